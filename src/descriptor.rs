@@ -1,0 +1,346 @@
+//! What a live array is: element type, order and shape, in the sixteen words behind its slot.
+//!
+//! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
+//! axes, of which only the array's own are written. Words 9 and 10: who poisoned it, and when.
+//! Word 11: the bytes that were committed for it.
+
+use ndarray::{Dimension, Shape, ShapeBuilder};
+
+use crate::element::{
+    CONTROL, DType, Element, Kind, RECORD, RecordLayout, ScalarType, assert_layout, schema,
+};
+use crate::layout::Layout;
+use crate::segment::Memory;
+use crate::sync::{Atom, Ordering};
+use crate::word::Field;
+
+const CODE: Field = Field::first(16);
+const SCHEMA: Field = CODE.then(16);
+const AXES: Field = SCHEMA.then(8);
+const ORDER: Field = AXES.then(8);
+
+/// Axes that an array can have.
+pub(crate) const MAX_AXES: usize = 8;
+/// The word of the first axis.
+const FIRST_AXIS: usize = 1;
+const POISON_PID: usize = FIRST_AXIS + MAX_AXES;
+const POISON_TIME: usize = POISON_PID + 1;
+const BYTES: usize = POISON_TIME + 1;
+const _: () = assert!(BYTES < Layout::DESCRIPTOR_WORDS);
+
+/// Which axis of an array is contiguous in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Order {
+    /// The last one, as in C; the default of ndarray.
+    #[default]
+    C,
+    /// The first one, as in Fortran; what `.f()` asks for.
+    F,
+}
+
+/// A type or a number of axes other than the array's.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the handle is for {expected}, but the array is {found}: use the type it was made with")]
+pub struct TypeMismatch {
+    /// What the handle says.
+    pub expected: String,
+    /// What the array is.
+    pub found: String,
+}
+
+/// What a control array's words mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub(crate) enum ControlKind {
+    /// The claims of a partition.
+    Partition = 1,
+    /// The mailboxes of a pool.
+    #[cfg_attr(
+        loom,
+        expect(dead_code, reason = "the pool forks, which a model cannot")
+    )]
+    Pool = 2,
+}
+
+/// Element type, order and shape of an array; a plain value, without anything on the heap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Descriptor {
+    code: u16,
+    schema: u16,
+    pub(crate) order: Order,
+    axes: u8,
+    /// Zero beyond `axes`.
+    lengths: [u64; MAX_AXES],
+}
+
+impl Descriptor {
+    /// An array of `T`; `schema` is the index of its layout if `T` is a record, else 0. `None` if
+    /// there are more than [`MAX_AXES`] axes.
+    #[inline]
+    pub(crate) fn new<T: Element>(schema: u16, order: Order, shape: &[usize]) -> Option<Self> {
+        const { assert_layout::<T>() };
+        Self::of(T::KIND.code(), schema, order, shape)
+    }
+
+    /// An array of atomic words, which no typed handle opens; `kind` says what they mean.
+    pub(crate) fn control(kind: ControlKind, words: usize) -> Self {
+        let mut lengths = [0; MAX_AXES];
+        lengths[0] = words as u64;
+        Descriptor {
+            code: CONTROL,
+            schema: kind as u16,
+            order: Order::C,
+            axes: 1,
+            lengths,
+        }
+    }
+
+    #[inline]
+    fn of(code: u16, schema: u16, order: Order, shape: &[usize]) -> Option<Self> {
+        let mut lengths = [0; MAX_AXES];
+        let own = lengths.get_mut(..shape.len())?;
+        for (length, &axis) in own.iter_mut().zip(shape) {
+            *length = axis as u64;
+        }
+        Some(Descriptor {
+            code,
+            schema,
+            order,
+            axes: shape.len() as u8,
+            lengths,
+        })
+    }
+
+    #[inline]
+    fn encode(&self) -> u64 {
+        let word = CODE.set(0, u64::from(self.code));
+        let word = SCHEMA.set(word, u64::from(self.schema));
+        let word = AXES.set(word, u64::from(self.axes));
+        let order = match self.order {
+            Order::C => 0,
+            Order::F => 1,
+        };
+        ORDER.set(word, order)
+    }
+
+    /// Word 0 decoded, all lengths still zero; `None` for any word that `encode` does not give.
+    #[inline]
+    fn decode(word: u64) -> Option<Self> {
+        let code = CODE.get(word) as u16;
+        let descriptor = Descriptor {
+            code,
+            schema: SCHEMA.get(word) as u16,
+            order: match ORDER.get(word) {
+                0 => Order::C,
+                1 => Order::F,
+                _ => return None,
+            },
+            axes: AXES.get(word) as u8,
+            lengths: [0; MAX_AXES],
+        };
+        let known = code == RECORD || code == CONTROL || ScalarType::from_code(code).is_some();
+        (known && usize::from(descriptor.axes) <= MAX_AXES && descriptor.encode() == word)
+            .then_some(descriptor)
+    }
+
+    /// Writes the descriptor of a slot that the caller has reserved.
+    ///
+    /// Release: pairs with the Acquire in [`Descriptor::load`]. A reader may still be at the array
+    /// that had the slot before. If it sees a word of ours, all that we did before happens before
+    /// its next step, and that includes the reservation.
+    #[inline]
+    pub(crate) fn store(&self, words: &[Atom]) {
+        words[0].store(self.encode(), Ordering::Release);
+        for (word, &length) in words[FIRST_AXIS..].iter().zip(self.shape()) {
+            word.store(length, Ordering::Release);
+        }
+    }
+
+    /// Notes how many bytes of the extent were committed for the array, before it is published.
+    #[inline]
+    pub(crate) fn note_committed(words: &[Atom], bytes: u64) {
+        words[BYTES].store(bytes, Ordering::Relaxed);
+    }
+
+    /// What was noted for the array that is or was LIVE in the slot.
+    pub(crate) fn committed(words: &[Atom]) -> u64 {
+        words[BYTES].load(Ordering::Relaxed)
+    }
+
+    /// Reads the descriptor of a slot; `None` if the words are of none.
+    ///
+    /// The caller reads the slot word before and after, both times LIVE in the same generation;
+    /// then these are the words of that generation:
+    /// - none is older: they were written before the slot word became LIVE, and the caller's first
+    ///   look acquired that;
+    /// - none is newer: a later descriptor is written after a later reservation of the slot. To
+    ///   read one of its words is to synchronise with its writer (Acquire here, Release in
+    ///   [`Descriptor::store`]), so that the caller's second look sees that reservation, or what
+    ///   came after it, and not the same generation LIVE.
+    ///
+    /// Before that second look the value may be of mixed generations: it is to be believed only
+    /// afterwards, and is harmless until then.
+    #[inline]
+    pub(crate) fn load(words: &[Atom]) -> Option<Self> {
+        let mut descriptor = Self::decode(words[0].load(Ordering::Acquire))?;
+        let own = &mut descriptor.lengths[..usize::from(descriptor.axes)];
+        for (length, word) in own.iter_mut().zip(&words[FIRST_AXIS..]) {
+            *length = word.load(Ordering::Acquire);
+        }
+        Some(descriptor)
+    }
+
+    /// The lengths of the axes.
+    #[inline]
+    pub(crate) fn shape(&self) -> &[u64] {
+        &self.lengths[..usize::from(self.axes)]
+    }
+
+    pub(crate) fn is_control(&self) -> bool {
+        self.code == CONTROL
+    }
+
+    /// Whether the words are of that kind.
+    pub(crate) fn is_control_of(&self, kind: ControlKind) -> bool {
+        self.is_control() && self.schema == kind as u16
+    }
+
+    /// The index of the record's layout; `None` if the elements are no records.
+    pub(crate) fn schema(&self) -> Option<u16> {
+        (self.code == RECORD).then_some(self.schema)
+    }
+
+    /// Bytes that the array takes with elements of `element_size` bytes; `None` if that exceeds
+    /// what an ndarray may have.
+    ///
+    /// An array with an axis of length 0 takes none, but its other axes must still multiply to less
+    /// than `isize::MAX`: ndarray demands it of every view.
+    #[inline]
+    pub(crate) fn bytes(&self, element_size: usize) -> Option<u64> {
+        let mut empty = false;
+        let mut bytes = element_size as u64;
+        for &length in self.shape() {
+            empty |= length == 0;
+            bytes = bytes.checked_mul(length.max(1))?;
+        }
+        (bytes <= isize::MAX as u64).then_some(if empty { 0 } else { bytes })
+    }
+
+    /// The shape as ndarray's constructors take it; `None` if `D` has another number of axes.
+    #[inline]
+    pub(crate) fn ndarray_shape<D: Dimension>(&self) -> Option<Shape<D>> {
+        if !self.has_axes_of::<D>() {
+            return None;
+        }
+        let mut dim = D::zeros(self.shape().len());
+        for (axis, &length) in dim.slice_mut().iter_mut().zip(self.shape()) {
+            *axis = usize::try_from(length).ok()?;
+        }
+        Some(dim.set_f(self.order == Order::F))
+    }
+
+    #[inline]
+    fn has_axes_of<D: Dimension>(&self) -> bool {
+        D::NDIM.is_none_or(|axes| axes == usize::from(self.axes))
+    }
+
+    /// Whether this is an array of `T` and `D`. `same_schema(index, text)` says whether the layout
+    /// at `index` is `text`; it is asked only if both are records.
+    ///
+    /// Within a segment a layout has one index, so a caller that once got an answer from
+    /// [`schema::schema_index_matches`] may compare indices from then on.
+    #[inline]
+    pub(crate) fn matches<T: Element, D: Dimension>(
+        &self,
+        memory: &Memory,
+        same_schema: impl FnOnce(u16, &'static str) -> bool,
+    ) -> Result<(), TypeMismatch> {
+        let same = self.code == T::KIND.code()
+            && self.has_axes_of::<D>()
+            && match T::KIND {
+                Kind::Scalar(_) => true,
+                Kind::Record(record) => same_schema(self.schema, record.text()),
+            };
+        match same {
+            true => Ok(()),
+            false => Err(self.mismatch::<T, D>(memory)),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn mismatch<T: Element, D: Dimension>(&self, memory: &Memory) -> TypeMismatch {
+        let expected = match D::NDIM {
+            Some(axes) => format!("{} with {}", T::dtype(), count_of_axes(axes)),
+            None => format!("{} with any number of axes", T::dtype()),
+        };
+        TypeMismatch {
+            expected,
+            found: self.describe(memory),
+        }
+    }
+
+    /// The type of the elements; `None` for a control array, and for a record whose layout the
+    /// segment does not tell.
+    pub(crate) fn dtype(&self, memory: &Memory) -> Option<DType> {
+        match self.schema() {
+            Some(index) => {
+                let text = schema::read(memory, index)?;
+                Some(DType::Record(RecordLayout::parse(&text)?.into()))
+            }
+            None => ScalarType::from_code(self.code).map(DType::Scalar),
+        }
+    }
+
+    fn describe(&self, memory: &Memory) -> String {
+        let axes = count_of_axes(usize::from(self.axes));
+        match (self.dtype(memory), self.schema()) {
+            (Some(dtype), _) => format!("{dtype} with {axes}"),
+            (None, Some(index)) => format!("a record of unreadable layout {index} with {axes}"),
+            (None, None) => "words of a partition or a pool".to_owned(),
+        }
+    }
+}
+
+fn count_of_axes(axes: usize) -> String {
+    match axes {
+        1 => "1 axis".to_owned(),
+        _ => format!("{axes} axes"),
+    }
+}
+
+/// Who left an array half-written, for the error that the next lease gets. A hint: it is written
+/// beside the slot word, and the word alone says that the array is poisoned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PoisonNote {
+    pub(crate) pid: u32,
+    /// Seconds since 1970.
+    pub(crate) time: u64,
+}
+
+impl PoisonNote {
+    /// `pid` left it so, as noticed now.
+    pub(crate) fn now(pid: u32) -> PoisonNote {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        PoisonNote {
+            pid,
+            time: since.map_or(0, |since| since.as_secs()),
+        }
+    }
+
+    /// Called before the slot word is poisoned by a Release, which publishes the note.
+    pub(crate) fn store(self, words: &[Atom]) {
+        words[POISON_PID].store(u64::from(self.pid), Ordering::Relaxed);
+        words[POISON_TIME].store(self.time, Ordering::Relaxed);
+    }
+
+    /// Called after the slot word was seen poisoned by an Acquire.
+    pub(crate) fn load(words: &[Atom]) -> PoisonNote {
+        PoisonNote {
+            pid: words[POISON_PID].load(Ordering::Relaxed) as u32,
+            time: words[POISON_TIME].load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

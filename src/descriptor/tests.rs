@@ -1,0 +1,274 @@
+//! Tests of the descriptor: round trips, totality, and agreement with ndarray.
+
+use super::*;
+use crate::element::Complex;
+use crate::element::schema::{intern, schema_index_matches};
+use crate::element::testing::HeapMemory;
+use ndarray::{ArrayD, Ix0, Ix1, Ix2, Ix3, IxDyn};
+use proptest::prelude::*;
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Particle {
+    x: f64,
+    pos: [f64; 3],
+}
+crate::record!(Particle {
+    x: f64,
+    pos: [f64; 3]
+});
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Pair {
+    left: u32,
+    right: u32,
+}
+crate::record!(Pair {
+    left: u32,
+    right: u32
+});
+
+fn words(bits: [u64; Layout::DESCRIPTOR_WORDS]) -> Vec<Atom> {
+    let atom = |bits| {
+        let word = Atom::zero();
+        word.store(bits, Ordering::Relaxed);
+        word
+    };
+    bits.into_iter().map(atom).collect()
+}
+
+fn text_of<T: Element>() -> &'static str {
+    match T::KIND {
+        Kind::Record(schema) => schema.text(),
+        Kind::Scalar(scalar) => scalar.name(),
+    }
+}
+
+#[test]
+fn fields_do_not_overlap() {
+    crate::word::testing::assert_disjoint(&[CODE, SCHEMA, AXES, ORDER]);
+}
+
+#[test]
+fn golden_words() {
+    let descriptor = Descriptor::new::<f64>(0, Order::F, &[5, 7]).unwrap();
+    let words = words([0; Layout::DESCRIPTOR_WORDS]);
+    descriptor.store(&words);
+    PoisonNote { pid: 11, time: 13 }.store(&words);
+    let stored: Vec<u64> = words
+        .iter()
+        .map(|word| word.load(Ordering::Relaxed))
+        .collect();
+    let golden = [
+        0x0102_0000_000c,
+        5,
+        7,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        11,
+        13,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    assert_eq!(stored, golden);
+    let record = Descriptor::new::<Particle>(0x1234, Order::C, &[]).unwrap();
+    assert_eq!(record.encode(), 0x1234_0100);
+    assert_eq!(
+        Descriptor::control(ControlKind::Partition, 1).encode(),
+        0x1_0001_0101
+    );
+}
+
+#[test]
+fn zeros_are_no_descriptor() {
+    assert_eq!(
+        Descriptor::load(&words([0; Layout::DESCRIPTOR_WORDS])),
+        None
+    );
+}
+
+#[test]
+fn axes_of_an_earlier_array_are_not_seen() {
+    let words = words([9; Layout::DESCRIPTOR_WORDS]);
+    let descriptor = Descriptor::new::<u8>(0, Order::C, &[4]).unwrap();
+    descriptor.store(&words);
+    assert_eq!(
+        words[2].load(Ordering::Relaxed),
+        9,
+        "only the own axes are written"
+    );
+    assert_eq!(Descriptor::load(&words), Some(descriptor));
+}
+
+#[test]
+fn nine_axes_are_too_many() {
+    assert!(Descriptor::new::<u8>(0, Order::C, &[1; MAX_AXES]).is_some());
+    assert!(Descriptor::new::<u8>(0, Order::C, &[1; MAX_AXES + 1]).is_none());
+}
+
+#[test]
+fn sizes_beyond_isize_are_refused_also_beside_an_empty_axis() {
+    let bytes = |shape: &[usize], size| {
+        Descriptor::new::<u8>(0, Order::C, shape)
+            .unwrap()
+            .bytes(size)
+    };
+    let most = isize::MAX as usize;
+    assert_eq!(bytes(&[], 16), Some(16));
+    assert_eq!(bytes(&[most], 1), Some(most as u64));
+    assert_eq!(bytes(&[most + 1], 1), None);
+    assert_eq!(bytes(&[most, 3], 1), None);
+    assert_eq!(bytes(&[1 << 32, 1 << 32], 8), None);
+    assert_eq!(bytes(&[0, 5], 8), Some(0));
+    assert_eq!(bytes(&[1 << 40, 0, 1 << 40], 1), None);
+}
+
+#[test]
+fn a_mismatch_names_both_sides() {
+    let memory = HeapMemory::new();
+    let by_text = |index, text| schema_index_matches(&memory, index, text);
+    let found = Descriptor::new::<f32>(0, Order::C, &[1, 2, 3]).unwrap();
+    assert_eq!(found.matches::<f32, Ix3>(&memory, by_text), Ok(()));
+    assert_eq!(found.matches::<f32, IxDyn>(&memory, by_text), Ok(()));
+    let error = found.matches::<f64, Ix2>(&memory, by_text).unwrap_err();
+    assert_eq!(error.expected, "f64 with 2 axes");
+    assert_eq!(error.found, "f32 with 3 axes");
+    let error = found
+        .matches::<Complex<f32>, IxDyn>(&memory, by_text)
+        .unwrap_err();
+    assert_eq!(error.expected, "Complex<f32> with any number of axes");
+    assert!(found.matches::<f32, Ix1>(&memory, by_text).is_err());
+    assert!(found.matches::<Pair, Ix3>(&memory, by_text).is_err());
+
+    let control = Descriptor::control(ControlKind::Pool, 4);
+    let error = control.matches::<u64, Ix1>(&memory, by_text).unwrap_err();
+    assert_eq!(error.found, "words of a partition or a pool");
+    assert!(control.is_control() && !found.is_control());
+    assert_eq!(control.dtype(&memory), None);
+}
+
+#[test]
+fn records_are_told_apart_by_their_layout() {
+    let memory = HeapMemory::new();
+    let by_text = |index, text| schema_index_matches(&memory, index, text);
+    let pair = intern(&memory, text_of::<Pair>()).unwrap();
+    let particle = intern(&memory, text_of::<Particle>()).unwrap();
+    assert_ne!(pair, particle);
+
+    let array = Descriptor::new::<Particle>(particle, Order::C, &[10]).unwrap();
+    assert_eq!(array.matches::<Particle, Ix1>(&memory, by_text), Ok(()));
+    assert_eq!(array.schema(), Some(particle));
+    assert_eq!(array.dtype(&memory), Some(Particle::dtype()));
+    let error = array.matches::<Pair, Ix1>(&memory, by_text).unwrap_err();
+    assert_eq!(
+        error.expected,
+        "{left: u32 @0, right: u32 @4} of 8 bytes with 1 axis"
+    );
+    assert_eq!(
+        error.found,
+        "{x: f64 @0, pos: [f64; 3] @8} of 32 bytes with 1 axis"
+    );
+
+    let unknown = Descriptor::new::<Particle>(99, Order::C, &[]).unwrap();
+    let error = unknown
+        .matches::<Particle, Ix0>(&memory, by_text)
+        .unwrap_err();
+    assert_eq!(error.found, "a record of unreadable layout 99 with 0 axes");
+}
+
+#[test]
+fn an_index_is_not_asked_for_where_there_is_none() {
+    let memory = HeapMemory::new();
+    let array = Descriptor::new::<u8>(0, Order::C, &[]).unwrap();
+    let never = |_: u16, _: &'static str| panic!("a scalar has no schema");
+    assert_eq!(array.matches::<u8, Ix0>(&memory, never), Ok(()));
+    assert!(array.matches::<Particle, Ix0>(&memory, never).is_err());
+}
+
+fn orders() -> impl Strategy<Value = Order> {
+    prop::sample::select([Order::C, Order::F].as_slice())
+}
+
+proptest! {
+    #[test]
+    fn what_is_stored_is_loaded(
+        before: [u64; Layout::DESCRIPTOR_WORDS],
+        schema: u16,
+        order in orders(),
+        shape in prop::collection::vec(any::<usize>(), 0..=MAX_AXES),
+    ) {
+        let words = words(before);
+        for descriptor in [
+            Descriptor::new::<i16>(schema, order, &shape),
+            Descriptor::new::<Particle>(schema, order, &shape),
+        ] {
+            let descriptor = descriptor.unwrap();
+            descriptor.store(&words);
+            let lengths: Vec<usize> = descriptor.shape().iter().map(|&len| len as usize).collect();
+            prop_assert_eq!(&lengths, &shape);
+            prop_assert_eq!(Descriptor::load(&words), Some(descriptor));
+        }
+    }
+
+    #[test]
+    fn a_poison_note_touches_no_axis(pid: u32, time: u64, shape: [usize; MAX_AXES]) {
+        let words = words([0; Layout::DESCRIPTOR_WORDS]);
+        let descriptor = Descriptor::new::<u8>(0, Order::C, &shape).unwrap();
+        descriptor.store(&words);
+        let note = PoisonNote { pid, time };
+        note.store(&words);
+        prop_assert_eq!(PoisonNote::load(&words), note);
+        prop_assert_eq!(Descriptor::load(&words), Some(descriptor));
+    }
+
+    #[test]
+    fn decoding_is_total(
+        mut bits: [u64; Layout::DESCRIPTOR_WORDS],
+        code in prop::sample::select([0, 1, 12, 15, 16, 0x100, 0x101, 0x102].as_slice()),
+        axes in 0u64..10,
+        order in 0u64..3,
+    ) {
+        let memory = HeapMemory::new();
+        for near in [false, true] {
+            if near {
+                let schema = SCHEMA.get(bits[0]);
+                let word = SCHEMA.set(CODE.set(0, code), schema);
+                bits[0] = ORDER.set(AXES.set(word, axes), order);
+            }
+            if let Some(descriptor) = Descriptor::load(&words(bits)) {
+                prop_assert_eq!(descriptor.encode(), bits[0]);
+                prop_assert!(descriptor.shape().len() <= MAX_AXES);
+                let _ = (descriptor.bytes(16), descriptor.dtype(&memory));
+                let _ = descriptor.ndarray_shape::<IxDyn>();
+                let _ = descriptor.matches::<Pair, Ix2>(&memory, |_, _| false);
+            } else if near {
+                prop_assert!([0, 16, 0x102].contains(&code) || axes > 8 || order > 1);
+            }
+        }
+    }
+
+    #[test]
+    fn shape_order_and_bytes_are_those_of_ndarray(
+        order in orders(),
+        shape in prop::collection::vec(0usize..5, 0..=5),
+    ) {
+        let descriptor = Descriptor::new::<u16>(0, order, &shape).unwrap();
+        let array = ArrayD::<u16>::zeros(descriptor.ndarray_shape::<IxDyn>().unwrap());
+        prop_assert_eq!(array.shape(), &shape[..]);
+        prop_assert_eq!(descriptor.bytes(2), Some(array.len() as u64 * 2));
+        let contiguous = match order {
+            Order::C => array.is_standard_layout(),
+            Order::F => array.t().is_standard_layout(),
+        };
+        prop_assert!(contiguous);
+        prop_assert_eq!(descriptor.ndarray_shape::<Ix2>().is_some(), shape.len() == 2);
+    }
+}

@@ -1,0 +1,198 @@
+//! Names, sizes and stored codes of element types.
+
+use core::fmt;
+use std::sync::Arc;
+
+use super::{Complex, RecordLayout};
+
+macro_rules! scalar_types {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $type:ty, $name:literal;)*) => {
+        /// A number or a bool, the parts that elements are made of.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[non_exhaustive]
+        #[repr(u16)]
+        pub enum ScalarType {
+            $($(#[$doc])* $variant = $code,)*
+        }
+
+        impl ScalarType {
+            /// Every scalar type.
+            pub const ALL: &'static [ScalarType] = &[$(ScalarType::$variant),*];
+
+            /// The name of the type in Rust.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(ScalarType::$variant => $name,)*
+                }
+            }
+
+            /// Bytes of one value.
+            pub const fn size(self) -> usize {
+                match self {
+                    $(ScalarType::$variant => size_of::<$type>(),)*
+                }
+            }
+
+            /// Alignment of a value.
+            pub const fn align(self) -> usize {
+                match self {
+                    $(ScalarType::$variant => align_of::<$type>(),)*
+                }
+            }
+
+            /// The code that segments store; part of the layout version.
+            pub(crate) const fn code(self) -> u16 {
+                self as u16
+            }
+
+            /// The scalar of a stored code; `None` for any other number.
+            pub(crate) const fn from_code(code: u16) -> Option<ScalarType> {
+                match code {
+                    $($code => Some(ScalarType::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+scalar_types! {
+    /// `u8`
+    U8 = 1, u8, "u8";
+    /// `i8`
+    I8 = 2, i8, "i8";
+    /// `u16`
+    U16 = 3, u16, "u16";
+    /// `i16`
+    I16 = 4, i16, "i16";
+    /// `u32`
+    U32 = 5, u32, "u32";
+    /// `i32`
+    I32 = 6, i32, "i32";
+    /// `u64`
+    U64 = 7, u64, "u64";
+    /// `i64`
+    I64 = 8, i64, "i64";
+    /// `u128`
+    U128 = 9, u128, "u128";
+    /// `i128`
+    I128 = 10, i128, "i128";
+    /// `f32`
+    F32 = 11, f32, "f32";
+    /// `f64`
+    F64 = 12, f64, "f64";
+    /// `Complex<f32>`: real part, then imaginary part
+    Complex32 = 13, Complex<f32>, "Complex<f32>";
+    /// `Complex<f64>`: real part, then imaginary part
+    Complex64 = 14, Complex<f64>, "Complex<f64>";
+    /// `bool`: a byte, 0 or 1
+    Bool = 15, bool, "bool";
+}
+
+impl ScalarType {
+    /// The scalar of that [`name`](ScalarType::name).
+    pub fn from_name(name: &str) -> Option<ScalarType> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|scalar| scalar.name() == name)
+    }
+}
+
+impl fmt::Display for ScalarType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The type of an array's elements, as the segment records it.
+///
+/// Two programs name the same record by its layout, not by the name of their struct.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum DType {
+    /// A number or a bool.
+    Scalar(ScalarType),
+    /// A struct, by the layout of its fields.
+    Record(Arc<RecordLayout>),
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(&self) -> usize {
+        match self {
+            DType::Scalar(scalar) => scalar.size(),
+            DType::Record(layout) => layout.size(),
+        }
+    }
+
+    /// Alignment of an element.
+    pub fn align(&self) -> usize {
+        match self {
+            DType::Scalar(scalar) => scalar.align(),
+            DType::Record(layout) => layout.align(),
+        }
+    }
+}
+
+impl From<ScalarType> for DType {
+    fn from(scalar: ScalarType) -> DType {
+        DType::Scalar(scalar)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DType::Scalar(scalar) => scalar.fmt(f),
+            DType::Record(layout) => layout.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_codes() {
+        let codes: Vec<_> = ScalarType::ALL
+            .iter()
+            .map(|scalar| (scalar.code(), scalar.name(), scalar.size()))
+            .collect();
+        let golden = [
+            (1, "u8", 1),
+            (2, "i8", 1),
+            (3, "u16", 2),
+            (4, "i16", 2),
+            (5, "u32", 4),
+            (6, "i32", 4),
+            (7, "u64", 8),
+            (8, "i64", 8),
+            (9, "u128", 16),
+            (10, "i128", 16),
+            (11, "f32", 4),
+            (12, "f64", 8),
+            (13, "Complex<f32>", 8),
+            (14, "Complex<f64>", 16),
+            (15, "bool", 1),
+        ];
+        assert_eq!(
+            codes, golden,
+            "segments of this layout version hold these codes"
+        );
+    }
+
+    #[test]
+    fn codes_and_names_lead_back_and_other_codes_nowhere() {
+        for code in 0..=u16::MAX {
+            match ScalarType::from_code(code) {
+                Some(scalar) => {
+                    assert_eq!(scalar.code(), code);
+                    assert_eq!(ScalarType::from_name(scalar.name()), Some(scalar));
+                }
+                None => assert!(ScalarType::ALL.iter().all(|scalar| scalar.code() != code)),
+            }
+        }
+        assert_eq!(ScalarType::from_name("usize"), None);
+    }
+}

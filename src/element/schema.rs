@@ -1,0 +1,434 @@
+//! The segment's table of record layouts, by which a reader knows a record it has never seen.
+//!
+//! An entry is: word 0, a hash of the text and the READY bit; word 1, the bytes of the text; then
+//! the text, eight bytes a word. Words of an entry only ever go from zero to their one value (and
+//! word 0 then gains READY), each by one compare-and-swap:
+//! 1. word 0: 0 → hash. The entry is claimed for texts of this hash.
+//! 2. the other words: 0 → the text's. Whoever has this text and finds the entry claimed writes it
+//!    too, so that a claimer that dies blocks nobody.
+//! 3. word 0: hash → hash + READY, by anybody who has seen all words be those of its text.
+//!
+//! Two texts of one hash may race for an entry. The first word in which they differ is won by one
+//! of them, and the other goes on to the next entry; in the worst case each wins a word, and the
+//! entry is left unused for ever. Every text walks the same entries in the same order, and an entry
+//! that has refused it keeps doing so, hence a text has one index in a segment.
+
+use crate::layout::Layout;
+use crate::segment::Memory;
+use crate::sync::{Atom, Ordering};
+
+/// Words before an entry's text.
+const HEAD: usize = 2;
+
+/// Bytes of the longest text.
+pub(crate) const MAX_TEXT: usize = (Layout::SCHEMA_WORDS - HEAD) * 8;
+
+/// The text of a claimed entry is complete.
+const READY: u64 = 1;
+
+/// Why a record's layout could not be entered in a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// The text of the layout exceeds an entry.
+    #[error(
+        "the record's layout takes {bytes} bytes as text, a segment keeps at most {limit}: \
+         use fewer fields or shorter names"
+    )]
+    TooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Bytes that an entry holds.
+        limit: usize,
+    },
+    /// The segment knows as many layouts as it can.
+    #[error(
+        "the segment already knows {limit} record layouts, and layouts are never forgotten: \
+         use a new segment, or fewer kinds of records in this one"
+    )]
+    Full {
+        /// Layouts that a segment can know.
+        limit: usize,
+    },
+}
+
+/// The index of `text` in the segment, entered if it is new.
+///
+/// Lock-free, and in a segment that knows the layout a few loads. `text` has no NUL bytes.
+pub(crate) fn intern(memory: &Memory, text: &str) -> Result<u16, SchemaError> {
+    if text.len() > MAX_TEXT {
+        let limit = MAX_TEXT;
+        return Err(SchemaError::TooLong {
+            bytes: text.len(),
+            limit,
+        });
+    }
+    (0..Layout::SCHEMAS)
+        .find(|&index| Entry::of(memory, index).is_some_and(|entry| entry.admit(text)))
+        .map(|index| index as u16)
+        .ok_or(SchemaError::Full {
+            limit: Layout::SCHEMAS,
+        })
+}
+
+/// The text at `index`; `None` if there is none, or what is there is no text.
+pub(crate) fn read(memory: &Memory, index: u16) -> Option<String> {
+    Entry::of(memory, usize::from(index))?.read()
+}
+
+/// Whether the entry at `index` is `text`, without allocation.
+pub(crate) fn schema_index_matches(memory: &Memory, index: u16, text: &str) -> bool {
+    Entry::of(memory, usize::from(index)).is_some_and(|entry| entry.is(text))
+}
+
+struct Entry<'m> {
+    state: &'m Atom,
+    len: &'m Atom,
+    text: &'m [Atom],
+}
+
+impl<'m> Entry<'m> {
+    fn of(memory: &'m Memory, index: usize) -> Option<Self> {
+        (index < Layout::SCHEMAS)
+            .then(|| Entry::new(memory.schema(index)))
+            .flatten()
+    }
+
+    /// `None` if there are not even the words of the head.
+    fn new(words: &'m [Atom]) -> Option<Self> {
+        match words {
+            [state, len, text @ ..] => Some(Entry { state, len, text }),
+            _ => None,
+        }
+    }
+
+    /// Whether this entry is now `text`, ready for readers; if not, it never will be.
+    fn admit(&self, text: &str) -> bool {
+        self.admit_as(claim_of(text), text)
+    }
+
+    fn admit_as(&self, claimed: u64, text: &str) -> bool {
+        // Acquire on both ways: pairs with the Release below, of whoever set READY.
+        let state = match self.state.load(Ordering::Acquire) {
+            0 => self
+                .state
+                .compare_exchange(0, claimed, Ordering::Relaxed, Ordering::Acquire)
+                .map_or_else(|now| now, |_| claimed),
+            state => state,
+        };
+        if state & !READY != claimed {
+            return false;
+        }
+        if state & READY != 0 {
+            return self.holds(text);
+        }
+        if !self.fill(text) {
+            return false;
+        }
+        // Release: pairs with the Acquire of `read`, `is` and here. All words were seen by us
+        // with their final values, so that they also are by everyone who sees READY, whoever of
+        // the helpers wrote them. Of a failed exchange only the other's READY can be the cause,
+        // and by then the text is complete just the same.
+        let ready = claimed | READY;
+        match self
+            .state
+            .compare_exchange(claimed, ready, Ordering::Release, Ordering::Relaxed)
+        {
+            Ok(_) => true,
+            Err(now) => now == ready,
+        }
+    }
+
+    /// Writes `text`; false if a word holds another text's, which it then keeps.
+    fn fill(&self, text: &str) -> bool {
+        // Relaxed: READY publishes the words; a failed exchange reads a value that nobody changes.
+        let put = |word: &Atom, value| {
+            let outcome = word.compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed);
+            outcome.map_or_else(|now| now == value, |_| true)
+        };
+        text.len().div_ceil(8) <= self.text.len()
+            && put(self.len, text.len() as u64)
+            && self
+                .text
+                .iter()
+                .zip(packed(text))
+                .all(|(word, value)| put(word, value))
+    }
+
+    /// Whether the words are those of `text`. The caller has acquired READY.
+    fn holds(&self, text: &str) -> bool {
+        // Relaxed: final since READY, see `admit_as`.
+        self.len.load(Ordering::Relaxed) == text.len() as u64
+            && text.len().div_ceil(8) <= self.text.len()
+            && self
+                .text
+                .iter()
+                .zip(packed(text))
+                .all(|(word, value)| word.load(Ordering::Relaxed) == value)
+    }
+
+    fn is(&self, text: &str) -> bool {
+        // Acquire: pairs with the Release in `admit_as`.
+        self.state.load(Ordering::Acquire) == claim_of(text) | READY && self.holds(text)
+    }
+
+    fn read(&self) -> Option<String> {
+        // Acquire: pairs with the Release in `admit_as`.
+        if self.state.load(Ordering::Acquire) & READY == 0 {
+            return None;
+        }
+        let len = usize::try_from(self.len.load(Ordering::Relaxed)).ok()?;
+        let words = self.text.get(..len.div_ceil(8))?;
+        let mut bytes: Vec<u8> = words
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
+            .collect();
+        bytes.truncate(len);
+        String::from_utf8(bytes).ok()
+    }
+}
+
+/// The text, eight bytes a word. No word is zero, as the text has no NUL bytes.
+fn packed(text: &str) -> impl Iterator<Item = u64> {
+    debug_assert!(!text.is_empty() && !text.contains('\0'));
+    text.as_bytes().chunks(8).map(|chunk| {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(bytes)
+    })
+}
+
+/// Word 0 of an entry claimed for `text`: its FNV-1a hash with the READY bit clear; never 0.
+fn claim_of(text: &str) -> u64 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    match hash & !READY {
+        0 => READY << 1,
+        claim => claim,
+    }
+}
+
+// Here the tests build entries of their own; under the model checker words live in a model only.
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: &str = "x:f64@0;pos:3*f64@8;size=32;align=8";
+
+    fn words(count: usize) -> Vec<Atom> {
+        (0..count).map(|_| Atom::zero()).collect()
+    }
+
+    fn entry(words: &[Atom]) -> Entry<'_> {
+        Entry::new(words).unwrap()
+    }
+
+    #[test]
+    fn golden_hash() {
+        assert_eq!(claim_of("size=1;align=1"), 0x1038_2a48_d207_5016);
+        assert_eq!(MAX_TEXT, 2032, "named by the message in record.rs");
+    }
+
+    #[test]
+    fn an_entry_admits_one_text_and_is_empty_before() {
+        let words = words(8);
+        assert_eq!(entry(&words).read(), None);
+        assert!(!entry(&words).is(TEXT));
+        assert!(entry(&words).admit(TEXT));
+        assert!(entry(&words).admit(TEXT), "a second time, it is found");
+        assert!(entry(&words).is(TEXT));
+        assert_eq!(entry(&words).read().as_deref(), Some(TEXT));
+        assert!(!entry(&words).admit("y:u8@0;size=1;align=1"));
+        assert!(!entry(&words).is("y:u8@0;size=1;align=1"));
+    }
+
+    #[test]
+    fn a_claimer_that_died_at_any_word_blocks_nobody() {
+        let whole = words(8);
+        assert!(entry(&whole).admit(TEXT));
+        for written in 0..8 {
+            let words = words(8);
+            words[0].store(claim_of(TEXT), Ordering::Relaxed);
+            for at in 1..=written.min(7) {
+                words[at].store(whole[at].load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            assert_eq!(
+                entry(&words).read(),
+                None,
+                "not ready after {written} words"
+            );
+            assert!(entry(&words).admit(TEXT), "after {written} words");
+            assert_eq!(entry(&words).read().as_deref(), Some(TEXT));
+        }
+    }
+
+    #[test]
+    fn a_text_of_the_same_hash_is_not_mixed_in() {
+        let words = words(8);
+        // Another text with our hash got as far as its second word.
+        words[0].store(claim_of(TEXT), Ordering::Relaxed);
+        words[1].store(TEXT.len() as u64, Ordering::Relaxed);
+        words[3].store(u64::from_le_bytes(*b"otherbit"), Ordering::Relaxed);
+        assert!(!entry(&words).admit(TEXT));
+        assert_eq!(entry(&words).read(), None);
+        assert!(!entry(&words).admit(TEXT), "the entry stays unused");
+    }
+
+    #[test]
+    fn threads_that_enter_at_once_agree() {
+        let texts: Vec<String> = (0..4)
+            .map(|at| format!("f{at}:u8@0;size=1;align=1"))
+            .collect();
+        for _ in 0..200 {
+            let table: Vec<Vec<Atom>> = (0..4).map(|_| words(8)).collect();
+            let index_of = |text: &str| table.iter().position(|words| entry(words).admit(text));
+            let found: Vec<Vec<_>> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| texts.iter().map(|text| index_of(text)).collect()))
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .collect()
+            });
+            for (text, index) in texts.iter().zip(&found[0]) {
+                let index = index.expect("four texts fit in four entries");
+                assert_eq!(entry(&table[index]).read().as_deref(), Some(&text[..]));
+            }
+            assert!(found.iter().all(|indices| *indices == found[0]));
+        }
+    }
+
+    mod in_a_segment {
+        use super::*;
+        use crate::element::testing::HeapMemory;
+
+        #[test]
+        fn layouts_get_indices_in_turn_until_the_table_is_full() {
+            let memory = &*HeapMemory::new();
+            let text = |at: usize| format!("f{at}:u8@0;size=1;align=1");
+            for at in 0..Layout::SCHEMAS {
+                assert_eq!(intern(memory, &text(at)), Ok(at as u16));
+            }
+            let limit = Layout::SCHEMAS;
+            assert_eq!(
+                intern(memory, &text(limit)),
+                Err(SchemaError::Full { limit })
+            );
+            assert_eq!(
+                intern(memory, &text(7)),
+                Ok(7),
+                "known ones are still found"
+            );
+            assert_eq!(read(memory, 7), Some(text(7)));
+            assert!(schema_index_matches(memory, 7, &text(7)));
+            assert!(!schema_index_matches(memory, 8, &text(7)));
+            assert!(!schema_index_matches(memory, u16::MAX, &text(7)));
+            assert_eq!(read(memory, u16::MAX), None);
+        }
+
+        #[test]
+        fn the_longest_text_fits_and_a_longer_one_is_refused() {
+            let memory = &*HeapMemory::new();
+            let longest = "x".repeat(MAX_TEXT);
+            assert_eq!(intern(memory, &longest), Ok(0));
+            assert_eq!(read(memory, 0), Some(longest));
+            let bytes = MAX_TEXT + 1;
+            assert_eq!(
+                intern(memory, &"x".repeat(bytes)),
+                Err(SchemaError::TooLong {
+                    bytes,
+                    limit: MAX_TEXT
+                })
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_round_trips(text in "[^\0]{1,12}") {
+            let words = words(HEAD + 6);
+            prop_assert!(entry(&words).admit(&text));
+            prop_assert_eq!(entry(&words).read(), Some(text));
+        }
+
+        #[test]
+        fn any_words_are_decoded(bits: [u64; 6], small in 0u64..40, text in "[a-z]{1,40}") {
+            let words = words(6);
+            for (word, bits) in words.iter().zip(bits) {
+                word.store(bits, Ordering::Relaxed);
+            }
+            for len in [bits[1], small] {
+                words[1].store(len, Ordering::Relaxed);
+                for state in [bits[0], claim_of(&text) | READY, claim_of(&text), 0] {
+                    words[0].store(state, Ordering::Relaxed);
+                    if let Some(read) = entry(&words).read() {
+                        prop_assert_eq!(read.len() as u64, len);
+                    }
+                    let known = entry(&words).is(&text);
+                    prop_assert!(!known || entry(&words).admit(&text));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    const TEXT: &str = "x:u8@0;size=1";
+
+    /// Whoever sees READY sees the whole text, whichever of two helpers wrote which of its words.
+    #[test]
+    fn two_helpers_and_a_reader() {
+        loom::model(|| {
+            let words: Arc<Vec<Atom>> = Arc::new((0..4).map(|_| Atom::zero()).collect());
+            let helpers: Vec<_> = (0..2)
+                .map(|_| {
+                    let words = words.clone();
+                    thread::spawn(move || {
+                        let entry = Entry::new(&words).unwrap();
+                        assert!(entry.admit(TEXT));
+                        assert!(entry.is(TEXT));
+                    })
+                })
+                .collect();
+            let seen = Entry::new(&words).unwrap().read();
+            assert!(seen.is_none() || seen.as_deref() == Some(TEXT));
+            for helper in helpers {
+                helper.join().unwrap();
+            }
+            assert_eq!(Entry::new(&words).unwrap().read().as_deref(), Some(TEXT));
+        });
+    }
+
+    /// Two texts of one hash: at most one is admitted, and what is read is it.
+    #[test]
+    fn texts_of_one_hash_are_never_mixed() {
+        const TEXTS: [&str; 2] = ["x:u8@0;size=1", "y:u8@0;size=2"];
+        loom::model(|| {
+            let words: Arc<Vec<Atom>> = Arc::new((0..4).map(|_| Atom::zero()).collect());
+            let rivals: Vec<_> = TEXTS
+                .into_iter()
+                .map(|text| {
+                    let words = words.clone();
+                    thread::spawn(move || Entry::new(&words).unwrap().admit_as(2, text))
+                })
+                .collect();
+            let admitted: Vec<bool> = rivals
+                .into_iter()
+                .map(|rival| rival.join().unwrap())
+                .collect();
+            let seen = Entry::new(&words).unwrap().read();
+            match admitted[..] {
+                [true, false] => assert_eq!(seen.as_deref(), Some(TEXTS[0])),
+                [false, true] => assert_eq!(seen.as_deref(), Some(TEXTS[1])),
+                _ => assert_eq!((&admitted[..], seen), (&[false, false][..], None)),
+            }
+        });
+    }
+}

@@ -1,0 +1,330 @@
+//! A record's layout as a value and as text, and the way from each to the other.
+
+use core::fmt;
+
+use super::schema::MAX_TEXT;
+use super::{MAX_ALIGN, ScalarType};
+
+/// A field of a [`RecordLayout`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub struct RecordField {
+    /// The field's name.
+    pub name: Box<str>,
+    /// The type of its numbers.
+    pub dtype: ScalarType,
+    /// Bytes from the start of the struct.
+    pub offset: usize,
+    /// How many numbers.
+    pub count: usize,
+}
+
+/// The layout of a struct, as a segment tells it to readers that have never seen the struct.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RecordLayout {
+    fields: Vec<RecordField>,
+    size: usize,
+    align: usize,
+}
+
+impl RecordLayout {
+    /// The caller has checked the fields.
+    pub(super) fn new(fields: Vec<RecordField>, size: usize, align: usize) -> RecordLayout {
+        RecordLayout {
+            fields,
+            size,
+            align,
+        }
+    }
+
+    /// All fields, in the order in which they lie in memory.
+    pub fn fields(&self) -> &[RecordField] {
+        &self.fields
+    }
+
+    /// Bytes of one record.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Alignment of a record.
+    pub fn align(&self) -> usize {
+        self.align
+    }
+
+    /// The layout that `text` is the text of. Total: `None` for all that [`Schema::text`] never
+    /// gives, so that a layout has one text, and a text one layout.
+    pub(crate) fn parse(text: &str) -> Option<RecordLayout> {
+        let (rest, align) = text.rsplit_once(";align=")?;
+        let (fields, size) = rest.rsplit_once(";size=")?;
+        let mut end = 0;
+        let fields = fields
+            .split(';')
+            .map(|field| {
+                let field = parse_field(field).filter(|field| field.offset == end)?;
+                end = field
+                    .count
+                    .checked_mul(field.dtype.size())?
+                    .checked_add(end)?;
+                Some(field)
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let layout = RecordLayout {
+            fields,
+            size: size.parse().ok()?,
+            align: align.parse().ok()?,
+        };
+        let fits = layout.size == end
+            && layout.size > 0
+            && layout.align.is_power_of_two()
+            && layout.align <= MAX_ALIGN
+            && layout.size.is_multiple_of(layout.align);
+        // The comparison refuses `+8`, `08`, `1*f64` and whatever else has a shorter spelling.
+        (fits && layout.text().as_str() == text).then_some(layout)
+    }
+
+    fn text(&self) -> Text {
+        let mut text = Text::EMPTY;
+        for field in &self.fields {
+            text.field(&field.name, field.dtype, field.offset, field.count);
+        }
+        text.end(self.size, self.align);
+        text
+    }
+}
+
+fn parse_field(text: &str) -> Option<RecordField> {
+    let (name, rest) = text.split_once(':')?;
+    let (kind, offset) = rest.split_once('@')?;
+    let (count, dtype) = match kind.split_once('*') {
+        Some((count, dtype)) => (count.parse().ok()?, dtype),
+        None => (1, kind),
+    };
+    is_name(name.as_bytes()).then_some(())?;
+    Some(RecordField {
+        name: name.into(),
+        dtype: ScalarType::from_name(dtype)?,
+        offset: offset.parse().ok()?,
+        count,
+    })
+}
+
+/// Names hold none of the signs that divide the text.
+pub(super) const fn is_name(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        let byte = name[at];
+        if !byte.is_ascii_alphanumeric() && byte != b'_' && byte.is_ascii() {
+            return false;
+        }
+        at += 1;
+    }
+    at > 0
+}
+
+impl fmt::Display for RecordLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (at, field) in self.fields.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let RecordField {
+                name,
+                dtype,
+                offset,
+                count,
+            } = field;
+            match count {
+                1 => write!(f, "{comma}{name}: {dtype} @{offset}")?,
+                _ => write!(f, "{comma}{name}: [{dtype}; {count}] @{offset}")?,
+            }
+        }
+        write!(f, "}} of {} bytes", self.size)?;
+        // Told where the fields do not imply it, so that two layouts never look the same.
+        let natural = self.fields.iter().map(|field| field.dtype.align()).max();
+        match natural == Some(self.align) {
+            true => Ok(()),
+            false => write!(f, " aligned to {}", self.align),
+        }
+    }
+}
+
+/// A layout's text, written at compile time: allocating an array of records builds no string.
+#[derive(Clone, Copy)]
+pub(super) struct Text {
+    bytes: [u8; MAX_TEXT],
+    len: usize,
+    cut: bool,
+}
+
+impl Text {
+    pub(super) const EMPTY: Text = Text {
+        bytes: [0; MAX_TEXT],
+        len: 0,
+        cut: false,
+    };
+
+    const fn push(&mut self, text: &str) {
+        let text = text.as_bytes();
+        if text.len() > MAX_TEXT - self.len {
+            self.cut = true;
+            return;
+        }
+        let mut at = 0;
+        while at < text.len() {
+            self.bytes[self.len] = text[at];
+            self.len += 1;
+            at += 1;
+        }
+    }
+
+    const fn number(&mut self, number: usize) {
+        if number >= 10 {
+            self.number(number / 10);
+        }
+        let digits = "0123456789".split_at(number % 10).1;
+        self.push(digits.split_at(1).0);
+    }
+
+    pub(super) const fn field(
+        &mut self,
+        name: &str,
+        dtype: ScalarType,
+        offset: usize,
+        count: usize,
+    ) {
+        self.push(name);
+        self.push(":");
+        if count != 1 {
+            self.number(count);
+            self.push("*");
+        }
+        self.push(dtype.name());
+        self.push("@");
+        self.number(offset);
+        self.push(";");
+    }
+
+    pub(super) const fn end(&mut self, size: usize, align: usize) {
+        self.push("size=");
+        self.number(size);
+        self.push(";align=");
+        self.number(align);
+    }
+
+    /// Whether there was more to write than an entry of the segment holds.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        // Only whole strings are pushed, so the bytes are UTF-8.
+        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.as_str() == other.as_str() && self.cut == other.cut
+    }
+}
+
+impl Eq for Text {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn other_spellings_and_impossible_layouts_are_refused() {
+        for text in [
+            "",
+            "size=0;align=1",
+            ";size=8;align=8",
+            "x:f64@0;size=8;align=+8",
+            "x:f64@0;size=08;align=8",
+            "x:1*f64@0;size=8;align=8",
+            "x:f64@0;size=8;align=3",
+            "x:f64@0;size=8;align=128",
+            "x:f64@0;size=16;align=8",
+            "x:f64@8;size=16;align=8",
+            "x:f64@0;y:u8@8;size=9;align=8",
+            "x:f80@0;size=10;align=1",
+            "a b:f64@0;size=8;align=8",
+            ":f64@0;size=8;align=8",
+            "x:2305843009213693953*f64@0;size=8;align=8",
+            "x:f64@0;size=8;align=8;",
+        ] {
+            assert_eq!(RecordLayout::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_too_long_is_marked() {
+        let mut text = Text::EMPTY;
+        text.push(&"x".repeat(MAX_TEXT));
+        assert!(!text.cut && text.as_str().len() == MAX_TEXT);
+        text.push("y");
+        assert!(text.cut && text.as_str().len() == MAX_TEXT);
+    }
+
+    fn layouts() -> impl Strategy<Value = RecordLayout> {
+        let field = (
+            "[a-zA-Z0-9_é]{1,12}",
+            prop::sample::select(ScalarType::ALL),
+            0usize..50,
+        );
+        prop::collection::vec(field, 1..20)
+            .prop_map(|fields| {
+                let mut size = 0;
+                let fields = fields
+                    .into_iter()
+                    .map(|(name, dtype, count)| {
+                        let offset = size;
+                        size += count * dtype.size();
+                        RecordField {
+                            name: name.into(),
+                            dtype,
+                            offset,
+                            count,
+                        }
+                    })
+                    .collect();
+                RecordLayout {
+                    fields,
+                    size,
+                    align: 1,
+                }
+            })
+            .prop_filter("a record has bytes", |layout| layout.size > 0)
+    }
+
+    proptest! {
+        #[test]
+        fn layouts_round_trip(layout in layouts()) {
+            let text = layout.text();
+            prop_assert!(!text.cut);
+            prop_assert_eq!(RecordLayout::parse(text.as_str()), Some(layout));
+        }
+
+        #[test]
+        fn parsing_is_total(text: String) {
+            prop_assert_eq!(RecordLayout::parse(&text), None);
+        }
+
+        #[test]
+        fn a_changed_text_is_another_layout_or_none(layout in layouts(), at: prop::sample::Index, to: char) {
+            let text = layout.text();
+            let mut changed: Vec<char> = text.as_str().chars().collect();
+            let at = at.index(changed.len());
+            prop_assume!(changed[at] != to);
+            changed[at] = to;
+            let changed: String = changed.into_iter().collect();
+            let parsed = RecordLayout::parse(&changed);
+            if let Some(parsed) = &parsed {
+                prop_assert_eq!(parsed.text().as_str().to_owned(), changed);
+            }
+            prop_assert_ne!(parsed, Some(layout));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Errors of whole-array leases, of partitions and of rounds.
+
+use core::ops::Range;
+use core::time::Duration;
+
+use thiserror::Error as ThisError;
+
+use super::{AllocError, JoinError};
+use crate::descriptor::TypeMismatch;
+use crate::element::InvalidElement;
+use crate::handle::AnyHandle;
+
+/// Why an array could not be freed.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// Freed before.
+    #[error("{handle} is stale: its array was freed before, or the handle is of another segment")]
+    Stale {
+        /// The handle.
+        handle: AnyHandle,
+    },
+    /// This process has crossed a fork and could not take a seat of its own.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// Why an array could not be attached or leased.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// No live array has this handle.
+    #[error("{handle} is stale: its array was freed, or the handle is of another segment")]
+    Stale {
+        /// The handle.
+        handle: AnyHandle,
+    },
+    /// Somebody holds a lease that excludes this one.
+    #[error(
+        "{handle} is leased by process {pid}{}; try again when it has given its lease back",
+        if *.pid == std::process::id() { " (this process)" } else { "" }
+    )]
+    Busy {
+        /// The handle.
+        handle: AnyHandle,
+        /// A process that holds it; 0 for the participants of a round whose opener is gone.
+        pid: u32,
+    },
+    /// A writer died or panicked.
+    #[error(
+        "{handle} is poisoned: process {pid} died or panicked while it wrote (unix time \
+         {unix_time}), the contents may be half-written; look at them, then call clear_poison, or \
+         free the array"
+    )]
+    Poisoned {
+        /// The handle.
+        handle: AnyHandle,
+        /// The process that was writing.
+        pid: u32,
+        /// When that was noticed, in seconds since 1970.
+        unix_time: u64,
+    },
+    /// The array has another element type, or another number of axes.
+    #[error(transparent)]
+    TypeMismatch(#[from] TypeMismatch),
+    /// The bytes are not values of the element type.
+    #[error("{handle}: {error}")]
+    InvalidElement {
+        /// The handle.
+        handle: AnyHandle,
+        /// Which byte, and what it holds.
+        error: InvalidElement,
+    },
+    /// The array's descriptor does not describe an array in its extent.
+    #[error("{handle}: the segment is damaged: {what}")]
+    Corrupt {
+        /// The handle.
+        handle: AnyHandle,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// This process has crossed a fork and could not take a seat of its own.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// Why arrays could not be divided into tiles.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum PartitionError {
+    /// A tile must have at least one index.
+    #[error("a tile length of 0: a tile covers at least one index")]
+    EmptyTile,
+    /// An array of the group does not have the axis.
+    #[error("{handle} has {axes} axes, so it cannot be divided along axis {axis}")]
+    NoSuchAxis {
+        /// The array.
+        handle: AnyHandle,
+        /// Its number of axes.
+        axes: usize,
+        /// The axis asked for.
+        axis: usize,
+    },
+    /// The arrays of a group have different lengths along the axis.
+    #[error(
+        "{handle} has {found} indices along axis {axis}, the others of its group have {expected}"
+    )]
+    Lengths {
+        /// The array that differs.
+        handle: AnyHandle,
+        /// The axis.
+        axis: usize,
+        /// Its length.
+        found: usize,
+        /// The length of the arrays before it.
+        expected: usize,
+    },
+    /// The same array is in the group twice, and written.
+    #[error("{handle} is in the group twice and written: its tiles would overlap")]
+    Overlap {
+        /// The array.
+        handle: AnyHandle,
+    },
+    /// A group has at most 8 arrays.
+    #[error("a group of {arrays} arrays: at most {limit} can be divided together")]
+    TooManyArrays {
+        /// Arrays in the group.
+        arrays: usize,
+        /// The most there can be.
+        limit: usize,
+    },
+    /// More tiles than a partition can count.
+    #[error("{tiles} tiles: at most {limit} are possible; use a tile length of {remedy} or more")]
+    TooManyTiles {
+        /// Tiles that the lengths give.
+        tiles: usize,
+        /// The most there can be.
+        limit: u64,
+        /// The smallest tile length that is possible.
+        remedy: usize,
+    },
+    /// The handle does not name a partition of this group.
+    #[error("{handle} is not a partition of this group of arrays")]
+    NotThisGroup {
+        /// The handle.
+        handle: AnyHandle,
+    },
+    /// An array of the group could not be looked at.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The claim words could not be allocated.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+}
+
+/// Why a round could not be opened, entered or finished.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum RoundError {
+    /// A round of this partition is running.
+    #[error("round {round} of this partition is running, opened by process {pid}")]
+    Running {
+        /// The round.
+        round: u64,
+        /// Who opened it.
+        pid: u32,
+    },
+    /// The partition's rounds are used up.
+    #[error("all {rounds} rounds of this partition are used up; make a new partition")]
+    UsedUp {
+        /// Rounds that a partition has.
+        rounds: u64,
+    },
+    /// An array could not be leased for the round.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Tiles were torn: their holders died or panicked.
+    #[error(
+        "round {round}: {} tiles were left half-written, the first at rows {:?}; the arrays are \
+         poisoned", .rows.len(), .rows.first()
+    )]
+    Torn {
+        /// The round.
+        round: u64,
+        /// The indices along the partition's axis that each torn tile covers.
+        rows: Vec<Range<usize>>,
+    },
+    /// Not all tiles were done in time.
+    #[error(
+        "round {round} was not over after {waited:?}: {done} of {tiles} tiles are done, {held} are \
+         held"
+    )]
+    Deadline {
+        /// The round.
+        round: u64,
+        /// How long it was waited for.
+        waited: Duration,
+        /// Tiles that are done.
+        done: usize,
+        /// Tiles that somebody holds.
+        held: usize,
+        /// All tiles.
+        tiles: usize,
+    },
+}
+
+impl From<JoinError> for RoundError {
+    fn from(error: JoinError) -> Self {
+        RoundError::Lease(error.into())
+    }
+}
+
+impl From<JoinError> for PartitionError {
+    fn from(error: JoinError) -> Self {
+        PartitionError::Lease(error.into())
+    }
+}

@@ -1,0 +1,133 @@
+//! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
+
+mod lease;
+#[cfg(not(loom))]
+mod pool;
+mod segment;
+
+use thiserror::Error as ThisError;
+
+use crate::element::SchemaError;
+pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
+#[cfg(not(loom))]
+pub use pool::PoolError;
+pub use segment::{NoMemory, SegmentError};
+
+/// Result of anything in this crate.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// Any error of this crate, for `?` in programs that do not tell them apart.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum Error {
+    /// A segment could not be made or opened.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// No seat could be taken.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// An array could not be allocated.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+    /// An array could not be freed.
+    #[error(transparent)]
+    Free(#[from] FreeError),
+    /// An array could not be attached or leased.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Arrays could not be divided into tiles.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// A round could not be opened, entered or finished.
+    #[error(transparent)]
+    Round(#[from] RoundError),
+    /// A pool could not be started, or a round on it failed.
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A text is not a handle.
+    #[error(transparent)]
+    Parse(#[from] crate::handle::ParseHandleError),
+}
+
+/// Why a table could not be joined.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// All seats are held by living participants.
+    #[error(
+        "all {seats} seats of the segment are taken (pids {holders:?} and others); let a \
+         participant leave, or create the segment with SegmentOptions::seats({})", seats * 2
+    )]
+    SeatsFull {
+        /// Seats of the segment.
+        seats: usize,
+        /// Pids of the first holders.
+        holders: Vec<u32>,
+    },
+    /// The segment refused.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// Why an array could not be allocated. Nothing is lost: the table is as it was.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// An array has at most 8 axes.
+    #[error(
+        "an array of {axes} axes: at most {} are supported; join some of them",
+        crate::descriptor::MAX_AXES
+    )]
+    TooManyAxes {
+        /// Axes asked for.
+        axes: usize,
+    },
+    /// The shape's size in bytes is not representable.
+    #[error(
+        "shape {shape:?} of {element} ({size} bytes each) exceeds {} bytes, the most that one \
+         array can have",
+        isize::MAX
+    )]
+    TooLarge {
+        /// The shape asked for.
+        shape: Vec<usize>,
+        /// The element type.
+        element: String,
+        /// Bytes of an element.
+        size: usize,
+    },
+    /// No extent of that size is free and none can be added.
+    #[error(
+        "no room for {bytes} bytes: {what} of the segment is used up (capacity {capacity} bytes, \
+         {arrays} slots); free arrays, or create the segment with a larger \
+         SegmentOptions::{remedy}"
+    )]
+    Full {
+        /// Bytes asked for.
+        bytes: u64,
+        /// What ran out.
+        what: &'static str,
+        /// Capacity of the segment in bytes.
+        capacity: u64,
+        /// Slots of the segment.
+        arrays: u64,
+        /// The option that makes more room.
+        remedy: &'static str,
+    },
+    /// The machine has not that much memory.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
+    /// The record's layout could not be entered in the segment.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The table of spans holds bytes that no participant writes.
+    #[error("the segment is damaged: entry {span} of its span table is not an entry")]
+    Corrupt {
+        /// The entry.
+        span: usize,
+    },
+    /// This process has crossed a fork and could not take a seat of its own.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}

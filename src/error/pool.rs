@@ -1,0 +1,123 @@
+//! Errors of the pool.
+
+use core::ops::Range;
+use core::time::Duration;
+
+use thiserror::Error as ThisError;
+
+use super::{AllocError, JoinError, LeaseError, RoundError};
+use crate::handle::AnyHandle;
+
+/// Why a pool could not be started, or a call on it failed.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// A pool has at least one worker, and each needs a seat.
+    #[error(
+        "a pool of {workers} workers: the segment has {seats} seats, and the parent needs one of them"
+    )]
+    Workers {
+        /// Workers asked for.
+        workers: usize,
+        /// Seats of the segment.
+        seats: u32,
+    },
+    /// This process runs several threads, and only one of them would exist in a forked child:
+    /// locks that the others hold would stay locked there for ever.
+    #[error(
+        "this process runs {threads} threads, so it cannot fork workers; start the pool first, \
+         before rayon, an async runtime or any other thread"
+    )]
+    Threads {
+        /// Threads of this process.
+        threads: usize,
+    },
+    /// The table holds a lease, which forked workers would hold without its knowledge.
+    #[error("this table holds a lease on {handle}; drop its guards before starting a pool")]
+    LeaseHeld {
+        /// A leased array.
+        handle: AnyHandle,
+    },
+    /// In-process segments are not shared with forked workers.
+    #[error("workers cannot share an in-process segment; use Segment::anonymous")]
+    InProcess,
+    /// The operating system refused.
+    #[error("could not {what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The kernel is not part of the program that the workers were forked from.
+    #[error(
+        "the kernel's code is not mapped in the workers: it was loaded after the pool was started; \
+         start the pool after loading libraries"
+    )]
+    KernelNotInImage,
+    /// A worker ended while it worked on a round.
+    #[error(
+        "worker {worker} (process {pid}) died in a round, {}; {} tiles are half-written, the first \
+         at rows {:?}; their arrays are poisoned, and the worker is replaced in the next round",
+        cause(*.signal, *.code), .rows.len(), .rows.first()
+    )]
+    WorkerDied {
+        /// The worker's number.
+        worker: usize,
+        /// Its process.
+        pid: u32,
+        /// The signal that killed it, if one did.
+        signal: Option<i32>,
+        /// The code it exited with, if it did.
+        code: Option<i32>,
+        /// The tiles it left half-written.
+        tiles: Vec<usize>,
+        /// The indices that these tiles cover.
+        rows: Vec<Range<usize>>,
+    },
+    /// A kernel panicked. The other tiles of the round are done.
+    #[error(
+        "the kernel panicked in worker {worker} at tile {tile} (rows {rows:?}): {message}; the \
+         arrays it writes are poisoned"
+    )]
+    KernelPanicked {
+        /// The tile.
+        tile: usize,
+        /// The indices that the tile covers.
+        rows: Range<usize>,
+        /// The worker's number.
+        worker: usize,
+        /// What the panic said, cut to 360 bytes.
+        message: String,
+    },
+    /// The round was not over in time; it is given up.
+    #[error("the round was not over after {waited:?}: {done} of {tiles} tiles are done")]
+    Deadline {
+        /// How long it was waited for.
+        waited: Duration,
+        /// Tiles that are done.
+        done: usize,
+        /// All tiles.
+        tiles: usize,
+    },
+    /// The round could not be opened or finished.
+    #[error(transparent)]
+    Round(#[from] RoundError),
+    /// An array that the pool needs could not be leased.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// An array that the pool needs could not be allocated.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+    /// No seat could be taken.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+fn cause(signal: Option<i32>, code: Option<i32>) -> String {
+    match (signal, code) {
+        (Some(signal), _) => format!("killed by signal {signal}"),
+        (None, Some(code)) => format!("exit code {code}"),
+        (None, None) => "of an unknown cause".to_owned(),
+    }
+}

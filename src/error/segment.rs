@@ -1,0 +1,263 @@
+//! Why a segment cannot be made, opened or backed by memory.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why a segment cannot be made or opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// The capacity asked for is none that a segment can have.
+    #[error("a capacity of {capacity} bytes is out of range: 1 to {max} ({})", Bytes(*max))]
+    Capacity {
+        /// What was asked for.
+        capacity: u64,
+        /// The largest capacity.
+        max: u64,
+    },
+    /// The number of seats asked for is none that a segment can have.
+    #[error("{seats} seats are out of range: 1 to {max}")]
+    Seats {
+        /// What was asked for.
+        seats: u32,
+        /// The most seats.
+        max: u32,
+    },
+    /// The number of arrays asked for is more than a segment can have.
+    #[error("{arrays} arrays are out of range: at most {max}")]
+    Arrays {
+        /// What was asked for.
+        arrays: u64,
+        /// The most arrays.
+        max: u64,
+    },
+    /// The name is none that a segment can have.
+    #[error("{name:?} cannot name a segment: {problem}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it, and what to write instead.
+        problem: &'static str,
+    },
+    /// A segment of this name exists already.
+    #[error(
+        "a segment named {name:?} exists already: open it, or remove /dev/shm/{name} if nobody needs it"
+    )]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// There is no segment of this name.
+    #[error("there is no segment named {name:?}: create it first, or use open_or_create")]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// The name belongs to another user, or others may write to it.
+    #[error(
+        "the segment named {name:?} is not this user's alone (owner uid {uid}, mode {mode:03o}): \
+         use a name of your own, or take the write permission of others away"
+    )]
+    Foreign {
+        /// The name.
+        name: String,
+        /// The owner of the file.
+        uid: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// What was opened is not a segment of this crate, or is damaged.
+    #[error(
+        "{what} is not a segment of ndshm: {problem} (first word {header:#018x}, {size} bytes)"
+    )]
+    NotOurs {
+        /// The name or descriptor.
+        what: String,
+        /// What does not fit.
+        problem: &'static str,
+        /// The first word of the file.
+        header: u64,
+        /// The size of the file.
+        size: u64,
+    },
+    /// The segment was made by a version of this crate with another layout.
+    #[error(
+        "{what} has layout version {found}, and this program reads version {supported}: \
+         build all programs that share the segment with the same release of ndshm"
+    )]
+    Version {
+        /// The name or descriptor.
+        what: String,
+        /// The version of the segment.
+        found: u32,
+        /// The version of this crate.
+        supported: u32,
+    },
+    /// Whoever created the name has not brought it to life in time; it may have died over it.
+    #[error(
+        "the segment named {name:?} was not brought to life within {waited:?} (its file has {size} \
+         bytes): raise open_timeout if its creator is slow, or let open_or_create replace it"
+    )]
+    Unfinished {
+        /// The name.
+        name: String,
+        /// The size of the file.
+        size: u64,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The name changed hands all the time that the call may take.
+    #[error(
+        "the segment named {name:?} kept being made and removed by others for {waited:?}: \
+         raise open_timeout, or keep one process in the segment"
+    )]
+    Unsettled {
+        /// The name.
+        name: String,
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The address space has no room for the segment.
+    #[error(
+        "no room in the address space to map {}{}: ask for a smaller capacity{}",
+        Bytes(*bytes),
+        limit.map(|limit| format!(" (RLIMIT_AS is {})", Bytes(limit))).unwrap_or_default(),
+        if limit.is_some() { ", or raise the limit (ulimit -v)" } else { "" }
+    )]
+    AddressSpace {
+        /// Bytes of the mapping.
+        bytes: u64,
+        /// The limit of this process's address space, if it has one.
+        limit: Option<u64>,
+    },
+    /// The process may not make files as large as the segment.
+    #[error(
+        "a segment of {} exceeds the file size limit of {}: ask for a smaller capacity, or raise \
+         the limit (ulimit -f)",
+        Bytes(*bytes),
+        Bytes(*limit)
+    )]
+    FileSize {
+        /// Bytes of the segment.
+        bytes: u64,
+        /// The limit, RLIMIT_FSIZE.
+        limit: u64,
+    },
+    /// The descriptor's size is not sealed, so that whoever holds it could cut the memory off.
+    #[error(
+        "the descriptor is a memfd whose size is not sealed: pass a descriptor that \
+         Segment::inheritable_fd made, or add F_SEAL_GROW and F_SEAL_SHRINK"
+    )]
+    NotSealed,
+    /// The segment is in-process memory, of which a forked child has a private copy.
+    #[error(
+        "an in-process segment is not shared with a forked child, which has a copy of its own: \
+         use Segment::anonymous"
+    )]
+    NotShared,
+    /// There is no memory for the segment's tables.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
+    /// A system call failed.
+    #[error("{call} failed for {what}: {source}")]
+    Os {
+        /// The system call.
+        call: &'static str,
+        /// What it was called for.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Memory that cannot be had, found out before it is touched.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("need {}, {what} has {} free; {remedy}", Bytes(*need), Bytes(*have))]
+pub struct NoMemory {
+    /// Bytes that the call needs.
+    pub need: u64,
+    /// Bytes that can be had.
+    pub have: u64,
+    /// Which limit was met.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+/// A number of bytes, written in the unit that suits it.
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} bytes", self.0);
+        }
+        let power = self.0.ilog2() / 10;
+        let unit = UNITS[power as usize - 1];
+        let shift = power * 10;
+        // Rounded down, so that no limit is said to be more than it is.
+        let tenths = ((self.0 >> (shift - 10)) * 10) >> 10;
+        match tenths % 10 {
+            0 => write!(f, "{} {unit}", tenths / 10),
+            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_in_their_unit() {
+        let written = [
+            0,
+            1023,
+            1024,
+            1536,
+            64 << 20,
+            (512 << 20) + 1,
+            16 << 40,
+            u64::MAX,
+        ];
+        assert_eq!(
+            written.map(|bytes| Bytes(bytes).to_string()),
+            [
+                "0 bytes",
+                "1023 bytes",
+                "1 KiB",
+                "1.5 KiB",
+                "64 MiB",
+                "512 MiB",
+                "16 TiB",
+                "15.9 EiB"
+            ]
+        );
+    }
+
+    #[test]
+    fn missing_memory_names_numbers_limit_and_remedy() {
+        let error = NoMemory {
+            need: 512 << 20,
+            have: 64 << 20,
+            what: "/dev/shm".into(),
+            remedy: "in Docker pass --shm-size, or remount it larger",
+        };
+        assert_eq!(
+            error.to_string(),
+            "need 512 MiB, /dev/shm has 64 MiB free; in Docker pass --shm-size, or remount it larger"
+        );
+    }
+
+    #[test]
+    fn a_full_address_space_names_the_limit_only_if_there_is_one() {
+        let bytes = 1 << 40;
+        let text = |limit| SegmentError::AddressSpace { bytes, limit }.to_string();
+        assert!(text(Some(1 << 30)).contains("RLIMIT_AS is 1 GiB"));
+        assert!(!text(None).contains("RLIMIT_AS"));
+    }
+}

@@ -1,0 +1,380 @@
+//! Handles: eight bytes that name an array in every process, typed or not.
+
+use core::cmp::Ordering;
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::marker::PhantomData;
+use core::str::FromStr;
+
+use crate::partition::{Read, Whole, Write};
+use crate::word::Field;
+
+const SLOT: Field = Field::first(32);
+const GENERATION: Field = SLOT.then(32);
+
+/// What precedes the digits in a handle's text.
+const PREFIX: &str = "ndshm:";
+const DIGITS: usize = 16;
+
+/// Names one array of elements `T` with dimension `D`, in every process that has its segment.
+///
+/// A plain number: copy it, send it through a pipe, keep it in a file or in another array. It holds
+/// nothing alive. Once the array is freed, every use of the handle is refused, also when another
+/// array has taken the place; and so is a handle of another segment. That the array is one of `T`
+/// and `D` is checked at each use, therefore any number may be turned into a handle.
+///
+/// ```
+/// use ndshm::{AnyHandle, Handle};
+/// use ndarray::Ix2;
+///
+/// let handle: Handle<f64, Ix2> = "ndshm:00000007c0ffee00".parse()?;
+/// assert_eq!(handle.to_bits(), 0x7_c0ff_ee00);
+/// assert_eq!(handle.to_string(), "ndshm:00000007c0ffee00");
+/// assert_eq!(size_of_val(&handle), 8);
+///
+/// let any = AnyHandle::from(handle);
+/// assert_eq!(Handle::<f64, Ix2>::from_bits(any.to_bits()), handle);
+/// # Ok::<(), ndshm::ParseHandleError>(())
+/// ```
+#[repr(transparent)]
+pub struct Handle<T, D> {
+    bits: u64,
+    // A function pointer: a handle owns no `T`, is `Send` and `Sync` for every `T`, and does not
+    // convert between types.
+    of: PhantomData<fn() -> (T, D)>,
+}
+
+impl<T, D> Handle<T, D> {
+    /// The handle of these bits. Whether they name an array is found out when it is used.
+    pub const fn from_bits(bits: u64) -> Self {
+        Handle {
+            bits,
+            of: PhantomData,
+        }
+    }
+
+    /// The bits, to take the handle elsewhere.
+    pub const fn to_bits(self) -> u64 {
+        self.bits
+    }
+
+    /// In a partition: tasks read their tile of this array.
+    pub const fn read(self) -> Read<T, D> {
+        Read { handle: self }
+    }
+
+    /// In a partition: tasks write their tile of this array.
+    pub const fn write(self) -> Write<T, D> {
+        Write { handle: self }
+    }
+
+    /// In a partition: every task reads the whole array, as when gathering from it.
+    pub const fn whole(self) -> Whole<T, D> {
+        Whole { handle: self }
+    }
+}
+
+/// Names one array, of whichever type and dimension; see [`Handle`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct AnyHandle {
+    bits: u64,
+}
+
+impl AnyHandle {
+    /// The handle of these bits. Whether they name an array is found out when it is used.
+    pub const fn from_bits(bits: u64) -> Self {
+        AnyHandle { bits }
+    }
+
+    /// The bits, to take the handle elsewhere.
+    pub const fn to_bits(self) -> u64 {
+        self.bits
+    }
+
+    /// slot 32 | generation 32, least significant first, xored with the segment's key: in a segment
+    /// with another key it names a slot or a generation that does not exist.
+    #[inline]
+    pub(crate) const fn pack(key: u64, slot: usize, generation: u32) -> Self {
+        let word = SLOT.set(0, slot as u64);
+        AnyHandle {
+            bits: GENERATION.set(word, generation as u64) ^ key,
+        }
+    }
+
+    /// Slot and generation. Total: any bits give some, and the segment's words decide about them.
+    #[inline]
+    pub(crate) const fn unpack(self, key: u64) -> (usize, u32) {
+        let word = self.bits ^ key;
+        (SLOT.get(word) as usize, GENERATION.get(word) as u32)
+    }
+}
+
+// Written out, because a derive would demand the same of `T` and `D`, which a handle does not hold.
+impl<T, D> Clone for Handle<T, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, D> Copy for Handle<T, D> {}
+
+impl<T, D> PartialEq for Handle<T, D> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits == other.bits
+    }
+}
+
+impl<T, D> Eq for Handle<T, D> {}
+
+impl<T, D> PartialOrd for Handle<T, D> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T, D> Ord for Handle<T, D> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bits.cmp(&other.bits)
+    }
+}
+
+impl<T, D> Hash for Handle<T, D> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bits.hash(state);
+    }
+}
+
+// SAFETY: `repr(transparent)` over a `u64`, beside which there is only a `PhantomData` of size 0 and
+// alignment 1; of a `u64` zeros are a value, and `from_bits` takes any.
+unsafe impl<T, D> bytemuck::Zeroable for Handle<T, D> {}
+// SAFETY: laid out as the `u64` it wraps (see above): no padding, no pointer (the function pointer
+// is a type argument and not stored), no interior mutability, and any bits are a value. `Copy`, and
+// `'static` by the bounds.
+unsafe impl<T: 'static, D: 'static> bytemuck::Pod for Handle<T, D> {}
+// SAFETY: `repr(transparent)` over a `u64`, of which zeros are a value.
+unsafe impl bytemuck::Zeroable for AnyHandle {}
+// SAFETY: `repr(transparent)` over a `u64`, and any bits are a value.
+unsafe impl bytemuck::Pod for AnyHandle {}
+
+impl<T, D> From<Handle<T, D>> for AnyHandle {
+    fn from(handle: Handle<T, D>) -> AnyHandle {
+        AnyHandle::from_bits(handle.bits)
+    }
+}
+
+/// A text that is no handle.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{text:?} is no handle: expected {PREFIX:?} and {DIGITS} hexadecimal digits, as in ndshm:0000000700000003"
+)]
+pub struct ParseHandleError {
+    text: String,
+}
+
+fn parse(text: &str) -> Result<u64, ParseHandleError> {
+    text.strip_prefix(PREFIX)
+        // `from_str_radix` alone would also take a sign.
+        .filter(|digits| digits.len() == DIGITS && digits.bytes().all(|c| c.is_ascii_hexdigit()))
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .ok_or_else(|| ParseHandleError {
+            text: text.chars().take(64).collect(),
+        })
+}
+
+/// What both kinds of handles have in common.
+macro_rules! handle_traits {
+    ($handle:ty, $name:literal $(, $T:ident, $D:ident)?) => {
+        impl$(<$T, $D>)? From<u64> for $handle {
+            fn from(bits: u64) -> Self {
+                Self::from_bits(bits)
+            }
+        }
+
+        impl$(<$T, $D>)? From<$handle> for u64 {
+            fn from(handle: $handle) -> u64 {
+                handle.bits
+            }
+        }
+
+        impl$(<$T, $D>)? fmt::Display for $handle {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{PREFIX}{:0DIGITS$x}", self.bits)
+            }
+        }
+
+        impl$(<$T, $D>)? fmt::Debug for $handle {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", $name)
+            }
+        }
+
+        impl$(<$T, $D>)? FromStr for $handle {
+            type Err = ParseHandleError;
+
+            fn from_str(text: &str) -> Result<Self, ParseHandleError> {
+                parse(text).map(Self::from_bits)
+            }
+        }
+
+        // As text where people read it, because readers of JSON cut integers to 53 bits.
+        #[cfg(feature = "serde")]
+        impl$(<$T, $D>)? serde::Serialize for $handle {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match serializer.is_human_readable() {
+                    true => serializer.collect_str(self),
+                    false => serializer.serialize_u64(self.bits),
+                }
+            }
+        }
+
+        #[cfg(feature = "serde")]
+        impl<'de $(, $T, $D)?> serde::Deserialize<'de> for $handle {
+            fn deserialize<S: serde::Deserializer<'de>>(deserializer: S) -> Result<Self, S::Error> {
+                match deserializer.is_human_readable() {
+                    true => deserializer.deserialize_str(Text).map(Self::from_bits),
+                    false => serde::Deserialize::deserialize(deserializer).map(Self::from_bits),
+                }
+            }
+        }
+    };
+}
+
+handle_traits!(Handle<T, D>, "Handle", T, D);
+handle_traits!(AnyHandle, "AnyHandle");
+
+/// Reads a handle's text.
+#[cfg(feature = "serde")]
+struct Text;
+
+#[cfg(feature = "serde")]
+impl serde::de::Visitor<'_> for Text {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a handle, {PREFIX:?} and {DIGITS} hexadecimal digits")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<u64, E> {
+        parse(text).map_err(E::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Ix2;
+    use proptest::prelude::*;
+
+    type Matrix = Handle<f64, Ix2>;
+
+    #[test]
+    fn fields_do_not_overlap() {
+        crate::word::testing::assert_disjoint(&[SLOT, GENERATION]);
+        assert_eq!(SLOT.mask() | GENERATION.mask(), u64::MAX);
+    }
+
+    #[test]
+    fn golden_bits_and_texts() {
+        let handle = AnyHandle::pack(0xffff_0000_0000_ffff, 3, 7);
+        assert_eq!(handle.to_bits(), 0xffff_0007_0000_fffc);
+        assert_eq!(handle.to_string(), "ndshm:ffff00070000fffc");
+        assert_eq!(format!("{handle:?}"), "AnyHandle(ndshm:ffff00070000fffc)");
+        assert_eq!(
+            format!("{:?}", Matrix::from_bits(1)),
+            "Handle(ndshm:0000000000000001)"
+        );
+    }
+
+    #[test]
+    fn a_handle_crosses_threads_whatever_it_names() {
+        fn crosses<T: Copy + Send + Sync + Ord + Hash + bytemuck::Pod>() {}
+        crosses::<Handle<std::rc::Rc<u8>, Ix2>>();
+        crosses::<AnyHandle>();
+        assert_eq!(
+            (size_of::<Matrix>(), size_of::<Option<AnyHandle>>()),
+            (8, 16)
+        );
+    }
+
+    #[test]
+    fn errors_name_the_text_and_the_expected_form() {
+        for text in [
+            "",
+            "ndshm:",
+            "0000000000000001",
+            "ndshm:000000000000001",
+            "ndshm:00000000000000001",
+            "ndshm:+000000000000001",
+            "ndshm:000000000000000g",
+            " ndshm:0000000000000001",
+        ] {
+            let message = text.parse::<Matrix>().unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("{text:?} is no handle")),
+                "{message}"
+            );
+            assert!(
+                message.contains("\"ndshm:\" and 16 hexadecimal digits"),
+                "{message}"
+            );
+        }
+        let long = "x".repeat(1 << 20).parse::<AnyHandle>().unwrap_err();
+        assert!(long.to_string().len() < 256);
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn serde_writes_text_for_people_and_a_number_otherwise() {
+        let handle = Matrix::from_bits(u64::MAX - 1);
+        let json = serde_json::to_string(&handle).unwrap();
+        assert_eq!(json, "\"ndshm:fffffffffffffffe\"");
+        assert_eq!(serde_json::from_str::<Matrix>(&json).unwrap(), handle);
+        assert_eq!(
+            serde_json::from_str::<AnyHandle>(&json).unwrap(),
+            handle.into()
+        );
+        let error = serde_json::from_str::<Matrix>("\"7\"").unwrap_err();
+        assert!(error.to_string().contains("\"7\" is no handle"), "{error}");
+        let error = serde_json::from_str::<Matrix>("7").unwrap_err();
+        assert!(error.to_string().contains("hexadecimal digits"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn slot_and_generation_round_trip(key: u64, slot: u32, generation: u32) {
+            let handle = AnyHandle::pack(key, slot as usize, generation);
+            prop_assert_eq!(handle.unpack(key), (slot as usize, generation));
+        }
+
+        #[test]
+        fn another_key_gives_another_name(key: u64, other: u64, slot: u32, generation: u32) {
+            prop_assume!(key != other);
+            let handle = AnyHandle::pack(key, slot as usize, generation);
+            prop_assert_ne!(handle.unpack(other), (slot as usize, generation));
+        }
+
+        #[test]
+        fn any_bits_are_a_handle_in_every_form(bits: u64) {
+            let handle = Matrix::from(bits);
+            prop_assert_eq!(u64::from(handle), bits);
+            prop_assert_eq!(handle.to_string().parse::<Matrix>(), Ok(handle));
+            prop_assert_eq!(AnyHandle::from(handle).to_string().parse(), Ok(handle));
+            prop_assert_eq!(bytemuck::cast::<Matrix, u64>(handle), bits);
+            prop_assert_eq!(bytemuck::cast::<AnyHandle, u64>(handle.into()), bits);
+        }
+
+        #[test]
+        fn parsing_is_total(text: String) {
+            prop_assert!(text.parse::<AnyHandle>().is_err());
+        }
+
+        #[test]
+        fn what_parses_is_the_text(text in "ndshm:[0-9a-f+]{15,17}") {
+            match text.parse::<AnyHandle>() {
+                Ok(handle) => prop_assert_eq!(handle.to_string(), text),
+                Err(_) => prop_assert!(text.len() != 22 || text.contains('+')),
+            }
+        }
+    }
+}

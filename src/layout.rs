@@ -1,0 +1,300 @@
+//! Geometry of a segment, the offsets that follow from it, and the header word that records it.
+
+use crate::span::CLASSES;
+use crate::word::{Field, SeatId};
+
+/// The version of the layout that this crate writes and reads; independent of the crate's version.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// What a segment is cut into. Everything else follows from these four numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Geometry {
+    /// Bytes of the data region.
+    pub(crate) capacity: u64,
+    /// Participants; a power of two.
+    pub(crate) seats: u32,
+    /// Entries of the span table; a power of two.
+    pub(crate) spans: u32,
+    /// Slots a span may have; a power of two, at most 64.
+    pub(crate) span_slots: u32,
+}
+
+impl Geometry {
+    /// The capacity is a multiple of this.
+    pub(crate) const CAPACITY_UNIT: u64 = 64 << 10;
+    /// Largest capacity: what a span's base and the header word can say, in bytes.
+    pub(crate) const MAX_CAPACITY: u64 = (Header::CAPACITY.max()) * Self::CAPACITY_UNIT;
+    /// Most slots: what a handle's index can say, and what keeps the tables below a tenth of the
+    /// default reservation.
+    pub(crate) const MAX_SLOTS: u64 = 1 << 28;
+    /// Slots a span has in every segment that is shared between processes: one hint word each.
+    pub(crate) const SPAN_SLOTS: u32 = 64;
+
+    pub(crate) fn slots(&self) -> usize {
+        self.spans as usize * self.span_slots as usize
+    }
+
+    /// Words of a slot's row of reader bits.
+    pub(crate) fn reader_words(&self) -> usize {
+        self.seats.div_ceil(64) as usize
+    }
+}
+
+/// The header's first word: magic 16 | layout version 8 | capacity in 64 KiB units 30 |
+/// log2 seats 4 | log2 spans 5 | spare 1. It is the last that is missing from a segment of zeros:
+/// one compare-and-swap of it brings a segment to life.
+pub(crate) struct Header;
+
+impl Header {
+    const MAGIC: Field = Field::first(16);
+    const VERSION: Field = Self::MAGIC.then(8);
+    const CAPACITY: Field = Self::VERSION.then(30);
+    const SEATS: Field = Self::CAPACITY.then(4);
+    const SPANS: Field = Self::SEATS.then(5);
+    const MAGIC_VALUE: u64 = 0xa75e;
+
+    /// Words of the header.
+    pub(crate) const WORDS: usize = 64;
+    /// [`Header::encode`]'s word; 0 while nobody has brought the segment to life.
+    pub(crate) const ALIVE: usize = 0;
+    /// The random key that handles are xored with; 0 until the first who needs it has drawn it.
+    pub(crate) const KEY: usize = 1;
+    /// Hint: entries of the span table that are carved, at least.
+    pub(crate) const SPANS_HINT: usize = 2;
+    /// Hint: bytes of free extents that keep their pages, a wrapping sum of signed reports.
+    pub(crate) const RETAINED: usize = 4;
+    /// 1 if the name stays when the last seat leaves.
+    pub(crate) const PERSISTENT: usize = 3;
+
+    pub(crate) fn encode(geometry: &Geometry) -> u64 {
+        let word = Self::MAGIC.set(0, Self::MAGIC_VALUE);
+        let word = Self::VERSION.set(word, u64::from(LAYOUT_VERSION));
+        let word = Self::CAPACITY.set(word, geometry.capacity / Geometry::CAPACITY_UNIT);
+        let word = Self::SEATS.set(word, u64::from(geometry.seats.ilog2()));
+        Self::SPANS.set(word, u64::from(geometry.spans.ilog2()))
+    }
+
+    pub(crate) fn decode(word: u64) -> Result<Geometry, HeaderError> {
+        if Self::MAGIC.get(word) != Self::MAGIC_VALUE {
+            return Err(HeaderError::NotOurs { found: word });
+        }
+        let version = Self::VERSION.get(word) as u32;
+        if version != LAYOUT_VERSION {
+            return Err(HeaderError::Version { found: version });
+        }
+        let geometry = Geometry {
+            capacity: Self::CAPACITY.get(word) * Geometry::CAPACITY_UNIT,
+            seats: 1 << Self::SEATS.get(word),
+            spans: 1 << Self::SPANS.get(word),
+            span_slots: Geometry::SPAN_SLOTS,
+        };
+        let fits = geometry.capacity > 0
+            && geometry.seats <= SeatId::MAX_SEATS
+            && geometry.slots() as u64 <= Geometry::MAX_SLOTS;
+        match fits {
+            true => Ok(geometry),
+            false => Err(HeaderError::NotOurs { found: word }),
+        }
+    }
+}
+
+/// Why a header word is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HeaderError {
+    NotOurs { found: u64 },
+    Version { found: u32 },
+}
+
+/// Offsets of the tables, in bytes from the start of the mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Layout {
+    pub(crate) geometry: Geometry,
+    pub(crate) seats: u64,
+    pub(crate) spans: u64,
+    pub(crate) slots: u64,
+    pub(crate) readers: u64,
+    pub(crate) descriptors: u64,
+    pub(crate) schemas: u64,
+    pub(crate) hints: u64,
+    pub(crate) data: u64,
+    /// Bytes of the whole mapping.
+    pub(crate) total: u64,
+}
+
+impl Layout {
+    /// Words of a seat's entry: its word, and what tools show of the participant.
+    pub(crate) const SEAT_WORDS: usize = 16;
+    /// Words of a descriptor.
+    pub(crate) const DESCRIPTOR_WORDS: usize = 16;
+    /// Words of a schema: state and hash, length, text.
+    pub(crate) const SCHEMA_WORDS: usize = 256;
+    /// Struct layouts that a segment can know.
+    pub(crate) const SCHEMAS: usize = 256;
+    const TABLE_ALIGN: u64 = 4096;
+    const DATA_ALIGN: u64 = 2 << 20;
+
+    pub(crate) fn new(geometry: Geometry) -> Layout {
+        let mut end = (Header::WORDS * 8) as u64;
+        let mut table = |words: usize| {
+            let start = end.next_multiple_of(Self::TABLE_ALIGN);
+            end = start + words as u64 * 8;
+            start
+        };
+        let slots_count = geometry.slots();
+        let seats = table(geometry.seats as usize * Self::SEAT_WORDS);
+        let spans = table(geometry.spans as usize);
+        let slots = table(slots_count);
+        let readers = table(slots_count * geometry.reader_words());
+        let descriptors = table(slots_count * Self::DESCRIPTOR_WORDS);
+        let schemas = table(Self::SCHEMAS * Self::SCHEMA_WORDS);
+        let hints = table(HintTree::new(&geometry).total_words());
+        let data = end.next_multiple_of(Self::DATA_ALIGN);
+        Layout {
+            geometry,
+            seats,
+            spans,
+            slots,
+            readers,
+            descriptors,
+            schemas,
+            hints,
+            data,
+            total: data + geometry.capacity,
+        }
+    }
+}
+
+/// Where the words of the hint trees lie: one leaf word a span, and for each size class three
+/// levels of 64-ary summaries above the leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HintTree {
+    leaves: usize,
+    level: [usize; Self::LEVELS],
+}
+
+impl HintTree {
+    /// Summary levels: 64^4 spans are the most that a geometry has.
+    pub(crate) const LEVELS: usize = 4;
+
+    pub(crate) fn new(geometry: &Geometry) -> HintTree {
+        let leaves = geometry.spans as usize;
+        let mut below = leaves;
+        let level = core::array::from_fn(|_| {
+            below = below.div_ceil(64);
+            below
+        });
+        HintTree { leaves, level }
+    }
+
+    pub(crate) fn total_words(&self) -> usize {
+        self.leaves + CLASSES as usize * self.level.iter().sum::<usize>()
+    }
+
+    /// Index of a span's leaf word.
+    pub(crate) fn leaf(&self, span: usize) -> usize {
+        span
+    }
+
+    /// Index of word `at` of `level` (0 is the one just above the leaves) for `class`.
+    pub(crate) fn summary(&self, class: u32, level: usize, at: usize) -> usize {
+        let class_words: usize = self.level.iter().sum();
+        let below: usize = self.level[..level].iter().sum();
+        self.leaves + class as usize * class_words + below + at
+    }
+
+    /// The lowest level that has one word.
+    pub(crate) fn top(&self) -> usize {
+        self.level
+            .iter()
+            .position(|&words| words == 1)
+            .unwrap_or(Self::LEVELS - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DEFAULT: Geometry = Geometry {
+        capacity: 16 << 40,
+        seats: 256,
+        spans: 1 << 16,
+        span_slots: 64,
+    };
+
+    #[test]
+    fn golden_offsets_of_the_default_geometry() {
+        let layout = Layout::new(DEFAULT);
+        assert_eq!(LAYOUT_VERSION, 1, "a new version needs a new golden test");
+        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0001_a75e);
+        assert_eq!(
+            [layout.seats, layout.spans, layout.slots, layout.readers],
+            [0x1000, 0x9000, 0x8_9000, 0x208_9000]
+        );
+        assert_eq!(
+            [
+                layout.descriptors,
+                layout.schemas,
+                layout.hints,
+                layout.data
+            ],
+            [0xa08_9000, 0x2a08_9000, 0x2a10_9000, 0x2a40_0000]
+        );
+        assert_eq!(layout.total, layout.data + (16 << 40));
+    }
+
+    #[test]
+    fn header_fields_do_not_overlap() {
+        crate::word::testing::assert_disjoint(&[
+            Header::MAGIC,
+            Header::VERSION,
+            Header::CAPACITY,
+            Header::SEATS,
+            Header::SPANS,
+        ]);
+    }
+
+    #[test]
+    fn hint_words_are_distinct() {
+        let geometry = Geometry {
+            spans: 1 << 13,
+            ..DEFAULT
+        };
+        let tree = HintTree::new(&geometry);
+        let mut seen = std::collections::HashSet::new();
+        for span in 0..geometry.spans as usize {
+            assert!(seen.insert(tree.leaf(span)));
+        }
+        for class in 0..CLASSES {
+            for level in 0..HintTree::LEVELS {
+                for at in 0..tree.level[level] {
+                    assert!(seen.insert(tree.summary(class, level, at)));
+                }
+            }
+        }
+        assert_eq!(seen.len(), tree.total_words());
+        assert_eq!(seen.into_iter().max(), Some(tree.total_words() - 1));
+    }
+
+    proptest! {
+        #[test]
+        fn the_header_round_trips(units in 1u64..1 << 30, seats in 0u32..12, spans in 0u32..23) {
+            let geometry = Geometry {
+                capacity: units * Geometry::CAPACITY_UNIT,
+                seats: 1 << seats,
+                spans: 1 << spans,
+                span_slots: Geometry::SPAN_SLOTS,
+            };
+            prop_assert_eq!(Header::decode(Header::encode(&geometry)), Ok(geometry));
+        }
+
+        #[test]
+        fn decoding_any_header_is_total(word: u64) {
+            if let Ok(geometry) = Header::decode(word) {
+                let layout = Layout::new(geometry);
+                prop_assert!(layout.total > layout.data);
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! How a partition accesses an array, and groups of such accesses.
+
+use core::fmt;
+use core::ops::Range;
+
+use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, Slice};
+
+use super::control::Plan;
+use crate::element::Element;
+use crate::error::LeaseError;
+use crate::handle::{AnyHandle, Handle};
+use crate::segment::{Access, Memory};
+use crate::table::HandleTable;
+use crate::table::attach::{Located, check_view};
+use crate::table::slot::Slot;
+
+/// What tiles do with an array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Each tile reads its own part.
+    Read,
+    /// Each tile writes its own part.
+    Write,
+    /// Each tile reads all of it.
+    Whole,
+}
+
+impl Mode {
+    pub(crate) fn code(self) -> u64 {
+        match self {
+            Mode::Read => 0,
+            Mode::Write => 1,
+            Mode::Whole => 2,
+        }
+    }
+
+    pub(crate) fn from_code(code: u64) -> Option<Mode> {
+        match code {
+            0 => Some(Mode::Read),
+            1 => Some(Mode::Write),
+            2 => Some(Mode::Whole),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! access {
+    ($(#[$doc:meta])* $name:ident, $view:ident, $mode:expr, $make:ident) => {
+        $(#[$doc])*
+        pub struct $name<T, D> {
+            pub(crate) handle: Handle<T, D>,
+        }
+
+        impl<T, D> Clone for $name<T, D> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl<T, D> Copy for $name<T, D> {}
+
+        impl<T, D> fmt::Debug for $name<T, D> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.handle)
+            }
+        }
+
+        impl<T: Element, D: Dimension + 'static> Group for $name<T, D> {
+            type Views<'a> = $view<'a, T, D>;
+
+            unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a> {
+                // SAFETY: the caller's duties are those of `deref_into_view` (or `_mut`) for the
+                // part of the array that the tile covers.
+                unsafe { raw.part(tile).$make() }
+            }
+        }
+
+        impl<T: Element, D: Dimension + 'static> sealed::Group for $name<T, D> {
+            type Raw = Raw<T, D>;
+
+            fn members(&self) -> Vec<(AnyHandle, Mode)> {
+                vec![(self.handle.into(), $mode)]
+            }
+
+            fn from_handles(handles: &[AnyHandle]) -> Option<Self> {
+                match handles {
+                    [handle] => Some($name {
+                        handle: Handle::from_bits(handle.to_bits()),
+                    }),
+                    _ => None,
+                }
+            }
+
+            fn modes() -> Vec<Mode> {
+                vec![$mode]
+            }
+
+            fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+                Ok(vec![table.attach(self.handle)?.shape().to_vec()])
+            }
+
+            fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+                Raw::locate(table, self.handle.into(), $mode, plan)
+            }
+
+            fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError> {
+                raw.check(tile)
+            }
+
+            #[track_caller]
+            fn track(raw: &Self::Raw, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>) {
+                raw.track(memory, tile, to);
+            }
+        }
+    };
+}
+
+access! {
+    /// Tiles read their own part of the array: an `ArrayView` each.
+    Read, ArrayView, Mode::Read, deref_into_view
+}
+access! {
+    /// Tiles write their own part of the array: an `ArrayViewMut` each.
+    Write, ArrayViewMut, Mode::Write, deref_into_view_mut
+}
+access! {
+    /// Every tile reads the whole array, as a gather does: an `ArrayView` of all of it.
+    Whole, ArrayView, Mode::Whole, deref_into_view
+}
+
+/// The arrays that a partition divides: one access ([`Read`], [`Write`], [`Whole`]) or a tuple of
+/// up to 8.
+///
+/// A tile's views come as they were declared: one view, or a tuple of views.
+pub trait Group: sealed::Group {
+    /// The views of a tile.
+    type Views<'a>;
+
+    /// The views of a tile.
+    ///
+    /// # Safety
+    /// For `'a`, the caller holds the tile's claim in the round for which the arrays are leased,
+    /// has checked the tile, and has no other views of it.
+    #[doc(hidden)]
+    unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a>;
+}
+
+/// The part of the arrays that a tile covers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TileRange {
+    pub(crate) axis: usize,
+    pub(crate) rows: Range<usize>,
+}
+
+/// One array of a group, as a participant of a round sees it.
+pub struct Raw<T, D> {
+    view: RawArrayViewMut<T, D>,
+    offset: u64,
+    handle: AnyHandle,
+    mode: Mode,
+}
+
+impl<T: Element, D: Dimension> Raw<T, D> {
+    fn locate(
+        table: &HandleTable,
+        handle: AnyHandle,
+        mode: Mode,
+        plan: &Plan,
+    ) -> Result<Self, LeaseError> {
+        let (index, _) = handle.unpack(table.segment().key());
+        let slot = Slot::of(table.segment().memory(), index).ok_or(LeaseError::Stale { handle })?;
+        let Located { view, offset, .. } = table.locate(slot, handle)?;
+        if mode != Mode::Whole && view.shape().get(plan.axis) != Some(&plan.axis_len) {
+            return Err(LeaseError::Corrupt {
+                handle,
+                what: "the array does not have the length that its partition divides",
+            });
+        }
+        Ok(Raw {
+            view,
+            offset,
+            handle,
+            mode,
+        })
+    }
+
+    fn part(&self, tile: &TileRange) -> RawArrayViewMut<T, D> {
+        let mut part = self.view.clone();
+        if self.mode != Mode::Whole {
+            // In range: `locate` has compared the axis' length with the partition's.
+            part.slice_axis_inplace(Axis(tile.axis), Slice::from(tile.rows.clone()));
+        }
+        part
+    }
+
+    fn check(&self, tile: &TileRange) -> Result<(), LeaseError> {
+        if !T::CHECKED {
+            return Ok(());
+        }
+        check_view(&self.part(tile), self.handle)
+    }
+
+    /// Tells the model checker of the access, element by element.
+    #[cfg(loom)]
+    #[track_caller]
+    fn track(&self, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>) {
+        let part = self.part(tile);
+        let (shape, strides) = (part.raw_dim(), part.strides().to_vec());
+        let start = part.as_ptr() as u64 - self.view.as_ptr() as u64;
+        for index in ndarray::indices(shape) {
+            use ndarray::IntoDimension;
+            let index = index.into_dimension();
+            let steps = index.slice().iter().zip(&strides);
+            let at: isize = steps.map(|(&index, &stride)| index as isize * stride).sum();
+            let size = size_of::<T>() as u64;
+            let offset = self.offset + start + at as u64 * size;
+            to.push(memory.track(offset, size, self.mode == Mode::Write));
+        }
+    }
+
+    #[cfg(not(loom))]
+    fn track(&self, memory: &Memory, _tile: &TileRange, _to: &mut Vec<Access>) {
+        let _ = (memory, self.offset);
+    }
+}
+
+/// What the partition needs of a group; not for use outside this crate.
+pub(crate) mod sealed {
+    use super::*;
+
+    pub trait Group: Copy + 'static {
+        type Raw;
+
+        fn members(&self) -> Vec<(AnyHandle, Mode)>;
+        fn from_handles(handles: &[AnyHandle]) -> Option<Self>;
+        fn modes() -> Vec<Mode>;
+
+        /// The shape of each array, whose types are checked on the way.
+        fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError>;
+
+        /// Where the arrays are. The caller has leases of them.
+        fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError>;
+
+        /// Refuses elements of the tile that are no values of their type.
+        fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError>;
+
+        /// Tells the model checker of the accesses to the tile.
+        fn track(raw: &Self::Raw, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>);
+    }
+}
+
+macro_rules! tuple_group {
+    ($($name:ident $at:tt),+) => {
+        impl<$($name: Group),+> Group for ($($name,)+) {
+            type Views<'a> = ($($name::Views<'a>,)+);
+
+            unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a> {
+                ($(
+                    // SAFETY: the caller's duties are the same for every member.
+                    unsafe { $name::views(&raw.$at, tile) },
+                )+)
+            }
+        }
+
+        impl<$($name: Group),+> sealed::Group for ($($name,)+) {
+            type Raw = ($($name::Raw,)+);
+
+            fn members(&self) -> Vec<(AnyHandle, Mode)> {
+                [$(self.$at.members()),+].concat()
+            }
+
+            fn from_handles(mut handles: &[AnyHandle]) -> Option<Self> {
+                let group = ($({
+                    let (own, rest) = handles.split_at_checked($name::modes().len())?;
+                    handles = rest;
+                    $name::from_handles(own)?
+                },)+);
+                handles.is_empty().then_some(group)
+            }
+
+            fn modes() -> Vec<Mode> {
+                [$($name::modes()),+].concat()
+            }
+
+            fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+                Ok([$(self.$at.shapes(table)?),+].concat())
+            }
+
+            fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+                Ok(($(self.$at.locate(table, plan)?,)+))
+            }
+
+            fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError> {
+                $($name::check(&raw.$at, tile)?;)+
+                Ok(())
+            }
+
+            #[track_caller]
+            fn track(raw: &Self::Raw, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>) {
+                $($name::track(&raw.$at, memory, tile, to);)+
+            }
+        }
+    };
+}
+
+tuple_group!(A 0);
+tuple_group!(A 0, B 1);
+tuple_group!(A 0, B 1, C 2);
+tuple_group!(A 0, B 1, C 2, E 3);
+tuple_group!(A 0, B 1, C 2, E 3, F 4);
+tuple_group!(A 0, B 1, C 2, E 3, F 4, G 5);
+tuple_group!(A 0, B 1, C 2, E 3, F 4, G 5, H 6);
+tuple_group!(A 0, B 1, C 2, E 3, F 4, G 5, H 6, I 7);

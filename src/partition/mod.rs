@@ -1,0 +1,330 @@
+//! Partitions: arrays divided into tiles that many participants write at once.
+//!
+//! One claim word a tile proves that no two write the same rows, is the scheduler, the barrier and
+//! the record of what a dead participant left half-done. `README.md` in the table's directory has
+//! the protocol.
+
+mod access;
+pub(crate) mod control;
+mod round;
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use ndarray::Axis;
+
+use crate::descriptor::{ControlKind, Descriptor};
+use crate::error::{AllocError, LeaseError, PartitionError};
+use crate::handle::AnyHandle;
+use crate::segment::Segment;
+use crate::table::HandleTable;
+use crate::table::lease::SharedLease;
+use crate::word::DoneCount;
+pub use access::{Group, Mode, Read, Whole, Write};
+use control::{Control, MAX_MEMBERS, Member, Plan};
+pub use round::{Participant, Round, Tile};
+
+/// A partition's name for other processes: 8 bytes, `Copy`.
+pub struct PartitionHandle<G> {
+    control: AnyHandle,
+    group: PhantomData<fn() -> G>,
+}
+
+impl<G> Clone for PartitionHandle<G> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<G> Copy for PartitionHandle<G> {}
+
+impl<G> fmt::Debug for PartitionHandle<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PartitionHandle({})", self.control)
+    }
+}
+
+impl<G> PartitionHandle<G> {
+    /// The handle as a number, to send.
+    pub fn to_bits(self) -> u64 {
+        self.control.to_bits()
+    }
+
+    /// The handle that [`to_bits`](PartitionHandle::to_bits) gave; whether it names a partition of
+    /// this group is checked when it is opened.
+    pub fn from_bits(bits: u64) -> Self {
+        PartitionHandle {
+            control: AnyHandle::from_bits(bits),
+            group: PhantomData,
+        }
+    }
+}
+
+/// One or several arrays divided along an axis into tiles of equal length (the last may be
+/// shorter).
+///
+/// Tiles are claimed in *rounds*: in each round every tile is claimed once, by one participant,
+/// which alone has its views until it gives the tile back. While a round runs, its arrays are
+/// leased; between rounds they can be read, written or freed like any other.
+///
+/// ```
+/// use ndshm::{HandleTable, Segment};
+/// use ndarray::Axis;
+/// use std::time::Duration;
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.zeros::<f64, _>((1000, 3))?;
+/// let w = table.from_elem(1000, 0.5)?;
+/// let tiles = table.partition((x.write(), w.read()), Axis(0), 64)?;
+///
+/// let round = tiles.begin()?;
+/// // Any number of processes does this at once:
+/// if let Some(mut part) = tiles.enter()? {
+///     while let Some(mut tile) = part.claim()? {
+///         let (mut x, w) = tile.views();
+///         x.column_mut(0).assign(&w);
+///     }
+/// }
+/// round.finish(Duration::from_secs(1))?;
+/// assert_eq!(table.read(x)?.sum(), 500.0);
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+pub struct Partition<'t, G> {
+    table: &'t HandleTable,
+    control: AnyHandle,
+    group: G,
+    plan: Plan,
+    /// Keeps the claim words in place for as long as the value lives.
+    _lease: SharedLease<'t>,
+    /// Whether dropping it frees the claim words.
+    owned: bool,
+    token: u64,
+}
+
+impl HandleTable {
+    /// Divides the arrays of `group` along `axis` into tiles of `tile_len` indices.
+    ///
+    /// # Errors
+    /// [`PartitionError`]: arrays of different lengths, an axis they do not have, an array that is
+    /// in the group twice and written.
+    pub fn partition<G: Group>(
+        &self,
+        group: G,
+        axis: Axis,
+        tile_len: usize,
+    ) -> Result<Partition<'_, G>, PartitionError> {
+        let axis = axis.index();
+        if tile_len == 0 {
+            return Err(PartitionError::EmptyTile);
+        }
+        let members = group.members();
+        if members.len() > MAX_MEMBERS {
+            return Err(PartitionError::TooManyArrays {
+                arrays: members.len(),
+                limit: MAX_MEMBERS,
+            });
+        }
+        let axis_len = common_length(&members, &group.shapes(self)?, axis)?;
+        refuse_overlap(&members)?;
+        let plan = Plan {
+            axis,
+            axis_len,
+            tile_len,
+        };
+        if plan.tiles() as u64 > DoneCount::MAX_TILES {
+            return Err(PartitionError::TooManyTiles {
+                tiles: plan.tiles(),
+                limit: DoneCount::MAX_TILES,
+                remedy: axis_len.div_ceil(DoneCount::MAX_TILES as usize),
+            });
+        }
+        let control = self.create_control(plan, &members)?;
+        self.partition_of(control, group, plan, true)
+    }
+
+    /// Opens a partition that another participant has made.
+    ///
+    /// # Errors
+    /// [`PartitionError::NotThisGroup`] if the handle names something else.
+    pub fn open_partition<G: Group>(
+        &self,
+        handle: PartitionHandle<G>,
+    ) -> Result<Partition<'_, G>, PartitionError> {
+        let not_this = || PartitionError::NotThisGroup {
+            handle: handle.control,
+        };
+        let lease = self.lease_shared(handle.control)?;
+        let control = self.control(&lease).ok_or_else(not_this)?;
+        let members: Vec<Member> = control.members().collect();
+        let modes: Vec<Mode> = members.iter().map(|member| member.mode).collect();
+        let handles: Vec<AnyHandle> = members
+            .iter()
+            .map(|member| self.handle_of(member.slot, member.generation))
+            .collect();
+        let group = G::from_handles(&handles)
+            .filter(|_| modes == G::modes())
+            .ok_or_else(not_this)?;
+        group.shapes(self)?;
+        self.partition_of(handle.control, group, control.plan(), false)
+    }
+
+    fn partition_of<G: Group>(
+        &self,
+        control: AnyHandle,
+        group: G,
+        plan: Plan,
+        owned: bool,
+    ) -> Result<Partition<'_, G>, PartitionError> {
+        Ok(Partition {
+            table: self,
+            control,
+            group,
+            plan,
+            _lease: self.lease_shared(control)?,
+            owned,
+            token: self.token(),
+        })
+    }
+
+    fn create_control(
+        &self,
+        plan: Plan,
+        members: &[(AnyHandle, Mode)],
+    ) -> Result<AnyHandle, AllocError> {
+        let words = Control::words(plan.tiles());
+        let reservation = self.reserve((words * 8) as u64)?;
+        let key = self.segment().key();
+        let members: Vec<Member> = members
+            .iter()
+            .map(|&(handle, mode)| {
+                let (slot, generation) = handle.unpack(key);
+                Member {
+                    slot,
+                    generation,
+                    mode,
+                }
+            })
+            .collect();
+        let memory = self.segment().memory();
+        // The extent has room for the words: its class was chosen for them.
+        let _ = Control::create(memory, reservation.extent(), plan, &members);
+        Ok(reservation.publish(&Descriptor::control(ControlKind::Partition, words)))
+    }
+
+    /// The partition's words, if the leased array holds some.
+    pub(crate) fn control<'t>(&'t self, lease: &SharedLease<'t>) -> Option<Control<'t>> {
+        let memory = self.segment().memory();
+        let index = lease.slot.index;
+        Descriptor::load(memory.descriptor(index))
+            .filter(|descriptor| descriptor.is_control_of(ControlKind::Partition))?;
+        Control::open(memory, crate::span::Spans::of(memory).extent(index)?)
+    }
+}
+
+impl<'t, G: Group> Partition<'t, G> {
+    /// The partition's name for other processes.
+    pub fn handle(&self) -> PartitionHandle<G> {
+        PartitionHandle {
+            control: self.control,
+            group: PhantomData,
+        }
+    }
+
+    /// The accesses it was made with.
+    pub fn group(&self) -> G {
+        self.group
+    }
+
+    /// The number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.plan.tiles()
+    }
+
+    /// The indices along the axis that a tile covers; empty for a tile that there is not.
+    pub fn rows(&self, tile: usize) -> Range<usize> {
+        self.plan.rows(tile)
+    }
+
+    /// The axis along which the arrays are divided.
+    pub fn axis(&self) -> Axis {
+        Axis(self.plan.axis)
+    }
+
+    pub(crate) fn table(&self) -> &'t HandleTable {
+        self.table
+    }
+
+    pub(crate) fn segment(&self) -> &'t Segment {
+        self.table.segment()
+    }
+
+    /// A lease on the claim words, of this process, and the words.
+    fn open(&self) -> Result<(SharedLease<'t>, Control<'t>), LeaseError> {
+        let lease = self.table.lease_shared(self.control)?;
+        let control = self.table.control(&lease).ok_or(LeaseError::Corrupt {
+            handle: self.control,
+            what: "the partition's words do not fit together",
+        })?;
+        Ok((lease, control))
+    }
+}
+
+impl<G> Drop for Partition<'_, G> {
+    fn drop(&mut self) {
+        // One that crossed a fork is the parent's. An error says that it was freed before.
+        if self.owned && self.table.is_of(self.token) {
+            let _ = self.table.free(self.control);
+        }
+    }
+}
+
+impl<G: Group + fmt::Debug> fmt::Debug for Partition<'_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partition")
+            .field("group", &self.group)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The length along `axis` that all divided arrays share.
+fn common_length(
+    members: &[(AnyHandle, Mode)],
+    shapes: &[Vec<usize>],
+    axis: usize,
+) -> Result<usize, PartitionError> {
+    let mut common = None;
+    for (&(handle, mode), shape) in members.iter().zip(shapes) {
+        if mode == Mode::Whole {
+            continue;
+        }
+        let found = *shape.get(axis).ok_or(PartitionError::NoSuchAxis {
+            handle,
+            axes: shape.len(),
+            axis,
+        })?;
+        let expected = *common.get_or_insert(found);
+        if found != expected {
+            return Err(PartitionError::Lengths {
+                handle,
+                axis,
+                found,
+                expected,
+            });
+        }
+    }
+    Ok(common.unwrap_or(0))
+}
+
+fn refuse_overlap(members: &[(AnyHandle, Mode)]) -> Result<(), PartitionError> {
+    for (at, &(handle, mode)) in members.iter().enumerate() {
+        let conflicts = |&&(other, how): &&(AnyHandle, Mode)| {
+            other == handle && (mode == Mode::Write || how == Mode::Write)
+        };
+        if members[..at].iter().any(|member| conflicts(&member)) {
+            return Err(PartitionError::Overlap { handle });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Seats: joining a segment, leaving it, and taking back what a dead participant held.
+//!
+//! Whoever has the lock of a seat acts for it. A participant holds its own lock for as long as it
+//! lives, so only a dead one's can be taken by another; leaving and reaping are therefore one and
+//! the same walk over the slots, [`vacate`], every step of which may be repeated. A reaper that
+//! dies loses the lock, and the next one begins again.
+
+mod vacate;
+
+use crate::error::JoinError;
+use crate::segment::{Memory, Segment};
+use crate::sync::Ordering;
+use crate::word::SeatId;
+use vacate::vacate;
+pub use vacate::{ReapReport, TornTile};
+
+/// What a participant tells of itself, for messages and tools; never for a decision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Card {
+    pub(crate) pid: u32,
+}
+
+impl Card {
+    const PID: usize = 0;
+
+    fn write(memory: &Memory, index: usize) {
+        memory.seat_card(index)[Self::PID].store(u64::from(std::process::id()), Ordering::Relaxed);
+    }
+
+    /// The card of `seat`; of the orphan and of numbers without a seat it says pid 0.
+    pub(crate) fn of(memory: &Memory, seat: SeatId) -> Card {
+        let seats = memory.layout().geometry.seats as usize;
+        let pid = match seat.index().filter(|&index| index < seats) {
+            Some(index) => memory.seat_card(index)[Self::PID].load(Ordering::Relaxed) as u32,
+            None => 0,
+        };
+        Card { pid }
+    }
+}
+
+/// Takes a free seat, or one whose holder is dead.
+pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
+    let memory = segment.memory();
+    let seats = memory.layout().geometry.seats as usize;
+    // Seats that look free first: to vacate a dead one takes longer.
+    let taken = |index: &usize| memory.seat_word(*index).load(Ordering::Relaxed).is_taken();
+    let (dead_maybe, free_maybe): (Vec<usize>, Vec<usize>) = (0..seats).partition(taken);
+    for index in free_maybe.into_iter().chain(dead_maybe) {
+        if !segment.try_lock_seat(index, None)? {
+            continue;
+        }
+        let seat = SeatId::from_index(index);
+        let word = memory.seat_word(index);
+        if word.load(Ordering::Acquire).is_taken() {
+            // Taken, but nobody holds its lock: its holder is dead.
+            let _ = vacate(segment, seat, true);
+            mark_free(memory, index);
+        }
+        Card::write(memory, index);
+        // FREE → TAKEN of the next epoch. Only the holder of the lock gets here.
+        let _ = word.update(Ordering::AcqRel, Ordering::Acquire, |word| word.take());
+        return Ok(seat);
+    }
+    Err(JoinError::SeatsFull {
+        seats,
+        holders: (0..seats.min(8))
+            .map(|index| Card::of(memory, SeatId::from_index(index)).pid)
+            .collect(),
+    })
+}
+
+/// Gives a seat of this process back with all that it holds.
+pub(crate) fn leave(segment: &Segment, seat: SeatId) {
+    let Some(index) = seat.index() else {
+        return;
+    };
+    let _ = vacate(segment, seat, false);
+    mark_free(segment.memory(), index);
+    segment.unlock_seat(index);
+}
+
+/// Takes back what dead participants held. Waits for nobody: a seat whose lock another has, alive
+/// or reaping, is passed over.
+pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinError> {
+    let memory = segment.memory();
+    let mut report = ReapReport::default();
+    for index in 0..memory.layout().geometry.seats as usize {
+        let word = memory.seat_word(index);
+        if SeatId::from_index(index) == me || !word.load(Ordering::Acquire).is_taken() {
+            continue;
+        }
+        if !segment.try_lock_seat(index, me.index())? {
+            continue;
+        }
+        // Again under the lock: another reaper may have finished in between.
+        if word.load(Ordering::Acquire).is_taken() {
+            report.add(vacate(segment, SeatId::from_index(index), true));
+            mark_free(memory, index);
+            report.seats += 1;
+        }
+        segment.unlock_seat(index);
+    }
+    Ok(report)
+}
+
+/// TAKEN → FREE. Release: all that `vacate` did happens before the next holder's Acquire.
+fn mark_free(memory: &Memory, index: usize) {
+    let _ = memory
+        .seat_word(index)
+        .update(Ordering::AcqRel, Ordering::Acquire, |word| word.leave());
+}

@@ -1,0 +1,190 @@
+//! The walk that takes back everything a seat holds, step by repeatable step.
+
+use crate::descriptor::{ControlKind, Descriptor, PoisonNote};
+use crate::handle::AnyHandle;
+use crate::partition::control::Control;
+use crate::segment::Segment;
+use crate::span::{Extent, Spans};
+use crate::table::hints::Hints;
+use crate::table::slot::{Slot, Tail};
+use crate::word::{SeatId, SlotWord};
+
+/// What a reap took back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReapReport {
+    /// Dead participants whose seats are free again.
+    pub seats: usize,
+    /// Arrays that went with their owner.
+    pub arrays_freed: usize,
+    /// Reservations that were never published.
+    pub reservations: usize,
+    /// Shared leases and places in rounds that were given back.
+    pub leases: usize,
+    /// Arrays that a dead participant was writing, poisoned now.
+    pub poisoned: Vec<AnyHandle>,
+    /// Tiles that a dead participant was writing.
+    pub torn: Vec<TornTile>,
+}
+
+/// A tile that nobody finished: its rows are half-written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TornTile {
+    /// Index of the tile in its partition.
+    pub tile: usize,
+    /// The indices along the partition's axis that the tile covers.
+    pub rows: core::ops::Range<usize>,
+    /// The round in which it was torn.
+    pub round: u64,
+}
+
+impl ReapReport {
+    pub(super) fn add(&mut self, other: ReapReport) {
+        self.arrays_freed += other.arrays_freed;
+        self.reservations += other.reservations;
+        self.leases += other.leases;
+        self.poisoned.extend(other.poisoned);
+        self.torn.extend(other.torn);
+    }
+}
+
+/// Undoes all that `seat` holds. The caller has the seat's lock, and so acts for it.
+///
+/// Tiles come first, and the poison that they leave on their arrays: the participant's reader bits
+/// protect those arrays until then, so nobody can lease one in between and find it half-written
+/// without being told.
+///
+/// With `rebuild_hints`, every FREE slot is entered in the hint trees: those that only the dead
+/// knew of are not known apart.
+pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> ReapReport {
+    let memory = segment.memory();
+    let mut report = ReapReport::default();
+    for (slot, extent) in carved_slots(segment) {
+        if slot.has_bit(seat) {
+            tear_tiles(segment, slot, extent, seat, &mut report);
+        }
+    }
+    let hints = Hints::of(memory);
+    for (slot, extent) in carved_slots(segment) {
+        let word = slot.word();
+        let mut freed = release_writer(segment, slot, word, seat, &mut report);
+        if let Ok(free) = slot.change(|word| word.abandon(seat, false)) {
+            report.reservations += 1;
+            freed |= free.is_free();
+        }
+        let owned = |word: SlotWord| word.owner() == seat && !word.is_detached();
+        if let Ok(_retired) = slot.change(|word| {
+            owned(word)
+                .then(|| word.retire(word.generation(), seat))
+                .flatten()
+        }) {
+            report.arrays_freed += 1;
+        }
+        if slot.has_bit(seat) {
+            slot.clear_bit(seat);
+            report.leases += 1;
+        }
+        // Also where the bit was clear: the dead may have been between clearing and checking.
+        freed |= matches!(slot.tail(), Tail::Freed(_));
+        if freed || rebuild_hints && slot.word().is_free() {
+            hints.set(extent.class, slot.index);
+        }
+    }
+    report
+}
+
+fn carved_slots(segment: &Segment) -> impl Iterator<Item = (Slot<'_>, Extent)> {
+    let memory = segment.memory();
+    let geometry = &memory.layout().geometry;
+    Spans::of(memory).iter().flat_map(move |span| {
+        (0..span.count).filter_map(move |position| {
+            let slot = Slot::of(memory, span.slot(geometry, position))?;
+            Some((slot, span.extent(position)))
+        })
+    })
+}
+
+/// Marks the tiles that `seat` has claimed in the partition at `slot`, if that is one, and poisons
+/// the arrays they belong to. The seat's own reader bit keeps the partition's words in place.
+fn tear_tiles(
+    segment: &Segment,
+    slot: Slot<'_>,
+    extent: Extent,
+    seat: SeatId,
+    report: &mut ReapReport,
+) {
+    let memory = segment.memory();
+    let Some(descriptor) = Descriptor::load(memory.descriptor(slot.index)) else {
+        return;
+    };
+    if !descriptor.is_control_of(ControlKind::Partition) {
+        return;
+    }
+    let Some(control) = Control::open(memory, extent) else {
+        return;
+    };
+    if !control.is_held_by(seat) {
+        return;
+    }
+    // The poison first: a reaper that dies here finds the tiles still held, and poisons again.
+    for (slot, generation) in control.written() {
+        poison(segment, slot, generation, seat, report);
+    }
+    for tile in 0..control.tiles() {
+        if let Some(round) = control.tear(tile, seat) {
+            report.torn.push(TornTile {
+                tile,
+                rows: control.rows(tile),
+                round,
+            });
+        }
+    }
+    control.close(seat);
+}
+
+fn poison(segment: &Segment, slot: usize, generation: u32, seat: SeatId, report: &mut ReapReport) {
+    let memory = segment.memory();
+    let Some(slot) = Slot::of(memory, slot) else {
+        return;
+    };
+    if slot.word().is_live(generation) {
+        note_poison(segment, slot, seat);
+        if slot.change(|word| word.poison(generation)).is_ok() {
+            report
+                .poisoned
+                .push(AnyHandle::pack(segment.key(), slot.index, generation));
+        }
+    }
+}
+
+/// Ends the exclusive lease of `seat`, or the round it opened, and poisons the array. Whether that
+/// made the slot FREE.
+fn release_writer(
+    segment: &Segment,
+    slot: Slot<'_>,
+    word: SlotWord,
+    seat: SeatId,
+    report: &mut ReapReport,
+) -> bool {
+    if !word.is_written_by(seat) {
+        return false;
+    }
+    let generation = word.generation();
+    note_poison(segment, slot, seat);
+    report
+        .poisoned
+        .push(AnyHandle::pack(segment.key(), slot.index, generation));
+    let tail = match word.is_in_round() {
+        true => slot.orphan(seat, true),
+        false => slot.unlock_exclusive(seat, true),
+    };
+    matches!(tail, Tail::Freed(_))
+}
+
+/// Names the seat's holder as the one who left the array half-written.
+fn note_poison(segment: &Segment, slot: Slot<'_>, seat: SeatId) {
+    let memory = segment.memory();
+    let culprit = super::Card::of(memory, seat).pid;
+    PoisonNote::now(culprit).store(memory.descriptor(slot.index));
+}

@@ -1,0 +1,68 @@
+//! Segments without a name: a sealed memfd.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+
+use super::description::{self, Description, Kind};
+use super::mapping::{Mapping, map_error};
+use super::open::{self, Parts};
+use super::options::{SHARED_CAPACITY, SegmentOptions};
+use crate::error::SegmentError;
+use crate::layout::Layout;
+
+/// What keeps anyone from cutting the memory off below a mapping.
+pub(super) const SIZE_SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK);
+
+/// Makes a memfd of the largest geometry that maps, and seals its size.
+pub(super) fn make(options: &SegmentOptions) -> Result<Parts, SegmentError> {
+    let mut refused = None;
+    for geometry in options.geometries(SHARED_CAPACITY)? {
+        let size = Layout::new(geometry).total;
+        match make_sized(size) {
+            // The description is our own: nobody else has it yet.
+            Ok((fd, mapping)) => {
+                let fd = Description::new(fd, Kind::Memfd, geometry.seats, None);
+                return open::bring_to_life(fd, mapping, geometry, "the memfd");
+            }
+            Err(error) if can_be_smaller(&error) => refused = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    // There is at least one geometry, so that one was refused.
+    Err(refused.unwrap_or_else(|| map_error(Errno::NOMEM, 0)))
+}
+
+/// Whether a smaller segment may succeed.
+pub(super) fn can_be_smaller(error: &SegmentError) -> bool {
+    matches!(
+        error,
+        SegmentError::AddressSpace { .. }
+            | SegmentError::FileSize { .. }
+            | SegmentError::Os {
+                call: "ftruncate",
+                ..
+            }
+    )
+}
+
+fn make_sized(size: u64) -> Result<(OwnedFd, Mapping), SegmentError> {
+    description::check_file_size(size)?;
+    let failed = |call| move |errno| description::os_error(call, "an anonymous segment", errno);
+    let fd = create().map_err(failed("memfd_create"))?;
+    rustix::fs::ftruncate(&fd, size).map_err(failed("ftruncate"))?;
+    let mapping = Mapping::of_file(fd.as_fd(), size).map_err(|errno| map_error(errno, size))?;
+    rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS | SealFlags::SEAL)
+        .map_err(failed("fcntl(F_ADD_SEALS)"))?;
+    Ok((fd, mapping))
+}
+
+fn create() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Some systems refuse a memfd that could be executed; older ones do not know the flag.
+    match rustix::fs::memfd_create("ndshm", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create("ndshm", flags),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,292 @@
+//! Backing: memory that cannot be had is an error before it is touched, never a signal after.
+
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::mapping::{Mapping, page_size};
+use crate::error::NoMemory;
+use crate::sync::{Atom, Ordering};
+
+/// Bytes that one `fallocate` takes: a huge one would keep others from the file for long.
+const STEP: u64 = 16 << 20;
+
+/// A request of this size is held against the machine's memory at once.
+const LARGE: u64 = 1 << 20;
+
+/// Smaller ones draw on a budget, which a look at the machine's memory fills up to this.
+const SMALL_BUDGET: u64 = 64 << 20;
+
+/// Bytes that small requests of this process may have until the next look.
+static BUDGET: Atom<u64> = Atom::zero();
+
+/// Refuses what the machine or a memory cgroup of this process has not.
+///
+/// A forecast, not a reservation: two processes may both be told yes.
+pub(super) fn check_machine(len: u64) -> Result<(), NoMemory> {
+    if len < LARGE {
+        let order = Ordering::Relaxed;
+        let drawn = BUDGET.update(order, order, |left| left.checked_sub(len));
+        if drawn.is_ok() {
+            return Ok(());
+        }
+    }
+    let Some(supply) = tightest_supply() else {
+        return Ok(());
+    };
+    let Some(rest) = supply.have.checked_sub(len) else {
+        return Err(NoMemory {
+            need: len,
+            have: supply.have,
+            what: supply.what,
+            remedy: supply.remedy,
+        });
+    };
+    if len < LARGE {
+        // A part of the rest: others draw on it too.
+        BUDGET.store((rest / 4).min(SMALL_BUDGET), Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// What one limit still lets this process have.
+struct Supply {
+    have: u64,
+    what: String,
+    remedy: &'static str,
+}
+
+fn tightest_supply() -> Option<Supply> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name| meminfo_bytes(&meminfo, name);
+    let swap = field("SwapFree:").unwrap_or(0);
+    let total = field("MemTotal:")?.saturating_add(field("SwapTotal:").unwrap_or(0));
+    let machine = Supply {
+        have: field("MemAvailable:")?.saturating_add(swap),
+        what: "the machine".into(),
+        remedy: "free arrays, call trim() in processes that have freed some, or add memory or swap",
+    };
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups
+        .lines()
+        .flat_map(|line| cgroup_supplies(line, total, swap))
+        .chain([machine])
+        .min_by_key(|supply| supply.have)
+}
+
+fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// What a version of the cgroup interface calls its files.
+struct CgroupFiles {
+    limit: &'static str,
+    usage: &'static str,
+    /// The line of `memory.stat` with the bytes of files that are dropped under pressure.
+    reclaimable: &'static str,
+    /// Limit and usage of swap, where it is counted apart from memory.
+    swap: Option<(&'static str, &'static str)>,
+}
+
+const V1: CgroupFiles = CgroupFiles {
+    limit: "memory.limit_in_bytes",
+    usage: "memory.usage_in_bytes",
+    reclaimable: "total_inactive_file ",
+    swap: None,
+};
+
+const V2: CgroupFiles = CgroupFiles {
+    limit: "memory.max",
+    usage: "memory.current",
+    reclaimable: "inactive_file ",
+    swap: Some(("memory.swap.max", "memory.swap.current")),
+};
+
+/// The limits of the group that a line of `/proc/self/cgroup` names, and of those above it.
+fn cgroup_supplies(line: &str, machine: u64, swap_free: u64) -> Vec<Supply> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+        return Vec::new();
+    };
+    let (roots, files): (&[&str], _) = match controllers {
+        "" => (&["/sys/fs/cgroup", "/sys/fs/cgroup/unified"], &V2),
+        list if list.split(',').any(|name| name == "memory") => (&["/sys/fs/cgroup/memory"], &V1),
+        _ => return Vec::new(),
+    };
+    let mut supplies = Vec::new();
+    for root in roots {
+        for group in groups_up_from(Path::new(root), path) {
+            supplies.extend(
+                cgroup_free(&group, files, machine, swap_free).map(|have| Supply {
+                    have,
+                    what: format!("the memory cgroup {}", group.display()),
+                    remedy: "raise the memory limit of the container or job, or free arrays",
+                }),
+            );
+        }
+    }
+    supplies
+}
+
+/// The directories from `path` below `root` up to `root`. In a container the path may be the
+/// host's, of which only the root is there to see.
+fn groups_up_from(root: &Path, path: &str) -> Vec<PathBuf> {
+    let below = Path::new(path.trim_start_matches('/'));
+    let inside = !path.split('/').any(|part| part == "..");
+    let start = if inside {
+        root.join(below)
+    } else {
+        root.into()
+    };
+    start
+        .ancestors()
+        .take_while(|group| group.starts_with(root))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Bytes that the group may still take; `None` if its limit is none, or beyond the machine's.
+fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) -> Option<u64> {
+    let number = |file: &str| -> Option<u64> {
+        let text = fs::read_to_string(group.join(file)).ok()?;
+        text.trim().parse().ok()
+    };
+    let limit = number(files.limit).filter(|&limit| limit < machine)?;
+    let usage = number(files.usage)?;
+    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let reclaimable = stat
+        .lines()
+        .find_map(|line| line.strip_prefix(files.reclaimable)?.trim().parse().ok())
+        .unwrap_or(0u64);
+    let swap = match files
+        .swap
+        .map(|(limit, usage)| (number(limit), number(usage)))
+    {
+        Some((Some(limit), Some(usage))) => limit.saturating_sub(usage).min(swap_free),
+        // Not limited, or not told.
+        _ => swap_free,
+    };
+    let free = limit.saturating_sub(usage);
+    Some(free.saturating_add(reclaimable).saturating_add(swap))
+}
+
+/// Allocates the pages of a range of a file on a file system that may be full.
+///
+/// On failure the pages of earlier steps stay: some may have been there before the call, and
+/// whoever gives the range up punches it anyway. A failing step gives back only pages that it has
+/// allocated itself: the kernel keeps those that two calls have asked for.
+pub(super) fn allocate(
+    fd: BorrowedFd<'_>,
+    mapping: &Mapping,
+    offset: u64,
+    len: u64,
+) -> Result<(), NoMemory> {
+    let page = page_size() as u64;
+    let end = (offset + len).next_multiple_of(page);
+    let mut at = offset - offset % page;
+    let mut step = STEP;
+    while at < end {
+        let now = step.min(end - at);
+        let outcome = match rustix::fs::fallocate(fd, FallocateFlags::empty(), at, now) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => mapping.populate(at, now),
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(()) => at += now,
+            // The kernel undoes an interrupted step: a smaller one gets through between two
+            // signals of a busy timer.
+            Err(Errno::INTR) => step = (step / 2).max(page),
+            Err(errno) => return Err(file_system_full(fd, len, errno)),
+        }
+    }
+    Ok(())
+}
+
+fn file_system_full(fd: BorrowedFd<'_>, need: u64, errno: Errno) -> NoMemory {
+    let have = rustix::fs::fstatvfs(fd)
+        .map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+        .unwrap_or(0);
+    match errno {
+        Errno::NOSPC | Errno::FAULT => NoMemory {
+            need,
+            have,
+            what: "/dev/shm".into(),
+            remedy: "in Docker pass --shm-size, or remount it larger \
+                     (mount -o remount,size=... /dev/shm), or use Segment::anonymous",
+        },
+        errno => NoMemory {
+            need,
+            have,
+            what: format!("fallocate failed ({errno}); /dev/shm"),
+            remedy: "use Segment::anonymous",
+        },
+    }
+}
+
+/// Bytes of memory that the machine has.
+pub(super) fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    // The field's type is the C library's `unsigned long`.
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_beyond_the_machine_is_refused_with_numbers() {
+        let error = check_machine(1 << 45).unwrap_err();
+        assert_eq!(error.need, 1 << 45);
+        assert!(error.have > 0 && error.have < 1 << 45);
+        assert!(
+            error.to_string().starts_with("need 32 TiB, the m"),
+            "{error}"
+        );
+        assert_eq!(check_machine(LARGE), Ok(()));
+    }
+
+    #[test]
+    fn meminfo_is_read_in_kib() {
+        let text = "MemTotal:       16 kB\nMemAvailable:    12 kB\nSwapFree:  0 kB\n";
+        assert_eq!(meminfo_bytes(text, "MemAvailable:"), Some(12 << 10));
+        assert_eq!(meminfo_bytes(text, "SwapFree:"), Some(0));
+        assert_eq!(meminfo_bytes(text, "Mlocked:"), None);
+    }
+
+    #[test]
+    fn groups_end_at_the_root() {
+        let root = Path::new("/sys/fs/cgroup");
+        let groups = groups_up_from(root, "/a/b");
+        let expected = ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"];
+        assert_eq!(groups, expected.map(PathBuf::from));
+        assert_eq!(groups_up_from(root, "/../x"), [root]);
+        assert_eq!(groups_up_from(root, "/"), [root]);
+    }
+
+    #[test]
+    fn a_group_has_what_it_may_take_and_what_it_can_drop() {
+        let group = std::env::temp_dir().join(format!("ndshm-cgroup-{}", std::process::id()));
+        fs::create_dir(&group).unwrap();
+        let write = |file: &str, text: &str| fs::write(group.join(file), text).unwrap();
+        write("memory.max", "max\n");
+        write("memory.current", "700\n");
+        write("memory.stat", "anon 1\ninactive_file 50\n");
+        let unlimited = cgroup_free(&group, &V2, 4096, 7);
+        write("memory.max", "1000\n");
+        let without_swap_file = cgroup_free(&group, &V2, 4096, 7);
+        write("memory.swap.max", "9\n");
+        write("memory.swap.current", "4\n");
+        let with_swap_file = cgroup_free(&group, &V2, 4096, 7);
+        let beyond_the_machine = cgroup_free(&group, &V2, 1000, 7);
+        fs::remove_dir_all(&group).unwrap();
+        assert_eq!((unlimited, beyond_the_machine), (None, None));
+        assert_eq!(without_swap_file, Some(357));
+        assert_eq!(with_swap_file, Some(355));
+    }
+}

@@ -1,0 +1,129 @@
+//! A description of our own onto a segment's file, and what hangs on it: the mapping's file, the
+//! locks of the seats, the membership of a name.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{DupFlags, Errno};
+use rustix::process::Resource;
+
+use super::mapping::{Mapping, map_error};
+use super::named::Membership;
+use super::seat_lock::{self, SeatLocks};
+use crate::error::SegmentError;
+
+/// What the file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// A memfd: limited by the machine's memory alone.
+    Memfd,
+    /// A file on a file system of limited size, whose pages are allocated before they are used.
+    /// Whoever is in it keeps a shared lock on its gate.
+    Limited,
+}
+
+/// The own description.
+pub(super) struct Description {
+    // Closed before `membership` drops: one's own lock would be in the way of the removal.
+    fd: OwnedFd,
+    pub(super) kind: Kind,
+    pub(super) seats: SeatLocks,
+    pub(super) membership: Option<Membership>,
+}
+
+impl Description {
+    pub(super) fn new(
+        fd: OwnedFd,
+        kind: Kind,
+        seats: u32,
+        membership: Option<Membership>,
+    ) -> Description {
+        Description {
+            fd,
+            kind,
+            seats: SeatLocks::new(seats),
+            membership,
+        }
+    }
+
+    /// For a geometry that another has chosen meanwhile; before any seat is locked.
+    pub(super) fn resize_seats(&mut self, seats: u32) {
+        self.seats = SeatLocks::new(seats);
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Exchanges the description that a fork left shared with the parent for one of this
+    /// process's own, under the mapping and under the descriptor's number.
+    ///
+    /// The caller is the only thread that does so.
+    pub(super) fn rebind(&self, mapping: &Mapping, bytes: u64) -> Result<(), SegmentError> {
+        let own = reopen(self.fd())?;
+        // First the new membership, then the end of the old: nobody finds the name deserted.
+        if self.kind == Kind::Limited && !enter_gate(own.as_fd())? {
+            return Err(os_error("fcntl(F_OFD_SETLK)", "the gate", Errno::AGAIN));
+        }
+        mapping
+            .rebind(own.as_fd())
+            .map_err(|errno| map_error(errno, bytes))?;
+        // SAFETY: the number is that of `self.fd`, which is open and stays so: `dup3` replaces
+        // what it refers to in one step, and `ManuallyDrop` keeps the alias from closing it.
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd.as_raw_fd()) });
+        rustix::io::dup3(&own, &mut number, DupFlags::CLOEXEC)
+            .map_err(|errno| os_error("dup3", "the segment", errno))?;
+        self.seats.forget_all();
+        Ok(())
+    }
+}
+
+/// Enters the gate with a description; `false` while someone holds it exclusively.
+pub(super) fn enter_gate(fd: BorrowedFd<'_>) -> Result<bool, SegmentError> {
+    seat_lock::enter_gate(fd).map_err(|errno| os_error("fcntl(F_OFD_SETLK)", "the gate", errno))
+}
+
+/// Opens a new description of the file behind `fd`, which is closed on exec.
+pub(super) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, SegmentError> {
+    reopen_with(fd, OFlags::CLOEXEC)
+}
+
+/// Opens a new description of the file behind `fd`.
+pub(super) fn reopen_with(fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, SegmentError> {
+    let path = proc_path(fd);
+    rustix::fs::open(&path, OFlags::RDWR | flags, Mode::empty())
+        .map_err(|errno| os_error("open", &format!("{path} (is /proc mounted?)"), errno))
+}
+
+/// Where the system shows the file behind a descriptor.
+pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// A word of the header, read through the descriptor; 0 beyond the end of the file.
+pub(super) fn header_word(fd: BorrowedFd<'_>, index: usize) -> Result<u64, Errno> {
+    let mut bytes = [0u8; 8];
+    let read = rustix::io::pread(fd, &mut bytes, index as u64 * 8)?;
+    Ok(if read == 8 {
+        u64::from_le_bytes(bytes)
+    } else {
+        0
+    })
+}
+
+/// Refuses sizes at which `ftruncate` would raise a signal.
+pub(super) fn check_file_size(bytes: u64) -> Result<(), SegmentError> {
+    match rustix::process::getrlimit(Resource::Fsize).current {
+        Some(limit) if bytes > limit => Err(SegmentError::FileSize { bytes, limit }),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn os_error(call: &'static str, what: &str, errno: Errno) -> SegmentError {
+    SegmentError::Os {
+        call,
+        what: what.into(),
+        source: errno.into(),
+    }
+}

@@ -1,0 +1,196 @@
+//! Which process this is: a random token that a fork wipes.
+
+use std::ptr::{self, NonNull};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use crate::sync::{Atom, Ordering};
+
+/// Address of the page that holds the token; 0 until the first use, [`UNWIPED`] added where the
+/// kernel does not wipe the page on a fork.
+static PAGE: Atom<u64> = Atom::zero();
+
+/// Set in [`PAGE`] if the token carries the pid in its low half instead of being wiped.
+const UNWIPED: u64 = 1;
+
+/// Bytes that are mapped for the token; the kernel rounds up to a page.
+const PAGE_LEN: usize = 4096;
+
+/// A random number other than 0 that no other process has, nor this one before a fork or exec.
+///
+/// Two loads where the kernel wipes the page on a fork (Linux 4.14 and later), a `getpid` more
+/// where it does not.
+#[inline]
+pub(crate) fn process_token() -> u64 {
+    // Pairs with the Release in `make_page`.
+    let page = PAGE.load(Ordering::Acquire);
+    if page != 0 && page & UNWIPED == 0 {
+        let token = token_at(page).load(Ordering::Relaxed);
+        if token != 0 {
+            return token;
+        }
+    }
+    draw_token(page)
+}
+
+fn token_at(page: u64) -> &'static Atom<u64> {
+    let word = ptr::with_exposed_provenance::<Atom<u64>>((page & !UNWIPED) as usize);
+    // SAFETY: `page` came out of `PAGE`, so it is the address of a page that `make_page` mapped
+    // readable and writable, exposed, and never unmaps; a page is aligned for an `Atom`, any bytes
+    // are a value of it, and nothing but this function's callers touch them, through atomics.
+    unsafe { &*word }
+}
+
+/// The token, drawn if this process has none yet.
+#[cold]
+fn draw_token(page: u64) -> u64 {
+    let page = match page {
+        0 => make_page(),
+        page => page,
+    };
+    let token = token_at(page);
+    let (mask, tag) = match page & UNWIPED {
+        0 => (0, 0),
+        _ => (u64::from(u32::MAX), u64::from(std::process::id())),
+    };
+    // A token of 0 was wiped; one with another pid was inherited.
+    let drawn = token.update(Ordering::Relaxed, Ordering::Relaxed, |seen| {
+        let stale = seen == 0 || seen & mask != tag;
+        stale.then(|| {
+            loop {
+                let fresh = (random_nonzero() & !mask) | tag;
+                if fresh & !mask != 0 {
+                    break fresh;
+                }
+            }
+        })
+    });
+    match drawn {
+        Ok((_, fresh)) => fresh,
+        Err(current) => current,
+    }
+}
+
+/// Maps the page for the token; where two threads do, the first one's stays.
+fn make_page() -> u64 {
+    let flags = MapFlags::PRIVATE;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice replaces nothing.
+    let mapped = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), PAGE_LEN, access, flags) };
+    let base = match mapped.ok().and_then(NonNull::new) {
+        Some(base) => base,
+        // No page to be had: one from the heap, which is never wiped.
+        None => NonNull::from(Box::leak(Box::new([0u64; PAGE_LEN / 8]))).cast(),
+    };
+    let is_mapping = mapped.is_ok();
+    // SAFETY: the range is the mapping made above, which holds nothing yet.
+    let wiped = is_mapping
+        && unsafe { rustix::mm::madvise(base.as_ptr(), PAGE_LEN, Advice::LinuxWipeOnFork) }.is_ok();
+    let address = base.as_ptr().expose_provenance() as u64;
+    let page = address | if wiped { 0 } else { UNWIPED };
+    // Release: whoever reads the address sees the page as it was mapped.
+    match PAGE.compare_exchange(0, page, Ordering::Release, Ordering::Acquire) {
+        Ok(_) => page,
+        Err(first) => {
+            if is_mapping {
+                // SAFETY: the range is the mapping made above, whose address nobody else has.
+                let _ = unsafe { rustix::mm::munmap(base.as_ptr(), PAGE_LEN) };
+            }
+            first
+        }
+    }
+}
+
+/// A random number other than 0.
+pub(super) fn random_nonzero() -> u64 {
+    loop {
+        let mut bytes = [0u8; 8];
+        let flags = rustix::rand::GetRandomFlags::empty();
+        let drawn = match rustix::rand::getrandom(&mut bytes, flags) {
+            Ok(8) => u64::from_ne_bytes(bytes),
+            Err(rustix::io::Errno::INTR) | Ok(_) => 0,
+            Err(_) => weakly_random(),
+        };
+        if drawn != 0 {
+            return drawn;
+        }
+    }
+}
+
+/// For systems that refuse `getrandom`: the hasher's keys, the time, the pid, mixed.
+fn weakly_random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut hasher = RandomState::new().build_hasher();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    hasher.write_i64(now.tv_sec);
+    hasher.write_u64(now.tv_nsec as u64);
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_threads_of_a_process_see_one_token() {
+        let token = process_token();
+        assert_ne!(token, 0);
+        let others: Vec<u64> = (0..4)
+            .map(|_| std::thread::spawn(process_token))
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        assert_eq!(others, [token; 4]);
+    }
+
+    #[test]
+    fn random_numbers_differ() {
+        let drawn = [
+            random_nonzero(),
+            random_nonzero(),
+            weakly_random(),
+            weakly_random(),
+        ];
+        for (at, number) in drawn.iter().enumerate() {
+            assert!(!drawn[..at].contains(number));
+        }
+    }
+
+    /// The child does nothing but read the token and tell it through a pipe, which is all that a
+    /// forked child of a process with threads may do.
+    #[test]
+    fn a_forked_child_has_a_token_of_its_own() {
+        let _alone = crate::segment::tests::FORKS.write().unwrap();
+        let token = process_token();
+        let mut pipe = [0; 2];
+        // SAFETY: `pipe` has room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        // SAFETY: the child calls nothing that takes a lock or allocates, and leaves by `_exit`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            let told = process_token().to_ne_bytes();
+            // SAFETY: `told` has 8 bytes.
+            let sent = unsafe { libc::write(pipe[1], told.as_ptr().cast(), 8) };
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(sent != 8)) };
+        }
+        let mut told = [0u8; 8];
+        let place = told.as_mut_ptr().cast();
+        // SAFETY: `place` has room for 8 bytes.
+        let received = unsafe { libc::read(pipe[0], place, 8) };
+        assert_eq!(received, 8);
+        let mut status = 0;
+        // SAFETY: `status` is a place for the answer, `child` a child of this process.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        for end in pipe {
+            // SAFETY: the descriptor is this test's own.
+            assert_eq!(unsafe { libc::close(end) }, 0);
+        }
+        assert_eq!(status, 0);
+        let told = u64::from_ne_bytes(told);
+        assert_ne!(told, 0);
+        assert_ne!(told, token);
+        assert_eq!(process_token(), token, "the parent's token changed");
+    }
+}

@@ -1,0 +1,69 @@
+//! A segment in the memory of one process, for threads, tests and the model checker.
+
+use crate::sync::{Atom, Ordering};
+
+/// Which seats are taken, one word each: 0, or one more than the index of the seat with whose
+/// participant the lock ends.
+///
+/// There is no kernel to ask: a participant of such a segment is a thread, and does not end
+/// without giving its seat back. The models script deaths by [`PrivateSeats::kill`].
+pub(super) struct PrivateSeats {
+    holders: Box<[Atom<u64>]>,
+}
+
+impl PrivateSeats {
+    pub(super) fn new(seats: u32) -> PrivateSeats {
+        PrivateSeats {
+            holders: (0..seats).map(|_| Atom::zero()).collect(),
+        }
+    }
+
+    /// Takes a seat's lock for its participant, or for the participant of seat `by`, who reaps it.
+    pub(super) fn try_lock(&self, index: usize, by: Option<usize>) -> bool {
+        let holder = by.unwrap_or(index) as u64 + 1;
+        // Acquire pairs with the Release in `unlock` and `kill`.
+        self.holders[index]
+            .compare_exchange(0, holder, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    pub(super) fn unlock(&self, index: usize) {
+        // Pairs with the Acquire in `try_lock`.
+        self.holders[index].fetch_and(0, Ordering::Release);
+    }
+
+    /// Ends what the participant of `seat` holds, as the kernel does when a process is gone.
+    #[cfg(any(test, loom))]
+    pub(super) fn kill(&self, seat: usize) {
+        let dead = seat as u64 + 1;
+        for holder in &self.holders {
+            let _ = holder.compare_exchange(dead, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_frees_the_seat_and_what_it_was_reaping() {
+        let seats = PrivateSeats::new(4);
+        assert!(seats.try_lock(0, None));
+        assert!(seats.try_lock(1, None));
+        assert!(seats.try_lock(2, Some(0)));
+        assert!(!seats.try_lock(2, None));
+        seats.kill(0);
+        assert!(!seats.try_lock(1, Some(3)), "a stranger's seat stays taken");
+        assert!(seats.try_lock(2, None));
+        assert!(seats.try_lock(0, Some(1)));
+    }
+
+    #[test]
+    fn an_unlocked_seat_is_free() {
+        let seats = PrivateSeats::new(1);
+        assert!(seats.try_lock(0, None));
+        seats.unlock(0);
+        assert!(seats.try_lock(0, None));
+    }
+}

@@ -1,0 +1,178 @@
+//! The address range of a segment: reserved once, mapped in place, never moved.
+
+use std::os::fd::BorrowedFd;
+use std::ptr::{self, NonNull};
+
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::process::Resource;
+
+use crate::error::SegmentError;
+
+/// A mapping of a segment; unmapped on drop.
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the struct is an address and a length, and what it does with them is system calls that
+// any thread may make; who may access the bytes is decided by `Memory` and the leases.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mapping {}
+
+/// Alignment of a mapping's start: with it the data region starts at a huge page.
+const ALIGN: usize = 2 << 20;
+
+const ACCESS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
+
+impl Mapping {
+    /// Maps `len` bytes of a file, shared.
+    pub(super) fn of_file(fd: BorrowedFd<'_>, len: u64) -> Result<Mapping, Errno> {
+        let mapping = Mapping::reserve(len)?;
+        mapping.rebind(fd)?;
+        Ok(mapping)
+    }
+
+    /// Maps `len` bytes of this process's own memory.
+    pub(super) fn private(len: u64) -> Result<Mapping, Errno> {
+        let mapping = Mapping::reserve(len)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the range is the reservation that `mapping` owns, and nobody has its address yet.
+        unsafe { rustix::mm::mmap_anonymous(mapping.start(), mapping.len, ACCESS, flags) }?;
+        mapping.leave_out_of_core_dumps();
+        Ok(mapping)
+    }
+
+    /// Takes `len` bytes of address space that cannot be accessed yet, aligned to [`ALIGN`].
+    fn reserve(len: u64) -> Result<Mapping, Errno> {
+        let page = page_size();
+        let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
+        let len = len.checked_next_multiple_of(page).ok_or(Errno::NOMEM)?;
+        let room = len.checked_add(ALIGN).ok_or(Errno::NOMEM)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice replaces nothing.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(ptr::null_mut(), room, ProtFlags::empty(), flags)
+        }?;
+        let before = start.addr().next_multiple_of(ALIGN) - start.addr();
+        let base = start.wrapping_byte_add(before);
+        unmap(start, before);
+        unmap(base.wrapping_byte_add(len), room - before - len);
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        Ok(Mapping { base, len })
+    }
+
+    /// Maps the same file through another description of it, over the same addresses.
+    pub(super) fn rebind(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the range is this mapping's own. It is either a reservation without an access,
+        // or a mapping of the same file: then every byte keeps its contents, and another thread's
+        // access waits for the kernel to finish the exchange.
+        unsafe { rustix::mm::mmap(self.start(), self.len, ACCESS, flags, fd, 0) }?;
+        self.leave_out_of_core_dumps();
+        Ok(())
+    }
+
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn start(&self) -> *mut std::ffi::c_void {
+        self.base.as_ptr().cast()
+    }
+
+    fn leave_out_of_core_dumps(&self) {
+        // SAFETY: the advice does not change any byte. A kernel that does not know it refuses it,
+        // which costs disk space in a crash and nothing else.
+        let _ = unsafe { rustix::mm::madvise(self.start(), self.len, Advice::LinuxDontDump) };
+    }
+
+    /// Gives the memory of whole pages back, so that they read as zeros from now on.
+    ///
+    /// # Safety
+    /// - `offset + len` is within the mapping, and both are multiples of the page size.
+    /// - Nobody uses the bytes' contents any more, and nobody accesses them meanwhile.
+    pub(super) unsafe fn discard(&self, offset: u64, len: u64, advice: Advice) -> bool {
+        let at = self.start().wrapping_byte_add(offset as usize);
+        // SAFETY: the range is within this mapping, and by the second duty its contents are not
+        // missed; the advice is one of those that free pages.
+        unsafe { rustix::mm::madvise(at, len as usize, advice) }.is_ok()
+    }
+
+    /// Allocates the pages of a range; an error where touching them would raise SIGBUS.
+    pub(super) fn populate(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        debug_assert!(offset + len <= self.len as u64);
+        let at = self.start().wrapping_byte_add(offset as usize);
+        let advice = Advice::LinuxPopulateWrite;
+        // SAFETY: the range is within this mapping; the advice changes no byte.
+        unsafe { rustix::mm::madvise(at, len as usize, advice) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        unmap(self.start(), self.len);
+    }
+}
+
+/// Unmaps a range that the caller mapped and nobody uses any more.
+fn unmap(start: *mut std::ffi::c_void, len: usize) {
+    if len > 0 {
+        // SAFETY: private to this file: the callers pass what they have mapped themselves, either
+        // the surplus of a reservation, or a mapping whose users are gone since `Mapping` drops.
+        let outcome = unsafe { rustix::mm::munmap(start, len) };
+        debug_assert!(outcome.is_ok());
+    }
+}
+
+/// Bytes of a page.
+pub(super) fn page_size() -> usize {
+    // SAFETY: the call reads a constant of the system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// What to say of a mapping that failed.
+pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
+    match errno {
+        Errno::NOMEM => SegmentError::AddressSpace {
+            bytes,
+            limit: rustix::process::getrlimit(Resource::As).current,
+        },
+        errno => SegmentError::Os {
+            call: "mmap",
+            what: "the segment".into(),
+            source: errno.into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_mapping_is_aligned_zeroed_and_large() {
+        let mapping = Mapping::private(1 << 36).unwrap();
+        assert!(mapping.base().addr().get().is_multiple_of(ALIGN));
+        // SAFETY: the last byte of the mapping, which no one else knows of.
+        let last = unsafe { mapping.base().add((1 << 36) - 1) };
+        // SAFETY: as above; fresh memory is zeroed.
+        assert_eq!(unsafe { last.read() }, 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_names_its_size() {
+        let bytes = 1 << 60;
+        let errno = Mapping::private(bytes).err().unwrap();
+        let error = map_error(errno, bytes);
+        assert!(matches!(
+            error,
+            SegmentError::AddressSpace {
+                bytes: 0x1000_0000_0000_0000,
+                ..
+            }
+        ));
+    }
+}

@@ -1,0 +1,140 @@
+//! The only cast from a mapping's bytes to words: what protocol code sees of a segment.
+
+use core::ptr::NonNull;
+use core::slice;
+
+use crate::layout::{Header, HintTree, Layout};
+use crate::sync::Atom;
+use crate::word::{SeatWord, SlotWord, SpanWord};
+
+/// The tables of a mapped segment, as slices of atomic words.
+///
+/// Holds no resource: whoever made the mapping keeps it for as long as this is used.
+pub struct Memory {
+    base: NonNull<u8>,
+    layout: Layout,
+    tree: HintTree,
+}
+
+// SAFETY: all access to the mapping through `&Memory` is to atomics, or through raw pointers whose
+// users have duties of their own; the struct itself is never changed after `new`.
+unsafe impl Send for Memory {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Sees the mapping at `base` as a segment of `layout`.
+    ///
+    /// # Safety
+    /// - `layout.total` bytes from `base` are mapped readable and writable, and stay so for as long
+    ///   as the value lives (they may be mapped anew in place, from the same file).
+    /// - `base` is aligned to a page.
+    /// - The tables (all before `layout.data`) are accessed by atomic operations only, by everyone.
+    pub(crate) unsafe fn new(base: NonNull<u8>, layout: Layout) -> Memory {
+        let tree = HintTree::new(&layout.geometry);
+        Memory { base, layout, tree }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn tree(&self) -> &HintTree {
+        &self.tree
+    }
+
+    /// The one cast: `len` words at `offset`.
+    fn words<W>(&self, offset: u64, len: usize) -> &[Atom<W>] {
+        debug_assert!(offset.is_multiple_of(8) && offset + len as u64 * 8 <= self.layout.total);
+        // SAFETY: callers pass a table's offset and length out of `layout`, so the address is
+        // inside the mapping (first duty of `new`).
+        let first = unsafe { self.base.add(offset as usize) }.cast::<Atom<W>>();
+        // SAFETY: `Atom` is `repr(transparent)` over a lock-free 64-bit atomic, for which every bit
+        // pattern is valid; the address is 8-aligned (page-aligned base, offset a multiple of 8);
+        // the range is mapped for as long as `self` lives, and only atomics touch it (`new`).
+        unsafe { slice::from_raw_parts(first.as_ptr(), len) }
+    }
+
+    pub(crate) fn header(&self) -> &[Atom] {
+        self.words(0, Header::WORDS)
+    }
+
+    pub(crate) fn seat_word(&self, seat: usize) -> &Atom<SeatWord> {
+        assert!(seat < self.layout.geometry.seats as usize);
+        let offset = self.layout.seats + (seat * Layout::SEAT_WORDS * 8) as u64;
+        &self.words(offset, 1)[0]
+    }
+
+    /// What a participant tells of itself; the words behind its seat word.
+    pub(crate) fn seat_card(&self, seat: usize) -> &[Atom] {
+        assert!(seat < self.layout.geometry.seats as usize);
+        let offset = self.layout.seats + ((seat * Layout::SEAT_WORDS + 1) * 8) as u64;
+        self.words(offset, Layout::SEAT_WORDS - 1)
+    }
+
+    pub(crate) fn spans(&self) -> &[Atom<SpanWord>] {
+        self.words(self.layout.spans, self.layout.geometry.spans as usize)
+    }
+
+    pub(crate) fn slots(&self) -> &[Atom<SlotWord>] {
+        self.words(self.layout.slots, self.layout.geometry.slots())
+    }
+
+    /// A slot's row of reader bits, one bit a seat.
+    pub(crate) fn readers(&self, slot: usize) -> &[Atom] {
+        assert!(slot < self.layout.geometry.slots());
+        let row = self.layout.geometry.reader_words();
+        self.words(self.layout.readers + (slot * row * 8) as u64, row)
+    }
+
+    pub(crate) fn descriptor(&self, slot: usize) -> &[Atom] {
+        assert!(slot < self.layout.geometry.slots());
+        let offset = self.layout.descriptors + (slot * Layout::DESCRIPTOR_WORDS * 8) as u64;
+        self.words(offset, Layout::DESCRIPTOR_WORDS)
+    }
+
+    pub(crate) fn schema(&self, index: usize) -> &[Atom] {
+        assert!(index < Layout::SCHEMAS);
+        let offset = self.layout.schemas + (index * Layout::SCHEMA_WORDS * 8) as u64;
+        self.words(offset, Layout::SCHEMA_WORDS)
+    }
+
+    pub(crate) fn hints(&self) -> &[Atom] {
+        self.words(self.layout.hints, self.tree.total_words())
+    }
+
+    /// The first byte of an extent at `offset` of the data region; `None` if `len` bytes from
+    /// there are not inside it.
+    pub(crate) fn data(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(len)?;
+        if end > self.layout.geometry.capacity {
+            return None;
+        }
+        let at = (self.layout.data + offset) as usize;
+        // SAFETY: at + len <= layout.total, so the address is inside the mapping, or one past its
+        // end where len is 0.
+        Some(unsafe { self.base.add(at) })
+    }
+
+    /// `len` words of a control array at `offset` of the data region; `None` if they are not
+    /// inside it.
+    ///
+    /// The caller holds a lease or the reservation of the slot whose extent this is, and the
+    /// descriptor says that the extent holds words: so nobody accesses it but by atomics.
+    pub(crate) fn control(&self, offset: u64, len: usize) -> Option<&[Atom]> {
+        let bytes = (len as u64).checked_mul(8)?;
+        self.data(offset, bytes)?;
+        offset
+            .is_multiple_of(8)
+            .then(|| self.words(self.layout.data + offset, len))
+    }
+
+    /// Notes for the model checker that the caller accesses these bytes until the result is
+    /// dropped. Nothing in production.
+    pub(crate) fn track(&self, _offset: u64, _len: u64, _write: bool) -> Access {
+        Access
+    }
+}
+
+/// An access to payload bytes that is going on.
+pub struct Access;

@@ -1,0 +1,169 @@
+//! A segment for the model checker: every word is an object of loom's, every payload grain a cell
+//! that loom watches for races.
+
+use std::ptr::NonNull;
+
+use loom::cell::{ConstPtr, MutPtr, UnsafeCell};
+
+use crate::layout::{Geometry, Header, HintTree, Layout};
+use crate::sync::{Atom, Word};
+use crate::word::{SeatWord, SlotWord, SpanWord};
+
+/// Bytes of the data region that one loom cell stands for.
+const GRAIN: u64 = 8;
+
+/// The same face as the mapping's `Memory`, built word by word inside the model.
+pub struct Memory {
+    layout: Layout,
+    tree: HintTree,
+    header: Vec<Atom>,
+    seat_words: Vec<Atom<SeatWord>>,
+    seat_cards: Vec<Atom>,
+    spans: Vec<Atom<SpanWord>>,
+    slots: Vec<Atom<SlotWord>>,
+    readers: Vec<Atom>,
+    descriptors: Vec<Atom>,
+    schemas: Vec<Atom>,
+    hints: Vec<Atom>,
+    control: Vec<Atom>,
+    grains: Vec<UnsafeCell<()>>,
+    payload: NonNull<u64>,
+}
+
+/// Schemas that a model's segment can know: each word is a loom object, which a model that has no
+/// records should not pay for.
+const MODEL_SCHEMAS: usize = 0;
+
+fn words<W: Word>(count: usize) -> Vec<Atom<W>> {
+    (0..count).map(|_| Atom::zero()).collect()
+}
+
+// SAFETY: `payload` is reached through `data` alone, whose users hold the leases that make their
+// accesses exclusive or read-only; loom checks exactly that on `grains`.
+unsafe impl Send for Memory {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(crate) fn model(geometry: Geometry) -> Memory {
+        let tree = HintTree::new(&geometry);
+        let slots = geometry.slots();
+        let data_words = geometry.capacity.div_ceil(8) as usize;
+        let payload = Box::leak(vec![0u64; data_words].into_boxed_slice());
+        Memory {
+            layout: Layout::new(geometry),
+            tree,
+            header: words(Header::RETAINED + 1),
+            seat_words: words(geometry.seats as usize),
+            seat_cards: words(geometry.seats as usize * (Layout::SEAT_WORDS - 1)),
+            spans: words(geometry.spans as usize),
+            slots: words(slots),
+            readers: words(slots * geometry.reader_words()),
+            descriptors: words(slots * Layout::DESCRIPTOR_WORDS),
+            schemas: words(MODEL_SCHEMAS * Layout::SCHEMA_WORDS),
+            hints: words(tree.total_words()),
+            control: words(data_words),
+            grains: (0..geometry.capacity.div_ceil(GRAIN))
+                .map(|_| UnsafeCell::new(()))
+                .collect(),
+            payload: NonNull::from(payload).cast(),
+        }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn tree(&self) -> &HintTree {
+        &self.tree
+    }
+
+    pub(crate) fn header(&self) -> &[Atom] {
+        &self.header
+    }
+
+    pub(crate) fn seat_word(&self, seat: usize) -> &Atom<SeatWord> {
+        &self.seat_words[seat]
+    }
+
+    pub(crate) fn seat_card(&self, seat: usize) -> &[Atom] {
+        let len = Layout::SEAT_WORDS - 1;
+        &self.seat_cards[seat * len..][..len]
+    }
+
+    pub(crate) fn spans(&self) -> &[Atom<SpanWord>] {
+        &self.spans
+    }
+
+    pub(crate) fn slots(&self) -> &[Atom<SlotWord>] {
+        &self.slots
+    }
+
+    pub(crate) fn readers(&self, slot: usize) -> &[Atom] {
+        let row = self.layout.geometry.reader_words();
+        &self.readers[slot * row..][..row]
+    }
+
+    pub(crate) fn descriptor(&self, slot: usize) -> &[Atom] {
+        &self.descriptors[slot * Layout::DESCRIPTOR_WORDS..][..Layout::DESCRIPTOR_WORDS]
+    }
+
+    pub(crate) fn schema(&self, index: usize) -> &[Atom] {
+        self.schemas
+            .get(index * Layout::SCHEMA_WORDS..)
+            .and_then(|rest| rest.get(..Layout::SCHEMA_WORDS))
+            .unwrap_or(&[])
+    }
+
+    pub(crate) fn hints(&self) -> &[Atom] {
+        &self.hints
+    }
+
+    pub(crate) fn data(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(len)?;
+        if end > self.layout.geometry.capacity {
+            return None;
+        }
+        // SAFETY: `end` is within the payload, which is leaked memory of that many bytes.
+        Some(unsafe { self.payload.cast::<u8>().add(offset as usize) })
+    }
+
+    pub(crate) fn control(&self, offset: u64, len: usize) -> Option<&[Atom]> {
+        self.control
+            .get((offset / 8) as usize..)
+            .and_then(|rest| rest.get(..len))
+    }
+
+    /// Opens the cells of these bytes; loom reports any overlapping access until the result drops.
+    #[track_caller]
+    pub(crate) fn track(&self, offset: u64, len: u64, write: bool) -> Access {
+        let first = (offset / GRAIN) as usize;
+        let end = (offset + len).div_ceil(GRAIN) as usize;
+        let cells = &self.grains[first..end];
+        match write {
+            true => Access {
+                _mut: cells.iter().map(UnsafeCell::get_mut).collect(),
+                _const: Vec::new(),
+            },
+            false => Access {
+                _mut: Vec::new(),
+                _const: cells.iter().map(UnsafeCell::get).collect(),
+            },
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let words = self.layout.geometry.capacity.div_ceil(8) as usize;
+        let slice = NonNull::slice_from_raw_parts(self.payload, words);
+        // SAFETY: `model` leaked this very boxed slice, and nobody else frees it.
+        drop(unsafe { Box::from_raw(slice.as_ptr()) });
+    }
+}
+
+/// An access to payload bytes that is going on.
+pub struct Access {
+    _mut: Vec<MutPtr<()>>,
+    _const: Vec<ConstPtr<()>>,
+}

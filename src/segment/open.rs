@@ -1,0 +1,168 @@
+//! From a file, or fresh memory, to a mapping that is a live segment.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::commit;
+use super::description::{self, Description, Kind};
+use super::fork;
+use super::in_process::PrivateSeats;
+use super::mapping::{Mapping, map_error};
+use super::memory::Memory;
+use super::named::{FileId, Membership};
+use super::options::SegmentOptions;
+use super::shared::Backing;
+use crate::error::{NoMemory, SegmentError};
+use crate::layout::{Geometry, Header, HeaderError, HintTree, LAYOUT_VERSION, Layout};
+use crate::sync::Ordering;
+
+/// A segment that is mapped and alive.
+pub(super) struct Parts {
+    pub(super) memory: Memory,
+    pub(super) mapping: Mapping,
+    pub(super) backing: Backing,
+    pub(super) key: u64,
+}
+
+/// What came of opening a file.
+pub(super) enum Opened {
+    Ready(Box<Parts>),
+    /// The file has no header, and its size does not say what it will be.
+    Unfinished {
+        size: u64,
+    },
+}
+
+/// Maps a file that may hold a segment, and brings it to life if nobody has yet.
+///
+/// `name` is given if the file has one; whoever is in it then removes the name when leaving last.
+/// A file that is not a segment is left alone.
+pub(super) fn open_file(
+    fd: OwnedFd,
+    kind: Kind,
+    name: Option<(&str, FileId)>,
+    what: &str,
+    options: &SegmentOptions,
+) -> Result<Opened, SegmentError> {
+    let failed = |call| move |errno| description::os_error(call, what, errno);
+    let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
+    let header = description::header_word(fd.as_fd(), Header::ALIVE).map_err(failed("pread"))?;
+    let geometry = match header {
+        0 => match options.geometry_of_size(size)? {
+            Some(geometry) => geometry,
+            None => return Ok(Opened::Unfinished { size }),
+        },
+        word => geometry_in(word, size, what)?,
+    };
+    let member = name.map(|(name, id)| Membership::new(name, id));
+    let own = Description::new(fd, kind, geometry.seats, member);
+    let mapping = Mapping::of_file(own.fd(), size).map_err(|errno| map_error(errno, size))?;
+    let parts = bring_to_life(own, mapping, geometry, what)?;
+    Ok(Opened::Ready(Box::new(parts)))
+}
+
+/// The geometry that a header word says, if it is that of a file of this size.
+fn geometry_in(header: u64, size: u64, what: &str) -> Result<Geometry, SegmentError> {
+    let not_ours = |problem| SegmentError::NotOurs {
+        what: what.into(),
+        problem,
+        header,
+        size,
+    };
+    match Header::decode(header) {
+        Ok(geometry) if Layout::new(geometry).total == size => Ok(geometry),
+        Ok(_) => Err(not_ours("its size is not the one that its header says")),
+        Err(HeaderError::NotOurs { .. }) => Err(not_ours("it starts with something else")),
+        Err(HeaderError::Version { found }) => Err(SegmentError::Version {
+            what: what.into(),
+            found,
+            supported: LAYOUT_VERSION,
+        }),
+    }
+}
+
+/// Sees a file's mapping as a segment; brings it to life with `geometry` unless someone has
+/// already, whose geometry then holds.
+pub(super) fn bring_to_life(
+    mut own: Description,
+    mapping: Mapping,
+    geometry: Geometry,
+    what: &str,
+) -> Result<Parts, SegmentError> {
+    let layout = Layout::new(geometry);
+    commit_fixed_tables(&own, &mapping, &layout)?;
+    // SAFETY: the mapping has `layout.total` bytes, for the geometry was chosen by the size of the
+    // file; it starts at a page, and lives as long as the `Memory`, in one struct with it; all who
+    // open such a file go through `Memory`.
+    let mut memory = unsafe { Memory::new(mapping.base(), layout) };
+    if let Err(found) = claim_header(&memory) {
+        let found = geometry_in(found, layout.total, what)?;
+        if found != geometry {
+            let layout = Layout::new(found);
+            commit_fixed_tables(&own, &mapping, &layout)?;
+            own.resize_seats(found.seats);
+            // SAFETY: as above; `geometry_in` has compared the total with the mapping's size.
+            memory = unsafe { Memory::new(mapping.base(), layout) };
+        }
+    }
+    let key = draw_key(&memory);
+    Ok(Parts {
+        memory,
+        mapping,
+        backing: Backing::File(own),
+        key,
+    })
+}
+
+/// Sets the header to the geometry of `memory`. The error is another's header.
+pub(super) fn claim_header(memory: &Memory) -> Result<(), u64> {
+    let word = Header::encode(&memory.layout().geometry);
+    // From 0 to { magic, version, geometry }: alive. Nothing is published with it, for zeros are
+    // an empty table; Acquire on failure orders nothing that is needed, and costs nothing.
+    memory.header()[Header::ALIVE]
+        .compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire)
+        .map(drop)
+}
+
+/// The segment's key, drawn by the first who asks.
+pub(super) fn draw_key(memory: &Memory) -> u64 {
+    let word = &memory.header()[Header::KEY];
+    let fresh = fork::random_nonzero();
+    match word.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => fresh,
+        Err(first) => first,
+    }
+}
+
+/// Allocates what is touched whatever arrays there are: header, seats, spans, schemas, hints.
+fn commit_fixed_tables(
+    own: &Description,
+    mapping: &Mapping,
+    layout: &Layout,
+) -> Result<(), NoMemory> {
+    if own.kind == Kind::Limited {
+        commit::allocate(own.fd(), mapping, 0, layout.slots)?;
+        let hints = HintTree::new(&layout.geometry).total_words() as u64 * 8;
+        let last = layout.hints + hints - layout.schemas;
+        commit::allocate(own.fd(), mapping, layout.schemas, last)?;
+    }
+    Ok(())
+}
+
+/// A segment in fresh memory of this process.
+pub(super) fn in_process(geometry: Geometry) -> Result<Parts, SegmentError> {
+    let layout = Layout::new(geometry);
+    let total = layout.total;
+    let mapping = Mapping::private(total).map_err(|errno| map_error(errno, total))?;
+    // SAFETY: the mapping has `layout.total` bytes, starts at a page, and lives as long as the
+    // `Memory`, in one struct with it; it is new, and known through `Memory` alone.
+    let memory = unsafe { Memory::new(mapping.base(), layout) };
+    // Fresh memory is zeroed, so that the exchange succeeds.
+    let _ = claim_header(&memory);
+    let key = draw_key(&memory);
+    Ok(Parts {
+        memory,
+        mapping,
+        backing: Backing::InProcess(PrivateSeats::new(geometry.seats)),
+        key,
+    })
+}

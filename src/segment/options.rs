@@ -1,0 +1,292 @@
+//! What a segment is to be like: the builder, its defaults, and the geometry that follows.
+
+use std::time::Duration;
+
+use super::Segment;
+use crate::error::SegmentError;
+use crate::layout::{Geometry, Layout};
+use crate::word::SeatId;
+
+/// How to make or open a segment. Start with [`Segment::options`].
+///
+/// Geometry (`capacity`, `seats`, `arrays`) is fixed when a segment is created; one that exists
+/// already is opened as it is, whatever these say.
+///
+/// ```no_run
+/// let segment = ndshm::Segment::options()
+///     .capacity(1 << 30)
+///     .seats(64)
+///     .open_or_create("filter")?;
+/// # Ok::<(), ndshm::SegmentError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct SegmentOptions {
+    capacity: Option<u64>,
+    seats: u32,
+    arrays: Option<u64>,
+    pub(super) retain: Option<u64>,
+    pub(super) persistent: bool,
+    pub(super) open_timeout: Duration,
+}
+
+/// The default capacity of a shared segment, and what it is halved down to where it does not map.
+#[cfg(not(loom))]
+pub(super) const SHARED_CAPACITY: u64 = 16 << 40;
+
+/// The default capacity of an in-process segment.
+#[cfg(not(loom))]
+pub(super) const IN_PROCESS_CAPACITY: u64 = 64 << 30;
+
+/// The default capacity in a model, where every word is an object of the checker.
+#[cfg(loom)]
+pub(super) const IN_PROCESS_CAPACITY: u64 = Geometry::CAPACITY_UNIT;
+
+const LEAST_CAPACITY: u64 = 16 << 20;
+const DEFAULT_SEATS: u32 = if cfg!(loom) { 4 } else { 256 };
+const LEAST_DEFAULT_ARRAYS: u64 = if cfg!(loom) { 64 } else { 1 << 10 };
+const MOST_DEFAULT_ARRAYS: u64 = 1 << 22;
+
+impl SegmentOptions {
+    pub(super) fn new() -> SegmentOptions {
+        SegmentOptions {
+            capacity: None,
+            seats: DEFAULT_SEATS,
+            arrays: None,
+            retain: None,
+            persistent: false,
+            open_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// Bytes for the contents of all arrays together, rounded up to 64 KiB.
+    ///
+    /// Address space, not memory: pages are taken when arrays need them. The default is 16 TiB
+    /// (64 GiB for an in-process segment), or the largest power-of-two part of it that maps, and
+    /// that leaves half of a limited address space (`ulimit -v`) to the rest of the program.
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// How many participants there can be at once, rounded up to a power of two; 256 by default.
+    pub fn seats(mut self, seats: u32) -> Self {
+        self.seats = seats;
+        self
+    }
+
+    /// How many arrays there can be at once, rounded up to a power of two of at least 64.
+    ///
+    /// The default is one for each 4 KiB of capacity, within 2^10 and 2^22.
+    pub fn arrays(mut self, arrays: u64) -> Self {
+        self.arrays = Some(arrays);
+        self
+    }
+
+    /// Bytes of freed arrays whose pages are kept for the next ones instead of going back to the
+    /// system; a sixteenth of the machine's memory by default.
+    pub fn retain(mut self, bytes: u64) -> Self {
+        self.retain = Some(bytes);
+        self
+    }
+
+    /// Keeps the name when the last participant leaves. See [`Segment::persist`].
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// How long to wait for another process that is creating or removing the same name; 2 s by
+    /// default.
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.open_timeout = timeout;
+        self
+    }
+
+    /// Makes a segment in this process's memory; see [`Segment::in_process`].
+    pub fn in_process(self) -> Result<Segment, SegmentError> {
+        Segment::make_in_process(&self)
+    }
+
+    /// The geometries to try, the one that is wished for most first.
+    pub(super) fn geometries(&self, largest: u64) -> Result<Vec<Geometry>, SegmentError> {
+        let shape = |capacity| self.geometry(capacity);
+        if let Some(capacity) = self.capacity {
+            return Ok(vec![shape(capacity)?]);
+        }
+        // Half of a limited address space is for the rest of the program.
+        let largest = address_space_limit()
+            .and_then(|limit| (limit / 2).checked_ilog2())
+            .map_or(largest, |log2| largest.min(LEAST_CAPACITY.max(1 << log2)));
+        let least = LEAST_CAPACITY.min(largest);
+        std::iter::successors(Some(largest), |capacity| Some(capacity / 2))
+            .take_while(|&capacity| capacity >= least)
+            .map(shape)
+            .collect()
+    }
+
+    /// The geometry of a segment of which only the size is known.
+    #[cfg(not(loom))]
+    pub(super) fn geometry_of_size(&self, size: u64) -> Result<Option<Geometry>, SegmentError> {
+        let candidates = self.geometries(SHARED_CAPACITY)?;
+        Ok(candidates
+            .into_iter()
+            .find(|&geometry| Layout::new(geometry).total == size))
+    }
+
+    fn geometry(&self, capacity: u64) -> Result<Geometry, SegmentError> {
+        if capacity == 0 || capacity > Geometry::MAX_CAPACITY {
+            return Err(SegmentError::Capacity {
+                capacity,
+                max: Geometry::MAX_CAPACITY,
+            });
+        }
+        if self.seats == 0 || self.seats > SeatId::MAX_SEATS {
+            return Err(SegmentError::Seats {
+                seats: self.seats,
+                max: SeatId::MAX_SEATS,
+            });
+        }
+        let arrays = self
+            .arrays
+            .unwrap_or_else(|| (capacity >> 12).clamp(LEAST_DEFAULT_ARRAYS, MOST_DEFAULT_ARRAYS));
+        if arrays > Geometry::MAX_SLOTS {
+            return Err(SegmentError::Arrays {
+                arrays,
+                max: Geometry::MAX_SLOTS,
+            });
+        }
+        let slots = arrays
+            .next_power_of_two()
+            .max(u64::from(Geometry::SPAN_SLOTS));
+        Ok(Geometry {
+            capacity: capacity.next_multiple_of(Geometry::CAPACITY_UNIT),
+            seats: self.seats.next_power_of_two(),
+            spans: (slots / u64::from(Geometry::SPAN_SLOTS)) as u32,
+            span_slots: Geometry::SPAN_SLOTS,
+        })
+    }
+}
+
+/// The most address space that this process may have, if that is limited.
+fn address_space_limit() -> Option<u64> {
+    #[cfg(not(loom))]
+    return rustix::process::getrlimit(rustix::process::Resource::As).current;
+    #[cfg(loom)]
+    return None;
+}
+
+#[cfg(not(loom))]
+impl SegmentOptions {
+    /// Makes a segment without a name; see [`Segment::anonymous`].
+    pub fn anonymous(self) -> Result<Segment, SegmentError> {
+        Segment::make_anonymous(&self)
+    }
+
+    /// Makes a segment under a name that nobody has; see [`Segment::create`].
+    pub fn create(self, name: &str) -> Result<Segment, SegmentError> {
+        Segment::attach_named(name, super::named::Wish::Create, &self)
+    }
+
+    /// Opens a segment by its name; see [`Segment::open`].
+    pub fn open(self, name: &str) -> Result<Segment, SegmentError> {
+        Segment::attach_named(name, super::named::Wish::Open, &self)
+    }
+
+    /// Opens a segment by its name, or makes it; see [`Segment::open_or_create`].
+    pub fn open_or_create(self, name: &str) -> Result<Segment, SegmentError> {
+        Segment::attach_named(name, super::named::Wish::OpenOrCreate, &self)
+    }
+
+    /// Opens a segment by a descriptor; see [`Segment::from_fd`].
+    pub fn from_fd(self, fd: std::os::fd::OwnedFd) -> Result<Segment, SegmentError> {
+        Segment::attach_passed(fd, &self)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn one(options: SegmentOptions) -> Geometry {
+        let geometries = options.geometries(SHARED_CAPACITY).unwrap();
+        assert_eq!(geometries.len(), 1);
+        geometries[0]
+    }
+
+    #[test]
+    fn the_default_is_halved_down_to_the_least() {
+        let geometries = SegmentOptions::new().geometries(SHARED_CAPACITY).unwrap();
+        let first = geometries[0];
+        assert_eq!((first.capacity, first.seats), (16 << 40, 256));
+        assert_eq!((first.slots(), first.span_slots), (1 << 22, 64));
+        let last = geometries[geometries.len() - 1];
+        assert_eq!((last.capacity, last.slots()), (16 << 20, 1 << 12));
+        let halved = geometries
+            .windows(2)
+            .all(|two| two[0].capacity == 2 * two[1].capacity);
+        assert!(halved);
+    }
+
+    #[test]
+    fn explicit_numbers_are_rounded_up_and_kept() {
+        let options = SegmentOptions::new().capacity(1).seats(5).arrays(65);
+        let geometry = one(options);
+        assert_eq!(
+            (geometry.capacity, geometry.seats, geometry.slots()),
+            (65536, 8, 128)
+        );
+        let geometry = one(SegmentOptions::new().capacity(65537).seats(1).arrays(0));
+        assert_eq!(
+            (geometry.capacity, geometry.seats, geometry.slots()),
+            (131072, 1, 64)
+        );
+        let geometry = one(SegmentOptions::new().capacity(5 << 20));
+        assert_eq!(geometry.slots(), 2048, "1280 rounded up");
+    }
+
+    #[test]
+    fn the_largest_geometry_survives_the_header() {
+        use crate::layout::Header;
+        let options = SegmentOptions::new()
+            .capacity(Geometry::MAX_CAPACITY)
+            .seats(SeatId::MAX_SEATS)
+            .arrays(Geometry::MAX_SLOTS);
+        let geometry = one(options);
+        assert_eq!(Header::decode(Header::encode(&geometry)), Ok(geometry));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_named_with_their_limit() {
+        let refused =
+            |options: SegmentOptions| options.geometries(SHARED_CAPACITY).unwrap_err().to_string();
+        let text = refused(SegmentOptions::new().capacity(0));
+        assert!(
+            text.contains("capacity of 0 bytes") && text.contains("TiB"),
+            "{text}"
+        );
+        let text = refused(SegmentOptions::new().capacity(Geometry::MAX_CAPACITY + 1));
+        assert!(
+            text.contains(&(Geometry::MAX_CAPACITY + 1).to_string()),
+            "{text}"
+        );
+        let text = refused(SegmentOptions::new().seats(0));
+        assert!(text.contains("0 seats") && text.contains("2048"), "{text}");
+        let text = refused(SegmentOptions::new().capacity(1 << 20).seats(2049));
+        assert!(text.contains("2049 seats"), "{text}");
+        let text = refused(SegmentOptions::new().arrays(Geometry::MAX_SLOTS + 1));
+        assert!(text.contains("268435457 arrays"), "{text}");
+    }
+
+    #[test]
+    fn a_size_tells_the_geometry() {
+        let options = SegmentOptions::new();
+        let geometry = options.geometry(1 << 30).unwrap();
+        let size = Layout::new(geometry).total;
+        assert_eq!(options.geometry_of_size(size).unwrap(), Some(geometry));
+        assert_eq!(options.geometry_of_size(size + 1).unwrap(), None);
+        assert_eq!(
+            options.capacity(1 << 20).geometry_of_size(size).unwrap(),
+            None
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! A segment for the model checker: no file, no kernel, deaths by script.
+
+use std::sync::Arc;
+
+use super::in_process::PrivateSeats;
+use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
+use super::{Memory, Segment};
+use crate::error::{NoMemory, SegmentError};
+use crate::layout::Geometry;
+
+/// A model has one process.
+pub(crate) mod fork {
+    pub(crate) fn process_token() -> u64 {
+        1
+    }
+}
+
+/// Any key will do in a model; this one shows where it is forgotten.
+const KEY: u64 = 0x5eed_0000_0000_5eed;
+
+/// Keeps every extent's pages: a model has none to give back.
+const RETAIN: u64 = u64::MAX >> 1;
+
+pub(super) struct Inner {
+    memory: Memory,
+    seats: PrivateSeats,
+    retain: u64,
+}
+
+impl Inner {
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        KEY
+    }
+
+    pub(super) fn retain_limit(&self) -> u64 {
+        self.retain
+    }
+}
+
+impl Segment {
+    /// Makes a segment of the smallest geometry that the options allow.
+    pub fn in_process() -> Result<Segment, SegmentError> {
+        Segment::options().in_process()
+    }
+
+    pub(super) fn make_in_process(options: &SegmentOptions) -> Result<Segment, SegmentError> {
+        let geometries = options.geometries(IN_PROCESS_CAPACITY)?;
+        let mut segment = Segment::with_geometry(geometries[0]);
+        if let (Some(retain), Some(inner)) = (options.retain, Arc::get_mut(&mut segment.inner)) {
+            inner.retain = retain;
+        }
+        Ok(segment)
+    }
+
+    /// A segment of exactly this geometry, which need not be one that a header can say.
+    pub(crate) fn with_geometry(geometry: Geometry) -> Segment {
+        let inner = Inner {
+            memory: Memory::model(geometry),
+            seats: PrivateSeats::new(geometry.seats),
+            retain: RETAIN,
+        };
+        Segment {
+            inner: Arc::new(inner),
+        }
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        fork::process_token()
+    }
+
+    pub(crate) fn rebind(&self) -> Result<(), SegmentError> {
+        Ok(())
+    }
+
+    pub(crate) fn try_lock_seat(
+        &self,
+        index: usize,
+        by: Option<usize>,
+    ) -> Result<bool, SegmentError> {
+        Ok(self.inner.seats.try_lock(index, by))
+    }
+
+    pub(crate) fn unlock_seat(&self, index: usize) {
+        self.inner.seats.unlock(index);
+    }
+
+    /// Ends the locks of a seat's participant, as the kernel does when its process is gone.
+    pub(crate) fn model_kill(&self, seat: usize) {
+        self.inner.seats.kill(seat);
+    }
+
+    pub(crate) fn commit(&self, _offset: u64, _len: u64) -> Result<(), NoMemory> {
+        Ok(())
+    }
+
+    pub(crate) fn commit_slots(&self, _first: usize, _count: usize) -> Result<(), NoMemory> {
+        Ok(())
+    }
+
+    pub(crate) fn punch(&self, _offset: u64, _len: u64) -> bool {
+        false
+    }
+}

@@ -1,0 +1,173 @@
+//! Liveness: a seat is alive while an open-file-description lock on its byte is held.
+//!
+//! The kernel drops such a lock when the last descriptor and the last mapping of the description
+//! are gone: when no thread of the process can store to the segment any more.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::sync::{Atom, Ordering};
+
+/// Byte of the file whose lock says that the first seat is alive; the others follow.
+const SEAT_LOCKS: u64 = 1 << 62;
+
+/// Byte of the file that everyone who is in a named segment holds a shared lock on.
+const GATE: u64 = 1 << 61;
+
+// The kernel's `struct flock` has 64-bit offsets, which is libc's where `off_t` has 64 bits.
+const _: () = assert!(size_of::<libc::off_t>() == 8);
+
+/// Asks for a lock on one byte, without waiting; `false` if another description is in the way.
+fn set_lock(fd: BorrowedFd<'_>, byte: u64, kind: libc::c_int) -> Result<bool, Errno> {
+    let request = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte as libc::off_t,
+        l_len: 1,
+        // The kernel demands 0 here for locks of a description.
+        l_pid: 0,
+    };
+    // SAFETY: `request` is the argument of this command, and lives over the call, which reads it.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &request) } {
+        -1 => match last_errno() {
+            Errno::AGAIN | Errno::ACCESS => Ok(false),
+            errno => Err(errno),
+        },
+        _ => Ok(true),
+    }
+}
+
+fn last_errno() -> Errno {
+    let code = std::io::Error::last_os_error().raw_os_error();
+    Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
+}
+
+/// Enters the gate together with others; `false` while someone holds it exclusively.
+pub(super) fn enter_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    set_lock(fd, GATE, libc::F_RDLCK)
+}
+
+/// Takes the gate for oneself; `false` if anybody is in the segment.
+pub(super) fn close_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    set_lock(fd, GATE, libc::F_WRLCK)
+}
+
+/// The seats that this process holds the locks of.
+///
+/// Locks of one description never conflict, so the threads of a process tell each other by these
+/// bits; the bit comes first, then the lock.
+pub(super) struct SeatLocks {
+    own: Box<[Atom<u64>]>,
+}
+
+impl SeatLocks {
+    pub(super) fn new(seats: u32) -> SeatLocks {
+        let words = seats.div_ceil(64);
+        SeatLocks {
+            own: (0..words).map(|_| Atom::zero()).collect(),
+        }
+    }
+
+    /// Takes the lock of a seat, if neither another thread nor another process has it.
+    pub(super) fn try_lock(&self, fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
+        let (word, bit) = self.bit(index);
+        // Acquire pairs with the Release in `unlock`.
+        if word.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
+            return Ok(false);
+        }
+        let outcome = set_lock(fd, SEAT_LOCKS + index as u64, libc::F_WRLCK);
+        if !matches!(outcome, Ok(true)) {
+            word.fetch_and(!bit, Ordering::Release);
+        }
+        outcome
+    }
+
+    /// Gives a lock back that `try_lock` took.
+    pub(super) fn unlock(&self, fd: BorrowedFd<'_>, index: usize) {
+        let (word, bit) = self.bit(index);
+        // Unlocking fails only for a descriptor or byte that is none, which these are not.
+        let outcome = set_lock(fd, SEAT_LOCKS + index as u64, libc::F_UNLCK);
+        debug_assert!(outcome.is_ok());
+        // Pairs with the Acquire in `try_lock`.
+        word.fetch_and(!bit, Ordering::Release);
+    }
+
+    /// Forgets what this process inherited at a fork: the locks are its parent's.
+    pub(super) fn forget_all(&self) {
+        for word in &self.own {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn bit(&self, index: usize) -> (&Atom<u64>, u64) {
+        (&self.own[index / 64], 1 << (index % 64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    fn two_descriptions() -> (OwnedFd, OwnedFd) {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let first = rustix::fs::memfd_create("seat-locks", flags).unwrap();
+        let second = super::super::description::reopen(first.as_fd()).unwrap();
+        (first, second)
+    }
+
+    #[test]
+    fn a_seat_is_locked_once() {
+        let _quiet = crate::segment::tests::no_forks();
+        let (first, second) = two_descriptions();
+        let (mine, others) = (SeatLocks::new(128), SeatLocks::new(128));
+        assert_eq!(mine.try_lock(first.as_fd(), 127), Ok(true));
+        assert_eq!(
+            mine.try_lock(first.as_fd(), 127),
+            Ok(false),
+            "by the registry"
+        );
+        assert_eq!(
+            others.try_lock(second.as_fd(), 127),
+            Ok(false),
+            "by the kernel"
+        );
+        assert_eq!(
+            others.try_lock(second.as_fd(), 126),
+            Ok(true),
+            "another seat"
+        );
+        mine.unlock(first.as_fd(), 127);
+        assert_eq!(others.try_lock(second.as_fd(), 127), Ok(true));
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_description() {
+        let _quiet = crate::segment::tests::no_forks();
+        let (first, second) = two_descriptions();
+        let (mine, others) = (SeatLocks::new(1), SeatLocks::new(1));
+        assert_eq!(mine.try_lock(first.as_fd(), 0), Ok(true));
+        let copy = first.try_clone().unwrap();
+        drop(first);
+        assert_eq!(
+            others.try_lock(second.as_fd(), 0),
+            Ok(false),
+            "the copy keeps it"
+        );
+        drop(copy);
+        assert_eq!(others.try_lock(second.as_fd(), 0), Ok(true));
+    }
+
+    #[test]
+    fn the_gate_closes_only_on_nobody() {
+        let _quiet = crate::segment::tests::no_forks();
+        let (first, second) = two_descriptions();
+        assert_eq!(enter_gate(first.as_fd()), Ok(true));
+        assert_eq!(close_gate(second.as_fd()), Ok(false));
+        assert_eq!(enter_gate(second.as_fd()), Ok(true));
+        drop(first);
+        // A description's own shared lock gives way to its exclusive one.
+        assert_eq!(close_gate(second.as_fd()), Ok(true));
+    }
+}

@@ -1,0 +1,353 @@
+//! Segments as the kernel knows them: made, opened, rebound after a fork, backed by memory.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::mm::Advice;
+
+use super::description::{self, Description, Kind};
+use super::fork::process_token;
+use super::in_process::PrivateSeats;
+use super::mapping::{Mapping, map_error, page_size};
+use super::memory::Memory;
+use super::named::{self, Wish};
+use super::open::{self, Parts};
+use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
+use super::{Segment, anonymous, commit, passed};
+use crate::error::{NoMemory, SegmentError};
+#[cfg(test)]
+use crate::layout::Geometry;
+use crate::layout::Layout;
+use crate::sync::{Atom, Backoff, Ordering};
+
+/// Where the bytes of a segment are.
+pub(super) enum Backing {
+    File(Description),
+    InProcess(PrivateSeats),
+}
+
+/// A mapped segment. The fields drop in this order: unmapped, closed, then the name removed.
+pub(super) struct Inner {
+    memory: Memory,
+    mapping: Mapping,
+    backing: Backing,
+    key: u64,
+    retain: u64,
+    /// The process whose description is mapped.
+    token: Atom<u64>,
+    /// Token of the process one of whose threads is rebinding; 0 if none is.
+    rebinding: Atom<u64>,
+}
+
+impl Inner {
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub(super) fn retain_limit(&self) -> u64 {
+        self.retain
+    }
+}
+
+impl Segment {
+    /// Makes a segment without a name, which forked children inherit.
+    ///
+    /// It leaves nothing behind, whatever becomes of the processes that have it, and is limited by
+    /// the memory of the machine, not by the size of `/dev/shm`. Others get it through
+    /// [`inheritable_fd`](Segment::inheritable_fd).
+    pub fn anonymous() -> Result<Segment, SegmentError> {
+        Segment::options().anonymous()
+    }
+
+    /// Makes a segment under a name that nobody has, readable and writable for this user alone.
+    ///
+    /// The name is removed when the last process leaves, unless the segment
+    /// [persists](Segment::persist). If that last process is killed, the name stays, and the next
+    /// one who opens it joins what is there.
+    ///
+    /// A name has 1 to 250 bytes and no slash; it appears below `/dev/shm`.
+    pub fn create(name: &str) -> Result<Segment, SegmentError> {
+        Segment::options().create(name)
+    }
+
+    /// Opens a segment by its name.
+    ///
+    /// Waits, as long as [`open_timeout`](SegmentOptions::open_timeout) says, for a creator that
+    /// has made the name but not yet the segment.
+    pub fn open(name: &str) -> Result<Segment, SegmentError> {
+        Segment::options().open(name)
+    }
+
+    /// Opens a segment by its name, or makes it if there is none. Several processes may call this
+    /// at once: they end up in the same segment.
+    ///
+    /// What a creator left that died before it was done is replaced, after
+    /// [`open_timeout`](SegmentOptions::open_timeout).
+    pub fn open_or_create(name: &str) -> Result<Segment, SegmentError> {
+        Segment::options().open_or_create(name)
+    }
+
+    /// Makes a segment in this process's memory, for its threads.
+    ///
+    /// A forked child has a private copy of such memory, so that there every call that needs to
+    /// share it fails with [`SegmentError::NotShared`].
+    pub fn in_process() -> Result<Segment, SegmentError> {
+        Segment::options().in_process()
+    }
+
+    /// Opens the segment behind a descriptor that was inherited over an exec or sent by another
+    /// process; [`inheritable_fd`](Segment::inheritable_fd) is where it comes from.
+    ///
+    /// The descriptor is closed: the segment opens a description of its own onto the same file.
+    pub fn from_fd(fd: OwnedFd) -> Result<Segment, SegmentError> {
+        Segment::options().from_fd(fd)
+    }
+
+    /// The name, if the segment has one.
+    pub fn name(&self) -> Option<&str> {
+        let Backing::File(own) = &self.inner.backing else {
+            return None;
+        };
+        own.membership.as_ref().map(|member| member.name.as_str())
+    }
+
+    /// The descriptor of the segment's file; `None` for an in-process segment.
+    ///
+    /// To share the segment pass on what [`inheritable_fd`](Segment::inheritable_fd) makes, not
+    /// this: while any process holds a copy of this descriptor, this process counts as alive.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.inner.backing {
+            Backing::File(own) => Some(own.fd()),
+            Backing::InProcess(_) => None,
+        }
+    }
+
+    /// A new descriptor of the segment's file, which stays open in a child that calls exec; the
+    /// child opens it by [`from_fd`](Segment::from_fd).
+    ///
+    /// Every child that is started while it is open inherits it, so drop it after the start.
+    pub fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
+        let fd = self.fd().ok_or(SegmentError::NotShared)?;
+        description::reopen_with(fd, OFlags::empty())
+    }
+
+    pub(super) fn make_anonymous(options: &SegmentOptions) -> Result<Segment, SegmentError> {
+        let parts = anonymous::make(options)?;
+        Ok(Segment::assemble(parts, options.retain))
+    }
+
+    pub(super) fn attach_named(
+        name: &str,
+        wish: Wish,
+        options: &SegmentOptions,
+    ) -> Result<Segment, SegmentError> {
+        let segment = Segment::assemble(named::attach(name, wish, options)?, options.retain);
+        if options.persistent && wish != Wish::Open {
+            segment.persist(true);
+        }
+        Ok(segment)
+    }
+
+    pub(super) fn attach_passed(
+        fd: OwnedFd,
+        options: &SegmentOptions,
+    ) -> Result<Segment, SegmentError> {
+        let parts = passed::attach(fd, options)?;
+        Ok(Segment::assemble(parts, options.retain))
+    }
+
+    pub(super) fn make_in_process(options: &SegmentOptions) -> Result<Segment, SegmentError> {
+        let mut refused = map_error(Errno::NOMEM, 0);
+        for geometry in options.geometries(IN_PROCESS_CAPACITY)? {
+            match open::in_process(geometry) {
+                Ok(parts) => return Ok(Segment::assemble(parts, options.retain)),
+                Err(error) if anonymous::can_be_smaller(&error) => refused = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
+    }
+
+    /// An in-process segment of exactly this geometry, which need not be one that a header can
+    /// say.
+    #[cfg(test)]
+    pub(crate) fn with_geometry(geometry: Geometry) -> Segment {
+        match open::in_process(geometry) {
+            Ok(parts) => Segment::assemble(parts, None),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn assemble(parts: Parts, retain: Option<u64>) -> Segment {
+        let inner = Inner {
+            memory: parts.memory,
+            mapping: parts.mapping,
+            backing: parts.backing,
+            key: parts.key,
+            retain: retain.unwrap_or_else(|| commit::total_memory() / 16),
+            token: Atom::zero(),
+            rebinding: Atom::zero(),
+        };
+        inner.token.store(process_token(), Ordering::Release);
+        Segment {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The token of the process whose description is mapped; another one means: call
+    /// [`rebind`](Segment::rebind).
+    #[inline]
+    pub(crate) fn token(&self) -> u64 {
+        // Pairs with the Release in `rebind`: who sees the token sees the new descriptor's locks.
+        self.inner.token.load(Ordering::Acquire)
+    }
+
+    /// Binds the inherited mapping to this process, once; its other threads wait for the one that
+    /// does it.
+    pub(crate) fn rebind(&self) -> Result<(), SegmentError> {
+        let me = process_token();
+        let turn = &self.inner.rebinding;
+        let backoff = Backoff::new();
+        loop {
+            if self.token() == me {
+                return Ok(());
+            }
+            // A token that is not ours was inherited in the middle of a rebind: its thread is not
+            // in this process, and the work is done anew.
+            let holder = turn.load(Ordering::Relaxed);
+            let free = holder != me;
+            if free
+                && turn
+                    .compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+            {
+                break;
+            }
+            backoff.snooze();
+        }
+        let outcome = match &self.inner.backing {
+            _ if self.token() == me => Ok(()),
+            Backing::InProcess(_) => Err(SegmentError::NotShared),
+            Backing::File(own) => own.rebind(&self.inner.mapping, self.memory().layout().total),
+        };
+        if outcome.is_ok() {
+            self.inner.token.store(me, Ordering::Release);
+        }
+        // Pairs with the Acquire of the exchange above.
+        turn.store(0, Ordering::Release);
+        outcome
+    }
+
+    /// Takes the lock that says a seat is alive, or for the participant of seat `by` the one of a
+    /// dead seat that it reaps. `false` if someone has it.
+    pub(crate) fn try_lock_seat(
+        &self,
+        index: usize,
+        by: Option<usize>,
+    ) -> Result<bool, SegmentError> {
+        // On the parent's description the lock would be the parent's.
+        self.rebind()?;
+        match &self.inner.backing {
+            Backing::InProcess(seats) => Ok(seats.try_lock(index, by)),
+            Backing::File(own) => own
+                .seats
+                .try_lock(own.fd(), index)
+                .map_err(|errno| description::os_error("fcntl(F_OFD_SETLK)", "a seat", errno)),
+        }
+    }
+
+    /// Gives back a lock that [`try_lock_seat`](Segment::try_lock_seat) took in this process.
+    /// Nothing in a forked child that has not rebound: the lock is its parent's.
+    pub(crate) fn unlock_seat(&self, index: usize) {
+        if self.token() != process_token() {
+            return;
+        }
+        match &self.inner.backing {
+            Backing::InProcess(seats) => seats.unlock(index),
+            Backing::File(own) => own.seats.unlock(own.fd(), index),
+        }
+    }
+
+    /// Ends the locks of a seat's participant, as the kernel does when its process is gone.
+    #[cfg(test)]
+    pub(crate) fn model_kill(&self, seat: usize) {
+        match &self.inner.backing {
+            Backing::InProcess(seats) => seats.kill(seat),
+            Backing::File(_) => panic!("only an in-process segment has scripted deaths"),
+        }
+    }
+
+    /// Sees to it that `len` bytes at `offset` of the data region can be touched.
+    pub(crate) fn commit(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
+        let left = self.capacity().saturating_sub(offset);
+        if len > left {
+            return Err(NoMemory {
+                need: len,
+                have: left,
+                what: "the segment".into(),
+                remedy: "make it with a larger capacity",
+            });
+        }
+        commit::check_machine(len)?;
+        self.allocate(self.memory().layout().data + offset, len)
+    }
+
+    /// Sees to it that the words of these slots can be touched; before a span is carved.
+    pub(crate) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
+        let layout = self.memory().layout();
+        let reader_words = layout.geometry.reader_words();
+        let tables = [
+            (layout.slots, 1),
+            (layout.readers, reader_words),
+            (layout.descriptors, Layout::DESCRIPTOR_WORDS),
+        ];
+        for (table, words) in tables {
+            let row = words as u64 * 8;
+            self.allocate(table + first as u64 * row, count as u64 * row)?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
+        match &self.inner.backing {
+            Backing::File(own) if own.kind == Kind::Limited => {
+                commit::allocate(own.fd(), &self.inner.mapping, offset, len)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the whole pages within `len` bytes at `offset` of the data region back; whether the
+    /// range now surely reads as zeros, all of it.
+    ///
+    /// The caller has the range to itself, and does not need its contents any more.
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> bool {
+        let page = page_size() as u64;
+        // The data region starts at a page.
+        let Some(end) = offset
+            .checked_add(len)
+            .filter(|&end| end <= self.capacity())
+        else {
+            return false;
+        };
+        let first = offset.next_multiple_of(page);
+        let last = end - end % page;
+        if first >= last {
+            return len == 0;
+        }
+        let advice = match &self.inner.backing {
+            Backing::File(_) => Advice::LinuxRemove,
+            Backing::InProcess(_) => Advice::LinuxDontNeed,
+        };
+        let at = self.memory().layout().data + first;
+        // SAFETY: the range is within the data region, in whole pages, and the caller's alone.
+        let done = unsafe { self.inner.mapping.discard(at, last - first, advice) };
+        done && first == offset && last == end
+    }
+}

@@ -1,0 +1,297 @@
+//! Size classes, and the append-only table that cuts the data region into spans of one class.
+
+use crate::layout::{Geometry, Header};
+use crate::segment::Memory;
+use crate::sync::Ordering;
+use crate::word::SpanWord;
+
+/// Number of size classes.
+pub(crate) const CLASSES: u32 = FIRST_BIG + 30;
+/// Classes below this one are multiples of 64 bytes up to 256.
+const FIRST_STEPPED: u32 = 4;
+/// From this class on, sizes are powers of two: 128 KiB and up.
+const FIRST_BIG: u32 = FIRST_STEPPED + 4 * 8;
+/// The part of the capacity that one span may take, at most.
+const SPAN_SHARE: u64 = 256;
+const PAGE: u64 = 4096;
+const HUGE_PAGE: u64 = 2 << 20;
+
+/// Bytes of an extent of `class`: four steps a doubling up to 64 KiB, then powers of two.
+///
+/// All are multiples of 64, so that every array starts at a cache line and at the alignment of the
+/// widest vectors; the steps below 256 bytes are 64 for that reason.
+pub(crate) const fn class_size(class: u32) -> u64 {
+    if class < FIRST_STEPPED {
+        64 * (class as u64 + 1)
+    } else if class < FIRST_BIG {
+        let doubling = (class - FIRST_STEPPED) / 4;
+        let step = (class - FIRST_STEPPED) % 4;
+        (64 << doubling) * (5 + step as u64)
+    } else {
+        (128 << 10) << (class - FIRST_BIG)
+    }
+}
+
+/// The smallest class that holds `bytes`; `None` if there is none.
+pub(crate) fn class_of(bytes: u64) -> Option<u32> {
+    let last = bytes.max(1) - 1;
+    let class = if bytes <= 256 {
+        (last / 64) as u32
+    } else if bytes <= 64 << 10 {
+        let doubling = last.ilog2() - 8;
+        FIRST_STEPPED + 4 * doubling + ((last - (256 << doubling)) / (64 << doubling)) as u32
+    } else {
+        FIRST_BIG + (last.ilog2() + 1) - 17
+    };
+    (class < CLASSES).then_some(class)
+}
+
+/// Where spans of `class` may start. No two spans share a page, so that processes which allocate
+/// at once do not meet on one.
+fn base_alignment(class: u32) -> u64 {
+    match class_size(class) {
+        size if class >= FIRST_BIG => size.min(HUGE_PAGE),
+        _ => PAGE,
+    }
+}
+
+/// A span: `count` neighbouring extents of one size class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    pub(crate) index: usize,
+    pub(crate) class: u32,
+    pub(crate) base: u64,
+    pub(crate) count: u32,
+}
+
+impl Span {
+    /// What `word` says at `index`; `None` if no writer of ours can have written it.
+    ///
+    /// The count is not recorded: it follows from class, base and geometry.
+    fn decode(geometry: &Geometry, index: usize, word: SpanWord) -> Option<Span> {
+        let class = word.class().filter(|&class| class < CLASSES)?;
+        let count = extents_at(geometry, class, word.base())?;
+        Some(Span {
+            index,
+            class,
+            base: word.base(),
+            count,
+        })
+    }
+
+    fn end(&self) -> u64 {
+        self.base + class_size(self.class) * u64::from(self.count)
+    }
+
+    /// The number of the slot at `position` in this span.
+    pub(crate) fn slot(&self, geometry: &Geometry, position: u32) -> usize {
+        self.index * geometry.span_slots as usize + position as usize
+    }
+
+    /// The extent of the slot at `position`.
+    pub(crate) fn extent(&self, position: u32) -> Extent {
+        let size = class_size(self.class);
+        Extent {
+            offset: self.base + size * u64::from(position),
+            class: self.class,
+        }
+    }
+}
+
+/// The bytes of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Extent {
+    /// From the start of the data region.
+    pub(crate) offset: u64,
+    pub(crate) class: u32,
+}
+
+impl Extent {
+    pub(crate) fn size(&self) -> u64 {
+        class_size(self.class)
+    }
+
+    /// Whether at least one page of it is shared with no other extent, wherever it starts.
+    pub(crate) fn has_own_pages(&self) -> bool {
+        self.size() >= 2 * PAGE
+    }
+}
+
+/// How many extents of `class` a span at `base` has; `None` if not one fits.
+fn extents_at(geometry: &Geometry, class: u32, base: u64) -> Option<u32> {
+    let size = class_size(class);
+    let room = geometry.capacity.checked_sub(base)? / size;
+    let share = (geometry.capacity / SPAN_SHARE / size).max(1);
+    let count = room.min(share).min(u64::from(geometry.span_slots)) as u32;
+    (count > 0).then_some(count)
+}
+
+/// What carving came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Carved {
+    /// The caller's own new span.
+    New(Span),
+    /// No room: in the table if `entries`, else in the data region.
+    Exhausted { entries: bool },
+    /// The caller could not back the words of the new span's slots.
+    Unbacked,
+    /// The entry holds bytes that nothing here writes.
+    Corrupt { index: usize },
+}
+
+/// The span table of a segment.
+#[derive(Clone, Copy)]
+pub(crate) struct Spans<'m> {
+    memory: &'m Memory,
+}
+
+impl<'m> Spans<'m> {
+    pub(crate) fn of(memory: &'m Memory) -> Self {
+        Spans { memory }
+    }
+
+    fn geometry(&self) -> &'m Geometry {
+        &self.memory.layout().geometry
+    }
+
+    /// The span at `index`, if it is carved.
+    pub(crate) fn get(&self, index: usize) -> Option<Span> {
+        // Pairs with the Release in `carve`. The entry is all there is to see, but a slot of the
+        // span may have been found through it.
+        let word = self.memory.spans().get(index)?.load(Ordering::Acquire);
+        Span::decode(self.geometry(), index, word)
+    }
+
+    /// The extent of `slot`, if its span is carved and the extent is inside the data region.
+    ///
+    /// Whether the span has that many extents is not asked, for it costs two divisions: a slot
+    /// that is or was LIVE is one of them.
+    #[inline]
+    pub(crate) fn extent(&self, slot: usize) -> Option<Extent> {
+        let per_span = self.geometry().span_slots.ilog2();
+        let position = (slot & ((1 << per_span) - 1)) as u64;
+        let word = self
+            .memory
+            .spans()
+            .get(slot >> per_span)?
+            .load(Ordering::Acquire);
+        let class = word.class().filter(|&class| class < CLASSES)?;
+        let size = class_size(class);
+        let offset = word.base() + size * position;
+        (offset.checked_add(size)? <= self.geometry().capacity).then_some(Extent { offset, class })
+    }
+
+    /// All carved spans, in order.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Span> + 'm {
+        (0..self.memory.spans().len()).map_while(move |index| self.get(index))
+    }
+
+    /// Appends a span of `class`, by one compare-and-swap of the first empty entry.
+    ///
+    /// Entry k is never changed once it is set, and says all about where entry k + 1 begins: so a
+    /// carver that dies leaves either nothing or a whole span, whose slots are FREE and clean.
+    ///
+    /// `back` sees to it that the slots of the span with that index have pages, before anyone can
+    /// find the span and touch them.
+    pub(crate) fn carve(&self, class: u32, mut back: impl FnMut(usize) -> bool) -> Carved {
+        let entries = self.memory.spans();
+        let hint = &self.memory.header()[Header::SPANS_HINT];
+        let mut index = usize::try_from(hint.load(Ordering::Relaxed))
+            .unwrap_or(0)
+            .min(entries.len());
+        // A hint may be too large only if its writer was not one of ours; too small costs steps.
+        while index > 0 && entries[index - 1].load(Ordering::Acquire).is_empty() {
+            index -= 1;
+        }
+        let mut end = match index.checked_sub(1).map(|last| self.get(last)) {
+            None => 0,
+            Some(Some(span)) => span.end(),
+            Some(None) => return Carved::Corrupt { index: index - 1 },
+        };
+        loop {
+            let Some(entry) = entries.get(index) else {
+                return Carved::Exhausted { entries: true };
+            };
+            let base = end.next_multiple_of(base_alignment(class));
+            let Some(count) = extents_at(self.geometry(), class, base) else {
+                return Carved::Exhausted { entries: false };
+            };
+            if !back(index) {
+                return Carved::Unbacked;
+            }
+            let empty = SpanWord::default();
+            // Set to { class, base }: the span exists, all of its slots are FREE and clean.
+            // Acquire on failure: entry `index` of another carver says where the next one begins.
+            match entry.compare_exchange(
+                empty,
+                SpanWord::new(class, base),
+                Ordering::Release,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => {
+                    hint.fetch_max(index as u64 + 1, Ordering::Relaxed);
+                    return Carved::New(Span {
+                        index,
+                        class,
+                        base,
+                        count,
+                    });
+                }
+                Err(other) => match Span::decode(self.geometry(), index, other) {
+                    Some(span) => end = span.end(),
+                    None => return Carved::Corrupt { index },
+                },
+            }
+            index += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn classes_ascend_and_are_multiples_of_a_cache_line() {
+        for class in 1..CLASSES {
+            assert!(class_size(class) > class_size(class - 1));
+        }
+        assert!((0..CLASSES).all(|class| class_size(class).is_multiple_of(64)));
+        assert_eq!(class_size(FIRST_BIG - 1), 64 << 10);
+        assert_eq!(class_size(CLASSES - 1), 1 << 46);
+        assert!(class_size(CLASSES - 1) >= Geometry::MAX_CAPACITY);
+    }
+
+    #[test]
+    fn no_class_holds_more_than_the_largest() {
+        assert_eq!(class_of(1 << 46), Some(CLASSES - 1));
+        assert_eq!(class_of((1 << 46) + 1), None);
+        assert_eq!(class_of(u64::MAX), None);
+        assert_eq!(class_of(0), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn the_class_is_the_smallest_that_fits(bytes in prop_oneof![0u64..1 << 20, 0u64..1 << 46]) {
+            let class = class_of(bytes).unwrap();
+            prop_assert!(class_size(class) >= bytes);
+            prop_assert!(class == 0 || class_size(class - 1) < bytes);
+        }
+
+        #[test]
+        fn a_span_stays_inside_the_capacity(bits: u64, units in 1u64..1 << 30) {
+            let geometry = Geometry {
+                capacity: units * Geometry::CAPACITY_UNIT,
+                seats: 1,
+                spans: 64,
+                span_slots: 64,
+            };
+            use crate::sync::Word;
+            if let Some(span) = Span::decode(&geometry, 0, SpanWord::from_bits(bits)) {
+                prop_assert!(span.end() <= geometry.capacity);
+            }
+        }
+    }
+}

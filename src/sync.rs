@@ -1,0 +1,236 @@
+//! The only file that names atomics: the `atomic` crate in production, loom's under `cfg(loom)`.
+//!
+//! Protocol code sees [`Atom<W>`], a 64-bit word that decodes to `W`. Every operation is
+//! `#[track_caller]`, so that a model checker's report names the line of the protocol and not this
+//! file.
+
+use core::marker::PhantomData;
+
+pub(crate) use core::sync::atomic::Ordering;
+
+#[cfg(not(loom))]
+type Cell = atomic::Atomic<u64>;
+#[cfg(loom)]
+type Cell = loom::sync::atomic::AtomicU64;
+
+#[cfg(not(loom))]
+const _: () = assert!(
+    Cell::is_lock_free(),
+    "a word that falls back to a process-local lock is not shared between processes"
+);
+
+/// A value that is packed in one 64-bit word. Decoding is total: every bit pattern is a value.
+pub(crate) trait Word: Copy + Eq {
+    fn from_bits(bits: u64) -> Self;
+    fn bits(self) -> u64;
+}
+
+impl Word for u64 {
+    fn from_bits(bits: u64) -> Self {
+        bits
+    }
+    fn bits(self) -> u64 {
+        self
+    }
+}
+
+/// One shared word.
+///
+/// `repr(transparent)`, so that in production a mapping's bytes are cast to a slice of these.
+#[repr(transparent)]
+pub(crate) struct Atom<W = u64> {
+    cell: Cell,
+    word: PhantomData<W>,
+}
+
+impl<W: Word> Atom<W> {
+    #[cfg(not(loom))]
+    pub(crate) const fn zero() -> Self {
+        Atom {
+            cell: Cell::new(0),
+            word: PhantomData,
+        }
+    }
+
+    /// A word of zeros: the empty state of whatever it holds.
+    #[cfg(loom)]
+    pub(crate) fn zero() -> Self {
+        Atom {
+            cell: Cell::new(0),
+            word: PhantomData,
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn load(&self, order: Ordering) -> W {
+        W::from_bits(self.cell.load(order))
+    }
+
+    #[track_caller]
+    pub(crate) fn store(&self, value: W, order: Ordering) {
+        self.cell.store(value.bits(), order);
+    }
+
+    #[track_caller]
+    pub(crate) fn compare_exchange(
+        &self,
+        current: W,
+        new: W,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<W, W> {
+        self.cell
+            .compare_exchange(current.bits(), new.bits(), success, failure)
+            .map(W::from_bits)
+            .map_err(W::from_bits)
+    }
+
+    /// Reads by a read-modify-write that changes nothing.
+    ///
+    /// A read-modify-write reads the newest value of the word's modification order and takes a
+    /// place in that order, which is what a validation needs and a load does not give.
+    #[track_caller]
+    pub(crate) fn read_modify_write(&self, order: Ordering) -> W {
+        W::from_bits(self.cell.fetch_or(0, order))
+    }
+
+    /// Replaces `owned` by `new` where nobody but the caller may change the word.
+    ///
+    /// In production a release store, which costs a fifth of a compare-and-swap: the word names
+    /// the caller as the owner of a state that no other live participant leaves, concurrent
+    /// read-modify-writes of others are reads (see [`Atom::read_modify_write`]) which write back
+    /// what they read in one step, and a store cannot fall into the middle of that step. Under
+    /// loom a compare-and-swap, because loom does not order a store against such a
+    /// read-modify-write, and because it then also checks the claim of ownership.
+    #[track_caller]
+    pub(crate) fn publish_owned(&self, owned: W, new: W) {
+        #[cfg(not(loom))]
+        {
+            debug_assert!(self.load(Ordering::Relaxed) == owned);
+            self.store(new, Ordering::Release);
+        }
+        #[cfg(loom)]
+        {
+            let outcome = self.compare_exchange(owned, new, Ordering::Release, Ordering::Relaxed);
+            assert!(outcome.is_ok(), "an owned word was changed by another");
+        }
+    }
+
+    /// Applies `next` by compare-and-swap until it is in force or `next` declines.
+    ///
+    /// Lock-free: another turn means that another participant's change took effect.
+    /// `Ok` holds the words before and after, `Err` the word that was declined.
+    #[track_caller]
+    pub(crate) fn update(
+        &self,
+        success: Ordering,
+        failure: Ordering,
+        mut next: impl FnMut(W) -> Option<W>,
+    ) -> Result<(W, W), W> {
+        let mut seen = self.load(failure);
+        while let Some(new) = next(seen) {
+            match self.compare_exchange(seen, new, success, failure) {
+                Ok(_) => return Ok((seen, new)),
+                Err(now) => seen = now,
+            }
+        }
+        Err(seen)
+    }
+}
+
+impl Atom<u64> {
+    #[track_caller]
+    pub(crate) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.cell.fetch_or(bits, order)
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+        self.cell.fetch_and(bits, order)
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        self.cell.fetch_add(value, order)
+    }
+
+    #[track_caller]
+    pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+        self.cell.fetch_max(value, order)
+    }
+}
+
+/// Waits a little longer each time; under loom it lets another thread run.
+pub(crate) struct Backoff {
+    #[cfg(not(loom))]
+    inner: crossbeam_utils::Backoff,
+}
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Backoff {
+            #[cfg(not(loom))]
+            inner: crossbeam_utils::Backoff::new(),
+        }
+    }
+
+    /// Spins, and later yields the processor.
+    pub(crate) fn snooze(&self) {
+        #[cfg(not(loom))]
+        self.inner.snooze();
+        #[cfg(loom)]
+        loom::thread::yield_now();
+    }
+
+    /// Whether it is time to sleep instead.
+    pub(crate) fn is_completed(&self) -> bool {
+        #[cfg(not(loom))]
+        return self.inner.is_completed();
+        #[cfg(loom)]
+        return false;
+    }
+}
+
+/// Orders everything before it and everything after it, in one order that all threads agree on.
+#[cfg(not(loom))]
+pub(crate) fn fence() {
+    core::sync::atomic::fence(Ordering::SeqCst);
+}
+
+#[cfg(not(loom))]
+mod futex {
+    //! Sleeping on the low half of a word, across processes.
+    #![expect(clippy::disallowed_types, reason = "what the kernel's call takes")]
+
+    use core::sync::atomic::AtomicU32;
+    use core::time::Duration;
+
+    use rustix::thread::futex;
+
+    use super::Atom;
+
+    impl Atom<u64> {
+        /// The half that the kernel compares: little-endian, so it comes first.
+        fn low_half(&self) -> &AtomicU32 {
+            // SAFETY: the first four bytes of an eight-byte atomic, alive and aligned as long as
+            // it is. Only the kernel accesses them as a half.
+            unsafe { &*core::ptr::from_ref(self).cast::<AtomicU32>() }
+        }
+
+        /// Sleeps while the low half is `expected`, for at most `timeout`. May return for no reason.
+        pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
+            let timeout = futex::Timespec {
+                tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: timeout.subsec_nanos().into(),
+            };
+            // Every outcome, an error included, means: look again.
+            let flags = futex::Flags::empty();
+            let _ = futex::wait(self.low_half(), flags, expected, Some(&timeout));
+        }
+
+        /// Wakes everyone who sleeps on the word.
+        pub(crate) fn wake_all(&self) {
+            let _ = futex::wake(self.low_half(), futex::Flags::empty(), i32::MAX as u32);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Finding a slot and reserving it, and giving its extent back.
+//!
+//! The order of the search: own recently freed slots, own span, the hint tree of the class, a new
+//! span, dead seats, the sweep of the words themselves, a larger class, and only then an error.
+
+use super::cache::{Cache, Filling, Recent};
+use super::hints::Hints;
+use super::slot::{Slot, Tail};
+use super::sweep;
+use crate::error::NoMemory;
+use crate::layout::Header;
+use crate::segment::{Memory, Segment};
+use crate::span::{CLASSES, Carved, Extent, Spans};
+use crate::sync::Ordering;
+use crate::word::{Lifecycle, SeatId, SlotWord};
+
+/// Extents up to this size are committed whole, so that whoever reuses one finds it backed.
+pub(crate) const WHOLE_COMMIT: u64 = 64 << 10;
+
+/// A slot that is RESERVED by the caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserved {
+    pub(crate) slot: usize,
+    /// The slot's word as the caller left it.
+    pub(crate) word: SlotWord,
+    pub(crate) extent: Extent,
+    /// The extent holds zeros.
+    pub(crate) clean: bool,
+    /// Bytes of the extent that need not be committed again.
+    pub(crate) backed: u64,
+}
+
+/// Why nothing was reserved.
+#[derive(Debug)]
+pub(crate) enum Exhausted {
+    /// Every slot that is large enough is in use, and no span can be added: for want of entries
+    /// in the span table, or of address space.
+    Full { entries: bool },
+    /// The span table holds bytes that nothing here writes.
+    Corrupt { span: usize },
+    /// The words of a new span's slots cannot be backed by pages.
+    NoMemory(NoMemory),
+}
+
+/// What a search needs: the segment, the private cache, and who asks.
+pub(crate) struct Allocator<'m, 'c> {
+    pub(crate) segment: &'m Segment,
+    pub(crate) cache: &'c mut Cache,
+    pub(crate) me: SeatId,
+}
+
+impl<'m> Allocator<'m, '_> {
+    fn memory(&self) -> &'m Memory {
+        self.segment.memory()
+    }
+
+    /// Reserves a slot of `class`. `reap` takes back what dead seats held, once, before the
+    /// costly part; it says whether it found anything.
+    #[inline]
+    pub(crate) fn reserve(
+        &mut self,
+        class: u32,
+        reap: impl FnOnce() -> bool,
+    ) -> Result<Reserved, Exhausted> {
+        if let Some(found) = self.recent(class) {
+            return Ok(found);
+        }
+        self.search(class, reap)
+    }
+
+    #[inline]
+    fn recent(&mut self, class: u32) -> Option<Reserved> {
+        while let Some(recent) = self.cache.pop(class) {
+            let Some(slot) = Slot::of(self.memory(), recent.slot as usize) else {
+                continue;
+            };
+            if let Ok(word) = slot.reserve(recent.word, self.me) {
+                return Some(Reserved {
+                    slot: slot.index,
+                    word,
+                    extent: recent.extent,
+                    clean: recent.word.is_clean(),
+                    backed: recent.backed,
+                });
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn search(&mut self, class: u32, reap: impl FnOnce() -> bool) -> Result<Reserved, Exhausted> {
+        if let Some(found) = self.filling(class).or_else(|| self.hinted(class)) {
+            return Ok(found);
+        }
+        let full = match self.carve(class)? {
+            Ok(found) => return Ok(found),
+            Err(full) => full,
+        };
+        if reap()
+            && let Some(found) = self.hinted(class)
+        {
+            return Ok(found);
+        }
+        // Classes from here on are larger than asked for: address space that stays untouched.
+        (class..CLASSES)
+            .find_map(|class| self.recent(class).or_else(|| self.filling(class)))
+            .or_else(|| sweep::reserve(self.memory(), class, self.me))
+            .ok_or(full)
+    }
+
+    /// The next slot of the span that this participant is filling.
+    fn filling(&mut self, class: u32) -> Option<Reserved> {
+        let memory = self.memory();
+        let filling = self.cache.filling(class);
+        let mut state = (*filling)?;
+        let mut found = None;
+        while found.is_none() && state.next < state.span.count {
+            let position = state.next;
+            state.next += 1;
+            let geometry = &memory.layout().geometry;
+            let slot = Slot::of(memory, state.span.slot(geometry, position))?;
+            let extent = state.span.extent(position);
+            let end = extent.offset - state.span.base + extent.size();
+            let seen = slot.word();
+            found = slot.reserve(seen, self.me).ok().map(|word| Reserved {
+                slot: slot.index,
+                word,
+                extent,
+                clean: seen.is_clean(),
+                backed: if end <= state.committed {
+                    extent.size()
+                } else {
+                    0
+                },
+            });
+        }
+        *filling = (state.next < state.span.count).then_some(state);
+        found
+    }
+
+    /// A slot out of the shared hint tree.
+    fn hinted(&mut self, class: u32) -> Option<Reserved> {
+        let hints = Hints::of(self.memory());
+        while let Some((span, index)) = hints.take(class) {
+            let slot = Slot::of(self.memory(), index)?;
+            let seen = slot.word();
+            if let Ok(word) = slot.reserve(seen, self.me) {
+                let position = index - span.slot(&self.memory().layout().geometry, 0);
+                let extent = span.extent(position as u32);
+                if !seen.is_clean() {
+                    self.note_shared(-(extent.size() as i64));
+                }
+                return Some(Reserved {
+                    slot: index,
+                    word,
+                    extent,
+                    clean: seen.is_clean(),
+                    backed: 0,
+                });
+            }
+        }
+        None
+    }
+
+    /// A slot of a new span. The inner error says that there is no room for one.
+    fn carve(&mut self, class: u32) -> Result<Result<Reserved, Exhausted>, Exhausted> {
+        loop {
+            let per_span = self.memory().layout().geometry.span_slots as usize;
+            let mut refused = None;
+            let back = |span: usize| {
+                let committed = self.segment.commit_slots(span * per_span, per_span);
+                committed.map_err(|error| refused = Some(error)).is_ok()
+            };
+            match Spans::of(self.memory()).carve(class, back) {
+                Carved::New(span) => {
+                    *self.cache.filling(class) = Some(Filling {
+                        span,
+                        next: 0,
+                        committed: 0,
+                    });
+                    // Others may have swept all of it meanwhile: then another one.
+                    if let Some(found) = self.filling(class) {
+                        return Ok(Ok(found));
+                    }
+                }
+                Carved::Exhausted { entries } => return Ok(Err(Exhausted::Full { entries })),
+                Carved::Unbacked => {
+                    return Err(
+                        refused.map_or(Exhausted::Full { entries: true }, Exhausted::NoMemory)
+                    );
+                }
+                Carved::Corrupt { index } => return Err(Exhausted::Corrupt { span: index }),
+            }
+        }
+    }
+
+    /// Remembers that the span being filled is committed up to `end` of the data region.
+    pub(crate) fn committed(&mut self, class: u32, end: u64) {
+        if let Some(filling) = self.cache.filling(class)
+            && end >= filling.span.base
+        {
+            filling.committed = filling.committed.max(end - filling.span.base);
+        }
+    }
+
+    /// How far a commit for `extent` should reach, as an offset in the data region: small extents
+    /// of the span that is being filled are committed many at a time.
+    pub(crate) fn commit_end(&mut self, extent: &Extent, bytes: u64) -> u64 {
+        const STRIDE: u64 = 256 << 10;
+        let end = extent.offset + bytes;
+        match self.cache.filling(extent.class) {
+            Some(Filling { span, .. })
+                if extent.size() < STRIDE
+                    && (span.base..span.base + extent.size() * u64::from(span.count))
+                        .contains(&extent.offset) =>
+            {
+                let span_end = span.base + extent.size() * u64::from(span.count);
+                (extent.offset + STRIDE).min(span_end).max(end)
+            }
+            _ => end,
+        }
+    }
+
+    /// Retires LIVE `slot` of `generation` and, if no lease holds it, makes it FREE again.
+    ///
+    /// `clean_up` gives an extent's pages back to the system and says whether it then holds
+    /// zeros; it is called for large extents when enough pages are retained already.
+    #[inline]
+    pub(crate) fn free(
+        &mut self,
+        slot: Slot<'m>,
+        generation: u32,
+        extent: Extent,
+        backed: u64,
+        clean_up: impl FnOnce(&Extent) -> bool,
+    ) -> Result<(), SlotWord> {
+        let retired = slot.retire(generation, self.me)?;
+        if extent.has_own_pages()
+            && !self.cache.may_retain(backed)
+            && let Some(reserved) = slot.recycle_reserved(retired, self.me)
+        {
+            let clean = clean_up(&extent);
+            let _ = slot.abandon(reserved, self.me, clean);
+            Hints::of(self.memory()).set(extent.class, slot.index);
+            return Ok(());
+        }
+        if let Tail::Freed(word) = slot.tail() {
+            let freed = Recent {
+                slot: slot.index as u32,
+                word,
+                extent,
+                backed,
+            };
+            if self.cache.push(freed).is_err() {
+                self.share(slot, word, extent, clean_up);
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters a FREE slot in the hint tree; first without its pages, if enough are retained.
+    #[cold]
+    pub(crate) fn share(
+        &mut self,
+        slot: Slot<'m>,
+        free: SlotWord,
+        extent: Extent,
+        clean_up: impl FnOnce(&Extent) -> bool,
+    ) {
+        if !free.is_clean() && extent.has_own_pages() && !self.cache.may_share(extent.size()) {
+            if let Ok(reserved) = slot.reserve(free, self.me) {
+                let clean = clean_up(&extent);
+                let _ = slot.abandon(reserved, self.me, clean);
+            }
+        } else if !free.is_clean() {
+            self.note_shared(extent.size() as i64);
+        }
+        if !matches!(slot.word().lifecycle(), Lifecycle::Exhausted) {
+            Hints::of(self.memory()).set(extent.class, slot.index);
+        }
+    }
+
+    fn note_shared(&mut self, bytes: i64) {
+        if let Some(report) = self.cache.note_shared(bytes) {
+            let sum = &self.memory().header()[Header::RETAINED];
+            // Two's complement: a wrapping add of the bits is the signed sum.
+            let before = sum.fetch_add(report as u64, Ordering::Relaxed);
+            self.cache
+                .saw_shared(before.wrapping_add(report as u64) as i64);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! From a handle to the place, type and shape of its array.
+
+use core::ptr::NonNull;
+
+use ndarray::{Dimension, RawArrayViewMut};
+
+use super::HandleTable;
+use super::slot::{Refused, Slot};
+use crate::array::Attached;
+use crate::descriptor::{Descriptor, PoisonNote};
+use crate::element::{Element, schema};
+use crate::error::LeaseError;
+use crate::handle::{AnyHandle, Handle};
+use crate::segment::Access;
+use crate::span::Spans;
+
+/// A live array's bytes, checked against its descriptor, its extent and the types asked for.
+pub(crate) struct Located<T, D> {
+    /// Offset of the extent in the data region.
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    pub(crate) view: RawArrayViewMut<T, D>,
+}
+
+impl HandleTable {
+    /// Looks an array up without leasing it: its shape, and a pointer for those who synchronise by
+    /// other means.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`]; never `Busy` or `Poisoned`.
+    pub fn attach<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<Attached<'_, T, D>, LeaseError> {
+        self.enter()?;
+        let handle = AnyHandle::from(handle);
+        let (slot, generation) = self.live(handle)?;
+        let located = self.locate(slot, handle)?;
+        // The word again: if it is still LIVE in this generation, no other descriptor was written
+        // between the two looks, so that what we read is this array's.
+        match slot.word().is_live(generation) {
+            true => Ok(Attached::new(located)),
+            false => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    /// The slot of a handle that is live at this moment.
+    #[inline]
+    pub(crate) fn live(&self, handle: AnyHandle) -> Result<(Slot<'_>, u32), LeaseError> {
+        match self.slot(handle) {
+            Some((slot, generation)) if slot.word().is_live(generation) => Ok((slot, generation)),
+            _ => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    /// Reads the descriptor and checks it. The caller has a lease, or validates afterwards.
+    #[inline]
+    pub(crate) fn locate<T: Element, D: Dimension>(
+        &self,
+        slot: Slot<'_>,
+        handle: AnyHandle,
+    ) -> Result<Located<T, D>, LeaseError> {
+        let corrupt = |what| LeaseError::Corrupt { handle, what };
+        let memory = self.segment.memory();
+        let descriptor = Descriptor::load(memory.descriptor(slot.index))
+            .ok_or(corrupt("the descriptor is not one"))?;
+        descriptor.matches::<T, D>(memory, |index, text| self.is_record::<T>(index, text))?;
+        let shape = descriptor
+            .ndarray_shape::<D>()
+            .ok_or(corrupt("a length is not representable"))?;
+        let bytes = descriptor
+            .bytes(size_of::<T>())
+            .ok_or(corrupt("the shape's size is not representable"))?;
+        let extent = Spans::of(memory)
+            .extent(slot.index)
+            .filter(|extent| bytes <= extent.size())
+            .ok_or(corrupt("the shape does not fit into the extent"))?;
+        let ptr: NonNull<T> = memory
+            .data(extent.offset, extent.size())
+            .ok_or(corrupt("the extent is not in the data region"))?
+            .cast();
+        // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, which is the
+        // most that an element may ask for), and the shape's `bytes` are inside the extent, which
+        // is inside the mapping; their total is at most `isize::MAX` (`Descriptor::bytes`).
+        let view = unsafe { RawArrayViewMut::from_shape_ptr(shape, ptr.as_ptr()) };
+        Ok(Located {
+            offset: extent.offset,
+            bytes,
+            view,
+        })
+    }
+
+    /// Whether the layout at `index` is that of record `T`, whose text this is.
+    fn is_record<T: Element>(&self, index: u16, text: &str) -> bool {
+        let record = core::any::TypeId::of::<T>();
+        if self.schemas.borrow().get(&record) == Some(&index) {
+            return true;
+        }
+        let same = schema::schema_index_matches(self.segment.memory(), index, text);
+        if same {
+            self.schemas.borrow_mut().insert(record, index);
+        }
+        same
+    }
+
+    pub(super) fn lease_error(
+        &self,
+        handle: AnyHandle,
+        slot: Slot<'_>,
+        why: Refused,
+    ) -> LeaseError {
+        match why {
+            Refused::Stale => LeaseError::Stale { handle },
+            Refused::Busy(seat) => self.busy(handle, seat),
+            Refused::Poisoned => {
+                let words = self.segment.memory().descriptor(slot.index);
+                let note = PoisonNote::load(words);
+                LeaseError::Poisoned {
+                    handle,
+                    pid: note.pid,
+                    unix_time: note.time,
+                }
+            }
+        }
+    }
+}
+
+impl<T: Element, D: Dimension> Located<T, D> {
+    /// Refuses bytes that are no values of `T`. The caller has a lease on them.
+    pub(crate) fn check(&self, handle: AnyHandle) -> Result<(), LeaseError> {
+        if !T::CHECKED {
+            return Ok(());
+        }
+        check_view(&self.view, handle)
+    }
+
+    /// Tells the model checker of an access to all of the array.
+    #[track_caller]
+    pub(crate) fn track(&self, table: &HandleTable, write: bool) -> Access {
+        table.segment.memory().track(self.offset, self.bytes, write)
+    }
+}
+
+/// Refuses elements of `view` that are no values of `T`. The caller may read them.
+pub(crate) fn check_view<T: Element, D: Dimension>(
+    view: &RawArrayViewMut<T, D>,
+    handle: AnyHandle,
+) -> Result<(), LeaseError> {
+    if !T::CHECKED {
+        return Ok(());
+    }
+    // SAFETY: the view is of mapped memory (see `locate`) which the caller may read; bytes are
+    // read as `u8`, for which any value is good. The cast keeps size and alignment, because the
+    // checked types are of one byte.
+    const { assert!(!T::CHECKED || size_of::<T>() == 1) };
+    let bytes = view.clone().cast::<u8>();
+    // SAFETY: as above.
+    let bytes = unsafe { bytes.deref_into_view() };
+    let error = match bytes.as_slice_memory_order() {
+        Some(slice) => T::check(slice).err(),
+        None => bytes.iter().enumerate().find_map(|(index, &byte)| {
+            T::check(&[byte])
+                .err()
+                .map(|found| crate::element::InvalidElement { index, ..found })
+        }),
+    };
+    match error {
+        None => Ok(()),
+        Some(error) => Err(LeaseError::InvalidElement { handle, error }),
+    }
+}

@@ -1,0 +1,335 @@
+//! Making arrays: reserve a slot, back its pages, fill them, publish.
+
+use core::mem::MaybeUninit;
+use core::ops::Deref;
+
+use ndarray::{ArrayRef, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
+
+use super::HandleTable;
+use super::alloc::{Exhausted, Reserved, WHOLE_COMMIT};
+use super::hints::Hints;
+use super::slot::Slot;
+use crate::descriptor::{Descriptor, MAX_AXES, Order};
+use crate::element::{self, Element, Kind, schema};
+use crate::error::AllocError;
+use crate::handle::{AnyHandle, Handle};
+use crate::seat;
+use crate::span::{Extent, class_of};
+use crate::word::SeatId;
+
+/// A slot RESERVED by this participant; abandoned on drop unless it is published.
+pub(crate) struct Reservation<'t> {
+    table: &'t HandleTable,
+    reserved: Reserved,
+    me: SeatId,
+    published: bool,
+}
+
+impl HandleTable {
+    /// An array of zeros. `shape` is what ndarray takes: `(3, 4)`, `(3, 4).f()`, `IxDyn(&[3, 4])`.
+    ///
+    /// Pages that were never used are zeros already and stay untouched until somebody writes them.
+    ///
+    /// # Errors
+    /// [`AllocError`], with the numbers and the remedy.
+    pub fn zeros<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        let array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
+        if !array.reservation.reserved.clean {
+            array.zero();
+        }
+        Ok(array.publish())
+    }
+
+    /// An array whose elements are all `elem`.
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros).
+    pub fn from_elem<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+        elem: T,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        let mut array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
+        array.slots().fill(MaybeUninit::new(elem));
+        Ok(array.publish())
+    }
+
+    /// An array whose element at index `i` is `f(i)`.
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated.
+    pub fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+        mut f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        let mut array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
+        for (index, slot) in array.slots().indexed_iter_mut() {
+            slot.write(f(index));
+        }
+        Ok(array.publish())
+    }
+
+    /// A copy of `source`, in Fortran order if that is how it lies in memory, else in C order.
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros).
+    pub fn from_array<T: Element, D: Dimension>(
+        &self,
+        source: &impl Deref<Target = ArrayRef<T, D>>,
+    ) -> Result<Handle<T, D>, AllocError> {
+        let source = source.view();
+        let fortran = !source.is_standard_layout() && source.t().is_standard_layout();
+        let shape = source.raw_dim().set_f(fortran);
+        let mut array = NewArray::<T, D>::reserve(self, shape)?;
+        array
+            .slots()
+            .zip_mut_with(&source, |slot, &element| *slot = MaybeUninit::new(element));
+        Ok(array.publish())
+    }
+
+    /// An array of unspecified contents: zeros, or what an earlier array left there.
+    ///
+    /// For `bool` it is [`zeros`](HandleTable::zeros), since not every byte is one.
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros).
+    pub fn uninit<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        let array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
+        if T::CHECKED && !array.reservation.reserved.clean {
+            array.zero();
+        }
+        Ok(array.publish())
+    }
+
+    /// A guard that frees the array when it is dropped.
+    ///
+    /// Other participants may use the handle meanwhile; freeing it twice does no harm.
+    pub fn owned<T: Element, D: Dimension>(&self, handle: Handle<T, D>) -> Owned<'_, T, D> {
+        Owned {
+            table: self,
+            handle,
+            token: self.token(),
+        }
+    }
+
+    /// A slot whose extent holds `bytes`, backed by pages.
+    #[inline]
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation<'_>, AllocError> {
+        let me = self.enter()?;
+        let full = |what, remedy| self.full(bytes, what, remedy);
+        let class = class_of(bytes).ok_or_else(|| full("the address space", "capacity"))?;
+        let mut cache = self.cache.borrow_mut();
+        let mut allocator = self.allocator(&mut cache, me);
+        let reserved = allocator
+            .reserve(class, || {
+                seat::reap(&self.segment, me).is_ok_and(|report| report.seats > 0)
+            })
+            .map_err(|exhausted| match exhausted {
+                Exhausted::Full { entries: true } => full("the table of arrays", "arrays"),
+                Exhausted::Full { entries: false } => full("the address space", "capacity"),
+                Exhausted::Corrupt { span } => AllocError::Corrupt { span },
+                Exhausted::NoMemory(error) => error.into(),
+            })?;
+        let mut reservation = Reservation {
+            table: self,
+            reserved,
+            me,
+            published: false,
+        };
+        let needed = match reserved.extent.size() <= WHOLE_COMMIT {
+            true => reserved.extent.size(),
+            false => bytes,
+        };
+        if reserved.backed < needed {
+            let end = allocator.commit_end(&reserved.extent, needed);
+            let start = reserved.extent.offset;
+            if let Err(error) = self.segment.commit(start, end - start) {
+                drop(cache);
+                drop(reservation);
+                return Err(error.into());
+            }
+            allocator.committed(reserved.extent.class, end);
+            reservation.reserved.backed = needed;
+        }
+        Ok(reservation)
+    }
+
+    #[cold]
+    fn full(&self, bytes: u64, what: &'static str, remedy: &'static str) -> AllocError {
+        AllocError::Full {
+            bytes,
+            what,
+            capacity: self.segment.capacity(),
+            arrays: self.segment.arrays(),
+            remedy,
+        }
+    }
+}
+
+impl<'t> Reservation<'t> {
+    pub(crate) fn extent(&self) -> Extent {
+        self.reserved.extent
+    }
+
+    /// Describes the array and makes it LIVE.
+    #[inline]
+    pub(crate) fn publish(mut self, descriptor: &Descriptor) -> AnyHandle {
+        let memory = self.table.segment.memory();
+        let words = memory.descriptor(self.reserved.slot);
+        descriptor.store(words);
+        Descriptor::note_committed(words, self.reserved.backed);
+        if let Some(slot) = Slot::of(memory, self.reserved.slot) {
+            slot.publish(self.reserved.word, self.me);
+        }
+        self.published = true;
+        self.table
+            .handle_of(self.reserved.slot, self.reserved.word.generation())
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.published || !self.table.is_of(self.table.token()) {
+            return;
+        }
+        let memory = self.table.segment.memory();
+        if let Some(slot) = Slot::of(memory, self.reserved.slot) {
+            let _ = slot.abandon(self.reserved.word, self.me, false);
+            Hints::of(memory).set(self.reserved.extent.class, slot.index);
+        }
+    }
+}
+
+/// An array that is being made.
+struct NewArray<'t, T, D> {
+    view: RawArrayViewMut<T, D>,
+    reservation: Reservation<'t>,
+    descriptor: Descriptor,
+    bytes: u64,
+}
+
+impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
+    #[inline]
+    fn reserve<Sh: ShapeBuilder<Dim = D>>(
+        table: &'t HandleTable,
+        shape: Sh,
+    ) -> Result<Self, AllocError> {
+        const { element::assert_layout::<T>() };
+        let shape = shape.into_shape_with_order();
+        let dim = shape.raw_dim().clone();
+        if dim.ndim() > MAX_AXES {
+            return Err(AllocError::TooManyAxes { axes: dim.ndim() });
+        }
+        let schema = match T::KIND {
+            Kind::Scalar(_) => 0,
+            Kind::Record(layout) => table.schema_of::<T>(layout)?,
+        };
+        let descriptor = Descriptor::new::<T>(schema, Order::C, dim.slice());
+        let sized = descriptor.and_then(|sized| Some((sized, sized.bytes(size_of::<T>())?)));
+        let Some((mut descriptor, bytes)) = sized else {
+            return Err(AllocError::TooLarge {
+                shape: dim.slice().to_vec(),
+                element: T::dtype().to_string(),
+                size: size_of::<T>(),
+            });
+        };
+        let reservation = table.reserve(bytes)?;
+        let extent = reservation.extent();
+        let ptr = table
+            .segment
+            .memory()
+            .data(extent.offset, extent.size())
+            .ok_or(AllocError::Corrupt {
+                span: reservation.reserved.slot
+                    / table.segment.memory().layout().geometry.span_slots as usize,
+            })?
+            .cast::<T>();
+        // SAFETY: `ptr` is non-null, aligned (extents start on multiples of 64, `assert_layout`
+        // bounds the alignment), and `bytes`, at most `isize::MAX`, fit into the extent, whose
+        // class was chosen for them.
+        let view = unsafe { RawArrayViewMut::from_shape_ptr(shape, ptr.as_ptr()) };
+        // Where the order makes no difference to the strides, it is C.
+        if !view.is_standard_layout() {
+            descriptor.order = Order::F;
+        }
+        Ok(NewArray {
+            view,
+            reservation,
+            descriptor,
+            bytes,
+        })
+    }
+
+    /// The elements, to be written.
+    fn slots(&mut self) -> ArrayViewMut<'_, MaybeUninit<T>, D> {
+        let view = self.view.clone().cast::<MaybeUninit<T>>();
+        // SAFETY: the extent is mapped, aligned and large enough (`reserve`); RESERVED by this
+        // participant, so nobody else accesses it; `MaybeUninit` accepts what is there.
+        unsafe { view.deref_into_view_mut() }
+    }
+
+    fn zero(&self) {
+        let first = self.view.as_ptr().cast_mut().cast::<u8>();
+        // SAFETY: as in `slots`; the elements of a new array lie without gaps from its first byte,
+        // in C as in Fortran order.
+        unsafe { first.write_bytes(0, self.bytes as usize) };
+    }
+
+    #[inline]
+    fn publish(self) -> Handle<T, D> {
+        Handle::from_bits(self.reservation.publish(&self.descriptor).to_bits())
+    }
+}
+
+impl HandleTable {
+    /// The segment's number for the layout of record `T`.
+    fn schema_of<T: Element>(&self, layout: &element::Schema) -> Result<u16, AllocError> {
+        let record = core::any::TypeId::of::<T>();
+        if let Some(&index) = self.schemas.borrow().get(&record) {
+            return Ok(index);
+        }
+        let index = schema::intern(self.segment.memory(), layout.text())?;
+        self.schemas.borrow_mut().insert(record, index);
+        Ok(index)
+    }
+}
+
+/// An array that is freed when this guard is dropped.
+///
+/// In a child that a fork has made, dropping its copy does nothing: the array is the parent's.
+#[must_use = "the array is freed when the guard is dropped"]
+pub struct Owned<'t, T: Element, D: Dimension> {
+    table: &'t HandleTable,
+    handle: Handle<T, D>,
+    token: u64,
+}
+
+impl<T: Element, D: Dimension> Owned<'_, T, D> {
+    /// The handle, to pass on.
+    pub fn handle(&self) -> Handle<T, D> {
+        self.handle
+    }
+
+    /// Keeps the array, and gives back its handle.
+    pub fn into_handle(self) -> Handle<T, D> {
+        let handle = self.handle;
+        core::mem::forget(self);
+        handle
+    }
+}
+
+impl<T: Element, D: Dimension> Drop for Owned<'_, T, D> {
+    fn drop(&mut self) {
+        if self.table.is_of(self.token) {
+            // An error says that somebody freed it before.
+            let _ = self.table.free(self.handle);
+        }
+    }
+}

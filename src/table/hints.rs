@@ -1,0 +1,114 @@
+//! Hint bits: where a free slot of a class may be. A wrong hint costs time, never correctness.
+//!
+//! A leaf word a span has one bit a slot; three or four levels of summary words above it, one tree
+//! a size class, say which words below may be non-zero. A bit is set after the slot's word says
+//! FREE, from the leaf upwards; it is cleared from the leaf upwards, and whoever clears a summary
+//! bit looks at the word below once more. A death in between leaves bits that mislead in either
+//! direction: too many are cleared by the next searcher, too few are what the sweep is for.
+
+use crate::layout::HintTree;
+use crate::segment::Memory;
+use crate::span::{Span, Spans};
+use crate::sync::{Atom, Ordering};
+
+/// The hint trees of a segment.
+#[derive(Clone, Copy)]
+pub(crate) struct Hints<'m> {
+    words: &'m [Atom],
+    tree: &'m HintTree,
+    spans: Spans<'m>,
+    span_slots: usize,
+}
+
+impl<'m> Hints<'m> {
+    pub(crate) fn of(memory: &'m Memory) -> Self {
+        Hints {
+            words: memory.hints(),
+            tree: memory.tree(),
+            spans: Spans::of(memory),
+            span_slots: memory.layout().geometry.span_slots as usize,
+        }
+    }
+
+    fn leaf(&self, span: usize) -> &'m Atom {
+        &self.words[self.tree.leaf(span)]
+    }
+
+    fn summary(&self, class: u32, level: usize, at: usize) -> &'m Atom {
+        &self.words[self.tree.summary(class, level, at)]
+    }
+
+    /// Says that `slot`, of a span of `class`, may be free.
+    pub(crate) fn set(&self, class: u32, slot: usize) {
+        let span = slot / self.span_slots;
+        let bit = 1 << (slot % self.span_slots);
+        let leaf = self.leaf(span);
+        if leaf.load(Ordering::Relaxed) & bit == 0 {
+            // Release: pairs with the Acquire in `take`. The slot's word is FREE already.
+            leaf.fetch_or(bit, Ordering::Release);
+        }
+        // Upwards even where the leaf was set before: the one who set it may have died here.
+        let mut at = span;
+        for level in 0..=self.tree.top() {
+            let summary = self.summary(class, level, at / 64);
+            let bit = 1 << (at % 64);
+            if summary.load(Ordering::Relaxed) & bit == 0 {
+                summary.fetch_or(bit, Ordering::Release);
+            }
+            at /= 64;
+        }
+    }
+
+    /// Takes one hint of `class` out of the tree: a slot that may be free, and its span.
+    pub(crate) fn take(&self, class: u32) -> Option<(Span, usize)> {
+        // Each turn returns, or clears a bit: bounded but for bits that others set meanwhile,
+        // which is their progress.
+        'descent: loop {
+            let mut at = 0;
+            for level in (0..=self.tree.top()).rev() {
+                let bits = self.summary(class, level, at).load(Ordering::Acquire);
+                if bits == 0 {
+                    if level == self.tree.top() {
+                        return None;
+                    }
+                    self.clear_empty(class, level + 1, at, || {
+                        self.summary(class, level, at).load(Ordering::Acquire) == 0
+                    });
+                    continue 'descent;
+                }
+                at = at * 64 + bits.trailing_zeros() as usize;
+            }
+            let Some(span) = self.spans.get(at).filter(|span| span.class == class) else {
+                self.clear_empty(class, 0, at, || true);
+                continue;
+            };
+            let leaf = self.leaf(at);
+            let bits = leaf.load(Ordering::Acquire);
+            if bits == 0 {
+                self.clear_empty(class, 0, at, || leaf.load(Ordering::Acquire) == 0);
+                continue;
+            }
+            let position = bits.trailing_zeros();
+            // The hint is ours alone if we cleared it: two who search do not run after one slot.
+            let bit = 1 << position;
+            if leaf.fetch_and(!bit, Ordering::Acquire) & bit != 0 && position < span.count {
+                return Some((span, self.spans_slot(&span, position)));
+            }
+        }
+    }
+
+    fn spans_slot(&self, span: &Span, position: u32) -> usize {
+        span.index * self.span_slots + position as usize
+    }
+
+    /// Clears the summary bit of child `at`, and sets it again if the child is not empty after
+    /// all: whoever filled it may have seen our bit still set.
+    fn clear_empty(&self, class: u32, level: usize, at: usize, is_empty: impl Fn() -> bool) {
+        let summary = self.summary(class, level, at / 64);
+        let bit = 1 << (at % 64);
+        summary.fetch_and(!bit, Ordering::AcqRel);
+        if !is_empty() {
+            summary.fetch_or(bit, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Looking at arrays whose type is not known: their dtype, shape and state.
+
+use super::HandleTable;
+use super::slot::Slot;
+use crate::descriptor::{Descriptor, Order};
+use crate::element::{DType, Element};
+use crate::error::LeaseError;
+use crate::handle::{AnyHandle, Handle};
+use crate::span::Spans;
+use crate::word::{SeatId, SlotWord};
+use ndarray::Dimension;
+
+/// What the table says of a live array, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ArrayInfo {
+    /// The array's handle.
+    pub handle: AnyHandle,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// The length of each axis.
+    pub shape: Vec<usize>,
+    /// Whether the first or the last axis is contiguous.
+    pub order: Order,
+    /// Bytes of its elements.
+    pub bytes: u64,
+    /// The process that owns it; `None` if it is detached.
+    pub owner: Option<u32>,
+    /// The process that writes it, or has opened a round on it.
+    pub writer: Option<u32>,
+    /// Processes that read it, or take part in a round on it.
+    pub readers: Vec<u32>,
+    /// Whether a writer died or panicked.
+    pub poisoned: bool,
+}
+
+impl HandleTable {
+    /// What kind of array a handle names.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] if it names none.
+    pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
+        self.enter()?;
+        let handle = handle.into();
+        let (slot, generation) = self.live(handle)?;
+        let info = self.describe(slot, slot.word(), handle)?;
+        match slot.word().is_live(generation) {
+            true => info.ok_or(LeaseError::Corrupt {
+                handle,
+                what: "the descriptor is not one of an array",
+            }),
+            false => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    /// All live arrays, in the order of their slots.
+    ///
+    /// Arrays that come or go while it runs may be in it or not. The table's own arrays (the words
+    /// of partitions) are left out.
+    pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
+        let memory = self.segment.memory();
+        let geometry = &memory.layout().geometry;
+        Spans::of(memory).iter().flat_map(move |span| {
+            (0..span.count).filter_map(move |position| {
+                let slot = Slot::of(memory, span.slot(geometry, position))?;
+                let word = slot.word();
+                if !word.is_live(word.generation()) {
+                    return None;
+                }
+                let handle = self.handle_of(slot.index, word.generation());
+                let info = self.describe(slot, word, handle).ok()??;
+                slot.word().is_live(word.generation()).then_some(info)
+            })
+        })
+    }
+
+    /// An array on which this participant holds a lease, if there is one.
+    #[cfg(not(loom))]
+    pub(crate) fn held(&self) -> Option<AnyHandle> {
+        let memory = self.segment.memory();
+        let geometry = &memory.layout().geometry;
+        let me = self.seat.get();
+        Spans::of(memory).iter().find_map(|span| {
+            (0..span.count).find_map(|position| {
+                let slot = Slot::of(memory, span.slot(geometry, position))?;
+                let word = slot.word();
+                // The table's own arrays are kept leased by the values that use them.
+                let own = || {
+                    Descriptor::load(memory.descriptor(slot.index))
+                        .is_some_and(|descriptor| descriptor.is_control())
+                };
+                ((word.is_written_by(me) || slot.has_bit(me)) && !own())
+                    .then(|| self.handle_of(slot.index, word.generation()))
+            })
+        })
+    }
+
+    /// `None` for the table's own arrays and where no writer of ours made the descriptor.
+    fn describe(
+        &self,
+        slot: Slot<'_>,
+        word: SlotWord,
+        handle: AnyHandle,
+    ) -> Result<Option<ArrayInfo>, LeaseError> {
+        let memory = self.segment.memory();
+        let corrupt = |what| LeaseError::Corrupt { handle, what };
+        let descriptor = Descriptor::load(memory.descriptor(slot.index))
+            .ok_or(corrupt("the descriptor is not one"))?;
+        if descriptor.is_control() {
+            return Ok(None);
+        }
+        let pid = |seat: SeatId| (!seat.is_none()).then(|| self.pid_of(seat));
+        let dtype = descriptor
+            .dtype(memory)
+            .ok_or(corrupt("the element type is not known"))?;
+        Ok(Some(ArrayInfo {
+            handle,
+            shape: descriptor.shape().iter().map(|&len| len as usize).collect(),
+            order: descriptor.order,
+            bytes: descriptor
+                .bytes(dtype.size())
+                .ok_or(corrupt("the shape's size is not representable"))?,
+            dtype,
+            owner: pid(word.owner()),
+            writer: pid(word.writer()),
+            readers: slot
+                .reader_seats()
+                .into_iter()
+                .map(|seat| self.pid_of(seat))
+                .collect(),
+            poisoned: word.is_poisoned(),
+        }))
+    }
+}
+
+impl AnyHandle {
+    /// The handle as one of an array of `T` with dimension `D`.
+    ///
+    /// # Errors
+    /// [`LeaseError::TypeMismatch`] names both if it is not one.
+    pub fn typed<T: Element, D: Dimension>(
+        self,
+        table: &HandleTable,
+    ) -> Result<Handle<T, D>, LeaseError> {
+        let handle = Handle::from_bits(self.to_bits());
+        table.attach::<T, D>(handle).map(|_| handle)
+    }
+}

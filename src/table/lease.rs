@@ -1,0 +1,220 @@
+//! Leases of whole arrays: the recorded right to read or to write.
+
+use ndarray::Dimension;
+
+use super::HandleTable;
+use super::slot::{Shared, Slot};
+use crate::array::{ReadGuard, WriteGuard};
+use crate::descriptor::PoisonNote;
+use crate::element::Element;
+use crate::error::LeaseError;
+use crate::handle::{AnyHandle, Handle};
+use crate::partition::control::Control;
+
+impl HandleTable {
+    /// Leases an array for reading: until the guard is dropped nobody writes it, in any process.
+    ///
+    /// Any number of participants may read at once, and one may hold several guards. Arrays of
+    /// `bool` are scanned for bytes that are no `bool`.
+    ///
+    /// # Errors
+    /// - [`LeaseError::Stale`], [`LeaseError::TypeMismatch`].
+    /// - [`LeaseError::Busy`] while somebody writes it. Nobody is waited for. Of two who try at
+    ///   the same moment, one to read and one to write, both may be told `Busy`.
+    /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
+    pub fn read<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
+        let lease = self.lease_shared(AnyHandle::from(handle))?;
+        let located = self.locate(lease.slot, lease.handle)?;
+        located.check(lease.handle)?;
+        Ok(ReadGuard::new(lease, located))
+    }
+
+    /// Leases an array for writing: until the guard is dropped nobody else reads or writes it.
+    ///
+    /// A guard that is dropped by a panic, or that dies with its process, poisons the array.
+    ///
+    /// # Errors
+    /// As [`read`](HandleTable::read); [`LeaseError::Busy`] also while somebody reads, this
+    /// participant included.
+    pub fn write<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
+        let lease = self.lease_exclusive(AnyHandle::from(handle), false)?;
+        let located = self.locate(lease.slot, lease.handle)?;
+        located.check(lease.handle)?;
+        Ok(WriteGuard::new(lease, located))
+    }
+
+    pub(crate) fn lease_shared(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
+        let me = self.enter()?;
+        let (slot, generation) = self.live(handle)?;
+        match slot.lock_shared(generation, me) {
+            Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
+            Err((why, tail)) => {
+                self.follow(slot, tail);
+                Err(self.lease_error(handle, slot, why))
+            }
+        }
+    }
+
+    /// The place of a participant in a round, on an array that the round writes.
+    pub(crate) fn lease_tiles(
+        &self,
+        slot: usize,
+        generation: u32,
+        opener: crate::word::SeatId,
+    ) -> Result<SharedLease<'_>, LeaseError> {
+        let me = self.enter()?;
+        let handle = self.handle_of(slot, generation);
+        let slot = Slot::of(self.segment.memory(), slot).ok_or(LeaseError::Stale { handle })?;
+        match slot.lock_tiles(generation, opener, me) {
+            Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
+            Err((why, tail)) => {
+                self.follow(slot, tail);
+                Err(self.lease_error(handle, slot, why))
+            }
+        }
+    }
+
+    fn shared_lease<'t>(
+        &'t self,
+        slot: Slot<'t>,
+        handle: AnyHandle,
+        shared: Shared,
+    ) -> SharedLease<'t> {
+        if shared == Shared::Again {
+            *self.again.borrow_mut().entry(slot.index).or_insert(0) += 1;
+        }
+        SharedLease {
+            table: self,
+            slot,
+            handle,
+            token: self.token(),
+        }
+    }
+
+    pub(crate) fn lease_exclusive(
+        &self,
+        handle: AnyHandle,
+        round: bool,
+    ) -> Result<ExclusiveLease<'_>, LeaseError> {
+        let me = self.enter()?;
+        let (slot, generation) = self.live(handle)?;
+        match slot.lock_exclusive(generation, me, round) {
+            Ok(()) => Ok(ExclusiveLease {
+                table: self,
+                slot,
+                handle,
+                round,
+                token: self.token(),
+                panicking: std::thread::panicking(),
+            }),
+            Err((why, tail)) => {
+                self.follow(slot, tail);
+                Err(self.lease_error(handle, slot, why))
+            }
+        }
+    }
+
+    /// Poisons the arrays that the tiles of a partition write. The caller holds a tile.
+    pub(crate) fn poison_written(&self, control: &Control<'_>) {
+        let memory = self.segment.memory();
+        for (index, generation) in control.written() {
+            let Some(slot) = Slot::of(memory, index) else {
+                continue;
+            };
+            PoisonNote::now(std::process::id()).store(memory.descriptor(index));
+            // An error says that the array was freed meanwhile.
+            let _ = slot.change(|word| word.poison(generation));
+        }
+    }
+
+    /// Whether one more lease than the seat's bit stands for was held, and is given back now.
+    fn drop_again(&self, slot: usize) -> bool {
+        let mut again = self.again.borrow_mut();
+        if again.is_empty() {
+            return false;
+        }
+        let Some(count) = again.get_mut(&slot) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            again.remove(&slot);
+        }
+        true
+    }
+}
+
+/// A shared lease, or a place in a round; given back on drop.
+pub(crate) struct SharedLease<'t> {
+    table: &'t HandleTable,
+    pub(crate) slot: Slot<'t>,
+    pub(crate) handle: AnyHandle,
+    token: u64,
+}
+
+impl<'t> SharedLease<'t> {
+    pub(crate) fn table(&self) -> &'t HandleTable {
+        self.table
+    }
+}
+
+impl Drop for SharedLease<'_> {
+    fn drop(&mut self) {
+        // A lease that crossed a fork is the parent's.
+        if self.table.is_of(self.token) && !self.table.drop_again(self.slot.index) {
+            let tail = self.slot.unlock_shared(self.table.seat.get());
+            self.table.follow(self.slot, tail);
+        }
+    }
+}
+
+/// An exclusive lease; given back on drop.
+pub(crate) struct ExclusiveLease<'t> {
+    table: &'t HandleTable,
+    pub(crate) slot: Slot<'t>,
+    pub(crate) handle: AnyHandle,
+    round: bool,
+    token: u64,
+    /// A panic was under way already when the lease was taken: it says nothing of this array.
+    panicking: bool,
+}
+
+impl<'t> ExclusiveLease<'t> {
+    pub(crate) fn table(&self) -> &'t HandleTable {
+        self.table
+    }
+
+    /// Gives back the lease of a round that is over: all of its tiles are done or torn, and a torn
+    /// one has poisoned the array already.
+    pub(crate) fn end_round(mut self) {
+        self.round = false;
+    }
+}
+
+impl Drop for ExclusiveLease<'_> {
+    fn drop(&mut self) {
+        if !self.table.is_of(self.token) {
+            return;
+        }
+        let me = self.table.seat.get();
+        let tail = if self.round {
+            // The round ends early: participants may still hold tiles. What is half-done by a
+            // round that was given up is for its opener to know; only a death poisons.
+            self.slot.orphan(me, false)
+        } else {
+            let poison = !self.panicking && std::thread::panicking();
+            if poison {
+                let words = self.table.segment.memory().descriptor(self.slot.index);
+                PoisonNote::now(std::process::id()).store(words);
+            }
+            self.slot.unlock_exclusive(me, poison)
+        };
+        self.table.follow(self.slot, tail);
+    }
+}

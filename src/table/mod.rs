@@ -1,0 +1,311 @@
+//! The handle table: one participant's view of a segment.
+//!
+//! `README.md` beside this file is the protocol, with its argument.
+
+mod alloc;
+pub(crate) mod attach;
+mod cache;
+mod create;
+#[cfg(not(loom))]
+mod global;
+pub(crate) mod hints;
+mod info;
+pub(crate) mod lease;
+pub(crate) mod slot;
+mod sweep;
+mod trim;
+
+use core::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use crate::descriptor::Descriptor;
+use crate::error::{Error, FreeError, JoinError, LeaseError};
+use crate::handle::AnyHandle;
+use crate::seat::{self, ReapReport};
+use crate::segment::{self, Segment};
+use crate::span::{Extent, Spans};
+use crate::word::{SeatId, SlotWord};
+use alloc::Allocator;
+use cache::Cache;
+use slot::{Slot, Tail};
+
+pub use create::Owned;
+pub use info::ArrayInfo;
+
+/// A participant of a segment: allocates, leases and frees its arrays.
+///
+/// Whoever joins the same segment sees the same table; a table value is one *seat* in it. A seat
+/// belongs to one thread: the value may be sent to another, but not shared. Another thread joins
+/// for a seat of its own, which takes microseconds.
+///
+/// A table that crosses a `fork` is noticed: the child's copy takes a seat of its own at its first
+/// use, and the guards that crossed with it do nothing when they are dropped.
+///
+/// Dropping it gives the seat back; arrays that it owns and has not
+/// [detached](HandleTable::detach) are freed with it.
+///
+/// ```
+/// use ndshm::{HandleTable, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.zeros::<f64, _>((1000, 3))?;
+/// table.write(x)?.fill(1.5);
+/// assert_eq!(table.read(x)?.sum(), 4500.0);
+/// table.free(x)?;
+/// assert!(table.read(x).is_err());
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+pub struct HandleTable {
+    segment: Segment,
+    seat: Cell<SeatId>,
+    /// The process that the seat belongs to.
+    token: Cell<u64>,
+    cache: RefCell<Cache>,
+    /// Shared leases beyond the first that this seat has on a slot.
+    again: RefCell<HashMap<usize, usize>>,
+    /// Schema index of each record type met here, by the address of its layout's text.
+    schemas: RefCell<HashMap<std::any::TypeId, u16>>,
+}
+
+impl HandleTable {
+    /// Takes a seat in `segment`.
+    ///
+    /// Seats of participants that died are taken back on the way.
+    ///
+    /// # Errors
+    /// [`JoinError::SeatsFull`] if every seat is held by somebody alive.
+    pub fn join(segment: &Segment) -> Result<HandleTable, JoinError> {
+        let token = segment::fork::process_token();
+        if segment.token() != token {
+            segment.rebind()?;
+        }
+        let seat = seat::join(segment)?;
+        let table = HandleTable {
+            segment: segment.clone(),
+            seat: Cell::new(seat),
+            token: Cell::new(token),
+            cache: RefCell::new(Cache::new(segment.retain_limit())),
+            again: RefCell::default(),
+            schemas: RefCell::default(),
+        };
+        seat::reap(segment, seat)?;
+        Ok(table)
+    }
+
+    /// Opens the named segment and takes a seat in it.
+    #[cfg(not(loom))]
+    pub fn open(name: &str) -> Result<HandleTable, Error> {
+        Ok(Self::join(&Segment::open(name)?)?)
+    }
+
+    /// Opens the named segment, or creates it, and takes a seat in it.
+    #[cfg(not(loom))]
+    pub fn open_or_create(name: &str) -> Result<HandleTable, Error> {
+        Ok(Self::join(&Segment::open_or_create(name)?)?)
+    }
+
+    /// The segment.
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// This participant's seat number, from 0. Unique among the living participants.
+    pub fn seat(&self) -> Result<usize, JoinError> {
+        Ok(self.enter()?.index().unwrap_or(0))
+    }
+
+    /// Takes back what dead participants held: their arrays, leases and seats.
+    ///
+    /// Waits for nobody. It also happens on joining, and before an allocation reports that the
+    /// segment is full.
+    pub fn reap(&self) -> Result<ReapReport, JoinError> {
+        seat::reap(&self.segment, self.enter()?)
+    }
+
+    /// Frees an array. Its handle is stale at once, everywhere; if somebody holds a lease, the
+    /// bytes come back with the last one.
+    ///
+    /// # Errors
+    /// [`FreeError::Stale`] if it was freed before.
+    pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
+        let handle = handle.into();
+        let me = self.enter()?;
+        let (slot, generation) = self.slot(handle).ok_or(FreeError::Stale { handle })?;
+        let word = slot.word();
+        let extent = Spans::of(self.segment.memory())
+            .extent(slot.index)
+            .filter(|_| word.is_live(generation))
+            .ok_or(FreeError::Stale { handle })?;
+        let backed = self.backed(slot, &extent);
+        self.allocator(&mut self.cache.borrow_mut(), me)
+            .free(slot, generation, extent, backed, |extent| {
+                self.segment.punch(extent.offset, extent.size())
+            })
+            .map_err(|_| FreeError::Stale { handle })
+    }
+
+    /// Bytes of a LIVE slot's extent that are committed.
+    fn backed(&self, slot: Slot<'_>, extent: &Extent) -> u64 {
+        if extent.size() <= alloc::WHOLE_COMMIT {
+            return extent.size();
+        }
+        Descriptor::committed(self.segment.memory().descriptor(slot.index)).min(extent.size())
+    }
+
+    /// Makes an array outlive the participant that owns it: it lives until somebody frees it.
+    pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.change_owner(handle.into(), |_| SeatId::NONE)
+    }
+
+    /// Makes this participant the owner of an array: it is freed when this participant leaves or
+    /// dies, unless it is detached.
+    pub fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.change_owner(handle.into(), |me| me)
+    }
+
+    fn change_owner(
+        &self,
+        handle: AnyHandle,
+        owner: impl Fn(SeatId) -> SeatId,
+    ) -> Result<(), LeaseError> {
+        let owner = owner(self.enter()?);
+        self.change(handle, |word, generation| word.own(generation, owner))
+    }
+
+    /// Declares the contents of a poisoned array to be good again. The caller has looked at them
+    /// (see [`attach`](HandleTable::attach)) or is about to overwrite them.
+    ///
+    /// # Errors
+    /// [`LeaseError::Busy`] while a round whose opener died still has participants.
+    pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.enter()?;
+        self.change(handle.into(), SlotWord::clear_poison)
+    }
+
+    fn change(
+        &self,
+        handle: AnyHandle,
+        next: impl Fn(SlotWord, u32) -> Option<SlotWord>,
+    ) -> Result<(), LeaseError> {
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        match slot.change(|word| next(word, generation)) {
+            Ok(_) => Ok(()),
+            Err(word) if word.is_live(generation) => Err(self.busy(handle, word.writer())),
+            Err(_) => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    fn busy(&self, handle: AnyHandle, seat: SeatId) -> LeaseError {
+        LeaseError::Busy {
+            handle,
+            pid: self.pid_of(seat),
+        }
+    }
+
+    pub(crate) fn pid_of(&self, seat: SeatId) -> u32 {
+        seat::Card::of(self.segment.memory(), seat).pid
+    }
+
+    /// The slot and generation that a handle names, if the segment has such a slot.
+    #[inline]
+    pub(crate) fn slot(&self, handle: AnyHandle) -> Option<(Slot<'_>, u32)> {
+        let (index, generation) = handle.unpack(self.segment.key());
+        Some((Slot::of(self.segment.memory(), index)?, generation))
+    }
+
+    pub(crate) fn handle_of(&self, slot: usize, generation: u32) -> AnyHandle {
+        AnyHandle::pack(self.segment.key(), slot, generation)
+    }
+
+    /// This participant's seat. In a child that a fork has made, takes one first.
+    #[inline]
+    pub(crate) fn enter(&self) -> Result<SeatId, JoinError> {
+        match segment::fork::process_token() == self.token.get() {
+            true => Ok(self.seat.get()),
+            false => self.join_again(),
+        }
+    }
+
+    /// Whether the seat belongs to this process: false in a child before its first use.
+    #[inline]
+    pub(crate) fn is_of(&self, token: u64) -> bool {
+        token == self.token.get() && token == segment::fork::process_token()
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.token.get()
+    }
+
+    /// A child's first use of a table that crossed a fork.
+    #[cold]
+    fn join_again(&self) -> Result<SeatId, JoinError> {
+        let token = segment::fork::process_token();
+        if self.segment.token() != token {
+            self.segment.rebind()?;
+        }
+        let seat = seat::join(&self.segment)?;
+        // What the parent remembers is the parent's.
+        *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
+        self.again.borrow_mut().clear();
+        self.seat.set(seat);
+        self.token.set(token);
+        Ok(seat)
+    }
+
+    fn allocator<'a>(&'a self, cache: &'a mut Cache, me: SeatId) -> Allocator<'a, 'a> {
+        Allocator {
+            segment: &self.segment,
+            cache,
+            me,
+        }
+    }
+
+    /// Tells the others of every free slot that only this participant knows of.
+    fn share_cache(&self) {
+        let memory = self.segment.memory();
+        let hints = hints::Hints::of(memory);
+        let (recent, filling) = self.cache.borrow_mut().drain();
+        for freed in recent {
+            hints.set(freed.extent.class, freed.slot as usize);
+        }
+        for filling in filling {
+            for position in filling.next..filling.span.count {
+                let slot = filling.span.slot(&memory.layout().geometry, position);
+                hints.set(filling.span.class, slot);
+            }
+        }
+    }
+
+    /// Enters a slot in the hints that the caller's tail check has made FREE.
+    pub(crate) fn follow(&self, slot: Slot<'_>, tail: Tail) {
+        if let Tail::Freed(word) = tail
+            && let Some(extent) = Spans::of(self.segment.memory()).extent(slot.index)
+            && let Some(slot) = Slot::of(self.segment.memory(), slot.index)
+        {
+            self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
+                .share(slot, word, extent, |extent| {
+                    self.segment.punch(extent.offset, extent.size())
+                });
+        }
+    }
+}
+
+impl Drop for HandleTable {
+    fn drop(&mut self) {
+        if !self.is_of(self.token.get()) {
+            // It crossed a fork unused: the seat is the parent's.
+            return;
+        }
+        self.share_cache();
+        seat::leave(&self.segment, self.seat.get());
+    }
+}
+
+impl core::fmt::Debug for HandleTable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("HandleTable")
+            .field("segment", &self.segment)
+            .field("seat", &self.seat.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,325 @@
+//! The rules of one slot: who may change its word, and who runs which check afterwards.
+//!
+//! `README.md` beside this file states the protocol and argues why these steps suffice.
+
+use crate::segment::Memory;
+use crate::sync::{Atom, Ordering};
+use crate::word::{Lifecycle, SeatId, SlotWord};
+
+/// One slot of a segment: its word and its row of reader bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot<'m> {
+    pub(crate) index: usize,
+    word: &'m Atom<SlotWord>,
+    readers: &'m [Atom],
+}
+
+/// Why a lease was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// Not LIVE in the handle's generation.
+    Stale,
+    /// A writer died or panicked; nobody has cleared the array since.
+    Poisoned,
+    /// Held by this seat: the writer, or one of the readers.
+    Busy(SeatId),
+}
+
+/// Whether a shared lease set the seat's bit, or found it set by an earlier lease of the same seat.
+///
+/// Only a seat's own thread sets its bit, so the count of its leases is private to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Shared {
+    First,
+    Again,
+}
+
+/// What giving back a lease led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Tail {
+    /// The slot goes on as it is.
+    Unchanged,
+    /// RETIRED → FREE of the next generation: the caller enters the slot in the hints.
+    Freed(SlotWord),
+}
+
+impl<'m> Slot<'m> {
+    /// `None` if the segment has no such slot.
+    pub(crate) fn of(memory: &'m Memory, index: usize) -> Option<Self> {
+        Some(Slot {
+            index,
+            word: memory.slots().get(index)?,
+            readers: memory.readers(index),
+        })
+    }
+
+    /// The word as it is now. Acquire: pairs with the Release of whichever transition it shows.
+    pub(crate) fn word(&self) -> SlotWord {
+        self.word.load(Ordering::Acquire)
+    }
+
+    // ---- allocation -------------------------------------------------------------------------
+
+    /// FREE exactly as `seen` → RESERVED by `me`. The reserved word, or the word that was there.
+    pub(crate) fn reserve(&self, seen: SlotWord, me: SeatId) -> Result<SlotWord, SlotWord> {
+        let Some(reserved) = seen.reserve(me) else {
+            return Err(seen);
+        };
+        // Acquire: pairs with the Release in `tail` or `abandon`, so that all accesses under the
+        // last lease happen before ours. Release: a seqlock reader that sees our descriptor must
+        // see this word too.
+        self.word
+            .compare_exchange(seen, reserved, Ordering::AcqRel, Ordering::Relaxed)
+            .map(|_| reserved)
+    }
+
+    /// RESERVED by `me` → LIVE. Pairs with the Acquire of every lease: descriptor and initial
+    /// contents happen before it.
+    pub(crate) fn publish(&self, reserved: SlotWord, me: SeatId) {
+        if let Some(live) = reserved.publish(me) {
+            self.word.publish_owned(reserved, live);
+        }
+    }
+
+    /// RESERVED by `me` → FREE of the next generation, `clean` if the extent holds zeros.
+    pub(crate) fn abandon(&self, reserved: SlotWord, me: SeatId, clean: bool) -> SlotWord {
+        let Some(free) = reserved.abandon(me, clean) else {
+            return reserved;
+        };
+        self.word.publish_owned(reserved, free);
+        free
+    }
+
+    /// LIVE in `generation` → RETIRED by `me`. The handle is stale from here on; what comes of the
+    /// bytes is for [`Slot::tail`], which the caller runs next.
+    pub(crate) fn retire(&self, generation: u32, me: SeatId) -> Result<SlotWord, SlotWord> {
+        // AcqRel: comes either before a reader's validation, which then reports the array as
+        // stale, or after it, and then the tail check sees the reader's bit.
+        self.word
+            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                word.retire(generation, me)
+            })
+            .map(|(_, retired)| retired)
+    }
+
+    // ---- leases -----------------------------------------------------------------------------
+
+    /// Takes a shared lease for `me`.
+    pub(crate) fn lock_shared(
+        &self,
+        generation: u32,
+        me: SeatId,
+    ) -> Result<Shared, (Refused, Tail)> {
+        // A stale handle must not set bits: they would turn a stranger's write lease away.
+        admit(self.word(), generation).map_err(|refused| (refused, Tail::Unchanged))?;
+        let shared = self.set_bit(me);
+        // The bit first, then the word: a writer or freer whose transition comes later in the
+        // word's order sees our bit, an earlier one is what we read here.
+        let word = self.word.read_modify_write(Ordering::AcqRel);
+        admit(word, generation)
+            .map(|()| shared)
+            .map_err(|refused| (refused, self.undo(shared, me)))
+    }
+
+    /// Sets the bit of a participant of a round which `opener` holds, on an array that it writes.
+    pub(crate) fn lock_tiles(
+        &self,
+        generation: u32,
+        opener: SeatId,
+        me: SeatId,
+    ) -> Result<Shared, (Refused, Tail)> {
+        let shared = self.set_bit(me);
+        let word = self.word.read_modify_write(Ordering::AcqRel);
+        let refused = match word {
+            _ if !word.is_live(generation) => Refused::Stale,
+            _ if word.is_in_round() && word.writer() == opener => return Ok(shared),
+            _ => Refused::Busy(word.writer()),
+        };
+        Err((refused, self.undo(shared, me)))
+    }
+
+    fn undo(&self, shared: Shared, me: SeatId) -> Tail {
+        match shared {
+            Shared::First => self.unlock_shared(me),
+            Shared::Again => Tail::Unchanged,
+        }
+    }
+
+    /// Gives the last shared lease (or place in a round) that `me` has here back.
+    pub(crate) fn unlock_shared(&self, me: SeatId) -> Tail {
+        self.clear_bit(me);
+        self.tail()
+    }
+
+    /// Takes the exclusive lease for `me`, alone or to open a round.
+    pub(crate) fn lock_exclusive(
+        &self,
+        generation: u32,
+        me: SeatId,
+        round: bool,
+    ) -> Result<(), (Refused, Tail)> {
+        // Acquire: pairs with the Release of the last writer's `unlock_exclusive`. Release: a
+        // reader whose validation comes later must see the writer.
+        let outcome = self
+            .word
+            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                word.lock(generation, me, round)
+            });
+        if let Err(word) = outcome {
+            let refused = admit(word, generation)
+                .err()
+                .unwrap_or(Refused::Busy(word.writer()));
+            return Err((refused, Tail::Unchanged));
+        }
+        match self.any_reader() {
+            None => Ok(()),
+            Some(reader) => {
+                let tail = self.unlock_exclusive(me, false);
+                Err((Refused::Busy(reader), tail))
+            }
+        }
+    }
+
+    /// Gives the exclusive lease of `me` back; `poison` if the bytes may be half-written.
+    pub(crate) fn unlock_exclusive(&self, me: SeatId, poison: bool) -> Tail {
+        // Release: pairs with the Acquire of the next lease. An error would mean that `me` does
+        // not hold the lease: then there is nothing to give back.
+        let _ = self
+            .word
+            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                word.unlock(me, poison)
+            });
+        self.tail()
+    }
+
+    /// Ends the round that `me` opened although participants may still hold tiles: the array has
+    /// no opener from here on, and the last participant's tail check unlocks it.
+    pub(crate) fn orphan(&self, me: SeatId, poison: bool) -> Tail {
+        let _ = self
+            .word
+            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                word.orphan(me, poison)
+            });
+        self.tail()
+    }
+
+    /// Run by everyone who has cleared a bit or a writer, whether or not the lease had succeeded,
+    /// and by who has retired the slot: finishes what the others could not.
+    pub(crate) fn tail(&self) -> Tail {
+        // A read-modify-write: were it a load, the freer could miss our cleared bit and we its
+        // RETIRED (store buffering).
+        let mut word = self.word.read_modify_write(Ordering::AcqRel);
+        loop {
+            let next = match word.lifecycle() {
+                Lifecycle::Retired => word.recycle(),
+                Lifecycle::Live => word.unlock(SeatId::ORPHAN, false),
+                _ => None,
+            };
+            let Some(next) = next else {
+                return Tail::Unchanged;
+            };
+            if self.any_reader().is_some() {
+                // Whoever clears that bit runs this check after us.
+                return Tail::Unchanged;
+            }
+            // Release: pairs with the Acquire in `reserve` or in the next lease.
+            match self
+                .word
+                .compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) if next.is_free() => return Tail::Freed(next),
+                Ok(_) => return Tail::Unchanged,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// RETIRED and without leases → RESERVED by `me` in the next generation, for cleaning.
+    pub(crate) fn recycle_reserved(&self, retired: SlotWord, me: SeatId) -> Option<SlotWord> {
+        let reserved = retired.recycle_reserved(me)?;
+        if self.any_reader().is_some() {
+            return None;
+        }
+        self.word
+            .compare_exchange(retired, reserved, Ordering::AcqRel, Ordering::Relaxed)
+            .ok()
+            .map(|_| reserved)
+    }
+
+    // ---- other transitions ------------------------------------------------------------------
+
+    /// Applies a transition that touches no bytes: ownership, poison.
+    pub(crate) fn change(
+        &self,
+        next: impl FnMut(SlotWord) -> Option<SlotWord>,
+    ) -> Result<SlotWord, SlotWord> {
+        self.word
+            .update(Ordering::AcqRel, Ordering::Acquire, next)
+            .map(|(_, new)| new)
+    }
+
+    // ---- reader bits ------------------------------------------------------------------------
+
+    fn bit(&self, seat: SeatId) -> Option<(&'m Atom, u64)> {
+        let index = seat.index()?;
+        Some((self.readers.get(index / 64)?, 1 << (index % 64)))
+    }
+
+    fn set_bit(&self, seat: SeatId) -> Shared {
+        // Relaxed: ordered before the validation that follows by the Release of that.
+        match self.bit(seat) {
+            Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => Shared::Again,
+            _ => Shared::First,
+        }
+    }
+
+    /// Clears the bit; whether it was set. The caller runs the tail check.
+    pub(crate) fn clear_bit(&self, seat: SeatId) -> bool {
+        let Some((word, bit)) = self.bit(seat) else {
+            return false;
+        };
+        // Release: pairs with the Acquire in `any_reader`, so that all accesses under the shared
+        // lease happen before those of the writer or of the next owner.
+        word.fetch_and(!bit, Ordering::Release) & bit != 0
+    }
+
+    pub(crate) fn has_bit(&self, seat: SeatId) -> bool {
+        self.bit(seat)
+            .is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    }
+
+    /// The seats whose bits are set.
+    pub(crate) fn reader_seats(&self) -> Vec<SeatId> {
+        let mut seats = Vec::new();
+        for (at, word) in self.readers.iter().enumerate() {
+            let bits = word.load(Ordering::Acquire);
+            let set = (0..64).filter(|bit| bits >> bit & 1 == 1);
+            seats.extend(set.map(|bit| SeatId::from_index(at * 64 + bit)));
+        }
+        seats
+    }
+
+    /// The first seat whose bit is set.
+    pub(crate) fn any_reader(&self) -> Option<SeatId> {
+        self.readers.iter().enumerate().find_map(|(at, word)| {
+            // Pairs with the Release in `clear_bit`.
+            let bits = word.load(Ordering::Acquire);
+            (bits != 0).then(|| SeatId::from_index(at * 64 + bits.trailing_zeros() as usize))
+        })
+    }
+}
+
+/// Whether a reader may enter, by the word alone.
+fn admit(word: SlotWord, generation: u32) -> Result<(), Refused> {
+    if !word.is_live(generation) {
+        Err(Refused::Stale)
+    } else if !word.writer().is_none() {
+        Err(Refused::Busy(word.writer()))
+    } else if word.is_poisoned() {
+        Err(Refused::Poisoned)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! Giving the pages of free extents back to the system.
+
+use super::HandleTable;
+use super::hints::Hints;
+use super::slot::Slot;
+use crate::error::JoinError;
+use crate::layout::Header;
+use crate::span::{Span, Spans};
+use crate::sync::Ordering;
+use crate::word::SeatId;
+
+impl HandleTable {
+    /// Gives the pages of all free extents back to the system; returns how many bytes of extents
+    /// that were.
+    ///
+    /// Freed arrays keep their pages for the next one, up to a limit (see
+    /// [`SegmentOptions::retain`](crate::SegmentOptions::retain)); this does without. Nobody waits
+    /// for it: it reserves what is free, a span at a time, and frees it again.
+    pub fn trim(&self) -> Result<u64, JoinError> {
+        let me = self.enter()?;
+        self.share_cache();
+        let spans = Spans::of(self.segment.memory());
+        let bytes = spans.iter().map(|span| self.trim_span(&span, me)).sum();
+        // The sum of retained bytes is a hint; from here it starts anew.
+        let retained = &self.segment.memory().header()[Header::RETAINED];
+        retained.store(0, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// Reserves the free, used slots of a span, punches their extents, and frees them as clean.
+    fn trim_span(&self, span: &Span, me: SeatId) -> u64 {
+        let memory = self.segment.memory();
+        let held: Vec<_> = (0..span.count)
+            .filter_map(|position| {
+                let slot = Slot::of(memory, span.slot(&memory.layout().geometry, position))?;
+                let seen = slot.word();
+                // Clean ones have no pages; but where extents share pages, all or nothing.
+                if seen.is_clean() && span.extent(position).has_own_pages() {
+                    return None;
+                }
+                let reserved = slot.reserve(seen, me).ok()?;
+                Some((slot, reserved, span.extent(position)))
+            })
+            .collect();
+        let whole = held.len() == span.count as usize;
+        let mut bytes = 0;
+        let mut all_clean = false;
+        if whole {
+            let len = held.iter().map(|(_, _, extent)| extent.size()).sum();
+            all_clean = self.segment.punch(span.base, len);
+            bytes = if all_clean { len } else { 0 };
+        }
+        for (slot, reserved, extent) in held {
+            let mut clean = all_clean;
+            if !all_clean && extent.has_own_pages() {
+                clean = self.segment.punch(extent.offset, extent.size());
+                bytes += if clean { extent.size() } else { 0 };
+            }
+            let _ = slot.abandon(reserved, me, clean);
+            Hints::of(memory).set(extent.class, slot.index);
+        }
+        bytes
+    }
+}

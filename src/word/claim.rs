@@ -1,0 +1,233 @@
+//! The words of a partition: one claim a tile, one for the round itself, and the count of done tiles.
+
+use core::fmt;
+
+use super::{Field, SeatId, word_type};
+
+/// What a [`Claim`] says of its round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ClaimState {
+    /// A tile: nobody has claimed it in this round. A round: it is over, none is running.
+    Open,
+    /// A tile: the seat holds its views. A round: the seat opened it, it is running.
+    Held,
+    /// A tile that was given back.
+    Done,
+    /// A tile whose holder died or panicked: its rows are half-written.
+    Torn,
+    /// Bits that nothing here writes.
+    Invalid,
+}
+
+word_type! {
+    /// A claim word: state 4 | seat 12 | round 48.
+    ///
+    /// The round has 48 bits: at a microsecond a round they last nine years, where 32 would wrap
+    /// in 72 minutes behind a stalled process.
+    Claim
+}
+
+impl Claim {
+    const STATE: Field = Field::first(4);
+    const SEAT: Field = Self::STATE.then(SeatId::BITS);
+    const ROUND: Field = Self::SEAT.then(48);
+    /// The last round that a partition can run.
+    pub(crate) const MAX_ROUND: u64 = Self::ROUND.max();
+
+    fn new(round: u64, state: ClaimState, seat: SeatId) -> Claim {
+        let code = match state {
+            ClaimState::Open => 0,
+            ClaimState::Held => 1,
+            ClaimState::Done => 2,
+            ClaimState::Torn => 3,
+            ClaimState::Invalid => Self::STATE.max(),
+        };
+        let word = Self::STATE.set(0, code);
+        let word = Self::SEAT.set(word, seat.field());
+        Claim(Self::ROUND.set(word, round))
+    }
+
+    pub(crate) fn round(self) -> u64 {
+        Self::ROUND.get(self.0)
+    }
+
+    pub(crate) fn seat(self) -> SeatId {
+        SeatId::from_field(Self::SEAT.get(self.0))
+    }
+
+    pub(crate) fn state(self) -> ClaimState {
+        match Self::STATE.get(self.0) {
+            0 => ClaimState::Open,
+            1 => ClaimState::Held,
+            2 => ClaimState::Done,
+            3 => ClaimState::Torn,
+            _ => ClaimState::Invalid,
+        }
+    }
+
+    pub(crate) fn is_held_by(self, seat: SeatId) -> bool {
+        self.state() == ClaimState::Held && self.seat() == seat
+    }
+
+    /// A tile of an earlier round that nobody holds → HELD by `me` in `round`.
+    #[must_use]
+    pub(crate) fn claim(self, round: u64, me: SeatId) -> Option<Self> {
+        let free = matches!(
+            self.state(),
+            ClaimState::Open | ClaimState::Done | ClaimState::Torn
+        );
+        (free && self.round() < round).then(|| Self::new(round, ClaimState::Held, me))
+    }
+
+    /// HELD by `me` → DONE in the same round.
+    #[must_use]
+    pub(crate) fn give_back(self, me: SeatId) -> Option<Self> {
+        self.is_held_by(me)
+            .then(|| Self::new(self.round(), ClaimState::Done, me))
+    }
+
+    /// HELD by `seat` → TORN in the same round; the seat stays in the word as the culprit.
+    #[must_use]
+    pub(crate) fn tear(self, seat: SeatId) -> Option<Self> {
+        self.is_held_by(seat)
+            .then(|| Self::new(self.round(), ClaimState::Torn, seat))
+    }
+
+    /// A round word: no round is running → the next one runs, opened by `me`.
+    #[must_use]
+    pub(crate) fn open_next(self, me: SeatId) -> Option<Self> {
+        (self.state() == ClaimState::Open && self.round() < Self::MAX_ROUND)
+            .then(|| Self::new(self.round() + 1, ClaimState::Held, me))
+    }
+
+    /// A round word: HELD by `opener` → over.
+    #[must_use]
+    pub(crate) fn close(self, opener: SeatId) -> Option<Self> {
+        self.is_held_by(opener)
+            .then(|| Self::new(self.round(), ClaimState::Open, SeatId::NONE))
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} by {:?} in round {}",
+            self.state(),
+            self.seat(),
+            self.round()
+        )
+    }
+}
+
+word_type! {
+    /// How many tiles of a round are done: count 24 | low bits of the round 40.
+    ///
+    /// A tile adds itself at most once, and only while the count is of its own round, so that the
+    /// count never exceeds the number of done tiles. A death may leave it short: then the claim
+    /// words decide.
+    DoneCount
+}
+
+impl DoneCount {
+    const COUNT: Field = Field::first(24);
+    const ROUND: Field = Self::COUNT.then(40);
+    /// Tiles that a partition can have.
+    pub(crate) const MAX_TILES: u64 = Self::COUNT.max();
+
+    /// No tile of `round` is done yet.
+    pub(crate) fn start(round: u64) -> DoneCount {
+        DoneCount(Self::ROUND.set(0, round))
+    }
+
+    pub(crate) fn is_of(self, round: u64) -> bool {
+        Self::ROUND.get(self.0) == round & Self::ROUND.max()
+    }
+
+    pub(crate) fn count(self) -> u64 {
+        Self::COUNT.get(self.0)
+    }
+
+    /// One more tile of `round`; `None` if the count is of another round by now.
+    #[must_use]
+    pub(crate) fn add(self, round: u64) -> Option<Self> {
+        (self.is_of(round) && self.count() < Self::COUNT.max())
+            .then(|| DoneCount(Self::COUNT.set(self.0, self.count() + 1)))
+    }
+}
+
+impl fmt::Debug for DoneCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} done in round {}",
+            self.count(),
+            Self::ROUND.get(self.0)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Word;
+    use proptest::prelude::*;
+
+    const ME: SeatId = SeatId::from_index(6);
+    const OTHER: SeatId = SeatId::from_index(7);
+
+    #[test]
+    fn fields_do_not_overlap() {
+        crate::word::testing::assert_disjoint(&[Claim::STATE, Claim::SEAT, Claim::ROUND]);
+        crate::word::testing::assert_disjoint(&[DoneCount::COUNT, DoneCount::ROUND]);
+    }
+
+    #[test]
+    fn the_life_of_a_tile() {
+        let open = Claim::from_bits(0);
+        let held = open.claim(1, ME).unwrap();
+        assert!(held.is_held_by(ME) && held.round() == 1);
+        assert_eq!(held.claim(1, OTHER), None);
+        assert_eq!(
+            held.claim(2, OTHER),
+            None,
+            "a late holder keeps its tile in the next round"
+        );
+        assert_eq!(held.give_back(OTHER), None);
+        let done = held.give_back(ME).unwrap();
+        assert_eq!(done.claim(1, OTHER), None, "a tile is done once a round");
+        assert!(done.claim(2, OTHER).unwrap().is_held_by(OTHER));
+        let torn = held.tear(ME).unwrap();
+        assert_eq!((torn.state(), torn.seat()), (ClaimState::Torn, ME));
+    }
+
+    #[test]
+    fn the_life_of_a_round() {
+        let idle = Claim::from_bits(0);
+        let running = idle.open_next(ME).unwrap();
+        assert_eq!(running.round(), 1);
+        assert_eq!(running.open_next(OTHER), None);
+        assert_eq!(running.close(OTHER), None);
+        let over = running.close(ME).unwrap();
+        assert_eq!(over.open_next(OTHER).unwrap().round(), 2);
+        let last = Claim::new(Claim::MAX_ROUND, ClaimState::Open, SeatId::NONE);
+        assert_eq!(last.open_next(ME), None, "rounds do not wrap");
+    }
+
+    #[test]
+    fn a_late_count_does_not_reach_the_next_round() {
+        let count = DoneCount::start(9).add(9).unwrap();
+        assert_eq!(count.count(), 1);
+        assert_eq!(count.add(8), None);
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total(bits: u64, round: u64) {
+            let claim = Claim::from_bits(bits);
+            let _ = (claim.state(), claim.seat(), claim.round(), claim.claim(round, ME));
+            let _ = (claim.tear(OTHER), claim.give_back(OTHER), claim.open_next(ME), claim.close(ME));
+            let _ = DoneCount::from_bits(bits).add(round);
+        }
+    }
+}

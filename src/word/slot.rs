@@ -1,0 +1,365 @@
+//! The slot word: the only truth about a slot.
+
+use core::fmt;
+
+use super::{Field, SeatId, word_type};
+
+/// Where a slot is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lifecycle {
+    /// Nobody's; may be reserved.
+    Free,
+    /// The owner is writing the descriptor, or cleaning the extent.
+    Reserved,
+    /// Holds an array; its handle is good.
+    Live,
+    /// Freed while leased: the handle is stale, the bytes come back with the last lease.
+    Retired,
+    /// Its generations are used up; never used again.
+    Exhausted,
+    /// Bits that nothing here writes.
+    Invalid,
+}
+
+word_type! {
+    /// lifecycle 3 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least significant first.
+    SlotWord
+}
+
+impl SlotWord {
+    const LIFECYCLE: Field = Field::first(3);
+    const POISONED: Field = Self::LIFECYCLE.then(1);
+    const DETACHED: Field = Self::POISONED.then(1);
+    const CLEAN: Field = Self::DETACHED.then(1);
+    const ROUND: Field = Self::CLEAN.then(1);
+    const SPARE: Field = Self::ROUND.then(1);
+    const WRITER: Field = Self::SPARE.then(SeatId::BITS);
+    const OWNER: Field = Self::WRITER.then(SeatId::BITS);
+    const GENERATION: Field = Self::OWNER.then(32);
+
+    pub(crate) fn lifecycle(self) -> Lifecycle {
+        match Self::LIFECYCLE.get(self.0) {
+            0 => Lifecycle::Free,
+            1 => Lifecycle::Reserved,
+            2 => Lifecycle::Live,
+            3 => Lifecycle::Retired,
+            4 => Lifecycle::Exhausted,
+            _ => Lifecycle::Invalid,
+        }
+    }
+
+    fn with_lifecycle(self, lifecycle: Lifecycle) -> Self {
+        let code = match lifecycle {
+            Lifecycle::Free => 0,
+            Lifecycle::Reserved => 1,
+            Lifecycle::Live => 2,
+            Lifecycle::Retired => 3,
+            Lifecycle::Exhausted => 4,
+            Lifecycle::Invalid => Self::LIFECYCLE.max(),
+        };
+        SlotWord(Self::LIFECYCLE.set(self.0, code))
+    }
+
+    fn with(self, field: Field, value: u64) -> Self {
+        SlotWord(field.set(self.0, value))
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        Self::GENERATION.get(self.0) as u32
+    }
+
+    pub(crate) fn writer(self) -> SeatId {
+        SeatId::from_field(Self::WRITER.get(self.0))
+    }
+
+    pub(crate) fn owner(self) -> SeatId {
+        SeatId::from_field(Self::OWNER.get(self.0))
+    }
+
+    /// A writer died or panicked and nobody has looked at the bytes since.
+    pub(crate) fn is_poisoned(self) -> bool {
+        Self::POISONED.get(self.0) == 1
+    }
+
+    /// Outlives its owner.
+    pub(crate) fn is_detached(self) -> bool {
+        Self::DETACHED.get(self.0) == 1
+    }
+
+    /// The writer holds the array for a round: participants write disjoint tiles of it.
+    pub(crate) fn is_in_round(self) -> bool {
+        Self::ROUND.get(self.0) == 1
+    }
+
+    /// The extent holds zeros: it was never used, or was given back to the system since.
+    pub(crate) fn is_clean(self) -> bool {
+        Self::CLEAN.get(self.0) == 1 || self.generation() == 0
+    }
+
+    pub(crate) fn is_free(self) -> bool {
+        self.lifecycle() == Lifecycle::Free
+    }
+
+    /// LIVE in this generation.
+    pub(crate) fn is_live(self, generation: u32) -> bool {
+        self.lifecycle() == Lifecycle::Live && self.generation() == generation
+    }
+
+    pub(crate) fn is_reserved_by(self, seat: SeatId) -> bool {
+        self.lifecycle() == Lifecycle::Reserved && self.owner() == seat
+    }
+
+    /// FREE → RESERVED by `me`, in the same generation.
+    #[must_use]
+    pub(crate) fn reserve(self, me: SeatId) -> Option<Self> {
+        self.is_free().then(|| {
+            SlotWord(0)
+                .with(Self::GENERATION, u64::from(self.generation()))
+                .with(Self::OWNER, me.field())
+                .with_lifecycle(Lifecycle::Reserved)
+        })
+    }
+
+    /// RESERVED by `me` → LIVE.
+    #[must_use]
+    pub(crate) fn publish(self, me: SeatId) -> Option<Self> {
+        self.is_reserved_by(me)
+            .then(|| self.with_lifecycle(Lifecycle::Live))
+    }
+
+    /// RESERVED by `seat` → FREE of the next generation, or EXHAUSTED.
+    #[must_use]
+    pub(crate) fn abandon(self, seat: SeatId, clean: bool) -> Option<Self> {
+        self.is_reserved_by(seat).then(|| self.next_free(clean))
+    }
+
+    /// LIVE in `generation` → RETIRED by `me`; a writer keeps its field.
+    #[must_use]
+    pub(crate) fn retire(self, generation: u32, me: SeatId) -> Option<Self> {
+        self.is_live(generation).then(|| {
+            self.with(Self::OWNER, me.field())
+                .with_lifecycle(Lifecycle::Retired)
+        })
+    }
+
+    /// RETIRED without a writer (an orphaned round counts as none: the caller has seen that no
+    /// participant is left) → FREE of the next generation, or EXHAUSTED.
+    #[must_use]
+    pub(crate) fn recycle(self) -> Option<Self> {
+        self.is_recyclable().then(|| self.next_free(false))
+    }
+
+    /// As [`SlotWord::recycle`], but RESERVED by `me` in the next generation, to clean the extent
+    /// first. A last generation is not cleaned.
+    #[must_use]
+    pub(crate) fn recycle_reserved(self, me: SeatId) -> Option<Self> {
+        if !self.is_recyclable() {
+            return None;
+        }
+        self.next_free(false).reserve(me)
+    }
+
+    fn is_recyclable(self) -> bool {
+        self.lifecycle() == Lifecycle::Retired
+            && matches!(self.writer(), SeatId::NONE | SeatId::ORPHAN)
+    }
+
+    fn next_free(self, clean: bool) -> Self {
+        match self.generation().checked_add(1) {
+            Some(next) => SlotWord(0)
+                .with(Self::GENERATION, u64::from(next))
+                .with(Self::CLEAN, u64::from(clean)),
+            None => SlotWord(0)
+                .with(Self::GENERATION, u64::from(u32::MAX))
+                .with_lifecycle(Lifecycle::Exhausted),
+        }
+    }
+
+    /// LIVE without a writer and not poisoned → written by `me`, alone or for a round.
+    #[must_use]
+    pub(crate) fn lock(self, generation: u32, me: SeatId, round: bool) -> Option<Self> {
+        (self.is_live(generation) && self.writer().is_none() && !self.is_poisoned()).then(|| {
+            self.with(Self::WRITER, me.field())
+                .with(Self::ROUND, u64::from(round))
+        })
+    }
+
+    /// Written by `seat` → without a writer; poisoned if the bytes may be half-written.
+    #[must_use]
+    pub(crate) fn unlock(self, seat: SeatId, poison: bool) -> Option<Self> {
+        self.is_written_by(seat).then(|| {
+            self.with(Self::WRITER, 0)
+                .with(Self::ROUND, 0)
+                .with_poison(poison)
+        })
+    }
+
+    /// In a round that `seat` opened → in a round without an opener.
+    #[must_use]
+    pub(crate) fn orphan(self, seat: SeatId, poison: bool) -> Option<Self> {
+        (self.is_written_by(seat) && self.is_in_round()).then(|| {
+            self.with(Self::WRITER, SeatId::ORPHAN.field())
+                .with_poison(poison)
+        })
+    }
+
+    pub(crate) fn is_written_by(self, seat: SeatId) -> bool {
+        matches!(self.lifecycle(), Lifecycle::Live | Lifecycle::Retired) && self.writer() == seat
+    }
+
+    fn with_poison(self, poison: bool) -> Self {
+        match poison {
+            true => self.with(Self::POISONED, 1),
+            false => self,
+        }
+    }
+
+    /// LIVE in `generation` → the same, poisoned.
+    #[must_use]
+    pub(crate) fn poison(self, generation: u32) -> Option<Self> {
+        self.is_live(generation).then(|| self.with_poison(true))
+    }
+
+    /// LIVE, poisoned, without a writer → not poisoned.
+    #[must_use]
+    pub(crate) fn clear_poison(self, generation: u32) -> Option<Self> {
+        (self.is_live(generation) && self.writer().is_none()).then(|| self.with(Self::POISONED, 0))
+    }
+
+    /// LIVE in `generation` → owned by `seat`, or by nobody: then it outlives every seat.
+    #[must_use]
+    pub(crate) fn own(self, generation: u32, seat: SeatId) -> Option<Self> {
+        self.is_live(generation).then(|| {
+            self.with(Self::OWNER, seat.field())
+                .with(Self::DETACHED, u64::from(seat.is_none()))
+        })
+    }
+}
+
+impl fmt::Debug for SlotWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} generation {}", self.lifecycle(), self.generation())?;
+        write!(f, ", owner {:?}, writer {:?}", self.owner(), self.writer())?;
+        for (set, name) in [
+            (self.is_poisoned(), "poisoned"),
+            (self.is_detached(), "detached"),
+            (self.is_clean(), "clean"),
+            (self.is_in_round(), "in a round"),
+        ] {
+            if set {
+                write!(f, ", {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Word;
+    use proptest::prelude::*;
+
+    const ME: SeatId = SeatId::from_index(0);
+    const OTHER: SeatId = SeatId::from_index(SeatId::MAX_SEATS as usize - 1);
+
+    fn live(generation: u32) -> SlotWord {
+        let free = SlotWord(0).with(SlotWord::GENERATION, u64::from(generation));
+        free.reserve(ME).unwrap().publish(ME).unwrap()
+    }
+
+    #[test]
+    fn fields_do_not_overlap_and_fill_the_word() {
+        let fields = [
+            SlotWord::LIFECYCLE,
+            SlotWord::POISONED,
+            SlotWord::DETACHED,
+            SlotWord::CLEAN,
+            SlotWord::ROUND,
+            SlotWord::SPARE,
+            SlotWord::WRITER,
+            SlotWord::OWNER,
+            SlotWord::GENERATION,
+        ];
+        crate::word::testing::assert_disjoint(&fields);
+        assert_eq!(fields.iter().fold(0, |all, f| all | f.mask()), u64::MAX);
+    }
+
+    #[test]
+    fn zero_is_a_free_clean_slot() {
+        let zero = SlotWord::from_bits(0);
+        assert!(zero.is_free() && zero.is_clean());
+        assert!(zero.owner().is_none() && zero.writer().is_none());
+    }
+
+    #[test]
+    fn the_life_of_a_slot() {
+        let word = live(3);
+        assert!(word.is_live(3) && !word.is_live(2));
+        let written = word.lock(3, OTHER, false).unwrap();
+        assert_eq!(written.lock(3, ME, false), None);
+        let retired = written.retire(3, ME).unwrap();
+        assert_eq!(retired.recycle(), None, "the writer still holds the bytes");
+        assert_eq!(retired.retire(3, ME), None, "freed once");
+        let free = retired.unlock(OTHER, false).unwrap().recycle().unwrap();
+        assert!(free.is_free() && free.generation() == 4 && !free.is_clean());
+    }
+
+    #[test]
+    fn the_last_generation_is_never_reused() {
+        let last = live(u32::MAX).retire(u32::MAX, ME).unwrap();
+        let end = last.recycle().unwrap();
+        assert_eq!(end.lifecycle(), Lifecycle::Exhausted);
+        assert_eq!(end.reserve(ME), None);
+        assert_eq!(last.recycle_reserved(ME), None);
+    }
+
+    #[test]
+    fn poison_stops_writers_until_it_is_cleared() {
+        let written = live(1).lock(1, ME, false).unwrap();
+        let poisoned = written.unlock(ME, true).unwrap();
+        assert_eq!(poisoned.lock(1, OTHER, false), None);
+        assert!(
+            poisoned
+                .clear_poison(1)
+                .unwrap()
+                .lock(1, OTHER, false)
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn an_orphaned_round_keeps_readers_out_and_can_be_recycled() {
+        let round = live(1).lock(1, OTHER, true).unwrap();
+        let orphan = round.orphan(OTHER, true).unwrap();
+        assert_eq!(orphan.writer(), SeatId::ORPHAN);
+        assert_eq!(orphan.unlock(OTHER, false), None);
+        assert!(orphan.retire(1, ME).unwrap().recycle().is_some());
+        assert_eq!(
+            live(1).lock(1, OTHER, false).unwrap().orphan(OTHER, true),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total_and_transitions_hold_their_guards(bits: u64, generation: u32) {
+            let word = SlotWord::from_bits(bits);
+            let _ = format!("{word:?}");
+            prop_assert_eq!(word.reserve(ME).is_some(), word.is_free());
+            if let Some(next) = word.retire(generation, ME) {
+                prop_assert_eq!(next.generation(), generation);
+                prop_assert_eq!(next.writer(), word.writer());
+            }
+            if let Some(next) = word.recycle() {
+                prop_assert!(
+                    next.lifecycle() == Lifecycle::Exhausted
+                        || next.generation() == word.generation() + 1
+                );
+            }
+            if let Some(next) = word.lock(generation, ME, true) {
+                prop_assert_eq!(next.unlock(ME, false), Some(word.with(SlotWord::ROUND, 0)));
+            }
+        }
+    }
+}
