@@ -6,9 +6,7 @@
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
-use crate::element::{
-    CONTROL, DType, Element, Kind, RECORD, RecordLayout, ScalarType, assert_layout, schema,
-};
+use crate::element::{CONTROL, DType, Element, Kind, RECORD, RecordLayout, ScalarType, schema};
 use crate::layout::Layout;
 use crate::segment::Memory;
 use crate::sync::{Atom, Ordering};
@@ -74,14 +72,6 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// An array of `T`; `schema` is the index of its layout if `T` is a record, else 0. `None` if
-    /// there are more than [`MAX_AXES`] axes.
-    #[inline]
-    pub(crate) fn new<T: Element>(schema: u16, order: Order, shape: &[usize]) -> Option<Self> {
-        const { assert_layout::<T>() };
-        Self::of(T::KIND.code(), schema, order, shape)
-    }
-
     /// An array of atomic words, which no typed handle opens; `kind` says what they mean.
     pub(crate) fn control(kind: ControlKind, words: usize) -> Self {
         let mut lengths = [0; MAX_AXES];
@@ -96,31 +86,8 @@ impl Descriptor {
     }
 
     #[inline]
-    fn of(code: u16, schema: u16, order: Order, shape: &[usize]) -> Option<Self> {
-        let mut lengths = [0; MAX_AXES];
-        let own = lengths.get_mut(..shape.len())?;
-        for (length, &axis) in own.iter_mut().zip(shape) {
-            *length = axis as u64;
-        }
-        Some(Descriptor {
-            code,
-            schema,
-            order,
-            axes: shape.len() as u8,
-            lengths,
-        })
-    }
-
-    #[inline]
     fn encode(&self) -> u64 {
-        let word = CODE.set(0, u64::from(self.code));
-        let word = SCHEMA.set(word, u64::from(self.schema));
-        let word = AXES.set(word, u64::from(self.axes));
-        let order = match self.order {
-            Order::C => 0,
-            Order::F => 1,
-        };
-        ORDER.set(word, order)
+        encode(self.code, self.schema, usize::from(self.axes), self.order)
     }
 
     /// Word 0 decoded, all lengths still zero; `None` for any word that `encode` does not give.
@@ -190,6 +157,61 @@ impl Descriptor {
         Some(descriptor)
     }
 
+    /// As [`Descriptor::store`], for an array of `T` with that `shape`, and without the detour of a
+    /// value. The caller has seen that there are at most [`MAX_AXES`] axes.
+    #[inline]
+    pub(crate) fn store_typed<T: Element>(
+        words: &[Atom],
+        schema: u16,
+        order: Order,
+        shape: &[usize],
+    ) {
+        words[0].store(
+            encode(T::KIND.code(), schema, shape.len(), order),
+            Ordering::Release,
+        );
+        for (word, &length) in words[FIRST_AXIS..].iter().zip(shape) {
+            word.store(length as u64, Ordering::Release);
+        }
+    }
+
+    /// As [`Descriptor::load`], for who expects an array of `T` and `D`: its shape as ndarray's
+    /// constructors take it, and its size in bytes. `Ok(None)` if the words are of no array.
+    ///
+    /// `same_schema(index, text)` says whether the layout at `index` is `text`; it is asked only if
+    /// both are records. Within a segment a layout has one index, so a caller that once got an
+    /// answer from [`schema::schema_index_matches`] may compare indices from then on.
+    #[inline]
+    pub(crate) fn load_typed<T: Element, D: Dimension>(
+        words: &[Atom],
+        memory: &Memory,
+        same_schema: impl FnOnce(u16, &'static str) -> bool,
+    ) -> Result<Option<(Shape<D>, u64)>, TypeMismatch> {
+        let head = words[0].load(Ordering::Acquire);
+        let axes = AXES.get(head) as usize;
+        let same = CODE.get(head) as u16 == T::KIND.code()
+            && D::NDIM.is_none_or(|expected| expected == axes)
+            && axes <= MAX_AXES
+            && match T::KIND {
+                Kind::Scalar(_) => true,
+                Kind::Record(record) => same_schema(SCHEMA.get(head) as u16, record.text()),
+            };
+        if !same || ORDER.get(head) > 1 {
+            return match Self::load(words) {
+                Some(descriptor) => Err(descriptor.mismatch::<T, D>(memory)),
+                None => Ok(None),
+            };
+        }
+        let mut dim = D::zeros(axes);
+        for (axis, word) in dim.slice_mut().iter_mut().zip(&words[FIRST_AXIS..]) {
+            // On the 64-bit targets that there are, an axis is what it was stored as.
+            *axis = word.load(Ordering::Acquire) as usize;
+        }
+        let bytes = bytes_of(size_of::<T>(), dim.slice().iter().map(|&axis| axis as u64));
+        let shape = dim.set_f(ORDER.get(head) == 1);
+        Ok(bytes.map(|bytes| (shape, bytes)))
+    }
+
     /// The lengths of the axes.
     #[inline]
     pub(crate) fn shape(&self) -> &[u64] {
@@ -210,65 +232,14 @@ impl Descriptor {
         (self.code == RECORD).then_some(self.schema)
     }
 
-    /// Bytes that the array takes with elements of `element_size` bytes; `None` if that exceeds
-    /// what an ndarray may have.
-    ///
-    /// An array with an axis of length 0 takes none, but its other axes must still multiply to less
-    /// than `isize::MAX`: ndarray demands it of every view.
+    /// Bytes that the array takes with elements of `element_size` bytes; see [`bytes_of`].
     #[inline]
     pub(crate) fn bytes(&self, element_size: usize) -> Option<u64> {
-        let mut empty = false;
-        let mut bytes = element_size as u64;
-        for &length in self.shape() {
-            empty |= length == 0;
-            bytes = bytes.checked_mul(length.max(1))?;
-        }
-        (bytes <= isize::MAX as u64).then_some(if empty { 0 } else { bytes })
-    }
-
-    /// The shape as ndarray's constructors take it; `None` if `D` has another number of axes.
-    #[inline]
-    pub(crate) fn ndarray_shape<D: Dimension>(&self) -> Option<Shape<D>> {
-        if !self.has_axes_of::<D>() {
-            return None;
-        }
-        let mut dim = D::zeros(self.shape().len());
-        for (axis, &length) in dim.slice_mut().iter_mut().zip(self.shape()) {
-            *axis = usize::try_from(length).ok()?;
-        }
-        Some(dim.set_f(self.order == Order::F))
-    }
-
-    #[inline]
-    fn has_axes_of<D: Dimension>(&self) -> bool {
-        D::NDIM.is_none_or(|axes| axes == usize::from(self.axes))
-    }
-
-    /// Whether this is an array of `T` and `D`. `same_schema(index, text)` says whether the layout
-    /// at `index` is `text`; it is asked only if both are records.
-    ///
-    /// Within a segment a layout has one index, so a caller that once got an answer from
-    /// [`schema::schema_index_matches`] may compare indices from then on.
-    #[inline]
-    pub(crate) fn matches<T: Element, D: Dimension>(
-        &self,
-        memory: &Memory,
-        same_schema: impl FnOnce(u16, &'static str) -> bool,
-    ) -> Result<(), TypeMismatch> {
-        let same = self.code == T::KIND.code()
-            && self.has_axes_of::<D>()
-            && match T::KIND {
-                Kind::Scalar(_) => true,
-                Kind::Record(record) => same_schema(self.schema, record.text()),
-            };
-        match same {
-            true => Ok(()),
-            false => Err(self.mismatch::<T, D>(memory)),
-        }
+        bytes_of(element_size, self.shape().iter().copied())
     }
 
     #[cold]
-    pub(crate) fn mismatch<T: Element, D: Dimension>(&self, memory: &Memory) -> TypeMismatch {
+    fn mismatch<T: Element, D: Dimension>(&self, memory: &Memory) -> TypeMismatch {
         let expected = match D::NDIM {
             Some(axes) => format!("{} with {}", T::dtype(), count_of_axes(axes)),
             None => format!("{} with any number of axes", T::dtype()),
@@ -299,6 +270,34 @@ impl Descriptor {
             (None, None) => "words of a partition or a pool".to_owned(),
         }
     }
+}
+
+#[inline]
+fn encode(code: u16, schema: u16, axes: usize, order: Order) -> u64 {
+    let word = CODE.set(0, u64::from(code));
+    let word = SCHEMA.set(word, u64::from(schema));
+    let word = AXES.set(word, axes as u64);
+    let order = match order {
+        Order::C => 0,
+        Order::F => 1,
+    };
+    ORDER.set(word, order)
+}
+
+/// Bytes that an array of that shape takes with elements of `element_size` bytes; `None` if that
+/// exceeds what an ndarray may have.
+///
+/// An array with an axis of length 0 takes none, but its other axes must still multiply to less
+/// than `isize::MAX`: ndarray demands it of every view.
+#[inline]
+pub(crate) fn bytes_of(element_size: usize, shape: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut empty = false;
+    let mut bytes = element_size as u64;
+    for length in shape {
+        empty |= length == 0;
+        bytes = bytes.checked_mul(length.max(1))?;
+    }
+    (bytes <= isize::MAX as u64).then_some(if empty { 0 } else { bytes })
 }
 
 fn count_of_axes(axes: usize) -> String {

@@ -20,7 +20,22 @@ const HUGE_PAGE: u64 = 2 << 20;
 ///
 /// All are multiples of 64, so that every array starts at a cache line and at the alignment of the
 /// widest vectors; the steps below 256 bytes are 64 for that reason.
+#[inline]
 pub(crate) const fn class_size(class: u32) -> u64 {
+    CLASS_SIZES[class as usize]
+}
+
+const CLASS_SIZES: [u64; CLASSES as usize] = {
+    let mut sizes = [0; CLASSES as usize];
+    let mut class = 0;
+    while class < CLASSES {
+        sizes[class as usize] = compute_class_size(class);
+        class += 1;
+    }
+    sizes
+};
+
+const fn compute_class_size(class: u32) -> u64 {
     if class < FIRST_STEPPED {
         64 * (class as u64 + 1)
     } else if class < FIRST_BIG {
@@ -33,6 +48,7 @@ pub(crate) const fn class_size(class: u32) -> u64 {
 }
 
 /// The smallest class that holds `bytes`; `None` if there is none.
+#[inline]
 pub(crate) fn class_of(bytes: u64) -> Option<u32> {
     let last = bytes.max(1) - 1;
     let class = if bytes <= 256 {
@@ -107,6 +123,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    #[inline]
     pub(crate) fn size(&self) -> u64 {
         class_size(self.class)
     }
@@ -147,10 +164,12 @@ pub(crate) struct Spans<'m> {
 }
 
 impl<'m> Spans<'m> {
+    #[inline]
     pub(crate) fn of(memory: &'m Memory) -> Self {
         Spans { memory }
     }
 
+    #[inline]
     fn geometry(&self) -> &'m Geometry {
         &self.memory.layout().geometry
     }

@@ -45,6 +45,33 @@ fn text_of<T: Element>() -> &'static str {
     }
 }
 
+/// What comes back of an array of `T` that is stored and loaded.
+fn described<T: Element>(schema: u16, order: Order, shape: &[usize]) -> Option<Descriptor> {
+    let words = words([0; Layout::DESCRIPTOR_WORDS]);
+    Descriptor::store_typed::<T>(&words, schema, order, shape);
+    Descriptor::load(&words)
+}
+
+fn stored(descriptor: &Descriptor) -> Vec<Atom> {
+    let words = words([0; Layout::DESCRIPTOR_WORDS]);
+    descriptor.store(&words);
+    words
+}
+
+fn matches<T: Element, D: Dimension>(
+    descriptor: &Descriptor,
+    memory: &Memory,
+    same_schema: impl FnOnce(u16, &'static str) -> bool,
+) -> Result<(), TypeMismatch> {
+    Descriptor::load_typed::<T, D>(&stored(descriptor), memory, same_schema).map(|_| ())
+}
+
+fn shape_of<T: Element, D: Dimension>(descriptor: &Descriptor) -> Option<Shape<D>> {
+    let memory = HeapMemory::new();
+    let loaded = Descriptor::load_typed::<T, D>(&stored(descriptor), &memory, |_, _| false);
+    loaded.ok().flatten().map(|(shape, _)| shape)
+}
+
 #[test]
 fn fields_do_not_overlap() {
     crate::word::testing::assert_disjoint(&[CODE, SCHEMA, AXES, ORDER]);
@@ -52,7 +79,7 @@ fn fields_do_not_overlap() {
 
 #[test]
 fn golden_words() {
-    let descriptor = Descriptor::new::<f64>(0, Order::F, &[5, 7]).unwrap();
+    let descriptor = described::<f64>(0, Order::F, &[5, 7]).unwrap();
     let words = words([0; Layout::DESCRIPTOR_WORDS]);
     descriptor.store(&words);
     PoisonNote { pid: 11, time: 13 }.store(&words);
@@ -79,7 +106,7 @@ fn golden_words() {
         0,
     ];
     assert_eq!(stored, golden);
-    let record = Descriptor::new::<Particle>(0x1234, Order::C, &[]).unwrap();
+    let record = described::<Particle>(0x1234, Order::C, &[]).unwrap();
     assert_eq!(record.encode(), 0x1234_0100);
     assert_eq!(
         Descriptor::control(ControlKind::Partition, 1).encode(),
@@ -98,7 +125,7 @@ fn zeros_are_no_descriptor() {
 #[test]
 fn axes_of_an_earlier_array_are_not_seen() {
     let words = words([9; Layout::DESCRIPTOR_WORDS]);
-    let descriptor = Descriptor::new::<u8>(0, Order::C, &[4]).unwrap();
+    let descriptor = described::<u8>(0, Order::C, &[4]).unwrap();
     descriptor.store(&words);
     assert_eq!(
         words[2].load(Ordering::Relaxed),
@@ -110,17 +137,13 @@ fn axes_of_an_earlier_array_are_not_seen() {
 
 #[test]
 fn nine_axes_are_too_many() {
-    assert!(Descriptor::new::<u8>(0, Order::C, &[1; MAX_AXES]).is_some());
-    assert!(Descriptor::new::<u8>(0, Order::C, &[1; MAX_AXES + 1]).is_none());
+    assert!(described::<u8>(0, Order::C, &[1; MAX_AXES]).is_some());
+    assert!(described::<u8>(0, Order::C, &[1; MAX_AXES + 1]).is_none());
 }
 
 #[test]
 fn sizes_beyond_isize_are_refused_also_beside_an_empty_axis() {
-    let bytes = |shape: &[usize], size| {
-        Descriptor::new::<u8>(0, Order::C, shape)
-            .unwrap()
-            .bytes(size)
-    };
+    let bytes = |shape: &[usize], size| described::<u8>(0, Order::C, shape).unwrap().bytes(size);
     let most = isize::MAX as usize;
     assert_eq!(bytes(&[], 16), Some(16));
     assert_eq!(bytes(&[most], 1), Some(most as u64));
@@ -135,21 +158,19 @@ fn sizes_beyond_isize_are_refused_also_beside_an_empty_axis() {
 fn a_mismatch_names_both_sides() {
     let memory = HeapMemory::new();
     let by_text = |index, text| schema_index_matches(&memory, index, text);
-    let found = Descriptor::new::<f32>(0, Order::C, &[1, 2, 3]).unwrap();
-    assert_eq!(found.matches::<f32, Ix3>(&memory, by_text), Ok(()));
-    assert_eq!(found.matches::<f32, IxDyn>(&memory, by_text), Ok(()));
-    let error = found.matches::<f64, Ix2>(&memory, by_text).unwrap_err();
+    let found = described::<f32>(0, Order::C, &[1, 2, 3]).unwrap();
+    assert_eq!(matches::<f32, Ix3>(&found, &memory, by_text), Ok(()));
+    assert_eq!(matches::<f32, IxDyn>(&found, &memory, by_text), Ok(()));
+    let error = matches::<f64, Ix2>(&found, &memory, by_text).unwrap_err();
     assert_eq!(error.expected, "f64 with 2 axes");
     assert_eq!(error.found, "f32 with 3 axes");
-    let error = found
-        .matches::<Complex<f32>, IxDyn>(&memory, by_text)
-        .unwrap_err();
+    let error = matches::<Complex<f32>, IxDyn>(&found, &memory, by_text).unwrap_err();
     assert_eq!(error.expected, "Complex<f32> with any number of axes");
-    assert!(found.matches::<f32, Ix1>(&memory, by_text).is_err());
-    assert!(found.matches::<Pair, Ix3>(&memory, by_text).is_err());
+    assert!(matches::<f32, Ix1>(&found, &memory, by_text).is_err());
+    assert!(matches::<Pair, Ix3>(&found, &memory, by_text).is_err());
 
     let control = Descriptor::control(ControlKind::Pool, 4);
-    let error = control.matches::<u64, Ix1>(&memory, by_text).unwrap_err();
+    let error = matches::<u64, Ix1>(&control, &memory, by_text).unwrap_err();
     assert_eq!(error.found, "words of a partition or a pool");
     assert!(control.is_control() && !found.is_control());
     assert_eq!(control.dtype(&memory), None);
@@ -163,11 +184,11 @@ fn records_are_told_apart_by_their_layout() {
     let particle = intern(&memory, text_of::<Particle>()).unwrap();
     assert_ne!(pair, particle);
 
-    let array = Descriptor::new::<Particle>(particle, Order::C, &[10]).unwrap();
-    assert_eq!(array.matches::<Particle, Ix1>(&memory, by_text), Ok(()));
+    let array = described::<Particle>(particle, Order::C, &[10]).unwrap();
+    assert_eq!(matches::<Particle, Ix1>(&array, &memory, by_text), Ok(()));
     assert_eq!(array.schema(), Some(particle));
     assert_eq!(array.dtype(&memory), Some(Particle::dtype()));
-    let error = array.matches::<Pair, Ix1>(&memory, by_text).unwrap_err();
+    let error = matches::<Pair, Ix1>(&array, &memory, by_text).unwrap_err();
     assert_eq!(
         error.expected,
         "{left: u32 @0, right: u32 @4} of 8 bytes with 1 axis"
@@ -177,20 +198,18 @@ fn records_are_told_apart_by_their_layout() {
         "{x: f64 @0, pos: [f64; 3] @8} of 32 bytes with 1 axis"
     );
 
-    let unknown = Descriptor::new::<Particle>(99, Order::C, &[]).unwrap();
-    let error = unknown
-        .matches::<Particle, Ix0>(&memory, by_text)
-        .unwrap_err();
+    let unknown = described::<Particle>(99, Order::C, &[]).unwrap();
+    let error = matches::<Particle, Ix0>(&unknown, &memory, by_text).unwrap_err();
     assert_eq!(error.found, "a record of unreadable layout 99 with 0 axes");
 }
 
 #[test]
 fn an_index_is_not_asked_for_where_there_is_none() {
     let memory = HeapMemory::new();
-    let array = Descriptor::new::<u8>(0, Order::C, &[]).unwrap();
+    let array = described::<u8>(0, Order::C, &[]).unwrap();
     let never = |_: u16, _: &'static str| panic!("a scalar has no schema");
-    assert_eq!(array.matches::<u8, Ix0>(&memory, never), Ok(()));
-    assert!(array.matches::<Particle, Ix0>(&memory, never).is_err());
+    assert_eq!(matches::<u8, Ix0>(&array, &memory, never), Ok(()));
+    assert!(matches::<Particle, Ix0>(&array, &memory, never).is_err());
 }
 
 fn orders() -> impl Strategy<Value = Order> {
@@ -207,8 +226,8 @@ proptest! {
     ) {
         let words = words(before);
         for descriptor in [
-            Descriptor::new::<i16>(schema, order, &shape),
-            Descriptor::new::<Particle>(schema, order, &shape),
+            described::<i16>(schema, order, &shape),
+            described::<Particle>(schema, order, &shape),
         ] {
             let descriptor = descriptor.unwrap();
             descriptor.store(&words);
@@ -221,7 +240,7 @@ proptest! {
     #[test]
     fn a_poison_note_touches_no_axis(pid: u32, time: u64, shape: [usize; MAX_AXES]) {
         let words = words([0; Layout::DESCRIPTOR_WORDS]);
-        let descriptor = Descriptor::new::<u8>(0, Order::C, &shape).unwrap();
+        let descriptor = described::<u8>(0, Order::C, &shape).unwrap();
         descriptor.store(&words);
         let note = PoisonNote { pid, time };
         note.store(&words);
@@ -247,8 +266,8 @@ proptest! {
                 prop_assert_eq!(descriptor.encode(), bits[0]);
                 prop_assert!(descriptor.shape().len() <= MAX_AXES);
                 let _ = (descriptor.bytes(16), descriptor.dtype(&memory));
-                let _ = descriptor.ndarray_shape::<IxDyn>();
-                let _ = descriptor.matches::<Pair, Ix2>(&memory, |_, _| false);
+                let _ = shape_of::<u8, IxDyn>(&descriptor);
+                let _ = matches::<Pair, Ix2>(&descriptor, &memory, |_, _| false);
             } else if near {
                 prop_assert!([0, 16, 0x102].contains(&code) || axes > 8 || order > 1);
             }
@@ -260,8 +279,8 @@ proptest! {
         order in orders(),
         shape in prop::collection::vec(0usize..5, 0..=5),
     ) {
-        let descriptor = Descriptor::new::<u16>(0, order, &shape).unwrap();
-        let array = ArrayD::<u16>::zeros(descriptor.ndarray_shape::<IxDyn>().unwrap());
+        let descriptor = described::<u16>(0, order, &shape).unwrap();
+        let array = ArrayD::<u16>::zeros(shape_of::<u16, IxDyn>(&descriptor).unwrap());
         prop_assert_eq!(array.shape(), &shape[..]);
         prop_assert_eq!(descriptor.bytes(2), Some(array.len() as u64 * 2));
         let contiguous = match order {
@@ -269,6 +288,6 @@ proptest! {
             Order::F => array.t().is_standard_layout(),
         };
         prop_assert!(contiguous);
-        prop_assert_eq!(descriptor.ndarray_shape::<Ix2>().is_some(), shape.len() == 2);
+        prop_assert_eq!(shape_of::<u16, Ix2>(&descriptor).is_some(), shape.len() == 2);
     }
 }

@@ -193,7 +193,7 @@ impl HandleTable {
         members: &[(AnyHandle, Mode)],
     ) -> Result<AnyHandle, AllocError> {
         let words = Control::words(plan.tiles());
-        let reservation = self.reserve((words * 8) as u64)?;
+        let reserved = self.reserve((words * 8) as u64)?;
         let key = self.segment().key();
         let members: Vec<Member> = members
             .iter()
@@ -208,8 +208,10 @@ impl HandleTable {
             .collect();
         let memory = self.segment().memory();
         // The extent has room for the words: its class was chosen for them.
-        let _ = Control::create(memory, reservation.extent(), plan, &members);
-        Ok(reservation.publish(&Descriptor::control(ControlKind::Partition, words)))
+        let _ = Control::create(memory, reserved.extent, plan, &members);
+        Ok(self.publish(reserved, |descriptor| {
+            Descriptor::control(ControlKind::Partition, words).store(descriptor);
+        }))
     }
 
     /// The partition's words, if the leased array holds some.

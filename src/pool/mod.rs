@@ -115,14 +115,14 @@ impl<'t> Pool<'t> {
         }
         fork::refuse_threads()?;
         let words = Mailbox::words(workers);
-        let reservation = table.reserve((words * 8) as u64)?;
-        if let Some(mailbox) =
-            Mailbox::open(table.segment().memory(), reservation.extent(), workers)
-        {
+        let reserved = table.reserve((words * 8) as u64)?;
+        if let Some(mailbox) = Mailbox::open(table.segment().memory(), reserved.extent, workers) {
             mailbox.clear();
         }
         let shared = Shared {
-            mailbox: reservation.publish(&Descriptor::control(ControlKind::Pool, words)),
+            mailbox: table.publish(reserved, |descriptor| {
+                Descriptor::control(ControlKind::Pool, words).store(descriptor);
+            }),
             workers,
         };
         let mut pool = Pool {

@@ -33,6 +33,7 @@ pub(crate) fn process_token() -> u64 {
     draw_token(page)
 }
 
+#[inline]
 fn token_at(page: u64) -> &'static Atom<u64> {
     let word = ptr::with_exposed_provenance::<Atom<u64>>((page & !UNWIPED) as usize);
     // SAFETY: `page` came out of `PAGE`, so it is the address of a page that `make_page` mapped

@@ -14,6 +14,9 @@ pub struct Memory {
     base: NonNull<u8>,
     layout: Layout,
     tree: HintTree,
+    /// Of the geometry; kept, because every operation asks for them.
+    slots: usize,
+    reader_words: usize,
 }
 
 // SAFETY: all access to the mapping through `&Memory` is to atomics, or through raw pointers whose
@@ -31,10 +34,16 @@ impl Memory {
     /// - `base` is aligned to a page.
     /// - The tables (all before `layout.data`) are accessed by atomic operations only, by everyone.
     pub(crate) unsafe fn new(base: NonNull<u8>, layout: Layout) -> Memory {
-        let tree = HintTree::new(&layout.geometry);
-        Memory { base, layout, tree }
+        Memory {
+            base,
+            tree: HintTree::new(&layout.geometry),
+            slots: layout.geometry.slots(),
+            reader_words: layout.geometry.reader_words(),
+            layout,
+        }
     }
 
+    #[inline]
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -55,6 +64,7 @@ impl Memory {
         unsafe { slice::from_raw_parts(first.as_ptr(), len) }
     }
 
+    #[inline]
     pub(crate) fn header(&self) -> &[Atom] {
         self.words(0, Header::WORDS)
     }
@@ -72,23 +82,27 @@ impl Memory {
         self.words(offset, Layout::SEAT_WORDS - 1)
     }
 
+    #[inline]
     pub(crate) fn spans(&self) -> &[Atom<SpanWord>] {
         self.words(self.layout.spans, self.layout.geometry.spans as usize)
     }
 
+    #[inline]
     pub(crate) fn slots(&self) -> &[Atom<SlotWord>] {
-        self.words(self.layout.slots, self.layout.geometry.slots())
+        self.words(self.layout.slots, self.slots)
     }
 
     /// A slot's row of reader bits, one bit a seat.
+    #[inline]
     pub(crate) fn readers(&self, slot: usize) -> &[Atom] {
-        assert!(slot < self.layout.geometry.slots());
-        let row = self.layout.geometry.reader_words();
+        assert!(slot < self.slots);
+        let row = self.reader_words;
         self.words(self.layout.readers + (slot * row * 8) as u64, row)
     }
 
+    #[inline]
     pub(crate) fn descriptor(&self, slot: usize) -> &[Atom] {
-        assert!(slot < self.layout.geometry.slots());
+        assert!(slot < self.slots);
         let offset = self.layout.descriptors + (slot * Layout::DESCRIPTOR_WORDS * 8) as u64;
         self.words(offset, Layout::DESCRIPTOR_WORDS)
     }
@@ -105,6 +119,7 @@ impl Memory {
 
     /// The first byte of an extent at `offset` of the data region; `None` if `len` bytes from
     /// there are not inside it.
+    #[inline]
     pub(crate) fn data(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
         if end > self.layout.geometry.capacity {

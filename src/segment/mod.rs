@@ -106,11 +106,13 @@ impl Segment {
     }
 
     /// The tables of the mapping.
+    #[inline]
     pub(crate) fn memory(&self) -> &Memory {
         self.inner.memory()
     }
 
     /// The random number that handles of this segment are xored with.
+    #[inline]
     pub(crate) fn key(&self) -> u64 {
         self.inner.key()
     }

@@ -42,10 +42,12 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    #[inline]
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
     }
 
+    #[inline]
     pub(super) fn key(&self) -> u64 {
         self.key
     }

@@ -18,9 +18,9 @@ use crate::word::{Lifecycle, SeatId, SlotWord};
 pub(crate) const WHOLE_COMMIT: u64 = 64 << 10;
 
 /// A slot that is RESERVED by the caller.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reserved {
-    pub(crate) slot: usize,
+#[derive(Clone, Copy)]
+pub(crate) struct Reserved<'m> {
+    pub(crate) slot: Slot<'m>,
     /// The slot's word as the caller left it.
     pub(crate) word: SlotWord,
     pub(crate) extent: Extent,
@@ -50,45 +50,39 @@ pub(crate) struct Allocator<'m, 'c> {
 }
 
 impl<'m> Allocator<'m, '_> {
+    #[inline]
     fn memory(&self) -> &'m Memory {
         self.segment.memory()
     }
 
-    /// Reserves a slot of `class`. `reap` takes back what dead seats held, once, before the
-    /// costly part; it says whether it found anything.
-    #[inline]
-    pub(crate) fn reserve(
+    /// Reserves a slot of `class` that this participant freed recently, if `needed` bytes of it
+    /// are committed.
+    #[inline(always)]
+    pub(crate) fn recent(&mut self, class: u32, needed: u64) -> Option<Reserved<'m>> {
+        let recent = self.cache.pop_backed(class, needed)?;
+        let slot = Slot::of(self.memory(), recent.slot as usize)?;
+        let word = slot.reserve(recent.word, self.me).ok()?;
+        Some(Reserved {
+            slot,
+            word,
+            extent: recent.extent,
+            clean: recent.word.is_clean(),
+            backed: recent.backed,
+        })
+    }
+
+    /// Reserves a slot of `class` wherever there is one. `reap` takes back what dead seats held,
+    /// once, before the costly part; it says whether it found anything.
+    pub(crate) fn search(
         &mut self,
         class: u32,
         reap: impl FnOnce() -> bool,
-    ) -> Result<Reserved, Exhausted> {
-        if let Some(found) = self.recent(class) {
-            return Ok(found);
-        }
-        self.search(class, reap)
-    }
-
-    #[inline]
-    fn recent(&mut self, class: u32) -> Option<Reserved> {
-        while let Some(recent) = self.cache.pop(class) {
-            let Some(slot) = Slot::of(self.memory(), recent.slot as usize) else {
-                continue;
-            };
-            if let Ok(word) = slot.reserve(recent.word, self.me) {
-                return Some(Reserved {
-                    slot: slot.index,
-                    word,
-                    extent: recent.extent,
-                    clean: recent.word.is_clean(),
-                    backed: recent.backed,
-                });
+    ) -> Result<Reserved<'m>, Exhausted> {
+        while self.cache.has_recent(class) {
+            if let Some(found) = self.recent(class, 0) {
+                return Ok(found);
             }
         }
-        None
-    }
-
-    #[cold]
-    fn search(&mut self, class: u32, reap: impl FnOnce() -> bool) -> Result<Reserved, Exhausted> {
         if let Some(found) = self.filling(class).or_else(|| self.hinted(class)) {
             return Ok(found);
         }
@@ -103,13 +97,13 @@ impl<'m> Allocator<'m, '_> {
         }
         // Classes from here on are larger than asked for: address space that stays untouched.
         (class..CLASSES)
-            .find_map(|class| self.recent(class).or_else(|| self.filling(class)))
+            .find_map(|class| self.recent(class, 0).or_else(|| self.filling(class)))
             .or_else(|| sweep::reserve(self.memory(), class, self.me))
             .ok_or(full)
     }
 
     /// The next slot of the span that this participant is filling.
-    fn filling(&mut self, class: u32) -> Option<Reserved> {
+    fn filling(&mut self, class: u32) -> Option<Reserved<'m>> {
         let memory = self.memory();
         let filling = self.cache.filling(class);
         let mut state = (*filling)?;
@@ -123,7 +117,7 @@ impl<'m> Allocator<'m, '_> {
             let end = extent.offset - state.span.base + extent.size();
             let seen = slot.word();
             found = slot.reserve(seen, self.me).ok().map(|word| Reserved {
-                slot: slot.index,
+                slot,
                 word,
                 extent,
                 clean: seen.is_clean(),
@@ -139,7 +133,7 @@ impl<'m> Allocator<'m, '_> {
     }
 
     /// A slot out of the shared hint tree.
-    fn hinted(&mut self, class: u32) -> Option<Reserved> {
+    fn hinted(&mut self, class: u32) -> Option<Reserved<'m>> {
         let hints = Hints::of(self.memory());
         while let Some((span, index)) = hints.take(class) {
             let slot = Slot::of(self.memory(), index)?;
@@ -151,7 +145,7 @@ impl<'m> Allocator<'m, '_> {
                     self.note_shared(-(extent.size() as i64));
                 }
                 return Some(Reserved {
-                    slot: index,
+                    slot,
                     word,
                     extent,
                     clean: seen.is_clean(),
@@ -163,7 +157,7 @@ impl<'m> Allocator<'m, '_> {
     }
 
     /// A slot of a new span. The inner error says that there is no room for one.
-    fn carve(&mut self, class: u32) -> Result<Result<Reserved, Exhausted>, Exhausted> {
+    fn carve(&mut self, class: u32) -> Result<Result<Reserved<'m>, Exhausted>, Exhausted> {
         loop {
             let per_span = self.memory().layout().geometry.span_slots as usize;
             let mut refused = None;
@@ -221,7 +215,7 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Retires LIVE `slot` of `generation` and, if no lease holds it, makes it FREE again.
+    /// Retires `slot`, last seen LIVE in `generation`, and, if no lease holds it, makes it FREE again.
     ///
     /// `clean_up` gives an extent's pages back to the system and says whether it then holds
     /// zeros; it is called for large extents when enough pages are retained already.
@@ -229,12 +223,13 @@ impl<'m> Allocator<'m, '_> {
     pub(crate) fn free(
         &mut self,
         slot: Slot<'m>,
+        seen: SlotWord,
         generation: u32,
         extent: Extent,
         backed: u64,
         clean_up: impl FnOnce(&Extent) -> bool,
     ) -> Result<(), SlotWord> {
-        let retired = slot.retire(generation, self.me)?;
+        let retired = slot.retire(seen, generation, self.me)?;
         if extent.has_own_pages()
             && !self.cache.may_retain(backed)
             && let Some(reserved) = slot.recycle_reserved(retired, self.me)
@@ -244,7 +239,7 @@ impl<'m> Allocator<'m, '_> {
             Hints::of(self.memory()).set(extent.class, slot.index);
             return Ok(());
         }
-        if let Tail::Freed(word) = slot.tail() {
+        if let Tail::Freed(word) = slot.tail_after(retired) {
             let freed = Recent {
                 slot: slot.index as u32,
                 word,

@@ -28,6 +28,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`]; never `Busy` or `Poisoned`.
+    #[inline]
     pub fn attach<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
@@ -54,7 +55,7 @@ impl HandleTable {
     }
 
     /// Reads the descriptor and checks it. The caller has a lease, or validates afterwards.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn locate<T: Element, D: Dimension>(
         &self,
         slot: Slot<'_>,
@@ -62,22 +63,17 @@ impl HandleTable {
     ) -> Result<Located<T, D>, LeaseError> {
         let corrupt = |what| LeaseError::Corrupt { handle, what };
         let memory = self.segment.memory();
-        let descriptor = Descriptor::load(memory.descriptor(slot.index))
-            .ok_or(corrupt("the descriptor is not one"))?;
-        descriptor.matches::<T, D>(memory, |index, text| self.is_record::<T>(index, text))?;
-        let shape = descriptor
-            .ndarray_shape::<D>()
-            .ok_or(corrupt("a length is not representable"))?;
-        let bytes = descriptor
-            .bytes(size_of::<T>())
-            .ok_or(corrupt("the shape's size is not representable"))?;
+        let words = memory.descriptor(slot.index);
+        let same_schema = |index, text: &'static str| self.is_record::<T>(index, text);
+        let (shape, bytes) = Descriptor::load_typed::<T, D>(words, memory, same_schema)?
+            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
         let extent = Spans::of(memory)
             .extent(slot.index)
             .filter(|extent| bytes <= extent.size())
-            .ok_or(corrupt("the shape does not fit into the extent"))?;
+            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
         let ptr: NonNull<T> = memory
             .data(extent.offset, extent.size())
-            .ok_or(corrupt("the extent is not in the data region"))?
+            .ok_or_else(|| corrupt("the extent is not in the data region"))?
             .cast();
         // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, which is the
         // most that an element may ask for), and the shape's `bytes` are inside the extent, which
@@ -103,6 +99,7 @@ impl HandleTable {
         same
     }
 
+    #[cold]
     pub(super) fn lease_error(
         &self,
         handle: AnyHandle,

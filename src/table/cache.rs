@@ -66,14 +66,21 @@ impl Cache {
         }
     }
 
-    /// The slot of `class` freed last.
-    pub(crate) fn pop(&mut self, class: u32) -> Option<Recent> {
-        let recent = self.classes[class as usize].recent.pop()?;
-        self.retained -= recent.backed;
-        Some(recent)
+    /// The slot of `class` freed last, if at least `needed` bytes of it are backed.
+    #[inline]
+    pub(crate) fn pop_backed(&mut self, class: u32, needed: u64) -> Option<Recent> {
+        let recent = &mut self.classes[class as usize].recent;
+        let last = recent.pop_if(|last| last.backed >= needed)?;
+        self.retained -= last.backed;
+        Some(last)
+    }
+
+    pub(crate) fn has_recent(&self, class: u32) -> bool {
+        !self.classes[class as usize].recent.is_empty()
     }
 
     /// Whether the pages of one more extent may be kept.
+    #[inline]
     pub(crate) fn may_retain(&self, backed: u64) -> bool {
         self.retained.saturating_add(backed) <= self.retain_limit
     }
@@ -97,6 +104,7 @@ impl Cache {
     }
 
     /// Remembers a freed slot; gives it back if there is no room for it.
+    #[inline]
     pub(crate) fn push(&mut self, freed: Recent) -> Result<(), Recent> {
         if !self.may_retain(freed.backed) {
             return Err(freed);
@@ -113,6 +121,7 @@ impl Cache {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn filling(&mut self, class: u32) -> &mut Option<Filling> {
         &mut self.classes[class as usize].filling
     }

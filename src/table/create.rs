@@ -8,22 +8,14 @@ use ndarray::{ArrayRef, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 use super::HandleTable;
 use super::alloc::{Exhausted, Reserved, WHOLE_COMMIT};
 use super::hints::Hints;
-use super::slot::Slot;
-use crate::descriptor::{Descriptor, MAX_AXES, Order};
+use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
 use crate::element::{self, Element, Kind, schema};
 use crate::error::AllocError;
 use crate::handle::{AnyHandle, Handle};
 use crate::seat;
-use crate::span::{Extent, class_of};
+use crate::span::{class_of, class_size};
+use crate::sync::Atom;
 use crate::word::SeatId;
-
-/// A slot RESERVED by this participant; abandoned on drop unless it is published.
-pub(crate) struct Reservation<'t> {
-    table: &'t HandleTable,
-    reserved: Reserved,
-    me: SeatId,
-    published: bool,
-}
 
 impl HandleTable {
     /// An array of zeros. `shape` is what ndarray takes: `(3, 4)`, `(3, 4).f()`, `IxDyn(&[3, 4])`.
@@ -37,7 +29,7 @@ impl HandleTable {
         shape: Sh,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
         let array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
-        if !array.reservation.reserved.clean {
+        if !array.reserved.clean {
             array.zero();
         }
         Ok(array.publish())
@@ -67,9 +59,14 @@ impl HandleTable {
         mut f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
         let mut array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
+        let guard = AbandonOnPanic {
+            table: self,
+            reserved: array.reserved,
+        };
         for (index, slot) in array.slots().indexed_iter_mut() {
             slot.write(f(index));
         }
+        core::mem::forget(guard);
         Ok(array.publish())
     }
 
@@ -102,7 +99,7 @@ impl HandleTable {
         shape: Sh,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
         let array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
-        if T::CHECKED && !array.reservation.reserved.clean {
+        if T::CHECKED && !array.reserved.clean {
             array.zero();
         }
         Ok(array.publish())
@@ -120,45 +117,76 @@ impl HandleTable {
     }
 
     /// A slot whose extent holds `bytes`, backed by pages.
-    #[inline]
-    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation<'_>, AllocError> {
+    ///
+    /// The caller publishes it, or abandons it if it panics. Inlined with all it calls, but for the
+    /// search: a reservation is ten words, which cost more to return from a call than the
+    /// compare-and-swap that it stands for. For the same reason it has no destructor.
+    #[inline(always)]
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reserved<'_>, AllocError> {
         let me = self.enter()?;
-        let full = |what, remedy| self.full(bytes, what, remedy);
-        let class = class_of(bytes).ok_or_else(|| full("the address space", "capacity"))?;
+        let Some(class) = class_of(bytes) else {
+            return Err(self.full(bytes, "the address space", "capacity"));
+        };
+        let recent = self
+            .allocator(&mut self.cache.borrow_mut(), me)
+            .recent(class, committed_size(class, bytes));
+        match recent {
+            Some(reserved) => Ok(reserved),
+            None => self.search(bytes, class, me),
+        }
+    }
+
+    #[cold]
+    fn search(&self, bytes: u64, class: u32, me: SeatId) -> Result<Reserved<'_>, AllocError> {
         let mut cache = self.cache.borrow_mut();
         let mut allocator = self.allocator(&mut cache, me);
-        let reserved = allocator
-            .reserve(class, || {
+        let mut reserved = allocator
+            .search(class, || {
                 seat::reap(&self.segment, me).is_ok_and(|report| report.seats > 0)
             })
             .map_err(|exhausted| match exhausted {
-                Exhausted::Full { entries: true } => full("the table of arrays", "arrays"),
-                Exhausted::Full { entries: false } => full("the address space", "capacity"),
+                Exhausted::Full { entries: true } => {
+                    self.full(bytes, "the table of arrays", "arrays")
+                }
+                Exhausted::Full { entries: false } => {
+                    self.full(bytes, "the address space", "capacity")
+                }
                 Exhausted::Corrupt { span } => AllocError::Corrupt { span },
                 Exhausted::NoMemory(error) => error.into(),
             })?;
-        let mut reservation = Reservation {
-            table: self,
-            reserved,
-            me,
-            published: false,
-        };
-        let needed = match reserved.extent.size() <= WHOLE_COMMIT {
-            true => reserved.extent.size(),
-            false => bytes,
-        };
+        let needed = committed_size(reserved.extent.class, bytes);
         if reserved.backed < needed {
             let end = allocator.commit_end(&reserved.extent, needed);
             let start = reserved.extent.offset;
             if let Err(error) = self.segment.commit(start, end - start) {
-                drop(cache);
-                drop(reservation);
+                self.abandon(reserved);
                 return Err(error.into());
             }
             allocator.committed(reserved.extent.class, end);
-            reservation.reserved.backed = needed;
+            reserved.backed = needed;
         }
-        Ok(reservation)
+        Ok(reserved)
+    }
+
+    /// Makes a reserved slot's array LIVE, once `describe` has written its descriptor.
+    #[inline(always)]
+    pub(crate) fn publish(
+        &self,
+        reserved: Reserved<'_>,
+        describe: impl FnOnce(&[Atom]),
+    ) -> AnyHandle {
+        let words = self.segment.memory().descriptor(reserved.slot.index);
+        describe(words);
+        Descriptor::note_committed(words, reserved.backed);
+        reserved.slot.publish(reserved.word, self.seat.get());
+        self.handle_of(reserved.slot.index, reserved.word.generation())
+    }
+
+    /// Gives a reserved slot back.
+    #[cold]
+    fn abandon(&self, reserved: Reserved<'_>) {
+        let _ = reserved.slot.abandon(reserved.word, self.seat.get(), false);
+        Hints::of(self.segment.memory()).set(reserved.extent.class, reserved.slot.index);
     }
 
     #[cold]
@@ -173,50 +201,48 @@ impl HandleTable {
     }
 }
 
-impl<'t> Reservation<'t> {
-    pub(crate) fn extent(&self) -> Extent {
-        self.reserved.extent
-    }
-
-    /// Describes the array and makes it LIVE.
-    #[inline]
-    pub(crate) fn publish(mut self, descriptor: &Descriptor) -> AnyHandle {
-        let memory = self.table.segment.memory();
-        let words = memory.descriptor(self.reserved.slot);
-        descriptor.store(words);
-        Descriptor::note_committed(words, self.reserved.backed);
-        if let Some(slot) = Slot::of(memory, self.reserved.slot) {
-            slot.publish(self.reserved.word, self.me);
-        }
-        self.published = true;
-        self.table
-            .handle_of(self.reserved.slot, self.reserved.word.generation())
+/// How much of an extent of `class` is committed for an array of `bytes`.
+#[inline]
+fn committed_size(class: u32, bytes: u64) -> u64 {
+    match class_size(class) {
+        whole if whole <= WHOLE_COMMIT => whole,
+        _ => bytes,
     }
 }
 
-impl Drop for Reservation<'_> {
+/// A reserved slot whose array is being filled by code that may panic.
+struct AbandonOnPanic<'t> {
+    table: &'t HandleTable,
+    reserved: Reserved<'t>,
+}
+
+impl Drop for AbandonOnPanic<'_> {
     fn drop(&mut self) {
-        if self.published || !self.table.is_of(self.table.token()) {
-            return;
-        }
-        let memory = self.table.segment.memory();
-        if let Some(slot) = Slot::of(memory, self.reserved.slot) {
-            let _ = slot.abandon(self.reserved.word, self.me, false);
-            Hints::of(memory).set(self.reserved.extent.class, slot.index);
-        }
+        self.table.abandon(self.reserved);
+    }
+}
+
+#[cold]
+fn too_large<T: Element>(shape: &[usize]) -> AllocError {
+    AllocError::TooLarge {
+        shape: shape.to_vec(),
+        element: T::dtype().to_string(),
+        size: size_of::<T>(),
     }
 }
 
 /// An array that is being made.
 struct NewArray<'t, T, D> {
     view: RawArrayViewMut<T, D>,
-    reservation: Reservation<'t>,
-    descriptor: Descriptor,
+    table: &'t HandleTable,
+    reserved: Reserved<'t>,
+    /// Of the record's layout; 0 for scalars.
+    schema: u16,
     bytes: u64,
 }
 
 impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
-    #[inline]
+    #[inline(always)]
     fn reserve<Sh: ShapeBuilder<Dim = D>>(
         table: &'t HandleTable,
         shape: Sh,
@@ -231,23 +257,18 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
             Kind::Scalar(_) => 0,
             Kind::Record(layout) => table.schema_of::<T>(layout)?,
         };
-        let descriptor = Descriptor::new::<T>(schema, Order::C, dim.slice());
-        let sized = descriptor.and_then(|sized| Some((sized, sized.bytes(size_of::<T>())?)));
-        let Some((mut descriptor, bytes)) = sized else {
-            return Err(AllocError::TooLarge {
-                shape: dim.slice().to_vec(),
-                element: T::dtype().to_string(),
-                size: size_of::<T>(),
-            });
+        let axes = dim.slice().iter().map(|&axis| axis as u64);
+        let Some(bytes) = bytes_of(size_of::<T>(), axes) else {
+            return Err(too_large::<T>(dim.slice()));
         };
-        let reservation = table.reserve(bytes)?;
-        let extent = reservation.extent();
+        let reserved = table.reserve(bytes)?;
+        let extent = reserved.extent;
         let ptr = table
             .segment
             .memory()
             .data(extent.offset, extent.size())
-            .ok_or(AllocError::Corrupt {
-                span: reservation.reserved.slot
+            .ok_or_else(|| AllocError::Corrupt {
+                span: reserved.slot.index
                     / table.segment.memory().layout().geometry.span_slots as usize,
             })?
             .cast::<T>();
@@ -255,14 +276,11 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
         // bounds the alignment), and `bytes`, at most `isize::MAX`, fit into the extent, whose
         // class was chosen for them.
         let view = unsafe { RawArrayViewMut::from_shape_ptr(shape, ptr.as_ptr()) };
-        // Where the order makes no difference to the strides, it is C.
-        if !view.is_standard_layout() {
-            descriptor.order = Order::F;
-        }
         Ok(NewArray {
             view,
-            reservation,
-            descriptor,
+            table,
+            reserved,
+            schema,
             bytes,
         })
     }
@@ -282,9 +300,17 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
         unsafe { first.write_bytes(0, self.bytes as usize) };
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(self) -> Handle<T, D> {
-        Handle::from_bits(self.reservation.publish(&self.descriptor).to_bits())
+        // Where the order makes no difference to the strides, it is C.
+        let order = match self.view.is_standard_layout() {
+            true => Order::C,
+            false => Order::F,
+        };
+        let describe = |words: &[Atom]| {
+            Descriptor::store_typed::<T>(words, self.schema, order, self.view.shape());
+        };
+        Handle::from_bits(self.table.publish(self.reserved, describe).to_bits())
     }
 }
 

@@ -3,7 +3,7 @@
 use ndarray::Dimension;
 
 use super::HandleTable;
-use super::slot::{Shared, Slot};
+use super::slot::{Refused, Shared, Slot, Tail};
 use crate::array::{ReadGuard, WriteGuard};
 use crate::descriptor::PoisonNote;
 use crate::element::Element;
@@ -49,16 +49,21 @@ impl HandleTable {
         Ok(WriteGuard::new(lease, located))
     }
 
+    #[inline(always)]
     pub(crate) fn lease_shared(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
         let (slot, generation) = self.live(handle)?;
         match slot.lock_shared(generation, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
-            Err((why, tail)) => {
-                self.follow(slot, tail);
-                Err(self.lease_error(handle, slot, why))
-            }
+            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
         }
+    }
+
+    /// What is left to do after a refused lease, and the error.
+    #[cold]
+    fn refuse(&self, slot: Slot<'_>, handle: AnyHandle, why: Refused, tail: Tail) -> LeaseError {
+        self.follow(slot, tail);
+        self.lease_error(handle, slot, why)
     }
 
     /// The place of a participant in a round, on an array that the round writes.
@@ -70,16 +75,15 @@ impl HandleTable {
     ) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
         let handle = self.handle_of(slot, generation);
-        let slot = Slot::of(self.segment.memory(), slot).ok_or(LeaseError::Stale { handle })?;
+        let slot =
+            Slot::of(self.segment.memory(), slot).ok_or_else(|| LeaseError::Stale { handle })?;
         match slot.lock_tiles(generation, opener, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
-            Err((why, tail)) => {
-                self.follow(slot, tail);
-                Err(self.lease_error(handle, slot, why))
-            }
+            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
         }
     }
 
+    #[inline(always)]
     fn shared_lease<'t>(
         &'t self,
         slot: Slot<'t>,
@@ -97,6 +101,7 @@ impl HandleTable {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn lease_exclusive(
         &self,
         handle: AnyHandle,
@@ -113,10 +118,7 @@ impl HandleTable {
                 token: self.token(),
                 panicking: std::thread::panicking(),
             }),
-            Err((why, tail)) => {
-                self.follow(slot, tail);
-                Err(self.lease_error(handle, slot, why))
-            }
+            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
         }
     }
 
@@ -134,6 +136,7 @@ impl HandleTable {
     }
 
     /// Whether one more lease than the seat's bit stands for was held, and is given back now.
+    #[inline]
     fn drop_again(&self, slot: usize) -> bool {
         let mut again = self.again.borrow_mut();
         if again.is_empty() {
@@ -165,6 +168,7 @@ impl<'t> SharedLease<'t> {
 }
 
 impl Drop for SharedLease<'_> {
+    #[inline]
     fn drop(&mut self) {
         // A lease that crossed a fork is the parent's.
         if self.table.is_of(self.token) && !self.table.drop_again(self.slot.index) {
@@ -198,6 +202,7 @@ impl<'t> ExclusiveLease<'t> {
 }
 
 impl Drop for ExclusiveLease<'_> {
+    #[inline]
     fn drop(&mut self) {
         if !self.table.is_of(self.token) {
             return;

@@ -130,21 +130,24 @@ impl HandleTable {
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
         let handle = handle.into();
         let me = self.enter()?;
-        let (slot, generation) = self.slot(handle).ok_or(FreeError::Stale { handle })?;
+        let (slot, generation) = self
+            .slot(handle)
+            .ok_or_else(|| FreeError::Stale { handle })?;
         let word = slot.word();
         let extent = Spans::of(self.segment.memory())
             .extent(slot.index)
             .filter(|_| word.is_live(generation))
-            .ok_or(FreeError::Stale { handle })?;
+            .ok_or_else(|| FreeError::Stale { handle })?;
         let backed = self.backed(slot, &extent);
         self.allocator(&mut self.cache.borrow_mut(), me)
-            .free(slot, generation, extent, backed, |extent| {
+            .free(slot, word, generation, extent, backed, |extent| {
                 self.segment.punch(extent.offset, extent.size())
             })
             .map_err(|_| FreeError::Stale { handle })
     }
 
     /// Bytes of a LIVE slot's extent that are committed.
+    #[inline]
     fn backed(&self, slot: Slot<'_>, extent: &Extent) -> u64 {
         if extent.size() <= alloc::WHOLE_COMMIT {
             return extent.size();
@@ -187,7 +190,9 @@ impl HandleTable {
         handle: AnyHandle,
         next: impl Fn(SlotWord, u32) -> Option<SlotWord>,
     ) -> Result<(), LeaseError> {
-        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        let (slot, generation) = self
+            .slot(handle)
+            .ok_or_else(|| LeaseError::Stale { handle })?;
         match slot.change(|word| next(word, generation)) {
             Ok(_) => Ok(()),
             Err(word) if word.is_live(generation) => Err(self.busy(handle, word.writer())),
@@ -252,7 +257,8 @@ impl HandleTable {
         Ok(seat)
     }
 
-    fn allocator<'a>(&'a self, cache: &'a mut Cache, me: SeatId) -> Allocator<'a, 'a> {
+    #[inline]
+    fn allocator<'a, 'c>(&'a self, cache: &'c mut Cache, me: SeatId) -> Allocator<'a, 'c> {
         Allocator {
             segment: &self.segment,
             cache,
@@ -277,9 +283,16 @@ impl HandleTable {
     }
 
     /// Enters a slot in the hints that the caller's tail check has made FREE.
+    #[inline]
     pub(crate) fn follow(&self, slot: Slot<'_>, tail: Tail) {
-        if let Tail::Freed(word) = tail
-            && let Some(extent) = Spans::of(self.segment.memory()).extent(slot.index)
+        if let Tail::Freed(word) = tail {
+            self.share(slot, word);
+        }
+    }
+
+    #[cold]
+    fn share(&self, slot: Slot<'_>, word: SlotWord) {
+        if let Some(extent) = Spans::of(self.segment.memory()).extent(slot.index)
             && let Some(slot) = Slot::of(self.segment.memory(), slot.index)
         {
             self.allocator(&mut self.cache.borrow_mut(), self.seat.get())

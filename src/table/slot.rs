@@ -47,6 +47,7 @@ pub(crate) enum Tail {
 
 impl<'m> Slot<'m> {
     /// `None` if the segment has no such slot.
+    #[inline]
     pub(crate) fn of(memory: &'m Memory, index: usize) -> Option<Self> {
         Some(Slot {
             index,
@@ -56,6 +57,7 @@ impl<'m> Slot<'m> {
     }
 
     /// The word as it is now. Acquire: pairs with the Release of whichever transition it shows.
+    #[inline]
     pub(crate) fn word(&self) -> SlotWord {
         self.word.load(Ordering::Acquire)
     }
@@ -63,6 +65,7 @@ impl<'m> Slot<'m> {
     // ---- allocation -------------------------------------------------------------------------
 
     /// FREE exactly as `seen` → RESERVED by `me`. The reserved word, or the word that was there.
+    #[inline]
     pub(crate) fn reserve(&self, seen: SlotWord, me: SeatId) -> Result<SlotWord, SlotWord> {
         let Some(reserved) = seen.reserve(me) else {
             return Err(seen);
@@ -77,6 +80,7 @@ impl<'m> Slot<'m> {
 
     /// RESERVED by `me` → LIVE. Pairs with the Acquire of every lease: descriptor and initial
     /// contents happen before it.
+    #[inline]
     pub(crate) fn publish(&self, reserved: SlotWord, me: SeatId) {
         if let Some(live) = reserved.publish(me) {
             self.word.publish_owned(reserved, live);
@@ -92,21 +96,33 @@ impl<'m> Slot<'m> {
         free
     }
 
-    /// LIVE in `generation` → RETIRED by `me`. The handle is stale from here on; what comes of the
-    /// bytes is for [`Slot::tail`], which the caller runs next.
-    pub(crate) fn retire(&self, generation: u32, me: SeatId) -> Result<SlotWord, SlotWord> {
-        // AcqRel: comes either before a reader's validation, which then reports the array as
-        // stale, or after it, and then the tail check sees the reader's bit.
-        self.word
-            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
-                word.retire(generation, me)
-            })
-            .map(|(_, retired)| retired)
+    /// LIVE in `generation`, last seen as `seen` → RETIRED by `me`. The handle is stale from here
+    /// on; what comes of the bytes is for [`Slot::tail_after`], which the caller runs next.
+    #[inline]
+    pub(crate) fn retire(
+        &self,
+        mut seen: SlotWord,
+        generation: u32,
+        me: SeatId,
+    ) -> Result<SlotWord, SlotWord> {
+        while let Some(retired) = seen.retire(generation, me) {
+            // AcqRel: comes either before a reader's validation, which then reports the array as
+            // stale, or after it, and then the tail check sees the reader's bit.
+            match self
+                .word
+                .compare_exchange(seen, retired, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return Ok(retired),
+                Err(now) => seen = now,
+            }
+        }
+        Err(seen)
     }
 
     // ---- leases -----------------------------------------------------------------------------
 
     /// Takes a shared lease for `me`.
+    #[inline]
     pub(crate) fn lock_shared(
         &self,
         generation: u32,
@@ -148,12 +164,14 @@ impl<'m> Slot<'m> {
     }
 
     /// Gives the last shared lease (or place in a round) that `me` has here back.
+    #[inline]
     pub(crate) fn unlock_shared(&self, me: SeatId) -> Tail {
         self.clear_bit(me);
         self.tail()
     }
 
     /// Takes the exclusive lease for `me`, alone or to open a round.
+    #[inline]
     pub(crate) fn lock_exclusive(
         &self,
         generation: u32,
@@ -183,15 +201,19 @@ impl<'m> Slot<'m> {
     }
 
     /// Gives the exclusive lease of `me` back; `poison` if the bytes may be half-written.
+    #[inline]
     pub(crate) fn unlock_exclusive(&self, me: SeatId, poison: bool) -> Tail {
-        // Release: pairs with the Acquire of the next lease. An error would mean that `me` does
-        // not hold the lease: then there is nothing to give back.
-        let _ = self
+        // Release: pairs with the Acquire of the next lease.
+        let unlocked = self
             .word
             .update(Ordering::AcqRel, Ordering::Acquire, |word| {
                 word.unlock(me, poison)
             });
-        self.tail()
+        match unlocked {
+            Ok((_, word)) => self.tail_after(word),
+            // `me` does not hold the lease: there is nothing to give back.
+            Err(_) => Tail::Unchanged,
+        }
     }
 
     /// Ends the round that `me` opened although participants may still hold tiles: the array has
@@ -207,10 +229,16 @@ impl<'m> Slot<'m> {
 
     /// Run by everyone who has cleared a bit or a writer, whether or not the lease had succeeded,
     /// and by who has retired the slot: finishes what the others could not.
+    #[inline]
     pub(crate) fn tail(&self) -> Tail {
         // A read-modify-write: were it a load, the freer could miss our cleared bit and we its
         // RETIRED (store buffering).
-        let mut word = self.word.read_modify_write(Ordering::AcqRel);
+        self.tail_after(self.word.read_modify_write(Ordering::AcqRel))
+    }
+
+    /// [`Slot::tail`] for one whose own read-modify-write has just made the word this.
+    #[inline]
+    pub(crate) fn tail_after(&self, mut word: SlotWord) -> Tail {
         loop {
             let next = match word.lifecycle() {
                 Lifecycle::Retired => word.recycle(),
@@ -262,11 +290,13 @@ impl<'m> Slot<'m> {
 
     // ---- reader bits ------------------------------------------------------------------------
 
+    #[inline]
     fn bit(&self, seat: SeatId) -> Option<(&'m Atom, u64)> {
         let index = seat.index()?;
         Some((self.readers.get(index / 64)?, 1 << (index % 64)))
     }
 
+    #[inline]
     fn set_bit(&self, seat: SeatId) -> Shared {
         // Relaxed: ordered before the validation that follows by the Release of that.
         match self.bit(seat) {
@@ -276,6 +306,7 @@ impl<'m> Slot<'m> {
     }
 
     /// Clears the bit; whether it was set. The caller runs the tail check.
+    #[inline]
     pub(crate) fn clear_bit(&self, seat: SeatId) -> bool {
         let Some((word, bit)) = self.bit(seat) else {
             return false;
@@ -302,6 +333,7 @@ impl<'m> Slot<'m> {
     }
 
     /// The first seat whose bit is set.
+    #[inline]
     pub(crate) fn any_reader(&self) -> Option<SeatId> {
         self.readers.iter().enumerate().find_map(|(at, word)| {
             // Pairs with the Release in `clear_bit`.
@@ -312,6 +344,7 @@ impl<'m> Slot<'m> {
 }
 
 /// Whether a reader may enter, by the word alone.
+#[inline]
 fn admit(word: SlotWord, generation: u32) -> Result<(), Refused> {
     if !word.is_live(generation) {
         Err(Refused::Stale)

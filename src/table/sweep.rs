@@ -13,7 +13,7 @@ use crate::word::{Lifecycle, SeatId, SlotWord};
 /// behind it.) The words cannot have changed and changed back in between, for the generation only
 /// grows; writers that come and go make no slot free and are not compared. Lock-free: another turn
 /// means that another participant reserved, published or freed something.
-pub(crate) fn reserve(memory: &Memory, class: u32, me: SeatId) -> Option<Reserved> {
+pub(crate) fn reserve(memory: &Memory, class: u32, me: SeatId) -> Option<Reserved<'_>> {
     let mut before: Option<Vec<(u32, Lifecycle)>> = None;
     loop {
         let mut words = Vec::new();
@@ -35,7 +35,7 @@ pub(crate) fn reserve(memory: &Memory, class: u32, me: SeatId) -> Option<Reserve
         if let Some((slot, seen, extent)) = best {
             if let Ok(word) = slot.reserve(seen, me) {
                 return Some(Reserved {
-                    slot: slot.index,
+                    slot,
                     word,
                     extent,
                     clean: seen.is_clean(),
