@@ -21,14 +21,14 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     /// The capacity is a multiple of this.
-    pub(crate) const CAPACITY_UNIT: u64 = 64 << 10;
+    pub(crate) const CAPACITY_UNIT: u64 = if cfg!(loom) { 64 } else { 64 << 10 };
     /// Largest capacity: what a span's base and the header word can say, in bytes.
     pub(crate) const MAX_CAPACITY: u64 = (Header::CAPACITY.max()) * Self::CAPACITY_UNIT;
     /// Most slots: what a handle's index can say, and what keeps the tables below a tenth of the
     /// default reservation.
     pub(crate) const MAX_SLOTS: u64 = 1 << 28;
     /// Slots a span has in every segment that is shared between processes: one hint word each.
-    pub(crate) const SPAN_SLOTS: u32 = 64;
+    pub(crate) const SPAN_SLOTS: u32 = if cfg!(loom) { 2 } else { 64 };
 
     pub(crate) fn slots(&self) -> usize {
         self.spans as usize * self.span_slots as usize
@@ -173,8 +173,8 @@ pub(crate) struct HintTree {
 }
 
 impl HintTree {
-    /// Summary levels: 64^4 spans are the most that a geometry has.
-    pub(crate) const LEVELS: usize = 4;
+    /// Summary levels: 64^4 spans are the most that a geometry has, 64 that a model needs.
+    pub(crate) const LEVELS: usize = if cfg!(loom) { 1 } else { 4 };
 
     pub(crate) fn new(geometry: &Geometry) -> HintTree {
         let leaves = geometry.spans as usize;

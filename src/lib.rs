@@ -66,6 +66,11 @@
 //! has no other protection. What bytes a participant finds never makes it panic or leave the
 //! segment, but a process with write access can falsify the contents of any array.
 
+#![cfg_attr(
+    loom,
+    allow(dead_code, reason = "a model has no pool, no header and no kernel")
+)]
+
 #[cfg(all(not(loom), not(target_os = "linux")))]
 compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_WIPEONFORK");
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
@@ -77,6 +82,8 @@ mod element;
 mod error;
 mod handle;
 mod layout;
+#[cfg(loom)]
+pub mod model;
 mod partition;
 #[cfg(not(loom))]
 mod pool;

@@ -5,15 +5,16 @@ use crate::segment::Memory;
 use crate::sync::Ordering;
 use crate::word::SpanWord;
 
-/// Number of size classes.
-pub(crate) const CLASSES: u32 = FIRST_BIG + 30;
+/// Number of size classes; in a model, where each has hint words of its own, those up to 512 bytes.
+pub(crate) const CLASSES: u32 = if cfg!(loom) { 8 } else { FIRST_BIG + 30 };
 /// Classes below this one are multiples of 64 bytes up to 256.
 const FIRST_STEPPED: u32 = 4;
 /// From this class on, sizes are powers of two: 128 KiB and up.
 const FIRST_BIG: u32 = FIRST_STEPPED + 4 * 8;
 /// The part of the capacity that one span may take, at most.
-const SPAN_SHARE: u64 = 256;
-const PAGE: u64 = 4096;
+const SPAN_SHARE: u64 = if cfg!(loom) { 1 } else { 256 };
+/// A model's capacity is less than a page.
+const PAGE: u64 = if cfg!(loom) { 64 } else { 4096 };
 const HUGE_PAGE: u64 = 2 << 20;
 
 /// Bytes of an extent of `class`: four steps a doubling up to 64 KiB, then powers of two.

@@ -4,14 +4,19 @@
 //! `#[track_caller]`, so that a model checker's report names the line of the protocol and not this
 //! file.
 
+#[cfg(loom)]
+mod mortal;
+
 use core::marker::PhantomData;
 
 pub(crate) use core::sync::atomic::Ordering;
+#[cfg(loom)]
+pub(crate) use mortal::until_death;
 
 #[cfg(not(loom))]
 type Cell = atomic::Atomic<u64>;
 #[cfg(loom)]
-type Cell = loom::sync::atomic::AtomicU64;
+type Cell = mortal::MortalU64;
 
 #[cfg(not(loom))]
 const _: () = assert!(

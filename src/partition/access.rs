@@ -168,8 +168,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         plan: &Plan,
     ) -> Result<Self, LeaseError> {
         let (index, _) = handle.unpack(table.segment().key());
-        let slot = Slot::of(table.segment().memory(), index)
-            .ok_or_else(|| LeaseError::Stale { handle })?;
+        let slot = Slot::of(table.segment().memory(), index).ok_or(LeaseError::Stale { handle })?;
         let Located { view, offset, .. } = table.locate(slot, handle)?;
         if mode != Mode::Whole && view.shape().get(plan.axis) != Some(&plan.axis_len) {
             return Err(LeaseError::Corrupt {

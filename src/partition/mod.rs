@@ -6,6 +6,7 @@
 
 mod access;
 pub(crate) mod control;
+mod participant;
 mod round;
 
 use core::fmt;
@@ -23,7 +24,8 @@ use crate::table::lease::SharedLease;
 use crate::word::DoneCount;
 pub use access::{Group, Mode, Read, Whole, Write};
 use control::{Control, MAX_MEMBERS, Member, Plan};
-pub use round::{Participant, Round, Tile};
+pub use participant::{Participant, Tile};
+pub use round::Round;
 
 /// A partition's name for other processes: 8 bytes, `Copy`.
 pub struct PartitionHandle<G> {
@@ -207,8 +209,9 @@ impl HandleTable {
             })
             .collect();
         let memory = self.segment().memory();
-        // The extent has room for the words: its class was chosen for them.
-        let _ = Control::create(memory, reserved.extent, plan, &members);
+        if Control::create(memory, reserved.extent, plan, &members).is_none() {
+            return Err(self.abandon_damaged(reserved));
+        }
         Ok(self.publish(reserved, |descriptor| {
             Descriptor::control(ControlKind::Partition, words).store(descriptor);
         }))

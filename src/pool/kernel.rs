@@ -130,7 +130,15 @@ where
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
         return Ok(());
     };
-    while let Some(mut tile) = part.claim()? {
+    while let Some(index) = part.claim_index() {
+        let mut tile = match part.tile(index) {
+            Ok(tile) => tile,
+            // Its bytes are no values of its type: the kernel cannot be given this tile.
+            Err(error) => {
+                (call.on_panic)(index, &error.to_string());
+                continue;
+            }
+        };
         let context = TileContext {
             index: tile.index(),
             rows: tile.rows(),

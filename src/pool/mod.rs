@@ -6,18 +6,18 @@ mod fork;
 mod kernel;
 mod mailbox;
 mod spin;
+mod supervise;
 mod worker;
 
 use core::time::Duration;
-use std::time::Instant;
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
 use ndarray::Ix1;
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::{PoolError, RoundError};
+use crate::error::PoolError;
 use crate::handle::{AnyHandle, Handle};
-use crate::partition::{Group, Partition, Round};
+use crate::partition::{Group, Partition};
 use crate::span::Spans;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
@@ -28,13 +28,9 @@ pub use kernel::TileRng;
 use kernel::Trampoline;
 use mailbox::{Arguments, Mailbox};
 use spin::Spin;
-use worker::WorkerLife;
 
 /// The number of the job that tells the workers to end: no count gets there.
 const ENDED: u64 = u64::MAX >> 1;
-
-/// Between two looks at whether the workers live, while waiting for them.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// How long workers may take to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -81,7 +77,9 @@ impl Shared {
 pub struct Pool<'t> {
     table: &'t HandleTable,
     shared: Shared,
-    lease: SharedLease<'t>,
+    mailbox: Mailbox<'t>,
+    /// Keeps the mailbox's words in place.
+    _lease: SharedLease<'t>,
     children: Vec<Option<Child>>,
     image: Image,
     spin: Spin,
@@ -116,9 +114,11 @@ impl<'t> Pool<'t> {
         fork::refuse_threads()?;
         let words = Mailbox::words(workers);
         let reserved = table.reserve((words * 8) as u64)?;
-        if let Some(mailbox) = Mailbox::open(table.segment().memory(), reserved.extent, workers) {
-            mailbox.clear();
-        }
+        let memory = table.segment().memory();
+        let Some(mailbox) = Mailbox::open(memory, reserved.extent, workers) else {
+            return Err(table.abandon_damaged(reserved).into());
+        };
+        mailbox.clear();
         let shared = Shared {
             mailbox: table.publish(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Pool, words).store(descriptor);
@@ -128,7 +128,8 @@ impl<'t> Pool<'t> {
         let mut pool = Pool {
             table,
             shared,
-            lease: table.lease_shared(shared.mailbox)?,
+            mailbox,
+            _lease: table.lease_shared(shared.mailbox)?,
             children: (0..workers).map(|_| None).collect(),
             image: Image::of_this_process()?,
             spin: Spin::of(workers),
@@ -225,194 +226,17 @@ impl<'t> Pool<'t> {
         let bytes = ndarray::ArrayView1::from(bytemuck::bytes_of(params));
         let params = self.table.owned(self.table.from_array(&bytes)?);
         let round = tiles.begin()?;
-        self.mailbox().open_job(&Arguments {
+        self.mailbox.open_job(&Arguments {
             kernel,
             partition: tiles.handle().to_bits(),
             params: params.handle().to_bits(),
             results: results.map_or(0, |results| results.to_bits()),
             seed: self.seed,
         });
-        let waited = self.wait(&round);
-        self.mailbox().close_job();
+        self.wait(&round);
+        self.mailbox.close_job();
         let deaths = self.wait_until_out()?;
-        self.outcome(tiles, round, waited, deaths)
-    }
-
-    fn mailbox(&self) -> Mailbox<'t> {
-        let slot = self.lease.slot.index;
-        self.shared
-            .open(self.table, slot)
-            .expect("the pool's own lease keeps its mailbox as it was made")
-    }
-
-    /// Waits until all tiles of the round are done or torn, or no worker is left, or time is up:
-    /// then `false`.
-    fn wait<G: Group>(&mut self, round: &Round<'_, '_, G>) -> bool {
-        let start = Instant::now();
-        let mut looked = start;
-        loop {
-            let mailbox = self.mailbox();
-            let seen = mailbox.events();
-            if self
-                .spin
-                .until(|| (round.is_counted() || mailbox.events() != seen).then_some(()))
-                .is_none()
-            {
-                mailbox.wait_event(seen, LOOK_EVERY);
-            }
-            if round.is_counted() {
-                return true;
-            }
-            if looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                let died = self.children.iter_mut().flatten().any(Child::has_died);
-                if died {
-                    // Its tiles become torn, so that the round can end.
-                    let _ = self.table.reap();
-                }
-                let alive = self.children.iter().flatten().any(|child| !child.is_dead());
-                if round.is_over() || !alive {
-                    return true;
-                }
-                if self
-                    .deadline
-                    .is_some_and(|deadline| start.elapsed() >= deadline)
-                {
-                    return false;
-                }
-            }
-        }
-    }
-
-    /// Waits until no worker is in the job that was closed. Those that died are taken out of the
-    /// pool, and returned.
-    fn wait_until_out(&mut self) -> Result<Vec<(usize, Child)>, PoolError> {
-        let start = Instant::now();
-        let mut died = Vec::new();
-        loop {
-            let mailbox = self.mailbox();
-            let seen = mailbox.events();
-            let is_out = || (0..self.shared.workers).all(|worker| !mailbox.is_in(worker));
-            if self.spin.until(|| is_out().then_some(())).is_some() {
-                break;
-            }
-            mailbox.wait_event(seen, LOOK_EVERY);
-            for worker in 0..self.shared.workers {
-                if self.children[worker].as_mut().is_some_and(Child::has_died) {
-                    died.extend(self.children[worker].take().map(|child| (worker, child)));
-                    mailbox.reset(worker);
-                }
-            }
-            // A kernel that does not come back keeps its tile, and the arrays stay closed.
-            let overdue = |deadline| start.elapsed() >= deadline;
-            if self.deadline.is_some_and(overdue) {
-                break;
-            }
-        }
-        for worker in 0..self.shared.workers {
-            if self.children[worker].as_ref().is_some_and(Child::is_dead) {
-                died.extend(self.children[worker].take().map(|child| (worker, child)));
-                self.mailbox().reset(worker);
-            }
-        }
-        if !died.is_empty() {
-            self.table.reap()?;
-        }
-        Ok(died)
-    }
-
-    /// What the call came to: a panic before a death before anything else.
-    fn outcome<G: Group>(
-        &mut self,
-        tiles: &Partition<'_, G>,
-        round: Round<'_, '_, G>,
-        in_time: bool,
-        deaths: Vec<(usize, Child)>,
-    ) -> Result<(), PoolError> {
-        let mailbox = self.mailbox();
-        let panics: Vec<_> = (0..self.shared.workers)
-            .filter_map(|worker| Some((worker, mailbox.take_panic(worker)?)))
-            .collect();
-        let done = round.done();
-        let ended = match round.try_finish() {
-            Ok(outcome) => outcome,
-            Err(round) => {
-                // Given up: by its drop.
-                drop(round);
-                Err(RoundError::Deadline {
-                    round: 0,
-                    waited: self.deadline.unwrap_or_default(),
-                    done,
-                    held: 0,
-                    tiles: tiles.tiles(),
-                })
-            }
-        };
-        if let Some((worker, panic)) = panics.into_iter().next() {
-            return Err(PoolError::KernelPanicked {
-                tile: panic.tile,
-                rows: tiles.rows(panic.tile),
-                worker,
-                message: panic.message,
-            });
-        }
-        let torn = match &ended {
-            Err(RoundError::Torn { rows, .. }) => rows.clone(),
-            _ => Vec::new(),
-        };
-        if let Some((worker, child)) = deaths.into_iter().next()
-            && ended.is_err()
-        {
-            return Err(PoolError::WorkerDied {
-                worker,
-                pid: child.pid(),
-                signal: child.signal(),
-                code: child.code(),
-                tiles: (0..tiles.tiles())
-                    .filter(|&tile| torn.contains(&tiles.rows(tile)))
-                    .collect(),
-                rows: torn,
-            });
-        }
-        match ended {
-            Err(RoundError::Deadline {
-                waited,
-                done,
-                tiles,
-                ..
-            }) if !in_time || done < tiles => Err(PoolError::Deadline {
-                waited,
-                done,
-                tiles,
-            }),
-            other => Ok(other?),
-        }
-    }
-
-    /// Forks the workers that are not there.
-    fn fork_missing(&mut self) -> Result<(), PoolError> {
-        for worker in 0..self.shared.workers {
-            if self.children[worker].as_mut().is_some_and(Child::has_died) {
-                self.children[worker] = None;
-                self.mailbox().reset(worker);
-            }
-        }
-        if self.children.iter().all(Option::is_some) {
-            return Ok(());
-        }
-        fork::refuse_threads()?;
-        for worker in 0..self.shared.workers {
-            if self.children[worker].is_none() {
-                let life = WorkerLife {
-                    table: self.table,
-                    shared: self.shared,
-                    worker,
-                    parent: std::process::id(),
-                };
-                self.children[worker] = Some(fork::fork(&life)?);
-            }
-        }
-        Ok(())
+        self.outcome(tiles, round, deaths)
     }
 }
 
@@ -423,7 +247,7 @@ impl Drop for Pool<'_> {
             self.children.clear();
             return;
         }
-        self.mailbox().end();
+        self.mailbox.end();
         fork::end(self.children.iter_mut().flatten(), GRACE);
         let _ = self.table.reap();
         // An error says that somebody freed it.

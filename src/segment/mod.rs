@@ -37,7 +37,9 @@ use std::sync::Arc;
 #[cfg(not(loom))]
 pub(crate) use memory::{Access, Memory};
 #[cfg(loom)]
-pub(crate) use model::{Access, Memory};
+pub use model::Access;
+#[cfg(loom)]
+pub(crate) use model::Memory;
 pub use options::SegmentOptions;
 #[cfg(loom)]
 use scripted::Inner;

@@ -34,6 +34,9 @@ pub struct Memory {
 /// records should not pay for.
 const MODEL_SCHEMAS: usize = 0;
 
+/// The words of a seat's card that are in use.
+const MODEL_CARD_WORDS: usize = 1;
+
 fn words<W: Word>(count: usize) -> Vec<Atom<W>> {
     (0..count).map(|_| Atom::zero()).collect()
 }
@@ -55,7 +58,7 @@ impl Memory {
             tree,
             header: words(Header::RETAINED + 1),
             seat_words: words(geometry.seats as usize),
-            seat_cards: words(geometry.seats as usize * (Layout::SEAT_WORDS - 1)),
+            seat_cards: words(geometry.seats as usize * MODEL_CARD_WORDS),
             spans: words(geometry.spans as usize),
             slots: words(slots),
             readers: words(slots * geometry.reader_words()),
@@ -87,8 +90,7 @@ impl Memory {
     }
 
     pub(crate) fn seat_card(&self, seat: usize) -> &[Atom] {
-        let len = Layout::SEAT_WORDS - 1;
-        &self.seat_cards[seat * len..][..len]
+        &self.seat_cards[seat * MODEL_CARD_WORDS..][..MODEL_CARD_WORDS]
     }
 
     pub(crate) fn spans(&self) -> &[Atom<SpanWord>] {

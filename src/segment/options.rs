@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::Segment;
 use crate::error::SegmentError;
-use crate::layout::{Geometry, Layout};
+use crate::layout::Geometry;
+#[cfg(not(loom))]
+use crate::layout::Layout;
 use crate::word::SeatId;
 
 /// How to make or open a segment. Start with [`Segment::options`].
@@ -39,11 +41,11 @@ pub(super) const IN_PROCESS_CAPACITY: u64 = 64 << 30;
 
 /// The default capacity in a model, where every word is an object of the checker.
 #[cfg(loom)]
-pub(super) const IN_PROCESS_CAPACITY: u64 = Geometry::CAPACITY_UNIT;
+pub(super) const IN_PROCESS_CAPACITY: u64 = 256;
 
 const LEAST_CAPACITY: u64 = 16 << 20;
-const DEFAULT_SEATS: u32 = if cfg!(loom) { 4 } else { 256 };
-const LEAST_DEFAULT_ARRAYS: u64 = if cfg!(loom) { 64 } else { 1 << 10 };
+const DEFAULT_SEATS: u32 = if cfg!(loom) { 2 } else { 256 };
+const LEAST_DEFAULT_ARRAYS: u64 = if cfg!(loom) { 4 } else { 1 << 10 };
 const MOST_DEFAULT_ARRAYS: u64 = 1 << 22;
 
 impl SegmentOptions {

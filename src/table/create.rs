@@ -189,6 +189,16 @@ impl HandleTable {
         Hints::of(self.segment.memory()).set(reserved.extent.class, reserved.slot.index);
     }
 
+    /// Gives a reserved slot back whose extent turned out not to be in the data region.
+    #[cold]
+    pub(crate) fn abandon_damaged(&self, reserved: Reserved<'_>) -> AllocError {
+        self.abandon(reserved);
+        let per_span = self.segment.memory().layout().geometry.span_slots as usize;
+        AllocError::Corrupt {
+            span: reserved.slot.index / per_span,
+        }
+    }
+
     #[cold]
     fn full(&self, bytes: u64, what: &'static str, remedy: &'static str) -> AllocError {
         AllocError::Full {
@@ -267,11 +277,10 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
             .segment
             .memory()
             .data(extent.offset, extent.size())
-            .ok_or_else(|| AllocError::Corrupt {
-                span: reserved.slot.index
-                    / table.segment.memory().layout().geometry.span_slots as usize,
-            })?
+            .ok_or_else(|| table.abandon_damaged(reserved))?
             .cast::<T>();
+        // The contents are written from here on; the model checker is told so once.
+        let _ = table.segment.memory().track(extent.offset, bytes, true);
         // SAFETY: `ptr` is non-null, aligned (extents start on multiples of 64, `assert_layout`
         // bounds the alignment), and `bytes`, at most `isize::MAX`, fit into the extent, whose
         // class was chosen for them.

@@ -75,8 +75,7 @@ impl HandleTable {
     ) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
         let handle = self.handle_of(slot, generation);
-        let slot =
-            Slot::of(self.segment.memory(), slot).ok_or_else(|| LeaseError::Stale { handle })?;
+        let slot = Slot::of(self.segment.memory(), slot).ok_or(LeaseError::Stale { handle })?;
         match slot.lock_tiles(generation, opener, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
             Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),

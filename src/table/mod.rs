@@ -19,7 +19,9 @@ use core::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use crate::descriptor::Descriptor;
-use crate::error::{Error, FreeError, JoinError, LeaseError};
+#[cfg(not(loom))]
+use crate::error::Error;
+use crate::error::{FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
 use crate::seat::{self, ReapReport};
 use crate::segment::{self, Segment};
@@ -130,14 +132,12 @@ impl HandleTable {
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
         let handle = handle.into();
         let me = self.enter()?;
-        let (slot, generation) = self
-            .slot(handle)
-            .ok_or_else(|| FreeError::Stale { handle })?;
+        let (slot, generation) = self.slot(handle).ok_or(FreeError::Stale { handle })?;
         let word = slot.word();
         let extent = Spans::of(self.segment.memory())
             .extent(slot.index)
             .filter(|_| word.is_live(generation))
-            .ok_or_else(|| FreeError::Stale { handle })?;
+            .ok_or(FreeError::Stale { handle })?;
         let backed = self.backed(slot, &extent);
         self.allocator(&mut self.cache.borrow_mut(), me)
             .free(slot, word, generation, extent, backed, |extent| {
@@ -190,9 +190,7 @@ impl HandleTable {
         handle: AnyHandle,
         next: impl Fn(SlotWord, u32) -> Option<SlotWord>,
     ) -> Result<(), LeaseError> {
-        let (slot, generation) = self
-            .slot(handle)
-            .ok_or_else(|| LeaseError::Stale { handle })?;
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         match slot.change(|word| next(word, generation)) {
             Ok(_) => Ok(()),
             Err(word) if word.is_live(generation) => Err(self.busy(handle, word.writer())),

@@ -1,0 +1,59 @@
+//! What models of programs that use this crate need beside its interface; under `cfg(loom)` alone.
+//!
+//! Under loom a [`Segment`] is made by [`SegmentOptions::in_process`](crate::SegmentOptions), is
+//! tiny (size classes end at 512 bytes, spans hold two arrays), and lives within one execution of
+//! a model: build it in the model's closure. Guards and tiles tell loom which bytes they access;
+//! who uses views without a lease says so by [`access`]. Participants die by [`mortal`].
+
+use core::ops::Range;
+
+use ndarray::Dimension;
+
+use crate::element::Element;
+use crate::error::LeaseError;
+use crate::handle::{AnyHandle, Handle};
+pub use crate::segment::Access;
+use crate::segment::Segment;
+use crate::sync::until_death;
+use crate::table::HandleTable;
+
+/// Runs `life`, which acts for the participant of `seat`, up to its operation number `steps` on
+/// the segment's words, and ends it there as a kill would: nothing is cleaned up, and the seat's
+/// lock falls free. `None` if it came to that.
+///
+/// `life` owns the table and whatever it takes from it. A model that is run for 0, 1, 2, ... steps
+/// until the life is over before its death has seen a death between any two operations.
+pub fn mortal<R>(
+    segment: &Segment,
+    seat: usize,
+    steps: u64,
+    life: impl FnOnce() -> R,
+) -> Option<R> {
+    let result = until_death(steps, life);
+    if result.is_none() {
+        segment.model_kill(seat);
+    }
+    result
+}
+
+/// Tells loom that the caller accesses `elements` of an array (as they lie in memory) until the
+/// result is dropped. loom fails the model if anyone else's access conflicts with it, or is not
+/// ordered before or after it.
+///
+/// # Errors
+/// As [`HandleTable::attach`].
+#[track_caller]
+pub fn access<T: Element, D: Dimension>(
+    table: &HandleTable,
+    handle: Handle<T, D>,
+    elements: Range<usize>,
+    write: bool,
+) -> Result<Access, LeaseError> {
+    let any = AnyHandle::from(handle);
+    let (slot, _) = table.live(any)?;
+    let located = table.locate::<T, D>(slot, any)?;
+    let size = size_of::<T>() as u64;
+    let offset = located.offset + elements.start as u64 * size;
+    let len = elements.len() as u64 * size;
+    Ok(table.segment().memory().track(offset, len, write))
+}

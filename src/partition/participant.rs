@@ -1,0 +1,246 @@
+//! Taking part in a round: entering it, claiming tiles, giving them back.
+
+use core::fmt;
+use core::ops::Range;
+
+use super::access::TileRange;
+use super::control::Control;
+use super::{Group, Mode, Partition};
+use crate::error::{LeaseError, RoundError};
+use crate::segment::Access;
+use crate::table::lease::SharedLease;
+use crate::word::{ClaimState, SeatId};
+
+impl<'t, G: Group> Partition<'t, G> {
+    /// Takes part in the round that is running; `None` if none is.
+    ///
+    /// # Errors
+    /// [`RoundError::Lease`] if an array of the group cannot be opened.
+    pub fn enter(&self) -> Result<Option<Participant<'_, 't, G>>, RoundError> {
+        self.enter_at(0, 1)
+    }
+
+    /// As [`enter`](Partition::enter), as number `worker` of `workers`: claims tiles of its own
+    /// stretch of the partition first, so that the same pages stay with the same worker from round
+    /// to round, and then what the others have left.
+    ///
+    /// # Errors
+    /// As [`enter`](Partition::enter).
+    pub fn enter_at(
+        &self,
+        worker: usize,
+        workers: usize,
+    ) -> Result<Option<Participant<'_, 't, G>>, RoundError> {
+        let me = self.table().enter()?;
+        let (lease, control) = self.open()?;
+        let now = control.round();
+        if now.state() != ClaimState::Held {
+            return Ok(None);
+        }
+        let leases = match self.participate(now.seat()) {
+            Ok(leases) => leases,
+            // The round ended while we entered.
+            Err(_) if control.round() != now => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Again, after the bits were validated: the arrays could be in a round of the same opener
+        // on another partition by now. Then its first step, to end this one, is visible here.
+        if control.round() != now {
+            return Ok(None);
+        }
+        let raw = self.group.locate(self.table(), &self.plan)?;
+        let tiles = control.tiles();
+        Ok(Some(Participant {
+            partition: self,
+            control,
+            raw,
+            round: now.round(),
+            me,
+            token: self.table().token(),
+            first: (tiles as u128 * worker as u128 / workers.max(1) as u128) as usize
+                % tiles.max(1),
+            tried: 0,
+            panicking: std::thread::panicking(),
+            _leases: leases,
+            _lease: lease,
+        }))
+    }
+
+    /// Sets this seat's bit on every array of the group, as the round's mode of access demands.
+    fn participate(&self, opener: SeatId) -> Result<Vec<SharedLease<'t>>, LeaseError> {
+        let key = self.segment().key();
+        self.group
+            .members()
+            .into_iter()
+            .map(|(handle, mode)| match mode {
+                Mode::Write => {
+                    let (slot, generation) = handle.unpack(key);
+                    self.table().lease_tiles(slot, generation, opener)
+                }
+                Mode::Read | Mode::Whole => self.table().lease_shared(handle),
+            })
+            .collect()
+    }
+}
+
+/// A participant of a running round.
+pub struct Participant<'p, 't, G: Group> {
+    partition: &'p Partition<'t, G>,
+    control: Control<'t>,
+    raw: <G as super::access::sealed::Group>::Raw,
+    round: u64,
+    me: SeatId,
+    token: u64,
+    /// Where its own stretch begins.
+    first: usize,
+    /// How many tiles, counted from there, it has looked at.
+    tried: usize,
+    panicking: bool,
+    _leases: Vec<SharedLease<'t>>,
+    _lease: SharedLease<'t>,
+}
+
+impl<'t, G: Group> Participant<'_, 't, G> {
+    /// The number of the round, from 1.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// Claims the next tile that nobody has claimed in this round; `None` if none is left.
+    ///
+    /// One pass over the tiles is enough: within a round a tile that was claimed stays so.
+    ///
+    /// # Errors
+    /// [`LeaseError::InvalidElement`] if the tile holds bytes that are no values of its type; the
+    /// tile counts as torn.
+    pub fn claim(&mut self) -> Result<Option<Tile<'_, 't, G>>, LeaseError> {
+        match self.claim_index() {
+            Some(index) => self.tile(index).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Claims the next tile, and leaves it to [`tile`](Participant::tile) to open it.
+    pub(crate) fn claim_index(&mut self) -> Option<usize> {
+        // A participant that crossed a fork is the parent's: it has nothing to claim here.
+        let is_ours = self.partition.table().is_of(self.token);
+        let tiles = if is_ours { self.control.tiles() } else { 0 };
+        while self.tried < tiles {
+            let ahead = self.first + self.tried;
+            let index = if ahead < tiles { ahead } else { ahead - tiles };
+            self.tried += 1;
+            if self.control.claim(index, self.round, self.me) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// The tile that was claimed as `index`.
+    pub(crate) fn tile(&self, index: usize) -> Result<Tile<'_, 't, G>, LeaseError> {
+        let range = TileRange {
+            axis: self.partition.plan.axis,
+            rows: self.control.rows(index),
+        };
+        if let Err(error) = G::check(&self.raw, &range) {
+            self.tear(index);
+            return Err(error);
+        }
+        let mut accesses = Vec::new();
+        G::track(
+            &self.raw,
+            self.partition.segment().memory(),
+            &range,
+            &mut accesses,
+        );
+        Ok(Tile {
+            part: self,
+            index,
+            range,
+            accesses,
+        })
+    }
+
+    /// HELD → TORN, after the arrays that the tile writes were poisoned.
+    fn tear(&self, index: usize) {
+        self.partition.table().poison_written(&self.control);
+        self.control.tear(index, self.me);
+    }
+}
+
+impl<G: Group> fmt::Debug for Participant<'_, '_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Participant")
+            .field("round", &self.round)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A claimed tile: its rows are the holder's alone until it is dropped.
+///
+/// Dropped by a panic, it is torn: the round ends with an error that names its rows, and the
+/// arrays it writes are poisoned.
+#[must_use = "the tile is given back when it is dropped"]
+pub struct Tile<'p, 't, G: Group> {
+    part: &'p Participant<'p, 't, G>,
+    index: usize,
+    range: TileRange,
+    accesses: Vec<Access>,
+}
+
+impl<G: Group> Tile<'_, '_, G> {
+    /// The tile's views, one for each array of the group.
+    pub fn views(&mut self) -> G::Views<'_> {
+        // SAFETY: `self` holds the claim of this tile in a round for which this participant's bits
+        // are set on the arrays, so that no whole-array lease and no other claim covers these rows
+        // (arrays that are only read are written by nobody); `tile` has checked the elements; the
+        // views borrow `self` mutably, so there are no others, and the claim outlives them.
+        unsafe { G::views(&self.part.raw, &self.range) }
+    }
+
+    /// The tile's index in the partition.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The indices along the partition's axis that the tile covers.
+    pub fn rows(&self) -> Range<usize> {
+        self.range.rows.clone()
+    }
+
+    /// The number of the round, from 1.
+    pub fn round(&self) -> u64 {
+        self.part.round
+    }
+
+    /// Gives the tile up half-written: its rows are reported when the round ends, and the arrays
+    /// it writes are poisoned.
+    pub fn tear(mut self) {
+        self.accesses.clear();
+        self.part.tear(self.index);
+        // Nothing is left to give back: the claim is not held any more, and drop sees that.
+    }
+}
+
+impl<G: Group> Drop for Tile<'_, '_, G> {
+    fn drop(&mut self) {
+        self.accesses.clear();
+        if !self.part.partition.table().is_of(self.part.token) {
+            return;
+        }
+        if std::thread::panicking() && !self.part.panicking {
+            self.part.tear(self.index);
+        } else {
+            self.part.control.give_back(self.index, self.part.me);
+        }
+    }
+}
+
+impl<G: Group> fmt::Debug for Tile<'_, '_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tile")
+            .field("index", &self.index)
+            .field("rows", &self.range.rows)
+            .finish_non_exhaustive()
+    }
+}

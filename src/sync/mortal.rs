@@ -1,0 +1,124 @@
+//! Words for the model checker, on which a thread can die between any two operations.
+//!
+//! Under loom all threads of a model are coroutines of one, so that a panic in any of them counts
+//! as one everywhere: hence while one unwinds, operations do nothing. That is what a kill needs
+//! (a killed process cleans nothing up), and a failed model comes to its report undisturbed.
+
+use core::cell::Cell;
+use core::sync::atomic::Ordering;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use loom::sync::atomic::AtomicU64;
+
+loom::thread_local! {
+    /// Operations that this thread may still do; none of the model's own threads counts so far.
+    static LEFT: Cell<u64> = Cell::new(u64::MAX);
+}
+
+/// What a dying thread unwinds with.
+struct Death;
+
+/// Runs `life` up to its operation number `steps` (0 is the first), which is not done any more.
+/// `None` if it died.
+pub(crate) fn until_death<R>(steps: u64, life: impl FnOnce() -> R) -> Option<R> {
+    LEFT.with(|left| left.set(steps));
+    let outcome = catch_unwind(AssertUnwindSafe(life));
+    LEFT.with(|left| left.set(u64::MAX));
+    match outcome {
+        Ok(result) => Some(result),
+        Err(cause) if cause.is::<Death>() => None,
+        Err(cause) => resume_unwind(cause),
+    }
+}
+
+/// Whether the operation that is about to be done is left out. Dies if it is time.
+fn is_gone() -> bool {
+    if std::thread::panicking() {
+        return true;
+    }
+    let left = LEFT.with(|left| {
+        let now = left.get();
+        left.set(now.saturating_sub(u64::from(now != u64::MAX)));
+        now
+    });
+    if left == 0 {
+        // Without the panic hook: nothing is wrong.
+        resume_unwind(Box::new(Death));
+    }
+    false
+}
+
+/// An atomic of loom's. While its thread unwinds, reads give 0 and exchanges seem to succeed, so
+/// that destructors come to their end.
+pub(super) struct MortalU64 {
+    inner: AtomicU64,
+}
+
+impl MortalU64 {
+    pub(super) fn new(value: u64) -> Self {
+        MortalU64 {
+            inner: AtomicU64::new(value),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn load(&self, order: Ordering) -> u64 {
+        match is_gone() {
+            true => 0,
+            false => self.inner.load(order),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn store(&self, value: u64, order: Ordering) {
+        if !is_gone() {
+            self.inner.store(value, order);
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        match is_gone() {
+            true => Ok(current),
+            false => self.inner.compare_exchange(current, new, success, failure),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        match is_gone() {
+            true => 0,
+            false => self.inner.fetch_or(bits, order),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+        match is_gone() {
+            true => 0,
+            false => self.inner.fetch_and(bits, order),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        match is_gone() {
+            true => 0,
+            false => self.inner.fetch_add(value, order),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+        match is_gone() {
+            true => 0,
+            false => self.inner.fetch_max(value, order),
+        }
+    }
+}
