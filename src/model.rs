@@ -14,7 +14,7 @@ use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 pub use crate::segment::Access;
 use crate::segment::Segment;
-use crate::sync::until_death;
+use crate::sync;
 use crate::table::HandleTable;
 
 /// Runs `life`, which acts for the participant of `seat`, up to its operation number `steps` on
@@ -29,11 +29,16 @@ pub fn mortal<R>(
     steps: u64,
     life: impl FnOnce() -> R,
 ) -> Option<R> {
-    let result = until_death(steps, life);
+    let result = sync::until_death(steps, life);
     if result.is_none() {
         segment.model_kill(seat);
     }
     result
+}
+
+/// Ends a [`mortal`] life where it is called: a death at a point that the model chooses.
+pub fn die() -> ! {
+    sync::die()
 }
 
 /// Tells loom that the caller accesses `elements` of an array (as they lie in memory) until the

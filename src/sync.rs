@@ -1,4 +1,4 @@
-//! The only file that names atomics: the `atomic` crate in production, loom's under `cfg(loom)`.
+//! The only place that names atomics: the `atomic` crate in production, loom's under `cfg(loom)`.
 //!
 //! Protocol code sees [`Atom<W>`], a 64-bit word that decodes to `W`. Every operation is
 //! `#[track_caller]`, so that a model checker's report names the line of the protocol and not this
@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 
 pub(crate) use core::sync::atomic::Ordering;
 #[cfg(loom)]
-pub(crate) use mortal::until_death;
+pub(crate) use mortal::{die, until_death};
 
 #[cfg(not(loom))]
 type Cell = atomic::Atomic<u64>;
@@ -67,16 +67,19 @@ impl<W: Word> Atom<W> {
     }
 
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn load(&self, order: Ordering) -> W {
         W::from_bits(self.cell.load(order))
     }
 
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn store(&self, value: W, order: Ordering) {
         self.cell.store(value.bits(), order);
     }
 
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn compare_exchange(
         &self,
         current: W,
@@ -95,6 +98,7 @@ impl<W: Word> Atom<W> {
     /// A read-modify-write reads the newest value of the word's modification order and takes a
     /// place in that order, which is what a validation needs and a load does not give.
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn read_modify_write(&self, order: Ordering) -> W {
         W::from_bits(self.cell.fetch_or(0, order))
     }
@@ -102,12 +106,13 @@ impl<W: Word> Atom<W> {
     /// Replaces `owned` by `new` where nobody but the caller may change the word.
     ///
     /// In production a release store, which costs a fifth of a compare-and-swap: the word names
-    /// the caller as the owner of a state that no other live participant leaves, concurrent
-    /// read-modify-writes of others are reads (see [`Atom::read_modify_write`]) which write back
-    /// what they read in one step, and a store cannot fall into the middle of that step. Under
+    /// the caller as the owner of a state that no other live participant leaves, and concurrent
+    /// read-modify-writes of others only read (see [`Atom::read_modify_write`]): what they write
+    /// back is what was there at that instant, if the compiler lets them write at all. Under
     /// loom a compare-and-swap, because loom does not order a store against such a
     /// read-modify-write, and because it then also checks the claim of ownership.
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn publish_owned(&self, owned: W, new: W) {
         #[cfg(not(loom))]
         {
@@ -126,6 +131,7 @@ impl<W: Word> Atom<W> {
     /// Lock-free: another turn means that another participant's change took effect.
     /// `Ok` holds the words before and after, `Err` the word that was declined.
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn update(
         &self,
         success: Ordering,
@@ -145,21 +151,25 @@ impl<W: Word> Atom<W> {
 
 impl Atom<u64> {
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
         self.cell.fetch_or(bits, order)
     }
 
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
         self.cell.fetch_and(bits, order)
     }
 
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.cell.fetch_add(value, order)
     }
 
     #[track_caller]
+    #[inline(always)]
     pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         self.cell.fetch_max(value, order)
     }

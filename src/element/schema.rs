@@ -198,7 +198,12 @@ fn packed(text: &str) -> impl Iterator<Item = u64> {
 }
 
 /// Word 0 of an entry claimed for `text`: its FNV-1a hash with the READY bit clear; never 0.
+///
+/// In a model all texts have one hash: that two race for an entry is what needs an argument.
 fn claim_of(text: &str) -> u64 {
+    if cfg!(loom) {
+        return READY << 1;
+    }
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -371,64 +376,5 @@ mod tests {
                 }
             }
         }
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    use super::*;
-    use loom::sync::Arc;
-    use loom::thread;
-
-    const TEXT: &str = "x:u8@0;size=1";
-
-    /// Whoever sees READY sees the whole text, whichever of two helpers wrote which of its words.
-    #[test]
-    fn two_helpers_and_a_reader() {
-        loom::model(|| {
-            let words: Arc<Vec<Atom>> = Arc::new((0..4).map(|_| Atom::zero()).collect());
-            let helpers: Vec<_> = (0..2)
-                .map(|_| {
-                    let words = words.clone();
-                    thread::spawn(move || {
-                        let entry = Entry::new(&words).unwrap();
-                        assert!(entry.admit(TEXT));
-                        assert!(entry.is(TEXT));
-                    })
-                })
-                .collect();
-            let seen = Entry::new(&words).unwrap().read();
-            assert!(seen.is_none() || seen.as_deref() == Some(TEXT));
-            for helper in helpers {
-                helper.join().unwrap();
-            }
-            assert_eq!(Entry::new(&words).unwrap().read().as_deref(), Some(TEXT));
-        });
-    }
-
-    /// Two texts of one hash: at most one is admitted, and what is read is it.
-    #[test]
-    fn texts_of_one_hash_are_never_mixed() {
-        const TEXTS: [&str; 2] = ["x:u8@0;size=1", "y:u8@0;size=2"];
-        loom::model(|| {
-            let words: Arc<Vec<Atom>> = Arc::new((0..4).map(|_| Atom::zero()).collect());
-            let rivals: Vec<_> = TEXTS
-                .into_iter()
-                .map(|text| {
-                    let words = words.clone();
-                    thread::spawn(move || Entry::new(&words).unwrap().admit_as(2, text))
-                })
-                .collect();
-            let admitted: Vec<bool> = rivals
-                .into_iter()
-                .map(|rival| rival.join().unwrap())
-                .collect();
-            let seen = Entry::new(&words).unwrap().read();
-            match admitted[..] {
-                [true, false] => assert_eq!(seen.as_deref(), Some(TEXTS[0])),
-                [false, true] => assert_eq!(seen.as_deref(), Some(TEXTS[1])),
-                _ => assert_eq!((&admitted[..], seen), (&[false, false][..], None)),
-            }
-        });
     }
 }

@@ -30,10 +30,6 @@ pub struct Memory {
     payload: NonNull<u64>,
 }
 
-/// Schemas that a model's segment can know: each word is a loom object, which a model that has no
-/// records should not pay for.
-const MODEL_SCHEMAS: usize = 0;
-
 /// The words of a seat's card that are in use.
 const MODEL_CARD_WORDS: usize = 1;
 
@@ -63,7 +59,7 @@ impl Memory {
             slots: words(slots),
             readers: words(slots * geometry.reader_words()),
             descriptors: words(slots * Layout::DESCRIPTOR_WORDS),
-            schemas: words(MODEL_SCHEMAS * Layout::SCHEMA_WORDS),
+            schemas: words(Layout::SCHEMAS * Layout::SCHEMA_WORDS),
             hints: words(tree.total_words()),
             control: words(data_words),
             grains: (0..geometry.capacity.div_ceil(GRAIN))
@@ -111,10 +107,7 @@ impl Memory {
     }
 
     pub(crate) fn schema(&self, index: usize) -> &[Atom] {
-        self.schemas
-            .get(index * Layout::SCHEMA_WORDS..)
-            .and_then(|rest| rest.get(..Layout::SCHEMA_WORDS))
-            .unwrap_or(&[])
+        &self.schemas[index * Layout::SCHEMA_WORDS..][..Layout::SCHEMA_WORDS]
     }
 
     pub(crate) fn hints(&self) -> &[Atom] {

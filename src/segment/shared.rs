@@ -17,8 +17,6 @@ use super::open::{self, Parts};
 use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
 use super::{Segment, anonymous, commit, passed};
 use crate::error::{NoMemory, SegmentError};
-#[cfg(test)]
-use crate::layout::Geometry;
 use crate::layout::Layout;
 use crate::sync::{Atom, Backoff, Ordering};
 
@@ -174,16 +172,6 @@ impl Segment {
             }
         }
         Err(refused)
-    }
-
-    /// An in-process segment of exactly this geometry, which need not be one that a header can
-    /// say.
-    #[cfg(test)]
-    pub(crate) fn with_geometry(geometry: Geometry) -> Segment {
-        match open::in_process(geometry) {
-            Ok(parts) => Segment::assemble(parts, None),
-            Err(error) => panic!("{error}"),
-        }
     }
 
     fn assemble(parts: Parts, retain: Option<u64>) -> Segment {

@@ -31,6 +31,12 @@ pub(crate) fn until_death<R>(steps: u64, life: impl FnOnce() -> R) -> Option<R> 
     }
 }
 
+/// Unwinds as a dying thread does: nothing on the way has an effect.
+pub(crate) fn die() -> ! {
+    // Without the panic hook: nothing is wrong.
+    resume_unwind(Box::new(Death))
+}
+
 /// Whether the operation that is about to be done is left out. Dies if it is time.
 fn is_gone() -> bool {
     if std::thread::panicking() {
@@ -42,22 +48,31 @@ fn is_gone() -> bool {
         now
     });
     if left == 0 {
-        // Without the panic hook: nothing is wrong.
-        resume_unwind(Box::new(Death));
+        die();
     }
     false
 }
 
 /// An atomic of loom's. While its thread unwinds, reads give 0 and exchanges seem to succeed, so
 /// that destructors come to their end.
+///
+/// loom reorders two operations only if they conflict, and of each atomic it keeps the last
+/// operation alone. So a load by a thread that goes on to change the word hides an earlier load by
+/// another thread, and that the change comes before that load is never tried (loom's issues 166
+/// and 392): where one thread looks and another looks and then exchanges, loom 0.7 runs one
+/// execution. Here every load also
+/// touches `looks`, by an operation that conflicts with itself and orders nothing (Relaxed), so
+/// that loom tries both orders of any two loads, and thereby of what follows them.
 pub(super) struct MortalU64 {
     inner: AtomicU64,
+    looks: AtomicU64,
 }
 
 impl MortalU64 {
     pub(super) fn new(value: u64) -> Self {
         MortalU64 {
             inner: AtomicU64::new(value),
+            looks: AtomicU64::new(0),
         }
     }
 
@@ -65,7 +80,10 @@ impl MortalU64 {
     pub(super) fn load(&self, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
-            false => self.inner.load(order),
+            false => {
+                self.looks.fetch_add(0, Ordering::Relaxed);
+                self.inner.load(order)
+            }
         }
     }
 

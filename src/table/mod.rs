@@ -132,12 +132,14 @@ impl HandleTable {
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
         let handle = handle.into();
         let me = self.enter()?;
-        let (slot, generation) = self.slot(handle).ok_or(FreeError::Stale { handle })?;
+        let Some((slot, generation)) = self.slot(handle) else {
+            return Err(FreeError::Stale { handle });
+        };
         let word = slot.word();
-        let extent = Spans::of(self.segment.memory())
-            .extent(slot.index)
-            .filter(|_| word.is_live(generation))
-            .ok_or(FreeError::Stale { handle })?;
+        let extent = Spans::of(self.segment.memory()).extent(slot.index);
+        let Some(extent) = extent.filter(|_| word.is_live(generation)) else {
+            return Err(FreeError::Stale { handle });
+        };
         let backed = self.backed(slot, &extent);
         self.allocator(&mut self.cache.borrow_mut(), me)
             .free(slot, word, generation, extent, backed, |extent| {

@@ -1,0 +1,76 @@
+//! A forked process that answers questions: a number in, a number out.
+
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions};
+
+/// The question that ends the process.
+const END: u64 = u64::MAX;
+
+/// A forked process; it ends when this is dropped.
+pub struct Process {
+    pid: Pid,
+    questions: PipeWriter,
+    answers: PipeReader,
+}
+
+impl Process {
+    /// Forks a process that calls `prepare` and then answers with what that returned.
+    ///
+    /// The process must have one thread.
+    pub fn fork<F: FnMut(u64) -> u64>(prepare: impl FnOnce() -> F) -> Process {
+        let threads = std::fs::read_dir("/proc/self/task").expect("Linux").count();
+        assert_eq!(threads, 1, "a child would have only the calling thread");
+        let (mut asked, questions) = std::io::pipe().expect("a pipe");
+        let (answers, mut answer) = std::io::pipe().expect("a pipe");
+        // SAFETY: the process has one thread (checked above), so that the child finds no lock held.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+        let Some(pid) = Pid::from_raw(pid) else {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+                .expect("to end with the parent");
+            let mut respond = prepare();
+            while let Some(question) = receive(&mut asked) {
+                answer
+                    .write_all(&respond(question).to_ne_bytes())
+                    .expect("the parent reads");
+            }
+            std::process::exit(0);
+        };
+        Process {
+            pid,
+            questions,
+            answers,
+        }
+    }
+
+    pub fn ask(&mut self, question: u64) {
+        self.questions
+            .write_all(&question.to_ne_bytes())
+            .expect("the process reads");
+    }
+
+    pub fn answer(&mut self) -> u64 {
+        receive(&mut self.answers).expect("the process answers")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.ask(END);
+        rustix::process::waitpid(Some(self.pid), WaitOptions::empty()).expect("our child");
+    }
+}
+
+fn receive(pipe: &mut PipeReader) -> Option<u64> {
+    let mut bytes = [0; 8];
+    pipe.read_exact(&mut bytes).ok()?;
+    Some(u64::from_ne_bytes(bytes)).filter(|&number| number != END)
+}
+
+/// The time on a clock that all processes share.
+pub fn now() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

@@ -1,0 +1,204 @@
+//! For tests that fork: a runner without threads, children that are always waited for, names that
+//! are always removed.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// How long a child may take before the test fails and kills it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs the tests whose names hold the command line's first free argument, one after another on the
+/// main thread, each in a child of its own: so that each may fork, and a test that hangs is killed.
+pub fn run(tests: &[(&str, fn())]) {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let (mut passed, mut failed) = (0, 0);
+    for (name, test) in tests {
+        if filter
+            .as_ref()
+            .is_some_and(|filter| !name.contains(filter.as_str()))
+        {
+            continue;
+        }
+        let child = Child::fork(test);
+        let ok = child
+            .wait_within(4 * DEADLINE)
+            .is_some_and(|status| status.success());
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        if ok { passed += 1 } else { failed += 1 }
+    }
+    println!("\n{passed} passed, {failed} failed");
+    std::process::exit(i32::from(failed > 0));
+}
+
+/// A forked child.
+pub struct Child {
+    pid: i32,
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// Forks a child that runs `life` and exits: with 0, or with 101 if it panics.
+    pub fn fork(life: impl FnOnce()) -> Child {
+        // SAFETY: these test binaries start no thread before they fork.
+        match unsafe { libc::fork() } {
+            0 => {
+                let code = match catch_unwind(AssertUnwindSafe(life)) {
+                    Ok(()) => 0,
+                    Err(_) => 101,
+                };
+                exit_at_once(code)
+            }
+            pid => {
+                assert!(pid > 0, "fork failed: {}", std::io::Error::last_os_error());
+                Child { pid, status: None }
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid.unsigned_abs()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: `kill` has no precondition; the pid is of a child that was not waited for yet.
+        assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0);
+    }
+
+    /// Kills the child and waits for its end.
+    pub fn kill(mut self) {
+        self.signal(libc::SIGKILL);
+        assert!(self.ended_within(DEADLINE));
+    }
+
+    /// Waits for an end with exit code 0.
+    #[track_caller]
+    pub fn join(self) {
+        let status = self.wait_within(DEADLINE).expect("the child hangs");
+        assert!(status.success(), "the child ended with {status}");
+    }
+
+    /// How the child ended; `None` if it had to be killed.
+    pub fn wait_within(mut self, deadline: Duration) -> Option<ExitStatus> {
+        self.ended_within(deadline).then_some(self.status?)
+    }
+
+    fn ended_within(&mut self, deadline: Duration) -> bool {
+        let start = Instant::now();
+        while self.status.is_none() && start.elapsed() < deadline {
+            let mut status = 0;
+            // SAFETY: `status` is a place to write to, the pid is of an own child.
+            if unsafe { libc::waitpid(self.pid, &raw mut status, libc::WNOHANG) } == self.pid {
+                self.status = Some(ExitStatus::from_raw(status));
+            } else {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        self.status.is_some()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // SAFETY: as in `signal`.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+            self.ended_within(DEADLINE);
+        }
+    }
+}
+
+/// Ends this process without running what its parent has registered.
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: `_exit` has no precondition.
+    unsafe { libc::_exit(code) }
+}
+
+/// Whether a process exists, not counting those that have ended and were not waited for.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// Asks until it is so.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "not in time: {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// A pipe through which related processes tell each other numbers.
+pub struct Pipe {
+    ends: [i32; 2],
+}
+
+impl Pipe {
+    pub fn new() -> Pipe {
+        let mut ends = [0; 2];
+        // SAFETY: `ends` has room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        Pipe { ends }
+    }
+
+    pub fn send(&self, number: u64) {
+        let bytes = number.to_le_bytes();
+        // SAFETY: eight bytes are there to be read.
+        let sent = unsafe { libc::write(self.ends[1], bytes.as_ptr().cast(), 8) };
+        assert_eq!(sent, 8);
+    }
+
+    #[track_caller]
+    pub fn receive(&self) -> u64 {
+        let mut poll = libc::pollfd {
+            fd: self.ends[0],
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry, alive during the call.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, DEADLINE.as_millis() as i32) };
+        assert_eq!(ready, 1, "nothing was sent in time");
+        let mut bytes = [0; 8];
+        // SAFETY: there is room for eight bytes.
+        let received = unsafe { libc::read(self.ends[0], bytes.as_mut_ptr().cast(), 8) };
+        assert_eq!(received, 8);
+        u64::from_le_bytes(bytes)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        for end in self.ends {
+            // SAFETY: the descriptor is this value's own.
+            unsafe { libc::close(end) };
+        }
+    }
+}
+
+/// A segment's name that nobody else has, removed in the end.
+pub struct Name(pub String);
+
+impl Name {
+    pub fn new(what: &str) -> Name {
+        Name(format!("ndshm-test-{}-{what}", std::process::id()))
+    }
+
+    pub fn exists(&self) -> bool {
+        std::path::Path::new("/dev/shm").join(&self.0).exists()
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(std::path::Path::new("/dev/shm").join(&self.0));
+    }
+}
