@@ -13,8 +13,8 @@ mod replicates;
 mod report;
 mod shared;
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,6 +47,16 @@ fn run(options: &Options) -> Result<()> {
         Some(path) => Series::read(path)?,
         None => Series::nile(),
     };
+    let plot = match &options.plot {
+        Some(path) => std::path::absolute(path)?,
+        None => std::env::current_exe()?.with_extension("svg"),
+    };
+    let plot_error = |error: std::io::Error| {
+        let path = plot.display();
+        format!("cannot write the plot to {path}: {error}; give another place with --plot FILE")
+    };
+    // At once, for nobody wants to learn of a wrong path at the end.
+    let mut plot_file = File::create(&plot).map_err(plot_error)?;
     let task = Task {
         model: options.model(),
         observations: &series.values,
@@ -74,11 +84,8 @@ fn run(options: &Options) -> Result<()> {
     }
 
     let exact = kalman::filter(&task.model, task.observations);
-    let plot = match &options.plot {
-        Some(path) => std::path::absolute(path)?,
-        None => std::env::current_exe()?.with_extension("svg"),
-    };
-    write_plot(&plot, &plot::svg(&series, &outcome, &exact))?;
+    let svg = plot::svg(&series, &outcome, &exact);
+    plot_file.write_all(svg.as_bytes()).map_err(plot_error)?;
     let report = Report {
         series: &series,
         particles: task.particles,
@@ -142,14 +149,6 @@ fn show_progress(name: &str, what: &str) {
 
 fn end_progress() {
     show_progress("", "");
-}
-
-fn write_plot(path: &PathBuf, svg: &str) -> Result<()> {
-    std::fs::write(path, svg).map_err(|error| {
-        let path = path.display();
-        format!("cannot write the plot to {path}: {error}; give another place with --plot FILE")
-            .into()
-    })
 }
 
 #[cfg(test)]

@@ -51,8 +51,9 @@ fn range(numbers: impl Iterator<Item = f64>) -> ([f64; 2], f64) {
 }
 
 fn ticks([low, high]: [f64; 2], tick: f64) -> impl Iterator<Item = f64> {
-    let count = ((high - low) / tick).round() as usize;
-    (0..=count).map(move |i| low + i as f64 * tick)
+    // A tick's place at an end may be off by rounding.
+    let [first, last] = [(low / tick - 1e-6).ceil(), (high / tick + 1e-6).floor()];
+    (0..=(last - first) as usize).map(move |i| (first + i as f64) * tick)
 }
 
 fn escape(text: &str) -> String {
@@ -71,7 +72,9 @@ pub fn svg(series: &Series, outcome: &Outcome, exact: &Exact) -> String {
 
 fn draw(svg: &mut String, series: &Series, outcome: &Outcome, exact: &Exact) -> fmt::Result {
     let time = |index: usize| series.first as f64 + index as f64;
-    let (times, time_tick) = range((0..series.values.len()).map(time));
+    let last = series.values.len().max(2) - 1;
+    let times = [time(0), time(last)];
+    let (_, time_tick) = range(times.into_iter());
     let numbers = series.values.iter().chain(outcome.bands.as_flattened());
     let (levels, level_tick) = range(numbers.copied());
     let scales = Scales { times, levels };
@@ -176,6 +179,8 @@ mod tests {
             assert!(low < high && low <= numbers[0] && numbers[1] <= high);
             assert!(ticks([low, high], tick).count() >= 2);
         }
+        let ticks: Vec<f64> = ticks([1871.0, 1970.0], 20.0).collect();
+        assert_eq!(ticks, [1880.0, 1900.0, 1920.0, 1940.0, 1960.0]);
     }
 
     #[test]

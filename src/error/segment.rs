@@ -35,7 +35,7 @@ pub enum SegmentError {
         max: u64,
     },
     /// The name is none that a segment can have.
-    #[error("{name:?} cannot name a segment: {problem}")]
+    #[error("{:?}{} cannot name a segment: {problem}", head(.name), rest(.name))]
     Name {
         /// The name.
         name: String,
@@ -205,6 +205,21 @@ impl fmt::Display for Bytes {
             0 => write!(f, "{} {unit}", tenths / 10),
             tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),
         }
+    }
+}
+
+/// The most characters of a name that a message repeats.
+const SHOWN: usize = 64;
+
+fn head(name: &str) -> String {
+    name.chars().take(SHOWN).collect()
+}
+
+/// How much longer the name is than its [`head`].
+fn rest(name: &str) -> String {
+    match name.chars().count() {
+        short if short <= SHOWN => String::new(),
+        _ => format!(".. ({} bytes)", name.len()),
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn check_name(name: &str) -> Result<(), SegmentError> {
         name if name.starts_with('/') => "write it without the leading slash",
         name if name.contains('/') => "it contains a slash",
         name if name.contains('\0') => "it contains a NUL byte",
-        name if name.len() > MAX_NAME => "it has more than 250 bytes",
+        name if name.len() > MAX_NAME => "it is too long: at most 250 bytes",
         _ => return Ok(()),
     };
     Err(SegmentError::Name {

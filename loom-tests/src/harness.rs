@@ -1,0 +1,164 @@
+//! `check` and its relatives; every model goes through one of them.
+#![expect(
+    clippy::disallowed_types,
+    reason = "what is counted here is outside of the model"
+)]
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use ndshm::{HandleTable, LeaseError, Segment};
+
+/// A model that needs more executions than this is to be made smaller.
+const MOST_EXECUTIONS: u64 = 500_000;
+
+/// Thread switches in one execution: beyond it loom takes the model for one that never ends.
+const MOST_BRANCHES: usize = 20_000;
+
+/// Executions of all models of this test binary.
+static TOTAL: AtomicU64 = AtomicU64::new(0);
+
+/// Checks `model` in every interleaving of at most `bound` preemptions, and prints how many
+/// executions that were.
+///
+/// # Panics
+/// If the model does, if it deadlocks, if loom finds accesses that race, and if it has more
+/// executions than the harness allows.
+pub fn check(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) {
+    let executions = explore(name, bound, model);
+    report(name, executions, &format!("bound {bound}"));
+}
+
+/// As [`check`], for a participant that is killed before its first, second, ... operation on the
+/// segment's words, until it comes to its end alive in every execution. `model` gets the number of
+/// operations, and returns whether the participant died.
+///
+/// # Panics
+/// As [`check`].
+pub fn check_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send + Sync + 'static) {
+    let model = Arc::new(model);
+    let mut executions = 0;
+    let mut steps = 0;
+    loop {
+        let died = Arc::new(AtomicBool::new(false));
+        let (model, note) = (model.clone(), died.clone());
+        executions += explore(name, bound, move || {
+            if model(steps) {
+                note.store(true, SeqCst);
+            }
+        });
+        if !died.load(SeqCst) {
+            break;
+        }
+        steps += 1;
+    }
+    report(name, executions, &format!("bound {bound}, {steps} deaths"));
+}
+
+/// Demands that loom refuses `model`, with a message that contains `message`: it shows that the
+/// models can see what they are to exclude.
+///
+/// # Panics
+/// If the model passes, or fails otherwise.
+pub fn must_fail(
+    name: &str,
+    bound: usize,
+    message: &str,
+    model: impl Fn() + Send + Sync + 'static,
+) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| explore(name, bound, model)));
+    let cause = match outcome {
+        Ok(executions) => panic!("{name}: {executions} executions, and loom refused none"),
+        Err(cause) => cause,
+    };
+    let found = cause
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| cause.downcast_ref::<&str>().copied())
+        .unwrap_or_default();
+    assert!(
+        found.contains(message),
+        "{name}: refused, but for another reason: {found}"
+    );
+    print(format!("model {name}: it must be refused, and was\n"));
+}
+
+/// A segment of `capacity` bytes for 2 participants and `arrays` arrays, two a span.
+///
+/// # Panics
+/// If the numbers are out of range.
+pub fn segment(capacity: u64, arrays: u64) -> Segment {
+    Segment::options()
+        .capacity(capacity)
+        .seats(2)
+        .arrays(arrays)
+        .in_process()
+        .expect("a model's segment")
+}
+
+/// Demands that `arrays` arrays of one number find room, and one more does not: nothing has leaked,
+/// and nothing is there twice. They are freed again.
+///
+/// # Panics
+/// If there is more or less room.
+#[track_caller]
+pub fn assert_all_free(table: &HandleTable, arrays: usize) {
+    let all: Vec<_> = (0..arrays)
+        .map(|_| table.uninit::<u64, _>(1).expect("a slot has leaked"))
+        .collect();
+    table
+        .uninit::<u64, _>(1)
+        .expect_err("there are more slots than fit");
+    for array in all {
+        table.free(array).expect("an array of our own");
+    }
+}
+
+/// Whether a lease was refused because somebody has one.
+pub fn is_busy<T>(outcome: &Result<T, LeaseError>) -> bool {
+    matches!(outcome, Err(LeaseError::Busy { .. }))
+}
+
+fn explore(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
+    let executions = Arc::new(AtomicU64::new(0));
+    let count = executions.clone();
+    let mut builder = loom::model::Builder::new();
+    // Whatever the environment says: an exploration ends when it is complete, or fails.
+    builder.max_permutations = None;
+    builder.max_duration = None;
+    builder.max_branches = MOST_BRANCHES;
+    builder.preemption_bound = Some(bound);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        builder.check(move || {
+            let executions = count.fetch_add(1, SeqCst) + 1;
+            assert!(
+                executions <= MOST_EXECUTIONS,
+                "cut off after {MOST_EXECUTIONS} executions: make the model smaller"
+            );
+            model();
+        });
+    }));
+    let executions = executions.load(SeqCst);
+    if let Err(cause) = outcome {
+        print(format!(
+            "model {name} was refused in execution {executions}, bound {bound}\n"
+        ));
+        resume_unwind(cause);
+    }
+    executions
+}
+
+fn report(name: &str, executions: u64, how: &str) {
+    let total = TOTAL.fetch_add(executions, SeqCst) + executions;
+    print(format!(
+        "model {name}: {executions} executions, {how} [{total} in all so far]\n"
+    ));
+}
+
+/// Prints past the test harness, which keeps the output of tests that pass to itself. One write a
+/// line, so that those of parallel models do not mix.
+fn print(line: String) {
+    let _ = std::io::stdout().lock().write_all(line.as_bytes());
+}

@@ -1,0 +1,240 @@
+//! Leases: who may read or write an array, and what becomes of one that is freed meanwhile.
+#![cfg(loom)]
+
+use loom::thread;
+use loom_tests::{assert_all_free, check, is_busy, segment};
+use ndarray::Ix1;
+use ndshm::{Handle, HandleTable, LeaseError, Segment};
+
+type Vector = Handle<u64, Ix1>;
+
+/// A segment of one array, and the table of seat 0, which has made it.
+fn one_array() -> (Segment, HandleTable, Vector) {
+    let segment = segment(64, 2);
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(1, 0).unwrap();
+    (segment, table, x)
+}
+
+/// The element, if there is a lease to be had.
+fn try_read(table: &HandleTable, x: Vector) -> Result<u64, LeaseError> {
+    table.read(x).map(|x| x[0])
+}
+
+/// Adds one, if there is a lease to be had.
+fn try_add(table: &HandleTable, x: Vector) -> Result<(), LeaseError> {
+    table.write(x).map(|mut x| x[0] += 1)
+}
+
+/// I5, I6: a read lease and a write lease exclude each other both ways, and each sees what was
+/// done under the one before. Neither leaves anything behind.
+#[test]
+fn reader_and_writer() {
+    check("reader_and_writer", 4, || {
+        let (segment, first, x) = one_array();
+        let second = HandleTable::join(&segment).unwrap();
+        let writer = thread::spawn(move || {
+            let added = try_add(&first, x);
+            assert!(added.is_ok() || is_busy(&added), "{added:?}");
+            (first, added.is_ok())
+        });
+        let seen = try_read(&second, x);
+        assert!(matches!(seen, Ok(0 | 1)) || is_busy(&seen), "{seen:?}");
+        let again = try_read(&second, x);
+        if let (Ok(before), Ok(after)) = (seen, again) {
+            assert!(before <= after, "a reader goes back");
+        }
+        let (first, added) = writer.join().unwrap();
+        assert_eq!(try_read(&second, x).unwrap(), u64::from(added));
+        try_add(&second, x).unwrap();
+        assert_eq!(try_read(&first, x).unwrap(), u64::from(added) + 1);
+    });
+}
+
+/// I5, I6: of two writers none loses the other's work, and never are both turned away.
+#[test]
+fn writer_and_writer() {
+    check("writer_and_writer", 4, || {
+        let (segment, first, x) = one_array();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || {
+            let added = (0..2).filter(|_| try_add(&second, x).is_ok()).count();
+            (second, added)
+        });
+        let added = (0..2).filter(|_| try_add(&first, x).is_ok()).count();
+        let (_second, others) = other.join().unwrap();
+        assert!(added + others >= 1, "both were turned away");
+        assert_eq!(try_read(&first, x).unwrap(), (added + others) as u64);
+    });
+}
+
+/// I5, I6: two readers and a writer.
+#[test]
+fn two_readers_and_a_writer() {
+    check("two_readers_and_a_writer", 2, || {
+        let segment = Segment::options().capacity(64).seats(4).arrays(2);
+        let segment = segment.in_process().unwrap();
+        let first = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(1, 0u64).unwrap();
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let table = HandleTable::join(&segment).unwrap();
+                thread::spawn(move || (try_read(&table, x).is_ok(), table))
+            })
+            .collect();
+        let wrote = try_add(&first, x).is_ok();
+        let readers: Vec<_> = readers.into_iter().map(|r| r.join().unwrap()).collect();
+        // All three may have been turned away; no trace of it is left.
+        assert_eq!(try_read(&readers[0].1, x).unwrap(), u64::from(wrote));
+        try_add(&first, x).unwrap();
+    });
+}
+
+/// I4, I5: an array is freed under a reader: the reader keeps its bytes, the handle is stale at
+/// once, and the slot is FREE with the last lease, whoever ends it. Nothing leaks.
+#[test]
+fn free_under_a_reader() {
+    check("free_under_a_reader", 4, || {
+        let (segment, first, x) = one_array();
+        let second = HandleTable::join(&segment).unwrap();
+        let reader = thread::spawn(move || {
+            match try_read(&second, x) {
+                Ok(seen) => assert_eq!(seen, 0, "a reader sees another array's bytes"),
+                Err(error) => assert!(matches!(error, LeaseError::Stale { .. }), "{error}"),
+            }
+            second
+        });
+        first.free(x).unwrap();
+        assert!(matches!(try_read(&first, x), Err(LeaseError::Stale { .. })));
+        // In the same bytes, unless the reader has them still.
+        let y = first.from_elem(1, 7u64);
+        let _second = reader.join().unwrap();
+        if let Ok(y) = y {
+            assert_eq!(try_read(&first, y).unwrap(), 7);
+            first.free(y).unwrap();
+        }
+        assert_all_free(&first, 1);
+    });
+}
+
+/// I4, I5: an array is freed under a writer, who does not write into its successor.
+#[test]
+fn free_under_a_writer() {
+    check("free_under_a_writer", 4, || {
+        let (segment, first, x) = one_array();
+        let second = HandleTable::join(&segment).unwrap();
+        let writer = thread::spawn(move || {
+            let added = try_add(&second, x);
+            assert!(
+                matches!(added, Ok(()) | Err(LeaseError::Stale { .. })),
+                "{added:?}"
+            );
+            second
+        });
+        first.free(x).unwrap();
+        let y = first.from_elem(1, 7u64);
+        let _second = writer.join().unwrap();
+        if let Ok(y) = y {
+            assert_eq!(
+                try_read(&first, y).unwrap(),
+                7,
+                "the late writer hit another array"
+            );
+            first.free(y).unwrap();
+        }
+        assert_all_free(&first, 1);
+    });
+}
+
+/// I4: of two who free an array, one does.
+#[test]
+fn free_and_free() {
+    check("free_and_free", 4, || {
+        let (segment, first, x) = one_array();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || (second.free(x).is_ok(), second));
+        let freed = first.free(x).is_ok();
+        let (others, second) = other.join().unwrap();
+        assert!(
+            freed != others,
+            "freed by {}",
+            u8::from(freed) + u8::from(others)
+        );
+        assert_all_free(&second, 1);
+    });
+}
+
+/// I4, I5: a reader, a writer and a freer; the last of them gives the slot back, exactly once.
+#[test]
+fn free_under_a_reader_and_a_writer() {
+    check("free_under_a_reader_and_a_writer", 2, || {
+        let segment = Segment::options().capacity(64).seats(4).arrays(2);
+        let segment = segment.in_process().unwrap();
+        let first = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(1, 0u64).unwrap();
+        let reader = HandleTable::join(&segment).unwrap();
+        let writer = HandleTable::join(&segment).unwrap();
+        let reader = thread::spawn(move || {
+            let _ = try_read(&reader, x);
+            reader
+        });
+        let writer = thread::spawn(move || {
+            let _ = try_add(&writer, x);
+            writer
+        });
+        first.free(x).unwrap();
+        let _tables = (reader.join().unwrap(), writer.join().unwrap());
+        assert_all_free(&first, 1);
+    });
+}
+
+/// I4, I5: as `free_under_a_reader`, where the freer gives pages back first (RETIRED → RESERVED →
+/// FREE): the bytes are not touched before the reader has left.
+#[test]
+fn free_that_cleans_up_under_a_reader() {
+    check("free_that_cleans_up_under_a_reader", 4, || {
+        let segment = Segment::options()
+            .capacity(128)
+            .seats(2)
+            .arrays(2)
+            .retain(0);
+        let segment = segment.in_process().unwrap();
+        let first = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(16, 0u64).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let reader = thread::spawn(move || {
+            let _ = try_read(&second, x);
+            second
+        });
+        first.free(x).unwrap();
+        let y = first.uninit::<u64, _>(16);
+        let _second = reader.join().unwrap();
+        if let Ok(y) = y {
+            first.free(y).unwrap();
+        }
+        first.uninit::<u64, _>(16).expect("nothing leaks");
+    });
+}
+
+/// I5: a participant that has two read leases keeps writers out until it has given back both.
+#[test]
+fn two_leases_of_one_seat() {
+    check("two_leases_of_one_seat", 4, || {
+        let (segment, first, x) = one_array();
+        let second = HandleTable::join(&segment).unwrap();
+        let writer = thread::spawn(move || {
+            let _ = try_add(&second, x);
+            second
+        });
+        if let Ok(outer) = first.read(x) {
+            match first.read(x) {
+                Ok(inner) => assert_eq!(inner[0], outer[0]),
+                // A writer that is about to be turned away by our first lease.
+                refused => assert!(is_busy(&refused), "{refused:?}"),
+            }
+            assert!(outer[0] <= 1);
+        }
+        let _second = writer.join().unwrap();
+        try_add(&first, x).unwrap();
+    });
+}

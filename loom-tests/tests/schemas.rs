@@ -1,0 +1,90 @@
+//! Schemas: the segment's table of record layouts, filled by whoever comes first.
+#![cfg(loom)]
+
+use loom::thread;
+use loom_tests::{check, check_deaths, segment};
+use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::{AllocError, Element, HandleTable, SchemaError, model};
+
+macro_rules! record {
+    ($name:ident, $field:ident) => {
+        #[derive(Clone, Copy, Default, PartialEq, Debug, Pod, Zeroable)]
+        #[bytemuck(crate = "ndshm::bytemuck")]
+        #[repr(C)]
+        struct $name {
+            $field: u8,
+        }
+        ndshm::record!($name { $field: u8 });
+    };
+}
+record!(A, a);
+record!(B, b);
+
+/// What tools see of an array's element type.
+fn dtype_of<T: Element + Default>(table: &HandleTable) -> String {
+    match table.from_elem(1, T::default()) {
+        Ok(x) => {
+            let seen = table.info(x).expect("a live array").dtype.to_string();
+            assert_eq!(seen, T::dtype().to_string());
+            table.free(x).expect("an array of our own");
+            seen
+        }
+        // Each of two texts of one hash has won a word, and the entry is lost for both.
+        Err(AllocError::Schema(SchemaError::Full { .. })) => String::new(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// I1: two participants that enter one layout help each other, and get the same index.
+#[test]
+fn two_helpers() {
+    check("two_helpers", 2, || {
+        let segment = segment(128, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || (dtype_of::<A>(&second), second));
+        let seen = dtype_of::<A>(&first);
+        let (others, second) = other.join().unwrap();
+        assert_eq!(seen, others);
+        // One entry was taken: there is room for another layout.
+        assert!(!dtype_of::<B>(&second).is_empty());
+    });
+}
+
+/// I1, I8: two layouts of one hash (in a model all have the same) are never mixed: each gets an
+/// entry of its own, or none.
+#[test]
+fn two_rivals() {
+    check("two_rivals", 3, || {
+        let segment = segment(128, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || (dtype_of::<B>(&second), second));
+        let seen = dtype_of::<A>(&first);
+        let (others, second) = other.join().unwrap();
+        assert!(seen != others || seen.is_empty());
+        // What had an index keeps it.
+        assert!(seen.is_empty() || dtype_of::<A>(&second) == seen);
+    });
+}
+
+/// I1, I7: one that dies while it enters a layout keeps nobody from entering it.
+#[test]
+fn a_helper_that_dies() {
+    check_deaths("a_helper_that_dies", 1, |steps| {
+        let segment = segment(128, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            model::mortal(&mortal, 1, steps, || {
+                let x = second.from_elem(1, A::default());
+                (x.is_ok(), second)
+            })
+        });
+        assert!(!dtype_of::<A>(&first).is_empty());
+        let died = other.join().unwrap().is_none();
+        assert!(!dtype_of::<A>(&first).is_empty());
+        died
+    });
+}

@@ -1,0 +1,384 @@
+//! Seats: joining, leaving, and taking back what was held by one that died, at any instruction.
+#![cfg(loom)]
+
+use loom::thread;
+use loom_tests::{assert_all_free, check, check_deaths, is_busy, segment};
+use ndarray::{Axis, Ix1};
+use ndshm::{Handle, HandleTable, LeaseError, PartitionHandle, RoundError, Segment, Write, model};
+
+type Vector = Handle<u64, Ix1>;
+
+/// The survivor, in seat 0, and the one that is to die, in seat 1.
+fn two_participants(segment: &Segment) -> (HandleTable, HandleTable) {
+    (join(segment), join(segment))
+}
+
+fn join(segment: &Segment) -> HandleTable {
+    HandleTable::join(segment).expect("a seat is free")
+}
+
+/// Nothing of seat 1 is left: it can be taken, and its bytes too.
+fn assert_gone(survivor: &HandleTable, free: usize) {
+    survivor.reap().unwrap();
+    let again = join(survivor.segment());
+    assert_eq!(again.seat().unwrap(), 1, "its seat can be taken");
+    assert_all_free(&again, free);
+}
+
+/// I1: two participants that join at once get different seats; a third is refused.
+#[test]
+fn two_that_join() {
+    check("two_that_join", 3, || {
+        let segment = segment(64, 2);
+        let other = {
+            let segment = segment.clone();
+            thread::spawn(move || join(&segment))
+        };
+        let first = join(&segment);
+        let second = other.join().unwrap();
+        assert_ne!(first.seat().unwrap(), second.seat().unwrap());
+        assert!(HandleTable::join(&segment).is_err());
+    });
+}
+
+/// I1, I2: one leaves while another joins: the seat changes hands whole, or the newcomer takes
+/// another. What the leaver owned is free.
+#[test]
+fn one_that_joins_while_one_leaves() {
+    check("one_that_joins_while_one_leaves", 3, || {
+        let segment = segment(64, 2);
+        let first = join(&segment);
+        first.uninit::<u64, _>(1).unwrap();
+        let other = {
+            let segment = segment.clone();
+            thread::spawn(move || join(&segment))
+        };
+        drop(first);
+        let newcomer = other.join().unwrap();
+        assert_all_free(&newcomer, 1);
+        let second = join(&segment);
+        assert_ne!(newcomer.seat().unwrap(), second.seat().unwrap());
+    });
+}
+
+/// I1, I7: death while joining, and while leaving. The seat can be taken all the same, also while
+/// the other one looks for the dead.
+#[test]
+fn death_at_the_door() {
+    check_deaths("death_at_the_door", 3, |steps| {
+        let segment = segment(64, 2);
+        let survivor = join(&segment);
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            model::mortal(&mortal, 1, steps, || drop(join(&mortal))).is_none()
+        });
+        survivor.reap().unwrap();
+        let died = other.join().unwrap();
+        assert_gone(&survivor, 1);
+        died
+    });
+}
+
+/// I1, I2, I7: death between any two steps of allocating, filling, freeing and leaving, while the
+/// survivor allocates. No slot leaks, none is there twice.
+#[test]
+fn death_while_allocating() {
+    check_deaths("death_while_allocating", 2, |steps| {
+        let segment = segment(128, 2);
+        let (survivor, second) = two_participants(&segment);
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = || {
+                let x = second.from_elem(1, 1u64).expect("a slot is free");
+                second.free(x).unwrap();
+                drop(second);
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        let y = survivor.from_elem(1, 2u64).expect("a slot is free");
+        let died = other.join().unwrap();
+        assert_eq!(survivor.read(y).unwrap()[0], 2);
+        survivor.free(y).unwrap();
+        assert_gone(&survivor, 2);
+        died
+    });
+}
+
+/// What a lease says of an array of two equal numbers, one of which a dead writer may have changed.
+fn look(table: &HandleTable, x: Vector) -> Result<bool, LeaseError> {
+    table.read(x).map(|x| x[0] == x[1])
+}
+
+/// I1, I5, I7: death between any two steps of a write lease. While it lasts nobody else gets in;
+/// afterwards the array is whole, or poisoned until somebody says that it is good.
+#[test]
+fn death_while_writing() {
+    check_deaths("death_while_writing", 2, |steps| {
+        let segment = segment(64, 2);
+        let (survivor, second) = two_participants(&segment);
+        let x = survivor.from_elem(2, 0u64).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = || {
+                if let Ok(mut x) = second.write(x) {
+                    x[0] = 1;
+                    // Any operation on a shared word is a place to die between the two.
+                    let _ = second.segment().is_persistent();
+                    x[1] = 1;
+                }
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        survivor.reap().unwrap();
+        let during = look(&survivor, x);
+        match during {
+            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        match look(&survivor, x) {
+            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Err(LeaseError::Poisoned { .. }) => {
+                assert!(died, "poisoned by one that lives");
+                survivor.clear_poison(x).unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+        survivor.write(x).unwrap().fill(2);
+        assert!(look(&survivor, x).unwrap());
+        died
+    });
+}
+
+/// I1, I7: death between any two steps of a read lease of an array that the survivor frees: the
+/// slot is FREE once the dead one is reaped.
+#[test]
+fn death_while_reading() {
+    check_deaths("death_while_reading", 2, |steps| {
+        let segment = segment(64, 2);
+        let (survivor, second) = two_participants(&segment);
+        let x = survivor.from_elem(2, 0u64).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            model::mortal(&mortal, 1, steps, || drop(look(&second, x))).is_none()
+        });
+        survivor.free(x).unwrap();
+        let died = other.join().unwrap();
+        assert_gone(&survivor, 1);
+        died
+    });
+}
+
+/// Room for a vector and the words of its partition.
+fn room_for_tiles(seats: u32) -> Segment {
+    let options = Segment::options().capacity(576).seats(seats).arrays(4);
+    options.in_process().expect("a model's segment")
+}
+
+/// I1, I5, I7: death of a participant of a round: the round ends, its tiles are done or torn, and
+/// torn ones poison the array before anyone else can lease it.
+#[test]
+fn death_in_a_tile() {
+    check_deaths("death_in_a_tile", 1, |steps| {
+        let segment = room_for_tiles(2);
+        let (survivor, second) = two_participants(&segment);
+        let x = survivor.from_elem(2, 0u64).unwrap();
+        let tiles = survivor.partition(x.write(), Axis(0), 1).unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = || {
+                let tiles = second.open_partition(name).unwrap();
+                if let Some(mut part) = tiles.enter().unwrap()
+                    && let Some(mut tile) = part.claim().unwrap()
+                {
+                    tile.views()[0] = 1;
+                }
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        survivor.reap().unwrap();
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        let mut part = tiles.enter().unwrap().expect("the round runs");
+        while let Some(mut tile) = part.claim().unwrap() {
+            tile.views()[0] = 1;
+        }
+        drop(part);
+        match round.try_finish().expect("nobody holds a tile") {
+            Ok(()) => assert_eq!(survivor.read(x).unwrap().to_vec(), [1, 1]),
+            Err(RoundError::Torn { rows, .. }) => {
+                assert!(died && rows.len() == 1 && rows[0] == (0..1), "{rows:?}");
+                assert!(matches!(
+                    look(&survivor, x),
+                    Err(LeaseError::Poisoned { .. })
+                ));
+                survivor.clear_poison(x).unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+        survivor.write(x).unwrap().fill(3);
+        died
+    });
+}
+
+/// I5, I7: death of who opened a round, while another takes part in it: the array stays closed to
+/// everybody else until the participant has left, then it is poisoned; the next round is whole.
+#[test]
+fn death_of_an_opener() {
+    check_deaths("death_of_an_opener", 1, |steps| {
+        let segment = room_for_tiles(2);
+        let (survivor, second) = two_participants(&segment);
+        let x = survivor.from_elem(2, 0u64).unwrap();
+        let tiles = survivor.partition(x.write(), Axis(0), 1).unwrap();
+        let name: PartitionHandle<Write<u64, Ix1>> = tiles.handle();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = || {
+                let tiles = second.open_partition(name).unwrap();
+                drop(tiles.begin());
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        if let Some(mut part) = tiles.enter().unwrap()
+            && let Some(mut tile) = part.claim().unwrap()
+        {
+            tile.views()[0] = 1;
+        }
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        match survivor.write(x) {
+            Ok(_) => {}
+            Err(LeaseError::Poisoned { .. }) => {
+                assert!(died, "poisoned by one that lives");
+                survivor.clear_poison(x).unwrap();
+            }
+            refused => panic!("{refused:?}"),
+        }
+        let round = tiles.begin().unwrap();
+        let mut part = tiles.enter().unwrap().expect("the round runs");
+        while let Some(mut tile) = part.claim().unwrap() {
+            tile.views()[0] = 2;
+        }
+        drop(part);
+        round.try_finish().expect("nobody holds a tile").unwrap();
+        assert_eq!(survivor.read(x).unwrap().to_vec(), [2, 2]);
+        died
+    });
+}
+
+/// I5: a round that is given up while a participant holds a tile has no opener any more: a writer
+/// of the whole array is refused as long as the participant is in it.
+#[test]
+fn an_orphaned_round() {
+    check("an_orphaned_round", 2, || {
+        let segment = room_for_tiles(2);
+        let (first, second) = two_participants(&segment);
+        let x = first.from_elem(2, 0u64).unwrap();
+        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let theirs = second.open_partition(name).unwrap();
+        let mut part = theirs.enter().unwrap().expect("the round runs");
+        let mut tile = part.claim().unwrap().expect("all tiles are open");
+        drop(round);
+        assert!(is_busy(&first.write(x)), "somebody is in it");
+        assert!(is_busy(&first.read(x)), "somebody writes in it");
+        tile.views()[0] = 1;
+        drop(tile);
+        drop(part);
+        drop(theirs);
+        // Now the participant has left; leaving races with the search for the dead.
+        let other = thread::spawn(move || drop(second));
+        first.reap().unwrap();
+        first.write(x).unwrap()[0] = 2;
+        other.join().unwrap();
+    });
+}
+
+/// I7: a reaper that dies between any two steps leaves the rest to the next one; two that reap at
+/// once do it once.
+#[test]
+fn death_of_a_reaper() {
+    check_deaths("death_of_a_reaper", 1, |steps| {
+        let options = Segment::options().capacity(128).seats(4).arrays(2);
+        let segment = options.in_process().unwrap();
+        let (survivor, dead) = two_participants(&segment);
+        let reaper = join(&segment);
+        let x = survivor.from_elem(2, 0u64).unwrap();
+        // Dies with a write lease, a retired array and a reservation's worth of memory of its own.
+        let gone = model::mortal(&segment, 1, u64::MAX, || {
+            let dead = dead;
+            let _own = dead.uninit::<u64, _>(1).unwrap();
+            let _x = dead.write(x).unwrap();
+            model::die();
+        });
+        assert!(gone.is_none());
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            model::mortal(&mortal, 2, steps, || {
+                reaper.reap().unwrap();
+                // It is not leaving that is modelled here.
+                reaper
+            })
+            .is_none()
+        });
+        survivor.reap().unwrap();
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        assert!(matches!(
+            look(&survivor, x),
+            Err(LeaseError::Poisoned { .. })
+        ));
+        survivor.clear_poison(x).unwrap();
+        survivor.write(x).unwrap().fill(1);
+        survivor.free(x).unwrap();
+        assert_gone(&survivor, 2);
+        died
+    });
+}
+
+/// I5, I6: while a third one reaps the holder of a tile, the opener may end the round at any
+/// moment; it finds the array poisoned by then.
+#[test]
+fn a_reap_beside_the_opener() {
+    check("a_reap_beside_the_opener", 2, || {
+        let segment = room_for_tiles(4);
+        let (opener, dead) = two_participants(&segment);
+        let reaper = join(&segment);
+        let x = opener.from_elem(2, 0u64).unwrap();
+        let tiles = opener.partition(x.write(), Axis(0), 2).unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        model::mortal(&segment, 1, u64::MAX, || {
+            let dead = dead;
+            let tiles = dead.open_partition(name).unwrap();
+            let mut part = tiles.enter().unwrap().expect("the round runs");
+            let mut tile = part.claim().unwrap().expect("all tiles are open");
+            tile.views()[0] = 1;
+            model::die();
+        });
+        let other = thread::spawn(move || {
+            reaper.reap().unwrap();
+            reaper
+        });
+        let check_torn = |outcome| {
+            assert!(matches!(outcome, Err(RoundError::Torn { .. })));
+            let seen = look(&opener, x);
+            assert!(matches!(seen, Err(LeaseError::Poisoned { .. })), "{seen:?}");
+        };
+        match round.try_finish() {
+            Ok(outcome) => {
+                check_torn(outcome);
+                other.join().unwrap();
+            }
+            Err(round) => {
+                other.join().unwrap();
+                check_torn(round.try_finish().expect("the tile is torn"));
+            }
+        }
+    });
+}

@@ -1,0 +1,241 @@
+//! Slots and spans: finding a free one, reserving it, handing it over; and the hints on the way.
+#![cfg(loom)]
+
+use std::collections::HashSet;
+
+use loom::thread;
+use loom_tests::{assert_all_free, check, segment};
+use ndarray::Ix1;
+use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, Segment};
+
+type Vector = Handle<u64, Ix1>;
+
+fn write(table: &HandleTable, x: Vector, value: u64) {
+    table.write(x).expect("nobody else has it")[0] = value;
+}
+
+/// I1, I4, I6: one slot goes from one participant to another: whoever has it has it alone, and
+/// after all that the other did.
+#[test]
+fn hand_over() {
+    check("hand_over", 4, || {
+        let segment = segment(64, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(1, 0).unwrap();
+        let other = thread::spawn(move || {
+            write(&first, x, 1);
+            first.free(x).unwrap();
+            let again = first.from_elem(1, 2);
+            (first, again)
+        });
+        let taken = second.from_elem(1, 3);
+        if let Ok(y) = taken {
+            write(&second, y, 4);
+            assert!(matches!(second.read(x), Err(LeaseError::Stale { .. })));
+        }
+        let (_first, again) = other.join().unwrap();
+        assert!(
+            taken.is_ok() != again.is_ok(),
+            "one of the two has the slot that was freed"
+        );
+    });
+}
+
+/// I1, I2, I4: two participants allocate, write, free and allocate again in a segment that has a
+/// slot for each of them: none is told that it is full, and they never meet.
+#[test]
+fn two_allocators() {
+    check("two_allocators", 3, || {
+        let segment = segment(128, 2);
+        let life = |table: HandleTable, value| {
+            let x = table.from_elem(1, value).expect("a slot is free");
+            write(&table, x, value + 1);
+            table.free(x).unwrap();
+            let y = table.from_elem(1, value + 2).expect("a slot is free");
+            assert!(table.free(x).is_err(), "a stale handle frees");
+            (table, y)
+        };
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || life(second, 10));
+        let (first, x) = life(first, 20);
+        let (second, y) = other.join().unwrap();
+        assert_ne!(AnyHandle::from(x), AnyHandle::from(y));
+        assert_eq!(
+            (first.read(y).unwrap()[0], second.read(x).unwrap()[0]),
+            (12, 22)
+        );
+    });
+}
+
+/// I2: two participants that need a new span each carve one: no slot is lost or given out twice.
+#[test]
+fn two_carvers() {
+    check("two_carvers", 3, || {
+        let segment = segment(256, 4);
+        let life = |table: HandleTable| {
+            let handles = [(); 2].map(|()| table.from_elem(1, 1u64).expect("a slot is free"));
+            (table, handles)
+        };
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || life(second));
+        let (first, mine) = life(first);
+        let (_second, others) = other.join().unwrap();
+        let distinct: HashSet<_> = mine.into_iter().chain(others).collect();
+        assert_eq!(distinct.len(), 4);
+        assert!(
+            first.from_elem(1, 1u64).is_err(),
+            "all of the capacity is in use"
+        );
+    });
+}
+
+/// I2: a span of one class and one of another, carved at once, do not overlap (loom sees the
+/// bytes of both being written).
+#[test]
+fn two_carvers_of_different_classes() {
+    check("two_carvers_of_different_classes", 3, || {
+        let segment = segment(384, 4);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || (second.from_elem(1, 1u64).unwrap(), second));
+        let large = first.from_elem(16, 2u64).unwrap();
+        let (small, _second) = other.join().unwrap();
+        assert_eq!(first.read(large).unwrap().sum(), 32);
+        assert_eq!(first.read(small).unwrap().sum(), 1);
+    });
+}
+
+/// I2: a participant shares what it remembers and leaves, while another searches: hints may be set
+/// too late or taken in vain, yet a slot that is free throughout is found, and then the other.
+#[test]
+fn a_search_while_hints_move() {
+    check("a_search_while_hints_move", 3, || {
+        let segment = segment(128, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.uninit::<u64, _>(1).unwrap();
+        let _y = first.uninit::<u64, _>(1).unwrap();
+        first.free(x).unwrap();
+        // Shares x's slot, which only it knew of, and frees y.
+        let leaver = thread::spawn(move || drop(first));
+        second
+            .uninit::<u64, _>(1)
+            .expect("a slot was free throughout");
+        leaver.join().unwrap();
+        assert_all_free(&second, 1);
+    });
+}
+
+/// I2: two searchers empty a summary word while a third participant enters a slot below it.
+#[test]
+fn a_hint_between_two_searchers() {
+    check("a_hint_between_two_searchers", 2, || {
+        // Nothing is retained: what is freed goes to the hint tree at once.
+        let options = Segment::options()
+            .capacity(128)
+            .seats(4)
+            .arrays(2)
+            .retain(0);
+        let segment = options.in_process().unwrap();
+        let first = HandleTable::join(&segment).unwrap();
+        let searchers = [(); 2].map(|()| HandleTable::join(&segment).unwrap());
+        let x = first.uninit::<u64, _>(1).unwrap();
+        let y = first.uninit::<u64, _>(1).unwrap();
+        first.free(x).unwrap();
+        let searchers = searchers.map(|table| {
+            thread::spawn(move || {
+                let found = table.uninit::<u64, _>(1).ok();
+                (table, found)
+            })
+        });
+        first.free(y).unwrap();
+        let searchers = searchers.map(|searcher| searcher.join().unwrap());
+        let found = searchers
+            .iter()
+            .filter(|(_, found)| found.is_some())
+            .count();
+        assert!(found >= 1, "a slot was free throughout");
+        for _ in found..2 {
+            first
+                .uninit::<u64, _>(1)
+                .expect("what nobody found is still free");
+        }
+        first.uninit::<u64, _>(1).expect_err("two slots");
+    });
+}
+
+/// I2: at every moment a slot is free, but it moves behind the search, from the last to the first:
+/// one scan would report that the segment is full.
+#[test]
+fn a_free_slot_that_moves() {
+    check("a_free_slot_that_moves", 3, || {
+        let options = Segment::options().capacity(192).seats(4).arrays(4);
+        let segment = options.in_process().unwrap();
+        let [owner, mover, searcher] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
+        let first = owner.uninit::<u64, _>(1).unwrap();
+        let _middle = owner.uninit::<u64, _>(1).unwrap();
+        let last = mover.uninit::<u64, _>(1).unwrap();
+        // Known to `mover` alone.
+        mover.free(last).unwrap();
+        let other = thread::spawn(move || {
+            owner.free(first).unwrap();
+            let _ = mover.uninit::<u64, _>(1);
+            (owner, mover)
+        });
+        searcher
+            .uninit::<u64, _>(1)
+            .expect("a slot was free at every moment");
+        let _tables = other.join().unwrap();
+    });
+}
+
+/// I4, I8: without a lease, a look at an array that is freed and replaced by one of another shape
+/// gives the shape that belongs to the handle, or says that it is stale.
+#[test]
+fn a_look_at_a_slot_that_is_reused() {
+    check("a_look_at_a_slot_that_is_reused", 4, || {
+        let segment = segment(64, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.uninit::<u64, _>(2).unwrap();
+        let other = thread::spawn(move || {
+            first.free(x).unwrap();
+            let y = first.uninit::<u64, _>(3).unwrap();
+            (first, y)
+        });
+        match second.attach(x) {
+            Ok(seen) => assert_eq!(seen.shape(), [2]),
+            Err(error) => assert!(matches!(error, LeaseError::Stale { .. }), "{error}"),
+        }
+        let (_first, y) = other.join().unwrap();
+        assert_eq!(second.attach(y).unwrap().shape(), [3]);
+    });
+}
+
+/// I6: a handle may reach another participant by ways that order nothing. Whoever finds its array
+/// LIVE finds it described and filled.
+#[test]
+fn a_handle_that_arrives_first() {
+    check("a_handle_that_arrives_first", 4, || {
+        // The same steps in another segment of the same key tell what the handle will be.
+        let twin = segment(64, 2);
+        let twin = HandleTable::join(&twin).unwrap();
+        let x = twin.from_elem(1, 0u64).unwrap();
+        let segment = segment(64, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || {
+            assert_eq!(first.from_elem(1, 7).unwrap(), x);
+            first
+        });
+        match second.read(x) {
+            Ok(x) => assert_eq!(x[0], 7),
+            Err(error) => assert!(matches!(error, LeaseError::Stale { .. }), "{error}"),
+        }
+        let _first = other.join().unwrap();
+        assert_eq!(second.read(x).unwrap()[0], 7);
+    });
+}

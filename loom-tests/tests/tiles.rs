@@ -1,0 +1,252 @@
+//! Tiles and rounds: many write one array at once, each its own part.
+#![cfg(loom)]
+
+use loom::thread;
+use loom_tests::{check, is_busy, must_fail};
+use ndarray::{Axis, Ix1};
+use ndshm::{
+    Handle, HandleTable, Partition, PartitionHandle, Round, RoundError, Segment, Write, model,
+};
+
+type Vector = Handle<u64, Ix1>;
+type Group = Write<u64, Ix1>;
+
+/// Room for a vector (64 bytes, a span of two) and the words of its partition (448).
+fn segment(seats: u32) -> Segment {
+    let options = Segment::options().capacity(576).seats(seats).arrays(4);
+    options.in_process().expect("a model's segment")
+}
+
+/// A vector of two zeros.
+fn vector(table: &HandleTable) -> Vector {
+    table.from_elem(2, 0).expect("there is room")
+}
+
+/// One tile an element.
+fn divide(table: &HandleTable, x: Vector) -> Partition<'_, Group> {
+    table
+        .partition(x.write(), Axis(0), 1)
+        .expect("there is room")
+}
+
+/// Enters the round, if one runs, and adds one to every element whose tile is to be had. How many.
+fn work(tiles: &Partition<'_, Group>) -> usize {
+    let mut done = 0;
+    if let Some(mut part) = tiles.enter().expect("the arrays are there") {
+        while let Some(mut tile) = part.claim().expect("any bytes are numbers") {
+            tile.views()[0] += 1;
+            done += 1;
+        }
+    }
+    done
+}
+
+/// Waits until the round is over.
+fn finish(mut round: Round<'_, '_, Group>) -> Result<(), RoundError> {
+    loop {
+        match round.try_finish() {
+            Ok(outcome) => return outcome,
+            Err(unfinished) => round = unfinished,
+        }
+        thread::yield_now();
+    }
+}
+
+/// I5, I6: two participants write disjoint tiles; each tile is claimed once, and whoever ends the
+/// round sees all that was written in it. Then comes a round of the other participant.
+#[test]
+fn a_round_of_two() {
+    check("a_round_of_two", 2, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = divide(&first, x);
+        let name: PartitionHandle<Group> = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            let done = work(&tiles);
+            drop(tiles);
+            (done, second)
+        });
+        let done = work(&tiles);
+        finish(round).unwrap();
+        assert_eq!(first.read(x).unwrap().to_vec(), [1, 1]);
+        let (others, second) = other.join().unwrap();
+        assert_eq!(done + others, 2, "each tile is claimed once");
+        // Nothing was reset, and nothing is left over.
+        let again = second.open_partition(name).unwrap();
+        let round = again.begin().unwrap();
+        assert_eq!((round.number(), work(&tiles)), (2, 2));
+        finish(round).unwrap();
+        assert_eq!(second.write(x).unwrap().to_vec(), [2, 2]);
+    });
+}
+
+/// I5, I6: who enters late finds its round over or running, and gets no tile of it once the arrays
+/// are somebody's own again.
+#[test]
+fn entering_late() {
+    check("entering_late", 2, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = first.partition(x.write(), Axis(0), 2).unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            let done = work(&tiles);
+            drop(tiles);
+            (done, second)
+        });
+        let done = work(&tiles);
+        let unfinished = match round.try_finish() {
+            Ok(outcome) => {
+                outcome.unwrap();
+                match first.write(x) {
+                    Ok(mut x) => x[1] = 10,
+                    // The other is still in the round, without a tile.
+                    refused => assert!(is_busy(&refused), "{refused:?}"),
+                }
+                None
+            }
+            Err(round) => Some(round),
+        };
+        let (others, _second) = other.join().unwrap();
+        assert_eq!(done + others, 1, "a tile is claimed once");
+        if let Some(round) = unfinished {
+            finish(round).unwrap();
+        }
+        let x = first.write(x).unwrap();
+        assert!(matches!(x.to_vec()[..], [1, 0 | 10]));
+    });
+}
+
+/// I1, I5: two participants open the next round at once: one does, and its round is whole.
+#[test]
+fn two_openers() {
+    check("two_openers", 2, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = first.partition(x.write(), Axis(0), 2).unwrap();
+        let name = tiles.handle();
+        let run = |tiles: &Partition<'_, Group>| match tiles.begin() {
+            Ok(round) => {
+                let mine = work(tiles);
+                finish(round).unwrap();
+                Some(mine)
+            }
+            Err(RoundError::Running { .. } | RoundError::Lease(_)) => None,
+            Err(error) => panic!("{error}"),
+        };
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            let ran = run(&tiles);
+            drop(tiles);
+            (ran, second)
+        });
+        let ran = run(&tiles);
+        let (others, _second) = other.join().unwrap();
+        let rounds = ran.iter().chain(&others).count() as u64;
+        assert!(rounds >= 1, "both were turned away");
+        assert_eq!(first.read(x).unwrap().to_vec(), [rounds, 0]);
+    });
+}
+
+/// I5: a round is given up while a participant may hold a tile: whoever wants the whole array, to
+/// read or to write, gets it only when that one has left.
+#[test]
+fn a_round_that_is_given_up() {
+    check("a_round_that_is_given_up", 3, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = divide(&first, x);
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            work(&tiles);
+            drop(tiles);
+            second
+        });
+        drop(round);
+        let seen = first.read(x).map(|x| x.sum());
+        assert!(seen.is_ok() || is_busy(&seen), "{seen:?}");
+        match first.write(x) {
+            Ok(mut x) => x[0] = 10,
+            refused => assert!(is_busy(&refused), "{refused:?}"),
+        }
+        let _second = other.join().unwrap();
+        first.write(x).unwrap()[1] = 10;
+        // Tiles that the last round has left open are claimed in the next one.
+        let round = tiles.begin().unwrap();
+        assert_eq!(work(&tiles), 2);
+        finish(round).unwrap();
+    });
+}
+
+/// I4, I5: the array is freed while a participant may hold a tile of it: its bytes go to the next
+/// array only when round and participant are gone, and then they do.
+#[test]
+fn free_during_a_round() {
+    check("free_during_a_round", 2, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = divide(&first, x);
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name);
+            if let Ok(tiles) = &tiles
+                && let Ok(Some(mut part)) = tiles.enter()
+                && let Ok(Some(mut tile)) = part.claim()
+            {
+                tile.views()[0] += 1;
+            }
+            drop(tiles);
+            second
+        });
+        first.free(x).unwrap();
+        drop(round);
+        // One slot of its class beside it; the second one has to be x's own.
+        let y = vector(&first);
+        let z = first.from_elem(2, 5u64);
+        let _second = other.join().unwrap();
+        if let Ok(z) = z {
+            assert_eq!(first.read(z).unwrap().to_vec(), [5, 5]);
+            first.free(z).unwrap();
+        }
+        first.uninit::<u64, _>(2).expect("nothing leaks");
+        assert_eq!(first.read(y).unwrap().to_vec(), [0, 0]);
+    });
+}
+
+/// The models can see an overlap: a second access to the rows of a tile that is held is refused.
+#[test]
+fn an_overlap_is_refused() {
+    must_fail("an_overlap_is_refused", 2, "Causality violation", || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = divide(&first, x);
+        let name = tiles.handle();
+        let _round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            work(&tiles);
+        });
+        // Without a claim.
+        drop(model::access(&first, x, 0..1, true));
+        other.join().unwrap();
+    });
+}

@@ -1,0 +1,613 @@
+//! Bad input: every refusal is an error whose text holds the value, the limit and the remedy.
+
+use std::fmt::Display;
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ndarray::{Axis, Ix1, Ix2, IxDyn};
+use ndshm::{
+    AllocError, AnyHandle, FreeError, Handle, HandleTable, JoinError, LeaseError, PartitionError,
+    RoundError, Segment, SegmentError,
+};
+use proptest::prelude::*;
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+/// The error's text holds each part: the value, the limit, the remedy.
+#[track_caller]
+fn says(error: impl Display, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing from: {text}");
+    }
+}
+
+/// A name of this test run's own, whose file is removed whatever happens.
+struct Name(String);
+
+impl Name {
+    fn new() -> Name {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Name(format!("ndshm-bad-input-{}-{count}", process::id()))
+    }
+
+    fn file(&self) -> PathBuf {
+        PathBuf::from("/dev/shm").join(&self.0)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.file());
+    }
+}
+
+// ---- shapes ---------------------------------------------------------------------------------
+
+#[test]
+fn shapes_whose_size_overflows_name_the_shape_and_the_most() {
+    let table = table();
+    let most = isize::MAX.to_string();
+    let error = table.zeros::<f64, _>((usize::MAX, 2)).unwrap_err();
+    assert!(matches!(error, AllocError::TooLarge { size: 8, .. }));
+    says(
+        error,
+        &[&usize::MAX.to_string(), "f64", "8 bytes each", &most],
+    );
+
+    // The count of elements is representable, that of bytes is not.
+    let error = table.zeros::<f64, _>(1 << 60).unwrap_err();
+    says(error, &[&(1usize << 60).to_string(), &most]);
+
+    // A length of 0 does not hide the overflow of the other axes: ndarray cannot index them.
+    let error = table.zeros::<u8, _>((0, usize::MAX, 2)).unwrap_err();
+    says(error, &[&usize::MAX.to_string(), &most]);
+
+    for refused in [
+        table.from_elem((usize::MAX, 2), 1u8).map(|_| ()),
+        table.uninit::<i32, _>((usize::MAX, 2)).map(|_| ()),
+        table
+            .from_shape_fn((usize::MAX, 2), |_| -> bool { panic!("nothing to fill") })
+            .map(|_| ()),
+    ] {
+        assert!(matches!(refused, Err(AllocError::TooLarge { .. })));
+    }
+    assert_eq!(table.arrays().count(), 0);
+}
+
+#[test]
+fn nine_axes_name_the_limit_of_eight() {
+    let table = table();
+    assert!(table.zeros::<u8, _>(IxDyn(&[1; 8])).is_ok());
+    let error = table.zeros::<u8, _>(IxDyn(&[1; 9])).unwrap_err();
+    assert!(matches!(error, AllocError::TooManyAxes { axes: 9 }));
+    says(error, &["9 axes", "at most 8", "join some"]);
+}
+
+// ---- names ----------------------------------------------------------------------------------
+
+#[test]
+fn names_that_cannot_be_are_refused_by_all_three() {
+    let long = "n".repeat(4096);
+    let cases: [(&str, &[&str]); 6] = [
+        ("", &["\"\"", "empty"]),
+        (".", &["\".\"", "directory"]),
+        ("..", &["\"..\"", "directory"]),
+        ("/x", &["\"/x\"", "without the leading slash"]),
+        ("a/b", &["\"a/b\"", "slash"]),
+        (&long, &["nnn", "long"]),
+    ];
+    for (name, parts) in cases {
+        for open in [Segment::create, Segment::open, Segment::open_or_create] {
+            let error = open(name).unwrap_err();
+            assert!(
+                matches!(error, SegmentError::Name { .. }),
+                "{name:?}: {error}"
+            );
+            says(error, parts);
+        }
+        assert!(HandleTable::open(name).is_err());
+        assert!(HandleTable::open_or_create(name).is_err());
+    }
+}
+
+#[test]
+fn names_that_exist_or_do_not_are_named_with_the_remedy() {
+    let name = Name::new();
+    let error = Segment::open(&name.0).unwrap_err();
+    assert!(matches!(error, SegmentError::NotFound { .. }));
+    says(error, &[&name.0, "open_or_create"]);
+    assert!(!name.file().exists(), "a failed open makes nothing");
+
+    let _held = Segment::create(&name.0).unwrap();
+    let error = Segment::create(&name.0).unwrap_err();
+    assert!(matches!(error, SegmentError::Exists { .. }));
+    says(error, &[&name.0, "open it", "/dev/shm/"]);
+}
+
+// ---- geometry -------------------------------------------------------------------------------
+
+#[test]
+fn numbers_out_of_range_are_refused_by_every_way_to_make_a_segment() {
+    let name = Name::new();
+    let options = Segment::options;
+    let cases = [
+        (options().capacity(0), vec!["0 bytes", "1 to", "TiB"]),
+        (
+            options().capacity(u64::MAX),
+            vec!["18446744073709551615", "1 to", "TiB"],
+        ),
+        (options().seats(0), vec!["0 seats", "1 to 2048"]),
+        (options().seats(4096), vec!["4096 seats", "1 to 2048"]),
+        (
+            options().arrays(u64::MAX),
+            vec!["18446744073709551615 arrays", "268435456"],
+        ),
+    ];
+    for (options, parts) in cases {
+        let refused = [
+            options.clone().anonymous(),
+            options.clone().in_process(),
+            options.clone().create(&name.0),
+            options.clone().open_or_create(&name.0),
+        ];
+        for refused in refused {
+            says(refused.unwrap_err(), &parts);
+        }
+    }
+    assert!(!name.file().exists());
+}
+
+#[test]
+fn a_full_capacity_names_itself_and_what_to_raise() {
+    let segment = Segment::options().capacity(1 << 20).anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let error = table.zeros::<u8, _>(2 << 20).unwrap_err();
+    assert!(matches!(
+        error,
+        AllocError::Full {
+            capacity: 0x10_0000,
+            ..
+        }
+    ));
+    says(
+        error,
+        &[
+            "2097152 bytes",
+            "1048576 bytes",
+            "address space",
+            "SegmentOptions::capacity",
+        ],
+    );
+    let mut handles = Vec::new();
+    let error = loop {
+        match table.zeros::<u8, _>(64 << 10) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => break error,
+        }
+    };
+    assert!(!handles.is_empty() && handles.len() <= 16);
+    says(error, &["65536 bytes", "1048576 bytes", "free arrays"]);
+    table.free(handles[0]).unwrap();
+    assert!(table.zeros::<u8, _>(64 << 10).is_ok(), "nothing was lost");
+}
+
+#[test]
+fn too_few_arrays_name_their_number_and_what_to_raise() {
+    let segment = Segment::options()
+        .capacity(1 << 30)
+        .arrays(64)
+        .anonymous()
+        .unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let arrays: Vec<_> = (0..64).map(|_| table.zeros::<u8, _>(8).unwrap()).collect();
+    let error = table.zeros::<u8, _>(8).unwrap_err();
+    assert!(matches!(error, AllocError::Full { arrays: 64, .. }));
+    says(
+        error,
+        &["table of arrays", "64 slots", "SegmentOptions::arrays"],
+    );
+    table.free(arrays[63]).unwrap();
+    assert!(table.zeros::<u8, _>(8).is_ok());
+}
+
+#[test]
+fn all_seats_taken_names_the_holders() {
+    let segment = Segment::options().seats(2).anonymous().unwrap();
+    let first = HandleTable::join(&segment).unwrap();
+    let _second = HandleTable::join(&segment).unwrap();
+    let error = HandleTable::join(&segment).unwrap_err();
+    assert!(matches!(error, JoinError::SeatsFull { seats: 2, .. }));
+    let pid = process::id().to_string();
+    says(
+        error,
+        &["all 2 seats", &pid, "leave", "SegmentOptions::seats(4)"],
+    );
+    drop(first);
+    assert!(HandleTable::join(&segment).is_ok());
+}
+
+#[test]
+fn more_memory_than_the_machine_has_is_an_error_and_nothing_is_lost() {
+    let table = table();
+    let error = table.zeros::<u8, _>(4 << 40).unwrap_err();
+    let AllocError::NoMemory(no_memory) = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(no_memory.need, 4 << 40);
+    assert!(no_memory.have < no_memory.need && !no_memory.remedy.is_empty());
+    says(&error, &["4 TiB", "free", no_memory.remedy]);
+    assert_eq!(table.arrays().count(), 0);
+    assert!(table.zeros::<u8, _>(4 << 10).is_ok());
+}
+
+// ---- files that are no segments -------------------------------------------------------------
+
+/// The first word and the size of a small segment's file.
+fn header_of_a_segment() -> (u64, u64) {
+    let name = Name::new();
+    let options = Segment::options().capacity(1 << 20).persistent(true);
+    drop(HandleTable::join(&options.create(&name.0).unwrap()).unwrap());
+    let bytes = fs::read(name.file()).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    (header, bytes.len() as u64)
+}
+
+/// Opens a file of this first word and size, as a segment.
+fn open_forged(header: u64, size: u64) -> SegmentError {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    let name = Name::new();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(name.file())
+        .unwrap();
+    file.set_len(size).unwrap();
+    file.write_all_at(&header.to_le_bytes(), 0).unwrap();
+    let error = Segment::open(&name.0).unwrap_err();
+    says(&error, &[&name.0]);
+    assert!(name.file().exists(), "nobody removes what is not ours");
+    error
+}
+
+#[test]
+fn another_layout_version_names_both_and_the_remedy() {
+    let (header, size) = header_of_a_segment();
+    let version = ndshm::LAYOUT_VERSION;
+    for other in [0, version + 1, 255] {
+        let forged = header & !(0xff << 16) | u64::from(other) << 16;
+        let error = open_forged(forged, size);
+        let SegmentError::Version {
+            found, supported, ..
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((found, supported), (other, version));
+        let found = format!("layout version {other}");
+        let reads = format!("reads version {version}");
+        says(error, &[&found, &reads, "same release"]);
+    }
+}
+
+#[test]
+fn what_is_not_a_segment_is_refused_with_its_first_word_and_size() {
+    let (header, size) = header_of_a_segment();
+    let error = open_forged(0x1234, size);
+    assert!(matches!(
+        error,
+        SegmentError::NotOurs { header: 0x1234, .. }
+    ));
+    says(
+        error,
+        &["not a segment", "0x0000000000001234", &size.to_string()],
+    );
+
+    // A true header on a file that was cut short.
+    let error = open_forged(header, size - 4096);
+    assert!(matches!(error, SegmentError::NotOurs { .. }), "{error}");
+    says(error, &["size", &(size - 4096).to_string()]);
+    assert!(matches!(
+        open_forged(header, 8),
+        SegmentError::NotOurs { .. }
+    ));
+}
+
+#[test]
+fn a_file_that_nobody_brings_to_life_is_waited_for_no_longer_than_asked() {
+    let name = Name::new();
+    fs::write(name.file(), []).unwrap();
+    let options = Segment::options().open_timeout(Duration::from_millis(50));
+    let error = options.open(&name.0).unwrap_err();
+    assert!(
+        matches!(error, SegmentError::Unfinished { size: 0, .. }),
+        "{error}"
+    );
+    says(error, &[&name.0, "50ms", "0 bytes", "open_timeout"]);
+}
+
+#[test]
+fn a_file_that_others_may_write_is_refused_with_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let name = Name::new();
+    let options = Segment::options().capacity(1 << 20).persistent(true);
+    drop(HandleTable::join(&options.create(&name.0).unwrap()).unwrap());
+    fs::set_permissions(name.file(), fs::Permissions::from_mode(0o666)).unwrap();
+    let error = Segment::open(&name.0).unwrap_err();
+    assert!(
+        matches!(error, SegmentError::Foreign { mode: 0o666, .. }),
+        "{error}"
+    );
+    says(error, &[&name.0, "666", "a name of your own"]);
+}
+
+// ---- handles --------------------------------------------------------------------------------
+
+#[test]
+fn a_freed_handle_is_stale_everywhere_and_stays_so() {
+    let segment = Segment::anonymous().unwrap();
+    let (mine, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let handle = mine.zeros::<f64, _>(4).unwrap();
+    let text = handle.to_string();
+    other.free(handle).unwrap();
+    // The slot is used again: the old handle does not name the new array.
+    let reused = other.zeros::<f64, _>(4).unwrap();
+    assert_ne!(handle, reused);
+    for table in [&mine, &other] {
+        refuse_all(table, handle);
+        let error = table.free(handle).unwrap_err();
+        assert!(matches!(error, FreeError::Stale { .. }));
+        says(error, &[&text, "stale", "freed before", "another segment"]);
+        says(
+            table.read(handle).unwrap_err(),
+            &[&text, "stale", "was freed"],
+        );
+    }
+    assert!(mine.read(reused).is_ok());
+}
+
+#[test]
+fn handles_of_another_segment_are_stale() {
+    let (here, there) = (table(), table());
+    let _same_slot = here.zeros::<f64, _>(4).unwrap();
+    for _ in 0..100 {
+        refuse_all(&here, there.zeros::<f64, _>(4).unwrap());
+    }
+    assert_eq!(here.arrays().count(), 1);
+}
+
+/// Nothing that takes a handle accepts this one.
+fn refuse_all(table: &HandleTable, handle: Handle<f64, Ix1>) {
+    let refused = [
+        table.read(handle).map(drop),
+        table.write(handle).map(drop),
+        table.attach(handle).map(drop),
+        table.info(handle).map(drop),
+        table.detach(handle),
+        table.adopt(handle),
+        table.clear_poison(handle),
+        AnyHandle::from(handle).typed::<f64, Ix1>(table).map(drop),
+    ];
+    for (at, refused) in refused.into_iter().enumerate() {
+        assert!(
+            matches!(refused, Err(LeaseError::Stale { .. })),
+            "operation {at}: {refused:?}"
+        );
+    }
+    let free = table.free(handle);
+    assert!(matches!(free, Err(FreeError::Stale { .. })), "{free:?}");
+    let partition = table.partition(handle.write(), Axis(0), 1).map(drop);
+    assert!(matches!(
+        partition,
+        Err(PartitionError::Lease(LeaseError::Stale { .. }))
+    ));
+}
+
+#[test]
+fn texts_that_are_no_handles_are_refused() {
+    for text in ["", "x", "0x", "-1", "ffffffffffffffffff", "12 34", "é"] {
+        assert!(text.parse::<AnyHandle>().is_err(), "{text:?}");
+        assert!(text.parse::<Handle<f64, Ix1>>().is_err(), "{text:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_bits_are_never_an_array(bits: u64, near in 0usize..4, flip in 0u32..64) {
+        let table = table();
+        let live: Vec<_> = (0..4).map(|_| table.from_elem(4, 1.5f64).unwrap()).collect();
+        // Anything, and what differs from a live handle by one bit.
+        for bits in [bits, live[near].to_bits() ^ 1 << flip] {
+            let handle = Handle::<f64, Ix1>::from_bits(bits);
+            if !live.contains(&handle) {
+                refuse_all(&table, handle);
+            }
+            let partition = ndshm::PartitionHandle::<ndshm::Write<f64, Ix1>>::from_bits(bits);
+            prop_assert!(table.open_partition(partition).is_err());
+        }
+        for handle in live {
+            prop_assert_eq!(table.read(handle).unwrap().sum(), 6.0);
+            table.free(handle).unwrap();
+        }
+    }
+}
+
+// ---- types ----------------------------------------------------------------------------------
+
+#[test]
+fn another_type_or_rank_names_both() {
+    let table = table();
+    let bits = table.zeros::<f64, _>((3, 4)).unwrap().to_bits();
+    let wrong_type = Handle::<i32, Ix2>::from_bits(bits);
+    let wrong_rank = Handle::<f64, Ix1>::from_bits(bits);
+    let types = ["i32", "f64", "use the type it was made with"];
+    let ranks = ["1", "2", "use the type it was made with"];
+    for error in [
+        table.read(wrong_type).unwrap_err(),
+        table.write(wrong_type).unwrap_err(),
+        table.attach(wrong_type).unwrap_err(),
+    ] {
+        assert!(matches!(error, LeaseError::TypeMismatch(_)));
+        says(error, &types);
+    }
+    let error = AnyHandle::from_bits(bits)
+        .typed::<f64, Ix1>(&table)
+        .unwrap_err();
+    says(error, &ranks);
+    says(table.read(wrong_rank).unwrap_err(), &ranks);
+    says(table.write(wrong_rank).unwrap_err(), &ranks);
+    // The refusals have left no lease behind.
+    assert!(table.write(Handle::<f64, IxDyn>::from_bits(bits)).is_ok());
+}
+
+// ---- leases, partitions, rounds -------------------------------------------------------------
+
+#[test]
+fn a_lease_in_the_way_names_its_process() {
+    let segment = Segment::anonymous().unwrap();
+    let (mine, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let x = mine.zeros::<f64, _>(4).unwrap();
+    let busy = |error: LeaseError| {
+        assert!(matches!(error, LeaseError::Busy { pid, .. } if pid == process::id()));
+        let pid = format!("process {}", process::id());
+        says(error, &[&x.to_string(), &pid, "this process", "try again"]);
+    };
+    let reading = mine.read(x).unwrap();
+    busy(mine.write(x).unwrap_err());
+    busy(other.write(x).unwrap_err());
+    assert!(other.read(x).is_ok() && mine.read(x).is_ok());
+    drop(reading);
+    let writing = mine.write(x).unwrap();
+    for table in [&mine, &other] {
+        busy(table.read(x).unwrap_err());
+        busy(table.write(x).unwrap_err());
+    }
+    drop(writing);
+    assert!(other.write(x).is_ok());
+}
+
+#[test]
+fn partitions_that_cannot_be_name_the_array_and_the_numbers() {
+    let table = table();
+    let x = table.zeros::<f64, _>((6, 2)).unwrap();
+    let y = table.zeros::<f64, _>(5).unwrap();
+    let (x_text, y_text) = (x.to_string(), y.to_string());
+
+    let error = table.partition(x.write(), Axis(0), 0).unwrap_err();
+    assert!(matches!(error, PartitionError::EmptyTile));
+    says(error, &["length of 0", "at least one"]);
+
+    let error = table.partition(x.write(), Axis(2), 1).unwrap_err();
+    assert!(matches!(
+        error,
+        PartitionError::NoSuchAxis {
+            axes: 2,
+            axis: 2,
+            ..
+        }
+    ));
+    says(error, &[&x_text, "2 axes", "axis 2"]);
+    let error = table.partition(x.write(), Axis(usize::MAX), 1).unwrap_err();
+    says(error, &[&x_text, "2 axes"]);
+
+    let error = table
+        .partition((x.write(), y.read()), Axis(0), 2)
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        PartitionError::Lengths {
+            found: 5,
+            expected: 6,
+            ..
+        }
+    ));
+    says(error, &[&y_text, "5 indices", "axis 0", "have 6"]);
+
+    for error in [
+        table
+            .partition((x.write(), x.write()), Axis(0), 2)
+            .map(drop)
+            .unwrap_err(),
+        table
+            .partition((x.read(), x.write()), Axis(0), 2)
+            .map(drop)
+            .unwrap_err(),
+        table
+            .partition((x.whole(), x.write()), Axis(0), 2)
+            .map(drop)
+            .unwrap_err(),
+    ] {
+        assert!(matches!(error, PartitionError::Overlap { .. }));
+        says(error, &[&x_text, "twice"]);
+    }
+    assert!(table.partition((x.read(), x.read()), Axis(0), 2).is_ok());
+    // The refused ones hold nothing.
+    assert!(table.write(x).is_ok() && table.write(y).is_ok());
+    assert_eq!(table.arrays().count(), 2);
+}
+
+#[test]
+fn a_round_that_cannot_begin_names_who_is_in_the_way() {
+    let table = table();
+    let x = table.zeros::<f64, _>(6).unwrap();
+    let y = table.zeros::<f64, _>(6).unwrap();
+    let tiles = table.partition((y.write(), x.write()), Axis(0), 2).unwrap();
+    let pid = format!("process {}", process::id());
+
+    let reading = table.read(x).unwrap();
+    let error = tiles.begin().unwrap_err();
+    assert!(matches!(
+        error,
+        RoundError::Lease(LeaseError::Busy { pid, .. }) if pid == process::id()
+    ));
+    says(error, &[&x.to_string(), &pid, "try again"]);
+    assert!(
+        table.write(y).is_ok(),
+        "the lease of the first array was given back"
+    );
+    assert!(tiles.enter().unwrap().is_none(), "no round has begun");
+    drop(reading);
+
+    let round = tiles.begin().unwrap();
+    let error = tiles.begin().unwrap_err();
+    assert!(matches!(error, RoundError::Running { .. }));
+    says(
+        error,
+        &[&format!("round {}", round.number()), "running", &pid],
+    );
+    assert!(matches!(table.read(x), Err(LeaseError::Busy { .. })));
+    let error = round.finish(Duration::from_millis(5)).unwrap_err();
+    assert!(matches!(
+        error,
+        RoundError::Deadline {
+            done: 0,
+            held: 0,
+            tiles: 3,
+            ..
+        }
+    ));
+    says(error, &["5ms", "0 of 3 tiles"]);
+
+    table.free(x).unwrap();
+    let error = tiles.begin().unwrap_err();
+    assert!(
+        matches!(error, RoundError::Lease(LeaseError::Stale { .. })),
+        "{error}"
+    );
+    says(error, &[&x.to_string(), "stale"]);
+}
