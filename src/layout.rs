@@ -30,6 +30,12 @@ impl Geometry {
     /// Slots a span has in every segment that is shared between processes: one hint word each.
     pub(crate) const SPAN_SLOTS: u32 = if cfg!(loom) { 2 } else { 64 };
 
+    /// Spans that a segment has at least. A span of large extents has few of them (it may take a
+    /// 256th of the capacity, see `span.rs`), so that whatever the sizes, some 512 of such spans
+    /// and one more for each size class use the whole capacity; with fewer entries than that, a
+    /// small segment would be full while most of it is empty.
+    pub(crate) const MIN_SPANS: u32 = if cfg!(loom) { 1 } else { 1024 };
+
     pub(crate) fn slots(&self) -> usize {
         self.spans as usize * self.span_slots as usize
     }

@@ -292,6 +292,29 @@ mod tests {
         assert_eq!(class_of(0), Some(0));
     }
 
+    #[test]
+    fn the_least_span_table_uses_any_capacity_with_any_one_size() {
+        for capacity in [1u64 << 20, 5 << 20, 64 << 20, 1 << 30] {
+            let geometry = Geometry {
+                capacity,
+                seats: 1,
+                spans: Geometry::MIN_SPANS,
+                span_slots: Geometry::SPAN_SLOTS,
+            };
+            // Smaller ones run out of slots first: there are 64 a span.
+            let smallest = capacity / geometry.slots() as u64;
+            for class in (0..CLASSES).filter(|&class| class_size(class) >= smallest.max(PAGE)) {
+                let (mut base, mut spans) = (0, 0);
+                while let Some(count) = extents_at(&geometry, class, base) {
+                    base += u64::from(count) * class_size(class);
+                    base = base.next_multiple_of(base_alignment(class));
+                    spans += 1;
+                }
+                assert!(spans <= geometry.spans, "{spans} spans of class {class}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn the_class_is_the_smallest_that_fits(bytes in prop_oneof![0u64..1 << 20, 0u64..1 << 46]) {

@@ -76,7 +76,8 @@ impl SegmentOptions {
         self
     }
 
-    /// How many arrays there can be at once, rounded up to a power of two of at least 64.
+    /// How many arrays there can be at once, rounded up to a power of two of at least 65,536 (fewer
+    /// would save nothing: the tables take memory where they are used).
     ///
     /// The default is one for each 4 KiB of capacity, within 2^10 and 2^22.
     pub fn arrays(mut self, arrays: u64) -> Self {
@@ -157,13 +158,13 @@ impl SegmentOptions {
                 max: Geometry::MAX_SLOTS,
             });
         }
-        let slots = arrays
+        let spans = arrays
             .next_power_of_two()
-            .max(u64::from(Geometry::SPAN_SLOTS));
+            .div_ceil(u64::from(Geometry::SPAN_SLOTS)) as u32;
         Ok(Geometry {
             capacity: capacity.next_multiple_of(Geometry::CAPACITY_UNIT),
             seats: self.seats.next_power_of_two(),
-            spans: (slots / u64::from(Geometry::SPAN_SLOTS)) as u32,
+            spans: spans.max(Geometry::MIN_SPANS),
             span_slots: Geometry::SPAN_SLOTS,
         })
     }
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!((first.capacity, first.seats), (16 << 40, 256));
         assert_eq!((first.slots(), first.span_slots), (1 << 22, 64));
         let last = geometries[geometries.len() - 1];
-        assert_eq!((last.capacity, last.slots()), (16 << 20, 1 << 12));
+        assert_eq!((last.capacity, last.slots()), (16 << 20, 1 << 16));
         let halved = geometries
             .windows(2)
             .all(|two| two[0].capacity == 2 * two[1].capacity);
@@ -231,19 +232,19 @@ mod tests {
 
     #[test]
     fn explicit_numbers_are_rounded_up_and_kept() {
-        let options = SegmentOptions::new().capacity(1).seats(5).arrays(65);
+        let options = SegmentOptions::new().capacity(1).seats(5).arrays(65_537);
         let geometry = one(options);
         assert_eq!(
             (geometry.capacity, geometry.seats, geometry.slots()),
-            (65536, 8, 128)
+            (65536, 8, 1 << 17)
         );
         let geometry = one(SegmentOptions::new().capacity(65537).seats(1).arrays(0));
         assert_eq!(
             (geometry.capacity, geometry.seats, geometry.slots()),
-            (131072, 1, 64)
+            (131072, 1, 1 << 16)
         );
-        let geometry = one(SegmentOptions::new().capacity(5 << 20));
-        assert_eq!(geometry.slots(), 2048, "1280 rounded up");
+        let geometry = one(SegmentOptions::new().capacity(5 << 30));
+        assert_eq!(geometry.slots(), 1 << 21, "1.25 million rounded up");
     }
 
     #[test]

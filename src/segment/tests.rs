@@ -56,7 +56,7 @@ fn small_size() -> u64 {
     let geometry = Geometry {
         capacity: 8 << 20,
         seats: 2,
-        spans: 1,
+        spans: Geometry::MIN_SPANS,
         span_slots: Geometry::SPAN_SLOTS,
     };
     Layout::new(geometry).total
@@ -97,7 +97,7 @@ fn a_passed_descriptor_leads_to_the_same_bytes_and_key() {
     assert_ne!(segment.key(), 0);
     assert_eq!(
         (other.capacity(), other.seats(), other.arrays()),
-        (8 << 20, 2, 64)
+        (8 << 20, 2, 1 << 16)
     );
     write(&segment, 77, b"x");
     assert_eq!(read(&other, 77), b'x');
@@ -154,7 +154,7 @@ fn what_the_machine_has_not_is_refused() {
     let geometry = Geometry {
         capacity: 1 << 46,
         seats: 1,
-        spans: 1,
+        spans: Geometry::MIN_SPANS,
         span_slots: Geometry::SPAN_SLOTS,
     };
     // Address space for 64 TiB may be limited where tests run; the refusal is the same below it.

@@ -19,8 +19,9 @@ impl HandleTable {
     ///
     /// # Errors
     /// - [`LeaseError::Stale`], [`LeaseError::TypeMismatch`].
-    /// - [`LeaseError::Busy`] while somebody writes it. Nobody is waited for. Of two who try at
-    ///   the same moment, one to read and one to write, both may be told `Busy`.
+    /// - [`LeaseError::Busy`] while somebody writes it. Nobody is waited for. Of those who try at
+    ///   the same moment, some to read and one to write, all may be told `Busy`; and so may a
+    ///   participant that reads already and asks again while somebody tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
     pub fn read<T: Element, D: Dimension>(
         &self,
