@@ -38,6 +38,12 @@ pub enum PoolError {
         /// A leased array.
         handle: AnyHandle,
     },
+    /// The pool was started by the process that this one was forked from.
+    #[error(
+        "this pool has crossed a fork: its workers are those of the process that started it; start \
+         one in this process"
+    )]
+    Forked,
     /// In-process segments are not shared with forked workers.
     #[error("workers cannot share an in-process segment; use Segment::anonymous")]
     InProcess,

@@ -15,7 +15,7 @@ use bytemuck::{AnyBitPattern, NoUninit, Pod};
 use ndarray::Ix1;
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::PoolError;
+use crate::error::{LeaseError, PoolError};
 use crate::handle::{AnyHandle, Handle};
 use crate::partition::{Group, Partition};
 use crate::span::Spans;
@@ -218,6 +218,14 @@ impl<'t> Pool<'t> {
         kernel: Trampoline,
         results: Option<Handle<u8, Ix1>>,
     ) -> Result<(), PoolError> {
+        // The mailbox is leased by the process that started the pool, and may be gone by now.
+        if !self.table.is_of(self.token) {
+            return Err(PoolError::Forked);
+        }
+        if tiles.segment().key() != self.table.segment().key() {
+            let handle = AnyHandle::from_bits(tiles.handle().to_bits());
+            return Err(LeaseError::Stale { handle }.into());
+        }
         let kernel = kernel as usize as u64;
         if !self.image.contains(kernel) {
             return Err(PoolError::KernelNotInImage);

@@ -16,8 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[track_caller]
 pub fn check<S: Strategy>(cases: u32, inputs: S, test: impl Fn(S::Value)) {
     let is_set = |variable| std::env::var_os(variable).is_some();
-    let mut config = Config::default();
-    config.failure_persistence = None;
+    let mut config = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
     if !is_set("PROPTEST_CASES") {
         config.cases = cases;
     }

@@ -1,0 +1,312 @@
+//! Pools in unusual hands: children, other tables, empty work, arrays that go away.
+
+mod support;
+
+use std::time::Duration;
+
+use ndarray::{ArrayViewMut1, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
+use ndshm::{HandleTable, Pool, PoolError, Segment, TileContext};
+use support::{Child, eventually, is_alive, run};
+
+fn main() {
+    run(&[
+        ("no_tiles_no_work", no_tiles_no_work),
+        ("any_axis_of_any_order", any_axis_of_any_order),
+        (
+            "partitions_of_other_tables_of_the_segment",
+            partitions_of_other_tables_of_the_segment,
+        ),
+        (
+            "partitions_of_another_segment_are_an_error",
+            partitions_of_another_segment_are_an_error,
+        ),
+        (
+            "a_pool_that_crossed_a_fork_is_the_parents",
+            a_pool_that_crossed_a_fork_is_the_parents,
+        ),
+        ("two_pools_on_one_table", two_pools_on_one_table),
+        (
+            "a_freed_array_is_an_error_and_the_pool_goes_on",
+            a_freed_array_is_an_error_and_the_pool_goes_on,
+        ),
+        (
+            "a_worker_killed_in_a_reduction",
+            a_worker_killed_in_a_reduction,
+        ),
+        (
+            "a_stopped_worker_meets_the_deadline",
+            a_stopped_worker_meets_the_deadline,
+        ),
+        (
+            "a_panic_with_a_strange_payload",
+            a_panic_with_a_strange_payload,
+        ),
+        ("a_pool_in_a_child", a_pool_in_a_child),
+    ]);
+}
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+fn add_one(mut x: ArrayViewMut1<u64>, _: &(), _: &TileContext) {
+    x += 1;
+}
+
+fn no_tiles_no_work() {
+    let table = table();
+    let x = table.zeros::<u64, _>(0).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 5).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    for _ in 0..20 {
+        pool.for_each(&tiles, &(), add_one).unwrap();
+    }
+    let sum = |x: ArrayViewMut1<u64>, (): &(), _: &TileContext| x.sum();
+    let total = pool.map_reduce(&tiles, &(), sum, 7, |sum, part: u64| sum + part);
+    assert_eq!(total.unwrap(), 7);
+}
+
+fn any_axis_of_any_order() {
+    let table = table();
+    let mut pool = Pool::fork(&table, 3).unwrap();
+    for fortran in [false, true] {
+        let x = table
+            .from_elem(IxDyn(&[4, 6, 10]).set_f(fortran), 0u64)
+            .unwrap();
+        for axis in 0..3 {
+            let tiles = table.partition(x.write(), Axis(axis), 3).unwrap();
+            pool.for_each(&tiles, &axis, |mut x: ArrayViewMutD<u64>, &axis, tile| {
+                assert_eq!(x.len_of(Axis(axis)), tile.range().len());
+                for (mut row, at) in x.axis_iter_mut(Axis(axis)).zip(tile.range()) {
+                    row += 10u64.pow(axis as u32) * at as u64;
+                }
+            })
+            .unwrap();
+        }
+        let x = table.read(x).unwrap();
+        assert!(
+            x.indexed_iter()
+                .all(|(index, &x)| { x as usize == index[0] + 10 * index[1] + 100 * index[2] })
+        );
+    }
+}
+
+fn partitions_of_other_tables_of_the_segment() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let x = other.zeros::<u64, _>(100).unwrap();
+    let tiles = other.partition(x.write(), Axis(0), 9).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    pool.for_each(&tiles, &(), add_one).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 100);
+    drop(pool);
+    let mut pool = Pool::fork(&other, 2).unwrap();
+    pool.for_each(&tiles, &(), add_one).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 200);
+}
+
+fn partitions_of_another_segment_are_an_error() {
+    let (here, there) = (table(), table());
+    let (x, y) = (
+        here.zeros::<u64, _>(100).unwrap(),
+        there.zeros::<u64, _>(100).unwrap(),
+    );
+    let mut pool = Pool::fork(&here, 2).unwrap();
+    let foreign = there.partition(y.write(), Axis(0), 9).unwrap();
+    let error = pool.for_each(&foreign, &(), add_one).unwrap_err();
+    assert!(error.to_string().contains("of another segment"), "{error}");
+    assert_eq!(there.read(y).unwrap().sum(), 0);
+    let tiles = here.partition(x.write(), Axis(0), 9).unwrap();
+    pool.for_each(&tiles, &(), add_one).unwrap();
+    assert_eq!(here.read(x).unwrap().sum(), 100);
+}
+
+fn a_pool_that_crossed_a_fork_is_the_parents() {
+    let table = table();
+    let x = table.zeros::<u64, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 9).unwrap();
+    let mut pool = Some(Pool::fork(&table, 2).unwrap());
+    let pids = pool.as_ref().unwrap().pids();
+    Child::fork(|| {
+        // Neither the end of a child nor a pool that is dropped there ends the parent's workers.
+        drop(pool.take());
+    })
+    .join();
+    let mut pool = pool.unwrap();
+    assert!(pids.iter().flatten().all(|&pid| is_alive(pid)));
+    pool.for_each(&tiles, &(), add_one).unwrap();
+    Child::fork(|| {
+        let mut pool = std::mem::ManuallyDrop::new(&mut pool);
+        let refused = pool.for_each(&tiles, &(), add_one).unwrap_err();
+        assert!(matches!(refused, PoolError::Forked), "{refused}");
+        assert!(refused.to_string().contains("start one in this process"));
+    })
+    .join();
+    pool.for_each(&tiles, &(), add_one).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 200);
+    assert_eq!(pool.pids(), pids);
+}
+
+fn two_pools_on_one_table() {
+    let table = table();
+    let x = table.zeros::<u64, _>(100).unwrap();
+    let y = table.zeros::<u64, _>(100).unwrap();
+    let (to_x, to_y) = (
+        table.partition(x.write(), Axis(0), 9).unwrap(),
+        table.partition(y.write(), Axis(0), 3).unwrap(),
+    );
+    let mut one = Pool::fork(&table, 2).unwrap();
+    let mut two = Pool::fork(&table, 3).unwrap();
+    for _ in 0..50 {
+        one.for_each(&to_x, &(), add_one).unwrap();
+        two.for_each(&to_y, &(), add_one).unwrap();
+        two.for_each(&to_x, &(), add_one).unwrap();
+    }
+    drop(one);
+    two.for_each(&to_y, &(), add_one).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 10_000);
+    assert_eq!(table.read(y).unwrap().sum(), 5_100);
+}
+
+fn a_freed_array_is_an_error_and_the_pool_goes_on() {
+    let table = table();
+    let x = table.zeros::<u64, _>(100).unwrap();
+    let gone = table.zeros::<u64, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 9).unwrap();
+    let stale = table
+        .partition((x.write(), gone.read()), Axis(0), 9)
+        .unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    table.free(gone).unwrap();
+    let error = pool.for_each(&stale, &(), |_, (), _| ()).unwrap_err();
+    assert!(error.to_string().contains("stale"), "{error}");
+    pool.for_each(&tiles, &(), add_one).unwrap();
+    // By a kernel's fault: the array is freed while the round runs.
+    let bits = x.to_bits();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let stranger = Child::fork(|| {
+        let x = ndshm::AnyHandle::from_bits(bits);
+        std::thread::sleep(Duration::from_millis(30));
+        other.free(x).unwrap();
+    });
+    let slow = |mut x: ArrayViewMut1<u64>, (): &(), _: &TileContext| {
+        std::thread::sleep(Duration::from_millis(20));
+        x += 1;
+    };
+    pool.for_each(&tiles, &(), slow).unwrap();
+    stranger.join();
+    assert!(table.read(x).is_err());
+    let error = pool.for_each(&tiles, &(), slow).unwrap_err();
+    assert!(error.to_string().contains("stale"), "{error}");
+}
+
+fn a_worker_killed_in_a_reduction() {
+    let table = table();
+    let x = table.from_elem(100, 1u64).unwrap();
+    let tiles = table.partition(x.read(), Axis(0), 10).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    let count = table.arrays().count();
+    for _ in 0..20 {
+        let outcome = pool.map_reduce(
+            &tiles,
+            &(),
+            |x, (), tile| {
+                if tile.index() == 4 {
+                    // SAFETY: `raise` has no precondition.
+                    unsafe { libc::raise(libc::SIGKILL) };
+                }
+                x.sum()
+            },
+            0,
+            |sum, part: u64| sum + part,
+        );
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(&error, PoolError::WorkerDied { tiles, .. } if tiles == &[4]),
+            "{error}"
+        );
+        // It was only read: nothing is poisoned.
+        let sum = |x: ndarray::ArrayView1<u64>, (): &(), _: &TileContext| x.sum();
+        let total = pool.map_reduce(&tiles, &(), sum, 0, |sum, part: u64| sum + part);
+        assert_eq!(total.unwrap(), 100);
+        assert_eq!(table.arrays().count(), count, "no results are left behind");
+    }
+}
+
+fn a_stopped_worker_meets_the_deadline() {
+    let table = table();
+    let x = table.zeros::<u64, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    pool.deadline(Some(Duration::from_millis(100)));
+    let stop = |_: ArrayViewMut1<u64>, (): &(), tile: &TileContext| {
+        if tile.index() == 2 {
+            // SAFETY: `raise` has no precondition.
+            unsafe { libc::raise(libc::SIGSTOP) };
+        }
+    };
+    let error = pool.for_each(&tiles, &(), stop).unwrap_err();
+    assert!(
+        matches!(error, PoolError::Deadline { tiles: 10, .. }),
+        "{error}"
+    );
+    assert!(table.write(x).is_err(), "the stopped one has its tile");
+    for pid in pool.pids().into_iter().flatten() {
+        // SAFETY: `kill` has no precondition; the pid is of a worker that was not waited for.
+        unsafe { libc::kill(pid as i32, libc::SIGCONT) };
+    }
+    eventually("the worker goes on and leaves", || table.write(x).is_ok());
+    pool.deadline(None);
+    pool.for_each(&tiles, &(), add_one).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 100);
+}
+
+fn a_panic_with_a_strange_payload() {
+    let table = table();
+    let x = table.zeros::<u64, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    let odd = |_: ArrayViewMut1<u64>, (): &(), tile: &TileContext| {
+        if tile.index() == 1 {
+            std::panic::resume_unwind(Box::new(17u8));
+        }
+    };
+    let error = pool.for_each(&tiles, &(), odd).unwrap_err();
+    assert!(
+        matches!(error, PoolError::KernelPanicked { tile: 1, .. }),
+        "{error}"
+    );
+    table.clear_poison(x).unwrap();
+    // A message that does not fit is cut, between characters.
+    let long = |_: ArrayViewMut1<u64>, (): &(), tile: &TileContext| {
+        if tile.index() == 1 {
+            std::panic::resume_unwind(Box::new("ß€😀".repeat(500)));
+        }
+    };
+    match pool.for_each(&tiles, &(), long).unwrap_err() {
+        PoolError::KernelPanicked { message, .. } => {
+            assert!(
+                message.starts_with("ß€😀ß") && message.len() <= 360,
+                "{message}"
+            );
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn a_pool_in_a_child() {
+    let table = table();
+    let x = table.zeros::<u64, _>(100).unwrap();
+    Child::fork(|| {
+        let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+        let mut pool = Pool::fork(&table, 2).unwrap();
+        pool.for_each(&tiles, &(), add_one).unwrap();
+    })
+    .join();
+    assert_eq!(
+        table.reap().unwrap().seats,
+        1,
+        "the child ended without leaving"
+    );
+    assert_eq!(table.read(x).unwrap().sum(), 100);
+}
