@@ -24,6 +24,10 @@ fn main() {
             tables_that_cross_a_fork_together,
         ),
         (
+            "a_partition_that_crossed_a_fork_is_the_parents",
+            a_partition_that_crossed_a_fork_is_the_parents,
+        ),
+        (
             "a_thousand_segments_leave_nothing",
             a_thousand_segments_leave_nothing,
         ),
@@ -212,6 +216,38 @@ fn tables_that_cross_a_fork_together() {
     assert!(name.exists());
     drop(named);
     assert!(!name.exists());
+}
+
+fn a_partition_that_crossed_a_fork_is_the_parents() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let x = table.zeros::<u64, _>(100).unwrap();
+    let mut tiles = Some(table.partition(x.write(), Axis(0), 10).unwrap());
+    // Dropped before the child has a seat of its own, and after.
+    Child::fork(|| drop(tiles.take())).join();
+    Child::fork(|| {
+        table.seat().unwrap();
+        drop(tiles.take());
+    })
+    .join();
+    let tiles = tiles.as_ref().unwrap();
+    let round = tiles.begin().unwrap();
+    // It can be used in a child, by a seat of its own.
+    Child::fork(|| {
+        let mut part = tiles.enter().unwrap().expect("the parent's round runs");
+        part.claim().unwrap().unwrap().views().fill(1);
+        drop(part);
+    })
+    .join();
+    let mut part = tiles.enter().unwrap().unwrap();
+    let mut claimed = 0;
+    while let Some(mut tile) = part.claim().unwrap() {
+        tile.views().fill(1);
+        claimed += 1;
+    }
+    assert_eq!(claimed, 9);
+    drop(part);
+    round.finish(support::DEADLINE).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 100);
 }
 
 fn a_thousand_segments_leave_nothing() {

@@ -271,7 +271,51 @@ fn run(changes: &[(Place, Change)]) {
 
 #[test]
 fn no_bytes_in_the_tables_make_a_call_panic_or_hang() {
-    props::check(400, changes(), |changes| run(&changes));
+    props::check(300, changes(), |changes| run(&changes));
+}
+
+/// As above, while somebody else keeps changing words: what was checked is what is used.
+#[test]
+fn nor_do_bytes_that_change_meanwhile() {
+    let heart = props::Watchdog::start(Duration::from_secs(60));
+    for seed in 0..30 {
+        heart.beat();
+        let segment = segment();
+        let table = HandleTable::join(&segment).unwrap();
+        let handles = populate(&table);
+        let tiles = table.partition(parts(&handles), Axis(0), 6).unwrap();
+        let mut words = Words::of(&segment);
+        // Not the arrays' contents: those are not read by atomics.
+        words.used.retain(|&at| at < words.tables);
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut random = props::Numbers::from_seed(seed);
+                // The channel moves in here, so that a panic outside ends this loop.
+                let ended = ended;
+                while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    let at = words.used[random.below(words.used.len())];
+                    let old = words.get(at);
+                    let new = match random.below(3) {
+                        0 => old ^ 1 << random.below(64),
+                        1 => random.any(),
+                        _ => words.get(words.used[random.below(words.used.len())]),
+                    };
+                    for word in [new, old] {
+                        words
+                            .file
+                            .write_all_at(&word.to_le_bytes(), 8 * at)
+                            .unwrap();
+                    }
+                }
+            });
+            let end = end;
+            for _ in 0..20 {
+                use_all(&table, &handles, tiles.handle());
+            }
+            drop(end);
+        });
+    }
 }
 
 #[test]

@@ -156,7 +156,12 @@ fn what_crossed_a_fork_does_nothing_when_dropped() {
     .join();
     Child::fork(|| {
         table.seat().unwrap();
-        drop(crossed.take());
+        let (tile, round, guard, reader, owned) = crossed.take().unwrap();
+        drop((tile, guard, reader, owned));
+        assert!(matches!(
+            round.finish(support::DEADLINE),
+            Err(RoundError::Forked)
+        ));
         assert!(
             matches!(table.read(x), Err(LeaseError::Busy { .. })),
             "still the parent's"

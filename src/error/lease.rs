@@ -174,6 +174,12 @@ pub enum RoundError {
     /// An array could not be leased for the round.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The round was opened by the process that this one was forked from.
+    #[error(
+        "this round has crossed a fork: it is for the process that opened it to finish; open one \
+         in this process"
+    )]
+    Forked,
     /// Tiles were torn: their holders died or panicked.
     #[error(
         "round {round}: {} tiles were left half-written, the first at rows {:?}; the arrays are \

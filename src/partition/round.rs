@@ -125,10 +125,14 @@ impl<'t, G: Group> Round<'_, 't, G> {
     ///   poisoned, and the round is over.
     /// - [`RoundError::Deadline`] if tiles are still open or held after `timeout`; the round is
     ///   given up.
+    /// - [`RoundError::Forked`] in a child of the process that opened the round.
     #[cfg(not(loom))]
     pub fn finish(self, timeout: Duration) -> Result<(), RoundError> {
         /// Between two looks at who is alive.
         const REAP_EVERY: Duration = Duration::from_millis(10);
+        if !self.is_ours() {
+            return Err(RoundError::Forked);
+        }
         let start = std::time::Instant::now();
         let mut reaped = start;
         let backoff = Backoff::new();
@@ -163,12 +167,20 @@ impl<'t, G: Group> Round<'_, 't, G> {
     /// [`RoundError::Torn`], as [`finish`](Round::finish).
     #[expect(clippy::result_large_err, reason = "the round itself is given back")]
     pub fn try_finish(self) -> Result<Result<(), RoundError>, Self> {
+        if !self.is_ours() {
+            return Ok(Err(RoundError::Forked));
+        }
         let over =
             self.control.all_counted(self.round) || self.control.progress(self.round).is_over();
         match over {
             true => Ok(self.end()),
             false => Err(self),
         }
+    }
+
+    /// Whether the round is this process's to end.
+    fn is_ours(&self) -> bool {
+        self.partition.table().is_of(self.token)
     }
 
     /// All tiles are done or torn.
@@ -222,7 +234,7 @@ impl Progress {
 impl<G: Group> Drop for Round<'_, '_, G> {
     fn drop(&mut self) {
         // One that crossed a fork is the parent's; one that `end` closed is closed already.
-        if self.partition.table().is_of(self.token) {
+        if self.is_ours() {
             self.control.close(self.me);
         }
     }

@@ -13,7 +13,7 @@ use ndshm::{HandleTable, Segment};
 
 #[test]
 fn random_programs_of_several_seats_behave_like_the_model() {
-    props::check(150, program::programs(), |program| {
+    props::check(300, program::programs(), |program| {
         // Room for the tables below, the one that looks on, and visitors.
         let options = Segment::options().capacity(64 << 20).seats(8).arrays(4096);
         let segment = options.anonymous().unwrap();

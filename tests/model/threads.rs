@@ -151,6 +151,46 @@ fn leases_exclude_each_other_and_nothing_is_lost() {
 }
 
 #[test]
+fn readers_and_writers_of_one_array_never_meet() {
+    let _watchdog = Watchdog::start(Duration::from_secs(100));
+    let segment = segment();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.zeros::<u64, _>(200).unwrap();
+    let start = Barrier::new(THREADS);
+    let granted: Vec<usize> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS as u64)
+            .map(|thread| {
+                let (segment, start) = (&segment, &start);
+                scope.spawn(move || {
+                    let table = HandleTable::join(segment).unwrap();
+                    start.wait();
+                    let mut granted = 0;
+                    for turn in 0..30_000 {
+                        // The two kinds are tried in turns, so that each finds the other.
+                        if (turn + thread) % 2 == 0 {
+                            if let Ok(x) = table.read(x) {
+                                uniform(&x);
+                                granted += 1;
+                            }
+                        } else if let Ok(mut x) = table.write(x) {
+                            uniform(&x);
+                            x.fill(turn << 8 | thread);
+                            granted += 1;
+                        }
+                    }
+                    granted
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(granted.iter().sum::<usize>() > 1000);
+}
+
+#[test]
 fn threads_share_rounds() {
     const ROUNDS: u64 = 200;
     let _watchdog = Watchdog::start(Duration::from_secs(100));
