@@ -48,6 +48,10 @@ fn main() {
             "a_deadline_gives_the_round_up",
             a_deadline_gives_the_round_up,
         ),
+        (
+            "a_late_result_does_not_hit_another_array",
+            a_late_result_does_not_hit_another_array,
+        ),
         ("a_busy_array_is_an_error", a_busy_array_is_an_error),
         ("what_a_pool_refuses", what_a_pool_refuses),
         ("threads_are_refused", threads_are_refused),
@@ -415,6 +419,29 @@ fn a_deadline_gives_the_round_up() {
         pool.deadline(None);
         pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 100);
+    });
+}
+
+fn a_late_result_does_not_hit_another_array() {
+    with_pool(2, |table, tiles, pool| {
+        let x = handle_of(tiles, table);
+        pool.deadline(Some(Duration::from_millis(200)));
+        let late = |_: ndarray::ArrayViewMut1<u32>, (): &(), tile: &TileContext| {
+            if tile.index() == 9 {
+                std::thread::sleep(Duration::from_millis(900));
+            }
+            u64::MAX
+        };
+        let outcome = pool.map_reduce(tiles, &(), late, 0, u64::max);
+        assert!(matches!(outcome, Err(PoolError::Deadline { .. })));
+        // Of the size that the results had: one of them could have their place.
+        let others: Vec<_> = (0..70)
+            .map(|_| table.from_elem(10, 7u64).unwrap())
+            .collect();
+        eventually("the late worker leaves", || table.write(x).is_ok());
+        for other in others {
+            assert_eq!(table.read(other).unwrap().sum(), 70);
+        }
     });
 }
 

@@ -10,6 +10,7 @@ use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::partition::{Group, PartitionHandle};
 use crate::table::HandleTable;
+use crate::table::lease::SharedLease;
 use ndarray::Ix1;
 
 /// What a kernel is told of the tile it works on.
@@ -191,7 +192,9 @@ fn read_params<P: AnyBitPattern>(table: &HandleTable, bits: u64) -> Result<P, Le
 pub(super) struct Results<'t, R> {
     first: *mut R,
     len: usize,
-    _array: crate::array::Attached<'t, u8, Ix1>,
+    /// Not for reading: it keeps the bytes in place if the parent gives the round up and frees the
+    /// array while this worker is still at a tile.
+    _lease: SharedLease<'t>,
 }
 
 impl<'t, R: NoUninit> Results<'t, R> {
@@ -202,11 +205,12 @@ impl<'t, R: NoUninit> Results<'t, R> {
                 "a result's alignment must be at most 64"
             );
         }
-        let mut array = table.attach(Handle::<u8, Ix1>::from_bits(bits))?;
+        let lease = table.lease_shared(AnyHandle::from_bits(bits))?;
+        let mut array = table.locate::<u8, Ix1>(lease.slot, lease.handle)?;
         Ok(Results {
-            len: array.shape()[0] / size_of::<R>().max(1),
-            first: array.as_mut_ptr().cast(),
-            _array: array,
+            len: array.view.len() / size_of::<R>().max(1),
+            first: array.view.as_mut_ptr().cast(),
+            _lease: lease,
         })
     }
 
@@ -214,8 +218,9 @@ impl<'t, R: NoUninit> Results<'t, R> {
         if tile < self.len {
             // SAFETY: inside the array, which starts on a multiple of 64 bytes.
             let place = unsafe { self.first.add(tile) };
-            // SAFETY: the parent keeps the array for as long as the job is open, and reads it only
-            // after the round: this entry belongs to the claimed tile, so nobody else accesses it.
+            // SAFETY: the lease keeps the array's bytes, and keeps writers out; the parent reads
+            // them only after the round: this entry belongs to the claimed tile, so nobody else
+            // accesses it.
             unsafe { place.write(result) };
         }
     }

@@ -113,7 +113,8 @@ impl<'m> Mailbox<'m> {
         } = *arguments;
         let values = [kernel, partition, params, results, seed];
         for (word, value) in self.words[ARGUMENTS..].iter().zip(values) {
-            word.store(value, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `check_in`. The last job was closed before.
+            word.store(value, Ordering::Release);
         }
         let job = &self.words[JOB];
         let number = Job(job.load(Ordering::Relaxed)).number() + 1;
@@ -213,14 +214,22 @@ impl<'m> Mailbox<'m> {
             self.check_out(worker);
             return None;
         }
-        let argument = |at: usize| self.words[ARGUMENTS + at].load(Ordering::Relaxed);
-        Some(Arguments {
+        // Acquire: whoever reads a later job's argument sees below that this job was closed.
+        let argument = |at: usize| self.words[ARGUMENTS + at].load(Ordering::Acquire);
+        let arguments = Arguments {
             kernel: argument(0),
             partition: argument(1),
             params: argument(2),
             results: argument(3),
             seed: argument(4),
-        })
+        };
+        // Again: a parent that gives a job up at its deadline does not wait for us, and may have
+        // written the next job's arguments meanwhile.
+        if self.job() != job {
+            self.check_out(worker);
+            return None;
+        }
+        Some(arguments)
     }
 
     /// Checks out, and tells the parent.
