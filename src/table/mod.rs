@@ -65,7 +65,7 @@ pub struct HandleTable {
     cache: RefCell<Cache>,
     /// Shared leases beyond the first that this seat has on a slot.
     again: RefCell<HashMap<usize, usize>>,
-    /// Schema index of each record type met here, by the address of its layout's text.
+    /// Schema index of each record type met here.
     schemas: RefCell<HashMap<std::any::TypeId, u16>>,
 }
 
