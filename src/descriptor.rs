@@ -53,10 +53,6 @@ pub(crate) enum ControlKind {
     /// The claims of a partition.
     Partition = 1,
     /// The mailboxes of a pool.
-    #[cfg_attr(
-        loom,
-        expect(dead_code, reason = "the pool forks, which a model cannot")
-    )]
     Pool = 2,
 }
 

@@ -66,10 +66,7 @@
 //! has no other protection. What bytes a participant finds never makes it panic or leave the
 //! segment, but a process with write access can falsify the contents of any array.
 
-#![cfg_attr(
-    loom,
-    allow(dead_code, reason = "a model has no pool, no header and no kernel")
-)]
+#![cfg_attr(loom, allow(dead_code, reason = "a model has no header and no kernel"))]
 
 #[cfg(all(not(loom), not(target_os = "linux")))]
 compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_WIPEONFORK");
@@ -85,7 +82,6 @@ mod layout;
 #[cfg(loom)]
 pub mod model;
 mod partition;
-#[cfg(not(loom))]
 mod pool;
 mod seat;
 mod segment;
@@ -101,21 +97,20 @@ pub use element::{
     Complex, DType, Element, Field, FieldType, InvalidElement, Kind, Record, RecordField,
     RecordLayout, ScalarType, Schema, SchemaError,
 };
-#[cfg(not(loom))]
-pub use error::PoolError;
 pub use error::{
-    AllocError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError, Result,
-    RoundError, SegmentError,
+    AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError,
+    PoolError, Result, RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::LAYOUT_VERSION;
 pub use partition::{
     Group, Mode, Participant, Partition, PartitionHandle, Read, Round, Tile, Whole, Write,
 };
-#[cfg(all(not(loom), feature = "rand"))]
+#[cfg(feature = "rand")]
 pub use pool::TileRng;
 #[cfg(not(loom))]
-pub use pool::{Pool, TileContext};
+pub use pool::become_worker;
+pub use pool::{OnDeath, Pool, TileContext, WorkerContext, WorkerStats};
 pub use seat::{ReapReport, TornTile};
 pub use segment::{Segment, SegmentOptions};
 pub use table::{ArrayInfo, HandleTable, Owned};

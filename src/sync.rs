@@ -209,12 +209,6 @@ impl Backoff {
     }
 }
 
-/// Orders everything before it and everything after it, in one order that all threads agree on.
-#[cfg(not(loom))]
-pub(crate) fn fence() {
-    core::sync::atomic::fence(Ordering::SeqCst);
-}
-
 #[cfg(not(loom))]
 mod futex {
     //! Sleeping on the low half of a word, across processes.
@@ -249,6 +243,43 @@ mod futex {
         /// Wakes everyone who sleeps on the word.
         pub(crate) fn wake_all(&self) {
             let _ = futex::wake(self.low_half(), futex::Flags::empty(), i32::MAX as u32);
+        }
+    }
+}
+
+#[cfg(loom)]
+mod futex {
+    //! A futex for models: without timeouts, so that a wake-up that is lost is a deadlock.
+
+    use core::time::Duration;
+
+    use super::{Atom, Ordering, mortal};
+
+    loom::lazy_static! {
+        /// Where sleepers of all words stand; what the kernel has is one a word.
+        static ref LOT: (loom::sync::Mutex<()>, loom::sync::Condvar) =
+            (loom::sync::Mutex::new(()), loom::sync::Condvar::new());
+    }
+
+    impl Atom<u64> {
+        /// Sleeps while the low half is `expected`, until somebody wakes.
+        pub(crate) fn wait(&self, expected: u32, _timeout: Duration) {
+            if mortal::is_gone() {
+                return;
+            }
+            let guard = LOT.0.lock().unwrap_or_else(|lot| lot.into_inner());
+            if self.cell.load_alive(Ordering::Relaxed) as u32 == expected {
+                drop(LOT.1.wait(guard));
+            }
+        }
+
+        /// Wakes everyone who sleeps, on whatever word: they look again.
+        pub(crate) fn wake_all(&self) {
+            if mortal::is_gone() {
+                return;
+            }
+            drop(LOT.0.lock());
+            LOT.1.notify_all();
         }
     }
 }

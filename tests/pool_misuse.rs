@@ -286,7 +286,7 @@ fn a_panic_with_a_strange_payload() {
     match pool.for_each(&tiles, &(), long).unwrap_err() {
         PoolError::KernelPanicked { message, .. } => {
             assert!(
-                message.starts_with("ß€😀ß") && message.len() <= 360,
+                message.starts_with("ß€😀ß") && message.len() <= 384,
                 "{message}"
             );
         }

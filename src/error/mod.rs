@@ -1,7 +1,6 @@
 //! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
 
 mod lease;
-#[cfg(not(loom))]
 mod pool;
 mod segment;
 
@@ -9,8 +8,7 @@ use thiserror::Error as ThisError;
 
 use crate::element::SchemaError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
-#[cfg(not(loom))]
-pub use pool::PoolError;
+pub use pool::{BarrierError, PoolError};
 pub use segment::{NoMemory, SegmentError};
 
 /// Result of anything in this crate.
@@ -41,8 +39,10 @@ pub enum Error {
     /// A round could not be opened, entered or finished.
     #[error(transparent)]
     Round(#[from] RoundError),
-    /// A pool could not be started, or a round on it failed.
-    #[cfg(not(loom))]
+    /// The workers of a call could not wait for each other.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+    /// A pool could not be started, or a call on it failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// A text is not a handle.

@@ -44,6 +44,29 @@ pub enum PoolError {
          one in this process"
     )]
     Forked,
+    /// The kernel that a spawned worker is to run is not in the program that it runs.
+    #[error("this worker runs another program than the pool that has started it")]
+    OtherProgram,
+    /// This process was started as a worker, and did not become one.
+    #[error(
+        "a pool has started this process as a worker; call ndshm::become_worker() first in main"
+    )]
+    NotAWorker,
+    /// A worker did not come to life.
+    #[error(
+        "worker {worker} did not come to life in {waited:?} ({}); does main begin with \
+         ndshm::become_worker()?", start_failure(*.signal, *.code)
+    )]
+    WorkerNotStarted {
+        /// The worker's number.
+        worker: usize,
+        /// The code it exited with, if it did.
+        code: Option<i32>,
+        /// The signal that killed it, if one did.
+        signal: Option<i32>,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// In-process segments are not shared with forked workers.
     #[error("workers cannot share an in-process segment; use Segment::anonymous")]
     InProcess,
@@ -93,7 +116,16 @@ pub enum PoolError {
         rows: Range<usize>,
         /// The worker's number.
         worker: usize,
-        /// What the panic said, cut to 360 bytes.
+        /// What the panic said, cut to 384 bytes.
+        message: String,
+    },
+    /// A worker could not run the kernel, or the kernel of [`Pool::run`](crate::Pool::run) returned
+    /// an error or panicked.
+    #[error("the kernel failed in worker {worker}: {message}")]
+    WorkerFailed {
+        /// The worker's number.
+        worker: usize,
+        /// What it said, cut to 384 bytes.
         message: String,
     },
     /// The round was not over in time; it is given up.
@@ -118,6 +150,28 @@ pub enum PoolError {
     /// No seat could be taken.
     #[error(transparent)]
     Join(#[from] JoinError),
+}
+
+/// Why workers stopped waiting for each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ThisError)]
+#[non_exhaustive]
+pub enum BarrierError {
+    /// A worker that should have come is dead, has failed, or has returned.
+    #[error("a worker of this call has ended, so that not all can come to the barrier")]
+    Broken,
+    /// Not all workers came in time.
+    #[error("not all workers came to the barrier within {waited:?}")]
+    Deadline {
+        /// How long it was waited.
+        waited: Duration,
+    },
+}
+
+fn start_failure(signal: Option<i32>, code: Option<i32>) -> String {
+    match (signal, code) {
+        (None, None) => "it still runs".to_owned(),
+        (signal, code) => cause(signal, code),
+    }
 }
 
 fn cause(signal: Option<i32>, code: Option<i32>) -> String {

@@ -27,7 +27,9 @@ use control::{Control, MAX_MEMBERS, Member, Plan};
 pub use participant::{Participant, Tile};
 pub use round::Round;
 
-/// A partition's name for other processes: 8 bytes, `Copy`.
+/// A partition's name for other processes: 8 bytes, `Copy`, and `Pod`, so that it can be a kernel's
+/// parameter.
+#[repr(transparent)]
 pub struct PartitionHandle<G> {
     control: AnyHandle,
     group: PhantomData<fn() -> G>,
@@ -40,6 +42,12 @@ impl<G> Clone for PartitionHandle<G> {
 }
 
 impl<G> Copy for PartitionHandle<G> {}
+
+// SAFETY: a transparent wrapper of `AnyHandle`, for which zeros are a value.
+unsafe impl<G> bytemuck::Zeroable for PartitionHandle<G> {}
+// SAFETY: as above: without padding, and any bits are a value; what they name is checked when it
+// is opened.
+unsafe impl<G: 'static> bytemuck::Pod for PartitionHandle<G> {}
 
 impl<G> fmt::Debug for PartitionHandle<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,6 @@
 
 use core::fmt;
 use core::ops::Range;
-#[cfg(not(loom))]
 use core::time::Duration;
 
 use super::control::{Control, Progress};
@@ -102,13 +101,11 @@ impl<'t, G: Group> Round<'_, 't, G> {
 
     /// Whether the count says that all tiles are done. After a death it may stay short: then
     /// [`is_over`](Round::is_over) tells.
-    #[cfg(not(loom))]
     pub(crate) fn is_counted(&self) -> bool {
         self.control.all_counted(self.round)
     }
 
     /// Whether every tile is done or torn, by the claim words.
-    #[cfg(not(loom))]
     pub(crate) fn is_over(&self) -> bool {
         self.control.progress(self.round).is_over()
     }
@@ -212,7 +209,6 @@ impl<'t, G: Group> Round<'_, 't, G> {
         })
     }
 
-    #[cfg(not(loom))]
     pub(crate) fn deadline(&self, waited: Duration) -> RoundError {
         let progress = self.control.progress(self.round);
         RoundError::Deadline {

@@ -1,92 +1,45 @@
-//! From a typed kernel to an address that a forked worker can call, and back.
+//! From a typed kernel to an address that a worker can call, and back.
 
 use core::any::type_name;
-use core::ops::Range;
+use core::cell::Cell;
 
 use bytemuck::{AnyBitPattern, NoUninit};
+use ndarray::Ix1;
 
-use super::mailbox::Arguments;
-use crate::error::LeaseError;
+use super::context::{TileContext, WorkerContext};
+use super::mailbox::{Arguments, Mailbox};
+use super::report::{Cause, Work};
+use super::spin::Spin;
+use super::trace;
+use crate::error::{BarrierError, Error, LeaseError};
 use crate::handle::{AnyHandle, Handle};
 use crate::partition::{Group, PartitionHandle};
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
-use ndarray::Ix1;
-
-/// What a kernel is told of the tile it works on.
-#[derive(Debug)]
-pub struct TileContext {
-    pub(super) index: usize,
-    pub(super) rows: Range<usize>,
-    pub(super) worker: usize,
-    pub(super) round: u64,
-    pub(super) seed: u64,
-}
-
-impl TileContext {
-    /// The tile's index in the partition.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The indices along the partition's axis that the tile covers.
-    pub fn range(&self) -> Range<usize> {
-        self.rows.clone()
-    }
-
-    /// The worker that runs the kernel, from 0. Results should not depend on it.
-    pub fn worker(&self) -> usize {
-        self.worker
-    }
-
-    /// The number of this call on the pool, from 1.
-    pub fn round(&self) -> u64 {
-        self.round
-    }
-
-    /// The tile's own stream of random numbers in this call.
-    ///
-    /// ChaCha with 8 rounds, a counter-based generator: the key is the pool's
-    /// [seed](super::Pool::seed) and the number of the call, the stream is the tile's index. So
-    /// the numbers are the same for any number of workers, and no two tiles or calls share any.
-    #[cfg(feature = "rand")]
-    pub fn rng(&self) -> TileRng {
-        use rand_core::SeedableRng;
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&self.seed.to_le_bytes());
-        key[8..16].copy_from_slice(&self.round.to_le_bytes());
-        let mut rng = TileRng::from_seed(key);
-        rng.set_stream(self.index as u64);
-        rng
-    }
-}
-
-/// The generator of [`TileContext::rng`].
-#[cfg(feature = "rand")]
-pub type TileRng = rand_chacha::ChaCha8Rng;
 
 /// What a worker hands to the trampoline.
 pub(super) struct Call<'a> {
     pub(super) table: &'a HandleTable,
+    pub(super) mailbox: Mailbox<'a>,
+    pub(super) spin: &'a Spin,
     pub(super) arguments: Arguments,
-    pub(super) round: u64,
+    /// The parameters' bytes.
+    pub(super) params: &'a [u8],
     pub(super) worker: usize,
     pub(super) workers: usize,
-    /// Called for a tile whose kernel panicked, with the message.
-    pub(super) on_panic: &'a dyn Fn(usize, &str),
 }
 
-/// The code that runs a kernel over the tiles of a round, in a worker.
-pub(super) type Trampoline = fn(&Call<'_>) -> Result<(), crate::Error>;
+/// The code that runs a kernel in a worker, over the tiles of a round or once.
+pub(super) type Trampoline = fn(&Call<'_>) -> Result<Work, Error>;
 
 /// The kernel `F` out of nothing: it has no captures, so that its type is all there is to it.
 ///
 /// # Safety
-/// A value of `F` was given to [`trampoline_of`], in this process or its parent.
-unsafe fn conjure<F: Copy + 'static>() -> F {
+/// A value of `F` was given to a function of this module, in this process or its parent.
+unsafe fn conjure<F: Copy + Send + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
     // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes; a value of it
-    // exists (the caller's duty) and `F: Copy`, so that another one may.
+    // exists (the caller's duty) and `F: Copy + Send`, so that another one may, in another thread.
     unsafe { core::ptr::NonNull::<F>::dangling().read() }
 }
 
@@ -97,99 +50,172 @@ const fn assert_captures_nothing<F>() {
     );
 }
 
-/// The trampoline of kernel `F`.
-pub(super) fn trampoline_of<G, P, R, F>(_kernel: F) -> Trampoline
+/// The trampoline that runs `_kernel` on tiles.
+pub(super) fn on_tiles<G, P, R, F>(_kernel: F) -> Trampoline
 where
     G: Group,
     P: AnyBitPattern + NoUninit,
     R: NoUninit,
-    F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + 'static,
+    F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
 {
     const { assert_captures_nothing::<F>() };
-    run::<G, P, R, F>
+    run_on_tiles::<G, P, R, F>
 }
 
-fn run<G, P, R, F>(call: &Call<'_>) -> Result<(), crate::Error>
+fn run_on_tiles<G, P, R, F>(call: &Call<'_>) -> Result<Work, Error>
 where
     G: Group,
     P: AnyBitPattern + NoUninit,
     R: NoUninit,
-    F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + 'static,
+    F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
 {
-    // SAFETY: this instance of `run` is reached only through `trampoline_of::<.., F>`, which was
-    // given a value of `F`.
+    // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value
+    // of `F`.
     let kernel = unsafe { conjure::<F>() };
     let arguments = &call.arguments;
-    let partition = call
-        .table
-        .open_partition(PartitionHandle::<G>::from_bits(arguments.partition))?;
-    let params: P = read_params(call.table, arguments.params)?;
-    let mut results = match arguments.results {
-        0 => None,
-        bits => Some(Results::<R>::open(call.table, bits)?),
-    };
+    let handle = PartitionHandle::<G>::from_bits(arguments.partition);
+    let partition = call.table.open_partition(handle)?;
+    let params: P = read_params(call)?;
+    let mut results = Results::<R>::of(call)?;
+    let mut work = Work::default();
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
-        return Ok(());
+        return Ok(work);
     };
+    let own = own_stretch(partition.tiles(), call.worker, call.workers);
+    let report = call.mailbox.report(call.worker);
     while let Some(index) = part.claim_index() {
         let mut tile = match part.tile(index) {
             Ok(tile) => tile,
             // Its bytes are no values of its type: the kernel cannot be given this tile.
             Err(error) => {
-                (call.on_panic)(index, &error.to_string());
+                report.fail(Cause::Tile(index), &error.to_string());
                 continue;
             }
         };
+        work.tiles += 1;
+        let stolen = !own.contains(&index);
+        work.stolen += u64::from(stolen);
+        trace::claimed(call.worker, index, stolen);
         let context = TileContext {
-            index: tile.index(),
+            index,
             rows: tile.rows(),
             worker: call.worker,
-            round: call.round,
+            round: arguments.call,
             seed: arguments.seed,
+            step: 0,
         };
         let views = tile.views();
-        // What a panic leaves half-done is the tile, and that is torn.
-        let body = std::panic::AssertUnwindSafe(|| kernel(views, &params, &context));
-        match std::panic::catch_unwind(body) {
+        match catch(|| kernel(views, &params, &context)) {
             Ok(result) => {
                 if let Some(results) = &mut results {
-                    results.store(context.index, result);
+                    results.store(index, result);
                 }
+                drop(tile);
             }
-            Err(payload) => {
-                (call.on_panic)(context.index, message_of(&*payload));
+            Err(message) => {
+                report.fail(Cause::Tile(index), &message);
                 tile.tear();
-                // Dropping what was thrown could throw again.
-                core::mem::forget(payload);
             }
         }
+        if arguments.has(Arguments::EACH_TILE) {
+            call.mailbox.event();
+        }
     }
-    Ok(())
+    Ok(work)
 }
 
-fn message_of(payload: &(dyn core::any::Any + Send)) -> &str {
-    match payload.downcast_ref::<String>() {
-        Some(message) => message,
-        None => payload
-            .downcast_ref::<&str>()
-            .unwrap_or(&"a panic without a message"),
-    }
+/// The tiles that the worker claims before it steals.
+fn own_stretch(tiles: usize, worker: usize, workers: usize) -> core::ops::Range<usize> {
+    let start = |worker| (tiles as u128 * worker as u128 / workers.max(1) as u128) as usize;
+    start(worker)..start(worker + 1)
 }
 
-fn read_params<P: AnyBitPattern>(table: &HandleTable, bits: u64) -> Result<P, LeaseError> {
-    let handle = Handle::<u8, Ix1>::from_bits(bits);
-    let bytes = table.read(handle)?;
-    let params = bytes
-        .as_slice()
-        .and_then(|bytes| bytemuck::try_pod_read_unaligned(bytes).ok());
-    params.ok_or(LeaseError::Corrupt {
-        handle: AnyHandle::from(handle),
+/// The trampoline that runs `_kernel` once in each worker.
+pub(super) fn on_workers<P, R, F>(_kernel: F) -> Trampoline
+where
+    P: AnyBitPattern + NoUninit,
+    R: NoUninit,
+    F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy + Send + 'static,
+{
+    const { assert_captures_nothing::<F>() };
+    run_on_workers::<P, R, F>
+}
+
+fn run_on_workers<P, R, F>(call: &Call<'_>) -> Result<Work, Error>
+where
+    P: AnyBitPattern + NoUninit,
+    R: NoUninit,
+    F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy + Send + 'static,
+{
+    // SAFETY: this instance is reached only through `on_workers::<.., F>`, which was given a value
+    // of `F`.
+    let kernel = unsafe { conjure::<F>() };
+    let arguments = &call.arguments;
+    let params: P = read_params(call)?;
+    let mut results = Results::<R>::of(call)?;
+    let base = arguments.flags >> Arguments::FLAGS;
+    let context = WorkerContext {
+        table: call.table,
+        mailbox: call.mailbox,
+        spin: call.spin,
+        worker: call.worker,
+        workers: call.workers,
+        call: arguments.call,
+        seed: arguments.seed,
+        epoch: Cell::new(base),
+    };
+    let report = call.mailbox.report(call.worker);
+    match catch(|| kernel(&context, &params)) {
+        Ok(Ok(result)) => {
+            if let Some(results) = &mut results {
+                results.store(call.worker, result);
+            }
+        }
+        // Whoever broke the barrier has the cause to tell.
+        Ok(Err(error @ Error::Barrier(BarrierError::Broken))) => {
+            report.fail(Cause::Consequence, &error.to_string());
+        }
+        Ok(Err(error)) => report.fail(Cause::Kernel, &error.to_string()),
+        Err(message) => report.fail(Cause::Kernel, &format!("it panicked: {message}")),
+    }
+    // This worker comes to no barrier of this call any more.
+    call.mailbox.barrier().break_up(base);
+    Ok(Work::default())
+}
+
+/// What the kernel returns, or what its panic said.
+#[cfg(not(loom))]
+fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
+    // What a panic leaves half-done is the tile, and that is torn.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)).map_err(|payload| {
+        let message = match payload.downcast_ref::<String>() {
+            Some(message) => message.clone(),
+            None => payload
+                .downcast_ref::<&str>()
+                .unwrap_or(&"a panic without a message")
+                .to_string(),
+        };
+        // Dropping what was thrown could throw again.
+        core::mem::forget(payload);
+        message
+    })
+}
+
+/// What the kernel returns. A panic in a model fails the model, or is a death.
+#[cfg(loom)]
+fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
+    Ok(kernel())
+}
+
+fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
+    bytemuck::try_pod_read_unaligned(call.params).map_err(|_| LeaseError::Corrupt {
+        handle: AnyHandle::from_bits(call.arguments.params),
         what: type_name::<P>(),
     })
 }
 
-/// One result a tile, each written by the worker that has claimed the tile.
-pub(super) struct Results<'t, R> {
+/// One result a tile, or a worker, each written by the worker that has claimed the tile.
+struct Results<'t, R> {
     first: *mut R,
     len: usize,
     /// Not for reading: it keeps the bytes in place if the parent gives the round up and frees the
@@ -198,45 +224,49 @@ pub(super) struct Results<'t, R> {
 }
 
 impl<'t, R: NoUninit> Results<'t, R> {
-    pub(super) fn open(table: &'t HandleTable, bits: u64) -> Result<Self, LeaseError> {
+    fn of(call: &Call<'t>) -> Result<Option<Self>, LeaseError> {
         const {
             assert!(
                 align_of::<R>() <= crate::element::MAX_ALIGN,
                 "a result's alignment must be at most 64"
             );
         }
-        let lease = table.lease_shared(AnyHandle::from_bits(bits))?;
-        let mut array = table.locate::<u8, Ix1>(lease.slot, lease.handle)?;
-        Ok(Results {
+        if call.arguments.results == 0 {
+            return Ok(None);
+        }
+        let handle = AnyHandle::from_bits(call.arguments.results);
+        let lease = call.table.lease_shared(handle)?;
+        let mut array = call.table.locate::<u8, Ix1>(lease.slot, lease.handle)?;
+        Ok(Some(Results {
             len: array.view.len() / size_of::<R>().max(1),
             first: array.view.as_mut_ptr().cast(),
             _lease: lease,
-        })
+        }))
     }
 
-    fn store(&mut self, tile: usize, result: R) {
-        if tile < self.len {
+    fn store(&mut self, at: usize, result: R) {
+        if at < self.len {
             // SAFETY: inside the array, which starts on a multiple of 64 bytes.
-            let place = unsafe { self.first.add(tile) };
+            let place = unsafe { self.first.add(at) };
             // SAFETY: the lease keeps the array's bytes, and keeps writers out; the parent reads
-            // them only after the round: this entry belongs to the claimed tile, so nobody else
-            // accesses it.
+            // them only after the round: this entry belongs to the claimed tile (or to this
+            // worker), so nobody else accesses it.
             unsafe { place.write(result) };
         }
     }
 }
 
-/// The results of all tiles, in tile order.
+/// The results of a call, in the order of the tiles or workers.
 pub(super) fn read_results<R: AnyBitPattern>(
     table: &HandleTable,
     handle: Handle<u8, Ix1>,
-    tiles: usize,
+    count: usize,
 ) -> Result<Vec<R>, LeaseError> {
     let bytes = table.read(handle)?;
     let bytes = bytes.as_slice().unwrap_or(&[]);
     let size = size_of::<R>();
-    Ok((0..tiles)
-        .map(|tile| match bytes.get(tile * size..(tile + 1) * size) {
+    Ok((0..count)
+        .map(|at| match bytes.get(at * size..(at + 1) * size) {
             Some(bytes) => bytemuck::pod_read_unaligned(bytes),
             None => R::zeroed(),
         })

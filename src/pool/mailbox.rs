@@ -5,73 +5,151 @@
 //! then looks at the states. Both orders are decided on the job word: either the worker sees the
 //! job closed and stays out, or the parent sees it checked in and waits for it. So the parent
 //! never waits for a worker that has not woken up yet, and a job that is over has no stragglers.
+//!
+//! Who sleeps says so in the very word that its waker changes: the waker's read-modify-write finds
+//! the flag, or comes first and the sleeper's compare-and-swap fails. So no wake-up is lost, and
+//! nobody is woken who does not sleep.
 
 use core::time::Duration;
 
 use super::ENDED;
+use super::barrier::Barrier;
+use super::report::Report;
 use crate::segment::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering};
 
-const JOB: usize = 0;
-const EVENTS: usize = 16;
-/// 1 while the parent may be asleep on the events.
-const PARENT_ASLEEP: usize = 17;
-const ARGUMENTS: usize = 32;
-const FIRST_WORKER: usize = 48;
-const WORKER_WORDS: usize = 48;
-const STATE: usize = 0;
-const PANIC: usize = 1;
-const PANIC_LEN: usize = 2;
-const PANIC_TEXT: usize = 3;
-/// Bytes of a panic's message that are kept.
-const TEXT_BYTES: usize = (WORKER_WORDS - PANIC_TEXT) * 8;
+/// Words from one contended word to the next. A model's arrays are small, and have no lines.
+const LINE: usize = if cfg!(loom) { 1 } else { 16 };
 
-/// Number of the job in the upper bits, whether it is open in the lowest.
+const JOB: usize = 0;
+const EVENTS: usize = LINE;
+const BARRIER: usize = 2 * LINE;
+const ARGUMENTS: usize = 3 * LINE;
+const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
+/// Words of parameters that fit beside the arguments.
+pub(super) const PARAM_WORDS: usize = if cfg!(loom) { 2 } else { 24 };
+const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
+/// State, and what the worker reports.
+const WORKER_WORDS: usize = 1 + Report::WORDS;
+
+/// Parameters of a job as they cross: words, in their order in memory.
+pub(super) type ParamWords = [u64; PARAM_WORDS];
+
+/// Number of the job in the upper bits, then whether a worker sleeps, then whether it is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Job(u64);
 
 impl Job {
+    const OPEN: u64 = 1;
+    const ASLEEP: u64 = 2;
+
+    fn opened(number: u64) -> Job {
+        Job(number << 2 | Self::OPEN)
+    }
+
     pub(super) fn number(self) -> u64 {
-        self.0 >> 1
+        self.0 >> 2
     }
 
     pub(super) fn is_open(self) -> bool {
-        self.0 & 1 == 1
+        self.0 & Self::OPEN != 0
+    }
+
+    /// The same job, whoever sleeps.
+    fn is(self, other: Job) -> bool {
+        (self.0 ^ other.0) & !Self::ASLEEP == 0
     }
 }
 
 /// What a job is made of; valid while the job is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Arguments {
-    /// Address of the kernel's trampoline.
+    /// Where the kernel's trampoline is in the image, seen from the anchor.
     pub(super) kernel: u64,
-    /// The partition.
+    /// The partition, or 0.
     pub(super) partition: u64,
-    /// The parameters' array.
-    pub(super) params: u64,
     /// The results' array, or 0.
     pub(super) results: u64,
     /// What the random streams start from.
     pub(super) seed: u64,
+    /// The number of the call. Several jobs may serve one call.
+    pub(super) call: u64,
+    /// Bytes of the parameters.
+    pub(super) params_len: u64,
+    /// The array that holds them if they are too long for the words beside.
+    pub(super) params: u64,
+    /// The barrier's epoch when the call began in the upper bits, flags in the lowest.
+    pub(super) flags: u64,
 }
 
-/// A worker's state: the number of its job in the upper bits, IN and SLEEPING below.
+impl Arguments {
+    const WORDS: usize = 8;
+    /// Each worker takes the time that it is busy.
+    pub(super) const PROFILE: u64 = 1;
+    /// The parent is told of each tile, not only when a worker is through.
+    pub(super) const EACH_TILE: u64 = 2;
+    /// Flags below the barrier's epoch.
+    pub(super) const FLAGS: u32 = 8;
+
+    fn to_words(self) -> [u64; Self::WORDS] {
+        [
+            self.kernel,
+            self.partition,
+            self.results,
+            self.seed,
+            self.call,
+            self.params_len,
+            self.params,
+            self.flags,
+        ]
+    }
+
+    fn from_words(words: [u64; Self::WORDS]) -> Arguments {
+        let [
+            kernel,
+            partition,
+            results,
+            seed,
+            call,
+            params_len,
+            params,
+            flags,
+        ] = words;
+        Arguments {
+            kernel,
+            partition,
+            results,
+            seed,
+            call,
+            params_len,
+            params,
+            flags,
+        }
+    }
+
+    pub(super) fn has(&self, flag: u64) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// A worker's state: the last job it is through with in the upper bits, flags below.
 const IN: u64 = 1;
-const SLEEPING: u64 = 2;
+/// It has come to life, and may be given jobs.
+const READY: u64 = 2;
+/// It is dead, in a model.
+#[cfg(loom)]
+const GONE: u64 = 4;
+const SERVED: u32 = 3;
 
-/// A kernel's panic.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Panic {
-    pub(super) tile: usize,
-    pub(super) message: String,
-}
+/// A parent that sleeps for events.
+const ASLEEP: u64 = 1;
+const EVENT: u64 = 2;
 
 /// The words of a pool.
 #[derive(Clone, Copy)]
 pub(super) struct Mailbox<'m> {
     words: &'m [Atom],
-    workers: usize,
 }
 
 impl<'m> Mailbox<'m> {
@@ -86,7 +164,7 @@ impl<'m> Mailbox<'m> {
             return None;
         }
         let words = memory.control(extent.offset, words)?;
-        Some(Mailbox { words, workers })
+        Some(Mailbox { words })
     }
 
     /// Writes the words of a new pool, whose slot is RESERVED by the caller.
@@ -100,46 +178,55 @@ impl<'m> Mailbox<'m> {
         &self.words[FIRST_WORKER + worker * WORKER_WORDS..][..WORKER_WORDS]
     }
 
+    fn state(&self, worker: usize) -> &'m Atom {
+        &self.worker(worker)[0]
+    }
+
+    /// What the worker reports.
+    pub(super) fn report(&self, worker: usize) -> Report<'m> {
+        Report::new(&self.worker(worker)[1..])
+    }
+
+    /// Where workers wait for each other.
+    pub(super) fn barrier(&self) -> Barrier<'m> {
+        Barrier::new(&self.words[BARRIER])
+    }
+
     // ---- the parent's side ------------------------------------------------------------------
 
     /// Opens the next job. Its number.
-    pub(super) fn open_job(&self, arguments: &Arguments) -> u64 {
-        let Arguments {
-            kernel,
-            partition,
-            params,
-            results,
-            seed,
-        } = *arguments;
-        let values = [kernel, partition, params, results, seed];
-        for (word, value) in self.words[ARGUMENTS..].iter().zip(values) {
+    pub(super) fn open_job(&self, arguments: &Arguments, params: &ParamWords) -> u64 {
+        let values = arguments.to_words().into_iter().chain(*params);
+        let used = (arguments.params_len as usize).div_ceil(8).min(PARAM_WORDS);
+        let words = &self.words[ARGUMENTS..PARAMS + used];
+        for (word, value) in words.iter().zip(values) {
             // Release: pairs with the Acquire in `check_in`. The last job was closed before.
             word.store(value, Ordering::Release);
         }
-        let job = &self.words[JOB];
-        let number = Job(job.load(Ordering::Relaxed)).number() + 1;
-        // Release: pairs with the Acquire in `job`; the arguments happen before it.
-        let _ = job.update(Ordering::AcqRel, Ordering::Relaxed, |_| {
-            Some(number << 1 | 1)
-        });
-        // Orders the new job before the look at who sleeps; pairs with the fence in `sleep`.
-        crate::sync::fence();
-        let asleep =
-            |&worker: &usize| self.worker(worker)[STATE].load(Ordering::Relaxed) & SLEEPING != 0;
-        if (0..self.workers).any(|worker| asleep(&worker)) {
-            job.wake_all();
+        self.announce()
+    }
+
+    /// Makes the next job of what is open already: whoever is through looks again. Its number.
+    pub(super) fn announce(&self) -> u64 {
+        // Release: pairs with the Acquire in `job`; the arguments happen before it. To { number
+        // + 1, open, nobody asleep }: all who slept are woken.
+        let next = |job| Some(Job::opened(Job(job).number() + 1).0);
+        let changed = self.words[JOB].update(Ordering::AcqRel, Ordering::Relaxed, next);
+        let (before, now) = changed.unwrap_or_else(|word| (word, word));
+        if before & Job::ASLEEP != 0 {
+            self.words[JOB].wake_all();
         }
-        number
+        Job(now).number()
     }
 
     /// Closes the job: from here on no worker checks in.
     pub(super) fn close_job(&self) {
-        let _ = self.words[JOB].update(Ordering::AcqRel, Ordering::Relaxed, |job| Some(job & !1));
+        self.words[JOB].fetch_and(!Job::OPEN, Ordering::AcqRel);
     }
 
     /// Tells the workers to end.
     pub(super) fn end(&self) {
-        let last = ENDED << 1 | 1;
+        let last = Job::opened(ENDED).0;
         let _ = self.words[JOB].update(Ordering::AcqRel, Ordering::Relaxed, |_| Some(last));
         self.words[JOB].wake_all();
     }
@@ -147,122 +234,139 @@ impl<'m> Mailbox<'m> {
     /// Whether the worker has checked in and not out again.
     pub(super) fn is_in(&self, worker: usize) -> bool {
         // Acquire: pairs with the Release in `check_out`.
-        self.worker(worker)[STATE].load(Ordering::Acquire) & IN != 0
+        self.state(worker).load(Ordering::Acquire) & IN != 0
+    }
+
+    /// Whether the worker has come to life.
+    #[cfg(not(loom))]
+    pub(super) fn is_ready(&self, worker: usize) -> bool {
+        self.state(worker).load(Ordering::Acquire) & READY != 0
+    }
+
+    /// Whether the worker has said that it is over.
+    #[cfg(loom)]
+    pub(super) fn is_gone(&self, worker: usize) -> bool {
+        // Acquire: pairs with the Release in `leave`.
+        self.state(worker).load(Ordering::Acquire) & GONE != 0
+    }
+
+    /// Whether the worker is through with the job of that number.
+    pub(super) fn has_served(&self, worker: usize, job: u64) -> bool {
+        // Acquire: pairs with the Release in `check_out`.
+        self.state(worker).load(Ordering::Acquire) >> SERVED == job
     }
 
     /// Forgets what a dead worker was doing.
     pub(super) fn reset(&self, worker: usize) {
-        let words = self.worker(worker);
-        let _ = words[STATE].update(Ordering::AcqRel, Ordering::Relaxed, |_| Some(0));
-        words[PANIC].store(0, Ordering::Relaxed);
-    }
-
-    /// Takes the first panic that the worker has reported.
-    pub(super) fn take_panic(&self, worker: usize) -> Option<Panic> {
-        let words = self.worker(worker);
-        let tile = words[PANIC].load(Ordering::Acquire).checked_sub(1)?;
-        let len = (words[PANIC_LEN].load(Ordering::Relaxed) as usize).min(TEXT_BYTES);
-        let mut text: Vec<u8> = words[PANIC_TEXT..]
-            .iter()
-            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
-            .collect();
-        text.truncate(len);
-        words[PANIC].store(0, Ordering::Relaxed);
-        Some(Panic {
-            tile: usize::try_from(tile).unwrap_or(usize::MAX),
-            message: String::from_utf8_lossy(&text).into_owned(),
-        })
+        let state = self.state(worker);
+        let _ = state.update(Ordering::AcqRel, Ordering::Relaxed, |_| Some(0));
+        self.report(worker).clear();
     }
 
     /// The count of events, to wait for the next one.
     pub(super) fn events(&self) -> u64 {
-        self.words[EVENTS].load(Ordering::Acquire)
+        self.words[EVENTS].load(Ordering::Acquire) & !ASLEEP
     }
 
     /// Sleeps until an event after `seen`, or for `timeout`, or for no reason.
     pub(super) fn wait_event(&self, seen: u64, timeout: Duration) {
-        self.words[PARENT_ASLEEP].store(1, Ordering::Relaxed);
-        // Pairs with the fence in `check_out`: either the worker sees us asleep, or the kernel's
-        // comparison sees its event.
-        crate::sync::fence();
-        self.words[EVENTS].wait(seen as u32, timeout);
-        self.words[PARENT_ASLEEP].store(0, Ordering::Relaxed);
+        let events = &self.words[EVENTS];
+        let asleep = seen | ASLEEP;
+        // Relaxed: `events` is read again before anything is concluded.
+        let slept = events.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed);
+        if slept.is_ok() || slept == Err(asleep) {
+            events.wait(asleep as u32, timeout);
+            events.fetch_and(!ASLEEP, Ordering::Relaxed);
+        }
     }
 
     // ---- a worker's side --------------------------------------------------------------------
 
+    /// Tells the parent to look.
+    pub(super) fn event(&self) {
+        let events = &self.words[EVENTS];
+        // Release: pairs with the Acquire in `events`.
+        if events.fetch_add(EVENT, Ordering::AcqRel) & ASLEEP != 0 {
+            events.wake_all();
+        }
+    }
+
+    /// The worker has come to life.
+    pub(super) fn arrive(&self, worker: usize) {
+        self.state(worker).fetch_or(READY, Ordering::AcqRel);
+        self.event();
+    }
+
+    /// The worker is over, which in a model nobody else tells.
+    #[cfg(loom)]
+    pub(super) fn leave(&self, worker: usize) {
+        // Release: pairs with the Acquire in `is_gone`.
+        self.state(worker).fetch_or(GONE, Ordering::AcqRel);
+        self.event();
+    }
+
     /// The job word.
     pub(super) fn job(&self) -> Job {
+        // Acquire: pairs with the Release in `announce`.
         Job(self.words[JOB].load(Ordering::Acquire))
     }
 
-    /// Sleeps while the job word is `seen`, at most for `timeout`.
-    pub(super) fn sleep(&self, worker: usize, seen: Job, timeout: Duration) {
-        let state = &self.worker(worker)[STATE];
-        state.fetch_or(SLEEPING, Ordering::AcqRel);
-        // Pairs with the fence in `open_job`: either the parent sees us sleeping, or the kernel's
-        // comparison sees the new job.
-        crate::sync::fence();
-        self.words[JOB].wait(seen.0 as u32, timeout);
-        state.fetch_and(!SLEEPING, Ordering::AcqRel);
+    /// Whether `job` still is the one that is open.
+    pub(super) fn is_open(&self, job: Job) -> bool {
+        self.job().is(job)
     }
 
-    /// Checks in to `job`; its arguments, or `None` if it was closed meanwhile.
-    pub(super) fn check_in(&self, worker: usize, job: Job) -> Option<Arguments> {
-        self.worker(worker)[STATE].fetch_or(IN, Ordering::AcqRel);
-        if self.words[JOB].read_modify_write(Ordering::AcqRel) != job.0 {
-            self.check_out(worker);
+    /// Sleeps while the job word is `seen`, at most for `timeout`.
+    pub(super) fn sleep(&self, seen: Job, timeout: Duration) {
+        let job = &self.words[JOB];
+        let asleep = seen.0 | Job::ASLEEP;
+        // Relaxed: the job is read again before anything is concluded.
+        let marked = job.compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
+        if marked.is_ok() || marked == Err(asleep) {
+            job.wait(asleep as u32, timeout);
+        }
+    }
+
+    /// Checks in to `job`; what it is made of, or `None` if it is not open any more.
+    pub(super) fn check_in(&self, worker: usize, job: Job) -> Option<(Arguments, ParamWords)> {
+        self.state(worker).fetch_or(IN, Ordering::AcqRel);
+        // A read-modify-write: it has a place among the parent's changes of the word.
+        if !Job(self.words[JOB].read_modify_write(Ordering::AcqRel)).is(job) {
+            self.check_out(worker, None);
             return None;
         }
         // Acquire: whoever reads a later job's argument sees below that this job was closed.
-        let argument = |at: usize| self.words[ARGUMENTS + at].load(Ordering::Acquire);
-        let arguments = Arguments {
-            kernel: argument(0),
-            partition: argument(1),
-            params: argument(2),
-            results: argument(3),
-            seed: argument(4),
-        };
+        let word = |at: usize| self.words[at].load(Ordering::Acquire);
+        let arguments =
+            Arguments::from_words(core::array::from_fn(|argument| word(ARGUMENTS + argument)));
+        let mut params = [0; PARAM_WORDS];
+        let used = arguments.params_len.div_ceil(8).min(PARAM_WORDS as u64);
+        for (at, param) in params[..used as usize].iter_mut().enumerate() {
+            *param = word(PARAMS + at);
+        }
         // Again: a parent that gives a job up at its deadline does not wait for us, and may have
         // written the next job's arguments meanwhile.
-        if self.job() != job {
-            self.check_out(worker);
+        if !self.is_open(job) {
+            self.check_out(worker, None);
             return None;
         }
-        Some(arguments)
+        Some((arguments, params))
     }
 
-    /// Checks out, and tells the parent.
-    pub(super) fn check_out(&self, worker: usize) {
-        // Release: pairs with the Acquire in `is_in`.
-        self.worker(worker)[STATE].fetch_and(!IN, Ordering::Release);
-        self.words[EVENTS].fetch_add(1, Ordering::AcqRel);
-        crate::sync::fence();
-        if self.words[PARENT_ASLEEP].load(Ordering::Relaxed) != 0 {
-            self.words[EVENTS].wake_all();
+    /// Checks out, through with a job or not, and tells the parent.
+    pub(super) fn check_out(&self, worker: usize, served: Option<u64>) {
+        let state = self.state(worker);
+        // Release: pairs with the Acquire in `is_in` and `has_served`.
+        match served {
+            Some(job) => {
+                let _ = state.update(Ordering::AcqRel, Ordering::Relaxed, |state| {
+                    Some(job << SERVED | state & READY)
+                });
+            }
+            None => {
+                state.fetch_and(!IN, Ordering::Release);
+            }
         }
-    }
-
-    /// Reports a kernel's panic; the first of a job is kept.
-    pub(super) fn report_panic(&self, worker: usize, tile: usize, message: &str) {
-        let words = self.worker(worker);
-        if words[PANIC].load(Ordering::Relaxed) != 0 {
-            return;
-        }
-        let mut end = message.len().min(TEXT_BYTES);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        for (word, bytes) in words[PANIC_TEXT..]
-            .iter()
-            .zip(message.as_bytes()[..end].chunks(8))
-        {
-            let mut padded = [0; 8];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
-        }
-        words[PANIC_LEN].store(end as u64, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `take_panic`.
-        words[PANIC].store(tile as u64 + 1, Ordering::Release);
+        self.event();
     }
 }

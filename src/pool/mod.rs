@@ -1,41 +1,62 @@
-//! A pool of forked worker processes that run kernels over the tiles of a partition.
+//! A pool of workers that run kernels over the tiles of a partition.
 //!
 //! Built on the public calls of the table: its mailbox is an array, a call on it is a round.
+//! `crew` makes the workers (`fork`, `spawn`, `threads`), `mailbox` is how they are talked to,
+//! `kernel` what crosses, `worker` their life, `supervise` and `each` the parent's side.
 
+mod barrier;
+mod context;
+mod crew;
+mod each;
+#[cfg(not(loom))]
 mod fork;
+mod image;
 mod kernel;
 mod mailbox;
+#[cfg(not(loom))]
+mod process;
+mod report;
+#[cfg(not(loom))]
+mod spawn;
 mod spin;
+mod stats;
 mod supervise;
+mod threads;
+mod tiles;
+mod trace;
 mod worker;
 
 use core::time::Duration;
 
-use bytemuck::{AnyBitPattern, NoUninit, Pod};
-use ndarray::Ix1;
-
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::{LeaseError, PoolError};
-use crate::handle::{AnyHandle, Handle};
-use crate::partition::{Group, Partition};
+use crate::error::PoolError;
+use crate::handle::AnyHandle;
+use crate::segment::{Memory, Segment};
 use crate::span::Spans;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
-use fork::{Child, Image};
-pub use kernel::TileContext;
 #[cfg(feature = "rand")]
-pub use kernel::TileRng;
-use kernel::Trampoline;
-use mailbox::{Arguments, Mailbox};
+pub use context::TileRng;
+pub use context::{TileContext, WorkerContext};
+use crew::{Crew, Kind};
+use image::Image;
+use mailbox::Mailbox;
+#[cfg(not(loom))]
+pub use spawn::become_worker;
 use spin::Spin;
+pub use stats::WorkerStats;
 
 /// The number of the job that tells the workers to end: no count gets there.
-const ENDED: u64 = u64::MAX >> 1;
+const ENDED: u64 = u64::MAX >> 2;
 
-/// How long workers may take to end before they are killed.
+/// How long worker processes may take to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What the parent's workers know from before the fork.
+/// How long a worker that was started may take to come to life.
+#[cfg(not(loom))]
+const START: Duration = Duration::from_secs(20);
+
+/// What every worker is told of its pool.
 #[derive(Clone, Copy)]
 struct Shared {
     mailbox: AnyHandle,
@@ -43,29 +64,55 @@ struct Shared {
 }
 
 impl Shared {
-    fn open<'t>(&self, table: &'t HandleTable, slot: usize) -> Option<Mailbox<'t>> {
-        let memory = table.segment().memory();
+    /// The mailbox, whose slot the caller keeps in place by a lease.
+    fn open<'t>(&self, table: &'t HandleTable) -> Option<Mailbox<'t>> {
+        self.open_in(table.segment())
+    }
+
+    fn open_in<'t>(&self, segment: &'t Segment) -> Option<Mailbox<'t>> {
+        let memory: &Memory = segment.memory();
+        let (slot, _) = self.mailbox.unpack(segment.key());
+        let extent = Spans::of(memory).extent(slot)?;
         Descriptor::load(memory.descriptor(slot))
             .filter(|descriptor| descriptor.is_control_of(ControlKind::Pool))?;
-        Mailbox::open(memory, Spans::of(memory).extent(slot)?, self.workers)
+        Mailbox::open(memory, extent, self.workers)
     }
 }
 
-/// Worker processes that inherited the segment's mapping.
+/// What is done when a worker dies in a call; see [`Pool::on_death`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnDeath {
+    /// The call fails with [`PoolError::WorkerDied`]: the tile that the dead was at is torn, the
+    /// arrays it writes are poisoned, the other tiles are done.
+    #[default]
+    Fail,
+    /// The tile is run again by another worker, and the call goes on; for kernels whose effect is
+    /// the same when they are run again on a tile that was left half-written. A call in which more
+    /// than 8 workers die fails all the same: it is the kernel that kills them.
+    RunAgain,
+}
+
+/// Workers that share a segment with their parent.
+///
+/// | | workers are | to be started | for |
+/// |---|---|---|---|
+/// | [`fork`](Pool::fork) | processes, copies of this one | before any thread | simulations |
+/// | [`spawn`](Pool::spawn) | processes, this program started anew | at any time | programs with threads: rayon, async runtimes, Python |
+/// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
 ///
 /// A *kernel* is a `fn` item or a closure without captures. It gets a tile's views, the
 /// parameters, and the tile's [context](TileContext), and runs in whichever worker claims the
 /// tile. Its result may depend on these alone, and then the outcome of a call does not depend on
 /// the number of workers.
 ///
-/// ```no_run
+/// ```
 /// use ndshm::{HandleTable, Pool, Segment};
 /// use ndarray::Axis;
 ///
 /// let table = HandleTable::join(&Segment::anonymous()?)?;
 /// let x = table.from_shape_fn(1_000_000, |i| i as f64)?;
 /// let tiles = table.partition(x.write(), Axis(0), 4096)?;
-/// let mut pool = Pool::fork(&table, 4)?;
+/// let mut pool = Pool::threads(&table, 2)?;        // or fork, before any thread is started
 ///
 /// pool.for_each(&tiles, &2.0, |mut x, &factor, _tile| x *= factor)?;
 /// let sum = pool.map_reduce(&tiles, &(), |x, _, _| x.sum(), 0.0, |sum, part| sum + part)?;
@@ -73,18 +120,29 @@ impl Shared {
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 ///
-/// Dropping the pool ends the workers. If the parent dies, the kernel ends them.
+/// Dropping the pool ends the workers; processes that are still in a kernel after a second are
+/// killed, threads are waited for. If the parent dies, the system ends its worker processes.
+///
+/// # rayon in a kernel
+/// Works in worker processes: each starts a pool of its own at the first use, with its share of
+/// the processors (`RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless it is
+/// set already). What would hang, a fork of a process in which rayon runs, is refused by
+/// [`fork`](Pool::fork). In worker threads all share the one pool of the process.
 pub struct Pool<'t> {
     table: &'t HandleTable,
     shared: Shared,
     mailbox: Mailbox<'t>,
     /// Keeps the mailbox's words in place.
     _lease: SharedLease<'t>,
-    children: Vec<Option<Child>>,
+    crew: Crew,
     image: Image,
     spin: Spin,
     seed: u64,
     deadline: Option<Duration>,
+    on_death: OnDeath,
+    stats: stats::Profile,
+    /// Calls so far.
+    calls: u64,
     token: u64,
 }
 
@@ -92,26 +150,99 @@ impl<'t> Pool<'t> {
     /// Forks `workers` worker processes.
     ///
     /// To be called before the process starts any thread (rayon's among them): of several threads
-    /// only the calling one would exist in a worker. The workers end with the thread that called
-    /// this.
+    /// only the calling one would exist in a worker, and locks that the others hold would stay
+    /// locked there. The workers end with the thread that called this.
+    ///
+    /// A worker that dies is replaced at the next call, by another fork. If the process runs
+    /// threads by then, the pool goes on with the workers that are left, and fails with
+    /// [`PoolError::Threads`] when none is.
     ///
     /// # Errors
     /// - [`PoolError::Threads`] if there are several threads.
     /// - [`PoolError::LeaseHeld`] while the table holds leases of arrays.
     /// - [`PoolError::Workers`] for 0 workers, or more than the segment has seats for.
+    #[cfg(not(loom))]
     pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
+        if let Some(handle) = table.held() {
+            return Err(PoolError::LeaseHeld { handle });
+        }
+        fork::refuse_threads()?;
+        Pool::start(table, workers, Kind::Fork)
+    }
+
+    /// As [`fork`](Pool::fork), in a process that runs threads.
+    ///
+    /// # Safety
+    /// Whenever the pool forks (here, and at every call after a worker has died), no other thread
+    /// holds a lock that a kernel or this crate takes in the worker: the allocator's (glibc's is
+    /// made free in the child, others may not be), the environment's, those of standard streams,
+    /// those of the program. Kernels do not use what the other threads were needed for: a pool of
+    /// rayon's that the parent has started, an async runtime, a logger with a thread.
+    ///
+    /// # Errors
+    /// As [`fork`](Pool::fork), but for `Threads`.
+    #[cfg(not(loom))]
+    pub unsafe fn fork_with_threads(
+        table: &'t HandleTable,
+        workers: usize,
+    ) -> Result<Pool<'t>, PoolError> {
+        if let Some(handle) = table.held() {
+            return Err(PoolError::LeaseHeld { handle });
+        }
+        Pool::start(table, workers, Kind::ForkAnyway)
+    }
+
+    /// Starts this program anew as `workers` worker processes.
+    ///
+    /// The program's `main` begins with [`become_worker`], which turns such a process into a
+    /// worker. Kernels are found by their place in the program's file, which both sides have
+    /// verified to be the same; what the parent has computed or set since its start is not there,
+    /// but for the segment and the environment. Workers read nothing from the standard input. It
+    /// takes a few milliseconds: the call returns when all workers have come to life.
+    ///
+    /// # Errors
+    /// - [`PoolError::WorkerNotStarted`] if a worker does not come to life, as when `main` does not
+    ///   call [`become_worker`].
+    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker.
+    /// - [`PoolError::InProcess`], [`PoolError::Workers`].
+    #[cfg(not(loom))]
+    pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
+        spawn::refuse_unserved()?;
+        Pool::start(table, workers, Kind::Spawn)
+    }
+
+    /// Starts `workers` threads of this process, each with a seat of its own.
+    ///
+    /// The same kernels run in the same way, but share the process: what one of them breaks is
+    /// broken for all, and a kernel that never returns cannot be killed.
+    ///
+    /// # Errors
+    /// [`PoolError::Workers`] for 0 workers, or more than the segment has seats for;
+    /// [`PoolError::Join`] if those are taken.
+    pub fn threads(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
+        Pool::start(table, workers, Kind::Threads)
+    }
+
+    /// A pool of threads of which the first dies before its operation number `steps`.
+    #[cfg(loom)]
+    pub(crate) fn mortal(
+        table: &'t HandleTable,
+        workers: usize,
+        steps: u64,
+    ) -> Result<Pool<'t>, PoolError> {
+        Pool::start(table, workers, Kind::Mortal(steps))
+    }
+
+    fn start(table: &'t HandleTable, workers: usize, kind: Kind) -> Result<Pool<'t>, PoolError> {
         table.enter()?;
         let seats = table.segment().seats();
         if workers == 0 || workers >= seats as usize {
             return Err(PoolError::Workers { workers, seats });
         }
-        if table.segment().fd().is_none() {
+        #[cfg(not(loom))]
+        if kind != Kind::Threads && table.segment().fd().is_none() {
             return Err(PoolError::InProcess);
         }
-        if let Some(handle) = table.held() {
-            return Err(PoolError::LeaseHeld { handle });
-        }
-        fork::refuse_threads()?;
         let words = Mailbox::words(workers);
         let reserved = table.reserve((words * 8) as u64)?;
         let memory = table.segment().memory();
@@ -125,19 +256,30 @@ impl<'t> Pool<'t> {
             }),
             workers,
         };
+        let image = Image::of_this_process().map_err(|error| PoolError::System {
+            what: "read /proc/self/maps",
+            error,
+        })?;
         let mut pool = Pool {
             table,
             shared,
             mailbox,
             _lease: table.lease_shared(shared.mailbox)?,
-            children: (0..workers).map(|_| None).collect(),
-            image: Image::of_this_process()?,
+            crew: Crew::new(kind, workers),
+            image,
             spin: Spin::of(workers),
             seed: 0,
             deadline: None,
+            on_death: OnDeath::Fail,
+            stats: stats::Profile::default(),
+            calls: 0,
             token: table.token(),
         };
-        pool.fork_missing()?;
+        pool.hire()?;
+        #[cfg(not(loom))]
+        if kind == Kind::Spawn {
+            pool.await_all()?;
+        }
         Ok(pool)
     }
 
@@ -148,8 +290,7 @@ impl<'t> Pool<'t> {
 
     /// The processes of the workers, by number; `None` for one that died and is not replaced yet.
     pub fn pids(&self) -> Vec<Option<u32>> {
-        let pid = |child: &Option<Child>| child.as_ref().map(Child::pid);
-        self.children.iter().map(pid).collect()
+        self.crew.pids()
     }
 
     /// What the random streams of [`TileContext`] start from; 0 at first.
@@ -158,93 +299,78 @@ impl<'t> Pool<'t> {
     }
 
     /// How long a call may take; without a limit at first. A call that takes longer fails, and its
-    /// round is given up. Dead workers are noticed in any case.
+    /// round is given up. Dead workers are noticed in any case, within some 10 ms.
     pub fn deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
-    /// Runs `kernel` once on every tile.
-    ///
-    /// # Errors
-    /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
-    /// - [`PoolError::KernelPanicked`]: the tile is torn, the others are done.
-    /// - [`PoolError::WorkerDied`]: the tiles it held are torn, the others are done.
-    pub fn for_each<G, P, F>(
-        &mut self,
-        tiles: &Partition<'_, G>,
-        params: &P,
-        kernel: F,
-    ) -> Result<(), PoolError>
-    where
-        G: Group,
-        P: Pod,
-        F: Fn(G::Views<'_>, &P, &TileContext) + Copy + 'static,
-    {
-        let kernel = kernel::trampoline_of::<G, P, (), F>(kernel);
-        self.run(tiles, params, kernel, None)
+    /// What is done when a worker dies in one of the calls that follow.
+    pub fn on_death(&mut self, policy: OnDeath) {
+        self.on_death = policy;
     }
 
-    /// Runs `kernel` once on every tile and folds what it returns, in the order of the tiles: so
-    /// that floating-point results do not depend on who did what when.
-    ///
-    /// # Errors
-    /// As [`for_each`](Pool::for_each).
-    pub fn map_reduce<G, P, R, F, A>(
-        &mut self,
-        tiles: &Partition<'_, G>,
-        params: &P,
-        kernel: F,
-        init: A,
-        fold: impl FnMut(A, R) -> A,
-    ) -> Result<A, PoolError>
-    where
-        G: Group,
-        P: Pod,
-        R: NoUninit + AnyBitPattern,
-        F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + 'static,
-    {
-        let kernel = kernel::trampoline_of::<G, P, R, F>(kernel);
-        let bytes = tiles.tiles() * size_of::<R>();
-        let results = self.table.owned(self.table.uninit::<u8, _>(bytes)?);
-        self.run(tiles, params, kernel, Some(results.handle()))?;
-        let parts = kernel::read_results::<R>(self.table, results.handle(), tiles.tiles())?;
-        Ok(parts.into_iter().fold(init, fold))
+    /// Starts the workers that are missing.
+    fn hire(&mut self) -> Result<(), PoolError> {
+        if self.crew.is_complete() {
+            return Ok(());
+        }
+        trace::hiring(self.crew.kind);
+        self.crew.hire(self.table, self.shared, &self.image)
     }
 
-    fn run<G: Group, P: NoUninit>(
-        &mut self,
-        tiles: &Partition<'_, G>,
-        params: &P,
-        kernel: Trampoline,
-        results: Option<Handle<u8, Ix1>>,
-    ) -> Result<(), PoolError> {
+    /// Waits until all workers have come to life.
+    #[cfg(not(loom))]
+    fn await_all(&mut self) -> Result<(), PoolError> {
+        let start = std::time::Instant::now();
+        loop {
+            let mailbox = self.mailbox;
+            let is_ready = |worker| mailbox.is_ready(worker);
+            if (0..self.shared.workers).all(is_ready) {
+                return Ok(());
+            }
+            self.wait_a_little(|| (0..self.shared.workers).all(is_ready));
+            let dead = self.bury().into_iter().next();
+            let late = (0..self.shared.workers)
+                .find(|&worker| !is_ready(worker))
+                .filter(|_| start.elapsed() >= START);
+            if let Some(worker) = dead.map(|death| death.worker).or(late) {
+                return Err(PoolError::WorkerNotStarted {
+                    worker,
+                    code: dead.and_then(|death| death.code),
+                    signal: dead.and_then(|death| death.signal),
+                    waited: start.elapsed(),
+                });
+            }
+        }
+    }
+
+    /// What every call sees to first: that it is in the right process, and that workers are there.
+    fn prepare(&mut self) -> Result<(), PoolError> {
         // The mailbox is leased by the process that started the pool, and may be gone by now.
         if !self.table.is_of(self.token) {
             return Err(PoolError::Forked);
         }
-        if tiles.segment().key() != self.table.segment().key() {
-            let handle = AnyHandle::from_bits(tiles.handle().to_bits());
-            return Err(LeaseError::Stale { handle }.into());
+        if !self.bury().is_empty() || !self.crew.is_complete() {
+            let hired = self.hire();
+            if self.crew.is_empty() {
+                hired?;
+            }
         }
-        let kernel = kernel as usize as u64;
-        if !self.image.contains(kernel) {
-            return Err(PoolError::KernelNotInImage);
+        Ok(())
+    }
+
+    /// The place of a kernel, if the workers have it.
+    fn place_of(&self, kernel: kernel::Trampoline) -> Result<u64, PoolError> {
+        let address = kernel as usize as u64;
+        let is_there = match self.crew.kind {
+            #[cfg(not(loom))]
+            Kind::Spawn => self.image.is_own(address),
+            _ => self.image.contains(address),
+        };
+        match is_there {
+            true => Ok(image::place_of(kernel)),
+            false => Err(PoolError::KernelNotInImage),
         }
-        self.fork_missing()?;
-        let bytes = ndarray::ArrayView1::from(bytemuck::bytes_of(params));
-        let params = self.table.owned(self.table.from_array(&bytes)?);
-        let round = tiles.begin()?;
-        self.mailbox.open_job(&Arguments {
-            kernel,
-            partition: tiles.handle().to_bits(),
-            params: params.handle().to_bits(),
-            results: results.map_or(0, |results| results.to_bits()),
-            seed: self.seed,
-        });
-        self.wait(&round);
-        self.mailbox.close_job();
-        let deaths = self.wait_until_out()?;
-        self.outcome(tiles, round, deaths)
     }
 }
 
@@ -252,11 +378,11 @@ impl Drop for Pool<'_> {
     fn drop(&mut self) {
         // A worker's copy, or another child's, is not the parent's pool.
         if !self.table.is_of(self.token) {
-            self.children.clear();
+            self.crew.forget();
             return;
         }
         self.mailbox.end();
-        fork::end(self.children.iter_mut().flatten(), GRACE);
+        self.crew.end(GRACE);
         let _ = self.table.reap();
         // An error says that somebody freed it.
         let _ = self.table.free(self.shared.mailbox);
@@ -266,6 +392,7 @@ impl Drop for Pool<'_> {
 impl core::fmt::Debug for Pool<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Pool")
+            .field("kind", &self.crew.kind)
             .field("workers", &self.shared.workers)
             .field("pids", &self.pids())
             .finish_non_exhaustive()

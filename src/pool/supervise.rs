@@ -1,91 +1,178 @@
-//! The parent's part in a round: waiting for the workers, noticing deaths, naming what went wrong.
+//! The parent's part in a call: waiting for the workers, noticing deaths, naming what went wrong.
 
 use core::time::Duration;
+#[cfg(not(loom))]
 use std::time::Instant;
 
-use super::Pool;
-use super::fork::{self, Child};
-use super::worker::WorkerLife;
+use ndarray::Ix1;
+
+use super::crew::Death;
+use super::report::{Cause, Failure};
+use super::{OnDeath, Pool};
 use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Partition, Round};
+use crate::table::Owned;
 
 /// Between two looks at whether the workers live, while waiting for them.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-impl Pool<'_> {
-    /// Waits until all tiles of the round are done or torn, or no worker is left, or time is up.
-    pub(super) fn wait<G: Group>(&mut self, round: &Round<'_, '_, G>) {
-        let start = Instant::now();
-        let mut looked = start;
+/// Workers that may die in one call under [`OnDeath::RunAgain`].
+const MOST_DEATHS: usize = 8;
+
+/// A call that is going on.
+pub(super) struct Ongoing<'t> {
+    /// The number of the job that is open.
+    pub(super) job: u64,
+    pub(super) pace: Pace,
+    /// Keeps long parameters where the workers read them.
+    pub(super) _params: Option<Owned<'t, u8, Ix1>>,
+    pub(super) deaths: Vec<Death>,
+}
+
+/// When to look at the time, and at whether the workers live.
+pub(super) struct Pace {
+    #[cfg(not(loom))]
+    start: Instant,
+    #[cfg(not(loom))]
+    looked: Instant,
+    deadline: Option<Duration>,
+}
+
+impl Pace {
+    pub(super) fn new(deadline: Option<Duration>) -> Pace {
+        #[cfg(not(loom))]
+        let now = Instant::now();
+        Pace {
+            #[cfg(not(loom))]
+            start: now,
+            #[cfg(not(loom))]
+            looked: now,
+            deadline,
+        }
+    }
+
+    /// Whether it is time for a look. In a model it always is.
+    pub(super) fn is_due(&mut self) -> bool {
+        #[cfg(not(loom))]
+        {
+            let now = Instant::now();
+            let due = now - self.looked >= LOOK_EVERY;
+            if due {
+                self.looked = now;
+            }
+            due
+        }
+        #[cfg(loom)]
+        true
+    }
+
+    /// Whether the call has taken longer than it may. In a model time does not pass.
+    pub(super) fn is_overdue(&self) -> bool {
+        #[cfg(not(loom))]
+        return self
+            .deadline
+            .is_some_and(|deadline| self.start.elapsed() >= deadline);
+        #[cfg(loom)]
+        return self.deadline == Some(Duration::ZERO);
+    }
+}
+
+impl<'t> Pool<'t> {
+    /// Sleeps until `is_over`, or something has happened, or it is time for a look.
+    pub(super) fn wait_a_little(&self, is_over: impl Fn() -> bool) {
+        let mailbox = self.mailbox;
+        let seen = mailbox.events();
+        let moved = || (is_over() || mailbox.events() != seen).then_some(());
+        if self.spin.until(moved).is_none() {
+            mailbox.wait_event(seen, LOOK_EVERY);
+        }
+    }
+
+    /// Waits until all tiles of the round are done or torn, or nobody is left to do them, or time
+    /// is up.
+    pub(super) fn wait<G: Group>(&mut self, round: &Round<'_, '_, G>, call: &mut Ongoing<'t>) {
+        while !round.is_counted() {
+            self.wait_a_little(|| round.is_counted());
+            if !round.is_counted() && call.pace.is_due() && self.is_stuck(round, call) {
+                break;
+            }
+        }
+    }
+
+    /// A look at the workers; whether there is nothing left to wait for.
+    pub(super) fn is_stuck<G: Group>(
+        &mut self,
+        round: &Round<'_, '_, G>,
+        call: &mut Ongoing<'t>,
+    ) -> bool {
+        let deaths = self.bury();
+        if !deaths.is_empty() {
+            call.deaths.extend(deaths);
+            if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
+                // The tiles of the dead are torn by now. Whoever is through looks again.
+                // round.reopen_torn();
+                let _ = self.hire();
+                call.job += 1;
+                self.mailbox.announce();
+            }
+        }
+        // In a model time does not bring this about: a look at every tile, each time, would be
+        // most of what it explores.
+        let may_be_over = !cfg!(loom) || !call.deaths.is_empty();
+        may_be_over && round.is_over()
+            || self.crew.is_empty()
+            || self.all_have_failed(call.job)
+            || call.pace.is_overdue()
+    }
+
+    /// Takes the dead out of the crew, and takes back what they held: their tiles become torn.
+    pub(super) fn bury(&mut self) -> Vec<Death> {
+        let deaths = self.crew.bury(&self.mailbox);
+        if !deaths.is_empty() {
+            for death in &deaths {
+                super::trace::death(death);
+            }
+            // An error says that the parent has no seat, and then nobody has.
+            let _ = self.table.reap();
+        }
+        deaths
+    }
+
+    /// Whether a worker could not serve the job at all, and none is still at it.
+    fn all_have_failed(&self, job: u64) -> bool {
+        let mut workers = (0..self.shared.workers).filter(|&worker| self.crew.is_there(worker));
+        let failed = |worker| self.mailbox.report(worker).has_failed();
+        workers.clone().any(failed) && workers.all(|worker| self.mailbox.has_served(worker, job))
+    }
+
+    /// Waits until no worker is in the job that was closed.
+    pub(super) fn wait_until_out(&mut self, call: &mut Ongoing<'t>) {
         loop {
             let mailbox = self.mailbox;
-            let seen = mailbox.events();
-            if self
-                .spin
-                .until(|| (round.is_counted() || mailbox.events() != seen).then_some(()))
-                .is_none()
-            {
-                mailbox.wait_event(seen, LOOK_EVERY);
+            let workers = self.shared.workers;
+            let is_out = || (0..workers).all(|worker| !mailbox.is_in(worker));
+            if is_out() {
+                break;
             }
-            if round.is_counted() {
-                return;
+            self.wait_a_little(is_out);
+            if is_out() {
+                break;
             }
-            if looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                // Every one is asked: each that has died is to be waited for.
-                let died = self
-                    .children
-                    .iter_mut()
-                    .flatten()
-                    .filter_map(|child| child.has_died().then_some(()));
-                if died.count() > 0 {
-                    // Its tiles become torn, so that the round can end.
-                    let _ = self.table.reap();
-                }
-                let alive = self.children.iter().flatten().any(|child| !child.is_dead());
-                let overdue = |deadline| start.elapsed() >= deadline;
-                if round.is_over() || !alive || self.deadline.is_some_and(overdue) {
-                    return;
+            if call.pace.is_due() {
+                call.deaths.extend(self.bury());
+                // A kernel that does not come back keeps its tile, and the arrays stay closed.
+                if call.pace.is_overdue() {
+                    break;
                 }
             }
         }
     }
 
-    /// Waits until no worker is in the job that was closed. Those that died are taken out of the
-    /// pool, and returned.
-    pub(super) fn wait_until_out(&mut self) -> Result<Vec<(usize, Child)>, PoolError> {
-        let start = Instant::now();
-        let mut died = Vec::new();
-        loop {
-            let mailbox = self.mailbox;
-            let seen = mailbox.events();
-            let is_out = || (0..self.shared.workers).all(|worker| !mailbox.is_in(worker));
-            if self.spin.until(|| is_out().then_some(())).is_some() {
-                break;
-            }
-            mailbox.wait_event(seen, LOOK_EVERY);
-            for worker in 0..self.shared.workers {
-                if self.children[worker].as_mut().is_some_and(Child::has_died) {
-                    died.extend(self.children[worker].take().map(|child| (worker, child)));
-                    mailbox.reset(worker);
-                }
-            }
-            // A kernel that does not come back keeps its tile, and the arrays stay closed.
-            let overdue = |deadline| start.elapsed() >= deadline;
-            if self.deadline.is_some_and(overdue) {
-                break;
-            }
-        }
-        for worker in 0..self.shared.workers {
-            if self.children[worker].as_ref().is_some_and(Child::is_dead) {
-                died.extend(self.children[worker].take().map(|child| (worker, child)));
-                self.mailbox.reset(worker);
-            }
-        }
-        if !died.is_empty() {
-            self.table.reap()?;
-        }
-        Ok(died)
+    /// What the workers say went wrong, the first worker first.
+    pub(super) fn failures(&self) -> Vec<(usize, Failure)> {
+        (0..self.shared.workers)
+            .filter_map(|worker| Some((worker, self.mailbox.report(worker).take()?)))
+            .collect()
     }
 
     /// What the call came to: a panic before a death before anything else.
@@ -93,76 +180,83 @@ impl Pool<'_> {
         &mut self,
         tiles: &Partition<'_, G>,
         round: Round<'_, '_, G>,
-        deaths: Vec<(usize, Child)>,
+        mut call: Ongoing<'t>,
     ) -> Result<(), PoolError> {
-        let mailbox = self.mailbox;
-        let panics: Vec<_> = (0..self.shared.workers)
-            .filter_map(|worker| Some((worker, mailbox.take_panic(worker)?)))
-            .collect();
-        let ended = match round.try_finish() {
+        let failures = self.failures();
+        let mut ended = round.try_finish();
+        if ended.is_err() {
+            // Tiles are held, and nobody is in: somebody has just died.
+            call.deaths.extend(self.bury());
+            ended = match ended {
+                Err(round) => round.try_finish(),
+                ended => ended,
+            };
+        }
+        let ended = match ended {
             Ok(outcome) => outcome,
             // Dropped here, and so given up.
             Err(round) => Err(round.deadline(self.deadline.unwrap_or_default())),
         };
-        if let Some((worker, panic)) = panics.into_iter().next() {
-            return Err(PoolError::KernelPanicked {
-                tile: panic.tile,
-                rows: tiles.rows(panic.tile),
-                worker,
-                message: panic.message,
-            });
+        let at_tile = |failure: &Failure| match failure.cause {
+            Cause::Tile(tile) => Some(tile),
+            _ => None,
+        };
+        for (worker, failure) in &failures {
+            if let Some(tile) = at_tile(failure) {
+                return Err(PoolError::KernelPanicked {
+                    tile,
+                    rows: tiles.rows(tile),
+                    worker: *worker,
+                    message: failure.message.clone(),
+                });
+            }
         }
         let torn = match &ended {
             Err(RoundError::Torn { rows, .. }) => rows.clone(),
             _ => Vec::new(),
         };
-        if let Some((worker, child)) = deaths.into_iter().next()
+        if let Some(&death) = call.deaths.first()
             && ended.is_err()
         {
-            return Err(PoolError::WorkerDied {
-                worker,
-                pid: child.pid(),
-                signal: child.signal(),
-                code: child.code(),
-                tiles: (0..tiles.tiles())
-                    .filter(|&tile| torn.contains(&tiles.rows(tile)))
-                    .collect(),
-                rows: torn,
-            });
+            return Err(worker_died(
+                death,
+                |rows| {
+                    (0..tiles.tiles())
+                        .filter(|&tile| rows.contains(&tiles.rows(tile)))
+                        .collect()
+                },
+                torn,
+            ));
         }
         match ended {
-            Err(RoundError::Deadline { done, tiles, .. }) => Err(PoolError::Deadline {
-                waited: self.deadline.unwrap_or_default(),
-                done,
-                tiles,
-            }),
+            Err(RoundError::Deadline { done, tiles, .. }) => match failures.into_iter().next() {
+                Some((worker, failure)) => Err(PoolError::WorkerFailed {
+                    worker,
+                    message: failure.message,
+                }),
+                None => Err(PoolError::Deadline {
+                    waited: self.deadline.unwrap_or_default(),
+                    done,
+                    tiles,
+                }),
+            },
             ended => Ok(ended?),
         }
     }
+}
 
-    /// Forks the workers that are not there.
-    pub(super) fn fork_missing(&mut self) -> Result<(), PoolError> {
-        for worker in 0..self.shared.workers {
-            if self.children[worker].as_mut().is_some_and(Child::has_died) {
-                self.children[worker] = None;
-                self.mailbox.reset(worker);
-            }
-        }
-        if self.children.iter().all(Option::is_some) {
-            return Ok(());
-        }
-        fork::refuse_threads()?;
-        for worker in 0..self.shared.workers {
-            if self.children[worker].is_none() {
-                let life = WorkerLife {
-                    table: self.table,
-                    shared: self.shared,
-                    worker,
-                    parent: std::process::id(),
-                };
-                self.children[worker] = Some(fork::fork(&life)?);
-            }
-        }
-        Ok(())
+/// The error of a call in which a worker died.
+pub(super) fn worker_died(
+    death: Death,
+    tiles: impl FnOnce(&[core::ops::Range<usize>]) -> Vec<usize>,
+    rows: Vec<core::ops::Range<usize>>,
+) -> PoolError {
+    PoolError::WorkerDied {
+        worker: death.worker,
+        pid: death.pid,
+        signal: death.signal,
+        code: death.code,
+        tiles: tiles(&rows),
+        rows,
     }
 }

@@ -1,97 +1,122 @@
-//! A worker process: waits for jobs, runs them, and ends with its parent.
+//! A worker: waits for jobs, runs them, and ends with its pool.
 
 use core::time::Duration;
 
+use super::image::{self, Image};
 use super::kernel::{Call, Trampoline};
-use super::mailbox::{Job, Mailbox};
+use super::mailbox::{Arguments, Job, Mailbox, PARAM_WORDS};
+use super::report::{Cause, Work};
 use super::spin::Spin;
 use super::{ENDED, Shared};
+use crate::error::Error;
+use crate::handle::{AnyHandle, Handle};
 use crate::table::HandleTable;
 
 /// How long a worker sleeps before it looks whether its parent still lives. The kernel ends it
 /// with its parent; this is for a parent that went before it was told so.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
-/// What a worker needs to know from its parent.
+/// What a worker needs to know.
 pub(super) struct WorkerLife<'a> {
     pub(super) table: &'a HandleTable,
     pub(super) shared: Shared,
     pub(super) worker: usize,
-    pub(super) parent: u32,
+    /// The process that it ends with; `None` for a thread.
+    pub(super) parent: Option<u32>,
 }
 
-impl WorkerLife<'_> {
-    /// The life of the worker, in the forked child.
-    pub(super) fn live(&self) -> ! {
-        // A panic of our own code must not unwind into the parent's stack frames.
-        let served = std::panic::AssertUnwindSafe(|| {
-            serve(self.table, &self.shared, self.worker, self.parent)
-        });
-        let code = match std::panic::catch_unwind(served) {
-            Ok(Ok(())) => 0,
-            Ok(Err(error)) => {
-                eprintln!("ndshm: worker {}: {error}", self.worker);
-                1
-            }
-            Err(_) => 101,
-        };
-        exit(code)
-    }
-}
-
-/// Ends the process without running what the parent has registered for its own end.
-fn exit(code: i32) -> ! {
-    // SAFETY: `_exit` has no precondition.
-    unsafe { libc::_exit(code) }
-}
-
-fn serve(
-    table: &HandleTable,
-    shared: &Shared,
-    worker: usize,
-    parent: u32,
-) -> Result<(), crate::Error> {
-    end_with_parent(parent);
-    // The copy of the parent's table takes a seat of its own here.
-    let lease = table.lease_shared(shared.mailbox)?;
-    let Some(mailbox) = shared.open(table, lease.slot.index) else {
+/// Serves jobs until there is the last one.
+pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
+    let (table, worker) = (life.table, life.worker);
+    let lease = table.lease_shared(life.shared.mailbox)?;
+    let Some(mailbox) = life.shared.open(table) else {
         return Ok(());
     };
-    let spin = Spin::of(shared.workers);
+    let image = Image::of_this_process().ok();
+    let spin = Spin::of(life.shared.workers);
+    mailbox.arrive(worker);
     let mut last = 0;
     loop {
-        let job = next_job(&mailbox, worker, last, parent, &spin);
+        let job = next_job(life, &mailbox, last, &spin);
         last = job.number();
         if last == ENDED {
-            return Ok(());
+            break;
         }
-        let Some(arguments) = mailbox.check_in(worker, job) else {
+        let Some((arguments, params)) = mailbox.check_in(worker, job) else {
             continue;
         };
-        let call = Call {
-            table,
-            arguments,
-            round: last,
-            worker,
-            workers: shared.workers,
-            on_panic: &|tile, message| mailbox.report_panic(worker, tile, message),
+        let address = image::address_of(arguments.kernel);
+        let outcome = match image.as_ref().is_some_and(|image| image.contains(address)) {
+            true => with_params(table, &arguments, &params, |params| {
+                let call = Call {
+                    table,
+                    mailbox,
+                    spin: &spin,
+                    arguments,
+                    params,
+                    worker,
+                    workers: life.shared.workers,
+                };
+                // SAFETY: the parent wrote the place of a `Trampoline` there, measured from the
+                // anchor of its own image, which is this worker's image too: it was inherited by
+                // fork, or is the same file (`become_worker` compares). So the same code is here.
+                let run = unsafe { core::mem::transmute::<usize, Trampoline>(address as usize) };
+                timed(&arguments, || run(&call))
+            }),
+            false => {
+                mailbox
+                    .report(worker)
+                    .fail(Cause::Kernel, "the kernel's code is not mapped here");
+                Ok(Work::default())
+            }
         };
-        // SAFETY: the parent wrote the address of a `Trampoline` of its own image there, which it
-        // has checked to be mapped since before the fork: the same code is at the same address
-        // here.
-        let run = unsafe { core::mem::transmute::<usize, Trampoline>(arguments.kernel as usize) };
-        let outcome = run(&call);
-        // If the parent has given the job up, its arrays may be gone: no fault of this worker.
-        let counts = mailbox.job() == job;
-        mailbox.check_out(worker);
-        if counts {
-            outcome?;
+        match outcome {
+            Ok(work) => mailbox.report(worker).add(work),
+            // If the parent has given the job up, its arrays may be gone: no fault of this worker.
+            Err(error) if mailbox.is_open(job) => {
+                mailbox
+                    .report(worker)
+                    .fail(Cause::Kernel, &error.to_string());
+            }
+            Err(_) => {}
         }
+        mailbox.check_out(worker, Some(job.number()));
     }
+    drop(lease);
+    Ok(())
+}
+
+/// Calls `run` with the bytes of the parameters, which lie beside the arguments or in an array.
+fn with_params(
+    table: &HandleTable,
+    arguments: &Arguments,
+    words: &[u64; PARAM_WORDS],
+    run: impl FnOnce(&[u8]) -> Result<Work, Error>,
+) -> Result<Work, Error> {
+    let beside: &[u8] = bytemuck::cast_slice(words);
+    if let Some(params) = beside.get(..arguments.params_len as usize) {
+        return run(params);
+    }
+    let handle = AnyHandle::from_bits(arguments.params);
+    let array = table.read(Handle::<u8, ndarray::Ix1>::from_bits(handle.to_bits()))?;
+    run(array.as_slice().unwrap_or(&[]))
+}
+
+/// Runs a job, and takes the time if that is asked for.
+fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Result<Work, Error> {
+    let start = arguments
+        .has(Arguments::PROFILE)
+        .then(std::time::Instant::now);
+    let mut work = run()?;
+    work.jobs = 1;
+    if let Some(start) = start {
+        work.busy = start.elapsed();
+    }
+    Ok(work)
 }
 
 /// Waits for a job after number `last`.
-fn next_job(mailbox: &Mailbox<'_>, worker: usize, last: u64, parent: u32, spin: &Spin) -> Job {
+fn next_job(life: &WorkerLife<'_>, mailbox: &Mailbox<'_>, last: u64, spin: &Spin) -> Job {
     let is_new = |job: &Job| job.is_open() && job.number() != last;
     loop {
         if let Some(job) = spin.until(|| Some(mailbox.job()).filter(is_new)) {
@@ -99,18 +124,57 @@ fn next_job(mailbox: &Mailbox<'_>, worker: usize, last: u64, parent: u32, spin: 
         }
         let seen = mailbox.job();
         if !is_new(&seen) {
-            mailbox.sleep(worker, seen, LOOK_AROUND);
-            if std::os::unix::process::parent_id() != parent {
-                exit(0);
-            }
+            mailbox.sleep(seen, LOOK_AROUND);
+            #[cfg(not(loom))]
+            end_without(life.parent);
         }
+        #[cfg(loom)]
+        let _ = life.parent;
     }
 }
 
-/// Asks the kernel to end this process when its parent ends.
-fn end_with_parent(parent: u32) {
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    if std::os::unix::process::parent_id() != parent {
-        exit(0);
+#[cfg(not(loom))]
+pub(super) use process::{end_with_parent, end_without, live};
+
+#[cfg(not(loom))]
+mod process {
+    //! What only a worker process does.
+
+    use super::{WorkerLife, serve};
+
+    /// The life of the worker in its process, from the first step to the exit.
+    pub(in super::super) fn live(life: &WorkerLife<'_>) -> ! {
+        end_with_parent(life.parent);
+        // A panic of our own code must not unwind into the parent's stack frames.
+        let served = std::panic::AssertUnwindSafe(|| serve(life));
+        let code = match std::panic::catch_unwind(served) {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                eprintln!("ndshm: worker {}: {error}", life.worker);
+                1
+            }
+            Err(_) => 101,
+        };
+        exit(code)
+    }
+
+    /// Ends the process without running what the parent has registered for its own end.
+    fn exit(code: i32) -> ! {
+        // SAFETY: `_exit` has no precondition.
+        unsafe { libc::_exit(code) }
+    }
+
+    /// Asks the kernel to end this process when its parent ends.
+    pub(in super::super) fn end_with_parent(parent: Option<u32>) {
+        let kill = Some(rustix::process::Signal::KILL);
+        let _ = rustix::process::set_parent_process_death_signal(kill);
+        end_without(parent);
+    }
+
+    /// Ends this process if its parent is gone.
+    pub(in super::super) fn end_without(parent: Option<u32>) {
+        if parent.is_some_and(|parent| std::os::unix::process::parent_id() != parent) {
+            exit(0);
+        }
     }
 }

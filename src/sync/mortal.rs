@@ -38,7 +38,7 @@ pub(crate) fn die() -> ! {
 }
 
 /// Whether the operation that is about to be done is left out. Dies if it is time.
-fn is_gone() -> bool {
+pub(super) fn is_gone() -> bool {
     if std::thread::panicking() {
         return true;
     }
@@ -85,6 +85,11 @@ impl MortalU64 {
                 self.inner.load(order)
             }
         }
+    }
+
+    /// As the kernel looks at a word for a thread that sleeps: no operation of the thread's own.
+    pub(super) fn load_alive(&self, order: Ordering) -> u64 {
+        self.inner.load(order)
     }
 
     #[track_caller]

@@ -1,0 +1,177 @@
+//! Where the workers of a call wait for each other: one word.
+//!
+//! A worker arrives by a compare-and-swap that counts it; the last one to arrive opens the next
+//! epoch by the same step. A worker that dies or leaves breaks the barrier: whoever waits, and
+//! whoever comes, is told so. Each call begins an epoch of its own, so that a worker that is late
+//! from a call that was given up finds that it is not meant.
+
+use core::time::Duration;
+
+use super::spin::Spin;
+use crate::sync::{Atom, Ordering};
+
+/// A barrier's word: asleep 1 | broken 1 | arrived 14 | epoch 48.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State(u64);
+
+impl State {
+    const ASLEEP: u64 = 1;
+    const BROKEN: u64 = 2;
+    const ARRIVED: u64 = 4;
+    const EPOCH: u32 = 16;
+
+    fn epoch(self) -> u64 {
+        self.0 >> Self::EPOCH
+    }
+
+    fn arrived(self) -> u64 {
+        self.0 >> 2 & 0x3fff
+    }
+
+    fn is_broken(self) -> bool {
+        self.0 & Self::BROKEN != 0
+    }
+
+    /// Nobody has arrived in `epoch` yet.
+    fn fresh(epoch: u64) -> State {
+        State(epoch << Self::EPOCH)
+    }
+
+    /// One more of `workers` has arrived; the last one opens the next epoch.
+    #[must_use]
+    fn arrive(self, epoch: u64, workers: usize) -> Option<State> {
+        if self.epoch() != epoch || self.is_broken() {
+            return None;
+        }
+        Some(match self.arrived() + 1 >= workers as u64 {
+            true => State::fresh(epoch + 1),
+            false => State(self.0 + Self::ARRIVED),
+        })
+    }
+}
+
+/// How a wait at the barrier ended without all workers having arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Broken {
+    /// A worker of the call is dead, or through, or the call was given up.
+    Left,
+    /// Time is up.
+    Late,
+}
+
+/// The barrier of a pool.
+#[derive(Clone, Copy)]
+pub(super) struct Barrier<'m> {
+    word: &'m Atom,
+}
+
+impl<'m> Barrier<'m> {
+    pub(super) fn new(word: &'m Atom) -> Barrier<'m> {
+        Barrier { word }
+    }
+
+    fn state(self) -> State {
+        // Acquire: pairs with the Release of every arrival, through the chain of them.
+        State(self.word.load(Ordering::Acquire))
+    }
+
+    /// Begins a call: the epoch in which nobody has arrived.
+    pub(super) fn begin(self) -> u64 {
+        let next = |word| Some(State::fresh(State(word).epoch() + 1).0);
+        match self.word.update(Ordering::AcqRel, Ordering::Relaxed, next) {
+            Ok((_, fresh)) => State(fresh).epoch(),
+            Err(word) => State(word).epoch(),
+        }
+    }
+
+    /// Breaks the barrier of the call that began with `base`, for all who wait and all who come.
+    pub(super) fn break_up(self, base: u64) {
+        let broken = |word| (State(word).epoch() >= base).then_some(word | State::BROKEN);
+        let _ = self
+            .word
+            .update(Ordering::AcqRel, Ordering::Relaxed, broken);
+        self.word.wake_all();
+    }
+
+    /// Waits until all `workers` of the call have arrived in `epoch`. The next epoch.
+    ///
+    /// Looks after each `look` whether `may_wait` still says so.
+    pub(super) fn wait(
+        self,
+        epoch: u64,
+        workers: usize,
+        spin: &Spin,
+        look: Duration,
+        may_wait: impl Fn() -> bool,
+    ) -> Result<u64, Broken> {
+        // AcqRel: what came before this worker's arrival happens before all that comes after the
+        // epoch's end, in every worker.
+        let arrive = |word| State(word).arrive(epoch, workers).map(|state| state.0);
+        let arrived = self
+            .word
+            .update(Ordering::AcqRel, Ordering::Acquire, arrive);
+        let (before, after) = arrived.map_err(|_| Broken::Left)?;
+        if State(after).epoch() != epoch {
+            if before & State::ASLEEP != 0 {
+                self.word.wake_all();
+            }
+            return Ok(epoch + 1);
+        }
+        let is_over = || {
+            let state = self.state();
+            match state.epoch() == epoch {
+                false => Some(Ok(state.epoch())),
+                true => state.is_broken().then_some(Err(Broken::Left)),
+            }
+        };
+        loop {
+            let ended = spin.until(is_over);
+            match ended {
+                // The barrier is a call's own: a later epoch than the next is of another call.
+                Some(Ok(now)) if now != epoch + 1 => return Err(Broken::Left),
+                Some(ended) => return ended,
+                None => {}
+            }
+            if !may_wait() {
+                return Err(Broken::Late);
+            }
+            let seen = self.state();
+            if is_over().is_none() && seen.epoch() == epoch && !seen.is_broken() {
+                self.sleep(seen, look);
+            }
+        }
+    }
+
+    fn sleep(self, seen: State, timeout: Duration) {
+        let asleep = seen.0 | State::ASLEEP;
+        // Relaxed: the word is read again before anything is concluded.
+        let marked =
+            self.word
+                .compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
+        if marked.is_ok() {
+            self.word.wait(asleep as u32, timeout);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_one_opens_the_next_epoch() {
+        let first = State::fresh(7).arrive(7, 3).unwrap();
+        assert_eq!((first.epoch(), first.arrived()), (7, 1));
+        let second = first.arrive(7, 3).unwrap();
+        let third = second.arrive(7, 3).unwrap();
+        assert!(third == State::fresh(8));
+        assert!(third.arrive(7, 3).is_none(), "late from the last epoch");
+    }
+
+    #[test]
+    fn whoever_comes_to_a_broken_barrier_is_told() {
+        let broken = State(State::fresh(1).0 | State::BROKEN);
+        assert!(broken.arrive(1, 2).is_none());
+        assert!(broken.is_broken());
+    }
+}

@@ -1,0 +1,217 @@
+//! What a kernel is told: of its tile, or of its worker.
+
+use core::cell::Cell;
+use core::ops::Range;
+use core::time::Duration;
+#[cfg(not(loom))]
+use std::time::Instant;
+
+use super::barrier::Broken;
+use super::mailbox::Mailbox;
+use super::spin::Spin;
+use crate::error::{BarrierError, Error};
+use crate::partition::{Group, Partition};
+use crate::table::HandleTable;
+
+/// How long a worker sleeps at a barrier before it looks at the time.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a kernel is told of the tile it works on.
+#[derive(Debug)]
+pub struct TileContext {
+    pub(super) index: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) worker: usize,
+    pub(super) round: u64,
+    pub(super) seed: u64,
+    /// The partition's round if one call runs several, or 0.
+    pub(super) step: u64,
+}
+
+impl TileContext {
+    /// The tile's index in the partition.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The indices along the partition's axis that the tile covers.
+    pub fn range(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The worker that runs the kernel, from 0. Results should not depend on it.
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// The number of this call on the pool, from 1.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// The tile's own stream of random numbers in this call.
+    ///
+    /// ChaCha with 8 rounds, a counter-based generator: the key is the pool's
+    /// [seed](super::Pool::seed) and the number of the call, the stream is the tile's index. So
+    /// the numbers are the same for any number of workers, and no two tiles or calls share any.
+    /// (In [`WorkerContext::for_each`] the key also has the partition's round.)
+    #[cfg(feature = "rand")]
+    pub fn rng(&self) -> TileRng {
+        stream([self.seed, self.round, self.step], self.index as u64)
+    }
+}
+
+/// The generator of [`TileContext::rng`] and [`WorkerContext::rng`].
+#[cfg(feature = "rand")]
+pub type TileRng = rand_chacha::ChaCha8Rng;
+
+#[cfg(feature = "rand")]
+fn stream(key_words: [u64; 3], stream: u64) -> TileRng {
+    use rand_core::SeedableRng;
+    let mut key = [0; 32];
+    for (bytes, word) in key.chunks_exact_mut(8).zip(key_words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let mut rng = TileRng::from_seed(key);
+    rng.set_stream(stream);
+    rng
+}
+
+/// What the kernel of [`Pool::run`](super::Pool::run) and
+/// [`Pool::broadcast`](super::Pool::broadcast) is told: which worker it runs in, and the way to
+/// the others.
+pub struct WorkerContext<'a> {
+    pub(super) table: &'a HandleTable,
+    pub(super) mailbox: Mailbox<'a>,
+    pub(super) spin: &'a Spin,
+    pub(super) worker: usize,
+    pub(super) workers: usize,
+    pub(super) call: u64,
+    pub(super) seed: u64,
+    /// The barrier's epoch.
+    pub(super) epoch: Cell<u64>,
+}
+
+impl WorkerContext<'_> {
+    /// This worker's number, from 0.
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// The number of workers.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The number of this call on the pool, from 1.
+    pub fn round(&self) -> u64 {
+        self.call
+    }
+
+    /// The worker's table: a seat of its own on the pool's segment. Handles come as parameters.
+    pub fn table(&self) -> &HandleTable {
+        self.table
+    }
+
+    /// Waits until every worker of the call has come here, and no longer than a minute; see
+    /// [`barrier_within`](WorkerContext::barrier_within).
+    ///
+    /// # Errors
+    /// As [`barrier_within`](WorkerContext::barrier_within).
+    pub fn barrier(&self) -> Result<(), BarrierError> {
+        self.barrier_within(Duration::from_secs(60))
+    }
+
+    /// Waits until every worker of the call has come here: what any of them wrote before it is
+    /// seen by all of them after it.
+    ///
+    /// # Errors
+    /// - [`BarrierError::Broken`] if a worker of the call died, panicked, or has returned: it will
+    ///   not come. The barrier stays broken for the rest of the call.
+    /// - [`BarrierError::Deadline`] if not all have come within `timeout`. It breaks the barrier
+    ///   for the others too.
+    pub fn barrier_within(&self, timeout: Duration) -> Result<(), BarrierError> {
+        let epoch = self.epoch.get();
+        let barrier = self.mailbox.barrier();
+        #[cfg(not(loom))]
+        let start = Instant::now();
+        let may_wait = || {
+            #[cfg(not(loom))]
+            return start.elapsed() < timeout;
+            #[cfg(loom)]
+            return true;
+        };
+        let look = LOOK.min(timeout);
+        match barrier.wait(epoch, self.workers, self.spin, look, may_wait) {
+            Ok(next) => {
+                self.epoch.set(next);
+                Ok(())
+            }
+            Err(Broken::Left) => Err(BarrierError::Broken),
+            Err(Broken::Late) => {
+                barrier.break_up(epoch);
+                Err(BarrierError::Deadline { waited: timeout })
+            }
+        }
+    }
+
+    /// Runs `body` on the tiles of `tiles`, which all workers of the call share: a round that
+    /// begins and ends with a barrier. All of them call it, with the same partition.
+    ///
+    /// What `body` does to a tile should depend on nothing of this worker's own: which tiles it
+    /// gets differs from run to run.
+    ///
+    /// # Errors
+    /// [`Error::Round`] if the round could not be opened (an array is leased, poisoned or freed) or
+    /// has ended with torn tiles; [`Error::Barrier`] if another worker failed.
+    pub fn for_each<G: Group>(
+        &self,
+        tiles: &Partition<'_, G>,
+        mut body: impl FnMut(G::Views<'_>, &TileContext),
+    ) -> Result<(), Error> {
+        let round = match self.worker {
+            0 => Some(tiles.begin()?),
+            _ => None,
+        };
+        self.barrier()?;
+        if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
+            while let Some(mut tile) = part.claim()? {
+                let context = TileContext {
+                    index: tile.index(),
+                    rows: tile.rows(),
+                    worker: self.worker,
+                    round: self.call,
+                    seed: self.seed,
+                    step: tile.round(),
+                };
+                body(tile.views(), &context);
+            }
+        }
+        // Everyone has left by now, and what can be done is done.
+        self.barrier()?;
+        if let Some(round) = round {
+            round
+                .try_finish()
+                .unwrap_or_else(|round| Err(round.deadline(Duration::ZERO)))?;
+        }
+        Ok(self.barrier()?)
+    }
+
+    /// This worker's own stream of random numbers in this call. Unlike
+    /// [`TileContext::rng`], what is made of it depends on the number of workers.
+    #[cfg(feature = "rand")]
+    pub fn rng(&self) -> TileRng {
+        // The streams of tiles are counted from the other end.
+        stream([self.seed, self.call, 0], u64::MAX - self.worker as u64)
+    }
+}
+
+impl core::fmt::Debug for WorkerContext<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("WorkerContext")
+            .field("worker", &self.worker)
+            .field("workers", &self.workers)
+            .field("call", &self.call)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,236 @@
+//! The workers of a pool, of whatever kind: starting, missing and ending them.
+
+use core::time::Duration;
+
+use super::Shared;
+#[cfg(not(loom))]
+use super::fork;
+use super::image::Image;
+use super::mailbox::Mailbox;
+#[cfg(not(loom))]
+use super::process::Child;
+#[cfg(not(loom))]
+use super::spawn;
+use super::threads::{self, Thread};
+#[cfg(not(loom))]
+use super::worker::WorkerLife;
+use crate::error::PoolError;
+use crate::table::HandleTable;
+
+/// How workers are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// By a fork of a process with one thread.
+    #[cfg(not(loom))]
+    Fork,
+    /// By a fork of a process with threads, whose caller has vouched for it.
+    #[cfg(not(loom))]
+    ForkAnyway,
+    /// By starting the program anew.
+    #[cfg(not(loom))]
+    Spawn,
+    /// As threads of this process.
+    Threads,
+    /// As threads, of which the first one dies before its operation of that number.
+    #[cfg(loom)]
+    Mortal(u64),
+}
+
+/// One worker.
+enum Member {
+    #[cfg(not(loom))]
+    Process(Child),
+    Thread(Thread),
+}
+
+/// A worker that ended before its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Death {
+    pub(super) worker: usize,
+    pub(super) pid: u32,
+    pub(super) signal: Option<i32>,
+    pub(super) code: Option<i32>,
+}
+
+/// The workers of a pool.
+pub(super) struct Crew {
+    pub(super) kind: Kind,
+    members: Vec<Option<Member>>,
+}
+
+impl Crew {
+    /// Nobody yet.
+    pub(super) fn new(kind: Kind, workers: usize) -> Crew {
+        Crew {
+            kind,
+            members: (0..workers).map(|_| None).collect(),
+        }
+    }
+
+    /// The process of each worker that is there.
+    pub(super) fn pids(&self) -> Vec<Option<u32>> {
+        self.members
+            .iter()
+            .map(|member| member.as_ref().map(Member::pid))
+            .collect()
+    }
+
+    pub(super) fn is_there(&self, worker: usize) -> bool {
+        self.members[worker].is_some()
+    }
+
+    /// Whether nobody is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.iter().all(Option::is_none)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.members.iter().all(Option::is_some)
+    }
+
+    /// Takes those out who have died, each of which was waited for, and forgets what they were
+    /// doing in the mailbox. Does not reap.
+    pub(super) fn bury(&mut self, mailbox: &Mailbox<'_>) -> Vec<Death> {
+        let mut deaths = Vec::new();
+        for (worker, place) in self.members.iter_mut().enumerate() {
+            if let Some(member) = place
+                && member.has_died(mailbox, worker)
+            {
+                deaths.push(member.death(worker));
+                member.end_thread();
+                *place = None;
+                mailbox.reset(worker);
+            }
+        }
+        deaths
+    }
+
+    /// Starts the workers that are not there.
+    pub(super) fn hire(
+        &mut self,
+        table: &HandleTable,
+        shared: Shared,
+        image: &Image,
+    ) -> Result<(), PoolError> {
+        for worker in 0..self.members.len() {
+            if self.members[worker].is_none() {
+                self.members[worker] = Some(self.start(table, shared, image, worker)?);
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(loom))]
+    fn start(
+        &self,
+        table: &HandleTable,
+        shared: Shared,
+        image: &Image,
+        worker: usize,
+    ) -> Result<Member, PoolError> {
+        let life = WorkerLife {
+            table,
+            shared,
+            worker,
+            parent: Some(std::process::id()),
+        };
+        Ok(match self.kind {
+            Kind::Fork => {
+                fork::refuse_threads()?;
+                // SAFETY: there is one thread, as was just seen: no other one is there to start
+                // more.
+                Member::Process(unsafe { fork::fork(&life, true) }?)
+            }
+            Kind::ForkAnyway => {
+                // SAFETY: who started this pool has vouched for it, for its whole life.
+                Member::Process(unsafe { fork::fork(&life, false) }?)
+            }
+            Kind::Spawn => Member::Process(spawn::spawn(&life, image)?),
+            Kind::Threads => Member::Thread(threads::start(table, shared, worker)?),
+        })
+    }
+
+    #[cfg(loom)]
+    fn start(
+        &self,
+        table: &HandleTable,
+        shared: Shared,
+        _image: &Image,
+        worker: usize,
+    ) -> Result<Member, PoolError> {
+        let steps = match self.kind {
+            Kind::Mortal(steps) if worker == 0 => steps,
+            _ => u64::MAX,
+        };
+        Ok(Member::Thread(threads::start(
+            table, shared, worker, steps,
+        )?))
+    }
+
+    /// Waits for the workers to end, which they were told to; kills the processes that do not.
+    pub(super) fn end(&mut self, grace: Duration) {
+        #[cfg(not(loom))]
+        let deadline = std::time::Instant::now() + grace;
+        #[cfg(loom)]
+        let _ = grace;
+        for member in self.members.iter_mut().filter_map(Option::take) {
+            match member {
+                #[cfg(not(loom))]
+                Member::Process(mut child) => child.end(deadline),
+                Member::Thread(mut thread) => thread.end(),
+            }
+        }
+    }
+
+    /// Forgets the workers, who are another process's.
+    pub(super) fn forget(&mut self) {
+        for member in self.members.iter_mut().filter_map(Option::take) {
+            core::mem::forget(member);
+        }
+    }
+}
+
+impl Member {
+    fn pid(&self) -> u32 {
+        match self {
+            #[cfg(not(loom))]
+            Member::Process(child) => child.pid(),
+            Member::Thread(_) => std::process::id(),
+        }
+    }
+
+    #[cfg(not(loom))]
+    fn has_died(&mut self, _mailbox: &Mailbox<'_>, _worker: usize) -> bool {
+        match self {
+            Member::Process(child) => child.has_died(),
+            Member::Thread(thread) => thread.has_died(),
+        }
+    }
+
+    #[cfg(loom)]
+    fn has_died(&mut self, mailbox: &Mailbox<'_>, worker: usize) -> bool {
+        mailbox.is_gone(worker)
+    }
+
+    fn death(&self, worker: usize) -> Death {
+        let (signal, code) = match self {
+            #[cfg(not(loom))]
+            Member::Process(child) => (child.signal(), child.code()),
+            Member::Thread(_) => (None, None),
+        };
+        Death {
+            worker,
+            pid: self.pid(),
+            signal,
+            code,
+        }
+    }
+
+    fn end_thread(&mut self) {
+        match self {
+            #[cfg(not(loom))]
+            Member::Process(_) => {}
+            Member::Thread(thread) => thread.end(),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Calls that run a kernel once in each worker.
+
+use bytemuck::{AnyBitPattern, NoUninit, Pod};
+
+use super::Pool;
+use super::context::WorkerContext;
+use super::kernel;
+use super::mailbox::Arguments;
+use super::report::Cause;
+use super::supervise::{Ongoing, worker_died};
+use super::tiles::Request;
+use crate::error::{Error, PoolError};
+
+impl Pool<'_> {
+    /// Runs `kernel` once in each worker, all at once, which may wait for each other at
+    /// [barriers](WorkerContext::barrier). What they returned, in the order of the workers.
+    ///
+    /// The style in which every worker runs the whole program, and not one step of it: for loops
+    /// whose steps are shorter than a call. Arrays come as handles among the parameters, and
+    /// disjoint writing as [partitions](WorkerContext::for_each).
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    /// use ndarray::Axis;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u64, _>(100)?;
+    /// let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.run(&tiles.handle(), |worker, &tiles| {
+    ///     let tiles = worker.table().open_partition(tiles)?;
+    ///     for step in 0..5 {
+    ///         worker.for_each(&tiles, |mut x, _tile| x += step)?;   // a barrier on both sides
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(table.read(x)?.sum(), 1000);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`PoolError::WorkerFailed`] if a kernel returns an error or panics; the barrier breaks, so
+    ///   that the others come to an end.
+    /// - [`PoolError::WorkerDied`]; the barrier breaks as well.
+    /// - [`PoolError::Deadline`], if there is [one](Pool::deadline).
+    pub fn run<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
+    where
+        P: AnyBitPattern + NoUninit,
+        R: NoUninit + AnyBitPattern,
+        F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy + Send + 'static,
+    {
+        let kernel = kernel::on_workers::<P, R, F>(kernel);
+        let bytes = self.workers() * size_of::<R>();
+        let results = self.table.owned(self.table.uninit::<u8, _>(bytes)?);
+        self.prepare()?;
+        // Whoever is missing would be waited for at every barrier.
+        self.hire()?;
+        let base = self.mailbox.barrier().begin();
+        let request = Request {
+            kernel,
+            partition: 0,
+            results: Some(results.handle()),
+            flags: base << Arguments::FLAGS,
+        };
+        let mut call = self.open(bytemuck::bytes_of(params), request)?;
+        let served = self.wait_for_all(base, &mut call);
+        self.mailbox.close_job();
+        self.wait_until_out(&mut call);
+        self.verdict(served, call)?;
+        Ok(kernel::read_results(
+            self.table,
+            results.handle(),
+            self.workers(),
+        )?)
+    }
+
+    /// Runs `kernel` once in each worker, for set-up: opening files, reserving memory, loading a
+    /// model. What it returned, in the order of the workers.
+    ///
+    /// A worker that replaces a dead one has not run it: after [`PoolError::WorkerDied`], or if
+    /// [`pids`](Pool::pids) have changed, call it again.
+    ///
+    /// # Errors
+    /// As [`run`](Pool::run).
+    pub fn broadcast<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
+    where
+        P: Pod,
+        R: NoUninit + AnyBitPattern,
+        F: Fn(&WorkerContext<'_>, &P) -> R + Copy + Send + 'static,
+    {
+        /// Makes a kernel of `F` that cannot fail out of one that does not.
+        fn infallible<P, R, F: Fn(&WorkerContext<'_>, &P) -> R + Copy>(
+            kernel: F,
+        ) -> impl Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy {
+            move |worker, params| Ok(kernel(worker, params))
+        }
+        self.run::<P, R, _>(params, infallible::<P, R, F>(kernel))
+    }
+
+    /// Waits until every worker has served the call. Whether that came about in time.
+    fn wait_for_all(&mut self, base: u64, call: &mut Ongoing<'_>) -> bool {
+        let workers = 0..self.workers();
+        loop {
+            let mailbox = self.mailbox;
+            let missing = |&worker: &usize| !mailbox.has_served(worker, call.job);
+            let is_over = || !workers.clone().any(|worker| missing(&worker));
+            if is_over() {
+                return true;
+            }
+            self.wait_a_little(is_over);
+            if call.pace.is_due() {
+                let deaths = self.bury();
+                if !deaths.is_empty() {
+                    self.mailbox.barrier().break_up(base);
+                    call.deaths.extend(deaths);
+                }
+                let is_there = |worker: &usize| self.crew.is_there(*worker);
+                if !workers
+                    .clone()
+                    .filter(is_there)
+                    .any(|worker| missing(&worker))
+                {
+                    return true;
+                }
+                if call.pace.is_overdue() {
+                    self.mailbox.barrier().break_up(base);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// What a call came to: a death before what failed before what failed for that reason.
+    fn verdict(&mut self, served: bool, call: Ongoing<'_>) -> Result<(), PoolError> {
+        let mut failures = self.failures();
+        if let Some(&death) = call.deaths.first() {
+            return Err(worker_died(death, |_| Vec::new(), Vec::new()));
+        }
+        failures.sort_by_key(|(_, failure)| failure.cause == Cause::Consequence);
+        if !served {
+            return Err(PoolError::Deadline {
+                waited: self.deadline.unwrap_or_default(),
+                done: 0,
+                tiles: 0,
+            });
+        }
+        match failures.into_iter().next() {
+            Some((worker, failure)) => Err(PoolError::WorkerFailed {
+                worker,
+                message: failure.message,
+            }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The program's code as it is mapped, and kernels as places in it.
+//!
+//! A kernel crosses as its distance from the anchor, a function of this crate that is linked into
+//! the same image: in a forked worker the anchor is at the same address, in a spawned one the same
+//! image may lie elsewhere. Neither side calls an address that its own image does not contain.
+
+#[cfg(not(loom))]
+use core::ops::Range;
+
+use super::kernel::Trampoline;
+
+/// The function from which kernels are measured.
+#[inline(never)]
+fn anchor() {}
+
+fn anchor_address() -> u64 {
+    anchor as fn() as usize as u64
+}
+
+/// What crosses to a worker in place of a trampoline.
+pub(super) fn place_of(trampoline: Trampoline) -> u64 {
+    (trampoline as usize as u64).wrapping_sub(anchor_address())
+}
+
+/// The address that [`place_of`] stands for in this process.
+pub(super) fn address_of(place: u64) -> u64 {
+    place.wrapping_add(anchor_address())
+}
+
+/// Which file the image is, for a process that maps it elsewhere.
+#[cfg(not(loom))]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Identity {
+    /// Device (as /proc writes it) and inode of the file, and the anchor's offset in it.
+    device: String,
+    inode: u64,
+    anchor: u64,
+}
+
+#[cfg(not(loom))]
+impl core::fmt::Display for Identity {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}/{}/{:x}", self.device, self.inode, self.anchor)
+    }
+}
+
+/// The code that is mapped in this process, as it was when the pool was started.
+#[cfg(not(loom))]
+pub(super) struct Image {
+    code: Vec<Range<u64>>,
+    /// The part of it that is the file with the anchor.
+    own: Vec<Range<u64>>,
+    identity: Option<Identity>,
+}
+
+#[cfg(not(loom))]
+impl Image {
+    pub(super) fn of_this_process() -> std::io::Result<Image> {
+        let maps = std::fs::read_to_string("/proc/self/maps")?;
+        let mappings: Vec<Mapping<'_>> = maps.lines().filter_map(Mapping::parse).collect();
+        let anchor = anchor_address();
+        let home = mappings
+            .iter()
+            .find(|mapping| mapping.range.contains(&anchor));
+        let code = |wanted: &dyn Fn(&Mapping<'_>) -> bool| {
+            let executable = mappings
+                .iter()
+                .filter(|map| map.is_executable && wanted(map));
+            executable.map(|map| map.range.clone()).collect()
+        };
+        Ok(Image {
+            code: code(&|_| true),
+            own: code(&|map| home.is_some_and(|home| home.file() == map.file())),
+            identity: home.map(|home| Identity {
+                device: home.device.to_owned(),
+                inode: home.inode,
+                anchor: anchor - home.range.start + home.offset,
+            }),
+        })
+    }
+
+    /// Whether any code is mapped there.
+    pub(super) fn contains(&self, address: u64) -> bool {
+        self.code.iter().any(|range| range.contains(&address))
+    }
+
+    /// Whether it is code of the file that the anchor is in.
+    pub(super) fn is_own(&self, address: u64) -> bool {
+        self.own.iter().any(|range| range.contains(&address))
+    }
+
+    /// The file that the anchor is in.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+}
+
+/// A model's threads run the code of this very process.
+#[cfg(loom)]
+pub(super) struct Image;
+
+#[cfg(loom)]
+impl Image {
+    pub(super) fn of_this_process() -> std::io::Result<Image> {
+        Ok(Image)
+    }
+
+    pub(super) fn contains(&self, _address: u64) -> bool {
+        true
+    }
+}
+
+/// A line of /proc/self/maps.
+#[cfg(not(loom))]
+struct Mapping<'l> {
+    range: Range<u64>,
+    is_executable: bool,
+    offset: u64,
+    device: &'l str,
+    inode: u64,
+}
+
+#[cfg(not(loom))]
+impl<'l> Mapping<'l> {
+    fn parse(line: &'l str) -> Option<Mapping<'l>> {
+        let hex = |text| u64::from_str_radix(text, 16).ok();
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let is_executable = fields.next()?.contains('x');
+        Some(Mapping {
+            range: hex(start)?..hex(end)?,
+            is_executable,
+            offset: hex(fields.next()?)?,
+            device: fields.next()?,
+            inode: fields.next()?.parse().ok()?,
+        })
+    }
+
+    fn file(&self) -> (&'l str, u64) {
+        (self.device, self.inode)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_very_function_is_in_the_image() {
+        let image = Image::of_this_process().unwrap();
+        let here = this_very_function_is_in_the_image as *const () as u64;
+        assert!(image.contains(here) && image.is_own(here));
+        let stack = &raw const image as u64;
+        assert!(!image.contains(stack), "the stack is not code");
+        let libc = libc::getpid as *const () as u64;
+        assert!(image.contains(libc) && !image.is_own(libc));
+        assert_eq!(
+            image.identity(),
+            Image::of_this_process().unwrap().identity()
+        );
+    }
+
+    #[test]
+    fn lines_of_maps() {
+        let line = "55d0-55ff r-xp 00001000 08:01 1234  /bin/cat";
+        let mapping = Mapping::parse(line).unwrap();
+        assert_eq!(
+            (mapping.range.clone(), mapping.offset),
+            (0x55d0..0x55ff, 0x1000)
+        );
+        assert!(mapping.is_executable && mapping.file() == ("08:01", 1234));
+        assert!(Mapping::parse("nonsense").is_none());
+    }
+}

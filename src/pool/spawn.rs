@@ -1,0 +1,193 @@
+//! Spawned workers: the same program, started anew.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, parent_id};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use rustix::process::Pid;
+
+use super::Shared;
+use super::image::Image;
+use super::process::Child;
+use super::threads::THREADS_OF_RAYON;
+use super::worker::{self, WorkerLife};
+use crate::error::{Error, PoolError};
+use crate::handle::AnyHandle;
+use crate::segment::Segment;
+use crate::table::HandleTable;
+
+/// In a worker's environment: what it is to do.
+const ORDER: &str = "NDSHM_WORKER";
+
+/// Set once this process has looked whether it is a worker.
+static LOOKED: OnceLock<()> = OnceLock::new();
+
+/// What a worker is told through its environment.
+struct Order {
+    parent: u32,
+    worker: usize,
+    workers: usize,
+    mailbox: AnyHandle,
+    image: String,
+}
+
+impl Order {
+    fn to_text(&self) -> String {
+        let mailbox = self.mailbox.to_bits();
+        format!(
+            "{},{},{},{mailbox:x},{}",
+            self.parent, self.worker, self.workers, self.image
+        )
+    }
+
+    fn parse(text: &str) -> Option<Order> {
+        let mut fields = text.splitn(5, ',');
+        let mut next = || fields.next();
+        Some(Order {
+            parent: next()?.parse().ok()?,
+            worker: next()?.parse().ok()?,
+            workers: next()?.parse().ok()?,
+            mailbox: AnyHandle::from_bits(u64::from_str_radix(next()?, 16).ok()?),
+            image: next()?.to_owned(),
+        })
+    }
+
+    /// The order of this very process; a worker's own children inherit its environment.
+    fn of_this_process() -> Option<Order> {
+        Order::parse(&env::var(ORDER).ok()?).filter(|order| order.parent == parent_id())
+    }
+}
+
+/// Turns this process into a worker if a pool has [spawned](super::Pool::spawn) it, and does not
+/// return then; does nothing otherwise.
+///
+/// The first line of `main`, before anything that a worker is not to do: reading the command line,
+/// starting threads, opening files. It takes a look at one environment variable.
+///
+/// ```no_run
+/// use ndshm::{HandleTable, Pool, Segment};
+///
+/// fn main() -> ndshm::Result<()> {
+///     ndshm::become_worker();
+///     let table = HandleTable::join(&Segment::anonymous()?)?;
+///     let mut pool = Pool::spawn(&table, 4)?;
+///     // ...
+///     Ok(())
+/// }
+/// ```
+pub fn become_worker() {
+    let _ = LOOKED.set(());
+    if let Some(order) = Order::of_this_process() {
+        match serve(&order) {
+            Ok(never) => match never {},
+            Err(error) => {
+                eprintln!("ndshm: worker {}: {error}", order.worker);
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+/// Joins the segment whose descriptor is the standard input, and serves it.
+fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
+    worker::end_with_parent(Some(order.parent));
+    let refused = |what| move |error: io::Error| PoolError::System { what, error };
+    let image = Image::of_this_process().map_err(refused("read /proc/self/maps"))?;
+    if image.identity().map(ToString::to_string).as_ref() != Some(&order.image) {
+        return Err(PoolError::OtherProgram.into());
+    }
+    let segment = take_standard_input().map_err(refused("take the segment's descriptor"))?;
+    let table = HandleTable::join(&Segment::from_fd(segment)?)?;
+    worker::live(&WorkerLife {
+        table: &table,
+        shared: Shared {
+            mailbox: order.mailbox,
+            workers: order.workers,
+        },
+        worker: order.worker,
+        parent: Some(order.parent),
+    })
+}
+
+/// Moves the descriptor away from the standard input, and leaves nothing to read there.
+fn take_standard_input() -> io::Result<OwnedFd> {
+    let segment = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(nothing)?;
+    Ok(segment)
+}
+
+/// Refuses in a process that should itself have become a worker.
+pub(super) fn refuse_unserved() -> Result<(), PoolError> {
+    match LOOKED.get().is_none() && Order::of_this_process().is_some() {
+        true => Err(PoolError::NotAWorker),
+        false => Ok(()),
+    }
+}
+
+/// Starts this program anew as a worker.
+pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolError> {
+    let refused = |error| PoolError::System {
+        what: "start this program anew as a worker",
+        error,
+    };
+    let identity = image
+        .identity()
+        .ok_or_else(|| refused(io::Error::other("its code is in no file")))?;
+    let order = Order {
+        parent: std::process::id(),
+        worker: life.worker,
+        workers: life.shared.workers,
+        mailbox: life.shared.mailbox,
+        image: identity.to_string(),
+    };
+    let segment = life.table.segment().fd().ok_or(PoolError::InProcess)?;
+    let segment = segment.try_clone_to_owned().map_err(refused)?;
+    // Whatever has happened to the program's path: this is the file that runs here.
+    let mut command = Command::new("/proc/self/exe");
+    let name = env::args_os().next();
+    command
+        .arg0(name.unwrap_or_else(|| OsString::from("ndshm-worker")))
+        .env(ORDER, order.to_text())
+        // The one descriptor that every child is given without a window in which another thread's
+        // child could inherit it too.
+        .stdin(Stdio::from(segment));
+    if env::var_os(THREADS_OF_RAYON).is_none() {
+        command.env(
+            THREADS_OF_RAYON,
+            super::threads::share(life.shared.workers).to_string(),
+        );
+    }
+    let child = command.spawn().map_err(refused)?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    pid.map(Child::new)
+        .ok_or_else(|| refused(io::Error::other("the system returned no pid")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_cross_as_text() {
+        let order = Order {
+            parent: 12,
+            worker: 3,
+            workers: 4,
+            mailbox: AnyHandle::from_bits(0xfeed),
+            image: "08:01/77/1a0".to_owned(),
+        };
+        let text = order.to_text();
+        let back = Order::parse(&text).unwrap();
+        assert_eq!(back.to_text(), text);
+        assert_eq!(
+            (back.mailbox.to_bits(), &*back.image),
+            (0xfeed, "08:01/77/1a0")
+        );
+        assert!(Order::parse("12,3,4").is_none());
+    }
+}

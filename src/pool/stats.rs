@@ -1,0 +1,119 @@
+//! What each worker has done, for those who tune tiles.
+
+use core::time::Duration;
+#[cfg(not(loom))]
+use std::time::Instant;
+
+use super::Pool;
+use super::mailbox::Arguments;
+use super::report::Work;
+
+/// What a worker has done since the pool was started, or since profiling was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// The worker's number.
+    pub worker: usize,
+    /// Its process, if it is there.
+    pub pid: Option<u32>,
+    /// Calls it has taken part in.
+    pub calls: u64,
+    /// Tiles it has run.
+    pub tiles: u64,
+    /// Those of them that lay in another worker's stretch.
+    pub stolen: u64,
+    /// Time in calls; zero unless the pool [profiles](Pool::profile).
+    pub busy: Duration,
+    /// Time since profiling began in which it was in no call.
+    pub idle: Duration,
+}
+
+/// Since when the pool profiles, and what had been done before.
+#[derive(Default)]
+pub(super) struct Profile {
+    #[cfg(not(loom))]
+    since: Option<Instant>,
+    before: Vec<Work>,
+}
+
+impl Profile {
+    /// The flag that asks workers to take the time.
+    pub(super) fn flag(&self) -> u64 {
+        match self.elapsed() {
+            Some(_) => Arguments::PROFILE,
+            None => 0,
+        }
+    }
+
+    fn elapsed(&self) -> Option<Duration> {
+        #[cfg(not(loom))]
+        return self.since.map(|since| since.elapsed());
+        #[cfg(loom)]
+        None
+    }
+}
+
+impl Pool<'_> {
+    /// Begins to take the workers' times, which costs some 50 ns a worker and call, or stops it.
+    /// What [`stats`](Pool::stats) tells counts from here.
+    pub fn profile(&mut self, on: bool) {
+        self.stats = Profile {
+            #[cfg(not(loom))]
+            since: on.then(Instant::now),
+            before: (0..self.workers())
+                .map(|worker| self.mailbox.report(worker).work())
+                .collect(),
+        };
+        #[cfg(loom)]
+        let _ = on;
+    }
+
+    /// What each worker has done, those that died and were replaced included.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # use ndarray::Axis;
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(1000)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// pool.profile(true);
+    /// pool.for_each(&tiles, &(), |mut x, _, _| x.fill(1.0))?;
+    /// for worker in pool.stats() {
+    ///     println!("{worker}");
+    /// }
+    /// assert_eq!(pool.stats().iter().map(|worker| worker.tiles).sum::<u64>(), 100);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn stats(&self) -> Vec<WorkerStats> {
+        let elapsed = self.stats.elapsed().unwrap_or_default();
+        self.pids()
+            .into_iter()
+            .enumerate()
+            .map(|(worker, pid)| {
+                let before = self.stats.before.get(worker).copied().unwrap_or_default();
+                let now = self.mailbox.report(worker).work();
+                let busy = now.busy.saturating_sub(before.busy);
+                WorkerStats {
+                    worker,
+                    pid,
+                    calls: now.jobs.saturating_sub(before.jobs),
+                    tiles: now.tiles.saturating_sub(before.tiles),
+                    stolen: now.stolen.saturating_sub(before.stolen),
+                    busy,
+                    idle: elapsed.saturating_sub(busy),
+                }
+            })
+            .collect()
+    }
+}
+
+impl core::fmt::Display for WorkerStats {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "worker {}: {} calls, {} tiles ({} stolen), {:?} busy, {:?} idle",
+            self.worker, self.calls, self.tiles, self.stolen, self.busy, self.idle
+        )
+    }
+}

@@ -1,0 +1,109 @@
+//! Worker threads of this process: for debugging, and for the model checker.
+
+#[cfg(not(loom))]
+use std::thread::{Builder, JoinHandle};
+
+#[cfg(loom)]
+use loom::thread::{Builder, JoinHandle};
+
+use super::Shared;
+use super::worker::{WorkerLife, serve};
+use crate::error::PoolError;
+use crate::table::HandleTable;
+
+/// The variable from which rayon takes the number of its threads.
+#[cfg(not(loom))]
+pub(super) const THREADS_OF_RAYON: &str = "RAYON_NUM_THREADS";
+
+/// The threads that each of `workers` may use so that all together keep the processors busy.
+#[cfg(not(loom))]
+pub(super) fn share(workers: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / workers.max(1)).max(1)
+}
+
+/// A worker thread.
+pub(super) struct Thread {
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Whether the thread has ended, which before the pool's end it does by a fault of ours alone.
+    #[cfg(not(loom))]
+    pub(super) fn has_died(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for its end, which it was told of.
+    pub(super) fn end(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
+    }
+}
+
+/// Starts a thread with a seat of its own.
+///
+/// In a model it dies before its operation number `steps` on the segment's words.
+pub(super) fn start(
+    table: &HandleTable,
+    shared: Shared,
+    worker: usize,
+    #[cfg(loom)] steps: u64,
+) -> Result<Thread, PoolError> {
+    let own = HandleTable::join(table.segment())?;
+    #[cfg(not(loom))]
+    let life = move || {
+        let served = serve(&WorkerLife {
+            table: &own,
+            shared,
+            worker,
+            parent: None,
+        });
+        if let Err(error) = served {
+            eprintln!("ndshm: worker {worker}: {error}");
+        }
+    };
+    #[cfg(loom)]
+    let life = mortal_life(own, shared, worker, steps)?;
+    let handle = Builder::new()
+        .name(format!("ndshm-worker-{worker}"))
+        .spawn(life)
+        .map_err(|error| PoolError::System {
+            what: "start a thread",
+            error,
+        })?;
+    Ok(Thread {
+        handle: Some(handle),
+    })
+}
+
+/// The life of a worker that may be killed.
+#[cfg(loom)]
+fn mortal_life(
+    own: HandleTable,
+    shared: Shared,
+    worker: usize,
+    steps: u64,
+) -> Result<impl FnOnce() + 'static, PoolError> {
+    let segment = own.segment().clone();
+    let seat = own.seat()?;
+    Ok(move || {
+        let served = crate::model::mortal(&segment, seat, steps, move || {
+            serve(&WorkerLife {
+                table: &own,
+                shared,
+                worker,
+                parent: None,
+            })
+        });
+        if let Some(Err(error)) = served {
+            panic!("worker {worker}: {error}");
+        }
+        // What a process's parent learns from the kernel. The parent keeps the mailbox in place
+        // until this thread is over.
+        if let Some(mailbox) = shared.open_in(&segment) {
+            mailbox.leave(worker);
+        }
+    })
+}

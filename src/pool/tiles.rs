@@ -1,0 +1,184 @@
+//! Calls that run a kernel on every tile of a partition.
+
+use bytemuck::{AnyBitPattern, NoUninit, Pod};
+use ndarray::Ix1;
+
+use super::context::TileContext;
+use super::kernel::{self, Trampoline};
+use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
+use super::supervise::{Ongoing, Pace};
+use super::{Pool, trace};
+use crate::error::{LeaseError, PoolError};
+use crate::handle::{AnyHandle, Handle};
+use crate::partition::{Group, Partition, Round};
+
+/// What distinguishes one call from another, before it has a number.
+pub(super) struct Request {
+    pub(super) kernel: Trampoline,
+    pub(super) partition: u64,
+    pub(super) results: Option<Handle<u8, Ix1>>,
+    pub(super) flags: u64,
+}
+
+impl<'t> Pool<'t> {
+    /// Runs `kernel` once on every tile.
+    ///
+    /// # Errors
+    /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
+    /// - [`PoolError::KernelPanicked`]: the tile is torn, the others are done.
+    /// - [`PoolError::WorkerDied`]: the tiles it held are torn, the others are done; see
+    ///   [`on_death`](Pool::on_death) for the other choice.
+    /// - [`PoolError::Deadline`], if there is [one](Pool::deadline).
+    pub fn for_each<G, P, F>(
+        &mut self,
+        tiles: &Partition<'_, G>,
+        params: &P,
+        kernel: F,
+    ) -> Result<(), PoolError>
+    where
+        G: Group,
+        P: Pod,
+        F: Fn(G::Views<'_>, &P, &TileContext) + Copy + Send + 'static,
+    {
+        self.run_on(tiles, params, kernel::on_tiles::<G, P, (), F>(kernel), None)
+    }
+
+    /// Runs `kernel` once on every tile. What it returned, in the order of the tiles.
+    ///
+    /// # Errors
+    /// As [`for_each`](Pool::for_each).
+    pub fn map_collect<G, P, R, F>(
+        &mut self,
+        tiles: &Partition<'_, G>,
+        params: &P,
+        kernel: F,
+    ) -> Result<Vec<R>, PoolError>
+    where
+        G: Group,
+        P: Pod,
+        R: NoUninit + AnyBitPattern,
+        F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
+    {
+        let kernel = kernel::on_tiles::<G, P, R, F>(kernel);
+        let bytes = tiles.tiles() * size_of::<R>();
+        let results = self.table.owned(self.table.uninit::<u8, _>(bytes)?);
+        self.run_on(tiles, params, kernel, Some(results.handle()))?;
+        Ok(kernel::read_results(
+            self.table,
+            results.handle(),
+            tiles.tiles(),
+        )?)
+    }
+
+    /// Runs `kernel` once on every tile and folds what it returns, in the order of the tiles: so
+    /// that floating-point results do not depend on who did what when.
+    ///
+    /// # Errors
+    /// As [`for_each`](Pool::for_each).
+    pub fn map_reduce<G, P, R, F, A>(
+        &mut self,
+        tiles: &Partition<'_, G>,
+        params: &P,
+        kernel: F,
+        init: A,
+        fold: impl FnMut(A, R) -> A,
+    ) -> Result<A, PoolError>
+    where
+        G: Group,
+        P: Pod,
+        R: NoUninit + AnyBitPattern,
+        F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
+    {
+        let parts = self.map_collect(tiles, params, kernel)?;
+        Ok(parts.into_iter().fold(init, fold))
+    }
+
+    fn run_on<G: Group, P: NoUninit>(
+        &mut self,
+        tiles: &Partition<'_, G>,
+        params: &P,
+        kernel: Trampoline,
+        results: Option<Handle<u8, Ix1>>,
+    ) -> Result<(), PoolError> {
+        let request = Request {
+            kernel,
+            partition: tiles.handle().to_bits(),
+            results,
+            flags: 0,
+        };
+        let (round, mut call) = self.begin(tiles, bytemuck::bytes_of(params), request)?;
+        self.wait(&round, &mut call);
+        self.end(tiles, round, call)
+    }
+
+    /// Opens the round, and the job for it.
+    pub(super) fn begin<'p, 'r, G: Group>(
+        &mut self,
+        tiles: &'p Partition<'r, G>,
+        params: &[u8],
+        request: Request,
+    ) -> Result<(Round<'p, 'r, G>, Ongoing<'t>), PoolError> {
+        self.prepare()?;
+        if tiles.segment().key() != self.table.segment().key() {
+            let handle = AnyHandle::from_bits(tiles.handle().to_bits());
+            return Err(LeaseError::Stale { handle }.into());
+        }
+        self.place_of(request.kernel)?;
+        let round = tiles.begin()?;
+        trace::opened(self.calls + 1, tiles.tiles());
+        let call = self.open(params, request)?;
+        Ok((round, call))
+    }
+
+    /// Opens the next job: from here on workers take part.
+    pub(super) fn open(
+        &mut self,
+        params: &[u8],
+        request: Request,
+    ) -> Result<Ongoing<'t>, PoolError> {
+        let kernel = self.place_of(request.kernel)?;
+        let mut words: ParamWords = [0; PARAM_WORDS];
+        let beside: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        let array = match beside.get_mut(..params.len()) {
+            Some(place) => {
+                place.copy_from_slice(params);
+                None
+            }
+            None => {
+                let params = ndarray::ArrayView1::from(params);
+                Some(self.table.owned(self.table.from_array(&params)?))
+            }
+        };
+        self.calls += 1;
+        let arguments = Arguments {
+            kernel,
+            partition: request.partition,
+            results: request.results.map_or(0, |results| results.to_bits()),
+            seed: self.seed,
+            call: self.calls,
+            params_len: params.len() as u64,
+            params: array.as_ref().map_or(0, |array| array.handle().to_bits()),
+            flags: request.flags | self.stats.flag(),
+        };
+        Ok(Ongoing {
+            job: self.mailbox.open_job(&arguments, &words),
+            pace: Pace::new(self.deadline),
+            _params: array,
+            deaths: Vec::new(),
+        })
+    }
+
+    /// Ends the call: no worker is in it any more.
+    pub(super) fn end<G: Group>(
+        &mut self,
+        tiles: &Partition<'_, G>,
+        round: Round<'_, '_, G>,
+        mut call: Ongoing<'t>,
+    ) -> Result<(), PoolError> {
+        self.mailbox.close_job();
+        self.wait_until_out(&mut call);
+        let outcome = self.outcome(tiles, round, call);
+        trace::ended(self.calls, outcome.is_err());
+        outcome
+    }
+}
