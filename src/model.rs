@@ -10,8 +10,9 @@ use core::ops::Range;
 use ndarray::Dimension;
 
 use crate::element::Element;
-use crate::error::LeaseError;
+use crate::error::{LeaseError, PoolError};
 use crate::handle::{AnyHandle, Handle};
+use crate::pool::Pool;
 pub use crate::segment::Access;
 use crate::segment::Segment;
 use crate::sync;
@@ -39,6 +40,16 @@ pub fn mortal<R>(
 /// Ends a [`mortal`] life where it is called: a death at a point that the model chooses.
 pub fn die() -> ! {
     sync::die()
+}
+
+/// A [pool of threads](Pool::threads) whose worker 0 is killed before its operation number `steps`
+/// on the segment's words (a kernel may also [`die`] where it likes). A worker that replaces it
+/// lives.
+///
+/// # Errors
+/// As [`Pool::threads`].
+pub fn mortal_pool(table: &HandleTable, workers: usize, steps: u64) -> Result<Pool<'_>, PoolError> {
+    Pool::mortal(table, workers, steps)
 }
 
 /// Tells loom that the caller accesses `elements` of an array (as they lie in memory) until the

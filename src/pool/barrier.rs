@@ -11,6 +11,8 @@ use super::spin::Spin;
 use crate::sync::{Atom, Ordering};
 
 /// A barrier's word: asleep 1 | broken 1 | arrived 14 | epoch 48.
+///
+/// An epoch is step 32 | call 16. Both wrap: nobody is so late that it would matter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State(u64);
 
@@ -19,6 +21,8 @@ impl State {
     const BROKEN: u64 = 2;
     const ARRIVED: u64 = 4;
     const EPOCH: u32 = 16;
+    /// The part of an epoch that says which call it is of.
+    const CALL: u64 = 0xffff_0000_0000;
 
     fn epoch(self) -> u64 {
         self.0 >> Self::EPOCH
@@ -37,6 +41,15 @@ impl State {
         State(epoch << Self::EPOCH)
     }
 
+    /// The epoch after `epoch` in the same call.
+    fn next(epoch: u64) -> u64 {
+        epoch & Self::CALL | epoch.wrapping_add(1) & !Self::CALL
+    }
+
+    fn is_of_call(self, base: u64) -> bool {
+        (self.epoch() ^ base) & Self::CALL == 0
+    }
+
     /// One more of `workers` has arrived; the last one opens the next epoch.
     #[must_use]
     fn arrive(self, epoch: u64, workers: usize) -> Option<State> {
@@ -44,7 +57,7 @@ impl State {
             return None;
         }
         Some(match self.arrived() + 1 >= workers as u64 {
-            true => State::fresh(epoch + 1),
+            true => State::fresh(Self::next(epoch)),
             false => State(self.0 + Self::ARRIVED),
         })
     }
@@ -77,7 +90,10 @@ impl<'m> Barrier<'m> {
 
     /// Begins a call: the epoch in which nobody has arrived.
     pub(super) fn begin(self) -> u64 {
-        let next = |word| Some(State::fresh(State(word).epoch() + 1).0);
+        let next = |word| {
+            let call = (State(word).epoch() & State::CALL).wrapping_add(1 << 32);
+            Some(State::fresh(call & State::CALL).0)
+        };
         match self.word.update(Ordering::AcqRel, Ordering::Relaxed, next) {
             Ok((_, fresh)) => State(fresh).epoch(),
             Err(word) => State(word).epoch(),
@@ -86,7 +102,7 @@ impl<'m> Barrier<'m> {
 
     /// Breaks the barrier of the call that began with `base`, for all who wait and all who come.
     pub(super) fn break_up(self, base: u64) {
-        let broken = |word| (State(word).epoch() >= base).then_some(word | State::BROKEN);
+        let broken = |word| State(word).is_of_call(base).then_some(word | State::BROKEN);
         let _ = self
             .word
             .update(Ordering::AcqRel, Ordering::Relaxed, broken);
@@ -115,7 +131,7 @@ impl<'m> Barrier<'m> {
             if before & State::ASLEEP != 0 {
                 self.word.wake_all();
             }
-            return Ok(epoch + 1);
+            return Ok(State::next(epoch));
         }
         let is_over = || {
             let state = self.state();
@@ -128,7 +144,7 @@ impl<'m> Barrier<'m> {
             let ended = spin.until(is_over);
             match ended {
                 // The barrier is a call's own: a later epoch than the next is of another call.
-                Some(Ok(now)) if now != epoch + 1 => return Err(Broken::Left),
+                Some(Ok(now)) if now != State::next(epoch) => return Err(Broken::Left),
                 Some(ended) => return ended,
                 None => {}
             }
@@ -166,6 +182,18 @@ mod tests {
         let third = second.arrive(7, 3).unwrap();
         assert!(third == State::fresh(8));
         assert!(third.arrive(7, 3).is_none(), "late from the last epoch");
+    }
+
+    #[test]
+    fn calls_do_not_meet() {
+        let last_step = 3 << 32 | 0xffff_ffff;
+        assert_eq!(
+            State::next(last_step),
+            3 << 32,
+            "steps wrap within the call"
+        );
+        assert!(State::fresh(last_step).is_of_call(3 << 32));
+        assert!(!State::fresh(4 << 32).is_of_call(3 << 32));
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Crew {
                 self.members[worker] = Some(self.start(table, shared, image, worker)?);
             }
         }
+        // Who takes the place of the dead lives.
+        #[cfg(loom)]
+        if let Kind::Mortal(_) = self.kind {
+            self.kind = Kind::Threads;
+        }
         Ok(())
     }
 

@@ -99,40 +99,36 @@ impl Pool<'_> {
 
     /// Waits until every worker has served the call. Whether that came about in time.
     fn wait_for_all(&mut self, base: u64, call: &mut Ongoing<'_>) -> bool {
-        let workers = 0..self.workers();
+        let mailbox = self.mailbox;
         loop {
-            let mailbox = self.mailbox;
-            let missing = |&worker: &usize| !mailbox.has_served(worker, call.job);
-            let is_over = || !workers.clone().any(|worker| missing(&worker));
-            if is_over() {
-                return true;
-            }
-            self.wait_a_little(is_over);
+            let seen = mailbox.events();
             if call.pace.is_due() {
                 let deaths = self.bury();
                 if !deaths.is_empty() {
-                    self.mailbox.barrier().break_up(base);
+                    mailbox.barrier().break_up(base);
                     call.deaths.extend(deaths);
                 }
-                let is_there = |worker: &usize| self.crew.is_there(*worker);
-                if !workers
-                    .clone()
-                    .filter(is_there)
-                    .any(|worker| missing(&worker))
-                {
-                    return true;
-                }
-                if call.pace.is_overdue() {
-                    self.mailbox.barrier().break_up(base);
-                    return false;
-                }
             }
+            let crew = &self.crew;
+            let job = call.job;
+            let is_over = || {
+                let mut there = (0..self.shared.workers).filter(|&worker| crew.is_there(worker));
+                there.all(|worker| mailbox.has_served(worker, job))
+            };
+            if is_over() {
+                return true;
+            }
+            if call.pace.is_overdue() {
+                mailbox.barrier().break_up(base);
+                return false;
+            }
+            self.sleep_after(seen, is_over);
         }
     }
 
     /// What a call came to: a death before what failed before what failed for that reason.
     fn verdict(&mut self, served: bool, call: Ongoing<'_>) -> Result<(), PoolError> {
-        let mut failures = self.failures();
+        let mut failures = self.failures(call.number);
         if let Some(&death) = call.deaths.first() {
             return Err(worker_died(death, |_| Vec::new(), Vec::new()));
         }

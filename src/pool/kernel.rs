@@ -88,7 +88,7 @@ where
             Ok(tile) => tile,
             // Its bytes are no values of its type: the kernel cannot be given this tile.
             Err(error) => {
-                report.fail(Cause::Tile(index), &error.to_string());
+                report.fail(arguments.call, Cause::Tile(index), &error.to_string());
                 continue;
             }
         };
@@ -113,7 +113,7 @@ where
                 drop(tile);
             }
             Err(message) => {
-                report.fail(Cause::Tile(index), &message);
+                report.fail(arguments.call, Cause::Tile(index), &message);
                 tile.tear();
             }
         }
@@ -173,10 +173,14 @@ where
         }
         // Whoever broke the barrier has the cause to tell.
         Ok(Err(error @ Error::Barrier(BarrierError::Broken))) => {
-            report.fail(Cause::Consequence, &error.to_string());
+            report.fail(arguments.call, Cause::Consequence, &error.to_string());
         }
-        Ok(Err(error)) => report.fail(Cause::Kernel, &error.to_string()),
-        Err(message) => report.fail(Cause::Kernel, &format!("it panicked: {message}")),
+        Ok(Err(error)) => report.fail(arguments.call, Cause::Kernel, &error.to_string()),
+        Err(message) => report.fail(
+            arguments.call,
+            Cause::Kernel,
+            &format!("it panicked: {message}"),
+        ),
     }
     // This worker comes to no barrier of this call any more.
     call.mailbox.barrier().break_up(base);

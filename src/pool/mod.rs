@@ -325,10 +325,11 @@ impl<'t> Pool<'t> {
         loop {
             let mailbox = self.mailbox;
             let is_ready = |worker| mailbox.is_ready(worker);
+            let seen = mailbox.events();
             if (0..self.shared.workers).all(is_ready) {
                 return Ok(());
             }
-            self.wait_a_little(|| (0..self.shared.workers).all(is_ready));
+            self.sleep_after(seen, || (0..self.shared.workers).all(is_ready));
             let dead = self.bury().into_iter().next();
             let late = (0..self.shared.workers)
                 .find(|&worker| !is_ready(worker))

@@ -4,13 +4,14 @@ use core::time::Duration;
 
 use crate::sync::{Atom, Ordering};
 
-const PANIC: usize = 0;
-const PANIC_LEN: usize = 1;
-const TILES: usize = 2;
-const STOLEN: usize = 3;
-const JOBS: usize = 4;
-const BUSY: usize = 5;
-const TEXT: usize = 6;
+const CAUSE: usize = 0;
+const CALL: usize = 1;
+const LEN: usize = 2;
+const TILES: usize = 3;
+const STOLEN: usize = 4;
+const JOBS: usize = 5;
+const BUSY: usize = 6;
+const TEXT: usize = 7;
 /// Words of a panic's message that are kept. A model's arrays are small.
 const TEXT_WORDS: usize = if cfg!(loom) { 2 } else { 48 };
 
@@ -74,16 +75,18 @@ impl<'m> Report<'m> {
         Report { words }
     }
 
-    /// Forgets a panic that was not asked for.
+    /// Forgets a failure that was not asked for.
     pub(super) fn clear(self) {
-        self.words[PANIC].store(0, Ordering::Relaxed);
+        self.words[CAUSE].store(0, Ordering::Relaxed);
     }
 
-    /// Writes a failure down; the first of a job is kept.
-    pub(super) fn fail(self, cause: Cause, message: &str) {
-        if self.words[PANIC].load(Ordering::Relaxed) != 0 {
+    /// Writes a failure in `call` down; the first one is kept. What is said of an earlier call,
+    /// which a worker that comes late may do, is nothing to the later ones.
+    pub(super) fn fail(self, call: u64, cause: Cause, message: &str) {
+        if self.has_failed(call) {
             return;
         }
+        self.clear();
         let mut end = message.len().min(TEXT_WORDS * 8);
         while !message.is_char_boundary(end) {
             end -= 1;
@@ -94,20 +97,26 @@ impl<'m> Report<'m> {
             padded[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
         }
-        self.words[PANIC_LEN].store(end as u64, Ordering::Relaxed);
+        self.words[LEN].store(end as u64, Ordering::Relaxed);
+        self.words[CALL].store(call, Ordering::Relaxed);
         // Release: pairs with the Acquire in `take`.
-        self.words[PANIC].store(cause.code(), Ordering::Release);
+        self.words[CAUSE].store(cause.code(), Ordering::Release);
     }
 
-    /// Whether a failure was written down.
-    pub(super) fn has_failed(self) -> bool {
-        self.words[PANIC].load(Ordering::Relaxed) != 0
+    /// Whether a failure in `call` was written down.
+    pub(super) fn has_failed(self, call: u64) -> bool {
+        // Acquire: pairs with the Release in `fail`.
+        self.words[CAUSE].load(Ordering::Acquire) != 0
+            && self.words[CALL].load(Ordering::Relaxed) == call
     }
 
-    /// Takes the failure out that was written down.
-    pub(super) fn take(self) -> Option<Failure> {
-        let cause = Cause::of(self.words[PANIC].load(Ordering::Acquire))?;
-        let len = (self.words[PANIC_LEN].load(Ordering::Relaxed) as usize).min(TEXT_WORDS * 8);
+    /// Takes the failure out that was written down in `call`.
+    pub(super) fn take(self, call: u64) -> Option<Failure> {
+        if !self.has_failed(call) {
+            return None;
+        }
+        let cause = Cause::of(self.words[CAUSE].load(Ordering::Acquire))?;
+        let len = (self.words[LEN].load(Ordering::Relaxed) as usize).min(TEXT_WORDS * 8);
         let mut text: Vec<u8> = self.words[TEXT..]
             .iter()
             .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())

@@ -21,6 +21,8 @@ const MOST_DEATHS: usize = 8;
 
 /// A call that is going on.
 pub(super) struct Ongoing<'t> {
+    /// The number of the call.
+    pub(super) number: u64,
     /// The number of the job that is open.
     pub(super) job: u64,
     pub(super) pace: Pace,
@@ -78,10 +80,12 @@ impl Pace {
 }
 
 impl<'t> Pool<'t> {
-    /// Sleeps until `is_over`, or something has happened, or it is time for a look.
-    pub(super) fn wait_a_little(&self, is_over: impl Fn() -> bool) {
+    /// Sleeps until `is_over`, or an event after `seen`, or it is time for a look.
+    ///
+    /// Whoever calls this has looked at what it waits for after it read `seen`: what happens later
+    /// is a later event.
+    pub(super) fn sleep_after(&self, seen: u64, is_over: impl Fn() -> bool) {
         let mailbox = self.mailbox;
-        let seen = mailbox.events();
         let moved = || (is_over() || mailbox.events() != seen).then_some(());
         if self.spin.until(moved).is_none() {
             mailbox.wait_event(seen, LOOK_EVERY);
@@ -91,11 +95,15 @@ impl<'t> Pool<'t> {
     /// Waits until all tiles of the round are done or torn, or nobody is left to do them, or time
     /// is up.
     pub(super) fn wait<G: Group>(&mut self, round: &Round<'_, '_, G>, call: &mut Ongoing<'t>) {
-        while !round.is_counted() {
-            self.wait_a_little(|| round.is_counted());
-            if !round.is_counted() && call.pace.is_due() && self.is_stuck(round, call) {
+        loop {
+            let seen = self.mailbox.events();
+            if round.is_counted() {
                 break;
             }
+            if (call.pace.is_due() || self.any_failed(call.number)) && self.is_stuck(round, call) {
+                break;
+            }
+            self.sleep_after(seen, || round.is_counted());
         }
     }
 
@@ -121,7 +129,7 @@ impl<'t> Pool<'t> {
         let may_be_over = !cfg!(loom) || !call.deaths.is_empty();
         may_be_over && round.is_over()
             || self.crew.is_empty()
-            || self.all_have_failed(call.job)
+            || self.all_have_failed(call)
             || call.pace.is_overdue()
     }
 
@@ -138,40 +146,42 @@ impl<'t> Pool<'t> {
         deaths
     }
 
-    /// Whether a worker could not serve the job at all, and none is still at it.
-    fn all_have_failed(&self, job: u64) -> bool {
+    fn any_failed(&self, call: u64) -> bool {
+        (0..self.shared.workers).any(|worker| self.mailbox.report(worker).has_failed(call))
+    }
+
+    /// Whether a worker has failed, and none is still at the job.
+    fn all_have_failed(&self, call: &Ongoing<'_>) -> bool {
         let mut workers = (0..self.shared.workers).filter(|&worker| self.crew.is_there(worker));
-        let failed = |worker| self.mailbox.report(worker).has_failed();
-        workers.clone().any(failed) && workers.all(|worker| self.mailbox.has_served(worker, job))
+        self.any_failed(call.number)
+            && workers.all(|worker| self.mailbox.has_served(worker, call.job))
     }
 
     /// Waits until no worker is in the job that was closed.
     pub(super) fn wait_until_out(&mut self, call: &mut Ongoing<'t>) {
+        let mailbox = self.mailbox;
+        let workers = self.shared.workers;
+        let is_out = || (0..workers).all(|worker| !mailbox.is_in(worker));
         loop {
-            let mailbox = self.mailbox;
-            let workers = self.shared.workers;
-            let is_out = || (0..workers).all(|worker| !mailbox.is_in(worker));
-            if is_out() {
-                break;
-            }
-            self.wait_a_little(is_out);
+            let seen = mailbox.events();
             if is_out() {
                 break;
             }
             if call.pace.is_due() {
                 call.deaths.extend(self.bury());
                 // A kernel that does not come back keeps its tile, and the arrays stay closed.
-                if call.pace.is_overdue() {
+                if call.pace.is_overdue() || is_out() {
                     break;
                 }
             }
+            self.sleep_after(seen, is_out);
         }
     }
 
     /// What the workers say went wrong, the first worker first.
-    pub(super) fn failures(&self) -> Vec<(usize, Failure)> {
+    pub(super) fn failures(&self, call: u64) -> Vec<(usize, Failure)> {
         (0..self.shared.workers)
-            .filter_map(|worker| Some((worker, self.mailbox.report(worker).take()?)))
+            .filter_map(|worker| Some((worker, self.mailbox.report(worker).take(call)?)))
             .collect()
     }
 
@@ -182,7 +192,7 @@ impl<'t> Pool<'t> {
         round: Round<'_, '_, G>,
         mut call: Ongoing<'t>,
     ) -> Result<(), PoolError> {
-        let failures = self.failures();
+        let failures = self.failures(call.number);
         let mut ended = round.try_finish();
         if ended.is_err() {
             // Tiles are held, and nobody is in: somebody has just died.

@@ -90,15 +90,22 @@ fn mortal_life(
     let seat = own.seat()?;
     Ok(move || {
         let served = crate::model::mortal(&segment, seat, steps, move || {
-            serve(&WorkerLife {
+            let served = serve(&WorkerLife {
                 table: &own,
                 shared,
                 worker,
                 parent: None,
-            })
+            });
+            (served, own)
         });
-        if let Some(Err(error)) = served {
-            panic!("worker {worker}: {error}");
+        match served {
+            Some((Ok(()), own)) => {
+                // As a process: it exits, and its parent reaps it.
+                own.exit_without_leaving();
+                segment.model_kill(seat);
+            }
+            Some((Err(error), _)) => panic!("worker {worker}: {error}"),
+            None => {}
         }
         // What a process's parent learns from the kernel. The parent keeps the mailbox in place
         // until this thread is over.

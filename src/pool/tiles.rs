@@ -161,6 +161,7 @@ impl<'t> Pool<'t> {
             flags: request.flags | self.stats.flag(),
         };
         Ok(Ongoing {
+            number: self.calls,
             job: self.mailbox.open_job(&arguments, &words),
             pace: Pace::new(self.deadline),
             _params: array,

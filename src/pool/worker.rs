@@ -64,9 +64,11 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
                 timed(&arguments, || run(&call))
             }),
             false => {
-                mailbox
-                    .report(worker)
-                    .fail(Cause::Kernel, "the kernel's code is not mapped here");
+                mailbox.report(worker).fail(
+                    arguments.call,
+                    Cause::Kernel,
+                    "the kernel's code is not mapped here",
+                );
                 Ok(Work::default())
             }
         };
@@ -76,7 +78,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
             Err(error) if mailbox.is_open(job) => {
                 mailbox
                     .report(worker)
-                    .fail(Cause::Kernel, &error.to_string());
+                    .fail(arguments.call, Cause::Kernel, &error.to_string());
             }
             Err(_) => {}
         }

@@ -241,6 +241,12 @@ impl HandleTable {
         self.token.get()
     }
 
+    /// Ends as a process does that exits: the seat is not given back, but reaped by others.
+    #[cfg(loom)]
+    pub(crate) fn exit_without_leaving(self) {
+        self.token.set(0);
+    }
+
     /// A child's first use of a table that crossed a fork.
     #[cold]
     fn join_again(&self) -> Result<SeatId, JoinError> {

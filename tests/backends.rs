@@ -1,0 +1,682 @@
+//! What holds for workers of every kind: forked, spawned, threads.
+
+mod support;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use ndarray::{ArrayViewMut1, Axis, Ix1};
+use ndshm::{
+    BarrierError, Error, Handle, HandleTable, Partition, Pool, PoolError, Segment, TileContext,
+    Write,
+};
+use rayon::prelude::*;
+use support::{Child, Pipe, eventually, is_alive, run};
+
+/// Set for a program that is to forget the first line of its `main`.
+const FORGETFUL: &str = "NDSHM_TEST_FORGETFUL";
+
+fn main() {
+    if std::env::var_os(FORGETFUL).is_some() {
+        forget_to_become_a_worker();
+    }
+    ndshm::become_worker();
+    run(&[
+        ("every_tile_once", every_tile_once),
+        ("results_in_order", results_in_order),
+        ("the_same_bits", the_same_bits),
+        ("long_parameters", long_parameters),
+        ("every_worker_once", every_worker_once),
+        ("barriers", barriers),
+        ("steps_of_a_loop_of_their_own", steps_of_a_loop_of_their_own),
+        ("a_worker_that_leaves_early", a_worker_that_leaves_early),
+        ("an_error_in_a_worker", an_error_in_a_worker),
+        (
+            "a_barrier_that_takes_too_long",
+            a_barrier_that_takes_too_long,
+        ),
+        ("a_hundred_panics", a_hundred_panics),
+        ("a_hundred_kills", a_hundred_kills),
+        ("a_hundred_kills_at_a_barrier", a_hundred_kills_at_a_barrier),
+        ("a_death_is_noticed_soon", a_death_is_noticed_soon),
+        ("spawned_beside_threads", spawned_beside_threads),
+        ("rayon_in_kernels", rayon_in_kernels),
+        (
+            "rayon_before_a_fork_is_refused",
+            rayon_before_a_fork_is_refused,
+        ),
+        ("threads_that_come_later", threads_that_come_later),
+        ("forks_despite_threads", forks_despite_threads),
+        ("a_program_that_forgets", a_program_that_forgets),
+        ("a_named_segment", a_named_segment),
+        ("what_was_done", what_was_done),
+        (
+            "workers_end_with_their_parent",
+            workers_end_with_their_parent,
+        ),
+        ("an_interrupt_ends_all", an_interrupt_ends_all),
+        ("more_workers_than_processors", more_workers_than_processors),
+    ]);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Fork,
+    Spawn,
+    Threads,
+}
+
+const KINDS: [Kind; 3] = [Kind::Fork, Kind::Spawn, Kind::Threads];
+const PROCESSES: [Kind; 2] = [Kind::Fork, Kind::Spawn];
+
+fn start(kind: Kind, table: &HandleTable, workers: usize) -> Pool<'_> {
+    let pool = match kind {
+        Kind::Fork => Pool::fork(table, workers),
+        Kind::Spawn => Pool::spawn(table, workers),
+        Kind::Threads => Pool::threads(table, workers),
+    };
+    pool.unwrap_or_else(|error| panic!("{kind:?}: {error}"))
+}
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+type Tiles<'t> = Partition<'t, Write<u32, Ix1>>;
+
+/// A pool of each kind, and ten tiles of ten numbers. Panics of kernels are not printed.
+fn each(
+    kinds: &[Kind],
+    workers: usize,
+    test: impl Fn(Kind, &HandleTable, Handle<u32, Ix1>, &Tiles<'_>, &mut Pool<'_>),
+) {
+    for &kind in kinds {
+        // Threads that the last one has left would be in the way of a fork.
+        Child::fork(|| {
+            let table = table();
+            let x = table.zeros::<u32, _>(100).unwrap();
+            let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+            let mut pool = start(kind, &table, workers);
+            test(kind, &table, x, &tiles, &mut pool);
+        })
+        .join();
+    }
+}
+
+fn every_tile_once() {
+    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+        for _ in 0..50 {
+            pool.for_each(tiles, &2u32, |mut x, &by, _| x += by)
+                .unwrap();
+        }
+        let x = table.read(x).unwrap();
+        assert!(x.iter().all(|&x| x == 100), "{kind:?}: {x}");
+        // Handles of arrays that are made after the pool are seen by its workers.
+        let late = table.zeros::<u32, _>(7).unwrap();
+        let late_tiles = table.partition(late.write(), Axis(0), 2).unwrap();
+        pool.for_each(&late_tiles, &(), |mut x, (), _| x.fill(1))
+            .unwrap();
+        assert_eq!(table.read(late).unwrap().sum(), 7);
+    });
+}
+
+fn results_in_order() {
+    each(&KINDS, 3, |kind, _, _, tiles, pool| {
+        let got = pool
+            .map_collect(tiles, &10u64, |x, &ten, tile| {
+                [tile.index() as u64 * ten, x.len() as u64]
+            })
+            .unwrap();
+        let expected: Vec<_> = (0..10).map(|tile| [tile * 10, 10]).collect();
+        assert_eq!(got, expected, "{kind:?}");
+    });
+}
+
+fn noise(mut x: ArrayViewMut1<u32>, (): &(), tile: &TileContext) {
+    use rand_core::Rng;
+    let mut rng = tile.rng();
+    x.mapv_inplace(|_| rng.next_u32());
+}
+
+fn the_same_bits() {
+    let pipe = Pipe::new();
+    for workers in [1, 2, 5] {
+        each(&KINDS, workers, |_, table, x, tiles, pool| {
+            pool.seed(7);
+            pool.for_each(tiles, &(), noise).unwrap();
+            pool.for_each(tiles, &(), noise).unwrap();
+            let x = table.read(x).unwrap();
+            let digest = x.iter().fold(0u64, |digest, &x| {
+                digest.rotate_left(7) ^ u64::from(x).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            });
+            pipe.send(digest);
+        });
+    }
+    let digests: HashSet<u64> = (0..9).map(|_| pipe.receive()).collect();
+    assert_eq!(digests.len(), 1);
+}
+
+fn long_parameters() {
+    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+        let long: [f64; 100] = core::array::from_fn(|at| at as f64);
+        pool.for_each(tiles, &long, |mut x, long, _| {
+            x.fill(long.iter().sum::<f64>() as u32);
+        })
+        .unwrap();
+        assert_eq!(table.read(x).unwrap()[99], 4950, "{kind:?}");
+    });
+}
+
+fn every_worker_once() {
+    each(&KINDS, 3, |kind, _, _, _, pool| {
+        let pids = pool.pids();
+        let ran = pool
+            .broadcast(&5u64, |worker, &five| {
+                [worker.worker() as u64 * five, u64::from(std::process::id())]
+            })
+            .unwrap();
+        for (worker, [number, pid]) in ran.into_iter().enumerate() {
+            assert_eq!(number, worker as u64 * 5, "{kind:?}");
+            assert_eq!(Some(pid as u32), pids[worker], "{kind:?}");
+        }
+    });
+}
+
+/// Each worker adds to what all of them have written in the step before.
+fn barriers() {
+    each(&KINDS, 4, |kind, table, _, _, pool| {
+        let sums = table.zeros::<u64, _>((200, 4)).unwrap();
+        pool.run(&sums, |worker, &sums| {
+            let me = worker.worker();
+            for step in 0..200 {
+                let mut attached = worker.table().attach(sums)?;
+                // SAFETY: the barriers divide the rows: in each step a worker writes one element
+                // of its own, and reads those of the step before.
+                let mut sums = unsafe { attached.view_mut_unsynchronized() };
+                let before = match step {
+                    0 => 1,
+                    _ => sums.row(step - 1).sum() % 1_000_003,
+                };
+                sums[[step, me]] = before + me as u64;
+                worker.barrier()?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        let sums = table.read(sums).unwrap();
+        let mut before = 1;
+        for row in sums.rows() {
+            for (me, &sum) in row.iter().enumerate() {
+                assert_eq!(sum, before + me as u64, "{kind:?}");
+            }
+            before = row.sum() % 1_000_003;
+        }
+    });
+}
+
+fn steps_of_a_loop_of_their_own() {
+    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+        pool.run(&(tiles.handle().to_bits()), |worker, &tiles| {
+            let tiles = ndshm::PartitionHandle::<Write<u32, Ix1>>::from_bits(tiles);
+            let tiles = worker.table().open_partition(tiles)?;
+            for step in 0..100 {
+                worker.for_each(&tiles, |mut x, tile| x += step * tile.index() as u32)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        let x = table.read(x).unwrap();
+        for (at, &x) in x.iter().enumerate() {
+            assert_eq!(x, 4950 * (at as u32 / 10), "{kind:?}");
+        }
+    });
+}
+
+fn a_worker_that_leaves_early() {
+    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+        let outcome = pool.run(&(), |worker, ()| {
+            match worker.worker() {
+                2 => {}
+                _ => worker.barrier()?,
+            }
+            Ok(())
+        });
+        match outcome.unwrap_err() {
+            PoolError::WorkerFailed { worker, message } => {
+                assert!(
+                    worker < 2 && message.contains("has ended"),
+                    "{kind:?}: {message}"
+                );
+            }
+            other => panic!("{kind:?}: {other}"),
+        }
+        pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 100);
+    });
+}
+
+fn an_error_in_a_worker() {
+    each(&KINDS, 3, |kind, table, x, _, pool| {
+        let guard = table.read(x).unwrap();
+        let outcome = pool.run(&x, |worker, &x| {
+            if worker.worker() == 1 {
+                // The others are told by the barrier; the cause is this.
+                worker.table().write(x)?[0] = 1;
+            }
+            worker.barrier()?;
+            Ok(())
+        });
+        match outcome.unwrap_err() {
+            PoolError::WorkerFailed { worker: 1, message } => {
+                assert!(message.contains("leased by process"), "{kind:?}: {message}");
+            }
+            other => panic!("{kind:?}: {other}"),
+        }
+        drop(guard);
+        let panicked = pool.run(&(), |worker, ()| {
+            assert!(worker.worker() != 0, "not I");
+            worker.barrier()?;
+            Ok(())
+        });
+        match panicked.unwrap_err() {
+            PoolError::WorkerFailed { worker: 0, message } => {
+                assert!(message.contains("not I"), "{kind:?}: {message}");
+            }
+            other => panic!("{kind:?}: {other}"),
+        }
+    });
+}
+
+fn a_barrier_that_takes_too_long() {
+    each(&KINDS, 2, |kind, _, _, _, pool| {
+        let outcome = pool.run(&(), |worker, ()| {
+            if worker.worker() == 0 {
+                std::thread::sleep(Duration::from_millis(300));
+                return match worker.barrier() {
+                    Err(BarrierError::Broken) => Ok(0u32),
+                    other => panic!("{other:?}"),
+                };
+            }
+            match worker.barrier_within(Duration::from_millis(50)) {
+                Err(BarrierError::Deadline { .. }) => Ok(1),
+                Err(other) => Err(Error::from(other)),
+                Ok(()) => panic!("nobody came"),
+            }
+        });
+        assert_eq!(outcome.unwrap(), [0, 1], "{kind:?}");
+        // The pool's own deadline breaks the barrier of those that wait there.
+        pool.deadline(Some(Duration::from_millis(100)));
+        let outcome = pool.run(&(), |worker, ()| {
+            if worker.worker() == 0 {
+                std::thread::sleep(Duration::from_millis(600));
+            }
+            worker.barrier()?;
+            Ok(())
+        });
+        assert!(
+            matches!(outcome, Err(PoolError::Deadline { .. })),
+            "{kind:?}"
+        );
+        pool.deadline(None);
+        let ran = pool.run(&(), |worker, ()| {
+            worker.barrier()?;
+            Ok(worker.worker() as u32)
+        });
+        assert_eq!(ran.unwrap(), [0, 1], "{kind:?}: a late worker does no harm");
+    });
+}
+
+fn panic_at_tile_3(mut x: ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
+    x.fill(1);
+    if tile.index() == 3 {
+        std::panic::resume_unwind(Box::new("tile 3 is bad"));
+    }
+}
+
+fn a_hundred_panics() {
+    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+        for _ in 0..100 {
+            match pool.for_each(tiles, &(), panic_at_tile_3).unwrap_err() {
+                PoolError::KernelPanicked {
+                    tile,
+                    rows,
+                    message,
+                    ..
+                } => {
+                    assert_eq!((tile, rows, &*message), (3, 30..40, "tile 3 is bad"));
+                }
+                other => panic!("{kind:?}: {other}"),
+            }
+            table.clear_poison(x).unwrap();
+            assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+            table.write(x).unwrap().fill(0);
+        }
+    });
+}
+
+fn kill_at_tile_5(mut x: ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
+    x.fill(1);
+    if tile.index() == 5 {
+        die();
+    }
+}
+
+fn die() {
+    // SAFETY: `raise` has no precondition.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
+fn a_hundred_kills() {
+    each(&PROCESSES, 3, |kind, table, x, tiles, pool| {
+        for _ in 0..100 {
+            pool.for_each(tiles, &(), |mut x, (), _| x.fill(0)).unwrap();
+            let pids = pool.pids();
+            match pool.for_each(tiles, &(), kill_at_tile_5).unwrap_err() {
+                PoolError::WorkerDied {
+                    worker,
+                    pid,
+                    signal,
+                    tiles,
+                    rows,
+                    ..
+                } => {
+                    assert_eq!(Some(pid), pids[worker], "{kind:?}");
+                    assert_eq!(signal, Some(libc::SIGKILL), "{kind:?}");
+                    assert_eq!((&tiles[..], rows), (&[5][..], vec![50..60]), "{kind:?}");
+                }
+                other => panic!("{kind:?}: {other}"),
+            }
+            table.clear_poison(x).unwrap();
+            assert_eq!(table.read(x).unwrap().sum(), 100);
+        }
+    });
+}
+
+fn a_hundred_kills_at_a_barrier() {
+    each(&PROCESSES, 3, |kind, _, _, _, pool| {
+        for round in 0..100u64 {
+            let outcome = pool.run(&round, |worker, &round| {
+                if worker.worker() as u64 == round % 3 {
+                    die();
+                }
+                worker.barrier()?;
+                Ok(())
+            });
+            match outcome.unwrap_err() {
+                PoolError::WorkerDied { worker, .. } => {
+                    assert_eq!(worker as u64, round % 3, "{kind:?}");
+                }
+                other => panic!("{kind:?}: {other}"),
+            }
+        }
+        pool.run(&(), |worker, ()| Ok(worker.barrier()?)).unwrap();
+    });
+}
+
+/// From the death to the error: 50 ms are promised; of ten, the median is held to it here.
+fn a_death_is_noticed_soon() {
+    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+        let start = Instant::now();
+        let mut took: Vec<Duration> = (0..10)
+            .map(|_| {
+                let outcome = pool.map_collect(tiles, &(), |_, (), tile| {
+                    if tile.index() == 5 {
+                        die();
+                    }
+                    0u8
+                });
+                assert!(
+                    matches!(outcome, Err(PoolError::WorkerDied { .. })),
+                    "{kind:?}"
+                );
+                let noticed = Instant::now();
+                let _ = table.clear_poison(x);
+                pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
+                noticed - start
+            })
+            .collect();
+        took.dedup();
+        let between: Vec<_> = took.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let mut sorted = between.clone();
+        sorted.sort();
+        // A whole turn: a death, its error, a worker in its place, and a call on it.
+        assert!(
+            sorted[sorted.len() / 2] < Duration::from_millis(50),
+            "{kind:?}: {between:?}"
+        );
+    });
+}
+
+fn spawned_beside_threads() {
+    let table = table();
+    let x = table.from_shape_fn(1000, |i| i as u64).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let threaded: u64 = (0..1000u64).into_par_iter().sum();
+    let mut pool = Pool::spawn(&table, 2).unwrap();
+    let sum = pool
+        .map_reduce(
+            &tiles,
+            &(),
+            |x, (), _| x.sum(),
+            0,
+            |sum, part: u64| sum + part,
+        )
+        .unwrap();
+    assert_eq!(sum, threaded);
+    assert!(matches!(
+        Pool::fork(&table, 1),
+        Err(PoolError::Threads { .. })
+    ));
+}
+
+fn rayon_in_kernels() {
+    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+        pool.for_each(tiles, &(), |mut x, (), tile| {
+            let sum: u32 = (0..1000u32).into_par_iter().map(|x| x % 10).sum();
+            x.fill(sum + tile.index() as u32);
+        })
+        .unwrap();
+        let total = table.read(x).unwrap().sum();
+        assert_eq!(total, 100 * 4500 + 10 * 45, "{kind:?}");
+        let threads = pool
+            .broadcast(&(), |_, ()| rayon::current_num_threads() as u64)
+            .unwrap();
+        let processors = std::thread::available_parallelism().unwrap().get();
+        if kind != Kind::Threads {
+            assert_eq!(threads, [(processors / 2).max(1) as u64; 2], "{kind:?}");
+        }
+    });
+}
+
+fn rayon_before_a_fork_is_refused() {
+    let table = table();
+    let sum: u32 = (0..1000u32).into_par_iter().sum();
+    assert_eq!(sum, 499_500);
+    match Pool::fork(&table, 2).unwrap_err() {
+        PoolError::Threads { threads } => assert!(threads > 1),
+        other => panic!("{other}"),
+    }
+}
+
+/// The parent starts threads after it has forked: the dead are not replaced, the others go on.
+fn threads_that_come_later() {
+    let table = table();
+    let x = table.zeros::<u32, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    assert_eq!((0..10u32).into_par_iter().sum::<u32>(), 45);
+    let outcome = pool.for_each(&tiles, &(), kill_at_tile_5);
+    assert!(matches!(outcome, Err(PoolError::WorkerDied { .. })));
+    table.clear_poison(x).unwrap();
+    pool.for_each(&tiles, &(), |mut x, (), _| x.fill(2))
+        .unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 200);
+    assert_eq!(pool.pids().iter().flatten().count(), 1);
+    // Whoever is missing would be missed at a barrier.
+    let outcome = pool.run(&(), |worker, ()| Ok(worker.barrier()?));
+    assert!(matches!(outcome, Err(PoolError::Threads { .. })));
+    let outcome = pool.for_each(&tiles, &(), kill_at_tile_5);
+    assert!(matches!(outcome, Err(PoolError::WorkerDied { .. })));
+    table.clear_poison(x).unwrap();
+    let outcome = pool.for_each(&tiles, &(), |mut x, (), _| x.fill(2));
+    assert!(
+        matches!(outcome, Err(PoolError::Threads { .. })),
+        "nobody is left"
+    );
+}
+
+fn forks_despite_threads() {
+    let table = table();
+    let x = table.zeros::<u32, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || ended.recv());
+    // SAFETY: the other thread holds no lock: it sleeps until its channel closes. The kernel
+    // takes none.
+    let mut pool = unsafe { Pool::fork_with_threads(&table, 2) }.unwrap();
+    pool.for_each(&tiles, &(), |mut x, (), _| x.fill(3))
+        .unwrap();
+    drop(pool);
+    assert_eq!(table.read(x).unwrap().sum(), 300);
+    drop(end);
+    assert!(thread.join().unwrap().is_err());
+}
+
+/// The life of a worker whose `main` does not begin as it should.
+fn forget_to_become_a_worker() -> ! {
+    let table = table();
+    match Pool::spawn(&table, 1) {
+        Err(PoolError::NotAWorker) => support::exit_at_once(7),
+        _ => support::exit_at_once(8),
+    }
+}
+
+fn a_program_that_forgets() {
+    let table = table();
+    // SAFETY: this test's process has one thread.
+    unsafe { std::env::set_var(FORGETFUL, "1") };
+    match Pool::spawn(&table, 2).unwrap_err() {
+        error @ PoolError::WorkerNotStarted { code: Some(7), .. } => {
+            assert!(error.to_string().contains("become_worker"), "{error}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(table.reap().unwrap().seats, 0);
+}
+
+fn a_named_segment() {
+    let name = support::Name::new("backends");
+    let segment = Segment::create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.zeros::<u32, _>(100).unwrap();
+    {
+        let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+        for kind in [Kind::Fork, Kind::Spawn] {
+            let mut pool = start(kind, &table, 2);
+            pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+        }
+    }
+    assert_eq!(table.read(x).unwrap().sum(), 200);
+    assert!(name.exists());
+    drop(table);
+    drop(segment);
+    assert!(!name.exists(), "it goes with its last participant");
+}
+
+fn what_was_done() {
+    each(&KINDS, 2, |kind, _, _, tiles, pool| {
+        pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
+        pool.profile(true);
+        for _ in 0..5 {
+            pool.for_each(tiles, &(), |_, (), _| {
+                std::thread::sleep(Duration::from_millis(1));
+            })
+            .unwrap();
+        }
+        let stats = pool.stats();
+        assert_eq!(
+            stats.iter().map(|worker| worker.tiles).sum::<u64>(),
+            50,
+            "{kind:?}"
+        );
+        let busy: Duration = stats.iter().map(|worker| worker.busy).sum();
+        assert!(busy >= Duration::from_millis(50), "{kind:?}: {stats:?}");
+        assert!(
+            stats
+                .iter()
+                .all(|worker| worker.calls <= 5 && worker.stolen <= worker.tiles)
+        );
+        assert!(stats[0].to_string().contains("stolen"), "{}", stats[0]);
+    });
+}
+
+fn workers_end_with_their_parent() {
+    for kind in PROCESSES {
+        let pipe = Pipe::new();
+        let parent = Child::fork(|| {
+            let table = table();
+            let pool = start(kind, &table, 2);
+            for pid in pool.pids() {
+                pipe.send(u64::from(pid.unwrap()));
+            }
+            std::thread::sleep(support::DEADLINE);
+        });
+        let workers = [pipe.receive() as u32, pipe.receive() as u32];
+        assert!(workers.into_iter().all(is_alive), "{kind:?}");
+        parent.kill();
+        eventually("the workers end", || !workers.into_iter().any(is_alive));
+    }
+}
+
+/// Ctrl-C in the middle of a call: the terminal signals the whole group.
+fn an_interrupt_ends_all() {
+    let left_over = || {
+        let entries = std::fs::read_dir("/dev/shm").unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().contains("ndshm"))
+            .count()
+    };
+    let before = left_over();
+    for kind in PROCESSES {
+        let pipe = Pipe::new();
+        let parent = Child::fork(|| {
+            // SAFETY: no precondition: a group of its own, as a shell makes it.
+            assert_eq!(unsafe { libc::setpgid(0, 0) }, 0);
+            let table = table();
+            let x = table.zeros::<u32, _>(100).unwrap();
+            let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+            let mut pool = start(kind, &table, 2);
+            for pid in pool.pids() {
+                pipe.send(u64::from(pid.unwrap()));
+            }
+            let _ = pool.for_each(&tiles, &(), |_, (), _| {
+                std::thread::sleep(support::DEADLINE)
+            });
+        });
+        let workers = [pipe.receive() as u32, pipe.receive() as u32];
+        let group = -(parent.pid() as i32);
+        // SAFETY: no precondition; the group is that of the child, which was not waited for.
+        assert_eq!(unsafe { libc::kill(group, libc::SIGINT) }, 0);
+        let status = parent.wait_within(support::DEADLINE).unwrap();
+        assert!(!status.success(), "{kind:?}");
+        eventually("the workers end", || !workers.into_iter().any(is_alive));
+    }
+    assert!(left_over() <= before);
+}
+
+fn more_workers_than_processors() {
+    each(&KINDS, 8, |_, table, x, tiles, pool| {
+        for _ in 0..300 {
+            pool.for_each(tiles, &(), |mut x, (), _| x += 1).unwrap();
+        }
+        pool.run(&(), |worker, ()| {
+            for _ in 0..100 {
+                worker.barrier()?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 30_000);
+    });
+}
