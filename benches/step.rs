@@ -20,18 +20,26 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::thread::futex;
 
 fn main() {
+    ndshm::become_worker();
     let bench = Bench::from_args();
     let table = HandleTable::join(&Segment::anonymous().expect("a segment")).expect("a seat");
-    ping_pong(&bench);
+    for (name, waiting) in [
+        ("step/bare/spin", Waiting::Spins),
+        ("step/bare/spin-then-futex", Waiting::SpinsThenSleeps),
+        ("step/bare/futex", Waiting::Sleeps),
+    ] {
+        let mut bare = Bare::start(waiting);
+        bench.compare_calls(vec![each(name, || bare.round_trip())]);
+    }
     round_trips(&bench, &table);
     many_tiles(&bench, &table);
 }
 
 /// An empty kernel with a tile for each worker: call upon call, and with a millisecond of other
-/// work between the calls, in which the workers fall asleep.
+/// work between the calls, in which the workers fall asleep. Against a bare round trip that waits
+/// in the same way, and against rayon.
 fn round_trips(bench: &Bench, table: &HandleTable) {
     for workers in [1, 2, 8] {
-        let name = format!("step/empty/workers={workers}");
         let mut rayon = Process::fork(|| {
             let pool = threads(workers);
             let call = move || {
@@ -60,20 +68,32 @@ fn round_trips(bench: &Bench, table: &HandleTable) {
             .zeros::<f64, _>(workers)
             .expect("memory for the bench");
         let tiles = table.partition(x.write(), Axis(0), 1).expect("an axis");
-        let mut pool = Pool::fork(table, workers).expect("workers");
-        let mut call = || pool.for_each(&tiles, &(), |_, _, _| {}).expect("a step");
-        bench.compare_calls(vec![
-            each(&name, &mut call),
-            timed(format!("{name}/rayon"), |times| asked(&mut rayon, times)),
-        ]);
-        bench.compare_calls(vec![
-            timed(format!("{name}/paused"), |times| {
-                (0..times).map(|_| paused(&mut call)).sum()
-            }),
-            timed(format!("{name}/paused/rayon"), |times| {
-                (0..times).map(|_| asked(&mut rayon, PAUSED)).sum()
-            }),
-        ]);
+        for kind in ["empty", "spawned"] {
+            let name = format!("step/{kind}/workers={workers}");
+            let mut pool = match kind {
+                "empty" => Pool::fork(table, workers),
+                _ => Pool::spawn(table, workers),
+            }
+            .expect("workers");
+            let mut bare = Bare::start(Waiting::SpinsThenSleeps);
+            let mut call = || pool.for_each(&tiles, &(), |_, _, _| {}).expect("a step");
+            bench.compare_calls(vec![
+                each(&name, &mut call),
+                each(format!("{name}/bare"), || bare.round_trip()),
+                timed(format!("{name}/rayon"), |times| asked(&mut rayon, times)),
+            ]);
+            bench.compare_calls(vec![
+                timed(format!("{name}/paused"), |times| {
+                    (0..times).map(|_| paused(&mut call)).sum()
+                }),
+                timed(format!("{name}/paused/bare"), |times| {
+                    (0..times).map(|_| paused(|| bare.round_trip())).sum()
+                }),
+                timed(format!("{name}/paused/rayon"), |times| {
+                    (0..times).map(|_| asked(&mut rayon, PAUSED)).sum()
+                }),
+            ]);
+        }
     }
 }
 
@@ -81,13 +101,13 @@ fn round_trips(bench: &Bench, table: &HandleTable) {
 const PAUSED: u64 = 0;
 
 /// The time of a call after a millisecond of other work.
-fn paused(call: impl FnOnce()) -> Duration {
+fn paused<R>(call: impl FnOnce() -> R) -> Duration {
     let pause = Instant::now();
     while pause.elapsed() < Duration::from_millis(1) {
         std::hint::spin_loop();
     }
     let start = Instant::now();
-    call();
+    black_box(call());
     start.elapsed()
 }
 
@@ -134,35 +154,63 @@ fn asked(process: &mut Process, times: u64) -> Duration {
     Duration::from_nanos(process.answer())
 }
 
+/// How two processes wait for each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    Spins,
+    /// As long as a pool does, and then as `Sleeps`; woken only if asleep.
+    SpinsThenSleeps,
+    Sleeps,
+}
+
 /// Two processes that answer each other through one shared word and nothing else: what a round
-/// trip costs at least, with both spinning and with both asleep.
-fn ping_pong(bench: &Bench) {
-    const IDLE: u32 = 0;
-    const PING: u32 = 1;
-    const PONG: u32 = 2;
-    const END: u32 = 3;
-    let word = shared_word();
-    for (name, sleeps) in [("step/bare/spin", false), ("step/bare/futex", true)] {
+/// trip costs at least.
+struct Bare {
+    word: &'static AtomicU32,
+    waiting: Waiting,
+    other: Process,
+}
+
+const IDLE: u32 = 0;
+const PING: u32 = 1;
+const PONG: u32 = 2;
+const END: u32 = 3;
+/// Somebody sleeps on the word.
+const ASLEEP: u32 = 1 << 31;
+
+impl Bare {
+    fn start(waiting: Waiting) -> Bare {
+        let word = shared_word();
         let mut other = Process::fork(|| {
             move |_| {
                 let mut answered = IDLE;
                 loop {
-                    match change_of(word, answered, sleeps) {
+                    match waiting.change_of(word, answered) {
                         END => return 0,
-                        _ => set(word, PONG, sleeps),
+                        _ => waiting.set(word, PONG),
                     }
                     answered = PONG;
                 }
             }
         });
-        set(word, IDLE, sleeps);
         other.ask(0);
-        bench.compare_calls(vec![each(name, || {
-            set(word, PING, sleeps);
-            change_of(word, PING, sleeps)
-        })]);
-        set(word, END, sleeps);
-        other.answer();
+        Bare {
+            word,
+            waiting,
+            other,
+        }
+    }
+
+    fn round_trip(&mut self) -> u32 {
+        self.waiting.set(self.word, PING);
+        self.waiting.change_of(self.word, PING)
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        self.waiting.set(self.word, END);
+        self.other.answer();
     }
 }
 
@@ -176,25 +224,34 @@ fn shared_word() -> &'static AtomicU32 {
     unsafe { &*page.expect("a page").cast() }
 }
 
-fn set(word: &AtomicU32, value: u32, wake: bool) {
-    word.store(value, Ordering::Release);
-    if wake {
-        futex::wake(word, futex::Flags::empty(), 1).expect("a wake");
+impl Waiting {
+    fn set(self, word: &AtomicU32, value: u32) {
+        let before = word.swap(value, Ordering::AcqRel);
+        if before & ASLEEP != 0 {
+            futex::wake(word, futex::Flags::empty(), 1).expect("a wake");
+        }
     }
-}
 
-/// Waits until the word is no longer `seen`.
-fn change_of(word: &AtomicU32, seen: u32, sleeps: bool) -> u32 {
-    loop {
-        let now = word.load(Ordering::Acquire);
-        if now != seen {
-            return now;
+    /// Waits until the word is no longer `seen`.
+    fn change_of(self, word: &AtomicU32, seen: u32) -> u32 {
+        let changed = || Some(word.load(Ordering::Acquire)).filter(|now| now & !ASLEEP != seen);
+        for turn in 0.. {
+            if let Some(now) = changed() {
+                return now;
+            }
+            match self {
+                Waiting::Spins => std::hint::spin_loop(),
+                Waiting::SpinsThenSleeps if turn < 100 => std::hint::spin_loop(),
+                Waiting::SpinsThenSleeps if turn < 300 => std::thread::yield_now(),
+                Waiting::Sleeps | Waiting::SpinsThenSleeps => {
+                    let asleep = seen | ASLEEP;
+                    let _ =
+                        word.compare_exchange(seen, asleep, Ordering::AcqRel, Ordering::Acquire);
+                    // Every outcome means: look again.
+                    let _ = futex::wait(word, futex::Flags::empty(), asleep, None);
+                }
+            }
         }
-        if sleeps {
-            // Every outcome means: look again.
-            let _ = futex::wait(word, futex::Flags::empty(), seen, None);
-        } else {
-            std::hint::spin_loop();
-        }
+        unreachable!("it turns for ever")
     }
 }

@@ -110,7 +110,7 @@ pub use partition::{
 pub use pool::TileRng;
 #[cfg(not(loom))]
 pub use pool::become_worker;
-pub use pool::{OnDeath, Pool, TileContext, WorkerContext, WorkerStats};
+pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
 pub use seat::{ReapReport, TornTile};
 pub use segment::{Segment, SegmentOptions};
 pub use table::{ArrayInfo, HandleTable, Owned};

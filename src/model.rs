@@ -12,7 +12,7 @@ use ndarray::Dimension;
 use crate::element::Element;
 use crate::error::{LeaseError, PoolError};
 use crate::handle::{AnyHandle, Handle};
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
 pub use crate::segment::Access;
 use crate::segment::Segment;
 use crate::sync;
@@ -72,4 +72,32 @@ pub fn access<T: Element, D: Dimension>(
     let offset = located.offset + elements.start as u64 * size;
     let len = elements.len() as u64 * size;
     Ok(table.segment().memory().track(offset, len, write))
+}
+
+/// The barrier of [`Pool::run`](crate::Pool::run) by itself, small enough to be explored by three
+/// threads: pools are not.
+pub struct Barrier {
+    word: sync::Atom,
+    workers: usize,
+}
+
+impl Barrier {
+    /// For `workers` workers, in the first epoch of the first call.
+    pub fn new(workers: usize) -> Barrier {
+        Barrier {
+            word: sync::Atom::zero(),
+            workers,
+        }
+    }
+
+    /// Waits until all have arrived in `epoch`, from 0. The next epoch; `None` if the barrier was
+    /// broken.
+    pub fn wait(&self, epoch: u64) -> Option<u64> {
+        pool::wait_at_barrier(&self.word, epoch, self.workers)
+    }
+
+    /// Breaks the barrier, as a worker does that will not come.
+    pub fn break_up(&self) {
+        pool::break_barrier(&self.word);
+    }
 }

@@ -2,13 +2,14 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::{
-    BarrierError, Error, Handle, HandleTable, Partition, Pool, PoolError, Segment, TileContext,
-    Write,
+    BarrierError, Error, Handle, HandleTable, LeaseError, OnDeath, Partition, Pool, PoolError,
+    Ready, Segment, TileContext, Write,
 };
 use rayon::prelude::*;
 use support::{Child, Pipe, eventually, is_alive, run};
@@ -39,6 +40,16 @@ fn main() {
         ("a_hundred_kills", a_hundred_kills),
         ("a_hundred_kills_at_a_barrier", a_hundred_kills_at_a_barrier),
         ("a_death_is_noticed_soon", a_death_is_noticed_soon),
+        ("tiles_of_the_dead_run_again", tiles_of_the_dead_run_again),
+        (
+            "a_kernel_that_kills_every_time",
+            a_kernel_that_kills_every_time,
+        ),
+        ("a_panic_is_not_run_again", a_panic_is_not_run_again),
+        ("tiles_as_they_become_ready", tiles_as_they_become_ready),
+        ("a_slow_tile_holds_nobody_up", a_slow_tile_holds_nobody_up),
+        ("a_death_while_tiles_are_out", a_death_while_tiles_are_out),
+        ("a_call_that_is_dropped", a_call_that_is_dropped),
         ("spawned_beside_threads", spawned_beside_threads),
         ("rayon_in_kernels", rayon_in_kernels),
         (
@@ -445,6 +456,202 @@ fn a_death_is_noticed_soon() {
             "{kind:?}: {between:?}"
         );
     });
+}
+
+/// The first to come to the tile dies; whoever runs it again finds the note that it left.
+fn die_once(mut x: ArrayViewMut1<u32>, died: &Handle<u32, Ix1>, tile: &TileContext) {
+    let table = HandleTable::join(&SEGMENT.with(|segment| segment.borrow().clone().unwrap()));
+    let table = table.unwrap();
+    if tile.index() % 4 == 1 {
+        let mut died = loop {
+            match table.write(*died) {
+                Ok(died) => break died,
+                Err(LeaseError::Busy { .. }) => std::thread::yield_now(),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        if died[tile.index()] == 0 {
+            died[tile.index()] = 1;
+            drop(died);
+            x.fill(77);
+            die();
+        }
+    }
+    x.fill(tile.index() as u32);
+}
+
+fn tiles_of_the_dead_run_again() {
+    for round in 0..34 {
+        each(&[Kind::Fork], 3, |kind, table, x, _, _| {
+            SEGMENT.with(|segment| *segment.borrow_mut() = Some(table.segment().clone()));
+            let died = table.zeros::<u32, _>(10).unwrap();
+            let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+            let mut pool = start(kind, table, 2 + round % 3);
+            pool.on_death(OnDeath::RunAgain);
+            pool.for_each(&tiles, &died, die_once).unwrap();
+            assert_eq!(
+                table.read(died).unwrap().sum(),
+                3,
+                "three tiles have killed"
+            );
+            assert_eq!(pool.deaths(), 3);
+            let x = table.read(x).unwrap();
+            for (at, &x) in x.iter().enumerate() {
+                assert_eq!(x, at as u32 / 10, "{kind:?}");
+            }
+        });
+    }
+}
+
+fn a_kernel_that_kills_every_time() {
+    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+        pool.on_death(OnDeath::RunAgain);
+        let outcome = pool.for_each(tiles, &(), kill_at_tile_5);
+        match outcome.unwrap_err() {
+            PoolError::WorkerDied { tiles, .. } => assert_eq!(tiles, [5], "{kind:?}"),
+            other => panic!("{kind:?}: {other}"),
+        }
+        let refused = table.read(x).unwrap_err();
+        assert!(
+            matches!(refused, LeaseError::Poisoned { .. }),
+            "{kind:?}: {refused}"
+        );
+        table.clear_poison(x).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+    });
+}
+
+fn a_panic_is_not_run_again() {
+    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+        pool.on_death(OnDeath::RunAgain);
+        let outcome = pool.for_each(tiles, &(), panic_at_tile_3);
+        assert!(
+            matches!(outcome, Err(PoolError::KernelPanicked { tile: 3, .. })),
+            "{kind:?}: {outcome:?}"
+        );
+        assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    });
+}
+
+fn tiles_as_they_become_ready() {
+    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+        let mut running = pool.start(tiles, &(), |mut x, (), _| x += 1).unwrap();
+        let mut runs = [0u32; 10];
+        let mut taken = 0;
+        while taken < 1000 {
+            for mut ready in running.wait_any(3).unwrap() {
+                let index = ready.index();
+                runs[index] += 1;
+                assert!(ready.views().iter().all(|&x| x == 2 * runs[index] - 1));
+                // What is written here is what the next run starts from.
+                let mut views = ready.views();
+                views += 1;
+                taken += 1;
+                ready.again();
+            }
+        }
+        assert!(running.done() <= 10);
+        running.finish().unwrap();
+        let x = table.read(x).unwrap();
+        for (at, &x) in x.iter().enumerate() {
+            assert_eq!(x, 2 * runs[at / 10] + 1, "{kind:?}");
+        }
+        drop(x);
+        // Tiles that are not sent off again rest; when all rest there is nothing to wait for.
+        let mut running = pool.start(tiles, &(), |mut x, (), _| x.fill(9)).unwrap();
+        let mut resting = 0;
+        while resting < 10 {
+            resting += running.wait_any(4).unwrap().len();
+        }
+        assert!(running.wait_any(1).unwrap().is_empty());
+        running.finish().unwrap();
+        assert_eq!(table.read(x_of(table)).unwrap().sum(), 900);
+    });
+}
+
+fn x_of(table: &HandleTable) -> Handle<u32, Ix1> {
+    table.arrays().next().unwrap().handle.typed(table).unwrap()
+}
+
+fn a_slow_tile_holds_nobody_up() {
+    each(&KINDS, 2, |kind, _, _, tiles, pool| {
+        let mut running = pool
+            .start(tiles, &(), |mut x, (), tile| {
+                if tile.index() == 0 {
+                    std::thread::sleep(Duration::from_millis(300));
+                }
+                x += 1;
+            })
+            .unwrap();
+        let mut others = 0;
+        'slow: loop {
+            for ready in running.wait_any(1).unwrap() {
+                if ready.index() == 0 {
+                    break 'slow;
+                }
+                others += 1;
+                ready.again();
+            }
+        }
+        assert!(others > 50, "{kind:?}: {others} runs of others in 300 ms");
+        running.finish().unwrap();
+    });
+}
+
+fn a_death_while_tiles_are_out() {
+    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+        for policy in [OnDeath::Fail, OnDeath::RunAgain] {
+            pool.on_death(policy);
+            let pids = pool.pids();
+            let mut running = pool
+                .start(tiles, &(), |mut x, (), _| {
+                    std::thread::sleep(Duration::from_micros(200));
+                    x.fill(1);
+                })
+                .unwrap();
+            let mut outcome = Ok(());
+            for turn in 0..30 {
+                if turn == 10 {
+                    // SAFETY: no precondition; the pid is of a worker that was not waited for.
+                    unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
+                }
+                match running.wait_any(5) {
+                    Ok(ready) => ready.into_iter().for_each(Ready::again),
+                    Err(error) => {
+                        outcome = Err(error);
+                        break;
+                    }
+                }
+            }
+            // A worker that died between two tiles has torn none.
+            match outcome.and_then(|()| running.finish()) {
+                Ok(()) => {}
+                Err(PoolError::WorkerDied { worker: 0, .. }) if policy == OnDeath::Fail => {
+                    table.clear_poison(x).unwrap();
+                }
+                Err(other) => panic!("{kind:?}, {policy:?}: {other}"),
+            }
+            pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
+        }
+    });
+}
+
+fn a_call_that_is_dropped() {
+    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+        for _ in 0..50 {
+            let mut running = pool.start(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
+            let ready = running.wait_any(2).unwrap();
+            assert!(ready.len() >= 2, "{kind:?}");
+            drop(ready);
+            drop(running);
+            table.write(x).unwrap().fill(0);
+        }
+    });
+}
+
+thread_local! {
+    /// For kernels that need a table: those of forked workers find the segment here.
+    static SEGMENT: RefCell<Option<Segment>> = const { RefCell::new(None) };
 }
 
 fn spawned_beside_threads() {

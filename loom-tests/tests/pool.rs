@@ -3,9 +3,12 @@
 //! loom's futex has no timeouts: a wake-up that is lost is a deadlock, and fails the model.
 #![cfg(loom)]
 
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
 use loom_tests::{check, check_deaths};
 use ndarray::Axis;
-use ndshm::{HandleTable, Pool, PoolError, Segment, model};
+use ndshm::{HandleTable, OnDeath, Pool, PoolError, Segment, model, model::Barrier};
 
 /// A segment for a parent and `workers` workers.
 fn segment(workers: u32) -> Segment {
@@ -56,7 +59,7 @@ fn two_calls_in_a_row() {
 /// the call when it is over.
 #[test]
 fn a_call_on_two_workers() {
-    check("a_call_on_two_workers", 1, || {
+    check("a_call_on_two_workers", 0, || {
         let segment = segment(2);
         let table = HandleTable::join(&segment).unwrap();
         let x = table.from_elem(2, 1u64).unwrap();
@@ -68,31 +71,77 @@ fn a_call_on_two_workers() {
     });
 }
 
-/// I6: what a worker wrote before a barrier is seen by all after it.
+/// I6: what each wrote before a barrier is seen by all after it, and the next epoch waits for all
+/// again. Nobody sleeps for ever.
+fn a_barrier_of(workers: usize, epochs: u64) {
+    let barrier = Arc::new(Barrier::new(workers));
+    let cells: Arc<Vec<_>> = Arc::new((0..workers).map(|_| UnsafeCell::new(0)).collect());
+    let work = move |me: usize, barrier: &Barrier, cells: &[UnsafeCell<u64>]| {
+        let mut epoch = 0;
+        for turn in 1..=epochs {
+            // The cell is this worker's own between two barriers.
+            cells[me].with_mut(|cell| {
+                // SAFETY: loom fails the model if anyone else has the cell now.
+                unsafe { *cell = turn };
+            });
+            epoch = barrier.wait(epoch).expect("nobody breaks it");
+            for cell in cells {
+                // SAFETY: as above.
+                cell.with(|cell| assert_eq!(unsafe { *cell }, turn));
+            }
+            epoch = barrier.wait(epoch).expect("nobody breaks it");
+        }
+        assert_eq!(epoch, 2 * epochs);
+    };
+    let others: Vec<_> = (1..workers)
+        .map(|me| {
+            let (barrier, cells) = (barrier.clone(), cells.clone());
+            thread::spawn(move || work(me, &barrier, &cells))
+        })
+        .collect();
+    work(0, &barrier, &cells);
+    for other in others {
+        other.join().unwrap();
+    }
+}
+
 #[test]
 fn a_barrier_of_two() {
-    check("a_barrier_of_two", 1, || {
-        let segment = segment(2);
-        let table = HandleTable::join(&segment).unwrap();
-        let x = table.from_elem(1, 1u64).unwrap();
-        let mut pool = Pool::threads(&table, 2).unwrap();
-        let seen = pool.run(&x, |worker, &x| {
-            if worker.worker() == 0 {
-                worker.table().write(x)?[0] = 7;
-            }
-            worker.barrier()?;
-            // Without a lease: the barrier alone orders it.
-            drop(model::access(worker.table(), x, 0..1, false)?);
-            Ok(7u64)
-        });
-        assert_eq!(seen.unwrap(), [7, 7]);
+    check("a_barrier_of_two", 2, || a_barrier_of(2, 2));
+}
+
+#[test]
+fn a_barrier_of_three() {
+    check("a_barrier_of_three", 2, || a_barrier_of(3, 1));
+}
+
+/// I7: one that will not come breaks the barrier: of the two that wait or come, both are told, or,
+/// if they were all the barrier waited for, none.
+#[test]
+fn a_barrier_that_breaks() {
+    check("a_barrier_that_breaks", 3, || {
+        let barrier = Arc::new(Barrier::new(2));
+        let leaver = {
+            let barrier = barrier.clone();
+            thread::spawn(move || barrier.break_up())
+        };
+        let other = {
+            let barrier = barrier.clone();
+            thread::spawn(move || barrier.wait(0))
+        };
+        let mine = barrier.wait(0);
+        let others = other.join().unwrap();
+        leaver.join().unwrap();
+        assert_eq!(mine, others);
+        assert_eq!(barrier.wait(mine.unwrap_or(0)), None);
     });
 }
 
-/// I7: a worker that returns while another waits for it at a barrier breaks that barrier.
+/// I7: a worker that returns while another waits for it at a barrier breaks that barrier, in a
+/// whole pool.
 #[test]
 fn a_barrier_that_one_does_not_reach() {
-    check("a_barrier_that_one_does_not_reach", 1, || {
+    check("a_barrier_that_one_does_not_reach", 0, || {
         let segment = segment(2);
         let table = HandleTable::join(&segment).unwrap();
         let mut pool = Pool::threads(&table, 2).unwrap();
@@ -140,7 +189,7 @@ fn death_of_a_worker() {
 /// I7: a worker that is killed in a call with a barrier: the other one comes to its end.
 #[test]
 fn death_before_a_barrier() {
-    check_deaths("death_before_a_barrier", 1, |steps| {
+    check_deaths("death_before_a_barrier", 0, |steps| {
         let segment = segment(2);
         let table = HandleTable::join(&segment).unwrap();
         let mut pool = model::mortal_pool(&table, 2, steps).unwrap();
@@ -149,5 +198,45 @@ fn death_before_a_barrier() {
             Err(PoolError::WorkerDied { worker: 0, .. }) => true,
             Err(other) => panic!("{other}"),
         }
+    });
+}
+
+/// I5, I6: a tile that the parent takes while the call goes on, and sends off again: each sees
+/// what the other has written, and no run is lost.
+#[test]
+fn a_tile_that_is_sent_off_again() {
+    check("a_tile_that_is_sent_off_again", 1, || {
+        let segment = segment(1);
+        let table = HandleTable::join(&segment).unwrap();
+        let x = table.from_elem(1, 0u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let mut pool = Pool::threads(&table, 1).unwrap();
+        let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+        for mut ready in running.wait_any(1).unwrap() {
+            let mut x = ready.views();
+            assert_eq!(x[0], 1);
+            x[0] = 10;
+            ready.again();
+        }
+        running.finish().unwrap();
+        assert_eq!(table.read(x).unwrap()[0], 11);
+    });
+}
+
+/// I1, I5, I7: the tile of a worker that was killed at any step is run again, and whole.
+#[test]
+fn a_tile_of_the_dead_is_run_again() {
+    check_deaths("a_tile_of_the_dead_is_run_again", 1, |steps| {
+        let segment = segment(1);
+        let table = HandleTable::join(&segment).unwrap();
+        let x = table.from_elem(1, 1u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
+        pool.on_death(OnDeath::RunAgain);
+        let before = pool.deaths();
+        pool.for_each(&tiles, &5u64, |mut x, &five, _| x.fill(five))
+            .unwrap();
+        assert_eq!(table.read(x).unwrap()[0], 5, "not poisoned either");
+        pool.deaths() > before
     });
 }

@@ -128,6 +128,17 @@ pub enum PoolError {
         /// What it said, cut to 384 bytes.
         message: String,
     },
+    /// Tiles can be taken and sent off again one by one only where each is claimed by itself.
+    #[error(
+        "the partition's {tiles} tiles are claimed {unit} at a time, and cannot be taken one by one; \
+         make them larger, so that there are at most {}", .tiles.div_ceil(*.unit)
+    )]
+    TilesInUnits {
+        /// Tiles of the partition.
+        tiles: usize,
+        /// Tiles that are claimed at once.
+        unit: usize,
+    },
     /// The round was not over in time; it is given up.
     #[error("the round was not over after {waited:?}: {done} of {tiles} tiles are done")]
     Deadline {

@@ -240,6 +240,39 @@ impl<'m> Control<'m> {
         });
     }
 
+    /// Whether `tile` is done in `round`.
+    pub(crate) fn is_done(&self, tile: usize, round: u64) -> bool {
+        let claim = self.claim_word(tile);
+        claim.state() == ClaimState::Done && claim.round() == round
+    }
+
+    /// DONE in `round` → HELD by the round's opener, and not counted any more.
+    pub(crate) fn retake(&self, tile: usize, round: u64, opener: SeatId) -> bool {
+        if !self.is_done(tile, round) {
+            return false;
+        }
+        // The count first, so that it never exceeds the tiles that are done. Nobody else takes a
+        // tile that is done away: the opener is one thread.
+        let _ = self.words[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
+            DoneCount::from_bits(count).remove(round).map(Word::bits)
+        });
+        // Acquire: pairs with the Release of `give_back`.
+        update(&self.words[FIRST_TILE + tile], Ordering::Acquire, |claim| {
+            claim.retake(round, opener)
+        })
+        .is_ok()
+    }
+
+    /// HELD by the round's opener, or TORN → to be claimed in `round` again.
+    pub(crate) fn reopen(&self, tile: usize, round: u64, opener: SeatId) -> bool {
+        // Release: pairs with the Acquire of `claim`. What the opener, or a reaper, did to the
+        // tile happens before its next run.
+        update(&self.words[FIRST_TILE + tile], Ordering::AcqRel, |claim| {
+            claim.reopen(round, opener)
+        })
+        .is_ok()
+    }
+
     /// HELD by `seat` → TORN. The round in which it was held.
     pub(crate) fn tear(&self, tile: usize, seat: SeatId) -> Option<u64> {
         update(&self.words[FIRST_TILE + tile], Ordering::AcqRel, |claim| {

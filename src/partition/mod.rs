@@ -264,6 +264,11 @@ impl<'t, G: Group> Partition<'t, G> {
         Axis(self.plan.axis)
     }
 
+    /// Tiles that are claimed at once.
+    pub(crate) fn unit(&self) -> usize {
+        1
+    }
+
     pub(crate) fn table(&self) -> &'t HandleTable {
         self.table
     }

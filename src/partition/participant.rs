@@ -161,6 +161,22 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         })
     }
 
+    /// Whether the tile is done in this round.
+    pub(crate) fn is_done(&self, index: usize) -> bool {
+        self.control.is_done(index, self.round)
+    }
+
+    /// Takes a tile that is done in this round. The participant is that of the round's opener.
+    ///
+    /// `None` if it is not done, or holds bytes that are no values of its type: then it is torn.
+    pub(crate) fn retake(&self, index: usize) -> Option<Tile<'_, 't, G>> {
+        let is_ours = self.partition.table().is_of(self.token);
+        if !is_ours || !self.control.retake(index, self.round, self.me) {
+            return None;
+        }
+        self.tile(index).ok()
+    }
+
     /// HELD → TORN, after the arrays that the tile writes were poisoned.
     fn tear(&self, index: usize) {
         self.partition.table().poison_written(&self.control);
@@ -211,6 +227,15 @@ impl<G: Group> Tile<'_, '_, G> {
     /// The number of the round, from 1.
     pub fn round(&self) -> u64 {
         self.part.round
+    }
+
+    /// Gives the tile back to be claimed in this round again. Only who has
+    /// [retaken](Participant::retake) it does that.
+    pub(crate) fn again(mut self) {
+        self.accesses.clear();
+        let part = self.part;
+        part.control.reopen(self.index, part.round, part.me);
+        // Nothing is left to give back: the claim is not held any more, and drop sees that.
     }
 
     /// Gives the tile up half-written: its rows are reported when the round ends, and the arrays

@@ -110,6 +110,24 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.control.progress(self.round).is_over()
     }
 
+    /// Has the torn tiles run again: by whoever claims them next, in this round. How many there are.
+    ///
+    /// What their tearing poisoned is healed; a reaper that has poisoned and not torn yet is made up
+    /// for when the round ends.
+    pub(crate) fn reopen_torn(&self) -> usize {
+        let torn = self.control.progress(self.round).torn;
+        let reopened = torn
+            .iter()
+            .filter(|&&tile| self.control.reopen(tile, self.round, self.me))
+            .count();
+        if reopened > 0 {
+            for lease in &self.exclusive {
+                lease.heal();
+            }
+        }
+        reopened
+    }
+
     /// Waits until every tile is done and the other participants have left, and ends the round.
     ///
     /// Spins briefly, then sleeps in short steps, in which it also takes back what dead
@@ -186,6 +204,10 @@ impl<'t, G: Group> Round<'_, 't, G> {
             true => Vec::new(),
             false => self.control.progress(self.round).torn,
         };
+        if !torn.is_empty() {
+            // Also if an earlier `reopen_torn` has healed what a slow reaper had poisoned for this.
+            self.partition.table().poison_written(&self.control);
+        }
         let round = self.round;
         let rows: Vec<Range<usize>> = torn.iter().map(|&tile| self.control.rows(tile)).collect();
         // The round first, then the arrays: who still comes finds it over.

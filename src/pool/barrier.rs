@@ -133,28 +133,21 @@ impl<'m> Barrier<'m> {
             }
             return Ok(State::next(epoch));
         }
-        let is_over = || {
-            let state = self.state();
-            match state.epoch() == epoch {
-                false => Some(Ok(state.epoch())),
-                true => state.is_broken().then_some(Err(Broken::Left)),
-            }
+        let next = State::next(epoch);
+        let ended = |state: State| match state.epoch() == epoch {
+            true => state.is_broken().then_some(Err(Broken::Left)),
+            // A later epoch than the next one is of another call.
+            false => Some((state.epoch() == next).then_some(next).ok_or(Broken::Left)),
         };
         loop {
-            let ended = spin.until(is_over);
-            match ended {
-                // The barrier is a call's own: a later epoch than the next is of another call.
-                Some(Ok(now)) if now != State::next(epoch) => return Err(Broken::Left),
-                Some(ended) => return ended,
-                None => {}
+            let seen = self.state();
+            if let Some(ended) = ended(seen).or_else(|| spin.until(|| ended(self.state()))) {
+                return ended;
             }
             if !may_wait() {
                 return Err(Broken::Late);
             }
-            let seen = self.state();
-            if is_over().is_none() && seen.epoch() == epoch && !seen.is_broken() {
-                self.sleep(seen, look);
-            }
+            self.sleep(seen, look);
         }
     }
 

@@ -16,11 +16,14 @@ mod mailbox;
 #[cfg(not(loom))]
 mod process;
 mod report;
+mod running;
 #[cfg(not(loom))]
 mod spawn;
 mod spin;
 mod stats;
 mod supervise;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod threads;
 mod tiles;
 mod trace;
@@ -41,6 +44,7 @@ pub use context::{TileContext, WorkerContext};
 use crew::{Crew, Kind};
 use image::Image;
 use mailbox::Mailbox;
+pub use running::{Ready, Running};
 #[cfg(not(loom))]
 pub use spawn::become_worker;
 use spin::Spin;
@@ -143,6 +147,7 @@ pub struct Pool<'t> {
     stats: stats::Profile,
     /// Calls so far.
     calls: u64,
+    deaths: u64,
     token: u64,
 }
 
@@ -167,7 +172,7 @@ impl<'t> Pool<'t> {
             return Err(PoolError::LeaseHeld { handle });
         }
         fork::refuse_threads()?;
-        Pool::start(table, workers, Kind::Fork)
+        Pool::new(table, workers, Kind::Fork)
     }
 
     /// As [`fork`](Pool::fork), in a process that runs threads.
@@ -189,7 +194,7 @@ impl<'t> Pool<'t> {
         if let Some(handle) = table.held() {
             return Err(PoolError::LeaseHeld { handle });
         }
-        Pool::start(table, workers, Kind::ForkAnyway)
+        Pool::new(table, workers, Kind::ForkAnyway)
     }
 
     /// Starts this program anew as `workers` worker processes.
@@ -208,7 +213,7 @@ impl<'t> Pool<'t> {
     #[cfg(not(loom))]
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         spawn::refuse_unserved()?;
-        Pool::start(table, workers, Kind::Spawn)
+        Pool::new(table, workers, Kind::Spawn)
     }
 
     /// Starts `workers` threads of this process, each with a seat of its own.
@@ -220,7 +225,7 @@ impl<'t> Pool<'t> {
     /// [`PoolError::Workers`] for 0 workers, or more than the segment has seats for;
     /// [`PoolError::Join`] if those are taken.
     pub fn threads(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        Pool::start(table, workers, Kind::Threads)
+        Pool::new(table, workers, Kind::Threads)
     }
 
     /// A pool of threads of which the first dies before its operation number `steps`.
@@ -230,10 +235,10 @@ impl<'t> Pool<'t> {
         workers: usize,
         steps: u64,
     ) -> Result<Pool<'t>, PoolError> {
-        Pool::start(table, workers, Kind::Mortal(steps))
+        Pool::new(table, workers, Kind::Mortal(steps))
     }
 
-    fn start(table: &'t HandleTable, workers: usize, kind: Kind) -> Result<Pool<'t>, PoolError> {
+    fn new(table: &'t HandleTable, workers: usize, kind: Kind) -> Result<Pool<'t>, PoolError> {
         table.enter()?;
         let seats = table.segment().seats();
         if workers == 0 || workers >= seats as usize {
@@ -273,6 +278,7 @@ impl<'t> Pool<'t> {
             on_death: OnDeath::Fail,
             stats: stats::Profile::default(),
             calls: 0,
+            deaths: 0,
             token: table.token(),
         };
         pool.hire()?;
@@ -291,6 +297,11 @@ impl<'t> Pool<'t> {
     /// The processes of the workers, by number; `None` for one that died and is not replaced yet.
     pub fn pids(&self) -> Vec<Option<u32>> {
         self.crew.pids()
+    }
+
+    /// Workers that have died so far, and were noticed. Under [`OnDeath::RunAgain`] no error tells.
+    pub fn deaths(&self) -> u64 {
+        self.deaths
     }
 
     /// What the random streams of [`TileContext`] start from; 0 at first.
@@ -373,6 +384,22 @@ impl<'t> Pool<'t> {
             false => Err(PoolError::KernelNotInImage),
         }
     }
+}
+
+/// For models of the barrier alone.
+#[cfg(loom)]
+pub(crate) fn wait_at_barrier(word: &crate::sync::Atom, epoch: u64, workers: usize) -> Option<u64> {
+    let barrier = barrier::Barrier::new(word);
+    let spin = Spin::of(workers);
+    barrier
+        .wait(epoch, workers, &spin, Duration::ZERO, || true)
+        .ok()
+}
+
+/// As a worker that leaves, or the parent for one that is dead.
+#[cfg(loom)]
+pub(crate) fn break_barrier(word: &crate::sync::Atom) {
+    barrier::Barrier::new(word).break_up(0);
 }
 
 impl Drop for Pool<'_> {

@@ -114,14 +114,18 @@ impl<'t> Pool<'t> {
         call: &mut Ongoing<'t>,
     ) -> bool {
         let deaths = self.bury();
-        if !deaths.is_empty() {
-            call.deaths.extend(deaths);
-            if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
-                // The tiles of the dead are torn by now. Whoever is through looks again.
-                // round.reopen_torn();
+        let somebody_died = !deaths.is_empty();
+        call.deaths.extend(deaths);
+        if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
+            // Torn by the reap, and perhaps by another's that was under way before.
+            let reopened = match call.deaths.is_empty() || self.any_failed(call.number) {
+                true => 0,
+                false => round.reopen_torn(),
+            };
+            if somebody_died || reopened > 0 {
                 let _ = self.hire();
-                call.job += 1;
-                self.mailbox.announce();
+                // Whoever is through looks again.
+                call.job = self.mailbox.announce();
             }
         }
         // In a model time does not bring this about: a look at every tile, each time, would be
@@ -137,6 +141,7 @@ impl<'t> Pool<'t> {
     pub(super) fn bury(&mut self) -> Vec<Death> {
         let deaths = self.crew.bury(&self.mailbox);
         if !deaths.is_empty() {
+            self.deaths += deaths.len() as u64;
             for death in &deaths {
                 super::trace::death(death);
             }
@@ -146,7 +151,7 @@ impl<'t> Pool<'t> {
         deaths
     }
 
-    fn any_failed(&self, call: u64) -> bool {
+    pub(super) fn any_failed(&self, call: u64) -> bool {
         (0..self.shared.workers).any(|worker| self.mailbox.report(worker).has_failed(call))
     }
 

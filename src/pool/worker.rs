@@ -121,15 +121,16 @@ fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Re
 fn next_job(life: &WorkerLife<'_>, mailbox: &Mailbox<'_>, last: u64, spin: &Spin) -> Job {
     let is_new = |job: &Job| job.is_open() && job.number() != last;
     loop {
+        let seen = mailbox.job();
+        if is_new(&seen) {
+            return seen;
+        }
         if let Some(job) = spin.until(|| Some(mailbox.job()).filter(is_new)) {
             return job;
         }
-        let seen = mailbox.job();
-        if !is_new(&seen) {
-            mailbox.sleep(seen, LOOK_AROUND);
-            #[cfg(not(loom))]
-            end_without(life.parent);
-        }
+        mailbox.sleep(seen, LOOK_AROUND);
+        #[cfg(not(loom))]
+        end_without(life.parent);
         #[cfg(loom)]
         let _ = life.parent;
     }

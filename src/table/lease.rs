@@ -129,9 +129,12 @@ impl HandleTable {
             let Some(slot) = Slot::of(memory, index) else {
                 continue;
             };
-            PoisonNote::now(std::process::id()).store(memory.descriptor(index));
-            // An error says that the array was freed meanwhile.
-            let _ = slot.change(|word| word.poison(generation));
+            // Who was first has said who it was. An error says that the array was freed meanwhile.
+            let word = slot.word();
+            if word.is_live(generation) && !word.is_poisoned() {
+                PoisonNote::now(std::process::id()).store(memory.descriptor(index));
+                let _ = slot.change(|word| word.poison(generation));
+            }
         }
     }
 
@@ -192,6 +195,14 @@ pub(crate) struct ExclusiveLease<'t> {
 impl<'t> ExclusiveLease<'t> {
     pub(crate) fn table(&self) -> &'t HandleTable {
         self.table
+    }
+
+    /// Takes the poison off the array of a round that this lease is for.
+    pub(crate) fn heal(&self) {
+        let me = self.table.seat.get();
+        let (_, generation) = self.handle.unpack(self.table.segment.key());
+        // Nothing to do if it is not poisoned.
+        let _ = self.slot.change(|word| word.heal(generation, me));
     }
 
     /// Gives back the lease of a round that is over: all of its tiles are done or torn, and a torn

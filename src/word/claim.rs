@@ -86,6 +86,22 @@ impl Claim {
             .then(|| Self::new(self.round(), ClaimState::Done, me))
     }
 
+    /// DONE in `round` → HELD by its opener, who looks at the tile and may send it off again.
+    #[must_use]
+    pub(crate) fn retake(self, round: u64, opener: SeatId) -> Option<Self> {
+        (self.state() == ClaimState::Done && self.round() == round)
+            .then(|| Self::new(round, ClaimState::Held, opener))
+    }
+
+    /// HELD by its opener, or TORN, in `round` → to be claimed in the same round again: as if it
+    /// had last been open in the round before.
+    #[must_use]
+    pub(crate) fn reopen(self, round: u64, opener: SeatId) -> Option<Self> {
+        let ours = self.is_held_by(opener) || self.state() == ClaimState::Torn;
+        (ours && self.round() == round && round > 0)
+            .then(|| Self::new(round - 1, ClaimState::Open, SeatId::NONE))
+    }
+
     /// HELD by `seat` → TORN in the same round; the seat stays in the word as the culprit.
     #[must_use]
     pub(crate) fn tear(self, seat: SeatId) -> Option<Self> {
@@ -148,6 +164,13 @@ impl DoneCount {
         Self::COUNT.get(self.0)
     }
 
+    /// One tile of `round` fewer, which its opener has taken again; `None` if there is none.
+    #[must_use]
+    pub(crate) fn remove(self, round: u64) -> Option<Self> {
+        (self.is_of(round) && self.count() > 0)
+            .then(|| DoneCount(Self::COUNT.set(self.0, self.count() - 1)))
+    }
+
     /// One more tile of `round`; `None` if the count is of another round by now.
     #[must_use]
     pub(crate) fn add(self, round: u64) -> Option<Self> {
@@ -202,6 +225,27 @@ mod tests {
     }
 
     #[test]
+    fn a_tile_that_is_run_again() {
+        let done = Claim::from_bits(0)
+            .claim(3, OTHER)
+            .and_then(|held| held.give_back(OTHER))
+            .unwrap();
+        assert_eq!(done.retake(2, ME), None);
+        assert_eq!(done.reopen(3, ME), None, "its opener holds it first");
+        let retaken = done.retake(3, ME).unwrap();
+        assert!(retaken.is_held_by(ME));
+        assert_eq!(retaken.reopen(3, OTHER), None);
+        let open = retaken.reopen(3, ME).unwrap();
+        assert!(open.claim(3, OTHER).unwrap().is_held_by(OTHER));
+        let torn = open
+            .claim(3, OTHER)
+            .and_then(|held| held.tear(OTHER))
+            .unwrap();
+        assert!(torn.reopen(3, ME).unwrap().claim(3, ME).is_some());
+        assert_eq!(torn.reopen(4, ME), None, "of an earlier round");
+    }
+
+    #[test]
     fn the_life_of_a_round() {
         let idle = Claim::from_bits(0);
         let running = idle.open_next(ME).unwrap();
@@ -219,6 +263,11 @@ mod tests {
         let count = DoneCount::start(9).add(9).unwrap();
         assert_eq!(count.count(), 1);
         assert_eq!(count.add(8), None);
+        let none = count.remove(9).unwrap();
+        assert_eq!(
+            (none.count(), none.remove(9), count.remove(8)),
+            (0, None, None)
+        );
     }
 
     proptest! {
@@ -227,7 +276,9 @@ mod tests {
             let claim = Claim::from_bits(bits);
             let _ = (claim.state(), claim.seat(), claim.round(), claim.claim(round, ME));
             let _ = (claim.tear(OTHER), claim.give_back(OTHER), claim.open_next(ME), claim.close(ME));
-            let _ = DoneCount::from_bits(bits).add(round);
+            let _ = (claim.retake(round, ME), claim.reopen(round, ME));
+            let count = DoneCount::from_bits(bits);
+            let _ = (count.add(round), count.remove(round));
         }
     }
 }

@@ -226,6 +226,14 @@ impl SlotWord {
         (self.is_live(generation) && self.writer().is_none()).then(|| self.with(Self::POISONED, 0))
     }
 
+    /// LIVE, poisoned, in a round of `opener` → the same, not poisoned: the opener has the torn tiles
+    /// run again.
+    #[must_use]
+    pub(crate) fn heal(self, generation: u32, opener: SeatId) -> Option<Self> {
+        let ours = self.is_live(generation) && self.is_in_round() && self.writer() == opener;
+        (ours && self.is_poisoned()).then(|| self.with(Self::POISONED, 0))
+    }
+
     /// LIVE in `generation` → owned by `seat`, or by nobody: then it outlives every seat.
     #[must_use]
     pub(crate) fn own(self, generation: u32, seat: SeatId) -> Option<Self> {

@@ -1,0 +1,258 @@
+//! Calls whose tiles are taken by the parent as they become ready, and sent off again.
+
+use core::cell::Cell;
+use core::ops::Range;
+
+use bytemuck::Pod;
+
+use super::Pool;
+use super::context::TileContext;
+use super::kernel;
+use super::mailbox::{Arguments, Mailbox};
+use super::supervise::{Ongoing, Pace};
+use super::tiles::Request;
+use crate::error::PoolError;
+use crate::partition::{Group, Participant, Partition, Round, Tile};
+
+impl<'t> Pool<'t> {
+    /// Starts a call of `kernel` on every tile, and does not wait for it: tiles are taken with
+    /// [`Running::wait_any`] in the order in which they become ready, looked at, written to, and
+    /// sent off [again](Ready::again).
+    ///
+    /// This is how environments of different speed are stepped: no tile waits for the slowest.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    /// use ndarray::Axis;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let state = table.zeros::<u64, _>(8)?;
+    /// let action = table.from_elem(8, 1u64)?;
+    /// let envs = table.partition((state.write(), action.write()), Axis(0), 1)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    ///
+    /// let mut running = pool.start(&envs, &(), |(mut state, action), (), _| state += &action)?;
+    /// let mut steps = 0;
+    /// while steps < 100 {
+    ///     for mut ready in running.wait_any(4)? {         // any four of the eight, or more
+    ///         let (state, mut action) = ready.views();
+    ///         action[0] = state[0] % 3;
+    ///         ready.again();                               // dropped, it rests until the end
+    ///         steps += 1;
+    ///     }
+    /// }
+    /// running.finish()?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// The random stream of a tile's [context](TileContext) is the same each time the tile is run
+    /// in one call: keep a generator's state, or a counter, in the arrays.
+    ///
+    /// # Errors
+    /// As [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so many
+    /// tiles that it claims several at once.
+    pub fn start<'a, 'p, 'r, G, P, F>(
+        &'a mut self,
+        tiles: &'p Partition<'r, G>,
+        params: &P,
+        kernel: F,
+    ) -> Result<Running<'a, 'p, 'r, 't, G>, PoolError>
+    where
+        G: Group,
+        P: Pod,
+        F: Fn(G::Views<'_>, &P, &TileContext) + Copy + Send + 'static,
+    {
+        if tiles.unit() != 1 {
+            return Err(PoolError::TilesInUnits {
+                tiles: tiles.tiles(),
+                unit: tiles.unit(),
+            });
+        }
+        let request = Request {
+            kernel: kernel::on_tiles::<G, P, (), F>(kernel),
+            partition: tiles.handle().to_bits(),
+            results: None,
+            flags: Arguments::EACH_TILE,
+        };
+        let (round, call) = self.begin(tiles, bytemuck::bytes_of(params), request)?;
+        let mut running = Running {
+            pool: self,
+            tiles,
+            resting: vec![Cell::new(false); tiles.tiles()],
+            job: Cell::new(call.job),
+            call: Some((round, call)),
+            part: None,
+        };
+        running.part = tiles.enter()?;
+        Ok(running)
+    }
+}
+
+/// A call that goes on; see [`Pool::start`].
+///
+/// Dropped before it has [finished](Running::finish), it waits for the workers to come out, and
+/// gives the round up.
+#[must_use = "a call that is dropped is given up"]
+pub struct Running<'a, 'p, 'r, 't, G: Group> {
+    pool: &'a mut Pool<'t>,
+    tiles: &'p Partition<'r, G>,
+    /// Tiles that were handed out and not sent off again.
+    resting: Vec<Cell<bool>>,
+    /// The number of the job that was announced last.
+    job: Cell<u64>,
+    call: Option<(Round<'p, 'r, G>, Ongoing<'t>)>,
+    part: Option<Participant<'p, 'r, G>>,
+}
+
+impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
+    /// Waits until `count` tiles are ready that have not been handed out since they were sent off,
+    /// and hands out all that are; fewer if fewer are on their way. In the order of their indices.
+    ///
+    /// # Errors
+    /// As [`Pool::for_each`]; the pool's [deadline](Pool::deadline) holds for each wait. After an
+    /// error the call is over, and nothing is ready any more.
+    pub fn wait_any(&mut self, count: usize) -> Result<Vec<Ready<'_, 'r, G>>, PoolError> {
+        if let Some((_, call)) = &mut self.call {
+            call.pace = Pace::new(self.pool.deadline);
+        }
+        self.wait_until(count)?;
+        let Some(part) = &self.part else {
+            return Ok(Vec::new());
+        };
+        let mailbox = self.pool.mailbox;
+        let mut ready = Vec::new();
+        for (index, rests) in self.resting.iter().enumerate() {
+            if !rests.get()
+                && let Some(tile) = part.retake(index)
+            {
+                rests.set(true);
+                ready.push(Ready {
+                    tile,
+                    rests,
+                    mailbox,
+                    job: &self.job,
+                });
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Tiles that have been run and were not sent off again.
+    pub fn done(&self) -> usize {
+        self.call.as_ref().map_or(0, |(round, _)| round.done())
+    }
+
+    /// Waits until every tile is done, and ends the call.
+    ///
+    /// # Errors
+    /// As [`Pool::for_each`].
+    pub fn finish(mut self) -> Result<(), PoolError> {
+        if let Some((_, call)) = &mut self.call {
+            call.pace = Pace::new(self.pool.deadline);
+        }
+        self.wait_until(self.resting.len())?;
+        self.end()
+    }
+
+    /// Waits until `count` tiles can be handed out, or all that are on their way.
+    fn wait_until(&mut self, count: usize) -> Result<(), PoolError> {
+        loop {
+            let (Some((round, call)), Some(part)) = (&mut self.call, &self.part) else {
+                return Ok(());
+            };
+            call.job = self.job.get();
+            let seen = self.pool.mailbox.events();
+            let is_ready = |index: usize| !self.resting[index].get() && part.is_done(index);
+            let under_way = self.resting.iter().filter(|rests| !rests.get()).count();
+            let wanted = count.min(under_way);
+            let enough = || {
+                (0..self.resting.len())
+                    .filter(|&index| is_ready(index))
+                    .count()
+                    >= wanted
+            };
+            if enough() {
+                return Ok(());
+            }
+            let look = call.pace.is_due() || self.pool.any_failed(call.number);
+            if look && self.pool.is_stuck(round, call) {
+                return self.end();
+            }
+            self.job.set(call.job);
+            self.pool.sleep_after(seen, enough);
+        }
+    }
+
+    /// Ends the call, once.
+    fn end(&mut self) -> Result<(), PoolError> {
+        // The parent's own place in the round.
+        self.part = None;
+        match self.call.take() {
+            Some((round, call)) => self.pool.end(self.tiles, round, call),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
+    fn drop(&mut self) {
+        self.part = None;
+        if let Some((round, mut call)) = self.call.take() {
+            call.pace = Pace::new(self.pool.deadline);
+            self.pool.mailbox.close_job();
+            self.pool.wait_until_out(&mut call);
+            drop(round);
+        }
+    }
+}
+
+impl<G: Group> core::fmt::Debug for Running<'_, '_, '_, '_, G> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Running")
+            .field("done", &self.done())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A tile that a worker has run, in the parent's hands: nobody else has its views.
+///
+/// Dropped, it is done for this call.
+pub struct Ready<'w, 'r, G: Group> {
+    tile: Tile<'w, 'r, G>,
+    rests: &'w Cell<bool>,
+    mailbox: Mailbox<'w>,
+    job: &'w Cell<u64>,
+}
+
+impl<G: Group> Ready<'_, '_, G> {
+    /// The tile's index in the partition.
+    pub fn index(&self) -> usize {
+        self.tile.index()
+    }
+
+    /// The indices along the partition's axis that the tile covers.
+    pub fn rows(&self) -> Range<usize> {
+        self.tile.rows()
+    }
+
+    /// The tile's views.
+    pub fn views(&mut self) -> G::Views<'_> {
+        self.tile.views()
+    }
+
+    /// Sends the tile off again: some worker runs the kernel on it once more, and sees what was
+    /// written here.
+    pub fn again(self) {
+        self.tile.again();
+        self.rests.set(false);
+        self.job.set(self.mailbox.announce());
+    }
+}
+
+impl<G: Group> core::fmt::Debug for Ready<'_, '_, G> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Ready")
+            .field("tile", &self.tile)
+            .finish_non_exhaustive()
+    }
+}

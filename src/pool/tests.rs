@@ -1,0 +1,83 @@
+//! What no call does by itself: jobs that were written by somebody else.
+
+use std::time::Duration;
+
+use super::mailbox::{Arguments, PARAM_WORDS};
+use super::{Pool, image};
+use crate::segment::Segment;
+use crate::table::HandleTable;
+
+/// Opens a job past all checks, and returns what worker 0 says of it.
+fn said_of(pool: &mut Pool<'_>, arguments: Arguments) -> String {
+    pool.calls += 1;
+    let arguments = Arguments {
+        call: pool.calls,
+        ..arguments
+    };
+    let job = pool.mailbox.open_job(&arguments, &[0; PARAM_WORDS]);
+    let start = std::time::Instant::now();
+    while !pool.mailbox.has_served(0, job) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "the worker hangs"
+        );
+        std::thread::yield_now();
+    }
+    pool.mailbox.close_job();
+    let failures = pool.failures(pool.calls);
+    failures
+        .into_iter()
+        .map(|(_, failed)| failed.message)
+        .collect()
+}
+
+#[test]
+fn an_address_that_is_no_code_is_not_called() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let mut pool = Pool::threads(&table, 1).unwrap();
+    let data = Box::new(0u64);
+    let distance = (&raw const *data as u64).wrapping_sub(image::address_of(0));
+    for kernel in [distance, u64::MAX / 2, 1 << 47] {
+        let arguments = Arguments {
+            kernel,
+            ..Arguments::default()
+        };
+        let said = said_of(&mut pool, arguments);
+        assert!(said.contains("not mapped"), "{said:?}");
+    }
+}
+
+#[test]
+fn handles_that_name_nothing_are_an_error() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let mut pool = Pool::threads(&table, 1).unwrap();
+    type Vector = crate::Write<u8, ndarray::Ix1>;
+    let kernel = super::kernel::on_tiles::<Vector, u64, (), _>(|_, _, _| ());
+    let arguments = Arguments {
+        kernel: pool.place_of(kernel).unwrap(),
+        partition: 77,
+        params_len: 8,
+        ..Arguments::default()
+    };
+    assert!(said_of(&mut pool, arguments).contains("stale"));
+    // Parameters of another length, and ones that are nowhere.
+    let tiles_of = table.zeros::<u8, _>(4).unwrap();
+    let tiles = table
+        .partition(tiles_of.write(), ndarray::Axis(0), 1)
+        .unwrap();
+    let arguments = Arguments {
+        partition: tiles.handle().to_bits(),
+        ..arguments
+    };
+    for params_len in [0, 3, u64::MAX] {
+        let arguments = Arguments {
+            params_len,
+            ..arguments
+        };
+        assert!(!said_of(&mut pool, arguments).is_empty(), "{params_len}");
+    }
+    // And it still works.
+    pool.for_each(&tiles, &1u64, |mut x, _, _| x.fill(1))
+        .unwrap();
+    assert_eq!(table.read(tiles_of).unwrap().sum(), 4);
+}
