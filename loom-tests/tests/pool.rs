@@ -112,7 +112,7 @@ fn a_barrier_of_two() {
 
 #[test]
 fn a_barrier_of_three() {
-    check("a_barrier_of_three", 2, || a_barrier_of(3, 1));
+    check("a_barrier_of_three", 1, || a_barrier_of(3, 1));
 }
 
 /// I7: one that will not come breaks the barrier: of the two that wait or come, both are told, or,

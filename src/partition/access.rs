@@ -51,6 +51,13 @@ macro_rules! access {
             pub(crate) handle: Handle<T, D>,
         }
 
+        impl<T, D> $name<T, D> {
+            /// The array.
+            pub fn handle(self) -> Handle<T, D> {
+                self.handle
+            }
+        }
+
         impl<T, D> Clone for $name<T, D> {
             fn clone(&self) -> Self {
                 *self

@@ -1,0 +1,373 @@
+//! A vectorised environment: many copies of a game, stepped by worker processes as they become
+//! ready.
+//!
+//! Each environment has an observation of 84 x 84 x 4 bytes, a reward and a flag that says that an
+//! episode is over, all in shared arrays; its action and its state lie there too. The agent (this
+//! process) takes whichever `--batch` environments are ready, looks at their observations in place,
+//! writes actions, and sends them off again; no environment waits for the slowest, and not a byte
+//! is copied or pickled. `--lockstep` steps all of them together instead, for comparison.
+//!
+//! The game is *catch*: a ball falls, a paddle moves left or right, and an episode is over when the
+//! ball arrives. Some steps take longer than others, as real simulators' do (`--slow`).
+//!
+//! ```sh
+//! cargo run --release --example vector_env
+//! cargo run --release --example vector_env -- --backend spawn --envs 128 --batch 32
+//! ```
+
+use std::error::Error;
+use std::io::{IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use ndarray::{ArrayView3, ArrayViewMut1, ArrayViewMut4, Axis, Ix1, Ix4, s};
+use ndshm::{Handle, HandleTable, Partition, Pool, Segment, TileContext, Write};
+use rand_core::{Rng, SeedableRng};
+
+const SIDE: usize = 84;
+/// The last frames, the newest in front, as agents that learn from pixels are given them.
+const FRAMES: usize = 4;
+/// Half the width of the paddle, in pixels.
+const PADDLE: i32 = 6;
+/// Pixels that the ball falls in a step, and the paddle moves.
+const SPEED: i32 = 3;
+
+#[derive(Parser)]
+struct Options {
+    /// Environments.
+    #[arg(long, default_value_t = 64)]
+    envs: usize,
+    /// Steps of all environments together.
+    #[arg(long, default_value_t = 40_000)]
+    steps: usize,
+    /// Environments that the agent takes at once.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Workers; as many as there are processors if not given.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// How workers are made.
+    #[arg(long, value_enum, default_value = "fork")]
+    backend: Backend,
+    /// Microseconds that one step in 16 takes longer.
+    #[arg(long, default_value_t = 300)]
+    slow: u64,
+    /// Step all environments together, and wait for the slowest.
+    #[arg(long)]
+    lockstep: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Backend {
+    Fork,
+    Spawn,
+    Threads,
+}
+
+/// What an environment remembers from step to step.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct State {
+    /// Column and row of the ball.
+    ball: [i32; 2],
+    /// Column of the paddle's middle.
+    paddle: i32,
+    /// Its own generator: the step is no part of a tile's stream.
+    random: u64,
+}
+
+impl State {
+    const WORDS: usize = 4;
+
+    fn load(words: &ArrayViewMut1<'_, u64>) -> State {
+        State {
+            ball: [words[0] as i32, words[1] as i32],
+            paddle: words[2] as i32,
+            random: words[3],
+        }
+    }
+
+    fn store(&self, words: &mut ArrayViewMut1<'_, u64>) {
+        words[0] = self.ball[0] as u64;
+        words[1] = self.ball[1] as u64;
+        words[2] = self.paddle as u64;
+        words[3] = self.random;
+    }
+
+    fn next_random(&mut self) -> u64 {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(self.random);
+        self.random = rng.next_u64();
+        rng.next_u64()
+    }
+
+    /// A ball at the top, and a paddle anywhere.
+    fn reset(&mut self) {
+        let random = self.next_random();
+        self.ball = [(random % SIDE as u64) as i32, 0];
+        self.paddle = (random >> 32) as i32 % SIDE as i32;
+        self.paddle = self.paddle.abs();
+    }
+
+    /// One step; the reward, and whether the episode is over.
+    fn step(&mut self, action: u8) -> (f32, bool) {
+        let limit = SIDE as i32 - 1;
+        self.paddle = (self.paddle + (i32::from(action) - 1) * SPEED).clamp(0, limit);
+        self.ball[1] += SPEED;
+        if self.ball[1] < limit {
+            return (0.0, false);
+        }
+        let caught = (self.ball[0] - self.paddle).abs() <= PADDLE;
+        self.reset();
+        (if caught { 1.0 } else { -1.0 }, true)
+    }
+
+    fn draw(&self, mut frames: ndarray::ArrayViewMut3<'_, u8>) {
+        for frame in (1..FRAMES).rev() {
+            let (newer, mut older) =
+                frames.multi_slice_mut((s![.., .., frame - 1], s![.., .., frame]));
+            older.assign(&newer);
+        }
+        let mut newest = frames.index_axis_mut(Axis(2), 0);
+        newest.fill(0);
+        let pixel = |at: i32| at.clamp(0, SIDE as i32 - 1) as usize;
+        newest[[pixel(self.ball[1]), pixel(self.ball[0])]] = 255;
+        let paddle = pixel(self.paddle - PADDLE)..=pixel(self.paddle + PADDLE);
+        newest.slice_mut(s![SIDE - 1, paddle]).fill(128);
+    }
+}
+
+/// Observation, reward, done, action, state: each tile one environment's own.
+type Envs = (
+    Write<u8, Ix4>,
+    Write<f32, Ix1>,
+    Write<bool, Ix1>,
+    Write<u8, Ix1>,
+    Write<u64, ndarray::Ix2>,
+);
+
+type Views<'a> = (
+    ArrayViewMut4<'a, u8>,
+    ArrayViewMut1<'a, f32>,
+    ArrayViewMut1<'a, bool>,
+    ArrayViewMut1<'a, u8>,
+    ndarray::ArrayViewMut2<'a, u64>,
+);
+
+/// The kernel: one step of the environments in a tile.
+fn step(views: Views<'_>, slow: &u64, _tile: &TileContext) {
+    let (mut observation, mut reward, mut done, action, mut states) = views;
+    for env in 0..action.len() {
+        let mut words = states.row_mut(env);
+        let mut state = State::load(&words);
+        (reward[env], done[env]) = state.step(action[env]);
+        if state.next_random().is_multiple_of(16) {
+            std::thread::sleep(Duration::from_micros(*slow));
+        }
+        state.draw(observation.index_axis_mut(Axis(0), env));
+        state.store(&mut words);
+    }
+}
+
+/// The agent's policy: towards the ball, by what can be seen in the newest frame.
+fn act(observation: ArrayView3<'_, u8>) -> u8 {
+    let newest = observation.index_axis(Axis(2), 0);
+    let ball = newest.indexed_iter().find(|&(_, &pixel)| pixel == 255);
+    let bottom = newest.row(SIDE - 1);
+    let paddle: Vec<usize> = (0..SIDE).filter(|&column| bottom[column] == 128).collect();
+    match (ball, paddle.is_empty()) {
+        (Some(((_, ball), _)), false) => {
+            let middle = paddle.iter().sum::<usize>() as f64 / paddle.len() as f64;
+            match ball as f64 - middle {
+                left if left < -1.5 => 0,
+                right if right > 1.5 => 2,
+                _ => 1,
+            }
+        }
+        _ => 1,
+    }
+}
+
+/// What the agent has seen.
+#[derive(Default)]
+struct Seen {
+    steps: usize,
+    episodes: usize,
+    reward: f64,
+}
+
+impl Seen {
+    /// Looks at one environment, and decides.
+    fn look(&mut self, views: Views<'_>) {
+        let (observation, reward, done, mut action, _) = views;
+        for env in 0..action.len() {
+            self.steps += 1;
+            self.episodes += usize::from(done[env]);
+            self.reward += f64::from(reward[env]);
+            action[env] = act(observation.index_axis(Axis(0), env));
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    ndshm::become_worker();
+    let options = Options::parse();
+    let processors = std::thread::available_parallelism()?.get();
+    let workers = options.workers.unwrap_or(processors);
+
+    let table = HandleTable::join(&Segment::anonymous()?)?;
+    let observation: Handle<u8, Ix4> = table.zeros((options.envs, SIDE, SIDE, FRAMES))?;
+    let reward = table.zeros::<f32, _>(options.envs)?;
+    let done = table.from_elem(options.envs, false)?;
+    let action = table.from_elem(options.envs, 1u8)?;
+    let states = table.from_shape_fn((options.envs, State::WORDS), |(env, word)| match word {
+        // The ball begins at different heights, so that not all episodes end at once.
+        1 => (env * SPEED as usize % SIDE) as u64,
+        3 => env as u64 + 1,
+        _ => SIDE as u64 / 2,
+    })?;
+    let group = (
+        observation.write(),
+        reward.write(),
+        done.write(),
+        action.write(),
+        states.write(),
+    );
+    let envs = table.partition(group, Axis(0), 1)?;
+    let mut pool = match options.backend {
+        Backend::Fork => Pool::fork(&table, workers)?,
+        Backend::Spawn => Pool::spawn(&table, workers)?,
+        Backend::Threads => Pool::threads(&table, workers)?,
+    };
+    pool.profile(true);
+
+    let start = Instant::now();
+    let seen = match options.lockstep {
+        true => together(&options, &table, &envs, &mut pool)?,
+        false => as_they_become_ready(&options, &envs, &mut pool)?,
+    };
+    let took = start.elapsed().as_secs_f64();
+
+    let bytes = (seen.steps * SIDE * SIDE * FRAMES) as f64;
+    println!(
+        "{} environments on {workers} workers, {}",
+        options.envs,
+        match options.lockstep {
+            true => "all together".to_owned(),
+            false => format!("{} at a time as they become ready", options.batch),
+        }
+    );
+    println!(
+        "{} steps in {took:.2} s: {:.0} a second, {:.0} MB of observations a second",
+        seen.steps,
+        seen.steps as f64 / took,
+        bytes / took / 1e6
+    );
+    println!(
+        "{} episodes, mean reward {:+.3}",
+        seen.episodes,
+        seen.reward / seen.episodes.max(1) as f64
+    );
+    for worker in pool.stats() {
+        println!("{worker}");
+    }
+    // The paddle reaches every ball that is not too far away: most are caught.
+    if seen.episodes > 100 && seen.reward < 0.5 * seen.episodes as f64 {
+        return Err("the agent misses the ball: its observations cannot be right".into());
+    }
+    Ok(())
+}
+
+/// Takes environments as they become ready.
+fn as_they_become_ready(
+    options: &Options,
+    envs: &Partition<'_, Envs>,
+    pool: &mut Pool<'_>,
+) -> ndshm::Result<Seen> {
+    let mut seen = Seen::default();
+    let mut progress = Progress::new(options.steps);
+    let mut running = pool.start(envs, &options.slow, step)?;
+    while seen.steps < options.steps {
+        for mut ready in running.wait_any(options.batch)? {
+            seen.look(ready.views());
+            ready.again();
+        }
+        progress.show(seen.steps);
+    }
+    running.finish()?;
+    Ok(seen)
+}
+
+/// Steps all environments, then looks at all.
+fn together(
+    options: &Options,
+    table: &HandleTable,
+    envs: &Partition<'_, Envs>,
+    pool: &mut Pool<'_>,
+) -> ndshm::Result<Seen> {
+    let mut seen = Seen::default();
+    let mut progress = Progress::new(options.steps);
+    let (observation, reward, done, action, states) = envs.group();
+    while seen.steps < options.steps {
+        pool.for_each(envs, &options.slow, step)?;
+        seen.look((
+            table.write(observation.handle())?.view_mut(),
+            table.write(reward.handle())?.view_mut(),
+            table.write(done.handle())?.view_mut(),
+            table.write(action.handle())?.view_mut(),
+            table.write(states.handle())?.view_mut(),
+        ));
+        progress.show(seen.steps);
+    }
+    Ok(seen)
+}
+
+/// A bar on a terminal.
+struct Progress {
+    of: usize,
+    shown: usize,
+}
+
+impl Progress {
+    fn new(of: usize) -> Progress {
+        Progress { of, shown: 0 }
+    }
+
+    fn show(&mut self, done: usize) {
+        let tenths = done * 40 / self.of.max(1);
+        if tenths != self.shown && std::io::stderr().is_terminal() {
+            self.shown = tenths;
+            eprint!("\r[{:<40}]", "#".repeat(tenths.min(40)));
+            if tenths >= 40 {
+                eprintln!();
+            }
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array3;
+
+    #[test]
+    fn the_paddle_follows_the_ball() {
+        let mut frames = Array3::zeros((SIDE, SIDE, FRAMES));
+        let mut state = State {
+            ball: [10, 0],
+            paddle: 60,
+            random: 1,
+        };
+        let outcome = loop {
+            state.draw(frames.view_mut());
+            let action = act(frames.view());
+            let before = state.paddle;
+            match state.step(action) {
+                (_, false) => assert!(state.paddle <= before),
+                over => break over,
+            }
+        };
+        assert_eq!(outcome, (1.0, true));
+        assert_eq!(frames.iter().filter(|&&pixel| pixel == 255).count(), FRAMES);
+    }
+}
