@@ -104,7 +104,8 @@ pub use error::{
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::LAYOUT_VERSION;
 pub use partition::{
-    Group, Mode, Participant, Partition, PartitionHandle, Read, Round, Tile, Whole, Write,
+    Grid, Group, Mode, Participant, Partition, PartitionHandle, Read, Round, RoundProgress, Side,
+    Tile, Whole, Write,
 };
 #[cfg(feature = "rand")]
 pub use pool::TileRng;

@@ -115,6 +115,27 @@ pub enum PartitionError {
         /// The length of the arrays before it.
         expected: usize,
     },
+    /// A grid that no array can be cut by.
+    #[error("this grid cannot be: {problem}")]
+    Grid {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The bounds of a grid are not those of the axis.
+    #[error(
+        "bounds from {first:?} to {last:?} along axis {axis}, which has {axis_len} indices: they \
+         must begin with 0 and end with {axis_len}"
+    )]
+    Bounds {
+        /// The axis.
+        axis: usize,
+        /// Its length.
+        axis_len: usize,
+        /// The first bound, if there is one.
+        first: Option<usize>,
+        /// The last bound.
+        last: Option<usize>,
+    },
     /// The same array is in the group twice, and written.
     #[error("{handle} is in the group twice and written: its tiles would overlap")]
     Overlap {
@@ -188,7 +209,9 @@ pub enum RoundError {
     Torn {
         /// The round.
         round: u64,
-        /// The indices along the partition's axis that each torn tile covers.
+        /// The torn tiles.
+        tiles: Vec<usize>,
+        /// The indices that each of them covers along the axis that the partition cuts first.
         rows: Vec<Range<usize>>,
     },
     /// Not all tiles were done in time.

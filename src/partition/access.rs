@@ -1,11 +1,10 @@
 //! How a partition accesses an array, and groups of such accesses.
 
 use core::fmt;
-use core::ops::Range;
 
-use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, Slice};
+use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut};
 
-use super::control::Plan;
+use super::grid::{Plan, Side};
 use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
@@ -155,8 +154,26 @@ pub trait Group: sealed::Group {
 /// The part of the arrays that a tile covers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TileRange {
-    pub(crate) axis: usize,
-    pub(crate) rows: Range<usize>,
+    /// Along the axis that is cut first.
+    pub(crate) first: Side,
+    /// Along the others.
+    pub(crate) others: Vec<Side>,
+}
+
+impl TileRange {
+    pub(crate) fn of(plan: &Plan, tile: usize) -> TileRange {
+        let mut sides = plan.sides(tile);
+        TileRange {
+            // A plan has at least one cut.
+            first: sides.next().unwrap_or_else(|| Side::nothing(0)),
+            // Without one, nothing is allocated.
+            others: sides.collect(),
+        }
+    }
+
+    pub(crate) fn sides(&self) -> impl Iterator<Item = &Side> {
+        core::iter::once(&self.first).chain(&self.others)
+    }
 }
 
 /// One array of a group, as a participant of a round sees it.
@@ -177,7 +194,8 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         let (index, _) = handle.unpack(table.segment().key());
         let slot = Slot::of(table.segment().memory(), index).ok_or(LeaseError::Stale { handle })?;
         let Located { view, offset, .. } = table.locate(slot, handle)?;
-        if mode != Mode::Whole && view.shape().get(plan.axis) != Some(&plan.axis_len) {
+        let fits = |(axis, len): (usize, usize)| view.shape().get(axis) == Some(&len);
+        if mode != Mode::Whole && !plan.axes().all(fits) {
             return Err(LeaseError::Corrupt {
                 handle,
                 what: "the array does not have the length that its partition divides",
@@ -194,8 +212,10 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     fn part(&self, tile: &TileRange) -> RawArrayViewMut<T, D> {
         let mut part = self.view.clone();
         if self.mode != Mode::Whole {
-            // In range: `locate` has compared the axis' length with the partition's.
-            part.slice_axis_inplace(Axis(tile.axis), Slice::from(tile.rows.clone()));
+            for side in tile.sides() {
+                // In range: `locate` has compared the axis' length with the partition's.
+                part.slice_axis_inplace(Axis(side.axis), side.slice());
+            }
         }
         part
     }

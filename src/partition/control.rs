@@ -6,6 +6,7 @@
 use core::ops::Range;
 
 use super::access::Mode;
+use super::grid::{CUT_WORDS, MAX_CUTS, Plan};
 use crate::segment::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
@@ -16,34 +17,13 @@ pub(crate) const MAX_MEMBERS: usize = 8;
 
 const ROUND: usize = 0;
 const TILES: usize = 1;
-const TILE_LEN: usize = 2;
-const AXIS: usize = 3;
-const AXIS_LEN: usize = 4;
-const MEMBERS: usize = 5;
-/// On a line of its own: every worker adds to it.
-const DONE: usize = 16;
-const FIRST_MEMBER: usize = 32;
-const FIRST_TILE: usize = FIRST_MEMBER + 2 * MAX_MEMBERS;
-
-/// What a partition divides; fixed for its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plan {
-    pub(crate) axis: usize,
-    pub(crate) axis_len: usize,
-    pub(crate) tile_len: usize,
-}
-
-impl Plan {
-    pub(crate) fn tiles(&self) -> usize {
-        self.axis_len.div_ceil(self.tile_len.max(1))
-    }
-
-    /// The indices along the axis that `tile` covers.
-    pub(crate) fn rows(&self, tile: usize) -> Range<usize> {
-        let start = tile.saturating_mul(self.tile_len).min(self.axis_len);
-        start..start.saturating_add(self.tile_len).min(self.axis_len)
-    }
-}
+const CUTS: usize = 2;
+const MEMBERS: usize = 3;
+/// On a line of its own: every worker adds to it. A model's arrays are small, and have no lines.
+const DONE: usize = if cfg!(loom) { 4 } else { 16 };
+const FIRST_MEMBER: usize = if cfg!(loom) { 5 } else { 32 };
+const FIRST_CUT: usize = FIRST_MEMBER + 2 * MAX_MEMBERS;
+const FIRST_TILE: usize = FIRST_CUT + MAX_CUTS * CUT_WORDS;
 
 /// One array of a group: its slot, its generation, and how tiles access it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,34 +36,34 @@ pub(crate) struct Member {
 /// The words of one partition. The holder of one has a lease on their slot, or its reservation.
 #[derive(Clone, Copy)]
 pub(crate) struct Control<'m> {
+    /// The head, and the claims.
     words: &'m [Atom],
-    plan: Plan,
+    /// What lies behind the claims.
+    bounds: &'m [Atom],
 }
 
 impl<'m> Control<'m> {
-    /// Words that a partition of `tiles` takes.
-    pub(crate) fn words(tiles: usize) -> usize {
-        FIRST_TILE + tiles
+    /// Words that a partition takes: head, claims, bounds.
+    pub(crate) fn words(tiles: usize, plan: &Plan) -> usize {
+        FIRST_TILE + tiles + plan.bound_words()
     }
 
     /// Writes the words of a new partition; the slot is RESERVED by the caller.
     pub(crate) fn create(
         memory: &'m Memory,
         extent: Extent,
-        plan: Plan,
+        tiles: usize,
+        plan: &Plan,
         members: &[Member],
-    ) -> Option<Control<'m>> {
-        let tiles = plan.tiles();
-        let words = memory.control(extent.offset, Self::words(tiles))?;
+    ) -> Option<()> {
+        let words = memory.control(extent.offset, Self::words(tiles, plan))?;
         // Relaxed: published with the slot.
         for word in words {
             word.store(0, Ordering::Relaxed);
         }
         for (at, value) in [
             (TILES, tiles),
-            (TILE_LEN, plan.tile_len),
-            (AXIS, plan.axis),
-            (AXIS_LEN, plan.axis_len),
+            (CUTS, plan.axes().count()),
             (MEMBERS, members.len()),
         ] {
             words[at].store(value as u64, Ordering::Relaxed);
@@ -93,36 +73,39 @@ impl<'m> Control<'m> {
             words[FIRST_MEMBER + 2 * at].store(identity, Ordering::Relaxed);
             words[FIRST_MEMBER + 2 * at + 1].store(member.mode.code(), Ordering::Relaxed);
         }
-        Some(Control { words, plan })
+        plan.store(&words[FIRST_CUT..FIRST_TILE], &words[FIRST_TILE + tiles..]);
+        Some(())
     }
 
-    /// The partition in `extent`; `None` if its words do not fit together or into the extent.
+    /// The partition in `extent`; `None` if its words do not fit into the extent.
     pub(crate) fn open(memory: &'m Memory, extent: Extent) -> Option<Control<'m>> {
         let head = memory.control(extent.offset, FIRST_TILE)?;
-        let get = |at: usize| usize::try_from(head[at].load(Ordering::Relaxed)).ok();
-        let plan = Plan {
-            axis: get(AXIS)?,
-            axis_len: get(AXIS_LEN)?,
-            tile_len: get(TILE_LEN).filter(|&len| len > 0)?,
-        };
-        let tiles = get(TILES).filter(|&tiles| tiles == plan.tiles())?;
-        if tiles as u64 > DoneCount::MAX_TILES || (Self::words(tiles) * 8) as u64 > extent.size() {
+        let tiles = head[TILES].load(Ordering::Relaxed);
+        let end = tiles.checked_add(FIRST_TILE as u64)?;
+        if tiles > DoneCount::MAX_TILES || end.checked_mul(8)? > extent.size() {
             return None;
         }
-        let words = memory.control(extent.offset, Self::words(tiles))?;
-        Some(Control { words, plan })
+        let words = memory.control(extent.offset, (extent.size() / 8) as usize)?;
+        let (words, bounds) = words.split_at_checked(end as usize)?;
+        Some(Control { words, bounds })
     }
 
-    pub(crate) fn plan(&self) -> Plan {
-        self.plan
+    /// What is divided; `None` if the words do not fit together.
+    pub(crate) fn plan(&self) -> Option<Plan> {
+        let count = usize::try_from(self.words[CUTS].load(Ordering::Relaxed)).ok()?;
+        let cuts = &self.words[FIRST_CUT..FIRST_TILE];
+        Plan::load(count, cuts, self.bounds).filter(|plan| plan.tiles() == Some(self.tiles()))
     }
 
     pub(crate) fn tiles(&self) -> usize {
         self.words.len() - FIRST_TILE
     }
 
-    pub(crate) fn rows(&self, tile: usize) -> Range<usize> {
-        self.plan.rows(tile)
+    /// The indices that tiles cover along the axis that is cut first.
+    pub(crate) fn rows(&self, tiles: &[usize]) -> Vec<Range<usize>> {
+        let plan = self.plan();
+        let rows = |&tile| plan.as_ref().map_or(0..0, |plan| plan.rows(tile));
+        tiles.iter().map(rows).collect()
     }
 
     /// The arrays of the group; those whose words mean nothing are left out.

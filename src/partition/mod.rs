@@ -6,6 +6,7 @@
 
 mod access;
 pub(crate) mod control;
+mod grid;
 mod participant;
 mod round;
 
@@ -21,9 +22,12 @@ use crate::handle::AnyHandle;
 use crate::segment::Segment;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
-use crate::word::DoneCount;
+use crate::word::{ClaimState, DoneCount};
+pub(crate) use access::TileRange;
 pub use access::{Group, Mode, Read, Whole, Write};
-use control::{Control, MAX_MEMBERS, Member, Plan};
+use control::{Control, MAX_MEMBERS, Member};
+use grid::Plan;
+pub use grid::{Grid, Side};
 pub use participant::{Participant, Tile};
 pub use round::Round;
 
@@ -124,10 +128,46 @@ impl HandleTable {
         axis: Axis,
         tile_len: usize,
     ) -> Result<Partition<'_, G>, PartitionError> {
-        let axis = axis.index();
-        if tile_len == 0 {
-            return Err(PartitionError::EmptyTile);
-        }
+        self.partition_by(group, &Grid::blocks([(axis, tile_len)]))
+    }
+
+    /// Divides the arrays of `group` into the tiles of a [`Grid`]: along several axes, or unevenly.
+    ///
+    /// All arrays have the same lengths along the axes that are cut; along the others each tile has
+    /// all of them. Arrays of which each tile sees the [`Whole`] may have any shape.
+    ///
+    /// ```
+    /// use ndshm::{Grid, HandleTable, Segment};
+    /// use ndarray::{Axis, s};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let (now, next) = (table.from_elem((100, 80), 1.0)?, table.zeros((100, 80))?);
+    /// let blocks = Grid::blocks([(Axis(0), 32), (Axis(1), 32)]);
+    /// let tiles = table.partition_by((now.whole(), next.write()), &blocks)?;
+    /// assert_eq!(tiles.tiles(), 4 * 3);
+    ///
+    /// let round = tiles.begin()?;
+    /// if let Some(mut part) = tiles.enter()? {
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         let sides: Vec<_> = tile.sides().cloned().collect();
+    ///         let (now, mut next) = tile.views();
+    ///         // Its own block of the whole, or a row more on each side: nobody writes it now.
+    ///         next.assign(&now.slice(s![sides[0].slice(), sides[1].slice()]));
+    ///     }
+    /// }
+    /// round.finish(std::time::Duration::from_secs(1))?;
+    /// assert_eq!(table.read(next)?.sum(), 8000.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`partition`](HandleTable::partition); [`PartitionError::Grid`] and
+    /// [`PartitionError::Bounds`] for a grid that is none, or not of these arrays.
+    pub fn partition_by<G: Group>(
+        &self,
+        group: G,
+        grid: &Grid,
+    ) -> Result<Partition<'_, G>, PartitionError> {
         let members = group.members();
         if members.len() > MAX_MEMBERS {
             return Err(PartitionError::TooManyArrays {
@@ -135,21 +175,23 @@ impl HandleTable {
                 limit: MAX_MEMBERS,
             });
         }
-        let axis_len = common_length(&members, &group.shapes(self)?, axis)?;
+        let shapes = group.shapes(self)?;
+        let lengths = grid
+            .axes()
+            .map(|axis| common_length(&members, &shapes, axis))
+            .collect::<Result<Vec<_>, _>>()?;
         refuse_overlap(&members)?;
-        let plan = Plan {
-            axis,
-            axis_len,
-            tile_len,
-        };
-        if plan.tiles() as u64 > DoneCount::MAX_TILES {
+        let plan = grid.plan(&lengths)?;
+        let limit = DoneCount::MAX_TILES;
+        let tiles = plan.tiles().unwrap_or(usize::MAX);
+        if tiles as u64 > limit {
             return Err(PartitionError::TooManyTiles {
-                tiles: plan.tiles(),
-                limit: DoneCount::MAX_TILES,
-                remedy: axis_len.div_ceil(DoneCount::MAX_TILES as usize),
+                tiles,
+                limit,
+                remedy: lengths[0].div_ceil(limit as usize),
             });
         }
-        let control = self.create_control(plan, &members)?;
+        let control = self.create_control(tiles, &plan, &members)?;
         self.partition_of(control, group, plan, true)
     }
 
@@ -176,7 +218,8 @@ impl HandleTable {
             .filter(|_| modes == G::modes())
             .ok_or_else(not_this)?;
         group.shapes(self)?;
-        self.partition_of(handle.control, group, control.plan(), false)
+        let plan = control.plan().ok_or_else(not_this)?;
+        self.partition_of(handle.control, group, plan, false)
     }
 
     fn partition_of<G: Group>(
@@ -199,10 +242,11 @@ impl HandleTable {
 
     fn create_control(
         &self,
-        plan: Plan,
+        tiles: usize,
+        plan: &Plan,
         members: &[(AnyHandle, Mode)],
     ) -> Result<AnyHandle, AllocError> {
-        let words = Control::words(plan.tiles());
+        let words = Control::words(tiles, plan);
         let reserved = self.reserve((words * 8) as u64)?;
         let key = self.segment().key();
         let members: Vec<Member> = members
@@ -217,7 +261,7 @@ impl HandleTable {
             })
             .collect();
         let memory = self.segment().memory();
-        if Control::create(memory, reserved.extent, plan, &members).is_none() {
+        if Control::create(memory, reserved.extent, tiles, plan, &members).is_none() {
             return Err(self.abandon_damaged(reserved));
         }
         Ok(self.publish(reserved, |descriptor| {
@@ -251,17 +295,43 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// The number of tiles.
     pub fn tiles(&self) -> usize {
-        self.plan.tiles()
+        // Few enough to be counted, as was seen when it was made or opened.
+        self.plan.tiles().unwrap_or(0)
     }
 
-    /// The indices along the axis that a tile covers; empty for a tile that there is not.
+    /// The indices that a tile covers along the axis that is cut first; empty for a tile that there
+    /// is not.
     pub fn rows(&self, tile: usize) -> Range<usize> {
         self.plan.rows(tile)
     }
 
-    /// The axis along which the arrays are divided.
+    /// What a tile covers along each axis that is cut.
+    pub fn sides(&self, tile: usize) -> impl Iterator<Item = Side> {
+        self.plan.sides(tile)
+    }
+
+    /// The axis along which the arrays are divided first.
     pub fn axis(&self) -> Axis {
-        Axis(self.plan.axis)
+        Axis(self.plan.first_axis())
+    }
+
+    /// How far the round is that runs, or how the last one ended; for anyone, in any process.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] if the partition was dropped by who made it.
+    pub fn progress(&self) -> Result<RoundProgress, LeaseError> {
+        self.table.enter()?;
+        let (_lease, control) = self.open()?;
+        let now = control.round();
+        let progress = control.progress(now.round());
+        Ok(RoundProgress {
+            round: now.round(),
+            running: now.state() == ClaimState::Held,
+            done: progress.done,
+            held: progress.held,
+            torn: progress.torn.len(),
+            tiles: control.tiles(),
+        })
     }
 
     /// Tiles that are claimed at once.
@@ -304,6 +374,24 @@ impl<G: Group + fmt::Debug> fmt::Debug for Partition<'_, G> {
             .field("plan", &self.plan)
             .finish_non_exhaustive()
     }
+}
+
+/// How far a round is: [`Partition::progress`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RoundProgress {
+    /// The round, from 1; 0 if there was none yet.
+    pub round: u64,
+    /// Whether it runs.
+    pub running: bool,
+    /// Tiles that are done in it.
+    pub done: usize,
+    /// Tiles that somebody holds.
+    pub held: usize,
+    /// Tiles that were left half-written.
+    pub torn: usize,
+    /// All tiles.
+    pub tiles: usize,
 }
 
 /// The length along `axis` that all divided arrays share.

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use super::access::TileRange;
 use super::control::Control;
+use super::grid::Side;
 use super::{Group, Mode, Partition};
 use crate::error::{LeaseError, RoundError};
 use crate::segment::Access;
@@ -138,10 +139,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 
     /// The tile that was claimed as `index`.
     pub(crate) fn tile(&self, index: usize) -> Result<Tile<'_, 't, G>, LeaseError> {
-        let range = TileRange {
-            axis: self.partition.plan.axis,
-            rows: self.control.rows(index),
-        };
+        let range = TileRange::of(&self.partition.plan, index);
         if let Err(error) = G::check(&self.raw, &range) {
             self.tear(index);
             return Err(error);
@@ -219,9 +217,18 @@ impl<G: Group> Tile<'_, '_, G> {
         self.index
     }
 
-    /// The indices along the partition's axis that the tile covers.
+    /// The indices that the tile covers along the axis that is cut first.
     pub fn rows(&self) -> Range<usize> {
-        self.range.rows.clone()
+        self.range.first.range.clone()
+    }
+
+    /// What the tile covers along each axis that is cut.
+    pub fn sides(&self) -> impl Iterator<Item = &Side> {
+        self.range.sides()
+    }
+
+    pub(crate) fn range(&self) -> TileRange {
+        self.range.clone()
     }
 
     /// The number of the round, from 1.
@@ -265,7 +272,7 @@ impl<G: Group> fmt::Debug for Tile<'_, '_, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tile")
             .field("index", &self.index)
-            .field("rows", &self.range.rows)
+            .field("range", &self.range)
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,6 @@
 //! Rounds: opening one, waiting for its tiles, and ending it.
 
 use core::fmt;
-use core::ops::Range;
 use core::time::Duration;
 
 use super::control::{Control, Progress};
@@ -209,13 +208,17 @@ impl<'t, G: Group> Round<'_, 't, G> {
             self.partition.table().poison_written(&self.control);
         }
         let round = self.round;
-        let rows: Vec<Range<usize>> = torn.iter().map(|&tile| self.control.rows(tile)).collect();
+        let rows = self.control.rows(&torn);
         // The round first, then the arrays: who still comes finds it over.
         self.control.close(self.me);
         self.exclusive.drain(..).for_each(ExclusiveLease::end_round);
         match rows.is_empty() {
             true => Ok(()),
-            false => Err(RoundError::Torn { round, rows }),
+            false => Err(RoundError::Torn {
+                round,
+                tiles: torn,
+                rows,
+            }),
         }
     }
 

@@ -10,7 +10,7 @@ use super::barrier::Broken;
 use super::mailbox::Mailbox;
 use super::spin::Spin;
 use crate::error::{BarrierError, Error};
-use crate::partition::{Group, Partition};
+use crate::partition::{Group, Partition, Side, TileRange};
 use crate::table::HandleTable;
 
 /// How long a worker sleeps at a barrier before it looks at the time.
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct TileContext {
     pub(super) index: usize,
-    pub(super) rows: Range<usize>,
+    pub(super) range: TileRange,
     pub(super) worker: usize,
     pub(super) round: u64,
     pub(super) seed: u64,
@@ -34,9 +34,16 @@ impl TileContext {
         self.index
     }
 
-    /// The indices along the partition's axis that the tile covers.
+    /// The indices that the tile covers along the axis that is cut first.
     pub fn range(&self) -> Range<usize> {
-        self.rows.clone()
+        self.range.first.range.clone()
+    }
+
+    /// What the tile covers along each axis that is cut; for blocks of two axes a block's rows and
+    /// columns. With it a kernel finds its tile's surroundings in an array of which it sees the
+    /// [`Whole`](crate::Whole).
+    pub fn sides(&self) -> impl Iterator<Item = &Side> {
+        self.range.sides()
     }
 
     /// The worker that runs the kernel, from 0. Results should not depend on it.
@@ -178,7 +185,7 @@ impl WorkerContext<'_> {
             while let Some(mut tile) = part.claim()? {
                 let context = TileContext {
                     index: tile.index(),
-                    rows: tile.rows(),
+                    range: tile.range(),
                     worker: self.worker,
                     round: self.call,
                     seed: self.seed,

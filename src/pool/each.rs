@@ -130,7 +130,7 @@ impl Pool<'_> {
     fn verdict(&mut self, served: bool, call: Ongoing<'_>) -> Result<(), PoolError> {
         let mut failures = self.failures(call.number);
         if let Some(&death) = call.deaths.first() {
-            return Err(worker_died(death, |_| Vec::new(), Vec::new()));
+            return Err(worker_died(death, Vec::new(), Vec::new()));
         }
         failures.sort_by_key(|(_, failure)| failure.cause == Cause::Consequence);
         if !served {

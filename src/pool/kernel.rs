@@ -98,7 +98,7 @@ where
         trace::claimed(call.worker, index, stolen);
         let context = TileContext {
             index,
-            rows: tile.rows(),
+            range: tile.range(),
             worker: call.worker,
             round: arguments.call,
             seed: arguments.seed,

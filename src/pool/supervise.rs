@@ -226,22 +226,14 @@ impl<'t> Pool<'t> {
                 });
             }
         }
-        let torn = match &ended {
-            Err(RoundError::Torn { rows, .. }) => rows.clone(),
-            _ => Vec::new(),
-        };
         if let Some(&death) = call.deaths.first()
-            && ended.is_err()
+            && let Err(ended) = &ended
         {
-            return Err(worker_died(
-                death,
-                |rows| {
-                    (0..tiles.tiles())
-                        .filter(|&tile| rows.contains(&tiles.rows(tile)))
-                        .collect()
-                },
-                torn,
-            ));
+            let (tiles, rows) = match ended {
+                RoundError::Torn { tiles, rows, .. } => (tiles.clone(), rows.clone()),
+                _ => (Vec::new(), Vec::new()),
+            };
+            return Err(worker_died(death, tiles, rows));
         }
         match ended {
             Err(RoundError::Deadline { done, tiles, .. }) => match failures.into_iter().next() {
@@ -263,7 +255,7 @@ impl<'t> Pool<'t> {
 /// The error of a call in which a worker died.
 pub(super) fn worker_died(
     death: Death,
-    tiles: impl FnOnce(&[core::ops::Range<usize>]) -> Vec<usize>,
+    tiles: Vec<usize>,
     rows: Vec<core::ops::Range<usize>>,
 ) -> PoolError {
     PoolError::WorkerDied {
@@ -271,7 +263,7 @@ pub(super) fn worker_died(
         pid: death.pid,
         signal: death.signal,
         code: death.code,
-        tiles: tiles(&rows),
+        tiles,
         rows,
     }
 }

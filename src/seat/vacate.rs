@@ -33,7 +33,7 @@ pub struct ReapReport {
 pub struct TornTile {
     /// Index of the tile in its partition.
     pub tile: usize,
-    /// The indices along the partition's axis that the tile covers.
+    /// The indices that the tile covers along the axis that its partition cuts first.
     pub rows: core::ops::Range<usize>,
     /// The round in which it was torn.
     pub round: u64,
@@ -135,7 +135,7 @@ fn tear_tiles(
         if let Some(round) = control.tear(tile, seat) {
             report.torn.push(TornTile {
                 tile,
-                rows: control.rows(tile),
+                rows: control.rows(&[tile]).remove(0),
                 round,
             });
         }

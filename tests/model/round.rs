@@ -192,7 +192,7 @@ impl World<'_> {
         }
         match (outcome, &torn) {
             (Ok(()), None) => {}
-            (Err(RoundError::Torn { rows, round: 1 }), Some(torn)) => {
+            (Err(RoundError::Torn { rows, round: 1, .. }), Some(torn)) => {
                 assert_eq!(rows, std::slice::from_ref(torn));
             }
             (Err(RoundError::Deadline { done: 0, .. }), None) => {

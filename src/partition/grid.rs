@@ -1,0 +1,470 @@
+//! How arrays are cut into tiles: along which axes, and where.
+
+use core::ops::Range;
+
+use ndarray::{Axis, Slice};
+
+use crate::error::PartitionError;
+use crate::sync::{Atom, Ordering};
+
+/// Axes along which a partition can cut.
+pub(crate) const MAX_CUTS: usize = 4;
+/// Words of a cut in a partition's head: axis and kind, length of the axis, pieces, length.
+pub(crate) const CUT_WORDS: usize = 4;
+
+/// Where the tiles of a partition lie; for [`HandleTable::partition_by`].
+///
+/// ```
+/// use ndarray::Axis;
+/// use ndshm::Grid;
+///
+/// // Blocks of 64 x 64, smaller at the far edges; tiles are numbered along the last axis first.
+/// Grid::blocks([(Axis(0), 64), (Axis(1), 64)]);
+/// // Three stretches of rows of different lengths.
+/// Grid::bounds(Axis(0), [0, 10, 50, 400]);
+/// // Stretches of rows that cost about the same.
+/// Grid::weights(Axis(0), &[1.0, 1.0, 5.0, 1.0], 2);
+/// // Columns 0, 8, 16, .. are tile 0, columns 1, 9, 17, .. tile 1.
+/// Grid::cyclic(Axis(1), 8);
+/// ```
+///
+/// [`HandleTable::partition_by`]: crate::HandleTable::partition_by
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grid {
+    wishes: Vec<Wish>,
+    problem: Option<&'static str>,
+}
+
+/// One axis as it was asked for; its length is not known yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Wish {
+    Blocks { axis: usize, len: usize },
+    Bounds { axis: usize, bounds: Vec<usize> },
+    Cyclic { axis: usize, tiles: usize },
+}
+
+impl Grid {
+    fn of(wish: Wish) -> Grid {
+        Grid {
+            wishes: vec![wish],
+            problem: None,
+        }
+    }
+
+    /// Tiles of `len` indices along each of some axes; the last ones may be shorter. Up to 4 axes.
+    pub fn blocks(axes: impl IntoIterator<Item = (Axis, usize)>) -> Grid {
+        let wish = |(axis, len): (Axis, usize)| Wish::Blocks {
+            axis: axis.index(),
+            len,
+        };
+        Grid {
+            wishes: axes.into_iter().map(wish).collect(),
+            problem: None,
+        }
+    }
+
+    /// One tile between each two neighbouring bounds along `axis`. They begin with 0, end with the
+    /// axis' length, and do not decrease: equal neighbours make an empty tile.
+    pub fn bounds(axis: Axis, bounds: impl IntoIterator<Item = usize>) -> Grid {
+        Grid::of(Wish::Bounds {
+            axis: axis.index(),
+            bounds: bounds.into_iter().collect(),
+        })
+    }
+
+    /// `tiles` stretches along `axis` of about the same weight, where index `i` weighs
+    /// `weights[i]`: bound `k` is the first index at which the weights before it make up `k / tiles`
+    /// of all.
+    pub fn weights(axis: Axis, weights: &[f64], tiles: usize) -> Grid {
+        let total: f64 = weights.iter().sum();
+        let problem = match weights {
+            _ if tiles == 0 => Some("no tiles were asked for"),
+            [] => None,
+            _ if weights.iter().any(|weight| !(*weight >= 0.0)) => {
+                Some("a weight is negative or not a number")
+            }
+            _ if !(total > 0.0 && total.is_finite()) => {
+                Some("the weights do not add up to a positive number")
+            }
+            _ => None,
+        };
+        let mut bounds = vec![0];
+        let mut before = 0.0;
+        for (index, weight) in weights.iter().enumerate() {
+            before += weight;
+            let at = (before / total * tiles as f64 * (1.0 + 1e-12)) as usize;
+            while problem.is_none() && bounds.len() <= at.min(tiles.saturating_sub(1)) {
+                bounds.push(index + 1);
+            }
+        }
+        bounds.resize(tiles.max(1), weights.len());
+        bounds.push(weights.len());
+        Grid {
+            problem,
+            ..Grid::bounds(axis, bounds)
+        }
+    }
+
+    /// `tiles` tiles of which number `i` has the indices `i`, `i + tiles`, `i + 2 tiles`, .. along
+    /// `axis`: for work that grows along it.
+    pub fn cyclic(axis: Axis, tiles: usize) -> Grid {
+        Grid::of(Wish::Cyclic {
+            axis: axis.index(),
+            tiles,
+        })
+    }
+
+    /// Cuts along the axes of `other` as well.
+    pub fn and(mut self, other: Grid) -> Grid {
+        self.wishes.extend(other.wishes);
+        self.problem = self.problem.or(other.problem);
+        self
+    }
+
+    /// The axes, in order.
+    pub(crate) fn axes(&self) -> impl Iterator<Item = usize> {
+        self.wishes.iter().map(|wish| match *wish {
+            Wish::Blocks { axis, .. } | Wish::Bounds { axis, .. } | Wish::Cyclic { axis, .. } => {
+                axis
+            }
+        })
+    }
+
+    /// The grid for axes of these lengths, in the order of [`axes`](Grid::axes).
+    pub(crate) fn plan(&self, lengths: &[usize]) -> Result<Plan, PartitionError> {
+        let bad = |problem: &'static str| PartitionError::Grid { problem };
+        if let Some(problem) = self.problem {
+            return Err(bad(problem));
+        }
+        if self.wishes.is_empty() || self.wishes.len() > MAX_CUTS {
+            return Err(bad("a grid cuts along 1 to 4 axes"));
+        }
+        let mut cuts: Vec<Cut> = Vec::new();
+        for (wish, &axis_len) in self.wishes.iter().zip(lengths) {
+            let (axis, pieces) = match wish {
+                Wish::Blocks { len: 0, .. } => return Err(PartitionError::EmptyTile),
+                Wish::Blocks { axis, len } => (*axis, Pieces::Blocks(*len)),
+                Wish::Cyclic { tiles: 0, .. } => return Err(bad("no tiles were asked for")),
+                Wish::Cyclic { axis, tiles } => (*axis, Pieces::Cyclic(*tiles)),
+                Wish::Bounds { axis, bounds } => {
+                    let ends = bounds.first() == Some(&0) && bounds.last() == Some(&axis_len);
+                    if !ends || bounds.len() < 2 {
+                        return Err(PartitionError::Bounds {
+                            axis: *axis,
+                            axis_len,
+                            first: bounds.first().copied(),
+                            last: bounds.last().copied(),
+                        });
+                    }
+                    if !bounds.is_sorted() {
+                        return Err(bad("bounds decrease"));
+                    }
+                    (*axis, Pieces::Bounds(bounds.clone().into()))
+                }
+            };
+            if cuts.iter().any(|cut| cut.axis == axis) {
+                return Err(bad("an axis is cut twice"));
+            }
+            cuts.push(Cut {
+                axis,
+                axis_len,
+                pieces,
+            });
+        }
+        Ok(Plan { cuts: cuts.into() })
+    }
+}
+
+/// The cut along one axis.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Cut {
+    axis: usize,
+    axis_len: usize,
+    pieces: Pieces,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Pieces {
+    /// Of this length, which is not 0.
+    Blocks(usize),
+    /// So many, which is not 0.
+    Cyclic(usize),
+    /// Between each two neighbours, which do not decrease, from 0 to the axis' length.
+    Bounds(Box<[usize]>),
+}
+
+impl Cut {
+    fn pieces(&self) -> usize {
+        match &self.pieces {
+            Pieces::Blocks(len) => self.axis_len.div_ceil(*len),
+            Pieces::Cyclic(tiles) => *tiles,
+            Pieces::Bounds(bounds) => bounds.len() - 1,
+        }
+    }
+
+    fn side(&self, piece: usize) -> Side {
+        let len = self.axis_len;
+        let (range, step) = match &self.pieces {
+            Pieces::Blocks(block) => {
+                let start = piece.saturating_mul(*block).min(len);
+                (start..start.saturating_add(*block).min(len), 1)
+            }
+            Pieces::Cyclic(tiles) => (piece.min(len)..len, *tiles),
+            Pieces::Bounds(bounds) => match bounds.get(piece..piece.saturating_add(2)) {
+                Some(&[start, end]) => (start..end, 1),
+                _ => (len..len, 1),
+            },
+        };
+        Side {
+            axis: self.axis,
+            range,
+            step,
+        }
+    }
+}
+
+/// What a tile covers along one of the axes that are cut.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Side {
+    /// The axis.
+    pub axis: usize,
+    /// From its first index to beyond its last one.
+    pub range: Range<usize>,
+    /// The distance between its indices: 1, but for [cyclic](Grid::cyclic) tiles.
+    pub step: usize,
+}
+
+impl Side {
+    pub(crate) fn nothing(axis: usize) -> Side {
+        Side {
+            axis,
+            range: 0..0,
+            step: 1,
+        }
+    }
+
+    /// The slice of the axis.
+    pub fn slice(&self) -> Slice {
+        let (start, end) = (self.range.start as isize, self.range.end as isize);
+        Slice::new(start, Some(end), self.step as isize)
+    }
+}
+
+/// What a partition divides; fixed for its life.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    cuts: Box<[Cut]>,
+}
+
+impl Plan {
+    /// The product of the pieces along each axis; `None` if there are too many to count.
+    pub(crate) fn tiles(&self) -> Option<usize> {
+        self.cuts
+            .iter()
+            .try_fold(1usize, |tiles, cut| tiles.checked_mul(cut.pieces()))
+    }
+
+    /// The axes that are cut, and their lengths.
+    pub(crate) fn axes(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.cuts.iter().map(|cut| (cut.axis, cut.axis_len))
+    }
+
+    /// The axis that is cut first.
+    pub(crate) fn first_axis(&self) -> usize {
+        self.cuts.first().map_or(0, |cut| cut.axis)
+    }
+
+    /// What `tile` covers along the axis that is cut first.
+    pub(crate) fn rows(&self, tile: usize) -> Range<usize> {
+        self.sides(tile).next().map_or(0..0, |side| side.range)
+    }
+
+    /// What `tile` covers along each axis that is cut. Tiles are numbered along the last one first.
+    pub(crate) fn sides(&self, tile: usize) -> impl Iterator<Item = Side> {
+        let mut below: usize = self.cuts.iter().map(Cut::pieces).product();
+        let mut rest = tile;
+        self.cuts.iter().enumerate().map(move |(at, cut)| {
+            let pieces = cut.pieces().max(1);
+            below /= pieces;
+            let piece = rest / below.max(1);
+            rest %= below.max(1);
+            // A tile that there is not is empty, beyond the end of the first axis.
+            cut.side(if at == 0 {
+                piece
+            } else {
+                piece.min(pieces - 1)
+            })
+        })
+    }
+
+    // ---- in the partition's words -----------------------------------------------------------
+
+    /// Words for the bounds, which lie behind the tiles' claims.
+    pub(crate) fn bound_words(&self) -> usize {
+        let words = |cut: &Cut| match &cut.pieces {
+            Pieces::Bounds(bounds) => bounds.len(),
+            _ => 0,
+        };
+        self.cuts.iter().map(words).sum()
+    }
+
+    /// Writes the cuts and bounds of a new partition. Relaxed: published with the slot.
+    pub(crate) fn store(&self, cuts: &[Atom], bounds: &[Atom]) {
+        let mut bounds = bounds.iter();
+        for (cut, words) in self.cuts.iter().zip(cuts.chunks_exact(CUT_WORDS)) {
+            let (kind, length) = match &cut.pieces {
+                Pieces::Blocks(len) => (0, *len),
+                Pieces::Cyclic(_) => (1, 0),
+                Pieces::Bounds(_) => (2, 0),
+            };
+            let values = [cut.axis << 8 | kind, cut.axis_len, cut.pieces(), length];
+            for (word, value) in words.iter().zip(values) {
+                word.store(value as u64, Ordering::Relaxed);
+            }
+            if let Pieces::Bounds(all) = &cut.pieces {
+                // The bounds first: a zip takes one from its first side before it finds the other
+                // at its end.
+                for (&bound, word) in all.iter().zip(&mut bounds) {
+                    word.store(bound as u64, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// The words of `count` cuts; `None` if they do not fit together.
+    pub(crate) fn load(count: usize, cuts: &[Atom], bounds: &[Atom]) -> Option<Plan> {
+        let get = |word: &Atom| usize::try_from(word.load(Ordering::Relaxed)).ok();
+        let mut rest = bounds;
+        let mut found = Vec::with_capacity(count);
+        for words in cuts.chunks_exact(CUT_WORDS).take(count) {
+            let (kind, axis_len, pieces) = (get(&words[0])?, get(&words[1])?, get(&words[2])?);
+            let cut = Cut {
+                axis: kind >> 8,
+                axis_len,
+                pieces: match kind & 0xff {
+                    0 => Pieces::Blocks(get(&words[3]).filter(|&len| len > 0)?),
+                    1 => Pieces::Cyclic(Some(pieces).filter(|&tiles| tiles > 0)?),
+                    2 => {
+                        let (own, others) = rest.split_at_checked(pieces.checked_add(1)?)?;
+                        rest = others;
+                        let all: Box<[usize]> = own.iter().map(get).collect::<Option<_>>()?;
+                        let ends = all.first() == Some(&0) && all.last() == Some(&axis_len);
+                        (ends && all.is_sorted()).then_some(Pieces::Bounds(all))?
+                    }
+                    _ => return None,
+                },
+            };
+            let twice = found.iter().any(|other: &Cut| other.axis == cut.axis);
+            if twice || cut.pieces() != pieces {
+                return None;
+            }
+            found.push(cut);
+        }
+        (found.len() == count && count > 0).then(|| Plan { cuts: found.into() })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn covered(plan: &Plan) -> Vec<Vec<usize>> {
+        let mut counts: Vec<Vec<usize>> = plan.axes().map(|(_, len)| vec![0; len]).collect();
+        let mut tiles_of: Vec<usize> = vec![0; counts.len()];
+        for tile in 0..plan.tiles().unwrap() {
+            for (at, side) in plan.sides(tile).enumerate() {
+                tiles_of[at] += 1;
+                for index in side.range.step_by(side.step) {
+                    counts[at][index] += 1;
+                }
+            }
+        }
+        counts
+    }
+
+    fn any_wish() -> impl Strategy<Value = Wish> {
+        prop_oneof![
+            (1usize..9).prop_map(|len| Wish::Blocks { axis: 0, len }),
+            (1usize..9).prop_map(|tiles| Wish::Cyclic { axis: 0, tiles }),
+            proptest::collection::vec(0usize..20, 0..6).prop_map(|mut bounds| {
+                bounds.sort_unstable();
+                bounds.insert(0, 0);
+                bounds.push(20);
+                Wish::Bounds { axis: 0, bounds }
+            }),
+        ]
+    }
+
+    proptest! {
+        /// Along each axis every index is in as many tiles as the other axes have pieces.
+        #[test]
+        fn every_index_is_covered_evenly(first in any_wish(), second in any_wish()) {
+            let grid = Grid {
+                wishes: vec![first, match second {
+                    Wish::Blocks { len, .. } => Wish::Blocks { axis: 1, len },
+                    Wish::Cyclic { tiles, .. } => Wish::Cyclic { axis: 1, tiles },
+                    Wish::Bounds { bounds, .. } => Wish::Bounds { axis: 1, bounds },
+                }],
+                problem: None,
+            };
+            let plan = grid.plan(&[20, 20]).unwrap();
+            let pieces: Vec<usize> = plan.cuts.iter().map(Cut::pieces).collect();
+            let counts = covered(&plan);
+            prop_assert!(counts[0].iter().all(|&count| count == pieces[1]));
+            prop_assert!(counts[1].iter().all(|&count| count == pieces[0]));
+
+            let cuts: Vec<Atom> = (0..MAX_CUTS * CUT_WORDS).map(|_| Atom::zero()).collect();
+            let bounds: Vec<Atom> = (0..plan.bound_words()).map(|_| Atom::zero()).collect();
+            plan.store(&cuts, &bounds);
+            prop_assert_eq!(Plan::load(2, &cuts, &bounds), Some(plan));
+        }
+
+        #[test]
+        fn decoding_is_total(words in proptest::collection::vec(any::<u64>(), 16), tile: usize) {
+            let cuts: Vec<Atom> = words.iter().map(|&word| {
+                let atom = Atom::zero();
+                atom.store(word % 1000, Ordering::Relaxed);
+                atom
+            }).collect();
+            for count in 0..5 {
+                if let Some(plan) = Plan::load(count, &cuts, &cuts) {
+                    let _ = (plan.tiles(), plan.rows(tile));
+                    prop_assert!(plan.sides(tile).all(|side| side.range.start <= side.range.end));
+                }
+            }
+        }
+
+        /// No tile is heavier than its share by more than one index.
+        #[test]
+        fn weights_are_balanced(weights in proptest::collection::vec(0.0f64..10.0, 1..60), tiles in 1usize..9) {
+            prop_assume!(weights.iter().sum::<f64>() > 0.0);
+            let plan = Grid::weights(Axis(0), &weights, tiles).plan(&[weights.len()]).unwrap();
+            prop_assert_eq!(plan.tiles(), Some(tiles));
+            let share = weights.iter().sum::<f64>() / tiles as f64;
+            let heaviest = weights.iter().copied().fold(0.0, f64::max);
+            for tile in 0..tiles {
+                let weight: f64 = weights[plan.rows(tile)].iter().sum();
+                prop_assert!(weight <= share + heaviest + 1e-9, "{weight} of {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_grid_refuses() {
+        let refused = |grid: Grid, lengths: &[usize]| grid.plan(lengths).unwrap_err().to_string();
+        let rows = Axis(0);
+        assert!(refused(Grid::bounds(rows, [0, 5]), &[6]).contains("6"));
+        assert!(refused(Grid::bounds(rows, [0, 5, 3, 6]), &[6]).contains("decrease"));
+        assert!(refused(Grid::weights(rows, &[1.0, f64::NAN], 2), &[2]).contains("number"));
+        assert!(refused(Grid::weights(rows, &[0.0, 0.0], 2), &[2]).contains("positive"));
+        assert!(refused(Grid::cyclic(rows, 0), &[6]).contains("no tiles"));
+        let twice = Grid::cyclic(rows, 2).and(Grid::blocks([(rows, 3)]));
+        assert!(refused(twice, &[6, 6]).contains("twice"));
+        assert!(matches!(
+            Grid::blocks([(rows, 0)]).plan(&[6]),
+            Err(PartitionError::EmptyTile)
+        ));
+    }
+}

@@ -1,0 +1,184 @@
+//! Partitions on any grid: every element is in one tile, whoever opens the partition.
+
+use std::time::Duration;
+
+use ndarray::{Array3, Axis, s};
+use ndshm::{Grid, HandleTable, PartitionError, Segment};
+use proptest::prelude::*;
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::in_process().unwrap()).unwrap()
+}
+
+const SHAPE: [usize; 3] = [7, 5, 9];
+
+/// A cut along one axis.
+fn cut(axis: usize) -> impl Strategy<Value = Grid> {
+    let len = SHAPE[axis];
+    let axis = Axis(axis);
+    prop_oneof![
+        (1..len + 3).prop_map(move |tile| Grid::blocks([(axis, tile)])),
+        (1..len + 3).prop_map(move |tiles| Grid::cyclic(axis, tiles)),
+        proptest::collection::vec(0..=len, 0..4).prop_map(move |mut bounds| {
+            bounds.extend([0, len]);
+            bounds.sort_unstable();
+            Grid::bounds(axis, bounds)
+        }),
+        proptest::collection::vec(0.01f64..10.0, len)
+            .prop_flat_map(move |weights| (Just(weights), 1..len + 2))
+            .prop_map(move |(weights, tiles)| Grid::weights(axis, &weights, tiles)),
+    ]
+}
+
+fn grid() -> impl Strategy<Value = Grid> {
+    proptest::sample::subsequence(vec![0, 1, 2], 1..=3)
+        .prop_shuffle()
+        .prop_flat_map(|axes| axes.into_iter().map(cut).collect::<Vec<_>>())
+        .prop_map(|cuts| cuts.into_iter().reduce(Grid::and).expect("one at least"))
+}
+
+proptest! {
+    #[test]
+    fn every_element_is_in_one_tile(grid in grid(), fortran: bool) {
+        use ndarray::ShapeBuilder;
+        let table = table();
+        let x = table.zeros::<u32, _>(SHAPE.set_f(fortran)).unwrap();
+        let y = table.zeros::<u32, _>(SHAPE).unwrap();
+        let own = table.partition_by((x.write(), y.write()), &grid).unwrap();
+        // As another process sees it.
+        let tiles = table.open_partition(own.handle()).unwrap();
+        prop_assert_eq!(tiles.tiles(), own.tiles());
+        let round = tiles.begin().unwrap();
+        let mut seen = Array3::<u32>::zeros(SHAPE);
+        {
+            let mut part = tiles.enter().unwrap().unwrap();
+            while let Some(mut tile) = part.claim().unwrap() {
+                let sides: Vec<_> = tile.sides().cloned().collect();
+                prop_assert_eq!(&sides, &own.sides(tile.index()).collect::<Vec<_>>());
+                prop_assert_eq!(tile.rows(), own.rows(tile.index()));
+                let mark = tile.index() as u32 + 1;
+                let (mut x, mut y) = tile.views();
+                prop_assert_eq!(x.shape(), y.shape());
+                x += mark;
+                y += mark;
+                // The same part of an array of one's own.
+                let mut part = seen.view_mut();
+                for side in &sides {
+                    part.slice_axis_inplace(Axis(side.axis), side.slice());
+                }
+                part += mark;
+            }
+        }
+        round.finish(Duration::from_secs(20)).unwrap();
+        prop_assert!(seen.iter().all(|&mark| mark > 0));
+        prop_assert!(*table.read(x).unwrap() == *seen);
+        prop_assert!(*table.read(y).unwrap() == *seen);
+    }
+}
+
+#[test]
+fn blocks_are_numbered_along_the_last_axis_first() {
+    let table = table();
+    let x = table.zeros::<u8, _>((10, 7)).unwrap();
+    let grid = Grid::blocks([(Axis(0), 4), (Axis(1), 3)]);
+    let tiles = table.partition_by(x.write(), &grid).unwrap();
+    assert_eq!(tiles.tiles(), 9);
+    let ranges: Vec<_> = tiles.sides(5).map(|side| side.range).collect();
+    assert_eq!(ranges, [4..8, 6..7]);
+    assert_eq!(
+        tiles.sides(9).next().unwrap().range,
+        10..10,
+        "there is no such tile"
+    );
+}
+
+#[test]
+fn the_columns_of_a_matrix() {
+    let table = table();
+    let x = table.zeros::<u64, _>((4, 10)).unwrap();
+    let tiles = table
+        .partition_by(x.write(), &Grid::cyclic(Axis(1), 3))
+        .unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    while let Some(mut tile) = part.claim().unwrap() {
+        let mark = tile.index() as u64;
+        tile.views().fill(mark);
+    }
+    drop(part);
+    round.finish(Duration::from_secs(20)).unwrap();
+    let x = table.read(x).unwrap();
+    let expected: Vec<u64> = (0..10).map(|column| column % 3).collect();
+    assert!(x.rows().into_iter().all(|row| row.to_vec() == expected));
+}
+
+#[test]
+fn what_is_refused() {
+    let table = table();
+    let x = table.zeros::<u8, _>((10, 7)).unwrap();
+    let y = table.zeros::<u8, _>((10, 8)).unwrap();
+    let both = Grid::blocks([(Axis(0), 4), (Axis(1), 3)]);
+    assert!(matches!(
+        table.partition_by((x.write(), y.read()), &both),
+        Err(PartitionError::Lengths {
+            axis: 1,
+            found: 8,
+            expected: 7,
+            ..
+        })
+    ));
+    // Whoever sees all of it may have any shape.
+    let tiles = table.partition_by((x.write(), y.whole()), &both).unwrap();
+    assert_eq!(tiles.tiles(), 9);
+    assert!(matches!(
+        table.partition_by(x.write(), &Grid::cyclic(Axis(2), 3)),
+        Err(PartitionError::NoSuchAxis {
+            axis: 2,
+            axes: 2,
+            ..
+        })
+    ));
+    assert!(matches!(
+        table.partition_by(x.write(), &Grid::bounds(Axis(0), [0, 5])),
+        Err(PartitionError::Bounds {
+            axis_len: 10,
+            last: Some(5),
+            ..
+        })
+    ));
+    let enormous = Grid::cyclic(Axis(0), 1 << 40).and(Grid::cyclic(Axis(1), 1 << 40));
+    assert!(matches!(
+        table.partition_by(x.write(), &enormous),
+        Err(PartitionError::TooManyTiles { .. })
+    ));
+}
+
+#[test]
+fn progress_is_seen_from_outside() {
+    let segment = Segment::in_process().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.zeros::<u8, _>(10).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 4).unwrap();
+    let name = tiles.handle();
+    let elsewhere = move || {
+        let other = HandleTable::join(&segment).unwrap();
+        let tiles = other.open_partition(name).unwrap();
+        tiles.progress().unwrap()
+    };
+    assert_eq!((elsewhere().round, elsewhere().running), (0, false));
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    drop(part.claim().unwrap().unwrap());
+    let tile = part.claim().unwrap().unwrap();
+    let seen = elsewhere();
+    assert_eq!((seen.round, seen.running), (1, true));
+    assert_eq!((seen.done, seen.held, seen.torn, seen.tiles), (1, 1, 0, 3));
+    tile.tear();
+    while let Some(mut tile) = part.claim().unwrap() {
+        tile.views().slice_mut(s![..]).fill(1);
+    }
+    drop(part);
+    assert!(round.finish(Duration::from_secs(20)).is_err());
+    let seen = elsewhere();
+    assert_eq!((seen.running, seen.done, seen.torn), (false, 2, 1));
+}
