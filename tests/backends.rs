@@ -40,6 +40,7 @@ fn main() {
         ("a_hundred_kills", a_hundred_kills),
         ("a_hundred_kills_at_a_barrier", a_hundred_kills_at_a_barrier),
         ("a_death_is_noticed_soon", a_death_is_noticed_soon),
+        ("deaths_among_many_tiles", deaths_among_many_tiles),
         ("tiles_of_the_dead_run_again", tiles_of_the_dead_run_again),
         (
             "a_kernel_that_kills_every_time",
@@ -501,6 +502,35 @@ fn tiles_of_the_dead_run_again() {
             }
         });
     }
+}
+
+/// Tiles that are claimed several at a time: what is named is what was not run, and no more.
+fn deaths_among_many_tiles() {
+    each(&PROCESSES, 3, |kind, table, _, _, pool| {
+        let x = table.zeros::<u32, _>(5000).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        for at in [0u64, 17, 2500, 4999] {
+            pool.for_each(&tiles, &(), |mut x, (), _| x.fill(0))
+                .unwrap();
+            let outcome = pool.for_each(&tiles, &at, |mut x, &at, tile| {
+                if tile.index() as u64 == at {
+                    die();
+                }
+                x.fill(1);
+            });
+            match outcome.unwrap_err() {
+                PoolError::WorkerDied { tiles, rows, .. } => {
+                    assert_eq!(tiles[0] as u64, at, "{kind:?}");
+                    assert_eq!(tiles.len(), rows.len());
+                    table.clear_poison(x).unwrap();
+                    let missing = table.read(x).unwrap().iter().filter(|&&x| x == 0).count();
+                    assert_eq!(tiles.len(), missing, "{kind:?}");
+                    assert!(missing <= 16, "{kind:?}");
+                }
+                other => panic!("{kind:?}: {other}"),
+            }
+        }
+    });
 }
 
 fn a_kernel_that_kills_every_time() {

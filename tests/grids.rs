@@ -153,6 +153,144 @@ fn what_is_refused() {
     ));
 }
 
+/// So many tiles that several are claimed at a time: they still are tiles, one by one.
+mod units {
+    use super::*;
+    use ndshm::{Partition, RoundError, Write};
+
+    const TILES: usize = 5000;
+
+    fn with_tiles(test: impl Fn(&HandleTable, &Partition<'_, Write<u32, ndarray::Ix1>>)) {
+        let table = table();
+        let x = table.zeros::<u32, _>(TILES).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        assert_eq!(tiles.tiles(), TILES);
+        test(&table, &tiles);
+    }
+
+    fn sum(table: &HandleTable, tiles: &Partition<'_, Write<u32, ndarray::Ix1>>) -> u32 {
+        table.read(tiles.group().handle()).unwrap().sum()
+    }
+
+    #[test]
+    fn two_participants_share_them() {
+        with_tiles(|table, tiles| {
+            let other = HandleTable::join(table.segment()).unwrap();
+            let others = other.open_partition(tiles.handle()).unwrap();
+            for round in 1..4 {
+                let running = tiles.begin().unwrap();
+                let mut parts = [
+                    tiles.enter_at(0, 2).unwrap().unwrap(),
+                    others.enter_at(1, 2).unwrap().unwrap(),
+                ];
+                let mut claimed = [0, 0];
+                loop {
+                    let before = claimed;
+                    for (part, claimed) in parts.iter_mut().zip(&mut claimed) {
+                        if let Some(mut tile) = part.claim().unwrap() {
+                            let mut x = tile.views();
+                            x += 1;
+                            *claimed += 1;
+                        }
+                    }
+                    if claimed == before {
+                        break;
+                    }
+                }
+                assert_eq!(claimed.iter().sum::<usize>(), TILES);
+                assert_eq!(tiles.progress().unwrap().done, TILES);
+                drop(parts);
+                running.finish(Duration::from_secs(20)).unwrap();
+                assert_eq!(sum(table, tiles), round * TILES as u32);
+            }
+        });
+    }
+
+    #[test]
+    fn who_leaves_half_way_leaves_the_rest_to_others() {
+        with_tiles(|table, tiles| {
+            let running = tiles.begin().unwrap();
+            let mut claimed = 0;
+            // Each takes one tile, or none, and leaves in the middle of what it has claimed.
+            for turn in 0.. {
+                let mut part = tiles.enter().unwrap().unwrap();
+                let Some(mut tile) = part.claim().unwrap() else {
+                    break;
+                };
+                let mut x = tile.views();
+                x += 1;
+                claimed += 1;
+                drop(tile);
+                if turn % 7 == 0 {
+                    let progress = tiles.progress().unwrap();
+                    assert_eq!((progress.done, progress.torn), (claimed, 0));
+                }
+            }
+            assert_eq!(claimed, TILES);
+            running.finish(Duration::from_secs(20)).unwrap();
+            assert_eq!(sum(table, tiles), TILES as u32);
+        });
+    }
+
+    #[test]
+    fn a_torn_tile_is_named_exactly() {
+        with_tiles(|table, tiles| {
+            let running = tiles.begin().unwrap();
+            let mut part = tiles.enter().unwrap().unwrap();
+            while let Some(mut tile) = part.claim().unwrap() {
+                tile.views().fill(1);
+                if [0, 17, 18, 4999].contains(&tile.index()) {
+                    tile.tear();
+                }
+            }
+            drop(part);
+            match running.finish(Duration::from_secs(20)).unwrap_err() {
+                RoundError::Torn { tiles, rows, .. } => {
+                    assert_eq!(tiles, [0, 17, 18, 4999]);
+                    assert_eq!(rows[2], 18..19);
+                }
+                other => panic!("{other}"),
+            }
+            let x = tiles.group().handle();
+            assert!(table.read(x).is_err(), "poisoned");
+            table.clear_poison(x).unwrap();
+            // In the next round all of them are there again.
+            let running = tiles.begin().unwrap();
+            let mut part = tiles.enter().unwrap().unwrap();
+            let mut claimed = 0;
+            while let Some(mut tile) = part.claim().unwrap() {
+                tile.views().fill(3);
+                claimed += 1;
+            }
+            assert_eq!(claimed, TILES);
+            drop(part);
+            running.finish(Duration::from_secs(20)).unwrap();
+            assert_eq!(sum(table, tiles), 3 * TILES as u32);
+        });
+    }
+
+    #[test]
+    fn who_leaves_with_a_torn_tile_tears_the_rest() {
+        with_tiles(|_, tiles| {
+            let running = tiles.begin().unwrap();
+            {
+                let mut part = tiles.enter().unwrap().unwrap();
+                drop(part.claim().unwrap().unwrap());
+                part.claim().unwrap().unwrap().tear();
+            }
+            let mut part = tiles.enter().unwrap().unwrap();
+            while let Some(tile) = part.claim().unwrap() {
+                assert!(tile.index() > 1);
+            }
+            drop(part);
+            match running.finish(Duration::from_secs(20)).unwrap_err() {
+                RoundError::Torn { tiles, .. } => assert_eq!(tiles[0], 1),
+                other => panic!("{other}"),
+            }
+        });
+    }
+}
+
 #[test]
 fn progress_is_seen_from_outside() {
     let segment = Segment::in_process().unwrap();

@@ -371,7 +371,7 @@ fn a_dead_participant_tears_its_tiles() {
     }
     assert_eq!(claimed, 9);
     drop(part);
-    let Err(RoundError::Torn { rows, round }) = round.finish(support::DEADLINE) else {
+    let Err(RoundError::Torn { rows, round, .. }) = round.finish(support::DEADLINE) else {
         panic!("the dead participant's tile was not noticed");
     };
     assert_eq!((rows.len(), &rows[0], round), (1, &(0..10), 1));

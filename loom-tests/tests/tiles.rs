@@ -2,7 +2,7 @@
 #![cfg(loom)]
 
 use loom::thread;
-use loom_tests::{check, is_busy, must_fail};
+use loom_tests::{check, check_deaths, is_busy, must_fail};
 use ndarray::{Axis, Ix1};
 use ndshm::{
     Handle, HandleTable, Partition, PartitionHandle, Round, RoundError, Segment, Write, model,
@@ -81,6 +81,98 @@ fn a_round_of_two() {
         assert_eq!((round.number(), work(&tiles)), (2, 2));
         finish(round).unwrap();
         assert_eq!(second.write(x).unwrap().to_vec(), [2, 2]);
+    });
+}
+
+/// I5, I6: tiles that are claimed two at a time, and a participant that leaves after one of them:
+/// the other runs the rest, each tile once, and the round is whole.
+#[test]
+fn a_unit_that_is_left_half_way() {
+    check("a_unit_that_is_left_half_way", 2, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(3, 0u64).unwrap();
+        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            let mut ran = 0;
+            if let Some(mut part) = tiles.enter().unwrap()
+                && let Some(mut tile) = part.claim().unwrap()
+            {
+                tile.views()[0] += 1;
+                ran = 1;
+            }
+            drop(tiles);
+            (ran, second)
+        });
+        let mine = work(&tiles);
+        let (others, _second) = other.join().unwrap();
+        // What the other left after we had looked is left.
+        let rest = match round.try_finish() {
+            Ok(outcome) => {
+                outcome.unwrap();
+                0
+            }
+            Err(round) => {
+                let rest = work(&tiles);
+                finish(round).unwrap();
+                rest
+            }
+        };
+        assert_eq!(mine + others + rest, 3, "each tile is run once");
+        assert_eq!(first.read(x).unwrap().to_vec(), [1, 1, 1]);
+    });
+}
+
+/// I1, I5, I7: a participant that dies among tiles that are claimed two at a time: what it has not
+/// run is torn, and what it has run is whole.
+#[test]
+fn death_in_a_unit() {
+    check_deaths("death_in_a_unit", 1, |steps| {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(3, 0u64).unwrap();
+        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let (of, seat) = (segment.clone(), second.seat().unwrap());
+        let other = thread::spawn(move || {
+            model::mortal(&of, seat, steps, move || {
+                let tiles = second.open_partition(name).unwrap();
+                let ran = work(&tiles);
+                drop(tiles);
+                (ran, second)
+            })
+        });
+        let mine = work(&tiles);
+        let others = other.join().unwrap();
+        first.reap().unwrap();
+        let mut left = Vec::new();
+        match round.try_finish() {
+            Ok(Ok(())) => {}
+            Ok(Err(RoundError::Torn { tiles, .. })) => left = tiles,
+            Ok(Err(other)) => panic!("{other}"),
+            Err(round) => {
+                // It died after it had entered, and before it had claimed what is open.
+                work(&tiles);
+                finish(round).unwrap();
+            }
+        }
+        if others.is_some() || left.is_empty() {
+            assert!(mine <= 3);
+        }
+        let _ = first.clear_poison(x);
+        for (at, &ran) in first.read(x).unwrap().iter().enumerate() {
+            assert!(
+                ran == 1 || left.contains(&at) && ran <= 1,
+                "tile {at} was run {ran} times"
+            );
+        }
+        others.is_none()
     });
 }
 

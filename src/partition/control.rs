@@ -10,7 +10,7 @@ use super::grid::{CUT_WORDS, MAX_CUTS, Plan};
 use crate::segment::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
-use crate::word::{Claim, ClaimState, DoneCount, SeatId};
+use crate::word::{Claim, ClaimState, DoneCount, SeatId, UnitRecord};
 
 /// Arrays that a group may have.
 pub(crate) const MAX_MEMBERS: usize = 8;
@@ -19,11 +19,20 @@ const ROUND: usize = 0;
 const TILES: usize = 1;
 const CUTS: usize = 2;
 const MEMBERS: usize = 3;
+const UNIT: usize = 4;
 /// On a line of its own: every worker adds to it. A model's arrays are small, and have no lines.
-const DONE: usize = if cfg!(loom) { 4 } else { 16 };
-const FIRST_MEMBER: usize = if cfg!(loom) { 5 } else { 32 };
+const DONE: usize = if cfg!(loom) { 5 } else { 16 };
+const FIRST_MEMBER: usize = if cfg!(loom) { 6 } else { 32 };
 const FIRST_CUT: usize = FIRST_MEMBER + 2 * MAX_MEMBERS;
-const FIRST_TILE: usize = FIRST_CUT + MAX_CUTS * CUT_WORDS;
+const FIRST_CLAIM: usize = FIRST_CUT + MAX_CUTS * CUT_WORDS;
+
+/// Claim words up to which every tile has one of its own; beyond, tiles are claimed in units.
+const UNITS: usize = if cfg!(loom) { 2 } else { 2048 };
+
+/// How many neighbouring tiles are claimed together in a partition of `tiles` tiles.
+fn unit_of(tiles: usize) -> usize {
+    tiles.div_ceil(UNITS).clamp(1, UnitRecord::MAX_TILES)
+}
 
 /// One array of a group: its slot, its generation, and how tiles access it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,16 +45,27 @@ pub(crate) struct Member {
 /// The words of one partition. The holder of one has a lease on their slot, or its reservation.
 #[derive(Clone, Copy)]
 pub(crate) struct Control<'m> {
-    /// The head, and the claims.
-    words: &'m [Atom],
-    /// What lies behind the claims.
+    head: &'m [Atom],
+    claims: &'m [Atom],
+    /// One a unit, where units have several tiles; else none.
+    records: &'m [Atom],
     bounds: &'m [Atom],
+    tiles: usize,
+    /// Tiles that one claim is for, from 1 to 16.
+    unit: usize,
+}
+
+/// Words of claims and of records.
+fn lengths(tiles: usize, unit: usize) -> (usize, usize) {
+    let units = tiles.div_ceil(unit);
+    (units, if unit > 1 { units } else { 0 })
 }
 
 impl<'m> Control<'m> {
-    /// Words that a partition takes: head, claims, bounds.
+    /// Words that a partition takes: head, claims, records, bounds.
     pub(crate) fn words(tiles: usize, plan: &Plan) -> usize {
-        FIRST_TILE + tiles + plan.bound_words()
+        let (claims, records) = lengths(tiles, unit_of(tiles));
+        FIRST_CLAIM + claims + records + plan.bound_words()
     }
 
     /// Writes the words of a new partition; the slot is RESERVED by the caller.
@@ -56,7 +76,8 @@ impl<'m> Control<'m> {
         plan: &Plan,
         members: &[Member],
     ) -> Option<()> {
-        let words = memory.control(extent.offset, Self::words(tiles, plan))?;
+        let count = Self::words(tiles, plan);
+        let words = memory.control(extent.offset, count)?;
         // Relaxed: published with the slot.
         for word in words {
             word.store(0, Ordering::Relaxed);
@@ -65,6 +86,7 @@ impl<'m> Control<'m> {
             (TILES, tiles),
             (CUTS, plan.axes().count()),
             (MEMBERS, members.len()),
+            (UNIT, unit_of(tiles)),
         ] {
             words[at].store(value as u64, Ordering::Relaxed);
         }
@@ -73,32 +95,61 @@ impl<'m> Control<'m> {
             words[FIRST_MEMBER + 2 * at].store(identity, Ordering::Relaxed);
             words[FIRST_MEMBER + 2 * at + 1].store(member.mode.code(), Ordering::Relaxed);
         }
-        plan.store(&words[FIRST_CUT..FIRST_TILE], &words[FIRST_TILE + tiles..]);
+        let bounds = &words[count - plan.bound_words()..];
+        plan.store(&words[FIRST_CUT..FIRST_CLAIM], bounds);
         Some(())
     }
 
     /// The partition in `extent`; `None` if its words do not fit into the extent.
     pub(crate) fn open(memory: &'m Memory, extent: Extent) -> Option<Control<'m>> {
-        let head = memory.control(extent.offset, FIRST_TILE)?;
-        let tiles = head[TILES].load(Ordering::Relaxed);
-        let end = tiles.checked_add(FIRST_TILE as u64)?;
-        if tiles > DoneCount::MAX_TILES || end.checked_mul(8)? > extent.size() {
-            return None;
-        }
+        let head = memory.control(extent.offset, FIRST_CLAIM)?;
+        let get = |at: usize| usize::try_from(head[at].load(Ordering::Relaxed)).ok();
+        let tiles = get(TILES).filter(|&tiles| tiles as u64 <= DoneCount::MAX_TILES)?;
+        let unit = get(UNIT).filter(|&unit| (1..=UnitRecord::MAX_TILES).contains(&unit))?;
+        let (claims, records) = lengths(tiles, unit);
         let words = memory.control(extent.offset, (extent.size() / 8) as usize)?;
-        let (words, bounds) = words.split_at_checked(end as usize)?;
-        Some(Control { words, bounds })
+        let (head, rest) = words.split_at_checked(FIRST_CLAIM)?;
+        let (claims, rest) = rest.split_at_checked(claims)?;
+        let (records, bounds) = rest.split_at_checked(records)?;
+        Some(Control {
+            head,
+            claims,
+            records,
+            bounds,
+            tiles,
+            unit,
+        })
     }
 
     /// What is divided; `None` if the words do not fit together.
     pub(crate) fn plan(&self) -> Option<Plan> {
-        let count = usize::try_from(self.words[CUTS].load(Ordering::Relaxed)).ok()?;
-        let cuts = &self.words[FIRST_CUT..FIRST_TILE];
+        let count = usize::try_from(self.head[CUTS].load(Ordering::Relaxed)).ok()?;
+        let cuts = &self.head[FIRST_CUT..FIRST_CLAIM];
         Plan::load(count, cuts, self.bounds).filter(|plan| plan.tiles() == Some(self.tiles()))
     }
 
     pub(crate) fn tiles(&self) -> usize {
-        self.words.len() - FIRST_TILE
+        self.tiles
+    }
+
+    /// Tiles that one claim is for.
+    pub(crate) fn unit(&self) -> usize {
+        self.unit
+    }
+
+    pub(crate) fn units(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// The tiles of a unit.
+    pub(crate) fn tiles_of(&self, unit: usize) -> Range<usize> {
+        let start = unit * self.unit;
+        start..(start + self.unit).min(self.tiles)
+    }
+
+    /// All tiles of a unit, one bit each.
+    pub(crate) fn all_of(&self, unit: usize) -> u16 {
+        u16::MAX >> (u16::BITS as usize - self.tiles_of(unit).len().clamp(1, 16))
     }
 
     /// The indices that tiles cover along the axis that is cut first.
@@ -110,7 +161,7 @@ impl<'m> Control<'m> {
 
     /// The arrays of the group; those whose words mean nothing are left out.
     pub(crate) fn members(&self) -> impl Iterator<Item = Member> + 'm {
-        let words = self.words;
+        let words = self.head;
         let count = words[MEMBERS]
             .load(Ordering::Relaxed)
             .min(MAX_MEMBERS as u64);
@@ -136,12 +187,12 @@ impl<'m> Control<'m> {
 
     /// The round word. Acquire: pairs with the Release of `begin` and `close`.
     pub(crate) fn round(&self) -> Claim {
-        Claim::from_bits(self.words[ROUND].load(Ordering::Acquire))
+        Claim::from_bits(self.head[ROUND].load(Ordering::Acquire))
     }
 
     /// No round runs → the next one does, opened by `me`, who holds the arrays. Its number.
     pub(crate) fn begin(&self, me: SeatId) -> Result<u64, Claim> {
-        let (_, now) = update(&self.words[ROUND], Ordering::AcqRel, |round| {
+        let (_, now) = update(&self.head[ROUND], Ordering::AcqRel, |round| {
             round.open_next(me)
         })?;
         Ok(now.round())
@@ -151,7 +202,7 @@ impl<'m> Control<'m> {
     ///
     /// Until it has, tiles that are given back do not count themselves: the claim words decide.
     pub(crate) fn start_count(&self, round: u64) {
-        let _ = self.words[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |_| {
+        let _ = self.head[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |_| {
             Some(DoneCount::start(round).bits())
         });
     }
@@ -159,7 +210,7 @@ impl<'m> Control<'m> {
     /// The round that `opener` runs is over. Whether there was one.
     pub(crate) fn close(&self, opener: SeatId) -> bool {
         // Release: all tiles' writes happen before the next opener's round.
-        update(&self.words[ROUND], Ordering::AcqRel, |round| {
+        update(&self.head[ROUND], Ordering::AcqRel, |round| {
             round.close(opener)
         })
         .is_ok()
@@ -169,37 +220,53 @@ impl<'m> Control<'m> {
     ///
     /// Acquire: pairs with the Release of every `give_back`, through the chain of additions.
     pub(crate) fn all_counted(&self, round: u64) -> bool {
-        let count = DoneCount::from_bits(self.words[DONE].load(Ordering::Acquire));
+        let count = DoneCount::from_bits(self.head[DONE].load(Ordering::Acquire));
         count.is_of(round) && count.count() == self.tiles() as u64
     }
 
-    /// What the claim words say of `round`.
+    /// What the claim words, and the records of units, say of `round`.
     pub(crate) fn progress(&self, round: u64) -> Progress {
         let mut progress = Progress::default();
-        for tile in 0..self.tiles() {
-            let claim = self.claim_word(tile);
+        for unit in 0..self.units() {
+            let claim = self.claim_word(unit);
+            let tiles = self.tiles_of(unit).len();
+            let ran = tiles - self.missing(unit, claim.round()).count();
             match claim.state() {
-                ClaimState::Done if claim.round() == round => progress.done += 1,
-                ClaimState::Torn if claim.round() == round => progress.torn.push(tile),
-                ClaimState::Held => progress.held += 1,
-                _ => progress.open += 1,
+                ClaimState::Done if claim.round() == round => progress.done += tiles,
+                ClaimState::Torn if claim.round() == round => {
+                    progress.done += ran;
+                    progress.torn.extend(self.missing(unit, round));
+                }
+                // Its holder has still to give it back.
+                ClaimState::Held if claim.round() == round => {
+                    progress.done += ran.min(tiles - 1);
+                    progress.held += tiles - ran.min(tiles - 1);
+                }
+                ClaimState::Held => progress.held += tiles,
+                _ => {
+                    // It may have been given back half-way.
+                    let left = self.missing(unit, round).count();
+                    progress.done += tiles - left;
+                    progress.open += left;
+                }
             }
         }
         progress
     }
 
-    // ---- tiles ------------------------------------------------------------------------------
+    // ---- units of tiles ---------------------------------------------------------------------
 
     /// Acquire: pairs with the Release of `give_back`.
-    pub(crate) fn claim_word(&self, tile: usize) -> Claim {
-        Claim::from_bits(self.words[FIRST_TILE + tile].load(Ordering::Acquire))
+    pub(crate) fn claim_word(&self, unit: usize) -> Claim {
+        Claim::from_bits(self.claims[unit].load(Ordering::Acquire))
     }
 
-    /// Claims `tile` for `round`: its views are the caller's alone until it gives the tile back.
+    /// Claims `unit` for `round`: the views of its tiles are the caller's alone until it gives the
+    /// unit back.
     #[inline]
-    pub(crate) fn claim(&self, tile: usize, round: u64, me: SeatId) -> bool {
-        // Acquire: pairs with the Release of whoever gave this tile back in an earlier round.
-        update(&self.words[FIRST_TILE + tile], Ordering::Acquire, |claim| {
+    pub(crate) fn claim(&self, unit: usize, round: u64, me: SeatId) -> bool {
+        // Acquire: pairs with the Release of whoever gave this unit back in an earlier round.
+        update(&self.claims[unit], Ordering::Acquire, |claim| {
             claim.claim(round, me)
         })
         .is_ok()
@@ -207,58 +274,87 @@ impl<'m> Control<'m> {
 
     /// HELD by `me` → DONE, and counted.
     #[inline]
-    pub(crate) fn give_back(&self, tile: usize, me: SeatId) {
-        let word = &self.words[FIRST_TILE + tile];
+    pub(crate) fn give_back(&self, unit: usize, me: SeatId) {
+        let word = &self.claims[unit];
         let held = Claim::from_bits(word.load(Ordering::Relaxed));
         let Some(done) = held.give_back(me) else {
             return;
         };
         // Release: pairs with the next round's `claim`, and with `claim_word`.
         word.publish_owned(held.bits(), done.bits());
+        let tiles = self.tiles_of(unit).len() as u64;
         // AcqRel: whoever reads the last count has all the tiles' writes before it.
-        let _ = self.words[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
+        let _ = self.head[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count)
-                .add(held.round())
+                .add(held.round(), tiles)
                 .map(Word::bits)
         });
     }
 
-    /// Whether `tile` is done in `round`.
-    pub(crate) fn is_done(&self, tile: usize, round: u64) -> bool {
-        let claim = self.claim_word(tile);
+    /// The tiles of `unit` that its holders have run in `round`, one bit each.
+    pub(crate) fn ran(&self, unit: usize, round: u64) -> u16 {
+        // Acquire: pairs with the Release of `note`.
+        let record =
+            |record: &Atom| UnitRecord::from_bits(record.load(Ordering::Acquire)).done(round);
+        self.records.get(unit).map_or(0, record) & self.all_of(unit)
+    }
+
+    /// Writes down which tiles of `unit` were run in `round`. Its holder alone does.
+    #[inline]
+    pub(crate) fn note(&self, unit: usize, round: u64, ran: u16) {
+        if let Some(record) = self.records.get(unit) {
+            // Release: pairs with the Acquire of `ran`. What was done to a tile happens before
+            // whatever is done by who finds it in the record.
+            record.store(UnitRecord::new(round, ran).bits(), Ordering::Release);
+        }
+    }
+
+    /// The tiles of `unit` that were not run in `round`, or not to their end.
+    pub(crate) fn missing(&self, unit: usize, round: u64) -> impl Iterator<Item = usize> {
+        let ran = self.ran(unit, round);
+        self.tiles_of(unit)
+            .enumerate()
+            .filter(move |(at, _)| ran >> at & 1 == 0)
+            .map(|(_, tile)| tile)
+    }
+
+    /// Whether the one tile of `unit` is done in `round`.
+    pub(crate) fn is_done(&self, unit: usize, round: u64) -> bool {
+        let claim = self.claim_word(unit);
         claim.state() == ClaimState::Done && claim.round() == round
     }
 
-    /// DONE in `round` → HELD by the round's opener, and not counted any more.
-    pub(crate) fn retake(&self, tile: usize, round: u64, opener: SeatId) -> bool {
-        if !self.is_done(tile, round) {
+    /// DONE in `round` → HELD by the round's opener, and not counted any more. For units of one
+    /// tile.
+    pub(crate) fn retake(&self, unit: usize, round: u64, opener: SeatId) -> bool {
+        if !self.is_done(unit, round) {
             return false;
         }
         // The count first, so that it never exceeds the tiles that are done. Nobody else takes a
         // tile that is done away: the opener is one thread.
-        let _ = self.words[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
+        let _ = self.head[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count).remove(round).map(Word::bits)
         });
         // Acquire: pairs with the Release of `give_back`.
-        update(&self.words[FIRST_TILE + tile], Ordering::Acquire, |claim| {
+        update(&self.claims[unit], Ordering::Acquire, |claim| {
             claim.retake(round, opener)
         })
         .is_ok()
     }
 
-    /// HELD by the round's opener, or TORN → to be claimed in `round` again.
-    pub(crate) fn reopen(&self, tile: usize, round: u64, opener: SeatId) -> bool {
-        // Release: pairs with the Acquire of `claim`. What the opener, or a reaper, did to the
-        // tile happens before its next run.
-        update(&self.words[FIRST_TILE + tile], Ordering::AcqRel, |claim| {
-            claim.reopen(round, opener)
+    /// HELD by `holder`, or TORN → to be claimed in `round` again, for what is missing in it.
+    pub(crate) fn reopen(&self, unit: usize, round: u64, holder: SeatId) -> bool {
+        // Release: pairs with the Acquire of `claim`. What the holder, or a reaper, did to the
+        // tiles happens before their next run.
+        update(&self.claims[unit], Ordering::AcqRel, |claim| {
+            claim.reopen(round, holder)
         })
         .is_ok()
     }
 
     /// HELD by `seat` → TORN. The round in which it was held.
-    pub(crate) fn tear(&self, tile: usize, seat: SeatId) -> Option<u64> {
-        update(&self.words[FIRST_TILE + tile], Ordering::AcqRel, |claim| {
+    pub(crate) fn tear(&self, unit: usize, seat: SeatId) -> Option<u64> {
+        update(&self.claims[unit], Ordering::AcqRel, |claim| {
             claim.tear(seat)
         })
         .ok()
@@ -268,7 +364,7 @@ impl<'m> Control<'m> {
     /// Whether `seat` holds a tile, or the round itself.
     pub(crate) fn is_held_by(&self, seat: SeatId) -> bool {
         self.round().is_held_by(seat)
-            || (0..self.tiles()).any(|tile| self.claim_word(tile).is_held_by(seat))
+            || (0..self.units()).any(|unit| self.claim_word(unit).is_held_by(seat))
     }
 }
 

@@ -334,6 +334,9 @@ impl Plan {
 
     /// The words of `count` cuts; `None` if they do not fit together.
     pub(crate) fn load(count: usize, cuts: &[Atom], bounds: &[Atom]) -> Option<Plan> {
+        if count == 0 || count > MAX_CUTS {
+            return None;
+        }
         let get = |word: &Atom| usize::try_from(word.load(Ordering::Relaxed)).ok();
         let mut rest = bounds;
         let mut found = Vec::with_capacity(count);
@@ -361,7 +364,7 @@ impl Plan {
             }
             found.push(cut);
         }
-        (found.len() == count && count > 0).then(|| Plan { cuts: found.into() })
+        (found.len() == count).then(|| Plan { cuts: found.into() })
     }
 }
 
@@ -428,7 +431,7 @@ mod tests {
                 atom.store(word % 1000, Ordering::Relaxed);
                 atom
             }).collect();
-            for count in 0..5 {
+            for count in [0, 1, 2, 3, 4, 5, usize::MAX] {
                 if let Some(plan) = Plan::load(count, &cuts, &cuts) {
                     let _ = (plan.tiles(), plan.rows(tile));
                     prop_assert!(plan.sides(tile).all(|side| side.range.start <= side.range.end));

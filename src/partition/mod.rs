@@ -109,6 +109,7 @@ pub struct Partition<'t, G> {
     control: AnyHandle,
     group: G,
     plan: Plan,
+    unit: usize,
     /// Keeps the claim words in place for as long as the value lives.
     _lease: SharedLease<'t>,
     /// Whether dropping it frees the claim words.
@@ -229,12 +230,15 @@ impl HandleTable {
         plan: Plan,
         owned: bool,
     ) -> Result<Partition<'_, G>, PartitionError> {
+        let lease = self.lease_shared(control)?;
+        let words = self.control(&lease);
         Ok(Partition {
             table: self,
             control,
             group,
             plan,
-            _lease: self.lease_shared(control)?,
+            unit: words.map_or(1, |words| words.unit()),
+            _lease: lease,
             owned,
             token: self.token(),
         })
@@ -336,7 +340,7 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Tiles that are claimed at once.
     pub(crate) fn unit(&self) -> usize {
-        1
+        self.unit
     }
 
     pub(crate) fn table(&self) -> &'t HandleTable {

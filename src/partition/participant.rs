@@ -1,5 +1,6 @@
 //! Taking part in a round: entering it, claiming tiles, giving them back.
 
+use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
 
@@ -50,7 +51,7 @@ impl<'t, G: Group> Partition<'t, G> {
             return Ok(None);
         }
         let raw = self.group.locate(self.table(), &self.plan)?;
-        let tiles = control.tiles();
+        let units = control.units();
         Ok(Some(Participant {
             partition: self,
             control,
@@ -58,9 +59,9 @@ impl<'t, G: Group> Partition<'t, G> {
             round: now.round(),
             me,
             token: self.table().token(),
-            first: (tiles as u128 * worker as u128 / workers.max(1) as u128) as usize
-                % tiles.max(1),
+            first: stretch(units, worker, workers).start % units.max(1),
             tried: 0,
+            held: Cell::new(None),
             panicking: std::thread::panicking(),
             _leases: leases,
             _lease: lease,
@@ -84,6 +85,16 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 }
 
+/// A unit of several tiles in a participant's hands.
+#[derive(Clone, Copy)]
+struct Held {
+    unit: usize,
+    /// Its tiles that were not handed out yet, one bit each.
+    left: u16,
+    /// Those that were run.
+    ran: u16,
+}
+
 /// A participant of a running round.
 pub struct Participant<'p, 't, G: Group> {
     partition: &'p Partition<'t, G>,
@@ -92,10 +103,12 @@ pub struct Participant<'p, 't, G: Group> {
     round: u64,
     me: SeatId,
     token: u64,
-    /// Where its own stretch begins.
+    /// The unit at which its own stretch begins.
     first: usize,
-    /// How many tiles, counted from there, it has looked at.
+    /// How many units, counted from there, it has looked at.
     tried: usize,
+    /// The unit of several tiles that it holds.
+    held: Cell<Option<Held>>,
     panicking: bool,
     _leases: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
@@ -123,18 +136,70 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 
     /// Claims the next tile, and leaves it to [`tile`](Participant::tile) to open it.
     pub(crate) fn claim_index(&mut self) -> Option<usize> {
+        let control = self.control;
+        if let Some(mut held) = self.held.get()
+            && held.left != 0
+        {
+            let at = held.left.trailing_zeros() as usize;
+            held.left &= held.left - 1;
+            self.held.set(Some(held));
+            return Some(held.unit * control.unit() + at);
+        }
         // A participant that crossed a fork is the parent's: it has nothing to claim here.
         let is_ours = self.partition.table().is_of(self.token);
-        let tiles = if is_ours { self.control.tiles() } else { 0 };
-        while self.tried < tiles {
+        let units = if is_ours { control.units() } else { 0 };
+        while self.tried < units {
             let ahead = self.first + self.tried;
-            let index = if ahead < tiles { ahead } else { ahead - tiles };
+            let unit = if ahead < units { ahead } else { ahead - units };
             self.tried += 1;
-            if self.control.claim(index, self.round, self.me) {
-                return Some(index);
+            if control.claim(unit, self.round, self.me) {
+                if control.unit() == 1 {
+                    return Some(unit);
+                }
+                // Somebody may have begun it, and left.
+                let ran = control.ran(unit, self.round);
+                let left = control.all_of(unit) & !ran;
+                let at = left.trailing_zeros() as usize;
+                let held = Held {
+                    unit,
+                    left: left & left.wrapping_sub(1),
+                    ran,
+                };
+                self.held.set(Some(held));
+                match left {
+                    // All was done, but for giving it back.
+                    0 => self.close_unit(),
+                    _ => return Some(unit * control.unit() + at),
+                }
             }
         }
         None
+    }
+
+    /// A tile was run to its end.
+    #[inline]
+    fn finish(&self, index: usize) {
+        let Some(mut held) = self.held.get() else {
+            self.control.give_back(index, self.me);
+            return;
+        };
+        held.ran |= 1 << (index % self.control.unit());
+        self.held.set(Some(held));
+        self.control.note(held.unit, self.round, held.ran);
+        if held.left == 0 {
+            self.close_unit();
+        }
+    }
+
+    /// Gives the unit back whose tiles were all handed out.
+    fn close_unit(&self) {
+        if let Some(held) = self.held.take() {
+            match held.ran == self.control.all_of(held.unit) {
+                true => self.control.give_back(held.unit, self.me),
+                // What is missing was torn, and has poisoned its arrays.
+                false => drop(self.control.tear(held.unit, self.me)),
+            }
+        }
     }
 
     /// The tile that was claimed as `index`.
@@ -156,6 +221,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
             index,
             range,
             accesses,
+            given_up: false,
         })
     }
 
@@ -175,10 +241,50 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         self.tile(index).ok()
     }
 
-    /// HELD → TORN, after the arrays that the tile writes were poisoned.
+    /// HELD → TORN, after the arrays that the tile writes were poisoned. The others of its unit are
+    /// run before.
     fn tear(&self, index: usize) {
         self.partition.table().poison_written(&self.control);
-        self.control.tear(index, self.me);
+        match self.held.get() {
+            None => drop(self.control.tear(index, self.me)),
+            Some(held) if held.left == 0 => self.close_unit(),
+            Some(_) => {}
+        }
+    }
+}
+
+/// The units that number `worker` of `workers` claims before it steals.
+fn stretch(units: usize, worker: usize, workers: usize) -> Range<usize> {
+    let start = |worker| (units as u128 * worker as u128 / workers.max(1) as u128) as usize;
+    start(worker)..start(worker + 1)
+}
+
+impl<'t, G: Group> Partition<'t, G> {
+    /// The tiles that number `worker` of `workers` claims before it steals.
+    pub(crate) fn stretch(&self, worker: usize, workers: usize) -> Range<usize> {
+        let units = stretch(self.tiles().div_ceil(self.unit), worker, workers);
+        units.start * self.unit..units.end * self.unit
+    }
+}
+
+impl<G: Group> Drop for Participant<'_, '_, G> {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else {
+            return;
+        };
+        if !self.partition.table().is_of(self.token) {
+            return;
+        }
+        // Handed out, and not run to the end: torn.
+        let torn = self.control.all_of(held.unit) & !held.left & !held.ran;
+        match torn {
+            // Whoever claims it next runs what is left.
+            0 => drop(self.control.reopen(held.unit, self.round, self.me)),
+            _ => {
+                self.partition.table().poison_written(&self.control);
+                self.control.tear(held.unit, self.me);
+            }
+        }
     }
 }
 
@@ -200,6 +306,8 @@ pub struct Tile<'p, 't, G: Group> {
     index: usize,
     range: TileRange,
     accesses: Vec<Access>,
+    /// It was given back in another way than by being dropped.
+    given_up: bool,
 }
 
 impl<G: Group> Tile<'_, '_, G> {
@@ -242,7 +350,7 @@ impl<G: Group> Tile<'_, '_, G> {
         self.accesses.clear();
         let part = self.part;
         part.control.reopen(self.index, part.round, part.me);
-        // Nothing is left to give back: the claim is not held any more, and drop sees that.
+        self.given_up = true;
     }
 
     /// Gives the tile up half-written: its rows are reported when the round ends, and the arrays
@@ -250,20 +358,20 @@ impl<G: Group> Tile<'_, '_, G> {
     pub fn tear(mut self) {
         self.accesses.clear();
         self.part.tear(self.index);
-        // Nothing is left to give back: the claim is not held any more, and drop sees that.
+        self.given_up = true;
     }
 }
 
 impl<G: Group> Drop for Tile<'_, '_, G> {
     fn drop(&mut self) {
         self.accesses.clear();
-        if !self.part.partition.table().is_of(self.part.token) {
+        if self.given_up || !self.part.partition.table().is_of(self.part.token) {
             return;
         }
         if std::thread::panicking() && !self.part.panicking {
             self.part.tear(self.index);
         } else {
-            self.part.control.give_back(self.index, self.part.me);
+            self.part.finish(self.index);
         }
     }
 }

@@ -114,10 +114,11 @@ impl<'t, G: Group> Round<'_, 't, G> {
     /// What their tearing poisoned is healed; a reaper that has poisoned and not torn yet is made up
     /// for when the round ends.
     pub(crate) fn reopen_torn(&self) -> usize {
-        let torn = self.control.progress(self.round).torn;
-        let reopened = torn
-            .iter()
-            .filter(|&&tile| self.control.reopen(tile, self.round, self.me))
+        let reopened = (0..self.control.units())
+            .filter(|&unit| {
+                let claim = self.control.claim_word(unit);
+                claim.state() == ClaimState::Torn && self.control.reopen(unit, self.round, self.me)
+            })
             .count();
         if reopened > 0 {
             for lease in &self.exclusive {

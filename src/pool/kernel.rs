@@ -81,7 +81,7 @@ where
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
         return Ok(work);
     };
-    let own = own_stretch(partition.tiles(), call.worker, call.workers);
+    let own = partition.stretch(call.worker, call.workers);
     let report = call.mailbox.report(call.worker);
     while let Some(index) = part.claim_index() {
         let mut tile = match part.tile(index) {
@@ -122,12 +122,6 @@ where
         }
     }
     Ok(work)
-}
-
-/// The tiles that the worker claims before it steals.
-fn own_stretch(tiles: usize, worker: usize, workers: usize) -> core::ops::Range<usize> {
-    let start = |worker| (tiles as u128 * worker as u128 / workers.max(1) as u128) as usize;
-    start(worker)..start(worker + 1)
 }
 
 /// The trampoline that runs `_kernel` once in each worker.

@@ -27,7 +27,8 @@ pub struct ReapReport {
     pub torn: Vec<TornTile>,
 }
 
-/// A tile that nobody finished: its rows are half-written.
+/// A tile that nobody finished: its rows are half-written, or, where tiles are claimed several at a
+/// time, not begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TornTile {
@@ -131,13 +132,12 @@ fn tear_tiles(
     for (slot, generation) in control.written() {
         poison(segment, slot, generation, seat, report);
     }
-    for tile in 0..control.tiles() {
-        if let Some(round) = control.tear(tile, seat) {
-            report.torn.push(TornTile {
-                tile,
-                rows: control.rows(&[tile]).remove(0),
-                round,
-            });
+    for unit in 0..control.units() {
+        if let Some(round) = control.tear(unit, seat) {
+            let tiles: Vec<usize> = control.missing(unit, round).collect();
+            let rows = control.rows(&tiles);
+            let torn = |(tile, rows)| TornTile { tile, rows, round };
+            report.torn.extend(tiles.into_iter().zip(rows).map(torn));
         }
     }
     control.close(seat);

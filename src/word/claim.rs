@@ -137,6 +137,41 @@ impl fmt::Debug for Claim {
 }
 
 word_type! {
+    /// Which tiles of a unit, whose tiles are claimed together, are done: done 16 | round 48.
+    ///
+    /// Its holder alone writes it, after each tile; whoever finds the unit held by the dead, or
+    /// given back half-way, sees what is left.
+    UnitRecord
+}
+
+impl UnitRecord {
+    const DONE: Field = Field::first(16);
+    const ROUND: Field = Self::DONE.then(48);
+    /// Tiles that a unit can have.
+    pub(crate) const MAX_TILES: usize = 16;
+
+    pub(crate) fn new(round: u64, done: u16) -> UnitRecord {
+        let word = Self::DONE.set(0, u64::from(done));
+        UnitRecord(Self::ROUND.set(word, round))
+    }
+
+    /// The tiles that are done in `round`, one bit each.
+    pub(crate) fn done(self, round: u64) -> u16 {
+        match Self::ROUND.get(self.0) == round {
+            true => Self::DONE.get(self.0) as u16,
+            false => 0,
+        }
+    }
+}
+
+impl fmt::Debug for UnitRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let round = Self::ROUND.get(self.0);
+        write!(f, "{:016b} done in round {round}", self.done(round))
+    }
+}
+
+word_type! {
     /// How many tiles of a round are done: count 24 | low bits of the round 40.
     ///
     /// A tile adds itself at most once, and only while the count is of its own round, so that the
@@ -171,11 +206,12 @@ impl DoneCount {
             .then(|| DoneCount(Self::COUNT.set(self.0, self.count() - 1)))
     }
 
-    /// One more tile of `round`; `None` if the count is of another round by now.
+    /// `tiles` more of `round`; `None` if the count is of another round by now.
     #[must_use]
-    pub(crate) fn add(self, round: u64) -> Option<Self> {
-        (self.is_of(round) && self.count() < Self::COUNT.max())
-            .then(|| DoneCount(Self::COUNT.set(self.0, self.count() + 1)))
+    pub(crate) fn add(self, round: u64, tiles: u64) -> Option<Self> {
+        let count = self.count().checked_add(tiles)?;
+        (self.is_of(round) && count <= Self::COUNT.max())
+            .then(|| DoneCount(Self::COUNT.set(self.0, count)))
     }
 }
 
@@ -203,6 +239,15 @@ mod tests {
     fn fields_do_not_overlap() {
         crate::word::testing::assert_disjoint(&[Claim::STATE, Claim::SEAT, Claim::ROUND]);
         crate::word::testing::assert_disjoint(&[DoneCount::COUNT, DoneCount::ROUND]);
+        crate::word::testing::assert_disjoint(&[UnitRecord::DONE, UnitRecord::ROUND]);
+    }
+
+    #[test]
+    fn a_record_is_of_its_round() {
+        let record = UnitRecord::new(Claim::MAX_ROUND, 0b101);
+        assert_eq!(record.done(Claim::MAX_ROUND), 0b101);
+        assert_eq!(record.done(3), 0);
+        assert_eq!(UnitRecord::MAX_TILES as u32, u16::BITS);
     }
 
     #[test]
@@ -260,9 +305,9 @@ mod tests {
 
     #[test]
     fn a_late_count_does_not_reach_the_next_round() {
-        let count = DoneCount::start(9).add(9).unwrap();
+        let count = DoneCount::start(9).add(9, 1).unwrap();
         assert_eq!(count.count(), 1);
-        assert_eq!(count.add(8), None);
+        assert_eq!(count.add(8, 1), None);
         let none = count.remove(9).unwrap();
         assert_eq!(
             (none.count(), none.remove(9), count.remove(8)),
@@ -278,7 +323,7 @@ mod tests {
             let _ = (claim.tear(OTHER), claim.give_back(OTHER), claim.open_next(ME), claim.close(ME));
             let _ = (claim.retake(round, ME), claim.reopen(round, ME));
             let count = DoneCount::from_bits(bits);
-            let _ = (count.add(round), count.remove(round));
+            let _ = (count.add(round, round), count.remove(round));
         }
     }
 }

@@ -7,7 +7,7 @@ mod seat;
 mod slot;
 mod span;
 
-pub(crate) use claim::{Claim, ClaimState, DoneCount};
+pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
 pub(crate) use seat::{SeatId, SeatWord};
 pub(crate) use slot::{Lifecycle, SlotWord};
 pub(crate) use span::SpanWord;
