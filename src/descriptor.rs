@@ -54,6 +54,8 @@ pub(crate) enum ControlKind {
     Partition = 1,
     /// The mailboxes of a pool.
     Pool = 2,
+    /// The cells of a queue.
+    Queue = 3,
 }
 
 /// Element type, order and shape of an array; a plain value, without anything on the heap.
@@ -263,7 +265,7 @@ impl Descriptor {
         match (self.dtype(memory), self.schema()) {
             (Some(dtype), _) => format!("{dtype} with {axes}"),
             (None, Some(index)) => format!("a record of unreadable layout {index} with {axes}"),
-            (None, None) => "words of a partition or a pool".to_owned(),
+            (None, None) => "words of a partition, a pool or a queue".to_owned(),
         }
     }
 }

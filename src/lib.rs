@@ -83,6 +83,7 @@ mod layout;
 pub mod model;
 mod partition;
 mod pool;
+mod queue;
 mod seat;
 mod segment;
 mod span;
@@ -99,7 +100,7 @@ pub use element::{
 };
 pub use error::{
     AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError,
-    PoolError, Result, RoundError, SegmentError,
+    PoolError, PushError, QueueError, Result, RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::LAYOUT_VERSION;
@@ -112,6 +113,7 @@ pub use pool::TileRng;
 #[cfg(not(loom))]
 pub use pool::become_worker;
 pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
+pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
 pub use segment::{Segment, SegmentOptions};
 pub use table::{ArrayInfo, HandleTable, Owned};

@@ -171,7 +171,7 @@ fn a_mismatch_names_both_sides() {
 
     let control = Descriptor::control(ControlKind::Pool, 4);
     let error = matches::<u64, Ix1>(&control, &memory, by_text).unwrap_err();
-    assert_eq!(error.found, "words of a partition or a pool");
+    assert_eq!(error.found, "words of a partition, a pool or a queue");
     assert!(control.is_control() && !found.is_control());
     assert_eq!(control.dtype(&memory), None);
 }

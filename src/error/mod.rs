@@ -2,6 +2,7 @@
 
 mod lease;
 mod pool;
+mod queue;
 mod segment;
 
 use thiserror::Error as ThisError;
@@ -9,6 +10,7 @@ use thiserror::Error as ThisError;
 use crate::element::SchemaError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
 pub use pool::{BarrierError, PoolError};
+pub use queue::{PushError, QueueError};
 pub use segment::{NoMemory, SegmentError};
 
 /// Result of anything in this crate.
@@ -45,6 +47,9 @@ pub enum Error {
     /// A pool could not be started, or a call on it failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// A queue could not be made or opened, or a call on it failed.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] crate::handle::ParseHandleError),

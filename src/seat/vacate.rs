@@ -3,6 +3,7 @@
 use crate::descriptor::{ControlKind, Descriptor, PoisonNote};
 use crate::handle::AnyHandle;
 use crate::partition::control::Control;
+use crate::queue::cells::Cells;
 use crate::segment::Segment;
 use crate::span::{Extent, Spans};
 use crate::table::hints::Hints;
@@ -25,6 +26,8 @@ pub struct ReapReport {
     pub poisoned: Vec<AnyHandle>,
     /// Tiles that a dead participant was writing.
     pub torn: Vec<TornTile>,
+    /// Jobs that a dead participant was taking out of a queue: they are in it again.
+    pub jobs: usize,
 }
 
 /// A tile that nobody finished: its rows are half-written, or, where tiles are claimed several at a
@@ -47,6 +50,7 @@ impl ReapReport {
         self.leases += other.leases;
         self.poisoned.extend(other.poisoned);
         self.torn.extend(other.torn);
+        self.jobs += other.jobs;
     }
 }
 
@@ -63,7 +67,7 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
     let mut report = ReapReport::default();
     for (slot, extent) in carved_slots(segment) {
         if slot.has_bit(seat) {
-            tear_tiles(segment, slot, extent, seat, &mut report);
+            leave_control(segment, slot, extent, seat, &mut report);
         }
     }
     let hints = Hints::of(memory);
@@ -106,9 +110,9 @@ fn carved_slots(segment: &Segment) -> impl Iterator<Item = (Slot<'_>, Extent)> {
     })
 }
 
-/// Marks the tiles that `seat` has claimed in the partition at `slot`, if that is one, and poisons
-/// the arrays they belong to. The seat's own reader bit keeps the partition's words in place.
-fn tear_tiles(
+/// Undoes what `seat` holds by the words of the control array at `slot`, if that is one. The seat's
+/// own reader bit keeps the words in place.
+fn leave_control(
     segment: &Segment,
     slot: Slot<'_>,
     extent: Extent,
@@ -119,12 +123,19 @@ fn tear_tiles(
     let Some(descriptor) = Descriptor::load(memory.descriptor(slot.index)) else {
         return;
     };
-    if !descriptor.is_control_of(ControlKind::Partition) {
-        return;
+    if descriptor.is_control_of(ControlKind::Partition) {
+        if let Some(control) = Control::open(memory, extent) {
+            tear_tiles(segment, control, seat, report);
+        }
+    } else if descriptor.is_control_of(ControlKind::Queue)
+        && let Some((cells, _)) = Cells::open(memory, extent)
+    {
+        report.jobs += cells.recover(seat).jobs;
     }
-    let Some(control) = Control::open(memory, extent) else {
-        return;
-    };
+}
+
+/// Marks the tiles that `seat` has claimed in a partition, and poisons the arrays they belong to.
+fn tear_tiles(segment: &Segment, control: Control<'_>, seat: SeatId, report: &mut ReapReport) {
     if !control.is_held_by(seat) {
         return;
     }

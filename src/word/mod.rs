@@ -3,11 +3,13 @@
 //! Nothing here touches memory, so that every state change can be tested without a thread.
 
 mod claim;
+mod queue;
 mod seat;
 mod slot;
 mod span;
 
 pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
+pub(crate) use queue::{CellState, CellWord, EndWord};
 pub(crate) use seat::{SeatId, SeatWord};
 pub(crate) use slot::{Lifecycle, SlotWord};
 pub(crate) use span::SpanWord;
