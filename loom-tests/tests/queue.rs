@@ -2,8 +2,8 @@
 #![cfg(loom)]
 
 use loom::thread;
-use loom_tests::check;
-use ndshm::{HandleTable, Queue, QueueHandle, Segment};
+use loom_tests::{check, check_deaths};
+use ndshm::{HandleTable, Queue, QueueHandle, Segment, model};
 
 /// Room for a queue of one cell or two.
 fn segment(seats: u32) -> Segment {
@@ -29,6 +29,23 @@ fn other<R: 'static>(
     })
 }
 
+/// The same for the participant of seat 1, who dies at its operation number `steps`. `None` then.
+fn mortal<R: 'static>(
+    table: HandleTable,
+    name: QueueHandle<u64>,
+    steps: u64,
+    act: impl FnOnce(&Queue<'_, u64>) -> R + 'static,
+) -> thread::JoinHandle<Option<R>> {
+    let segment = table.segment().clone();
+    thread::spawn(move || {
+        let table = std::mem::ManuallyDrop::new(table);
+        model::mortal(&segment, 1, steps, || {
+            let queue = table.open_queue(name).expect("it lives");
+            act(&queue)
+        })
+    })
+}
+
 /// The next job, once there is one.
 fn pop(queue: &Queue<'_, u64>) -> u64 {
     loop {
@@ -44,23 +61,227 @@ fn rest(queue: &Queue<'_, u64>) -> Vec<u64> {
     std::iter::from_fn(|| queue.pop().unwrap()).collect()
 }
 
-/// I5, I6: a job comes whole and once, in the order of its producer, through cells that are used
+/// The cells are all free, at any lap: as many jobs as there are cells go in, and come out in order.
+#[track_caller]
+fn assert_whole(queue: &Queue<'_, u64>) {
+    assert_eq!(rest(queue), []);
+    let jobs: Vec<u64> = (100..100 + queue.capacity() as u64).collect();
+    for &job in &jobs {
+        queue.push(job).expect("a cell is lost");
+    }
+    queue.push(99).expect_err("there are more cells than fit");
+    assert_eq!(rest(queue), jobs);
+}
+
+/// I5, I6: a job comes whole and once, in the order of its producer, through a cell that is used
 /// again. loom watches the bytes.
 #[test]
 fn a_hand_over() {
     check("a_hand_over", 3, || {
         let segment = segment(2);
         let (first, second) = (join(&segment), join(&segment));
-        let queue = first.queue::<u64>(1).unwrap();
+        let queue = first.queue(1).unwrap();
         let producer = other(second, queue.handle(), |queue| {
             for job in [5, 6] {
-                while queue.push(job).is_err_and(|refused| refused.is_full()) {
+                while queue.push(job).is_err() {
                     thread::yield_now();
                 }
             }
         });
         assert_eq!([pop(&queue), pop(&queue)], [5, 6]);
         let _second = producer.join().unwrap();
-        assert_eq!(rest(&queue), []);
+        assert_whole(&queue);
+    });
+}
+
+/// I5: jobs that one participant pushes one after the other are popped in that order, also by two
+/// consumers.
+#[test]
+fn two_consumers() {
+    check("two_consumers", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        queue.push(1).unwrap();
+        queue.push(2).unwrap();
+        let consumer = other(second, queue.handle(), |queue| {
+            [queue.pop().unwrap(), queue.pop().unwrap()]
+        });
+        let mine = queue.pop().unwrap();
+        let (theirs, _second) = consumer.join().unwrap();
+        assert!(theirs[0].is_some(), "a job was there: {mine:?} {theirs:?}");
+        assert_ne!(theirs, [Some(2), Some(1)], "out of order");
+        let mut all: Vec<u64> = theirs.into_iter().chain([mine]).flatten().collect();
+        all.sort_unstable();
+        assert_eq!(all, [1, 2]);
+        assert_whole(&queue);
+    });
+}
+
+/// I5, I6: two producers and a consumer at one cell and at two: each job once, or refused.
+fn producers_and_consumer(capacity: usize) {
+    let options = Segment::options().capacity(512).seats(4).arrays(2);
+    let segment = options.in_process().unwrap();
+    let (first, second, third) = (join(&segment), join(&segment), join(&segment));
+    let queue = first.queue(capacity).unwrap();
+    let push = |job| move |queue: &Queue<'_, u64>| queue.push(job).is_ok();
+    let producers = [
+        other(second, queue.handle(), push(1)),
+        other(third, queue.handle(), push(2)),
+    ];
+    let first_job = queue.pop().unwrap();
+    let mut tables = Vec::new();
+    let mut expected = Vec::new();
+    for (job, producer) in (1..).zip(producers) {
+        let (pushed, table) = producer.join().unwrap();
+        expected.extend(pushed.then_some(job));
+        tables.push(table);
+    }
+    assert!(expected.len() >= capacity, "full, with a cell free");
+    let mut jobs: Vec<u64> = first_job.into_iter().chain(rest(&queue)).collect();
+    jobs.sort_unstable();
+    assert_eq!(jobs, expected);
+    assert_whole(&queue);
+}
+
+#[test]
+fn two_producers_at_one_cell() {
+    check("two_producers_at_one_cell", 2, || producers_and_consumer(1));
+}
+
+#[test]
+fn two_producers_at_two_cells() {
+    check("two_producers_at_two_cells", 1, || {
+        producers_and_consumer(2);
+    });
+}
+
+/// I2: there is a job at every moment, in one cell or the other: a consumer that takes one and
+/// never leaves less than one finds one. It moves behind the search.
+#[test]
+fn never_empty_while_a_job_moves() {
+    check("never_empty_while_a_job_moves", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        queue.push(1).unwrap();
+        let mover = other(second, queue.handle(), |queue| {
+            // First the new one, then out with the old one.
+            queue.push(2).expect("a cell is free");
+            queue.pop().unwrap()
+        });
+        assert!(!queue.is_empty(), "a job was there at every moment");
+        let (moved, _second) = mover.join().unwrap();
+        assert_eq!(moved, Some(1));
+        assert_eq!(queue.pop().unwrap(), Some(2));
+        assert_whole(&queue);
+    });
+}
+
+/// I2: a cell is free at every moment, the one or the other: a push finds it.
+#[test]
+fn never_full_while_a_cell_moves() {
+    check("never_full_while_a_cell_moves", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        queue.push(1).unwrap();
+        let mover = other(second, queue.handle(), |queue| {
+            let old = queue.pop().unwrap();
+            let refused = queue.push(2).is_err();
+            (old, refused)
+        });
+        // With the mover's jobs there is never more than one beside ours.
+        queue.push(3).expect("a cell was free at every moment");
+        let ((old, refused), _second) = mover.join().unwrap();
+        assert_eq!((old, refused), (Some(1), false));
+        let mut jobs = rest(&queue);
+        jobs.sort_unstable();
+        assert_eq!(jobs, [2, 3]);
+        assert_whole(&queue);
+    });
+}
+
+/// I5: whoever sees the queue closed and drained has seen its last job: a push that overlaps the
+/// close succeeds, and its job comes out, or it is refused.
+#[test]
+fn a_push_that_meets_the_close() {
+    check("a_push_that_meets_the_close", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        let producer = other(second, queue.handle(), |queue| match queue.push(1) {
+            Ok(()) => true,
+            Err(refused) => {
+                assert!(refused.is_closed());
+                false
+            }
+        });
+        queue.close();
+        let early = queue.pop().unwrap();
+        let drained = early.is_none() && queue.is_drained();
+        let (pushed, _second) = producer.join().unwrap();
+        let late = rest(&queue);
+        assert_eq!(pushed, early.is_some() || late == [1]);
+        assert!(!(drained && pushed), "a job came after the last one");
+        assert!(queue.is_drained());
+        assert!(queue.push(2).is_err_and(|refused| refused.is_closed()));
+    });
+}
+
+/// I1, I7: death between any two steps of a push. The survivor goes on at once; its job and, once
+/// or never, the dead one's are popped; no cell is lost.
+#[test]
+fn death_while_pushing() {
+    check_deaths("death_while_pushing", 2, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let queue = survivor.queue(2).unwrap();
+        let producer = mortal(second, queue.handle(), steps, |queue| {
+            queue.push(1).unwrap();
+        });
+        queue
+            .push(2)
+            .expect("a cell is free, whatever the other does");
+        let first = queue.pop().unwrap();
+        assert!(first.is_some(), "a job was there");
+        let died = producer.join().unwrap().is_none();
+        survivor.reap().unwrap();
+        let mut jobs: Vec<u64> = first.into_iter().chain(rest(&queue)).collect();
+        jobs.sort_unstable();
+        assert!(jobs == [1, 2] || died && jobs == [2], "{jobs:?}");
+        assert_whole(&queue);
+        died
+    });
+}
+
+/// I1, I7: death between any two steps of a pop, while the survivor reaps: a job comes out again
+/// unless the dead had it, never twice.
+#[test]
+fn death_while_popping() {
+    check_deaths("death_while_popping", 2, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let queue = survivor.queue(2).unwrap();
+        queue.push(1).unwrap();
+        queue.push(2).unwrap();
+        let theirs = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let note = theirs.clone();
+        let consumer = mortal(second, queue.handle(), steps, move |queue| {
+            let job = queue.pop().unwrap();
+            *note.lock().unwrap() = job;
+        });
+        survivor.reap().unwrap();
+        let mine = queue.pop().unwrap();
+        assert!(mine.is_some(), "two jobs, and one other consumer");
+        let died = consumer.join().unwrap().is_none();
+        survivor.reap().unwrap();
+        let theirs = theirs.lock().unwrap().take();
+        let mut jobs: Vec<u64> = mine.into_iter().chain(theirs).chain(rest(&queue)).collect();
+        jobs.sort_unstable();
+        // Between the last step of the pop and its return the job is gone with the dead.
+        assert!(jobs == [1, 2] || died && jobs.len() == 1, "{jobs:?}");
+        assert_whole(&queue);
+        died
     });
 }

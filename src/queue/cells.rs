@@ -302,8 +302,9 @@ impl<'m> Cells<'m> {
     #[inline]
     fn claim_in(&self, position: u64, lap: u64, me: SeatId) -> Result<Ticket, CellWord> {
         // Acquire: pairs with the Release in `release`: the last job was read before this one is
-        // written.
-        self.change(position, Ordering::Acquire, |word| word.claim(lap, me))
+        // written. Release: pairs with the Acquire in `word`: who sees WRITING here sees the cells
+        // that became free before it, and so does not find the queue full.
+        self.change(position, Ordering::AcqRel, |word| word.claim(lap, me))
             .map(|word| Ticket {
                 position: self.in_lap(position, lap),
                 word,
@@ -388,12 +389,13 @@ impl<'m> Cells<'m> {
     fn take_at(&self, position: u64, full: CellWord, me: SeatId) -> Option<CellWord> {
         let taking = full.take(me)?;
         // Acquire: pairs with the Release in `publish`, through the reaper's where it put the job
-        // back.
+        // back. Release: pairs with the Acquire in `word`: who sees TAKING here sees the jobs that
+        // were pushed before it, and so does not find the queue empty.
         self.cell(position)
             .compare_exchange(
                 full.bits(),
                 taking.bits(),
-                Ordering::Acquire,
+                Ordering::AcqRel,
                 Ordering::Relaxed,
             )
             .ok()
