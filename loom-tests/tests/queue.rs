@@ -1,9 +1,14 @@
 //! Queues: jobs handed over between participants any of which may die at any instruction.
 #![cfg(loom)]
 
+use core::time::Duration;
+
 use loom::thread;
 use loom_tests::{check, check_deaths};
 use ndshm::{HandleTable, Queue, QueueHandle, Segment, model};
+
+/// Operations of a participant that opens a queue and pops, and one more.
+const DEATHS_WHILE_POPPING: u64 = 27;
 
 /// Room for a queue of one cell or two.
 fn segment(seats: u32) -> Segment {
@@ -77,7 +82,7 @@ fn assert_whole(queue: &Queue<'_, u64>) {
 /// again. loom watches the bytes.
 #[test]
 fn a_hand_over() {
-    check("a_hand_over", 3, || {
+    check("a_hand_over", 4, || {
         let segment = segment(2);
         let (first, second) = (join(&segment), join(&segment));
         let queue = first.queue(1).unwrap();
@@ -98,7 +103,7 @@ fn a_hand_over() {
 /// consumers.
 #[test]
 fn two_consumers() {
-    check("two_consumers", 2, || {
+    check("two_consumers", 4, || {
         let segment = segment(2);
         let (first, second) = (join(&segment), join(&segment));
         let queue = first.queue(2).unwrap();
@@ -151,7 +156,7 @@ fn two_producers_at_one_cell() {
 
 #[test]
 fn two_producers_at_two_cells() {
-    check("two_producers_at_two_cells", 1, || {
+    check("two_producers_at_two_cells", 2, || {
         producers_and_consumer(2);
     });
 }
@@ -160,7 +165,7 @@ fn two_producers_at_two_cells() {
 /// never leaves less than one finds one. It moves behind the search.
 #[test]
 fn never_empty_while_a_job_moves() {
-    check("never_empty_while_a_job_moves", 3, || {
+    check("never_empty_while_a_job_moves", 4, || {
         let segment = segment(2);
         let (first, second) = (join(&segment), join(&segment));
         let queue = first.queue(2).unwrap();
@@ -181,7 +186,7 @@ fn never_empty_while_a_job_moves() {
 /// I2: a cell is free at every moment, the one or the other: a push finds it.
 #[test]
 fn never_full_while_a_cell_moves() {
-    check("never_full_while_a_cell_moves", 3, || {
+    check("never_full_while_a_cell_moves", 4, || {
         let segment = segment(2);
         let (first, second) = (join(&segment), join(&segment));
         let queue = first.queue(2).unwrap();
@@ -206,7 +211,7 @@ fn never_full_while_a_cell_moves() {
 /// close succeeds, and its job comes out, or it is refused.
 #[test]
 fn a_push_that_meets_the_close() {
-    check("a_push_that_meets_the_close", 3, || {
+    check("a_push_that_meets_the_close", 4, || {
         let segment = segment(2);
         let (first, second) = (join(&segment), join(&segment));
         let queue = first.queue(2).unwrap();
@@ -283,5 +288,170 @@ fn death_while_popping() {
         assert!(jobs == [1, 2] || died && jobs.len() == 1, "{jobs:?}");
         assert_whole(&queue);
         died
+    });
+}
+
+/// I7: a consumer that sleeps, or is about to, is woken by the push, and then by the close. loom's
+/// futex has no timeouts: a wake-up that is lost is a deadlock.
+#[test]
+fn a_sleeping_consumer() {
+    check("a_sleeping_consumer", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(1).unwrap();
+        let consumer = other(second, queue.handle(), |queue| {
+            let forever = Duration::MAX;
+            [(); 2].map(|()| queue.pop_wait(forever).unwrap())
+        });
+        queue.push(1).unwrap();
+        queue.close();
+        let (jobs, _second) = consumer.join().unwrap();
+        assert_eq!(jobs, [Some(1), None]);
+    });
+}
+
+/// I7: a producer that sleeps for a free cell, or is about to, is woken by the pop.
+#[test]
+fn a_sleeping_producer() {
+    check("a_sleeping_producer", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(1).unwrap();
+        queue.push(1).unwrap();
+        let producer = other(second, queue.handle(), |queue| {
+            queue.push_wait(2, Duration::MAX).unwrap();
+        });
+        assert_eq!(queue.pop().unwrap(), Some(1));
+        let _second = producer.join().unwrap();
+        assert_eq!(rest(&queue), [2]);
+        assert_whole(&queue);
+    });
+}
+
+/// I7: a consumer of a closed queue that waits while another takes out the last job ends with it.
+#[test]
+fn waiting_for_the_last_job() {
+    check("waiting_for_the_last_job", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(1).unwrap();
+        queue.push(1).unwrap();
+        let consumer = other(second, queue.handle(), |queue| {
+            queue.pop_wait(Duration::MAX).unwrap()
+        });
+        queue.close();
+        let mine = queue.pop_wait(Duration::MAX).unwrap();
+        let (theirs, _second) = consumer.join().unwrap();
+        assert_eq!(mine.into_iter().chain(theirs).collect::<Vec<_>>(), [1]);
+        assert!(queue.is_drained());
+    });
+}
+
+/// I1, I5, I7: a consumer dies between any two steps, and while a third participant reaps it, the
+/// survivor pops and pushes: jobs come out once, in order but for the one that lost its place.
+#[test]
+fn a_reap_beside_a_consumer() {
+    check_deaths("a_reap_beside_a_consumer", 2, |steps| {
+        let options = Segment::options().capacity(512).seats(4).arrays(2);
+        let segment = options.in_process().unwrap();
+        let (survivor, dead, reaper) = (join(&segment), join(&segment), join(&segment));
+        let queue = survivor.queue(2).unwrap();
+        queue.push(1).unwrap();
+        queue.push(2).unwrap();
+        let theirs = mortal(dead, queue.handle(), steps, |queue| queue.pop().unwrap())
+            .join()
+            .unwrap();
+        let reaping = thread::spawn(move || {
+            reaper.reap().unwrap();
+            reaper
+        });
+        let mut jobs: Vec<u64> = theirs.flatten().into_iter().collect();
+        jobs.extend(queue.pop().unwrap());
+        let pushed = queue.push(3).is_ok();
+        jobs.extend(queue.pop().unwrap());
+        let _reaper = reaping.join().unwrap();
+        jobs.extend(rest(&queue));
+        let died = theirs.is_none();
+        let place = |job| jobs.iter().position(|&found| found == job);
+        assert!(!pushed || place(2) < place(3), "out of order: {jobs:?}");
+        jobs.sort_unstable();
+        let expected = if pushed { &[1, 2, 3][..] } else { &[1, 2] };
+        assert!(
+            jobs == expected || died && jobs == expected[1..],
+            "{jobs:?}"
+        );
+        assert_whole(&queue);
+        died
+    });
+}
+
+/// I7: a reaper that dies between any two steps leaves the rest to the next one: the job that a
+/// dead consumer was taking is there again, once.
+#[test]
+fn death_of_a_reaper_of_cells() {
+    // At each step of the consumer too.
+    for taken in 0..DEATHS_WHILE_POPPING {
+        check_deaths(
+            &format!("death_of_a_reaper_of_cells {taken}"),
+            1,
+            move |steps| {
+                let segment = segment(4);
+                let (reaper, dead) = (join(&segment), join(&segment));
+                let survivor = join(&segment);
+                let queue = survivor.queue(1).unwrap();
+                queue.push(1).unwrap();
+                let theirs = mortal(dead, queue.handle(), taken, |queue| queue.pop().unwrap())
+                    .join()
+                    .unwrap();
+                let kill = segment.clone();
+                let reaping = thread::spawn(move || {
+                    let reaper = std::mem::ManuallyDrop::new(reaper);
+                    model::mortal(&kill, 0, steps, || drop(reaper.reap().unwrap())).is_none()
+                });
+                let mine = queue.pop().unwrap();
+                let died = reaping.join().unwrap();
+                survivor.reap().unwrap();
+                let jobs: Vec<u64> = theirs
+                    .flatten()
+                    .into_iter()
+                    .chain(mine)
+                    .chain(rest(&queue))
+                    .collect();
+                assert!(
+                    jobs == [1] || theirs.is_none() && jobs.is_empty(),
+                    "{jobs:?}"
+                );
+                assert_whole(&queue);
+                died
+            },
+        );
+    }
+}
+
+/// I5: three participants, each job in its place: what one pushes before it tells the other comes
+/// out before what that one pushes then, although a third pops meanwhile.
+#[test]
+fn order_between_producers() {
+    check("order_between_producers", 3, || {
+        let options = Segment::options().capacity(512).seats(4).arrays(2);
+        let segment = options.in_process().unwrap();
+        let (first, second, third) = (join(&segment), join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        let name = queue.handle();
+        // Told by being started.
+        let producers = thread::spawn(move || {
+            let queue = second.open_queue(name).unwrap();
+            let one = queue.push(1).is_ok();
+            let (two, third) = other(third, name, |queue| queue.push(2).is_ok())
+                .join()
+                .unwrap();
+            drop(queue);
+            (one && two, second, third)
+        });
+        let mut jobs: Vec<u64> = (0..2).filter_map(|_| queue.pop().unwrap()).collect();
+        let (pushed, ..) = producers.join().unwrap();
+        jobs.extend(rest(&queue));
+        assert!(pushed);
+        assert_eq!(jobs, [1, 2]);
     });
 }

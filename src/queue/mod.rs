@@ -5,9 +5,11 @@
 
 pub(crate) mod cells;
 mod handle;
+mod pop;
+mod push;
+mod shape;
 #[cfg(all(test, not(loom)))]
 mod tests;
-#[cfg(not(loom))]
 mod wait;
 
 use core::cell::{Cell, RefCell};
@@ -24,8 +26,10 @@ use crate::span::Spans;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 use crate::word::SeatId;
-use cells::{Cells, JobType, MAX_CAPACITY, NoCell, Ticket};
+use cells::{Cells, Ticket};
 pub use handle::QueueHandle;
+use push::NoCell;
+use shape::{JobType, MAX_CAPACITY};
 
 /// A bounded queue of jobs of type `T` in the shared segment, for many producers and consumers.
 ///

@@ -8,17 +8,21 @@ use bytemuck::Pod;
 use super::Queue;
 use super::cells::Event;
 use crate::error::{PushError, QueueError};
-use crate::sync::Backoff;
 
 /// The longest sleep without a look around: what a waker that died before it woke anybody costs,
 /// and a job that a dead consumer was taking out.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
+/// Turns of spinning in which the processor is kept, 2 µs or so.
+const PAUSES: u32 = 100;
+/// Turns in which it is offered to others: who is waited for may need this very one.
+const YIELDS: u32 = 100;
+
 /// What one attempt came to.
 enum Attempt<R> {
     Over(R),
     /// Nothing yet: there may be after the event.
-    NotYet,
+    NotYet(Event),
 }
 
 impl<T: Pod> Queue<'_, T> {
@@ -31,10 +35,12 @@ impl<T: Pod> Queue<'_, T> {
     /// # Errors
     /// As [`pop`](Queue::pop); [`QueueError::Join`] if the dead cannot be looked for.
     pub fn pop_wait(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
-        let outcome = self.wait(Event::Pushed, timeout, || match self.pop()? {
+        let outcome = self.wait(timeout, || match self.pop()? {
             Some(job) => Ok(Attempt::Over(Some(job))),
             None if self.is_closed() && self.is_drained() => Ok(Attempt::Over(None)),
-            None => Ok(Attempt::NotYet),
+            // No more pushes: whoever takes out the last job says so at the other end.
+            None if self.is_closed() => Ok(Attempt::NotYet(Event::Popped)),
+            None => Ok(Attempt::NotYet(Event::Pushed)),
         })?;
         Ok(outcome.flatten())
     }
@@ -50,9 +56,9 @@ impl<T: Pod> Queue<'_, T> {
         let full = QueueError::Full {
             capacity: self.capacity(),
         };
-        let outcome = self.wait(Event::Popped, timeout, || match self.try_push(&job) {
+        let outcome = self.wait(timeout, || match self.try_push(&job) {
             Ok(()) => Ok(Attempt::Over(())),
-            Err(QueueError::Full { .. }) => Ok(Attempt::NotYet),
+            Err(QueueError::Full { .. }) => Ok(Attempt::NotYet(Event::Popped)),
             Err(error) => Err(error),
         });
         match outcome {
@@ -62,46 +68,55 @@ impl<T: Pod> Queue<'_, T> {
         }
     }
 
-    /// Attempts until it is over; `None` after `timeout`.
+    /// Attempts until it is over; `None` after `timeout`. In a model it does not spin, and there
+    /// are no timeouts: a wake-up that is lost is a deadlock.
     fn wait<R>(
         &self,
-        event: Event,
         timeout: Duration,
         attempt: impl Fn() -> Result<Attempt<R>, QueueError>,
     ) -> Result<Option<R>, QueueError> {
-        let backoff = Backoff::new();
-        // Before the attempt: what changes after it is a reason for the next one.
-        let mut seen = self.cells.now(event);
-        if let Attempt::Over(result) = attempt()? {
-            return Ok(Some(result));
-        }
-        while !backoff.is_completed() {
-            backoff.snooze();
-            let now = self.cells.now(event);
-            if now != seen {
-                seen = now;
-                if let Attempt::Over(result) = attempt()? {
-                    return Ok(Some(result));
-                }
-            }
-        }
+        let mut event = match attempt()? {
+            Attempt::Over(result) => return Ok(Some(result)),
+            Attempt::NotYet(event) => event,
+        };
         let start = Instant::now();
         let mut looked = start;
+        self.spin(event);
         loop {
             // The flag first, then the attempt: see `Cells::reach`.
             let dozed = self.cells.doze(event);
-            if let Attempt::Over(result) = attempt()? {
-                return Ok(Some(result));
+            match attempt()? {
+                Attempt::Over(result) => return Ok(Some(result)),
+                Attempt::NotYet(next) if next != event => {
+                    event = next;
+                    continue;
+                }
+                Attempt::NotYet(_) => {}
             }
             let waited = start.elapsed();
-            if waited >= timeout {
+            if waited >= timeout && !cfg!(loom) {
                 return Ok(None);
             }
-            self.cells
-                .sleep(event, dozed, LOOK_AROUND.min(timeout - waited));
-            if looked.elapsed() >= LOOK_AROUND {
+            let nap = LOOK_AROUND.min(timeout.saturating_sub(waited));
+            self.cells.sleep(event, dozed, nap);
+            if looked.elapsed() >= LOOK_AROUND && !cfg!(loom) {
                 self.table.reap()?;
                 looked = Instant::now();
+            }
+        }
+    }
+
+    /// Gives the event a moment to come.
+    fn spin(&self, event: Event) {
+        let turns = if cfg!(loom) { 0 } else { PAUSES + YIELDS };
+        let seen = self.cells.now(event);
+        for turn in 0..turns {
+            if self.cells.now(event) != seen {
+                return;
+            }
+            match turn < PAUSES {
+                true => core::hint::spin_loop(),
+                false => std::thread::yield_now(),
             }
         }
     }

@@ -1,0 +1,153 @@
+//! Popping: the steps of a consumer, and its search for the oldest job.
+
+use super::cells::{Cells, HEAD, TAIL, Ticket};
+use crate::sync::{Ordering, Word};
+use crate::word::{CellWord, SeatId};
+
+/// What one pass over the cells from `head` up to `tail` has seen.
+struct Look {
+    /// The job with the lowest position, its cell's word at that moment.
+    oldest: Option<(u64, CellWord)>,
+    /// Below this position no cell can be FULL any more.
+    front: u64,
+    /// Of the words that were seen. They only grow, so that two equal sums are of the same words.
+    sum: u128,
+}
+
+impl Cells<'_> {
+    /// Takes the oldest job out of the order; `None` if there was a moment without any.
+    #[inline]
+    pub(crate) fn take(&self, me: SeatId) -> Option<Ticket> {
+        let mut before = None;
+        loop {
+            // In this order: jobs lie at or above the head of any earlier moment, and below the
+            // tail of this one.
+            let head = self.end(HEAD).position();
+            let tail = self.end(TAIL).position();
+            if head >= tail {
+                return None;
+            }
+            let look = self.look(head, tail);
+            if let Some((position, word)) = look.oldest {
+                match self.take_at(position, word, me) {
+                    Some(word) => {
+                        return Some(Ticket {
+                            position,
+                            word,
+                            front: match look.front == position {
+                                true => position + 1,
+                                false => look.front,
+                            },
+                        });
+                    }
+                    // Somebody else has it.
+                    None => {
+                        before = None;
+                        continue;
+                    }
+                }
+            }
+            if look.front > head {
+                self.reach(HEAD, look.front);
+                before = None;
+                continue;
+            }
+            // Twice the same, and no job: so it was between the two passes.
+            let now = (head, tail, look.sum);
+            if before == Some(now) {
+                return None;
+            }
+            before = Some(now);
+        }
+    }
+
+    /// FULL as it was seen → TAKING by `me`.
+    #[inline]
+    fn take_at(&self, position: u64, full: CellWord, me: SeatId) -> Option<CellWord> {
+        let taking = full.take(me)?;
+        // Acquire: pairs with the Release in `publish`, through the reaper's where it put the job
+        // back. Release: pairs with the Acquire in `word`: who sees TAKING here sees the jobs that
+        // were pushed before it, and so does not find the queue empty.
+        self.cell(position)
+            .compare_exchange(
+                full.bits(),
+                taking.bits(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .ok()
+            .map(|_| taking)
+    }
+
+    /// TAKING by `me` → EMPTY of the next lap, and the head as far as it may go.
+    #[inline]
+    pub(crate) fn release(&self, ticket: Ticket, me: SeatId) {
+        if let Some(empty) = ticket.word.release(me) {
+            // Release: pairs with the Acquire in `claim_in`.
+            self.cell(ticket.position)
+                .publish_owned(ticket.word.bits(), empty.bits());
+        }
+        self.reach(HEAD, ticket.front);
+    }
+
+    /// Looks at the cells whose positions lie from `head` up to `tail`, until one holds the job
+    /// that is the oldest for certain.
+    #[inline]
+    fn look(&self, head: u64, tail: u64) -> Look {
+        let mut look = Look {
+            oldest: None,
+            front: tail,
+            sum: 0,
+        };
+        for position in head..tail.min(head + self.capacity()) {
+            let mut word = self.word(position);
+            let mut next = self.in_lap(position, word.next_full());
+            // EMPTY, and nothing before it that could hold the head back: nobody is to push there
+            // any more, so that the head may go on.
+            while look.front > next && word.is_claimable() {
+                // The first one in which the cell's position is not below the tail.
+                let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
+                match self.change(position, Ordering::AcqRel, |now| {
+                    (now == word).then(|| now.pass_over(lap)).flatten()
+                }) {
+                    Ok(passed) => word = passed,
+                    Err(now) if now == word => break,
+                    Err(now) => word = now,
+                }
+                next = self.in_lap(position, word.next_full());
+            }
+            look.sum += u128::from(word.bits());
+            look.front = look.front.min(next);
+            if word.is_full() && next < tail {
+                if look.oldest.is_none_or(|(oldest, _)| next < oldest) {
+                    look.oldest = Some((next, word));
+                }
+                if next <= position {
+                    break;
+                }
+            }
+        }
+        look
+    }
+
+    /// Whether there was a moment without a job.
+    pub(crate) fn is_empty(&self) -> bool {
+        let mut before = None;
+        loop {
+            let head = self.end(HEAD).position();
+            let tail = self.end(TAIL).position();
+            if head >= tail {
+                return true;
+            }
+            let look = self.look(head, tail);
+            if look.oldest.is_some() {
+                return false;
+            }
+            let now = (head, tail, look.sum);
+            if before == Some(now) {
+                return true;
+            }
+            before = Some(now);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Pushing: the steps of a producer.
+
+use super::cells::{Cells, TAIL, Ticket};
+use crate::sync::{Ordering, Word};
+use crate::word::{CellWord, EndWord, SeatId};
+
+/// Why there is no cell to push to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoCell {
+    Full,
+    Closed,
+    UsedUp { position: u64 },
+}
+
+impl Cells<'_> {
+    /// Claims a cell for a job of `me`, at the tail or as soon after it as there is one.
+    #[inline]
+    pub(crate) fn claim(&self, me: SeatId) -> Result<Ticket, NoCell> {
+        let mut before = None;
+        'again: loop {
+            let tail = self.end(TAIL);
+            if tail.is_closed() {
+                return Err(NoCell::Closed);
+            }
+            let start = tail.position();
+            let last_lap = CellWord::CLAIM_LIMIT.min(EndWord::LAST_POSITION >> self.shape.shift);
+            if self.lap(start) + 2 >= last_lap {
+                return Err(NoCell::UsedUp { position: start });
+            }
+            let mut sum = 0;
+            let mut later = None;
+            for position in start..start + self.capacity() {
+                match self.claim_in(position, self.lap(position), me) {
+                    Ok(ticket) => return Ok(ticket),
+                    Err(word) if word.is_claimable() => {
+                        // Its cell is at a later lap: the tail has moved, or the death of a
+                        // producer has ended this lap.
+                        if self.end(TAIL) != tail {
+                            before = None;
+                            continue 'again;
+                        }
+                        let _ = later.get_or_insert((position, word.lap()));
+                    }
+                    Err(word) => sum += u128::from(word.bits()),
+                }
+            }
+            if let Some((position, lap)) = later {
+                match self.claim_in(position, lap, me) {
+                    Ok(ticket) => return Ok(ticket),
+                    Err(_) => continue,
+                }
+            }
+            // Twice the same words, none of them EMPTY: so it was between the two passes.
+            if before == Some(sum) {
+                return Err(NoCell::Full);
+            }
+            before = Some(sum);
+        }
+    }
+
+    /// EMPTY of `lap` or an earlier one → WRITING by `me` in `lap`; or the word that was there.
+    #[inline]
+    fn claim_in(&self, position: u64, lap: u64, me: SeatId) -> Result<Ticket, CellWord> {
+        // Acquire: pairs with the Release in `release`: the last job was read before this one is
+        // written. Release: pairs with the Acquire in `word`: who sees WRITING here sees the cells
+        // that became free before it, and so does not find the queue full.
+        self.change(position, Ordering::AcqRel, |word| word.claim(lap, me))
+            .map(|word| Ticket {
+                position: self.in_lap(position, lap),
+                word,
+                front: 0,
+            })
+    }
+
+    /// WRITING by `me` → FULL, and the tail beyond it. Whether the job is pushed: not if the queue
+    /// was closed meanwhile, unless somebody took the job before it could be withdrawn.
+    #[inline]
+    pub(crate) fn publish(&self, ticket: Ticket, me: SeatId) -> bool {
+        let Some(full) = ticket.word.publish(me) else {
+            return false;
+        };
+        // Release: pairs with the Acquire in `take_at`; the job happens before it is read.
+        self.cell(ticket.position)
+            .publish_owned(ticket.word.bits(), full.bits());
+        let moved = self.head[TAIL].update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let tail = EndWord::from_bits(word);
+            (!tail.is_closed()).then(|| tail.reach(ticket.position + 1).bits())
+        });
+        self.wake(TAIL, moved);
+        // FULL → EMPTY of the next lap, if nobody has the job.
+        moved.is_ok()
+            || self
+                .change(ticket.position, Ordering::AcqRel, |word| {
+                    (word == full).then(|| word.withdraw()).flatten()
+                })
+                .is_err()
+    }
+}

@@ -1,0 +1,59 @@
+//! Where a queue's cells lie, by the number of cells and the type of the jobs.
+
+/// Cells that a queue may have.
+pub(crate) const MAX_CAPACITY: usize = 1 << 24;
+
+/// Bytes that cells may take together if each starts on a cache line. A queue with more has cells
+/// without gaps: its neighbours in the order are seldom in use at the same moment.
+const SPREAD: u64 = 1 << 20;
+const LINE: u64 = 64;
+
+/// What a queue's jobs are, as every process of the segment must see them alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct JobType {
+    /// A hash of the type's name.
+    pub(crate) name: u64,
+    pub(crate) size: u64,
+    pub(crate) align: u64,
+}
+
+/// Where the cells are, for a number of cells (a power of two) and a type of jobs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Shape {
+    /// log2 of the number of cells.
+    pub(super) shift: u32,
+    pub(super) stride: u64,
+    /// From a cell's word to its job.
+    pub(super) job: u64,
+}
+
+impl Shape {
+    /// `None` for what no queue has.
+    pub(super) fn new(capacity: u64, job: JobType) -> Option<Shape> {
+        let known = capacity.is_power_of_two()
+            && capacity <= MAX_CAPACITY as u64
+            && job.align.is_power_of_two()
+            && job.align <= LINE;
+        if !known {
+            return None;
+        }
+        let to_job = job.align.max(8);
+        let dense = to_job
+            .checked_add(job.size)?
+            .checked_next_multiple_of(to_job)?;
+        let spread = dense.checked_next_multiple_of(LINE)?;
+        let fits = spread
+            .checked_mul(capacity)
+            .is_some_and(|all| all <= SPREAD);
+        Some(Shape {
+            shift: capacity.ilog2(),
+            stride: if fits { spread } else { dense },
+            job: to_job,
+        })
+    }
+
+    /// Of the cells together; `None` if that is no number.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        self.stride.checked_mul(1 << self.shift)
+    }
+}

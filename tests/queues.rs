@@ -1,0 +1,294 @@
+//! Queues between processes: every job once, whoever is killed, and nobody hangs.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ndarray::Ix1;
+use ndshm::{Handle, HandleTable, Queue, QueueHandle, Segment};
+use support::{Child, DEADLINE, Pipe, run};
+
+fn main() {
+    run(&[
+        ("each_job_is_delivered_once", each_job_is_delivered_once),
+        ("the_killed_lose_nothing_else", the_killed_lose_nothing_else),
+        (
+            "a_stopped_process_stops_nobody",
+            a_stopped_process_stops_nobody,
+        ),
+        (
+            "a_queue_that_crosses_a_fork_is_leased_anew",
+            a_queue_that_crosses_a_fork_is_leased_anew,
+        ),
+        (
+            "the_job_of_one_that_is_gone_arrives",
+            the_job_of_one_that_is_gone_arrives,
+        ),
+    ]);
+}
+
+/// A job: who pushed it, which of its jobs it is, and the two together, to see torn ones.
+type Job = [u64; 3];
+
+fn job(producer: u64, number: u64) -> Job {
+    [producer, number, !(producer << 32 | number)]
+}
+
+#[track_caller]
+fn assert_whole(job: Job) {
+    assert_eq!(job, self::job(job[0], job[1]), "a torn job");
+}
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+fn open(table: &HandleTable, name: QueueHandle<Job>) -> Queue<'_, Job> {
+    table.open_queue(name).unwrap()
+}
+
+/// Four producers and four consumers: each job is delivered once, and each consumer sees the jobs
+/// of each producer in their order.
+fn each_job_is_delivered_once() {
+    const PRODUCERS: u64 = 4;
+    const EACH: u64 = 25_000;
+    for capacity in [4, 256] {
+        let table = table();
+        let queue = table.queue::<Job>(capacity).unwrap();
+        let name = queue.handle();
+        // How often each job was delivered; every consumer has a row.
+        let seen: [Handle<u8, Ix1>; 4] =
+            [(); 4].map(|()| table.zeros((PRODUCERS * EACH) as usize).unwrap());
+        let consumers = seen.map(|seen| {
+            Child::fork(|| {
+                let queue = open(&table, name);
+                let mut seen = table.write(seen).unwrap();
+                let mut last = [None; PRODUCERS as usize];
+                while let Some(job) = queue.pop_wait(DEADLINE).unwrap() {
+                    assert_whole(job);
+                    let last = &mut last[job[0] as usize];
+                    assert!(last.is_none_or(|last| last < job[1]), "out of order");
+                    *last = Some(job[1]);
+                    seen[(job[0] * EACH + job[1]) as usize] += 1;
+                }
+                assert!(queue.is_drained(), "nothing came in time");
+            })
+        });
+        let producers: Vec<Child> = (0..PRODUCERS)
+            .map(|producer| {
+                Child::fork(|| {
+                    let queue = open(&table, name);
+                    for number in 0..EACH {
+                        queue.push_wait(job(producer, number), DEADLINE).unwrap();
+                    }
+                })
+            })
+            .collect();
+        producers.into_iter().for_each(Child::join);
+        queue.close();
+        consumers.into_iter().for_each(Child::join);
+        let total = seen
+            .iter()
+            .fold(None, |total: Option<ndarray::Array1<u8>>, &seen| {
+                let seen = table.read(seen).unwrap().to_owned();
+                Some(total.map_or(seen.clone(), |total| total + seen))
+            });
+        assert!(total.unwrap().iter().all(|&times| times == 1));
+        assert_eq!(queue.pop().unwrap(), None);
+    }
+}
+
+/// Producers and consumers are killed in the midst of it, a hundred times. What a producer has
+/// noted as pushed was delivered, but for at most one job a killed consumer; no job twice.
+fn the_killed_lose_nothing_else() {
+    const ROUNDS: u64 = 100;
+    const MOST: u64 = 200_000;
+    let table = table();
+    let queue = table.queue::<Job>(8).unwrap();
+    let name = queue.handle();
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut lost = 0;
+    let mut delivered = 0;
+    for round in 0..ROUNDS {
+        // Word 0: jobs whose push has returned. Beyond the largest number, none counts.
+        let pushed: [Handle<u64, Ix1>; 2] = [(); 2].map(|()| table.zeros(1).unwrap());
+        let seen: [Handle<u8, Ix1>; 2] = [(); 2].map(|()| table.zeros(2 * MOST as usize).unwrap());
+        let mut producers: Vec<Child> = (0..2)
+            .map(|producer| {
+                Child::fork(|| {
+                    let queue = open(&table, name);
+                    let mut pushed = table.write(pushed[producer]).unwrap();
+                    for number in 0..MOST {
+                        queue
+                            .push_wait(job(producer as u64, number), DEADLINE)
+                            .unwrap();
+                        pushed[0] = number + 1;
+                    }
+                })
+            })
+            .collect();
+        let mut consumers: Vec<Child> = seen
+            .iter()
+            .map(|&seen| {
+                Child::fork(|| {
+                    let queue = open(&table, name);
+                    let mut seen = table.write(seen).unwrap();
+                    while let Some(job) = queue.pop_wait(DEADLINE).unwrap() {
+                        assert_whole(job);
+                        seen[(job[0] * MOST + job[1]) as usize] += 1;
+                    }
+                })
+            })
+            .collect();
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        std::thread::sleep(Duration::from_micros(3000 + next() % 3000));
+        // One of each, at their own moments. The others go on.
+        consumers.swap_remove((next() % 2) as usize).kill();
+        std::thread::sleep(Duration::from_micros(next() % 1000));
+        producers.swap_remove((next() % 2) as usize).kill();
+        std::thread::sleep(Duration::from_micros(next() % 1000));
+        producers.pop().unwrap().kill();
+        table.reap().unwrap();
+        // Nobody pushes any more: the last consumer drains it.
+        let start = Instant::now();
+        while !queue.is_empty() {
+            assert!(start.elapsed() < DEADLINE, "the last consumer hangs");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        // Idle now, and sleeping: nothing is lost by this kill.
+        std::thread::sleep(Duration::from_millis(2));
+        consumers.pop().unwrap().kill();
+        let report = table.reap().unwrap();
+        assert_eq!(report.jobs, 0, "a sleeper takes nothing");
+        for array in pushed {
+            // An error says that it was killed before it wrote anything.
+            let _ = table.clear_poison(array);
+        }
+        let seen = seen.map(|handle| {
+            let _ = table.clear_poison(handle);
+            let seen = table.read(handle).unwrap().to_owned();
+            table.free(handle).unwrap();
+            seen
+        });
+        // A killed process may have popped a job, and not noted it.
+        let mut missing = 0;
+        for producer in 0..2 {
+            let count = table.read(pushed[producer]).unwrap()[0];
+            for number in 0..MOST {
+                let at = (producer as u64 * MOST + number) as usize;
+                let times = seen[0][at] + seen[1][at];
+                assert!(
+                    times <= 1,
+                    "round {round}: {producer}'s job {number} came twice"
+                );
+                match number.cmp(&count) {
+                    std::cmp::Ordering::Less => missing += u64::from(times == 0),
+                    // Pushed, and killed before it was noted.
+                    std::cmp::Ordering::Equal => {}
+                    std::cmp::Ordering::Greater => assert_eq!(times, 0, "never pushed"),
+                }
+            }
+        }
+        assert!(missing <= 1, "round {round}: {missing} jobs are lost");
+        lost += missing;
+        delivered += seen.iter().flatten().filter(|&&times| times > 0).count();
+        for array in pushed {
+            table.free(array).unwrap();
+        }
+    }
+    assert!(delivered > 1000, "hardly anything was delivered");
+    // All cells are there.
+    for number in 0..8 {
+        queue.push(job(0, number)).unwrap();
+    }
+    assert!(queue.push(job(0, 9)).unwrap_err().is_full());
+    println!("{delivered} jobs delivered, {lost} popped by the dead");
+}
+
+/// Processes that are stopped wherever they are: the others go on without them.
+fn a_stopped_process_stops_nobody() {
+    let table = table();
+    let queue = table.queue::<Job>(64).unwrap();
+    let name = queue.handle();
+    let busy = |producer: u64| {
+        Child::fork(|| {
+            let queue = open(&table, name);
+            for number in 0.. {
+                queue.push_wait(job(producer, number), DEADLINE).unwrap();
+                queue.pop_wait(DEADLINE).unwrap();
+            }
+        })
+    };
+    for attempt in 0..20 {
+        let stopped = [busy(0), busy(1)];
+        std::thread::sleep(Duration::from_micros(2000 + attempt * 137));
+        for child in &stopped {
+            child.signal(libc::SIGSTOP);
+        }
+        let start = Instant::now();
+        for number in 0..10_000 {
+            queue.push(job(2, number)).unwrap();
+            let popped = queue.pop().unwrap().expect("a job was there");
+            assert_whole(popped);
+        }
+        assert!(start.elapsed() < DEADLINE);
+        while queue.pop().unwrap().is_some() {}
+        stopped.into_iter().for_each(Child::kill);
+        table.reap().unwrap();
+        while queue.pop().unwrap().is_some() {}
+    }
+}
+
+fn a_queue_that_crosses_a_fork_is_leased_anew() {
+    let table = table();
+    let mut queue = Some(table.queue::<Job>(4).unwrap());
+    // The child's copy is the parent's: it neither closes nor frees it.
+    Child::fork(|| drop(queue.take())).join();
+    Child::fork(|| {
+        queue.as_ref().unwrap().push(job(1, 1)).unwrap();
+        drop(queue.take());
+    })
+    .join();
+    let queue = queue.unwrap();
+    assert!(!queue.is_closed());
+    assert_eq!(queue.pop().unwrap(), Some(job(1, 1)));
+    // A child dies with the bit that says that it may have been in a cell.
+    let pipe = Pipe::new();
+    let child = Child::fork(|| {
+        queue.push(job(1, 2)).unwrap();
+        pipe.send(1);
+        std::thread::sleep(DEADLINE);
+    });
+    pipe.receive();
+    child.kill();
+    assert_eq!(table.reap().unwrap().leases, 1);
+    assert_eq!(queue.pop().unwrap(), Some(job(1, 2)));
+}
+
+/// A consumer waits, and each producer is gone right after its push: its job arrives.
+fn the_job_of_one_that_is_gone_arrives() {
+    let table = table();
+    let queue = table.queue::<Job>(4).unwrap();
+    let name = queue.handle();
+    for attempt in 0..50 {
+        let pipe = Pipe::new();
+        let child = Child::fork(|| {
+            let queue = open(&table, name);
+            pipe.send(0);
+            queue.push(job(3, attempt)).unwrap();
+            support::exit_at_once(0);
+        });
+        pipe.receive();
+        let start = Instant::now();
+        assert_eq!(queue.pop_wait(DEADLINE).unwrap(), Some(job(3, attempt)));
+        assert!(start.elapsed() < DEADLINE / 2);
+        child.join();
+        // It has not given its lease back.
+        table.reap().unwrap();
+    }
+}
