@@ -183,6 +183,49 @@ fn never_empty_while_a_job_moves() {
     });
 }
 
+/// I2: the same for a consumer that takes a job: two jobs for two.
+#[test]
+fn never_empty_for_two() {
+    check("never_empty_for_two", 4, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        queue.push(1).unwrap();
+        let mover = other(second, queue.handle(), |queue| {
+            queue.push(2).expect("a cell is free");
+            queue.pop().unwrap()
+        });
+        let mine = queue.pop().unwrap();
+        let (theirs, _second) = mover.join().unwrap();
+        let jobs = (mine.expect("a job was there"), theirs.expect("and another"));
+        assert!(matches!(jobs, (1, 2) | (2, 1)));
+        assert_whole(&queue);
+    });
+}
+
+/// I2: never is more than one cell in use, the one or the other: a push finds a free one, also
+/// behind its search.
+#[test]
+fn never_full_while_a_job_moves() {
+    check("never_full_while_a_job_moves", 4, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        let mover = other(second, queue.handle(), |queue| {
+            queue.push(1).expect("one cell in use at most");
+            let popped = queue.pop().unwrap();
+            queue.push(2).expect("one cell in use at most");
+            popped
+        });
+        queue.push(3).expect("a cell was free at every moment");
+        let (popped, _second) = mover.join().unwrap();
+        let mut jobs: Vec<u64> = popped.into_iter().chain(rest(&queue)).collect();
+        jobs.sort_unstable();
+        assert_eq!(jobs, [1, 2, 3]);
+        assert_whole(&queue);
+    });
+}
+
 /// I2: a cell is free at every moment, the one or the other: a push finds it.
 #[test]
 fn never_full_while_a_cell_moves() {
