@@ -305,6 +305,9 @@ impl<T: Pod> Queue<'_, T> {
     fn write(&self, ticket: &Ticket, job: &T) {
         let memory = self.table.segment().memory();
         let (offset, size) = (self.cells.job_offset(ticket), size_of::<T>() as u64);
+        // A place to die between claiming the cell and writing the job: models die at words alone.
+        #[cfg(loom)]
+        self.cells.is_closed();
         let _access = memory.track(offset, size, true);
         if let Some(place) = memory.data(offset, size) {
             // SAFETY: `size_of::<T>()` bytes from `place` are inside the mapping (`data`) and inside
@@ -319,6 +322,9 @@ impl<T: Pod> Queue<'_, T> {
     fn read(&self, ticket: &Ticket) -> T {
         let memory = self.table.segment().memory();
         let (offset, size) = (self.cells.job_offset(ticket), size_of::<T>() as u64);
+        // As in `write`.
+        #[cfg(loom)]
+        self.cells.is_closed();
         let _access = memory.track(offset, size, false);
         match memory.data(offset, size) {
             // SAFETY: as in `write`; TAKING by this seat's ticket, so that nobody writes there, and

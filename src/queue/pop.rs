@@ -18,6 +18,29 @@ impl Cells<'_> {
     /// Takes the oldest job out of the order; `None` if there was a moment without any.
     #[inline]
     pub(crate) fn take(&self, me: SeatId) -> Option<Ticket> {
+        loop {
+            let (position, full, front) = self.oldest()?;
+            // Else somebody else has it.
+            if let Some(word) = self.take_at(position, full, me) {
+                return Some(Ticket {
+                    position,
+                    word,
+                    // TAKING, it does not hold the head back any more.
+                    front: front + u64::from(front == position),
+                });
+            }
+        }
+    }
+
+    /// Whether there was a moment without a job.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.oldest().is_none()
+    }
+
+    /// The position of the oldest job, its cell's word, and how far the head may go; `None` if there
+    /// was a moment without any.
+    #[inline]
+    fn oldest(&self) -> Option<(u64, CellWord, u64)> {
         let mut before = None;
         loop {
             // In this order: jobs lie at or above the head of any earlier moment, and below the
@@ -29,32 +52,14 @@ impl Cells<'_> {
             }
             let look = self.look(head, tail);
             if let Some((position, word)) = look.oldest {
-                match self.take_at(position, word, me) {
-                    Some(word) => {
-                        return Some(Ticket {
-                            position,
-                            word,
-                            front: match look.front == position {
-                                true => position + 1,
-                                false => look.front,
-                            },
-                        });
-                    }
-                    // Somebody else has it.
-                    None => {
-                        before = None;
-                        continue;
-                    }
-                }
+                return Some((position, word, look.front));
             }
-            if look.front > head {
-                self.reach(HEAD, look.front);
-                before = None;
-                continue;
-            }
-            // Twice the same, and no job: so it was between the two passes.
+            // Twice the same, and no job: so it was between the two looks.
             let now = (head, tail, look.sum);
             if before == Some(now) {
+                if look.front > head {
+                    self.reach(HEAD, look.front);
+                }
                 return None;
             }
             before = Some(now);
@@ -128,26 +133,5 @@ impl Cells<'_> {
             }
         }
         look
-    }
-
-    /// Whether there was a moment without a job.
-    pub(crate) fn is_empty(&self) -> bool {
-        let mut before = None;
-        loop {
-            let head = self.end(HEAD).position();
-            let tail = self.end(TAIL).position();
-            if head >= tail {
-                return true;
-            }
-            let look = self.look(head, tail);
-            if look.oldest.is_some() {
-                return false;
-            }
-            let now = (head, tail, look.sum);
-            if before == Some(now) {
-                return true;
-            }
-            before = Some(now);
-        }
     }
 }
