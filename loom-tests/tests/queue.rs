@@ -509,3 +509,46 @@ fn order_between_producers() {
         assert_eq!(jobs, [1, 2]);
     });
 }
+
+/// I7: the queue is closed, and the consumer of its last job dies between any two steps: who was
+/// told that it is drained missed nothing.
+#[test]
+fn death_at_the_last_job() {
+    check_deaths("death_at_the_last_job", 2, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let queue = survivor.queue(1).unwrap();
+        queue.push(1).unwrap();
+        queue.close();
+        let consumer = mortal(second, queue.handle(), steps, |queue| queue.pop().unwrap());
+        let drained = queue.is_drained();
+        let theirs = consumer.join().unwrap();
+        survivor.reap().unwrap();
+        let left = rest(&queue);
+        assert!(!drained || left.is_empty(), "a job came after the last one");
+        assert!(left.len() <= 1 && (theirs.is_none() || left.is_empty()));
+        assert!(queue.is_drained());
+        theirs.is_none()
+    });
+}
+
+/// I7: a consumer waits for two producers, one of which may be overtaken by the other: the tail is
+/// beyond its position by then, and its push wakes all the same.
+#[test]
+fn a_consumer_that_waits_for_two() {
+    check("a_consumer_that_waits_for_two", 1, || {
+        let options = Segment::options().capacity(512).seats(4).arrays(2);
+        let segment = options.in_process().unwrap();
+        let (first, second, third) = (join(&segment), join(&segment), join(&segment));
+        let queue = first.queue(2).unwrap();
+        let push = |job| move |queue: &Queue<'_, u64>| queue.push(job).unwrap();
+        let producers = [
+            other(second, queue.handle(), push(1)),
+            other(third, queue.handle(), push(2)),
+        ];
+        let mut jobs = [(); 2].map(|()| queue.pop_wait(Duration::MAX).unwrap());
+        let _tables = producers.map(|producer| producer.join().unwrap());
+        jobs.sort_unstable();
+        assert_eq!(jobs, [Some(1), Some(2)]);
+    });
+}
