@@ -36,6 +36,7 @@
 //!   [`HandleTable::write`]. Asking never waits: [`LeaseError::Busy`] names the holder.
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once,
 //!   each tile by one of them in each round: [`Partition`], and [`Pool`] to run it on workers.
+//! - **queue**: small jobs from any participants to any others, each once and in order: [`Queue`].
 //! - **seat**: one participant. What it holds is taken back when it leaves or dies.
 //! - **owner**: the seat an array goes with, unless it is [detached](HandleTable::detach).
 //!

@@ -177,8 +177,8 @@ fn the_killed_lose_nothing_else() {
         });
         // A killed process may have popped a job, and not noted it.
         let mut missing = 0;
-        for producer in 0..2 {
-            let count = table.read(pushed[producer]).unwrap()[0];
+        for (producer, &pushed) in pushed.iter().enumerate() {
+            let count = table.read(pushed).unwrap()[0];
             for number in 0..MOST {
                 let at = (producer as u64 * MOST + number) as usize;
                 let times = seen[0][at] + seen[1][at];

@@ -29,7 +29,7 @@ fn first_in_first_out_over_many_laps() {
             assert_eq!(queue.pop().unwrap(), Some(lap * 4 + job));
         }
         assert_eq!(queue.pop().unwrap(), None);
-        assert!(queue.is_empty() && queue.len() == 0);
+        assert_eq!((queue.is_empty(), queue.len()), (true, 0));
     }
 }
 
