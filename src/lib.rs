@@ -84,6 +84,8 @@ mod layout;
 pub mod model;
 mod partition;
 mod pool;
+#[cfg(not(loom))]
+mod primitives;
 mod queue;
 mod seat;
 mod segment;
@@ -101,7 +103,7 @@ pub use element::{
 };
 pub use error::{
     AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError,
-    PoolError, PushError, QueueError, Result, RoundError, SegmentError,
+    PoolError, PrimitiveError, PushError, QueueError, Result, RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::LAYOUT_VERSION;
@@ -114,6 +116,8 @@ pub use pool::TileRng;
 #[cfg(not(loom))]
 pub use pool::become_worker;
 pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
+#[cfg(not(loom))]
+pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
 pub use segment::{Segment, SegmentOptions};

@@ -2,6 +2,7 @@
 
 mod lease;
 mod pool;
+mod primitive;
 mod queue;
 mod segment;
 
@@ -10,6 +11,7 @@ use thiserror::Error as ThisError;
 use crate::element::SchemaError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
 pub use pool::{BarrierError, PoolError};
+pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
 pub use segment::{NoMemory, SegmentError};
 
@@ -50,6 +52,9 @@ pub enum Error {
     /// A queue could not be made or opened, or a call on it failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// A primitive on a pool failed.
+    #[error(transparent)]
+    Primitive(#[from] PrimitiveError),
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] crate::handle::ParseHandleError),

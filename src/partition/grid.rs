@@ -270,6 +270,18 @@ impl Plan {
         self.cuts.iter().map(|cut| (cut.axis, cut.axis_len))
     }
 
+    /// Whether it cuts `axis` alone, of that length, into stretches.
+    #[cfg(not(loom))]
+    pub(crate) fn is_stretches_of(&self, axis: usize, axis_len: usize) -> bool {
+        match &*self.cuts {
+            [cut] => {
+                (cut.axis, cut.axis_len) == (axis, axis_len)
+                    && !matches!(cut.pieces, Pieces::Cyclic(_))
+            }
+            _ => false,
+        }
+    }
+
     /// The axis that is cut first.
     pub(crate) fn first_axis(&self) -> usize {
         self.cuts.first().map_or(0, |cut| cut.axis)

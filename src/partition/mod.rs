@@ -24,9 +24,11 @@ use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 use crate::word::{ClaimState, DoneCount};
 pub(crate) use access::TileRange;
+#[cfg(not(loom))]
+pub(crate) use access::sealed;
 pub use access::{Group, Mode, Read, Whole, Write};
 use control::{Control, MAX_MEMBERS, Member};
-use grid::Plan;
+pub(crate) use grid::Plan;
 pub use grid::{Grid, Side};
 pub use participant::{Participant, Tile};
 pub use round::Round;

@@ -289,6 +289,10 @@ impl<'t> Pool<'t> {
         Ok(pool)
     }
 
+    pub(crate) fn table(&self) -> &'t HandleTable {
+        self.table
+    }
+
     /// The number of workers.
     pub fn workers(&self) -> usize {
         self.shared.workers

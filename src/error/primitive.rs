@@ -1,0 +1,150 @@
+//! Errors of the parallel primitives.
+
+use thiserror::Error as ThisError;
+
+use super::{AllocError, JoinError, LeaseError, PartitionError, PoolError};
+use crate::handle::AnyHandle;
+
+/// Why a primitive on a pool failed. Unless a variant says otherwise, no array was changed.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum PrimitiveError {
+    /// Two arrays of a call do not fit together.
+    #[error(
+        "{operation}: {handle} has shape {found:?}, which does not fit {expected:?} of {other}: \
+         {rule}"
+    )]
+    Shapes {
+        /// The primitive.
+        operation: &'static str,
+        /// The array that does not fit.
+        handle: AnyHandle,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The array it is compared with.
+        other: AnyHandle,
+        /// The shape of that array.
+        expected: Vec<usize>,
+        /// What must be equal.
+        rule: &'static str,
+    },
+    /// The same array is read and written where the result would depend on the order of tiles.
+    #[error(
+        "{operation}: {handle} is both read and written; give {operation} another array to write \
+         to"
+    )]
+    Aliased {
+        /// The primitive.
+        operation: &'static str,
+        /// The array.
+        handle: AnyHandle,
+    },
+    /// An index is beyond the array that it points into. The positions with such indices keep what
+    /// they held; all others are gathered.
+    #[error(
+        "{handle} holds index {index} at position {position}, but {source_array} has {length} \
+         indices along its first axis"
+    )]
+    Index {
+        /// The array of indices.
+        handle: AnyHandle,
+        /// The first position with an index that is out of range.
+        position: usize,
+        /// What it holds.
+        index: u64,
+        /// The array that is gathered from.
+        source_array: AnyHandle,
+        /// The length of its first axis.
+        length: usize,
+    },
+    /// An integer sum is not a value of its type.
+    #[error(
+        "{operation}: the sum of {handle}{} is not a {dtype}; use an array of a wider type",
+        .position.map(|at| format!(" up to position {at}")).unwrap_or_default()
+    )]
+    Overflow {
+        /// The primitive.
+        operation: &'static str,
+        /// The array.
+        handle: AnyHandle,
+        /// For a prefix sum, the first position whose sum is out of range.
+        position: Option<usize>,
+        /// The type of the sum.
+        dtype: &'static str,
+    },
+    /// The result is not defined for so few elements.
+    #[error("{operation}: {handle} has {elements} elements, at least {needed} are needed")]
+    TooFew {
+        /// The primitive.
+        operation: &'static str,
+        /// The array.
+        handle: AnyHandle,
+        /// The elements it has.
+        elements: usize,
+        /// The fewest for which the result is defined.
+        needed: usize,
+    },
+    /// A weight is negative, infinite or not a number.
+    #[error(
+        "{handle} holds the weight {weight} at position {position}: weights are finite and not \
+         negative"
+    )]
+    Weight {
+        /// The array of weights.
+        handle: AnyHandle,
+        /// The first position with such a weight.
+        position: usize,
+        /// The weight.
+        weight: f64,
+    },
+    /// A logarithm of a weight is +∞ or not a number.
+    #[error(
+        "{handle} holds the log-weight {log_weight} at position {position}: log-weights are finite \
+         or -inf"
+    )]
+    LogWeight {
+        /// The array of logarithms.
+        handle: AnyHandle,
+        /// The first position with such a logarithm.
+        position: usize,
+        /// What it holds.
+        log_weight: f64,
+    },
+    /// The sum of the weights is 0 or infinite, so that they are no distribution.
+    #[error(
+        "the weights of {handle} sum to {sum}: at least one must be above 0, and their sum finite; \
+         rescale them, or start from their logarithms"
+    )]
+    WeightSum {
+        /// The array of weights.
+        handle: AnyHandle,
+        /// Their sum.
+        sum: f64,
+    },
+    /// The offset of a systematic grid is not in [0, 1).
+    #[error("resample_systematic: the offset u is {u}: it is at least 0 and below 1")]
+    Offset {
+        /// The offset.
+        u: f64,
+    },
+    /// A call on the pool failed. The arrays that the primitive writes may be written in part, and
+    /// are poisoned where a worker died; the rows that the error names are positions in memory
+    /// order.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// An array could not be divided into tiles.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// An array could not be looked at.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Working memory could not be allocated.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+}
+
+impl From<JoinError> for PrimitiveError {
+    fn from(error: JoinError) -> Self {
+        PrimitiveError::Lease(error.into())
+    }
+}

@@ -1,0 +1,150 @@
+//! Arrays of any shape as one stretch of memory, divided into tiles of equally many elements.
+//!
+//! All arrays of a segment are contiguous, in C or in Fortran order. What treats every element
+//! alike therefore needs no axis: a tile is a slice, tiles are of one size whatever the shape (an
+//! array of 3 columns in Fortran order has no good axis to divide), and an array without axes is
+//! one of one element. The rows of such a partition are positions in memory order.
+
+use ndarray::{Dimension, Ix1};
+
+use crate::element::Element;
+use crate::error::LeaseError;
+use crate::handle::{AnyHandle, Handle};
+use crate::partition::{Group, Mode, Plan, TileRange, sealed};
+use crate::segment::{Access, Memory};
+use crate::table::HandleTable;
+use crate::table::attach::check_view;
+use crate::table::slot::Slot;
+
+/// Where the elements of an array are, as a participant of a round sees it.
+pub struct Stretch<T> {
+    first: *mut T,
+    len: usize,
+    handle: AnyHandle,
+}
+
+impl<T: Element> Stretch<T> {
+    /// The caller has a lease of the array.
+    fn locate<D: Dimension>(
+        table: &HandleTable,
+        handle: AnyHandle,
+        plan: &Plan,
+    ) -> Result<Self, LeaseError> {
+        let (index, _) = handle.unpack(table.segment().key());
+        let slot = Slot::of(table.segment().memory(), index).ok_or(LeaseError::Stale { handle })?;
+        let mut view = table.locate::<T, D>(slot, handle)?.view;
+        if !plan.is_stretches_of(0, view.len()) {
+            return Err(LeaseError::Corrupt {
+                handle,
+                what: "the array does not have the length that its partition divides",
+            });
+        }
+        Ok(Stretch {
+            first: view.as_mut_ptr(),
+            len: view.len(),
+            handle,
+        })
+    }
+
+    /// The first element of the tile, and how many there are.
+    fn part(&self, tile: &TileRange) -> (*mut T, usize) {
+        let rows = &tile.first.range;
+        let end = rows.end.min(self.len);
+        let start = rows.start.min(end);
+        (self.first.wrapping_add(start), end - start)
+    }
+
+    fn check(&self, tile: &TileRange) -> Result<(), LeaseError> {
+        if !T::CHECKED {
+            return Ok(());
+        }
+        let (first, len) = self.part(tile);
+        // SAFETY: `first` is aligned and non-null, and `len` elements from there are inside the
+        // array's extent (see `locate`), whose bytes are at most `isize::MAX`.
+        let view = unsafe { ndarray::RawArrayViewMut::<T, Ix1>::from_shape_ptr(len, first) };
+        check_view(&view, self.handle)
+    }
+}
+
+macro_rules! flat {
+    ($(#[$doc:meta])* $name:ident, $view:ty, $mode:expr, $make:path) => {
+        $(#[$doc])*
+        pub struct $name<T, D>(Handle<T, D>);
+
+        impl<T, D> $name<T, D> {
+            pub(super) fn new(handle: Handle<T, D>) -> Self {
+                $name(handle)
+            }
+        }
+
+        impl<T, D> Clone for $name<T, D> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl<T, D> Copy for $name<T, D> {}
+
+        impl<T: Element, D: Dimension + 'static> Group for $name<T, D> {
+            type Views<'a> = $view;
+
+            unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a> {
+                let (first, len) = raw.part(tile);
+                // SAFETY: `len` elements from `first` are mapped, aligned and inside the array
+                // (see `Stretch::locate`); they hold values of `T`, and the access is exclusive or
+                // shared as the claim of the tile says, for `'a`: the caller's duties.
+                unsafe { $make(first, len) }
+            }
+        }
+
+        impl<T: Element, D: Dimension + 'static> sealed::Group for $name<T, D> {
+            type Raw = Stretch<T>;
+
+            fn members(&self) -> Vec<(AnyHandle, Mode)> {
+                vec![(self.0.into(), $mode)]
+            }
+
+            fn from_handles(handles: &[AnyHandle]) -> Option<Self> {
+                match handles {
+                    [handle] => Some($name(Handle::from_bits(handle.to_bits()))),
+                    _ => None,
+                }
+            }
+
+            fn modes() -> Vec<Mode> {
+                vec![$mode]
+            }
+
+            fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+                let elements = table.attach(self.0)?.shape().iter().product();
+                Ok(vec![vec![elements]])
+            }
+
+            fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+                Stretch::locate::<D>(table, self.0.into(), plan)
+            }
+
+            fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError> {
+                raw.check(tile)
+            }
+
+            // Primitives are not built for the model checker.
+            fn track(_: &Self::Raw, _: &Memory, _: &TileRange, _: &mut Vec<Access>) {}
+        }
+    };
+}
+
+flat! {
+    /// Tiles read their part of the array: a slice each.
+    FlatRead, &'a [T], Mode::Read, core::slice::from_raw_parts
+}
+flat! {
+    /// Tiles write their part of the array: a mutable slice each.
+    FlatWrite, &'a mut [T], Mode::Write, core::slice::from_raw_parts_mut
+}
+
+/// Elements of a tile that is copied, filled or exchanged: some 64 KiB of them.
+pub(super) const fn moved_tile<T>() -> usize {
+    let elements = (64 << 10) / size_of::<T>();
+    if elements == 0 { 1 } else { elements }
+}

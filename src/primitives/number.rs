@@ -1,0 +1,262 @@
+//! Which elements can be added and compared, and how a tile of them is summed.
+
+use bytemuck::Pod;
+
+use crate::element::Element;
+
+/// Numbers that primitives add and compare: the integers up to 64 bits, `f32` and `f64`.
+///
+/// Integers are added in 128 bits, so that only a result that does not fit is an overflow. Floats
+/// are added in `f64`, in an order that depends on the length of the array alone; see
+/// [`Pool::prefix_sum`](crate::Pool::prefix_sum) for it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a number that primitives add: these are u8 to u64, i8 to i64, f32, f64"
+)]
+pub trait Number: Element + Pod + PartialOrd + sealed::Number {
+    /// The type of a sum: `u64`, `i64` or `f64`.
+    type Sum: Copy;
+}
+
+/// The floating-point numbers: `f32` and `f64`.
+#[diagnostic::on_unimplemented(message = "`{Self}` is not a float: `f32` or `f64`")]
+pub trait Real: Number<Sum = f64> + sealed::Real {}
+
+/// Chains of additions that run at once, because each addition waits for the one before it.
+const LANES: usize = 8;
+
+pub(super) mod sealed {
+    use bytemuck::Pod;
+
+    use crate::element::Element;
+
+    pub trait Number: Copy {
+        /// What sums are computed in: `i128` or `f64`.
+        type Wide: Element + Pod;
+        /// The name of a sum's type, for errors.
+        const SUM: &str;
+        const ZERO: Self::Wide;
+        const NAME: &str;
+
+        fn add(a: Self::Wide, b: Self::Wide) -> Self::Wide;
+        /// The sum of a tile; of floats, what `running` ends with if it starts at 0.
+        fn sum_of(tile: &[Self]) -> Self::Wide;
+        /// Replaces each element by `start` plus the sum of the tile up to it, and including it if
+        /// so asked for. Sums that do not fit wrap: the caller has made sure that there are none.
+        fn run(tile: &mut [Self], start: Self::Wide, inclusive: bool);
+        /// The least and the greatest sum of the tile's beginnings, for integers that may become
+        /// smaller or larger; floats do not overflow.
+        fn extremes(tile: &[Self]) -> [Self::Wide; 2];
+        /// Whether a sum is a value of the elements' type.
+        fn fits(sum: Self::Wide) -> bool;
+        /// The sum, if it is a value of the sums' type.
+        fn total(sum: Self::Wide) -> Option<<Self as super::Number>::Sum>
+        where
+            Self: super::Number;
+        fn wide_to_f64(sum: Self::Wide) -> f64;
+        fn to_f64(self) -> f64;
+    }
+
+    pub trait Real: Number<Wide = f64> + Into<f64> {
+        fn of_f64(value: f64) -> Self;
+    }
+}
+
+macro_rules! integers {
+    ($($type:ty, $sum:ty, $tile:ty;)*) => {$(
+        impl Number for $type {
+            type Sum = $sum;
+        }
+
+        // A tile's sums, from its first element on, are values of this type.
+        const _: () = assert!(
+            size_of::<$tile>() > size_of::<$type>() + 2 && super::TILE <= 1 << 16
+        );
+
+        impl sealed::Number for $type {
+            type Wide = i128;
+            const SUM: &str = stringify!($sum);
+            const NAME: &str = stringify!($type);
+            const ZERO: i128 = 0;
+
+            fn add(a: i128, b: i128) -> i128 {
+                // An array has less than 2^63 elements of less than 2^64.
+                a.wrapping_add(b)
+            }
+
+            fn sum_of(tile: &[Self]) -> i128 {
+                tile.iter().map(|&x| <$tile>::from(x)).sum::<$tile>().into()
+            }
+
+            fn run(tile: &mut [Self], start: i128, inclusive: bool) {
+                // Modulo the type's range: every sum that fits is what its lowest bits say.
+                let mut sum = start as $type;
+                for x in tile {
+                    let next = sum.wrapping_add(*x);
+                    *x = if inclusive { next } else { sum };
+                    sum = next;
+                }
+            }
+
+            fn extremes(tile: &[Self]) -> [i128; 2] {
+                let (mut sum, mut least, mut greatest): ($tile, $tile, $tile) = (0, 0, 0);
+                for &x in tile {
+                    sum += <$tile>::from(x);
+                    least = least.min(sum);
+                    greatest = greatest.max(sum);
+                }
+                [least.into(), greatest.into()]
+            }
+
+            fn fits(sum: i128) -> bool {
+                <$type>::try_from(sum).is_ok()
+            }
+
+            fn total(sum: i128) -> Option<$sum> {
+                sum.try_into().ok()
+            }
+
+            fn wide_to_f64(sum: i128) -> f64 {
+                sum as f64
+            }
+
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+        }
+    )*};
+}
+
+integers! {
+    u8, u64, i64;
+    u16, u64, i64;
+    u32, u64, i64;
+    u64, u64, i128;
+    i8, i64, i64;
+    i16, i64, i64;
+    i32, i64, i64;
+    i64, i64, i128;
+}
+
+macro_rules! floats {
+    ($($type:ty),*) => {$(
+        impl Number for $type {
+            type Sum = f64;
+        }
+
+        impl Real for $type {}
+
+        impl sealed::Real for $type {
+            fn of_f64(value: f64) -> Self {
+                value as $type
+            }
+        }
+
+        impl sealed::Number for $type {
+            type Wide = f64;
+            const SUM: &str = "f64";
+            const NAME: &str = stringify!($type);
+            const ZERO: f64 = 0.0;
+
+            fn add(a: f64, b: f64) -> f64 {
+                a + b
+            }
+
+            fn sum_of(tile: &[Self]) -> f64 {
+                sum_by(tile, |x| x.into())
+            }
+
+            fn run(tile: &mut [Self], start: f64, inclusive: bool) {
+                let mut sums = [0.0; super::TILE];
+                // Tiles are no longer than that.
+                let sums = &mut sums[..tile.len().min(super::TILE)];
+                running(tile, start, sums);
+                if inclusive {
+                    for (x, &sum) in tile.iter_mut().zip(&*sums) {
+                        *x = sum as $type;
+                    }
+                } else if let Some((first, rest)) = tile.split_first_mut() {
+                    *first = start as $type;
+                    for (x, &sum) in rest.iter_mut().zip(&*sums) {
+                        *x = sum as $type;
+                    }
+                }
+            }
+
+            fn extremes(_: &[Self]) -> [f64; 2] {
+                [0.0; 2]
+            }
+
+            fn fits(_: f64) -> bool {
+                true
+            }
+
+            fn total(sum: f64) -> Option<f64> {
+                Some(sum)
+            }
+
+            fn wide_to_f64(sum: f64) -> f64 {
+                sum
+            }
+
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+        }
+    )*};
+}
+
+floats!(f32, f64);
+
+/// The tile in `LANES` stretches of equal length, and what is left at the end.
+fn lanes<T>(tile: &[T]) -> ([&[T]; LANES], &[T]) {
+    let length = tile.len() / LANES;
+    let (even, rest) = tile.split_at(length * LANES);
+    (
+        core::array::from_fn(|lane| &even[lane * length..][..length]),
+        rest,
+    )
+}
+
+/// The sum of what `term` makes of a tile: each lane from its first element on, then the lanes'
+/// sums one after the other, then the rest.
+pub(super) fn sum_by<T: Copy>(tile: &[T], term: impl Fn(T) -> f64) -> f64 {
+    let (lanes, rest) = lanes(tile);
+    let mut sums = [0.0; LANES];
+    for at in 0..lanes[0].len() {
+        for (sum, lane) in sums.iter_mut().zip(&lanes) {
+            *sum += term(lane[at]);
+        }
+    }
+    let last: f64 = rest.iter().fold(0.0, |sum, &x| sum + term(x));
+    sums.iter().fold(0.0, |total, sum| total + sum) + last
+}
+
+/// `start` plus the sum of the tile up to and including each element.
+///
+/// Each lane is summed from its first element on, and the sum of the lanes before it, and then
+/// `start`, are added to that. Rounding is monotone, and a lane begins with the very number that
+/// the lane before it ends with: so the sums of numbers that are not negative never decrease, and
+/// the last is `start` plus [`sum_by`].
+pub(super) fn running<T: Copy + Into<f64>>(tile: &[T], start: f64, sums: &mut [f64]) {
+    let length = tile.len() / LANES;
+    let (in_lanes, rest) = lanes(tile);
+    let mut sum = [0.0; LANES];
+    for at in 0..length {
+        for (lane, sum) in sum.iter_mut().enumerate() {
+            *sum += in_lanes[lane][at].into();
+            sums[lane * length + at] = *sum;
+        }
+    }
+    let mut before = 0.0;
+    for (lane, sum) in sum.into_iter().enumerate() {
+        for sum in &mut sums[lane * length..][..length] {
+            *sum = start + (before + *sum);
+        }
+        before += sum;
+    }
+    let mut sum = 0.0;
+    for (place, &x) in sums[length * LANES..].iter_mut().zip(rest) {
+        sum += x.into();
+        *place = start + (before + sum);
+    }
+}

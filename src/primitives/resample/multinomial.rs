@@ -1,0 +1,141 @@
+//! Multinomial resampling from sorted uniform numbers.
+
+use bytemuck::{Pod, Zeroable};
+use ndarray::{ArrayView1, Ix1};
+use rand_core::{Rng, SeedableRng};
+
+use super::{find, starts_of};
+use crate::error::PrimitiveError;
+use crate::handle::Handle;
+use crate::pool::{Pool, TileContext, TileRng};
+use crate::primitives::flat::FlatWrite;
+use crate::primitives::number::{running, sum_by};
+use crate::primitives::{Real, TILE};
+
+/// Keeps these streams apart from those of kernels, which have a small number in its place.
+const PURPOSE: u64 = u64::from_le_bytes(*b"multinom");
+
+/// Names the random numbers of a call.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Draws {
+    seed: u64,
+    stream: u64,
+}
+
+impl Draws {
+    /// The generator of a tile: ChaCha with 8 rounds, keyed with the names, on the tile's stream.
+    fn of_tile(&self, tile: usize) -> TileRng {
+        let mut key = [0; 32];
+        let words = [self.seed, self.stream, PURPOSE];
+        for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let mut rng = TileRng::from_seed(key);
+        rng.set_stream(tile as u64);
+        rng
+    }
+}
+
+/// An exponentially distributed number of mean 1: minus the logarithm of a uniform one in (0, 1].
+fn exponential(rng: &mut TileRng) -> f64 {
+    let uniform = ((rng.next_u64() >> 11) + 1) as f64 * (-53f64).exp2();
+    -uniform.ln()
+}
+
+impl Pool<'_> {
+    /// Multinomial resampling: writes to `ancestors` which particle each offspring comes from, each
+    /// drawn by weight, independently of the others, and then sorted.
+    ///
+    /// The uniform numbers are sorted by construction: the partial sums of `n + 1` exponentially
+    /// distributed spacings, divided by their total, are `n` uniform numbers in order (L. Devroye,
+    /// "Non-Uniform Random Variate Generation", Springer 1986, chapter V). The spacings
+    /// come from a stream for each tile of 4096 ancestors, named by `seed`, `stream` and the tile:
+    /// calls that differ in one of the two numbers draw independent ancestors, and calls that do not
+    /// draw the same ones, for any number of workers. To give the time step as the stream is one
+    /// way. [`resample_systematic`](Pool::resample_systematic) has less variance, and is faster.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    /// use ndarray::array;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let weights = table.from_array(&array![1.0f32, 0.0, 3.0])?;
+    /// let ancestors = table.zeros(100_000)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.resample_multinomial(weights, 7, 0, ancestors)?;
+    ///
+    /// let ancestors = table.read(ancestors)?;
+    /// let first = ancestors.iter().filter(|&&ancestor| ancestor == 0).count();
+    /// assert!((24_000..26_000).contains(&first));
+    /// assert!(!ancestors.iter().any(|&ancestor| ancestor == 1));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
+    ///   [`PrimitiveError::WeightSum`] if they sum to 0 or to infinity.
+    /// - [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    pub fn resample_multinomial<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+        seed: u64,
+        stream: u64,
+        ancestors: Handle<u64, Ix1>,
+    ) -> Result<(), PrimitiveError> {
+        self.table().attach(ancestors)?;
+        let starts = self.starts_of_weights(weights)?;
+        let total = starts.last().copied().unwrap_or(0.0);
+        let draws = Draws { seed, stream };
+        let tiles = self.tiles(FlatWrite::new(ancestors))?;
+        let spacings = starts_of(&self.map_collect(&tiles, &draws, draw)?);
+        // The spacing after the last position is from the stream after the last tile's.
+        let after = exponential(&mut draws.of_tile(tiles.tiles()));
+        let whole = spacings.last().copied().unwrap_or(0.0) + after;
+        drop(tiles);
+
+        let (starts, spacings) = (self.working(&starts)?, self.working(&spacings)?);
+        let group = (
+            weights.whole(),
+            starts.handle().whole(),
+            spacings.handle().whole(),
+            FlatWrite::new(ancestors),
+        );
+        let tiles = self.tiles(group)?;
+        let scale = [total / whole, total.next_down()];
+        Ok(self.for_each(&tiles, &scale, multinomial::<T>)?)
+    }
+}
+
+/// Leaves the bits of a spacing where each ancestor will be. The sum of the spacings.
+fn draw(ancestors: &mut [u64], draws: &Draws, tile: &TileContext) -> f64 {
+    let mut rng = draws.of_tile(tile.index());
+    for place in &mut *ancestors {
+        *place = exponential(&mut rng).to_bits();
+    }
+    sum_by(ancestors, f64::from_bits)
+}
+
+fn multinomial<T: Real>(
+    (weights, starts, spacings, ancestors): (
+        ArrayView1<'_, T>,
+        ArrayView1<'_, f64>,
+        ArrayView1<'_, f64>,
+        &mut [u64],
+    ),
+    &[scale, below_total]: &[f64; 2],
+    tile: &TileContext,
+) {
+    let (mut own, mut positions) = ([0.0; TILE], [0.0; TILE]);
+    let length = ancestors.len().min(TILE);
+    let (own, positions) = (&mut own[..length], &mut positions[..length]);
+    for (spacing, bits) in own.iter_mut().zip(&*ancestors) {
+        *spacing = f64::from_bits(*bits);
+    }
+    let start = spacings.get(tile.index()).copied().unwrap_or(0.0);
+    running(own, start, positions);
+    for position in &mut *positions {
+        *position = (*position * scale).min(below_total);
+    }
+    find(weights, starts, positions, ancestors);
+}
