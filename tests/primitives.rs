@@ -1,0 +1,85 @@
+//! The primitives against sequential references, for several numbers and kinds of workers.
+
+mod props;
+mod support;
+
+#[path = "primitives/moves.rs"]
+mod moves;
+#[path = "primitives/reference.rs"]
+mod reference;
+#[path = "primitives/sums.rs"]
+mod sums;
+#[path = "primitives/weights.rs"]
+mod weights;
+
+use ndshm::{HandleTable, Pool, Segment};
+
+/// Around a tile's end, a lane's end, and none.
+const LENGTHS: [usize; 10] = [0, 1, 7, 8, 9, 4095, 4096, 4097, 8192, 30_001];
+
+macro_rules! tests {
+    ($($module:ident: $($test:ident)*;)*) => {
+        support::run(&[$($((stringify!($test), $module::$test as fn()),)*)*])
+    };
+}
+
+fn main() {
+    tests! {
+        moves:
+            fill_copy_and_swap_move_every_type
+            copy_and_swap_keep_indices_in_any_order_of_memory
+            an_array_may_be_copied_to_itself_and_swapped_with_itself
+            shapes_that_differ_are_errors
+            an_array_in_use_is_an_error
+            a_gather_takes_rows_in_any_order_of_memory
+            an_index_out_of_range_is_an_error_and_the_others_are_gathered
+            what_a_gather_refuses;
+        sums:
+            prefix_sums_of_floats_are_the_references
+            prefix_sums_of_integers_are_exact
+            a_prefix_sum_that_overflows_names_the_position_and_writes_nothing
+            sums_of_integers_are_exact_or_an_error
+            sums_do_not_depend_on_the_shape
+            extremes_and_nan
+            means_and_variances_are_the_references
+            a_large_mean_costs_no_digits
+            too_few_elements_are_an_error;
+        weights:
+            log_sum_exp_is_the_reference
+            log_sum_exp_of_infinities_and_nan
+            log_weights_become_weights
+            log_weights_that_are_none_are_errors
+            the_effective_sample_size_does_not_depend_on_the_scale
+            systematic_resampling_is_the_reference
+            systematic_offspring_are_the_share_rounded_up_or_down
+            multinomial_resampling_is_the_reference
+            multinomial_offspring_follow_the_weights
+            weights_that_are_none_are_errors
+            calls_leave_nothing_behind;
+    }
+}
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+/// Runs a test with one, two and three worker processes, and with threads.
+fn with_pools(test: impl Fn(&HandleTable, &mut Pool<'_>)) {
+    let table = table();
+    let mut pools: Vec<_> = (1..=3)
+        .map(|workers| Pool::fork(&table, workers).unwrap())
+        .collect();
+    pools.push(Pool::threads(&table, 2).unwrap());
+    for pool in &mut pools {
+        test(&table, pool);
+    }
+}
+
+/// Random numbers from -1 to 1, the same in each run.
+fn numbers(seed: u64, count: usize) -> Vec<f64> {
+    let mut numbers = props::Numbers::from_seed(seed);
+    let scale = 2f64.powi(-63);
+    (0..count)
+        .map(|_| numbers.any() as f64 * scale - 1.0)
+        .collect()
+}

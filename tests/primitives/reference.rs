@@ -1,0 +1,112 @@
+//! The primitives once more, one element after the other, as their documentation says.
+
+use ndshm::TileRng;
+use rand_core::{Rng, SeedableRng};
+
+pub const TILE: usize = 4096;
+
+/// Inclusive running sums, in tiles and in eight lanes each.
+pub fn running_sums(x: &[f64]) -> Vec<f64> {
+    let mut sums = Vec::new();
+    let mut before_tile = 0.0;
+    for tile in x.chunks(TILE) {
+        let lane_len = tile.len() / 8;
+        let (even, rest) = tile.split_at(8 * lane_len);
+        let lanes = even.chunks(lane_len.max(1)).chain([rest]);
+        let mut before_lane = 0.0;
+        for lane in lanes {
+            let mut sum = 0.0;
+            for x in lane {
+                sum += x;
+                sums.push(before_tile + (before_lane + sum));
+            }
+            before_lane += sum;
+        }
+        before_tile += before_lane;
+    }
+    sums
+}
+
+pub fn sum(x: &[f64]) -> f64 {
+    running_sums(x).last().copied().unwrap_or(0.0)
+}
+
+/// Mean and sum of squared deviations: corrected two-pass in a tile, Chan's formula between tiles.
+pub fn squared_deviations(x: &[f64]) -> f64 {
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for tile in x.chunks(TILE) {
+        let n = tile.len() as f64;
+        let own_mean = sum(tile) / n;
+        let deviations: Vec<f64> = tile.iter().map(|x| x - own_mean).collect();
+        let squared: Vec<f64> = deviations.iter().map(|d| d * d).collect();
+        let correction = sum(&deviations);
+        let own_squares = sum(&squared) - correction * correction / n;
+        let apart = own_mean - mean;
+        let share = n / (count + n);
+        if count == 0.0 {
+            (mean, squares) = (own_mean, own_squares);
+        } else {
+            squares = squares + own_squares + apart * apart * count * share;
+            mean += apart * share;
+        }
+        count += n;
+    }
+    squares
+}
+
+/// Exponentials relative to each tile's greatest element, tiles relative to the greatest of all.
+pub fn log_sum_exp(x: &[f64]) -> f64 {
+    let greatest_of = |x: &[f64]| x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let greatest = greatest_of(x);
+    let mut total = 0.0;
+    for tile in x.chunks(TILE) {
+        let own = greatest_of(tile);
+        let exps: Vec<f64> = tile.iter().map(|x| (x - own).exp()).collect();
+        total += (own - greatest).exp() * sum(&exps);
+    }
+    greatest + total.ln()
+}
+
+/// For each position the first particle whose cumulative weight is above it.
+pub fn find(weights: &[f64], positions: impl IntoIterator<Item = f64>) -> Vec<u64> {
+    let cumulative = running_sums(weights);
+    let total = cumulative.last().copied().unwrap_or(0.0);
+    let above = |position: f64| {
+        let position = position.min(total.next_down());
+        cumulative.partition_point(|&sum| sum <= position) as u64
+    };
+    positions.into_iter().map(above).collect()
+}
+
+pub fn systematic(weights: &[f64], u: f64, count: usize) -> Vec<u64> {
+    let step = sum(weights) / count as f64;
+    find(weights, (0..count).map(|j| (u + j as f64) * step))
+}
+
+/// Uniform numbers in order: partial sums of exponential spacings, divided by all of them.
+pub fn multinomial(weights: &[f64], seed: u64, stream: u64, count: usize) -> Vec<u64> {
+    let spacings_of = |tile: u64| {
+        let words = [seed, stream, u64::from_le_bytes(*b"multinom"), 0];
+        let mut key = [0; 32];
+        for (at, byte) in key.iter_mut().enumerate() {
+            *byte = words[at / 8].to_le_bytes()[at % 8];
+        }
+        let mut rng = TileRng::from_seed(key);
+        rng.set_stream(tile);
+        std::iter::repeat_with(move || {
+            let uniform = ((rng.next_u64() >> 11) + 1) as f64 / 2f64.powi(53);
+            -uniform.ln()
+        })
+    };
+    let tiles = count.div_ceil(TILE) as u64;
+    let spacings: Vec<f64> = (0..tiles)
+        .flat_map(|tile| spacings_of(tile).take(TILE))
+        .take(count)
+        .collect();
+    let after = spacings_of(tiles).next().unwrap();
+    let scale = sum(weights) / (sum(&spacings) + after);
+    find(
+        weights,
+        running_sums(&spacings).into_iter().map(|s| s * scale),
+    )
+}
