@@ -110,10 +110,10 @@ pub enum PrimitiveError {
         /// What it holds.
         log_weight: f64,
     },
-    /// The sum of the weights is 0 or infinite, so that they are no distribution.
+    /// The sum of the weights is 0, too small to be divided by, or infinite.
     #[error(
-        "the weights of {handle} sum to {sum}: at least one must be above 0, and their sum finite; \
-         rescale them, or start from their logarithms"
+        "the weights of {handle} sum to {sum}: the sum must be at least 2^-970 and finite; rescale \
+         them, or start from their logarithms"
     )]
     WeightSum {
         /// The array of weights.

@@ -137,9 +137,10 @@ fn gather<T: Element, D: Dimension, I: ArrayIndex>(
 ) -> Found {
     let length = src.shape().first().copied().unwrap_or(0);
     let width = src.shape().iter().skip(1).product::<usize>();
-    match (src.as_slice(), dst.as_slice_mut(), index.as_slice()) {
+    let all = match (src.as_slice(), dst.as_slice_mut(), index.as_slice()) {
         (Some(src), Some(dst), Some(index)) => match width {
-            0 => {}
+            // Nothing is gathered, but the indices are looked at.
+            0 => false,
             1 => elements(src, index, dst),
             2 => rows::<T, I, 2>(src, index, dst),
             3 => rows::<T, I, 3>(src, index, dst),
@@ -148,22 +149,10 @@ fn gather<T: Element, D: Dimension, I: ArrayIndex>(
             8 => rows::<T, I, 8>(src, index, dst),
             _ => wide_rows(src, index, dst, width),
         },
-        // Columns instead of rows: in Fortran order these are consecutive.
-        _ => {
-            let lanes = dst.lanes_mut(Axis(0)).into_iter();
-            for (mut dst, src) in lanes.zip(src.lanes(Axis(0))) {
-                match (src.as_slice(), dst.as_slice_mut(), index.as_slice()) {
-                    (Some(src), Some(dst), Some(index)) => elements(src, index, dst),
-                    _ => {
-                        for (dst, &index) in dst.iter_mut().zip(&index) {
-                            if let Some(&element) = src.get(place(index)) {
-                                *dst = element;
-                            }
-                        }
-                    }
-                }
-            }
-        }
+        _ => columns(src, index, dst),
+    };
+    if all {
+        return [0; 3];
     }
     let bad = index
         .iter()
@@ -179,28 +168,59 @@ fn place(index: impl ArrayIndex) -> usize {
     index.position() as usize
 }
 
-/// Elements whose index is out of range are left as they are.
-fn elements<E: Copy, I: ArrayIndex>(src: &[E], index: &[I], dst: &mut [E]) {
+/// Whether all indices were in range. Elements whose index is not are left as they are.
+fn elements<E: Copy, I: ArrayIndex>(src: &[E], index: &[I], dst: &mut [E]) -> bool {
+    let mut all = true;
     for (dst, &index) in dst.iter_mut().zip(index) {
-        if let Some(&element) = src.get(place(index)) {
-            *dst = element;
+        match src.get(place(index)) {
+            Some(&element) => *dst = element,
+            None => all = false,
         }
     }
+    all
 }
 
 /// Rows of a width that is known to the compiler, so that none is a call of memcpy.
-fn rows<T: Copy, I: ArrayIndex, const WIDTH: usize>(src: &[T], index: &[I], dst: &mut [T]) {
+fn rows<T: Copy, I: ArrayIndex, const WIDTH: usize>(src: &[T], index: &[I], dst: &mut [T]) -> bool {
     let ((src, _), (dst, _)) = (src.as_chunks::<WIDTH>(), dst.as_chunks_mut::<WIDTH>());
-    elements(src, index, dst);
+    elements(src, index, dst)
 }
 
-fn wide_rows<T: Copy, I: ArrayIndex>(src: &[T], index: &[I], dst: &mut [T], width: usize) {
+fn wide_rows<T: Copy, I: ArrayIndex>(src: &[T], index: &[I], dst: &mut [T], width: usize) -> bool {
+    let mut all = true;
     for (dst, &index) in dst.chunks_exact_mut(width).zip(index) {
         let row = place(index)
             .checked_mul(width)
             .and_then(|start| src.get(start..)?.get(..width));
-        if let Some(row) = row {
-            dst.copy_from_slice(row);
+        match row {
+            Some(row) => dst.copy_from_slice(row),
+            None => all = false,
         }
     }
+    all
+}
+
+/// Columns instead of rows: in Fortran order these are consecutive.
+fn columns<T: Element, D: Dimension, I: ArrayIndex>(
+    src: ArrayView<'_, T, D>,
+    index: ArrayView1<'_, I>,
+    mut dst: ArrayViewMut<'_, T, D>,
+) -> bool {
+    let mut all = true;
+    let lanes = dst.lanes_mut(Axis(0)).into_iter();
+    for (mut dst, src) in lanes.zip(src.lanes(Axis(0))) {
+        if let (Some(src), Some(dst), Some(index)) =
+            (src.as_slice(), dst.as_slice_mut(), index.as_slice())
+        {
+            all &= elements(src, index, dst);
+            continue;
+        }
+        for (dst, &index) in dst.iter_mut().zip(&index) {
+            match src.get(place(index)) {
+                Some(&element) => *dst = element,
+                None => all = false,
+            }
+        }
+    }
+    all
 }

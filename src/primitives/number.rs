@@ -43,6 +43,11 @@ pub(super) mod sealed {
         /// Replaces each element by `start` plus the sum of the tile up to it, and including it if
         /// so asked for. Sums that do not fit wrap: the caller has made sure that there are none.
         fn run(tile: &mut [Self], start: Self::Wide, inclusive: bool);
+        /// The same, to another place.
+        fn run_to(src: &[Self], start: Self::Wide, inclusive: bool, dst: &mut [Self]) {
+            dst.copy_from_slice(src);
+            Self::run(dst, start, inclusive);
+        }
         /// The least and the greatest sum of the tile's beginnings, for integers that may become
         /// smaller or larger; floats do not overflow.
         fn extremes(tile: &[Self]) -> [Self::Wide; 2];
@@ -138,7 +143,7 @@ integers! {
 }
 
 macro_rules! floats {
-    ($($type:ty),*) => {$(
+    ($($type:ty, $as_f64:expr;)*) => {$(
         impl Number for $type {
             type Sum = f64;
         }
@@ -182,6 +187,15 @@ macro_rules! floats {
                 }
             }
 
+            fn run_to(src: &[Self], start: f64, inclusive: bool, dst: &mut [Self]) {
+                let places: Option<&mut [f64]> = if inclusive { $as_f64(dst) } else { None };
+                if let Some(places) = places {
+                    return running(src, start, places);
+                }
+                dst.copy_from_slice(src);
+                Self::run(dst, start, inclusive);
+            }
+
             fn extremes(_: &[Self]) -> [f64; 2] {
                 [0.0; 2]
             }
@@ -205,7 +219,10 @@ macro_rules! floats {
     )*};
 }
 
-floats!(f32, f64);
+floats! {
+    f32, |_: &mut [f32]| None;
+    f64, Some;
+}
 
 /// The tile in `LANES` stretches of equal length, and what is left at the end.
 fn lanes<T>(tile: &[T]) -> ([&[T]; LANES], &[T]) {

@@ -170,8 +170,9 @@ fn sum_of<T: Number>(tile: &[T], _: &(), _: &TileContext) -> T::Wide {
     T::sum_of(tile)
 }
 
-fn is_nan<T: PartialOrd>(x: &T) -> bool {
-    x.partial_cmp(x).is_none()
+#[expect(clippy::eq_op, reason = "only NaN differs from itself")]
+fn is_nan<T: PartialEq>(x: &T) -> bool {
+    x != x
 }
 
 /// Least and greatest of two pairs; a pair of NaN wins.
@@ -190,22 +191,20 @@ fn wider<T: Number>(a: [T; 2], b: [T; 2]) -> [T; 2] {
 
 /// Least and greatest of a tile, which has at least one element; NaN twice if there is one.
 pub(super) fn extremes_of<T: Number>(tile: &[T], _: &(), _: &TileContext) -> [T; 2] {
-    const LANES: usize = 16;
+    const LANES: usize = 8;
     let Some(&first) = tile.first() else {
         return [T::zeroed(); 2];
     };
     let (mut least, mut greatest) = ([first; LANES], [first; LANES]);
-    let mut nan = [false; LANES];
     let (chunks, rest) = tile.as_chunks::<LANES>();
     for chunk in chunks {
         for (at, &x) in chunk.iter().enumerate() {
             least[at] = if x < least[at] { x } else { least[at] };
             greatest[at] = if x > greatest[at] { x } else { greatest[at] };
-            nan[at] |= is_nan(&x);
         }
     }
-    let nans_of_rest = rest.iter().any(is_nan);
-    if nan.contains(&true) || nans_of_rest {
+    // A second look costs less than a third result in the loop above.
+    if tile.iter().fold(false, |nan, x| nan | is_nan(x)) {
         return [tile.iter().copied().find(is_nan).unwrap_or(first); 2];
     }
     let lanes = least.into_iter().zip(greatest).map(|(a, b)| [a, b]);

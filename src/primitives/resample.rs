@@ -3,9 +3,12 @@
 //! Both schemes put increasing positions on the line from 0 to the sum of the weights. The ancestor
 //! at a position is the first particle whose cumulative weight is above it. A tile of ancestors
 //! finds the tile of weights in which its first position lies by a search in the sums of tiles, and
-//! walks on from there through both: whoever computes it does the same additions as
-//! [`Pool::prefix_sum`], tile by tile, and no cumulative weights are stored.
+//! goes on from there through both: whoever computes it does the same additions as
+//! [`Pool::prefix_sum`], tile by tile, and no cumulative weights are stored. A tile of weights is
+//! added up once for each tile of ancestors that has positions in it, so that all the work grows
+//! with the number of weights plus that of ancestors, wherever the weight lies.
 
+use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
 
 use super::flat::{FlatRead, FlatWrite};
@@ -18,11 +21,11 @@ use crate::pool::{Pool, TileContext};
 impl Pool<'_> {
     /// Systematic resampling: writes to `ancestors` which particle each offspring comes from.
     ///
-    /// Of `n` ancestors, number `j` is the first particle whose cumulative weight (as
-    /// [`prefix_sum`](Pool::prefix_sum) gives it) is above `(u + j) / n` times the sum of the
-    /// weights. So a particle with the share `w` of the weights has `n * w` offspring, rounded up
-    /// or down (and one more or less where rounding decides), one of weight 0 has none, and
-    /// ancestors do not decrease. `u` is to be drawn from [0, 1), one number for all offspring.
+    /// Of `n` ancestors, number `j` is the first particle whose cumulative weight `c` (as
+    /// [`prefix_sum`](Pool::prefix_sum) gives it) satisfies `c * (n / sum) - u > j`, or is the sum
+    /// of all weights. So a particle with the share `w` of the weights has `n * w` offspring,
+    /// rounded up or down (where rounding of `c` decides, one more or less), one of weight 0 has
+    /// none, and ancestors do not decrease. `u` is to be drawn from [0, 1), one number for all.
     ///
     /// `weights` need not sum to 1, and there may be more or fewer ancestors than weights.
     /// [`gather`](Pool::gather) takes the ancestors as they are.
@@ -45,7 +48,7 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
-    ///   [`PrimitiveError::WeightSum`] if they sum to 0 or to infinity.
+    ///   [`PrimitiveError::WeightSum`] if they sum to 0 (or less than 2^-970) or to infinity.
     /// - [`PrimitiveError::Offset`] if `u` is not in [0, 1).
     /// - [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
     pub fn resample_systematic<T: Real>(
@@ -60,7 +63,11 @@ impl Pool<'_> {
         let count = self.table().attach(ancestors)?.shape()[0];
         let starts = self.starts_of_weights(weights)?;
         let total = starts.last().copied().unwrap_or(0.0);
-        let step = total / count as f64;
+        let grid = Grid {
+            u,
+            scale: count as f64 / total,
+            total,
+        };
         let starts = self.working(&starts)?;
         let group = (
             weights.whole(),
@@ -68,11 +75,11 @@ impl Pool<'_> {
             FlatWrite::new(ancestors),
         );
         let tiles = self.tiles(group)?;
-        Ok(self.for_each(&tiles, &[u, step, total.next_down()], systematic::<T>)?)
+        Ok(self.for_each(&tiles, &grid, systematic::<T>)?)
     }
 
-    /// The sums of all tiles before each tile of weights, at last of all weights, which is positive
-    /// and finite.
+    /// The sums of all tiles before each tile of weights, at last of all weights, which is
+    /// [`LEAST_SUM`] or more, and finite.
     pub(super) fn starts_of_weights<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -84,7 +91,7 @@ impl Pool<'_> {
         }
         let starts = starts_of(&sums);
         match starts.last() {
-            Some(&sum) if sum > 0.0 && sum.is_finite() => Ok(starts),
+            Some(&sum) if (LEAST_SUM..f64::INFINITY).contains(&sum) => Ok(starts),
             sum => Err(PrimitiveError::WeightSum {
                 handle: weights.into(),
                 sum: sum.copied().unwrap_or(0.0),
@@ -109,6 +116,10 @@ impl Pool<'_> {
         })
     }
 }
+
+/// Sums of weights below 2^-970 are refused: their quotients could overflow. A number of ancestors,
+/// which is below 2^51, divided by a sum does not.
+const LEAST_SUM: f64 = f64::MIN_POSITIVE * (1u64 << 52) as f64;
 
 /// Before each number the sum of those before it, and at last the sum of all.
 fn starts_of(sums: &[f64]) -> Vec<f64> {
@@ -138,27 +149,91 @@ fn weight_of<T: Real>(tile: &[T], _: &(), _: &TileContext) -> f64 {
     }
 }
 
-fn systematic<T: Real>(
-    (weights, starts, ancestors): (ArrayView1<'_, T>, ArrayView1<'_, f64>, &mut [u64]),
-    &[u, step, below_total]: &[f64; 3],
-    tile: &TileContext,
-) {
-    let first = tile.range().start;
-    let mut positions = [0.0; TILE];
-    let positions = &mut positions[..ancestors.len().min(TILE)];
-    for (at, position) in positions.iter_mut().enumerate() {
-        *position = ((u + (first + at) as f64) * step).min(below_total);
-    }
-    find(weights, starts, positions, ancestors);
+/// Adding this to a number below 2^51 leaves its nearest integer in the lowest bits.
+const ROUND: f64 = 6_755_399_441_055_744.0;
+
+/// A grid of positions: number `j` is below the cumulative weight `c` if `c * scale - u` is above
+/// `j`, or if `c` is all there is.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Grid {
+    u: f64,
+    scale: f64,
+    total: f64,
 }
 
-/// Writes the first particle whose cumulative weight is above each position. Positions do not
-/// decrease and are below the sum of the weights.
-fn find<T: Real>(
+impl Grid {
+    /// How many positions are below `cumulative`, but for what rounding leaves over at the total.
+    ///
+    /// Rounded up by additions and a comparison, which are done for several weights at once. (Each
+    /// `ceil` is a call where the processor is not known to have an instruction for it.)
+    fn below(&self, cumulative: f64) -> i64 {
+        let exact = cumulative * self.scale - self.u;
+        let nearest = (exact + ROUND) - ROUND;
+        let up = if nearest < exact { 1.0 } else { 0.0 };
+        ((nearest + up) + ROUND).to_bits() as i64 - ROUND.to_bits() as i64
+    }
+}
+
+fn systematic<T: Real>(
+    (weights, starts, ancestors): (ArrayView1<'_, T>, ArrayView1<'_, f64>, &mut [u64]),
+    grid: &Grid,
+    tile: &TileContext,
+) {
+    let first = tile.range().start as i64;
+    let length = ancestors.len() as i64;
+    let below = |cumulative: f64| match cumulative >= grid.total {
+        true => length as usize,
+        false => (grid.below(cumulative) - first).clamp(0, length) as usize,
+    };
+    let mut counts = [0; TILE];
+    let descend = |cumulative: &[f64], done: usize, ancestors: &mut [u64], particle: u64| {
+        let counts = &mut counts[..cumulative.len()];
+        let before = first + done as i64;
+        for (count, &cumulative) in counts.iter_mut().zip(cumulative) {
+            *count = grid.below(cumulative) - before;
+        }
+        // The particle with which the total is reached also has what rounding left over.
+        if cumulative.last() == Some(&grid.total) {
+            let end = cumulative.partition_point(|&sum| sum < grid.total);
+            counts[end] = length;
+        }
+        expand(counts, particle, ancestors);
+    };
+    by_tiles(weights, starts, ancestors, below, descend);
+}
+
+/// Places that are written for every particle, wanted or not.
+const AHEAD: usize = 4;
+
+/// Writes the number of each particle, counted from `first`, up to the place that is its count.
+fn expand(counts: &[i64], first: u64, ancestors: &mut [u64]) {
+    let length = ancestors.len();
+    let mut done = 0;
+    for (particle, &count) in (first..).zip(counts) {
+        let upto = (count.max(done as i64) as usize).min(length);
+        // Writing a few places too many, which the next particle overwrites, costs less than a
+        // branch on the number of offspring, which nothing predicts.
+        match ancestors.get_mut(done..done + AHEAD) {
+            Some(places) if upto <= done + AHEAD => places.fill(particle),
+            _ => ancestors[done..upto].fill(particle),
+        }
+        done = upto;
+    }
+}
+
+/// Goes through the tiles of weights in which some of `ancestors` lie, in order.
+///
+/// `below` tells how many of them have positions below a cumulative weight: none below 0, all below
+/// the sum of the weights. `descend` writes those that lie in one tile: it gets the tile's
+/// cumulative weights, the number of ancestors before, the places to write to, and the tile's
+/// first particle.
+fn by_tiles<T: Real>(
     weights: ArrayView1<'_, T>,
     starts: ArrayView1<'_, f64>,
-    positions: &[f64],
     ancestors: &mut [u64],
+    below: impl Fn(f64) -> usize,
+    mut descend: impl FnMut(&[f64], usize, &mut [u64], u64),
 ) {
     let (Some(weights), Some([_, ends @ ..])) = (weights.as_slice(), starts.as_slice()) else {
         // One-dimensional arrays are contiguous, and there is one start more than tiles.
@@ -166,34 +241,23 @@ fn find<T: Real>(
     };
     let mut cumulative = [0.0; TILE];
     let (mut done, mut tile) = (0, 0);
-    while let Some(&position) = positions.get(done) {
-        tile += ends[tile..].partition_point(|&end| end <= position);
+    while done < ancestors.len() {
+        tile += ends[tile..].partition_point(|&end| below(end) <= done);
         let (Some(of_tile), Some(&end)) = (weights.chunks(TILE).nth(tile), ends.get(tile)) else {
-            // Not reached: the last end is the sum, and positions are below it.
+            // Not reached: all are below the last end.
             return;
         };
         let cumulative = &mut cumulative[..of_tile.len()];
         running(of_tile, starts[tile], cumulative);
-        // At least one, or this would not end if the weights changed under our hands.
-        let here = positions[done..].partition_point(|&at| at < end).max(1);
-        let (positions, ancestors) = (&positions[done..][..here], &mut ancestors[done..][..here]);
-        walk(cumulative, positions, ancestors, (tile * TILE) as u64);
-        done += here;
-    }
-}
-
-/// The first of `cumulative` that is above each position, or the last, counted from `first`.
-///
-/// Whether the next step is to the next particle or to the next position is what no branch
-/// predictor knows: so both are steps of one loop without a branch.
-fn walk(cumulative: &[f64], positions: &[f64], ancestors: &mut [u64], first: u64) {
-    let last = cumulative.len() - 1;
-    let (mut particle, mut at) = (0, 0);
-    while at < positions.len() {
-        let is_above = (cumulative[particle] > positions[at]) | (particle == last);
-        ancestors[at] = first + particle as u64;
-        at += usize::from(is_above);
-        particle += usize::from(!is_above);
+        let upto = below(end).min(ancestors.len());
+        descend(
+            cumulative,
+            done,
+            &mut ancestors[done..upto],
+            (tile * TILE) as u64,
+        );
+        done = upto;
+        tile += 1;
     }
 }
 

@@ -139,11 +139,12 @@ fn sums_of_tile<T: Number>(tile: &[T], _: &(), _: &TileContext) -> [T::Wide; 3] 
 
 fn run<T: Number>(
     (starts, src, dst): (ArrayView1<'_, T::Wide>, &[T], &mut [T]),
-    inclusive: &u32,
+    &inclusive: &u32,
     tile: &TileContext,
 ) {
-    dst.copy_from_slice(src);
-    run_in_place((starts, dst), inclusive, tile);
+    if let Some(&start) = starts.get(tile.index()) {
+        T::run_to(src, start, inclusive != 0, dst);
+    }
 }
 
 fn run_in_place<T: Number>(

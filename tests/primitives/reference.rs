@@ -67,20 +67,17 @@ pub fn log_sum_exp(x: &[f64]) -> f64 {
     greatest + total.ln()
 }
 
-/// For each position the first particle whose cumulative weight is above it.
-pub fn find(weights: &[f64], positions: impl IntoIterator<Item = f64>) -> Vec<u64> {
+/// For each offspring the first particle whose cumulative weight is far enough.
+fn find(weights: &[f64], count: usize, is_far_enough: impl Fn(f64, usize) -> bool) -> Vec<u64> {
     let cumulative = running_sums(weights);
     let total = cumulative.last().copied().unwrap_or(0.0);
-    let above = |position: f64| {
-        let position = position.min(total.next_down());
-        cumulative.partition_point(|&sum| sum <= position) as u64
-    };
-    positions.into_iter().map(above).collect()
+    let first = |j| cumulative.partition_point(|&sum| sum < total && !is_far_enough(sum, j)) as u64;
+    (0..count).map(first).collect()
 }
 
 pub fn systematic(weights: &[f64], u: f64, count: usize) -> Vec<u64> {
-    let step = sum(weights) / count as f64;
-    find(weights, (0..count).map(|j| (u + j as f64) * step))
+    let scale = count as f64 / sum(weights);
+    find(weights, count, |sum, j| sum * scale - u > j as f64)
 }
 
 /// Uniform numbers in order: partial sums of exponential spacings, divided by all of them.
@@ -105,8 +102,6 @@ pub fn multinomial(weights: &[f64], seed: u64, stream: u64, count: usize) -> Vec
         .collect();
     let after = spacings_of(tiles).next().unwrap();
     let scale = sum(weights) / (sum(&spacings) + after);
-    find(
-        weights,
-        running_sums(&spacings).into_iter().map(|s| s * scale),
-    )
+    let positions = running_sums(&spacings);
+    find(weights, count, |sum, j| sum > positions[j] * scale)
 }

@@ -234,7 +234,19 @@ pub fn systematic_offspring_are_the_share_rounded_up_or_down() {
     assert_eq!(systematic(&table, &mut pool, &w, 0.0, 2), [2, 4]);
     assert_eq!(systematic(&table, &mut pool, &w, below_one, 1), [4]);
     assert_eq!(systematic(&table, &mut pool, &w, below_one, 2), [2, 4]);
-    assert_eq!(systematic(&table, &mut pool, &[5e-324], 0.5, 3), [0; 3]);
+    assert_eq!(systematic(&table, &mut pool, &[1e-291], 0.5, 3), [0; 3]);
+    assert_eq!(
+        systematic(&table, &mut pool, &[1e307; 4], 0.0, 4),
+        [0, 1, 2, 3]
+    );
+    // Of equal weights each has exactly its share, also where positions meet sums.
+    let equal = systematic(&table, &mut pool, &[1.0; 10_000], 0.0, 20_000);
+    assert!(
+        equal
+            .iter()
+            .enumerate()
+            .all(|(j, &ancestor)| ancestor == j as u64 / 2)
+    );
 }
 
 fn multinomial(
@@ -326,7 +338,13 @@ pub fn weights_that_are_none_are_errors() {
                 }
             }
         }
-        for (w, total) in [(&[][..], 0.0), (&[0.0, -0.0], 0.0), (&[1e308, 1e308], INF)] {
+        let sums: [(&[f64], f64); 4] = [
+            (&[], 0.0),
+            (&[0.0, -0.0], 0.0),
+            (&[1e-293, 0.0], 1e-293),
+            (&[1e308, 1e308], INF),
+        ];
+        for (w, total) in sums {
             for error in refuse(w) {
                 match error {
                     PrimitiveError::WeightSum { sum, .. } => assert_eq!(sum, total),

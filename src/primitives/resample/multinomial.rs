@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
 use rand_core::{Rng, SeedableRng};
 
-use super::{find, starts_of};
+use super::{by_tiles, starts_of};
 use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext, TileRng};
@@ -74,7 +74,7 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
-    ///   [`PrimitiveError::WeightSum`] if they sum to 0 or to infinity.
+    ///   [`PrimitiveError::WeightSum`] if they sum to 0 (or less than 2^-970) or to infinity.
     /// - [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
     pub fn resample_multinomial<T: Real>(
         &mut self,
@@ -137,5 +137,21 @@ fn multinomial<T: Real>(
     for position in &mut *positions {
         *position = (*position * scale).min(below_total);
     }
-    find(weights, starts, positions, ancestors);
+    let below = |cumulative: f64| positions.partition_point(|&position| position < cumulative);
+    let descend = |cumulative: &[f64], done: usize, ancestors: &mut [u64], particle: u64| {
+        walk(cumulative, &positions[done..], ancestors, particle);
+    };
+    by_tiles(weights, starts, ancestors, below, descend);
+}
+
+/// The first of `cumulative` that is above each position, or the last, counted from `first`.
+fn walk(cumulative: &[f64], positions: &[f64], ancestors: &mut [u64], first: u64) {
+    let last = cumulative.len() - 1;
+    let mut particle = 0;
+    for (ancestor, &position) in ancestors.iter_mut().zip(positions) {
+        while particle < last && cumulative[particle] <= position {
+            particle += 1;
+        }
+        *ancestor = first + particle as u64;
+    }
 }
