@@ -133,6 +133,7 @@ fn starts_of(sums: &[f64]) -> Vec<f64> {
     starts
 }
 
+#[inline]
 fn is_weight(x: f64) -> bool {
     (0.0..f64::INFINITY).contains(&x)
 }
@@ -167,6 +168,7 @@ impl Grid {
     ///
     /// Rounded up by additions and a comparison, which are done for several weights at once. (Each
     /// `ceil` is a call where the processor is not known to have an instruction for it.)
+    #[inline]
     fn below(&self, cumulative: f64) -> i64 {
         let exact = cumulative * self.scale - self.u;
         let nearest = (exact + ROUND) - ROUND;

@@ -15,7 +15,7 @@ impl Pool<'_> {
     /// Writes `src[0] + … + src[i]` to `dst[i]`. `dst` may be `src`.
     ///
     /// Sums of integers are exact or an error. Sums of floats are computed in `f64`, in an order
-    /// that depends on the length alone: the array in tiles of 4096, a tile in 8 lanes of equal
+    /// that depends on the length alone: the array in tiles of 4032, a tile in 8 lanes of equal
     /// length and what is left. `dst[i]` is the sum of the tiles before, plus (the sum of the lanes
     /// before, plus the sum of the lane up to `i`), each sum from its first term on. So sums of
     /// numbers that are not negative never decrease, which a search in them relies on, and the last

@@ -3,7 +3,7 @@
 use ndshm::TileRng;
 use rand_core::{Rng, SeedableRng};
 
-pub const TILE: usize = 4096;
+pub const TILE: usize = 4032;
 
 /// Inclusive running sums, in tiles and in eight lanes each.
 pub fn running_sums(x: &[f64]) -> Vec<f64> {

@@ -140,9 +140,9 @@ pub fn a_prefix_sum_that_overflows_names_the_position_and_writes_nothing() {
     overflows(&[i64::MAX, 1, -1], 1);
     overflows(&[-100i8, -28, 127, -127, -1], 4);
     let mut back_again = vec![0i32; 10_000];
-    (back_again[0], back_again[4095]) = (i32::MIN, -1);
-    back_again[4096] = 1;
-    overflows(&back_again, 4095);
+    (back_again[0], back_again[4031]) = (i32::MIN, -1);
+    back_again[4032] = 1;
+    overflows(&back_again, 4031);
     overflows(&[u64::MAX, 1], 1);
 }
 

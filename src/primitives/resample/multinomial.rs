@@ -38,6 +38,7 @@ impl Draws {
 }
 
 /// An exponentially distributed number of mean 1: minus the logarithm of a uniform one in (0, 1].
+#[inline]
 fn exponential(rng: &mut TileRng) -> f64 {
     let uniform = ((rng.next_u64() >> 11) + 1) as f64 * (-53f64).exp2();
     -uniform.ln()
@@ -50,7 +51,7 @@ impl Pool<'_> {
     /// The uniform numbers are sorted by construction: the partial sums of `n + 1` exponentially
     /// distributed spacings, divided by their total, are `n` uniform numbers in order (L. Devroye,
     /// "Non-Uniform Random Variate Generation", Springer 1986, chapter V). The spacings
-    /// come from a stream for each tile of 4096 ancestors, named by `seed`, `stream` and the tile:
+    /// come from a stream for each tile of 4032 ancestors, named by `seed`, `stream` and the tile:
     /// calls that differ in one of the two numbers draw independent ancestors, and calls that do not
     /// draw the same ones, for any number of workers. To give the time step as the stream is one
     /// way. [`resample_systematic`](Pool::resample_systematic) has less variance, and is faster.
