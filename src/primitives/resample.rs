@@ -140,13 +140,14 @@ fn is_weight(x: f64) -> bool {
 
 /// The sum of a tile of weights; NaN if one of them is none.
 fn weight_of<T: Real>(tile: &[T], _: &(), _: &TileContext) -> f64 {
-    let bad = tile
-        .iter()
-        .fold(false, |bad, x| bad | !is_weight(x.to_f64()));
-    if bad {
-        f64::NAN
-    } else {
-        sum_by(tile, |x: T| x.to_f64())
+    let sum = sum_by(tile, |x: T| x.to_f64());
+    // What is no weight has its sign bit set, or shows in the sum. So may weights, seldom: -0, and
+    // those that sum to infinity.
+    let bits = tile.iter().fold(0, |bits, x| bits | x.to_f64().to_bits());
+    let is_clear = bits >> 63 == 0 && sum.is_finite();
+    match is_clear || tile.iter().all(|x| is_weight(x.to_f64())) {
+        true => sum,
+        false => f64::NAN,
     }
 }
 
