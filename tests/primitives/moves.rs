@@ -198,11 +198,12 @@ pub fn a_gather_takes_rows_in_any_order_of_memory() {
 pub fn an_index_out_of_range_is_an_error_and_the_others_are_gathered() {
     with_pools(|table, pool| {
         for width in [1, 3, 5, 11] {
-            for is_f in [false, true] {
+            for (is_f, is_dst_f) in [(false, false), (true, false), (true, true)] {
                 let src = table
                     .from_shape_fn((10, width).set_f(is_f), |(i, _)| i as f64)
                     .unwrap();
-                let dst = table.from_elem((30_000, width), -1.0).unwrap();
+                let shape = (30_000, width).set_f(is_dst_f);
+                let dst = table.from_elem(shape, -1.0).unwrap();
                 let bad = [(29_999, u64::MAX), (12_345, 10), (20_000, 1 << 63)];
                 let mut index: Array1<u64> = (0..30_000).map(|at| at % 10).collect();
                 for (at, value) in bad {

@@ -225,7 +225,12 @@ pub fn extremes_and_nan() {
 pub fn means_and_variances_are_the_references() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate().skip(1) {
-            let x = numbers(seed as u64, length);
+            // With the large mean, the rounding of tiles' means is felt.
+            let offset = [0.0, 1e9][seed % 2];
+            let x: Vec<f64> = numbers(seed as u64, length)
+                .iter()
+                .map(|x| x + offset)
+                .collect();
             let handle = array(table, &x);
             let n = length as f64;
             let mean = pool.mean(handle.handle()).unwrap();
@@ -235,8 +240,8 @@ pub fn means_and_variances_are_the_references() {
                 let variance = pool.variance(handle.handle(), ddof).unwrap();
                 assert_eq!(variance.to_bits(), (squares / (n - ddof as f64)).to_bits());
             }
-            let plain = Array1::from(x).var(0.0);
-            assert!((squares / n - plain).abs() < 1e-12, "{squares} {plain}");
+            let plain = Array1::from(numbers(seed as u64, length)).var(0.0);
+            assert!((squares / n - plain).abs() < 1e-6, "{squares} {plain}");
         }
         let x = array(table, &[1u8, 2, 3, 255]);
         assert_eq!(pool.mean(x.handle()).unwrap(), 65.25);

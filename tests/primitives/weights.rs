@@ -362,8 +362,8 @@ pub fn weights_that_are_none_are_errors() {
 }
 
 pub fn calls_leave_nothing_behind() {
-    // A partition takes 512 bytes: there is room for those of some hundred calls.
-    let segment = Segment::options().capacity(1 << 20).anonymous().unwrap();
+    // A partition takes 512 bytes: there is room for those of 300 calls.
+    let segment = Segment::options().capacity(256 << 10).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let mut pool = Pool::fork(&table, 2).unwrap();
     let count = 5_000;
@@ -372,7 +372,7 @@ pub fn calls_leave_nothing_behind() {
     let small = table.from_elem(count, 100u8).unwrap();
     let ancestors = table.zeros(count).unwrap();
     let arrays = table.arrays().count();
-    for stream in 0..300 {
+    for stream in 0..600 {
         pool.resample_systematic(w, 0.5, ancestors).unwrap();
         pool.resample_multinomial(w, 0, stream, ancestors).unwrap();
         pool.resample_systematic(bad, 0.5, ancestors).unwrap_err();
