@@ -1,0 +1,95 @@
+//! What several examples share: the options of a pool, a progress bar, and a digest of results.
+
+mod digest;
+mod progress;
+
+use clap::{Args, ValueEnum};
+use ndshm::{HandleTable, Pool, PoolError};
+
+pub use digest::Digest;
+pub use progress::Bar;
+
+/// What an example returns.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// What the workers of the pool are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// Processes, copies of this one.
+    Fork,
+    /// Processes, this program started anew.
+    Spawn,
+    /// Threads of this process.
+    Threads,
+}
+
+/// How many workers there are, and of what kind.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Crew {
+    /// Workers [default: one a processor]
+    #[arg(long = "workers", value_name = "N", value_parser = workers)]
+    count: Option<usize>,
+
+    /// What the workers are
+    #[arg(long, value_enum, default_value_t = Backend::Fork)]
+    backend: Backend,
+}
+
+impl Crew {
+    /// Starts the pool. For forked workers it has to be the first thing that the program does with
+    /// other processes or threads.
+    pub fn start<'t>(&self, table: &'t HandleTable) -> std::result::Result<Pool<'t>, PoolError> {
+        let processors = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let workers = self.count.unwrap_or_else(processors);
+        match self.backend {
+            Backend::Fork => Pool::fork(table, workers),
+            Backend::Spawn => Pool::spawn(table, workers),
+            Backend::Threads => Pool::threads(table, workers),
+        }
+    }
+
+    /// The workers of a running pool, in words.
+    pub fn describe(&self, pool: &Pool<'_>) -> String {
+        let (one, many) = match self.backend {
+            Backend::Fork => ("forked worker", "forked workers"),
+            Backend::Spawn => ("spawned worker", "spawned workers"),
+            Backend::Threads => ("worker thread", "worker threads"),
+        };
+        match pool.workers() {
+            1 => format!("1 {one}"),
+            workers => format!("{workers} {many}"),
+        }
+    }
+}
+
+fn workers(text: &str) -> std::result::Result<usize, String> {
+    count(text, 1..=128)
+}
+
+/// A whole number in a range; underscores are allowed.
+pub fn count(
+    text: &str,
+    range: std::ops::RangeInclusive<usize>,
+) -> std::result::Result<usize, String> {
+    match text.replace('_', "").parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "give a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_with_underscores_and_within_limits() {
+        assert_eq!(count("20_000", 1..=30_000), Ok(20_000));
+        for text in ["0", "30_001", "-1", "many", ""] {
+            assert!(count(text, 1..=30_000).is_err(), "{text:?}");
+        }
+    }
+}
