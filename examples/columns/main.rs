@@ -224,7 +224,7 @@ fn look((bits, samples, first, sample, rows): Looked<'_>, (): &(), _: &TileConte
         let bits = bits.as_slice().expect("a row's bits are neighbours");
         *row = Row {
             angle: simhash::angle(sample, other),
-            digest: Digest::of(words(bits)).to_bits(),
+            digest: Digest::of(words(bits)).0,
             ones: words(bits).map(u64::count_ones).sum(),
             distance: words(bits)
                 .zip(words(first))

@@ -3,7 +3,7 @@
 /// A hash of numbers in their order: FNV-1a (Fowler, Noll and Vo) with words of 64 bits in place of
 /// bytes. Not for adversaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest(u64);
+pub struct Digest(pub u64);
 
 impl Digest {
     pub const EMPTY: Digest = Digest(0xcbf2_9ce4_8422_2325);
@@ -21,10 +21,6 @@ impl Digest {
             digest.add(word);
         }
         digest
-    }
-
-    pub fn to_bits(self) -> u64 {
-        self.0
     }
 }
 

@@ -1,0 +1,247 @@
+//! The Gray-Scott model: two substances that diffuse and react on a torus.
+//!
+//! `U + 2 V -> 3 V` and `V -> P`; U is fed, and everything is washed out:
+//!
+//! ```text
+//! du/dt = Du lap(u) - u v^2 + F (1 - u)
+//! dv/dt = Dv lap(v) + u v^2 - (F + k) v
+//! ```
+//!
+//! J. E. Pearson, "Complex patterns in a simple system", Science 261, 1993. The grid is his: cells
+//! of 2.5 / 256, diffusion 2e-5 and 1e-5, explicit Euler steps of 1 with the Laplacian of the four
+//! neighbours, patches of 20 by 20 cells of (1/2, 1/4) in a sea of (1, 0), with noise of 1 %. He
+//! starts with one patch; many fill the torus sooner.
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndshm::bytemuck::{Pod, Zeroable};
+
+/// Diffusion of U and of V in cells squared a step.
+const DIFFUSION: [f32; 2] = {
+    let cells_per_length = 256.0 / 2.5;
+    let scale = cells_per_length * cells_per_length;
+    [(2e-5 * scale) as f32, (1e-5 * scale) as f32]
+};
+
+/// How fast U is fed, and how fast V decays beyond that.
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Rates {
+    pub feed: f32,
+    pub kill: f32,
+}
+
+/// A cell's and its neighbours' contents: itself, above, below, left, right.
+type Cross = [f32; 5];
+
+/// The cell one step later. All that computes steps calls this, so that all agree to the last bit.
+#[inline(always)]
+fn react(rates: Rates, u: Cross, v: Cross) -> (f32, f32) {
+    let laplacian =
+        |[own, above, below, left, right]: Cross| (above + below) + (left + right) - 4.0 * own;
+    let ([u0, ..], [v0, ..]) = (u, v);
+    let reaction = u0 * v0 * v0;
+    let du = DIFFUSION[0] * laplacian(u) - reaction + rates.feed * (1.0 - u0);
+    let dv = DIFFUSION[1] * laplacian(v) + reaction - (rates.feed + rates.kill) * v0;
+    (u0 + du, v0 + dv)
+}
+
+/// The contents of the torus as a tile reads them: all of it, for the tile's halo may lie anywhere.
+#[derive(Clone, Copy)]
+pub struct Torus<'a> {
+    pub u: ArrayView2<'a, f32>,
+    pub v: ArrayView2<'a, f32>,
+}
+
+impl<'a> Torus<'a> {
+    /// The rows of U and of V at `row`, above and below it.
+    fn rows_around(&self, row: usize) -> [[&'a [f32]; 3]; 2] {
+        let height = self.u.nrows();
+        [self.u, self.v].map(|field| {
+            [row, (row + height - 1) % height, (row + 1) % height].map(|row| {
+                let row = field.index_axis_move(Axis(0), row);
+                row.to_slice()
+                    .expect("rows of a whole array are contiguous")
+            })
+        })
+    }
+}
+
+/// One step of the cells in `rows` and `columns`, which are what `next_u` and `next_v` cover.
+pub fn advance(
+    rates: Rates,
+    before: Torus<'_>,
+    (rows, columns): (Range<usize>, Range<usize>),
+    mut next_u: ArrayViewMut2<'_, f32>,
+    mut next_v: ArrayViewMut2<'_, f32>,
+) {
+    let width = before.u.ncols();
+    // Cells at the seam have neighbours on the other side of the torus. All others are done without
+    // a look at where they are, many at once.
+    let start = columns.start.max(1);
+    let inner = start..columns.end.min(width - 1).max(start);
+    let seam = [0, width - 1].into_iter().filter(|at| columns.contains(at));
+    let outputs = next_u.rows_mut().into_iter().zip(next_v.rows_mut());
+    for (row, (mut next_u, mut next_v)) in rows.zip(outputs) {
+        let next_u = next_u
+            .as_slice_mut()
+            .expect("a row of a tile is contiguous");
+        let next_v = next_v
+            .as_slice_mut()
+            .expect("a row of a tile is contiguous");
+        let [u, v] = before.rows_around(row);
+        let cells = inner.start - columns.start..inner.end - columns.start;
+        let (inner_u, inner_v) = (&mut next_u[cells.clone()], &mut next_v[cells]);
+        let (u_in, v_in) = (crosses(u, &inner), crosses(v, &inner));
+        for (at, (next_u, next_v)) in inner_u.iter_mut().zip(inner_v).enumerate() {
+            (*next_u, *next_v) = react(rates, u_in.map(|u| u[at]), v_in.map(|v| v[at]));
+        }
+        for at in seam.clone() {
+            let place = at - columns.start;
+            (next_u[place], next_v[place]) = react(rates, cross(u, at), cross(v, at));
+        }
+    }
+}
+
+/// What the cells of a row at `inner` read, each of the five as a slice of its own.
+fn crosses<'a>([own, above, below]: [&'a [f32]; 3], inner: &Range<usize>) -> [&'a [f32]; 5] {
+    let Range { start, end } = *inner;
+    [
+        &own[start..end],
+        &above[start..end],
+        &below[start..end],
+        &own[start - 1..end - 1],
+        &own[start + 1..end + 1],
+    ]
+}
+
+/// What the cell of a row at `at` reads, also where the torus is sewn together.
+fn cross([own, above, below]: [&[f32]; 3], at: usize) -> Cross {
+    let width = own.len();
+    let (left, right) = ((at + width - 1) % width, (at + 1) % width);
+    [own[at], above[at], below[at], own[left], own[right]]
+}
+
+/// One step of the whole torus, in the plainest way: to check the other by.
+pub fn advance_plainly(rates: Rates, u: &Array2<f32>, v: &Array2<f32>) -> [Array2<f32>; 2] {
+    let (height, width) = u.dim();
+    let around = |x: &Array2<f32>, row: usize, column: usize| {
+        [
+            x[[row, column]],
+            x[[(row + height - 1) % height, column]],
+            x[[(row + 1) % height, column]],
+            x[[row, (column + width - 1) % width]],
+            x[[row, (column + 1) % width]],
+        ]
+    };
+    let mut next = [u.clone(), v.clone()];
+    for row in 0..height {
+        for column in 0..width {
+            let cell = react(rates, around(u, row, column), around(v, row, column));
+            (next[0][[row, column]], next[1][[row, column]]) = cell;
+        }
+    }
+    next
+}
+
+/// How much more of U and V there is after a step than there should be, a cell.
+///
+/// What the reaction takes from one it gives to the other, and what diffuses out of a cell arrives
+/// in another. So the sum changes by what is fed and washed out, and a halo that is read at the
+/// wrong place shows here.
+pub fn surplus(rates: Rates, before: Torus<'_>, after: Torus<'_>) -> f64 {
+    let mean = |field: ArrayView2<'_, f32>| {
+        field.iter().map(|&x| f64::from(x)).sum::<f64>() / field.len() as f64
+    };
+    let (u, v) = (mean(before.u), mean(before.v));
+    let (feed, kill) = (f64::from(rates.feed), f64::from(rates.kill));
+    let expected = u + v + feed * (1.0 - u) - (feed + kill) * v;
+    mean(after.u) + mean(after.v) - expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::s;
+
+    const RATES: Rates = Rates {
+        feed: 0.034,
+        kill: 0.063,
+    };
+
+    fn some_state(shape: (usize, usize)) -> [Array2<f32>; 2] {
+        let wave = |(row, column): (usize, usize)| ((row * 7 + column * 3) % 11) as f32 / 11.0;
+        let u = Array2::from_shape_fn(shape, wave);
+        let v = u.mapv(|u| 0.4 * (1.0 - u));
+        [u, v]
+    }
+
+    #[test]
+    fn without_v_nothing_happens() {
+        let (u, v) = (Array2::ones((5, 4)), Array2::zeros((5, 4)));
+        assert_eq!(advance_plainly(RATES, &u, &v), [u, v]);
+    }
+
+    #[test]
+    fn one_cell_by_hand() {
+        let (mut u, mut v) = (Array2::ones((4, 4)), Array2::zeros((4, 4)));
+        (u[[0, 0]], v[[0, 0]]) = (0.5, 0.25);
+        let [u, v] = advance_plainly(RATES, &u, &v);
+        let [du, dv] = DIFFUSION.map(f64::from);
+        let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
+        near(u[[0, 0]], 0.5 + du * 2.0 - 0.03125 + 0.034 * 0.5);
+        near(v[[0, 0]], 0.25 - dv * 1.0 + 0.03125 - 0.097 * 0.25);
+        near(u[[3, 0]], 1.0 - du * 0.5);
+        near(v[[0, 3]], dv * 0.25);
+        near(v[[1, 1]], 0.0);
+    }
+
+    #[test]
+    fn any_division_gives_the_plain_cells() {
+        let shape = (9, 12);
+        let [u, v] = some_state(shape);
+        let [plain_u, plain_v] = advance_plainly(RATES, &u, &v);
+        for (height, width) in [(9, 12), (1, 12), (4, 5), (3, 1), (9, 11)] {
+            let (mut next_u, mut next_v) = (Array2::zeros(shape), Array2::zeros(shape));
+            for top in (0..shape.0).step_by(height) {
+                for left in (0..shape.1).step_by(width) {
+                    let rows = top..shape.0.min(top + height);
+                    let columns = left..shape.1.min(left + width);
+                    let part = s![rows.clone(), columns.clone()];
+                    let before = Torus {
+                        u: u.view(),
+                        v: v.view(),
+                    };
+                    let (next_u, next_v) = (next_u.slice_mut(part), next_v.slice_mut(part));
+                    advance(RATES, before, (rows, columns), next_u, next_v);
+                }
+            }
+            assert_eq!(
+                (&next_u, &next_v),
+                (&plain_u, &plain_v),
+                "{height} by {width}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_balance_holds_and_shows_a_wrong_cell() {
+        let [u, v] = some_state((16, 16));
+        let [next_u, mut next_v] = advance_plainly(RATES, &u, &v);
+        let off = |next_v: &Array2<f32>| {
+            let before = Torus {
+                u: u.view(),
+                v: v.view(),
+            };
+            let after = Torus {
+                u: next_u.view(),
+                v: next_v.view(),
+            };
+            surplus(RATES, before, after).abs()
+        };
+        assert!(off(&next_v) < 1e-7, "{}", off(&next_v));
+        next_v[[3, 3]] += 0.01;
+        assert!(off(&next_v) > 1e-5, "{}", off(&next_v));
+    }
+}

@@ -1,0 +1,274 @@
+//! A lattice in two buffers: reaction and diffusion on a torus.
+//!
+//! **The problem.** Two substances diffuse over a torus of cells and react (`gray_scott.rs`); out
+//! of a few disturbed patches grow spots that divide, rings and worms. In each step every cell
+//! reads itself and its four neighbours as they were in the step before.
+//!
+//! **What ndshm does for it.** Each state is a pair of arrays in shared memory, and there are two of
+//! them. A partition reads one as a whole, so that a tile sees its neighbours wherever they are, and
+//! writes the other tile by tile; a second partition leads back. No halo is sent. A step takes a
+//! fraction of a millisecond, so the workers run the loop over steps themselves, with a barrier
+//! between them (`Pool::run`), and the parent draws a bar after every hundred.
+//!
+//! ```sh
+//! cargo run --release --example lattice -- --image pattern.ppm
+//! cargo run --release --example lattice -- --feed 0.046 --kill 0.061 --steps 20_000
+//! ```
+//!
+//! Other pairs of rates, and what grows there: R. Munafo, mrob.com/pub/comp/xmorphia.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod gray_scott;
+mod pattern;
+mod shared;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use ndshm::{HandleTable, Pool, Segment};
+
+use common::{Bar, Crew, Digest, Result, count};
+use gray_scott::Rates;
+use shared::Lattice;
+
+/// Reaction and diffusion on a torus, after Gray and Scott: workers step tiles from one buffer in
+/// shared memory to another and back.
+#[derive(Debug, Parser)]
+#[command(name = "lattice")]
+struct Options {
+    #[command(flatten)]
+    crew: Crew,
+
+    /// Cells along each axis; underscores are allowed
+    #[arg(long, value_name = "N", default_value = "512", value_parser = size)]
+    size: usize,
+
+    /// Steps of time 1
+    #[arg(long, value_name = "N", default_value = "10_000", value_parser = steps)]
+    steps: usize,
+
+    /// Rows of a tile
+    #[arg(long, value_name = "N", default_value = "32", value_parser = size)]
+    tile: usize,
+
+    /// How fast U is fed, F
+    #[arg(long, value_name = "RATE", default_value_t = 0.034, value_parser = rate)]
+    feed: f32,
+
+    /// How fast V decays beyond that, k
+    #[arg(long, value_name = "RATE", default_value_t = 0.063, value_parser = rate)]
+    kill: f32,
+
+    /// What the first state is made from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// Where the image of the last state goes, a PPM [default: beside the program]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+}
+
+fn size(text: &str) -> std::result::Result<usize, String> {
+    count(text, 4..=65_536)
+}
+
+fn steps(text: &str) -> std::result::Result<usize, String> {
+    count(text, 1..=1_000_000_000)
+}
+
+fn rate(text: &str) -> std::result::Result<f32, String> {
+    match text.parse() {
+        Ok(rate) if (0.0..=0.25).contains(&rate) => Ok(rate),
+        _ => Err("give a rate from 0 to 0.25".into()),
+    }
+}
+
+/// Steps that the workers take by themselves before the parent shows how far they are.
+const STRETCH: usize = 100;
+
+fn main() -> ExitCode {
+    ndshm::become_worker();
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lattice: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let image = match &options.image {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()?.with_extension("ppm"),
+    };
+    let image_error = |error: std::io::Error| {
+        let path = image.display();
+        format!("cannot write the image to {path}: {error}; give another place with --image FILE")
+    };
+    // At once, for nobody wants to learn of a wrong path at the end.
+    let mut image_file = File::create(&image).map_err(image_error)?;
+    let rates = Rates {
+        feed: options.feed,
+        kill: options.kill,
+    };
+
+    let table = HandleTable::join(&Segment::anonymous()?)?;
+    let mut pool = options.crew.start(&table)?;
+    compare_with_plain(&table, &mut pool, rates, options.seed)?;
+
+    let shape = (options.size, options.size);
+    let mut lattice = Lattice::new(&table, &mut pool, shape, options.tile, rates, options.seed)?;
+    let seconds = advance(&mut lattice, &mut pool, options.steps)?;
+
+    let (now, before) = (lattice.now()?, lattice.before()?);
+    let surplus = gray_scott::surplus(rates, before.torus(), now.torus());
+    let pattern = now.v.iter().filter(|&&v| v > pattern::SPOT).count();
+    let cells = (options.size * options.size) as f64;
+    let updates = cells * options.steps as f64;
+    image_file
+        .write_all(&pattern::ppm(now.v.view()))
+        .map_err(image_error)?;
+    println!(
+        "{0} by {0} cells in {1} tiles, {2} steps, F = {3}, k = {4}, {5}, seed {6}\n",
+        options.size,
+        lattice.tiles(),
+        options.steps,
+        options.feed,
+        options.kill,
+        options.crew.describe(&pool),
+        options.seed
+    );
+    println!(
+        "pattern    {} spots, {:.1} % of the cells",
+        pattern::spots(now.v.view()),
+        pattern as f64 / cells * 100.0
+    );
+    println!("balance    {surplus:.1e} a cell and step too much (rounding stays below 1e-7)");
+    println!(
+        "reference  {} steps of {} by {} cells: equal to the last bit",
+        CHECK.2, CHECK.0, CHECK.1
+    );
+    println!(
+        "time       {seconds:.2} s, {:.1} us a step, {:.0} million cells/s",
+        seconds / options.steps as f64 * 1e6,
+        updates / seconds / 1e6
+    );
+    println!("digest     {}", digest(&lattice)?);
+    println!("image      {}", image.display());
+    if surplus.abs() > 1e-7 {
+        return Err("substances appear or vanish: the balance is not that of the model".into());
+    }
+    Ok(())
+}
+
+/// Takes all steps. How many seconds it took.
+fn advance(lattice: &mut Lattice<'_>, pool: &mut Pool<'_>, steps: usize) -> Result<f64> {
+    let bar = Bar::new(steps);
+    let start = Instant::now();
+    for done in (0..steps).step_by(STRETCH) {
+        lattice.advance(pool, STRETCH.min(steps - done) as u64)?;
+        bar.show(done + STRETCH);
+    }
+    bar.clear();
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn digest(lattice: &Lattice<'_>) -> Result<Digest> {
+    let now = lattice.now()?;
+    let cells = now.u.iter().zip(now.v.iter());
+    Ok(Digest::of(cells.map(|(u, v)| {
+        u64::from(u.to_bits()) << 32 | u64::from(v.to_bits())
+    })))
+}
+
+/// Height, width and steps of the comparison, and below them the rows of a tile: with a last tile
+/// that is shorter.
+const CHECK: (usize, usize, usize) = (96, 80, 200);
+const CHECK_TILE: usize = 7;
+
+/// Steps a small torus on the workers and in the plainest way, which must end with the same bits.
+fn compare_with_plain(
+    table: &HandleTable,
+    pool: &mut Pool<'_>,
+    rates: Rates,
+    seed: u64,
+) -> Result<()> {
+    let (height, width, steps) = CHECK;
+    let mut lattice = Lattice::new(table, pool, (height, width), CHECK_TILE, rates, seed)?;
+    let start = lattice.now()?;
+    let [mut u, mut v] = [start.u.to_owned(), start.v.to_owned()];
+    // The lease ends here: a round that writes the buffer would be refused.
+    drop(start);
+    for _ in 0..steps {
+        [u, v] = gray_scott::advance_plainly(rates, &u, &v);
+    }
+    lattice.advance(pool, steps as u64)?;
+    let end = lattice.now()?;
+    let differ = |a: &f32, b: &f32| a.to_bits() != b.to_bits();
+    let wrong = |plain: &ndarray::Array2<f32>, found: ndarray::ArrayView2<'_, f32>| {
+        plain
+            .iter()
+            .zip(found)
+            .filter(|(a, b)| differ(a, b))
+            .count()
+    };
+    match wrong(&u, end.u.view()) + wrong(&v, end.v.view()) {
+        0 => Ok(()),
+        wrong => Err(format!("{wrong} concentrations differ from the plain reference").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATES: Rates = Rates {
+        feed: 0.034,
+        kill: 0.063,
+    };
+
+    #[test]
+    fn workers_agree_with_the_plain_reference() {
+        let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+        let mut pool = Pool::threads(&table, 3).unwrap();
+        compare_with_plain(&table, &mut pool, RATES, 5).unwrap();
+    }
+
+    #[test]
+    fn neither_workers_nor_tiles_nor_stretches_change_a_bit() {
+        let run = |workers, tile, seed, stretches: &[u64]| {
+            let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+            let mut pool = Pool::threads(&table, workers).unwrap();
+            let shape = (70, 90);
+            let mut lattice = Lattice::new(&table, &mut pool, shape, tile, RATES, seed).unwrap();
+            for &steps in stretches {
+                lattice.advance(&mut pool, steps).unwrap();
+            }
+            digest(&lattice).unwrap()
+        };
+        let expected = run(1, 70, 1, &[25]);
+        assert_eq!(run(2, 16, 1, &[25]), expected);
+        assert_eq!(run(4, 5, 1, &[1, 20, 3, 1]), expected);
+        assert_ne!(run(2, 16, 2, &[25]), expected);
+        assert_ne!(run(2, 16, 1, &[24]), expected);
+    }
+
+    #[test]
+    fn senseless_numbers_are_refused() {
+        for arguments in [
+            ["--size", "3"],
+            ["--feed", "-1"],
+            ["--kill", "NaN"],
+            ["--steps", "0"],
+        ] {
+            let all = ["lattice"].into_iter().chain(arguments);
+            assert!(Options::try_parse_from(all).is_err(), "{arguments:?}");
+        }
+    }
+}

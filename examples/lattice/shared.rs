@@ -1,0 +1,224 @@
+//! The torus in shared memory: two buffers, and the partitions that lead from each to the other.
+
+use std::ops::Range;
+
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix2};
+use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::{
+    HandleTable, Owned, Partition, PartitionHandle, Pool, ReadGuard, TileContext, TileRng, Whole,
+    WorkerContext, Write,
+};
+use rand_core::{Rng, SeedableRng};
+
+use crate::common::Result;
+use crate::gray_scott::{self, Rates, Torus};
+
+/// Reads the whole of one buffer, for a tile's neighbours may lie anywhere, and writes a tile of the
+/// other.
+type Step = (
+    Whole<f32, Ix2>,
+    Whole<f32, Ix2>,
+    Write<f32, Ix2>,
+    Write<f32, Ix2>,
+);
+
+/// The concentrations of U and V at one time.
+type Buffer<'t> = [Owned<'t, f32, Ix2>; 2];
+
+/// The torus, and the way from each step to the next.
+pub struct Lattice<'t> {
+    table: &'t HandleTable,
+    rates: Rates,
+    buffers: [Buffer<'t>; 2],
+    /// From the first buffer to the second, and back.
+    ways: [Partition<'t, Step>; 2],
+    /// Steps taken; even ones end in the first buffer.
+    steps: u64,
+}
+
+/// What the workers are told: `steps` steps from number `first` on.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct March {
+    ways: [PartitionHandle<Step>; 2],
+    first: u64,
+    steps: u64,
+    rates: Rates,
+}
+
+impl<'t> Lattice<'t> {
+    /// A torus of `shape`, whose tiles have `tile` rows, in the state that `seed` stands for.
+    pub fn new(
+        table: &'t HandleTable,
+        pool: &mut Pool<'_>,
+        shape: (usize, usize),
+        tile: usize,
+        rates: Rates,
+        seed: u64,
+    ) -> Result<Self> {
+        let field = || Ok::<_, ndshm::Error>(table.owned(table.zeros::<f32, _>(shape)?));
+        let buffers = [[field()?, field()?], [field()?, field()?]];
+        let way = |from: &Buffer<'_>, to: &Buffer<'_>| {
+            let [u, v] = [from[0].handle(), from[1].handle()];
+            let [next_u, next_v] = [to[0].handle(), to[1].handle()];
+            let group = (u.whole(), v.whole(), next_u.write(), next_v.write());
+            table.partition(group, Axis(0), tile)
+        };
+        let lattice = Lattice {
+            table,
+            rates,
+            ways: [
+                way(&buffers[0], &buffers[1])?,
+                way(&buffers[1], &buffers[0])?,
+            ],
+            buffers,
+            steps: 0,
+        };
+        lattice.sow(pool, seed)?;
+        Ok(lattice)
+    }
+
+    /// Fills the first buffer.
+    fn sow(&self, pool: &mut Pool<'_>, seed: u64) -> Result<()> {
+        let [u, v] = &self.buffers[0];
+        let group = (u.handle().write(), v.handle().write());
+        // Each row has a stream of its own, so that it does not depend on what tiles there are.
+        let rows = self.table.partition(group, Axis(0), 1)?;
+        Ok(pool.for_each(&rows, &seed, sow)?)
+    }
+
+    /// The number of tiles in a step.
+    pub fn tiles(&self) -> usize {
+        self.ways[0].tiles()
+    }
+
+    /// Takes some steps: one call, in which the workers go from step to step by themselves.
+    pub fn advance(&mut self, pool: &mut Pool<'_>, steps: u64) -> Result<()> {
+        let march = March {
+            ways: [self.ways[0].handle(), self.ways[1].handle()],
+            first: self.steps,
+            steps,
+            rates: self.rates,
+        };
+        pool.run(&march, take_steps)?;
+        self.steps += steps;
+        Ok(())
+    }
+
+    /// The state after the last step.
+    pub fn now(&self) -> Result<State<'t>> {
+        self.state(self.steps)
+    }
+
+    /// The state before the last step, if one was taken.
+    pub fn before(&self) -> Result<State<'t>> {
+        self.state(self.steps + 1)
+    }
+
+    fn state(&self, step: u64) -> Result<State<'t>> {
+        let [u, v] = &self.buffers[step as usize % 2];
+        Ok(State {
+            u: self.table.read(u.handle())?,
+            v: self.table.read(v.handle())?,
+        })
+    }
+}
+
+/// A lease on one buffer.
+pub struct State<'t> {
+    pub u: ReadGuard<'t, f32, Ix2>,
+    pub v: ReadGuard<'t, f32, Ix2>,
+}
+
+impl State<'_> {
+    pub fn torus(&self) -> Torus<'_> {
+        Torus {
+            u: self.u.view(),
+            v: self.v.view(),
+        }
+    }
+}
+
+/// Takes steps in one of the workers, all of which do the same.
+fn take_steps(worker: &WorkerContext<'_>, march: &March) -> ndshm::Result<()> {
+    let table = worker.table();
+    let ways = [
+        table.open_partition(march.ways[0])?,
+        table.open_partition(march.ways[1])?,
+    ];
+    for step in march.first..march.first + march.steps {
+        worker.for_each(&ways[step as usize % 2], |(u, v, next_u, next_v), tile| {
+            let block = block_of(tile, &u);
+            gray_scott::advance(march.rates, Torus { u, v }, block, next_u, next_v);
+        })?;
+    }
+    Ok(())
+}
+
+/// The rows and columns that a tile covers.
+fn block_of(tile: &TileContext, whole: &ArrayView2<'_, f32>) -> (Range<usize>, Range<usize>) {
+    (tile.range(), 0..whole.ncols())
+}
+
+/// Cells of a patch along each axis, and of the squares that have a patch each.
+const PATCH: usize = 20;
+const SQUARE: usize = 64;
+
+/// Makes one row of the first state.
+fn sow(
+    (mut u, mut v): (ArrayViewMut2<'_, f32>, ArrayViewMut2<'_, f32>),
+    &seed: &u64,
+    tile: &TileContext,
+) {
+    let row = tile.range().start;
+    let mut noise = TileRng::seed_from_u64(seed);
+    noise.set_stream(row as u64);
+    let mut patch = 0..0;
+    for (column, (u, v)) in u.iter_mut().zip(&mut v).enumerate() {
+        if column % SQUARE == 0 {
+            patch = patch_in(seed, row, column);
+        }
+        let (clean_u, clean_v) = match patch.contains(&column) {
+            true => (0.5, 0.25),
+            false => (1.0, 0.0),
+        };
+        // Uniform from -1 % to 1 %.
+        let mut noise = || 1.0 + 0.01 * (noise.next_u32() as f32 / 2f32.powi(31) - 1.0);
+        (*u, *v) = (clean_u * noise(), clean_v * noise());
+    }
+}
+
+/// The columns that lie in a patch, of the square that begins at `column`.
+fn patch_in(seed: u64, row: usize, column: usize) -> Range<usize> {
+    let (above, left) = ((row / SQUARE) as u64, (column / SQUARE) as u64);
+    let mut rng = TileRng::seed_from_u64(seed);
+    // Rows have the lower half of the streams.
+    rng.set_stream(1 << 63 | above << 32 | left);
+    let mut corner = || rng.next_u32() as usize % (SQUARE - PATCH);
+    let (top, left) = (corner(), column + corner());
+    match (top..top + PATCH).contains(&(row % SQUARE)) {
+        true => left..left + PATCH,
+        false => 0..0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_square_has_one_patch() {
+        for (above, left) in [(0, 0), (1, 0), (2, 5)] {
+            let rows = above * SQUARE..(above + 1) * SQUARE;
+            let patches: Vec<_> = rows
+                .map(|row| patch_in(7, row, left * SQUARE))
+                .filter(|columns| !columns.is_empty())
+                .collect();
+            assert_eq!(patches.len(), PATCH);
+            let first = &patches[0];
+            assert!(patches.iter().all(|columns| columns == first));
+            assert!(first.len() == PATCH && first.start >= left * SQUARE);
+            assert!(first.end <= (left + 1) * SQUARE);
+        }
+    }
+}
