@@ -171,7 +171,7 @@ mod tests {
     };
 
     fn some_state(shape: (usize, usize)) -> [Array2<f32>; 2] {
-        let wave = |(row, column): (usize, usize)| ((row * 7 + column * 3) % 11) as f32 / 11.0;
+        let wave = |(row, column): (usize, usize)| ((row * 7 + column * 3) % 13) as f32 / 13.0;
         let u = Array2::from_shape_fn(shape, wave);
         let v = u.mapv(|u| 0.4 * (1.0 - u));
         [u, v]

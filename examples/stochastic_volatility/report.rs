@@ -130,14 +130,15 @@ impl Report<'_> {
     pub fn check(&self) -> Result<()> {
         let [_, deviation, _] = self.found.log_likelihood;
         // Both draw the same numbers and differ in rounding only: by 1e-12, unless rounding gives an
-        // offspring to another particle, whose effect is far below the Monte Carlo error.
-        if self.difference().abs() > 0.1 * deviation + 1e-9 {
+        // offspring to another particle, whose effect is far below the Monte Carlo error. NaN is in
+        // no range.
+        if !(0.0..=0.1 * deviation + 1e-9).contains(&self.difference().abs()) {
             return Err("the log-likelihood is not that of the plain reference".into());
         }
         // Errors hang together from day to day, but for no longer than the log-variance itself.
         let phi = self.task.model.phi;
         let variance = 2.0 / self.truth.len() as f64 * (1.0 + phi) / (1.0 - phi);
-        if self.calibration() > 1.0 + 5.0 * variance.sqrt() {
+        if !(0.0..1.0 + 5.0 * variance.sqrt()).contains(&self.calibration()) {
             return Err("the filter is further from the truth than chance allows".into());
         }
         Ok(())
