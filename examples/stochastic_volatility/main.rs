@@ -111,7 +111,7 @@ fn number(
 }
 
 fn mu(text: &str) -> std::result::Result<f64, String> {
-    number(text, |mu| mu.abs() <= 100.0, "from -100 to 100")
+    number(text, |mu| mu.abs() <= 20.0, "from -20 to 20")
 }
 
 fn phi(text: &str) -> std::result::Result<f64, String> {
