@@ -394,7 +394,8 @@ fn a_hundred_kills() {
                 } => {
                     assert_eq!(Some(pid), pids[worker], "{kind:?}");
                     assert_eq!(signal, Some(libc::SIGKILL), "{kind:?}");
-                    assert_eq!((&tiles[..], rows), (&[5][..], vec![50..60]), "{kind:?}");
+                    assert_eq!((&tiles[..], rows.len()), (&[5][..], 1), "{kind:?}");
+                    assert_eq!(rows[0], 50..60, "{kind:?}");
                 }
                 other => panic!("{kind:?}: {other}"),
             }

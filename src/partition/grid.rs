@@ -80,10 +80,13 @@ impl Grid {
         let problem = match weights {
             _ if tiles == 0 => Some("no tiles were asked for"),
             [] => None,
-            _ if weights.iter().any(|weight| !(*weight >= 0.0)) => {
+            _ if weights
+                .iter()
+                .any(|weight| weight.is_nan() || *weight < 0.0) =>
+            {
                 Some("a weight is negative or not a number")
             }
-            _ if !(total > 0.0 && total.is_finite()) => {
+            _ if total <= 0.0 || !total.is_finite() => {
                 Some("the weights do not add up to a positive number")
             }
             _ => None,
