@@ -1,8 +1,9 @@
 //! How a partition accesses an array, and groups of such accesses.
 
 use core::fmt;
+use core::ops::Range;
 
-use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut};
+use ndarray::{ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
 use super::grid::{Plan, Side};
 use crate::element::Element;
@@ -74,7 +75,8 @@ macro_rules! access {
         impl<T: Element, D: Dimension + 'static> Group for $name<T, D> {
             type Views<'a> = $view<'a, T, D>;
 
-            unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a> {
+            #[inline]
+            unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 // SAFETY: the caller's duties are those of `deref_into_view` (or `_mut`) for the
                 // part of the array that the tile covers.
                 unsafe { raw.part(tile).$make() }
@@ -109,12 +111,12 @@ macro_rules! access {
                 Raw::locate(table, self.handle.into(), $mode, plan)
             }
 
-            fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError> {
+            fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError> {
                 raw.check(tile)
             }
 
             #[track_caller]
-            fn track(raw: &Self::Raw, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>) {
+            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
                 raw.track(memory, tile, to);
             }
         }
@@ -148,37 +150,36 @@ pub trait Group: sealed::Group {
     /// For `'a`, the caller holds the tile's claim in the round for which the arrays are leased,
     /// has checked the tile, and has no other views of it.
     #[doc(hidden)]
-    unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a>;
+    unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a>;
 }
 
-/// The part of the arrays that a tile covers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TileRange {
-    /// Along the axis that is cut first.
-    pub(crate) first: Side,
-    /// Along the others.
-    pub(crate) others: Vec<Side>,
+/// A tile of a partition's plan: which part of the arrays it covers.
+#[derive(Clone, Copy, Debug)]
+pub struct TileOf<'p> {
+    pub(crate) plan: &'p Plan,
+    pub(crate) tile: usize,
 }
 
-impl TileRange {
-    pub(crate) fn of(plan: &Plan, tile: usize) -> TileRange {
-        let mut sides = plan.sides(tile);
-        TileRange {
-            // A plan has at least one cut.
-            first: sides.next().unwrap_or_else(|| Side::nothing(0)),
-            // Without one, nothing is allocated.
-            others: sides.collect(),
-        }
+impl<'p> TileOf<'p> {
+    /// What it covers along the axis that is cut first.
+    pub(crate) fn rows(self) -> Range<usize> {
+        self.plan.rows(self.tile)
     }
 
-    pub(crate) fn sides(&self) -> impl Iterator<Item = &Side> {
-        core::iter::once(&self.first).chain(&self.others)
+    /// What it covers along each axis that is cut.
+    pub(crate) fn sides(self) -> impl Iterator<Item = Side> + 'p {
+        self.plan.sides(self.tile)
     }
 }
 
 /// One array of a group, as a participant of a round sees it.
 pub struct Raw<T, D> {
     view: RawArrayViewMut<T, D>,
+    first: *mut T,
+    shape: D,
+    /// In elements; none is negative, for arrays lie in row-major or column-major order.
+    strides: D,
+    #[cfg(loom)]
     offset: u64,
     handle: AnyHandle,
     mode: Mode,
@@ -193,7 +194,8 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     ) -> Result<Self, LeaseError> {
         let (index, _) = handle.unpack(table.segment().key());
         let slot = Slot::of(table.segment().memory(), index).ok_or(LeaseError::Stale { handle })?;
-        let Located { view, offset, .. } = table.locate(slot, handle)?;
+        let located: Located<T, D> = table.locate(slot, handle)?;
+        let mut view = located.view;
         let fits = |(axis, len): (usize, usize)| view.shape().get(axis) == Some(&len);
         if mode != Mode::Whole && !plan.axes().all(fits) {
             return Err(LeaseError::Corrupt {
@@ -201,26 +203,51 @@ impl<T: Element, D: Dimension> Raw<T, D> {
                 what: "the array does not have the length that its partition divides",
             });
         }
+        let mut strides = D::zeros(view.ndim());
+        for (to, &stride) in strides.slice_mut().iter_mut().zip(view.strides()) {
+            *to = stride.unsigned_abs();
+        }
         Ok(Raw {
+            first: view.as_mut_ptr(),
+            shape: view.raw_dim(),
+            strides,
             view,
-            offset,
+            #[cfg(loom)]
+            offset: located.offset,
             handle,
             mode,
         })
     }
 
-    fn part(&self, tile: &TileRange) -> RawArrayViewMut<T, D> {
-        let mut part = self.view.clone();
-        if self.mode != Mode::Whole {
-            for side in tile.sides() {
-                // In range: `locate` has compared the axis' length with the partition's.
-                part.slice_axis_inplace(Axis(side.axis), side.slice());
-            }
+    /// The part of the array that the tile covers.
+    ///
+    /// As ndarray's `slice_axis`, whose checks, made here once in `locate`, cost more than claiming
+    /// a tile does.
+    #[inline]
+    fn part(&self, tile: TileOf<'_>) -> RawArrayViewMut<T, D> {
+        if self.mode == Mode::Whole {
+            return self.view.clone();
         }
-        part
+        let mut shape = self.shape.clone();
+        let mut strides = self.strides.clone();
+        let mut offset = 0;
+        tile.plan.for_each_side(tile.tile, |side| {
+            let stride = &mut strides.slice_mut()[side.axis];
+            offset += side.range.start * *stride;
+            *stride *= side.step;
+            shape.slice_mut()[side.axis] = side.range.len().div_ceil(side.step);
+        });
+        // An empty part may begin beyond the array.
+        let first = self.first.wrapping_add(offset);
+        // SAFETY: `first` is aligned as the array's elements are, and it is not null: it is less
+        // than a segment beyond the array. Elements of the part are elements of the array: those at
+        // the sides' indices, which are below the axis' lengths (`Plan` covers the lengths that
+        // `locate` has compared). The strides are the array's, times a step of at most 2^24, so
+        // that they do not overflow, and no element is named twice.
+        unsafe { RawArrayViewMut::from_shape_ptr(shape.strides(strides), first) }
     }
 
-    fn check(&self, tile: &TileRange) -> Result<(), LeaseError> {
+    fn check(&self, tile: TileOf<'_>) -> Result<(), LeaseError> {
         if !T::CHECKED {
             return Ok(());
         }
@@ -230,7 +257,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     /// Tells the model checker of the access, element by element.
     #[cfg(loom)]
     #[track_caller]
-    fn track(&self, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>) {
+    fn track(&self, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
         let part = self.part(tile);
         let (shape, strides) = (part.raw_dim(), part.strides().to_vec());
         let start = part.as_ptr() as u64 - self.view.as_ptr() as u64;
@@ -246,9 +273,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     }
 
     #[cfg(not(loom))]
-    fn track(&self, memory: &Memory, _tile: &TileRange, _to: &mut Vec<Access>) {
-        let _ = (memory, self.offset);
-    }
+    fn track(&self, _memory: &Memory, _tile: TileOf<'_>, _to: &mut Vec<Access>) {}
 }
 
 /// What the partition needs of a group; not for use outside this crate.
@@ -269,10 +294,10 @@ pub(crate) mod sealed {
         fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError>;
 
         /// Refuses elements of the tile that are no values of their type.
-        fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError>;
+        fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError>;
 
         /// Tells the model checker of the accesses to the tile.
-        fn track(raw: &Self::Raw, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>);
+        fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>);
     }
 }
 
@@ -281,7 +306,8 @@ macro_rules! tuple_group {
         impl<$($name: Group),+> Group for ($($name,)+) {
             type Views<'a> = ($($name::Views<'a>,)+);
 
-            unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a> {
+            #[inline]
+            unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 ($(
                     // SAFETY: the caller's duties are the same for every member.
                     unsafe { $name::views(&raw.$at, tile) },
@@ -317,13 +343,13 @@ macro_rules! tuple_group {
                 Ok(($(self.$at.locate(table, plan)?,)+))
             }
 
-            fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError> {
+            fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError> {
                 $($name::check(&raw.$at, tile)?;)+
                 Ok(())
             }
 
             #[track_caller]
-            fn track(raw: &Self::Raw, memory: &Memory, tile: &TileRange, to: &mut Vec<Access>) {
+            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
                 $($name::track(&raw.$at, memory, tile, to);)+
             }
         }

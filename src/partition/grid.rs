@@ -205,6 +205,7 @@ impl Cut {
         }
     }
 
+    #[inline]
     fn side(&self, piece: usize) -> Side {
         let len = self.axis_len;
         let (range, step) = match &self.pieces {
@@ -239,14 +240,6 @@ pub struct Side {
 }
 
 impl Side {
-    pub(crate) fn nothing(axis: usize) -> Side {
-        Side {
-            axis,
-            range: 0..0,
-            step: 1,
-        }
-    }
-
     /// The slice of the axis.
     pub fn slice(&self) -> Slice {
         let (start, end) = (self.range.start as isize, self.range.end as isize);
@@ -292,7 +285,10 @@ impl Plan {
 
     /// What `tile` covers along the axis that is cut first.
     pub(crate) fn rows(&self, tile: usize) -> Range<usize> {
-        self.sides(tile).next().map_or(0..0, |side| side.range)
+        match &*self.cuts {
+            [cut] => cut.side(tile).range,
+            _ => self.sides(tile).next().map_or(0..0, |side| side.range),
+        }
     }
 
     /// What `tile` covers along each axis that is cut. Tiles are numbered along the last one first.
@@ -311,6 +307,15 @@ impl Plan {
                 piece.min(pieces - 1)
             })
         })
+    }
+
+    /// As [`sides`](Plan::sides), for the views of a tile: without divisions where one axis is cut.
+    #[inline]
+    pub(crate) fn for_each_side(&self, tile: usize, mut visit: impl FnMut(Side)) {
+        match &*self.cuts {
+            [cut] => visit(cut.side(tile)),
+            _ => self.sides(tile).for_each(visit),
+        }
     }
 
     // ---- in the partition's words -----------------------------------------------------------

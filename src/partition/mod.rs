@@ -23,7 +23,7 @@ use crate::segment::Segment;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 use crate::word::{ClaimState, DoneCount};
-pub(crate) use access::TileRange;
+pub(crate) use access::TileOf;
 #[cfg(not(loom))]
 pub(crate) use access::sealed;
 pub use access::{Group, Mode, Read, Whole, Write};

@@ -4,12 +4,14 @@ use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
 
-use super::access::TileRange;
+use super::access::TileOf;
 use super::control::Control;
 use super::grid::Side;
 use super::{Group, Mode, Partition};
 use crate::error::{LeaseError, RoundError};
+#[cfg(loom)]
 use crate::segment::Access;
+use crate::segment::fork::process_token;
 use crate::table::lease::SharedLease;
 use crate::word::{ClaimState, SeatId};
 
@@ -61,7 +63,7 @@ impl<'t, G: Group> Partition<'t, G> {
             token: self.table().token(),
             first: stretch(units, worker, workers).start % units.max(1),
             tried: 0,
-            held: Cell::new(None),
+            held: Held::default(),
             panicking: std::thread::panicking(),
             _leases: leases,
             _lease: lease,
@@ -85,14 +87,31 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 }
 
-/// A unit of several tiles in a participant's hands.
-#[derive(Clone, Copy)]
+/// The unit of several tiles that a participant holds, if it holds one. Cells of their own, so that
+/// what is written for one tile is not read back in a wider piece for the next.
+#[derive(Default)]
 struct Held {
-    unit: usize,
+    is_on: Cell<bool>,
+    unit: Cell<usize>,
+    /// The unit's first tile.
+    first: Cell<usize>,
     /// Its tiles that were not handed out yet, one bit each.
-    left: u16,
+    left: Cell<u16>,
     /// Those that were run.
-    ran: u16,
+    ran: Cell<u16>,
+}
+
+impl Held {
+    /// Its next tile, handed out now.
+    #[inline]
+    fn next(&self) -> Option<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            return None;
+        }
+        self.left.set(left & (left - 1));
+        Some(self.first.get() + left.trailing_zeros() as usize)
+    }
 }
 
 /// A participant of a running round.
@@ -108,7 +127,7 @@ pub struct Participant<'p, 't, G: Group> {
     /// How many units, counted from there, it has looked at.
     tried: usize,
     /// The unit of several tiles that it holds.
-    held: Cell<Option<Held>>,
+    held: Held,
     panicking: bool,
     _leases: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
@@ -135,42 +154,43 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     }
 
     /// Claims the next tile, and leaves it to [`tile`](Participant::tile) to open it.
+    #[inline]
     pub(crate) fn claim_index(&mut self) -> Option<usize> {
-        let control = self.control;
-        if let Some(mut held) = self.held.get()
-            && held.left != 0
-        {
-            let at = held.left.trailing_zeros() as usize;
-            held.left &= held.left - 1;
-            self.held.set(Some(held));
-            return Some(held.unit * control.unit() + at);
-        }
         // A participant that crossed a fork is the parent's: it has nothing to claim here.
-        let is_ours = self.partition.table().is_of(self.token);
-        let units = if is_ours { control.units() } else { 0 };
+        if !self.is_ours() {
+            return None;
+        }
+        match self.held.next() {
+            Some(index) => Some(index),
+            None => self.claim_unit(),
+        }
+    }
+
+    #[inline(never)]
+    fn claim_unit(&mut self) -> Option<usize> {
+        let control = self.control;
+        let units = control.units();
         while self.tried < units {
             let ahead = self.first + self.tried;
             let unit = if ahead < units { ahead } else { ahead - units };
             self.tried += 1;
-            if control.claim(unit, self.round, self.me) {
-                if control.unit() == 1 {
-                    return Some(unit);
-                }
-                // Somebody may have begun it, and left.
-                let ran = control.ran(unit, self.round);
-                let left = control.all_of(unit) & !ran;
-                let at = left.trailing_zeros() as usize;
-                let held = Held {
-                    unit,
-                    left: left & left.wrapping_sub(1),
-                    ran,
-                };
-                self.held.set(Some(held));
-                match left {
-                    // All was done, but for giving it back.
-                    0 => self.close_unit(),
-                    _ => return Some(unit * control.unit() + at),
-                }
+            if !control.claim(unit, self.round, self.me) {
+                continue;
+            }
+            if control.unit() == 1 {
+                return Some(unit);
+            }
+            // Somebody may have begun it, and left.
+            let ran = control.ran(unit, self.round);
+            self.held.is_on.set(true);
+            self.held.unit.set(unit);
+            self.held.first.set(control.tiles_of(unit).start);
+            self.held.left.set(control.all_of(unit) & !ran);
+            self.held.ran.set(ran);
+            match self.held.next() {
+                Some(index) => return Some(index),
+                // All was done, but for giving it back.
+                None => self.close_unit(),
             }
         }
         None
@@ -179,50 +199,69 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// A tile was run to its end.
     #[inline]
     fn finish(&self, index: usize) {
-        let Some(mut held) = self.held.get() else {
+        let held = &self.held;
+        if !held.is_on.get() {
             self.control.give_back(index, self.me);
             return;
-        };
-        held.ran |= 1 << (index % self.control.unit());
-        self.held.set(Some(held));
-        self.control.note(held.unit, self.round, held.ran);
-        if held.left == 0 {
+        }
+        let ran = held.ran.get() | 1 << (index - held.first.get());
+        held.ran.set(ran);
+        self.control.note(held.unit.get(), self.round, ran);
+        if held.left.get() == 0 {
             self.close_unit();
         }
     }
 
     /// Gives the unit back whose tiles were all handed out.
+    #[inline(never)]
     fn close_unit(&self) {
-        if let Some(held) = self.held.take() {
-            match held.ran == self.control.all_of(held.unit) {
-                true => self.control.give_back(held.unit, self.me),
-                // What is missing was torn, and has poisoned its arrays.
-                false => drop(self.control.tear(held.unit, self.me)),
-            }
+        let unit = self.held.unit.get();
+        self.held.is_on.set(false);
+        match self.held.ran.get() == self.control.all_of(unit) {
+            true => self.control.give_back(unit, self.me),
+            // What is missing was torn, and has poisoned its arrays.
+            false => drop(self.control.tear(unit, self.me)),
         }
     }
 
     /// The tile that was claimed as `index`.
+    #[inline]
     pub(crate) fn tile(&self, index: usize) -> Result<Tile<'_, 't, G>, LeaseError> {
-        let range = TileRange::of(&self.partition.plan, index);
-        if let Err(error) = G::check(&self.raw, &range) {
+        if let Err(error) = G::check(&self.raw, self.tile_of(index)) {
             self.tear(index);
             return Err(error);
         }
+        #[cfg(loom)]
         let mut accesses = Vec::new();
+        #[cfg(loom)]
         G::track(
             &self.raw,
             self.partition.segment().memory(),
-            &range,
+            self.tile_of(index),
             &mut accesses,
         );
         Ok(Tile {
             part: self,
             index,
-            range,
+            #[cfg(loom)]
             accesses,
-            given_up: false,
         })
+    }
+
+    #[inline]
+    fn tile_of(&self, tile: usize) -> TileOf<'_> {
+        TileOf {
+            plan: &self.partition.plan,
+            tile,
+        }
+    }
+
+    /// Whether this is the process that entered the round: not that of a child that was forked
+    /// from it.
+    #[inline]
+    fn is_ours(&self) -> bool {
+        // The table's own token was this one when the round was entered.
+        self.token == process_token()
     }
 
     /// Whether the tile is done in this round.
@@ -234,8 +273,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     ///
     /// `None` if it is not done, or holds bytes that are no values of its type: then it is torn.
     pub(crate) fn retake(&self, index: usize) -> Option<Tile<'_, 't, G>> {
-        let is_ours = self.partition.table().is_of(self.token);
-        if !is_ours || !self.control.retake(index, self.round, self.me) {
+        if !self.is_ours() || !self.control.retake(index, self.round, self.me) {
             return None;
         }
         self.tile(index).ok()
@@ -245,10 +283,10 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// run before.
     fn tear(&self, index: usize) {
         self.partition.table().poison_written(&self.control);
-        match self.held.get() {
-            None => drop(self.control.tear(index, self.me)),
-            Some(held) if held.left == 0 => self.close_unit(),
-            Some(_) => {}
+        match self.held.is_on.get() {
+            false => drop(self.control.tear(index, self.me)),
+            true if self.held.left.get() == 0 => self.close_unit(),
+            true => {}
         }
     }
 }
@@ -269,30 +307,20 @@ impl<'t, G: Group> Partition<'t, G> {
 
 impl<G: Group> Drop for Participant<'_, '_, G> {
     fn drop(&mut self) {
-        let Some(held) = self.held.take() else {
-            return;
-        };
-        if !self.partition.table().is_of(self.token) {
+        let held = &self.held;
+        if !held.is_on.get() || !self.is_ours() {
             return;
         }
+        let unit = held.unit.get();
         // Handed out, and not run to the end: torn.
-        let torn = self.control.all_of(held.unit) & !held.left & !held.ran;
-        match torn {
+        match self.control.all_of(unit) & !held.left.get() & !held.ran.get() {
             // Whoever claims it next runs what is left.
-            0 => drop(self.control.reopen(held.unit, self.round, self.me)),
+            0 => drop(self.control.reopen(unit, self.round, self.me)),
             _ => {
                 self.partition.table().poison_written(&self.control);
-                self.control.tear(held.unit, self.me);
+                self.control.tear(unit, self.me);
             }
         }
-    }
-}
-
-impl<G: Group> fmt::Debug for Participant<'_, '_, G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Participant")
-            .field("round", &self.round)
-            .finish_non_exhaustive()
     }
 }
 
@@ -304,39 +332,41 @@ impl<G: Group> fmt::Debug for Participant<'_, '_, G> {
 pub struct Tile<'p, 't, G: Group> {
     part: &'p Participant<'p, 't, G>,
     index: usize,
-    range: TileRange,
+    #[cfg(loom)]
     accesses: Vec<Access>,
-    /// It was given back in another way than by being dropped.
-    given_up: bool,
 }
 
-impl<G: Group> Tile<'_, '_, G> {
+impl<'p, 't, G: Group> Tile<'p, 't, G> {
     /// The tile's views, one for each array of the group.
+    #[inline]
     pub fn views(&mut self) -> G::Views<'_> {
         // SAFETY: `self` holds the claim of this tile in a round for which this participant's bits
         // are set on the arrays, so that no whole-array lease and no other claim covers these rows
         // (arrays that are only read are written by nobody); `tile` has checked the elements; the
         // views borrow `self` mutably, so there are no others, and the claim outlives them.
-        unsafe { G::views(&self.part.raw, &self.range) }
+        unsafe { G::views(&self.part.raw, self.tile_of()) }
     }
 
     /// The tile's index in the partition.
+    #[inline]
     pub fn index(&self) -> usize {
         self.index
     }
 
     /// The indices that the tile covers along the axis that is cut first.
+    #[inline]
     pub fn rows(&self) -> Range<usize> {
-        self.range.first.range.clone()
+        self.tile_of().rows()
     }
 
     /// What the tile covers along each axis that is cut.
-    pub fn sides(&self) -> impl Iterator<Item = &Side> {
-        self.range.sides()
+    pub fn sides(&self) -> impl Iterator<Item = Side> {
+        self.tile_of().sides()
     }
 
-    pub(crate) fn range(&self) -> TileRange {
-        self.range.clone()
+    #[inline]
+    pub(crate) fn tile_of(&self) -> TileOf<'p> {
+        self.part.tile_of(self.index)
     }
 
     /// The number of the round, from 1.
@@ -346,32 +376,42 @@ impl<G: Group> Tile<'_, '_, G> {
 
     /// Gives the tile back to be claimed in this round again. Only who has
     /// [retaken](Participant::retake) it does that.
-    pub(crate) fn again(mut self) {
-        self.accesses.clear();
-        let part = self.part;
-        part.control.reopen(self.index, part.round, part.me);
-        self.given_up = true;
+    pub(crate) fn again(self) {
+        let (part, index) = self.give_up();
+        part.control.reopen(index, part.round, part.me);
     }
 
     /// Gives the tile up half-written: its rows are reported when the round ends, and the arrays
     /// it writes are poisoned.
-    pub fn tear(mut self) {
-        self.accesses.clear();
-        self.part.tear(self.index);
-        self.given_up = true;
+    pub fn tear(self) {
+        let (part, index) = self.give_up();
+        if part.is_ours() {
+            part.tear(index);
+        }
+    }
+
+    /// Ends the accesses to the tile; the caller gives its claim back in a way of its own.
+    fn give_up(self) -> (&'p Participant<'p, 't, G>, usize) {
+        #[cfg_attr(not(loom), expect(unused_mut, reason = "loom's accesses end here"))]
+        let mut this = core::mem::ManuallyDrop::new(self);
+        #[cfg(loom)]
+        drop(core::mem::take(&mut this.accesses));
+        (this.part, this.index)
     }
 }
 
 impl<G: Group> Drop for Tile<'_, '_, G> {
+    #[inline]
     fn drop(&mut self) {
+        #[cfg(loom)]
         self.accesses.clear();
-        if self.given_up || !self.part.partition.table().is_of(self.part.token) {
+        let part = self.part;
+        if !part.is_ours() {
             return;
         }
-        if std::thread::panicking() && !self.part.panicking {
-            self.part.tear(self.index);
-        } else {
-            self.part.finish(self.index);
+        match std::thread::panicking() && !part.panicking {
+            true => part.tear(self.index),
+            false => part.finish(self.index),
         }
     }
 }
@@ -380,7 +420,7 @@ impl<G: Group> fmt::Debug for Tile<'_, '_, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tile")
             .field("index", &self.index)
-            .field("range", &self.range)
+            .field("sides", &self.sides().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@ use super::barrier::Broken;
 use super::mailbox::Mailbox;
 use super::spin::Spin;
 use crate::error::{BarrierError, Error};
-use crate::partition::{Group, Partition, Side, TileRange};
+use crate::partition::{Group, Partition, Side, TileOf};
 use crate::table::HandleTable;
 
 /// How long a worker sleeps at a barrier before it looks at the time.
@@ -18,9 +18,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// What a kernel is told of the tile it works on.
 #[derive(Debug)]
-pub struct TileContext {
-    pub(super) index: usize,
-    pub(super) range: TileRange,
+pub struct TileContext<'p> {
+    pub(super) tile: TileOf<'p>,
     pub(super) worker: usize,
     pub(super) round: u64,
     pub(super) seed: u64,
@@ -28,22 +27,22 @@ pub struct TileContext {
     pub(super) step: u64,
 }
 
-impl TileContext {
+impl TileContext<'_> {
     /// The tile's index in the partition.
     pub fn index(&self) -> usize {
-        self.index
+        self.tile.tile
     }
 
     /// The indices that the tile covers along the axis that is cut first.
     pub fn range(&self) -> Range<usize> {
-        self.range.first.range.clone()
+        self.tile.rows()
     }
 
     /// What the tile covers along each axis that is cut; for blocks of two axes a block's rows and
     /// columns. With it a kernel finds its tile's surroundings in an array of which it sees the
     /// [`Whole`](crate::Whole).
-    pub fn sides(&self) -> impl Iterator<Item = &Side> {
-        self.range.sides()
+    pub fn sides(&self) -> impl Iterator<Item = Side> {
+        self.tile.sides()
     }
 
     /// The worker that runs the kernel, from 0. Results should not depend on it.
@@ -64,7 +63,7 @@ impl TileContext {
     /// (In [`WorkerContext::for_each`] the key also has the partition's round.)
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
-        stream([self.seed, self.round, self.step], self.index as u64)
+        stream([self.seed, self.round, self.step], self.tile.tile as u64)
     }
 }
 
@@ -174,7 +173,7 @@ impl WorkerContext<'_> {
     pub fn for_each<G: Group>(
         &self,
         tiles: &Partition<'_, G>,
-        mut body: impl FnMut(G::Views<'_>, &TileContext),
+        mut body: impl FnMut(G::Views<'_>, &TileContext<'_>),
     ) -> Result<(), Error> {
         let round = match self.worker {
             0 => Some(tiles.begin()?),
@@ -184,8 +183,7 @@ impl WorkerContext<'_> {
         if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
             while let Some(mut tile) = part.claim()? {
                 let context = TileContext {
-                    index: tile.index(),
-                    range: tile.range(),
+                    tile: tile.tile_of(),
                     worker: self.worker,
                     round: self.call,
                     seed: self.seed,

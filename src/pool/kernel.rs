@@ -56,7 +56,7 @@ where
     G: Group,
     P: AnyBitPattern + NoUninit,
     R: NoUninit,
-    F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
+    F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
 {
     const { assert_captures_nothing::<F>() };
     run_on_tiles::<G, P, R, F>
@@ -67,7 +67,7 @@ where
     G: Group,
     P: AnyBitPattern + NoUninit,
     R: NoUninit,
-    F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
+    F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
 {
     // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value
     // of `F`.
@@ -97,8 +97,7 @@ where
         work.stolen += u64::from(stolen);
         trace::claimed(call.worker, index, stolen);
         let context = TileContext {
-            index,
-            range: tile.range(),
+            tile: tile.tile_of(),
             worker: call.worker,
             round: arguments.call,
             seed: arguments.seed,

@@ -60,7 +60,7 @@ impl<'t> Pool<'t> {
     where
         G: Group,
         P: Pod,
-        F: Fn(G::Views<'_>, &P, &TileContext) + Copy + Send + 'static,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) + Copy + Send + 'static,
     {
         if tiles.unit() != 1 {
             return Err(PoolError::TilesInUnits {

@@ -38,7 +38,7 @@ impl<'t> Pool<'t> {
     where
         G: Group,
         P: Pod,
-        F: Fn(G::Views<'_>, &P, &TileContext) + Copy + Send + 'static,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) + Copy + Send + 'static,
     {
         self.run_on(tiles, params, kernel::on_tiles::<G, P, (), F>(kernel), None)
     }
@@ -57,7 +57,7 @@ impl<'t> Pool<'t> {
         G: Group,
         P: Pod,
         R: NoUninit + AnyBitPattern,
-        F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
     {
         let kernel = kernel::on_tiles::<G, P, R, F>(kernel);
         let bytes = tiles.tiles() * size_of::<R>();
@@ -87,7 +87,7 @@ impl<'t> Pool<'t> {
         G: Group,
         P: Pod,
         R: NoUninit + AnyBitPattern,
-        F: Fn(G::Views<'_>, &P, &TileContext) -> R + Copy + Send + 'static,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
     {
         let parts = self.map_collect(tiles, params, kernel)?;
         Ok(parts.into_iter().fold(init, fold))

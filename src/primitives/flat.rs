@@ -10,7 +10,7 @@ use ndarray::{Dimension, Ix1};
 use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
-use crate::partition::{Group, Mode, Plan, TileRange, sealed};
+use crate::partition::{Group, Mode, Plan, TileOf, sealed};
 use crate::segment::{Access, Memory};
 use crate::table::HandleTable;
 use crate::table::attach::check_view;
@@ -47,14 +47,14 @@ impl<T: Element> Stretch<T> {
     }
 
     /// The first element of the tile, and how many there are.
-    fn part(&self, tile: &TileRange) -> (*mut T, usize) {
-        let rows = &tile.first.range;
+    fn part(&self, tile: TileOf<'_>) -> (*mut T, usize) {
+        let rows = tile.rows();
         let end = rows.end.min(self.len);
         let start = rows.start.min(end);
         (self.first.wrapping_add(start), end - start)
     }
 
-    fn check(&self, tile: &TileRange) -> Result<(), LeaseError> {
+    fn check(&self, tile: TileOf<'_>) -> Result<(), LeaseError> {
         if !T::CHECKED {
             return Ok(());
         }
@@ -88,7 +88,7 @@ macro_rules! flat {
         impl<T: Element, D: Dimension + 'static> Group for $name<T, D> {
             type Views<'a> = $view;
 
-            unsafe fn views<'a>(raw: &Self::Raw, tile: &TileRange) -> Self::Views<'a> {
+            unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 let (first, len) = raw.part(tile);
                 // SAFETY: `len` elements from `first` are mapped, aligned and inside the array
                 // (see `Stretch::locate`); they hold values of `T`, and the access is exclusive or
@@ -124,12 +124,12 @@ macro_rules! flat {
                 Stretch::locate::<D>(table, self.0.into(), plan)
             }
 
-            fn check(raw: &Self::Raw, tile: &TileRange) -> Result<(), LeaseError> {
+            fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError> {
                 raw.check(tile)
             }
 
             // Primitives are not built for the model checker.
-            fn track(_: &Self::Raw, _: &Memory, _: &TileRange, _: &mut Vec<Access>) {}
+            fn track(_: &Self::Raw, _: &Memory, _: TileOf<'_>, _: &mut Vec<Access>) {}
         }
     };
 }
