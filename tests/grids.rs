@@ -53,7 +53,7 @@ proptest! {
         {
             let mut part = tiles.enter().unwrap().unwrap();
             while let Some(mut tile) = part.claim().unwrap() {
-                let sides: Vec<_> = tile.sides().cloned().collect();
+                let sides: Vec<_> = tile.sides().collect();
                 prop_assert_eq!(&sides, &own.sides(tile.index()).collect::<Vec<_>>());
                 prop_assert_eq!(tile.rows(), own.rows(tile.index()));
                 let mark = tile.index() as u32 + 1;

@@ -52,7 +52,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value = "10_000", value_parser = steps)]
     steps: usize,
 
-    /// Rows of a tile
+    /// Rows and columns of a tile
     #[arg(long, value_name = "N", default_value = "32", value_parser = size)]
     tile: usize,
 

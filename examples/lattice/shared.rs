@@ -5,8 +5,8 @@ use std::ops::Range;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix2};
 use ndshm::bytemuck::{Pod, Zeroable};
 use ndshm::{
-    HandleTable, Owned, Partition, PartitionHandle, Pool, ReadGuard, TileContext, TileRng, Whole,
-    WorkerContext, Write,
+    Grid, HandleTable, Owned, Partition, PartitionHandle, Pool, ReadGuard, TileContext, TileRng,
+    Whole, WorkerContext, Write,
 };
 use rand_core::{Rng, SeedableRng};
 
@@ -47,7 +47,7 @@ struct March {
 }
 
 impl<'t> Lattice<'t> {
-    /// A torus of `shape`, whose tiles have `tile` rows, in the state that `seed` stands for.
+    /// A torus of `shape`, whose tiles have `tile` rows and columns, in the state that `seed` stands for.
     pub fn new(
         table: &'t HandleTable,
         pool: &mut Pool<'_>,
@@ -62,7 +62,8 @@ impl<'t> Lattice<'t> {
             let [u, v] = [from[0].handle(), from[1].handle()];
             let [next_u, next_v] = [to[0].handle(), to[1].handle()];
             let group = (u.whole(), v.whole(), next_u.write(), next_v.write());
-            table.partition(group, Axis(0), tile)
+            // Squares: as much of a tile's surroundings as can be is its own.
+            table.partition_by(group, &Grid::blocks([(Axis(0), tile), (Axis(1), tile)]))
         };
         let lattice = Lattice {
             table,
@@ -148,7 +149,7 @@ fn take_steps(worker: &WorkerContext<'_>, march: &March) -> ndshm::Result<()> {
     ];
     for step in march.first..march.first + march.steps {
         worker.for_each(&ways[step as usize % 2], |(u, v, next_u, next_v), tile| {
-            let block = block_of(tile, &u);
+            let block = block_of(tile);
             gray_scott::advance(march.rates, Torus { u, v }, block, next_u, next_v);
         })?;
     }
@@ -156,8 +157,10 @@ fn take_steps(worker: &WorkerContext<'_>, march: &March) -> ndshm::Result<()> {
 }
 
 /// The rows and columns that a tile covers.
-fn block_of(tile: &TileContext, whole: &ArrayView2<'_, f32>) -> (Range<usize>, Range<usize>) {
-    (tile.range(), 0..whole.ncols())
+fn block_of(tile: &TileContext<'_>) -> (Range<usize>, Range<usize>) {
+    let mut sides = tile.sides().map(|side| side.range);
+    let mut next = || sides.next().expect("the grid cuts two axes");
+    (next(), next())
 }
 
 /// Cells of a patch along each axis, and of the squares that have a patch each.

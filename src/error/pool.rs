@@ -86,9 +86,8 @@ pub enum PoolError {
     KernelNotInImage,
     /// A worker ended while it worked on a round.
     #[error(
-        "worker {worker} (process {pid}) died in a round, {}; {} tiles are half-written, the first \
-         at rows {:?}; their arrays are poisoned, and the worker is replaced in the next round",
-        cause(*.signal, *.code), .rows.len(), .rows.first()
+        "worker {worker} (process {pid}) died in a call, {}{}; it is replaced in the next one",
+        cause(*.signal, *.code), left_behind(.rows)
     )]
     WorkerDied {
         /// The worker's number.
@@ -99,7 +98,7 @@ pub enum PoolError {
         signal: Option<i32>,
         /// The code it exited with, if it did.
         code: Option<i32>,
-        /// The tiles it left half-written.
+        /// The tiles it left half-written. None if the kernel is not run on tiles.
         tiles: Vec<usize>,
         /// The indices that these tiles cover.
         rows: Vec<Range<usize>>,
@@ -182,6 +181,16 @@ fn start_failure(signal: Option<i32>, code: Option<i32>) -> String {
     match (signal, code) {
         (None, None) => "it still runs".to_owned(),
         (signal, code) => cause(signal, code),
+    }
+}
+
+fn left_behind(rows: &[Range<usize>]) -> String {
+    match rows {
+        [] => String::new(),
+        [first, ..] => format!(
+            "; {} tiles are half-written, the first at rows {first:?}; their arrays are poisoned",
+            rows.len()
+        ),
     }
 }
 

@@ -152,7 +152,7 @@ impl HandleTable {
     /// let round = tiles.begin()?;
     /// if let Some(mut part) = tiles.enter()? {
     ///     while let Some(mut tile) = part.claim()? {
-    ///         let sides: Vec<_> = tile.sides().cloned().collect();
+    ///         let sides: Vec<_> = tile.sides().collect();
     ///         let (now, mut next) = tile.views();
     ///         // Its own block of the whole, or a row more on each side: nobody writes it now.
     ///         next.assign(&now.slice(s![sides[0].slice(), sides[1].slice()]));

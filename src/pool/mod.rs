@@ -289,7 +289,8 @@ impl<'t> Pool<'t> {
         Ok(pool)
     }
 
-    pub(crate) fn table(&self) -> &'t HandleTable {
+    /// The table that the pool was started on.
+    pub fn table(&self) -> &'t HandleTable {
         self.table
     }
 
