@@ -153,6 +153,28 @@ fn what_is_refused() {
     ));
 }
 
+#[test]
+fn arrays_without_elements() {
+    let table = table();
+    for shape in [[0, 4], [6, 0], [0, 0]] {
+        let x = table.zeros::<f32, _>(shape).unwrap();
+        for grid in [
+            Grid::blocks([(Axis(0), 2)]),
+            Grid::blocks([(Axis(1), 3), (Axis(0), 1)]),
+            Grid::cyclic(Axis(0), 3),
+        ] {
+            let tiles = table.partition_by(x.write(), &grid).unwrap();
+            let round = tiles.begin().unwrap();
+            if let Some(mut part) = tiles.enter().unwrap() {
+                while let Some(mut tile) = part.claim().unwrap() {
+                    assert!(tile.views().is_empty());
+                }
+            }
+            round.finish(Duration::from_secs(20)).unwrap();
+        }
+    }
+}
+
 /// So many tiles that several are claimed at a time: they still are tiles, one by one.
 mod units {
     use super::*;

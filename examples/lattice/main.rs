@@ -53,7 +53,7 @@ struct Options {
     steps: usize,
 
     /// Rows and columns of a tile
-    #[arg(long, value_name = "N", default_value = "32", value_parser = size)]
+    #[arg(long, value_name = "N", default_value = "128", value_parser = size)]
     tile: usize,
 
     /// How fast U is fed, F

@@ -237,8 +237,12 @@ impl<T: Element, D: Dimension> Raw<T, D> {
             *stride *= side.step;
             shape.slice_mut()[side.axis] = side.range.len().div_ceil(side.step);
         });
-        // An empty part may begin beyond the array.
+        // An empty part may begin beyond the array, and strides of 0 are refused for it.
         let first = self.first.wrapping_add(offset);
+        if shape.slice().contains(&0) {
+            // SAFETY: aligned, and not null, as below; there are no elements.
+            return unsafe { RawArrayViewMut::from_shape_ptr(shape, first) };
+        }
         // SAFETY: `first` is aligned as the array's elements are, and it is not null: it is less
         // than a segment beyond the array. Elements of the part are elements of the array: those at
         // the sides' indices, which are below the axis' lengths (`Plan` covers the lengths that
