@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix2};
+use ndarray::{ArrayViewMut2, Axis, Ix2};
 use ndshm::bytemuck::{Pod, Zeroable};
 use ndshm::{
     Grid, HandleTable, Owned, Partition, PartitionHandle, Pool, ReadGuard, TileContext, TileRng,

@@ -2,7 +2,8 @@
 //!
 //! Built on the public calls of the table: its mailbox is an array, a call on it is a round.
 //! `crew` makes the workers (`fork`, `spawn`, `threads`), `mailbox` is how they are talked to,
-//! `kernel` what crosses, `worker` their life, `supervise` and `each` the parent's side.
+//! `kernel` what crosses, `worker` their life; `tiles`, `each` and `running` are the calls, and
+//! `supervise` what the parent does meanwhile. `README.md` is the protocol.
 
 mod barrier;
 mod context;
@@ -411,6 +412,12 @@ impl Drop for Pool<'_> {
     fn drop(&mut self) {
         // A worker's copy, or another child's, is not the parent's pool.
         if !self.table.is_of(self.token) {
+            self.crew.forget();
+            return;
+        }
+        // The failure of a model comes to its report; its threads end with it.
+        #[cfg(loom)]
+        if std::thread::panicking() {
             self.crew.forget();
             return;
         }
