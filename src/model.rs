@@ -93,11 +93,47 @@ impl Barrier {
     /// Waits until all have arrived in `epoch`, from 0. The next epoch; `None` if the barrier was
     /// broken.
     pub fn wait(&self, epoch: u64) -> Option<u64> {
-        pool::wait_at_barrier(&self.word, epoch, self.workers)
+        pool::parts::wait_at_barrier(&self.word, epoch, self.workers)
     }
 
     /// Breaks the barrier, as a worker does that will not come.
     pub fn break_up(&self) {
-        pool::break_barrier(&self.word);
+        pool::parts::break_barrier(&self.word);
+    }
+}
+
+/// The words through which a pool and its workers talk, by themselves.
+pub struct Mailbox {
+    words: Vec<sync::Atom>,
+    workers: usize,
+}
+
+impl Mailbox {
+    /// For `workers` workers.
+    pub fn new(workers: usize) -> Mailbox {
+        Mailbox {
+            words: pool::parts::mailbox_words(workers),
+            workers,
+        }
+    }
+
+    /// Opens a job with an argument, which is written twice, as a call does.
+    pub fn open(&self, argument: u64) {
+        pool::parts::open_job(&self.words, argument);
+    }
+
+    /// Closes the job and waits until no worker is in it, as the end of a call does.
+    pub fn close(&self) {
+        pool::parts::close_job(&self.words, self.workers);
+    }
+
+    /// Closes the job and does not wait, as a call does that has missed its deadline.
+    pub fn give_up(&self) {
+        pool::parts::give_up_job(&self.words);
+    }
+
+    /// Looks once for a job, and runs `work` in it with the job's argument as it was read twice.
+    pub fn serve_once(&self, worker: usize, work: impl FnOnce([u64; 2])) {
+        pool::parts::serve_once(&self.words, worker, work);
     }
 }

@@ -8,7 +8,9 @@ use loom::sync::Arc;
 use loom::thread;
 use loom_tests::{check, check_deaths};
 use ndarray::Axis;
-use ndshm::{HandleTable, OnDeath, Pool, PoolError, Segment, model, model::Barrier};
+use ndshm::{
+    HandleTable, OnDeath, Pool, PoolError, Segment, model, model::Barrier, model::Mailbox,
+};
 
 /// A segment for a parent and `workers` workers.
 fn segment(workers: u32) -> Segment {
@@ -68,6 +70,58 @@ fn a_call_on_two_workers() {
         pool.for_each(&tiles, &5u64, |mut x, &by, _| x += by)
             .unwrap();
         assert_eq!(table.write(x).unwrap().to_vec(), [6, 6]);
+    });
+}
+
+/// I5, I6: workers that come at any moment: when the parent has closed a job, nobody is in it, and
+/// what they did in it is seen.
+#[test]
+fn nobody_is_in_a_job_that_is_over() {
+    check("nobody_is_in_a_job_that_is_over", 2, || {
+        let mailbox = Arc::new(Mailbox::new(2));
+        // One each, for the workers do not exclude each other.
+        let cells = Arc::new([UnsafeCell::new(0), UnsafeCell::new(0)]);
+        let write = |cell: &UnsafeCell<u64>, value| {
+            cell.with_mut(|cell| {
+                // SAFETY: loom fails the model if anyone else has the cell now.
+                unsafe { *cell = value };
+            });
+        };
+        let workers: Vec<_> = (0..2)
+            .map(|me| {
+                let (mailbox, cells) = (mailbox.clone(), cells.clone());
+                thread::spawn(move || {
+                    mailbox.serve_once(me, |[argument, _]| write(&cells[me], argument));
+                })
+            })
+            .collect();
+        mailbox.open(7);
+        mailbox.close();
+        // Between two calls all is the parent's.
+        cells.iter().for_each(|cell| write(cell, 1));
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+}
+
+/// I8: a worker that looks at a job whose parent gives it up and opens the next one has the
+/// arguments of one of them, never of another than it is in.
+#[test]
+fn arguments_are_those_of_the_job() {
+    check("arguments_are_those_of_the_job", 3, || {
+        let mailbox = Arc::new(Mailbox::new(1));
+        let worker = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || {
+                mailbox.serve_once(0, |[first, last]| assert_eq!(first, last));
+            })
+        };
+        mailbox.open(1);
+        mailbox.give_up();
+        mailbox.open(2);
+        mailbox.close();
+        worker.join().unwrap();
     });
 }
 

@@ -167,6 +167,12 @@ impl<'m> Mailbox<'m> {
         Some(Mailbox { words })
     }
 
+    /// In words of a model's own.
+    #[cfg(loom)]
+    pub(super) fn in_words(words: &'m [Atom]) -> Mailbox<'m> {
+        Mailbox { words }
+    }
+
     /// Writes the words of a new pool, whose slot is RESERVED by the caller.
     pub(super) fn clear(&self) {
         for word in self.words {
