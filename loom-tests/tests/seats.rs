@@ -119,13 +119,15 @@ fn death_while_writing() {
         let x = survivor.from_elem(2, 0u64).unwrap();
         let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = || {
+            // The table goes with the dead: dropped by the living, it would leave.
+            let life = move || {
                 if let Ok(mut x) = second.write(x) {
                     x[0] = 1;
                     // Any operation on a shared word is a place to die between the two.
                     let _ = second.segment().is_persistent();
                     x[1] = 1;
                 }
+                second
             };
             model::mortal(&mortal, 1, steps, life).is_none()
         });
@@ -162,7 +164,11 @@ fn death_while_reading() {
         let x = survivor.from_elem(2, 0u64).unwrap();
         let mortal = segment.clone();
         let other = thread::spawn(move || {
-            model::mortal(&mortal, 1, steps, || drop(look(&second, x))).is_none()
+            let life = move || {
+                drop(look(&second, x));
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
         });
         survivor.free(x).unwrap();
         let died = other.join().unwrap();
@@ -190,13 +196,15 @@ fn death_in_a_tile() {
         let round = tiles.begin().unwrap();
         let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = || {
+            let life = move || {
                 let tiles = second.open_partition(name).unwrap();
                 if let Some(mut part) = tiles.enter().unwrap()
                     && let Some(mut tile) = part.claim().unwrap()
                 {
                     tile.views()[0] = 1;
                 }
+                drop(tiles);
+                second
             };
             model::mortal(&mortal, 1, steps, life).is_none()
         });
@@ -237,9 +245,11 @@ fn death_of_an_opener() {
         let name: PartitionHandle<Write<u64, Ix1>> = tiles.handle();
         let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = || {
+            let life = move || {
                 let tiles = second.open_partition(name).unwrap();
                 drop(tiles.begin());
+                drop(tiles);
+                second
             };
             model::mortal(&mortal, 1, steps, life).is_none()
         });

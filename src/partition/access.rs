@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use ndarray::{ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
-use super::grid::{Plan, Side};
+use super::plan::{Plan, Side};
 use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};

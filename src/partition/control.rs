@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::access::Mode;
-use super::grid::{CUT_WORDS, MAX_CUTS, Plan};
+use super::plan::{CUT_WORDS, MAX_CUTS, Plan};
 use crate::segment::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
@@ -324,16 +324,17 @@ impl<'m> Control<'m> {
         claim.state() == ClaimState::Done && claim.round() == round
     }
 
-    /// DONE in `round` → HELD by the round's opener, and not counted any more. For units of one
-    /// tile.
+    /// DONE in `round` → HELD by the round's opener. For units of one tile.
     pub(crate) fn retake(&self, unit: usize, round: u64, opener: SeatId) -> bool {
         if !self.is_done(unit, round) {
             return false;
         }
-        // The count first, so that it never exceeds the tiles that are done. Nobody else takes a
-        // tile that is done away: the opener is one thread.
+        // Before the first one is taken: from here on the claim words alone say what is done. A
+        // tile that is done may still be about to be counted, and would be counted twice.
         let _ = self.head[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
-            DoneCount::from_bits(count).remove(round).map(Word::bits)
+            DoneCount::from_bits(count)
+                .is_of(round)
+                .then(|| DoneCount::given_up().bits())
         });
         // Acquire: pairs with the Release of `give_back`.
         update(&self.claims[unit], Ordering::Acquire, |claim| {

@@ -1,16 +1,9 @@
 //! How arrays are cut into tiles: along which axes, and where.
 
-use core::ops::Range;
+use ndarray::Axis;
 
-use ndarray::{Axis, Slice};
-
+use super::plan::{Cut, MAX_CUTS, Pieces, Plan};
 use crate::error::PartitionError;
-use crate::sync::{Atom, Ordering};
-
-/// Axes along which a partition can cut.
-pub(crate) const MAX_CUTS: usize = 4;
-/// Words of a cut in a partition's head: axis and kind, length of the axis, pieces, length.
-pub(crate) const CUT_WORDS: usize = 4;
 
 /// Where the tiles of a partition lie; for [`HandleTable::partition_by`].
 ///
@@ -174,223 +167,15 @@ impl Grid {
                 pieces,
             });
         }
-        Ok(Plan { cuts: cuts.into() })
-    }
-}
-
-/// The cut along one axis.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Cut {
-    axis: usize,
-    axis_len: usize,
-    pieces: Pieces,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Pieces {
-    /// Of this length, which is not 0.
-    Blocks(usize),
-    /// So many, which is not 0.
-    Cyclic(usize),
-    /// Between each two neighbours, which do not decrease, from 0 to the axis' length.
-    Bounds(Box<[usize]>),
-}
-
-impl Cut {
-    fn pieces(&self) -> usize {
-        match &self.pieces {
-            Pieces::Blocks(len) => self.axis_len.div_ceil(*len),
-            Pieces::Cyclic(tiles) => *tiles,
-            Pieces::Bounds(bounds) => bounds.len() - 1,
-        }
-    }
-
-    #[inline]
-    fn side(&self, piece: usize) -> Side {
-        let len = self.axis_len;
-        let (range, step) = match &self.pieces {
-            Pieces::Blocks(block) => {
-                let start = piece.saturating_mul(*block).min(len);
-                (start..start.saturating_add(*block).min(len), 1)
-            }
-            Pieces::Cyclic(tiles) => (piece.min(len)..len, *tiles),
-            Pieces::Bounds(bounds) => match bounds.get(piece..piece.saturating_add(2)) {
-                Some(&[start, end]) => (start..end, 1),
-                _ => (len..len, 1),
-            },
-        };
-        Side {
-            axis: self.axis,
-            range,
-            step,
-        }
-    }
-}
-
-/// What a tile covers along one of the axes that are cut.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Side {
-    /// The axis.
-    pub axis: usize,
-    /// From its first index to beyond its last one.
-    pub range: Range<usize>,
-    /// The distance between its indices: 1, but for [cyclic](Grid::cyclic) tiles.
-    pub step: usize,
-}
-
-impl Side {
-    /// The slice of the axis.
-    pub fn slice(&self) -> Slice {
-        let (start, end) = (self.range.start as isize, self.range.end as isize);
-        Slice::new(start, Some(end), self.step as isize)
-    }
-}
-
-/// What a partition divides; fixed for its life.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Plan {
-    cuts: Box<[Cut]>,
-}
-
-impl Plan {
-    /// The product of the pieces along each axis; `None` if there are too many to count.
-    pub(crate) fn tiles(&self) -> Option<usize> {
-        self.cuts
-            .iter()
-            .try_fold(1usize, |tiles, cut| tiles.checked_mul(cut.pieces()))
-    }
-
-    /// The axes that are cut, and their lengths.
-    pub(crate) fn axes(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.cuts.iter().map(|cut| (cut.axis, cut.axis_len))
-    }
-
-    /// Whether it cuts `axis` alone, of that length, into stretches.
-    #[cfg(not(loom))]
-    pub(crate) fn is_stretches_of(&self, axis: usize, axis_len: usize) -> bool {
-        match &*self.cuts {
-            [cut] => {
-                (cut.axis, cut.axis_len) == (axis, axis_len)
-                    && !matches!(cut.pieces, Pieces::Cyclic(_))
-            }
-            _ => false,
-        }
-    }
-
-    /// The axis that is cut first.
-    pub(crate) fn first_axis(&self) -> usize {
-        self.cuts.first().map_or(0, |cut| cut.axis)
-    }
-
-    /// What `tile` covers along the axis that is cut first.
-    pub(crate) fn rows(&self, tile: usize) -> Range<usize> {
-        match &*self.cuts {
-            [cut] => cut.side(tile).range,
-            _ => self.sides(tile).next().map_or(0..0, |side| side.range),
-        }
-    }
-
-    /// What `tile` covers along each axis that is cut. Tiles are numbered along the last one first.
-    pub(crate) fn sides(&self, tile: usize) -> impl Iterator<Item = Side> {
-        let mut below: usize = self.cuts.iter().map(Cut::pieces).product();
-        let mut rest = tile;
-        self.cuts.iter().enumerate().map(move |(at, cut)| {
-            let pieces = cut.pieces().max(1);
-            below /= pieces;
-            let piece = rest / below.max(1);
-            rest %= below.max(1);
-            // A tile that there is not is empty, beyond the end of the first axis.
-            cut.side(if at == 0 {
-                piece
-            } else {
-                piece.min(pieces - 1)
-            })
-        })
-    }
-
-    /// As [`sides`](Plan::sides), for the views of a tile: without divisions where one axis is cut.
-    #[inline]
-    pub(crate) fn for_each_side(&self, tile: usize, mut visit: impl FnMut(Side)) {
-        match &*self.cuts {
-            [cut] => visit(cut.side(tile)),
-            _ => self.sides(tile).for_each(visit),
-        }
-    }
-
-    // ---- in the partition's words -----------------------------------------------------------
-
-    /// Words for the bounds, which lie behind the tiles' claims.
-    pub(crate) fn bound_words(&self) -> usize {
-        let words = |cut: &Cut| match &cut.pieces {
-            Pieces::Bounds(bounds) => bounds.len(),
-            _ => 0,
-        };
-        self.cuts.iter().map(words).sum()
-    }
-
-    /// Writes the cuts and bounds of a new partition. Relaxed: published with the slot.
-    pub(crate) fn store(&self, cuts: &[Atom], bounds: &[Atom]) {
-        let mut bounds = bounds.iter();
-        for (cut, words) in self.cuts.iter().zip(cuts.chunks_exact(CUT_WORDS)) {
-            let (kind, length) = match &cut.pieces {
-                Pieces::Blocks(len) => (0, *len),
-                Pieces::Cyclic(_) => (1, 0),
-                Pieces::Bounds(_) => (2, 0),
-            };
-            let values = [cut.axis << 8 | kind, cut.axis_len, cut.pieces(), length];
-            for (word, value) in words.iter().zip(values) {
-                word.store(value as u64, Ordering::Relaxed);
-            }
-            if let Pieces::Bounds(all) = &cut.pieces {
-                // The bounds first: a zip takes one from its first side before it finds the other
-                // at its end.
-                for (&bound, word) in all.iter().zip(&mut bounds) {
-                    word.store(bound as u64, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-
-    /// The words of `count` cuts; `None` if they do not fit together.
-    pub(crate) fn load(count: usize, cuts: &[Atom], bounds: &[Atom]) -> Option<Plan> {
-        if count == 0 || count > MAX_CUTS {
-            return None;
-        }
-        let get = |word: &Atom| usize::try_from(word.load(Ordering::Relaxed)).ok();
-        let mut rest = bounds;
-        let mut found = Vec::with_capacity(count);
-        for words in cuts.chunks_exact(CUT_WORDS).take(count) {
-            let (kind, axis_len, pieces) = (get(&words[0])?, get(&words[1])?, get(&words[2])?);
-            let cut = Cut {
-                axis: kind >> 8,
-                axis_len,
-                pieces: match kind & 0xff {
-                    0 => Pieces::Blocks(get(&words[3]).filter(|&len| len > 0)?),
-                    1 => Pieces::Cyclic(Some(pieces).filter(|&tiles| tiles > 0)?),
-                    2 => {
-                        let (own, others) = rest.split_at_checked(pieces.checked_add(1)?)?;
-                        rest = others;
-                        let all: Box<[usize]> = own.iter().map(get).collect::<Option<_>>()?;
-                        let ends = all.first() == Some(&0) && all.last() == Some(&axis_len);
-                        (ends && all.is_sorted()).then_some(Pieces::Bounds(all))?
-                    }
-                    _ => return None,
-                },
-            };
-            let twice = found.iter().any(|other: &Cut| other.axis == cut.axis);
-            if twice || cut.pieces() != pieces {
-                return None;
-            }
-            found.push(cut);
-        }
-        (found.len() == count).then(|| Plan { cuts: found.into() })
+        Ok(Plan::of(cuts))
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::super::plan::CUT_WORDS;
     use super::*;
+    use crate::sync::{Atom, Ordering};
     use proptest::prelude::*;
 
     fn covered(plan: &Plan) -> Vec<Vec<usize>> {
@@ -433,7 +218,7 @@ mod tests {
                 problem: None,
             };
             let plan = grid.plan(&[20, 20]).unwrap();
-            let pieces: Vec<usize> = plan.cuts.iter().map(Cut::pieces).collect();
+            let pieces: Vec<usize> = plan.pieces().collect();
             let counts = covered(&plan);
             prop_assert!(counts[0].iter().all(|&count| count == pieces[1]));
             prop_assert!(counts[1].iter().all(|&count| count == pieces[0]));

@@ -8,7 +8,9 @@ mod access;
 pub(crate) mod control;
 mod grid;
 mod participant;
+mod plan;
 mod round;
+mod tile;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -28,10 +30,12 @@ pub(crate) use access::TileOf;
 pub(crate) use access::sealed;
 pub use access::{Group, Mode, Read, Whole, Write};
 use control::{Control, MAX_MEMBERS, Member};
-pub(crate) use grid::Plan;
-pub use grid::{Grid, Side};
-pub use participant::{Participant, Tile};
+pub use grid::Grid;
+pub use participant::Participant;
+pub(crate) use plan::Plan;
+pub use plan::Side;
 pub use round::Round;
+pub use tile::Tile;
 
 /// A partition's name for other processes: 8 bytes, `Copy`, and `Pod`, so that it can be a kernel's
 /// parameter.

@@ -1,16 +1,13 @@
 //! Taking part in a round: entering it, claiming tiles, giving them back.
 
 use core::cell::Cell;
-use core::fmt;
 use core::ops::Range;
 
 use super::access::TileOf;
 use super::control::Control;
-use super::grid::Side;
+use super::tile::Tile;
 use super::{Group, Mode, Partition};
 use crate::error::{LeaseError, RoundError};
-#[cfg(loom)]
-use crate::segment::Access;
 use crate::segment::fork::process_token;
 use crate::table::lease::SharedLease;
 use crate::word::{ClaimState, SeatId};
@@ -118,7 +115,7 @@ impl Held {
 pub struct Participant<'p, 't, G: Group> {
     partition: &'p Partition<'t, G>,
     control: Control<'t>,
-    raw: <G as super::access::sealed::Group>::Raw,
+    pub(super) raw: <G as super::access::sealed::Group>::Raw,
     round: u64,
     me: SeatId,
     token: u64,
@@ -128,7 +125,7 @@ pub struct Participant<'p, 't, G: Group> {
     tried: usize,
     /// The unit of several tiles that it holds.
     held: Held,
-    panicking: bool,
+    pub(super) panicking: bool,
     _leases: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
 }
@@ -198,7 +195,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 
     /// A tile was run to its end.
     #[inline]
-    fn finish(&self, index: usize) {
+    pub(super) fn finish(&self, index: usize) {
         let held = &self.held;
         if !held.is_on.get() {
             self.control.give_back(index, self.me);
@@ -231,25 +228,25 @@ impl<'t, G: Group> Participant<'_, 't, G> {
             self.tear(index);
             return Err(error);
         }
-        #[cfg(loom)]
+        Ok(Tile::new(self, index))
+    }
+
+    /// Tells the model checker of the accesses to a tile, which last as long as the result.
+    #[cfg(loom)]
+    pub(super) fn track(&self, index: usize) -> Vec<crate::segment::Access> {
         let mut accesses = Vec::new();
-        #[cfg(loom)]
-        G::track(
-            &self.raw,
-            self.partition.segment().memory(),
-            self.tile_of(index),
-            &mut accesses,
-        );
-        Ok(Tile {
-            part: self,
-            index,
-            #[cfg(loom)]
-            accesses,
-        })
+        let memory = self.partition.segment().memory();
+        G::track(&self.raw, memory, self.tile_of(index), &mut accesses);
+        accesses
+    }
+
+    /// Opens a tile again that was [retaken](Participant::retake): to be claimed in this round.
+    pub(super) fn send_off(&self, index: usize) {
+        self.control.reopen(index, self.round, self.me);
     }
 
     #[inline]
-    fn tile_of(&self, tile: usize) -> TileOf<'_> {
+    pub(super) fn tile_of(&self, tile: usize) -> TileOf<'_> {
         TileOf {
             plan: &self.partition.plan,
             tile,
@@ -259,7 +256,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// Whether this is the process that entered the round: not that of a child that was forked
     /// from it.
     #[inline]
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         // The table's own token was this one when the round was entered.
         self.token == process_token()
     }
@@ -281,7 +278,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 
     /// HELD → TORN, after the arrays that the tile writes were poisoned. The others of its unit are
     /// run before.
-    fn tear(&self, index: usize) {
+    pub(super) fn tear(&self, index: usize) {
         self.partition.table().poison_written(&self.control);
         match self.held.is_on.get() {
             false => drop(self.control.tear(index, self.me)),
@@ -321,106 +318,5 @@ impl<G: Group> Drop for Participant<'_, '_, G> {
                 self.control.tear(unit, self.me);
             }
         }
-    }
-}
-
-/// A claimed tile: its rows are the holder's alone until it is dropped.
-///
-/// Dropped by a panic, it is torn: the round ends with an error that names its rows, and the
-/// arrays it writes are poisoned.
-#[must_use = "the tile is given back when it is dropped"]
-pub struct Tile<'p, 't, G: Group> {
-    part: &'p Participant<'p, 't, G>,
-    index: usize,
-    #[cfg(loom)]
-    accesses: Vec<Access>,
-}
-
-impl<'p, 't, G: Group> Tile<'p, 't, G> {
-    /// The tile's views, one for each array of the group.
-    #[inline]
-    pub fn views(&mut self) -> G::Views<'_> {
-        // SAFETY: `self` holds the claim of this tile in a round for which this participant's bits
-        // are set on the arrays, so that no whole-array lease and no other claim covers these rows
-        // (arrays that are only read are written by nobody); `tile` has checked the elements; the
-        // views borrow `self` mutably, so there are no others, and the claim outlives them.
-        unsafe { G::views(&self.part.raw, self.tile_of()) }
-    }
-
-    /// The tile's index in the partition.
-    #[inline]
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The indices that the tile covers along the axis that is cut first.
-    #[inline]
-    pub fn rows(&self) -> Range<usize> {
-        self.tile_of().rows()
-    }
-
-    /// What the tile covers along each axis that is cut.
-    pub fn sides(&self) -> impl Iterator<Item = Side> {
-        self.tile_of().sides()
-    }
-
-    #[inline]
-    pub(crate) fn tile_of(&self) -> TileOf<'p> {
-        self.part.tile_of(self.index)
-    }
-
-    /// The number of the round, from 1.
-    pub fn round(&self) -> u64 {
-        self.part.round
-    }
-
-    /// Gives the tile back to be claimed in this round again. Only who has
-    /// [retaken](Participant::retake) it does that.
-    pub(crate) fn again(self) {
-        let (part, index) = self.give_up();
-        part.control.reopen(index, part.round, part.me);
-    }
-
-    /// Gives the tile up half-written: its rows are reported when the round ends, and the arrays
-    /// it writes are poisoned.
-    pub fn tear(self) {
-        let (part, index) = self.give_up();
-        if part.is_ours() {
-            part.tear(index);
-        }
-    }
-
-    /// Ends the accesses to the tile; the caller gives its claim back in a way of its own.
-    fn give_up(self) -> (&'p Participant<'p, 't, G>, usize) {
-        #[cfg_attr(not(loom), expect(unused_mut, reason = "loom's accesses end here"))]
-        let mut this = core::mem::ManuallyDrop::new(self);
-        #[cfg(loom)]
-        drop(core::mem::take(&mut this.accesses));
-        (this.part, this.index)
-    }
-}
-
-impl<G: Group> Drop for Tile<'_, '_, G> {
-    #[inline]
-    fn drop(&mut self) {
-        #[cfg(loom)]
-        self.accesses.clear();
-        let part = self.part;
-        if !part.is_ours() {
-            return;
-        }
-        match std::thread::panicking() && !part.panicking {
-            true => part.tear(self.index),
-            false => part.finish(self.index),
-        }
-    }
-}
-
-impl<G: Group> fmt::Debug for Tile<'_, '_, G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tile")
-            .field("index", &self.index)
-            .field("sides", &self.sides().collect::<Vec<_>>())
-            .finish_non_exhaustive()
     }
 }

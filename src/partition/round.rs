@@ -1,5 +1,6 @@
 //! Rounds: opening one, waiting for its tiles, and ending it.
 
+use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
 
@@ -48,6 +49,7 @@ impl<'t, G: Group> Partition<'t, G> {
                 me,
                 token: self.table().token(),
                 exclusive,
+                reopened: Cell::new(false),
                 _shared: shared,
                 _lease: lease,
             }),
@@ -83,6 +85,8 @@ pub struct Round<'p, 't, G: Group> {
     me: SeatId,
     token: u64,
     exclusive: Vec<ExclusiveLease<'t>>,
+    /// Whether torn tiles were opened again, and the poison was taken off.
+    reopened: Cell<bool>,
     _shared: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
 }
@@ -121,6 +125,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
             })
             .count();
         if reopened > 0 {
+            self.reopened.set(true);
             for lease in &self.exclusive {
                 lease.heal();
             }
@@ -256,7 +261,11 @@ impl Progress {
 impl<G: Group> Drop for Round<'_, '_, G> {
     fn drop(&mut self) {
         // One that crossed a fork is the parent's; one that `end` closed is closed already.
-        if self.is_ours() {
+        if self.is_ours() && self.control.round().is_held_by(self.me) {
+            if self.reopened.get() {
+                // Who tore a tile has written half of it, and nobody may have run it since.
+                self.partition.table().poison_written(&self.control);
+            }
             self.control.close(self.me);
         }
     }

@@ -14,6 +14,8 @@ mod fork;
 mod image;
 mod kernel;
 mod mailbox;
+#[cfg(loom)]
+pub(crate) mod parts;
 #[cfg(not(loom))]
 mod process;
 mod report;
@@ -388,70 +390,6 @@ impl<'t> Pool<'t> {
         match is_there {
             true => Ok(image::place_of(kernel)),
             false => Err(PoolError::KernelNotInImage),
-        }
-    }
-}
-
-/// For models of the barrier and of the mailbox alone: whole pools are too large for three threads.
-#[cfg(loom)]
-pub(crate) mod parts {
-    use super::*;
-    use crate::sync::Atom;
-
-    pub(crate) fn wait_at_barrier(word: &Atom, epoch: u64, workers: usize) -> Option<u64> {
-        let barrier = barrier::Barrier::new(word);
-        let spin = Spin::of(workers);
-        barrier
-            .wait(epoch, workers, &spin, Duration::ZERO, || true)
-            .ok()
-    }
-
-    /// As a worker that leaves, or the parent for one that is dead.
-    pub(crate) fn break_barrier(word: &Atom) {
-        barrier::Barrier::new(word).break_up(0);
-    }
-
-    pub(crate) fn mailbox_words(workers: usize) -> Vec<Atom> {
-        (0..Mailbox::words(workers)).map(|_| Atom::zero()).collect()
-    }
-
-    /// Opens a job whose first and last arguments are `argument`.
-    pub(crate) fn open_job(words: &[Atom], argument: u64) {
-        let arguments = mailbox::Arguments {
-            kernel: argument,
-            flags: argument,
-            ..Default::default()
-        };
-        Mailbox::in_words(words).open_job(&arguments, &Default::default());
-    }
-
-    /// Closes the job, and waits until no worker is in it.
-    pub(crate) fn close_job(words: &[Atom], workers: usize) {
-        let mailbox = Mailbox::in_words(words);
-        mailbox.close_job();
-        loop {
-            let seen = mailbox.events();
-            if (0..workers).all(|worker| !mailbox.is_in(worker)) {
-                break;
-            }
-            mailbox.wait_event(seen, Duration::ZERO);
-        }
-    }
-
-    /// Closes the job, and does not wait.
-    pub(crate) fn give_up_job(words: &[Atom]) {
-        Mailbox::in_words(words).close_job();
-    }
-
-    /// Looks once whether a job is open, and if so works in it with these two arguments.
-    pub(crate) fn serve_once(words: &[Atom], worker: usize, work: impl FnOnce([u64; 2])) {
-        let mailbox = Mailbox::in_words(words);
-        let job = mailbox.job();
-        if job.is_open()
-            && let Some((arguments, _)) = mailbox.check_in(worker, job)
-        {
-            work([arguments.kernel, arguments.flags]);
-            mailbox.check_out(worker, Some(job.number()));
         }
     }
 }
