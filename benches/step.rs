@@ -33,6 +33,7 @@ fn main() {
     }
     round_trips(&bench, &table);
     many_tiles(&bench, &table);
+    bandwidth(&bench, &table);
 }
 
 /// An empty kernel with a tile for each worker: call upon call, and with a millisecond of other
@@ -141,6 +142,50 @@ fn many_tiles(bench: &Bench, table: &HandleTable) {
             step.expect("a step");
         }),
         timed(format!("{name}/rayon"), |times| asked(&mut rayon, times)),
+    ]);
+}
+
+/// 10^7 numbers updated in place by 2 workers: against rayon's threads, and against two threads
+/// that copy as many bytes, which is what memory can do.
+fn bandwidth(bench: &Bench, table: &HandleTable) {
+    const LEN: usize = 10_000_000;
+    const WORKERS: usize = 2;
+    const TILE: usize = 1 << 16;
+    let name = "step/update=10000000/workers=2";
+    let on_threads = |copies: bool| {
+        Process::fork(move || {
+            let pool = threads(WORKERS);
+            let mut x = vec![1.0f64; LEN];
+            let mut to = vec![0.0f64; if copies { LEN } else { 0 }];
+            move |times| {
+                let start = Instant::now();
+                for _ in 0..times {
+                    pool.install(|| match copies {
+                        true => to
+                            .par_chunks_mut(TILE)
+                            .zip(x.par_chunks(TILE))
+                            .for_each(|(to, from)| to.copy_from_slice(from)),
+                        false => x
+                            .par_chunks_mut(TILE)
+                            .for_each(|tile| tile.iter_mut().for_each(|x| *x *= 0.999)),
+                    });
+                }
+                black_box(&to);
+                start.elapsed().as_nanos() as u64
+            }
+        })
+    };
+    let (mut rayon, mut copy) = (on_threads(false), on_threads(true));
+    let x = table.from_elem(LEN, 1.0f64).expect("memory for the bench");
+    let tiles = table.partition(x.write(), Axis(0), TILE).expect("an axis");
+    let mut pool = Pool::fork(table, WORKERS).expect("workers");
+    bench.compare(vec![
+        each(name, || {
+            let step = pool.for_each(&tiles, &0.999, |mut x, &factor: &f64, _| x *= factor);
+            step.expect("a step");
+        }),
+        timed(format!("{name}/rayon"), |times| asked(&mut rayon, times)),
+        timed(format!("{name}/copy"), |times| asked(&mut copy, times)),
     ]);
 }
 

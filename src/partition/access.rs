@@ -111,6 +111,7 @@ macro_rules! access {
                 Raw::locate(table, self.handle.into(), $mode, plan)
             }
 
+            #[inline]
             fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError> {
                 raw.check(tile)
             }
@@ -251,6 +252,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         unsafe { RawArrayViewMut::from_shape_ptr(shape.strides(strides), first) }
     }
 
+    #[inline]
     fn check(&self, tile: TileOf<'_>) -> Result<(), LeaseError> {
         if !T::CHECKED {
             return Ok(());
@@ -347,6 +349,7 @@ macro_rules! tuple_group {
                 Ok(($(self.$at.locate(table, plan)?,)+))
             }
 
+            #[inline]
             fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError> {
                 $($name::check(&raw.$at, tile)?;)+
                 Ok(())

@@ -224,11 +224,25 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// The tile that was claimed as `index`.
     #[inline]
     pub(crate) fn tile(&self, index: usize) -> Result<Tile<'_, 't, G>, LeaseError> {
-        if let Err(error) = G::check(&self.raw, self.tile_of(index)) {
+        self.check(index)?;
+        Ok(self.open(index))
+    }
+
+    /// Refuses a claimed tile that holds bytes which are no values of its type, and tears it.
+    #[inline]
+    pub(crate) fn check(&self, index: usize) -> Result<(), LeaseError> {
+        let checked = G::check(&self.raw, self.tile_of(index));
+        if checked.is_err() {
             self.tear(index);
-            return Err(error);
         }
-        Ok(Tile::new(self, index))
+        checked
+    }
+
+    /// The tile that was claimed as `index`, and checked. Apart from the check, whose error has no
+    /// place in registers.
+    #[inline]
+    pub(crate) fn open(&self, index: usize) -> Tile<'_, 't, G> {
+        Tile::new(self, index)
     }
 
     /// Tells the model checker of the accesses to a tile, which last as long as the result.

@@ -84,14 +84,12 @@ where
     let own = partition.stretch(call.worker, call.workers);
     let report = call.mailbox.report(call.worker);
     while let Some(index) = part.claim_index() {
-        let mut tile = match part.tile(index) {
-            Ok(tile) => tile,
-            // Its bytes are no values of its type: the kernel cannot be given this tile.
-            Err(error) => {
-                report.fail(arguments.call, Cause::Tile(index), &error.to_string());
-                continue;
-            }
-        };
+        // Its bytes are no values of its type: the kernel cannot be given this tile.
+        if let Err(error) = part.check(index) {
+            report.fail(arguments.call, Cause::Tile(index), &error.to_string());
+            continue;
+        }
+        let mut tile = part.open(index);
         work.tiles += 1;
         let stolen = !own.contains(&index);
         work.stolen += u64::from(stolen);
