@@ -15,11 +15,14 @@
 //! cargo run --release --example vector_env -- --backend spawn --envs 128 --batch 32
 //! ```
 
-use std::error::Error;
-use std::io::{IsTerminal, Write as _};
+#[path = "common/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "each example uses its own part")]
+mod common;
+
 use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use common::{Bar, Crew, Result};
 use ndarray::{ArrayView3, ArrayViewMut1, ArrayViewMut4, Axis, Ix1, Ix4, s};
 use ndshm::{Handle, HandleTable, Partition, Pool, Segment, TileContext, Write};
 use rand_core::{Rng, SeedableRng};
@@ -43,25 +46,14 @@ struct Options {
     /// Environments that the agent takes at once.
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Workers; as many as there are processors if not given.
-    #[arg(long)]
-    workers: Option<usize>,
-    /// How workers are made.
-    #[arg(long, value_enum, default_value = "fork")]
-    backend: Backend,
+    #[command(flatten)]
+    crew: Crew,
     /// Microseconds that one step in 16 takes longer.
     #[arg(long, default_value_t = 300)]
     slow: u64,
     /// Step all environments together, and wait for the slowest.
     #[arg(long)]
     lockstep: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Backend {
-    Fork,
-    Spawn,
-    Threads,
 }
 
 /// What an environment remembers from step to step.
@@ -208,12 +200,9 @@ impl Seen {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<()> {
     ndshm::become_worker();
     let options = Options::parse();
-    let processors = std::thread::available_parallelism()?.get();
-    let workers = options.workers.unwrap_or(processors);
-
     let table = HandleTable::join(&Segment::anonymous()?)?;
     let observation: Handle<u8, Ix4> = table.zeros((options.envs, SIDE, SIDE, FRAMES))?;
     let reward = table.zeros::<f32, _>(options.envs)?;
@@ -233,11 +222,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         states.write(),
     );
     let envs = table.partition(group, Axis(0), 1)?;
-    let mut pool = match options.backend {
-        Backend::Fork => Pool::fork(&table, workers)?,
-        Backend::Spawn => Pool::spawn(&table, workers)?,
-        Backend::Threads => Pool::threads(&table, workers)?,
-    };
+    let mut pool = options.crew.start(&table)?;
     pool.profile(true);
 
     let start = Instant::now();
@@ -249,8 +234,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let bytes = (seen.steps * SIDE * SIDE * FRAMES) as f64;
     println!(
-        "{} environments on {workers} workers, {}",
+        "{} environments on {}, {}",
         options.envs,
+        options.crew.describe(&pool),
         match options.lockstep {
             true => "all together".to_owned(),
             false => format!("{} at a time as they become ready", options.batch),
@@ -282,18 +268,19 @@ fn as_they_become_ready(
     options: &Options,
     envs: &Partition<'_, Envs>,
     pool: &mut Pool<'_>,
-) -> ndshm::Result<Seen> {
+) -> Result<Seen> {
     let mut seen = Seen::default();
-    let mut progress = Progress::new(options.steps);
+    let bar = Bar::new(options.steps);
     let mut running = pool.start(envs, &options.slow, step)?;
     while seen.steps < options.steps {
         for mut ready in running.wait_any(options.batch)? {
             seen.look(ready.views());
             ready.again();
         }
-        progress.show(seen.steps);
+        bar.show(seen.steps);
     }
     running.finish()?;
+    bar.clear();
     Ok(seen)
 }
 
@@ -303,9 +290,9 @@ fn together(
     table: &HandleTable,
     envs: &Partition<'_, Envs>,
     pool: &mut Pool<'_>,
-) -> ndshm::Result<Seen> {
+) -> Result<Seen> {
     let mut seen = Seen::default();
-    let mut progress = Progress::new(options.steps);
+    let bar = Bar::new(options.steps);
     let (observation, reward, done, action, states) = envs.group();
     while seen.steps < options.steps {
         pool.for_each(envs, &options.slow, step)?;
@@ -316,33 +303,10 @@ fn together(
             table.write(action.handle())?.view_mut(),
             table.write(states.handle())?.view_mut(),
         ));
-        progress.show(seen.steps);
+        bar.show(seen.steps);
     }
+    bar.clear();
     Ok(seen)
-}
-
-/// A bar on a terminal.
-struct Progress {
-    of: usize,
-    shown: usize,
-}
-
-impl Progress {
-    fn new(of: usize) -> Progress {
-        Progress { of, shown: 0 }
-    }
-
-    fn show(&mut self, done: usize) {
-        let tenths = done * 40 / self.of.max(1);
-        if tenths != self.shown && std::io::stderr().is_terminal() {
-            self.shown = tenths;
-            eprint!("\r[{:<40}]", "#".repeat(tenths.min(40)));
-            if tenths >= 40 {
-                eprintln!();
-            }
-            let _ = std::io::stderr().flush();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -426,37 +426,24 @@ fn a_hundred_kills_at_a_barrier() {
     });
 }
 
-/// From the death to the error: 50 ms are promised; of ten, the median is held to it here.
+/// From the call, in which a worker dies at once, to the error: 50 ms are promised. The median is
+/// held to it, for the machine may be busy.
 fn a_death_is_noticed_soon() {
     each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
-        let start = Instant::now();
-        let mut took: Vec<Duration> = (0..10)
-            .map(|_| {
-                let outcome = pool.map_collect(tiles, &(), |_, (), tile| {
-                    if tile.index() == 5 {
-                        die();
-                    }
-                    0u8
-                });
-                assert!(
-                    matches!(outcome, Err(PoolError::WorkerDied { .. })),
-                    "{kind:?}"
-                );
-                let noticed = Instant::now();
-                let _ = table.clear_poison(x);
-                pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
-                noticed - start
-            })
-            .collect();
-        took.dedup();
-        let between: Vec<_> = took.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        let mut sorted = between.clone();
-        sorted.sort();
-        // A whole turn: a death, its error, a worker in its place, and a call on it.
-        assert!(
-            sorted[sorted.len() / 2] < Duration::from_millis(50),
-            "{kind:?}: {between:?}"
-        );
+        let mut took = [Duration::ZERO; 9];
+        for took in &mut took {
+            pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
+            let start = Instant::now();
+            let outcome = pool.for_each(tiles, &(), kill_at_tile_5);
+            *took = start.elapsed();
+            assert!(
+                matches!(outcome, Err(PoolError::WorkerDied { .. })),
+                "{kind:?}"
+            );
+            table.clear_poison(x).unwrap();
+        }
+        took.sort();
+        assert!(took[4] < Duration::from_millis(50), "{kind:?}: {took:?}");
     });
 }
 

@@ -3,6 +3,8 @@
 //! loom's futex has no timeouts: a wake-up that is lost is a deadlock, and fails the model.
 #![cfg(loom)]
 
+use std::time::Duration;
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -292,5 +294,61 @@ fn a_tile_of_the_dead_is_run_again() {
             .unwrap();
         assert_eq!(table.read(x).unwrap()[0], 5, "not poisoned either");
         pool.deaths() > before
+    });
+}
+
+/// I5, I7: a tile is sent off again, and the worker dies at any step: the call does not say that
+/// all went well while a tile is half-written or was not run.
+#[test]
+fn death_after_a_tile_was_sent_off_again() {
+    check_deaths("death_after_a_tile_was_sent_off_again", 0, |steps| {
+        let segment = segment(1);
+        let table = HandleTable::join(&segment).unwrap();
+        let x = table.from_elem(2, 0u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
+        let mut again = 0;
+        let outcome = pool
+            .start(&tiles, &(), |mut x, (), _| x += 1)
+            .and_then(|mut running| {
+                for ready in running.wait_any(1)? {
+                    ready.again();
+                    again += 1;
+                }
+                running.finish()
+            });
+        match outcome {
+            Ok(()) => assert_eq!(table.read(x).unwrap().sum(), 2 + again),
+            Err(PoolError::WorkerDied { worker: 0, .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+        pool.deaths() > 0
+    });
+}
+
+/// I5: a call that is given up after a torn tile was opened again: what is half-written is poisoned.
+#[test]
+fn a_call_that_is_given_up_between_two_runs() {
+    check("a_call_that_is_given_up_between_two_runs", 1, || {
+        let segment = segment(1);
+        let table = HandleTable::join(&segment).unwrap();
+        let x = table.from_elem(2, 0u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
+        let mut pool = model::mortal_pool(&table, 1, u64::MAX).unwrap();
+        pool.on_death(OnDeath::RunAgain);
+        // In a model: overdue at the first look.
+        pool.deadline(Some(Duration::ZERO));
+        let _ = pool.for_each(&tiles, &(), |mut x, (), _| {
+            let first = x[0] == 0;
+            x[0] = 1;
+            if first {
+                model::die();
+            }
+            x[1] = 1;
+        });
+        drop(pool);
+        if let Ok(x) = table.read(x) {
+            assert!(x[0] == x[1], "half-written, and nobody says so");
+        }
     });
 }

@@ -162,8 +162,9 @@ fn death_in_a_unit() {
                 finish(round).unwrap();
             }
         }
-        if others.is_some() || left.is_empty() {
-            assert!(mine <= 3);
+        if let Some((ran, _)) = &others {
+            assert!(left.is_empty(), "torn, and nobody died");
+            assert!(mine + ran <= 3, "each tile is run once");
         }
         let _ = first.clear_poison(x);
         for (at, &ran) in first.read(x).unwrap().iter().enumerate() {

@@ -139,13 +139,13 @@ pub enum PoolError {
         unit: usize,
     },
     /// The round was not over in time; it is given up.
-    #[error("the round was not over after {waited:?}: {done} of {tiles} tiles are done")]
+    #[error("the call was not over after {waited:?}{}", so_far(*.done, *.tiles))]
     Deadline {
         /// How long it was waited for.
         waited: Duration,
         /// Tiles that are done.
         done: usize,
-        /// All tiles.
+        /// All tiles; none if the kernel is not run on tiles.
         tiles: usize,
     },
     /// The round could not be opened or finished.
@@ -181,6 +181,13 @@ fn start_failure(signal: Option<i32>, code: Option<i32>) -> String {
     match (signal, code) {
         (None, None) => "it still runs".to_owned(),
         (signal, code) => cause(signal, code),
+    }
+}
+
+fn so_far(done: usize, tiles: usize) -> String {
+    match tiles {
+        0 => String::new(),
+        tiles => format!(": {done} of {tiles} tiles are done"),
     }
 }
 

@@ -41,8 +41,8 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     pub fn views(&mut self) -> G::Views<'_> {
         // SAFETY: `self` holds the claim of this tile in a round for which this participant's bits
         // are set on the arrays, so that no whole-array lease and no other claim covers these rows
-        // (arrays that are only read are written by nobody); `tile` has checked the elements; the
-        // views borrow `self` mutably, so there are no others, and the claim outlives them.
+        // (arrays that are only read are written by nobody); the elements were checked before it
+        // was opened; the views borrow `self` mutably, so there are no others, and the claim outlives them.
         unsafe { G::views(&self.part.raw, self.tile_of()) }
     }
 

@@ -57,7 +57,7 @@ impl Pool<'_> {
         self.hire()?;
         let base = self.mailbox.barrier().begin();
         let request = Request {
-            kernel,
+            kernel: self.place_of(kernel)?,
             partition: 0,
             results: Some(results.handle()),
             flags: base << Arguments::FLAGS,

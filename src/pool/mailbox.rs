@@ -12,6 +12,8 @@
 
 use core::time::Duration;
 
+use bytemuck::{Pod, Zeroable};
+
 use super::ENDED;
 use super::barrier::Barrier;
 use super::report::Report;
@@ -63,7 +65,8 @@ impl Job {
 }
 
 /// What a job is made of; valid while the job is open.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
 pub(super) struct Arguments {
     /// Where the kernel's trampoline is in the image, seen from the anchor.
     pub(super) kernel: u64,
@@ -84,49 +87,13 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    const WORDS: usize = 8;
+    const WORDS: usize = size_of::<Arguments>() / 8;
     /// Each worker takes the time that it is busy.
     pub(super) const PROFILE: u64 = 1;
     /// The parent is told of each tile, not only when a worker is through.
     pub(super) const EACH_TILE: u64 = 2;
     /// Flags below the barrier's epoch.
     pub(super) const FLAGS: u32 = 8;
-
-    fn to_words(self) -> [u64; Self::WORDS] {
-        [
-            self.kernel,
-            self.partition,
-            self.results,
-            self.seed,
-            self.call,
-            self.params_len,
-            self.params,
-            self.flags,
-        ]
-    }
-
-    fn from_words(words: [u64; Self::WORDS]) -> Arguments {
-        let [
-            kernel,
-            partition,
-            results,
-            seed,
-            call,
-            params_len,
-            params,
-            flags,
-        ] = words;
-        Arguments {
-            kernel,
-            partition,
-            results,
-            seed,
-            call,
-            params_len,
-            params,
-            flags,
-        }
-    }
 
     pub(super) fn has(&self, flag: u64) -> bool {
         self.flags & flag != 0
@@ -202,7 +169,9 @@ impl<'m> Mailbox<'m> {
 
     /// Opens the next job. Its number.
     pub(super) fn open_job(&self, arguments: &Arguments, params: &ParamWords) -> u64 {
-        let values = arguments.to_words().into_iter().chain(*params);
+        let values = bytemuck::cast::<_, [u64; Arguments::WORDS]>(*arguments)
+            .into_iter()
+            .chain(*params);
         let used = (arguments.params_len as usize).div_ceil(8).min(PARAM_WORDS);
         let words = &self.words[ARGUMENTS..PARAMS + used];
         for (word, value) in words.iter().zip(values) {
@@ -343,8 +312,10 @@ impl<'m> Mailbox<'m> {
         }
         // Acquire: whoever reads a later job's argument sees below that this job was closed.
         let word = |at: usize| self.words[at].load(Ordering::Acquire);
-        let arguments =
-            Arguments::from_words(core::array::from_fn(|argument| word(ARGUMENTS + argument)));
+        let arguments: Arguments =
+            bytemuck::cast(core::array::from_fn::<_, { Arguments::WORDS }, _>(
+                |argument| word(ARGUMENTS + argument),
+            ));
         let mut params = [0; PARAM_WORDS];
         let used = arguments.params_len.div_ceil(8).min(PARAM_WORDS as u64);
         for (at, param) in params[..used as usize].iter_mut().enumerate() {

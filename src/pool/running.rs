@@ -69,7 +69,7 @@ impl<'t> Pool<'t> {
             });
         }
         let request = Request {
-            kernel: kernel::on_tiles::<G, P, (), F>(kernel),
+            kernel: self.place_of(kernel::on_tiles::<G, P, (), F>(kernel))?,
             partition: tiles.handle().to_bits(),
             results: None,
             flags: Arguments::EACH_TILE,

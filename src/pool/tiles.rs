@@ -14,7 +14,8 @@ use crate::partition::{Group, Partition, Round};
 
 /// What distinguishes one call from another, before it has a number.
 pub(super) struct Request {
-    pub(super) kernel: Trampoline,
+    /// The kernel's [place](Pool::place_of).
+    pub(super) kernel: u64,
     pub(super) partition: u64,
     pub(super) results: Option<Handle<u8, Ix1>>,
     pub(super) flags: u64,
@@ -101,7 +102,7 @@ impl<'t> Pool<'t> {
         results: Option<Handle<u8, Ix1>>,
     ) -> Result<(), PoolError> {
         let request = Request {
-            kernel,
+            kernel: self.place_of(kernel)?,
             partition: tiles.handle().to_bits(),
             results,
             flags: 0,
@@ -123,7 +124,6 @@ impl<'t> Pool<'t> {
             let handle = AnyHandle::from_bits(tiles.handle().to_bits());
             return Err(LeaseError::Stale { handle }.into());
         }
-        self.place_of(request.kernel)?;
         let round = tiles.begin()?;
         trace::opened(self.calls + 1, tiles.tiles());
         let call = self.open(params, request)?;
@@ -136,7 +136,6 @@ impl<'t> Pool<'t> {
         params: &[u8],
         request: Request,
     ) -> Result<Ongoing<'t>, PoolError> {
-        let kernel = self.place_of(request.kernel)?;
         let mut words: ParamWords = [0; PARAM_WORDS];
         let beside: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         let array = match beside.get_mut(..params.len()) {
@@ -151,7 +150,7 @@ impl<'t> Pool<'t> {
         };
         self.calls += 1;
         let arguments = Arguments {
-            kernel,
+            kernel: request.kernel,
             partition: request.partition,
             results: request.results.map_or(0, |results| results.to_bits()),
             seed: self.seed,
