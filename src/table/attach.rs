@@ -36,11 +36,11 @@ impl HandleTable {
         self.enter()?;
         let handle = AnyHandle::from(handle);
         let (slot, generation) = self.live(handle)?;
-        let located = self.locate(slot, handle)?;
+        let located = self.locate(slot, handle);
         // The word again: if it is still LIVE in this generation, no other descriptor was written
-        // between the two looks, so that what we read is this array's.
+        // between the two looks, so that what we read, or could not read, is this array's.
         match slot.word().is_live(generation) {
-            true => Ok(Attached::new(located)),
+            true => located.map(Attached::new),
             false => Err(LeaseError::Stale { handle }),
         }
     }

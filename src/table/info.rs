@@ -43,9 +43,9 @@ impl HandleTable {
         self.enter()?;
         let handle = handle.into();
         let (slot, generation) = self.live(handle)?;
-        let info = self.describe(slot, slot.word(), handle)?;
+        let info = self.describe(slot, slot.word(), handle);
         match slot.word().is_live(generation) {
-            true => info.ok_or(LeaseError::Corrupt {
+            true => info?.ok_or(LeaseError::Corrupt {
                 handle,
                 what: "the descriptor is not one of an array",
             }),
