@@ -69,6 +69,33 @@ pub(crate) struct Descriptor {
     lengths: [u64; MAX_AXES],
 }
 
+/// Writes the words of a descriptor.
+///
+/// Release: pairs with the Acquire in [`head`] and [`axes`]. A reader may still be at the array that
+/// had the slot before. If it sees a word of ours, all that we did before happens before its next
+/// step, and that includes the reservation.
+#[inline]
+fn write(words: &[Atom], head: u64, lengths: impl Iterator<Item = u64>) {
+    words[0].store(head, Ordering::Release);
+    for (word, length) in words[FIRST_AXIS..].iter().zip(lengths) {
+        word.store(length, Ordering::Release);
+    }
+}
+
+/// The word that says what the array is.
+#[inline]
+fn head(words: &[Atom]) -> u64 {
+    words[0].load(Ordering::Acquire)
+}
+
+/// The words that hold the lengths of its axes.
+#[inline]
+fn axes(words: &[Atom]) -> impl Iterator<Item = u64> {
+    words[FIRST_AXIS..]
+        .iter()
+        .map(|word| word.load(Ordering::Acquire))
+}
+
 impl Descriptor {
     /// An array of atomic words, which no typed handle opens; `kind` says what they mean.
     pub(crate) fn control(kind: ControlKind, words: usize) -> Self {
@@ -109,16 +136,9 @@ impl Descriptor {
     }
 
     /// Writes the descriptor of a slot that the caller has reserved.
-    ///
-    /// Release: pairs with the Acquire in [`Descriptor::load`]. A reader may still be at the array
-    /// that had the slot before. If it sees a word of ours, all that we did before happens before
-    /// its next step, and that includes the reservation.
     #[inline]
     pub(crate) fn store(&self, words: &[Atom]) {
-        words[0].store(self.encode(), Ordering::Release);
-        for (word, &length) in words[FIRST_AXIS..].iter().zip(self.shape()) {
-            word.store(length, Ordering::Release);
-        }
+        write(words, self.encode(), self.shape().iter().copied());
     }
 
     /// Notes how many bytes of the extent were committed for the array, before it is published.
@@ -139,18 +159,17 @@ impl Descriptor {
     /// - none is older: they were written before the slot word became LIVE, and the caller's first
     ///   look acquired that;
     /// - none is newer: a later descriptor is written after a later reservation of the slot. To
-    ///   read one of its words is to synchronise with its writer (Acquire here, Release in
-    ///   [`Descriptor::store`]), so that the caller's second look sees that reservation, or what
+    ///   read one of its words is to synchronise with its writer (see [`write`]), so that the caller's second look sees that reservation, or what
     ///   came after it, and not the same generation LIVE.
     ///
     /// Before that second look the value may be of mixed generations: it is to be believed only
     /// afterwards, and is harmless until then.
     #[inline]
     pub(crate) fn load(words: &[Atom]) -> Option<Self> {
-        let mut descriptor = Self::decode(words[0].load(Ordering::Acquire))?;
+        let mut descriptor = Self::decode(head(words))?;
         let own = &mut descriptor.lengths[..usize::from(descriptor.axes)];
-        for (length, word) in own.iter_mut().zip(&words[FIRST_AXIS..]) {
-            *length = word.load(Ordering::Acquire);
+        for (length, word) in own.iter_mut().zip(axes(words)) {
+            *length = word;
         }
         Some(descriptor)
     }
@@ -164,13 +183,8 @@ impl Descriptor {
         order: Order,
         shape: &[usize],
     ) {
-        words[0].store(
-            encode(T::KIND.code(), schema, shape.len(), order),
-            Ordering::Release,
-        );
-        for (word, &length) in words[FIRST_AXIS..].iter().zip(shape) {
-            word.store(length as u64, Ordering::Release);
-        }
+        let head = encode(T::KIND.code(), schema, shape.len(), order);
+        write(words, head, shape.iter().map(|&length| length as u64));
     }
 
     /// As [`Descriptor::load`], for who expects an array of `T` and `D`: its shape as ndarray's
@@ -185,7 +199,7 @@ impl Descriptor {
         memory: &Memory,
         same_schema: impl FnOnce(u16, &'static str) -> bool,
     ) -> Result<Option<(Shape<D>, u64)>, TypeMismatch> {
-        let head = words[0].load(Ordering::Acquire);
+        let head = head(words);
         let axes = AXES.get(head) as usize;
         let same = CODE.get(head) as u16 == T::KIND.code()
             && D::NDIM.is_none_or(|expected| expected == axes)
@@ -201,9 +215,9 @@ impl Descriptor {
             };
         }
         let mut dim = D::zeros(axes);
-        for (axis, word) in dim.slice_mut().iter_mut().zip(&words[FIRST_AXIS..]) {
+        for (axis, length) in dim.slice_mut().iter_mut().zip(self::axes(words)) {
             // On the 64-bit targets that there are, an axis is what it was stored as.
-            *axis = word.load(Ordering::Acquire) as usize;
+            *axis = length as usize;
         }
         let bytes = bytes_of(size_of::<T>(), dim.slice().iter().map(|&axis| axis as u64));
         let shape = dim.set_f(ORDER.get(head) == 1);

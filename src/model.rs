@@ -16,6 +16,7 @@ use crate::pool::{self, Pool};
 pub use crate::segment::Access;
 use crate::segment::Segment;
 use crate::sync;
+pub use crate::sync::site::{OrderingSite, Part, record_sites, sites, weaken};
 use crate::table::HandleTable;
 
 /// Runs `life`, which acts for the participant of `seat`, up to its operation number `steps` on
@@ -100,6 +101,41 @@ impl Barrier {
     pub fn break_up(&self) {
         pool::parts::break_barrier(&self.word);
     }
+}
+
+/// What a worker of a pool tells of a failure, by itself.
+pub struct Report {
+    words: Vec<sync::Atom>,
+}
+
+impl Report {
+    /// Without a failure.
+    pub fn new() -> Report {
+        Report {
+            words: pool::parts::report_words(),
+        }
+    }
+
+    /// Writes a failure in call number `call` down, as a worker does.
+    pub fn fail(&self, call: u64, message: &str) {
+        pool::parts::fail(&self.words, call, message);
+    }
+
+    /// The message of a failure in call number `call`, if one was written down by now.
+    pub fn take(&self, call: u64) -> Option<String> {
+        pool::parts::take_failure(&self.words, call)
+    }
+}
+
+impl Default for Report {
+    fn default() -> Report {
+        Report::new()
+    }
+}
+
+/// How often the table has searched all slots of its segment because no hint led to a free one.
+pub fn sweeps(table: &HandleTable) -> u64 {
+    table.sweeps()
 }
 
 /// The words through which a pool and its workers talk, by themselves.

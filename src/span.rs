@@ -177,9 +177,9 @@ impl<'m> Spans<'m> {
 
     /// The span at `index`, if it is carved.
     pub(crate) fn get(&self, index: usize) -> Option<Span> {
-        // Pairs with the Release in `carve`. The entry is all there is to see, but a slot of the
-        // span may have been found through it.
-        let word = self.memory.spans().get(index)?.load(Ordering::Acquire);
+        // Relaxed, here and below: an entry is all there is to see, and never changes again. Who has
+        // a slot of the span has it from somebody who had seen the entry.
+        let word = self.memory.spans().get(index)?.load(Ordering::Relaxed);
         Span::decode(self.geometry(), index, word)
     }
 
@@ -195,7 +195,7 @@ impl<'m> Spans<'m> {
             .memory
             .spans()
             .get(slot >> per_span)?
-            .load(Ordering::Acquire);
+            .load(Ordering::Relaxed);
         let class = word.class().filter(|&class| class < CLASSES)?;
         let size = class_size(class);
         let offset = word.base() + size * position;
@@ -221,7 +221,7 @@ impl<'m> Spans<'m> {
             .unwrap_or(0)
             .min(entries.len());
         // A hint may be too large only if its writer was not one of ours; too small costs steps.
-        while index > 0 && entries[index - 1].load(Ordering::Acquire).is_empty() {
+        while index > 0 && entries[index - 1].load(Ordering::Relaxed).is_empty() {
             index -= 1;
         }
         let mut end = match index.checked_sub(1).map(|last| self.get(last)) {
@@ -242,12 +242,11 @@ impl<'m> Spans<'m> {
             }
             let empty = SpanWord::default();
             // Set to { class, base }: the span exists, all of its slots are FREE and clean.
-            // Acquire on failure: entry `index` of another carver says where the next one begins.
             match entry.compare_exchange(
                 empty,
                 SpanWord::new(class, base),
-                Ordering::Release,
-                Ordering::Acquire,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
             ) {
                 Ok(_) => {
                     hint.fetch_max(index as u64 + 1, Ordering::Relaxed);

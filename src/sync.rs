@@ -6,6 +6,8 @@
 
 #[cfg(loom)]
 mod mortal;
+#[cfg(loom)]
+pub(crate) mod site;
 
 use core::marker::PhantomData;
 

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use ndshm::{HandleTable, LeaseError, Segment};
 
+use crate::steer;
+
 /// A model that needs more executions than this is to be made smaller.
 const MOST_EXECUTIONS: u64 = 500_000;
 
@@ -129,7 +131,7 @@ fn explore(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) -
     builder.max_permutations = None;
     builder.max_duration = None;
     builder.max_branches = MOST_BRANCHES;
-    builder.preemption_bound = Some(bound);
+    builder.preemption_bound = Some(steer::begin(bound));
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         builder.check(move || {
             let executions = count.fetch_add(1, SeqCst) + 1;
@@ -155,6 +157,7 @@ fn report(name: &str, executions: u64, how: &str) {
     print(format!(
         "model {name}: {executions} executions, {how} [{total} in all so far]\n"
     ));
+    steer::end();
 }
 
 /// Prints past the test harness, which keeps the output of tests that pass to itself. One write a

@@ -6,4 +6,6 @@
 #[cfg(loom)]
 mod harness;
 #[cfg(loom)]
+pub mod steer;
+#[cfg(loom)]
 pub use harness::{assert_all_free, check, check_deaths, is_busy, must_fail, segment};

@@ -4,7 +4,7 @@
 use loom::thread;
 use loom_tests::{assert_all_free, check, is_busy, segment};
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, Segment};
+use ndshm::{Handle, HandleTable, LeaseError, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -236,5 +236,25 @@ fn two_leases_of_one_seat() {
         }
         let _second = writer.join().unwrap();
         try_add(&first, x).unwrap();
+    });
+}
+
+/// I6: what the freer did to the array, with or without a lease, comes before its next owner, also
+/// if a reader gives it back last.
+#[test]
+fn free_comes_after_all_that_the_freer_did() {
+    check("free_comes_after_all_that_the_freer_did", 3, || {
+        let (segment, first, x) = one_array();
+        let second = HandleTable::join(&segment).unwrap();
+        let other = thread::spawn(move || {
+            drop(second.read(x));
+            if let Ok(y) = second.from_elem(1, 3u64) {
+                assert_eq!(try_read(&second, y).unwrap(), 3);
+            }
+            second
+        });
+        drop(model::access(&first, x, 0..1, false).unwrap());
+        first.free(x).unwrap();
+        let _second = other.join().unwrap();
     });
 }

@@ -12,6 +12,7 @@ use loom_tests::{check, check_deaths};
 use ndarray::Axis;
 use ndshm::{
     HandleTable, OnDeath, Pool, PoolError, Segment, model, model::Barrier, model::Mailbox,
+    model::Report,
 };
 
 /// A segment for a parent and `workers` workers.
@@ -350,5 +351,22 @@ fn a_call_that_is_given_up_between_two_runs() {
         if let Ok(x) = table.read(x) {
             assert!(x[0] == x[1], "half-written, and nobody says so");
         }
+    });
+}
+
+/// I6: a failure that is found while its worker is still at work is told whole.
+#[test]
+fn a_failure_is_told_whole() {
+    check("a_failure_is_told_whole", 3, || {
+        let report = Arc::new(Report::new());
+        let worker = {
+            let report = report.clone();
+            thread::spawn(move || report.fail(7, "a message"))
+        };
+        assert!(report.take(6).is_none());
+        if let Some(message) = report.take(7) {
+            assert_eq!(message, "a message");
+        }
+        worker.join().unwrap();
     });
 }

@@ -283,6 +283,29 @@ fn a_push_that_meets_the_close() {
     });
 }
 
+/// I6: who finds the queue closed has all that was done before it was.
+#[test]
+fn what_came_before_the_close() {
+    check("what_came_before_the_close", 3, || {
+        let options = Segment::options().capacity(640).seats(2).arrays(4);
+        let segment = options.in_process().unwrap();
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue::<u64>(1).unwrap();
+        let x = first.from_elem(1, 0u64).unwrap();
+        let name = queue.handle();
+        let late = thread::spawn(move || {
+            let is_closed = second.open_queue::<u64>(name).unwrap().is_closed();
+            if is_closed {
+                drop(model::access(&second, x, 0..1, true).unwrap());
+            }
+            second
+        });
+        drop(model::access(&first, x, 0..1, true).unwrap());
+        queue.close();
+        let _second = late.join().unwrap();
+    });
+}
+
 /// I1, I7: death between any two steps of a push. The survivor goes on at once; its job and, once
 /// or never, the dead one's are popped; no cell is lost.
 #[test]

@@ -392,3 +392,55 @@ fn a_reap_beside_the_opener() {
         }
     });
 }
+
+/// Room for two small arrays, and seats for as many participants.
+fn room_for(seats: u32) -> Segment {
+    let options = Segment::options().capacity(128).seats(seats).arrays(2);
+    options.in_process().expect("a model's segment")
+}
+
+/// I1, I6: who finds an array poisoned learns by whom, however soon after the reap it comes.
+#[test]
+fn poison_tells_by_whom() {
+    check("poison_tells_by_whom", 3, || {
+        let segment = room_for(3);
+        let (first, second) = two_participants(&segment);
+        let x = first.from_elem(1, 0u64).unwrap();
+        let third = join(&segment);
+        model::mortal(&segment, 1, u64::MAX, || {
+            let _held = second.write(x);
+            model::die()
+        });
+        let reaper = thread::spawn(move || {
+            third.reap().unwrap();
+            third
+        });
+        match first.write(x).map(drop) {
+            Err(LeaseError::Poisoned { pid, .. }) => assert_eq!(pid, std::process::id()),
+            refused => assert!(is_busy(&refused), "{refused:?}"),
+        }
+        let _third = reaper.join().unwrap();
+    });
+}
+
+/// I1, I6: a slot that was reserved by one that died is the next owner's after all that the dead
+/// one wrote.
+#[test]
+fn a_reservation_of_the_dead_is_used_again() {
+    check("a_reservation_of_the_dead_is_used_again", 3, || {
+        let segment = room_for(3);
+        let (first, second) = two_participants(&segment);
+        let third = join(&segment);
+        model::mortal(&segment, 1, u64::MAX, || {
+            second.from_shape_fn(1, |_| -> u64 { model::die() })
+        });
+        let reaper = thread::spawn(move || {
+            third.reap().unwrap();
+            third
+        });
+        if let Ok(x) = first.from_elem(1, 1u64) {
+            assert_eq!(first.read(x).unwrap()[0], 1);
+        }
+        let _third = reaper.join().unwrap();
+    });
+}

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use loom::thread;
 use loom_tests::{assert_all_free, check, segment};
-use ndarray::Ix1;
-use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, Segment};
+use ndarray::{Axis, Ix1};
+use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -237,5 +237,55 @@ fn a_handle_that_arrives_first() {
         }
         let _first = other.join().unwrap();
         assert_eq!(second.read(x).unwrap()[0], 7);
+    });
+}
+
+/// I4, I8: a slot becomes that of a partition while its old handle is looked at: it is the array
+/// that it was, or stale, and never another.
+#[test]
+fn a_look_at_a_slot_that_becomes_a_partition() {
+    check("a_look_at_a_slot_that_becomes_a_partition", 2, || {
+        // As large as the words of the partition, so that they come into its place.
+        const LENGTH: usize = 56;
+        let segment = segment(2 * 448, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.uninit::<u64, _>(LENGTH).unwrap();
+        let y = first.uninit::<u64, _>(LENGTH).unwrap();
+        let other = thread::spawn(move || {
+            first.free(x).unwrap();
+            drop(first.partition(y.write(), Axis(0), LENGTH).unwrap());
+            first
+        });
+        match second.attach(x) {
+            Ok(array) => assert_eq!(array.shape(), [LENGTH]),
+            Err(LeaseError::Stale { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let _first = other.join().unwrap();
+    });
+}
+
+/// I2: a hint leads to its slot: a search that comes while one is set finds the slot, or leaves the
+/// hint to the next one, who needs no sweep.
+#[test]
+fn a_hint_leads_to_its_slot() {
+    check("a_hint_leads_to_its_slot", 2, || {
+        let segment = segment(128, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.uninit::<u64, _>(1).unwrap();
+        let y = first.uninit::<u64, _>(1).unwrap();
+        let reader = second.read(x).unwrap();
+        first.free(x).unwrap();
+        let other = thread::spawn(move || first.uninit::<u64, _>(1).map(|x| (x, first)));
+        // The last one to have it enters it in the hints.
+        drop(reader);
+        let found = other.join().unwrap();
+        if found.is_err() {
+            second.uninit::<u64, _>(1).expect("the slot is free");
+            assert_eq!(model::sweeps(&second), 0, "the hint is lost");
+        }
+        let _ = y;
     });
 }

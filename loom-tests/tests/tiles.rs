@@ -343,3 +343,81 @@ fn an_overlap_is_refused() {
         other.join().unwrap();
     });
 }
+
+/// I5: a participant that comes while a round is opened finds it closed, or open with its arrays.
+#[test]
+fn entering_early() {
+    check("entering_early", 2, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = divide(&first, x);
+        let name = tiles.handle();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            let entered = tiles.enter();
+            assert!(entered.is_ok(), "{:?}", entered.err());
+            drop(entered);
+            drop(tiles);
+            second
+        });
+        let round = tiles.begin().unwrap();
+        let _second = other.join().unwrap();
+        assert_eq!(work(&tiles), 2);
+        finish(round).unwrap();
+    });
+}
+
+/// I6: who ends a round has all that was done in it, also by those who have not left it.
+fn an_end_while_another_is_still_in(name: &str, torn: bool) {
+    check(name, 1, move || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = divide(&first, x);
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            if let Some(mut part) = tiles.enter().unwrap() {
+                if let Some(mut tile) = part.claim().unwrap() {
+                    tile.views()[0] += 1;
+                    if torn {
+                        tile.tear();
+                    }
+                }
+                // It stays in.
+                core::mem::forget(part);
+            }
+            core::mem::forget(tiles);
+            second
+        });
+        if let Some(mut part) = tiles.enter().unwrap()
+            && torn
+            && let Some(tile) = part.claim().unwrap()
+        {
+            tile.tear();
+        }
+        work(&tiles);
+        let outcome = finish(round);
+        assert_eq!(outcome.is_err(), torn, "{outcome:?}");
+        if torn {
+            first.clear_poison(x).unwrap();
+        }
+        let sum = first.read(x).unwrap().sum();
+        assert!(if torn { sum <= 2 } else { sum == 2 });
+        let _second = other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_round_that_another_has_not_left() {
+    an_end_while_another_is_still_in("a_round_that_another_has_not_left", false);
+}
+
+#[test]
+fn a_torn_round_that_another_has_not_left() {
+    an_end_while_another_is_still_in("a_torn_round_that_another_has_not_left", true);
+}

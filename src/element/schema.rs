@@ -124,7 +124,7 @@ impl<'m> Entry<'m> {
         if !self.fill(text) {
             return false;
         }
-        // Release: pairs with the Acquire of `read`, `is` and here. All words were seen by us
+        // Release: pairs with the Acquire above. All words were seen by us
         // with their final values, so that they also are by everyone who sees READY, whoever of
         // the helpers wrote them. Of a failed exchange only the other's READY can be the cause,
         // and by then the text is complete just the same.
@@ -167,13 +167,14 @@ impl<'m> Entry<'m> {
     }
 
     fn is(&self, text: &str) -> bool {
-        // Acquire: pairs with the Release in `admit_as`.
-        self.state.load(Ordering::Acquire) == claim_of(text) | READY && self.holds(text)
+        // Relaxed: see `read`.
+        self.state.load(Ordering::Relaxed) == claim_of(text) | READY && self.holds(text)
     }
 
     fn read(&self) -> Option<String> {
-        // Acquire: pairs with the Release in `admit_as`.
-        if self.state.load(Ordering::Acquire) & READY == 0 {
+        // Relaxed: who has this entry's index has it from a descriptor, which came after its
+        // writer had seen READY and every word final; so does whoever reads them later.
+        if self.state.load(Ordering::Relaxed) & READY == 0 {
             return None;
         }
         let len = usize::try_from(self.len.load(Ordering::Relaxed)).ok()?;

@@ -185,16 +185,20 @@ impl<'m> Control<'m> {
 
     // ---- rounds -----------------------------------------------------------------------------
 
-    /// The round word. Acquire: pairs with the Release of `begin` and `close`.
+    /// The round word. Acquire: pairs with the Release of `begin`.
     pub(crate) fn round(&self) -> Claim {
         Claim::from_bits(self.head[ROUND].load(Ordering::Acquire))
     }
 
     /// No round runs → the next one does, opened by `me`, who holds the arrays. Its number.
     pub(crate) fn begin(&self, me: SeatId) -> Result<u64, Claim> {
-        let (_, now) = update(&self.head[ROUND], Ordering::AcqRel, |round| {
-            round.open_next(me)
-        })?;
+        // Release: pairs with the Acquire in `round`. Who sees the round sees its arrays closed.
+        let (_, now) = update(
+            &self.head[ROUND],
+            Ordering::Release,
+            Ordering::Relaxed,
+            |round| round.open_next(me),
+        )?;
         Ok(now.round())
     }
 
@@ -202,17 +206,20 @@ impl<'m> Control<'m> {
     ///
     /// Until it has, tiles that are given back do not count themselves: the claim words decide.
     pub(crate) fn start_count(&self, round: u64) {
-        let _ = self.head[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |_| {
+        let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |_| {
             Some(DoneCount::start(round).bits())
         });
     }
 
     /// The round that `opener` runs is over. Whether there was one.
     pub(crate) fn close(&self, opener: SeatId) -> bool {
-        // Release: all tiles' writes happen before the next opener's round.
-        update(&self.head[ROUND], Ordering::AcqRel, |round| {
-            round.close(opener)
-        })
+        // Relaxed: the arrays are opened after it, which publishes both.
+        update(
+            &self.head[ROUND],
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+            |round| round.close(opener),
+        )
         .is_ok()
     }
 
@@ -256,7 +263,7 @@ impl<'m> Control<'m> {
 
     // ---- units of tiles ---------------------------------------------------------------------
 
-    /// Acquire: pairs with the Release of `give_back`.
+    /// Acquire: pairs with the Release of `give_back` and `tear`.
     pub(crate) fn claim_word(&self, unit: usize) -> Claim {
         Claim::from_bits(self.claims[unit].load(Ordering::Acquire))
     }
@@ -266,9 +273,12 @@ impl<'m> Control<'m> {
     #[inline]
     pub(crate) fn claim(&self, unit: usize, round: u64, me: SeatId) -> bool {
         // Acquire: pairs with the Release of whoever gave this unit back in an earlier round.
-        update(&self.claims[unit], Ordering::Acquire, |claim| {
-            claim.claim(round, me)
-        })
+        update(
+            &self.claims[unit],
+            Ordering::Acquire,
+            Ordering::Relaxed,
+            |claim| claim.claim(round, me),
+        )
         .is_ok()
     }
 
@@ -283,8 +293,9 @@ impl<'m> Control<'m> {
         // Release: pairs with the next round's `claim`, and with `claim_word`.
         word.publish_owned(held.bits(), done.bits());
         let tiles = self.tiles_of(unit).len() as u64;
-        // AcqRel: whoever reads the last count has all the tiles' writes before it.
-        let _ = self.head[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
+        // Release: whoever reads the last count has all the tiles' writes before it, for every
+        // addition is a read-modify-write and goes on with the releases before it.
+        let _ = self.head[DONE].update(Ordering::Release, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count)
                 .add(held.round(), tiles)
                 .map(Word::bits)
@@ -293,9 +304,10 @@ impl<'m> Control<'m> {
 
     /// The tiles of `unit` that its holders have run in `round`, one bit each.
     pub(crate) fn ran(&self, unit: usize, round: u64) -> u16 {
-        // Acquire: pairs with the Release of `note`.
+        // Relaxed: who acts on it has acquired the claim word, which its holder, or a reaper,
+        // released after the record was written.
         let record =
-            |record: &Atom| UnitRecord::from_bits(record.load(Ordering::Acquire)).done(round);
+            |record: &Atom| UnitRecord::from_bits(record.load(Ordering::Relaxed)).done(round);
         self.records.get(unit).map_or(0, record) & self.all_of(unit)
     }
 
@@ -303,9 +315,8 @@ impl<'m> Control<'m> {
     #[inline]
     pub(crate) fn note(&self, unit: usize, round: u64, ran: u16) {
         if let Some(record) = self.records.get(unit) {
-            // Release: pairs with the Acquire of `ran`. What was done to a tile happens before
-            // whatever is done by who finds it in the record.
-            record.store(UnitRecord::new(round, ran).bits(), Ordering::Release);
+            // Relaxed: see `ran`.
+            record.store(UnitRecord::new(round, ran).bits(), Ordering::Relaxed);
         }
     }
 
@@ -331,15 +342,18 @@ impl<'m> Control<'m> {
         }
         // Before the first one is taken: from here on the claim words alone say what is done. A
         // tile that is done may still be about to be counted, and would be counted twice.
-        let _ = self.head[DONE].update(Ordering::AcqRel, Ordering::Relaxed, |count| {
+        let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count)
                 .is_of(round)
                 .then(|| DoneCount::given_up().bits())
         });
-        // Acquire: pairs with the Release of `give_back`.
-        update(&self.claims[unit], Ordering::Acquire, |claim| {
-            claim.retake(round, opener)
-        })
+        // Relaxed: `is_done` has acquired what was done to it, and only the opener changes it now.
+        update(
+            &self.claims[unit],
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+            |claim| claim.retake(round, opener),
+        )
         .is_ok()
     }
 
@@ -347,17 +361,25 @@ impl<'m> Control<'m> {
     pub(crate) fn reopen(&self, unit: usize, round: u64, holder: SeatId) -> bool {
         // Release: pairs with the Acquire of `claim`. What the holder, or a reaper, did to the
         // tiles happens before their next run.
-        update(&self.claims[unit], Ordering::AcqRel, |claim| {
-            claim.reopen(round, holder)
-        })
+        update(
+            &self.claims[unit],
+            Ordering::Release,
+            Ordering::Relaxed,
+            |claim| claim.reopen(round, holder),
+        )
         .is_ok()
     }
 
     /// HELD by `seat` → TORN. The round in which it was held.
     pub(crate) fn tear(&self, unit: usize, seat: SeatId) -> Option<u64> {
-        update(&self.claims[unit], Ordering::AcqRel, |claim| {
-            claim.tear(seat)
-        })
+        // Release: pairs with the Acquire of `claim_word` and `claim`. What the dead did to the
+        // tiles, and that they are poisoned, happens before whatever is done by who sees it.
+        update(
+            &self.claims[unit],
+            Ordering::Release,
+            Ordering::Relaxed,
+            |claim| claim.tear(seat),
+        )
         .ok()
         .map(|(_, torn)| torn.round())
     }
@@ -384,9 +406,10 @@ pub(crate) struct Progress {
 fn update(
     word: &Atom,
     success: Ordering,
+    failure: Ordering,
     mut next: impl FnMut(Claim) -> Option<Claim>,
 ) -> Result<(Claim, Claim), Claim> {
-    word.update(success, Ordering::Acquire, |bits| {
+    word.update(success, failure, |bits| {
         next(Claim::from_bits(bits)).map(Word::bits)
     })
     .map(|(before, after)| (Claim::from_bits(before), Claim::from_bits(after)))

@@ -94,7 +94,8 @@ impl<'m> Barrier<'m> {
             let call = (State(word).epoch() & State::CALL).wrapping_add(1 << 32);
             Some(State::fresh(call & State::CALL).0)
         };
-        match self.word.update(Ordering::AcqRel, Ordering::Relaxed, next) {
+        // Relaxed: workers learn of the call, and of its epoch, from the mailbox.
+        match self.word.update(Ordering::Relaxed, Ordering::Relaxed, next) {
             Ok((_, fresh)) => State(fresh).epoch(),
             Err(word) => State(word).epoch(),
         }
@@ -105,7 +106,7 @@ impl<'m> Barrier<'m> {
         let broken = |word| State(word).is_of_call(base).then_some(word | State::BROKEN);
         let _ = self
             .word
-            .update(Ordering::AcqRel, Ordering::Relaxed, broken);
+            .update(Ordering::Relaxed, Ordering::Relaxed, broken);
         self.word.wake_all();
     }
 
@@ -125,7 +126,7 @@ impl<'m> Barrier<'m> {
         let arrive = |word| State(word).arrive(epoch, workers).map(|state| state.0);
         let arrived = self
             .word
-            .update(Ordering::AcqRel, Ordering::Acquire, arrive);
+            .update(Ordering::AcqRel, Ordering::Relaxed, arrive);
         let (before, after) = arrived.map_err(|_| Broken::Left)?;
         if State(after).epoch() != epoch {
             if before & State::ASLEEP != 0 {

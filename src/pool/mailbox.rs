@@ -186,7 +186,7 @@ impl<'m> Mailbox<'m> {
         // Release: pairs with the Acquire in `job`; the arguments happen before it. To { number
         // + 1, open, nobody asleep }: all who slept are woken.
         let next = |job| Some(Job::opened(Job(job).number() + 1).0);
-        let changed = self.words[JOB].update(Ordering::AcqRel, Ordering::Relaxed, next);
+        let changed = self.words[JOB].update(Ordering::Release, Ordering::Relaxed, next);
         let (before, now) = changed.unwrap_or_else(|word| (word, word));
         if before & Job::ASLEEP != 0 {
             self.words[JOB].wake_all();
@@ -196,13 +196,14 @@ impl<'m> Mailbox<'m> {
 
     /// Closes the job: from here on no worker checks in.
     pub(super) fn close_job(&self) {
-        self.words[JOB].fetch_and(!Job::OPEN, Ordering::AcqRel);
+        // Acquire: pairs with the Release in `check_in`. Who has checked in before is seen to be in.
+        self.words[JOB].fetch_and(!Job::OPEN, Ordering::Acquire);
     }
 
     /// Tells the workers to end.
     pub(super) fn end(&self) {
         let last = Job::opened(ENDED).0;
-        let _ = self.words[JOB].update(Ordering::AcqRel, Ordering::Relaxed, |_| Some(last));
+        let _ = self.words[JOB].update(Ordering::Relaxed, Ordering::Relaxed, |_| Some(last));
         self.words[JOB].wake_all();
     }
 
@@ -215,26 +216,26 @@ impl<'m> Mailbox<'m> {
     /// Whether the worker has come to life.
     #[cfg(not(loom))]
     pub(super) fn is_ready(&self, worker: usize) -> bool {
-        self.state(worker).load(Ordering::Acquire) & READY != 0
+        // Relaxed: it says nothing of what the worker did.
+        self.state(worker).load(Ordering::Relaxed) & READY != 0
     }
 
     /// Whether the worker has said that it is over.
     #[cfg(loom)]
     pub(super) fn is_gone(&self, worker: usize) -> bool {
-        // Acquire: pairs with the Release in `leave`.
-        self.state(worker).load(Ordering::Acquire) & GONE != 0
+        self.state(worker).load(Ordering::Relaxed) & GONE != 0
     }
 
     /// Whether the worker is through with the job of that number.
     pub(super) fn has_served(&self, worker: usize, job: u64) -> bool {
-        // Acquire: pairs with the Release in `check_out`.
-        self.state(worker).load(Ordering::Acquire) >> SERVED == job
+        // Relaxed: what it did in it is acquired by `is_in`, which every end of a call asks.
+        self.state(worker).load(Ordering::Relaxed) >> SERVED == job
     }
 
     /// Forgets what a dead worker was doing.
     pub(super) fn reset(&self, worker: usize) {
         let state = self.state(worker);
-        let _ = state.update(Ordering::AcqRel, Ordering::Relaxed, |_| Some(0));
+        let _ = state.update(Ordering::Relaxed, Ordering::Relaxed, |_| Some(0));
         self.report(worker).clear();
     }
 
@@ -261,22 +262,21 @@ impl<'m> Mailbox<'m> {
     pub(super) fn event(&self) {
         let events = &self.words[EVENTS];
         // Release: pairs with the Acquire in `events`.
-        if events.fetch_add(EVENT, Ordering::AcqRel) & ASLEEP != 0 {
+        if events.fetch_add(EVENT, Ordering::Release) & ASLEEP != 0 {
             events.wake_all();
         }
     }
 
     /// The worker has come to life.
     pub(super) fn arrive(&self, worker: usize) {
-        self.state(worker).fetch_or(READY, Ordering::AcqRel);
+        self.state(worker).fetch_or(READY, Ordering::Relaxed);
         self.event();
     }
 
     /// The worker is over, which in a model nobody else tells.
     #[cfg(loom)]
     pub(super) fn leave(&self, worker: usize) {
-        // Release: pairs with the Acquire in `is_gone`.
-        self.state(worker).fetch_or(GONE, Ordering::AcqRel);
+        self.state(worker).fetch_or(GONE, Ordering::Relaxed);
         self.event();
     }
 
@@ -304,9 +304,10 @@ impl<'m> Mailbox<'m> {
 
     /// Checks in to `job`; what it is made of, or `None` if it is not open any more.
     pub(super) fn check_in(&self, worker: usize, job: Job) -> Option<(Arguments, ParamWords)> {
-        self.state(worker).fetch_or(IN, Ordering::AcqRel);
-        // A read-modify-write: it has a place among the parent's changes of the word.
-        if !Job(self.words[JOB].read_modify_write(Ordering::AcqRel)).is(job) {
+        self.state(worker).fetch_or(IN, Ordering::Relaxed);
+        // A read-modify-write: it has a place among the parent's changes of the word. Release:
+        // pairs with the Acquire in `close_job`.
+        if !Job(self.words[JOB].read_modify_write(Ordering::Release)).is(job) {
             self.check_out(worker, None);
             return None;
         }
@@ -333,15 +334,16 @@ impl<'m> Mailbox<'m> {
     /// Checks out, through with a job or not, and tells the parent.
     pub(super) fn check_out(&self, worker: usize, served: Option<u64>) {
         let state = self.state(worker);
-        // Release: pairs with the Acquire in `is_in` and `has_served`.
+        // Release: pairs with the Acquire in `is_in`.
         match served {
             Some(job) => {
-                let _ = state.update(Ordering::AcqRel, Ordering::Relaxed, |state| {
+                let _ = state.update(Ordering::Release, Ordering::Relaxed, |state| {
                     Some(job << SERVED | state & READY)
                 });
             }
             None => {
-                state.fetch_and(!IN, Ordering::Release);
+                // It has touched nothing.
+                state.fetch_and(!IN, Ordering::Relaxed);
             }
         }
         self.event();

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::barrier::Barrier;
 use super::mailbox::{Arguments, Mailbox};
+use super::report::{Cause, Report};
 use super::spin::Spin;
 use crate::sync::Atom;
 
@@ -62,4 +63,18 @@ pub(crate) fn serve_once(words: &[Atom], worker: usize, work: impl FnOnce([u64; 
         work([arguments.kernel, arguments.flags]);
         mailbox.check_out(worker, Some(job.number()));
     }
+}
+
+pub(crate) fn report_words() -> Vec<Atom> {
+    (0..Report::WORDS).map(|_| Atom::zero()).collect()
+}
+
+/// As a worker whose kernel has failed.
+pub(crate) fn fail(words: &[Atom], call: u64, message: &str) {
+    Report::new(words).fail(call, Cause::Kernel, message);
+}
+
+/// As the parent, which looks while the worker may still be at it.
+pub(crate) fn take_failure(words: &[Atom], call: u64) -> Option<String> {
+    Report::new(words).take(call).map(|failure| failure.message)
 }

@@ -99,7 +99,7 @@ impl<'m> Report<'m> {
         }
         self.words[LEN].store(end as u64, Ordering::Relaxed);
         self.words[CALL].store(call, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `take`.
+        // Release: pairs with the Acquire in `has_failed`.
         self.words[CAUSE].store(cause.code(), Ordering::Release);
     }
 
@@ -115,7 +115,8 @@ impl<'m> Report<'m> {
         if !self.has_failed(call) {
             return None;
         }
-        let cause = Cause::of(self.words[CAUSE].load(Ordering::Acquire))?;
+        // Relaxed: `has_failed` has acquired it.
+        let cause = Cause::of(self.words[CAUSE].load(Ordering::Relaxed))?;
         let len = (self.words[LEN].load(Ordering::Relaxed) as usize).min(TEXT_WORDS * 8);
         let mut text: Vec<u8> = self.words[TEXT..]
             .iter()

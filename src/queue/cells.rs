@@ -181,9 +181,9 @@ impl<'m> Cells<'m> {
     /// it, and then the caller sees the flag.
     #[inline]
     pub(super) fn reach(&self, end: usize, position: u64) {
-        // Release: publishes what the caller has done to the cell. Acquire: who reads the new word
-        // has seen all that was done before the ones it replaces.
-        let moved = self.head[end].update(Ordering::AcqRel, Ordering::Acquire, |word| {
+        // Release: publishes what the caller has done to the cell. Every change of the word is a
+        // read-modify-write, so that who reads it also has what came before the ones it replaces.
+        let moved = self.head[end].update(Ordering::Release, Ordering::Relaxed, |word| {
             Some(EndWord::from_bits(word).reach(position).bits())
         });
         self.wake(end, moved);
@@ -198,15 +198,17 @@ impl<'m> Cells<'m> {
         }
     }
 
+    #[track_caller]
     #[inline]
     pub(super) fn change(
         &self,
         position: u64,
-        order: Ordering,
+        success: Ordering,
+        failure: Ordering,
         mut next: impl FnMut(CellWord) -> Option<CellWord>,
     ) -> Result<CellWord, CellWord> {
         self.cell(position)
-            .update(order, Ordering::Acquire, |word| {
+            .update(success, failure, |word| {
                 next(CellWord::from_bits(word)).map(Word::bits)
             })
             .map(|(_, new)| CellWord::from_bits(new))
@@ -217,7 +219,9 @@ impl<'m> Cells<'m> {
 
     /// From here on no push succeeds that has not moved the tail yet.
     pub(crate) fn close(&self) {
-        let closed = self.head[TAIL].update(Ordering::AcqRel, Ordering::Acquire, |tail| {
+        // Release: who finds the queue closed has what came before. As in `reach`, it also has the
+        // pushes that came before.
+        let closed = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |tail| {
             Some(EndWord::from_bits(tail).close().bits())
         });
         self.wake(TAIL, closed);
@@ -270,7 +274,7 @@ impl<'m> Cells<'m> {
                 self.reach(TAIL, self.in_lap(index, undone.lap()) + 1);
             }
             // Release: the dead's accesses happen before those of the next holder.
-            let done = self.change(index, Ordering::AcqRel, |now| {
+            let done = self.change(index, Ordering::Release, Ordering::Relaxed, |now| {
                 (now == word).then_some(undone)
             });
             recovered.jobs += usize::from(done.is_ok() && undone.is_full());
@@ -290,9 +294,10 @@ impl<'m> Cells<'m> {
 
     /// Announces a sleeper. The caller looks once more, and then calls [`Cells::sleep`].
     pub(crate) fn doze(&self, event: Event) -> EndWord {
-        // AcqRel: see `reach`.
+        // Acquire: pairs with the Release in `reach`. If that came first, the caller's last look
+        // finds what was done before it.
         let word = &self.head[event.end()];
-        let dozed = word.update(Ordering::AcqRel, Ordering::Acquire, |word| {
+        let dozed = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
             Some(EndWord::from_bits(word).doze().bits())
         });
         EndWord::from_bits(dozed.map_or_else(|now| now, |(_, now)| now))

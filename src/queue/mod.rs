@@ -246,6 +246,8 @@ impl<T: Pod> Queue<'_, T> {
     }
 
     /// Takes no more jobs from now on: pushes are refused, and consumers take out what is there.
+    ///
+    /// What was done before happens before whatever is done by who finds the queue closed.
     pub fn close(&self) {
         self.cells.close();
     }

@@ -70,14 +70,14 @@ impl Cells<'_> {
     #[inline]
     fn take_at(&self, position: u64, full: CellWord, me: SeatId) -> Option<CellWord> {
         let taking = full.take(me)?;
-        // Acquire: pairs with the Release in `publish`, through the reaper's where it put the job
-        // back. Release: pairs with the Acquire in `word`: who sees TAKING here sees the jobs that
-        // were pushed before it, and so does not find the queue empty.
+        // Release: pairs with the Acquire in `word`: who sees TAKING here sees the jobs that were
+        // pushed before it, and so does not find the queue empty. The job itself was acquired by
+        // the look that has seen `full`.
         self.cell(position)
             .compare_exchange(
                 full.bits(),
                 taking.bits(),
-                Ordering::AcqRel,
+                Ordering::Release,
                 Ordering::Relaxed,
             )
             .ok()
@@ -112,7 +112,7 @@ impl Cells<'_> {
             while look.front > next && word.is_claimable() {
                 // The first one in which the cell's position is not below the tail.
                 let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
-                match self.change(position, Ordering::AcqRel, |now| {
+                match self.change(position, Ordering::Release, Ordering::Relaxed, |now| {
                     (now == word).then(|| now.pass_over(lap)).flatten()
                 }) {
                     Ok(passed) => word = passed,

@@ -61,15 +61,17 @@ impl Cells<'_> {
     /// EMPTY of `lap` or an earlier one → WRITING by `me` in `lap`; or the word that was there.
     #[inline]
     fn claim_in(&self, position: u64, lap: u64, me: SeatId) -> Result<Ticket, CellWord> {
-        // Acquire: pairs with the Release in `release`: the last job was read before this one is
-        // written. Release: pairs with the Acquire in `word`: who sees WRITING here sees the cells
+        // Acquire, for the look: pairs with the Release in `release`: the last job was read before
+        // this one is written; and with all others, for words that are summed up. Release: pairs with the Acquire in `word`: who sees WRITING here sees the cells
         // that became free before it, and so does not find the queue full.
-        self.change(position, Ordering::AcqRel, |word| word.claim(lap, me))
-            .map(|word| Ticket {
-                position: self.in_lap(position, lap),
-                word,
-                front: 0,
-            })
+        self.change(position, Ordering::Release, Ordering::Acquire, |word| {
+            word.claim(lap, me)
+        })
+        .map(|word| Ticket {
+            position: self.in_lap(position, lap),
+            word,
+            front: 0,
+        })
     }
 
     /// WRITING by `me` → FULL, and the tail beyond it. Whether the job is pushed: not if the queue
@@ -82,17 +84,22 @@ impl Cells<'_> {
         // Release: pairs with the Acquire in `take_at`; the job happens before it is read.
         self.cell(ticket.position)
             .publish_owned(ticket.word.bits(), full.bits());
-        let moved = self.head[TAIL].update(Ordering::AcqRel, Ordering::Acquire, |word| {
+        // Release: as in `reach`.
+        let moved = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |word| {
             let tail = EndWord::from_bits(word);
             (!tail.is_closed()).then(|| tail.reach(ticket.position + 1).bits())
         });
         self.wake(TAIL, moved);
-        // FULL → EMPTY of the next lap, if nobody has the job.
+        // FULL → EMPTY of the next lap, if nobody has the job. Relaxed: whoever still claims the cell
+        // has the Release above, which this change goes on with.
         moved.is_ok()
             || self
-                .change(ticket.position, Ordering::AcqRel, |word| {
-                    (word == full).then(|| word.withdraw()).flatten()
-                })
+                .change(
+                    ticket.position,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                    |word| (word == full).then(|| word.withdraw()).flatten(),
+                )
                 .is_err()
     }
 }

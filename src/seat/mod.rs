@@ -51,14 +51,16 @@ pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
         }
         let seat = SeatId::from_index(index);
         let word = memory.seat_word(index);
-        if word.load(Ordering::Acquire).is_taken() {
+        // Relaxed, here and in `reap`: the seat's lock, which its holders have one after the other,
+        // orders what they do.
+        if word.load(Ordering::Relaxed).is_taken() {
             // Taken, but nobody holds its lock: its holder is dead.
             let _ = vacate(segment, seat, true);
             mark_free(memory, index);
         }
         Card::write(memory, index);
         // FREE → TAKEN of the next epoch. Only the holder of the lock gets here.
-        let _ = word.update(Ordering::AcqRel, Ordering::Acquire, |word| word.take());
+        let _ = word.update(Ordering::Relaxed, Ordering::Relaxed, |word| word.take());
         return Ok(seat);
     }
     Err(JoinError::SeatsFull {
@@ -86,14 +88,14 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
     let mut report = ReapReport::default();
     for index in 0..memory.layout().geometry.seats as usize {
         let word = memory.seat_word(index);
-        if SeatId::from_index(index) == me || !word.load(Ordering::Acquire).is_taken() {
+        if SeatId::from_index(index) == me || !word.load(Ordering::Relaxed).is_taken() {
             continue;
         }
         if !segment.try_lock_seat(index, me.index())? {
             continue;
         }
         // Again under the lock: another reaper may have finished in between.
-        if word.load(Ordering::Acquire).is_taken() {
+        if word.load(Ordering::Relaxed).is_taken() {
             report.add(vacate(segment, SeatId::from_index(index), true));
             mark_free(memory, index);
             report.seats += 1;
@@ -103,9 +105,9 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
     Ok(report)
 }
 
-/// TAKEN → FREE. Release: all that `vacate` did happens before the next holder's Acquire.
+/// TAKEN → FREE, under the seat's lock.
 fn mark_free(memory: &Memory, index: usize) {
     let _ = memory
         .seat_word(index)
-        .update(Ordering::AcqRel, Ordering::Acquire, |word| word.leave());
+        .update(Ordering::Relaxed, Ordering::Relaxed, |word| word.leave());
 }

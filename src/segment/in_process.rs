@@ -23,7 +23,7 @@ impl PrivateSeats {
         let holder = by.unwrap_or(index) as u64 + 1;
         // Acquire pairs with the Release in `unlock` and `kill`.
         self.holders[index]
-            .compare_exchange(0, holder, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(0, holder, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
     }
 
@@ -37,7 +37,7 @@ impl PrivateSeats {
     pub(super) fn kill(&self, seat: usize) {
         let dead = seat as u64 + 1;
         for holder in &self.holders {
-            let _ = holder.compare_exchange(dead, 0, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = holder.compare_exchange(dead, 0, Ordering::Release, Ordering::Relaxed);
         }
     }
 }

@@ -5,10 +5,13 @@
 //! (a killed process cleans nothing up), and a failed model comes to its report undisturbed.
 
 use core::cell::Cell;
+use core::panic::Location;
 use core::sync::atomic::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use loom::sync::atomic::AtomicU64;
+
+use super::site::{Part, in_force};
 
 loom::thread_local! {
     /// Operations that this thread may still do; none of the model's own threads counts so far.
@@ -82,6 +85,7 @@ impl MortalU64 {
             true => 0,
             false => {
                 self.looks.fetch_add(0, Ordering::Relaxed);
+                let order = in_force(Location::caller(), Part::Look, order);
                 self.inner.load(order)
             }
         }
@@ -95,6 +99,7 @@ impl MortalU64 {
     #[track_caller]
     pub(super) fn store(&self, value: u64, order: Ordering) {
         if !is_gone() {
+            let order = in_force(Location::caller(), Part::Change, order);
             self.inner.store(value, order);
         }
     }
@@ -109,7 +114,11 @@ impl MortalU64 {
     ) -> Result<u64, u64> {
         match is_gone() {
             true => Ok(current),
-            false => self.inner.compare_exchange(current, new, success, failure),
+            false => {
+                let success = in_force(Location::caller(), Part::Change, success);
+                let failure = in_force(Location::caller(), Part::Look, failure);
+                self.inner.compare_exchange(current, new, success, failure)
+            }
         }
     }
 
@@ -117,7 +126,10 @@ impl MortalU64 {
     pub(super) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
-            false => self.inner.fetch_or(bits, order),
+            false => {
+                let order = in_force(Location::caller(), Part::Change, order);
+                self.inner.fetch_or(bits, order)
+            }
         }
     }
 
@@ -125,7 +137,10 @@ impl MortalU64 {
     pub(super) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
-            false => self.inner.fetch_and(bits, order),
+            false => {
+                let order = in_force(Location::caller(), Part::Change, order);
+                self.inner.fetch_and(bits, order)
+            }
         }
     }
 
@@ -133,7 +148,10 @@ impl MortalU64 {
     pub(super) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
-            false => self.inner.fetch_add(value, order),
+            false => {
+                let order = in_force(Location::caller(), Part::Change, order);
+                self.inner.fetch_add(value, order)
+            }
         }
     }
 
@@ -141,7 +159,10 @@ impl MortalU64 {
     pub(super) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
-            false => self.inner.fetch_max(value, order),
+            false => {
+                let order = in_force(Location::caller(), Part::Change, order);
+                self.inner.fetch_max(value, order)
+            }
         }
     }
 }

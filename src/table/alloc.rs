@@ -98,7 +98,10 @@ impl<'m> Allocator<'m, '_> {
         // Classes from here on are larger than asked for: address space that stays untouched.
         (class..CLASSES)
             .find_map(|class| self.recent(class, 0).or_else(|| self.filling(class)))
-            .or_else(|| sweep::reserve(self.memory(), class, self.me))
+            .or_else(|| {
+                self.cache.note_sweep();
+                sweep::reserve(self.memory(), class, self.me)
+            })
             .ok_or(full)
     }
 

@@ -49,6 +49,9 @@ pub(crate) struct Cache {
     /// The segment's sum of such reports, as last seen.
     shared: i64,
     retain_limit: u64,
+    /// For models that demand that hints suffice.
+    #[cfg(loom)]
+    pub(crate) sweeps: u64,
 }
 
 /// Reports are made when this many bytes have gathered, so that participants do not meet on the
@@ -63,6 +66,16 @@ impl Cache {
             unreported: 0,
             shared: 0,
             retain_limit,
+            #[cfg(loom)]
+            sweeps: 0,
+        }
+    }
+
+    /// All slots are about to be searched.
+    pub(crate) fn note_sweep(&mut self) {
+        #[cfg(loom)]
+        {
+            self.sweeps += 1;
         }
     }
 

@@ -106,7 +106,8 @@ impl<'m> Hints<'m> {
     fn clear_empty(&self, class: u32, level: usize, at: usize, is_empty: impl Fn() -> bool) {
         let summary = self.summary(class, level, at / 64);
         let bit = 1 << (at % 64);
-        summary.fetch_and(!bit, Ordering::AcqRel);
+        // Acquire: pairs with the Release in `set`, if its bit is the one that is cleared here.
+        summary.fetch_and(!bit, Ordering::Acquire);
         if !is_empty() {
             summary.fetch_or(bit, Ordering::Release);
         }

@@ -106,6 +106,12 @@ impl HandleTable {
         Ok(Self::join(&Segment::open_or_create(name)?)?)
     }
 
+    /// How often all slots were searched.
+    #[cfg(loom)]
+    pub(crate) fn sweeps(&self) -> u64 {
+        self.cache.borrow().sweeps
+    }
+
     /// The segment.
     pub fn segment(&self) -> &Segment {
         &self.segment

@@ -70,11 +70,10 @@ impl<'m> Slot<'m> {
         let Some(reserved) = seen.reserve(me) else {
             return Err(seen);
         };
-        // Acquire: pairs with the Release in `tail` or `abandon`, so that all accesses under the
-        // last lease happen before ours. Release: a seqlock reader that sees our descriptor must
-        // see this word too.
+        // Release: a sweep that finds this slot taken finds what became free before. Who has looked
+        // at `seen` has acquired all accesses under the last lease.
         self.word
-            .compare_exchange(seen, reserved, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(seen, reserved, Ordering::Release, Ordering::Relaxed)
             .map(|_| reserved)
     }
 
@@ -107,10 +106,11 @@ impl<'m> Slot<'m> {
     ) -> Result<SlotWord, SlotWord> {
         while let Some(retired) = seen.retire(generation, me) {
             // AcqRel: comes either before a reader's validation, which then reports the array as
-            // stale, or after it, and then the tail check sees the reader's bit.
+            // stale, or after it, and then the tail check sees the reader's bit. What the caller
+            // has done to the array comes before its next owner, whoever runs the last check.
             match self
                 .word
-                .compare_exchange(seen, retired, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(seen, retired, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) => return Ok(retired),
                 Err(now) => seen = now,
@@ -146,14 +146,17 @@ impl<'m> Slot<'m> {
         opener: SeatId,
         me: SeatId,
     ) -> Result<Shared, (Refused, Tail)> {
-        let shared = self.set_bit(me);
-        let word = self.word.read_modify_write(Ordering::AcqRel);
-        let refused = match word {
-            _ if !word.is_live(generation) => Refused::Stale,
-            _ if word.is_in_round() && word.writer() == opener => return Ok(shared),
-            _ => Refused::Busy(word.writer()),
+        let admit = |word: SlotWord| match word {
+            _ if !word.is_live(generation) => Err(Refused::Stale),
+            _ if word.is_in_round() && word.writer() == opener => Ok(()),
+            _ => Err(Refused::Busy(word.writer())),
         };
-        Err((refused, self.undo(shared, me)))
+        // As in `lock_shared`: not a bit before the array looks as if it could be had.
+        admit(self.word()).map_err(|refused| (refused, Tail::Unchanged))?;
+        let shared = self.set_bit(me);
+        admit(self.word.read_modify_write(Ordering::AcqRel))
+            .map(|()| shared)
+            .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
     fn undo(&self, shared: Shared, me: SeatId) -> Tail {
@@ -178,11 +181,11 @@ impl<'m> Slot<'m> {
         me: SeatId,
         round: bool,
     ) -> Result<(), (Refused, Tail)> {
-        // Acquire: pairs with the Release of the last writer's `unlock_exclusive`. Release: a
-        // reader whose validation comes later must see the writer.
+        // Acquire: pairs with the Release of a reader's validation, whose bit is then seen; on
+        // failure with that of whoever poisoned the array, and has noted who wrote it.
         let outcome = self
             .word
-            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            .update(Ordering::Acquire, Ordering::Acquire, |word| {
                 word.lock(generation, me, round)
             });
         if let Err(word) = outcome {
@@ -203,10 +206,11 @@ impl<'m> Slot<'m> {
     /// Gives the exclusive lease of `me` back; `poison` if the bytes may be half-written.
     #[inline]
     pub(crate) fn unlock_exclusive(&self, me: SeatId, poison: bool) -> Tail {
-        // Release: pairs with the Acquire of the next lease.
+        // Release: pairs with the Acquire of the next lease. Acquire: pairs with the Release of a
+        // reader that was turned away and has looked at the word before: its bit is seen to be clear.
         let unlocked = self
             .word
-            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
                 word.unlock(me, poison)
             });
         match unlocked {
@@ -219,9 +223,10 @@ impl<'m> Slot<'m> {
     /// Ends the round that `me` opened although participants may still hold tiles: the array has
     /// no opener from here on, and the last participant's tail check unlocks it.
     pub(crate) fn orphan(&self, me: SeatId, poison: bool) -> Tail {
+        // Release: pairs with the Acquire of the next lease.
         let _ = self
             .word
-            .update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            .update(Ordering::Release, Ordering::Relaxed, |word| {
                 word.orphan(me, poison)
             });
         self.tail()
@@ -252,10 +257,10 @@ impl<'m> Slot<'m> {
                 // Whoever clears that bit runs this check after us.
                 return Tail::Unchanged;
             }
-            // Release: pairs with the Acquire in `reserve` or in the next lease.
+            // Release: pairs with the Acquire of who looks at the free slot, or of the next lease.
             match self
                 .word
-                .compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(word, next, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) if next.is_free() => return Tail::Freed(next),
                 Ok(_) => return Tail::Unchanged,
@@ -270,8 +275,9 @@ impl<'m> Slot<'m> {
         if self.any_reader().is_some() {
             return None;
         }
+        // Relaxed: `retired` and the bits were acquired, and `abandon` publishes what comes next.
         self.word
-            .compare_exchange(retired, reserved, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(retired, reserved, Ordering::Relaxed, Ordering::Relaxed)
             .ok()
             .map(|_| reserved)
     }
@@ -283,8 +289,10 @@ impl<'m> Slot<'m> {
         &self,
         next: impl FnMut(SlotWord) -> Option<SlotWord>,
     ) -> Result<SlotWord, SlotWord> {
+        // Release: what its actor did before, in a dead one's stead too, happens before what is done
+        // by who sees it.
         self.word
-            .update(Ordering::AcqRel, Ordering::Acquire, next)
+            .update(Ordering::Release, Ordering::Relaxed, next)
             .map(|(_, new)| new)
     }
 
@@ -318,14 +326,16 @@ impl<'m> Slot<'m> {
 
     pub(crate) fn has_bit(&self, seat: SeatId) -> bool {
         self.bit(seat)
-            .is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+            // Relaxed: a seat's own bit is asked for by who acts for the seat.
+            .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }
 
     /// The seats whose bits are set.
     pub(crate) fn reader_seats(&self) -> Vec<SeatId> {
         let mut seats = Vec::new();
         for (at, word) in self.readers.iter().enumerate() {
-            let bits = word.load(Ordering::Acquire);
+            // Relaxed: to be told of, not to be acted on.
+            let bits = word.load(Ordering::Relaxed);
             let set = (0..64).filter(|bit| bits >> bit & 1 == 1);
             seats.extend(set.map(|bit| SeatId::from_index(at * 64 + bit)));
         }

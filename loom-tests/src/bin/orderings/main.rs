@@ -1,0 +1,84 @@
+//! `cargo loom-orderings`: weakens every ordering of the protocols' code, one at a time, and finds
+//! the model that refuses it.
+//!
+//! Without arguments it tries all models that use an ordering, cheapest first and with few
+//! preemptions first, and writes `ORDERINGS.md`. With `--check` it demands that the file lists the
+//! code's orderings, and runs the model named in each row (`--share K/N`: in each N-th row, from
+//! the K-th). `--only TEXT` restricts either to the rows that contain the text.
+
+#[cfg(loom)]
+mod runs;
+#[cfg(loom)]
+mod scan;
+#[cfg(loom)]
+mod search;
+#[cfg(loom)]
+mod table;
+
+use std::process::ExitCode;
+
+#[cfg(not(loom))]
+fn main() -> ExitCode {
+    eprintln!("there are no models in this build: `cargo loom-orderings`");
+    ExitCode::FAILURE
+}
+
+/// The highest bound of any model.
+#[cfg(loom)]
+const MOST_PREEMPTIONS: usize = 4;
+
+#[cfg(loom)]
+struct Arguments {
+    check: bool,
+    share: (usize, usize),
+    only: String,
+    bound: usize,
+}
+
+#[cfg(loom)]
+fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(argument) => {
+            eprintln!("{argument}? [--check] [--share K/N] [--only TEXT] [--bound N]");
+            return ExitCode::from(2);
+        }
+    };
+    match search::run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(loom)]
+fn arguments() -> Result<Arguments, String> {
+    let mut parsed = Arguments {
+        check: false,
+        share: (1, 1),
+        only: String::new(),
+        bound: MOST_PREEMPTIONS,
+    };
+    let mut given = std::env::args().skip(1);
+    while let Some(argument) = given.next() {
+        let mut value = || given.next().ok_or_else(|| argument.clone());
+        match argument.as_str() {
+            "--check" => parsed.check = true,
+            "--only" => parsed.only = value()?,
+            "--bound" => parsed.bound = value()?.parse().map_err(|_| argument)?,
+            "--share" => {
+                let share = value()?;
+                parsed.share = share
+                    .split_once('/')
+                    .and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)))
+                    .filter(|&(k, n)| 1 <= k && k <= n)
+                    .ok_or(argument)?;
+            }
+            _ => return Err(argument),
+        }
+    }
+    Ok(parsed)
+}
