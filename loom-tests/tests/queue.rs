@@ -424,6 +424,35 @@ fn waiting_for_the_last_job() {
     });
 }
 
+/// I1, I6: a cell in which one died while pushing or popping is the next one's after all that the
+/// dead one did there, whoever has reaped it.
+#[test]
+fn a_cell_of_the_dead_is_used_again() {
+    check_deaths("a_cell_of_the_dead_is_used_again", 1, |steps| {
+        let segment = segment(3);
+        let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
+        let queue = survivor.queue::<u64>(1).unwrap();
+        let name = queue.handle();
+        let life = model::mortal(&segment, 1, steps, || {
+            let queue = second.open_queue::<u64>(name).unwrap();
+            let _ = queue.push(1);
+            queue.pop().unwrap()
+        });
+        let died = life.is_none();
+        core::mem::forget(second);
+        let reaper = thread::spawn(move || {
+            third.reap().unwrap();
+            third
+        });
+        let mine = queue.push(2).is_ok();
+        let first = queue.pop().unwrap();
+        let _third = reaper.join().unwrap();
+        assert!(mine || first != Some(2));
+        assert!(died || mine, "the queue was empty");
+        died
+    });
+}
+
 /// I1, I5, I7: a consumer dies between any two steps, and while a third participant reaps it, the
 /// survivor pops and pushes: jobs come out once, in order but for the one that lost its place.
 #[test]

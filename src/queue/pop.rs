@@ -110,9 +110,10 @@ impl Cells<'_> {
             // EMPTY, and nothing before it that could hold the head back: nobody is to push there
             // any more, so that the head may go on.
             while look.front > next && word.is_claimable() {
-                // The first one in which the cell's position is not below the tail.
+                // To the first one in which the cell's position is not below the tail. Acquire if
+                // it is another word by now: then that is what the look has seen.
                 let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
-                match self.change(position, Ordering::Release, Ordering::Relaxed, |now| {
+                match self.change(position, Ordering::Relaxed, Ordering::Acquire, |now| {
                     (now == word).then(|| now.pass_over(lap)).flatten()
                 }) {
                     Ok(passed) => word = passed,

@@ -44,7 +44,7 @@ impl<'m> Hints<'m> {
         let bit = 1 << (slot % self.span_slots);
         let leaf = self.leaf(span);
         if leaf.load(Ordering::Relaxed) & bit == 0 {
-            // Release: pairs with the Acquire in `take`. The slot's word is FREE already.
+            // Release, here and below: pairs with the Acquire in `take`. The slot's word is FREE.
             leaf.fetch_or(bit, Ordering::Release);
         }
         // Upwards even where the leaf was set before: the one who set it may have died here.
@@ -66,13 +66,14 @@ impl<'m> Hints<'m> {
         'descent: loop {
             let mut at = 0;
             for level in (0..=self.tree.top()).rev() {
+                // Acquire: pairs with the Release in `set`, so that what is below is seen too.
                 let bits = self.summary(class, level, at).load(Ordering::Acquire);
                 if bits == 0 {
                     if level == self.tree.top() {
                         return None;
                     }
                     self.clear_empty(class, level + 1, at, || {
-                        self.summary(class, level, at).load(Ordering::Acquire) == 0
+                        self.summary(class, level, at).load(Ordering::Relaxed) == 0
                     });
                     continue 'descent;
                 }
@@ -83,13 +84,14 @@ impl<'m> Hints<'m> {
                 continue;
             };
             let leaf = self.leaf(at);
-            let bits = leaf.load(Ordering::Acquire);
+            let bits = leaf.load(Ordering::Relaxed);
             if bits == 0 {
-                self.clear_empty(class, 0, at, || leaf.load(Ordering::Acquire) == 0);
+                self.clear_empty(class, 0, at, || leaf.load(Ordering::Relaxed) == 0);
                 continue;
             }
             let position = bits.trailing_zeros();
             // The hint is ours alone if we cleared it: two who search do not run after one slot.
+            // Acquire: pairs with the Release in `set`, so that the slot is seen FREE.
             let bit = 1 << position;
             if leaf.fetch_and(!bit, Ordering::Acquire) & bit != 0 && position < span.count {
                 return Some((span, self.spans_slot(&span, position)));
@@ -106,10 +108,10 @@ impl<'m> Hints<'m> {
     fn clear_empty(&self, class: u32, level: usize, at: usize, is_empty: impl Fn() -> bool) {
         let summary = self.summary(class, level, at / 64);
         let bit = 1 << (at % 64);
-        // Acquire: pairs with the Release in `set`, if its bit is the one that is cleared here.
-        summary.fetch_and(!bit, Ordering::Acquire);
+        // Relaxed: a hint that is set while this looks may be missed; then the sweep finds the slot.
+        summary.fetch_and(!bit, Ordering::Relaxed);
         if !is_empty() {
-            summary.fetch_or(bit, Ordering::Release);
+            summary.fetch_or(bit, Ordering::Relaxed);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::scan::{Asked, scan};
 use crate::table::{self, Row};
 
 /// What a run of one model may take. Those that need more are no use to find a weakening.
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Whether all orderings are needed, and listed.
 ///
