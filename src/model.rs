@@ -38,6 +38,21 @@ pub fn mortal<R>(
     result
 }
 
+/// As [`mortal`], for a `life` that joins by itself, once or again after it has left: it may die at
+/// the door, too. The thread has no other seat.
+pub fn mortal_guest<R>(segment: &Segment, steps: u64, life: impl FnOnce() -> R) -> Option<R> {
+    let result = sync::until_death(steps, life);
+    if result.is_none() {
+        segment.model_kill_joined();
+    }
+    result
+}
+
+/// The slot and the generation that a handle stands for.
+pub fn place(segment: &Segment, handle: impl Into<AnyHandle>) -> (usize, u32) {
+    handle.into().unpack(segment.key())
+}
+
 /// Ends a [`mortal`] life where it is called: a death at a point that the model chooses.
 pub fn die() -> ! {
     sync::die()

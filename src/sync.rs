@@ -1,13 +1,18 @@
-//! The only place that names atomics: the `atomic` crate in production, loom's under `cfg(loom)`.
+//! The only place that names atomics: the `atomic` crate in production, a model checker's under
+//! `cfg(loom)` (loom's own, or with `cfg(shuttle)` beside it shuttle's).
 //!
 //! Protocol code sees [`Atom<W>`], a 64-bit word that decodes to `W`. Every operation is
 //! `#[track_caller]`, so that a model checker's report names the line of the protocol and not this
 //! file.
 
 #[cfg(loom)]
+pub(crate) mod checker;
+#[cfg(loom)]
 mod mortal;
 #[cfg(loom)]
 pub(crate) mod site;
+#[cfg(shuttle)]
+mod watched;
 
 use core::marker::PhantomData;
 
@@ -199,7 +204,7 @@ impl Backoff {
         #[cfg(not(loom))]
         self.inner.snooze();
         #[cfg(loom)]
-        loom::thread::yield_now();
+        checker::yield_now();
     }
 
     /// Whether it is time to sleep instead.
@@ -255,12 +260,12 @@ mod futex {
 
     use core::time::Duration;
 
+    use super::checker::{Condvar, Mutex, lazy_static};
     use super::{Atom, Ordering, mortal};
 
-    loom::lazy_static! {
+    lazy_static! {
         /// Where sleepers of all words stand; what the kernel has is one a word.
-        static ref LOT: (loom::sync::Mutex<()>, loom::sync::Condvar) =
-            (loom::sync::Mutex::new(()), loom::sync::Condvar::new());
+        static ref LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
     }
 
     impl Atom<u64> {

@@ -3,9 +3,9 @@
 //! A model explores every interleaving within its preemption bound, and every value that the memory
 //! model lets a load return. One that is cut off proves nothing, so that here it fails.
 
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 mod harness;
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 pub mod steer;
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 pub use harness::{assert_all_free, check, check_deaths, is_busy, must_fail, segment};

@@ -1,5 +1,5 @@
 //! What loom explores at all, and what it refuses: the ground that the other models stand on.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 #![expect(
     clippy::disallowed_types,
     reason = "what is counted here is outside of the model"

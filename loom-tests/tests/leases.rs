@@ -1,5 +1,5 @@
 //! Leases: who may read or write an array, and what becomes of one that is freed meanwhile.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
 use loom_tests::{assert_all_free, check, is_busy, segment};

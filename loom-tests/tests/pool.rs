@@ -1,7 +1,7 @@
 //! The pool: jobs, sleeping and waking, the barrier, and the death of a worker at every step.
 //!
 //! loom's futex has no timeouts: a wake-up that is lost is a deadlock, and fails the model.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! Queues: jobs handed over between participants any of which may die at any instruction.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 #![expect(
     clippy::disallowed_types,
     reason = "what is noted here is outside of the model"

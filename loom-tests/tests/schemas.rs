@@ -1,5 +1,5 @@
 //! Schemas: the segment's table of record layouts, filled by whoever comes first.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
 use loom_tests::{check, check_deaths, segment};

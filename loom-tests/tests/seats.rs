@@ -1,5 +1,5 @@
 //! Seats: joining, leaving, and taking back what was held by one that died, at any instruction.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
 use loom_tests::{assert_all_free, check, check_deaths, is_busy, segment};

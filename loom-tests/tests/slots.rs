@@ -1,5 +1,5 @@
 //! Slots and spans: finding a free one, reserving it, handing it over; and the hints on the way.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
 //! Tiles and rounds: many write one array at once, each its own part.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
 use loom_tests::{check, check_deaths, is_busy, must_fail};

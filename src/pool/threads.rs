@@ -4,7 +4,7 @@
 use std::thread::{Builder, JoinHandle};
 
 #[cfg(loom)]
-use loom::thread::{Builder, JoinHandle};
+use crate::sync::checker::{Builder, JoinHandle};
 
 use super::Shared;
 use super::worker::{WorkerLife, serve};

@@ -1,11 +1,10 @@
-//! A segment for the model checker: every word is an object of loom's, every payload grain a cell
-//! that loom watches for races.
+//! A segment for the model checker: every word is an object of the checker's, every payload grain a
+//! cell that is watched for races.
 
 use std::ptr::NonNull;
 
-use loom::cell::{ConstPtr, MutPtr, UnsafeCell};
-
 use crate::layout::{Geometry, Header, HintTree, Layout};
+use crate::sync::checker::{ConstPtr, MutPtr, UnsafeCell};
 use crate::sync::{Atom, Word};
 use crate::word::{SeatWord, SlotWord, SpanWord};
 

@@ -1,5 +1,6 @@
 //! A segment for the model checker: no file, no kernel, deaths by script.
 
+use core::cell::Cell;
 use std::sync::Arc;
 
 use super::in_process::PrivateSeats;
@@ -7,6 +8,7 @@ use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
 use super::{Memory, Segment};
 use crate::error::{NoMemory, SegmentError};
 use crate::layout::Geometry;
+use crate::sync::checker::thread_local;
 
 /// A model has one process.
 pub(crate) mod fork {
@@ -20,6 +22,11 @@ const KEY: u64 = 0x5eed_0000_0000_5eed;
 
 /// Keeps every extent's pages: a model has none to give back.
 const RETAIN: u64 = u64::MAX >> 1;
+
+thread_local! {
+    /// The seat that this thread of the model has taken and not given back.
+    static JOINED: Cell<Option<usize>> = Cell::new(None);
+}
 
 pub(super) struct Inner {
     memory: Memory,
@@ -81,16 +88,28 @@ impl Segment {
         index: usize,
         by: Option<usize>,
     ) -> Result<bool, SegmentError> {
-        Ok(self.inner.seats.try_lock(index, by))
+        let locked = self.inner.seats.try_lock(index, by);
+        if locked && by.is_none() {
+            JOINED.with(|joined| joined.set(Some(index)));
+        }
+        Ok(locked)
     }
 
     pub(crate) fn unlock_seat(&self, index: usize) {
         self.inner.seats.unlock(index);
+        JOINED.with(|joined| joined.set(joined.get().filter(|&seat| seat != index)));
     }
 
     /// Ends the locks of a seat's participant, as the kernel does when its process is gone.
     pub(crate) fn model_kill(&self, seat: usize) {
         self.inner.seats.kill(seat);
+    }
+
+    /// As `model_kill`, for the participant that this thread is: whatever seat it has joined by.
+    pub(crate) fn model_kill_joined(&self) {
+        if let Some(seat) = JOINED.with(Cell::take) {
+            self.model_kill(seat);
+        }
     }
 
     pub(crate) fn commit(&self, _offset: u64, _len: u64) -> Result<(), NoMemory> {

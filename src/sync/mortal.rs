@@ -9,11 +9,11 @@ use core::panic::Location;
 use core::sync::atomic::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use loom::sync::atomic::AtomicU64;
+use super::checker::{AtomicU64, thread_local};
 
 use super::site::{Part, in_force};
 
-loom::thread_local! {
+thread_local! {
     /// Operations that this thread may still do; none of the model's own threads counts so far.
     static LEFT: Cell<u64> = Cell::new(u64::MAX);
 }

@@ -3,7 +3,7 @@
 //!
 //! The copy has all bugs at once, each behind a look at an environment variable, so that it is
 //! built once.
-#![cfg(loom)]
+#![cfg(all(loom, not(shuttle)))]
 
 mod bugs;
 

@@ -6,28 +6,28 @@
 //! code's orderings, and runs the model named in each row (`--share K/N`: in each N-th row, from
 //! the K-th). `--only TEXT` restricts either to the rows that contain the text.
 
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 mod runs;
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 mod scan;
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 mod search;
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 mod table;
 
 use std::process::ExitCode;
 
-#[cfg(not(loom))]
+#[cfg(any(not(loom), shuttle))]
 fn main() -> ExitCode {
     eprintln!("there are no models in this build: `cargo loom-orderings`");
     ExitCode::FAILURE
 }
 
 /// The highest bound of any model.
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 const MOST_PREEMPTIONS: usize = 4;
 
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 struct Arguments {
     check: bool,
     share: (usize, usize),
@@ -35,7 +35,7 @@ struct Arguments {
     bound: usize,
 }
 
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 fn arguments() -> Result<Arguments, String> {
     let mut parsed = Arguments {
         check: false,
