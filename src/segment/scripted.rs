@@ -97,7 +97,10 @@ impl Segment {
 
     pub(crate) fn unlock_seat(&self, index: usize) {
         self.inner.seats.unlock(index);
-        JOINED.with(|joined| joined.set(joined.get().filter(|&seat| seat != index)));
+        // Whoever dies unlocks nothing on the way.
+        if !std::thread::panicking() {
+            JOINED.with(|joined| joined.set(joined.get().filter(|&seat| seat != index)));
+        }
     }
 
     /// Ends the locks of a seat's participant, as the kernel does when its process is gone.

@@ -1,1 +1,20 @@
-fn main() {}
+//! Programs that are too large for loom, under shuttle: random ones, in random schedules, with
+//! kills, their histories held to a sequential reference.
+
+#[cfg(shuttle)]
+mod check;
+#[cfg(shuttle)]
+mod history;
+#[cfg(shuttle)]
+mod program;
+#[cfg(shuttle)]
+mod reference;
+#[cfg(shuttle)]
+mod run;
+#[cfg(shuttle)]
+mod world;
+
+fn main() {
+    #[cfg(shuttle)]
+    check::main();
+}

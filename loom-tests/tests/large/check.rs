@@ -1,0 +1,265 @@
+//! What is run, how often, and how a failure is reported.
+#![expect(
+    clippy::disallowed_types,
+    reason = "what is counted here is outside of the programs"
+)]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use proptest::test_runner::{
+    Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner,
+};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{FailurePersistence, MaxSteps, Runner};
+
+use crate::history::explain;
+use crate::program::{Program, Size, programs};
+use crate::run::{Record, run};
+
+/// A family of programs.
+struct Family {
+    name: &'static str,
+    size: Size,
+    /// Programs, unless the arguments say otherwise.
+    cases: u32,
+    /// Schedules of each kind that a program is run in.
+    schedules: usize,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        name: "small programs",
+        size: Size {
+            lives: (2, 4),
+            acts: (3, 12),
+            operations: 250,
+            slots: (0, 1),
+        },
+        cases: 700,
+        schedules: 12,
+    },
+    Family {
+        name: "large programs",
+        size: Size {
+            lives: (4, 8),
+            acts: (20, 60),
+            operations: 1500,
+            slots: (1, 3),
+        },
+        cases: 60,
+        schedules: 5,
+    },
+];
+
+/// Where the priorities of the PCT scheduler change in a schedule, at most.
+const PCT_DEPTH: usize = 4;
+
+/// Schedules are so many times as many while a failure is made smaller: one that fails in few
+/// schedules is not to be lost.
+const WHILE_SHRINKING: usize = 8;
+
+/// What has been run.
+#[derive(Default)]
+struct Tally {
+    programs: usize,
+    schedules: usize,
+    calls: usize,
+    kills: usize,
+    rounds: u64,
+    states: usize,
+    answers: BTreeMap<String, usize>,
+}
+
+struct Arguments {
+    iterations: Option<u32>,
+    seed: u64,
+}
+
+const USAGE: &str = "options: --iterations N (programs of each family; with 0 those alone that \
+                     have failed before), --seed N (of the programs)";
+
+fn arguments() -> Result<Arguments, String> {
+    let mut read = Arguments {
+        iterations: None,
+        seed: 0x5eed,
+    };
+    let mut given = std::env::args().skip(1);
+    while let Some(name) = given.next() {
+        let mut number = || {
+            let value = given
+                .next()
+                .ok_or(format!("{name} needs a number\n{USAGE}"))?;
+            value
+                .parse::<u64>()
+                .map_err(|error| format!("{name} {value}: {error}\n{USAGE}"))
+        };
+        match name.as_str() {
+            "--iterations" => {
+                let number = number()?;
+                read.iterations = Some(number.try_into().unwrap_or(u32::MAX));
+            }
+            "--seed" => read.seed = number()?,
+            _ => return Err(format!("{name} is not an option\n{USAGE}")),
+        }
+    }
+    Ok(read)
+}
+
+pub fn main() {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::exit(2);
+        }
+    };
+    quiet_panics();
+    let failed = std::thread::scope(|scope| {
+        let families = FAMILIES.each_ref().map(|family| {
+            let arguments = &arguments;
+            scope.spawn(move || check(family, arguments))
+        });
+        families
+            .into_iter()
+            .filter(|_| true)
+            .map(|family| family.join())
+            .collect::<Vec<_>>()
+    });
+    let failed = failed
+        .into_iter()
+        .filter(|outcome| !matches!(outcome, Ok(true)))
+        .count();
+    std::process::exit(i32::from(failed > 0));
+}
+
+thread_local! {
+    /// What the last panic of this thread said, and where.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps panics for the report: while a program is made smaller there are thousands. shuttle sets a
+/// hook of its own in its first run, which this replaces.
+fn quiet_panics() {
+    shuttle::check_random(|| {}, 1);
+    std::panic::set_hook(Box::new(|panic| {
+        LAST_PANIC.with(|last| *last.borrow_mut() = panic.to_string());
+    }));
+}
+
+/// Whether all programs of a family passed.
+fn check(family: &Family, arguments: &Arguments) -> bool {
+    let start = Instant::now();
+    let config = Config {
+        cases: arguments.iterations.unwrap_or(family.cases),
+        rng_seed: RngSeed::Fixed(arguments.seed),
+        max_shrink_iters: 500,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "proptest-regressions/large.txt",
+        ))),
+        ..Config::default()
+    };
+    let tally = Mutex::new(Tally::default());
+    let is_shrinking = AtomicBool::new(false);
+    let outcome = TestRunner::new(config).run(&programs(family.size), |program| {
+        let schedules = match is_shrinking.load(SeqCst) {
+            true => family.schedules * WHILE_SHRINKING,
+            false => family.schedules,
+        };
+        check_program(&program, schedules, &tally).map_err(|failure| {
+            is_shrinking.store(true, SeqCst);
+            TestCaseError::fail(failure)
+        })
+    });
+    let tally = tally
+        .into_inner()
+        .unwrap_or_else(|tally| tally.into_inner());
+    println!(
+        "{}: {} programs, {} schedules, {} calls, {} kills, {} rounds, {} states looked at, {:.1?}",
+        family.name,
+        tally.programs,
+        tally.schedules,
+        tally.calls,
+        tally.kills,
+        tally.rounds,
+        tally.states,
+        start.elapsed()
+    );
+    println!("{}: {:?}", family.name, tally.answers);
+    match outcome {
+        Ok(()) => true,
+        Err(TestError::Fail(reason, program)) => {
+            println!(
+                "{}: FAILED: {reason}\nThe smallest program: {program:#?}",
+                family.name
+            );
+            false
+        }
+        Err(error) => {
+            println!("{}: {error}", family.name);
+            false
+        }
+    }
+}
+
+fn check_program(program: &Program, schedules: usize, tally: &Mutex<Tally>) -> Result<(), String> {
+    let random = RandomScheduler::new_from_seed(program.seed, schedules);
+    explore(program, "random", random, tally)?;
+    let pct = PctScheduler::new_from_seed(program.seed, PCT_DEPTH, schedules);
+    explore(program, "PCT", pct, tally)?;
+    let tally = &mut tally.lock().unwrap_or_else(|tally| tally.into_inner());
+    tally.programs += 1;
+    Ok(())
+}
+
+fn explore(
+    program: &Program,
+    name: &str,
+    scheduler: impl Scheduler + 'static,
+    tally: &Mutex<Tally>,
+) -> Result<(), String> {
+    let mut config = shuttle::Config::new();
+    config.failure_persistence = FailurePersistence::None;
+    config.silence_warnings = true;
+    config.stack_size = 256 << 10;
+    config.max_steps = MaxSteps::FailAfter(2_000_000);
+    let records = Arc::new(Mutex::new(Vec::<Record>::new()));
+    let (kept, code) = (records.clone(), program.clone());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Runner::new(scheduler, config).run(move || {
+            let record = run(&code);
+            kept.lock()
+                .unwrap_or_else(|kept| kept.into_inner())
+                .push(record);
+        })
+    }));
+    let records = std::mem::take(&mut *records.lock().unwrap_or_else(|kept| kept.into_inner()));
+    let where_ = |at: usize| format!("in the {name} schedule {at} of seed {:#x}", program.seed);
+    if outcome.is_err() {
+        let panic = LAST_PANIC.with(RefCell::take);
+        return Err(format!("{}: {panic}", where_(records.len())));
+    }
+    for (at, record) in records.into_iter().enumerate() {
+        let states = explain(record.start, &record.history)
+            .map_err(|error| format!("{}: {error}", where_(at)))?;
+        let tally = &mut tally.lock().unwrap_or_else(|tally| tally.into_inner());
+        tally.schedules += 1;
+        tally.states += states;
+        tally.kills += record.notes.kills;
+        tally.rounds += record.notes.rounds.finished;
+        for call in record.history.iter().flatten() {
+            tally.calls += 1;
+            let question = format!("{:?}", call.what);
+            let question = question.split([' ', '(']).next().unwrap_or_default();
+            let answer = format!("{:?}", call.answered.as_ref().map(|(_, answer)| answer));
+            let answer = answer.trim_start_matches("Some(").split(['(', ')']).next();
+            let kind = format!("{question} {}", answer.unwrap_or_default());
+            *tally.answers.entry(kind).or_default() += 1;
+        }
+    }
+    Ok(())
+}

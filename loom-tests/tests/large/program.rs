@@ -1,0 +1,108 @@
+//! Random programs: what each of several participants does, and where it dies.
+
+use std::fmt;
+
+use proptest::prelude::*;
+
+/// One thing that a participant does. Numbers choose among the arrays made most recently, or among
+/// the leases that it holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    /// A small or a large array.
+    Alloc {
+        large: bool,
+    },
+    Free(u8),
+    Attach(u8),
+    Read(u8),
+    Write(u8),
+    EndLease(u8),
+    ClearPoison(u8),
+    Reap,
+    /// Leaves, and joins again if there is more to do.
+    Leave,
+    /// Takes part in the round that runs, and runs so many tiles.
+    Tiles(u8),
+    /// Opens a round; it ends with the seat, or by the next one of these.
+    Round,
+}
+
+/// The life of one participant.
+#[derive(Clone)]
+pub struct Life {
+    pub acts: Vec<Act>,
+    /// The operation on a shared word before which it is killed, unless it has left by then.
+    pub death: Option<u16>,
+}
+
+impl fmt::Debug for Life {
+    /// On one line, also where the program takes several.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Life {{ acts: {:?}, death: {:?} }}",
+            self.acts, self.death
+        )
+    }
+}
+
+/// Lives that go on at once in one segment.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub lives: Vec<Life>,
+    /// Slots for small arrays, two a span.
+    pub small: u8,
+    /// Slots for large arrays. With any, all spans are cut before the lives begin; without, the
+    /// lives cut them.
+    pub large: u8,
+    /// What the schedules begin with.
+    pub seed: u64,
+}
+
+/// How large programs are to be.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub lives: (usize, usize),
+    pub acts: (usize, usize),
+    /// How many operations on shared words a life has, about.
+    pub operations: u16,
+    pub slots: (u8, u8),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let which = any::<u8>;
+    prop_oneof![
+        6 => any::<bool>().prop_map(|large| Act::Alloc { large }),
+        4 => which().prop_map(Act::Free),
+        2 => which().prop_map(Act::Attach),
+        5 => which().prop_map(Act::Read),
+        5 => which().prop_map(Act::Write),
+        7 => which().prop_map(Act::EndLease),
+        2 => which().prop_map(Act::ClearPoison),
+        1 => Just(Act::Reap),
+        1 => Just(Act::Leave),
+        2 => (0u8..5).prop_map(Act::Tiles),
+        1 => Just(Act::Round),
+    ]
+}
+
+fn life(size: Size) -> impl Strategy<Value = Life> {
+    let acts = prop::collection::vec(act(), size.acts.0..=size.acts.1);
+    let death = prop::option::weighted(0.4, 0..size.operations);
+    (acts, death).prop_map(|(acts, death)| Life { acts, death })
+}
+
+/// Programs of about this size.
+pub fn programs(size: Size) -> impl Strategy<Value = Program> {
+    let lives = prop::collection::vec(life(size), size.lives.0..=size.lives.1);
+    let small = (size.slots.0..=size.slots.1).prop_map(|spans| 2 * spans);
+    let large = prop_oneof![2 => Just(0u8), 1 => Just(2u8)];
+    (lives, small, large, any::<u64>().no_shrink()).prop_map(|(lives, small, large, seed)| {
+        Program {
+            lives,
+            small,
+            large,
+            seed,
+        }
+    })
+}

@@ -1,0 +1,193 @@
+//! The segment that a program runs in, and what its participants write down.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard};
+
+use ndarray::{Axis, Ix1};
+use ndshm::{Handle, HandleTable, PartitionHandle, Segment, Write, model};
+
+use crate::history::{Call, History, Moment};
+use crate::program::Program;
+use crate::reference::{Answer, Name, Question, Table};
+
+pub type Vector = Handle<u64, Ix1>;
+
+/// Words of small and of large arrays.
+pub const WORDS: [usize; 2] = [2, 16];
+
+/// Tiles of the array that rounds are on, and words of each.
+pub const TILES: usize = 4;
+pub const TILE_WORDS: usize = 2;
+
+/// Words that an array of the smallest size class has room for, and the words of a partition.
+const SMALL_ROOM: u64 = 8;
+const PARTITION_ROOM: usize = 48;
+
+/// An array that somebody has made.
+#[derive(Clone, Copy)]
+pub struct Known {
+    pub handle: Vector,
+    pub name: Name,
+}
+
+/// What was done in rounds: each tile is claimed once in each.
+#[derive(Default)]
+pub struct Rounds {
+    pub claimed: HashSet<(u64, usize)>,
+    pub written: HashSet<(u64, usize)>,
+    pub begun: u64,
+    pub finished: u64,
+}
+
+#[derive(Default)]
+pub struct Notes {
+    now: Moment,
+    history: History<Question, Answer>,
+    known: Vec<Known>,
+    pub rounds: Rounds,
+    /// Whose lives ended early.
+    pub kills: usize,
+}
+
+/// One program's segment and notes. The notes' lock is never held across an operation on a word, so
+/// that the checker need not know of it.
+pub struct World {
+    pub segment: Segment,
+    pub tiles: PartitionHandle<Write<u64, Ix1>>,
+    pub tiled: Vector,
+    /// Whether there is room for large arrays.
+    pub has_large: bool,
+    start: Table,
+    notes: Mutex<Notes>,
+}
+
+impl World {
+    /// For a program, and the participant who sees to its beginning and its end.
+    pub fn new(program: &Program) -> (World, HandleTable) {
+        let (small, large) = (u64::from(program.small), u64::from(program.large));
+        let for_tiles = 2 * 64 + 2 * 8 * PARTITION_ROOM as u64;
+        let segment = Segment::options()
+            .capacity(for_tiles + 64 * small + 128 * large)
+            .seats(program.lives.len() as u32 + 1)
+            .arrays(4 + small + large)
+            .in_process()
+            .expect("a segment for a program");
+        let table = HandleTable::join(&segment).expect("the first seat");
+        let tiled = table.from_elem(TILES * TILE_WORDS, 0).unwrap();
+        let partition = table.partition(tiled.write(), Axis(0), TILE_WORDS).unwrap();
+        let tiles = partition.handle();
+        // It is freed with the value that made it: here, when the survivor leaves.
+        std::mem::forget(partition);
+        let beside = table.uninit::<u64, _>(PARTITION_ROOM).unwrap();
+        assert_eq!(
+            model::place(&segment, beside).0,
+            3,
+            "the span of the partition's words"
+        );
+        let mut slots = vec![(0, None), (SMALL_ROOM, None), (0, None), (0, None)];
+        slots.extend((0..large).map(|_| (WORDS[1] as u64, None)));
+        slots.extend((0..small).map(|_| (SMALL_ROOM, None)));
+        if large > 0 {
+            cut(&segment, &mut slots, program);
+        }
+        let world = World {
+            segment,
+            tiles,
+            tiled,
+            has_large: large > 0,
+            start: Table::new(slots),
+            notes: Mutex::default(),
+        };
+        world.notes().history = vec![Vec::new(); program.lives.len() + 1];
+        (world, table)
+    }
+
+    pub fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(|notes| notes.into_inner())
+    }
+
+    /// Does what a question says, and writes down when it was asked and answered.
+    pub fn ask<R>(
+        &self,
+        who: usize,
+        what: Question,
+        act: impl FnOnce() -> R,
+        answer: impl FnOnce(&R) -> Answer,
+    ) -> R {
+        {
+            let mut notes = self.notes();
+            let asked = notes.tick();
+            let answered = None;
+            notes.history[who].push(Call {
+                asked,
+                what,
+                answered,
+            });
+        }
+        let result = act();
+        let answer = answer(&result);
+        let mut notes = self.notes();
+        let now = notes.tick();
+        if let Some(call) = notes.history[who].last_mut() {
+            call.answered = Some((now, answer));
+        }
+        result
+    }
+
+    /// As [`World::ask`], of what changes no array.
+    pub fn other<R>(&self, who: usize, act: impl FnOnce() -> R) -> R {
+        self.ask(who, Question::Other, act, |_| Answer::Done)
+    }
+
+    pub fn know(&self, handle: Vector) {
+        let name = self.name(handle);
+        self.notes().known.push(Known { handle, name });
+    }
+
+    pub fn name(&self, handle: Vector) -> Name {
+        let (slot, generation) = model::place(&self.segment, handle);
+        Name { slot, generation }
+    }
+
+    /// One of the arrays made most recently.
+    pub fn choose(&self, which: u8) -> Option<Known> {
+        let known = &self.notes().known;
+        let back = usize::from(which) % known.len().clamp(1, 6);
+        known.iter().nth_back(back).copied()
+    }
+
+    pub fn all_known(&self) -> Vec<Known> {
+        self.notes().known.clone()
+    }
+
+    pub fn into_notes(self) -> (Table, History<Question, Answer>, Notes) {
+        let mut notes = self
+            .notes
+            .into_inner()
+            .unwrap_or_else(|notes| notes.into_inner());
+        (self.start, std::mem::take(&mut notes.history), notes)
+    }
+}
+
+impl Notes {
+    fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+}
+
+/// Has somebody cut all spans, who leaves: their slots are in the hint trees.
+fn cut(segment: &Segment, slots: &mut [(u64, Option<u32>)], program: &Program) {
+    let cutter = HandleTable::join(segment).expect("a seat is free");
+    let counts = [(1, program.large), (0, program.small)];
+    let all: Vec<Vector> = counts
+        .into_iter()
+        .flat_map(|(size, count)| (0..count).map(move |_| WORDS[size]))
+        .map(|words| cutter.uninit(words).expect("room as asked for"))
+        .collect();
+    for handle in all {
+        let (slot, generation) = model::place(segment, handle);
+        slots[slot].1 = Some(generation);
+        cutter.free(handle).unwrap();
+    }
+}
