@@ -4,8 +4,8 @@ use std::fmt;
 
 use proptest::prelude::*;
 
-/// One thing that a participant does. Numbers choose among the arrays made most recently, or among
-/// the leases that it holds.
+/// One thing that a participant does. Numbers choose among the arrays, or among the leases that it
+/// holds.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
     /// A small or a large array.
@@ -55,6 +55,8 @@ pub struct Program {
     /// Slots for large arrays. With any, all spans are cut before the lives begin; without, the
     /// lives cut them.
     pub large: u8,
+    /// Arrays that the survivor makes before the lives begin, and owns to the end.
+    pub shared: u8,
     /// What the schedules begin with.
     pub seed: u64,
 }
@@ -97,12 +99,12 @@ pub fn programs(size: Size) -> impl Strategy<Value = Program> {
     let lives = prop::collection::vec(life(size), size.lives.0..=size.lives.1);
     let small = (size.slots.0..=size.slots.1).prop_map(|spans| 2 * spans);
     let large = prop_oneof![2 => Just(0u8), 1 => Just(2u8)];
-    (lives, small, large, any::<u64>().no_shrink()).prop_map(|(lives, small, large, seed)| {
-        Program {
-            lives,
-            small,
-            large,
-            seed,
-        }
+    let seed = any::<u64>().no_shrink();
+    (lives, small, large, 0u8..3, seed).prop_map(|(lives, small, large, shared, seed)| Program {
+        lives,
+        small,
+        large,
+        shared,
+        seed,
     })
 }

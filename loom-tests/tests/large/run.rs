@@ -27,6 +27,11 @@ pub struct Record {
 /// Runs a program in the schedule at hand.
 pub fn run(program: &Program) -> Record {
     let (world, survivor) = World::new(program);
+    for value in 0..u64::from(program.shared) {
+        if let Some(handle) = alloc(&world, SURVIVOR, &survivor, WORDS[0], value) {
+            world.know(handle);
+        }
+    }
     let world = Arc::new(world);
     let lives: Vec<_> = program
         .lives
@@ -193,6 +198,13 @@ fn with_array<'t>(
     stamp: u64,
 ) -> Option<Lease<'t>> {
     let Known { handle, name } = known;
+    let refusal = |error: &LeaseError| {
+        let answer = refusal(error);
+        if answer == Answer::Stale {
+            world.forget(name);
+        }
+        answer
+    };
     let done = |result: &Result<(), LeaseError>| match result {
         Ok(()) => Answer::Done,
         Err(error) => refusal(error),
@@ -200,8 +212,9 @@ fn with_array<'t>(
     match act {
         Act::Free(_) => {
             let stale =
-                |result: &Result<_, _>| [Answer::Stale, Answer::Done][usize::from(result.is_ok())];
+                |freed: &Result<_, _>| [Answer::Stale, Answer::Done][usize::from(freed.is_ok())];
             let _ = world.ask(who, Question::Free(name), || table.free(handle), stale);
+            world.forget(name);
         }
         Act::Attach(_) => attach(world, who, table, known),
         Act::ClearPoison(_) => {
@@ -381,6 +394,8 @@ fn audit(world: &World, table: &HandleTable) {
         .unwrap();
     for known in world.all_known() {
         attach(world, me, table, known);
+    }
+    for known in world.all_fresh() {
         for act in [Act::ClearPoison(0), Act::Write(0), Act::Read(0)] {
             let lease = with_array(world, me, table, act, known, u64::from(u32::MAX));
             if let Some(lease) = lease {

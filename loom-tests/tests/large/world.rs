@@ -44,6 +44,8 @@ pub struct Notes {
     now: Moment,
     history: History<Question, Answer>,
     known: Vec<Known>,
+    /// Those that nobody has found stale.
+    fresh: Vec<Known>,
     pub rounds: Rounds,
     /// Whose lives ended early.
     pub kills: usize,
@@ -141,7 +143,14 @@ impl World {
 
     pub fn know(&self, handle: Vector) {
         let name = self.name(handle);
-        self.notes().known.push(Known { handle, name });
+        let mut notes = self.notes();
+        notes.known.push(Known { handle, name });
+        notes.fresh.push(Known { handle, name });
+    }
+
+    /// Somebody has freed it, or found it stale.
+    pub fn forget(&self, name: Name) {
+        self.notes().fresh.retain(|known| known.name != name);
     }
 
     pub fn name(&self, handle: Vector) -> Name {
@@ -149,15 +158,23 @@ impl World {
         Name { slot, generation }
     }
 
-    /// One of the arrays made most recently.
+    /// One of the arrays, most often of those that may be live.
     pub fn choose(&self, which: u8) -> Option<Known> {
-        let known = &self.notes().known;
-        let back = usize::from(which) % known.len().clamp(1, 6);
-        known.iter().nth_back(back).copied()
+        let notes = self.notes();
+        let among = match which % 8 {
+            0 => &notes.known,
+            _ => &notes.fresh,
+        };
+        let which = usize::from(which / 8) % among.len().max(1);
+        among.iter().nth_back(which).copied()
     }
 
     pub fn all_known(&self) -> Vec<Known> {
         self.notes().known.clone()
+    }
+
+    pub fn all_fresh(&self) -> Vec<Known> {
+        self.notes().fresh.clone()
     }
 
     pub fn into_notes(self) -> (Table, History<Question, Answer>, Notes) {
