@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,7 @@ use shuttle::{FailurePersistence, MaxSteps, Runner};
 use crate::history::explain;
 use crate::program::{Program, Size, programs};
 use crate::run::{Record, run};
+use crate::world::Rounds;
 
 /// A family of programs.
 struct Family {
@@ -70,9 +72,54 @@ struct Tally {
     schedules: usize,
     calls: usize,
     kills: usize,
-    rounds: u64,
+    rounds: Rounds,
     states: usize,
     answers: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    fn add(&mut self, record: &Record, states: usize) {
+        self.schedules += 1;
+        self.states += states;
+        self.kills += record.notes.kills;
+        self.rounds.begun += record.notes.rounds.begun;
+        self.rounds.finished += record.notes.rounds.finished;
+        self.rounds.torn += record.notes.rounds.torn;
+        for call in record.history.iter().flatten() {
+            self.calls += 1;
+            let word = |text: String| text.split([' ', '(']).next().map(str::to_owned);
+            let question = word(format!("{:?}", call.what)).unwrap_or_default();
+            let answer = match &call.answered {
+                Some((_, answer)) => word(format!("{answer:?}")).unwrap_or_default(),
+                None => "Died".to_owned(),
+            };
+            *self
+                .answers
+                .entry(format!("{question} {answer}"))
+                .or_default() += 1;
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} programs, {} schedules, {} calls, {} kills, {} rounds ({} ended, {} of them torn), \
+             {} states of the reference",
+            self.programs,
+            self.schedules,
+            self.calls,
+            self.kills,
+            self.rounds.begun,
+            self.rounds.finished,
+            self.rounds.torn,
+            self.states,
+        )?;
+        self.answers
+            .iter()
+            .try_for_each(|(kind, count)| write!(f, "; {kind} {count}"))
+    }
 }
 
 struct Arguments {
@@ -178,18 +225,7 @@ fn check(family: &Family, arguments: &Arguments) -> bool {
     let tally = tally
         .into_inner()
         .unwrap_or_else(|tally| tally.into_inner());
-    println!(
-        "{}: {} programs, {} schedules, {} calls, {} kills, {} rounds, {} states looked at, {:.1?}",
-        family.name,
-        tally.programs,
-        tally.schedules,
-        tally.calls,
-        tally.kills,
-        tally.rounds,
-        tally.states,
-        start.elapsed()
-    );
-    println!("{}: {:?}", family.name, tally.answers);
+    println!("{}: {tally}, {:.1?}", family.name, start.elapsed());
     match outcome {
         Ok(()) => true,
         Err(TestError::Fail(reason, program)) => {
@@ -244,22 +280,10 @@ fn explore(
         return Err(format!("{}: {panic}", where_(records.len())));
     }
     for (at, record) in records.into_iter().enumerate() {
-        let states = explain(record.start, &record.history)
+        let states = explain(record.start.clone(), &record.history)
             .map_err(|error| format!("{}: {error}", where_(at)))?;
-        let tally = &mut tally.lock().unwrap_or_else(|tally| tally.into_inner());
-        tally.schedules += 1;
-        tally.states += states;
-        tally.kills += record.notes.kills;
-        tally.rounds += record.notes.rounds.finished;
-        for call in record.history.iter().flatten() {
-            tally.calls += 1;
-            let question = format!("{:?}", call.what);
-            let question = question.split([' ', '(']).next().unwrap_or_default();
-            let answer = format!("{:?}", call.answered.as_ref().map(|(_, answer)| answer));
-            let answer = answer.trim_start_matches("Some(").split(['(', ')']).next();
-            let kind = format!("{question} {}", answer.unwrap_or_default());
-            *tally.answers.entry(kind).or_default() += 1;
-        }
+        let mut tally = tally.lock().unwrap_or_else(|tally| tally.into_inner());
+        tally.add(&record, states);
     }
     Ok(())
 }

@@ -2,13 +2,19 @@
 //! kills, their histories held to a sequential reference.
 
 #[cfg(shuttle)]
+mod audit;
+#[cfg(shuttle)]
 mod check;
 #[cfg(shuttle)]
 mod history;
 #[cfg(shuttle)]
+mod participant;
+#[cfg(shuttle)]
 mod program;
 #[cfg(shuttle)]
 mod reference;
+#[cfg(shuttle)]
+mod rounds;
 #[cfg(shuttle)]
 mod run;
 #[cfg(shuttle)]

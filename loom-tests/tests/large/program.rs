@@ -23,7 +23,8 @@ pub enum Act {
     Leave,
     /// Takes part in the round that runs, and runs so many tiles.
     Tiles(u8),
-    /// Opens a round; it ends with the seat, or by the next one of these.
+    /// Opens a round. The next one of these takes part in it and ends it, if all tiles are done by
+    /// then; it is given up with the seat.
     Round,
 }
 
@@ -31,8 +32,17 @@ pub enum Act {
 #[derive(Clone)]
 pub struct Life {
     pub acts: Vec<Act>,
-    /// The operation on a shared word before which it is killed, unless it has left by then.
-    pub death: Option<u16>,
+    /// Where it is killed, if it gets there.
+    pub death: Option<Death>,
+}
+
+/// A place to die.
+#[derive(Clone, Copy, Debug)]
+pub enum Death {
+    /// Before this operation on a shared word.
+    Operation(u16),
+    /// When it has written so many arrays or tiles, and half of the next one.
+    HalfWritten(u8),
 }
 
 impl fmt::Debug for Life {
@@ -83,14 +93,18 @@ fn act() -> impl Strategy<Value = Act> {
         2 => which().prop_map(Act::ClearPoison),
         1 => Just(Act::Reap),
         1 => Just(Act::Leave),
-        2 => (0u8..5).prop_map(Act::Tiles),
-        1 => Just(Act::Round),
+        4 => (0u8..5).prop_map(Act::Tiles),
+        2 => Just(Act::Round),
     ]
 }
 
 fn life(size: Size) -> impl Strategy<Value = Life> {
     let acts = prop::collection::vec(act(), size.acts.0..=size.acts.1);
-    let death = prop::option::weighted(0.4, 0..size.operations);
+    let death = prop_oneof![
+        2 => (0..size.operations).prop_map(Death::Operation),
+        1 => (0u8..4).prop_map(Death::HalfWritten),
+    ];
+    let death = prop::option::weighted(0.4, death);
     (acts, death).prop_map(|(acts, death)| Life { acts, death })
 }
 

@@ -37,6 +37,7 @@ pub struct Rounds {
     pub written: HashSet<(u64, usize)>,
     pub begun: u64,
     pub finished: u64,
+    pub torn: u64,
 }
 
 #[derive(Default)]
@@ -134,11 +135,6 @@ impl World {
             call.answered = Some((now, answer));
         }
         result
-    }
-
-    /// As [`World::ask`], of what changes no array.
-    pub fn other<R>(&self, who: usize, act: impl FnOnce() -> R) -> R {
-        self.ask(who, Question::Other, act, |_| Answer::Done)
     }
 
     pub fn know(&self, handle: Vector) {
