@@ -133,17 +133,18 @@ impl Memory {
     pub(crate) fn track(&self, offset: u64, len: u64, write: bool) -> Access {
         let first = (offset / GRAIN) as usize;
         let end = (offset + len).div_ceil(GRAIN) as usize;
-        let cells = &self.grains[first..end];
-        match write {
-            true => Access {
-                _mut: cells.iter().map(UnsafeCell::get_mut).collect(),
-                _const: Vec::new(),
-            },
-            false => Access {
-                _mut: Vec::new(),
-                _const: cells.iter().map(UnsafeCell::get).collect(),
-            },
+        let mut access = Access {
+            _mut: Vec::new(),
+            _const: Vec::new(),
+        };
+        // No closure, which would be the place that a report names.
+        for cell in &self.grains[first..end] {
+            match write {
+                true => access._mut.push(cell.get_mut()),
+                false => access._const.push(cell.get()),
+            }
         }
+        access
     }
 }
 

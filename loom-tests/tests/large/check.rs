@@ -33,14 +33,15 @@ struct Family {
     schedules: usize,
 }
 
-const FAMILIES: [Family; 2] = [
+const FAMILIES: [Family; 3] = [
     Family {
         name: "small programs",
         size: Size {
             lives: (2, 4),
-            acts: (3, 12),
+            acts: 14,
             operations: 250,
-            slots: (0, 1),
+            spans: (0, 1),
+            crowded: false,
         },
         cases: 700,
         schedules: 12,
@@ -49,12 +50,25 @@ const FAMILIES: [Family; 2] = [
         name: "large programs",
         size: Size {
             lives: (4, 8),
-            acts: (20, 60),
+            acts: 80,
             operations: 1500,
-            slots: (1, 3),
+            spans: (1, 3),
+            crowded: false,
         },
         cases: 60,
         schedules: 5,
+    },
+    Family {
+        name: "crowded tables",
+        size: Size {
+            lives: (3, 5),
+            acts: 14,
+            operations: 400,
+            spans: (1, 2),
+            crowded: true,
+        },
+        cases: 700,
+        schedules: 12,
     },
 ];
 

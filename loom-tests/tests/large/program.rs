@@ -75,10 +75,22 @@ pub struct Program {
 #[derive(Clone, Copy)]
 pub struct Size {
     pub lives: (usize, usize),
-    pub acts: (usize, usize),
+    /// Of one life, at most.
+    pub acts: usize,
     /// How many operations on shared words a life has, about.
     pub operations: u16,
-    pub slots: (u8, u8),
+    /// Spans for small arrays.
+    pub spans: (u8, u8),
+    /// Arrays come and go, and nothing else happens: the table is full most of the time.
+    pub crowded: bool,
+}
+
+fn crowded_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        5 => any::<bool>().prop_map(|large| Act::Alloc { large }),
+        4 => any::<u8>().prop_map(Act::Free),
+        1 => Just(Act::Leave),
+    ]
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -99,7 +111,11 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 fn life(size: Size) -> impl Strategy<Value = Life> {
-    let acts = prop::collection::vec(act(), size.acts.0..=size.acts.1);
+    let act = match size.crowded {
+        true => crowded_act().boxed(),
+        false => act().boxed(),
+    };
+    let acts = prop::collection::vec(act, 0..=size.acts);
     let death = prop_oneof![
         2 => (0..size.operations).prop_map(Death::Operation),
         1 => (0u8..4).prop_map(Death::HalfWritten),
@@ -111,7 +127,7 @@ fn life(size: Size) -> impl Strategy<Value = Life> {
 /// Programs of about this size.
 pub fn programs(size: Size) -> impl Strategy<Value = Program> {
     let lives = prop::collection::vec(life(size), size.lives.0..=size.lives.1);
-    let small = (size.slots.0..=size.slots.1).prop_map(|spans| 2 * spans);
+    let small = (size.spans.0..=size.spans.1).prop_map(|spans| 2 * spans);
     let large = prop_oneof![2 => Just(0u8), 1 => Just(2u8)];
     let seed = any::<u64>().no_shrink();
     (lives, small, large, 0u8..3, seed).prop_map(|(lives, small, large, shared, seed)| Program {
