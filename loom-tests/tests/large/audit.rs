@@ -45,10 +45,11 @@ impl Participant<'_> {
 
     /// Whatever became of the rounds before, one more is possible.
     fn last_round(&self, table: &HandleTable) {
-        let _ = table.clear_poison(self.world.tiled);
+        self.look(table);
+        self.heal(table);
         let tiles = table.open_partition(self.world.tiles).unwrap();
         let round = self.begin(table, &tiles).expect("nobody is in a round");
-        self.run_tiles(&tiles, TILES as u8);
+        self.run_tiles(table, &tiles, TILES as u8);
         assert!(self.finish(table, round).is_none(), "all tiles are done");
     }
 }

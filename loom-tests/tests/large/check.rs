@@ -179,6 +179,7 @@ pub fn main() {
             std::process::exit(2);
         }
     };
+    crate::known::check();
     quiet_panics();
     let failed = std::thread::scope(|scope| {
         let families = FAMILIES.each_ref().map(|family| {

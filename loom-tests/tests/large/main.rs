@@ -8,6 +8,8 @@ mod check;
 #[cfg(shuttle)]
 mod history;
 #[cfg(shuttle)]
+mod known;
+#[cfg(shuttle)]
 mod participant;
 #[cfg(shuttle)]
 mod program;

@@ -38,7 +38,7 @@ fn refusal(error: &LeaseError) -> Answer {
 }
 
 /// What all words are, or [`TORN`].
-fn common(words: &[u64]) -> u64 {
+pub fn common(words: &[u64]) -> u64 {
     match words.iter().all(|word| *word == words[0]) {
         true => words[0],
         false => TORN,
@@ -136,11 +136,11 @@ impl<'w> Participant<'w> {
                     self.other(|| table.reap()).unwrap();
                 }
                 Act::Leave => break,
-                Act::Tiles(count) => self.run_tiles(tiles, count),
+                Act::Tiles(count) => self.run_tiles(table, tiles, count),
                 Act::Round => match round.take() {
                     None => round = self.begin(table, tiles),
                     Some(running) => {
-                        self.run_tiles(tiles, TILES as u8);
+                        self.run_tiles(table, tiles, TILES as u8);
                         round = self.finish(table, running);
                     }
                 },

@@ -3,7 +3,8 @@
 use ndarray::Ix1;
 use ndshm::{HandleTable, LeaseError, Round, RoundError, Write};
 
-use crate::participant::{Participant, Tiles};
+use crate::participant::{Participant, Tiles, common};
+use crate::reference::TORN;
 use crate::world::{TILE_WORDS, TILES};
 
 type Running<'p, 't> = Round<'p, 't, Write<u64, Ix1>>;
@@ -27,7 +28,7 @@ impl Participant<'_> {
             }
             Err(RoundError::Lease(LeaseError::Poisoned { .. })) => {
                 // Or somebody else has begun meanwhile.
-                let _ = self.other(|| table.clear_poison(self.world.tiled));
+                self.heal(table);
                 None
             }
             Err(RoundError::Running { .. } | RoundError::Lease(LeaseError::Busy { .. })) => None,
@@ -35,13 +36,36 @@ impl Participant<'_> {
         }
     }
 
-    pub fn run_tiles(&self, tiles: &Tiles<'_>, count: u8) {
-        let part = match self.other(|| tiles.enter()) {
+    /// Declares the tiled array to be good, whatever is in it.
+    pub fn heal(&self, table: &HandleTable) {
+        self.world.notes().rounds.healed.extend(0..TILES);
+        let _ = self.other(|| table.clear_poison(self.world.tiled));
+    }
+
+    /// Looks at the tiled array: what is half-written is poisoned, or was.
+    pub fn look(&self, table: &HandleTable) {
+        let seen = self.other(|| table.read(self.world.tiled).map(|array| array.to_vec()));
+        match seen {
+            Ok(seen) => {
+                let healed = &self.world.notes().rounds.healed;
+                for (tile, words) in seen.chunks(TILE_WORDS).enumerate() {
+                    let good = common(words) != TORN || healed.contains(&tile);
+                    assert!(good, "tile {tile} is half-written, and nobody says so");
+                }
+            }
+            Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Takes part in the round that runs; looks at the array if none does.
+    pub fn run_tiles(&self, table: &HandleTable, tiles: &Tiles<'_>, count: u8) {
+        let mut part = match self.other(|| tiles.enter()) {
             Ok(Some(part)) => part,
-            Ok(None) | Err(RoundError::Lease(LeaseError::Busy { .. })) => return,
+            Ok(None) => return self.look(table),
+            Err(RoundError::Lease(LeaseError::Busy { .. })) => return,
             Err(error) => panic!("{error}"),
         };
-        let mut part = part;
         for _ in 0..count {
             let Some(mut tile) = self.other(|| part.claim()).expect("the array lives") else {
                 break;
@@ -57,7 +81,11 @@ impl Participant<'_> {
             words[0] = place.0;
             self.half_written();
             words[1] = place.0;
-            self.world.notes().rounds.written.insert(place);
+            {
+                let rounds = &mut self.world.notes().rounds;
+                rounds.written.insert(place);
+                rounds.healed.remove(&place.1);
+            }
             self.other(|| drop(tile));
         }
         self.other(|| drop(part));

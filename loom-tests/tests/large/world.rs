@@ -35,6 +35,9 @@ pub struct Known {
 pub struct Rounds {
     pub claimed: HashSet<(u64, usize)>,
     pub written: HashSet<(u64, usize)>,
+    /// Tiles of which somebody has said that they are good although they may be half-written, and
+    /// that nobody has written since.
+    pub healed: HashSet<usize>,
     pub begun: u64,
     pub finished: u64,
     pub torn: u64,
