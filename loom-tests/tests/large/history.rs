@@ -129,13 +129,9 @@ fn followers<S: Reference>(
         next
     };
     let mut next = Vec::new();
-    for who in 0..history.len() {
-        let is_dead = || {
-            history[who]
-                .last()
-                .is_some_and(|call| call.answered.is_none())
-        };
-        let in_last = usize::from(front.placed[who]) + 1 >= history[who].len();
+    for (who, calls) in history.iter().enumerate() {
+        let is_dead = || calls.last().is_some_and(|call| call.answered.is_none());
+        let in_last = usize::from(front.placed[who]) + 1 >= calls.len();
         if in_last
             && is_dead()
             && let Some(state) = front.state.bury(who)

@@ -98,8 +98,8 @@ impl Participant<'_> {
         round: Running<'p, 't>,
     ) -> Option<Running<'p, 't>> {
         let number = round.number();
-        let torn = match self.other(|| round.try_finish()) {
-            Err(running) => return Some(running),
+        let torn = match self.other(|| round.try_finish().map_err(Box::new)) {
+            Err(running) => return Some(*running),
             Ok(Ok(())) => Vec::new(),
             Ok(Err(RoundError::Torn { tiles, .. })) => tiles,
             Ok(Err(error)) => panic!("{error}"),
