@@ -75,7 +75,8 @@ impl HandleTable {
     /// Seats of participants that died are taken back on the way.
     ///
     /// # Errors
-    /// [`JoinError::SeatsFull`] if every seat is held by somebody alive.
+    /// [`JoinError::SeatsFull`] if every seat is held by somebody alive, or by somebody who is just
+    /// looking whether its holder is.
     pub fn join(segment: &Segment) -> Result<HandleTable, JoinError> {
         let token = segment::fork::process_token();
         if segment.token() != token {
