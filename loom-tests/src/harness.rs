@@ -9,15 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use ndshm::{HandleTable, LeaseError, Segment};
+use ndshm::model::explore as explore_all;
+use ndshm::{HandleTable, LeaseError, Segment, SegmentOptions};
 
 use crate::steer;
-
-/// A model that needs more executions than this is to be made smaller.
-const MOST_EXECUTIONS: u64 = 500_000;
-
-/// Thread switches in one execution: beyond it loom takes the model for one that never ends.
-const MOST_BRANCHES: usize = 20_000;
 
 /// Executions of all models of this test binary.
 static TOTAL: AtomicU64 = AtomicU64::new(0);
@@ -87,12 +82,17 @@ pub fn must_fail(
     print(format!("model {name}: it must be refused, and was\n"));
 }
 
+/// A segment's options, for arrays of 8-byte numbers.
+pub fn options() -> SegmentOptions {
+    Segment::options().grain(8)
+}
+
 /// A segment of `capacity` bytes for 2 participants and `arrays` arrays, two a span.
 ///
 /// # Panics
 /// If the numbers are out of range.
 pub fn segment(capacity: u64, arrays: u64) -> Segment {
-    Segment::options()
+    options()
         .capacity(capacity)
         .seats(2)
         .arrays(arrays)
@@ -126,19 +126,9 @@ pub fn is_busy<T>(outcome: &Result<T, LeaseError>) -> bool {
 fn explore(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
     let executions = Arc::new(AtomicU64::new(0));
     let count = executions.clone();
-    let mut builder = loom::model::Builder::new();
-    // Whatever the environment says: an exploration ends when it is complete, or fails.
-    builder.max_permutations = None;
-    builder.max_duration = None;
-    builder.max_branches = MOST_BRANCHES;
-    builder.preemption_bound = Some(steer::begin(bound));
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        builder.check(move || {
-            let executions = count.fetch_add(1, SeqCst) + 1;
-            assert!(
-                executions <= MOST_EXECUTIONS,
-                "cut off after {MOST_EXECUTIONS} executions: make the model smaller"
-            );
+        explore_all(steer::begin(bound), move || {
+            count.fetch_add(1, SeqCst);
             model();
         });
     }));

@@ -2,7 +2,7 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, is_busy, segment};
+use loom_tests::{assert_all_free, check, is_busy, options, segment};
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, LeaseError, Segment, model};
 
@@ -72,7 +72,7 @@ fn writer_and_writer() {
 #[test]
 fn two_readers_and_a_writer() {
     check("two_readers_and_a_writer", 2, || {
-        let segment = Segment::options().capacity(64).seats(4).arrays(2);
+        let segment = options().capacity(64).seats(4).arrays(2);
         let segment = segment.in_process().unwrap();
         let first = HandleTable::join(&segment).unwrap();
         let x = first.from_elem(1, 0u64).unwrap();
@@ -168,7 +168,7 @@ fn free_and_free() {
 #[test]
 fn free_under_a_reader_and_a_writer() {
     check("free_under_a_reader_and_a_writer", 2, || {
-        let segment = Segment::options().capacity(64).seats(4).arrays(2);
+        let segment = options().capacity(64).seats(4).arrays(2);
         let segment = segment.in_process().unwrap();
         let first = HandleTable::join(&segment).unwrap();
         let x = first.from_elem(1, 0u64).unwrap();
@@ -193,11 +193,7 @@ fn free_under_a_reader_and_a_writer() {
 #[test]
 fn free_that_cleans_up_under_a_reader() {
     check("free_that_cleans_up_under_a_reader", 4, || {
-        let segment = Segment::options()
-            .capacity(128)
-            .seats(2)
-            .arrays(2)
-            .retain(0);
+        let segment = options().capacity(128).seats(2).arrays(2).retain(0);
         let segment = segment.in_process().unwrap();
         let first = HandleTable::join(&segment).unwrap();
         let x = first.from_elem(16, 0u64).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use loom_tests::{check, check_deaths};
+use loom_tests::{check, check_deaths, options};
 use ndarray::Axis;
 use ndshm::{
     HandleTable, OnDeath, Pool, PoolError, Segment, model, model::Barrier, model::Mailbox,
@@ -17,7 +17,7 @@ use ndshm::{
 
 /// A segment for a parent and `workers` workers.
 fn segment(workers: u32) -> Segment {
-    Segment::options()
+    options()
         .capacity(4096)
         .seats(workers + 1)
         .arrays(16)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use loom::thread;
-use loom_tests::{check, check_deaths};
+use loom_tests::{check, check_deaths, options};
 use ndshm::{HandleTable, Queue, QueueHandle, Segment, model};
 
 /// Operations of a participant that opens a queue and pops, and one more.
@@ -18,7 +18,7 @@ const DEATHS_WHILE_POPPING: u64 = 28;
 
 /// Room for a queue of one cell or two.
 fn segment(seats: u32) -> Segment {
-    let options = Segment::options().capacity(512).seats(seats).arrays(2);
+    let options = options().capacity(512).seats(seats).arrays(2);
     options.in_process().expect("a model's segment")
 }
 
@@ -131,7 +131,7 @@ fn two_consumers() {
 
 /// I5, I6: two producers and a consumer at one cell and at two: each job once, or refused.
 fn producers_and_consumer(capacity: usize) {
-    let options = Segment::options().capacity(512).seats(4).arrays(2);
+    let options = options().capacity(512).seats(4).arrays(2);
     let segment = options.in_process().unwrap();
     let (first, second, third) = (join(&segment), join(&segment), join(&segment));
     let queue = first.queue(capacity).unwrap();
@@ -287,7 +287,7 @@ fn a_push_that_meets_the_close() {
 #[test]
 fn what_came_before_the_close() {
     check("what_came_before_the_close", 3, || {
-        let options = Segment::options().capacity(640).seats(2).arrays(4);
+        let options = options().capacity(640).seats(2).arrays(4);
         let segment = options.in_process().unwrap();
         let (first, second) = (join(&segment), join(&segment));
         let queue = first.queue::<u64>(1).unwrap();
@@ -458,7 +458,7 @@ fn a_cell_of_the_dead_is_used_again() {
 #[test]
 fn a_reap_beside_a_consumer() {
     check_deaths("a_reap_beside_a_consumer", 1, |steps| {
-        let options = Segment::options().capacity(512).seats(4).arrays(2);
+        let options = options().capacity(512).seats(4).arrays(2);
         let segment = options.in_process().unwrap();
         let (survivor, dead, reaper) = (join(&segment), join(&segment), join(&segment));
         let queue = survivor.queue(2).unwrap();
@@ -539,7 +539,7 @@ fn death_of_a_reaper_of_cells() {
 #[test]
 fn order_between_producers() {
     check("order_between_producers", 3, || {
-        let options = Segment::options().capacity(512).seats(4).arrays(2);
+        let options = options().capacity(512).seats(4).arrays(2);
         let segment = options.in_process().unwrap();
         let (first, second, third) = (join(&segment), join(&segment), join(&segment));
         let queue = first.queue(2).unwrap();
@@ -589,7 +589,7 @@ fn death_at_the_last_job() {
 #[test]
 fn a_consumer_that_waits_for_two() {
     check("a_consumer_that_waits_for_two", 1, || {
-        let options = Segment::options().capacity(512).seats(4).arrays(2);
+        let options = options().capacity(512).seats(4).arrays(2);
         let segment = options.in_process().unwrap();
         let (first, second, third) = (join(&segment), join(&segment), join(&segment));
         let queue = first.queue(2).unwrap();

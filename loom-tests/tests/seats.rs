@@ -2,7 +2,7 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, check_deaths, is_busy, segment};
+use loom_tests::{assert_all_free, check, check_deaths, is_busy, options, segment};
 use ndarray::{Axis, Ix1};
 use ndshm::{Handle, HandleTable, LeaseError, PartitionHandle, RoundError, Segment, Write, model};
 
@@ -179,7 +179,7 @@ fn death_while_reading() {
 
 /// Room for a vector and the words of its partition.
 fn room_for_tiles(seats: u32) -> Segment {
-    let options = Segment::options().capacity(576).seats(seats).arrays(4);
+    let options = options().capacity(576).seats(seats).arrays(4);
     options.in_process().expect("a model's segment")
 }
 
@@ -314,7 +314,7 @@ fn an_orphaned_round() {
 #[test]
 fn death_of_a_reaper() {
     check_deaths("death_of_a_reaper", 1, |steps| {
-        let options = Segment::options().capacity(128).seats(4).arrays(2);
+        let options = options().capacity(128).seats(4).arrays(2);
         let segment = options.in_process().unwrap();
         let (survivor, dead) = two_participants(&segment);
         let reaper = join(&segment);
@@ -395,7 +395,7 @@ fn a_reap_beside_the_opener() {
 
 /// Room for two small arrays, and seats for as many participants.
 fn room_for(seats: u32) -> Segment {
-    let options = Segment::options().capacity(128).seats(seats).arrays(2);
+    let options = options().capacity(128).seats(seats).arrays(2);
     options.in_process().expect("a model's segment")
 }
 

@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, segment};
+use loom_tests::{assert_all_free, check, options, segment};
 use ndarray::{Axis, Ix1};
-use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, Segment, model};
+use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, model};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -134,11 +134,7 @@ fn a_search_while_hints_move() {
 fn a_hint_between_two_searchers() {
     check("a_hint_between_two_searchers", 2, || {
         // Nothing is retained: what is freed goes to the hint tree at once.
-        let options = Segment::options()
-            .capacity(128)
-            .seats(4)
-            .arrays(2)
-            .retain(0);
+        let options = options().capacity(128).seats(4).arrays(2).retain(0);
         let segment = options.in_process().unwrap();
         let first = HandleTable::join(&segment).unwrap();
         let searchers = [(); 2].map(|()| HandleTable::join(&segment).unwrap());
@@ -172,7 +168,7 @@ fn a_hint_between_two_searchers() {
 #[test]
 fn a_free_slot_that_moves() {
     check("a_free_slot_that_moves", 3, || {
-        let options = Segment::options().capacity(192).seats(4).arrays(4);
+        let options = options().capacity(192).seats(4).arrays(4);
         let segment = options.in_process().unwrap();
         let [owner, mover, searcher] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
         let first = owner.uninit::<u64, _>(1).unwrap();

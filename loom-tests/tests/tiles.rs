@@ -2,7 +2,7 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{check, check_deaths, is_busy, must_fail};
+use loom_tests::{check, check_deaths, is_busy, must_fail, options};
 use ndarray::{Axis, Ix1};
 use ndshm::{
     Handle, HandleTable, Partition, PartitionHandle, Round, RoundError, Segment, Write, model,
@@ -13,7 +13,7 @@ type Group = Write<u64, Ix1>;
 
 /// Room for a vector (64 bytes, a span of two) and the words of its partition (448).
 fn segment(seats: u32) -> Segment {
-    let options = Segment::options().capacity(576).seats(seats).arrays(4);
+    let options = options().capacity(576).seats(seats).arrays(4);
     options.in_process().expect("a model's segment")
 }
 

@@ -143,9 +143,10 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// # Errors
     /// [`LeaseError::InvalidElement`] if the tile holds bytes that are no values of its type; the
     /// tile counts as torn.
+    #[cfg_attr(loom, track_caller)]
     pub fn claim(&mut self) -> Result<Option<Tile<'_, 't, G>>, LeaseError> {
         match self.claim_index() {
-            Some(index) => self.tile(index).map(Some),
+            Some(index) => Ok(Some(self.tile(index)?)),
             None => Ok(None),
         }
     }
@@ -223,6 +224,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 
     /// The tile that was claimed as `index`.
     #[inline]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn tile(&self, index: usize) -> Result<Tile<'_, 't, G>, LeaseError> {
         self.check(index)?;
         Ok(self.open(index))
@@ -241,12 +243,14 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// The tile that was claimed as `index`, and checked. Apart from the check, whose error has no
     /// place in registers.
     #[inline]
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn open(&self, index: usize) -> Tile<'_, 't, G> {
         Tile::new(self, index)
     }
 
     /// Tells the model checker of the accesses to a tile, which last as long as the result.
     #[cfg(loom)]
+    #[track_caller]
     pub(super) fn track(&self, index: usize) -> Vec<crate::segment::Access> {
         let mut accesses = Vec::new();
         let memory = self.partition.segment().memory();
@@ -283,6 +287,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// Takes a tile that is done in this round. The participant is that of the round's opener.
     ///
     /// `None` if it is not done, or holds bytes that are no values of its type: then it is torn.
+    #[cfg_attr(loom, track_caller)]
     pub(crate) fn retake(&self, index: usize) -> Option<Tile<'_, 't, G>> {
         if !self.is_ours() || !self.control.retake(index, self.round, self.me) {
             return None;

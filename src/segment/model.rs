@@ -8,9 +8,6 @@ use crate::sync::checker::{ConstPtr, MutPtr, UnsafeCell};
 use crate::sync::{Atom, Word};
 use crate::word::{SeatWord, SlotWord, SpanWord};
 
-/// Bytes of the data region that one loom cell stands for.
-const GRAIN: u64 = 8;
-
 /// The same face as the mapping's `Memory`, built word by word inside the model.
 pub struct Memory {
     layout: Layout,
@@ -25,6 +22,8 @@ pub struct Memory {
     schemas: Vec<Atom>,
     hints: Vec<Atom>,
     control: Vec<Atom>,
+    /// Bytes of the data region that one cell stands for.
+    grain: u64,
     grains: Vec<UnsafeCell<()>>,
     payload: NonNull<u64>,
 }
@@ -43,7 +42,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    pub(crate) fn model(geometry: Geometry) -> Memory {
+    pub(crate) fn model(geometry: Geometry, grain: u64) -> Memory {
         let tree = HintTree::new(&geometry);
         let slots = geometry.slots();
         let data_words = geometry.capacity.div_ceil(8) as usize;
@@ -61,7 +60,8 @@ impl Memory {
             schemas: words(Layout::SCHEMAS * Layout::SCHEMA_WORDS),
             hints: words(tree.total_words()),
             control: words(data_words),
-            grains: (0..geometry.capacity.div_ceil(GRAIN))
+            grain,
+            grains: (0..geometry.capacity.div_ceil(grain))
                 .map(|_| UnsafeCell::new(()))
                 .collect(),
             payload: NonNull::from(payload).cast(),
@@ -131,8 +131,8 @@ impl Memory {
     /// Opens the cells of these bytes; loom reports any overlapping access until the result drops.
     #[track_caller]
     pub(crate) fn track(&self, offset: u64, len: u64, write: bool) -> Access {
-        let first = (offset / GRAIN) as usize;
-        let end = (offset + len).div_ceil(GRAIN) as usize;
+        let first = (offset / self.grain) as usize;
+        let end = (offset + len).div_ceil(self.grain) as usize;
         let mut access = Access {
             _mut: Vec::new(),
             _const: Vec::new(),

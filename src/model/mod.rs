@@ -5,9 +5,15 @@
 //! a model: build it in the model's closure. Guards and tiles tell loom which bytes they access;
 //! who uses views without a lease says so by [`access`]. Participants die by [`mortal`].
 
+#[cfg(not(shuttle))]
+mod explore;
+
 use core::ops::Range;
 
 use ndarray::Dimension;
+
+#[cfg(not(shuttle))]
+pub use explore::{MOST_EXECUTIONS, explore};
 
 use crate::element::Element;
 use crate::error::{LeaseError, PoolError};

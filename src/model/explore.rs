@@ -1,0 +1,45 @@
+//! Running a model under loom, to its end or not at all.
+#![expect(
+    clippy::disallowed_types,
+    reason = "what is counted here is outside of the model"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A model that needs more executions than this is to be made smaller.
+pub const MOST_EXECUTIONS: u64 = 500_000;
+
+/// Operations in one execution: beyond it loom takes the model for one that never ends.
+const MOST_BRANCHES: usize = 20_000;
+
+/// Runs `model` in every interleaving of at most `bound` preemptions, and with every value that the
+/// memory model lets a load return. How many executions that were.
+///
+/// A preemption is a switch away from a thread that could go on; most faults need one or two.
+/// loom's environment variables that cut an exploration off are not looked at: one that passes is
+/// complete.
+///
+/// # Panics
+/// If the model panics or deadlocks in any execution; if two accesses to the same bytes are not
+/// ordered, with the places in the source of both; if there are more than [`MOST_EXECUTIONS`].
+pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
+    let executions = Arc::new(AtomicU64::new(0));
+    let count = executions.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.max_permutations = None;
+    builder.max_duration = None;
+    builder.max_branches = MOST_BRANCHES;
+    builder.preemption_bound = Some(bound);
+    // For the places of accesses that race.
+    builder.location = true;
+    builder.check(move || {
+        let executions = count.fetch_add(1, Relaxed) + 1;
+        assert!(
+            executions <= MOST_EXECUTIONS,
+            "cut off after {MOST_EXECUTIONS} executions: make the model smaller"
+        );
+        model();
+    });
+    executions.load(Relaxed)
+}
