@@ -54,7 +54,8 @@
 //! 9. Memory that cannot be had is an error at allocation, not a SIGBUS later.
 //! 10. After the last process nothing is left behind, unless a name was asked to persist.
 //!
-//! The protocol, and why it keeps these, is in `src/table/README.md`; `cargo loom` checks it.
+//! The protocol, and why it keeps these, is in `src/table/README.md`; `cargo loom` checks it. How to
+//! check a program of your own: [`guide::model_check`].
 //!
 //! # Fork
 //! A table notices that it has crossed a fork: the child takes a seat of its own at its first use.
@@ -78,6 +79,7 @@ mod array;
 mod descriptor;
 mod element;
 mod error;
+pub mod guide;
 mod handle;
 mod layout;
 #[cfg(loom)]

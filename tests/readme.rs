@@ -1,4 +1,4 @@
-//! What the README shows is what there is: its example is the one that CI runs.
+//! What the README and the guide show is what there is: their examples are those that CI runs.
 
 const README: &str = include_str!("../README.md");
 
@@ -22,4 +22,20 @@ fn its_commands_name_what_exists() {
     }
     let config = include_str!("../.cargo/config.toml");
     assert!(README.contains("cargo loom") && config.contains("loom = ["));
+}
+
+#[test]
+fn the_model_of_the_guide_is_a_file_that_runs() {
+    let guide = include_str!("../src/guide/model_check.md");
+    let model = include_str!("../examples/model_check/tests/model.rs");
+    let shown = guide
+        .split("```ignore\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let mut blocks = 0;
+    for block in shown {
+        assert!(model.contains(block), "{block}");
+        blocks += 1;
+    }
+    assert_eq!(blocks, 2);
 }

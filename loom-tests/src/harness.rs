@@ -7,10 +7,9 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use ndshm::model::explore as explore_all;
-use ndshm::{HandleTable, LeaseError, Segment, SegmentOptions};
+use ndshm::{HandleTable, LeaseError, Segment, SegmentOptions, model};
 
 use crate::steer;
 
@@ -24,34 +23,24 @@ static TOTAL: AtomicU64 = AtomicU64::new(0);
 /// If the model does, if it deadlocks, if loom finds accesses that race, and if it has more
 /// executions than the harness allows.
 pub fn check(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) {
-    let executions = explore(name, bound, model);
+    let executions = named(name, bound, |bound, count| {
+        model::explore(bound, counted(count, model))
+    });
     report(name, executions, &format!("bound {bound}"));
 }
 
-/// As [`check`], for a participant that is killed before its first, second, ... operation on the
-/// segment's words, until it comes to its end alive in every execution. `model` gets the number of
-/// operations, and returns whether the participant died.
+/// As [`check`], for a participant that dies; see [`model::explore_deaths`].
 ///
 /// # Panics
 /// As [`check`].
 pub fn check_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send + Sync + 'static) {
-    let model = Arc::new(model);
-    let mut executions = 0;
-    let mut steps = 0;
-    loop {
-        let died = Arc::new(AtomicBool::new(false));
-        let (model, note) = (model.clone(), died.clone());
-        executions += explore(name, bound, move || {
-            if model(steps) {
-                note.store(true, SeqCst);
-            }
-        });
-        if !died.load(SeqCst) {
-            break;
-        }
-        steps += 1;
-    }
-    report(name, executions, &format!("bound {bound}, {steps} deaths"));
+    let (executions, deaths) = named(name, bound, |bound, count| {
+        model::explore_deaths(bound, move |steps| {
+            count.fetch_add(1, SeqCst);
+            model(steps)
+        })
+    });
+    report(name, executions, &format!("bound {bound}, {deaths} deaths"));
 }
 
 /// Demands that loom refuses `model`, with a message that contains `message`: it shows that the
@@ -65,7 +54,11 @@ pub fn must_fail(
     message: &str,
     model: impl Fn() + Send + Sync + 'static,
 ) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| explore(name, bound, model)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        named(name, bound, |bound, count| {
+            model::explore(bound, counted(count, model))
+        })
+    }));
     let cause = match outcome {
         Ok(executions) => panic!("{name}: {executions} executions, and loom refused none"),
         Err(cause) => cause,
@@ -123,23 +116,26 @@ pub fn is_busy<T>(outcome: &Result<T, LeaseError>) -> bool {
     matches!(outcome, Err(LeaseError::Busy { .. }))
 }
 
-fn explore(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
+/// `model`, counting its executions.
+fn counted(count: Arc<AtomicU64>, model: impl Fn()) -> impl Fn() {
+    move || {
+        count.fetch_add(1, SeqCst);
+        model();
+    }
+}
+
+/// Runs an exploration, and if it fails says in which execution the model was refused.
+fn named<R>(name: &str, bound: usize, explore: impl FnOnce(usize, Arc<AtomicU64>) -> R) -> R {
+    let bound = steer::begin(bound);
     let executions = Arc::new(AtomicU64::new(0));
     let count = executions.clone();
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        explore_all(steer::begin(bound), move || {
-            count.fetch_add(1, SeqCst);
-            model();
-        });
-    }));
-    let executions = executions.load(SeqCst);
-    if let Err(cause) = outcome {
+    catch_unwind(AssertUnwindSafe(|| explore(bound, count))).unwrap_or_else(|cause| {
+        let executions = executions.load(SeqCst);
         print(format!(
             "model {name} was refused in execution {executions}, bound {bound}\n"
         ));
-        resume_unwind(cause);
-    }
-    executions
+        resume_unwind(cause)
+    })
 }
 
 fn report(name: &str, executions: u64, how: &str) {

@@ -5,7 +5,7 @@
 )]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// A model that needs more executions than this is to be made smaller.
 pub const MOST_EXECUTIONS: u64 = 500_000;
@@ -42,4 +42,35 @@ pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
         model();
     });
     executions.load(Relaxed)
+}
+
+/// As [`explore`], for a participant that is killed before its first, second, ... operation on the
+/// segment's words, until it comes to its end alive in every execution. How many executions and how
+/// many deaths that were.
+///
+/// `model` gets the number of operations, for [`mortal`](super::mortal) or
+/// [`mortal_pool`](super::mortal_pool), and returns whether the participant died.
+///
+/// # Panics
+/// As [`explore`].
+pub fn explore_deaths(
+    bound: usize,
+    model: impl Fn(u64) -> bool + Send + Sync + 'static,
+) -> (u64, u64) {
+    let model = Arc::new(model);
+    let mut executions = 0;
+    let mut steps = 0;
+    loop {
+        let died = Arc::new(AtomicBool::new(false));
+        let (model, note) = (model.clone(), died.clone());
+        executions += explore(bound, move || {
+            if model(steps) {
+                note.store(true, Relaxed);
+            }
+        });
+        if !died.load(Relaxed) {
+            return (executions, steps);
+        }
+        steps += 1;
+    }
 }

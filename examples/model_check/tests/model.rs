@@ -25,16 +25,13 @@ fn report(name: &str, executions: u64) {
     println!("model {name}: {executions} executions");
 }
 
-// [ten lines]
 #[test]
 fn two_steps_on_a_worker() {
     let executions = model::explore(1, || {
         let segment = segment(1);
         let table = HandleTable::join(&segment).unwrap();
-        let (rod, other) = (
-            table.from_elem(2, 1.0f32).unwrap(),
-            table.from_elem(2, 0.0f32).unwrap(),
-        );
+        let rod = table.from_elem(2, 1.0f32).unwrap();
+        let other = table.from_elem(2, 0.0f32).unwrap();
         let there = divide(&table, other, rod, 1).unwrap();
         let back = divide(&table, rod, other, 1).unwrap();
         let mut pool = Pool::threads(&table, 1).unwrap();
@@ -43,42 +40,31 @@ fn two_steps_on_a_worker() {
     });
     report("two_steps_on_a_worker", executions);
 }
-// [/ten lines]
 
 /// A worker that is killed before any one of its operations: the program is told, and what is
 /// half-written is poisoned.
 #[test]
 fn a_worker_is_killed_in_a_step() {
-    let mut steps = 0;
-    let mut executions = 0;
-    loop {
-        let died = std::sync::Arc::new(std::sync::Mutex::new(false));
-        let note = died.clone();
-        executions += model::explore(0, move || {
-            let segment = segment(1);
-            let table = HandleTable::join(&segment).unwrap();
-            let (rod, other) = (
-                table.from_elem(2, 1.0f32).unwrap(),
-                table.from_elem(2, 0.0f32).unwrap(),
-            );
-            let there = divide(&table, other, rod, 1).unwrap();
-            let back = divide(&table, rod, other, 1).unwrap();
-            let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
-            match two_steps(&mut pool, &there, &back, 0.25) {
-                Ok(()) => assert_eq!(table.read(rod).unwrap().sum(), 2.0),
-                Err(PoolError::WorkerDied { worker: 0, .. }) => *note.lock().unwrap() = true,
-                Err(other) => panic!("{other}"),
-            }
-            // A rod that can be read is whole: of one step or of the other.
-            if let Ok(rod) = table.read(rod) {
-                assert_eq!(rod.sum(), 2.0);
-            }
-        });
-        if !*died.lock().unwrap() {
-            break;
+    let (executions, deaths) = model::explore_deaths(0, |steps| {
+        let segment = segment(1);
+        let table = HandleTable::join(&segment).unwrap();
+        let rod = table.from_elem(2, 1.0f32).unwrap();
+        let other = table.from_elem(2, 0.0f32).unwrap();
+        let there = divide(&table, other, rod, 1).unwrap();
+        let back = divide(&table, rod, other, 1).unwrap();
+        let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
+        let died = match two_steps(&mut pool, &there, &back, 0.25) {
+            Ok(()) => false,
+            Err(PoolError::WorkerDied { worker: 0, .. }) => true,
+            Err(other) => panic!("{other}"),
+        };
+        // A rod that can be read is whole: of one step or of the other.
+        if let Ok(rod) = table.read(rod) {
+            assert_eq!(rod.sum(), 2.0);
         }
-        steps += 1;
-    }
+        died
+    });
+    assert!(deaths > 0);
     report("a_worker_is_killed_in_a_step", executions);
 }
 
