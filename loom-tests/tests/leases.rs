@@ -254,3 +254,63 @@ fn free_comes_after_all_that_the_freer_did() {
         let _second = other.join().unwrap();
     });
 }
+
+/// I6: three participants, one after the other: who reads it last, who frees it, who has the slot
+/// next, and all of them at once.
+#[test]
+fn a_slot_from_hand_to_hand() {
+    check("a_slot_from_hand_to_hand", 2, || {
+        let segment = options().capacity(64).seats(4).arrays(2);
+        let segment = segment.in_process().unwrap();
+        let [first, second, third] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
+        let x = first.from_elem(1, 0u64).unwrap();
+        let reader = thread::spawn(move || {
+            drop(second.read(x));
+            second
+        });
+        let next = thread::spawn(move || {
+            let y = third.from_elem(1, 1u64);
+            (y.is_ok(), third)
+        });
+        first.free(x).unwrap();
+        let _second = reader.join().unwrap();
+        let (_, _third) = next.join().unwrap();
+    });
+}
+
+/// I1: an array is freed under two readers, who leave at once: the last one finds that it is.
+#[test]
+fn two_readers_of_what_was_freed() {
+    check("two_readers_of_what_was_freed", 3, || {
+        let segment = options().capacity(64).seats(4).arrays(2);
+        let segment = segment.in_process().unwrap();
+        let [first, second, third] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
+        let x = first.from_elem(1, 0u64).unwrap();
+        let mine = second.read(x).unwrap();
+        let other = thread::spawn(move || {
+            drop(third.read(x));
+            third
+        });
+        first.free(x).unwrap();
+        drop(mine);
+        let _third = other.join().unwrap();
+        assert_all_free(&first, 1);
+    });
+}
+
+/// I6: a slot whose pages go back when it is freed is the next owner's after that.
+#[test]
+fn a_slot_that_is_cleaned() {
+    check("a_slot_that_is_cleaned", 3, || {
+        let segment = options().capacity(128).seats(2).arrays(2).retain(0);
+        let segment = segment.in_process().unwrap();
+        let [first, second] = [(); 2].map(|()| HandleTable::join(&segment).unwrap());
+        let x = first.from_elem(16, 0u64).unwrap();
+        let next = thread::spawn(move || {
+            let y = second.from_elem(16, 1u64);
+            (y.is_ok(), second)
+        });
+        first.free(x).unwrap();
+        let (_, _second) = next.join().unwrap();
+    });
+}

@@ -393,9 +393,9 @@ fn a_reap_beside_the_opener() {
     });
 }
 
-/// Room for two small arrays, and seats for as many participants.
+/// Room for a small array, and seats for as many participants.
 fn room_for(seats: u32) -> Segment {
-    let options = options().capacity(128).seats(seats).arrays(2);
+    let options = options().capacity(64).seats(seats).arrays(2);
     options.in_process().expect("a model's segment")
 }
 
@@ -427,20 +427,21 @@ fn poison_tells_by_whom() {
 /// one wrote.
 #[test]
 fn a_reservation_of_the_dead_is_used_again() {
-    check("a_reservation_of_the_dead_is_used_again", 3, || {
+    check_deaths("a_reservation_of_the_dead_is_used_again", 1, |steps| {
         let segment = room_for(3);
         let (first, second) = two_participants(&segment);
         let third = join(&segment);
-        model::mortal(&segment, 1, u64::MAX, || {
-            second.from_shape_fn(1, |_| -> u64 { model::die() })
-        });
+        let mortal = segment.clone();
         let reaper = thread::spawn(move || {
+            let second = core::mem::ManuallyDrop::new(second);
+            let life = model::mortal(&mortal, 1, steps, || second.from_elem(1, 7u64).is_ok());
             third.reap().unwrap();
-            third
+            (life.is_none(), third)
         });
         if let Ok(x) = first.from_elem(1, 1u64) {
             assert_eq!(first.read(x).unwrap()[0], 1);
         }
-        let _third = reaper.join().unwrap();
+        let (died, _third) = reaper.join().unwrap();
+        died
     });
 }

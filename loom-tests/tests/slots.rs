@@ -267,21 +267,44 @@ fn a_look_at_a_slot_that_becomes_a_partition() {
 #[test]
 fn a_hint_leads_to_its_slot() {
     check("a_hint_leads_to_its_slot", 2, || {
-        let segment = segment(128, 2);
+        // Nothing is retained: what is freed goes to the hint tree at once.
+        let options = options().capacity(128).seats(2).arrays(2).retain(0);
+        let segment = options.in_process().unwrap();
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.uninit::<u64, _>(1).unwrap();
+        first.uninit::<u64, _>(1).unwrap();
+        let reader = second.read(x).unwrap();
+        first.free(x).unwrap();
+        let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
+        // The last one to have it enters it in the hints.
+        drop(reader);
+        let (found, _first) = other.join().unwrap();
+        if !found {
+            second.uninit::<u64, _>(1).expect("the slot is free");
+            assert_eq!(model::sweeps(&second), 0, "the hint is lost");
+        }
+    });
+}
+
+/// I2: the same for a hint that comes beside another, and finds that word not empty.
+#[test]
+fn a_hint_beside_another_leads_to_its_slot() {
+    check("a_hint_beside_another_leads_to_its_slot", 2, || {
+        let options = options().capacity(128).seats(2).arrays(2).retain(0);
+        let segment = options.in_process().unwrap();
         let first = HandleTable::join(&segment).unwrap();
         let second = HandleTable::join(&segment).unwrap();
         let x = first.uninit::<u64, _>(1).unwrap();
         let y = first.uninit::<u64, _>(1).unwrap();
         let reader = second.read(x).unwrap();
         first.free(x).unwrap();
-        let other = thread::spawn(move || first.uninit::<u64, _>(1).map(|x| (x, first)));
-        // The last one to have it enters it in the hints.
+        first.free(y).unwrap();
+        let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
         drop(reader);
-        let found = other.join().unwrap();
-        if found.is_err() {
-            second.uninit::<u64, _>(1).expect("the slot is free");
-            assert_eq!(model::sweeps(&second), 0, "the hint is lost");
-        }
-        let _ = y;
+        let (found, _first) = other.join().unwrap();
+        assert!(found, "one was there from the beginning");
+        second.uninit::<u64, _>(1).expect("the slot is free");
+        assert_eq!(model::sweeps(&second), 0, "the hint is lost");
     });
 }

@@ -421,3 +421,35 @@ fn a_round_that_another_has_not_left() {
 fn a_torn_round_that_another_has_not_left() {
     an_end_while_another_is_still_in("a_torn_round_that_another_has_not_left", true);
 }
+
+/// I5: a participant that comes to a round while its opener gives it up, and opens one on another
+/// partition of the same array: it is in neither, or alone in its tile.
+#[test]
+fn entering_what_the_opener_has_left() {
+    check("entering_what_the_opener_has_left", 2, || {
+        let options = options().capacity(1024).seats(2).arrays(4);
+        let segment = options.in_process().unwrap();
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(1, 0u64).unwrap();
+        let (left, next) = (divide(&first, x), divide(&first, x));
+        let name = left.handle();
+        let given_up = left.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            if let Ok(Some(mut part)) = tiles.enter()
+                && let Some(mut tile) = part.claim().unwrap()
+            {
+                tile.views()[0] += 1;
+            }
+            drop(tiles);
+            second
+        });
+        drop(given_up);
+        if let Ok(round) = next.begin() {
+            assert_eq!(work(&next), 1);
+            finish(round).unwrap();
+        }
+        let _second = other.join().unwrap();
+    });
+}

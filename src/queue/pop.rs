@@ -110,16 +110,16 @@ impl Cells<'_> {
             // EMPTY, and nothing before it that could hold the head back: nobody is to push there
             // any more, so that the head may go on.
             while look.front > next && word.is_claimable() {
-                // To the first one in which the cell's position is not below the tail. Acquire if
-                // it is another word by now: then that is what the look has seen.
+                // The first one in which the cell's position is not below the tail.
                 let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
-                match self.change(position, Ordering::Relaxed, Ordering::Acquire, |now| {
+                let passed = self.change(position, Ordering::Relaxed, Ordering::Relaxed, |now| {
                     (now == word).then(|| now.pass_over(lap)).flatten()
-                }) {
-                    Ok(passed) => word = passed,
-                    Err(now) if now == word => break,
-                    Err(now) => word = now,
+                });
+                let now = passed.unwrap_or_else(|_| self.word(position));
+                if now == word {
+                    break;
                 }
+                word = now;
                 next = self.in_lap(position, word.next_full());
             }
             look.sum += u128::from(word.bits());

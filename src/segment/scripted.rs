@@ -128,7 +128,10 @@ impl Segment {
         Ok(())
     }
 
-    pub(crate) fn punch(&self, _offset: u64, _len: u64) -> bool {
+    /// The pages go, which nobody may notice: an access like a write. They are not said to be
+    /// clean.
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> bool {
+        drop(self.memory().track(offset, len, true));
         false
     }
 }
