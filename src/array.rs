@@ -2,15 +2,18 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
 
-use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, RawArrayViewMut};
+use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, Slice};
 
 use crate::element::Element;
 use crate::handle::AnyHandle;
 use crate::segment::Access;
+use crate::table::HandleTable;
 use crate::table::attach::Located;
 use crate::table::lease::{ExclusiveLease, SharedLease};
+#[cfg(loom)]
+use crate::table::runs::{Accesses, runs};
 
 /// A shared lease of an array, which dereferences to ndarray's [`ArrayRef`].
 ///
@@ -138,14 +141,24 @@ impl<T: fmt::Debug, D: Dimension> fmt::Debug for WriteGuard<'_, T, D> {
 /// A live array's place, without a lease: for those who synchronise by other means.
 ///
 /// It may be stale at any later moment, for it keeps nobody from freeing the array.
+///
+/// Under the model checker its views count as accesses from the moment they are asked for, to all
+/// they show, until the `Attached` is dropped or lends another one mutably: attach anew for each
+/// step, and ask for the part that you mean. What is done with its pointers the checker does not
+/// see.
 pub struct Attached<'t, T, D> {
     view: RawArrayViewMut<T, D>,
     table: PhantomData<&'t ()>,
+    #[cfg(loom)]
+    accesses: Accesses<'t>,
 }
 
-impl<T: Element, D: Dimension> Attached<'_, T, D> {
-    pub(crate) fn new(located: Located<T, D>) -> Self {
+impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
+    #[cfg_attr(not(loom), expect(unused_variables, reason = "for the model checker"))]
+    pub(crate) fn new(table: &'t HandleTable, located: Located<T, D>) -> Self {
         Attached {
+            #[cfg(loom)]
+            accesses: Accesses::new(table, located.offset),
             view: located.view,
             table: PhantomData,
         }
@@ -179,10 +192,27 @@ impl<T: Element, D: Dimension> Attached<'_, T, D> {
     /// - nobody writes the elements that are read through it, in any process; writes before it
     ///   happen before its creation (a lease, a round, a message through the kernel);
     /// - an array of `bool` holds bytes 0 and 1 only.
+    #[cfg_attr(loom, track_caller)]
     pub unsafe fn view_unsynchronized(&self) -> ArrayView<'_, T, D> {
-        // SAFETY: the memory is mapped, aligned and initialised (see `locate`), and stays so while
-        // the table lives; that nobody writes it is the caller's duty.
-        unsafe { self.view.clone().deref_into_view() }
+        // SAFETY: the caller's duties.
+        unsafe { self.lend(self.view.clone()) }
+    }
+
+    /// As [`view_unsynchronized`](Attached::view_unsynchronized), of a part of the array: what
+    /// `range` covers of `axis`.
+    ///
+    /// **Panics** if there is no such axis, or if it is shorter.
+    ///
+    /// # Safety
+    /// As [`view_unsynchronized`](Attached::view_unsynchronized), for the part's elements.
+    #[cfg_attr(loom, track_caller)]
+    pub unsafe fn slice_unsynchronized(
+        &self,
+        axis: Axis,
+        range: Range<usize>,
+    ) -> ArrayView<'_, T, D> {
+        // SAFETY: the caller's duties.
+        unsafe { self.lend(self.part(axis, range)) }
     }
 
     /// A mutable view that no lease protects: the raw contract that tiles are built on.
@@ -192,13 +222,76 @@ impl<T: Element, D: Dimension> Attached<'_, T, D> {
     /// - the array is not freed, by anyone (or the caller holds a lease of it besides);
     /// - nobody else reads or writes any element that is read or written through the view, in any
     ///   process; several such views of one array are allowed if what they touch is disjoint, and
-    ///   then each is to be sliced to its own part before use;
+    ///   then each is to be sliced to its own part before use, best by
+    ///   [`slice_mut_unsynchronized`](Attached::slice_mut_unsynchronized);
     /// - accesses before it happen before its creation, and its own happen before those after it:
     ///   by a lease, a round, or a message through the kernel;
     /// - an array of `bool` holds bytes 0 and 1 only.
+    #[cfg_attr(loom, track_caller)]
     pub unsafe fn view_mut_unsynchronized(&mut self) -> ArrayViewMut<'_, T, D> {
-        // SAFETY: as in `view_unsynchronized`; that the access is exclusive is the caller's duty.
-        unsafe { self.view.clone().deref_into_view_mut() }
+        // SAFETY: the caller's duties.
+        unsafe { self.lend_mut(self.view.clone()) }
+    }
+
+    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), of a part of the array:
+    /// what `range` covers of `axis`.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndarray::{Axis, array};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>((2, 3))?;
+    /// let mut place = table.attach(x)?;
+    /// // SAFETY: `x` is known to nobody else.
+    /// unsafe { place.slice_mut_unsynchronized(Axis(1), 1..3) }.fill(7);
+    /// // SAFETY: as above; the mutable view is gone.
+    /// let row = unsafe { place.slice_unsynchronized(Axis(0), 1..2) };
+    /// assert_eq!(row, array![[0, 7, 7]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// **Panics** if there is no such axis, or if it is shorter.
+    ///
+    /// # Safety
+    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), for the part's elements.
+    #[cfg_attr(loom, track_caller)]
+    pub unsafe fn slice_mut_unsynchronized(
+        &mut self,
+        axis: Axis,
+        range: Range<usize>,
+    ) -> ArrayViewMut<'_, T, D> {
+        // SAFETY: the caller's duties.
+        unsafe { self.lend_mut(self.part(axis, range)) }
+    }
+
+    fn part(&self, axis: Axis, range: Range<usize>) -> RawArrayViewMut<T, D> {
+        let mut part = self.view.clone();
+        part.slice_axis_inplace(axis, Slice::from(range));
+        part
+    }
+
+    /// # Safety
+    /// As [`view_unsynchronized`](Attached::view_unsynchronized), for `part`, which is one of
+    /// `self.view`.
+    #[cfg_attr(loom, track_caller)]
+    unsafe fn lend(&self, part: RawArrayViewMut<T, D>) -> ArrayView<'_, T, D> {
+        #[cfg(loom)]
+        self.accesses.read(runs(&part, self.view.as_ptr()));
+        // SAFETY: the memory is mapped, aligned and initialised (see `locate`), and stays so while
+        // the table lives; that nobody writes it is the caller's duty.
+        unsafe { part.deref_into_view() }
+    }
+
+    /// # Safety
+    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), for `part`, which is one
+    /// of `self.view`.
+    #[cfg_attr(loom, track_caller)]
+    unsafe fn lend_mut(&mut self, part: RawArrayViewMut<T, D>) -> ArrayViewMut<'_, T, D> {
+        #[cfg(loom)]
+        self.accesses.write(runs(&part, self.view.as_ptr()));
+        // SAFETY: as in `lend`; that the access is exclusive is the caller's duty.
+        unsafe { part.deref_into_view_mut() }
     }
 }
 

@@ -8,11 +8,11 @@
 #[cfg(loom)]
 pub(crate) mod checker;
 #[cfg(loom)]
+pub(crate) mod clock;
+#[cfg(loom)]
 mod mortal;
 #[cfg(loom)]
 pub(crate) mod site;
-#[cfg(shuttle)]
-mod watched;
 
 use core::marker::PhantomData;
 

@@ -43,41 +43,40 @@ pub fn check_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send
     report(name, executions, &format!("bound {bound}, {deaths} deaths"));
 }
 
-/// Demands that loom refuses `model`, with a message that contains `message`: it shows that the
-/// models can see what they are to exclude.
+/// Demands that loom refuses `model` for a race between two lines of `source`, one that contains
+/// `first` and one that contains `second`: it shows that the models can see what they are to
+/// exclude, and that the report says where.
 ///
 /// # Panics
-/// If the model passes, or fails otherwise.
-pub fn must_fail(
+/// If the model passes, or is refused for another reason.
+pub fn must_race(
     name: &str,
     bound: usize,
-    message: &str,
+    source: &str,
+    [first, second]: [&str; 2],
     model: impl Fn() + Send + Sync + 'static,
 ) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        named(name, bound, |bound, count| {
-            model::explore(bound, counted(count, model))
-        })
-    }));
-    let cause = match outcome {
-        Ok(executions) => panic!("{name}: {executions} executions, and loom refused none"),
-        Err(cause) => cause,
-    };
-    let found = cause
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| cause.downcast_ref::<&str>().copied())
-        .unwrap_or_default();
+    let said = named(name, bound, |bound, count| {
+        model::refused(bound, counted(count, model))
+    });
+    let places: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.split_once(".rs:")?.1.split(':').next()?.parse().ok())
+        .filter_map(|line: usize| source.lines().nth(line - 1))
+        .collect();
+    let found = said.starts_with("race: ")
+        && places.len() == 2
+        && (0..2).any(|at| places[at].contains(first) && places[1 - at].contains(second));
     assert!(
-        found.contains(message),
-        "{name}: refused, but for another reason: {found}"
+        found,
+        "{name}: not a race of {first:?} and {second:?}: {said}"
     );
     print(format!("model {name}: it must be refused, and was\n"));
 }
 
-/// A segment's options, for arrays of 8-byte numbers.
+/// A segment's options.
 pub fn options() -> SegmentOptions {
-    Segment::options().grain(8)
+    Segment::options()
 }
 
 /// A segment of `capacity` bytes for 2 participants and `arrays` arrays, two a span.

@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use loom::thread;
-use loom_tests::{check, must_fail, segment};
-use ndshm::{HandleTable, model};
+use loom_tests::{check, must_race, segment};
+use ndarray::{ArrayViewMut2, Axis};
+use ndshm::{HandleTable, Partition, Pool, Segment, model};
 
 /// loom itself overlooks that a change may come before another thread's look if the changer looks
 /// first; the crate's words make up for it. Both outcomes must occur.
@@ -36,10 +38,13 @@ fn a_look_before_and_after_a_change() {
     assert!(live.load(SeqCst) > 0, "no execution frees after the look");
 }
 
+const SOURCE: &str = include_str!("explores.rs");
+
 /// Two accesses to the same bytes that no lease orders.
 #[test]
 fn accesses_without_a_lease() {
-    must_fail("accesses_without_a_lease", 2, "Causality violation", || {
+    let places = ["0..1, true", "0..2, false"];
+    must_race("accesses_without_a_lease", 2, SOURCE, places, || {
         let segment = segment(64, 2);
         let first = HandleTable::join(&segment).unwrap();
         let second = HandleTable::join(&segment).unwrap();
@@ -53,13 +58,158 @@ fn accesses_without_a_lease() {
 /// The same, beside a lease that the other one does not ask for.
 #[test]
 fn an_access_beside_a_lease() {
-    must_fail("an_access_beside_a_lease", 2, "Causality violation", || {
+    let places = ["second.write", "model::access"];
+    must_race("an_access_beside_a_lease", 2, SOURCE, places, || {
         let segment = segment(64, 2);
         let first = HandleTable::join(&segment).unwrap();
         let second = HandleTable::join(&segment).unwrap();
         let x = first.uninit::<u64, _>(1).unwrap();
         let other = thread::spawn(move || drop(second.write(x)));
         drop(model::access(&first, x, 0..1, false));
+        other.join().unwrap();
+    });
+}
+
+/// An access that goes on when the other thread is let in, and has ended when that one comes.
+#[test]
+fn an_access_that_ends_too_late() {
+    let places = ["view_mut_unsynchronized", "second.write"];
+    must_race("an_access_that_ends_too_late", 2, SOURCE, places, || {
+        let segment = segment(192, 4);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.uninit::<u64, _>(1).unwrap();
+        let gate = first.uninit::<u64, _>(1).unwrap();
+        let shut = first.write(gate).unwrap();
+        let other = thread::spawn(move || {
+            if second.write(gate).is_ok() {
+                drop(second.write(x));
+            }
+        });
+        let mut place = first.attach(x).unwrap();
+        // SAFETY: it is what the model must find; nobody else is running at this moment.
+        let mut view = unsafe { place.view_mut_unsynchronized() };
+        view[0] = 1;
+        drop(shut);
+        drop(place);
+        other.join().unwrap();
+    });
+}
+
+/// A view without a lease beside one that has a lease.
+#[test]
+fn a_view_without_a_lease() {
+    let places = ["view_unsynchronized", "second.write"];
+    must_race("a_view_without_a_lease", 2, SOURCE, places, || {
+        let segment = segment(64, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(1, 0u64).unwrap();
+        let other = thread::spawn(move || drop(second.write(x)));
+        let place = first.attach(x).unwrap();
+        // SAFETY: the view is not used.
+        let _ = unsafe { place.view_unsynchronized() };
+        other.join().unwrap();
+    });
+}
+
+/// Parts without a lease, of elements that are smaller than a word and neighbours: no race; and the
+/// parts that overlap by one element do.
+fn parts_without_a_lease(overlap: usize) {
+    let segment = segment(64, 2);
+    let first = HandleTable::join(&segment).unwrap();
+    let second = HandleTable::join(&segment).unwrap();
+    let x = first.from_elem(5, 0u8).unwrap();
+    let write = move |table: &HandleTable, part: core::ops::Range<usize>| {
+        let mut place = table.attach(x).unwrap();
+        // SAFETY: the parts are disjoint, or it is what the model must find.
+        let mut part = unsafe { place.slice_mut_unsynchronized(Axis(0), part) };
+        part.fill(1);
+    };
+    let other = thread::spawn(move || {
+        write(&second, 0..2 + overlap);
+        second
+    });
+    write(&first, 2..5);
+    let _second = other.join().unwrap();
+    assert_eq!(first.read(x).unwrap().to_vec(), [1; 5]);
+}
+
+#[test]
+fn neighbours_do_not_race() {
+    check("neighbours_do_not_race", 3, || parts_without_a_lease(0));
+}
+
+#[test]
+fn parts_that_overlap() {
+    let places = ["slice_mut_unsynchronized"; 2];
+    must_race("parts_that_overlap", 2, SOURCE, places, || {
+        parts_without_a_lease(1);
+    });
+}
+
+/// Tiles of neighbouring `f32`, which share a word, and the columns of a matrix of two rows.
+#[test]
+fn tiles_that_share_a_word() {
+    check("tiles_that_share_a_word", 1, || {
+        let segment = Segment::options().capacity(1024).seats(2).arrays(4);
+        let segment = segment.in_process().unwrap();
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem((2, 2), 1f32).unwrap();
+        let tiles = first.partition(x.write(), Axis(1), 1).unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let work = |tiles: &Partition<'_, _>| {
+            if let Some(mut part) = tiles.enter().unwrap() {
+                while let Some(mut tile) = part.claim().unwrap() {
+                    let mut x: ArrayViewMut2<'_, f32> = tile.views();
+                    x += 1.0;
+                }
+            }
+        };
+        let other = thread::spawn(move || {
+            work(&second.open_partition(name).unwrap());
+            second
+        });
+        work(&tiles);
+        round.finish(Duration::ZERO).unwrap();
+        let _second = other.join().unwrap();
+        assert_eq!(first.read(x).unwrap().sum(), 8.0);
+    });
+}
+
+/// A race with a tile of a call names the call.
+#[test]
+fn a_look_at_a_call() {
+    let places = ["pool.start", "view_unsynchronized"];
+    must_race("a_look_at_a_call", 2, SOURCE, places, || {
+        let segment = Segment::options().capacity(4096).seats(2).arrays(16);
+        let table = HandleTable::join(&segment.in_process().unwrap()).unwrap();
+        let x = table.from_elem(1, 1u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let mut pool = Pool::threads(&table, 1).unwrap();
+        let running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+        let place = table.attach(x).unwrap();
+        // SAFETY: the view is not used.
+        let _ = unsafe { place.view_unsynchronized() };
+        running.finish().unwrap();
+    });
+}
+
+/// What no model sees: an element that is reached by a pointer.
+#[test]
+fn a_pointer_is_not_seen() {
+    check("a_pointer_is_not_seen", 2, || {
+        let segment = segment(64, 2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = first.from_elem(1, 0u64).unwrap();
+        let other = thread::spawn(move || drop(second.write(x)));
+        let place = first.attach(x).unwrap();
+        // SAFETY: aligned, and alive. Outside of a model it would be a race; here all threads are
+        // coroutines of one.
+        assert_eq!(unsafe { place.as_ptr().read() }, 0);
         other.join().unwrap();
     });
 }

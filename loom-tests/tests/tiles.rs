@@ -2,7 +2,7 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{check, check_deaths, is_busy, must_fail, options};
+use loom_tests::{check, check_deaths, is_busy, must_race, options};
 use ndarray::{Axis, Ix1};
 use ndshm::{
     Handle, HandleTable, Partition, PartitionHandle, Round, RoundError, Segment, Write, model,
@@ -326,22 +326,29 @@ fn free_during_a_round() {
 /// The models can see an overlap: a second access to the rows of a tile that is held is refused.
 #[test]
 fn an_overlap_is_refused() {
-    must_fail("an_overlap_is_refused", 2, "Causality violation", || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
-        let tiles = divide(&first, x);
-        let name = tiles.handle();
-        let _round = tiles.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
-            work(&tiles);
-        });
-        // Without a claim.
-        drop(model::access(&first, x, 0..1, true));
-        other.join().unwrap();
-    });
+    let places = ["part.claim()", "model::access"];
+    must_race(
+        "an_overlap_is_refused",
+        2,
+        include_str!("tiles.rs"),
+        places,
+        || {
+            let segment = segment(2);
+            let first = HandleTable::join(&segment).unwrap();
+            let second = HandleTable::join(&segment).unwrap();
+            let x = vector(&first);
+            let tiles = divide(&first, x);
+            let name = tiles.handle();
+            let _round = tiles.begin().unwrap();
+            let other = thread::spawn(move || {
+                let tiles = second.open_partition(name).unwrap();
+                work(&tiles);
+            });
+            // Without a claim.
+            drop(model::access(&first, x, 0..1, true));
+            other.join().unwrap();
+        },
+    );
 }
 
 /// I5: a participant that comes while a round is opened finds it closed, or open with its arrays.

@@ -4,6 +4,7 @@
     reason = "what is counted here is outside of the model"
 )]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -31,8 +32,6 @@ pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
     builder.max_duration = None;
     builder.max_branches = MOST_BRANCHES;
     builder.preemption_bound = Some(bound);
-    // For the places of accesses that race.
-    builder.location = true;
     builder.check(move || {
         let executions = count.fetch_add(1, Relaxed) + 1;
         assert!(
@@ -42,6 +41,24 @@ pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
         model();
     });
     executions.load(Relaxed)
+}
+
+/// Demands that [`explore`] refuses `model`: it shows that a model can see what it is to exclude.
+/// What it was refused with: for accesses that race, both places.
+///
+/// # Panics
+/// If the model passes.
+pub fn refused(bound: usize, model: impl Fn() + Send + Sync + 'static) -> String {
+    let cause = match catch_unwind(AssertUnwindSafe(|| explore(bound, model))) {
+        Ok(executions) => panic!("{executions} executions, and none was refused"),
+        Err(cause) => cause,
+    };
+    match cause.downcast::<String>() {
+        Ok(said) => *said,
+        Err(cause) => cause
+            .downcast_ref::<&str>()
+            .map_or_else(String::new, ToString::to_string),
+    }
 }
 
 /// As [`explore`], for a participant that is killed before its first, second, ... operation on the

@@ -13,7 +13,7 @@ use core::ops::Range;
 use ndarray::Dimension;
 
 #[cfg(not(shuttle))]
-pub use explore::{MOST_EXECUTIONS, explore, explore_deaths};
+pub use explore::{MOST_EXECUTIONS, explore, explore_deaths, refused};
 
 use crate::element::Element;
 use crate::error::{LeaseError, PoolError};

@@ -260,21 +260,14 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         check_view(&self.part(tile), self.handle)
     }
 
-    /// Tells the model checker of the access, element by element.
+    /// Tells the model checker of the access to the tile's elements.
     #[cfg(loom)]
     #[track_caller]
     fn track(&self, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
-        let part = self.part(tile);
-        let (shape, strides) = (part.raw_dim(), part.strides().to_vec());
-        let start = part.as_ptr() as u64 - self.view.as_ptr() as u64;
-        for index in ndarray::indices(shape) {
-            use ndarray::IntoDimension;
-            let index = index.into_dimension();
-            let steps = index.slice().iter().zip(&strides);
-            let at: isize = steps.map(|(&index, &stride)| index as isize * stride).sum();
-            let size = size_of::<T>() as u64;
-            let offset = self.offset + start + at as u64 * size;
-            to.push(memory.track(offset, size, self.mode == Mode::Write));
+        let write = self.mode == Mode::Write;
+        for run in crate::table::runs::runs(&self.part(tile), self.view.as_ptr()) {
+            let Range { start, end } = run;
+            to.push(memory.track(self.offset + start, end - start, write));
         }
     }
 

@@ -24,8 +24,8 @@ pub struct Tile<'p, 't, G: Group> {
 
 impl<'p, 't, G: Group> Tile<'p, 't, G> {
     /// The tile that `part` has claimed as `index`, and checked.
-    #[cfg_attr(loom, track_caller)]
     #[inline]
+    #[cfg_attr(loom, track_caller)]
     pub(super) fn new(part: &'p Participant<'p, 't, G>, index: usize) -> Self {
         #[cfg(loom)]
         let accesses = part.track(index);

@@ -170,6 +170,7 @@ impl WorkerContext<'_> {
     /// # Errors
     /// [`Error::Round`] if the round could not be opened (an array is leased, poisoned or freed) or
     /// has ended with torn tiles; [`Error::Barrier`] if another worker failed.
+    #[cfg_attr(loom, track_caller)]
     pub fn for_each<G: Group>(
         &self,
         tiles: &Partition<'_, G>,

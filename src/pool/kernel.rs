@@ -51,6 +51,7 @@ const fn assert_captures_nothing<F>() {
 }
 
 /// The trampoline that runs `_kernel` on tiles.
+#[cfg_attr(loom, track_caller)]
 pub(super) fn on_tiles<G, P, R, F>(_kernel: F) -> Trampoline
 where
     G: Group,
@@ -59,6 +60,8 @@ where
     F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
 {
     const { assert_captures_nothing::<F>() };
+    #[cfg(loom)]
+    super::place::note::<F>();
     run_on_tiles::<G, P, R, F>
 }
 
@@ -89,7 +92,11 @@ where
             report.fail(arguments.call, Cause::Tile(index), &error.to_string());
             continue;
         }
+        #[cfg(not(loom))]
         let mut tile = part.open(index);
+        // Who reads of a race wants to know which call's tile it was.
+        #[cfg(loom)]
+        let mut tile = crate::segment::put_down_to(super::place::of::<F>(), || part.open(index));
         work.tiles += 1;
         let stolen = !own.contains(&index);
         work.stolen += u64::from(stolen);

@@ -16,6 +16,8 @@ mod kernel;
 mod mailbox;
 #[cfg(loom)]
 pub(crate) mod parts;
+#[cfg(loom)]
+mod place;
 #[cfg(not(loom))]
 mod process;
 mod report;

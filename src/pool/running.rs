@@ -51,6 +51,7 @@ impl<'t> Pool<'t> {
     /// # Errors
     /// As [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so many
     /// tiles that it claims several at once.
+    #[cfg_attr(loom, track_caller)]
     pub fn start<'a, 'p, 'r, G, P, F>(
         &'a mut self,
         tiles: &'p Partition<'r, G>,
@@ -111,6 +112,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     /// # Errors
     /// As [`Pool::for_each`]; the pool's [deadline](Pool::deadline) holds for each wait. After an
     /// error the call is over, and nothing is ready any more.
+    #[cfg_attr(loom, track_caller)]
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<Ready<'_, 'r, G>>, PoolError> {
         if let Some((_, call)) = &mut self.call {
             call.pace = Pace::new(self.pool.deadline);

@@ -30,6 +30,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::WorkerDied`]: the tiles it held are torn, the others are done; see
     ///   [`on_death`](Pool::on_death) for the other choice.
     /// - [`PoolError::Deadline`], if there is [one](Pool::deadline).
+    #[cfg_attr(loom, track_caller)]
     pub fn for_each<G, P, F>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -48,6 +49,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// As [`for_each`](Pool::for_each).
+    #[cfg_attr(loom, track_caller)]
     pub fn map_collect<G, P, R, F>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -76,6 +78,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// As [`for_each`](Pool::for_each).
+    #[cfg_attr(loom, track_caller)]
     pub fn map_reduce<G, P, R, F, A>(
         &mut self,
         tiles: &Partition<'_, G>,

@@ -23,6 +23,8 @@ mod options;
 #[cfg(not(loom))]
 mod passed;
 #[cfg(loom)]
+mod races;
+#[cfg(loom)]
 mod scripted;
 #[cfg(not(loom))]
 mod seat_lock;
@@ -37,10 +39,12 @@ use std::sync::Arc;
 #[cfg(not(loom))]
 pub(crate) use memory::{Access, Memory};
 #[cfg(loom)]
-pub use model::Access;
-#[cfg(loom)]
 pub(crate) use model::Memory;
 pub use options::SegmentOptions;
+#[cfg(loom)]
+pub use races::Access;
+#[cfg(loom)]
+pub(crate) use races::put_down_to;
 #[cfg(loom)]
 use scripted::Inner;
 #[cfg(loom)]

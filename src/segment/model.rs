@@ -1,10 +1,10 @@
-//! A segment for the model checker: every word is an object of the checker's, every payload grain a
-//! cell that is watched for races.
+//! A segment for the model checker: every word is an object of the checker's, and accesses to the
+//! payload are watched for races.
 
 use std::ptr::NonNull;
 
+use super::races::{Access, Races};
 use crate::layout::{Geometry, Header, HintTree, Layout};
-use crate::sync::checker::{ConstPtr, MutPtr, UnsafeCell};
 use crate::sync::{Atom, Word};
 use crate::word::{SeatWord, SlotWord, SpanWord};
 
@@ -22,9 +22,7 @@ pub struct Memory {
     schemas: Vec<Atom>,
     hints: Vec<Atom>,
     control: Vec<Atom>,
-    /// Bytes of the data region that one cell stands for.
-    grain: u64,
-    grains: Vec<UnsafeCell<()>>,
+    races: Races,
     payload: NonNull<u64>,
 }
 
@@ -36,13 +34,13 @@ fn words<W: Word>(count: usize) -> Vec<Atom<W>> {
 }
 
 // SAFETY: `payload` is reached through `data` alone, whose users hold the leases that make their
-// accesses exclusive or read-only; loom checks exactly that on `grains`.
+// accesses exclusive or read-only; `races` checks exactly that.
 unsafe impl Send for Memory {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    pub(crate) fn model(geometry: Geometry, grain: u64) -> Memory {
+    pub(crate) fn model(geometry: Geometry) -> Memory {
         let tree = HintTree::new(&geometry);
         let slots = geometry.slots();
         let data_words = geometry.capacity.div_ceil(8) as usize;
@@ -60,10 +58,7 @@ impl Memory {
             schemas: words(Layout::SCHEMAS * Layout::SCHEMA_WORDS),
             hints: words(tree.total_words()),
             control: words(data_words),
-            grain,
-            grains: (0..geometry.capacity.div_ceil(grain))
-                .map(|_| UnsafeCell::new(()))
-                .collect(),
+            races: Races::default(),
             payload: NonNull::from(payload).cast(),
         }
     }
@@ -128,23 +123,10 @@ impl Memory {
             .and_then(|rest| rest.get(..len))
     }
 
-    /// Opens the cells of these bytes; loom reports any overlapping access until the result drops.
+    /// An access to these bytes, until the result drops; loom refuses one that races with it.
     #[track_caller]
     pub(crate) fn track(&self, offset: u64, len: u64, write: bool) -> Access {
-        let first = (offset / self.grain) as usize;
-        let end = (offset + len).div_ceil(self.grain) as usize;
-        let mut access = Access {
-            _mut: Vec::new(),
-            _const: Vec::new(),
-        };
-        // No closure, which would be the place that a report names.
-        for cell in &self.grains[first..end] {
-            match write {
-                true => access._mut.push(cell.get_mut()),
-                false => access._const.push(cell.get()),
-            }
-        }
-        access
+        self.races.access(offset..offset + len, write)
     }
 }
 
@@ -155,10 +137,4 @@ impl Drop for Memory {
         // SAFETY: `model` leaked this very boxed slice, and nobody else frees it.
         drop(unsafe { Box::from_raw(slice.as_ptr()) });
     }
-}
-
-/// An access to payload bytes that is going on.
-pub struct Access {
-    _mut: Vec<MutPtr<()>>,
-    _const: Vec<ConstPtr<()>>,
 }

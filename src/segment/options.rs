@@ -29,8 +29,6 @@ pub struct SegmentOptions {
     pub(super) retain: Option<u64>,
     pub(super) persistent: bool,
     pub(super) open_timeout: Duration,
-    #[cfg(loom)]
-    pub(super) grain: u64,
 }
 
 /// The default capacity of a shared segment, and what it is halved down to where it does not map.
@@ -59,8 +57,6 @@ impl SegmentOptions {
             retain: None,
             persistent: false,
             open_timeout: Duration::from_secs(2),
-            #[cfg(loom)]
-            grain: 1,
         }
     }
 
@@ -106,17 +102,6 @@ impl SegmentOptions {
     /// default.
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;
-        self
-    }
-
-    /// How many bytes of an array's elements the model checker watches as one; every byte on its
-    /// own by default.
-    ///
-    /// A model runs faster with the size of an element. Accesses to different elements that share
-    /// such a grain are taken for accesses to the same.
-    #[cfg(loom)]
-    pub fn grain(mut self, bytes: u64) -> Self {
-        self.grain = bytes.max(1);
         self
     }
 

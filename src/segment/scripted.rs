@@ -56,7 +56,7 @@ impl Segment {
 
     pub(super) fn make_in_process(options: &SegmentOptions) -> Result<Segment, SegmentError> {
         let geometries = options.geometries(IN_PROCESS_CAPACITY)?;
-        let mut segment = Segment::watched(geometries[0], options.grain);
+        let mut segment = Segment::with_geometry(geometries[0]);
         if let (Some(retain), Some(inner)) = (options.retain, Arc::get_mut(&mut segment.inner)) {
             inner.retain = retain;
         }
@@ -65,13 +65,8 @@ impl Segment {
 
     /// A segment of exactly this geometry, which need not be one that a header can say.
     pub(crate) fn with_geometry(geometry: Geometry) -> Segment {
-        Segment::watched(geometry, 1)
-    }
-
-    /// The same, of whose data `grain` bytes are watched as one.
-    fn watched(geometry: Geometry, grain: u64) -> Segment {
         let inner = Inner {
-            memory: Memory::model(geometry, grain),
+            memory: Memory::model(geometry),
             seats: PrivateSeats::new(geometry.seats),
             retain: RETAIN,
         };

@@ -1,12 +1,11 @@
-//! The model checker that words, threads and watched bytes belong to: loom, or under `cfg(shuttle)`
-//! shuttle. Nothing else in the crate names one of the two.
+//! The model checker that words and threads belong to: loom, or under `cfg(shuttle)` shuttle. Only
+//! `clock.rs`, and the exploration of models, name one of the two besides.
 
 #[cfg(not(shuttle))]
 mod names {
-    pub(crate) use loom::cell::{ConstPtr, MutPtr, UnsafeCell};
     pub(crate) use loom::sync::atomic::AtomicU64;
     pub(crate) use loom::sync::{Condvar, Mutex};
-    pub(crate) use loom::thread::{Builder, JoinHandle, yield_now};
+    pub(crate) use loom::thread::{Builder, JoinHandle, Thread, current, yield_now};
     pub(crate) use loom::{lazy_static, thread_local};
 }
 
@@ -14,10 +13,8 @@ mod names {
 mod names {
     pub(crate) use shuttle::sync::atomic::AtomicU64;
     pub(crate) use shuttle::sync::{Condvar, Mutex};
-    pub(crate) use shuttle::thread::{Builder, JoinHandle, yield_now};
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, Thread, current, yield_now};
     pub(crate) use shuttle::{lazy_static, thread_local};
-
-    pub(crate) use crate::sync::watched::{ConstPtr, MutPtr, UnsafeCell};
 }
 
 pub(crate) use names::*;

@@ -40,7 +40,7 @@ impl HandleTable {
         // The word again: if it is still LIVE in this generation, no other descriptor was written
         // between the two looks, so that what we read, or could not read, is this array's.
         match slot.word().is_live(generation) {
-            true => located.map(Attached::new),
+            true => located.map(|located| Attached::new(self, located)),
             false => Err(LeaseError::Stale { handle }),
         }
     }

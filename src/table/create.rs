@@ -24,6 +24,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`AllocError`], with the numbers and the remedy.
+    #[cfg_attr(loom, track_caller)]
     pub fn zeros<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -39,6 +40,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[cfg_attr(loom, track_caller)]
     pub fn from_elem<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -53,6 +55,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated.
+    #[cfg_attr(loom, track_caller)]
     pub fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -74,6 +77,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[cfg_attr(loom, track_caller)]
     pub fn from_array<T: Element, D: Dimension>(
         &self,
         source: &impl Deref<Target = ArrayRef<T, D>>,
@@ -94,6 +98,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[cfg_attr(loom, track_caller)]
     pub fn uninit<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -253,6 +258,7 @@ struct NewArray<'t, T, D> {
 
 impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     fn reserve<Sh: ShapeBuilder<Dim = D>>(
         table: &'t HandleTable,
         shape: Sh,

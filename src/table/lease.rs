@@ -23,6 +23,7 @@ impl HandleTable {
     ///   the same moment, some to read and one to write, all may be told `Busy`; and so may a
     ///   participant that reads already and asks again while somebody tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
+    #[cfg_attr(loom, track_caller)]
     pub fn read<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
@@ -40,6 +41,7 @@ impl HandleTable {
     /// # Errors
     /// As [`read`](HandleTable::read); [`LeaseError::Busy`] also while somebody reads, this
     /// participant included.
+    #[cfg_attr(loom, track_caller)]
     pub fn write<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,

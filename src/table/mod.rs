@@ -11,6 +11,8 @@ mod global;
 pub(crate) mod hints;
 mod info;
 pub(crate) mod lease;
+#[cfg(loom)]
+pub(crate) mod runs;
 pub(crate) mod slot;
 mod sweep;
 mod trim;

@@ -73,7 +73,6 @@ impl World {
         let (small, large) = (u64::from(program.small), u64::from(program.large));
         let for_tiles = 2 * 64 + 2 * 8 * PARTITION_ROOM as u64;
         let segment = Segment::options()
-            .grain(8)
             .capacity(for_tiles + 64 * small + 128 * large)
             .seats(program.lives.len() as u32 + 1)
             .arrays(4 + small + large)

@@ -1,0 +1,86 @@
+//! Which bytes a view covers, and the accesses by views without a lease, for the model checker.
+
+use core::cell::RefCell;
+use core::ops::Range;
+
+use ndarray::{Dimension, IntoDimension, RawArrayViewMut};
+
+use super::HandleTable;
+use crate::segment::Access;
+
+/// The bytes of the elements of `part`, counted from `base`, in runs without gaps.
+///
+/// No stride of `part` is negative, and it begins at `base` or behind it.
+pub(crate) fn runs<T, D: Dimension>(
+    part: &RawArrayViewMut<T, D>,
+    base: *const T,
+) -> Vec<Range<u64>> {
+    let start = part.as_ptr() as u64 - base as u64;
+    let size = size_of::<T>() as u64;
+    let strides = part.strides();
+    let mut elements: Vec<u64> = ndarray::indices(part.raw_dim())
+        .into_iter()
+        .map(|index| {
+            let index = index.into_dimension();
+            let steps = index.slice().iter().zip(strides);
+            let at: isize = steps.map(|(&index, &stride)| index as isize * stride).sum();
+            start + at as u64 * size
+        })
+        .collect();
+    elements.sort_unstable();
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for element in elements {
+        match runs.last_mut() {
+            Some(run) if run.end == element => run.end += size,
+            _ => runs.push(element..element + size),
+        }
+    }
+    runs
+}
+
+/// The accesses to an array by views without a lease.
+pub(crate) struct Accesses<'t> {
+    table: &'t HandleTable,
+    /// Of the array's extent.
+    offset: u64,
+    reads: RefCell<Vec<Access>>,
+    writes: RefCell<Vec<Access>>,
+}
+
+impl<'t> Accesses<'t> {
+    pub(crate) fn new(table: &'t HandleTable, offset: u64) -> Self {
+        Accesses {
+            table,
+            offset,
+            reads: RefCell::default(),
+            writes: RefCell::default(),
+        }
+    }
+
+    /// A view is lent, beside others of its kind. None is lent mutably any more.
+    #[track_caller]
+    pub(crate) fn read(&self, bytes: Vec<Range<u64>>) {
+        self.writes.borrow_mut().clear();
+        for run in bytes {
+            let access = self.track(run, false);
+            self.reads.borrow_mut().push(access);
+        }
+    }
+
+    /// A view is lent mutably. No other one is lent any more.
+    #[track_caller]
+    pub(crate) fn write(&mut self, bytes: Vec<Range<u64>>) {
+        self.reads.get_mut().clear();
+        self.writes.get_mut().clear();
+        for run in bytes {
+            let access = self.track(run, true);
+            self.writes.get_mut().push(access);
+        }
+    }
+
+    #[track_caller]
+    fn track(&self, bytes: Range<u64>, write: bool) -> Access {
+        let memory = self.table.segment().memory();
+        memory.track(self.offset + bytes.start, bytes.end - bytes.start, write)
+    }
+}
