@@ -213,3 +213,44 @@ fn a_pointer_is_not_seen() {
         other.join().unwrap();
     });
 }
+
+/// Two phases of one participant, who looks, and lets the other one in, who writes.
+fn a_look_and_a_write(attach_anew: bool) {
+    let segment = segment(192, 4);
+    let first = HandleTable::join(&segment).unwrap();
+    let second = HandleTable::join(&segment).unwrap();
+    let x = first.from_elem(1, 7u64).unwrap();
+    let gate = first.from_elem(1, 0u64).unwrap();
+    let shut = first.write(gate).unwrap();
+    let other = thread::spawn(move || {
+        if second.write(gate).is_ok() {
+            second.write(x).unwrap()[0] = 8;
+        }
+        second
+    });
+    let mut place = Some(first.attach(x).unwrap());
+    // SAFETY: the other one does not write before it has the gate.
+    let seen = unsafe { place.as_ref().unwrap().view_unsynchronized() }[0];
+    if attach_anew {
+        place = None;
+    }
+    drop(shut);
+    drop(place);
+    assert_eq!(seen, 7);
+    let _second = other.join().unwrap();
+}
+
+/// More is refused than is wrong: a view counts for as long as it could live, which is as long as
+/// what has lent it.
+#[test]
+fn a_view_that_is_kept() {
+    let places = ["let seen", "second.write(x)"];
+    must_race("a_view_that_is_kept", 2, SOURCE, places, || {
+        a_look_and_a_write(false);
+    });
+}
+
+#[test]
+fn a_view_that_is_given_up() {
+    check("a_view_that_is_given_up", 3, || a_look_and_a_write(true));
+}

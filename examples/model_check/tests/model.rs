@@ -3,21 +3,20 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release --target-dir target/loom`
 #![cfg(loom)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use loom::thread;
 use model_check::{Rod, divide, two_steps};
 use ndarray::Axis;
-use ndshm::{HandleTable, Pool, PoolError, Segment, model};
+use ndshm::{Error, HandleTable, Pool, PoolError, Segment, WorkerContext, model};
 
 /// Room for two rods of two cells and for the words of two partitions and a pool; seats for the
 /// program and its workers.
 fn segment(workers: u32) -> Segment {
     let options = Segment::options()
-        .capacity(4096)
+        .capacity(1024)
         .seats(workers + 1)
-        .arrays(16)
-        .grain(4);
+        .arrays(16);
     options.in_process().unwrap()
 }
 
@@ -68,68 +67,103 @@ fn a_worker_is_killed_in_a_step() {
     report("a_worker_is_killed_in_a_step", executions);
 }
 
-/// Demands that the checker refuses `wrong`, and names places in this file for both accesses.
-fn must_be_refused(name: &str, wrong: impl Fn() + Send + Sync + 'static) {
-    let cause = catch_unwind(AssertUnwindSafe(|| model::explore(2, wrong)));
-    let cause = cause.expect_err("the checker refuses it");
-    let message = cause.downcast_ref::<String>().expect("a message");
-    assert!(message.contains("Causality violation"), "{message}");
-    let places = message.matches("tests/model.rs").count();
-    assert!(places >= 2, "{places} places of this file in: {message}");
-    println!("model {name}: refused: {message}");
+/// Demands that the checker refuses `wrong` for a race between two lines of this file, one that
+/// contains `first` and one that contains `second`.
+fn must_race(
+    name: &str,
+    bound: usize,
+    [first, second]: [&str; 2],
+    wrong: impl Fn() + Send + Sync + 'static,
+) {
+    let report = model::refused(bound, wrong);
+    println!("model {name}: refused: {report}");
+    let source: Vec<&str> = include_str!("model.rs").lines().collect();
+    let places: Vec<&str> = report
+        .lines()
+        .filter_map(|line| line.split_once("tests/model.rs:")?.1.split(':').next())
+        .map(|line| source[line.parse::<usize>().expect("a line's number") - 1])
+        .collect();
+    let found = matches!(places[..], [a, b] if a.contains(first) && b.contains(second)
+        || a.contains(second) && b.contains(first));
+    assert!(found, "no race of {first:?} and {second:?}: {report}");
 }
 
 /// A rod of two cells, and a partition of it into single cells.
 fn one_rod() -> (Segment, HandleTable, Rod) {
-    let segment = Segment::options()
-        .capacity(1024)
-        .seats(2)
-        .arrays(4)
-        .grain(4);
-    let segment = segment.in_process().unwrap();
+    let segment = segment(2);
     let table = HandleTable::join(&segment).unwrap();
     let rod = table.from_elem(2, 1.0f32).unwrap();
     (segment, table, rod)
 }
 
-/// One buffer instead of two: a cell's neighbour is read while another worker writes it.
+/// Each of two workers evens its cell out with the other's, by views without a lease: it reads the
+/// other's, and changes its own when both were read.
+fn even_out(worker: &WorkerContext<'_>, rod: Rod, waits: bool) -> Result<(), Error> {
+    let (table, me) = (worker.table(), worker.worker());
+    // SAFETY: nobody writes before the barrier.
+    let beside = unsafe {
+        table
+            .attach(rod)?
+            .slice_unsynchronized(Axis(0), 1 - me..2 - me)[0]
+    };
+    if waits {
+        worker.barrier()?;
+    }
+    let mut place = table.attach(rod)?;
+    // SAFETY: the cell is this worker's own, and behind the barrier the other one has read it.
+    let mut own = unsafe { place.slice_mut_unsynchronized(Axis(0), me..me + 1) };
+    own[0] = 0.5 * (own[0] + beside);
+    Ok(())
+}
+
 #[test]
-fn a_neighbour_that_is_being_written() {
-    must_be_refused("a_neighbour_that_is_being_written", || {
-        let (segment, table, rod) = one_rod();
-        let second = HandleTable::join(&segment).unwrap();
-        let tiles = table.partition(rod.write(), Axis(0), 1).unwrap();
-        let name = tiles.handle();
-        let round = tiles.begin().unwrap();
-        let work = move |table: HandleTable| {
-            let tiles = table.open_partition(name).unwrap();
-            let mut part = tiles.enter().unwrap().unwrap();
-            while let Some(mut tile) = part.claim().unwrap() {
-                let neighbour = 1 - tile.index();
-                // An unsafe view shows it, and the model is told so.
-                let seen = model::access(&table, rod, neighbour..neighbour + 1, false);
-                drop(seen);
-                tile.views()[0] *= 0.5;
-            }
-            drop(part);
-            drop(tiles);
-            table
-        };
-        let other = thread::spawn(move || work(second));
-        let mut part = tiles.enter().unwrap().unwrap();
-        if let Some(mut tile) = part.claim().unwrap() {
-            tile.views()[0] *= 0.5;
-        }
-        drop(part);
-        let _second = other.join().unwrap();
-        drop(round);
+fn a_barrier() {
+    let executions = model::explore(1, || {
+        let (_segment, table, rod) = one_rod();
+        let mut pool = Pool::threads(&table, 2).unwrap();
+        pool.run(&rod, |worker, &rod| even_out(worker, rod, true))
+            .unwrap();
+        assert_eq!(table.read(rod).unwrap().to_vec(), [1.0, 1.0]);
+    });
+    report("a_barrier", executions);
+}
+
+#[test]
+fn a_forgotten_barrier() {
+    let places = [".slice_unsynchronized", ".slice_mut_unsynchronized"];
+    must_race("a_forgotten_barrier", 1, places, || {
+        let (_segment, table, rod) = one_rod();
+        let mut pool = Pool::threads(&table, 2).unwrap();
+        let _ = pool.run(&rod, |worker, &rod| even_out(worker, rod, false));
     });
 }
 
-/// The result is looked at, by an unsafe view, before the round is over.
+/// The result is looked at, by a view without a lease, while a worker is still at it. The place of
+/// a kernel's access is its call.
+#[test]
+fn a_call_whose_end_is_skipped() {
+    let places = ["pool.start", "unsafe { place.view_unsynchronized() }"];
+    must_race("a_call_whose_end_is_skipped", 1, places, || {
+        let (_segment, table, rod) = one_rod();
+        let tiles = table.partition(rod.write(), Axis(0), 1).unwrap();
+        let mut pool = Pool::threads(&table, 1).unwrap();
+        let call = pool.start(&tiles, &(), |mut rod, (), _| rod += 1.0);
+        let place = table.attach(rod).unwrap();
+        // SAFETY: there is none; `call.finish()` is to be called first.
+        let _heat = unsafe { place.view_unsynchronized() }.sum();
+        call.unwrap().finish().unwrap();
+    });
+}
+
+/// Who finds no tile left goes on to what others have written, and does not wait for the round's
+/// end: they may be writing still.
 #[test]
 fn a_round_whose_end_is_skipped() {
-    must_be_refused("a_round_whose_end_is_skipped", || {
+    let places = [
+        "let Some(mut ours)",
+        "unsafe { place.view_unsynchronized() }",
+    ];
+    must_race("a_round_whose_end_is_skipped", 1, places, || {
         let (segment, table, rod) = one_rod();
         let second = HandleTable::join(&segment).unwrap();
         let tiles = table.partition(rod.write(), Axis(0), 1).unwrap();
@@ -142,20 +176,28 @@ fn a_round_whose_end_is_skipped() {
                     tile.views()[0] += 1.0;
                 }
             }
-            drop(tiles);
-            second
+            let place = second.attach(rod).unwrap();
+            // SAFETY: there is none; the end of the round comes first.
+            let _heat = unsafe { place.view_unsynchronized() }.sum();
         });
-        // `round.finish(..)` is missing here.
-        drop(model::access(&table, rod, 0..2, false).unwrap());
-        let _second = other.join().unwrap();
-        drop(round);
+        if let Some(mut part) = tiles.enter().unwrap() {
+            while let Some(mut ours) = part.claim().unwrap() {
+                ours.views()[0] += 1.0;
+            }
+        }
+        round.finish(Duration::from_secs(1)).unwrap();
+        other.join().unwrap();
     });
 }
 
-/// A kernel that writes the cell after its own.
+/// A participant that writes the cell beside its own.
 #[test]
 fn a_write_outside_of_the_tile() {
-    must_be_refused("a_write_outside_of_the_tile", || {
+    let places = [
+        "let Some(mut ours)",
+        "slice_mut_unsynchronized(Axis(0), beside)",
+    ];
+    must_race("a_write_outside_of_the_tile", 1, places, || {
         let (segment, table, rod) = one_rod();
         let second = HandleTable::join(&segment).unwrap();
         let tiles = table.partition(rod.write(), Axis(0), 1).unwrap();
@@ -166,23 +208,23 @@ fn a_write_outside_of_the_tile() {
             if let Some(mut part) = tiles.enter().unwrap()
                 && let Some(tile) = part.claim().unwrap()
             {
-                let beyond = (tile.index() + 1) % 2;
-                drop(model::access(&second, rod, beyond..beyond + 1, true).unwrap());
+                let beside = 1 - tile.index()..2 - tile.index();
+                let mut place = second.attach(rod).unwrap();
+                // SAFETY: there is none; it is not this tile's.
+                unsafe { place.slice_mut_unsynchronized(Axis(0), beside) }.fill(0.0);
             }
-            drop(tiles);
-            second
         });
-        let mut part = tiles.enter().unwrap().unwrap();
-        while let Some(mut tile) = part.claim().unwrap() {
-            tile.views()[0] += 1.0;
+        if let Some(mut part) = tiles.enter().unwrap() {
+            while let Some(mut ours) = part.claim().unwrap() {
+                ours.views()[0] += 1.0;
+            }
         }
-        drop(part);
-        let _second = other.join().unwrap();
         drop(round);
+        other.join().unwrap();
     });
 }
 
-/// What is not seen: an access that nobody tells the model of.
+/// What is not seen: an access by a pointer, which nobody tells the model of.
 #[test]
 fn an_access_that_is_not_told_is_not_seen() {
     let executions = model::explore(2, || {
@@ -192,10 +234,10 @@ fn an_access_that_is_not_told_is_not_seen() {
             second.write(rod).unwrap()[0] = 2.0;
             second
         });
-        let view = table.attach(rod).unwrap();
+        let place = table.attach(rod).unwrap();
         // SAFETY: the element is alive and initialised; loom runs one thread at a time, so that
         // nobody is writing it at this moment. In a program it would be a race.
-        let _ = unsafe { view.as_ptr().read() };
+        let _ = unsafe { place.as_ptr().read() };
         let _second = other.join().unwrap();
     });
     report("an_access_that_is_not_told_is_not_seen", executions);
