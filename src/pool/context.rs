@@ -22,8 +22,10 @@ pub struct TileContext<'p> {
     pub(super) tile: TileOf<'p>,
     pub(super) worker: usize,
     pub(super) round: u64,
+    #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) seed: u64,
     /// The partition's round if one call runs several, or 0.
+    #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) step: u64,
 }
 

@@ -138,6 +138,16 @@ fn plant(root: &Path, copy: &Path) {
          static BUG: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();\n    \
          BUG.get_or_init(|| std::env::var({VARIABLE:?}).ok()).as_deref() == Some(bug)\n}}\n"
     ));
+    // What is gone from the tree goes from a copy that an earlier run has left.
+    let mut old = BTreeMap::new();
+    for directory in ["src", "loom-tests"] {
+        if copy.join(directory).exists() {
+            read_all(copy, Path::new(directory), &mut old);
+        }
+    }
+    for name in old.keys().filter(|name| !files.contains_key(*name)) {
+        fs::remove_file(copy.join(name)).unwrap();
+    }
     for (name, text) in files {
         let path = copy.join(name);
         if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
