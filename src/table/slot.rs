@@ -334,7 +334,7 @@ impl<'m> Slot<'m> {
     pub(crate) fn reader_seats(&self) -> Vec<SeatId> {
         let mut seats = Vec::new();
         for (at, word) in self.readers.iter().enumerate() {
-            // Relaxed: to be told of, not to be acted on.
+            // Relaxed: to be told of or waited for; what they did is acquired elsewhere.
             let bits = word.load(Ordering::Relaxed);
             let set = (0..64).filter(|bit| bits >> bit & 1 == 1);
             seats.extend(set.map(|bit| SeatId::from_index(at * 64 + bit)));
