@@ -123,4 +123,4 @@ pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
 pub use segment::{Segment, SegmentOptions};
-pub use table::{ArrayInfo, HandleTable, Owned};
+pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};

@@ -96,7 +96,8 @@ impl Span {
         })
     }
 
-    fn end(&self) -> u64 {
+    /// Where it ends in the data region.
+    pub(crate) fn end(&self) -> u64 {
         self.base + class_size(self.class) * u64::from(self.count)
     }
 
@@ -180,6 +181,11 @@ impl<'m> Spans<'m> {
         // Relaxed, here and below: an entry is all there is to see, and never changes again. Who has
         // a slot of the span has it from somebody who had seen the entry.
         let word = self.memory.spans().get(index)?.load(Ordering::Relaxed);
+        self.decode(index, word)
+    }
+
+    /// The span that `word` says, as the entry at `index`.
+    pub(crate) fn decode(&self, index: usize, word: SpanWord) -> Option<Span> {
         Span::decode(self.geometry(), index, word)
     }
 

@@ -20,6 +20,9 @@ fn join(segment: &Segment) -> HandleTable {
 /// Nothing of seat 1 is left: it can be taken, and its bytes too.
 fn assert_gone(survivor: &HandleTable, free: usize) {
     survivor.reap().unwrap();
+    let found = survivor.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!((found.seats, found.in_transit, found.readers), (1, 0, 0));
     let again = join(survivor.segment());
     assert_eq!(again.seat().unwrap(), 1, "its seat can be taken");
     assert_all_free(&again, free);
@@ -58,6 +61,33 @@ fn one_that_joins_while_one_leaves() {
         assert_all_free(&newcomer, 1);
         let second = join(&segment);
         assert_ne!(newcomer.seat().unwrap(), second.seat().unwrap());
+    });
+}
+
+/// What a participant does is never taken for damage, whenever one looks: it joins, makes an array,
+/// writes it, leaves, and takes its seat again.
+#[test]
+fn a_check_beside_one_that_comes_and_goes() {
+    check("a_check_beside_one_that_comes_and_goes", 2, || {
+        let segment = segment(64, 2);
+        let survivor = join(&segment);
+        let other = {
+            let segment = segment.clone();
+            thread::spawn(move || {
+                let second = join(&segment);
+                let x = second.uninit::<u64, _>(1).unwrap();
+                drop(second.write(x).unwrap());
+            })
+        };
+        let found = survivor.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+        other.join().unwrap();
+        let found = survivor.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+        assert_eq!(
+            (found.seats, found.free, found.in_transit),
+            (1, found.slots, 0)
+        );
     });
 }
 

@@ -389,6 +389,25 @@ impl<'m> Control<'m> {
         self.round().is_held_by(seat)
             || (0..self.units()).any(|unit| self.claim_word(unit).is_held_by(seat))
     }
+
+    /// Tells `visit` of words that are none of this partition, by their place among its words, and
+    /// of those that are held, with their holder.
+    pub(crate) fn faults(&self, mut visit: impl FnMut(usize, u64, Option<SeatId>)) {
+        let claims: Vec<Claim> = (0..self.units())
+            .map(|unit| self.claim_word(unit))
+            .collect();
+        // The round after the claims: none is of a round that has not begun.
+        let round = self.round();
+        let places = core::iter::once((ROUND, round));
+        for (at, claim) in places.chain((FIRST_CLAIM..).zip(claims)) {
+            match claim.state() {
+                ClaimState::Held => visit(at, claim.bits(), Some(claim.seat())),
+                ClaimState::Invalid => visit(at, claim.bits(), None),
+                _ if claim.round() > round.round() => visit(at, claim.bits(), None),
+                ClaimState::Open | ClaimState::Done | ClaimState::Torn => {}
+            }
+        }
+    }
 }
 
 /// What became of the tiles of a round.

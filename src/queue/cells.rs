@@ -285,6 +285,19 @@ impl<'m> Cells<'m> {
         recovered
     }
 
+    /// Tells `visit` of cells whose words are none, by their place in the data region, and of those
+    /// that a producer or a consumer holds, with their holder.
+    pub(crate) fn faults(&self, mut visit: impl FnMut(u64, u64, Option<SeatId>)) {
+        for index in 0..self.capacity() {
+            let (at, word) = (self.cell_offset(index), self.word(index));
+            match word.state() {
+                CellState::Writing | CellState::Taking => visit(at, word.bits(), Some(word.seat())),
+                CellState::Invalid => visit(at, word.bits(), None),
+                CellState::Empty | CellState::Full => {}
+            }
+        }
+    }
+
     // ---- sleeping ---------------------------------------------------------------------------
 
     /// The word that changes with the event.

@@ -106,8 +106,10 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
 }
 
 /// TAKEN → FREE, under the seat's lock.
+///
+/// Release: who finds the seat free without having its lock finds nothing that it held.
 fn mark_free(memory: &Memory, index: usize) {
     let _ = memory
         .seat_word(index)
-        .update(Ordering::Relaxed, Ordering::Relaxed, |word| word.leave());
+        .update(Ordering::Release, Ordering::Relaxed, |word| word.leave());
 }

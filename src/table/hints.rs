@@ -99,6 +99,18 @@ impl<'m> Hints<'m> {
         }
     }
 
+    /// Whether a search of `class` is led to `slot`.
+    pub(crate) fn leads_to(&self, class: u32, slot: usize) -> bool {
+        let (mut at, mut bit) = (slot / self.span_slots, slot % self.span_slots);
+        // Relaxed: to be counted.
+        let is_set = |word: &Atom, bit: usize| word.load(Ordering::Relaxed) >> bit & 1 == 1;
+        let leaf = is_set(self.leaf(at), bit);
+        leaf && (0..=self.tree.top()).all(|level| {
+            (at, bit) = (at / 64, at % 64);
+            is_set(self.summary(class, level, at), bit)
+        })
+    }
+
     fn spans_slot(&self, span: &Span, position: u32) -> usize {
         span.index * self.span_slots + position as usize
     }

@@ -16,6 +16,7 @@ pub(crate) mod runs;
 pub(crate) mod slot;
 mod sweep;
 mod trim;
+pub(crate) mod verify;
 
 use core::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ use slot::{Slot, Tail};
 
 pub use create::Owned;
 pub use info::ArrayInfo;
+pub use verify::{Damage, Verification};
 
 /// A participant of a segment: allocates, leases and frees its arrays.
 ///

@@ -159,7 +159,8 @@ impl<'m> Slot<'m> {
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
-    fn undo(&self, shared: Shared, me: SeatId) -> Tail {
+    /// Gives back what [`Slot::lock_shared`] has just taken.
+    pub(crate) fn undo(&self, shared: Shared, me: SeatId) -> Tail {
         match shared {
             Shared::First => self.unlock_shared(me),
             Shared::Again => Tail::Unchanged,

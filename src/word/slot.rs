@@ -100,6 +100,35 @@ impl SlotWord {
         self.lifecycle() == Lifecycle::Free
     }
 
+    /// As zeroed memory says it, which nobody has touched.
+    pub(crate) fn is_never_used(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Why no transition makes this word; `None` if one does, or it is the first.
+    pub(crate) fn fault(self) -> Option<&'static str> {
+        let flags = [Self::POISONED, Self::DETACHED, Self::ROUND];
+        let unflagged = flags.iter().all(|flag| flag.get(self.0) == 0);
+        let (owner, writer) = (self.owner(), self.writer());
+        let unwritten = writer.is_none() && !self.is_in_round();
+        let cleaned = Self::CLEAN.get(self.0) == 1;
+        let fits = match self.lifecycle() {
+            Lifecycle::Invalid => return Some("not a slot's lifecycle"),
+            Lifecycle::Free => owner.is_none() && writer.is_none() && unflagged,
+            Lifecycle::Reserved => !owner.is_none() && writer.is_none() && unflagged && !cleaned,
+            Lifecycle::Live => {
+                let orphan = writer != SeatId::ORPHAN || self.is_in_round();
+                let written = self.is_in_round() <= !writer.is_none();
+                owner.is_none() == self.is_detached() && written && orphan && !cleaned
+            }
+            Lifecycle::Retired => !owner.is_none() && !cleaned,
+            Lifecycle::Exhausted => {
+                owner.is_none() && unwritten && unflagged && self.generation() == u32::MAX
+            }
+        };
+        (!fits || Self::SPARE.get(self.0) != 0).then_some("not a slot's word")
+    }
+
     /// LIVE in this generation.
     pub(crate) fn is_live(self, generation: u32) -> bool {
         self.lifecycle() == Lifecycle::Live && self.generation() == generation
