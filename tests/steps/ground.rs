@@ -1,0 +1,149 @@
+//! What a victim works on, and what its survivor must find whatever has become of it.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use ndarray::{Axis, Ix1};
+use ndshm::{Handle, HandleTable, LeaseError, ReapReport, Segment, SegmentOptions, Verification};
+
+use crate::run::Run;
+use crate::support::DEADLINE;
+
+pub type Vector = Handle<u64, Ix1>;
+
+/// A small segment, whose spans have few slots: what looks at all of them takes fewer instructions.
+pub fn options() -> SegmentOptions {
+    Segment::options()
+        .capacity(256 << 10)
+        .seats(8)
+        .open_timeout(Duration::from_millis(20))
+}
+
+/// A segment with the survivor's seat, and an array of two equal numbers.
+pub struct Ground {
+    pub table: HandleTable,
+    pub array: Vector,
+}
+
+impl Ground {
+    pub fn new() -> Ground {
+        Ground::of(options())
+    }
+
+    pub fn of(options: SegmentOptions) -> Ground {
+        let segment = options.anonymous().unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        let array = table.from_elem(2, 0).unwrap();
+        Ground { table, array }
+    }
+
+    /// A seat for the victim.
+    pub fn join(&self) -> HandleTable {
+        HandleTable::join(self.table.segment()).unwrap()
+    }
+
+    /// The survivor's part: nothing that the dead one has left is in its way; then it takes all of
+    /// it back, and nothing is missing.
+    pub fn survive(self, run: &mut Run) {
+        let table = &self.table;
+        work(table);
+        let before = look(table, self.array);
+        clean(table);
+
+        table.reap().unwrap();
+        let found = clean(table);
+        assert_eq!(
+            (found.seats, found.reserved, found.in_transit),
+            (1, 0, 0),
+            "{found}"
+        );
+        assert_eq!(
+            table.reap().unwrap(),
+            ReapReport::default(),
+            "the second time"
+        );
+        match look(table, self.array) {
+            Looks::Busy | Looks::GivenUp => panic!("nobody is there who could hold it"),
+            Looks::Poisoned => {
+                table.clear_poison(self.array).unwrap();
+                table.write(self.array).unwrap().fill(3);
+                assert_eq!(table.read(self.array).unwrap().sum(), 6);
+            }
+            Looks::Whole if before == Looks::Busy => panic!("a dead writer left no poison"),
+            Looks::Whole | Looks::Gone => {}
+        }
+        work(table);
+
+        let left: Vec<_> = table.arrays().map(|array| array.handle).collect();
+        for handle in left {
+            table.free(handle).unwrap();
+        }
+        table.trim().unwrap();
+        let found = clean(table);
+        let nothing = (found.slots, 0, 0, 0);
+        let held = (found.free, found.readers, found.writers, found.in_transit);
+        assert_eq!(held, nothing, "{found}");
+        assert_eq!(
+            found.unhinted, 0,
+            "every free slot is found by a hint: {found}"
+        );
+        run.memory(blocks(table.segment()));
+    }
+}
+
+/// Whatever one may want of a table works.
+pub fn work(table: &HandleTable) {
+    let own = table.from_elem(16, 7u64).unwrap();
+    assert_eq!(table.read(own).unwrap().sum(), 7 * 16);
+    table.write(own).unwrap().fill(1);
+    let tiles = table.partition(own.write(), Axis(0), 8).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().expect("the round is open");
+    while let Some(mut tile) = part.claim().unwrap() {
+        tile.views().fill(2);
+    }
+    drop(part);
+    round.finish(DEADLINE).unwrap();
+    drop(tiles);
+    assert_eq!(table.read(own).unwrap().sum(), 2 * 16);
+    table.free(own).unwrap();
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looks {
+    Whole,
+    Busy,
+    GivenUp,
+    Poisoned,
+    Gone,
+}
+
+fn look(table: &HandleTable, array: Vector) -> Looks {
+    match table.read(array) {
+        Ok(read) => {
+            assert_eq!(read[0], read[1], "half-written, and nobody says so");
+            Looks::Whole
+        }
+        // A round that its opener has given up, and not yet left.
+        Err(LeaseError::Busy { pid: 0, .. }) => Looks::GivenUp,
+        Err(LeaseError::Busy { .. }) => Looks::Busy,
+        Err(LeaseError::Poisoned { .. }) => Looks::Poisoned,
+        Err(LeaseError::Stale { .. }) => Looks::Gone,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What a check of the segment counts; damage there is none.
+fn clean(table: &HandleTable) -> Verification {
+    let found = table.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    found
+}
+
+/// Memory that the segment's file takes, in units of 512 bytes.
+fn blocks(segment: &Segment) -> u64 {
+    let fd = segment.fd().expect("it has a file");
+    let file = File::from(fd.try_clone_to_owned().unwrap());
+    file.metadata().unwrap().blocks()
+}

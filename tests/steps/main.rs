@@ -1,0 +1,27 @@
+//! Kills after every instruction: each operation is run in a child that is killed after exactly k
+//! of its instructions, for every k; then a survivor must find all in order.
+//!
+//! `cargo test --test steps` kills at some of them, spread evenly;
+//! `cargo test --release --test steps -- --all` at every one, and within every system call.
+//! `--only TEXT` is for one operation, `--deaths N` for how many of each, `--at K` for one place.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod ground;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod operations;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod run;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod table;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod tracer;
+
+fn main() {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    table::main();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    println!("single steps are known for x86-64 and AArch64 alone");
+}

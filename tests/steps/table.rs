@@ -1,0 +1,167 @@
+//! The command line, and the table that is printed: operation, instructions, kills, failures.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use crate::operations::{OPERATIONS, Operation};
+use crate::run::{Death, Run};
+
+/// Kills of each operation, unless all are asked for.
+const SPREAD: usize = 120;
+/// Tries to kill where it was meant, when the victim went another way than the recorded one.
+const TRIES: usize = 5;
+/// Seconds that one kill and its check may take.
+const DEADLINE: u32 = 60;
+
+struct Options {
+    deaths: Option<usize>,
+    only: Option<String>,
+    at: Option<usize>,
+}
+
+impl Options {
+    fn parse() -> Options {
+        let mut options = Options {
+            deaths: Some(SPREAD),
+            only: None,
+            at: None,
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut number = |what: &str| -> usize {
+                let text = arguments.next().unwrap_or_default();
+                text.parse()
+                    .unwrap_or_else(|_| panic!("{what} wants a number"))
+            };
+            match argument.as_str() {
+                "--all" => options.deaths = None,
+                "--deaths" => options.deaths = Some(number("--deaths").max(2)),
+                "--at" => options.at = Some(number("--at")),
+                "--only" => options.only = arguments.next(),
+                // What cargo and the standard harness take, such as --nocapture.
+                _ => {}
+            }
+        }
+        options
+    }
+
+    /// The places to die at, of an operation that has `instructions`.
+    fn places(&self, instructions: usize) -> Vec<usize> {
+        match (self.at, self.deaths) {
+            (Some(at), _) => vec![at.min(instructions)],
+            (None, Some(deaths)) if deaths <= instructions => (0..deaths)
+                .map(|at| at * instructions / (deaths - 1))
+                .collect(),
+            _ => (0..=instructions).collect(),
+        }
+    }
+}
+
+pub fn main() {
+    let options = Options::parse();
+    let start = Instant::now();
+    println!(
+        "{:44} {:>12} {:>6} {:>8} {:>8} {:>7} {:>6}",
+        "operation", "instructions", "calls", "kills", "failures", "astray", "s"
+    );
+    let mut total = Counts::default();
+    for operation in OPERATIONS {
+        let wanted = options.only.as_ref();
+        if wanted.is_none_or(|text| operation.0.contains(text.as_str())) {
+            total.add(&row(operation, &options));
+        }
+    }
+    println!(
+        "{:44} {:>12} {:>6} {:>8} {:>8} {:>7} {:>6.1}",
+        "all",
+        total.instructions,
+        total.calls,
+        total.kills,
+        total.failures,
+        total.astray,
+        start.elapsed().as_secs_f64()
+    );
+    assert!(total.kills > 0, "no operation has that name");
+    std::process::exit(i32::from(total.failures > 0));
+}
+
+#[derive(Default)]
+struct Counts {
+    instructions: usize,
+    calls: usize,
+    kills: usize,
+    failures: usize,
+    astray: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.instructions += other.instructions;
+        self.calls += other.calls;
+        self.kills += other.kills;
+        self.failures += other.failures;
+        self.astray += other.astray;
+    }
+}
+
+/// Records an operation, and kills it at all the places asked for.
+fn row(&(name, operation): &Operation, options: &Options) -> Counts {
+    let start = Instant::now();
+    let mut run = Run::new();
+    // What a process does once only, it has done after the first.
+    perform(&mut run, operation).expect("the operation fails when it is left alone");
+    run.record();
+    perform(&mut run, operation).expect("the operation fails when it is left alone");
+    let trace = run.trace.as_ref().expect("it was recorded");
+    let (instructions, calls) = (trace.addresses.len(), trace.syscalls.clone());
+    let mut counts = Counts {
+        instructions,
+        calls: calls.len(),
+        ..Counts::default()
+    };
+    let places = options.places(instructions);
+    let deaths = places.iter().map(|&k| Death::After(k));
+    // Within calls, too, all of them if there are no more than other places.
+    let step = (2 * calls.len()).div_ceil(places.len()).max(1);
+    let calls = calls
+        .iter()
+        .flat_map(|&k| [Death::Entering(k), Death::Returning(k)]);
+    for death in deaths.chain(calls.step_by(step)) {
+        run.kill(death);
+        for _ in 0..TRIES {
+            run.astray = false;
+            counts.kills += 1;
+            if let Err(what) = perform(&mut run, operation) {
+                counts.failures += 1;
+                println!("{name}: killed {death:?} of {instructions}: {what}");
+            }
+            if !run.astray {
+                break;
+            }
+        }
+        counts.astray += usize::from(run.astray);
+    }
+    println!(
+        "{name:44} {instructions:>12} {:>6} {:>8} {:>8} {:>7} {:>6.1}",
+        counts.calls,
+        counts.kills,
+        counts.failures,
+        counts.astray,
+        start.elapsed().as_secs_f64()
+    );
+    counts
+}
+
+/// Once, within a deadline: who hangs is ended by a signal, and with it the test.
+fn perform(run: &mut Run, operation: fn(&mut Run)) -> Result<(), String> {
+    // SAFETY: `alarm` has no precondition.
+    unsafe { libc::alarm(DEADLINE) };
+    let outcome = catch_unwind(AssertUnwindSafe(|| operation(run)));
+    // SAFETY: as above.
+    unsafe { libc::alarm(0) };
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()));
+        text.unwrap_or_else(|| "it panicked".into())
+    })
+}

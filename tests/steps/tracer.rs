@@ -1,0 +1,327 @@
+//! Another process, run instruction by instruction: to any one of them, and killed there.
+//!
+//! To be at instruction k, a process is let run to a breakpoint as near before k as can be told by
+//! how often its address comes up, and stepped from there.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::FileExt;
+use std::ptr;
+
+use crate::support::exit_at_once;
+
+/// The instruction that traps, and how far beyond it the program counter then is.
+#[cfg(target_arch = "x86_64")]
+const BREAKPOINT: (&[u8], u64) = (&[0xcc], 1);
+#[cfg(target_arch = "aarch64")]
+const BREAKPOINT: (&[u8], u64) = (&[0x00, 0x00, 0x20, 0xd4], 0);
+
+/// The instruction that enters the kernel.
+#[cfg(target_arch = "x86_64")]
+const SYSCALL: &[u8] = &[0x0f, 0x05];
+#[cfg(target_arch = "aarch64")]
+const SYSCALL: &[u8] = &[0x01, 0x00, 0x00, 0xd4];
+
+/// Where a victim says that its operation begins, and that it has ended.
+#[inline(never)]
+pub extern "C" fn mark() {
+    std::hint::black_box(());
+}
+
+/// How a process stopped or ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// By this signal.
+    Signal(i32),
+    Exited(i32),
+    Killed(i32),
+}
+
+/// A forked child under control, stopped at its first [`mark`].
+pub struct Victim {
+    pid: i32,
+    text: File,
+    gone: bool,
+}
+
+impl Victim {
+    /// Forks a child that runs `life`, up to its first mark.
+    pub fn start(life: impl FnOnce()) -> io::Result<Victim> {
+        // SAFETY: this program starts no thread.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: the request takes no address; the parent is the tracer.
+            unsafe { libc::ptrace(libc::PTRACE_TRACEME) };
+            // SAFETY: `raise` has no precondition.
+            unsafe { libc::raise(libc::SIGSTOP) };
+            life();
+            exit_at_once(0);
+        }
+        check(i64::from(pid))?;
+        let text = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/proc/{pid}/mem"));
+        let mut victim = Victim {
+            pid,
+            text: text?,
+            gone: false,
+        };
+        victim.expect(Stop::Signal(libc::SIGSTOP))?;
+        let options = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD;
+        victim.request(libc::PTRACE_SETOPTIONS, options as usize)?;
+        victim.run_to(mark as *const () as u64)?;
+        Ok(victim)
+    }
+
+    /// The next instruction's address.
+    pub fn counter(&self) -> io::Result<u64> {
+        Ok(program_counter(&mut self.registers()?).to_owned())
+    }
+
+    /// Runs one instruction. `false` if the process has ended by it.
+    pub fn step(&mut self) -> io::Result<bool> {
+        self.request(libc::PTRACE_SINGLESTEP, 0)?;
+        match self.wait()? {
+            Stop::Signal(libc::SIGTRAP) => Ok(true),
+            Stop::Exited(_) | Stop::Killed(_) => Ok(false),
+            stop => Err(unexpected(stop)),
+        }
+    }
+
+    /// The addresses of all instructions from here to the next mark, which it then is at.
+    pub fn record(&mut self) -> io::Result<Trace> {
+        let mut addresses = vec![self.counter()?];
+        while self.step()? {
+            let at = self.counter()?;
+            if at == mark as *const () as u64 {
+                return Trace::new(self, addresses);
+            }
+            addresses.push(at);
+        }
+        Err(io::Error::other("it ended before the second mark"))
+    }
+
+    /// Runs the first `k` instructions of `trace`; `false` if that did not lead where it did when
+    /// it was recorded.
+    pub fn run(&mut self, trace: &Trace, k: usize) -> io::Result<bool> {
+        let (anchor, hits) = trace.anchor(k);
+        let address = trace.addresses[anchor];
+        let mut left = hits;
+        while left > 0 {
+            if !self.step()? {
+                return Ok(false);
+            }
+            if self.counter()? != address && !self.run_to(address)? {
+                return Ok(false);
+            }
+            left -= 1;
+        }
+        for _ in anchor..k {
+            if !self.step()? {
+                return Ok(false);
+            }
+        }
+        Ok(trace
+            .addresses
+            .get(k)
+            .is_none_or(|&at| self.counter().is_ok_and(|now| now == at)))
+    }
+
+    /// From an instruction that enters the kernel into the call; with `out`, to its return.
+    pub fn enter_kernel(&mut self, out: bool) -> io::Result<()> {
+        for _ in 0..=usize::from(out) {
+            self.request(libc::PTRACE_SYSCALL, 0)?;
+            // The kernel marks such a stop by the eighth bit.
+            self.expect(Stop::Signal(libc::SIGTRAP | 0x80))?;
+        }
+        Ok(())
+    }
+
+    /// Lets it run to its end; its exit code.
+    pub fn finish(mut self) -> io::Result<i32> {
+        self.request(libc::PTRACE_CONT, 0)?;
+        match self.wait()? {
+            Stop::Exited(code) => Ok(code),
+            stop => Err(unexpected(stop)),
+        }
+    }
+
+    /// Kills it where it is, and waits until it is gone.
+    pub fn kill(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        if !self.gone {
+            // SAFETY: the pid is of a child that was not waited for yet.
+            check(i64::from(unsafe { libc::kill(self.pid, libc::SIGKILL) }))?;
+            while !self.gone {
+                self.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues until it comes to `address`. `false` if it ended before.
+    fn run_to(&mut self, address: u64) -> io::Result<bool> {
+        let (trap, beyond) = BREAKPOINT;
+        let mut original = [0; 4];
+        let original = &mut original[..trap.len()];
+        self.text.read_exact_at(original, address)?;
+        self.text.write_all_at(trap, address)?;
+        loop {
+            self.request(libc::PTRACE_CONT, 0)?;
+            match self.wait()? {
+                Stop::Signal(libc::SIGTRAP) => break,
+                // Of a child of the victim's; it would be ignored.
+                Stop::Signal(libc::SIGCHLD) => {}
+                Stop::Exited(_) | Stop::Killed(_) => return Ok(false),
+                stop => return Err(unexpected(stop)),
+            }
+        }
+        self.text.write_all_at(original, address)?;
+        let mut registers = self.registers()?;
+        let counter = program_counter(&mut registers);
+        if *counter != address + beyond {
+            return Err(io::Error::other("a trap that is not the breakpoint"));
+        }
+        *counter = address;
+        self.set_registers(&mut registers)?;
+        Ok(true)
+    }
+
+    fn registers(&self) -> io::Result<libc::user_regs_struct> {
+        let mut registers = MaybeUninit::<libc::user_regs_struct>::zeroed();
+        self.register_set(libc::PTRACE_GETREGSET, registers.as_mut_ptr())?;
+        // SAFETY: it is a struct of integers, for which zeros are a value too.
+        Ok(unsafe { registers.assume_init() })
+    }
+
+    fn set_registers(&self, registers: &mut libc::user_regs_struct) -> io::Result<()> {
+        self.register_set(libc::PTRACE_SETREGSET, registers)
+    }
+
+    fn register_set(
+        &self,
+        request: libc::c_uint,
+        registers: *mut libc::user_regs_struct,
+    ) -> io::Result<()> {
+        let mut place = libc::iovec {
+            iov_base: registers.cast(),
+            iov_len: size_of::<libc::user_regs_struct>(),
+        };
+        // SAFETY: the general registers are read into, or written from, a struct of their size,
+        // which lives over the call.
+        check(unsafe { libc::ptrace(request, self.pid, libc::NT_PRSTATUS, &raw mut place) })
+    }
+
+    fn request(&self, request: libc::c_uint, data: usize) -> io::Result<()> {
+        let none = ptr::null_mut::<libc::c_void>();
+        // SAFETY: the requests made here take a number as data, and no address.
+        check(unsafe { libc::ptrace(request, self.pid, none, data) })
+    }
+
+    fn expect(&mut self, expected: Stop) -> io::Result<()> {
+        match self.wait()? {
+            stop if stop == expected => Ok(()),
+            stop => Err(unexpected(stop)),
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<Stop> {
+        let mut status = 0;
+        // SAFETY: `status` is a place to write to, the pid is of a child not waited for yet.
+        check(i64::from(unsafe {
+            libc::waitpid(self.pid, &raw mut status, 0)
+        }))?;
+        self.gone = libc::WIFEXITED(status) || libc::WIFSIGNALED(status);
+        Ok(if libc::WIFSTOPPED(status) {
+            Stop::Signal(libc::WSTOPSIG(status))
+        } else if libc::WIFEXITED(status) {
+            Stop::Exited(libc::WEXITSTATUS(status))
+        } else {
+            Stop::Killed(libc::WTERMSIG(status))
+        })
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// The instructions of one operation.
+pub struct Trace {
+    /// The address of each, in the order in which they are run.
+    pub addresses: Vec<u64>,
+    /// For each: how often its address has come up so far, from 1; the first is not counted.
+    arrivals: Vec<u32>,
+    /// Which of them enter the kernel.
+    pub syscalls: Vec<usize>,
+}
+
+impl Trace {
+    fn new(victim: &Victim, addresses: Vec<u64>) -> io::Result<Trace> {
+        let mut counts: HashMap<u64, u32> = HashMap::new();
+        let mut arrivals = vec![0; addresses.len()];
+        for (at, address) in addresses.iter().enumerate().skip(1) {
+            let count = counts.entry(*address).or_default();
+            *count += 1;
+            arrivals[at] = *count;
+        }
+        let mut enters: HashMap<u64, bool> = HashMap::new();
+        let mut syscalls = Vec::new();
+        for (at, &address) in addresses.iter().enumerate() {
+            let enters = enters.entry(address).or_insert_with(|| {
+                let mut bytes = [0; 4];
+                let bytes = &mut bytes[..SYSCALL.len()];
+                victim.text.read_exact_at(bytes, address).is_ok() && bytes == SYSCALL
+            });
+            if *enters {
+                syscalls.push(at);
+            }
+        }
+        Ok(Trace {
+            addresses,
+            arrivals,
+            syscalls,
+        })
+    }
+
+    /// How to come near instruction `k`: an instruction before it, and how often its address comes
+    /// up until then. An arrival costs some three times a step.
+    fn anchor(&self, k: usize) -> (usize, u32) {
+        let last = k.min(self.addresses.len() - 1);
+        let cost = |&at: &usize| (k - at) + 3 * self.arrivals[at] as usize;
+        let best = (0..=last).rev().take(4096).min_by_key(cost).unwrap_or(0);
+        match cost(&best) < k {
+            true => (best, self.arrivals[best]),
+            false => (0, 0),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn program_counter(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    &mut registers.rip
+}
+
+#[cfg(target_arch = "aarch64")]
+fn program_counter(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    &mut registers.pc
+}
+
+fn unexpected(stop: Stop) -> io::Error {
+    io::Error::other(format!("an unexpected stop: {stop:?}"))
+}
+
+fn check(outcome: i64) -> io::Result<()> {
+    match outcome {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
