@@ -116,6 +116,11 @@ impl<'t, T: Element, D: Dimension> WriteGuard<'t, T, D> {
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
+
+    /// The contents are good: takes the poison away that the array was leased with.
+    pub(crate) fn heal(&self) {
+        self.lease.heal();
+    }
 }
 
 impl<T, D> Deref for WriteGuard<'_, T, D> {

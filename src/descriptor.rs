@@ -1,8 +1,8 @@
 //! What a live array is: element type, order and shape, in the sixteen words behind its slot.
 //!
 //! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
-//! axes, of which only the array's own are written. Words 9 and 10: who poisoned it, and when.
-//! Word 11: the bytes that were committed for it.
+//! axes, of which only the array's own are written. Words 9 and 10: who poisoned it (pid 32 | what it
+//! was writing 8), and when. Word 11: the bytes that were committed for it.
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
@@ -319,6 +319,29 @@ fn count_of_axes(axes: usize) -> String {
     }
 }
 
+/// What a participant was writing when it died or panicked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum HalfWritten {
+    /// The array, under a lease of all of it.
+    Array,
+    /// Tiles of a round: [`ReapReport::torn`](crate::ReapReport::torn) and
+    /// [`RoundError`](crate::RoundError) say which.
+    Tiles,
+    /// A round that it had opened: what is done of it, nobody has collected.
+    Round,
+}
+
+impl core::fmt::Display for HalfWritten {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            HalfWritten::Array => "all of it",
+            HalfWritten::Tiles => "tiles of it",
+            HalfWritten::Round => "it in a round of its own",
+        })
+    }
+}
+
 /// Who left an array half-written, for the error that the next lease gets. A hint: it is written
 /// beside the slot word, and the word alone says that the array is poisoned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -326,28 +349,45 @@ pub(crate) struct PoisonNote {
     pub(crate) pid: u32,
     /// Seconds since 1970.
     pub(crate) time: u64,
+    pub(crate) what: HalfWritten,
 }
 
 impl PoisonNote {
+    const PID: Field = Field::first(32);
+    const WHAT: Field = Self::PID.then(8);
+
     /// `pid` left it so, as noticed now.
-    pub(crate) fn now(pid: u32) -> PoisonNote {
+    pub(crate) fn now(pid: u32, what: HalfWritten) -> PoisonNote {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         PoisonNote {
             pid,
             time: since.map_or(0, |since| since.as_secs()),
+            what,
         }
     }
 
     /// Called before the slot word is poisoned by a Release, which publishes the note.
     pub(crate) fn store(self, words: &[Atom]) {
-        words[POISON_PID].store(u64::from(self.pid), Ordering::Relaxed);
+        let what = match self.what {
+            HalfWritten::Array => 0,
+            HalfWritten::Tiles => 1,
+            HalfWritten::Round => 2,
+        };
+        let who = Self::WHAT.set(u64::from(self.pid), what);
+        words[POISON_PID].store(who, Ordering::Relaxed);
         words[POISON_TIME].store(self.time, Ordering::Relaxed);
     }
 
     /// Called after the slot word was seen poisoned by an Acquire.
     pub(crate) fn load(words: &[Atom]) -> PoisonNote {
+        let who = words[POISON_PID].load(Ordering::Relaxed);
         PoisonNote {
-            pid: words[POISON_PID].load(Ordering::Relaxed) as u32,
+            pid: Self::PID.get(who) as u32,
+            what: match Self::WHAT.get(who) {
+                1 => HalfWritten::Tiles,
+                2 => HalfWritten::Round,
+                _ => HalfWritten::Array,
+            },
             time: words[POISON_TIME].load(Ordering::Relaxed),
         }
     }

@@ -98,7 +98,7 @@ mod word;
 
 pub use array::{Attached, ReadGuard, WriteGuard};
 pub use bytemuck;
-pub use descriptor::{Order, TypeMismatch};
+pub use descriptor::{HalfWritten, Order, TypeMismatch};
 pub use element::{
     Complex, DType, Element, Field, FieldType, InvalidElement, Kind, Record, RecordField,
     RecordLayout, ScalarType, Schema, SchemaError,

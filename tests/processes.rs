@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
-use ndshm::{AllocError, Handle, HandleTable, LeaseError, RoundError, Segment};
+use ndshm::{AllocError, HalfWritten, Handle, HandleTable, LeaseError, RoundError, Segment};
 use support::{Child, Name, Pipe, exit_at_once, run};
 
 fn main() {
@@ -297,6 +297,7 @@ fn a_dead_writer_leaves_poison() {
         let Some(LeaseError::Poisoned {
             pid: culprit,
             unix_time,
+            what: HalfWritten::Array,
             ..
         }) = refused
         else {
@@ -375,7 +376,11 @@ fn a_dead_participant_tears_its_tiles() {
         panic!("the dead participant's tile was not noticed");
     };
     assert_eq!((rows.len(), &rows[0], round), (1, &(0..10), 1));
-    assert!(matches!(table.read(x), Err(LeaseError::Poisoned { pid: p, .. }) if p == pid));
+    let refused = table.read(x).unwrap_err();
+    let what = HalfWritten::Tiles;
+    assert!(
+        matches!(refused, LeaseError::Poisoned { pid: p, what: w, .. } if (p, w) == (pid, what))
+    );
     assert_eq!(table.read(w).unwrap().sum(), 100, "it was only read");
     table.clear_poison(x).unwrap();
     let round = tiles.begin().unwrap();
@@ -408,7 +413,14 @@ fn a_dead_opener_does_not_block_its_arrays() {
     assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
     drop(tile);
     drop(part);
-    assert!(matches!(table.write(x), Err(LeaseError::Poisoned { .. })));
+    let refused = table.write(x).unwrap_err();
+    assert!(matches!(
+        refused,
+        LeaseError::Poisoned {
+            what: HalfWritten::Round,
+            ..
+        }
+    ));
     table.clear_poison(x).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 10);
     assert!(tiles.enter().unwrap().is_none());

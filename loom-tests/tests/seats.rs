@@ -184,6 +184,77 @@ fn death_while_writing() {
     });
 }
 
+/// An array of two equal numbers that one in seat 1 has left half-written, who is dead and reaped.
+fn half_written(survivor: &HandleTable) -> Vector {
+    let x = survivor.from_elem(2, 0u64).unwrap();
+    let segment = survivor.segment();
+    let dead = join(segment);
+    model::mortal(segment, 1, u64::MAX, || {
+        let mut half = dead.write(x).unwrap();
+        half[0] = 1;
+        model::die()
+    });
+    survivor.reap().unwrap();
+    x
+}
+
+/// I5, I6: two recover an array at once: one after the other, or one is turned away; whoever reads
+/// it in between is told that it is poisoned, or finds it whole.
+#[test]
+fn recovery_beside_recovery() {
+    check("recovery_beside_recovery", 3, || {
+        let segment = segment(64, 2);
+        let survivor = join(&segment);
+        let x = half_written(&survivor);
+        let second = join(&segment);
+        let mend = move |table: &HandleTable| table.recover(x, |mut view| view.fill(2)).is_ok();
+        let other = thread::spawn(move || {
+            if let Ok(whole) = look(&second, x) {
+                assert!(whole, "half-written, and nobody says so");
+            }
+            (mend(&second), second)
+        });
+        let first = mend(&survivor);
+        let (then, second) = other.join().unwrap();
+        assert!(first || then, "nobody else holds it");
+        assert!(look(&second, x).unwrap());
+    });
+}
+
+/// I1, I7: death between any two steps of a recovery: the array is whole, or poisoned still.
+#[test]
+fn death_while_recovering() {
+    check_deaths("death_while_recovering", 2, |steps| {
+        let segment = segment(64, 2);
+        let survivor = join(&segment);
+        let x = half_written(&survivor);
+        let second = join(&segment);
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                second.recover(x, |mut view| view.fill(2)).unwrap();
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        match look(&survivor, x) {
+            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        match look(&survivor, x) {
+            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Err(LeaseError::Poisoned { .. }) => assert!(died),
+            Err(error) => panic!("{error}"),
+        }
+        survivor.recover(x, |mut view| view.fill(3)).unwrap();
+        assert!(look(&survivor, x).unwrap());
+        died
+    });
+}
+
 /// I1, I7: death between any two steps of a read lease of an array that the survivor frees: the
 /// slot is FREE once the dead one is reaped.
 #[test]

@@ -75,6 +75,7 @@ fn shape_of<T: Element, D: Dimension>(descriptor: &Descriptor) -> Option<Shape<D
 #[test]
 fn fields_do_not_overlap() {
     crate::word::testing::assert_disjoint(&[CODE, SCHEMA, AXES, ORDER]);
+    crate::word::testing::assert_disjoint(&[PoisonNote::PID, PoisonNote::WHAT]);
 }
 
 #[test]
@@ -82,7 +83,9 @@ fn golden_words() {
     let descriptor = described::<f64>(0, Order::F, &[5, 7]).unwrap();
     let words = words([0; Layout::DESCRIPTOR_WORDS]);
     descriptor.store(&words);
-    PoisonNote { pid: 11, time: 13 }.store(&words);
+    let what = HalfWritten::Tiles;
+    let (pid, time) = (11, 13);
+    PoisonNote { pid, time, what }.store(&words);
     let stored: Vec<u64> = words
         .iter()
         .map(|word| word.load(Ordering::Relaxed))
@@ -97,7 +100,7 @@ fn golden_words() {
         0,
         0,
         0,
-        11,
+        1 << 32 | 11,
         13,
         0,
         0,
@@ -242,7 +245,8 @@ proptest! {
         let words = words([0; Layout::DESCRIPTOR_WORDS]);
         let descriptor = described::<u8>(0, Order::C, &shape).unwrap();
         descriptor.store(&words);
-        let note = PoisonNote { pid, time };
+        let what = [HalfWritten::Array, HalfWritten::Tiles, HalfWritten::Round][time as usize % 3];
+        let note = PoisonNote { pid, time, what };
         note.store(&words);
         prop_assert_eq!(PoisonNote::load(&words), note);
         prop_assert_eq!(Descriptor::load(&words), Some(descriptor));

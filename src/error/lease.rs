@@ -6,7 +6,7 @@ use core::time::Duration;
 use thiserror::Error as ThisError;
 
 use super::{AllocError, JoinError};
-use crate::descriptor::TypeMismatch;
+use crate::descriptor::{HalfWritten, TypeMismatch};
 use crate::element::InvalidElement;
 use crate::handle::AnyHandle;
 
@@ -48,9 +48,9 @@ pub enum LeaseError {
     },
     /// A writer died or panicked.
     #[error(
-        "{handle} is poisoned: process {pid} died or panicked while it wrote (unix time \
-         {unix_time}), the contents may be half-written; look at them, then call clear_poison, or \
-         free the array"
+        "{handle} is poisoned: process {pid} died or panicked while it wrote {what} (unix time \
+         {unix_time}), the contents may be half-written; look at them and call recover or \
+         clear_poison, or free the array"
     )]
     Poisoned {
         /// The handle.
@@ -59,6 +59,8 @@ pub enum LeaseError {
         pid: u32,
         /// When that was noticed, in seconds since 1970.
         unix_time: u64,
+        /// What it was writing.
+        what: HalfWritten,
     },
     /// The array has another element type, or another number of axes.
     #[error(transparent)]

@@ -10,7 +10,7 @@ use crate::error::RoundError;
 #[cfg(not(loom))]
 use crate::sync::Backoff;
 use crate::table::lease::{ExclusiveLease, SharedLease};
-use crate::word::{Claim, ClaimState, SeatId};
+use crate::word::{Claim, ClaimState, Purpose, SeatId};
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Opens the next round, and leases the arrays for it.
@@ -33,7 +33,9 @@ impl<'t, G: Group> Partition<'t, G> {
         let mut exclusive = Vec::new();
         for (handle, mode) in self.group.members() {
             match mode {
-                Mode::Write => exclusive.push(self.table().lease_exclusive(handle, true)?),
+                Mode::Write => {
+                    exclusive.push(self.table().lease_exclusive(handle, Purpose::Round)?)
+                }
                 Mode::Read | Mode::Whole => shared.push(self.table().lease_shared(handle)?),
             }
         }

@@ -1,6 +1,6 @@
 //! The walk that takes back everything a seat holds, step by repeatable step.
 
-use crate::descriptor::{ControlKind, Descriptor, PoisonNote};
+use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};
 use crate::handle::AnyHandle;
 use crate::partition::control::Control;
 use crate::queue::cells::Cells;
@@ -160,7 +160,7 @@ fn poison(segment: &Segment, slot: usize, generation: u32, seat: SeatId, report:
         return;
     };
     if slot.word().is_live(generation) {
-        note_poison(segment, slot, seat);
+        note_poison(segment, slot, seat, HalfWritten::Tiles);
         if slot.change(|word| word.poison(generation)).is_ok() {
             report
                 .poisoned
@@ -182,20 +182,24 @@ fn release_writer(
         return false;
     }
     let generation = word.generation();
-    note_poison(segment, slot, seat);
+    let what = match word.is_in_round() {
+        true => HalfWritten::Round,
+        false => HalfWritten::Array,
+    };
+    note_poison(segment, slot, seat, what);
     report
         .poisoned
         .push(AnyHandle::pack(segment.key(), slot.index, generation));
-    let tail = match word.is_in_round() {
-        true => slot.orphan(seat, true),
-        false => slot.unlock_exclusive(seat, true),
+    let tail = match what {
+        HalfWritten::Round => slot.orphan(seat, true),
+        _ => slot.unlock_exclusive(seat, true),
     };
     matches!(tail, Tail::Freed(_))
 }
 
 /// Names the seat's holder as the one who left the array half-written.
-fn note_poison(segment: &Segment, slot: Slot<'_>, seat: SeatId) {
+fn note_poison(segment: &Segment, slot: Slot<'_>, seat: SeatId, what: HalfWritten) {
     let memory = segment.memory();
     let culprit = super::Card::of(memory, seat).pid;
-    PoisonNote::now(culprit).store(memory.descriptor(slot.index));
+    PoisonNote::now(culprit, what).store(memory.descriptor(slot.index));
 }

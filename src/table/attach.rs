@@ -116,6 +116,7 @@ impl HandleTable {
                     handle,
                     pid: note.pid,
                     unix_time: note.time,
+                    what: note.what,
                 }
             }
         }

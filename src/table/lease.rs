@@ -1,15 +1,16 @@
 //! Leases of whole arrays: the recorded right to read or to write.
 
-use ndarray::Dimension;
+use ndarray::{ArrayViewMut, Dimension};
 
 use super::HandleTable;
 use super::slot::{Refused, Shared, Slot, Tail};
 use crate::array::{ReadGuard, WriteGuard};
-use crate::descriptor::PoisonNote;
+use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::partition::control::Control;
+use crate::word::Purpose;
 
 impl HandleTable {
     /// Leases an array for reading: until the guard is dropped nobody writes it, in any process.
@@ -46,10 +47,58 @@ impl HandleTable {
         &self,
         handle: Handle<T, D>,
     ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
-        let lease = self.lease_exclusive(AnyHandle::from(handle), false)?;
+        let lease = self.lease_exclusive(AnyHandle::from(handle), Purpose::Write)?;
         let located = self.locate(lease.slot, lease.handle)?;
         located.check(lease.handle)?;
         Ok(WriteGuard::new(lease, located))
+    }
+
+    /// Leases an array that is poisoned, shows it to `look`, who sees to it that its contents are
+    /// good, and takes the poison away. In one step for everybody else: nobody has the array in
+    /// between. One that is not poisoned is shown as well.
+    ///
+    /// Where the contents need not be looked at, [`clear_poison`](HandleTable::clear_poison) does.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, LeaseError, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(3)?;
+    /// # let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    /// #     let mut half = table.write(x).unwrap();
+    /// #     half[0] = f64::NAN;
+    /// #     std::panic::resume_unwind(Box::new(()));
+    /// # }));
+    /// if let Err(LeaseError::Poisoned { pid, what, .. }) = table.read(x) {
+    ///     eprintln!("process {pid} was writing {what}");
+    ///     let repaired = table.recover(x, |mut view| {
+    ///         let bad = view.iter_mut().filter(|x| x.is_nan());
+    ///         bad.map(|x| *x = 0.0).count()
+    ///     })?;
+    ///     assert_eq!(repaired, 1);
+    /// }
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](HandleTable::write), but for `Poisoned`. [`LeaseError::InvalidElement`] if bytes
+    /// are no values of `T`: then the array stays as it is, and can only be freed.
+    ///
+    /// # Panics
+    /// If `look` does; the array then is poisoned still.
+    #[cfg_attr(loom, track_caller)]
+    pub fn recover<T: Element, D: Dimension, R>(
+        &self,
+        handle: Handle<T, D>,
+        look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
+    ) -> Result<R, LeaseError> {
+        let lease = self.lease_exclusive(AnyHandle::from(handle), Purpose::Recover)?;
+        let located = self.locate(lease.slot, lease.handle)?;
+        located.check(lease.handle)?;
+        let mut guard = WriteGuard::new(lease, located);
+        let seen = look(guard.view_mut());
+        guard.heal();
+        Ok(seen)
     }
 
     #[inline(always)]
@@ -107,16 +156,16 @@ impl HandleTable {
     pub(crate) fn lease_exclusive(
         &self,
         handle: AnyHandle,
-        round: bool,
+        purpose: Purpose,
     ) -> Result<ExclusiveLease<'_>, LeaseError> {
         let me = self.enter()?;
         let (slot, generation) = self.live(handle)?;
-        match slot.lock_exclusive(generation, me, round) {
+        match slot.lock_exclusive(generation, me, purpose) {
             Ok(()) => Ok(ExclusiveLease {
                 table: self,
                 slot,
                 handle,
-                round,
+                round: purpose == Purpose::Round,
                 token: self.token(),
                 panicking: std::thread::panicking(),
             }),
@@ -134,7 +183,8 @@ impl HandleTable {
             // Who was first has said who it was. An error says that the array was freed meanwhile.
             let word = slot.word();
             if word.is_live(generation) && !word.is_poisoned() {
-                PoisonNote::now(std::process::id()).store(memory.descriptor(index));
+                let note = PoisonNote::now(std::process::id(), HalfWritten::Tiles);
+                note.store(memory.descriptor(index));
                 let _ = slot.change(|word| word.poison(generation));
             }
         }
@@ -199,7 +249,7 @@ impl<'t> ExclusiveLease<'t> {
         self.table
     }
 
-    /// Takes the poison off the array of a round that this lease is for.
+    /// Takes the poison off the array that this lease is for.
     pub(crate) fn heal(&self) {
         let me = self.table.seat.get();
         let (_, generation) = self.handle.unpack(self.table.segment.key());
@@ -229,7 +279,7 @@ impl Drop for ExclusiveLease<'_> {
             let poison = !self.panicking && std::thread::panicking();
             if poison {
                 let words = self.table.segment.memory().descriptor(self.slot.index);
-                PoisonNote::now(std::process::id()).store(words);
+                PoisonNote::now(std::process::id(), HalfWritten::Array).store(words);
             }
             self.slot.unlock_exclusive(me, poison)
         };

@@ -4,7 +4,7 @@
 
 use crate::segment::Memory;
 use crate::sync::{Atom, Ordering};
-use crate::word::{Lifecycle, SeatId, SlotWord};
+use crate::word::{Lifecycle, Purpose, SeatId, SlotWord};
 
 /// One slot of a segment: its word and its row of reader bits.
 #[derive(Clone, Copy)]
@@ -174,20 +174,20 @@ impl<'m> Slot<'m> {
         self.tail()
     }
 
-    /// Takes the exclusive lease for `me`, alone or to open a round.
+    /// Takes the exclusive lease for `me`.
     #[inline]
     pub(crate) fn lock_exclusive(
         &self,
         generation: u32,
         me: SeatId,
-        round: bool,
+        purpose: Purpose,
     ) -> Result<(), (Refused, Tail)> {
         // Acquire: pairs with the Release of a reader's validation, whose bit is then seen; on
         // failure with that of whoever poisoned the array, and has noted who wrote it.
         let outcome = self
             .word
             .update(Ordering::Acquire, Ordering::Acquire, |word| {
-                word.lock(generation, me, round)
+                word.lock(generation, me, purpose)
             });
         if let Err(word) = outcome {
             let refused = admit(word, generation)

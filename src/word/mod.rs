@@ -11,7 +11,7 @@ mod span;
 pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
 pub(crate) use queue::{CellState, CellWord, EndWord};
 pub(crate) use seat::{SeatId, SeatWord};
-pub(crate) use slot::{Lifecycle, SlotWord};
+pub(crate) use slot::{Lifecycle, Purpose, SlotWord};
 pub(crate) use span::SpanWord;
 
 /// Bits `shift .. shift + bits` of a word. Fields are declared one after another, so that they

@@ -21,6 +21,18 @@ pub(crate) enum Lifecycle {
     Invalid,
 }
 
+/// What an array is written for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// By its holder alone.
+    Write,
+    /// By the participants of a round.
+    Round,
+    /// By its holder alone, who looks at what another has left half-written. It stays poisoned until
+    /// that is done.
+    Recover,
+}
+
 word_type! {
     /// lifecycle 3 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least significant first.
     SlotWord
@@ -204,12 +216,13 @@ impl SlotWord {
         }
     }
 
-    /// LIVE without a writer and not poisoned → written by `me`, alone or for a round.
+    /// LIVE without a writer and not poisoned, unless it is to be recovered → written by `me`.
     #[must_use]
-    pub(crate) fn lock(self, generation: u32, me: SeatId, round: bool) -> Option<Self> {
-        (self.is_live(generation) && self.writer().is_none() && !self.is_poisoned()).then(|| {
+    pub(crate) fn lock(self, generation: u32, me: SeatId, purpose: Purpose) -> Option<Self> {
+        let good = !self.is_poisoned() || purpose == Purpose::Recover;
+        (self.is_live(generation) && self.writer().is_none() && good).then(|| {
             self.with(Self::WRITER, me.field())
-                .with(Self::ROUND, u64::from(round))
+                .with(Self::ROUND, u64::from(purpose == Purpose::Round))
         })
     }
 
@@ -255,11 +268,11 @@ impl SlotWord {
         (self.is_live(generation) && self.writer().is_none()).then(|| self.with(Self::POISONED, 0))
     }
 
-    /// LIVE, poisoned, in a round of `opener` → the same, not poisoned: the opener has the torn tiles
-    /// run again.
+    /// LIVE, poisoned, written by `holder` → the same, not poisoned: the holder has made it whole, or
+    /// has the torn tiles of its round run again.
     #[must_use]
-    pub(crate) fn heal(self, generation: u32, opener: SeatId) -> Option<Self> {
-        let ours = self.is_live(generation) && self.is_in_round() && self.writer() == opener;
+    pub(crate) fn heal(self, generation: u32, holder: SeatId) -> Option<Self> {
+        let ours = self.is_live(generation) && self.writer() == holder;
         (ours && self.is_poisoned()).then(|| self.with(Self::POISONED, 0))
     }
 
@@ -333,8 +346,8 @@ mod tests {
     fn the_life_of_a_slot() {
         let word = live(3);
         assert!(word.is_live(3) && !word.is_live(2));
-        let written = word.lock(3, OTHER, false).unwrap();
-        assert_eq!(written.lock(3, ME, false), None);
+        let written = word.lock(3, OTHER, Purpose::Write).unwrap();
+        assert_eq!(written.lock(3, ME, Purpose::Write), None);
         let retired = written.retire(3, ME).unwrap();
         assert_eq!(retired.recycle(), None, "the writer still holds the bytes");
         assert_eq!(retired.retire(3, ME), None, "freed once");
@@ -353,27 +366,38 @@ mod tests {
 
     #[test]
     fn poison_stops_writers_until_it_is_cleared() {
-        let written = live(1).lock(1, ME, false).unwrap();
+        let written = live(1).lock(1, ME, Purpose::Write).unwrap();
         let poisoned = written.unlock(ME, true).unwrap();
-        assert_eq!(poisoned.lock(1, OTHER, false), None);
+        assert_eq!(poisoned.lock(1, OTHER, Purpose::Write), None);
+        assert_eq!(poisoned.lock(1, OTHER, Purpose::Round), None);
+        let recovered = poisoned.lock(1, OTHER, Purpose::Recover).unwrap();
+        assert!(recovered.is_poisoned() && recovered.is_written_by(OTHER));
+        assert_eq!(recovered.heal(1, ME), None);
+        let healed = recovered
+            .heal(1, OTHER)
+            .and_then(|word| word.unlock(OTHER, false));
+        assert_eq!(healed, Some(live(1)));
         assert!(
             poisoned
                 .clear_poison(1)
                 .unwrap()
-                .lock(1, OTHER, false)
+                .lock(1, OTHER, Purpose::Write)
                 .is_some()
         );
     }
 
     #[test]
     fn an_orphaned_round_keeps_readers_out_and_can_be_recycled() {
-        let round = live(1).lock(1, OTHER, true).unwrap();
+        let round = live(1).lock(1, OTHER, Purpose::Round).unwrap();
         let orphan = round.orphan(OTHER, true).unwrap();
         assert_eq!(orphan.writer(), SeatId::ORPHAN);
         assert_eq!(orphan.unlock(OTHER, false), None);
         assert!(orphan.retire(1, ME).unwrap().recycle().is_some());
         assert_eq!(
-            live(1).lock(1, OTHER, false).unwrap().orphan(OTHER, true),
+            live(1)
+                .lock(1, OTHER, Purpose::Write)
+                .unwrap()
+                .orphan(OTHER, true),
             None
         );
     }
@@ -394,7 +418,7 @@ mod tests {
                         || next.generation() == word.generation() + 1
                 );
             }
-            if let Some(next) = word.lock(generation, ME, true) {
+            if let Some(next) = word.lock(generation, ME, Purpose::Round) {
                 prop_assert_eq!(next.unlock(ME, false), Some(word.with(SlotWord::ROUND, 0)));
             }
         }

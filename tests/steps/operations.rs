@@ -36,6 +36,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("write and give back", write),
     ("detach and adopt", own),
     ("clear poison", clear_poison),
+    ("recover", recover),
     ("make a partition", partition),
     ("a round of one's own", round),
     ("tiles of another's round, the last one too", tiles),
@@ -258,6 +259,20 @@ fn clear_poison(run: &mut Run) {
     // Whole again, whoever has declared it to be so.
     let _ = ground.table.clear_poison(ground.array);
     ground.table.write(ground.array).unwrap().fill(0);
+    ground.survive(run);
+}
+
+fn recover(run: &mut Run) {
+    let ground = poisoned();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        table
+            .recover(ground.array, |mut view| view.fill(2))
+            .unwrap();
+        mark();
+    });
+    // The survivor finds it whole, held by the dead, or poisoned still.
     ground.survive(run);
 }
 
