@@ -139,6 +139,11 @@ impl Layout {
     const TABLE_ALIGN: u64 = 4096;
     const DATA_ALIGN: u64 = 2 << 20;
 
+    /// Where the descriptor of a slot is.
+    pub(crate) fn descriptor_at(&self, slot: usize) -> u64 {
+        self.descriptors + (slot * Self::DESCRIPTOR_WORDS * 8) as u64
+    }
+
     pub(crate) fn new(geometry: Geometry) -> Layout {
         let mut end = (Header::WORDS * 8) as u64;
         let mut table = |words: usize| {

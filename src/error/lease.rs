@@ -74,10 +74,12 @@ pub enum LeaseError {
         error: InvalidElement,
     },
     /// The array's descriptor does not describe an array in its extent.
-    #[error("{handle}: the segment is damaged: {what}")]
+    #[error("{handle}: the segment is damaged at byte {offset:#x}: {what}")]
     Corrupt {
         /// The handle.
         handle: AnyHandle,
+        /// Where, in bytes from the start of the segment.
+        offset: u64,
         /// What does not fit.
         what: &'static str,
     },

@@ -132,10 +132,12 @@ pub enum AllocError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The table of spans holds bytes that no participant writes.
-    #[error("the segment is damaged: entry {span} of its span table is not an entry")]
+    #[error("the segment is damaged at byte {offset:#x}: {what}")]
     Corrupt {
-        /// The entry.
-        span: usize,
+        /// Where, in bytes from the start of the segment.
+        offset: u64,
+        /// What does not fit.
+        what: &'static str,
     },
     /// This process has crossed a fork and could not take a seat of its own.
     #[error(transparent)]

@@ -199,10 +199,8 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         let mut view = located.view;
         let fits = |(axis, len): (usize, usize)| view.shape().get(axis) == Some(&len);
         if mode != Mode::Whole && !plan.axes().all(fits) {
-            return Err(LeaseError::Corrupt {
-                handle,
-                what: "the array does not have the length that its partition divides",
-            });
+            let what = "the array does not have the length that its partition divides";
+            return Err(table.look().corrupt(handle, what));
         }
         let mut strides = D::zeros(view.ndim());
         for (to, &stride) in strides.slice_mut().iter_mut().zip(view.strides()) {

@@ -360,9 +360,9 @@ impl<'t, G: Group> Partition<'t, G> {
     /// A lease on the claim words, of this process, and the words.
     fn open(&self) -> Result<(SharedLease<'t>, Control<'t>), LeaseError> {
         let lease = self.table.lease_shared(self.control)?;
-        let control = self.table.control(&lease).ok_or(LeaseError::Corrupt {
-            handle: self.control,
-            what: "the partition's words do not fit together",
+        let control = self.table.control(&lease).ok_or_else(|| {
+            let what = "the partition's words do not fit together";
+            self.table.look().corrupt(self.control, what)
         })?;
         Ok((lease, control))
     }

@@ -210,9 +210,9 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
 }
 
 fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
-    bytemuck::try_pod_read_unaligned(call.params).map_err(|_| LeaseError::Corrupt {
-        handle: AnyHandle::from_bits(call.arguments.params),
-        what: type_name::<P>(),
+    bytemuck::try_pod_read_unaligned(call.params).map_err(|_| {
+        let handle = AnyHandle::from_bits(call.arguments.params);
+        call.table.look().corrupt(handle, type_name::<P>())
     })
 }
 

@@ -34,10 +34,8 @@ impl<T: Element> Stretch<T> {
         let slot = Slot::of(table.segment().memory(), index).ok_or(LeaseError::Stale { handle })?;
         let mut view = table.locate::<T, D>(slot, handle)?.view;
         if !plan.is_stretches_of(0, view.len()) {
-            return Err(LeaseError::Corrupt {
-                handle,
-                what: "the array does not have the length that its partition divides",
-            });
+            let what = "the array does not have the length that its partition divides";
+            return Err(table.look().corrupt(handle, what));
         }
         Ok(Stretch {
             first: view.as_mut_ptr(),

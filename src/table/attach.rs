@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use ndarray::{Dimension, RawArrayViewMut};
 
 use super::HandleTable;
+use super::info::Look;
 use super::slot::{Refused, Slot};
 use crate::array::Attached;
 use crate::descriptor::{Descriptor, PoisonNote};
@@ -35,22 +36,13 @@ impl HandleTable {
     ) -> Result<Attached<'_, T, D>, LeaseError> {
         self.enter()?;
         let handle = AnyHandle::from(handle);
-        let (slot, generation) = self.live(handle)?;
+        let (slot, generation) = self.look().live(handle)?;
         let located = self.locate(slot, handle);
         // The word again: if it is still LIVE in this generation, no other descriptor was written
         // between the two looks, so that what we read, or could not read, is this array's.
         match slot.word().is_live(generation) {
             true => located.map(|located| Attached::new(self, located)),
             false => Err(LeaseError::Stale { handle }),
-        }
-    }
-
-    /// The slot of a handle that is live at this moment.
-    #[inline]
-    pub(crate) fn live(&self, handle: AnyHandle) -> Result<(Slot<'_>, u32), LeaseError> {
-        match self.slot(handle) {
-            Some((slot, generation)) if slot.word().is_live(generation) => Ok((slot, generation)),
-            _ => Err(LeaseError::Stale { handle }),
         }
     }
 
@@ -61,29 +53,8 @@ impl HandleTable {
         slot: Slot<'_>,
         handle: AnyHandle,
     ) -> Result<Located<T, D>, LeaseError> {
-        let corrupt = |what| LeaseError::Corrupt { handle, what };
-        let memory = self.segment.memory();
-        let words = memory.descriptor(slot.index);
         let same_schema = |index, text: &'static str| self.is_record::<T>(index, text);
-        let (shape, bytes) = Descriptor::load_typed::<T, D>(words, memory, same_schema)?
-            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
-        let extent = Spans::of(memory)
-            .extent(slot.index)
-            .filter(|extent| bytes <= extent.size())
-            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
-        let ptr: NonNull<T> = memory
-            .data(extent.offset, extent.size())
-            .ok_or_else(|| corrupt("the extent is not in the data region"))?
-            .cast();
-        // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, which is the
-        // most that an element may ask for), and the shape's `bytes` are inside the extent, which
-        // is inside the mapping; their total is at most `isize::MAX` (`Descriptor::bytes`).
-        let view = unsafe { RawArrayViewMut::from_shape_ptr(shape, ptr.as_ptr()) };
-        Ok(Located {
-            offset: extent.offset,
-            bytes,
-            view,
-        })
+        self.look().locate(slot, handle, same_schema)
     }
 
     /// Whether the layout at `index` is that of record `T`, whose text this is.
@@ -120,6 +91,41 @@ impl HandleTable {
                 }
             }
         }
+    }
+}
+
+impl Look<'_> {
+    /// Reads the descriptor and checks it. The caller has a lease, or validates afterwards;
+    /// `same_schema` says whether the layout at an index has this text.
+    #[inline(always)]
+    pub(crate) fn locate<T: Element, D: Dimension>(
+        self,
+        slot: Slot<'_>,
+        handle: AnyHandle,
+        same_schema: impl Fn(u16, &'static str) -> bool,
+    ) -> Result<Located<T, D>, LeaseError> {
+        let memory = self.memory;
+        let corrupt = |what| self.corrupt(handle, what);
+        let words = memory.descriptor(slot.index);
+        let (shape, bytes) = Descriptor::load_typed::<T, D>(words, memory, same_schema)?
+            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
+        let extent = Spans::of(memory)
+            .extent(slot.index)
+            .filter(|extent| bytes <= extent.size())
+            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
+        let ptr: NonNull<T> = memory
+            .data(extent.offset, extent.size())
+            .ok_or_else(|| corrupt("the extent is not in the data region"))?
+            .cast();
+        // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, which is the
+        // most that an element may ask for), and the shape's `bytes` are inside the extent, which
+        // is inside the mapping; their total is at most `isize::MAX` (`Descriptor::bytes`).
+        let view = unsafe { RawArrayViewMut::from_shape_ptr(shape, ptr.as_ptr()) };
+        Ok(Located {
+            offset: extent.offset,
+            bytes,
+            view,
+        })
     }
 }
 

@@ -156,7 +156,7 @@ impl HandleTable {
                 Exhausted::Full { entries: false } => {
                     self.full(bytes, "the address space", "capacity")
                 }
-                Exhausted::Corrupt { span } => AllocError::Corrupt { span },
+                Exhausted::Corrupt { span } => self.damaged_span(span),
                 Exhausted::NoMemory(error) => error.into(),
             })?;
         let needed = committed_size(reserved.extent.class, bytes);
@@ -199,8 +199,14 @@ impl HandleTable {
     pub(crate) fn abandon_damaged(&self, reserved: Reserved<'_>) -> AllocError {
         self.abandon(reserved);
         let per_span = self.segment.memory().layout().geometry.span_slots as usize;
+        self.damaged_span(reserved.slot.index / per_span)
+    }
+
+    #[cold]
+    fn damaged_span(&self, span: usize) -> AllocError {
         AllocError::Corrupt {
-            span: reserved.slot.index / per_span,
+            offset: self.segment.memory().layout().spans + span as u64 * 8,
+            what: "not an entry of the span table",
         }
     }
 

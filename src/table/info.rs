@@ -6,6 +6,8 @@ use crate::descriptor::{Descriptor, Order};
 use crate::element::{DType, Element};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
+use crate::seat::Card;
+use crate::segment::Memory;
 use crate::span::Spans;
 use crate::word::{SeatId, SlotWord};
 use ndarray::Dimension;
@@ -41,16 +43,7 @@ impl HandleTable {
     /// [`LeaseError::Stale`] if it names none.
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.enter()?;
-        let handle = handle.into();
-        let (slot, generation) = self.live(handle)?;
-        let info = self.describe(slot, slot.word(), handle);
-        match slot.word().is_live(generation) {
-            true => info?.ok_or(LeaseError::Corrupt {
-                handle,
-                what: "the descriptor is not one of an array",
-            }),
-            false => Err(LeaseError::Stale { handle }),
-        }
+        self.look().info(handle.into())
     }
 
     /// All live arrays, in the order of their slots.
@@ -58,20 +51,7 @@ impl HandleTable {
     /// Arrays that come or go while it runs may be in it or not. The table's own arrays (the words
     /// of partitions) are left out.
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
-        let memory = self.segment.memory();
-        let geometry = &memory.layout().geometry;
-        Spans::of(memory).iter().flat_map(move |span| {
-            (0..span.count).filter_map(move |position| {
-                let slot = Slot::of(memory, span.slot(geometry, position))?;
-                let word = slot.word();
-                if !word.is_live(word.generation()) {
-                    return None;
-                }
-                let handle = self.handle_of(slot.index, word.generation());
-                let info = self.describe(slot, word, handle).ok()??;
-                slot.word().is_live(word.generation()).then_some(info)
-            })
-        })
+        self.look().arrays()
     }
 
     /// An array on which this participant holds a lease, if there is one.
@@ -95,38 +75,109 @@ impl HandleTable {
         })
     }
 
+    pub(crate) fn look(&self) -> Look<'_> {
+        Look {
+            memory: self.segment.memory(),
+            key: self.segment.key(),
+        }
+    }
+}
+
+/// A look at the tables of a segment, by who takes part in it or only looks on.
+#[derive(Clone, Copy)]
+pub(crate) struct Look<'m> {
+    pub(crate) memory: &'m Memory,
+    pub(crate) key: u64,
+}
+
+impl<'m> Look<'m> {
+    /// The slot and generation that a handle names, if the segment has such a slot.
+    #[inline]
+    pub(crate) fn slot(self, handle: AnyHandle) -> Option<(Slot<'m>, u32)> {
+        let (index, generation) = handle.unpack(self.key);
+        Some((Slot::of(self.memory, index)?, generation))
+    }
+
+    /// The slot of a handle that is live at this moment.
+    #[inline]
+    pub(crate) fn live(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
+        match self.slot(handle) {
+            Some((slot, generation)) if slot.word().is_live(generation) => Ok((slot, generation)),
+            _ => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    /// The error of an array whose words do not fit together.
+    #[cold]
+    pub(crate) fn corrupt(self, handle: AnyHandle, what: &'static str) -> LeaseError {
+        let (slot, _) = handle.unpack(self.key);
+        LeaseError::Corrupt {
+            handle,
+            offset: self.memory.layout().descriptor_at(slot),
+            what,
+        }
+    }
+
+    pub(crate) fn info(self, handle: AnyHandle) -> Result<ArrayInfo, LeaseError> {
+        let (slot, generation) = self.live(handle)?;
+        let info = self.describe(slot, slot.word(), handle);
+        match slot.word().is_live(generation) {
+            true => {
+                let what = "the descriptor is not one of an array";
+                info?.ok_or_else(|| self.corrupt(handle, what))
+            }
+            false => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    pub(crate) fn arrays(self) -> impl Iterator<Item = ArrayInfo> + 'm {
+        let geometry = &self.memory.layout().geometry;
+        Spans::of(self.memory).iter().flat_map(move |span| {
+            (0..span.count).filter_map(move |position| {
+                let slot = Slot::of(self.memory, span.slot(geometry, position))?;
+                let word = slot.word();
+                if !word.is_live(word.generation()) {
+                    return None;
+                }
+                let handle = AnyHandle::pack(self.key, slot.index, word.generation());
+                let info = self.describe(slot, word, handle).ok()??;
+                slot.word().is_live(word.generation()).then_some(info)
+            })
+        })
+    }
+
     /// `None` for the table's own arrays and where no writer of ours made the descriptor.
     fn describe(
-        &self,
+        self,
         slot: Slot<'_>,
         word: SlotWord,
         handle: AnyHandle,
     ) -> Result<Option<ArrayInfo>, LeaseError> {
-        let memory = self.segment.memory();
-        let corrupt = |what| LeaseError::Corrupt { handle, what };
+        let memory = self.memory;
+        let corrupt = |what| self.corrupt(handle, what);
         let descriptor = Descriptor::load(memory.descriptor(slot.index))
-            .ok_or(corrupt("the descriptor is not one"))?;
+            .ok_or_else(|| corrupt("the descriptor is not one"))?;
         if descriptor.is_control() {
             return Ok(None);
         }
-        let pid = |seat: SeatId| (!seat.is_none()).then(|| self.pid_of(seat));
+        let pid = |seat: SeatId| (!seat.is_none()).then(|| Card::of(memory, seat).pid);
         let dtype = descriptor
             .dtype(memory)
-            .ok_or(corrupt("the element type is not known"))?;
+            .ok_or_else(|| corrupt("the element type is not known"))?;
         Ok(Some(ArrayInfo {
             handle,
             shape: descriptor.shape().iter().map(|&len| len as usize).collect(),
             order: descriptor.order,
             bytes: descriptor
                 .bytes(dtype.size())
-                .ok_or(corrupt("the shape's size is not representable"))?,
+                .ok_or_else(|| corrupt("the shape's size is not representable"))?,
             dtype,
             owner: pid(word.owner()),
             writer: pid(word.writer()),
             readers: slot
                 .reader_seats()
                 .into_iter()
-                .map(|seat| self.pid_of(seat))
+                .map(|seat| Card::of(memory, seat).pid)
                 .collect(),
             poisoned: word.is_poisoned(),
         }))

@@ -104,7 +104,7 @@ impl HandleTable {
     #[inline(always)]
     pub(crate) fn lease_shared(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
-        let (slot, generation) = self.live(handle)?;
+        let (slot, generation) = self.look().live(handle)?;
         match slot.lock_shared(generation, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
             Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
@@ -159,7 +159,7 @@ impl HandleTable {
         purpose: Purpose,
     ) -> Result<ExclusiveLease<'_>, LeaseError> {
         let me = self.enter()?;
-        let (slot, generation) = self.live(handle)?;
+        let (slot, generation) = self.look().live(handle)?;
         match slot.lock_exclusive(generation, me, purpose) {
             Ok(()) => Ok(ExclusiveLease {
                 table: self,

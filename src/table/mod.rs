@@ -225,8 +225,7 @@ impl HandleTable {
     /// The slot and generation that a handle names, if the segment has such a slot.
     #[inline]
     pub(crate) fn slot(&self, handle: AnyHandle) -> Option<(Slot<'_>, u32)> {
-        let (index, generation) = handle.unpack(self.segment.key());
-        Some((Slot::of(self.segment.memory(), index)?, generation))
+        self.look().slot(handle)
     }
 
     pub(crate) fn handle_of(&self, slot: usize, generation: u32) -> AnyHandle {

@@ -348,8 +348,7 @@ impl Check<'_> {
             return;
         }
         if let Some(what) = what {
-            let row = (slot.index * Layout::DESCRIPTOR_WORDS * 8) as u64;
-            self.damage(self.layout.descriptors + row, what, head);
+            self.damage(self.layout.descriptor_at(slot.index), what, head);
         } else if let (Some(descriptor), Some(me)) = (descriptor, self.me)
             && descriptor.is_control()
             && let Ok(shared) = slot.lock_shared(word.generation(), me)
