@@ -66,7 +66,8 @@
 //! # Trust
 //! Processes that map the same segment trust each other not to write outside their leases: memory
 //! has no other protection. What bytes a participant finds never makes it panic or leave the
-//! segment, but a process with write access can falsify the contents of any array.
+//! segment, but a process with write access can falsify the contents of any array: [`guide::trust`].
+//! What becomes of deaths, of full memory, and of damage: [`guide::faults`].
 
 #![cfg_attr(loom, allow(dead_code, reason = "a model has no header and no kernel"))]
 
@@ -84,6 +85,8 @@ mod handle;
 mod layout;
 #[cfg(loom)]
 pub mod model;
+#[cfg(not(loom))]
+mod observer;
 mod partition;
 mod pool;
 #[cfg(not(loom))]
@@ -109,6 +112,8 @@ pub use error::{
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::LAYOUT_VERSION;
+#[cfg(not(loom))]
+pub use observer::{Observer, SeatInfo};
 pub use partition::{
     Grid, Group, Mode, Participant, Partition, PartitionHandle, Read, Round, RoundProgress, Side,
     Tile, Whole, Write,

@@ -59,7 +59,8 @@ pub enum SegmentError {
     /// The name belongs to another user, or others may write to it.
     #[error(
         "the segment named {name:?} is not this user's alone (owner uid {uid}, mode {mode:03o}): \
-         use a name of your own, or take the write permission of others away"
+         use a name of your own, take the write permission of others away, or say by the options \
+         `owner` and `mode` that they may"
     )]
     Foreign {
         /// The name.

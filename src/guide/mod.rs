@@ -2,3 +2,9 @@
 
 #[doc = include_str!("model_check.md")]
 pub mod model_check {}
+
+#[doc = include_str!("trust.md")]
+pub mod trust {}
+
+#[doc = include_str!("faults.md")]
+pub mod faults {}

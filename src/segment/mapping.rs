@@ -34,6 +34,13 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Maps `len` bytes of a file, shared, to be read only.
+    pub(super) fn of_file_read_only(fd: BorrowedFd<'_>, len: u64) -> Result<Mapping, Errno> {
+        let mapping = Mapping::reserve(len)?;
+        mapping.map_in_place(fd, ProtFlags::READ)?;
+        Ok(mapping)
+    }
+
     /// Maps `len` bytes of this process's own memory.
     pub(super) fn private(len: u64) -> Result<Mapping, Errno> {
         let mapping = Mapping::reserve(len)?;
@@ -65,11 +72,15 @@ impl Mapping {
 
     /// Maps the same file through another description of it, over the same addresses.
     pub(super) fn rebind(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.map_in_place(fd, ACCESS)
+    }
+
+    fn map_in_place(&self, fd: BorrowedFd<'_>, access: ProtFlags) -> Result<(), Errno> {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: the range is this mapping's own. It is either a reservation without an access,
         // or a mapping of the same file: then every byte keeps its contents, and another thread's
         // access waits for the kernel to finish the exchange.
-        unsafe { rustix::mm::mmap(self.start(), self.len, ACCESS, flags, fd, 0) }?;
+        unsafe { rustix::mm::mmap(self.start(), self.len, access, flags, fd, 0) }?;
         self.leave_out_of_core_dumps();
         Ok(())
     }

@@ -18,6 +18,8 @@ mod model;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
+pub(crate) mod observe;
+#[cfg(not(loom))]
 mod open;
 mod options;
 #[cfg(not(loom))]

@@ -71,7 +71,7 @@ pub(super) fn check_name(name: &str) -> Result<(), SegmentError> {
     })
 }
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("{DIR}{name}")
 }
 
@@ -80,10 +80,16 @@ pub(super) fn resolves_to(name: &str, id: FileId) -> bool {
     rustix::fs::lstat(path(name)).is_ok_and(|stat| FileId::of(&stat) == id)
 }
 
-/// Refuses a file that others may have prepared, or may write to.
-pub(super) fn check_owner(name: &str, stat: &Stat) -> Result<(), SegmentError> {
+/// Refuses a file that others may have prepared, or may write to, unless the options let them.
+pub(super) fn check_owner(
+    name: &str,
+    stat: &Stat,
+    options: &SegmentOptions,
+) -> Result<(), SegmentError> {
     let mode = stat.st_mode & 0o777;
-    if stat.st_uid != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
+    let own = stat.st_uid == rustix::process::geteuid().as_raw();
+    let trusted = own || options.owner == Some(stat.st_uid);
+    if !trusted || mode & 0o022 & !options.mode != 0 {
         return Err(SegmentError::Foreign {
             name: name.into(),
             uid: stat.st_uid,
@@ -277,14 +283,14 @@ fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
         Err(Errno::NOENT) => return Err(SegmentError::NotFound { name: name.into() }),
         Err(errno) => {
             if let Ok(stat) = rustix::fs::lstat(path(name)) {
-                check_owner(name, &stat)?;
+                check_owner(name, &stat, options)?;
             }
             return Err(description::os_error("open", &path(name), errno));
         }
     };
     let stat =
         rustix::fs::fstat(&fd).map_err(|errno| description::os_error("fstat", name, errno))?;
-    check_owner(name, &stat)?;
+    check_owner(name, &stat, options)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(SegmentError::NotOurs {
             what: path(name),
@@ -309,7 +315,7 @@ fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
 fn make(name: &str, options: &SegmentOptions) -> Result<Option<u64>, SegmentError> {
     let mut refused = None;
     for geometry in options.geometries(SHARED_CAPACITY)? {
-        match make_sized(name, geometry) {
+        match make_sized(name, geometry, options.mode) {
             Err(error) if can_be_smaller(&error) => refused = Some(error),
             outcome => return outcome,
         }
@@ -318,7 +324,7 @@ fn make(name: &str, options: &SegmentOptions) -> Result<Option<u64>, SegmentErro
     Err(refused.unwrap_or_else(|| map_error(Errno::NOMEM, 0)))
 }
 
-fn make_sized(name: &str, geometry: Geometry) -> Result<Option<u64>, SegmentError> {
+fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, SegmentError> {
     let size = Layout::new(geometry).total;
     description::check_file_size(size)?;
     let bytes = usize::try_from(size).map_err(|_| map_error(Errno::NOMEM, size))?;
@@ -339,7 +345,8 @@ fn make_sized(name: &str, geometry: Geometry) -> Result<Option<u64>, SegmentErro
     })?;
     // From now on the membership removes the name: a forked child's copy of `shmem` must not.
     shmem.set_owner(false);
-    match revive(&shmem, geometry) {
+    // Before it comes to life: nobody is in a file that is to have other bits.
+    match set_mode(name, mode).and_then(|()| revive(&shmem, geometry)) {
         Ok(key) => Ok(key),
         Err(errno) => {
             drop(shmem);
@@ -350,6 +357,14 @@ fn make_sized(name: &str, geometry: Geometry) -> Result<Option<u64>, SegmentErro
             })
         }
     }
+}
+
+/// The bits of a new name, whatever the process's mask has taken away.
+///
+/// If another file has taken its place meanwhile, that is one of this user's too, who has asked for
+/// the same bits or sets others next.
+fn set_mode(name: &str, mode: u32) -> Result<(), Errno> {
+    rustix::fs::chmod(path(name), Mode::from_raw_mode(mode))
 }
 
 fn no_room() -> SegmentError {

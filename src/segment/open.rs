@@ -61,7 +61,7 @@ pub(super) fn open_file(
 }
 
 /// The geometry that a header word says, if it is that of a file of this size.
-fn geometry_in(header: u64, size: u64, what: &str) -> Result<Geometry, SegmentError> {
+pub(super) fn geometry_in(header: u64, size: u64, what: &str) -> Result<Geometry, SegmentError> {
     let not_ours = |problem| SegmentError::NotOurs {
         what: what.into(),
         problem,

@@ -29,7 +29,12 @@ pub struct SegmentOptions {
     pub(super) retain: Option<u64>,
     pub(super) persistent: bool,
     pub(super) open_timeout: Duration,
+    pub(super) mode: u32,
+    pub(super) owner: Option<u32>,
 }
+
+/// The permission bits of a name: for its user alone.
+const PRIVATE: u32 = 0o600;
 
 /// The default capacity of a shared segment, and what it is halved down to where it does not map.
 #[cfg(not(loom))]
@@ -57,6 +62,8 @@ impl SegmentOptions {
             retain: None,
             persistent: false,
             open_timeout: Duration::from_secs(2),
+            mode: PRIVATE,
+            owner: None,
         }
     }
 
@@ -102,6 +109,25 @@ impl SegmentOptions {
     /// default.
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;
+        self
+    }
+
+    /// The permission bits of a name that is made; `0o600` by default. They are also the most that
+    /// a name which is opened may let others do: one that others may write is refused, unless they
+    /// may by these bits.
+    ///
+    /// Who may write can falsify everything in the segment; see [`guide::trust`](crate::guide::trust).
+    pub fn mode(mut self, bits: u32) -> Self {
+        self.mode = bits & 0o777;
+        self
+    }
+
+    /// A user, by number, whose names may be opened besides one's own.
+    ///
+    /// Such a name stays if its user is not the one who leaves last, where the system lets only
+    /// the owner of a file remove it, as it does in `/dev/shm`.
+    pub fn owner(mut self, uid: u32) -> Self {
+        self.owner = Some(uid);
         self
     }
 
@@ -198,6 +224,11 @@ impl SegmentOptions {
     /// Opens a segment by its name, or makes it; see [`Segment::open_or_create`].
     pub fn open_or_create(self, name: &str) -> Result<Segment, SegmentError> {
         Segment::attach_named(name, super::named::Wish::OpenOrCreate, &self)
+    }
+
+    /// Looks at a segment by its name; see [`Observer::open`](crate::Observer::open).
+    pub fn observe(self, name: &str) -> Result<crate::Observer, SegmentError> {
+        super::observe::by_name(name, &self).map(crate::Observer::new)
     }
 
     /// Opens a segment by a descriptor; see [`Segment::from_fd`].

@@ -41,7 +41,7 @@ pub(super) fn attach(passed: OwnedFd, options: &SegmentOptions) -> Result<Parts,
         (Kind::Memfd, None)
     } else {
         let name: &str = path.strip_prefix(named::DIR).unwrap_or(&path);
-        named::check_owner(name, &stat)?;
+        named::check_owner(name, &stat, options)?;
         let mut patience = Patience::new(options.open_timeout);
         while !description::enter_gate(fd.as_fd())? {
             if !patience.wait() {

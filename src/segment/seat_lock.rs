@@ -18,16 +18,20 @@ const GATE: u64 = 1 << 61;
 // The kernel's `struct flock` has 64-bit offsets, which is libc's where `off_t` has 64 bits.
 const _: () = assert!(size_of::<libc::off_t>() == 8);
 
-/// Asks for a lock on one byte, without waiting; `false` if another description is in the way.
-fn set_lock(fd: BorrowedFd<'_>, byte: u64, kind: libc::c_int) -> Result<bool, Errno> {
-    let request = libc::flock {
+fn request(byte: u64, kind: libc::c_int) -> libc::flock {
+    libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: byte as libc::off_t,
         l_len: 1,
         // The kernel demands 0 here for locks of a description.
         l_pid: 0,
-    };
+    }
+}
+
+/// Asks for a lock on one byte, without waiting; `false` if another description is in the way.
+fn set_lock(fd: BorrowedFd<'_>, byte: u64, kind: libc::c_int) -> Result<bool, Errno> {
+    let request = request(byte, kind);
     // SAFETY: `request` is the argument of this command, and lives over the call, which reads it.
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &request) } {
         -1 => match last_errno() {
@@ -51,6 +55,17 @@ pub(super) fn enter_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
 /// Takes the gate for oneself; `false` if anybody is in the segment.
 pub(super) fn close_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     set_lock(fd, GATE, libc::F_WRLCK)
+}
+
+/// Whether any description holds the lock of a seat; asks, and takes nothing.
+pub(super) fn is_locked(fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
+    let mut request = request(SEAT_LOCKS + index as u64, libc::F_WRLCK);
+    // SAFETY: `request` is the argument of this command, and lives over the call, which writes the
+    // answer to it.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut request) } {
+        -1 => Err(last_errno()),
+        _ => Ok(libc::c_int::from(request.l_type) != libc::F_UNLCK),
+    }
 }
 
 /// The seats that this process holds the locks of.

@@ -9,7 +9,7 @@ mod create;
 #[cfg(not(loom))]
 mod global;
 pub(crate) mod hints;
-mod info;
+pub(crate) mod info;
 pub(crate) mod lease;
 #[cfg(loom)]
 pub(crate) mod runs;

@@ -1,0 +1,153 @@
+//! Looking at a segment without taking part in it.
+
+use std::os::fd::OwnedFd;
+
+use ndarray::{Dimension, RawArrayView};
+
+use crate::element::{Element, schema};
+use crate::error::{LeaseError, SegmentError};
+use crate::handle::{AnyHandle, Handle};
+use crate::seat::Card;
+use crate::segment::Segment;
+use crate::segment::observe::{self, Observed};
+use crate::sync::Ordering;
+use crate::table::info::Look;
+use crate::table::{ArrayInfo, Verification, verify};
+use crate::word::SeatId;
+
+/// A segment that is looked at: mapped to be read only, so that nothing in this process can change
+/// a byte of it.
+///
+/// An observer has no seat and takes no lease; nobody knows of it, and no name is kept for it. What
+/// it tells is of one moment, and may be over at the next. It needs a file that it may read.
+///
+/// ```
+/// use ndshm::{HandleTable, Observer, Segment};
+///
+/// let segment = Segment::anonymous()?;
+/// let table = HandleTable::join(&segment)?;
+/// let x = table.zeros::<f64, _>((3, 4))?;
+///
+/// let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+/// assert_eq!(observer.info(x)?.shape, [3, 4]);
+/// assert_eq!(observer.seats()?[0].pid, std::process::id());
+/// assert!(observer.verify().is_clean());
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+pub struct Observer {
+    observed: Observed,
+}
+
+/// A seat that is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SeatInfo {
+    /// Its number, from 0.
+    pub seat: usize,
+    /// The process that took it, as that process knew its own number.
+    pub pid: u32,
+    /// Whether it lives; what a dead one held is taken back by whoever reaps next.
+    pub alive: bool,
+}
+
+impl Observer {
+    pub(crate) fn new(observed: Observed) -> Observer {
+        Observer { observed }
+    }
+
+    /// Looks at the segment of this name.
+    ///
+    /// # Errors
+    /// As [`Segment::open`].
+    pub fn open(name: &str) -> Result<Observer, SegmentError> {
+        Segment::options().observe(name)
+    }
+
+    /// Looks at the segment behind a descriptor, which is closed.
+    ///
+    /// # Errors
+    /// [`SegmentError::NotOurs`] if it is none.
+    pub fn from_fd(fd: OwnedFd) -> Result<Observer, SegmentError> {
+        observe::by_descriptor(fd).map(Observer::new)
+    }
+
+    /// Bytes for the contents of all arrays together.
+    pub fn capacity(&self) -> u64 {
+        self.observed.memory().layout().geometry.capacity
+    }
+
+    /// The seats that are taken.
+    pub fn seats(&self) -> Result<Vec<SeatInfo>, SegmentError> {
+        let memory = self.observed.memory();
+        let seats = 0..memory.layout().geometry.seats as usize;
+        seats
+            .filter(|&seat| memory.seat_word(seat).load(Ordering::Relaxed).is_taken())
+            .map(|seat| {
+                Ok(SeatInfo {
+                    seat,
+                    pid: Card::of(memory, SeatId::from_index(seat)).pid,
+                    alive: self.observed.is_alive(seat)?,
+                })
+            })
+            .collect()
+    }
+
+    /// All live arrays, as [`HandleTable::arrays`](crate::HandleTable::arrays) tells of them.
+    pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
+        self.look().arrays()
+    }
+
+    /// What kind of array a handle names.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] if it names none.
+    pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
+        self.look().info(handle.into())
+    }
+
+    /// Where an array is, to be read by pointers.
+    ///
+    /// Others may write it meanwhile, or free it, and let another array take its place: to read
+    /// through the pointers is for those who know by other means that nobody does. They are good
+    /// for as long as the observer lives.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`].
+    pub fn attach<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<RawArrayView<T, D>, LeaseError> {
+        let look = self.look();
+        let handle = AnyHandle::from(handle);
+        let (slot, generation) = look.live(handle)?;
+        let same_schema = |index, text| schema::schema_index_matches(look.memory, index, text);
+        let located = look.locate(slot, handle, same_schema);
+        // The word again, as for a participant: what was read is this array's.
+        match slot.word().is_live(generation) {
+            true => located.map(|located| located.view.raw_view()),
+            false => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    /// Checks every word of the segment's tables; see
+    /// [`HandleTable::verify`](crate::HandleTable::verify). What is in the arrays of partitions
+    /// and queues is not looked at: nothing would keep it in place.
+    pub fn verify(&self) -> Verification {
+        verify::verify(self.observed.memory(), None)
+    }
+
+    fn look(&self) -> Look<'_> {
+        Look {
+            memory: self.observed.memory(),
+            key: self.observed.key(),
+        }
+    }
+}
+
+impl core::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Observer")
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,308 @@
+//! Who may enter a segment by its name, and what one who only looks on can do.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+
+use ndarray::Ix1;
+use ndshm::{Handle, HandleTable, LeaseError, Observer, Segment, SegmentError, SegmentOptions};
+use support::{Child, DEADLINE, Name, run};
+
+/// A user without any rights of its own.
+const STRANGER: u32 = 54_321;
+
+fn main() {
+    run(&[
+        ("a_name_is_private_whatever_the_mask", a_name_is_private),
+        ("other_bits_are_set_where_asked_for", other_bits),
+        ("what_others_may_write_is_refused", others_may_write),
+        ("what_another_owns_is_refused", another_owns),
+        ("a_link_is_not_followed", a_link_is_not_followed),
+        ("two_users_share_where_both_say_so", two_users),
+        ("an_observer_sees_what_is_there", an_observer_sees),
+        ("an_observer_cannot_write", an_observer_cannot_write),
+        (
+            "an_observer_needs_no_right_to_write",
+            an_observer_of_another_user,
+        ),
+        ("an_observer_keeps_nothing_alive", an_observer_keeps_nothing),
+        (
+            "an_observer_of_no_segment_is_told",
+            an_observer_of_no_segment,
+        ),
+    ]);
+}
+
+fn options() -> SegmentOptions {
+    let timeout = std::time::Duration::from_millis(50);
+    Segment::options()
+        .capacity(1 << 20)
+        .seats(4)
+        .open_timeout(timeout)
+}
+
+fn file(name: &Name) -> PathBuf {
+    Path::new("/dev/shm").join(&name.0)
+}
+
+fn bits(name: &Name) -> u32 {
+    fs::metadata(file(name)).unwrap().mode() & 0o777
+}
+
+fn set_mask(mask: u32) {
+    // SAFETY: `umask` has no precondition.
+    unsafe { libc::umask(mask) };
+}
+
+/// Goes on as another user, for good. Only root may.
+fn become_stranger() {
+    // SAFETY: changes this process's user and nothing else; it has one thread.
+    assert_eq!(unsafe { libc::setgid(STRANGER) }, 0);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setuid(STRANGER) }, 0);
+}
+
+fn is_root() -> bool {
+    // SAFETY: `geteuid` has no precondition.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        println!("  (not shown: that takes root)");
+    }
+    root
+}
+
+fn a_name_is_private() {
+    for mask in [0, 0o077, 0o777] {
+        set_mask(mask);
+        let name = Name::new("private");
+        let _segment = options().create(&name.0).unwrap();
+        assert_eq!(bits(&name), 0o600, "mask {mask:o}");
+    }
+}
+
+fn other_bits() {
+    set_mask(0o777);
+    let name = Name::new("bits");
+    let _segment = options().mode(0o640).create(&name.0).unwrap();
+    assert_eq!(bits(&name), 0o640);
+    // That others may read harms nobody who opens it.
+    options().open(&name.0).unwrap();
+}
+
+fn others_may_write() {
+    let name = Name::new("shared");
+    let _segment = options().mode(0o660).create(&name.0).unwrap();
+    for options in [options(), options().mode(0o606)] {
+        let error = options.open(&name.0).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            matches!(error, SegmentError::Foreign { mode: 0o660, .. }),
+            "{text}"
+        );
+        assert!(
+            text.contains("mode 660") && text.contains("`mode`"),
+            "{text}"
+        );
+    }
+    options().mode(0o660).open(&name.0).unwrap();
+    assert!(options().observe(&name.0).is_err());
+    options().mode(0o666).observe(&name.0).unwrap();
+}
+
+fn another_owns() {
+    if !is_root() {
+        return;
+    }
+    let name = Name::new("owned");
+    let _segment = options().create(&name.0).unwrap();
+    chown(file(&name), Some(STRANGER), None).unwrap();
+    let refused = [
+        options().open(&name.0).err(),
+        options().open_or_create(&name.0).err(),
+        options().owner(STRANGER + 1).open(&name.0).err(),
+        options().observe(&name.0).err(),
+    ];
+    for error in refused {
+        assert!(
+            matches!(error, Some(SegmentError::Foreign { uid: STRANGER, .. })),
+            "{error:?}"
+        );
+    }
+    assert!(matches!(
+        options().create(&name.0),
+        Err(SegmentError::Exists { .. })
+    ));
+    options().owner(STRANGER).open(&name.0).unwrap();
+}
+
+fn a_link_is_not_followed() {
+    let target = std::env::temp_dir().join(format!("ndshm-target-{}", std::process::id()));
+    fs::write(&target, "what must stay").unwrap();
+    let name = Name::new("link");
+    symlink(&target, file(&name)).unwrap();
+    assert!(matches!(
+        options().create(&name.0),
+        Err(SegmentError::Exists { .. })
+    ));
+    for error in [
+        options().open(&name.0).err(),
+        options().open_or_create(&name.0).err(),
+        options().observe(&name.0).err(),
+    ] {
+        let error = error.expect("a link is no segment");
+        assert!(error.to_string().contains(&name.0), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&target).unwrap(), "what must stay");
+    fs::remove_file(&target).unwrap();
+}
+
+fn two_users() {
+    if !is_root() {
+        return;
+    }
+    let name = Name::new("users");
+    let segment = options().mode(0o666).create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x: Handle<u32, Ix1> = table.from_elem(10, 1).unwrap();
+    let stranger = Child::fork(|| {
+        become_stranger();
+        for options in [options().mode(0o666), options().owner(0)] {
+            let error = options.open(&name.0).unwrap_err();
+            assert!(
+                matches!(error, SegmentError::Foreign { uid: 0, .. }),
+                "{error}"
+            );
+        }
+        let segment = options().mode(0o666).owner(0).open(&name.0).unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        table.write(x).unwrap().fill(2);
+        let own = table.from_elem(10, 3u8).unwrap();
+        assert_eq!(table.read(own).unwrap().sum(), 30);
+    });
+    stranger.join();
+    assert_eq!(table.read(x).unwrap().sum(), 20);
+    drop((table, segment));
+    assert!(!name.exists(), "its user was the last to leave");
+}
+
+fn an_observer_sees() {
+    let name = Name::new("observed");
+    let segment = options().create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(10, 7u16).unwrap();
+    let _y = table.zeros::<f32, _>((2, 3)).unwrap();
+    let lent = table.write(x).unwrap();
+    let other = Child::fork(|| {
+        std::mem::forget(HandleTable::join(&segment).unwrap());
+        support::exit_at_once(0);
+    });
+    let dead = other.pid();
+    other.join();
+
+    let observer = Observer::open(&name.0).unwrap();
+    assert_eq!(observer.capacity(), 1 << 20);
+    let seats = observer.seats().unwrap();
+    let told: Vec<_> = seats.iter().map(|seat| (seat.pid, seat.alive)).collect();
+    assert_eq!(told, [(std::process::id(), true), (dead, false)]);
+    let shapes: Vec<_> = observer.arrays().map(|array| array.shape).collect();
+    assert_eq!(shapes, [vec![10], vec![2, 3]]);
+    let info = observer.info(x).unwrap();
+    assert_eq!(info.writer, Some(std::process::id()));
+    assert_eq!(Some(info), table.info(x).ok());
+    drop(lent);
+    let view = observer.attach(x).unwrap();
+    // SAFETY: nobody writes the array any more, and the observer lives.
+    assert_eq!(unsafe { view.deref_into_view() }.sum(), 70);
+    let wrong = Handle::<f64, Ix1>::from_bits(x.to_bits());
+    assert!(matches!(
+        observer.attach(wrong),
+        Err(LeaseError::TypeMismatch(_))
+    ));
+    let found = observer.verify();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!((found.seats, found.live), (2, 2));
+    table.free(x).unwrap();
+    assert!(matches!(observer.attach(x), Err(LeaseError::Stale { .. })));
+}
+
+fn an_observer_cannot_write() {
+    let segment = options().anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(10, 7u16).unwrap();
+    let observer = Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();
+    let writer = Child::fork(|| {
+        let view = observer.attach(x).unwrap();
+        // SAFETY: that this is refused by the processor is what is to be shown.
+        unsafe { view.as_ptr().cast_mut().write_volatile(1) };
+    });
+    let status = writer.wait_within(DEADLINE).unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGSEGV));
+    assert_eq!(table.read(x).unwrap()[0], 7);
+}
+
+fn an_observer_of_another_user() {
+    if !is_root() {
+        return;
+    }
+    let name = Name::new("readable");
+    let segment = options().mode(0o644).create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(10, 7u16).unwrap();
+    let stranger = Child::fork(|| {
+        become_stranger();
+        let error = options().owner(0).open(&name.0).unwrap_err();
+        assert!(error.to_string().contains("ermission denied"), "{error}");
+        let observer = options().owner(0).observe(&name.0).unwrap();
+        assert_eq!(observer.info(x).unwrap().shape, [10]);
+        assert!(observer.seats().unwrap()[0].alive);
+    });
+    stranger.join();
+    fs::set_permissions(file(&name), fs::Permissions::from_mode(0o600)).unwrap();
+    let stranger = Child::fork(|| {
+        become_stranger();
+        let error = options().owner(0).observe(&name.0).unwrap_err();
+        assert!(error.to_string().contains("ermission denied"), "{error}");
+    });
+    stranger.join();
+}
+
+fn an_observer_keeps_nothing() {
+    let name = Name::new("kept");
+    let segment = options().create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    table.from_elem(10, 7u16).unwrap();
+    let observer = Observer::open(&name.0).unwrap();
+    drop((table, segment));
+    assert!(!name.exists(), "an observer is no member");
+    assert_eq!(observer.arrays().count(), 0, "they went with their owner");
+    assert!(observer.verify().is_clean());
+}
+
+fn an_observer_of_no_segment() {
+    let name = Name::new("nothing");
+    assert!(matches!(
+        Observer::open(&name.0),
+        Err(SegmentError::NotFound { .. })
+    ));
+    fs::write(file(&name), "").unwrap();
+    fs::set_permissions(file(&name), fs::Permissions::from_mode(0o600)).unwrap();
+    let error = options().observe(&name.0).unwrap_err();
+    assert!(
+        matches!(error, SegmentError::Unfinished { size: 0, .. }),
+        "{error}"
+    );
+    fs::write(file(&name), [7; 64]).unwrap();
+    let error = options().observe(&name.0).unwrap_err();
+    assert!(
+        matches!(error, SegmentError::NotOurs { size: 64, .. }),
+        "{error}"
+    );
+    let fd = fs::File::open("/dev/null").unwrap().into();
+    assert!(matches!(
+        Observer::from_fd(fd),
+        Err(SegmentError::NotOurs { .. })
+    ));
+}
