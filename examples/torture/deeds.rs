@@ -1,0 +1,289 @@
+//! What a victim does beside its own arrays: the lasting ones and their healing, jobs, other
+//! people's leavings, children, and moments in which nothing is left for the others.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use ndarray::{Dimension, Ix1};
+use ndshm::{AllocError, AnyHandle, Handle, HandleTable, JoinError, LeaseError, PushError};
+use rustix::process::Signal;
+
+use super::board::{Count, Me};
+use super::pattern::Pattern;
+use super::process::{Child, exit_at_once};
+use super::supervisor::PATIENCE;
+use super::victim::{Array, Sitting, expect_end};
+use super::world::Lasting;
+
+impl Sitting<'_, '_> {
+    pub fn use_lasting(&mut self) {
+        let world = self.world;
+        let index = self.me.random.below(world.lasting.len());
+        let array = &world.lasting[index];
+        let outcome = match self.me.random.below(20) {
+            0..10 => self.read(array.handle, Some(array.index)),
+            10..19 => self.write(array.handle, Some(array.index)).map(drop),
+            _ => {
+                self.panic_over(array.handle);
+                Ok(())
+            }
+        };
+        if outcome == Err(true) {
+            match self.me.random.one_in(2) {
+                true => self.heal_in_place(array),
+                false => self.heal_after(array, |sitting| {
+                    let _ = sitting.write(array.handle, Some(array.index));
+                }),
+            }
+        }
+    }
+
+    /// Is half-way through when it panics: the array is poisoned then, and this process goes on.
+    fn panic_over(&mut self, handle: Array) {
+        let mut x = match self.table.write(handle) {
+            Ok(x) => x,
+            Err(error) => {
+                let _ = self.refused(error);
+                return;
+            }
+        };
+        let half = x.len() / 2;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            x.slice_mut(ndarray::s![..half]).fill(1);
+            let _owned = x;
+            resume_unwind(Box::new(()));
+        }));
+        debug_assert!(outcome.is_err());
+    }
+
+    /// Overwrites a poisoned array, which nobody can lease, and declares it to be good.
+    fn heal_in_place(&mut self, array: &Lasting<Ix1>) {
+        array.alone(|| {
+            // Again: somebody may have healed it before the lock was had.
+            if !self.is_poisoned(array.handle) {
+                return;
+            }
+            let mut place = match self.table.attach(array.handle) {
+                Ok(place) => place,
+                Err(error) => self.me.found(format!("a lasting array: {error}")),
+            };
+            let pattern = Pattern::new(array.bits(), self.me.author(), 0);
+            // SAFETY: the array lasts, so nobody frees it; it is poisoned, so nobody has a lease of
+            // it or gets one; poison is taken off only by who has the lock that is held here.
+            pattern.write(unsafe { place.view_mut_unsynchronized() });
+            drop(place);
+            self.world.board.end_healing(array.index);
+            match self.table.clear_poison(array.handle) {
+                Ok(()) => self.me.count(Count::HealedInPlace),
+                Err(error) => {
+                    let _ = self.refused(error);
+                }
+            }
+        });
+    }
+
+    /// Declares a poisoned array to be good, then overwrites it; in between, others may see what
+    /// the dead has left.
+    pub fn heal_after<D: Dimension>(
+        &mut self,
+        array: &Lasting<D>,
+        overwrite: impl FnOnce(&mut Self),
+    ) {
+        array.alone(|| {
+            if !self.is_poisoned(array.handle) {
+                return;
+            }
+            self.world.board.begin_healing(array.index);
+            match self.table.clear_poison(array.handle) {
+                Ok(()) => {
+                    self.me.count(Count::HealedAfter);
+                    overwrite(self);
+                }
+                Err(error) => {
+                    let _ = self.refused(error);
+                }
+            }
+        });
+    }
+
+    fn is_poisoned<D: Dimension>(&self, handle: Handle<u64, D>) -> bool {
+        matches!(self.table.read(handle), Err(LeaseError::Poisoned { .. }))
+    }
+
+    pub fn push_job(&mut self) {
+        for _ in 0..self.me.random.below(20) {
+            let Some(job) = self.world.board.new_job() else {
+                return;
+            };
+            match self.jobs.push(job) {
+                Ok(()) => {
+                    self.world.board.pushed(job, true);
+                    self.me.count(Count::Pushes);
+                }
+                Err(PushError::Full { .. }) => return self.world.board.pushed(job, false),
+                Err(refused) => self.queue_refused(refused.into()),
+            }
+        }
+    }
+
+    pub fn pop_job(&mut self) {
+        for _ in 0..self.me.random.below(25) {
+            match self.jobs.pop() {
+                Ok(Some(job)) => {
+                    self.world.board.popped(job);
+                    self.me.count(Count::Pops);
+                }
+                Ok(None) => return,
+                Err(error) => self.queue_refused(error),
+            }
+        }
+    }
+
+    /// Looks at all arrays, and uses one that nobody owns: it is to go some day.
+    pub fn scavenge(&mut self) {
+        let detached = |info: &ndshm::ArrayInfo| info.owner.is_none();
+        let found: Vec<AnyHandle> = self
+            .table
+            .arrays()
+            .filter(detached)
+            .map(|info| info.handle)
+            .collect();
+        if found.is_empty() {
+            return;
+        }
+        let handle = found[self.me.random.below(found.len())];
+        match handle.typed(self.table) {
+            Ok(handle) if self.me.random.one_in(2) => self.use_known(handle),
+            Ok(handle) => self.free_known(handle),
+            Err(error) => {
+                let _ = self.refused(error);
+            }
+        }
+    }
+
+    pub fn reap(&mut self) {
+        match self.table.reap() {
+            Ok(report) => {
+                self.me.count(Count::Reaps);
+                self.world.board.add(Count::Reaped, report.seats);
+            }
+            Err(error) => self.join_refused(error),
+        }
+    }
+
+    pub fn trim(&mut self) {
+        match self.table.trim() {
+            Ok(_) => self.me.count(Count::Trims),
+            Err(error) => self.join_refused(error),
+        }
+    }
+
+    /// Forks a child that does a few things, on this table or on one of its own; perhaps while this
+    /// process holds a lease, of which the child knows nothing.
+    pub fn have_child(&mut self) {
+        if self.place.is_none() {
+            return;
+        }
+        for child in core::mem::take(&mut self.children) {
+            match child.ended() {
+                Some(status) => expect_end(self.me, status),
+                None => self.children.push(child),
+            }
+        }
+        if self.children.len() >= 2 {
+            return;
+        }
+        let world = self.world;
+        let array = &world.lasting[self.me.random.below(world.lasting.len())];
+        let held = match self.me.random.one_in(2) {
+            true => self.table.write(array.handle).ok(),
+            false => None,
+        };
+        let before = held.as_ref().map(|x| x.view().to_owned());
+        self.me.count(Count::Forks);
+        let (number, deeds) = (self.me.random.any(), self.me.random.below(60));
+        let held = core::cell::Cell::new(held);
+        let child = Child::fork(world.board, || {
+            drop(held.take());
+            let me = &mut Me::new(world.board, world.seed, number | 1 << 63);
+            if me.random.one_in(2) {
+                let mut sitting = Sitting::new(world, self.table, me, None);
+                (0..deeds).for_each(|_| sitting.act());
+                exit_at_once(0);
+            }
+            match HandleTable::join(&world.segment) {
+                Ok(table) => {
+                    let mut sitting = Sitting::new(world, &table, me, None);
+                    (0..deeds).for_each(|_| sitting.act());
+                }
+                Err(JoinError::SeatsFull { .. }) => me.count(Count::SeatsFull),
+                Err(other) => me.found(format!("a child's join: {other}")),
+            }
+        });
+        if self.me.random.one_in(3) {
+            self.me.random.nap(1500);
+            if child.ended().is_none_or(|status| {
+                expect_end(self.me, status);
+                false
+            }) {
+                child.signal(Signal::KILL);
+                self.me.count(Count::GrandKills);
+                match child.ends_within(PATIENCE) {
+                    Some(status) => expect_end(self.me, status),
+                    None => self.me.found("a killed grandchild does not end"),
+                }
+            }
+        } else {
+            self.children.push(child);
+        }
+        // Whatever the child did with its copy, the lease is this process's.
+        if let (Some(x), Some(before)) = (held.take(), before)
+            && x.view() != before
+        {
+            self.me.found(format!(
+                "{} changed under the lease of a process that had forked",
+                array.handle
+            ));
+        }
+    }
+
+    /// Takes all there is of one size, and gives it back.
+    pub fn exhaust(&mut self) {
+        let (what, len) = match self.me.random.below(3) {
+            0 => (Count::SlotExhaustions, 8),
+            1 => (Count::Exhaustions, 1000),
+            _ => (Count::Exhaustions, 10_000),
+        };
+        let mut all: Vec<Array> = Vec::new();
+        let refused = loop {
+            match self.table.uninit(len) {
+                Ok(handle) => all.push(handle),
+                Err(error) => break error,
+            }
+        };
+        match refused {
+            AllocError::Full { .. } => self.me.count(what),
+            error => self.alloc_refused(error),
+        }
+        if self.me.random.one_in(2) {
+            self.me.random.nap(2000);
+        }
+        self.me.random.one_in(2).then(|| all.reverse());
+        for handle in all {
+            self.free_own(handle);
+        }
+    }
+
+    /// Takes all seats that there are, and leaves them.
+    pub fn crowd(&mut self) {
+        let mut tables = Vec::new();
+        loop {
+            match HandleTable::join(&self.world.segment) {
+                Ok(table) => tables.push(table),
+                Err(JoinError::SeatsFull { .. }) => break,
+                Err(other) => self.me.found(format!("join: {other}")),
+            }
+        }
+        self.me.count(Count::SeatExhaustions);
+        self.me.random.nap(500);
+    }
+}

@@ -1,0 +1,132 @@
+//! What an array or a tile holds: a pattern that says for which place it was made and by whom, so
+//! that any reader can tell whether it sees one whole pattern of one writer.
+
+use std::fmt;
+
+use ndarray::{ArrayView, ArrayViewMut, Dimension};
+
+use super::numbers::mix;
+
+/// Elements that say whose pattern it is.
+const HEAD: usize = 3;
+
+/// The name of a pattern; all its elements follow from it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pattern {
+    /// The place it was made for: the bits of the array's handle, and the tile in it.
+    place: u64,
+    /// The writer's pid, and how many patterns it had written before.
+    pub author: u64,
+    /// The partition and the round in which it was written; 0 outside of rounds.
+    pub stamp: u64,
+}
+
+/// Something that is not one whole pattern.
+pub struct Torn {
+    expected: u64,
+    found: Pattern,
+    /// The first element that does not fit, and how many there are.
+    first: usize,
+    wrong: usize,
+    len: usize,
+}
+
+/// The place of a tile in an array; the array itself is that of tile `None`.
+pub fn place(bits: u64, tile: Option<usize>) -> u64 {
+    match tile {
+        None => bits,
+        Some(tile) => mix(bits) ^ tile as u64,
+    }
+}
+
+impl Pattern {
+    pub fn new(place: u64, author: u64, stamp: u64) -> Pattern {
+        Pattern {
+            place,
+            author,
+            stamp,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        (self.author >> 32) as u32
+    }
+
+    #[inline]
+    fn element(&self, base: u64, index: usize) -> u64 {
+        match index {
+            0 => self.place,
+            1 => self.author,
+            2 => self.stamp,
+            _ => (base ^ index as u64).wrapping_mul(0xd6e8_feb8_6659_fd93),
+        }
+    }
+
+    fn base(&self) -> u64 {
+        mix(self.place ^ mix(self.author ^ mix(self.stamp)))
+    }
+
+    pub fn write<D: Dimension>(&self, mut to: ArrayViewMut<'_, u64, D>) {
+        let base = self.base();
+        for (index, element) in to.iter_mut().enumerate() {
+            *element = self.element(base, index);
+        }
+    }
+
+    /// The pattern that is there, if it is one and made for `place`.
+    pub fn read<D: Dimension>(place: u64, from: ArrayView<'_, u64, D>) -> Result<Pattern, Torn> {
+        let mut head = [0; HEAD];
+        for (word, &element) in head.iter_mut().zip(&from) {
+            *word = element;
+        }
+        let found = Pattern::new(head[0], head[1], head[2]);
+        let base = found.base();
+        let (mut first, mut wrong) = (from.len(), 0);
+        for (index, &element) in from.iter().enumerate() {
+            if element != found.element(base, index) {
+                first = first.min(index);
+                wrong += 1;
+            }
+        }
+        match wrong == 0 && found.place == place && found.author != 0 {
+            true => Ok(found),
+            false => Err(Torn {
+                expected: place,
+                found,
+                first,
+                wrong,
+                len: from.len(),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "pattern {} of pid {} for place {:016x}, stamp {:x}",
+            self.author & 0xffff_ffff,
+            self.pid(),
+            self.place,
+            self.stamp
+        )
+    }
+}
+
+impl fmt::Display for Torn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Torn {
+            expected,
+            found,
+            first,
+            wrong,
+            len,
+        } = self;
+        write!(
+            f,
+            "not one whole pattern for place {expected:016x}: its head says {found:?}; {wrong} of \
+             {len} elements do not fit, the first at {first}"
+        )
+    }
+}
