@@ -67,6 +67,7 @@ counts! {
     RoundsTorn "rounds finished with torn tiles",
     RoundsLate "rounds given up",
     Entries "rounds entered",
+    EntriesRefused "entries refused",
     Tiles "tiles checked",
     TilesTorn "tiles given up half-written",
     Pushes "jobs pushed",

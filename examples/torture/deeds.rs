@@ -59,7 +59,11 @@ impl Sitting<'_, '_> {
     fn heal_in_place(&mut self, array: &Lasting<Ix1>) {
         array.alone(|| {
             // Again: somebody may have healed it before the lock was had.
-            if !self.is_poisoned(array.handle) {
+            let unused = |info: ndshm::ArrayInfo| {
+                info.poisoned && info.writer.is_none() && info.readers.is_empty()
+            };
+            // A writer that died while it was turned away has poisoned what others still read.
+            if !self.table.info(array.handle).is_ok_and(unused) {
                 return;
             }
             let mut place = match self.table.attach(array.handle) {
@@ -67,10 +71,10 @@ impl Sitting<'_, '_> {
                 Err(error) => self.me.found(format!("a lasting array: {error}")),
             };
             let pattern = Pattern::new(array.bits(), self.me.author(), 0);
-            // SAFETY: the array lasts, so nobody frees it; it is poisoned, so nobody has a lease of
-            // it or gets one; poison is taken off only by who has the lock that is held here.
+            // SAFETY: the array lasts, so nobody frees it; it is poisoned, so nobody gets a lease of
+            // it, and it was seen since that nobody has one; poison is taken off only by who has
+            // the lock that is held here.
             pattern.write(unsafe { place.view_mut_unsynchronized() });
-            drop(place);
             self.world.board.end_healing(array.index);
             match self.table.clear_poison(array.handle) {
                 Ok(()) => self.me.count(Count::HealedInPlace),

@@ -20,7 +20,9 @@
 mod audit;
 mod board;
 mod deeds;
+mod known;
 mod numbers;
+mod own;
 mod pattern;
 mod process;
 mod rounds;

@@ -100,6 +100,15 @@ pub fn adopt_orphans() {
         .expect("a kernel that has subreapers");
 }
 
+/// Sees to it that this process does not outlive its parent, whatever that ends by.
+pub fn end_with(parent: Option<Pid>) {
+    let armed = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    armed.expect("a signal for the parent's death");
+    if rustix::process::getppid() != parent {
+        exit_at_once(0);
+    }
+}
+
 /// Ends this process as it is: nothing is given back, nothing of its parent's is run.
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: `_exit` has no precondition.

@@ -70,7 +70,11 @@ impl<'t> Sitting<'_, 't> {
         match partition.enter() {
             Ok(Some(part)) => work(self.world, self.me, (which, number), part, most),
             Ok(None) => self.me.found("a round that its opener cannot enter"),
-            Err(error) => self.me.found(format!("a round's opener: {error}")),
+            // Somebody tries to write the array that the tiles see, and will be refused.
+            Err(error) => {
+                self.me.count(Count::EntriesRefused);
+                return self.round_refused(which, error);
+            }
         }
         let patience = Duration::from_micros(self.me.random.below(15_000) as u64);
         let ours = round.number();
@@ -126,7 +130,10 @@ impl<'t> Sitting<'_, 't> {
                 work(self.world, self.me, (which, number), part, most);
             }
             Ok(None) => {}
-            Err(error) => self.round_refused(which, error),
+            Err(error) => {
+                self.me.count(Count::EntriesRefused);
+                self.round_refused(which, error);
+            }
         }
     }
 

@@ -85,8 +85,12 @@ impl<'a, 't> Supervisor<'a, 't> {
         self.incarnations += 1;
         let (world, number) = (self.world, self.incarnations);
         world.board.show_private(place, 0);
+        let me = rustix::process::getpid();
         Victim {
-            child: Child::fork(world.board, || victim::live(world, place, number)),
+            child: Child::fork(world.board, || {
+                process::end_with(Some(me));
+                victim::live(world, place, number);
+            }),
             stopped: false,
         }
     }
