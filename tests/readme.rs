@@ -39,3 +39,53 @@ fn the_model_of_the_guide_is_a_file_that_runs() {
     }
     assert_eq!(blocks, 2);
 }
+
+/// What is between backticks in the rows of the tables of a chapter, without its last cell's text.
+fn tests_of(row: &str) -> impl Iterator<Item = &str> {
+    let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+    last.split('`').skip(1).step_by(2)
+}
+
+fn sources_of(target: &str) -> String {
+    let folder = format!("tests/{target}");
+    let mut paths = vec![format!("tests/{target}.rs").into()];
+    if let Ok(entries) = std::fs::read_dir(folder) {
+        paths.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    let sources = paths
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok());
+    sources.collect()
+}
+
+#[test]
+fn the_tests_that_the_guide_names_exist() {
+    let guide = include_str!("../src/guide/faults.md");
+    let steps = include_str!("steps/operations.rs");
+    let mut named = 0;
+    for row in guide.lines().filter(|line| line.starts_with("| ")) {
+        let mut target = String::new();
+        for test in tests_of(row) {
+            if test == "steps" || test.starts_with("examples/") {
+                continue;
+            }
+            let (file, name) = test.split_once("::").unwrap_or((&target, test));
+            let file = file.to_owned();
+            let sources = sources_of(&file);
+            let part = name.trim_end_matches('*');
+            let is_module = std::path::Path::new(&format!("tests/{file}/{part}.rs")).exists();
+            assert!(sources.contains(part) || is_module, "{test}: {row}");
+            target = file;
+            named += 1;
+        }
+        if let Some((_, operations)) = row.split_once("`steps`: ") {
+            let end = operations.find([';', '|']).unwrap();
+            for operation in operations[..end].trim().split(", ") {
+                let start = format!("(\"{}", operation.trim_end_matches(" .."));
+                assert!(steps.contains(&start), "steps: {operation}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 30, "{named}");
+}

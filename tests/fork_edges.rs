@@ -1,0 +1,321 @@
+//! The edges of fork and exec: who counts as alive, and what a child has of its parent's. The
+//! rules are those of the chapter `guide::faults`.
+
+mod support;
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Stdio};
+
+use ndarray::Ix1;
+use ndshm::{Handle, HandleTable, LeaseError, Segment};
+use support::{Child, DEADLINE, Name, Pipe, eventually, exit_at_once, run};
+
+type Vector = Handle<u64, Ix1>;
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("--list-descriptors") {
+        return list_descriptors();
+    }
+    run(&[
+        ("a_killed_parent_is_dead_to_its_children", a_killed_parent),
+        ("a_child_that_crashes_is_reaped", a_child_that_crashes),
+        ("an_idle_child_keeps_its_parent_alive", an_idle_child),
+        ("a_started_program_inherits_nothing", a_started_program),
+        (
+            "a_started_program_keeps_nobody_alive",
+            a_started_program_keeps_nobody_alive,
+        ),
+        ("exec_ends_a_participant", exec_ends_a_participant),
+        (
+            "threads_of_a_child_use_what_it_inherited",
+            threads_of_a_child,
+        ),
+        ("a_fork_by_a_thread", a_fork_by_a_thread),
+    ]);
+}
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::sleep(DEADLINE);
+    }
+}
+
+/// Rule: a parent that is killed is reaped by its children like anybody else; what it had detached
+/// stays, what it owned goes, and they keep the memory.
+fn a_killed_parent() {
+    let name = Name::new("orphans");
+    let table = HandleTable::open_or_create(&name.0).unwrap();
+    let (told, asked) = (Pipe::new(), Pipe::new());
+    let parent = Child::fork(|| {
+        let own: Vector = table.from_elem(4, 1).unwrap();
+        let detached: Vector = table.from_elem(4, 2).unwrap();
+        table.detach(detached).unwrap();
+        std::mem::forget(table.write(detached).unwrap());
+        let child = Child::fork(|| {
+            table.seat().unwrap();
+            let grandchild = Child::fork(|| {
+                table.seat().unwrap();
+                told.send(0);
+                asked.receive();
+                eventually("its parent's parent is dead to a grandchild", || {
+                    table.reap().unwrap();
+                    matches!(table.read(own), Err(LeaseError::Stale { .. }))
+                });
+                assert!(matches!(
+                    table.read(detached),
+                    Err(LeaseError::Poisoned { .. })
+                ));
+                table.recover(detached, |mut view| view.fill(3)).unwrap();
+                told.send(table.read(detached).unwrap().sum());
+            });
+            grandchild.join();
+            assert_eq!(table.read(detached).unwrap().sum(), 12);
+            told.send(1);
+        });
+        told.send(detached.to_bits());
+        std::mem::forget(child);
+        sleep_for_ever();
+    });
+    let first = [told.receive(), told.receive()];
+    let detached = Vector::from_bits(first[0].max(first[1]));
+    parent.kill();
+    asked.send(0);
+    assert_eq!((told.receive(), told.receive()), (12, 1));
+    assert_eq!(table.read(detached).unwrap().sum(), 12);
+}
+
+/// Rule: it does not matter how a participant ends.
+fn a_child_that_crashes() {
+    let table = table();
+    let x: Vector = table.from_elem(4, 1).unwrap();
+    let crashes: [(fn() -> !, i32); 2] = [
+        (|| std::process::abort(), libc::SIGABRT),
+        (
+            || {
+                // SAFETY: `raise` has no precondition; the default action ends the process.
+                unsafe { libc::raise(libc::SIGSEGV) };
+                exit_at_once(0)
+            },
+            libc::SIGSEGV,
+        ),
+    ];
+    for (crash, signal) in crashes {
+        let child = Child::fork(|| {
+            // The runtime's handler would look for an overflow of the stack.
+            // SAFETY: sets the default action, which is a valid handler.
+            unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
+            table.zeros::<u8, _>(10).unwrap();
+            let _held = table.write(x).unwrap();
+            crash()
+        });
+        let pid = child.pid();
+        let status = child.wait_within(DEADLINE).unwrap();
+        assert_eq!(status.signal(), Some(signal));
+        let report = table.reap().unwrap();
+        assert_eq!(
+            (report.seats, report.arrays_freed, report.poisoned.len()),
+            (1, 1, 1)
+        );
+        let refused = table.read(x).unwrap_err();
+        assert!(
+            matches!(refused, LeaseError::Poisoned { pid: p, .. } if p == pid),
+            "{refused}"
+        );
+        table.clear_poison(x).unwrap();
+    }
+}
+
+/// Rule: a child that never uses the table shares its parent's mapping, and could write what its
+/// parent has leased; so while it lives its parent counts as alive. Its first use ends that.
+fn an_idle_child() {
+    let table = table();
+    let x: Vector = table.from_elem(4, 1).unwrap();
+    let (told, asked) = (Pipe::new(), Pipe::new());
+    let parent = Child::fork(|| {
+        std::mem::forget(table.write(x).unwrap());
+        let idle = Child::fork(|| {
+            told.send(0);
+            asked.receive();
+            table.seat().unwrap();
+            told.send(0);
+            asked.receive();
+        });
+        std::mem::forget(idle);
+        sleep_for_ever();
+    });
+    told.receive();
+    let pid = parent.pid();
+    parent.kill();
+    for _ in 0..3 {
+        assert_eq!(
+            table.reap().unwrap().seats,
+            0,
+            "the idle child has its lock"
+        );
+        let refused = table.read(x).unwrap_err();
+        assert!(
+            matches!(refused, LeaseError::Busy { pid: p, .. } if p == pid),
+            "{refused}"
+        );
+    }
+    asked.send(0);
+    told.receive();
+    assert_eq!(table.reap().unwrap().seats, 1);
+    assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    asked.send(0);
+}
+
+/// The descriptors of this process that are above the standard ones.
+fn list_descriptors() {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = files.map(|file| file.unwrap().path());
+    let targets: Vec<_> = numbers
+        .filter_map(|path| Some((path.clone(), std::fs::read_link(path).ok()?)))
+        .filter(|(_, target)| !target.starts_with("/proc"))
+        .collect();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mapped = maps
+        .lines()
+        .filter(|line| line.contains("ndshm") && line.contains("/memfd"));
+    for (path, target) in targets {
+        println!("{} {}", path.display(), target.display());
+    }
+    mapped.for_each(|line| println!("{line}"));
+}
+
+/// Rule: all descriptors are closed on exec, whichever way a program is started.
+fn a_started_program() {
+    let name = Name::new("exec");
+    let named = HandleTable::open_or_create(&name.0).unwrap();
+    let anonymous = table();
+    let this = std::env::current_exe().unwrap();
+    let x: Vector = named.from_elem(4, 1).unwrap();
+    let y: Vector = anonymous.from_elem(4, 1).unwrap();
+    let _held = (named.write(x).unwrap(), anonymous.read(y).unwrap());
+    // By posix_spawn, and by fork and exec.
+    for by_fork in [false, true] {
+        let mut program = Command::new(&this);
+        program
+            .arg("--list-descriptors")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        if by_fork {
+            // SAFETY: the closure does nothing.
+            unsafe { program.pre_exec(|| Ok(())) };
+        }
+        let output = program.output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("/fd/0") && !text.contains("ndshm"), "{text}");
+    }
+    // But for the one that is passed on purpose.
+    let _passed = anonymous.segment().inheritable_fd().unwrap();
+    let output = Command::new(&this)
+        .arg("--list-descriptors")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.matches("memfd:ndshm").count(), 1, "{text}");
+}
+
+/// Rule: a program that a participant has started does not keep it alive.
+fn a_started_program_keeps_nobody_alive() {
+    let table = table();
+    let x: Vector = table.from_elem(4, 1).unwrap();
+    let told = Pipe::new();
+    let parent = Child::fork(|| {
+        std::mem::forget(table.write(x).unwrap());
+        let program = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        told.send(u64::from(program.id()));
+        sleep_for_ever();
+    });
+    let program = told.receive() as i32;
+    parent.kill();
+    assert_eq!(table.reap().unwrap().poisoned.len(), 1);
+    // SAFETY: the program is this test's own, and runs for a minute.
+    assert_eq!(
+        unsafe { libc::kill(program, libc::SIGKILL) },
+        0,
+        "it was running all the time"
+    );
+}
+
+/// Rule: a participant that becomes another program is dead, though its process lives.
+fn exec_ends_a_participant() {
+    let table = table();
+    let x: Vector = table.from_elem(4, 1).unwrap();
+    let told = Pipe::new();
+    let child = Child::fork(|| {
+        std::mem::forget(table.write(x).unwrap());
+        told.send(0);
+        let error = Command::new("sleep").arg("60").exec();
+        panic!("{error}");
+    });
+    told.receive();
+    eventually("its seat falls free with the exec", || {
+        table.reap().unwrap().seats == 1
+    });
+    assert!(support::is_alive(child.pid()));
+    assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    child.kill();
+}
+
+/// Rule: after a fork the child is a process like any other; its threads join for themselves.
+fn threads_of_a_child() {
+    let segment = Segment::anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x: Vector = table.from_elem(4, 0).unwrap();
+    let child = Child::fork(|| {
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    let own = HandleTable::join(&segment).unwrap();
+                    eventually("the others give it back", || match own.write(x) {
+                        Ok(mut x) => {
+                            x[0] += 1;
+                            true
+                        }
+                        Err(_) => false,
+                    });
+                });
+            }
+        });
+        table.write(x).unwrap()[1] = 1;
+    });
+    child.join();
+    assert_eq!(table.read(x).unwrap().to_vec(), [4, 1, 0, 0]);
+}
+
+/// Rule: whichever thread forks, the child has its copies of all tables, and each takes a seat of
+/// its own at its first use.
+fn a_fork_by_a_thread() {
+    let segment = Segment::anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x: Vector = table.from_elem(4, 0).unwrap();
+    std::thread::scope(|threads| {
+        let forks = || {
+            let own = HandleTable::join(&segment).unwrap();
+            let seats = (own.seat().unwrap(), 0);
+            Child::fork(|| {
+                assert_ne!(own.seat().unwrap(), seats.0);
+                own.write(x).unwrap().fill(1);
+            })
+            .join();
+        };
+        threads.spawn(forks).join().unwrap();
+    });
+    assert_eq!(
+        table.reap().unwrap().seats,
+        1,
+        "the child that did not leave"
+    );
+    assert_eq!(table.read(x).unwrap().sum(), 4);
+}
