@@ -134,6 +134,49 @@ pub enum SegmentError {
         /// The limit of this process's address space, if it has one.
         limit: Option<u64>,
     },
+    /// The process has as many mappings as the kernel lets it have.
+    #[error(
+        "no mapping left for a segment of {}: this process has about {limit}, which is the most it \
+         may have: unmap some, or raise the limit (sysctl vm.max_map_count)",
+        Bytes(*bytes)
+    )]
+    Mappings {
+        /// Bytes of the segment.
+        bytes: u64,
+        /// The limit, vm.max_map_count.
+        limit: u64,
+    },
+    /// No descriptor is left, in this process or in the system.
+    #[error(
+        "{call} failed for {what}: no descriptor is left, {}",
+        match limit {
+            Some(limit) => format!(
+                "of which this process may have {limit} at once; close some, or raise the limit \
+                 (ulimit -n)"
+            ),
+            None => "in the whole system; close some, or raise the limit (sysctl fs.file-max)".into(),
+        }
+    )]
+    Descriptors {
+        /// The system call that wanted one.
+        call: &'static str,
+        /// What it was called for.
+        what: String,
+        /// The limit of this process, RLIMIT_NOFILE; `None` if the system's was met.
+        limit: Option<u64>,
+    },
+    /// The file system of named segments has no inode left for another name.
+    #[error(
+        "no room for the name {name:?}: all {inodes} inodes of /dev/shm are in use; remove files \
+         there that nobody needs, remount it with more (mount -o remount,nr_inodes=... /dev/shm), \
+         or use Segment::anonymous"
+    )]
+    Inodes {
+        /// The name.
+        name: String,
+        /// How many inodes the file system has.
+        inodes: u64,
+    },
     /// The process may not make files as large as the segment.
     #[error(
         "a segment of {} exceeds the file size limit of {}: ask for a smaller capacity, or raise \

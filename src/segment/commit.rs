@@ -20,6 +20,11 @@ const LARGE: u64 = 1 << 20;
 /// Smaller ones draw on a budget, which a look at the machine's memory fills up to this.
 const SMALL_BUDGET: u64 = 64 << 20;
 
+/// What to do about a full file system of named segments.
+pub(super) const SHM_REMEDY: &str = "free arrays, remove files there that nobody needs, in Docker \
+    pass --shm-size, or remount it larger (mount -o remount,size=... /dev/shm), or use \
+    Segment::anonymous";
+
 /// Bytes that small requests of this process may have until the next look.
 static BUDGET: Atom<u64> = Atom::zero();
 
@@ -60,7 +65,15 @@ struct Supply {
 }
 
 fn tightest_supply() -> Option<Supply> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let Ok(meminfo) = fs::read_to_string("/proc/meminfo") else {
+        // No descriptor is left, or /proc is not mounted. What the machine can drop is not known
+        // then: what it cannot have at all is.
+        return Some(Supply {
+            have: total_memory(),
+            what: "the machine".into(),
+            remedy: "ask for less; more exact numbers are in /proc/meminfo, which cannot be read",
+        });
+    };
     let field = |name| meminfo_bytes(&meminfo, name);
     let swap = field("SwapFree:").unwrap_or(0);
     let total = field("MemTotal:")?.saturating_add(field("SwapTotal:").unwrap_or(0));
@@ -216,14 +229,13 @@ fn file_system_full(fd: BorrowedFd<'_>, need: u64, errno: Errno) -> NoMemory {
             need,
             have,
             what: "/dev/shm".into(),
-            remedy: "in Docker pass --shm-size, or remount it larger \
-                     (mount -o remount,size=... /dev/shm), or use Segment::anonymous",
+            remedy: SHM_REMEDY,
         },
         errno => NoMemory {
             need,
             have,
             what: format!("fallocate failed ({errno}); /dev/shm"),
-            remedy: "use Segment::anonymous",
+            remedy: "use Segment::anonymous, which needs no file system",
         },
     }
 }

@@ -121,9 +121,14 @@ pub(super) fn check_file_size(bytes: u64) -> Result<(), SegmentError> {
 }
 
 pub(super) fn os_error(call: &'static str, what: &str, errno: Errno) -> SegmentError {
-    SegmentError::Os {
-        call,
-        what: what.into(),
-        source: errno.into(),
-    }
+    let what = what.into();
+    let limit = match errno {
+        Errno::MFILE => rustix::process::getrlimit(Resource::Nofile).current,
+        Errno::NFILE => None,
+        errno => {
+            let source = errno.into();
+            return SegmentError::Os { call, what, source };
+        }
+    };
+    SegmentError::Descriptors { call, what, limit }
 }

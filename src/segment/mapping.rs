@@ -1,5 +1,7 @@
 //! The address range of a segment: reserved once, mapped in place, never moved.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
@@ -147,9 +149,12 @@ pub(super) fn page_size() -> usize {
 /// What to say of a mapping that failed.
 pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
     match errno {
-        Errno::NOMEM => SegmentError::AddressSpace {
-            bytes,
-            limit: rustix::process::getrlimit(Resource::As).current,
+        Errno::NOMEM => match mappings_used_up() {
+            Some(limit) => SegmentError::Mappings { bytes, limit },
+            None => SegmentError::AddressSpace {
+                bytes,
+                limit: rustix::process::getrlimit(Resource::As).current,
+            },
         },
         errno => SegmentError::Os {
             call: "mmap",
@@ -157,6 +162,35 @@ pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
             source: errno.into(),
         },
     }
+}
+
+/// The most mappings that a process may have, if this one has about as many.
+///
+/// Read in pieces: where no mapping is left, there is no memory for a long text either.
+fn mappings_used_up() -> Option<u64> {
+    let mut buffer = [0; 4096];
+    let mut read = |path, each: &mut dyn FnMut(&[u8])| {
+        let mut file = File::open(path).ok()?;
+        loop {
+            match file.read(&mut buffer).ok()? {
+                0 => return Some(()),
+                len => each(&buffer[..len]),
+            }
+        }
+    };
+    let mut limit = 0;
+    read("/proc/sys/vm/max_map_count", &mut |text| {
+        let digits = text.iter().filter(|byte| byte.is_ascii_digit());
+        limit = digits.fold(limit, |sum: u64, digit| {
+            sum.saturating_mul(10) + u64::from(digit - b'0')
+        });
+    })?;
+    let mut count = 0;
+    read("/proc/self/maps", &mut |text| {
+        count += text.iter().filter(|&&byte| byte == b'\n').count() as u64;
+    })?;
+    // Making one may take a few more on the way.
+    (limit > 0 && count + 4 >= limit).then_some(limit)
 }
 
 #[cfg(test)]

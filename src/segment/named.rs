@@ -16,6 +16,7 @@ use rustix::mm::Advice;
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use super::anonymous::can_be_smaller;
+use super::commit;
 use super::description::{self, Kind};
 use super::mapping::{map_error, page_size};
 use super::memory::Memory;
@@ -334,6 +335,7 @@ fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, 
         ShmemError::MapCreateFailed(code) if errno(code) == Errno::NOMEM => {
             map_error(Errno::NOMEM, size)
         }
+        ShmemError::MapCreateFailed(code) if errno(code) == Errno::NOSPC => no_inode(name),
         ShmemError::MapCreateFailed(code) => {
             description::os_error("shm_open", &path(name), errno(code))
         }
@@ -367,13 +369,23 @@ fn set_mode(name: &str, mode: u32) -> Result<(), Errno> {
     rustix::fs::chmod(path(name), Mode::from_raw_mode(mode))
 }
 
+fn no_inode(name: &str) -> SegmentError {
+    match rustix::fs::statvfs(DIR) {
+        Ok(fs) if fs.f_favail == 0 => SegmentError::Inodes {
+            name: name.into(),
+            inodes: fs.f_files,
+        },
+        _ => no_room(),
+    }
+}
+
 fn no_room() -> SegmentError {
     let have = rustix::fs::statvfs(DIR).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
     SegmentError::NoMemory(NoMemory {
         need: page_size() as u64,
         have,
         what: "/dev/shm".into(),
-        remedy: "in Docker pass --shm-size, or remount it larger, or use Segment::anonymous",
+        remedy: commit::SHM_REMEDY,
     })
 }
 

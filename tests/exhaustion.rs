@@ -1,0 +1,17 @@
+//! Running out of something: every way is an error with numbers and a remedy, and afterwards all
+//! is as it was.
+
+#[path = "exhaustion/common.rs"]
+mod common;
+#[path = "exhaustion/limits.rs"]
+mod limits;
+#[path = "exhaustion/machine.rs"]
+mod machine;
+mod support;
+#[path = "exhaustion/table.rs"]
+mod table;
+
+fn main() {
+    let tests: Vec<_> = [limits::TESTS, machine::TESTS, table::TESTS].concat();
+    support::run(&tests);
+}

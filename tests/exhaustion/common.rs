@@ -1,0 +1,89 @@
+//! What all cases ask: that the error says enough, and that the segment is usable afterwards.
+
+use std::fmt::Display;
+
+use ndarray::Ix1;
+use ndshm::{AllocError, Handle, HandleTable, NoMemory, Segment};
+
+use crate::support::Child;
+
+pub type Bytes = Handle<u8, Ix1>;
+
+pub const KIB: usize = 1 << 10;
+pub const MIB: usize = 1 << 20;
+
+/// The error's text holds each part: the numbers, the holder, the remedy.
+#[track_caller]
+pub fn says(error: impl Display, parts: &[&str]) -> String {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing from: {text}");
+    }
+    text
+}
+
+/// The refusal inside an allocation's error, whose text says all of it.
+#[track_caller]
+pub fn no_memory(error: AllocError) -> NoMemory {
+    let AllocError::NoMemory(refused) = &error else {
+        panic!("another error than expected: {error}");
+    };
+    says(&error, &["need ", " has ", " free; ", &refused.what]);
+    assert!(refused.need > refused.have, "{error}");
+    assert!(refused.remedy.len() > 20, "{error}");
+    refused.clone()
+}
+
+/// Makes arrays of `bytes`, each filled with its number, until there is an error.
+pub fn fill(table: &HandleTable, bytes: usize) -> (Vec<Bytes>, AllocError) {
+    let mut arrays = Vec::new();
+    loop {
+        match table.from_elem(bytes, arrays.len() as u8) {
+            Ok(array) => arrays.push(array),
+            Err(error) => return (arrays, error),
+        }
+    }
+}
+
+/// The arrays of [`fill`] hold what they were filled with.
+#[track_caller]
+pub fn intact(table: &HandleTable, arrays: &[Bytes]) {
+    for (number, &array) in arrays.iter().enumerate() {
+        let view = table.read(array).unwrap();
+        assert!(view.iter().all(|&byte| byte == number as u8), "{number}");
+    }
+}
+
+pub fn free_all(table: &HandleTable, arrays: Vec<Bytes>) {
+    for array in arrays {
+        table.free(array).unwrap();
+    }
+}
+
+/// Allocates, leases, writes, reads and frees.
+#[track_caller]
+fn uses(table: &HandleTable) {
+    let arrays: Vec<Bytes> = (0..4).map(|_| table.zeros(50).unwrap()).collect();
+    for (number, &array) in arrays.iter().enumerate() {
+        table.write(array).unwrap().fill(number as u8);
+    }
+    intact(table, &arrays);
+    free_all(table, arrays);
+}
+
+/// The segment can be used, by this process and by another one.
+#[track_caller]
+pub fn usable(table: &HandleTable) {
+    uses(table);
+    Child::fork(|| uses(table)).join();
+    let name = table.segment().name().map(String::from);
+    if let Some(name) = name {
+        Child::fork(|| uses(&HandleTable::join(&Segment::open(&name).unwrap()).unwrap())).join();
+    }
+    uses(table);
+}
+
+/// One line a case, with the numbers that were seen.
+pub fn report(case: &str, seen: impl Display) {
+    println!("  {case}: {seen}");
+}

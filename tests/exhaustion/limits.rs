@@ -1,0 +1,424 @@
+//! Limits of a process: file size, address space, descriptors, mappings.
+
+use std::ptr;
+
+use ndarray::Ix1;
+use ndshm::{Handle, HandleTable, JoinError, LeaseError, Segment, SegmentError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::common::{Bytes, MIB, no_memory, report, says, usable};
+use crate::support::{Child, Name};
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("limits_file_size", file_size),
+    ("limits_address_space", address_space),
+    (
+        "limits_address_space_after_opening",
+        address_space_after_opening,
+    ),
+    ("limits_address_space_used_up", address_space_used_up),
+    ("limits_mappings_used_up", mappings_used_up),
+    ("limits_descriptors", descriptors),
+    ("limits_descriptors_after_a_fork", descriptors_after_a_fork),
+    (
+        "limits_forecast_without_descriptors",
+        forecast_without_descriptors,
+    ),
+];
+
+/// A lower soft limit, until it is dropped.
+struct Limit {
+    resource: Resource,
+    before: Rlimit,
+}
+
+impl Limit {
+    fn new(resource: Resource, limit: u64) -> Limit {
+        let before = getrlimit(resource);
+        let lower = Rlimit {
+            current: Some(limit),
+            ..before.clone()
+        };
+        setrlimit(resource, lower).unwrap();
+        Limit { resource, before }
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        setrlimit(self.resource, self.before.clone()).unwrap();
+    }
+}
+
+fn small() -> ndshm::SegmentOptions {
+    Segment::options().capacity(MIB as u64)
+}
+
+fn file_size() {
+    let name = Name::new("fsize");
+    let held = Name::new("fsize-held");
+    let table = HandleTable::join(&small().create(&held.0).unwrap()).unwrap();
+    let limit = Limit::new(Resource::Fsize, MIB as u64);
+    let mut text = String::new();
+    for refused in [
+        Segment::anonymous(),
+        small().anonymous(),
+        small().create(&name.0),
+        Segment::open_or_create(&name.0),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, SegmentError::FileSize { limit, .. } if limit == MIB as u64));
+        text = says(
+            error,
+            &["file size limit of 1 MiB", "smaller capacity", "ulimit -f"],
+        );
+    }
+    assert!(!name.exists());
+    // What exists already is as large as it will ever be.
+    let fits: Bytes = table.from_elem(MIB / 2, 1).unwrap();
+    table.free(fits).unwrap();
+    usable(&table);
+    drop(limit);
+    usable(&HandleTable::join(&small().create(&name.0).unwrap()).unwrap());
+    report("RLIMIT_FSIZE of 1 MiB", text);
+}
+
+/// Bytes of address space that this process has mapped.
+fn mapped() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    pages * 4096
+}
+
+fn address_space() {
+    let name = Name::new("as");
+    let limit = Limit::new(Resource::As, mapped() + (1 << 30));
+    let mut text = String::new();
+    let large = || Segment::options().capacity(4 << 30);
+    for refused in [
+        large().anonymous(),
+        large().in_process(),
+        large().create(&name.0),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(error, SegmentError::AddressSpace { limit: Some(_), .. }),
+            "{error}"
+        );
+        text = says(
+            error,
+            &[
+                "address space",
+                "RLIMIT_AS is 1",
+                "smaller capacity",
+                "ulimit -v",
+            ],
+        );
+    }
+    assert!(!name.exists());
+    // The default takes what half the limit has room for.
+    let segment = Segment::anonymous().unwrap();
+    let capacity = segment.capacity();
+    assert!(capacity <= 1 << 29, "{capacity}");
+    usable(&HandleTable::join(&segment).unwrap());
+    drop(segment);
+    drop(limit);
+    usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
+    report(
+        "RLIMIT_AS of 1 GiB more",
+        format!("default capacity {} MiB; {text}", capacity >> 20),
+    );
+}
+
+fn address_space_after_opening() {
+    let name = Name::new("as-after");
+    let segment = Segment::options()
+        .capacity(1 << 30)
+        .create(&name.0)
+        .unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let array: Handle<u64, Ix1> = table.from_elem(1000, 5).unwrap();
+    // Something, for the process itself; less than another mapping of the segment.
+    let limit = Limit::new(Resource::As, mapped() + (64 << 20));
+    let large: Bytes = table.from_elem(8 * MIB, 1).unwrap();
+    table.free(large).unwrap();
+    // A forked child maps its own description over the same addresses: that takes none.
+    Child::fork(|| {
+        assert_eq!(table.read(array).unwrap()[999], 5);
+        let own: Bytes = table.from_elem(MIB, 1).unwrap();
+        table.free(own).unwrap();
+        let error = Segment::open(&name.0).unwrap_err();
+        assert!(
+            matches!(error, SegmentError::AddressSpace { .. }),
+            "{error}"
+        );
+        says(error, &["1 GiB", "RLIMIT_AS", "ulimit -v"]);
+    })
+    .join();
+    drop(limit);
+    // Less than is mapped already: even that exchange may be refused, but only by an error.
+    let text = {
+        let child = Child::fork(|| {
+            let limit = Limit::new(Resource::As, mapped() / 2);
+            let first = table.read(array).map(|view| view[999]);
+            drop(limit);
+            match first {
+                Ok(element) => println!("  RLIMIT_AS below what is mapped: read {element}"),
+                Err(error) => {
+                    let text = says(error, &["address space", "RLIMIT_AS", "ulimit -v"]);
+                    println!("  RLIMIT_AS below what is mapped: {text}");
+                }
+            }
+            assert_eq!(table.read(array).unwrap()[999], 5);
+        });
+        child.join();
+        "alloc, fork and lease go on with 64 MiB of address space left"
+    };
+    assert_eq!(table.read(array).unwrap()[0], 5);
+    usable(&table);
+    report("RLIMIT_AS after opening", text);
+}
+
+/// Takes address space by reservations without access, down to pieces of `least` bytes.
+fn hog(least: usize) -> Vec<(usize, usize)> {
+    let mut taken = Vec::new();
+    let mut len = 1usize << 46;
+    while len >= least {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
+        let at = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            len /= 2;
+        } else {
+            taken.push((at.addr(), len));
+        }
+    }
+    taken
+}
+
+fn release(taken: Vec<(usize, usize)>) {
+    for (at, len) in taken {
+        // SAFETY: a mapping of this test that nobody uses.
+        assert_eq!(
+            unsafe { libc::munmap(ptr::without_provenance_mut(at), len) },
+            0
+        );
+    }
+}
+
+fn address_space_used_up() {
+    let name = Name::new("hog");
+    // Pieces of less than 1 GiB stay free, for the allocator of this process.
+    let taken = hog(1 << 30);
+    let large = || Segment::options().capacity(64 << 30);
+    let mut text = String::new();
+    for refused in [
+        large().anonymous(),
+        large().in_process(),
+        large().create(&name.0),
+    ] {
+        let error = refused.unwrap_err();
+        text = says(
+            error,
+            &[
+                "no room in the address space",
+                "64",
+                "GiB",
+                "smaller capacity",
+            ],
+        );
+    }
+    assert!(!name.exists());
+    // The default is halved until it maps.
+    let segment = Segment::anonymous().unwrap();
+    let capacity = segment.capacity();
+    assert!(capacity < 1 << 31, "{capacity}");
+    usable(&HandleTable::join(&segment).unwrap());
+    let pieces = taken.len();
+    release(taken);
+    usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
+    report(
+        "address space used up",
+        format!(
+            "{pieces} reservations; default capacity {} MiB; {text}",
+            capacity >> 20
+        ),
+    );
+}
+
+fn mappings_used_up() {
+    const PAGE: usize = 4096;
+    let most: usize = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(65_530);
+    if most > 300_000 {
+        println!("  skipped: {most} mappings (vm.max_map_count) are too many to use up");
+        return;
+    }
+    let segment = small().anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let array: Handle<u64, Ix1> = table.from_elem(1000, 5).unwrap();
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let len = 2 * most * PAGE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
+    let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+    assert_ne!(start, libc::MAP_FAILED);
+    // Every second page gets another access, and so is a mapping of its own.
+    let split = (0..most)
+        .take_while(|at| {
+            let page = start.wrapping_byte_add((2 * at + 1) * PAGE);
+            // SAFETY: a page of the reservation above, which nobody accesses.
+            unsafe { libc::mprotect(page, PAGE, libc::PROT_READ) == 0 }
+        })
+        .count();
+    assert!(split < most, "the mappings do not run out");
+    let refused = Segment::anonymous();
+    let child = Child::fork(|| {
+        // The exchange of the mapping in place takes no more of them.
+        assert_eq!(table.read(array).unwrap()[999], 5);
+        let own: Bytes = table.from_elem(MIB / 4, 1).unwrap();
+        table.free(own).unwrap();
+    });
+    child.join();
+    // SAFETY: the reservation above, which nobody accesses.
+    assert_eq!(unsafe { libc::munmap(start, len) }, 0);
+    let text = match refused {
+        Ok(_) => panic!("there was a mapping left"),
+        Err(error) => says(error, &["map", "vm.max_map_count"]),
+    };
+    usable(&table);
+    usable(&HandleTable::join(&Segment::anonymous().unwrap()).unwrap());
+    report(
+        "mappings used up",
+        format!("{split} pages split off; {text}"),
+    );
+}
+
+/// How many descriptors are open.
+fn open_files() -> usize {
+    // The directory itself is one of them.
+    std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
+}
+
+/// Holds all descriptors but `left` of those below the limit.
+struct Files {
+    _limit: Limit,
+    held: Vec<std::fs::File>,
+}
+
+impl Files {
+    fn leaving(left: usize) -> Files {
+        let limit = Limit::new(Resource::Nofile, 64);
+        let mut held = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            held.push(file);
+        }
+        held.truncate(held.len() - left);
+        Files {
+            _limit: limit,
+            held,
+        }
+    }
+}
+
+fn descriptors() {
+    let name = Name::new("files");
+    let held = Name::new("files-held");
+    let table = HandleTable::join(&small().create(&held.0).unwrap()).unwrap();
+    let before = open_files();
+    type Make<'a> = (&'a str, &'a dyn Fn() -> Result<Segment, SegmentError>);
+    let inheritable = || table.segment().inheritable_fd();
+    let passed = inheritable().unwrap();
+    let makes: [Make; 5] = [
+        ("anonymous", &|| small().anonymous()),
+        ("create", &|| small().create(&name.0)),
+        ("open_or_create", &|| small().open_or_create(&name.0)),
+        ("open", &|| Segment::open(&held.0)),
+        ("from_fd", &|| Segment::from_fd(inheritable()?)),
+    ];
+    for (what, make) in makes {
+        let mut refused = 0;
+        let mut text = String::new();
+        for left in 0..6 {
+            let files = Files::leaving(left);
+            let made = make();
+            // A table needs none that the segment has not.
+            let joined = made.as_ref().ok().map(HandleTable::join);
+            let open = files.held.len();
+            drop(files);
+            match made {
+                Ok(segment) => {
+                    assert!(joined.unwrap().is_ok(), "{what} with {left} of {open}");
+                    usable(&HandleTable::join(&segment).unwrap());
+                }
+                Err(error) => {
+                    assert_eq!(refused, left, "{what} had worked with fewer");
+                    refused += 1;
+                    text = says(error, &["descriptor", "64", "close some", "ulimit -n"]);
+                }
+            }
+            assert!(!name.exists(), "{what} with {left} left a name");
+            assert_eq!(
+                open_files(),
+                before + 1,
+                "{what} with {left} lost descriptors"
+            );
+        }
+        assert!((1..6).contains(&refused), "{what}: {refused}");
+        report(
+            "descriptors used up",
+            format!("{what} needs {refused}; {text}"),
+        );
+    }
+    drop(passed);
+    let files = Files::leaving(0);
+    let error = table.segment().inheritable_fd().unwrap_err();
+    says(error, &["descriptor", "64", "ulimit -n"]);
+    drop(files);
+    usable(&table);
+}
+
+fn descriptors_after_a_fork() {
+    for segment in [
+        small().anonymous().unwrap(),
+        small().create(&Name::new("files-fork").0).unwrap(),
+    ] {
+        let table = HandleTable::join(&segment).unwrap();
+        let array: Handle<u64, Ix1> = table.from_elem(1000, 5).unwrap();
+        Child::fork(|| {
+            let files = Files::leaving(0);
+            let error = table.read(array).map(drop).unwrap_err();
+            assert!(
+                matches!(&error, LeaseError::Join(JoinError::Segment(_))),
+                "{error}"
+            );
+            let text = says(error, &["descriptor", "64", "close some", "ulimit -n"]);
+            says(
+                table.zeros::<u8, _>(10).unwrap_err(),
+                &["descriptor", "ulimit -n"],
+            );
+            says(table.free(array).unwrap_err(), &["descriptor", "ulimit -n"]);
+            drop(files);
+            // It had none of its own: it has not touched what is the parent's.
+            assert_eq!(table.read(array).unwrap()[999], 5);
+            usable(&table);
+            report("no descriptor to rebind by after a fork", text);
+        })
+        .join();
+        assert_eq!(table.read(array).unwrap()[0], 5);
+        usable(&table);
+    }
+}
+
+fn forecast_without_descriptors() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let files = Files::leaving(0);
+    // What the machine has cannot be read from /proc now, and is known nevertheless.
+    let refused = no_memory(table.zeros::<u8, _>(8 << 40).unwrap_err());
+    let fits: Bytes = table.zeros(2 * MIB).unwrap();
+    drop(files);
+    table.free(fits).unwrap();
+    usable(&table);
+    report("8 TiB while no descriptor is left", refused);
+}
