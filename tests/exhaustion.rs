@@ -7,11 +7,19 @@ mod common;
 mod limits;
 #[path = "exhaustion/machine.rs"]
 mod machine;
+#[path = "exhaustion/small_shm.rs"]
+mod small_shm;
 mod support;
 #[path = "exhaustion/table.rs"]
 mod table;
 
 fn main() {
-    let tests: Vec<_> = [limits::TESTS, machine::TESTS, table::TESTS].concat();
+    let tests: Vec<_> = [
+        small_shm::TESTS,
+        limits::TESTS,
+        machine::TESTS,
+        table::TESTS,
+    ]
+    .concat();
     support::run(&tests);
 }

@@ -190,8 +190,8 @@ fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) 
 
 /// Allocates the pages of a range of a file on a file system that may be full.
 ///
-/// On failure the pages of earlier steps stay: some may have been there before the call, and
-/// whoever gives the range up punches it anyway. A failing step gives back only pages that it has
+/// On failure the pages of earlier steps stay: some may have been there before the call, so that
+/// it is for whoever gives the range up to punch it. A failing step gives back only pages that it has
 /// allocated itself: the kernel keeps those that two calls have asked for.
 pub(super) fn allocate(
     fd: BorrowedFd<'_>,
@@ -214,7 +214,12 @@ pub(super) fn allocate(
             // The kernel undoes an interrupted step: a smaller one gets through between two
             // signals of a busy timer.
             Err(Errno::INTR) => step = (step / 2).max(page),
-            Err(errno) => return Err(file_system_full(fd, len, errno)),
+            Err(errno) => {
+                // What this call has got so far is not in use by anybody.
+                let mut error = file_system_full(fd, len, errno);
+                error.have += at.saturating_sub(offset);
+                return Err(error);
+            }
         }
     }
     Ok(())

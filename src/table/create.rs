@@ -143,6 +143,19 @@ impl HandleTable {
 
     #[cold]
     fn search(&self, bytes: u64, class: u32, me: SeatId) -> Result<Reserved<'_>, AllocError> {
+        match self.find(bytes, class, me) {
+            Err(AllocError::NoMemory(refused)) => self.scrape(bytes, class, me, refused),
+            outcome => outcome,
+        }
+    }
+
+    /// A slot for `bytes`, and pages for it.
+    pub(super) fn find(
+        &self,
+        bytes: u64,
+        class: u32,
+        me: SeatId,
+    ) -> Result<Reserved<'_>, AllocError> {
         let mut cache = self.cache.borrow_mut();
         let mut allocator = self.allocator(&mut cache, me);
         let mut reserved = allocator
@@ -161,10 +174,16 @@ impl HandleTable {
             })?;
         let needed = committed_size(reserved.extent.class, bytes);
         if reserved.backed < needed {
-            let end = allocator.commit_end(&reserved.extent, needed);
             let start = reserved.extent.offset;
-            if let Err(error) = self.segment.commit(start, end - start) {
-                self.abandon(reserved);
+            let mut end = allocator.commit_end(&reserved.extent, needed);
+            let mut outcome = self.segment.commit(start, end - start);
+            if outcome.is_err() && end > start + needed {
+                // Not room for many at a time may be room for one.
+                end = start + needed;
+                outcome = self.segment.commit(start, needed);
+            }
+            if let Err(error) = outcome {
+                self.abandon_unbacked(reserved);
                 return Err(error.into());
             }
             allocator.committed(reserved.extent.class, end);
@@ -224,7 +243,7 @@ impl HandleTable {
 
 /// How much of an extent of `class` is committed for an array of `bytes`.
 #[inline]
-fn committed_size(class: u32, bytes: u64) -> u64 {
+pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
     match class_size(class) {
         whole if whole <= WHOLE_COMMIT => whole,
         _ => bytes,

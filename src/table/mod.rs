@@ -13,6 +13,7 @@ pub(crate) mod info;
 pub(crate) mod lease;
 #[cfg(loom)]
 pub(crate) mod runs;
+mod scrape;
 pub(crate) mod slot;
 mod sweep;
 mod trim;

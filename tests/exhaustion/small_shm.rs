@@ -1,0 +1,521 @@
+//! Named segments where `/dev/shm` is small: a tmpfs of the test's own, in a mount namespace of
+//! its own.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ndshm::{HandleTable, Segment, SegmentError};
+
+use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, no_memory, report, says, usable};
+use crate::support::{Child, Name, Pipe};
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("small_shm_create_at_any_fill", create_at_any_fill),
+    ("small_shm_without_inodes", without_inodes),
+    ("small_shm_more_than_is_left", more_than_is_left),
+    ("small_shm_many_small_arrays", many_small_arrays),
+    ("small_shm_last_pages", the_last_pages_can_be_had),
+    ("small_shm_foreign_file", a_foreign_file_takes_the_room),
+    ("small_shm_no_room_for_tables", no_room_for_a_spans_tables),
+    (
+        "small_shm_freed_pages_serve_others",
+        freed_pages_serve_any_array,
+    ),
+    ("small_shm_open_read_write_while_full", open_while_full),
+    ("small_shm_two_fill_at_once", two_fill_at_once),
+    (
+        "small_shm_unborn_segment",
+        an_unborn_segment_in_a_full_place,
+    ),
+];
+
+const SHM: &str = "/dev/shm";
+
+/// Puts a tmpfs of its own over `/dev/shm`, for this process and its children; false, with a line
+/// of why, where that is not allowed.
+fn own_shm(bytes: usize, inodes: usize) -> bool {
+    if let Err(error) = try_own_shm(bytes, inodes) {
+        println!("  skipped: no right to mount a tmpfs in a namespace of one's own ({error})");
+        return false;
+    }
+    // What the test forks sees the small one too: it is this process's namespace.
+    assert!(free_bytes() <= bytes as u64);
+    true
+}
+
+fn try_own_shm(bytes: usize, inodes: usize) -> io::Result<()> {
+    // SAFETY: `getuid` has no precondition.
+    let uid = unsafe { libc::getuid() };
+    // SAFETY: as above.
+    let gid = unsafe { libc::getgid() };
+    // SAFETY: this process has one thread; its namespace ends with it and its children.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        // SAFETY: as above.
+        done(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) })?;
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    }
+    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    let options = format!("size={bytes},nr_inodes={inodes},mode=1777");
+    mount("tmpfs", SHM, "tmpfs", 0, &options)
+}
+
+fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
+    let [source, target, kind, data] =
+        [source, target, kind, data].map(|text| CString::new(text).unwrap());
+    // SAFETY: four texts that end with NUL and live over the call.
+    done(unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            data.as_ptr().cast(),
+        )
+    })
+}
+
+fn done(answer: libc::c_int) -> io::Result<()> {
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn free_bytes() -> u64 {
+    let path = CString::new(SHM).unwrap();
+    // SAFETY: all zeros is a value of this struct of numbers.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a text that ends with NUL, and a place for the answer.
+    assert_eq!(unsafe { libc::statvfs(path.as_ptr(), &mut stat) }, 0);
+    stat.f_bavail * stat.f_frsize
+}
+
+/// A file that is not a segment's, and takes up room until it is dropped.
+struct Foreign(&'static str);
+
+impl Foreign {
+    /// Takes all but `left` bytes.
+    fn leaving(left: u64) -> Foreign {
+        use std::os::fd::AsRawFd;
+        let path = "/dev/shm/foreign";
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .unwrap();
+        let len = free_bytes()
+            .checked_sub(left)
+            .expect("less is left already");
+        if len > 0 {
+            // SAFETY: an open descriptor.
+            let answer = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len as libc::off_t) };
+            assert_eq!(answer, 0, "{}", io::Error::last_os_error());
+        }
+        assert_eq!(free_bytes(), left);
+        Foreign(path)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// A small segment of its own name.
+fn segment(name: &Name, capacity: usize) -> HandleTable {
+    let options = Segment::options().capacity(capacity as u64).seats(8);
+    HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
+}
+
+fn create_at_any_fill() {
+    if !own_shm(2 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("any-fill");
+    let options = Segment::options().capacity(MIB as u64).seats(8);
+    let (mut refused, mut first_success) = (0, None);
+    let mut text = String::new();
+    for pages in 0..200 {
+        let left = pages * 4096;
+        let foreign = Foreign::leaving(left);
+        match options.clone().create(&name.0) {
+            Err(error) => {
+                assert!(matches!(error, SegmentError::NoMemory(_)), "{error}");
+                text = says(
+                    &error,
+                    &["need ", "/dev/shm has", "free", "--shm-size", "anonymous"],
+                );
+                refused += 1;
+                assert_eq!(first_success, None, "{pages} pages did, then did not");
+            }
+            Ok(segment) => {
+                first_success = first_success.or(Some(pages));
+                let table = HandleTable::join(&segment).unwrap();
+                if let Err(error) = table.from_elem(64, 1u8) {
+                    no_memory(error);
+                }
+            }
+        }
+        assert!(!name.exists(), "a name is left at {pages} pages");
+        assert_eq!(free_bytes(), left, "at {pages} pages");
+        drop(foreign);
+    }
+    let first_success = first_success.expect("200 pages are enough");
+    assert_eq!(refused, first_success);
+    usable(&segment(&name, MIB));
+    assert!(!name.exists());
+    report(
+        "create with 0 to 199 pages free",
+        format!("{refused} refused, from {first_success} pages on made; last refusal: {text}"),
+    );
+}
+
+fn without_inodes() {
+    // The root directory takes one.
+    if !own_shm(8 * MIB, 2) {
+        return;
+    }
+    let foreign = Foreign::leaving(4 * MIB as u64);
+    let name = Name::new("inodes");
+    let error = Segment::create(&name.0).unwrap_err();
+    let text = says(error, &[&name.0, "/dev/shm", "inode", "remove"]);
+    let error = Segment::open_or_create(&name.0).unwrap_err();
+    says(error, &["inode"]);
+    assert!(!name.exists());
+    drop(foreign);
+    usable(&segment(&name, MIB));
+    report("no inode left", text);
+}
+
+fn more_than_is_left() {
+    if !own_shm(64 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("more");
+    let table = segment(&name, 1 << 30);
+    let kept: Bytes = table.from_elem(20 * MIB, 7).unwrap();
+    // The steps of a commit are 16 MiB: this one gets through two of them.
+    table.free(table.zeros::<u8, _>(64).unwrap()).unwrap();
+    let before = free_bytes();
+    assert!(before > 40 * MIB as u64 && before < 44 * MIB as u64);
+    let mut lost = Vec::new();
+    for _ in 0..3 {
+        let refused = no_memory(table.zeros::<u8, _>(48 * MIB).unwrap_err());
+        assert_eq!(refused.need, 48 * MIB as u64);
+        assert_eq!(refused.what, "/dev/shm");
+        lost.push(before - free_bytes());
+        assert!(refused.have <= before);
+    }
+    // The words of the slots that it asked for: a few pages, the first time.
+    assert!(lost.iter().all(|&bytes| bytes <= 16 << 10), "{lost:?}");
+    let refused = no_memory(table.zeros::<u8, _>(48 * MIB).unwrap_err());
+    assert!(
+        before - refused.have <= 16 << 10,
+        "what the refused call had taken is said to be in use: {refused}"
+    );
+    assert!(table.read(kept).unwrap().iter().all(|&byte| byte == 7));
+    let fits: Bytes = table.from_elem(40 * MIB, 1).unwrap();
+    table.free(fits).unwrap();
+    usable(&table);
+    report(
+        "more than is left",
+        format!("{} KiB taken by a refused 48 MiB; {refused}", lost[0] >> 10),
+    );
+}
+
+fn many_small_arrays() {
+    if !own_shm(4 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("many");
+    let table = segment(&name, 1 << 30);
+    let mut seen = Vec::new();
+    // The words of slots stay when the arrays are gone: those that need many come last.
+    for bytes in [300 * KIB, 20 * KIB, 4 * KIB, 100, 50] {
+        let (arrays, error) = fill(&table, bytes);
+        let refused = no_memory(error);
+        assert_eq!(refused.what, "/dev/shm");
+        intact(&table, &arrays);
+        // A second time, before and after some are freed.
+        no_memory(table.zeros::<u8, _>(bytes).unwrap_err());
+        let count = arrays.len();
+        for &array in &arrays[count / 2..] {
+            table.free(array).unwrap();
+        }
+        intact(&table, &arrays[..count / 2]);
+        let (more, error) = fill(&table, bytes);
+        no_memory(error);
+        assert!(count / 2 + more.len() >= count, "{} of {count}", more.len());
+        free_all(&table, arrays[..count / 2].to_vec());
+        free_all(&table, more);
+        let (again, error) = fill(&table, bytes);
+        no_memory(error);
+        assert!(
+            again.len() >= count,
+            "{} of {count} of {bytes}",
+            again.len()
+        );
+        intact(&table, &again);
+        free_all(&table, again);
+        table.trim().unwrap();
+        usable(&table);
+        table.trim().unwrap();
+        seen.push(format!("{count} of {bytes} B"));
+    }
+    report(
+        "filled by small arrays, freed, filled again",
+        seen.join(", "),
+    );
+}
+
+fn the_last_pages_can_be_had() {
+    if !own_shm(4 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("last");
+    let table = segment(&name, 1 << 30);
+    // A span of the class is carved, and its first extents committed.
+    let first: Bytes = table.from_elem(8 * KIB, 0).unwrap();
+    let (many, _) = fill(&table, 8 * KIB);
+    let left = free_bytes();
+    assert!(
+        left < 40 << 10,
+        "{left} bytes cannot be had by arrays of 8 KiB"
+    );
+    report("left when 8 KiB cannot be had", format!("{left} bytes"));
+    free_all(&table, many);
+    table.free(first).unwrap();
+    usable(&table);
+}
+
+fn a_foreign_file_takes_the_room() {
+    if !own_shm(4 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("foreign");
+    let table = segment(&name, 1 << 30);
+    let early: Vec<Bytes> = (0..8)
+        .map(|at| table.from_elem(64 * KIB, at).unwrap())
+        .collect();
+    let foreign = Foreign::leaving(400 << 10);
+    let refused = no_memory(table.zeros::<u8, _>(MIB).unwrap_err());
+    assert!(refused.have <= 400 << 10, "{refused}");
+    let (late, error) = fill(&table, 64 * KIB);
+    no_memory(error);
+    assert!((2..=10).contains(&late.len()), "{}", late.len());
+    // All that was promised can be written, with not a page free.
+    for &array in early.iter().chain(&late) {
+        table.write(array).unwrap().fill(9);
+    }
+    // What is freed serves again, in a full file system.
+    table.free(early[3]).unwrap();
+    let reused: Bytes = table.from_elem(64 * KIB, 3).unwrap();
+    assert!(table.read(early[4]).unwrap().iter().all(|&byte| byte == 9));
+    drop(foreign);
+    let fits: Bytes = table.from_elem(MIB, 1).unwrap();
+    for array in [reused, fits] {
+        table.free(array).unwrap();
+    }
+    usable(&table);
+    report(
+        "a foreign file takes all",
+        format!("{} more arrays of 64 KiB; {refused}", late.len()),
+    );
+}
+
+fn no_room_for_a_spans_tables() {
+    if !own_shm(4 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("tables");
+    let table = segment(&name, 1 << 30);
+    let mut refused = 0;
+    // Each class has a span of its own, whose words need pages of their own.
+    for pages in 0..16u64 {
+        let kept: Bytes = table.from_elem(100 << (pages / 2), 1).unwrap();
+        let foreign = Foreign::leaving(pages * 4096);
+        let got = table.from_elem::<u8, _>(192 << (pages / 2), 2);
+        drop(foreign);
+        match got {
+            Ok(array) => {
+                assert!(table.read(array).unwrap().iter().all(|&byte| byte == 2));
+                table.free(array).unwrap();
+            }
+            Err(error) => {
+                no_memory(error);
+                refused += 1;
+            }
+        }
+        assert!(table.read(kept).unwrap().iter().all(|&byte| byte == 1));
+        table.free(kept).unwrap();
+        let after: Bytes = table.from_elem(192 << (pages / 2), 3).unwrap();
+        table.free(after).unwrap();
+    }
+    assert!((1..16).contains(&refused), "{refused}");
+    usable(&table);
+    report(
+        "a new span with 0 to 15 pages free",
+        format!("{refused} of 16 refused"),
+    );
+}
+
+fn freed_pages_serve_any_array() {
+    if !own_shm(16 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("freed");
+    let table = segment(&name, 1 << 30);
+    let other = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
+    let (large, _) = fill(&table, MIB);
+    let count = large.len();
+    free_all(&table, large);
+    // The pages of the freed ones are retained; arrays of another class need them.
+    let (small, error) = fill(&other, 16 * KIB);
+    no_memory(error);
+    report(
+        "freed pages serve another class",
+        format!("{count} MiB freed, {} arrays of 16 KiB had", small.len()),
+    );
+    // One's own cache is kept by oneself: the other one gets what it does not hold.
+    free_all(&other, small);
+    let (small, error) = fill(&table, 16 * KIB);
+    no_memory(error);
+    assert!(
+        small.len() >= 60 * count,
+        "{} after {count} MiB",
+        small.len()
+    );
+    free_all(&table, small);
+    usable(&table);
+}
+
+fn open_while_full() {
+    if !own_shm(4 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("open-full");
+    let table = segment(&name, 1 << 30);
+    let (arrays, error) = fill(&table, 20 * KIB);
+    no_memory(error);
+    let foreign = Foreign::leaving(0);
+    Child::fork(|| {
+        let table = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
+        intact(&table, &arrays);
+        for (number, &array) in arrays.iter().enumerate() {
+            let mut view = table.write(array).unwrap();
+            view.fill(0);
+            view.fill(number as u8);
+        }
+        // Another class needs a span, or finds a larger extent; either way nobody dies.
+        if let Err(error) = table.zeros::<u8, _>(100) {
+            no_memory(error);
+        }
+        table.free(arrays[0]).unwrap();
+    })
+    .join();
+    for (number, &array) in arrays.iter().enumerate().skip(1) {
+        let view = table.read(array).unwrap();
+        assert!(view.iter().all(|&byte| byte == number as u8), "{number}");
+    }
+    drop(foreign);
+    free_all(&table, arrays[1..].to_vec());
+    usable(&table);
+    report(
+        "opened, read, written and freed while full",
+        format!("{} arrays", arrays.len()),
+    );
+}
+
+fn two_fill_at_once() {
+    if !own_shm(16 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("two");
+    let table = segment(&name, 1 << 30);
+    let mut sums = Vec::new();
+    for _ in 0..5 {
+        let (told, go) = (Pipe::new(), Pipe::new());
+        let fillers: Vec<Child> = (0..2)
+            .map(|_| {
+                Child::fork(|| {
+                    let table = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
+                    go.receive();
+                    let (arrays, error) = fill(&table, 20 * KIB);
+                    no_memory(error);
+                    intact(&table, &arrays);
+                    told.send(arrays.len() as u64);
+                    go.receive();
+                    free_all(&table, arrays);
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            go.send(0);
+        }
+        let sum = told.receive() + told.receive();
+        for _ in 0..2 {
+            go.send(0);
+        }
+        for filler in fillers {
+            filler.join();
+        }
+        assert_eq!(table.arrays().count(), 0);
+        sums.push(sum);
+        usable(&table);
+    }
+    let (least, most) = (sums.iter().min().unwrap(), sums.iter().max().unwrap());
+    // A filler may be refused while the other holds a commit that does not come to pass.
+    assert!(*least * 10 >= *most * 9, "{sums:?}");
+    report(
+        "two processes fill at once",
+        format!("{sums:?} arrays of 20 KiB"),
+    );
+}
+
+fn an_unborn_segment_in_a_full_place() {
+    if !own_shm(4 * MIB, 100) {
+        return;
+    }
+    // What a creator leaves that dies before it has touched anything.
+    let size = {
+        let name = Name::new("model");
+        let _table = segment(&name, MIB);
+        fs::metadata(Path::new(SHM).join(&name.0)).unwrap().len()
+    };
+    let name = Name::new("unborn");
+    let file = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(Path::new(SHM).join(&name.0))
+        .unwrap();
+    file.set_len(size).unwrap();
+    let foreign = Foreign::leaving(4096);
+    let options = Segment::options().capacity(MIB as u64).seats(8);
+    let error = options.clone().open(&name.0).unwrap_err();
+    assert!(matches!(error, SegmentError::NoMemory(_)), "{error}");
+    let text = says(error, &["need ", "/dev/shm has", "free"]);
+    assert_eq!(
+        free_bytes(),
+        4096,
+        "what was allocated for it is given back"
+    );
+    drop(foreign);
+    let table = HandleTable::join(&options.open_or_create(&name.0).unwrap()).unwrap();
+    usable(&table);
+    report("opening where the tables have no room", text);
+}
