@@ -119,12 +119,14 @@ impl<'m> Allocator<'m, '_> {
             let extent = state.span.extent(position);
             let end = extent.offset - state.span.base + extent.size();
             let seen = slot.word();
+            // Whoever gives pages back reserves the slot for it, which ends its generation.
+            let untouched = seen.generation() == 0;
             found = slot.reserve(seen, self.me).ok().map(|word| Reserved {
                 slot,
                 word,
                 extent,
                 clean: seen.is_clean(),
-                backed: if end <= state.committed {
+                backed: if untouched && end <= state.committed {
                     extent.size()
                 } else {
                     0
@@ -191,10 +193,15 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Remembers that the span being filled is committed up to `end` of the data region.
-    pub(crate) fn committed(&mut self, class: u32, end: u64) {
-        if let Some(filling) = self.cache.filling(class)
-            && end >= filling.span.base
+    /// Remembers that the span being filled is committed up to `end` of the data region, if what
+    /// `extent` begins follows on what is known to be.
+    pub(crate) fn committed(&mut self, extent: &Extent, end: u64) {
+        if let Some(filling) = self.cache.filling(extent.class)
+            && let Some(start) = extent.offset.checked_sub(filling.span.base)
+            && start
+                <= filling
+                    .committed
+                    .max(u64::from(filling.next) * extent.size())
         {
             filling.committed = filling.committed.max(end - filling.span.base);
         }

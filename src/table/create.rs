@@ -186,7 +186,7 @@ impl HandleTable {
                 self.abandon_unbacked(reserved);
                 return Err(error.into());
             }
-            allocator.committed(reserved.extent.class, end);
+            allocator.committed(&reserved.extent, end);
             reserved.backed = needed;
         }
         Ok(reserved)

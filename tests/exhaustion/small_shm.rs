@@ -26,6 +26,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ),
     ("small_shm_open_read_write_while_full", open_while_full),
     ("small_shm_two_fill_at_once", two_fill_at_once),
+    ("small_shm_trim_by_another", a_trim_by_another_is_noticed),
     (
         "small_shm_unborn_segment",
         an_unborn_segment_in_a_full_place,
@@ -484,6 +485,39 @@ fn two_fill_at_once() {
         "two processes fill at once",
         format!("{sums:?} arrays of 20 KiB"),
     );
+}
+
+fn a_trim_by_another_is_noticed() {
+    if !own_shm(4 * MIB, 100) {
+        return;
+    }
+    let name = Name::new("trim");
+    let mut seen = Vec::new();
+    for bytes in [50, 3 * KIB, 20 * KIB, 100 * KIB] {
+        let table = segment(&name, 1 << 30);
+        let other = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
+        // The pages of the extents that come next are allocated along with the first one's.
+        let first: Bytes = table.from_elem(bytes, 1).unwrap();
+        table.free(first).unwrap();
+        // The other one gives all of them back, and somebody else takes them.
+        let trimmed = other.trim().unwrap();
+        let foreign = Foreign::leaving(0);
+        // Neither the slot that was freed nor the next ones are backed any more. A signal would
+        // end this process.
+        let mut had = 0;
+        for _ in 0..4 {
+            match table.from_elem(bytes, 2u8) {
+                Ok(_) => had += 1,
+                Err(error) => drop(no_memory(error)),
+            }
+        }
+        drop(foreign);
+        usable(&table);
+        seen.push(format!(
+            "{trimmed} B trimmed, {had} of 4 arrays of {bytes} B had"
+        ));
+    }
+    report("pages that another gave back", seen.join(", "));
 }
 
 fn an_unborn_segment_in_a_full_place() {
