@@ -3,6 +3,8 @@
 
 #[path = "exhaustion/common.rs"]
 mod common;
+#[path = "exhaustion/group.rs"]
+mod group;
 #[path = "exhaustion/limits.rs"]
 mod limits;
 #[path = "exhaustion/machine.rs"]
@@ -16,6 +18,7 @@ mod table;
 fn main() {
     let tests: Vec<_> = [
         small_shm::TESTS,
+        group::TESTS,
         limits::TESTS,
         machine::TESTS,
         table::TESTS,

@@ -13,6 +13,8 @@ pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
 pub use pool::{BarrierError, PoolError};
 pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
+#[cfg(not(loom))]
+pub(crate) use segment::Bytes;
 pub use segment::{NoMemory, SegmentError};
 
 /// Result of anything in this crate.

@@ -9,62 +9,24 @@ use rustix::io::Errno;
 
 use super::mapping::{Mapping, page_size};
 use crate::error::NoMemory;
-use crate::sync::{Atom, Ordering};
 
 /// Bytes that one `fallocate` takes: a huge one would keep others from the file for long.
 const STEP: u64 = 16 << 20;
-
-/// A request of this size is held against the machine's memory at once.
-const LARGE: u64 = 1 << 20;
-
-/// Smaller ones draw on a budget, which a look at the machine's memory fills up to this.
-const SMALL_BUDGET: u64 = 64 << 20;
 
 /// What to do about a full file system of named segments.
 pub(super) const SHM_REMEDY: &str = "free arrays, remove files there that nobody needs, in Docker \
     pass --shm-size, or remount it larger (mount -o remount,size=... /dev/shm), or use \
     Segment::anonymous";
 
-/// Bytes that small requests of this process may have until the next look.
-static BUDGET: Atom<u64> = Atom::zero();
-
-/// Refuses what the machine or a memory cgroup of this process has not.
-///
-/// A forecast, not a reservation: two processes may both be told yes.
-pub(super) fn check_machine(len: u64) -> Result<(), NoMemory> {
-    if len < LARGE {
-        let order = Ordering::Relaxed;
-        let drawn = BUDGET.update(order, order, |left| left.checked_sub(len));
-        if drawn.is_ok() {
-            return Ok(());
-        }
-    }
-    let Some(supply) = tightest_supply() else {
-        return Ok(());
-    };
-    let Some(rest) = supply.have.checked_sub(len) else {
-        return Err(NoMemory {
-            need: len,
-            have: supply.have,
-            what: supply.what,
-            remedy: supply.remedy,
-        });
-    };
-    if len < LARGE {
-        // A part of the rest: others draw on it too.
-        BUDGET.store((rest / 4).min(SMALL_BUDGET), Ordering::Relaxed);
-    }
-    Ok(())
-}
-
 /// What one limit still lets this process have.
-struct Supply {
-    have: u64,
-    what: String,
-    remedy: &'static str,
+pub(super) struct Supply {
+    pub(super) have: u64,
+    pub(super) what: String,
+    pub(super) remedy: &'static str,
 }
 
-fn tightest_supply() -> Option<Supply> {
+/// The limit that leaves least.
+pub(super) fn tightest_supply() -> Option<Supply> {
     let Ok(meminfo) = fs::read_to_string("/proc/meminfo") else {
         // No descriptor is left, or /proc is not mounted. What the machine can drop is not known
         // then: what it cannot have at all is.
@@ -104,6 +66,8 @@ struct CgroupFiles {
     reclaimable: &'static str,
     /// Limit and usage of swap, where it is counted apart from memory.
     swap: Option<(&'static str, &'static str)>,
+    /// Limit and usage of memory and swap together, where they are counted so.
+    both: Option<(&'static str, &'static str)>,
 }
 
 const V1: CgroupFiles = CgroupFiles {
@@ -111,6 +75,7 @@ const V1: CgroupFiles = CgroupFiles {
     usage: "memory.usage_in_bytes",
     reclaimable: "total_inactive_file ",
     swap: None,
+    both: Some(("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes")),
 };
 
 const V2: CgroupFiles = CgroupFiles {
@@ -118,6 +83,7 @@ const V2: CgroupFiles = CgroupFiles {
     usage: "memory.current",
     reclaimable: "inactive_file ",
     swap: Some(("memory.swap.max", "memory.swap.current")),
+    both: None,
 };
 
 /// The limits of the group that a line of `/proc/self/cgroup` names, and of those above it.
@@ -163,7 +129,11 @@ fn groups_up_from(root: &Path, path: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Bytes that the group may still take; `None` if its limit is none, or beyond the machine's.
+/// The part of a group's limit that is not promised to arrays: the tables by which each process
+/// finds their pages are charged to the group too, as is all else that it needs.
+const GROUP_RESERVE: u64 = 32;
+
+/// Bytes that arrays may still take of the group; `None` if its limit is none, or beyond the machine's.
 fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) -> Option<u64> {
     let number = |file: &str| -> Option<u64> {
         let text = fs::read_to_string(group.join(file)).ok()?;
@@ -176,16 +146,16 @@ fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) 
         .lines()
         .find_map(|line| line.strip_prefix(files.reclaimable)?.trim().parse().ok())
         .unwrap_or(0u64);
-    let swap = match files
-        .swap
-        .map(|(limit, usage)| (number(limit), number(usage)))
-    {
-        Some((Some(limit), Some(usage))) => limit.saturating_sub(usage).min(swap_free),
-        // Not limited, or not told.
-        _ => swap_free,
+    // None where it is not limited, or not told.
+    let left = |files: Option<(&str, &str)>| -> Option<u64> {
+        let (limit, usage) = files?;
+        Some(number(limit)?.saturating_sub(number(usage)?))
     };
-    let free = limit.saturating_sub(usage);
-    Some(free.saturating_add(reclaimable).saturating_add(swap))
+    let swap = left(files.swap).map_or(swap_free, |left| left.min(swap_free));
+    let both = left(files.both).unwrap_or(u64::MAX);
+    let free = limit.saturating_sub(usage).saturating_add(swap).min(both);
+    let free = free.saturating_add(reclaimable);
+    Some(free.saturating_sub(limit / GROUP_RESERVE))
 }
 
 /// Allocates the pages of a range of a file on a file system that may be full.
@@ -257,18 +227,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_beyond_the_machine_is_refused_with_numbers() {
-        let error = check_machine(1 << 45).unwrap_err();
-        assert_eq!(error.need, 1 << 45);
-        assert!(error.have > 0 && error.have < 1 << 45);
-        assert!(
-            error.to_string().starts_with("need 32 TiB, the m"),
-            "{error}"
-        );
-        assert_eq!(check_machine(LARGE), Ok(()));
-    }
-
-    #[test]
     fn meminfo_is_read_in_kib() {
         let text = "MemTotal:       16 kB\nMemAvailable:    12 kB\nSwapFree:  0 kB\n";
         assert_eq!(meminfo_bytes(text, "MemAvailable:"), Some(12 << 10));
@@ -301,9 +259,17 @@ mod tests {
         write("memory.swap.current", "4\n");
         let with_swap_file = cgroup_free(&group, &V2, 4096, 7);
         let beyond_the_machine = cgroup_free(&group, &V2, 1000, 7);
+        write("memory.limit_in_bytes", "1000\n");
+        write("memory.usage_in_bytes", "700\n");
+        let swap_beside = cgroup_free(&group, &V1, 4096, 7);
+        write("memory.memsw.limit_in_bytes", "1000\n");
+        write("memory.memsw.usage_in_bytes", "702\n");
+        let swap_within = cgroup_free(&group, &V1, 4096, 7);
         fs::remove_dir_all(&group).unwrap();
         assert_eq!((unlimited, beyond_the_machine), (None, None));
-        assert_eq!(without_swap_file, Some(357));
-        assert_eq!(with_swap_file, Some(355));
+        assert_eq!(without_swap_file, Some(357 - 1000 / 32));
+        assert_eq!(with_swap_file, Some(355 - 1000 / 32));
+        assert_eq!(swap_beside, Some(307 - 1000 / 32));
+        assert_eq!(swap_within, Some(298 - 1000 / 32));
     }
 }

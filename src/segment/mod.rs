@@ -24,6 +24,8 @@ mod open;
 mod options;
 #[cfg(not(loom))]
 mod passed;
+#[cfg(not(loom))]
+mod promise;
 #[cfg(loom)]
 mod races;
 #[cfg(loom)]

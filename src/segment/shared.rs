@@ -15,6 +15,7 @@ use super::memory::Memory;
 use super::named::{self, Wish};
 use super::open::{self, Parts};
 use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
+use super::promise::{self, Forecast};
 use super::{Segment, anonymous, commit, passed};
 use crate::error::{NoMemory, SegmentError};
 use crate::layout::Layout;
@@ -33,6 +34,7 @@ pub(super) struct Inner {
     backing: Backing,
     key: u64,
     retain: u64,
+    forecast: Forecast,
     /// The process whose description is mapped.
     token: Atom<u64>,
     /// Token of the process one of whose threads is rebinding; 0 if none is.
@@ -181,6 +183,7 @@ impl Segment {
             backing: parts.backing,
             key: parts.key,
             retain: retain.unwrap_or_else(|| commit::total_memory() / 16),
+            forecast: Forecast::new(),
             token: Atom::zero(),
             rebinding: Atom::zero(),
         };
@@ -227,6 +230,7 @@ impl Segment {
             Backing::File(own) => own.rebind(&self.inner.mapping, self.memory().layout().total),
         };
         if outcome.is_ok() {
+            self.inner.forecast.forget();
             self.inner.token.store(me, Ordering::Release);
         }
         // Pairs with the Acquire of the exchange above.
@@ -284,7 +288,16 @@ impl Segment {
                 remedy: "make it with a larger capacity",
             });
         }
-        commit::check_machine(len)?;
+        self.inner
+            .forecast
+            .check(len, || match &self.inner.backing {
+                Backing::File(own) if own.kind == Kind::Memfd => {
+                    promise::untouched(self.memory(), own.fd())
+                }
+                // Pages of a limited file system are there before they are promised; of private
+                // memory nobody tells.
+                _ => 0,
+            })?;
         self.allocate(self.memory().layout().data + offset, len)
     }
 

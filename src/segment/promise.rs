@@ -1,0 +1,280 @@
+//! Promises: memory that allocations were told they can have, and have not touched yet.
+//!
+//! Pages of a memfd are taken when they are touched, which is what makes a large array cheap that
+//! is used in parts. So what is free now is not free for the next request if all earlier ones are
+//! still to come: each request below a limit, they would pass it together, and the kernel would
+//! kill whoever touches the page that is too much.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use super::commit::{Supply, tightest_supply};
+use super::memory::Memory;
+use crate::descriptor::Descriptor;
+use crate::error::{Bytes, NoMemory};
+use crate::span::{Span, Spans};
+use crate::sync::{Atom, Ordering};
+use crate::word::Lifecycle;
+
+/// A request of this size is held against the machine's memory at once.
+pub(super) const LARGE: u64 = 1 << 20;
+
+/// Smaller ones draw on a budget, which a look at the machine's memory fills up to this.
+const SMALL_BUDGET: u64 = 64 << 20;
+
+/// The part of what is free that this process may promise without counting what is untouched: up
+/// to it, it is taken for untouched all of it.
+const UNCOUNTED: u64 = 8;
+
+/// Runs of pages that one count looks at; what lies beyond is taken for touched.
+const MOST_RUNS: usize = 1 << 18;
+
+/// Extents up to this size are committed whole, and are counted a span at a time.
+const COUNTED_BY_SPAN: u64 = 64 << 10;
+
+/// What this process has promised of the memory that is free.
+pub(super) struct Forecast {
+    /// Bytes that small requests may have until the next look.
+    budget: Atom<u64>,
+    /// Bytes promised since the last count, and what that found untouched.
+    promised: Atom<u64>,
+}
+
+impl Forecast {
+    pub(super) fn new() -> Forecast {
+        let forecast = Forecast {
+            budget: Atom::zero(),
+            promised: Atom::zero(),
+        };
+        forecast.forget();
+        forecast
+    }
+
+    /// For a process that has the segment from another one: what that promised is not known here.
+    pub(super) fn forget(&self) {
+        self.budget.store(0, Ordering::Relaxed);
+        self.promised.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Refuses what the machine or a memory cgroup of this process has not, or has promised.
+    ///
+    /// `untouched` counts the bytes of the segment that are promised and not touched. It is asked
+    /// when this process has promised a good part of what is free: so what it promises itself
+    /// never adds up to more. A forecast, not a reservation: two processes that ask at once may
+    /// both be told yes, and others may take what is free.
+    pub(super) fn check(&self, len: u64, untouched: impl FnOnce() -> u64) -> Result<(), NoMemory> {
+        let order = Ordering::Relaxed;
+        if len < LARGE {
+            let drawn = self
+                .budget
+                .update(order, order, |left| left.checked_sub(len));
+            if drawn.is_ok() {
+                return Ok(());
+            }
+        }
+        let Some(supply) = tightest_supply() else {
+            return Ok(());
+        };
+        let mut promised = self.promised.load(order);
+        let counted = promised.saturating_add(len) > supply.have / UNCOUNTED;
+        if counted {
+            promised = untouched().saturating_add(self.budget.load(order));
+        }
+        let free = supply.have.saturating_sub(promised);
+        let Some(rest) = free.checked_sub(len) else {
+            return Err(refusal(len, free, promised, supply));
+        };
+        // A part of the rest: others draw on it too.
+        let grant = match len {
+            LARGE.. => 0,
+            _ => (rest / 4).min(SMALL_BUDGET),
+        };
+        if counted {
+            self.promised.store(promised + len + grant, order);
+        } else {
+            self.promised.fetch_add(len + grant, order);
+        }
+        if len < LARGE {
+            self.budget.store(grant, order);
+        }
+        Ok(())
+    }
+}
+
+fn refusal(need: u64, have: u64, promised: u64, supply: Supply) -> NoMemory {
+    let what = match promised {
+        0 => supply.what,
+        promised => format!(
+            "{}, less {} promised to arrays that were not written yet,",
+            supply.what,
+            Bytes(promised)
+        ),
+    };
+    NoMemory {
+        need,
+        have,
+        what,
+        remedy: supply.remedy,
+    }
+}
+
+/// Bytes that arrays of the segment behind `fd` may have, and that no page is there for.
+///
+/// Free extents that keep their pages count as arrays, for whoever takes them next does not ask.
+/// So does only what is published: a request that is being answered is not counted.
+pub(super) fn untouched(memory: &Memory, fd: BorrowedFd<'_>) -> u64 {
+    let mut runs = Runs {
+        fd,
+        left: MOST_RUNS,
+    };
+    let spans = Spans::of(memory).iter();
+    spans.fold(0, |sum: u64, span| {
+        sum.saturating_add(untouched_in(memory, &span, &mut runs))
+    })
+}
+
+fn untouched_in(memory: &Memory, span: &Span, runs: &mut Runs<'_>) -> u64 {
+    let layout = memory.layout();
+    let size = span.extent(0).size();
+    let used = (0..span.count).filter_map(|position| {
+        let slot = span.slot(&layout.geometry, position);
+        // Relaxed: whoever changes the word meanwhile comes before or after this count.
+        let word = memory.slots().get(slot)?.load(Ordering::Relaxed);
+        let counts = match word.lifecycle() {
+            Lifecycle::Live | Lifecycle::Retired => true,
+            Lifecycle::Free => !word.is_clean(),
+            _ => false,
+        };
+        counts.then_some((position, slot))
+    });
+    if size <= COUNTED_BY_SPAN {
+        return match used.count() as u64 * size {
+            0 => 0,
+            bytes => {
+                let len = size * u64::from(span.count);
+                bytes.saturating_sub(runs.touched(layout.data + span.base, len))
+            }
+        };
+    }
+    used.map(|(position, slot)| {
+        let committed = Descriptor::committed(memory.descriptor(slot)).min(size);
+        let offset = layout.data + span.extent(position).offset;
+        committed.saturating_sub(runs.touched(offset, committed))
+    })
+    .sum()
+}
+
+/// The file's runs of pages that are there.
+struct Runs<'f> {
+    fd: BorrowedFd<'f>,
+    left: usize,
+}
+
+impl Runs<'_> {
+    /// Bytes of a range of the file that pages are there for.
+    fn touched(&mut self, offset: u64, len: u64) -> u64 {
+        let end = offset + len;
+        let mut at = offset;
+        let mut sum = 0;
+        while at < end {
+            // Where the position is left does not matter: everyone passes offsets of their own.
+            let run = rustix::fs::seek(self.fd, SeekFrom::Data(at))
+                .and_then(|data| Ok((data, rustix::fs::seek(self.fd, SeekFrom::Hole(data))?)));
+            let Some(left) = self.left.checked_sub(1) else {
+                return len;
+            };
+            self.left = left;
+            match run {
+                Ok((data, hole)) if data < end && hole > data => {
+                    sum += hole.min(end) - data;
+                    at = hole;
+                }
+                // Nothing from here to the end of the range, or of the file.
+                Ok(_) | Err(Errno::NXIO) => break,
+                // A system that does not tell.
+                Err(_) => return len,
+            }
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_request_beyond_the_machine_is_refused_with_numbers() {
+        let forecast = Forecast::new();
+        let error = forecast.check(1 << 45, || 0).unwrap_err();
+        assert_eq!(error.need, 1 << 45);
+        assert!(error.have > 0 && error.have < 1 << 45);
+        assert!(
+            error.to_string().starts_with("need 32 TiB, the m"),
+            "{error}"
+        );
+        assert_eq!(forecast.check(LARGE, || 0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_promised_is_not_promised_again() {
+        let forecast = Forecast::new();
+        let error = forecast.check(LARGE, || 1 << 50).unwrap_err();
+        assert_eq!((error.need, error.have), (LARGE, 0));
+        let text = error.to_string();
+        assert!(text.contains("less 1 PiB promised to arrays"), "{text}");
+        assert!(forecast.check(100, || 1 << 50).is_err());
+        assert_eq!(forecast.check(LARGE, || 0), Ok(()));
+    }
+
+    #[test]
+    fn small_shares_are_promised_without_a_count() {
+        let forecast = Forecast::new();
+        let counts = Cell::new(0);
+        let count = || {
+            counts.set(counts.get() + 1);
+            0
+        };
+        for _ in 0..10 {
+            assert_eq!(forecast.check(LARGE, count), Ok(()));
+        }
+        assert_eq!(counts.get(), 1, "the first one, for what others promised");
+        // An eighth of any machine is less than this many of a sixteenth of its memory.
+        let part = tightest_supply().unwrap().have / 16;
+        for _ in 0..10 {
+            assert_eq!(forecast.check(part, count), Ok(()));
+        }
+        assert!(counts.get() >= 5, "{}", counts.get());
+        forecast.forget();
+        let before = counts.get();
+        assert_eq!(forecast.check(100, count), Ok(()));
+        assert_eq!(counts.get(), before + 1);
+    }
+
+    #[test]
+    fn runs_of_pages_are_found_in_a_sparse_file() {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let fd = rustix::fs::memfd_create("runs", flags).unwrap();
+        rustix::fs::ftruncate(&fd, 1 << 30).unwrap();
+        for at in [0, 40 << 10, 44 << 10, 1 << 20] {
+            rustix::io::pwrite(&fd, &[1], at).unwrap();
+        }
+        let page = super::super::mapping::page_size() as u64;
+        let mut runs = Runs {
+            fd: fd.as_fd(),
+            left: 100,
+        };
+        if page == 4096 {
+            assert_eq!(runs.touched(0, 1 << 30), 4 * page);
+            assert_eq!(runs.touched(page, 1 << 20), 3 * page);
+            assert_eq!(runs.touched(40 << 10, 6 << 10), 6 << 10);
+            assert_eq!(runs.touched(2 << 20, 1 << 20), 0);
+        }
+        runs.left = 1;
+        assert_eq!(runs.touched(0, 1 << 30), 1 << 30, "not told");
+    }
+}
