@@ -7,9 +7,6 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
-
 use super::commit::{Supply, tightest_supply};
 use super::memory::Memory;
 use crate::descriptor::Descriptor;
@@ -28,11 +25,8 @@ const SMALL_BUDGET: u64 = 64 << 20;
 /// to it, it is taken for untouched all of it.
 const UNCOUNTED: u64 = 8;
 
-/// Runs of pages that one count looks at; what lies beyond is taken for touched.
-const MOST_RUNS: usize = 1 << 18;
-
-/// Extents up to this size are committed whole, and are counted a span at a time.
-const COUNTED_BY_SPAN: u64 = 64 << 10;
+/// Extents up to this size are committed whole.
+const WHOLE: u64 = 64 << 10;
 
 /// What this process has promised of the memory that is free.
 pub(super) struct Forecast {
@@ -120,26 +114,34 @@ fn refusal(need: u64, have: u64, promised: u64, supply: Supply) -> NoMemory {
     }
 }
 
-/// Bytes that arrays of the segment behind `fd` may have, and that no page is there for.
+/// Bytes that the segment behind `fd` may have, for arrays and tables, and that no page is there
+/// for.
 ///
 /// Free extents that keep their pages count as arrays, for whoever takes them next does not ask.
-/// So does only what is published: a request that is being answered is not counted.
+/// A request that is being answered does not count yet: while another fills its array, the pages
+/// of that are taken for pages of arrays that are there already.
 pub(super) fn untouched(memory: &Memory, fd: BorrowedFd<'_>) -> u64 {
-    let mut runs = Runs {
-        fd,
-        left: MOST_RUNS,
+    // In units of 512 bytes; pages in swap are among them. A file that does not tell has all.
+    let Ok(stat) = rustix::fs::fstat(fd) else {
+        return 0;
     };
+    let there = (stat.st_blocks as u64).saturating_mul(512);
+    let layout = memory.layout();
+    // Tables that are touched whatever arrays there are, and the words of each span's slots.
+    let fixed = layout.slots + (layout.data - layout.schemas);
+    let words = (layout.schemas - layout.slots) / layout.geometry.spans as u64;
     let spans = Spans::of(memory).iter();
-    spans.fold(0, |sum: u64, span| {
-        sum.saturating_add(untouched_in(memory, &span, &mut runs))
-    })
+    let promised = spans.fold(fixed, |sum: u64, span| {
+        sum.saturating_add(words + promised_in(memory, &span))
+    });
+    promised.saturating_sub(there)
 }
 
-fn untouched_in(memory: &Memory, span: &Span, runs: &mut Runs<'_>) -> u64 {
-    let layout = memory.layout();
+/// Bytes of a span's extents that are committed.
+fn promised_in(memory: &Memory, span: &Span) -> u64 {
     let size = span.extent(0).size();
-    let used = (0..span.count).filter_map(|position| {
-        let slot = span.slot(&layout.geometry, position);
+    let committed = |position| {
+        let slot = span.slot(&memory.layout().geometry, position);
         // Relaxed: whoever changes the word meanwhile comes before or after this count.
         let word = memory.slots().get(slot)?.load(Ordering::Relaxed);
         let counts = match word.lifecycle() {
@@ -147,65 +149,19 @@ fn untouched_in(memory: &Memory, span: &Span, runs: &mut Runs<'_>) -> u64 {
             Lifecycle::Free => !word.is_clean(),
             _ => false,
         };
-        counts.then_some((position, slot))
-    });
-    if size <= COUNTED_BY_SPAN {
-        return match used.count() as u64 * size {
-            0 => 0,
-            bytes => {
-                let len = size * u64::from(span.count);
-                bytes.saturating_sub(runs.touched(layout.data + span.base, len))
-            }
-        };
-    }
-    used.map(|(position, slot)| {
-        let committed = Descriptor::committed(memory.descriptor(slot)).min(size);
-        let offset = layout.data + span.extent(position).offset;
-        committed.saturating_sub(runs.touched(offset, committed))
-    })
-    .sum()
-}
-
-/// The file's runs of pages that are there.
-struct Runs<'f> {
-    fd: BorrowedFd<'f>,
-    left: usize,
-}
-
-impl Runs<'_> {
-    /// Bytes of a range of the file that pages are there for.
-    fn touched(&mut self, offset: u64, len: u64) -> u64 {
-        let end = offset + len;
-        let mut at = offset;
-        let mut sum = 0;
-        while at < end {
-            // Where the position is left does not matter: everyone passes offsets of their own.
-            let run = rustix::fs::seek(self.fd, SeekFrom::Data(at))
-                .and_then(|data| Ok((data, rustix::fs::seek(self.fd, SeekFrom::Hole(data))?)));
-            let Some(left) = self.left.checked_sub(1) else {
-                return len;
-            };
-            self.left = left;
-            match run {
-                Ok((data, hole)) if data < end && hole > data => {
-                    sum += hole.min(end) - data;
-                    at = hole;
-                }
-                // Nothing from here to the end of the range, or of the file.
-                Ok(_) | Err(Errno::NXIO) => break,
-                // A system that does not tell.
-                Err(_) => return len,
-            }
-        }
-        sum
-    }
+        counts.then(|| match size {
+            // Small ones are committed whole; their descriptors are not worth the look.
+            ..=WHOLE => size,
+            _ => Descriptor::committed(memory.descriptor(slot)).min(size),
+        })
+    };
+    (0..span.count).filter_map(committed).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_request_beyond_the_machine_is_refused_with_numbers() {
@@ -256,25 +212,36 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_pages_are_found_in_a_sparse_file() {
-        let flags = rustix::fs::MemfdFlags::CLOEXEC;
-        let fd = rustix::fs::memfd_create("runs", flags).unwrap();
-        rustix::fs::ftruncate(&fd, 1 << 30).unwrap();
-        for at in [0, 40 << 10, 44 << 10, 1 << 20] {
-            rustix::io::pwrite(&fd, &[1], at).unwrap();
-        }
-        let page = super::super::mapping::page_size() as u64;
-        let mut runs = Runs {
-            fd: fd.as_fd(),
-            left: 100,
+    fn what_arrays_may_have_and_have_not_is_counted() {
+        let segment = crate::Segment::options()
+            .capacity(1 << 30)
+            .anonymous()
+            .unwrap();
+        let table = crate::HandleTable::join(&segment).unwrap();
+        let count = || untouched(segment.memory(), segment.fd().unwrap());
+        let near = |bytes: u64| {
+            let counted = count();
+            assert!(
+                counted >= bytes && counted < bytes + (3 << 20),
+                "{counted} for {bytes}"
+            );
         };
-        if page == 4096 {
-            assert_eq!(runs.touched(0, 1 << 30), 4 * page);
-            assert_eq!(runs.touched(page, 1 << 20), 3 * page);
-            assert_eq!(runs.touched(40 << 10, 6 << 10), 6 << 10);
-            assert_eq!(runs.touched(2 << 20, 1 << 20), 0);
+        near(0);
+        let large = table.zeros::<u8, _>(20 << 20).unwrap();
+        let small: Vec<_> = (0..100)
+            .map(|_| table.zeros::<u8, _>(60 << 10).unwrap())
+            .collect();
+        let both = (20 << 20) + 100 * (60 << 10);
+        near(both);
+        table.write(large).unwrap().fill(1);
+        near(100 * (60 << 10));
+        // Whoever takes the pages that are kept does not ask for them.
+        table.free(large).unwrap();
+        near(100 * (60 << 10));
+        for array in small {
+            table.free(array).unwrap();
         }
-        runs.left = 1;
-        assert_eq!(runs.touched(0, 1 << 30), 1 << 30, "not told");
+        table.trim().unwrap();
+        near(0);
     }
 }
