@@ -37,7 +37,7 @@ impl Limit {
         let before = getrlimit(resource);
         let lower = Rlimit {
             current: Some(limit),
-            ..before.clone()
+            ..before
         };
         setrlimit(resource, lower).unwrap();
         Limit { resource, before }
@@ -46,7 +46,7 @@ impl Limit {
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        setrlimit(self.resource, self.before.clone()).unwrap();
+        setrlimit(self.resource, self.before).unwrap();
     }
 }
 
@@ -199,10 +199,8 @@ fn hog(least: usize) -> Vec<(usize, usize)> {
 fn release(taken: Vec<(usize, usize)>) {
     for (at, len) in taken {
         // SAFETY: a mapping of this test that nobody uses.
-        assert_eq!(
-            unsafe { libc::munmap(ptr::without_provenance_mut(at), len) },
-            0
-        );
+        let answer = unsafe { libc::munmap(ptr::without_provenance_mut(at), len) };
+        assert_eq!(answer, 0);
     }
 }
 
