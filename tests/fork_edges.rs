@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
@@ -26,6 +28,10 @@ fn main() {
             a_started_program_keeps_nobody_alive,
         ),
         ("exec_ends_a_participant", exec_ends_a_participant),
+        (
+            "descriptors_that_a_daemon_closes",
+            descriptors_that_a_daemon_closes,
+        ),
         (
             "threads_of_a_child_use_what_it_inherited",
             threads_of_a_child,
@@ -266,6 +272,64 @@ fn exec_ends_a_participant() {
     assert!(support::is_alive(child.pid()));
     assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
     child.kill();
+}
+
+/// Rule: a participant whose descriptor the program has closed keeps its mapping and its lock: it
+/// works on, and counts as alive. What needs the descriptor is an error, and if another file has
+/// got the number by now, that file is neither locked, nor filled, nor closed.
+fn descriptors_that_a_daemon_closes() {
+    let name = Name::new("daemon");
+    for replaced in [false, true] {
+        let table = HandleTable::open_or_create(&name.0).unwrap();
+        let x: Vector = table.from_elem(4, 1).unwrap();
+        let (told, asked) = (Pipe::new(), Pipe::new());
+        let daemon = Child::fork(|| {
+            let own = HandleTable::open(&name.0).unwrap();
+            let mut held = own.write(x).unwrap();
+            let number = own.segment().fd().unwrap().as_raw_fd();
+            // SAFETY: that the crate is not told of it is what is to be shown.
+            assert_eq!(unsafe { libc::close(number) }, 0);
+            let other = replaced.then(|| {
+                let path = std::env::temp_dir().join(format!("ndshm-other-{number}"));
+                let mut options = File::options();
+                let file = options.read(true).write(true).create(true).truncate(true);
+                let file = file.open(&path).unwrap();
+                std::fs::remove_file(path).unwrap();
+                assert_eq!(file.as_raw_fd(), number, "the lowest that is free");
+                file
+            });
+            held[0] = 2;
+            let large: Handle<u8, Ix1> = own.zeros(3 << 20).unwrap();
+            own.write(large).unwrap().fill(1);
+            for error in [own.reap().err(), HandleTable::join(own.segment()).err()] {
+                let text = error.expect("it needs the descriptor").to_string();
+                assert!(text.contains(&format!("descriptor {number}")), "{text}");
+            }
+            assert!(own.segment().inheritable_fd().is_err());
+            told.send(0);
+            asked.receive();
+            drop(held);
+            drop(own);
+            if let Some(file) = other {
+                assert_eq!(
+                    file.metadata().unwrap().len(),
+                    0,
+                    "not a byte of it was touched"
+                );
+            }
+        });
+        told.receive();
+        assert_eq!(table.reap().unwrap().seats, 0, "it is alive");
+        assert!(matches!(table.read(x), Err(LeaseError::Busy { .. })));
+        asked.send(0);
+        daemon.join();
+        assert_eq!(table.read(x).unwrap()[0], 2);
+        assert_eq!(table.arrays().count(), 1, "what it owned went with it");
+        table.reap().unwrap();
+        assert!(table.verify().unwrap().is_clean());
+        drop(table);
+        assert!(!name.exists());
+    }
 }
 
 /// Rule: after a fork the child is a process like any other; its threads join for themselves.

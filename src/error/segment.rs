@@ -202,6 +202,15 @@ pub enum SegmentError {
          use Segment::anonymous"
     )]
     NotShared,
+    /// The program has closed the segment's descriptor, or has given its number to another file.
+    #[error(
+        "descriptor {number} is not the segment's any more: this process has closed it. Close what \
+         was inherited before a segment is opened, or leave out this number (Segment::fd)"
+    )]
+    Closed {
+        /// The number.
+        number: i32,
+    },
     /// There is no memory for the segment's tables.
     #[error(transparent)]
     NoMemory(#[from] NoMemory),

@@ -163,8 +163,10 @@ fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) 
 /// On failure the pages of earlier steps stay: some may have been there before the call, so that
 /// it is for whoever gives the range up to punch it. A failing step gives back only pages that it has
 /// allocated itself: the kernel keeps those that two calls have asked for.
+///
+/// Without a descriptor it is done through the mapping.
 pub(super) fn allocate(
-    fd: BorrowedFd<'_>,
+    fd: Option<BorrowedFd<'_>>,
     mapping: &Mapping,
     offset: u64,
     len: u64,
@@ -175,7 +177,11 @@ pub(super) fn allocate(
     let mut step = STEP;
     while at < end {
         let now = step.min(end - at);
-        let outcome = match rustix::fs::fallocate(fd, FallocateFlags::empty(), at, now) {
+        let filled = match fd {
+            Some(fd) => rustix::fs::fallocate(fd, FallocateFlags::empty(), at, now),
+            None => Err(Errno::NOSYS),
+        };
+        let outcome = match filled {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => mapping.populate(at, now),
             outcome => outcome,
         };
@@ -186,7 +192,7 @@ pub(super) fn allocate(
             Err(Errno::INTR) => step = (step / 2).max(page),
             Err(errno) => {
                 // What this call has got so far is not in use by anybody.
-                let mut error = file_system_full(fd, len, errno);
+                let mut error = file_system_full(len, errno);
                 error.have += at.saturating_sub(offset);
                 return Err(error);
             }
@@ -195,8 +201,8 @@ pub(super) fn allocate(
     Ok(())
 }
 
-fn file_system_full(fd: BorrowedFd<'_>, need: u64, errno: Errno) -> NoMemory {
-    let have = rustix::fs::fstatvfs(fd)
+fn file_system_full(need: u64, errno: Errno) -> NoMemory {
+    let have = rustix::fs::statvfs(super::named::DIR)
         .map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
         .unwrap_or(0);
     match errno {

@@ -9,7 +9,7 @@ use rustix::io::{DupFlags, Errno};
 use rustix::process::Resource;
 
 use super::mapping::{Mapping, map_error};
-use super::named::Membership;
+use super::named::{FileId, Membership};
 use super::seat_lock::{self, SeatLocks};
 use crate::error::SegmentError;
 
@@ -23,10 +23,36 @@ pub(super) enum Kind {
     Limited,
 }
 
+/// A descriptor, and the file that it is of: a program may close it behind our back, as daemons
+/// close all that they have, and then give its number to another file.
+struct Handle {
+    fd: ManuallyDrop<OwnedFd>,
+    file: Option<FileId>,
+}
+
+impl Handle {
+    fn is_ours(&self) -> bool {
+        self.file.is_some() && self.file == file_of(self.fd.as_fd())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // SAFETY: it is dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
+fn file_of(fd: BorrowedFd<'_>) -> Option<FileId> {
+    Some(FileId::of(&rustix::fs::fstat(fd).ok()?))
+}
+
 /// The own description.
 pub(super) struct Description {
     // Closed before `membership` drops: one's own lock would be in the way of the removal.
-    fd: OwnedFd,
+    fd: Handle,
     pub(super) kind: Kind,
     pub(super) seats: SeatLocks,
     pub(super) membership: Option<Membership>,
@@ -39,8 +65,10 @@ impl Description {
         seats: u32,
         membership: Option<Membership>,
     ) -> Description {
+        let file = file_of(fd.as_fd());
+        let fd = ManuallyDrop::new(fd);
         Description {
-            fd,
+            fd: Handle { fd, file },
             kind,
             seats: SeatLocks::new(seats),
             membership,
@@ -53,7 +81,18 @@ impl Description {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd.fd.as_fd()
+    }
+
+    /// The descriptor, if it still is of the segment's file: to lock or to fill another one's would
+    /// be worse than an error.
+    pub(super) fn checked_fd(&self) -> Result<BorrowedFd<'_>, SegmentError> {
+        match self.fd.is_ours() {
+            true => Ok(self.fd()),
+            false => Err(SegmentError::Closed {
+                number: self.fd().as_raw_fd(),
+            }),
+        }
     }
 
     /// Exchanges the description that a fork left shared with the parent for one of this
@@ -61,7 +100,7 @@ impl Description {
     ///
     /// The caller is the only thread that does so.
     pub(super) fn rebind(&self, mapping: &Mapping, bytes: u64) -> Result<(), SegmentError> {
-        let own = reopen(self.fd())?;
+        let own = reopen(self.checked_fd()?)?;
         // First the new membership, then the end of the old: nobody finds the name deserted.
         if self.kind == Kind::Limited && !enter_gate(own.as_fd())? {
             return Err(os_error("fcntl(F_OFD_SETLK)", "the gate", Errno::AGAIN));
@@ -71,7 +110,7 @@ impl Description {
             .map_err(|errno| map_error(errno, bytes))?;
         // SAFETY: the number is that of `self.fd`, which is open and stays so: `dup3` replaces
         // what it refers to in one step, and `ManuallyDrop` keeps the alias from closing it.
-        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd.as_raw_fd()) });
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd().as_raw_fd()) });
         rustix::io::dup3(&own, &mut number, DupFlags::CLOEXEC)
             .map_err(|errno| os_error("dup3", "the segment", errno))?;
         self.seats.forget_all();

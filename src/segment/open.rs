@@ -140,10 +140,10 @@ fn commit_fixed_tables(
     layout: &Layout,
 ) -> Result<(), NoMemory> {
     if own.kind == Kind::Limited {
-        commit::allocate(own.fd(), mapping, 0, layout.slots)?;
+        commit::allocate(Some(own.fd()), mapping, 0, layout.slots)?;
         let hints = HintTree::new(&layout.geometry).total_words() as u64 * 8;
         let last = layout.hints + hints - layout.schemas;
-        commit::allocate(own.fd(), mapping, layout.schemas, last)?;
+        commit::allocate(Some(own.fd()), mapping, layout.schemas, last)?;
     }
     Ok(())
 }

@@ -135,8 +135,10 @@ impl Segment {
     ///
     /// Every child that is started while it is open inherits it, so drop it after the start.
     pub fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
-        let fd = self.fd().ok_or(SegmentError::NotShared)?;
-        description::reopen_with(fd, OFlags::empty())
+        match &self.inner.backing {
+            Backing::File(own) => description::reopen_with(own.checked_fd()?, OFlags::empty()),
+            Backing::InProcess(_) => Err(SegmentError::NotShared),
+        }
     }
 
     pub(super) fn make_anonymous(options: &SegmentOptions) -> Result<Segment, SegmentError> {
@@ -251,7 +253,7 @@ impl Segment {
             Backing::InProcess(seats) => Ok(seats.try_lock(index, by)),
             Backing::File(own) => own
                 .seats
-                .try_lock(own.fd(), index)
+                .try_lock(own.checked_fd()?, index)
                 .map_err(|errno| description::os_error("fcntl(F_OFD_SETLK)", "a seat", errno)),
         }
     }
@@ -264,7 +266,11 @@ impl Segment {
         }
         match &self.inner.backing {
             Backing::InProcess(seats) => seats.unlock(index),
-            Backing::File(own) => own.seats.unlock(own.fd(), index),
+            // Without the descriptor the lock lasts as long as the mapping does.
+            Backing::File(own) => match own.checked_fd() {
+                Ok(fd) => own.seats.unlock(fd, index),
+                Err(_) => {}
+            },
         }
     }
 
@@ -291,9 +297,10 @@ impl Segment {
         self.inner
             .forecast
             .check(len, || match &self.inner.backing {
-                Backing::File(own) if own.kind == Kind::Memfd => {
-                    promise::untouched(self.memory(), own.fd())
-                }
+                Backing::File(own) if own.kind == Kind::Memfd => match own.checked_fd() {
+                    Ok(fd) => promise::untouched(self.memory(), fd),
+                    Err(_) => 0,
+                },
                 // Pages of a limited file system are there before they are promised; of private
                 // memory nobody tells.
                 _ => 0,
@@ -320,7 +327,7 @@ impl Segment {
     fn allocate(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
         match &self.inner.backing {
             Backing::File(own) if own.kind == Kind::Limited => {
-                commit::allocate(own.fd(), &self.inner.mapping, offset, len)
+                commit::allocate(own.checked_fd().ok(), &self.inner.mapping, offset, len)
             }
             _ => Ok(()),
         }

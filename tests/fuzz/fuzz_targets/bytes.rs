@@ -1,0 +1,43 @@
+//! Damaged bytes in a segment, steered by what code they reach.
+#![no_main]
+
+#[path = "../../hostile/mod.rs"]
+mod hostile;
+
+use std::cell::RefCell;
+
+use hostile::changes::Changes;
+use hostile::world::World;
+use libfuzzer_sys::fuzz_target;
+
+thread_local! {
+    static WORLD: RefCell<World> = RefCell::new(World::new(dead));
+}
+
+/// What `life` does is left as it is by a child that ends.
+fn dead(life: &dyn Fn()) {
+    // SAFETY: the fuzzer has one thread while it starts, and the child does not return.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        life();
+        // SAFETY: `_exit` has no precondition.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a place to write to, the child is this process's own.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the one that is to be dead did not live");
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let outcome = WORLD.with_borrow_mut(|world| match bytes {
+        // A file that is cut off, for one of all first bytes.
+        [255, low, middle, high, ..] => {
+            let len = u32::from_le_bytes([*low, *middle, *high, 0]);
+            let name = format!("ndshm-fuzz-{}", std::process::id());
+            world.open_truncated(&name, len.into())
+        }
+        _ => world.run(&Changes::of(bytes)),
+    });
+    outcome.expect("an error that says what is wrong");
+});

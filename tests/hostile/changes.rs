@@ -1,0 +1,89 @@
+//! What is done to a segment's bytes, out of any string of bytes.
+
+/// What becomes of a word.
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    Flip(u32),
+    Zeros,
+    Ones,
+    Set(u64),
+    Add(i8),
+    /// The value of another word.
+    Copy(u64),
+}
+
+impl What {
+    /// The new word, where `other` looks up another one.
+    pub fn of(self, old: u64, other: impl FnOnce(u64) -> u64) -> u64 {
+        match self {
+            What::Flip(bit) => old ^ 1 << bit,
+            What::Zeros => 0,
+            What::Ones => u64::MAX,
+            What::Set(word) => word,
+            What::Add(by) => old.wrapping_add_signed(by.into()),
+            What::Copy(from) => other(from),
+        }
+    }
+}
+
+/// A change of one word.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// Which word of those that are not zero it is next to, and by how many; or any of the tables.
+    pub near: Option<i8>,
+    pub place: u64,
+    pub what: What,
+}
+
+/// A case: the changes, and what is done afterwards.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    pub list: Vec<Change>,
+    /// Whether the segment is opened anew, and observed.
+    pub open_anew: bool,
+    /// Which calls are made: one bit each.
+    pub style: u8,
+}
+
+impl Changes {
+    /// Any bytes are a case: the first says what is done, each eleven further ones are a change.
+    pub fn of(bytes: &[u8]) -> Changes {
+        let (&first, rest) = bytes.split_first().unwrap_or((&0, &[]));
+        Changes {
+            list: rest.chunks_exact(11).map(change).collect(),
+            // One in eight: it costs more than all else.
+            open_anew: first >> 5 == 0,
+            style: first & 31,
+        }
+    }
+}
+
+fn change(bytes: &[u8]) -> Change {
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+    };
+    let (how, place, value) = (bytes[0], number(&bytes[1..3]), number(&bytes[3..11]));
+    Change {
+        near: match how >> 5 {
+            0 => None,
+            1 => Some((value % 5) as i8 - 2),
+            _ => Some(0),
+        },
+        place: match how >> 5 {
+            0 => value,
+            _ => place,
+        },
+        what: match how & 15 {
+            0..4 => What::Flip((value % 64) as u32),
+            4 => What::Zeros,
+            5 => What::Ones,
+            6..8 => What::Set(value),
+            8..10 => What::Add(value as i8),
+            // Small numbers are what many fields hold.
+            10 => What::Set(value % 4096),
+            _ => What::Copy(value),
+        },
+    }
+}

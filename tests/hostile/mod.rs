@@ -1,0 +1,4 @@
+//! Hostile bytes in a segment, for the long run beside this folder and for the fuzzer in `fuzz`.
+
+pub mod changes;
+pub mod world;

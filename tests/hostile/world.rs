@@ -1,0 +1,435 @@
+//! A populated segment whose bytes are changed behind everybody's back, used, and put back.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use ndarray::{Axis, Ix1, Ix2, IxDyn};
+use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::{
+    AllocError, AnyHandle, Complex, Element, Handle, HandleTable, LeaseError, Observer, Partition,
+    PartitionHandle, QueueHandle, Read, Segment, SegmentOptions, Write,
+};
+
+use super::changes::{Change, Changes};
+
+const CAPACITY: u64 = 512 << 10;
+const PAGE: usize = 4096;
+
+/// A type with a layout of its own, so that there is a schema to be damaged.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[bytemuck(crate = "ndshm::bytemuck")]
+#[repr(C)]
+pub struct Point {
+    at: [f32; 3],
+    id: u32,
+}
+
+ndshm::record!(Point {
+    at: [f32; 3],
+    id: u32
+});
+
+type Parts = (Write<f64, Ix2>, Read<u8, Ix1>);
+type Tiles = PartitionHandle<Parts>;
+
+/// What came of how many calls.
+pub type Tally = BTreeMap<(&'static str, &'static str), u64>;
+
+/// A segment with arrays of all kinds, a partition in a round, a queue; leased by two who live, and
+/// by one who is dead.
+pub struct World {
+    segment: Segment,
+    file: File,
+    /// The pages that held anything when all was made.
+    pages: Vec<(u64, Vec<u8>)>,
+    /// The words of those pages that were not zero.
+    used: Vec<u64>,
+    /// Bytes of the tables.
+    tables: u64,
+    handles: Vec<AnyHandle>,
+    tiles: Tiles,
+    queue: QueueHandle<u64>,
+    pub tally: Tally,
+}
+
+fn options() -> SegmentOptions {
+    Segment::options()
+        .capacity(CAPACITY)
+        .seats(8)
+        .open_timeout(Duration::ZERO)
+}
+
+impl World {
+    /// Makes it. `dead` runs what it is given in a child that ends without cleaning up.
+    pub fn new(dead: impl FnOnce(&dyn Fn())) -> World {
+        let segment = options().anonymous().unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        let other = HandleTable::join(&segment).unwrap();
+        let handles = populate(&table);
+        let x = Handle::<f64, Ix2>::from_bits(handles[0].to_bits());
+        let w = Handle::<u8, Ix1>::from_bits(handles[1].to_bits());
+        let tiles = table.partition((x.write(), w.read()), Axis(0), 6).unwrap();
+        let queue = table.queue::<u64>(8).unwrap();
+        for job in 0..5 {
+            queue.push(job).unwrap();
+        }
+        let (tiles_name, queue_name) = (tiles.handle(), queue.handle());
+        let round = tiles.begin().unwrap();
+        let mut part = tiles.enter().unwrap().unwrap();
+        let tile = part.claim().unwrap().unwrap();
+        let scalar = Handle::<i64, IxDyn>::from_bits(handles[4].to_bits());
+        let guard = other.read(scalar).unwrap();
+        dead(&|| {
+            let table = HandleTable::join(&segment).unwrap();
+            table.zeros::<u8, _>(50).unwrap();
+            let flags = Handle::<bool, Ix1>::from_bits(handles[3].to_bits());
+            std::mem::forget(table.write(flags).unwrap());
+            std::mem::forget(table.read(scalar).unwrap());
+            let tiles = table.open_partition(tiles_name).unwrap();
+            let mut part = tiles.enter().unwrap().unwrap();
+            std::mem::forget(part.claim().unwrap());
+            std::mem::forget(part);
+            std::mem::forget(tiles);
+            std::mem::forget(table);
+        });
+        // They go on as they are: their seats are held for as long as this process lives.
+        std::mem::forget((tile, guard));
+        std::mem::forget(part);
+        std::mem::forget((round, queue));
+        std::mem::forget(tiles);
+        std::mem::forget(table);
+        std::mem::forget(other);
+
+        let file = File::from(segment.inheritable_fd().unwrap());
+        let mut world = World {
+            tables: file.metadata().unwrap().len() - CAPACITY,
+            segment,
+            file,
+            pages: Vec::new(),
+            used: Vec::new(),
+            handles,
+            tiles: tiles_name,
+            queue: queue_name,
+            tally: Tally::new(),
+        };
+        world.remember();
+        world
+    }
+
+    fn remember(&mut self) {
+        let len = self.file.metadata().unwrap().len();
+        let mut page = vec![0; PAGE];
+        let mut offset = 0;
+        while let Some(data) = seek_data(&self.file, offset) {
+            offset = data + PAGE as u64;
+            if offset > len {
+                break;
+            }
+            self.file.read_exact_at(&mut page, data).unwrap();
+            let words = page.chunks_exact(8).zip(data / 8..);
+            let before = self.used.len();
+            self.used
+                .extend(words.filter(|(word, _)| *word != [0; 8]).map(|(_, at)| at));
+            if self.used.len() > before {
+                self.pages.push((data, page.clone()));
+            }
+        }
+    }
+
+    /// All as it was made.
+    fn restore(&self) {
+        let len = self.file.metadata().unwrap().len();
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: empties a file; the segment's mapping of it then reads as zeros.
+        let done = unsafe { libc::fallocate(self.file.as_raw_fd(), mode, 0, len as i64) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        for (offset, page) in &self.pages {
+            self.file.write_all_at(page, *offset).unwrap();
+        }
+    }
+
+    fn get(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, 8 * at).unwrap();
+        u64::from_le_bytes(bytes)
+    }
+
+    fn set(&self, at: u64, word: u64) {
+        self.file.write_all_at(&word.to_le_bytes(), 8 * at).unwrap();
+    }
+
+    fn used(&self, index: u64) -> u64 {
+        self.used[(index % self.used.len() as u64) as usize]
+    }
+
+    fn apply(&self, change: &Change) {
+        let at = match change.near {
+            Some(by) => self.used(change.place).saturating_add_signed(by.into()),
+            None => change.place % (self.tables / 8),
+        };
+        let old = self.get(at);
+        self.set(at, change.what.of(old, |from| self.get(self.used(from))));
+    }
+
+    /// One case: changes, then whatever a program may do. `Err` says what was wrong.
+    pub fn run(&mut self, changes: &Changes) -> Result<(), String> {
+        self.restore();
+        changes.list.iter().for_each(|change| self.apply(change));
+        let segment = match changes.open_anew {
+            false => Ok(self.segment.clone()),
+            true => Segment::from_fd(self.segment.inheritable_fd().unwrap()),
+        };
+        let segment = match segment {
+            Ok(segment) => segment,
+            Err(error) => {
+                self.count("open", "refused");
+                return says(error);
+            }
+        };
+        match HandleTable::join(&segment) {
+            Ok(table) => self.use_all(&table, changes.style)?,
+            Err(error) => {
+                self.count("join", "refused");
+                says(error)?;
+            }
+        }
+        if changes.open_anew {
+            self.observe()?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, call: &'static str, outcome: &'static str) {
+        *self.tally.entry((call, outcome)).or_default() += 1;
+    }
+
+    fn leased<T>(
+        &mut self,
+        call: &'static str,
+        result: Result<T, LeaseError>,
+    ) -> Result<Option<T>, String> {
+        let error = match result {
+            Ok(value) => {
+                self.count(call, "done");
+                return Ok(Some(value));
+            }
+            Err(error) => error,
+        };
+        self.count(
+            call,
+            match &error {
+                LeaseError::Stale { .. } => "stale",
+                LeaseError::Busy { .. } => "busy",
+                LeaseError::Poisoned { .. } => "poisoned",
+                LeaseError::TypeMismatch(_) => "another type",
+                LeaseError::InvalidElement { .. } => "invalid element",
+                LeaseError::Corrupt { .. } => "corrupt",
+                _ => "another error",
+            },
+        );
+        says(error)?;
+        Ok(None)
+    }
+
+    /// Opens an array as one of `T` in every way.
+    fn open<T: Element>(&mut self, table: &HandleTable, handle: AnyHandle) -> Result<(), String> {
+        let handle = Handle::<T, IxDyn>::from_bits(handle.to_bits());
+        let attached = table.attach(handle);
+        self.leased("attach", attached)?;
+        let read = table.read(handle);
+        if let Some(read) = self.leased("read", read)? {
+            std::hint::black_box(read.iter().last());
+        }
+        let written = table.write(handle);
+        if let Some(mut written) = self.leased("write", written)?
+            && let Some(&first) = written.first()
+        {
+            written.fill(first);
+        }
+        let recovered = table.recover(handle, |view| view.len());
+        self.leased("recover", recovered)?;
+        Ok(())
+    }
+
+    fn use_all(&mut self, table: &HandleTable, style: u8) -> Result<(), String> {
+        let found = table.verify().map_err(|error| error.to_string())?;
+        let state = if found.is_clean() { "clean" } else { "damaged" };
+        self.count("verify", state);
+        std::hint::black_box(found.to_string());
+        let listed: Vec<AnyHandle> = table.arrays().map(|info| info.handle).collect();
+        let handles = self.handles.clone();
+        for handle in listed.into_iter().chain(handles.iter().copied()) {
+            let info = table.info(handle);
+            self.leased("info", info)?;
+            match style & 3 {
+                0 => self.open::<f64>(table, handle)?,
+                1 => self.open::<bool>(table, handle)?,
+                2 => self.open::<Point>(table, handle)?,
+                _ => self.open::<u8>(table, handle)?,
+            }
+        }
+        if style & 4 != 0 {
+            self.partitions(table);
+            self.queues(table);
+        }
+        if style & 8 != 0 {
+            let reaped = table.reap();
+            self.count("reap", if reaped.is_ok() { "done" } else { "refused" });
+            self.allocate(table)?;
+        }
+        if style & 16 != 0 {
+            for handle in handles {
+                let freed = table.free(handle).is_ok();
+                self.count("free", if freed { "done" } else { "refused" });
+            }
+            let _ = table.trim();
+            std::hint::black_box(table.verify().map(|found| found.to_string()).ok());
+        }
+        Ok(())
+    }
+
+    fn partitions(&mut self, table: &HandleTable) {
+        let Ok(tiles) = table.open_partition(self.tiles) else {
+            return self.count("partition", "refused");
+        };
+        self.count("partition", "opened");
+        take_part(&tiles);
+        if let Ok(round) = tiles.begin() {
+            take_part(&tiles);
+            let _ = round.finish(Duration::ZERO);
+            self.count("round", "begun");
+        }
+    }
+
+    fn queues(&mut self, table: &HandleTable) {
+        let Ok(queue) = table.open_queue(self.queue) else {
+            return self.count("queue", "refused");
+        };
+        self.count("queue", "opened");
+        for job in 0..10 {
+            let _ = queue.push(job);
+        }
+        for _ in 0..20 {
+            let _ = queue.pop();
+        }
+    }
+
+    fn allocate(&mut self, table: &HandleTable) -> Result<(), String> {
+        let mut made: Vec<AnyHandle> = Vec::new();
+        for bytes in [1, 64, 500, 4096, 20_000, 1 << 20] {
+            match table.zeros::<u8, _>(bytes) {
+                Ok(handle) => {
+                    self.count("allocate", "done");
+                    made.push(handle.into());
+                }
+                Err(error) => {
+                    self.count(
+                        "allocate",
+                        match error {
+                            AllocError::Full { .. } => "full",
+                            AllocError::Corrupt { .. } => "corrupt",
+                            _ => "another error",
+                        },
+                    );
+                    says(error)?;
+                }
+            }
+        }
+        let point = table.from_elem(3, Point::zeroed());
+        made.extend(point.ok().map(AnyHandle::from));
+        for handle in made {
+            let _ = table.free(handle);
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self) -> Result<(), String> {
+        match Observer::from_fd(self.segment.inheritable_fd().unwrap()) {
+            Ok(observer) => {
+                std::hint::black_box(observer.verify().to_string());
+                std::hint::black_box(observer.arrays().count());
+                std::hint::black_box(observer.seats().map(|seats| seats.len()).ok());
+                self.count("observe", "done");
+                Ok(())
+            }
+            Err(error) => {
+                self.count("observe", "refused");
+                says(error)
+            }
+        }
+    }
+
+    /// The segment's bytes as a named file that is cut off at `len`, which is to be refused.
+    pub fn open_truncated(&mut self, name: &str, len: u64) -> Result<(), String> {
+        use std::os::unix::fs::OpenOptionsExt;
+        self.restore();
+        let path = format!("/dev/shm/{name}");
+        let mut open = File::options();
+        open.write(true).create(true).truncate(true).mode(0o600);
+        let copy = open.open(&path).map_err(|error| error.to_string())?;
+        for (offset, page) in self.pages.iter().filter(|(offset, _)| *offset < len) {
+            copy.write_all_at(page, *offset).unwrap();
+        }
+        let total = self.file.metadata().unwrap().len();
+        copy.set_len(len % total).unwrap();
+        let opened = options().open(name);
+        let observed = options().observe(name);
+        std::fs::remove_file(&path).unwrap();
+        self.count("open truncated", "refused");
+        match (opened, observed) {
+            (Err(first), Err(second)) => says(first).and(says(second)),
+            _ => Err(format!("a file of {} bytes was opened", len % total)),
+        }
+    }
+}
+
+/// Arrays of all kinds, and their handles.
+fn populate(table: &HandleTable) -> Vec<AnyHandle> {
+    let point = Point {
+        at: [1.0; 3],
+        id: 9,
+    };
+    let freed = table.from_elem(300, 1u16).unwrap();
+    let complex = Complex::new(1.0, 2.0);
+    let handles = vec![
+        table.from_elem((40, 3), 1.5).unwrap().into(),
+        table.from_elem(40, 7u8).unwrap().into(),
+        table.from_elem(40, point).unwrap().into(),
+        table.from_elem(64, true).unwrap().into(),
+        table.from_elem((), 3i64).unwrap().into(),
+        table.from_elem(IxDyn(&[2; 8]), complex).unwrap().into(),
+        table.from_elem(9_000, 2u8).unwrap().into(),
+        freed.into(),
+    ];
+    table.free(freed).unwrap();
+    table.detach(handles[1]).unwrap();
+    handles
+}
+
+/// Takes part in the round of a partition, if that is possible.
+fn take_part(tiles: &Partition<'_, Parts>) {
+    if let Ok(Some(mut part)) = tiles.enter() {
+        while let Ok(Some(mut tile)) = part.claim() {
+            let (mut x, w) = tile.views();
+            x.fill(w.len() as f64);
+        }
+    }
+}
+
+/// An error has a text.
+fn says(error: impl std::fmt::Display) -> Result<(), String> {
+    match error.to_string() {
+        text if text.len() > 10 => Ok(()),
+        text => Err(format!("an error that says {text:?}")),
+    }
+}
+
+/// The next page of the file, from `offset` on, that is there.
+fn seek_data(file: &File, offset: u64) -> Option<u64> {
+    // SAFETY: moves the position of a descriptor whose position nobody uses.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), offset as i64, libc::SEEK_DATA) };
+    u64::try_from(at).ok()
+}
