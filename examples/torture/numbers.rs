@@ -39,7 +39,7 @@ impl Numbers {
 /// A number that depends on every bit of `x`.
 #[inline]
 pub fn mix(x: u64) -> u64 {
-    let x = (x ^ x >> 32).wrapping_mul(0x9e6c_63d0_876a_68ee | 1);
+    let x = (x ^ x >> 32).wrapping_mul(0x9e6c_63d0_876a_68ef);
     let x = (x ^ x >> 29).wrapping_mul(0xd6e8_feb8_6659_fd93);
     x ^ x >> 32
 }

@@ -130,3 +130,57 @@ impl fmt::Display for Torn {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array1, Array2, s};
+
+    fn written(pattern: Pattern) -> Array1<u64> {
+        let mut x = Array1::zeros(20);
+        pattern.write(x.view_mut());
+        x
+    }
+
+    #[test]
+    fn a_whole_pattern_names_its_writer() {
+        let pattern = Pattern::new(7, 5 << 32 | 1, 9);
+        let found = Pattern::read(7, written(pattern).view()).ok().unwrap();
+        assert!(found == pattern && found.pid() == 5);
+        let mut block = Array2::zeros((4, 6));
+        pattern.write(block.slice_mut(s![1..3, 2..]));
+        let cut = block.slice(s![1..3, 2..]);
+        assert!(Pattern::read(7, cut).is_ok_and(|found| found == pattern));
+    }
+
+    #[test]
+    fn every_wrong_element_is_found() {
+        let whole = written(Pattern::new(7, 5 << 32 | 1, 9));
+        for index in 0..whole.len() {
+            let mut torn = whole.clone();
+            torn[index] ^= 1 << index;
+            assert!(Pattern::read(7, torn.view()).is_err(), "element {index}");
+        }
+        assert!(Pattern::read(7, Array1::zeros(8).view()).is_err());
+    }
+
+    #[test]
+    fn two_patterns_are_none() {
+        let first = written(Pattern::new(7, 5 << 32 | 1, 0));
+        let second = written(Pattern::new(7, 5 << 32 | 2, 0));
+        // The first element, the place, is the same in both.
+        for cut in 2..first.len() {
+            let mut both = first.clone();
+            both.slice_mut(s![cut..]).assign(&second.slice(s![cut..]));
+            assert!(Pattern::read(7, both.view()).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_for_one_place() {
+        let whole = written(Pattern::new(place(1, Some(2)), 5 << 32, 0));
+        for other in [place(1, None), place(1, Some(3)), place(2, Some(2))] {
+            assert!(Pattern::read(other, whole.view()).is_err());
+        }
+    }
+}
