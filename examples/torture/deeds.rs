@@ -37,6 +37,77 @@ impl Sitting<'_, '_> {
         }
     }
 
+    /// Many leases of one small array at once: whoever else does this is met in the midst of a call.
+    pub fn crowd_around(&mut self) {
+        let world = self.world;
+        let array = &world.lasting[self.me.random.below(2)];
+        for _ in 0..self.me.random.below(600) {
+            let outcome = match self.me.random.one_in(3) {
+                true => self.write_quickly(array),
+                false => self.read_quickly(array),
+            };
+            if let Err(error) = outcome {
+                if self.refused(error) {
+                    return self.heal_in_place(array);
+                }
+            }
+        }
+    }
+
+    fn read_quickly(&mut self, array: &Lasting<Ix1>) -> Result<(), LeaseError> {
+        let x = self.table.read(array.handle)?;
+        let before = self.check(array.bits(), &x, Some(array.index));
+        let after = self.check(array.bits(), &x, Some(array.index));
+        if before != after {
+            self.me.found(format!(
+                "{} changed while it was read: {before:?}, then {after:?}",
+                array.handle
+            ));
+        }
+        self.me.count(Count::Reads);
+        Ok(())
+    }
+
+    fn write_quickly(&mut self, array: &Lasting<Ix1>) -> Result<(), LeaseError> {
+        let mut x = self.table.write(array.handle)?;
+        let pattern = Pattern::new(array.bits(), self.me.author(), 0);
+        pattern.write(x.view_mut());
+        match Pattern::read(array.bits(), x.view()) {
+            Ok(found) if found == pattern => {}
+            Ok(found) => self
+                .me
+                .found(format!("wrote {pattern:?}, and there is {found:?}")),
+            Err(torn) => self
+                .me
+                .found(format!("wrote {pattern:?}, and there is {torn}")),
+        }
+        self.world.board.end_healing(array.index);
+        self.me.count(Count::Writes);
+        Ok(())
+    }
+
+    /// Many small arrays, one after another, in slots that others want too.
+    pub fn churn(&mut self) {
+        for _ in 0..self.me.random.below(300) {
+            let handle: Array = match self.table.uninit(8) {
+                Ok(handle) => handle,
+                Err(error) => return self.alloc_refused(error),
+            };
+            self.me.count(Count::Allocs);
+            let pattern = Pattern::new(handle.to_bits(), self.me.author(), 0);
+            match self.table.write(handle) {
+                Ok(mut x) => {
+                    pattern.write(x.view_mut());
+                    drop(x);
+                    self.check_private(handle, pattern);
+                }
+                Err(LeaseError::Busy { .. }) => self.me.count(Count::Busy),
+                Err(error) => self.me.found(format!("write of a new array: {error}")),
+            }
+            self.free_own(handle);
+        }
+    }
+
     /// Is half-way through when it panics: the array is poisoned then, and this process goes on.
     fn panic_over(&mut self, handle: Array) {
         let mut x = match self.table.write(handle) {

@@ -128,6 +128,8 @@ impl<'w, 't> Sitting<'w, 't> {
             194..196 => self.have_child(),
             196 if self.me.random.one_in(3) => self.exhaust(),
             197 if self.me.random.one_in(6) => self.crowd(),
+            198 => self.crowd_around(),
+            199 => self.churn(),
             _ => {}
         }
     }
