@@ -20,7 +20,7 @@ pub const FOUND: i32 = 3;
 const KEPT: usize = 32;
 const TEXT: usize = 1000;
 /// Jobs whose fate is kept. There are no more than that.
-const JOBS: usize = 1 << 25;
+const JOBS: usize = 1 << 28;
 /// Victims at once, and arrays that need a word, at most.
 pub const MOST: usize = 64;
 

@@ -41,15 +41,15 @@ impl Sitting<'_, '_> {
     pub fn crowd_around(&mut self) {
         let world = self.world;
         let array = &world.lasting[self.me.random.below(2)];
-        for _ in 0..self.me.random.below(600) {
+        for _ in 0..self.me.random.below(3000) {
             let outcome = match self.me.random.one_in(3) {
                 true => self.write_quickly(array),
                 false => self.read_quickly(array),
             };
-            if let Err(error) = outcome {
-                if self.refused(error) {
-                    return self.heal_in_place(array);
-                }
+            if let Err(error) = outcome
+                && self.refused(error)
+            {
+                return self.heal_in_place(array);
             }
         }
     }
@@ -88,7 +88,7 @@ impl Sitting<'_, '_> {
 
     /// Many small arrays, one after another, in slots that others want too.
     pub fn churn(&mut self) {
-        for _ in 0..self.me.random.below(300) {
+        for _ in 0..self.me.random.below(2000) {
             let handle: Array = match self.table.uninit(8) {
                 Ok(handle) => handle,
                 Err(error) => return self.alloc_refused(error),
@@ -186,31 +186,59 @@ impl Sitting<'_, '_> {
 
     pub fn push_job(&mut self) {
         for _ in 0..self.me.random.below(20) {
-            let Some(job) = self.world.board.new_job() else {
+            if !self.push_one() {
                 return;
-            };
-            match self.jobs.push(job) {
-                Ok(()) => {
-                    self.world.board.pushed(job, true);
-                    self.me.count(Count::Pushes);
-                }
-                Err(PushError::Full { .. }) => return self.world.board.pushed(job, false),
-                Err(refused) => self.queue_refused(refused.into()),
             }
         }
     }
 
     pub fn pop_job(&mut self) {
         for _ in 0..self.me.random.below(25) {
-            match self.jobs.pop() {
-                Ok(Some(job)) => {
-                    self.world.board.popped(job);
-                    self.me.count(Count::Pops);
-                }
-                Ok(None) => return,
-                Err(error) => self.queue_refused(error),
+            if !self.pop_one() {
+                return;
             }
         }
+    }
+
+    /// Many jobs, in and out.
+    pub fn pass_jobs(&mut self) {
+        for _ in 0..self.me.random.below(3000) {
+            match self.me.random.one_in(2) {
+                true => self.push_one(),
+                false => self.pop_one(),
+            };
+        }
+    }
+
+    /// Whether there was room.
+    fn push_one(&mut self) -> bool {
+        let Some(job) = self.world.board.new_job() else {
+            return false;
+        };
+        match self.jobs.push(job) {
+            Ok(()) => {
+                self.world.board.pushed(job, true);
+                self.me.count(Count::Pushes);
+                return true;
+            }
+            Err(PushError::Full { .. }) => self.world.board.pushed(job, false),
+            Err(refused) => self.queue_refused(refused.into()),
+        }
+        false
+    }
+
+    /// Whether there was one.
+    fn pop_one(&mut self) -> bool {
+        match self.jobs.pop() {
+            Ok(Some(job)) => {
+                self.world.board.popped(job);
+                self.me.count(Count::Pops);
+                return true;
+            }
+            Ok(None) => {}
+            Err(error) => self.queue_refused(error),
+        }
+        false
     }
 
     /// Looks at all arrays, and uses one that nobody owns: it is to go some day.

@@ -212,10 +212,12 @@ impl Sitting<'_, '_> {
         self.me.count(Count::Writes);
         self.check(handle.to_bits(), &x, healing);
         let pattern = Pattern::new(handle.to_bits(), self.me.author(), 0);
-        pattern.write(x.view_mut());
         if self.me.random.one_in(8) {
+            // Half-written for long enough to be killed.
+            x.slice_mut(ndarray::s![..4]).fill(1);
             self.me.random.nap(200);
         }
+        pattern.write(x.view_mut());
         match Pattern::read(handle.to_bits(), x.view()) {
             Ok(found) if found == pattern => {}
             Ok(found) => self.me.found(format!(

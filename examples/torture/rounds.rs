@@ -243,10 +243,12 @@ fn work(
             tile.tear();
             continue;
         }
-        pattern.write(x.view_mut());
-        if me.random.one_in(40) {
-            me.random.nap(100);
+        if me.random.one_in(60) {
+            // Half-written for long enough to be killed, stopped, or given up by the opener.
+            x.slice_mut(ndarray::s![..1, ..]).fill(1);
+            me.random.nap(300);
         }
+        pattern.write(x.view_mut());
         match Pattern::read(at, x.view()) {
             Ok(found) if found == pattern => me.count(Count::Tiles),
             Ok(found) => me.found(format!(
