@@ -4,10 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use ndshm::{
-    AllocError, ArrayInfo, Handle, HandleTable, JoinError, LeaseError, PartitionHandle, ReapReport,
+    AllocError, ArrayInfo, HandleTable, JoinError, LeaseError, PartitionHandle, ReapReport,
 };
 
-use super::board::{Count, MOST, Me};
+use super::board::{Count, Me};
 use super::pattern::{Pattern, place};
 use super::victim::Array;
 use super::world::{Kept, Tiles, World, tile_slice, write_tiles};
@@ -283,7 +283,7 @@ fn empty_queues(world: &World, kept: &Kept<'_>, problems: &Problems<'_>) -> ndsh
 fn room(table: &HandleTable) -> ndshm::Result<[usize; SIZES.len()]> {
     let mut room = [0; SIZES.len()];
     for (count, len) in room.iter_mut().zip(SIZES) {
-        let mut all: Vec<Handle<u64, ndarray::Ix1>> = Vec::new();
+        let mut all: Vec<Array> = Vec::new();
         loop {
             match table.uninit(len) {
                 Ok(handle) => all.push(handle),
@@ -313,7 +313,7 @@ fn count_seats(table: &HandleTable, problems: &Problems<'_>) {
     let seats = table.segment().seats() as usize;
     let end = loop {
         match HandleTable::join(table.segment()) {
-            Ok(table) if tables.len() <= seats.max(MOST) => tables.push(table),
+            Ok(table) if tables.len() < seats => tables.push(table),
             Ok(_) => break None,
             Err(error) => break Some(error),
         }

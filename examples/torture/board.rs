@@ -22,7 +22,7 @@ const TEXT: usize = 1000;
 /// Jobs whose fate is kept. There are no more than that.
 const JOBS: usize = 1 << 28;
 /// Victims at once, and arrays that need a word, at most.
-pub const MOST: usize = 64;
+const MOST: usize = 64;
 
 macro_rules! counts {
     ($($name:ident $text:literal,)+) => {
