@@ -51,6 +51,10 @@ fn main() {
             a_late_result_does_not_hit_another_array,
         ),
         ("a_busy_array_is_an_error", a_busy_array_is_an_error),
+        (
+            "who_tries_to_write_makes_no_round_fail",
+            who_tries_to_write_makes_no_round_fail,
+        ),
         ("what_a_pool_refuses", what_a_pool_refuses),
         ("threads_are_refused", threads_are_refused),
         ("a_pool_leaves_nothing_behind", a_pool_leaves_nothing_behind),
@@ -402,6 +406,27 @@ fn a_late_result_does_not_hit_another_array() {
             assert_eq!(table.read(other).unwrap().sum(), 70);
         }
     });
+}
+
+/// Somebody else asks for a lease over and over, of an array that all rounds read.
+fn who_tries_to_write_makes_no_round_fail() {
+    let table = table();
+    let x = table.zeros::<u32, _>(64).unwrap();
+    let w = table.zeros::<u32, _>(64).unwrap();
+    let tiles = table.partition((x.write(), w.read()), Axis(0), 8).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    let held = table.read(w).unwrap();
+    let bystander = support::Child::fork(|| {
+        loop {
+            assert!(table.write(w).is_err(), "it is read all the time");
+        }
+    });
+    for _ in 0..1_000 {
+        pool.for_each(&tiles, &(), |(mut x, w), &(), _| x += &w)
+            .unwrap();
+    }
+    bystander.kill();
+    drop(held);
 }
 
 fn a_busy_array_is_an_error() {

@@ -88,7 +88,7 @@ pub fn access<T: Element, D: Dimension>(
     write: bool,
 ) -> Result<Access, LeaseError> {
     let any = AnyHandle::from(handle);
-    let (slot, _) = table.live(any)?;
+    let (slot, _) = table.look().live(any)?;
     let located = table.locate::<T, D>(slot, any)?;
     let size = size_of::<T>() as u64;
     let offset = located.offset + elements.start as u64 * size;

@@ -190,7 +190,11 @@ impl HandleTable {
     }
 
     /// Declares the contents of a poisoned array to be good again. The caller has looked at them
-    /// (see [`attach`](HandleTable::attach)) or is about to overwrite them.
+    /// (see [`attach`](HandleTable::attach)) or is about to overwrite them;
+    /// [`recover`](HandleTable::recover) is for who wants to have it alone meanwhile.
+    ///
+    /// A poisoned array may have readers still: somebody who died while it tried to write, and had
+    /// not found out yet that others read, is taken for a writer.
     ///
     /// # Errors
     /// [`LeaseError::Busy`] while a round whose opener died still has participants.

@@ -182,6 +182,15 @@ impl<'m> Slot<'m> {
         me: SeatId,
         purpose: Purpose,
     ) -> Result<(), (Refused, Tail)> {
+        // Who finds a reader afterwards, and backs out, has turned other readers away meanwhile: so not
+        // a step before the array looks as if it could be had. (Who opens a round asks but once.)
+        let possible = || self.word().lock(generation, me, purpose).is_some();
+        if purpose != Purpose::Round
+            && let Some(reader) = self.any_reader()
+            && possible()
+        {
+            return Err((Refused::Busy(reader), Tail::Unchanged));
+        }
         // Acquire: pairs with the Release of a reader's validation, whose bit is then seen; on
         // failure with that of whoever poisoned the array, and has noted who wrote it.
         let outcome = self
