@@ -28,6 +28,11 @@ fn main() {
             a_started_program_keeps_nobody_alive,
         ),
         ("exec_ends_a_participant", exec_ends_a_participant),
+        ("a_zombie_is_dead", a_zombie_is_dead),
+        (
+            "a_number_in_another_namespace_says_nothing",
+            a_number_in_another_namespace_says_nothing,
+        ),
         (
             "descriptors_that_a_daemon_closes",
             descriptors_that_a_daemon_closes,
@@ -330,6 +335,64 @@ fn descriptors_that_a_daemon_closes() {
         drop(table);
         assert!(!name.exists());
     }
+}
+
+/// Rule: a process that has ended, and that nobody has waited for, is dead.
+fn a_zombie_is_dead() {
+    let table = table();
+    let x: Vector = table.from_elem(4, 1).unwrap();
+    let told = Pipe::new();
+    let child = Child::fork(|| {
+        std::mem::forget(table.write(x).unwrap());
+        told.send(0);
+        exit_at_once(0);
+    });
+    told.receive();
+    eventually("a zombie's seat can be had", || {
+        table.reap().unwrap().seats == 1
+    });
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap();
+    assert!(stat.contains(") Z "), "it was not waited for: {stat}");
+    child.join();
+}
+
+/// Rule: the numbers of processes decide nothing. One that lives in another pid namespace, by a
+/// number that here is another's or nobody's, is alive; and dead when it is.
+fn a_number_in_another_namespace_says_nothing() {
+    let table = table();
+    let x: Vector = table.from_elem(4, 1).unwrap();
+    let (told, asked) = (Pipe::new(), Pipe::new());
+    let outer = Child::fork(|| {
+        // SAFETY: `unshare` changes this process's namespaces and nothing else.
+        if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+            println!("  (not shown: that takes the right to make a pid namespace)");
+            told.send(u64::MAX);
+            return;
+        }
+        let inner = Child::fork(|| {
+            std::mem::forget(table.write(x).unwrap());
+            told.send(u64::from(std::process::id()));
+            asked.receive();
+            exit_at_once(0);
+        });
+        inner.join();
+    });
+    let number = told.receive();
+    if number == u64::MAX {
+        return outer.join();
+    }
+    assert_eq!(number, 1, "the first of its namespace");
+    for _ in 0..3 {
+        assert_eq!(table.reap().unwrap().seats, 0, "it lives");
+        let refused = table.read(x).unwrap_err();
+        assert!(
+            matches!(refused, LeaseError::Busy { pid: 1, .. }),
+            "{refused}"
+        );
+    }
+    asked.send(0);
+    outer.join();
+    assert_eq!(table.reap().unwrap().poisoned.len(), 1);
 }
 
 /// Rule: after a fork the child is a process like any other; its threads join for themselves.

@@ -54,7 +54,11 @@ pub const OPERATIONS: &[Operation] = &[
 
 /// An operation of a victim that has a seat, on the ground as it is.
 fn simple(run: &mut Run, operation: impl FnOnce(&HandleTable, Vector)) {
-    prepared(run, |_, _| (), |table, array, ()| operation(table, array));
+    let ask = |table: &HandleTable, _| {
+        // The first allocation of a process asks what memory there is: "allocate 2 MiB" is for that.
+        table.zeros::<u8, _>(5000).unwrap();
+    };
+    prepared(run, ask, |table, array, ()| operation(table, array));
 }
 
 /// As [`simple`], of a victim that has done something before.

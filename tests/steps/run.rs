@@ -32,6 +32,8 @@ pub struct Run {
     memory: Option<u64>,
     /// Whether the last one did not die where it was to, because it went another way.
     pub astray: bool,
+    /// Whether the next one is stepped all the way.
+    pub walk: bool,
 }
 
 impl Run {
@@ -42,6 +44,7 @@ impl Run {
             trace: None,
             memory: None,
             astray: false,
+            walk: false,
         }
     }
 
@@ -73,7 +76,9 @@ impl Run {
             }
         };
         let (Death::After(k) | Death::Entering(k) | Death::Returning(k)) = death;
-        if !victim.run(trace, k)? {
+        if self.walk {
+            victim.walk(k)?;
+        } else if !victim.run(trace, k)? {
             self.astray = true;
         } else if !matches!(death, Death::After(_)) {
             victim.enter_kernel(matches!(death, Death::Returning(_)))?;

@@ -130,6 +130,16 @@ impl Victim {
             .is_none_or(|&at| self.counter().is_ok_and(|now| now == at)))
     }
 
+    /// Runs `k` instructions, whichever they are, but not beyond the next mark.
+    pub fn walk(&mut self, k: usize) -> io::Result<()> {
+        for _ in 0..k {
+            if !self.step()? || self.counter()? == mark as *const () as u64 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// From an instruction that enters the kernel into the call; with `out`, to its return.
     pub fn enter_kernel(&mut self, out: bool) -> io::Result<()> {
         for _ in 0..=usize::from(out) {
