@@ -266,11 +266,12 @@ impl Segment {
         }
         match &self.inner.backing {
             Backing::InProcess(seats) => seats.unlock(index),
-            // Without the descriptor the lock lasts as long as the mapping does.
-            Backing::File(own) => match own.checked_fd() {
-                Ok(fd) => own.seats.unlock(fd, index),
-                Err(_) => {}
-            },
+            Backing::File(own) => {
+                // Without the descriptor the lock lasts as long as the mapping does.
+                if let Ok(fd) = own.checked_fd() {
+                    own.seats.unlock(fd, index);
+                }
+            }
         }
     }
 
