@@ -2,7 +2,7 @@
 //!
 //! `README.md` beside this file is the protocol, with its argument.
 
-mod alloc;
+pub(crate) mod alloc;
 pub(crate) mod attach;
 mod cache;
 mod create;
