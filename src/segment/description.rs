@@ -25,18 +25,18 @@ pub(super) enum Kind {
 
 /// A descriptor, and the file that it is of: a program may close it behind our back, as daemons
 /// close all that they have, and then give its number to another file.
-struct Handle {
+struct Numbered {
     fd: ManuallyDrop<OwnedFd>,
     file: Option<FileId>,
 }
 
-impl Handle {
+impl Numbered {
     fn is_ours(&self) -> bool {
         self.file.is_some() && self.file == file_of(self.fd.as_fd())
     }
 }
 
-impl Drop for Handle {
+impl Drop for Numbered {
     fn drop(&mut self) {
         if self.is_ours() {
             // SAFETY: it is dropped once, here.
@@ -52,7 +52,7 @@ fn file_of(fd: BorrowedFd<'_>) -> Option<FileId> {
 /// The own description.
 pub(super) struct Description {
     // Closed before `membership` drops: one's own lock would be in the way of the removal.
-    fd: Handle,
+    fd: Numbered,
     pub(super) kind: Kind,
     pub(super) seats: SeatLocks,
     pub(super) membership: Option<Membership>,
@@ -68,7 +68,7 @@ impl Description {
         let file = file_of(fd.as_fd());
         let fd = ManuallyDrop::new(fd);
         Description {
-            fd: Handle { fd, file },
+            fd: Numbered { fd, file },
             kind,
             seats: SeatLocks::new(seats),
             membership,
