@@ -3,6 +3,7 @@
 mod props;
 mod support;
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ fn main() {
         (
             "a_partition_that_crossed_a_fork_is_the_parents",
             a_partition_that_crossed_a_fork_is_the_parents,
+        ),
+        (
+            "killed_families_leave_no_memory",
+            killed_families_leave_no_memory,
         ),
         (
             "a_thousand_segments_leave_nothing",
@@ -248,6 +253,69 @@ fn a_partition_that_crossed_a_fork_is_the_parents() {
     drop(part);
     round.finish(support::DEADLINE).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 100);
+}
+
+/// Processes that have a file open or mapped, by the file's number.
+fn users_of(inode: u64) -> Vec<String> {
+    let mut users = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let process = entry.unwrap().path();
+        let maps = std::fs::read_to_string(process.join("maps")).unwrap_or_default();
+        let number = inode.to_string();
+        let maps = maps.lines().any(|line| {
+            line.contains("/memfd:") && line.split_whitespace().nth(4) == Some(&number)
+        });
+        let files = std::fs::read_dir(process.join("fd")).into_iter().flatten();
+        let opens = files
+            .filter_map(|file| std::fs::metadata(file.ok()?.path()).ok())
+            .any(|file| file.ino() == inode && file.nlink() == 0);
+        if maps || opens {
+            users.push(process.display().to_string());
+        }
+    }
+    users
+}
+
+/// All processes of an anonymous segment are killed, in any order: nobody has its file any more,
+/// so that the kernel has freed it, and nothing is left in /dev/shm.
+fn killed_families_leave_no_memory() {
+    let ours = || {
+        let files = std::fs::read_dir("/dev/shm").unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let own = std::process::id().to_string();
+        names.filter(|name| name.contains(&own)).count()
+    };
+    let mut random = props::Numbers::from_seed(3);
+    for _ in 0..5 {
+        let pipe = Pipe::new();
+        let parent = Child::fork(|| {
+            let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+            let fd = table.segment().fd().unwrap().try_clone_to_owned().unwrap();
+            pipe.send(std::fs::File::from(fd).metadata().unwrap().ino());
+            let x: Handle<u8, Ix1> = table.from_elem(4 << 20, 1).unwrap();
+            for _ in 0..3 {
+                let child = Child::fork(|| {
+                    table.write(x).map(|mut x| x.fill(2)).ok();
+                    std::thread::sleep(support::DEADLINE);
+                });
+                pipe.send(u64::from(child.pid()));
+                std::mem::forget(child);
+            }
+            std::thread::sleep(support::DEADLINE);
+        });
+        let inode = pipe.receive();
+        let mut family = vec![parent.pid()];
+        family.extend((0..3).map(|_| pipe.receive() as u32));
+        support::eventually("all four have it", || users_of(inode).len() == 4);
+        while !family.is_empty() {
+            let pid = family.swap_remove(random.below(family.len()));
+            // SAFETY: they are this test's own, and sleep until they are killed.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        }
+        parent.wait_within(support::DEADLINE).unwrap();
+        support::eventually("nobody has it", || users_of(inode).is_empty());
+    }
+    assert_eq!(ours(), 0, "a file is left behind");
 }
 
 fn a_thousand_segments_leave_nothing() {
