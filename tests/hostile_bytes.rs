@@ -19,6 +19,8 @@ use support::{Child, Name, exit_at_once};
 
 /// Cases that one child runs.
 const BLOCK: u64 = 2_000;
+/// Seconds that one case may take.
+const PATIENCE: u32 = 20;
 /// How long one child may take.
 const DEADLINE: Duration = Duration::from_secs(240);
 /// Address space that a child may have: what asks for as much as damaged words say is found.
@@ -76,6 +78,8 @@ fn run(seed: u64, cases: std::ops::Range<u64>, at: &File) -> (Tally, Option<Stri
     let mut world = World::new(dead);
     for case in cases {
         at.write_all_at(&case.to_le_bytes(), 0).unwrap();
+        // SAFETY: `alarm` has no precondition; its signal ends what hangs.
+        unsafe { libc::alarm(PATIENCE) };
         let bytes = bytes(seed, case);
         let mut outcome = world.run(&Changes::of(&bytes));
         if case % 64 == 0 {

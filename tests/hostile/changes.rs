@@ -10,10 +10,14 @@ pub enum What {
     Add(i8),
     /// The value of another word.
     Copy(u64),
+    /// The value of another word, which gets the one that was here.
+    Swap(u64),
+    /// Zeros in all eight words of its cache line.
+    ZeroLine,
 }
 
 impl What {
-    /// The new word, where `other` looks up another one.
+    /// The new word, where `other` looks up another one. A swap and a line are more than that.
     pub fn of(self, old: u64, other: impl FnOnce(u64) -> u64) -> u64 {
         match self {
             What::Flip(bit) => old ^ 1 << bit,
@@ -21,7 +25,8 @@ impl What {
             What::Ones => u64::MAX,
             What::Set(word) => word,
             What::Add(by) => old.wrapping_add_signed(by.into()),
-            What::Copy(from) => other(from),
+            What::Copy(from) | What::Swap(from) => other(from),
+            What::ZeroLine => 0,
         }
     }
 }
@@ -83,6 +88,8 @@ fn change(bytes: &[u8]) -> Change {
             8..10 => What::Add(value as i8),
             // Small numbers are what many fields hold.
             10 => What::Set(value % 4096),
+            11 => What::ZeroLine,
+            12 | 13 => What::Swap(value),
             _ => What::Copy(value),
         },
     }

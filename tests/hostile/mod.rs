@@ -1,4 +1,5 @@
 //! Hostile bytes in a segment, for the long run beside this folder and for the fuzzer in `fuzz`.
 
 pub mod changes;
+mod populate;
 pub mod world;

@@ -7,30 +7,19 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2, IxDyn};
-use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::bytemuck::Zeroable;
 use ndshm::{
-    AllocError, AnyHandle, Complex, Element, Handle, HandleTable, LeaseError, Observer, Partition,
+    AllocError, AnyHandle, Element, Handle, HandleTable, LeaseError, Observer, Partition,
     PartitionHandle, QueueHandle, Read, Segment, SegmentOptions, Write,
 };
 
-use super::changes::{Change, Changes};
+use super::changes::{Change, Changes, What};
+use super::populate::{Point, populate};
 
 const CAPACITY: u64 = 512 << 10;
 const PAGE: usize = 4096;
-
-/// A type with a layout of its own, so that there is a schema to be damaged.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[bytemuck(crate = "ndshm::bytemuck")]
-#[repr(C)]
-pub struct Point {
-    at: [f32; 3],
-    id: u32,
-}
-
-ndshm::record!(Point {
-    at: [f32; 3],
-    id: u32
-});
+/// What handles are xored with.
+const KEY: u64 = 0x5eed_5eed_5eed_5eed;
 
 type Parts = (Write<f64, Ix2>, Read<u8, Ix1>);
 type Tiles = PartitionHandle<Parts>;
@@ -65,7 +54,12 @@ fn options() -> SegmentOptions {
 impl World {
     /// Makes it. `dead` runs what it is given in a child that ends without cleaning up.
     pub fn new(dead: impl FnOnce(&dyn Fn())) -> World {
-        let segment = options().anonymous().unwrap();
+        // With a key that is the same each time: handles are xored with it, and a case that copies
+        // one is to do the same again.
+        let made = options().anonymous().unwrap();
+        let file = File::from(made.inheritable_fd().unwrap());
+        file.write_all_at(&KEY.to_le_bytes(), 8).unwrap();
+        let segment = Segment::from_fd(made.inheritable_fd().unwrap()).unwrap();
         let table = HandleTable::join(&segment).unwrap();
         let other = HandleTable::join(&segment).unwrap();
         let handles = populate(&table);
@@ -103,7 +97,6 @@ impl World {
         std::mem::forget(table);
         std::mem::forget(other);
 
-        let file = File::from(segment.inheritable_fd().unwrap());
         let mut world = World {
             tables: file.metadata().unwrap().len() - CAPACITY,
             segment,
@@ -161,8 +154,15 @@ impl World {
         self.file.write_all_at(&word.to_le_bytes(), 8 * at).unwrap();
     }
 
+    /// One of the words that are not zero; three of four times one of the tables.
     fn used(&self, index: u64) -> u64 {
-        self.used[(index % self.used.len() as u64) as usize]
+        let tables = self.used.partition_point(|&at| at < self.tables / 8);
+        let among = if index & 3 == 0 {
+            self.used.len()
+        } else {
+            tables
+        };
+        self.used[(index >> 2) as usize % among]
     }
 
     fn apply(&self, change: &Change) {
@@ -171,7 +171,15 @@ impl World {
             None => change.place % (self.tables / 8),
         };
         let old = self.get(at);
-        self.set(at, change.what.of(old, |from| self.get(self.used(from))));
+        match change.what {
+            What::Swap(with) => {
+                let with = self.used(with);
+                self.set(at, self.get(with));
+                self.set(with, old);
+            }
+            What::ZeroLine => (at / 8 * 8..at / 8 * 8 + 8).for_each(|at| self.set(at, 0)),
+            what => self.set(at, what.of(old, |from| self.get(self.used(from)))),
+        }
     }
 
     /// One case: changes, then whatever a program may do. `Err` says what was wrong.
@@ -384,29 +392,6 @@ impl World {
             _ => Err(format!("a file of {} bytes was opened", len % total)),
         }
     }
-}
-
-/// Arrays of all kinds, and their handles.
-fn populate(table: &HandleTable) -> Vec<AnyHandle> {
-    let point = Point {
-        at: [1.0; 3],
-        id: 9,
-    };
-    let freed = table.from_elem(300, 1u16).unwrap();
-    let complex = Complex::new(1.0, 2.0);
-    let handles = vec![
-        table.from_elem((40, 3), 1.5).unwrap().into(),
-        table.from_elem(40, 7u8).unwrap().into(),
-        table.from_elem(40, point).unwrap().into(),
-        table.from_elem(64, true).unwrap().into(),
-        table.from_elem((), 3i64).unwrap().into(),
-        table.from_elem(IxDyn(&[2; 8]), complex).unwrap().into(),
-        table.from_elem(9_000, 2u8).unwrap().into(),
-        freed.into(),
-    ];
-    table.free(freed).unwrap();
-    table.detach(handles[1]).unwrap();
-    handles
 }
 
 /// Takes part in the round of a partition, if that is possible.
