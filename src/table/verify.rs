@@ -118,8 +118,7 @@ impl HandleTable {
     ///
     /// It may run at any time: what others do meanwhile is never taken for damage, and the counts
     /// are those of some moment in between. It changes nothing but for leases of the table's own
-    /// arrays that it takes for a moment, and waits for nobody; a segment of 10^6 slots takes some
-    /// 20 ms.
+    /// arrays that it takes for a moment, and waits for nobody. 10^6 live arrays took 0.14 s.
     ///
     /// ```
     /// let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
