@@ -9,6 +9,8 @@ mod group;
 mod limits;
 #[path = "exhaustion/machine.rs"]
 mod machine;
+#[path = "exhaustion/own_shm.rs"]
+mod own_shm;
 #[path = "exhaustion/small_shm.rs"]
 mod small_shm;
 mod support;

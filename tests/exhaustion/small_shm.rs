@@ -1,15 +1,14 @@
 //! Named segments where `/dev/shm` is small: a tmpfs of the test's own, in a mount namespace of
 //! its own.
 
-use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use ndshm::{HandleTable, Segment, SegmentError};
 
 use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, no_memory, report, says, usable};
+use crate::own_shm::{Foreign, SHM, free_bytes, own_shm};
 use crate::support::{Child, Name, Pipe};
 
 pub const TESTS: &[(&str, fn())] = &[
@@ -32,109 +31,6 @@ pub const TESTS: &[(&str, fn())] = &[
         an_unborn_segment_in_a_full_place,
     ),
 ];
-
-const SHM: &str = "/dev/shm";
-
-/// Puts a tmpfs of its own over `/dev/shm`, for this process and its children; false, with a line
-/// of why, where that is not allowed.
-fn own_shm(bytes: usize, inodes: usize) -> bool {
-    if let Err(error) = try_own_shm(bytes, inodes) {
-        println!("  skipped: no right to mount a tmpfs in a namespace of one's own ({error})");
-        return false;
-    }
-    // What the test forks sees the small one too: it is this process's namespace.
-    assert!(free_bytes() <= bytes as u64);
-    true
-}
-
-fn try_own_shm(bytes: usize, inodes: usize) -> io::Result<()> {
-    // SAFETY: `getuid` has no precondition.
-    let uid = unsafe { libc::getuid() };
-    // SAFETY: as above.
-    let gid = unsafe { libc::getgid() };
-    // SAFETY: this process has one thread; its namespace ends with it and its children.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-        // SAFETY: as above.
-        done(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) })?;
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
-    }
-    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
-    let options = format!("size={bytes},nr_inodes={inodes},mode=1777");
-    mount("tmpfs", SHM, "tmpfs", 0, &options)
-}
-
-fn mount(
-    source: &str,
-    target: &str,
-    kind: &str,
-    flags: libc::c_ulong,
-    data: &str,
-) -> io::Result<()> {
-    let [source, target, kind, data] =
-        [source, target, kind, data].map(|text| CString::new(text).unwrap());
-    // SAFETY: four texts that end with NUL and live over the call.
-    done(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
-    })
-}
-
-fn done(answer: libc::c_int) -> io::Result<()> {
-    match answer {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn free_bytes() -> u64 {
-    let path = CString::new(SHM).unwrap();
-    // SAFETY: all zeros is a value of this struct of numbers.
-    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a text that ends with NUL, and a place for the answer.
-    assert_eq!(unsafe { libc::statvfs(path.as_ptr(), &mut stat) }, 0);
-    stat.f_bavail * stat.f_frsize
-}
-
-/// A file that is not a segment's, and takes up room until it is dropped.
-struct Foreign(&'static str);
-
-impl Foreign {
-    /// Takes all but `left` bytes.
-    fn leaving(left: u64) -> Foreign {
-        use std::os::fd::AsRawFd;
-        let path = "/dev/shm/foreign";
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .unwrap();
-        let len = free_bytes()
-            .checked_sub(left)
-            .expect("less is left already");
-        if len > 0 {
-            // SAFETY: an open descriptor.
-            let answer = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len as libc::off_t) };
-            assert_eq!(answer, 0, "{}", io::Error::last_os_error());
-        }
-        assert_eq!(free_bytes(), left);
-        Foreign(path)
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(self.0);
-    }
-}
 
 /// A small segment of its own name.
 fn segment(name: &Name, capacity: usize) -> HandleTable {
