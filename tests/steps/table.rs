@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::operations::{OPERATIONS, Operation};
 use crate::run::{Death, Run};
+use crate::tracer::may_trace;
 
 /// Kills of each operation, unless all are asked for.
 const SPREAD: usize = 120;
@@ -59,6 +60,10 @@ impl Options {
 
 pub fn main() {
     let options = Options::parse();
+    if !may_trace() {
+        println!("(not shown: that takes the right to trace a child by ptrace)");
+        return;
+    }
     let start = Instant::now();
     println!(
         "{:44} {:>12} {:>6} {:>8} {:>8} {:>7} {:>6}",

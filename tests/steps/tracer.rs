@@ -46,6 +46,17 @@ pub struct Victim {
     gone: bool,
 }
 
+/// Whether this process may trace its children, which some containers forbid.
+pub fn may_trace() -> bool {
+    let child = crate::support::Child::fork(|| {
+        // SAFETY: the request takes no address; nobody traces on, for the child ends at once.
+        let answer = unsafe { libc::ptrace(libc::PTRACE_TRACEME) };
+        exit_at_once(i32::from(answer != 0));
+    });
+    let end = child.wait_within(crate::support::DEADLINE);
+    end.is_some_and(|end| end.success())
+}
+
 impl Victim {
     /// Forks a child that runs `life`, up to its first mark.
     pub fn start(life: impl FnOnce()) -> io::Result<Victim> {
