@@ -267,8 +267,12 @@ fn users_of(inode: u64) -> Vec<String> {
         });
         let files = std::fs::read_dir(process.join("fd")).into_iter().flatten();
         let opens = files
-            .filter_map(|file| std::fs::metadata(file.ok()?.path()).ok())
-            .any(|file| file.ino() == inode && file.nlink() == 0);
+            .filter_map(|file| Some(file.ok()?.path()))
+            .any(|file| {
+                let is_memfd = std::fs::read_link(&file)
+                    .is_ok_and(|target| target.to_string_lossy().contains("/memfd:"));
+                is_memfd && std::fs::metadata(&file).is_ok_and(|file| file.ino() == inode)
+            });
         if maps || opens {
             users.push(process.display().to_string());
         }
