@@ -11,6 +11,10 @@ use crate::tracer::may_trace;
 const SPREAD: usize = 120;
 /// Tries to kill where it was meant, when the victim went another way than the recorded one.
 const TRIES: usize = 3;
+/// After so many in a row that were tried in vain, one try is enough.
+const PATIENCE: usize = 8;
+/// Instructions that a victim is stepped through at most.
+const WALK: usize = 5_000;
 /// Seconds that one kill and its check may take.
 const DEADLINE: u32 = 60;
 
@@ -66,8 +70,8 @@ pub fn main() {
     }
     let start = Instant::now();
     println!(
-        "{:44} {:>12} {:>6} {:>8} {:>8} {:>7} {:>6}",
-        "operation", "instructions", "calls", "kills", "failures", "walked", "s"
+        "{:44} {:>12} {:>6} {:>8} {:>8} {:>7} {:>7} {:>6}",
+        "operation", "instructions", "calls", "kills", "failures", "walked", "near by", "s"
     );
     let mut total = Counts::default();
     for operation in OPERATIONS {
@@ -77,13 +81,14 @@ pub fn main() {
         }
     }
     println!(
-        "{:44} {:>12} {:>6} {:>8} {:>8} {:>7} {:>6.1}",
+        "{:44} {:>12} {:>6} {:>8} {:>8} {:>7} {:>7} {:>6.1}",
         "all",
         total.instructions,
         total.calls,
         total.kills,
         total.failures,
         total.walked,
+        total.astray,
         start.elapsed().as_secs_f64()
     );
     assert!(total.kills > 0, "no operation has that name");
@@ -97,6 +102,7 @@ struct Counts {
     kills: usize,
     failures: usize,
     walked: usize,
+    astray: usize,
 }
 
 impl Counts {
@@ -106,6 +112,7 @@ impl Counts {
         self.kills += other.kills;
         self.failures += other.failures;
         self.walked += other.walked;
+        self.astray += other.astray;
     }
 }
 
@@ -131,13 +138,18 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     let calls = calls
         .iter()
         .flat_map(|&k| [Death::Entering(k), Death::Returning(k)]);
+    let mut in_vain = 0;
     for death in deaths.chain(calls.step_by(step)) {
         run.kill(death);
-        // Where the heap or the clock led it another way than the recorded one, it is tried again;
-        // and if that is of no use, it goes its own way for as many instructions.
-        for attempt in 0..=TRIES {
+        // Where the heap, the clock or a file in /proc led it another way than the recorded one, it is
+        // tried again; and if that is of no use, it goes its own way for as many instructions. Far
+        // from the start that would take too long: then it has died near by.
+        let (Death::After(k) | Death::Entering(k) | Death::Returning(k)) = death;
+        let tries = if in_vain < PATIENCE { TRIES } else { 1 };
+        let walks = usize::from(k <= WALK);
+        for attempt in 0..tries + walks {
             run.astray = false;
-            run.walk = attempt == TRIES;
+            run.walk = attempt == tries;
             counts.kills += 1;
             if let Err(what) = perform(&mut run, operation) {
                 counts.failures += 1;
@@ -147,15 +159,19 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
                 break;
             }
         }
+        let missed = run.walk || run.astray;
+        in_vain = if missed { in_vain + 1 } else { 0 };
         counts.walked += usize::from(run.walk);
+        counts.astray += usize::from(run.astray);
+        run.walk = false;
     }
-    run.walk = false;
     println!(
-        "{name:44} {instructions:>12} {:>6} {:>8} {:>8} {:>7} {:>6.1}",
+        "{name:44} {instructions:>12} {:>6} {:>8} {:>8} {:>7} {:>7} {:>6.1}",
         counts.calls,
         counts.kills,
         counts.failures,
         counts.walked,
+        counts.astray,
         start.elapsed().as_secs_f64()
     );
     counts

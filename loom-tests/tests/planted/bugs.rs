@@ -133,7 +133,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a reap does not poison",
         file: "src/seat/vacate.rs",
-        at: "false => «slot.unlock_exclusive(seat, true)»,",
+        at: "_ => «slot.unlock_exclusive(seat, true)»,",
         instead: "slot.unlock_exclusive(seat, false)",
         model: ("seats", "death_while_writing"),
     },
@@ -192,5 +192,19 @@ pub const BUGS: &[Bug] = &[
         at: "let Some(undone) = «word.undo(seat)» else",
         instead: "None",
         model: ("queue", "death_while_pushing"),
+    },
+    Bug {
+        name: "two recover an array at once",
+        file: "src/word/slot.rs",
+        at: "(self.is_live(generation) && «self.writer().is_none()» && good)",
+        instead: "(self.writer().is_none() || purpose == Purpose::Recover)",
+        model: ("seats", "recovery_beside_recovery"),
+    },
+    Bug {
+        name: "a seat is free before all that it held is",
+        file: "src/seat/mod.rs",
+        at: "let _ = «vacate(segment, seat, false)»;\n    mark_free",
+        instead: "{ mark_free(segment.memory(), index); vacate(segment, seat, false) }",
+        model: ("seats", "a_check_beside_one_that_comes_and_goes"),
     },
 ];
