@@ -9,7 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, Segment};
+use ndshm::{AllocError, Handle, HandleTable, LeaseError, Segment, SegmentError};
 use support::{Child, DEADLINE, Name, Pipe, eventually, exit_at_once, run};
 
 type Vector = Handle<u64, Ix1>;
@@ -28,6 +28,14 @@ fn main() {
             a_started_program_keeps_nobody_alive,
         ),
         ("exec_ends_a_participant", exec_ends_a_participant),
+        (
+            "a_fork_while_an_array_is_made",
+            a_fork_while_an_array_is_made,
+        ),
+        (
+            "a_name_whose_last_process_was_killed",
+            a_name_whose_last_process_was_killed,
+        ),
         ("a_zombie_is_dead", a_zombie_is_dead),
         (
             "a_number_in_another_namespace_says_nothing",
@@ -331,6 +339,70 @@ fn descriptors_that_a_daemon_closes() {
         drop(table);
         assert!(!name.exists());
     }
+}
+
+/// Rule: an array that is being made is the parent's. A child that goes on with it, or gives it up,
+/// changes nothing.
+fn a_fork_while_an_array_is_made() {
+    let table = table();
+    let this = std::process::id();
+    for panics in [false, true] {
+        let mut child = None;
+        let made = table.from_shape_fn(4, |at| {
+            if at == 2 {
+                // SAFETY: this program has one thread.
+                match unsafe { libc::fork() } {
+                    0 if panics => std::panic::panic_any("an expected panic"),
+                    0 => {}
+                    pid => child = Some(pid),
+                }
+            }
+            at as u64
+        });
+        // A child that panics unwinds from here to the runner, and ends there.
+        if std::process::id() != this {
+            let forked = matches!(made, Err(AllocError::Forked));
+            let own = table.zeros::<u64, _>(4).is_ok();
+            exit_at_once(if forked && own { 0 } else { 1 });
+        }
+        let mut status = 0;
+        // SAFETY: `status` is a place to write to; the child is this process's own.
+        unsafe { libc::waitpid(child.unwrap(), &raw mut status, 0) };
+        assert!(libc::WIFEXITED(status));
+        assert_eq!(libc::WEXITSTATUS(status), if panics { 101 } else { 0 });
+        let made: Vector = made.unwrap();
+        assert_eq!(table.read(made).unwrap().to_vec(), [0, 1, 2, 3]);
+        table.reap().unwrap();
+        let found = table.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+        assert_eq!((found.live, found.reserved), (1, 0), "{found}");
+        table.free(made).unwrap();
+    }
+}
+
+/// Rule: a name whose last process was killed stays, with all that was detached; who opens it next
+/// takes back the rest. It exists, so that nobody can create it.
+fn a_name_whose_last_process_was_killed() {
+    let name = Name::new("last-killed");
+    let told = Pipe::new();
+    let last = Child::fork(|| {
+        let table = HandleTable::open_or_create(&name.0).unwrap();
+        let own: Vector = table.from_elem(4, 1).unwrap();
+        let detached: Vector = table.from_elem(4, 2).unwrap();
+        table.detach(detached).unwrap();
+        told.send(own.to_bits());
+        told.send(detached.to_bits());
+        sleep_for_ever();
+    });
+    let [own, detached] = [(); 2].map(|()| Vector::from_bits(told.receive()));
+    last.kill();
+    let refused = Segment::create(&name.0).unwrap_err();
+    assert!(matches!(refused, SegmentError::Exists { .. }), "{refused}");
+    let table = HandleTable::open(&name.0).unwrap();
+    assert!(matches!(table.read(own), Err(LeaseError::Stale { .. })));
+    assert_eq!(table.read(detached).unwrap().sum(), 8);
+    drop(table);
+    assert!(!name.exists(), "its last process has left");
 }
 
 /// Rule: a process that has ended, and that nobody has waited for, is dead.

@@ -147,11 +147,16 @@ fn what_crossed_a_fork_does_nothing_when_dropped() {
     let round = tiles.begin().unwrap();
     let mut part = tiles.enter().unwrap().unwrap();
     let tile = part.claim().unwrap().unwrap();
+    let parent = std::process::id();
     let mut crossed = ManuallyDrop::new(Some((tile, round, guard, reader, owned)));
     Child::fork(|| {
         // Both before the child has a seat of its own, and after.
         drop(crossed.take());
-        assert!(matches!(table.read(x), Err(LeaseError::Busy { .. })));
+        let refused = table.read(x).unwrap_err();
+        assert!(
+            matches!(refused, LeaseError::Busy { pid, .. } if pid == parent),
+            "{refused}"
+        );
     })
     .join();
     Child::fork(|| {

@@ -133,6 +133,10 @@ pub enum AllocError {
     /// The record's layout could not be entered in the segment.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// This process was forked while the array was being made: it is the parent's, who goes on with
+    /// it.
+    #[error("this process was forked while its parent made the array: it is the parent's")]
+    Forked,
     /// The table of spans holds bytes that no participant writes.
     #[error("the segment is damaged at byte {offset:#x}: {what}")]
     Corrupt {

@@ -54,7 +54,8 @@ impl HandleTable {
     /// An array whose element at index `i` is `f(i)`.
     ///
     /// # Errors
-    /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated.
+    /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated; if it forks, the child
+    /// is told [`AllocError::Forked`], and the array is its parent's.
     #[cfg_attr(loom, track_caller)]
     pub fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
         &self,
@@ -62,15 +63,21 @@ impl HandleTable {
         mut f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
         let mut array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
+        let token = self.token();
         let guard = AbandonOnPanic {
             table: self,
             reserved: array.reserved,
+            token,
         };
         for (index, slot) in array.slots().indexed_iter_mut() {
             slot.write(f(index));
         }
         core::mem::forget(guard);
-        Ok(array.publish())
+        match self.is_of(token) {
+            true => Ok(array.publish()),
+            // `f` has forked, and this is the child.
+            false => Err(AllocError::Forked),
+        }
     }
 
     /// A copy of `source`, in Fortran order if that is how it lies in memory, else in C order.
@@ -254,11 +261,15 @@ pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
 struct AbandonOnPanic<'t> {
     table: &'t HandleTable,
     reserved: Reserved<'t>,
+    token: u64,
 }
 
 impl Drop for AbandonOnPanic<'_> {
     fn drop(&mut self) {
-        self.table.abandon(self.reserved);
+        // In a forked child it is the parent's.
+        if self.table.is_of(self.token) {
+            self.table.abandon(self.reserved);
+        }
     }
 }
 
