@@ -48,6 +48,11 @@ pub const OPERATIONS: &[Operation] = &[
     ("verify", verify),
     ("create a name", create_name),
     ("open or create a name", open_or_create_name),
+    (
+        "open or create a name that a rival wants",
+        open_beside_a_rival,
+    ),
+    ("leave a name that a rival wants", leave_beside_a_rival),
     ("open a name", open_name),
     ("leave a name last", leave_name),
 ];
@@ -499,6 +504,37 @@ fn open_or_create_name(run: &mut Run) {
         mark();
         drop(segment);
     });
+    next(&name);
+}
+
+/// What one does who wants the name while another is about to die over it.
+fn want(name: &Name) {
+    let segment = options().open_or_create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    work(&table);
+}
+
+fn open_beside_a_rival(run: &mut Run) {
+    let name = Name::new("steps");
+    let life = || {
+        mark();
+        let segment = options().open_or_create(&name.0).unwrap();
+        mark();
+        drop(segment);
+    };
+    run.victim_beside(life, || want(&name));
+    next(&name);
+}
+
+fn leave_beside_a_rival(run: &mut Run) {
+    let name = Name::new("steps");
+    let life = || {
+        let segment = options().create(&name.0).unwrap();
+        mark();
+        drop(segment);
+        mark();
+    };
+    run.victim_beside(life, || want(&name));
     next(&name);
 }
 

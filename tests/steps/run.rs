@@ -1,7 +1,9 @@
 //! One performance of an operation: recorded to its end, or killed at one of its instructions.
 
 use std::io;
+use std::time::Duration;
 
+use crate::support::Child;
 use crate::tracer::{Trace, Victim};
 
 /// Where a victim is to die.
@@ -14,6 +16,9 @@ pub enum Death {
     /// The same, after the kernel has done it.
     Returning(usize),
 }
+
+/// Microseconds that a rival has before the victim dies.
+const MOMENTS: [u64; 7] = [0, 50, 100, 200, 400, 800, 2_000];
 
 /// How the next one is to be.
 #[derive(Clone, Copy)]
@@ -34,6 +39,8 @@ pub struct Run {
     pub astray: bool,
     /// Whether the next one is stepped all the way.
     pub walk: bool,
+    /// Which of the moments a rival has had last.
+    moment: usize,
 }
 
 impl Run {
@@ -45,6 +52,7 @@ impl Run {
             memory: None,
             astray: false,
             walk: false,
+            moment: 0,
         }
     }
 
@@ -60,10 +68,26 @@ impl Run {
 
     /// Performs `life` in a child of its own. What it does between two marks is the operation.
     pub fn victim(&mut self, life: impl FnOnce()) {
-        self.perform(life).expect("ptrace");
+        self.perform(life, || ()).expect("ptrace");
     }
 
-    fn perform(&mut self, life: impl FnOnce()) -> io::Result<()> {
+    /// As above; before the victim is killed, and over its death, `rival` is at work in another child.
+    pub fn victim_beside(&mut self, life: impl FnOnce(), rival: impl FnOnce()) {
+        self.moment = (self.moment + 1) % MOMENTS.len();
+        let moment = MOMENTS[self.moment];
+        let mut child = None;
+        let start = || {
+            child = Some(Child::fork(rival));
+            // Anywhere from its first steps to its end: the victim stands still meanwhile.
+            std::thread::sleep(Duration::from_micros(moment));
+        };
+        let outcome = self.perform(life, start);
+        outcome.expect("ptrace");
+        child.expect("it was started").join();
+    }
+
+    /// Runs `before_death` when the victim is where it is to die, or has ended.
+    fn perform(&mut self, life: impl FnOnce(), before_death: impl FnOnce()) -> io::Result<()> {
         let mut victim = Victim::start(life)?;
         let (death, trace) = match (self.plan, &self.trace) {
             (Plan::Killed(death), Some(trace)) => (death, trace),
@@ -72,6 +96,7 @@ impl Run {
                     self.trace = Some(victim.record()?);
                 }
                 assert_eq!(victim.finish()?, 0, "the victim's exit code");
+                before_death();
                 return Ok(());
             }
         };
@@ -83,6 +108,7 @@ impl Run {
         } else if !matches!(death, Death::After(_)) {
             victim.enter_kernel(matches!(death, Death::Returning(_)))?;
         }
+        before_death();
         victim.kill()
     }
 
