@@ -281,14 +281,8 @@ fn users_of(inode: u64) -> Vec<String> {
 }
 
 /// All processes of an anonymous segment are killed, in any order: nobody has its file any more,
-/// so that the kernel has freed it, and nothing is left in /dev/shm.
+/// which never had a name, so that the kernel has freed it.
 fn killed_families_leave_no_memory() {
-    let ours = || {
-        let files = std::fs::read_dir("/dev/shm").unwrap();
-        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-        let own = std::process::id().to_string();
-        names.filter(|name| name.contains(&own)).count()
-    };
     let mut random = props::Numbers::from_seed(3);
     for _ in 0..5 {
         let pipe = Pipe::new();
@@ -319,7 +313,6 @@ fn killed_families_leave_no_memory() {
         parent.wait_within(support::DEADLINE).unwrap();
         support::eventually("nobody has it", || users_of(inode).is_empty());
     }
-    assert_eq!(ours(), 0, "a file is left behind");
 }
 
 fn a_thousand_segments_leave_nothing() {
