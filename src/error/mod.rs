@@ -1,6 +1,7 @@
 //! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
 
 mod lease;
+mod name;
 mod pool;
 mod primitive;
 mod queue;
@@ -10,6 +11,7 @@ use thiserror::Error as ThisError;
 
 use crate::element::SchemaError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
+pub use name::NameError;
 pub use pool::{BarrierError, PoolError};
 pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
@@ -54,6 +56,9 @@ pub enum Error {
     /// A queue could not be made or opened, or a call on it failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// A name could not be given, found or taken away.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// A primitive on a pool failed.
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),

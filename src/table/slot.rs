@@ -86,6 +86,13 @@ impl<'m> Slot<'m> {
         }
     }
 
+    /// As [`Slot::publish`], for a record of names.
+    pub(crate) fn publish_record(&self, reserved: SlotWord, me: SeatId) {
+        if let Some(live) = reserved.publish_record(me) {
+            self.word.publish_owned(reserved, live);
+        }
+    }
+
     /// RESERVED by `me` → FREE of the next generation, `clean` if the extent holds zeros.
     pub(crate) fn abandon(&self, reserved: SlotWord, me: SeatId, clean: bool) -> SlotWord {
         let Some(free) = reserved.abandon(me, clean) else {
@@ -304,6 +311,22 @@ impl<'m> Slot<'m> {
         self.word
             .update(Ordering::Release, Ordering::Relaxed, next)
             .map(|(_, new)| new)
+    }
+
+    /// The word by a read-modify-write: who changes it next has what happened before this.
+    pub(crate) fn newest(&self) -> SlotWord {
+        self.word.read_modify_write(Ordering::AcqRel)
+    }
+
+    /// LIVE in `generation` → the same, owned by nobody.
+    pub(crate) fn detach_record(&self, generation: u32) {
+        // Acquire: pairs with the Release of `newest`; so the next look at the bucket is not older than
+        // that of who has found the record owned. Relaxed otherwise: nothing was done to its bytes.
+        let _ = self
+            .word
+            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
+                word.own(generation, SeatId::NONE)
+            });
     }
 
     // ---- reader bits ------------------------------------------------------------------------
