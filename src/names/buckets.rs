@@ -305,18 +305,21 @@ impl<'t> Buckets<'t> {
         Ok(arrivals.into_iter().any(|arrival| arrival.id == id))
     }
 
-    /// Tidies a bucket until there is nothing to do.
+    /// Tidies a bucket until there is nothing to do. The buckets that names had come from.
     pub(super) fn tidy_up(
         self,
         bucket: usize,
         kept: impl Fn(AnyHandle) -> bool,
-    ) -> Result<(), NameError> {
+    ) -> Result<Vec<usize>, NameError> {
         loop {
             let seen = self.read(bucket)?;
             let mut contents = seen.contents.clone();
             self.tidy(bucket, &mut contents, &kept)?;
             if contents == seen.contents || self.swap(bucket, seen.word, &mut contents)? {
-                return Ok(());
+                let arrivals = seen.contents.names.iter();
+                return Ok(arrivals
+                    .filter_map(|(_, value)| Some(value.arrival?.from))
+                    .collect());
             }
         }
     }

@@ -228,8 +228,13 @@ impl HandleTable {
                 Err(declined) => return Ok(Err(declined)),
             }
         };
-        // Who freed it before it was marked has not looked for the name.
-        if self.look().live(handle).is_err() {
+        // A read-modify-write: whoever frees it after this sees the name, and else we see that it is
+        // freed. With a load both may be missed (store buffering).
+        let freed = self.slot(handle).is_none_or(|(slot, generation)| {
+            let word = slot.newest();
+            !word.is_live(generation)
+        });
+        if freed {
             self.forget_names(bucket as u64);
             return Err(LeaseError::Stale { handle }.into());
         }
@@ -239,9 +244,10 @@ impl HandleTable {
     /// Notes that something has a name, or is about to get one.
     fn mark(&self, handle: AnyHandle, bucket: usize) -> Result<(), NameError> {
         let (slot, generation) = self.look().live(handle)?;
+        // The note first: who retires the array and finds it named has the note as well.
+        Descriptor::note_name(self.segment().memory().descriptor(slot.index), bucket);
         slot.change(|word| word.name(generation))
             .map_err(|_| LeaseError::Stale { handle })?;
-        Descriptor::note_name(self.segment().memory().descriptor(slot.index), bucket);
         self.remember_named(bucket);
         Ok(())
     }
@@ -263,8 +269,15 @@ impl HandleTable {
     /// As [`HandleTable::forget_names`], for all buckets: what the dead have left.
     #[cold]
     pub(crate) fn forget_all_dead(&self) {
-        for bucket in 0..self.segment().memory().names().len() {
-            self.forget_names(bucket as u64);
+        let buckets = Buckets { table: self };
+        let mut left = Vec::new();
+        for bucket in 0..buckets.count() {
+            // As in `forget_names`: what an error leaves is dead.
+            left.extend(buckets.tidy_up(bucket, |_| true).into_iter().flatten());
+        }
+        // A trace is needed until its name has arrived, which it has by now.
+        for bucket in left {
+            let _ = buckets.tidy_up(bucket, |_| true);
         }
     }
 
@@ -281,6 +294,12 @@ impl HandleTable {
             });
         }
     }
+}
+
+/// The bucket of a name.
+#[cfg(loom)]
+pub(crate) fn bucket(memory: &crate::segment::Memory, name: &str) -> Option<usize> {
+    Name::new(name).map(|name| name.bucket(memory.names().len()))
 }
 
 /// The name as records hold it.

@@ -128,10 +128,11 @@ impl HandleTable {
             let now = buckets.read(from)?.contents;
             now.departures.iter().any(|left| left.id == arrival.id)
         };
-        if moved {
-            // What an error leaves undone, the next one does who comes by.
-            let _ = self.remove_traces(&arrival, to);
-        }
+        // What an error leaves undone, the next one does who comes by.
+        let _ = match moved {
+            true => self.remove_traces(&arrival, to),
+            false => buckets.tidy_up(to, |_| true).map(drop),
+        };
         Ok(moved)
     }
 

@@ -170,16 +170,11 @@ impl HandleTable {
             return Err(FreeError::Stale { handle });
         };
         let backed = self.backed(slot, &extent);
-        let memory = self.segment.memory();
-        let named = word
-            .is_named()
-            .then(|| Descriptor::named_in(memory.descriptor(slot.index)));
         self.allocator(&mut self.cache.borrow_mut(), me)
             .free(slot, word, generation, extent, backed, |extent| {
                 self.segment.punch(extent.offset, extent.size())
             })
-            .map_err(|_| FreeError::Stale { handle })?;
-        Ok(named)
+            .map_err(|_| FreeError::Stale { handle })
     }
 
     /// Bytes of a LIVE slot's extent that are committed.

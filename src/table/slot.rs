@@ -320,11 +320,12 @@ impl<'m> Slot<'m> {
 
     /// LIVE in `generation` → the same, owned by nobody.
     pub(crate) fn detach_record(&self, generation: u32) {
-        // Acquire: pairs with the Release of `newest`; so the next look at the bucket is not older than
-        // that of who has found the record owned. Relaxed otherwise: nothing was done to its bytes.
+        // Both pair with `newest`. Acquire: the next look at the bucket is not older than that of who
+        // has found the record owned. Release: who finds it detached finds it in the bucket, or
+        // what came there after it.
         let _ = self
             .word
-            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
+            .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
                 word.own(generation, SeatId::NONE)
             });
     }
