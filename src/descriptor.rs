@@ -3,7 +3,7 @@
 //! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
 //! axes, of which only the array's own are written. Words 9 and 10: who poisoned it (pid 32 | what it
 //! was writing 8), and when. Word 11: the bytes that were committed for it. Word 12: the bucket of a
-//! name that it was given last. Word 13: the bucket whose names it holds, if it is such a record.
+//! name that it was given last. A record of names has the bucket whose they are in word 2.
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
@@ -26,8 +26,9 @@ const POISON_PID: usize = FIRST_AXIS + MAX_AXES;
 const POISON_TIME: usize = POISON_PID + 1;
 const BYTES: usize = POISON_TIME + 1;
 const NAMED_IN: usize = BYTES + 1;
-const BUCKET: usize = NAMED_IN + 1;
-const _: () = assert!(BUCKET < Layout::DESCRIPTOR_WORDS);
+/// Behind the one axis of a control array.
+const BUCKET: usize = FIRST_AXIS + 1;
+const _: () = assert!(NAMED_IN < Layout::DESCRIPTOR_WORDS);
 
 /// Which axis of an array is contiguous in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

@@ -5,6 +5,9 @@
 //! is the protocol, with its argument.
 
 mod buckets;
+#[cfg(not(loom))]
+mod look;
+mod recall;
 mod record;
 mod rename;
 #[cfg(all(test, not(loom)))]
@@ -18,9 +21,13 @@ use crate::error::{LeaseError, NameError};
 use crate::handle::{AnyHandle, Handle};
 use crate::table::HandleTable;
 use buckets::{Buckets, Standing};
+use recall::Found;
 use record::{Contents, Name, Value};
 
 pub(crate) use buckets::{check, is_record, vacate};
+#[cfg(not(loom))]
+pub(crate) use look::LookAtNames;
+pub(crate) use recall::Recall;
 
 /// A name, and what it stands for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -130,6 +137,19 @@ impl HandleTable {
     /// # Errors
     /// [`NameError::NotFound`].
     pub fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
+        let buckets = Buckets { table: self };
+        let known = self.recall().borrow().get(name);
+        if let Some(known) = known
+            && buckets.load(known.bucket)? == known.word
+            && self.look().live(known.handle).is_ok()
+        {
+            return Ok(known.handle);
+        }
+        self.search_name(name)
+    }
+
+    #[cold]
+    fn search_name(&self, name: &str) -> Result<AnyHandle, NameError> {
         let key = checked(name)?;
         let buckets = Buckets { table: self };
         let bucket = buckets.of(&key);
@@ -138,8 +158,18 @@ impl HandleTable {
             let Some(value) = found.flatten() else {
                 return Err(not_found(name));
             };
+            let handle = value.handle;
             if buckets.standing(&value)? == Standing::Good {
-                return Ok(value.handle);
+                // An arrival counts by what another bucket holds.
+                if value.arrival.is_none() {
+                    let found = Found {
+                        bucket,
+                        word,
+                        handle,
+                    };
+                    self.recall().borrow_mut().put(name, found);
+                }
+                return Ok(handle);
             }
             if buckets.load(bucket)? == word {
                 return Err(not_found(name));

@@ -66,16 +66,32 @@ impl Name {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
 
-    /// The bucket of the name among `buckets`, a power of two. Part of the layout.
+    /// The bucket of the name among `buckets`, a power of two.
     pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        Self::hash(self.bytes()) as usize & (buckets - 1)
+    }
+
+    /// What says which bucket is a name's own. Part of the layout.
+    #[inline]
+    pub(crate) fn hash(name: &[u8]) -> u64 {
         // Multiplicative hashing, by 2⁶⁴ divided by the golden ratio: Knuth, The Art of Computer
         // Programming, volume 3, section 6.4. The upper half, which is the better one, is folded in.
-        let mut hash = u64::from(self.length);
-        for word in self.words() {
-            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 32;
+        let mix = |hash: u64, word: u64| {
+            let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^ (hash >> 32)
+        };
+        let (words, rest) = name.as_chunks::<8>();
+        let hash = words.iter().fold(name.len() as u64, |hash, word| {
+            mix(hash, u64::from_le_bytes(*word))
+        });
+        match rest {
+            [] => hash,
+            rest => {
+                let mut last = [0; 8];
+                last[..rest.len()].copy_from_slice(rest);
+                mix(hash, u64::from_le_bytes(last))
+            }
         }
-        hash as usize & (buckets - 1)
     }
 }
 

@@ -27,6 +27,7 @@ use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::error::{FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::names::Recall;
 use crate::seat::{self, ReapReport};
 use crate::segment::{self, Segment};
 use crate::span::{Extent, Spans};
@@ -74,6 +75,8 @@ pub struct HandleTable {
     schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
     named: RefCell<BTreeSet<usize>>,
+    /// Names that were found here.
+    recall: RefCell<Recall>,
 }
 
 impl HandleTable {
@@ -98,6 +101,7 @@ impl HandleTable {
             again: RefCell::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),
+            recall: RefCell::default(),
         };
         table.reap()?;
         Ok(table)
@@ -272,6 +276,10 @@ impl HandleTable {
     /// The seat, for who has [entered](HandleTable::enter).
     pub(crate) fn own_seat(&self) -> SeatId {
         self.seat.get()
+    }
+
+    pub(crate) fn recall(&self) -> &RefCell<Recall> {
+        &self.recall
     }
 
     /// Notes that this participant has named something there.
