@@ -118,30 +118,35 @@ impl HandleTable {
         }
     }
 
-    /// Frees what a bundle held that this participant has just freed.
+    /// Frees what a bundle holds that is not there any more: `word` is what its bucket held then.
     ///
-    /// What an error leaves is found by who reaps next: it belongs to a bundle that is not there.
+    /// Done by who has freed it, and by who has put another record into its bucket too late. What an
+    /// error leaves is found by who reaps next: it belongs to a bundle that is not there.
     #[cold]
-    pub(crate) fn free_parts(&self, bucket: usize, word: BucketWord) {
+    pub(crate) fn free_parts(&self, bucket: usize, mut word: BucketWord) {
         let buckets = Buckets { table: self };
-        let Some((slot, generation)) = word.record() else {
-            return;
-        };
-        let Ok(lease) = self.lease_shared(self.handle_of(slot, generation)) else {
-            return;
-        };
-        for (_, value) in buckets.contents(lease.slot, bucket).names {
-            // Not what a damaged record names: a part knows that it is one.
-            let part = self.slot(value.handle).is_some_and(|(slot, generation)| {
-                let words = self.segment().memory().descriptor(slot.index);
-                Descriptor::part_of(words, generation) == Some(bucket as u64)
-            });
-            if part && let Ok(Some(following)) = self.free_slot(value.handle) {
-                self.forget_names(following.name);
+        while let Some((slot, generation)) = word.record() {
+            let Ok(lease) = self.lease_shared(self.handle_of(slot, generation)) else {
+                match buckets.load(bucket) {
+                    Ok(now) if now != word => word = now,
+                    // Somebody else is at it.
+                    _ => return,
+                }
+                continue;
+            };
+            for (_, value) in buckets.contents(lease.slot, bucket).names {
+                // Not what a damaged record names: a part knows that it is one.
+                let part = self.slot(value.handle).is_some_and(|(slot, generation)| {
+                    let words = self.segment().memory().descriptor(slot.index);
+                    Descriptor::part_of(words, generation) == Some(bucket as u64)
+                });
+                if part && let Ok(Some(following)) = self.free_slot(value.handle) {
+                    self.forget_names(following.name);
+                }
             }
+            drop(lease);
+            return buckets.free(word);
         }
-        drop(lease);
-        buckets.free(word);
     }
 }
 

@@ -54,7 +54,7 @@ impl<'t> Buckets<'t> {
     }
 
     /// The word of a bucket. A damaged record may name one that there is not.
-    pub(super) fn load(self, bucket: usize) -> Result<BucketWord, NameError> {
+    pub(crate) fn load(self, bucket: usize) -> Result<BucketWord, NameError> {
         let word = place_of(self.memory(), bucket);
         // Acquire: pairs with the Release in `put`. Who finds a bucket changed finds what was done
         // before: a name that has arrived before its trace went, for instance.
@@ -182,7 +182,13 @@ impl<'t> Buckets<'t> {
             let still_there = Slot::of(self.memory(), slot)
                 .is_none_or(|slot| settle(self.memory(), slot, generation, bucket));
             if !still_there {
-                self.free(new);
+                match bundle_of(self.memory(), bucket) {
+                    // Freed before this, so that its parts are for us as well.
+                    Some(bundle) if !is_live_bundle(self.memory(), bundle) => {
+                        self.table.free_parts(bucket, new);
+                    }
+                    _ => self.free(new),
+                }
             }
         }
         self.free(if put { seen } else { new });
