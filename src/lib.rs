@@ -37,8 +37,12 @@
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once,
 //!   each tile by one of them in each round: [`Partition`], and [`Pool`] to run it on workers.
 //! - **queue**: small jobs from any participants to any others, each once and in order: [`Queue`].
+//! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
+//!   [`HandleTable::find`]. It goes with the array.
+//! - **bundle**: arrays by names of their own, under one handle: [`Bundle`].
 //! - **seat**: one participant. What it holds is taken back when it leaves or dies.
-//! - **owner**: the seat an array goes with, unless it is [detached](HandleTable::detach).
+//! - **owner**: the seat an array goes with, unless it is [detached](HandleTable::detach). Who
+//!   [adopts](HandleTable::adopt) it takes it over.
 //!
 //! # Invariants
 //! 1. One word is the truth about an array; a transition is one compare-and-swap that carries the

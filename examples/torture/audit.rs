@@ -8,6 +8,7 @@ use ndshm::{
 };
 
 use super::board::{Count, Me};
+use super::names;
 use super::pattern::{Pattern, place};
 use super::victim::Array;
 use super::world::{Kept, Tiles, World, tile_slice, write_tiles};
@@ -81,6 +82,7 @@ impl Auditor {
         if second != ReapReport::default() {
             problems.note(format!("a second reap finds {second:?}"));
         }
+        names::unpublish_all(world, table, |what| problems.note(what))?;
         free_detached(world, table, problems)?;
         let mut me = Me::new(world.board, world.seed, 0);
         heal_all(world, table, &mut me, problems)?;
@@ -104,6 +106,8 @@ impl Auditor {
                 problems.note(format!("{is} {what} instead of {should}: {found}"));
             }
         }
+        // As they were when room was counted first.
+        names::publish_lasting(world, table)?;
         let room = room(table)?;
         if room != self.room {
             problems.note(format!(

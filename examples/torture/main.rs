@@ -21,6 +21,7 @@ mod audit;
 mod board;
 mod deeds;
 mod known;
+mod names;
 mod numbers;
 mod own;
 mod pattern;

@@ -132,6 +132,8 @@ impl<'w, 't> Sitting<'w, 't> {
             183..188 => self.crowd_around(),
             188..193 => self.churn(),
             193..198 => self.pass_jobs(),
+            198 => self.use_names(),
+            199 => self.use_bundle(),
             _ => {}
         }
     }

@@ -11,6 +11,7 @@ use ndshm::{
 use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
 
 use super::board::{Board, Me};
+use super::names;
 use super::pattern::{Pattern, place};
 
 /// What the tiles of a round see: their own block to write, and a whole array to read.
@@ -144,6 +145,7 @@ impl World {
             mail: kept.mail.handle(),
             jobs: kept.jobs.handle(),
         };
+        names::publish_lasting(&world, table)?;
         Ok((world, kept))
     }
 

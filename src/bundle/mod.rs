@@ -243,7 +243,8 @@ impl<'t> Bundle<'t> {
     pub fn get_any(&self, name: &str) -> Result<AnyHandle, BundleError> {
         let key = names::checked(name)?;
         self.enter_bundle()?;
-        let (_, found) = self.buckets().visit(self.bucket, names::find(&key))?;
+        let found = self.buckets().visit(self.bucket, names::find(&key));
+        let (_, found) = found.map_err(|error| self.told(error))?;
         let live = |value: &Value| self.table.look().live(value.handle).is_ok();
         match found.flatten().filter(live) {
             Some(value) => Ok(value.handle),
@@ -270,7 +271,8 @@ impl<'t> Bundle<'t> {
     /// All parts, sorted by their names.
     pub fn parts(&self) -> Result<Vec<NameInfo>, BundleError> {
         self.enter_bundle()?;
-        let mut contents = self.buckets().read(self.bucket)?.contents;
+        let seen = self.buckets().read(self.bucket);
+        let mut contents = seen.map_err(|error| self.told(error))?.contents;
         contents
             .names
             .retain(|(_, value)| self.table.look().live(value.handle).is_ok());
@@ -312,17 +314,28 @@ impl<'t> Bundle<'t> {
         let buckets = self.buckets();
         loop {
             self.check_live()?;
-            let mut seen = buckets.read(self.bucket)?;
+            let seen = buckets.read(self.bucket);
+            let mut seen = seen.map_err(|error| self.told(error))?;
             if seen.word.is_frozen() {
                 return Err(BundleError::Frozen {
                     handle: self.handle,
                 });
             }
-            buckets.tidy(self.bucket, &mut seen.contents, |_| true)?;
+            let tidied = buckets.tidy(self.bucket, &mut seen.contents, |_| true);
+            tidied.map_err(|error| self.told(error))?;
             let done = next(&mut seen.contents)?;
-            if buckets.swap(self.bucket, seen.word, &mut seen.contents)? {
+            let put = buckets.swap(self.bucket, seen.word, &mut seen.contents);
+            if put.map_err(|error| self.told(error))? {
                 return Ok(done);
             }
+        }
+    }
+
+    /// An error as a bundle's: that it was freed, if that is behind it.
+    fn told(&self, error: NameError) -> BundleError {
+        match self.check_live() {
+            Ok(()) => error.into(),
+            Err(stale) => stale.into(),
         }
     }
 

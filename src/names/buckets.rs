@@ -93,14 +93,19 @@ impl<'t> Buckets<'t> {
                     let seen = words.and_then(look).ok_or_else(|| self.corrupt(bucket))?;
                     return Ok((word, Some(seen)));
                 }
-                Err(LeaseError::Stale { .. }) => {
+                Err(stale @ LeaseError::Stale { .. }) => {
                     // A record is freed after another has taken its place, and who finds it freed
-                    // finds that.
+                    // finds that; or with its bundle.
                     let now = self.load(bucket)?;
-                    if now == word {
-                        return Err(self.corrupt(bucket));
+                    let freed = || {
+                        bundle_of(self.memory(), bucket)
+                            .is_some_and(|slot| !is_live_bundle(self.memory(), slot))
+                    };
+                    match now == word {
+                        true if freed() => return Err(stale.into()),
+                        true => return Err(self.corrupt(bucket)),
+                        false => word = now,
                     }
-                    word = now;
                 }
                 Err(error) => return Err(error.into()),
             }
