@@ -106,12 +106,14 @@ pub use element::{
     Complex, DType, Element, Field, FieldType, InvalidElement, Kind, Record, RecordField,
     RecordLayout, ScalarType, Schema, SchemaError,
 };
+#[cfg(not(loom))]
+pub use error::CopyError;
 pub use error::{
     AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError,
     PoolError, PrimitiveError, PushError, QueueError, Result, RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
-pub use layout::LAYOUT_VERSION;
+pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use partition::{

@@ -1,5 +1,7 @@
 //! Looking at a segment without taking part in it.
 
+mod copy;
+
 use std::os::fd::OwnedFd;
 
 use ndarray::{Dimension, RawArrayView};
@@ -7,6 +9,7 @@ use ndarray::{Dimension, RawArrayView};
 use crate::element::{Element, schema};
 use crate::error::{LeaseError, SegmentError};
 use crate::handle::{AnyHandle, Handle};
+use crate::layout::Header;
 use crate::seat::Card;
 use crate::segment::Segment;
 use crate::segment::observe::{self, Observed};
@@ -74,6 +77,12 @@ impl Observer {
     /// Bytes for the contents of all arrays together.
     pub fn capacity(&self) -> u64 {
         self.observed.memory().layout().geometry.capacity
+    }
+
+    /// Whether the name stays when the last participant leaves; see
+    /// [`Segment::persist`](crate::Segment::persist).
+    pub fn is_persistent(&self) -> bool {
+        self.observed.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
     }
 
     /// The seats that are taken.

@@ -9,6 +9,8 @@ mod segment;
 use thiserror::Error as ThisError;
 
 use crate::element::SchemaError;
+#[cfg(not(loom))]
+pub use lease::CopyError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
 pub use pool::{BarrierError, PoolError};
 pub use primitive::PrimitiveError;

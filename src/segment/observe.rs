@@ -1,6 +1,7 @@
 //! Segments that are looked at and not entered: mapped to be read only, without a lock or a name's
 //! membership.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -32,6 +33,20 @@ impl Observed {
     /// The number that handles are xored with; 0 while there are no handles.
     pub(crate) fn key(&self) -> u64 {
         self.memory.header()[Header::KEY].load(Ordering::Relaxed)
+    }
+
+    /// Fills `out` with the bytes of the file from `offset` on, without touching the mapping.
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < out.len() {
+            match rustix::io::pread(&self.fd, &mut out[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Whether whoever took the seat lives.

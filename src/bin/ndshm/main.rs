@@ -1,0 +1,45 @@
+//! `ndshm`: looks at segments of shared memory, and at what a crash left of them.
+//!
+//! It looks on through an [`Observer`](ndshm::Observer), which maps a segment to be read only and
+//! takes no seat: a running program neither waits for it nor notices it. Only `set`, `import` and
+//! `gc --yes` take part. Contents of arrays are copied out by the system, never read in place.
+
+mod cli;
+mod ls;
+mod output;
+mod survey;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use cli::{Cli, Command};
+use output::{Code, Failure, Output};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told if this cannot be written.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Code::Done,
+                _ => Code::Usage,
+            }
+            .into();
+        }
+    };
+    let out = Output::new(cli.json);
+    match run(&cli.command, &out) {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: &Command, out: &Output) -> Result<Code, Failure> {
+    match command {
+        Command::Ls(args) => ls::run(args, out),
+    }
+}
