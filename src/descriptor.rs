@@ -250,6 +250,16 @@ impl Descriptor {
         bytes_of(element_size, self.shape().iter().copied())
     }
 
+    /// Bytes that the array takes, if it is one of elements or of control words.
+    #[cfg(not(loom))]
+    pub(crate) fn bytes_in(&self, memory: &Memory) -> Option<u64> {
+        let size = match self.is_control() {
+            true => size_of::<u64>(),
+            false => self.dtype(memory)?.size(),
+        };
+        self.bytes(size)
+    }
+
     #[cold]
     fn mismatch<T: Element, D: Dimension>(&self, memory: &Memory) -> TypeMismatch {
         let expected = match D::NDIM {

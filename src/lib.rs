@@ -130,4 +130,6 @@ pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
 pub use segment::{Segment, SegmentOptions};
+#[cfg(not(loom))]
+pub use table::ClassInfo;
 pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};

@@ -161,6 +161,7 @@ impl Drop for Membership {
 /// A file whose gate is closed.
 struct Deserted {
     id: FileId,
+    stat: Stat,
     size: u64,
     header: u64,
     persistent: bool,
@@ -177,6 +178,7 @@ fn remove_if_deserted(name: &str, condition: impl Fn(&Deserted) -> bool) -> Resu
     let stat = rustix::fs::fstat(&fd)?;
     let file = Deserted {
         id: FileId::of(&stat),
+        stat,
         size: stat.st_size as u64,
         header: description::header_word(fd.as_fd(), Header::ALIVE)?,
         persistent: description::header_word(fd.as_fd(), Header::PERSISTENT)? != 0,

@@ -5,6 +5,8 @@
 pub(crate) mod alloc;
 pub(crate) mod attach;
 mod cache;
+#[cfg(not(loom))]
+pub(crate) mod classes;
 mod create;
 #[cfg(not(loom))]
 mod global;
@@ -35,6 +37,8 @@ use alloc::Allocator;
 use cache::Cache;
 use slot::{Slot, Tail};
 
+#[cfg(not(loom))]
+pub use classes::ClassInfo;
 pub use create::Owned;
 pub use info::ArrayInfo;
 pub use verify::{Damage, Verification};

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::ls;
+use crate::{get, ls, show, stat};
 
 const CODES: &str = "\
 Exit codes:
@@ -32,4 +32,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     Ls(ls::Args),
+    Show(show::Args),
+    Stat(stat::Args),
+    Get(get::Args),
 }

@@ -5,10 +5,15 @@
 //! `gc --yes` take part. Contents of arrays are copied out by the system, never read in place.
 
 mod cli;
+mod get;
+mod index;
 mod ls;
 mod output;
+mod show;
+mod stat;
 mod survey;
 mod target;
+mod value;
 
 use std::process::ExitCode;
 
@@ -41,5 +46,8 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &Output) -> Result<Code, Failure> {
     match command {
         Command::Ls(args) => ls::run(args, out),
+        Command::Show(args) => show::run(args, out),
+        Command::Stat(args) => stat::run(args, out),
+        Command::Get(args) => get::run(args, out),
     }
 }
