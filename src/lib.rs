@@ -129,6 +129,8 @@ pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, Worker
 pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
+#[cfg(not(loom))]
+pub use segment::Removal;
 pub use segment::{Segment, SegmentOptions};
 #[cfg(not(loom))]
 pub use table::ClassInfo;

@@ -1,5 +1,9 @@
 //! Removing names that a crash left behind, by the rule and under the lock of whoever leaves last.
 
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
 use super::description;
 use super::named::{self, Deserted, Patience};
 use super::options::SegmentOptions;
@@ -40,11 +44,26 @@ pub(super) fn deserted(name: &str, options: &SegmentOptions) -> Result<Removal, 
 pub(super) fn unfinished(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
     // Its creator may be on the way to bring it to life.
     let mut patience = Patience::new(options.open_timeout);
-    while named::is_unfinished(name)? && patience.wait() {}
+    while is_unfinished(name)? && patience.wait() {}
     remove(name, options, |file| match file.header {
         0 => Ok(true),
         _ => Err(not_ours(name, file)),
     })
+}
+
+fn is_unfinished(name: &str) -> Result<bool, SegmentError> {
+    named::check_name(name)?;
+    named::open_file(name)
+        .and_then(|fd| description::header_word(fd.as_fd(), Header::ALIVE))
+        .map(|header| header == 0)
+        .map_err(|errno| failed(name, errno))
+}
+
+fn failed(name: &str, errno: Errno) -> SegmentError {
+    match errno {
+        Errno::NOENT => SegmentError::NotFound { name: name.into() },
+        errno => description::os_error("open or unlink", &named::path(name), errno),
+    }
 }
 
 fn not_ours(name: &str, file: &Deserted) -> SegmentError {
@@ -81,7 +100,6 @@ fn remove(
         Ok(true) => Ok(Removal::Removed),
         Ok(false) if persists => Ok(Removal::Persistent),
         Ok(false) => Ok(Removal::InUse),
-        Err(rustix::io::Errno::NOENT) => Err(SegmentError::NotFound { name: name.into() }),
-        Err(errno) => Err(description::os_error("unlink", &named::path(name), errno)),
+        Err(errno) => Err(failed(name, errno)),
     }
 }

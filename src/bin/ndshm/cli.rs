@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{get, ls, show, stat};
+use crate::{gc, get, ls, set, show, stat};
 
 const CODES: &str = "\
 Exit codes:
@@ -35,4 +35,6 @@ pub enum Command {
     Show(show::Args),
     Stat(stat::Args),
     Get(get::Args),
+    Set(set::Args),
+    Gc(gc::Args),
 }

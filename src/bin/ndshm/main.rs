@@ -5,10 +5,12 @@
 //! `gc --yes` take part. Contents of arrays are copied out by the system, never read in place.
 
 mod cli;
+mod gc;
 mod get;
 mod index;
 mod ls;
 mod output;
+mod set;
 mod show;
 mod stat;
 mod survey;
@@ -49,5 +51,7 @@ fn run(command: &Command, out: &Output) -> Result<Code, Failure> {
         Command::Show(args) => show::run(args, out),
         Command::Stat(args) => stat::run(args, out),
         Command::Get(args) => get::run(args, out),
+        Command::Set(args) => set::run(args, out),
+        Command::Gc(args) => gc::run(args, out),
     }
 }

@@ -206,11 +206,6 @@ impl Output {
         self.json
     }
 
-    /// Whether colour and cursor movements are welcome.
-    pub fn colour(&self) -> bool {
-        self.colour
-    }
-
     /// Prints the JSON document.
     pub fn document(&self, value: &Value) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();

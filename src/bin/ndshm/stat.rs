@@ -150,6 +150,14 @@ impl Part {
     }
 }
 
+/// A float with an exponent where it would be mostly zeros.
+fn plain(value: f64) -> String {
+    match value.abs() {
+        0.0 | 1e-5..1e16 => value.to_string(),
+        _ => format!("{value:e}"),
+    }
+}
+
 fn table(parts: &[Part]) -> Table {
     use Align::{Left, Right};
     let mut table = Table::new(&[
@@ -176,8 +184,8 @@ fn table(parts: &[Part]) -> Table {
             count(found.count),
             text(found.min.map(|min| min.to_string())),
             text(found.max.map(|max| max.to_string())),
-            text(found.mean.map(|mean| mean.to_string())),
-            text(found.std.map(|std| std.to_string())),
+            text(found.mean.map(plain)),
+            text(found.std.map(plain)),
             odd(found.nans),
             odd(found.infs),
             count(found.zeros),

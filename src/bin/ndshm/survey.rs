@@ -39,6 +39,8 @@ pub struct Inside {
     pub alive: usize,
     /// Seats whose holders do not.
     pub dead: usize,
+    /// Whether a process is in it, as far as a name tells.
+    pub members: bool,
     /// Whether the name stays.
     pub persistent: bool,
     /// Words that no participant writes.
@@ -87,10 +89,33 @@ pub fn named(foreign: bool) -> Vec<Found> {
             }
             let place = Place::Named(entry.file_name().into_string().ok()?);
             let file = place.file().ok()?;
+            let trusted = foreign || is_own(&file.metadata().ok()?);
+            look_into(place, file, trusted)
+        })
+        .collect()
+}
+
+/// Whether the file is this user's alone.
+fn is_own(metadata: &Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
+}
+
+/// This user's files among the named segments that begin with zeros, and their bytes of memory.
+pub fn unfinished() -> Vec<(Place, u64)> {
+    let entries = fs::read_dir(target::SHM).into_iter().flatten();
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            if !entry.file_type().ok()?.is_file() {
+                return None;
+            }
+            let place = Place::Named(entry.file_name().into_string().ok()?);
+            let file = place.file().ok()?;
             let metadata = file.metadata().ok()?;
-            let own = metadata.uid() == rustix::process::geteuid().as_raw()
-                && metadata.mode() & 0o022 == 0;
-            look(place, file, metadata, own || foreign)
+            let mut first = [0; 8];
+            let read = file.read_at(&mut first, 0).ok()?;
+            let zeros = first[..read].iter().all(|&byte| byte == 0);
+            (zeros && is_own(&metadata)).then(|| (place, metadata.blocks().saturating_mul(512)))
         })
         .collect()
 }
@@ -113,7 +138,7 @@ fn anonymous() -> Vec<Found> {
                 continue;
             };
             if seen.insert((metadata.dev(), metadata.ino())) {
-                found.extend(look(place, file, metadata, true));
+                found.extend(look_into(place, file, true));
             }
         }
     }
@@ -130,21 +155,25 @@ fn numbers(path: &str) -> Vec<u32> {
     numbers
 }
 
-/// `None` if the file is not a segment.
-fn look(place: Place, file: File, metadata: Metadata, inside: bool) -> Option<Found> {
+/// What the file of a named or anonymous segment holds; `None` if it is no segment.
+pub fn look(place: Place, file: File) -> Option<Found> {
+    let trusted = matches!(place, Place::Descriptor { .. }) || is_own(&file.metadata().ok()?);
+    look_into(place, file, trusted)
+}
+
+fn look_into(place: Place, file: File, trusted: bool) -> Option<Found> {
     let mut magic = [0; 2];
     file.read_exact_at(&mut magic, 0).ok()?;
     if u16::from_le_bytes(magic) != SEGMENT_MAGIC {
         return None;
     }
-    let state = match inside {
-        true => see(file),
-        false => State::Foreign,
-    };
     Some(Found {
         place,
-        metadata,
-        state,
+        metadata: file.metadata().ok()?,
+        state: match trusted {
+            true => see(file),
+            false => State::Foreign,
+        },
     })
 }
 
@@ -165,6 +194,7 @@ fn inside(observer: &Observer) -> Result<Inside, Failure> {
         arrays: observer.arrays().count(),
         alive,
         dead: seats.len() - alive,
+        members: observer.has_members()?,
         persistent: observer.is_persistent(),
         damage: observer.verify().damage.len(),
     })

@@ -68,6 +68,11 @@ impl Place {
     /// The file of the segment, to be read.
     pub fn file(&self) -> Result<File, Failure> {
         match self {
+            Place::Named(name) if name.contains('/') => Err(SegmentError::Name {
+                name: name.into(),
+                problem: "it contains a slash",
+            }
+            .into()),
             Place::Named(name) => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
                 match rustix::fs::open(format!("{SHM}{name}"), flags, Mode::empty()) {
