@@ -17,6 +17,8 @@ mod runs;
 #[path = "tool/snapshot.rs"]
 mod snapshot;
 mod support;
+#[path = "tool/system.rs"]
+mod system;
 
 fn main() {
     support::run(&[
@@ -39,5 +41,9 @@ fn main() {
         ("damage_is_named", damage::named),
         ("a_cut_file_is_refused", damage::cut),
         ("no_bytes_end_the_tool", damage::anything),
+        ("doctor_says_what_is_in_the_way", system::doctor),
+        ("doctor_finds_what_is_left", system::doctor_leftovers),
+        ("bench_measures", system::bench),
+        ("completions_are_for_shells", system::completions),
     ]);
 }

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Resource, Rlimit};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use serde_json::Value;
@@ -65,7 +67,11 @@ fn command(args: &[&str]) -> Command {
 
 /// Runs it by pipes.
 pub fn piped(args: &[&str]) -> Ran {
-    let mut child = command(args)
+    by_pipes(command(args), args)
+}
+
+fn by_pipes(mut command: Command, args: &[&str]) -> Ran {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -112,6 +118,21 @@ pub fn terminal(args: &[&str], environment: &[(&str, &str)]) -> Ran {
     let out = drain(own, start);
     // The terminal's driver ends lines so.
     ran(child, start, args, out.replace("\r\n", "\n"), String::new())
+}
+
+/// Runs it by pipes, under a limit of its own.
+pub fn limited(args: &[&str], resource: Resource, limit: u64) -> Ran {
+    let mut command = command(args);
+    let set = move || {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        Ok(rustix::process::setrlimit(resource, limit)?)
+    };
+    // SAFETY: between fork and exec it calls the kernel and nothing else.
+    unsafe { command.pre_exec(set) };
+    by_pipes(command, args)
 }
 
 /// Runs it with a standard output that nobody reads.

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{gc, get, ls, set, show, stat};
+use crate::{bench, completions, doctor, gc, get, ls, set, show, stat};
 
 const CODES: &str = "\
 Exit codes:
@@ -37,4 +37,7 @@ pub enum Command {
     Get(get::Args),
     Set(set::Args),
     Gc(gc::Args),
+    Doctor(doctor::Args),
+    Bench(bench::Args),
+    Completions(completions::Args),
 }

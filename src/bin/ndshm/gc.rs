@@ -39,7 +39,7 @@ pub struct Args {
 
 /// What is wrong with a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Finding {
+enum Finding {
     /// Nobody is in it.
     Deserted,
     /// Nobody is in it, and it was asked to stay.
@@ -77,8 +77,7 @@ impl Finding {
 /// A segment with something left behind.
 pub struct Leftover {
     place: Place,
-    /// What is wrong.
-    pub finding: Finding,
+    finding: Finding,
     dead: usize,
     resident: u64,
     removed: bool,
@@ -93,6 +92,11 @@ enum Action {
 }
 
 impl Leftover {
+    /// Whether `--yes` alone does something about it.
+    pub fn is_to_go(&self) -> bool {
+        matches!(self.finding, Finding::Deserted | Finding::DeadSeats)
+    }
+
     fn action(&self, args: &Args) -> Action {
         let named = !args.segments.is_empty();
         match self.finding {

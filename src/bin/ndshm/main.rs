@@ -4,7 +4,10 @@
 //! takes no seat: a running program neither waits for it nor notices it. Only `set`, `import` and
 //! `gc --yes` take part. Contents of arrays are copied out by the system, never read in place.
 
+mod bench;
 mod cli;
+mod completions;
+mod doctor;
 mod gc;
 mod get;
 mod index;
@@ -53,5 +56,8 @@ fn run(command: &Command, out: &Output) -> Result<Code, Failure> {
         Command::Get(args) => get::run(args, out),
         Command::Set(args) => set::run(args, out),
         Command::Gc(args) => gc::run(args, out),
+        Command::Doctor(args) => doctor::run(args, out),
+        Command::Bench(args) => bench::run(args, out),
+        Command::Completions(args) => completions::run(args),
     }
 }

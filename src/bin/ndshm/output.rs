@@ -92,10 +92,11 @@ impl fmt::Display for Failure {
 impl From<io::Error> for Failure {
     /// For what is written: files that are read say which they are.
     fn from(error: io::Error) -> Failure {
+        let silent = error.kind() == io::ErrorKind::BrokenPipe;
         Failure {
-            code: Code::Refused,
+            code: if silent { Code::Done } else { Code::Refused },
             message: format!("the output cannot be written: {error}"),
-            silent: error.kind() == io::ErrorKind::BrokenPipe,
+            silent,
         }
     }
 }
