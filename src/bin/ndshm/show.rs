@@ -303,7 +303,7 @@ fn readers(pids: &[u32]) -> String {
     let named: Vec<String> = pids.iter().take(READERS).map(u32::to_string).collect();
     match pids.len() {
         0 => "-".into(),
-        ..=READERS => named.join(","),
+        1..=READERS => named.join(","),
         all => format!("{} +{}", named.join(","), all - READERS),
     }
 }

@@ -25,7 +25,7 @@ pub fn bytes(bytes: u64) -> String {
     else {
         return format!("{bytes} B");
     };
-    let tenths = u128::from(bytes) * 10 >> (10 * power);
+    let tenths = (u128::from(bytes) * 10) >> (10 * power);
     let unit = UNITS[power as usize - 1];
     match tenths % 10 {
         0 => format!("{} {unit}", tenths / 10),
