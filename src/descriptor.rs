@@ -2,7 +2,8 @@
 //!
 //! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
 //! axes, of which only the array's own are written. Words 9 and 10: who poisoned it (pid 32 | what it
-//! was writing 8), and when. Word 11: the bytes that were committed for it.
+//! was writing 8), and when. Word 11: the bytes that were committed for it. Word 12: the bucket of a
+//! name that it was given last. A record of names has the bucket whose they are in word 2.
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
@@ -24,7 +25,10 @@ const FIRST_AXIS: usize = 1;
 const POISON_PID: usize = FIRST_AXIS + MAX_AXES;
 const POISON_TIME: usize = POISON_PID + 1;
 const BYTES: usize = POISON_TIME + 1;
-const _: () = assert!(BYTES < Layout::DESCRIPTOR_WORDS);
+const NAMED_IN: usize = BYTES + 1;
+/// Behind the one axis of a control array.
+const BUCKET: usize = FIRST_AXIS + 1;
+const _: () = assert!(NAMED_IN < Layout::DESCRIPTOR_WORDS);
 
 /// Which axis of an array is contiguous in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -56,6 +60,8 @@ pub(crate) enum ControlKind {
     Pool = 2,
     /// The cells of a queue.
     Queue = 3,
+    /// The names of a bucket.
+    Names = 4,
 }
 
 /// Element type, order and shape of an array; a plain value, without anything on the heap.
@@ -150,6 +156,27 @@ impl Descriptor {
     /// What was noted for the array that is or was LIVE in the slot.
     pub(crate) fn committed(words: &[Atom]) -> u64 {
         words[BYTES].load(Ordering::Relaxed)
+    }
+
+    /// Notes in which bucket the array was given a name. A hint: it may come late, and be of an array
+    /// that had the slot before.
+    pub(crate) fn note_name(words: &[Atom], bucket: usize) {
+        words[NAMED_IN].store(bucket as u64, Ordering::Relaxed);
+    }
+
+    /// What was noted last in the slot.
+    pub(crate) fn named_in(words: &[Atom]) -> u64 {
+        words[NAMED_IN].load(Ordering::Relaxed)
+    }
+
+    /// Writes which bucket's names the control array holds, before it is published.
+    pub(crate) fn store_bucket(words: &[Atom], bucket: usize) {
+        words[BUCKET].store(bucket as u64, Ordering::Release);
+    }
+
+    /// What [`Descriptor::store_bucket`] wrote; read as [`Descriptor::load`] reads.
+    pub(crate) fn bucket(words: &[Atom]) -> u64 {
+        words[BUCKET].load(Ordering::Acquire)
     }
 
     /// Reads the descriptor of a slot; `None` if the words are of none.
@@ -289,7 +316,7 @@ impl Descriptor {
         match (self.dtype(memory), self.schema()) {
             (Some(dtype), _) => format!("{dtype} with {axes}"),
             (None, Some(index)) => format!("a record of unreadable layout {index} with {axes}"),
-            (None, None) => "words of a partition, a pool or a queue".to_owned(),
+            (None, None) => "words of a partition, a pool, a queue or names".to_owned(),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::span::CLASSES;
 use crate::word::{Field, SeatId};
 
 /// The version of the layout that this crate writes and reads; independent of the crate's version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The first two bytes of every segment's file, as a little-endian number: what a tool tells
 /// segments from other files by. A segment that nobody has brought to life yet starts with zeros.
@@ -42,6 +42,15 @@ impl Geometry {
 
     pub(crate) fn slots(&self) -> usize {
         self.spans as usize * self.span_slots as usize
+    }
+
+    /// Buckets of the names: one for 32 slots, so that a bucket holds a name or two where one array
+    /// in twenty has one.
+    pub(crate) fn buckets(&self) -> usize {
+        match cfg!(loom) {
+            true => 2,
+            false => (self.slots() / 32).max(1),
+        }
     }
 
     /// Words of a slot's row of reader bits.
@@ -125,6 +134,7 @@ pub(crate) struct Layout {
     pub(crate) readers: u64,
     pub(crate) descriptors: u64,
     pub(crate) schemas: u64,
+    pub(crate) names: u64,
     pub(crate) hints: u64,
     pub(crate) data: u64,
     /// Bytes of the whole mapping.
@@ -162,6 +172,7 @@ impl Layout {
         let readers = table(slots_count * geometry.reader_words());
         let descriptors = table(slots_count * Self::DESCRIPTOR_WORDS);
         let schemas = table(Self::SCHEMAS * Self::SCHEMA_WORDS);
+        let names = table(geometry.buckets());
         let hints = table(HintTree::new(&geometry).total_words());
         let data = end.next_multiple_of(Self::DATA_ALIGN);
         Layout {
@@ -172,6 +183,7 @@ impl Layout {
             readers,
             descriptors,
             schemas,
+            names,
             hints,
             data,
             total: data + geometry.capacity,
@@ -241,8 +253,8 @@ mod tests {
     #[test]
     fn golden_offsets_of_the_default_geometry() {
         let layout = Layout::new(DEFAULT);
-        assert_eq!(LAYOUT_VERSION, 1, "a new version needs a new golden test");
-        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0001_a75e);
+        assert_eq!(LAYOUT_VERSION, 2, "a new version needs a new golden test");
+        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0002_a75e);
         assert_eq!(
             [layout.seats, layout.spans, layout.slots, layout.readers],
             [0x1000, 0x9000, 0x8_9000, 0x208_9000]
@@ -251,10 +263,17 @@ mod tests {
             [
                 layout.descriptors,
                 layout.schemas,
+                layout.names,
                 layout.hints,
                 layout.data
             ],
-            [0xa08_9000, 0x2a08_9000, 0x2a10_9000, 0x2a40_0000]
+            [
+                0xa08_9000,
+                0x2a08_9000,
+                0x2a10_9000,
+                0x2a20_9000,
+                0x2a40_0000
+            ]
         );
         assert_eq!(layout.total, layout.data + (16 << 40));
     }

@@ -85,6 +85,7 @@ mod handle;
 mod layout;
 #[cfg(loom)]
 pub mod model;
+mod names;
 #[cfg(not(loom))]
 mod observer;
 mod partition;
@@ -109,11 +110,13 @@ pub use element::{
 #[cfg(not(loom))]
 pub use error::CopyError;
 pub use error::{
-    AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError,
-    PoolError, PrimitiveError, PushError, QueueError, Result, RoundError, SegmentError,
+    AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NameError, NoMemory,
+    PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
+    SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
+pub use names::NameInfo;
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use partition::{

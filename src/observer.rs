@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use ndarray::{Dimension, RawArrayView};
 
 use crate::element::{Element, schema};
-use crate::error::{LeaseError, SegmentError};
+use crate::error::{LeaseError, NameError, SegmentError};
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
+use crate::names::{LookAtNames, NameInfo};
 use crate::seat::Card;
 use crate::segment::Segment;
 use crate::segment::observe::{self, Observed};
@@ -140,6 +141,30 @@ impl Observer {
     /// [`LeaseError::Stale`] if it names none.
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.look().info(handle.into())
+    }
+
+    /// All names that begin with `prefix`, sorted; with `""` all there are. See
+    /// [`HandleTable::names`](crate::HandleTable::names).
+    ///
+    /// # Errors
+    /// [`NameError::Corrupt`] says which bucket is damaged.
+    pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
+        self.look_at_names().names(prefix)
+    }
+
+    /// What has that name.
+    ///
+    /// # Errors
+    /// [`NameError::NotFound`], [`NameError::Corrupt`].
+    pub fn find(&self, name: &str) -> Result<AnyHandle, NameError> {
+        self.look_at_names().find(name)
+    }
+
+    fn look_at_names(&self) -> LookAtNames<'_, impl Fn(u64, &mut [u8]) -> bool> {
+        LookAtNames {
+            look: self.look(),
+            copy: |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok(),
+        }
     }
 
     /// Where an array is, to be read by pointers.

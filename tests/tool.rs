@@ -26,6 +26,7 @@ fn main() {
         ("an_anonymous_segment_is_found", living::anonymous),
         ("the_texts_are_those_of_the_snapshots", living::snapshots),
         ("elements_are_those_that_were_written", living::elements),
+        ("arrays_are_found_by_name", living::names),
         ("numbers_are_those_that_were_written", living::numbers),
         ("set_takes_a_lease", living::set),
         ("what_makes_no_sense_is_told", living::nonsense),

@@ -174,7 +174,10 @@ fn a_mismatch_names_both_sides() {
 
     let control = Descriptor::control(ControlKind::Pool, 4);
     let error = matches::<u64, Ix1>(&control, &memory, by_text).unwrap_err();
-    assert_eq!(error.found, "words of a partition, a pool or a queue");
+    assert_eq!(
+        error.found,
+        "words of a partition, a pool, a queue or names"
+    );
     assert!(control.is_control() && !found.is_control());
     assert_eq!(control.dtype(&memory), None);
 }

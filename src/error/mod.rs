@@ -1,6 +1,7 @@
 //! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
 
 mod lease;
+mod name;
 mod pool;
 mod primitive;
 mod queue;
@@ -12,6 +13,7 @@ use crate::element::SchemaError;
 #[cfg(not(loom))]
 pub use lease::CopyError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
+pub use name::NameError;
 pub use pool::{BarrierError, PoolError};
 pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
@@ -56,6 +58,9 @@ pub enum Error {
     /// A queue could not be made or opened, or a call on it failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// A name could not be given, found or taken away.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// A primitive on a pool failed.
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),

@@ -59,6 +59,11 @@ pub fn place(segment: &Segment, handle: impl Into<AnyHandle>) -> (usize, u32) {
     handle.into().unpack(segment.key())
 }
 
+/// The bucket of a name, of the two that a model's segment has.
+pub fn bucket(segment: &Segment, name: &str) -> Option<usize> {
+    crate::names::bucket(segment.memory(), name)
+}
+
 /// Ends a [`mortal`] life where it is called: a death at a point that the model chooses.
 pub fn die() -> ! {
     sync::die()

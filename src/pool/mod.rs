@@ -261,7 +261,7 @@ impl<'t> Pool<'t> {
         };
         mailbox.clear();
         let shared = Shared {
-            mailbox: table.publish(reserved, |descriptor| {
+            mailbox: table.publish_array(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Pool, words).store(descriptor);
             }),
             workers,

@@ -96,7 +96,10 @@ fn the_type_of_a_job_is_checked() {
     // Nor is a queue an array.
     let error = table.read(crate::Handle::<u64, ndarray::Ix1>::from_bits(bits));
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("a partition, a pool or a queue"), "{error}");
+    assert!(
+        error.contains("a partition, a pool, a queue or names"),
+        "{error}"
+    );
     drop(queue);
     let error = table.open_queue(QueueHandle::<u64>::from_bits(bits));
     assert!(matches!(

@@ -2,6 +2,7 @@
 
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};
 use crate::handle::AnyHandle;
+use crate::names;
 use crate::partition::control::Control;
 use crate::queue::cells::Cells;
 use crate::segment::Segment;
@@ -77,6 +78,9 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
         if let Ok(free) = slot.change(|word| word.abandon(seat, false)) {
             report.reservations += 1;
             freed |= free.is_free();
+        }
+        if word.is_named() && word.is_live(word.generation()) {
+            names::vacate(memory, slot, word, seat);
         }
         let owned = |word: SlotWord| word.owner() == seat && !word.is_detached();
         if let Ok(_retired) = slot.change(|word| {

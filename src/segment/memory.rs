@@ -5,7 +5,7 @@ use core::slice;
 
 use crate::layout::{Header, HintTree, Layout};
 use crate::sync::Atom;
-use crate::word::{SeatWord, SlotWord, SpanWord};
+use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
 
 /// The tables of a mapped segment, as slices of atomic words.
 ///
@@ -111,6 +111,12 @@ impl Memory {
         assert!(index < Layout::SCHEMAS);
         let offset = self.layout.schemas + (index * Layout::SCHEMA_WORDS * 8) as u64;
         self.words(offset, Layout::SCHEMA_WORDS)
+    }
+
+    /// The buckets of the names.
+    #[inline]
+    pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
+        self.words(self.layout.names, self.layout.geometry.buckets())
     }
 
     pub(crate) fn hints(&self) -> &[Atom] {

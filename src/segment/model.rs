@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use super::races::{Access, Races};
 use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::sync::{Atom, Word};
-use crate::word::{SeatWord, SlotWord, SpanWord};
+use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
 
 /// The same face as the mapping's `Memory`, built word by word inside the model.
 pub struct Memory {
@@ -20,6 +20,7 @@ pub struct Memory {
     readers: Vec<Atom>,
     descriptors: Vec<Atom>,
     schemas: Vec<Atom>,
+    names: Vec<Atom<BucketWord>>,
     hints: Vec<Atom>,
     control: Vec<Atom>,
     races: Races,
@@ -56,6 +57,7 @@ impl Memory {
             readers: words(slots * geometry.reader_words()),
             descriptors: words(slots * Layout::DESCRIPTOR_WORDS),
             schemas: words(Layout::SCHEMAS * Layout::SCHEMA_WORDS),
+            names: words(geometry.buckets()),
             hints: words(tree.total_words()),
             control: words(data_words),
             races: Races::default(),
@@ -102,6 +104,10 @@ impl Memory {
 
     pub(crate) fn schema(&self, index: usize) -> &[Atom] {
         &self.schemas[index * Layout::SCHEMA_WORDS..][..Layout::SCHEMA_WORDS]
+    }
+
+    pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
+        &self.names
     }
 
     pub(crate) fn hints(&self) -> &[Atom] {

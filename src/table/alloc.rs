@@ -7,6 +7,7 @@ use super::cache::{Cache, Filling, Recent};
 use super::hints::Hints;
 use super::slot::{Slot, Tail};
 use super::sweep;
+use crate::descriptor::Descriptor;
 use crate::error::NoMemory;
 use crate::layout::Header;
 use crate::segment::{Memory, Segment};
@@ -229,6 +230,8 @@ impl<'m> Allocator<'m, '_> {
     ///
     /// `clean_up` gives an extent's pages back to the system and says whether it then holds
     /// zeros; it is called for large extents when enough pages are retained already.
+    ///
+    /// If what was freed had a name, the bucket of the last one.
     #[inline]
     pub(crate) fn free(
         &mut self,
@@ -238,8 +241,12 @@ impl<'m> Allocator<'m, '_> {
         extent: Extent,
         backed: u64,
         clean_up: impl FnOnce(&Extent) -> bool,
-    ) -> Result<(), SlotWord> {
+    ) -> Result<Option<u64>, SlotWord> {
         let retired = slot.retire(seen, generation, self.me)?;
+        // Before the tail check, after which the slot may be another's.
+        let named = retired
+            .is_named()
+            .then(|| Descriptor::named_in(self.memory().descriptor(slot.index)));
         if extent.has_own_pages()
             && !self.cache.may_retain(backed)
             && let Some(reserved) = slot.recycle_reserved(retired, self.me)
@@ -247,7 +254,7 @@ impl<'m> Allocator<'m, '_> {
             let clean = clean_up(&extent);
             let _ = slot.abandon(reserved, self.me, clean);
             Hints::of(self.memory()).set(extent.class, slot.index);
-            return Ok(());
+            return Ok(named);
         }
         if let Tail::Freed(word) = slot.tail_after(retired) {
             let freed = Recent {
@@ -260,7 +267,7 @@ impl<'m> Allocator<'m, '_> {
                 self.share(slot, word, extent, clean_up);
             }
         }
-        Ok(())
+        Ok(named)
     }
 
     /// Enters a FREE slot in the hint tree; first without its pages, if enough are retained.

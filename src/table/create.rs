@@ -150,14 +150,14 @@ impl HandleTable {
 
     #[cold]
     fn search(&self, bytes: u64, class: u32, me: SeatId) -> Result<Reserved<'_>, AllocError> {
-        match self.find(bytes, class, me) {
+        match self.find_room(bytes, class, me) {
             Err(AllocError::NoMemory(refused)) => self.scrape(bytes, class, me, refused),
             outcome => outcome,
         }
     }
 
     /// A slot for `bytes`, and pages for it.
-    pub(super) fn find(
+    pub(super) fn find_room(
         &self,
         bytes: u64,
         class: u32,
@@ -201,7 +201,7 @@ impl HandleTable {
 
     /// Makes a reserved slot's array LIVE, once `describe` has written its descriptor.
     #[inline(always)]
-    pub(crate) fn publish(
+    pub(crate) fn publish_array(
         &self,
         reserved: Reserved<'_>,
         describe: impl FnOnce(&[Atom]),
@@ -211,6 +211,14 @@ impl HandleTable {
         Descriptor::note_committed(words, reserved.backed);
         reserved.slot.publish(reserved.word, self.seat.get());
         self.handle_of(reserved.slot.index, reserved.word.generation())
+    }
+
+    /// As [`HandleTable::publish_array`], for a record of names.
+    pub(crate) fn publish_record(&self, reserved: Reserved<'_>, describe: impl FnOnce(&[Atom])) {
+        let words = self.segment.memory().descriptor(reserved.slot.index);
+        describe(words);
+        Descriptor::note_committed(words, reserved.backed);
+        reserved.slot.publish_record(reserved.word, self.seat.get());
     }
 
     /// Gives a reserved slot back.
@@ -361,7 +369,7 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
         let describe = |words: &[Atom]| {
             Descriptor::store_typed::<T>(words, self.schema, order, self.view.shape());
         };
-        Handle::from_bits(self.table.publish(self.reserved, describe).to_bits())
+        Handle::from_bits(self.table.publish_array(self.reserved, describe).to_bits())
     }
 }
 

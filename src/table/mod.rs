@@ -22,13 +22,14 @@ mod trim;
 pub(crate) mod verify;
 
 use core::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::descriptor::Descriptor;
 #[cfg(not(loom))]
 use crate::error::Error;
 use crate::error::{FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::names::Recall;
 use crate::seat::{self, ReapReport};
 use crate::segment::{self, Segment};
 use crate::span::{Extent, Spans};
@@ -76,6 +77,10 @@ pub struct HandleTable {
     again: RefCell<HashMap<usize, usize>>,
     /// Schema index of each record type met here.
     schemas: RefCell<HashMap<std::any::TypeId, u16>>,
+    /// Buckets in which this participant has named something.
+    named: RefCell<BTreeSet<usize>>,
+    /// Names that were found here.
+    recall: RefCell<Recall>,
 }
 
 impl HandleTable {
@@ -99,8 +104,10 @@ impl HandleTable {
             cache: RefCell::new(Cache::new(segment.retain_limit())),
             again: RefCell::default(),
             schemas: RefCell::default(),
+            named: RefCell::default(),
+            recall: RefCell::default(),
         };
-        seat::reap(segment, seat)?;
+        table.reap()?;
         Ok(table)
     }
 
@@ -137,7 +144,11 @@ impl HandleTable {
     /// Waits for nobody. It also happens on joining, and before an allocation reports that the
     /// segment is full.
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
-        seat::reap(&self.segment, self.enter()?)
+        let report = seat::reap(&self.segment, self.enter()?)?;
+        if report.seats > 0 {
+            self.forget_all_dead();
+        }
+        Ok(report)
     }
 
     /// Frees an array. Its handle is stale at once, everywhere; if somebody holds a lease, the
@@ -147,6 +158,16 @@ impl HandleTable {
     /// [`FreeError::Stale`] if it was freed before.
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
         let handle = handle.into();
+        let named = self.free_slot(handle)?;
+        if let Some(bucket) = named {
+            self.forget_names(bucket);
+        }
+        Ok(())
+    }
+
+    /// Frees what is in a slot. If it had a name, the bucket of the last one.
+    #[inline(always)]
+    pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<u64>, FreeError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(FreeError::Stale { handle });
@@ -256,6 +277,25 @@ impl HandleTable {
         token == self.token.get() && token == segment::fork::process_token()
     }
 
+    /// The seat, for who has [entered](HandleTable::enter).
+    pub(crate) fn own_seat(&self) -> SeatId {
+        self.seat.get()
+    }
+
+    pub(crate) fn recall(&self) -> &RefCell<Recall> {
+        &self.recall
+    }
+
+    /// Notes that this participant has named something there.
+    pub(crate) fn remember_named(&self, bucket: usize) {
+        self.named.borrow_mut().insert(bucket);
+    }
+
+    /// The buckets that were noted, and none from now on.
+    pub(crate) fn take_named(&self) -> BTreeSet<usize> {
+        self.named.take()
+    }
+
     pub(crate) fn token(&self) -> u64 {
         self.token.get()
     }
@@ -277,6 +317,7 @@ impl HandleTable {
         // What the parent remembers is the parent's.
         *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
         self.again.borrow_mut().clear();
+        self.named.borrow_mut().clear();
         self.seat.set(seat);
         self.token.set(token);
         Ok(seat)
@@ -334,6 +375,7 @@ impl Drop for HandleTable {
             // It crossed a fork unused: the seat is the parent's.
             return;
         }
+        self.forget_own_names();
         self.share_cache();
         seat::leave(&self.segment, self.seat.get());
     }

@@ -32,7 +32,7 @@ impl HandleTable {
         if self.trim()? == 0 && !reaped {
             return Err(refused.into());
         }
-        match self.find(bytes, class, me) {
+        match self.find_room(bytes, class, me) {
             Err(AllocError::NoMemory(refused)) => {
                 self.used_before(bytes, class, me).ok_or(refused.into())
             }

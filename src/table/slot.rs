@@ -86,6 +86,13 @@ impl<'m> Slot<'m> {
         }
     }
 
+    /// As [`Slot::publish`], for a record of names.
+    pub(crate) fn publish_record(&self, reserved: SlotWord, me: SeatId) {
+        if let Some(live) = reserved.publish_record(me) {
+            self.word.publish_owned(reserved, live);
+        }
+    }
+
     /// RESERVED by `me` → FREE of the next generation, `clean` if the extent holds zeros.
     pub(crate) fn abandon(&self, reserved: SlotWord, me: SeatId, clean: bool) -> SlotWord {
         let Some(free) = reserved.abandon(me, clean) else {
@@ -304,6 +311,23 @@ impl<'m> Slot<'m> {
         self.word
             .update(Ordering::Release, Ordering::Relaxed, next)
             .map(|(_, new)| new)
+    }
+
+    /// The word by a read-modify-write: who changes it next has what happened before this.
+    pub(crate) fn newest(&self) -> SlotWord {
+        self.word.read_modify_write(Ordering::AcqRel)
+    }
+
+    /// LIVE in `generation` → the same, owned by nobody.
+    pub(crate) fn detach_record(&self, generation: u32) {
+        // Both pair with `newest`. Acquire: the next look at the bucket is not older than that of who
+        // has found the record owned. Release: who finds it detached finds it in the bucket, or
+        // what came there after it.
+        let _ = self
+            .word
+            .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                word.own(generation, SeatId::NONE)
+            });
     }
 
     // ---- reader bits ------------------------------------------------------------------------

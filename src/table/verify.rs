@@ -12,12 +12,13 @@ use super::slot::{Slot, Tail};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::JoinError;
 use crate::layout::{Header, Layout};
+use crate::names;
 use crate::partition::control::Control;
 use crate::queue::cells::Cells;
 use crate::segment::Memory;
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
-use crate::word::{Lifecycle, SeatId, SeatWord, SlotWord};
+use crate::word::{BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
 
 /// What [`HandleTable::verify`] found in a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,6 +155,7 @@ pub(crate) fn verify(memory: &Memory, me: Option<SeatId>) -> Verification {
     for span in &spans {
         check.slots(span);
     }
+    check.names();
     check.acquit();
     check.found
 }
@@ -352,15 +354,15 @@ impl Check<'_> {
             && descriptor.is_control()
             && let Ok(shared) = slot.lock_shared(word.generation(), me)
         {
-            self.control(&descriptor, extent);
+            self.control(slot, &descriptor, extent);
             if let Tail::Freed(_) = slot.undo(shared, me) {
                 Hints::of(self.memory).set(extent.class, slot.index);
             }
         }
     }
 
-    /// The words of a partition or a queue, under a lease.
-    fn control(&mut self, descriptor: &Descriptor, extent: Extent) {
+    /// The words of a partition, a queue or a record of names, under a lease.
+    fn control(&mut self, slot: Slot<'_>, descriptor: &Descriptor, extent: Extent) {
         let start = self.layout.data + extent.offset;
         if descriptor.is_control_of(ControlKind::Partition) {
             let control = Control::open(self.memory, extent);
@@ -383,8 +385,30 @@ impl Check<'_> {
                 let data = self.layout.data;
                 self.word(data + at, word, holder, "not a cell of this queue");
             });
+        } else if descriptor.is_control_of(ControlKind::Names) {
+            match names::check(self.memory, slot) {
+                None => self.damage(start, "not the record of a bucket of names", 0),
+                Some(in_bucket) => self.found.in_transit += usize::from(!in_bucket),
+            }
         } else if !descriptor.is_control_of(ControlKind::Pool) {
             self.damage(start, "words of an unknown kind", 0);
+        }
+    }
+
+    /// The buckets of the names: each is empty, or names a live record that says so.
+    fn names(&mut self) {
+        for (bucket, word) in self.memory.names().iter().enumerate() {
+            let seen = word.load(Ordering::Acquire);
+            let good = seen == BucketWord::EMPTY || names::is_record(self.memory, seen, bucket);
+            // A record is freed after another has come into its place.
+            if !good && self.now(word) == seen {
+                let offset = self.layout.names + bucket as u64 * 8;
+                self.damage(
+                    offset,
+                    "a bucket of names without a record of them",
+                    seen.bits(),
+                );
+            }
         }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Nothing here touches memory, so that every state change can be tested without a thread.
 
+mod bucket;
 mod claim;
 mod queue;
 mod seat;
 mod slot;
 mod span;
 
+pub(crate) use bucket::BucketWord;
 pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
 pub(crate) use queue::{CellState, CellWord, EndWord};
 pub(crate) use seat::{SeatId, SeatWord};

@@ -44,8 +44,8 @@ impl SlotWord {
     const DETACHED: Field = Self::POISONED.then(1);
     const CLEAN: Field = Self::DETACHED.then(1);
     const ROUND: Field = Self::CLEAN.then(1);
-    const SPARE: Field = Self::ROUND.then(1);
-    const WRITER: Field = Self::SPARE.then(SeatId::BITS);
+    const NAMED: Field = Self::ROUND.then(1);
+    const WRITER: Field = Self::NAMED.then(SeatId::BITS);
     const OWNER: Field = Self::WRITER.then(SeatId::BITS);
     const GENERATION: Field = Self::OWNER.then(32);
 
@@ -103,6 +103,11 @@ impl SlotWord {
         Self::ROUND.get(self.0) == 1
     }
 
+    /// Names know of it: an array that was given a name, or a record of names.
+    pub(crate) fn is_named(self) -> bool {
+        Self::NAMED.get(self.0) == 1
+    }
+
     /// The extent holds zeros: it was never used, or was given back to the system since.
     pub(crate) fn is_clean(self) -> bool {
         Self::CLEAN.get(self.0) == 1 || self.generation() == 0
@@ -119,7 +124,7 @@ impl SlotWord {
 
     /// Why no transition makes this word; `None` if one does, or it is the first.
     pub(crate) fn fault(self) -> Option<&'static str> {
-        let flags = [Self::POISONED, Self::DETACHED, Self::ROUND];
+        let flags = [Self::POISONED, Self::DETACHED, Self::ROUND, Self::NAMED];
         let unflagged = flags.iter().all(|flag| flag.get(self.0) == 0);
         let (owner, writer) = (self.owner(), self.writer());
         let unwritten = writer.is_none() && !self.is_in_round();
@@ -138,7 +143,7 @@ impl SlotWord {
                 owner.is_none() && unwritten && unflagged && self.generation() == u32::MAX
             }
         };
-        (!fits || Self::SPARE.get(self.0) != 0).then_some("not a slot's word")
+        (!fits).then_some("not a slot's word")
     }
 
     /// LIVE in this generation.
@@ -166,6 +171,18 @@ impl SlotWord {
     pub(crate) fn publish(self, me: SeatId) -> Option<Self> {
         self.is_reserved_by(me)
             .then(|| self.with_lifecycle(Lifecycle::Live))
+    }
+
+    /// RESERVED by `me` → LIVE, a record of names.
+    #[must_use]
+    pub(crate) fn publish_record(self, me: SeatId) -> Option<Self> {
+        self.publish(me).map(|word| word.with(Self::NAMED, 1))
+    }
+
+    /// LIVE in `generation` → the same, named.
+    #[must_use]
+    pub(crate) fn name(self, generation: u32) -> Option<Self> {
+        self.is_live(generation).then(|| self.with(Self::NAMED, 1))
     }
 
     /// RESERVED by `seat` → FREE of the next generation, or EXHAUSTED.
@@ -295,6 +312,7 @@ impl fmt::Debug for SlotWord {
             (self.is_detached(), "detached"),
             (self.is_clean(), "clean"),
             (self.is_in_round(), "in a round"),
+            (self.is_named(), "named"),
         ] {
             if set {
                 write!(f, ", {name}")?;
@@ -326,7 +344,7 @@ mod tests {
             SlotWord::DETACHED,
             SlotWord::CLEAN,
             SlotWord::ROUND,
-            SlotWord::SPARE,
+            SlotWord::NAMED,
             SlotWord::WRITER,
             SlotWord::OWNER,
             SlotWord::GENERATION,

@@ -27,7 +27,11 @@ const SPANS: u64 = 0x2000;
 const SLOTS: u64 = 0x4000;
 const READERS: u64 = SLOTS + 8 * 65_536;
 const DESCRIPTORS: u64 = READERS + 8 * 65_536;
+/// The descriptors of the first 1024 slots, which are more than there are spans for.
 const TABLES: u64 = DESCRIPTORS + 128 * 1024;
+const NAMES: u64 = DESCRIPTORS + 128 * 65_536 + 256 * 2048;
+/// Buckets of names.
+const BUCKETS: u64 = 65_536 / 32;
 
 impl Kept {
     fn new(what: &str) -> Kept {
@@ -123,6 +127,23 @@ pub fn named() {
         );
         kept.ask_all();
         kept.restore();
+        runs::json(&["show", name]).ends_with(0);
+    }
+    // A bucket of the names that holds something else.
+    let mut names = vec![0; 8 * BUCKETS as usize];
+    kept.file.read_exact_at(&mut names, NAMES).unwrap();
+    let used = names.chunks(8).position(|bucket| bucket != [0; 8]);
+    let used = NAMES + 8 * used.expect("there are names") as u64;
+    for word in [u64::MAX, 1, kept.word(slot)] {
+        kept.set(used, word);
+        let shown = runs::json(&["show", name]);
+        assert_eq!(shown.code(), 1, "{word:#x}: {}", shown.out);
+        assert!(shown.json()["names"].is_null(), "{word:#x}: {}", shown.out);
+        kept.ask_all();
+        for array in ["layer/plain", "also plain", "none"] {
+            piped(&["get", name, array]).code();
+        }
+        kept.file.write_all_at(&names, NAMES).unwrap();
         runs::json(&["show", name]).ends_with(0);
     }
     // The header: the segment cannot be opened at all.

@@ -192,6 +192,41 @@ pub fn elements() {
     live.leave();
 }
 
+pub fn names() {
+    let mut live = Live::named("names");
+    let got = runs::json(&["get", &live.place, "layer/plain", "1,0"]);
+    assert_eq!(got.ends_with(0).json()["data"], 3.5);
+    piped(&["set", &live.place, "also plain", "1,0", "7"]).ends_with(0);
+    let got = runs::json(&["get", &live.place, &live.array(Which::Plain), "1,0"]);
+    assert_eq!(got.ends_with(0).json()["data"], 7.0);
+    let none = piped(&["stat", &live.place, "layer"]);
+    assert!(
+        none.ends_with(3)
+            .err
+            .contains("nothing is called \"layer\""),
+        "{}",
+        none.err
+    );
+    piped(&["stat", &live.place, ""]).ends_with(2);
+    let shown = runs::json(&["show", &live.place]);
+    let shown = shown.ends_with(0).json();
+    let mut arrays = shown["arrays"].as_array().unwrap().iter();
+    let plain = arrays
+        .find(|array| array["handle"] == live.array(Which::Plain))
+        .unwrap();
+    assert_eq!(plain["names"], json!(["also plain", "layer/plain"]));
+    assert_eq!(shown["names"].as_array().map(Vec::len), Some(3));
+    // A name is anybody's, and steers no terminal.
+    let text = terminal(&["show", &live.place], &[("NO_COLOR", "1")]);
+    assert!(
+        text.ends_with(0).out.contains("größe\\u{1b}[31m"),
+        "{}",
+        text.out
+    );
+    live.is_undisturbed();
+    live.leave();
+}
+
 pub fn numbers() {
     let live = Live::named("numbers");
     let parts = |which: Which| {
@@ -302,7 +337,7 @@ pub fn nonsense() {
         (vec!["gc", "ndshm-test-none"], 3, "no segment named"),
         (vec!["show", "4294967295:1"], 3, "no process 4294967295"),
         (vec!["get", place, "ndshm:0123456789abcdef"], 3, "is stale"),
-        (vec!["get", place, "x"], 2, "handle"),
+        (vec!["get", place, "x"], 3, "nothing is called"),
         (
             vec!["get", place, &plain, "4"],
             2,

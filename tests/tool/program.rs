@@ -80,6 +80,9 @@ pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
     }
     drop(guard);
     let leased = table.zeros::<u64, _>(8).unwrap();
+    table.publish("layer/plain", made).unwrap();
+    table.publish("also plain", made).unwrap();
+    table.publish("größe\x1b[31m", large).unwrap();
     vec![
         made.into(),
         fortran.into(),

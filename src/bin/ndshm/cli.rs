@@ -13,8 +13,8 @@ Exit codes:
   4  the system or another process is in the way
 
 A SEGMENT is the name of one, or PID:FD for the descriptor of an anonymous one (see `ndshm ls`). A \
-name of that form is written as its path, /dev/shm/12:3. An ARRAY is the text of its handle (see \
-`ndshm show`).";
+name of that form is written as its path, /dev/shm/12:3. An ARRAY is its handle or a name that it was given \
+(see `ndshm show`).";
 
 /// Looks at ndshm's segments of shared memory, without disturbing who uses them.
 #[derive(Parser)]

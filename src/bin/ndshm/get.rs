@@ -32,7 +32,7 @@ const PIECE: usize = 1 << 20;
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle
+    /// The array: its handle, or a name of it
     array: String,
     /// Which elements, as numpy writes it; all if left out
     #[arg(allow_hyphen_values = true, default_value = "")]

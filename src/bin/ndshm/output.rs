@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use ndshm::{CopyError, Error, JoinError, LeaseError, SegmentError};
+use ndshm::{CopyError, Error, JoinError, LeaseError, NameError, SegmentError};
 use serde_json::Value;
 
 pub use table::{Align, Table};
@@ -134,6 +134,24 @@ impl From<CopyError> for Failure {
         match error {
             CopyError::Lease(error) => error.into(),
             error => Failure::damaged(error),
+        }
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(error: NameError) -> Failure {
+        let code = match &error {
+            NameError::NotFound { .. } => Code::NotFound,
+            NameError::Length { .. } => Code::Usage,
+            NameError::Corrupt { .. } => Code::Wanting,
+            _ => Code::Refused,
+        };
+        match error {
+            // The library tells a program what to call.
+            NameError::NotFound { name } => {
+                Failure::not_found(format_args!("nothing is called {name:?}: see ndshm show"))
+            }
+            error => Failure::new(code, error),
         }
     }
 }

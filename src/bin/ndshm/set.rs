@@ -24,7 +24,7 @@ JSON: {handle, changed}, the number of elements.";
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle
+    /// The array: its handle, or a name of it
     array: String,
     /// Which elements, as numpy writes it
     #[arg(allow_hyphen_values = true)]

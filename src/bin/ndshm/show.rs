@@ -1,20 +1,22 @@
 //! `ndshm show`: what is in one segment.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 
-use ndshm::{ArrayInfo, ClassInfo, Observer, Order, SeatInfo, Verification};
+use ndshm::{ArrayInfo, ClassInfo, NameError, NameInfo, Observer, Order, SeatInfo, Verification};
 use serde_json::{Value, json};
 
 use crate::output::{Align, Code, Failure, Output, Style, Table, bytes, shown};
 use crate::target::Place;
 
 const HELP: &str = "\
-JSON: {segment, size, resident, capacity, persistent, arrays: [{handle, dtype, shape, order, bytes, \
+JSON: {segment, size, resident, capacity, persistent, arrays: [{handle, names, dtype, shape, order, bytes, \
 owner, owner_alive, writer, readers, poisoned}], seats: [{seat, pid, alive, command}], classes: \
 [{extent, slots, live, free, kept, asked, taken}], verify: {clean, seats, spans, slots, free, \
 reserved, live, retired, exhausted, poisoned, writers, readers, in_transit, unhinted, damage: \
-[{offset, what, found}]}}. Sizes are in bytes; owner, writer and readers are pids.
+[{offset, what, found}]}, names: [{name, handle, pid}]}. Sizes are in bytes; owner, writer, readers \
+and who gave a name are pids. Names may stand for queues and partitions too; `names` is null if \
+their table is damaged.
 
 Exit code 1 if the segment is damaged.";
 
@@ -43,6 +45,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         seats: observer.seats()?,
         arrays: observer.arrays().collect(),
         classes: observer.classes(),
+        names: observer.names(""),
         verification: observer.verify(),
         place,
         observer,
@@ -51,7 +54,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         true => out.document(&shown.document())?,
         false => shown.print(out)?,
     }
-    Ok(match shown.verification.is_clean() {
+    Ok(match shown.verification.is_clean() && shown.names.is_ok() {
         true => Code::Done,
         false => Code::Wanting,
     })
@@ -65,6 +68,8 @@ struct Shown {
     seats: Vec<SeatInfo>,
     arrays: Vec<ArrayInfo>,
     classes: Vec<ClassInfo>,
+    /// The names, or what is wrong with their table.
+    names: Result<Vec<NameInfo>, NameError>,
     verification: Verification,
 }
 
@@ -75,11 +80,33 @@ impl Shown {
         alive.map(|seat| seat.pid).collect()
     }
 
+    /// The names of each array that has any.
+    fn names_by_handle(&self) -> HashMap<u64, Vec<&str>> {
+        let mut names = HashMap::<_, Vec<&str>>::new();
+        for info in self.names.iter().flatten() {
+            names
+                .entry(info.handle.to_bits())
+                .or_default()
+                .push(&info.name);
+        }
+        names
+    }
+
+    /// The names of what is no array.
+    fn other_names(&self) -> Vec<&NameInfo> {
+        let arrays: HashSet<u64> = self.arrays.iter().map(|it| it.handle.to_bits()).collect();
+        let names = self.names.iter().flatten();
+        names
+            .filter(|info| !arrays.contains(&info.handle.to_bits()))
+            .collect()
+    }
+
     fn document(&self) -> Value {
-        let alive = self.alive();
+        let (alive, names) = (self.alive(), self.names_by_handle());
         let array = |array: &ArrayInfo| {
             json!({
                 "handle": array.handle.to_string(),
+                "names": names.get(&array.handle.to_bits()).cloned().unwrap_or_default(),
                 "dtype": array.dtype.to_string(),
                 "shape": array.shape,
                 "order": order(array.order),
@@ -119,6 +146,16 @@ impl Shown {
             "arrays": self.arrays.iter().map(array).collect::<Value>(),
             "seats": self.seats.iter().map(seat).collect::<Value>(),
             "classes": self.classes.iter().map(class).collect::<Value>(),
+            "names": self.names.as_ref().ok().map(|names| {
+                let name = |info: &NameInfo| {
+                    json!({
+                        "name": info.name,
+                        "handle": info.handle.to_string(),
+                        "pid": info.pid,
+                    })
+                };
+                names.iter().map(name).collect::<Value>()
+            }),
             "verify": verification(&self.verification),
         })
     }
@@ -147,6 +184,7 @@ impl Shown {
         out.heading(&format!("arrays: {}", self.arrays.len()))?;
         let mut table = Table::new(&[
             ("HANDLE", Left),
+            ("NAME", Left),
             ("DTYPE", Left),
             ("SHAPE", Left),
             ("ORDER", Left),
@@ -156,12 +194,16 @@ impl Shown {
             ("READERS", Left),
             ("STATE", Left),
         ]);
-        let alive = self.alive();
+        let (alive, names) = (self.alive(), self.names_by_handle());
         for array in &self.arrays {
             let owner = match array.owner {
                 None => ("-".into(), Style::Plain),
                 Some(pid) if alive.contains(&pid) => (pid.to_string(), Style::Plain),
                 Some(pid) => (format!("{pid} dead"), Style::Bad),
+            };
+            let name = match names.get(&array.handle.to_bits()) {
+                None => "-".into(),
+                Some(names) => shown(&names.join(", ")),
             };
             let writer = array.writer.map_or("-".into(), |pid| pid.to_string());
             let state = match array.poisoned {
@@ -170,6 +212,7 @@ impl Shown {
             };
             table.styled([
                 (array.handle.to_string(), Style::Plain),
+                (name, Style::Plain),
                 (shown(&array.dtype.to_string()), Style::Plain),
                 (format!("{:?}", array.shape), Style::Plain),
                 (order(array.order).into(), Style::Plain),
@@ -179,6 +222,19 @@ impl Shown {
                 (readers(&array.readers), Style::Plain),
                 state,
             ]);
+        }
+        table.print(out)?;
+        if let Err(error) = &self.names {
+            out.line(out.paint(Style::Bad, format_args!("the names: {error}")))?;
+        }
+        let others = self.other_names();
+        if others.is_empty() {
+            return Ok(());
+        }
+        out.heading("names of queues and partitions")?;
+        let mut table = Table::new(&[("HANDLE", Left), ("NAME", Left)]);
+        for info in others {
+            table.row([info.handle.to_string(), shown(&info.name)]);
         }
         table.print(out)
     }

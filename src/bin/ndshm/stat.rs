@@ -31,7 +31,7 @@ const CHUNK: usize = 1 << 20;
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle
+    /// The array: its handle, or a name of it
     array: String,
 }
 

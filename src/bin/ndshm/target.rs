@@ -136,11 +136,12 @@ pub fn is_sealed(fd: std::os::fd::BorrowedFd<'_>) -> bool {
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
-/// The array that `text` says: its handle.
+/// The array that `text` says: by its handle, or by a name that it was given.
 pub fn array(observer: &Observer, text: &str) -> Result<ArrayInfo, Failure> {
-    let handle: AnyHandle = text
-        .parse()
-        .map_err(|error| Failure::usage(format_args!("{text:?} is no array's handle: {error}")))?;
+    let handle = match text.parse::<AnyHandle>() {
+        Ok(handle) => handle,
+        Err(_) => observer.find(text)?,
+    };
     Ok(observer.info(handle)?)
 }
 

@@ -1,0 +1,355 @@
+//! Names: given, replaced, moved and taken away by several at once, and by some who die in it.
+#![cfg(all(loom, not(shuttle)))]
+
+use loom::thread;
+use loom_tests::{check, check_deaths, options};
+use ndarray::Ix1;
+use ndshm::{AnyHandle, Handle, HandleTable, NameError, Segment, model};
+
+type Vector = Handle<u64, Ix1>;
+
+/// Two names of one bucket, and one of the other.
+const HERE: &str = "c";
+const BESIDE: &str = "d";
+const THERE: &str = "a";
+
+/// Room for two arrays and the records that names need meanwhile.
+fn segment(seats: u32) -> Segment {
+    let options = options().capacity(640).seats(seats).arrays(10);
+    let segment = options.in_process().expect("a model's segment");
+    let bucket = |name| model::bucket(&segment, name);
+    assert!(bucket(HERE) == bucket(BESIDE) && bucket(HERE) != bucket(THERE));
+    segment
+}
+
+fn join(segment: &Segment) -> HandleTable {
+    HandleTable::join(segment).expect("a seat is free")
+}
+
+/// What has the name, if anything has.
+#[track_caller]
+fn find(table: &HandleTable, name: &str) -> Option<AnyHandle> {
+    match table.find_any(name) {
+        Ok(handle) => Some(handle),
+        Err(NameError::NotFound { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What is called `name` afterwards, and that nothing else is left of all names.
+#[track_caller]
+fn assert_only(table: &HandleTable, names: &[(&str, Vector)]) {
+    let listed = table.names("").unwrap();
+    let mut expected: Vec<(&str, AnyHandle)> =
+        names.iter().map(|&(name, x)| (name, x.into())).collect();
+    expected.sort();
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|info| (info.name.as_str(), info.handle))
+        .collect();
+    assert_eq!(listed, expected);
+    for (name, _) in listed {
+        table.unpublish(name).unwrap();
+    }
+    let found = table.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!((found.in_transit, found.retired), (0, 0), "{found}");
+    assert_eq!(
+        found.live,
+        table.arrays().count(),
+        "a record is left: {found}"
+    );
+}
+
+/// I1: of two who give one name one succeeds, and the other learns whose it is.
+#[test]
+fn two_who_publish_one_name() {
+    check("two_who_publish_one_name", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        let y = second.from_elem(1, 2u64).unwrap();
+        let publish = |table: &HandleTable, x: Vector| match table.publish(HERE, x) {
+            Ok(()) => x.into(),
+            Err(NameError::Taken { handle, .. }) => handle,
+            Err(error) => panic!("{error}"),
+        };
+        let other = thread::spawn(move || (publish(&second, y), second));
+        let ours = publish(&first, x);
+        let (theirs, second) = other.join().unwrap();
+        assert_eq!(ours, theirs, "they agree on whose it is");
+        let winner = if ours == x.into() { x } else { y };
+        assert_only(&second, &[(HERE, winner)]);
+    });
+}
+
+/// I1: who looks a name up while it is given to another array finds the one or the other, and whole;
+/// another name of the bucket is there all the time.
+#[test]
+fn a_name_that_is_replaced() {
+    check("a_name_that_is_replaced", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let other = thread::spawn(move || {
+            let y = second.from_elem(1, 2u64).unwrap();
+            assert_eq!(second.replace(HERE, y).unwrap(), Some(x.into()));
+            (second, y)
+        });
+        let found = first
+            .find::<u64, Ix1>(HERE)
+            .expect("it has an array at every moment");
+        let expected = if found == x { 1 } else { 2 };
+        assert_eq!(first.read(found).unwrap()[0], expected);
+        let (second, y) = other.join().unwrap();
+        assert_only(&second, &[(HERE, y)]);
+    });
+}
+
+/// I4: a name of an array that is freed meanwhile leads to nothing in the end, and leaves nothing.
+#[test]
+fn a_name_for_what_is_freed() {
+    check("a_name_for_what_is_freed", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        let other = thread::spawn(move || {
+            second.free(x).unwrap();
+            second
+        });
+        match first.publish(HERE, x) {
+            Ok(()) | Err(NameError::Lease(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let second = other.join().unwrap();
+        assert_eq!(find(&second, HERE), None);
+        assert_only(&second, &[]);
+    });
+}
+
+/// I1: what is renamed has one of its two names at every moment, and never both.
+#[test]
+fn a_name_that_moves() {
+    check("a_name_that_moves", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let other = thread::spawn(move || {
+            second.rename(HERE, THERE).unwrap();
+            second
+        });
+        match find(&first, HERE) {
+            Some(found) => assert_eq!(found, x.into()),
+            None => assert_eq!(find(&first, THERE), Some(x.into()), "no name at all"),
+        }
+        let second = other.join().unwrap();
+        assert_only(&second, &[(THERE, x)]);
+    });
+}
+
+/// I1: who sees the new name does not see the old one after it.
+#[test]
+fn a_name_that_has_moved() {
+    check("a_name_that_has_moved", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let other = thread::spawn(move || {
+            second.rename(HERE, THERE).unwrap();
+            second
+        });
+        if find(&first, THERE).is_some() {
+            assert_eq!(find(&first, HERE), None, "both names");
+        }
+        drop(other.join().unwrap());
+    });
+}
+
+/// I1: of two who rename one thing one succeeds, and to the other it is gone.
+#[test]
+fn two_who_rename() {
+    check("two_who_rename", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
+        let ours = first.rename(HERE, BESIDE);
+        let (theirs, second) = other.join().unwrap();
+        let winner = match (ours, theirs) {
+            (Ok(()), Err(NameError::NotFound { .. })) => BESIDE,
+            (Err(NameError::NotFound { .. }), Ok(())) => THERE,
+            other => panic!("{other:?}"),
+        };
+        assert_only(&second, &[(winner, x)]);
+    });
+}
+
+/// I1: of one who renames and one who publishes, to the same name, one succeeds.
+#[test]
+fn a_rename_beside_a_publication() {
+    check("a_rename_beside_a_publication", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        let y = first.from_elem(1, 2u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
+        let ours = first.publish(THERE, y);
+        let (theirs, second) = other.join().unwrap();
+        match (ours, theirs) {
+            (Ok(()), Err(NameError::Taken { handle, .. })) => {
+                assert_eq!(handle, y.into());
+                assert_only(&second, &[(HERE, x), (THERE, y)]);
+            }
+            (Err(NameError::Taken { handle, .. }), Ok(())) => {
+                assert_eq!(handle, x.into());
+                assert_only(&second, &[(THERE, x)]);
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// I1: a name that is taken away while it is renamed is gone, whichever was first.
+#[test]
+fn a_rename_beside_its_end() {
+    check("a_rename_beside_its_end", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
+        let ended = first.unpublish(HERE);
+        let (moved, second) = other.join().unwrap();
+        match (ended, moved) {
+            (Ok(_), Err(NameError::NotFound { .. })) => assert_only(&second, &[]),
+            (Err(NameError::NotFound { .. }), Ok(())) => assert_only(&second, &[(THERE, x)]),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// I1, I7: death between any two steps of giving a name, while another looks it up: it is given or
+/// not, and no record is left.
+#[test]
+fn death_while_publishing() {
+    check_deaths("death_while_publishing", 1, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let x = survivor.from_elem(1, 1u64).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                second.publish(HERE, x).unwrap();
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        let during = find(&survivor, HERE);
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        let after = find(&survivor, HERE);
+        assert!(during.is_none() || after.is_some(), "a name is lost");
+        assert!(died || after.is_some());
+        let names = [(HERE, x)];
+        assert_only(&survivor, &names[..usize::from(after.is_some())]);
+        died
+    });
+}
+
+/// I1, I7: death between any two steps of a replacement: the old array has the name or the new one.
+#[test]
+fn death_while_replacing() {
+    check_deaths("death_while_replacing", 1, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let x = survivor.from_elem(1, 1u64).unwrap();
+        let y = survivor.from_elem(1, 2u64).unwrap();
+        survivor.publish(HERE, x).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                second.replace(HERE, y).unwrap();
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        find(&survivor, HERE).expect("it has an array at every moment");
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        let after = survivor.find::<u64, Ix1>(HERE).expect("a name is lost");
+        assert!(died || after == y);
+        assert_only(&survivor, &[(HERE, after)]);
+        died
+    });
+}
+
+/// I1, I7: death between any two steps of a rename, while another wants the new name: in the end
+/// there is one of each, and no trace.
+#[test]
+fn death_while_renaming() {
+    check_deaths("death_while_renaming", 1, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let x = survivor.from_elem(1, 1u64).unwrap();
+        let y = survivor.from_elem(1, 2u64).unwrap();
+        survivor.publish(HERE, x).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                let moved = second.rename(HERE, THERE);
+                assert!(
+                    matches!(moved, Ok(()) | Err(NameError::Taken { .. })),
+                    "{moved:?}"
+                );
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        let ours = survivor.publish(THERE, y);
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        match ours {
+            Ok(()) => assert_only(&survivor, &[(HERE, x), (THERE, y)]),
+            Err(NameError::Taken { handle, .. }) => {
+                assert_eq!(handle, x.into());
+                assert_only(&survivor, &[(THERE, x)]);
+            }
+            Err(error) => panic!("{error}"),
+        }
+        died
+    });
+}
+
+/// I1, I7: who dies between putting a record into a bucket and freeing the one before leaves that to
+/// be found, also if its maker has not given it to the bucket yet.
+#[test]
+fn death_of_who_replaces_a_record_at_once() {
+    check_deaths("death_of_who_replaces_a_record_at_once", 1, |steps| {
+        let segment = segment(4);
+        let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
+        let x = survivor.from_elem(1, 1u64).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                let _ = second.unpublish(HERE);
+                second
+            };
+            let died = model::mortal(&mortal, 1, steps, life).is_none();
+            third.reap().unwrap();
+            (died, third)
+        });
+        survivor.publish(HERE, x).unwrap();
+        let (died, third) = other.join().unwrap();
+        drop(third);
+        survivor.reap().unwrap();
+        let names = [(HERE, x)];
+        let there = find(&survivor, HERE).is_some();
+        assert_only(&survivor, &names[..usize::from(there)]);
+        died
+    });
+}

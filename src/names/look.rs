@@ -1,0 +1,141 @@
+//! Looking at names without taking part: records are copied, and believed if they were there all the
+//! time.
+
+use super::record::{Contents, Name, Value};
+use super::{NameInfo, checked, not_found};
+use crate::descriptor::{ControlKind, Descriptor};
+use crate::error::NameError;
+use crate::handle::AnyHandle;
+use crate::span::Spans;
+use crate::sync::Ordering;
+use crate::table::info::Look;
+use crate::table::slot::Slot;
+use crate::word::BucketWord;
+
+/// How often a bucket that changes is looked at again. Who only looks must come to an end.
+const LOOKS: usize = 1000;
+
+/// Names as one who only looks on sees them; `copy` copies bytes from an offset of the segment, and
+/// says whether it could.
+pub(crate) struct LookAtNames<'m, C> {
+    pub(crate) look: Look<'m>,
+    pub(crate) copy: C,
+}
+
+impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
+    /// All names that begin with `prefix`, sorted.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
+        let mut names = Vec::new();
+        for bucket in 0..self.look.memory.names().len() {
+            for (name, value) in self.good(bucket)? {
+                names.push(NameInfo {
+                    name: name.text(),
+                    handle: value.handle,
+                    pid: value.pid,
+                });
+            }
+        }
+        names.retain(|info| info.name.starts_with(prefix));
+        names.sort();
+        Ok(names)
+    }
+
+    /// What has that name.
+    pub(crate) fn find(&self, name: &str) -> Result<AnyHandle, NameError> {
+        let key = checked(name)?;
+        let bucket = key.bucket(self.look.memory.names().len());
+        let found = self
+            .good(bucket)?
+            .into_iter()
+            .find(|(name, _)| *name == key);
+        found
+            .map(|(_, value)| value.handle)
+            .ok_or_else(|| not_found(name))
+    }
+
+    /// The names of a bucket that stand for something.
+    fn good(&self, bucket: usize) -> Result<Vec<(Name, Value)>, NameError> {
+        for _ in 0..LOOKS {
+            let (word, contents) = self.read(bucket)?;
+            let mut good = contents.names;
+            let mut failed = None;
+            good.retain(|(_, value)| {
+                self.is_good(value).unwrap_or_else(|error| {
+                    failed = Some(error);
+                    false
+                })
+            });
+            // As for a participant: what does not count holds of the bucket only if it is as it was.
+            if self.load(bucket)? == word {
+                return failed.map_or(Ok(good), Err);
+            }
+        }
+        Err(self.corrupt(bucket))
+    }
+
+    fn is_good(&self, value: &Value) -> Result<bool, NameError> {
+        if let Some(arrival) = &value.arrival {
+            let (_, there) = self.read(arrival.from)?;
+            if there.departures.iter().all(|left| left.id != arrival.id) {
+                return Ok(false);
+            }
+        }
+        Ok(self.look.live(value.handle).is_ok())
+    }
+
+    /// What a bucket holds.
+    fn read(&self, bucket: usize) -> Result<(BucketWord, Contents), NameError> {
+        for _ in 0..LOOKS {
+            let word = self.load(bucket)?;
+            if word == BucketWord::EMPTY {
+                return Ok((word, Contents::default()));
+            }
+            if let Some(contents) = self.copy_record(word, bucket) {
+                return Ok((word, contents));
+            }
+            // A record is freed after another has come into its place.
+            if self.load(bucket)? == word {
+                break;
+            }
+        }
+        Err(self.corrupt(bucket))
+    }
+
+    /// Copies the record that a bucket's word names; `None` if it is none, or has gone meanwhile.
+    fn copy_record(&self, word: BucketWord, bucket: usize) -> Option<Contents> {
+        let memory = self.look.memory;
+        let (slot, generation) = word.record()?;
+        let slot = Slot::of(memory, slot).filter(|slot| slot.word().is_live(generation))?;
+        let words = memory.descriptor(slot.index);
+        let descriptor = Descriptor::load(words)?;
+        let ours = descriptor.is_control_of(ControlKind::Names)
+            && Descriptor::bucket(words) == bucket as u64;
+        let extent = Spans::of(memory).extent(slot.index).filter(|_| ours)?;
+        let len = *descriptor.shape().first()?;
+        let bytes = len.checked_mul(8).filter(|&bytes| bytes <= extent.size())?;
+        // The extent may be as large as the segment; a record has at most so many words.
+        let mut copied = vec![0u64; usize::try_from(bytes / 8).ok().filter(|_| bytes <= MOST)?];
+        let offset = memory.layout().data + extent.offset;
+        if !(self.copy)(offset, bytemuck::cast_slice_mut(&mut copied)) {
+            return None;
+        }
+        let contents = Contents::decode(|at| copied.get(at).copied())?;
+        slot.word().is_live(generation).then_some(contents)
+    }
+
+    fn load(&self, bucket: usize) -> Result<BucketWord, NameError> {
+        let word = self.look.memory.names().get(bucket);
+        word.map(|word| word.load(Ordering::Acquire))
+            .ok_or_else(|| self.corrupt(0))
+    }
+
+    fn corrupt(&self, bucket: usize) -> NameError {
+        NameError::Corrupt {
+            offset: self.look.memory.layout().names + bucket as u64 * 8,
+            what: "a bucket of names without a record of them",
+        }
+    }
+}
+
+/// Bytes of the largest record: 65,535 names of 38 words, as many traces, and its head.
+const MOST: u64 = 8 * (1 + 65_535 * (38 + 3));

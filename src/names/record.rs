@@ -1,0 +1,472 @@
+//! What a bucket holds, as the words of its record: names, and traces of names that are on their way
+//! from one bucket to another.
+//!
+//! Word 0: names 16 | departures 16 | words 32. A name: length 8 | arriving 1 | spare 23 | pid 32, the
+//! handle, an [`Arrival`] if it is one, the text. A [`Departure`] is 3 words. Nothing follows.
+
+use crate::handle::AnyHandle;
+use crate::sync::Word;
+use crate::word::{BucketWord, Field, SeatId};
+
+/// Bytes that a name can have.
+pub(crate) const MAX_NAME: usize = 255;
+const TEXT_WORDS: usize = MAX_NAME.div_ceil(8);
+
+const NAMES: Field = Field::first(16);
+const DEPARTURES: Field = NAMES.then(16);
+const WORDS: Field = DEPARTURES.then(32);
+
+const LENGTH: Field = Field::first(8);
+const ARRIVING: Field = LENGTH.then(1);
+const SPARE: Field = ARRIVING.then(23);
+const PID: Field = SPARE.then(32);
+
+/// Where a trace leads, and whose it is: bucket 32 | place 16 | seat 12 | spare 4.
+const BUCKET: Field = Field::first(32);
+const PLACE: Field = BUCKET.then(16);
+const SEAT: Field = PLACE.then(SeatId::BITS);
+
+const LEAD_BITS: u32 = 32 + 16 + SeatId::BITS;
+
+const NAME_WORDS: usize = 2;
+const ARRIVAL_WORDS: usize = 4;
+const DEPARTURE_WORDS: usize = 3;
+
+/// A name: 1 to 255 bytes of UTF-8, as words with zeros behind the text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Name {
+    length: u8,
+    words: [u64; TEXT_WORDS],
+}
+
+impl core::fmt::Debug for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.text().fmt(f)
+    }
+}
+
+impl Name {
+    /// `None` for a text that is empty or too long.
+    pub(crate) fn new(text: &str) -> Option<Name> {
+        let length = u8::try_from(text.len()).ok().filter(|&length| length > 0)?;
+        let mut words = [0; TEXT_WORDS];
+        bytemuck::cast_slice_mut(&mut words)[..text.len()].copy_from_slice(text.as_bytes());
+        Some(Name { length, words })
+    }
+
+    fn words(&self) -> &[u64] {
+        &self.words[..usize::from(self.length).div_ceil(8)]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..usize::from(self.length)]
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    /// The bucket of the name among `buckets`, a power of two.
+    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        Self::hash(self.bytes()) as usize & (buckets - 1)
+    }
+
+    /// What says which bucket is a name's own. Part of the layout.
+    #[inline]
+    pub(crate) fn hash(name: &[u8]) -> u64 {
+        // Multiplicative hashing, by 2⁶⁴ divided by the golden ratio: Knuth, The Art of Computer
+        // Programming, volume 3, section 6.4. The upper half, which is the better one, is folded in.
+        let mix = |hash: u64, word: u64| {
+            let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^ (hash >> 32)
+        };
+        let (words, rest) = name.as_chunks::<8>();
+        let hash = words.iter().fold(name.len() as u64, |hash, word| {
+            mix(hash, u64::from_le_bytes(*word))
+        });
+        match rest {
+            [] => hash,
+            rest => {
+                let mut last = [0; 8];
+                last[..rest.len()].copy_from_slice(rest);
+                mix(hash, u64::from_le_bytes(last))
+            }
+        }
+    }
+}
+
+/// A name that is not one before the name it replaces has left its bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Arrival {
+    /// The word of the record that it came with: no other arrival ever has the same.
+    pub(crate) id: BucketWord,
+    /// The bucket that the old name leaves, as it was then, and the place of the name in it.
+    pub(crate) from: usize,
+    pub(crate) seen: BucketWord,
+    pub(crate) place: usize,
+    pub(crate) mover: Mover,
+}
+
+/// Whoever renames: a seat, in the epoch in which that has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mover {
+    pub(crate) seat: SeatId,
+    pub(crate) epoch: u64,
+}
+
+/// What a name leaves behind when it is renamed: from then on the arrival is a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Departure {
+    pub(crate) id: BucketWord,
+    pub(crate) to: usize,
+    pub(crate) mover: Mover,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Value {
+    pub(crate) handle: AnyHandle,
+    /// Who gave the name.
+    pub(crate) pid: u32,
+    pub(crate) arrival: Option<Arrival>,
+}
+
+/// All that a bucket holds.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Contents {
+    pub(crate) names: Vec<(Name, Value)>,
+    pub(crate) departures: Vec<Departure>,
+}
+
+impl Contents {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.departures.is_empty()
+    }
+
+    /// Where `name` is among the names.
+    pub(crate) fn position(&self, name: &Name) -> Option<usize> {
+        self.names.iter().position(|(other, _)| other == name)
+    }
+
+    /// Words of the record; `None` if it cannot hold so many names.
+    pub(crate) fn words(&self) -> Option<usize> {
+        let fits = |count: usize, field: Field| count as u64 <= field.max();
+        if !fits(self.names.len(), NAMES) || !fits(self.departures.len(), DEPARTURES) {
+            return None;
+        }
+        let name = |(name, value): &(Name, Value)| {
+            let arrival = value.arrival.map_or(0, |_| ARRIVAL_WORDS);
+            NAME_WORDS + arrival + name.words().len()
+        };
+        let names: usize = self.names.iter().map(name).sum();
+        Some(1 + names + self.departures.len() * DEPARTURE_WORDS)
+    }
+
+    /// The words, one after the other.
+    pub(crate) fn encode(&self, mut put: impl FnMut(u64)) {
+        let words = self.words().unwrap_or(0) as u64;
+        let head = NAMES.set(0, self.names.len() as u64);
+        let head = DEPARTURES.set(head, self.departures.len() as u64);
+        put(WORDS.set(head, words));
+        for (name, value) in &self.names {
+            let head = LENGTH.set(0, u64::from(name.length));
+            let head = ARRIVING.set(head, u64::from(value.arrival.is_some()));
+            put(PID.set(head, u64::from(value.pid)));
+            put(value.handle.to_bits());
+            if let Some(arrival) = value.arrival {
+                put(arrival.id.bits());
+                put(arrival.seen.bits());
+                put(lead(arrival.from, arrival.place, arrival.mover.seat));
+                put(arrival.mover.epoch);
+            }
+            name.words().iter().copied().for_each(&mut put);
+        }
+        for departure in &self.departures {
+            put(departure.id.bits());
+            put(lead(departure.to, 0, departure.mover.seat));
+            put(departure.mover.epoch);
+        }
+    }
+
+    /// What the words say, if a participant has written them. Reads none but the record's.
+    pub(crate) fn decode(get: impl Fn(usize) -> Option<u64>) -> Option<Contents> {
+        let mut reader = Reader::new(get)?;
+        let mut contents = Contents::default();
+        while let Some(entry) = reader.name()? {
+            let mut name = Name {
+                length: entry.length,
+                words: [0; TEXT_WORDS],
+            };
+            for (at, word) in name.words[..entry.text_words()].iter_mut().enumerate() {
+                *word = (reader.get)(entry.text + at)?;
+            }
+            let zeros = &bytemuck::cast_slice::<u64, u8>(&name.words)[usize::from(name.length)..];
+            if zeros.iter().any(|&byte| byte != 0) || str::from_utf8(name.bytes()).is_err() {
+                return None;
+            }
+            contents.names.push((name, entry.value));
+        }
+        while let Some(departure) = reader.departure()? {
+            contents.departures.push(departure);
+        }
+        (reader.at == reader.end).then_some(contents)
+    }
+}
+
+/// What `name` stands for in the record of these words. `None` if they are of no record; what is
+/// behind the name is not looked at.
+pub(crate) fn find(get: impl Fn(usize) -> Option<u64>, name: &Name) -> Option<Option<Value>> {
+    let mut reader = Reader::new(get)?;
+    while let Some(entry) = reader.name()? {
+        let same = |(at, &word): (usize, &u64)| (reader.get)(entry.text + at) == Some(word);
+        if entry.length == name.length && name.words().iter().enumerate().all(same) {
+            return Some(Some(entry.value));
+        }
+    }
+    Some(None)
+}
+
+/// The bucket and the place that a trace leads to, and whose it is, in a word.
+fn lead(bucket: usize, place: usize, seat: SeatId) -> u64 {
+    let word = BUCKET.set(0, bucket as u64);
+    SEAT.set(PLACE.set(word, place as u64), seat.field())
+}
+
+/// An entry as the words say it, but for the text.
+struct RawName {
+    length: u8,
+    value: Value,
+    /// The first word of the text.
+    text: usize,
+}
+
+impl RawName {
+    fn text_words(&self) -> usize {
+        usize::from(self.length).div_ceil(8)
+    }
+}
+
+/// Goes through the words of a record.
+struct Reader<G> {
+    get: G,
+    at: usize,
+    end: usize,
+    names: u64,
+    departures: u64,
+}
+
+impl<G: Fn(usize) -> Option<u64>> Reader<G> {
+    fn new(get: G) -> Option<Self> {
+        let head = get(0)?;
+        Some(Reader {
+            get,
+            at: 1,
+            end: WORDS.get(head) as usize,
+            names: NAMES.get(head),
+            departures: DEPARTURES.get(head),
+        })
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        let word = (self.at < self.end).then(|| (self.get)(self.at))??;
+        self.at += 1;
+        Some(word)
+    }
+
+    /// The next name, if there is one more; `None` if the words are of none.
+    fn name(&mut self) -> Option<Option<RawName>> {
+        let Some(left) = self.names.checked_sub(1) else {
+            return Some(None);
+        };
+        self.names = left;
+        let head = self.next()?;
+        let length = LENGTH.get(head) as u8;
+        let handle = AnyHandle::from_bits(self.next()?);
+        let arrival = match ARRIVING.get(head) {
+            0 => None,
+            _ => Some(self.arrival()?),
+        };
+        let entry = RawName {
+            length,
+            value: Value {
+                handle,
+                pid: PID.get(head) as u32,
+                arrival,
+            },
+            text: self.at,
+        };
+        self.at += entry.text_words();
+        (length > 0 && SPARE.get(head) == 0 && self.at <= self.end).then_some(Some(entry))
+    }
+
+    fn lead(&mut self) -> Option<u64> {
+        self.next().filter(|&lead| lead >> LEAD_BITS == 0)
+    }
+
+    fn arrival(&mut self) -> Option<Arrival> {
+        let (id, seen) = (self.next()?, self.next()?);
+        let lead = self.lead()?;
+        Some(Arrival {
+            id: BucketWord::from_bits(id),
+            from: BUCKET.get(lead) as usize,
+            seen: BucketWord::from_bits(seen),
+            place: PLACE.get(lead) as usize,
+            mover: Mover {
+                seat: SeatId::from_field(SEAT.get(lead)),
+                epoch: self.next()?,
+            },
+        })
+    }
+
+    fn departure(&mut self) -> Option<Option<Departure>> {
+        let Some(left) = self.departures.checked_sub(1) else {
+            return Some(None);
+        };
+        self.departures = left;
+        let id = BucketWord::from_bits(self.next()?);
+        let lead = self.lead().filter(|&lead| PLACE.get(lead) == 0)?;
+        Some(Some(Departure {
+            id,
+            to: BUCKET.get(lead) as usize,
+            mover: Mover {
+                seat: SeatId::from_field(SEAT.get(lead)),
+                epoch: self.next()?,
+            },
+        }))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn encoded(contents: &Contents) -> Vec<u64> {
+        let mut words = Vec::new();
+        contents.encode(|word| words.push(word));
+        words
+    }
+
+    fn any_name() -> impl Strategy<Value = Name> {
+        "[a-z/é]{1,120}".prop_map(|text| Name::new(&text).unwrap())
+    }
+
+    fn any_mover() -> impl Strategy<Value = Mover> {
+        (1u64..2048, any::<u64>()).prop_map(|(seat, epoch)| Mover {
+            seat: SeatId::from_field(seat),
+            epoch,
+        })
+    }
+
+    fn any_arrival() -> impl Strategy<Value = Arrival> {
+        let words = any::<(u64, u64)>();
+        (words, any::<u32>(), any::<u16>(), any_mover()).prop_map(
+            |((id, seen), from, place, mover)| Arrival {
+                id: BucketWord::from_bits(id),
+                from: from as usize,
+                seen: BucketWord::from_bits(seen),
+                place: usize::from(place),
+                mover,
+            },
+        )
+    }
+
+    fn any_contents() -> impl Strategy<Value = Contents> {
+        let arrival = proptest::option::of(any_arrival());
+        let value = (any::<u64>(), any::<u32>(), arrival).prop_map(|(bits, pid, arrival)| Value {
+            handle: AnyHandle::from_bits(bits),
+            pid,
+            arrival,
+        });
+        let departure =
+            (any::<u64>(), any::<u32>(), any_mover()).prop_map(|(id, to, mover)| Departure {
+                id: BucketWord::from_bits(id),
+                to: to as usize,
+                mover,
+            });
+        (vec((any_name(), value), 0..5), vec(departure, 0..3))
+            .prop_map(|(names, departures)| Contents { names, departures })
+    }
+
+    #[test]
+    fn fields_do_not_overlap() {
+        for fields in [
+            &[NAMES, DEPARTURES, WORDS][..],
+            &[LENGTH, ARRIVING, SPARE, PID],
+            &[BUCKET, PLACE, SEAT],
+        ] {
+            crate::word::testing::assert_disjoint(fields);
+        }
+    }
+
+    #[test]
+    fn names_have_1_to_255_bytes() {
+        assert!(Name::new("").is_none());
+        assert_eq!(Name::new("é").unwrap().text(), "é");
+        let longest = "x".repeat(MAX_NAME);
+        assert_eq!(Name::new(&longest).unwrap().text(), longest);
+        assert!(Name::new(&(longest + "x")).is_none());
+    }
+
+    #[test]
+    fn golden_buckets() {
+        let bucket = |text| Name::new(text).unwrap().bucket(1 << 17);
+        assert_eq!(
+            ["a", "weights", "layer/12/bias"].map(bucket),
+            [74_351, 71_761, 81_372],
+            "programs of this layout version look for the names there"
+        );
+    }
+
+    #[test]
+    fn names_that_differ_little_go_to_many_buckets() {
+        let buckets = 1 << 12;
+        let mut counts = vec![0; buckets];
+        for at in 0..buckets * 8 {
+            let name = Name::new(&format!("layer/{at}/weights")).unwrap();
+            counts[name.bucket(buckets)] += 1;
+        }
+        // Of 8 a bucket on average, with a deviation of 3: 30 is seven deviations off.
+        assert!(
+            counts.iter().all(|&count| count < 30),
+            "{:?}",
+            counts.iter().max()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn contents_round_trip(contents in any_contents()) {
+            let words = encoded(&contents);
+            prop_assert_eq!(Some(words.len()), contents.words());
+            let get = |at: usize| words.get(at).copied();
+            let decoded = Contents::decode(get);
+            prop_assert!(decoded == Some(contents.clone()));
+            for (name, _) in &contents.names {
+                let first = contents.position(name).unwrap();
+                prop_assert_eq!(find(get, name), Some(Some(contents.names[first].1)));
+            }
+            prop_assert_eq!(find(get, &Name::new("Other").unwrap()), Some(None));
+        }
+
+        #[test]
+        fn any_words_decode_to_contents_that_encode_to_them(
+            contents in any_contents(),
+            changes in vec((any::<prop::sample::Index>(), any::<u64>()), 0..3),
+            name in any_name(),
+        ) {
+            let mut words = encoded(&contents);
+            for (at, value) in changes {
+                let at = at.index(words.len());
+                words[at] ^= value;
+            }
+            let get = |at: usize| words.get(at).copied();
+            let _ = find(get, &name);
+            if let Some(decoded) = Contents::decode(get) {
+                let again = encoded(&decoded);
+                prop_assert_eq!(&words[..again.len()], &again[..]);
+            }
+        }
+    }
+}

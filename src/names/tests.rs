@@ -1,0 +1,218 @@
+//! What a program sees of names, in one process; `loom-tests` and `tests/` have the races and deaths.
+
+use ndarray::{Ix1, Ix2};
+
+use crate::error::{LeaseError, NameError};
+use crate::{HandleTable, Segment};
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::in_process().unwrap()).unwrap()
+}
+
+/// Live control arrays of the segment: here the records of names.
+fn records(table: &HandleTable) -> usize {
+    table.verify().unwrap().live - table.arrays().count()
+}
+
+#[test]
+fn a_name_leads_to_its_array_in_every_table_of_the_segment() {
+    let segment = Segment::in_process().unwrap();
+    let (ours, theirs) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let x = ours.zeros::<f64, _>((2, 3)).unwrap();
+    ours.publish("positions", x).unwrap();
+    assert_eq!(theirs.find::<f64, Ix2>("positions").unwrap(), x);
+    let error = theirs.find::<f32, Ix2>("positions").unwrap_err();
+    assert!(
+        matches!(error, NameError::Lease(LeaseError::TypeMismatch(_))),
+        "{error}"
+    );
+    assert!(matches!(
+        theirs.find::<f64, Ix2>("position"),
+        Err(NameError::NotFound { .. })
+    ));
+}
+
+#[test]
+fn the_second_who_gives_a_name_learns_whose_it_is() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    let y = table.zeros::<f64, _>(3).unwrap();
+    table.publish("x", x).unwrap();
+    let Err(NameError::Taken { name, handle, pid }) = table.publish("x", y) else {
+        panic!("it is taken");
+    };
+    assert_eq!(
+        (name.as_str(), handle, pid),
+        ("x", x.into(), std::process::id())
+    );
+    assert_eq!(table.unpublish("x").unwrap(), x.into());
+    table.publish("x", y).unwrap();
+    assert_eq!(table.find::<f64, Ix1>("x").unwrap(), y);
+}
+
+#[test]
+fn a_name_goes_with_its_array_and_leaves_nothing() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    table.publish("x", x).unwrap();
+    assert_eq!(records(&table), 1);
+    table.free(x).unwrap();
+    assert!(matches!(
+        table.find_any("x"),
+        Err(NameError::NotFound { .. })
+    ));
+    assert_eq!(records(&table), 0);
+    assert!(matches!(
+        table.publish("x", x),
+        Err(NameError::Lease(LeaseError::Stale { .. }))
+    ));
+    assert_eq!(records(&table), 0);
+}
+
+#[test]
+fn names_of_a_participant_go_with_it_and_those_of_detached_arrays_stay() {
+    let segment = Segment::in_process().unwrap();
+    let survivor = HandleTable::join(&segment).unwrap();
+    let leaver = HandleTable::join(&segment).unwrap();
+    let (own, kept) = (
+        leaver.zeros::<u8, _>(3).unwrap(),
+        leaver.zeros::<u8, _>(3).unwrap(),
+    );
+    leaver.publish("own", own).unwrap();
+    leaver.publish("kept", kept).unwrap();
+    leaver.detach(kept).unwrap();
+    drop(leaver);
+    let names = survivor.names("").unwrap();
+    assert_eq!(names.len(), 1);
+    assert_eq!(
+        (names[0].name.as_str(), names[0].handle),
+        ("kept", kept.into())
+    );
+    assert_eq!(records(&survivor), 1);
+}
+
+#[test]
+fn replacing_returns_what_had_the_name() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    let y = table.zeros::<f64, _>(3).unwrap();
+    assert_eq!(table.replace("x", x).unwrap(), None);
+    assert_eq!(table.replace("x", y).unwrap(), Some(x.into()));
+    assert_eq!(table.find::<f64, Ix1>("x").unwrap(), y);
+    assert!(table.read(x).is_ok(), "the old array is not freed");
+    table.free(y).unwrap();
+    assert_eq!(
+        table.replace("x", x).unwrap(),
+        None,
+        "what is freed has no name"
+    );
+}
+
+#[test]
+fn a_name_moves_and_leaves_no_trace() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    let y = table.zeros::<f64, _>(3).unwrap();
+    table.publish("0", x).unwrap();
+    for step in 0..100 {
+        let (old, new) = (step.to_string(), (step + 1).to_string());
+        table.rename(&old, &new).unwrap();
+        assert!(matches!(
+            table.find_any(&old),
+            Err(NameError::NotFound { .. })
+        ));
+        assert_eq!(table.find::<f64, Ix1>(&new).unwrap(), x);
+        assert_eq!(records(&table), 1);
+    }
+    table.publish("other", y).unwrap();
+    assert!(matches!(
+        table.rename("100", "other"),
+        Err(NameError::Taken { .. })
+    ));
+    assert!(matches!(
+        table.rename("99", "98"),
+        Err(NameError::NotFound { .. })
+    ));
+    table.rename("100", "100").unwrap();
+    assert_eq!(table.find::<f64, Ix1>("100").unwrap(), x);
+}
+
+#[test]
+fn many_names_share_buckets_and_are_listed_by_prefix() {
+    // 65,536 slots are 2,048 buckets.
+    let segment = Segment::options().arrays(1).in_process().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let buckets = segment.memory().names().len();
+    let count = 3 * buckets;
+    let x = table.zeros::<u8, _>(1).unwrap();
+    for at in 0..count {
+        table.publish(&format!("{}/{at}", at % 2), x).unwrap();
+    }
+    for at in 0..count {
+        assert_eq!(
+            table.find_any(&format!("{}/{at}", at % 2)).unwrap(),
+            x.into()
+        );
+    }
+    let odd = table.names("1/").unwrap();
+    let found = table.verify().unwrap();
+    assert!(found.is_clean() && found.in_transit == 0, "{found}");
+    assert_eq!(odd.len(), count / 2);
+    assert!(
+        odd.iter()
+            .all(|info| info.name.starts_with("1/") && info.handle == x.into())
+    );
+    assert_eq!(
+        table.names("1/1").unwrap().len(),
+        odd.iter().filter(|n| n.name.starts_with("1/1")).count()
+    );
+    for at in (0..count).step_by(3) {
+        table
+            .rename(&format!("{}/{at}", at % 2), &format!("moved/{at}"))
+            .unwrap();
+    }
+    assert_eq!(table.names("moved/").unwrap().len(), count.div_ceil(3));
+    for info in table.names("").unwrap() {
+        table.unpublish(&info.name).unwrap();
+    }
+    assert_eq!(records(&table), 0);
+    assert!(table.verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_queue_can_have_a_name() {
+    let table = table();
+    let queue = table.queue::<u64>(8).unwrap();
+    table
+        .publish(
+            "jobs",
+            crate::AnyHandle::from_bits(queue.handle().to_bits()),
+        )
+        .unwrap();
+    let found = crate::QueueHandle::<u64>::from_bits(table.find_any("jobs").unwrap().to_bits());
+    table.open_queue(found).unwrap().push(7).unwrap();
+    assert_eq!(queue.pop().unwrap(), Some(7));
+}
+
+#[test]
+fn texts_that_are_no_names_are_refused() {
+    let table = table();
+    let x = table.zeros::<u8, _>(1).unwrap();
+    for text in [String::new(), "x".repeat(256)] {
+        let error = table.publish(&text, x).unwrap_err();
+        assert!(
+            matches!(error, NameError::Length { length, .. } if length == text.len()),
+            "{error}"
+        );
+        assert!(matches!(
+            table.find_any(&text),
+            Err(NameError::Length { .. })
+        ));
+    }
+    let longest = "é".repeat(127);
+    table.publish(&longest, x).unwrap();
+    assert_eq!(table.find_any(&longest).unwrap(), x.into());
+}
