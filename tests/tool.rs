@@ -33,6 +33,7 @@ fn main() {
         ("who_stops_reading_is_no_error", living::unread),
         ("what_a_crash_left_can_be_seen", leftovers::seen),
         ("what_a_crash_left_is_removed_when_told", leftovers::removed),
+        ("nothing_is_removed_under_who_opens_it", leftovers::raced),
         ("what_persists_stays", leftovers::persistent),
         (
             "the_dead_are_reaped_among_the_living",

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
-use ndshm::HandleTable;
+use ndshm::{HandleTable, Removal, Segment, SegmentError};
 use serde_json::json;
 
 use crate::living::entry;
 use crate::program::{Live, Which, die_in, options, populate};
 use crate::runs::{self, piped, terminal};
-use crate::support::{Child, Name, exit_at_once};
+use crate::support::{Child, Name, exit_at_once, is_alive};
 
 pub fn seen() {
     let dead = Live::named("seen").kill();
@@ -37,7 +38,7 @@ pub fn seen() {
     // To set an element would be to clean all of it up.
     let set = piped(&["set", &dead.place, &dead.array(Which::Plain), "0", "1"]);
     set.ends_with(4);
-    assert!(set.err.contains("nobody who lives"), "{}", set.err);
+    assert!(set.err.contains("no process that lives"), "{}", set.err);
     let got = runs::json(&["get", &dead.place, &dead.array(Which::Plain), "0,0"]);
     assert_eq!(got.ends_with(0).json()["data"], 0.5);
     assert!(
@@ -77,6 +78,42 @@ pub fn removed() {
     live.is_undisturbed();
     piped(&["show", &live.place]).ends_with(0);
     live.leave();
+}
+
+/// Whoever gets in stays in, under the name, however often others remove what is left.
+pub fn raced() {
+    let name = Name::new("raced");
+    let opener = Child::fork(|| {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(1) {
+            // Left as a crash leaves it: to be removed by others.
+            let visitor = Child::fork(|| {
+                let table = HandleTable::join(&options().open_or_create(&name.0).unwrap()).unwrap();
+                let array = table.from_elem(3, 7u8).unwrap();
+                table.publish("mine", array).unwrap();
+                let seen = options()
+                    .observe(&name.0)
+                    .expect("it is there while one is in it");
+                assert_eq!(seen.find("mine").unwrap(), array.into());
+                exit_at_once(0);
+            });
+            visitor.join();
+        }
+    });
+    let (mut removed, mut in_use) = (0, 0);
+    while is_alive(opener.pid()) {
+        match Segment::options().remove(&name.0) {
+            Ok(Removal::Removed) => removed += 1,
+            Ok(_) => in_use += 1,
+            Err(SegmentError::NotFound { .. } | SegmentError::Unfinished { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    opener.join();
+    assert!(
+        removed > 10 && in_use > 0,
+        "{removed} removed, {in_use} in use"
+    );
 }
 
 pub fn persistent() {

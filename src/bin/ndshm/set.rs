@@ -60,11 +60,15 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
 /// Refuses a segment that only its name keeps: whoever takes part in one first reaps the dead, with
 /// their arrays, and leaving last removes the name.
 pub fn check_inhabited(place: &Place, observer: &Observer) -> Result<(), Failure> {
-    let lives = observer.seats()?.iter().any(|seat| seat.alive);
-    match lives || observer.is_persistent() {
+    let stays = match place {
+        Place::Named(_) => observer.has_members()? || observer.is_persistent(),
+        // Who has the descriptor is in it.
+        Place::Descriptor { .. } => true,
+    };
+    match stays {
         true => Ok(()),
         false => Err(Failure::refused(format_args!(
-            "nobody who lives takes part in {place}: to change it would clean it up; look at what \
+            "no process that lives is in {place}: to change it would clean it up; look at what \
              is left by get and export, and remove it by gc"
         ))),
     }
