@@ -11,6 +11,8 @@ mod support;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod ground;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod names;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod operations;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod run;

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use crate::names;
 use crate::operations::{OPERATIONS, Operation};
 use crate::run::{Death, Run};
 use crate::tracer::may_trace;
@@ -74,7 +75,7 @@ pub fn main() {
         "operation", "instructions", "calls", "kills", "failures", "walked", "near by", "s"
     );
     let mut total = Counts::default();
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.iter().chain(names::OPERATIONS) {
         let wanted = options.only.as_ref();
         if wanted.is_none_or(|text| operation.0.contains(text.as_str())) {
             total.add(&row(operation, &options));
