@@ -129,3 +129,5 @@ pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
 pub use segment::{Segment, SegmentOptions};
 pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};
+#[cfg(not(loom))]
+pub use table::{UntypedReadGuard, UntypedWriteGuard};

@@ -83,6 +83,11 @@ impl RecordLayout {
         (fits && layout.text().as_str() == text).then_some(layout)
     }
 
+    /// The text, as [`Schema::text`](super::Schema::text) gives it.
+    pub(crate) fn to_text(&self) -> String {
+        self.text().as_str().to_owned()
+    }
+
     fn text(&self) -> Text {
         let mut text = Text::EMPTY;
         for field in &self.fields {

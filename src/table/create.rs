@@ -215,7 +215,7 @@ impl HandleTable {
 
     /// Gives a reserved slot back.
     #[cold]
-    fn abandon(&self, reserved: Reserved<'_>) {
+    pub(super) fn abandon(&self, reserved: Reserved<'_>) {
         let _ = reserved.slot.abandon(reserved.word, self.seat.get(), false);
         Hints::of(self.segment.memory()).set(reserved.extent.class, reserved.slot.index);
     }

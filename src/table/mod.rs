@@ -17,6 +17,8 @@ mod scrape;
 pub(crate) mod slot;
 mod sweep;
 mod trim;
+#[cfg(not(loom))]
+mod untyped;
 pub(crate) mod verify;
 
 use core::cell::{Cell, RefCell};
@@ -37,6 +39,8 @@ use slot::{Slot, Tail};
 
 pub use create::Owned;
 pub use info::ArrayInfo;
+#[cfg(not(loom))]
+pub use untyped::{UntypedReadGuard, UntypedWriteGuard};
 pub use verify::{Damage, Verification};
 
 /// A participant of a segment: allocates, leases and frees its arrays.
