@@ -87,6 +87,8 @@ mod layout;
 pub mod model;
 #[cfg(not(loom))]
 mod observer;
+#[cfg(not(loom))]
+mod parallel;
 mod partition;
 mod pool;
 #[cfg(not(loom))]
