@@ -85,6 +85,8 @@ mod handle;
 mod layout;
 #[cfg(loom)]
 pub mod model;
+#[cfg(all(feature = "npy", not(loom)))]
+mod npy;
 #[cfg(not(loom))]
 mod observer;
 #[cfg(not(loom))]
@@ -105,8 +107,8 @@ pub use array::{Attached, ReadGuard, WriteGuard};
 pub use bytemuck;
 pub use descriptor::{HalfWritten, Order, TypeMismatch};
 pub use element::{
-    Complex, DType, Element, Field, FieldType, InvalidElement, Kind, Record, RecordField,
-    RecordLayout, ScalarType, Schema, SchemaError,
+    Complex, DType, Element, Field, FieldType, InvalidElement, Kind, LayoutError, Record,
+    RecordField, RecordLayout, ScalarType, Schema, SchemaError,
 };
 pub use error::{
     AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError,
@@ -114,6 +116,8 @@ pub use error::{
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::LAYOUT_VERSION;
+#[cfg(all(feature = "npy", not(loom)))]
+pub use npy::NpyError;
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use partition::{

@@ -39,6 +39,8 @@ use slot::{Slot, Tail};
 
 pub use create::Owned;
 pub use info::ArrayInfo;
+#[cfg(all(feature = "npy", not(loom)))]
+pub(crate) use untyped::NewBytes;
 #[cfg(not(loom))]
 pub use untyped::{UntypedReadGuard, UntypedWriteGuard};
 pub use verify::{Damage, Verification};
