@@ -86,8 +86,12 @@ mod layout;
 #[cfg(loom)]
 pub mod model;
 mod names;
+#[cfg(all(feature = "npy", not(loom)))]
+mod npy;
 #[cfg(not(loom))]
 mod observer;
+#[cfg(not(loom))]
+mod parallel;
 mod partition;
 mod pool;
 #[cfg(not(loom))]
@@ -104,8 +108,8 @@ pub use array::{Attached, ReadGuard, WriteGuard};
 pub use bytemuck;
 pub use descriptor::{HalfWritten, Order, TypeMismatch};
 pub use element::{
-    Complex, DType, Element, Field, FieldType, InvalidElement, Kind, Record, RecordField,
-    RecordLayout, ScalarType, Schema, SchemaError,
+    Complex, DType, Element, Field, FieldType, InvalidElement, Kind, LayoutError, Record,
+    RecordField, RecordLayout, ScalarType, Schema, SchemaError,
 };
 #[cfg(not(loom))]
 pub use error::CopyError;
@@ -117,6 +121,8 @@ pub use error::{
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 pub use names::NameInfo;
+#[cfg(all(feature = "npy", not(loom)))]
+pub use npy::NpyError;
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use partition::{
@@ -138,3 +144,5 @@ pub use segment::{Segment, SegmentOptions};
 #[cfg(not(loom))]
 pub use table::ClassInfo;
 pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};
+#[cfg(not(loom))]
+pub use table::{UntypedReadGuard, UntypedWriteGuard};

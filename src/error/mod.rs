@@ -64,6 +64,10 @@ pub enum Error {
     /// A primitive on a pool failed.
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),
+    /// An array could not be loaded from a file or saved to one.
+    #[cfg(all(feature = "npy", not(loom)))]
+    #[error(transparent)]
+    Npy(#[from] crate::npy::NpyError),
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] crate::handle::ParseHandleError),

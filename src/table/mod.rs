@@ -19,6 +19,8 @@ mod scrape;
 pub(crate) mod slot;
 mod sweep;
 mod trim;
+#[cfg(not(loom))]
+mod untyped;
 pub(crate) mod verify;
 
 use core::cell::{Cell, RefCell};
@@ -42,6 +44,10 @@ use slot::{Slot, Tail};
 pub use classes::ClassInfo;
 pub use create::Owned;
 pub use info::ArrayInfo;
+#[cfg(all(feature = "npy", not(loom)))]
+pub(crate) use untyped::NewBytes;
+#[cfg(not(loom))]
+pub use untyped::{UntypedReadGuard, UntypedWriteGuard};
 pub use verify::{Damage, Verification};
 
 /// A participant of a segment: allocates, leases and frees its arrays.

@@ -1,0 +1,129 @@
+//! Files of numpy: `.npy` for an array, `.npz` for several.
+//!
+//! The elements go straight between file and segment, in pieces that several threads read or write
+//! at once. Nothing is mapped: a memory map would save no copy, since the bytes have to be in the
+//! segment, and whoever shortened the file meanwhile would end the process by a SIGBUS.
+//!
+//! ```
+//! use ndshm::{HandleTable, Segment};
+//! use ndarray::Ix2;
+//!
+//! # let directory = std::env::temp_dir().join(format!("ndshm-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory)?;
+//! # let (one, both) = (directory.join("x.npy"), directory.join("both.npz"));
+//! let table = HandleTable::join(&Segment::anonymous()?)?;
+//! let x = table.from_elem((3, 4), 1.5)?;
+//! let flags = table.zeros::<bool, _>(7)?;
+//!
+//! table.save_npy(x, &one)?;                   // numpy.load("x.npy")
+//! let y = table.load_npy(&one)?.typed::<f64, Ix2>(&table)?;
+//! assert_eq!(table.read(y)?.sum(), 18.0);
+//!
+//! table.save_npz(&both, [("x", x.into()), ("flags", flags.into())])?;
+//! for (name, handle) in table.load_npz(&both)? {
+//!     println!("{name}: {}", table.info(handle)?.dtype);
+//! }
+//! # std::fs::remove_dir_all(&directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Types
+//! | numpy | ndshm |
+//! |---|---|
+//! | `u1` to `u8`, `i1` to `i8` | `u8` to `u64`, `i8` to `i64` |
+//! | `f4`, `f8`, `c8`, `c16` | `f32`, `f64`, `Complex<f32>`, `Complex<f64>` |
+//! | `?` | `bool`; a byte other than 0 and 1 is refused |
+//! | structures without padding | records, see [`record!`](crate::record) |
+//!
+//! Both orders of axes are kept. Big-endian files are read. All else is refused with what to do in
+//! numpy: half and long floats, dates, strings, objects, more than 8 axes, and in structures bools,
+//! padding and inner structures. `u128` and `i128` are refused by the save.
+//!
+//! A structure's file does not tell its alignment, so that a loaded record has the one of
+//! [`RecordLayout::from_fields`](crate::RecordLayout::from_fields); titles of fields are dropped,
+//! and a field of several axes becomes one of a single axis, as it is in a
+//! [`RecordField`](crate::RecordField).
+
+mod dtype;
+mod error;
+mod header;
+mod literal;
+mod npz;
+mod transfer;
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::handle::AnyHandle;
+use crate::table::{HandleTable, NewBytes};
+pub use error::NpyError;
+use header::Header;
+use transfer::Elements;
+
+impl HandleTable {
+    /// Loads a `.npy` file into a new array. What follows the array in the file is not looked at.
+    ///
+    /// [`AnyHandle::typed`] opens it as what it is expected to be.
+    ///
+    /// # Errors
+    /// [`NpyError`]; nothing is allocated then.
+    pub fn load_npy(&self, path: impl AsRef<Path>) -> Result<AnyHandle, NpyError> {
+        let path = path.as_ref();
+        let (file, len) = transfer::open(path)?;
+        let name = path.display().to_string();
+        let mut start = transfer::From { file: &file, at: 0 };
+        let header = Header::read(&mut start, len).map_err(NpyError::header(&name))?;
+        let mut array = self.room_for(&header, &name, len - header.len)?;
+        let elements = Elements {
+            of: &header.of,
+            name: &name,
+        };
+        elements.read(&file, header.len, array.bytes_mut())?;
+        Ok(array.publish())
+    }
+
+    /// Saves an array as a `.npy` file, which replaces what is at `path` when it is whole.
+    ///
+    /// The array is leased for reading meanwhile. A process that is killed while it saves leaves a
+    /// hidden file beside `path`, whose name ends in `.part`.
+    ///
+    /// # Errors
+    /// [`NpyError`]; what was at `path` is there still.
+    pub fn save_npy(
+        &self,
+        handle: impl Into<AnyHandle>,
+        path: impl AsRef<Path>,
+    ) -> Result<(), NpyError> {
+        let array = self.read_untyped(handle)?;
+        let header = header_of(&array)?;
+        transfer::save(path.as_ref(), |file: &mut File, name: &str| {
+            transfer::write(file, name, 0, &header)?;
+            transfer::write(file, name, header.len() as u64, array.bytes())
+        })
+    }
+
+    /// An array to read the elements into. `found` is how many bytes there can be at most: asked
+    /// before anything is allocated, since a header can say anything.
+    fn room_for(&self, header: &Header, name: &str, found: u64) -> Result<NewBytes<'_>, NpyError> {
+        if header.bytes > found {
+            return Err(NpyError::CutOff {
+                file: name.to_owned(),
+                expected: header.bytes,
+                found,
+            });
+        }
+        self.reserve_untyped(&header.of.dtype, &header.shape, header.order)
+            .map_err(NpyError::alloc(name))
+    }
+}
+
+/// The bytes before the elements of an array.
+fn header_of(array: &crate::UntypedReadGuard<'_>) -> Result<Vec<u8>, NpyError> {
+    header::written(array.dtype(), array.shape(), array.order()).map_err(|unknown| {
+        NpyError::NotInNumpy {
+            handle: array.handle(),
+            dtype: unknown.dtype,
+            field: unknown.field,
+        }
+    })
+}
