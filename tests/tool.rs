@@ -6,6 +6,8 @@
 
 #[path = "tool/damage.rs"]
 mod damage;
+#[path = "tool/files.rs"]
+mod files;
 #[path = "tool/leftovers.rs"]
 mod leftovers;
 #[path = "tool/living.rs"]
@@ -43,6 +45,8 @@ fn main() {
         ("damage_is_named", damage::named),
         ("a_cut_file_is_refused", damage::cut),
         ("no_bytes_end_the_tool", damage::anything),
+        ("files_keep_what_is_in_arrays", files::round_trip),
+        ("files_that_cannot_be_are_told", files::refusals),
         ("doctor_says_what_is_in_the_way", system::doctor),
         ("doctor_finds_what_is_left", system::doctor_leftovers),
         ("bench_measures", system::bench),

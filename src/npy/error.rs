@@ -7,7 +7,7 @@ use thiserror::Error as ThisError;
 use super::dtype::Refused;
 use super::header::HeaderError;
 use crate::element::{InvalidElement, LayoutError};
-use crate::error::{AllocError, LeaseError};
+use crate::error::{AllocError, CopyError, LeaseError};
 use crate::handle::AnyHandle;
 
 /// Why an array could not be loaded from a file, or saved to one.
@@ -125,6 +125,9 @@ pub enum NpyError {
     /// The array could not be read.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// An observer could not copy the array.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
 }
 
 impl NpyError {

@@ -49,6 +49,7 @@ mod error;
 mod header;
 mod literal;
 mod npz;
+mod observed;
 mod transfer;
 
 use std::fs::File;
@@ -119,11 +120,14 @@ impl HandleTable {
 
 /// The bytes before the elements of an array.
 fn header_of(array: &crate::UntypedReadGuard<'_>) -> Result<Vec<u8>, NpyError> {
-    header::written(array.dtype(), array.shape(), array.order()).map_err(|unknown| {
-        NpyError::NotInNumpy {
-            handle: array.handle(),
-            dtype: unknown.dtype,
-            field: unknown.field,
-        }
-    })
+    header::written(array.dtype(), array.shape(), array.order())
+        .map_err(not_in_numpy(array.handle()))
+}
+
+fn not_in_numpy(handle: AnyHandle) -> impl FnOnce(dtype::Unknown) -> NpyError {
+    move |unknown| NpyError::NotInNumpy {
+        handle,
+        dtype: unknown.dtype,
+        field: unknown.field,
+    }
 }

@@ -145,7 +145,7 @@ impl NewBytes<'_> {
     pub(crate) fn publish(self) -> AnyHandle {
         let this = core::mem::ManuallyDrop::new(self);
         this.table
-            .publish(this.reserved, |words| this.descriptor.store(words))
+            .publish_array(this.reserved, |words| this.descriptor.store(words))
     }
 }
 

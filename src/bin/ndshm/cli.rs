@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, completions, doctor, gc, get, ls, set, show, stat};
+use crate::{bench, completions, doctor, export, gc, get, import, ls, set, show, stat};
 
 const CODES: &str = "\
 Exit codes:
@@ -36,6 +36,8 @@ pub enum Command {
     Stat(stat::Args),
     Get(get::Args),
     Set(set::Args),
+    Export(export::Args),
+    Import(import::Args),
     Gc(gc::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),

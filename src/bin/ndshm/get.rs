@@ -1,7 +1,5 @@
 //! `ndshm get`: elements of an array.
 
-use std::io::{self, Write};
-
 use ndarray::{ArrayD, IxDyn};
 use ndshm::{ArrayInfo, Observer, Order};
 use serde_json::{Value as Json, json};
@@ -57,7 +55,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
             "data": nested(&values),
         }))?;
     } else {
-        warn_of_writer(&info);
+        target::warn_of_writer(&info);
         let text = match args.all {
             true => format!("{values:#}"),
             false => format!("{values}"),
@@ -65,18 +63,6 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         out.line(shown(&text))?;
     }
     Ok(Code::Done)
-}
-
-/// Says on standard error that what was printed may be torn.
-pub fn warn_of_writer(info: &ArrayInfo) {
-    if let Some(pid) = info.writer {
-        // Nobody is left to be told if this cannot be written.
-        let _ = writeln!(
-            io::stderr(),
-            "ndshm: process {pid} writes {} meanwhile: what is printed may be torn",
-            info.handle
-        );
-    }
 }
 
 /// Copies what the picks take.

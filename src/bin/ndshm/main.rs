@@ -8,8 +8,10 @@ mod bench;
 mod cli;
 mod completions;
 mod doctor;
+mod export;
 mod gc;
 mod get;
+mod import;
 mod index;
 mod ls;
 mod output;
@@ -29,6 +31,9 @@ use cli::{Cli, Command};
 use output::{Code, Failure, Output};
 
 fn main() -> ExitCode {
+    // SAFETY: no handler is installed. A file that would exceed the limit is an error from now on;
+    // by the signal it would be the end, and half a file would stay.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -55,6 +60,8 @@ fn run(command: &Command, out: &Output) -> Result<Code, Failure> {
         Command::Stat(args) => stat::run(args, out),
         Command::Get(args) => get::run(args, out),
         Command::Set(args) => set::run(args, out),
+        Command::Export(args) => export::run(args, out),
+        Command::Import(args) => import::run(args, out),
         Command::Gc(args) => gc::run(args, out),
         Command::Doctor(args) => doctor::run(args, out),
         Command::Bench(args) => bench::run(args, out),

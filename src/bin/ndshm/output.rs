@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use ndshm::{CopyError, Error, JoinError, LeaseError, NameError, SegmentError};
+use ndshm::{CopyError, Error, JoinError, LeaseError, NameError, NpyError, SegmentError};
 use serde_json::Value;
 
 pub use table::{Align, Table};
@@ -153,6 +153,19 @@ impl From<NameError> for Failure {
             }
             error => Failure::new(code, error),
         }
+    }
+}
+
+impl From<NpyError> for Failure {
+    fn from(error: NpyError) -> Failure {
+        let code = match &error {
+            NpyError::Copy(CopyError::Lease(_)) | NpyError::Lease(_) => Code::NotFound,
+            NpyError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound => Code::NotFound,
+            NpyError::Io { .. } | NpyError::Alloc { .. } => Code::Refused,
+            NpyError::NotAFile { .. } | NpyError::NotInNumpy { .. } => Code::Usage,
+            _ => Code::Wanting,
+        };
+        Failure::new(code, error)
     }
 }
 

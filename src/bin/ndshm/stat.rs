@@ -6,7 +6,6 @@ mod wide;
 use ndshm::{DType, ScalarType};
 use serde_json::{Value as Json, json};
 
-use crate::get::warn_of_writer;
 use crate::output::{Align, Code, Failure, Output, Style, Table, shown};
 use crate::target::{self, Place};
 use crate::value::{Value, float};
@@ -60,7 +59,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
             "parts": parts.iter().map(Part::document).collect::<Json>(),
         }))?;
     } else {
-        warn_of_writer(&info);
+        target::warn_of_writer(&info);
         out.line(format_args!(
             "{}: {} {:?}",
             info.handle,

@@ -1,6 +1,7 @@
 //! Which segment, and which array in it, the command line means.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -143,6 +144,18 @@ pub fn array(observer: &Observer, text: &str) -> Result<ArrayInfo, Failure> {
         Err(_) => observer.find(text)?,
     };
     Ok(observer.info(handle)?)
+}
+
+/// Says on standard error that what is told of an array may be torn.
+pub fn warn_of_writer(info: &ArrayInfo) {
+    if let Some(pid) = info.writer {
+        // Nobody is left to be told if this cannot be written.
+        let _ = writeln!(
+            io::stderr(),
+            "ndshm: process {pid} writes {} meanwhile: that may be torn",
+            info.handle
+        );
+    }
 }
 
 #[cfg(test)]
