@@ -25,6 +25,10 @@ use crate::word::SeatId;
 /// An observer has no seat and takes no lease; nobody knows of it, and no name is kept for it. What
 /// it tells is of one moment, and may be over at the next. It needs a file that it may read.
 ///
+/// One thing is to be seen of it: pages of the tables that nobody has used yet take memory once they
+/// are looked at, as a kernel does for shared memory; that is some MiB at most in a segment of the
+/// default size.
+///
 /// ```
 /// use ndshm::{HandleTable, Observer, Segment};
 ///

@@ -15,8 +15,9 @@ Without --yes nothing is changed: it tells what would be.
 A named segment goes if no process is in it. That is decided by the rule and under the lock of the \
 library itself, so that a name is never removed under a process that just opens it. One that was \
 asked to persist stays unless --persistent is given. What dead participants held in a segment that \
-others use is taken back, as the next one who joins would. What is damaged, or begins with zeros (a \
-segment whose creator died at once, or any program's file), is left alone unless it is named.
+others use is taken back, as the next one who joins would. What is damaged or of another release, or \
+begins with zeros (a segment whose creator died at once, or any program's file), is left alone \
+unless it is named.
 
 JSON: a list of {segment, finding: deserted|persistent|dead_seats|damaged|unfinished, dead_seats, \
 resident, action: remove|reap|none, done, problem}. `done` is false in a dry run.
@@ -46,7 +47,7 @@ enum Finding {
     Persistent,
     /// Somebody is in it, and somebody has died in it.
     DeadSeats,
-    /// It is a segment, and cannot be opened.
+    /// It is a segment, and cannot be opened: damaged, or of another release.
     Damaged,
     /// It starts with zeros.
     Unfinished,
@@ -68,7 +69,7 @@ impl Finding {
             Finding::Deserted => "nobody is in it",
             Finding::Persistent => "nobody is in it, but it was asked to persist",
             Finding::DeadSeats => "some of its participants died",
-            Finding::Damaged => "damaged, and nobody is in it",
+            Finding::Damaged => "cannot be opened: damaged, or of another release",
             Finding::Unfinished => "begins with zeros: never came to life, or no segment",
         }
     }
@@ -201,7 +202,7 @@ fn of_found(found: Found) -> Result<Option<Leftover>, Failure> {
         }
         State::Seen(inside) if named && !inside.members => (Finding::Deserted, inside.dead),
         State::Seen(inside) if inside.dead > 0 => (Finding::DeadSeats, inside.dead),
-        State::Damaged(_) if named => (Finding::Damaged, 0),
+        State::Damaged(_) | State::Version(_) if named => (Finding::Damaged, 0),
         _ => return Ok(None),
     };
     Ok(Some(Leftover {

@@ -13,10 +13,10 @@ const HELP: &str = "\
 Named segments are files in /dev/shm that start like one, whatever they are called. Anonymous ones \
 are found through the descriptors of the processes that this user may look at.
 
-JSON: a list of {segment, kind: named|anonymous, state: ok|damaged|foreign, problem, size, \
+JSON: a list of {segment, kind: named|anonymous, state: ok|damaged|version|foreign, problem, size, \
 resident, arrays, seats_alive, seats_dead, persistent, damage, created, uid, user}. Sizes are in \
 bytes, `created` is a unix time or null; arrays, seats and damage are null of what was not looked \
-into. Exit code 1 if one is damaged.";
+into. One of state `version` was made by another release of ndshm. Exit code 1 if one is damaged.";
 
 /// List all segments: named ones, and anonymous ones of processes that may be looked at
 #[derive(clap::Args)]
@@ -55,7 +55,7 @@ fn document(found: &Found) -> Value {
         },
         "state": state(found).0,
         "problem": match &found.state {
-            State::Damaged(problem) => Some(problem),
+            State::Damaged(problem) | State::Version(problem) => Some(problem),
             _ => None,
         },
         "size": found.metadata.size(),
@@ -77,6 +77,7 @@ fn state(found: &Found) -> (&'static str, Style) {
     match &found.state {
         _ if !found.is_sound() => ("damaged", Style::Bad),
         State::Foreign => ("foreign", Style::Dim),
+        State::Version(_) => ("version", Style::Warn),
         _ => ("ok", Style::Good),
     }
 }
@@ -122,7 +123,7 @@ fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
     }
     table.print(out)?;
     for found in found {
-        if let State::Damaged(problem) = &found.state {
+        if let State::Damaged(problem) | State::Version(problem) = &found.state {
             out.line(format_args!(
                 "{}: {}",
                 shown(&found.place.to_string()),

@@ -5,9 +5,8 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::SystemTime;
 
-use ndshm::{Observer, SEGMENT_MAGIC};
+use ndshm::{Observer, SEGMENT_MAGIC, SegmentError};
 
-use crate::output::Failure;
 use crate::target::{self, Place};
 
 /// A segment that was found.
@@ -27,6 +26,8 @@ pub enum State {
     /// It is another user's, or others may write to it: who can cut the file short ends whoever
     /// maps it. So it is looked at on request only.
     Foreign,
+    /// It was made by another release.
+    Version(String),
     /// It is a segment, and cannot be opened.
     Damaged(String),
 }
@@ -62,7 +63,7 @@ impl Found {
     pub fn is_sound(&self) -> bool {
         match &self.state {
             State::Seen(inside) => inside.damage == 0,
-            State::Foreign => true,
+            State::Foreign | State::Version(_) => true,
             State::Damaged(_) => false,
         }
     }
@@ -178,16 +179,15 @@ fn look_into(place: Place, file: File, trusted: bool) -> Option<Found> {
 }
 
 fn see(file: File) -> State {
-    match Observer::from_fd(file.into())
-        .map_err(Failure::from)
-        .and_then(|it| inside(&it))
-    {
-        Ok(inside) => State::Seen(inside),
-        Err(failure) => State::Damaged(failure.to_string()),
-    }
+    let observer = match Observer::from_fd(file.into()) {
+        Ok(observer) => observer,
+        Err(error @ SegmentError::Version { .. }) => return State::Version(error.to_string()),
+        Err(error) => return State::Damaged(error.to_string()),
+    };
+    inside(&observer).map_or_else(|error| State::Damaged(error.to_string()), State::Seen)
 }
 
-fn inside(observer: &Observer) -> Result<Inside, Failure> {
+fn inside(observer: &Observer) -> Result<Inside, SegmentError> {
     let seats = observer.seats()?;
     let alive = seats.iter().filter(|seat| seat.alive).count();
     Ok(Inside {

@@ -152,7 +152,7 @@ pub fn warn_of_writer(info: &ArrayInfo) {
         // Nobody is left to be told if this cannot be written.
         let _ = writeln!(
             io::stderr(),
-            "ndshm: process {pid} writes {} meanwhile: that may be torn",
+            "ndshm: process {pid} writes {} meanwhile: its contents may be torn",
             info.handle
         );
     }
