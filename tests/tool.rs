@@ -41,6 +41,7 @@ fn main() {
             "the_dead_are_reaped_among_the_living",
             leftovers::dead_seats,
         ),
+        ("what_others_may_write_is_left_alone", leftovers::foreign),
         ("what_may_be_anybodys_stays", leftovers::unfinished),
         ("damage_is_named", damage::named),
         ("a_cut_file_is_refused", damage::cut),

@@ -189,6 +189,42 @@ pub fn dead_seats() {
     live.leave();
 }
 
+/// Who may cut a file short can end whoever maps it.
+pub fn foreign() {
+    let name = Name::new("foreign");
+    let segment = options().mode(0o666).create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let array = table.from_elem(3, 7u8).unwrap();
+    let list = |args: &[&str]| {
+        let list = runs::json(args);
+        list.code();
+        entry(&list.json(), &name.0)
+    };
+    let careful = list(&["ls"]);
+    assert_eq!(
+        (&careful["state"], &careful["arrays"]),
+        (&json!("foreign"), &json!(null))
+    );
+    let asked = list(&["ls", "--foreign"]);
+    assert_eq!(
+        (&asked["state"], &asked["arrays"]),
+        (&json!("ok"), &json!(1))
+    );
+    for args in [
+        vec!["show", &name.0],
+        vec!["get", &name.0, &array.to_string()],
+        vec!["set", &name.0, &array.to_string(), "0", "1"],
+    ] {
+        let ran = piped(&args);
+        assert!(
+            ran.ends_with(4).err.contains("not this user's alone"),
+            "{}",
+            ran.err
+        );
+    }
+    drop((table, segment));
+}
+
 pub fn unfinished() {
     let path = |name: &Name| format!("/dev/shm/{}", name.0);
     let write = |name: &Name, bytes: &[u8]| {

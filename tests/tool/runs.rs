@@ -61,7 +61,7 @@ fn command(args: &[&str]) -> Command {
         .args(args)
         .env_remove("NO_COLOR")
         .env("TERM", "xterm");
-    command.env_remove("RUST_BACKTRACE");
+    command.env_remove("RUST_BACKTRACE").env_remove("COLUMNS");
     command
 }
 

@@ -11,6 +11,7 @@ Exit codes:
   2  the command line makes no sense
   3  no such segment, array or file
   4  the system or another process is in the way
+What went wrong is told on standard error, with --json as well.
 
 A SEGMENT is the name of one, or PID:FD for the descriptor of an anonymous one (see `ndshm ls`). A \
 name of that form is written as its path, /dev/shm/12:3. An ARRAY is its handle or a name that it was given \
