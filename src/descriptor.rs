@@ -3,7 +3,9 @@
 //! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
 //! axes, of which only the array's own are written. Words 9 and 10: who poisoned it (pid 32 | what it
 //! was writing 8), and when. Word 11: the bytes that were committed for it. Word 12: the bucket of a
-//! name that it was given last. A record of names has the bucket whose they are in word 2.
+//! name that it was given last. A record of names has the bucket whose they are in word 2,
+//! a bundle its record's word in word 3. Words 13 and 14: the bundle that an array is a part of, and the
+//! generation in which it is.
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
@@ -28,7 +30,10 @@ const BYTES: usize = POISON_TIME + 1;
 const NAMED_IN: usize = BYTES + 1;
 /// Behind the one axis of a control array.
 const BUCKET: usize = FIRST_AXIS + 1;
-const _: () = assert!(NAMED_IN < Layout::DESCRIPTOR_WORDS);
+const BUNDLE: usize = BUCKET + 1;
+const PART_OF: usize = NAMED_IN + 1;
+const PART_GENERATION: usize = PART_OF + 1;
+const _: () = assert!(PART_GENERATION < Layout::DESCRIPTOR_WORDS);
 
 /// Which axis of an array is contiguous in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -62,6 +67,8 @@ pub(crate) enum ControlKind {
     Queue = 3,
     /// The names of a bucket.
     Names = 4,
+    /// A bundle: a bucket of its own.
+    Bundle = 5,
 }
 
 /// Element type, order and shape of an array; a plain value, without anything on the heap.
@@ -199,6 +206,29 @@ impl Descriptor {
     /// What [`Descriptor::store_bucket`] wrote; read as [`Descriptor::load`] reads.
     pub(crate) fn bucket(words: &[Atom]) -> u64 {
         words[BUCKET].load(Ordering::Acquire)
+    }
+
+    /// The word of a bundle's bucket.
+    pub(crate) fn bundle(words: &[Atom]) -> &Atom {
+        &words[BUNDLE]
+    }
+
+    /// Notes that the array is a part of a bundle. The caller has a lease, so that the slot keeps its
+    /// generation, and owns it, so that nobody else does the same.
+    pub(crate) fn store_part(words: &[Atom], bundle: usize, generation: u32) {
+        words[PART_OF].store(bundle as u64, Ordering::Relaxed);
+        words[PART_GENERATION].store(u64::from(generation) + 1, Ordering::Release);
+    }
+
+    /// Notes that it is not any more; the duties are the same.
+    pub(crate) fn clear_part(words: &[Atom]) {
+        words[PART_GENERATION].store(0, Ordering::Release);
+    }
+
+    /// The bundle that the array of that generation is a part of.
+    pub(crate) fn part_of(words: &[Atom], generation: u32) -> Option<u64> {
+        let part = words[PART_GENERATION].load(Ordering::Acquire) == u64::from(generation) + 1;
+        part.then(|| words[PART_OF].load(Ordering::Relaxed))
     }
 
     /// Reads the descriptor of a slot; `None` if the words are of none.
@@ -347,7 +377,7 @@ impl Descriptor {
         match (self.dtype(memory), self.schema()) {
             (Some(dtype), _) => format!("{dtype} with {axes}"),
             (None, Some(index)) => format!("a record of unreadable layout {index} with {axes}"),
-            (None, None) => "words of a partition, a pool, a queue or names".to_owned(),
+            (None, None) => "words of a partition, a pool, a queue, a bundle or names".to_owned(),
         }
     }
 }

@@ -77,6 +77,7 @@ compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_W
 compile_error!("ndshm needs a 64-bit little-endian target: the segment's layout is fixed");
 
 mod array;
+mod bundle;
 mod descriptor;
 mod element;
 mod error;
@@ -105,6 +106,7 @@ mod table;
 mod word;
 
 pub use array::{Attached, ReadGuard, WriteGuard};
+pub use bundle::{Bundle, BundleHandle};
 pub use bytemuck;
 pub use descriptor::{HalfWritten, Order, TypeMismatch};
 pub use element::{
@@ -114,8 +116,8 @@ pub use element::{
 #[cfg(not(loom))]
 pub use error::CopyError;
 pub use error::{
-    AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NameError, NoMemory,
-    PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
+    AllocError, BarrierError, BundleError, Error, FreeError, JoinError, LeaseError, NameError,
+    NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
     SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};

@@ -1,5 +1,6 @@
 //! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
 
+mod bundle;
 mod lease;
 mod name;
 mod pool;
@@ -10,6 +11,7 @@ mod segment;
 use thiserror::Error as ThisError;
 
 use crate::element::SchemaError;
+pub use bundle::BundleError;
 #[cfg(not(loom))]
 pub use lease::CopyError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
@@ -58,6 +60,9 @@ pub enum Error {
     /// A queue could not be made or opened, or a call on it failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// A bundle could not be made, opened or changed.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// A name could not be given, found or taken away.
     #[error(transparent)]
     Name(#[from] NameError),

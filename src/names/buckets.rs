@@ -6,23 +6,25 @@ use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{LeaseError, NameError};
 use crate::handle::AnyHandle;
-use crate::segment::Memory;
+use crate::layout::Layout;
+use crate::segment::{Memory, Segment};
 use crate::span::Spans;
-use crate::sync::{Atom, Ordering};
+use crate::sync::{Atom, Ordering, Word};
 use crate::table::HandleTable;
-use crate::table::slot::Slot;
+use crate::table::hints::Hints;
+use crate::table::slot::{Slot, Tail};
 use crate::word::{BucketWord, SeatId, SlotWord};
 
 /// The buckets of a table, as one participant sees them.
 #[derive(Clone, Copy)]
-pub(super) struct Buckets<'t> {
-    pub(super) table: &'t HandleTable,
+pub(crate) struct Buckets<'t> {
+    pub(crate) table: &'t HandleTable,
 }
 
 /// What a bucket held at one moment.
-pub(super) struct Seen {
-    pub(super) word: BucketWord,
-    pub(super) contents: Contents,
+pub(crate) struct Seen {
+    pub(crate) word: BucketWord,
+    pub(crate) contents: Contents,
 }
 
 /// What a name is worth.
@@ -52,24 +54,24 @@ impl<'t> Buckets<'t> {
     }
 
     /// The word of a bucket. A damaged record may name one that there is not.
-    pub(super) fn load(self, bucket: usize) -> Result<BucketWord, NameError> {
-        let word = self.memory().names().get(bucket);
+    pub(crate) fn load(self, bucket: usize) -> Result<BucketWord, NameError> {
+        let word = place_of(self.memory(), bucket);
         // Acquire: pairs with the Release in `put`. Who finds a bucket changed finds what was done
         // before: a name that has arrived before its trace went, for instance.
-        word.map(|word| word.load(Ordering::Acquire))
+        word.map(|word| BucketWord::from_bits(word.load(Ordering::Acquire)))
             .ok_or_else(|| self.corrupt(0))
     }
 
     #[cold]
     pub(super) fn corrupt(self, bucket: usize) -> NameError {
         NameError::Corrupt {
-            offset: self.memory().layout().names + bucket as u64 * 8,
+            offset: offset_of(self.memory().layout(), bucket),
             what: "a bucket of names without a record of them",
         }
     }
 
     /// Shows `look` the words of a bucket's record, under a lease. `None` if it has none.
-    pub(super) fn visit<R>(
+    pub(crate) fn visit<R>(
         self,
         bucket: usize,
         look: impl FnOnce(&[Atom]) -> Option<R>,
@@ -77,7 +79,7 @@ impl<'t> Buckets<'t> {
         let mut word = self.load(bucket)?;
         loop {
             let Some((slot, generation)) = word.record() else {
-                return match word == BucketWord::EMPTY {
+                return match word.is_empty() {
                     true => Ok((word, None)),
                     false => Err(self.corrupt(bucket)),
                 };
@@ -106,13 +108,20 @@ impl<'t> Buckets<'t> {
     }
 
     /// All that a bucket holds.
-    pub(super) fn read(self, bucket: usize) -> Result<Seen, NameError> {
+    pub(crate) fn read(self, bucket: usize) -> Result<Seen, NameError> {
         let decode = |words: &[Atom]| Contents::decode(get(words));
         let (word, contents) = self.visit(bucket, decode)?;
         Ok(Seen {
             word,
             contents: contents.unwrap_or_default(),
         })
+    }
+
+    /// What the record in a leased slot holds; nothing if it is not that of the bucket.
+    pub(crate) fn contents(self, slot: Slot<'_>, bucket: usize) -> Contents {
+        let words = record_words(self.memory(), slot, bucket);
+        let contents = words.and_then(|words| Contents::decode(get(words)));
+        contents.unwrap_or_default()
     }
 
     /// A record of `contents`, which is this participant's until it is in its bucket. `None` for no
@@ -164,15 +173,22 @@ impl<'t> Buckets<'t> {
     pub(super) fn put(self, bucket: usize, seen: BucketWord, new: BucketWord) -> bool {
         // Release: pairs with the Acquire in `load`. Acquire: the next record was made after whatever
         // led to this one.
-        let put = self.memory().names().get(bucket).is_some_and(|word| {
-            let order = (Ordering::AcqRel, Ordering::Relaxed);
-            word.compare_exchange(seen, new, order.0, order.1).is_ok()
+        let put = place_of(self.memory(), bucket).is_some_and(|word| {
+            let (seen, new) = (seen.bits(), new.bits());
+            word.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
         });
         if put && let Some((slot, generation)) = new.record() {
             let still_there = Slot::of(self.memory(), slot)
                 .is_none_or(|slot| settle(self.memory(), slot, generation, bucket));
             if !still_there {
-                self.free(new);
+                match bundle_of(self.memory(), bucket) {
+                    // Freed before this, so that its parts are for us as well.
+                    Some(bundle) if !is_live_bundle(self.memory(), bundle) => {
+                        self.table.free_parts(bucket, new);
+                    }
+                    _ => self.free(new),
+                }
             }
         }
         self.free(if put { seen } else { new });
@@ -180,7 +196,7 @@ impl<'t> Buckets<'t> {
     }
 
     /// Makes and puts.
-    pub(super) fn swap(
+    pub(crate) fn swap(
         self,
         bucket: usize,
         seen: BucketWord,
@@ -191,7 +207,7 @@ impl<'t> Buckets<'t> {
     }
 
     /// Frees a record that is not in its bucket.
-    pub(super) fn free(self, record: BucketWord) {
+    pub(crate) fn free(self, record: BucketWord) {
         if let Some((slot, generation)) = record.record() {
             // An error says that somebody else, who saw it out of its bucket, was faster.
             let _ = self.table.free_slot(self.table.handle_of(slot, generation));
@@ -252,7 +268,7 @@ impl<'t> Buckets<'t> {
 
     /// Finishes what others have begun in a bucket, and leaves out what is over: names whose array was
     /// freed (or is not `kept`), arrivals that came to nothing, traces that nobody needs.
-    pub(super) fn tidy(
+    pub(crate) fn tidy(
         self,
         bucket: usize,
         contents: &mut Contents,
@@ -352,8 +368,51 @@ pub(crate) fn settle(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: u
 }
 
 fn is_in_bucket(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
-    let word = memory.names().get(bucket);
-    word.is_some_and(|word| word.load(Ordering::Acquire) == BucketWord::of(slot.index, generation))
+    bundle_of(memory, bucket).is_none_or(|bundle| is_live_bundle(memory, bundle))
+        && record_in(memory, bucket).is_some_and(|record| record == (slot.index, generation))
+}
+
+/// Slot and generation of a bucket's record, as its word says now.
+fn record_in(memory: &Memory, bucket: usize) -> Option<(usize, u32)> {
+    BucketWord::from_bits(place_of(memory, bucket)?.load(Ordering::Acquire)).record()
+}
+
+/// The word of a bucket. Behind the buckets of the table, each slot is the number of one: that of the
+/// bundle which is in it.
+pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom> {
+    match bundle_of(memory, bucket) {
+        None => memory.names().get(bucket),
+        Some(slot) if slot < memory.slots().len() => {
+            Some(Descriptor::bundle(memory.descriptor(slot)))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Where the word of a bucket is, or the descriptor that has it, in bytes from the start of the segment.
+pub(crate) fn offset_of(layout: &Layout, bucket: usize) -> u64 {
+    match bucket.checked_sub(layout.geometry.buckets()) {
+        None => layout.names + bucket as u64 * 8,
+        Some(slot) => layout.descriptor_at(slot),
+    }
+}
+
+/// The slot of the bundle whose bucket has that number; `None` if it is one of the table's.
+fn bundle_of(memory: &Memory, bucket: usize) -> Option<usize> {
+    bucket.checked_sub(memory.names().len())
+}
+
+/// Whether there is a bundle in the slot, at the moment of this call.
+fn is_live_bundle(memory: &Memory, slot: usize) -> bool {
+    let Some(slot) = Slot::of(memory, slot) else {
+        return false;
+    };
+    // A read-modify-write: either who frees the bundle afterwards sees what its bucket holds now, or
+    // we see that it is freed.
+    let word = slot.newest();
+    let descriptor = Descriptor::load(memory.descriptor(slot.index));
+    word.is_live(word.generation())
+        && descriptor.is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle))
 }
 
 /// Whether a bucket's word names a live record of that bucket, at this moment.
@@ -377,43 +436,111 @@ pub(crate) fn check(memory: &Memory, slot: Slot<'_>) -> Option<bool> {
     let words = record_words(memory, slot, bucket)?;
     let contents = Contents::decode(get(words))?;
     let buckets = memory.names().len();
-    let here = |(name, _): &(Name, Value)| name.bucket(buckets) == bucket;
-    let ours = bucket < buckets && contents.names.iter().all(here);
+    let here = |(name, _): &(Name, Value)| bucket >= buckets || name.bucket(buckets) == bucket;
+    let ours = place_of(memory, bucket).is_some() && contents.names.iter().all(here);
     ours.then(|| is_in_bucket(memory, slot, slot.word().generation(), bucket))
 }
 
-/// What becomes of the record in `slot`, if it is one, when `seat` is vacated.
+/// What becomes of a record, or a part of a bundle, when `seat` is vacated. `seen` is LIVE and named,
+/// and the slot's word a moment ago.
 ///
-/// One that `seat` has put into its bucket is the bucket's; one that it had not, or whose place has
-/// been taken by somebody who then died, is retired.
-///
-/// `seen` is LIVE and named, and the slot's word a moment ago.
-pub(crate) fn vacate(memory: &Memory, slot: Slot<'_>, seen: SlotWord, seat: SeatId) {
+/// With `all`, also what belongs to nobody is looked at: garbage that somebody who died has left.
+pub(crate) fn vacate(segment: &Segment, slot: Slot<'_>, seen: SlotWord, seat: SeatId, all: bool) {
+    let memory = segment.memory();
     let generation = seen.generation();
     let words = memory.descriptor(slot.index);
     let record = Descriptor::load(words)
         .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names));
-    let bucket = Descriptor::bucket(words) as usize;
-    // A read-modify-write, so that a participant that gives its record to the bucket after this sees
-    // what the dead one has put there instead.
+    if record {
+        let bucket = Descriptor::bucket(words) as usize;
+        let there = || is_in_bucket(memory, slot, generation, bucket);
+        vacate_member(slot, generation, seat, all, there);
+    } else if let Some(bundle) = Descriptor::part_of(words, generation) {
+        let handle = AnyHandle::pack(segment.key(), slot.index, generation);
+        let there = || is_part(memory, bundle as usize, handle, seat);
+        vacate_member(slot, generation, seat, all, there);
+    }
+}
+
+/// One that `seat` has put where it belongs is given away; one that it had not, and one of nobody that
+/// is not there any more, are retired.
+fn vacate_member(
+    slot: Slot<'_>,
+    generation: u32,
+    seat: SeatId,
+    all: bool,
+    there: impl Fn() -> bool,
+) {
+    // A read-modify-write, so that a participant that gives its own away after this sees what the
+    // dead one has put in its place.
     let word = slot.newest();
-    if !record || !word.is_live(generation) || !(word.is_detached() || word.owner() == seat) {
+    let owned = word.owner() == seat && !word.is_detached();
+    if !word.is_live(generation) || !(owned || all && word.is_detached()) {
         return;
     }
-    let stays = match word.is_detached() {
-        true => is_in_bucket(memory, slot, generation, bucket),
-        false => {
-            is_in_bucket(memory, slot, generation, bucket)
-                && settle(memory, slot, generation, bucket)
-        }
-    };
+    let mut stays = there();
+    if owned && stays {
+        slot.detach_record(generation);
+        stays = there();
+    }
     if !stays {
         // Who was faster has retired it. The tail check follows in the walk.
         let _ = slot.change(|word| word.retire(generation, seat));
     }
 }
 
+/// Whether an array is a part of the bundle of that bucket. `seat` takes a lease of the record for it.
+pub(crate) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: SeatId) -> bool {
+    let live = || bundle_of(memory, bucket).is_some_and(|slot| is_live_bundle(memory, slot));
+    while live() {
+        let Some((slot, generation)) = record_in(memory, bucket) else {
+            return false;
+        };
+        let record = Slot::of(memory, slot);
+        let lease = record.and_then(|slot| Some((slot, slot.lock_shared(generation, seat).ok()?)));
+        let Some((slot, shared)) = lease else {
+            if record_in(memory, bucket) == Some((slot, generation)) {
+                return false;
+            }
+            continue;
+        };
+        let contents =
+            record_words(memory, slot, bucket).and_then(|words| Contents::decode(get(words)));
+        if let Tail::Freed(_) = slot.undo(shared, seat)
+            && let Some(extent) = Spans::of(memory).extent(slot.index)
+        {
+            Hints::of(memory).set(extent.class, slot.index);
+        }
+        return contents.is_some_and(|contents| {
+            let mut values = contents.names.iter().map(|(_, value)| value.handle);
+            values.any(|value| value == handle)
+        });
+    }
+    false
+}
+
+/// What goes with something that is freed.
+pub(crate) struct Following {
+    /// The bucket of the name that it was given last.
+    pub(crate) name: u64,
+    /// The number of its own bucket, and what that held, if it is a bundle.
+    pub(crate) bundle: Option<(usize, BucketWord)>,
+}
+
+/// What goes with what was in a slot, which the caller has just retired and found named.
+#[cold]
+pub(crate) fn following(memory: &Memory, slot: Slot<'_>) -> Following {
+    let words = memory.descriptor(slot.index);
+    let bundle = Descriptor::load(words)
+        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle));
+    let word = || BucketWord::from_bits(Descriptor::bundle(words).load(Ordering::Acquire));
+    Following {
+        name: Descriptor::named_in(words),
+        bundle: bundle.then(|| (memory.names().len() + slot.index, word())),
+    }
+}
+
 /// What `name` stands for, in the words of a record.
-pub(super) fn find<'n>(name: &'n Name) -> impl FnOnce(&[Atom]) -> Option<Option<Value>> + 'n {
+pub(crate) fn find<'n>(name: &'n Name) -> impl FnOnce(&[Atom]) -> Option<Option<Value>> + 'n {
     move |words| record::find(get(words), name)
 }

@@ -1,13 +1,14 @@
 //! Looking at names without taking part: records are copied, and believed if they were there all the
 //! time.
 
+use super::buckets::{offset_of, place_of};
 use super::record::{Contents, Name, Value};
 use super::{NameInfo, checked, not_found};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::NameError;
 use crate::handle::AnyHandle;
 use crate::span::Spans;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Word};
 use crate::table::info::Look;
 use crate::table::slot::Slot;
 use crate::word::BucketWord;
@@ -27,13 +28,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let mut names = Vec::new();
         for bucket in 0..self.look.memory.names().len() {
-            for (name, value) in self.good(bucket)? {
-                names.push(NameInfo {
-                    name: name.text(),
-                    handle: value.handle,
-                    pid: value.pid,
-                });
-            }
+            names.extend(self.good(bucket)?.iter().map(NameInfo::of));
         }
         names.retain(|info| info.name.starts_with(prefix));
         names.sort();
@@ -87,7 +82,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     fn read(&self, bucket: usize) -> Result<(BucketWord, Contents), NameError> {
         for _ in 0..LOOKS {
             let word = self.load(bucket)?;
-            if word == BucketWord::EMPTY {
+            if word.is_empty() {
                 return Ok((word, Contents::default()));
             }
             if let Some(contents) = self.copy_record(word, bucket) {
@@ -124,14 +119,14 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     }
 
     fn load(&self, bucket: usize) -> Result<BucketWord, NameError> {
-        let word = self.look.memory.names().get(bucket);
-        word.map(|word| word.load(Ordering::Acquire))
+        let word = place_of(self.look.memory, bucket);
+        word.map(|word| BucketWord::from_bits(word.load(Ordering::Acquire)))
             .ok_or_else(|| self.corrupt(0))
     }
 
     fn corrupt(&self, bucket: usize) -> NameError {
         NameError::Corrupt {
-            offset: self.look.memory.layout().names + bucket as u64 * 8,
+            offset: offset_of(self.look.memory.layout(), bucket),
             what: "a bucket of names without a record of them",
         }
     }

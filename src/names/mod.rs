@@ -20,11 +20,13 @@ use crate::element::Element;
 use crate::error::{LeaseError, NameError};
 use crate::handle::{AnyHandle, Handle};
 use crate::table::HandleTable;
-use buckets::{Buckets, Standing};
+use buckets::Standing;
 use recall::Found;
-use record::{Contents, Name, Value};
+pub(crate) use record::{Contents, Name, Value};
 
-pub(crate) use buckets::{check, is_record, vacate};
+pub(crate) use buckets::{
+    Buckets, Following, check, find, following, is_record, offset_of, vacate,
+};
 #[cfg(not(loom))]
 pub(crate) use look::LookAtNames;
 pub(crate) use recall::Recall;
@@ -39,6 +41,16 @@ pub struct NameInfo {
     pub handle: AnyHandle,
     /// The process that gave the name, as it knew its own number.
     pub pid: u32,
+}
+
+impl NameInfo {
+    pub(crate) fn of((name, value): &(Name, Value)) -> NameInfo {
+        NameInfo {
+            name: name.text(),
+            handle: value.handle,
+            pid: value.pid,
+        }
+    }
 }
 
 impl HandleTable {
@@ -154,7 +166,7 @@ impl HandleTable {
         let buckets = Buckets { table: self };
         let bucket = buckets.of(&key);
         loop {
-            let (word, found) = buckets.visit(bucket, buckets::find(&key))?;
+            let (word, found) = buckets.visit(bucket, find(&key))?;
             let Some(value) = found.flatten() else {
                 return Err(not_found(name));
             };
@@ -210,13 +222,9 @@ impl HandleTable {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
         for bucket in 0..buckets.count() {
-            for (name, value) in buckets.read(bucket)?.contents.names {
-                if buckets.standing(&value)? == Standing::Good {
-                    names.push(NameInfo {
-                        name: name.text(),
-                        handle: value.handle,
-                        pid: value.pid,
-                    });
+            for named in buckets.read(bucket)?.contents.names {
+                if buckets.standing(&named.1)? == Standing::Good {
+                    names.push(NameInfo::of(&named));
                 }
             }
         }
@@ -282,6 +290,20 @@ impl HandleTable {
         Ok(())
     }
 
+    /// Takes the name of what was freed away, and the parts of a bundle.
+    #[cold]
+    pub(crate) fn free_following(&self, following: Following) {
+        self.forget_names(following.name);
+        if let Some((bucket, word)) = following.bundle {
+            self.free_parts(bucket, word);
+        }
+    }
+
+    /// Whether an array is a part of the bundle of that bucket, which may be freed by now.
+    pub(crate) fn is_part(&self, bucket: usize, handle: AnyHandle) -> bool {
+        buckets::is_part(self.segment().memory(), bucket, handle, self.own_seat())
+    }
+
     /// Takes out of a bucket what stands for nothing any more.
     ///
     /// What an error leaves there is found dead by all who look, and goes with the next change of the
@@ -333,7 +355,7 @@ pub(crate) fn bucket(memory: &crate::segment::Memory, name: &str) -> Option<usiz
 }
 
 /// The name as records hold it.
-fn checked(name: &str) -> Result<Name, NameError> {
+pub(crate) fn checked(name: &str) -> Result<Name, NameError> {
     Name::new(name).ok_or_else(|| NameError::Length {
         length: name.len(),
         start: name.chars().take(32).collect(),

@@ -72,6 +72,7 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
         }
     }
     let hints = Hints::of(memory);
+    let mut bundles = false;
     for (slot, extent) in carved_slots(segment) {
         let word = slot.word();
         let mut freed = release_writer(segment, slot, word, seat, &mut report);
@@ -80,15 +81,16 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
             freed |= free.is_free();
         }
         if word.is_named() && word.is_live(word.generation()) {
-            names::vacate(memory, slot, word, seat);
+            names::vacate(segment, slot, word, seat, rebuild_hints);
         }
         let owned = |word: SlotWord| word.owner() == seat && !word.is_detached();
-        if let Ok(_retired) = slot.change(|word| {
+        if let Ok(retired) = slot.change(|word| {
             owned(word)
                 .then(|| word.retire(word.generation(), seat))
                 .flatten()
         }) {
             report.arrays_freed += 1;
+            bundles |= retired.is_named() && names::following(memory, slot).bundle.is_some();
         }
         if slot.has_bit(seat) {
             slot.clear_bit(seat);
@@ -98,6 +100,18 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
         freed |= matches!(slot.tail(), Tail::Freed(_));
         if freed || rebuild_hints && slot.word().is_free() {
             hints.set(extent.class, slot.index);
+        }
+    }
+    if bundles {
+        // What was in them is nobody's now.
+        for (slot, extent) in carved_slots(segment) {
+            let word = slot.word();
+            if word.is_named() && word.is_live(word.generation()) {
+                names::vacate(segment, slot, word, seat, true);
+                if let Tail::Freed(_) = slot.tail() {
+                    hints.set(extent.class, slot.index);
+                }
+            }
         }
     }
     report

@@ -5,7 +5,7 @@ use core::slice;
 
 use crate::layout::{Header, HintTree, Layout};
 use crate::sync::Atom;
-use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
+use crate::word::{SeatWord, SlotWord, SpanWord};
 
 /// The tables of a mapped segment, as slices of atomic words.
 ///
@@ -115,7 +115,7 @@ impl Memory {
 
     /// The buckets of the names.
     #[inline]
-    pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
+    pub(crate) fn names(&self) -> &[Atom] {
         self.words(self.layout.names, self.layout.geometry.buckets())
     }
 

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use super::races::{Access, Races};
 use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::sync::{Atom, Word};
-use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
+use crate::word::{SeatWord, SlotWord, SpanWord};
 
 /// The same face as the mapping's `Memory`, built word by word inside the model.
 pub struct Memory {
@@ -20,7 +20,7 @@ pub struct Memory {
     readers: Vec<Atom>,
     descriptors: Vec<Atom>,
     schemas: Vec<Atom>,
-    names: Vec<Atom<BucketWord>>,
+    names: Vec<Atom>,
     hints: Vec<Atom>,
     control: Vec<Atom>,
     races: Races,
@@ -106,7 +106,7 @@ impl Memory {
         &self.schemas[index * Layout::SCHEMA_WORDS..][..Layout::SCHEMA_WORDS]
     }
 
-    pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
+    pub(crate) fn names(&self) -> &[Atom] {
         &self.names
     }
 

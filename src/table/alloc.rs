@@ -7,9 +7,9 @@ use super::cache::{Cache, Filling, Recent};
 use super::hints::Hints;
 use super::slot::{Slot, Tail};
 use super::sweep;
-use crate::descriptor::Descriptor;
 use crate::error::NoMemory;
 use crate::layout::Header;
+use crate::names::{self, Following};
 use crate::segment::{Memory, Segment};
 use crate::span::{CLASSES, Carved, Extent, Spans};
 use crate::sync::Ordering;
@@ -231,7 +231,7 @@ impl<'m> Allocator<'m, '_> {
     /// `clean_up` gives an extent's pages back to the system and says whether it then holds
     /// zeros; it is called for large extents when enough pages are retained already.
     ///
-    /// If what was freed had a name, the bucket of the last one.
+    /// What goes with it, if it had a name or is a bundle.
     #[inline]
     pub(crate) fn free(
         &mut self,
@@ -241,12 +241,12 @@ impl<'m> Allocator<'m, '_> {
         extent: Extent,
         backed: u64,
         clean_up: impl FnOnce(&Extent) -> bool,
-    ) -> Result<Option<u64>, SlotWord> {
+    ) -> Result<Option<Following>, SlotWord> {
         let retired = slot.retire(seen, generation, self.me)?;
         // Before the tail check, after which the slot may be another's.
         let named = retired
             .is_named()
-            .then(|| Descriptor::named_in(self.memory().descriptor(slot.index)));
+            .then(|| names::following(self.memory(), slot));
         if extent.has_own_pages()
             && !self.cache.may_retain(backed)
             && let Some(reserved) = slot.recycle_reserved(retired, self.me)

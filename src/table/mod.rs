@@ -31,7 +31,7 @@ use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::error::{FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
-use crate::names::Recall;
+use crate::names::{Following, Recall};
 use crate::seat::{self, ReapReport};
 use crate::segment::{self, Segment};
 use crate::span::{Extent, Spans};
@@ -164,16 +164,15 @@ impl HandleTable {
     /// [`FreeError::Stale`] if it was freed before.
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
         let handle = handle.into();
-        let named = self.free_slot(handle)?;
-        if let Some(bucket) = named {
-            self.forget_names(bucket);
+        if let Some(following) = self.free_slot(handle)? {
+            self.free_following(following);
         }
         Ok(())
     }
 
-    /// Frees what is in a slot. If it had a name, the bucket of the last one.
+    /// Frees what is in a slot, and tells what goes with it.
     #[inline(always)]
-    pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<u64>, FreeError> {
+    pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<Following>, FreeError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(FreeError::Stale { handle });

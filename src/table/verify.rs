@@ -390,6 +390,12 @@ impl Check<'_> {
                 None => self.damage(start, "not the record of a bucket of names", 0),
                 Some(in_bucket) => self.found.in_transit += usize::from(!in_bucket),
             }
+        } else if descriptor.is_control_of(ControlKind::Bundle) {
+            let bucket = self.memory.names().len() + slot.index;
+            self.bucket(
+                bucket,
+                Descriptor::bundle(self.memory.descriptor(slot.index)),
+            );
         } else if !descriptor.is_control_of(ControlKind::Pool) {
             self.damage(start, "words of an unknown kind", 0);
         }
@@ -398,17 +404,18 @@ impl Check<'_> {
     /// The buckets of the names: each is empty, or names a live record that says so.
     fn names(&mut self) {
         for (bucket, word) in self.memory.names().iter().enumerate() {
-            let seen = word.load(Ordering::Acquire);
-            let good = seen == BucketWord::EMPTY || names::is_record(self.memory, seen, bucket);
-            // A record is freed after another has come into its place.
-            if !good && self.now(word) == seen {
-                let offset = self.layout.names + bucket as u64 * 8;
-                self.damage(
-                    offset,
-                    "a bucket of names without a record of them",
-                    seen.bits(),
-                );
-            }
+            self.bucket(bucket, word);
+        }
+    }
+
+    fn bucket(&mut self, bucket: usize, word: &Atom) {
+        let seen = BucketWord::from_bits(word.load(Ordering::Acquire));
+        let good = seen.is_empty() || names::is_record(self.memory, seen, bucket);
+        // A record is freed after another has come into its place.
+        if !good && self.now(word) == seen.bits() {
+            let offset = names::offset_of(self.layout, bucket);
+            let what = "a bucket of names without a record of them";
+            self.damage(offset, what, seen.bits());
         }
     }
 

@@ -5,13 +5,14 @@ use core::fmt;
 use super::{Field, word_type};
 
 word_type! {
-    /// slot + 1 32 | generation 32, least significant first; zero is a bucket without names.
+    /// slot + 1 31 | frozen 1 | generation 32, least significant first; zero is a bucket without names.
     BucketWord
 }
 
 impl BucketWord {
-    const SLOT: Field = Field::first(32);
-    const GENERATION: Field = Self::SLOT.then(32);
+    const SLOT: Field = Field::first(31);
+    const FROZEN: Field = Self::SLOT.then(1);
+    const GENERATION: Field = Self::FROZEN.then(32);
     /// A bucket without names.
     pub(crate) const EMPTY: BucketWord = BucketWord(0);
 
@@ -19,6 +20,20 @@ impl BucketWord {
     pub(crate) fn of(slot: usize, generation: u32) -> BucketWord {
         let word = Self::SLOT.set(0, slot as u64 + 1);
         BucketWord(Self::GENERATION.set(word, u64::from(generation)))
+    }
+
+    /// The same, and nothing is put there any more: of a bundle.
+    pub(crate) fn frozen(self) -> BucketWord {
+        BucketWord(Self::FROZEN.set(self.0, 1))
+    }
+
+    pub(crate) fn is_frozen(self) -> bool {
+        Self::FROZEN.get(self.0) == 1
+    }
+
+    /// Without a record, frozen or not.
+    pub(crate) fn is_empty(self) -> bool {
+        Self::FROZEN.set(self.0, 0) == 0
     }
 
     /// Slot and generation of the record; `None` for an empty bucket, and for bits without a slot,
@@ -46,7 +61,11 @@ mod tests {
 
     #[test]
     fn fields_do_not_overlap_and_zero_is_empty() {
-        crate::word::testing::assert_disjoint(&[BucketWord::SLOT, BucketWord::GENERATION]);
+        crate::word::testing::assert_disjoint(&[
+            BucketWord::SLOT,
+            BucketWord::FROZEN,
+            BucketWord::GENERATION,
+        ]);
         assert_eq!(BucketWord::from_bits(0), BucketWord::EMPTY);
         assert_eq!(BucketWord::EMPTY.record(), None);
     }
@@ -57,6 +76,8 @@ mod tests {
             let word = BucketWord::of(slot, generation);
             prop_assert_ne!(word, BucketWord::EMPTY);
             prop_assert_eq!(word.record(), Some((slot, generation)));
+            prop_assert_eq!(word.frozen().record(), word.record());
+            prop_assert!(word.frozen().is_frozen() && !word.is_frozen() && !word.frozen().is_empty());
         }
     }
 }

@@ -48,17 +48,21 @@ pub struct Changes {
     pub open_anew: bool,
     /// Which calls are made: one bit each.
     pub style: u8,
+    /// Whether names are used, and whether they are changed.
+    pub names: Option<bool>,
 }
 
 impl Changes {
-    /// Any bytes are a case: the first says what is done, each eleven further ones are a change.
+    /// Any bytes are a case: the first two say what is done, each eleven further ones are a change.
     pub fn of(bytes: &[u8]) -> Changes {
         let (&first, rest) = bytes.split_first().unwrap_or((&0, &[]));
+        let (&second, rest) = rest.split_first().unwrap_or((&0, &[]));
         Changes {
             list: rest.chunks_exact(11).map(change).collect(),
             // One in eight: it costs more than all else.
             open_anew: first >> 5 == 0,
             style: first & 31,
+            names: (second & 1 != 0).then_some(second & 2 != 0),
         }
     }
 }

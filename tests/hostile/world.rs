@@ -9,11 +9,12 @@ use std::time::Duration;
 use ndarray::{Axis, Ix1, Ix2, IxDyn};
 use ndshm::bytemuck::Zeroable;
 use ndshm::{
-    AllocError, AnyHandle, Element, Handle, HandleTable, LeaseError, Observer, Partition,
-    PartitionHandle, QueueHandle, Read, Segment, SegmentOptions, Write,
+    AllocError, AnyHandle, BundleHandle, Element, Handle, HandleTable, LeaseError, Observer,
+    Partition, PartitionHandle, QueueHandle, Read, Segment, SegmentOptions, Write,
 };
 
 use super::changes::{Change, Changes, What};
+use super::names;
 use super::populate::{Point, populate};
 
 const CAPACITY: u64 = 512 << 10;
@@ -41,6 +42,7 @@ pub struct World {
     handles: Vec<AnyHandle>,
     tiles: Tiles,
     queue: QueueHandle<u64>,
+    bundle: BundleHandle,
     pub tally: Tally,
 }
 
@@ -63,6 +65,7 @@ impl World {
         let table = HandleTable::join(&segment).unwrap();
         let other = HandleTable::join(&segment).unwrap();
         let handles = populate(&table);
+        let bundle = names::populate(&table, &handles);
         let x = Handle::<f64, Ix2>::from_bits(handles[0].to_bits());
         let w = Handle::<u8, Ix1>::from_bits(handles[1].to_bits());
         let tiles = table.partition((x.write(), w.read()), Axis(0), 6).unwrap();
@@ -106,6 +109,7 @@ impl World {
             handles,
             tiles: tiles_name,
             queue: queue_name,
+            bundle,
             tally: Tally::new(),
         };
         world.remember();
@@ -198,7 +202,12 @@ impl World {
             }
         };
         match HandleTable::join(&segment) {
-            Ok(table) => self.use_all(&table, changes.style)?,
+            Ok(table) => {
+                self.use_all(&table, changes.style)?;
+                if let Some(change) = changes.names {
+                    self.names(&table, change)?;
+                }
+            }
             Err(error) => {
                 self.count("join", "refused");
                 says(error)?;
@@ -309,6 +318,14 @@ impl World {
         Ok(())
     }
 
+    fn names(&mut self, table: &HandleTable, change: bool) -> Result<(), String> {
+        for (call, outcome) in names::use_all(table, self.bundle, change) {
+            self.count(call, if outcome.is_ok() { "done" } else { "refused" });
+            outcome.or_else(says)?;
+        }
+        Ok(())
+    }
+
     fn partitions(&mut self, table: &HandleTable) {
         let Ok(tiles) = table.open_partition(self.tiles) else {
             return self.count("partition", "refused");
@@ -370,6 +387,7 @@ impl World {
                 std::hint::black_box(observer.verify().to_string());
                 std::hint::black_box(observer.arrays().count());
                 std::hint::black_box(observer.seats().map(|seats| seats.len()).ok());
+                names::observe(&observer);
                 self.count("observe", "done");
                 Ok(())
             }

@@ -9,6 +9,8 @@
 mod support;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod bundles;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod ground;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod names;

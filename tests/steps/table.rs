@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use crate::names;
 use crate::operations::{OPERATIONS, Operation};
 use crate::run::{Death, Run};
 use crate::tracer::may_trace;
+use crate::{bundles, names};
 
 /// Kills of each operation, unless all are asked for.
 const SPREAD: usize = 120;
@@ -75,7 +75,8 @@ pub fn main() {
         "operation", "instructions", "calls", "kills", "failures", "walked", "near by", "s"
     );
     let mut total = Counts::default();
-    for operation in OPERATIONS.iter().chain(names::OPERATIONS) {
+    let all = [OPERATIONS, names::OPERATIONS, bundles::OPERATIONS];
+    for operation in all.into_iter().flatten() {
         let wanted = options.only.as_ref();
         if wanted.is_none_or(|text| operation.0.contains(text.as_str())) {
             total.add(&row(operation, &options));

@@ -1,0 +1,218 @@
+//! Bundles: filled, emptied and freed by several at once, and by some who die in it.
+#![cfg(all(loom, not(shuttle)))]
+
+use loom::thread;
+use loom_tests::{check, check_deaths, options};
+use ndarray::Ix1;
+use ndshm::{BundleError, BundleHandle, Handle, HandleTable, LeaseError, Segment, model};
+
+type Vector = Handle<u64, Ix1>;
+
+fn segment() -> Segment {
+    let options = options().capacity(512).seats(2).arrays(8);
+    options.in_process().expect("a model's segment")
+}
+
+fn join(segment: &Segment) -> HandleTable {
+    HandleTable::join(segment).expect("a seat is free")
+}
+
+/// A bundle of this participant with one part.
+fn bundle_of_one(table: &HandleTable) -> (BundleHandle, Vector) {
+    let bundle = table.bundle().unwrap();
+    let x = table.from_elem(1, 1u64).unwrap();
+    bundle.insert("a", x).unwrap();
+    (bundle.handle(), x)
+}
+
+/// Puts a new array in; whether the bundle was there.
+#[track_caller]
+fn insert(table: &HandleTable, bundle: BundleHandle, name: &str) -> bool {
+    let inserted = table.open_bundle(bundle).and_then(|bundle| {
+        let y = table.from_elem(1, 2u64).unwrap();
+        let inserted = bundle.insert(name, y);
+        if inserted.is_err() {
+            // An error also says that the bundle's end was its own.
+            let _ = table.free(y);
+        }
+        inserted
+    });
+    match inserted {
+        Ok(()) => true,
+        Err(BundleError::Lease(LeaseError::Stale { .. })) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The values of the parts, in the order of their names.
+#[track_caller]
+fn values(table: &HandleTable, bundle: BundleHandle) -> Vec<u64> {
+    let bundle = table.open_bundle(bundle).unwrap();
+    let parts = bundle.parts().unwrap();
+    let value = |name: &str| {
+        let part: Vector = bundle.get(name).unwrap();
+        table.read(part).unwrap()[0]
+    };
+    parts.iter().map(|part| value(&part.name)).collect()
+}
+
+/// Nothing is left of bundles and parts.
+#[track_caller]
+fn assert_empty(table: &HandleTable) {
+    let found = table.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!(
+        (found.live, found.retired, found.in_transit),
+        (0, 0, 0),
+        "{found}"
+    );
+}
+
+/// I1: of two who insert at once neither part is lost, and both are whole.
+#[test]
+fn two_who_insert() {
+    check("two_who_insert", 2, || {
+        let segment = segment();
+        let (first, second) = (join(&segment), join(&segment));
+        let bundle = first.bundle().unwrap().handle();
+        let other = thread::spawn(move || {
+            assert!(insert(&second, bundle, "b"));
+            second
+        });
+        assert!(insert(&first, bundle, "a"));
+        let second = other.join().unwrap();
+        assert_eq!(values(&second, bundle), [2, 2]);
+        second.free(bundle).unwrap();
+        assert_empty(&second);
+    });
+}
+
+/// I1: who inserts while the bundle is freed is told so, or has been faster; nothing is left.
+#[test]
+fn an_insertion_beside_the_end() {
+    check("an_insertion_beside_the_end", 2, || {
+        let segment = segment();
+        let (first, second) = (join(&segment), join(&segment));
+        let (bundle, x) = bundle_of_one(&first);
+        let other = thread::spawn(move || {
+            second.free(bundle).unwrap();
+            second
+        });
+        insert(&first, bundle, "b");
+        let second = other.join().unwrap();
+        assert!(second.read(x).is_err(), "it went with the bundle");
+        assert_empty(&second);
+    });
+}
+
+/// I1: a part that is taken out while it is put in, and while another one is.
+#[test]
+fn a_removal_beside_an_insertion() {
+    check("a_removal_beside_an_insertion", 2, || {
+        let segment = segment();
+        let (first, second) = (join(&segment), join(&segment));
+        let bundle = first.bundle().unwrap().handle();
+        let other = thread::spawn(move || {
+            let removed = second.open_bundle(bundle).unwrap().remove("a");
+            (removed, second)
+        });
+        assert!(insert(&first, bundle, "a"));
+        let (removed, second) = other.join().unwrap();
+        match removed {
+            Ok(()) => assert_eq!(values(&second, bundle), [0; 0]),
+            Err(BundleError::NotFound { .. }) => assert_eq!(values(&second, bundle), [2]),
+            Err(error) => panic!("{error}"),
+        }
+        second.free(bundle).unwrap();
+        assert_empty(&second);
+    });
+}
+
+/// I1, I7: death between any two steps of an insertion into another's bundle, who looks into it: the
+/// part is in it, or gone.
+#[test]
+fn death_while_inserting() {
+    check_deaths("death_while_inserting", 1, |steps| {
+        let segment = segment();
+        let (survivor, second) = (join(&segment), join(&segment));
+        let (bundle, _) = bundle_of_one(&survivor);
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                assert!(insert(&second, bundle, "b"));
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        let during = values(&survivor, bundle);
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        let after = values(&survivor, bundle);
+        assert!(during.len() <= after.len(), "a part is lost");
+        assert!(died || after == [1, 2]);
+        assert_eq!(survivor.arrays().count(), after.len(), "a part is left");
+        survivor.free(bundle).unwrap();
+        assert_empty(&survivor);
+        died
+    });
+}
+
+/// I1, I7: death between any two steps of a whole life with a bundle: made, filled, emptied. Nothing is
+/// left of it, and nothing of the survivor's is touched.
+#[test]
+fn death_with_a_bundle() {
+    check_deaths("death_with_a_bundle", 1, |steps| {
+        let segment = segment();
+        let (survivor, second) = (join(&segment), join(&segment));
+        let x = survivor.from_elem(1, 3u64).unwrap();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                let (bundle, _) = bundle_of_one(&second);
+                second.open_bundle(bundle).unwrap().remove("a").unwrap();
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        survivor.reap().unwrap();
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        assert_eq!(survivor.read(x).unwrap()[0], 3);
+        survivor.free(x).unwrap();
+        if died {
+            assert_empty(&survivor);
+        }
+        died
+    });
+}
+
+/// I1, I7: death between any two steps of freeing a bundle: it is whole, or nothing is left of it.
+#[test]
+fn death_while_freeing_a_bundle() {
+    check_deaths("death_while_freeing_a_bundle", 1, |steps| {
+        let segment = segment();
+        let (survivor, second) = (join(&segment), join(&segment));
+        let (bundle, x) = bundle_of_one(&survivor);
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                second.free(bundle).unwrap();
+                second
+            };
+            model::mortal(&mortal, 1, steps, life).is_none()
+        });
+        let opened = survivor.open_bundle(bundle).is_ok();
+        let died = other.join().unwrap();
+        survivor.reap().unwrap();
+        match survivor.open_bundle(bundle) {
+            Ok(_) => {
+                assert!(died && opened, "it was freed");
+                assert_eq!(values(&survivor, bundle), [1]);
+                survivor.free(bundle).unwrap();
+            }
+            Err(_) => assert!(survivor.read(x).is_err(), "it went with the bundle"),
+        }
+        assert_empty(&survivor);
+        died
+    });
+}

@@ -1,0 +1,147 @@
+//! What a program sees of bundles, in one process; `loom-tests` and `tests/` have the races and deaths.
+
+use ndarray::{Ix1, Ix2, arr1};
+
+use crate::error::{BundleError, LeaseError};
+use crate::{HandleTable, Segment};
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::in_process().unwrap()).unwrap()
+}
+
+/// Nothing is left of bundles and their parts.
+#[track_caller]
+fn assert_empty(table: &HandleTable) {
+    let found = table.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!((found.live, found.in_transit), (0, 0), "{found}");
+}
+
+#[test]
+fn parts_are_arrays_that_go_with_the_bundle() {
+    let table = table();
+    let bundle = table.bundle().unwrap();
+    let x = table.from_array(&arr1(&[1.0, 2.0])).unwrap();
+    bundle.insert("x", x).unwrap();
+    bundle
+        .insert("y", table.zeros::<f32, _>((2, 3)).unwrap())
+        .unwrap();
+    assert_eq!(bundle.get::<f64, Ix1>("x").unwrap(), x);
+    table.write(x).unwrap()[0] = 5.0;
+    let names: Vec<_> = bundle
+        .parts()
+        .unwrap()
+        .into_iter()
+        .map(|part| part.name)
+        .collect();
+    assert_eq!(names, ["x", "y"]);
+    assert_eq!(table.info(x).unwrap().owner, None, "the bundle has it");
+    assert!(table.verify().unwrap().is_clean());
+
+    let guard = table.read(x).unwrap();
+    table.free(bundle.handle()).unwrap();
+    assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
+    assert_eq!(guard.sum(), 7.0, "who reads keeps the bytes");
+    assert!(matches!(bundle.get::<f64, Ix1>("x"), Err(_)));
+    drop((guard, bundle));
+    assert_empty(&table);
+}
+
+#[test]
+fn what_cannot_be_a_part_stays_what_it_was() {
+    let segment = Segment::in_process().unwrap();
+    let (table, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let (bundle, second) = (table.bundle().unwrap(), table.bundle().unwrap());
+    let theirs = other.zeros::<u8, _>(3).unwrap();
+    let nobodys = table.zeros::<u8, _>(3).unwrap();
+    table.detach(nobodys).unwrap();
+    let x = table.zeros::<u8, _>(3).unwrap();
+    bundle.insert("x", x).unwrap();
+    for refused in [
+        theirs.into(),
+        nobodys.into(),
+        x.into(),
+        second.handle().into(),
+    ] {
+        let refused: crate::AnyHandle = refused;
+        let error = second.insert("it", refused).unwrap_err();
+        assert!(matches!(error, BundleError::NotOwned { .. }), "{error}");
+    }
+    let y = table.zeros::<u8, _>(3).unwrap();
+    let error = bundle.insert("x", y).unwrap_err();
+    assert!(
+        matches!(error, BundleError::Taken { handle, .. } if handle == x.into()),
+        "{error}"
+    );
+    second.insert("y", y).unwrap();
+    assert!(matches!(
+        table.open_bundle(crate::BundleHandle::from_bits(x.to_bits())),
+        Err(BundleError::NotABundle { .. })
+    ));
+    assert!(matches!(
+        bundle.get::<f64, Ix2>("x"),
+        Err(BundleError::Lease(LeaseError::TypeMismatch(_)))
+    ));
+    assert!(matches!(
+        bundle.get_any("z"),
+        Err(BundleError::NotFound { .. })
+    ));
+}
+
+#[test]
+fn a_frozen_bundle_stays_as_it_is() {
+    let table = table();
+    let bundle = table.bundle().unwrap();
+    let x = table.zeros::<u8, _>(3).unwrap();
+    bundle.insert("x", x).unwrap();
+    bundle.freeze().unwrap();
+    assert!(table.open_bundle(bundle.handle()).unwrap().is_frozen());
+    let y = table.zeros::<u8, _>(3).unwrap();
+    assert!(matches!(
+        bundle.insert("y", y),
+        Err(BundleError::Frozen { .. })
+    ));
+    assert!(matches!(
+        bundle.remove("x"),
+        Err(BundleError::Frozen { .. })
+    ));
+    table.write(x).unwrap().fill(1);
+    table.free(y).unwrap();
+    table.free(bundle.handle()).unwrap();
+    drop(bundle);
+    assert_empty(&table);
+}
+
+#[test]
+fn a_bundle_goes_with_its_owner_or_stays_whole_without() {
+    let segment = Segment::in_process().unwrap();
+    let survivor = HandleTable::join(&segment).unwrap();
+    let leaver = HandleTable::join(&segment).unwrap();
+    let filled = || {
+        let bundle = leaver.bundle().unwrap();
+        // On either side of the bundle's own slot.
+        for name in ["a", "b", "c"] {
+            let part = leaver.zeros::<u8, _>(3).unwrap();
+            bundle.insert(name, part).unwrap();
+        }
+        bundle.handle()
+    };
+    let (own, kept) = (filled(), filled());
+    leaver.detach(kept).unwrap();
+    leaver.publish("kept", kept).unwrap();
+    leaver.publish("own", own).unwrap();
+    drop(leaver);
+    assert!(survivor.open_bundle(own).is_err());
+    assert!(survivor.find_any("own").is_err());
+    let bundle = survivor.find_bundle("kept").unwrap();
+    assert_eq!(bundle.parts().unwrap().len(), 3);
+    bundle.remove("b").unwrap();
+    assert_eq!(bundle.parts().unwrap().len(), 2);
+    assert_eq!(survivor.arrays().count(), 2);
+    survivor.free(kept).unwrap();
+    drop(bundle);
+    assert_empty(&survivor);
+}
