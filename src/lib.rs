@@ -77,6 +77,8 @@ compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_W
 compile_error!("ndshm needs a 64-bit little-endian target: the segment's layout is fixed");
 
 mod array;
+#[cfg(all(feature = "arrow", not(loom)))]
+mod arrow;
 mod descriptor;
 mod element;
 mod error;
@@ -104,6 +106,8 @@ mod table;
 mod word;
 
 pub use array::{Attached, ReadGuard, WriteGuard};
+#[cfg(all(feature = "arrow", not(loom)))]
+pub use arrow::{ArrowElement, ArrowError};
 pub use bytemuck;
 pub use descriptor::{HalfWritten, Order, TypeMismatch};
 pub use element::{
