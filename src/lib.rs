@@ -77,6 +77,8 @@ compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_W
 compile_error!("ndshm needs a 64-bit little-endian target: the segment's layout is fixed");
 
 mod array;
+#[cfg(all(feature = "arrow", not(loom)))]
+mod arrow;
 mod bundle;
 mod descriptor;
 mod element;
@@ -106,6 +108,8 @@ mod table;
 mod word;
 
 pub use array::{Attached, ReadGuard, WriteGuard};
+#[cfg(all(feature = "arrow", not(loom)))]
+pub use arrow::{ArrowElement, ArrowError};
 pub use bundle::{Bundle, BundleHandle};
 pub use bytemuck;
 pub use descriptor::{HalfWritten, Order, TypeMismatch};

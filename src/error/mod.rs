@@ -73,6 +73,10 @@ pub enum Error {
     #[cfg(all(feature = "npy", not(loom)))]
     #[error(transparent)]
     Npy(#[from] crate::npy::NpyError),
+    /// An array could not be lent to Arrow.
+    #[cfg(all(feature = "arrow", not(loom)))]
+    #[error(transparent)]
+    Arrow(#[from] crate::arrow::ArrowError),
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] crate::handle::ParseHandleError),

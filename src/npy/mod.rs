@@ -4,45 +4,7 @@
 //! at once. Nothing is mapped: a memory map would save no copy, since the bytes have to be in the
 //! segment, and whoever shortened the file meanwhile would end the process by a SIGBUS.
 //!
-//! ```
-//! use ndshm::{HandleTable, Segment};
-//! use ndarray::Ix2;
-//!
-//! # let directory = std::env::temp_dir().join(format!("ndshm-doc-{}", std::process::id()));
-//! # std::fs::create_dir_all(&directory)?;
-//! # let (one, both) = (directory.join("x.npy"), directory.join("both.npz"));
-//! let table = HandleTable::join(&Segment::anonymous()?)?;
-//! let x = table.from_elem((3, 4), 1.5)?;
-//! let flags = table.zeros::<bool, _>(7)?;
-//!
-//! table.save_npy(x, &one)?;                   // numpy.load("x.npy")
-//! let y = table.load_npy(&one)?.typed::<f64, Ix2>(&table)?;
-//! assert_eq!(table.read(y)?.sum(), 18.0);
-//!
-//! table.save_npz(&both, [("x", x.into()), ("flags", flags.into())])?;
-//! for (name, handle) in table.load_npz(&both)? {
-//!     println!("{name}: {}", table.info(handle)?.dtype);
-//! }
-//! # std::fs::remove_dir_all(&directory)?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! # Types
-//! | numpy | ndshm |
-//! |---|---|
-//! | `u1` to `u8`, `i1` to `i8` | `u8` to `u64`, `i8` to `i64` |
-//! | `f4`, `f8`, `c8`, `c16` | `f32`, `f64`, `Complex<f32>`, `Complex<f64>` |
-//! | `?` | `bool`; a byte other than 0 and 1 is refused |
-//! | structures without padding | records, see [`record!`](crate::record) |
-//!
-//! Both orders of axes are kept. Big-endian files are read. All else is refused with what to do in
-//! numpy: half and long floats, dates, strings, objects, more than 8 axes, and in structures bools,
-//! padding and inner structures. `u128` and `i128` are refused by the save.
-//!
-//! A structure's file does not tell its alignment, so that a loaded record has the one of
-//! [`RecordLayout::from_fields`](crate::RecordLayout::from_fields); titles of fields are dropped,
-//! and a field of several axes becomes one of a single axis, as it is in a
-//! [`RecordField`](crate::RecordField).
+//! [`guide::files`](crate::guide::files) says which types there are.
 
 mod dtype;
 mod error;

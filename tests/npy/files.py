@@ -8,6 +8,7 @@ files.py compare A B    compare the files in B, which ndshm has saved, with thos
 import os
 import sys
 import warnings
+import zipfile
 
 import numpy
 
@@ -90,6 +91,17 @@ def write(directory, arrays):
         numpy.save(os.path.join(directory, name + ".npy"), array)
 
 
+def hostile_claim(path):
+    """An archive whose list and header say 4 GB, of a compressed member without elements."""
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (4294967000,), }".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00\x76\x00" + header.encode())
+    data = bytearray(open(path, "rb").read())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = (4294967000 + 128).to_bytes(4, "little")
+    open(path, "wb").write(data)
+
+
 def as_saved(dtype):
     """What ndshm makes of a dtype: native, without titles, fields with one axis at most."""
     if dtype.names is None:
@@ -146,6 +158,7 @@ def main():
         few = {name: array for name, array in arrays.items() if not name.endswith(("F-little", "C-big"))}
         numpy.savez_compressed(path("compressed.npz"), **few)
         write(directory, {f"refused-{name}": array for name, array in refused()})
+        hostile_claim(path("hostile-claim.npz"))
     else:
         compare(directory, *rest)
 

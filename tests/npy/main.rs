@@ -66,7 +66,7 @@ fn load_all(
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if name.starts_with("refused-") {
+        if name.starts_with("refused-") || name.starts_with("hostile-") {
             continue;
         }
         match path.extension().unwrap().to_str().unwrap() {
