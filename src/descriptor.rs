@@ -123,6 +123,28 @@ impl Descriptor {
         }
     }
 
+    /// An array of `dtype`, whose layout has the index `schema` if it is one of records. The caller
+    /// has seen that there are at most [`MAX_AXES`] axes.
+    pub(crate) fn untyped(dtype: &DType, schema: u16, order: Order, shape: &[usize]) -> Self {
+        let mut lengths = [0; MAX_AXES];
+        for (length, &axis) in lengths.iter_mut().zip(shape) {
+            *length = axis as u64;
+        }
+        // Where the order makes no difference to the strides, it is C.
+        let long_axes = shape.iter().filter(|&&axis| axis != 1).count();
+        let same = long_axes <= 1 || shape.contains(&0);
+        Descriptor {
+            code: match dtype {
+                DType::Scalar(scalar) => scalar.code(),
+                DType::Record(_) => RECORD,
+            },
+            schema,
+            order: if same { Order::C } else { order },
+            axes: shape.len() as u8,
+            lengths,
+        }
+    }
+
     #[inline]
     fn encode(&self) -> u64 {
         encode(self.code, self.schema, usize::from(self.axes), self.order)
@@ -307,6 +329,16 @@ impl Descriptor {
         bytes_of(element_size, self.shape().iter().copied())
     }
 
+    /// Bytes that the array takes, if it is one of elements or of control words.
+    #[cfg(not(loom))]
+    pub(crate) fn bytes_in(&self, memory: &Memory) -> Option<u64> {
+        let size = match self.is_control() {
+            true => size_of::<u64>(),
+            false => self.dtype(memory)?.size(),
+        };
+        self.bytes(size)
+    }
+
     #[cold]
     fn mismatch<T: Element, D: Dimension>(&self, memory: &Memory) -> TypeMismatch {
         let expected = match D::NDIM {
@@ -315,6 +347,15 @@ impl Descriptor {
         };
         TypeMismatch {
             expected,
+            found: self.describe(memory),
+        }
+    }
+
+    /// The error of who wants the elements of a control array.
+    #[cold]
+    pub(crate) fn no_elements(&self, memory: &Memory) -> TypeMismatch {
+        TypeMismatch {
+            expected: "an array of any elements".to_owned(),
             found: self.describe(memory),
         }
     }

@@ -6,6 +6,10 @@ use crate::word::{Field, SeatId};
 /// The version of the layout that this crate writes and reads; independent of the crate's version.
 pub const LAYOUT_VERSION: u32 = 2;
 
+/// The first two bytes of every segment's file, as a little-endian number: what a tool tells
+/// segments from other files by. A segment that nobody has brought to life yet starts with zeros.
+pub const SEGMENT_MAGIC: u16 = 0xa75e;
+
 /// What a segment is cut into. Everything else follows from these four numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Geometry {
@@ -66,7 +70,7 @@ impl Header {
     const CAPACITY: Field = Self::VERSION.then(30);
     const SEATS: Field = Self::CAPACITY.then(4);
     const SPANS: Field = Self::SEATS.then(5);
-    const MAGIC_VALUE: u64 = 0xa75e;
+    const MAGIC_VALUE: u64 = SEGMENT_MAGIC as u64;
 
     /// Words of the header.
     pub(crate) const WORDS: usize = 64;

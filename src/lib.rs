@@ -81,6 +81,8 @@ compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_W
 compile_error!("ndshm needs a 64-bit little-endian target: the segment's layout is fixed");
 
 mod array;
+#[cfg(all(feature = "arrow", not(loom)))]
+mod arrow;
 mod bundle;
 mod descriptor;
 mod element;
@@ -91,8 +93,12 @@ mod layout;
 #[cfg(loom)]
 pub mod model;
 mod names;
+#[cfg(all(feature = "npy", not(loom)))]
+mod npy;
 #[cfg(not(loom))]
 mod observer;
+#[cfg(not(loom))]
+mod parallel;
 mod partition;
 mod pool;
 #[cfg(not(loom))]
@@ -106,21 +112,27 @@ mod table;
 mod word;
 
 pub use array::{Attached, ReadGuard, WriteGuard};
+#[cfg(all(feature = "arrow", not(loom)))]
+pub use arrow::{ArrowElement, ArrowError};
 pub use bundle::{Bundle, BundleHandle};
 pub use bytemuck;
 pub use descriptor::{HalfWritten, Order, TypeMismatch};
 pub use element::{
-    Complex, DType, Element, Field, FieldType, InvalidElement, Kind, Record, RecordField,
-    RecordLayout, ScalarType, Schema, SchemaError,
+    Complex, DType, Element, Field, FieldType, InvalidElement, Kind, LayoutError, Record,
+    RecordField, RecordLayout, ScalarType, Schema, SchemaError,
 };
+#[cfg(not(loom))]
+pub use error::CopyError;
 pub use error::{
     AllocError, BarrierError, BundleError, Error, FreeError, JoinError, LeaseError, NameError,
     NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
     SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
-pub use layout::LAYOUT_VERSION;
+pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 pub use names::NameInfo;
+#[cfg(all(feature = "npy", not(loom)))]
+pub use npy::NpyError;
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use partition::{
@@ -136,5 +148,11 @@ pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, Worker
 pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
+#[cfg(not(loom))]
+pub use segment::Removal;
 pub use segment::{Segment, SegmentOptions};
+#[cfg(not(loom))]
+pub use table::ClassInfo;
 pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};
+#[cfg(not(loom))]
+pub use table::{UntypedReadGuard, UntypedWriteGuard};

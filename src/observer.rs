@@ -1,5 +1,7 @@
 //! Looking at a segment without taking part in it.
 
+mod copy;
+
 use std::os::fd::OwnedFd;
 
 use ndarray::{Dimension, RawArrayView};
@@ -7,13 +9,14 @@ use ndarray::{Dimension, RawArrayView};
 use crate::element::{Element, schema};
 use crate::error::{LeaseError, NameError, SegmentError};
 use crate::handle::{AnyHandle, Handle};
+use crate::layout::Header;
 use crate::names::{LookAtNames, NameInfo};
 use crate::seat::Card;
 use crate::segment::Segment;
 use crate::segment::observe::{self, Observed};
 use crate::sync::Ordering;
 use crate::table::info::Look;
-use crate::table::{ArrayInfo, Verification, verify};
+use crate::table::{ArrayInfo, ClassInfo, Verification, verify};
 use crate::word::SeatId;
 
 /// A segment that is looked at: mapped to be read only, so that nothing in this process can change
@@ -21,6 +24,10 @@ use crate::word::SeatId;
 ///
 /// An observer has no seat and takes no lease; nobody knows of it, and no name is kept for it. What
 /// it tells is of one moment, and may be over at the next. It needs a file that it may read.
+///
+/// One thing is to be seen of it: pages of the tables that nobody has used yet take memory once they
+/// are looked at, as a kernel does for shared memory; that is some MiB at most in a segment of the
+/// default size.
 ///
 /// ```
 /// use ndshm::{HandleTable, Observer, Segment};
@@ -77,6 +84,22 @@ impl Observer {
         self.observed.memory().layout().geometry.capacity
     }
 
+    /// Whether the name stays when the last participant leaves; see
+    /// [`Segment::persist`](crate::Segment::persist).
+    pub fn is_persistent(&self) -> bool {
+        self.observed.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether a process is in the segment of a name, in a seat or not. If none is, and nobody has
+    /// asked for it to persist, a crash has left it behind; see
+    /// [`SegmentOptions::remove`](crate::SegmentOptions::remove).
+    ///
+    /// Who is in an anonymous segment does not tell: whether anybody lives in it, its
+    /// [seats](Observer::seats) say.
+    pub fn has_members(&self) -> Result<bool, SegmentError> {
+        self.observed.has_members()
+    }
+
     /// The seats that are taken.
     pub fn seats(&self) -> Result<Vec<SeatInfo>, SegmentError> {
         let memory = self.observed.memory();
@@ -96,6 +119,24 @@ impl Observer {
     /// All live arrays, as [`HandleTable::arrays`](crate::HandleTable::arrays) tells of them.
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.look().arrays()
+    }
+
+    /// How the memory of the live and freed arrays is divided among the size classes; only classes
+    /// that have slots, the smallest extents first.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let _x = table.zeros::<u8, _>(100)?;
+    ///
+    /// let classes = Observer::from_fd(segment.inheritable_fd()?)?.classes();
+    /// assert_eq!((classes[0].extent, classes[0].live), (128, 1));
+    /// assert_eq!((classes[0].asked, classes[0].taken), (100, 128));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn classes(&self) -> Vec<ClassInfo> {
+        self.look().classes()
     }
 
     /// What kind of array a handle names.

@@ -7,8 +7,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
-use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, Observer, Segment, SegmentError, SegmentOptions};
+use ndarray::{Ix1, ShapeBuilder};
+use ndshm::{
+    CopyError, Handle, HandleTable, LeaseError, Observer, Segment, SegmentError, SegmentOptions,
+};
 use support::{Child, DEADLINE, Name, run};
 
 /// A user without any rights of its own.
@@ -23,6 +25,8 @@ fn main() {
         ("a_link_is_not_followed", a_link_is_not_followed),
         ("two_users_share_where_both_say_so", two_users),
         ("an_observer_sees_what_is_there", an_observer_sees),
+        ("an_observer_copies_bytes", an_observer_copies),
+        ("a_copy_is_of_one_array", a_copy_is_of_one_array),
         ("an_observer_cannot_write", an_observer_cannot_write),
         (
             "an_observer_needs_no_right_to_write",
@@ -232,6 +236,76 @@ fn an_observer_sees() {
     assert_eq!((found.seats, found.live), (2, 2));
     table.free(x).unwrap();
     assert!(matches!(observer.attach(x), Err(LeaseError::Stale { .. })));
+}
+
+fn an_observer_copies() {
+    let name = Name::new("copied");
+    let segment = options().persistent(true).create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.zeros::<u16, _>((2, 3).f()).unwrap();
+    table.write(x).unwrap()[(1, 0)] = 0x0201;
+    let observer = Observer::open(&name.0).unwrap();
+    let mut bytes = [9; 4];
+    observer.copy_bytes(x, 1, &mut bytes).unwrap();
+    assert_eq!(bytes, [0, 1, 2, 0], "in memory order");
+    observer.copy_bytes(x, 12, &mut []).unwrap();
+    for (offset, len) in [(12, 1), (9, 4), (u64::MAX, 4), (13, 0)] {
+        let error = observer
+            .copy_bytes(x, offset, &mut bytes[..len])
+            .unwrap_err();
+        assert!(
+            matches!(error, CopyError::Range { bytes: 12, .. }),
+            "{error}"
+        );
+    }
+    table.free(x).unwrap();
+    let stale = observer.copy_bytes(x, 0, &mut bytes).unwrap_err();
+    assert!(
+        matches!(stale, CopyError::Lease(LeaseError::Stale { .. })),
+        "{stale}"
+    );
+}
+
+/// What a freed array's place holds next is never taken for it.
+fn a_copy_is_of_one_array() {
+    const LEN: usize = 4 << 20;
+    let segment = options().capacity(64 << 20).anonymous().unwrap();
+    let observer = Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();
+    let other = Child::fork(|| {
+        let table = HandleTable::join(&segment).unwrap();
+        let make = |value: u8| {
+            // Whole before anyone can know of it, and never written again.
+            table.from_elem(LEN, value).unwrap()
+        };
+        let mut old = make(0);
+        for round in 1u64.. {
+            let new = make(round as u8);
+            table.free(old).unwrap();
+            old = new;
+        }
+    });
+    let (mut whole, mut stale) = (0, 0);
+    let mut copy = vec![0; LEN];
+    let start = std::time::Instant::now();
+    while whole < 20 || stale < 20 {
+        assert!(start.elapsed() < DEADLINE, "{whole} copies, {stale} stale");
+        for info in observer.arrays().collect::<Vec<_>>() {
+            match observer.copy_bytes(info.handle, 0, &mut copy) {
+                Ok(()) => {
+                    // Both halves alike, and their halves, down to a byte.
+                    let mut half = LEN;
+                    while half > 1 {
+                        half /= 2;
+                        assert!(copy[..half] == copy[half..2 * half], "of two arrays");
+                    }
+                    whole += 1;
+                }
+                Err(CopyError::Lease(LeaseError::Stale { .. })) => stale += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    other.kill();
 }
 
 fn an_observer_cannot_write() {

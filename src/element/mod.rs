@@ -1,6 +1,7 @@
 //! What an array may hold: the [`Element`] trait, its implementations, and how element types are named.
 
 mod dtype;
+mod fields;
 mod record;
 pub(crate) mod schema;
 #[cfg(all(test, not(loom)))]
@@ -8,6 +9,7 @@ pub(crate) mod testing;
 mod text;
 
 pub use dtype::{DType, ScalarType};
+pub use fields::LayoutError;
 pub use num_complex::Complex;
 pub use record::{Field, FieldType, Record, Schema};
 pub use schema::SchemaError;

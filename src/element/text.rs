@@ -83,7 +83,12 @@ impl RecordLayout {
         (fits && layout.text().as_str() == text).then_some(layout)
     }
 
-    fn text(&self) -> Text {
+    /// The text, as [`Schema::text`](super::Schema::text) gives it.
+    pub(crate) fn to_text(&self) -> String {
+        self.text().as_str().to_owned()
+    }
+
+    pub(super) fn text(&self) -> Text {
         let mut text = Text::EMPTY;
         for field in &self.fields {
             text.field(&field.name, field.dtype, field.offset, field.count);
@@ -153,20 +158,21 @@ impl fmt::Display for RecordLayout {
 pub(super) struct Text {
     bytes: [u8; MAX_TEXT],
     len: usize,
-    cut: bool,
+    /// Bytes of all that was to be written.
+    wanted: usize,
 }
 
 impl Text {
     pub(super) const EMPTY: Text = Text {
         bytes: [0; MAX_TEXT],
         len: 0,
-        cut: false,
+        wanted: 0,
     };
 
     const fn push(&mut self, text: &str) {
         let text = text.as_bytes();
+        self.wanted += text.len();
         if text.len() > MAX_TEXT - self.len {
-            self.cut = true;
             return;
         }
         let mut at = 0;
@@ -213,7 +219,12 @@ impl Text {
 
     /// Whether there was more to write than an entry of the segment holds.
     pub(super) const fn is_cut(&self) -> bool {
-        self.cut
+        self.wanted > self.len
+    }
+
+    /// Bytes of the text, also of one that was cut.
+    pub(super) const fn wanted(&self) -> usize {
+        self.wanted
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -224,7 +235,7 @@ impl Text {
 
 impl PartialEq for Text {
     fn eq(&self, other: &Text) -> bool {
-        self.as_str() == other.as_str() && self.cut == other.cut
+        self.as_str() == other.as_str() && self.wanted == other.wanted
     }
 }
 
@@ -263,9 +274,9 @@ mod tests {
     fn a_text_too_long_is_marked() {
         let mut text = Text::EMPTY;
         text.push(&"x".repeat(MAX_TEXT));
-        assert!(!text.cut && text.as_str().len() == MAX_TEXT);
+        assert!(!text.is_cut() && text.as_str().len() == MAX_TEXT);
         text.push("y");
-        assert!(text.cut && text.as_str().len() == MAX_TEXT);
+        assert!(text.is_cut() && text.as_str().len() == MAX_TEXT);
     }
 
     fn layouts() -> impl Strategy<Value = RecordLayout> {
@@ -303,7 +314,7 @@ mod tests {
         #[test]
         fn layouts_round_trip(layout in layouts()) {
             let text = layout.text();
-            prop_assert!(!text.cut);
+            prop_assert!(!text.is_cut());
             prop_assert_eq!(RecordLayout::parse(text.as_str()), Some(layout));
         }
 

@@ -88,6 +88,36 @@ pub enum LeaseError {
     Join(#[from] JoinError),
 }
 
+/// Why bytes of an array could not be copied by an observer.
+#[cfg(not(loom))]
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// There is no such array, or its descriptor is damaged.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// More bytes than the array has.
+    #[error("{handle} has {bytes} bytes: {len} from byte {offset} on are not all in it")]
+    Range {
+        /// The handle.
+        handle: AnyHandle,
+        /// The first byte asked for, from the start of the array.
+        offset: u64,
+        /// How many bytes were asked for.
+        len: u64,
+        /// Bytes of the array.
+        bytes: u64,
+    },
+    /// The system could not read the segment's file.
+    #[error("{handle}: the segment's file cannot be read (was it cut short?): {source}")]
+    Read {
+        /// The handle.
+        handle: AnyHandle,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
 /// Why arrays could not be divided into tiles.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]

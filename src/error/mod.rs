@@ -12,6 +12,8 @@ use thiserror::Error as ThisError;
 
 use crate::element::SchemaError;
 pub use bundle::BundleError;
+#[cfg(not(loom))]
+pub use lease::CopyError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
 pub use name::NameError;
 pub use pool::{BarrierError, PoolError};
@@ -67,6 +69,14 @@ pub enum Error {
     /// A primitive on a pool failed.
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),
+    /// An array could not be loaded from a file or saved to one.
+    #[cfg(all(feature = "npy", not(loom)))]
+    #[error(transparent)]
+    Npy(#[from] crate::npy::NpyError),
+    /// An array could not be lent to Arrow.
+    #[cfg(all(feature = "arrow", not(loom)))]
+    #[error(transparent)]
+    Arrow(#[from] crate::arrow::ArrowError),
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] crate::handle::ParseHandleError),

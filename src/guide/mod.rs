@@ -8,3 +8,6 @@ pub mod trust {}
 
 #[doc = include_str!("faults.md")]
 pub mod faults {}
+
+#[doc = include_str!("files.md")]
+pub mod files {}

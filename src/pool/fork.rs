@@ -9,6 +9,8 @@ use super::process::Child;
 use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
 use crate::error::PoolError;
+use crate::handle::AnyHandle;
+use crate::table::HandleTable;
 
 /// Forks; the child lives as the worker and does not return. `alone` says that this process has one
 /// thread.
@@ -39,6 +41,14 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
             None => Err(refused(io::Error::other("the system returned no pid"))),
         },
     }
+}
+
+/// An array of which forked workers would have a lease that is their parent's.
+pub(super) fn held(table: &HandleTable) -> Option<AnyHandle> {
+    let held = table.held();
+    #[cfg(feature = "arrow")]
+    let held = held.or_else(crate::arrow::lent);
+    held
 }
 
 /// An error if this process runs more than one thread.

@@ -173,7 +173,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Workers`] for 0 workers, or more than the segment has seats for.
     #[cfg(not(loom))]
     pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        if let Some(handle) = table.held() {
+        if let Some(handle) = fork::held(table) {
             return Err(PoolError::LeaseHeld { handle });
         }
         fork::refuse_threads()?;
@@ -196,7 +196,7 @@ impl<'t> Pool<'t> {
         table: &'t HandleTable,
         workers: usize,
     ) -> Result<Pool<'t>, PoolError> {
-        if let Some(handle) = table.held() {
+        if let Some(handle) = fork::held(table) {
             return Err(PoolError::LeaseHeld { handle });
         }
         Pool::new(table, workers, Kind::ForkAnyway)

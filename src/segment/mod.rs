@@ -28,6 +28,8 @@ mod passed;
 mod promise;
 #[cfg(loom)]
 mod races;
+#[cfg(not(loom))]
+mod remove;
 #[cfg(loom)]
 mod scripted;
 #[cfg(not(loom))]
@@ -49,6 +51,8 @@ pub use options::SegmentOptions;
 pub use races::Access;
 #[cfg(loom)]
 pub(crate) use races::put_down_to;
+#[cfg(not(loom))]
+pub use remove::Removal;
 #[cfg(loom)]
 use scripted::Inner;
 #[cfg(loom)]

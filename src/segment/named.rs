@@ -100,6 +100,19 @@ pub(super) fn check_owner(
     Ok(())
 }
 
+/// Refuses directories, pipes and the like under a segment's name.
+pub(super) fn check_regular(name: &str, stat: &Stat) -> Result<(), SegmentError> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(()),
+        _ => Err(SegmentError::NotOurs {
+            what: path(name),
+            problem: "it is not a shared memory object",
+            header: 0,
+            size: stat.st_size as u64,
+        }),
+    }
+}
+
 /// How long a call goes on trying.
 pub(super) struct Patience {
     start: Instant,
@@ -159,15 +172,19 @@ impl Drop for Membership {
 }
 
 /// A file whose gate is closed.
-struct Deserted {
+pub(super) struct Deserted {
     id: FileId,
-    size: u64,
-    header: u64,
-    persistent: bool,
+    pub(super) stat: Stat,
+    pub(super) size: u64,
+    pub(super) header: u64,
+    pub(super) persistent: bool,
 }
 
 /// Removes the name if its file has no member and `condition` holds of it; says whether it did.
-fn remove_if_deserted(name: &str, condition: impl Fn(&Deserted) -> bool) -> Result<bool, Errno> {
+pub(super) fn remove_if_deserted(
+    name: &str,
+    condition: impl Fn(&Deserted) -> bool,
+) -> Result<bool, Errno> {
     let fd = open_file(name)?;
     // While the gate is closed nobody enters, and only who has closed it removes the name: so
     // what holds from here on holds until the removal.
@@ -177,6 +194,7 @@ fn remove_if_deserted(name: &str, condition: impl Fn(&Deserted) -> bool) -> Resu
     let stat = rustix::fs::fstat(&fd)?;
     let file = Deserted {
         id: FileId::of(&stat),
+        stat,
         size: stat.st_size as u64,
         header: description::header_word(fd.as_fd(), Header::ALIVE)?,
         persistent: description::header_word(fd.as_fd(), Header::PERSISTENT)? != 0,
@@ -188,7 +206,7 @@ fn remove_if_deserted(name: &str, condition: impl Fn(&Deserted) -> bool) -> Resu
     Ok(removable)
 }
 
-fn open_file(name: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn open_file(name: &str) -> Result<OwnedFd, Errno> {
     // NONBLOCK, so that something that is not a file under this name does not hold us up.
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     rustix::fs::open(path(name), flags, Mode::empty())
@@ -292,14 +310,7 @@ fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
     let stat =
         rustix::fs::fstat(&fd).map_err(|errno| description::os_error("fstat", name, errno))?;
     check_owner(name, &stat, options)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(SegmentError::NotOurs {
-            what: path(name),
-            problem: "it is not a shared memory object",
-            header: 0,
-            size: stat.st_size as u64,
-        });
-    }
+    check_regular(name, &stat)?;
     let id = FileId::of(&stat);
     if !description::enter_gate(fd.as_fd())? || !resolves_to(name, id) {
         return Ok(Entry::Moved);

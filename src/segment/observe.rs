@@ -49,6 +49,12 @@ impl Observed {
         Ok(())
     }
 
+    /// Whether anybody is in the file of a name.
+    pub(crate) fn has_members(&self) -> Result<bool, SegmentError> {
+        seat_lock::is_gate_held(self.fd.as_fd())
+            .map_err(|errno| description::os_error("fcntl(F_OFD_GETLK)", "the gate", errno))
+    }
+
     /// Whether whoever took the seat lives.
     pub(crate) fn is_alive(&self, seat: usize) -> Result<bool, SegmentError> {
         seat_lock::is_locked(self.fd.as_fd(), seat)

@@ -231,6 +231,44 @@ impl SegmentOptions {
         super::observe::by_name(name, &self).map(crate::Observer::new)
     }
 
+    /// Removes the name of a segment that nobody is in, which a crash has left behind; a
+    /// [persistent](SegmentOptions::persistent) one only if the options say so too.
+    ///
+    /// It goes by the rule of whoever leaves last, and under the same lock: a process that is just
+    /// opening the name either is in it already, or finds no such name any more.
+    ///
+    /// ```
+    /// use ndshm::{Removal, Segment};
+    ///
+    /// let name = format!("ndshm-doc-remove-{}", std::process::id());
+    /// let segment = Segment::options().persistent(true).create(&name)?;
+    /// assert_eq!(Segment::options().remove(&name)?, Removal::InUse);
+    /// drop(segment);
+    /// assert_eq!(Segment::options().remove(&name)?, Removal::Persistent);
+    /// assert_eq!(Segment::options().persistent(true).remove(&name)?, Removal::Removed);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SegmentError::NotFound`], [`SegmentError::Foreign`], [`SegmentError::NotOurs`];
+    /// [`SegmentError::Unfinished`] for a file that begins with zeros, see
+    /// [`remove_unfinished`](SegmentOptions::remove_unfinished).
+    pub fn remove(self, name: &str) -> Result<super::Removal, SegmentError> {
+        super::remove::deserted(name, &self)
+    }
+
+    /// Removes the name of a file that begins with zeros, and still does so after the time that
+    /// opening may take: a segment whose creator died before it came to life.
+    ///
+    /// Whether it is one, nothing in it says: any program's file may begin so.
+    ///
+    /// # Errors
+    /// As [`remove`](SegmentOptions::remove); [`SegmentError::NotOurs`] if it does not begin with
+    /// zeros.
+    pub fn remove_unfinished(self, name: &str) -> Result<super::Removal, SegmentError> {
+        super::remove::unfinished(name, &self)
+    }
+
     /// Opens a segment by a descriptor; see [`Segment::from_fd`].
     pub fn from_fd(self, fd: std::os::fd::OwnedFd) -> Result<Segment, SegmentError> {
         Segment::attach_passed(fd, &self)

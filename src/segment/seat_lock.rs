@@ -57,9 +57,18 @@ pub(super) fn close_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     set_lock(fd, GATE, libc::F_WRLCK)
 }
 
+/// Whether another description is in the gate; asks, and takes nothing.
+pub(super) fn is_gate_held(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    is_held(fd, GATE)
+}
+
 /// Whether any description holds the lock of a seat; asks, and takes nothing.
 pub(super) fn is_locked(fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
-    let mut request = request(SEAT_LOCKS + index as u64, libc::F_WRLCK);
+    is_held(fd, SEAT_LOCKS + index as u64)
+}
+
+fn is_held(fd: BorrowedFd<'_>, byte: u64) -> Result<bool, Errno> {
+    let mut request = request(byte, libc::F_WRLCK);
     // SAFETY: `request` is the argument of this command, and lives over the call, which writes the
     // answer to it.
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut request) } {

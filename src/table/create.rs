@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 use core::ops::Deref;
 
-use ndarray::{ArrayRef, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
+use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
 use super::HandleTable;
 use super::alloc::{Exhausted, Reserved, WHOLE_COMMIT};
@@ -82,6 +82,25 @@ impl HandleTable {
 
     /// A copy of `source`, in Fortran order if that is how it lies in memory, else in C order.
     ///
+    /// Takes views of any strides. From 16 MiB on it is copied by several threads, which have ended
+    /// when it returns. The way back is ndarray's `to_owned`, since a lease is an ndarray:
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndarray::{Array2, array, s};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let own = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    /// let x = table.from_array(&own)?;
+    /// let every_other = table.from_array(&own.slice(s![.., ..;2]))?;
+    ///
+    /// let copy: Array2<f64> = table.read(x)?.to_owned();
+    /// assert_eq!(copy, own);
+    /// let copy = table.read(every_other)?.to_owned();
+    /// assert_eq!(copy, array![[1.0, 3.0], [4.0, 6.0]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
     #[cfg_attr(loom, track_caller)]
@@ -93,9 +112,7 @@ impl HandleTable {
         let fortran = !source.is_standard_layout() && source.t().is_standard_layout();
         let shape = source.raw_dim().set_f(fortran);
         let mut array = NewArray::<T, D>::reserve(self, shape)?;
-        array
-            .slots()
-            .zip_mut_with(&source, |slot, &element| *slot = MaybeUninit::new(element));
+        fill(array.slots(), source, fortran);
         Ok(array.publish())
     }
 
@@ -223,7 +240,7 @@ impl HandleTable {
 
     /// Gives a reserved slot back.
     #[cold]
-    fn abandon(&self, reserved: Reserved<'_>) {
+    pub(super) fn abandon(&self, reserved: Reserved<'_>) {
         let _ = reserved.slot.abandon(reserved.word, self.seat.get(), false);
         Hints::of(self.segment.memory()).set(reserved.extent.class, reserved.slot.index);
     }
@@ -288,6 +305,42 @@ fn too_large<T: Element>(shape: &[usize]) -> AllocError {
         element: T::dtype().to_string(),
         size: size_of::<T>(),
     }
+}
+
+/// Copies `source`, several parts at once if it is large.
+fn fill<T: Element, D: Dimension>(
+    mut slots: ArrayViewMut<'_, MaybeUninit<T>, D>,
+    source: ArrayView<'_, T, D>,
+    fortran: bool,
+) {
+    let copy = |slots: &mut ArrayViewMut<'_, MaybeUninit<T>, D>, source: &ArrayView<'_, T, D>| {
+        slots.zip_mut_with(source, |slot, &element| *slot = MaybeUninit::new(element));
+    };
+    #[cfg(not(loom))]
+    {
+        let pieces = source.len() * size_of::<T>() / crate::parallel::PIECE;
+        // What lies together stays together: the axis of the longest stride is cut.
+        let long = |&axis: &usize| source.shape()[axis] > 1;
+        let outer = match fortran {
+            true => (0..source.ndim()).rfind(long),
+            false => (0..source.ndim()).find(long),
+        };
+        if let (2.., Some(axis)) = (pieces, outer.map(ndarray::Axis)) {
+            let length = source.len_of(axis).div_ceil(pieces);
+            let parts = slots
+                .axis_chunks_iter_mut(axis, length)
+                .zip(source.axis_chunks_iter(axis, length))
+                .collect();
+            let Ok(()) = crate::parallel::for_each(parts, |(mut slots, source)| {
+                copy(&mut slots, &source);
+                Ok::<(), core::convert::Infallible>(())
+            });
+            return;
+        }
+    }
+    #[cfg(loom)]
+    let _ = fortran;
+    copy(&mut slots, &source);
 }
 
 /// An array that is being made.

@@ -5,6 +5,8 @@
 pub(crate) mod alloc;
 pub(crate) mod attach;
 mod cache;
+#[cfg(not(loom))]
+pub(crate) mod classes;
 mod create;
 #[cfg(not(loom))]
 mod global;
@@ -17,6 +19,8 @@ mod scrape;
 pub(crate) mod slot;
 mod sweep;
 mod trim;
+#[cfg(not(loom))]
+mod untyped;
 pub(crate) mod verify;
 
 use core::cell::{Cell, RefCell};
@@ -36,8 +40,14 @@ use alloc::Allocator;
 use cache::Cache;
 use slot::{Slot, Tail};
 
+#[cfg(not(loom))]
+pub use classes::ClassInfo;
 pub use create::Owned;
 pub use info::ArrayInfo;
+#[cfg(all(feature = "npy", not(loom)))]
+pub(crate) use untyped::NewBytes;
+#[cfg(not(loom))]
+pub use untyped::{UntypedReadGuard, UntypedWriteGuard};
 pub use verify::{Damage, Verification};
 
 /// A participant of a segment: allocates, leases and frees its arrays.

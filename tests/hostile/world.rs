@@ -266,6 +266,16 @@ impl World {
         {
             written.fill(first);
         }
+        let bytes = table.read_untyped(handle);
+        if let Some(bytes) = self.leased("read_untyped", bytes)? {
+            std::hint::black_box((bytes.bytes().last(), bytes.dtype().to_string()));
+        }
+        let bytes = table.write_untyped(handle);
+        if let Some(mut bytes) = self.leased("write_untyped", bytes)?
+            && let Some(&first) = bytes.bytes().first()
+        {
+            bytes.bytes_mut().fill(first);
+        }
         let recovered = table.recover(handle, |view| view.len());
         self.leased("recover", recovered)?;
         Ok(())

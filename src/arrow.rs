@@ -1,0 +1,243 @@
+//! Arrays as Apache Arrow arrays, which borrow the shared bytes and keep their lease.
+//!
+//! An Arrow buffer lives as long as its last clone, on whichever thread that is, and a lease belongs
+//! to a seat, whose table is of one thread. So a lent array gets a table of its own: joined for it,
+//! used for one lease, and then never touched again until whoever drops the last clone drops the
+//! table, which gives the lease back with the seat.
+
+use core::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_array::types::{
+    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{FixedSizeListArray, PrimitiveArray};
+use arrow_buffer::{ArrowNativeType, Buffer, ScalarBuffer};
+use arrow_schema::Field;
+use ndarray::{Dimension, Ix1, Ix2};
+
+use crate::element::Element;
+use crate::error::{JoinError, LeaseError};
+use crate::handle::{AnyHandle, Handle};
+use crate::table::HandleTable;
+
+/// Numbers that Arrow has as well: integers up to 64 bits, `f32` and `f64`.
+///
+/// `bool` is not among them, since Arrow keeps eight in a byte; nor are complex numbers and records,
+/// which Arrow keeps as one array a part.
+pub trait ArrowElement: Element + ArrowNativeType {
+    /// Arrow's name for the type.
+    type Arrow: ArrowPrimitiveType<Native = Self>;
+}
+
+macro_rules! arrow_elements {
+    ($($type:ty => $arrow:ty;)*) => {$(
+        impl ArrowElement for $type {
+            type Arrow = $arrow;
+        }
+    )*};
+}
+
+arrow_elements! {
+    u8 => UInt8Type;
+    i8 => Int8Type;
+    u16 => UInt16Type;
+    i16 => Int16Type;
+    u32 => UInt32Type;
+    i32 => Int32Type;
+    u64 => UInt64Type;
+    i64 => Int64Type;
+    f32 => Float32Type;
+    f64 => Float64Type;
+}
+
+/// Why an array could not be lent to Arrow.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArrowError {
+    /// The lent array's own seat could not be taken.
+    #[error("{handle} could not get the seat that an Arrow array takes: {error}")]
+    Join {
+        /// The array.
+        handle: AnyHandle,
+        /// Why not.
+        error: JoinError,
+    },
+    /// The array could not be leased.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Rows of a Fortran-order array do not lie together.
+    #[error(
+        "{handle} is in Fortran order, and Arrow wants rows that lie together: make a copy in C \
+         order, as by zeros and assign"
+    )]
+    Fortran {
+        /// The array.
+        handle: AnyHandle,
+    },
+    /// Arrow counts a row's numbers in 31 bits.
+    #[error(
+        "{handle} has {length} numbers a row, and Arrow has at most {}: divide the rows, or lend \
+         it as one of 1 axis",
+        i32::MAX
+    )]
+    RowLength {
+        /// The array.
+        handle: AnyHandle,
+        /// The length of its last axis.
+        length: usize,
+    },
+}
+
+impl HandleTable {
+    /// Lends an array to Arrow, without a copy.
+    ///
+    /// The result may be cloned, sliced, kept for as long as one likes, and sent to other threads.
+    /// It holds a lease for reading until its last clone is dropped: until then nobody writes the
+    /// array, in any process. The lease has a seat of its own, so that there can be as many lent
+    /// arrays as the segment has free [seats](crate::SegmentOptions::seats); to join and to leave
+    /// takes some microseconds, and looks at every array that there is.
+    ///
+    /// While there is one, [`Pool::fork`](crate::Pool::fork) refuses. In a child of a fork by other
+    /// means a lent array is the parent's still, and must not be used.
+    ///
+    /// ```
+    /// use arrow_array::Array;
+    /// use ndshm::{HandleTable, LeaseError, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(1000, 0.5)?;
+    /// let lent = table.lend_arrow(x)?;
+    /// let sum = std::thread::spawn(move || lent.values().iter().sum::<f64>());
+    /// assert_eq!(sum.join().unwrap(), 500.0);
+    ///
+    /// // The thread has dropped it.
+    /// table.write(x)?.fill(1.0);
+    /// let lent = table.lend_arrow(x)?;
+    /// assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
+    /// assert_eq!((lent.len(), lent.null_count()), (1000, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArrowError::Lease`] as of [`read`](HandleTable::read), [`ArrowError::Join`] if all seats
+    /// are taken.
+    pub fn lend_arrow<T: ArrowElement>(
+        &self,
+        handle: Handle<T, Ix1>,
+    ) -> Result<PrimitiveArray<T::Arrow>, ArrowError> {
+        let (values, _) = self.lend(handle)?;
+        Ok(values)
+    }
+
+    /// As [`lend_arrow`](HandleTable::lend_arrow), of an array in C order: each row is a list of
+    /// fixed length, whose numbers are called `item`.
+    ///
+    /// ```
+    /// use arrow_array::Array;
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndarray::array;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_array(&array![[1i32, 2, 3], [4, 5, 6]])?;
+    /// let lent = table.lend_arrow_rows(x)?;
+    /// assert_eq!((lent.len(), lent.value_length()), (2, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`lend_arrow`](HandleTable::lend_arrow); [`ArrowError::Fortran`],
+    /// [`ArrowError::RowLength`].
+    pub fn lend_arrow_rows<T: ArrowElement>(
+        &self,
+        handle: Handle<T, Ix2>,
+    ) -> Result<FixedSizeListArray, ArrowError> {
+        let (values, shape) = self.lend(handle)?;
+        let (rows, columns) = shape.into_pattern();
+        let length = i32::try_from(columns).map_err(|_| ArrowError::RowLength {
+            handle: handle.into(),
+            length: columns,
+        })?;
+        let item = Field::new_list_field(T::Arrow::DATA_TYPE, false);
+        let list = FixedSizeListArray::try_new_with_length(
+            Arc::new(item),
+            length,
+            Arc::new(values),
+            None,
+            rows,
+        );
+        // There are `rows` times `length` values, of the field's type and none of them null.
+        Ok(list.expect("the parts of a list of rows fit together"))
+    }
+
+    /// All elements in memory order, and the shape.
+    fn lend<T: ArrowElement, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<(PrimitiveArray<T::Arrow>, D), ArrowError> {
+        let any = AnyHandle::from(handle);
+        let table = HandleTable::join(self.segment())
+            .map_err(|error| ArrowError::Join { handle: any, error })?;
+        let guard = table.read(handle)?;
+        if !guard.is_standard_layout() {
+            return Err(ArrowError::Fortran { handle: any });
+        }
+        let shape = guard.raw_dim();
+        let first = guard.as_ptr().cast_mut().cast::<u8>();
+        let first = NonNull::new(first).unwrap_or(NonNull::dangling());
+        let bytes = guard.len() * size_of::<T>();
+        // From here on the seat has the lease, and gives it back when it is left.
+        core::mem::forget(guard);
+        let owner = Arc::new(Lent {
+            _table: Mutex::new(table),
+            _note: Note::new(any),
+        });
+        // SAFETY: the `bytes` from `first` are the array's, which is mapped for as long as a table
+        // of its segment lives, and `owner` keeps one. Nobody writes them while that table's seat
+        // has its lease: nothing but the drop of `owner` gives it back, after the last clone of
+        // the buffer. They lie from `first` on, because the layout is the standard one.
+        let buffer = unsafe { Buffer::from_custom_allocation(first, bytes, owner) };
+        let values = ScalarBuffer::<T>::from(buffer);
+        Ok((PrimitiveArray::new(values, None), shape))
+    }
+}
+
+/// What a lent array's buffer keeps alive. Nobody looks into it: it is made to be dropped.
+struct Lent {
+    // A mutex, because a table is of one thread at a time, and nothing says which one drops it.
+    _table: Mutex<HandleTable>,
+    // After the table: until the lease is given back.
+    _note: Note,
+}
+
+/// The arrays that this process has lent.
+static LENT: Mutex<Vec<AnyHandle>> = Mutex::new(Vec::new());
+
+/// An array that this process has lent, if there is one; for who is about to fork.
+pub(crate) fn lent() -> Option<AnyHandle> {
+    let lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+    lent.first().copied()
+}
+
+/// An entry in [`LENT`].
+struct Note {
+    handle: AnyHandle,
+}
+
+impl Note {
+    fn new(handle: AnyHandle) -> Note {
+        let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.push(handle);
+        Note { handle }
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = lent.iter().position(|&handle| handle == self.handle) {
+            lent.swap_remove(at);
+        }
+    }
+}

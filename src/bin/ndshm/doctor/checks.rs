@@ -1,0 +1,224 @@
+//! What is looked at, one function a subject.
+
+use std::fs;
+
+use rustix::fs::{Access, StatVfs};
+use rustix::process::{Resource, getrlimit};
+
+use super::Check;
+use crate::gc;
+use crate::output::bytes;
+use crate::target;
+
+const MIB: u64 = 1 << 20;
+/// What Docker gives to /dev/shm unless told otherwise.
+const DOCKER_SHM: u64 = 64 * MIB;
+
+/// The file system of named segments.
+pub fn shm() -> Vec<Check> {
+    const NAME: &str = "/dev/shm";
+    let (fs, access) = match rustix::fs::statvfs(target::SHM) {
+        Ok(fs) => (
+            fs,
+            rustix::fs::access(target::SHM, Access::WRITE_OK | Access::EXEC_OK),
+        ),
+        Err(errno) => {
+            let remedy = "mount a tmpfs there, or use Segment::anonymous, which needs none";
+            return vec![Check::fail(NAME, errno.to_string(), remedy)];
+        }
+    };
+    if let Err(errno) = access {
+        let remedy = "named segments cannot be made: let this user write there (mode 1777), or use \
+                      Segment::anonymous";
+        return vec![Check::fail(NAME, errno.to_string(), remedy)];
+    }
+    vec![shm_memory(&fs), shm_names(&fs)]
+}
+
+fn shm_memory(fs: &StatVfs) -> Check {
+    const NAME: &str = "/dev/shm memory";
+    let size = fs.f_blocks.saturating_mul(fs.f_frsize);
+    let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+    let found = format!("{} of {} free", bytes(free), bytes(size));
+    match (size, free) {
+        // Without a limit.
+        (0, _) => Check::ok(NAME, "not limited"),
+        (_, ..MIB) => Check::fail(
+            NAME,
+            found,
+            "named segments get no memory: remove files there that nobody needs (ndshm gc), or \
+             remount it larger (mount -o remount,size=... /dev/shm)",
+        ),
+        (..=DOCKER_SHM, _) => Check::warn(
+            NAME,
+            found,
+            "in Docker pass --shm-size, in Kubernetes mount an emptyDir of medium Memory, or use \
+             Segment::anonymous, which is not limited by it",
+        ),
+        _ if free < size / 10 => Check::warn(
+            NAME,
+            found,
+            "remove files there that nobody needs (ndshm gc), or remount it larger",
+        ),
+        _ => Check::ok(NAME, found),
+    }
+}
+
+fn shm_names(fs: &StatVfs) -> Check {
+    const NAME: &str = "/dev/shm names";
+    match (fs.f_files, fs.f_favail) {
+        (0, _) => Check::ok(NAME, "not limited"),
+        (all, 0) => Check::fail(
+            NAME,
+            format!("none of {all} left"),
+            "remount it with more inodes (mount -o remount,nr_inodes=... /dev/shm)",
+        ),
+        (all, free) => Check::ok(NAME, format!("{free} of {all} left")),
+    }
+}
+
+/// The memory of the machine.
+pub fn memory() -> Check {
+    const NAME: &str = "memory";
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kib.saturating_mul(1024))
+    };
+    let (Some(total), Some(free)) = (field("MemTotal:"), field("MemAvailable:")) else {
+        return Check::warn(NAME, "/proc/meminfo cannot be read", "mount /proc");
+    };
+    let found = format!("{} of {} available", bytes(free), bytes(total));
+    match free < total / 20 {
+        true => Check::warn(
+            NAME,
+            found,
+            "allocations that the machine cannot keep are refused",
+        ),
+        false => Check::ok(NAME, found),
+    }
+}
+
+/// Settings of the kernel.
+pub fn kernel() -> Vec<Check> {
+    vec![overcommit(), huge_pages(), mappings()]
+}
+
+fn setting(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+fn overcommit() -> Check {
+    const NAME: &str = "overcommit";
+    match setting("/proc/sys/vm/overcommit_memory").as_deref() {
+        Some("0") => Check::ok(NAME, "0: by estimate"),
+        Some("1") => Check::ok(NAME, "1: always"),
+        Some("2") => Check::warn(
+            NAME,
+            "2: never",
+            "every page counts against the commit limit, and a page beyond it ends who touches it: \
+             sysctl vm.overcommit_memory=0",
+        ),
+        other => Check::ok(NAME, other.unwrap_or("not told")),
+    }
+}
+
+fn huge_pages() -> Check {
+    const NAME: &str = "huge pages";
+    let path = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let Some(modes) = setting(path) else {
+        return Check::ok(NAME, "none for shared memory");
+    };
+    let chosen = modes.split(['[', ']']).nth(1).unwrap_or(&modes).to_owned();
+    match chosen.as_str() {
+        "always" | "force" => Check::warn(
+            NAME,
+            chosen,
+            "the sparse tables of a segment take 2 MiB where they need 4 KiB: write advise or never \
+             to /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        ),
+        _ => Check::ok(NAME, chosen),
+    }
+}
+
+fn mappings() -> Check {
+    const NAME: &str = "mappings of a process";
+    let limit = setting("/proc/sys/vm/max_map_count").and_then(|text| text.parse::<u64>().ok());
+    match limit {
+        Some(limit @ ..1024) => Check::warn(
+            NAME,
+            format!("at most {limit}"),
+            "each segment takes one: sysctl vm.max_map_count=65530",
+        ),
+        Some(limit) => Check::ok(NAME, format!("at most {limit}")),
+        None => Check::ok(NAME, "not told"),
+    }
+}
+
+/// The limits of this process.
+pub fn limits() -> Vec<Check> {
+    let limit = |resource| getrlimit(resource).current;
+    let size = |limit: Option<u64>| limit.map_or("not limited".into(), bytes);
+    let check = |name, limit, least: u64, remedy| match limit {
+        Some(limit) if limit < least => Check::warn(name, bytes(limit), remedy),
+        limit => Check::ok(name, size(limit)),
+    };
+    vec![
+        check(
+            "address space (ulimit -v)",
+            limit(Resource::As),
+            64 << 30,
+            "segments are made smaller, to leave half of it to the program: raise it, or ask for a \
+             capacity that suits",
+        ),
+        check(
+            "file size (ulimit -f)",
+            limit(Resource::Fsize),
+            64 << 30,
+            "a segment is a file of its capacity, most of it a hole: raise it, or ask for a smaller \
+             capacity",
+        ),
+        match limit(Resource::Nofile) {
+            Some(limit @ ..64) => Check::warn(
+                "descriptors (ulimit -n)",
+                limit.to_string(),
+                "each segment takes one, and each worker of a pool another: raise it",
+            ),
+            limit => Check::ok(
+                "descriptors (ulimit -n)",
+                limit.map_or("not limited".into(), |limit| limit.to_string()),
+            ),
+        },
+        // Nothing is locked in memory: to know where the machine may swap.
+        Check::ok("locked memory (ulimit -l)", size(limit(Resource::Memlock))),
+    ]
+}
+
+/// What crashes left behind.
+pub fn leftovers() -> Check {
+    const NAME: &str = "leftovers";
+    let count = gc::all()
+        .iter()
+        .filter(|leftover| leftover.is_to_go())
+        .count();
+    match count {
+        0 => Check::ok(NAME, "none"),
+        count => Check::warn(NAME, format!("{count} segments"), "see ndshm gc"),
+    }
+}
+
+/// Whether users have other numbers outside.
+pub fn user_namespace() -> Check {
+    const NAME: &str = "user namespace";
+    let map = setting("/proc/self/uid_map").unwrap_or_default();
+    let words: Vec<&str> = map.split_whitespace().collect();
+    match words[..] {
+        [] => Check::ok(NAME, "not told"),
+        ["0", "0", "4294967295"] => Check::ok(NAME, "that of the machine"),
+        _ => Check::ok(
+            NAME,
+            "one of its own: segments of users outside of it are refused",
+        ),
+    }
+}

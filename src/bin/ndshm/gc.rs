@@ -1,0 +1,308 @@
+//! `ndshm gc`: what a crash left behind.
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use ndshm::{HandleTable, Observer, Removal, Segment};
+use serde_json::{Value, json};
+
+use crate::output::{Align, Code, Failure, Output, Style, Table, bytes, shown};
+use crate::survey::{self, Found, State};
+use crate::target::Place;
+
+const HELP: &str = "\
+Without --yes nothing is changed: it tells what would be.
+
+A named segment goes if no process is in it. That is decided by the rule and under the lock of the \
+library itself, so that a name is never removed under a process that just opens it. One that was \
+asked to persist stays unless --persistent is given. What dead participants held in a segment that \
+others use is taken back, as the next one who joins would. What is damaged or of another release, or \
+begins with zeros (a segment whose creator died at once, or any program's file), is left alone \
+unless it is named.
+
+JSON: a list of {segment, finding: deserted|persistent|dead_seats|damaged|unfinished, dead_seats, \
+resident, action: remove|reap|none, done, problem}. `done` is false in a dry run.
+
+Exit code 1 if there is something to do and no --yes, 4 if something could not be done.";
+
+/// Clean up what crashed programs left behind; only tells without --yes
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// Only these segments: names, or PID:FD
+    segments: Vec<String>,
+    /// Do it
+    #[arg(long)]
+    yes: bool,
+    /// Remove also what was asked to persist
+    #[arg(long)]
+    persistent: bool,
+}
+
+/// What is wrong with a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Finding {
+    /// Nobody is in it.
+    Deserted,
+    /// Nobody is in it, and it was asked to stay.
+    Persistent,
+    /// Somebody is in it, and somebody has died in it.
+    DeadSeats,
+    /// It is a segment, and cannot be opened: damaged, or of another release.
+    Damaged,
+    /// It starts with zeros.
+    Unfinished,
+}
+
+impl Finding {
+    fn name(self) -> &'static str {
+        match self {
+            Finding::Deserted => "deserted",
+            Finding::Persistent => "persistent",
+            Finding::DeadSeats => "dead_seats",
+            Finding::Damaged => "damaged",
+            Finding::Unfinished => "unfinished",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Finding::Deserted => "nobody is in it",
+            Finding::Persistent => "nobody is in it, but it was asked to persist",
+            Finding::DeadSeats => "some of its participants died",
+            Finding::Damaged => "cannot be opened: damaged, or of another release",
+            Finding::Unfinished => "begins with zeros: never came to life, or no segment",
+        }
+    }
+}
+
+/// A segment with something left behind.
+pub struct Leftover {
+    place: Place,
+    finding: Finding,
+    dead: usize,
+    resident: u64,
+    removed: bool,
+    problem: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Action {
+    Remove,
+    Reap,
+    None,
+}
+
+impl Leftover {
+    /// Whether `--yes` alone does something about it.
+    pub fn is_to_go(&self) -> bool {
+        matches!(self.finding, Finding::Deserted | Finding::DeadSeats)
+    }
+
+    fn action(&self, args: &Args) -> Action {
+        let named = !args.segments.is_empty();
+        match self.finding {
+            Finding::Deserted => Action::Remove,
+            Finding::Persistent if args.persistent => Action::Remove,
+            Finding::DeadSeats => Action::Reap,
+            Finding::Damaged | Finding::Unfinished if named => Action::Remove,
+            _ => Action::None,
+        }
+    }
+}
+
+/// Finds and, if told to, removes them.
+pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
+    let mut leftovers = match args.segments.is_empty() {
+        true => all(),
+        false => {
+            let named = args.segments.iter().map(|text| one(Place::parse(text)));
+            let named: Vec<Option<Leftover>> = named.collect::<Result<_, _>>()?;
+            named.into_iter().flatten().collect()
+        }
+    };
+    if args.yes {
+        for leftover in &mut leftovers {
+            match perform(
+                &leftover.place,
+                leftover.finding,
+                leftover.action(args),
+                args,
+            ) {
+                Ok(()) => leftover.removed = leftover.action(args) != Action::None,
+                Err(failure) => leftover.problem = Some(failure.to_string()),
+            }
+        }
+    }
+    match out.json() {
+        true => out.document(&leftovers.iter().map(|it| document(it, args)).collect())?,
+        false => print(&leftovers, args, out)?,
+    }
+    let open = |leftover: &Leftover| leftover.action(args) != Action::None && !leftover.removed;
+    Ok(match leftovers.iter().any(open) {
+        true if args.yes => Code::Refused,
+        true => Code::Wanting,
+        false => Code::Done,
+    })
+}
+
+/// All leftovers of this user, the anonymous segments with dead participants among them.
+pub fn all() -> Vec<Leftover> {
+    let mut leftovers: Vec<Leftover> = survey::all(false)
+        .into_iter()
+        .filter_map(|found| of_found(found).ok().flatten())
+        .collect();
+    leftovers.extend(
+        survey::unfinished()
+            .into_iter()
+            .map(|(place, resident)| Leftover {
+                place,
+                finding: Finding::Unfinished,
+                dead: 0,
+                resident,
+                removed: false,
+                problem: None,
+            }),
+    );
+    leftovers
+}
+
+/// The one that is named; none if nothing is left behind in it.
+fn one(place: Place) -> Result<Option<Leftover>, Failure> {
+    let file = place.file()?;
+    let mut first = [0; 8];
+    let read = file.read_at(&mut first, 0);
+    let metadata = file.metadata();
+    match (read, metadata, &place) {
+        (Ok(read), Ok(metadata), Place::Named(_))
+            if first[..read].iter().all(|&byte| byte == 0) =>
+        {
+            Ok(Some(Leftover {
+                place,
+                finding: Finding::Unfinished,
+                dead: 0,
+                resident: metadata.blocks().saturating_mul(512),
+                removed: false,
+                problem: None,
+            }))
+        }
+        _ => match survey::look(place.clone(), file) {
+            Some(found) => of_found(found),
+            None => Err(Failure::damaged(format_args!(
+                "{place} is no segment of ndshm"
+            ))),
+        },
+    }
+}
+
+fn of_found(found: Found) -> Result<Option<Leftover>, Failure> {
+    let named = matches!(found.place, Place::Named(_));
+    let (finding, dead) = match &found.state {
+        State::Seen(inside) if named && !inside.members && inside.persistent => {
+            (Finding::Persistent, inside.dead)
+        }
+        State::Seen(inside) if named && !inside.members => (Finding::Deserted, inside.dead),
+        State::Seen(inside) if inside.dead > 0 => (Finding::DeadSeats, inside.dead),
+        State::Damaged(_) | State::Version(_) if named => (Finding::Damaged, 0),
+        _ => return Ok(None),
+    };
+    Ok(Some(Leftover {
+        finding,
+        dead,
+        resident: found.resident(),
+        removed: false,
+        problem: None,
+        place: found.place,
+    }))
+}
+
+fn perform(place: &Place, finding: Finding, action: Action, args: &Args) -> Result<(), Failure> {
+    match (action, place) {
+        (Action::None, _) => Ok(()),
+        (Action::Remove, Place::Named(name)) => {
+            let options = Segment::options().persistent(args.persistent);
+            let removal = match finding {
+                Finding::Unfinished => options.remove_unfinished(name)?,
+                _ => options.remove(name)?,
+            };
+            match removal {
+                Removal::Removed => Ok(()),
+                Removal::Persistent => Err(Failure::refused("it was asked to persist")),
+                _ => Err(Failure::refused("a process is in it now")),
+            }
+        }
+        (Action::Remove | Action::Reap, _) => {
+            // To join is to reap.
+            HandleTable::join(&place.enter()?)?;
+            let dead = |observer: Observer| -> Result<usize, Failure> {
+                Ok(observer.seats()?.iter().filter(|seat| !seat.alive).count())
+            };
+            match place.observe().and_then(dead) {
+                Ok(0) => Ok(()),
+                // It was the last to leave, and took the name along.
+                Err(_) if place.file().is_err() => Ok(()),
+                Ok(left) => Err(Failure::refused(format_args!("{left} dead seats are left"))),
+                Err(failure) => Err(failure),
+            }
+        }
+    }
+}
+
+fn document(leftover: &Leftover, args: &Args) -> Value {
+    json!({
+        "segment": leftover.place.to_string(),
+        "finding": leftover.finding.name(),
+        "dead_seats": leftover.dead,
+        "resident": leftover.resident,
+        "action": match leftover.action(args) {
+            Action::Remove => "remove",
+            Action::Reap => "reap",
+            Action::None => "none",
+        },
+        "done": leftover.removed,
+        "problem": leftover.problem,
+    })
+}
+
+fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result<(), Failure> {
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("SEGMENT", Left),
+        ("RESIDENT", Right),
+        ("DEAD", Right),
+        ("ACTION", Left),
+        ("FINDING", Left),
+    ]);
+    for leftover in leftovers {
+        let action = match (leftover.action(args), leftover.removed) {
+            (Action::None, _) => ("left alone".into(), Style::Dim),
+            (Action::Remove, true) => ("removed".into(), Style::Good),
+            (Action::Reap, true) => ("reaped".into(), Style::Good),
+            _ if leftover.problem.is_some() => ("failed".into(), Style::Bad),
+            (Action::Remove, false) => ("would be removed".into(), Style::Warn),
+            (Action::Reap, false) => ("would be reaped".into(), Style::Warn),
+        };
+        table.styled([
+            (shown(&leftover.place.to_string()), Style::Plain),
+            (bytes(leftover.resident), Style::Plain),
+            (leftover.dead.to_string(), Style::Plain),
+            action,
+            (leftover.finding.text().into(), Style::Plain),
+        ]);
+    }
+    table.print(out)?;
+    for leftover in leftovers {
+        if let Some(problem) = &leftover.problem {
+            out.line(shown(&format!("{}: {problem}", leftover.place)))?;
+        }
+    }
+    let to_do = leftovers
+        .iter()
+        .filter(|it| it.action(args) != Action::None)
+        .count();
+    match to_do {
+        0 if leftovers.is_empty() => out.line("nothing is left behind"),
+        0 => out.line("nothing to do; what was left alone goes if it is named"),
+        _ if args.yes => Ok(()),
+        _ => out.line("nothing was changed: --yes does it"),
+    }
+}

@@ -1,0 +1,212 @@
+//! Indices as numpy writes them: `3`, `1:4,0`, `::2,-1`, `...,0`.
+
+use crate::output::Failure;
+
+/// What an index takes of one axis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pick {
+    /// The first.
+    pub first: usize,
+    /// From each to the next.
+    pub step: isize,
+    /// How many.
+    pub count: usize,
+    /// Whether the axis stays; that of a single number goes.
+    pub kept: bool,
+}
+
+impl Pick {
+    fn all(len: usize) -> Pick {
+        Pick {
+            first: 0,
+            step: 1,
+            count: len,
+            kept: true,
+        }
+    }
+
+    /// The one element of an array without axes.
+    pub fn one() -> Pick {
+        Pick::all(1)
+    }
+
+    /// The `at`-th index that it takes.
+    pub fn index(&self, at: usize) -> usize {
+        // Within the axis: a pick is made from its length, which is at most `isize::MAX`.
+        (self.first as isize + self.step * at as isize) as usize
+    }
+}
+
+/// What `text` takes of an array of this shape: one pick an axis.
+pub fn parse(text: &str, shape: &[usize]) -> Result<Vec<Pick>, Failure> {
+    let text = text.trim();
+    let text = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let parts: Vec<&str> = match text.trim() {
+        "" => Vec::new(),
+        text => text.split(',').map(str::trim).collect(),
+    };
+    let dots = parts.iter().filter(|part| **part == "...").count();
+    let named = parts.len() - dots;
+    if dots > 1 || named > shape.len() {
+        return Err(Failure::usage(format_args!(
+            "the index {text:?} is for {named} axes, and the array has {}: {shape:?}",
+            shape.len()
+        )));
+    }
+    // Axes that are not named stay whole: those of the dots, or the last ones.
+    let whole = shape.len() - named;
+    let mut picks = Vec::with_capacity(shape.len());
+    for part in &parts {
+        if *part == "..." {
+            for _ in 0..whole {
+                picks.push(Pick::all(shape[picks.len()]));
+            }
+        } else {
+            let axis = picks.len();
+            picks.push(pick(part, axis, shape[axis])?);
+        }
+    }
+    let rest = &shape[picks.len()..];
+    picks.extend(rest.iter().map(|&len| Pick::all(len)));
+    Ok(picks)
+}
+
+fn pick(part: &str, axis: usize, len: usize) -> Result<Pick, Failure> {
+    let number = |text: &str| -> Result<Option<i64>, Failure> {
+        match text.trim() {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                Failure::usage(format_args!(
+                    "{part:?} is no index: write a number, or start:stop:step"
+                ))
+            }),
+        }
+    };
+    let parts: Vec<&str> = part.split(':').collect();
+    match parts[..] {
+        [one] => match number(one)? {
+            Some(at) => single(at, axis, len),
+            None => Err(Failure::usage("an empty index: write : for a whole axis")),
+        },
+        [start, stop] => slice(number(start)?, number(stop)?, 1, len),
+        [start, stop, step] => slice(
+            number(start)?,
+            number(stop)?,
+            number(step)?.unwrap_or(1),
+            len,
+        ),
+        _ => Err(Failure::usage(format_args!(
+            "{part:?} is no index: a slice is start:stop:step"
+        ))),
+    }
+}
+
+fn single(at: i64, axis: usize, len: usize) -> Result<Pick, Failure> {
+    let from_start = if at < 0 {
+        at.checked_add(len as i64)
+    } else {
+        Some(at)
+    };
+    match from_start.and_then(|at| usize::try_from(at).ok()) {
+        Some(first) if first < len => Ok(Pick {
+            first,
+            step: 1,
+            count: 1,
+            kept: false,
+        }),
+        _ => Err(Failure::usage(format_args!(
+            "index {at} is outside axis {axis}, which has {len} indices"
+        ))),
+    }
+}
+
+/// As Python's `slice.indices`: bounds beyond the axis are cut to it.
+fn slice(start: Option<i64>, stop: Option<i64>, step: i64, len: usize) -> Result<Pick, Failure> {
+    if step == 0 {
+        return Err(Failure::usage("a slice's step cannot be 0"));
+    }
+    let len = len as i64;
+    let (least, most) = if step > 0 { (0, len) } else { (-1, len - 1) };
+    let bound = |bound: Option<i64>, default| match bound {
+        None => default,
+        Some(at) if at < 0 => at.saturating_add(len).clamp(least, most),
+        Some(at) => at.clamp(least, most),
+    };
+    let (start, stop) = match step > 0 {
+        true => (bound(start, least), bound(stop, most)),
+        false => (bound(start, most), bound(stop, least)),
+    };
+    let way = if step > 0 { stop - start } else { start - stop };
+    let count = match way {
+        ..=0 => 0,
+        way => ((way - 1) as u64 / step.unsigned_abs() + 1) as usize,
+    };
+    Ok(Pick {
+        first: if count == 0 { 0 } else { start as usize },
+        // One index takes no step, which could be one that leads out of the numbers.
+        step: if count > 1 { step as isize } else { 1 },
+        count,
+        kept: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn indices(text: &str, shape: &[usize]) -> Vec<Vec<usize>> {
+        let picks = parse(text, shape).unwrap();
+        assert_eq!(picks.len(), shape.len());
+        let of = |pick: &Pick| (0..pick.count).map(|at| pick.index(at)).collect();
+        picks.iter().map(of).collect()
+    }
+
+    #[test]
+    fn slices_are_numpys() {
+        assert_eq!(indices("3", &[5]), [[3]]);
+        assert_eq!(indices("-1", &[5]), [[4]]);
+        assert_eq!(indices("1:4,0", &[5, 2]), [vec![1, 2, 3], vec![0]]);
+        assert_eq!(indices("::2,-1", &[5, 2]), [vec![0, 2, 4], vec![1]]);
+        assert_eq!(indices("::-1", &[3]), [[2, 1, 0]]);
+        assert_eq!(indices("-2:-9:-1", &[3]), [[1, 0]]);
+        assert_eq!(indices("::-2", &[4]), [[3, 1]]);
+        assert_eq!(indices("2:99", &[4]), [[2, 3]]);
+        assert_eq!(indices("3:1", &[4]), [[0; 0]]);
+        assert_eq!(indices("", &[2, 1]), [vec![0, 1], vec![0]]);
+        assert_eq!(indices("...,1", &[1, 1, 3]), [[0], [0], [1]]);
+        assert_eq!(indices("[0, ...]", &[1, 2]), [vec![0], vec![0, 1]]);
+        assert_eq!(indices("::9223372036854775807", &[4]), [[0]]);
+        assert_eq!(indices("::-9223372036854775808", &[4]), [[3]]);
+        assert_eq!(indices("-9223372036854775808:", &[1]), [[0]]);
+        assert_eq!(indices(":", &[0]), [[0; 0]]);
+    }
+
+    #[test]
+    fn a_number_takes_its_axis_away() {
+        let picks = parse("0,:", &[2, 2]).unwrap();
+        assert_eq!((picks[0].kept, picks[1].kept), (false, true));
+    }
+
+    #[test]
+    fn what_is_no_index_is_told() {
+        for (text, told) in [
+            ("5", "outside axis 0, which has 5"),
+            ("-6", "outside axis 0"),
+            ("0,0", "for 2 axes, and the array has 1"),
+            ("a", "is no index"),
+            ("::0", "cannot be 0"),
+            ("1:2:3:4", "start:stop:step"),
+            (",", "for 2 axes"),
+            ("99999999999999999999", "is no index"),
+            ("-9223372036854775808", "outside"),
+        ] {
+            let failure = parse(text, &[5]).unwrap_err().to_string();
+            assert!(failure.contains(told), "{text}: {failure}");
+        }
+        assert!(parse("...,...", &[5]).is_err());
+        assert!(parse("0", &[]).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! `ndshm ls`: all segments.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::output::{Align, Code, Failure, Output, Style, Table, age, bytes, shown};
+use crate::survey::{self, Found, State};
+use crate::target::Place;
+
+const HELP: &str = "\
+Named segments are files in /dev/shm that start like one, whatever they are called. Anonymous ones \
+are found through the descriptors of the processes that this user may look at.
+
+JSON: a list of {segment, kind: named|anonymous, state: ok|damaged|version|foreign, problem, size, \
+resident, arrays, seats_alive, seats_dead, persistent, damage, created, uid, user}. Sizes are in \
+bytes, `created` is a unix time or null; arrays, seats and damage are null of what was not looked \
+into. One of state `version` was made by another release of ndshm. Exit code 1 if one is damaged.";
+
+/// List all segments: named ones, and anonymous ones of processes that may be looked at
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// Look also into segments of other users, and into those that others may write to. They can
+    /// end this tool, by cutting their file short.
+    #[arg(long)]
+    foreign: bool,
+}
+
+/// Lists them.
+pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
+    let found = survey::all(args.foreign);
+    match out.json() {
+        true => out.document(&found.iter().map(document).collect())?,
+        false => table(&found, out)?,
+    }
+    Ok(match found.iter().all(Found::is_sound) {
+        true => Code::Done,
+        false => Code::Wanting,
+    })
+}
+
+fn document(found: &Found) -> Value {
+    let inside = match &found.state {
+        State::Seen(inside) => Some(inside),
+        _ => None,
+    };
+    let created = found.created();
+    json!({
+        "segment": found.place.to_string(),
+        "kind": match found.place {
+            Place::Named(_) => "named",
+            Place::Descriptor { .. } => "anonymous",
+        },
+        "state": state(found).0,
+        "problem": match &found.state {
+            State::Damaged(problem) | State::Version(problem) => Some(problem),
+            _ => None,
+        },
+        "size": found.metadata.size(),
+        "resident": found.resident(),
+        "arrays": inside.map(|inside| inside.arrays),
+        "seats_alive": inside.map(|inside| inside.alive),
+        "seats_dead": inside.map(|inside| inside.dead),
+        "persistent": inside.map(|inside| inside.persistent),
+        "damage": inside.map(|inside| inside.damage),
+        "created": created
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .map(|since| since.as_secs()),
+        "uid": found.metadata.uid(),
+        "user": survey::user(found.metadata.uid()),
+    })
+}
+
+fn state(found: &Found) -> (&'static str, Style) {
+    match &found.state {
+        _ if !found.is_sound() => ("damaged", Style::Bad),
+        State::Foreign => ("foreign", Style::Dim),
+        State::Version(_) => ("version", Style::Warn),
+        _ => ("ok", Style::Good),
+    }
+}
+
+fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("SEGMENT", Left),
+        ("SIZE", Right),
+        ("RESIDENT", Right),
+        ("ARRAYS", Right),
+        ("ALIVE", Right),
+        ("DEAD", Right),
+        ("AGE", Right),
+        ("USER", Left),
+        ("STATE", Left),
+    ]);
+    for found in found {
+        let inside = match &found.state {
+            State::Seen(inside) => Some(inside),
+            _ => None,
+        };
+        let number = |number: Option<usize>| number.map_or("-".into(), |number| number.to_string());
+        let dead = inside.map(|inside| inside.dead);
+        let created = found.created();
+        let since = created.and_then(|created| SystemTime::now().duration_since(created).ok());
+        let (state, style) = state(found);
+        let dead_style = match dead {
+            Some(1..) => Style::Warn,
+            _ => Style::Plain,
+        };
+        table.styled([
+            (shown(&found.place.to_string()), Style::Plain),
+            (bytes(found.metadata.size()), Style::Plain),
+            (bytes(found.resident()), Style::Plain),
+            (number(inside.map(|inside| inside.arrays)), Style::Plain),
+            (number(inside.map(|inside| inside.alive)), Style::Plain),
+            (number(dead), dead_style),
+            (since.map_or("-".into(), age), Style::Plain),
+            (survey::user(found.metadata.uid()), Style::Plain),
+            (state.into(), style),
+        ]);
+    }
+    table.print(out)?;
+    for found in found {
+        if let State::Damaged(problem) | State::Version(problem) = &found.state {
+            out.line(format_args!(
+                "{}: {}",
+                shown(&found.place.to_string()),
+                shown(problem)
+            ))?;
+        }
+    }
+    if found.is_empty() {
+        out.line("no segments")?;
+    }
+    Ok(())
+}

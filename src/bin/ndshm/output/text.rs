@@ -1,0 +1,71 @@
+//! Numbers and names as people read them.
+
+use std::time::Duration;
+
+/// The text without what would steer a terminal: names of files and processes are anybody's.
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '\n' => shown.push(char),
+            char if char.is_control() => shown.extend(char.escape_default()),
+            char => shown.push(char),
+        }
+    }
+    shown
+}
+
+/// A number of bytes in the unit that suits it.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let Some(power) = bytes
+        .checked_ilog2()
+        .map(|log2| log2 / 10)
+        .filter(|&power| power > 0)
+    else {
+        return format!("{bytes} B");
+    };
+    let tenths = (u128::from(bytes) * 10) >> (10 * power);
+    let unit = UNITS[power as usize - 1];
+    match tenths % 10 {
+        0 => format!("{} {unit}", tenths / 10),
+        tenth => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
+/// A time span in its largest unit.
+pub fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_one_decimal_at_most() {
+        let written = [0, 1023, 1024, 1536, 64 << 20, 16 << 40, u64::MAX].map(bytes);
+        let expected = [
+            "0 B", "1023 B", "1 KiB", "1.5 KiB", "64 MiB", "16 TiB", "15.9 EiB",
+        ];
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(shown("a\x1b[31mb\rc\u{9b}d"), "a\\u{1b}[31mb\\rc\\u{9b}d");
+        assert_eq!(shown("größe\nzwei"), "größe\nzwei");
+    }
+
+    #[test]
+    fn ages_are_in_their_unit() {
+        let written = [0, 59, 60, 7200, 200_000].map(|seconds| age(Duration::from_secs(seconds)));
+        assert_eq!(written, ["0 s", "59 s", "1 min", "2 h", "2 d"]);
+    }
+}

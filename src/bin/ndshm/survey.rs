@@ -1,0 +1,231 @@
+//! All segments of the system that this user may look at.
+
+use std::collections::HashSet;
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::SystemTime;
+
+use ndshm::{Observer, SEGMENT_MAGIC, SegmentError};
+
+use crate::target::{self, Place};
+
+/// A segment that was found.
+pub struct Found {
+    /// Where.
+    pub place: Place,
+    /// Its file.
+    pub metadata: Metadata,
+    /// What is in it.
+    pub state: State,
+}
+
+/// What is known of the inside of a segment.
+pub enum State {
+    /// It was looked at.
+    Seen(Inside),
+    /// It is another user's, or others may write to it: who can cut the file short ends whoever
+    /// maps it. So it is looked at on request only.
+    Foreign,
+    /// It was made by another release.
+    Version(String),
+    /// It is a segment, and cannot be opened.
+    Damaged(String),
+}
+
+/// The inside of a segment.
+pub struct Inside {
+    /// Live arrays.
+    pub arrays: usize,
+    /// Seats whose holders live.
+    pub alive: usize,
+    /// Seats whose holders do not.
+    pub dead: usize,
+    /// Whether a process is in it, as far as a name tells.
+    pub members: bool,
+    /// Whether the name stays.
+    pub persistent: bool,
+    /// Words that no participant writes.
+    pub damage: usize,
+}
+
+impl Found {
+    /// Bytes of memory that the file takes.
+    pub fn resident(&self) -> u64 {
+        self.metadata.blocks().saturating_mul(512)
+    }
+
+    /// When the file was made, if the kernel says so.
+    pub fn created(&self) -> Option<SystemTime> {
+        self.metadata.created().ok()
+    }
+
+    /// Whether it was looked at and is in order.
+    pub fn is_sound(&self) -> bool {
+        match &self.state {
+            State::Seen(inside) => inside.damage == 0,
+            State::Foreign | State::Version(_) => true,
+            State::Damaged(_) => false,
+        }
+    }
+}
+
+/// All segments, first the named ones; with those of other users looked into if `foreign`.
+pub fn all(foreign: bool) -> Vec<Found> {
+    let mut found = named(foreign);
+    found.sort_by_key(|found| found.place.to_string());
+    found.extend(anonymous());
+    found
+}
+
+/// The named segments.
+pub fn named(foreign: bool) -> Vec<Found> {
+    let Ok(entries) = fs::read_dir(target::SHM) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            if !entry.file_type().ok()?.is_file() {
+                return None;
+            }
+            let place = Place::Named(entry.file_name().into_string().ok()?);
+            let file = place.file().ok()?;
+            let trusted = foreign || is_own(&file.metadata().ok()?);
+            look_into(place, file, trusted)
+        })
+        .collect()
+}
+
+/// Whether the file is this user's alone.
+fn is_own(metadata: &Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
+}
+
+/// This user's files among the named segments that begin with zeros, and their bytes of memory.
+pub fn unfinished() -> Vec<(Place, u64)> {
+    let entries = fs::read_dir(target::SHM).into_iter().flatten();
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            if !entry.file_type().ok()?.is_file() {
+                return None;
+            }
+            let place = Place::Named(entry.file_name().into_string().ok()?);
+            let file = place.file().ok()?;
+            let metadata = file.metadata().ok()?;
+            let mut first = [0; 8];
+            let read = file.read_at(&mut first, 0).ok()?;
+            let zeros = first[..read].iter().all(|&byte| byte == 0);
+            (zeros && is_own(&metadata)).then(|| (place, metadata.blocks().saturating_mul(512)))
+        })
+        .collect()
+}
+
+/// The anonymous segments, each by the first descriptor of one that was found.
+fn anonymous() -> Vec<Found> {
+    let mut seen = HashSet::new();
+    let mut found = Vec::new();
+    for pid in numbers("/proc") {
+        for fd in numbers(&format!("/proc/{pid}/fd")) {
+            let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+            if !link.is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"/memfd:")) {
+                continue;
+            }
+            let place = Place::Descriptor { pid, fd };
+            let Ok(file) = place.file() else {
+                continue;
+            };
+            let Ok(metadata) = file.metadata() else {
+                continue;
+            };
+            if seen.insert((metadata.dev(), metadata.ino())) {
+                found.extend(look_into(place, file, true));
+            }
+        }
+    }
+    found
+}
+
+/// The entries of a directory that are numbers, in order; none if it may not be read.
+fn numbers(path: &str) -> Vec<u32> {
+    let entries = fs::read_dir(path).into_iter().flatten();
+    let mut numbers: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// What the file of a named or anonymous segment holds; `None` if it is no segment.
+pub fn look(place: Place, file: File) -> Option<Found> {
+    let trusted = matches!(place, Place::Descriptor { .. }) || is_own(&file.metadata().ok()?);
+    look_into(place, file, trusted)
+}
+
+fn look_into(place: Place, file: File, trusted: bool) -> Option<Found> {
+    let mut magic = [0; 2];
+    file.read_exact_at(&mut magic, 0).ok()?;
+    if u16::from_le_bytes(magic) != SEGMENT_MAGIC {
+        return None;
+    }
+    Some(Found {
+        place,
+        metadata: file.metadata().ok()?,
+        state: match trusted {
+            true => see(file),
+            false => State::Foreign,
+        },
+    })
+}
+
+fn see(file: File) -> State {
+    let observer = match Observer::from_fd(file.into()) {
+        Ok(observer) => observer,
+        Err(error @ SegmentError::Version { .. }) => return State::Version(error.to_string()),
+        Err(error) => return State::Damaged(error.to_string()),
+    };
+    inside(&observer).map_or_else(|error| State::Damaged(error.to_string()), State::Seen)
+}
+
+fn inside(observer: &Observer) -> Result<Inside, SegmentError> {
+    let seats = observer.seats()?;
+    let alive = seats.iter().filter(|seat| seat.alive).count();
+    Ok(Inside {
+        arrays: observer.arrays().count(),
+        alive,
+        dead: seats.len() - alive,
+        members: observer.has_members()?,
+        persistent: observer.is_persistent(),
+        damage: observer.verify().damage.len(),
+    })
+}
+
+/// The name of a user; the number if it has none.
+pub fn user(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    name.map_or_else(|| uid.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_first_user_has_a_name_and_the_last_a_number() {
+        assert_eq!(user(0), "root");
+        assert_eq!(user(4_000_000_000), "4000000000");
+    }
+
+    #[test]
+    fn a_process_has_descriptors_with_numbers() {
+        assert!(numbers("/proc/self/fd").contains(&1));
+        assert_eq!(numbers("/proc/self/none"), Vec::<u32>::new());
+        assert!(File::open("/dev/null").is_ok_and(|file| !target::is_sealed(file.as_fd())));
+    }
+}

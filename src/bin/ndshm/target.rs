@@ -1,0 +1,184 @@
+//! Which segment, and which array in it, the command line means.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use ndshm::{AnyHandle, ArrayInfo, Observer, Segment, SegmentError};
+use rustix::fs::{Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+
+use crate::output::Failure;
+
+/// Where named segments are.
+pub const SHM: &str = "/dev/shm/";
+
+/// How long to wait for a name that somebody is just making.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A segment, as the command line says it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// By its name.
+    Named(String),
+    /// By a descriptor of a process.
+    Descriptor {
+        /// The process.
+        pid: u32,
+        /// The number of the descriptor there.
+        fd: u32,
+    },
+}
+
+impl Place {
+    /// `PID:FD`, or a name; a name of that form is written as its path, `/dev/shm/1:2`.
+    pub fn parse(text: &str) -> Place {
+        if let Some(name) = text.strip_prefix(SHM) {
+            return Place::Named(name.into());
+        }
+        let number = |text: &str| -> Option<u32> {
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse().ok()).flatten()
+        };
+        match text.split_once(':') {
+            Some((pid, fd)) => match (number(pid), number(fd)) {
+                (Some(pid), Some(fd)) => Place::Descriptor { pid, fd },
+                _ => Place::Named(text.into()),
+            },
+            None => Place::Named(text.into()),
+        }
+    }
+
+    /// Looks at the segment.
+    pub fn observe(&self) -> Result<Observer, Failure> {
+        match self {
+            Place::Named(name) => Ok(Segment::options().open_timeout(PATIENCE).observe(name)?),
+            Place::Descriptor { .. } => Ok(Observer::from_fd(self.descriptor(OFlags::RDONLY)?)?),
+        }
+    }
+
+    /// Takes part in the segment.
+    pub fn enter(&self) -> Result<Segment, Failure> {
+        match self {
+            Place::Named(name) => Ok(Segment::options().open_timeout(PATIENCE).open(name)?),
+            Place::Descriptor { .. } => Ok(Segment::from_fd(self.descriptor(OFlags::RDWR)?)?),
+        }
+    }
+
+    /// The file of the segment, to be read.
+    pub fn file(&self) -> Result<File, Failure> {
+        match self {
+            Place::Named(name) if name.contains('/') => Err(SegmentError::Name {
+                name: name.into(),
+                problem: "it contains a slash",
+            }
+            .into()),
+            Place::Named(name) => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                match rustix::fs::open(format!("{SHM}{name}"), flags, Mode::empty()) {
+                    Ok(fd) => Ok(fd.into()),
+                    Err(Errno::NOENT) => Err(SegmentError::NotFound { name: name.into() }.into()),
+                    Err(errno) => Err(Failure::refused(format_args!("{SHM}{name}: {errno}"))),
+                }
+            }
+            Place::Descriptor { .. } => Ok(self.descriptor(OFlags::RDONLY)?.into()),
+        }
+    }
+
+    /// A description of our own of a process's memfd. Other files are refused: they could be cut
+    /// short below our mapping.
+    fn descriptor(&self, flags: OFlags) -> Result<OwnedFd, Failure> {
+        let path = self.to_string();
+        let Place::Descriptor { pid, fd } = self else {
+            return Err(Failure::usage(format_args!("{path} is not PID:FD")));
+        };
+        let opened = rustix::fs::open(
+            format!("/proc/{pid}/fd/{fd}"),
+            // NONBLOCK, so that a pipe under this number does not hold us up.
+            flags | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+        );
+        let file = match opened {
+            Ok(file) => file,
+            Err(Errno::NOENT) => {
+                return Err(Failure::not_found(format_args!(
+                    "there is no process {pid}, or it has no descriptor {fd}"
+                )));
+            }
+            Err(Errno::ACCESS | Errno::PERM) => {
+                return Err(Failure::refused(format_args!(
+                    "descriptor {fd} of process {pid} may not be opened: run this as its user, or \
+                     as root"
+                )));
+            }
+            Err(errno) => return Err(Failure::refused(format_args!("{path}: {errno}"))),
+        };
+        match is_sealed(file.as_fd()) {
+            true => Ok(file),
+            false => Err(Failure::damaged(format_args!(
+                "descriptor {fd} of process {pid} is not of an anonymous segment"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Named(name) => f.write_str(name),
+            Place::Descriptor { pid, fd } => write!(f, "{pid}:{fd}"),
+        }
+    }
+}
+
+/// Whether nobody can change the size of the file, as of every anonymous segment's.
+pub fn is_sealed(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+}
+
+/// The array that `text` says: by its handle, or by a name that it was given.
+pub fn array(observer: &Observer, text: &str) -> Result<ArrayInfo, Failure> {
+    let handle = match text.parse::<AnyHandle>() {
+        Ok(handle) => handle,
+        Err(_) => observer.find(text)?,
+    };
+    Ok(observer.info(handle)?)
+}
+
+/// Says on standard error that what is told of an array may be torn.
+pub fn warn_of_writer(info: &ArrayInfo) {
+    if let Some(pid) = info.writer {
+        // Nobody is left to be told if this cannot be written.
+        let _ = writeln!(
+            io::stderr(),
+            "ndshm: process {pid} writes {} meanwhile: its contents may be torn",
+            info.handle
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_numbers_are_a_descriptor_and_all_else_a_name() {
+        let named = |name: &str| Place::Named(name.into());
+        assert_eq!(Place::parse("12:3"), Place::Descriptor { pid: 12, fd: 3 });
+        assert_eq!(Place::parse("/dev/shm/12:3"), named("12:3"));
+        for name in [
+            "",
+            "x",
+            "12",
+            ":",
+            "12:",
+            ":3",
+            "+1:2",
+            "12:3:4",
+            "99999999999:1",
+        ] {
+            assert_eq!(Place::parse(name), named(name));
+        }
+    }
+}

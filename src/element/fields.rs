@@ -1,0 +1,178 @@
+//! Layouts of records that no struct of this program has.
+
+use super::schema::MAX_TEXT;
+use super::text::{RecordField, RecordLayout, is_name};
+use super::{MAX_ALIGN, ScalarType, SchemaError};
+
+/// Why fields make no record.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayoutError {
+    /// A name that the layout's text cannot hold.
+    #[error(
+        "{name:?} cannot be the name of a field: use letters, digits and underscores, at least one"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// Two fields have one name.
+    #[error("two fields are called {name:?}: rename one of them")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// Not every byte is a bool, but a record's bytes may be any.
+    #[error("field {name:?} is a bool, which a record cannot hold: make it one of u8")]
+    Bool {
+        /// The field.
+        name: String,
+    },
+    /// No field holds a byte, or more than memory has.
+    #[error(
+        "the fields take {} bytes: a record has at least 1, and at most {}",
+        .bytes.map_or("2^64 or more".to_owned(), |bytes| bytes.to_string()),
+        isize::MAX
+    )]
+    Size {
+        /// Bytes of all fields; `None` if they cannot be counted.
+        bytes: Option<usize>,
+    },
+    /// A segment has no room for the layout's text.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+}
+
+impl RecordLayout {
+    /// The layout of a record with these fields: of each the name, the type of its numbers, and how
+    /// many there are. They lie in this order and without gaps.
+    ///
+    /// The alignment is that of `#[repr(C)]` if such a struct would lie so, and else 1, as that of
+    /// `#[repr(C, packed)]`. It is a part of the layout: a typed handle wants the same.
+    ///
+    /// ```
+    /// use ndshm::{DType, HandleTable, Order, RecordLayout, ScalarType, Segment};
+    ///
+    /// let fields = [("id", ScalarType::U64, 1), ("at", ScalarType::F64, 3)];
+    /// let layout = RecordLayout::from_fields(fields)?;
+    /// assert_eq!((layout.size(), layout.align()), (32, 8));
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros_untyped(&DType::Record(layout.into()), &[100], Order::C)?;
+    /// assert_eq!(table.info(x)?.bytes, 3200);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`LayoutError`] names the field.
+    pub fn from_fields<N: Into<String>>(
+        fields: impl IntoIterator<Item = (N, ScalarType, usize)>,
+    ) -> Result<RecordLayout, LayoutError> {
+        let mut made: Vec<RecordField> = Vec::new();
+        let mut end = 0usize;
+        for (name, dtype, count) in fields {
+            let name = name.into();
+            if !is_name(name.as_bytes()) {
+                return Err(LayoutError::Name { name });
+            }
+            if made.iter().any(|field| *field.name == *name) {
+                return Err(LayoutError::Twice { name });
+            }
+            if dtype == ScalarType::Bool {
+                return Err(LayoutError::Bool { name });
+            }
+            made.push(RecordField {
+                name: name.into(),
+                dtype,
+                offset: end,
+                count,
+            });
+            end = count
+                .checked_mul(dtype.size())
+                .and_then(|bytes| bytes.checked_add(end))
+                .filter(|&end| end <= isize::MAX as usize)
+                .ok_or(LayoutError::Size { bytes: None })?;
+        }
+        if end == 0 {
+            return Err(LayoutError::Size { bytes: Some(0) });
+        }
+        let natural = made.iter().map(|field| field.dtype.align()).max();
+        let natural = natural.filter(|&align| {
+            end.is_multiple_of(align)
+                && align <= MAX_ALIGN
+                && made
+                    .iter()
+                    .all(|field| field.offset % field.dtype.align() == 0)
+        });
+        let layout = RecordLayout::new(made, end, natural.unwrap_or(1));
+        match layout.overlong() {
+            None => Ok(layout),
+            Some(error) => Err(error.into()),
+        }
+    }
+
+    /// Why no segment can hold the layout's text, if none can.
+    fn overlong(&self) -> Option<SchemaError> {
+        let text = self.text();
+        text.is_cut().then_some(SchemaError::TooLong {
+            bytes: text.wanted(),
+            limit: MAX_TEXT,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_alignment_is_that_of_a_c_struct_where_it_fits() {
+        let layout = |fields: &[(&str, ScalarType, usize)]| {
+            let layout = RecordLayout::from_fields(fields.iter().copied()).unwrap();
+            (layout.size(), layout.align())
+        };
+        use ScalarType::*;
+        assert_eq!(layout(&[("a", U32, 2), ("b", F64, 1)]), (16, 8));
+        assert_eq!(layout(&[("a", U32, 1), ("b", F64, 1)]), (12, 1));
+        assert_eq!(layout(&[("a", F64, 1), ("b", U32, 1)]), (12, 1));
+        assert_eq!(layout(&[("a", U128, 1), ("b", U64, 2)]), (32, 16));
+        assert_eq!(layout(&[("größe", Complex64, 1)]), (16, 8));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_by_name() {
+        let refused = |fields: &[(&str, ScalarType, usize)]| {
+            RecordLayout::from_fields(fields.iter().copied())
+                .unwrap_err()
+                .to_string()
+        };
+        use ScalarType::*;
+        assert!(refused(&[("a b", U8, 1)]).starts_with("\"a b\" cannot be the name"));
+        assert!(refused(&[("", U8, 1)]).starts_with("\"\" cannot be the name"));
+        assert!(refused(&[("a", U8, 1), ("a", I8, 1)]).starts_with("two fields are called \"a\""));
+        assert!(refused(&[("a", Bool, 1)]).starts_with("field \"a\" is a bool"));
+        assert!(refused(&[]).starts_with("the fields take 0 bytes"));
+        assert!(refused(&[("a", U64, 0)]).starts_with("the fields take 0 bytes"));
+        assert!(refused(&[("a", U64, usize::MAX)]).starts_with("the fields take 2^64 or more"));
+        let name = "x".repeat(3000);
+        assert!(
+            refused(&[(&name, U8, 1)])
+                .contains("takes 3020 bytes as text, a segment keeps at most 2032")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_layout_made_of_fields_is_one_that_a_segment_tells(
+            fields in prop::collection::vec(
+                ("[a-zé_0-9]{1,4}", prop::sample::select(ScalarType::ALL), 0usize..5),
+                0..12,
+            ),
+        ) {
+            if let Ok(layout) = RecordLayout::from_fields(fields) {
+                prop_assert_eq!(RecordLayout::parse(&layout.to_text()), Some(layout));
+            }
+        }
+    }
+}

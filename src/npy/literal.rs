@@ -1,0 +1,306 @@
+//! Python literals, as far as the headers of numpy's files have them: a total parser.
+
+use core::fmt;
+
+/// How deep lists and tuples may be in each other; numpy's own headers reach five.
+const DEPTH: usize = 16;
+
+/// A value of Python.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Literal {
+    Text(String),
+    Number(u64),
+    Bool(bool),
+    None,
+    /// A tuple or a list.
+    Sequence(Vec<Literal>),
+    Dict(Vec<(Literal, Literal)>),
+}
+
+impl Literal {
+    /// The value that `text` spells, spaces around it aside; else what is wrong, and where.
+    pub(super) fn parse(text: &str) -> Result<Literal, Wrong> {
+        let mut parser = Parser { text, at: 0 };
+        let value = parser.value(0)?;
+        parser.spaces();
+        match parser.peek() {
+            None => Ok(value),
+            Some(_) => Err(parser.wrong("more text after the end")),
+        }
+    }
+}
+
+/// Where a text is no literal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Wrong {
+    at: usize,
+    what: &'static str,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {} of the header's text", self.what, self.at)
+    }
+}
+
+struct Parser<'t> {
+    text: &'t str,
+    /// The byte that is next; a character starts there.
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn wrong(&self, what: &'static str) -> Wrong {
+        Wrong { at: self.at, what }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.text.get(self.at..)?.chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let next = self.peek()?;
+        self.at += next.len_utf8();
+        Some(next)
+    }
+
+    fn spaces(&mut self) {
+        while self
+            .peek()
+            .is_some_and(|c| matches!(c, ' ' | '\n' | '\t' | '\r'))
+        {
+            self.at += 1;
+        }
+    }
+
+    /// Whether `sign` is next, after spaces; if so, it is passed.
+    fn passes(&mut self, sign: char) -> bool {
+        self.spaces();
+        let is_next = self.peek() == Some(sign);
+        if is_next {
+            self.at += sign.len_utf8();
+        }
+        is_next
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Literal, Wrong> {
+        if depth > DEPTH {
+            return Err(self.wrong("brackets too deep in each other"));
+        }
+        self.spaces();
+        match self.peek() {
+            Some('\'' | '"') => self.string().map(Literal::Text),
+            Some('0'..='9') => self.number(),
+            Some('(') => self.tuple(depth),
+            Some('[') => self
+                .sequence(']', depth)
+                .map(|(items, _)| Literal::Sequence(items)),
+            Some('{') => self.dict(depth),
+            _ => self.word(),
+        }
+    }
+
+    fn word(&mut self) -> Result<Literal, Wrong> {
+        for (word, value) in [
+            ("True", Literal::Bool(true)),
+            ("False", Literal::Bool(false)),
+            ("None", Literal::None),
+        ] {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            if let Some(rest) = rest.strip_prefix(word)
+                && !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+            {
+                self.at += word.len();
+                return Ok(value);
+            }
+        }
+        // `u'..'` and `b'..'` as Python 2 wrote them.
+        if self.peek().is_some_and(|c| matches!(c, 'u' | 'b')) {
+            self.at += 1;
+            return self.string().map(Literal::Text);
+        }
+        Err(self.wrong("neither a string, a number, a bracket, True, False nor None"))
+    }
+
+    fn number(&mut self) -> Result<Literal, Wrong> {
+        let mut number = 0u64;
+        while let Some(digit) = self.peek().and_then(|c| c.to_digit(10)) {
+            number = number
+                .checked_mul(10)
+                .and_then(|number| number.checked_add(digit.into()))
+                .ok_or_else(|| self.wrong("a number of 2^64 or more"))?;
+            self.at += 1;
+        }
+        // As Python 2 wrote its long integers.
+        if self.peek() == Some('L') {
+            self.at += 1;
+        }
+        Ok(Literal::Number(number))
+    }
+
+    fn string(&mut self) -> Result<String, Wrong> {
+        let quote = match self.peek() {
+            Some(quote @ ('\'' | '"')) => quote,
+            _ => return Err(self.wrong("no string")),
+        };
+        self.at += 1;
+        let mut string = String::new();
+        loop {
+            let place = self.at;
+            match self.next() {
+                None | Some('\n') => return Err(self.wrong("a string without an end")),
+                Some(c) if c == quote => return Ok(string),
+                Some('\\') => {
+                    let c = self.escaped().ok_or(Wrong {
+                        at: place,
+                        what: "an escape that is none",
+                    })?;
+                    string.push(c);
+                }
+                Some(c) => string.push(c),
+            }
+        }
+    }
+
+    fn escaped(&mut self) -> Option<char> {
+        let digits = match self.next()? {
+            'n' => return Some('\n'),
+            't' => return Some('\t'),
+            'r' => return Some('\r'),
+            c @ ('\\' | '\'' | '"') => return Some(c),
+            'x' => 2,
+            'u' => 4,
+            'U' => 8,
+            _ => return None,
+        };
+        let text = self.text.get(self.at..self.at + digits)?;
+        self.at += digits;
+        let digit = |c: char| c.is_ascii_hexdigit();
+        let code = text
+            .chars()
+            .all(digit)
+            .then(|| u32::from_str_radix(text, 16).ok())??;
+        char::from_u32(code)
+    }
+
+    /// Items up to `close`, and whether a comma followed the last one.
+    fn sequence(&mut self, close: char, depth: usize) -> Result<(Vec<Literal>, bool), Wrong> {
+        self.at += 1;
+        let mut items = Vec::new();
+        let mut comma = false;
+        loop {
+            if self.passes(close) {
+                return Ok((items, comma));
+            }
+            if !items.is_empty() && !comma {
+                return Err(self.wrong("no comma between two items"));
+            }
+            items.push(self.value(depth + 1)?);
+            comma = self.passes(',');
+        }
+    }
+
+    /// `(3)` is the number 3, `(3,)` a tuple.
+    fn tuple(&mut self, depth: usize) -> Result<Literal, Wrong> {
+        let (mut items, comma) = self.sequence(')', depth)?;
+        match (items.len(), comma) {
+            (1, false) => Ok(items.remove(0)),
+            _ => Ok(Literal::Sequence(items)),
+        }
+    }
+
+    fn dict(&mut self, depth: usize) -> Result<Literal, Wrong> {
+        self.at += 1;
+        let mut items = Vec::new();
+        let mut comma = true;
+        loop {
+            if self.passes('}') {
+                return Ok(Literal::Dict(items));
+            }
+            if !comma {
+                return Err(self.wrong("no comma between two items"));
+            }
+            let key = self.value(depth + 1)?;
+            if !self.passes(':') {
+                return Err(self.wrong("no colon after a key"));
+            }
+            items.push((key, self.value(depth + 1)?));
+            comma = self.passes(',');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(text: &str) -> Literal {
+        Literal::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_header_of_numpy_is_parsed() {
+        let header = "{'descr': [('a', '<f8', (3,)), ('b\\xad', '|u1')], 'fortran_order': False, \
+                      'shape': (2, 3L), }   \n";
+        let sequence = Literal::Sequence;
+        let descr = sequence(vec![
+            sequence(vec![
+                text("a"),
+                text("<f8"),
+                sequence(vec![Literal::Number(3)]),
+            ]),
+            sequence(vec![text("b\u{ad}"), text("|u1")]),
+        ]);
+        let shape = sequence(vec![Literal::Number(2), Literal::Number(3)]);
+        let expected = Literal::Dict(vec![
+            (text("descr"), descr),
+            (text("fortran_order"), Literal::Bool(false)),
+            (text("shape"), shape),
+        ]);
+        assert_eq!(Literal::parse(header), Ok(expected));
+    }
+
+    #[test]
+    fn brackets_of_one_value_are_no_tuple() {
+        assert_eq!(Literal::parse("(3)"), Ok(Literal::Number(3)));
+        assert_eq!(Literal::parse("()"), Ok(Literal::Sequence(vec![])));
+        let three = Literal::Sequence(vec![Literal::Number(3)]);
+        assert_eq!(Literal::parse("( 3 , )"), Ok(three));
+    }
+
+    #[test]
+    fn what_is_no_literal_is_refused_with_its_place() {
+        for (wrong, what) in [
+            ("", "neither a string"),
+            ("(1 2)", "no comma between two items at byte 3"),
+            ("{'a' 1}", "no colon after a key at byte 5"),
+            ("{'a': 1 'b': 2}", "no comma between two items at byte 8"),
+            ("'a", "a string without an end"),
+            ("'\\q'", "an escape that is none at byte 1"),
+            ("'\\ud800'", "an escape that is none"),
+            ("'\\x+1'", "an escape that is none"),
+            ("18446744073709551616", "a number of 2^64 or more"),
+            ("-1", "neither a string"),
+            ("Truely", "neither a string"),
+            ("1 1", "more text after the end at byte 2"),
+            ("__import__('os')", "neither a string"),
+            (&"[".repeat(100_000), "brackets too deep"),
+        ] {
+            let error = Literal::parse(wrong).unwrap_err().to_string();
+            assert!(error.starts_with(what), "{wrong:.20}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_is_total(text: String) {
+            let _ = Literal::parse(&text);
+        }
+
+        #[test]
+        fn parsing_texts_of_these_signs_is_total(text in "[\\[\\](){}',:\\\\xuU0-9aé ]{0,64}") {
+            let _ = Literal::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Files of numpy: `.npy` for an array, `.npz` for several.
+//!
+//! The elements go straight between file and segment, in pieces that several threads read or write
+//! at once. Nothing is mapped: a memory map would save no copy, since the bytes have to be in the
+//! segment, and whoever shortened the file meanwhile would end the process by a SIGBUS.
+//!
+//! [`guide::files`](crate::guide::files) says which types there are.
+
+mod dtype;
+mod error;
+mod header;
+mod literal;
+mod npz;
+mod observed;
+mod transfer;
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::handle::AnyHandle;
+use crate::table::{HandleTable, NewBytes};
+pub use error::NpyError;
+use header::Header;
+use transfer::Elements;
+
+impl HandleTable {
+    /// Loads a `.npy` file into a new array. What follows the array in the file is not looked at.
+    ///
+    /// [`AnyHandle::typed`] opens it as what it is expected to be.
+    ///
+    /// # Errors
+    /// [`NpyError`]; nothing is allocated then.
+    pub fn load_npy(&self, path: impl AsRef<Path>) -> Result<AnyHandle, NpyError> {
+        let path = path.as_ref();
+        let (file, len) = transfer::open(path)?;
+        let name = path.display().to_string();
+        let mut start = transfer::From { file: &file, at: 0 };
+        let header = Header::read(&mut start, len).map_err(NpyError::header(&name))?;
+        let mut array = self.room_for(&header, &name, len - header.len)?;
+        let elements = Elements {
+            of: &header.of,
+            name: &name,
+        };
+        elements.read(&file, header.len, array.bytes_mut())?;
+        Ok(array.publish())
+    }
+
+    /// Saves an array as a `.npy` file, which replaces what is at `path` when it is whole.
+    ///
+    /// The array is leased for reading meanwhile. A process that is killed while it saves leaves a
+    /// hidden file beside `path`, whose name ends in `.part`.
+    ///
+    /// # Errors
+    /// [`NpyError`]; what was at `path` is there still.
+    pub fn save_npy(
+        &self,
+        handle: impl Into<AnyHandle>,
+        path: impl AsRef<Path>,
+    ) -> Result<(), NpyError> {
+        let array = self.read_untyped(handle)?;
+        let header = header_of(&array)?;
+        transfer::save(path.as_ref(), |file: &mut File, name: &str| {
+            transfer::write(file, name, 0, &header)?;
+            transfer::write(file, name, header.len() as u64, array.bytes())
+        })
+    }
+
+    /// An array to read the elements into. `found` is how many bytes there can be at most: asked
+    /// before anything is allocated, since a header can say anything.
+    fn room_for(&self, header: &Header, name: &str, found: u64) -> Result<NewBytes<'_>, NpyError> {
+        if header.bytes > found {
+            return Err(NpyError::CutOff {
+                file: name.to_owned(),
+                expected: header.bytes,
+                found,
+            });
+        }
+        self.reserve_untyped(&header.of.dtype, &header.shape, header.order)
+            .map_err(NpyError::alloc(name))
+    }
+}
+
+/// The bytes before the elements of an array.
+fn header_of(array: &crate::UntypedReadGuard<'_>) -> Result<Vec<u8>, NpyError> {
+    header::written(array.dtype(), array.shape(), array.order())
+        .map_err(not_in_numpy(array.handle()))
+}
+
+fn not_in_numpy(handle: AnyHandle) -> impl FnOnce(dtype::Unknown) -> NpyError {
+    move |unknown| NpyError::NotInNumpy {
+        handle,
+        dtype: unknown.dtype,
+        field: unknown.field,
+    }
+}

@@ -1,0 +1,43 @@
+//! Files of arrays that are only looked at.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::{NpyError, header, not_in_numpy, transfer};
+use crate::handle::AnyHandle;
+use crate::observer::Observer;
+
+/// Bytes that are copied and written at once.
+const PIECE: usize = 4 << 20;
+
+impl Observer {
+    /// Saves an array as a `.npy` file, which replaces what is at `path` when it is whole.
+    ///
+    /// As [`copy_bytes`](Observer::copy_bytes) it neither notices nor keeps out whoever writes the
+    /// array meanwhile: then its elements are of different moments.
+    ///
+    /// # Errors
+    /// [`NpyError`]; what was at `path` is there still.
+    pub fn save_npy(
+        &self,
+        handle: impl Into<AnyHandle>,
+        path: impl AsRef<Path>,
+    ) -> Result<(), NpyError> {
+        let info = self.info(handle)?;
+        let header = header::written(&info.dtype, &info.shape, info.order)
+            .map_err(not_in_numpy(info.handle))?;
+        transfer::save(path.as_ref(), |file: &mut File, name: &str| {
+            transfer::write(file, name, 0, &header)?;
+            let most = info.bytes.min(PIECE as u64) as usize;
+            let mut piece = vec![0; most];
+            let mut at = 0;
+            while at < info.bytes {
+                let now = piece.len().min((info.bytes - at) as usize);
+                self.copy_bytes(info.handle, at, &mut piece[..now])?;
+                transfer::write(file, name, header.len() as u64 + at, &piece[..now])?;
+                at += now as u64;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! Bytes between files and segments, by several threads and without a copy between.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::dtype::FileType;
+use super::error::NpyError;
+use crate::element::{DType, Element, InvalidElement, ScalarType};
+use crate::parallel::{self, PIECE};
+
+/// Opens a regular file to be read; its length.
+pub(super) fn open(path: &Path) -> Result<(File, u64), NpyError> {
+    let name = path.display().to_string();
+    let file = OpenOptions::new()
+        .read(true)
+        // A pipe that nobody writes to would be waited for.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(NpyError::io(&name, "open it"))?;
+    let about = file.metadata().map_err(NpyError::io(&name, "look at it"))?;
+    match about.is_file() {
+        true => Ok((file, about.len())),
+        false => Err(NpyError::NotAFile { file: name }),
+    }
+}
+
+/// A file as a stream from some place on, without moving a place that others share.
+pub(super) struct From<'f> {
+    pub(super) file: &'f File,
+    pub(super) at: u64,
+}
+
+impl io::Read for From<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(bytes, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Elements of one file type, on their way into a segment.
+pub(super) struct Elements<'a> {
+    pub(super) of: &'a FileType,
+    /// The file's name for errors.
+    pub(super) name: &'a str,
+}
+
+impl Elements<'_> {
+    /// Reads all of `bytes` from `at` of the file on.
+    pub(super) fn read(&self, file: &File, at: u64, bytes: &mut [u8]) -> Result<(), NpyError> {
+        let parts = self.parts(bytes).collect();
+        parallel::for_each(parts, |(offset, part)| {
+            self.read_part(file, at, offset, part)?;
+            self.finish(offset, part)
+        })
+    }
+
+    /// As [`read`](Elements::read); the checksum of the file's bytes, which continues `before`.
+    pub(super) fn read_checked(
+        &self,
+        file: &File,
+        at: u64,
+        bytes: &mut [u8],
+        before: crc32fast::Hasher,
+    ) -> Result<crc32fast::Hasher, NpyError> {
+        let mut sums = vec![crc32fast::Hasher::new(); self.parts(bytes).count()];
+        let parts = self.parts(bytes).zip(&mut sums).collect();
+        parallel::for_each(parts, |((offset, part), sum)| {
+            self.read_part(file, at, offset, part)?;
+            sum.update(part);
+            self.finish(offset, part)
+        })?;
+        let mut whole = before;
+        sums.iter().for_each(|sum| whole.combine(sum));
+        Ok(whole)
+    }
+
+    /// Brings bytes that were read by other means into the machine's order, and checks them.
+    pub(super) fn finish_all(&self, bytes: &mut [u8]) -> Result<(), NpyError> {
+        let parts = self.parts(bytes).collect();
+        parallel::for_each(parts, |(offset, part)| self.finish(offset, part))
+    }
+
+    /// Parts of whole elements, and where each begins.
+    fn parts<'b>(&self, bytes: &'b mut [u8]) -> impl Iterator<Item = (u64, &'b mut [u8])> {
+        let size = self.of.dtype.size();
+        let length = (PIECE / size).max(1) * size;
+        bytes
+            .chunks_mut(length)
+            .enumerate()
+            .map(move |(index, part)| (index as u64 * length as u64, part))
+    }
+
+    fn read_part(
+        &self,
+        file: &File,
+        at: u64,
+        offset: u64,
+        part: &mut [u8],
+    ) -> Result<(), NpyError> {
+        // A file that somebody shortens meanwhile is an error here; through a memory map it would
+        // be a SIGBUS.
+        file.read_exact_at(part, at + offset)
+            .map_err(NpyError::io(self.name, "read its elements"))
+    }
+
+    fn finish(&self, offset: u64, part: &mut [u8]) -> Result<(), NpyError> {
+        for words in &self.of.swapped {
+            words.swap(part, self.of.dtype.size());
+        }
+        if self.of.dtype == DType::Scalar(ScalarType::Bool) {
+            bool::check(part).map_err(|error| NpyError::NotBool {
+                file: self.name.to_owned(),
+                error: InvalidElement {
+                    index: error.index + offset as usize,
+                    ..error
+                },
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `bytes` to `at` of the file on.
+pub(super) fn write(file: &File, name: &str, at: u64, bytes: &[u8]) -> Result<(), NpyError> {
+    let parts = bytes.chunks(PIECE).enumerate().collect();
+    parallel::for_each(parts, |(index, part)| {
+        file.write_all_at(part, at + index as u64 * PIECE as u64)
+            .map_err(NpyError::io(name, "write to it"))
+    })
+}
+
+/// Makes a file by `fill`, and puts it at `path` when it is whole: nobody ever sees a part of it,
+/// and after an error what was there is there still.
+pub(super) fn save(
+    path: &Path,
+    fill: impl FnOnce(&mut File, &str) -> Result<(), NpyError>,
+) -> Result<(), NpyError> {
+    let name = path.display().to_string();
+    // Through links: the file is replaced that they lead to.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let before = fs::metadata(&target).ok();
+    if before.as_ref().is_some_and(|before| !before.is_file()) {
+        return Err(NpyError::NotAFile { file: name });
+    }
+    let (mut file, mut part) = Part::beside(&target).map_err(NpyError::io(&name, "create it"))?;
+    fill(&mut file, &name)?;
+    if let Some(before) = before {
+        file.set_permissions(before.permissions())
+            .map_err(NpyError::io(&name, "set its permissions"))?;
+    }
+    fs::rename(&part.path, &target).map_err(NpyError::io(&name, "put it in its place"))?;
+    part.left = false;
+    Ok(())
+}
+
+/// A file that is not whole yet, removed unless it gets its place.
+struct Part {
+    path: PathBuf,
+    left: bool,
+}
+
+impl Part {
+    fn beside(target: &Path) -> io::Result<(File, Part)> {
+        let name = target
+            .file_name()
+            .ok_or_else(|| io::Error::other("the path names no file"))?;
+        // Other threads of this process may save to the same path.
+        for attempt in 0..1000 {
+            let mut part = std::ffi::OsString::from(".");
+            part.push(name);
+            part.push(format!(".{}.{attempt}.part", std::process::id()));
+            let path = target.with_file_name(part);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((file, Part { path, left: true })),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other(
+            "1000 files that end in .part are beside it already: remove them",
+        ))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.left {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

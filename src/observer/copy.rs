@@ -1,0 +1,92 @@
+//! Copies of what is in arrays, made by the system: for who looks on while others may write.
+
+use std::io;
+
+use super::Observer;
+use crate::descriptor::Descriptor;
+use crate::error::{CopyError, LeaseError};
+use crate::handle::AnyHandle;
+use crate::span::Spans;
+
+impl Observer {
+    /// Copies bytes of an array, from `offset` bytes after its first element, into `out`.
+    ///
+    /// The bytes are read from the segment's file, in memory order (see
+    /// [`ArrayInfo::order`](crate::ArrayInfo)). Whoever writes the array meanwhile is neither
+    /// noticed nor kept out, so that the copy may be torn anywhere: part of it from before a
+    /// write, part from after. But it is of this array: had it been freed, it is an error.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Observer, Segment};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let x = table.from_elem::<u16, _>(100, 7)?;
+    ///
+    /// let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let mut last = [0; 2];
+    /// observer.copy_bytes(x, 198, &mut last)?;
+    /// assert_eq!(u16::from_ne_bytes(last), 7);
+    /// assert!(observer.copy_bytes(x, 199, &mut last).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CopyError::Range`] beyond the array's last byte, [`CopyError::Lease`] with
+    /// [`LeaseError::Stale`] or [`LeaseError::Corrupt`], [`CopyError::Read`] if the system cannot
+    /// read the file. What is in `out` then is not to be believed.
+    pub fn copy_bytes(
+        &self,
+        handle: impl Into<AnyHandle>,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), CopyError> {
+        let handle = handle.into();
+        let look = self.look();
+        let (slot, generation) = look.live(handle)?;
+        let place = self.place(handle, slot.index, offset, out.len() as u64);
+        let read = match &place {
+            Ok(at) => self.observed.read(*at, out),
+            Err(_) => Ok(()),
+        };
+        // The word again: until now the extent has been this array's, so that what was read is
+        // its bytes, and what was found of its place is true.
+        if !slot.word().is_live(generation) {
+            return Err(LeaseError::Stale { handle }.into());
+        }
+        place?;
+        read.map_err(|source: io::Error| CopyError::Read { handle, source })
+    }
+
+    /// Where in the file `len` bytes from `offset` of the array in `slot` are.
+    fn place(
+        &self,
+        handle: AnyHandle,
+        slot: usize,
+        offset: u64,
+        len: u64,
+    ) -> Result<u64, CopyError> {
+        let look = self.look();
+        let memory = look.memory;
+        let corrupt = |what| look.corrupt(handle, what);
+        let descriptor = Descriptor::load(memory.descriptor(slot))
+            .ok_or_else(|| corrupt("the descriptor is not one"))?;
+        let bytes = descriptor
+            .dtype(memory)
+            .and_then(|dtype| descriptor.bytes(dtype.size()))
+            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
+        let extent = Spans::of(memory)
+            .extent(slot)
+            .filter(|extent| bytes <= extent.size())
+            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
+        match offset.checked_add(len) {
+            Some(end) if end <= bytes => Ok(memory.layout().data + extent.offset + offset),
+            _ => Err(CopyError::Range {
+                handle,
+                offset,
+                len,
+                bytes,
+            }),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Large copies on several threads: one core does not fill the memory's bandwidth.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bytes that one thread takes at a time, and from twice of which on there is a second thread:
+/// copied in about a millisecond, ten times what it takes to start one.
+pub(crate) const PIECE: usize = 8 << 20;
+
+/// How long a thread that has ended may be listed among those of the process.
+const LISTED: Duration = Duration::from_millis(100);
+
+/// Does `work` for every part, on as many threads as there are cores, of which this is one. After
+/// an error no further part is begun; the first one is returned.
+pub(crate) fn for_each<P: Send, E: Send>(
+    parts: Vec<P>,
+    work: impl Fn(P) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let helpers = cores.min(parts.len()).saturating_sub(1);
+    if helpers == 0 {
+        return parts.into_iter().try_for_each(work);
+    }
+    let parts = Mutex::new(parts.into_iter());
+    let run = || {
+        // A statement of its own: the lock is not held during the work.
+        let next = || lock(&parts).next();
+        while let Some(part) = next() {
+            if let Err(error) = work(part) {
+                lock(&parts).by_ref().for_each(drop);
+                return Err(error);
+            }
+        }
+        Ok(())
+    };
+    let (outcome, ended) = thread::scope(|scope| {
+        let helper = || (run(), rustix::thread::gettid());
+        // A thread that cannot be started is done without.
+        let helpers: Vec<_> = (0..helpers)
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, helper).ok())
+            .collect();
+        let mut outcome = run();
+        let mut ended = Vec::new();
+        for helper in helpers {
+            match helper.join() {
+                Ok((of_helper, id)) => {
+                    outcome = outcome.and(of_helper);
+                    ended.push(id);
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        (outcome, ended)
+    });
+    // Joined is not gone: the kernel may list a thread for some microseconds more, and a pool that
+    // is about to fork would refuse for its sake.
+    let start = Instant::now();
+    for id in ended {
+        let listed = PathBuf::from(format!("/proc/self/task/{}", id.as_raw_nonzero()));
+        while listed.exists() && start.elapsed() < LISTED {
+            thread::yield_now();
+        }
+    }
+    outcome
+}
+
+/// The parts that are left, also after a panic of another thread.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_part_is_done_once() {
+        let mut done = vec![0u8; 1000];
+        let parts: Vec<&mut [u8]> = done.chunks_mut(7).collect();
+        let outcome = for_each(parts, |part| {
+            part.iter_mut().for_each(|byte| *byte += 1);
+            Ok::<(), ()>(())
+        });
+        assert_eq!(outcome, Ok(()));
+        assert!(done.iter().all(|&byte| byte == 1));
+        assert_eq!(for_each(Vec::<u8>::new(), Err), Ok(()));
+    }
+
+    #[test]
+    fn after_an_error_no_part_is_begun() {
+        let begun = Mutex::new(HashSet::new());
+        let outcome = for_each((0..10_000).collect(), |part| {
+            begun.lock().unwrap().insert(part);
+            if part == 3 { Err(part) } else { Ok(()) }
+        });
+        assert_eq!(outcome, Err(3));
+        let begun = begun.lock().unwrap().len();
+        assert!(begun < 10_000, "all were begun");
+    }
+}

@@ -1,0 +1,105 @@
+//! Removing names that a crash left behind, by the rule and under the lock of whoever leaves last.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use super::description;
+use super::named::{self, Deserted, Patience};
+use super::options::SegmentOptions;
+use crate::error::SegmentError;
+use crate::layout::{Header, SEGMENT_MAGIC};
+
+/// What came of [`SegmentOptions::remove`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Removal {
+    /// The name is gone, and its memory with it.
+    Removed,
+    /// A process is in it.
+    InUse,
+    /// It was asked to persist; the option
+    /// [`persistent`](SegmentOptions::persistent) says that it is to go all the same.
+    Persistent,
+}
+
+/// Removes the name of a segment that nobody is in.
+pub(super) fn deserted(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
+    remove(name, options, |file| {
+        let magic = file.header & 0xffff == u64::from(SEGMENT_MAGIC);
+        match magic {
+            true if file.persistent && !options.persistent => Ok(false),
+            true => Ok(true),
+            false if file.header == 0 => Err(SegmentError::Unfinished {
+                name: name.into(),
+                size: file.size,
+                waited: std::time::Duration::ZERO,
+            }),
+            false => Err(not_ours(name, file)),
+        }
+    })
+}
+
+/// Removes the name of a file that nobody has brought to life, as who wants to create it does.
+pub(super) fn unfinished(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
+    // Its creator may be on the way to bring it to life.
+    let mut patience = Patience::new(options.open_timeout);
+    while is_unfinished(name)? && patience.wait() {}
+    remove(name, options, |file| match file.header {
+        0 => Ok(true),
+        _ => Err(not_ours(name, file)),
+    })
+}
+
+fn is_unfinished(name: &str) -> Result<bool, SegmentError> {
+    named::check_name(name)?;
+    named::open_file(name)
+        .and_then(|fd| description::header_word(fd.as_fd(), Header::ALIVE))
+        .map(|header| header == 0)
+        .map_err(|errno| failed(name, errno))
+}
+
+fn failed(name: &str, errno: Errno) -> SegmentError {
+    match errno {
+        Errno::NOENT => SegmentError::NotFound { name: name.into() },
+        errno => description::os_error("open or unlink", &named::path(name), errno),
+    }
+}
+
+fn not_ours(name: &str, file: &Deserted) -> SegmentError {
+    SegmentError::NotOurs {
+        what: name.into(),
+        problem: match file.header & 0xffff == u64::from(SEGMENT_MAGIC) {
+            true => "it has come to life: it is to be removed as a segment",
+            false => "it starts with something else",
+        },
+        header: file.header,
+        size: file.size,
+    }
+}
+
+/// `condition` is asked of a file that nobody is in, or can enter until all is over.
+fn remove(
+    name: &str,
+    options: &SegmentOptions,
+    condition: impl Fn(&Deserted) -> Result<bool, SegmentError>,
+) -> Result<Removal, SegmentError> {
+    named::check_name(name)?;
+    let verdict = std::cell::Cell::new(Ok(false));
+    let removed = named::remove_if_deserted(name, |file| {
+        let found = named::check_owner(name, &file.stat, options)
+            .and_then(|()| named::check_regular(name, &file.stat))
+            .and_then(|()| condition(file));
+        let go = matches!(found, Ok(true));
+        // A closed gate and no removal: it persists.
+        verdict.set(found.map(|go| !go));
+        go
+    });
+    let persists = verdict.into_inner()?;
+    match removed {
+        Ok(true) => Ok(Removal::Removed),
+        Ok(false) if persists => Ok(Removal::Persistent),
+        Ok(false) => Ok(Removal::InUse),
+        Err(errno) => Err(failed(name, errno)),
+    }
+}

@@ -1,0 +1,327 @@
+//! Arrays by their bytes: made and leased by programs that learn the element type as they run.
+
+use core::ptr::NonNull;
+use core::slice;
+
+use super::HandleTable;
+use super::alloc::Reserved;
+use super::info::Look;
+use super::lease::{ExclusiveLease, SharedLease};
+use super::slot::Slot;
+use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
+use crate::element::{DType, schema};
+use crate::error::{AllocError, LeaseError};
+use crate::handle::AnyHandle;
+use crate::segment::Access;
+use crate::span::Spans;
+use crate::word::Purpose;
+
+impl HandleTable {
+    /// As [`zeros`](HandleTable::zeros), for an element type that is a value: `shape` is the length
+    /// of each axis. A program that knows the type opens it by [`AnyHandle::typed`].
+    ///
+    /// ```
+    /// use ndshm::{DType, HandleTable, Order, ScalarType, Segment};
+    /// use ndarray::{Ix2, array};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let any = table.zeros_untyped(&DType::from(ScalarType::U16), &[2, 2], Order::C)?;
+    /// table.write_untyped(any)?.bytes_mut()[6] = 7;
+    ///
+    /// let x = any.typed::<u16, Ix2>(&table)?;
+    /// assert_eq!(table.read(x)?.view(), array![[0, 0], [0, 7]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError`], with the numbers and the remedy.
+    pub fn zeros_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        let mut array = self.reserve_untyped(dtype, shape, order)?;
+        if !array.reserved.clean {
+            array.bytes_mut().fill(0);
+        }
+        Ok(array.publish())
+    }
+
+    /// As [`read`](HandleTable::read), for whatever elements the array has.
+    ///
+    /// Arrays of `bool` are not looked through: the bytes are given as they are.
+    ///
+    /// # Errors
+    /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::TypeMismatch`] if the
+    /// handle names the words of a partition, a pool or a queue.
+    pub fn read_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<UntypedReadGuard<'_>, LeaseError> {
+        let lease = self.lease_shared(handle.into())?;
+        let located = self.look().locate_untyped(lease.slot, lease.handle)?;
+        Ok(UntypedReadGuard::new(lease, located))
+    }
+
+    /// As [`write`](HandleTable::write), for whatever elements the array has.
+    ///
+    /// The bytes are not checked: a `bool` that is neither 0 nor 1 is refused by the next typed
+    /// lease.
+    ///
+    /// # Errors
+    /// As [`read_untyped`](HandleTable::read_untyped); [`LeaseError::Busy`] also while somebody
+    /// reads, this participant included.
+    pub fn write_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
+        let lease = self.lease_exclusive(handle.into(), Purpose::Write)?;
+        let located = self.look().locate_untyped(lease.slot, lease.handle)?;
+        Ok(UntypedWriteGuard::new(lease, located))
+    }
+
+    /// An array that nobody knows of yet, for the caller to fill and publish. What it holds is
+    /// unspecified until then; if it is dropped instead, nothing is allocated.
+    pub(crate) fn reserve_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<NewBytes<'_>, AllocError> {
+        if shape.len() > MAX_AXES {
+            return Err(AllocError::TooManyAxes { axes: shape.len() });
+        }
+        let axes = shape.iter().map(|&axis| axis as u64);
+        let bytes = bytes_of(dtype.size(), axes).ok_or_else(|| AllocError::TooLarge {
+            shape: shape.to_vec(),
+            element: dtype.to_string(),
+            size: dtype.size(),
+        })?;
+        let schema = match dtype {
+            DType::Scalar(_) => 0,
+            DType::Record(layout) => schema::intern(self.segment.memory(), &layout.to_text())?,
+        };
+        let reserved = self.reserve(bytes)?;
+        let extent = reserved.extent;
+        let first = self
+            .segment
+            .memory()
+            .data(extent.offset, extent.size())
+            .ok_or_else(|| self.abandon_damaged(reserved))?;
+        Ok(NewBytes {
+            table: self,
+            reserved,
+            token: self.token(),
+            descriptor: Descriptor::untyped(dtype, schema, order, shape),
+            first,
+            len: bytes as usize,
+            _access: self.segment.memory().track(extent.offset, bytes, true),
+        })
+    }
+}
+
+/// A reserved slot whose array is being filled.
+pub(crate) struct NewBytes<'t> {
+    table: &'t HandleTable,
+    reserved: Reserved<'t>,
+    token: u64,
+    descriptor: Descriptor,
+    first: NonNull<u8>,
+    len: usize,
+    _access: Access,
+}
+
+impl NewBytes<'_> {
+    /// The bytes of the elements, in memory order.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `len` bytes from `first` are in the extent, which is mapped (`reserve_untyped`);
+        // bytes of a mapping are initialised; the slot is RESERVED by this participant, so that
+        // nobody else accesses them, and `self` is borrowed for as long.
+        unsafe { slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+    }
+
+    /// Makes the array LIVE.
+    pub(crate) fn publish(self) -> AnyHandle {
+        let this = core::mem::ManuallyDrop::new(self);
+        this.table
+            .publish_array(this.reserved, |words| this.descriptor.store(words))
+    }
+}
+
+impl Drop for NewBytes<'_> {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's.
+        if self.table.is_of(self.token) {
+            self.table.abandon(self.reserved);
+        }
+    }
+}
+
+/// A live array's bytes, checked against its descriptor and its extent.
+pub(crate) struct LocatedBytes {
+    offset: u64,
+    first: NonNull<u8>,
+    len: usize,
+    kind: ArrayKind,
+}
+
+/// What the bytes of an array are.
+#[derive(Clone, Debug)]
+struct ArrayKind {
+    dtype: DType,
+    shape: Vec<usize>,
+    order: Order,
+}
+
+impl Look<'_> {
+    /// Reads the descriptor and checks it. The caller has a lease.
+    fn locate_untyped(self, slot: Slot<'_>, handle: AnyHandle) -> Result<LocatedBytes, LeaseError> {
+        let memory = self.memory;
+        let corrupt = |what| self.corrupt(handle, what);
+        let descriptor = Descriptor::load(memory.descriptor(slot.index))
+            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
+        if descriptor.is_control() {
+            return Err(descriptor.no_elements(memory).into());
+        }
+        let dtype = descriptor
+            .dtype(memory)
+            .ok_or_else(|| corrupt("the element type is not known"))?;
+        let bytes = descriptor
+            .bytes(dtype.size())
+            .ok_or_else(|| corrupt("the shape's size is not representable"))?;
+        let extent = Spans::of(memory)
+            .extent(slot.index)
+            .filter(|extent| bytes <= extent.size())
+            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
+        let first = memory
+            .data(extent.offset, extent.size())
+            .ok_or_else(|| corrupt("the extent is not in the data region"))?;
+        Ok(LocatedBytes {
+            offset: extent.offset,
+            first,
+            len: bytes as usize,
+            kind: ArrayKind {
+                dtype,
+                shape: descriptor.shape().iter().map(|&len| len as usize).collect(),
+                order: descriptor.order,
+            },
+        })
+    }
+}
+
+/// A shared lease of an array as bytes.
+///
+/// Given back on drop, as a [`ReadGuard`](crate::ReadGuard) is.
+#[must_use = "the lease is given back when the guard is dropped"]
+pub struct UntypedReadGuard<'t> {
+    bytes: &'t [u8],
+    kind: ArrayKind,
+    // Before the lease: the access ends first.
+    _access: Access,
+    lease: SharedLease<'t>,
+}
+
+impl<'t> UntypedReadGuard<'t> {
+    fn new(lease: SharedLease<'t>, located: LocatedBytes) -> Self {
+        let memory = lease.table().segment().memory();
+        let access = memory.track(located.offset, located.len as u64, false);
+        // SAFETY: `len` bytes from `first` are in the array's extent, which is mapped while the
+        // table lives (`locate_untyped`) and initialised; nobody writes them while the shared lease
+        // lives, which `self` keeps and which outlives every borrow that the guard hands out.
+        let bytes = unsafe { slice::from_raw_parts(located.first.as_ptr(), located.len) };
+        UntypedReadGuard {
+            bytes,
+            kind: located.kind,
+            _access: access,
+            lease,
+        }
+    }
+
+    /// The bytes of the elements, in memory order.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+/// The exclusive lease of an array as bytes.
+///
+/// Given back on drop, as a [`WriteGuard`](crate::WriteGuard) is; a drop by a panic poisons the
+/// array.
+#[must_use = "the lease is given back when the guard is dropped"]
+pub struct UntypedWriteGuard<'t> {
+    bytes: &'t mut [u8],
+    kind: ArrayKind,
+    // Before the lease: the access ends first.
+    _access: Access,
+    lease: ExclusiveLease<'t>,
+}
+
+impl<'t> UntypedWriteGuard<'t> {
+    fn new(lease: ExclusiveLease<'t>, located: LocatedBytes) -> Self {
+        let memory = lease.table().segment().memory();
+        let access = memory.track(located.offset, located.len as u64, true);
+        // SAFETY: `len` bytes from `first` are in the array's extent, which is mapped while the
+        // table lives (`locate_untyped`) and initialised; nobody else reads or writes them while
+        // the exclusive lease lives, which `self` keeps and which outlives every borrow that the
+        // guard hands out.
+        let bytes = unsafe { slice::from_raw_parts_mut(located.first.as_ptr(), located.len) };
+        UntypedWriteGuard {
+            bytes,
+            kind: located.kind,
+            _access: access,
+            lease,
+        }
+    }
+
+    /// The bytes of the elements, in memory order.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The bytes of the elements, in memory order, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+/// What both guards tell of their array.
+macro_rules! kind_of_array {
+    ($guard:ident) => {
+        impl $guard<'_> {
+            /// The type of the elements.
+            pub fn dtype(&self) -> &DType {
+                &self.kind.dtype
+            }
+
+            /// The length of each axis.
+            pub fn shape(&self) -> &[usize] {
+                &self.kind.shape
+            }
+
+            /// Whether the first or the last axis is contiguous.
+            pub fn order(&self) -> Order {
+                self.kind.order
+            }
+
+            /// The array's handle.
+            pub fn handle(&self) -> AnyHandle {
+                self.lease.handle
+            }
+        }
+
+        impl core::fmt::Debug for $guard<'_> {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.debug_struct(stringify!($guard))
+                    .field("handle", &self.handle())
+                    .field("dtype", self.dtype())
+                    .field("shape", &self.shape())
+                    .field("order", &self.order())
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+kind_of_array!(UntypedReadGuard);
+kind_of_array!(UntypedWriteGuard);

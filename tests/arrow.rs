@@ -1,0 +1,222 @@
+//! Arrays lent to Arrow: the same bytes, and a lease that lasts as long as the last clone, on
+//! whichever thread that is dropped.
+
+mod support;
+
+use std::time::Duration;
+
+use arrow_array::types::ArrowPrimitiveType;
+use arrow_array::{Array, PrimitiveArray};
+use ndarray::{Array1, Array2, Ix1, ShapeBuilder, array};
+use ndshm::{
+    ArrowElement, ArrowError, Element, Handle, HandleTable, LeaseError, Pool, PoolError, Segment,
+};
+use support::{Child, Pipe};
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+fn busy<T: Element>(table: &HandleTable, x: Handle<T, Ix1>) -> bool {
+    matches!(table.write(x), Err(LeaseError::Busy { .. }))
+}
+
+fn same<T: ArrowElement + From<u8> + PartialEq>(table: &HandleTable) {
+    let own = Array1::from_iter((0..100u8).map(T::from));
+    let x = table.from_array(&own).unwrap();
+    let lent: PrimitiveArray<T::Arrow> = table.lend_arrow(x).unwrap();
+    assert_eq!(lent.data_type(), &T::Arrow::DATA_TYPE);
+    assert!(lent.values().iter().eq(own.iter()));
+    assert_eq!(lent.null_count(), 0);
+    // The very bytes, not a copy of them.
+    let place = table.attach(x).unwrap().as_ptr();
+    assert_eq!(lent.values().as_ptr(), place.cast());
+    let part = lent.slice(90, 10);
+    drop(lent);
+    assert!(busy(table, x), "a part keeps the lease");
+    assert!(part.values().iter().eq(own.iter().skip(90)));
+    drop(part);
+    assert!(!busy(table, x));
+}
+
+fn every_type_is_lent_as_it_is() {
+    let table = table();
+    same::<u8>(&table);
+    same::<u16>(&table);
+    same::<i16>(&table);
+    same::<u32>(&table);
+    same::<i32>(&table);
+    same::<u64>(&table);
+    same::<i64>(&table);
+    same::<f32>(&table);
+    same::<f64>(&table);
+    let x = table.from_array(&array![-1i8, 2]).unwrap();
+    assert_eq!(&table.lend_arrow(x).unwrap().values()[..], [-1, 2]);
+    let empty = table.zeros::<f64, _>(0).unwrap();
+    assert_eq!(table.lend_arrow(empty).unwrap().len(), 0);
+}
+
+fn rows_are_lists_of_fixed_length() {
+    let table = table();
+    let own = Array2::from_shape_fn((4, 3), |(i, j)| (10 * i + j) as f32);
+    let x = table.from_array(&own).unwrap();
+    let lent = table.lend_arrow_rows(x).unwrap();
+    assert_eq!((lent.len(), lent.value_length()), (4, 3));
+    for (row, expected) in own.rows().into_iter().enumerate() {
+        let values = lent.value(row);
+        let values = values
+            .as_any()
+            .downcast_ref::<PrimitiveArray<arrow_array::types::Float32Type>>()
+            .unwrap();
+        assert!(values.values().iter().eq(expected));
+    }
+    assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
+    drop(lent);
+    assert!(table.write(x).is_ok());
+
+    for shape in [(0, 3), (5, 0), (0, 0)] {
+        let x = table.zeros::<u8, _>(shape).unwrap();
+        let lent = table.lend_arrow_rows(x).unwrap();
+        assert_eq!((lent.len(), lent.value_length()), (shape.0, shape.1 as i32));
+    }
+    let x = table.zeros::<u8, _>((3, 4).f()).unwrap();
+    let error = table.lend_arrow_rows(x).unwrap_err();
+    assert!(matches!(error, ArrowError::Fortran { .. }), "{error}");
+    assert!(table.write(x).is_ok(), "nothing is held after an error");
+    let x = table.zeros::<u8, _>((0, 3_000_000_000)).unwrap();
+    let error = table.lend_arrow_rows(x).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ArrowError::RowLength {
+                length: 3_000_000_000,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+fn the_last_of_many_threads_gives_the_lease_back() {
+    let segment = Segment::anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_array(&Array1::from_iter(0..10_000u64)).unwrap();
+    for _ in 0..50 {
+        let lent = table.lend_arrow(x).unwrap();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let lent = lent.clone();
+                std::thread::spawn(move || lent.values().iter().sum::<u64>())
+            })
+            .collect();
+        drop(lent);
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), 49_995_000);
+        }
+        assert!(!busy(&table, x));
+    }
+    let seats = ndshm::Observer::from_fd(segment.inheritable_fd().unwrap())
+        .unwrap()
+        .seats()
+        .unwrap();
+    assert_eq!(seats.len(), 1, "each lent array's seat was given back");
+}
+
+fn a_lent_array_outlives_its_handle_and_its_table() {
+    let segment = Segment::anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(1000, 7u32).unwrap();
+    let lent = table.lend_arrow(x).unwrap();
+    table.free(x).unwrap();
+    assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
+    for _ in 0..100 {
+        // Of the same size: none of them gets the bytes that are lent.
+        let other = table.from_elem(1000, 9u32).unwrap();
+        table.detach(other).unwrap();
+    }
+    let y = table.from_elem(1000, 8u32).unwrap();
+    let also = table.lend_arrow(y).unwrap();
+    drop(table);
+    assert!(lent.values().iter().all(|&value| value == 7));
+    assert!(also.values().iter().all(|&value| value == 8));
+    drop((lent, also));
+    let table = HandleTable::join(&segment).unwrap();
+    assert_eq!(table.arrays().count(), 100, "what was lent is free now");
+    assert!(table.verify().unwrap().is_clean());
+}
+
+fn a_lent_array_takes_a_seat() {
+    let segment = Segment::options().seats(2).anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.zeros::<u8, _>(5).unwrap();
+    let lent = table.lend_arrow(x).unwrap();
+    let error = table.lend_arrow(x).unwrap_err();
+    assert!(matches!(error, ArrowError::Join { .. }), "{error}");
+    assert!(error.to_string().starts_with(&x.to_string()), "{error}");
+    drop(lent);
+    assert!(table.lend_arrow(x).is_ok());
+    let guard = table.write(x).unwrap();
+    let error = table.lend_arrow(x).unwrap_err();
+    assert!(
+        matches!(error, ArrowError::Lease(LeaseError::Busy { .. })),
+        "{error}"
+    );
+    drop(guard);
+    assert!(table.lend_arrow(x).is_ok(), "the seat was given back");
+}
+
+fn no_pool_is_forked_while_an_array_is_lent() {
+    let table = table();
+    let x = table.zeros::<u8, _>(5).unwrap();
+    let lent = table.lend_arrow(x).unwrap();
+    let refused = Pool::fork(&table, 1).map(drop).unwrap_err();
+    assert!(
+        matches!(refused, PoolError::LeaseHeld { handle } if handle == x.into()),
+        "{refused}"
+    );
+    drop(lent);
+    Pool::fork(&table, 1).unwrap();
+}
+
+fn what_a_killed_process_had_lent_is_taken_back() {
+    let table = table();
+    let x = table.zeros::<u8, _>(5).unwrap();
+    let pipe = Pipe::new();
+    let child = Child::fork(|| {
+        let _lent = table.lend_arrow(x).unwrap();
+        pipe.send(1);
+        std::thread::sleep(Duration::from_secs(1000));
+    });
+    pipe.receive();
+    assert!(busy(&table, x));
+    child.kill();
+    table.reap().unwrap();
+    assert!(!busy(&table, x));
+}
+
+fn main() {
+    support::run(&[
+        ("every_type_is_lent_as_it_is", every_type_is_lent_as_it_is),
+        (
+            "rows_are_lists_of_fixed_length",
+            rows_are_lists_of_fixed_length,
+        ),
+        (
+            "the_last_of_many_threads_gives_the_lease_back",
+            the_last_of_many_threads_gives_the_lease_back,
+        ),
+        (
+            "a_lent_array_outlives_its_handle_and_its_table",
+            a_lent_array_outlives_its_handle_and_its_table,
+        ),
+        ("a_lent_array_takes_a_seat", a_lent_array_takes_a_seat),
+        (
+            "no_pool_is_forked_while_an_array_is_lent",
+            no_pool_is_forked_while_an_array_is_lent,
+        ),
+        (
+            "what_a_killed_process_had_lent_is_taken_back",
+            what_a_killed_process_had_lent_is_taken_back,
+        ),
+    ]);
+}

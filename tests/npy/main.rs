@@ -1,0 +1,156 @@
+//! Files of numpy: those that numpy writes are read, and numpy reads those that are saved; damaged
+//! ones are refused, and nothing is left of them.
+//!
+//! With numpy at hand (`NDSHM_PYTHON="$(.ci/numpy)"`, or a `python3` that has it) it writes every
+//! array anew and compares what comes back. Without, the files in `fixtures`, which
+//! `files.py fixtures` has written, are read.
+
+mod damage;
+mod expected;
+mod numpy;
+mod saving;
+
+use std::path::{Path, PathBuf};
+
+use ndshm::{AnyHandle, HandleTable, NpyError, Segment};
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/npy/fixtures")
+}
+
+/// A directory that is removed in the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(what: &str) -> Directory {
+        let name = format!("ndshm-test-{}-{what}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let name = |entry: std::fs::DirEntry| entry.file_name().into_string().unwrap();
+        let mut names: Vec<String> = entries.map(|entry| name(entry.unwrap())).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Loads and checks all arrays that numpy wrote into `directory`: their names, and the handles of
+/// those from `.npy` files; and of each `.npz` file.
+#[allow(clippy::type_complexity, reason = "a name, and what is called so")]
+fn load_all(
+    table: &HandleTable,
+    directory: &Path,
+) -> (
+    Vec<(String, AnyHandle)>,
+    Vec<(String, Vec<(String, AnyHandle)>)>,
+) {
+    let (mut arrays, mut archives) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if name.starts_with("refused-") || name.starts_with("hostile-") {
+            continue;
+        }
+        match path.extension().unwrap().to_str().unwrap() {
+            "npy" => {
+                let handle = table.load_npy(&path).unwrap();
+                expected::check(table, &name, handle);
+                arrays.push((name, handle));
+            }
+            "npz" => {
+                let loaded = table.load_npz(&path).unwrap();
+                for (name, handle) in &loaded {
+                    expected::check(table, name, *handle);
+                }
+                archives.push((name, loaded));
+            }
+            other => panic!("a file that ends in {other}"),
+        }
+    }
+    (arrays, archives)
+}
+
+/// Every array that cannot be loaded, and a part of the error that says why.
+const REFUSED: [(&str, &str); 16] = [
+    (
+        "float16",
+        "elements of <f2, which arrays in shared memory cannot hold: convert it in numpy, as by a.astype(numpy.float64)",
+    ),
+    ("longdouble", "elements of <f16"),
+    (
+        "clongdouble",
+        "elements of <c32, which arrays in shared memory cannot hold: convert it in numpy, as by a.astype(numpy.complex128)",
+    ),
+    (
+        "datetime",
+        "elements of <M8[ns], which arrays in shared memory cannot hold: take its numbers in numpy, by a.view('i8')",
+    ),
+    ("timedelta", "elements of <m8[s]"),
+    (
+        "bytes",
+        "elements of |S5, which arrays in shared memory cannot hold: take its bytes in numpy, by a.view('u1')",
+    ),
+    ("string", "elements of <U5"),
+    (
+        "object",
+        "elements of |O, which arrays in shared memory cannot hold: objects are pickled",
+    ),
+    ("void", "elements of |V5"),
+    (
+        "padded",
+        "padding of 7 bytes after field \"a\", which arrays in shared memory cannot hold: records have no padding: pack it in numpy, by numpy.lib.recfunctions.repack_fields(a)",
+    ),
+    ("padded-end", "padding of 7 bytes after field \"b\""),
+    ("nested", "a structure in field \"in\""),
+    ("flags", "elements of |b1 in field \"on\""),
+    ("half-field", "elements of <f2 in field \"h\""),
+    ("spaced", "\"a b\" cannot be the name of a field"),
+    ("nine", "an array of 9 axes: at most 8"),
+];
+
+/// Everything of numpy that ndshm does not hold is refused by name and remedy.
+fn refuse_all(table: &HandleTable, directory: &Path) {
+    for (name, why) in REFUSED {
+        let path = directory.join(format!("refused-{name}.npy"));
+        let error = table.load_npy(&path).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with(path.to_str().unwrap()), "{text}");
+        assert!(text.contains(why), "{name}: {text}");
+        assert!(
+            matches!(
+                error,
+                NpyError::Type { .. } | NpyError::Layout { .. } | NpyError::Alloc { .. }
+            ),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn the_files_in_the_repository_are_read() {
+    let table = table();
+    let (arrays, archives) = load_all(&table, &fixtures());
+    let count: usize = archives.iter().map(|(_, arrays)| arrays.len()).sum();
+    assert_eq!((arrays.len(), archives.len(), count), (3, 2, 33));
+    let before = table.arrays().count();
+    refuse_all(&table, &fixtures());
+    assert_eq!(table.arrays().count(), before, "nothing stays allocated");
+}

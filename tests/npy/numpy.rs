@@ -1,0 +1,99 @@
+//! Numpy itself as the judge.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Directory, load_all, refuse_all, table};
+
+/// How long one call of Python may take.
+const DEADLINE: Duration = Duration::from_secs(100);
+
+/// What `arguments` make Python print; `None` if it fails.
+fn run(python: &OsString, arguments: &[&str]) -> Option<String> {
+    let mut child = Command::new(python)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if start.elapsed() > DEADLINE => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("{python:?} was not done after {DEADLINE:?}");
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stdout?, &mut text).unwrap();
+    status.success().then_some(text)
+}
+
+/// A Python that has numpy.
+fn python() -> Option<OsString> {
+    if let Some(python) = std::env::var_os("NDSHM_PYTHON") {
+        let version = run(&python, &["-c", "import numpy"]);
+        assert!(version.is_some(), "NDSHM_PYTHON={python:?} has no numpy");
+        return Some(python);
+    }
+    let python = OsString::from("python3");
+    let found = Command::new(&python)
+        .args(["-c", "import numpy"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    found.then_some(python)
+}
+
+fn script(python: &OsString, arguments: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/npy/files.py");
+    let arguments = [&[script.to_str().unwrap()], arguments].concat();
+    run(python, &arguments).expect("files.py found a difference")
+}
+
+#[test]
+fn arrays_of_numpy_come_in_and_go_back() {
+    let Some(python) = python() else {
+        // Not through `eprintln`, which the harness keeps to itself.
+        let _ = std::io::stderr().write_all(
+            b"\nskipped: no numpy; set NDSHM_PYTHON=\"$(.ci/numpy)\" for the files that it writes\n",
+        );
+        return;
+    };
+    let (theirs, ours) = (Directory::new("theirs"), Directory::new("ours"));
+    script(&python, &["write", theirs.0.to_str().unwrap()]);
+    let table = table();
+    let (arrays, archives) = load_all(&table, &theirs.0);
+    for (name, handle) in &arrays {
+        let path = ours.file(&format!("{name}.npy"));
+        table.save_npy(*handle, path).unwrap();
+    }
+    let mut count = arrays.len();
+    for (name, loaded) in archives {
+        count += loaded.len();
+        table
+            .save_npz(ours.file(&format!("{name}.npz")), loaded)
+            .unwrap();
+    }
+    // 13 types in two orders, and all but three in two orders of bytes; and ten more. As files of
+    // their own, and in two archives.
+    let each = 2 * (13 + 10) + 10;
+    assert_eq!((arrays.len(), count), (each, 3 * each));
+    let compared = script(
+        &python,
+        &[
+            "compare",
+            theirs.0.to_str().unwrap(),
+            ours.0.to_str().unwrap(),
+        ],
+    );
+    assert_eq!(compared.trim(), count.to_string());
+    refuse_all(&table, &theirs.0);
+}

@@ -1,0 +1,56 @@
+//! The command-line tool, in a terminal and by pipes: at segments that are used, that a crash left,
+//! and that are damaged. Whatever it finds it ends by a code that is promised, and the program that
+//! it looks at goes on.
+//!
+//! `UPDATE_SNAPSHOTS=1 cargo test --features cli --test tool` renews the texts in tests/tool/.
+
+#[path = "tool/damage.rs"]
+mod damage;
+#[path = "tool/files.rs"]
+mod files;
+#[path = "tool/leftovers.rs"]
+mod leftovers;
+#[path = "tool/living.rs"]
+mod living;
+#[path = "tool/program.rs"]
+mod program;
+#[path = "tool/runs.rs"]
+mod runs;
+#[path = "tool/snapshot.rs"]
+mod snapshot;
+mod support;
+#[path = "tool/system.rs"]
+mod system;
+
+fn main() {
+    support::run(&[
+        ("every_command_leaves_a_program_alone", living::all_commands),
+        ("an_anonymous_segment_is_found", living::anonymous),
+        ("the_texts_are_those_of_the_snapshots", living::snapshots),
+        ("elements_are_those_that_were_written", living::elements),
+        ("arrays_are_found_by_name", living::names),
+        ("numbers_are_those_that_were_written", living::numbers),
+        ("set_takes_a_lease", living::set),
+        ("what_makes_no_sense_is_told", living::nonsense),
+        ("who_stops_reading_is_no_error", living::unread),
+        ("what_a_crash_left_can_be_seen", leftovers::seen),
+        ("what_a_crash_left_is_removed_when_told", leftovers::removed),
+        ("nothing_is_removed_under_who_opens_it", leftovers::raced),
+        ("what_persists_stays", leftovers::persistent),
+        (
+            "the_dead_are_reaped_among_the_living",
+            leftovers::dead_seats,
+        ),
+        ("what_others_may_write_is_left_alone", leftovers::foreign),
+        ("what_may_be_anybodys_stays", leftovers::unfinished),
+        ("damage_is_named", damage::named),
+        ("a_cut_file_is_refused", damage::cut),
+        ("no_bytes_end_the_tool", damage::anything),
+        ("files_keep_what_is_in_arrays", files::round_trip),
+        ("files_that_cannot_be_are_told", files::refusals),
+        ("doctor_says_what_is_in_the_way", system::doctor),
+        ("doctor_finds_what_is_left", system::doctor_leftovers),
+        ("bench_measures", system::bench),
+        ("completions_are_for_shells", system::completions),
+    ]);
+}

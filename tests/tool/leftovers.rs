@@ -1,0 +1,256 @@
+//! The tool at what crashed programs left behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use ndshm::{HandleTable, Removal, Segment, SegmentError};
+use serde_json::json;
+
+use crate::living::entry;
+use crate::program::{Live, Which, die_in, options, populate};
+use crate::runs::{self, piped, terminal};
+use crate::support::{Child, Name, exit_at_once, is_alive};
+
+pub fn seen() {
+    let dead = Live::named("seen").kill();
+    let list = runs::json(&["ls"]);
+    list.code();
+    let listed = entry(&list.json(), &dead.place);
+    assert_eq!(
+        (&listed["seats_alive"], &listed["seats_dead"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(listed["state"], "ok");
+    let shown = runs::json(&["show", &dead.place]);
+    let shown = shown.ends_with(0).json();
+    assert_eq!(shown["arrays"].as_array().map(Vec::len), Some(9));
+    let leased = dead.array(Which::Leased);
+    let mut arrays = shown["arrays"].as_array().unwrap().iter();
+    let leased = arrays.find(|array| array["handle"] == leased).unwrap();
+    assert_eq!(leased["writer"], shown["seats"][0]["pid"]);
+    assert_eq!(shown["arrays"][0]["owner_alive"], false);
+    assert_eq!(shown["verify"]["clean"], true);
+    for array in dead.arrays() {
+        piped(&["stat", &dead.place, &array]).ends_with(0);
+        piped(&["get", &dead.place, &array]).ends_with(0);
+    }
+    // To set an element would be to clean all of it up.
+    let set = piped(&["set", &dead.place, &dead.array(Which::Plain), "0", "1"]);
+    set.ends_with(4);
+    assert!(set.err.contains("no process that lives"), "{}", set.err);
+    let got = runs::json(&["get", &dead.place, &dead.array(Which::Plain), "0,0"]);
+    assert_eq!(got.ends_with(0).json()["data"], 0.5);
+    assert!(
+        terminal(&["show", &dead.place], &[])
+            .ends_with(0)
+            .out
+            .contains("dead")
+    );
+}
+
+pub fn removed() {
+    let dead = Live::named("removed").kill();
+    let mut live = Live::named("kept");
+    let both = [dead.place.as_str(), live.place.as_str()];
+    let told = runs::json(&[&["gc"], &both[..]].concat());
+    let told = told.ends_with(1).json();
+    assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(told[0]["finding"], "deserted");
+    assert_eq!(
+        (&told[0]["action"], &told[0]["done"]),
+        (&json!("remove"), &json!(false))
+    );
+    assert!(dead.exists(), "that was a dry run");
+    let dry = piped(&["gc", &dead.place]);
+    assert!(dry.ends_with(1).out.contains("--yes"), "{}", dry.out);
+    // Without names it finds it as well.
+    let all = runs::json(&["gc"]);
+    all.code();
+    assert_eq!(entry(&all.json(), &dead.place)["finding"], "deserted");
+    assert!(dead.exists());
+    let done = runs::json(&[&["gc", "--yes"], &both[..]].concat());
+    let done = done.ends_with(0).json();
+    assert_eq!(done[0]["done"], true, "{done}");
+    assert!(!dead.exists());
+    live.is_undisturbed();
+    piped(&["gc", "--yes", &live.place]).ends_with(0);
+    live.is_undisturbed();
+    piped(&["show", &live.place]).ends_with(0);
+    live.leave();
+}
+
+/// Whoever gets in stays in, under the name, however often others remove what is left.
+pub fn raced() {
+    let name = Name::new("raced");
+    let opener = Child::fork(|| {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(1) {
+            // Left as a crash leaves it: to be removed by others.
+            let visitor = Child::fork(|| {
+                let table = HandleTable::join(&options().open_or_create(&name.0).unwrap()).unwrap();
+                let array = table.from_elem(3, 7u8).unwrap();
+                table.publish("mine", array).unwrap();
+                let seen = options()
+                    .observe(&name.0)
+                    .expect("it is there while one is in it");
+                assert_eq!(seen.find("mine").unwrap(), array.into());
+                exit_at_once(0);
+            });
+            visitor.join();
+        }
+    });
+    let (mut removed, mut in_use) = (0, 0);
+    while is_alive(opener.pid()) {
+        match Segment::options().remove(&name.0) {
+            Ok(Removal::Removed) => removed += 1,
+            Ok(_) => in_use += 1,
+            Err(SegmentError::NotFound { .. } | SegmentError::Unfinished { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    opener.join();
+    assert!(
+        removed > 10 && in_use > 0,
+        "{removed} removed, {in_use} in use"
+    );
+}
+
+pub fn persistent() {
+    let name = Name::new("persistent");
+    let maker = Child::fork(|| {
+        let segment = options().persistent(true).create(&name.0).unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        for handle in populate(&table) {
+            table.detach(handle).unwrap();
+        }
+        drop((table, segment));
+        exit_at_once(0);
+    });
+    maker.join();
+    let told = runs::json(&["gc", &name.0, "--yes"]);
+    let told = told.ends_with(0).json();
+    assert_eq!(
+        (&told[0]["finding"], &told[0]["action"]),
+        (&json!("persistent"), &json!("none"))
+    );
+    assert!(name.exists());
+    let shown = runs::json(&["show", &name.0]);
+    let shown = shown.ends_with(0).json();
+    assert_eq!(
+        (&shown["persistent"], &shown["seats"]),
+        (&json!(true), &json!([]))
+    );
+    // Whoever persists may be changed, though nobody is there.
+    let plain = shown["arrays"][0]["handle"].as_str().unwrap();
+    piped(&["set", &name.0, plain, "0,0", "4"]).ends_with(0);
+    assert!(name.exists());
+    piped(&["gc", &name.0, "--persistent"]).ends_with(1);
+    assert!(name.exists());
+    piped(&["gc", &name.0, "--persistent", "--yes"]).ends_with(0);
+    assert!(!name.exists());
+}
+
+pub fn dead_seats() {
+    let mut live = Live::named("reaped");
+    let plain = live.array(Which::Plain);
+    die_in(&live.place, &plain);
+    let told = runs::json(&["gc", &live.place]);
+    let told = told.ends_with(1).json();
+    assert_eq!(
+        (&told[0]["finding"], &told[0]["dead_seats"]),
+        (&json!("dead_seats"), &json!(1))
+    );
+    let seats = |alive: bool| {
+        let shown = runs::json(&["show", &live.place]);
+        let seats = shown.ends_with(0).json()["seats"].clone();
+        let seats = seats.as_array().unwrap().iter();
+        seats.filter(|seat| seat["alive"] == alive).count()
+    };
+    assert_eq!(
+        (seats(true), seats(false)),
+        (1, 1),
+        "a dry run reaps nobody"
+    );
+    piped(&["gc", "--yes", &live.place]).ends_with(0);
+    assert_eq!((seats(true), seats(false)), (1, 0));
+    let shown = runs::json(&["show", &live.place]).json();
+    assert_eq!(shown["arrays"][0]["poisoned"], true);
+    assert_eq!(
+        shown["arrays"].as_array().map(Vec::len),
+        Some(9),
+        "the dead one's is gone"
+    );
+    // What was half-written is told of, and is not written over.
+    let set = piped(&["set", &live.place, &plain, "0,0", "1"]);
+    set.ends_with(1);
+    assert!(set.err.contains("poisoned"), "{}", set.err);
+    live.is_undisturbed();
+    live.leave();
+}
+
+/// Who may cut a file short can end whoever maps it.
+pub fn foreign() {
+    let name = Name::new("foreign");
+    let segment = options().mode(0o666).create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let array = table.from_elem(3, 7u8).unwrap();
+    let list = |args: &[&str]| {
+        let list = runs::json(args);
+        list.code();
+        entry(&list.json(), &name.0)
+    };
+    let careful = list(&["ls"]);
+    assert_eq!(
+        (&careful["state"], &careful["arrays"]),
+        (&json!("foreign"), &json!(null))
+    );
+    let asked = list(&["ls", "--foreign"]);
+    assert_eq!(
+        (&asked["state"], &asked["arrays"]),
+        (&json!("ok"), &json!(1))
+    );
+    for args in [
+        vec!["show", &name.0],
+        vec!["get", &name.0, &array.to_string()],
+        vec!["set", &name.0, &array.to_string(), "0", "1"],
+    ] {
+        let ran = piped(&args);
+        assert!(
+            ran.ends_with(4).err.contains("not this user's alone"),
+            "{}",
+            ran.err
+        );
+    }
+    drop((table, segment));
+}
+
+pub fn unfinished() {
+    let path = |name: &Name| format!("/dev/shm/{}", name.0);
+    let write = |name: &Name, bytes: &[u8]| {
+        fs::write(path(name), bytes).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let (empty, zeros, other) = (Name::new("empty"), Name::new("zeros"), Name::new("other"));
+    write(&empty, b"");
+    write(&zeros, &[0; 8192]);
+    write(&other, b"another program's");
+    let all = runs::json(&["gc"]);
+    all.code();
+    let all = all.json();
+    for name in [&empty, &zeros] {
+        let entry = entry(&all, &name.0);
+        assert_eq!(
+            (&entry["finding"], &entry["action"]),
+            (&json!("unfinished"), &json!("none"))
+        );
+    }
+    assert!(!all.to_string().contains(&other.0));
+    assert!(!runs::json(&["ls"]).out.contains(&other.0));
+    piped(&["gc", &empty.0, &zeros.0]).ends_with(1);
+    assert!(empty.exists() && zeros.exists());
+    piped(&["gc", "--yes", &empty.0, &zeros.0]).ends_with(0);
+    assert!(!empty.exists() && !zeros.exists());
+    piped(&["gc", "--yes", &other.0]).ends_with(1);
+    assert_eq!(fs::read(path(&other)).unwrap(), b"another program's");
+}

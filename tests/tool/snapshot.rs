@@ -1,0 +1,53 @@
+//! Texts that are compared with files: what differs from run to run is replaced first.
+
+use std::path::PathBuf;
+
+/// Compares `text` with the snapshot of this name, or writes it if `UPDATE_SNAPSHOTS` is set.
+#[track_caller]
+pub fn compare(name: &str, text: &str, replaced: &[(&str, &str)]) {
+    let text = even(text, replaced);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/tool/snapshots")
+        .join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{} differs (UPDATE_SNAPSHOTS=1 renews it); it was\n{expected}\nand is\n{text}",
+        path.display()
+    );
+}
+
+/// Replaces what is given, numbers handles in the order in which they come, and makes all runs of
+/// spaces alike: columns are as wide as the pids in them.
+fn even(text: &str, replaced: &[(&str, &str)]) -> String {
+    let mut text = text.to_owned();
+    for (from, to) in replaced {
+        text = text.replace(from, to);
+    }
+    let mut handles: Vec<String> = Vec::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find("ndshm:") {
+        let handle: String = rest[at..].chars().take(22).collect();
+        let digits = handle.chars().skip(6).all(|char| char.is_ascii_hexdigit());
+        if handle.len() == 22 && digits && !handles.contains(&handle) {
+            handles.push(handle);
+        }
+        rest = &rest[at + 6..];
+    }
+    for (at, handle) in handles.iter().enumerate() {
+        text = text.replace(handle, &format!("HANDLE{at}"));
+    }
+    let lines = text.lines().map(|line| {
+        let trimmed = line.trim_start();
+        let indent = &line[..line.len() - trimmed.len()];
+        let words: Vec<&str> = trimmed.split("  ").map(str::trim).collect();
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        // A column of numbers begins wherever its longest allows.
+        let indent = if words.len() > 1 { "" } else { indent };
+        format!("{indent}{}\n", words.join("  "))
+    });
+    lines.collect()
+}

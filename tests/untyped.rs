@@ -1,0 +1,250 @@
+//! Arrays by their bytes are the same arrays as typed ones: in type, shape, order, leases and
+//! refusals.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn, ShapeBuilder, array};
+use ndshm::bytemuck::{self, Pod, Zeroable};
+use ndshm::{
+    AllocError, AnyHandle, Complex, DType, Element, HandleTable, LeaseError, Order, ScalarType,
+    Segment,
+};
+use proptest::prelude::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+struct Point {
+    id: u32,
+    parts: [u16; 2],
+    at: [f64; 2],
+}
+ndshm::record!(Point {
+    id: u32,
+    parts: [u16; 2],
+    at: [f64; 2]
+});
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::in_process().unwrap()).unwrap()
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    prop_oneof![Just(Order::C), Just(Order::F)]
+}
+
+/// An array made without its type is the one that the typed call makes.
+fn same_as_typed<T: Element>(table: &HandleTable, shape: &[usize], order: Order) {
+    let typed = table
+        .zeros::<T, _>(IxDyn(shape).set_f(order == Order::F))
+        .unwrap();
+    let any = table.zeros_untyped(&T::dtype(), shape, order).unwrap();
+    assert_eq!(any.typed::<T, IxDyn>(table).unwrap(), any.to_bits().into());
+    let (left, right) = (table.info(typed).unwrap(), table.info(any).unwrap());
+    assert_eq!(left.dtype, right.dtype);
+    assert_eq!(left.shape, right.shape);
+    assert_eq!(left.order, right.order, "{shape:?}");
+    assert_eq!(left.bytes, right.bytes);
+    let guard = table.read_untyped(any).unwrap();
+    assert_eq!(guard.bytes().len() as u64, left.bytes);
+    assert_eq!(guard.dtype(), &T::dtype());
+    assert_eq!(guard.shape(), shape);
+    assert_eq!(guard.order(), left.order);
+    assert_eq!(guard.handle(), any);
+    assert!(guard.bytes().iter().all(|&byte| byte == 0));
+    drop(guard);
+    table.free(any).unwrap();
+    table.free(typed).unwrap();
+}
+
+proptest! {
+    #[test]
+    fn what_is_made_is_what_the_typed_call_makes(
+        shape in prop::collection::vec(0usize..4, 0..=8),
+        order in order(),
+    ) {
+        let table = table();
+        same_as_typed::<u8>(&table, &shape, order);
+        same_as_typed::<i8>(&table, &shape, order);
+        same_as_typed::<u16>(&table, &shape, order);
+        same_as_typed::<i16>(&table, &shape, order);
+        same_as_typed::<u32>(&table, &shape, order);
+        same_as_typed::<i32>(&table, &shape, order);
+        same_as_typed::<u64>(&table, &shape, order);
+        same_as_typed::<i64>(&table, &shape, order);
+        same_as_typed::<u128>(&table, &shape, order);
+        same_as_typed::<i128>(&table, &shape, order);
+        same_as_typed::<f32>(&table, &shape, order);
+        same_as_typed::<f64>(&table, &shape, order);
+        same_as_typed::<Complex<f32>>(&table, &shape, order);
+        same_as_typed::<Complex<f64>>(&table, &shape, order);
+        same_as_typed::<bool>(&table, &shape, order);
+        same_as_typed::<Point>(&table, &shape, order);
+    }
+
+    #[test]
+    fn bytes_are_in_memory_order(rows in 0usize..9, columns in 0usize..9, order in order()) {
+        let table = table();
+        let shape = (rows, columns).set_f(order == Order::F);
+        let x = table.from_shape_fn(shape, |(row, column)| (10 * row + column) as i32).unwrap();
+        let guard = table.read(x).unwrap();
+        let bytes = table.read_untyped(x).unwrap();
+        let expected = guard.as_slice_memory_order().unwrap();
+        prop_assert_eq!(bytes.bytes(), bytemuck::cast_slice::<i32, u8>(expected));
+    }
+}
+
+#[test]
+fn a_record_known_only_by_its_layout_is_opened_by_who_knows_the_struct() {
+    let segment = Segment::in_process().unwrap();
+    let (one, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let any = one
+        .zeros_untyped(&Point::dtype(), &[2, 3], Order::F)
+        .unwrap();
+    let point = Point {
+        id: 7,
+        parts: [1, 2],
+        at: [0.5, -1.5],
+    };
+    let size = size_of::<Point>();
+    one.write_untyped(any).unwrap().bytes_mut()[size..2 * size]
+        .copy_from_slice(bytemuck::bytes_of(&point));
+
+    let x = any.typed::<Point, Ix2>(&other).unwrap();
+    let guard = other.read(x).unwrap();
+    // The second element in Fortran order.
+    assert_eq!(guard[[1, 0]], point);
+    assert_eq!(guard[[0, 1]], Point::zeroed());
+    // The same layout has the same index, however it came into the segment.
+    let typed = other.zeros::<Point, _>((2, 3)).unwrap();
+    assert_eq!(one.info(typed).unwrap().dtype, one.info(any).unwrap().dtype);
+    assert!(matches!(
+        any.typed::<f64, Ix2>(&other),
+        Err(LeaseError::TypeMismatch(_))
+    ));
+}
+
+#[test]
+fn leases_exclude_each_other_whether_typed_or_not() {
+    let segment = Segment::in_process().unwrap();
+    let (one, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let x = one.from_elem(4, 1u8).unwrap();
+    let busy = |result: Result<(), LeaseError>| matches!(result, Err(LeaseError::Busy { .. }));
+
+    let written = one.write_untyped(x).unwrap();
+    assert!(busy(other.read(x).map(drop)));
+    assert!(busy(other.read_untyped(x).map(drop)));
+    assert!(busy(other.write_untyped(x).map(drop)));
+    drop(written);
+
+    let read = one.read_untyped(x).unwrap();
+    let again = one.read_untyped(x).unwrap();
+    assert!(other.read(x).is_ok());
+    assert!(busy(other.write(x).map(drop)));
+    drop(read);
+    assert!(busy(other.write_untyped(x).map(drop)));
+    drop(again);
+    assert!(other.write_untyped(x).is_ok());
+
+    one.free(x).unwrap();
+    assert!(matches!(
+        other.read_untyped(x),
+        Err(LeaseError::Stale { .. })
+    ));
+}
+
+#[test]
+fn a_panic_while_bytes_are_written_poisons() {
+    let table = table();
+    let x = table.zeros::<f32, _>(4).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let mut guard = table.write_untyped(x).unwrap();
+        guard.bytes_mut()[0] = 1;
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    assert!(matches!(
+        table.read_untyped(x),
+        Err(LeaseError::Poisoned { .. })
+    ));
+    table.clear_poison(x).unwrap();
+    assert_eq!(table.read_untyped(x).unwrap().bytes()[0], 1);
+}
+
+#[test]
+fn a_byte_that_is_no_bool_is_refused_by_the_typed_lease() {
+    let table = table();
+    let any = table
+        .zeros_untyped(&ScalarType::Bool.into(), &[3], Order::C)
+        .unwrap();
+    let x = any.typed::<bool, Ix1>(&table).unwrap();
+    table.write_untyped(any).unwrap().bytes_mut()[1] = 1;
+    assert_eq!(table.read(x).unwrap().view(), array![false, true, false]);
+    table.write_untyped(any).unwrap().bytes_mut()[2] = 2;
+    let error = table.read(x).unwrap_err();
+    assert!(
+        matches!(&error, LeaseError::InvalidElement { error, .. } if error.index == 2),
+        "{error}"
+    );
+    assert_eq!(table.read_untyped(any).unwrap().bytes(), [0, 1, 2]);
+}
+
+#[test]
+fn memory_that_was_used_before_is_zeros() {
+    let table = table();
+    for bytes in [64, 5000, 1 << 20] {
+        let old = table.from_elem(bytes, 0xffu8).unwrap();
+        table.free(old).unwrap();
+        let any = table
+            .zeros_untyped(&ScalarType::U8.into(), &[bytes], Order::C)
+            .unwrap();
+        let guard = table.read_untyped(any).unwrap();
+        assert!(guard.bytes().iter().all(|&byte| byte == 0), "{bytes}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_loses_nothing() {
+    let table = table();
+    let dtype = DType::from(ScalarType::F64);
+    let error = table
+        .zeros_untyped(&dtype, &[1; 9], Order::C)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("9 axes: at most 8"), "{error}");
+    for shape in [&[usize::MAX, 2][..], &[usize::MAX / 8, 0], &[1 << 61]] {
+        let error = table.zeros_untyped(&dtype, shape, Order::C).unwrap_err();
+        assert!(matches!(error, AllocError::TooLarge { .. }), "{error}");
+        assert!(error.to_string().contains("f64 (8 bytes each)"), "{error}");
+    }
+    assert_eq!(table.arrays().count(), 0);
+    let shape = IxDyn(&[2, 0, 3]);
+    let empty = table
+        .zeros_untyped(&dtype, shape.slice(), Order::F)
+        .unwrap();
+    let empty = empty.typed::<f64, IxDyn>(&table).unwrap();
+    assert_eq!(table.read(empty).unwrap().view(), ArrayD::zeros(shape));
+}
+
+#[test]
+fn the_words_of_a_partition_are_not_given_as_bytes() {
+    let table = table();
+    let x = table.zeros::<f64, _>(10).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 3).unwrap();
+    let words = AnyHandle::from_bits(tiles.handle().to_bits());
+    for error in [
+        table.read_untyped(words).map(drop).unwrap_err(),
+        table.write_untyped(words).map(drop).unwrap_err(),
+    ] {
+        // The partition keeps its words leased: either answer gives nobody a byte.
+        let refused = matches!(error, LeaseError::TypeMismatch(_) | LeaseError::Busy { .. });
+        assert!(refused, "{error}");
+    }
+    let error = table.read_untyped(words).map(drop).unwrap_err().to_string();
+    assert!(error.contains("partition"), "{error}");
+}
