@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, completions, doctor, export, gc, get, import, ls, set, show, stat};
+use crate::{bench, completions, doctor, export, gc, get, import, ls, plot, set, show, stat};
 
 const CODES: &str = "\
 Exit codes:
@@ -39,6 +39,7 @@ pub enum Command {
     Set(set::Args),
     Export(export::Args),
     Import(import::Args),
+    Plot(plot::Args),
     Gc(gc::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),

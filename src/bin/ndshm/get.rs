@@ -1,9 +1,10 @@
 //! `ndshm get`: elements of an array.
 
-use ndarray::{ArrayD, IxDyn};
-use ndshm::{ArrayInfo, Observer, Order};
+use ndarray::ArrayD;
+use ndshm::{ArrayInfo, Observer};
 use serde_json::{Value as Json, json};
 
+use crate::copy;
 use crate::index::{self, Pick};
 use crate::output::{Code, Failure, Output, shown};
 use crate::target::{self, Place};
@@ -21,8 +22,6 @@ Whoever writes the array meanwhile is not kept out: then the elements may be of 
 
 /// Elements that one call copies.
 const MOST: usize = 1 << 22;
-/// Bytes that one read copies at most, unless an element has more.
-const PIECE: usize = 1 << 20;
 
 /// Print elements of an array
 #[derive(clap::Args)]
@@ -67,7 +66,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
 
 /// Copies what the picks take.
 fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<Value>, Failure> {
-    let count = picks
+    picks
         .iter()
         .try_fold(1usize, |count, pick| count.checked_mul(pick.count))
         .filter(|&count| count <= MOST)
@@ -82,80 +81,17 @@ fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<
         picks.iter().map(|pick| pick.count).collect::<Vec<_>>(),
         Value::Bool(false),
     );
-    if count > 0 {
-        fill(observer, info, picks, &mut values)?;
-    }
+    copy::each(observer, info, picks, |place, element| {
+        // The bytes of a whole element are there.
+        if let Some(value) = Value::decode(&info.dtype, element) {
+            values[place] = value;
+        }
+    })?;
     // The axes of single numbers go, the last first so that the others keep their numbers.
     for axis in (0..picks.len()).rev().filter(|&axis| !picks[axis].kept) {
         values.index_axis_inplace(ndarray::Axis(axis), 0);
     }
     Ok(values)
-}
-
-/// Bytes from one index of each axis to the next.
-fn strides(info: &ArrayInfo) -> Vec<u64> {
-    let mut stride = info.dtype.size() as u64;
-    let mut strides = vec![0; info.shape.len()];
-    let mut place = |axis: usize| {
-        strides[axis] = stride;
-        stride = stride.saturating_mul(info.shape[axis] as u64);
-    };
-    match info.order {
-        Order::C => (0..info.shape.len()).rev().for_each(&mut place),
-        Order::F => (0..info.shape.len()).for_each(&mut place),
-    }
-    strides
-}
-
-/// Reads row by row, a row being along the axis that is contiguous in memory; `picks` take at least
-/// one element.
-fn fill(
-    observer: &Observer,
-    info: &ArrayInfo,
-    picks: &[Pick],
-    values: &mut ArrayD<Value>,
-) -> Result<(), Failure> {
-    let size = info.dtype.size();
-    let strides = strides(info);
-    let inner = match info.order {
-        Order::C => picks.len().checked_sub(1),
-        Order::F => (!picks.is_empty()).then_some(0),
-    };
-    let row = inner.map_or(Pick::one(), |axis| picks[axis]);
-    // Elements whose span, from the first to the last, one read takes.
-    let apart = row.step.unsigned_abs().saturating_mul(size);
-    let at_once = (PIECE / apart).clamp(1, row.count);
-    let mut rows: Vec<usize> = picks.iter().map(|pick| pick.count).collect();
-    if let Some(axis) = inner {
-        rows[axis] = 1;
-    }
-    let mut bytes = Vec::new();
-    for start in ndarray::indices(IxDyn(&rows)) {
-        let mut place = start;
-        let base: u64 = (0..picks.len())
-            .filter(|&axis| Some(axis) != inner)
-            .map(|axis| picks[axis].index(place[axis]) as u64 * strides[axis])
-            .sum();
-        for first in (0..row.count).step_by(at_once) {
-            let last = (first + at_once).min(row.count) - 1;
-            let (a, b) = (row.index(first), row.index(last));
-            let lowest = a.min(b);
-            bytes.resize((a.max(b) - lowest + 1) * size, 0);
-            let offset = base + (lowest * size) as u64;
-            observer.copy_bytes(info.handle, offset, &mut bytes)?;
-            for at in first..=last {
-                let from = (row.index(at) - lowest) * size;
-                if let Some(axis) = inner {
-                    place[axis] = at;
-                }
-                // The bytes of a whole element are there.
-                if let Some(value) = Value::decode(&info.dtype, &bytes[from..from + size]) {
-                    values[&place] = value;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn nested(values: &ArrayD<Value>) -> Json {

@@ -30,6 +30,15 @@ impl Pick {
         Pick::all(1)
     }
 
+    /// Of its indices each `n`-th.
+    pub fn each(self, n: usize) -> Pick {
+        Pick {
+            step: self.step * n as isize,
+            count: self.count.div_ceil(n),
+            ..self
+        }
+    }
+
     /// The `at`-th index that it takes.
     pub fn index(&self, at: usize) -> usize {
         // Within the axis: a pick is made from its length, which is at most `isize::MAX`.

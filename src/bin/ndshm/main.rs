@@ -7,6 +7,7 @@
 mod bench;
 mod cli;
 mod completions;
+mod copy;
 mod doctor;
 mod export;
 mod gc;
@@ -15,6 +16,7 @@ mod import;
 mod index;
 mod ls;
 mod output;
+mod plot;
 mod set;
 mod show;
 mod stat;
@@ -62,6 +64,7 @@ fn run(command: &Command, out: &Output) -> Result<Code, Failure> {
         Command::Set(args) => set::run(args, out),
         Command::Export(args) => export::run(args, out),
         Command::Import(args) => import::run(args, out),
+        Command::Plot(args) => plot::run(args, out),
         Command::Gc(args) => gc::run(args, out),
         Command::Doctor(args) => doctor::run(args, out),
         Command::Bench(args) => bench::run(args, out),

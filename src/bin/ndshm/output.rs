@@ -238,6 +238,11 @@ impl Output {
         self.json
     }
 
+    /// Whether colour is welcome.
+    pub fn colour(&self) -> bool {
+        self.colour
+    }
+
     /// Prints the JSON document.
     pub fn document(&self, value: &Value) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();

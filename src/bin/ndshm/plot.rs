@@ -1,0 +1,205 @@
+//! `ndshm plot`: a histogram, a line or a heat map of an array, in the terminal or in a file.
+
+mod chart;
+mod numbers;
+mod raster;
+mod scene;
+mod terminal;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ndarray::{ArrayD, Axis};
+use serde_json::{Value as Json, json};
+
+use crate::index;
+use crate::output::{Code, Failure, Output, Style, shown};
+use crate::target::{self, Place};
+use chart::{Chart, Grid, Histogram, Line};
+
+const HELP: &str = "\
+Without --line, --heat or --hist an array (or the slice of it) with two axes is a heat map, one with \
+one axis and at most 2,000 numbers a line, and any other a histogram. Bools are 0 and 1, complex \
+numbers their moduli; of a record --field says which numbers. What is no finite number is left out, \
+and counted. Of more than 10,000,000 numbers each n-th one along the first axis is taken, as is said.
+
+JSON: {handle, dtype, shape, taken, left_out, kind, ...}; a \"histogram\" has {edges, counts}, a \
+\"line\" {values}, a \"heat\" map {min, max, rows}, its cells means of what they cover. What there are \
+no numbers for is null.
+
+Whoever writes the array meanwhile is not kept out: then the numbers are of different moments.";
+
+/// Draw a histogram, a line or a heat map of an array
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// The segment: its name, or PID:FD
+    segment: String,
+    /// The array: its handle, or a name of it
+    array: String,
+    /// Which elements, as numpy writes it; all if left out
+    #[arg(long, allow_hyphen_values = true, default_value = "")]
+    slice: String,
+    /// Of an array of records, the field
+    #[arg(long)]
+    field: Option<String>,
+    /// Draw a histogram
+    #[arg(long, group = "kind")]
+    hist: bool,
+    /// Draw the numbers one after another
+    #[arg(long, group = "kind")]
+    line: bool,
+    /// Draw two axes as colours
+    #[arg(long, group = "kind")]
+    heat: bool,
+    /// Bins of the histogram; chosen by the width if left out
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    bins: Option<u16>,
+    /// Use no characters beyond ASCII
+    #[arg(long)]
+    ascii: bool,
+    /// Draw into this file instead, .svg or .png by its name
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+}
+
+/// Numbers that a line has without being asked for.
+const SHORT: usize = 2000;
+
+/// Draws it.
+pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
+    let format = args.output.as_deref().map(Format::of).transpose()?;
+    let observer = Place::parse(&args.segment).observe()?;
+    let info = target::array(&observer, &args.array)?;
+    let picks = index::parse(&args.slice, &info.shape)?;
+    let field = numbers::Field::of(&info.dtype, args.field.as_deref())?;
+    let taken = numbers::take(&observer, &info, &picks, &field)?;
+    let (chart, left_out) = chart(args, taken.values, out)?;
+    if out.json() {
+        out.document(&document(&chart, &info, taken.step, left_out))?;
+    }
+    let title = format!(
+        "{} {} {:?}",
+        shown(&args.array),
+        shown(&info.dtype.to_string()),
+        info.shape
+    );
+    if let (Some(format), Some(path)) = (format, &args.output) {
+        format.write(path, &scene::of(&chart, &title))?;
+    } else if !out.json() {
+        target::warn_of_writer(&info);
+        out.line(out.paint(Style::Bold, &title))?;
+        let place = terminal::Place::here(args.ascii, out);
+        for line in terminal::draw(&chart, &place) {
+            out.line(line)?;
+        }
+    }
+    if !out.json() {
+        if taken.step > 1 {
+            out.line(format_args!(
+                "(each {}th along the first axis of the slice)",
+                taken.step
+            ))?;
+        }
+        if left_out > 0 {
+            let text = format!("({left_out} left out: NaN or infinite)");
+            out.line(out.paint(Style::Warn, text))?;
+        }
+    }
+    Ok(Code::Done)
+}
+
+/// The chart that is asked for, or that suits; and how many numbers it leaves out.
+fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64), Failure> {
+    let left_out = values.iter().filter(|value| !value.is_finite()).count() as u64;
+    let axes = values.ndim();
+    let short = axes == 1 && values.len() <= SHORT;
+    let plain = !(args.hist || args.line || args.heat);
+    let chart = if args.heat || plain && axes == 2 && args.bins.is_none() {
+        let shape = values.shape().to_vec();
+        let grid = values.into_dimensionality().map_err(|_| {
+            Failure::usage(format_args!(
+                "a heat map has two axes, and this has {axes}: {shape:?}; --slice takes two, as in \
+                 --slice 0,:,:"
+            ))
+        })?;
+        let (rows, columns) = match args.output {
+            Some(_) => (scene::MOST_CELLS, scene::MOST_CELLS),
+            None => terminal::Place::here(args.ascii, out).cells(),
+        };
+        Chart::Heat(Grid::of(&grid, rows, columns))
+    } else if args.line || plain && short && args.bins.is_none() {
+        // In the order of the indices, the last one fastest.
+        Chart::Line(Line::of(values.iter().copied()))
+    } else {
+        let bins = args.bins.map_or(chart::bins_for(values.len()), usize::from);
+        Chart::Histogram(Histogram::of(values.iter().copied(), bins))
+    };
+    Ok((chart, left_out))
+}
+
+fn document(chart: &Chart, info: &ndshm::ArrayInfo, step: usize, left_out: u64) -> Json {
+    let mut document = json!({
+        "handle": info.handle.to_string(),
+        "dtype": info.dtype.to_string(),
+        "shape": info.shape,
+        "taken": step,
+        "left_out": left_out,
+    });
+    let number = |value: f64| value.is_finite().then_some(value);
+    let (kind, more) = match chart {
+        Chart::Histogram(histogram) => (
+            "histogram",
+            json!({"edges": histogram.edges(), "counts": histogram.counts}),
+        ),
+        Chart::Line(line) => (
+            "line",
+            json!({"values": line.values.iter().copied().map(number).collect::<Json>()}),
+        ),
+        Chart::Heat(grid) => (
+            "heat",
+            json!({
+                "min": number(grid.min),
+                "max": number(grid.max),
+                "rows": grid.cells.axis_iter(Axis(0))
+                    .map(|row| row.iter().copied().map(number).collect::<Json>())
+                    .collect::<Json>(),
+            }),
+        ),
+    };
+    document["kind"] = json!(kind);
+    if let (Json::Object(all), Json::Object(more)) = (&mut document, more) {
+        all.extend(more);
+    }
+    document
+}
+
+/// What a file is to be.
+#[derive(Clone, Copy)]
+enum Format {
+    Svg,
+    Png,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Format, Failure> {
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("svg") => Ok(Format::Svg),
+            Some("png") => Ok(Format::Png),
+            _ => Err(Failure::usage(format_args!(
+                "{}: the file's name must end in .svg or .png",
+                path.display()
+            ))),
+        }
+    }
+
+    fn write(self, path: &Path, scene: &scene::Scene) -> Result<(), Failure> {
+        let bytes = match self {
+            Format::Svg => scene.svg().into_bytes(),
+            Format::Png => raster::encode(scene).map_err(Failure::refused)?,
+        };
+        let written = File::create(path).and_then(|mut file| file.write_all(&bytes));
+        written.map_err(|error| Failure::refused(format_args!("{}: {error}", path.display())))
+    }
+}

@@ -1,0 +1,256 @@
+//! What is drawn, as numbers: bins, points, cells.
+
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+/// A chart.
+pub enum Chart {
+    /// How many numbers lie in each of equal bins.
+    Histogram(Histogram),
+    /// Numbers one after another.
+    Line(Line),
+    /// Two axes, as cells of a colour.
+    Heat(Grid),
+}
+
+/// The least and the largest of the finite numbers.
+fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    values
+        .filter(|value| value.is_finite())
+        .fold(None, |range, value| match range {
+            None => Some((value, value)),
+            Some((min, max)) => Some((min.min(value), max.max(value))),
+        })
+}
+
+/// As many bins as the square root of the numbers, within reason.
+pub fn bins_for(count: usize) -> usize {
+    (count.isqrt()).clamp(1, 60)
+}
+
+/// Numbers in equal bins.
+pub struct Histogram {
+    /// The lower edge of the first bin; NaN without numbers.
+    pub min: f64,
+    /// The upper edge of the last bin, which belongs to it.
+    pub max: f64,
+    /// Numbers in each bin.
+    pub counts: Vec<u64>,
+}
+
+impl Histogram {
+    /// Of the finite ones among `values`.
+    pub fn of(values: impl Iterator<Item = f64> + Clone, bins: usize) -> Histogram {
+        let mut counts = vec![0; bins.max(1)];
+        let Some((min, max)) = range(values.clone()) else {
+            return Histogram {
+                min: f64::NAN,
+                max: f64::NAN,
+                counts,
+            };
+        };
+        // Halves, because the distance of two finite numbers need not be one.
+        let span = max / 2.0 - min / 2.0;
+        let last = counts.len() - 1;
+        for value in values.filter(|value| value.is_finite()) {
+            let part = match span > 0.0 {
+                true => (value / 2.0 - min / 2.0) / span,
+                false => 0.0,
+            };
+            counts[((part * (last + 1) as f64) as usize).min(last)] += 1;
+        }
+        Histogram { min, max, counts }
+    }
+
+    /// The edges of the bins; empty without numbers.
+    pub fn edges(&self) -> Vec<f64> {
+        let bins = self.counts.len();
+        let edge = |at: usize| {
+            let part = at as f64 / bins as f64;
+            self.min * (1.0 - part) + self.max * part
+        };
+        match self.min.is_finite() {
+            true => (0..=bins).map(edge).collect(),
+            false => Vec::new(),
+        }
+    }
+}
+
+/// Numbers one after another.
+pub struct Line {
+    /// The least finite one; NaN without.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// All of them.
+    pub values: Vec<f64>,
+}
+
+impl Line {
+    /// Of `values`, in their order.
+    pub fn of(values: impl Iterator<Item = f64>) -> Line {
+        let values: Vec<f64> = values.collect();
+        let (min, max) = range(values.iter().copied()).unwrap_or((f64::NAN, f64::NAN));
+        Line { min, max, values }
+    }
+}
+
+/// Two axes, as means of what each cell covers.
+pub struct Grid {
+    /// The least mean; NaN without numbers.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// The means; NaN where a cell covers no finite number.
+    pub cells: Array2<f64>,
+    /// Rows and columns of the array that the cells cover.
+    pub covered: (usize, usize),
+}
+
+impl Grid {
+    /// In at most so many rows and columns.
+    pub fn of(values: &Array2<f64>, rows: usize, columns: usize) -> Grid {
+        let covered = values.dim();
+        let (rows, columns) = (covered.0.min(rows.max(1)), covered.1.min(columns.max(1)));
+        let cells = Array2::from_shape_fn((rows, columns), |(row, column)| {
+            let part = |at: usize, of: usize, all: usize| at * all / of..(at + 1) * all / of;
+            mean(values.slice(s![
+                part(row, rows, covered.0),
+                part(column, columns, covered.1)
+            ]))
+        });
+        let (min, max) = range(cells.iter().copied()).unwrap_or((f64::NAN, f64::NAN));
+        Grid {
+            min,
+            max,
+            cells,
+            covered,
+        }
+    }
+
+    /// How far a cell is from the least to the largest, in 0 to 1; `None` where there is no number.
+    pub fn level(&self, row: usize, column: usize) -> Option<f64> {
+        let value = self.cells[(row, column)];
+        let span = self.max / 2.0 - self.min / 2.0;
+        value.is_finite().then(|| match span > 0.0 {
+            true => (value / 2.0 - self.min / 2.0) / span,
+            false => 0.5,
+        })
+    }
+
+    /// Rows of cells.
+    pub fn rows(&self) -> usize {
+        self.cells.len_of(Axis(0))
+    }
+
+    /// Columns of cells.
+    pub fn columns(&self) -> usize {
+        self.cells.len_of(Axis(1))
+    }
+}
+
+fn mean(values: ArrayView2<'_, f64>) -> f64 {
+    let (mut count, mut mean) = (0.0, 0.0);
+    for &value in values.iter().filter(|value| value.is_finite()) {
+        count += 1.0;
+        // As a running mean, whose steps stay finite where a sum would not.
+        mean += value / count - mean / count;
+    }
+    if count > 0.0 { mean } else { f64::NAN }
+}
+
+/// A number for the margin of a chart.
+pub fn label(value: f64) -> String {
+    match value.abs() {
+        _ if value.is_nan() => "-".into(),
+        0.0 | 1e-3..1e6 => {
+            let text = format!("{value:.4}");
+            text.trim_end_matches('0').trim_end_matches('.').into()
+        }
+        _ => format!("{value:.3e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::arr2;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_on_an_edge_are_of_the_bin_above_and_the_last_of_the_last() {
+        let values = [0.0, 1.0, 1.5, 2.0, 4.0, f64::NAN, f64::INFINITY];
+        let histogram = Histogram::of(values.into_iter(), 4);
+        assert_eq!(histogram.counts, [1, 2, 1, 1]);
+        assert_eq!(histogram.edges(), [0.0, 1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn what_has_no_numbers_has_no_edges() {
+        let histogram = Histogram::of([f64::NAN].into_iter(), 3);
+        assert_eq!(
+            (histogram.counts, histogram.min.is_nan()),
+            (vec![0; 3], true)
+        );
+        assert!(Histogram::of([].into_iter(), 3).edges().is_empty());
+        let line = Line::of([].into_iter());
+        assert!(line.min.is_nan() && line.values.is_empty());
+    }
+
+    #[test]
+    fn cells_are_means_of_what_they_cover() {
+        let values = arr2(&[[1.0, 3.0, 5.0], [1.0, 3.0, f64::NAN]]);
+        let grid = Grid::of(&values, 1, 3);
+        assert_eq!(grid.cells, arr2(&[[1.0, 3.0, 5.0]]));
+        assert_eq!(
+            [0, 1, 2].map(|column| grid.level(0, column)),
+            [Some(0.0), Some(0.5), Some(1.0)]
+        );
+        assert_eq!(Grid::of(&values, 9, 9).cells.dim(), (2, 3));
+        assert_eq!(Grid::of(&values, 9, 9).level(1, 2), None);
+    }
+
+    #[test]
+    fn labels_are_short() {
+        let labels = [0.0, 1.5, -0.25, 1e9, 1e-9, 123_456.789, f64::NAN].map(label);
+        assert_eq!(
+            labels,
+            [
+                "0",
+                "1.5",
+                "-0.25",
+                "1.000e9",
+                "1.000e-9",
+                "123456.789",
+                "-"
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn each_finite_number_is_in_one_bin(
+            values in proptest::collection::vec(any::<f64>(), 0..200),
+            bins in 1usize..50,
+        ) {
+            let histogram = Histogram::of(values.iter().copied(), bins);
+            let finite = values.iter().filter(|value| value.is_finite()).count();
+            prop_assert_eq!(histogram.counts.iter().sum::<u64>(), finite as u64);
+            prop_assert!(histogram.edges().iter().all(|edge| edge.is_finite()));
+        }
+
+        #[test]
+        fn a_grid_stays_within_its_numbers(
+            values in proptest::collection::vec(any::<f64>(), 12),
+            rows in 1usize..5,
+            columns in 1usize..5,
+        ) {
+            let values = Array2::from_shape_vec((3, 4), values).unwrap();
+            let grid = Grid::of(&values, rows, columns);
+            for (row, column) in ndarray::indices((grid.rows(), grid.columns())) {
+                if let Some(level) = grid.level(row, column) {
+                    prop_assert!((0.0..=1.0).contains(&level));
+                }
+            }
+        }
+    }
+}
