@@ -151,8 +151,8 @@ pub use seat::{ReapReport, TornTile};
 #[cfg(not(loom))]
 pub use segment::Removal;
 pub use segment::{Segment, SegmentOptions};
-#[cfg(not(loom))]
-pub use table::ClassInfo;
 pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};
+#[cfg(not(loom))]
+pub use table::{Census, ClassInfo};
 #[cfg(not(loom))]
 pub use table::{UntypedReadGuard, UntypedWriteGuard};

@@ -11,12 +11,13 @@ use crate::error::{LeaseError, NameError, SegmentError};
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
 use crate::names::{LookAtNames, NameInfo};
+use crate::partition::RoundProgress;
 use crate::seat::Card;
 use crate::segment::Segment;
 use crate::segment::observe::{self, Observed};
 use crate::sync::Ordering;
 use crate::table::info::Look;
-use crate::table::{ArrayInfo, ClassInfo, Verification, verify};
+use crate::table::{ArrayInfo, Census, ClassInfo, Verification, verify};
 use crate::word::SeatId;
 
 /// A segment that is looked at: mapped to be read only, so that nothing in this process can change
@@ -137,6 +138,19 @@ impl Observer {
     /// ```
     pub fn classes(&self) -> Vec<ClassInfo> {
         self.look().classes()
+    }
+
+    /// How many arrays there are, and how many were made and freed so far.
+    pub fn census(&self) -> Census {
+        self.look().census()
+    }
+
+    /// How far the rounds of all partitions are, or how their last ones ended.
+    ///
+    /// One whose words do not fit together is left out; [`verify`](Observer::verify) tells.
+    pub fn rounds(&self) -> Vec<(AnyHandle, RoundProgress)> {
+        let copy = |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok();
+        self.look().rounds(copy)
     }
 
     /// What kind of array a handle names.

@@ -102,13 +102,16 @@ impl<'m> Control<'m> {
 
     /// The partition in `extent`; `None` if its words do not fit into the extent.
     pub(crate) fn open(memory: &'m Memory, extent: Extent) -> Option<Control<'m>> {
-        let head = memory.control(extent.offset, FIRST_CLAIM)?;
+        Self::over(memory.control(extent.offset, (extent.size() / 8) as usize)?)
+    }
+
+    /// The partition of these words, or of a copy of them; `None` if they are too few.
+    pub(crate) fn over(words: &'m [Atom]) -> Option<Control<'m>> {
+        let (head, rest) = words.split_at_checked(FIRST_CLAIM)?;
         let get = |at: usize| usize::try_from(head[at].load(Ordering::Relaxed)).ok();
         let tiles = get(TILES).filter(|&tiles| tiles as u64 <= DoneCount::MAX_TILES)?;
         let unit = get(UNIT).filter(|&unit| (1..=UnitRecord::MAX_TILES).contains(&unit))?;
         let (claims, records) = lengths(tiles, unit);
-        let words = memory.control(extent.offset, (extent.size() / 8) as usize)?;
-        let (head, rest) = words.split_at_checked(FIRST_CLAIM)?;
         let (claims, rest) = rest.split_at_checked(claims)?;
         let (records, bounds) = rest.split_at_checked(records)?;
         Some(Control {

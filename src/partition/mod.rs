@@ -332,16 +332,7 @@ impl<'t, G: Group> Partition<'t, G> {
     pub fn progress(&self) -> Result<RoundProgress, LeaseError> {
         self.table.enter()?;
         let (_lease, control) = self.open()?;
-        let now = control.round();
-        let progress = control.progress(now.round());
-        Ok(RoundProgress {
-            round: now.round(),
-            running: now.state() == ClaimState::Held,
-            done: progress.done,
-            held: progress.held,
-            torn: progress.torn.len(),
-            tiles: control.tiles(),
-        })
+        Ok(RoundProgress::of(&control))
     }
 
     /// Tiles that are claimed at once.
@@ -402,6 +393,21 @@ pub struct RoundProgress {
     pub torn: usize,
     /// All tiles.
     pub tiles: usize,
+}
+
+impl RoundProgress {
+    pub(crate) fn of(control: &Control<'_>) -> RoundProgress {
+        let now = control.round();
+        let progress = control.progress(now.round());
+        RoundProgress {
+            round: now.round(),
+            running: now.state() == ClaimState::Held,
+            done: progress.done,
+            held: progress.held,
+            torn: progress.torn.len(),
+            tiles: control.tiles(),
+        }
+    }
 }
 
 /// The length along `axis` that all divided arrays share.

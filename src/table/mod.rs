@@ -6,6 +6,8 @@ pub(crate) mod alloc;
 pub(crate) mod attach;
 mod cache;
 #[cfg(not(loom))]
+pub(crate) mod census;
+#[cfg(not(loom))]
 pub(crate) mod classes;
 mod create;
 #[cfg(not(loom))]
@@ -40,6 +42,8 @@ use alloc::Allocator;
 use cache::Cache;
 use slot::{Slot, Tail};
 
+#[cfg(not(loom))]
+pub use census::Census;
 #[cfg(not(loom))]
 pub use classes::ClassInfo;
 pub use create::Owned;
