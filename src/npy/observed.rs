@@ -7,8 +7,8 @@ use super::{NpyError, header, not_in_numpy, transfer};
 use crate::handle::AnyHandle;
 use crate::observer::Observer;
 
-/// Bytes that are copied and written at once.
-const PIECE: usize = 4 << 20;
+/// Bytes that are copied and written at once: few enough to stay in a cache in between.
+const PIECE: usize = 512 << 10;
 
 impl Observer {
     /// Saves an array as a `.npy` file, which replaces what is at `path` when it is whole.

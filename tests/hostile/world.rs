@@ -385,7 +385,13 @@ impl World {
         match Observer::from_fd(self.segment.inheritable_fd().unwrap()) {
             Ok(observer) => {
                 std::hint::black_box(observer.verify().to_string());
-                std::hint::black_box(observer.arrays().count());
+                let arrays: Vec<_> = observer.arrays().map(|it| it.handle).collect();
+                std::hint::black_box(observer.classes());
+                let mut bytes = [0; 64];
+                for handle in arrays.into_iter().chain(self.handles.clone()) {
+                    let copied = observer.copy_bytes(handle, 0, &mut bytes).is_ok();
+                    self.count("copy_bytes", if copied { "done" } else { "refused" });
+                }
                 std::hint::black_box(observer.seats().map(|seats| seats.len()).ok());
                 names::observe(&observer);
                 self.count("observe", "done");

@@ -145,6 +145,9 @@ pub fn persistent() {
     let plain = shown["arrays"][0]["handle"].as_str().unwrap();
     piped(&["set", &name.0, plain, "0,0", "4"]).ends_with(0);
     assert!(name.exists());
+    let by_the_library = Segment::options().remove(&name.0).unwrap();
+    assert_eq!(by_the_library, Removal::Persistent);
+    assert!(name.exists());
     piped(&["gc", &name.0, "--persistent"]).ends_with(1);
     assert!(name.exists());
     piped(&["gc", &name.0, "--persistent", "--yes"]).ends_with(0);
