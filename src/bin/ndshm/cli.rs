@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, completions, doctor, export, gc, get, import, ls, plot, set, show, stat};
+use crate::{
+    bench, completions, doctor, export, gc, get, import, ls, plot, set, show, stat, watch,
+};
 
 const CODES: &str = "\
 Exit codes:
@@ -40,6 +42,7 @@ pub enum Command {
     Export(export::Args),
     Import(import::Args),
     Plot(plot::Args),
+    Watch(watch::Args),
     Gc(gc::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),

@@ -23,6 +23,7 @@ mod stat;
 mod survey;
 mod target;
 mod value;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ fn run(command: &Command, out: &Output) -> Result<Code, Failure> {
         Command::Export(args) => export::run(args, out),
         Command::Import(args) => import::run(args, out),
         Command::Plot(args) => plot::run(args, out),
+        Command::Watch(args) => watch::run(args, out),
         Command::Gc(args) => gc::run(args, out),
         Command::Doctor(args) => doctor::run(args, out),
         Command::Bench(args) => bench::run(args, out),

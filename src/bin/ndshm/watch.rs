@@ -1,0 +1,153 @@
+//! `ndshm watch`: a segment as it changes, on the whole screen.
+
+mod look;
+mod screen;
+mod signal;
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use serde_json::Value as Json;
+
+use crate::output::{Code, Failure, Output};
+use crate::target::Place;
+use look::Watched;
+use screen::Screen;
+
+const HELP: &str = "\
+Arrow keys, page up and page down scroll the arrays; q, Esc and Ctrl-C leave. Rates are of the time \
+between two looks. A process's state is the letter of proc(5): R runs, S sleeps, T is stopped.
+
+JSON: one line a look, {time, size, resident, arrays, live, made, freed, made_per_s, freed_per_s, rounds: \
+[{partition, round, running, done, held, torn, tiles}], seats: [{seat, pid, alive, command, state, \
+writes, reads}]}. `arrays` are the programs' own; `live`, `made` and `freed` count what the table makes \
+for itself, too. Rates are null at the first look.";
+
+/// Watch a segment as it changes: memory, arrays, rounds and participants
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// The segment: its name, or PID:FD
+    segment: String,
+    /// Milliseconds from one look to the next
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(20..=3_600_000))]
+    interval: u64,
+    /// Print one look, as text, and end
+    #[arg(long)]
+    once: bool,
+}
+
+/// Columns and rows of a look that is printed.
+const PRINTED: (u16, u16) = (100, 40);
+
+/// Watches it until it is told to end.
+pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
+    let place = Place::parse(&args.segment);
+    let mut watched = Watched::new(&place)?;
+    let interval = Duration::from_millis(args.interval);
+    if out.json() {
+        return print_lines(&mut watched, interval, args.once);
+    }
+    if args.once {
+        return print_once(&mut watched, out);
+    }
+    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Err(Failure::usage(
+            "watch needs a terminal; without one use --once, or --json",
+        ));
+    }
+    on_screen(&mut watched, interval)
+}
+
+/// One JSON document a line, until nobody reads them.
+fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<Code, Failure> {
+    signal::catch();
+    loop {
+        let line: Json = watched.look()?.document();
+        writeln!(io::stdout(), "{line}")?;
+        io::stdout().flush()?;
+        if once || signal::wait(interval) {
+            return Ok(Code::Done);
+        }
+    }
+}
+
+fn print_once(watched: &mut Watched, out: &Output) -> Result<Code, Failure> {
+    watched.look()?;
+    let backend = TestBackend::new(PRINTED.0, PRINTED.1);
+    // Its errors are those of a terminal, which there is none.
+    let Ok(mut terminal) = Terminal::new(backend);
+    let mut screen = Screen::default();
+    let Ok(_) = terminal.draw(|frame| screen.draw(frame, watched));
+    let buffer = terminal.backend().buffer().clone();
+    let width = usize::from(buffer.area.width);
+    let lines: Vec<String> = buffer
+        .content()
+        .chunks(width)
+        .map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
+        .collect();
+    let last = lines.iter().rposition(|line| !line.trim().is_empty());
+    for line in &lines[..last.map_or(0, |last| last + 1)] {
+        out.line(line.trim_end())?;
+    }
+    Ok(Code::Done)
+}
+
+/// The terminal as it was, whatever happens.
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+fn on_screen(watched: &mut Watched, interval: Duration) -> Result<Code, Failure> {
+    // What is wrong with the segment at once is told on the screen as it was.
+    watched.look()?;
+    signal::catch();
+    let mut terminal = ratatui::try_init()?;
+    let _restored = Restored;
+    let mut screen = Screen::default();
+    let mut next = Instant::now() + interval;
+    loop {
+        terminal.draw(|frame| screen.draw(frame, watched))?;
+        let left = next.saturating_duration_since(Instant::now());
+        // In short pieces, for a signal interrupts no wait that begins after it.
+        if event::poll(left.min(Duration::from_millis(50)))? {
+            if leaves(&event::read()?, &mut screen) {
+                return Ok(Code::Done);
+            }
+        } else if signal::came() {
+            return Ok(Code::Done);
+        }
+        if Instant::now() >= next {
+            watched.look()?;
+            next = Instant::now() + interval;
+        }
+    }
+}
+
+/// Whether that is the end.
+fn leaves(event: &Event, screen: &mut Screen) -> bool {
+    let Event::Key(key) = event else {
+        return false;
+    };
+    if key.kind == KeyEventKind::Release {
+        return false;
+    }
+    match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => return true,
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
+        KeyCode::Down => screen.scroll(1),
+        KeyCode::Up => screen.scroll(-1),
+        KeyCode::PageDown => screen.scroll(10),
+        KeyCode::PageUp => screen.scroll(-10),
+        KeyCode::Home => screen.scroll(isize::MIN),
+        _ => {}
+    }
+    false
+}

@@ -1,0 +1,201 @@
+//! One look after another at a segment, and what has changed in between.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ndshm::{AnyHandle, ArrayInfo, Census, Observer, RoundProgress, SeatInfo};
+use serde_json::{Value as Json, json};
+
+use crate::output::Failure;
+use crate::target::Place;
+
+/// Looks that are remembered of the memory in use.
+const HISTORY: usize = 400;
+
+/// A segment that is watched.
+pub struct Watched {
+    pub place: String,
+    observer: Observer,
+    file: File,
+    pub look: Look,
+    /// Bytes in use at the looks so far, the last one at the end.
+    pub history: VecDeque<u64>,
+}
+
+/// What was seen at one moment.
+#[derive(Default)]
+pub struct Look {
+    at: Option<Instant>,
+    pub size: u64,
+    pub resident: u64,
+    pub arrays: Vec<ArrayInfo>,
+    pub names: HashMap<u64, String>,
+    pub census: Census,
+    /// Arrays made and freed a second since the look before.
+    pub rates: Option<(f64, f64)>,
+    pub rounds: Vec<(AnyHandle, RoundProgress)>,
+    pub seats: Vec<Participant>,
+    /// What does not fit together in the table of names.
+    pub damage: Option<String>,
+}
+
+/// A seat, and what is known of its process.
+pub struct Participant {
+    pub seat: SeatInfo,
+    pub command: String,
+    /// The letter of its state.
+    pub state: char,
+    /// Arrays that it writes, or has a round on.
+    pub writes: usize,
+    /// Arrays that it reads, or takes part in a round on.
+    pub reads: usize,
+}
+
+impl Watched {
+    pub fn new(place: &Place) -> Result<Watched, Failure> {
+        Ok(Watched {
+            place: place.to_string(),
+            observer: place.observe()?,
+            file: place.file()?,
+            look: Look::default(),
+            history: VecDeque::new(),
+        })
+    }
+
+    /// Looks again.
+    pub fn look(&mut self) -> Result<&Look, Failure> {
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(|error| Failure::refused(format_args!("{}: {error}", self.place)))?;
+        let (now, census) = (Instant::now(), self.observer.census());
+        let before = &self.look;
+        let rates = before.at.map(|at| {
+            let seconds = now.duration_since(at).as_secs_f64().max(1e-9);
+            let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+            (
+                rate(census.made, before.census.made),
+                rate(census.freed, before.census.freed),
+            )
+        });
+        let arrays: Vec<ArrayInfo> = self.observer.arrays().collect();
+        let (names, damage) = match self.observer.names("") {
+            Ok(names) => (
+                names
+                    .into_iter()
+                    .map(|info| (info.handle.to_bits(), info.name))
+                    .collect(),
+                None,
+            ),
+            Err(error) => (HashMap::new(), Some(error.to_string())),
+        };
+        let seats = self.observer.seats()?;
+        self.look = Look {
+            at: Some(now),
+            size: metadata.size(),
+            resident: metadata.blocks().saturating_mul(512),
+            census,
+            rates,
+            rounds: self.observer.rounds(),
+            seats: seats
+                .into_iter()
+                .map(|seat| Participant::of(seat, &arrays))
+                .collect(),
+            arrays,
+            names,
+            damage,
+        };
+        self.history.push_back(self.look.resident);
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+        Ok(&self.look)
+    }
+}
+
+impl Look {
+    /// Whether anybody is in the segment who lives.
+    pub fn is_inhabited(&self) -> bool {
+        self.seats.iter().any(|participant| participant.seat.alive)
+    }
+
+    pub fn document(&self) -> Json {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        json!({
+            "time": since.map_or(0.0, |since| since.as_secs_f64()),
+            "size": self.size,
+            "resident": self.resident,
+            "arrays": self.arrays.len(),
+            "live": self.census.live,
+            "made": self.census.made,
+            "freed": self.census.freed,
+            "made_per_s": self.rates.map(|(made, _)| made),
+            "freed_per_s": self.rates.map(|(_, freed)| freed),
+            "rounds": self.rounds.iter().map(|(partition, round)| json!({
+                "partition": partition.to_string(),
+                "round": round.round,
+                "running": round.running,
+                "done": round.done,
+                "held": round.held,
+                "torn": round.torn,
+                "tiles": round.tiles,
+            })).collect::<Json>(),
+            "seats": self.seats.iter().map(|participant| json!({
+                "seat": participant.seat.seat,
+                "pid": participant.seat.pid,
+                "alive": participant.seat.alive,
+                "command": participant.command,
+                "state": participant.state.to_string(),
+                "writes": participant.writes,
+                "reads": participant.reads,
+            })).collect::<Json>(),
+        })
+    }
+}
+
+impl Participant {
+    /// What is told of leases names processes: those of all seats of one are taken together.
+    fn of(seat: SeatInfo, arrays: &[ArrayInfo]) -> Participant {
+        let (command, state) = match seat.alive {
+            true => process(seat.pid),
+            false => None,
+        }
+        .unwrap_or(("-".into(), '-'));
+        let writes = arrays.iter().filter(|array| array.writer == Some(seat.pid));
+        let reads = arrays
+            .iter()
+            .filter(|array| array.readers.contains(&seat.pid));
+        Participant {
+            writes: writes.count(),
+            reads: reads.count(),
+            seat,
+            command,
+            state,
+        }
+    }
+}
+
+/// Name and state of a process, as /proc tells them.
+fn process(pid: u32) -> Option<(String, char)> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name is in parentheses, and may hold some itself.
+    let (head, rest) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    Some((name.to_owned(), rest.trim_start().chars().next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_runs_and_has_a_name() {
+        let (name, state) = process(std::process::id()).unwrap();
+        assert!(!name.is_empty());
+        assert!("RSD".contains(state), "{state}");
+        assert_eq!(process(u32::MAX), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! The picture of a look.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
+
+use super::look::{Participant, Watched};
+use crate::output::{bytes, shown};
+
+/// Rows of participants and of rounds that are shown at most.
+const FEW: usize = 8;
+
+/// What is kept from one picture to the next.
+#[derive(Default)]
+pub struct Screen {
+    /// The first array that is shown.
+    first: usize,
+}
+
+impl Screen {
+    /// Moves the arrays by so many rows.
+    pub fn scroll(&mut self, by: isize) {
+        self.first = self.first.saturating_add_signed(by);
+    }
+
+    pub fn draw(&mut self, frame: &mut Frame<'_>, watched: &Watched) {
+        let look = &watched.look;
+        let rounds = look.rounds.len().min(FEW) as u16;
+        let seats = look.seats.len().min(FEW) as u16;
+        // A frame and a heading each.
+        let high = |rows: u16| if rows > 0 { rows + 3 } else { 0 };
+        let [title, memory, round, people, arrays] = Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Length(5),
+            Constraint::Length(high(rounds)),
+            Constraint::Length(high(seats)),
+            Constraint::Min(3),
+        ])
+        .areas(frame.area());
+        heading(frame, title, watched);
+        draw_memory(frame, memory, watched);
+        if rounds > 0 {
+            draw_rounds(frame, round, watched);
+        }
+        if seats > 0 {
+            draw_participants(frame, people, &look.seats);
+        }
+        self.draw_arrays(frame, arrays, watched);
+    }
+
+    fn draw_arrays(&mut self, frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
+        let arrays = &watched.look.arrays;
+        let rows = usize::from(area.height.saturating_sub(3)).max(1);
+        self.first = self.first.min(arrays.len().saturating_sub(rows));
+        let end = (self.first + rows).min(arrays.len());
+        let row = |array: &ndshm::ArrayInfo| {
+            let name = watched.look.names.get(&array.handle.to_bits());
+            let pid = |pid: Option<u32>| pid.map_or("-".into(), |pid| pid.to_string());
+            let state = match array.poisoned {
+                true => Span::raw("poisoned").red(),
+                false => Span::raw(""),
+            };
+            Row::new([
+                Cell::from(array.handle.to_string()),
+                Cell::from(name.map_or("-".into(), |name| shown(name).to_string())),
+                Cell::from(shown(&array.dtype.to_string()).to_string()),
+                Cell::from(format!("{:?}", array.shape)),
+                Cell::from(bytes(array.bytes)),
+                Cell::from(pid(array.owner)),
+                Cell::from(pid(array.writer)),
+                Cell::from(array.readers.len().to_string()),
+                Cell::from(state),
+            ])
+        };
+        let widths = [
+            Constraint::Length(22),
+            Constraint::Min(8),
+            Constraint::Length(9),
+            Constraint::Length(14),
+            Constraint::Length(10),
+            Constraint::Length(8),
+            Constraint::Length(8),
+            Constraint::Length(7),
+            Constraint::Length(8),
+        ];
+        let headings = [
+            "handle", "name", "dtype", "shape", "bytes", "owner", "writer", "readers", "",
+        ];
+        let shown_now = match arrays.len() {
+            0 => "arrays: none".into(),
+            all => format!("arrays {} to {end} of {all}", self.first + 1),
+        };
+        let table = Table::new(arrays[self.first..end].iter().map(row), widths)
+            .header(Row::new(headings).bold())
+            .block(Block::bordered().title(shown_now));
+        frame.render_widget(table, area);
+    }
+}
+
+fn heading(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
+    let mut line = vec![
+        Span::raw(shown(&watched.place).to_string()).bold(),
+        Span::raw("  q leaves, arrows scroll"),
+    ];
+    if !watched.look.is_inhabited() {
+        line.push(Span::raw("  nobody is in it any more").yellow());
+    }
+    if let Some(damage) = &watched.look.damage {
+        line.push(Span::raw(format!("  {}", shown(damage))).red());
+    }
+    frame.render_widget(Paragraph::new(Line::from(line)), area);
+}
+
+fn draw_memory(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
+    let look = &watched.look;
+    let [numbers, graph] =
+        Layout::horizontal([Constraint::Length(46), Constraint::Min(10)]).areas(area);
+    let rates = match look.rates {
+        Some((made, freed)) => format!("{made:.0} made and {freed:.0} freed a second"),
+        None => "made and freed a second: at the next look".into(),
+    };
+    let lines = vec![
+        Line::from(format!(
+            "memory {} of {}",
+            bytes(look.resident),
+            bytes(look.size)
+        )),
+        Line::from(format!(
+            "{} arrays, {} in all",
+            look.arrays.len(),
+            look.census.live
+        )),
+        Line::from(rates),
+    ];
+    frame.render_widget(Paragraph::new(lines).block(Block::bordered()), numbers);
+    let wide = usize::from(graph.width.saturating_sub(2));
+    let skip = watched.history.len().saturating_sub(wide);
+    let recent: Vec<u64> = watched.history.iter().skip(skip).copied().collect();
+    let sparkline = Sparkline::default()
+        .block(Block::bordered().title("memory, look by look"))
+        .data(&recent)
+        .style(Style::new().fg(Color::Blue));
+    frame.render_widget(sparkline, graph);
+}
+
+fn draw_rounds(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
+    let row = |(partition, round): &(ndshm::AnyHandle, ndshm::RoundProgress)| {
+        let state = match (round.running, round.torn) {
+            (_, torn) if torn > 0 => Span::raw(format!("{torn} torn")).red(),
+            (true, _) => Span::raw("running").green(),
+            (false, _) => Span::raw("over"),
+        };
+        Row::new([
+            Cell::from(partition.to_string()),
+            Cell::from(round.round.to_string()),
+            Cell::from(format!("{} of {}", round.done, round.tiles)),
+            Cell::from(round.held.to_string()),
+            Cell::from(state),
+        ])
+    };
+    let widths = [
+        Constraint::Length(22),
+        Constraint::Length(12),
+        Constraint::Length(20),
+        Constraint::Length(10),
+        Constraint::Min(8),
+    ];
+    let all = watched.look.rounds.len();
+    let table = Table::new(watched.look.rounds.iter().take(FEW).map(row), widths)
+        .header(Row::new(["partition", "round", "tiles done", "held", ""]).bold())
+        .block(Block::bordered().title(count("rounds", all)));
+    frame.render_widget(table, area);
+}
+
+fn draw_participants(frame: &mut Frame<'_>, area: Rect, seats: &[Participant]) {
+    let row = |participant: &Participant| {
+        let state = match participant.seat.alive {
+            true => Span::raw(participant.state.to_string()).green(),
+            false => Span::raw("dead").red(),
+        };
+        Row::new([
+            Cell::from(participant.seat.seat.to_string()),
+            Cell::from(participant.seat.pid.to_string()),
+            Cell::from(state),
+            Cell::from(participant.writes.to_string()),
+            Cell::from(participant.reads.to_string()),
+            Cell::from(shown(&participant.command).to_string()),
+        ])
+    };
+    let widths = [
+        Constraint::Length(6),
+        Constraint::Length(9),
+        Constraint::Length(7),
+        Constraint::Length(8),
+        Constraint::Length(8),
+        Constraint::Min(10),
+    ];
+    let table = Table::new(seats.iter().take(FEW).map(row), widths)
+        .header(Row::new(["seat", "pid", "state", "writes", "reads", "command"]).bold())
+        .block(Block::bordered().title(count("participants", seats.len())));
+    frame.render_widget(table, area);
+}
+
+/// A heading that says how many there are where not all are shown.
+fn count(what: &str, all: usize) -> String {
+    match all {
+        ..=FEW => what.to_owned(),
+        _ => format!("{what}: {FEW} of {all}"),
+    }
+}
