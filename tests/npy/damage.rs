@@ -212,7 +212,7 @@ fn a_size_that_compressed_bytes_cannot_have_is_refused_before_memory_is_taken() 
 }
 
 #[test]
-fn sizes_that_contradict_each_other_are_refused() {
+fn sizes_and_checksums_that_are_not_the_arrays_are_refused() {
     let directory = Directory::new("sizes");
     let table = small_table();
     let path = directory.file("x.npz");
@@ -226,6 +226,11 @@ fn sizes_that_contradict_each_other_are_refused() {
             std::fs::write(&path, bytes).unwrap();
             assert!(load(&table, &path).is_err(), "{size} bytes");
         }
+        let mut bytes = whole.clone();
+        bytes[begin + 16] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let error = load(&table, &path).unwrap_err().to_string();
+        assert!(error.to_lowercase().contains("checksum"), "{error}");
     }
 }
 
