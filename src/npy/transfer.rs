@@ -124,7 +124,7 @@ impl Elements<'_> {
 }
 
 /// Writes `bytes` to the end of what was written. One thread does it: the kernel locks a file while
-/// it is written, and two took twice as long.
+/// it is written, and a second one would only wait.
 pub(super) fn write(file: &mut File, name: &str, bytes: &[u8]) -> Result<(), NpyError> {
     file.write_all(bytes)
         .map_err(NpyError::io(name, "write to it"))
