@@ -285,6 +285,12 @@ mod tests {
         let mut huge = file(2, b"");
         huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(read(&huge).unwrap_err().contains("4294967295 bytes"));
+        // Also of a file that is large enough.
+        let error = Header::read(&mut &huge[..], 1 << 40).unwrap_err();
+        let HeaderError::Refused(Refused::Damaged(what)) = error else {
+            panic!("{error:?}");
+        };
+        assert!(what.ends_with("at most 1048576 are read"), "{what}");
         for (text, what) in [
             ("{}", "lacks"),
             ("[]", "no dictionary"),

@@ -1,8 +1,8 @@
 //! Files of numpy: `.npy` for an array, `.npz` for several.
 //!
-//! The elements go straight between file and segment, in pieces that several threads read or write
-//! at once. Nothing is mapped: a memory map would save no copy, since the bytes have to be in the
-//! segment, and whoever shortened the file meanwhile would end the process by a SIGBUS.
+//! The elements go straight between file and segment; several threads read pieces of them at once.
+//! Nothing is mapped: a memory map would save no copy, since the bytes have to be in the segment, and
+//! whoever shortened the file meanwhile would end the process by a SIGBUS.
 //!
 //! [`guide::files`](crate::guide::files) says which types there are.
 
@@ -60,8 +60,8 @@ impl HandleTable {
         let array = self.read_untyped(handle)?;
         let header = header_of(&array)?;
         transfer::save(path.as_ref(), |file: &mut File, name: &str| {
-            transfer::write(file, name, 0, &header)?;
-            transfer::write(file, name, header.len() as u64, array.bytes())
+            transfer::write(file, name, &header)?;
+            transfer::write(file, name, array.bytes())
         })
     }
 

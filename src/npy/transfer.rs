@@ -1,7 +1,7 @@
-//! Bytes between files and segments, by several threads and without a copy between.
+//! Bytes between files and segments, without a copy between; read by several threads.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -123,13 +123,11 @@ impl Elements<'_> {
     }
 }
 
-/// Writes `bytes` to `at` of the file on.
-pub(super) fn write(file: &File, name: &str, at: u64, bytes: &[u8]) -> Result<(), NpyError> {
-    let parts = bytes.chunks(PIECE).enumerate().collect();
-    parallel::for_each(parts, |(index, part)| {
-        file.write_all_at(part, at + index as u64 * PIECE as u64)
-            .map_err(NpyError::io(name, "write to it"))
-    })
+/// Writes `bytes` to the end of what was written. One thread does it: the kernel locks a file while
+/// it is written, and a second one would only wait.
+pub(super) fn write(file: &mut File, name: &str, bytes: &[u8]) -> Result<(), NpyError> {
+    file.write_all(bytes)
+        .map_err(NpyError::io(name, "write to it"))
 }
 
 /// Makes a file by `fill`, and puts it at `path` when it is whole: nobody ever sees a part of it,
@@ -164,15 +162,10 @@ struct Part {
 
 impl Part {
     fn beside(target: &Path) -> io::Result<(File, Part)> {
-        let name = target
-            .file_name()
-            .ok_or_else(|| io::Error::other("the path names no file"))?;
-        // Other threads of this process may save to the same path.
+        // Other threads of this process may save to the same directory.
         for attempt in 0..1000 {
-            let mut part = std::ffi::OsString::from(".");
-            part.push(name);
-            part.push(format!(".{}.{attempt}.part", std::process::id()));
-            let path = target.with_file_name(part);
+            let path =
+                target.with_file_name(format!(".ndshm-{}-{attempt}.part", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok((file, Part { path, left: true })),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
