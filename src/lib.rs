@@ -85,6 +85,8 @@ mod handle;
 mod layout;
 #[cfg(loom)]
 pub mod model;
+#[cfg(all(feature = "serde", not(loom)))]
+mod object;
 #[cfg(not(loom))]
 mod observer;
 mod partition;
@@ -106,12 +108,16 @@ pub use element::{
     Complex, DType, Element, Field, FieldType, InvalidElement, Kind, Record, RecordField,
     RecordLayout, ScalarType, Schema, SchemaError,
 };
+#[cfg(all(feature = "serde", not(loom)))]
+pub use error::ObjectError;
 pub use error::{
     AllocError, BarrierError, Error, FreeError, JoinError, LeaseError, NoMemory, PartitionError,
     PoolError, PrimitiveError, PushError, QueueError, Result, RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::LAYOUT_VERSION;
+#[cfg(all(feature = "serde", not(loom)))]
+pub use object::{ObjectGuard, ObjectHandle, Tensor};
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use partition::{

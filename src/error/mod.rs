@@ -1,6 +1,8 @@
 //! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
 
 mod lease;
+#[cfg(all(feature = "serde", not(loom)))]
+mod object;
 mod pool;
 mod primitive;
 mod queue;
@@ -10,6 +12,8 @@ use thiserror::Error as ThisError;
 
 use crate::element::SchemaError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
+#[cfg(all(feature = "serde", not(loom)))]
+pub use object::ObjectError;
 pub use pool::{BarrierError, PoolError};
 pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
@@ -57,6 +61,10 @@ pub enum Error {
     /// A primitive on a pool failed.
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),
+    /// An object could not be stored, opened or read.
+    #[cfg(all(feature = "serde", not(loom)))]
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] crate::handle::ParseHandleError),
