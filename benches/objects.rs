@@ -37,7 +37,7 @@ fn main() {
 /// Fresh memory was never used or was given back: most of the time goes to the system's page
 /// faults. Recycled memory is what the call before has freed.
 fn store(bench: &Bench, table: &HandleTable, arrays: &Arrays<'_>) {
-    let rounds = if bench.is_quick() { 3 } else { 7 };
+    let rounds = if bench.is_quick() { 3 } else { 5 };
     let bytes: usize = arrays
         .values()
         .map(|array| array.len() * size_of::<f64>())

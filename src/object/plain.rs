@@ -72,7 +72,7 @@ mod tests {
         assert!(matches!(elements_of::<u64>(bytes), Ok(Elements::Borrowed(same)) if same == words));
 
         // Of nine bytes at any place, the last eight or the first eight are not aligned.
-        let mut shifted = vec![0; 17];
+        let mut shifted = [0_u8; 17];
         let at = usize::from(shifted.as_ptr().cast::<u64>().is_aligned());
         shifted[at..at + 16].copy_from_slice(bytes);
         let copied = elements_of::<u64>(&shifted[at..at + 16]);

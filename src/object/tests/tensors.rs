@@ -38,9 +38,10 @@ where
 {
     let table = table();
     // Something before it, so that its place is not aligned by chance.
-    let handle = table.put_object(&(3_u8, &tensor, "x")).unwrap();
+    let before = Tensor::from(vec![3_u8]);
+    let handle = table.put_object(&(before, &tensor, "x")).unwrap();
     let guard = table.open_object(handle).unwrap();
-    let (_, read, _): (u8, Tensor<'_, T, D>, &str) = guard.get().unwrap();
+    let (_, read, _): (Tensor<'_, u8, Ix1>, Tensor<'_, T, D>, &str) = guard.get().unwrap();
     assert_eq!(read, tensor);
     assert!(read.is_borrowed());
     assert!(read.as_ptr().addr().is_multiple_of(64));
