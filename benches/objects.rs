@@ -14,7 +14,9 @@ type Arrays<'a> = HashMap<String, Tensor<'a, f64, Ix1>>;
 
 fn main() {
     let bench = Bench::from_args();
-    let table = HandleTable::join(&Segment::anonymous().expect("a segment")).expect("a seat");
+    // By default a segment gives so much memory back, and there would be nothing to recycle.
+    let segment = Segment::options().retain(8 << 30).anonymous();
+    let table = HandleTable::join(&segment.expect("a segment")).expect("a seat");
     let len = if bench.is_quick() {
         100_000
     } else {

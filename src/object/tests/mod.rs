@@ -1,5 +1,6 @@
 //! Objects of every kind of value, in one process.
 
+mod errors;
 mod hostile;
 mod tensors;
 mod values;
