@@ -95,6 +95,8 @@ pub mod model;
 mod names;
 #[cfg(all(feature = "npy", not(loom)))]
 mod npy;
+#[cfg(all(feature = "serde", not(loom)))]
+mod object;
 #[cfg(not(loom))]
 mod observer;
 #[cfg(not(loom))]
@@ -123,6 +125,8 @@ pub use element::{
 };
 #[cfg(not(loom))]
 pub use error::CopyError;
+#[cfg(all(feature = "serde", not(loom)))]
+pub use error::ObjectError;
 pub use error::{
     AllocError, BarrierError, BundleError, Error, FreeError, JoinError, LeaseError, NameError,
     NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
@@ -133,6 +137,8 @@ pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 pub use names::NameInfo;
 #[cfg(all(feature = "npy", not(loom)))]
 pub use npy::NpyError;
+#[cfg(all(feature = "serde", not(loom)))]
+pub use object::{ObjectGuard, ObjectHandle, Tensor};
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use partition::{

@@ -3,6 +3,8 @@
 mod bundle;
 mod lease;
 mod name;
+#[cfg(all(feature = "serde", not(loom)))]
+mod object;
 mod pool;
 mod primitive;
 mod queue;
@@ -16,6 +18,8 @@ pub use bundle::BundleError;
 pub use lease::CopyError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
 pub use name::NameError;
+#[cfg(all(feature = "serde", not(loom)))]
+pub use object::ObjectError;
 pub use pool::{BarrierError, PoolError};
 pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
@@ -77,6 +81,10 @@ pub enum Error {
     #[cfg(all(feature = "arrow", not(loom)))]
     #[error(transparent)]
     Arrow(#[from] crate::arrow::ArrowError),
+    /// An object could not be stored, opened or read.
+    #[cfg(all(feature = "serde", not(loom)))]
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] crate::handle::ParseHandleError),

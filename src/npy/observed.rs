@@ -27,14 +27,14 @@ impl Observer {
         let header = header::written(&info.dtype, &info.shape, info.order)
             .map_err(not_in_numpy(info.handle))?;
         transfer::save(path.as_ref(), |file: &mut File, name: &str| {
-            transfer::write(file, name, 0, &header)?;
+            transfer::write(file, name, &header)?;
             let most = info.bytes.min(PIECE as u64) as usize;
             let mut piece = vec![0; most];
             let mut at = 0;
             while at < info.bytes {
                 let now = piece.len().min((info.bytes - at) as usize);
                 self.copy_bytes(info.handle, at, &mut piece[..now])?;
-                transfer::write(file, name, header.len() as u64 + at, &piece[..now])?;
+                transfer::write(file, name, &piece[..now])?;
                 at += now as u64;
             }
             Ok(())

@@ -134,6 +134,34 @@ impl HandleTable {
         Ok(array.publish())
     }
 
+    /// An array that `fill` writes before anybody can know of it. Elements that it leaves alone are
+    /// unspecified. If it fails, nothing is allocated; if it panics or forks, it is as with
+    /// [`from_shape_fn`](HandleTable::from_shape_fn).
+    #[cfg(all(feature = "serde", not(loom)))]
+    pub(crate) fn filled_by<T: Element, Sh: ShapeBuilder, E: From<AllocError>>(
+        &self,
+        shape: Sh,
+        fill: impl FnOnce(ArrayViewMut<'_, T, Sh::Dim>) -> Result<(), E>,
+    ) -> Result<Handle<T, Sh::Dim>, E> {
+        const { assert!(!T::CHECKED, "what is there may be no values of the type") };
+        let array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
+        let token = self.token();
+        let guard = AbandonOnPanic {
+            table: self,
+            reserved: array.reserved,
+            token,
+        };
+        // SAFETY: as in `NewArray::slots`; and what is there, zeros or what an earlier array left,
+        // are values of `T`.
+        fill(unsafe { array.view.clone().deref_into_view_mut() })?;
+        core::mem::forget(guard);
+        match self.is_of(token) {
+            true => Ok(array.publish()),
+            // `fill` has forked, and this is the child.
+            false => Err(AllocError::Forked.into()),
+        }
+    }
+
     /// A guard that frees the array when it is dropped.
     ///
     /// Other participants may use the handle meanwhile; freeing it twice does no harm.

@@ -1,0 +1,57 @@
+//! Copies of large buffers, by several threads where that is faster.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// What a thread takes at a time. Whole pages: no two threads fault on the same one.
+const SHARE: usize = 4 << 20;
+/// A thread is worth its start from this many bytes on.
+const LARGE: usize = 4 * SHARE;
+/// Threads that a machine's memory keeps busy.
+const MOST: usize = 4;
+
+/// Copies `from` to `to`; of slices of different lengths, as much as the shorter one has.
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+    let len = to.len().min(from.len());
+    let (to, from) = (&mut to[..len], &from[..len]);
+    if len < LARGE {
+        to.copy_from_slice(from);
+        return;
+    }
+    let shares = Mutex::new(to.chunks_mut(SHARE).zip(from.chunks(SHARE)));
+    let work = || {
+        loop {
+            // Taking a share cannot panic, so that what poison would say is not so.
+            let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match share {
+                Some((to, from)) => to.copy_from_slice(from),
+                None => return,
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // A thread that the system refuses leaves its shares to the others.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_arrives_whatever_the_length() {
+        for len in [0, 1, LARGE - 1, LARGE, LARGE + 1, LARGE + SHARE + 4097] {
+            let from: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let mut to = vec![255; len];
+            copy(&mut to, &from);
+            assert!(to == from, "{len} bytes");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Objects: any value that serde can serialise, stored once, and read in place by any process.
+//!
+//! An object is an array of 64-byte blocks, of a record type that nobody else has: so that leases,
+//! ownership, reaping and checking are those of arrays, while a typed handle of another type is
+//! refused. The first block is a header, then comes the skeleton, then the buffers, each from a
+//! whole block on.
+//!
+//! The skeleton is a format of our own. One of the known compact ones (postcard, bincode) would
+//! have had to be wrapped in a serialiser and a deserialiser of the same size anyway, to take
+//! tensors out of it, and none of them describes itself: flattened fields, untagged enums, fields
+//! that are skipped or unknown, and the error that says what was found need a tag before each value.
+//! With one, a tensor is a struct like another, whose bytes are a buffer. Names of fields and
+//! variants are written once and numbered; numbers of a sequence follow each other without tags.
+//!
+//! A value is serialised twice, once for the sizes and once into the segment, so that a large
+//! buffer is copied once, from where it is to where it stays.
+
+mod copy;
+mod de;
+mod format;
+mod handle;
+mod plain;
+mod read;
+mod ser;
+mod tensor;
+mod tensor_de;
+mod tensor_ser;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use core::fmt;
+
+use ndarray::Ix1;
+use serde::{Deserialize, Serialize};
+
+use crate::array::ReadGuard;
+use crate::error::{AllocError, LeaseError, ObjectError};
+use crate::handle::{AnyHandle, Handle};
+use crate::table::HandleTable;
+use format::{BLOCK, Block, MAGIC, VERSION};
+pub use handle::ObjectHandle;
+use read::Reader;
+pub use tensor::Tensor;
+use write::{Sizes, Writer};
+
+impl HandleTable {
+    /// Stores a value, for any process to [open](HandleTable::open_object) by the handle.
+    ///
+    /// The object is one array of this table: it is owned, freed, detached and adopted as others
+    /// are. It cannot be changed; a new value is a new object.
+    ///
+    /// What is read in place and what is copied by who reads it:
+    ///
+    /// | in the value | is read as | copied |
+    /// |---|---|---|
+    /// | [`Tensor`] of any element and dimension | `Tensor` | no |
+    /// | `String`, `&str` | `&str` | no |
+    /// | | `String` | yes |
+    /// | `&[u8]`, `Vec<u8>`, what calls `serialize_bytes` | `&[u8]` | no |
+    /// | `Vec<f64>` and the like; ndarray's arrays with its feature `serde` | the same | yes, one by one |
+    /// | any other | the same | yes |
+    ///
+    /// In a struct, serde borrows `&str` and `&[u8]` by itself, and a `Tensor<'a, _, _>` or
+    /// `Cow<'a, str>` where the field has `#[serde(borrow)]`.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment, Tensor};
+    /// use ndarray::{Array2, Ix2};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Model<'a> {
+    ///     name: &'a str,
+    ///     #[serde(borrow)]
+    ///     weights: Tensor<'a, f32, Ix2>,
+    /// }
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let weights = Array2::ones((1000, 1000));
+    /// let handle = table.put_object(&Model { name: "first", weights: (&weights).into() })?;
+    ///
+    /// // In any process:
+    /// let object = table.open_object(handle)?;
+    /// let model: Model = object.get()?;
+    /// assert_eq!(model.name, "first");
+    /// assert_eq!(model.weights.sum(), 1e6);
+    /// assert!(model.weights.is_borrowed());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`ObjectError::Alloc`].
+    /// - [`ObjectError::TooDeep`] for values nested more than 128 deep.
+    /// - [`ObjectError::Changed`] if the value, which is serialised twice, is not the same again.
+    /// - [`ObjectError::Value`] where the value's own code refuses.
+    ///
+    /// Nothing is allocated then.
+    pub fn put_object<V: Serialize + ?Sized>(
+        &self,
+        value: &V,
+    ) -> Result<ObjectHandle, ObjectError> {
+        let sizes = write(value, Writer::counting())?;
+        let too_large = || AllocError::TooLarge {
+            shape: vec![sizes.skeleton, sizes.buffers],
+            element: "object".to_owned(),
+            size: 1,
+        };
+        let skeleton = format::next_block(sizes.skeleton).ok_or_else(too_large)?;
+        let bytes = skeleton
+            .checked_add(sizes.buffers)
+            .and_then(|bytes| bytes.checked_add(BLOCK))
+            .ok_or_else(too_large)?;
+        let handle = self.filled_by::<Block, _, ObjectError>(bytes / BLOCK, |mut blocks| {
+            let damaged = ObjectError::Corrupt {
+                at: 0,
+                what: "new blocks are not next to each other",
+            };
+            let Some(blocks) = blocks.as_slice_mut() else {
+                return Err(damaged);
+            };
+            let Some((head, rest)) = blocks.split_first_mut() else {
+                return Err(damaged);
+            };
+            *head = header(sizes.skeleton);
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(rest);
+            let (values, buffers) = bytes.split_at_mut(skeleton);
+            let (values, gap) = values.split_at_mut(sizes.skeleton);
+            gap.fill(0);
+            let written = write(value, Writer::into_regions(values, buffers))?;
+            match written == sizes {
+                true => Ok(()),
+                false => Err(ObjectError::Changed {
+                    what: "the number of its values",
+                }),
+            }
+        })?;
+        Ok(AnyHandle::from(handle).into())
+    }
+
+    /// Opens an object for reading: until the guard is dropped, its bytes stay, also if somebody
+    /// frees it.
+    ///
+    /// # Errors
+    /// - [`ObjectError::NotAnObject`] if the handle names something else, [`ObjectError::Version`]
+    ///   if the object is of another version of this crate.
+    /// - [`ObjectError::Lease`] as [`read`](HandleTable::read): once freed, the handle is stale.
+    /// - [`ObjectError::Corrupt`] if the header is not one.
+    pub fn open_object(
+        &self,
+        handle: impl Into<ObjectHandle>,
+    ) -> Result<ObjectGuard<'_>, ObjectError> {
+        let handle = AnyHandle::from(handle.into());
+        let blocks = match self.read::<Block, Ix1>(Handle::from_bits(handle.to_bits())) {
+            Ok(blocks) => blocks,
+            Err(LeaseError::TypeMismatch(mismatch)) => {
+                let found = mismatch.found;
+                return Err(ObjectError::NotAnObject { handle, found });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let guard = ObjectGuard { blocks };
+        guard.parts()?;
+        Ok(guard)
+    }
+}
+
+/// Serialises a value; what that took.
+fn write<V: Serialize + ?Sized>(value: &V, mut writer: Writer<'_>) -> Result<Sizes, ObjectError> {
+    match value.serialize(&mut writer) {
+        Ok(()) => writer.finish(),
+        Err(ObjectError::Value { message, at, .. }) => Err(ObjectError::Value {
+            message,
+            at,
+            name: writer.last_name.to_owned(),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first block of an object whose skeleton has so many bytes.
+fn header(skeleton: usize) -> Block {
+    let mut bytes = [0; BLOCK];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&(skeleton as u64).to_le_bytes());
+    Block {
+        ndshm_object: bytes,
+    }
+}
+
+/// An open object: a read lease, from which the value can be read, in whole or in parts.
+///
+/// Given back on drop, as a [`ReadGuard`](crate::ReadGuard) is.
+#[must_use = "the lease is given back when the guard is dropped"]
+pub struct ObjectGuard<'t> {
+    blocks: ReadGuard<'t, Block, Ix1>,
+}
+
+impl ObjectGuard<'_> {
+    /// Reads the value. What it borrows, it borrows from the guard: see
+    /// [`put_object`](HandleTable::put_object) for the types that do.
+    ///
+    /// The type need not be the one that was stored, as long as the values are what it expects:
+    /// unknown fields are passed over, integers may have another size if the number fits, an `f32`
+    /// may be read as `f64`, and a value as `Some` of it.
+    ///
+    /// # Errors
+    /// - [`ObjectError::Value`] says what was found, what was expected, and where.
+    /// - [`ObjectError::Corrupt`] and [`ObjectError::TooDeep`] for bytes that no program of this
+    ///   crate has written.
+    pub fn get<'g, V: Deserialize<'g>>(&'g self) -> Result<V, ObjectError> {
+        let (skeleton, buffers) = self.parts()?;
+        let mut reader = Reader::new(skeleton, buffers);
+        let value = V::deserialize(&mut reader).map_err(|error| reader.placed(error))?;
+        reader.finish()?;
+        Ok(value)
+    }
+
+    /// The object's handle.
+    pub fn handle(&self) -> ObjectHandle {
+        self.blocks.handle().into()
+    }
+
+    /// The bytes that the object takes in the segment.
+    pub fn size(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
+    /// Skeleton and buffers.
+    fn parts(&self) -> Result<(&[u8], &[u8]), ObjectError> {
+        let corrupt = |what| ObjectError::Corrupt { at: 0, what };
+        // As long as the guard, which a slice of the guard's own array is not.
+        let blocks = self.blocks.as_slice();
+        let blocks = blocks.ok_or_else(|| corrupt("the blocks are not next to each other"))?;
+        let Some((head, rest)) = blocks.split_first() else {
+            return Err(corrupt("there is no header"));
+        };
+        let head = &head.ndshm_object;
+        let version = head[8..12].first_chunk().map(|&v| u32::from_le_bytes(v));
+        let skeleton = head[16..24].first_chunk().map(|&v| u64::from_le_bytes(v));
+        let (Some(version), Some(skeleton), true) = (version, skeleton, head[..8] == MAGIC) else {
+            return Err(corrupt("the header is not one of an object"));
+        };
+        if version != VERSION {
+            return Err(ObjectError::Version {
+                handle: self.blocks.handle(),
+                found: version,
+                expected: VERSION,
+            });
+        }
+        let bytes: &[u8] = bytemuck::cast_slice(rest);
+        // On the 64-bit targets that there are.
+        let skeleton = skeleton as usize;
+        format::next_block(skeleton)
+            .and_then(|start| Some((bytes.get(..skeleton)?, bytes.get(start..)?)))
+            .ok_or_else(|| corrupt("the skeleton is longer than the object"))
+    }
+}
+
+impl fmt::Debug for ObjectGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectGuard")
+            .field("handle", &self.handle())
+            .field("size", &self.size())
+            .finish()
+    }
+}

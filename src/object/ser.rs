@@ -1,0 +1,302 @@
+//! The serialiser: serde's view of a [`Writer`].
+
+use core::cell::Cell;
+
+use serde::ser::{self, Serialize, Serializer};
+
+use super::format::{BUFFER, TENSOR, Tag};
+use super::write::Writer;
+use crate::error::ObjectError;
+
+macro_rules! numbers {
+    ($($method:ident: $type:ty => $tag:ident;)*) => {$(
+        fn $method(self, number: $type) -> Result<(), ObjectError> {
+            self.number(Tag::$tag, &number.to_le_bytes())
+        }
+    )*};
+}
+
+impl<'w, 'o> Serializer for &'w mut Writer<'o> {
+    type Ok = ();
+    type Error = ObjectError;
+    type SerializeSeq = Parts<'w, 'o>;
+    type SerializeTuple = Parts<'w, 'o>;
+    type SerializeTupleStruct = Parts<'w, 'o>;
+    type SerializeTupleVariant = Parts<'w, 'o>;
+    type SerializeMap = Parts<'w, 'o>;
+    type SerializeStruct = Parts<'w, 'o>;
+    type SerializeStructVariant = Parts<'w, 'o>;
+
+    numbers! {
+        serialize_u8: u8 => U8;
+        serialize_i8: i8 => I8;
+        serialize_u16: u16 => U16;
+        serialize_i16: i16 => I16;
+        serialize_u32: u32 => U32;
+        serialize_i32: i32 => I32;
+        serialize_u64: u64 => U64;
+        serialize_i64: i64 => I64;
+        serialize_u128: u128 => U128;
+        serialize_i128: i128 => I128;
+        serialize_f32: f32 => F32;
+        serialize_f64: f64 => F64;
+    }
+
+    /// No; and while a tensor asks, yes and no in turns, which nobody else says: see
+    /// [`is_ours`](super::tensor_serde::is_ours).
+    fn is_human_readable(&self) -> bool {
+        match &self.asked {
+            Some(asked) => {
+                asked.set(asked.get() + 1);
+                asked.get() % 2 == 1
+            }
+            None => false,
+        }
+    }
+
+    fn serialize_bool(self, value: bool) -> Result<(), ObjectError> {
+        self.tag(if value { Tag::True } else { Tag::False })
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), ObjectError> {
+        self.fixed(Tag::Char, &u32::from(value).to_le_bytes())
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), ObjectError> {
+        self.text(value)
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), ObjectError> {
+        self.bytes(value)
+    }
+
+    fn serialize_none(self) -> Result<(), ObjectError> {
+        self.tag(Tag::None)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), ObjectError> {
+        self.descend(Tag::Some)?;
+        value.serialize(&mut *self)?;
+        self.ascend();
+        Ok(())
+    }
+
+    fn serialize_unit(self) -> Result<(), ObjectError> {
+        self.tag(Tag::Unit)
+    }
+
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), ObjectError> {
+        self.tag(Tag::Unit)
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _enum: &'static str,
+        _index: u32,
+        variant: &'static str,
+    ) -> Result<(), ObjectError> {
+        self.tag(Tag::UnitVariant)?;
+        self.name(variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), ObjectError> {
+        match name {
+            TENSOR => self.asked = Some(Cell::new(0)),
+            BUFFER => self.to_buffer = true,
+            _ => {}
+        }
+        value.serialize(&mut *self)?;
+        self.asked = None;
+        self.to_buffer = false;
+        Ok(())
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _enum: &'static str,
+        _index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), ObjectError> {
+        self.descend(Tag::Variant)?;
+        self.name(variant)?;
+        value.serialize(&mut *self)?;
+        self.ascend();
+        Ok(())
+    }
+
+    fn serialize_seq(self, _len: Option<usize>) -> Result<Parts<'w, 'o>, ObjectError> {
+        Parts::open(self, Tag::Seq, None, true)
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<Parts<'w, 'o>, ObjectError> {
+        if core::mem::take(&mut self.to_buffer) {
+            self.begin_pieces(len)?;
+            return Ok(Parts {
+                writer: self,
+                kind: Kind::Pieces,
+            });
+        }
+        Parts::open(self, Tag::Seq, None, len >= MANY)
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        _name: &'static str,
+        len: usize,
+    ) -> Result<Parts<'w, 'o>, ObjectError> {
+        Parts::open(self, Tag::Seq, None, len >= MANY)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _enum: &'static str,
+        _index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Parts<'w, 'o>, ObjectError> {
+        Parts::open(self, Tag::Seq, Some(variant), len >= MANY)
+    }
+
+    fn serialize_map(self, _len: Option<usize>) -> Result<Parts<'w, 'o>, ObjectError> {
+        Parts::open(self, Tag::Map, None, false)
+    }
+
+    fn serialize_struct(
+        self,
+        _name: &'static str,
+        _len: usize,
+    ) -> Result<Parts<'w, 'o>, ObjectError> {
+        Parts::open(self, Tag::Map, None, false)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _enum: &'static str,
+        _index: u32,
+        variant: &'static str,
+        _len: usize,
+    ) -> Result<Parts<'w, 'o>, ObjectError> {
+        Parts::open(self, Tag::Map, Some(variant), false)
+    }
+}
+
+/// Tuples and arrays of at least so many parts are written as runs where these are numbers.
+const MANY: usize = 8;
+
+/// A sequence, tuple, map or struct that is being written.
+pub(crate) struct Parts<'w, 'o> {
+    writer: &'w mut Writer<'o>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Values up to an end; numbers among them in runs, if `runs`.
+    Parts { runs: bool, variant: bool },
+    /// Pieces of one buffer.
+    Pieces,
+}
+
+impl<'w, 'o> Parts<'w, 'o> {
+    fn open(
+        writer: &'w mut Writer<'o>,
+        tag: Tag,
+        variant: Option<&'static str>,
+        runs: bool,
+    ) -> Result<Self, ObjectError> {
+        if let Some(variant) = variant {
+            writer.descend(Tag::Variant)?;
+            writer.name(variant)?;
+        }
+        writer.descend(tag)?;
+        let kind = Kind::Parts {
+            runs,
+            variant: variant.is_some(),
+        };
+        Ok(Parts { writer, kind })
+    }
+
+    fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ObjectError> {
+        if let Kind::Parts { runs: true, .. } = self.kind {
+            self.writer.next_element();
+        }
+        value.serialize(&mut *self.writer)
+    }
+
+    fn field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), ObjectError> {
+        self.writer.name(name)?;
+        value.serialize(&mut *self.writer)
+    }
+
+    fn close(self) -> Result<(), ObjectError> {
+        match self.kind {
+            Kind::Parts { variant, .. } => {
+                self.writer.tag(Tag::End)?;
+                self.writer.ascend();
+                if variant {
+                    self.writer.ascend();
+                }
+                Ok(())
+            }
+            Kind::Pieces => self.writer.end_pieces(),
+        }
+    }
+}
+
+macro_rules! parts {
+    ($($trait:ident: $method:ident($($name:ident)?);)*) => {$(
+        impl ser::$trait for Parts<'_, '_> {
+            type Ok = ();
+            type Error = ObjectError;
+
+            fn $method<T: Serialize + ?Sized>(
+                &mut self,
+                $($name: &'static str,)?
+                value: &T,
+            ) -> Result<(), ObjectError> {
+                parts!(@put self, value $(, $name)?)
+            }
+
+            fn end(self) -> Result<(), ObjectError> {
+                self.close()
+            }
+        }
+    )*};
+    (@put $self:ident, $value:ident) => { $self.part($value) };
+    (@put $self:ident, $value:ident, $name:ident) => { $self.field($name, $value) };
+}
+
+parts! {
+    SerializeSeq: serialize_element();
+    SerializeTuple: serialize_element();
+    SerializeTupleStruct: serialize_field();
+    SerializeTupleVariant: serialize_field();
+    SerializeStruct: serialize_field(name);
+    SerializeStructVariant: serialize_field(name);
+}
+
+impl ser::SerializeMap for Parts<'_, '_> {
+    type Ok = ();
+    type Error = ObjectError;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), ObjectError> {
+        self.part(key)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ObjectError> {
+        self.part(value)
+    }
+
+    fn end(self) -> Result<(), ObjectError> {
+        self.close()
+    }
+}

@@ -1,0 +1,129 @@
+//! A tensor: an array that is stored as one buffer, and read in place.
+
+use core::fmt;
+use core::ops::Deref;
+
+use ndarray::{Array, ArrayBase, ArrayRef, ArrayView, CowArray, CowRepr, Data, Dimension, Ix1};
+
+use crate::element::Element;
+
+/// An ndarray in a value that is stored as an [object](crate::HandleTable::put_object).
+///
+/// Its numbers are stored as one buffer, and are not copied when the object is read: it then is a
+/// view of the shared memory. Whether it has its own numbers or those of somebody else it does not
+/// matter, as with [`std::borrow::Cow`]: make one `from` an array, a view, a slice or a `Vec`, and
+/// use it as the [`ArrayRef`] that it dereferences to.
+///
+/// Any array can be stored. One in C or Fortran order, also a transposed one, is stored as it lies
+/// in memory and keeps its order; others are stored in C order.
+///
+/// In other formats of serde it is a struct of `shape` and `data`, the elements in C order.
+///
+/// ```
+/// use ndshm::Tensor;
+/// use ndarray::{Ix1, Ix2, array};
+///
+/// let weights = array![[1.0, 2.0], [3.0, 4.0]];
+/// let tensor = Tensor::from(&weights);
+/// assert_eq!(tensor.sum(), 10.0);
+///
+/// let json = serde_json::to_string(&tensor)?;
+/// assert_eq!(json, r#"{"shape":[2,2],"data":[1.0,2.0,3.0,4.0]}"#);
+/// let same: Tensor<'_, f64, Ix2> = serde_json::from_str(&json)?;
+/// assert_eq!(same, tensor);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+pub struct Tensor<'a, T: Element, D: Dimension> {
+    // A `CowArray`; by that name, the compiler would take the lifetime to be invariant.
+    array: ArrayBase<CowRepr<'a, T>, D, T>,
+}
+
+impl<'a, T: Element, D: Dimension> Tensor<'a, T, D> {
+    /// A view that lives as long as the tensor is borrowed.
+    pub fn view(&self) -> ArrayView<'_, T, D> {
+        self.array.view()
+    }
+
+    /// Whether the numbers are somebody else's, as they are in a tensor that was read in place.
+    pub fn is_borrowed(&self) -> bool {
+        self.array.is_view()
+    }
+
+    /// The array itself; its numbers are copied if they are somebody else's.
+    pub fn into_owned(self) -> Array<T, D> {
+        self.array.into_owned()
+    }
+
+    /// The array itself, not copied.
+    pub fn into_cow(self) -> CowArray<'a, T, D> {
+        self.array
+    }
+}
+
+impl<T: Element, D: Dimension> Deref for Tensor<'_, T, D> {
+    type Target = ArrayRef<T, D>;
+
+    fn deref(&self) -> &ArrayRef<T, D> {
+        &self.array
+    }
+}
+
+impl<'a, T: Element, D: Dimension> From<ArrayView<'a, T, D>> for Tensor<'a, T, D> {
+    fn from(view: ArrayView<'a, T, D>) -> Self {
+        Tensor { array: view.into() }
+    }
+}
+
+impl<T: Element, D: Dimension> From<Array<T, D>> for Tensor<'_, T, D> {
+    fn from(array: Array<T, D>) -> Self {
+        Tensor {
+            array: array.into(),
+        }
+    }
+}
+
+impl<'a, T: Element, D: Dimension> From<CowArray<'a, T, D>> for Tensor<'a, T, D> {
+    fn from(array: CowArray<'a, T, D>) -> Self {
+        Tensor { array }
+    }
+}
+
+impl<'a, T: Element, D: Dimension, S: Data<Elem = T>> From<&'a ArrayBase<S, D>>
+    for Tensor<'a, T, D>
+{
+    fn from(array: &'a ArrayBase<S, D>) -> Self {
+        array.view().into()
+    }
+}
+
+impl<'a, T: Element> From<&'a [T]> for Tensor<'a, T, Ix1> {
+    fn from(slice: &'a [T]) -> Self {
+        ArrayView::from(slice).into()
+    }
+}
+
+impl<T: Element> From<Vec<T>> for Tensor<'_, T, Ix1> {
+    fn from(elements: Vec<T>) -> Self {
+        Array::from(elements).into()
+    }
+}
+
+impl<T: Element, D: Dimension> Clone for Tensor<'_, T, D> {
+    fn clone(&self) -> Self {
+        Tensor {
+            array: self.array.clone(),
+        }
+    }
+}
+
+impl<T: Element + PartialEq, D: Dimension> PartialEq for Tensor<'_, T, D> {
+    fn eq(&self, other: &Self) -> bool {
+        self.array == other.array
+    }
+}
+
+impl<T: Element + fmt::Debug, D: Dimension> fmt::Debug for Tensor<'_, T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.array, f)
+    }
+}

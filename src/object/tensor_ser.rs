@@ -1,0 +1,111 @@
+//! How a tensor is written: as bytes to an object, as shape and elements to anybody else.
+//!
+//! A type cannot see which serialiser it meets. A tensor wraps itself in a newtype of a reserved
+//! name, which other formats pass over; an object's serialiser knows it, and from then on answers
+//! the question whether it is readable by people with yes and no in turns, until something is
+//! written. Nobody else's answer changes, and wrappers of serialisers pass it on.
+
+use ndarray::{ArrayView, Dimension};
+use serde::ser::{Serialize, SerializeStruct, SerializeTuple, Serializer};
+
+use super::format::{BUFFER, TENSOR};
+use super::plain::{bytes_of, dtype_of};
+use super::tensor::Tensor;
+use crate::element::Element;
+
+/// Bytes of a strided array that are gathered before they are written.
+const PIECE: usize = 1 << 16;
+
+/// Whether this is an object's serialiser, which waits for a tensor.
+fn is_ours(serializer: &impl Serializer) -> bool {
+    [true, false, true, false]
+        .iter()
+        .all(|&answer| serializer.is_human_readable() == answer)
+}
+
+impl<T: Element + Serialize, D: Dimension> Serialize for Tensor<'_, T, D> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(TENSOR, &Asking(self.view()))
+    }
+}
+
+struct Asking<'a, T, D>(ArrayView<'a, T, D>);
+
+impl<T: Element + Serialize, D: Dimension> Serialize for Asking<'_, T, D> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let array = &self.0;
+        if !is_ours(&serializer) {
+            let mut tensor = serializer.serialize_struct("Tensor", 2)?;
+            tensor.serialize_field("shape", array.shape())?;
+            tensor.serialize_field("data", &Elements(array.view()))?;
+            return tensor.end();
+        }
+        let mut tensor = serializer.serialize_struct("Tensor", 4)?;
+        tensor.serialize_field("dtype", dtype_of::<T>())?;
+        tensor.serialize_field("shape", array.shape())?;
+        let transposed = array.view().reversed_axes();
+        match (array.as_slice(), transposed.as_slice()) {
+            (Some(slice), _) => {
+                tensor.serialize_field("order", &'C')?;
+                tensor.serialize_field("bytes", &Newtype(Whole(bytes_of(slice))))?;
+            }
+            (None, Some(slice)) => {
+                tensor.serialize_field("order", &'F')?;
+                tensor.serialize_field("bytes", &Newtype(Whole(bytes_of(slice))))?;
+            }
+            (None, None) => {
+                tensor.serialize_field("order", &'C')?;
+                tensor.serialize_field("bytes", &Newtype(Pieces(array.view())))?;
+            }
+        }
+        tensor.end()
+    }
+}
+
+/// The elements, one by one.
+struct Elements<'a, T, D>(ArrayView<'a, T, D>);
+
+impl<T: Serialize, D: Dimension> Serialize for Elements<'_, T, D> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.0)
+    }
+}
+
+/// Bytes that are to be a buffer.
+struct Newtype<B>(B);
+
+impl<B: Serialize> Serialize for Newtype<B> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(BUFFER, &self.0)
+    }
+}
+
+/// All bytes of a buffer.
+struct Whole<'a>(&'a [u8]);
+
+impl Serialize for Whole<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// An array whose elements do not lie next to each other: its buffer is written in pieces, so that
+/// there is no copy of all of it.
+struct Pieces<'a, T, D>(ArrayView<'a, T, D>);
+
+impl<T: Element, D: Dimension> Serialize for Pieces<'_, T, D> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(self.0.len() * size_of::<T>())?;
+        let most = (PIECE / size_of::<T>()).max(1);
+        let mut piece = Vec::with_capacity(most.min(self.0.len()));
+        for &element in &self.0 {
+            piece.push(element);
+            if piece.len() == most {
+                tuple.serialize_element(&Whole(bytes_of(&piece)))?;
+                piece.clear();
+            }
+        }
+        tuple.serialize_element(&Whole(bytes_of(&piece)))?;
+        tuple.end()
+    }
+}

@@ -1,0 +1,250 @@
+//! Writing an object: the values into its skeleton, large buffers behind it; or only their sizes.
+
+use core::cell::Cell;
+use std::collections::HashMap;
+
+use super::copy::copy;
+use super::format::{self, MAX_DEPTH, Tag};
+use crate::error::ObjectError;
+
+/// For errors.
+const PIECES: &str = "the pieces of a tensor";
+
+/// Bytes that are written one after another, or only counted.
+struct Region<'o> {
+    bytes: Option<&'o mut [u8]>,
+    at: usize,
+    /// For errors.
+    what: &'static str,
+}
+
+impl Region<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
+        let changed = ObjectError::Changed { what: self.what };
+        let Some(end) = self.at.checked_add(bytes.len()) else {
+            return Err(changed);
+        };
+        if let Some(region) = &mut self.bytes {
+            let Some(place) = region.get_mut(self.at..end) else {
+                return Err(changed);
+            };
+            copy(place, bytes);
+        }
+        self.at = end;
+        Ok(())
+    }
+
+    /// Zeros up to the next block.
+    fn align(&mut self) -> Result<(), ObjectError> {
+        const ZEROS: [u8; format::BLOCK] = [0; format::BLOCK];
+        let gap = self.at.wrapping_neg() % format::BLOCK;
+        self.put(&ZEROS[..gap])
+    }
+}
+
+/// Numbers of one type that are being written without tags.
+struct Run {
+    tag: Tag,
+    count: u32,
+    /// Where its count belongs.
+    count_at: usize,
+}
+
+/// What the values of an object take, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Sizes {
+    pub(crate) skeleton: usize,
+    /// Up to a whole number of blocks.
+    pub(crate) buffers: usize,
+}
+
+/// Writes values; the serialiser is a borrow of it.
+pub(crate) struct Writer<'o> {
+    skeleton: Region<'o>,
+    buffers: Region<'o>,
+    /// Names that were written, with their numbers.
+    names: HashMap<&'static str, u64>,
+    pub(super) last_name: &'static str,
+    run: Option<Run>,
+    /// The next value is an element of a sequence, and may join a run.
+    element: bool,
+    /// The next bytes are to be a buffer, however few they are.
+    pub(super) to_buffer: bool,
+    depth: usize,
+    /// While a buffer is written in pieces: how many bytes are to come.
+    pieces: Option<usize>,
+    /// While a tensor may ask who writes it: how often it has asked.
+    pub(super) asked: Option<Cell<u32>>,
+}
+
+impl<'o> Writer<'o> {
+    /// Counts what would be written.
+    pub(crate) fn counting() -> Writer<'o> {
+        Writer::new(None, None)
+    }
+
+    /// Writes into these bytes.
+    pub(crate) fn into_regions(skeleton: &'o mut [u8], buffers: &'o mut [u8]) -> Writer<'o> {
+        Writer::new(Some(skeleton), Some(buffers))
+    }
+
+    fn new(skeleton: Option<&'o mut [u8]>, buffers: Option<&'o mut [u8]>) -> Writer<'o> {
+        let region = |bytes, what| Region { bytes, at: 0, what };
+        Writer {
+            skeleton: region(skeleton, "its small values"),
+            buffers: region(buffers, "its large buffers"),
+            names: HashMap::new(),
+            last_name: "",
+            run: None,
+            element: false,
+            to_buffer: false,
+            depth: 0,
+            pieces: None,
+            asked: None,
+        }
+    }
+
+    /// Ends the writing: what was written.
+    pub(crate) fn finish(mut self) -> Result<Sizes, ObjectError> {
+        self.end_run()?;
+        self.buffers.align()?;
+        Ok(Sizes {
+            skeleton: self.skeleton.at,
+            buffers: self.buffers.at,
+        })
+    }
+
+    /// Every value begins with its tag, but for numbers in runs.
+    pub(super) fn tag(&mut self, tag: Tag) -> Result<(), ObjectError> {
+        if self.pieces.is_some() {
+            return Err(ObjectError::Changed { what: PIECES });
+        }
+        self.end_run()?;
+        self.element = false;
+        self.asked = None;
+        self.skeleton.put(&[tag as u8])
+    }
+
+    /// The next value is an element of a sequence.
+    pub(super) fn next_element(&mut self) {
+        self.element = true;
+    }
+
+    pub(super) fn number(&mut self, tag: Tag, bytes: &[u8]) -> Result<(), ObjectError> {
+        if !core::mem::take(&mut self.element) {
+            self.tag(tag)?;
+            return self.skeleton.put(bytes);
+        }
+        self.asked = None;
+        match &mut self.run {
+            Some(run) if run.tag == tag && run.count < u32::MAX => run.count += 1,
+            _ => {
+                self.end_run()?;
+                self.skeleton.put(&[Tag::Run as u8, tag as u8])?;
+                self.run = Some(Run {
+                    tag,
+                    count: 1,
+                    count_at: self.skeleton.at,
+                });
+                self.skeleton.put(&[0; 4])?;
+            }
+        }
+        self.skeleton.put(bytes)
+    }
+
+    /// Enters the count of a run, now that it is known.
+    fn end_run(&mut self) -> Result<(), ObjectError> {
+        let Some(run) = self.run.take() else {
+            return Ok(());
+        };
+        let end = core::mem::replace(&mut self.skeleton.at, run.count_at);
+        self.skeleton.put(&run.count.to_le_bytes())?;
+        self.skeleton.at = end;
+        Ok(())
+    }
+
+    fn length(&mut self, length: usize) -> Result<(), ObjectError> {
+        let (bytes, count) = format::encode_length(length as u64);
+        self.skeleton.put(&bytes[..count])
+    }
+
+    pub(super) fn fixed(&mut self, tag: Tag, bytes: &[u8]) -> Result<(), ObjectError> {
+        self.tag(tag)?;
+        self.skeleton.put(bytes)
+    }
+
+    pub(super) fn text(&mut self, text: &str) -> Result<(), ObjectError> {
+        self.tag(Tag::Str)?;
+        self.length(text.len())?;
+        self.skeleton.put(text.as_bytes())
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
+        if let Some(left) = &mut self.pieces {
+            *left = left
+                .checked_sub(bytes.len())
+                .ok_or(ObjectError::Changed { what: PIECES })?;
+            return self.buffers.put(bytes);
+        }
+        if core::mem::take(&mut self.to_buffer) || bytes.len() >= format::LARGE {
+            self.begin_buffer(bytes.len())?;
+            return self.buffers.put(bytes);
+        }
+        self.tag(Tag::Bytes)?;
+        self.length(bytes.len())?;
+        self.skeleton.put(bytes)
+    }
+
+    fn begin_buffer(&mut self, len: usize) -> Result<(), ObjectError> {
+        self.tag(Tag::Buffer)?;
+        self.length(len)?;
+        self.buffers.align()
+    }
+
+    /// A buffer of `len` bytes, which are written in pieces.
+    pub(super) fn begin_pieces(&mut self, len: usize) -> Result<(), ObjectError> {
+        self.begin_buffer(len)?;
+        self.pieces = Some(len);
+        Ok(())
+    }
+
+    /// All pieces were written.
+    pub(super) fn end_pieces(&mut self) -> Result<(), ObjectError> {
+        match self.pieces.take() {
+            Some(0) => Ok(()),
+            _ => Err(ObjectError::Changed { what: PIECES }),
+        }
+    }
+
+    /// A name of the program, which is written out once and numbered from then on.
+    pub(super) fn name(&mut self, name: &'static str) -> Result<(), ObjectError> {
+        self.last_name = name;
+        match self.names.get(name) {
+            Some(&number) => {
+                self.tag(Tag::Name)?;
+                self.length(number as usize)
+            }
+            None => {
+                self.names.insert(name, self.names.len() as u64);
+                self.tag(Tag::NewName)?;
+                self.length(name.len())?;
+                self.skeleton.put(name.as_bytes())
+            }
+        }
+    }
+
+    /// One level deeper.
+    pub(super) fn descend(&mut self, tag: Tag) -> Result<(), ObjectError> {
+        self.tag(tag)?;
+        if self.depth == MAX_DEPTH {
+            return Err(ObjectError::TooDeep { limit: MAX_DEPTH });
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// One level up.
+    pub(super) fn ascend(&mut self) {
+        self.depth -= 1;
+    }
+}
