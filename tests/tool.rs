@@ -21,6 +21,8 @@ mod snapshot;
 mod support;
 #[path = "tool/system.rs"]
 mod system;
+#[path = "tool/views.rs"]
+mod views;
 
 fn main() {
     support::run(&[
@@ -48,6 +50,14 @@ fn main() {
         ("no_bytes_end_the_tool", damage::anything),
         ("files_keep_what_is_in_arrays", files::round_trip),
         ("files_that_cannot_be_are_told", files::refusals),
+        ("charts_show_what_is_there", views::charts),
+        ("a_segment_is_watched", views::watch_living),
+        ("a_dead_segment_is_watched", views::watch_dead),
+        ("a_damaged_segment_is_watched", views::watch_damaged),
+        (
+            "watch_needs_no_terminal_for_one_look",
+            views::watch_without_terminal,
+        ),
         ("doctor_says_what_is_in_the_way", system::doctor),
         ("doctor_finds_what_is_left", system::doctor_leftovers),
         ("bench_measures", system::bench),

@@ -71,7 +71,7 @@ fn assert_empty(table: &HandleTable) {
 /// I1: of two who insert at once neither part is lost, and both are whole.
 #[test]
 fn two_who_insert() {
-    check("two_who_insert", 2, || {
+    check("two_who_insert", 1, || {
         let segment = segment();
         let (first, second) = (join(&segment), join(&segment));
         let bundle = first.bundle().unwrap().handle();

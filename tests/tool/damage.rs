@@ -85,6 +85,8 @@ impl Kept {
         piped(&["get", &self.name.0, &self.handles[0], "0,0"]).code();
         piped(&["show", &self.name.0]).code();
         piped(&["gc", &self.name.0]).code();
+        piped(&["watch", &self.name.0, "--once"]).code();
+        piped(&["plot", &self.name.0, &self.handles[0]]).code();
     }
 }
 

@@ -10,7 +10,12 @@ use crate::snapshot::compare;
 fn commands(live: &Live) -> Vec<(Vec<String>, i32)> {
     let own = |args: &[&str]| args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>();
     let place = live.place.as_str();
-    let mut commands = vec![(own(&["show", place]), 0), (own(&["gc", place]), 0)];
+    let mut commands = vec![
+        (own(&["show", place]), 0),
+        (own(&["gc", place]), 0),
+        (own(&["watch", place, "--once"]), 0),
+        (own(&["plot", place, "layer/plain"]), 0),
+    ];
     for array in live.arrays() {
         commands.push((own(&["stat", place, &array]), 0));
         commands.push((own(&["get", place, &array]), 0));

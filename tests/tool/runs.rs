@@ -55,7 +55,8 @@ impl Ran {
     }
 }
 
-fn command(args: &[&str]) -> Command {
+/// The tool, to be run.
+pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ndshm"));
     command
         .args(args)
@@ -88,8 +89,8 @@ pub fn json(args: &[&str]) -> Ran {
     piped(&[args, &["--json"]].concat())
 }
 
-/// Runs it in a terminal of 120 columns.
-pub fn terminal(args: &[&str], environment: &[(&str, &str)]) -> Ran {
+/// A terminal of so many rows and columns: our end, and the program's.
+pub fn open_terminal((rows, columns): (u16, u16)) -> (OwnedFd, File) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let own = rustix::pty::openpt(flags).unwrap();
     rustix::pty::grantpt(&own).unwrap();
@@ -98,12 +99,18 @@ pub fn terminal(args: &[&str], environment: &[(&str, &str)]) -> Ran {
     let name = name.to_str().unwrap();
     let theirs = File::options().read(true).write(true).open(name).unwrap();
     let size = Winsize {
-        ws_row: 40,
-        ws_col: 120,
+        ws_row: rows,
+        ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
     rustix::termios::tcsetwinsize(&own, size).unwrap();
+    (own, theirs)
+}
+
+/// Runs it in a terminal of 120 columns.
+pub fn terminal(args: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let (own, theirs) = open_terminal((40, 120));
     let start = Instant::now();
     let mut command = command(args);
     let child = command

@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 /// Columns and rows of a look that is printed.
-const PRINTED: (u16, u16) = (100, 40);
+const PRINTED: (u16, u16) = (120, 40);
 
 /// Watches it until it is told to end.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {

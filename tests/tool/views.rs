@@ -1,0 +1,317 @@
+//! What the tool draws: charts, and the screen of `watch`, in a terminal that a test reads.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::num::NonZero;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use ndarray::Axis;
+use ndshm::HandleTable;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::program::{Live, Which, options, populate};
+use crate::runs::{self, open_terminal, piped};
+use crate::support::{DEADLINE, Name};
+
+/// Rows and columns of the terminal.
+const SIZE: (u16, u16) = (40, 120);
+
+fn nonzero(number: u16) -> NonZero<u16> {
+    NonZero::new(number).expect("a terminal has rows and columns")
+}
+
+/// `watch` in a terminal.
+struct Session {
+    child: Child,
+    terminal: File,
+    screen: vt100::Parser,
+}
+
+impl Session {
+    fn start(args: &[&str]) -> Session {
+        let (own, theirs) = open_terminal(SIZE);
+        let child = runs::command(args)
+            .stdin(theirs.try_clone().unwrap())
+            .stdout(theirs.try_clone().unwrap())
+            .stderr(theirs)
+            .spawn()
+            .unwrap();
+        Session {
+            child,
+            terminal: File::from(own),
+            screen: vt100::Parser::new(nonzero(SIZE.0), nonzero(SIZE.1), 0),
+        }
+    }
+
+    /// Takes what comes within that time; whether the other end is still there.
+    fn take(&mut self, time: Duration) -> bool {
+        let fd = self.terminal.as_fd();
+        let mut polled = [PollFd::new(&fd, PollFlags::IN)];
+        if rustix::event::poll(&mut polled, Some(&time.try_into().unwrap())) == Ok(0) {
+            return true;
+        }
+        let mut piece = [0; 1 << 16];
+        match self.terminal.read(&mut piece) {
+            Ok(read) if read > 0 => {
+                self.screen.process(&piece[..read]);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until the screen shows all of the texts.
+    #[track_caller]
+    fn shows(&mut self, texts: &[&str]) {
+        let start = Instant::now();
+        loop {
+            let screen = self.screen.screen().contents();
+            if texts.iter().all(|text| screen.contains(text)) {
+                return;
+            }
+            let there = self.take(Duration::from_millis(50));
+            assert!(
+                there && start.elapsed() < DEADLINE,
+                "not all of {texts:?} in:\n{screen}"
+            );
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.terminal.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// It ends by this code, and leaves the terminal as it was.
+    #[track_caller]
+    fn ends_with(mut self, code: i32) -> String {
+        let start = Instant::now();
+        while self.take(Duration::from_millis(50)) && start.elapsed() < DEADLINE {}
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if start.elapsed() > DEADLINE {
+                self.child.kill().unwrap();
+                panic!("watch hangs: {}", self.child.wait().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let screen = self.screen.screen();
+        assert_eq!(status.code(), Some(code), "{}", screen.contents());
+        assert!(!screen.alternate_screen(), "the screen is not the old one");
+        assert!(!screen.hide_cursor(), "the cursor is hidden");
+        assert!(is_cooked(&self.terminal), "keys are not echoed any more");
+        screen.contents()
+    }
+}
+
+/// Whether the terminal's driver gives lines, and shows what is typed.
+fn is_cooked(terminal: impl AsFd) -> bool {
+    let modes = rustix::termios::tcgetattr(terminal).unwrap().local_modes;
+    let both = rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO;
+    modes.contains(both)
+}
+
+pub fn watch_living() {
+    let name = Name::new("watch");
+    let table = HandleTable::join(&options().create(&name.0).unwrap()).unwrap();
+    let x = table.zeros::<f64, _>(40).unwrap();
+    table.publish("weights", x).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    drop(part.claim().unwrap().unwrap());
+    let held = part.claim().unwrap().unwrap();
+
+    let mut session = Session::start(&["watch", &name.0, "--interval", "30"]);
+    let pid = std::process::id().to_string();
+    session.shows(&["memory", "1 of 4", "running", "weights", "1 arrays", &pid]);
+    drop(held);
+    session.shows(&["2 of 4"]);
+    let more: Vec<_> = (0..60).map(|_| table.zeros::<u8, _>(10).unwrap()).collect();
+    session.shows(&["61 arrays", "of 61"]);
+    session.press("\x1b[6~\x1b[6~\x1b[6~\x1b[6~\x1b[6~\x1b[6~\x1b[6~");
+    session.shows(&["to 61 of 61"]);
+    for array in more {
+        table.free(array).unwrap();
+    }
+    session.shows(&["arrays 1 to 1 of 1"]);
+    while part.claim().unwrap().is_some() {}
+    drop(part);
+    round.finish(DEADLINE).unwrap();
+    session.shows(&["over"]);
+    session.press("q");
+    session.ends_with(0);
+    // It goes on undisturbed.
+    table.write(x).unwrap().fill(1.0);
+    assert!(table.verify().unwrap().is_clean());
+}
+
+pub fn watch_dead() {
+    let live = Live::named("watched");
+    let mut session = Session::start(&["watch", &live.place, "--interval", "30"]);
+    session.shows(&["participants", "layer/plain"]);
+    let dead = live.kill();
+    session.shows(&["dead", "nobody is in it any more", "layer/plain"]);
+    session.press("\x03");
+    session.ends_with(0);
+    piped(&["plot", &dead.place, &dead.array(Which::Plain)]).ends_with(0);
+    let mut again = Session::start(&["watch", &dead.place]);
+    again.shows(&["nobody is in it any more"]);
+    let pid = Pid::from_child(&again.child);
+    kill_process(pid, Signal::TERM).unwrap();
+    again.ends_with(0);
+}
+
+pub fn watch_damaged() {
+    let name = Name::new("damaged");
+    let segment = options().create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let handles = populate(&table);
+    let file = File::options()
+        .write(true)
+        .open(format!("/dev/shm/{}", name.0))
+        .unwrap();
+    // The words of all slots, and of their descriptors.
+    file.write_all_at(&[0xa5; 1 << 14], 0x4000).unwrap();
+    let mut session = Session::start(&["watch", &name.0, "--interval", "30"]);
+    session.shows(&["arrays: none"]);
+    session.press("q");
+    session.ends_with(0);
+    piped(&["plot", &name.0, &handles[0].to_string()]).ends_with(3);
+    // The header.
+    file.write_all_at(&[0xa5; 8], 0).unwrap();
+    let session = Session::start(&["watch", &name.0]);
+    let said = session.ends_with(1);
+    assert!(said.contains("ndshm: "), "{said}");
+    piped(&["plot", &name.0, &handles[0].to_string()]).ends_with(1);
+    std::mem::forget(table);
+}
+
+pub fn watch_without_terminal() {
+    let live = Live::named("lines");
+    piped(&["watch", &live.place]).ends_with(2);
+    let text = piped(&["watch", &live.place, "--once"]);
+    let text = &text.ends_with(0).out;
+    assert!(
+        text.contains("participants") && text.contains("layer/plain"),
+        "{text}"
+    );
+    let line = runs::json(&["watch", &live.place, "--once"]);
+    let line = line.ends_with(0).json();
+    assert_eq!(line["arrays"], 9);
+    assert_eq!(line["seats"][0]["pid"], live.pid());
+    assert_eq!(line["seats"][0]["writes"], 1);
+    assert_eq!(line["made_per_s"], json!(null));
+    live.leave();
+}
+
+pub fn charts() {
+    let mut live = Live::named("charts");
+    let plot = |array: Which, more: &[&str]| {
+        let array = live.array(array);
+        let args = [&["plot", &live.place, &array][..], more].concat();
+        let ran = runs::json(&args);
+        ran.ends_with(0).json()
+    };
+    let histogram = plot(Which::Large, &["--bins", "251"]);
+    assert_eq!(histogram["kind"], "histogram");
+    let counts = histogram["counts"].as_array().unwrap();
+    assert_eq!(
+        (counts[0].as_u64(), counts[250].as_u64()),
+        (Some(3985), Some(3984))
+    );
+    let heat = plot(Which::Plain, &[]);
+    assert_eq!(
+        (&heat["kind"], &heat["rows"][3][2]),
+        (&json!("heat"), &json!(11.5))
+    );
+    // In Fortran's order the rows are rows all the same.
+    assert_eq!(
+        plot(Which::Fortran, &[])["rows"],
+        json!([[-1.0, 0.0, 1.0], [2.0, 3.0, 4.0]])
+    );
+    let line = plot(Which::Plain, &["--slice", "::-1,1"]);
+    assert_eq!(
+        (&line["kind"], &line["values"]),
+        (&json!("line"), &json!([10.5, 7.5, 4.5, 1.5]))
+    );
+    let odd = plot(Which::Odd, &[]);
+    assert_eq!(
+        (&odd["left_out"], &odd["values"]),
+        (&json!(2), &json!([null, null, 0.0, 2.0]))
+    );
+    let modulus = plot(Which::Complex, &["--line"]);
+    assert_eq!(modulus["values"], json!([5f64.sqrt(), 0.0]));
+    assert_eq!(
+        plot(Which::Records, &["--field", "id"])["values"],
+        json!([0.0, 7.0])
+    );
+    assert_eq!(
+        plot(Which::Flags, &[])["values"],
+        json!([0.0, 0.0, 0.0, 1.0, 0.0])
+    );
+
+    let refused: [(Which, &[&str]); 6] = [
+        (Which::Records, &[]),
+        (Which::Records, &["--field", "none"]),
+        (Which::Plain, &["--field", "x"]),
+        (Which::Flags, &["--heat"]),
+        (Which::Plain, &["-o", "chart.jpg"]),
+        (Which::Plain, &["--line", "--heat"]),
+    ];
+    for (array, more) in refused {
+        let array = live.array(array);
+        piped(&[&["plot", &live.place, &array][..], more].concat()).ends_with(2);
+    }
+    let ascii = piped(&["plot", &live.place, "also plain", "--ascii"]);
+    assert!(ascii.ends_with(0).out.is_ascii(), "{}", ascii.out);
+    let coloured = runs::terminal(&["plot", &live.place, "also plain"], &[]);
+    assert!(
+        coloured.ends_with(0).out.contains("\x1b[48;2;"),
+        "{}",
+        coloured.out
+    );
+    files(&live);
+    live.is_undisturbed();
+    live.leave();
+}
+
+fn files(live: &Live) {
+    let plain = live.array(Which::Plain);
+    let path = |end: &str| -> PathBuf {
+        let own = format!("ndshm-test-{}.{end}", std::process::id());
+        std::env::temp_dir().join(own)
+    };
+    for kind in [&["--heat"][..], &["--line"], &["--hist"]] {
+        for end in ["svg", "png"] {
+            let file = path(end);
+            let output = file.to_str().unwrap();
+            let args = [&["plot", &live.place, &plain, "-o", output][..], kind].concat();
+            piped(&args).ends_with(0);
+            let bytes = fs::read(&file).unwrap();
+            fs::remove_file(&file).unwrap();
+            match end {
+                "png" => {
+                    // The signature, and width and height in the first chunk: PNG, sections 5.2, 11.2.1.
+                    assert_eq!(bytes[..8], *b"\x89PNG\r\n\x1a\n");
+                    assert_eq!(bytes[16..24], [0, 0, 3, 32, 0, 0, 1, 224]);
+                }
+                _ => {
+                    let text = String::from_utf8(bytes).unwrap();
+                    assert!(text.contains("f64") && text.ends_with("</svg>\n"), "{text}");
+                    assert_eq!(
+                        text.matches("<text").count(),
+                        text.matches("</text>").count()
+                    );
+                }
+            }
+        }
+    }
+}
