@@ -55,6 +55,9 @@ pub struct TypeMismatch {
     pub found: String,
 }
 
+/// What a control array is to those who ask for an array.
+pub(crate) const CONTROL_WORDS: &str = "words of a partition, a pool, a queue, a bundle or names";
+
 /// What a control array's words mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
@@ -377,7 +380,7 @@ impl Descriptor {
         match (self.dtype(memory), self.schema()) {
             (Some(dtype), _) => format!("{dtype} with {axes}"),
             (None, Some(index)) => format!("a record of unreadable layout {index} with {axes}"),
-            (None, None) => "words of a partition, a pool, a queue, a bundle or names".to_owned(),
+            (None, None) => CONTROL_WORDS.to_owned(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::HandleTable;
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, Order};
+use crate::descriptor::{Descriptor, Order, TypeMismatch};
 use crate::element::{DType, Element};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
@@ -40,7 +40,8 @@ impl HandleTable {
     /// What kind of array a handle names.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if it names none.
+    /// [`LeaseError::Stale`] if it names none; [`LeaseError::TypeMismatch`] if what it names is no array, but
+    /// a queue, a partition or a bundle.
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.enter()?;
         self.look().info(handle.into())
@@ -123,8 +124,14 @@ impl<'m> Look<'m> {
         let info = self.describe(slot, slot.word(), handle);
         match slot.word().is_live(generation) {
             true => {
-                let what = "the descriptor is not one of an array";
-                info?.ok_or_else(|| self.corrupt(handle, what))
+                // A name, for one, may lead to a queue.
+                info?.ok_or_else(|| {
+                    let mismatch = TypeMismatch {
+                        expected: "an array".into(),
+                        found: crate::descriptor::CONTROL_WORDS.into(),
+                    };
+                    LeaseError::TypeMismatch(mismatch)
+                })
             }
             false => Err(LeaseError::Stale { handle }),
         }
