@@ -4,8 +4,7 @@
 //! axes, of which only the array's own are written. Words 9 and 10: who poisoned it (pid 32 | what it
 //! was writing 8), and when. Word 11: the bytes that were committed for it. Word 12: the bucket of a
 //! name that it was given last. A record of names has the bucket whose they are in word 2,
-//! a bundle its record's word in word 3. Words 13 and 14: the bundle that an array is a part of, and the
-//! generation in which it is.
+//! a bundle its record's word in word 3. Word 13: the bundle that an array is a part of.
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
@@ -20,6 +19,25 @@ const SCHEMA: Field = CODE.then(16);
 const AXES: Field = SCHEMA.then(8);
 const ORDER: Field = AXES.then(8);
 
+/// A word that says to what an array of one generation belongs: number + 1 32 | generation 32.
+struct Kept;
+
+impl Kept {
+    const NUMBER: Field = Field::first(32);
+    const GENERATION: Field = Self::NUMBER.then(32);
+
+    fn of(number: usize, generation: u32) -> u64 {
+        let word = Self::NUMBER.set(0, number as u64 + 1);
+        Self::GENERATION.set(word, u64::from(generation))
+    }
+
+    /// The number; `None` in a word of another generation.
+    fn get(word: u64, generation: u32) -> Option<usize> {
+        let number = Self::NUMBER.get(word).checked_sub(1)?;
+        (Self::GENERATION.get(word) == u64::from(generation)).then_some(number as usize)
+    }
+}
+
 /// Axes that an array can have.
 pub(crate) const MAX_AXES: usize = 8;
 /// The word of the first axis.
@@ -32,8 +50,7 @@ const NAMED_IN: usize = BYTES + 1;
 const BUCKET: usize = FIRST_AXIS + 1;
 const BUNDLE: usize = BUCKET + 1;
 const PART_OF: usize = NAMED_IN + 1;
-const PART_GENERATION: usize = PART_OF + 1;
-const _: () = assert!(PART_GENERATION < Layout::DESCRIPTOR_WORDS);
+const _: () = assert!(PART_OF < Layout::DESCRIPTOR_WORDS);
 
 /// Which axis of an array is contiguous in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -201,14 +218,16 @@ impl Descriptor {
         words[NAMED_IN].load(Ordering::Relaxed)
     }
 
-    /// Writes which bucket's names the control array holds, before it is published.
-    pub(crate) fn store_bucket(words: &[Atom], bucket: usize) {
-        words[BUCKET].store(bucket as u64, Ordering::Release);
+    /// Writes which bucket's names the control array holds, before it is published as that generation.
+    ///
+    /// Relaxed, and so is the look: the word says itself of which generation it is.
+    pub(crate) fn store_bucket(words: &[Atom], bucket: usize, generation: u32) {
+        words[BUCKET].store(Kept::of(bucket, generation), Ordering::Relaxed);
     }
 
-    /// What [`Descriptor::store_bucket`] wrote; read as [`Descriptor::load`] reads.
-    pub(crate) fn bucket(words: &[Atom]) -> u64 {
-        words[BUCKET].load(Ordering::Acquire)
+    /// What [`Descriptor::store_bucket`] wrote for that generation.
+    pub(crate) fn bucket(words: &[Atom], generation: u32) -> Option<usize> {
+        Kept::get(words[BUCKET].load(Ordering::Relaxed), generation)
     }
 
     /// The word of a bundle's bucket.
@@ -216,22 +235,20 @@ impl Descriptor {
         &words[BUNDLE]
     }
 
-    /// Notes that the array is a part of a bundle. The caller has a lease, so that the slot keeps its
-    /// generation, and owns it, so that nobody else does the same.
+    /// Notes that the array of that generation is a part of a bundle. The caller has a lease, so that
+    /// the slot keeps it, and owns it, so that nobody else does the same.
     pub(crate) fn store_part(words: &[Atom], bundle: usize, generation: u32) {
-        words[PART_OF].store(bundle as u64, Ordering::Relaxed);
-        words[PART_GENERATION].store(u64::from(generation) + 1, Ordering::Release);
+        words[PART_OF].store(Kept::of(bundle, generation), Ordering::Relaxed);
     }
 
     /// Notes that it is not any more; the duties are the same.
     pub(crate) fn clear_part(words: &[Atom]) {
-        words[PART_GENERATION].store(0, Ordering::Release);
+        words[PART_OF].store(0, Ordering::Relaxed);
     }
 
     /// The bundle that the array of that generation is a part of.
-    pub(crate) fn part_of(words: &[Atom], generation: u32) -> Option<u64> {
-        let part = words[PART_GENERATION].load(Ordering::Acquire) == u64::from(generation) + 1;
-        part.then(|| words[PART_OF].load(Ordering::Relaxed))
+    pub(crate) fn part_of(words: &[Atom], generation: u32) -> Option<usize> {
+        Kept::get(words[PART_OF].load(Ordering::Relaxed), generation)
     }
 
     /// Reads the descriptor of a slot; `None` if the words are of none.

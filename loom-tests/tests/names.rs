@@ -233,6 +233,25 @@ fn a_rename_beside_its_end() {
     });
 }
 
+/// A check of the whole table takes nothing that one does with names for damage.
+#[test]
+fn a_check_beside_names() {
+    check("a_check_beside_names", 1, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        let other = thread::spawn(move || {
+            second.publish(HERE, x).unwrap();
+            second.rename(HERE, THERE).unwrap();
+            second.unpublish(THERE).unwrap();
+            second
+        });
+        let found = first.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+        assert_only(&other.join().unwrap(), &[]);
+    });
+}
+
 /// I1, I7: death between any two steps of giving a name, while another looks it up: it is given or
 /// not, and no record is left.
 #[test]

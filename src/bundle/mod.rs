@@ -73,8 +73,8 @@ impl HandleTable {
         let (slot, generation) = (reserved.slot.index, reserved.word.generation());
         self.publish_record(reserved, |descriptor| {
             Descriptor::control(ControlKind::Bundle, 1).store(descriptor);
-            // Release: as the words of every descriptor.
-            Descriptor::bundle(descriptor).store(BucketWord::EMPTY.bits(), Ordering::Release);
+            // Relaxed: published with the slot.
+            Descriptor::bundle(descriptor).store(BucketWord::EMPTY.bits(), Ordering::Relaxed);
         });
         self.open_bundle(BundleHandle::of(self.handle_of(slot, generation)))
     }
@@ -138,7 +138,7 @@ impl HandleTable {
                 // Not what a damaged record names: a part knows that it is one.
                 let part = self.slot(value.handle).is_some_and(|(slot, generation)| {
                     let words = self.segment().memory().descriptor(slot.index);
-                    Descriptor::part_of(words, generation) == Some(bucket as u64)
+                    Descriptor::part_of(words, generation) == Some(bucket)
                 });
                 if part && let Ok(Some(following)) = self.free_slot(value.handle) {
                     self.forget_names(following.name);
@@ -285,8 +285,8 @@ impl<'t> Bundle<'t> {
     pub fn freeze(&self) -> Result<(), BundleError> {
         self.enter_bundle()?;
         let place = self.place();
-        // Release and Acquire: as every change of a bucket.
-        let _ = place.update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+        // Relaxed: it publishes nothing, and what was published before it goes on through it.
+        let _ = place.update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             Some(BucketWord::from_bits(word).frozen().bits())
         });
         Ok(())
@@ -294,7 +294,7 @@ impl<'t> Bundle<'t> {
 
     /// Whether somebody has frozen it.
     pub fn is_frozen(&self) -> bool {
-        BucketWord::from_bits(self.place().load(Ordering::Acquire)).is_frozen()
+        BucketWord::from_bits(self.place().load(Ordering::Relaxed)).is_frozen()
     }
 
     fn place(&self) -> &Atom {

@@ -55,11 +55,7 @@ impl<'t> Buckets<'t> {
 
     /// The word of a bucket. A damaged record may name one that there is not.
     pub(crate) fn load(self, bucket: usize) -> Result<BucketWord, NameError> {
-        let word = place_of(self.memory(), bucket);
-        // Acquire: pairs with the Release in `put`. Who finds a bucket changed finds what was done
-        // before: a name that has arrived before its trace went, for instance.
-        word.map(|word| BucketWord::from_bits(word.load(Ordering::Acquire)))
-            .ok_or_else(|| self.corrupt(0))
+        word_of(self.memory(), bucket).ok_or_else(|| self.corrupt(0))
     }
 
     #[cold]
@@ -168,7 +164,7 @@ impl<'t> Buckets<'t> {
         });
         self.table.publish_record(reserved, |descriptor| {
             Descriptor::control(ControlKind::Names, words).store(descriptor);
-            Descriptor::store_bucket(descriptor, bucket);
+            Descriptor::store_bucket(descriptor, bucket, word.record().map_or(0, |(_, g)| g));
         });
         Ok(word)
     }
@@ -176,11 +172,10 @@ impl<'t> Buckets<'t> {
     /// Puts a record that this participant has made in the place of `seen`; whether it was still
     /// there. The one that is not in the bucket afterwards is freed.
     pub(super) fn put(self, bucket: usize, seen: BucketWord, new: BucketWord) -> bool {
-        // Release: pairs with the Acquire in `load`. Acquire: the next record was made after whatever
-        // led to this one.
+        // Release: pairs with the Acquire in `load`.
         let put = place_of(self.memory(), bucket).is_some_and(|word| {
             let (seen, new) = (seen.bits(), new.bits());
-            word.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Relaxed)
+            word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
                 .is_ok()
         });
         if put && let Some((slot, generation)) = new.record() {
@@ -355,14 +350,18 @@ pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
 fn record_words<'m>(memory: &'m Memory, slot: Slot<'_>, bucket: usize) -> Option<&'m [Atom]> {
     let words = memory.descriptor(slot.index);
     let descriptor = Descriptor::load(words)?;
-    let ours =
-        descriptor.is_control_of(ControlKind::Names) && Descriptor::bucket(words) == bucket as u64;
+    let ours = descriptor.is_control_of(ControlKind::Names) && is_of(words, slot.word(), bucket);
     let extent = Spans::of(memory).extent(slot.index).filter(|_| ours)?;
     let len = *descriptor.shape().first()?;
     let fits = len
         .checked_mul(8)
         .is_some_and(|bytes| bytes <= extent.size());
     memory.control(extent.offset, fits.then_some(len as usize)?)
+}
+
+/// Whether these are the words of a record of that bucket, in a slot that has this word.
+fn is_of(words: &[Atom], word: SlotWord, bucket: usize) -> bool {
+    Descriptor::bucket(words, word.generation()) == Some(bucket)
 }
 
 /// Gives a record to its bucket, where it has just been put; whether it is still there. If not, the
@@ -379,7 +378,15 @@ fn is_in_bucket(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize)
 
 /// Slot and generation of a bucket's record, as its word says now.
 fn record_in(memory: &Memory, bucket: usize) -> Option<(usize, u32)> {
-    BucketWord::from_bits(place_of(memory, bucket)?.load(Ordering::Acquire)).record()
+    word_of(memory, bucket)?.record()
+}
+
+/// What a bucket's word says now; `None` if there is no such bucket.
+pub(crate) fn word_of(memory: &Memory, bucket: usize) -> Option<BucketWord> {
+    // Acquire: pairs with the Release in `put`. Who finds a bucket changed finds what was done before: a
+    // name that has arrived before its trace went, for instance.
+    let word = place_of(memory, bucket)?.load(Ordering::Acquire);
+    Some(BucketWord::from_bits(word))
 }
 
 /// The word of a bucket. Behind the buckets of the table, each slot is the number of one: that of the
@@ -429,15 +436,15 @@ pub(crate) fn is_record(memory: &Memory, word: BucketWord, bucket: usize) -> boo
         return false;
     };
     let words = memory.descriptor(slot.index);
-    let ours = Descriptor::load(words)
-        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names))
-        && Descriptor::bucket(words) == bucket as u64;
-    ours && slot.word().is_named()
+    let record = Descriptor::load(words)
+        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names));
+    record && Descriptor::bucket(words, generation) == Some(bucket) && slot.word().is_named()
 }
 
 /// Whether the record in a leased slot is in its bucket; `None` if it is no record.
 pub(crate) fn check(memory: &Memory, slot: Slot<'_>) -> Option<bool> {
-    let bucket = Descriptor::bucket(memory.descriptor(slot.index)) as usize;
+    let words = memory.descriptor(slot.index);
+    let bucket = Descriptor::bucket(words, slot.word().generation())?;
     let words = record_words(memory, slot, bucket)?;
     let contents = Contents::decode(get(words))?;
     let buckets = memory.names().len();
@@ -457,12 +464,14 @@ pub(crate) fn vacate(segment: &Segment, slot: Slot<'_>, seen: SlotWord, seat: Se
     let record = Descriptor::load(words)
         .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names));
     if record {
-        let bucket = Descriptor::bucket(words) as usize;
+        let Some(bucket) = Descriptor::bucket(words, generation) else {
+            return;
+        };
         let there = || is_in_bucket(memory, slot, generation, bucket);
         vacate_member(slot, generation, seat, all, there);
     } else if let Some(bundle) = Descriptor::part_of(words, generation) {
         let handle = AnyHandle::pack(segment.key(), slot.index, generation);
-        let there = || is_part(memory, bundle as usize, handle, seat);
+        let there = || is_part(memory, bundle, handle, seat);
         vacate_member(slot, generation, seat, all, there);
     }
 }
@@ -538,7 +547,8 @@ pub(crate) fn following(memory: &Memory, slot: Slot<'_>) -> Following {
     let words = memory.descriptor(slot.index);
     let bundle = Descriptor::load(words)
         .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle));
-    let word = || BucketWord::from_bits(Descriptor::bundle(words).load(Ordering::Acquire));
+    // Relaxed: who put something there before the bundle was retired was acquired by that.
+    let word = || BucketWord::from_bits(Descriptor::bundle(words).load(Ordering::Relaxed));
     Following {
         name: Descriptor::named_in(words),
         bundle: bundle.then(|| (memory.names().len() + slot.index, word())),

@@ -1,14 +1,13 @@
 //! Looking at names without taking part: records are copied, and believed if they were there all the
 //! time.
 
-use super::buckets::{offset_of, place_of};
+use super::buckets::{offset_of, word_of};
 use super::record::{Contents, Name, Value};
 use super::{NameInfo, checked, not_found};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::NameError;
 use crate::handle::AnyHandle;
 use crate::span::Spans;
-use crate::sync::{Ordering, Word};
 use crate::table::info::Look;
 use crate::table::slot::Slot;
 use crate::word::BucketWord;
@@ -104,7 +103,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
         let words = memory.descriptor(slot.index);
         let descriptor = Descriptor::load(words)?;
         let ours = descriptor.is_control_of(ControlKind::Names)
-            && Descriptor::bucket(words) == bucket as u64;
+            && Descriptor::bucket(words, generation) == Some(bucket);
         let extent = Spans::of(memory).extent(slot.index).filter(|_| ours)?;
         let len = *descriptor.shape().first()?;
         let bytes = len.checked_mul(8).filter(|&bytes| bytes <= extent.size())?;
@@ -119,9 +118,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     }
 
     fn load(&self, bucket: usize) -> Result<BucketWord, NameError> {
-        let word = place_of(self.look.memory, bucket);
-        word.map(|word| BucketWord::from_bits(word.load(Ordering::Acquire)))
-            .ok_or_else(|| self.corrupt(0))
+        word_of(self.look.memory, bucket).ok_or_else(|| self.corrupt(0))
     }
 
     fn corrupt(&self, bucket: usize) -> NameError {

@@ -25,7 +25,7 @@ use recall::Found;
 pub(crate) use record::{Contents, Name, Value};
 
 pub(crate) use buckets::{
-    Buckets, Following, check, find, following, is_record, offset_of, vacate,
+    Buckets, Following, check, find, following, is_record, offset_of, vacate, word_of,
 };
 #[cfg(not(loom))]
 pub(crate) use look::LookAtNames;

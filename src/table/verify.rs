@@ -409,7 +409,7 @@ impl Check<'_> {
     }
 
     fn bucket(&mut self, bucket: usize, word: &Atom) {
-        let seen = BucketWord::from_bits(word.load(Ordering::Acquire));
+        let seen = names::word_of(self.memory, bucket).unwrap_or(BucketWord::EMPTY);
         let good = seen.is_empty() || names::is_record(self.memory, seen, bucket);
         // A record is freed after another has come into its place.
         if !good && self.now(word) == seen.bits() {
