@@ -9,7 +9,11 @@ use ndshm::{BundleError, BundleHandle, Handle, HandleTable, LeaseError, Segment,
 type Vector = Handle<u64, Ix1>;
 
 fn segment() -> Segment {
-    let options = options().capacity(512).seats(2).arrays(8);
+    segment_of(2)
+}
+
+fn segment_of(seats: u32) -> Segment {
+    let options = options().capacity(512).seats(seats).arrays(8);
     options.in_process().expect("a model's segment")
 }
 
@@ -212,6 +216,36 @@ fn death_while_freeing_a_bundle() {
             }
             Err(_) => assert!(survivor.read(x).is_err(), "it went with the bundle"),
         }
+        assert_empty(&survivor);
+        died
+    });
+}
+
+/// I1, I7: who dies between taking a part out and freeing it leaves that to be found, also if whoever has
+/// put it in has not given it away yet.
+#[test]
+fn death_of_who_takes_a_part_out_at_once() {
+    check_deaths("death_of_who_takes_a_part_out_at_once", 1, |steps| {
+        let segment = segment_of(4);
+        let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
+        let bundle = survivor.bundle().unwrap().handle();
+        let mortal = segment.clone();
+        let other = thread::spawn(move || {
+            let life = move || {
+                let _ = second.open_bundle(bundle).unwrap().remove("a");
+                second
+            };
+            let died = model::mortal(&mortal, 1, steps, life).is_none();
+            third.reap().unwrap();
+            (died, third)
+        });
+        assert!(insert(&survivor, bundle, "a"));
+        let (died, third) = other.join().unwrap();
+        drop(third);
+        survivor.reap().unwrap();
+        let left = values(&survivor, bundle).len();
+        assert_eq!(survivor.arrays().count(), left, "a part is left");
+        survivor.free(bundle).unwrap();
         assert_empty(&survivor);
         died
     });

@@ -207,14 +207,7 @@ impl<'t> Bundle<'t> {
             // Who has taken it out, or has freed the bundle, may have died before freeing it.
             drop(lease);
             let _ = self.table.free(handle);
-            let (bundle, generation) = self.handle.unpack(self.table.segment().key());
-            let lives = self.table.segment().memory().slots().get(bundle);
-            if !lives.is_some_and(|word| word.load(Ordering::Acquire).is_live(generation)) {
-                return Err(LeaseError::Stale {
-                    handle: self.handle,
-                }
-                .into());
-            }
+            self.check_live()?;
         }
         Ok(())
     }
