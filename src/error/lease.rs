@@ -238,7 +238,7 @@ pub enum RoundError {
     /// Tiles were torn: their holders died or panicked.
     #[error(
         "round {round}: {} tiles were left half-written, the first at rows {:?}; the arrays are \
-         poisoned", .rows.len(), .rows.first()
+         poisoned until recover or clear_poison", .rows.len(), .rows.first().cloned().unwrap_or_default()
     )]
     Torn {
         /// The round.

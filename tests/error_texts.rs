@@ -1,0 +1,238 @@
+//! What errors say: the value, the limit, the remedy. Each text is compared with the file beside this
+//! one; `UPDATE_SNAPSHOTS=1 cargo test --test error_texts` renews it, and the difference is to be read.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use ndarray::{Axis, Ix1, Ix2};
+use ndshm::{
+    AllocError, AnyHandle, BundleError, BundleHandle, Error, FreeError, HalfWritten, Handle,
+    HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueHandle,
+    RoundError, Segment, SegmentError,
+};
+
+const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
+
+/// Errors that take a full or damaged machine, as they would be.
+fn made() -> Vec<Error> {
+    let name = || "filter".to_owned();
+    let segments = [
+        SegmentError::Capacity {
+            capacity: 0,
+            max: 1 << 46,
+        },
+        SegmentError::Seats {
+            seats: 5000,
+            max: 2048,
+        },
+        SegmentError::Arrays {
+            arrays: 1 << 40,
+            max: 1 << 28,
+        },
+        SegmentError::Name {
+            name: "a/b".into(),
+            problem: "it contains a slash",
+        },
+        SegmentError::Exists { name: name() },
+        SegmentError::NotFound { name: name() },
+        SegmentError::Foreign {
+            name: name(),
+            uid: 1000,
+            mode: 0o666,
+        },
+        SegmentError::NotOurs {
+            what: name(),
+            problem: "it starts with something else",
+            header: 0x1234,
+            size: 8192,
+        },
+        SegmentError::Version {
+            what: name(),
+            found: 9,
+            supported: 2,
+        },
+        SegmentError::Unfinished {
+            name: name(),
+            size: 0,
+            waited: Duration::from_secs(2),
+        },
+        SegmentError::Unsettled {
+            name: name(),
+            waited: Duration::from_secs(2),
+        },
+        SegmentError::AddressSpace {
+            bytes: 1 << 44,
+            limit: Some(1 << 33),
+        },
+        SegmentError::Mappings {
+            bytes: 1 << 30,
+            limit: 65_530,
+        },
+        SegmentError::Descriptors {
+            call: "memfd_create",
+            what: "a segment".into(),
+            limit: Some(1024),
+        },
+        SegmentError::Inodes {
+            name: name(),
+            inodes: 50,
+        },
+        SegmentError::FileSize {
+            bytes: 1 << 40,
+            limit: 1 << 30,
+        },
+        SegmentError::NotSealed,
+        SegmentError::NotShared,
+        SegmentError::Closed { number: 3 },
+    ];
+    let memory = NoMemory {
+        need: 512 << 20,
+        have: 64 << 20,
+        what: "/dev/shm".into(),
+        remedy: "in Docker pass --shm-size",
+    };
+    let leases = [
+        LeaseError::Busy {
+            handle: X,
+            pid: 4711,
+        },
+        LeaseError::Poisoned {
+            handle: X,
+            pid: 4711,
+            unix_time: 1_795_000_000,
+            what: HalfWritten::Tiles,
+        },
+        LeaseError::Corrupt {
+            handle: X,
+            offset: 0x2a08_9000,
+            what: "the descriptor is not one",
+        },
+    ];
+    let mut errors: Vec<Error> = segments.into_iter().map(Error::from).collect();
+    errors.push(AllocError::from(memory).into());
+    errors.push(
+        AllocError::Corrupt {
+            offset: 0x9000,
+            what: "not an entry of the span table",
+        }
+        .into(),
+    );
+    errors.push(
+        JoinError::SeatsFull {
+            seats: 8,
+            holders: vec![11, 12],
+        }
+        .into(),
+    );
+    errors.extend(leases.map(Error::from));
+    errors.push(
+        NameError::Taken {
+            name: "weights".into(),
+            handle: X,
+            pid: 4711,
+        }
+        .into(),
+    );
+    errors.push(NameError::Crowded { names: 65_536 }.into());
+    errors.push(
+        NameError::Corrupt {
+            offset: 0x2a10_9000,
+            what: "a bucket of names without a record of them",
+        }
+        .into(),
+    );
+    errors.push(
+        BundleError::Taken {
+            name: "weights".into(),
+            handle: X,
+        }
+        .into(),
+    );
+    errors.push(
+        BundleError::NotOwned {
+            handle: X,
+            owner: 4711,
+        }
+        .into(),
+    );
+    errors.push(BundleError::Frozen { handle: X }.into());
+    errors.push(
+        RoundError::Torn {
+            round: 3,
+            rows: vec![0..512, 1024..1536],
+            tiles: vec![0, 2],
+        }
+        .into(),
+    );
+    errors
+}
+
+/// Errors that a program's mistakes bring about.
+fn provoked() -> Vec<Error> {
+    let segment = Segment::options().capacity(1 << 20).in_process().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let stale: Handle<f64, Ix1> = Handle::from_bits(X.to_bits());
+    let x = table.zeros::<f64, _>((4, 3)).unwrap();
+    let bundle = table.bundle().unwrap();
+    fn failed<T>(outcome: Result<T, impl Into<Error>>) -> Error {
+        match outcome {
+            Ok(_) => panic!("it should have been refused"),
+            Err(error) => error.into(),
+        }
+    }
+    vec![
+        failed(table.read(stale)),
+        failed(table.free(stale).map_err(|error: FreeError| error)),
+        failed(table.zeros::<f64, _>((1 << 40, 1 << 40))),
+        failed(table.zeros::<u8, _>(ndarray::IxDyn(&[1; 9]))),
+        failed(table.zeros::<f64, _>(1 << 20)),
+        failed(
+            table
+                .partition(x.write(), Axis(2), 2)
+                .map_err(|error: PartitionError| error),
+        ),
+        failed(table.partition(x.write(), Axis(0), 0)),
+        failed(table.queue::<u64>(0)),
+        failed(table.open_queue(QueueHandle::<u64>::from_bits(AnyHandle::from(x).to_bits()))),
+        failed(table.find::<f64, Ix2>("weights")),
+        failed(table.publish("", x)),
+        failed(table.publish(&"w".repeat(300), x)),
+        failed(table.open_bundle(BundleHandle::from_bits(AnyHandle::from(x).to_bits()))),
+        failed(bundle.get::<f64, Ix2>("weights")),
+        failed("x".parse::<AnyHandle>()),
+    ]
+}
+
+/// Handles have a key of their own in each segment.
+fn without_handles(text: &str) -> String {
+    let mut parts = text.split("ndshm:");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.chars().take_while(char::is_ascii_hexdigit).count();
+        let known = digits != 16
+            || part.starts_with("00000007c0ffee00")
+            || part.starts_with("0000000700000003");
+        let shown = if known { &part[..digits] } else { "HANDLE" };
+        write!(plain, "ndshm:{shown}{}", &part[digits..]).unwrap();
+    }
+    plain
+}
+
+#[test]
+fn texts_are_those_of_the_file() {
+    let mut found = String::new();
+    for error in made().into_iter().chain(provoked()) {
+        let text = without_handles(&error.to_string());
+        assert!(!text.contains('\n'), "one line: {text}");
+        writeln!(found, "{text}").unwrap();
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/error_texts.txt");
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(path, &found).unwrap();
+    }
+    let expected = std::fs::read_to_string(path).unwrap();
+    for (found, expected) in found.lines().zip(expected.lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.lines().count(), expected.lines().count());
+}
