@@ -81,14 +81,17 @@ impl<'m> Slot<'m> {
     /// contents happen before it.
     #[inline]
     pub(crate) fn publish(&self, reserved: SlotWord, me: SeatId) {
-        if let Some(live) = reserved.publish(me) {
-            self.word.publish_owned(reserved, live);
-        }
+        self.publish_as(reserved, reserved.publish(me));
     }
 
     /// As [`Slot::publish`], for a record of names.
     pub(crate) fn publish_record(&self, reserved: SlotWord, me: SeatId) {
-        if let Some(live) = reserved.publish_record(me) {
+        self.publish_as(reserved, reserved.publish_record(me));
+    }
+
+    #[inline]
+    fn publish_as(&self, reserved: SlotWord, live: Option<SlotWord>) {
+        if let Some(live) = live {
             self.word.publish_owned(reserved, live);
         }
     }
