@@ -228,7 +228,11 @@ fn death_of_who_takes_a_part_out_at_once() {
     check_deaths("death_of_who_takes_a_part_out_at_once", 1, |steps| {
         let segment = segment_of(4);
         let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
-        let bundle = survivor.bundle().unwrap().handle();
+        let (ours, y) = (
+            survivor.bundle().unwrap(),
+            survivor.from_elem(1, 2u64).unwrap(),
+        );
+        let bundle = ours.handle();
         let mortal = segment.clone();
         let other = thread::spawn(move || {
             let life = move || {
@@ -239,13 +243,14 @@ fn death_of_who_takes_a_part_out_at_once() {
             third.reap().unwrap();
             (died, third)
         });
-        assert!(insert(&survivor, bundle, "a"));
+        ours.insert("a", y).unwrap();
         let (died, third) = other.join().unwrap();
         drop(third);
         survivor.reap().unwrap();
         let left = values(&survivor, bundle).len();
         assert_eq!(survivor.arrays().count(), left, "a part is left");
         survivor.free(bundle).unwrap();
+        drop(ours);
         assert_empty(&survivor);
         died
     });
