@@ -221,12 +221,21 @@ impl HandleTable {
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
+        let mut untidy = false;
         for bucket in 0..buckets.count() {
-            for named in buckets.read(bucket)?.contents.names {
-                if buckets.standing(&named.1)? == Standing::Good {
+            let contents = buckets.read(bucket)?.contents;
+            untidy |= !contents.departures.is_empty();
+            for named in contents.names {
+                let good = buckets.standing(&named.1)? == Standing::Good;
+                untidy |= !good || named.1.arrival.is_some();
+                if good {
                     names.push(NameInfo::of(&named));
                 }
             }
+        }
+        if untidy {
+            // What the dead have left, and was not met by a reap that could make records.
+            self.forget_all_dead();
         }
         names.retain(|info| info.name.starts_with(prefix));
         names.sort();

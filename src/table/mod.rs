@@ -91,6 +91,8 @@ pub struct HandleTable {
     named: RefCell<BTreeSet<usize>>,
     /// Names that were found here.
     recall: RefCell<Recall>,
+    /// An allocation has reaped: names of what went with the dead may be left.
+    untidy_names: Cell<bool>,
 }
 
 impl HandleTable {
@@ -116,6 +118,7 @@ impl HandleTable {
             schemas: RefCell::default(),
             named: RefCell::default(),
             recall: RefCell::default(),
+            untidy_names: Cell::new(false),
         };
         table.reap()?;
         Ok(table)
@@ -155,7 +158,7 @@ impl HandleTable {
     /// segment is full.
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
         let report = seat::reap(&self.segment, self.enter()?)?;
-        if report.seats > 0 {
+        if self.untidy_names.replace(false) || report.seats > 0 {
             self.forget_all_dead();
         }
         Ok(report)
@@ -293,6 +296,11 @@ impl HandleTable {
 
     pub(crate) fn recall(&self) -> &RefCell<Recall> {
         &self.recall
+    }
+
+    /// Notes that the next reap is to look at the names.
+    pub(crate) fn tidy_names_later(&self, needed: bool) {
+        self.untidy_names.set(self.untidy_names.get() || needed);
     }
 
     /// Notes that this participant has named something there.
