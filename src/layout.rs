@@ -82,6 +82,8 @@ impl Header {
     pub(crate) const SPANS_HINT: usize = 2;
     /// Hint: bytes of free extents that keep their pages, a wrapping sum of signed reports.
     pub(crate) const RETAINED: usize = 4;
+    /// Hint: not 0 once an array was given a name; until then no bucket needs to be looked at.
+    pub(crate) const NAMES: usize = 5;
     /// 1 if the name stays when the last seat leaves.
     pub(crate) const PERSISTENT: usize = 3;
 

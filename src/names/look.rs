@@ -3,7 +3,7 @@
 
 use super::buckets::{offset_of, word_of};
 use super::record::{Contents, Name, Value};
-use super::{NameInfo, checked, not_found};
+use super::{NameInfo, checked, not_found, used};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::NameError;
 use crate::handle::AnyHandle;
@@ -26,7 +26,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     /// All names that begin with `prefix`, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let mut names = Vec::new();
-        for bucket in 0..self.look.memory.names().len() {
+        for bucket in used(self.look.memory) {
             names.extend(self.good(bucket)?.iter().map(NameInfo::of));
         }
         names.retain(|info| info.name.starts_with(prefix));

@@ -19,6 +19,9 @@ use crate::descriptor::Descriptor;
 use crate::element::Element;
 use crate::error::{LeaseError, NameError};
 use crate::handle::{AnyHandle, Handle};
+use crate::layout::Header;
+use crate::segment::Memory;
+use crate::sync::Ordering;
 use crate::table::HandleTable;
 use buckets::Standing;
 use recall::Found;
@@ -222,7 +225,7 @@ impl HandleTable {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
         let mut untidy = false;
-        for bucket in 0..buckets.count() {
+        for bucket in used(self.segment().memory()) {
             let contents = buckets.read(bucket)?.contents;
             untidy |= !contents.departures.is_empty();
             for named in contents.names {
@@ -295,6 +298,11 @@ impl HandleTable {
         Descriptor::note_name(self.segment().memory().descriptor(slot.index), bucket);
         slot.change(|word| word.name(generation))
             .map_err(|_| LeaseError::Stale { handle })?;
+        let hint = &self.segment().memory().header()[Header::NAMES];
+        // Relaxed, as the looks: who comes after this name sees it, and who does not need not.
+        if hint.load(Ordering::Relaxed) == 0 {
+            hint.store(1, Ordering::Relaxed);
+        }
         self.remember_named(bucket);
         Ok(())
     }
@@ -332,7 +340,7 @@ impl HandleTable {
     pub(crate) fn forget_all_dead(&self) {
         let buckets = Buckets { table: self };
         let mut left = Vec::new();
-        for bucket in 0..buckets.count() {
+        for bucket in used(self.segment().memory()) {
             // As in `forget_names`: what an error leaves is dead.
             left.extend(buckets.tidy_up(bucket, |_| true).into_iter().flatten());
         }
@@ -359,8 +367,17 @@ impl HandleTable {
 
 /// The bucket of a name.
 #[cfg(loom)]
-pub(crate) fn bucket(memory: &crate::segment::Memory, name: &str) -> Option<usize> {
+pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<usize> {
     Name::new(name).map(|name| name.bucket(memory.names().len()))
+}
+
+/// The buckets that may hold names: all or none. There are so many that to look at them in vain costs
+/// memory and time.
+pub(crate) fn used(memory: &Memory) -> core::ops::Range<usize> {
+    match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
+        0 => 0..0,
+        _ => 0..memory.names().len(),
+    }
 }
 
 /// The name as records hold it.

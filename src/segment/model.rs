@@ -49,7 +49,7 @@ impl Memory {
         Memory {
             layout: Layout::new(geometry),
             tree,
-            header: words(Header::RETAINED + 1),
+            header: words(Header::NAMES + 1),
             seat_words: words(geometry.seats as usize),
             seat_cards: words(geometry.seats as usize * MODEL_CARD_WORDS),
             spans: words(geometry.spans as usize),

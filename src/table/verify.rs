@@ -403,8 +403,8 @@ impl Check<'_> {
 
     /// The buckets of the names: each is empty, or names a live record that says so.
     fn names(&mut self) {
-        for (bucket, word) in self.memory.names().iter().enumerate() {
-            self.bucket(bucket, word);
+        for bucket in names::used(self.memory) {
+            self.bucket(bucket, &self.memory.names()[bucket]);
         }
     }
 
