@@ -71,6 +71,10 @@ fn churn(table: &HandleTable, all: &Mutex<Vec<Handle<u64, Ix1>>>, seed: u64) -> 
             },
             2 | 3 => {
                 let mut all = all.lock().unwrap();
+                // Others may have taken all of them since.
+                if all.is_empty() {
+                    continue;
+                }
                 let at = random.below(all.len());
                 let handle = all.swap_remove(at);
                 drop(all);
