@@ -1,6 +1,8 @@
 //! Names: given, replaced, moved and taken away by several at once, and by some who die in it.
 #![cfg(all(loom, not(shuttle)))]
 
+use std::collections::BTreeSet;
+
 use loom::thread;
 use loom_tests::{check, check_deaths, options};
 use ndarray::Ix1;
@@ -39,6 +41,13 @@ fn find(table: &HandleTable, name: &str) -> Option<AnyHandle> {
 /// What is called `name` afterwards, and that nothing else is left of all names.
 #[track_caller]
 fn assert_only(table: &HandleTable, names: &[(&str, Vector)]) {
+    // Before anything tidies: listing does.
+    let records = table.verify().unwrap().live - table.arrays().count();
+    let buckets = names
+        .iter()
+        .map(|(name, _)| model::bucket(table.segment(), name));
+    let buckets: BTreeSet<_> = buckets.collect();
+    assert_eq!(records, buckets.len(), "a record is left");
     let listed = table.names("").unwrap();
     let mut expected: Vec<(&str, AnyHandle)> =
         names.iter().map(|&(name, x)| (name, x.into())).collect();
