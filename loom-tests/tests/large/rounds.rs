@@ -40,6 +40,9 @@ impl Participant<'_> {
     pub fn heal(&self, table: &HandleTable) {
         self.world.notes().rounds.healed.extend(0..TILES);
         let _ = self.other(|| table.clear_poison(self.world.tiled));
+        // Again: it may have come late, when others had healed and written the array, and a further one
+        // had died. Its word was taken for that, too.
+        self.world.notes().rounds.healed.extend(0..TILES);
     }
 
     /// Looks at the tiled array: what is half-written is poisoned, or was.
