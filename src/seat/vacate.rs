@@ -29,6 +29,8 @@ pub struct ReapReport {
     pub torn: Vec<TornTile>,
     /// Jobs that a dead participant was taking out of a queue: they are in it again.
     pub jobs: usize,
+    /// Whether there are names, of which some may be of what went with the dead.
+    pub(crate) names: bool,
 }
 
 /// A tile that nobody finished: its rows are half-written, or, where tiles are claimed several at a
@@ -52,6 +54,7 @@ impl ReapReport {
         self.poisoned.extend(other.poisoned);
         self.torn.extend(other.torn);
         self.jobs += other.jobs;
+        self.names |= other.names;
     }
 }
 
@@ -75,6 +78,7 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
     let mut bundles = false;
     for (slot, extent) in carved_slots(segment) {
         let word = slot.word();
+        report.names |= word.is_named();
         let mut freed = release_writer(segment, slot, word, seat, &mut report);
         if let Ok(free) = slot.change(|word| word.abandon(seat, false)) {
             report.reservations += 1;

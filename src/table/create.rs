@@ -212,10 +212,11 @@ impl HandleTable {
         let mut allocator = self.allocator(&mut cache, me);
         let mut reserved = allocator
             .search(class, || {
-                let found = seat::reap(&self.segment, me).is_ok_and(|report| report.seats > 0);
-                // Names of what went with them need records, which are not to be had from in here.
-                self.tidy_names_later(found);
-                found
+                seat::reap(&self.segment, me).is_ok_and(|report| {
+                    // Names of what went with them need records, which are not to be had from in here.
+                    self.tidy_names_later(report.names);
+                    report.seats > 0
+                })
             })
             .map_err(|exhausted| match exhausted {
                 Exhausted::Full { entries: true } => {

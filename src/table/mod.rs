@@ -158,7 +158,7 @@ impl HandleTable {
     /// segment is full.
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
         let report = seat::reap(&self.segment, self.enter()?)?;
-        if self.untidy_names.replace(false) || report.seats > 0 {
+        if self.untidy_names.replace(false) || report.names {
             self.forget_all_dead();
         }
         Ok(report)
