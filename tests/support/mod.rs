@@ -157,16 +157,20 @@ impl Pipe {
         assert_eq!(sent, 8);
     }
 
-    #[track_caller]
-    pub fn receive(&self) -> u64 {
+    /// Whether a number is sent within this time.
+    pub fn is_sent_within(&self, time: Duration) -> bool {
         let mut poll = libc::pollfd {
             fd: self.ends[0],
             events: libc::POLLIN,
             revents: 0,
         };
         // SAFETY: one entry, alive during the call.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, DEADLINE.as_millis() as i32) };
-        assert_eq!(ready, 1, "nothing was sent in time");
+        unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) == 1 }
+    }
+
+    #[track_caller]
+    pub fn receive(&self) -> u64 {
+        assert!(self.is_sent_within(DEADLINE), "nothing was sent in time");
         let mut bytes = [0; 8];
         // SAFETY: there is room for eight bytes.
         let received = unsafe { libc::read(self.ends[0], bytes.as_mut_ptr().cast(), 8) };
