@@ -2,18 +2,18 @@
 //!
 //! `README.md` beside this file is the protocol, with its argument.
 
+use super::place::{
+    bundle_of, get, is_live_bundle, offset_of, place_of, record_words, settle, word_of,
+};
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{LeaseError, NameError};
 use crate::handle::AnyHandle;
-use crate::layout::Layout;
-use crate::segment::{Memory, Segment};
-use crate::span::Spans;
+use crate::segment::Memory;
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::HandleTable;
-use crate::table::hints::Hints;
-use crate::table::slot::{Slot, Tail};
-use crate::word::{BucketWord, SeatId, SlotWord};
+use crate::table::slot::Slot;
+use crate::word::BucketWord;
 
 /// The buckets of a table, as one participant sees them.
 #[derive(Clone, Copy)]
@@ -338,220 +338,6 @@ impl<'t> Buckets<'t> {
                     .collect());
             }
         }
-    }
-}
-
-/// How the words of a record are read: nobody changes them while it lives.
-pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
-    |at| Some(words.get(at)?.load(Ordering::Relaxed))
-}
-
-/// The words of the record of `bucket` in a slot that the caller has leased.
-fn record_words<'m>(memory: &'m Memory, slot: Slot<'_>, bucket: usize) -> Option<&'m [Atom]> {
-    let words = memory.descriptor(slot.index);
-    let descriptor = Descriptor::load(words)?;
-    let ours = descriptor.is_control_of(ControlKind::Names) && is_of(words, slot.word(), bucket);
-    let extent = Spans::of(memory).extent(slot.index).filter(|_| ours)?;
-    let len = *descriptor.shape().first()?;
-    let fits = len
-        .checked_mul(8)
-        .is_some_and(|bytes| bytes <= extent.size());
-    memory.control(extent.offset, fits.then_some(len as usize)?)
-}
-
-/// Whether these are the words of a record of that bucket, in a slot that has this word.
-fn is_of(words: &[Atom], word: SlotWord, bucket: usize) -> bool {
-    Descriptor::bucket(words, word.generation()) == Some(bucket)
-}
-
-/// Gives a record to its bucket, where it has just been put; whether it is still there. If not, the
-/// caller frees it, for whoever has put another one there may have died before.
-pub(crate) fn settle(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
-    slot.detach_record(generation);
-    is_in_bucket(memory, slot, generation, bucket)
-}
-
-fn is_in_bucket(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
-    bundle_of(memory, bucket).is_none_or(|bundle| is_live_bundle(memory, bundle))
-        && record_in(memory, bucket).is_some_and(|record| record == (slot.index, generation))
-}
-
-/// Slot and generation of a bucket's record, as its word says now.
-fn record_in(memory: &Memory, bucket: usize) -> Option<(usize, u32)> {
-    word_of(memory, bucket)?.record()
-}
-
-/// What a bucket's word says now; `None` if there is no such bucket.
-pub(crate) fn word_of(memory: &Memory, bucket: usize) -> Option<BucketWord> {
-    // Acquire: pairs with the Release in `put`. Who finds a bucket changed finds what was done before: a
-    // name that has arrived before its trace went, for instance.
-    let word = place_of(memory, bucket)?.load(Ordering::Acquire);
-    Some(BucketWord::from_bits(word))
-}
-
-/// The word of a bucket. Behind the buckets of the table, each slot is the number of one: that of the
-/// bundle which is in it.
-pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom> {
-    match bundle_of(memory, bucket) {
-        None => memory.names().get(bucket),
-        Some(slot) if slot < memory.slots().len() => {
-            Some(Descriptor::bundle(memory.descriptor(slot)))
-        }
-        Some(_) => None,
-    }
-}
-
-/// Where the word of a bucket is, or the descriptor that has it, in bytes from the start of the segment.
-pub(crate) fn offset_of(layout: &Layout, bucket: usize) -> u64 {
-    match bucket.checked_sub(layout.geometry.buckets()) {
-        None => layout.names + bucket as u64 * 8,
-        Some(slot) => layout.descriptor_at(slot),
-    }
-}
-
-/// The slot of the bundle whose bucket has that number; `None` if it is one of the table's.
-fn bundle_of(memory: &Memory, bucket: usize) -> Option<usize> {
-    bucket.checked_sub(memory.names().len())
-}
-
-/// Whether there is a bundle in the slot, at the moment of this call.
-fn is_live_bundle(memory: &Memory, slot: usize) -> bool {
-    let Some(slot) = Slot::of(memory, slot) else {
-        return false;
-    };
-    // A read-modify-write: either who frees the bundle afterwards sees what its bucket holds now, or
-    // we see that it is freed.
-    let word = slot.newest();
-    let descriptor = Descriptor::load(memory.descriptor(slot.index));
-    word.is_live(word.generation())
-        && descriptor.is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle))
-}
-
-/// Whether a bucket's word names a live record of that bucket, at this moment.
-pub(crate) fn is_record(memory: &Memory, word: BucketWord, bucket: usize) -> bool {
-    let Some((slot, generation)) = word.record() else {
-        return false;
-    };
-    let Some(slot) = Slot::of(memory, slot).filter(|slot| slot.word().is_live(generation)) else {
-        return false;
-    };
-    let words = memory.descriptor(slot.index);
-    let record = Descriptor::load(words)
-        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names));
-    record && Descriptor::bucket(words, generation) == Some(bucket) && slot.word().is_named()
-}
-
-/// Whether the record in a leased slot is in its bucket; `None` if it is no record.
-pub(crate) fn check(memory: &Memory, slot: Slot<'_>) -> Option<bool> {
-    let words = memory.descriptor(slot.index);
-    let bucket = Descriptor::bucket(words, slot.word().generation())?;
-    let words = record_words(memory, slot, bucket)?;
-    let contents = Contents::decode(get(words))?;
-    let buckets = memory.names().len();
-    let here = |(name, _): &(Name, Value)| bucket >= buckets || name.bucket(buckets) == bucket;
-    let ours = place_of(memory, bucket).is_some() && contents.names.iter().all(here);
-    ours.then(|| is_in_bucket(memory, slot, slot.word().generation(), bucket))
-}
-
-/// What becomes of a record, or a part of a bundle, when `seat` is vacated. `seen` is LIVE and named,
-/// and the slot's word a moment ago.
-///
-/// With `all`, also what belongs to nobody is looked at: garbage that somebody who died has left.
-pub(crate) fn vacate(segment: &Segment, slot: Slot<'_>, seen: SlotWord, seat: SeatId, all: bool) {
-    let memory = segment.memory();
-    let generation = seen.generation();
-    let words = memory.descriptor(slot.index);
-    let record = Descriptor::load(words)
-        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names));
-    if record {
-        let Some(bucket) = Descriptor::bucket(words, generation) else {
-            return;
-        };
-        let there = || is_in_bucket(memory, slot, generation, bucket);
-        vacate_member(slot, generation, seat, all, there);
-    } else if let Some(bundle) = Descriptor::part_of(words, generation) {
-        let handle = AnyHandle::pack(segment.key(), slot.index, generation);
-        let there = || is_part(memory, bundle, handle, seat);
-        vacate_member(slot, generation, seat, all, there);
-    }
-}
-
-/// One that `seat` has put where it belongs is given away; one that it had not, and one of nobody that
-/// is not there any more, are retired.
-fn vacate_member(
-    slot: Slot<'_>,
-    generation: u32,
-    seat: SeatId,
-    all: bool,
-    there: impl Fn() -> bool,
-) {
-    // A read-modify-write, so that a participant that gives its own away after this sees what the
-    // dead one has put in its place.
-    let word = slot.newest();
-    let owned = word.owner() == seat && !word.is_detached();
-    if !word.is_live(generation) || !(owned || all && word.is_detached()) {
-        return;
-    }
-    let mut stays = there();
-    if owned && stays {
-        slot.detach_record(generation);
-        stays = there();
-    }
-    if !stays {
-        // Who was faster has retired it. The tail check follows in the walk.
-        let _ = slot.change(|word| word.retire(generation, seat));
-    }
-}
-
-/// Whether an array is a part of the bundle of that bucket. `seat` takes a lease of the record for it.
-pub(crate) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: SeatId) -> bool {
-    let live = || bundle_of(memory, bucket).is_some_and(|slot| is_live_bundle(memory, slot));
-    while live() {
-        let Some((slot, generation)) = record_in(memory, bucket) else {
-            return false;
-        };
-        let record = Slot::of(memory, slot);
-        let lease = record.and_then(|slot| Some((slot, slot.lock_shared(generation, seat).ok()?)));
-        let Some((slot, shared)) = lease else {
-            if record_in(memory, bucket) == Some((slot, generation)) {
-                return false;
-            }
-            continue;
-        };
-        let contents =
-            record_words(memory, slot, bucket).and_then(|words| Contents::decode(get(words)));
-        if let Tail::Freed(_) = slot.undo(shared, seat)
-            && let Some(extent) = Spans::of(memory).extent(slot.index)
-        {
-            Hints::of(memory).set(extent.class, slot.index);
-        }
-        return contents.is_some_and(|contents| {
-            let mut values = contents.names.iter().map(|(_, value)| value.handle);
-            values.any(|value| value == handle)
-        });
-    }
-    false
-}
-
-/// What goes with something that is freed.
-pub(crate) struct Following {
-    /// The bucket of the name that it was given last.
-    pub(crate) name: u64,
-    /// The number of its own bucket, and what that held, if it is a bundle.
-    pub(crate) bundle: Option<(usize, BucketWord)>,
-}
-
-/// What goes with what was in a slot, which the caller has just retired and found named.
-#[cold]
-pub(crate) fn following(memory: &Memory, slot: Slot<'_>) -> Following {
-    let words = memory.descriptor(slot.index);
-    let bundle = Descriptor::load(words)
-        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle));
-    // Relaxed: who put something there before the bundle was retired was acquired by that.
-    let word = || BucketWord::from_bits(Descriptor::bundle(words).load(Ordering::Relaxed));
-    Following {
-        name: Descriptor::named_in(words),
-        bundle: bundle.then(|| (memory.names().len() + slot.index, word())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Looking at names without taking part: records are copied, and believed if they were there all the
 //! time.
 
-use super::buckets::{offset_of, word_of};
+use super::place::{offset_of, word_of};
 use super::record::{Contents, Name, Value};
 use super::{NameInfo, checked, not_found, used};
 use crate::descriptor::{ControlKind, Descriptor};

@@ -7,11 +7,13 @@
 mod buckets;
 #[cfg(not(loom))]
 mod look;
+mod place;
 mod recall;
 mod record;
 mod rename;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod vacate;
 
 use ndarray::Dimension;
 
@@ -27,12 +29,12 @@ use buckets::Standing;
 use recall::Found;
 pub(crate) use record::{Contents, Name, Value};
 
-pub(crate) use buckets::{
-    Buckets, Following, check, find, following, is_record, offset_of, vacate, word_of,
-};
+pub(crate) use buckets::{Buckets, find};
 #[cfg(not(loom))]
 pub(crate) use look::LookAtNames;
+pub(crate) use place::{check, is_record, offset_of, word_of};
 pub(crate) use recall::Recall;
+pub(crate) use vacate::{Following, following, vacate};
 
 /// A name, and what it stands for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -318,7 +320,7 @@ impl HandleTable {
 
     /// Whether an array is a part of the bundle of that bucket, which may be freed by now.
     pub(crate) fn is_part(&self, bucket: usize, handle: AnyHandle) -> bool {
-        buckets::is_part(self.segment().memory(), bucket, handle, self.own_seat())
+        vacate::is_part(self.segment().memory(), bucket, handle, self.own_seat())
     }
 
     /// Takes out of a bucket what stands for nothing any more.

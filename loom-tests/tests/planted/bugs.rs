@@ -223,7 +223,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a record that comes back from a death is retired in its bucket",
-        file: "src/names/buckets.rs",
+        file: "src/names/vacate.rs",
         at: "let mut stays = «there()»;\n    if owned",
         instead: "there() && !owned",
         model: ("names", "death_while_publishing"),
