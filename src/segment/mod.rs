@@ -8,6 +8,8 @@ mod commit;
 mod description;
 #[cfg(not(loom))]
 pub(crate) mod fork;
+#[cfg(all(feature = "serde", not(loom)))]
+pub(crate) mod fresh;
 #[cfg(not(loom))]
 mod huge;
 mod in_process;
