@@ -209,12 +209,18 @@ impl Segment {
                 // A huge page is made out of at least one that is there; holes cost nothing.
                 touched = touched.and(self.populate(block..block + page));
                 at = block;
-                match mapping.collapse(data + block, huge) {
+                let is_busy = |errno| matches!(errno, Errno::AGAIN | Errno::BUSY);
+                let collapse = || mapping.collapse(data + block, huge);
+                // Others may use pages of it just now: once more, and then the next one may do.
+                let outcome = match collapse() {
+                    Err(errno) if is_busy(errno) => collapse(),
+                    outcome => outcome,
+                };
+                match outcome {
                     Ok(()) => at += huge,
                     Err(errno) => {
                         touched.small = errno.raw_os_error();
-                        // Others may use pages of this one just now: then the next one may do.
-                        if !matches!(errno, Errno::AGAIN | Errno::BUSY) {
+                        if !is_busy(errno) {
                             break;
                         }
                     }
