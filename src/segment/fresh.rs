@@ -4,8 +4,7 @@ use rustix::mm::Advice;
 
 use super::mapping::page_size;
 
-/// Whether the first whole page of `bytes` has yet to be made. Of memory that is neither a file's
-/// nor the process's own nobody knows: then it is there.
+/// Whether the first whole page of `bytes` has yet to be made; not where the system does not tell.
 pub(crate) fn is_fresh(bytes: &mut [u8]) -> bool {
     let Some((first, _)) = whole_pages(bytes) else {
         return false;

@@ -104,9 +104,11 @@ impl Huge {
         self.advice.store(number(outcome), Ordering::Relaxed);
     }
 
-    /// Whether the first touch of two whole megabytes is likely to give a huge page.
-    pub(super) fn is_granted_at_touch(&self) -> bool {
+    /// Whether the first touch of so many bytes is likely to give huge pages. Less than one would
+    /// take memory that nobody asked for.
+    pub(super) fn is_granted_at_touch(&self, len: u64) -> bool {
         self.asked != HugePages::AsSystem
+            && (1..=len).contains(&huge_page_size())
             && self.setting.grants_advice()
             && self.advice.load(Ordering::Relaxed) == 0
     }

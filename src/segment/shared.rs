@@ -341,7 +341,7 @@ impl Segment {
     fn allocate(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
         match &self.inner.backing {
             Backing::File(own) if own.kind == Kind::Limited => {
-                let way = match self.inner.huge.is_granted_at_touch() {
+                let way = match self.inner.huge.is_granted_at_touch(len) {
                     // `fallocate` knows nothing of what the mapping was advised.
                     true => Way::Touch,
                     false => Way::File,

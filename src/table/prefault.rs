@@ -27,7 +27,11 @@ impl HandleTable {
         let bytes = Descriptor::load(memory.descriptor(slot))
             .and_then(|descriptor| descriptor.bytes_in(memory));
         let place = Spans::of(memory).extent(slot).zip(bytes);
-        let Some((extent, bytes)) = place.filter(|(extent, bytes)| *bytes <= extent.size()) else {
+        let fits = place.filter(|(extent, bytes)| {
+            let inside = memory.data(extent.offset, extent.size()).is_some();
+            inside && *bytes <= extent.size()
+        });
+        let Some((extent, bytes)) = fits else {
             let what = "the shape does not fit into the extent";
             return Err(self.look().corrupt(handle, what).into());
         };
