@@ -17,7 +17,7 @@ pub type Tiles<'t> = Partition<'t, Write<u64, Ix1>>;
 /// One participant of a world.
 pub struct Participant<'w> {
     pub world: &'w World,
-    who: usize,
+    pub who: usize,
     /// Arrays and tiles that it still writes wholly; the next one it half writes, and dies.
     wholes: Cell<u32>,
 }

@@ -38,27 +38,31 @@ impl Participant<'_> {
 
     /// Declares the tiled array to be good, whatever is in it.
     pub fn heal(&self, table: &HandleTable) {
-        self.world.notes().rounds.healed.extend(0..TILES);
+        // From its first step to its last: it may come late, when others have healed and written the
+        // array, and a further one has died. Its word is taken for that, too.
+        self.world.notes().rounds.healing.insert(self.who);
         let _ = self.other(|| table.clear_poison(self.world.tiled));
-        // Again: it may have come late, when others had healed and written the array, and a further one
-        // had died. Its word was taken for that, too.
-        self.world.notes().rounds.healed.extend(0..TILES);
+        let rounds = &mut self.world.notes().rounds;
+        rounds.healing.remove(&self.who);
+        rounds.healed.extend(0..TILES);
     }
 
     /// Looks at the tiled array: what is half-written is poisoned, or was.
     pub fn look(&self, table: &HandleTable) {
-        let seen = self.other(|| table.read(self.world.tiled).map(|array| array.to_vec()));
-        match seen {
+        self.other(|| match table.read(self.world.tiled) {
+            // Under the lease, while nobody writes tiles, or down that they are written.
             Ok(seen) => {
-                let healed = &self.world.notes().rounds.healed;
-                for (tile, words) in seen.chunks(TILE_WORDS).enumerate() {
-                    let good = common(words) != TORN || healed.contains(&tile);
+                let rounds = &self.world.notes().rounds;
+                for (tile, words) in seen.to_vec().chunks(TILE_WORDS).enumerate() {
+                    let good = common(words) != TORN
+                        || rounds.healed.contains(&tile)
+                        || !rounds.healing.is_empty();
                     assert!(good, "tile {tile} is half-written, and nobody says so");
                 }
             }
             Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
             Err(error) => panic!("{error}"),
-        }
+        });
     }
 
     /// Takes part in the round that runs; looks at the array if none does.

@@ -38,6 +38,8 @@ pub struct Rounds {
     /// Tiles of which somebody has said that they are good although they may be half-written, and
     /// that nobody has written since.
     pub healed: HashSet<usize>,
+    /// Who is about to say so of all tiles, or died saying it.
+    pub healing: HashSet<usize>,
     pub begun: u64,
     pub finished: u64,
     pub torn: u64,
