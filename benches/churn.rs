@@ -1,12 +1,10 @@
-//! What allocating and freeing costs: by size, by number of live arrays, by number of processes.
+//! What allocating and freeing costs in one process: by size, by number of live arrays, by contents.
 
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::time::Duration;
 
-use common::process::{Process, now};
 use common::{Bench, Subject, each};
 use mimalloc::MiMalloc;
 use ndshm::{HandleTable, Segment};
@@ -29,8 +27,6 @@ const LIVE_BYTES: usize = 64;
 
 fn main() {
     let bench = Bench::from_args();
-    // First, for it forks.
-    several_processes(&bench);
     by_live_arrays(&bench);
     system_prices(&bench);
     contents(&bench);
@@ -177,60 +173,4 @@ fn contents(bench: &Bench) {
             black_box(array);
         }),
     ]);
-}
-
-/// Processes that allocate at once, each with a seat of its own in one segment: the time a pair
-/// takes all of them together.
-fn several_processes(bench: &Bench) {
-    let name = |processes: usize| format!("churn/8KiB/processes={processes}");
-    let counts = [1, 2, 4];
-    if !counts
-        .iter()
-        .any(|&processes| bench.wants(&name(processes)))
-    {
-        return;
-    }
-    let segment = Segment::anonymous().expect("a segment");
-    let (window, rounds) = match bench.is_quick() {
-        true => (Duration::from_millis(5), 5),
-        false => (Duration::from_millis(40), 31),
-    };
-    // The question is the time to start at, the answer how many pairs were done until the end.
-    let mut processes: Vec<Process> = (0..4)
-        .map(|_| {
-            Process::fork(|| {
-                let table = HandleTable::join(&segment).expect("a seat");
-                move |start| {
-                    let start = Duration::from_nanos(start);
-                    while now() < start {
-                        std::hint::spin_loop();
-                    }
-                    let mut pairs = 0;
-                    while now() < start + window {
-                        for _ in 0..256 {
-                            own_pair(&table, 8 << 10);
-                        }
-                        pairs += 256;
-                    }
-                    pairs
-                }
-            })
-        })
-        .collect();
-    let mut figures: Vec<_> = counts.map(|count| (name(count), Vec::new())).into();
-    for round in 0..=rounds {
-        for (count, (_, samples)) in counts.into_iter().zip(&mut figures) {
-            let start = (now() + Duration::from_millis(2)).as_nanos() as u64;
-            let taking_part = &mut processes[..count];
-            taking_part
-                .iter_mut()
-                .for_each(|process| process.ask(start));
-            let pairs: u64 = taking_part.iter_mut().map(Process::answer).sum();
-            // The first warms up.
-            if round > 0 {
-                samples.push(window.as_secs_f64() * 1e9 / pairs as f64);
-            }
-        }
-    }
-    bench.report_samples(figures);
 }

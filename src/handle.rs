@@ -4,7 +4,6 @@ use core::cmp::Ordering;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::marker::PhantomData;
-use core::str::FromStr;
 
 use crate::partition::{Read, Whole, Write};
 use crate::word::Field;
@@ -172,7 +171,11 @@ pub struct ParseHandleError {
     text: String,
 }
 
-fn parse(text: &str) -> Result<u64, ParseHandleError> {
+pub(crate) fn print(bits: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{PREFIX}{bits:0DIGITS$x}")
+}
+
+pub(crate) fn parse(text: &str) -> Result<u64, ParseHandleError> {
     text.strip_prefix(PREFIX)
         // `from_str_radix` alone would also take a sign.
         .filter(|digits| digits.len() == DIGITS && digits.bytes().all(|c| c.is_ascii_hexdigit()))
@@ -182,70 +185,71 @@ fn parse(text: &str) -> Result<u64, ParseHandleError> {
         })
 }
 
-/// What both kinds of handles have in common.
+/// What all kinds of handles have in common. They have `from_bits` and `to_bits` of their own.
 macro_rules! handle_traits {
-    ($handle:ty, $name:literal $(, $T:ident, $D:ident)?) => {
-        impl$(<$T, $D>)? From<u64> for $handle {
+    ($handle:ty, $name:literal $(, $T:ident)*) => {
+        impl<$($T),*> From<u64> for $handle {
             fn from(bits: u64) -> Self {
                 Self::from_bits(bits)
             }
         }
 
-        impl$(<$T, $D>)? From<$handle> for u64 {
+        impl<$($T),*> From<$handle> for u64 {
             fn from(handle: $handle) -> u64 {
-                handle.bits
+                handle.to_bits()
             }
         }
 
-        impl$(<$T, $D>)? fmt::Display for $handle {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{PREFIX}{:0DIGITS$x}", self.bits)
+        impl<$($T),*> core::fmt::Display for $handle {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                $crate::handle::print(self.to_bits(), f)
             }
         }
 
-        impl$(<$T, $D>)? fmt::Debug for $handle {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl<$($T),*> core::fmt::Debug for $handle {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 write!(f, "{}({self})", $name)
             }
         }
 
-        impl$(<$T, $D>)? FromStr for $handle {
-            type Err = ParseHandleError;
+        impl<$($T),*> core::str::FromStr for $handle {
+            type Err = $crate::handle::ParseHandleError;
 
-            fn from_str(text: &str) -> Result<Self, ParseHandleError> {
-                parse(text).map(Self::from_bits)
+            fn from_str(text: &str) -> Result<Self, $crate::handle::ParseHandleError> {
+                $crate::handle::parse(text).map(Self::from_bits)
             }
         }
 
         // As text where people read it, because readers of JSON cut integers to 53 bits.
         #[cfg(feature = "serde")]
-        impl$(<$T, $D>)? serde::Serialize for $handle {
+        impl<$($T),*> serde::Serialize for $handle {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 match serializer.is_human_readable() {
                     true => serializer.collect_str(self),
-                    false => serializer.serialize_u64(self.bits),
+                    false => serializer.serialize_u64(self.to_bits()),
                 }
             }
         }
 
         #[cfg(feature = "serde")]
-        impl<'de $(, $T, $D)?> serde::Deserialize<'de> for $handle {
+        impl<'de $(, $T)*> serde::Deserialize<'de> for $handle {
             fn deserialize<S: serde::Deserializer<'de>>(deserializer: S) -> Result<Self, S::Error> {
                 match deserializer.is_human_readable() {
-                    true => deserializer.deserialize_str(Text).map(Self::from_bits),
+                    true => deserializer.deserialize_str($crate::handle::Text).map(Self::from_bits),
                     false => serde::Deserialize::deserialize(deserializer).map(Self::from_bits),
                 }
             }
         }
     };
 }
+pub(crate) use handle_traits;
 
 handle_traits!(Handle<T, D>, "Handle", T, D);
 handle_traits!(AnyHandle, "AnyHandle");
 
 /// Reads a handle's text.
 #[cfg(feature = "serde")]
-struct Text;
+pub(crate) struct Text;
 
 #[cfg(feature = "serde")]
 impl serde::de::Visitor<'_> for Text {

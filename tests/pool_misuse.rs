@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ndarray::{ArrayViewMut1, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
 use ndshm::{HandleTable, Pool, PoolError, Segment, TileContext};
-use support::{Child, eventually, is_alive, run};
+use support::{Child, Flag, eventually, is_alive, run};
 
 fn main() {
     run(&[
@@ -181,22 +181,27 @@ fn a_freed_array_is_an_error_and_the_pool_goes_on() {
     let error = pool.for_each(&stale, &(), |_, (), _| ()).unwrap_err();
     assert!(error.to_string().contains("stale"), "{error}");
     pool.for_each(&tiles, &(), add_one).unwrap();
-    // By a kernel's fault: the array is freed while the round runs.
+    // By a kernel's fault: the array is freed while the round runs, and both workers are in it.
     let bits = x.to_bits();
     let other = HandleTable::join(table.segment()).unwrap();
+    let flags = [Flag::new(), Flag::new(), Flag::new()];
+    let numbers @ [first, second, freed] = flags.each_ref().map(|flag| flag.number);
     let stranger = Child::fork(|| {
         let x = ndshm::AnyHandle::from_bits(bits);
-        std::thread::sleep(Duration::from_millis(30));
+        Flag::wait(first);
+        Flag::wait(second);
         other.free(x).unwrap();
+        Flag::raise(freed);
     });
-    let slow = |mut x: ArrayViewMut1<u64>, (): &(), _: &TileContext| {
-        std::thread::sleep(Duration::from_millis(20));
+    let slow = |mut x: ArrayViewMut1<u64>, flags: &[u64; 3], tile: &TileContext| {
+        Flag::raise(flags[tile.worker()]);
+        Flag::wait(flags[2]);
         x += 1;
     };
-    pool.for_each(&tiles, &(), slow).unwrap();
+    pool.for_each(&tiles, &numbers, slow).unwrap();
     stranger.join();
     assert!(table.read(x).is_err());
-    let error = pool.for_each(&tiles, &(), slow).unwrap_err();
+    let error = pool.for_each(&tiles, &numbers, slow).unwrap_err();
     assert!(error.to_string().contains("stale"), "{error}");
 }
 

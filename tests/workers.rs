@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ndarray::Axis;
 use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, TileContext, Write};
-use support::{eventually, is_alive, run};
+use support::{Flag, eventually, is_alive, run};
 
 fn main() {
     run(&[
@@ -368,16 +368,18 @@ fn a_bad_byte_is_no_bool() {
 fn a_deadline_gives_the_round_up() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
+        let given_up = Flag::new();
         pool.deadline(Some(Duration::from_millis(200)));
-        let error = pool.for_each(tiles, &(), |_, (), tile| {
+        let error = pool.for_each(tiles, &given_up.number, |_, &given_up, tile| {
             if tile.index() == 9 {
-                std::thread::sleep(Duration::from_millis(900));
+                Flag::wait(given_up);
             }
         });
         match error.unwrap_err() {
             PoolError::Deadline { done, tiles, .. } => assert!(done <= 9 && tiles == 10),
             other => panic!("{other}"),
         }
+        Flag::raise(given_up.number);
         eventually("the late worker leaves", || table.write(x).is_ok());
         pool.deadline(None);
         pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
@@ -388,19 +390,21 @@ fn a_deadline_gives_the_round_up() {
 fn a_late_result_does_not_hit_another_array() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
+        let given_up = Flag::new();
         pool.deadline(Some(Duration::from_millis(200)));
-        let late = |_: ndarray::ArrayViewMut1<u32>, (): &(), tile: &TileContext| {
+        let late = |_: ndarray::ArrayViewMut1<u32>, &given_up: &u64, tile: &TileContext| {
             if tile.index() == 9 {
-                std::thread::sleep(Duration::from_millis(900));
+                Flag::wait(given_up);
             }
             u64::MAX
         };
-        let outcome = pool.map_reduce(tiles, &(), late, 0, u64::max);
+        let outcome = pool.map_reduce(tiles, &given_up.number, late, 0, u64::max);
         assert!(matches!(outcome, Err(PoolError::Deadline { .. })));
         // Of the size that the results had: one of them could have their place.
         let others: Vec<_> = (0..70)
             .map(|_| table.from_elem(10, 7u64).unwrap())
             .collect();
+        Flag::raise(given_up.number);
         eventually("the late worker leaves", || table.write(x).is_ok());
         for other in others {
             assert_eq!(table.read(other).unwrap().sum(), 70);

@@ -63,6 +63,32 @@ impl Samples {
     }
 }
 
+/// Numbers in an order of their own, the same in every run (SplitMix64, Steele et al. 2014).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// One below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        ((u128::from(self.bits()) * end as u128) >> 64) as usize
+    }
+
+    /// One in [0, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -72,6 +98,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 pub struct Bench {
     json: bool,
     quick: bool,
+    options: Vec<String>,
     filters: Vec<String>,
 }
 
@@ -86,6 +113,7 @@ impl Bench {
         let bench = Bench {
             json: options.iter().any(|option| option == "--json"),
             quick: cfg!(debug_assertions) || options.iter().any(|option| option == "--quick"),
+            options,
             filters,
         };
         if !bench.json {
@@ -96,6 +124,12 @@ impl Bench {
 
     pub fn is_quick(&self) -> bool {
         self.quick
+    }
+
+    /// The number in an option of a bench's own, as `--name=number`.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        let value = |option: &String| option.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
+        self.options.iter().find_map(value)
     }
 
     /// Whether a figure is asked for.
@@ -143,6 +177,16 @@ impl Bench {
             taken.into_iter().map(Samples).collect(),
             Samples::ratio,
         );
+    }
+
+    /// Reports a figure that is no time.
+    pub fn report_ratio(&self, name: &str, ratio: f64, against: &str) {
+        match self.json {
+            true => {
+                println!(r#"{{"name": "{name}", "ratio": {ratio:.4}, "against": "{against}"}}"#)
+            }
+            false => println!("{name:<44}{:>34} of {against}", digits(ratio)),
+        }
     }
 
     fn report(

@@ -10,7 +10,8 @@ const END: u64 = u64::MAX;
 
 /// A forked process; it ends when this is dropped.
 pub struct Process {
-    pid: Pid,
+    /// `None` once it was waited for.
+    pid: Option<Pid>,
     questions: PipeWriter,
     answers: PipeReader,
 }
@@ -39,7 +40,7 @@ impl Process {
             std::process::exit(0);
         };
         Process {
-            pid,
+            pid: Some(pid),
             questions,
             answers,
         }
@@ -54,12 +55,22 @@ impl Process {
     pub fn answer(&mut self) -> u64 {
         receive(&mut self.answers).expect("the process answers")
     }
+
+    /// Kills it and waits for its end.
+    pub fn kill(mut self) {
+        if let Some(pid) = self.pid.take() {
+            rustix::process::kill_process(pid, Signal::KILL).expect("our child");
+            rustix::process::waitpid(Some(pid), WaitOptions::empty()).expect("our child");
+        }
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.ask(END);
-        rustix::process::waitpid(Some(self.pid), WaitOptions::empty()).expect("our child");
+        if let Some(pid) = self.pid.take() {
+            self.ask(END);
+            rustix::process::waitpid(Some(pid), WaitOptions::empty()).expect("our child");
+        }
     }
 }
 

@@ -74,6 +74,17 @@ pub fn must_race(
     print(format!("model {name}: it must be refused, and was\n"));
 }
 
+/// Has the participant of seat 1 live `act`, and die before its operation number `steps` on a shared
+/// word; whether it came to that. One that lives leaves afterwards.
+pub fn dies(mortal: HandleTable, steps: u64, act: impl FnOnce(&HandleTable)) -> bool {
+    let segment = mortal.segment().clone();
+    let life = move || {
+        act(&mortal);
+        mortal
+    };
+    model::mortal(&segment, 1, steps, life).is_none()
+}
+
 /// A segment's options.
 pub fn options() -> SegmentOptions {
     Segment::options()

@@ -8,4 +8,6 @@ mod harness;
 #[cfg(all(loom, not(shuttle)))]
 pub mod steer;
 #[cfg(all(loom, not(shuttle)))]
-pub use harness::{assert_all_free, check, check_deaths, is_busy, must_race, options, segment};
+pub use harness::{
+    assert_all_free, check, check_deaths, dies, is_busy, must_race, options, segment,
+};

@@ -2,9 +2,9 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{check, check_deaths, options};
+use loom_tests::{check, check_deaths, dies, options};
 use ndarray::Ix1;
-use ndshm::{BundleError, BundleHandle, Handle, HandleTable, LeaseError, Segment, model};
+use ndshm::{BundleError, BundleHandle, Handle, HandleTable, LeaseError, Segment};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -140,13 +140,10 @@ fn death_while_inserting() {
         let segment = segment();
         let (survivor, second) = (join(&segment), join(&segment));
         let (bundle, _) = bundle_of_one(&survivor);
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
-                assert!(insert(&second, bundle, "b"));
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            dies(second, steps, |second| {
+                assert!(insert(second, bundle, "b"));
+            })
         });
         let during = values(&survivor, bundle);
         let died = other.join().unwrap();
@@ -169,14 +166,11 @@ fn death_with_a_bundle() {
         let segment = segment();
         let (survivor, second) = (join(&segment), join(&segment));
         let x = survivor.from_elem(1, 3u64).unwrap();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
-                let (bundle, _) = bundle_of_one(&second);
+            dies(second, steps, |second| {
+                let (bundle, _) = bundle_of_one(second);
                 second.open_bundle(bundle).unwrap().remove("a").unwrap();
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         survivor.reap().unwrap();
         let died = other.join().unwrap();
@@ -197,13 +191,10 @@ fn death_while_freeing_a_bundle() {
         let segment = segment();
         let (survivor, second) = (join(&segment), join(&segment));
         let (bundle, x) = bundle_of_one(&survivor);
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            dies(second, steps, |second| {
                 second.free(bundle).unwrap();
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         let opened = survivor.open_bundle(bundle).is_ok();
         let died = other.join().unwrap();
@@ -233,13 +224,10 @@ fn death_of_who_takes_a_part_out_at_once() {
             survivor.from_elem(1, 2u64).unwrap(),
         );
         let bundle = ours.handle();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            let died = dies(second, steps, |second| {
                 let _ = second.open_bundle(bundle).unwrap().remove("a");
-                second
-            };
-            let died = model::mortal(&mortal, 1, steps, life).is_none();
+            });
             third.reap().unwrap();
             (died, third)
         });

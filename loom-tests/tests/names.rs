@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use loom::thread;
-use loom_tests::{check, check_deaths, options};
+use loom_tests::{check, check_deaths, dies, options};
 use ndarray::Ix1;
 use ndshm::{AnyHandle, Handle, HandleTable, NameError, Segment, model};
 
@@ -269,13 +269,10 @@ fn death_while_publishing() {
         let segment = segment(2);
         let (survivor, second) = (join(&segment), join(&segment));
         let x = survivor.from_elem(1, 1u64).unwrap();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            dies(second, steps, |second| {
                 second.publish(HERE, x).unwrap();
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         let during = find(&survivor, HERE);
         let died = other.join().unwrap();
@@ -298,13 +295,10 @@ fn death_while_replacing() {
         let x = survivor.from_elem(1, 1u64).unwrap();
         let y = survivor.from_elem(1, 2u64).unwrap();
         survivor.publish(HERE, x).unwrap();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            dies(second, steps, |second| {
                 second.replace(HERE, y).unwrap();
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         find(&survivor, HERE).expect("it has an array at every moment");
         let died = other.join().unwrap();
@@ -326,17 +320,14 @@ fn death_while_renaming() {
         let x = survivor.from_elem(1, 1u64).unwrap();
         let y = survivor.from_elem(1, 2u64).unwrap();
         survivor.publish(HERE, x).unwrap();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            dies(second, steps, |second| {
                 let moved = second.rename(HERE, THERE);
                 assert!(
                     matches!(moved, Ok(()) | Err(NameError::Taken { .. })),
                     "{moved:?}"
                 );
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         let ours = survivor.publish(THERE, y);
         let died = other.join().unwrap();
@@ -361,13 +352,10 @@ fn death_of_who_replaces_a_record_at_once() {
         let segment = segment(4);
         let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
         let x = survivor.from_elem(1, 1u64).unwrap();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            let died = dies(second, steps, |second| {
                 let _ = second.unpublish(HERE);
-                second
-            };
-            let died = model::mortal(&mortal, 1, steps, life).is_none();
+            });
             third.reap().unwrap();
             (died, third)
         });

@@ -2,7 +2,7 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, check_deaths, is_busy, options, segment};
+use loom_tests::{assert_all_free, check, check_deaths, dies, is_busy, options, segment};
 use ndarray::{Axis, Ix1};
 use ndshm::{Handle, HandleTable, LeaseError, PartitionHandle, RoundError, Segment, Write, model};
 
@@ -229,13 +229,10 @@ fn death_while_recovering() {
         let survivor = join(&segment);
         let x = half_written(&survivor);
         let second = join(&segment);
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            dies(second, steps, |second| {
                 second.recover(x, |mut view| view.fill(2)).unwrap();
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         match look(&survivor, x) {
             Ok(whole) => assert!(whole, "half-written, and nobody says so"),
@@ -263,13 +260,10 @@ fn death_while_reading() {
         let segment = segment(64, 2);
         let (survivor, second) = two_participants(&segment);
         let x = survivor.from_elem(2, 0u64).unwrap();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
-                drop(look(&second, x));
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            dies(second, steps, |second| {
+                drop(look(second, x));
+            })
         });
         survivor.free(x).unwrap();
         let died = other.join().unwrap();
@@ -295,9 +289,8 @@ fn death_in_a_tile() {
         let tiles = survivor.partition(x.write(), Axis(0), 1).unwrap();
         let name = tiles.handle();
         let round = tiles.begin().unwrap();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            dies(second, steps, |second| {
                 let tiles = second.open_partition(name).unwrap();
                 if let Some(mut part) = tiles.enter().unwrap()
                     && let Some(mut tile) = part.claim().unwrap()
@@ -305,9 +298,7 @@ fn death_in_a_tile() {
                     tile.views()[0] = 1;
                 }
                 drop(tiles);
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         survivor.reap().unwrap();
         let died = other.join().unwrap();
@@ -344,15 +335,12 @@ fn death_of_an_opener() {
         let x = survivor.from_elem(2, 0u64).unwrap();
         let tiles = survivor.partition(x.write(), Axis(0), 1).unwrap();
         let name: PartitionHandle<Write<u64, Ix1>> = tiles.handle();
-        let mortal = segment.clone();
         let other = thread::spawn(move || {
-            let life = move || {
+            dies(second, steps, |second| {
                 let tiles = second.open_partition(name).unwrap();
                 drop(tiles.begin());
                 drop(tiles);
-                second
-            };
-            model::mortal(&mortal, 1, steps, life).is_none()
+            })
         });
         if let Some(mut part) = tiles.enter().unwrap()
             && let Some(mut tile) = part.claim().unwrap()

@@ -1,9 +1,6 @@
 //! A bundle's name for other processes.
 
-use core::fmt;
-use core::str::FromStr;
-
-use crate::handle::{AnyHandle, ParseHandleError};
+use crate::handle::{AnyHandle, handle_traits};
 
 /// A bundle's name for other processes: 8 bytes, `Copy`, any bits are one.
 ///
@@ -42,36 +39,4 @@ impl From<AnyHandle> for BundleHandle {
     }
 }
 
-impl fmt::Display for BundleHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.control.fmt(f)
-    }
-}
-
-impl fmt::Debug for BundleHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BundleHandle({self})")
-    }
-}
-
-impl FromStr for BundleHandle {
-    type Err = ParseHandleError;
-
-    fn from_str(text: &str) -> Result<Self, ParseHandleError> {
-        text.parse().map(BundleHandle::of)
-    }
-}
-
-#[cfg(feature = "serde")]
-impl serde::Serialize for BundleHandle {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.control.serialize(serializer)
-    }
-}
-
-#[cfg(feature = "serde")]
-impl<'de> serde::Deserialize<'de> for BundleHandle {
-    fn deserialize<S: serde::Deserializer<'de>>(deserializer: S) -> Result<Self, S::Error> {
-        AnyHandle::deserialize(deserializer).map(BundleHandle::of)
-    }
-}
+handle_traits!(BundleHandle, "BundleHandle");

@@ -1,11 +1,6 @@
 //! An object's name for other processes.
 
-use core::fmt;
-use core::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::handle::{AnyHandle, ParseHandleError};
+use crate::handle::{AnyHandle, handle_traits};
 
 /// Names one object, in every process that has its segment: 8 bytes, `Copy`, any bits are one.
 ///
@@ -23,7 +18,7 @@ use crate::handle::{AnyHandle, ParseHandleError};
 /// assert!(table.open_object(same).is_err());
 /// # Ok::<(), ndshm::Error>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct ObjectHandle {
     any: AnyHandle,
@@ -56,39 +51,4 @@ impl From<ObjectHandle> for AnyHandle {
     }
 }
 
-impl fmt::Display for ObjectHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.any.fmt(f)
-    }
-}
-
-impl fmt::Debug for ObjectHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ObjectHandle({self})")
-    }
-}
-
-impl FromStr for ObjectHandle {
-    type Err = ParseHandleError;
-
-    fn from_str(text: &str) -> Result<Self, ParseHandleError> {
-        text.parse().map(|any| ObjectHandle { any })
-    }
-}
-
-impl Serialize for ObjectHandle {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.any.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for ObjectHandle {
-    fn deserialize<S: Deserializer<'de>>(deserializer: S) -> Result<Self, S::Error> {
-        AnyHandle::deserialize(deserializer).map(|any| ObjectHandle { any })
-    }
-}
-
-// SAFETY: `repr(transparent)` over an `AnyHandle`, of which zeros are a value.
-unsafe impl bytemuck::Zeroable for ObjectHandle {}
-// SAFETY: `repr(transparent)` over an `AnyHandle`, which is `Pod`.
-unsafe impl bytemuck::Pod for ObjectHandle {}
+handle_traits!(ObjectHandle, "ObjectHandle");

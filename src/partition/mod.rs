@@ -274,7 +274,7 @@ impl HandleTable {
         if Control::create(memory, reserved.extent, tiles, plan, &members).is_none() {
             return Err(self.abandon_damaged(reserved));
         }
-        Ok(self.publish_array(reserved, |descriptor| {
+        Ok(self.publish_control(reserved, |descriptor| {
             Descriptor::control(ControlKind::Partition, words).store(descriptor);
         }))
     }

@@ -261,7 +261,7 @@ impl<'t> Pool<'t> {
         };
         mailbox.clear();
         let shared = Shared {
-            mailbox: table.publish_array(reserved, |descriptor| {
+            mailbox: table.publish_control(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Pool, words).store(descriptor);
             }),
             workers,

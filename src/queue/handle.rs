@@ -1,9 +1,8 @@
 //! A queue's name for other processes.
 
-use core::fmt;
 use core::marker::PhantomData;
 
-use crate::handle::AnyHandle;
+use crate::handle::{AnyHandle, handle_traits};
 
 /// A queue's name for other processes: 8 bytes, `Copy`, any bits are one.
 ///
@@ -52,11 +51,7 @@ impl<T> PartialEq for QueueHandle<T> {
 
 impl<T> Eq for QueueHandle<T> {}
 
-impl<T> fmt::Debug for QueueHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "QueueHandle({})", self.control)
-    }
-}
+handle_traits!(QueueHandle<T>, "QueueHandle", T);
 
 // SAFETY: `repr(transparent)` over an `AnyHandle`, beside which there is only a `PhantomData` of
 // size 0 and alignment 1; of an `AnyHandle` zeros are a value.

@@ -136,7 +136,7 @@ impl HandleTable {
         if Cells::create(memory, reserved.extent, capacity, job).is_none() {
             return Err(self.abandon_damaged(reserved).into());
         }
-        let handle = self.publish_array(reserved, |descriptor| {
+        let handle = self.publish_control(reserved, |descriptor| {
             Descriptor::control(ControlKind::Queue, bytes.div_ceil(8) as usize).store(descriptor);
         });
         match self.open_cells(handle) {

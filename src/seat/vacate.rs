@@ -64,13 +64,16 @@ impl ReapReport {
 /// protect those arrays until then, so nobody can lease one in between and find it half-written
 /// without being told.
 ///
-/// With `rebuild_hints`, every FREE slot is entered in the hint trees: those that only the dead
-/// knew of are not known apart.
-pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> ReapReport {
+/// Of a `dead` one it is not known what it was about to do: every slot is checked as it may have been
+/// about to, and every FREE one is entered in the hint trees, for those that only it knew of are not
+/// known apart.
+pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     let memory = segment.memory();
     let mut report = ReapReport::default();
     for (slot, extent) in carved_slots(segment) {
-        if slot.has_bit(seat) {
+        // The word first: there are more arrays than control arrays, and their words lie closer
+        // than reader bits, or descriptors.
+        if slot.word().is_control() && slot.has_bit(seat) {
             leave_control(segment, slot, extent, seat, &mut report);
         }
     }
@@ -85,9 +88,11 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
             freed |= free.is_free();
         }
         if word.is_named() && word.is_live(word.generation()) {
-            names::vacate(segment, slot, word, seat, rebuild_hints);
+            names::vacate(segment, slot, word, seat, dead);
         }
         let owned = |word: SlotWord| word.owner() == seat && !word.is_detached();
+        // Who dies may have been between clearing its bit, or retiring, and the check; who leaves is not.
+        let mut unchecked = dead;
         if let Ok(retired) = slot.change(|word| {
             owned(word)
                 .then(|| word.retire(word.generation(), seat))
@@ -95,14 +100,15 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, rebuild_hints: bool) -> Re
         }) {
             report.arrays_freed += 1;
             bundles |= retired.is_named() && names::following(memory, slot).bundle.is_some();
+            unchecked = true;
         }
         if slot.has_bit(seat) {
             slot.clear_bit(seat);
             report.leases += 1;
+            unchecked = true;
         }
-        // Also where the bit was clear: the dead may have been between clearing and checking.
-        freed |= matches!(slot.tail(), Tail::Freed(_));
-        if freed || rebuild_hints && slot.word().is_free() {
+        freed |= unchecked && matches!(slot.tail(), Tail::Freed(_));
+        if freed || dead && slot.word().is_free() {
             hints.set(extent.class, slot.index);
         }
     }

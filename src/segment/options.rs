@@ -94,6 +94,11 @@ impl SegmentOptions {
 
     /// Bytes of freed arrays whose pages are kept for the next ones instead of going back to the
     /// system; a sixteenth of the machine's memory by default.
+    ///
+    /// So many by each participant for itself, and as many by all together. An array of more than
+    /// 64 KiB may also have pages beyond its end, up to as many as the array before it in its place
+    /// had: where sizes vary at random, live arrays have about 1.3 times the memory that they asked
+    /// for. [`HandleTable::trim`](crate::HandleTable::trim) gives back what is kept, not those.
     pub fn retain(mut self, bytes: u64) -> Self {
         self.retain = Some(bytes);
         self

@@ -258,19 +258,35 @@ impl HandleTable {
         reserved: Reserved<'_>,
         describe: impl FnOnce(&[Atom]),
     ) -> AnyHandle {
-        let words = self.segment.memory().descriptor(reserved.slot.index);
-        describe(words);
-        Descriptor::note_committed(words, reserved.backed);
+        self.describe(&reserved, describe);
         reserved.slot.publish(reserved.word, self.seat.get());
         self.handle_of(reserved.slot.index, reserved.word.generation())
     }
 
-    /// As [`HandleTable::publish_array`], for a record of names.
+    /// As [`HandleTable::publish_array`], for a control array.
+    pub(crate) fn publish_control(
+        &self,
+        reserved: Reserved<'_>,
+        describe: impl FnOnce(&[Atom]),
+    ) -> AnyHandle {
+        self.describe(&reserved, describe);
+        reserved
+            .slot
+            .publish_control(reserved.word, self.seat.get());
+        self.handle_of(reserved.slot.index, reserved.word.generation())
+    }
+
+    /// As [`HandleTable::publish_control`], for a record of names, or a bundle.
     pub(crate) fn publish_record(&self, reserved: Reserved<'_>, describe: impl FnOnce(&[Atom])) {
+        self.describe(&reserved, describe);
+        reserved.slot.publish_record(reserved.word, self.seat.get());
+    }
+
+    #[inline(always)]
+    fn describe(&self, reserved: &Reserved<'_>, describe: impl FnOnce(&[Atom])) {
         let words = self.segment.memory().descriptor(reserved.slot.index);
         describe(words);
         Descriptor::note_committed(words, reserved.backed);
-        reserved.slot.publish_record(reserved.word, self.seat.get());
     }
 
     /// Gives a reserved slot back.

@@ -87,7 +87,12 @@ impl<'m> Slot<'m> {
         self.publish_as(reserved, reserved.publish(me));
     }
 
-    /// As [`Slot::publish`], for a record of names.
+    /// As [`Slot::publish`], for a control array.
+    pub(crate) fn publish_control(self, reserved: SlotWord, me: SeatId) {
+        self.publish_as(reserved, reserved.publish_control(me));
+    }
+
+    /// As [`Slot::publish`], for a record of names, or a bundle.
     pub(crate) fn publish_record(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish_record(me));
     }

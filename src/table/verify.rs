@@ -335,6 +335,9 @@ impl Check<'_> {
         let descriptor = Descriptor::load(words);
         let what = match &descriptor {
             None => Some("not a descriptor"),
+            Some(descriptor) if descriptor.is_control() != word.is_control() => {
+                Some("a control array's descriptor or word, but not both")
+            }
             Some(descriptor) if descriptor.is_control() => None,
             Some(descriptor) => match descriptor.dtype(self.memory) {
                 None => Some("an element type that is not known"),

@@ -45,6 +45,8 @@ impl SlotWord {
     const CLEAN: Field = Self::DETACHED.then(1);
     const ROUND: Field = Self::CLEAN.then(1);
     const NAMED: Field = Self::ROUND.then(1);
+    /// The same bit: only what is FREE can be clean, and only what is LIVE or RETIRED has contents.
+    const CONTROL: Field = Self::CLEAN;
     const WRITER: Field = Self::NAMED.then(SeatId::BITS);
     const OWNER: Field = Self::WRITER.then(SeatId::BITS);
     const GENERATION: Field = Self::OWNER.then(32);
@@ -118,10 +120,18 @@ impl SlotWord {
         Self::NAMED.get(self.0) == 1
     }
 
-    /// The extent holds zeros: it was never used, or was given back to the system since.
+    /// Of a FREE slot: the extent holds zeros, for it was never used, or was given back to the system
+    /// since.
     #[inline]
     pub(crate) fn is_clean(self) -> bool {
         Self::CLEAN.get(self.0) == 1 || self.generation() == 0
+    }
+
+    /// A control array: its words are this crate's own, and participants may hold something by them.
+    #[inline]
+    pub(crate) fn is_control(self) -> bool {
+        matches!(self.lifecycle(), Lifecycle::Live | Lifecycle::Retired)
+            && Self::CONTROL.get(self.0) == 1
     }
 
     #[inline]
@@ -149,9 +159,9 @@ impl SlotWord {
             Lifecycle::Live => {
                 let orphan = writer != SeatId::ORPHAN || self.is_in_round();
                 let written = self.is_in_round() <= !writer.is_none();
-                owner.is_none() == self.is_detached() && written && orphan && !cleaned
+                owner.is_none() == self.is_detached() && written && orphan
             }
-            Lifecycle::Retired => !owner.is_none() && !cleaned,
+            Lifecycle::Retired => !owner.is_none(),
             Lifecycle::Exhausted => {
                 owner.is_none() && unwritten && unflagged && self.generation() == u32::MAX
             }
@@ -195,11 +205,19 @@ impl SlotWord {
             .then(|| self.with_lifecycle(Lifecycle::Live))
     }
 
-    /// RESERVED by `me` → LIVE, a record of names.
+    /// RESERVED by `me` → LIVE, a control array.
+    #[must_use]
+    #[inline]
+    pub(crate) fn publish_control(self, me: SeatId) -> Option<Self> {
+        self.publish(me).map(|word| word.with(Self::CONTROL, 1))
+    }
+
+    /// RESERVED by `me` → LIVE, a control array that names know of: a record, or a bundle.
     #[must_use]
     #[inline]
     pub(crate) fn publish_record(self, me: SeatId) -> Option<Self> {
-        self.publish(me).map(|word| word.with(Self::NAMED, 1))
+        self.publish_control(me)
+            .map(|word| word.with(Self::NAMED, 1))
     }
 
     /// LIVE in `generation` → the same, named.
@@ -361,7 +379,8 @@ impl fmt::Debug for SlotWord {
         for (set, name) in [
             (self.is_poisoned(), "poisoned"),
             (self.is_detached(), "detached"),
-            (self.is_clean(), "clean"),
+            (self.is_free() && self.is_clean(), "clean"),
+            (self.is_control(), "control"),
             (self.is_in_round(), "in a round"),
             (self.is_named(), "named"),
         ] {
@@ -422,6 +441,22 @@ mod tests {
         assert_eq!(retired.retire(3, ME), None, "freed once");
         let free = retired.unlock(OTHER, false).unwrap().recycle().unwrap();
         assert!(free.is_free() && free.generation() == 4 && !free.is_clean());
+    }
+
+    #[test]
+    fn a_control_array_says_so_until_it_is_free() {
+        let free = SlotWord(0).with(SlotWord::GENERATION, 3);
+        let control = free.reserve(ME).unwrap().publish_control(ME).unwrap();
+        assert!(control.is_control() && !live(3).is_control());
+        let retired = control.retire(3, OTHER).unwrap();
+        assert!(retired.is_control());
+        let free = retired.recycle().unwrap();
+        assert!(!free.is_control() && !free.is_clean());
+        let reserved = free.reserve(ME).unwrap();
+        let clean = reserved.abandon(ME, true).unwrap();
+        assert!(clean.is_clean() && !clean.is_control());
+        let record = clean.reserve(ME).unwrap().publish_record(ME).unwrap();
+        assert!(record.is_control() && record.is_named());
     }
 
     #[test]

@@ -3,13 +3,16 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::cell::Cell;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// How long a child may take before the test fails and kills it.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a child may take before the test fails and kills it: many times what it needs, for the
+/// machine may be busy.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs the tests whose names hold the command line's first free argument, one after another on the
 /// main thread, each in a child of its own: so that each may fork, and a test that hangs is killed.
@@ -185,6 +188,49 @@ impl Drop for Pipe {
             // SAFETY: the descriptor is this value's own.
             unsafe { libc::close(end) };
         }
+    }
+}
+
+/// A flag that is raised once, for whoever knows its number: also for kernels, which have no pipe.
+/// Lowered in the end.
+pub struct Flag {
+    pub number: u64,
+}
+
+impl Flag {
+    pub fn new() -> Flag {
+        thread_local! {
+            // Flags are made on the main thread.
+            static COUNT: Cell<u32> = const { Cell::new(0) };
+        }
+        let count = COUNT.replace(COUNT.get() + 1);
+        Flag {
+            number: u64::from(std::process::id()) << 32 | u64::from(count),
+        }
+    }
+
+    fn path(number: u64) -> PathBuf {
+        std::env::temp_dir().join(format!("ndshm-test-flag-{number:x}"))
+    }
+
+    pub fn raise(number: u64) {
+        std::fs::write(Flag::path(number), []).unwrap();
+    }
+
+    pub fn is_raised(number: u64) -> bool {
+        Flag::path(number).exists()
+    }
+
+    /// Waits until it is raised.
+    #[track_caller]
+    pub fn wait(number: u64) {
+        eventually("a flag is raised", || Flag::is_raised(number));
+    }
+}
+
+impl Drop for Flag {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(Flag::path(self.number));
     }
 }
 

@@ -108,6 +108,14 @@ fn damage_is_found_where_it_is() {
         bits(live) | 7,
         "not a slot's lifecycle",
     );
+    let control = bits(live) | 1 << 5;
+    finds(
+        &table,
+        layout.descriptor_at(live),
+        live_word,
+        control,
+        "a control array",
+    );
     // In a round that nobody has opened; owned by nobody; by a seat that is free; by none.
     finds(
         &table,
