@@ -188,12 +188,14 @@ impl HandleTable {
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(FreeError::Stale { handle });
         };
+        // Before what is known of its pages: its Acquire makes that the array's own.
+        let word = slot.word();
         let memory = self.segment.memory();
         let Some(extent) = Spans::of(memory).extent(slot.index) else {
             return Err(FreeError::Stale { handle });
         };
         let backed = self.backed(slot, &extent);
-        let Ok(retired) = slot.retire(slot.word(), generation, me) else {
+        let Ok(retired) = slot.retire(word, generation, me) else {
             return Err(FreeError::Stale { handle });
         };
         if retired.is_named() {
