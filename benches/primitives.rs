@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::process::Process;
 use common::{Bench, each, timed};
-use ndarray::ArrayView1;
-use ndshm::{HandleTable, Pool, Segment, TileRng};
+use ndarray::{ArrayView1, Axis};
+use ndshm::{HandleTable, HugePages, Pool, Segment, TileRng};
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
@@ -79,6 +79,54 @@ fn main() {
                 }),
             ]);
         }
+    }
+    states(&bench);
+}
+
+/// States of 120,000 numbers each gathered as a resampling does, against two threads that copy as
+/// many bytes in order: what memory can do.
+fn states(bench: &Bench) {
+    const WIDTH: usize = 120_000;
+    let name = "primitives/gather-states";
+    if !bench.wants(name) {
+        return;
+    }
+    let count = if bench.is_quick() { 20 } else { 1000 };
+    let mut copy = Process::fork(|| {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(WORKERS).build();
+        let threads = threads.expect("threads");
+        let from = vec![1.0f64; count * WIDTH];
+        let mut to = vec![0.0f64; count * WIDTH];
+        move |times| {
+            let start = Instant::now();
+            for _ in 0..times {
+                threads.install(|| {
+                    let tiles = to.par_chunks_mut(WIDTH).zip(from.par_chunks(WIDTH));
+                    tiles.for_each(|(to, from)| to.copy_from_slice(from));
+                });
+            }
+            start.elapsed().as_nanos() as u64
+        }
+    });
+    for (suffix, huge_pages) in [("", HugePages::AsSystem), ("/huge", HugePages::Collapse)] {
+        let segment = Segment::options().huge_pages(huge_pages).anonymous();
+        let table = HandleTable::join(&segment.expect("a segment")).expect("a seat");
+        let x = table.from_elem((count, WIDTH), 1.0f64).expect("room");
+        let y = table.from_elem((count, WIDTH), 0.0f64).expect("room");
+        let mut rng = TileRng::seed_from_u64(1);
+        let index = table.from_shape_fn(count, |_| rng.next_u64() % count as u64);
+        let index = index.expect("room");
+        let tiles = table.partition((x.read(), y.write()), Axis(0), 1);
+        let mut pool = Pool::fork(&table, WORKERS).expect("workers");
+        pool.prefault(&tiles.expect("an axis")).expect("pages");
+        let name = format!("{name}{suffix}");
+        bench.compare(vec![
+            each(&name, || pool.gather(x, index, y).expect("a call")),
+            timed(format!("{name}/copy by two threads"), |times| {
+                copy.ask(times);
+                Duration::from_nanos(copy.answer())
+            }),
+        ]);
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::process::Process;
 use common::{Bench, each, timed};
 use ndarray::Axis;
-use ndshm::{HandleTable, Pool, Segment};
+use ndshm::{HandleTable, HugePages, Pool, Segment};
 use rayon::prelude::*;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::thread::futex;
@@ -33,7 +33,10 @@ fn main() {
     }
     round_trips(&bench, &table);
     many_tiles(&bench, &table);
-    bandwidth(&bench, &table);
+    bandwidth(&bench, &table, "step/update=10000000/workers=2");
+    let huge = Segment::options().huge_pages(HugePages::Collapse);
+    let huge = HandleTable::join(&huge.anonymous().expect("a segment")).expect("a seat");
+    bandwidth(&bench, &huge, "step/update=10000000/workers=2/huge");
 }
 
 /// An empty kernel with a tile for each worker: call upon call, and with a millisecond of other
@@ -146,12 +149,15 @@ fn many_tiles(bench: &Bench, table: &HandleTable) {
 }
 
 /// 10^7 numbers updated in place by 2 workers: against rayon's threads, and against two threads
-/// that copy as many bytes, which is what memory can do.
-fn bandwidth(bench: &Bench, table: &HandleTable) {
+/// that copy as many bytes, which is what memory can do. In huge pages, if the table's segment asks
+/// for them and the system grants them.
+fn bandwidth(bench: &Bench, table: &HandleTable, name: &str) {
+    if !bench.wants(name) {
+        return;
+    }
     const LEN: usize = 10_000_000;
     const WORKERS: usize = 2;
     const TILE: usize = 1 << 16;
-    let name = "step/update=10000000/workers=2";
     let on_threads = |copies: bool| {
         Process::fork(move || {
             let pool = threads(WORKERS);
@@ -179,6 +185,7 @@ fn bandwidth(bench: &Bench, table: &HandleTable) {
     let x = table.from_elem(LEN, 1.0f64).expect("memory for the bench");
     let tiles = table.partition(x.write(), Axis(0), TILE).expect("an axis");
     let mut pool = Pool::fork(table, WORKERS).expect("workers");
+    pool.prefault(&tiles).expect("pages");
     bench.compare(vec![
         each(name, || {
             let step = pool.for_each(&tiles, &0.999, |mut x, &factor: &f64, _| x *= factor);

@@ -155,7 +155,7 @@ pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Queue, QueueHandle};
 pub use seat::{ReapReport, TornTile};
 #[cfg(not(loom))]
-pub use segment::Removal;
+pub use segment::{HugePageReport, HugePages, Removal};
 pub use segment::{Segment, SegmentOptions};
 pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};
 #[cfg(not(loom))]

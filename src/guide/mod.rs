@@ -9,5 +9,9 @@ pub mod trust {}
 #[doc = include_str!("faults.md")]
 pub mod faults {}
 
+#[cfg(not(loom))]
+#[doc = include_str!("memory.md")]
+pub mod memory {}
+
 #[doc = include_str!("files.md")]
 pub mod files {}

@@ -5,6 +5,8 @@ use core::ops::Range;
 
 use ndarray::{ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
+#[cfg(not(loom))]
+use super::extents::{Part, stretches};
 use super::plan::{Plan, Side};
 use crate::element::Element;
 use crate::error::LeaseError;
@@ -120,6 +122,11 @@ macro_rules! access {
             fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
                 raw.track(memory, tile, to);
             }
+
+            #[cfg(not(loom))]
+            fn extents(raw: &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
+                raw.extents(tile, to);
+            }
         }
     };
 }
@@ -180,7 +187,7 @@ pub struct Raw<T, D> {
     shape: D,
     /// In elements; none is negative, for arrays lie in row-major or column-major order.
     strides: D,
-    #[cfg(loom)]
+    /// Of the array, in bytes of the data region.
     offset: u64,
     handle: AnyHandle,
     mode: Mode,
@@ -211,7 +218,6 @@ impl<T: Element, D: Dimension> Raw<T, D> {
             shape: view.raw_dim(),
             strides,
             view,
-            #[cfg(loom)]
             offset: located.offset,
             handle,
             mode,
@@ -269,6 +275,26 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         }
     }
 
+    /// The bytes that the tile covers of its own part of the array; of an array that every tile reads
+    /// whole, none.
+    #[cfg(not(loom))]
+    fn extents(&self, tile: TileOf<'_>, to: &mut Vec<Part>) {
+        if self.mode == Mode::Whole {
+            return;
+        }
+        let part = self.part(tile);
+        let size = size_of::<T>() as u64;
+        let start = self.offset + (part.as_ptr() as u64).wrapping_sub(self.first as u64);
+        let array = self.offset..self.offset + self.view.len() as u64 * size;
+        // None is negative.
+        let strides = part.strides().iter().map(|&stride| stride as u64 * size);
+        let axes = part.shape().iter().map(|&len| len as u64).zip(strides);
+        for bytes in stretches(start, size, axes.collect()) {
+            let array = array.clone();
+            to.push(Part { bytes, array });
+        }
+    }
+
     #[cfg(not(loom))]
     fn track(&self, _memory: &Memory, _tile: TileOf<'_>, _to: &mut Vec<Access>) {}
 }
@@ -295,6 +321,11 @@ pub(crate) mod sealed {
 
         /// Tells the model checker of the accesses to the tile.
         fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>);
+
+        /// Appends where the tile lies. Not of the groups that primitives make for a call: these
+        /// are never prefaulted.
+        #[cfg(not(loom))]
+        fn extents(_raw: &Self::Raw, _tile: TileOf<'_>, _to: &mut Vec<Part>) {}
     }
 }
 
@@ -349,6 +380,11 @@ macro_rules! tuple_group {
             #[track_caller]
             fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
                 $($name::track(&raw.$at, memory, tile, to);)+
+            }
+
+            #[cfg(not(loom))]
+            fn extents(raw: &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
+                $($name::extents(&raw.$at, tile, to);)+
             }
         }
     };

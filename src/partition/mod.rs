@@ -6,6 +6,8 @@
 
 mod access;
 pub(crate) mod control;
+#[cfg(not(loom))]
+pub(crate) mod extents;
 mod grid;
 mod participant;
 mod plan;

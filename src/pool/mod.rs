@@ -19,6 +19,8 @@ pub(crate) mod parts;
 #[cfg(loom)]
 mod place;
 #[cfg(not(loom))]
+mod prefault;
+#[cfg(not(loom))]
 mod process;
 mod report;
 mod running;

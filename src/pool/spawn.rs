@@ -17,7 +17,7 @@ use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
 use crate::error::{Error, PoolError};
 use crate::handle::AnyHandle;
-use crate::segment::Segment;
+use crate::segment::{HugePages, Segment};
 use crate::table::HandleTable;
 
 /// In a worker's environment: what it is to do.
@@ -32,6 +32,7 @@ struct Order {
     worker: usize,
     workers: usize,
     mailbox: AnyHandle,
+    huge_pages: HugePages,
     image: String,
 }
 
@@ -39,19 +40,24 @@ impl Order {
     fn to_text(&self) -> String {
         let mailbox = self.mailbox.to_bits();
         format!(
-            "{},{},{},{mailbox:x},{}",
-            self.parent, self.worker, self.workers, self.image
+            "{},{},{},{mailbox:x},{},{}",
+            self.parent,
+            self.worker,
+            self.workers,
+            self.huge_pages.code(),
+            self.image
         )
     }
 
     fn parse(text: &str) -> Option<Order> {
-        let mut fields = text.splitn(5, ',');
+        let mut fields = text.splitn(6, ',');
         let mut next = || fields.next();
         Some(Order {
             parent: next()?.parse().ok()?,
             worker: next()?.parse().ok()?,
             workers: next()?.parse().ok()?,
             mailbox: AnyHandle::from_bits(u64::from_str_radix(next()?, 16).ok()?),
+            huge_pages: HugePages::from_code(next()?.parse().ok()?),
             image: next()?.to_owned(),
         })
     }
@@ -101,7 +107,10 @@ fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
         return Err(PoolError::OtherProgram.into());
     }
     let segment = take_standard_input().map_err(refused("take the segment's descriptor"))?;
-    let table = HandleTable::join(&Segment::from_fd(segment)?)?;
+    let segment = Segment::options()
+        .huge_pages(order.huge_pages)
+        .from_fd(segment)?;
+    let table = HandleTable::join(&segment)?;
     worker::live(&WorkerLife {
         table: &table,
         shared: Shared {
@@ -143,6 +152,7 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
         worker: life.worker,
         workers: life.shared.workers,
         mailbox: life.shared.mailbox,
+        huge_pages: life.table.segment().asked_huge_pages(),
         image: identity.to_string(),
     };
     let segment = life.table.segment().fd().ok_or(PoolError::InProcess)?;
@@ -179,14 +189,15 @@ mod tests {
             worker: 3,
             workers: 4,
             mailbox: AnyHandle::from_bits(0xfeed),
+            huge_pages: HugePages::Collapse,
             image: "08:01/77/1a0".to_owned(),
         };
         let text = order.to_text();
         let back = Order::parse(&text).unwrap();
         assert_eq!(back.to_text(), text);
         assert_eq!(
-            (back.mailbox.to_bits(), &*back.image),
-            (0xfeed, "08:01/77/1a0")
+            (back.mailbox.to_bits(), back.huge_pages, &*back.image),
+            (0xfeed, HugePages::Collapse, "08:01/77/1a0")
         );
         assert!(Order::parse("12,3,4").is_none());
     }

@@ -97,7 +97,7 @@ impl<'t> Pool<'t> {
         Ok(parts.into_iter().fold(init, fold))
     }
 
-    fn run_on<G: Group, P: NoUninit>(
+    pub(super) fn run_on<G: Group, P: NoUninit>(
         &mut self,
         tiles: &Partition<'_, G>,
         params: &P,

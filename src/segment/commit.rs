@@ -170,6 +170,7 @@ pub(super) fn allocate(
     mapping: &Mapping,
     offset: u64,
     len: u64,
+    way: Way,
 ) -> Result<(), NoMemory> {
     let page = page_size() as u64;
     let end = (offset + len).next_multiple_of(page);
@@ -177,13 +178,12 @@ pub(super) fn allocate(
     let mut step = STEP;
     while at < end {
         let now = step.min(end - at);
-        let filled = match fd {
-            Some(fd) => rustix::fs::fallocate(fd, FallocateFlags::empty(), at, now),
-            None => Err(Errno::NOSYS),
-        };
-        let outcome = match filled {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => mapping.populate(at, now),
-            outcome => outcome,
+        let outcome = match way {
+            Way::File => match fill(fd, at, now) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => mapping.populate(at, now),
+                outcome => outcome,
+            },
+            Way::Touch => populate(fd, mapping, at, now),
         };
         match outcome {
             Ok(()) => at += now,
@@ -199,6 +199,35 @@ pub(super) fn allocate(
         }
     }
     Ok(())
+}
+
+/// By what the pages of a file are allocated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// The file: nothing is mapped, or filled with zeros, until it is touched.
+    File,
+    /// The mapping, as a touch would: of the size that it was advised to have.
+    Touch,
+}
+
+fn fill(fd: Option<BorrowedFd<'_>>, at: u64, len: u64) -> Result<(), Errno> {
+    let fd = fd.ok_or(Errno::NOSYS)?;
+    rustix::fs::fallocate(fd, FallocateFlags::empty(), at, len)
+}
+
+/// Allocates the pages of a range as a touch would, and maps them here; a kernel that cannot
+/// (before Linux 5.14) allocates them, if there is a file, and leaves the mapping to the first use.
+pub(super) fn populate(
+    fd: Option<BorrowedFd<'_>>,
+    mapping: &Mapping,
+    at: u64,
+    len: u64,
+) -> Result<(), Errno> {
+    match mapping.populate(at, len) {
+        Err(Errno::INVAL) if fd.is_some() => fill(fd, at, len),
+        Err(Errno::INVAL) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 fn file_system_full(need: u64, errno: Errno) -> NoMemory {

@@ -113,6 +113,28 @@ impl Mapping {
         unsafe { rustix::mm::madvise(at, len as usize, advice) }.is_ok()
     }
 
+    /// Asks for huge pages in a range, at the first touch of each.
+    pub(super) fn advise_huge(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        debug_assert!(offset + len <= self.len as u64);
+        let at = self.start().wrapping_byte_add(offset as usize);
+        // SAFETY: the range is within this mapping; the advice changes no byte.
+        unsafe { rustix::mm::madvise(at, len as usize, Advice::LinuxHugepage) }
+    }
+
+    /// Makes huge pages of the pages of a range, and of the holes between them.
+    pub(super) fn collapse(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        debug_assert!(offset + len <= self.len as u64);
+        let at = self.start().wrapping_byte_add(offset as usize);
+        // SAFETY: the range is within this mapping; the kernel copies the bytes and lets nobody
+        // write them meanwhile, so that no access sees a change.
+        match unsafe { libc::madvise(at, len as usize, libc::MADV_COLLAPSE) } {
+            0 => Ok(()),
+            _ => {
+                Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+            }
+        }
+    }
+
     /// Allocates the pages of a range; an error where touching them would raise SIGBUS.
     pub(super) fn populate(&self, offset: u64, len: u64) -> Result<(), Errno> {
         debug_assert!(offset + len <= self.len as u64);

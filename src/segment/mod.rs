@@ -8,6 +8,10 @@ mod commit;
 mod description;
 #[cfg(not(loom))]
 pub(crate) mod fork;
+#[cfg(all(feature = "serde", not(loom)))]
+pub(crate) mod fresh;
+#[cfg(not(loom))]
+mod huge;
 mod in_process;
 #[cfg(not(loom))]
 mod mapping;
@@ -42,6 +46,10 @@ pub(crate) mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(not(loom))]
+pub(crate) use huge::Touched;
+#[cfg(not(loom))]
+pub use huge::{HugePageReport, HugePages};
 #[cfg(not(loom))]
 pub(crate) use memory::{Access, Memory};
 #[cfg(loom)]

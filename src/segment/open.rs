@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::commit;
+use super::commit::{self, Way};
 use super::description::{self, Description, Kind};
 use super::fork;
 use super::in_process::PrivateSeats;
@@ -140,10 +140,10 @@ fn commit_fixed_tables(
     layout: &Layout,
 ) -> Result<(), NoMemory> {
     if own.kind == Kind::Limited {
-        commit::allocate(Some(own.fd()), mapping, 0, layout.slots)?;
+        commit::allocate(Some(own.fd()), mapping, 0, layout.slots, Way::File)?;
         let hints = HintTree::new(&layout.geometry).total_words() as u64 * 8;
         let last = layout.hints + hints - layout.schemas;
-        commit::allocate(Some(own.fd()), mapping, layout.schemas, last)?;
+        commit::allocate(Some(own.fd()), mapping, layout.schemas, last, Way::File)?;
     }
     Ok(())
 }

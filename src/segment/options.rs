@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(not(loom))]
+use super::HugePages;
 use super::Segment;
 use crate::error::SegmentError;
 use crate::layout::Geometry;
@@ -27,6 +29,8 @@ pub struct SegmentOptions {
     seats: u32,
     arrays: Option<u64>,
     pub(super) retain: Option<u64>,
+    #[cfg(not(loom))]
+    pub(super) huge_pages: HugePages,
     pub(super) persistent: bool,
     pub(super) open_timeout: Duration,
     pub(super) mode: u32,
@@ -60,6 +64,8 @@ impl SegmentOptions {
             seats: DEFAULT_SEATS,
             arrays: None,
             retain: None,
+            #[cfg(not(loom))]
+            huge_pages: HugePages::AsSystem,
             persistent: false,
             open_timeout: Duration::from_secs(2),
             mode: PRIVATE,
@@ -211,6 +217,16 @@ fn address_space_limit() -> Option<u64> {
 
 #[cfg(not(loom))]
 impl SegmentOptions {
+    /// Asks for huge pages for the arrays; [`HugePages::AsSystem`] by default.
+    ///
+    /// An option of this process, of the children that it forks, and of the workers of its pools:
+    /// others who open the segment ask for themselves, and find huge what was made so. What the
+    /// system refuses is no error: [`Segment::huge_pages`] tells.
+    pub fn huge_pages(mut self, pages: HugePages) -> Self {
+        self.huge_pages = pages;
+        self
+    }
+
     /// Makes a segment without a name; see [`Segment::anonymous`].
     pub fn anonymous(self) -> Result<Segment, SegmentError> {
         Segment::make_anonymous(&self)

@@ -7,8 +7,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mm::Advice;
 
+use super::commit::Way;
 use super::description::{self, Description, Kind};
 use super::fork::process_token;
+use super::huge::Huge;
 use super::in_process::PrivateSeats;
 use super::mapping::{Mapping, map_error, page_size};
 use super::memory::Memory;
@@ -30,11 +32,12 @@ pub(super) enum Backing {
 /// A mapped segment. The fields drop in this order: unmapped, closed, then the name removed.
 pub(super) struct Inner {
     memory: Memory,
-    mapping: Mapping,
+    pub(super) mapping: Mapping,
     backing: Backing,
     key: u64,
     retain: u64,
     forecast: Forecast,
+    pub(super) huge: Huge,
     /// The process whose description is mapped.
     token: Atom<u64>,
     /// Token of the process one of whose threads is rebinding; 0 if none is.
@@ -143,7 +146,7 @@ impl Segment {
 
     pub(super) fn make_anonymous(options: &SegmentOptions) -> Result<Segment, SegmentError> {
         let parts = anonymous::make(options)?;
-        Ok(Segment::assemble(parts, options.retain))
+        Ok(Segment::assemble(parts, options))
     }
 
     pub(super) fn attach_named(
@@ -151,7 +154,7 @@ impl Segment {
         wish: Wish,
         options: &SegmentOptions,
     ) -> Result<Segment, SegmentError> {
-        let segment = Segment::assemble(named::attach(name, wish, options)?, options.retain);
+        let segment = Segment::assemble(named::attach(name, wish, options)?, options);
         if options.persistent && wish != Wish::Open {
             segment.persist(true);
         }
@@ -163,14 +166,14 @@ impl Segment {
         options: &SegmentOptions,
     ) -> Result<Segment, SegmentError> {
         let parts = passed::attach(fd, options)?;
-        Ok(Segment::assemble(parts, options.retain))
+        Ok(Segment::assemble(parts, options))
     }
 
     pub(super) fn make_in_process(options: &SegmentOptions) -> Result<Segment, SegmentError> {
         let mut refused = map_error(Errno::NOMEM, 0);
         for geometry in options.geometries(IN_PROCESS_CAPACITY)? {
             match open::in_process(geometry) {
-                Ok(parts) => return Ok(Segment::assemble(parts, options.retain)),
+                Ok(parts) => return Ok(Segment::assemble(parts, options)),
                 Err(error) if anonymous::can_be_smaller(&error) => refused = error,
                 Err(error) => return Err(error),
             }
@@ -178,13 +181,21 @@ impl Segment {
         Err(refused)
     }
 
-    fn assemble(parts: Parts, retain: Option<u64>) -> Segment {
+    fn assemble(parts: Parts, options: &SegmentOptions) -> Segment {
+        let layout = *parts.memory.layout();
+        let fd = match &parts.backing {
+            Backing::File(own) => Some(own.fd()),
+            Backing::InProcess(_) => None,
+        };
         let inner = Inner {
+            huge: Huge::ask(options.huge_pages, &parts.mapping, &layout, fd),
             memory: parts.memory,
             mapping: parts.mapping,
             backing: parts.backing,
             key: parts.key,
-            retain: retain.unwrap_or_else(|| commit::total_memory() / 16),
+            retain: options
+                .retain
+                .unwrap_or_else(|| commit::total_memory() / 16),
             forecast: Forecast::new(),
             token: Atom::zero(),
             rebinding: Atom::zero(),
@@ -232,6 +243,8 @@ impl Segment {
             Backing::File(own) => own.rebind(&self.inner.mapping, self.memory().layout().total),
         };
         if outcome.is_ok() {
+            let (mapping, layout) = (&self.inner.mapping, self.memory().layout());
+            self.inner.huge.advise(mapping, layout);
             self.inner.forecast.forget();
             self.inner.token.store(me, Ordering::Release);
         }
@@ -328,9 +341,22 @@ impl Segment {
     fn allocate(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
         match &self.inner.backing {
             Backing::File(own) if own.kind == Kind::Limited => {
-                commit::allocate(own.checked_fd().ok(), &self.inner.mapping, offset, len)
+                let way = match self.inner.huge.is_granted_at_touch() {
+                    // `fallocate` knows nothing of what the mapping was advised.
+                    true => Way::Touch,
+                    false => Way::File,
+                };
+                commit::allocate(own.checked_fd().ok(), &self.inner.mapping, offset, len, way)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The descriptor of the segment's file, if the program has not closed it.
+    pub(super) fn fd_to_allocate(&self) -> Option<BorrowedFd<'_>> {
+        match &self.inner.backing {
+            Backing::File(own) => own.checked_fd().ok(),
+            Backing::InProcess(_) => None,
         }
     }
 

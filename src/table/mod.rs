@@ -15,6 +15,8 @@ mod global;
 pub(crate) mod hints;
 pub(crate) mod info;
 pub(crate) mod lease;
+#[cfg(not(loom))]
+mod prefault;
 #[cfg(loom)]
 pub(crate) mod runs;
 mod scrape;

@@ -10,16 +10,22 @@ pub const SHM: &str = "/dev/shm";
 /// Puts a tmpfs of its own over `/dev/shm`, for this process and its children; false, with a line
 /// of why, where that is not allowed.
 pub fn own_shm(bytes: usize, inodes: usize) -> bool {
-    if let Err(error) = try_own_shm(bytes, inodes) {
+    let is_own = own_shm_of(&format!("size={bytes},nr_inodes={inodes}"));
+    assert!(!is_own || free_bytes() <= bytes as u64);
+    is_own
+}
+
+/// As [`own_shm`], with options of a tmpfs as `mount` takes them.
+pub fn own_shm_of(options: &str) -> bool {
+    if let Err(error) = try_own_shm(options) {
         println!("  skipped: no right to mount a tmpfs in a namespace of one's own ({error})");
         return false;
     }
     // What the test forks sees the small one too: it is this process's namespace.
-    assert!(free_bytes() <= bytes as u64);
     true
 }
 
-fn try_own_shm(bytes: usize, inodes: usize) -> io::Result<()> {
+fn try_own_shm(options: &str) -> io::Result<()> {
     // SAFETY: `getuid` has no precondition.
     let uid = unsafe { libc::getuid() };
     // SAFETY: as above.
@@ -33,8 +39,7 @@ fn try_own_shm(bytes: usize, inodes: usize) -> io::Result<()> {
         fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
     }
     mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
-    let options = format!("size={bytes},nr_inodes={inodes},mode=1777");
-    mount("tmpfs", SHM, "tmpfs", 0, &options)
+    mount("tmpfs", SHM, "tmpfs", 0, &format!("{options},mode=1777"))
 }
 
 fn mount(

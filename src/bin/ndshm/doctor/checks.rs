@@ -132,13 +132,29 @@ fn huge_pages() -> Check {
     };
     let chosen = modes.split(['[', ']']).nth(1).unwrap_or(&modes).to_owned();
     match chosen.as_str() {
-        "always" | "force" => Check::warn(
+        "always" | "force" | "within_size" => Check::warn(
             NAME,
             chosen,
-            "the sparse tables of a segment take 2 MiB where they need 4 KiB: write advise or never \
-             to /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+            "the sparse tables of a segment take 2 MiB where they need 4 KiB: write advise to \
+             /sys/kernel/mm/transparent_hugepage/shmem_enabled, and have arrays ask for huge pages \
+             by SegmentOptions::huge_pages",
         ),
-        _ => Check::ok(NAME, chosen),
+        "deny" => Check::warn(
+            NAME,
+            chosen,
+            "no array can have any: write advise to \
+             /sys/kernel/mm/transparent_hugepage/shmem_enabled, and ask for them by \
+             SegmentOptions::huge_pages",
+        ),
+        "never" => Check::ok(
+            NAME,
+            "never at the first touch; SegmentOptions::huge_pages(HugePages::Collapse) and prefault \
+             give them",
+        ),
+        _ => Check::ok(
+            NAME,
+            format!("{chosen}: to who asks by SegmentOptions::huge_pages"),
+        ),
     }
 }
 

@@ -1,0 +1,124 @@
+//! A group seen as memory: which bytes a tile covers, whoever may read or write them.
+
+use core::ops::Range;
+
+use super::Mode;
+use super::access::{Group, TileOf, sealed};
+use super::plan::Plan;
+use crate::error::LeaseError;
+use crate::handle::AnyHandle;
+use crate::segment::{Access, Memory, Segment};
+use crate::table::HandleTable;
+
+/// Bytes of a tile in one array, without gaps of a page or more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Bytes of the data region.
+    pub(crate) bytes: Range<u64>,
+    /// The array's.
+    pub(crate) array: Range<u64>,
+}
+
+/// A group whose tiles are given as their places, not as views. Nobody gets at the bytes by it, so
+/// that what they say is not looked at either.
+#[derive(Clone, Copy)]
+pub(crate) struct Extents<G>(G);
+
+impl<G: Group> Group for Extents<G> {
+    type Views<'a> = (Vec<Part>, Segment);
+
+    unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
+        let (raw, segment) = raw;
+        let mut parts = Vec::new();
+        G::extents(raw, tile, &mut parts);
+        (parts, segment.clone())
+    }
+}
+
+impl<G: Group> sealed::Group for Extents<G> {
+    type Raw = (G::Raw, Segment);
+
+    fn members(&self) -> Vec<(AnyHandle, Mode)> {
+        self.0.members()
+    }
+
+    fn from_handles(handles: &[AnyHandle]) -> Option<Self> {
+        G::from_handles(handles).map(Extents)
+    }
+
+    fn modes() -> Vec<Mode> {
+        G::modes()
+    }
+
+    fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+        self.0.shapes(table)
+    }
+
+    fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+        Ok((self.0.locate(table, plan)?, table.segment().clone()))
+    }
+
+    fn check(_raw: &Self::Raw, _tile: TileOf<'_>) -> Result<(), LeaseError> {
+        Ok(())
+    }
+
+    fn track(_raw: &Self::Raw, _memory: &Memory, _tile: TileOf<'_>, _to: &mut Vec<Access>) {}
+
+    fn extents((raw, _): &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
+        G::extents(raw, tile, to);
+    }
+}
+
+/// Gaps below this are covered too: they are in pages that are touched anyway, or nearly.
+const GAP: u64 = 4096;
+
+/// The bytes from the first to the last element of elements of `size` bytes at `start`, along axes
+/// of lengths and strides in bytes, in stretches without gaps of [`GAP`] or more.
+pub(super) fn stretches(start: u64, size: u64, mut axes: Vec<(u64, u64)>) -> Vec<Range<u64>> {
+    if size == 0 || axes.iter().any(|&(len, _)| len == 0) {
+        return Vec::new();
+    }
+    axes.sort_unstable_by_key(|&(_, stride)| stride);
+    let mut len = size;
+    let mut starts = vec![start];
+    for (count, stride) in axes {
+        if starts.len() == 1 && stride < len + GAP {
+            len += (count - 1) * stride;
+        } else {
+            let steps = 0..count;
+            starts = steps
+                .flat_map(|step| starts.iter().map(move |start| start + step * stride))
+                .collect();
+        }
+    }
+    starts.into_iter().map(|start| start..start + len).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Starts and ends.
+    fn pairs(start: u64, size: u64, axes: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let stretches = stretches(start, size, axes.to_vec()).into_iter();
+        stretches.map(|bytes| (bytes.start, bytes.end)).collect()
+    }
+
+    #[test]
+    fn a_tile_is_covered_by_stretches_without_large_gaps() {
+        assert_eq!(pairs(64, 8, &[(10, 8)]), [(64, 144)]);
+        assert_eq!(pairs(0, 8, &[(3, 80), (10, 8)]), [(0, 240)], "rows");
+        assert_eq!(pairs(0, 8, &[(3, 80), (2, 8)]), [(0, 176)], "narrow");
+        let wide = [(0, 16), (80_000, 80_016), (160_000, 160_016)];
+        assert_eq!(pairs(0, 8, &[(3, 80_000), (2, 8)]), wide);
+        let deep = [(2, 1 << 20), (2, 1 << 16), (512, 8)];
+        let starts = [0, 1 << 16, 1 << 20, (1 << 20) + (1 << 16)];
+        let all: Vec<_> = starts.map(|at| (at, at + 4096)).into();
+        let mut covered = pairs(0, 8, &deep);
+        covered.sort_unstable();
+        assert_eq!(covered, all);
+        assert_eq!(pairs(7, 8, &[]), [(7, 15)], "no axis is one element");
+        assert_eq!(pairs(7, 8, &[(0, 8), (3, 8)]), []);
+        assert_eq!(pairs(7, 0, &[(3, 0)]), []);
+    }
+}

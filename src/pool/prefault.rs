@@ -1,0 +1,62 @@
+//! First touch by those who will use the memory: pages made by the workers, each its own tiles'.
+
+use super::Pool;
+use super::context::TileContext;
+use super::kernel;
+use crate::error::PoolError;
+use crate::partition::extents::{Extents, Part};
+use crate::partition::{Group, Partition};
+use crate::segment::{Segment, Touched};
+
+impl Pool<'_> {
+    /// Has the pages below a partition's arrays made by the workers, all at once, each those of the
+    /// tiles that it claims; and mapped into that worker, if it is a process. Contents stay as they
+    /// are.
+    ///
+    /// Every worker claims its own stretch of tiles first, in this call as in those that follow. So
+    /// pages come to lie where the worker runs that will use them, on machines where that makes a
+    /// difference, and a first step over fresh arrays takes as long as the others. They are huge as
+    /// far as [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow;
+    /// [`Segment::huge_pages`] tells. Arrays that every tile reads [whole](crate::Whole) are left
+    /// out: [`HandleTable::prefault`](crate::HandleTable::prefault) is for these.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    /// use ndarray::Axis;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((100_000, 3))?;              // no page is there yet
+    /// let tiles = table.partition(x.write(), Axis(0), 4096)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.prefault(&tiles)?;                                    // now all of them are
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`for_each`](Pool::for_each), of which it is one; [`PoolError::System`] if the system has
+    /// no pages.
+    pub fn prefault<G: Group>(&mut self, tiles: &Partition<'_, G>) -> Result<(), PoolError> {
+        let bytes = tiles.tiles() * size_of::<Touched>();
+        let results = self.table.owned(self.table.uninit::<u8, _>(bytes)?);
+        let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _>(touch);
+        self.run_on(tiles, &(), kernel, Some(results.handle()))?;
+        let tiles = kernel::read_results(self.table, results.handle(), tiles.tiles())?;
+        let touched = tiles.into_iter().fold(Touched::default(), Touched::and);
+        self.table.segment().note_small_pages(touched);
+        match touched.missing {
+            0 => Ok(()),
+            errno => Err(PoolError::System {
+                what: "make the pages of arrays (madvise)",
+                error: std::io::Error::from_raw_os_error(errno),
+            }),
+        }
+    }
+}
+
+/// The kernel: makes the pages of a tile.
+fn touch((parts, segment): (Vec<Part>, Segment), _: &(), _: &TileContext<'_>) -> Touched {
+    let touched = parts
+        .into_iter()
+        .map(|part| segment.touch(part.bytes, part.array));
+    touched.fold(Touched::default(), Touched::and)
+}

@@ -1,0 +1,62 @@
+//! Memory that is about to be overwritten, and may have no pages yet.
+
+use rustix::mm::Advice;
+
+use super::mapping::page_size;
+
+/// Whether the first whole page of `bytes` has yet to be made. Of memory that is neither a file's
+/// nor the process's own nobody knows: then it is there.
+pub(crate) fn is_fresh(bytes: &mut [u8]) -> bool {
+    let Some((first, _)) = whole_pages(bytes) else {
+        return false;
+    };
+    let mut there = 1u8;
+    // SAFETY: one page from `first`, which is within `bytes`, and room for the answer for one page.
+    let answer = unsafe { libc::mincore(first, page_size(), &mut there) };
+    answer == 0 && there & 1 == 0
+}
+
+/// Makes the pages that lie within `bytes`, all in one call; one by one, as they are touched, where
+/// the system has no such call.
+pub(crate) fn make_pages(bytes: &mut [u8]) {
+    if let Some((first, len)) = whole_pages(bytes) {
+        // SAFETY: `len` bytes from `first` are within `bytes`, which are the caller's alone; the
+        // advice changes none of them. A refusal leaves the pages to the first touch.
+        let _ = unsafe { rustix::mm::madvise(first, len, Advice::LinuxPopulateWrite) };
+    }
+}
+
+fn whole_pages(bytes: &mut [u8]) -> Option<(*mut std::ffi::c_void, usize)> {
+    let page = page_size();
+    let start = bytes.as_mut_ptr();
+    let before = start.addr().next_multiple_of(page) - start.addr();
+    let len = bytes.len().checked_sub(before)? / page * page;
+    (len > 0).then(|| (start.wrapping_add(before).cast(), len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_made_once() {
+        let segment = crate::Segment::options().capacity(1 << 30).anonymous();
+        let table = crate::HandleTable::join(&segment.unwrap()).unwrap();
+        let x = table.uninit::<u8, _>(1 << 20).unwrap();
+        let mut x = table.write(x).unwrap();
+        let mut x = x.view_mut();
+        let bytes = x.as_slice_mut().unwrap();
+        let (page, len) = (page_size(), bytes.len());
+        bytes[..10].fill(7);
+        assert!(!is_fresh(bytes) && is_fresh(&mut bytes[page..]));
+        make_pages(&mut bytes[page + 1..3 * page + 2]);
+        assert!(is_fresh(&mut bytes[page..]), "a page in parts is nobody's");
+        assert!(!is_fresh(&mut bytes[2 * page..]) && is_fresh(&mut bytes[3 * page..]));
+        make_pages(bytes);
+        assert!(!is_fresh(&mut bytes[len - page..]));
+        assert!(bytes[..10].iter().all(|&x| x == 7) && bytes[10..].iter().all(|&x| x == 0));
+        let small = &mut bytes[1..page];
+        make_pages(small);
+        assert!(!is_fresh(small));
+    }
+}

@@ -1,0 +1,539 @@
+//! Huge pages: what a segment asks for, what the system grants of it, and what helps.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+use super::Segment;
+use super::commit;
+use super::mapping::{Mapping, page_size};
+use crate::error::Bytes;
+use crate::layout::Layout;
+use crate::sync::{Atom, Ordering};
+
+/// Which pages a segment's arrays are to have in this process: an option of a segment, see
+/// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages).
+///
+/// A huge page (2 MiB on most machines) takes one fault instead of 512 and one entry of the
+/// processor's address cache. Memory is then had, and given back, by such pages; see
+/// [`guide::memory`](crate::guide::memory).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// What the system's setting gives to who does not ask.
+    #[default]
+    AsSystem,
+    /// Asked for (`MADV_HUGEPAGE`): granted at the first touch, if the system's setting is `advise`,
+    /// `within_size` or `always`.
+    Advise,
+    /// As `Advise`; and `prefault` of an array ([`HandleTable::prefault`](crate::HandleTable::prefault),
+    /// [`Pool::prefault`](crate::Pool::prefault)) has its pages made huge whatever the setting
+    /// (`MADV_COLLAPSE`, Linux 6.1 and later), unless that is `deny`.
+    Collapse,
+}
+
+impl HugePages {
+    /// As a number, for a worker's order.
+    pub(crate) fn code(self) -> u64 {
+        self as u64
+    }
+
+    /// From its number; what is unknown asks for nothing.
+    pub(crate) fn from_code(code: u64) -> HugePages {
+        match code {
+            1 => HugePages::Advise,
+            2 => HugePages::Collapse,
+            _ => HugePages::AsSystem,
+        }
+    }
+}
+
+impl fmt::Display for HugePages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HugePages::AsSystem => "as the system",
+            HugePages::Advise => "advise",
+            HugePages::Collapse => "collapse",
+        })
+    }
+}
+
+/// What a process has asked for, and how the system has answered.
+pub(super) struct Huge {
+    asked: HugePages,
+    setting: Setting,
+    /// Errors of the last advice and of the last collapse that failed; 0 if none has.
+    advice: Atom<u64>,
+    collapse: Atom<u64>,
+}
+
+impl Huge {
+    /// Asks for huge pages for the arrays of a mapping. `fd` is that of its file, and says which
+    /// setting holds.
+    pub(super) fn ask(
+        asked: HugePages,
+        mapping: &Mapping,
+        layout: &Layout,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Huge {
+        let huge = Huge {
+            asked,
+            // Known only to who asks: to read it takes longer than to open a segment.
+            setting: match asked {
+                HugePages::AsSystem => Setting::default(),
+                _ => Setting::of(fd),
+            },
+            advice: Atom::zero(),
+            collapse: Atom::zero(),
+        };
+        huge.advise(mapping, layout);
+        huge
+    }
+
+    /// Asks anew, for a mapping that was exchanged.
+    pub(super) fn advise(&self, mapping: &Mapping, layout: &Layout) {
+        if self.asked == HugePages::AsSystem {
+            return;
+        }
+        let capacity = layout.total - layout.data;
+        let outcome = mapping.advise_huge(layout.data, capacity);
+        self.advice.store(number(outcome), Ordering::Relaxed);
+    }
+
+    /// Whether the first touch of two whole megabytes is likely to give a huge page.
+    pub(super) fn is_granted_at_touch(&self) -> bool {
+        self.asked != HugePages::AsSystem
+            && self.setting.grants_advice()
+            && self.advice.load(Ordering::Relaxed) == 0
+    }
+}
+
+fn number(outcome: Result<(), Errno>) -> u64 {
+    outcome.map_or_else(|errno| errno.raw_os_error() as u64, |()| 0)
+}
+
+/// What became of a prefault: error numbers, 0 where all went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Touched {
+    /// Why pages are not there.
+    pub(crate) missing: i32,
+    /// Why pages that are there are not huge.
+    pub(crate) small: i32,
+}
+
+impl Touched {
+    /// The outcome of two parts, the first of which went first.
+    pub(crate) fn and(self, next: Touched) -> Touched {
+        let first = |first, next| if first == 0 { next } else { first };
+        Touched {
+            missing: first(self.missing, next.missing),
+            small: first(self.small, next.small),
+        }
+    }
+}
+
+impl Segment {
+    /// What huge pages this process has asked for, and what it was granted.
+    ///
+    /// For people, tests and logs: it reads the list of the process's mappings, in which the system
+    /// counts every page that there is (some milliseconds for each GiB in small pages).
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, HugePages, Segment};
+    ///
+    /// let segment = Segment::options().huge_pages(HugePages::Collapse).anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let x = table.zeros::<f64, _>(1 << 20)?;
+    /// table.prefault(x)?;
+    /// let report = segment.huge_pages();
+    /// println!("{report}");         // "8 MiB of 8 MiB in pages of 2 MiB", or why not, and what helps
+    /// assert_eq!(report.asked, HugePages::Collapse);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn huge_pages(&self) -> HugePageReport {
+        let huge = &self.inner.huge;
+        let failed = |error: &Atom<u64>| match error.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(io::Error::from_raw_os_error(number as i32)),
+        };
+        let setting = match huge.asked {
+            HugePages::AsSystem => Setting::of(self.fd()),
+            _ => huge.setting.clone(),
+        };
+        let start = self.inner.mapping.base().addr().get();
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+        let layout = self.memory().layout();
+        let (mapped, mapped_huge) = pages_in(&smaps, start..start + layout.total as usize);
+        HugePageReport {
+            asked: huge.asked,
+            page: huge_page_size(),
+            setting: setting.value,
+            place: setting.place,
+            advice_error: failed(&huge.advice),
+            collapse_error: failed(&huge.collapse),
+            mapped,
+            mapped_huge,
+        }
+    }
+
+    /// The option by which the segment was made or opened.
+    pub(crate) fn asked_huge_pages(&self) -> HugePages {
+        self.inner.huge.asked
+    }
+
+    /// Has the pages of a part of an array made and mapped, as this process would by writing to
+    /// it: huge ones, as far as the options and the system allow. No byte changes.
+    ///
+    /// Both are ranges of bytes of the data region. A huge page that begins in the part and ends
+    /// in the array counts to the part. The caller has a lease of the array, or a tile of it.
+    pub(crate) fn touch(&self, part: Range<u64>, array: Range<u64>) -> Touched {
+        let mut touched = Touched::default();
+        if part.is_empty() {
+            return touched;
+        }
+        let mapping = &self.inner.mapping;
+        let data = self.memory().layout().data;
+        let page = page_size() as u64;
+        let mut at = part.start - part.start % page;
+        let end = part.end.next_multiple_of(page).min(self.capacity());
+        let huge = huge_page_size();
+        if self.inner.huge.asked == HugePages::Collapse && huge > 0 {
+            let mut block = part.start.next_multiple_of(huge);
+            while block < part.end && block + huge <= array.end {
+                touched = touched.and(self.populate(at..block));
+                // A huge page is made out of at least one that is there; holes cost nothing.
+                touched = touched.and(self.populate(block..block + page));
+                at = block;
+                let is_busy = |errno| matches!(errno, Errno::AGAIN | Errno::BUSY);
+                let collapse = || mapping.collapse(data + block, huge);
+                // Others may use pages of it just now: once more, and then the next one may do.
+                let outcome = match collapse() {
+                    Err(errno) if is_busy(errno) => collapse(),
+                    outcome => outcome,
+                };
+                match outcome {
+                    Ok(()) => at += huge,
+                    Err(errno) => {
+                        touched.small = errno.raw_os_error();
+                        if !is_busy(errno) {
+                            break;
+                        }
+                    }
+                }
+                block += huge;
+            }
+            self.note_small_pages(touched);
+        }
+        touched.and(self.populate(at..end.max(at)))
+    }
+
+    /// Keeps why pages are not huge, here or in a worker, for the report.
+    pub(crate) fn note_small_pages(&self, touched: Touched) {
+        if let Ok(errno @ 1..) = u64::try_from(touched.small) {
+            self.inner.huge.collapse.store(errno, Ordering::Relaxed);
+        }
+    }
+
+    fn populate(&self, range: Range<u64>) -> Touched {
+        let mut touched = Touched::default();
+        if range.is_empty() {
+            return touched;
+        }
+        let at = self.memory().layout().data + range.start;
+        let len = range.end - range.start;
+        let fd = self.fd_to_allocate();
+        if let Err(errno) = commit::populate(fd, &self.inner.mapping, at, len) {
+            touched.missing = errno.raw_os_error();
+        }
+        touched
+    }
+}
+
+/// What [`Segment::huge_pages`] tells. Its text says it all, the remedy included.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HugePageReport {
+    /// What the segment was made or opened with.
+    pub asked: HugePages,
+    /// Bytes of a huge page; 0 where the system has none.
+    pub page: u64,
+    /// The system's setting for such a segment: `never`, `advise`, `always` and so on; none where it
+    /// cannot be read.
+    pub setting: Option<String>,
+    /// Where that is set.
+    pub place: String,
+    /// Why the segment's memory could not be advised.
+    pub advice_error: Option<io::Error>,
+    /// Why pages could not be made huge, the last time that some could not.
+    pub collapse_error: Option<io::Error>,
+    /// Bytes of the segment that this process has mapped: touched, by itself.
+    pub mapped: u64,
+    /// Bytes of those that are in huge pages.
+    pub mapped_huge: u64,
+}
+
+impl HugePageReport {
+    /// Whether anything that this process has touched is in huge pages.
+    pub fn is_granted(&self) -> bool {
+        self.mapped_huge > 0
+    }
+
+    /// What to do to get huge pages; `None` where there are some.
+    pub fn remedy(&self) -> Option<String> {
+        if self.is_granted() {
+            return None;
+        }
+        let place = &self.place;
+        let setting = self.setting.as_deref().unwrap_or("never");
+        let permit = match place.starts_with('/') && place.ends_with("enabled") {
+            true if place.ends_with("shmem_enabled") => format!("write advise to {place}"),
+            true => format!("write madvise to {place}"),
+            false => "mount -o remount,huge=advise /dev/shm".to_owned(),
+        };
+        Some(match (self.asked, setting) {
+            _ if self.page == 0 => "use a kernel with transparent huge pages".to_owned(),
+            (_, "deny") => format!("write advise to {SHARED}, which says deny"),
+            (HugePages::AsSystem, "always" | "force" | "within_size") => TOUCH.to_owned(),
+            (HugePages::AsSystem, _) => {
+                "ask for them: SegmentOptions::huge_pages(HugePages::Collapse)".to_owned()
+            }
+            (HugePages::Advise, "never") => {
+                format!("{permit}, or ask for HugePages::Collapse and call prefault")
+            }
+            (HugePages::Collapse, _) if self.collapse_error.is_some() => format!(
+                "{permit}, and free memory in large pieces: write 1 to /proc/sys/vm/compact_memory"
+            ),
+            (HugePages::Collapse, "never") => {
+                "call prefault, of arrays of 2 MiB or more".to_owned()
+            }
+            _ => TOUCH.to_owned(),
+        })
+    }
+}
+
+/// Where the setting is good, and nothing was granted.
+const TOUCH: &str = "they come with the first touch of 2 MiB or more, where memory is not too scattered: \
+                     call prefault of a large array";
+
+impl fmt::Display for HugePageReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (huge, mapped) = (Bytes(self.mapped_huge), Bytes(self.mapped));
+        write!(f, "{huge} of {mapped} in pages of {}", Bytes(self.page))?;
+        let setting = self.setting.as_deref().unwrap_or("not told");
+        write!(f, "; asked: {}; {}: {setting}", self.asked, self.place)?;
+        if let Some(error) = &self.advice_error {
+            write!(f, "; MADV_HUGEPAGE: {error}")?;
+        }
+        if let Some(error) = &self.collapse_error {
+            write!(f, "; MADV_COLLAPSE: {error}")?;
+        }
+        match self.remedy() {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The setting for shared memory that no mount of its own says more of.
+const SHARED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+/// The setting for a process's own memory.
+const PRIVATE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// A setting of the system.
+#[derive(Clone, Default)]
+struct Setting {
+    value: Option<String>,
+    place: String,
+}
+
+impl Setting {
+    /// Of the file system that the file is on; of private memory where there is none.
+    fn of(fd: Option<BorrowedFd<'_>>) -> Setting {
+        let in_sysfs = |place: &str| Setting {
+            value: fs::read_to_string(place)
+                .ok()
+                .and_then(|text| chosen(&text)),
+            place: place.to_owned(),
+        };
+        let Some(fd) = fd else {
+            return in_sysfs(PRIVATE);
+        };
+        let shared = in_sysfs(SHARED);
+        if let Some("deny" | "force") = shared.value.as_deref() {
+            return shared;
+        }
+        let device = rustix::fs::fstat(fd).map_or(0, |stat| stat.st_dev);
+        let device = (rustix::fs::major(device), rustix::fs::minor(device));
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // A memfd is on a mount that nobody sees.
+        mount_setting(&mounts, device).unwrap_or(shared)
+    }
+
+    fn grants_advice(&self) -> bool {
+        let value = self.value.as_deref();
+        matches!(
+            value,
+            Some("always" | "advise" | "madvise" | "within_size" | "force")
+        )
+    }
+}
+
+/// The word in brackets.
+fn chosen(setting: &str) -> Option<String> {
+    Some(setting.split(['[', ']']).nth(1)?.to_owned())
+}
+
+/// The option `huge` of the mount of a device.
+fn mount_setting(mountinfo: &str, (major, minor): (u32, u32)) -> Option<Setting> {
+    let device = format!("{major}:{minor}");
+    let line = mountinfo
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some(&device))?;
+    let (place, options) = (line.split(' ').nth(4)?, line.rsplit(' ').next()?);
+    let huge = options
+        .split(',')
+        .find_map(|option| option.strip_prefix("huge="));
+    Some(Setting {
+        value: Some(huge.unwrap_or("never").to_owned()),
+        place: format!("the mount {place}, option huge"),
+    })
+}
+
+/// Bytes of a huge page; 0 where there are none.
+fn huge_page_size() -> u64 {
+    const SIZE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+    static KNOWN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let text = fs::read_to_string(SIZE).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    })
+}
+
+/// Bytes that are mapped within a range of addresses, and bytes of those in huge pages.
+fn pages_in(smaps: &str, range: Range<usize>) -> (u64, u64) {
+    let (mut mapped, mut huge, mut inside) = (0, 0, false);
+    for line in smaps.lines() {
+        let (head, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let size = || -> u64 {
+            let kib = rest
+                .split_whitespace()
+                .next()
+                .and_then(|kib| kib.parse().ok());
+            kib.unwrap_or(0u64).saturating_mul(1024)
+        };
+        match head {
+            "Rss:" if inside => mapped += size(),
+            "AnonHugePages:" | "ShmemPmdMapped:" if inside => huge += size(),
+            _ => {
+                if let Some((start, _)) = head.split_once('-')
+                    && let Ok(start) = usize::from_str_radix(start, 16)
+                {
+                    inside = range.contains(&start);
+                }
+            }
+        }
+    }
+    (mapped, huge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_of_a_device_says_its_option() {
+        let text = "22 1 0:5 / /dev rw - devtmpfs dev rw,size=4096k\n\
+                    30 22 0:27 / /dev/shm rw,nosuid shared:5 - tmpfs tmpfs rw,huge=advise,size=9k\n\
+                    31 22 0:28 / /run rw - tmpfs tmpfs rw,size=9k\n";
+        let of = |minor| mount_setting(text, (0, minor)).and_then(|setting| setting.value);
+        assert_eq!(of(27).as_deref(), Some("advise"));
+        assert_eq!(of(28).as_deref(), Some("never"));
+        assert_eq!(of(1), None);
+        let text = "always within_size advise [never] deny force\n";
+        assert_eq!(chosen(text).as_deref(), Some("never"));
+    }
+
+    #[test]
+    fn pages_are_counted_in_the_range_alone() {
+        let text = "7f0000000000-7f0000200000 rw-s 0 00:01 7 /memfd:ndshm (deleted)\n\
+                    Rss:                 100 kB\nShmemPmdMapped:       64 kB\nVmFlags: rd wr\n\
+                    7f0000200000-7f0000400000 rw-s 0 00:01 7 /memfd:ndshm (deleted)\n\
+                    Rss:                  10 kB\nAnonHugePages:        0 kB\n\
+                    7f0000400000-7f0000500000 rw-p 0 00:00 0\nRss:                   5 kB\n";
+        let range = 0x7f00_0000_0000..0x7f00_0040_0000;
+        assert_eq!(pages_in(text, range), (110 << 10, 64 << 10));
+    }
+
+    #[test]
+    fn every_answer_of_the_system_has_its_remedy() {
+        let report = |asked, setting: &str, place: &str, collapse: Option<i32>| HugePageReport {
+            asked,
+            page: 2 << 20,
+            setting: Some(setting.to_owned()),
+            place: place.to_owned(),
+            advice_error: None,
+            collapse_error: collapse.map(io::Error::from_raw_os_error),
+            mapped: 8 << 20,
+            mapped_huge: 0,
+        };
+        let says = |report: HugePageReport, what: &str| {
+            let text = report.to_string();
+            assert!(text.contains(what), "{text}");
+            assert!(!report.is_granted());
+        };
+        let mount = "the mount /dev/shm, option huge";
+        says(
+            report(HugePages::AsSystem, "never", SHARED, None),
+            "huge_pages(",
+        );
+        says(
+            report(HugePages::AsSystem, "always", SHARED, None),
+            "first touch",
+        );
+        says(
+            report(HugePages::Advise, "never", SHARED, None),
+            "write advise to /sys",
+        );
+        says(
+            report(HugePages::Advise, "never", PRIVATE, None),
+            "write madvise to /sys",
+        );
+        says(
+            report(HugePages::Advise, "never", mount, None),
+            "remount,huge=advise /dev/shm",
+        );
+        says(
+            report(HugePages::Advise, "advise", mount, None),
+            "first touch",
+        );
+        says(report(HugePages::Advise, "deny", SHARED, None), "says deny");
+        says(
+            report(HugePages::Collapse, "never", SHARED, None),
+            "call prefault",
+        );
+        says(
+            report(HugePages::Collapse, "never", SHARED, Some(12)),
+            "compact_memory",
+        );
+        let none = HugePageReport {
+            page: 0,
+            ..report(HugePages::Advise, "never", SHARED, None)
+        };
+        says(none, "a kernel with");
+        let granted = HugePageReport {
+            mapped_huge: 2 << 20,
+            ..report(HugePages::Advise, "advise", SHARED, None)
+        };
+        assert!(granted.is_granted() && granted.remedy().is_none());
+        assert!(
+            granted
+                .to_string()
+                .starts_with("2 MiB of 8 MiB in pages of 2 MiB; asked: advise")
+        );
+    }
+}

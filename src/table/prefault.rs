@@ -1,0 +1,45 @@
+//! First touch ahead of time: an array's pages, made before they are used.
+
+use super::HandleTable;
+use crate::descriptor::Descriptor;
+use crate::error::{Error, SegmentError};
+use crate::handle::AnyHandle;
+use crate::span::Spans;
+
+impl HandleTable {
+    /// Has the pages of an array made, and mapped into this process, as if all of it had been
+    /// written to; its contents stay. They come to lie where this thread runs, on machines where
+    /// that makes a difference, and are huge as far as
+    /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow.
+    ///
+    /// Fresh pages cost a fault each at their first use; an array that is recycled has its pages.
+    /// To have them made by the workers that will use them, at once:
+    /// [`Pool::prefault`](crate::Pool::prefault).
+    ///
+    /// # Errors
+    /// - [`Error::Lease`] as for [`read`](HandleTable::read): the array must not be freed meanwhile.
+    /// - [`SegmentError::Os`] if the system has no pages.
+    pub fn prefault(&self, handle: impl Into<AnyHandle>) -> Result<(), Error> {
+        let handle = handle.into();
+        let lease = self.lease_shared(handle)?;
+        let memory = self.segment.memory();
+        let slot = lease.slot.index;
+        let bytes = Descriptor::load(memory.descriptor(slot))
+            .and_then(|descriptor| descriptor.bytes_in(memory));
+        let place = Spans::of(memory).extent(slot).zip(bytes);
+        let Some((extent, bytes)) = place.filter(|(extent, bytes)| *bytes <= extent.size()) else {
+            let what = "the shape does not fit into the extent";
+            return Err(self.look().corrupt(handle, what).into());
+        };
+        let array = extent.offset..extent.offset + bytes;
+        let touched = self.segment.touch(array.clone(), array);
+        match touched.missing {
+            0 => Ok(()),
+            errno => Err(Error::Segment(SegmentError::Os {
+                call: "madvise(MADV_POPULATE_WRITE)",
+                what: format!("{bytes} bytes of array {handle}"),
+                source: std::io::Error::from_raw_os_error(errno),
+            })),
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Pages ahead of time, and huge ones: on machines that grant them and on those that do not.
+
+#[allow(dead_code, reason = "each test binary uses its own part")]
+#[path = "exhaustion/own_shm.rs"]
+mod own_shm;
+mod support;
+
+use ndarray::Axis;
+use ndshm::{Error, Grid, HandleTable, HugePages, LeaseError, Pool, Segment};
+use own_shm::own_shm_of;
+use support::{Child, Name, Pipe};
+
+const MIB: usize = 1 << 20;
+
+fn main() {
+    ndshm::become_worker();
+    support::run(&[
+        ("pages_are_there_after_a_prefault", pages_are_there),
+        ("what_is_not_there_is_not_touched", refusals),
+        ("workers_touch_their_own_tiles", workers_touch_their_own),
+        ("tiles_of_every_form", tiles_of_every_form),
+        ("collapse_gives_huge_pages_or_says_why_not", collapse),
+        (
+            "the_option_reaches_all_workers",
+            the_option_reaches_all_workers,
+        ),
+        ("advice_on_a_mount_that_grants_it", advice_that_is_granted),
+        ("advice_on_a_mount_that_does_not", advice_that_is_refused),
+        ("a_full_mount_of_huge_pages", a_full_mount),
+        ("huge_pages_are_given_back", huge_pages_are_given_back),
+        ("a_part_of_a_huge_page_is_given_back", a_part_is_given_back),
+    ]);
+}
+
+fn table_of(huge_pages: HugePages) -> HandleTable {
+    let options = Segment::options().capacity(1 << 30).huge_pages(huge_pages);
+    HandleTable::join(&options.anonymous().unwrap()).unwrap()
+}
+
+/// Bytes of the segment's file that have pages.
+fn there(table: &HandleTable) -> usize {
+    let fd = table.segment().fd().unwrap();
+    rustix::fs::fstat(fd).unwrap().st_blocks as usize * 512
+}
+
+fn mapped(segment: &Segment) -> usize {
+    segment.huge_pages().mapped as usize
+}
+
+/// Either some is huge, or the report says what to do about it.
+#[track_caller]
+fn granted_or_explained(segment: &Segment, asked: HugePages) -> bool {
+    let report = segment.huge_pages();
+    assert_eq!(report.asked, asked);
+    assert!(report.mapped_huge <= report.mapped, "{report}");
+    assert_eq!(report.remedy().is_none(), report.is_granted(), "{report}");
+    println!("  {report}");
+    report.is_granted()
+}
+
+fn pages_are_there() {
+    for huge_pages in [HugePages::AsSystem, HugePages::Advise, HugePages::Collapse] {
+        let table = table_of(huge_pages);
+        let segment = table.segment().clone();
+        let bytes = 5 * MIB + 12_345;
+        let x = table.zeros::<u8, _>(bytes).unwrap();
+        table.write(x).unwrap()[bytes - 1] = 7;
+        let (file, own) = (there(&table), mapped(&segment));
+        assert!(own < 4 * MIB, "{own} bytes before anything was touched");
+        table.prefault(x).unwrap();
+        assert!(there(&table) >= bytes && there(&table) > file);
+        assert!(mapped(&segment) >= bytes);
+        assert_eq!(table.read(x).unwrap()[bytes - 1], 7);
+        assert_eq!(
+            table
+                .read(x)
+                .unwrap()
+                .iter()
+                .map(|&x| x as u64)
+                .sum::<u64>(),
+            7
+        );
+        // Again, with pages there: nothing changes.
+        let file = there(&table);
+        table.prefault(x).unwrap();
+        assert_eq!(there(&table), file);
+    }
+    let segment = Segment::options().huge_pages(HugePages::Collapse);
+    let segment = segment.in_process().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.zeros::<u8, _>(4 * MIB).unwrap();
+    table.prefault(x).unwrap();
+    assert!(mapped(&segment) >= 4 * MIB);
+    granted_or_explained(&segment, HugePages::Collapse);
+}
+
+fn refusals() {
+    let table = table_of(HugePages::AsSystem);
+    let x = table.zeros::<u8, _>(4 * MIB).unwrap();
+    let writing = table.write(x).unwrap();
+    let before = there(&table);
+    let busy = table.prefault(x);
+    assert!(
+        matches!(busy, Err(Error::Lease(LeaseError::Busy { .. }))),
+        "{busy:?}"
+    );
+    drop(writing);
+    let reading = table.read(x).unwrap();
+    table.prefault(x).unwrap();
+    drop(reading);
+    assert!(there(&table) >= before + 4 * MIB);
+    table.free(x).unwrap();
+    let stale = table.prefault(x);
+    assert!(
+        matches!(stale, Err(Error::Lease(LeaseError::Stale { .. }))),
+        "{stale:?}"
+    );
+    let empty = table.zeros::<u64, _>((0, 5)).unwrap();
+    table.prefault(empty).unwrap();
+}
+
+fn workers_touch_their_own() {
+    let table = table_of(HugePages::AsSystem);
+    let bytes = 16 * MIB;
+    let x = table.zeros::<u64, _>(bytes / 8).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10_000).unwrap();
+    let mut pool = Pool::fork(&table, 2).unwrap();
+    let in_workers = |pool: &mut Pool<'_>| -> usize {
+        let mapped = pool.broadcast(&(), |worker, ()| mapped(worker.table().segment()) as u64);
+        mapped.unwrap().into_iter().sum::<u64>() as usize
+    };
+    let before = in_workers(&mut pool);
+    pool.prefault(&tiles).unwrap();
+    let own = mapped(table.segment());
+    assert!(in_workers(&mut pool) >= before + bytes);
+    assert!(there(&table) >= bytes);
+    assert!(own < bytes, "the workers did it, not this process: {own}");
+    assert_eq!(table.read(x).unwrap().sum(), 0);
+    pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), bytes as u64 / 8);
+    // Of an array that is leased there is no round.
+    let reading = table.read(x).unwrap();
+    let refused = pool.prefault(&tiles).unwrap_err();
+    drop(reading);
+    assert!(refused.to_string().contains("is leased by"), "{refused}");
+    pool.prefault(&tiles).unwrap();
+}
+
+fn tiles_of_every_form() {
+    let table = table_of(HugePages::Collapse);
+    let shape = (3000, 1500);
+    let x = table.zeros::<f64, _>(shape).unwrap();
+    let y = table.zeros::<bool, _>(shape).unwrap();
+    let z = table.zeros::<f32, _>(1 << 20).unwrap();
+    let group = (x.write(), y.read(), z.whole());
+    let blocks = Grid::blocks([(Axis(0), 700), (Axis(1), 400)]);
+    let blocks = table.partition_by(group, &blocks).unwrap();
+    let columns = table.partition(x.write(), Axis(1), 1).unwrap();
+    let before = there(&table);
+    let mut pool = Pool::threads(&table, 2).unwrap();
+    pool.prefault(&blocks).unwrap();
+    let blocks_made = there(&table) - before;
+    let both = 3000 * 1500 * 9;
+    assert!(blocks_made >= both, "{blocks_made} of {both}");
+    assert!(
+        blocks_made < both + 3 * MIB,
+        "what is read whole was left out"
+    );
+    pool.prefault(&columns).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 0.0);
+    granted_or_explained(table.segment(), HugePages::Collapse);
+}
+
+fn collapse() {
+    let table = table_of(HugePages::Collapse);
+    let bytes = 9 * MIB;
+    let x = table.from_shape_fn(bytes / 8, |i| i as u64).unwrap();
+    table.prefault(x).unwrap();
+    let here = granted_or_explained(table.segment(), HugePages::Collapse);
+    let report = table.segment().huge_pages();
+    if report.collapse_error.is_none() {
+        assert!(here && report.mapped_huge >= 8 * MIB as u64, "{report}");
+    }
+    let intact = || {
+        table
+            .read(x)
+            .unwrap()
+            .indexed_iter()
+            .all(|(i, &x)| x == i as u64)
+    };
+    assert!(intact());
+    // What was made huge is so for everybody.
+    let (to_parent, from_child) = (Pipe::new(), &Pipe::new());
+    let child = Child::fork(|| {
+        assert!(intact());
+        let report = table.segment().huge_pages();
+        assert_eq!(report.asked, HugePages::Collapse);
+        to_parent.send(report.mapped_huge);
+        from_child.receive();
+    });
+    let there = to_parent.receive();
+    assert_eq!(there > 0, here, "{there} bytes in the child");
+    from_child.send(0);
+    child.join();
+}
+
+fn the_option_reaches_all_workers() {
+    let table = table_of(HugePages::Collapse);
+    let here = table.segment().huge_pages().advice_error.is_some();
+    for start in [Pool::fork, Pool::spawn, Pool::threads] {
+        let mut pool = start(&table, 2).unwrap();
+        let asked = pool.broadcast(&(), |worker, ()| {
+            let report = worker.table().segment().huge_pages();
+            let collapse = report.asked == HugePages::Collapse;
+            [u8::from(collapse), u8::from(report.advice_error.is_some())]
+        });
+        assert_eq!(asked.unwrap(), [[1, u8::from(here)]; 2]);
+    }
+}
+
+/// A named segment on a mount of the test's own.
+fn named(name: &Name, huge_pages: HugePages) -> HandleTable {
+    let options = Segment::options().capacity(1 << 30).huge_pages(huge_pages);
+    HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
+}
+
+fn advice_that_is_granted() {
+    if !own_shm_of("size=64m,huge=advise") {
+        return;
+    }
+    let name = Name::new("huge-advice");
+    let table = named(&name, HugePages::Advise);
+    let report = table.segment().huge_pages();
+    assert_eq!(report.setting.as_deref(), Some("advise"), "{report}");
+    assert!(report.place.contains("/dev/shm"), "{report}");
+    let x = table.zeros::<u8, _>(10 * MIB).unwrap();
+    assert!(there(&table) >= 10 * MIB, "had before it is touched");
+    table.write(x).unwrap().fill(1);
+    granted_or_explained(table.segment(), HugePages::Advise);
+    // Who does not ask gets small pages where they are not there yet.
+    let modest = Segment::open(&name.0).unwrap();
+    assert_eq!(modest.huge_pages().setting.as_deref(), Some("advise"));
+    let modest = HandleTable::join(&modest).unwrap();
+    assert_eq!(
+        modest
+            .read(x)
+            .unwrap()
+            .iter()
+            .map(|&x| x as u64)
+            .sum::<u64>(),
+        10 << 20
+    );
+}
+
+fn advice_that_is_refused() {
+    if !own_shm_of("size=64m,huge=never") {
+        return;
+    }
+    let name = Name::new("huge-refused");
+    let table = named(&name, HugePages::Advise);
+    let x = table.zeros::<u8, _>(10 * MIB).unwrap();
+    table.prefault(x).unwrap();
+    let report = table.segment().huge_pages();
+    assert_eq!(report.setting.as_deref(), Some("never"), "{report}");
+    assert!(!report.is_granted(), "{report}");
+    assert!(
+        report.to_string().contains("remount,huge=advise"),
+        "{report}"
+    );
+}
+
+fn a_full_mount() {
+    if !own_shm_of("size=24m,huge=advise") {
+        return;
+    }
+    let name = Name::new("huge-full");
+    let table = named(&name, HugePages::Collapse);
+    let x = table.zeros::<u8, _>(8 * MIB).unwrap();
+    let before = there(&table);
+    let refused = table.zeros::<u8, _>(30 * MIB).unwrap_err();
+    assert!(refused.to_string().contains("/dev/shm"), "{refused}");
+    let kept = there(&table).saturating_sub(before);
+    assert!(
+        kept < MIB,
+        "what was had on the way went back, but for tables: {kept}"
+    );
+    let y = table.zeros::<u8, _>(8 * MIB).unwrap();
+    table.write(y).unwrap().fill(2);
+    table.prefault(x).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 0);
+}
+
+fn huge_pages_are_given_back() {
+    let table = table_of(HugePages::Collapse);
+    let before = there(&table);
+    for turn in 0..3 {
+        let x = table.zeros::<u8, _>(12 * MIB).unwrap();
+        assert!(table.read(x).unwrap().iter().all(|&x| x == 0), "{turn}");
+        table.prefault(x).unwrap();
+        table.write(x).unwrap().fill(9);
+        assert!(there(&table) >= 12 * MIB);
+        table.free(x).unwrap();
+        table.trim().unwrap();
+        assert!(there(&table) < before + MIB, "{} bytes stay", there(&table));
+    }
+}
+
+/// Two arrays in one huge page: one goes, the other stays as it is.
+fn a_part_is_given_back() {
+    if !own_shm_of("size=64m,huge=always") {
+        return;
+    }
+    let name = Name::new("huge-part");
+    let table = named(&name, HugePages::Advise);
+    let arrays: Vec<_> = (0..16)
+        .map(|i| table.from_elem(MIB / 2, i as u8).unwrap())
+        .collect();
+    for pair in arrays.chunks(2) {
+        table.free(pair[0]).unwrap();
+    }
+    table.trim().unwrap();
+    for (i, &array) in arrays.iter().enumerate().skip(1).step_by(2) {
+        assert!(table.read(array).unwrap().iter().all(|&x| x == i as u8));
+    }
+    let fresh = table.zeros::<u8, _>(MIB / 2).unwrap();
+    assert!(table.read(fresh).unwrap().iter().all(|&x| x == 0));
+}
