@@ -287,40 +287,40 @@ impl Descriptor {
     }
 
     /// As [`Descriptor::load`], for who expects an array of `T` and `D`: its shape as ndarray's
-    /// constructors take it, and its size in bytes. `Ok(None)` if the words are of no array.
+    /// constructors take it, and its size in bytes. [`Descriptor::why_not`] says why it is `None`.
     ///
     /// `same_schema(index, text)` says whether the layout at `index` is `text`; it is asked only if
     /// both are records. Within a segment a layout has one index, so a caller that once got an
     /// answer from [`schema::schema_index_matches`] may compare indices from then on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn load_typed<T: Element, D: Dimension>(
         words: &[Atom],
-        memory: &Memory,
         same_schema: impl FnOnce(u16, &'static str) -> bool,
-    ) -> Result<Option<(Shape<D>, u64)>, TypeMismatch> {
+    ) -> Option<(Shape<D>, u64)> {
         let head = head(words);
-        let axes = AXES.get(head) as usize;
-        let same = CODE.get(head) as u16 == T::KIND.code()
-            && D::NDIM.is_none_or(|expected| expected == axes)
-            && axes <= MAX_AXES
-            && match T::KIND {
-                Kind::Scalar(_) => true,
-                Kind::Record(record) => same_schema(SCHEMA.get(head) as u16, record.text()),
-            };
-        if !same || ORDER.get(head) > 1 {
-            return match Self::load(words) {
-                Some(descriptor) => Err(descriptor.mismatch::<T, D>(memory)),
-                None => Ok(None),
-            };
+        if !is_of::<T, D>(head, same_schema) {
+            return None;
         }
-        let mut dim = D::zeros(axes);
+        let mut dim = D::zeros(AXES.get(head) as usize);
         for (axis, length) in dim.slice_mut().iter_mut().zip(self::axes(words)) {
             // On the 64-bit targets that there are, an axis is what it was stored as.
             *axis = length as usize;
         }
-        let bytes = bytes_of(size_of::<T>(), dim.slice().iter().map(|&axis| axis as u64));
-        let shape = dim.set_f(ORDER.get(head) == 1);
-        Ok(bytes.map(|bytes| (shape, bytes)))
+        let bytes = bytes_of(size_of::<T>(), dim.slice().iter().map(|&axis| axis as u64))?;
+        Some((dim.set_f(ORDER.get(head) == 1), bytes))
+    }
+
+    /// Why [`Descriptor::load_typed`] gives nothing: the array is another one than expected, or,
+    /// with `None`, the words are of no array.
+    #[cold]
+    pub(crate) fn why_not<T: Element, D: Dimension>(
+        words: &[Atom],
+        memory: &Memory,
+        same_schema: impl FnOnce(u16, &'static str) -> bool,
+    ) -> Option<TypeMismatch> {
+        let descriptor = Self::load(words)?;
+        let same = is_of::<T, D>(descriptor.encode(), same_schema);
+        (!same).then(|| descriptor.mismatch::<T, D>(memory))
     }
 
     /// The lengths of the axes.
@@ -402,6 +402,24 @@ impl Descriptor {
     }
 }
 
+/// Whether `head` is the first word of an array of `T` and `D`, in either order.
+#[inline(always)]
+fn is_of<T: Element, D: Dimension>(
+    head: u64,
+    same_schema: impl FnOnce(u16, &'static str) -> bool,
+) -> bool {
+    let expected = encode(T::KIND.code(), 0, D::NDIM.unwrap_or(0), Order::C);
+    let any_axes = if D::NDIM.is_none() { AXES.mask() } else { 0 };
+    // One comparison says it all of scalars with a known number of axes.
+    let either = SCHEMA.mask() | ORDER.set(0, 1) | any_axes;
+    head & !either == expected
+        && AXES.get(head) as usize <= MAX_AXES
+        && match T::KIND {
+            Kind::Scalar(_) => true,
+            Kind::Record(record) => same_schema(SCHEMA.get(head) as u16, record.text()),
+        }
+}
+
 #[inline]
 fn encode(code: u16, schema: u16, axes: usize, order: Order) -> u64 {
     let word = CODE.set(0, u64::from(code));
@@ -420,7 +438,25 @@ fn encode(code: u16, schema: u16, axes: usize, order: Order) -> u64 {
 /// An array with an axis of length 0 takes none, but its other axes must still multiply to less
 /// than `isize::MAX`: ndarray demands it of every view.
 #[inline]
-pub(crate) fn bytes_of(element_size: usize, shape: impl Iterator<Item = u64>) -> Option<u64> {
+pub(crate) fn bytes_of(
+    element_size: usize,
+    shape: impl Iterator<Item = u64> + Clone,
+) -> Option<u64> {
+    let plain = shape
+        .clone()
+        .try_fold(element_size as u64, |bytes, length| {
+            bytes.checked_mul(length)
+        });
+    match plain {
+        // Not empty, and so every partial product is less.
+        Some(bytes) if bytes > 0 && bytes <= isize::MAX as u64 => Some(bytes),
+        _ => bytes_of_unusual(element_size, shape),
+    }
+}
+
+/// As [`bytes_of`], for shapes with an axis of length 0, or of too many bytes.
+#[cold]
+fn bytes_of_unusual(element_size: usize, shape: impl Iterator<Item = u64>) -> Option<u64> {
     let mut empty = false;
     let mut bytes = element_size as u64;
     for length in shape {

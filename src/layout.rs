@@ -44,6 +44,13 @@ impl Geometry {
         self.spans as usize * self.span_slots as usize
     }
 
+    /// The span of a slot, and the slot's position there.
+    #[inline]
+    pub(crate) const fn place_of(slot: usize) -> (usize, usize) {
+        let per_span = Self::SPAN_SLOTS as usize;
+        (slot / per_span, slot % per_span)
+    }
+
     /// Buckets of the names: one for 32 slots, so that a bucket holds a name or two where one array
     /// in twenty has one.
     pub(crate) fn buckets(&self) -> usize {

@@ -195,16 +195,11 @@ impl<'m> Spans<'m> {
     /// that is or was LIVE is one of them.
     #[inline]
     pub(crate) fn extent(&self, slot: usize) -> Option<Extent> {
-        let per_span = self.geometry().span_slots.ilog2();
-        let position = (slot & ((1 << per_span) - 1)) as u64;
-        let word = self
-            .memory
-            .spans()
-            .get(slot >> per_span)?
-            .load(Ordering::Relaxed);
-        let class = word.class().filter(|&class| class < CLASSES)?;
-        let size = class_size(class);
-        let offset = word.base() + size * position;
+        let (span, position) = Geometry::place_of(slot);
+        let word = self.memory.spans().get(span)?.load(Ordering::Relaxed);
+        let class = word.class()?;
+        let size = *CLASS_SIZES.get(class as usize)?;
+        let offset = word.base() + size * position as u64;
         (offset.checked_add(size)? <= self.geometry().capacity).then_some(Extent { offset, class })
     }
 

@@ -61,15 +61,22 @@ fn stored(descriptor: &Descriptor) -> Vec<Atom> {
 fn matches<T: Element, D: Dimension>(
     descriptor: &Descriptor,
     memory: &Memory,
-    same_schema: impl FnOnce(u16, &'static str) -> bool,
+    same_schema: impl Fn(u16, &'static str) -> bool,
 ) -> Result<(), TypeMismatch> {
-    Descriptor::load_typed::<T, D>(&stored(descriptor), memory, same_schema).map(|_| ())
+    let words = stored(descriptor);
+    let loaded = Descriptor::load_typed::<T, D>(&words, &same_schema);
+    match Descriptor::why_not::<T, D>(&words, memory, &same_schema) {
+        Some(mismatch) => {
+            assert!(loaded.is_none());
+            Err(mismatch)
+        }
+        None => Ok(()),
+    }
 }
 
 fn shape_of<T: Element, D: Dimension>(descriptor: &Descriptor) -> Option<Shape<D>> {
-    let memory = HeapMemory::new();
-    let loaded = Descriptor::load_typed::<T, D>(&stored(descriptor), &memory, |_, _| false);
-    loaded.ok().flatten().map(|(shape, _)| shape)
+    let loaded = Descriptor::load_typed::<T, D>(&stored(descriptor), |_, _| false);
+    loaded.map(|(shape, _)| shape)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use crate::layout::{Geometry, Layout};
 use crate::segment::Memory;
 
-/// The smallest segment: one slot, one seat.
+/// The smallest segment: one span, one seat.
 pub(crate) struct HeapMemory {
     base: NonNull<u8>,
     block: Block,
@@ -20,7 +20,7 @@ impl HeapMemory {
             capacity: Geometry::CAPACITY_UNIT,
             seats: 1,
             spans: 1,
-            span_slots: 1,
+            span_slots: Geometry::SPAN_SLOTS,
         });
         let block = Block::from_size_align(layout.total as usize, 4096).unwrap();
         // SAFETY: `block` is not of size 0.

@@ -33,6 +33,35 @@ pub(crate) fn process_token() -> u64 {
     draw_token(page)
 }
 
+/// Where this process's token is to be found, for who asks often whether it is still the same process.
+#[derive(Clone, Copy)]
+pub(crate) struct TokenWord(&'static Atom<u64>);
+
+impl TokenWord {
+    pub(crate) fn of_this_process() -> TokenWord {
+        // Nobody writes it: it is no process's token.
+        static NEVER: Atom<u64> = Atom::zero();
+        process_token();
+        let page = PAGE.load(Ordering::Acquire);
+        TokenWord(match page & UNWIPED {
+            0 => token_at(page),
+            _ => &NEVER,
+        })
+    }
+
+    /// Whether `token`, which is not 0, is this process's. A load and a comparison where the kernel
+    /// wipes the page on a fork.
+    #[inline]
+    pub(crate) fn is(self, token: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == token || is_process(token)
+    }
+}
+
+#[cold]
+fn is_process(token: u64) -> bool {
+    process_token() == token
+}
+
 #[inline]
 fn token_at(page: u64) -> &'static Atom<u64> {
     let word = ptr::with_exposed_provenance::<Atom<u64>>((page & !UNWIPED) as usize);

@@ -15,6 +15,20 @@ pub(crate) mod fork {
     pub(crate) fn process_token() -> u64 {
         1
     }
+
+    /// As that of a process that may fork.
+    #[derive(Clone, Copy)]
+    pub(crate) struct TokenWord;
+
+    impl TokenWord {
+        pub(crate) fn of_this_process() -> TokenWord {
+            TokenWord
+        }
+
+        pub(crate) fn is(self, token: u64) -> bool {
+            token == process_token()
+        }
+    }
 }
 
 /// Any key will do in a model; this one shows where it is forgotten.

@@ -9,7 +9,6 @@ use super::slot::{Slot, Tail};
 use super::sweep;
 use crate::error::NoMemory;
 use crate::layout::Header;
-use crate::names::{self, Following};
 use crate::segment::{Memory, Segment};
 use crate::span::{CLASSES, Carved, Extent, Spans};
 use crate::sync::Ordering;
@@ -226,37 +225,27 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Retires `slot`, last seen LIVE in `generation`, and, if no lease holds it, makes it FREE again.
+    /// Makes a slot that the caller has just retired FREE, if no lease holds it. Of its extent `backed`
+    /// bytes are backed by pages, or may be.
     ///
     /// `clean_up` gives an extent's pages back to the system and says whether it then holds
     /// zeros; it is called for large extents when enough pages are retained already.
-    ///
-    /// What goes with it, if it had a name or is a bundle.
-    #[inline]
-    pub(crate) fn free(
+    #[inline(always)]
+    pub(crate) fn give_back(
         &mut self,
         slot: Slot<'m>,
-        seen: SlotWord,
-        generation: u32,
+        retired: SlotWord,
         extent: Extent,
         backed: u64,
         clean_up: impl FnOnce(&Extent) -> bool,
-    ) -> Result<Option<Following>, SlotWord> {
-        let retired = slot.retire(seen, generation, self.me)?;
-        // Before the tail check, after which the slot may be another's.
-        let named = retired
-            .is_named()
-            .then(|| names::following(self.memory(), slot));
+    ) {
         if extent.has_own_pages()
             && !self.cache.may_retain(backed)
             && let Some(reserved) = slot.recycle_reserved(retired, self.me)
         {
-            let clean = clean_up(&extent);
-            let _ = slot.abandon(reserved, self.me, clean);
-            Hints::of(self.memory()).set(extent.class, slot.index);
-            return Ok(named);
+            return self.clean(slot, reserved, extent, clean_up);
         }
-        if let Tail::Freed(word) = slot.tail_after(retired) {
+        if let Tail::Freed(word) = slot.tail_after_retire(retired) {
             let freed = Recent {
                 slot: slot.index as u32,
                 word,
@@ -267,7 +256,20 @@ impl<'m> Allocator<'m, '_> {
                 self.share(slot, word, extent, clean_up);
             }
         }
-        Ok(named)
+    }
+
+    /// Makes a slot that is reserved for cleaning FREE, without its pages.
+    #[cold]
+    fn clean(
+        &self,
+        slot: Slot<'m>,
+        reserved: SlotWord,
+        extent: Extent,
+        clean_up: impl FnOnce(&Extent) -> bool,
+    ) {
+        let clean = clean_up(&extent);
+        let _ = slot.abandon(reserved, self.me, clean);
+        Hints::of(self.memory()).set(extent.class, slot.index);
     }
 
     /// Enters a FREE slot in the hint tree; first without its pages, if enough are retained.

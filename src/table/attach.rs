@@ -14,6 +14,7 @@ use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::segment::Access;
 use crate::span::Spans;
+use crate::sync::Atom;
 
 /// A live array's bytes, checked against its descriptor, its extent and the types asked for.
 pub(crate) struct Located<T, D> {
@@ -107,8 +108,9 @@ impl Look<'_> {
         let memory = self.memory;
         let corrupt = |what| self.corrupt(handle, what);
         let words = memory.descriptor(slot.index);
-        let (shape, bytes) = Descriptor::load_typed::<T, D>(words, memory, same_schema)?
-            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
+        let Some((shape, bytes)) = Descriptor::load_typed::<T, D>(words, &same_schema) else {
+            return Err(self.other_than::<T, D>(words, handle, same_schema));
+        };
         let extent = Spans::of(memory)
             .extent(slot.index)
             .filter(|extent| bytes <= extent.size())
@@ -126,6 +128,21 @@ impl Look<'_> {
             bytes,
             view,
         })
+    }
+}
+
+impl Look<'_> {
+    #[cold]
+    fn other_than<T: Element, D: Dimension>(
+        self,
+        words: &[Atom],
+        handle: AnyHandle,
+        same_schema: impl Fn(u16, &'static str) -> bool,
+    ) -> LeaseError {
+        match Descriptor::why_not::<T, D>(words, self.memory, same_schema) {
+            Some(mismatch) => mismatch.into(),
+            None => self.corrupt(handle, "the descriptor is not one of an array"),
+        }
     }
 }
 

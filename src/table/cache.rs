@@ -54,6 +54,14 @@ pub(crate) struct Cache {
     pub(crate) sweeps: u64,
 }
 
+/// Room for all slots that are remembered of a class; `false` if there was.
+#[cold]
+fn make_room(recent: &mut Vec<Recent>) -> bool {
+    let room = recent.capacity() >= RECENT;
+    recent.reserve_exact(RECENT.saturating_sub(recent.len()));
+    !room
+}
+
 /// Reports are made when this many bytes have gathered, so that participants do not meet on the
 /// sum: it is right within this much for each of them.
 const REPORT: u64 = 16 << 20;
@@ -123,11 +131,8 @@ impl Cache {
             return Err(freed);
         }
         let recent = &mut self.classes[freed.extent.class as usize].recent;
-        if recent.len() == RECENT {
+        if recent.len() == recent.capacity() && !make_room(recent) {
             return Err(freed);
-        }
-        if recent.capacity() == 0 {
-            recent.reserve_exact(RECENT);
         }
         recent.push(freed);
         self.retained += freed.backed;

@@ -2,6 +2,7 @@
 
 use core::mem::MaybeUninit;
 use core::ops::Deref;
+use core::ptr::NonNull;
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
@@ -187,10 +188,12 @@ impl HandleTable {
         let recent = self
             .allocator(&mut self.cache.borrow_mut(), me)
             .recent(class, committed_size(class, bytes));
-        match recent {
-            Some(reserved) => Ok(reserved),
-            None => self.search(bytes, class, me),
-        }
+        // Not the result of the search as it comes, lest both are put into memory for its sake.
+        let reserved = match recent {
+            Some(reserved) => reserved,
+            None => self.search(bytes, class, me)?,
+        };
+        Ok(reserved)
     }
 
     #[cold]
@@ -424,12 +427,10 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
         };
         let reserved = table.reserve(bytes)?;
         let extent = reserved.extent;
-        let ptr = table
-            .segment
-            .memory()
-            .data(extent.offset, extent.size())
-            .ok_or_else(|| table.abandon_damaged(reserved))?
-            .cast::<T>();
+        let place = table.segment.memory().data(extent.offset, extent.size());
+        let Some(ptr) = place.map(NonNull::cast::<T>) else {
+            return Err(table.abandon_damaged(reserved));
+        };
         // The contents are written from here on; the model checker is told so once.
         let _ = table.segment.memory().track(extent.offset, bytes, true);
         // SAFETY: `ptr` is non-null, aligned (extents start on multiples of 64, `assert_layout`

@@ -3,6 +3,7 @@
 use ndarray::{ArrayViewMut, Dimension};
 
 use super::HandleTable;
+use super::attach::Located;
 use super::slot::{Refused, Shared, Slot, Tail};
 use crate::array::{ReadGuard, WriteGuard};
 use crate::descriptor::{HalfWritten, PoisonNote};
@@ -24,15 +25,25 @@ impl HandleTable {
     ///   the same moment, some to read and one to write, all may be told `Busy`; and so may a
     ///   participant that reads already and asks again while somebody tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
+    #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub fn read<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
     ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
-        let lease = self.lease_shared(AnyHandle::from(handle))?;
-        let located = self.locate(lease.slot, lease.handle)?;
-        located.check(lease.handle)?;
-        Ok(ReadGuard::new(lease, located))
+        let handle = AnyHandle::from(handle);
+        let (slot, shared) = self.take_shared(handle)?;
+        // Before there is a value that gives the lease back: it would be kept in memory.
+        match self.locate_checked(slot, handle) {
+            Ok(located) => Ok(ReadGuard::new(
+                self.shared_lease(slot, handle, shared),
+                located,
+            )),
+            Err(error) => {
+                drop(self.shared_lease(slot, handle, shared));
+                Err(error)
+            }
+        }
     }
 
     /// Leases an array for writing: until the guard is dropped nobody else reads or writes it.
@@ -42,15 +53,25 @@ impl HandleTable {
     /// # Errors
     /// As [`read`](HandleTable::read); [`LeaseError::Busy`] also while somebody reads, this
     /// participant included.
+    #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub fn write<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
     ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
-        let lease = self.lease_exclusive(AnyHandle::from(handle), Purpose::Write)?;
-        let located = self.locate(lease.slot, lease.handle)?;
-        located.check(lease.handle)?;
-        Ok(WriteGuard::new(lease, located))
+        let handle = AnyHandle::from(handle);
+        let slot = self.take_exclusive(handle, Purpose::Write)?;
+        // As in `read`.
+        match self.locate_checked(slot, handle) {
+            Ok(located) => Ok(WriteGuard::new(
+                self.exclusive_lease(slot, handle, Purpose::Write),
+                located,
+            )),
+            Err(error) => {
+                drop(self.exclusive_lease(slot, handle, Purpose::Write));
+                Err(error)
+            }
+        }
     }
 
     /// Leases an array that is poisoned, shows it to `look`, who sees to it that its contents are
@@ -93,22 +114,63 @@ impl HandleTable {
         look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
     ) -> Result<R, LeaseError> {
         let lease = self.lease_exclusive(AnyHandle::from(handle), Purpose::Recover)?;
-        let located = self.locate(lease.slot, lease.handle)?;
-        located.check(lease.handle)?;
+        let located = self.locate_checked(lease.slot, lease.handle)?;
         let mut guard = WriteGuard::new(lease, located);
         let seen = look(guard.view_mut());
         guard.heal();
         Ok(seen)
     }
 
-    #[inline(always)]
     pub(crate) fn lease_shared(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
+        let (slot, shared) = self.take_shared(handle)?;
+        Ok(self.shared_lease(slot, handle, shared))
+    }
+
+    pub(crate) fn lease_exclusive(
+        &self,
+        handle: AnyHandle,
+        purpose: Purpose,
+    ) -> Result<ExclusiveLease<'_>, LeaseError> {
+        let slot = self.take_exclusive(handle, purpose)?;
+        Ok(self.exclusive_lease(slot, handle, purpose))
+    }
+
+    /// Takes a shared lease; the caller makes the value that gives it back.
+    #[inline(always)]
+    fn take_shared(&self, handle: AnyHandle) -> Result<(Slot<'_>, Shared), LeaseError> {
         let me = self.enter()?;
-        let (slot, generation) = self.look().live(handle)?;
+        let Some((slot, generation)) = self.slot(handle) else {
+            return Err(LeaseError::Stale { handle });
+        };
         match slot.lock_shared(generation, me) {
-            Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
+            Ok(shared) => Ok((slot, shared)),
             Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
         }
+    }
+
+    /// Takes an exclusive lease; the caller makes the value that gives it back.
+    #[inline(always)]
+    fn take_exclusive(&self, handle: AnyHandle, purpose: Purpose) -> Result<Slot<'_>, LeaseError> {
+        let me = self.enter()?;
+        let Some((slot, generation)) = self.slot(handle) else {
+            return Err(LeaseError::Stale { handle });
+        };
+        match slot.lock_exclusive(generation, me, purpose) {
+            Ok(()) => Ok(slot),
+            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+        }
+    }
+
+    /// [`HandleTable::locate`], and a look at the elements. The caller has a lease.
+    #[inline(always)]
+    fn locate_checked<T: Element, D: Dimension>(
+        &self,
+        slot: Slot<'_>,
+        handle: AnyHandle,
+    ) -> Result<Located<T, D>, LeaseError> {
+        let located = self.locate(slot, handle)?;
+        located.check(handle)?;
+        Ok(located)
     }
 
     /// What is left to do after a refused lease, and the error.
@@ -153,23 +215,19 @@ impl HandleTable {
     }
 
     #[inline(always)]
-    pub(crate) fn lease_exclusive(
-        &self,
+    fn exclusive_lease<'t>(
+        &'t self,
+        slot: Slot<'t>,
         handle: AnyHandle,
         purpose: Purpose,
-    ) -> Result<ExclusiveLease<'_>, LeaseError> {
-        let me = self.enter()?;
-        let (slot, generation) = self.look().live(handle)?;
-        match slot.lock_exclusive(generation, me, purpose) {
-            Ok(()) => Ok(ExclusiveLease {
-                table: self,
-                slot,
-                handle,
-                round: purpose == Purpose::Round,
-                token: self.token(),
-                panicking: std::thread::panicking(),
-            }),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+    ) -> ExclusiveLease<'t> {
+        ExclusiveLease {
+            table: self,
+            slot,
+            handle,
+            round: purpose == Purpose::Round,
+            token: self.token(),
+            panicking: std::thread::panicking(),
         }
     }
 
@@ -223,7 +281,7 @@ impl<'t> SharedLease<'t> {
 }
 
 impl Drop for SharedLease<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // A lease that crossed a fork is the parent's.
         if self.table.is_of(self.token) && !self.table.drop_again(self.slot.index) {
@@ -257,6 +315,24 @@ impl<'t> ExclusiveLease<'t> {
         let _ = self.slot.change(|word| word.heal(generation, me));
     }
 
+    #[cold]
+    fn drop_slowly(&self) {
+        let (slot, me) = (self.slot, self.table.seat.get());
+        let poison = !self.panicking && std::thread::panicking();
+        let tail = if self.round {
+            // The round ends early: participants may still hold tiles. What is half-done by a
+            // round that was given up is for its opener to know; only a death poisons.
+            slot.orphan(me, false)
+        } else {
+            if poison {
+                let words = self.table.segment.memory().descriptor(slot.index);
+                PoisonNote::now(std::process::id(), HalfWritten::Array).store(words);
+            }
+            slot.unlock_exclusive(me, poison)
+        };
+        self.table.follow(slot, tail);
+    }
+
     /// Gives back the lease of a round that is over: all of its tiles are done or torn, and a torn
     /// one has poisoned the array already.
     pub(crate) fn end_round(mut self) {
@@ -265,24 +341,16 @@ impl<'t> ExclusiveLease<'t> {
 }
 
 impl Drop for ExclusiveLease<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if !self.table.is_of(self.token) {
             return;
         }
-        let me = self.table.seat.get();
-        let tail = if self.round {
-            // The round ends early: participants may still hold tiles. What is half-done by a
-            // round that was given up is for its opener to know; only a death poisons.
-            self.slot.orphan(me, false)
-        } else {
-            let poison = !self.panicking && std::thread::panicking();
-            if poison {
-                let words = self.table.segment.memory().descriptor(self.slot.index);
-                PoisonNote::now(std::process::id(), HalfWritten::Array).store(words);
-            }
-            self.slot.unlock_exclusive(me, poison)
-        };
+        // A panic is the exception, and a round lasts long.
+        if self.round || std::thread::panicking() {
+            return self.drop_slowly();
+        }
+        let tail = self.slot.unlock_exclusive(self.table.seat.get(), false);
         self.table.follow(self.slot, tail);
     }
 }

@@ -35,8 +35,9 @@ use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::error::{FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
-use crate::names::{Following, Recall};
+use crate::names::{self, Following, Recall};
 use crate::seat::{self, ReapReport};
+use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
 use crate::span::{Extent, Spans};
 use crate::word::{SeatId, SlotWord};
@@ -84,6 +85,8 @@ pub struct HandleTable {
     seat: Cell<SeatId>,
     /// The process that the seat belongs to.
     token: Cell<u64>,
+    /// Where to look which process this is.
+    process: TokenWord,
     cache: RefCell<Cache>,
     /// Shared leases beyond the first that this seat has on a slot.
     again: RefCell<HashMap<usize, usize>>,
@@ -115,6 +118,7 @@ impl HandleTable {
             segment: segment.clone(),
             seat: Cell::new(seat),
             token: Cell::new(token),
+            process: TokenWord::of_this_process(),
             cache: RefCell::new(Cache::new(segment.retain_limit())),
             again: RefCell::default(),
             schemas: RefCell::default(),
@@ -186,17 +190,41 @@ impl HandleTable {
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(FreeError::Stale { handle });
         };
+        // Before what is known of its pages: its Acquire makes that the array's own.
         let word = slot.word();
-        let extent = Spans::of(self.segment.memory()).extent(slot.index);
-        let Some(extent) = extent.filter(|_| word.is_live(generation)) else {
+        let memory = self.segment.memory();
+        let Some(extent) = Spans::of(memory).extent(slot.index) else {
             return Err(FreeError::Stale { handle });
         };
         let backed = self.backed(slot, &extent);
-        self.allocator(&mut self.cache.borrow_mut(), me)
-            .free(slot, word, generation, extent, backed, |extent| {
+        let Ok(retired) = slot.retire(word, generation, me) else {
+            return Err(FreeError::Stale { handle });
+        };
+        if retired.is_named() {
+            // Before the tail check, after which the slot may be another's.
+            let following = names::following(memory, slot);
+            self.give_back_named(slot.index, retired, extent, backed);
+            return Ok(Some(following));
+        }
+        self.give_back(slot, retired, extent, backed);
+        Ok(None)
+    }
+
+    /// [`HandleTable::give_back`], out of the way of the usual case.
+    #[cold]
+    fn give_back_named(&self, slot: usize, retired: SlotWord, extent: Extent, backed: u64) {
+        if let Some(slot) = Slot::of(self.segment.memory(), slot) {
+            self.give_back(slot, retired, extent, backed);
+        }
+    }
+
+    /// Gives the extent of a slot back that this participant has just retired.
+    #[inline(always)]
+    fn give_back(&self, slot: Slot<'_>, retired: SlotWord, extent: Extent, backed: u64) {
+        self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
+            .give_back(slot, retired, extent, backed, |extent| {
                 self.segment.punch(extent.offset, extent.size())
-            })
-            .map_err(|_| FreeError::Stale { handle })
+            });
     }
 
     /// Bytes of a LIVE slot's extent that are committed.
@@ -279,7 +307,7 @@ impl HandleTable {
     /// This participant's seat. In a child that a fork has made, takes one first.
     #[inline]
     pub(crate) fn enter(&self) -> Result<SeatId, JoinError> {
-        match segment::fork::process_token() == self.token.get() {
+        match self.process.is(self.token.get()) {
             true => Ok(self.seat.get()),
             false => self.join_again(),
         }
@@ -288,7 +316,7 @@ impl HandleTable {
     /// Whether the seat belongs to this process: false in a child before its first use.
     #[inline]
     pub(crate) fn is_of(&self, token: u64) -> bool {
-        token == self.token.get() && token == segment::fork::process_token()
+        token == self.token.get() && self.process.is(token)
     }
 
     /// The seat, for who has [entered](HandleTable::enter).

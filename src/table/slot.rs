@@ -4,9 +4,12 @@
 
 use crate::segment::Memory;
 use crate::sync::{Atom, Ordering};
-use crate::word::{Lifecycle, Purpose, SeatId, SlotWord};
+use crate::word::{Purpose, SeatId, SlotWord};
 
 /// One slot of a segment: its word and its row of reader bits.
+///
+/// Passed by value: a call that is not inlined and took it by reference would have its four words
+/// written to memory on the way of every lease.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<'m> {
     pub(crate) index: usize,
@@ -58,7 +61,7 @@ impl<'m> Slot<'m> {
 
     /// The word as it is now. Acquire: pairs with the Release of whichever transition it shows.
     #[inline]
-    pub(crate) fn word(&self) -> SlotWord {
+    pub(crate) fn word(self) -> SlotWord {
         self.word.load(Ordering::Acquire)
     }
 
@@ -66,7 +69,7 @@ impl<'m> Slot<'m> {
 
     /// FREE exactly as `seen` → RESERVED by `me`. The reserved word, or the word that was there.
     #[inline]
-    pub(crate) fn reserve(&self, seen: SlotWord, me: SeatId) -> Result<SlotWord, SlotWord> {
+    pub(crate) fn reserve(self, seen: SlotWord, me: SeatId) -> Result<SlotWord, SlotWord> {
         let Some(reserved) = seen.reserve(me) else {
             return Err(seen);
         };
@@ -80,29 +83,29 @@ impl<'m> Slot<'m> {
     /// RESERVED by `me` → LIVE. Pairs with the Acquire of every lease: descriptor and initial
     /// contents happen before it.
     #[inline]
-    pub(crate) fn publish(&self, reserved: SlotWord, me: SeatId) {
+    pub(crate) fn publish(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish(me));
     }
 
     /// As [`Slot::publish`], for a control array.
-    pub(crate) fn publish_control(&self, reserved: SlotWord, me: SeatId) {
+    pub(crate) fn publish_control(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish_control(me));
     }
 
     /// As [`Slot::publish`], for a record of names, or a bundle.
-    pub(crate) fn publish_record(&self, reserved: SlotWord, me: SeatId) {
+    pub(crate) fn publish_record(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish_record(me));
     }
 
     #[inline]
-    fn publish_as(&self, reserved: SlotWord, live: Option<SlotWord>) {
+    fn publish_as(self, reserved: SlotWord, live: Option<SlotWord>) {
         if let Some(live) = live {
             self.word.publish_owned(reserved, live);
         }
     }
 
     /// RESERVED by `me` → FREE of the next generation, `clean` if the extent holds zeros.
-    pub(crate) fn abandon(&self, reserved: SlotWord, me: SeatId, clean: bool) -> SlotWord {
+    pub(crate) fn abandon(self, reserved: SlotWord, me: SeatId, clean: bool) -> SlotWord {
         let Some(free) = reserved.abandon(me, clean) else {
             return reserved;
         };
@@ -111,10 +114,10 @@ impl<'m> Slot<'m> {
     }
 
     /// LIVE in `generation`, last seen as `seen` → RETIRED by `me`. The handle is stale from here
-    /// on; what comes of the bytes is for [`Slot::tail_after`], which the caller runs next.
+    /// on; what comes of the bytes is for [`Slot::tail_after_retire`], which the caller runs next.
     #[inline]
     pub(crate) fn retire(
-        &self,
+        self,
         mut seen: SlotWord,
         generation: u32,
         me: SeatId,
@@ -139,7 +142,7 @@ impl<'m> Slot<'m> {
     /// Takes a shared lease for `me`.
     #[inline]
     pub(crate) fn lock_shared(
-        &self,
+        self,
         generation: u32,
         me: SeatId,
     ) -> Result<Shared, (Refused, Tail)> {
@@ -156,7 +159,7 @@ impl<'m> Slot<'m> {
 
     /// Sets the bit of a participant of a round which `opener` holds, on an array that it writes.
     pub(crate) fn lock_tiles(
-        &self,
+        self,
         generation: u32,
         opener: SeatId,
         me: SeatId,
@@ -175,7 +178,7 @@ impl<'m> Slot<'m> {
     }
 
     /// Gives back what [`Slot::lock_shared`] has just taken.
-    pub(crate) fn undo(&self, shared: Shared, me: SeatId) -> Tail {
+    pub(crate) fn undo(self, shared: Shared, me: SeatId) -> Tail {
         match shared {
             Shared::First => self.unlock_shared(me),
             Shared::Again => Tail::Unchanged,
@@ -184,7 +187,7 @@ impl<'m> Slot<'m> {
 
     /// Gives the last shared lease (or place in a round) that `me` has here back.
     #[inline]
-    pub(crate) fn unlock_shared(&self, me: SeatId) -> Tail {
+    pub(crate) fn unlock_shared(self, me: SeatId) -> Tail {
         self.clear_bit(me);
         self.tail()
     }
@@ -192,7 +195,7 @@ impl<'m> Slot<'m> {
     /// Takes the exclusive lease for `me`.
     #[inline]
     pub(crate) fn lock_exclusive(
-        &self,
+        self,
         generation: u32,
         me: SeatId,
         purpose: Purpose,
@@ -230,7 +233,7 @@ impl<'m> Slot<'m> {
 
     /// Gives the exclusive lease of `me` back; `poison` if the bytes may be half-written.
     #[inline]
-    pub(crate) fn unlock_exclusive(&self, me: SeatId, poison: bool) -> Tail {
+    pub(crate) fn unlock_exclusive(self, me: SeatId, poison: bool) -> Tail {
         // Release: pairs with the Acquire of the next lease. Acquire: pairs with the Release of a
         // reader that was turned away and has looked at the word before: its bit is seen to be clear.
         let unlocked = self
@@ -239,7 +242,7 @@ impl<'m> Slot<'m> {
                 word.unlock(me, poison)
             });
         match unlocked {
-            Ok((_, word)) => self.tail_after(word),
+            Ok((_, word)) => self.tail_of_lease(word),
             // `me` does not hold the lease: there is nothing to give back.
             Err(_) => Tail::Unchanged,
         }
@@ -247,7 +250,7 @@ impl<'m> Slot<'m> {
 
     /// Ends the round that `me` opened although participants may still hold tiles: the array has
     /// no opener from here on, and the last participant's tail check unlocks it.
-    pub(crate) fn orphan(&self, me: SeatId, poison: bool) -> Tail {
+    pub(crate) fn orphan(self, me: SeatId, poison: bool) -> Tail {
         // Release: pairs with the Acquire of the next lease.
         let _ = self
             .word
@@ -260,42 +263,64 @@ impl<'m> Slot<'m> {
     /// Run by everyone who has cleared a bit or a writer, whether or not the lease had succeeded,
     /// and by who has retired the slot: finishes what the others could not.
     #[inline]
-    pub(crate) fn tail(&self) -> Tail {
+    pub(crate) fn tail(self) -> Tail {
         // A read-modify-write: were it a load, the freer could miss our cleared bit and we its
         // RETIRED (store buffering).
-        self.tail_after(self.word.read_modify_write(Ordering::AcqRel))
+        self.tail_of_lease(self.word.read_modify_write(Ordering::AcqRel))
     }
 
-    /// [`Slot::tail`] for one whose own read-modify-write has just made the word this.
-    #[inline]
-    pub(crate) fn tail_after(&self, mut word: SlotWord) -> Tail {
-        loop {
-            let next = match word.lifecycle() {
-                Lifecycle::Retired => word.recycle(),
-                Lifecycle::Live => word.unlock(SeatId::ORPHAN, false),
-                _ => None,
-            };
-            let Some(next) = next else {
-                return Tail::Unchanged;
-            };
-            if self.any_reader().is_some() {
-                // Whoever clears that bit runs this check after us.
-                return Tail::Unchanged;
-            }
-            // Release: pairs with the Acquire of who looks at the free slot, or of the next lease.
-            match self
-                .word
-                .compare_exchange(word, next, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) if next.is_free() => return Tail::Freed(next),
-                Ok(_) => return Tail::Unchanged,
-                Err(now) => word = now,
-            }
+    /// The tail check of who has given a lease back: there is nearly always nothing to do.
+    #[inline(always)]
+    fn tail_of_lease(self, word: SlotWord) -> Tail {
+        match word.after_leases() {
+            None => Tail::Unchanged,
+            Some(_) => self.tail_after(word),
         }
     }
 
+    /// The tail check of who has just retired the slot, by that word.
+    #[inline(always)]
+    pub(crate) fn tail_after_retire(self, retired: SlotWord) -> Tail {
+        match retired.recycle() {
+            None => Tail::Unchanged,
+            Some(free) => match self.finish(retired, free) {
+                Ok(tail) => tail,
+                Err(now) => self.tail_after(now),
+            },
+        }
+    }
+
+    /// [`Slot::tail`] for one whose own read-modify-write has just made or found the word this.
+    #[cold]
+    fn tail_after(self, mut word: SlotWord) -> Tail {
+        while let Some(next) = word.after_leases() {
+            match self.finish(word, next) {
+                Ok(tail) => return tail,
+                Err(now) => word = now,
+            }
+        }
+        Tail::Unchanged
+    }
+
+    /// `word` → `next`, what comes of it [after the last lease](SlotWord::after_leases), if there is
+    /// none. The word that was there instead.
+    #[inline(always)]
+    fn finish(self, word: SlotWord, next: SlotWord) -> Result<Tail, SlotWord> {
+        if self.any_reader().is_some() {
+            // Whoever clears that bit runs this check after us.
+            return Ok(Tail::Unchanged);
+        }
+        // Release: pairs with the Acquire of who looks at the free slot, or of the next lease.
+        self.word
+            .compare_exchange(word, next, Ordering::Release, Ordering::Relaxed)
+            .map(|_| match next.is_free() {
+                true => Tail::Freed(next),
+                false => Tail::Unchanged,
+            })
+    }
+
     /// RETIRED and without leases → RESERVED by `me` in the next generation, for cleaning.
-    pub(crate) fn recycle_reserved(&self, retired: SlotWord, me: SeatId) -> Option<SlotWord> {
+    pub(crate) fn recycle_reserved(self, retired: SlotWord, me: SeatId) -> Option<SlotWord> {
         let reserved = retired.recycle_reserved(me)?;
         if self.any_reader().is_some() {
             return None;
@@ -311,7 +336,7 @@ impl<'m> Slot<'m> {
 
     /// Applies a transition that touches no bytes: ownership, poison.
     pub(crate) fn change(
-        &self,
+        self,
         next: impl FnMut(SlotWord) -> Option<SlotWord>,
     ) -> Result<SlotWord, SlotWord> {
         // Release: what its actor did before, in a dead one's stead too, happens before what is done
@@ -322,12 +347,12 @@ impl<'m> Slot<'m> {
     }
 
     /// The word by a read-modify-write: who changes it next has what happened before this.
-    pub(crate) fn newest(&self) -> SlotWord {
+    pub(crate) fn newest(self) -> SlotWord {
         self.word.read_modify_write(Ordering::AcqRel)
     }
 
     /// LIVE in `generation` → the same, owned by nobody.
-    pub(crate) fn detach_record(&self, generation: u32) {
+    pub(crate) fn detach_record(self, generation: u32) {
         // Both pair with `newest`. Acquire: the next look at the bucket is not older than that of who
         // has found the record owned. Release: who finds it detached finds it in the bucket, or
         // what came there after it.
@@ -341,13 +366,13 @@ impl<'m> Slot<'m> {
     // ---- reader bits ------------------------------------------------------------------------
 
     #[inline]
-    fn bit(&self, seat: SeatId) -> Option<(&'m Atom, u64)> {
+    fn bit(self, seat: SeatId) -> Option<(&'m Atom, u64)> {
         let index = seat.index()?;
         Some((self.readers.get(index / 64)?, 1 << (index % 64)))
     }
 
     #[inline]
-    fn set_bit(&self, seat: SeatId) -> Shared {
+    fn set_bit(self, seat: SeatId) -> Shared {
         // Relaxed: ordered before the validation that follows by the Release of that.
         match self.bit(seat) {
             Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => Shared::Again,
@@ -357,7 +382,7 @@ impl<'m> Slot<'m> {
 
     /// Clears the bit; whether it was set. The caller runs the tail check.
     #[inline]
-    pub(crate) fn clear_bit(&self, seat: SeatId) -> bool {
+    pub(crate) fn clear_bit(self, seat: SeatId) -> bool {
         let Some((word, bit)) = self.bit(seat) else {
             return false;
         };
@@ -366,14 +391,14 @@ impl<'m> Slot<'m> {
         word.fetch_and(!bit, Ordering::Release) & bit != 0
     }
 
-    pub(crate) fn has_bit(&self, seat: SeatId) -> bool {
+    pub(crate) fn has_bit(self, seat: SeatId) -> bool {
         self.bit(seat)
             // Relaxed: a seat's own bit is asked for by who acts for the seat.
             .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }
 
     /// The seats whose bits are set.
-    pub(crate) fn reader_seats(&self) -> Vec<SeatId> {
+    pub(crate) fn reader_seats(self) -> Vec<SeatId> {
         let mut seats = Vec::new();
         for (at, word) in self.readers.iter().enumerate() {
             // Relaxed: to be told of or waited for; what they did is acquired elsewhere.
@@ -385,14 +410,38 @@ impl<'m> Slot<'m> {
     }
 
     /// The first seat whose bit is set.
-    #[inline]
-    pub(crate) fn any_reader(&self) -> Option<SeatId> {
-        self.readers.iter().enumerate().find_map(|(at, word)| {
-            // Pairs with the Release in `clear_bit`.
-            let bits = word.load(Ordering::Acquire);
-            (bits != 0).then(|| SeatId::from_index(at * 64 + bits.trailing_zeros() as usize))
-        })
+    #[inline(always)]
+    pub(crate) fn any_reader(self) -> Option<SeatId> {
+        // Pairs with the Release in `clear_bit`.
+        let look = |word: &Atom| word.load(Ordering::Acquire);
+        match self.readers {
+            // The row of the default geometry: all of it by one branch.
+            [a, b, c, d] => {
+                let row = (look(a), look(b), look(c), look(d));
+                match row.0 | row.1 | row.2 | row.3 {
+                    0 => None,
+                    _ => first_seat(row.0, row.1, row.2, row.3),
+                }
+            }
+            row => {
+                let mut words = row.iter().enumerate();
+                words.find_map(|(at, word)| first_of(at, look(word)))
+            }
+        }
     }
+}
+
+/// The first seat among the bits of a row. In registers, lest all who find it clear write it to memory.
+#[cold]
+fn first_seat(a: u64, b: u64, c: u64, d: u64) -> Option<SeatId> {
+    (0..)
+        .zip([a, b, c, d])
+        .find_map(|(at, bits)| first_of(at, bits))
+}
+
+/// The first seat among the bits of a row's word.
+fn first_of(at: usize, bits: u64) -> Option<SeatId> {
+    (bits != 0).then(|| SeatId::from_index(at * 64 + bits.trailing_zeros() as usize))
 }
 
 /// Whether a reader may enter, by the word alone.

@@ -51,6 +51,7 @@ impl SlotWord {
     const OWNER: Field = Self::WRITER.then(SeatId::BITS);
     const GENERATION: Field = Self::OWNER.then(32);
 
+    #[inline]
     pub(crate) fn lifecycle(self) -> Lifecycle {
         match Self::LIFECYCLE.get(self.0) {
             0 => Lifecycle::Free,
@@ -62,6 +63,7 @@ impl SlotWord {
         }
     }
 
+    #[inline]
     fn with_lifecycle(self, lifecycle: Lifecycle) -> Self {
         let code = match lifecycle {
             Lifecycle::Free => 0,
@@ -74,59 +76,71 @@ impl SlotWord {
         SlotWord(Self::LIFECYCLE.set(self.0, code))
     }
 
+    #[inline]
     fn with(self, field: Field, value: u64) -> Self {
         SlotWord(field.set(self.0, value))
     }
 
+    #[inline]
     pub(crate) fn generation(self) -> u32 {
         Self::GENERATION.get(self.0) as u32
     }
 
+    #[inline]
     pub(crate) fn writer(self) -> SeatId {
         SeatId::from_field(Self::WRITER.get(self.0))
     }
 
+    #[inline]
     pub(crate) fn owner(self) -> SeatId {
         SeatId::from_field(Self::OWNER.get(self.0))
     }
 
     /// A writer died or panicked and nobody has looked at the bytes since.
+    #[inline]
     pub(crate) fn is_poisoned(self) -> bool {
         Self::POISONED.get(self.0) == 1
     }
 
     /// Outlives its owner.
+    #[inline]
     pub(crate) fn is_detached(self) -> bool {
         Self::DETACHED.get(self.0) == 1
     }
 
     /// The writer holds the array for a round: participants write disjoint tiles of it.
+    #[inline]
     pub(crate) fn is_in_round(self) -> bool {
         Self::ROUND.get(self.0) == 1
     }
 
     /// Names know of it: an array that was given a name, or a record of names.
+    #[inline]
     pub(crate) fn is_named(self) -> bool {
         Self::NAMED.get(self.0) == 1
     }
 
     /// Of a FREE slot: the extent holds zeros, for it was never used, or was given back to the system
     /// since.
+    #[inline]
     pub(crate) fn is_clean(self) -> bool {
         Self::CLEAN.get(self.0) == 1 || self.generation() == 0
     }
 
     /// A control array: its words are this crate's own, and participants may hold something by them.
+    #[inline]
     pub(crate) fn is_control(self) -> bool {
         matches!(self.lifecycle(), Lifecycle::Live | Lifecycle::Retired)
             && Self::CONTROL.get(self.0) == 1
     }
 
+    #[inline]
     pub(crate) fn is_free(self) -> bool {
         self.lifecycle() == Lifecycle::Free
     }
 
     /// As zeroed memory says it, which nobody has touched.
+    #[inline]
     pub(crate) fn is_never_used(self) -> bool {
         self.0 == 0
     }
@@ -156,16 +170,24 @@ impl SlotWord {
     }
 
     /// LIVE in this generation.
+    #[inline]
     pub(crate) fn is_live(self, generation: u32) -> bool {
-        self.lifecycle() == Lifecycle::Live && self.generation() == generation
+        // Both fields by one comparison, for every call on an array asks.
+        let both = Self::LIFECYCLE.mask() | Self::GENERATION.mask();
+        let live = SlotWord(0)
+            .with(Self::GENERATION, u64::from(generation))
+            .with_lifecycle(Lifecycle::Live);
+        self.0 & both == live.0
     }
 
+    #[inline]
     pub(crate) fn is_reserved_by(self, seat: SeatId) -> bool {
         self.lifecycle() == Lifecycle::Reserved && self.owner() == seat
     }
 
     /// FREE → RESERVED by `me`, in the same generation.
     #[must_use]
+    #[inline]
     pub(crate) fn reserve(self, me: SeatId) -> Option<Self> {
         self.is_free().then(|| {
             SlotWord(0)
@@ -177,6 +199,7 @@ impl SlotWord {
 
     /// RESERVED by `me` → LIVE.
     #[must_use]
+    #[inline]
     pub(crate) fn publish(self, me: SeatId) -> Option<Self> {
         self.is_reserved_by(me)
             .then(|| self.with_lifecycle(Lifecycle::Live))
@@ -184,12 +207,14 @@ impl SlotWord {
 
     /// RESERVED by `me` → LIVE, a control array.
     #[must_use]
+    #[inline]
     pub(crate) fn publish_control(self, me: SeatId) -> Option<Self> {
         self.publish(me).map(|word| word.with(Self::CONTROL, 1))
     }
 
     /// RESERVED by `me` → LIVE, a control array that names know of: a record, or a bundle.
     #[must_use]
+    #[inline]
     pub(crate) fn publish_record(self, me: SeatId) -> Option<Self> {
         self.publish_control(me)
             .map(|word| word.with(Self::NAMED, 1))
@@ -197,18 +222,21 @@ impl SlotWord {
 
     /// LIVE in `generation` → the same, named.
     #[must_use]
+    #[inline]
     pub(crate) fn name(self, generation: u32) -> Option<Self> {
         self.is_live(generation).then(|| self.with(Self::NAMED, 1))
     }
 
     /// RESERVED by `seat` → FREE of the next generation, or EXHAUSTED.
     #[must_use]
+    #[inline]
     pub(crate) fn abandon(self, seat: SeatId, clean: bool) -> Option<Self> {
         self.is_reserved_by(seat).then(|| self.next_free(clean))
     }
 
     /// LIVE in `generation` → RETIRED by `me`; a writer keeps its field.
     #[must_use]
+    #[inline]
     pub(crate) fn retire(self, generation: u32, me: SeatId) -> Option<Self> {
         self.is_live(generation).then(|| {
             self.with(Self::OWNER, me.field())
@@ -219,13 +247,27 @@ impl SlotWord {
     /// RETIRED without a writer (an orphaned round counts as none: the caller has seen that no
     /// participant is left) → FREE of the next generation, or EXHAUSTED.
     #[must_use]
+    #[inline]
     pub(crate) fn recycle(self) -> Option<Self> {
         self.is_recyclable().then(|| self.next_free(false))
+    }
+
+    /// What becomes of the slot when no lease is left: RETIRED → FREE, LIVE in a round without an opener →
+    /// LIVE. `None` if it goes on as it is, or a writer has it.
+    #[must_use]
+    #[inline]
+    pub(crate) fn after_leases(self) -> Option<Self> {
+        match self.lifecycle() {
+            Lifecycle::Retired => self.recycle(),
+            Lifecycle::Live => self.unlock(SeatId::ORPHAN, false),
+            _ => None,
+        }
     }
 
     /// As [`SlotWord::recycle`], but RESERVED by `me` in the next generation, to clean the extent
     /// first. A last generation is not cleaned.
     #[must_use]
+    #[inline]
     pub(crate) fn recycle_reserved(self, me: SeatId) -> Option<Self> {
         if !self.is_recyclable() {
             return None;
@@ -233,11 +275,13 @@ impl SlotWord {
         self.next_free(false).reserve(me)
     }
 
+    #[inline]
     fn is_recyclable(self) -> bool {
         self.lifecycle() == Lifecycle::Retired
             && matches!(self.writer(), SeatId::NONE | SeatId::ORPHAN)
     }
 
+    #[inline]
     fn next_free(self, clean: bool) -> Self {
         match self.generation().checked_add(1) {
             Some(next) => SlotWord(0)
@@ -251,6 +295,7 @@ impl SlotWord {
 
     /// LIVE without a writer and not poisoned, unless it is to be recovered → written by `me`.
     #[must_use]
+    #[inline]
     pub(crate) fn lock(self, generation: u32, me: SeatId, purpose: Purpose) -> Option<Self> {
         let good = !self.is_poisoned() || purpose == Purpose::Recover;
         (self.is_live(generation) && self.writer().is_none() && good).then(|| {
@@ -261,6 +306,7 @@ impl SlotWord {
 
     /// Written by `seat` → without a writer; poisoned if the bytes may be half-written.
     #[must_use]
+    #[inline]
     pub(crate) fn unlock(self, seat: SeatId, poison: bool) -> Option<Self> {
         self.is_written_by(seat).then(|| {
             self.with(Self::WRITER, 0)
@@ -271,6 +317,7 @@ impl SlotWord {
 
     /// In a round that `seat` opened → in a round without an opener.
     #[must_use]
+    #[inline]
     pub(crate) fn orphan(self, seat: SeatId, poison: bool) -> Option<Self> {
         (self.is_written_by(seat) && self.is_in_round()).then(|| {
             self.with(Self::WRITER, SeatId::ORPHAN.field())
@@ -278,10 +325,12 @@ impl SlotWord {
         })
     }
 
+    #[inline]
     pub(crate) fn is_written_by(self, seat: SeatId) -> bool {
         matches!(self.lifecycle(), Lifecycle::Live | Lifecycle::Retired) && self.writer() == seat
     }
 
+    #[inline]
     fn with_poison(self, poison: bool) -> Self {
         match poison {
             true => self.with(Self::POISONED, 1),
@@ -291,12 +340,14 @@ impl SlotWord {
 
     /// LIVE in `generation` → the same, poisoned.
     #[must_use]
+    #[inline]
     pub(crate) fn poison(self, generation: u32) -> Option<Self> {
         self.is_live(generation).then(|| self.with_poison(true))
     }
 
     /// LIVE, poisoned, without a writer → not poisoned.
     #[must_use]
+    #[inline]
     pub(crate) fn clear_poison(self, generation: u32) -> Option<Self> {
         (self.is_live(generation) && self.writer().is_none()).then(|| self.with(Self::POISONED, 0))
     }
@@ -304,6 +355,7 @@ impl SlotWord {
     /// LIVE, poisoned, written by `holder` → the same, not poisoned: the holder has made it whole, or
     /// has the torn tiles of its round run again.
     #[must_use]
+    #[inline]
     pub(crate) fn heal(self, generation: u32, holder: SeatId) -> Option<Self> {
         let ours = self.is_live(generation) && self.writer() == holder;
         (ours && self.is_poisoned()).then(|| self.with(Self::POISONED, 0))
@@ -311,6 +363,7 @@ impl SlotWord {
 
     /// LIVE in `generation` → owned by `seat`, or by nobody: then it outlives every seat.
     #[must_use]
+    #[inline]
     pub(crate) fn own(self, generation: u32, seat: SeatId) -> Option<Self> {
         self.is_live(generation).then(|| {
             self.with(Self::OWNER, seat.field())

@@ -1,0 +1,129 @@
+//! The calls that are counted: each prepares what it needs, and is then repeated.
+
+use std::hint::black_box;
+
+use ndarray::{Axis, Ix2};
+use ndshm::{Handle, HandleTable, Segment};
+
+use crate::tracer::mark;
+
+/// How often a call is repeated at most, in a process that is stepped through it.
+pub const REPEATS: usize = 32;
+
+/// A call's name, and how it is repeated.
+pub type Call = (&'static str, fn());
+
+/// What a repetition of nothing takes, which is no part of a call.
+pub const NOTHING: Call = ("nothing", || repeat(|| ()));
+
+/// All of them; where there is a timed figure of a call, it has the same name.
+pub const CALLS: &[Call] = &[
+    ("churn/64B", || churn(64)),
+    ("churn/8KiB", || churn(8 << 10)),
+    ("attach/view", view),
+    ("lease/read", read),
+    ("lease/write", write),
+    ("tile/claim", claim),
+    ("find/one found before", find),
+    ("publish+unpublish", publish),
+    ("queue/push+pop", queue),
+];
+
+fn repeat<R>(mut call: impl FnMut() -> R) {
+    for _ in 0..REPEATS {
+        mark();
+        black_box(call());
+    }
+}
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().expect("a segment")).expect("a seat")
+}
+
+fn array(table: &HandleTable) -> Handle<f64, Ix2> {
+    table.zeros((1000, 3)).expect("memory for the bench")
+}
+
+fn churn(bytes: usize) {
+    let table = table();
+    repeat(|| {
+        let handle = table.uninit::<u8, _>(bytes).expect("memory for the bench");
+        table.free(handle).expect("nobody else frees it");
+    });
+}
+
+fn view() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let attached = table.attach(x).expect("it lives");
+        // SAFETY: nobody writes the array while a view of it is alive.
+        let view = unsafe { attached.view_unsynchronized() };
+        black_box(view.as_ptr())
+    });
+}
+
+fn read() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let lease = table.read(x).expect("nobody writes");
+        black_box(lease.view().as_ptr())
+    });
+}
+
+fn write() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let mut lease = table.write(x).expect("nobody else has it");
+        black_box(lease.view_mut().as_mut_ptr())
+    });
+}
+
+/// Few enough tiles that each has a claim word of its own.
+fn claim() {
+    let table = table();
+    let x = table
+        .zeros::<f64, _>(2 * REPEATS * 8)
+        .expect("memory for the bench");
+    let tiles = table.partition(x.write(), Axis(0), 8).expect("an axis");
+    let round = tiles.begin().expect("nobody else has it");
+    let mut part = tiles.enter().expect("it lives").expect("the round runs");
+    repeat(|| {
+        let mut tile = part.claim().expect("valid").expect("tiles are left");
+        black_box(tile.views().as_mut_ptr())
+    });
+    drop(part);
+    drop(round);
+}
+
+fn find() {
+    let table = table();
+    let x = array(&table);
+    table.publish("weights", x).expect("nothing has the name");
+    repeat(|| {
+        table
+            .find::<f64, Ix2>(black_box("weights"))
+            .expect("it is there")
+    });
+}
+
+fn publish() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let name = black_box("weights");
+        table.publish(name, x).expect("nothing has the name");
+        table.unpublish(name).expect("it is there")
+    });
+}
+
+fn queue() {
+    let table = table();
+    let queue = table.queue::<[u64; 2]>(256).expect("memory for the bench");
+    repeat(|| {
+        queue.push(black_box([1, 2])).expect("it has room");
+        queue.pop().expect("it lives").expect("a job")
+    });
+}
