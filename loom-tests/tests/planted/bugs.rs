@@ -35,14 +35,14 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the tail check reads by a load",
         file: "src/table/slot.rs",
-        at: "self.tail_after(«self.word.read_modify_write(Ordering::AcqRel)»)",
+        at: "self.tail_of_lease(«self.word.read_modify_write(Ordering::AcqRel)»)",
         instead: "self.word.load(Ordering::Acquire)",
         model: ("leases", "free_under_a_reader"),
     },
     Bug {
         name: "no tail check after retiring",
         file: "src/table/alloc.rs",
-        at: "if let Tail::Freed(word) = «slot.tail_after(retired)» {",
+        at: "if let Tail::Freed(word) = «slot.tail_after_retire(retired)» {",
         instead: "Tail::Unchanged",
         model: ("leases", "free_and_free"),
     },
@@ -105,8 +105,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a round that is given up opens its arrays",
         file: "src/table/lease.rs",
-        at: "«self.slot.orphan(me, false)»",
-        instead: "self.slot.unlock_exclusive(me, false)",
+        at: "«slot.orphan(me, false)»",
+        instead: "slot.unlock_exclusive(me, false)",
         model: ("tiles", "a_round_that_is_given_up"),
     },
     Bug {
