@@ -197,6 +197,27 @@ fn two_who_rename() {
     });
 }
 
+/// I1: of two who rename one thing alike one succeeds. To the other the old name is gone: that the new
+/// one is taken it would be told only if there had been both.
+#[test]
+fn two_who_rename_alike() {
+    check("two_who_rename_alike", 1, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
+        let ours = first.rename(HERE, THERE);
+        let (theirs, second) = other.join().unwrap();
+        match (ours, theirs) {
+            (Ok(()), Err(NameError::NotFound { .. }))
+            | (Err(NameError::NotFound { .. }), Ok(())) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_only(&second, &[(THERE, x)]);
+    });
+}
+
 /// I1: of one who renames and one who publishes, to the same name, one succeeds.
 #[test]
 fn a_rename_beside_a_publication() {

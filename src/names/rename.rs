@@ -96,9 +96,12 @@ impl HandleTable {
         buckets.tidy(to, &mut target.contents, |_| true)?;
         if let Some(at) = target.contents.position(arriving) {
             let other = &target.contents.names[at].1;
+            // What has the new name may be what had the old one: then this was too late for both.
+            let there =
+                buckets.load(from)? == source.word && buckets.standing(&value)? == Standing::Good;
             return match other.arrival {
-                None => Err(taken(new, other)),
-                Some(_) => Ok(false),
+                None if there => Err(taken(new, other)),
+                _ => Ok(false),
             };
         }
         let mut arrival = Arrival {
