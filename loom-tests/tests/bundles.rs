@@ -4,7 +4,7 @@
 use loom::thread;
 use loom_tests::{check, check_deaths, dies, options};
 use ndarray::Ix1;
-use ndshm::{BundleError, BundleHandle, Handle, HandleTable, LeaseError, Segment};
+use ndshm::{BundleError, BundleHandle, Handle, HandleTable, LeaseError, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -109,6 +109,49 @@ fn an_insertion_beside_the_end() {
     });
 }
 
+/// I1: a bundle that comes into the slot of one that is being freed keeps what is put into it.
+#[test]
+fn a_bundle_in_the_place_of_another() {
+    check("a_bundle_in_the_place_of_another", 2, || {
+        let segment = segment();
+        let (first, second) = (join(&segment), join(&segment));
+        let (bundle, _) = bundle_of_one(&first);
+        let z = first.uninit::<u64, _>(1).unwrap();
+        let other = thread::spawn(move || {
+            second.free(bundle).unwrap();
+            second
+        });
+        // Who gives the last lease of a slot back can have it, where no other is free.
+        drop(first.open_bundle(bundle));
+        let (next, y) = bundle_of_one(&first);
+        let second = other.join().unwrap();
+        assert_eq!(second.read(y).unwrap()[0], 1, "a part is lost");
+        second.free(next).unwrap();
+        second.free(z).unwrap();
+        assert_empty(&second);
+    });
+}
+
+/// I1: a bundle goes with its owner and leaves nothing, also where another has it open, and gives its slot
+/// to something else at once.
+#[test]
+fn an_owner_that_leaves_what_another_has_open() {
+    check("an_owner_that_leaves_what_another_has_open", 2, || {
+        let segment = segment();
+        let (first, second) = (join(&segment), join(&segment));
+        let (bundle, _) = bundle_of_one(&second);
+        let y = second.uninit::<u64, _>(1).unwrap();
+        second.detach(y).unwrap();
+        let other = thread::spawn(move || drop(second));
+        drop(first.open_bundle(bundle));
+        let z = first.uninit::<u64, _>(1).unwrap();
+        other.join().unwrap();
+        first.free(y).unwrap();
+        first.free(z).unwrap();
+        assert_empty(&first);
+    });
+}
+
 /// I1: a part that is taken out while it is put in, and while another one is.
 #[test]
 fn a_removal_beside_an_insertion() {
@@ -209,6 +252,40 @@ fn death_while_freeing_a_bundle() {
         }
         assert_empty(&survivor);
         died
+    });
+}
+
+/// I1, I7: a reaper may die at any step: the record of a bundle that is not there goes after its parts. So
+/// who frees a bundle, and finds that its record has gone, knows that all of it has.
+#[test]
+fn death_of_a_reaper_of_a_bundle() {
+    check_deaths("death_of_a_reaper_of_a_bundle", 1, |steps| {
+        let options = options().capacity(256).seats(4).arrays(4);
+        let segment = options.in_process().expect("a model's segment");
+        let (survivor, dead, reaper) = (join(&segment), join(&segment), join(&segment));
+        let gone = model::mortal(&segment, 1, u64::MAX, || {
+            // Reapers go by slots: one for the record, then for its part, and then for the bundle.
+            let first = dead.uninit::<u64, _>(8).unwrap();
+            let x = dead.from_elem(1, 1u64).unwrap();
+            let bundle = dead.bundle().unwrap();
+            dead.free(first).unwrap();
+            bundle.insert("a", x).unwrap();
+            model::die();
+        });
+        assert!(gone.is_none(), "nobody to reap");
+        let reaped = model::mortal(&segment, 2, steps, || {
+            reaper.reap().unwrap();
+            // It is not leaving that is modelled here.
+            reaper
+        });
+        let (parts, live) = (survivor.arrays().count(), survivor.verify().unwrap().live);
+        assert!(
+            parts == 0 || live > parts,
+            "the record went before its part"
+        );
+        survivor.reap().unwrap();
+        assert_empty(&survivor);
+        reaped.is_none()
     });
 }
 

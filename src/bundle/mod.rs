@@ -26,8 +26,8 @@ pub use handle::BundleHandle;
 /// A set of arrays, each by a name, that is made, passed on, opened, listed and freed as one.
 ///
 /// Its parts are arrays like any others: leased one by one, read and written in place. They belong to
-/// the bundle: who frees it frees them, and they live as long as it does, whoever put them in. The
-/// bundle itself has an owner, and goes with it unless it is
+/// the bundle: who frees it frees them, and they live as long as it does, whoever put them in or
+/// adopts them. The bundle itself has an owner, and goes with it unless it is
 /// [detached](HandleTable::detach). Small values are arrays without axes.
 ///
 /// ```
@@ -89,9 +89,7 @@ impl HandleTable {
         let lease = self.lease_shared(handle)?;
         let memory = self.segment().memory();
         let index = lease.slot.index;
-        let is_bundle = Descriptor::load(memory.descriptor(index))
-            .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle));
-        match is_bundle {
+        match names::is_bundle(memory, lease.slot) {
             true => Ok(Bundle {
                 table: self,
                 handle,
@@ -118,7 +116,8 @@ impl HandleTable {
         }
     }
 
-    /// Frees what a bundle holds that is not there any more: `word` is what its bucket held then.
+    /// Frees what a bundle holds that is not there any more: `word` is what its bucket held then. The
+    /// caller has kept the bundle's slot, so that the bucket is still its own.
     ///
     /// Done by who has freed it, and by who has put another record into its bucket too late. What an
     /// error leaves is found by who reaps next: it belongs to a bundle that is not there.
@@ -129,7 +128,7 @@ impl HandleTable {
             let Ok(lease) = self.lease_shared(self.handle_of(slot, generation)) else {
                 match buckets.load(bucket) {
                     Ok(now) if now != word => word = now,
-                    // Somebody else is at it.
+                    // Somebody else has freed the parts, and then the record.
                     _ => return,
                 }
                 continue;

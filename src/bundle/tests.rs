@@ -14,7 +14,8 @@ fn table() -> HandleTable {
 fn assert_empty(table: &HandleTable) {
     let found = table.verify().unwrap();
     assert!(found.is_clean(), "{found}");
-    assert_eq!((found.live, found.in_transit), (0, 0), "{found}");
+    let left = (found.live, found.in_transit, found.retired);
+    assert_eq!(left, (0, 0, 0), "{found}");
 }
 
 #[test]
@@ -143,5 +144,27 @@ fn a_bundle_goes_with_its_owner_or_stays_whole_without() {
     assert_eq!(survivor.arrays().count(), 2);
     survivor.free(kept).unwrap();
     drop(bundle);
+    assert_empty(&survivor);
+}
+
+#[test]
+fn a_part_that_was_adopted_goes_with_its_bundle_all_the_same() {
+    let segment = Segment::in_process().unwrap();
+    let join = || HandleTable::join(&segment).unwrap();
+    let (survivor, maker, adopter) = (join(), join(), join());
+    let bundle_of = |value: f64| {
+        let bundle = maker.bundle().unwrap();
+        let part = maker.from_array(&arr1(&[value])).unwrap();
+        bundle.insert("it", part).unwrap();
+        adopter.adopt(part).unwrap();
+        (bundle.handle(), part)
+    };
+    let (freed, left) = (bundle_of(1.0), bundle_of(2.0));
+    maker.free(freed.0).unwrap();
+    assert!(survivor.read(freed.1).is_err());
+    drop(adopter);
+    assert_eq!(survivor.read(left.1).unwrap()[0], 2.0);
+    drop(maker);
+    assert!(survivor.read(left.1).is_err());
     assert_empty(&survivor);
 }

@@ -32,9 +32,9 @@ pub(crate) use record::{Contents, Name, Value};
 pub(crate) use buckets::{Buckets, find};
 #[cfg(not(loom))]
 pub(crate) use look::LookAtNames;
-pub(crate) use place::{check, is_record, offset_of, word_of};
+pub(crate) use place::{check, is_bundle, is_record, offset_of, word_of};
 pub(crate) use recall::Recall;
-pub(crate) use vacate::{Following, following, vacate};
+pub(crate) use vacate::{Emptied, Following, vacate};
 
 /// A name, and what it stands for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -311,10 +311,11 @@ impl HandleTable {
 
     /// Takes the name of what was freed away, and the parts of a bundle.
     #[cold]
-    pub(crate) fn free_following(&self, following: Following) {
+    pub(crate) fn free_following(&self, following: Following<'_>) {
         self.forget_names(following.name);
-        if let Some((bucket, word)) = following.bundle {
+        if let Some(Emptied { bucket, word, kept }) = following.bundle {
             self.free_parts(bucket, word);
+            drop(kept);
         }
     }
 

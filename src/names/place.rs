@@ -100,9 +100,13 @@ pub(super) fn is_live_bundle(memory: &Memory, slot: usize) -> bool {
     // A read-modify-write: either who frees the bundle afterwards sees what its bucket holds now, or
     // we see that it is freed.
     let word = slot.newest();
-    let descriptor = Descriptor::load(memory.descriptor(slot.index));
-    word.is_live(word.generation())
-        && descriptor.is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle))
+    word.is_live(word.generation()) && is_bundle(memory, slot)
+}
+
+/// Whether what is in a slot is a bundle.
+pub(crate) fn is_bundle(memory: &Memory, slot: Slot<'_>) -> bool {
+    Descriptor::load(memory.descriptor(slot.index))
+        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle))
 }
 
 /// Whether a bucket's word names a live record of that bucket, at this moment.

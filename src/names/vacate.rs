@@ -9,6 +9,7 @@ use crate::segment::{Memory, Segment};
 use crate::span::Spans;
 use crate::sync::{Ordering, Word};
 use crate::table::hints::Hints;
+use crate::table::lease::SharedLease;
 use crate::table::slot::{Slot, Tail};
 use crate::word::{BucketWord, SeatId, SlotWord};
 
@@ -16,7 +17,14 @@ use crate::word::{BucketWord, SeatId, SlotWord};
 /// and the slot's word a moment ago.
 ///
 /// With `all`, also what belongs to nobody is looked at: garbage that somebody who died has left.
-pub(crate) fn vacate(segment: &Segment, slot: Slot<'_>, seen: SlotWord, seat: SeatId, all: bool) {
+/// Whether it was retired, so that a tail check must follow.
+pub(crate) fn vacate(
+    segment: &Segment,
+    slot: Slot<'_>,
+    seen: SlotWord,
+    seat: SeatId,
+    all: bool,
+) -> bool {
     let memory = segment.memory();
     let generation = seen.generation();
     let words = memory.descriptor(slot.index);
@@ -24,41 +32,101 @@ pub(crate) fn vacate(segment: &Segment, slot: Slot<'_>, seen: SlotWord, seat: Se
         .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names));
     if record {
         let Some(bucket) = Descriptor::bucket(words, generation) else {
-            return;
+            return false;
         };
         let there = || is_in_bucket(memory, slot, generation, bucket);
-        vacate_member(slot, generation, seat, all, there);
+        let before = || retire_parts(segment, slot, generation, bucket, seat);
+        vacate_member(slot, generation, seat, all, there, before)
     } else if let Some(bundle) = Descriptor::part_of(words, generation) {
         let handle = AnyHandle::pack(segment.key(), slot.index, generation);
         let there = || is_part(memory, bundle, handle, seat);
-        vacate_member(slot, generation, seat, all, there);
+        vacate_member(slot, generation, seat, all, there, || ())
+    } else {
+        false
     }
 }
 
 /// One that `seat` has put where it belongs is given away; one that it had not, and one of nobody that
-/// is not there any more, are retired.
+/// is not there any more, are retired, after what has to come `before`. Whether it was.
 fn vacate_member(
     slot: Slot<'_>,
     generation: u32,
     seat: SeatId,
     all: bool,
     there: impl Fn() -> bool,
-) {
+    before: impl FnOnce(),
+) -> bool {
     // A read-modify-write, so that a participant that gives its own away after this sees what the
     // dead one has put in its place.
     let word = slot.newest();
     let owned = word.owner() == seat && !word.is_detached();
     if !word.is_live(generation) || !(owned || all && word.is_detached()) {
-        return;
+        return false;
     }
     let mut stays = there();
     if owned && stays {
         slot.detach_record(generation);
         stays = there();
     }
-    if !stays {
-        // Who was faster has retired it. The tail check follows in the walk.
-        let _ = slot.change(|word| word.retire(generation, seat));
+    if stays {
+        return false;
+    }
+    before();
+    // An error says that who was faster has retired it.
+    slot.change(|word| word.retire(generation, seat)).is_ok()
+}
+
+/// Retires the parts that a record names, if it is that of a bundle which is not there: who frees the
+/// bundle, and finds the record retired, takes it that they are.
+fn retire_parts(segment: &Segment, slot: Slot<'_>, generation: u32, bucket: usize, seat: SeatId) {
+    let memory = segment.memory();
+    if bundle_of(memory, bucket).is_none_or(|bundle| is_live_bundle(memory, bundle)) {
+        return;
+    }
+    // An error says that somebody else has done it.
+    let Some(contents) = read_record(memory, slot, generation, bucket, seat).flatten() else {
+        return;
+    };
+    for (_, value) in contents.names {
+        let (index, generation) = value.handle.unpack(segment.key());
+        let Some(part) = Slot::of(memory, index) else {
+            continue;
+        };
+        // Not what a damaged record names.
+        let ours = Descriptor::part_of(memory.descriptor(index), generation) == Some(bucket);
+        if ours && part.change(|word| word.retire(generation, seat)).is_ok() {
+            give_hint(memory, part, part.tail());
+        }
+    }
+}
+
+/// What a record holds, read under a lease of `seat`; `None` if that is refused.
+fn read_record(
+    memory: &Memory,
+    slot: Slot<'_>,
+    generation: u32,
+    bucket: usize,
+    seat: SeatId,
+) -> Option<Option<Contents>> {
+    let shared = match slot.lock_shared(generation, seat) {
+        Ok(shared) => shared,
+        Err((_, tail)) => {
+            give_hint(memory, slot, tail);
+            return None;
+        }
+    };
+    let contents =
+        record_words(memory, slot, bucket).and_then(|words| Contents::decode(get(words)));
+    give_hint(memory, slot, slot.undo(shared, seat));
+    Some(contents)
+}
+
+/// Lets others find a slot, if it is free now.
+fn give_hint(memory: &Memory, slot: Slot<'_>, tail: Tail) {
+    if let Tail::Freed(_) = tail
+        && let Some(extent) = Spans::of(memory).extent(slot.index)
+    {
+        Hints::of(memory).set(extent.class, slot.index);
     }
 }
 
@@ -69,21 +137,14 @@ pub(super) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: S
         let Some((slot, generation)) = record_in(memory, bucket) else {
             return false;
         };
-        let record = Slot::of(memory, slot);
-        let lease = record.and_then(|slot| Some((slot, slot.lock_shared(generation, seat).ok()?)));
-        let Some((slot, shared)) = lease else {
+        let contents = Slot::of(memory, slot)
+            .and_then(|slot| read_record(memory, slot, generation, bucket, seat));
+        let Some(contents) = contents else {
             if record_in(memory, bucket) == Some((slot, generation)) {
                 return false;
             }
             continue;
         };
-        let contents =
-            record_words(memory, slot, bucket).and_then(|words| Contents::decode(get(words)));
-        if let Tail::Freed(_) = slot.undo(shared, seat)
-            && let Some(extent) = Spans::of(memory).extent(slot.index)
-        {
-            Hints::of(memory).set(extent.class, slot.index);
-        }
         return contents.is_some_and(|contents| {
             let mut values = contents.names.iter().map(|(_, value)| value.handle);
             values.any(|value| value == handle)
@@ -93,23 +154,43 @@ pub(super) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: S
 }
 
 /// What goes with something that is freed.
-pub(crate) struct Following {
+pub(crate) struct Following<'t> {
     /// The bucket of the name that it was given last.
     pub(crate) name: u64,
-    /// The number of its own bucket, and what that held, if it is a bundle.
-    pub(crate) bundle: Option<(usize, BucketWord)>,
+    /// If it is a bundle.
+    pub(crate) bundle: Option<Emptied<'t>>,
 }
 
-/// What goes with what was in a slot, which the caller has just retired and found named.
-#[cold]
-pub(crate) fn following(memory: &Memory, slot: Slot<'_>) -> Following {
-    let words = memory.descriptor(slot.index);
-    let bundle = Descriptor::load(words)
-        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle));
-    // Relaxed: who put something there before the bundle was retired was acquired by that.
-    let word = || BucketWord::from_bits(Descriptor::bundle(words).load(Ordering::Relaxed));
-    Following {
-        name: Descriptor::named_in(words),
-        bundle: bundle.then(|| (memory.names().len() + slot.index, word())),
+/// A bundle that was freed, whose parts are still to be.
+pub(crate) struct Emptied<'t> {
+    /// The number of its bucket.
+    pub(crate) bucket: usize,
+    /// What that held.
+    pub(crate) word: BucketWord,
+    /// The slot, and with it the bucket, stays its own until its parts are free.
+    pub(crate) kept: SharedLease<'t>,
+}
+
+impl<'t> Following<'t> {
+    /// For what is in a slot, before it is retired: after that the slot may be another's.
+    pub(crate) fn name(memory: &Memory, slot: Slot<'_>) -> Following<'t> {
+        Following {
+            name: Descriptor::named_in(memory.descriptor(slot.index)),
+            bundle: None,
+        }
+    }
+}
+
+impl<'t> Emptied<'t> {
+    /// The bundle that was in a slot, which was `kept` since before the caller has retired it.
+    pub(crate) fn of(memory: &Memory, kept: SharedLease<'t>) -> Emptied<'t> {
+        let slot = kept.slot.index;
+        // Relaxed: who put something there before the bundle was retired was acquired by that.
+        let word = Descriptor::bundle(memory.descriptor(slot)).load(Ordering::Relaxed);
+        Emptied {
+            bucket: memory.names().len() + slot,
+            word: BucketWord::from_bits(word),
+            kept,
+        }
     }
 }

@@ -87,19 +87,22 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
             report.reservations += 1;
             freed |= free.is_free();
         }
-        if word.is_named() && word.is_live(word.generation()) {
-            names::vacate(segment, slot, word, seat, dead);
-        }
         let owned = |word: SlotWord| word.owner() == seat && !word.is_detached();
+        // Before it is retired: then the slot may be another's at once.
+        let bundle = word.is_named() && owned(word) && names::is_bundle(memory, slot);
         // Who dies may have been between clearing its bit, or retiring, and the check; who leaves is not.
         let mut unchecked = dead;
-        if let Ok(retired) = slot.change(|word| {
+        if word.is_named() && word.is_live(word.generation()) {
+            unchecked |= names::vacate(segment, slot, word, seat, dead);
+        }
+        let retired = slot.change(|word| {
             owned(word)
                 .then(|| word.retire(word.generation(), seat))
                 .flatten()
-        }) {
+        });
+        if retired.is_ok() {
             report.arrays_freed += 1;
-            bundles |= retired.is_named() && names::following(memory, slot).bundle.is_some();
+            bundles |= bundle;
             unchecked = true;
         }
         if slot.has_bit(seat) {
@@ -117,8 +120,8 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
         for (slot, extent) in carved_slots(segment) {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
-                names::vacate(segment, slot, word, seat, true);
-                if let Tail::Freed(_) = slot.tail() {
+                let retired = names::vacate(segment, slot, word, seat, true);
+                if retired && matches!(slot.tail(), Tail::Freed(_)) {
                     hints.set(extent.class, slot.index);
                 }
             }

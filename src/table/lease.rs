@@ -10,6 +10,7 @@ use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
+use crate::names;
 use crate::partition::control::Control;
 use crate::word::Purpose;
 
@@ -133,6 +134,21 @@ impl HandleTable {
     ) -> Result<ExclusiveLease<'_>, LeaseError> {
         let slot = self.take_exclusive(handle, purpose)?;
         Ok(self.exclusive_lease(slot, handle, purpose))
+    }
+
+    /// Keeps the slot of a bundle, which the caller is about to free, from being another's until the
+    /// result is dropped. `None` if there is no bundle.
+    pub(crate) fn keep_bundle<'t>(
+        &'t self,
+        slot: Slot<'t>,
+        handle: AnyHandle,
+    ) -> Option<SharedLease<'t>> {
+        if !names::is_bundle(self.segment.memory(), slot) {
+            return None;
+        }
+        let (_, generation) = handle.unpack(self.segment.key());
+        let shared = slot.keep(generation, self.own_seat())?;
+        Some(self.shared_lease(slot, handle, shared))
     }
 
     /// Takes a shared lease; the caller makes the value that gives it back.

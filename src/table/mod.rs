@@ -35,7 +35,7 @@ use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::error::{FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
-use crate::names::{self, Following, Recall};
+use crate::names::{Emptied, Following, Recall};
 use crate::seat::{self, ReapReport};
 use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
@@ -185,7 +185,7 @@ impl HandleTable {
 
     /// Frees what is in a slot, and tells what goes with it.
     #[inline(always)]
-    pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<Following>, FreeError> {
+    pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<Following<'_>>, FreeError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(FreeError::Stale { handle });
@@ -197,17 +197,43 @@ impl HandleTable {
             return Err(FreeError::Stale { handle });
         };
         let backed = self.backed(slot, &extent);
+        if word.is_named() {
+            return self.free_named(handle, slot.index, word, extent, backed);
+        }
         let Ok(retired) = slot.retire(word, generation, me) else {
             return Err(FreeError::Stale { handle });
         };
         if retired.is_named() {
-            // Before the tail check, after which the slot may be another's.
-            let following = names::following(memory, slot);
+            // Since that look, so that it is no bundle: one is named as long as it lives.
+            let following = Following::name(memory, slot);
             self.give_back_named(slot.index, retired, extent, backed);
             return Ok(Some(following));
         }
         self.give_back(slot, retired, extent, backed);
         Ok(None)
+    }
+
+    /// [`HandleTable::free_slot`] of what had a name already, by the slot's word.
+    #[cold]
+    fn free_named(
+        &self,
+        handle: AnyHandle,
+        slot: usize,
+        word: SlotWord,
+        extent: Extent,
+        backed: u64,
+    ) -> Result<Option<Following<'_>>, FreeError> {
+        let memory = self.segment.memory();
+        let (_, generation) = handle.unpack(self.segment.key());
+        let slot = Slot::of(memory, slot).ok_or(FreeError::Stale { handle })?;
+        let mut following = Following::name(memory, slot);
+        let kept = self.keep_bundle(slot, handle);
+        let Ok(retired) = slot.retire(word, generation, self.own_seat()) else {
+            return Err(FreeError::Stale { handle });
+        };
+        following.bundle = kept.map(|kept| Emptied::of(memory, kept));
+        self.give_back(slot, retired, extent, backed);
+        Ok(Some(following))
     }
 
     /// [`HandleTable::give_back`], out of the way of the usual case.

@@ -177,6 +177,14 @@ impl<'m> Slot<'m> {
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
+    /// Sets the bit of one who is about to retire what is in the slot, and needs that to stay after it;
+    /// given back as a shared lease. The retirement is its validation: who runs a tail check after that
+    /// sees the bit.
+    pub(crate) fn keep(self, generation: u32, me: SeatId) -> Option<Shared> {
+        // As in `lock_shared`: not for a stale handle.
+        self.word().is_live(generation).then(|| self.set_bit(me))
+    }
+
     /// Gives back what [`Slot::lock_shared`] has just taken.
     pub(crate) fn undo(self, shared: Shared, me: SeatId) -> Tail {
         match shared {
