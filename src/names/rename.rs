@@ -61,9 +61,10 @@ impl HandleTable {
             return Ok(true);
         }
         if let Some(other) = names.iter().find(|(name, _)| name == arriving) {
+            // The new name may have arrived since the record was read, and the old one left.
             return match other.1.arrival {
-                None => Err(taken(new, &other.1)),
-                Some(_) => Ok(false),
+                None if buckets.load(bucket)? == seen.word => Err(taken(new, &other.1)),
+                _ => Ok(false),
             };
         }
         names[place].0 = *arriving;
