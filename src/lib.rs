@@ -136,7 +136,7 @@ pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 pub use names::NameInfo;
 #[cfg(all(feature = "npy", not(loom)))]
-pub use npy::NpyError;
+pub use npy::{NpyError, NpzArray, NpzMember, PartialNpz, npz_members};
 #[cfg(all(feature = "serde", not(loom)))]
 pub use object::{ObjectGuard, ObjectHandle, Tensor};
 #[cfg(not(loom))]

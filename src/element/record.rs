@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::text::{RecordField, RecordLayout, Text, is_name};
+use super::text::{RecordField, RecordLayout, Text, is_identifier};
 use super::{Element, Kind, ScalarType, assert_layout};
 
 /// A field of a [`Record`].
@@ -189,7 +189,7 @@ impl Schema {
                 count,
             } = fields[at];
             assert!(
-                is_name(name.as_bytes()),
+                is_identifier(name.as_bytes()),
                 "a field's name must consist of letters, digits and underscores"
             );
             assert!(

@@ -100,12 +100,12 @@ impl RecordLayout {
 
 fn parse_field(text: &str) -> Option<RecordField> {
     let (name, rest) = text.split_once(':')?;
+    let name = unescaped(name)?;
     let (kind, offset) = rest.split_once('@')?;
     let (count, dtype) = match kind.split_once('*') {
         Some((count, dtype)) => (count.parse().ok()?, dtype),
         None => (1, kind),
     };
-    is_name(name.as_bytes()).then_some(())?;
     Some(RecordField {
         name: name.into(),
         dtype: ScalarType::from_name(dtype)?,
@@ -114,17 +114,39 @@ fn parse_field(text: &str) -> Option<RecordField> {
     })
 }
 
-/// Names hold none of the signs that divide the text.
-pub(super) const fn is_name(name: &[u8]) -> bool {
+/// Returns `true` if a byte of a name stands for itself in the text. The others divide the text, or
+/// are escaped as `%2E`.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+}
+
+/// Returns `true` if a name is not empty and needs no escape.
+pub(super) const fn is_identifier(name: &[u8]) -> bool {
     let mut at = 0;
     while at < name.len() {
-        let byte = name[at];
-        if !byte.is_ascii_alphanumeric() && byte != b'_' && byte.is_ascii() {
+        if !is_plain(name[at]) {
             return false;
         }
         at += 1;
     }
     at > 0
+}
+
+/// Returns the name that a text stands for; `None` for an empty one, and for an escape that
+/// [`Text::name`] does not write.
+fn unescaped(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut name = parts.next()?.to_owned();
+    for part in parts {
+        let code = part.get(..2)?;
+        let byte = u8::from_str_radix(code, 16).ok()?;
+        if !byte.is_ascii() || is_plain(byte) {
+            return None;
+        }
+        name.push(char::from(byte));
+        name.push_str(&part[2..]);
+    }
+    (!name.is_empty()).then_some(name)
 }
 
 impl fmt::Display for RecordLayout {
@@ -138,9 +160,15 @@ impl fmt::Display for RecordLayout {
                 offset,
                 count,
             } = field;
+            f.write_str(comma)?;
+            match is_identifier(name.as_bytes()) {
+                true => f.write_str(name)?,
+                // Quoted, so that two layouts never look the same.
+                false => write!(f, "{name:?}")?,
+            }
             match count {
-                1 => write!(f, "{comma}{name}: {dtype} @{offset}")?,
-                _ => write!(f, "{comma}{name}: [{dtype}; {count}] @{offset}")?,
+                1 => write!(f, ": {dtype} @{offset}")?,
+                _ => write!(f, ": [{dtype}; {count}] @{offset}")?,
             }
         }
         write!(f, "}} of {} bytes", self.size)?;
@@ -170,7 +198,11 @@ impl Text {
     };
 
     const fn push(&mut self, text: &str) {
-        let text = text.as_bytes();
+        self.push_bytes(text.as_bytes());
+    }
+
+    /// Appends the whole of `text`, or nothing if it does not fit.
+    const fn push_bytes(&mut self, text: &[u8]) {
         self.wanted += text.len();
         if text.len() > MAX_TEXT - self.len {
             return;
@@ -179,6 +211,26 @@ impl Text {
         while at < text.len() {
             self.bytes[self.len] = text[at];
             self.len += 1;
+            at += 1;
+        }
+    }
+
+    /// Appends a field's name, in which signs that divide the text are escaped.
+    const fn name(&mut self, name: &str) {
+        const HEX: &[u8; 16] = b"0123456789ABCDEF";
+        if is_identifier(name.as_bytes()) {
+            return self.push(name);
+        }
+        let name = name.as_bytes();
+        let mut at = 0;
+        while at < name.len() {
+            let byte = name[at];
+            match is_plain(byte) {
+                true => self.push_bytes(&[byte]),
+                false => {
+                    self.push_bytes(&[b'%', HEX[byte as usize / 16], HEX[byte as usize % 16]]);
+                }
+            }
             at += 1;
         }
     }
@@ -198,7 +250,7 @@ impl Text {
         offset: usize,
         count: usize,
     ) {
-        self.push(name);
+        self.name(name);
         self.push(":");
         if count != 1 {
             self.number(count);
@@ -228,7 +280,7 @@ impl Text {
     }
 
     pub(super) fn as_str(&self) -> &str {
-        // Only whole strings are pushed, so the bytes are UTF-8.
+        // Names and signs are pushed whole, so that the bytes of a text that is not cut are UTF-8.
         str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
     }
 }
@@ -262,6 +314,13 @@ mod tests {
             "x:f64@0;y:u8@8;size=9;align=8",
             "x:f80@0;size=10;align=1",
             "a b:f64@0;size=8;align=8",
+            "%:f64@0;size=8;align=8",
+            "%2:f64@0;size=8;align=8",
+            "%+E:f64@0;size=8;align=8",
+            "a%2eb:f64@0;size=8;align=8",
+            "a%41:f64@0;size=8;align=8",
+            "a%FF:f64@0;size=8;align=8",
+            "a%é0:f64@0;size=8;align=8",
             ":f64@0;size=8;align=8",
             "x:2305843009213693953*f64@0;size=8;align=8",
             "x:f64@0;size=8;align=8;",

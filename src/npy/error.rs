@@ -68,19 +68,25 @@ pub enum NpyError {
         dtype: String,
         /// The field that has it.
         field: Option<String>,
-        /// What to do about it.
-        remedy: &'static str,
+        /// What to do about it, with an expression to type in numpy, where `a` is the array.
+        remedy: String,
     },
     /// The file's fields make no record.
-    #[error("{file} has fields that make no record: {error}")]
+    #[error("{file} has fields that make no record: {error}{remedy}")]
     Layout {
         /// The file.
         file: String,
         /// What is wrong with them.
         error: LayoutError,
+        /// What to do about it, where the error does not say it.
+        remedy: String,
     },
     /// A byte of an array of bools that is neither 0 nor 1.
-    #[error("{file}: {error}")]
+    #[error(
+        "{file}: element {} holds the byte {:#04x}, but a bool is 0 or 1: make it one in numpy, as by \
+         `a.view('u1') != 0`",
+        .error.index, .error.value
+    )]
     NotBool {
         /// The file.
         file: String,
@@ -114,6 +120,16 @@ pub enum NpyError {
         /// Bytes of the longest name.
         limit: usize,
     },
+    /// A `.npz` file has no member of that name.
+    #[error("{file} has no array {name:?}: it has {}", list(.names))]
+    NoMember {
+        /// The file.
+        file: String,
+        /// The name that was asked for.
+        name: String,
+        /// The names of its members.
+        names: Vec<String>,
+    },
     /// The array could not be allocated.
     #[error("{file}: {error}")]
     Alloc {
@@ -130,7 +146,41 @@ pub enum NpyError {
     Copy(#[from] CopyError),
 }
 
+/// Names for an error: the first of them, if there are many.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 16;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|n| format!("{n:?}")).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        1..=SHOWN => shown.join(", "),
+        all => format!("{} and {} more", shown.join(", "), all - SHOWN),
+    }
+}
+
 impl NpyError {
+    /// Adds another way out to the error of a type that ndshm lacks.
+    pub(super) fn with_remedy(mut self, other: &str) -> NpyError {
+        if let NpyError::Type { remedy, .. } | NpyError::Layout { remedy, .. } = &mut self {
+            *remedy += "; ";
+            *remedy += other;
+        }
+        self
+    }
+
+    /// Returns `true` if the file's contents are the reason, and `false` if the system, the segment
+    /// or its memory is.
+    pub(super) fn is_of_the_file(&self) -> bool {
+        match self {
+            NpyError::Damaged { .. }
+            | NpyError::CutOff { .. }
+            | NpyError::Type { .. }
+            | NpyError::Layout { .. }
+            | NpyError::NotBool { .. } => true,
+            NpyError::Alloc { error, .. } => matches!(error, AllocError::TooManyAxes { .. }),
+            _ => false,
+        }
+    }
+
     pub(super) fn io(file: &str, what: &'static str) -> impl FnOnce(io::Error) -> NpyError {
         move |error| NpyError::Io {
             file: file.to_owned(),
@@ -154,7 +204,11 @@ impl NpyError {
                 HeaderError::Refused(Refused::Damaged(problem)) => {
                     NpyError::Damaged { file, problem }
                 }
-                HeaderError::Refused(Refused::Layout(error)) => NpyError::Layout { file, error },
+                HeaderError::Refused(Refused::Layout { error, remedy }) => NpyError::Layout {
+                    file,
+                    error,
+                    remedy,
+                },
                 HeaderError::Refused(Refused::Type {
                     dtype,
                     field,

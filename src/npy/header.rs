@@ -22,7 +22,7 @@ pub(super) struct Header {
     pub(super) order: Order,
     /// Bytes before the elements.
     pub(super) len: u64,
-    /// Bytes of the elements.
+    /// Bytes of the elements in the file.
     pub(super) bytes: u64,
 }
 
@@ -106,10 +106,14 @@ impl Header {
             };
             *place = Some(value);
         }
-        let (Some(descr), Some(Literal::Bool(fortran)), Some(Literal::Sequence(axes))) =
-            (descr, fortran, shape)
-        else {
+        let (Some(descr), Some(fortran), Some(shape)) = (descr, fortran, shape) else {
             return damaged("its header lacks descr, fortran_order or shape");
+        };
+        let Literal::Bool(fortran) = fortran else {
+            return damaged("its header's fortran_order is neither True nor False");
+        };
+        let Literal::Sequence(axes) = shape else {
+            return damaged("its header's shape is no tuple: a shape of one axis is (3,)");
         };
         let axis = |axis: Literal| match axis {
             Literal::Number(length) => usize::try_from(length).ok(),
@@ -120,7 +124,7 @@ impl Header {
         };
         let of = FileType::parse(&descr)?;
         let lengths = shape.iter().map(|&length| length as u64);
-        let Some(bytes) = bytes_of(of.dtype.size(), lengths) else {
+        let Some(bytes) = bytes_of(of.size, lengths) else {
             return damaged(format!(
                 "its shape {shape:.60?} takes more bytes than memory can have"
             ));
@@ -191,13 +195,16 @@ mod tests {
             .filter(|s| !matches!(s, ScalarType::U128 | ScalarType::I128))
             .collect();
         let fields = (
-            "[a-zé_]{1,8}",
+            "[a-zé_]{1,8}|.{1,4}",
             prop::sample::select(numpys.clone()),
             0usize..9,
         );
         prop_oneof![
             prop::sample::select(numpys).prop_map(DType::from),
             prop::collection::vec(fields, 1..20)
+                .prop_map(|fields| fields
+                    .into_iter()
+                    .filter(|field| field.1 != ScalarType::Bool))
                 .prop_filter_map("no record", |fields| RecordLayout::from_fields(fields).ok())
                 .prop_map(|layout| DType::Record(layout.into())),
         ]
@@ -216,7 +223,11 @@ mod tests {
             prop_assert_eq!(bytes.last(), Some(&b'\n'));
             match read(&bytes) {
                 Ok(header) => {
-                    prop_assert_eq!(header.of, FileType { dtype, swapped: vec![] });
+                    let size = dtype.size();
+                    prop_assert_eq!(
+                        header.of,
+                        FileType { dtype, size, moves: None, swapped: vec![] }
+                    );
                     prop_assert_eq!(header.shape, shape);
                     prop_assert_eq!(header.order, order);
                     prop_assert_eq!(header.len, bytes.len() as u64);
@@ -294,7 +305,15 @@ mod tests {
         for (text, what) in [
             ("{}", "lacks"),
             ("[]", "no dictionary"),
-            ("{'descr': '<f8', 'fortran_order': 0, 'shape': ()}", "lacks"),
+            ("{'descr': '<f8', 'shape': ()}", "lacks"),
+            (
+                "{'descr': '<f8', 'fortran_order': 0, 'shape': ()}",
+                "fortran_order is neither True nor False",
+            ),
+            (
+                "{'descr': '<f8', 'fortran_order': True, 'shape': (3)}",
+                "shape is no tuple",
+            ),
             (
                 "{'descr': '<f8', 'fortran_order': True, 'shape': ('a',)}",
                 "not of numbers",

@@ -89,8 +89,12 @@ impl Parser<'_> {
         }
         self.spaces();
         match self.peek() {
-            Some('\'' | '"') => self.string().map(Literal::Text),
+            Some('\'' | '"') => self.strings(),
             Some('0'..='9') => self.number(),
+            Some('+') => {
+                self.at += 1;
+                self.number()
+            }
             Some('(') => self.tuple(depth),
             Some('[') => self
                 .sequence(']', depth)
@@ -114,19 +118,31 @@ impl Parser<'_> {
                 return Ok(value);
             }
         }
-        // `u'..'` and `b'..'` as Python 2 wrote them.
-        if self.peek().is_some_and(|c| matches!(c, 'u' | 'b')) {
-            self.at += 1;
-            return self.string().map(Literal::Text);
+        if self.is_string() {
+            return self.strings();
         }
         Err(self.wrong("neither a string, a number, a bracket, True, False nor None"))
     }
 
     fn number(&mut self) -> Result<Literal, Wrong> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let prefix = rest.get(..2).unwrap_or_default();
+        let radix = match prefix {
+            "0x" | "0X" => 16,
+            "0o" | "0O" => 8,
+            "0b" | "0B" => 2,
+            _ => 10,
+        };
+        if radix != 10 {
+            self.at += prefix.len();
+        }
+        if !self.peek().is_some_and(|c| c.is_digit(radix)) {
+            return Err(self.wrong("no digit of a number"));
+        }
         let mut number = 0u64;
-        while let Some(digit) = self.peek().and_then(|c| c.to_digit(10)) {
+        while let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) {
             number = number
-                .checked_mul(10)
+                .checked_mul(radix.into())
                 .and_then(|number| number.checked_add(digit.into()))
                 .ok_or_else(|| self.wrong("a number of 2^64 or more"))?;
             self.at += 1;
@@ -138,19 +154,50 @@ impl Parser<'_> {
         Ok(Literal::Number(number))
     }
 
+    /// Returns `true` if a string is next: quotes, after `u` and `b` as Python 2 wrote them, or `r`.
+    fn is_string(&self) -> bool {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        rest.trim_start_matches(['u', 'U', 'b', 'B', 'r', 'R'])
+            .starts_with(['\'', '"'])
+    }
+
+    /// Strings one after another are one string.
+    fn strings(&mut self) -> Result<Literal, Wrong> {
+        let mut text = self.string()?;
+        self.spaces();
+        while self.is_string() {
+            text += &self.string()?;
+            self.spaces();
+        }
+        Ok(Literal::Text(text))
+    }
+
     fn string(&mut self) -> Result<String, Wrong> {
-        let quote = match self.peek() {
-            Some(quote @ ('\'' | '"')) => quote,
-            _ => return Err(self.wrong("no string")),
-        };
-        self.at += 1;
+        let mut raw = false;
+        while let Some(prefix) = self.peek().filter(|c| !matches!(c, '\'' | '"')) {
+            raw |= matches!(prefix, 'r' | 'R');
+            self.at += prefix.len_utf8();
+        }
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let close = ["\'\'\'", "\"\"\"", "\'", "\""]
+            .into_iter()
+            .find(|quotes| rest.starts_with(quotes))
+            .ok_or_else(|| self.wrong("no string"))?;
+        self.at += close.len();
         let mut string = String::new();
         loop {
             let place = self.at;
+            let rest = self.text.get(place..).unwrap_or_default();
+            if rest.starts_with(close) {
+                self.at += close.len();
+                return Ok(string);
+            }
             match self.next() {
-                None | Some('\n') => return Err(self.wrong("a string without an end")),
-                Some(c) if c == quote => return Ok(string),
-                Some('\\') => {
+                None => return Err(self.wrong("a string without an end")),
+                Some('\n') if close.len() == 1 => {
+                    return Err(self.wrong("a string without an end"));
+                }
+                Some('\\') if !raw => {
                     let c = self.escaped().ok_or(Wrong {
                         at: place,
                         what: "an escape that is none",
@@ -262,6 +309,33 @@ mod tests {
     }
 
     #[test]
+    fn other_spellings_of_python_are_read() {
+        for (spelled, is) in [
+            ("'<' 'f8'", "<f8"),
+            ("'<'\n\"f8\"", "<f8"),
+            ("'''<f8'''", "<f8"),
+            ("\"\"\"a'b\nc\"\"\"", "a'b\nc"),
+            ("r'a\\b'", "a\\b"),
+            ("U'' b'x'", "x"),
+        ] {
+            assert_eq!(Literal::parse(spelled), Ok(text(is)), "{spelled}");
+        }
+        for (spelled, is) in [
+            ("0x1F", 31),
+            ("0o17", 15),
+            ("0B101", 5),
+            ("+3", 3),
+            ("007", 7),
+        ] {
+            assert_eq!(
+                Literal::parse(spelled),
+                Ok(Literal::Number(is)),
+                "{spelled}"
+            );
+        }
+    }
+
+    #[test]
     fn brackets_of_one_value_are_no_tuple() {
         assert_eq!(Literal::parse("(3)"), Ok(Literal::Number(3)));
         assert_eq!(Literal::parse("()"), Ok(Literal::Sequence(vec![])));
@@ -277,6 +351,9 @@ mod tests {
             ("{'a' 1}", "no colon after a key at byte 5"),
             ("{'a': 1 'b': 2}", "no comma between two items at byte 8"),
             ("'a", "a string without an end"),
+            ("'''a''", "a string without an end"),
+            ("0x", "no digit of a number at byte 2"),
+            ("+", "no digit of a number at byte 1"),
             ("'\\q'", "an escape that is none at byte 1"),
             ("'\\ud800'", "an escape that is none"),
             ("'\\x+1'", "an escape that is none"),

@@ -6,12 +6,15 @@
 //!
 //! [`guide::files`](crate::guide::files) says which types there are.
 
+mod archive;
 mod dtype;
 mod error;
 mod header;
 mod literal;
 mod npz;
 mod observed;
+mod places;
+mod spelling;
 mod transfer;
 
 use std::fs::File;
@@ -21,6 +24,7 @@ use crate::handle::AnyHandle;
 use crate::table::{HandleTable, NewBytes};
 pub use error::NpyError;
 use header::Header;
+pub use npz::{NpzArray, NpzMember, PartialNpz, npz_members};
 use transfer::Elements;
 
 impl HandleTable {

@@ -2,27 +2,25 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
-use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use zip::{CompressionMethod, ZipWriter};
 
+use super::archive::{Archive, EXTENSION, Member, Method, NpzFile, Summed, zip_error};
 use super::dtype::shortened;
 use super::error::NpyError;
 use super::header::Header;
 use super::header_of;
 use super::transfer::{self, Elements};
+use crate::descriptor::Order;
+use crate::element::DType;
 use crate::handle::AnyHandle;
 use crate::table::{HandleTable, NewBytes, UntypedReadGuard};
 
-/// What follows an array's name in the archive.
-const EXTENSION: &str = ".npy";
 /// Bytes of the longest name. An archive's could have 65,535, but other tools have lower limits.
 const NAME_LIMIT: usize = 4096;
-/// The most that DEFLATE makes of a byte: 258 bytes for two bits.
-const INFLATION: u64 = 1032;
 /// Bytes that are inflated at a time.
 const INFLATED: usize = 1 << 20;
 
@@ -50,37 +48,111 @@ fn write_all(
     Ok(())
 }
 
-/// The error of what the zip library found.
-fn zip_error(name: &str, what: &'static str) -> impl FnOnce(ZipError) -> NpyError {
-    move |error| match error {
-        ZipError::Io(error) => NpyError::io(name, what)(error),
-        error => NpyError::damaged(name, format!("{error}")),
-    }
-}
-
 impl HandleTable {
     /// Loads all arrays of a `.npz` file, as `numpy.savez` or `numpy.savez_compressed` writes it, in
     /// the order of the file.
     ///
     /// # Errors
-    /// [`NpyError`]; nothing is allocated then, of all of them. Checksums are compared.
+    /// [`NpyError`]; nothing is allocated then, of all of them. Checksums are compared. A file of
+    /// which one member is no array of numbers is refused: see
+    /// [`load_npz_partial`](HandleTable::load_npz_partial).
     pub fn load_npz(&self, path: impl AsRef<Path>) -> Result<Vec<(String, AnyHandle)>, NpyError> {
-        let path = path.as_ref();
-        let (file, len) = transfer::open(path)?;
-        let name = path.display().to_string();
-        let mut archive = ZipArchive::new(BufReader::new(&file))
-            .map_err(zip_error(&name, "read its list of arrays"))?;
-        let mut source = Source {
-            file: &file,
-            path: &name,
-            left: len,
-        };
+        let file = NpzFile::open(path.as_ref())?;
+        let mut archive = file.archive()?;
         // Published when all are there: what is dropped before is given back.
         let arrays = (0..archive.len())
-            .map(|index| self.load_member(&mut source, &mut archive, index))
-            .collect::<Result<Vec<_>, _>>()?;
-        let publish = |(name, array): (String, NewBytes<'_>)| (name, array.publish());
+            .map(|index| {
+                let member = archive.member(index)?;
+                match self.load_member(&mut archive, &member) {
+                    Ok(array) => Ok((member.name, array)),
+                    Err(error) => Err(error.with_remedy("load_npz_partial loads the other arrays")),
+                }
+            })
+            .collect::<Result<Vec<_>, NpyError>>()?;
         Ok(arrays.into_iter().map(publish).collect())
+    }
+
+    /// Loads the arrays of a `.npz` file that can be loaded, and says of each other member why it
+    /// cannot.
+    ///
+    /// For archives in which a text, a date or a pickled object stands beside the numbers, such as
+    /// those of `scipy.sparse.save_npz`.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let path = std::env::temp_dir().join(format!("ndshm-doc-partial-{}.npz", std::process::id()));
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(3)?;
+    /// # table.save_npz(&path, [("data", x.into())])?;
+    /// let npz = table.load_npz_partial(&path)?;
+    /// for (name, why) in &npz.refused {
+    ///     eprintln!("left out {name}: {why}");
+    /// }
+    /// let (name, data) = &npz.loaded[0];
+    /// assert_eq!((name.as_str(), &table.info(*data)?.shape[..]), ("data", &[3][..]));
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NpyError`] if the file is no archive, cannot be read, or an array gets no memory; nothing is
+    /// allocated then.
+    pub fn load_npz_partial(&self, path: impl AsRef<Path>) -> Result<PartialNpz, NpyError> {
+        let file = NpzFile::open(path.as_ref())?;
+        let mut archive = file.archive()?;
+        let (mut arrays, mut refused) = (Vec::new(), Vec::new());
+        for index in 0..archive.len() {
+            let member = archive.member(index)?;
+            match self.load_member(&mut archive, &member) {
+                Ok(array) => arrays.push((member.name, array)),
+                Err(error) if error.is_of_the_file() => refused.push((member.name, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(PartialNpz {
+            loaded: arrays.into_iter().map(publish).collect(),
+            refused,
+        })
+    }
+
+    /// Loads one array of a `.npz` file by its name. The other members are not looked at.
+    ///
+    /// ```
+    /// # use ndarray::Ix1;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let path = std::env::temp_dir().join(format!("ndshm-doc-member-{}.npz", std::process::id()));
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_elem(3, 1.5)?;
+    /// # table.save_npz(&path, [("data", x.into())])?;
+    /// let data = table.load_npz_array(&path, "data")?.typed::<f64, Ix1>(&table)?;
+    /// assert_eq!(table.read(data)?.sum(), 4.5);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NpyError::NoMember`] lists the names that there are; else as
+    /// [`load_npz`](HandleTable::load_npz).
+    pub fn load_npz_array(
+        &self,
+        path: impl AsRef<Path>,
+        name: &str,
+    ) -> Result<AnyHandle, NpyError> {
+        let file = NpzFile::open(path.as_ref())?;
+        let mut archive = file.archive()?;
+        let Some(index) = archive.find(name) else {
+            let mut names = Vec::new();
+            for index in 0..archive.len() {
+                names.push(shortened(&archive.member(index)?.name));
+            }
+            return Err(NpyError::NoMember {
+                file: file.path,
+                name: shortened(name),
+                names,
+            });
+        };
+        let member = archive.member(index)?;
+        Ok(self.load_member(&mut archive, &member)?.publish())
     }
 
     /// Saves arrays as a `.npz` file, by name, not compressed. It replaces what is at `path` when
@@ -129,69 +201,23 @@ impl HandleTable {
         })
     }
 
-    /// The array at `index` of the archive, and its name.
+    /// Reads the elements of a member into a new array.
     fn load_member(
         &self,
-        source: &mut Source<'_>,
-        archive: &mut ZipArchive<BufReader<&File>>,
-        index: usize,
-    ) -> Result<(String, NewBytes<'_>), NpyError> {
-        let path = source.path;
-        let member = archive
-            .by_index_raw(index)
-            .map_err(zip_error(path, "find its arrays"))?;
-        let full = match member.name() {
-            Ok(name) => name.into_owned(),
-            Err(error) => return Err(zip_error(path, "read the name of an array")(error)),
-        };
-        let about = Member {
-            place: format!(
-                "{path}[{}]",
-                shortened(full.strip_suffix(EXTENSION).unwrap_or(&full))
-            ),
-            start: member.data_start(),
-            stored: member.compressed_size(),
-            size: member.size(),
-            sum: member.crc32(),
-        };
-        let (method, encrypted) = (member.compression(), member.encrypted());
-        drop(member);
-        let problem = |problem: String| NpyError::damaged(&about.place, problem);
-        let Some(name) = full.strip_suffix(EXTENSION) else {
-            return Err(problem(format!(
-                "its name does not end in {EXTENSION}: take it out of the archive"
-            )));
-        };
-        if encrypted {
-            return Err(problem("it is encrypted: write it without".to_owned()));
+        archive: &mut Archive<'_>,
+        member: &Member,
+    ) -> Result<NewBytes<'_>, NpyError> {
+        archive.take(member)?;
+        match member.method()? {
+            Method::Stored => self.load_stored(archive.file, member),
+            Method::Deflated => self.load_deflated(&mut archive.inflate(member)?, member),
         }
-        // The list of an archive may say anything, also that all its members are the same bytes.
-        source.left = source
-            .left
-            .checked_sub(about.stored)
-            .ok_or_else(|| problem("its arrays take more bytes than the file has".to_owned()))?;
-        let array = match method {
-            CompressionMethod::Stored => self.load_stored(source.file, &about)?,
-            CompressionMethod::Deflated => {
-                let mut from = archive
-                    .by_index(index)
-                    .map_err(zip_error(&about.place, "read it"))?;
-                self.load_deflated(&mut from, &about)?
-            }
-            other => {
-                return Err(problem(format!(
-                    "it is compressed by {other}; those of numpy.savez and \
-                     numpy.savez_compressed are read"
-                )));
-            }
-        };
-        Ok((name.to_owned(), array))
     }
 
     fn load_stored(&self, file: &File, member: &Member) -> Result<NewBytes<'_>, NpyError> {
         let place = &member.place;
         let damaged = |problem: &str| NpyError::damaged(place, problem);
-        let start = member.start.ok_or_else(|| damaged("it has no place"))?;
+        let start = member.start()?;
         if member.stored != member.size {
             return Err(damaged("it is stored, but with two different sizes"));
         }
@@ -228,77 +254,98 @@ impl HandleTable {
             }
             _ => NpyError::io(place, "read its elements")(error),
         };
-        // The size is only said; what so many bytes can become at most is known.
-        let most = member
-            .stored
-            .saturating_mul(INFLATION)
-            .saturating_add(INFLATION);
-        let size = member.size.min(most);
+        let size = member.most();
         let header = Header::read(from, size).map_err(NpyError::header(place))?;
         let mut array = self.room_for(&header, place, size - header.len)?;
         member.is_whole(&header)?;
-        for piece in array.bytes_mut().chunks_mut(INFLATED) {
-            from.read_exact(piece).map_err(inflating)?;
-        }
-        if from.read(&mut [0]).map_err(inflating)? != 0 {
-            return Err(NpyError::damaged(place, "it goes on after its elements"));
-        }
         let elements = Elements {
             of: &header.of,
             name: place,
         };
-        elements.finish_all(array.bytes_mut())?;
+        elements.read_by(array.bytes_mut(), |piece| {
+            piece
+                .chunks_mut(INFLATED)
+                .try_for_each(|piece| from.read_exact(piece).map_err(inflating))
+        })?;
+        if from.read(&mut [0]).map_err(inflating)? != 0 {
+            return Err(NpyError::damaged(place, "it goes on after its elements"));
+        }
         Ok(array)
     }
 }
 
-/// An archive's file.
-struct Source<'f> {
-    file: &'f File,
-    path: &'f str,
-    /// Bytes that may still be those of members.
-    left: u64,
+fn publish((name, array): (String, NewBytes<'_>)) -> (String, AnyHandle) {
+    (name, array.publish())
 }
 
-/// What the archive says of a member.
-struct Member {
-    /// For errors.
-    place: String,
-    start: Option<u64>,
-    /// Bytes in the file.
-    stored: u64,
-    /// Bytes that it stands for.
-    size: u64,
-    sum: u32,
-}
-
-impl Member {
-    /// The checksum is of the whole member, so that nothing may follow the elements.
-    fn is_whole(&self, header: &Header) -> Result<(), NpyError> {
-        match header.len + header.bytes == self.size {
-            true => Ok(()),
-            false => Err(NpyError::damaged(
-                &self.place,
-                format!(
-                    "it has {} bytes, of which header and elements are {}",
-                    self.size,
-                    header.len + header.bytes
-                ),
-            )),
-        }
+/// Returns the members of a `.npz` file, in the order of the file, without loading an element.
+///
+/// ```
+/// # use ndshm::{HandleTable, Segment};
+/// # let path = std::env::temp_dir().join(format!("ndshm-doc-members-{}.npz", std::process::id()));
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// # table.save_npz(&path, [("x", table.zeros::<f64, _>((3, 2))?.into())])?;
+/// for member in ndshm::npz_members(&path)? {
+///     match member.array {
+///         Ok(array) => println!("{}: {} {:?}", member.name, array.dtype, array.shape),
+///         Err(why) => println!("{}: {why}", member.name),
+///     }
+/// }
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`NpyError`] if the file is no archive, or cannot be read.
+pub fn npz_members(path: impl AsRef<Path>) -> Result<Vec<NpzMember>, NpyError> {
+    let file = NpzFile::open(path.as_ref())?;
+    let mut archive = file.archive()?;
+    let mut members = Vec::new();
+    for index in 0..archive.len() {
+        let member = archive.member(index)?;
+        let array = match archive.header(&member) {
+            Err(error) if !error.is_of_the_file() => return Err(error),
+            header => header.map(|header| NpzArray {
+                dtype: header.of.dtype,
+                shape: header.shape,
+                order: header.order,
+            }),
+        };
+        let name = member.name;
+        members.push(NpzMember { name, array });
     }
+    Ok(members)
 }
 
-/// A stream whose checksum is taken.
-struct Summed<R> {
-    from: R,
-    sum: crc32fast::Hasher,
+/// A member of a `.npz` file; see [`npz_members`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NpzMember {
+    /// Its name; without the ending `.npy` if it has that.
+    pub name: String,
+    /// The array that [`load_npz_array`](HandleTable::load_npz_array) makes of it, or why there is
+    /// none.
+    pub array: Result<NpzArray, NpyError>,
 }
 
-impl<R: Read> Read for Summed<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(bytes)?;
-        self.sum.update(&bytes[..read]);
-        Ok(read)
-    }
+/// An array in a `.npz` file, as its header describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct NpzArray {
+    /// The type of its elements once it is loaded.
+    pub dtype: DType,
+    /// The lengths of its axes.
+    pub shape: Vec<usize>,
+    /// The order of its axes.
+    pub order: Order,
+}
+
+/// The outcome of [`load_npz_partial`](HandleTable::load_npz_partial).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PartialNpz {
+    /// The arrays that were loaded, by name, in the order of the file.
+    pub loaded: Vec<(String, AnyHandle)>,
+    /// The other members, each with the reason and the remedy.
+    pub refused: Vec<(String, NpyError)>,
 }

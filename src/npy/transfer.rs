@@ -40,6 +40,10 @@ impl io::Read for From<'_> {
     }
 }
 
+/// Bytes of elements that are read before their numbers are moved to their places: few enough to
+/// stay in a cache in between.
+const MOVED: usize = 256 << 10;
+
 /// Elements of one file type, on their way into a segment.
 pub(super) struct Elements<'a> {
     pub(super) of: &'a FileType,
@@ -51,13 +55,12 @@ impl Elements<'_> {
     /// Reads all of `bytes` from `at` of the file on.
     pub(super) fn read(&self, file: &File, at: u64, bytes: &mut [u8]) -> Result<(), NpyError> {
         let parts = self.parts(bytes).collect();
-        parallel::for_each(parts, |(offset, part)| {
-            self.read_part(file, at, offset, part)?;
-            self.finish(offset, part)
+        parallel::for_each(parts, |(first, part)| {
+            self.read_part(file, at, first, part, |_| ())
         })
     }
 
-    /// As [`read`](Elements::read); the checksum of the file's bytes, which continues `before`.
+    /// As [`read`](Elements::read). Returns the checksum of the file's bytes, which continues `before`.
     pub(super) fn read_checked(
         &self,
         file: &File,
@@ -67,46 +70,86 @@ impl Elements<'_> {
     ) -> Result<crc32fast::Hasher, NpyError> {
         let mut sums = vec![crc32fast::Hasher::new(); self.parts(bytes).count()];
         let parts = self.parts(bytes).zip(&mut sums).collect();
-        parallel::for_each(parts, |((offset, part), sum)| {
-            self.read_part(file, at, offset, part)?;
-            sum.update(part);
-            self.finish(offset, part)
+        parallel::for_each(parts, |((first, part), sum)| {
+            self.read_part(file, at, first, part, |read| sum.update(read))
         })?;
         let mut whole = before;
         sums.iter().for_each(|sum| whole.combine(sum));
         Ok(whole)
     }
 
-    /// Brings bytes that were read by other means into the machine's order, and checks them.
-    pub(super) fn finish_all(&self, bytes: &mut [u8]) -> Result<(), NpyError> {
-        let parts = self.parts(bytes).collect();
-        parallel::for_each(parts, |(offset, part)| self.finish(offset, part))
+    /// Reads elements one after another by `take`, which fills what it is given from the file.
+    pub(super) fn read_by(
+        &self,
+        bytes: &mut [u8],
+        mut take: impl FnMut(&mut [u8]) -> Result<(), NpyError>,
+    ) -> Result<(), NpyError> {
+        for (first, part) in self.parts(bytes) {
+            self.fill(part, &mut take)?;
+            self.finish(first, part)?;
+        }
+        Ok(())
     }
 
-    /// Parts of whole elements, and where each begins.
+    /// Returns parts of whole elements, and the index of the first of each.
     fn parts<'b>(&self, bytes: &'b mut [u8]) -> impl Iterator<Item = (u64, &'b mut [u8])> {
         let size = self.of.dtype.size();
-        let length = (PIECE / size).max(1) * size;
+        let count = (PIECE / size).max(1);
         bytes
-            .chunks_mut(length)
+            .chunks_mut(count * size)
             .enumerate()
-            .map(move |(index, part)| (index as u64 * length as u64, part))
+            .map(move |(index, part)| (index as u64 * count as u64, part))
     }
 
+    /// Reads the elements of a part, of which element `first` of the file is the first one, and gives
+    /// the bytes to `each` as they are in the file.
     fn read_part(
         &self,
         file: &File,
         at: u64,
-        offset: u64,
+        first: u64,
         part: &mut [u8],
+        mut each: impl FnMut(&[u8]),
     ) -> Result<(), NpyError> {
-        // A file that somebody shortens meanwhile is an error here; through a memory map it would
-        // be a SIGBUS.
-        file.read_exact_at(part, at + offset)
-            .map_err(NpyError::io(self.name, "read its elements"))
+        let mut at = at + first * self.of.size as u64;
+        self.fill(part, &mut |bytes| {
+            // A file that somebody shortens meanwhile is an error here. Through a memory map it
+            // would be a SIGBUS.
+            file.read_exact_at(bytes, at)
+                .map_err(NpyError::io(self.name, "read its elements"))?;
+            at += bytes.len() as u64;
+            each(bytes);
+            Ok(())
+        })?;
+        self.finish(first, part)
     }
 
-    fn finish(&self, offset: u64, part: &mut [u8]) -> Result<(), NpyError> {
+    /// Fills a part with elements that `take` reads, each at its place in the segment.
+    fn fill(
+        &self,
+        part: &mut [u8],
+        take: &mut impl FnMut(&mut [u8]) -> Result<(), NpyError>,
+    ) -> Result<(), NpyError> {
+        let (size, in_file) = (self.of.dtype.size(), self.of.size);
+        let Some(moves) = &self.of.moves else {
+            return part.chunks_mut(PIECE).try_for_each(take);
+        };
+        let count = (MOVED / in_file).max(1);
+        let mut buffer = vec![0; in_file * count.min(part.len() / size)];
+        for part in part.chunks_mut(count * size) {
+            let buffer = &mut buffer[..part.len() / size * in_file];
+            take(buffer)?;
+            let elements = buffer.chunks_exact(in_file);
+            for (from, to) in elements.zip(part.chunks_exact_mut(size)) {
+                moves.apply(from, to);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the elements of a part into the machine's order of bytes, and checks them. `first` is
+    /// the index of the first of them.
+    fn finish(&self, first: u64, part: &mut [u8]) -> Result<(), NpyError> {
         for words in &self.of.swapped {
             words.swap(part, self.of.dtype.size());
         }
@@ -114,7 +157,7 @@ impl Elements<'_> {
             bool::check(part).map_err(|error| NpyError::NotBool {
                 file: self.name.to_owned(),
                 error: InvalidElement {
-                    index: error.index + offset as usize,
+                    index: error.index + first as usize,
                     ..error
                 },
             })?;

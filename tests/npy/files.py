@@ -3,14 +3,19 @@
 files.py write DIR      write all of them, whose contents main.rs knows by their names
 files.py fixtures DIR   write the few that are kept in the repository
 files.py compare A B    compare the files in B, which ndshm has saved, with those in A
+files.py dialects DIR   write files as other programs do, and archives that are not of numbers alone
+files.py judge A B      compare the files in B, which ndshm has saved, with what numpy reads in A
+files.py remedies LIST  evaluate the remedies of errors: lines of the file, the new file, the text
 """
 
 import os
+import struct
 import sys
 import warnings
 import zipfile
 
 import numpy
+import numpy.lib.recfunctions
 
 SCALARS = "u1 i1 u2 i2 u4 i4 u8 i8 f4 f8 c8 c16 b1".split()
 SHAPES = {"none": (), "empty": (0,), "hollow": (3, 0, 2), "eight": (2, 1, 2, 1, 2, 1, 2, 1)}
@@ -77,13 +82,148 @@ def refused():
     yield "string", numpy.zeros(3, "U5")
     yield "object", numpy.array([None, 1])
     yield "void", numpy.zeros(3, "V5")
-    yield "padded", numpy.zeros(3, numpy.dtype([("a", "u1"), ("b", "f8")], align=True))
-    yield "padded-end", numpy.zeros(3, numpy.dtype([("a", "f8"), ("b", "u1")], align=True))
-    yield "nested", numpy.zeros(3, [("a", "u1"), ("in", [("x", "f4"), ("y", "f4")])])
-    yield "flags", numpy.zeros(3, [("a", "u1"), ("on", "?")])
+    yield "empty-string", numpy.array("")
+    yield "scalar-string", numpy.array("neutral")
+    yield "scalar-date", numpy.array("2024-01-01", "M8[D]")
     yield "half-field", numpy.zeros(3, [("a", "u1"), ("h", "f2")])
-    yield "spaced", numpy.zeros(3, [("a b", "u1")])
+    yield "date-field", numpy.ones(3, [("it's a \\", "M8[s]"), ("x", "f8")])
+    yield "text-field", numpy.zeros((2, 2), [("id", "S4"), ("x", "f8")])
+    yield "inner-text", numpy.zeros(2, [("p", [("id", "U4"), ("x", "f8")]), ("x", "f8")])
+    yield "object-field", numpy.ones(3, [("o", "O"), ("x", "f8")])
+    yield "many-fields", numpy.zeros(3, [(f"f{at}", "f8") for at in range(300)])
+    yield "same-way", numpy.zeros(3, [("p.x", "f4"), ("p", [("x", "f4")])])
+    yield "bool-2", numpy.frombuffer(bytes([0, 1, 2]), "?")
     yield "nine", numpy.zeros((1,) * 9)
+
+
+def structures():
+    """Structures that ndshm holds in another way: without gaps, and with the inner fields outside."""
+    inner = numpy.dtype([("x", "<i2"), ("y", ">f4")], align=True)
+    aligned = {"align": True}
+    yield "gap", records(numpy.dtype([("a", "u1"), ("b", ">f8")], **aligned), (3,))
+    yield "gap-end", records(numpy.dtype([("a", "<f8"), ("b", "u1")], **aligned), (2, 3))
+    yield "flags", records([("a", "u1"), ("on", "?"), ("off", "?", (3,))], (4,))
+    yield "names", records([("a b", "u1"), ("pos.x", "<f4"), ("v (m/s)", ">f8"), ("it's", "i1")], (3,))
+    yield "inner", nested(numpy.dtype([("a", "u1"), ("in", inner, (2, 3))], **aligned), (3,))
+    deep = numpy.dtype([("p", inner), ("q", [("r", inner, (2,)), ("n", "u1")])])
+    yield "deep", nested(deep, (5, 2))
+    yield "gap-large", records(numpy.dtype([("a", "u1"), ("b", ">f8")], **aligned), (700_000,))
+
+
+def nested(dtype, shape):
+    """Numbers that differ, in every field of every structure."""
+    array = numpy.zeros(shape, dtype)
+    for at, (name, field) in enumerate(leaves(array)):
+        field[...] = numpy.arange(field.size).reshape(field.shape) % 120 + at
+    return array
+
+
+def leaves(array, name=""):
+    """The fields of numbers, by the names of the way to each."""
+    if array.dtype.names is None:
+        return [(name, array)]
+    way = name + "." if name else ""
+    return [leaf for field in array.dtype.names for leaf in leaves(array[field], way + field)]
+
+
+def spelled():
+    """Types as `numpy.dtype` takes them, with the array that numpy makes of each."""
+    names = """u1 i1 u2 i2 u4 i4 u8 i8 f4 f8 c8 c16 b1 ? b B h H i I l L q Q p P n N f d F D bool bool_
+        int8 byte uint8 ubyte int16 short uint16 ushort int32 intc uint32 uintc int64 int int_ intp
+        uint64 uint uintp long ulong longlong ulonglong float32 single float64 float double complex64
+        csingle complex128 complex cdouble"""
+    for name in names.split():
+        for order in "", "<", ">", "=", "|":
+            try:
+                dtype = numpy.lib.format.descr_to_dtype(order + name)
+            except TypeError:
+                continue
+            yield order + name, values(dtype, (3,))
+
+
+def header(descr="'<f8'", order="False", shape="(3,)"):
+    return "{'descr': %s, 'fortran_order': %s, 'shape': %s, }" % (descr, order, shape)
+
+
+def dialects(directory):
+    path = lambda name: os.path.join(directory, name)
+
+    def raw(name, text, data):
+        text = text.encode("latin1") + b"\n"
+        start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text))
+        with open(path(name + ".npy"), "wb") as file:
+            file.write(start + text + data)
+
+    for at, (name, array) in enumerate(spelled()):
+        raw(f"type-{at}", header(repr(name)), array.tobytes())
+    data = values("<f8", (3,)).tobytes()
+    for at, text in enumerate(
+        [
+            header("'<' 'f8'"),
+            header("'''<f8'''"),
+            header("r'<f8'"),
+            header(shape="(0x3,)"),
+            header(shape="(+3,)"),
+            header(shape="(3L,)"),
+            header(order="True"),
+            "{u'shape':(3,),\t'fortran_order':False,\r\n\"descr\":\"<f8\"}",
+        ]
+    ):
+        raw(f"text-{at}", text, data)
+    write(directory, {f"structure-{name}": array for name, array in structures()})
+    partial(path("partial.npz"), numpy.savez)
+    partial(path("partial-compressed.npz"), numpy.savez_compressed)
+    for name, method in ("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path(f"refused-{name}.npz"), "w", method) as archive:
+            with archive.open("x.npy", "w") as member:
+                numpy.save(member, numpy.arange(3.0))
+
+
+def partial(path, save):
+    """As `scipy.sparse.save_npz` and others write them: numbers, and what is none."""
+    numbers = {"data": numpy.arange(4.0), "indices": numpy.arange(4, dtype="<i4")}
+    others = {
+        "format": numpy.array(b"csr"),
+        "gender": numpy.array("neutral"),
+        "when": numpy.array(["2024-01-01"], "M8[D]"),
+        "info": numpy.array({"a": 1}, dtype=object),
+        "flags": numpy.frombuffer(bytes([0, 1, 2]), "?"),
+    }
+    save(path, **others, **numbers, gap=dict(structures())["gap"])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("meta.json", "{}")
+        archive.writestr("cut.npy", b"\x93NUMPY")
+
+
+def judge(theirs, ours):
+    """That ndshm saved what numpy reads, up to the differences that its guide names."""
+    count = 0
+    for file in sorted(os.listdir(ours)):
+        left = numpy.load(os.path.join(ours, file))
+        right = numpy.load(os.path.join(theirs, file))
+        assert left.shape == right.shape, (file, left.shape, right.shape)
+        pairs = list(zip(leaves(left), leaves(right), strict=True))
+        assert left.dtype.names is None or len(left.dtype.names) == len(pairs), file
+        for (name, one), (way, other) in pairs:
+            assert name == way, (file, name, way)
+            kind = "u1" if other.dtype.kind == "b" and way else other.dtype.newbyteorder("<")
+            assert one.dtype == kind, (file, one.dtype, other.dtype)
+            # Of several axes of fields one is left, in the order of C.
+            assert numpy.array_equal(one.reshape(other.shape), other), (file, name, one, other)
+        count += 1
+    print(count)
+
+
+def remedies(listing):
+    """Types each remedy as its reader would, where `a` is the array of the file."""
+    for line in open(listing, encoding="utf8").read().splitlines():
+        old, new, expression = line.split("\t")
+        names = {"numpy": numpy, "old": old, "new": new}
+        if old.endswith(".npz"):
+            eval(expression, names)
+        else:
+            names["a"] = numpy.load(old, allow_pickle=True)
+            numpy.save(new, eval(expression, names), allow_pickle=False)
 
 
 def write(directory, arrays):
@@ -158,7 +298,16 @@ def main():
         few = {name: array for name, array in arrays.items() if not name.endswith(("F-little", "C-big"))}
         numpy.savez_compressed(path("compressed.npz"), **few)
         write(directory, {f"refused-{name}": array for name, array in refused()})
+        few = {name: array for name, array in structures() if array.size < 100}
+        write(directory, {f"structure-{name}": array for name, array in few.items()})
+        partial(path("partial.npz"), numpy.savez_compressed)
         hostile_claim(path("hostile-claim.npz"))
+    elif mode == "dialects":
+        dialects(directory)
+    elif mode == "judge":
+        judge(directory, *rest)
+    elif mode == "remedies":
+        remedies(directory)
     else:
         compare(directory, *rest)
 

@@ -36,8 +36,19 @@ fn run(python: &OsString, arguments: &[&str]) -> Option<String> {
     status.success().then_some(text)
 }
 
-/// A Python that has numpy.
-fn python() -> Option<OsString> {
+/// Returns a Python that has numpy, or says what is skipped without it.
+pub fn python() -> Option<OsString> {
+    let found = find_python();
+    if found.is_none() {
+        // Not through `eprintln`, which the harness keeps to itself.
+        let _ = std::io::stderr().write_all(
+            b"\nskipped: no numpy; set NDSHM_PYTHON=\"$(.ci/numpy)\" for the files that it writes\n",
+        );
+    }
+    found
+}
+
+fn find_python() -> Option<OsString> {
     if let Some(python) = std::env::var_os("NDSHM_PYTHON") {
         let version = run(&python, &["-c", "import numpy"]);
         assert!(version.is_some(), "NDSHM_PYTHON={python:?} has no numpy");
@@ -52,7 +63,7 @@ fn python() -> Option<OsString> {
     found.then_some(python)
 }
 
-fn script(python: &OsString, arguments: &[&str]) -> String {
+pub fn script(python: &OsString, arguments: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/npy/files.py");
     let arguments = [&[script.to_str().unwrap()], arguments].concat();
     run(python, &arguments).expect("files.py found a difference")
@@ -61,10 +72,6 @@ fn script(python: &OsString, arguments: &[&str]) -> String {
 #[test]
 fn arrays_of_numpy_come_in_and_go_back() {
     let Some(python) = python() else {
-        // Not through `eprintln`, which the harness keeps to itself.
-        let _ = std::io::stderr().write_all(
-            b"\nskipped: no numpy; set NDSHM_PYTHON=\"$(.ci/numpy)\" for the files that it writes\n",
-        );
         return;
     };
     let (theirs, ours) = (Directory::new("theirs"), Directory::new("ours"));

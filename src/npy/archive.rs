@@ -1,0 +1,225 @@
+//! The zip archive that a `.npz` file is: its list of members, and how each is read.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::dtype::shortened;
+use super::error::NpyError;
+use super::header::Header;
+use super::transfer;
+
+/// What follows an array's name in the archive.
+pub(super) const EXTENSION: &str = ".npy";
+/// The most that DEFLATE makes of a byte: 258 bytes for two bits.
+const INFLATION: u64 = 1032;
+
+/// The error of what the zip library found.
+pub(super) fn zip_error(name: &str, what: &'static str) -> impl FnOnce(ZipError) -> NpyError {
+    move |error| match error {
+        ZipError::Io(error) => NpyError::io(name, what)(error),
+        error => NpyError::damaged(name, format!("{error}")),
+    }
+}
+
+/// A `.npz` file that is open.
+pub(super) struct NpzFile {
+    file: File,
+    len: u64,
+    pub(super) path: String,
+}
+
+impl NpzFile {
+    pub(super) fn open(path: &Path) -> Result<NpzFile, NpyError> {
+        let (file, len) = transfer::open(path)?;
+        let path = path.display().to_string();
+        Ok(NpzFile { file, len, path })
+    }
+
+    pub(super) fn archive(&self) -> Result<Archive<'_>, NpyError> {
+        let archive = ZipArchive::new(BufReader::new(&self.file))
+            .map_err(zip_error(&self.path, "read its list of arrays"))?;
+        Ok(Archive {
+            archive,
+            file: &self.file,
+            path: &self.path,
+            left: self.len,
+        })
+    }
+}
+
+/// The archive in a file.
+pub(super) struct Archive<'f> {
+    archive: ZipArchive<BufReader<&'f File>>,
+    pub(super) file: &'f File,
+    path: &'f str,
+    /// Bytes of the file that may still be those of members.
+    left: u64,
+}
+
+impl Archive<'_> {
+    /// Returns the number of members.
+    pub(super) fn len(&self) -> usize {
+        self.archive.len()
+    }
+
+    /// Returns the place in the list of the member that has a name, with or without the ending.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        let with_ending = format!("{name}{EXTENSION}");
+        [with_ending.as_str(), name]
+            .into_iter()
+            .find_map(|name| self.archive.index_for_name(name))
+    }
+
+    /// Takes the bytes of a member off those that the file has. The list of an archive may say
+    /// anything, also that all its members are the same bytes.
+    pub(super) fn take(&mut self, member: &Member) -> Result<(), NpyError> {
+        self.left = self.left.checked_sub(member.stored).ok_or_else(|| {
+            let problem = "its arrays take more bytes than the file has";
+            NpyError::damaged(&member.place, problem)
+        })?;
+        Ok(())
+    }
+
+    /// Returns what the archive's list says of a member.
+    pub(super) fn member(&mut self, index: usize) -> Result<Member, NpyError> {
+        let path = self.path;
+        let member = self
+            .archive
+            .by_index_raw(index)
+            .map_err(zip_error(path, "find its arrays"))?;
+        let full = match member.name() {
+            Ok(name) => name.into_owned(),
+            Err(error) => return Err(zip_error(path, "read the name of an array")(error)),
+        };
+        let name = full.strip_suffix(EXTENSION).unwrap_or(&full);
+        Ok(Member {
+            place: format!("{path}[{}]", shortened(name)),
+            name: name.to_owned(),
+            is_npy: name.len() < full.len(),
+            encrypted: member.encrypted(),
+            compression: member.compression(),
+            index,
+            start: member.data_start(),
+            stored: member.compressed_size(),
+            size: member.size(),
+            sum: member.crc32(),
+        })
+    }
+
+    /// Reads the header of a member.
+    pub(super) fn header(&mut self, member: &Member) -> Result<Header, NpyError> {
+        let header = match member.method()? {
+            Method::Stored => {
+                let at = member.start()?;
+                let mut from = transfer::From {
+                    file: self.file,
+                    at,
+                };
+                Header::read(&mut from, member.size)
+            }
+            Method::Deflated => Header::read(&mut self.inflate(member)?, member.most()),
+        };
+        header.map_err(NpyError::header(&member.place))
+    }
+
+    /// Returns the bytes of a compressed member.
+    pub(super) fn inflate(&mut self, member: &Member) -> Result<impl Read, NpyError> {
+        self.archive
+            .by_index(member.index)
+            .map_err(zip_error(&member.place, "read it"))
+    }
+}
+
+/// How the bytes of a member are read.
+pub(super) enum Method {
+    Stored,
+    Deflated,
+}
+
+/// What the archive says of a member.
+pub(super) struct Member {
+    /// Without the ending.
+    pub(super) name: String,
+    /// For errors.
+    pub(super) place: String,
+    /// Whether the name has the ending of an array.
+    is_npy: bool,
+    encrypted: bool,
+    compression: CompressionMethod,
+    index: usize,
+    start: Option<u64>,
+    /// Bytes in the file.
+    pub(super) stored: u64,
+    /// Bytes that it stands for.
+    pub(super) size: u64,
+    pub(super) sum: u32,
+}
+
+impl Member {
+    /// Returns how the member is read, or why it cannot be.
+    pub(super) fn method(&self) -> Result<Method, NpyError> {
+        let problem = |problem: String| NpyError::damaged(&self.place, problem);
+        if !self.is_npy {
+            return Err(problem(format!(
+                "its name does not end in {EXTENSION}: take it out of the archive, or load the \
+                 arrays with load_npz_partial"
+            )));
+        }
+        if self.encrypted {
+            return Err(problem("it is encrypted: write it without".to_owned()));
+        }
+        match self.compression {
+            CompressionMethod::Stored => Ok(Method::Stored),
+            CompressionMethod::Deflated => Ok(Method::Deflated),
+            other => Err(problem(format!(
+                "it is compressed by {other}: write the archive anew, as by \
+                 `numpy.savez(new, **numpy.load(old))`"
+            ))),
+        }
+    }
+
+    /// Returns the place of the bytes in the file.
+    pub(super) fn start(&self) -> Result<u64, NpyError> {
+        self.start
+            .ok_or_else(|| NpyError::damaged(&self.place, "it has no place"))
+    }
+
+    /// Returns the most bytes that the compressed ones can stand for. The archive only says a size.
+    pub(super) fn most(&self) -> u64 {
+        let most = self.stored.saturating_mul(INFLATION);
+        self.size.min(most.saturating_add(INFLATION))
+    }
+
+    /// The checksum is of the whole member, so that nothing may follow the elements.
+    pub(super) fn is_whole(&self, header: &Header) -> Result<(), NpyError> {
+        match header.len + header.bytes == self.size {
+            true => Ok(()),
+            false => Err(NpyError::damaged(
+                &self.place,
+                format!(
+                    "it has {} bytes, of which header and elements are {}",
+                    self.size,
+                    header.len + header.bytes
+                ),
+            )),
+        }
+    }
+}
+
+/// A stream whose checksum is taken.
+pub(super) struct Summed<R> {
+    pub(super) from: R,
+    pub(super) sum: crc32fast::Hasher,
+}
+
+impl<R: Read> Read for Summed<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(bytes)?;
+        self.sum.update(&bytes[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,215 @@
+//! The spellings of numpy's scalar types, and what to type in numpy about a type that ndshm lacks.
+
+use super::places::Words;
+use crate::element::ScalarType;
+
+/// A scalar type as a file names it.
+pub(super) struct Scalar {
+    pub(super) dtype: ScalarType,
+    big_endian: bool,
+}
+
+struct Spelling {
+    dtype: ScalarType,
+    /// The name in the files that numpy writes, without the order of bytes.
+    written: &'static str,
+    /// Bytes of the words that have an order.
+    word: usize,
+    /// The characters that numpy also takes for the type, of which those of C are for this platform.
+    characters: &'static [&'static str],
+    /// The names that numpy takes, without an order of bytes before them.
+    names: &'static [&'static str],
+}
+
+const fn spelling(
+    dtype: ScalarType,
+    written: &'static str,
+    word: usize,
+    characters: &'static [&'static str],
+    names: &'static [&'static str],
+) -> Spelling {
+    Spelling {
+        dtype,
+        written,
+        word,
+        characters,
+        names,
+    }
+}
+
+/// From numpy 2's `numpy.dtype`, which reads the names in files. `tests/npy` compares each with it.
+const SPELLINGS: [Spelling; 13] = [
+    spelling(ScalarType::U8, "u1", 1, &["B"], &["uint8", "ubyte"]),
+    spelling(ScalarType::I8, "i1", 1, &["b"], &["int8", "byte"]),
+    spelling(ScalarType::U16, "u2", 2, &["H"], &["uint16", "ushort"]),
+    spelling(ScalarType::I16, "i2", 2, &["h"], &["int16", "short"]),
+    spelling(ScalarType::U32, "u4", 4, &["I"], &["uint32", "uintc"]),
+    spelling(ScalarType::I32, "i4", 4, &["i"], &["int32", "intc"]),
+    spelling(
+        ScalarType::U64,
+        "u8",
+        8,
+        &["L", "Q", "P", "N"],
+        &["uint64", "uint", "uintp", "ulong", "ulonglong"],
+    ),
+    spelling(
+        ScalarType::I64,
+        "i8",
+        8,
+        &["l", "q", "p", "n"],
+        &["int64", "int", "int_", "intp", "long", "longlong"],
+    ),
+    spelling(ScalarType::F32, "f4", 4, &["f"], &["float32", "single"]),
+    spelling(
+        ScalarType::F64,
+        "f8",
+        8,
+        &["d"],
+        &["float64", "float", "double"],
+    ),
+    spelling(
+        ScalarType::Complex32,
+        "c8",
+        4,
+        &["F"],
+        &["complex64", "csingle"],
+    ),
+    spelling(
+        ScalarType::Complex64,
+        "c16",
+        8,
+        &["D"],
+        &["complex128", "complex", "cdouble"],
+    ),
+    spelling(ScalarType::Bool, "b1", 1, &["?"], &["bool", "bool_"]),
+];
+
+impl Scalar {
+    /// Returns the scalar type that numpy takes `text` for, if ndshm has it.
+    pub(super) fn parse(text: &str) -> Option<Scalar> {
+        let (order, name) = split_order(text);
+        let spelling = SPELLINGS.iter().find(|spelling| {
+            spelling.written == name
+                || spelling.characters.contains(&name)
+                || order.is_none() && spelling.names.contains(&name)
+        })?;
+        Some(Scalar {
+            dtype: spelling.dtype,
+            big_endian: order == Some('>') && spelling.word > 1,
+        })
+    }
+
+    /// Returns the words of `count` such scalars at `offset`, if their bytes are to be swapped.
+    pub(super) fn swapped(&self, offset: usize, count: usize) -> Option<Words> {
+        let spelling = spelling_of(self.dtype)?;
+        self.big_endian.then_some(Words {
+            offset,
+            size: spelling.word,
+            count: count * self.dtype.size() / spelling.word,
+        })
+    }
+}
+
+/// Splits off the order of bytes, if the text begins with one.
+fn split_order(text: &str) -> (Option<char>, &str) {
+    let order = text.chars().next().filter(|c| "<>=|".contains(*c));
+    (order, &text[order.map_or(0, char::len_utf8)..])
+}
+
+fn spelling_of(scalar: ScalarType) -> Option<&'static Spelling> {
+    SPELLINGS.iter().find(|spelling| spelling.dtype == scalar)
+}
+
+/// Returns the name that numpy writes for a scalar type; `None` for 128-bit integers, which it lacks.
+pub(super) fn written(scalar: ScalarType) -> Option<String> {
+    let spelling = spelling_of(scalar)?;
+    let order = if spelling.word == 1 { '|' } else { '<' };
+    Some(format!("{order}{}", spelling.written))
+}
+
+/// Returns what to do in numpy about a type that ndshm lacks, in an array or in a field of it: a text
+/// with an expression between backticks whose value can be saved and loaded.
+pub(super) fn remedy(text: &str, field: Option<&str>) -> String {
+    let array = match field {
+        Some(field) => format!("a[{}]", python_string(field)),
+        None => "a".to_owned(),
+    };
+    let (_, name) = split_order(text);
+    let bytes = || {
+        format!(
+            "numpy.frombuffer({array}.tobytes(), 'u1').reshape({array}.shape + \
+             ({array}.dtype.itemsize,))"
+        )
+    };
+    let (what, expression) = match name {
+        "f2" | "e" | "float16" | "half" => ("convert it", format!("{array}.astype('f4')")),
+        name if name.starts_with('c') && name.len() > 1 || name == "G" => {
+            ("convert it", format!("{array}.astype('c16')"))
+        }
+        name if name.starts_with('f') || name == "g" || name == "longdouble" => {
+            ("convert it", format!("{array}.astype('f8')"))
+        }
+        name if name.starts_with(['M', 'm']) => ("take its numbers", format!("{array}.view('i8')")),
+        name if name.starts_with('O') => (
+            "objects are pickled, and reading them may run any code; if they are numbers, convert \
+             them",
+            format!("{array}.astype('f8')"),
+        ),
+        _ => ("take its bytes", bytes()),
+    };
+    match field {
+        Some(_) => format!("save that field as an array of its own, as by `{expression}`"),
+        None => format!("{what} in numpy, as by `{expression}`"),
+    }
+}
+
+/// Spells a string as Python reads it.
+pub(super) fn python_string(text: &str) -> String {
+    let mut spelled = String::from("'");
+    for c in text.chars() {
+        match c {
+            '\'' | '\\' => spelled.extend(['\\', c]),
+            c if c.is_control() => spelled += &format!("\\U{:08x}", c as u32),
+            c => spelled.push(c),
+        }
+    }
+    spelled + "'"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_is_of_one_type() {
+        let mut seen = std::collections::HashSet::new();
+        for spelling in &SPELLINGS {
+            for name in [spelling.characters, spelling.names, &[spelling.written]].concat() {
+                assert!(seen.insert(name), "{name}");
+                let scalar = Scalar::parse(name).unwrap();
+                assert_eq!((scalar.dtype, scalar.big_endian), (spelling.dtype, false));
+            }
+            for name in [spelling.characters, &[spelling.written]].concat() {
+                for (order, big) in [('<', false), ('=', false), ('|', false), ('>', true)] {
+                    let scalar = Scalar::parse(&format!("{order}{name}")).unwrap();
+                    assert_eq!(scalar.big_endian, big && spelling.word > 1, "{order}{name}");
+                }
+            }
+            for name in spelling.names {
+                assert!(Scalar::parse(&format!("<{name}")).is_none(), "<{name}");
+            }
+        }
+        assert_eq!(SPELLINGS.len() + 2, ScalarType::ALL.len());
+        for name in [
+            "", "<", "f2", "<f16", "S3", "<U1", "O", "M8[s]", "é", "float128",
+        ] {
+            assert!(Scalar::parse(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn python_reads_a_spelled_string_as_it_was() {
+        assert_eq!(python_string("a b"), "'a b'");
+        assert_eq!(python_string("it's \\ \n é"), "'it\\'s \\\\ \\U0000000a é'");
+    }
+}
