@@ -1,12 +1,12 @@
 //! Arrays as Apache Arrow arrays, which borrow the shared bytes and keep their lease.
 //!
-//! An Arrow buffer lives as long as its last clone, on whichever thread that is, and a lease belongs
-//! to a seat, whose table is of one thread. So a lent array gets a table of its own: joined for it,
-//! used for one lease, and then never touched again until whoever drops the last clone drops the
-//! table, which gives the lease back with the seat.
+//! An Arrow buffer lives until its last clone is dropped, on any thread, and a lease belongs to a
+//! seat, whose table is of one thread at a time. So all lent arrays of a segment share one more table,
+//! behind a lock: it leases an array when that is lent, and gives the lease back when the last clone
+//! is dropped. It leaves its seat with the last lent array.
 
 use core::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow_array::types::{
     ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -20,7 +20,10 @@ use ndarray::{Dimension, Ix1, Ix2};
 use crate::element::Element;
 use crate::error::{JoinError, LeaseError};
 use crate::handle::{AnyHandle, Handle};
+use crate::segment::Segment;
+use crate::segment::fork::process_token;
 use crate::table::HandleTable;
+use crate::table::lease::PartedLease;
 
 /// Numbers that Arrow has as well: integers up to 64 bits, `f32` and `f64`.
 ///
@@ -56,8 +59,8 @@ arrow_elements! {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArrowError {
-    /// The lent array's own seat could not be taken.
-    #[error("{handle} could not get the seat that an Arrow array takes: {error}")]
+    /// The seat that lent arrays share could not be taken.
+    #[error("{handle} could not be lent, because lent arrays need a seat of their own: {error}")]
     Join {
         /// The array.
         handle: AnyHandle,
@@ -95,9 +98,9 @@ impl HandleTable {
     ///
     /// The result may be cloned, sliced, kept for as long as one likes, and sent to other threads.
     /// It holds a lease for reading until its last clone is dropped: until then nobody writes the
-    /// array, in any process. The lease has a seat of its own, so that there can be as many lent
-    /// arrays as the segment has free [seats](crate::SegmentOptions::seats); to join and to leave
-    /// takes some microseconds, and looks at every array that there is.
+    /// array, in any process. All lent arrays of a process and a [`Segment`] share one
+    /// [seat](crate::SegmentOptions::seats) beside the table's: the first one takes it, and the last
+    /// one gives it back when it is dropped.
     ///
     /// While there is one, [`Pool::fork`](crate::Pool::fork) refuses. In a child of a fork by other
     /// means a lent array is the parent's still, and must not be used.
@@ -177,8 +180,9 @@ impl HandleTable {
         handle: Handle<T, D>,
     ) -> Result<(PrimitiveArray<T::Arrow>, D), ArrowError> {
         let any = AnyHandle::from(handle);
-        let table = HandleTable::join(self.segment())
-            .map_err(|error| ArrowError::Join { handle: any, error })?;
+        let lender =
+            Lender::of(self.segment()).map_err(|error| ArrowError::Join { handle: any, error })?;
+        let table = lender.lock();
         let guard = table.read(handle)?;
         if !guard.is_standard_layout() {
             return Err(ArrowError::Fortran { handle: any });
@@ -187,15 +191,16 @@ impl HandleTable {
         let first = guard.as_ptr().cast_mut().cast::<u8>();
         let first = NonNull::new(first).unwrap_or(NonNull::dangling());
         let bytes = guard.len() * size_of::<T>();
-        // From here on the seat has the lease, and gives it back when it is left.
-        core::mem::forget(guard);
+        let lease = guard.into_lease().part();
+        drop(table);
         let owner = Arc::new(Lent {
-            _table: Mutex::new(table),
+            lease: Some(lease),
+            lender,
             _note: Note::new(any),
         });
         // SAFETY: the `bytes` from `first` are the array's, which is mapped for as long as a table
-        // of its segment lives, and `owner` keeps one. Nobody writes them while that table's seat
-        // has its lease: nothing but the drop of `owner` gives it back, after the last clone of
+        // of its segment lives, and `owner` keeps the lender's. Nobody writes them while that table's
+        // seat has its lease: nothing but the drop of `owner` gives it back, after the last clone of
         // the buffer. They lie from `first` on, because the layout is the standard one.
         let buffer = unsafe { Buffer::from_custom_allocation(first, bytes, owner) };
         let values = ScalarBuffer::<T>::from(buffer);
@@ -203,12 +208,71 @@ impl HandleTable {
     }
 }
 
+/// The seat of all arrays that this process has lent from one opened segment.
+///
+/// A table is of one thread at a time, and the last clone of a lent array is dropped on any thread:
+/// hence the lock. Only calls of this crate run under it.
+struct Lender {
+    table: Mutex<HandleTable>,
+    token: u64,
+}
+
+/// The lenders of this process, and of the processes that it was forked from, by what they lend from.
+static LENDERS: Mutex<Vec<(Origin, Weak<Lender>)>> = Mutex::new(Vec::new());
+
+/// Process and mapping that a lender belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    token: u64,
+    /// The address of the segment's tables: no other segment has it while the lender lives.
+    memory: usize,
+}
+
+impl Lender {
+    /// Returns the lender of this process for a segment. Joins the segment if there is none.
+    fn of(segment: &Segment) -> Result<Arc<Lender>, JoinError> {
+        let origin = Origin {
+            token: process_token(),
+            memory: core::ptr::from_ref(segment.memory()).addr(),
+        };
+        let mut lenders = LENDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lenders.iter().find(|(known, _)| *known == origin);
+        if let Some(lender) = known.and_then(|(_, lender)| lender.upgrade()) {
+            return Ok(lender);
+        }
+        lenders.retain(|(_, lender)| lender.strong_count() > 0);
+        let lender = Arc::new(Lender {
+            table: Mutex::new(HandleTable::join(segment)?),
+            token: origin.token,
+        });
+        lenders.push((origin, Arc::downgrade(&lender)));
+        Ok(lender)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HandleTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What a lent array's buffer keeps alive. Nobody looks into it: it is made to be dropped.
 struct Lent {
-    // A mutex, because a table is of one thread at a time, and nothing says which one drops it.
-    _table: Mutex<HandleTable>,
-    // After the table: until the lease is given back.
+    /// `None` once it was given back.
+    lease: Option<PartedLease>,
+    // The last one leaves the seat.
+    lender: Arc<Lender>,
+    // After the lease was given back.
     _note: Note,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // In a forked child lease and seat are the parent's, and the lock may be held for ever.
+        if self.lender.token == process_token()
+            && let Some(lease) = self.lease.take()
+        {
+            drop(self.lender.lock().resume(lease));
+        }
+    }
 }
 
 /// The arrays that this process has lent.

@@ -72,8 +72,20 @@ pub struct TypeMismatch {
     pub found: String,
 }
 
+impl TypeMismatch {
+    /// Returns the error of a caller that asks for the elements of a control array.
+    #[cold]
+    pub(crate) fn control() -> TypeMismatch {
+        TypeMismatch {
+            expected: "an array of any elements".to_owned(),
+            found: CONTROL_WORDS.to_owned(),
+        }
+    }
+}
+
 /// What a control array is to those who ask for an array.
-pub(crate) const CONTROL_WORDS: &str = "words of a partition, a pool, a queue, a bundle or names";
+pub(crate) const CONTROL_WORDS: &str =
+    "words of a partition, a pool, a call, a queue, a bundle or names";
 
 /// What a control array's words mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +101,28 @@ pub(crate) enum ControlKind {
     Names = 4,
     /// A bundle: a bucket of its own.
     Bundle = 5,
+    /// The results of a pool's call, or its parameters.
+    Call = 6,
+}
+
+impl ControlKind {
+    /// Returns the kind with that number.
+    fn of(number: u16) -> Option<ControlKind> {
+        use ControlKind::{Bundle, Call, Names, Partition, Pool, Queue};
+        let kinds = [Partition, Pool, Queue, Names, Bundle, Call];
+        kinds.into_iter().find(|&kind| kind as u16 == number)
+    }
+
+    /// Says what the words are, if no user has a handle of them: the crate alone makes, changes and
+    /// frees them.
+    fn internal(self) -> Option<&'static str> {
+        match self {
+            ControlKind::Partition | ControlKind::Queue | ControlKind::Bundle => None,
+            ControlKind::Pool => Some("the mailbox of a pool"),
+            ControlKind::Names => Some("a record of names"),
+            ControlKind::Call => Some("the results or parameters of a pool's call"),
+        }
+    }
 }
 
 /// Element type, order and shape of an array; a plain value, without anything on the heap.
@@ -338,6 +372,14 @@ impl Descriptor {
         self.is_control() && self.schema == kind as u16
     }
 
+    /// Says what the words are, if they are a control array that only the crate itself may own, name
+    /// or free. `None` for all that users have handles of.
+    pub(crate) fn internal(&self) -> Option<&'static str> {
+        ControlKind::of(self.schema)
+            .filter(|_| self.is_control())?
+            .internal()
+    }
+
     /// The index of the record's layout; `None` if the elements are no records.
     pub(crate) fn schema(&self) -> Option<u16> {
         (self.code == RECORD).then_some(self.schema)
@@ -367,15 +409,6 @@ impl Descriptor {
         };
         TypeMismatch {
             expected,
-            found: self.describe(memory),
-        }
-    }
-
-    /// The error of who wants the elements of a control array.
-    #[cold]
-    pub(crate) fn no_elements(&self, memory: &Memory) -> TypeMismatch {
-        TypeMismatch {
-            expected: "an array of any elements".to_owned(),
             found: self.describe(memory),
         }
     }

@@ -145,16 +145,61 @@ fn a_lent_array_outlives_its_handle_and_its_table() {
     assert!(table.verify().unwrap().is_clean());
 }
 
-fn a_lent_array_takes_a_seat() {
+/// Seats of the segment that are taken.
+fn seats(segment: &Segment) -> usize {
+    let observer = ndshm::Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();
+    observer.seats().unwrap().len()
+}
+
+fn a_thousand_lent_columns_share_a_seat() {
+    let segment = Segment::options().seats(3).anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let columns: Vec<Handle<u64, Ix1>> = (0..1000)
+        .map(|at| table.from_elem(10, at).unwrap())
+        .collect();
+    let lend = |&column| table.lend_arrow(column).unwrap();
+    let lent: Vec<PrimitiveArray<_>> = columns.iter().map(lend).collect();
+    assert_eq!(seats(&segment), 2);
+    let other = HandleTable::join(&segment).unwrap();
+    for (at, (lent, column)) in lent.iter().zip(&columns).enumerate() {
+        assert!(lent.values().iter().all(|&value| value == at as u64));
+        assert!(busy(&other, *column));
+    }
+    // One after the other, each on another thread, each gives back its own lease alone.
+    let mut lent = lent.into_iter();
+    for (at, &column) in columns.iter().enumerate().take(10) {
+        let first = lent.next();
+        std::thread::spawn(move || drop(first)).join().unwrap();
+        assert!(!busy(&other, column));
+        assert!(busy(&other, columns[at + 1]));
+    }
+    // Twice the same array: it is free with the last of both.
+    let twice = [lend(&columns[0]), lend(&columns[0])];
+    let [first, second] = twice;
+    drop(first);
+    assert!(busy(&other, columns[0]));
+    drop(second);
+    assert!(!busy(&other, columns[0]));
+    drop(lent);
+    assert_eq!(
+        seats(&segment),
+        2,
+        "the lender has left, and the other is here"
+    );
+    assert!(columns.iter().all(|&column| !busy(&other, column)));
+    assert!(other.verify().unwrap().is_clean());
+}
+
+fn without_a_free_seat_nothing_is_lent() {
     let segment = Segment::options().seats(2).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
+    let other = HandleTable::join(&segment).unwrap();
     let x = table.zeros::<u8, _>(5).unwrap();
-    let lent = table.lend_arrow(x).unwrap();
     let error = table.lend_arrow(x).unwrap_err();
     assert!(matches!(error, ArrowError::Join { .. }), "{error}");
     assert!(error.to_string().starts_with(&x.to_string()), "{error}");
-    drop(lent);
-    assert!(table.lend_arrow(x).is_ok());
+    drop(other);
+    drop(table.lend_arrow(x).unwrap());
     let guard = table.write(x).unwrap();
     let error = table.lend_arrow(x).unwrap_err();
     assert!(
@@ -162,7 +207,54 @@ fn a_lent_array_takes_a_seat() {
         "{error}"
     );
     drop(guard);
-    assert!(table.lend_arrow(x).is_ok(), "the seat was given back");
+    assert_eq!(seats(&segment), 1, "a refusal keeps no seat");
+    assert!(table.lend_arrow(x).is_ok());
+}
+
+fn threads_lend_and_drop_at_once() {
+    let segment = Segment::options().seats(16).anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(100, 3u64).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mine = HandleTable::join(&segment).unwrap();
+                for _ in 0..500 {
+                    let lent = mine.lend_arrow(x).unwrap();
+                    assert_eq!(lent.values().iter().sum::<u64>(), 300);
+                }
+            });
+        }
+    });
+    assert!(!busy(&table, x));
+    assert_eq!(seats(&segment), 1);
+    assert!(table.verify().unwrap().is_clean());
+}
+
+fn a_lent_array_that_crossed_a_fork_is_the_parents() {
+    let table = table();
+    let x = table.from_elem(5, 1u8).unwrap();
+    let y = table.from_elem(5, 2u8).unwrap();
+    let lent = table.lend_arrow(x).unwrap();
+    let child = Child::fork(|| {
+        // The copy of the lease, and of the lender's seat.
+        drop(lent.clone());
+        let own = table.lend_arrow(y).unwrap();
+        assert!(busy(&table, y));
+        drop(own);
+        assert!(!busy(&table, y));
+        // SAFETY: the child has its own copy of the value, which it does not use again.
+        drop(unsafe { std::ptr::read(&lent) });
+        assert!(busy(&table, x), "the parent's lease is in force");
+    });
+    child.join();
+    assert!(busy(&table, x), "a child has not given it back");
+    assert_eq!(lent.values()[..], [1; 5]);
+    drop(lent);
+    assert!(!busy(&table, x));
+    table.reap().unwrap();
+    assert_eq!(seats(table.segment()), 1);
+    assert!(table.verify().unwrap().is_clean());
 }
 
 fn no_pool_is_forked_while_an_array_is_lent() {
@@ -209,7 +301,22 @@ fn main() {
             "a_lent_array_outlives_its_handle_and_its_table",
             a_lent_array_outlives_its_handle_and_its_table,
         ),
-        ("a_lent_array_takes_a_seat", a_lent_array_takes_a_seat),
+        (
+            "a_thousand_lent_columns_share_a_seat",
+            a_thousand_lent_columns_share_a_seat,
+        ),
+        (
+            "without_a_free_seat_nothing_is_lent",
+            without_a_free_seat_nothing_is_lent,
+        ),
+        (
+            "threads_lend_and_drop_at_once",
+            threads_lend_and_drop_at_once,
+        ),
+        (
+            "a_lent_array_that_crossed_a_fork_is_the_parents",
+            a_lent_array_that_crossed_a_fork_is_the_parents,
+        ),
         (
             "no_pool_is_forked_while_an_array_is_lent",
             no_pool_is_forked_while_an_array_is_lent,

@@ -241,10 +241,27 @@ fn the_words_of_a_partition_are_not_given_as_bytes() {
         table.read_untyped(words).map(drop).unwrap_err(),
         table.write_untyped(words).map(drop).unwrap_err(),
     ] {
-        // The partition keeps its words leased: either answer gives nobody a byte.
-        let refused = matches!(error, LeaseError::TypeMismatch(_) | LeaseError::Busy { .. });
-        assert!(refused, "{error}");
+        assert!(matches!(error, LeaseError::TypeMismatch(_)), "{error}");
+        assert!(error.to_string().contains("partition"), "{error}");
     }
-    let error = table.read_untyped(words).map(drop).unwrap_err().to_string();
-    assert!(error.contains("partition"), "{error}");
+}
+
+/// Under Miri this fails if a guard holds a reference: that of an argument must be good until the
+/// function returns, and here another writer comes before that.
+#[test]
+fn a_guard_that_is_passed_on_gives_its_bytes_up_when_it_is_dropped() {
+    fn end<G>(guard: G, other: &HandleTable, x: AnyHandle) {
+        drop(guard);
+        other.write_untyped(x).unwrap().bytes_mut().fill(1);
+    }
+    let segment = Segment::in_process().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let other = HandleTable::join(&segment).unwrap();
+    let x = AnyHandle::from(table.zeros::<u8, _>(8).unwrap());
+    end(table.read_untyped(x).unwrap(), &other, x);
+    let mut guard = table.write_untyped(x).unwrap();
+    assert_eq!(guard.bytes(), [1; 8]);
+    guard.bytes_mut().fill(2);
+    end(guard, &other, x);
+    assert_eq!(table.read_untyped(x).unwrap().bytes(), [1; 8]);
 }

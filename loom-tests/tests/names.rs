@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use loom::thread;
 use loom_tests::{check, check_deaths, dies, options};
 use ndarray::Ix1;
-use ndshm::{AnyHandle, Handle, HandleTable, NameError, Segment, model};
+use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, NameError, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -388,5 +388,48 @@ fn death_of_who_replaces_a_record_at_once() {
         let there = find(&survivor, HERE).is_some();
         assert_only(&survivor, &names[..usize::from(there)]);
         died
+    });
+}
+
+/// I1: a bucket whose record was freed is healed by those who meet it, and no name that is given
+/// meanwhile is lost: neither to another healer, nor to a list of names.
+#[test]
+fn a_bucket_whose_record_is_lost() {
+    check("a_bucket_whose_record_is_lost", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        assert!(model::lose_record(&first, HERE));
+        let other = thread::spawn(move || {
+            let listed = second.names("").unwrap();
+            assert!(listed.len() <= 1, "the lost name does not come back");
+            second
+        });
+        first.publish(BESIDE, x).unwrap();
+        let second = other.join().unwrap();
+        assert_only(&second, &[(BESIDE, x)]);
+    });
+}
+
+/// I5: a handle of a record that is made up, and used to write, is refused at once: who looks a name
+/// up meanwhile is not kept out.
+#[test]
+fn a_made_up_writer_of_a_record() {
+    check("a_made_up_writer_of_a_record", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let x = first.from_elem(1, 1u64).unwrap();
+        first.publish(HERE, x).unwrap();
+        let record = model::record(&first, HERE).unwrap();
+        let other = thread::spawn(move || {
+            let refused = second.write(Vector::from_bits(record.to_bits()));
+            assert!(matches!(refused, Err(LeaseError::TypeMismatch(_))));
+            drop(refused);
+            second
+        });
+        assert_eq!(find(&first, HERE), Some(x.into()));
+        let second = other.join().unwrap();
+        assert_only(&second, &[(HERE, x)]);
     });
 }

@@ -168,6 +168,7 @@ impl<'t> Bundle<'t> {
         let handle = array.into();
         let key = names::checked(name)?;
         let me = self.enter_bundle()?;
+        self.table.look().usable(handle)?;
         // The lease keeps the array's slot its own while it is marked.
         let lease = self.table.lease_shared(handle)?;
         let slot = lease.slot;

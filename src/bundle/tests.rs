@@ -3,6 +3,8 @@
 use ndarray::{Ix1, Ix2, arr1};
 
 use crate::error::{BundleError, LeaseError};
+use crate::sync::{Ordering, Word};
+use crate::word::BucketWord;
 use crate::{HandleTable, Segment};
 
 fn table() -> HandleTable {
@@ -166,5 +168,36 @@ fn a_part_that_was_adopted_goes_with_its_bundle_all_the_same() {
     assert_eq!(survivor.read(left.1).unwrap()[0], 2.0);
     drop(maker);
     assert!(survivor.read(left.1).is_err());
+    assert_empty(&survivor);
+}
+
+#[test]
+fn a_bundle_whose_record_was_freed_can_be_used_again() {
+    let segment = Segment::in_process().unwrap();
+    let join = || HandleTable::join(&segment).unwrap();
+    let (survivor, maker) = (join(), join());
+    for frozen in [false, true] {
+        let bundle = maker.bundle().unwrap();
+        let part = maker.from_array(&arr1(&[1.0])).unwrap();
+        bundle.insert("a", part).unwrap();
+        if frozen {
+            bundle.freeze().unwrap();
+        }
+        let word = BucketWord::from_bits(bundle.place().load(Ordering::Relaxed));
+        let (slot, generation) = word.record().unwrap();
+        maker.free_slot(maker.handle_of(slot, generation)).unwrap();
+
+        assert!(matches!(
+            bundle.get_any("a"),
+            Err(BundleError::NotFound { .. })
+        ));
+        assert_eq!(bundle.is_frozen(), frozen);
+        let another = maker.from_array(&arr1(&[2.0])).unwrap();
+        let inserted = bundle.insert("a", another);
+        assert_eq!(matches!(inserted, Err(BundleError::Frozen { .. })), frozen);
+        assert_eq!(bundle.parts().unwrap().len(), usize::from(!frozen));
+        assert!(maker.verify().unwrap().is_clean());
+    }
+    drop(maker);
     assert_empty(&survivor);
 }

@@ -183,7 +183,7 @@ fn a_mismatch_names_both_sides() {
     let error = matches::<u64, Ix1>(&control, &memory, by_text).unwrap_err();
     assert_eq!(
         error.found,
-        "words of a partition, a pool, a queue, a bundle or names"
+        "words of a partition, a pool, a call, a queue, a bundle or names"
     );
     assert!(control.is_control() && !found.is_control());
     assert_eq!(control.dtype(&memory), None);

@@ -20,6 +20,17 @@ pub enum FreeError {
         /// The handle.
         handle: AnyHandle,
     },
+    /// The handle names memory that the crate keeps for itself.
+    #[error(
+        "{handle} names {what}, which the crate makes and frees by itself: pass the handle of an \
+         array, an object, a queue, a partition or a bundle"
+    )]
+    Internal {
+        /// The handle.
+        handle: AnyHandle,
+        /// What it names.
+        what: &'static str,
+    },
     /// This process has crossed a fork and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -65,6 +76,17 @@ pub enum LeaseError {
     /// The array has another element type, or another number of axes.
     #[error(transparent)]
     TypeMismatch(#[from] TypeMismatch),
+    /// The handle names memory that the crate keeps for itself.
+    #[error(
+        "{handle} names {what}, which the crate makes and frees by itself: pass the handle of an \
+         array, an object, a queue, a partition or a bundle"
+    )]
+    Internal {
+        /// The handle.
+        handle: AnyHandle,
+        /// What it names.
+        what: &'static str,
+    },
     /// The bytes are not values of the element type.
     #[error("{handle}: {error}")]
     InvalidElement {

@@ -64,6 +64,20 @@ pub fn bucket(segment: &Segment, name: &str) -> Option<usize> {
     crate::names::bucket(segment.memory(), name)
 }
 
+/// Frees the record of a name's bucket, which stays in its bucket. No call of a program does that.
+/// Whether there was one.
+pub fn lose_record(table: &HandleTable, name: &str) -> bool {
+    record(table, name).is_some_and(|record| table.free_slot(record).is_ok())
+}
+
+/// A handle of the record of a name's bucket, as one could be made up.
+pub fn record(table: &HandleTable, name: &str) -> Option<AnyHandle> {
+    let memory = table.segment().memory();
+    let word = crate::names::word_of(memory, bucket(table.segment(), name)?)?;
+    let (slot, generation) = word.record()?;
+    Some(table.handle_of(slot, generation))
+}
+
 /// Ends a [`mortal`] life where it is called: a death at a point that the model chooses.
 pub fn die() -> ! {
     sync::die()

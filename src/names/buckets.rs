@@ -3,7 +3,7 @@
 //! `README.md` beside this file is the protocol, with its argument.
 
 use super::place::{
-    bundle_of, get, is_live_bundle, offset_of, place_of, record_words, settle, word_of,
+    bundle_of, get, is_live_bundle, offset_of, place_of, record_words, settle, was_freed, word_of,
 };
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -99,12 +99,31 @@ impl<'t> Buckets<'t> {
                     };
                     match now == word {
                         true if freed() => return Err(stale.into()),
+                        true if was_freed(self.memory(), word) => {
+                            word = self.heal(bucket, word)?;
+                        }
                         true => return Err(self.corrupt(bucket)),
                         false => word = now,
                     }
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Takes a record that was freed while it was in its bucket out of it, with all that it held. Returns
+    /// what the bucket's word says then.
+    ///
+    /// The caller has found the record stale, and after that the bucket's word unchanged.
+    #[cold]
+    fn heal(self, bucket: usize, lost: BucketWord) -> Result<BucketWord, NameError> {
+        // From `lost` alone: another participant may have healed the bucket, and put names in it.
+        // Release: pairs with the Acquire in `load`, as every change of a bucket.
+        let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
+        let (seen, empty) = (lost.bits(), lost.emptied().bits());
+        match place.compare_exchange(seen, empty, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => Ok(lost.emptied()),
+            Err(_) => self.load(bucket),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Looking at names without taking part: records are copied, and believed if they were there all the
 //! time.
 
-use super::place::{offset_of, word_of};
+use super::place::{offset_of, was_freed, word_of};
 use super::record::{Contents, Name, Value};
 use super::{NameInfo, checked, not_found, used};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -87,9 +87,13 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
             if let Some(contents) = self.copy_record(word, bucket) {
                 return Ok((word, contents));
             }
-            // A record is freed after another has come into its place.
-            if self.load(bucket)? == word {
-                break;
+            // A record is freed after another has come into its place. One that was freed in its
+            // bucket is lost: the next participant that uses the bucket empties it.
+            let freed = was_freed(self.look.memory, word);
+            match self.load(bucket)? == word {
+                true if freed => return Ok((word, Contents::default())),
+                true => break,
+                false => {}
             }
         }
         Err(self.corrupt(bucket))

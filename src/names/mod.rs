@@ -86,7 +86,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`NameError::Taken`] says what has the name, and who gave it; [`NameError::Lease`] for a stale
-    /// handle; [`NameError::Length`], [`NameError::Alloc`].
+    /// handle, and for one of memory that the crate keeps for itself; [`NameError::Length`], [`NameError::Alloc`].
     pub fn publish(&self, name: &str, handle: impl Into<AnyHandle>) -> Result<(), NameError> {
         let put = |contents: &mut Contents, name: Name, value: Value| match contents.position(&name)
         {
@@ -295,7 +295,7 @@ impl HandleTable {
 
     /// Notes that something has a name, or is about to get one.
     fn mark(&self, handle: AnyHandle, bucket: usize) -> Result<(), NameError> {
-        let (slot, generation) = self.look().live(handle)?;
+        let (slot, generation) = self.look().usable(handle)?;
         // The note first: who retires the array and finds it named has the note as well.
         Descriptor::note_name(self.segment().memory().descriptor(slot.index), bucket);
         slot.change(|word| word.name(generation))

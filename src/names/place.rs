@@ -9,7 +9,7 @@ use crate::segment::Memory;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::slot::Slot;
-use crate::word::{BucketWord, SlotWord};
+use crate::word::{BucketWord, Lifecycle, SlotWord};
 
 /// How the words of a record are read: nobody changes them while it lives.
 pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
@@ -58,6 +58,19 @@ pub(super) fn is_in_bucket(
 /// Slot and generation of a bucket's record, as its word says now.
 pub(super) fn record_in(memory: &Memory, bucket: usize) -> Option<(usize, u32)> {
     word_of(memory, bucket)?.record()
+}
+
+/// Whether the record that a bucket's word names was freed: its slot holds a later generation, or is
+/// RETIRED. `false` for a word that names no record that ever was.
+pub(super) fn was_freed(memory: &Memory, word: BucketWord) -> bool {
+    let Some((slot, generation)) = word.record() else {
+        return false;
+    };
+    Slot::of(memory, slot).is_some_and(|slot| {
+        let now = slot.word();
+        let over = matches!(now.lifecycle(), Lifecycle::Retired | Lifecycle::Exhausted);
+        now.generation() > generation || now.generation() == generation && over
+    })
 }
 
 /// What a bucket's word says now; `None` if there is no such bucket.

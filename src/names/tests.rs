@@ -2,8 +2,10 @@
 
 use ndarray::{Ix1, Ix2};
 
-use crate::error::{LeaseError, NameError};
-use crate::{HandleTable, Segment};
+use crate::error::{FreeError, LeaseError, NameError};
+use crate::sync::{Ordering, Word};
+use crate::word::BucketWord;
+use crate::{HandleTable, Observer, Segment};
 
 fn table() -> HandleTable {
     HandleTable::join(&Segment::in_process().unwrap()).unwrap()
@@ -215,4 +217,82 @@ fn texts_that_are_no_names_are_refused() {
     let longest = "é".repeat(127);
     table.publish(&longest, x).unwrap();
     assert_eq!(table.find_any(&longest).unwrap(), x.into());
+}
+
+/// Frees the record of a name's bucket past all checks: it stays in its bucket.
+fn lose_record(table: &HandleTable, name: &str) {
+    let memory = table.segment().memory();
+    let bucket = super::checked(name).unwrap().bucket(memory.names().len());
+    let (slot, generation) = super::word_of(memory, bucket).unwrap().record().unwrap();
+    let record = table.handle_of(slot, generation);
+    assert!(matches!(
+        table.free(record),
+        Err(FreeError::Internal { .. })
+    ));
+    table.free_slot(record).unwrap();
+}
+
+#[test]
+fn a_bucket_whose_record_was_freed_can_be_used_again() {
+    let uses: [fn(&HandleTable); 6] = [
+        |table| assert_eq!(table.names("").unwrap(), []),
+        |table| assert!(table.find_any("x").is_err_and(is_not_found)),
+        |table| assert!(table.unpublish("x").is_err_and(is_not_found)),
+        |table| assert!(table.rename("x", "y").is_err_and(is_not_found)),
+        |table| {
+            let y = table.zeros::<f64, _>(3).unwrap();
+            assert_eq!(table.replace("x", y).unwrap(), None);
+            table.free(y).unwrap();
+        },
+        |table| drop(table.reap().unwrap()),
+    ];
+    for heal in uses {
+        let segment = Segment::anonymous().unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        let x = table.zeros::<f64, _>(3).unwrap();
+        table.publish("x", x).unwrap();
+        lose_record(&table, "x");
+        let observer = Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();
+        assert_eq!(observer.names("").unwrap(), []);
+        assert!(observer.find("x").is_err_and(is_not_found));
+        assert!(!table.verify().unwrap().is_clean());
+
+        // Without what this participant has found before.
+        let other = HandleTable::join(&segment).unwrap();
+        heal(&other);
+        other.publish("x", x).unwrap();
+        assert_eq!(table.find::<f64, Ix1>("x").unwrap(), x);
+        assert_eq!(table.names("").unwrap().len(), 1);
+        let found = table.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+    }
+}
+
+fn is_not_found(error: NameError) -> bool {
+    matches!(error, NameError::NotFound { .. })
+}
+
+#[test]
+fn a_bucket_that_names_no_record_is_still_damage() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    table.publish("x", x).unwrap();
+    let memory = table.segment().memory();
+    let bucket = super::checked("x").unwrap().bucket(memory.names().len());
+    let good = super::word_of(memory, bucket).unwrap();
+    let (slot, generation) = good.record().unwrap();
+    let nowhere = memory.slots().len();
+    for word in [
+        BucketWord::of(slot, generation + 1),
+        BucketWord::of(nowhere, 0),
+    ] {
+        memory.names()[bucket].store(word.bits(), Ordering::Relaxed);
+        for error in [table.names("").map(drop), table.publish("x", x)] {
+            assert!(matches!(error, Err(NameError::Corrupt { .. })), "{error:?}");
+        }
+        let now = super::word_of(memory, bucket).unwrap();
+        assert_eq!(now, word, "what is not understood is left as it is");
+    }
+    memory.names()[bucket].store(good.bits(), Ordering::Relaxed);
+    assert_eq!(table.names("").unwrap().len(), 1);
 }

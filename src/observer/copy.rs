@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Observer;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, TypeMismatch};
 use crate::error::{CopyError, LeaseError};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
@@ -33,8 +33,8 @@ impl Observer {
     ///
     /// # Errors
     /// [`CopyError::Range`] beyond the array's last byte, [`CopyError::Lease`] with
-    /// [`LeaseError::Stale`] or [`LeaseError::Corrupt`], [`CopyError::Read`] if the system cannot
-    /// read the file. What is in `out` then is not to be believed.
+    /// [`LeaseError::Stale`], [`LeaseError::Corrupt`], or [`LeaseError::TypeMismatch`] if the handle
+    /// names no array but a queue, say; [`CopyError::Read`] if the system cannot read the file. What is in `out` then is not to be believed.
     pub fn copy_bytes(
         &self,
         handle: impl Into<AnyHandle>,
@@ -71,6 +71,9 @@ impl Observer {
         let corrupt = |what| look.corrupt(handle, what);
         let descriptor = Descriptor::load(memory.descriptor(slot))
             .ok_or_else(|| corrupt("the descriptor is not one"))?;
+        if descriptor.is_control() {
+            return Err(LeaseError::from(TypeMismatch::control()).into());
+        }
         let bytes = descriptor
             .dtype(memory)
             .and_then(|dtype| descriptor.bytes(dtype.size()))

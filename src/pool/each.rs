@@ -3,6 +3,7 @@
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
 
 use super::Pool;
+use super::call_memory::CallMemory;
 use super::context::WorkerContext;
 use super::kernel;
 use super::mailbox::Arguments;
@@ -50,8 +51,7 @@ impl Pool<'_> {
         F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy + Send + 'static,
     {
         let kernel = kernel::on_workers::<P, R, F>(kernel);
-        let bytes = self.workers() * size_of::<R>();
-        let results = self.table.owned(self.table.uninit::<u8, _>(bytes)?);
+        let results = CallMemory::results::<R>(self.table, self.workers())?;
         self.prepare()?;
         // Whoever is missing would be waited for at every barrier.
         self.hire()?;
@@ -67,11 +67,8 @@ impl Pool<'_> {
         self.mailbox.close_job();
         self.wait_until_out(&mut call);
         self.verdict(served, call)?;
-        Ok(kernel::read_results(
-            self.table,
-            results.handle(),
-            self.workers(),
-        )?)
+        // SAFETY: the call has succeeded: its workers have written all results, and have ended it.
+        Ok(unsafe { results.read_results(self.workers()) }?)
     }
 
     /// Runs `kernel` once in each worker, for set-up: opening files, reserving memory, loading a

@@ -4,18 +4,17 @@ use core::any::type_name;
 use core::cell::Cell;
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use ndarray::Ix1;
 
+use super::call_memory::Results;
 use super::context::{TileContext, WorkerContext};
 use super::mailbox::{Arguments, Mailbox};
 use super::report::{Cause, Work};
 use super::spin::Spin;
 use super::trace;
 use crate::error::{BarrierError, Error, LeaseError};
-use crate::handle::{AnyHandle, Handle};
+use crate::handle::AnyHandle;
 use crate::partition::{Group, PartitionHandle};
 use crate::table::HandleTable;
-use crate::table::lease::SharedLease;
 
 /// What a worker hands to the trampoline.
 pub(super) struct Call<'a> {
@@ -79,7 +78,7 @@ where
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
     let params: P = read_params(call)?;
-    let mut results = Results::<R>::of(call)?;
+    let mut results = open_results::<R>(call)?;
     let mut work = Work::default();
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
         return Ok(work);
@@ -150,7 +149,7 @@ where
     let kernel = unsafe { conjure::<F>() };
     let arguments = &call.arguments;
     let params: P = read_params(call)?;
-    let mut results = Results::<R>::of(call)?;
+    let mut results = open_results::<R>(call)?;
     let base = arguments.flags >> Arguments::FLAGS;
     let context = WorkerContext {
         table: call.table,
@@ -216,61 +215,10 @@ fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
     })
 }
 
-/// One result a tile, or a worker, each written by the worker that has claimed the tile.
-struct Results<'t, R> {
-    first: *mut R,
-    len: usize,
-    /// Not for reading: it keeps the bytes in place if the parent gives the round up and frees the
-    /// array while this worker is still at a tile.
-    _lease: SharedLease<'t>,
-}
-
-impl<'t, R: NoUninit> Results<'t, R> {
-    fn of(call: &Call<'t>) -> Result<Option<Self>, LeaseError> {
-        const {
-            assert!(
-                align_of::<R>() <= crate::element::MAX_ALIGN,
-                "a result's alignment must be at most 64"
-            );
-        }
-        if call.arguments.results == 0 {
-            return Ok(None);
-        }
-        let handle = AnyHandle::from_bits(call.arguments.results);
-        let lease = call.table.lease_shared(handle)?;
-        let mut array = call.table.locate::<u8, Ix1>(lease.slot, lease.handle)?;
-        Ok(Some(Results {
-            len: array.view.len() / size_of::<R>().max(1),
-            first: array.view.as_mut_ptr().cast(),
-            _lease: lease,
-        }))
+/// Opens the results of the call; `None` if the call has none.
+fn open_results<'t, R: NoUninit>(call: &Call<'t>) -> Result<Option<Results<'t, R>>, LeaseError> {
+    match call.arguments.results {
+        0 => Ok(None),
+        bits => Results::open(call.table, AnyHandle::from_bits(bits)).map(Some),
     }
-
-    fn store(&mut self, at: usize, result: R) {
-        if at < self.len {
-            // SAFETY: inside the array, which starts on a multiple of 64 bytes.
-            let place = unsafe { self.first.add(at) };
-            // SAFETY: the lease keeps the array's bytes, and keeps writers out; the parent reads
-            // them only after the round: this entry belongs to the claimed tile (or to this
-            // worker), so nobody else accesses it.
-            unsafe { place.write(result) };
-        }
-    }
-}
-
-/// The results of a call, in the order of the tiles or workers.
-pub(super) fn read_results<R: AnyBitPattern>(
-    table: &HandleTable,
-    handle: Handle<u8, Ix1>,
-    count: usize,
-) -> Result<Vec<R>, LeaseError> {
-    let bytes = table.read(handle)?;
-    let bytes = bytes.as_slice().unwrap_or(&[]);
-    let size = size_of::<R>();
-    Ok((0..count)
-        .map(|at| match bytes.get(at * size..(at + 1) * size) {
-            Some(bytes) => bytemuck::pod_read_unaligned(bytes),
-            None => R::zeroed(),
-        })
-        .collect())
 }

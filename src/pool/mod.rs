@@ -6,6 +6,7 @@
 //! `supervise` what the parent does meanwhile. `README.md` is the protocol.
 
 mod barrier;
+mod call_memory;
 mod context;
 mod crew;
 mod each;
@@ -414,8 +415,8 @@ impl Drop for Pool<'_> {
         self.mailbox.end();
         self.crew.end(GRACE);
         let _ = self.table.reap();
-        // An error says that somebody freed it.
-        let _ = self.table.free(self.shared.mailbox);
+        // An error says that the table no longer has it: there is nothing left to free.
+        let _ = self.table.free_slot(self.shared.mailbox);
     }
 }
 

@@ -1,6 +1,7 @@
 //! First touch by those who will use the memory: pages made by the workers, each its own tiles'.
 
 use super::Pool;
+use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel;
 use crate::error::PoolError;
@@ -36,11 +37,11 @@ impl Pool<'_> {
     /// As [`for_each`](Pool::for_each), of which it is one; [`PoolError::System`] if the system has
     /// no pages.
     pub fn prefault<G: Group>(&mut self, tiles: &Partition<'_, G>) -> Result<(), PoolError> {
-        let bytes = tiles.tiles() * size_of::<Touched>();
-        let results = self.table.owned(self.table.uninit::<u8, _>(bytes)?);
+        let results = CallMemory::results::<Touched>(self.table, tiles.tiles())?;
         let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _>(touch);
         self.run_on(tiles, &(), kernel, Some(results.handle()))?;
-        let tiles = kernel::read_results(self.table, results.handle(), tiles.tiles())?;
+        // SAFETY: the call has succeeded: its workers have written all results, and have ended it.
+        let tiles = unsafe { results.read_results::<Touched>(tiles.tiles()) }?;
         let touched = tiles.into_iter().fold(Touched::default(), Touched::and);
         self.table.segment().note_small_pages(touched);
         match touched.missing {

@@ -4,14 +4,12 @@ use core::time::Duration;
 #[cfg(not(loom))]
 use std::time::Instant;
 
-use ndarray::Ix1;
-
+use super::call_memory::CallMemory;
 use super::crew::Death;
 use super::report::{Cause, Failure};
 use super::{OnDeath, Pool};
 use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Partition, Round};
-use crate::table::Owned;
 
 /// Between two looks at whether the workers live, while waiting for them.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -27,7 +25,7 @@ pub(super) struct Ongoing<'t> {
     pub(super) job: u64,
     pub(super) pace: Pace,
     /// Keeps long parameters where the workers read them.
-    pub(super) _params: Option<Owned<'t, u8, Ix1>>,
+    pub(super) _params: Option<CallMemory<'t>>,
     pub(super) deaths: Vec<Death>,
 }
 

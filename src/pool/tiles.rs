@@ -1,15 +1,15 @@
 //! Calls that run a kernel on every tile of a partition.
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
-use ndarray::Ix1;
 
+use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel::{self, Trampoline};
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
 use super::supervise::{Ongoing, Pace};
 use super::{Pool, trace};
 use crate::error::{LeaseError, PoolError};
-use crate::handle::{AnyHandle, Handle};
+use crate::handle::AnyHandle;
 use crate::partition::{Group, Partition, Round};
 
 /// What distinguishes one call from another, before it has a number.
@@ -17,7 +17,7 @@ pub(super) struct Request {
     /// The kernel's [place](Pool::place_of).
     pub(super) kernel: u64,
     pub(super) partition: u64,
-    pub(super) results: Option<Handle<u8, Ix1>>,
+    pub(super) results: Option<AnyHandle>,
     pub(super) flags: u64,
 }
 
@@ -63,14 +63,10 @@ impl<'t> Pool<'t> {
         F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
     {
         let kernel = kernel::on_tiles::<G, P, R, F>(kernel);
-        let bytes = tiles.tiles() * size_of::<R>();
-        let results = self.table.owned(self.table.uninit::<u8, _>(bytes)?);
+        let results = CallMemory::results::<R>(self.table, tiles.tiles())?;
         self.run_on(tiles, params, kernel, Some(results.handle()))?;
-        Ok(kernel::read_results(
-            self.table,
-            results.handle(),
-            tiles.tiles(),
-        )?)
+        // SAFETY: the call has succeeded: its workers have written all results, and have ended it.
+        Ok(unsafe { results.read_results(tiles.tiles()) }?)
     }
 
     /// Runs `kernel` once on every tile and folds what it returns, in the order of the tiles: so
@@ -102,7 +98,7 @@ impl<'t> Pool<'t> {
         tiles: &Partition<'_, G>,
         params: &P,
         kernel: Trampoline,
-        results: Option<Handle<u8, Ix1>>,
+        results: Option<AnyHandle>,
     ) -> Result<(), PoolError> {
         let request = Request {
             kernel: self.place_of(kernel)?,
@@ -141,15 +137,12 @@ impl<'t> Pool<'t> {
     ) -> Result<Ongoing<'t>, PoolError> {
         let mut words: ParamWords = [0; PARAM_WORDS];
         let beside: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-        let array = match beside.get_mut(..params.len()) {
+        let memory = match beside.get_mut(..params.len()) {
             Some(place) => {
                 place.copy_from_slice(params);
                 None
             }
-            None => {
-                let params = ndarray::ArrayView1::from(params);
-                Some(self.table.owned(self.table.from_array(&params)?))
-            }
+            None => Some(CallMemory::params(self.table, params)?),
         };
         self.calls += 1;
         let arguments = Arguments {
@@ -159,14 +152,16 @@ impl<'t> Pool<'t> {
             seed: self.seed,
             call: self.calls,
             params_len: params.len() as u64,
-            params: array.as_ref().map_or(0, |array| array.handle().to_bits()),
+            params: memory
+                .as_ref()
+                .map_or(0, |memory| memory.handle().to_bits()),
             flags: request.flags | self.stats.flag(),
         };
         Ok(Ongoing {
             number: self.calls,
             job: self.mailbox.open_job(&arguments, &words),
             pace: Pace::new(self.deadline),
-            _params: array,
+            _params: memory,
             deaths: Vec::new(),
         })
     }

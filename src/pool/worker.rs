@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::call_memory;
 use super::image::{self, Image};
 use super::kernel::{Call, Trampoline};
 use super::mailbox::{Arguments, Job, Mailbox, PARAM_WORDS};
@@ -9,7 +10,7 @@ use super::report::{Cause, Work};
 use super::spin::Spin;
 use super::{ENDED, Shared};
 use crate::error::Error;
-use crate::handle::{AnyHandle, Handle};
+use crate::handle::AnyHandle;
 use crate::table::HandleTable;
 
 /// How long a worker sleeps before it looks whether its parent still lives. The kernel ends it
@@ -100,8 +101,7 @@ fn with_params(
         return run(params);
     }
     let handle = AnyHandle::from_bits(arguments.params);
-    let array = table.read(Handle::<u8, ndarray::Ix1>::from_bits(handle.to_bits()))?;
-    run(array.as_slice().unwrap_or(&[]))
+    call_memory::with_params(table, handle, arguments.params_len as usize, run)?
 }
 
 /// Runs a job, and takes the time if that is asked for.

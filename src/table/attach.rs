@@ -8,7 +8,7 @@ use super::HandleTable;
 use super::info::Look;
 use super::slot::{Refused, Slot};
 use crate::array::Attached;
-use crate::descriptor::{Descriptor, PoisonNote};
+use crate::descriptor::{Descriptor, PoisonNote, TypeMismatch};
 use crate::element::{Element, schema};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
@@ -81,6 +81,7 @@ impl HandleTable {
         match why {
             Refused::Stale => LeaseError::Stale { handle },
             Refused::Busy(seat) => self.busy(handle, seat),
+            Refused::Control => TypeMismatch::control().into(),
             Refused::Poisoned => {
                 let words = self.segment.memory().descriptor(slot.index);
                 let note = PoisonNote::load(words);

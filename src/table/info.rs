@@ -108,6 +108,27 @@ impl<'m> Look<'m> {
         }
     }
 
+    /// Refuses control arrays that the crate keeps for itself. Returns the slot and the generation
+    /// of everything else that is live at this moment.
+    pub(crate) fn usable(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
+        let (slot, generation) = self.live(handle)?;
+        match self.internal(slot, generation) {
+            Some(what) => Err(LeaseError::Internal { handle, what }),
+            None => Ok((slot, generation)),
+        }
+    }
+
+    /// Says what the slot holds, if that is live in this generation and a control array that the
+    /// crate keeps for itself.
+    pub(crate) fn internal(self, slot: Slot<'_>, generation: u32) -> Option<&'static str> {
+        if !slot.word().is_control() {
+            return None;
+        }
+        let what = Descriptor::load(self.memory.descriptor(slot.index))?.internal()?;
+        // The word again, as in `attach`: what was read is of this generation.
+        slot.word().is_live(generation).then_some(what)
+    }
+
     /// The error of an array whose words do not fit together.
     #[cold]
     pub(crate) fn corrupt(self, handle: AnyHandle, what: &'static str) -> LeaseError {

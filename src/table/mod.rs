@@ -174,24 +174,38 @@ impl HandleTable {
     /// bytes come back with the last one.
     ///
     /// # Errors
-    /// [`FreeError::Stale`] if it was freed before.
+    /// [`FreeError::Stale`] if it was freed before; [`FreeError::Internal`] if the handle names
+    /// memory that the crate keeps for itself, as a pool's mailbox.
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
         let handle = handle.into();
-        if let Some(following) = self.free_slot(handle)? {
+        if let Some(following) = self.retire(handle, true)? {
             self.free_following(following);
         }
         Ok(())
     }
 
-    /// Frees what is in a slot, and tells what goes with it.
-    #[inline(always)]
+    /// Frees what is in a slot, a control array that the crate keeps for itself among them, and tells
+    /// what goes with it.
     pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<Following<'_>>, FreeError> {
+        self.retire(handle, false)
+    }
+
+    /// Frees what is in a slot, and tells what goes with it. For a `user` the control arrays are
+    /// refused that the crate keeps for itself.
+    #[inline(always)]
+    fn retire(&self, handle: AnyHandle, user: bool) -> Result<Option<Following<'_>>, FreeError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(FreeError::Stale { handle });
         };
         // Before what is known of its pages: its Acquire makes that the array's own.
         let word = slot.word();
+        if user
+            && word.is_control()
+            && let Some(what) = self.look().internal(slot, generation)
+        {
+            return Err(FreeError::Internal { handle, what });
+        }
         let memory = self.segment.memory();
         let Some(extent) = Spans::of(memory).extent(slot.index) else {
             return Err(FreeError::Stale { handle });
@@ -213,7 +227,7 @@ impl HandleTable {
         Ok(None)
     }
 
-    /// [`HandleTable::free_slot`] of what had a name already, by the slot's word.
+    /// [`HandleTable::retire`] of what had a name already, by the slot's word.
     #[cold]
     fn free_named(
         &self,
@@ -263,12 +277,19 @@ impl HandleTable {
     }
 
     /// Makes an array outlive the participant that owns it: it lives until somebody frees it.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`]; [`LeaseError::Internal`] if the handle names memory that the crate keeps
+    /// for itself.
     pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.change_owner(handle.into(), |_| SeatId::NONE)
     }
 
     /// Makes this participant the owner of an array: it is freed when this participant leaves or
     /// dies, unless it is detached.
+    ///
+    /// # Errors
+    /// As [`detach`](HandleTable::detach).
     pub fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.change_owner(handle.into(), |me| me)
     }
@@ -301,7 +322,7 @@ impl HandleTable {
         handle: AnyHandle,
         next: impl Fn(SlotWord, u32) -> Option<SlotWord>,
     ) -> Result<(), LeaseError> {
-        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        let (slot, generation) = self.look().usable(handle)?;
         match slot.change(|word| next(word, generation)) {
             Ok(_) => Ok(()),
             Err(word) if word.is_live(generation) => Err(self.busy(handle, word.writer())),

@@ -1,8 +1,8 @@
 //! First touch ahead of time: an array's pages, made before they are used.
 
 use super::HandleTable;
-use crate::descriptor::Descriptor;
-use crate::error::{Error, SegmentError};
+use crate::descriptor::{Descriptor, TypeMismatch};
+use crate::error::{Error, LeaseError, SegmentError};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
 
@@ -17,15 +17,19 @@ impl HandleTable {
     /// [`Pool::prefault`](crate::Pool::prefault).
     ///
     /// # Errors
-    /// - [`Error::Lease`] as for [`read`](HandleTable::read): the array must not be freed meanwhile.
+    /// - [`Error::Lease`] as for [`read_untyped`](HandleTable::read_untyped): the array must not be
+    ///   freed meanwhile.
     /// - [`SegmentError::Os`] if the system has no pages.
     pub fn prefault(&self, handle: impl Into<AnyHandle>) -> Result<(), Error> {
         let handle = handle.into();
         let lease = self.lease_shared(handle)?;
         let memory = self.segment.memory();
         let slot = lease.slot.index;
-        let bytes = Descriptor::load(memory.descriptor(slot))
-            .and_then(|descriptor| descriptor.bytes_in(memory));
+        let descriptor = Descriptor::load(memory.descriptor(slot));
+        if descriptor.is_some_and(|descriptor| descriptor.is_control()) {
+            return Err(LeaseError::from(TypeMismatch::control()).into());
+        }
+        let bytes = descriptor.and_then(|descriptor| descriptor.bytes_in(memory));
         let place = Spans::of(memory).extent(slot).zip(bytes);
         let fits = place.filter(|(extent, bytes)| {
             let inside = memory.data(extent.offset, extent.size()).is_some();

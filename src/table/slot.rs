@@ -26,6 +26,8 @@ pub(crate) enum Refused {
     Poisoned,
     /// Held by this seat: the writer, or one of the readers.
     Busy(SeatId),
+    /// A control array, which nobody leases for writing.
+    Control,
 }
 
 /// Whether a shared lease set the seat's bit, or found it set by an earlier lease of the same seat.
@@ -200,7 +202,8 @@ impl<'m> Slot<'m> {
         self.tail()
     }
 
-    /// Takes the exclusive lease for `me`.
+    /// Takes the exclusive lease for `me`. Control arrays are refused before anything is changed: a
+    /// writer, even for a moment, would keep their readers out, and its death would poison them.
     #[inline]
     pub(crate) fn lock_exclusive(
         self,
@@ -225,9 +228,11 @@ impl<'m> Slot<'m> {
                 word.lock(generation, me, purpose)
             });
         if let Err(word) = outcome {
-            let refused = admit(word, generation)
-                .err()
-                .unwrap_or(Refused::Busy(word.writer()));
+            let refused = match admit(word, generation) {
+                Err(refused) => refused,
+                Ok(()) if word.is_control() => Refused::Control,
+                Ok(()) => Refused::Busy(word.writer()),
+            };
             return Err((refused, Tail::Unchanged));
         }
         match self.any_reader() {

@@ -1,5 +1,6 @@
 //! Arrays by their bytes: made and leased by programs that learn the element type as they run.
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::slice;
 
@@ -8,7 +9,7 @@ use super::alloc::Reserved;
 use super::info::Look;
 use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
+use crate::descriptor::{Descriptor, MAX_AXES, Order, TypeMismatch, bytes_of};
 use crate::element::{DType, schema};
 use crate::error::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
@@ -54,7 +55,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::TypeMismatch`] if the
-    /// handle names the words of a partition, a pool or a queue.
+    /// handle names a control array: the words of a partition, a queue, a bundle, or of the crate itself.
     pub fn read_untyped(
         &self,
         handle: impl Into<AnyHandle>,
@@ -182,7 +183,7 @@ impl Look<'_> {
         let descriptor = Descriptor::load(memory.descriptor(slot.index))
             .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
         if descriptor.is_control() {
-            return Err(descriptor.no_elements(memory).into());
+            return Err(TypeMismatch::control().into());
         }
         let dtype = descriptor
             .dtype(memory)
@@ -215,7 +216,10 @@ impl Look<'_> {
 /// Given back on drop, as a [`ReadGuard`](crate::ReadGuard) is.
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct UntypedReadGuard<'t> {
-    bytes: &'t [u8],
+    // A pointer, because a reference in a function's argument must stay valid until the function
+    // returns, and `drop(guard)` gives the lease back before that.
+    bytes: NonNull<[u8]>,
+    borrow: PhantomData<&'t [u8]>,
     kind: ArrayKind,
     // Before the lease: the access ends first.
     _access: Access,
@@ -226,12 +230,9 @@ impl<'t> UntypedReadGuard<'t> {
     fn new(lease: SharedLease<'t>, located: LocatedBytes) -> Self {
         let memory = lease.table().segment().memory();
         let access = memory.track(located.offset, located.len as u64, false);
-        // SAFETY: `len` bytes from `first` are in the array's extent, which is mapped while the
-        // table lives (`locate_untyped`) and initialised; nobody writes them while the shared lease
-        // lives, which `self` keeps and which outlives every borrow that the guard hands out.
-        let bytes = unsafe { slice::from_raw_parts(located.first.as_ptr(), located.len) };
         UntypedReadGuard {
-            bytes,
+            bytes: NonNull::slice_from_raw_parts(located.first, located.len),
+            borrow: PhantomData,
             kind: located.kind,
             _access: access,
             lease,
@@ -240,7 +241,10 @@ impl<'t> UntypedReadGuard<'t> {
 
     /// The bytes of the elements, in memory order.
     pub fn bytes(&self) -> &[u8] {
-        self.bytes
+        // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
+        // (`locate_untyped`) and initialised; nobody writes them while the shared lease lives,
+        // which `self` keeps and which outlives this borrow of `self`.
+        unsafe { self.bytes.as_ref() }
     }
 }
 
@@ -250,7 +254,9 @@ impl<'t> UntypedReadGuard<'t> {
 /// array.
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct UntypedWriteGuard<'t> {
-    bytes: &'t mut [u8],
+    // A pointer, as in `UntypedReadGuard`.
+    bytes: NonNull<[u8]>,
+    borrow: PhantomData<&'t mut [u8]>,
     kind: ArrayKind,
     // Before the lease: the access ends first.
     _access: Access,
@@ -261,13 +267,9 @@ impl<'t> UntypedWriteGuard<'t> {
     fn new(lease: ExclusiveLease<'t>, located: LocatedBytes) -> Self {
         let memory = lease.table().segment().memory();
         let access = memory.track(located.offset, located.len as u64, true);
-        // SAFETY: `len` bytes from `first` are in the array's extent, which is mapped while the
-        // table lives (`locate_untyped`) and initialised; nobody else reads or writes them while
-        // the exclusive lease lives, which `self` keeps and which outlives every borrow that the
-        // guard hands out.
-        let bytes = unsafe { slice::from_raw_parts_mut(located.first.as_ptr(), located.len) };
         UntypedWriteGuard {
-            bytes,
+            bytes: NonNull::slice_from_raw_parts(located.first, located.len),
+            borrow: PhantomData,
             kind: located.kind,
             _access: access,
             lease,
@@ -276,12 +278,16 @@ impl<'t> UntypedWriteGuard<'t> {
 
     /// The bytes of the elements, in memory order.
     pub fn bytes(&self) -> &[u8] {
-        self.bytes
+        // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
+        // (`locate_untyped`) and initialised; nobody else writes them while the exclusive lease
+        // lives, which `self` keeps and which outlives this borrow of `self`.
+        unsafe { self.bytes.as_ref() }
     }
 
     /// The bytes of the elements, in memory order, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.bytes
+        // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other borrow of the bytes lives.
+        unsafe { self.bytes.as_mut() }
     }
 }
 

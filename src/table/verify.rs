@@ -399,6 +399,12 @@ impl Check<'_> {
                 bucket,
                 Descriptor::bundle(self.memory.descriptor(slot.index)),
             );
+        } else if descriptor.is_control_of(ControlKind::Call) {
+            // Any bytes are good; there must be room for them.
+            let bytes = descriptor.bytes(size_of::<u64>());
+            if bytes.is_none_or(|bytes| bytes > extent.size()) {
+                self.damage(start, "the memory of a call, larger than its extent", 0);
+            }
         } else if !descriptor.is_control_of(ControlKind::Pool) {
             self.damage(start, "words of an unknown kind", 0);
         }

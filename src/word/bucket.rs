@@ -31,6 +31,11 @@ impl BucketWord {
         Self::FROZEN.get(self.0) == 1
     }
 
+    /// The same without a record, and as frozen as before.
+    pub(crate) fn emptied(self) -> BucketWord {
+        BucketWord(Self::FROZEN.set(0, Self::FROZEN.get(self.0)))
+    }
+
     /// Without a record, frozen or not.
     pub(crate) fn is_empty(self) -> bool {
         Self::FROZEN.set(self.0, 0) == 0
@@ -77,6 +82,8 @@ mod tests {
             prop_assert_ne!(word, BucketWord::EMPTY);
             prop_assert_eq!(word.record(), Some((slot, generation)));
             prop_assert_eq!(word.frozen().record(), word.record());
+            prop_assert_eq!(word.emptied(), BucketWord::EMPTY);
+            prop_assert_eq!(word.frozen().emptied(), BucketWord::EMPTY.frozen());
             prop_assert!(word.frozen().is_frozen() && !word.is_frozen() && !word.frozen().is_empty());
         }
     }

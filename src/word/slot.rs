@@ -156,6 +156,7 @@ impl SlotWord {
             Lifecycle::Invalid => return Some("not a slot's lifecycle"),
             Lifecycle::Free => owner.is_none() && writer.is_none() && unflagged,
             Lifecycle::Reserved => !owner.is_none() && writer.is_none() && unflagged && !cleaned,
+            Lifecycle::Live | Lifecycle::Retired if cleaned && !unwritten => false,
             Lifecycle::Live => {
                 let orphan = writer != SeatId::ORPHAN || self.is_in_round();
                 let written = self.is_in_round() <= !writer.is_none();
@@ -293,12 +294,14 @@ impl SlotWord {
         }
     }
 
-    /// LIVE without a writer and not poisoned, unless it is to be recovered → written by `me`.
+    /// LIVE, no control array, without a writer and not poisoned, unless it is to be recovered →
+    /// written by `me`.
     #[must_use]
     #[inline]
     pub(crate) fn lock(self, generation: u32, me: SeatId, purpose: Purpose) -> Option<Self> {
         let good = !self.is_poisoned() || purpose == Purpose::Recover;
-        (self.is_live(generation) && self.writer().is_none() && good).then(|| {
+        let data = Self::CONTROL.get(self.0) == 0;
+        (self.is_live(generation) && self.writer().is_none() && good && data).then(|| {
             self.with(Self::WRITER, me.field())
                 .with(Self::ROUND, u64::from(purpose == Purpose::Round))
         })
@@ -448,6 +451,9 @@ mod tests {
         let free = SlotWord(0).with(SlotWord::GENERATION, 3);
         let control = free.reserve(ME).unwrap().publish_control(ME).unwrap();
         assert!(control.is_control() && !live(3).is_control());
+        for purpose in [Purpose::Write, Purpose::Round, Purpose::Recover] {
+            assert_eq!(control.lock(0, OTHER, purpose), None, "it has no writer");
+        }
         let retired = control.retire(3, OTHER).unwrap();
         assert!(retired.is_control());
         let free = retired.recycle().unwrap();

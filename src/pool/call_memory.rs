@@ -1,0 +1,225 @@
+//! The memory of one call: its results, and parameters that are too long for the mailbox.
+//!
+//! Workers write results under shared leases, each the entries of the tiles that it has claimed. The
+//! memory is therefore a control array: no lease, list or copy of arrays gives out its bytes.
+
+use core::ptr::NonNull;
+use core::slice;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use crate::descriptor::{ControlKind, Descriptor};
+use crate::error::{AllocError, LeaseError};
+use crate::handle::AnyHandle;
+use crate::span::Spans;
+use crate::table::HandleTable;
+use crate::table::lease::SharedLease;
+
+/// The caller's side: allocates the memory, and frees it when the call is over.
+pub(super) struct CallMemory<'t> {
+    table: &'t HandleTable,
+    handle: AnyHandle,
+    token: u64,
+}
+
+impl<'t> CallMemory<'t> {
+    /// Allocates memory for `count` results of type `R`. Its contents are unspecified.
+    #[cfg_attr(loom, track_caller)]
+    pub(super) fn results<R>(table: &'t HandleTable, count: usize) -> Result<Self, AllocError> {
+        const {
+            assert!(
+                align_of::<R>() <= crate::element::MAX_ALIGN,
+                "a result's alignment must be at most 64"
+            );
+        }
+        let Some(bytes) = count.checked_mul(size_of::<R>()) else {
+            return Err(AllocError::TooLarge {
+                shape: vec![count],
+                element: core::any::type_name::<R>().to_owned(),
+                size: size_of::<R>(),
+            });
+        };
+        Self::allocate(table, bytes, |_| ())
+    }
+
+    /// Allocates memory that holds `params`.
+    #[cfg_attr(loom, track_caller)]
+    pub(super) fn params(table: &'t HandleTable, params: &[u8]) -> Result<Self, AllocError> {
+        Self::allocate(table, params.len(), |place| {
+            // SAFETY: `place` is the first of `params.len()` bytes of an extent that is RESERVED by
+            // this participant (`allocate`), so nobody else accesses them, and no slice overlaps.
+            unsafe { place.copy_from_nonoverlapping(NonNull::from(params).cast(), params.len()) };
+        })
+    }
+
+    /// Allocates `bytes` bytes, and has `fill` write them before anybody can open the memory.
+    #[cfg_attr(loom, track_caller)]
+    fn allocate(
+        table: &'t HandleTable,
+        bytes: usize,
+        fill: impl FnOnce(NonNull<u8>),
+    ) -> Result<Self, AllocError> {
+        let words = bytes.div_ceil(8);
+        let size = words as u64 * 8;
+        let reserved = table.reserve(size)?;
+        let offset = reserved.extent.offset;
+        let memory = table.segment().memory();
+        let Some(place) = memory.data(offset, size) else {
+            return Err(table.abandon_damaged(reserved));
+        };
+        let access = memory.track(offset, size, true);
+        fill(place);
+        drop(access);
+        let handle = table.publish_control(reserved, |descriptor| {
+            Descriptor::control(ControlKind::Call, words).store(descriptor);
+        });
+        Ok(CallMemory {
+            table,
+            handle,
+            token: table.token(),
+        })
+    }
+
+    /// The handle by which workers open the memory.
+    pub(super) fn handle(&self) -> AnyHandle {
+        self.handle
+    }
+
+    /// Reads the first `count` results.
+    ///
+    /// # Safety
+    /// The call has succeeded: every worker that wrote a result happens before this.
+    #[cfg_attr(loom, track_caller)]
+    pub(super) unsafe fn read_results<R: AnyBitPattern>(
+        &self,
+        count: usize,
+    ) -> Result<Vec<R>, LeaseError> {
+        let opened = Opened::of(self.table, self.handle)?;
+        let _access = opened.track(0, opened.len as u64, false);
+        // SAFETY: the caller's duty says that nobody writes any more.
+        let bytes = unsafe { opened.bytes() };
+        let size = size_of::<R>();
+        Ok((0..count)
+            .map(|at| match bytes.get(at * size..(at + 1) * size) {
+                Some(bytes) => bytemuck::pod_read_unaligned(bytes),
+                None => R::zeroed(),
+            })
+            .collect())
+    }
+}
+
+impl Drop for CallMemory<'_> {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's.
+        if self.table.is_of(self.token) {
+            // An error says that the table no longer has it: there is nothing left to free.
+            let _ = self.table.free_slot(self.handle);
+        }
+    }
+}
+
+/// A lease of a call's memory, and where that is.
+pub(super) struct Opened<'t> {
+    first: NonNull<u8>,
+    len: usize,
+    offset: u64,
+    /// Keeps the bytes in place if the caller gives the call up and frees the memory while a worker
+    /// is still at a tile.
+    lease: SharedLease<'t>,
+}
+
+impl<'t> Opened<'t> {
+    /// Opens the memory that `handle` names, and checks that it is that of a call.
+    pub(super) fn of(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
+        let lease = table.lease_shared(handle)?;
+        let memory = table.segment().memory();
+        let index = lease.slot.index;
+        let place = Descriptor::load(memory.descriptor(index))
+            .filter(|descriptor| descriptor.is_control_of(ControlKind::Call))
+            .and_then(|descriptor| {
+                let bytes = descriptor.bytes(size_of::<u64>())?;
+                let extent = Spans::of(memory).extent(index)?;
+                let fits = bytes <= extent.size();
+                let first = memory.data(extent.offset, extent.size()).filter(|_| fits)?;
+                Some((first, bytes as usize, extent.offset))
+            });
+        match place {
+            Some((first, len, offset)) => Ok(Opened {
+                first,
+                len,
+                offset,
+                lease,
+            }),
+            None => Err(table.look().corrupt(handle, "not the memory of a call")),
+        }
+    }
+
+    /// Returns the bytes.
+    ///
+    /// # Safety
+    /// Nobody writes them while the result is borrowed.
+    unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: `len` bytes from `first` are in the extent (`of`), which is mapped while the table
+        // lives, and bytes of a mapping are initialised. The lease keeps them, and nobody writes
+        // them (the caller's duty).
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+
+    fn track(&self, offset: u64, len: u64, write: bool) -> crate::segment::Access {
+        let memory = self.lease.table().segment().memory();
+        memory.track(self.offset + offset, len, write)
+    }
+}
+
+/// Runs `run` with the first `len` bytes of the parameters that `handle` names.
+pub(super) fn with_params<R>(
+    table: &HandleTable,
+    handle: AnyHandle,
+    len: usize,
+    run: impl FnOnce(&[u8]) -> R,
+) -> Result<R, LeaseError> {
+    let opened = Opened::of(table, handle)?;
+    let _access = opened.track(0, opened.len as u64, false);
+    // SAFETY: a call's memory is written before it is published, and by `Results::store`, which gets
+    // the handle of results alone: the mailbox, which only the pool writes, tells the two apart.
+    let bytes = unsafe { opened.bytes() };
+    let bytes = bytes.get(..len).ok_or_else(|| {
+        let what = "parameters that are longer than their memory";
+        table.look().corrupt(handle, what)
+    })?;
+    Ok(run(bytes))
+}
+
+/// One result a tile or a worker, each written by the worker that has claimed the tile.
+pub(super) struct Results<'t, R> {
+    opened: Opened<'t>,
+    result: core::marker::PhantomData<R>,
+}
+
+impl<'t, R: NoUninit> Results<'t, R> {
+    /// Opens the results that `handle` names. The parent allocated them as results of `R`.
+    pub(super) fn open(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
+        Ok(Results {
+            opened: Opened::of(table, handle)?,
+            result: core::marker::PhantomData,
+        })
+    }
+
+    /// Stores the result of the tile or the worker with that index, which the caller has claimed.
+    #[cfg_attr(loom, track_caller)]
+    pub(super) fn store(&mut self, at: usize, result: R) {
+        let size = size_of::<R>();
+        let end = at.checked_add(1).and_then(|next| next.checked_mul(size));
+        if end.is_none_or(|end| end > self.opened.len) {
+            return;
+        }
+        let _access = self.opened.track((at * size) as u64, size as u64, true);
+        // SAFETY: `at * size + size` is at most `len`, so the place is in the extent.
+        let place = unsafe { self.opened.first.add(at * size) };
+        // SAFETY: the place is mapped, and aligned for `R`: extents start on multiples of 64, the
+        // most that `CallMemory::results` allows. The lease keeps the bytes. This entry belongs to
+        // the tile that the caller has claimed (or to this worker), so no other worker accesses it,
+        // and the parent reads it only when the call is over.
+        unsafe { place.cast::<R>().write(result) };
+    }
+}
