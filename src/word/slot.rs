@@ -452,7 +452,8 @@ mod tests {
         let control = free.reserve(ME).unwrap().publish_control(ME).unwrap();
         assert!(control.is_control() && !live(3).is_control());
         for purpose in [Purpose::Write, Purpose::Round, Purpose::Recover] {
-            assert_eq!(control.lock(0, OTHER, purpose), None, "it has no writer");
+            let locked = control.lock(control.generation(), OTHER, purpose);
+            assert_eq!(locked, None, "it has no writer");
         }
         let retired = control.retire(3, OTHER).unwrap();
         assert!(retired.is_control());
