@@ -67,9 +67,10 @@ impl<'t> CallMemory<'t> {
         let Some(place) = memory.data(offset, size) else {
             return Err(table.abandon_damaged(reserved));
         };
-        let access = memory.track(offset, size, true);
-        fill(place);
-        drop(access);
+        {
+            let _access = memory.track(offset, size, true);
+            fill(place);
+        }
         let handle = table.publish_control(reserved, |descriptor| {
             Descriptor::control(ControlKind::Call, words).store(descriptor);
         });
