@@ -1,5 +1,9 @@
 //! The memory that the crate keeps for itself: a pool's mailbox, the results and parameters of its
 //! calls, the records of names. No handle that a program makes up leads to it.
+#![expect(
+    clippy::disallowed_types,
+    reason = "what the threads of a test tell each other is outside of the segment"
+)]
 
 mod support;
 
