@@ -28,6 +28,12 @@ pub struct ReadGuard<'t, T, D> {
 }
 
 impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
+    /// Returns `true` in the process that took the lease, and `false` in a child of it.
+    #[cfg(all(feature = "serde", not(loom)))]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.lease.is_ours()
+    }
+
     /// The caller has found the elements to be values of `T`.
     #[track_caller]
     pub(crate) fn new(lease: SharedLease<'t>, located: Located<T, D>) -> Self {

@@ -285,9 +285,12 @@ impl<'t> Bundle<'t> {
         Ok(())
     }
 
-    /// Whether somebody has frozen it.
+    /// Returns `true` if somebody has frozen it, and in a fork's child also if it was freed before
+    /// that child used it.
     pub fn is_frozen(&self) -> bool {
-        BucketWord::from_bits(self.place().load(Ordering::Relaxed)).is_frozen()
+        // Without a lease of this process the slot may hold another bundle by now.
+        self.enter_bundle().is_err()
+            || BucketWord::from_bits(self.place().load(Ordering::Relaxed)).is_frozen()
     }
 
     fn place(&self) -> &Atom {

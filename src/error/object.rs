@@ -66,6 +66,11 @@ pub enum ObjectError {
         /// What does not fit.
         what: &'static str,
     },
+    /// The guard was made by the process that this one was forked from.
+    #[error(
+        "this guard has crossed a fork: its lease is the parent's; open the object in this process"
+    )]
+    Forked,
     /// The object's array could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),

@@ -175,6 +175,12 @@ pub enum BarrierError {
         /// How long it was waited.
         waited: Duration,
     },
+    /// The kernel has forked, and this is the child.
+    #[error(
+        "this process was forked by a worker: the barrier counts workers; only the worker itself \
+         may wait at it"
+    )]
+    Forked,
 }
 
 fn start_failure(signal: Option<i32>, code: Option<i32>) -> String {

@@ -209,7 +209,12 @@ impl ObjectGuard<'_> {
     /// - [`ObjectError::Value`] says what was found, what was expected, and where.
     /// - [`ObjectError::Corrupt`] and [`ObjectError::TooDeep`] for bytes that no program of this
     ///   crate has written.
+    /// - [`ObjectError::Forked`] in a child of the process that opened the object.
     pub fn get<'g, V: Deserialize<'g>>(&'g self) -> Result<V, ObjectError> {
+        // The lease is the parent's, which may give it back at any moment.
+        if !self.blocks.is_ours() {
+            return Err(ObjectError::Forked);
+        }
         let (skeleton, buffers) = self.parts()?;
         let mut reader = Reader::new(skeleton, buffers);
         let value = V::deserialize(&mut reader).map_err(|error| reader.placed(error))?;

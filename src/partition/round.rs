@@ -101,7 +101,15 @@ impl<'t, G: Group> Round<'_, 't, G> {
 
     /// Tiles that are done.
     pub fn done(&self) -> usize {
-        self.control.progress(self.round).done
+        if self.is_ours() {
+            return self.control.progress(self.round).done;
+        }
+        // The parent's lease does not keep the claim words in place for this process.
+        let progress = self.partition.progress();
+        progress.map_or(0, |now| match now.round == self.round {
+            true => now.done,
+            false => 0,
+        })
     }
 
     /// Whether the count says that all tiles are done. After a death it may stay short: then

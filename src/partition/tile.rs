@@ -76,9 +76,13 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
 
     /// Gives the tile back to be claimed in this round again. Only who has
     /// [retaken](Participant::retake) it does that.
-    pub(crate) fn again(self) {
+    pub(crate) fn again(self) -> bool {
         let (part, index) = self.give_up();
-        part.send_off(index);
+        let ours = part.is_ours();
+        if ours {
+            part.send_off(index);
+        }
+        ours
     }
 
     /// Gives the tile up half-written: its rows are reported when the round ends, and the arrays

@@ -90,6 +90,8 @@ fn stream(key_words: [u64; 3], stream: u64) -> TileRng {
 /// the others.
 pub struct WorkerContext<'a> {
     pub(super) table: &'a HandleTable,
+    /// The worker's process.
+    pub(super) token: u64,
     pub(super) mailbox: Mailbox<'a>,
     pub(super) spin: &'a Spin,
     pub(super) worker: usize,
@@ -138,7 +140,9 @@ impl WorkerContext<'_> {
     ///   not come. The barrier stays broken for the rest of the call.
     /// - [`BarrierError::Deadline`] if not all have come within `timeout`. It breaks the barrier
     ///   for the others too.
+    /// - [`BarrierError::Forked`] in a child that the kernel has forked.
     pub fn barrier_within(&self, timeout: Duration) -> Result<(), BarrierError> {
+        self.check_worker()?;
         let epoch = self.epoch.get();
         let barrier = self.mailbox.barrier();
         #[cfg(not(loom))]
@@ -178,6 +182,7 @@ impl WorkerContext<'_> {
         tiles: &Partition<'_, G>,
         mut body: impl FnMut(G::Views<'_>, &TileContext<'_>),
     ) -> Result<(), Error> {
+        self.check_worker()?;
         let round = match self.worker {
             0 => Some(tiles.begin()?),
             _ => None,
@@ -203,6 +208,14 @@ impl WorkerContext<'_> {
                 .unwrap_or_else(|round| Err(round.deadline(Duration::ZERO)))?;
         }
         Ok(self.barrier()?)
+    }
+
+    /// A child of the worker would arrive at the barrier in its place.
+    fn check_worker(&self) -> Result<(), BarrierError> {
+        match self.table.is_of(self.token) {
+            true => Ok(()),
+            false => Err(BarrierError::Forked),
+        }
     }
 
     /// This worker's own stream of random numbers in this call. Unlike

@@ -153,6 +153,7 @@ where
     let base = arguments.flags >> Arguments::FLAGS;
     let context = WorkerContext {
         table: call.table,
+        token: call.table.token(),
         mailbox: call.mailbox,
         spin: call.spin,
         worker: call.worker,

@@ -369,12 +369,22 @@ impl<'t> Pool<'t> {
         }
     }
 
+    /// Returns `true` in the process that started the pool. In a child of it the workers are not
+    /// this process's children, and the mailbox, which the parent leases, may be freed.
+    fn is_ours(&self) -> bool {
+        self.table.is_of(self.token)
+    }
+
+    fn check_ours(&self) -> Result<(), PoolError> {
+        match self.is_ours() {
+            true => Ok(()),
+            false => Err(PoolError::Forked),
+        }
+    }
+
     /// What every call sees to first: that it is in the right process, and that workers are there.
     fn prepare(&mut self) -> Result<(), PoolError> {
-        // The mailbox is leased by the process that started the pool, and may be gone by now.
-        if !self.table.is_of(self.token) {
-            return Err(PoolError::Forked);
-        }
+        self.check_ours()?;
         if !self.bury().is_empty() || !self.crew.is_complete() {
             let hired = self.hire();
             if self.crew.is_empty() {
@@ -402,7 +412,7 @@ impl<'t> Pool<'t> {
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
         // A worker's copy, or another child's, is not the parent's pool.
-        if !self.table.is_of(self.token) {
+        if !self.is_ours() {
             self.crew.forget();
             return;
         }

@@ -114,6 +114,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     /// error the call is over, and nothing is ready any more.
     #[cfg_attr(loom, track_caller)]
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<Ready<'_, 'r, G>>, PoolError> {
+        self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
             call.pace = Pace::new(self.pool.deadline);
         }
@@ -149,6 +150,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     /// # Errors
     /// As [`Pool::for_each`].
     pub fn finish(mut self) -> Result<(), PoolError> {
+        self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
             call.pace = Pace::new(self.pool.deadline);
         }
@@ -199,6 +201,10 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
 impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
     fn drop(&mut self) {
         self.part = None;
+        // One that crossed a fork is the parent's call.
+        if !self.pool.is_ours() {
+            return;
+        }
         if let Some((round, mut call)) = self.call.take() {
             call.pace = Pace::new(self.pool.deadline);
             self.pool.mailbox.close_job();
@@ -245,9 +251,11 @@ impl<G: Group> Ready<'_, '_, G> {
     /// Sends the tile off again: some worker runs the kernel on it once more, and sees what was
     /// written here.
     pub fn again(self) {
-        self.tile.again();
-        self.rests.set(false);
-        self.job.set(self.mailbox.announce());
+        // In a fork's child the tile and the call are the parent's.
+        if self.tile.again() {
+            self.rests.set(false);
+            self.job.set(self.mailbox.announce());
+        }
     }
 }
 

@@ -56,7 +56,12 @@ impl Profile {
 impl Pool<'_> {
     /// Begins to take the workers' times, which costs some 50 ns a worker and call, or stops it.
     /// What [`stats`](Pool::stats) tells counts from here.
+    ///
+    /// Does nothing in a fork's child: the workers are the parent's.
     pub fn profile(&mut self, on: bool) {
+        if !self.is_ours() {
+            return;
+        }
         self.stats = Profile {
             #[cfg(not(loom))]
             since: on.then(Instant::now),
@@ -85,7 +90,12 @@ impl Pool<'_> {
     /// assert_eq!(pool.stats().iter().map(|worker| worker.tiles).sum::<u64>(), 100);
     /// # Ok::<(), ndshm::Error>(())
     /// ```
+    ///
+    /// Empty in a fork's child: the workers are the parent's.
     pub fn stats(&self) -> Vec<WorkerStats> {
+        if !self.is_ours() {
+            return Vec::new();
+        }
         let elapsed = self.stats.elapsed().unwrap_or_default();
         self.pids()
             .into_iter()

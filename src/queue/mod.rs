@@ -248,19 +248,24 @@ impl<T: Pod> Queue<'_, T> {
     /// Takes no more jobs from now on: pushes are refused, and consumers take out what is there.
     ///
     /// What was done before happens before whatever is done by who finds the queue closed.
+    ///
+    /// In a fork's child that cannot lease the queue (it was freed, or no seat is free) this does
+    /// nothing; a queue that was freed counts as closed, drained and empty there.
     pub fn close(&self) {
-        self.cells.close();
+        if self.enter().is_ok() {
+            self.cells.close();
+        }
     }
 
     /// Whether somebody has closed it.
     pub fn is_closed(&self) -> bool {
-        self.cells.is_closed()
+        self.enter().is_err() || self.cells.is_closed()
     }
 
     /// Whether it is closed and no job will come out of it any more. While a consumer is taking out
     /// the last job, one will if it dies.
     pub fn is_drained(&self) -> bool {
-        self.cells.is_drained()
+        self.enter().is_err() || self.cells.is_drained()
     }
 
     /// How many jobs can be in it.
@@ -270,12 +275,12 @@ impl<T: Pod> Queue<'_, T> {
 
     /// How many jobs are in it, or were a moment ago: a hint. Rather too many than too few.
     pub fn len(&self) -> usize {
-        self.cells.len() as usize
+        self.enter().map_or(0, |_| self.cells.len() as usize)
     }
 
     /// Whether there was a moment without a job, during this call.
     pub fn is_empty(&self) -> bool {
-        self.cells.is_empty()
+        self.enter().is_err() || self.cells.is_empty()
     }
 
     /// The queue's name for other processes.

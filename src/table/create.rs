@@ -167,6 +167,9 @@ impl HandleTable {
     ///
     /// Other participants may use the handle meanwhile; freeing it twice does no harm.
     pub fn owned<T: Element, D: Dimension>(&self, handle: Handle<T, D>) -> Owned<'_, T, D> {
+        // In a fork's child the guard is the child's. An error leaves it the parent's: then dropping
+        // it frees nothing.
+        let _ = self.enter();
         Owned {
             table: self,
             handle,

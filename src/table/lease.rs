@@ -295,6 +295,11 @@ impl<'t> SharedLease<'t> {
         self.table
     }
 
+    /// Returns `true` in the process that took the lease, and `false` in a child of it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.table.is_of(self.token)
+    }
+
     /// Parts the lease from the borrow of its table. It lasts until the table [resumes] and drops it.
     ///
     /// [resumes]: HandleTable::resume
@@ -335,7 +340,7 @@ impl Drop for SharedLease<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // A lease that crossed a fork is the parent's.
-        if self.table.is_of(self.token) && !self.table.drop_again(self.slot.index) {
+        if self.is_ours() && !self.table.drop_again(self.slot.index) {
             let tail = self.slot.unlock_shared(self.table.seat.get());
             self.table.follow(self.slot, tail);
         }

@@ -1,0 +1,147 @@
+//! Every public method of every value that can cross a fork, called in the child after the parent
+//! has dropped the value and has put other arrays into its memory.
+//!
+//! The table [`METHODS`] says what each method does there. Methods that return a reference cannot
+//! refuse: they are listed in [`REFERENCES`], and `Pool::fork` refuses while one is held.
+
+#[path = "../support/mod.rs"]
+mod support;
+mod values;
+
+use ndshm::{Handle, HandleTable, Segment};
+use support::{Child, Pipe, run};
+
+/// What a method does in a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InChild {
+    /// Acts under a lease or a seat of the child's own, and answers as for a value that is freed.
+    Rejoins,
+    /// Returns an error that says why.
+    Refuses,
+    /// Does nothing, and leaves the parent's value alone.
+    DoesNothing,
+    /// Returns what is in the value itself, in private memory.
+    Private,
+    /// Reads the segment's tables, which no seat is needed for.
+    Looks,
+}
+
+/// Type, methods, what they do in a child, and the check.
+pub type Row = (&'static str, &'static str, InChild, fn(&Ground));
+
+/// Methods that return references or views, which the compiler lets cross a fork with their guard.
+/// They are documented: what they show is the parent's, and `Pool::fork` refuses while one is held.
+const REFERENCES: &[(&str, &str)] = &[
+    ("ReadGuard", "deref, view"),
+    ("WriteGuard", "deref, deref_mut, view, view_mut"),
+    ("UntypedReadGuard", "bytes"),
+    ("UntypedWriteGuard", "bytes, bytes_mut"),
+    ("Tile", "views"),
+    ("Ready", "views"),
+    ("Attached", "as_ptr, as_mut_ptr, the unsafe views"),
+    ("Tensor, &str, &[u8] out of an ObjectGuard", "deref"),
+    ("a lent Arrow array", "values"),
+];
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--table") {
+        for (what, methods, does, _) in values::METHODS {
+            println!("{what:14} {does:11?} {methods}");
+        }
+        for (what, methods) in REFERENCES {
+            println!("{what:14} reference   {methods}");
+        }
+        return;
+    }
+    run(&[
+        ("methods_in_a_child", methods_in_a_child),
+        (
+            "a_pool_refuses_to_fork_with_references",
+            values::a_pool_refuses_to_fork_with_references,
+        ),
+    ]);
+}
+
+/// A parent and what it makes.
+pub struct Ground {
+    /// The parent's table.
+    pub table: HandleTable,
+    go: Pipe,
+}
+
+impl Ground {
+    fn new() -> Ground {
+        let segment = Segment::options().capacity(4 << 20).anonymous().unwrap();
+        Ground {
+            table: HandleTable::join(&segment).unwrap(),
+            go: Pipe::new(),
+        }
+    }
+
+    /// Forks a child, drops the parent's `value`, puts arrays of zeros where it was, and lets the
+    /// child `act` on its copy. The arrays stay zeros, and the tables whole.
+    #[track_caller]
+    pub fn cross<V>(&self, value: V, act: impl FnOnce(V)) {
+        self.cross_and_end(value, drop, act);
+    }
+
+    /// As [`cross`](Ground::cross); the parent's value is ended by `end`.
+    #[track_caller]
+    pub fn cross_and_end<V>(&self, value: V, end: impl FnOnce(V), act: impl FnOnce(V)) {
+        let mut value = Some(value);
+        let mut act = Some(act);
+        let child = Child::fork(|| {
+            self.go.receive();
+            let act = act.take().unwrap();
+            act(value.take().unwrap());
+        });
+        end(value.take().unwrap());
+        self.reuse_and_check(child);
+    }
+
+    /// As [`cross`](Ground::cross), and the parent keeps its value.
+    #[track_caller]
+    pub fn cross_kept<V>(&self, value: &mut V, act: impl FnOnce(&mut V)) {
+        let mut act = Some(act);
+        let child = Child::fork(|| {
+            self.go.receive();
+            let act = act.take().unwrap();
+            act(value);
+        });
+        self.reuse_and_check(child);
+    }
+
+    #[track_caller]
+    fn reuse_and_check(&self, child: Child) {
+        let zeros: Vec<Handle<u64, ndarray::Ix1>> = (2..200)
+            .step_by(2)
+            .flat_map(|len| [(); 8].map(|()| self.table.zeros(len).unwrap()))
+            .collect();
+        self.go.send(0);
+        child.join();
+        for handle in zeros {
+            let array = self.table.read(handle).unwrap();
+            assert!(array.iter().all(|&x| x == 0), "the child wrote {array:?}");
+            drop(array);
+            self.table.free(handle).unwrap();
+        }
+        self.table.reap().unwrap();
+        let found = self.table.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+    }
+}
+
+fn methods_in_a_child() {
+    let mut failed = 0;
+    for (what, methods, does, check) in values::METHODS {
+        let child = Child::fork(|| check(&Ground::new()));
+        let ok = child
+            .wait_within(support::DEADLINE)
+            .is_some_and(|status| status.success());
+        if !ok {
+            println!("  {what}: {methods}: is not {does:?}");
+            failed += 1;
+        }
+    }
+    assert_eq!(failed, 0, "rows of the table are wrong");
+}
