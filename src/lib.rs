@@ -67,6 +67,12 @@
 //! To *use* one there is to use the parent's lease without its knowledge; whoever calls `fork`
 //! directly must not. [`Pool::fork`] makes sure of it: it refuses while the table holds leases.
 //!
+//! # Signals
+//! Workers leave SIGINT and the other signals that end a program to their parent: one with a handler
+//! finishes its step, without one Ctrl-C ends all processes at once. A named segment then keeps its
+//! name until the next [`Segment::open_or_create`], which takes back what the dead held, or until
+//! `ndshm gc --yes`: [`guide::faults`].
+//!
 //! # Trust
 //! Processes that map the same segment trust each other not to write outside their leases: memory
 //! has no other protection. What bytes a participant finds never makes it panic or leave the

@@ -146,6 +146,7 @@ fn block(seed: u64, cases: std::ops::Range<u64>) -> Result<Vec<(String, u64)>, (
 }
 
 fn main() {
+    support::set_signals();
     let options = options();
     let start = Instant::now();
     let cases = match options.case {

@@ -27,6 +27,8 @@ mod own;
 mod pattern;
 mod process;
 mod rounds;
+#[path = "../../tests/support/signals.rs"]
+mod signals;
 mod supervisor;
 mod victim;
 mod world;
@@ -69,6 +71,7 @@ struct Options {
 const CAPACITY: u64 = 64 << 20;
 
 fn main() -> ExitCode {
+    signals::set_signals();
     let options = Options::parse();
     let board = Board::new();
     let start = Instant::now();

@@ -6,6 +6,8 @@ use std::io;
 use rustix::process::Pid;
 
 use super::process::Child;
+use super::signals::{self, Blocked};
+use super::streams;
 use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
 use crate::error::PoolError;
@@ -24,16 +26,22 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
         what: "fork a worker",
         error,
     };
+    let is_flushed = streams::flush_before_fork(alone);
+    let blocked = Blocked::all();
     // SAFETY: the child is a copy in which every lock that it needs is free (the caller's duty);
     // it runs the worker's life alone, which never returns into the parent's frames.
     match unsafe { libc::fork() } {
         0 => {
+            signals::leave_to_parent(Some(blocked));
+            if !is_flushed {
+                streams::discard_inherited(alone);
+            }
             if alone && std::env::var_os(THREADS_OF_RAYON).is_none() {
                 let share = super::threads::share(life.shared.workers).to_string();
                 // SAFETY: the child of a process with one thread has one thread.
                 unsafe { std::env::set_var(THREADS_OF_RAYON, share) };
             }
-            worker::live(life)
+            worker::live(life, alone)
         }
         -1 => Err(refused(io::Error::last_os_error())),
         pid => match Pid::from_raw(pid) {

@@ -26,9 +26,13 @@ mod process;
 mod report;
 mod running;
 #[cfg(not(loom))]
+mod signals;
+#[cfg(not(loom))]
 mod spawn;
 mod spin;
 mod stats;
+#[cfg(not(loom))]
+mod streams;
 mod supervise;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -135,6 +139,12 @@ pub enum OnDeath {
 /// Dropping the pool ends the workers; processes that are still in a kernel after a second are
 /// killed, threads are waited for. If the parent dies, the system ends its worker processes.
 ///
+/// # Signals and output
+/// Worker processes leave SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 and SIGUSR2 to their parent: if
+/// it has a handler, a call that Ctrl-C hits runs to its end. SIGKILL ends a single worker. Text
+/// that a kernel prints is written before the call returns, also without a final newline. The
+/// [guide](crate::guide::faults) lists what workers have of their parent's state.
+///
 /// # rayon in a kernel
 /// Works in worker processes: each starts a pool of its own at the first use, with its share of
 /// the processors (`RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless it is
@@ -192,6 +202,9 @@ impl<'t> Pool<'t> {
     /// those of the program. Kernels do not use what the other threads were needed for: a pool of
     /// rayon's that the parent has started, an async runtime, a logger with a thread.
     ///
+    /// Standard output is flushed before the fork, which takes its lock. C's streams are not: text
+    /// in their buffers may appear once more for each worker that prints through them.
+    ///
     /// # Errors
     /// As [`fork`](Pool::fork), but for `Threads`.
     #[cfg(not(loom))]
@@ -211,7 +224,8 @@ impl<'t> Pool<'t> {
     /// worker. Kernels are found by their place in the program's file, which both sides have
     /// verified to be the same; what the parent has computed or set since its start is not there,
     /// but for the segment and the environment. Workers read nothing from the standard input. It
-    /// takes a few milliseconds: the call returns when all workers have come to life.
+    /// takes a few milliseconds: the call returns when all workers have come to life. They end with
+    /// the thread that called this.
     ///
     /// # Errors
     /// - [`PoolError::WorkerNotStarted`] if a worker does not come to life, as when `main` does not

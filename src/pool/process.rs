@@ -29,8 +29,9 @@ impl Child {
     /// Asks the system, without waiting, whether the child has ended.
     pub(super) fn has_died(&mut self) -> bool {
         if !self.ended {
-            match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            match waitpid(Some(self.pid), WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Ok(Some((_, status))) if status.stopped() => self.go_on_with_parent(status),
                 Ok(Some((_, status))) => {
                     self.ended = true;
                     self.status = Some(status);
@@ -40,6 +41,14 @@ impl Child {
             }
         }
         self.ended
+    }
+
+    /// Lets a worker go on that Ctrl-Z has stopped, as this process was not stopped or goes on.
+    /// One that was stopped on its own, by SIGSTOP or a debugger, stays so.
+    fn go_on_with_parent(&self, status: WaitStatus) {
+        if status.stopping_signal() == Some(Signal::TSTP.as_raw()) {
+            let _ = kill_process(self.pid, Signal::CONT);
+        }
     }
 
     /// The signal that killed it.

@@ -13,6 +13,7 @@ use rustix::process::Pid;
 use super::Shared;
 use super::image::Image;
 use super::process::Child;
+use super::signals::{self, Blocked};
 use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
 use crate::error::{Error, PoolError};
@@ -62,9 +63,13 @@ impl Order {
         })
     }
 
-    /// The order of this very process; a worker's own children inherit its environment.
+    fn of_environment() -> Option<Order> {
+        Order::parse(&env::var(ORDER).ok()?)
+    }
+
+    /// The order of this very process, if it has not become a worker: its own children inherit it.
     fn of_this_process() -> Option<Order> {
-        Order::parse(&env::var(ORDER).ok()?).filter(|order| order.parent == parent_id())
+        Order::of_environment().filter(|order| order.parent == parent_id())
     }
 }
 
@@ -87,7 +92,10 @@ impl Order {
 /// ```
 pub fn become_worker() {
     let _ = LOOKED.set(());
-    if let Some(order) = Order::of_this_process() {
+    // Also if the parent has died meanwhile: then this process ends, as its worker, and does not run
+    // the program a second time.
+    if let Some(order) = Order::of_environment() {
+        forget_order();
         match serve(&order) {
             Ok(never) => match never {},
             Err(error) => {
@@ -98,9 +106,18 @@ pub fn become_worker() {
     }
 }
 
+/// Takes the order out of the environment, which programs that a kernel starts inherit.
+fn forget_order() {
+    if super::fork::refuse_threads().is_ok() {
+        // SAFETY: no other thread is there to read the environment meanwhile.
+        unsafe { env::remove_var(ORDER) };
+    }
+}
+
 /// Joins the segment whose descriptor is the standard input, and serves it.
 fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
     worker::end_with_parent(Some(order.parent));
+    signals::leave_to_parent(None);
     let refused = |what| move |error: io::Error| PoolError::System { what, error };
     let image = Image::of_this_process().map_err(refused("read /proc/self/maps"))?;
     if image.identity().map(ToString::to_string).as_ref() != Some(&order.image) {
@@ -111,7 +128,7 @@ fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
         .huge_pages(order.huge_pages)
         .from_fd(segment)?;
     let table = HandleTable::join(&segment)?;
-    worker::live(&WorkerLife {
+    let life = WorkerLife {
         table: &table,
         shared: Shared {
             mailbox: order.mailbox,
@@ -119,7 +136,8 @@ fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
         },
         worker: order.worker,
         parent: Some(order.parent),
-    })
+    };
+    worker::live(&life, true)
 }
 
 /// Moves the descriptor away from the standard input, and leaves nothing to read there.
@@ -172,7 +190,10 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
             super::threads::share(life.shared.workers).to_string(),
         );
     }
+    // The worker inherits this, and leaves these signals to this process once it can.
+    let blocked = Blocked::left_to_parent();
     let child = command.spawn().map_err(refused)?;
+    drop(blocked);
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     pid.map(Child::new)
         .ok_or_else(|| refused(io::Error::other("the system returned no pid")))

@@ -83,6 +83,11 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
             }
             Err(_) => {}
         }
+        // Before the parent learns that the job is done: what it prints next comes after.
+        #[cfg(not(loom))]
+        if life.parent.is_some() {
+            super::streams::flush_after_job();
+        }
         mailbox.check_out(worker, Some(job.number()));
     }
     drop(lease);
@@ -145,8 +150,9 @@ mod process {
 
     use super::{WorkerLife, serve};
 
-    /// The life of the worker in its process, from the first step to the exit.
-    pub(in super::super) fn live(life: &WorkerLife<'_>) -> ! {
+    /// The life of the worker in its process, from the first step to the exit. With `c_streams`
+    /// the buffers of C's streams are this process's own, and written out in the end.
+    pub(in super::super) fn live(life: &WorkerLife<'_>, c_streams: bool) -> ! {
         end_with_parent(life.parent);
         // A panic of our own code must not unwind into the parent's stack frames.
         let served = std::panic::AssertUnwindSafe(|| serve(life));
@@ -158,6 +164,7 @@ mod process {
             }
             Err(_) => 101,
         };
+        crate::pool::streams::flush_at_end(c_streams);
         exit(code)
     }
 

@@ -192,6 +192,9 @@ mod tests {
     fn a_forked_child_has_a_token_of_its_own() {
         let _alone = crate::segment::tests::FORKS.write().unwrap();
         let token = process_token();
+        // How the child ends would be lost if SIGCHLD, which is inherited, were ignored.
+        // SAFETY: the default action is a valid one.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         let mut pipe = [0; 2];
         // SAFETY: `pipe` has room for two descriptors.
         assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);

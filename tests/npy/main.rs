@@ -10,6 +10,8 @@ mod dialects;
 mod expected;
 mod numpy;
 mod saving;
+#[path = "../support/signals.rs"]
+mod signals;
 
 use std::path::{Path, PathBuf};
 

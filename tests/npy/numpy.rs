@@ -49,6 +49,8 @@ pub fn python() -> Option<OsString> {
 }
 
 fn find_python() -> Option<OsString> {
+    // How a child has ended is lost if SIGCHLD is ignored.
+    crate::signals::set_signals();
     if let Some(python) = std::env::var_os("NDSHM_PYTHON") {
         let version = run(&python, &["-c", "import numpy"]);
         assert!(version.is_some(), "NDSHM_PYTHON={python:?} has no numpy");

@@ -181,6 +181,7 @@ fn a_file_that_does_not_fit_leaves_what_was_there() {
     let small = table.from_elem(3, 1u8).unwrap();
     table.save_npy(small, &path).unwrap();
     // The writer is a process of its own: the limit is for all of a process's files.
+    crate::signals::set_signals();
     let status = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["saving::saves_more_than_may_be_written", "--exact"])
         .env("NDSHM_TEST_SAVE", &path)

@@ -64,6 +64,7 @@ impl Options {
 }
 
 pub fn main() {
+    crate::support::set_signals();
     let options = Options::parse();
     if !may_trace() {
         println!("(not shown: that takes the right to trace a child by ptrace)");

@@ -3,12 +3,16 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod signals;
+
 use std::cell::Cell;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
+
+pub use signals::set_signals;
 
 /// How long a child may take before the test fails and kills it: many times what it needs, for the
 /// machine may be busy.
@@ -17,6 +21,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Runs the tests whose names hold the command line's first free argument, one after another on the
 /// main thread, each in a child of its own: so that each may fork, and a test that hangs is killed.
 pub fn run(tests: &[(&str, fn())]) {
+    set_signals();
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in tests {
@@ -122,12 +127,13 @@ pub fn exit_at_once(code: i32) -> ! {
 
 /// Whether a process exists, not counting those that have ended and were not waited for.
 pub fn is_alive(pid: u32) -> bool {
+    state_of(pid).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// The state of a process as /proc names it: T is stopped, Z has ended.
+pub fn state_of(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
-    state.is_some_and(|state| state != 'Z' && state != 'X')
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 /// Asks until it is so.
@@ -151,6 +157,11 @@ impl Pipe {
         // SAFETY: `ends` has room for two descriptors.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
         Pipe { ends }
+    }
+
+    /// The descriptor for those who cannot have this value, such as signal handlers.
+    pub fn writer(&self) -> i32 {
+        self.ends[1]
     }
 
     pub fn send(&self, number: u64) {
