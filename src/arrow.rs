@@ -6,7 +6,7 @@
 //! table, which gives the lease back with the seat.
 
 use core::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arrow_array::types::{
     ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -191,7 +191,6 @@ impl HandleTable {
         core::mem::forget(guard);
         let owner = Arc::new(Lent {
             _table: Mutex::new(table),
-            _note: Note::new(any),
         });
         // SAFETY: the `bytes` from `first` are the array's, which is mapped for as long as a table
         // of its segment lives, and `owner` keeps one. Nobody writes them while that table's seat
@@ -207,37 +206,4 @@ impl HandleTable {
 struct Lent {
     // A mutex, because a table is of one thread at a time, and nothing says which one drops it.
     _table: Mutex<HandleTable>,
-    // After the table: until the lease is given back.
-    _note: Note,
-}
-
-/// The arrays that this process has lent.
-static LENT: Mutex<Vec<AnyHandle>> = Mutex::new(Vec::new());
-
-/// An array that this process has lent, if there is one; for who is about to fork.
-pub(crate) fn lent() -> Option<AnyHandle> {
-    let lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
-    lent.first().copied()
-}
-
-/// An entry in [`LENT`].
-struct Note {
-    handle: AnyHandle,
-}
-
-impl Note {
-    fn new(handle: AnyHandle) -> Note {
-        let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
-        lent.push(handle);
-        Note { handle }
-    }
-}
-
-impl Drop for Note {
-    fn drop(&mut self) {
-        let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = lent.iter().position(|&handle| handle == self.handle) {
-            lent.swap_remove(at);
-        }
-    }
 }

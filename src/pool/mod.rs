@@ -111,7 +111,8 @@ pub enum OnDeath {
 /// | [`spawn`](Pool::spawn) | processes, this program started anew | at any time | programs with threads: rayon, async runtimes, Python |
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
 ///
-/// A *kernel* is a `fn` item or a closure without captures. It gets a tile's views, the
+/// A *kernel* is a `fn` item or a closure without captures, or with captures of size zero, of which
+/// each worker makes a copy out of nothing (see [`spawn`](Pool::spawn) for the duty that follows). It gets a tile's views, the
 /// parameters, and the tile's [context](TileContext), and runs in whichever worker claims the
 /// tile. Its result may depend on these alone, and then the outcome of a call does not depend on
 /// the number of workers.
@@ -166,18 +167,19 @@ impl<'t> Pool<'t> {
     /// locked there. The workers end with the thread that called this.
     ///
     /// A worker that dies is replaced at the next call, by another fork. If the process runs
-    /// threads by then, the pool goes on with the workers that are left, and fails with
-    /// [`PoolError::Threads`] when none is.
+    /// threads by then, or holds a lease, the pool goes on with the workers that are left. It fails
+    /// with [`PoolError::Threads`] or [`PoolError::LeaseHeld`] when none is.
+    ///
+    /// A worker may start a pool of its own in a kernel of [`run`](Pool::run) or
+    /// [`broadcast`](Pool::broadcast).
     ///
     /// # Errors
     /// - [`PoolError::Threads`] if there are several threads.
-    /// - [`PoolError::LeaseHeld`] while the table holds leases of arrays.
+    /// - [`PoolError::LeaseHeld`] while this process holds a lease of an array, by any of its tables:
+    ///   a worker would have a copy of the guard.
     /// - [`PoolError::Workers`] for 0 workers, or more than the segment has seats for.
     #[cfg(not(loom))]
     pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        if let Some(handle) = fork::held(table) {
-            return Err(PoolError::LeaseHeld { handle });
-        }
         fork::refuse_threads()?;
         Pool::new(table, workers, Kind::Fork)
     }
@@ -198,9 +200,6 @@ impl<'t> Pool<'t> {
         table: &'t HandleTable,
         workers: usize,
     ) -> Result<Pool<'t>, PoolError> {
-        if let Some(handle) = fork::held(table) {
-            return Err(PoolError::LeaseHeld { handle });
-        }
         Pool::new(table, workers, Kind::ForkAnyway)
     }
 
@@ -212,10 +211,18 @@ impl<'t> Pool<'t> {
     /// but for the segment and the environment. Workers read nothing from the standard input. It
     /// takes a few milliseconds: the call returns when all workers have come to life.
     ///
+    /// A closure may capture values of size zero, and a worker makes its copies of them out of
+    /// nothing. **Do not capture a value that proves something about this process**, as a token does
+    /// that a function returns after it has initialised a static: in a spawned worker that function
+    /// has not run. Call it in the kernel, or once in each worker by [`broadcast`](Pool::broadcast).
+    /// Code whose soundness depends on such a token must not hand it to kernels that are spawned.
+    ///
     /// # Errors
     /// - [`PoolError::WorkerNotStarted`] if a worker does not come to life, as when `main` does not
     ///   call [`become_worker`].
-    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker.
+    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker, and in those
+    ///   that such a process starts.
+    /// - [`PoolError::SetUserId`] in a program that runs with more rights than its parent.
     /// - [`PoolError::InProcess`], [`PoolError::Workers`].
     #[cfg(not(loom))]
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
@@ -288,7 +295,7 @@ impl<'t> Pool<'t> {
             deaths: 0,
             token: table.token(),
         };
-        pool.hire()?;
+        pool.hire(&|_, _| false)?;
         #[cfg(not(loom))]
         if kind == Kind::Spawn {
             pool.await_all()?;
@@ -332,13 +339,13 @@ impl<'t> Pool<'t> {
         self.on_death = policy;
     }
 
-    /// Starts the workers that are missing.
-    fn hire(&mut self) -> Result<(), PoolError> {
+    /// Starts the workers that are missing. `is_own` knows the leases of the call that is going on.
+    fn hire(&mut self, is_own: &dyn Fn(u64, usize) -> bool) -> Result<(), PoolError> {
         if self.crew.is_complete() {
             return Ok(());
         }
         trace::hiring(self.crew.kind);
-        self.crew.hire(self.table, self.shared, &self.image)
+        self.crew.hire(self.table, self.shared, &self.image, is_own)
     }
 
     /// Waits until all workers have come to life.
@@ -375,7 +382,7 @@ impl<'t> Pool<'t> {
             return Err(PoolError::Forked);
         }
         if !self.bury().is_empty() || !self.crew.is_complete() {
-            let hired = self.hire();
+            let hired = self.hire(&|_, _| false);
             if self.crew.is_empty() {
                 hired?;
             }

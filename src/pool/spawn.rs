@@ -23,8 +23,16 @@ use crate::table::HandleTable;
 /// In a worker's environment: what it is to do.
 const ORDER: &str = "NDSHM_WORKER";
 
-/// Set once this process has looked whether it is a worker.
-static LOOKED: OnceLock<()> = OnceLock::new();
+/// Set once this process has become a worker, for the children that it forks, too.
+static BECAME_WORKER: OnceLock<()> = OnceLock::new();
+
+/// Returns `true` if the process runs with more rights than the one that started it, as a
+/// set-user-id program does. Its environment and its standard input are then from somebody whom it
+/// must not trust.
+fn has_more_rights_than_its_parent() -> bool {
+    // SAFETY: the call reads a word that the kernel has put beside the program's arguments.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
 
 /// What a worker is told through its environment.
 struct Order {
@@ -62,9 +70,23 @@ impl Order {
         })
     }
 
-    /// The order of this very process; a worker's own children inherit its environment.
+    /// Returns the order that the parent of this process has given it. One that an earlier process
+    /// gave to the parent is in the environment, too.
     fn of_this_process() -> Option<Order> {
+        if has_more_rights_than_its_parent() {
+            return None;
+        }
         Order::parse(&env::var(ORDER).ok()?).filter(|order| order.parent == parent_id())
+    }
+
+    /// Takes the order out of the environment, so that the programs that this worker starts are no
+    /// workers. Leaves it in a process of several threads, of which another may be reading the
+    /// environment; [`refuse_unserved`] then refuses in those programs.
+    fn forget() {
+        if super::fork::refuse_threads().is_ok() {
+            // SAFETY: this thread is the only one of the process.
+            unsafe { env::remove_var(ORDER) };
+        }
     }
 }
 
@@ -72,7 +94,12 @@ impl Order {
 /// return then; does nothing otherwise.
 ///
 /// The first line of `main`, before anything that a worker is not to do: reading the command line,
-/// starting threads, opening files. It takes a look at one environment variable.
+/// starting threads, opening files. It takes a look at one environment variable, and in a worker
+/// removes it.
+///
+/// A worker trusts the process that starts it: it runs the functions of this program that the parent
+/// names. So a program that runs with more rights than its parent, as a set-user-id program does,
+/// never becomes a worker: it reads neither the variable nor its standard input.
 ///
 /// ```no_run
 /// use ndshm::{HandleTable, Pool, Segment};
@@ -86,8 +113,9 @@ impl Order {
 /// }
 /// ```
 pub fn become_worker() {
-    let _ = LOOKED.set(());
     if let Some(order) = Order::of_this_process() {
+        let _ = BECAME_WORKER.set(());
+        Order::forget();
         match serve(&order) {
             Ok(never) => match never {},
             Err(error) => {
@@ -130,9 +158,13 @@ fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(segment)
 }
 
-/// Refuses in a process that should itself have become a worker.
+/// Refuses in a process that was started as a worker, or by one that was, and has not become one. Its
+/// own workers would do the same, without end. Refuses also where no worker would trust this process.
 pub(super) fn refuse_unserved() -> Result<(), PoolError> {
-    match LOOKED.get().is_none() && Order::of_this_process().is_some() {
+    if has_more_rights_than_its_parent() {
+        return Err(PoolError::SetUserId);
+    }
+    match BECAME_WORKER.get().is_none() && env::var_os(ORDER).is_some() {
         true => Err(PoolError::NotAWorker),
         false => Ok(()),
     }

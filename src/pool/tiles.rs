@@ -168,6 +168,7 @@ impl<'t> Pool<'t> {
             pace: Pace::new(self.deadline),
             _params: array,
             deaths: Vec::new(),
+            entered: false,
         })
     }
 
