@@ -164,6 +164,7 @@ where
         workers: call.workers,
         call: arguments.call,
         seed: arguments.seed,
+        base,
         epoch: Cell::new(base),
     };
     let report = call.mailbox.report(call.worker);

@@ -67,6 +67,14 @@ const GRACE: Duration = Duration::from_secs(1);
 #[cfg(not(loom))]
 const START: Duration = Duration::from_secs(20);
 
+/// Draws a seed from the system. Models start from 0, so that they can be replayed.
+fn drawn_seed() -> u64 {
+    match cfg!(loom) {
+        true => 0,
+        false => crate::segment::fork::random_nonzero(),
+    }
+}
+
 /// What every worker is told of its pool.
 #[derive(Clone, Copy)]
 struct Shared {
@@ -287,7 +295,7 @@ impl<'t> Pool<'t> {
             crew: Crew::new(kind, workers),
             image,
             spin: Spin::of(workers),
-            seed: 0,
+            seed: drawn_seed(),
             deadline: None,
             on_death: OnDeath::Fail,
             stats: stats::Profile::default(),
@@ -323,8 +331,26 @@ impl<'t> Pool<'t> {
         self.deaths
     }
 
-    /// What the random streams of [`TileContext`] start from; 0 at first.
-    pub fn seed(&mut self, seed: u64) {
+    /// Returns the seed of the random streams of [`TileContext`]. A new pool draws its seed from the
+    /// system, so that two pools do not repeat each other.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let first = Pool::threads(&table, 1)?;
+    /// let mut again = Pool::threads(&table, 1)?;
+    /// assert_ne!(first.seed(), again.seed());
+    /// again.set_seed(first.seed());                // its calls draw what those of `first` draw
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Sets the seed of the calls that follow. The random numbers of a call depend on the seed and on
+    /// the number of the call, not on the number of workers.
+    pub fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
     }
 
