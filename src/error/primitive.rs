@@ -86,7 +86,7 @@ pub enum PrimitiveError {
     },
     /// A weight is negative, infinite or not a number.
     #[error(
-        "{handle} holds the weight {weight} at position {position}: weights are finite and not \
+        "{handle} holds the weight {weight:?} at position {position}: weights are finite and not \
          negative"
     )]
     Weight {
@@ -99,7 +99,7 @@ pub enum PrimitiveError {
     },
     /// A logarithm of a weight is +∞ or not a number.
     #[error(
-        "{handle} holds the log-weight {log_weight} at position {position}: log-weights are finite \
+        "{handle} holds the log-weight {log_weight:?} at position {position}: log-weights are finite \
          or -inf"
     )]
     LogWeight {
@@ -112,7 +112,7 @@ pub enum PrimitiveError {
     },
     /// The sum of the weights is 0, too small to be divided by, or infinite.
     #[error(
-        "the weights of {handle} sum to {sum}: the sum must be at least 2^-970 and finite; rescale \
+        "the weights of {handle} sum to {sum:?}: the sum must be at least 2^-970 and finite; rescale \
          them, or start from their logarithms"
     )]
     WeightSum {
@@ -122,7 +122,7 @@ pub enum PrimitiveError {
         sum: f64,
     },
     /// The offset of a systematic grid is not in [0, 1).
-    #[error("resample_systematic: the offset u is {u}: it is at least 0 and below 1")]
+    #[error("resample_systematic: the offset u is {u:?}: it is at least 0 and below 1")]
     Offset {
         /// The offset.
         u: f64,

@@ -123,7 +123,9 @@ impl Pool<'_> {
         let add = |sum: f64, part: f64| sum + part;
         // Shares of the total: squares of the weights themselves could overflow.
         let squares = self.map_reduce(&tiles, &total, squares_of::<T>, 0.0, add)?;
-        Ok(1.0 / squares)
+        let count = self.table().attach(weights)?.shape()[0] as f64;
+        // Rounding can take the quotient beyond the bounds that hold for exact numbers.
+        Ok((1.0 / squares).clamp(1.0, count))
     }
 
     /// The error for the first log-weight that is none.
