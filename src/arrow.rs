@@ -196,7 +196,6 @@ impl HandleTable {
         let owner = Arc::new(Lent {
             lease: Some(lease),
             lender,
-            _note: Note::new(any),
         });
         // SAFETY: the `bytes` from `first` are the array's, which is mapped for as long as a table
         // of its segment lives, and `owner` keeps the lender's. Nobody writes them while that table's
@@ -260,8 +259,6 @@ struct Lent {
     lease: Option<PartedLease>,
     // The last one leaves the seat.
     lender: Arc<Lender>,
-    // After the lease was given back.
-    _note: Note,
 }
 
 impl Drop for Lent {
@@ -271,37 +268,6 @@ impl Drop for Lent {
             && let Some(lease) = self.lease.take()
         {
             drop(self.lender.lock().resume(lease));
-        }
-    }
-}
-
-/// The arrays that this process has lent.
-static LENT: Mutex<Vec<AnyHandle>> = Mutex::new(Vec::new());
-
-/// An array that this process has lent, if there is one; for who is about to fork.
-pub(crate) fn lent() -> Option<AnyHandle> {
-    let lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
-    lent.first().copied()
-}
-
-/// An entry in [`LENT`].
-struct Note {
-    handle: AnyHandle,
-}
-
-impl Note {
-    fn new(handle: AnyHandle) -> Note {
-        let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
-        lent.push(handle);
-        Note { handle }
-    }
-}
-
-impl Drop for Note {
-    fn drop(&mut self) {
-        let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = lent.iter().position(|&handle| handle == self.handle) {
-            lent.swap_remove(at);
         }
     }
 }

@@ -13,14 +13,16 @@ pub(crate) const PIECE: usize = 8 << 20;
 /// How long a thread that has ended may be listed among those of the process.
 const LISTED: Duration = Duration::from_millis(100);
 
-/// Does `work` for every part, on as many threads as there are cores, of which this is one. After
-/// an error no further part is begun; the first one is returned.
+/// Does `work` for every part, on as many threads as there are cores and at most `most`, of which this
+/// is one. After an error no further part is begun, and the first one is returned. When it returns, the
+/// system lists none of the threads any more: a fork right after it meets one thread.
 pub(crate) fn for_each<P: Send, E: Send>(
     parts: Vec<P>,
+    most: usize,
     work: impl Fn(P) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let helpers = cores.min(parts.len()).saturating_sub(1);
+    let helpers = cores.min(most).min(parts.len()).saturating_sub(1);
     if helpers == 0 {
         return parts.into_iter().try_for_each(work);
     }
@@ -83,19 +85,37 @@ mod tests {
     fn every_part_is_done_once() {
         let mut done = vec![0u8; 1000];
         let parts: Vec<&mut [u8]> = done.chunks_mut(7).collect();
-        let outcome = for_each(parts, |part| {
+        let outcome = for_each(parts, usize::MAX, |part| {
             part.iter_mut().for_each(|byte| *byte += 1);
             Ok::<(), ()>(())
         });
         assert_eq!(outcome, Ok(()));
         assert!(done.iter().all(|&byte| byte == 1));
-        assert_eq!(for_each(Vec::<u8>::new(), Err), Ok(()));
+        assert_eq!(for_each(Vec::<u8>::new(), 2, Err), Ok(()));
+    }
+
+    #[test]
+    fn a_thread_is_gone_when_the_call_returns() {
+        for _ in 0..500 {
+            let threads = Mutex::new(HashSet::new());
+            let outcome = for_each(vec![(); 8], 4, |()| {
+                lock(&threads).insert(rustix::thread::gettid());
+                thread::yield_now();
+                Ok::<(), ()>(())
+            });
+            assert_eq!(outcome, Ok(()));
+            let me = rustix::thread::gettid();
+            for thread in lock(&threads).iter().filter(|&&thread| thread != me) {
+                let listed = format!("/proc/self/task/{}", thread.as_raw_nonzero());
+                assert!(!PathBuf::from(&listed).exists(), "{listed}");
+            }
+        }
     }
 
     #[test]
     fn after_an_error_no_part_is_begun() {
         let begun = Mutex::new(HashSet::new());
-        let outcome = for_each((0..10_000).collect(), |part| {
+        let outcome = for_each((0..10_000).collect(), 8, |part| {
             begun.lock().unwrap().insert(part);
             if part == 3 { Err(part) } else { Ok(()) }
         });

@@ -26,6 +26,7 @@ fn main() {
         ("every_tile_once", every_tile_once),
         ("results_in_order", results_in_order),
         ("the_same_bits", the_same_bits),
+        ("two_partitions_of_a_call", two_partitions_of_a_call),
         ("long_parameters", long_parameters),
         ("every_worker_once", every_worker_once),
         ("barriers", barriers),
@@ -154,7 +155,7 @@ fn the_same_bits() {
     let pipe = Pipe::new();
     for workers in [1, 2, 5] {
         each(&KINDS, workers, |_, table, x, tiles, pool| {
-            pool.seed(7);
+            pool.set_seed(7);
             pool.for_each(tiles, &(), noise).unwrap();
             pool.for_each(tiles, &(), noise).unwrap();
             let x = table.read(x).unwrap();
@@ -166,6 +167,38 @@ fn the_same_bits() {
     }
     let digests: HashSet<u64> = (0..9).map(|_| pipe.receive()).collect();
     assert_eq!(digests.len(), 1);
+}
+
+/// Runs two rounds of one call on two partitions, then compares the numbers with a second pool's.
+fn two_partitions_of_a_call() {
+    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+        let y = table.zeros::<u32, _>(100).unwrap();
+        let other = table.partition(y.write(), Axis(0), 10).unwrap();
+        let draw = |pool: &mut Pool<'_>| {
+            pool.run(
+                &[tiles.handle().to_bits(), other.handle().to_bits()],
+                |worker, bits| {
+                    for &bits in bits {
+                        let tiles = ndshm::PartitionHandle::<Write<u32, Ix1>>::from_bits(bits);
+                        let tiles = worker.table().open_partition(tiles)?;
+                        worker.for_each(&tiles, |x, tile| noise(x, &(), tile))?;
+                    }
+                    Ok(())
+                },
+            )
+            .unwrap();
+            (
+                table.read(x).unwrap().to_owned(),
+                table.read(y).unwrap().to_owned(),
+            )
+        };
+        let (first, second) = draw(pool);
+        assert_ne!(first, second, "{kind:?}");
+        let mut fresh = Pool::threads(table, 3).unwrap();
+        assert_ne!(fresh.seed(), pool.seed(), "{kind:?}");
+        fresh.set_seed(pool.seed());
+        assert_eq!(draw(&mut fresh), (first, second), "{kind:?}");
+    });
 }
 
 fn long_parameters() {

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use ndarray::{Array1, Array2, Ix1, Ix2};
-use ndshm::{HandleTable, LeaseError, ObjectError, ObjectHandle, Segment, Tensor};
+use ndshm::{HandleTable, LeaseError, ObjectError, ObjectHandle, Pool, Segment, Tensor};
 use serde::{Deserialize, Serialize};
 use support::{Child, Name, Pipe, run};
 
@@ -22,6 +22,7 @@ fn main() {
         ("an_object_goes_with_its_owner", goes_with_its_owner),
         ("a_fork_while_it_is_stored", a_fork_while_it_is_stored),
         ("a_guard_that_crossed_a_fork", a_guard_that_crossed),
+        ("a_pool_right_after_a_large_object", a_pool_right_after),
     ]);
 }
 
@@ -272,4 +273,15 @@ fn a_guard_that_crossed() {
     assert_eq!(table.info(handle).unwrap().readers, [std::process::id()]);
     drop(guard);
     assert!(table.info(handle).unwrap().readers.is_empty());
+}
+
+/// Large objects are copied by several threads, which must be gone when a pool is about to fork.
+fn a_pool_right_after() {
+    let table = table();
+    let large = Tensor::from(Array1::from_elem(5 << 20, 0.5f32));
+    for _ in 0..20 {
+        let handle = table.put_object(&large).unwrap();
+        drop(Pool::fork(&table, 1).unwrap());
+        table.free(handle).unwrap();
+    }
 }

@@ -55,6 +55,8 @@ fn main() {
             multinomial_resampling_is_the_reference
             multinomial_offspring_follow_the_weights
             weights_that_are_none_are_errors
+            the_scale_of_weights_does_not_matter
+            tiny_weights_are_worth_as_much_as_others
             calls_leave_nothing_behind;
     }
 }

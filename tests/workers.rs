@@ -94,7 +94,7 @@ fn noisy_sum(workers: usize, seed: u64) -> (u64, u64) {
     let x = table.zeros::<f64, _>(10_000).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 64).unwrap();
     let mut pool = Pool::fork(&table, workers).unwrap();
-    pool.seed(seed);
+    pool.set_seed(seed);
     for _ in 0..3 {
         pool.for_each(&tiles, &0.5, |mut x, &scale, tile| {
             let mut rng = tile.rng();

@@ -128,7 +128,7 @@ struct Params {
 }
 
 fn fill_and_look(table: &HandleTable, pool: &mut Pool<'_>, options: &Options) -> Result<Found> {
-    pool.seed(options.seed);
+    pool.set_seed(options.seed);
     let samples = table.zeros::<f32, _>((options.samples, DIMENSIONS))?;
     let by_rows = table.partition(samples.write(), Axis(0), ROWS)?;
     pool.for_each(&by_rows, &(), draw)?;

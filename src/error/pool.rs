@@ -32,8 +32,11 @@ pub enum PoolError {
         /// Threads of this process.
         threads: usize,
     },
-    /// The table holds a lease, which forked workers would hold without its knowledge.
-    #[error("this table holds a lease on {handle}; drop its guards before starting a pool")]
+    /// A table of this process holds a lease, and a forked worker would have a copy of the guard.
+    #[error(
+        "this process holds a lease on {handle}, whose guard a forked worker would copy; drop its \
+         guards before workers are forked, or use Pool::spawn"
+    )]
     LeaseHeld {
         /// A leased array.
         handle: AnyHandle,
@@ -47,11 +50,20 @@ pub enum PoolError {
     /// The kernel that a spawned worker is to run is not in the program that it runs.
     #[error("this worker runs another program than the pool that has started it")]
     OtherProgram,
-    /// This process was started as a worker, and did not become one.
+    /// This process was started as a worker, or by such a process, and did not become one.
     #[error(
-        "a pool has started this process as a worker; call ndshm::become_worker() first in main"
+        "a pool has started this process, or the one that it comes from, as a worker \
+         (NDSHM_WORKER is in the environment); call ndshm::become_worker() first in main, before \
+         anything forks"
     )]
     NotAWorker,
+    /// This process has more rights than the one that started it, and its workers would be started
+    /// likewise.
+    #[error(
+        "a set-user-id or set-group-id program cannot spawn workers, because they would trust their \
+         environment; use Pool::fork or Pool::threads"
+    )]
+    SetUserId,
     /// A worker did not come to life.
     #[error(
         "worker {worker} did not come to life in {waited:?} ({}); does main begin with \

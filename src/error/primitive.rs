@@ -86,7 +86,7 @@ pub enum PrimitiveError {
     },
     /// A weight is negative, infinite or not a number.
     #[error(
-        "{handle} holds the weight {weight} at position {position}: weights are finite and not \
+        "{handle} holds the weight {weight:?} at position {position}: weights are finite and not \
          negative"
     )]
     Weight {
@@ -99,7 +99,7 @@ pub enum PrimitiveError {
     },
     /// A logarithm of a weight is +∞ or not a number.
     #[error(
-        "{handle} holds the log-weight {log_weight} at position {position}: log-weights are finite \
+        "{handle} holds the log-weight {log_weight:?} at position {position}: log-weights are finite \
          or -inf"
     )]
     LogWeight {
@@ -110,19 +110,17 @@ pub enum PrimitiveError {
         /// What it holds.
         log_weight: f64,
     },
-    /// The sum of the weights is 0, too small to be divided by, or infinite.
+    /// All weights are 0, or there are none.
     #[error(
-        "the weights of {handle} sum to {sum}: the sum must be at least 2^-970 and finite; rescale \
-         them, or start from their logarithms"
+        "the weights of {handle} are all 0, or there are none; products of many small factors become \
+         0: add their logarithms, and call normalize_log_weights"
     )]
-    WeightSum {
+    NoWeight {
         /// The array of weights.
         handle: AnyHandle,
-        /// Their sum.
-        sum: f64,
     },
     /// The offset of a systematic grid is not in [0, 1).
-    #[error("resample_systematic: the offset u is {u}: it is at least 0 and below 1")]
+    #[error("resample_systematic: the offset u is {u:?}: it is at least 0 and below 1")]
     Offset {
         /// The offset.
         u: f64,

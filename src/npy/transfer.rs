@@ -55,7 +55,7 @@ impl Elements<'_> {
     /// Reads all of `bytes` from `at` of the file on.
     pub(super) fn read(&self, file: &File, at: u64, bytes: &mut [u8]) -> Result<(), NpyError> {
         let parts = self.parts(bytes).collect();
-        parallel::for_each(parts, |(first, part)| {
+        parallel::for_each(parts, usize::MAX, |(first, part)| {
             self.read_part(file, at, first, part, |_| ())
         })
     }
@@ -70,7 +70,7 @@ impl Elements<'_> {
     ) -> Result<crc32fast::Hasher, NpyError> {
         let mut sums = vec![crc32fast::Hasher::new(); self.parts(bytes).count()];
         let parts = self.parts(bytes).zip(&mut sums).collect();
-        parallel::for_each(parts, |((first, part), sum)| {
+        parallel::for_each(parts, usize::MAX, |((first, part), sum)| {
             self.read_part(file, at, first, part, |read| sum.update(read))
         })?;
         let mut whole = before;

@@ -1,8 +1,8 @@
 //! Copies of large buffers, by several threads where that is faster.
 
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use core::convert::Infallible;
 
+use crate::parallel;
 use crate::segment::fresh;
 
 /// What a thread takes at a time. Whole pages: no two threads fault on the same one.
@@ -23,27 +23,15 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
         to.copy_from_slice(from);
         return;
     }
-    let shares = Mutex::new(to.chunks_mut(SHARE).zip(from.chunks(SHARE)));
-    let work = || {
-        loop {
-            // Taking a share cannot panic, so that what poison would say is not so.
-            let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match share {
-                Some((to, from)) => copy_share(to, from),
-                None => return,
-            }
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            // A thread that the system refuses leaves its shares to the others.
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
+    let shares = to.chunks_mut(SHARE).zip(from.chunks(SHARE)).collect();
+    let outcome = parallel::for_each(shares, MOST, |(to, from)| {
+        copy_share(to, from);
+        Ok::<(), Infallible>(())
     });
+    match outcome {
+        Ok(()) => {}
+        Err(never) => match never {},
+    }
 }
 
 /// Copies slices of one length. Fresh pages are made many at a time: a fault for each costs more

@@ -112,6 +112,26 @@ impl<'t, G: Group> Round<'_, 't, G> {
         })
     }
 
+    /// Returns `true` if every lease of a table on a slot is this round's, or that of a place in it
+    /// that the caller has besides if `entered`.
+    ///
+    /// While it runs the arrays that it writes can be leased by participants alone, each of which
+    /// has a reader's bit or a count beside it.
+    #[cfg(not(loom))]
+    pub(crate) fn accounts_for(&self, table: u64, slot: usize, entered: bool) -> bool {
+        let own = self.partition.table();
+        if own.number() != table {
+            return false;
+        }
+        let members = self.partition.group.members();
+        let mut known = members
+            .into_iter()
+            .filter(|(handle, _)| handle.unpack(own.segment().key()).0 == slot)
+            .map(|(_, mode)| usize::from(mode != Mode::Write) + usize::from(entered))
+            .peekable();
+        known.peek().is_some() && own.shared_leases(slot) <= known.sum()
+    }
+
     /// Whether the count says that all tiles are done. After a death it may stay short: then
     /// [`is_over`](Round::is_over) tells.
     pub(crate) fn is_counted(&self) -> bool {

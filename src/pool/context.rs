@@ -24,7 +24,7 @@ pub struct TileContext<'p> {
     pub(super) round: u64,
     #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) seed: u64,
-    /// The partition's round if one call runs several, or 0.
+    /// Barriers that the call passed before this round; 0 for a call that has one round.
     #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) step: u64,
 }
@@ -62,7 +62,8 @@ impl TileContext<'_> {
     /// ChaCha with 8 rounds, a counter-based generator: the key is the pool's
     /// [seed](super::Pool::seed) and the number of the call, the stream is the tile's index. So
     /// the numbers are the same for any number of workers, and no two tiles or calls share any.
-    /// (In [`WorkerContext::for_each`] the key also has the partition's round.)
+    /// In [`WorkerContext::for_each`] the key also has the number of barriers that the workers have
+    /// passed in the call: two rounds of one call differ, whichever partitions they are on.
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         stream([self.seed, self.round, self.step], self.tile.tile as u64)
@@ -98,7 +99,9 @@ pub struct WorkerContext<'a> {
     pub(super) workers: usize,
     pub(super) call: u64,
     pub(super) seed: u64,
-    /// The barrier's epoch.
+    /// The barrier's epoch when the call began.
+    pub(super) base: u64,
+    /// The barrier's epoch now.
     pub(super) epoch: Cell<u64>,
 }
 
@@ -188,6 +191,8 @@ impl WorkerContext<'_> {
             _ => None,
         };
         self.barrier()?;
+        // The barrier lets no worker pass with another epoch, so all of them agree on the step.
+        let step = self.epoch.get().wrapping_sub(self.base);
         if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
             while let Some(mut tile) = part.claim()? {
                 let context = TileContext {
@@ -195,7 +200,7 @@ impl WorkerContext<'_> {
                     worker: self.worker,
                     round: self.call,
                     seed: self.seed,
-                    step: tile.round(),
+                    step,
                 };
                 body(tile.views(), &context);
             }

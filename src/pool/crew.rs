@@ -105,13 +105,21 @@ impl Crew {
         deaths
     }
 
-    /// Starts the workers that are not there.
+    /// Starts the workers that are not there. Forks none while this process holds a lease for which
+    /// `is_own` returns `false`, see [`Roster::held`](crate::table::roster::Roster::held).
     pub(super) fn hire(
         &mut self,
         table: &HandleTable,
         shared: Shared,
         image: &Image,
+        is_own: &dyn Fn(u64, usize) -> bool,
     ) -> Result<(), PoolError> {
+        #[cfg(not(loom))]
+        if matches!(self.kind, Kind::Fork | Kind::ForkAnyway) && !self.is_complete() {
+            fork::refuse_leases(is_own)?;
+        }
+        #[cfg(loom)]
+        let _ = is_own;
         for worker in 0..self.members.len() {
             if self.members[worker].is_none() {
                 self.members[worker] = Some(self.start(table, shared, image, worker)?);

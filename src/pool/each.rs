@@ -54,7 +54,7 @@ impl Pool<'_> {
         let results = CallMemory::results::<R>(self.table, self.workers())?;
         self.prepare()?;
         // Whoever is missing would be waited for at every barrier.
-        self.hire()?;
+        self.hire(&|_, _| false)?;
         let base = self.mailbox.barrier().begin();
         let request = Request {
             kernel: self.place_of(kernel)?,

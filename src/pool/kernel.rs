@@ -31,10 +31,14 @@ pub(super) struct Call<'a> {
 /// The code that runs a kernel in a worker, over the tiles of a round or once.
 pub(super) type Trampoline = fn(&Call<'_>) -> Result<Work, Error>;
 
-/// The kernel `F` out of nothing: it has no captures, so that its type is all there is to it.
+/// Makes the kernel `F` out of nothing. Its captures have no bytes, so that its type is all there is to
+/// it.
 ///
 /// # Safety
-/// A value of `F` was given to a function of this module, in this process or its parent.
+/// A value of `F` was given to a function of this module, in this process, in the one that it was
+/// forked from, or in the one that spawned it. In the last case no value that `F` captures stands for
+/// a state of the process that gave it: [`Pool::spawn`](super::Pool::spawn) states this duty of those
+/// whose code depends on such a value.
 unsafe fn conjure<F: Copy + Send + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
     // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes; a value of it
@@ -160,6 +164,7 @@ where
         workers: call.workers,
         call: arguments.call,
         seed: arguments.seed,
+        base,
         epoch: Cell::new(base),
     };
     let report = call.mailbox.report(call.worker);

@@ -72,6 +72,14 @@ const GRACE: Duration = Duration::from_secs(1);
 #[cfg(not(loom))]
 const START: Duration = Duration::from_secs(20);
 
+/// Draws a seed from the system. Models start from 0, so that they can be replayed.
+fn drawn_seed() -> u64 {
+    match cfg!(loom) {
+        true => 0,
+        false => crate::segment::fork::random_nonzero(),
+    }
+}
+
 /// What every worker is told of its pool.
 #[derive(Clone, Copy)]
 struct Shared {
@@ -116,7 +124,8 @@ pub enum OnDeath {
 /// | [`spawn`](Pool::spawn) | processes, this program started anew | at any time | programs with threads: rayon, async runtimes, Python |
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
 ///
-/// A *kernel* is a `fn` item or a closure without captures. It gets a tile's views, the
+/// A *kernel* is a `fn` item or a closure without captures, or with captures of size zero, of which
+/// each worker makes a copy out of nothing (see [`spawn`](Pool::spawn) for the duty that follows). It gets a tile's views, the
 /// parameters, and the tile's [context](TileContext), and runs in whichever worker claims the
 /// tile. Its result may depend on these alone, and then the outcome of a call does not depend on
 /// the number of workers.
@@ -177,18 +186,19 @@ impl<'t> Pool<'t> {
     /// locked there. The workers end with the thread that called this.
     ///
     /// A worker that dies is replaced at the next call, by another fork. If the process runs
-    /// threads by then, the pool goes on with the workers that are left, and fails with
-    /// [`PoolError::Threads`] when none is.
+    /// threads by then, or holds a lease, the pool goes on with the workers that are left. It fails
+    /// with [`PoolError::Threads`] or [`PoolError::LeaseHeld`] when none is.
+    ///
+    /// A worker may start a pool of its own in a kernel of [`run`](Pool::run) or
+    /// [`broadcast`](Pool::broadcast).
     ///
     /// # Errors
     /// - [`PoolError::Threads`] if there are several threads.
-    /// - [`PoolError::LeaseHeld`] while the table holds leases of arrays.
+    /// - [`PoolError::LeaseHeld`] while this process holds a lease of an array, by any of its tables:
+    ///   a worker would have a copy of the guard.
     /// - [`PoolError::Workers`] for 0 workers, or more than the segment has seats for.
     #[cfg(not(loom))]
     pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        if let Some(handle) = fork::held(table) {
-            return Err(PoolError::LeaseHeld { handle });
-        }
         fork::refuse_threads()?;
         Pool::new(table, workers, Kind::Fork)
     }
@@ -212,9 +222,6 @@ impl<'t> Pool<'t> {
         table: &'t HandleTable,
         workers: usize,
     ) -> Result<Pool<'t>, PoolError> {
-        if let Some(handle) = fork::held(table) {
-            return Err(PoolError::LeaseHeld { handle });
-        }
         Pool::new(table, workers, Kind::ForkAnyway)
     }
 
@@ -227,10 +234,18 @@ impl<'t> Pool<'t> {
     /// takes a few milliseconds: the call returns when all workers have come to life. They end with
     /// the thread that called this.
     ///
+    /// A closure may capture values of size zero, and a worker makes its copies of them out of
+    /// nothing. **Do not capture a value that proves something about this process**, as a token does
+    /// that a function returns after it has initialised a static: in a spawned worker that function
+    /// has not run. Call it in the kernel, or once in each worker by [`broadcast`](Pool::broadcast).
+    /// Code whose soundness depends on such a token must not hand it to kernels that are spawned.
+    ///
     /// # Errors
     /// - [`PoolError::WorkerNotStarted`] if a worker does not come to life, as when `main` does not
     ///   call [`become_worker`].
-    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker.
+    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker, and in those
+    ///   that such a process starts.
+    /// - [`PoolError::SetUserId`] in a program that runs with more rights than its parent.
     /// - [`PoolError::InProcess`], [`PoolError::Workers`].
     #[cfg(not(loom))]
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
@@ -295,7 +310,7 @@ impl<'t> Pool<'t> {
             crew: Crew::new(kind, workers),
             image,
             spin: Spin::of(workers),
-            seed: 0,
+            seed: drawn_seed(),
             deadline: None,
             on_death: OnDeath::Fail,
             stats: stats::Profile::default(),
@@ -303,7 +318,7 @@ impl<'t> Pool<'t> {
             deaths: 0,
             token: table.token(),
         };
-        pool.hire()?;
+        pool.hire(&|_, _| false)?;
         #[cfg(not(loom))]
         if kind == Kind::Spawn {
             pool.await_all()?;
@@ -331,8 +346,26 @@ impl<'t> Pool<'t> {
         self.deaths
     }
 
-    /// What the random streams of [`TileContext`] start from; 0 at first.
-    pub fn seed(&mut self, seed: u64) {
+    /// Returns the seed of the random streams of [`TileContext`]. A new pool draws its seed from the
+    /// system, so that two pools do not repeat each other.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let first = Pool::threads(&table, 1)?;
+    /// let mut again = Pool::threads(&table, 1)?;
+    /// assert_ne!(first.seed(), again.seed());
+    /// again.set_seed(first.seed());                // its calls draw what those of `first` draw
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Sets the seed of the calls that follow. The random numbers of a call depend on the seed and on
+    /// the number of the call, not on the number of workers.
+    pub fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
     }
 
@@ -347,13 +380,13 @@ impl<'t> Pool<'t> {
         self.on_death = policy;
     }
 
-    /// Starts the workers that are missing.
-    fn hire(&mut self) -> Result<(), PoolError> {
+    /// Starts the workers that are missing. `is_own` knows the leases of the call that is going on.
+    fn hire(&mut self, is_own: &dyn Fn(u64, usize) -> bool) -> Result<(), PoolError> {
         if self.crew.is_complete() {
             return Ok(());
         }
         trace::hiring(self.crew.kind);
-        self.crew.hire(self.table, self.shared, &self.image)
+        self.crew.hire(self.table, self.shared, &self.image, is_own)
     }
 
     /// Waits until all workers have come to life.
@@ -400,7 +433,7 @@ impl<'t> Pool<'t> {
     fn prepare(&mut self) -> Result<(), PoolError> {
         self.check_ours()?;
         if !self.bury().is_empty() || !self.crew.is_complete() {
-            let hired = self.hire();
+            let hired = self.hire(&|_, _| false);
             if self.crew.is_empty() {
                 hired?;
             }

@@ -85,6 +85,9 @@ impl<'t> Pool<'t> {
             part: None,
         };
         running.part = tiles.enter()?;
+        if let Some((_, call)) = &mut running.call {
+            call.entered = running.part.is_some();
+        }
         Ok(running)
     }
 }

@@ -24,8 +24,16 @@ use crate::table::HandleTable;
 /// In a worker's environment: what it is to do.
 const ORDER: &str = "NDSHM_WORKER";
 
-/// Set once this process has looked whether it is a worker.
-static LOOKED: OnceLock<()> = OnceLock::new();
+/// Set once this process has become a worker, for the children that it forks, too.
+static BECAME_WORKER: OnceLock<()> = OnceLock::new();
+
+/// Returns `true` if the process runs with more rights than the one that started it, as a
+/// set-user-id program does. Its environment and its standard input are then from somebody whom it
+/// must not trust.
+fn has_more_rights_than_its_parent() -> bool {
+    // SAFETY: the call reads a word that the kernel has put beside the program's arguments.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
 
 /// What a worker is told through its environment.
 struct Order {
@@ -63,13 +71,22 @@ impl Order {
         })
     }
 
+    /// Returns the order that is in the environment.
     fn of_environment() -> Option<Order> {
+        if has_more_rights_than_its_parent() {
+            return None;
+        }
         Order::parse(&env::var(ORDER).ok()?)
     }
 
-    /// The order of this very process, if it has not become a worker: its own children inherit it.
-    fn of_this_process() -> Option<Order> {
-        Order::of_environment().filter(|order| order.parent == parent_id())
+    /// Takes the order out of the environment, so that the programs that this worker starts are no
+    /// workers. Leaves it in a process of several threads, of which another may be reading the
+    /// environment; [`refuse_unserved`] then refuses in those programs.
+    fn forget() {
+        if super::fork::refuse_threads().is_ok() {
+            // SAFETY: this thread is the only one of the process.
+            unsafe { env::remove_var(ORDER) };
+        }
     }
 }
 
@@ -77,7 +94,12 @@ impl Order {
 /// return then; does nothing otherwise.
 ///
 /// The first line of `main`, before anything that a worker is not to do: reading the command line,
-/// starting threads, opening files. It takes a look at one environment variable.
+/// starting threads, opening files. It takes a look at one environment variable, and in a worker
+/// removes it.
+///
+/// A worker trusts the process that starts it: it runs the functions of this program that the parent
+/// names. So a program that runs with more rights than its parent, as a set-user-id program does,
+/// never becomes a worker: it reads neither the variable nor its standard input.
 ///
 /// ```no_run
 /// use ndshm::{HandleTable, Pool, Segment};
@@ -91,11 +113,18 @@ impl Order {
 /// }
 /// ```
 pub fn become_worker() {
-    let _ = LOOKED.set(());
-    // Also if the parent has died meanwhile: then this process ends, as its worker, and does not run
-    // the program a second time.
     if let Some(order) = Order::of_environment() {
-        forget_order();
+        let _ = BECAME_WORKER.set(());
+        Order::forget();
+        if order.parent != parent_id() {
+            // The parent has died meanwhile, or the worker that the order was for forgot to take it
+            // out. To go on would be to run the program a second time.
+            eprintln!(
+                "ndshm: worker {}: process {}, which started it, is not its parent any more",
+                order.worker, order.parent
+            );
+            std::process::exit(1);
+        }
         match serve(&order) {
             Ok(never) => match never {},
             Err(error) => {
@@ -103,14 +132,6 @@ pub fn become_worker() {
                 std::process::exit(1);
             }
         }
-    }
-}
-
-/// Takes the order out of the environment, which programs that a kernel starts inherit.
-fn forget_order() {
-    if super::fork::refuse_threads().is_ok() {
-        // SAFETY: no other thread is there to read the environment meanwhile.
-        unsafe { env::remove_var(ORDER) };
     }
 }
 
@@ -148,9 +169,13 @@ fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(segment)
 }
 
-/// Refuses in a process that should itself have become a worker.
+/// Refuses in a process that was started as a worker, or by one that was, and has not become one. Its
+/// own workers would do the same, without end. Refuses also where no worker would trust this process.
 pub(super) fn refuse_unserved() -> Result<(), PoolError> {
-    match LOOKED.get().is_none() && Order::of_this_process().is_some() {
+    if has_more_rights_than_its_parent() {
+        return Err(PoolError::SetUserId);
+    }
+    match BECAME_WORKER.get().is_none() && env::var_os(ORDER).is_some() {
         true => Err(PoolError::NotAWorker),
         false => Ok(()),
     }

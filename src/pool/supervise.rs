@@ -27,6 +27,8 @@ pub(super) struct Ongoing<'t> {
     /// Keeps long parameters where the workers read them.
     pub(super) _params: Option<CallMemory<'t>>,
     pub(super) deaths: Vec<Death>,
+    /// Whether the parent takes part in the round, too.
+    pub(super) entered: bool,
 }
 
 /// When to look at the time, and at whether the workers live.
@@ -121,7 +123,7 @@ impl<'t> Pool<'t> {
                 false => round.reopen_torn(),
             };
             if somebody_died || reopened > 0 {
-                let _ = self.hire();
+                let _ = self.hire(&|table, slot| round.accounts_for(table, slot, call.entered));
                 // Whoever is through looks again.
                 call.job = self.mailbox.announce();
             }

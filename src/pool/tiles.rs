@@ -163,6 +163,7 @@ impl<'t> Pool<'t> {
             pace: Pace::new(self.deadline),
             _params: memory,
             deaths: Vec::new(),
+            entered: false,
         })
     }
 

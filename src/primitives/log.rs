@@ -71,7 +71,7 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// - [`PrimitiveError::LogWeight`] for a NaN or +∞.
-    /// - [`PrimitiveError::WeightSum`] if all are -∞; [`PrimitiveError::TooFew`] if there are none.
+    /// - [`PrimitiveError::NoWeight`] if all are -∞; [`PrimitiveError::TooFew`] if there are none.
     /// - [`PrimitiveError::Shapes`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
     pub fn normalize_log_weights<T: Real>(
         &mut self,
@@ -83,9 +83,8 @@ impl Pool<'_> {
         let (_, greatest) = self.extremes(OPERATION, log_weights)?;
         let greatest: f64 = greatest.to_f64();
         if greatest == f64::NEG_INFINITY {
-            return Err(PrimitiveError::WeightSum {
+            return Err(PrimitiveError::NoWeight {
                 handle: log_weights.into(),
-                sum: 0.0,
             });
         }
         if !greatest.is_finite() {
@@ -102,28 +101,6 @@ impl Pool<'_> {
         let tiles = self.tiles(FlatWrite::new(weights))?;
         self.for_each(&tiles, &sum, divide::<T>)?;
         Ok(greatest + sum.ln())
-    }
-
-    /// The number of equally weighted particles that would be worth as much: the square of the sum
-    /// of the weights, divided by the sum of their squares. From 1 to the number of weights,
-    /// whatever their scale.
-    ///
-    /// A. Kong, J. S. Liu and W. H. Wong, "Sequential imputations and Bayesian missing data
-    /// problems", Journal of the American Statistical Association 89, 1994.
-    ///
-    /// # Errors
-    /// As [`resample_systematic`](Pool::resample_systematic), of which it takes the weights.
-    pub fn effective_sample_size<T: Real>(
-        &mut self,
-        weights: Handle<T, Ix1>,
-    ) -> Result<f64, PrimitiveError> {
-        let starts = self.starts_of_weights(weights)?;
-        let total = starts.last().copied().unwrap_or(0.0);
-        let tiles = self.tiles(FlatRead::new(weights))?;
-        let add = |sum: f64, part: f64| sum + part;
-        // Shares of the total: squares of the weights themselves could overflow.
-        let squares = self.map_reduce(&tiles, &total, squares_of::<T>, 0.0, add)?;
-        Ok(1.0 / squares)
     }
 
     /// The error for the first log-weight that is none.
@@ -173,11 +150,4 @@ fn divide<T: Real>(tile: &mut [T], &sum: &f64, _: &TileContext) {
     for x in tile {
         *x = T::of_f64(x.to_f64() / sum);
     }
-}
-
-fn squares_of<T: Real>(tile: &[T], &total: &f64, _: &TileContext) -> f64 {
-    sum_by(tile, |x: T| {
-        let share = x.to_f64() / total;
-        share * share
-    })
 }

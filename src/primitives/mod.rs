@@ -13,6 +13,7 @@ mod number;
 mod reduce;
 mod resample;
 mod scan;
+mod weights;
 
 use bytemuck::Pod;
 use ndarray::{ArrayView1, Axis, Dimension, Ix1};

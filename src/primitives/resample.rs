@@ -11,8 +11,9 @@
 use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
 
-use super::flat::{FlatRead, FlatWrite};
-use super::number::{running, sum_by};
+use super::flat::FlatWrite;
+use super::number::running;
+use super::weights::Sums;
 use super::{Real, TILE};
 use crate::error::PrimitiveError;
 use crate::handle::Handle;
@@ -48,7 +49,7 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
-    ///   [`PrimitiveError::WeightSum`] if they sum to 0 (or less than 2^-970) or to infinity.
+    ///   [`PrimitiveError::NoWeight`] if all are 0, or there are none.
     /// - [`PrimitiveError::Offset`] if `u` is not in [0, 1).
     /// - [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
     pub fn resample_systematic<T: Real>(
@@ -61,7 +62,23 @@ impl Pool<'_> {
             return Err(PrimitiveError::Offset { u });
         }
         let count = self.table().attach(ancestors)?.shape()[0];
-        let starts = self.starts_of_weights(weights)?;
+        match self.sums_of_weights(weights)? {
+            Sums::Plain(starts) => self.systematic_of(weights, starts, u, count, ancestors),
+            Sums::Scaled(copy, starts) => {
+                self.systematic_of(copy.handle(), starts, u, count, ancestors)
+            }
+        }
+    }
+
+    /// Resamples `weights`, whose [sums](Pool::sums_of_weights) are known.
+    fn systematic_of<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+        starts: Vec<f64>,
+        u: f64,
+        count: usize,
+        ancestors: Handle<u64, Ix1>,
+    ) -> Result<(), PrimitiveError> {
         let total = starts.last().copied().unwrap_or(0.0);
         let grid = Grid {
             u,
@@ -76,78 +93,6 @@ impl Pool<'_> {
         );
         let tiles = self.tiles(group)?;
         Ok(self.for_each(&tiles, &grid, systematic::<T>)?)
-    }
-
-    /// The sums of all tiles before each tile of weights, at last of all weights, which is
-    /// [`LEAST_SUM`] or more, and finite.
-    pub(super) fn starts_of_weights<T: Real>(
-        &mut self,
-        weights: Handle<T, Ix1>,
-    ) -> Result<Vec<f64>, PrimitiveError> {
-        let tiles = self.tiles(FlatRead::new(weights))?;
-        let sums = self.map_collect(&tiles, &(), weight_of::<T>)?;
-        if let Some(tile) = sums.iter().position(|sum| sum.is_nan()) {
-            return Err(self.bad_weight(weights, tile)?);
-        }
-        let starts = starts_of(&sums);
-        match starts.last() {
-            Some(&sum) if (LEAST_SUM..f64::INFINITY).contains(&sum) => Ok(starts),
-            sum => Err(PrimitiveError::WeightSum {
-                handle: weights.into(),
-                sum: sum.copied().unwrap_or(0.0),
-            }),
-        }
-    }
-
-    /// The error for the first weight, from this tile on, that is none.
-    fn bad_weight<T: Real>(
-        &self,
-        weights: Handle<T, Ix1>,
-        tile: usize,
-    ) -> Result<PrimitiveError, PrimitiveError> {
-        let values = self.table().read(weights)?;
-        let values = values.iter().map(|x| x.to_f64()).enumerate();
-        let bad = values.skip(tile * TILE).find(|&(_, x)| !is_weight(x));
-        let (position, weight) = bad.unwrap_or((tile * TILE, f64::NAN));
-        Ok(PrimitiveError::Weight {
-            handle: weights.into(),
-            position,
-            weight,
-        })
-    }
-}
-
-/// Sums of weights below 2^-970 are refused: their quotients could overflow. A number of ancestors,
-/// which is below 2^51, divided by a sum does not.
-const LEAST_SUM: f64 = f64::MIN_POSITIVE * (1u64 << 52) as f64;
-
-/// Before each number the sum of those before it, and at last the sum of all.
-fn starts_of(sums: &[f64]) -> Vec<f64> {
-    let mut starts = Vec::with_capacity(sums.len() + 1);
-    let mut start = 0.0;
-    for sum in sums {
-        starts.push(start);
-        start += sum;
-    }
-    starts.push(start);
-    starts
-}
-
-#[inline]
-fn is_weight(x: f64) -> bool {
-    (0.0..f64::INFINITY).contains(&x)
-}
-
-/// The sum of a tile of weights; NaN if one of them is none.
-fn weight_of<T: Real>(tile: &[T], _: &(), _: &TileContext) -> f64 {
-    let sum = sum_by(tile, |x: T| x.to_f64());
-    // What is no weight has its sign bit set, or shows in the sum. So may weights, seldom: -0, and
-    // those that sum to infinity.
-    let bits = tile.iter().fold(0, |bits, x| bits | x.to_f64().to_bits());
-    let is_clear = bits >> 63 == 0 && sum.is_finite();
-    match is_clear || tile.iter().all(|x| is_weight(x.to_f64())) {
-        true => sum,
-        false => f64::NAN,
     }
 }
 

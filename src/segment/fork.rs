@@ -132,7 +132,7 @@ fn make_page() -> u64 {
 }
 
 /// A random number other than 0.
-pub(super) fn random_nonzero() -> u64 {
+pub(crate) fn random_nonzero() -> u64 {
     loop {
         let mut bytes = [0u8; 8];
         let flags = rustix::rand::GetRandomFlags::empty();

@@ -385,7 +385,7 @@ fn fill<T: Element, D: Dimension>(
                 .axis_chunks_iter_mut(axis, length)
                 .zip(source.axis_chunks_iter(axis, length))
                 .collect();
-            let Ok(()) = crate::parallel::for_each(parts, |(mut slots, source)| {
+            let Ok(()) = crate::parallel::for_each(parts, usize::MAX, |(mut slots, source)| {
                 copy(&mut slots, &source);
                 Ok::<(), core::convert::Infallible>(())
             });

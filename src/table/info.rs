@@ -55,27 +55,6 @@ impl HandleTable {
         self.look().arrays()
     }
 
-    /// An array on which this participant holds a lease, if there is one.
-    #[cfg(not(loom))]
-    pub(crate) fn held(&self) -> Option<AnyHandle> {
-        let memory = self.segment.memory();
-        let geometry = &memory.layout().geometry;
-        let me = self.seat.get();
-        Spans::of(memory).iter().find_map(|span| {
-            (0..span.count).find_map(|position| {
-                let slot = Slot::of(memory, span.slot(geometry, position))?;
-                let word = slot.word();
-                // The table's own arrays are kept leased by the values that use them.
-                let own = || {
-                    Descriptor::load(memory.descriptor(slot.index))
-                        .is_some_and(|descriptor| descriptor.is_control())
-                };
-                ((word.is_written_by(me) || slot.has_bit(me)) && !own())
-                    .then(|| self.handle_of(slot.index, word.generation()))
-            })
-        })
-    }
-
     pub(crate) fn look(&self) -> Look<'_> {
         Look {
             memory: self.segment.memory(),

@@ -17,6 +17,8 @@ pub(crate) mod info;
 pub(crate) mod lease;
 #[cfg(not(loom))]
 mod prefault;
+#[cfg(not(loom))]
+pub(crate) mod roster;
 #[cfg(loom)]
 pub(crate) mod runs;
 mod scrape;
@@ -82,6 +84,9 @@ pub use verify::{Damage, Verification};
 /// ```
 pub struct HandleTable {
     segment: Segment,
+    /// Its number among the tables of this process and those it was forked from.
+    #[cfg(not(loom))]
+    number: u64,
     seat: Cell<SeatId>,
     /// The process that the seat belongs to.
     token: Cell<u64>,
@@ -116,6 +121,8 @@ impl HandleTable {
         let seat = seat::join(segment)?;
         let table = HandleTable {
             segment: segment.clone(),
+            #[cfg(not(loom))]
+            number: roster::enter(segment, seat, token),
             seat: Cell::new(seat),
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
@@ -414,6 +421,8 @@ impl HandleTable {
         self.named.borrow_mut().clear();
         self.seat.set(seat);
         self.token.set(token);
+        #[cfg(not(loom))]
+        roster::enter_again(self.number, seat, token);
         Ok(seat)
     }
 
@@ -465,6 +474,8 @@ impl HandleTable {
 
 impl Drop for HandleTable {
     fn drop(&mut self) {
+        #[cfg(not(loom))]
+        roster::leave(self.number);
         if !self.is_of(self.token.get()) {
             // It crossed a fork unused: the seat is the parent's.
             return;

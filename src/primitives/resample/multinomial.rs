@@ -4,12 +4,13 @@ use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
 use rand_core::{Rng, SeedableRng};
 
-use super::{by_tiles, starts_of};
+use super::by_tiles;
 use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext, TileRng};
 use crate::primitives::flat::FlatWrite;
 use crate::primitives::number::{running, sum_by};
+use crate::primitives::weights::{Sums, starts_of};
 use crate::primitives::{Real, TILE};
 
 /// Keeps these streams apart from those of kernels, which have a small number in its place.
@@ -75,7 +76,7 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
-    ///   [`PrimitiveError::WeightSum`] if they sum to 0 (or less than 2^-970) or to infinity.
+    ///   [`PrimitiveError::NoWeight`] if all are 0, or there are none.
     /// - [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
     pub fn resample_multinomial<T: Real>(
         &mut self,
@@ -85,9 +86,24 @@ impl Pool<'_> {
         ancestors: Handle<u64, Ix1>,
     ) -> Result<(), PrimitiveError> {
         self.table().attach(ancestors)?;
-        let starts = self.starts_of_weights(weights)?;
-        let total = starts.last().copied().unwrap_or(0.0);
         let draws = Draws { seed, stream };
+        match self.sums_of_weights(weights)? {
+            Sums::Plain(starts) => self.multinomial_of(weights, starts, draws, ancestors),
+            Sums::Scaled(copy, starts) => {
+                self.multinomial_of(copy.handle(), starts, draws, ancestors)
+            }
+        }
+    }
+
+    /// Resamples `weights`, whose [sums](Pool::sums_of_weights) are known.
+    fn multinomial_of<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+        starts: Vec<f64>,
+        draws: Draws,
+        ancestors: Handle<u64, Ix1>,
+    ) -> Result<(), PrimitiveError> {
+        let total = starts.last().copied().unwrap_or(0.0);
         let tiles = self.tiles(FlatWrite::new(ancestors))?;
         let spacings = starts_of(&self.map_collect(&tiles, &draws, draw)?);
         // The spacing after the last position is from the stream after the last tile's.

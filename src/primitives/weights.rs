@@ -1,0 +1,323 @@
+//! Weights that are given as they are: their sum, their shares of it, and how even they are.
+
+use bytemuck::{Pod, Zeroable};
+use ndarray::Ix1;
+
+use super::flat::{FlatRead, FlatWrite};
+use super::number::sum_by;
+use super::{Real, TILE, same_shape};
+use crate::error::PrimitiveError;
+use crate::handle::Handle;
+use crate::pool::{Pool, TileContext};
+use crate::table::Owned;
+
+impl<'t> Pool<'t> {
+    /// Writes each weight divided by the sum of all to `normalized`, which may be `weights`. Returns
+    /// the sum.
+    ///
+    /// The results sum to 1 but for rounding. The scale of the weights does not matter: where their
+    /// sum is too large or too small for an `f64`, they are divided all the same, and the sum that is
+    /// returned is then infinite or rounded.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    /// use ndarray::array;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let w = table.from_array(&array![1e-300, 0.0, 3e-300])?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// assert_eq!(pool.normalize_weights(w, w)?, 4e-300);
+    /// assert_eq!(*table.read(w)?, array![0.25, 0.0, 0.75]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
+    ///   [`PrimitiveError::NoWeight`] if all are 0, or there are none.
+    /// - [`PrimitiveError::Shapes`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    pub fn normalize_weights<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+        normalized: Handle<T, Ix1>,
+    ) -> Result<f64, PrimitiveError> {
+        same_shape(self.table(), "normalize_weights", normalized, weights)?;
+        let total = self.total_of_weights(weights)?;
+        if weights == normalized {
+            let tiles = self.tiles(FlatWrite::new(normalized))?;
+            self.for_each(&tiles, &total, divide::<T>)?;
+        } else {
+            let tiles = self.tiles((FlatRead::new(weights), FlatWrite::new(normalized)))?;
+            self.for_each(
+                &tiles,
+                &total,
+                |(src, dst): (&[T], &mut [T]), total, tile| {
+                    dst.copy_from_slice(src);
+                    divide(dst, total, tile);
+                },
+            )?;
+        }
+        Ok(total.sum())
+    }
+
+    /// The number of equally weighted particles that would be worth as much: the square of the sum
+    /// of the weights, divided by the sum of their squares. From 1 to the number of weights,
+    /// whatever their scale.
+    ///
+    /// A. Kong, J. S. Liu and W. H. Wong, "Sequential imputations and Bayesian missing data
+    /// problems", Journal of the American Statistical Association 89, 1994.
+    ///
+    /// # Errors
+    /// As [`resample_systematic`](Pool::resample_systematic), of which it takes the weights.
+    pub fn effective_sample_size<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+    ) -> Result<f64, PrimitiveError> {
+        let total = self.total_of_weights(weights)?;
+        let tiles = self.tiles(FlatRead::new(weights))?;
+        let add = |sum: f64, part: f64| sum + part;
+        // Shares of the total: squares of the weights themselves could overflow.
+        let squares = self.map_reduce(&tiles, &total, squares_of::<T>, 0.0, add)?;
+        let count = self.table().attach(weights)?.shape()[0] as f64;
+        // Rounding can take the quotient beyond the bounds that hold for exact numbers.
+        Ok((1.0 / squares).clamp(1.0, count))
+    }
+
+    /// Returns the sums of the weights before each tile, and at last of all, where a number of
+    /// ancestors can be divided by that sum. Otherwise returns a copy of the weights for which this
+    /// is so, and its sums.
+    pub(super) fn sums_of_weights<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+    ) -> Result<Sums<'t>, PrimitiveError> {
+        let starts = self.starts_of_weights(weights)?;
+        if is_divisor(&starts) {
+            return Ok(Sums::Plain(starts));
+        }
+        let scale = self.scale_of_weights(weights)?;
+        let table = self.table();
+        let count = table.attach(weights)?.shape()[0];
+        let copy = table.owned(table.uninit::<f64, _>(count)?);
+        let tiles = self.tiles((FlatRead::new(weights), FlatWrite::new(copy.handle())))?;
+        self.for_each(
+            &tiles,
+            &scale,
+            |(src, dst): (&[T], &mut [f64]), scale, _| {
+                for (to, x) in dst.iter_mut().zip(src) {
+                    *to = scale.of(x.to_f64());
+                }
+            },
+        )?;
+        drop(tiles);
+        let starts = self.starts_of_weights(copy.handle())?;
+        Ok(Sums::Scaled(copy, starts))
+    }
+
+    /// Returns the sum of the weights, which is not 0.
+    fn total_of_weights<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+    ) -> Result<Total, PrimitiveError> {
+        let starts = self.starts_of_weights(weights)?;
+        let plain = Scale { factors: [1.0; 2] };
+        if is_divisor(&starts) {
+            let scaled = starts.last().copied().unwrap_or(0.0);
+            return Ok(Total {
+                scale: plain,
+                scaled,
+            });
+        }
+        let scale = self.scale_of_weights(weights)?;
+        let tiles = self.tiles(FlatRead::new(weights))?;
+        let add = |sum: f64, part: f64| sum + part;
+        let sum_of =
+            |tile: &[T], scale: &Scale, _: &TileContext| sum_by(tile, |x: T| scale.of(x.to_f64()));
+        let scaled = self.map_reduce(&tiles, &scale, sum_of, 0.0, add)?;
+        Ok(Total { scale, scaled })
+    }
+
+    /// Returns the sums of the weights before each tile, and at last of all: 0 or more, maybe infinite.
+    fn starts_of_weights<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+    ) -> Result<Vec<f64>, PrimitiveError> {
+        let tiles = self.tiles(FlatRead::new(weights))?;
+        let sums = self.map_collect(&tiles, &(), weight_of::<T>)?;
+        match sums.iter().position(|sum| sum.is_nan()) {
+            Some(tile) => Err(self.bad_weight(weights, tile)?),
+            None => Ok(starts_of(&sums)),
+        }
+    }
+
+    /// Returns the scale that brings the greatest weight to between 1 and 2.
+    fn scale_of_weights<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+    ) -> Result<Scale, PrimitiveError> {
+        let handle = weights.into();
+        let greatest = match self.extremes("weights", weights) {
+            Ok((_, greatest)) => greatest.to_f64(),
+            Err(PrimitiveError::TooFew { .. }) => 0.0,
+            Err(error) => return Err(error),
+        };
+        match greatest > 0.0 {
+            true => Ok(Scale::down_to_one(greatest)),
+            false => Err(PrimitiveError::NoWeight { handle }),
+        }
+    }
+
+    /// The error for the first weight, from this tile on, that is none.
+    fn bad_weight<T: Real>(
+        &self,
+        weights: Handle<T, Ix1>,
+        tile: usize,
+    ) -> Result<PrimitiveError, PrimitiveError> {
+        let values = self.table().read(weights)?;
+        let values = values.iter().map(|x| x.to_f64()).enumerate();
+        let bad = values.skip(tile * TILE).find(|&(_, x)| !is_weight(x));
+        let (position, weight) = bad.unwrap_or((tile * TILE, f64::NAN));
+        Ok(PrimitiveError::Weight {
+            handle: weights.into(),
+            position,
+            weight,
+        })
+    }
+}
+
+/// Sums of weights before each tile, and at last of all.
+pub(super) enum Sums<'t> {
+    /// Of the weights themselves.
+    Plain(Vec<f64>),
+    /// Of a copy that was multiplied by a power of two.
+    Scaled(Owned<'t, f64, Ix1>, Vec<f64>),
+}
+
+/// A power of two, as two factors: it may be beyond the largest number.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Scale {
+    factors: [f64; 2],
+}
+
+impl Scale {
+    /// Returns the scale that brings a positive number to between 1 and 2.
+    fn down_to_one(greatest: f64) -> Scale {
+        // 2^-1074 is the smallest number, and 2^1023 the largest power of two.
+        let exponent = (-1074..=1023)
+            .rev()
+            .find(|&exponent| Scale::two_to(exponent).of(1.0) <= greatest);
+        Scale::two_to(-exponent.unwrap_or(-1074))
+    }
+
+    fn two_to(exponent: i32) -> Scale {
+        let power = |exponent: i32| f64::from_bits(((1023 + exponent) as u64) << 52);
+        let half = exponent / 2;
+        Scale {
+            factors: [power(half), power(exponent - half)],
+        }
+    }
+
+    /// Multiplies. Exact, unless the result is too small.
+    #[inline]
+    fn of(&self, x: f64) -> f64 {
+        x * self.factors[0] * self.factors[1]
+    }
+}
+
+/// The sum of weights that were multiplied by a scale.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Total {
+    scale: Scale,
+    scaled: f64,
+}
+
+impl Total {
+    #[inline]
+    fn share(&self, weight: f64) -> f64 {
+        self.scale.of(weight) / self.scaled
+    }
+
+    /// Returns the sum of the weights themselves.
+    fn sum(&self) -> f64 {
+        let [one, two] = self.scale.factors;
+        self.scaled / one / two
+    }
+}
+
+/// The least sum that is divided by. A number of ancestors, which is below 2^51, divided by a lesser
+/// one could overflow.
+const LEAST_SUM: f64 = f64::MIN_POSITIVE * (1u64 << 52) as f64;
+
+/// Returns `true` if the last of the sums can be divided by.
+fn is_divisor(starts: &[f64]) -> bool {
+    starts
+        .last()
+        .is_some_and(|sum| (LEAST_SUM..f64::INFINITY).contains(sum))
+}
+
+/// Returns before each number the sum of those before it, and at last the sum of all.
+pub(super) fn starts_of(sums: &[f64]) -> Vec<f64> {
+    let mut starts = Vec::with_capacity(sums.len() + 1);
+    let mut start = 0.0;
+    for sum in sums {
+        starts.push(start);
+        start += sum;
+    }
+    starts.push(start);
+    starts
+}
+
+#[inline]
+fn is_weight(x: f64) -> bool {
+    (0.0..f64::INFINITY).contains(&x)
+}
+
+/// Returns the sum of a tile of weights; NaN if one of them is none.
+fn weight_of<T: Real>(tile: &[T], _: &(), _: &TileContext) -> f64 {
+    let sum = sum_by(tile, |x: T| x.to_f64());
+    // A number that is no weight has its sign bit set, or shows in the sum. So may weights, seldom:
+    // -0, and those that sum to infinity.
+    let bits = tile.iter().fold(0, |bits, x| bits | x.to_f64().to_bits());
+    let is_clear = bits >> 63 == 0 && sum.is_finite();
+    match is_clear || tile.iter().all(|x| is_weight(x.to_f64())) {
+        true => sum,
+        false => f64::NAN,
+    }
+}
+
+fn divide<T: Real>(tile: &mut [T], total: &Total, _: &TileContext) {
+    for x in tile {
+        *x = T::of_f64(total.share(x.to_f64()));
+    }
+}
+
+fn squares_of<T: Real>(tile: &[T], total: &Total, _: &TileContext) -> f64 {
+    sum_by(tile, |x: T| {
+        let share = total.share(x.to_f64());
+        share * share
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_brings_every_magnitude_to_one() {
+        let tiny = f64::from_bits(1);
+        for greatest in [
+            tiny,
+            3.0 * tiny,
+            1e-300,
+            0.75,
+            1.0,
+            1.5,
+            2.0,
+            1e300,
+            f64::MAX,
+        ] {
+            let scaled = Scale::down_to_one(greatest).of(greatest);
+            assert!((1.0..2.0).contains(&scaled), "{greatest:e}: {scaled}");
+        }
+    }
+}

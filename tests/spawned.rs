@@ -1,0 +1,164 @@
+//! Programs that are started as workers: which become some, and which must not.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use ndarray::Axis;
+use ndshm::{HandleTable, Pool, PoolError, Segment};
+use support::{Child, run};
+
+/// Tells this program what it is to do instead of the tests.
+const ROLE: &str = "NDSHM_TEST_ROLE";
+
+/// The variable by which a worker is told what it is to do.
+const ORDER: &str = "NDSHM_WORKER";
+
+/// How many programs of this kind have started each other. Where nothing else stops them, this does.
+const GENERATION: &str = "NDSHM_TEST_GENERATION";
+const LAST_GENERATION: u32 = 3;
+
+/// What a role ends with.
+const REFUSED: i32 = 7;
+const STARTED: i32 = 8;
+const OTHER: i32 = 9;
+
+fn main() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("forks first") => forks_first(false),
+        Ok("forks first, then asks") => forks_first(true),
+        Ok("has more rights") => has_more_rights(),
+        _ => {}
+    }
+    ndshm::become_worker();
+    if std::env::var(ROLE).as_deref() == Ok("is started by a worker") {
+        support::exit_at_once(outcome(Pool::spawn(&table(), 1).map(drop)));
+    }
+    run(&[
+        ("a_program_that_forks_first", a_program_that_forks_first),
+        (
+            "a_program_that_a_worker_starts",
+            a_program_that_a_worker_starts,
+        ),
+        ("a_program_with_more_rights", a_program_with_more_rights),
+    ]);
+}
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
+}
+
+fn outcome(started: Result<(), PoolError>) -> i32 {
+    match started {
+        Err(PoolError::NotAWorker | PoolError::SetUserId) => REFUSED,
+        Ok(()) => STARTED,
+        Err(error) => {
+            eprintln!("{error}");
+            OTHER
+        }
+    }
+}
+
+/// The life of a program whose `main` forks before it becomes a worker, if it ever does. Without a
+/// refusal its own workers do the same, and theirs.
+fn forks_first(asks: bool) -> ! {
+    let generation = std::env::var(GENERATION).map_or(0, |number| number.parse().unwrap());
+    if generation == LAST_GENERATION {
+        support::exit_at_once(OTHER);
+    }
+    // SAFETY: this process has one thread.
+    unsafe { std::env::set_var(GENERATION, (generation + 1).to_string()) };
+    let child = Child::fork(|| {
+        if asks {
+            ndshm::become_worker();
+        }
+        support::exit_at_once(outcome(Pool::spawn(&table(), 1).map(drop)));
+    });
+    let status = child.wait_within(support::DEADLINE);
+    support::exit_at_once(status.and_then(|status| status.code()).unwrap_or(OTHER))
+}
+
+fn a_program_that_forks_first() {
+    let table = table();
+    for role in ["forks first", "forks first, then asks"] {
+        // SAFETY: this test's process has one thread.
+        unsafe { std::env::set_var(ROLE, role) };
+        match Pool::spawn(&table, 1).unwrap_err() {
+            PoolError::WorkerNotStarted { code, .. } => assert_eq!(code, Some(REFUSED), "{role}"),
+            other => panic!("{role}: {other}"),
+        }
+    }
+}
+
+/// A worker's own children are no workers, and may have some.
+fn a_program_that_a_worker_starts() {
+    let table = table();
+    let x = table.zeros::<u64, _>(1).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    let mut pool = Pool::spawn(&table, 1).unwrap();
+    let codes = pool
+        .map_collect(&tiles, &(), |_, (), _| {
+            assert!(std::env::var_os(ORDER).is_none());
+            let program = std::env::current_exe().unwrap();
+            let status = Command::new(program)
+                .env(ROLE, "is started by a worker")
+                .status();
+            status.unwrap().code().unwrap_or(OTHER)
+        })
+        .unwrap();
+    assert_eq!(codes, [STARTED]);
+}
+
+/// The life of a set-user-id program that a user has given an order and a standard input.
+fn has_more_rights() -> ! {
+    // SAFETY: the call has no precondition.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } == 0 {
+        support::exit_at_once(OTHER);
+    }
+    // Does not return if it believes the order.
+    ndshm::become_worker();
+    support::exit_at_once(outcome(Pool::spawn(&table(), 1).map(drop)))
+}
+
+/// A file that is removed in the end.
+struct Copy(PathBuf);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn a_program_with_more_rights() {
+    const NOBODY: u32 = 65534;
+    // SAFETY: the call has no precondition.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: only root can make a program that runs with root's rights");
+        return;
+    }
+    let name = format!("ndshm-test-setuid-{}", std::process::id());
+    let copy = Copy(std::env::temp_dir().join(name));
+    std::fs::copy("/proc/self/exe", &copy.0).unwrap();
+    std::fs::set_permissions(&copy.0, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    let segment = Segment::anonymous().unwrap();
+    let order = format!("{},0,1,1,0,08:01/77/1a0", std::process::id());
+    let status = Command::new(&copy.0)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .env(ROLE, "has more rights")
+        .env(ORDER, order)
+        .stdin(segment.inheritable_fd().unwrap())
+        .status()
+        .unwrap();
+    if status.code() == Some(OTHER) {
+        println!(
+            "skipped: programs in {:?} get no other rights",
+            copy.0.parent()
+        );
+        return;
+    }
+    assert_eq!(status.code(), Some(REFUSED), "{status}");
+}
