@@ -32,6 +32,7 @@ fn main() {
         bench.compare_calls(vec![each(name, || bare.round_trip())]);
     }
     round_trips(&bench, &table);
+    under_competition(&bench, &table);
     many_tiles(&bench, &table);
     bandwidth(&bench, &table, "step/update=10000000/workers=2");
     let huge = Segment::options().huge_pages(HugePages::Collapse);
@@ -113,6 +114,63 @@ fn paused<R>(call: impl FnOnce() -> R) -> Duration {
     let start = Instant::now();
     black_box(call());
     start.elapsed()
+}
+
+/// A thousand steps of 16 small environments on 4 workers, taken as they become ready: alone, and
+/// beside 4 processes that never sleep. Both in turn, so that the ratio is what competition costs.
+fn under_competition(bench: &Bench, table: &HandleTable) {
+    const ENVS: usize = 16;
+    const WORKERS: usize = 4;
+    const BUSY: usize = 4;
+    const STEPS: usize = 1000;
+    let name = format!("step/taken/workers={WORKERS}");
+    let beside = format!("{name}/busy={BUSY}");
+    if !bench.wants(&name) {
+        return;
+    }
+    let state = table.zeros::<u64, _>(ENVS).expect("memory for the bench");
+    let envs = table.partition(state.write(), Axis(0), 1).expect("an axis");
+    let mut pool = Pool::fork(table, WORKERS).expect("workers");
+    let pool = std::cell::RefCell::new(&mut pool);
+    let steps = || {
+        let mut pool = pool.borrow_mut();
+        let mut running = pool
+            .start(&envs, &(), |mut state, (), _| {
+                (0..100).for_each(|turn| state[0] = black_box(state[0] + turn));
+            })
+            .expect("a call");
+        let mut taken = 0;
+        while taken < STEPS {
+            for ready in running.wait_any(4).expect("tiles") {
+                taken += 1;
+                ready.again();
+            }
+        }
+        running.finish().expect("a call");
+    };
+    bench.compare(vec![
+        timed(beside, |times| {
+            let busy: Vec<Process> = (0..BUSY)
+                .map(|_| {
+                    let mut process = Process::fork(|| {
+                        |_| {
+                            loop {
+                                std::hint::spin_loop();
+                            }
+                        }
+                    });
+                    process.ask(0);
+                    process
+                })
+                .collect();
+            let start = Instant::now();
+            (0..times).for_each(|_| steps());
+            let took = start.elapsed();
+            busy.into_iter().for_each(Process::kill);
+            took
+        }),
+        each(name, steps),
+    ]);
 }
 
 /// 10^5 tiles of 8 numbers each.

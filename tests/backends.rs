@@ -14,6 +14,9 @@ use ndshm::{
 use rayon::prelude::*;
 use support::{Child, Flag, Pipe, eventually, is_alive, run};
 
+/// How long a test waits for what should come at once.
+const LONG: Duration = Duration::from_secs(60);
+
 /// Set for a program that is to forget the first line of its `main`.
 const FORGETFUL: &str = "NDSHM_TEST_FORGETFUL";
 
@@ -51,6 +54,18 @@ fn main() {
         ("tiles_as_they_become_ready", tiles_as_they_become_ready),
         ("a_slow_tile_holds_nobody_up", a_slow_tile_holds_nobody_up),
         ("a_death_while_tiles_are_out", a_death_while_tiles_are_out),
+        (
+            "a_panic_ends_a_wait_while_others_stay_ready",
+            a_panic_ends_a_wait_while_others_stay_ready,
+        ),
+        (
+            "a_death_ends_a_wait_while_others_stay_ready",
+            a_death_ends_a_wait_while_others_stay_ready,
+        ),
+        (
+            "rows_are_named_when_no_worker_is_left",
+            rows_are_named_when_no_worker_is_left,
+        ),
         ("a_call_that_is_dropped", a_call_that_is_dropped),
         ("spawned_beside_threads", spawned_beside_threads),
         ("rayon_in_kernels", rayon_in_kernels),
@@ -689,13 +704,108 @@ fn a_death_while_tiles_are_out() {
             match outcome.and_then(|()| running.finish()) {
                 Ok(()) => {}
                 Err(PoolError::WorkerDied { worker: 0, .. }) if policy == OnDeath::Fail => {
-                    table.clear_poison(x).unwrap();
+                    let _ = table.clear_poison(x);
                 }
                 Err(other) => panic!("{kind:?}, {policy:?}: {other}"),
             }
             pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
         }
     });
+}
+
+/// One tile panics; the others are sent off again for ever.
+fn a_panic_ends_a_wait_while_others_stay_ready() {
+    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+        let mut running = pool
+            .start(tiles, &(), |mut x, (), tile| {
+                x[0] += 1;
+                assert!(tile.index() != 5 || x[0] < 3, "broken");
+            })
+            .unwrap();
+        let start = Instant::now();
+        let error = loop {
+            match running.wait_any(1) {
+                Ok(ready) => ready.into_iter().for_each(Ready::again),
+                Err(error) => break error,
+            }
+            assert!(
+                start.elapsed() < LONG,
+                "{kind:?}: the panic is not reported"
+            );
+        };
+        assert!(
+            matches!(error, PoolError::KernelPanicked { tile: 5, .. }),
+            "{kind:?}: {error}"
+        );
+        drop(running);
+        table.clear_poison(x).unwrap();
+    });
+}
+
+/// A worker is killed between its tiles; the other one keeps tiles ready for ever.
+fn a_death_ends_a_wait_while_others_stay_ready() {
+    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+        let pids = pool.pids();
+        let mut running = pool.start(tiles, &(), |mut x, (), _| x[0] += 1).unwrap();
+        let ready = running.wait_any(10).unwrap();
+        // SAFETY: no precondition; the pid is of a worker that was not waited for.
+        unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
+        ready.into_iter().for_each(Ready::again);
+        let start = Instant::now();
+        let error = loop {
+            match running.wait_any(1) {
+                Ok(ready) => ready.into_iter().for_each(Ready::again),
+                Err(error) => break error,
+            }
+            assert!(
+                start.elapsed() < LONG,
+                "{kind:?}: the death is not reported"
+            );
+        };
+        assert!(
+            matches!(error, PoolError::WorkerDied { worker: 0, .. }),
+            "{kind:?}: {error}"
+        );
+        drop(running);
+        let _ = table.clear_poison(x);
+    });
+}
+
+/// The only worker dies, or all of them do, while other tiles are still to be run.
+fn rows_are_named_when_no_worker_is_left() {
+    for workers in [1, 2] {
+        each(&PROCESSES, workers, |kind, table, x, tiles, pool| {
+            for policy in [OnDeath::Fail, OnDeath::RunAgain] {
+                pool.on_death(policy);
+                let outcome = pool.for_each(tiles, &(), |mut x, (), tile| {
+                    x.fill(1);
+                    if tile.index() >= 5 || tile.index() == 1 {
+                        die();
+                    }
+                });
+                let torn = tiles.progress().unwrap().torn;
+                match outcome.unwrap_err() {
+                    PoolError::WorkerDied {
+                        tiles: torn_tiles,
+                        rows,
+                        ..
+                    } => {
+                        assert!(torn > 0 && torn_tiles.len() >= torn, "{kind:?}, {policy:?}");
+                        for (tile, rows) in torn_tiles.iter().zip(&rows) {
+                            assert_eq!(*rows, tile * 10..tile * 10 + 10, "{kind:?}, {policy:?}");
+                        }
+                        assert_eq!(torn_tiles.len(), rows.len());
+                    }
+                    other => panic!("{kind:?}, {policy:?}: {other}"),
+                }
+                assert!(
+                    matches!(table.read(x), Err(LeaseError::Poisoned { .. })),
+                    "{kind:?}, {policy:?}"
+                );
+                table.clear_poison(x).unwrap();
+            }
+        });
+    }
 }
 
 fn a_call_that_is_dropped() {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, Pool, PoolError, QueueHandle, Segment};
+use ndshm::{Handle, HandleTable, LeaseError, Pool, PoolError, QueueHandle, RoundError, Segment};
 
 const WORKERS: usize = 3;
 
@@ -30,6 +30,70 @@ fn calls_in_a_row() {
         let mut x = table.write(x).unwrap();
         assert_eq!((x.sum(), sum), (100 * turn, 100 * turn));
         x.fill(0);
+    }
+}
+
+fn is_poisoned<T>(outcome: Result<T, LeaseError>) -> bool {
+    matches!(outcome, Err(LeaseError::Poisoned { .. }))
+}
+
+/// Tiles that the parent has taken and forgotten: the end of the call names them at once, and the
+/// array is not taken for whole. The pool goes on.
+#[test]
+fn forgotten_ready_tiles_are_reported() {
+    let table = table();
+    let x = table.zeros::<u64, _>(4).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    let mut pool = Pool::threads(&table, 2).unwrap();
+    let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+    let mut ready = running.wait_any(4).unwrap();
+    std::mem::forget(ready.remove(2));
+    drop(ready);
+    match running.finish() {
+        Err(PoolError::NotGivenBack { tiles, rows }) => {
+            assert_eq!((tiles, rows), (vec![2], vec![2..3]));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(is_poisoned(table.write(x)));
+    table.clear_poison(x).unwrap();
+
+    let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+    std::mem::forget(running.wait_any(4).unwrap());
+    drop(running);
+    assert!(is_poisoned(table.write(x)), "also if the call is dropped");
+    table.clear_poison(x).unwrap();
+    pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+}
+
+/// Tiles that a participant has forgotten are torn at its next claim or when it leaves, whether
+/// claimed one by one or in units: the round names them, and the next round has all tiles.
+#[test]
+fn forgotten_tiles_are_torn() {
+    let table = table();
+    for (len, forgotten) in [(4, vec![1, 3]), (5000, vec![2, 4999])] {
+        let x = table.zeros::<u64, _>(len).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let round = tiles.begin().unwrap();
+        let mut part = tiles.enter().unwrap().unwrap();
+        while let Some(tile) = part.claim().unwrap() {
+            if forgotten.contains(&tile.index()) {
+                std::mem::forget(tile);
+            }
+        }
+        drop(part);
+        match round.finish(Duration::from_secs(20)) {
+            Err(RoundError::Torn { tiles, .. }) => assert_eq!(tiles, forgotten),
+            other => panic!("{other:?}"),
+        }
+        assert!(is_poisoned(table.write(x)));
+        table.clear_poison(x).unwrap();
+
+        let round = tiles.begin().unwrap();
+        let mut part = tiles.enter().unwrap().unwrap();
+        while part.claim().unwrap().is_some() {}
+        drop(part);
+        round.finish(Duration::from_secs(20)).unwrap();
     }
 }
 

@@ -5,7 +5,8 @@ use loom::thread;
 use loom_tests::{check, check_deaths, is_busy, must_race, options};
 use ndarray::{Axis, Ix1};
 use ndshm::{
-    Handle, HandleTable, Partition, PartitionHandle, Round, RoundError, Segment, Write, model,
+    Handle, HandleTable, LeaseError, Partition, PartitionHandle, Round, RoundError, Segment, Write,
+    model,
 };
 
 type Vector = Handle<u64, Ix1>;
@@ -427,6 +428,39 @@ fn a_round_that_another_has_not_left() {
 #[test]
 fn a_torn_round_that_another_has_not_left() {
     an_end_while_another_is_still_in("a_torn_round_that_another_has_not_left", true);
+}
+
+/// I5, I6: a participant forgets its tile and leaves while the opener ends the round: the round is
+/// torn, and nobody is given the array as if it were whole.
+#[test]
+fn a_forgotten_tile_is_torn() {
+    check("a_forgotten_tile_is_torn", 2, || {
+        let segment = segment(2);
+        let first = HandleTable::join(&segment).unwrap();
+        let second = HandleTable::join(&segment).unwrap();
+        let x = vector(&first);
+        let tiles = divide(&first, x);
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            let mut forgotten = false;
+            if let Ok(Some(mut part)) = tiles.enter()
+                && let Some(tile) = part.claim().unwrap()
+            {
+                core::mem::forget(tile);
+                forgotten = true;
+            }
+            drop(tiles);
+            (second, forgotten)
+        });
+        work(&tiles);
+        let torn = finish(round).is_err();
+        let written = first.write(x).map(drop);
+        assert_eq!(matches!(written, Err(LeaseError::Poisoned { .. })), torn);
+        let (_second, forgotten) = other.join().unwrap();
+        assert_eq!(forgotten, torn);
+    });
 }
 
 /// I5: a participant that comes to a round while its opener gives it up, and opens one on another

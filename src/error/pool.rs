@@ -150,6 +150,19 @@ pub enum PoolError {
         /// Tiles that are claimed at once.
         unit: usize,
     },
+    /// Tiles that were handed out by [`Running::wait_any`](crate::Running::wait_any) were forgotten,
+    /// and not dropped or sent off again.
+    #[error(
+        "{} tiles were handed out and never given back, the first at rows {:?}; the arrays are \
+         poisoned until recover or clear_poison; drop each Ready, or call again() on it",
+        .rows.len(), .rows.first().cloned().unwrap_or_default()
+    )]
+    NotGivenBack {
+        /// The tiles, and those that were torn in the same call.
+        tiles: Vec<usize>,
+        /// The indices that each of them covers along the axis that the partition cuts first.
+        rows: Vec<Range<usize>>,
+    },
     /// The round was not over in time; it is given up.
     #[error("the call was not over after {waited:?}{}", so_far(*.done, *.tiles))]
     Deadline {

@@ -61,6 +61,7 @@ impl<'t, G: Group> Partition<'t, G> {
             first: stretch(units, worker, workers).start % units.max(1),
             tried: 0,
             held: Held::default(),
+            out: Cell::new(NONE_OUT),
             panicking: std::thread::panicking(),
             _leases: leases,
             _lease: lease,
@@ -111,6 +112,9 @@ impl Held {
     }
 }
 
+/// No claimed tile is out.
+const NONE_OUT: usize = usize::MAX;
+
 /// A participant of a running round.
 pub struct Participant<'p, 't, G: Group> {
     partition: &'p Partition<'t, G>,
@@ -125,6 +129,11 @@ pub struct Participant<'p, 't, G: Group> {
     tried: usize,
     /// The unit of several tiles that it holds.
     held: Held,
+    /// The tile that was claimed last, until it is given back or torn; else [`NONE_OUT`].
+    ///
+    /// A claimed tile borrows the participant mutably, so there is one at a time. If it is still
+    /// set at the next claim, or when the participant is dropped, the tile was forgotten.
+    out: Cell<usize>,
     pub(super) panicking: bool,
     _leases: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
@@ -158,9 +167,21 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         if !self.is_ours() {
             return None;
         }
-        match self.held.next() {
-            Some(index) => Some(index),
-            None => self.claim_unit(),
+        if self.out.get() != NONE_OUT {
+            self.tear_forgotten();
+        }
+        let index = self.held.next().or_else(|| self.claim_unit())?;
+        self.out.set(index);
+        Some(index)
+    }
+
+    /// Tears the claimed tile that was forgotten: it can no longer be given back, and its rows may
+    /// be half-written.
+    #[cold]
+    fn tear_forgotten(&self) {
+        let index = self.out.get();
+        if index != NONE_OUT {
+            self.tear(index);
         }
     }
 
@@ -197,6 +218,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// A tile was run to its end.
     #[inline]
     pub(super) fn finish(&self, index: usize) {
+        self.out.set(NONE_OUT);
         let held = &self.held;
         if !held.is_on.get() {
             self.control.give_back(index, self.me);
@@ -217,7 +239,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         self.held.is_on.set(false);
         match self.held.ran.get() == self.control.all_of(unit) {
             true => self.control.give_back(unit, self.me),
-            // What is missing was torn, and has poisoned its arrays.
+            // Each missing tile was torn, and its arrays were poisoned.
             false => drop(self.control.tear(unit, self.me)),
         }
     }
@@ -279,6 +301,17 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         self.token == process_token()
     }
 
+    /// Tears a tile that was [retaken](Participant::retake) and forgotten. Returns `true` if this
+    /// participant's seat still held it.
+    pub(crate) fn tear_retaken(&self, index: usize) -> bool {
+        let claim = self.control.claim_word(index);
+        let is_held = claim.is_held_by(self.me) && claim.round() == self.round;
+        if is_held && self.is_ours() {
+            self.tear(index);
+        }
+        is_held
+    }
+
     /// Whether the tile is done in this round.
     pub(crate) fn is_done(&self, index: usize) -> bool {
         self.control.is_done(index, self.round)
@@ -297,7 +330,8 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 
     /// HELD → TORN, after the arrays that the tile writes were poisoned. The others of its unit are
     /// run before.
-    pub(super) fn tear(&self, index: usize) {
+    pub(crate) fn tear(&self, index: usize) {
+        self.out.set(NONE_OUT);
         self.partition.table().poison_written(&self.control);
         match self.held.is_on.get() {
             false => drop(self.control.tear(index, self.me)),
@@ -323,8 +357,12 @@ impl<'t, G: Group> Partition<'t, G> {
 
 impl<G: Group> Drop for Participant<'_, '_, G> {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
+        self.tear_forgotten();
         let held = &self.held;
-        if !held.is_on.get() || !self.is_ours() {
+        if !held.is_on.get() {
             return;
         }
         let unit = held.unit.get();

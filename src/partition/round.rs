@@ -1,7 +1,8 @@
 //! Rounds: opening one, waiting for its tiles, and ending it.
 
-use core::cell::Cell;
+use core::cell::RefCell;
 use core::fmt;
+use core::ops::Range;
 use core::time::Duration;
 
 use super::control::{Control, Progress};
@@ -51,7 +52,7 @@ impl<'t, G: Group> Partition<'t, G> {
                 me,
                 token: self.table().token(),
                 exclusive,
-                reopened: Cell::new(false),
+                reopened: RefCell::default(),
                 _shared: shared,
                 _lease: lease,
             }),
@@ -87,8 +88,8 @@ pub struct Round<'p, 't, G: Group> {
     me: SeatId,
     token: u64,
     exclusive: Vec<ExclusiveLease<'t>>,
-    /// Whether torn tiles were opened again, and the poison was taken off.
-    reopened: Cell<bool>,
+    /// Units of torn tiles that were opened again, and whose poison was taken off.
+    reopened: RefCell<Vec<usize>>,
     _shared: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
 }
@@ -148,19 +149,40 @@ impl<'t, G: Group> Round<'_, 't, G> {
     /// What their tearing poisoned is healed; a reaper that has poisoned and not torn yet is made up
     /// for when the round ends.
     pub(crate) fn reopen_torn(&self) -> usize {
-        let reopened = (0..self.control.units())
-            .filter(|&unit| {
-                let claim = self.control.claim_word(unit);
-                claim.state() == ClaimState::Torn && self.control.reopen(unit, self.round, self.me)
-            })
-            .count();
+        let is_reopened = |&unit: &usize| {
+            let claim = self.control.claim_word(unit);
+            claim.state() == ClaimState::Torn && self.control.reopen(unit, self.round, self.me)
+        };
+        let mut units = self.reopened.borrow_mut();
+        let before = units.len();
+        units.extend((0..self.control.units()).filter(is_reopened));
+        let reopened = units.len() - before;
         if reopened > 0 {
-            self.reopened.set(true);
             for lease in &self.exclusive {
                 lease.heal();
             }
         }
         reopened
+    }
+
+    /// Returns the tiles that were left half-written, and the rows of each: the torn ones, and those
+    /// that were opened again and have not been run since.
+    pub(crate) fn half_written(&self) -> (Vec<usize>, Vec<Range<usize>>) {
+        let mut tiles = self.control.progress(self.round).torn;
+        for &unit in self.reopened.borrow().iter() {
+            if self.control.claim_word(unit).state() == ClaimState::Open {
+                tiles.extend(self.control.missing(unit, self.round));
+            }
+        }
+        tiles.sort_unstable();
+        tiles.dedup();
+        let rows = self.control.rows(&tiles);
+        (tiles, rows)
+    }
+
+    /// Returns `true` if a tile of this round is torn.
+    pub(crate) fn has_torn(&self) -> bool {
+        !self.control.progress(self.round).torn.is_empty()
     }
 
     /// Waits until every tile is done and the other participants have left, and ends the round.
@@ -305,7 +327,7 @@ impl<G: Group> Drop for Round<'_, '_, G> {
     fn drop(&mut self) {
         // One that crossed a fork is the parent's; one that `end` closed is closed already.
         if self.is_ours() && self.control.round().is_held_by(self.me) {
-            if self.reopened.get() {
+            if !self.reopened.borrow().is_empty() {
                 // Who tore a tile has written half of it, and nobody may have run it since.
                 self.partition.table().poison_written(&self.control);
             }

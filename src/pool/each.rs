@@ -132,7 +132,7 @@ impl Pool<'_> {
         failures.sort_by_key(|(_, failure)| failure.cause == Cause::Consequence);
         if !served {
             return Err(PoolError::Deadline {
-                waited: self.deadline.unwrap_or_default(),
+                waited: call.pace.waited(),
                 done: 0,
                 tiles: 0,
             });

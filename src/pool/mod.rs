@@ -370,7 +370,8 @@ impl<'t> Pool<'t> {
     }
 
     /// How long a call may take; without a limit at first. A call that takes longer fails, and its
-    /// round is given up. Dead workers are noticed in any case, within some 10 ms.
+    /// round is given up. Dead workers are noticed in any case, 10 ms after their death if the
+    /// parent is in a call then, and at the next call otherwise.
     pub fn deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }

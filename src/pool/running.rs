@@ -9,9 +9,9 @@ use super::Pool;
 use super::context::TileContext;
 use super::kernel;
 use super::mailbox::{Arguments, Mailbox};
-use super::supervise::{Ongoing, Pace};
+use super::supervise::{Ongoing, worker_died};
 use super::tiles::Request;
-use crate::error::PoolError;
+use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Participant, Partition, Round, Tile};
 
 impl<'t> Pool<'t> {
@@ -83,6 +83,7 @@ impl<'t> Pool<'t> {
             job: Cell::new(call.job),
             call: Some((round, call)),
             part: None,
+            torn: false,
         };
         running.part = tiles.enter()?;
         if let Some((_, call)) = &mut running.call {
@@ -106,6 +107,8 @@ pub struct Running<'a, 'p, 'r, 't, G: Group> {
     job: Cell<u64>,
     call: Option<(Round<'p, 'r, G>, Ongoing<'t>)>,
     part: Option<Participant<'p, 'r, G>>,
+    /// Whether the last look has found a torn tile that no failure and no death explained.
+    torn: bool,
 }
 
 impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
@@ -115,13 +118,17 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     /// # Errors
     /// As [`Pool::for_each`]; the pool's [deadline](Pool::deadline) holds for each wait. After an
     /// error the call is over, and nothing is ready any more.
+    ///
+    /// A panic fails the first `wait_any` that begins after it, also while other tiles are ready.
+    /// So does a death under [`OnDeath::Fail`](super::OnDeath::Fail), at the latest in the first
+    /// `wait_any` that begins 10 ms after it; a worker that held no tile leaves no rows to name.
     #[cfg_attr(loom, track_caller)]
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<Ready<'_, 'r, G>>, PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
-            call.pace = Pace::new(self.pool.deadline);
+            call.pace.restart(self.pool.deadline);
         }
-        self.wait_until(count)?;
+        self.wait_until(count, Until::Ready)?;
         let Some(part) = &self.part else {
             return Ok(Vec::new());
         };
@@ -151,18 +158,19 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     /// Waits until every tile is done, and ends the call.
     ///
     /// # Errors
-    /// As [`Pool::for_each`].
+    /// As [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`Ready`] was forgotten (by
+    /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`).
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
-            call.pace = Pace::new(self.pool.deadline);
+            call.pace.restart(self.pool.deadline);
         }
-        self.wait_until(self.resting.len())?;
+        self.wait_until(self.resting.len(), Until::Done)?;
         self.end()
     }
 
     /// Waits until `count` tiles can be handed out, or all that are on their way.
-    fn wait_until(&mut self, count: usize) -> Result<(), PoolError> {
+    fn wait_until(&mut self, count: usize, until: Until) -> Result<(), PoolError> {
         loop {
             let (Some((round, call)), Some(part)) = (&mut self.call, &self.part) else {
                 return Ok(());
@@ -178,38 +186,92 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
                     .count()
                     >= wanted
             };
+            // Before the look for ready tiles: while some always are, the call would not notice a
+            // panic or a death.
+            if call.pace.is_due() || self.pool.any_failed(call.number) {
+                let stuck = self.pool.is_stuck(round, call);
+                self.job.set(call.job);
+                if until == Until::Ready {
+                    // Tiles that a reaper has torn may be of a worker whose death the system has
+                    // not reported yet, so one look is not enough.
+                    let torn = core::mem::replace(&mut self.torn, round.has_torn());
+                    if self.pool.must_fail(call) || torn && self.torn {
+                        return self.fail();
+                    }
+                }
+                // Tiles may have become ready during the look.
+                if stuck && !enough() {
+                    return self.fail();
+                }
+            }
             if enough() {
                 return Ok(());
             }
-            let look = call.pace.is_due() || self.pool.any_failed(call.number);
-            if look && self.pool.is_stuck(round, call) {
-                return self.end();
-            }
-            self.job.set(call.job);
             self.pool.sleep_after(seen, enough);
+        }
+    }
+
+    /// Ends the call because of a failure: an error in any case.
+    fn fail(&mut self) -> Result<(), PoolError> {
+        let death = self.call.as_ref().and_then(|(_, call)| call.deaths.first());
+        let death = death.copied();
+        self.end()?;
+        match death {
+            // The dead worker held no tile, and the others have done the rest.
+            Some(death) => Err(worker_died(death, Vec::new(), Vec::new())),
+            None => Ok(()),
         }
     }
 
     /// Ends the call, once.
     fn end(&mut self) -> Result<(), PoolError> {
-        // The parent's own place in the round.
-        self.part = None;
-        match self.call.take() {
-            Some((round, call)) => self.pool.end(self.tiles, round, call),
-            None => Ok(()),
+        let forgotten = self.leave();
+        let Some((round, call)) = self.call.take() else {
+            return Ok(());
+        };
+        match self.pool.end(self.tiles, round, call) {
+            Err(PoolError::Round(RoundError::Torn { tiles, rows, .. }))
+                if forgotten.iter().any(|tile| tiles.contains(tile)) =>
+            {
+                Err(PoolError::NotGivenBack { tiles, rows })
+            }
+            outcome => outcome,
         }
     }
+
+    /// Gives up the parent's own place in the round. Returns the tiles that were handed out and
+    /// forgotten: no [`Ready`] can exist any more, because it borrows the call. They are torn.
+    fn leave(&mut self) -> Vec<usize> {
+        let Some(part) = self.part.take() else {
+            return Vec::new();
+        };
+        let rests = |&index: &usize| self.resting[index].get();
+        (0..self.resting.len())
+            .filter(rests)
+            .filter(|&index| part.tear_retaken(index))
+            .collect()
+    }
+}
+
+/// What a wait is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Tiles to hand out. A failure ends the wait although tiles are ready.
+    Ready,
+    /// The end of the call, which reports failures.
+    Done,
 }
 
 impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
     fn drop(&mut self) {
-        self.part = None;
         // One that crossed a fork is the parent's call.
         if !self.pool.is_ours() {
+            self.part = None;
             return;
         }
+        self.leave();
         if let Some((round, mut call)) = self.call.take() {
-            call.pace = Pace::new(self.pool.deadline);
+            call.pace.restart(self.pool.deadline);
             self.pool.mailbox.close_job();
             self.pool.wait_until_out(&mut call);
             drop(round);

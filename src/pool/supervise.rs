@@ -11,7 +11,7 @@ use super::{OnDeath, Pool};
 use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Partition, Round};
 
-/// Between two looks at whether the workers live, while waiting for them.
+/// Time between two checks of whether the workers live.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Workers that may die in one call under [`OnDeath::RunAgain`].
@@ -53,6 +53,16 @@ impl Pace {
         }
     }
 
+    /// Starts the time of the next wait. The time of the last check stays: calls in quick
+    /// succession must not put the next check off.
+    pub(super) fn restart(&mut self, deadline: Option<Duration>) {
+        #[cfg(not(loom))]
+        {
+            self.start = Instant::now();
+        }
+        self.deadline = deadline;
+    }
+
     /// Whether it is time for a look. In a model it always is.
     pub(super) fn is_due(&mut self) -> bool {
         #[cfg(not(loom))]
@@ -66,6 +76,14 @@ impl Pace {
         }
         #[cfg(loom)]
         true
+    }
+
+    /// Returns the time since the wait began. In a model time does not pass.
+    pub(super) fn waited(&self) -> Duration {
+        #[cfg(not(loom))]
+        return self.start.elapsed();
+        #[cfg(loom)]
+        return Duration::ZERO;
     }
 
     /// Whether the call has taken longer than it may. In a model time does not pass.
@@ -155,6 +173,13 @@ impl<'t> Pool<'t> {
         (0..self.shared.workers).any(|worker| self.mailbox.report(worker).has_failed(call))
     }
 
+    /// Returns `true` if a kernel has panicked, or a worker has died whose death the policy does
+    /// not make up for.
+    pub(super) fn must_fail(&self, call: &Ongoing<'_>) -> bool {
+        let makes_up = self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS;
+        self.any_failed(call.number) || !call.deaths.is_empty() && !makes_up
+    }
+
     /// Whether a worker has failed, and none is still at the job.
     fn all_have_failed(&self, call: &Ongoing<'_>) -> bool {
         let mut workers = (0..self.shared.workers).filter(|&worker| self.crew.is_there(worker));
@@ -207,10 +232,19 @@ impl<'t> Pool<'t> {
                 ended => ended,
             };
         }
-        let ended = match ended {
-            Ok(outcome) => outcome,
-            // Dropped here, and so given up.
-            Err(round) => Err(round.deadline(self.deadline.unwrap_or_default())),
+        // The claim words name the half-written tiles, also in a round that cannot be finished
+        // because nobody is left to run its other tiles.
+        let (ended, torn) = match ended {
+            Ok(Err(RoundError::Torn { round, tiles, rows })) => {
+                let torn = (tiles.clone(), rows.clone());
+                (Err(RoundError::Torn { round, tiles, rows }), torn)
+            }
+            Ok(outcome) => (outcome, Default::default()),
+            Err(round) => {
+                let torn = round.half_written();
+                // The round is dropped here, and so given up.
+                (Err(round.deadline(call.pace.waited())), torn)
+            }
         };
         let at_tile = |failure: &Failure| match failure.cause {
             Cause::Tile(tile) => Some(tile),
@@ -227,22 +261,24 @@ impl<'t> Pool<'t> {
             }
         }
         if let Some(&death) = call.deaths.first()
-            && let Err(ended) = &ended
+            && ended.is_err()
         {
-            let (tiles, rows) = match ended {
-                RoundError::Torn { tiles, rows, .. } => (tiles.clone(), rows.clone()),
-                _ => (Vec::new(), Vec::new()),
-            };
+            let (tiles, rows) = torn;
             return Err(worker_died(death, tiles, rows));
         }
         match ended {
-            Err(RoundError::Deadline { done, tiles, .. }) => match failures.into_iter().next() {
+            Err(RoundError::Deadline {
+                waited,
+                done,
+                tiles,
+                ..
+            }) => match failures.into_iter().next() {
                 Some((worker, failure)) => Err(PoolError::WorkerFailed {
                     worker,
                     message: failure.message,
                 }),
                 None => Err(PoolError::Deadline {
-                    waited: self.deadline.unwrap_or_default(),
+                    waited,
                     done,
                     tiles,
                 }),
