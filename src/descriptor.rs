@@ -545,7 +545,12 @@ impl PoisonNote {
 
     /// `pid` left it so, as noticed now.
     pub(crate) fn now(pid: u32, what: HalfWritten) -> PoisonNote {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        // Miri isolates a program from the time of day.
+        let now = match cfg!(miri) {
+            true => std::time::UNIX_EPOCH,
+            false => std::time::SystemTime::now(),
+        };
+        let since = now.duration_since(std::time::UNIX_EPOCH);
         PoisonNote {
             pid,
             time: since.map_or(0, |since| since.as_secs()),

@@ -38,7 +38,14 @@ impl Geometry {
     /// 256th of the capacity, see `span.rs`), so that whatever the sizes, some 512 of such spans
     /// and one more for each size class use the whole capacity; with fewer entries than that, a
     /// small segment would be full while most of it is empty.
-    pub(crate) const MIN_SPANS: u32 = if cfg!(loom) { 1 } else { 1024 };
+    ///
+    /// Under Miri there are few: its cost grows with the bytes of the tables, and its programs are
+    /// small.
+    pub(crate) const MIN_SPANS: u32 = match (cfg!(loom), cfg!(miri)) {
+        (true, _) => 1,
+        (_, true) => 16,
+        _ => 1024,
+    };
 
     pub(crate) fn slots(&self) -> usize {
         self.spans as usize * self.span_slots as usize

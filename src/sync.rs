@@ -216,7 +216,7 @@ impl Backoff {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, miri)))]
 mod futex {
     //! Sleeping on the low half of a word, across processes.
     #![expect(clippy::disallowed_types, reason = "what the kernel's call takes")]
@@ -250,6 +250,36 @@ mod futex {
         /// Wakes everyone who sleeps on the word.
         pub(crate) fn wake_all(&self) {
             let _ = futex::wake(self.low_half(), futex::Flags::empty(), i32::MAX as u32);
+        }
+    }
+}
+
+#[cfg(miri)]
+mod futex {
+    //! A futex for Miri, which takes the kernel's look at half a word for an access of the program,
+    //! and refuses accesses of two sizes to one atomic.
+
+    use core::time::Duration;
+    use std::sync::{Condvar, Mutex, PoisonError};
+
+    use super::{Atom, Ordering};
+
+    /// Where the sleepers of all words wait.
+    static LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+
+    impl Atom<u64> {
+        /// Sleeps while the low half is `expected`, for at most `timeout`. May return for no reason.
+        pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
+            let guard = LOT.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.load(Ordering::Relaxed) as u32 == expected {
+                drop(LOT.1.wait_timeout(guard, timeout));
+            }
+        }
+
+        /// Wakes everyone who sleeps, on whatever word: they look again.
+        pub(crate) fn wake_all(&self) {
+            drop(LOT.0.lock());
+            LOT.1.notify_all();
         }
     }
 }

@@ -14,12 +14,14 @@ use super::kernel::Trampoline;
 fn anchor() {}
 
 fn anchor_address() -> u64 {
-    anchor as fn() as usize as u64
+    (anchor as fn() as *const ()).expose_provenance() as u64
 }
 
 /// What crosses to a worker in place of a trampoline.
 pub(super) fn place_of(trampoline: Trampoline) -> u64 {
-    (trampoline as usize as u64).wrapping_sub(anchor_address())
+    // Exposed, for a worker makes a function's pointer of the number.
+    let address = (trampoline as *const ()).expose_provenance() as u64;
+    address.wrapping_sub(anchor_address())
 }
 
 /// The address that [`place_of`] stands for in this process.
@@ -56,6 +58,14 @@ pub(super) struct Image {
 #[cfg(not(loom))]
 impl Image {
     pub(super) fn of_this_process() -> std::io::Result<Image> {
+        if cfg!(miri) {
+            // No mapping tells where Miri has a function. The workers are threads of this process.
+            return Ok(Image {
+                code: std::iter::once(0..u64::MAX).collect(),
+                own: Vec::new(),
+                identity: None,
+            });
+        }
         let maps = std::fs::read_to_string("/proc/self/maps")?;
         let mappings: Vec<Mapping<'_>> = maps.lines().filter_map(Mapping::parse).collect();
         let anchor = anchor_address();

@@ -193,19 +193,23 @@ where
 /// What the kernel returns, or what its panic said.
 #[cfg(not(loom))]
 fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
-    // What a panic leaves half-done is the tile, and that is torn.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)).map_err(|payload| {
-        let message = match payload.downcast_ref::<String>() {
-            Some(message) => message.clone(),
-            None => payload
-                .downcast_ref::<&str>()
-                .unwrap_or(&"a panic without a message")
-                .to_string(),
-        };
-        // Dropping what was thrown could throw again.
-        core::mem::forget(payload);
-        message
-    })
+    // A panic leaves the tile half-done, and the tile is torn.
+    let payload = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)) {
+        Ok(result) => return Ok(result),
+        Err(payload) => payload,
+    };
+    let payload = match payload.downcast::<String>() {
+        Ok(message) => return Err(*message),
+        Err(payload) => payload,
+    };
+    match payload.downcast::<&'static str>() {
+        Ok(message) => Err(message.to_string()),
+        Err(payload) => {
+            // The destructor of an unknown value could panic again.
+            core::mem::forget(payload);
+            Err("a panic without a message".to_owned())
+        }
+    }
 }
 
 /// What the kernel returns. A panic in a model fails the model, or is a death.

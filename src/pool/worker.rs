@@ -58,10 +58,11 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
                     worker,
                     workers: life.shared.workers,
                 };
+                let code = core::ptr::with_exposed_provenance::<()>(address as usize);
                 // SAFETY: the parent wrote the place of a `Trampoline` there, measured from the
                 // anchor of its own image, which is this worker's image too: it was inherited by
                 // fork, or is the same file (`become_worker` compares). So the same code is here.
-                let run = unsafe { core::mem::transmute::<usize, Trampoline>(address as usize) };
+                let run = unsafe { core::mem::transmute::<*const (), Trampoline>(code) };
                 timed(&arguments, || run(&call))
             }),
             false => {

@@ -62,6 +62,14 @@ fn is_process(token: u64) -> bool {
     process_token() == token
 }
 
+/// Under Miri no process forks, so that any word of this process is wiped in all of its children.
+#[cfg(miri)]
+fn token_at(_page: u64) -> &'static Atom<u64> {
+    static TOKEN: Atom<u64> = Atom::zero();
+    &TOKEN
+}
+
+#[cfg(not(miri))]
 #[inline]
 fn token_at(page: u64) -> &'static Atom<u64> {
     let word = ptr::with_exposed_provenance::<Atom<u64>>((page & !UNWIPED) as usize);
@@ -103,6 +111,12 @@ fn draw_token(page: u64) -> u64 {
 
 /// Maps the page for the token; where two threads do, the first one's stays.
 fn make_page() -> u64 {
+    if cfg!(miri) {
+        // An address that [`token_at`] does not look at.
+        let page = PAGE_LEN as u64;
+        PAGE.store(page, Ordering::Release);
+        return page;
+    }
     let flags = MapFlags::PRIVATE;
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice replaces nothing.

@@ -14,6 +14,7 @@ pub(crate) mod fresh;
 mod huge;
 mod in_process;
 #[cfg(not(loom))]
+#[cfg_attr(miri, path = "heap.rs")]
 mod mapping;
 #[cfg(not(loom))]
 mod memory;

@@ -46,7 +46,7 @@ pub(super) const SHARED_CAPACITY: u64 = 16 << 40;
 
 /// The default capacity of an in-process segment.
 #[cfg(not(loom))]
-pub(super) const IN_PROCESS_CAPACITY: u64 = 64 << 30;
+pub(super) const IN_PROCESS_CAPACITY: u64 = if cfg!(miri) { 1 << 20 } else { 64 << 30 };
 
 /// The default capacity in a model, where every word is an object of the checker.
 #[cfg(loom)]
@@ -76,7 +76,7 @@ impl SegmentOptions {
     /// Bytes for the contents of all arrays together, rounded up to 64 KiB.
     ///
     /// Address space, not memory: pages are taken when arrays need them. The default is 16 TiB
-    /// (64 GiB for an in-process segment), or the largest power-of-two part of it that maps, and
+    /// (64 GiB for an in-process segment, 1 MiB for one under Miri), or the largest power-of-two part of it that maps, and
     /// that leaves half of a limited address space (`ulimit -v`) to the rest of the program.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
@@ -209,9 +209,9 @@ impl SegmentOptions {
 
 /// The most address space that this process may have, if that is limited.
 fn address_space_limit() -> Option<u64> {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, miri)))]
     return rustix::process::getrlimit(rustix::process::Resource::As).current;
-    #[cfg(loom)]
+    #[cfg(any(loom, miri))]
     return None;
 }
 

@@ -1,0 +1,110 @@
+//! The memory of a segment under Miri, which has no address space to reserve and no files to map.
+//!
+//! It stands in place of `mapping.rs`. A segment in process lives in one allocation of the heap, so
+//! that Miri knows where it begins and ends. Everything else about the segment is the same code.
+
+use std::alloc::{self, Layout};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+
+use rustix::io::Errno;
+use rustix::mm::Advice;
+
+use crate::error::SegmentError;
+
+/// The memory of a segment; freed on drop.
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the struct is an address and a length. `Memory` and the leases decide which thread may
+// access the bytes.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Refuses: Miri maps no files.
+    pub(super) fn of_file(_fd: BorrowedFd<'_>, _len: u64) -> Result<Mapping, Errno> {
+        Err(Errno::NOSYS)
+    }
+
+    /// Refuses: Miri maps no files.
+    pub(super) fn of_file_read_only(_fd: BorrowedFd<'_>, _len: u64) -> Result<Mapping, Errno> {
+        Err(Errno::NOSYS)
+    }
+
+    /// Allocates `len` zeroed bytes of this process's own memory.
+    pub(super) fn private(len: u64) -> Result<Mapping, Errno> {
+        let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
+        let layout = Layout::from_size_align(len, page_size()).map_err(|_| Errno::NOMEM)?;
+        if len == 0 {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: `layout` has a size, as was just seen.
+        let base = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or(Errno::NOMEM)?;
+        Ok(Mapping { base, layout })
+    }
+
+    /// Refuses: Miri maps no files.
+    pub(super) fn rebind(&self, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        Err(Errno::NOSYS)
+    }
+
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Writes zeros over whole pages, as the kernel does when it takes their memory back.
+    ///
+    /// # Safety
+    /// - `offset + len` is within the mapping, and both are multiples of the page size.
+    /// - Nobody uses the bytes' contents any more, and nobody accesses them meanwhile.
+    pub(super) unsafe fn discard(&self, offset: u64, len: u64, _advice: Advice) -> bool {
+        // SAFETY: the range is within the allocation (first duty).
+        let at = unsafe { self.base.add(offset as usize) };
+        // SAFETY: as above; nobody else accesses the bytes meanwhile (second duty).
+        unsafe { at.write_bytes(0, len as usize) };
+        true
+    }
+
+    /// Does nothing: there are no huge pages.
+    pub(super) fn advise_huge(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Refuses: there are no huge pages.
+    pub(super) fn collapse(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+        Err(Errno::INVAL)
+    }
+
+    /// Does nothing: all memory is there.
+    pub(super) fn populate(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `private` allocated the block with this layout, and its users are gone.
+        unsafe { alloc::dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+/// Bytes of a page.
+pub(super) fn page_size() -> usize {
+    4096
+}
+
+/// Returns the error for a mapping that failed.
+pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
+    match errno {
+        Errno::NOMEM => SegmentError::AddressSpace { bytes, limit: None },
+        errno => SegmentError::Os {
+            call: "mmap",
+            what: "the segment (under Miri only Segment::in_process can be made)".into(),
+            source: errno.into(),
+        },
+    }
+}
