@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, JoinError};
+use super::{AllocError, JoinError, SegmentError};
 use crate::descriptor::{HalfWritten, TypeMismatch};
 use crate::element::InvalidElement;
 use crate::handle::AnyHandle;
@@ -83,6 +83,9 @@ pub enum LeaseError {
         /// What does not fit.
         what: &'static str,
     },
+    /// An observer could not map the array or its tables.
+    #[error("the array cannot be looked at: {0}")]
+    Unmapped(#[source] SegmentError),
     /// This process has crossed a fork and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),

@@ -252,6 +252,12 @@ impl SegmentOptions {
         super::observe::by_name(name, &self).map(crate::Observer::new)
     }
 
+    /// Looks at the segment behind a descriptor; see
+    /// [`Observer::from_fd`](crate::Observer::from_fd).
+    pub fn observe_fd(self, fd: std::os::fd::OwnedFd) -> Result<crate::Observer, SegmentError> {
+        super::observe::by_descriptor(fd, &self).map(crate::Observer::new)
+    }
+
     /// Removes the name of a segment that nobody is in, which a crash has left behind; a
     /// [persistent](SegmentOptions::persistent) one only if the options say so too.
     ///
