@@ -3,14 +3,15 @@
 mod support;
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Ix1, ShapeBuilder};
 use ndshm::{
-    CopyError, Handle, HandleTable, LeaseError, Observer, Segment, SegmentError, SegmentOptions,
+    CopyError, Handle, HandleTable, JoinError, LeaseError, Observer, Segment, SegmentError,
+    SegmentOptions,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 use support::{Child, DEADLINE, Name, Pipe, run};
@@ -48,6 +49,14 @@ fn main() {
         (
             "a_passed_file_of_another_user_is_refused",
             a_passed_file_of_another_user,
+        ),
+        (
+            "read_locks_of_a_reader_are_named",
+            read_locks_of_a_reader_are_named,
+        ),
+        (
+            "a_join_passes_over_a_locked_seat",
+            a_join_passes_over_a_locked_seat,
         ),
         (
             "an_observer_of_no_segment_is_told",
@@ -600,4 +609,96 @@ fn a_passed_file_of_another_user() {
         );
     }
     options().owner(STRANGER).observe_fd(fd()).unwrap();
+}
+
+/// Locks the bytes of these seats through a descriptor that can only read; the descriptor holds
+/// the locks.
+fn lock_seats(name: &Name, seats: std::ops::Range<i64>) -> fs::File {
+    let reader = fs::File::open(file(name)).unwrap();
+    // SAFETY: any bytes are a value of this struct of numbers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_RDLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_len = 1;
+    for seat in seats {
+        lock.l_start = (1 << 62) + seat;
+        // SAFETY: `lock` is the argument of this command. Living participants refuse.
+        unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    }
+    reader
+}
+
+fn read_locks_of_a_reader_are_named() {
+    let as_stranger = may_be_others();
+    let name = Name::new("locked");
+    let segment = options().mode(0o644).create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(10, 7u16).unwrap();
+    let told = Pipe::new();
+    let victim = Child::fork(|| {
+        let guard = table.write(x).unwrap();
+        told.send(0);
+        std::thread::sleep(2 * DEADLINE);
+        drop(guard);
+    });
+    told.receive();
+    let (locked, again) = (Pipe::new(), Pipe::new());
+    let spy = Child::fork(|| {
+        assert!(!as_stranger || become_stranger());
+        let _first = lock_seats(&name, 0..4);
+        locked.send(0);
+        again.receive();
+        // The seat of the dead.
+        let _second = lock_seats(&name, 0..4);
+        locked.send(0);
+        std::thread::sleep(2 * DEADLINE);
+    });
+    locked.receive();
+    let pid = spy.pid();
+    let names_it = |text: String| {
+        assert!(text.contains(&format!("process {pid};")), "{text}");
+        assert!(text.contains("chmod"), "{text}");
+    };
+    let error = HandleTable::join(&segment).map(drop).unwrap_err();
+    assert!(
+        matches!(&error, JoinError::SeatLocked { seats: 4, locked: 2, lock, .. } if lock.pids == [pid]),
+        "{error:?}"
+    );
+    names_it(error.to_string());
+    victim.kill();
+    again.send(0);
+    locked.receive();
+    let report = table.reap().unwrap();
+    assert_eq!(
+        (report.seats, report.locked),
+        (0, 1),
+        "it waits for the lock"
+    );
+    assert_eq!(table.foreign_locks().len(), 3);
+    let seats = Observer::open(&name.0).unwrap().seats().unwrap();
+    let alive: Vec<bool> = seats.iter().map(|seat| seat.alive).collect();
+    assert_eq!(alive, [true, false], "a read lock is no life");
+    let error = table.write(x).map(drop).unwrap_err();
+    assert!(
+        matches!(&error, LeaseError::Blocked { lock, .. } if lock.pids == [pid]),
+        "{error:?}"
+    );
+    names_it(error.to_string());
+    // The remedy.
+    spy.kill();
+    assert_eq!(table.reap().unwrap().seats, 1);
+    assert!(table.foreign_locks().is_empty());
+    assert!(matches!(table.write(x), Err(LeaseError::Poisoned { .. })));
+    HandleTable::join(&segment).unwrap();
+}
+
+fn a_join_passes_over_a_locked_seat() {
+    let name = Name::new("passed-over");
+    let segment = options().create(&name.0).unwrap();
+    let _first = HandleTable::join(&segment).unwrap();
+    let reader = lock_seats(&name, 1..2);
+    let second = HandleTable::join(&segment).unwrap();
+    assert_eq!(second.seat().unwrap(), 2);
+    drop(reader);
+    assert_eq!(HandleTable::join(&segment).unwrap().seat().unwrap(), 1);
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, JoinError, SegmentError};
+use super::{AllocError, ForeignLock, JoinError, SegmentError};
 use crate::descriptor::{HalfWritten, TypeMismatch};
 use crate::element::InvalidElement;
 use crate::handle::AnyHandle;
@@ -45,6 +45,16 @@ pub enum LeaseError {
         handle: AnyHandle,
         /// A process that holds it; 0 for the participants of a round whose opener is gone.
         pid: u32,
+    },
+    /// Whoever holds the lease is dead, and a foreign lock keeps others from taking it back.
+    #[error("{handle} is leased by process {pid}, which is dead, and is not taken back: {lock}")]
+    Blocked {
+        /// The handle.
+        handle: AnyHandle,
+        /// The process that held it.
+        pid: u32,
+        /// The lock that is in the way.
+        lock: ForeignLock,
     },
     /// A writer died or panicked.
     #[error(

@@ -127,7 +127,9 @@ impl SegmentOptions {
     /// a name which is opened may let others do: one that others may write is refused, unless they
     /// may by these bits.
     ///
-    /// Who may write can falsify everything in the segment; see [`guide::trust`](crate::guide::trust).
+    /// Who may write can falsify everything in the segment. Who may only read changes nothing, but
+    /// can keep others from joining and from taking back what the dead held, by locks on the file.
+    /// See [`guide::trust`](crate::guide::trust).
     pub fn mode(mut self, bits: u32) -> Self {
         self.mode = bits & 0o777;
         self
