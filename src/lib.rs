@@ -134,9 +134,9 @@ pub use error::CopyError;
 #[cfg(all(feature = "serde", not(loom)))]
 pub use error::ObjectError;
 pub use error::{
-    AllocError, BarrierError, BundleError, Error, FreeError, JoinError, LeaseError, NameError,
-    NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
-    SegmentError,
+    AllocError, BarrierError, BundleError, Error, ForeignLock, FreeError, JoinError, LeaseError,
+    NameError, NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result,
+    RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};

@@ -3,6 +3,7 @@
 mod copy;
 
 use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
 
 use ndarray::{Dimension, RawArrayView};
 
@@ -14,7 +15,7 @@ use crate::names::{LookAtNames, NameInfo};
 use crate::partition::RoundProgress;
 use crate::seat::Card;
 use crate::segment::Segment;
-use crate::segment::observe::{self, Observed};
+use crate::segment::observe::Observed;
 use crate::sync::Ordering;
 use crate::table::info::Look;
 use crate::table::{ArrayInfo, Census, ClassInfo, Verification, verify};
@@ -26,9 +27,17 @@ use crate::word::SeatId;
 /// An observer has no seat and takes no lease; nobody knows of it, and no name is kept for it. What
 /// it tells is of one moment, and may be over at the next. It needs a file that it may read.
 ///
-/// One thing is to be seen of it: pages of the tables that nobody has used yet take memory once they
-/// are looked at, as a kernel does for shared memory; that is some MiB at most in a segment of the
-/// default size.
+/// It takes address space for the tables as far as they are in use, some MiB in a segment of the
+/// default size, and for the arrays that [`attach`](Observer::attach) was asked for: so it works
+/// under `ulimit -v` and under sanitizers. [`reach`](Observer::reach) tells if the tables have
+/// outgrown what this process may map.
+///
+/// Pages of the tables that nobody has used yet take memory once they are looked at, as a kernel does
+/// for shared memory: some MiB at most in a segment of the default size.
+///
+/// # Whom to trust
+/// The owner of a named segment can truncate its file. An access to what is gone then ends this
+/// process with SIGBUS, as for every program that maps a file. An anonymous segment is sealed.
 ///
 /// ```
 /// use ndshm::{HandleTable, Observer, Segment};
@@ -72,12 +81,31 @@ impl Observer {
         Segment::options().observe(name)
     }
 
-    /// Looks at the segment behind a descriptor, which is closed.
+    /// Looks at the segment behind a descriptor, which is closed. A descriptor that may only be
+    /// read is enough.
     ///
     /// # Errors
-    /// [`SegmentError::NotOurs`] if it is none.
+    /// [`SegmentError::NotOurs`] if it is none. As [`Segment::from_fd`] it refuses a file whose
+    /// bytes could go away: [`SegmentError::NotSealed`] for a memfd whose size is not sealed,
+    /// [`SegmentError::Hugetlb`], and [`SegmentError::Foreign`] for another user's name (trust
+    /// that user by [`SegmentOptions::owner`](crate::SegmentOptions::owner) and
+    /// [`SegmentOptions::observe_fd`](crate::SegmentOptions::observe_fd)).
     pub fn from_fd(fd: OwnedFd) -> Result<Observer, SegmentError> {
-        observe::by_descriptor(fd).map(Observer::new)
+        Segment::options().observe_fd(fd)
+    }
+
+    /// Checks that the observer sees all arrays.
+    ///
+    /// It fails only if this process has no address space left for tables that have grown since
+    /// the observer was made. Then [`arrays`](Observer::arrays), [`classes`](Observer::classes),
+    /// [`census`](Observer::census), [`rounds`](Observer::rounds) and
+    /// [`verify`](Observer::verify) leave out the newest arrays, and calls for one of these
+    /// arrays return this error.
+    ///
+    /// # Errors
+    /// [`SegmentError::AddressSpace`], [`SegmentError::Mappings`].
+    pub fn reach(&self) -> Result<(), SegmentError> {
+        self.observed.reach().map(drop)
     }
 
     /// Bytes for the contents of all arrays together.
@@ -137,12 +165,12 @@ impl Observer {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     pub fn classes(&self) -> Vec<ClassInfo> {
-        self.look().classes()
+        self.seen(Look::classes)
     }
 
     /// How many arrays there are, and how many were made and freed so far.
     pub fn census(&self) -> Census {
-        self.look().census()
+        self.seen(Look::census)
     }
 
     /// How far the rounds of all partitions are, or how their last ones ended.
@@ -150,7 +178,7 @@ impl Observer {
     /// One whose words do not fit together is left out; [`verify`](Observer::verify) tells.
     pub fn rounds(&self) -> Vec<(AnyHandle, RoundProgress)> {
         let copy = |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok();
-        self.look().rounds(copy)
+        self.seen(|look| look.rounds(copy))
     }
 
     /// What kind of array a handle names.
@@ -158,7 +186,8 @@ impl Observer {
     /// # Errors
     /// [`LeaseError::Stale`] if it names none.
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
-        self.look().info(handle.into())
+        let handle = handle.into();
+        self.found(|look| look.info(handle))
     }
 
     /// All names that begin with `prefix`, sorted; with `""` all there are. See
@@ -167,7 +196,7 @@ impl Observer {
     /// # Errors
     /// [`NameError::Corrupt`] says which bucket is damaged.
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
-        self.look_at_names().names(prefix)
+        self.found(|look| self.at_names(look).names(prefix))
     }
 
     /// What has that name.
@@ -175,12 +204,12 @@ impl Observer {
     /// # Errors
     /// [`NameError::NotFound`], [`NameError::Corrupt`].
     pub fn find(&self, name: &str) -> Result<AnyHandle, NameError> {
-        self.look_at_names().find(name)
+        self.found(|look| self.at_names(look).find(name))
     }
 
-    fn look_at_names(&self) -> LookAtNames<'_, impl Fn(u64, &mut [u8]) -> bool> {
+    fn at_names<'m>(&'m self, look: Look<'m>) -> LookAtNames<'m, impl Fn(u64, &mut [u8]) -> bool> {
         LookAtNames {
-            look: self.look(),
+            look,
             copy: |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok(),
         }
     }
@@ -197,23 +226,60 @@ impl Observer {
         &self,
         handle: Handle<T, D>,
     ) -> Result<RawArrayView<T, D>, LeaseError> {
-        let look = self.look();
+        self.found(|look| self.attach_by(look, handle))
+    }
+
+    fn attach_by<T: Element, D: Dimension>(
+        &self,
+        look: Look<'_>,
+        handle: Handle<T, D>,
+    ) -> Result<RawArrayView<T, D>, LeaseError> {
         let handle = AnyHandle::from(handle);
         let (slot, generation) = look.live(handle)?;
         let same_schema = |index, text| schema::schema_index_matches(look.memory, index, text);
-        let located = look.locate(slot, handle, same_schema);
+        let measured = look.measure::<T, D>(slot, handle, same_schema);
         // The word again, as for a participant: what was read is this array's.
-        match slot.word().is_live(generation) {
-            true => located.map(|located| located.view.raw_view()),
-            false => Err(LeaseError::Stale { handle }),
+        if !slot.word().is_live(generation) {
+            return Err(LeaseError::Stale { handle });
         }
+        let (shape, bytes, extent) = measured?;
+        // An extent has at least one byte: an empty array has an address too.
+        let start = self.observed.contents(extent.offset, bytes.max(1));
+        let start: NonNull<T> = start.map_err(LeaseError::Unmapped)?.cast();
+        // SAFETY: the address is non-null and aligned (an extent starts at a multiple of 64 in the
+        // file, its mapping at a page, and 64 is the most that an element may ask for). The
+        // shape's `bytes` are mapped from there on, at most `isize::MAX` (`Descriptor::bytes`).
+        Ok(unsafe { RawArrayView::from_shape_ptr(shape, start.as_ptr()) })
     }
 
     /// Checks every word of the segment's tables; see
     /// [`HandleTable::verify`](crate::HandleTable::verify). What is in the arrays of partitions
     /// and queues is not looked at: nothing would keep it in place.
     pub fn verify(&self) -> Verification {
-        verify::verify(self.observed.memory(), None)
+        self.seen(|look| verify::verify(look.memory, None))
+    }
+
+    /// Returns what `look` sees; looks again if spans that it could not see were carved meanwhile.
+    fn seen<'o, R>(&'o self, look: impl Fn(Look<'o>) -> R) -> R {
+        loop {
+            let seen = self.look();
+            let result = look(seen);
+            // The tables are mapped anew at most as often as the span table can double.
+            if std::ptr::eq(seen.memory, self.look().memory) {
+                return result;
+            }
+        }
+    }
+
+    /// As [`seen`](Observer::seen). What is not found where not all can be seen is that error.
+    fn found<'o, R, E: From<LeaseError>>(
+        &'o self,
+        look: impl Fn(Look<'o>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.seen(look).map_err(|error| match self.reach() {
+            Ok(()) => error,
+            Err(unmapped) => LeaseError::Unmapped(unmapped).into(),
+        })
     }
 
     fn look(&self) -> Look<'_> {

@@ -3,15 +3,18 @@
 mod support;
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Ix1, ShapeBuilder};
 use ndshm::{
-    CopyError, Handle, HandleTable, LeaseError, Observer, Segment, SegmentError, SegmentOptions,
+    CopyError, Handle, HandleTable, JoinError, LeaseError, Observer, Segment, SegmentError,
+    SegmentOptions,
 };
-use support::{Child, DEADLINE, Name, run};
+use rustix::fs::{MemfdFlags, SealFlags};
+use support::{Child, DEADLINE, Name, Pipe, run};
 
 /// A user without any rights of its own.
 const STRANGER: u32 = 54_321;
@@ -33,6 +36,28 @@ fn main() {
             an_observer_of_another_user,
         ),
         ("an_observer_keeps_nothing_alive", an_observer_keeps_nothing),
+        (
+            "an_observer_needs_little_address_space",
+            an_observer_needs_little_address_space,
+        ),
+        (
+            "an_observer_without_address_space_says_so",
+            an_observer_without_address_space_says_so,
+        ),
+        ("an_unsealed_memfd_is_refused", an_unsealed_memfd_is_refused),
+        ("a_memfd_of_huge_pages_is_refused", a_memfd_of_huge_pages),
+        (
+            "a_passed_file_of_another_user_is_refused",
+            a_passed_file_of_another_user,
+        ),
+        (
+            "read_locks_of_a_reader_are_named",
+            read_locks_of_a_reader_are_named,
+        ),
+        (
+            "a_join_passes_over_a_locked_seat",
+            a_join_passes_over_a_locked_seat,
+        ),
         (
             "an_observer_of_no_segment_is_told",
             an_observer_of_no_segment,
@@ -385,4 +410,295 @@ fn an_observer_of_no_segment() {
         Observer::from_fd(fd),
         Err(SegmentError::NotOurs { .. })
     ));
+}
+
+/// Leaves this process `bytes` of address space besides what it has.
+fn limit_address_space(bytes: u64) {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    let page = rustix::param::page_size() as u64;
+    let limit = Some(pages * page + bytes);
+    let limits = rustix::process::Rlimit {
+        current: limit,
+        maximum: None,
+    };
+    rustix::process::setrlimit(rustix::process::Resource::As, limits).unwrap();
+}
+
+/// The observer is forked before the segment is there, and so does not inherit its mapping.
+fn an_observer_needs_little_address_space() {
+    let name = Name::new("little");
+    let (go, done) = (Pipe::new(), Pipe::new());
+    let observer = Child::fork(|| {
+        let (first, last) = (go.receive(), go.receive());
+        limit_address_space(64 << 20);
+        let observer = Observer::open(&name.0).unwrap();
+        assert_eq!(observer.capacity(), 16 << 40);
+        let handle = Handle::<u16, Ix1>::from_bits;
+        let sum = |bits| {
+            let view = observer.attach(handle(bits)).unwrap();
+            // SAFETY: nobody writes these arrays any more, and the observer lives.
+            unsafe { view.deref_into_view() }.sum()
+        };
+        assert_eq!(observer.census().live, 2);
+        assert_eq!((sum(first), sum(last)), (10, 20));
+        let mut copied = [0; 2];
+        observer.copy_bytes(handle(last), 0, &mut copied).unwrap();
+        assert_eq!(copied, [2, 0]);
+        let early = observer.attach(handle(first)).unwrap();
+        done.send(0);
+        // More spans than the first mapping of the tables has.
+        let (many, newest) = (go.receive(), go.receive());
+        assert_eq!(observer.census().live, many);
+        assert_eq!(observer.arrays().count() as u64, many - 1);
+        assert!(observer.verify().is_clean());
+        assert_eq!(observer.verify().live as u64, many);
+        assert_eq!(observer.find("newest").unwrap().to_bits(), newest);
+        assert_eq!(sum(newest), 30);
+        // SAFETY: as above.
+        let early = unsafe { early.deref_into_view() };
+        assert_eq!(early.sum(), 10, "former views stay good");
+        observer.reach().unwrap();
+    });
+    let segment = Segment::options()
+        .capacity(16 << 40)
+        .create(&name.0)
+        .unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let first = table.from_elem(10, 1u16).unwrap();
+    // Of another class, far away in the data region.
+    let last = table.from_elem(10, 2u16).unwrap();
+    go.send(first.to_bits());
+    go.send(last.to_bits());
+    done.receive();
+    for _ in 0..30_000 {
+        table.zeros::<u8, _>(1).unwrap();
+    }
+    let newest = table.from_elem(10, 3u16).unwrap();
+    table.publish("newest", newest).unwrap();
+    // The record of the name is an array, too.
+    let live = Observer::open(&name.0).unwrap().census().live;
+    go.send(live);
+    go.send(newest.to_bits());
+    observer.join();
+}
+
+fn an_observer_without_address_space_says_so() {
+    let name = Name::new("without");
+    let (go, done) = (Pipe::new(), Pipe::new());
+    let observer = Child::fork(|| {
+        let first = Handle::<u16, Ix1>::from_bits(go.receive());
+        let observer = Observer::open(&name.0).unwrap();
+        limit_address_space(1 << 20);
+        done.send(0);
+        let newest = Handle::<u16, Ix1>::from_bits(go.receive());
+        let unseen = [
+            observer.reach().unwrap_err().to_string(),
+            observer.info(newest).unwrap_err().to_string(),
+            observer.attach(newest).err().unwrap().to_string(),
+            observer.find("newest").unwrap_err().to_string(),
+            observer
+                .copy_bytes(newest, 0, &mut [])
+                .unwrap_err()
+                .to_string(),
+        ];
+        for text in unseen {
+            assert!(text.contains("address space"), "{text}");
+            assert!(text.contains("ulimit -v"), "{text}");
+        }
+        assert_eq!(observer.info(first).unwrap().shape, [10]);
+        // The remedy.
+        let unlimited = rustix::process::Rlimit {
+            current: None,
+            maximum: None,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::As, unlimited).unwrap();
+        observer.reach().unwrap();
+        assert_eq!(observer.info(newest).unwrap().shape, [10]);
+    });
+    let segment = Segment::options().create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    go.send(table.from_elem(10, 1u16).unwrap().to_bits());
+    done.receive();
+    for _ in 0..30_000 {
+        table.zeros::<u8, _>(1).unwrap();
+    }
+    let newest = table.from_elem(10, 3u16).unwrap();
+    table.publish("newest", newest).unwrap();
+    go.send(newest.to_bits());
+    observer.join();
+}
+
+/// Each way to a segment behind a descriptor.
+fn refusals(fd: &OwnedFd) -> [Option<SegmentError>; 3] {
+    let copy = || fd.try_clone().unwrap();
+    [
+        Segment::from_fd(copy()).err(),
+        Observer::from_fd(copy()).err(),
+        options()
+            .owner(STRANGER)
+            .mode(0o666)
+            .observe_fd(copy())
+            .err(),
+    ]
+}
+
+fn an_unsealed_memfd_is_refused() {
+    let segment = options().anonymous().unwrap();
+    let own = segment.fd().unwrap();
+    let size = rustix::fs::fstat(own).unwrap().st_size as u64;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = rustix::fs::memfd_create("unsealed", flags).unwrap();
+    rustix::fs::ftruncate(&copy, size).unwrap();
+    let mut head = [0; 4096];
+    rustix::io::pread(own, &mut head, 0).unwrap();
+    rustix::io::pwrite(&copy, &head, 0).unwrap();
+    for seals in [SealFlags::empty(), SealFlags::GROW, SealFlags::SHRINK] {
+        rustix::fs::fcntl_add_seals(&copy, seals).unwrap();
+        if seals == SealFlags::SHRINK {
+            // The remedy that the error names: now both are there.
+            assert!(refusals(&copy).iter().all(Option::is_none));
+            return;
+        }
+        for refused in refusals(&copy) {
+            assert!(
+                matches!(refused, Some(SegmentError::NotSealed)),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+fn a_memfd_of_huge_pages() {
+    let segment = Segment::anonymous().unwrap();
+    let size = rustix::fs::fstat(segment.fd().unwrap()).unwrap().st_size as u64;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+    let Ok(huge) = rustix::fs::memfd_create("huge", flags) else {
+        println!("  (not shown: this kernel has no hugetlbfs)");
+        return;
+    };
+    rustix::fs::ftruncate(&huge, size).unwrap();
+    let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&huge, seals).unwrap();
+    for refused in refusals(&huge) {
+        let Some(SegmentError::Hugetlb { page, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(page >= 1 << 16, "{page}");
+    }
+}
+
+/// A descriptor does not say that its file is to be trusted.
+fn a_passed_file_of_another_user() {
+    if !may_be_others() {
+        return;
+    }
+    let name = Name::new("passed");
+    let _segment = options().create(&name.0).unwrap();
+    chown(file(&name), Some(STRANGER), None).unwrap();
+    let fd = || OwnedFd::from(fs::File::open(file(&name)).unwrap());
+    for refused in [
+        Segment::from_fd(fd()).err(),
+        Observer::from_fd(fd()).err(),
+        options().owner(STRANGER + 1).observe_fd(fd()).err(),
+    ] {
+        let text = refused.as_ref().map(ToString::to_string);
+        assert!(
+            matches!(refused, Some(SegmentError::Foreign { uid: STRANGER, .. })),
+            "{text:?}"
+        );
+    }
+    options().owner(STRANGER).observe_fd(fd()).unwrap();
+}
+
+/// Locks the bytes of these seats through a descriptor that can only read; the descriptor holds
+/// the locks.
+fn lock_seats(name: &Name, seats: std::ops::Range<i64>) -> fs::File {
+    let reader = fs::File::open(file(name)).unwrap();
+    // SAFETY: any bytes are a value of this struct of numbers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_RDLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_len = 1;
+    for seat in seats {
+        lock.l_start = (1 << 62) + seat;
+        // SAFETY: `lock` is the argument of this command. Living participants refuse.
+        unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    }
+    reader
+}
+
+fn read_locks_of_a_reader_are_named() {
+    let as_stranger = may_be_others();
+    let name = Name::new("locked");
+    let segment = options().mode(0o644).create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(10, 7u16).unwrap();
+    let told = Pipe::new();
+    let victim = Child::fork(|| {
+        let guard = table.write(x).unwrap();
+        told.send(0);
+        std::thread::sleep(2 * DEADLINE);
+        drop(guard);
+    });
+    told.receive();
+    let (locked, again) = (Pipe::new(), Pipe::new());
+    let spy = Child::fork(|| {
+        assert!(!as_stranger || become_stranger());
+        let _first = lock_seats(&name, 0..4);
+        locked.send(0);
+        again.receive();
+        // The seat of the dead.
+        let _second = lock_seats(&name, 0..4);
+        locked.send(0);
+        std::thread::sleep(2 * DEADLINE);
+    });
+    locked.receive();
+    let pid = spy.pid();
+    let names_it = |text: String| {
+        assert!(text.contains(&format!("process {pid};")), "{text}");
+        assert!(text.contains("chmod"), "{text}");
+    };
+    let error = HandleTable::join(&segment).map(drop).unwrap_err();
+    assert!(
+        matches!(&error, JoinError::SeatLocked { seats: 4, locked: 2, lock, .. } if lock.pids == [pid]),
+        "{error:?}"
+    );
+    names_it(error.to_string());
+    victim.kill();
+    again.send(0);
+    locked.receive();
+    let report = table.reap().unwrap();
+    assert_eq!(
+        (report.seats, report.locked),
+        (0, 1),
+        "it waits for the lock"
+    );
+    assert_eq!(table.foreign_locks().len(), 3);
+    let seats = Observer::open(&name.0).unwrap().seats().unwrap();
+    let alive: Vec<bool> = seats.iter().map(|seat| seat.alive).collect();
+    assert_eq!(alive, [true, false], "a read lock is no life");
+    let error = table.write(x).map(drop).unwrap_err();
+    assert!(
+        matches!(&error, LeaseError::Blocked { lock, .. } if lock.pids == [pid]),
+        "{error:?}"
+    );
+    names_it(error.to_string());
+    // The remedy.
+    spy.kill();
+    assert_eq!(table.reap().unwrap().seats, 1);
+    assert!(table.foreign_locks().is_empty());
+    assert!(matches!(table.write(x), Err(LeaseError::Poisoned { .. })));
+    HandleTable::join(&segment).unwrap();
+}
+
+fn a_join_passes_over_a_locked_seat() {
+    let name = Name::new("passed-over");
+    let segment = options().create(&name.0).unwrap();
+    let _first = HandleTable::join(&segment).unwrap();
+    let reader = lock_seats(&name, 1..2);
+    let second = HandleTable::join(&segment).unwrap();
+    assert_eq!(second.seat().unwrap(), 2);
+    drop(reader);
+    assert_eq!(HandleTable::join(&segment).unwrap().seat().unwrap(), 1);
 }

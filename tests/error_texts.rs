@@ -82,6 +82,10 @@ fn made() -> Vec<Error> {
             limit: 1 << 30,
         },
         SegmentError::NotSealed,
+        SegmentError::Hugetlb {
+            what: "the descriptor".into(),
+            page: 2 << 20,
+        },
         SegmentError::NotShared,
         SegmentError::Closed { number: 3 },
     ];

@@ -44,6 +44,11 @@ fn main() {
             leftovers::dead_seats,
         ),
         ("what_others_may_write_is_left_alone", leftovers::foreign),
+        ("segments_of_other_users_are_seen", leftovers::other_users),
+        (
+            "a_file_that_is_cut_meanwhile_ends_no_list",
+            leftovers::cut_meanwhile,
+        ),
         ("what_may_be_anybodys_stays", leftovers::unfinished),
         ("damage_is_named", damage::named),
         ("a_cut_file_is_refused", damage::cut),

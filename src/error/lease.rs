@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, JoinError};
+use super::{AllocError, ForeignLock, JoinError, SegmentError};
 use crate::descriptor::{HalfWritten, TypeMismatch};
 use crate::element::InvalidElement;
 use crate::handle::AnyHandle;
@@ -57,6 +57,16 @@ pub enum LeaseError {
         /// A process that holds it; 0 for the participants of a round whose opener is gone.
         pid: u32,
     },
+    /// Whoever holds the lease is dead, and a foreign lock keeps others from taking it back.
+    #[error("{handle} is leased by process {pid}, which is dead, and is not taken back: {lock}")]
+    Blocked {
+        /// The handle.
+        handle: AnyHandle,
+        /// The process that held it.
+        pid: u32,
+        /// The lock that is in the way.
+        lock: ForeignLock,
+    },
     /// A writer died or panicked.
     #[error(
         "{handle} is poisoned: process {pid} died or panicked while it wrote {what} (unix time \
@@ -105,6 +115,9 @@ pub enum LeaseError {
         /// What does not fit.
         what: &'static str,
     },
+    /// An observer could not map the array or its tables.
+    #[error("the array cannot be looked at: {0}")]
+    Unmapped(#[source] SegmentError),
     /// This process has crossed a fork and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),

@@ -1,6 +1,7 @@
 //! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
 
 mod bundle;
+mod foreign_lock;
 mod lease;
 mod name;
 #[cfg(all(feature = "serde", not(loom)))]
@@ -14,6 +15,7 @@ use thiserror::Error as ThisError;
 
 use crate::element::SchemaError;
 pub use bundle::BundleError;
+pub use foreign_lock::ForeignLock;
 #[cfg(not(loom))]
 pub use lease::CopyError;
 pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
@@ -104,6 +106,16 @@ pub enum JoinError {
         seats: usize,
         /// Pids of the first holders.
         holders: Vec<u32>,
+    },
+    /// No seat is free, and one that nobody living holds is locked by a process outside the crate.
+    #[error("{locked} of the segment's {seats} seats cannot be taken: {lock}")]
+    SeatLocked {
+        /// Seats of the segment.
+        seats: usize,
+        /// Those with a foreign lock.
+        locked: usize,
+        /// One of the locks.
+        lock: ForeignLock,
     },
     /// The segment refused.
     #[error(transparent)]

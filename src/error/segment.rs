@@ -196,6 +196,19 @@ pub enum SegmentError {
          Segment::inheritable_fd made, or add F_SEAL_GROW and F_SEAL_SHRINK"
     )]
     NotSealed,
+    /// The file is on hugetlbfs, whose pages may be missing when they are touched.
+    #[error(
+        "{what} is made of huge pages of {} from the system's reserve (hugetlbfs), where an access \
+         ends in SIGBUS once the reserve is empty: make the segment with Segment::anonymous and \
+         SegmentOptions::huge_pages instead",
+        Bytes(*page)
+    )]
+    Hugetlb {
+        /// The name or descriptor.
+        what: String,
+        /// Bytes of a huge page.
+        page: u64,
+    },
     /// The segment is in-process memory, of which a forked child has a private copy.
     #[error(
         "an in-process segment is not shared with a forked child, which has a copy of its own: \

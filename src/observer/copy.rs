@@ -42,8 +42,7 @@ impl Observer {
         out: &mut [u8],
     ) -> Result<(), CopyError> {
         let handle = handle.into();
-        let look = self.look();
-        let (slot, generation) = look.live(handle)?;
+        let (slot, generation) = self.found(|look| look.live(handle))?;
         let place = self.place(handle, slot.index, offset, out.len() as u64);
         let read = match &place {
             Ok(at) => self.observed.read(*at, out),

@@ -63,6 +63,14 @@ pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
         let _ = word.update(Ordering::Relaxed, Ordering::Relaxed, |word| word.take());
         return Ok(seat);
     }
+    let mut locked = (0..seats).filter(|&index| segment.is_foreign_locked(index));
+    if let Some(lock) = locked.next().and_then(|index| segment.foreign_lock(index)) {
+        return Err(JoinError::SeatLocked {
+            seats,
+            locked: 1 + locked.count(),
+            lock,
+        });
+    }
     Err(JoinError::SeatsFull {
         seats,
         holders: (0..seats.min(8))
@@ -92,6 +100,9 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
             continue;
         }
         if !segment.try_lock_seat(index, me.index())? {
+            // A read lock excludes the participant's own: it is dead. Without a lock of our own
+            // nothing of it may be taken back, for another could act for the seat at once.
+            report.locked += usize::from(segment.is_foreign_locked(index));
             continue;
         }
         // Again under the lock: another reaper may have finished in between.

@@ -29,6 +29,9 @@ pub struct ReapReport {
     pub torn: Vec<TornTile>,
     /// Jobs that a dead participant was taking out of a queue: they are in it again.
     pub jobs: usize,
+    /// Dead participants whose seats cannot be taken back: a process outside the crate has a read
+    /// lock on them. See [`HandleTable::foreign_locks`](crate::HandleTable::foreign_locks).
+    pub locked: usize,
     /// Whether there are names, of which some may be of what went with the dead.
     pub(crate) names: bool,
 }

@@ -140,7 +140,8 @@ pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// A word of the header, read through the descriptor; 0 beyond the end of the file.
+/// A word of the header or of a table, by its index from the start of the file, read through the
+/// descriptor; 0 beyond the end of the file.
 pub(super) fn header_word(fd: BorrowedFd<'_>, index: usize) -> Result<u64, Errno> {
     let mut bytes = [0u8; 8];
     let read = rustix::io::pread(fd, &mut bytes, index as u64 * 8)?;

@@ -36,11 +36,32 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Maps `len` bytes of a file, shared, to be read only.
-    pub(super) fn of_file_read_only(fd: BorrowedFd<'_>, len: u64) -> Result<Mapping, Errno> {
-        let mapping = Mapping::reserve(len)?;
-        mapping.map_in_place(fd, ProtFlags::READ)?;
-        Ok(mapping)
+    /// Maps parts of a file one after another, shared and read-only. A part is an offset and a
+    /// length of at least one byte. Returns the mapping, and where in it each part begins.
+    pub(super) fn of_file_parts<const N: usize>(
+        fd: BorrowedFd<'_>,
+        parts: [(u64, u64); N],
+    ) -> Result<(Mapping, [u64; N]), Errno> {
+        let page = page_size() as u64;
+        // A mapping starts and ends at a page.
+        let pages = parts.map(|(offset, len)| {
+            let room = (offset % page).checked_add(len)?;
+            room.checked_next_multiple_of(page)
+        });
+        let total = pages
+            .iter()
+            .try_fold(0u64, |sum, &room| sum.checked_add(room?));
+        let mapping = Mapping::reserve(total.ok_or(Errno::NOMEM)?)?;
+        let mut end = 0;
+        let mut starts = [0; N];
+        for (start, ((offset, _), room)) in starts.iter_mut().zip(parts.into_iter().zip(pages)) {
+            let (skipped, room) = (offset % page, room.ok_or(Errno::NOMEM)?);
+            mapping.map_at(end, room as usize, ProtFlags::READ, fd, offset - skipped)?;
+            *start = end as u64 + skipped;
+            end += room as usize;
+        }
+        mapping.leave_out_of_core_dumps();
+        Ok((mapping, starts))
     }
 
     /// Maps `len` bytes of this process's own memory.
@@ -74,16 +95,27 @@ impl Mapping {
 
     /// Maps the same file through another description of it, over the same addresses.
     pub(super) fn rebind(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        self.map_in_place(fd, ACCESS)
+        self.map_at(0, self.len, ACCESS, fd, 0)?;
+        self.leave_out_of_core_dumps();
+        Ok(())
     }
 
-    fn map_in_place(&self, fd: BorrowedFd<'_>, access: ProtFlags) -> Result<(), Errno> {
+    /// Maps `len` bytes of the file from `offset` on, `at` bytes after the start of the range.
+    fn map_at(
+        &self,
+        at: usize,
+        len: usize,
+        access: ProtFlags,
+        fd: BorrowedFd<'_>,
+        offset: u64,
+    ) -> Result<(), Errno> {
+        assert!(at <= self.len && len <= self.len - at);
+        let start = self.start().wrapping_byte_add(at);
         let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: the range is this mapping's own. It is either a reservation without an access,
-        // or a mapping of the same file: then every byte keeps its contents, and another thread's
-        // access waits for the kernel to finish the exchange.
-        unsafe { rustix::mm::mmap(self.start(), self.len, access, flags, fd, 0) }?;
-        self.leave_out_of_core_dumps();
+        // or a mapping of the same bytes of the same file: then every byte keeps its contents, and
+        // another thread's access waits for the kernel to finish the exchange.
+        unsafe { rustix::mm::mmap(start, len, access, flags, fd, offset) }?;
         Ok(())
     }
 

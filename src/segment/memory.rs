@@ -12,7 +12,10 @@ use crate::word::{SeatWord, SlotWord, SpanWord};
 /// Holds no resource: whoever made the mapping keeps it for as long as this is used.
 pub struct Memory {
     base: NonNull<u8>,
+    /// Where the tables are in the file.
     layout: Layout,
+    /// Where they are in the mapping: the same, unless only parts of the file are mapped.
+    mapped: Layout,
     tree: HintTree,
     /// Of the geometry; kept, because every operation asks for them.
     slots: usize,
@@ -39,7 +42,31 @@ impl Memory {
             tree: HintTree::new(&layout.geometry),
             slots: layout.geometry.slots(),
             reader_words: layout.geometry.reader_words(),
+            mapped: layout,
             layout,
+        }
+    }
+
+    /// Returns the tables of a segment of `layout` of which parts are mapped, at the places that
+    /// `mapped` says; of the tables with an entry for each slot the first `slots` entries. The data
+    /// region is not mapped, so `mapped` has a capacity of 0.
+    ///
+    /// # Safety
+    /// As for [`new`](Memory::new), of `mapped` instead of `layout`. The mapping may be read-only
+    /// if nobody stores through the value.
+    pub(crate) unsafe fn of_parts(
+        base: NonNull<u8>,
+        layout: Layout,
+        mapped: Layout,
+        slots: usize,
+    ) -> Memory {
+        debug_assert!(mapped.geometry.capacity == 0 && slots <= layout.geometry.slots());
+        Memory {
+            mapped,
+            slots,
+            // SAFETY: the caller has the duties of `new` towards `mapped`, and only its places are
+            // used for an access.
+            ..unsafe { Memory::new(base, layout) }
         }
     }
 
@@ -54,8 +81,8 @@ impl Memory {
 
     /// The one cast: `len` words at `offset`.
     fn words<W>(&self, offset: u64, len: usize) -> &[Atom<W>] {
-        debug_assert!(offset.is_multiple_of(8) && offset + len as u64 * 8 <= self.layout.total);
-        // SAFETY: callers pass a table's offset and length out of `layout`, so the address is
+        debug_assert!(offset.is_multiple_of(8) && offset + len as u64 * 8 <= self.mapped.total);
+        // SAFETY: callers pass a table's offset and length out of `mapped`, so the address is
         // inside the mapping (first duty of `new`).
         let first = unsafe { self.base.add(offset as usize) }.cast::<Atom<W>>();
         // SAFETY: `Atom` is `repr(transparent)` over a lock-free 64-bit atomic, for which every bit
@@ -71,25 +98,25 @@ impl Memory {
 
     pub(crate) fn seat_word(&self, seat: usize) -> &Atom<SeatWord> {
         assert!(seat < self.layout.geometry.seats as usize);
-        let offset = self.layout.seats + (seat * Layout::SEAT_WORDS * 8) as u64;
+        let offset = self.mapped.seats + (seat * Layout::SEAT_WORDS * 8) as u64;
         &self.words(offset, 1)[0]
     }
 
     /// What a participant tells of itself; the words behind its seat word.
     pub(crate) fn seat_card(&self, seat: usize) -> &[Atom] {
         assert!(seat < self.layout.geometry.seats as usize);
-        let offset = self.layout.seats + ((seat * Layout::SEAT_WORDS + 1) * 8) as u64;
+        let offset = self.mapped.seats + ((seat * Layout::SEAT_WORDS + 1) * 8) as u64;
         self.words(offset, Layout::SEAT_WORDS - 1)
     }
 
     #[inline]
     pub(crate) fn spans(&self) -> &[Atom<SpanWord>] {
-        self.words(self.layout.spans, self.layout.geometry.spans as usize)
+        self.words(self.mapped.spans, self.layout.geometry.spans as usize)
     }
 
     #[inline]
     pub(crate) fn slots(&self) -> &[Atom<SlotWord>] {
-        self.words(self.layout.slots, self.slots)
+        self.words(self.mapped.slots, self.slots)
     }
 
     /// A slot's row of reader bits, one bit a seat.
@@ -97,30 +124,30 @@ impl Memory {
     pub(crate) fn readers(&self, slot: usize) -> &[Atom] {
         assert!(slot < self.slots);
         let row = self.reader_words;
-        self.words(self.layout.readers + (slot * row * 8) as u64, row)
+        self.words(self.mapped.readers + (slot * row * 8) as u64, row)
     }
 
     #[inline]
     pub(crate) fn descriptor(&self, slot: usize) -> &[Atom] {
         assert!(slot < self.slots);
-        let offset = self.layout.descriptors + (slot * Layout::DESCRIPTOR_WORDS * 8) as u64;
+        let offset = self.mapped.descriptors + (slot * Layout::DESCRIPTOR_WORDS * 8) as u64;
         self.words(offset, Layout::DESCRIPTOR_WORDS)
     }
 
     pub(crate) fn schema(&self, index: usize) -> &[Atom] {
         assert!(index < Layout::SCHEMAS);
-        let offset = self.layout.schemas + (index * Layout::SCHEMA_WORDS * 8) as u64;
+        let offset = self.mapped.schemas + (index * Layout::SCHEMA_WORDS * 8) as u64;
         self.words(offset, Layout::SCHEMA_WORDS)
     }
 
     /// The buckets of the names.
     #[inline]
     pub(crate) fn names(&self) -> &[Atom] {
-        self.words(self.layout.names, self.layout.geometry.buckets())
+        self.words(self.mapped.names, self.layout.geometry.buckets())
     }
 
     pub(crate) fn hints(&self) -> &[Atom] {
-        self.words(self.layout.hints, self.tree.total_words())
+        self.words(self.mapped.hints, self.tree.total_words())
     }
 
     /// The first byte of an extent at `offset` of the data region; `None` if `len` bytes from
@@ -128,11 +155,11 @@ impl Memory {
     #[inline]
     pub(crate) fn data(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
-        if end > self.layout.geometry.capacity {
+        if end > self.mapped.geometry.capacity {
             return None;
         }
-        let at = (self.layout.data + offset) as usize;
-        // SAFETY: at + len <= layout.total, so the address is inside the mapping, or one past its
+        let at = (self.mapped.data + offset) as usize;
+        // SAFETY: at + len <= mapped.total, so the address is inside the mapping, or one past its
         // end where len is 0.
         Some(unsafe { self.base.add(at) })
     }
@@ -147,7 +174,7 @@ impl Memory {
         self.data(offset, bytes)?;
         offset
             .is_multiple_of(8)
-            .then(|| self.words(self.layout.data + offset, len))
+            .then(|| self.words(self.mapped.data + offset, len))
     }
 
     /// Notes for the model checker that the caller accesses these bytes until the result is

@@ -7,6 +7,10 @@ mod commit;
 #[cfg(not(loom))]
 mod description;
 #[cfg(not(loom))]
+mod file_check;
+#[cfg(not(loom))]
+mod foreign_lock;
+#[cfg(not(loom))]
 pub(crate) mod fork;
 #[cfg(all(feature = "serde", not(loom)))]
 pub(crate) mod fresh;

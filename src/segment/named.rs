@@ -18,6 +18,7 @@ use shared_memory::{Shmem, ShmemConf, ShmemError};
 use super::anonymous::can_be_smaller;
 use super::commit;
 use super::description::{self, Kind};
+use super::file_check;
 use super::mapping::{map_error, page_size};
 use super::memory::Memory;
 use super::open::{self, Opened, Parts};
@@ -307,10 +308,7 @@ fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
             return Err(description::os_error("open", &path(name), errno));
         }
     };
-    let stat =
-        rustix::fs::fstat(&fd).map_err(|errno| description::os_error("fstat", name, errno))?;
-    check_owner(name, &stat, options)?;
-    check_regular(name, &stat)?;
+    let stat = file_check::check_named(fd.as_fd(), name, options)?;
     let id = FileId::of(&stat);
     if !description::enter_gate(fd.as_fd())? || !resolves_to(name, id) {
         return Ok(Entry::Moved);

@@ -1,14 +1,18 @@
 //! Segments that are looked at and not entered: mapped to be read only, without a lock or a name's
 //! membership.
 
+mod contents;
+mod tables;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::description;
-use super::mapping::{Mapping, map_error};
+use super::file_check;
 use super::memory::Memory;
 use super::named::{self, Patience};
 use super::open;
@@ -17,22 +21,38 @@ use super::seat_lock;
 use crate::error::SegmentError;
 use crate::layout::{Header, Layout};
 use crate::sync::Ordering;
+use contents::Contents;
+use tables::Tables;
 
-/// A segment that is mapped to be read. The fields drop in this order.
+/// A segment that is mapped to be read, as far as it is in use.
 pub(crate) struct Observed {
-    memory: Memory,
-    _mapping: Mapping,
+    tables: Tables,
+    contents: Contents,
     fd: OwnedFd,
 }
 
 impl Observed {
+    /// Returns the tables with all slots that there are now; without the newest ones if there is
+    /// no address space for them, see [`reach`](Observed::reach).
     pub(crate) fn memory(&self) -> &Memory {
-        &self.memory
+        self.reach().unwrap_or_else(|_| self.tables.memory())
+    }
+
+    /// Returns the tables with all slots that there are now.
+    pub(crate) fn reach(&self) -> Result<&Memory, SegmentError> {
+        self.tables.grown(self.fd.as_fd())
+    }
+
+    /// Returns the address of `len` bytes at `offset` of the data region, the range within it.
+    pub(crate) fn contents(&self, offset: u64, len: u64) -> Result<NonNull<u8>, SegmentError> {
+        let layout = self.tables.memory().layout();
+        let at = layout.data + offset;
+        self.contents.at(self.fd.as_fd(), at, len, layout.total)
     }
 
     /// The number that handles are xored with; 0 while there are no handles.
     pub(crate) fn key(&self) -> u64 {
-        self.memory.header()[Header::KEY].load(Ordering::Relaxed)
+        self.tables.memory().header()[Header::KEY].load(Ordering::Relaxed)
     }
 
     /// Fills `out` with the bytes of the file from `offset` on, without touching the mapping.
@@ -75,13 +95,10 @@ pub(crate) fn by_name(name: &str, options: &SegmentOptions) -> Result<Observed, 
             Err(Errno::NOENT) => return Err(SegmentError::NotFound { name: name.into() }),
             Err(errno) => return Err(description::os_error("open", &path, errno)),
         };
-        let stat =
-            rustix::fs::fstat(&fd).map_err(|errno| description::os_error("fstat", name, errno))?;
-        named::check_owner(name, &stat, options)?;
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let stat = file_check::check_named(fd.as_fd(), name, options)?;
         match map(fd, name)? {
             Some(observed) => return Ok(observed),
-            None if is_file && patience.wait() => {}
+            None if patience.wait() => {}
             None => {
                 return Err(SegmentError::Unfinished {
                     name: name.into(),
@@ -94,14 +111,18 @@ pub(crate) fn by_name(name: &str, options: &SegmentOptions) -> Result<Observed, 
 }
 
 /// Looks at the segment behind a descriptor, which need not be one for writing.
-pub(crate) fn by_descriptor(passed: OwnedFd) -> Result<Observed, SegmentError> {
+pub(crate) fn by_descriptor(
+    passed: OwnedFd,
+    options: &SegmentOptions,
+) -> Result<Observed, SegmentError> {
     const WHAT: &str = "the descriptor";
     let path = description::proc_path(passed.as_fd());
     let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| description::os_error("open", &path, errno))?;
     drop(passed);
-    let stat = rustix::fs::fstat(&fd);
-    let size = stat.map_or(0, |stat| stat.st_size as u64);
+    let size = file_check::check_passed(fd.as_fd(), WHAT, options)?
+        .stat
+        .st_size as u64;
     map(fd, WHAT)?.ok_or_else(|| SegmentError::NotOurs {
         what: WHAT.into(),
         problem: "nobody has brought it to life",
@@ -119,15 +140,15 @@ fn map(fd: OwnedFd, what: &str) -> Result<Option<Observed>, SegmentError> {
         return Ok(None);
     }
     let geometry = open::geometry_in(header, size, what)?;
-    let mapping =
-        Mapping::of_file_read_only(fd.as_fd(), size).map_err(|errno| map_error(errno, size))?;
-    // SAFETY: the mapping has the bytes of the layout, for `geometry_in` has compared them with the
-    // size of the file; it starts at a page, and lives as long as the `Memory`, in one struct with
-    // it. It is not writable: an observer loads words and changes none.
-    let memory = unsafe { Memory::new(mapping.base(), Layout::new(geometry)) };
+    let layout = Layout::new(geometry);
+    let first = (layout.spans / 8) as usize;
+    // An entry that cannot be read counts as empty; the mapping shows it again.
+    let is_carved =
+        |span| description::header_word(fd.as_fd(), first + span).is_ok_and(|entry| entry != 0);
+    let tables = Tables::map(fd.as_fd(), &layout, is_carved)?;
     Ok(Some(Observed {
-        memory,
-        _mapping: mapping,
+        tables,
+        contents: Contents::default(),
         fd,
     }))
 }

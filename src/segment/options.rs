@@ -127,7 +127,9 @@ impl SegmentOptions {
     /// a name which is opened may let others do: one that others may write is refused, unless they
     /// may by these bits.
     ///
-    /// Who may write can falsify everything in the segment; see [`guide::trust`](crate::guide::trust).
+    /// Who may write can falsify everything in the segment. Who may only read changes nothing, but
+    /// can keep others from joining and from taking back what the dead held, by locks on the file.
+    /// See [`guide::trust`](crate::guide::trust).
     pub fn mode(mut self, bits: u32) -> Self {
         self.mode = bits & 0o777;
         self
@@ -250,6 +252,12 @@ impl SegmentOptions {
     /// Looks at a segment by its name; see [`Observer::open`](crate::Observer::open).
     pub fn observe(self, name: &str) -> Result<crate::Observer, SegmentError> {
         super::observe::by_name(name, &self).map(crate::Observer::new)
+    }
+
+    /// Looks at the segment behind a descriptor; see
+    /// [`Observer::from_fd`](crate::Observer::from_fd).
+    pub fn observe_fd(self, fd: std::os::fd::OwnedFd) -> Result<crate::Observer, SegmentError> {
+        super::observe::by_descriptor(fd, &self).map(crate::Observer::new)
     }
 
     /// Removes the name of a segment that nobody is in, which a crash has left behind; a

@@ -109,6 +109,15 @@ impl Segment {
         Ok(locked)
     }
 
+    /// A model has no file that somebody else could lock.
+    pub(crate) fn foreign_lock(&self, _seat: usize) -> Option<crate::error::ForeignLock> {
+        None
+    }
+
+    pub(crate) fn is_foreign_locked(&self, _seat: usize) -> bool {
+        false
+    }
+
     pub(crate) fn unlock_seat(&self, index: usize) {
         self.inner.seats.unlock(index);
         // Whoever dies unlocks nothing on the way.

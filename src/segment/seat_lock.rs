@@ -62,18 +62,51 @@ pub(super) fn is_gate_held(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     is_held(fd, GATE)
 }
 
-/// Whether any description holds the lock of a seat; asks, and takes nothing.
+/// What is on the byte of a seat, besides what the asking description has there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum OnByte {
+    Nothing,
+    /// A write lock, which only a descriptor for writing can take: a participant or a reaper.
+    Participant,
+    /// A read lock, which nobody here takes. It excludes write locks, so the seat's participant is
+    /// dead, but the seat cannot be taken. The pid is -1 if it is a lock of a description.
+    Foreign {
+        pid: libc::pid_t,
+    },
+}
+
+/// Says what is on the byte of a seat; takes nothing.
+pub(super) fn on_seat(fd: BorrowedFd<'_>, index: usize) -> Result<OnByte, Errno> {
+    let found = conflict(fd, seat_byte(index))?;
+    Ok(match libc::c_int::from(found.l_type) {
+        libc::F_UNLCK => OnByte::Nothing,
+        libc::F_RDLCK => OnByte::Foreign { pid: found.l_pid },
+        _ => OnByte::Participant,
+    })
+}
+
+/// Whether a participant, or a reaper, holds the lock of a seat; takes nothing.
 pub(super) fn is_locked(fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
-    is_held(fd, SEAT_LOCKS + index as u64)
+    Ok(on_seat(fd, index)? == OnByte::Participant)
+}
+
+/// The byte whose lock says that a seat is alive.
+pub(super) fn seat_byte(index: usize) -> u64 {
+    SEAT_LOCKS + index as u64
 }
 
 fn is_held(fd: BorrowedFd<'_>, byte: u64) -> Result<bool, Errno> {
+    Ok(libc::c_int::from(conflict(fd, byte)?.l_type) != libc::F_UNLCK)
+}
+
+/// A lock of another description that keeps this one from a write lock.
+fn conflict(fd: BorrowedFd<'_>, byte: u64) -> Result<libc::flock, Errno> {
     let mut request = request(byte, libc::F_WRLCK);
     // SAFETY: `request` is the argument of this command, and lives over the call, which writes the
     // answer to it.
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut request) } {
         -1 => Err(last_errno()),
-        _ => Ok(libc::c_int::from(request.l_type) != libc::F_UNLCK),
+        _ => Ok(request),
     }
 }
 
@@ -100,7 +133,7 @@ impl SeatLocks {
         if word.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
             return Ok(false);
         }
-        let outcome = set_lock(fd, SEAT_LOCKS + index as u64, libc::F_WRLCK);
+        let outcome = set_lock(fd, seat_byte(index), libc::F_WRLCK);
         if !matches!(outcome, Ok(true)) {
             word.fetch_and(!bit, Ordering::Release);
         }
@@ -111,7 +144,7 @@ impl SeatLocks {
     pub(super) fn unlock(&self, fd: BorrowedFd<'_>, index: usize) {
         let (word, bit) = self.bit(index);
         // Unlocking fails only for a descriptor or byte that is none, which these are not.
-        let outcome = set_lock(fd, SEAT_LOCKS + index as u64, libc::F_UNLCK);
+        let outcome = set_lock(fd, seat_byte(index), libc::F_UNLCK);
         debug_assert!(outcome.is_ok());
         // Pairs with the Acquire in `try_lock`.
         word.fetch_and(!bit, Ordering::Release);
@@ -181,6 +214,29 @@ mod tests {
         );
         drop(copy);
         assert_eq!(others.try_lock(second.as_fd(), 0), Ok(true));
+    }
+
+    #[test]
+    fn a_read_lock_is_no_participant() {
+        let _quiet = crate::segment::tests::no_forks();
+        let (first, second) = two_descriptions();
+        let on_seat = || on_seat(second.as_fd(), 3).unwrap();
+        assert_eq!(on_seat(), OnByte::Nothing);
+        assert_eq!(
+            set_lock(first.as_fd(), seat_byte(3), libc::F_RDLCK),
+            Ok(true)
+        );
+        assert_eq!(on_seat(), OnByte::Foreign { pid: -1 });
+        assert_eq!(is_locked(second.as_fd(), 3), Ok(false));
+        let seats = SeatLocks::new(4);
+        assert_eq!(seats.try_lock(second.as_fd(), 3), Ok(false));
+        assert_eq!(seats.try_lock(second.as_fd(), 2), Ok(true), "another seat");
+        assert_eq!(
+            set_lock(first.as_fd(), seat_byte(3), libc::F_WRLCK),
+            Ok(true)
+        );
+        assert_eq!(on_seat(), OnByte::Participant);
+        assert_eq!(is_locked(second.as_fd(), 3), Ok(true));
     }
 
     #[test]

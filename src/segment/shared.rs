@@ -55,6 +55,10 @@ impl Inner {
         self.key
     }
 
+    pub(super) fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
     pub(super) fn retain_limit(&self) -> u64 {
         self.retain
     }

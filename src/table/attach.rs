@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use ndarray::{Dimension, RawArrayViewMut};
+use ndarray::{Dimension, RawArrayViewMut, Shape};
 
 use super::HandleTable;
 use super::info::Look;
@@ -13,7 +13,7 @@ use crate::element::{Element, schema};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::segment::Access;
-use crate::span::Spans;
+use crate::span::{Extent, Spans};
 use crate::sync::Atom;
 
 /// A live array's bytes, checked against its descriptor, its extent and the types asked for.
@@ -106,19 +106,11 @@ impl Look<'_> {
         handle: AnyHandle,
         same_schema: impl Fn(u16, &'static str) -> bool,
     ) -> Result<Located<T, D>, LeaseError> {
-        let memory = self.memory;
-        let corrupt = |what| self.corrupt(handle, what);
-        let words = memory.descriptor(slot.index);
-        let Some((shape, bytes)) = Descriptor::load_typed::<T, D>(words, &same_schema) else {
-            return Err(self.other_than::<T, D>(words, handle, same_schema));
-        };
-        let extent = Spans::of(memory)
-            .extent(slot.index)
-            .filter(|extent| bytes <= extent.size())
-            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
-        let ptr: NonNull<T> = memory
+        let (shape, bytes, extent) = self.measure::<T, D>(slot, handle, same_schema)?;
+        let ptr: NonNull<T> = self
+            .memory
             .data(extent.offset, extent.size())
-            .ok_or_else(|| corrupt("the extent is not in the data region"))?
+            .ok_or_else(|| self.corrupt(handle, "the extent is not in the data region"))?
             .cast();
         // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, which is the
         // most that an element may ask for), and the shape's `bytes` are inside the extent, which
@@ -129,6 +121,28 @@ impl Look<'_> {
             bytes,
             view,
         })
+    }
+
+    /// Returns the array's shape, its bytes, and its extent, which has at least as many. The
+    /// duties are those of [`locate`](Look::locate).
+    #[inline(always)]
+    pub(crate) fn measure<T: Element, D: Dimension>(
+        self,
+        slot: Slot<'_>,
+        handle: AnyHandle,
+        same_schema: impl Fn(u16, &'static str) -> bool,
+    ) -> Result<(Shape<D>, u64, Extent), LeaseError> {
+        let memory = self.memory;
+        let corrupt = |what| self.corrupt(handle, what);
+        let words = memory.descriptor(slot.index);
+        let Some((shape, bytes)) = Descriptor::load_typed::<T, D>(words, &same_schema) else {
+            return Err(self.other_than::<T, D>(words, handle, same_schema));
+        };
+        let extent = Spans::of(memory)
+            .extent(slot.index)
+            .filter(|extent| bytes <= extent.size())
+            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
+        Ok((shape, bytes, extent))
     }
 }
 

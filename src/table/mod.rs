@@ -35,7 +35,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::descriptor::Descriptor;
 #[cfg(not(loom))]
 use crate::error::Error;
-use crate::error::{FreeError, JoinError, LeaseError};
+use crate::error::{ForeignLock, FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
 use crate::names::{Emptied, Following, Recall};
 use crate::seat::{self, ReapReport};
@@ -111,6 +111,7 @@ impl HandleTable {
     /// Seats of participants that died are taken back on the way.
     ///
     /// # Errors
+    /// [`JoinError::SeatLocked`] if a process outside the crate keeps seats from being taken;
     /// [`JoinError::SeatsFull`] if every seat is held by somebody alive, or by somebody who is just
     /// looking whether its holder is.
     pub fn join(segment: &Segment) -> Result<HandleTable, JoinError> {
@@ -169,12 +170,31 @@ impl HandleTable {
     ///
     /// Waits for nobody. It also happens on joining, and before an allocation reports that the
     /// segment is full.
+    ///
+    /// A process that may read the segment's file can keep a seat from being taken back, by a lock
+    /// on it. [`ReapReport::locked`] counts such seats, and
+    /// [`foreign_locks`](HandleTable::foreign_locks) names the processes.
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
         let report = seat::reap(&self.segment, self.enter()?)?;
         if self.untidy_names.replace(false) || report.names {
             self.forget_all_dead();
         }
         Ok(report)
+    }
+
+    /// Returns the locks on seats that processes outside the crate hold; see [`ForeignLock`]. To
+    /// name their holders it reads what `/proc` shows of all processes.
+    ///
+    /// ```
+    /// let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+    /// assert!(table.foreign_locks().is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn foreign_locks(&self) -> Vec<ForeignLock> {
+        let seats = 0..self.segment.memory().layout().geometry.seats as usize;
+        seats
+            .filter_map(|seat| self.segment.foreign_lock(seat))
+            .collect()
     }
 
     /// Frees an array. Its handle is stale at once, everywhere; if somebody holds a lease, the
@@ -338,9 +358,15 @@ impl HandleTable {
     }
 
     fn busy(&self, handle: AnyHandle, seat: SeatId) -> LeaseError {
-        LeaseError::Busy {
-            handle,
-            pid: self.pid_of(seat),
+        let pid = self.pid_of(seat);
+        let seats = self.segment.memory().layout().geometry.seats as usize;
+        let lock = seat
+            .index()
+            .filter(|&index| index < seats)
+            .and_then(|index| self.segment.foreign_lock(index));
+        match lock {
+            None => LeaseError::Busy { handle, pid },
+            Some(lock) => LeaseError::Blocked { handle, pid, lock },
         }
     }
 

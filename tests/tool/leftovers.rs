@@ -197,40 +197,156 @@ pub fn dead_seats() {
     live.leave();
 }
 
-/// Who may cut a file short can end whoever maps it.
+/// Others may write it: it can be looked at, and is not taken part in.
 pub fn foreign() {
     let name = Name::new("foreign");
     let segment = options().mode(0o666).create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let array = table.from_elem(3, 7u8).unwrap();
-    let list = |args: &[&str]| {
-        let list = runs::json(args);
-        list.code();
-        entry(&list.json(), &name.0)
-    };
-    let careful = list(&["ls"]);
+    let list = runs::json(&["ls"]);
+    list.code();
+    let listed = entry(&list.json(), &name.0);
     assert_eq!(
-        (&careful["state"], &careful["arrays"]),
-        (&json!("foreign"), &json!(null))
-    );
-    let asked = list(&["ls", "--foreign"]);
-    assert_eq!(
-        (&asked["state"], &asked["arrays"]),
+        (&listed["state"], &listed["arrays"]),
         (&json!("ok"), &json!(1))
     );
-    for args in [
-        vec!["show", &name.0],
-        vec!["get", &name.0, &array.to_string()],
-        vec!["set", &name.0, &array.to_string(), "0", "1"],
-    ] {
-        let ran = piped(&args);
+    let got = runs::json(&["get", &name.0, &array.to_string()]);
+    assert_eq!(got.ends_with(0).json()["data"], json!([7, 7, 7]));
+    let set = piped(&["set", &name.0, &array.to_string(), "0", "1"]);
+    assert!(
+        set.ends_with(4).err.contains("not this user's alone"),
+        "{}",
+        set.err
+    );
+    assert!(!runs::json(&["gc"]).out.contains(&name.0), "it is not ours");
+    drop((table, segment));
+}
+
+/// A user without any rights of its own.
+const STRANGER: u32 = 54_321;
+
+fn become_stranger() -> bool {
+    // SAFETY: changes this process's user and nothing else; it has one thread.
+    let group = unsafe { libc::setgid(STRANGER) };
+    // SAFETY: as above.
+    let user = unsafe { libc::setuid(STRANGER) };
+    (group, user) == (0, 0)
+}
+
+/// Another user makes two segments, one of which all may read; root looks at both, and a third user
+/// at the one.
+pub fn other_users() {
+    if rustix::process::geteuid().as_raw() != 0 {
+        println!("  (not shown: that takes the right to act for another user)");
+        return;
+    }
+    let (open, closed) = (Name::new("for-all"), Name::new("for-one"));
+    let told = Pipe::new();
+    let owner = Child::fork(|| {
+        assert!(become_stranger());
+        let make = |name: &Name, mode| {
+            let segment = options().mode(mode).create(&name.0).unwrap();
+            let table = HandleTable::join(&segment).unwrap();
+            let array = table.from_elem(3, 7u8).unwrap();
+            told.send(array.to_bits());
+            table
+        };
+        let _both = (make(&open, 0o644), make(&closed, 0o600));
+        std::thread::sleep(Duration::from_secs(100));
+        exit_at_once(0);
+    });
+    let (array, _) = (ndshm::AnyHandle::from_bits(told.receive()), told.receive());
+    let list = runs::json(&["ls"]);
+    list.code();
+    for name in [&open, &closed] {
+        let listed = entry(&list.json(), &name.0);
+        assert_eq!(
+            (&listed["state"], &listed["arrays"], &listed["uid"]),
+            (&json!("ok"), &json!(1), &json!(STRANGER))
+        );
+        let shown = runs::json(&["show", &name.0]);
+        assert_eq!(shown.ends_with(0).json()["uid"], json!(STRANGER));
+        let text = piped(&["show", &name.0]);
         assert!(
-            ran.ends_with(4).err.contains("not this user's alone"),
+            text.ends_with(0).out.contains("of user 54321"),
             "{}",
-            ran.err
+            text.out
         );
     }
+    let third = Child::fork(|| {
+        // SAFETY: changes this process's user and nothing else; it has one thread.
+        assert_eq!(unsafe { libc::setuid(STRANGER + 1) }, 0);
+        let listed = entry(&runs::json(&["ls"]).json(), &open.0);
+        assert_eq!(
+            (&listed["state"], &listed["arrays"]),
+            (&json!("ok"), &json!(1))
+        );
+        let got = runs::json(&["get", &open.0, &array.to_string()]);
+        assert_eq!(got.ends_with(0).json()["data"], json!([7, 7, 7]));
+        let hidden = entry(&runs::json(&["ls"]).json(), &closed.0);
+        assert_eq!(
+            (&hidden["state"], &hidden["arrays"], &hidden["uid"]),
+            (&json!("unreadable"), &json!(null), &json!(STRANGER))
+        );
+        let text = piped(&["ls"]).out;
+        assert!(
+            text.contains("could not be opened (permission denied)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("processes of other users could not be looked at"),
+            "{text}"
+        );
+        piped(&["show", &closed.0]).ends_with(4);
+    });
+    third.join();
+    owner.kill();
+}
+
+/// A file that another user cuts short while it is looked at ends neither the list nor, without a
+/// message, the tool.
+pub fn cut_meanwhile() {
+    let name = Name::new("cut");
+    let segment = options()
+        .mode(0o666)
+        .persistent(true)
+        .create(&name.0)
+        .unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    for _ in 0..2000 {
+        table.from_elem(3, 7u8).unwrap();
+    }
     drop((table, segment));
+    let path = format!("/dev/shm/{}", name.0);
+    let whole = fs::metadata(&path).unwrap().len();
+    let head = {
+        use std::os::unix::fs::FileExt;
+        let mut head = vec![0; 1 << 20];
+        fs::File::open(&path)
+            .unwrap()
+            .read_exact_at(&mut head, 0)
+            .unwrap();
+        head
+    };
+    let cutter = Child::fork(|| {
+        use std::os::unix::fs::FileExt;
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        loop {
+            // Its header stays: it passes for a whole one, until the rest is touched.
+            file.set_len(4096).unwrap();
+            file.set_len(whole).unwrap();
+            file.write_all_at(&head, 0).unwrap();
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    });
+    for _ in 0..40 {
+        let list = runs::json(&["ls"]);
+        list.code();
+        let state = &entry(&list.json(), &name.0)["state"];
+        assert!(state == "ok" || state == "damaged", "{state}");
+        piped(&["show", &name.0]).code();
+    }
+    cutter.kill();
 }
 
 pub fn unfinished() {

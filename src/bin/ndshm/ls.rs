@@ -11,26 +11,24 @@ use crate::target::Place;
 
 const HELP: &str = "\
 Named segments are files in /dev/shm that start like one, whatever they are called. Anonymous ones \
-are found through the descriptors of the processes that this user may look at.
+are found through the descriptors of the processes that this user may look at. Segments of other \
+users are looked into where their mode lets this user read them; root sees all. What may not be \
+opened is counted.
 
-JSON: a list of {segment, kind: named|anonymous, state: ok|damaged|version|foreign, problem, size, \
+JSON: a list of {segment, kind: named|anonymous, state: ok|damaged|version|unreadable, problem, size, \
 resident, arrays, seats_alive, seats_dead, persistent, damage, created, uid, user}. Sizes are in \
 bytes, `created` is a unix time or null; arrays, seats and damage are null of what was not looked \
-into. One of state `version` was made by another release of ndshm. Exit code 1 if one is damaged.";
+into. One of state `version` was made by another release of ndshm; one of state `unreadable` is a file \
+that may not be opened and may be a segment. Exit code 1 if one is damaged.";
 
 /// List all segments: named ones, and anonymous ones of processes that may be looked at
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
-pub struct Args {
-    /// Look also into segments of other users, and into those that others may write to. They can
-    /// end this tool, by cutting their file short.
-    #[arg(long)]
-    foreign: bool,
-}
+pub struct Args {}
 
 /// Lists them.
-pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
-    let found = survey::all(args.foreign);
+pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
+    let found = survey::all(true);
     match out.json() {
         true => out.document(&found.iter().map(document).collect())?,
         false => table(&found, out)?,
@@ -55,7 +53,9 @@ fn document(found: &Found) -> Value {
         },
         "state": state(found).0,
         "problem": match &found.state {
-            State::Damaged(problem) | State::Version(problem) => Some(problem),
+            State::Damaged(problem) | State::Version(problem) | State::Unreadable(problem) => {
+                Some(problem)
+            }
             _ => None,
         },
         "size": found.metadata.size(),
@@ -77,9 +77,14 @@ fn state(found: &Found) -> (&'static str, Style) {
     match &found.state {
         _ if !found.is_sound() => ("damaged", Style::Bad),
         State::Foreign => ("foreign", Style::Dim),
+        State::Unreadable(_) => ("unreadable", Style::Dim),
         State::Version(_) => ("version", Style::Warn),
         _ => ("ok", Style::Good),
     }
+}
+
+fn is_unreadable(found: &Found) -> bool {
+    matches!(found.state, State::Unreadable(_))
 }
 
 fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
@@ -131,8 +136,25 @@ fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
             ))?;
         }
     }
-    if found.is_empty() {
-        out.line("no segments")?;
+    let files = found.iter().filter(|found| is_unreadable(found)).count();
+    let processes = survey::hidden_processes();
+    if found.len() == files {
+        out.line(match (files, processes) {
+            (0, 0) => "no segments",
+            _ => "no segments that this user may open",
+        })?;
+    }
+    if files > 0 {
+        out.line(format_args!(
+            "{files} files in /dev/shm may be segments and could not be opened (permission denied): \
+             ask their users for a mode that lets you read, or run this as root"
+        ))?;
+    }
+    if processes > 0 {
+        out.line(format_args!(
+            "the descriptors of {processes} processes of other users could not be looked at \
+             (permission denied): run this as root to find their anonymous segments"
+        ))?;
     }
     Ok(())
 }

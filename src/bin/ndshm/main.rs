@@ -4,6 +4,7 @@
 //! takes no seat: a running program neither waits for it nor notices it. Only `set`, `import` and
 //! `gc --yes` take part. Contents of arrays are copied out by the system, never read in place.
 
+mod apart;
 mod bench;
 mod cli;
 mod completions;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     // SAFETY: no handler is installed. A file that would exceed the limit is an error from now on;
     // by the signal it would be the end, and half a file would stay.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    apart::catch();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

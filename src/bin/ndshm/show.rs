@@ -7,10 +7,11 @@ use ndshm::{ArrayInfo, ClassInfo, NameError, NameInfo, Observer, Order, SeatInfo
 use serde_json::{Value, json};
 
 use crate::output::{Align, Code, Failure, Output, Style, Table, bytes, shown};
+use crate::survey;
 use crate::target::Place;
 
 const HELP: &str = "\
-JSON: {segment, size, resident, capacity, persistent, arrays: [{handle, names, dtype, shape, order, bytes, \
+JSON: {segment, uid, user, size, resident, capacity, persistent, arrays: [{handle, names, dtype, shape, order, bytes, \
 owner, owner_alive, writer, readers, poisoned}], seats: [{seat, pid, alive, command}], classes: \
 [{extent, slots, live, free, kept, asked, taken}], verify: {clean, seats, spans, slots, free, \
 reserved, live, retired, exhausted, poisoned, writers, readers, in_transit, unhinted, damage: \
@@ -40,6 +41,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let metadata = metadata.map_err(|error| Failure::refused(format_args!("{place}: {error}")))?;
     let observer = place.observe()?;
     let shown = Shown {
+        uid: metadata.uid(),
         size: metadata.size(),
         resident: metadata.blocks().saturating_mul(512),
         seats: observer.seats()?,
@@ -61,6 +63,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
 }
 
 struct Shown {
+    uid: u32,
     place: Place,
     observer: Observer,
     size: u64,
@@ -139,6 +142,8 @@ impl Shown {
         };
         json!({
             "segment": self.place.to_string(),
+            "uid": self.uid,
+            "user": survey::user(self.uid),
             "size": self.size,
             "resident": self.resident,
             "capacity": self.observer.capacity(),
@@ -163,10 +168,11 @@ impl Shown {
     fn print(&self, out: &Output) -> Result<(), Failure> {
         let name = shown(&self.place.to_string());
         out.line(format_args!(
-            "{}: {} of memory for {} of address space{}",
+            "{}: {} of memory for {} of address space, of user {}{}",
             out.paint(Style::Bold, name),
             bytes(self.resident),
             bytes(self.size),
+            survey::user(self.uid),
             if self.observer.is_persistent() {
                 ", persistent"
             } else {

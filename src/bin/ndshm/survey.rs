@@ -6,7 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::SystemTime;
 
 use ndshm::{Observer, SEGMENT_MAGIC, SegmentError};
+use serde_json::{Value, json};
 
+use crate::apart;
 use crate::target::{self, Place};
 
 /// A segment that was found.
@@ -23,9 +25,10 @@ pub struct Found {
 pub enum State {
     /// It was looked at.
     Seen(Inside),
-    /// It is another user's, or others may write to it: who can cut the file short ends whoever
-    /// maps it. So it is looked at on request only.
+    /// It is another user's, or others may write to it, and was not to be looked at.
     Foreign,
+    /// Its file may not be opened: it may be a segment.
+    Unreadable(String),
     /// It was made by another release.
     Version(String),
     /// It is a segment, and cannot be opened.
@@ -48,6 +51,44 @@ pub struct Inside {
     pub damage: usize,
 }
 
+impl State {
+    /// As a child tells it to its parent.
+    fn told(&self) -> Value {
+        match self {
+            State::Seen(inside) => json!([
+                inside.arrays,
+                inside.alive,
+                inside.dead,
+                inside.members,
+                inside.persistent,
+                inside.damage,
+            ]),
+            State::Version(problem) => json!({ "version": problem }),
+            State::Foreign => json!({ "damaged": "not looked into" }),
+            State::Damaged(problem) | State::Unreadable(problem) => json!({ "damaged": problem }),
+        }
+    }
+
+    /// The reverse of [`told`](State::told).
+    fn of_told(told: &Value) -> Option<State> {
+        if let Some(problem) = told.get("version") {
+            return Some(State::Version(problem.as_str()?.into()));
+        }
+        if let Some(problem) = told.get("damaged") {
+            return Some(State::Damaged(problem.as_str()?.into()));
+        }
+        let number = |at: usize| usize::try_from(told.get(at)?.as_u64()?).ok();
+        Some(State::Seen(Inside {
+            arrays: number(0)?,
+            alive: number(1)?,
+            dead: number(2)?,
+            members: told.get(3)?.as_bool()?,
+            persistent: told.get(4)?.as_bool()?,
+            damage: number(5)?,
+        }))
+    }
+}
+
 impl Found {
     /// Bytes of memory that the file takes.
     pub fn resident(&self) -> u64 {
@@ -63,7 +104,7 @@ impl Found {
     pub fn is_sound(&self) -> bool {
         match &self.state {
             State::Seen(inside) => inside.damage == 0,
-            State::Foreign | State::Version(_) => true,
+            State::Foreign | State::Version(_) | State::Unreadable(_) => true,
             State::Damaged(_) => false,
         }
     }
@@ -89,11 +130,60 @@ pub fn named(foreign: bool) -> Vec<Found> {
                 return None;
             }
             let place = Place::Named(entry.file_name().into_string().ok()?);
-            let file = place.file().ok()?;
-            let trusted = foreign || is_own(&file.metadata().ok()?);
-            look_into(place, file, trusted)
+            match place.file() {
+                Ok(file) => {
+                    let own = is_own(&file.metadata().ok()?);
+                    match own || !foreign {
+                        true => look_into(place, file, own),
+                        false => look_apart(place, file),
+                    }
+                }
+                Err(failure) => {
+                    let metadata = entry.metadata().ok()?;
+                    let large = metadata.len() > LEAST;
+                    (foreign && large).then(|| Found {
+                        place,
+                        metadata,
+                        state: State::Unreadable(failure.to_string()),
+                    })
+                }
+            }
         })
         .collect()
+}
+
+/// No segment's file is smaller.
+const LEAST: u64 = 2 << 20;
+
+/// Looks at a segment that somebody may cut short meanwhile.
+fn look_apart(place: Place, file: File) -> Option<Found> {
+    let metadata = file.metadata().ok()?;
+    // The header alone is read, not mapped.
+    let found = look_into(place, file.try_clone().ok()?, false)?;
+    let told = apart::run(|| {
+        let options = target::trusting(&metadata);
+        let state = see(options.observe_fd(file.into()));
+        state.told().to_string()
+    });
+    let state = match told {
+        Ok(Some(text)) => {
+            let value = serde_json::from_str(&text).ok();
+            let state = value.as_ref().and_then(State::of_told);
+            state.unwrap_or_else(|| State::Damaged("what was seen was not told".into()))
+        }
+        Ok(None) => State::Damaged(apart::CUT.into()),
+        Err(failure) => State::Damaged(failure.to_string()),
+    };
+    Some(Found { state, ..found })
+}
+
+/// How many processes do not let this user see their descriptors.
+pub fn hidden_processes() -> usize {
+    let is_hidden = |pid: &u32| {
+        fs::read_dir(format!("/proc/{pid}/fd"))
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    numbers("/proc").iter().filter(|pid| is_hidden(pid)).count()
 }
 
 /// Whether the file is this user's alone.
@@ -172,14 +262,14 @@ fn look_into(place: Place, file: File, trusted: bool) -> Option<Found> {
         place,
         metadata: file.metadata().ok()?,
         state: match trusted {
-            true => see(file),
+            true => see(Observer::from_fd(file.into())),
             false => State::Foreign,
         },
     })
 }
 
-fn see(file: File) -> State {
-    let observer = match Observer::from_fd(file.into()) {
+fn see(observer: Result<Observer, SegmentError>) -> State {
+    let observer = match observer {
         Ok(observer) => observer,
         Err(error @ SegmentError::Version { .. }) => return State::Version(error.to_string()),
         Err(error) => return State::Damaged(error.to_string()),

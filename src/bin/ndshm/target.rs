@@ -1,11 +1,12 @@
 //! Which segment, and which array in it, the command line means.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use ndshm::{AnyHandle, ArrayInfo, Observer, Segment, SegmentError};
+use ndshm::{AnyHandle, ArrayInfo, Observer, Segment, SegmentError, SegmentOptions};
 use rustix::fs::{Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
@@ -50,10 +51,18 @@ impl Place {
         }
     }
 
-    /// Looks at the segment.
+    /// Looks at the segment; whoever its owner is, if this user may read it.
     pub fn observe(&self) -> Result<Observer, Failure> {
         match self {
-            Place::Named(name) => Ok(Segment::options().open_timeout(PATIENCE).observe(name)?),
+            Place::Named(name) => {
+                let metadata = std::fs::symlink_metadata(format!("{SHM}{name}"));
+                let options = match metadata {
+                    Ok(metadata) => trusting(&metadata),
+                    // Then the library says why it cannot be opened.
+                    Err(_) => Segment::options(),
+                };
+                Ok(options.open_timeout(PATIENCE).observe(name)?)
+            }
             Place::Descriptor { .. } => Ok(Observer::from_fd(self.descriptor(OFlags::RDONLY)?)?),
         }
     }
@@ -130,6 +139,13 @@ impl std::fmt::Display for Place {
             Place::Descriptor { pid, fd } => write!(f, "{pid}:{fd}"),
         }
     }
+}
+
+/// Options that let this user look at the file, whoever its owner is and whoever may write it.
+pub fn trusting(metadata: &Metadata) -> SegmentOptions {
+    Segment::options()
+        .owner(metadata.uid())
+        .mode(metadata.mode() & 0o777)
 }
 
 /// Whether nobody can change the size of the file, as of every anonymous segment's.

@@ -1,0 +1,99 @@
+//! Read locks on the bytes of the seats. The crate takes none: somebody who may only read the file
+//! keeps a seat from being taken by one, and an error says who.
+
+use std::fs;
+
+use super::Segment;
+use super::seat_lock::{self, OnByte, seat_byte};
+use super::shared::Backing;
+use crate::error::ForeignLock;
+
+impl Segment {
+    /// Returns the foreign lock on a seat, if there is one. Takes one system call if not.
+    pub(crate) fn foreign_lock(&self, seat: usize) -> Option<ForeignLock> {
+        let Backing::File(own) = self.inner.backing() else {
+            return None;
+        };
+        let fd = own.checked_fd().ok()?;
+        let pid = match seat_lock::on_seat(fd, seat).ok()? {
+            OnByte::Foreign { pid } => pid,
+            OnByte::Nothing | OnByte::Participant => return None,
+        };
+        let stat = rustix::fs::fstat(fd).ok()?;
+        Some(ForeignLock {
+            seat,
+            // A lock of a description has no pid.
+            pids: match u32::try_from(pid) {
+                Ok(pid) if pid > 0 => vec![pid],
+                _ => holders(&stat, seat_byte(seat)),
+            },
+            inode: stat.st_ino,
+        })
+    }
+
+    /// Whether a foreign lock is on a seat, without a search for its holder.
+    pub(crate) fn is_foreign_locked(&self, seat: usize) -> bool {
+        let Backing::File(own) = self.inner.backing() else {
+            return false;
+        };
+        let on_seat = own.checked_fd().map(|fd| seat_lock::on_seat(fd, seat));
+        matches!(on_seat, Ok(Ok(OnByte::Foreign { .. })))
+    }
+}
+
+/// The processes that have a description with a read lock on this byte of the file.
+fn holders(stat: &rustix::fs::Stat, byte: u64) -> Vec<u32> {
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let file = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let mut pids: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let open = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+            open.into_iter().flatten().any(|entry| {
+                let text = entry.map(|entry| fs::read_to_string(entry.path()));
+                matches!(text, Ok(Ok(text)) if text.lines().any(|line| locks(line, &file, byte)))
+            })
+        })
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// Whether a line of an fdinfo file tells of a read lock on this byte of the file:
+/// `lock: 1: OFDLCK ADVISORY READ -1 00:1b:215 0 EOF`.
+fn locks(line: &str, file: &str, byte: u64) -> bool {
+    let mut words = line.split_whitespace().skip(4);
+    let mut word = || words.next().unwrap_or_default();
+    let (kind, _, on, first, last) = (word(), word(), word(), word(), word());
+    let within = first.parse().is_ok_and(|first: u64| first <= byte)
+        && (last == "EOF" || last.parse().is_ok_and(|last: u64| byte <= last));
+    line.starts_with("lock:") && kind == "READ" && on == file && within
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_fdinfo_is_read() {
+        let line = "lock:\t1: OFDLCK ADVISORY  READ -1 00:1b:215 100 200";
+        for (byte, found) in [(99, false), (100, true), (200, true), (201, false)] {
+            assert_eq!(locks(line, "00:1b:215", byte), found, "{byte}");
+        }
+        assert!(!locks(line, "00:1b:21", 150), "another file");
+        assert!(!locks(&line.replace("READ", "WRITE"), "00:1b:215", 150));
+        assert!(locks(&line.replace("200", "EOF"), "00:1b:215", u64::MAX));
+        for other in [
+            "",
+            "lock:",
+            "pos:\t0",
+            "lock: 1: OFDLCK ADVISORY READ -1 00:1b:215 x y",
+        ] {
+            assert!(!locks(other, "00:1b:215", 150), "{other}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The tables of a segment that is looked at, mapped as far as they are in use.
+//!
+//! The tables with an entry for each slot reserve hundreds of MiB in a segment of the default size.
+//! An observer maps their entries of the spans that are carved, and as many again, so that it needs
+//! little address space. When more spans are carved, it maps a larger part next to the former one,
+//! which stays: references into it are good for as long as the observer lives.
+
+use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
+
+use super::super::mapping::{Mapping, map_error};
+use super::super::memory::Memory;
+use crate::error::SegmentError;
+use crate::layout::{Geometry, Layout};
+use crate::sync::Ordering;
+
+/// Spans of the smallest mapping. Each level has twice the spans of the one before.
+const FIRST: usize = 256;
+
+/// Enough levels for the most spans that a header can say.
+const LEVELS: usize = 15;
+
+const _: () =
+    assert!((FIRST << (LEVELS - 1)) as u64 * Geometry::SPAN_SLOTS as u64 >= Geometry::MAX_SLOTS);
+
+/// One mapping of the tables. The fields drop in this order.
+struct Mapped {
+    memory: Memory,
+    _mapping: Mapping,
+}
+
+pub(super) struct Tables {
+    first: Mapped,
+    larger: [OnceLock<Mapped>; LEVELS],
+}
+
+impl Tables {
+    /// Maps the tables as far as `is_carved` says of the entries of the span table.
+    pub(super) fn map(
+        fd: BorrowedFd<'_>,
+        layout: &Layout,
+        is_carved: impl Fn(usize) -> bool,
+    ) -> Result<Tables, SegmentError> {
+        let level = level(layout, is_carved);
+        Ok(Tables {
+            first: Mapped::map(fd, layout, FIRST << level)?,
+            larger: [const { OnceLock::new() }; LEVELS],
+        })
+    }
+
+    /// Returns the largest mapping so far.
+    pub(super) fn memory(&self) -> &Memory {
+        let larger = self.larger.iter().rev().find_map(OnceLock::get);
+        &larger.unwrap_or(&self.first).memory
+    }
+
+    /// Returns a mapping that has the slots of all spans that are carved now.
+    pub(super) fn grown(&self, fd: BorrowedFd<'_>) -> Result<&Memory, SegmentError> {
+        let memory = self.memory();
+        let layout = memory.layout();
+        // Relaxed: an entry is all there is to see, and never changes again.
+        let is_carved = |span: usize| !memory.spans()[span].load(Ordering::Relaxed).is_empty();
+        let level = level(layout, is_carved);
+        if memory.slots().len() >= slots(layout, FIRST << level) {
+            return Ok(memory);
+        }
+        let mapped = Mapped::map(fd, layout, FIRST << level)?;
+        // If another thread was faster, its mapping is as large.
+        Ok(&self.larger[level].get_or_init(|| mapped).memory)
+    }
+}
+
+/// The lowest level that has all carved spans: entries of the span table are set in their order.
+fn level(layout: &Layout, is_carved: impl Fn(usize) -> bool) -> usize {
+    let spans = layout.geometry.spans as usize;
+    (0..LEVELS - 1)
+        .find(|level| FIRST << level >= spans || !is_carved(FIRST << level))
+        .unwrap_or(LEVELS - 1)
+}
+
+fn slots(layout: &Layout, spans: usize) -> usize {
+    let spans = spans.min(layout.geometry.spans as usize);
+    spans * layout.geometry.span_slots as usize
+}
+
+impl Mapped {
+    /// Maps the tables with the slots of the first `spans` spans.
+    fn map(fd: BorrowedFd<'_>, layout: &Layout, spans: usize) -> Result<Mapped, SegmentError> {
+        let slots = slots(layout, spans);
+        let row = |words: usize| slots as u64 * words as u64 * 8;
+        let parts = [
+            (0, layout.slots),
+            (layout.slots, row(1)),
+            (layout.readers, row(layout.geometry.reader_words())),
+            (layout.descriptors, row(Layout::DESCRIPTOR_WORDS)),
+            (layout.schemas, layout.data - layout.schemas),
+        ];
+        let bytes = parts.iter().map(|&(_, len)| len).sum();
+        let (mapping, starts) =
+            Mapping::of_file_parts(fd, parts).map_err(|errno| map_error(errno, bytes))?;
+        let [head, slots_at, readers, descriptors, tail] = starts;
+        debug_assert_eq!(head, 0);
+        let in_tail = |offset: u64| tail + (offset - layout.schemas);
+        let mapped = Layout {
+            geometry: Geometry {
+                capacity: 0,
+                ..layout.geometry
+            },
+            slots: slots_at,
+            readers,
+            descriptors,
+            schemas: tail,
+            names: in_tail(layout.names),
+            hints: in_tail(layout.hints),
+            data: in_tail(layout.data),
+            total: in_tail(layout.data),
+            ..*layout
+        };
+        // SAFETY: each part of the mapping has the bytes that are looked for there: `mapped` says
+        // where the parts begin, `slots` how many entries they have, and the file has the size
+        // that its header says (`geometry_in`). It starts at a page, and lives as long as the
+        // `Memory`, in one struct with it. It is not writable: an observer stores nothing.
+        let memory = unsafe { Memory::of_parts(mapping.base(), *layout, mapped, slots) };
+        Ok(Mapped {
+            memory,
+            _mapping: mapping,
+        })
+    }
+}
