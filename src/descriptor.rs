@@ -548,4 +548,6 @@ impl PoisonNote {
 }
 
 #[cfg(all(test, not(loom)))]
+mod notes;
+#[cfg(all(test, not(loom)))]
 mod tests;
