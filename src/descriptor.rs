@@ -586,4 +586,6 @@ impl PoisonNote {
 }
 
 #[cfg(all(test, not(loom)))]
+mod notes;
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -50,6 +50,14 @@ fn main() {
             threads_of_a_child,
         ),
         ("a_fork_by_a_thread", a_fork_by_a_thread),
+        (
+            "a_child_counts_only_its_own_leases",
+            a_child_counts_only_its_own_leases,
+        ),
+        (
+            "a_program_started_by_a_child_inherits_nothing",
+            a_program_started_by_a_child_inherits_nothing,
+        ),
     ]);
 }
 
@@ -513,4 +521,51 @@ fn a_fork_by_a_thread() {
         "the child that did not leave"
     );
     assert_eq!(table.read(x).unwrap().sum(), 4);
+}
+
+/// Rule: what the parent has leased is the parent's. A child that gives back its one lease holds the
+/// array no longer, however many leases its parent had at the fork.
+fn a_child_counts_only_its_own_leases() {
+    let table = table();
+    let x: Vector = table.from_elem(4, 1).unwrap();
+    let (told, asked) = (Pipe::new(), Pipe::new());
+    let held = [(); 3].map(|()| table.read(x).unwrap());
+    let child = Child::fork(|| {
+        drop(table.read(x).unwrap());
+        told.send(0);
+        asked.receive();
+    });
+    told.receive();
+    drop(held);
+    table
+        .write(x)
+        .expect("the child has given its lease back")
+        .fill(2);
+    asked.send(0);
+    child.join();
+}
+
+/// Rule: all descriptors are closed on exec, also those that a child has exchanged for its own, and
+/// those of a segment that was opened through another descriptor.
+fn a_program_started_by_a_child_inherits_nothing() {
+    let name = Name::new("exec-child");
+    let named = HandleTable::open_or_create(&name.0).unwrap();
+    let anonymous = table();
+    let child = Child::fork(|| {
+        named.seat().unwrap();
+        anonymous.seat().unwrap();
+        let passed = anonymous
+            .segment()
+            .fd()
+            .unwrap()
+            .try_clone_to_owned()
+            .unwrap();
+        let passed = HandleTable::join(&Segment::from_fd(passed).unwrap()).unwrap();
+        let this = std::env::current_exe().unwrap();
+        let output = Command::new(&this).arg("--list-descriptors").output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(text.contains("/fd/0") && !text.contains("ndshm"), "{text}");
+        passed.seat().unwrap();
+    });
+    child.join();
 }

@@ -337,6 +337,9 @@ impl<G: Fn(usize) -> Option<u64>> Reader<G> {
 }
 
 #[cfg(all(test, not(loom)))]
+mod words;
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::collection::vec;

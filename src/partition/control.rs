@@ -437,3 +437,6 @@ fn update(
     .map(|(before, after)| (Claim::from_bits(before), Claim::from_bits(after)))
     .map_err(Claim::from_bits)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

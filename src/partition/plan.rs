@@ -231,3 +231,6 @@ impl Plan {
         (found.len() == count).then(|| Plan { cuts: found.into() })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -164,6 +164,9 @@ impl<'m> Barrier<'m> {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod steps;
+
 #[cfg(test)]
 mod tests {
     use super::*;

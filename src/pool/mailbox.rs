@@ -349,3 +349,6 @@ impl<'m> Mailbox<'m> {
         self.event();
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -9,6 +9,8 @@ mod pop;
 mod push;
 mod shape;
 #[cfg(all(test, not(loom)))]
+mod steps;
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod wait;
 

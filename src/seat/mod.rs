@@ -5,6 +5,8 @@
 //! the same walk over the slots, [`vacate`], every step of which may be repeated. A reaper that
 //! dies loses the lock, and the next one begins again.
 
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod vacate;
 
 use crate::error::JoinError;

@@ -1,5 +1,7 @@
 //! Segments against the real kernel.
 
+mod edges;
+
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -2,6 +2,8 @@
 //!
 //! Nothing here touches memory, so that every state change can be tested without a thread.
 
+#[cfg(test)]
+mod bits;
 mod bucket;
 mod claim;
 mod queue;

@@ -1,0 +1,125 @@
+//! Steps of workers at a barrier, and which call a step belongs to.
+
+use std::thread;
+use std::time::Instant;
+
+use super::*;
+
+/// Longer than any test may take: only a lost wake-up waits so long.
+const LONG: Duration = Duration::from_secs(120);
+
+fn value(word: &Atom) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
+/// The asleep 1 | broken 1 | arrived 14 | step 32 | call 16 of a barrier's word.
+fn state(call: u64, step: u64, arrived: u64, flags: u64) -> u64 {
+    flags | arrived << 2 | step << 16 | call << 48
+}
+
+fn wait(barrier: Barrier<'_>, epoch: u64, workers: usize) -> Result<u64, Broken> {
+    barrier.wait(epoch, workers, &Spin::of(1), LONG, || true)
+}
+
+/// Waits until somebody sleeps at the word.
+fn until_asleep(word: &Atom) {
+    let start = Instant::now();
+    while value(word) & State::ASLEEP == 0 {
+        assert!(start.elapsed() < LONG, "nobody sleeps");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn each_call_begins_at_step_0_with_nobody_arrived() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    assert_eq!(barrier.begin(), 1 << 32);
+    assert_eq!(value(&word), state(1, 0, 0, 0));
+    word.store(state(1, 7, 3, 3), Ordering::Relaxed);
+    assert_eq!(barrier.begin(), 2 << 32);
+    assert_eq!(value(&word), state(2, 0, 0, 0));
+    word.store(state(0xffff, 7, 3, 0), Ordering::Relaxed);
+    assert_eq!(barrier.begin(), 0, "calls wrap");
+    assert_eq!(value(&word), 0);
+}
+
+#[test]
+fn only_the_barrier_of_the_named_call_breaks() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    let first = barrier.begin();
+    let second = barrier.begin();
+    barrier.break_up(first);
+    assert_eq!(
+        value(&word),
+        state(2, 0, 0, 0),
+        "a late worker breaks nothing"
+    );
+    assert_eq!(wait(barrier, second, 1), Ok(second + 1));
+    // In any step of the call.
+    barrier.break_up(second);
+    assert_eq!(value(&word), state(2, 1, 0, State::BROKEN));
+    barrier.break_up(second);
+    assert_eq!(value(&word), state(2, 1, 0, State::BROKEN), "for good");
+    assert_eq!(wait(barrier, second + 1, 1), Err(Broken::Left));
+    let third = barrier.begin();
+    assert_eq!(wait(barrier, third, 1), Ok(third + 1));
+}
+
+#[test]
+fn a_worker_that_may_not_wait_is_late() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    let epoch = barrier.begin();
+    let late = barrier.wait(epoch, 2, &Spin::of(1), LONG, || false);
+    assert_eq!(late, Err(Broken::Late));
+    assert_eq!(value(&word), state(1, 0, 1, 0), "it has arrived");
+    assert_eq!(wait(barrier, epoch, 2), Ok(epoch + 1));
+    assert_eq!(wait(barrier, epoch, 2), Err(Broken::Left), "it is over");
+}
+
+#[test]
+fn a_sleeping_worker_is_woken_by_the_last_arrival() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    let epoch = barrier.begin();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| wait(barrier, epoch, 2));
+        until_asleep(&word);
+        assert_eq!(wait(barrier, epoch, 2), Ok(epoch + 1));
+        assert_eq!(sleeper.join().unwrap(), Ok(epoch + 1));
+    });
+    assert_eq!(value(&word), state(1, 1, 0, 0));
+    assert!(start.elapsed() < LONG);
+}
+
+#[test]
+fn a_sleeping_worker_is_told_that_the_barrier_breaks() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    let epoch = barrier.begin();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| wait(barrier, epoch, 2));
+        until_asleep(&word);
+        barrier.break_up(epoch);
+        assert_eq!(sleeper.join().unwrap(), Err(Broken::Left));
+    });
+    assert!(start.elapsed() < LONG);
+}
+
+#[test]
+fn a_worker_that_waits_into_the_next_call_has_been_left() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    let epoch = barrier.begin();
+    thread::scope(|scope| {
+        let sleeper =
+            scope.spawn(|| barrier.wait(epoch, 2, &Spin::of(1), Duration::from_millis(1), || true));
+        until_asleep(&word);
+        barrier.begin();
+        assert_eq!(sleeper.join().unwrap(), Err(Broken::Left));
+    });
+}

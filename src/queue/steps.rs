@@ -1,0 +1,158 @@
+//! Steps of participants that do not come to their end, taken one by one on the words of a queue.
+
+use super::cells::{Event, HEAD, TAIL};
+use super::*;
+use crate::segment::Segment;
+use crate::sync::{Ordering, Word};
+use crate::word::{CellState, CellWord, EndWord};
+
+const DEAD: SeatId = SeatId::from_index(5);
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::in_process().unwrap()).unwrap()
+}
+
+fn end(queue: &Queue<'_, u64>, end: usize) -> EndWord {
+    EndWord::from_bits(queue.cells.head[end].load(Ordering::Relaxed))
+}
+
+fn cell(queue: &Queue<'_, u64>, index: u64) -> (CellState, u64) {
+    let word = CellWord::from_bits(queue.cells.cell(index).load(Ordering::Relaxed));
+    (word.state(), word.lap())
+}
+
+/// A producer that dies between FULL and moving the tail.
+fn fill_without_the_tail(queue: &Queue<'_, u64>, job: u64) {
+    let ticket = queue.cells.claim(DEAD).unwrap();
+    queue.write(&ticket, &job);
+    let full = ticket.word.publish(DEAD).unwrap();
+    let cell = queue.cells.cell(ticket.position);
+    cell.store(full.bits(), Ordering::Relaxed);
+}
+
+#[test]
+fn recovery_helps_a_job_in_that_was_written_in_full() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    fill_without_the_tail(&queue, 7);
+    assert_eq!(queue.pop().unwrap(), None);
+    assert_eq!(queue.cells.recover(DEAD).jobs, 0);
+    assert_eq!(end(&queue, TAIL).position(), 1);
+    assert_eq!(queue.pop().unwrap(), Some(7));
+}
+
+#[test]
+fn recovery_helps_no_job_into_a_closed_queue() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    queue.push(1).unwrap();
+    fill_without_the_tail(&queue, 7);
+    queue.close();
+    assert_eq!(queue.cells.recover(DEAD).jobs, 0);
+    assert_eq!(end(&queue, TAIL).position(), 1, "the close came first");
+    assert_eq!(queue.pop().unwrap(), Some(1));
+    assert!(queue.is_drained(), "no job comes after this");
+    assert_eq!(queue.pop().unwrap(), None);
+}
+
+#[test]
+fn recovery_puts_a_job_back_into_a_closed_queue() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    queue.push(1).unwrap();
+    let _taken = queue.cells.take(DEAD).unwrap();
+    queue.close();
+    assert!(!queue.is_drained(), "a death would put it back");
+    assert_eq!(queue.cells.recover(DEAD).jobs, 1);
+    assert_eq!(cell(&queue, 0), (CellState::Full, 1));
+    assert_eq!(end(&queue, TAIL).position(), 5, "of the next lap");
+    assert_eq!(queue.pop().unwrap(), Some(1));
+    assert!(queue.is_drained());
+}
+
+#[test]
+fn recovery_wakes_both_ends() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    for event in [Event::Pushed, Event::Popped] {
+        assert!(queue.cells.doze(event).is_awaited());
+    }
+    queue.cells.recover(DEAD);
+    assert!(!end(&queue, TAIL).is_awaited() && !end(&queue, HEAD).is_awaited());
+}
+
+#[test]
+fn closing_wakes_both_ends() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    assert!(queue.cells.doze(Event::Pushed).is_awaited());
+    assert!(queue.cells.doze(Event::Popped).is_awaited());
+    assert!(end(&queue, TAIL).is_awaited() && end(&queue, HEAD).is_awaited());
+    queue.close();
+    assert!(!end(&queue, TAIL).is_awaited() && !end(&queue, HEAD).is_awaited());
+}
+
+#[test]
+fn a_push_that_comes_after_the_close_is_withdrawn() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    let me = queue.enter().unwrap();
+    let ticket = queue.cells.claim(me).unwrap();
+    queue.close();
+    assert!(!queue.cells.publish(ticket, me));
+    assert_eq!(cell(&queue, 0), (CellState::Empty, 1));
+    assert_eq!(end(&queue, TAIL).position(), 0);
+    assert!(queue.is_drained());
+}
+
+#[test]
+fn held_cells_are_told_with_their_place_and_holder() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    let told = || {
+        let mut told = Vec::new();
+        queue
+            .cells
+            .faults(|at, bits, seat| told.push((at, bits, seat)));
+        told
+    };
+    queue.push(1).unwrap();
+    queue.push(2).unwrap();
+    assert_eq!(told(), []);
+    let taken = queue.cells.take(DEAD).unwrap();
+    let claimed = queue.cells.claim(DEAD).unwrap();
+    let invalid = 7 << 12;
+    queue.cells.cell(3).store(invalid, Ordering::Relaxed);
+    let place = |position| {
+        let ticket = cells::Ticket { position, ..taken };
+        // A job lies behind its cell's word.
+        queue.cells.job_offset(&ticket) - 8
+    };
+    let expected = [
+        (place(0), taken.word.bits(), Some(DEAD)),
+        (place(2), claimed.word.bits(), Some(DEAD)),
+        (place(3), invalid, None),
+    ];
+    assert_eq!(told(), expected);
+}
+
+#[test]
+fn a_full_cell_beyond_the_tail_is_no_job_of_a_closed_queue() {
+    let table = table();
+    let queue = table.queue::<u64>(2).unwrap();
+    queue.push(1).unwrap();
+    fill_without_the_tail(&queue, 7);
+    queue.close();
+    assert!(!queue.is_drained(), "the first one is in it");
+    assert_eq!(queue.pop().unwrap(), Some(1));
+    assert_eq!(cell(&queue, 1), (CellState::Full, 0));
+    assert!(queue.is_drained());
+}
+
+/// Values of the reference implementation.
+#[test]
+fn types_are_hashed_by_fnv_1a() {
+    assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+    assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
+    assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
+}
