@@ -64,7 +64,7 @@ struct State {
     ball: [i32; 2],
     /// Column of the paddle's middle.
     paddle: i32,
-    /// Its own generator: the step is no part of a tile's stream.
+    /// Its own generator, so that an episode depends on nothing but the environment's state.
     random: u64,
 }
 

@@ -159,6 +159,8 @@ pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, Worker
 #[cfg(not(loom))]
 pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Queue, QueueHandle};
+#[cfg(feature = "rand")]
+pub use rand_core;
 pub use seat::{ReapReport, TornTile};
 #[cfg(not(loom))]
 pub use segment::{HugePageReport, HugePages, Removal};

@@ -30,6 +30,10 @@ fn main() {
         ("results_in_order", results_in_order),
         ("the_same_bits", the_same_bits),
         ("two_partitions_of_a_call", two_partitions_of_a_call),
+        (
+            "the_runs_of_a_tile_draw_their_own_numbers",
+            the_runs_of_a_tile_draw_their_own_numbers,
+        ),
         ("long_parameters", long_parameters),
         ("every_worker_once", every_worker_once),
         ("barriers", barriers),
@@ -213,6 +217,59 @@ fn two_partitions_of_a_call() {
         assert_ne!(fresh.seed(), pool.seed(), "{kind:?}");
         fresh.set_seed(pool.seed());
         assert_eq!(draw(&mut fresh), (first, second), "{kind:?}");
+    });
+}
+
+/// Tiles that are sent off again, and tiles of the dead, against the public generator.
+fn the_runs_of_a_tile_draw_their_own_numbers() {
+    use ndshm::TileRng;
+    use ndshm::rand_core::Rng;
+
+    each(&KINDS, 2, |kind, table, _, _, pool| {
+        const TILES: usize = 6;
+        let x = table.zeros::<u64, _>(TILES).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        pool.set_seed(5);
+        pool.on_death(OnDeath::RunAgain);
+        let flag = Flag::new();
+        // A worker dies in a later run of a tile, where workers are processes.
+        let die = kind != Kind::Threads;
+        let params = [flag.number, u64::from(die)];
+        let mut running = pool
+            .start(&tiles, &params, |mut x, &[flag, die], tile| {
+                let drawn = tile.rng().next_u64();
+                if die == 1 && tile.index() == 2 && tile.run() == 2 && !Flag::is_raised(flag) {
+                    Flag::raise(flag);
+                    std::process::abort();
+                }
+                x[0] = drawn;
+            })
+            .unwrap();
+        let mut runs = [0u64; TILES];
+        while runs.iter().any(|&run| run < 4) {
+            for mut ready in running.wait_any(1).unwrap() {
+                let tile = ready.index();
+                let expected = TileRng::at_step(5, 1, 0, runs[tile], tile).next_u64();
+                assert_eq!(
+                    ready.views()[0],
+                    expected,
+                    "{kind:?}: run {} of {tile}",
+                    runs[tile]
+                );
+                runs[tile] += 1;
+                if runs[tile] < 4 {
+                    ready.again();
+                }
+            }
+        }
+        running.finish().unwrap();
+        assert_eq!(pool.deaths(), u64::from(die), "{kind:?}");
+        // Another call of the same pool begins with its first runs.
+        pool.for_each(&tiles, &(), |mut x, (), tile| x[0] = tile.rng().next_u64())
+            .unwrap();
+        let drawn = table.read(x).unwrap().to_vec();
+        let expected = (0..TILES).map(|tile| TileRng::at(5, 2, tile).next_u64());
+        assert!(drawn.into_iter().eq(expected), "{kind:?}");
     });
 }
 

@@ -76,10 +76,14 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
 
     /// Gives the tile back to be claimed in this round again. Only who has
     /// [retaken](Participant::retake) it does that.
-    pub(crate) fn again(self) -> bool {
+    ///
+    /// Calls `before` first, while nobody else can have the tile. Does nothing, and returns `false`, in
+    /// a child of the process that has it.
+    pub(crate) fn again(self, before: impl FnOnce(usize)) -> bool {
         let (part, index) = self.give_up();
         let ours = part.is_ours();
         if ours {
+            before(index);
             part.send_off(index);
         }
         ours

@@ -12,6 +12,7 @@ use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
+use crate::sync::{Atom, Ordering};
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 
@@ -39,25 +40,37 @@ impl<'t> CallMemory<'t> {
                 size: size_of::<R>(),
             });
         };
-        Self::allocate(table, bytes, |_| ())
+        Self::allocate(table, bytes, |_, _| ())
+    }
+
+    /// Allocates a count for each of `tiles` tiles, which starts at 0; see [`Runs`].
+    #[cfg_attr(loom, track_caller)]
+    pub(super) fn runs(table: &'t HandleTable, tiles: usize) -> Result<Self, AllocError> {
+        Self::allocate(table, tiles * size_of::<u64>(), |_, words| {
+            // The publication of the memory comes after it.
+            for word in words {
+                word.store(0, Ordering::Relaxed);
+            }
+        })
     }
 
     /// Allocates memory that holds `params`.
     #[cfg_attr(loom, track_caller)]
     pub(super) fn params(table: &'t HandleTable, params: &[u8]) -> Result<Self, AllocError> {
-        Self::allocate(table, params.len(), |place| {
+        Self::allocate(table, params.len(), |place, _| {
             // SAFETY: `place` is the first of `params.len()` bytes of an extent that is RESERVED by
             // this participant (`allocate`), so nobody else accesses them, and no slice overlaps.
             unsafe { place.copy_from_nonoverlapping(NonNull::from(params).cast(), params.len()) };
         })
     }
 
-    /// Allocates `bytes` bytes, and has `fill` write them before anybody can open the memory.
+    /// Allocates `bytes` bytes, and has `fill` write them before anybody can open the memory: from their
+    /// first byte on, or as words.
     #[cfg_attr(loom, track_caller)]
     fn allocate(
         table: &'t HandleTable,
         bytes: usize,
-        fill: impl FnOnce(NonNull<u8>),
+        fill: impl FnOnce(NonNull<u8>, &[Atom]),
     ) -> Result<Self, AllocError> {
         let words = bytes.div_ceil(8);
         let size = words as u64 * 8;
@@ -69,7 +82,7 @@ impl<'t> CallMemory<'t> {
         };
         {
             let _access = memory.track(offset, size, true);
-            fill(place);
+            fill(place, memory.control(offset, words).unwrap_or(&[]));
         }
         let handle = table.publish_control(reserved, |descriptor| {
             Descriptor::control(ControlKind::Call, words).store(descriptor);
@@ -222,5 +235,48 @@ impl<'t, R: NoUninit> Results<'t, R> {
         // the tile that the caller has claimed (or to this worker), so no other worker accesses it,
         // and the parent reads it only when the call is over.
         unsafe { place.cast::<R>().write(result) };
+    }
+}
+
+/// How often each tile of a started call was sent off again. The words of such a call's memory, as the
+/// parent and the workers see them.
+///
+/// A tile's word is written by the parent while it holds the tile, and read by the worker that has
+/// claimed the tile. The claim word orders the two: the parent's Release in `reopen` pairs with the
+/// Acquire in `claim`. Tiles of the dead are opened again without a change of their counts.
+pub(super) struct Runs<'t> {
+    words: &'t [Atom],
+    /// Keeps the words in place if the caller gives the call up and frees the memory.
+    _lease: SharedLease<'t>,
+}
+
+impl<'t> Runs<'t> {
+    pub(super) fn open(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
+        let Opened {
+            len, offset, lease, ..
+        } = Opened::of(table, handle)?;
+        let words = table
+            .segment()
+            .memory()
+            .control(offset, len / size_of::<u64>());
+        Ok(Runs {
+            words: words.unwrap_or(&[]),
+            _lease: lease,
+        })
+    }
+
+    /// Returns the count of a tile that the caller has claimed.
+    pub(super) fn of(&self, tile: usize) -> u64 {
+        // Relaxed: the claim has acquired it.
+        self.words
+            .get(tile)
+            .map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// Counts one more run of a tile that the caller holds and is about to send off.
+    pub(super) fn count(&self, tile: usize) {
+        if let Some(word) = self.words.get(tile) {
+            word.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use super::barrier::Broken;
 use super::mailbox::Mailbox;
+#[cfg(feature = "rand")]
+use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::{BarrierError, Error};
 use crate::partition::{Group, Partition, Side, TileOf};
@@ -25,8 +27,9 @@ pub struct TileContext<'p> {
     #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) seed: u64,
     /// Barriers that the call passed before this round; 0 for a call that has one round.
-    #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) step: u64,
+    /// How often the tile was sent off again before, in this call.
+    pub(super) run: u64,
 }
 
 impl TileContext<'_> {
@@ -57,33 +60,28 @@ impl TileContext<'_> {
         self.round
     }
 
-    /// The tile's own stream of random numbers in this call.
+    /// The place of this round within a call of [`Pool::run`](super::Pool::run): how many barriers its
+    /// workers had passed when they began it. 0 in calls that are one round.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// How often the tile was sent off [again](super::Ready::again) in this call before. A tile that is
+    /// run again because its worker died has the number of the first attempt.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The tile's own stream of random numbers in this run of it.
     ///
-    /// ChaCha with 8 rounds, a counter-based generator: the key is the pool's
-    /// [seed](super::Pool::seed) and the number of the call, the stream is the tile's index. So
-    /// the numbers are the same for any number of workers, and no two tiles or calls share any.
-    /// In [`WorkerContext::for_each`] the key also has the number of barriers that the workers have
-    /// passed in the call: two rounds of one call differ, whichever partitions they are on.
+    /// It depends on the pool's [seed](super::Pool::seed), the number of the call, the
+    /// [step](TileContext::step) within it, the [run](TileContext::run) of the tile and the tile's
+    /// index, and no two of these share any numbers. So the numbers are the same for any number of
+    /// workers. [`TileRng::at`] gives the same stream to a reference.
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
-        stream([self.seed, self.round, self.step], self.tile.tile as u64)
+        TileRng::at_step(self.seed, self.round, self.step, self.run, self.tile.tile)
     }
-}
-
-/// The generator of [`TileContext::rng`] and [`WorkerContext::rng`].
-#[cfg(feature = "rand")]
-pub type TileRng = rand_chacha::ChaCha8Rng;
-
-#[cfg(feature = "rand")]
-fn stream(key_words: [u64; 3], stream: u64) -> TileRng {
-    use rand_core::SeedableRng;
-    let mut key = [0; 32];
-    for (bytes, word) in key.chunks_exact_mut(8).zip(key_words) {
-        bytes.copy_from_slice(&word.to_le_bytes());
-    }
-    let mut rng = TileRng::from_seed(key);
-    rng.set_stream(stream);
-    rng
 }
 
 /// What the kernel of [`Pool::run`](super::Pool::run) and
@@ -201,6 +199,7 @@ impl WorkerContext<'_> {
                     round: self.call,
                     seed: self.seed,
                     step,
+                    run: 0,
                 };
                 body(tile.views(), &context);
             }
@@ -227,8 +226,7 @@ impl WorkerContext<'_> {
     /// [`TileContext::rng`], what is made of it depends on the number of workers.
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
-        // The streams of tiles are counted from the other end.
-        stream([self.seed, self.call, 0], u64::MAX - self.worker as u64)
+        TileRng::of_worker(self.seed, self.call, self.worker)
     }
 }
 

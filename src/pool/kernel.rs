@@ -5,7 +5,7 @@ use core::cell::Cell;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use super::call_memory::Results;
+use super::call_memory::{Results, Runs};
 use super::context::{TileContext, WorkerContext};
 use super::mailbox::{Arguments, Mailbox};
 use super::report::{Cause, Work};
@@ -82,7 +82,19 @@ where
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
     let params: P = read_params(call)?;
-    let mut results = open_results::<R>(call)?;
+    // A call whose tiles are sent off again has counts in place of results.
+    let counts_runs = arguments.has(Arguments::EACH_TILE);
+    let mut results = match counts_runs {
+        true => None,
+        false => open_results::<R>(call)?,
+    };
+    let runs = match counts_runs {
+        true => Some(Runs::open(
+            call.table,
+            AnyHandle::from_bits(arguments.results),
+        )?),
+        false => None,
+    };
     let mut work = Work::default();
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
         return Ok(work);
@@ -110,6 +122,7 @@ where
             round: arguments.call,
             seed: arguments.seed,
             step: 0,
+            run: runs.as_ref().map_or(0, |runs| runs.of(index)),
         };
         let views = tile.views();
         match catch(|| kernel(views, &params, &context)) {
@@ -124,7 +137,7 @@ where
                 tile.tear();
             }
         }
-        if arguments.has(Arguments::EACH_TILE) {
+        if counts_runs {
             call.mailbox.event();
         }
     }

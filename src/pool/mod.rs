@@ -24,6 +24,8 @@ mod prefault;
 #[cfg(not(loom))]
 mod process;
 mod report;
+#[cfg(feature = "rand")]
+mod rng;
 mod running;
 #[cfg(not(loom))]
 mod signals;
@@ -50,12 +52,12 @@ use crate::segment::{Memory, Segment};
 use crate::span::Spans;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
-#[cfg(feature = "rand")]
-pub use context::TileRng;
 pub use context::{TileContext, WorkerContext};
 use crew::{Crew, Kind};
 use image::Image;
 use mailbox::Mailbox;
+#[cfg(feature = "rand")]
+pub use rng::TileRng;
 pub use running::{Ready, Running};
 #[cfg(not(loom))]
 pub use spawn::become_worker;

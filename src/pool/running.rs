@@ -6,6 +6,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::Pool;
+use super::call_memory::{CallMemory, Runs};
 use super::context::TileContext;
 use super::kernel;
 use super::mailbox::{Arguments, Mailbox};
@@ -45,8 +46,7 @@ impl<'t> Pool<'t> {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     ///
-    /// The random stream of a tile's [context](TileContext) is the same each time the tile is run
-    /// in one call: keep a generator's state, or a counter, in the arrays.
+    /// Each run of a tile draws random numbers of its own, see [`TileContext::rng`].
     ///
     /// # Errors
     /// As [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so many
@@ -69,10 +69,12 @@ impl<'t> Pool<'t> {
                 unit: tiles.unit(),
             });
         }
+        let counts = CallMemory::runs(self.table, tiles.tiles())?;
+        let runs = Runs::open(self.table, counts.handle())?;
         let request = Request {
             kernel: self.place_of(kernel::on_tiles::<G, P, (), F>(kernel))?,
             partition: tiles.handle().to_bits(),
-            results: None,
+            results: Some(counts.handle()),
             flags: Arguments::EACH_TILE,
         };
         let (round, call) = self.begin(tiles, bytemuck::bytes_of(params), request)?;
@@ -84,6 +86,8 @@ impl<'t> Pool<'t> {
             call: Some((round, call)),
             part: None,
             torn: false,
+            runs,
+            _counts: counts,
         };
         running.part = tiles.enter()?;
         if let Some((_, call)) = &mut running.call {
@@ -109,6 +113,10 @@ pub struct Running<'a, 'p, 'r, 't, G: Group> {
     part: Option<Participant<'p, 'r, G>>,
     /// Whether the last look has found a torn tile that no failure and no death explained.
     torn: bool,
+    /// How often each tile was sent off again.
+    runs: Runs<'t>,
+    /// Keeps `runs` until the call is over.
+    _counts: CallMemory<'t>,
 }
 
 impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
@@ -144,6 +152,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
                     rests,
                     mailbox,
                     job: &self.job,
+                    runs: &self.runs,
                 });
             }
         }
@@ -295,6 +304,7 @@ pub struct Ready<'w, 'r, G: Group> {
     rests: &'w Cell<bool>,
     mailbox: Mailbox<'w>,
     job: &'w Cell<u64>,
+    runs: &'w Runs<'w>,
 }
 
 impl<G: Group> Ready<'_, '_, G> {
@@ -317,9 +327,16 @@ impl<G: Group> Ready<'_, '_, G> {
     /// written here.
     pub fn again(self) {
         // In a fork's child the tile and the call are the parent's.
-        if self.tile.again() {
-            self.rests.set(false);
-            self.job.set(self.mailbox.announce());
+        let Ready {
+            tile,
+            rests,
+            mailbox,
+            job,
+            runs,
+        } = self;
+        if tile.again(|index| runs.count(index)) {
+            rests.set(false);
+            job.set(mailbox.announce());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
-use rand_core::{Rng, SeedableRng};
+use rand_core::Rng;
 
 use super::by_tiles;
 use crate::error::PrimitiveError;
@@ -27,14 +27,7 @@ struct Draws {
 impl Draws {
     /// The generator of a tile: ChaCha with 8 rounds, keyed with the names, on the tile's stream.
     fn of_tile(&self, tile: usize) -> TileRng {
-        let mut key = [0; 32];
-        let words = [self.seed, self.stream, PURPOSE];
-        for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        let mut rng = TileRng::from_seed(key);
-        rng.set_stream(tile as u64);
-        rng
+        TileRng::keyed([self.seed, self.stream, PURPOSE, 0], tile as u64)
     }
 }
 
