@@ -51,7 +51,7 @@ fn forgotten_ready_tiles_are_reported() {
     drop(ready);
     match running.finish() {
         Err(PoolError::NotGivenBack { tiles, rows }) => {
-            assert_eq!((tiles, rows), (vec![2], vec![2..3]));
+            assert_eq!((tiles, rows), (vec![2], Vec::from([2..3])));
         }
         other => panic!("{other:?}"),
     }
