@@ -156,3 +156,18 @@ fn types_are_hashed_by_fnv_1a() {
     assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
     assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
 }
+
+#[test]
+fn a_queue_is_open_until_it_is_closed() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    queue.push(1).unwrap();
+    assert!(!queue.is_closed() && !queue.is_drained() && !queue.is_empty());
+    let text = format!("{queue:?}");
+    assert!(
+        text.contains("capacity: 4, len: 1, closed: false"),
+        "{text}"
+    );
+    queue.close();
+    assert!(queue.is_closed() && !queue.is_drained());
+}
