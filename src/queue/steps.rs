@@ -171,3 +171,13 @@ fn a_queue_is_open_until_it_is_closed() {
     queue.close();
     assert!(queue.is_closed() && !queue.is_drained());
 }
+
+#[test]
+fn a_position_stays_a_position_in_any_lap() {
+    let table = table();
+    let queue = table.queue::<u8>(1 << 14).unwrap();
+    let cells = &queue.cells;
+    assert_eq!(cells.in_lap(3 << 14 | 5, 7), 7 << 14 | 5);
+    let last = EndWord::LAST_POSITION;
+    assert_eq!(cells.in_lap(5, (1 << 49) - 1), last >> 14 << 14 | 5);
+}
