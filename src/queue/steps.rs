@@ -181,3 +181,28 @@ fn a_position_stays_a_position_in_any_lap() {
     let last = EndWord::LAST_POSITION;
     assert_eq!(cells.in_lap(5, (1 << 49) - 1), last >> 14 << 14 | 5);
 }
+
+#[test]
+fn sleepers_at_either_end_are_woken_by_its_change() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    let cells = queue.cells;
+    // Only a lost wake-up waits so long.
+    let long = std::time::Duration::from_secs(120);
+    let start = std::time::Instant::now();
+    let steps: [(Event, &dyn Fn()); 4] = [
+        (Event::Pushed, &|| queue.push(1).unwrap()),
+        (Event::Popped, &|| assert_eq!(queue.pop().unwrap(), Some(1))),
+        (Event::Pushed, &|| queue.close()),
+        (Event::Popped, &|| assert_eq!(cells.recover(DEAD).jobs, 0)),
+    ];
+    for (event, step) in steps {
+        let dozed = cells.doze(event);
+        std::thread::scope(|scope| {
+            scope.spawn(|| cells.sleep(event, dozed, long));
+            step();
+        });
+        assert!(!cells.now(event).is_awaited());
+    }
+    assert!(start.elapsed() < long);
+}
