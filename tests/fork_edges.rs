@@ -55,6 +55,10 @@ fn main() {
             a_child_counts_only_its_own_leases,
         ),
         (
+            "a_child_keeps_the_name_that_its_parent_leaves",
+            a_child_keeps_the_name_that_its_parent_leaves,
+        ),
+        (
             "a_program_started_by_a_child_inherits_nothing",
             a_program_started_by_a_child_inherits_nothing,
         ),
@@ -567,5 +571,25 @@ fn a_program_started_by_a_child_inherits_nothing() {
         assert!(text.contains("/fd/0") && !text.contains("ndshm"), "{text}");
         passed.seat().unwrap();
     });
+    child.join();
+}
+
+/// Rule: a child that has used its table is in the segment like anybody else: the name stays when
+/// its parent leaves.
+fn a_child_keeps_the_name_that_its_parent_leaves() {
+    let name = Name::new("left-to-a-child");
+    let table = HandleTable::open_or_create(&name.0).unwrap();
+    let (told, asked) = (Pipe::new(), Pipe::new());
+    let child = Child::fork(|| {
+        table.seat().unwrap();
+        told.send(0);
+        asked.receive();
+    });
+    told.receive();
+    drop(table);
+    assert!(name.exists(), "the child is in it");
+    drop(HandleTable::open(&name.0).unwrap());
+    assert!(name.exists(), "the child is in it still");
+    asked.send(0);
     child.join();
 }

@@ -113,3 +113,13 @@ fn bytes_are_those_of_elements_or_of_words() {
     };
     assert_eq!(unknown.bytes_in(&memory), None);
 }
+
+#[test]
+fn what_is_half_written_is_said_in_words() {
+    let said =
+        [HalfWritten::Array, HalfWritten::Tiles, HalfWritten::Round].map(|what| what.to_string());
+    assert_eq!(
+        said,
+        ["all of it", "tiles of it", "it in a round of its own"]
+    );
+}

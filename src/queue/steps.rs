@@ -156,3 +156,53 @@ fn types_are_hashed_by_fnv_1a() {
     assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
     assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
 }
+
+#[test]
+fn a_queue_is_open_until_it_is_closed() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    queue.push(1).unwrap();
+    assert!(!queue.is_closed() && !queue.is_drained() && !queue.is_empty());
+    let text = format!("{queue:?}");
+    assert!(
+        text.contains("capacity: 4, len: 1, closed: false"),
+        "{text}"
+    );
+    queue.close();
+    assert!(queue.is_closed() && !queue.is_drained());
+}
+
+#[test]
+fn a_position_stays_a_position_in_any_lap() {
+    let table = table();
+    let queue = table.queue::<u8>(1 << 14).unwrap();
+    let cells = &queue.cells;
+    assert_eq!(cells.in_lap(3 << 14 | 5, 7), 7 << 14 | 5);
+    let last = EndWord::LAST_POSITION;
+    assert_eq!(cells.in_lap(5, (1 << 49) - 1), last >> 14 << 14 | 5);
+}
+
+#[test]
+fn sleepers_at_either_end_are_woken_by_its_change() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    let cells = queue.cells;
+    // Only a lost wake-up waits so long.
+    let long = std::time::Duration::from_secs(120);
+    let start = std::time::Instant::now();
+    let steps: [(Event, &dyn Fn()); 4] = [
+        (Event::Pushed, &|| queue.push(1).unwrap()),
+        (Event::Popped, &|| assert_eq!(queue.pop().unwrap(), Some(1))),
+        (Event::Pushed, &|| queue.close()),
+        (Event::Popped, &|| assert_eq!(cells.recover(DEAD).jobs, 0)),
+    ];
+    for (event, step) in steps {
+        let dozed = cells.doze(event);
+        std::thread::scope(|scope| {
+            scope.spawn(|| cells.sleep(event, dozed, long));
+            step();
+        });
+        assert!(!cells.now(event).is_awaited());
+    }
+    assert!(start.elapsed() < long);
+}

@@ -123,3 +123,12 @@ fn a_worker_that_waits_into_the_next_call_has_been_left() {
         assert_eq!(sleeper.join().unwrap(), Err(Broken::Left));
     });
 }
+
+#[test]
+fn a_second_sleeper_leaves_the_flag_of_the_first() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    word.store(state(1, 0, 2, State::ASLEEP), Ordering::Relaxed);
+    barrier.sleep(State(value(&word)), Duration::from_millis(1));
+    assert_eq!(value(&word), state(1, 0, 2, State::ASLEEP));
+}

@@ -270,3 +270,13 @@ fn until(start: &Instant, ready: impl Fn() -> bool) {
         thread::yield_now();
     }
 }
+
+#[test]
+fn the_barrier_has_a_line_of_its_own() {
+    with(1, |mailbox, words| {
+        mailbox.barrier().begin();
+        for (at, word) in words.iter().enumerate() {
+            assert_eq!(value(word) != 0, at == 32, "word {at}");
+        }
+    });
+}

@@ -2,7 +2,7 @@
 
 use super::super::Removal;
 use super::super::anonymous::can_be_smaller;
-use super::super::description::{header_word, os_error};
+use super::super::description::{self, Description, Kind, header_word, os_error};
 use super::super::named::{self, FileId};
 use super::super::remove;
 use super::*;
@@ -164,4 +164,16 @@ fn patience_ends_with_its_timeout() {
     assert!(turns > 0 && start.elapsed() >= Duration::from_millis(5));
     let unsettled = some.unsettled("name");
     assert!(matches!(unsettled, SegmentError::Unsettled { waited, .. } if waited.as_millis() >= 5));
+}
+
+#[test]
+fn a_description_knows_its_own_file_and_all_its_seats() {
+    let _quiet = no_forks();
+    let name = Name::new("description");
+    let fd: OwnedFd = file(&name, &[], 0o600).into();
+    let mut own = Description::new(fd, Kind::Limited, 1, None);
+    assert!(own.checked_fd().is_ok());
+    own.resize_seats(128);
+    let writable = description::reopen(own.fd()).unwrap();
+    assert_eq!(own.seats.try_lock(writable.as_fd(), 127), Ok(true));
 }
