@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
+use super::utc::Utc;
 use super::{AllocError, ForeignLock, JoinError, SegmentError};
 use crate::descriptor::{HalfWritten, TypeMismatch};
 use crate::element::InvalidElement;
@@ -69,9 +70,10 @@ pub enum LeaseError {
     },
     /// A writer died or panicked.
     #[error(
-        "{handle} is poisoned: process {pid} died or panicked while it wrote {what} (unix time \
-         {unix_time}), the contents may be half-written; look at them and call recover or \
-         clear_poison, or free the array"
+        "{handle} is poisoned: process {pid} died or panicked while it wrote {what} (noticed {}), the \
+         contents may be half-written; look at them and call recover or clear_poison, or free the \
+         array",
+        Utc(*unix_time)
     )]
     Poisoned {
         /// The handle.

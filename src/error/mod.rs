@@ -10,6 +10,7 @@ mod pool;
 mod primitive;
 mod queue;
 mod segment;
+mod utc;
 
 use thiserror::Error as ThisError;
 
