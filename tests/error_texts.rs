@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::{
-    AllocError, AnyHandle, BundleError, BundleHandle, Error, FreeError, HalfWritten, Handle,
-    HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueHandle,
+    AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Error, FreeError, HalfWritten,
+    Handle, HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueHandle,
     RoundError, Segment, SegmentError,
 };
 
@@ -19,6 +19,14 @@ fn made() -> Vec<Error> {
     let segments = [
         SegmentError::Capacity {
             capacity: 0,
+            max: 1 << 46,
+        },
+        SegmentError::Capacity {
+            capacity: (1 << 46) + 1,
+            max: 1 << 46,
+        },
+        SegmentError::Capacity {
+            capacity: 192 << 40,
             max: 1 << 46,
         },
         SegmentError::Seats {
@@ -220,6 +228,21 @@ fn without_handles(text: &str) -> String {
         write!(plain, "ndshm:{shown}{}", &part[digits..]).unwrap();
     }
     plain
+}
+
+/// Errors of observers are not among those that `Error` holds.
+#[test]
+fn a_copy_out_of_range_is_named_in_units() {
+    let error = CopyError::Range {
+        handle: X,
+        offset: 8,
+        len: 192 << 40,
+        bytes: 96,
+    };
+    assert_eq!(
+        error.to_string(),
+        "ndshm:00000007c0ffee00 has 96 bytes: 192 TiB from byte 8 on are not all in it"
+    );
 }
 
 #[test]

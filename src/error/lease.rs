@@ -5,6 +5,8 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
+#[cfg(not(loom))]
+use super::Bytes;
 use super::utc::Utc;
 use super::{AllocError, ForeignLock, JoinError, SegmentError};
 use crate::descriptor::{HalfWritten, TypeMismatch};
@@ -134,7 +136,11 @@ pub enum CopyError {
     #[error(transparent)]
     Lease(#[from] LeaseError),
     /// More bytes than the array has.
-    #[error("{handle} has {bytes} bytes: {len} from byte {offset} on are not all in it")]
+    #[error(
+        "{handle} has {:#}: {:#} from byte {offset} on are not all in it",
+        Bytes(*bytes),
+        Bytes(*len)
+    )]
     Range {
         /// The handle.
         handle: AnyHandle,
@@ -221,15 +227,32 @@ pub enum PartitionError {
         /// The most there can be.
         limit: usize,
     },
+    /// The number of weights is not the number of indices of the axis.
+    #[error(
+        "{weights} weight{} for {axis_len} {} along axis {axis}: give each index one weight",
+        if *.weights == 1 { "" } else { "s" },
+        if *.axis_len == 1 { "index" } else { "indices" }
+    )]
+    Weights {
+        /// The axis.
+        axis: usize,
+        /// Its length.
+        axis_len: usize,
+        /// The number of weights.
+        weights: usize,
+    },
     /// More tiles than a partition can count.
-    #[error("{tiles} tiles: at most {limit} are possible; use a tile length of {remedy} or more")]
+    #[error(
+        "{} tiles: at most {limit} are possible; use {remedy}",
+        tiles.map_or_else(|| format!("more than {}", usize::MAX), |tiles| tiles.to_string())
+    )]
     TooManyTiles {
-        /// Tiles that the lengths give.
-        tiles: usize,
+        /// Tiles that the grid gives; `None` if they are more than a `usize` counts.
+        tiles: Option<usize>,
         /// The most there can be.
         limit: u64,
-        /// The smallest tile length that is possible.
-        remedy: usize,
+        /// A change of the grid that makes it possible, along each axis that needs one.
+        remedy: String,
     },
     /// The handle does not name a partition of this group.
     #[error("{handle} is not a partition of this group of arrays")]
