@@ -13,6 +13,7 @@ mod participant;
 mod plan;
 mod round;
 mod tile;
+mod too_many;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -26,7 +27,7 @@ use crate::handle::AnyHandle;
 use crate::segment::Segment;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
-use crate::word::{ClaimState, DoneCount};
+use crate::word::ClaimState;
 pub(crate) use access::TileOf;
 #[cfg(not(loom))]
 pub(crate) use access::sealed;
@@ -170,8 +171,9 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// As [`partition`](HandleTable::partition); [`PartitionError::Grid`] and
-    /// [`PartitionError::Bounds`] for a grid that is none, or not of these arrays.
+    /// As [`partition`](HandleTable::partition); [`PartitionError::Grid`],
+    /// [`PartitionError::Bounds`] and [`PartitionError::Weights`] for a grid that is none, or not of
+    /// these arrays; [`PartitionError::TooManyTiles`] says which tiles are possible.
     pub fn partition_by<G: Group>(
         &self,
         group: G,
@@ -191,15 +193,8 @@ impl HandleTable {
             .collect::<Result<Vec<_>, _>>()?;
         refuse_overlap(&members)?;
         let plan = grid.plan(&lengths)?;
-        let limit = DoneCount::MAX_TILES;
-        let tiles = plan.tiles().unwrap_or(usize::MAX);
-        if tiles as u64 > limit {
-            return Err(PartitionError::TooManyTiles {
-                tiles,
-                limit,
-                remedy: lengths[0].div_ceil(limit as usize),
-            });
-        }
+        // Few enough to be counted: `Grid::plan` refuses more.
+        let tiles = plan.tiles().unwrap_or(0);
         let control = self.create_control(tiles, &plan, &members)?;
         self.partition_of(control, group, plan, true)
     }
