@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::{
-    AllocError, AnyHandle, BundleError, BundleHandle, Error, FreeError, HalfWritten, Handle,
-    HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueHandle,
+    AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Error, FreeError, HalfWritten,
+    Handle, HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueHandle,
     RoundError, Segment, SegmentError,
 };
 
@@ -19,6 +19,14 @@ fn made() -> Vec<Error> {
     let segments = [
         SegmentError::Capacity {
             capacity: 0,
+            max: 1 << 46,
+        },
+        SegmentError::Capacity {
+            capacity: (1 << 46) + 1,
+            max: 1 << 46,
+        },
+        SegmentError::Capacity {
+            capacity: 192 << 40,
             max: 1 << 46,
         },
         SegmentError::Seats {
@@ -98,10 +106,12 @@ fn made() -> Vec<Error> {
     let leases = [
         LeaseError::Busy {
             handle: X,
+            name: None,
             pid: 4711,
         },
         LeaseError::Poisoned {
             handle: X,
+            name: Some("weights".into()),
             pid: 4711,
             unix_time: 1_795_000_000,
             what: HalfWritten::Tiles,
@@ -220,6 +230,78 @@ fn without_handles(text: &str) -> String {
         write!(plain, "ndshm:{shown}{}", &part[digits..]).unwrap();
     }
     plain
+}
+
+/// Errors of observers are not among those that `Error` holds.
+#[test]
+fn a_copy_out_of_range_is_named_in_units() {
+    let error = CopyError::Range {
+        handle: X,
+        offset: 8,
+        len: 192 << 40,
+        bytes: 96,
+    };
+    assert_eq!(
+        error.to_string(),
+        "ndshm:00000007c0ffee00 has 96 bytes: 192 TiB from byte 8 on are not all in it"
+    );
+}
+
+#[test]
+fn errors_about_a_named_array_say_its_name() {
+    let segment = Segment::options().capacity(1 << 20).in_process().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let arrays: Vec<Handle<f64, Ix1>> = (0..5).map(|_| table.zeros(4).unwrap()).collect();
+    for (number, &array) in arrays.iter().enumerate() {
+        table.publish(&format!("layer/{number}"), array).unwrap();
+    }
+    let [a, b, ..] = arrays[..] else {
+        unreachable!("there are five")
+    };
+    let with_name = |error: &dyn std::fmt::Display, handle: Handle<f64, Ix1>, name: &str| {
+        let expected = format!("{} ({name:?})", AnyHandle::from(handle));
+        assert!(error.to_string().contains(&expected), "{error}");
+    };
+
+    let reading = table.read(b).unwrap();
+    let busy = table.write(b).unwrap_err();
+    with_name(&busy, b, "layer/1");
+    // A name that was given to another one since is not said.
+    table.replace("layer/1", a).unwrap();
+    let busy = table.write(b).unwrap_err();
+    assert!(!busy.to_string().contains("layer"), "{busy}");
+    drop(reading);
+    // The look at names has left nothing leased: they can be changed, and the array written.
+    table.publish("other/1", b).unwrap();
+    table.write(b).unwrap().fill(1.0);
+
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _writing = table.write(b).unwrap();
+        panic!("on purpose");
+    }));
+    assert!(panicked.is_err());
+    with_name(&table.read(b).unwrap_err(), b, "other/1");
+    table.clear_poison(b).unwrap();
+
+    let refused = |outcome: Result<_, PartitionError>| match outcome {
+        Ok(_) => panic!("it should have been refused"),
+        Err(error) => error,
+    };
+    let longer = table.zeros::<f64, _>(5).unwrap();
+    table.publish("longer", longer).unwrap();
+    let error = refused(table.partition((a.write(), longer.write()), Axis(0), 2));
+    with_name(&error, longer, "longer");
+    let error = refused(table.partition((b.write(), b.write()), Axis(0), 2));
+    with_name(&error, b, "other/1");
+    let error = refused(table.partition((b.write(), b.write()), Axis(1), 2));
+    with_name(&error, b, "other/1");
+
+    // One without a name is told by its handle alone.
+    let nameless = table.zeros::<f64, _>(4).unwrap();
+    let _reading = table.read(nameless).unwrap();
+    let busy = table.write(nameless).unwrap_err().to_string();
+    let expected = format!("{} is leased", AnyHandle::from(nameless));
+    assert!(busy.starts_with(&expected), "{busy}");
 }
 
 #[test]

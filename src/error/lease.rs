@@ -5,6 +5,9 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
+#[cfg(not(loom))]
+use super::Bytes;
+use super::utc::Utc;
 use super::{AllocError, ForeignLock, JoinError, SegmentError};
 use crate::descriptor::{HalfWritten, TypeMismatch};
 use crate::element::InvalidElement;
@@ -48,20 +51,28 @@ pub enum LeaseError {
     },
     /// Somebody holds a lease that excludes this one.
     #[error(
-        "{handle} is leased by process {pid}{}; try again when it has given its lease back",
+        "{handle}{} is leased by process {pid}{}; try again when it has given its lease back",
+        Called(.name),
         if *.pid == std::process::id() { " (this process)" } else { "" }
     )]
     Busy {
         /// The handle.
         handle: AnyHandle,
+        /// A name that the array has.
+        name: Option<String>,
         /// A process that holds it; 0 for the participants of a round whose opener is gone.
         pid: u32,
     },
     /// Whoever holds the lease is dead, and a foreign lock keeps others from taking it back.
-    #[error("{handle} is leased by process {pid}, which is dead, and is not taken back: {lock}")]
+    #[error(
+        "{handle}{} is leased by process {pid}, which is dead, and is not taken back: {lock}",
+        Called(.name)
+    )]
     Blocked {
         /// The handle.
         handle: AnyHandle,
+        /// A name that the array has.
+        name: Option<String>,
         /// The process that held it.
         pid: u32,
         /// The lock that is in the way.
@@ -69,13 +80,16 @@ pub enum LeaseError {
     },
     /// A writer died or panicked.
     #[error(
-        "{handle} is poisoned: process {pid} died or panicked while it wrote {what} (unix time \
-         {unix_time}), the contents may be half-written; look at them and call recover or \
-         clear_poison, or free the array"
+        "{handle}{} is poisoned: process {pid} died or panicked while it wrote {what} (noticed {}), the \
+         contents may be half-written; look at them and call recover or clear_poison, or free the \
+         array",
+        Called(.name), Utc(*unix_time)
     )]
     Poisoned {
         /// The handle.
         handle: AnyHandle,
+        /// A name that the array has.
+        name: Option<String>,
         /// The process that was writing.
         pid: u32,
         /// When that was noticed, in seconds since 1970.
@@ -132,7 +146,11 @@ pub enum CopyError {
     #[error(transparent)]
     Lease(#[from] LeaseError),
     /// More bytes than the array has.
-    #[error("{handle} has {bytes} bytes: {len} from byte {offset} on are not all in it")]
+    #[error(
+        "{handle} has {:#}: {:#} from byte {offset} on are not all in it",
+        Bytes(*bytes),
+        Bytes(*len)
+    )]
     Range {
         /// The handle.
         handle: AnyHandle,
@@ -161,10 +179,16 @@ pub enum PartitionError {
     #[error("a tile length of 0: a tile covers at least one index")]
     EmptyTile,
     /// An array of the group does not have the axis.
-    #[error("{handle} has {axes} axes, so it cannot be divided along axis {axis}")]
+    #[error(
+        "{handle}{} has {axes} {}, so it cannot be divided along axis {axis}",
+        Called(.name),
+        if *.axes == 1 { "axis" } else { "axes" }
+    )]
     NoSuchAxis {
         /// The array.
         handle: AnyHandle,
+        /// A name that it has.
+        name: Option<String>,
         /// Its number of axes.
         axes: usize,
         /// The axis asked for.
@@ -172,11 +196,14 @@ pub enum PartitionError {
     },
     /// The arrays of a group have different lengths along the axis.
     #[error(
-        "{handle} has {found} indices along axis {axis}, the others of its group have {expected}"
+        "{handle}{} has {found} indices along axis {axis}, the others of its group have {expected}",
+        Called(.name)
     )]
     Lengths {
         /// The array that differs.
         handle: AnyHandle,
+        /// A name that it has.
+        name: Option<String>,
         /// The axis.
         axis: usize,
         /// Its length.
@@ -206,10 +233,15 @@ pub enum PartitionError {
         last: Option<usize>,
     },
     /// The same array is in the group twice, and written.
-    #[error("{handle} is in the group twice and written: its tiles would overlap")]
+    #[error(
+        "{handle}{} is in the group twice and written: its tiles would overlap",
+        Called(.name)
+    )]
     Overlap {
         /// The array.
         handle: AnyHandle,
+        /// A name that it has.
+        name: Option<String>,
     },
     /// A group has at most 8 arrays.
     #[error("a group of {arrays} arrays: at most {limit} can be divided together")]
@@ -219,15 +251,32 @@ pub enum PartitionError {
         /// The most there can be.
         limit: usize,
     },
+    /// The number of weights is not the number of indices of the axis.
+    #[error(
+        "{weights} weight{} for {axis_len} {} along axis {axis}: give each index one weight",
+        if *.weights == 1 { "" } else { "s" },
+        if *.axis_len == 1 { "index" } else { "indices" }
+    )]
+    Weights {
+        /// The axis.
+        axis: usize,
+        /// Its length.
+        axis_len: usize,
+        /// The number of weights.
+        weights: usize,
+    },
     /// More tiles than a partition can count.
-    #[error("{tiles} tiles: at most {limit} are possible; use a tile length of {remedy} or more")]
+    #[error(
+        "{} tiles: at most {limit} are possible; use {remedy}",
+        tiles.map_or_else(|| format!("more than {}", usize::MAX), |tiles| tiles.to_string())
+    )]
     TooManyTiles {
-        /// Tiles that the lengths give.
-        tiles: usize,
+        /// Tiles that the grid gives; `None` if they are more than a `usize` counts.
+        tiles: Option<usize>,
         /// The most there can be.
         limit: u64,
-        /// The smallest tile length that is possible.
-        remedy: usize,
+        /// A change of the grid that makes it possible, along each axis that needs one.
+        remedy: String,
     },
     /// The handle does not name a partition of this group.
     #[error("{handle} is not a partition of this group of arrays")]
@@ -300,6 +349,18 @@ pub enum RoundError {
         /// All tiles.
         tiles: usize,
     },
+}
+
+/// The name behind a handle, if there is one: ` ("weights")`.
+struct Called<'e>(&'e Option<String>);
+
+impl core::fmt::Display for Called<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, " ({name:?})"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl From<JoinError> for RoundError {

@@ -10,6 +10,7 @@ mod pool;
 mod primitive;
 mod queue;
 mod segment;
+mod utc;
 
 use thiserror::Error as ThisError;
 
@@ -27,6 +28,8 @@ pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
 #[cfg(not(loom))]
 pub(crate) use segment::Bytes;
+#[cfg(loom)]
+use segment::Bytes;
 pub use segment::{NoMemory, SegmentError};
 
 /// Result of anything in this crate.
@@ -137,9 +140,9 @@ pub enum AllocError {
     },
     /// The shape's size in bytes is not representable.
     #[error(
-        "shape {shape:?} of {element} ({size} bytes each) exceeds {} bytes, the most that one \
-         array can have",
-        isize::MAX
+        "shape {shape:?} of {element} ({size} bytes each) is too large: one array takes less \
+         than {}",
+        Bytes(isize::MAX as u64 + 1)
     )]
     TooLarge {
         /// The shape asked for.
@@ -151,9 +154,10 @@ pub enum AllocError {
     },
     /// No extent of that size is free and none can be added.
     #[error(
-        "no room for {bytes} bytes: {what} of the segment is used up (capacity {capacity} bytes, \
-         {arrays} slots); free arrays, or create the segment with a larger \
-         SegmentOptions::{remedy}"
+        "no room for {:#}: {what} of the segment is used up (capacity {:#}, {arrays} slots); free \
+         arrays, or create the segment with a larger SegmentOptions::{remedy}",
+        Bytes(*bytes),
+        Bytes(*capacity)
     )]
     Full {
         /// Bytes asked for.

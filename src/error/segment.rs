@@ -11,7 +11,11 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum SegmentError {
     /// The capacity asked for is none that a segment can have.
-    #[error("a capacity of {capacity} bytes is out of range: 1 to {max} ({})", Bytes(*max))]
+    #[error(
+        "a capacity of {:#} is out of range: 1 byte to {}",
+        Bytes(*capacity),
+        Bytes(*max)
+    )]
     Capacity {
         /// What was asked for.
         capacity: u64,
@@ -72,7 +76,8 @@ pub enum SegmentError {
     },
     /// What was opened is not a segment of this crate, or is damaged.
     #[error(
-        "{what} is not a segment of ndshm: {problem} (first word {header:#018x}, {size} bytes)"
+        "{what} is not a segment of ndshm: {problem} (first word {header:#018x}, {:#})",
+        Bytes(*size)
     )]
     NotOurs {
         /// The name or descriptor.
@@ -99,8 +104,9 @@ pub enum SegmentError {
     },
     /// Whoever created the name has not brought it to life in time; it may have died over it.
     #[error(
-        "the segment named {name:?} was not brought to life within {waited:?} (its file has {size} \
-         bytes): raise open_timeout if its creator is slow, or let open_or_create replace it"
+        "the segment named {name:?} was not brought to life within {waited:?} (its file has {}): raise \
+         open_timeout if its creator is slow, or let open_or_create replace it",
+        Bytes(*size)
     )]
     Unfinished {
         /// The name.
@@ -253,7 +259,8 @@ pub struct NoMemory {
     pub remedy: &'static str,
 }
 
-/// A number of bytes, written in the unit that suits it.
+/// A number of bytes, written in the unit that suits it: `1 MiB`. The alternate form adds the exact
+/// number where the unit does not give it: `1 MiB (1048577 bytes)`.
 pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
@@ -268,8 +275,13 @@ impl fmt::Display for Bytes {
         // Rounded down, so that no limit is said to be more than it is.
         let tenths = ((self.0 >> (shift - 10)) * 10) >> 10;
         match tenths % 10 {
-            0 => write!(f, "{} {unit}", tenths / 10),
-            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),
+            0 => write!(f, "{} {unit}", tenths / 10)?,
+            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10)?,
+        }
+        let exact = u128::from(self.0) * 10 == u128::from(tenths) << shift;
+        match f.alternate() && !exact {
+            true => write!(f, " ({} bytes)", self.0),
+            false => Ok(()),
         }
     }
 }
@@ -316,6 +328,23 @@ mod tests {
                 "512 MiB",
                 "16 TiB",
                 "15.9 EiB"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_alternate_form_adds_the_exact_number_where_the_unit_rounds() {
+        let written = [1023, 1024, 1536, 1537, 192 << 40, (192 << 40) + 1, u64::MAX];
+        assert_eq!(
+            written.map(|bytes| format!("{:#}", Bytes(bytes))),
+            [
+                "1023 bytes",
+                "1 KiB",
+                "1.5 KiB",
+                "1.5 KiB (1537 bytes)",
+                "192 TiB",
+                "192 TiB (211106232532993 bytes)",
+                "15.9 EiB (18446744073709551615 bytes)"
             ]
         );
     }

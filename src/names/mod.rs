@@ -5,6 +5,7 @@
 //! is the protocol, with its argument.
 
 mod buckets;
+mod called;
 #[cfg(not(loom))]
 mod look;
 mod place;

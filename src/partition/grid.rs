@@ -3,6 +3,7 @@
 use ndarray::Axis;
 
 use super::plan::{Cut, MAX_CUTS, Pieces, Plan};
+use super::too_many;
 use crate::error::PartitionError;
 
 /// Where the tiles of a partition lie; for [`HandleTable::partition_by`].
@@ -30,10 +31,27 @@ pub struct Grid {
 
 /// One axis as it was asked for; its length is not known yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Wish {
-    Blocks { axis: usize, len: usize },
-    Bounds { axis: usize, bounds: Vec<usize> },
-    Cyclic { axis: usize, tiles: usize },
+pub(super) enum Wish {
+    Blocks {
+        axis: usize,
+        len: usize,
+    },
+    Bounds {
+        axis: usize,
+        bounds: Vec<usize>,
+    },
+    Weights {
+        axis: usize,
+        /// The number of weights.
+        weights: usize,
+        tiles: usize,
+        /// Computed from the weights; empty if the tiles are too many.
+        bounds: Vec<usize>,
+    },
+    Cyclic {
+        axis: usize,
+        tiles: usize,
+    },
 }
 
 impl Grid {
@@ -69,35 +87,19 @@ impl Grid {
     /// `weights[i]`: bound `k` is the first index at which the weights before it make up `k / tiles`
     /// of all.
     pub fn weights(axis: Axis, weights: &[f64], tiles: usize) -> Grid {
-        let total: f64 = weights.iter().sum();
-        let problem = match weights {
-            _ if tiles == 0 => Some("no tiles were asked for"),
-            [] => None,
-            _ if weights
-                .iter()
-                .any(|weight| weight.is_nan() || *weight < 0.0) =>
-            {
-                Some("a weight is negative or not a number")
-            }
-            _ if total <= 0.0 || !total.is_finite() => {
-                Some("the weights do not add up to a positive number")
-            }
-            _ => None,
+        let problem = weights_problem(weights);
+        let bounds = match problem {
+            None if too_many::is_possible(tiles) => bounds_by_weight(weights, tiles),
+            _ => Vec::new(),
         };
-        let mut bounds = vec![0];
-        let mut before = 0.0;
-        for (index, weight) in weights.iter().enumerate() {
-            before += weight;
-            let at = (before / total * tiles as f64 * (1.0 + 1e-12)) as usize;
-            while problem.is_none() && bounds.len() <= at.min(tiles.saturating_sub(1)) {
-                bounds.push(index + 1);
-            }
-        }
-        bounds.resize(tiles.max(1), weights.len());
-        bounds.push(weights.len());
         Grid {
             problem,
-            ..Grid::bounds(axis, bounds)
+            ..Grid::of(Wish::Weights {
+                axis: axis.index(),
+                weights: weights.len(),
+                tiles,
+                bounds,
+            })
         }
     }
 
@@ -120,9 +122,10 @@ impl Grid {
     /// The axes, in order.
     pub(crate) fn axes(&self) -> impl Iterator<Item = usize> {
         self.wishes.iter().map(|wish| match *wish {
-            Wish::Blocks { axis, .. } | Wish::Bounds { axis, .. } | Wish::Cyclic { axis, .. } => {
-                axis
-            }
+            Wish::Blocks { axis, .. }
+            | Wish::Bounds { axis, .. }
+            | Wish::Weights { axis, .. }
+            | Wish::Cyclic { axis, .. } => axis,
         })
     }
 
@@ -135,12 +138,25 @@ impl Grid {
         if self.wishes.is_empty() || self.wishes.len() > MAX_CUTS {
             return Err(bad("a grid cuts along 1 to 4 axes"));
         }
+        too_many::refuse(&self.wishes, lengths)?;
         let mut cuts: Vec<Cut> = Vec::new();
         for (wish, &axis_len) in self.wishes.iter().zip(lengths) {
             let (axis, pieces) = match wish {
                 Wish::Blocks { len: 0, .. } => return Err(PartitionError::EmptyTile),
                 Wish::Blocks { axis, len } => (*axis, Pieces::Blocks(*len)),
-                Wish::Cyclic { tiles: 0, .. } => return Err(bad("no tiles were asked for")),
+                Wish::Cyclic { tiles: 0, .. } | Wish::Weights { tiles: 0, .. } => {
+                    return Err(bad("no tiles were asked for"));
+                }
+                Wish::Weights { axis, weights, .. } if *weights != axis_len => {
+                    return Err(PartitionError::Weights {
+                        axis: *axis,
+                        axis_len,
+                        weights: *weights,
+                    });
+                }
+                Wish::Weights { axis, bounds, .. } => {
+                    (*axis, Pieces::Bounds(bounds.clone().into()))
+                }
                 Wish::Cyclic { axis, tiles } => (*axis, Pieces::Cyclic(*tiles)),
                 Wish::Bounds { axis, bounds } => {
                     let ends = bounds.first() == Some(&0) && bounds.last() == Some(&axis_len);
@@ -169,6 +185,45 @@ impl Grid {
         }
         Ok(Plan::of(cuts))
     }
+}
+
+/// Says why stretches cannot be cut by these weights.
+fn weights_problem(weights: &[f64]) -> Option<&'static str> {
+    let any = |is: fn(f64) -> bool| weights.iter().any(|&weight| is(weight));
+    match weights {
+        [] => None,
+        _ if any(|weight| weight.is_nan() || weight < 0.0) => {
+            Some("a weight is negative or not a number")
+        }
+        _ if any(f64::is_infinite) => Some("a weight is infinite"),
+        _ if any(|weight| weight > 0.0) => None,
+        _ => Some("all weights are 0: one of them at least must be positive"),
+    }
+}
+
+/// Returns the bounds of `tiles` stretches of about the same weight. The weights are finite and not
+/// all zero, or there are none.
+fn bounds_by_weight(weights: &[f64], tiles: usize) -> Vec<usize> {
+    let sum = |scale: f64| weights.iter().map(|weight| weight * scale).sum::<f64>();
+    // Large weights may add up to infinity. Fewer than 2^64 of them do not after this division,
+    // which is exact but for weights that do not count beside such a sum.
+    let scale = match sum(1.0).is_finite() {
+        true => 1.0,
+        false => 2f64.powi(-64),
+    };
+    let total = sum(scale);
+    let mut bounds = vec![0];
+    let mut before = 0.0;
+    for (index, weight) in weights.iter().enumerate() {
+        before += weight * scale;
+        let at = (before / total * tiles as f64 * (1.0 + 1e-12)) as usize;
+        while bounds.len() <= at.min(tiles.saturating_sub(1)) {
+            bounds.push(index + 1);
+        }
+    }
+    bounds.resize(tiles.max(1), weights.len());
+    bounds.push(weights.len());
+    bounds
 }
 
 #[cfg(all(test, not(loom)))]
@@ -213,7 +268,9 @@ mod tests {
                 wishes: vec![first, match second {
                     Wish::Blocks { len, .. } => Wish::Blocks { axis: 1, len },
                     Wish::Cyclic { tiles, .. } => Wish::Cyclic { axis: 1, tiles },
-                    Wish::Bounds { bounds, .. } => Wish::Bounds { axis: 1, bounds },
+                    Wish::Bounds { bounds, .. } | Wish::Weights { bounds, .. } => {
+                        Wish::Bounds { axis: 1, bounds }
+                    }
                 }],
                 problem: None,
             };
@@ -257,6 +314,38 @@ mod tests {
                 prop_assert!(weight <= share + heaviest + 1e-9, "{weight} of {share}");
             }
         }
+    }
+
+    #[test]
+    fn weights_whose_sum_overflows_are_cut_as_small_ones() {
+        for (large, small) in [
+            ([1e308; 5], [1.0; 5]),
+            (
+                [1e308, 0.0, 1e308, 1e308, 5e-324],
+                [1.0, 0.0, 1.0, 1.0, 0.0],
+            ),
+        ] {
+            for tiles in 1..7 {
+                let plan = |weights: &[f64]| Grid::weights(Axis(0), weights, tiles).plan(&[5]);
+                assert_eq!(plan(&large).unwrap(), plan(&small).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_of_weights_is_named_with_the_length_of_the_axis() {
+        let text = |weights: &[f64], len| {
+            let grid = Grid::weights(Axis(0), weights, 3);
+            grid.plan(&[len]).unwrap_err().to_string()
+        };
+        assert_eq!(
+            text(&[1.0; 5], 1),
+            "5 weights for 1 index along axis 0: give each index one weight"
+        );
+        assert_eq!(
+            text(&[1.0], 0),
+            "1 weight for 0 indices along axis 0: give each index one weight"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod participant;
 mod plan;
 mod round;
 mod tile;
+mod too_many;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -26,7 +27,7 @@ use crate::handle::AnyHandle;
 use crate::segment::Segment;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
-use crate::word::{ClaimState, DoneCount};
+use crate::word::ClaimState;
 pub(crate) use access::TileOf;
 #[cfg(not(loom))]
 pub(crate) use access::sealed;
@@ -170,8 +171,9 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// As [`partition`](HandleTable::partition); [`PartitionError::Grid`] and
-    /// [`PartitionError::Bounds`] for a grid that is none, or not of these arrays.
+    /// As [`partition`](HandleTable::partition); [`PartitionError::Grid`],
+    /// [`PartitionError::Bounds`] and [`PartitionError::Weights`] for a grid that is none, or not of
+    /// these arrays; [`PartitionError::TooManyTiles`] says which tiles are possible.
     pub fn partition_by<G: Group>(
         &self,
         group: G,
@@ -187,19 +189,12 @@ impl HandleTable {
         let shapes = group.shapes(self)?;
         let lengths = grid
             .axes()
-            .map(|axis| common_length(&members, &shapes, axis))
+            .map(|axis| self.common_length(&members, &shapes, axis))
             .collect::<Result<Vec<_>, _>>()?;
-        refuse_overlap(&members)?;
+        self.refuse_overlap(&members)?;
         let plan = grid.plan(&lengths)?;
-        let limit = DoneCount::MAX_TILES;
-        let tiles = plan.tiles().unwrap_or(usize::MAX);
-        if tiles as u64 > limit {
-            return Err(PartitionError::TooManyTiles {
-                tiles,
-                limit,
-                remedy: lengths[0].div_ceil(limit as usize),
-            });
-        }
+        // Few enough to be counted: `Grid::plan` refuses more.
+        let tiles = plan.tiles().unwrap_or(0);
         let control = self.create_control(tiles, &plan, &members)?;
         self.partition_of(control, group, plan, true)
     }
@@ -412,43 +407,51 @@ impl RoundProgress {
     }
 }
 
-/// The length along `axis` that all divided arrays share.
-fn common_length(
-    members: &[(AnyHandle, Mode)],
-    shapes: &[Vec<usize>],
-    axis: usize,
-) -> Result<usize, PartitionError> {
-    let mut common = None;
-    for (&(handle, mode), shape) in members.iter().zip(shapes) {
-        if mode == Mode::Whole {
-            continue;
-        }
-        let found = *shape.get(axis).ok_or(PartitionError::NoSuchAxis {
-            handle,
-            axes: shape.len(),
-            axis,
-        })?;
-        let expected = *common.get_or_insert(found);
-        if found != expected {
-            return Err(PartitionError::Lengths {
+impl HandleTable {
+    /// The length along `axis` that all divided arrays share.
+    fn common_length(
+        &self,
+        members: &[(AnyHandle, Mode)],
+        shapes: &[Vec<usize>],
+        axis: usize,
+    ) -> Result<usize, PartitionError> {
+        let mut common = None;
+        for (&(handle, mode), shape) in members.iter().zip(shapes) {
+            if mode == Mode::Whole {
+                continue;
+            }
+            let found = *shape.get(axis).ok_or_else(|| PartitionError::NoSuchAxis {
                 handle,
+                name: self.name_of(handle),
+                axes: shape.len(),
                 axis,
-                found,
-                expected,
-            });
+            })?;
+            let expected = *common.get_or_insert(found);
+            if found != expected {
+                return Err(PartitionError::Lengths {
+                    handle,
+                    name: self.name_of(handle),
+                    axis,
+                    found,
+                    expected,
+                });
+            }
         }
+        Ok(common.unwrap_or(0))
     }
-    Ok(common.unwrap_or(0))
-}
 
-fn refuse_overlap(members: &[(AnyHandle, Mode)]) -> Result<(), PartitionError> {
-    for (at, &(handle, mode)) in members.iter().enumerate() {
-        let conflicts = |&&(other, how): &&(AnyHandle, Mode)| {
-            other == handle && (mode == Mode::Write || how == Mode::Write)
-        };
-        if members[..at].iter().any(|member| conflicts(&member)) {
-            return Err(PartitionError::Overlap { handle });
+    fn refuse_overlap(&self, members: &[(AnyHandle, Mode)]) -> Result<(), PartitionError> {
+        for (at, &(handle, mode)) in members.iter().enumerate() {
+            let conflicts = |&&(other, how): &&(AnyHandle, Mode)| {
+                other == handle && (mode == Mode::Write || how == Mode::Write)
+            };
+            if members[..at].iter().any(|member| conflicts(&member)) {
+                return Err(PartitionError::Overlap {
+                    handle,
+                    name: self.name_of(handle),
+                });
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

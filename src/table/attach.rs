@@ -87,6 +87,7 @@ impl HandleTable {
                 let note = PoisonNote::load(words);
                 LeaseError::Poisoned {
                     handle,
+                    name: self.name_of(handle),
                     pid: note.pid,
                     unix_time: note.time,
                     what: note.what,

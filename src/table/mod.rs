@@ -364,9 +364,15 @@ impl HandleTable {
             .index()
             .filter(|&index| index < seats)
             .and_then(|index| self.segment.foreign_lock(index));
+        let name = self.name_of(handle);
         match lock {
-            None => LeaseError::Busy { handle, pid },
-            Some(lock) => LeaseError::Blocked { handle, pid, lock },
+            None => LeaseError::Busy { handle, name, pid },
+            Some(lock) => LeaseError::Blocked {
+                handle,
+                name,
+                pid,
+                lock,
+            },
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::HandleTable;
 use crate::descriptor::{Descriptor, TypeMismatch};
-use crate::error::{Error, LeaseError, SegmentError};
+use crate::error::{Bytes, Error, LeaseError, SegmentError};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
 
@@ -45,7 +45,7 @@ impl HandleTable {
             0 => Ok(()),
             errno => Err(Error::Segment(SegmentError::Os {
                 call: "madvise(MADV_POPULATE_WRITE)",
-                what: format!("{bytes} bytes of array {handle}"),
+                what: format!("{} of array {handle}", Bytes(bytes)),
                 source: std::io::Error::from_raw_os_error(errno),
             })),
         }

@@ -155,7 +155,22 @@ pub fn persistent() {
     assert!(name.exists());
     piped(&["gc", &name.0, "--persistent"]).ends_with(1);
     assert!(name.exists());
-    piped(&["gc", &name.0, "--persistent", "--yes"]).ends_with(0);
+    // The way out that is told works when it is typed.
+    for told in [piped(&["gc", &name.0]), piped(&["gc", "--yes", &name.0])] {
+        told.ends_with(0);
+        assert_eq!(
+            told.out.lines().last(),
+            Some(&*format!(
+                "{0} was asked to persist; to remove it: ndshm gc --yes --persistent {0}",
+                name.0
+            ))
+        );
+        assert!(name.exists());
+    }
+    let told = piped(&["gc", &name.0]);
+    let (_, typed) = told.out.trim_end().split_once(": ndshm ").unwrap();
+    let typed: Vec<&str> = typed.split(' ').collect();
+    piped(&typed).ends_with(0);
     assert!(!name.exists());
 }
 

@@ -226,7 +226,9 @@ fn perform(place: &Place, finding: Finding, action: Action, args: &Args) -> Resu
             };
             match removal {
                 Removal::Removed => Ok(()),
-                Removal::Persistent => Err(Failure::refused("it was asked to persist")),
+                Removal::Persistent => Err(Failure::refused(
+                    "it was asked to persist: --persistent removes it",
+                )),
                 _ => Err(Failure::refused("a process is in it now")),
             }
         }
@@ -300,9 +302,61 @@ fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result<(), Failur
         .filter(|it| it.action(args) != Action::None)
         .count();
     match to_do {
-        0 if leftovers.is_empty() => out.line("nothing is left behind"),
-        0 => out.line("nothing to do; what was left alone goes if it is named"),
-        _ if args.yes => Ok(()),
-        _ => out.line("nothing was changed: --yes does it"),
+        0 if leftovers.is_empty() => out.line("nothing is left behind")?,
+        0 => out.line("nothing to do")?,
+        _ if args.yes => {}
+        _ => out.line("nothing was changed: --yes does it")?,
+    }
+    let left_alone = || {
+        leftovers
+            .iter()
+            .filter(|it| it.action(args) == Action::None)
+    };
+    for leftover in left_alone().filter(|it| it.finding == Finding::Persistent) {
+        let name = leftover.place.to_string();
+        out.line(shown(&format!(
+            "{name} was asked to persist; to remove it: ndshm gc --yes --persistent {}",
+            argument(&name)
+        )))?;
+    }
+    match left_alone().any(|it| it.finding != Finding::Persistent) {
+        true => out.line(
+            "what is damaged or begins with zeros is removed only by its name: ndshm gc --yes NAME",
+        ),
+        false => Ok(()),
+    }
+}
+
+/// The name as a shell takes it for one argument that is no option.
+fn argument(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
+    let quoted = match name.bytes().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', r"'\''")),
+    };
+    match name.starts_with('-') {
+        true => format!("-- {quoted}"),
+        false => quoted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_where_a_shell_would_divide_them() {
+        for name in ["a-b_c.0", "two words", "it's", "-y", "$HOME", "12:3", "*"] {
+            let echo = format!("printf %s. {}", argument(name));
+            let shell = std::process::Command::new("sh")
+                .args(["-c", &echo])
+                .output();
+            let printed = String::from_utf8(shell.unwrap().stdout).unwrap();
+            match name.strip_prefix('-') {
+                // printf takes `--` for an argument here: its options come before the format.
+                Some(_) => assert_eq!(printed, format!("--.{name}.")),
+                None => assert_eq!(printed, format!("{name}.")),
+            }
+        }
     }
 }

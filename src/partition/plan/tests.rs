@@ -121,7 +121,7 @@ fn weights_that_mean_nothing_are_refused_by_their_reason() {
     assert!(refused(&[2.0, -1.0], 2).contains("negative"));
     assert!(refused(&[f64::NAN], 2).contains("negative or not a number"));
     assert!(refused(&[0.0, 0.0], 2).contains("positive"));
-    assert!(refused(&[f64::INFINITY, 1.0], 2).contains("positive"));
+    assert!(refused(&[f64::INFINITY, 1.0], 2).contains("infinite"));
     // No index, no weight: all tiles are empty.
     let none = Grid::weights(Axis(0), &[], 3).plan(&[0]).unwrap();
     assert_eq!(none.tiles(), Some(3));
