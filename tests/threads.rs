@@ -51,7 +51,8 @@ fn forgotten_ready_tiles_are_reported() {
     drop(ready);
     match running.finish() {
         Err(PoolError::NotGivenBack { tiles, rows }) => {
-            assert_eq!((tiles, rows), (vec![2], Vec::from([2..3])));
+            assert_eq!(tiles, [2]);
+            assert_eq!(rows, std::slice::from_ref(&(2..3)));
         }
         other => panic!("{other:?}"),
     }

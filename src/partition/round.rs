@@ -118,7 +118,6 @@ impl<'t, G: Group> Round<'_, 't, G> {
     ///
     /// While it runs the arrays that it writes can be leased by participants alone, each of which
     /// has a reader's bit or a count beside it.
-    #[cfg(not(loom))]
     pub(crate) fn accounts_for(&self, table: u64, slot: usize, entered: bool) -> bool {
         let own = self.partition.table();
         if own.number() != table {

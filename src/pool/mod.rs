@@ -74,14 +74,6 @@ const GRACE: Duration = Duration::from_secs(1);
 #[cfg(not(loom))]
 const START: Duration = Duration::from_secs(20);
 
-/// Draws a seed from the system. Models start from 0, so that they can be replayed.
-fn drawn_seed() -> u64 {
-    match cfg!(loom) {
-        true => 0,
-        false => crate::segment::fork::random_nonzero(),
-    }
-}
-
 /// What every worker is told of its pool.
 #[derive(Clone, Copy)]
 struct Shared {
@@ -312,7 +304,7 @@ impl<'t> Pool<'t> {
             crew: Crew::new(kind, workers),
             image,
             spin: Spin::of(workers),
-            seed: drawn_seed(),
+            seed: crate::segment::fork::random_nonzero(),
             deadline: None,
             on_death: OnDeath::Fail,
             stats: stats::Profile::default(),

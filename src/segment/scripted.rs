@@ -16,6 +16,11 @@ pub(crate) mod fork {
         1
     }
 
+    /// A model draws nothing from the system, so that it can be replayed.
+    pub(crate) fn random_nonzero() -> u64 {
+        1
+    }
+
     /// As that of a process that may fork.
     #[derive(Clone, Copy)]
     pub(crate) struct TokenWord;

@@ -85,7 +85,6 @@ pub use verify::{Damage, Verification};
 pub struct HandleTable {
     segment: Segment,
     /// Its number among the tables of this process and those it was forked from.
-    #[cfg(not(loom))]
     number: u64,
     seat: Cell<SeatId>,
     /// The process that the seat belongs to.
@@ -124,6 +123,9 @@ impl HandleTable {
             segment: segment.clone(),
             #[cfg(not(loom))]
             number: roster::enter(segment, seat, token),
+            // A model forks no process.
+            #[cfg(loom)]
+            number: 0,
             seat: Cell::new(seat),
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
@@ -408,6 +410,19 @@ impl HandleTable {
     /// The seat, for who has [entered](HandleTable::enter).
     pub(crate) fn own_seat(&self) -> SeatId {
         self.seat.get()
+    }
+
+    /// The number by which this process knows the table; see `roster.rs`.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns how many shared leases this participant has on a slot, its places in rounds included.
+    pub(crate) fn shared_leases(&self, slot: usize) -> usize {
+        let has_bit =
+            Slot::of(self.segment.memory(), slot).is_some_and(|slot| slot.has_bit(self.own_seat()));
+        let again = self.again.borrow().get(&slot).copied().unwrap_or(0);
+        usize::from(has_bit) + again
     }
 
     pub(crate) fn recall(&self) -> &RefCell<Recall> {

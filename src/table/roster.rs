@@ -7,7 +7,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::HandleTable;
 use super::slot::Slot;
 use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
@@ -115,24 +114,10 @@ pub(super) fn leave(number: u64) {
     drop(entry);
 }
 
-impl HandleTable {
-    /// The number by which [`Roster::held`] knows this table.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Returns how many shared leases this participant has on a slot, its places in rounds included.
-    pub(crate) fn shared_leases(&self, slot: usize) -> usize {
-        let has_bit =
-            Slot::of(self.segment.memory(), slot).is_some_and(|slot| slot.has_bit(self.own_seat()));
-        let again = self.again.borrow().get(&slot).copied().unwrap_or(0);
-        usize::from(has_bit) + again
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::HandleTable;
 
     /// Of the tables that the test has made: others are those of tests beside it.
     fn held(tables: &[&HandleTable], own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
