@@ -204,6 +204,21 @@ pub fn names() {
     piped(&["set", &live.place, "also plain", "1,0", "7"]).ends_with(0);
     let got = runs::json(&["get", &live.place, &live.array(Which::Plain), "1,0"]);
     assert_eq!(got.ends_with(0).json()["data"], 7.0);
+    // Texts that tell of an array by its handle say its names, too.
+    let plain = live.array(Which::Plain);
+    let called = format!("{plain} (also plain, layer/plain)");
+    let set = piped(&["set", &live.place, &plain, "1,0", "7"]);
+    assert_eq!(
+        set.ends_with(0).out,
+        format!("1 elements of {called} changed\n")
+    );
+    let stat = piped(&["stat", &live.place, "layer/plain"]);
+    assert!(stat.ends_with(0).out.starts_with(&called), "{}", stat.out);
+    let plot = piped(&["plot", &live.place, &plain]);
+    assert!(plot.ends_with(0).out.starts_with(&called), "{}", plot.out);
+    let plot = piped(&["plot", &live.place, "layer/plain"]);
+    let titled = plot.ends_with(0).out.starts_with("layer/plain ");
+    assert!(titled, "{}", plot.out);
     let none = piped(&["stat", &live.place, "layer"]);
     assert!(
         none.ends_with(3)

@@ -51,9 +51,10 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
             "bytes": info.bytes,
         }))?;
     } else {
-        target::warn_of_writer(&info);
+        target::warn_of_writer(&observer, &info);
         let written = bytes(info.bytes);
-        out.line(shown(&format!("{} of {} in {file}", written, info.handle)))?;
+        let array = target::called(&observer, info.handle);
+        out.line(shown(&format!("{written} of {array} in {file}")))?;
     }
     Ok(Code::Done)
 }

@@ -54,7 +54,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
             "data": nested(&values),
         }))?;
     } else {
-        target::warn_of_writer(&info);
+        target::warn_of_writer(&observer, &info);
         let text = match args.all {
             true => format!("{values:#}"),
             false => format!("{values}"),

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, Axis};
+use ndshm::{AnyHandle, ArrayInfo};
 use serde_json::{Value as Json, json};
 
 use crate::index;
@@ -79,16 +80,20 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     if out.json() {
         out.document(&document(&chart, &info, taken.step, left_out))?;
     }
+    let array = match args.array.parse::<AnyHandle>() {
+        Ok(handle) => target::called(&observer, handle),
+        Err(_) => shown(&args.array),
+    };
     let title = format!(
         "{} {} {:?}",
-        shown(&args.array),
+        array,
         shown(&info.dtype.to_string()),
         info.shape
     );
     if let (Some(format), Some(path)) = (format, &args.output) {
         format.write(path, &scene::of(&chart, &title))?;
     } else if !out.json() {
-        target::warn_of_writer(&info);
+        target::warn_of_writer(&observer, &info);
         out.line(out.paint(Style::Bold, &title))?;
         let place = terminal::Place::here(args.ascii, out);
         for line in terminal::draw(&chart, &place) {
@@ -139,7 +144,7 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
     Ok((chart, left_out))
 }
 
-fn document(chart: &Chart, info: &ndshm::ArrayInfo, step: usize, left_out: u64) -> Json {
+fn document(chart: &Chart, info: &ArrayInfo, step: usize, left_out: u64) -> Json {
     let mut document = json!({
         "handle": info.handle.to_string(),
         "dtype": info.dtype.to_string(),

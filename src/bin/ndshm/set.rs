@@ -40,7 +40,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = place.observe()?;
     let info = target::array(&observer, &args.array)?;
     let picks = index::parse(&args.index, &info.shape)?;
-    let write = writer(&info, &args.value)?;
+    let write = writer(&observer, &info, &args.value)?;
     check_inhabited(&place, &observer)?;
     let table = HandleTable::join(&place.enter()?)?;
     let changed = write(&table, &picks)?;
@@ -51,7 +51,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         }))?,
         false => out.line(format_args!(
             "{changed} elements of {} changed",
-            info.handle
+            target::called(&observer, info.handle)
         ))?,
     }
     Ok(Code::Done)
@@ -78,11 +78,12 @@ pub fn check_inhabited(place: &Place, observer: &Observer) -> Result<(), Failure
 type Write = Box<dyn FnOnce(&HandleTable, &[Pick]) -> Result<usize, Failure>>;
 
 /// The value, read as one of the array's type.
-fn writer(info: &ArrayInfo, value: &str) -> Result<Write, Failure> {
+fn writer(observer: &Observer, info: &ArrayInfo, value: &str) -> Result<Write, Failure> {
     let DType::Scalar(scalar) = info.dtype else {
         return Err(Failure::usage(format_args!(
             "{} holds records, {}: a record cannot be set from text",
-            info.handle, info.dtype
+            target::called(observer, info.handle),
+            info.dtype
         )));
     };
     match scalar {

@@ -59,10 +59,10 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
             "parts": parts.iter().map(Part::document).collect::<Json>(),
         }))?;
     } else {
-        target::warn_of_writer(&info);
+        target::warn_of_writer(&observer, &info);
         out.line(format_args!(
             "{}: {} {:?}",
-            info.handle,
+            target::called(&observer, info.handle),
             out.paint(Style::Bold, shown(&info.dtype.to_string())),
             info.shape
         ))?;

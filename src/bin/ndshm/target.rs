@@ -10,7 +10,7 @@ use ndshm::{AnyHandle, ArrayInfo, Observer, Segment, SegmentError, SegmentOption
 use rustix::fs::{Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
-use crate::output::Failure;
+use crate::output::{Failure, shown};
 
 /// Where named segments are.
 pub const SHM: &str = "/dev/shm/";
@@ -162,14 +162,30 @@ pub fn array(observer: &Observer, text: &str) -> Result<ArrayInfo, Failure> {
     Ok(observer.info(handle)?)
 }
 
+/// The handle of an array, with the names that it has: `ndshm:0000000700000003 (weights)`.
+///
+/// Without them if names cannot be read, which `show` tells.
+pub fn called(observer: &Observer, handle: AnyHandle) -> String {
+    let names = observer.names("").unwrap_or_default();
+    let names: Vec<String> = names
+        .iter()
+        .filter(|info| info.handle == handle)
+        .map(|info| shown(&info.name))
+        .collect();
+    match names.is_empty() {
+        true => handle.to_string(),
+        false => format!("{handle} ({})", names.join(", ")),
+    }
+}
+
 /// Says on standard error that what is told of an array may be torn.
-pub fn warn_of_writer(info: &ArrayInfo) {
+pub fn warn_of_writer(observer: &Observer, info: &ArrayInfo) {
     if let Some(pid) = info.writer {
         // Nobody is left to be told if this cannot be written.
         let _ = writeln!(
             io::stderr(),
             "ndshm: process {pid} writes {} meanwhile: its contents may be torn",
-            info.handle
+            called(observer, info.handle)
         );
     }
 }
