@@ -296,6 +296,7 @@ impl<'t> SharedLease<'t> {
     }
 
     /// Returns `true` in the process that took the lease, and `false` in a child of it.
+    #[inline(always)]
     pub(crate) fn is_ours(&self) -> bool {
         self.table.is_of(self.token)
     }
