@@ -9,6 +9,8 @@
 pub(crate) mod checker;
 #[cfg(loom)]
 pub(crate) mod clock;
+#[cfg(not(loom))]
+pub(crate) mod list;
 #[cfg(loom)]
 mod mortal;
 #[cfg(loom)]

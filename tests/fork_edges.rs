@@ -51,6 +51,10 @@ fn main() {
         ),
         ("a_fork_by_a_thread", a_fork_by_a_thread),
         (
+            "a_fork_while_other_threads_join",
+            a_fork_while_other_threads_join,
+        ),
+        (
             "a_child_counts_only_its_own_leases",
             a_child_counts_only_its_own_leases,
         ),
@@ -525,6 +529,30 @@ fn a_fork_by_a_thread() {
         "the child that did not leave"
     );
     assert_eq!(table.read(x).unwrap().sum(), 4);
+}
+
+/// Rule: a child uses the tables that crossed whatever the parent's other threads were doing: it waits
+/// for no lock that one of them held. A lock that is held during a join and a leave makes one of some
+/// 200 children hang; the unit tests of `src/table/roster.rs` hold one on purpose.
+fn a_fork_while_other_threads_join() {
+    let segment = Segment::anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x: Vector = table.from_elem(4, 7).unwrap();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = std::sync::Mutex::new(ended);
+    std::thread::scope(|threads| {
+        let joins = || {
+            while ended.lock().unwrap().try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                HandleTable::join(&segment).unwrap();
+            }
+        };
+        threads.spawn(joins);
+        threads.spawn(joins);
+        for _ in 0..1500 {
+            Child::fork(|| assert_eq!(table.read(x).unwrap().sum(), 28)).join();
+        }
+        drop(end);
+    });
 }
 
 /// Rule: what the parent has leased is the parent's. A child that gives back its one lease holds the

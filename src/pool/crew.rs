@@ -106,7 +106,7 @@ impl Crew {
     }
 
     /// Starts the workers that are not there. Forks none while this process holds a lease for which
-    /// `is_own` returns `false`, see [`Roster::held`](crate::table::roster::Roster::held).
+    /// `is_own` returns `false`, see [`held`](crate::table::roster::held).
     pub(super) fn hire(
         &mut self,
         table: &HandleTable,

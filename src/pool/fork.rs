@@ -11,7 +11,7 @@ use super::streams;
 use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
 use crate::error::PoolError;
-use crate::table::roster::Roster;
+use crate::table::roster;
 
 /// Forks; the child lives as the worker and does not return. `alone` says that this process has one
 /// thread.
@@ -25,15 +25,12 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
         what: "fork a worker",
         error,
     };
-    // Another thread may be about to change it.
-    let roster = Roster::lock();
     let is_flushed = streams::flush_before_fork(alone);
     let blocked = Blocked::all();
     // SAFETY: the child is a copy in which every lock that it needs is free (the caller's duty);
     // it runs the worker's life alone, which never returns into the parent's frames.
     match unsafe { libc::fork() } {
         0 => {
-            drop(roster);
             signals::leave_to_parent(Some(blocked));
             if !is_flushed {
                 streams::discard_inherited(alone);
@@ -55,7 +52,7 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
 
 /// Refuses while a table of this process holds a lease that is not the caller's own.
 pub(super) fn refuse_leases(is_own: impl Fn(u64, usize) -> bool) -> Result<(), PoolError> {
-    match Roster::lock().held(is_own) {
+    match roster::held(is_own) {
         None => Ok(()),
         Some(handle) => Err(PoolError::LeaseHeld { handle }),
     }

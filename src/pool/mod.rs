@@ -119,9 +119,9 @@ pub enum OnDeath {
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
 ///
 /// A *kernel* is a `fn` item or a closure without captures, or with captures of size zero, of which
-/// each worker makes a copy out of nothing (see [`spawn`](Pool::spawn) for the duty that follows). It gets a tile's views, the
-/// parameters, and the tile's [context](TileContext), and runs in whichever worker claims the
-/// tile. Its result may depend on these alone, and then the outcome of a call does not depend on
+/// each worker makes a copy out of nothing (see [`spawn`](Pool::spawn) for the duty that follows). It
+/// gets a tile's views, the parameters, and the tile's [context](TileContext), and runs in whichever
+/// worker claims the tile. Its result may depend on these alone, and then the outcome of a call does not depend on
 /// the number of workers.
 ///
 /// ```
@@ -203,7 +203,8 @@ impl<'t> Pool<'t> {
     /// Whenever the pool forks (here, and at every call after a worker has died), no other thread
     /// holds a lock that a kernel or this crate takes in the worker: the allocator's (glibc's is
     /// made free in the child, others may not be), the environment's, those of standard streams,
-    /// those of the program. Kernels do not use what the other threads were needed for: a pool of
+    /// those of the program. No other thread takes a lease at that moment and puts what it lends where a
+    /// kernel can reach it, as a static. Kernels do not use what the other threads were needed for: a pool of
     /// rayon's that the parent has started, an async runtime, a logger with a thread.
     ///
     /// Standard output is flushed before the fork, which takes its lock. C's streams are not: text

@@ -150,6 +150,26 @@ impl Segment {
     }
 }
 
+/// A reference to a segment that does not keep it mapped.
+#[cfg(not(loom))]
+pub(crate) struct WeakSegment {
+    inner: std::sync::Weak<Inner>,
+}
+
+#[cfg(not(loom))]
+impl WeakSegment {
+    pub(crate) fn of(segment: &Segment) -> WeakSegment {
+        WeakSegment {
+            inner: Arc::downgrade(&segment.inner),
+        }
+    }
+
+    /// Returns the segment if it is still mapped.
+    pub(crate) fn upgrade(&self) -> Option<Segment> {
+        self.inner.upgrade().map(|inner| Segment { inner })
+    }
+}
+
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Segment");

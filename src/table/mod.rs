@@ -84,8 +84,9 @@ pub use verify::{Damage, Verification};
 /// ```
 pub struct HandleTable {
     segment: Segment,
-    /// Its number among the tables of this process and those it was forked from.
-    number: u64,
+    /// Its place among the tables of this process.
+    #[cfg(not(loom))]
+    place: roster::Place,
     seat: Cell<SeatId>,
     /// The process that the seat belongs to.
     token: Cell<u64>,
@@ -122,10 +123,7 @@ impl HandleTable {
         let table = HandleTable {
             segment: segment.clone(),
             #[cfg(not(loom))]
-            number: roster::enter(segment, seat, token),
-            // A model forks no process.
-            #[cfg(loom)]
-            number: 0,
+            place: roster::Place::enter(segment, seat, token),
             seat: Cell::new(seat),
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
@@ -414,7 +412,11 @@ impl HandleTable {
 
     /// The number by which this process knows the table; see `roster.rs`.
     pub(crate) fn number(&self) -> u64 {
-        self.number
+        #[cfg(not(loom))]
+        return self.place.number();
+        // A model forks no process.
+        #[cfg(loom)]
+        return 0;
     }
 
     /// Returns how many shared leases this participant has on a slot, its places in rounds included.
@@ -469,7 +471,7 @@ impl HandleTable {
         self.seat.set(seat);
         self.token.set(token);
         #[cfg(not(loom))]
-        roster::enter_again(self.number, seat, token);
+        self.place.set(seat, token);
         Ok(seat)
     }
 
@@ -522,7 +524,7 @@ impl HandleTable {
 impl Drop for HandleTable {
     fn drop(&mut self) {
         #[cfg(not(loom))]
-        roster::leave(self.number);
+        self.place.leave();
         if !self.is_of(self.token.get()) {
             // It crossed a fork unused: the seat is the parent's.
             return;

@@ -4,125 +4,177 @@
 //! of the guard, by which safe code could reach the array beside the parent. So the crate forks only
 //! while no table of the process holds a lease, whatever its segment and its thread. The slot words
 //! and the reader bits tell: a count of its own would cost every lease.
+//!
+//! Nothing here waits. A program may fork by other means while another thread is in here, and the child
+//! enters its tables again: a lock that the other thread holds would stay locked in the child.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{RwLock, TryLockError};
 
 use super::slot::Slot;
 use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
-use crate::segment::Segment;
 use crate::segment::fork::process_token;
+use crate::segment::{Segment, WeakSegment};
 use crate::span::Spans;
+use crate::sync::list::List;
 use crate::sync::{Atom, Ordering};
 use crate::word::SeatId;
 
-/// A table, and the seat that it has in which process.
+/// A place for a table, which the tables of a process have one after the other.
 struct Entry {
     number: u64,
-    token: u64,
-    seat: SeatId,
-    segment: Segment,
+    /// 1 while a table has it.
+    taken: Atom<u64>,
+    /// The process in which the table has its seat; 0 while there is none.
+    token: Atom<u64>,
+    /// The index of that seat.
+    seat: Atom<u64>,
+    /// Written by the table that has the place. It is only ever tried to be locked: in a child the lock
+    /// may be held for ever by a thread that does not exist there.
+    segment: RwLock<Option<WeakSegment>>,
 }
 
-static TABLES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+static TABLES: List<Entry> = List::new();
 
-/// The number of the next table.
+/// The number of the next entry.
 static NEXT: Atom<u64> = Atom::zero();
 
-/// The list of the tables. While this exists no table is entered or taken out, so that a child that is
-/// forked meanwhile has the list whole. The child drops its copy first of all.
-pub(crate) struct Roster {
-    tables: MutexGuard<'static, Vec<Entry>>,
-}
-
-impl Roster {
-    pub(crate) fn lock() -> Roster {
-        Roster {
-            // A panic leaves the list whole: each change of it is one call of `Vec`.
-            tables: TABLES.lock().unwrap_or_else(PoisonError::into_inner),
-        }
-    }
-
-    /// Returns an array on which a table of this process holds a lease, if there is one.
-    ///
-    /// Leaves out the crate's own arrays, which are kept leased by the values that use them and lend
-    /// nothing. Leaves out the arrays for which `is_own` returns `true`: it gets the number of a table
-    /// and a slot, and says that the caller accounts for every lease of that table on it.
-    pub(crate) fn held(&self, is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
-        let token = process_token();
-        // The tables of another token crossed a fork, and their leases are another process's.
-        let ours = self.tables.iter().filter(|entry| entry.token == token);
-        ours.into_iter().find_map(|entry| entry.held(&is_own))
-    }
+/// Returns an array on which a table of this process holds a lease, if there is one.
+///
+/// Leaves out the crate's own arrays, which are kept leased by the values that use them and lend
+/// nothing. Leaves out the arrays for which `is_own` returns `true`: it gets the number of a table and
+/// a slot, and says that the caller accounts for every lease of that table on it.
+pub(crate) fn held(is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
+    let token = process_token();
+    // The tables of another token crossed a fork, and their leases are another process's.
+    TABLES.iter().find_map(|entry| entry.held(token, &is_own))
 }
 
 impl Entry {
-    fn held(&self, is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
-        let memory = self.segment.memory();
-        let geometry = &memory.layout().geometry;
-        Spans::of(memory).iter().find_map(|span| {
-            (0..span.count).find_map(|position| {
-                let slot = Slot::of(memory, span.slot(geometry, position))?;
-                let word = slot.word();
-                if !word.is_written_by(self.seat) && !slot.has_bit(self.seat) {
-                    return None;
-                }
-                let descriptor = Descriptor::load(memory.descriptor(slot.index));
-                let is_control = descriptor.is_some_and(|descriptor| descriptor.is_control());
-                (!is_control && !is_own(self.number, slot.index))
-                    .then(|| AnyHandle::pack(self.segment.key(), slot.index, word.generation()))
-            })
+    fn held(&self, token: u64, is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
+        // Acquire: pairs with the Release in `Place::set`, which comes after the seat.
+        if self.token.load(Ordering::Acquire) != token {
+            return None;
+        }
+        let seat = SeatId::from_index(self.seat.load(Ordering::Relaxed) as usize);
+        // The lock is taken only while the table is being made or dropped, and then it has no leases.
+        let segment = match self.segment.try_read() {
+            Ok(segment) => segment.as_ref()?.upgrade()?,
+            Err(TryLockError::Poisoned(segment)) => segment.into_inner().as_ref()?.upgrade()?,
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let held = held_by(&segment, seat, |slot| is_own(self.number, slot))?;
+        // Again: if the table was dropped meanwhile, somebody else may have its seat by now.
+        (self.token.load(Ordering::Acquire) == token).then_some(held)
+    }
+
+    /// Replaces the segment. Returns `false` if the lock is held.
+    fn set_segment(&self, segment: Option<WeakSegment>) -> bool {
+        let mut place = match self.segment.try_write() {
+            Ok(place) => place,
+            Err(TryLockError::Poisoned(place)) => place.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        *place = segment;
+        true
+    }
+}
+
+/// Returns an array on which `seat` holds a lease and which is not the caller's own, if there is one.
+fn held_by(segment: &Segment, seat: SeatId, is_own: impl Fn(usize) -> bool) -> Option<AnyHandle> {
+    let memory = segment.memory();
+    let geometry = &memory.layout().geometry;
+    Spans::of(memory).iter().find_map(|span| {
+        (0..span.count).find_map(|position| {
+            let slot = Slot::of(memory, span.slot(geometry, position))?;
+            let word = slot.word();
+            if !word.is_written_by(seat) && !slot.has_bit(seat) {
+                return None;
+            }
+            let descriptor = Descriptor::load(memory.descriptor(slot.index));
+            let is_control = descriptor.is_some_and(|descriptor| descriptor.is_control());
+            (!is_control && !is_own(slot.index))
+                .then(|| AnyHandle::pack(segment.key(), slot.index, word.generation()))
         })
+    })
+}
+
+/// A table's entry in the list, which it gives back when it is dropped.
+pub(super) struct Place(&'static Entry);
+
+impl Place {
+    /// Enters a table that has just taken a seat.
+    pub(super) fn enter(segment: &Segment, seat: SeatId, token: u64) -> Place {
+        let take = |entry: &&Entry| {
+            // Acquire: pairs with the Release of the table that had it before.
+            let taken = entry
+                .taken
+                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+            if taken.is_err() {
+                return false;
+            }
+            let is_set = entry.set_segment(Some(WeakSegment::of(segment)));
+            if !is_set {
+                entry.taken.store(0, Ordering::Release);
+            }
+            is_set
+        };
+        let entry = TABLES.iter().find(take).unwrap_or_else(|| {
+            let entry = Entry {
+                number: NEXT.fetch_add(1, Ordering::Relaxed),
+                taken: Atom::zero(),
+                token: Atom::zero(),
+                seat: Atom::zero(),
+                segment: RwLock::new(Some(WeakSegment::of(segment))),
+            };
+            entry.taken.store(1, Ordering::Relaxed);
+            TABLES.push(entry)
+        });
+        let place = Place(entry);
+        place.set(seat, token);
+        place
+    }
+
+    /// The number by which [`held`] knows the table.
+    pub(super) fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// Notes the seat that the table has taken, in a child of the process that it was made in, too.
+    pub(super) fn set(&self, seat: SeatId, token: u64) {
+        let index = seat.index().unwrap_or_default() as u64;
+        self.0.seat.store(index, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `Entry::held`.
+        self.0.token.store(token, Ordering::Release);
+    }
+
+    /// Notes that the table has no seat any more. Called before another participant can take it.
+    pub(super) fn leave(&self) {
+        // Release: whoever sees a lease of the seat's next holder sees this, too.
+        self.0.token.store(0, Ordering::Release);
     }
 }
 
-/// Enters a table that has just taken a seat. Returns its number.
-pub(super) fn enter(segment: &Segment, seat: SeatId, token: u64) -> u64 {
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let segment = segment.clone();
-    Roster::lock().tables.push(Entry {
-        number,
-        token,
-        seat,
-        segment,
-    });
-    number
-}
-
-/// Notes the seat that a table has taken in a child of the process that it was made in.
-pub(super) fn enter_again(number: u64, seat: SeatId, token: u64) {
-    let mut roster = Roster::lock();
-    if let Some(entry) = roster
-        .tables
-        .iter_mut()
-        .find(|entry| entry.number == number)
-    {
-        (entry.seat, entry.token) = (seat, token);
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+        // If somebody reads it now, the reference stays until the next table, and keeps nothing mapped.
+        let _ = self.0.set_segment(None);
+        // Release: pairs with the Acquire in `enter`.
+        self.0.taken.store(0, Ordering::Release);
     }
-}
-
-/// Takes a table out.
-pub(super) fn leave(number: u64) {
-    let mut roster = Roster::lock();
-    let place = roster
-        .tables
-        .iter()
-        .position(|entry| entry.number == number);
-    let entry = place.map(|place| roster.tables.swap_remove(place));
-    // The segment may end with its last reference, which takes system calls.
-    drop(roster);
-    drop(entry);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::table::HandleTable;
+    use std::collections::BTreeSet;
 
     /// Of the tables that the test has made: others are those of tests beside it.
-    fn held(tables: &[&HandleTable], own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
-        let theirs = |number| !tables.iter().any(|table| table.number == number);
-        Roster::lock().held(|number, slot| theirs(number) || own(number, slot))
+    fn held_of(tables: &[&HandleTable], own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
+        let theirs = |number| !tables.iter().any(|table| table.number() == number);
+        held(|number, slot| theirs(number) || own(number, slot))
     }
 
     #[test]
@@ -134,35 +186,79 @@ mod tests {
         let x = one.zeros::<u64, _>(4).unwrap();
         let y = two.zeros::<u64, _>(4).unwrap();
         let queue = one.queue::<u64>(4).unwrap();
-        assert_eq!(held(&all, |_, _| false), None);
+        assert_eq!(held_of(&all, |_, _| false), None);
         let guard = two.write(y).unwrap();
-        assert_eq!(held(&all, |_, _| false), Some(y.into()));
-        assert_eq!(held(&all, |number, _| number == two.number), None);
+        assert_eq!(held_of(&all, |_, _| false), Some(y.into()));
+        assert_eq!(held_of(&all, |number, _| number == two.number()), None);
         drop(guard);
         let guards = (beside.read(x).unwrap(), beside.read_untyped(x).unwrap());
-        assert_eq!(held(&all, |_, _| false), Some(x.into()));
+        assert_eq!(held_of(&all, |_, _| false), Some(x.into()));
         let (slot, _) = AnyHandle::from(x).unpack(one.segment().key());
         assert_eq!(
             (beside.shared_leases(slot), one.shared_leases(slot)),
             (2, 0)
         );
         drop(guards);
-        assert_eq!(held(&all, |_, _| false), None);
+        assert_eq!(held_of(&all, |_, _| false), None);
         drop(queue);
     }
 
+    /// The entries of tables that this process has.
+    fn numbers() -> BTreeSet<u64> {
+        let has_table = |entry: &&Entry| entry.taken.load(Ordering::Relaxed) == 1;
+        TABLES
+            .iter()
+            .filter(has_table)
+            .map(|entry| entry.number)
+            .collect()
+    }
+
     #[test]
-    fn a_table_that_is_dropped_is_taken_out() {
+    fn a_place_is_taken_by_one_table_after_the_other() {
+        let segment = Segment::in_process().unwrap();
+        let join = || HandleTable::join(&segment).unwrap();
+        let tables: Vec<HandleTable> = (0..10).map(|_| join()).collect();
+        let used: BTreeSet<u64> = tables.iter().map(HandleTable::number).collect();
+        assert_eq!(used.len(), 10, "no two tables have one place");
+        assert!(used.is_subset(&numbers()));
+        drop(tables);
+        for _ in 0..1000 {
+            drop(join());
+        }
+        assert!(
+            TABLES.iter().count() < 1000,
+            "places are not used again: {}",
+            TABLES.iter().count()
+        );
+    }
+
+    #[test]
+    fn the_list_does_not_keep_a_segment_mapped() {
         let table = HandleTable::join(&Segment::in_process().unwrap()).unwrap();
-        let number = table.number;
-        let is_there = || {
-            Roster::lock()
-                .tables
-                .iter()
-                .any(|entry| entry.number == number)
-        };
-        assert!(is_there());
+        let segment = WeakSegment::of(table.segment());
+        assert!(segment.upgrade().is_some());
+        // Somebody looks at the place while the table is dropped.
+        let entry = table.place.0;
+        let look = entry.segment.read().unwrap();
         drop(table);
-        assert!(!is_there());
+        assert!(segment.upgrade().is_none());
+        drop(look);
+    }
+
+    #[test]
+    fn a_lock_that_a_vanished_thread_holds_stops_nobody() {
+        let segment = Segment::in_process().unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        let entry = table.place.0;
+        let held_for_ever = entry.segment.write().unwrap();
+        assert_eq!(held(|_, _| true), None);
+        let other = HandleTable::join(&segment).unwrap();
+        assert_ne!(other.number(), table.number());
+        table.place.set(table.own_seat(), table.token());
+        drop((table, other));
+        // Its place is passed over.
+        let next = HandleTable::join(&segment).unwrap();
+        assert_ne!(next.number(), entry.number);
+        drop(held_for_ever);
     }
 }
