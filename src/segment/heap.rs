@@ -31,7 +31,10 @@ impl Mapping {
     }
 
     /// Refuses: Miri maps no files.
-    pub(super) fn of_file_read_only(_fd: BorrowedFd<'_>, _len: u64) -> Result<Mapping, Errno> {
+    pub(super) fn of_file_parts<const N: usize>(
+        _fd: BorrowedFd<'_>,
+        _parts: [(u64, u64); N],
+    ) -> Result<(Mapping, [u64; N]), Errno> {
         Err(Errno::NOSYS)
     }
 

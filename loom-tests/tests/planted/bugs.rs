@@ -196,7 +196,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "two recover an array at once",
         file: "src/word/slot.rs",
-        at: "(self.is_live(generation) && «self.writer().is_none()» && good)",
+        at: "(self.is_live(generation) && «self.writer().is_none()» && good && data)",
         instead: "(self.writer().is_none() || purpose == Purpose::Recover)",
         model: ("seats", "recovery_beside_recovery"),
     },
