@@ -7,14 +7,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ndarray::{Ix1, ShapeBuilder};
+use ndarray::{Axis, Ix1, ShapeBuilder};
 use ndshm::{
-    CopyError, Handle, HandleTable, JoinError, LeaseError, Observer, Segment, SegmentError,
-    SegmentOptions,
+    CopyError, Handle, HandleTable, JoinError, LeaseError, Observer, Pool, PoolError, Segment,
+    SegmentError, SegmentOptions,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
-use support::{Child, DEADLINE, Name, Pipe, run};
+use support::{Child, DEADLINE, Flag, Name, Pipe, run};
 
 /// A user without any rights of its own.
 const STRANGER: u32 = 54_321;
@@ -53,6 +54,10 @@ fn main() {
         (
             "read_locks_of_a_reader_are_named",
             read_locks_of_a_reader_are_named,
+        ),
+        (
+            "a_lock_on_a_dead_workers_seat_ends_the_call",
+            a_lock_on_a_dead_workers_seat_ends_the_call,
         ),
         (
             "a_join_passes_over_a_locked_seat",
@@ -690,6 +695,61 @@ fn read_locks_of_a_reader_are_named() {
     assert!(table.foreign_locks().is_empty());
     assert!(matches!(table.write(x), Err(LeaseError::Poisoned { .. })));
     HandleTable::join(&segment).unwrap();
+}
+
+/// A reader waits for the byte of a worker's seat, and has it as soon as the worker is dead: before
+/// the pool can take back what the worker held.
+fn a_lock_on_a_dead_workers_seat_ends_the_call() {
+    let name = Name::new("pool-locked");
+    let segment = options().create(&name.0).unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.zeros::<u64, _>(8).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    for workers in [1, 2] {
+        let mut pool = Pool::fork(&table, workers).unwrap();
+        // The first worker has the seat after the parent's.
+        pool.broadcast(&(), |_, ()| ()).unwrap();
+        let spies: Vec<Child> = (1..4)
+            .map(|seat| Child::fork(|| wait_for_lock(&name, seat)))
+            .collect();
+        let pid = pool.pids()[0].unwrap();
+        let flag = Flag::new();
+        let outcome = pool.for_each(
+            &tiles,
+            &[flag.number, u64::from(pid)],
+            |_, &[flag, pid], _| {
+                if u64::from(std::process::id()) == pid && !Flag::is_raised(flag) {
+                    Flag::raise(flag);
+                    // The spies have come to their locks by then, or come before the pool looks.
+                    std::thread::sleep(Duration::from_millis(300));
+                    std::process::abort();
+                }
+            },
+        );
+        assert!(
+            matches!(outcome, Err(PoolError::WorkerDied { .. })),
+            "{outcome:?}"
+        );
+        spies.into_iter().for_each(Child::kill);
+        table.reap().unwrap();
+        drop(pool);
+        table.reap().unwrap();
+        table.clear_poison(x).unwrap();
+    }
+}
+
+/// Waits for a lock on the byte of a seat, and holds it until this process is killed.
+fn wait_for_lock(name: &Name, seat: i64) {
+    let reader = fs::File::open(file(name)).unwrap();
+    // SAFETY: any bytes are a value of this struct of numbers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_RDLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_len = 1;
+    lock.l_start = (1 << 62) + seat;
+    // SAFETY: `lock` is the argument of this command.
+    unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_OFD_SETLKW, &lock) };
+    std::thread::sleep(4 * DEADLINE);
 }
 
 fn a_join_passes_over_a_locked_seat() {

@@ -152,7 +152,19 @@ impl<'t> Pool<'t> {
         may_be_over && round.is_over()
             || self.crew.is_empty()
             || self.all_have_failed(call)
+            || self.is_blocked(call)
             || call.pace.is_overdue()
+    }
+
+    /// Returns `true` if all that is left to wait for is held by the dead, and a lock of a process
+    /// outside keeps it from being taken back. Tries again to take it back: the lock may be gone.
+    fn is_blocked(&self, call: &Ongoing<'_>) -> bool {
+        if call.deaths.is_empty() || cfg!(loom) {
+            return false;
+        }
+        let mut workers = (0..self.shared.workers).filter(|&worker| self.crew.is_there(worker));
+        workers.all(|worker| self.mailbox.has_served(worker, call.job))
+            && self.table.reap().is_ok_and(|report| report.locked > 0)
     }
 
     /// Takes the dead out of the crew, and takes back what they held: their tiles become torn.
