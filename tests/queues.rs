@@ -24,6 +24,10 @@ fn main() {
             "the_job_of_one_that_is_gone_arrives",
             the_job_of_one_that_is_gone_arrives,
         ),
+        (
+            "a_handle_whose_producer_has_left_names_the_remedy",
+            a_handle_whose_producer_has_left_names_the_remedy,
+        ),
     ]);
 }
 
@@ -290,5 +294,35 @@ fn the_job_of_one_that_is_gone_arrives() {
         child.join();
         // It has not given its lease back.
         table.reap().unwrap();
+    }
+}
+
+/// A producer pushes the handle of its array and ends: the array is gone with it, the error names
+/// that cause and `detach`, and `detach` helps.
+fn a_handle_whose_producer_has_left_names_the_remedy() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    let name = queue.handle();
+    for detach in [false, true] {
+        Child::fork(|| {
+            let table = HandleTable::join(table.segment()).unwrap();
+            let array: Handle<f64, Ix1> = table.from_elem(100, 2.0).unwrap();
+            if detach {
+                table.detach(array).unwrap();
+            }
+            let queue = table.open_queue(name).unwrap();
+            queue.push(array.to_bits()).unwrap();
+        })
+        .join();
+        let array: Handle<f64, Ix1> = Handle::from_bits(queue.pop().unwrap().unwrap());
+        match table.read(array).map(|array| array.sum()) {
+            Ok(sum) => assert!(detach && sum == 200.0),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!detach, "{text}");
+                assert!(text.contains("its owner has left"), "{text}");
+                assert!(text.contains("detach lets an array outlive its owner"));
+            }
+        }
     }
 }

@@ -17,8 +17,11 @@ use crate::handle::AnyHandle;
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum FreeError {
-    /// Freed before.
-    #[error("{handle} is stale: its array was freed before, or the handle is of another segment")]
+    /// Freed before, by its handle or with its owner.
+    #[error(
+        "{handle} is stale: its array was freed before, by its handle or because its owner has \
+         left, or the handle is of another segment"
+    )]
     Stale {
         /// The handle.
         handle: AnyHandle,
@@ -43,8 +46,13 @@ pub enum FreeError {
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// No live array has this handle.
-    #[error("{handle} is stale: its array was freed, or the handle is of another segment")]
+    /// No live array has this handle. The slot of an array that was freed does not tell why: its
+    /// handle was passed to [`free`](crate::HandleTable::free), or the participant that owned it has
+    /// left or died. To make an array outlive its owner, [detach](crate::HandleTable::detach) it.
+    #[error(
+        "{handle} is stale: its array was freed, by its handle or because its owner has left \
+         (detach lets an array outlive its owner), or the handle is of another segment"
+    )]
     Stale {
         /// The handle.
         handle: AnyHandle,
