@@ -48,10 +48,11 @@ pub enum FreeError {
 pub enum LeaseError {
     /// No live array has this handle. The slot of an array that was freed does not tell why: its
     /// handle was passed to [`free`](crate::HandleTable::free), or the participant that owned it has
-    /// left or died. To make an array outlive its owner, [detach](crate::HandleTable::detach) it.
+    /// left or died. To make an array outlive its owner, [detach](crate::HandleTable::detach) it, or
+    /// hand it over by [`push_owned`](crate::Queue::push_owned).
     #[error(
         "{handle} is stale: its array was freed, by its handle or because its owner has left \
-         (detach lets an array outlive its owner), or the handle is of another segment"
+         (detach, or a queue's push_owned, lets an array outlive its owner), or the handle is of another segment"
     )]
     Stale {
         /// The handle.
@@ -104,6 +105,14 @@ pub enum LeaseError {
         unix_time: u64,
         /// What it was writing.
         what: HalfWritten,
+    },
+    /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
+    #[error(
+        "{handle} belongs to a queue, to which its owner has pushed it: call pop_owned there, or free it"
+    )]
+    Queued {
+        /// The handle.
+        handle: AnyHandle,
     },
     /// The array has another element type, or another number of axes.
     #[error(transparent)]
