@@ -36,7 +36,8 @@
 //!   [`HandleTable::write`]. Asking never waits: [`LeaseError::Busy`] names the holder.
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once,
 //!   each tile by one of them in each round: [`Partition`], and [`Pool`] to run it on workers.
-//! - **queue**: small jobs from any participants to any others, each once and in order: [`Queue`].
+//! - **queue**: small jobs from any participants to any others, each once and in order: [`Queue`]. A
+//!   queue of [`OwnedArray`] owns the arrays in it, and hands them from owner to owner.
 //! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
 //!   [`HandleTable::find`]. It goes with the array.
 //! - **bundle**: arrays by names of their own, under one handle: [`Bundle`].
@@ -158,7 +159,7 @@ pub use pool::become_worker;
 pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
 #[cfg(not(loom))]
 pub use primitives::{ArrayIndex, Number, Real};
-pub use queue::{Queue, QueueHandle};
+pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
 pub use seat::{ReapReport, TornTile};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::{
     AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Error, FreeError, HalfWritten,
-    Handle, HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueHandle,
-    RoundError, Segment, SegmentError,
+    Handle, HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueError,
+    QueueHandle, RoundError, Segment, SegmentError,
 };
 
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
@@ -170,6 +170,10 @@ fn made() -> Vec<Error> {
         .into(),
     );
     errors.push(BundleError::Frozen { handle: X }.into());
+    errors.push(LeaseError::Queued { handle: X }.into());
+    for owner in [0, 4711] {
+        errors.push(QueueError::NotOwned { handle: X, owner }.into());
+    }
     errors.push(
         RoundError::Torn {
             round: 3,

@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, Queue, QueueHandle, Segment};
+use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle, Segment};
 use support::{Child, DEADLINE, Pipe, run};
 
 fn main() {
@@ -23,6 +24,18 @@ fn main() {
         (
             "the_job_of_one_that_is_gone_arrives",
             the_job_of_one_that_is_gone_arrives,
+        ),
+        (
+            "a_handle_whose_producer_has_left_names_the_remedy",
+            a_handle_whose_producer_has_left_names_the_remedy,
+        ),
+        (
+            "an_owned_array_outlives_its_producer",
+            an_owned_array_outlives_its_producer,
+        ),
+        (
+            "arrays_of_killed_participants_do_not_leak",
+            arrays_of_killed_participants_do_not_leak,
         ),
     ]);
 }
@@ -291,4 +304,140 @@ fn the_job_of_one_that_is_gone_arrives() {
         // It has not given its lease back.
         table.reap().unwrap();
     }
+}
+
+/// A producer pushes the handle of its array and ends: the array is gone with it, the error names
+/// that cause and `detach`, and `detach` helps.
+fn a_handle_whose_producer_has_left_names_the_remedy() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    let name = queue.handle();
+    for detach in [false, true] {
+        Child::fork(|| {
+            let table = HandleTable::join(table.segment()).unwrap();
+            let array: Handle<f64, Ix1> = table.from_elem(100, 2.0).unwrap();
+            if detach {
+                table.detach(array).unwrap();
+            }
+            let queue = table.open_queue(name).unwrap();
+            queue.push(array.to_bits()).unwrap();
+        })
+        .join();
+        let array: Handle<f64, Ix1> = Handle::from_bits(queue.pop().unwrap().unwrap());
+        match table.read(array).map(|array| array.sum()) {
+            Ok(sum) => assert!(detach && sum == 200.0),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!detach, "{text}");
+                assert!(text.contains("its owner has left"), "{text}");
+                assert!(text.contains("detach, or a queue's push_owned, lets an array outlive"));
+            }
+        }
+    }
+}
+
+type Arrays = OwnedArray<u64, Ix1>;
+
+/// Each producer pushes an array and ends at once: the array belongs to the queue, then to the
+/// consumer.
+fn an_owned_array_outlives_its_producer() {
+    let table = table();
+    let queue = table.queue::<Arrays>(4).unwrap();
+    let name = queue.handle();
+    for attempt in 0..20 {
+        Child::fork(|| {
+            let table = HandleTable::join(table.segment()).unwrap();
+            let array = table.owned(table.from_elem(100, attempt).unwrap());
+            let queue = table.open_queue(name).unwrap();
+            queue.push_owned_wait(array, DEADLINE).unwrap();
+            if attempt % 2 == 0 {
+                support::exit_at_once(0);
+            }
+        })
+        .join();
+        table.reap().unwrap();
+        let array = queue.pop_owned_wait(DEADLINE).unwrap();
+        let array = array.expect("it is in the queue");
+        assert_eq!(table.read(array.handle()).unwrap().sum(), 100 * attempt);
+    }
+    assert_eq!(table.arrays().count(), 0);
+}
+
+/// Producers and consumers are killed in the midst of it: each array is in the queue, or was freed
+/// with whoever had it, and no array comes twice.
+fn arrays_of_killed_participants_do_not_leak() {
+    const ROUNDS: u64 = 60;
+    let table = table();
+    let queue = table.queue::<Arrays>(8).unwrap();
+    let name = queue.handle();
+    let mut delivered = 0;
+    for round in 0..ROUNDS {
+        let counts: [Handle<u64, Ix1>; 2] = [(); 2].map(|()| table.zeros(1).unwrap());
+        let producers = [0u64, 1].map(|producer| {
+            Child::fork(|| {
+                let table = HandleTable::join(table.segment()).unwrap();
+                let queue = table.open_queue(name).unwrap();
+                for number in 0.. {
+                    let whole = table.from_elem(16, producer << 32 | number).unwrap();
+                    queue.push_owned_wait(table.owned(whole), DEADLINE).unwrap();
+                }
+            })
+        });
+        let consumers = counts.map(|count| {
+            Child::fork(|| {
+                let table = HandleTable::join(table.segment()).unwrap();
+                let queue = table.open_queue(name).unwrap();
+                let mut count = table.write(count).unwrap();
+                let mut seen = HashSet::new();
+                while let Some(array) = queue.pop_owned_wait(DEADLINE).unwrap() {
+                    let view = table.read(array.handle()).unwrap();
+                    let value = view[0];
+                    assert!(view.iter().all(|&element| element == value), "a torn array");
+                    assert!(seen.insert(value), "an array came twice");
+                    count[0] += 1;
+                }
+            })
+        });
+        std::thread::sleep(Duration::from_micros(3000 + round * 91));
+        let victims = producers.into_iter().chain(consumers);
+        // The first ones die while the others go on, in an order that changes.
+        let mut victims: Vec<Child> = victims.collect();
+        victims.rotate_left((round % 4) as usize);
+        victims.into_iter().for_each(|victim| {
+            victim.kill();
+            table.reap().unwrap();
+        });
+        for count in counts {
+            table.clear_poison(count).unwrap();
+            delivered += table.read(count).unwrap()[0];
+            table.free(count).unwrap();
+        }
+        let held = table.arrays().count();
+        let mut left = 0;
+        while let Some(array) = queue.pop_owned().unwrap() {
+            let view = table.read(array.handle()).unwrap();
+            assert!(
+                view.iter().all(|&element| element == view[0]),
+                "a torn array"
+            );
+            left += 1;
+        }
+        assert_eq!(
+            held, left,
+            "round {round}: an array is in no queue and has no owner"
+        );
+        assert_eq!(table.arrays().count(), 0);
+    }
+    assert!(
+        delivered > 100,
+        "hardly anything was delivered: {delivered}"
+    );
+    // All cells are there.
+    for number in 0..8 {
+        let array = table.from_elem(1, number).unwrap();
+        queue.push_owned(table.owned(array)).unwrap();
+    }
+    assert_eq!(table.arrays().count(), 8);
+    drop(queue);
+    assert_eq!(table.arrays().count(), 0, "the queue's arrays go with it");
 }

@@ -175,10 +175,13 @@ impl<'t> Bundle<'t> {
         let words = self.table.segment().memory().descriptor(slot.index);
         let word = slot.word();
         let control = Descriptor::load(words).is_none_or(|descriptor| descriptor.is_control());
-        if control || word.owner() != me || word.is_detached() {
+        if control || !word.is_owned_by(me) {
             return Err(BundleError::NotOwned {
                 handle,
-                owner: self.table.pid_of(word.owner()),
+                owner: match word.is_detached() {
+                    true => 0,
+                    false => self.table.pid_of(word.owner()),
+                },
             });
         }
         let generation = word.generation();

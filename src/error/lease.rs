@@ -17,8 +17,11 @@ use crate::handle::AnyHandle;
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum FreeError {
-    /// Freed before.
-    #[error("{handle} is stale: its array was freed before, or the handle is of another segment")]
+    /// Freed before, by its handle or with its owner.
+    #[error(
+        "{handle} is stale: its array was freed before, by its handle or because its owner has \
+         left, or the handle is of another segment"
+    )]
     Stale {
         /// The handle.
         handle: AnyHandle,
@@ -43,8 +46,14 @@ pub enum FreeError {
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// No live array has this handle.
-    #[error("{handle} is stale: its array was freed, or the handle is of another segment")]
+    /// No live array has this handle. The slot of an array that was freed does not tell why: its
+    /// handle was passed to [`free`](crate::HandleTable::free), or the participant that owned it has
+    /// left or died. To make an array outlive its owner, [detach](crate::HandleTable::detach) it, or
+    /// hand it over by [`push_owned`](crate::Queue::push_owned).
+    #[error(
+        "{handle} is stale: its array was freed, by its handle or because its owner has left \
+         (detach, or a queue's push_owned, lets an array outlive its owner), or the handle is of another segment"
+    )]
     Stale {
         /// The handle.
         handle: AnyHandle,
@@ -96,6 +105,14 @@ pub enum LeaseError {
         unix_time: u64,
         /// What it was writing.
         what: HalfWritten,
+    },
+    /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
+    #[error(
+        "{handle} belongs to a queue, to which its owner has pushed it: call pop_owned there, or free it"
+    )]
+    Queued {
+        /// The handle.
+        handle: AnyHandle,
     },
     /// The array has another element type, or another number of axes.
     #[error(transparent)]

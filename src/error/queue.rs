@@ -45,6 +45,20 @@ pub enum QueueError {
         /// The queue.
         handle: AnyHandle,
     },
+    /// The array is not its pusher's to give away.
+    #[error(
+        "{handle} cannot be pushed: {} owns it; adopt it first, or pop it if it is in a queue",
+        match .owner {
+            0 => "no participant".to_owned(),
+            owner => format!("a participant of process {owner}"),
+        }
+    )]
+    NotOwned {
+        /// The array.
+        handle: AnyHandle,
+        /// The process whose participant owns it; 0 if none does.
+        owner: u32,
+    },
     /// Its cells have gone through all the laps that their words can count.
     #[error("the queue {handle} is used up after {position} positions; make another one")]
     UsedUp {

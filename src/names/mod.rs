@@ -359,11 +359,11 @@ impl HandleTable {
         let buckets = Buckets { table: self };
         for bucket in self.take_named() {
             let _ = buckets.tidy_up(bucket, |handle| {
-                let owner = self
+                let own = self
                     .look()
                     .live(handle)
-                    .map(|(slot, _)| slot.word().owner());
-                owner.is_ok_and(|owner| owner != self.own_seat())
+                    .map(|(slot, _)| slot.word().is_owned_by(self.own_seat()));
+                own.is_ok_and(|own| !own)
             });
         }
     }

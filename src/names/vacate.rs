@@ -59,8 +59,8 @@ fn vacate_member(
     // A read-modify-write, so that a participant that gives its own away after this sees what the
     // dead one has put in its place.
     let word = slot.newest();
-    let owned = word.owner() == seat && !word.is_detached();
-    if !word.is_live(generation) || !(owned || all && word.is_detached()) {
+    let owned = word.is_owned_by(seat);
+    if !word.is_live(generation) || !(owned || all && word.is_unowned()) {
         return false;
     }
     let mut stays = there();

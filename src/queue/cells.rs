@@ -15,6 +15,8 @@ const CAPACITY: usize = 0;
 const TYPE_NAME: usize = 1;
 const SIZE: usize = 2;
 const ALIGN: usize = 3;
+/// 1 if the jobs are handles of arrays that belong to the queue.
+const OWNS_ARRAYS: usize = 4;
 /// On a line of its own: every producer changes it.
 pub(super) const TAIL: usize = 16;
 /// On a line of its own: every consumer changes it.
@@ -29,6 +31,7 @@ pub(crate) struct Cells<'m> {
     pub(super) head: &'m [Atom],
     offset: u64,
     pub(super) shape: Shape,
+    owns_arrays: bool,
 }
 
 /// A cell that is the holder's alone: to write a job into, or to read one from.
@@ -81,6 +84,7 @@ impl<'m> Cells<'m> {
         extent: Extent,
         capacity: usize,
         job: JobType,
+        owns_arrays: bool,
     ) -> Option<()> {
         let head = memory.control(extent.offset, HEAD_WORDS)?;
         // Relaxed, here and below: published with the slot.
@@ -92,6 +96,7 @@ impl<'m> Cells<'m> {
             (TYPE_NAME, job.name),
             (SIZE, job.size),
             (ALIGN, job.align),
+            (OWNS_ARRAYS, u64::from(owns_arrays)),
         ] {
             head[at].store(value, Ordering::Relaxed);
         }
@@ -99,6 +104,9 @@ impl<'m> Cells<'m> {
         for index in 0..cells.capacity() {
             // EMPTY of lap 0.
             cells.cell(index).store(0, Ordering::Relaxed);
+            if owns_arrays {
+                cells.set_array(index, 0);
+            }
         }
         Some(())
     }
@@ -123,8 +131,14 @@ impl<'m> Cells<'m> {
             head,
             offset: extent.offset + FIRST_CELL,
             shape,
+            owns_arrays: get(OWNS_ARRAYS) == 1 && job.size == 8,
         };
         Some((cells, job))
+    }
+
+    /// Returns `true` if the jobs are handles of arrays that belong to the queue.
+    pub(crate) fn owns_arrays(&self) -> bool {
+        self.owns_arrays
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -134,6 +148,27 @@ impl<'m> Cells<'m> {
     /// Where the job of a ticket lies in the data region.
     pub(crate) fn job_offset(&self, ticket: &Ticket) -> u64 {
         self.cell_offset(ticket.position) + self.shape.job
+    }
+
+    /// The handle in the cell of `position`, of a queue that owns arrays; 0 for none.
+    ///
+    /// Relaxed, here and in [`Cells::set_array`]: the cell's word orders the accesses, and the lock of
+    /// a dead seat those of its reaper.
+    pub(super) fn array(&self, position: u64) -> u64 {
+        self.array_word(position).load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_array(&self, position: u64, bits: u64) {
+        self.array_word(position).store(bits, Ordering::Relaxed);
+    }
+
+    fn array_word(&self, position: u64) -> &'m Atom {
+        let at = self.cell_offset(position) + self.shape.job;
+        // `open` has seen that all cells are inside the data region; jobs of 8 bytes start on words.
+        &self
+            .memory
+            .control(at, 1)
+            .expect("a cell of an opened queue")[0]
     }
 
     #[inline]
@@ -187,6 +222,11 @@ impl<'m> Cells<'m> {
             Some(EndWord::from_bits(word).reach(position).bits())
         });
         self.wake(end, moved);
+    }
+
+    /// Wakes those who wait for a free cell.
+    pub(super) fn release_end(&self) {
+        self.reach(HEAD, 0);
     }
 
     #[inline]

@@ -5,6 +5,8 @@
 
 pub(crate) mod cells;
 mod handle;
+mod job;
+mod owned;
 mod pop;
 mod push;
 mod shape;
@@ -21,17 +23,19 @@ use core::marker::PhantomData;
 use bytemuck::Pod;
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::element::assert_layout;
 use crate::error::{LeaseError, PushError, QueueError};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
+use crate::sync::Atom;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 use crate::word::SeatId;
 use cells::{Cells, Ticket};
 pub use handle::QueueHandle;
+pub use job::{Job, OwnedArray};
+pub(crate) use owned::{free_arrays, owns_arrays};
 use push::NoCell;
-use shape::{JobType, MAX_CAPACITY};
+use shape::MAX_CAPACITY;
 
 /// A bounded queue of jobs of type `T` in the shared segment, for many producers and consumers.
 ///
@@ -51,6 +55,10 @@ use shape::{JobType, MAX_CAPACITY};
 /// only if there was a moment without a free cell. A job is there from the moment its push has
 /// returned, at the latest; a cell is free until a producer has claimed it, and again once its job
 /// has been read.
+///
+/// **Arrays.** A queue of [`OwnedArray`] owns the arrays in it: see
+/// [`push_owned`](Queue::push_owned). Handles that are pushed to another queue say nothing of the
+/// owner: their arrays go with the producer, unless it [detaches](HandleTable::detach) them.
 ///
 /// To ask whether a queue is empty takes a few loads, and a look at each cell only while a producer
 /// or consumer is stopped in the midst of its call, or dead and not reaped. To find it full takes
@@ -88,39 +96,19 @@ pub struct Queue<'t, T> {
     job: PhantomData<fn(T) -> T>,
 }
 
-/// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-const fn hash(text: &str) -> u64 {
-    let bytes = text.as_bytes();
-    let mut hash = 0xcbf2_9ce4_8422_2325;
-    let mut at = 0;
-    while at < bytes.len() {
-        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
-        at += 1;
-    }
-    hash
-}
-
-fn job_type<T>() -> JobType {
-    JobType {
-        name: hash(core::any::type_name::<T>()),
-        size: size_of::<T>() as u64,
-        align: align_of::<T>() as u64,
-    }
-}
-
 impl HandleTable {
     /// Makes a queue for at least `capacity` jobs, rounded up to a power of two.
     ///
     /// It is closed and freed when the value is dropped: participants that have it open may go on
     /// to take out what is there. If this participant dies, nobody can open it any more, and those
-    /// who have it open go on.
+    /// who have it open go on. A queue of [`OwnedArray`] is emptied then: the arrays in it are freed.
     ///
     /// Types of size 0, or aligned to more than 64 bytes, are refused by the compiler.
     ///
     /// # Errors
     /// [`QueueError::Capacity`] for 0 or more than 2²⁴ jobs, [`QueueError::Alloc`].
-    pub fn queue<T: Pod>(&self, capacity: usize) -> Result<Queue<'_, T>, QueueError> {
-        const { assert_layout::<T>() };
+    pub fn queue<T: Job>(&self, capacity: usize) -> Result<Queue<'_, T>, QueueError> {
+        const { T::CHECK };
         let refused = QueueError::Capacity {
             capacity,
             limit: MAX_CAPACITY,
@@ -129,18 +117,24 @@ impl HandleTable {
             return Err(refused);
         }
         let capacity = capacity.next_power_of_two();
-        let job = job_type::<T>();
+        let job = job::job_type::<T>();
         let Some(bytes) = Cells::bytes(capacity, job) else {
             return Err(refused);
         };
         let reserved = self.reserve(bytes)?;
         let memory = self.segment().memory();
-        if Cells::create(memory, reserved.extent, capacity, job).is_none() {
+        if Cells::create(memory, reserved.extent, capacity, job, T::OWNS_ARRAYS).is_none() {
             return Err(self.abandon_damaged(reserved).into());
         }
-        let handle = self.publish_control(reserved, |descriptor| {
+        let handle = self.handle_of(reserved.slot.index, reserved.word.generation());
+        let describe = |descriptor: &[Atom]| {
             Descriptor::control(ControlKind::Queue, bytes.div_ceil(8) as usize).store(descriptor);
-        });
+        };
+        match T::OWNS_ARRAYS {
+            // Its flag leads whoever frees it out of the fast path.
+            true => self.publish_record(reserved, describe),
+            false => drop(self.publish_control(reserved, describe)),
+        }
         match self.open_cells(handle) {
             Ok(mut queue) => {
                 queue.owner = Some(self.token());
@@ -160,19 +154,19 @@ impl HandleTable {
     /// [`QueueError::NotThisQueue`] if the handle names something else, or a queue of jobs of
     /// another type (by its size, its alignment and its name, as [`core::any::type_name`] gives
     /// it); [`QueueError::Lease`] if it was freed.
-    pub fn open_queue<T: Pod>(&self, handle: QueueHandle<T>) -> Result<Queue<'_, T>, QueueError> {
-        const { assert_layout::<T>() };
+    pub fn open_queue<T: Job>(&self, handle: QueueHandle<T>) -> Result<Queue<'_, T>, QueueError> {
+        const { T::CHECK };
         self.open_cells(handle.control)
     }
 
-    fn open_cells<T: Pod>(&self, handle: AnyHandle) -> Result<Queue<'_, T>, QueueError> {
+    fn open_cells<T: Job>(&self, handle: AnyHandle) -> Result<Queue<'_, T>, QueueError> {
         let lease = self.lease_shared(handle)?;
         let memory = self.segment().memory();
         let index = lease.slot.index;
         let cells = Descriptor::load(memory.descriptor(index))
             .filter(|descriptor| descriptor.is_control_of(ControlKind::Queue))
             .and_then(|_| Cells::open(memory, Spans::of(memory).extent(index)?))
-            .filter(|&(_, job)| job == job_type::<T>());
+            .filter(|&(_, job)| job == job::job_type::<T>());
         match cells {
             Some((cells, _)) => Ok(Queue {
                 table: self,
@@ -186,7 +180,7 @@ impl HandleTable {
             None => Err(QueueError::NotThisQueue {
                 handle,
                 expected: core::any::type_name::<T>(),
-                size: size_of::<T>(),
+                size: job::job_type::<T>().size as usize,
             }),
         }
     }
@@ -219,18 +213,6 @@ impl<T: Pod> Queue<'_, T> {
         }
     }
 
-    #[cold]
-    fn refuse(&self, why: NoCell) -> QueueError {
-        let handle = self.handle;
-        match why {
-            NoCell::Full => QueueError::Full {
-                capacity: self.capacity(),
-            },
-            NoCell::Closed => QueueError::Closed { handle },
-            NoCell::UsedUp { position } => QueueError::UsedUp { handle, position },
-        }
-    }
-
     /// Takes the oldest job out; `None` if there is none. Waits for nobody.
     ///
     /// # Errors
@@ -246,7 +228,9 @@ impl<T: Pod> Queue<'_, T> {
         self.cells.release(ticket, me);
         Ok(Some(job))
     }
+}
 
+impl<T> Queue<'_, T> {
     /// Takes no more jobs from now on: pushes are refused, and consumers take out what is there.
     ///
     /// What was done before happens before whatever is done by who finds the queue closed.
@@ -290,6 +274,18 @@ impl<T: Pod> Queue<'_, T> {
         QueueHandle::of(self.handle)
     }
 
+    #[cold]
+    fn refuse(&self, why: NoCell) -> QueueError {
+        let handle = self.handle;
+        match why {
+            NoCell::Full => QueueError::Full {
+                capacity: self.capacity(),
+            },
+            NoCell::Closed => QueueError::Closed { handle },
+            NoCell::UsedUp { position } => QueueError::UsedUp { handle, position },
+        }
+    }
+
     /// This participant's seat, whose lease of the cells is held.
     #[inline]
     fn enter(&self) -> Result<SeatId, LeaseError> {
@@ -309,7 +305,9 @@ impl<T: Pod> Queue<'_, T> {
         self.token.set(self.table.token());
         Ok(())
     }
+}
 
+impl<T: Pod> Queue<'_, T> {
     #[inline]
     fn write(&self, ticket: &Ticket, job: &T) {
         let memory = self.table.segment().memory();
@@ -354,7 +352,7 @@ impl<T> Drop for Queue<'_, T> {
     }
 }
 
-impl<T: Pod> fmt::Debug for Queue<'_, T> {
+impl<T> fmt::Debug for Queue<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("handle", &self.handle())

@@ -68,7 +68,7 @@ impl Cells<'_> {
 
     /// FULL as it was seen → TAKING by `me`.
     #[inline]
-    fn take_at(&self, position: u64, full: CellWord, me: SeatId) -> Option<CellWord> {
+    pub(super) fn take_at(&self, position: u64, full: CellWord, me: SeatId) -> Option<CellWord> {
         let taking = full.take(me)?;
         // Release: pairs with the Acquire in `word`: who sees TAKING here sees the jobs that were
         // pushed before it, and so does not find the queue empty. The job itself was acquired by

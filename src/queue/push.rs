@@ -78,9 +78,27 @@ impl Cells<'_> {
     /// was closed meanwhile, unless somebody took the job before it could be withdrawn.
     #[inline]
     pub(crate) fn publish(&self, ticket: Ticket, me: SeatId) -> bool {
-        let Some(full) = ticket.word.publish(me) else {
+        let Some((full, is_in)) = self.fill(&ticket, me) else {
             return false;
         };
+        // FULL → EMPTY of the next lap, if nobody has the job. Relaxed: whoever still claims the cell
+        // has the Release of `fill`, which this change goes on with.
+        is_in
+            || self
+                .change(
+                    ticket.position,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                    |word| (word == full).then(|| word.withdraw()).flatten(),
+                )
+                .is_err()
+    }
+
+    /// WRITING by `me` → FULL, and the tail beyond it unless the queue is closed. Returns the FULL
+    /// word, and `true` if the job is pushed.
+    #[inline]
+    pub(super) fn fill(&self, ticket: &Ticket, me: SeatId) -> Option<(CellWord, bool)> {
+        let full = ticket.word.publish(me)?;
         // Release: pairs with the Acquire in `take_at`; the job happens before it is read.
         self.cell(ticket.position)
             .publish_owned(ticket.word.bits(), full.bits());
@@ -90,16 +108,6 @@ impl Cells<'_> {
             (!tail.is_closed()).then(|| tail.reach(ticket.position + 1).bits())
         });
         self.wake(TAIL, moved);
-        // FULL → EMPTY of the next lap, if nobody has the job. Relaxed: whoever still claims the cell
-        // has the Release above, which this change goes on with.
-        moved.is_ok()
-            || self
-                .change(
-                    ticket.position,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                    |word| (word == full).then(|| word.withdraw()).flatten(),
-                )
-                .is_err()
+        Some((full, moved.is_ok()))
     }
 }

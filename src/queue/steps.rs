@@ -149,14 +149,6 @@ fn a_full_cell_beyond_the_tail_is_no_job_of_a_closed_queue() {
     assert!(queue.is_drained());
 }
 
-/// Values of the reference implementation.
-#[test]
-fn types_are_hashed_by_fnv_1a() {
-    assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
-    assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
-    assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
-}
-
 #[test]
 fn a_queue_is_open_until_it_is_closed() {
     let table = table();

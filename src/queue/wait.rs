@@ -19,7 +19,7 @@ const PAUSES: u32 = 100;
 const YIELDS: u32 = 100;
 
 /// What one attempt came to.
-enum Attempt<R> {
+pub(super) enum Attempt<R> {
     Over(R),
     /// Nothing yet: there may be after the event.
     NotYet(Event),
@@ -37,10 +37,7 @@ impl<T: Pod> Queue<'_, T> {
     pub fn pop_wait(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop()? {
             Some(job) => Ok(Attempt::Over(Some(job))),
-            None if self.is_closed() && self.is_drained() => Ok(Attempt::Over(None)),
-            // No more pushes: whoever takes out the last job says so at the other end.
-            None if self.is_closed() => Ok(Attempt::NotYet(Event::Popped)),
-            None => Ok(Attempt::NotYet(Event::Pushed)),
+            None => Ok(self.not_yet()),
         })?;
         Ok(outcome.flatten())
     }
@@ -67,10 +64,22 @@ impl<T: Pod> Queue<'_, T> {
             Err(error) => Err(PushError::new(job, error)),
         }
     }
+}
+
+impl<T> Queue<'_, T> {
+    /// What a consumer that has found no job does next.
+    pub(super) fn not_yet<R>(&self) -> Attempt<Option<R>> {
+        match self.is_closed() {
+            true if self.is_drained() => Attempt::Over(None),
+            // No more pushes: whoever takes out the last job says so at the other end.
+            true => Attempt::NotYet(Event::Popped),
+            false => Attempt::NotYet(Event::Pushed),
+        }
+    }
 
     /// Attempts until it is over; `None` after `timeout`. In a model it does not spin, and there
     /// are no timeouts: a wake-up that is lost is a deadlock.
-    fn wait<R>(
+    pub(super) fn wait<R>(
         &self,
         timeout: Duration,
         attempt: impl Fn() -> Result<Attempt<R>, QueueError>,

@@ -4,7 +4,7 @@ use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};
 use crate::handle::AnyHandle;
 use crate::names;
 use crate::partition::control::Control;
-use crate::queue::cells::Cells;
+use crate::queue::{self, cells::Cells};
 use crate::segment::Segment;
 use crate::span::{Extent, Spans};
 use crate::table::hints::Hints;
@@ -90,9 +90,15 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
             report.reservations += 1;
             freed |= free.is_free();
         }
-        let owned = |word: SlotWord| word.owner() == seat && !word.is_detached();
+        let owned = |word: SlotWord| word.is_owned_by(seat);
         // Before it is retired: then the slot may be another's at once.
         let bundle = word.is_named() && owned(word) && names::is_bundle(memory, slot);
+        let arrays = word.is_named() && owned(word) && queue::owns_arrays(memory, slot);
+        let had_bit = slot.has_bit(seat);
+        if arrays {
+            // As in `HandleTable::keep_queue`: the cells stay in place until they are empty.
+            let _ = slot.keep(word.generation(), seat);
+        }
         // Who dies may have been between clearing its bit, or retiring, and the check; who leaves is not.
         let mut unchecked = dead;
         if word.is_named() && word.is_live(word.generation()) {
@@ -107,10 +113,13 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
             report.arrays_freed += 1;
             bundles |= bundle;
             unchecked = true;
+            if arrays {
+                report.arrays_freed += queue::free_arrays(segment, slot, seat);
+            }
         }
         if slot.has_bit(seat) {
             slot.clear_bit(seat);
-            report.leases += 1;
+            report.leases += usize::from(had_bit);
             unchecked = true;
         }
         freed |= unchecked && matches!(slot.tail(), Tail::Freed(_));
@@ -164,7 +173,15 @@ fn leave_control(
     } else if descriptor.is_control_of(ControlKind::Queue)
         && let Some((cells, _)) = Cells::open(memory, extent)
     {
+        if cells.owns_arrays() {
+            cells.recover_arrays(segment, seat);
+        }
         report.jobs += cells.recover(seat).jobs;
+        // A read-modify-write: whoever frees the queue after this sees the jobs that were put back,
+        // or pushed with the reaper's help, and else we see that it is freed.
+        if cells.owns_arrays() && slot.newest().is_retired() {
+            report.arrays_freed += queue::free_arrays(segment, slot, seat);
+        }
     }
 }
 

@@ -515,6 +515,12 @@ impl<T: Element, D: Dimension> Owned<'_, T, D> {
     }
 }
 
+impl<T: Element, D: Dimension> core::fmt::Debug for Owned<'_, T, D> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Owned").field(&self.handle).finish()
+    }
+}
+
 impl<T: Element, D: Dimension> Drop for Owned<'_, T, D> {
     fn drop(&mut self) {
         if self.table.is_of(self.token) {

@@ -179,7 +179,7 @@ impl<'m> Look<'m> {
                 .bytes(dtype.size())
                 .ok_or_else(|| corrupt("the shape's size is not representable"))?,
             dtype,
-            owner: pid(word.owner()),
+            owner: pid(word.owner()).filter(|_| !word.is_detached()),
             writer: pid(word.writer()),
             readers: slot
                 .reader_seats()

@@ -12,6 +12,7 @@ use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::names;
 use crate::partition::control::Control;
+use crate::queue;
 use crate::word::Purpose;
 
 impl HandleTable {
@@ -144,6 +145,20 @@ impl HandleTable {
         handle: AnyHandle,
     ) -> Option<SharedLease<'t>> {
         if !names::is_bundle(self.segment.memory(), slot) {
+            return None;
+        }
+        let (_, generation) = handle.unpack(self.segment.key());
+        let shared = slot.keep(generation, self.own_seat())?;
+        Some(self.shared_lease(slot, handle, shared))
+    }
+
+    /// As [`HandleTable::keep_bundle`], for a queue that owns arrays.
+    pub(crate) fn keep_queue<'t>(
+        &'t self,
+        slot: Slot<'t>,
+        handle: AnyHandle,
+    ) -> Option<SharedLease<'t>> {
+        if !queue::owns_arrays(self.segment.memory(), slot) {
             return None;
         }
         let (_, generation) = handle.unpack(self.segment.key());

@@ -38,6 +38,7 @@ use crate::error::Error;
 use crate::error::{ForeignLock, FreeError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
 use crate::names::{Emptied, Following, Recall};
+use crate::queue;
 use crate::seat::{self, ReapReport};
 use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
@@ -269,11 +270,18 @@ impl HandleTable {
         let slot = Slot::of(memory, slot).ok_or(FreeError::Stale { handle })?;
         let mut following = Following::name(memory, slot);
         let kept = self.keep_bundle(slot, handle);
+        let queue = match kept {
+            Some(_) => None,
+            None => self.keep_queue(slot, handle),
+        };
         let Ok(retired) = slot.retire(word, generation, self.own_seat()) else {
             return Err(FreeError::Stale { handle });
         };
         following.bundle = kept.map(|kept| Emptied::of(memory, kept));
         self.give_back(slot, retired, extent, backed);
+        if let Some(kept) = queue {
+            queue::free_arrays(&self.segment, kept.slot, self.own_seat());
+        }
         Ok(Some(following))
     }
 
@@ -307,7 +315,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`LeaseError::Stale`]; [`LeaseError::Internal`] if the handle names memory that the crate keeps
-    /// for itself.
+    /// for itself; [`LeaseError::Queued`] for an array that a queue owns.
     pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.change_owner(handle.into(), |_| SeatId::NONE)
     }
@@ -327,7 +335,11 @@ impl HandleTable {
         owner: impl Fn(SeatId) -> SeatId,
     ) -> Result<(), LeaseError> {
         let owner = owner(self.enter()?);
-        self.change(handle, |word, generation| word.own(generation, owner))
+        match self.change(handle, |word, generation| word.own(generation, owner)) {
+            // What is LIVE and cannot be owned is QUEUED.
+            Err(LeaseError::Busy { handle, .. }) => Err(LeaseError::Queued { handle }),
+            outcome => outcome,
+        }
     }
 
     /// Declares the contents of a poisoned array to be good again. The caller has looked at them

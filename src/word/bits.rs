@@ -38,6 +38,8 @@ fn words_of_transitions_are_no_faults() {
         slot(LIVE, 0, 7, 5),
         slot(LIVE | POISONED | NAMED | CONTROL, 0, 7, 5),
         slot(LIVE | DETACHED, 0, 0, 5),
+        // In a queue, pushed by seat 6.
+        slot(LIVE | DETACHED, 0, 7, 5),
         slot(LIVE, 8, 7, 5),
         slot(LIVE | ROUND, 8, 7, 5),
         slot(LIVE | ROUND, ORPHAN, 7, 5),
@@ -58,9 +60,8 @@ fn words_of_no_transition_are_faults() {
         slot(RESERVED, 0, 0, 5),
         slot(RESERVED, 8, 7, 5),
         slot(RESERVED | CLEAN, 0, 7, 5),
-        // An owner excludes DETACHED, and one of both is needed.
+        // An owner or DETACHED is needed.
         slot(LIVE, 0, 0, 5),
-        slot(LIVE | DETACHED, 0, 7, 5),
         // A round has a writer, and only a round can be orphaned.
         slot(LIVE | ROUND, 0, 7, 5),
         slot(LIVE, ORPHAN, 7, 5),
@@ -122,6 +123,18 @@ fn a_live_slot_changes_only_in_its_generation() {
     assert_eq!(poisoned.clear_poison(4), None);
     let written = slot(LIVE | POISONED, 8, 7, 5);
     assert_eq!(written.clear_poison(5), None);
+}
+
+#[test]
+fn an_array_in_a_queue_is_detached_and_says_who_pushed_it() {
+    let live = slot(LIVE | POISONED, 8, 7, 5);
+    let queued = slot(LIVE | POISONED | DETACHED, 8, 7, 5);
+    assert_eq!(live.enqueue(5, ME), Some(queued));
+    assert_eq!(queued.withdraw(5, ME), Some(live));
+    let popped = slot(LIVE | POISONED, 8, 8, 5);
+    assert_eq!(queued.dequeue(5, OTHER), Some(popped));
+    assert!(queued.is_queued_by(ME) && !queued.is_queued_by(OTHER));
+    assert!(!slot(RETIRED | DETACHED, 0, 7, 5).is_queued());
 }
 
 #[test]

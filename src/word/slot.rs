@@ -139,6 +139,11 @@ impl SlotWord {
         self.lifecycle() == Lifecycle::Free
     }
 
+    #[inline]
+    pub(crate) fn is_retired(self) -> bool {
+        self.lifecycle() == Lifecycle::Retired
+    }
+
     /// As zeroed memory says it, which nobody has touched.
     #[inline]
     pub(crate) fn is_never_used(self) -> bool {
@@ -160,7 +165,8 @@ impl SlotWord {
             Lifecycle::Live => {
                 let orphan = writer != SeatId::ORPHAN || self.is_in_round();
                 let written = self.is_in_round() <= !writer.is_none();
-                owner.is_none() == self.is_detached() && written && orphan
+                // Both an owner and DETACHED: in a queue.
+                owner.is_none() <= self.is_detached() && written && orphan
             }
             Lifecycle::Retired => !owner.is_none(),
             Lifecycle::Exhausted => {
@@ -364,11 +370,53 @@ impl SlotWord {
         (ours && self.is_poisoned()).then(|| self.with(Self::POISONED, 0))
     }
 
-    /// LIVE in `generation` → owned by `seat`, or by nobody: then it outlives every seat.
+    /// Returns `true` if `seat` owns the array: it goes with that seat.
+    #[inline]
+    pub(crate) fn is_owned_by(self, seat: SeatId) -> bool {
+        self.owner() == seat && !self.is_detached()
+    }
+
+    /// Returns `true` if neither a seat nor a queue owns the array.
+    pub(crate) fn is_unowned(self) -> bool {
+        self.owner().is_none() && self.is_detached()
+    }
+
+    /// Returns `true` if the array belongs to a queue. The owner is the seat that has pushed it.
+    #[inline]
+    pub(crate) fn is_queued(self) -> bool {
+        self.lifecycle() == Lifecycle::Live && self.is_detached() && !self.owner().is_none()
+    }
+
+    /// Returns `true` if the array belongs to a queue, and `seat` has pushed it.
+    pub(crate) fn is_queued_by(self, seat: SeatId) -> bool {
+        self.is_queued() && self.owner() == seat
+    }
+
+    /// LIVE in `generation`, owned by `seat` → QUEUED by `seat`.
+    #[must_use]
+    pub(crate) fn enqueue(self, generation: u32, seat: SeatId) -> Option<Self> {
+        (self.is_live(generation) && self.is_owned_by(seat)).then(|| self.with(Self::DETACHED, 1))
+    }
+
+    /// QUEUED, whoever pushed it → owned by `seat`.
+    #[must_use]
+    pub(crate) fn dequeue(self, generation: u32, seat: SeatId) -> Option<Self> {
+        (self.is_live(generation) && self.is_queued())
+            .then(|| self.with(Self::OWNER, seat.field()).with(Self::DETACHED, 0))
+    }
+
+    /// QUEUED by `seat` → owned by `seat`.
+    #[must_use]
+    pub(crate) fn withdraw(self, generation: u32, seat: SeatId) -> Option<Self> {
+        (self.is_live(generation) && self.is_queued_by(seat)).then(|| self.with(Self::DETACHED, 0))
+    }
+
+    /// LIVE in `generation` and not QUEUED → owned by `seat`, or by nobody: then it outlives every
+    /// seat.
     #[must_use]
     #[inline]
     pub(crate) fn own(self, generation: u32, seat: SeatId) -> Option<Self> {
-        self.is_live(generation).then(|| {
+        (self.is_live(generation) && !self.is_queued()).then(|| {
             self.with(Self::OWNER, seat.field())
                 .with(Self::DETACHED, u64::from(seat.is_none()))
         })
@@ -386,6 +434,7 @@ impl fmt::Debug for SlotWord {
             (self.is_control(), "control"),
             (self.is_in_round(), "in a round"),
             (self.is_named(), "named"),
+            (self.is_queued(), "queued"),
         ] {
             if set {
                 write!(f, ", {name}")?;
@@ -464,6 +513,30 @@ mod tests {
         assert!(clean.is_clean() && !clean.is_control());
         let record = clean.reserve(ME).unwrap().publish_record(ME).unwrap();
         assert!(record.is_control() && record.is_named());
+    }
+
+    #[test]
+    fn an_array_in_a_queue_is_owned_by_no_seat() {
+        let queued = live(3).enqueue(3, ME).unwrap();
+        assert!(queued.is_queued() && !queued.is_owned_by(ME) && queued.fault().is_none());
+        assert_eq!(queued.owner(), ME, "the word says who pushed it");
+        assert_eq!(live(3).enqueue(3, OTHER), None, "only the owner pushes");
+        assert_eq!(live(3).enqueue(2, ME), None);
+        assert_eq!(queued.enqueue(3, ME), None, "it is pushed once");
+        assert_eq!(queued.own(3, OTHER), None, "adopt does not take it out");
+        assert_eq!(queued.own(3, SeatId::NONE), None, "nor does detach");
+        let popped = queued.dequeue(3, OTHER).unwrap();
+        assert!(popped.is_owned_by(OTHER) && !popped.is_queued());
+        assert_eq!(queued.dequeue(2, OTHER), None, "of another array");
+        assert_eq!(queued.withdraw(3, ME), Some(live(3)));
+        assert_eq!(queued.withdraw(3, OTHER), None, "another one pushed it");
+        assert_eq!(queued.withdraw(2, ME), None);
+        assert_eq!(popped.withdraw(3, ME), None, "somebody popped it");
+        assert_eq!(popped.dequeue(3, ME), None, "it is popped once");
+        let detached = live(3).own(3, SeatId::NONE).unwrap();
+        assert!(!detached.is_queued() && detached.dequeue(3, ME).is_none());
+        assert!(detached.is_unowned() && !queued.is_unowned() && !live(3).is_unowned());
+        assert!(queued.retire(3, OTHER).unwrap().recycle().is_some());
     }
 
     #[test]

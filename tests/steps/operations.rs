@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ndarray::Axis;
 use ndarray::Ix1;
-use ndshm::{HandleTable, PartitionHandle, Write};
+use ndshm::{HandleTable, OwnedArray, PartitionHandle, Queue, Write};
 
 use crate::ground::{Ground, Vector, options, work};
 use crate::run::Run;
@@ -44,6 +44,9 @@ pub const OPERATIONS: &[Operation] = &[
     ("make a queue", queue),
     ("push", push),
     ("pop", pop),
+    ("push an array that the queue owns", push_owned),
+    ("pop an array that the queue owned", pop_owned),
+    ("free a queue that owns arrays", free_owning_queue),
     ("reap", reap),
     ("verify", verify),
     ("create a name", create_name),
@@ -406,6 +409,84 @@ fn pop(run: &mut Run) {
     works(&queue);
     drop(queue);
     ground.survive(run);
+}
+
+type Arrays = OwnedArray<u64, Ix1>;
+
+/// The array is in the queue once, or it went with the dead.
+fn push_owned(run: &mut Run) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<Arrays>(2).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        let array = table.owned(table.from_elem(3, 5).unwrap());
+        mark();
+        queue.push_owned(array).unwrap();
+        mark();
+    });
+    settle(&ground.table, &queue);
+    drop(queue);
+    ground.survive(run);
+}
+
+/// The array is in the queue once, or it went with the dead.
+fn pop_owned(run: &mut Run) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<Arrays>(2).unwrap();
+    push_five(&ground.table, &queue);
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        mark();
+        let array = queue.pop_owned().unwrap();
+        mark();
+        drop(array);
+    });
+    settle(&ground.table, &queue);
+    drop(queue);
+    ground.survive(run);
+}
+
+/// The arrays go with the queue.
+fn free_owning_queue(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.queue::<Arrays>(2).unwrap();
+        push_five(&table, &queue);
+        push_five(&table, &queue);
+        mark();
+        drop(queue);
+        mark();
+    });
+    ground.table.reap().unwrap();
+    let left: Vec<_> = ground.table.arrays().map(|array| array.handle).collect();
+    assert_eq!(left, [ground.array.into()], "an array has leaked");
+    ground.survive(run);
+}
+
+fn push_five(table: &HandleTable, queue: &Queue<'_, Arrays>) {
+    let array = table.owned(table.from_elem(3, 5).unwrap());
+    queue.push_owned(array).unwrap();
+}
+
+/// At most one array is left, in the queue, and all cells are there.
+fn settle(table: &HandleTable, queue: &Queue<'_, Arrays>) {
+    table.reap().unwrap();
+    let arrays = table.arrays().count() - 1;
+    let left = queue.pop_owned().unwrap();
+    assert_eq!(arrays, usize::from(left.is_some()), "an array has leaked");
+    if let Some(left) = left {
+        assert_eq!(table.read(left.handle()).unwrap().sum(), 15);
+    }
+    assert!(queue.pop_owned().unwrap().is_none());
+    for _ in 0..2 {
+        push_five(table, queue);
+    }
+    let third = table.owned(table.from_elem(3, 5).unwrap());
+    assert!(queue.push_owned(third).unwrap_err().is_full());
+    assert!(queue.pop_owned().unwrap().is_some());
 }
 
 fn works(queue: &ndshm::Queue<'_, u64>) {

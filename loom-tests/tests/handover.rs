@@ -1,0 +1,328 @@
+//! Arrays that pass from a producer through a queue to a consumer, any of which may die at any
+//! instruction: each array has one owner, and is freed once.
+#![cfg(all(loom, not(shuttle)))]
+
+use std::mem::ManuallyDrop;
+
+use loom::thread;
+use loom_tests::{assert_all_free, check, check_deaths, options};
+use ndarray::Ix1;
+use ndshm::{AnyHandle, Handle, HandleTable, OwnedArray, Queue, QueueHandle, Segment, model};
+
+type Jobs = OwnedArray<u64, Ix1>;
+type Vector = Handle<u64, Ix1>;
+
+/// Arrays of one number that a segment has room for, beside a queue or after it.
+const SLOTS: usize = 2;
+/// Operations of a participant that pushes an array and pops it, at most.
+const DEATHS: u64 = 40;
+/// Operations after which a consumer is TAKING a job whose array is QUEUED.
+const WITH_THE_JOB: u64 = 5;
+
+/// Room for a queue of one cell, and three arrays.
+fn segment(seats: u32) -> Segment {
+    let options = options().capacity(512).seats(seats).arrays(4);
+    options.in_process().expect("a model's segment")
+}
+
+fn join(segment: &Segment) -> HandleTable {
+    HandleTable::join(segment).expect("a seat is free")
+}
+
+fn open(table: &HandleTable, name: QueueHandle<Jobs>) -> Queue<'_, Jobs> {
+    table.open_queue(name).expect("it lives")
+}
+
+fn array(table: &HandleTable, value: u64) -> Vector {
+    table.from_elem(1, value).expect("there is room")
+}
+
+/// Pushes an array of the table's participant. Returns `true` if the queue took it.
+fn push(table: &HandleTable, queue: &Queue<'_, Jobs>, array: Vector) -> bool {
+    match queue.push_owned(table.owned(array)) {
+        Ok(()) => true,
+        Err(refused) => {
+            refused.into_job().into_handle();
+            false
+        }
+    }
+}
+
+/// Pops an array and reads it. The array is freed.
+fn pop(table: &HandleTable, queue: &Queue<'_, Jobs>) -> Option<u64> {
+    let array = queue.pop_owned().unwrap()?;
+    let value = table.read(array.handle()).expect("it lives")[0];
+    Some(value)
+}
+
+/// Has the participant of `seat` live `act`, and die before its operation number `steps`.
+fn dies<R>(
+    table: HandleTable,
+    seat: usize,
+    steps: u64,
+    act: impl FnOnce(&HandleTable) -> R,
+) -> Option<R> {
+    let segment = table.segment().clone();
+    let table = ManuallyDrop::new(table);
+    model::mortal(&segment, seat, steps, || act(&table))
+}
+
+/// I4, I6: an array arrives whole although its producer leaves at once, and belongs to the consumer.
+#[test]
+fn an_array_is_handed_over() {
+    check("an_array_is_handed_over", 3, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue::<Jobs>(1).unwrap();
+        let name = queue.handle();
+        let producer = thread::spawn(move || {
+            let x = array(&second, 7);
+            assert!(push(&second, &open(&second, name), x));
+            drop(second);
+        });
+        let early = pop(&first, &queue);
+        producer.join().unwrap();
+        let late = pop(&first, &queue);
+        assert_eq!(early.or(late), Some(7));
+        assert!(early.is_none() || late.is_none(), "it came twice");
+        drop(queue);
+        assert_all_free(&first, SLOTS);
+    });
+}
+
+/// I1, I4, I7: a producer dies between any two steps of a push, while the survivor pops: the array
+/// is popped once, or it goes with its producer.
+#[test]
+fn death_while_pushing_an_array() {
+    check_deaths("death_while_pushing_an_array", 2, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let queue = survivor.queue::<Jobs>(1).unwrap();
+        let name = queue.handle();
+        let x = array(&second, 7);
+        let producer = thread::spawn(move || {
+            dies(second, 1, steps, |table| push(table, &open(table, name), x)).is_none()
+        });
+        let early = pop(&survivor, &queue);
+        let died = producer.join().unwrap();
+        survivor.reap().unwrap();
+        let late = pop(&survivor, &queue);
+        assert!(early.is_none() || late.is_none(), "it came twice");
+        assert!(died || early.or(late) == Some(7), "it is lost");
+        drop(queue);
+        if !died {
+            // Its seat is left by nobody.
+            return false;
+        }
+        assert_all_free(&survivor, SLOTS);
+        true
+    });
+}
+
+/// I1, I4, I7: a consumer dies between any two steps of a pop, while the survivor reaps and pops: the
+/// array is popped by the survivor, or it goes with the dead.
+#[test]
+fn death_while_popping_an_array() {
+    check_deaths("death_while_popping_an_array", 2, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let queue = survivor.queue::<Jobs>(1).unwrap();
+        let name = queue.handle();
+        let x = array(&survivor, 7);
+        assert!(push(&survivor, &queue, x));
+        let consumer =
+            thread::spawn(move || dies(second, 1, steps, |table| pop(table, &open(table, name))));
+        survivor.reap().unwrap();
+        let early = pop(&survivor, &queue);
+        let theirs = consumer.join().unwrap();
+        let died = theirs.is_none();
+        survivor.reap().unwrap();
+        let late = pop(&survivor, &queue);
+        let times = [early, theirs.flatten(), late]
+            .into_iter()
+            .flatten()
+            .count();
+        assert!(times == 1 || died && times == 0, "it came {times} times");
+        // A cell that was lost would refuse this.
+        let y = array(&survivor, 8);
+        assert!(push(&survivor, &queue, y));
+        drop(queue);
+        if !died {
+            return false;
+        }
+        assert_all_free(&survivor, SLOTS);
+        true
+    });
+}
+
+/// I1, I7: what a producer or a consumer has left at any of its steps, a reaper that dies at any of
+/// its own leaves to the next one.
+#[test]
+fn death_of_a_reaper_of_arrays() {
+    for taken in 0..DEATHS {
+        let name = format!("death_of_a_reaper_of_arrays {taken}");
+        check_deaths(&name, 0, move |steps| {
+            let segment = segment(4);
+            let (reaper, dead, survivor) = (join(&segment), join(&segment), join(&segment));
+            let queue = survivor.queue::<Jobs>(1).unwrap();
+            let x = array(&dead, 7);
+            // Its lease goes with it.
+            let theirs = ManuallyDrop::new(open(&dead, queue.handle()));
+            model::mortal(&segment, 1, taken, || {
+                push(&dead, &theirs, x);
+                pop(&dead, &theirs);
+            });
+            let died = dies(reaper, 0, steps, |table| drop(table.reap().unwrap())).is_none();
+            survivor.reap().unwrap();
+            pop(&survivor, &queue);
+            let y = array(&survivor, 8);
+            assert!(push(&survivor, &queue, y), "a cell is lost");
+            assert_eq!(pop(&survivor, &queue), Some(8));
+            drop(queue);
+            std::mem::forget(dead);
+            if died && taken + 1 < DEATHS {
+                assert_all_free(&survivor, SLOTS);
+            }
+            died
+        });
+    }
+}
+
+/// I4, I5: a queue is freed beside a pop: its array is popped, or goes with the queue.
+#[test]
+fn a_queue_is_freed_beside_a_pop() {
+    check("a_queue_is_freed_beside_a_pop", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue::<Jobs>(1).unwrap();
+        let theirs = queue.handle();
+        let x = array(&first, 7);
+        assert!(push(&first, &queue, x));
+        let consumer = thread::spawn(move || {
+            if let Ok(queue) = second.open_queue(theirs) {
+                assert!(matches!(pop(&second, &queue), None | Some(7)));
+            }
+            second
+        });
+        drop(queue);
+        let _second = consumer.join().unwrap();
+        assert_all_free(&first, SLOTS);
+    });
+}
+
+/// I4, I5: a queue is freed beside a push: the array goes with the queue, or its producer has it
+/// again.
+#[test]
+fn a_queue_is_freed_beside_a_push() {
+    check("a_queue_is_freed_beside_a_push", 2, || {
+        let segment = segment(2);
+        let (first, second) = (join(&segment), join(&segment));
+        let queue = first.queue::<Jobs>(1).unwrap();
+        let theirs = queue.handle();
+        let x = array(&second, 7);
+        let producer = thread::spawn(move || {
+            let pushed = match second.open_queue(theirs) {
+                Ok(queue) => push(&second, &queue, x),
+                Err(_) => false,
+            };
+            if !pushed {
+                second.free(x).expect("it is the producer's again");
+            }
+            second
+        });
+        first.free(AnyHandle::from_bits(theirs.to_bits())).unwrap();
+        let _second = producer.join().unwrap();
+        // It closes the queue as well.
+        drop(queue);
+        assert_all_free(&first, SLOTS);
+    });
+}
+
+/// I1, I4: a queue is freed beside the reap of a consumer that died with the job in hand: the reap
+/// puts the job back, and its array goes with the queue.
+#[test]
+fn a_queue_is_freed_beside_a_reap() {
+    check("a_queue_is_freed_beside_a_reap", 1, || {
+        let segment = segment(3);
+        let (dead, first, reaper) = (join(&segment), join(&segment), join(&segment));
+        let queue = first.queue::<Jobs>(1).unwrap();
+        let x = array(&first, 7);
+        assert!(push(&first, &queue, x));
+        // Its lease goes with it.
+        let theirs = ManuallyDrop::new(open(&dead, queue.handle()));
+        model::mortal(&segment, 0, WITH_THE_JOB, || pop(&dead, &theirs));
+        let reaping = thread::spawn(move || (reaper.reap().unwrap().jobs, reaper));
+        drop(queue);
+        let (jobs, _reaper) = reaping.join().unwrap();
+        std::mem::forget(dead);
+        assert_eq!(jobs, 1, "it had another step to die at");
+        assert_eq!(first.arrays().count(), 0, "it has leaked");
+    });
+}
+
+/// I1, I7: the queue's owner dies between any two steps of freeing it, with an array in it, beside a
+/// consumer.
+#[test]
+fn death_while_freeing_a_queue() {
+    check_deaths("death_while_freeing_a_queue", 1, |steps| {
+        let segment = segment(2);
+        let (survivor, owner) = (join(&segment), join(&segment));
+        let queue = owner.queue::<Jobs>(1).unwrap();
+        let name = queue.handle();
+        let x = array(&owner, 7);
+        assert!(push(&owner, &queue, x));
+        // Its lease goes with its owner.
+        std::mem::forget(queue);
+        let owner = thread::spawn(move || {
+            dies(owner, 1, steps, |table| {
+                table.free(AnyHandle::from_bits(name.to_bits())).unwrap();
+            })
+            .is_none()
+        });
+        if let Ok(queue) = survivor.open_queue(name) {
+            pop(&survivor, &queue);
+        }
+        let died = owner.join().unwrap();
+        survivor.reap().unwrap();
+        if died {
+            assert_all_free(&survivor, SLOTS);
+        }
+        died
+    });
+}
+
+/// I1, I5: the queue is closed beside a push of a producer that dies at any step: the array comes
+/// out, or goes with its producer, or with the queue.
+#[test]
+fn death_while_pushing_into_a_queue_that_closes() {
+    check_deaths("death_while_pushing_into_a_queue_that_closes", 2, |steps| {
+        let segment = segment(2);
+        let (survivor, second) = (join(&segment), join(&segment));
+        let queue = survivor.queue::<Jobs>(1).unwrap();
+        let name = queue.handle();
+        let x = array(&second, 7);
+        let producer = thread::spawn(move || {
+            dies(second, 1, steps, |table| push(table, &open(table, name), x))
+        });
+        queue.close();
+        let early = pop(&survivor, &queue);
+        let drained = early.is_none() && queue.is_drained();
+        let pushed = producer.join().unwrap();
+        survivor.reap().unwrap();
+        let late = pop(&survivor, &queue);
+        assert!(early.is_none() || late.is_none(), "it came twice");
+        assert!(
+            !drained || late.is_none(),
+            "an array came after the last one"
+        );
+        if let Some(pushed) = pushed {
+            assert_eq!(pushed, early.or(late).is_some());
+            return false;
+        }
+        // What the dead has pushed too late is gone before the queue is.
+        assert_eq!(survivor.arrays().count(), 0);
+        drop(queue);
+        assert_all_free(&survivor, SLOTS);
+        true
+    });
+}

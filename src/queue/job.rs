@@ -1,0 +1,91 @@
+//! What a queue can hold: plain data, or arrays that belong to it.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use bytemuck::Pod;
+use ndarray::Dimension;
+
+use super::shape::JobType;
+use crate::element::{Element, assert_layout};
+
+/// A type of job: any plain data ([`bytemuck::Pod`]), or [`OwnedArray`].
+pub trait Job: sealed::Job {}
+
+impl<T: sealed::Job> Job for T {}
+
+/// The type of job of a queue that owns the arrays in it: `table.queue::<OwnedArray<f64, Ix2>>(8)`.
+///
+/// [`push_owned`](super::Queue::push_owned) hands an array over to the queue, and
+/// [`pop_owned`](super::Queue::pop_owned) hands it on to its consumer. There are no values of this
+/// type.
+pub struct OwnedArray<T, D> {
+    never: core::convert::Infallible,
+    array: PhantomData<fn() -> (T, D)>,
+}
+
+impl<T, D> fmt::Debug for OwnedArray<T, D> {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _ = self.array;
+        match self.never {}
+    }
+}
+
+pub(super) mod sealed {
+    pub trait Job {
+        /// Fails to compile for a type that has no place in a cell.
+        const CHECK: ();
+        const OWNS_ARRAYS: bool;
+        const SIZE: usize;
+        const ALIGN: usize;
+    }
+}
+
+impl<T: Pod> sealed::Job for T {
+    const CHECK: () = assert_layout::<T>();
+    const OWNS_ARRAYS: bool = false;
+    const SIZE: usize = size_of::<T>();
+    const ALIGN: usize = align_of::<T>();
+}
+
+impl<T: Element, D: Dimension> sealed::Job for OwnedArray<T, D> {
+    const CHECK: () = ();
+    const OWNS_ARRAYS: bool = true;
+    // A handle.
+    const SIZE: usize = 8;
+    const ALIGN: usize = 8;
+}
+
+/// What the queue's words say of its jobs.
+pub(super) fn job_type<T: Job>() -> JobType {
+    JobType {
+        name: hash(core::any::type_name::<T>()),
+        size: T::SIZE as u64,
+        align: T::ALIGN as u64,
+    }
+}
+
+/// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
+const fn hash(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Values of the reference implementation.
+    #[test]
+    fn types_are_hashed_by_fnv_1a() {
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
+    }
+}

@@ -1,0 +1,210 @@
+//! Arrays that belong to a queue, in one process: refusals, and what deaths at chosen steps leave.
+
+use ndarray::Ix1;
+
+use super::*;
+use crate::HandleTable;
+use crate::error::{BundleError, LeaseError};
+
+type Jobs = OwnedArray<u64, Ix1>;
+
+const DEAD: SeatId = SeatId::from_index(5);
+
+fn table() -> HandleTable {
+    HandleTable::join(&Segment::in_process().unwrap()).unwrap()
+}
+
+fn other(table: &HandleTable) -> HandleTable {
+    HandleTable::join(table.segment()).unwrap()
+}
+
+fn array(table: &HandleTable, value: u64) -> Owned<'_, u64, Ix1> {
+    table.owned(table.from_elem(3, value).unwrap())
+}
+
+#[test]
+fn arrays_come_out_in_order_and_belong_to_the_consumer() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    let producer = other(&table);
+    let theirs = producer.open_queue(queue.handle()).unwrap();
+    for lap in 0..3 {
+        theirs.push_owned(array(&producer, lap)).unwrap();
+        theirs
+            .push_owned_wait(array(&producer, 7), Duration::ZERO)
+            .unwrap();
+        let first = queue.pop_owned().unwrap().unwrap();
+        assert_eq!(table.read(first.handle()).unwrap()[2], lap);
+        assert_eq!(
+            table.info(first.handle()).unwrap().owner,
+            Some(std::process::id())
+        );
+        let second = queue.pop_owned_wait(Duration::ZERO).unwrap().unwrap();
+        assert_eq!(table.read(second.handle()).unwrap()[0], 7);
+        assert!(queue.pop_owned().unwrap().is_none());
+    }
+    theirs.push_owned(array(&producer, 9)).unwrap();
+    drop(theirs);
+    drop(producer);
+    let left = queue.pop_owned().unwrap().unwrap();
+    assert_eq!(
+        table.read(left.handle()).unwrap().sum(),
+        27,
+        "its producer has left"
+    );
+    drop(left);
+    assert_eq!(table.arrays().count(), 0);
+}
+
+#[test]
+fn a_refused_array_comes_back_and_stays_its_producers() {
+    let table = table();
+    let queue = table.queue::<Jobs>(1).unwrap();
+    queue.push_owned(array(&table, 1)).unwrap();
+    let refused = queue.push_owned(array(&table, 2)).unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    let refused = queue.push_owned_wait(refused.into_job(), Duration::from_millis(5));
+    let refused = refused.unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    queue.close();
+    let refused = queue.push_owned(refused.into_job()).unwrap_err();
+    assert!(refused.is_closed(), "{refused}");
+    let back = refused.into_job();
+    assert_eq!(table.read(back.handle()).unwrap().sum(), 6);
+    drop(back);
+    assert!(queue.pop_owned().unwrap().is_some(), "closing leaves it in");
+    assert!(queue.is_drained() && queue.pop_owned_wait(Duration::MAX).unwrap().is_none());
+    assert_eq!(table.arrays().count(), 0);
+}
+
+#[test]
+fn only_its_owner_pushes_an_array_and_adopt_is_the_remedy() {
+    let table = table();
+    let queue = table.queue::<Jobs>(4).unwrap();
+    let stranger = other(&table);
+    let theirs = stranger.from_elem(3, 4).unwrap();
+    let refused = queue.push_owned(table.owned(theirs)).unwrap_err();
+    let text = refused.to_string();
+    let pid = std::process::id();
+    assert!(
+        text.contains(&format!("a participant of process {pid} owns it; adopt")),
+        "{text}"
+    );
+    let array = refused.into_job();
+    table.detach(array.handle()).unwrap();
+    let refused = queue.push_owned(array).unwrap_err();
+    assert!(
+        refused.to_string().contains("no participant owns it"),
+        "{refused}"
+    );
+    let array = refused.into_job();
+    table.adopt(array.handle()).unwrap();
+    queue.push_owned(array).unwrap();
+    assert!(queue.pop_owned().unwrap().is_some());
+    let gone = array_that_was_freed(&table);
+    let refused = QueueError::from(queue.push_owned(gone).unwrap_err());
+    assert!(matches!(
+        refused,
+        QueueError::Lease(LeaseError::Stale { .. })
+    ));
+}
+
+fn array_that_was_freed(table: &HandleTable) -> Owned<'_, u64, Ix1> {
+    let gone = array(table, 1);
+    table.free(gone.handle()).unwrap();
+    gone
+}
+
+#[test]
+fn an_array_in_a_queue_is_taken_by_nobody_else() {
+    let table = table();
+    let queue = table.queue::<Jobs>(4).unwrap();
+    let x = array(&table, 4);
+    let handle = x.handle();
+    queue.push_owned(x).unwrap();
+    for refused in [
+        table.adopt(handle),
+        table.detach(handle),
+        other(&table).adopt(handle),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, LeaseError::Queued { .. }), "{error}");
+        assert!(error.to_string().contains("belongs to a queue"), "{error}");
+    }
+    let twice = queue.push_owned(table.owned(handle)).unwrap_err();
+    assert!(matches!(
+        QueueError::from(twice),
+        QueueError::NotOwned { owner: 0, .. }
+    ));
+    // That refusal has dropped a second `Owned` of it, and so has freed it.
+    assert!(queue.pop_owned().unwrap().is_none());
+    let bundle = table.bundle().unwrap();
+    queue.push_owned(array(&table, 4)).unwrap();
+    let queued = table.arrays().next().unwrap();
+    assert_eq!(queued.owner, None);
+    let error = bundle.insert("x", queued.handle).unwrap_err();
+    assert!(
+        matches!(error, BundleError::NotOwned { owner: 0, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_freed_array_is_passed_over() {
+    let table = table();
+    let queue = table.queue::<Jobs>(4).unwrap();
+    let (x, y) = (array(&table, 1), array(&table, 2));
+    let freed = x.handle();
+    queue.push_owned(x).unwrap();
+    queue.push_owned(y).unwrap();
+    table.free(freed).unwrap();
+    let popped = queue.pop_owned().unwrap().unwrap();
+    assert_eq!(table.read(popped.handle()).unwrap()[0], 2);
+}
+
+#[test]
+fn arrays_go_with_their_queue_and_with_its_owner() {
+    let table = table();
+    for by_leaving in [false, true] {
+        let owner = other(&table);
+        let queue = owner.queue::<Jobs>(4).unwrap();
+        let theirs = table.open_queue(queue.handle()).unwrap();
+        for value in 0..3 {
+            theirs.push_owned(array(&table, value)).unwrap();
+        }
+        assert_eq!(table.arrays().count(), 3);
+        if by_leaving {
+            core::mem::forget(queue);
+            drop(owner);
+        } else {
+            drop(queue);
+        }
+        assert_eq!(table.arrays().count(), 0);
+        assert!(theirs.pop_owned().unwrap().is_none());
+        assert!(theirs.push_owned(array(&table, 1)).unwrap_err().is_closed());
+        drop(theirs);
+        assert!(table.verify().unwrap().is_clean());
+    }
+}
+
+#[test]
+fn a_consumer_that_owned_the_array_when_it_died_puts_no_job_back() {
+    let table = table();
+    let queue = table.queue::<Jobs>(1).unwrap();
+    queue.push_owned(array(&table, 1)).unwrap();
+    let recover = || {
+        queue.cells.recover_arrays(table.segment(), DEAD);
+        queue.cells.recover(DEAD).jobs
+    };
+    let _taken = queue.cells.take(DEAD).unwrap();
+    assert_eq!(recover(), 1, "it is in the queue still");
+    let ticket = queue.cells.take(DEAD).unwrap();
+    let bits = queue.cells.array(ticket.position);
+    let memory = table.segment().memory();
+    let (slot, generation) = array_of(memory, table.segment().key(), bits).unwrap();
+    slot.change(|word| word.dequeue(generation, DEAD)).unwrap();
+    assert_eq!(recover(), 0, "it goes with the dead");
+    assert_eq!(queue.cells.array(0), 0);
+    assert!(queue.is_empty());
+    queue.push_owned(array(&table, 2)).unwrap();
+}
