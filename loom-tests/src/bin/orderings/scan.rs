@@ -35,7 +35,7 @@ impl fmt::Display for Asked {
 }
 
 /// Files that the models cannot run, and why.
-pub const OUTSIDE: [(&str, &str); 5] = [
+pub const OUTSIDE: [(&str, &str); 6] = [
     ("src/segment/commit.rs", "a figure of one process"),
     (
         "src/segment/fork.rs",
@@ -52,6 +52,10 @@ pub const OUTSIDE: [(&str, &str); 5] = [
     (
         "src/segment/shared.rs",
         "the turn of threads at the first use after a fork, in private memory",
+    ),
+    (
+        "src/table/roster.rs",
+        "the tables of one process, which a model does not fork",
     ),
 ];
 
