@@ -173,13 +173,6 @@ pub const BUGS: &[Bug] = &[
         model: ("pool", "a_barrier_of_two"),
     },
     Bug {
-        name: "tiles that are taken again stay in the count",
-        file: "src/partition/control.rs",
-        at: ".then(|| «DoneCount::given_up().bits()»)",
-        instead: "count",
-        model: ("pool", "death_after_a_tile_was_sent_off_again"),
-    },
-    Bug {
         name: "a queue is empty after one look",
         file: "src/queue/pop.rs",
         at: "if «before == Some(now)» {",
