@@ -270,7 +270,7 @@ mod tests {
     fn golden_offsets_of_the_default_geometry() {
         let layout = Layout::new(DEFAULT);
         assert_eq!(LAYOUT_VERSION, 3, "a new version needs a new golden test");
-        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0002_a75e);
+        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0003_a75e);
         assert_eq!(
             [layout.seats, layout.spans, layout.slots, layout.readers],
             [0x1000, 0x9000, 0x8_9000, 0x208_9000]
