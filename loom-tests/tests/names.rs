@@ -391,6 +391,30 @@ fn death_of_who_replaces_a_record_at_once() {
     });
 }
 
+/// I1, I7: as above, where nobody takes the name away: what was published stays, whoever replaces its
+/// record and dies.
+#[test]
+fn death_of_who_names_something_beside() {
+    check_deaths("death_of_who_names_something_beside", 1, |steps| {
+        let segment = segment(4);
+        let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
+        let x = survivor.from_elem(1, 1u64).unwrap();
+        let other = thread::spawn(move || {
+            let died = dies(second, steps, |second| {
+                let _ = second.publish(BESIDE, x);
+            });
+            third.reap().unwrap();
+            (died, third)
+        });
+        survivor.publish(HERE, x).unwrap();
+        let (died, third) = other.join().unwrap();
+        drop(third);
+        survivor.reap().unwrap();
+        assert!(find(&survivor, HERE).is_some(), "the name was published");
+        died
+    });
+}
+
 /// I1: a bucket whose record was freed is healed by those who meet it, and no name that is given
 /// meanwhile is lost: neither to another healer, nor to a list of names.
 #[test]

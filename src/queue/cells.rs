@@ -313,16 +313,24 @@ impl<'m> Cells<'m> {
                 // The tail first: a reaper that dies after putting the job back has done all.
                 self.reach(TAIL, self.in_lap(index, undone.lap()) + 1);
             }
-            // Release: the dead's accesses happen before those of the next holder.
-            let done = self.change(index, Ordering::Release, Ordering::Relaxed, |now| {
-                (now == word).then_some(undone)
-            });
-            recovered.jobs += usize::from(done.is_ok() && undone.is_full());
+            let done = self.settle(index, word, undone);
+            recovered.jobs += usize::from(done && undone.is_full());
         }
         // Wakes those whom the dead did not wake any more, or who wait for what was undone.
         self.reach(TAIL, 0);
         self.reach(HEAD, 0);
         recovered
+    }
+
+    /// Replaces the word of a cell whose holder is the caller, or a dead participant whose seat's lock
+    /// the caller has. Returns `true` if the cell had the word `held`.
+    pub(super) fn settle(&self, position: u64, held: CellWord, next: CellWord) -> bool {
+        // Release: the holder's accesses happen before those of the next one. Pairs with the Acquire
+        // in `claim_in` and `word`.
+        self.change(position, Ordering::Release, Ordering::Relaxed, |now| {
+            (now == held).then_some(next)
+        })
+        .is_ok()
     }
 
     /// Tells `visit` of cells whose words are none, by their place in the data region, and of those

@@ -21,7 +21,6 @@ use crate::error::{PushError, QueueError};
 use crate::handle::{AnyHandle, Handle};
 use crate::segment::{Memory, Segment};
 use crate::span::Spans;
-use crate::sync::{Ordering, Word};
 use crate::table::Owned;
 use crate::table::hints::Hints;
 use crate::table::slot::{Slot, Tail};
@@ -223,9 +222,7 @@ impl Cells<'_> {
     fn give_up(&self, ticket: Ticket, me: SeatId) {
         self.set_array(ticket.position, 0);
         if let Some(empty) = ticket.word.undo(me) {
-            // Release: pairs with the Acquire in `claim_in`.
-            self.cell(ticket.position)
-                .publish_owned(ticket.word.bits(), empty.bits());
+            self.settle(ticket.position, ticket.word, empty);
         }
         // Wakes producers that found no cell free.
         self.release_end();
@@ -257,10 +254,7 @@ impl Cells<'_> {
                 {
                     self.set_array(index, 0);
                     if let Some(empty) = word.release(seat) {
-                        // Release: as in `recover`. Nobody else changes a dead seat's cell.
-                        let _ = self.change(index, Ordering::Release, Ordering::Relaxed, |now| {
-                            (now == word).then_some(empty)
-                        });
+                        self.settle(index, word, empty);
                     }
                 }
                 // Pushed too late by the dead, which did not come to withdraw it.
