@@ -118,10 +118,11 @@ impl<'t> Buckets<'t> {
     #[cold]
     fn heal(self, bucket: usize, lost: BucketWord) -> Result<BucketWord, NameError> {
         // From `lost` alone: another participant may have healed the bucket, and put names in it.
-        // Release: pairs with the Acquire in `load`, as every change of a bucket.
+        // Relaxed: a bucket without a record publishes nothing. As a read-modify-write it carries on what
+        // earlier changes of the bucket released.
         let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
         let (seen, empty) = (lost.bits(), lost.emptied().bits());
-        match place.compare_exchange(seen, empty, Ordering::Release, Ordering::Relaxed) {
+        match place.compare_exchange(seen, empty, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Ok(lost.emptied()),
             Err(_) => self.load(bucket),
         }
