@@ -116,40 +116,41 @@ fn paused<R>(call: impl FnOnce() -> R) -> Duration {
     start.elapsed()
 }
 
-/// A thousand steps of 16 small environments on 4 workers, taken as they become ready: alone, and
+/// 50,000 steps of 16 small environments on 4 workers, taken as they become ready: alone, and
 /// beside 4 processes that never sleep. Both in turn, so that the ratio is what competition costs.
 fn under_competition(bench: &Bench, table: &HandleTable) {
     const ENVS: usize = 16;
     const WORKERS: usize = 4;
     const BUSY: usize = 4;
-    const STEPS: usize = 1000;
+    const STEPS: usize = 50_000;
     let name = format!("step/taken/workers={WORKERS}");
     let beside = format!("{name}/busy={BUSY}");
     if !bench.wants(&name) {
         return;
     }
-    let state = table.zeros::<u64, _>(ENVS).expect("memory for the bench");
-    let envs = table.partition(state.write(), Axis(0), 1).expect("an axis");
-    let mut pool = Pool::fork(table, WORKERS).expect("workers");
-    let pool = std::cell::RefCell::new(&mut pool);
-    let steps = || {
-        let mut pool = pool.borrow_mut();
-        let mut running = pool
-            .start(&envs, &(), |mut state, (), _| {
-                (0..100).for_each(|turn| state[0] = black_box(state[0] + turn));
-            })
-            .expect("a call");
-        let mut taken = 0;
-        while taken < STEPS {
-            for ready in running.wait_any(4).expect("tiles") {
-                taken += 1;
-                ready.again();
+    // A pool each: one that has met competition keeps from yielding for a while.
+    let [mut crowded, mut alone] = [(); 2].map(|()| {
+        let state = table.zeros::<u64, _>(ENVS).expect("memory for the bench");
+        let envs = table.partition(state.write(), Axis(0), 1).expect("an axis");
+        let mut pool = Pool::fork(table, WORKERS).expect("workers");
+        move || {
+            let mut running = pool
+                .start(&envs, &(), |mut state, (), _| {
+                    (0..100).for_each(|turn| state[0] = black_box(state[0] + turn));
+                })
+                .expect("a call");
+            let mut taken = 0;
+            while taken < STEPS {
+                for ready in running.wait_any(4).expect("tiles") {
+                    taken += 1;
+                    ready.again();
+                }
             }
+            running.finish().expect("a call");
         }
-        running.finish().expect("a call");
-    };
+    });
     bench.compare(vec![
-        timed(beside, |times| {
+        timed(beside, move |times| {
             let busy: Vec<Process> = (0..BUSY)
                 .map(|_| {
                     let mut process = Process::fork(|| {
@@ -164,12 +165,12 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
                 })
                 .collect();
             let start = Instant::now();
-            (0..times).for_each(|_| steps());
+            (0..times).for_each(|_| crowded());
             let took = start.elapsed();
             busy.into_iter().for_each(Process::kill);
             took
         }),
-        each(name, steps),
+        each(name, move || alone()),
     ]);
 }
 

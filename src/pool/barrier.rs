@@ -117,7 +117,7 @@ impl<'m> Barrier<'m> {
         self,
         epoch: u64,
         workers: usize,
-        spin: &Spin,
+        spin: &Spin<'_>,
         look: Duration,
         may_wait: impl Fn() -> bool,
     ) -> Result<u64, Broken> {

@@ -92,7 +92,7 @@ pub struct WorkerContext<'a> {
     /// The worker's process.
     pub(super) token: u64,
     pub(super) mailbox: Mailbox<'a>,
-    pub(super) spin: &'a Spin,
+    pub(super) spin: &'a Spin<'a>,
     pub(super) worker: usize,
     pub(super) workers: usize,
     pub(super) call: u64,

@@ -20,7 +20,7 @@ use crate::table::HandleTable;
 pub(super) struct Call<'a> {
     pub(super) table: &'a HandleTable,
     pub(super) mailbox: Mailbox<'a>,
-    pub(super) spin: &'a Spin,
+    pub(super) spin: &'a Spin<'a>,
     pub(super) arguments: Arguments,
     /// The parameters' bytes.
     pub(super) params: &'a [u8],

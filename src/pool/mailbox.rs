@@ -27,7 +27,9 @@ const LINE: usize = if cfg!(loom) { 1 } else { 16 };
 const JOB: usize = 0;
 const EVENTS: usize = LINE;
 const BARRIER: usize = 2 * LINE;
-const ARGUMENTS: usize = 3 * LINE;
+/// Rarely written, and read by all who are about to sleep.
+const CROWDED: usize = 3 * LINE;
+const ARGUMENTS: usize = 4 * LINE;
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
 /// Words of parameters that fit beside the arguments.
 pub(super) const PARAM_WORDS: usize = if cfg!(loom) { 2 } else { 24 };
@@ -158,6 +160,11 @@ impl<'m> Mailbox<'m> {
     /// What the worker reports.
     pub(super) fn report(&self, worker: usize) -> Report<'m> {
         Report::new(&self.worker(worker)[1..])
+    }
+
+    /// Not 0 while the pool sleeps instead of yielding; see [`super::spin::Spin`].
+    pub(super) fn crowded(&self) -> &'m Atom {
+        &self.words[CROWDED]
     }
 
     /// Where workers wait for each other.

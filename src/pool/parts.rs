@@ -10,7 +10,8 @@ use crate::sync::Atom;
 
 pub(crate) fn wait_at_barrier(word: &Atom, epoch: u64, workers: usize) -> Option<u64> {
     let barrier = Barrier::new(word);
-    let spin = Spin::of(workers);
+    let crowded = Atom::zero();
+    let spin = Spin::of_worker(workers, &crowded);
     barrier
         .wait(epoch, workers, &spin, Duration::ZERO, || true)
         .ok()

@@ -4,23 +4,36 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::time::Instant;
 
+use crate::sync::{Atom, Ordering};
+
 /// A bounded spin, which adapts to whether other programs compete for the processors.
 ///
 /// Yielding pays while the processors belong to the pool: each turn costs less than a microsecond,
 /// and saves waking a sleeper. It costs dearly once another program is ready to run: the kernel
 /// then charges every yield as a whole time slice (some milliseconds), so that a process which
 /// yields a hundred times gives up its share of the processor without having used it. A yield that
-/// takes longer than [`LOST`] therefore ends the spin, and for a while the pool sleeps instead.
-pub(super) struct Spin {
+/// takes longer than [`LOST`] therefore ends the spin.
+///
+/// Only the parent concludes from it that other programs compete, and tells the workers in a word
+/// of the mailbox. A worker cannot tell: with more processes than processors it loses slices to a
+/// parent that is busy, and then a yield is the right thing to do. A parent that is busy waits for
+/// nobody. One that waits needs the workers, whose slices another program takes.
+pub(super) struct Spin<'m> {
     yields: u32,
-    /// When yields are tried again, and how long they were put off the last time.
-    crowded: Cell<Option<Crowded>>,
+    /// Not 0 while everybody of the pool sleeps instead of yielding.
+    crowded: &'m Atom,
+    /// In the parent: the slices that it lost lately.
+    losses: Option<Cell<Losses>>,
 }
 
-#[derive(Clone, Copy)]
-struct Crowded {
-    until: Instant,
-    pause: Duration,
+/// The slices that a parent lost lately.
+#[derive(Clone, Copy, Default)]
+struct Losses {
+    count: u32,
+    /// Yields since the last one that lost nothing.
+    short: u32,
+    /// For how long yields are put off, and until when.
+    paused: Option<(Duration, Instant)>,
 }
 
 /// Turns in which the processor is kept, 2 µs or so: an answer from another processor takes less.
@@ -29,26 +42,43 @@ const PAUSES: u32 = 100;
 /// A yield that takes longer than this was a time slice of another process.
 const LOST: Duration = Duration::from_micros(500);
 
-/// How long yields are avoided after the first lost slice. It doubles with each attempt that loses
-/// another one, so that attempts cost a small part of the pool's share.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// The longest time for which yields are avoided.
-const LONGEST_PAUSE: Duration = Duration::from_millis(640);
+/// So many slices are lost before yields are put off: one or two may go to the system, or to a
+/// worker that took its time.
+const PATIENCE: u32 = 3;
 
-impl Spin {
-    /// For a pool of `workers` and its parent. After the pauses the processor is offered to others
-    /// in each turn: who is waited for may need this very one. Where each has its own, some 50 µs
-    /// of that save the 100 µs that waking a sleeper on an idle processor takes.
-    pub(super) fn of(workers: usize) -> Spin {
-        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+/// How long yields are put off at first. It doubles with each attempt that loses another slice, so
+/// that attempts cost a small part of the pool's share.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest time for which yields are put off.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
+/// So many short yields in a row say that nobody competes any more.
+const ENOUGH: u32 = 200;
+
+impl<'m> Spin<'m> {
+    /// Creates the spin of a pool's parent. `crowded` is the word that it tells the workers in.
+    pub(super) fn of_parent(workers: usize, crowded: &'m Atom) -> Spin<'m> {
         Spin {
-            yields: if workers < processors { 200 } else { 100 },
-            crowded: Cell::new(None),
+            losses: Some(Cell::default()),
+            ..Spin::of_worker(workers, crowded)
         }
     }
 
-    /// Asks `ready` until it gives something, or time is up. In a model time is up at once: who
-    /// sleeps looks first.
+    /// Creates the spin of one of `workers` workers.
+    ///
+    /// After the pauses the processor is offered to others in each turn: the process that is waited
+    /// for may need this very one. Where each has its own, some 50 µs of that save the 100 µs that
+    /// waking a sleeper on an idle processor takes.
+    pub(super) fn of_worker(workers: usize, crowded: &'m Atom) -> Spin<'m> {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Spin {
+            yields: if workers < processors { 200 } else { 100 },
+            crowded,
+            losses: None,
+        }
+    }
+
+    /// Asks `ready` until it gives something, or time is up. In a model time is up at once: a
+    /// sleeper looks first.
     pub(super) fn until<T>(&self, ready: impl Fn() -> Option<T>) -> Option<T> {
         if cfg!(loom) {
             return None;
@@ -60,11 +90,7 @@ impl Spin {
             core::hint::spin_loop();
         }
         let mut before = Instant::now();
-        if self
-            .crowded
-            .get()
-            .is_some_and(|crowded| before < crowded.until)
-        {
+        if !self.may_yield(before) {
             return ready();
         }
         for _ in 0..self.yields {
@@ -78,23 +104,45 @@ impl Spin {
             }
             before = now;
         }
-        // Enough yields in a row took no longer than they should.
-        self.crowded.set(None);
         ready()
+    }
+
+    /// Whether yields are worth trying.
+    fn may_yield(&self, now: Instant) -> bool {
+        match &self.losses {
+            Some(losses) => losses.get().paused.is_none_or(|(_, until)| now >= until),
+            // Relaxed: it changes when a worker sleeps, and nothing else.
+            None => self.crowded.load(Ordering::Relaxed) == 0,
+        }
     }
 
     /// Notes how long a yield took. Returns `true` if a time slice was lost.
     fn note(&self, took: Duration, now: Instant) -> bool {
-        if took < LOST {
+        let lost = took >= LOST;
+        let Some(losses) = &self.losses else {
+            return lost;
+        };
+        let mut seen = losses.get();
+        if lost {
+            (seen.count, seen.short) = (seen.count + 1, 0);
+            if seen.count >= PATIENCE {
+                let longer = |(pause, _)| LONGEST_PAUSE.min(2 * pause);
+                let pause = seen.paused.map_or(FIRST_PAUSE, longer);
+                seen.paused = Some((pause, now + pause));
+            }
+        } else if seen.count > 0 {
+            seen.short += 1;
+            if seen.short >= ENOUGH {
+                seen = Losses::default();
+            }
+        } else {
             return false;
         }
-        let last = self.crowded.get().map(|crowded| crowded.pause);
-        let pause = last.map_or(FIRST_PAUSE, |pause| (2 * pause).min(LONGEST_PAUSE));
-        self.crowded.set(Some(Crowded {
-            until: now + pause,
-            pause,
-        }));
-        true
+        losses.set(seen);
+        let crowded = u64::from(seen.paused.is_some());
+        // Relaxed: see `may_yield`.
+        self.crowded.store(crowded, Ordering::Relaxed);
+        lost
     }
 }
 
@@ -104,34 +152,62 @@ mod tests {
 
     #[test]
     fn a_lost_slice_puts_yields_off_for_longer_each_time() {
-        let spin = Spin::of(1);
+        let crowded = Atom::zero();
+        let spin = Spin::of_parent(1, &crowded);
         let now = Instant::now();
         assert!(!spin.note(LOST / 2, now));
-        assert!(spin.crowded.get().is_none());
+        assert!(spin.may_yield(now));
+        for _ in 1..PATIENCE {
+            assert!(spin.note(LOST, now), "it ends the spin");
+            assert!(spin.may_yield(now), "and no more");
+        }
         let mut pauses = Vec::new();
         for _ in 0..8 {
             assert!(spin.note(LOST, now));
-            let crowded = spin.crowded.get().unwrap();
-            assert_eq!(crowded.until, now + crowded.pause);
-            pauses.push(crowded.pause);
+            let (pause, until) = spin.losses.as_ref().unwrap().get().paused.unwrap();
+            assert!(!spin.may_yield(until - Duration::from_nanos(1)));
+            assert!(spin.may_yield(until));
+            assert_eq!(until, now + pause);
+            pauses.push(pause);
         }
         assert_eq!(pauses[..3], [20, 40, 80].map(Duration::from_millis));
         assert_eq!(pauses[7], LONGEST_PAUSE);
     }
 
     #[test]
+    fn workers_sleep_while_the_parent_says_so() {
+        let crowded = Atom::zero();
+        let (parent, worker) = (Spin::of_parent(1, &crowded), Spin::of_worker(1, &crowded));
+        let now = Instant::now();
+        for _ in 0..PATIENCE {
+            assert!(worker.note(LOST, now), "it ends the spin");
+        }
+        assert!(worker.may_yield(now) && parent.may_yield(now));
+        for _ in 0..PATIENCE {
+            assert!(parent.note(LOST, now));
+        }
+        assert!(!worker.may_yield(now));
+        for _ in 1..ENOUGH {
+            assert!(!parent.note(LOST / 2, now));
+        }
+        assert!(!worker.may_yield(now));
+        assert!(!parent.note(LOST / 2, now));
+        assert!(worker.may_yield(now) && parent.may_yield(now));
+    }
+
+    #[test]
     fn no_yields_while_they_are_put_off() {
-        let spin = Spin::of(1);
+        let crowded = Atom::zero();
+        crowded.store(1, Ordering::Relaxed);
+        let spin = Spin::of_worker(1, &crowded);
         let asked = Cell::new(0);
         let ask = || {
             asked.set(asked.get() + 1);
             None::<()>
         };
-        spin.crowded.set(Some(Crowded {
-            until: Instant::now() + Duration::from_secs(1000),
-            pause: FIRST_PAUSE,
-        }));
         assert_eq!(spin.until(ask), None);
         assert_eq!(asked.get(), PAUSES + 1, "it sleeps after the pauses");
+        crowded.store(0, Ordering::Relaxed);
+        assert_eq!(spin.until(|| (asked.get() > 0).then_some(1)), Some(1));
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
         return Ok(());
     };
     let image = Image::of_this_process().ok();
-    let spin = Spin::of(life.shared.workers);
+    let spin = Spin::of_worker(life.shared.workers, mailbox.crowded());
     mailbox.arrive(worker);
     let mut last = 0;
     loop {
@@ -124,7 +124,7 @@ fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Re
 }
 
 /// Waits for a job after number `last`.
-fn next_job(life: &WorkerLife<'_>, mailbox: &Mailbox<'_>, last: u64, spin: &Spin) -> Job {
+fn next_job(life: &WorkerLife<'_>, mailbox: &Mailbox<'_>, last: u64, spin: &Spin<'_>) -> Job {
     let is_new = |job: &Job| job.is_open() && job.number() != last;
     loop {
         let seen = mailbox.job();

@@ -18,7 +18,13 @@ fn state(call: u64, step: u64, arrived: u64, flags: u64) -> u64 {
 }
 
 fn wait(barrier: Barrier<'_>, epoch: u64, workers: usize) -> Result<u64, Broken> {
-    barrier.wait(epoch, workers, &Spin::of(1), LONG, || true)
+    barrier.wait(
+        epoch,
+        workers,
+        &Spin::of_worker(1, &Atom::zero()),
+        LONG,
+        || true,
+    )
 }
 
 /// Waits until somebody sleeps at the word.
@@ -72,7 +78,7 @@ fn a_worker_that_may_not_wait_is_late() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
     let epoch = barrier.begin();
-    let late = barrier.wait(epoch, 2, &Spin::of(1), LONG, || false);
+    let late = barrier.wait(epoch, 2, &Spin::of_worker(1, &Atom::zero()), LONG, || false);
     assert_eq!(late, Err(Broken::Late));
     assert_eq!(value(&word), state(1, 0, 1, 0), "it has arrived");
     assert_eq!(wait(barrier, epoch, 2), Ok(epoch + 1));
@@ -116,8 +122,15 @@ fn a_worker_that_waits_into_the_next_call_has_been_left() {
     let barrier = Barrier::new(&word);
     let epoch = barrier.begin();
     thread::scope(|scope| {
-        let sleeper =
-            scope.spawn(|| barrier.wait(epoch, 2, &Spin::of(1), Duration::from_millis(1), || true));
+        let sleeper = scope.spawn(|| {
+            barrier.wait(
+                epoch,
+                2,
+                &Spin::of_worker(1, &Atom::zero()),
+                Duration::from_millis(1),
+                || true,
+            )
+        });
         until_asleep(&word);
         barrier.begin();
         assert_eq!(sleeper.join().unwrap(), Err(Broken::Left));

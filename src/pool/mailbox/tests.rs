@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_millis(1);
 
 /// The first word of a worker, and words of each.
-const WORKERS: usize = 80;
+const WORKERS: usize = 96;
 const EACH: usize = 56;
 
 fn with(workers: usize, act: impl FnOnce(Mailbox<'_>, &[Atom])) {
@@ -58,12 +58,12 @@ fn an_extent_that_is_just_large_enough_is_opened() {
         class: class_of(bytes).unwrap(),
     };
     assert_eq!(Mailbox::words(0), WORKERS);
-    assert_eq!(Mailbox::words(2), WORKERS + 2 * EACH);
-    let exact = of(8 * Mailbox::words(2) as u64);
-    assert_eq!(exact.size(), 8 * Mailbox::words(2) as u64);
-    assert!(Mailbox::open(segment.memory(), exact, 2).is_some());
-    assert!(Mailbox::open(segment.memory(), exact, 3).is_none());
-    assert!(Mailbox::open(segment.memory(), exact, 1).is_some());
+    assert_eq!(Mailbox::words(4), WORKERS + 4 * EACH);
+    let exact = of(8 * Mailbox::words(4) as u64);
+    assert_eq!(exact.size(), 8 * Mailbox::words(4) as u64);
+    assert!(Mailbox::open(segment.memory(), exact, 4).is_some());
+    assert!(Mailbox::open(segment.memory(), exact, 5).is_none());
+    assert!(Mailbox::open(segment.memory(), exact, 3).is_some());
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_worker_that_checks_in_has_what_the_parent_has_written() {
         let number = mailbox.open_job(&arguments(17), &params());
         let job = mailbox.job();
         assert_eq!((number, job.number(), job.is_open()), (1, 1, true));
-        let written: Vec<u64> = words[48..61].iter().map(value).collect();
+        let written: Vec<u64> = words[64..77].iter().map(value).collect();
         let flags = 9 << 8 | 2;
         assert_eq!(written, [1, 2, 3, 4, 5, 17, 7, flags, 10, 11, 12, 0, 0]);
         let (found, params) = mailbox.check_in(1, job).unwrap();
