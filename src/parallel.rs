@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::thread::Pid;
+
 /// Bytes that one thread takes at a time, and from twice of which on there is a second thread:
 /// copied in about a millisecond, ten times what it takes to start one.
 pub(crate) const PIECE: usize = 8 << 20;
@@ -57,8 +59,15 @@ pub(crate) fn for_each<P: Send, E: Send>(
         }
         (outcome, ended)
     });
-    // Joined is not gone: the kernel may list a thread for some microseconds more, and a pool that
-    // is about to fork would refuse for its sake.
+    wait_until_unlisted(&ended);
+    outcome
+}
+
+/// Waits until the system lists none of these threads, which have ended.
+///
+/// A thread that was joined may be listed for some microseconds more, and a pool that is about to fork
+/// would refuse for its sake.
+fn wait_until_unlisted(ended: &[Pid]) {
     let start = Instant::now();
     for id in ended {
         let listed = PathBuf::from(format!("/proc/self/task/{}", id.as_raw_nonzero()));
@@ -66,7 +75,6 @@ pub(crate) fn for_each<P: Send, E: Send>(
             thread::yield_now();
         }
     }
-    outcome
 }
 
 /// The parts that are left, also after a panic of another thread.
@@ -110,6 +118,19 @@ mod tests {
                 assert!(!PathBuf::from(&listed).exists(), "{listed}");
             }
         }
+    }
+
+    /// A thread that takes long to end, as one does that loses its processor on the way.
+    #[test]
+    fn a_listed_thread_is_waited_for() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let ending = thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
+            thread::sleep(LISTED / 5);
+        });
+        let id = told.recv().unwrap();
+        wait_until_unlisted(&[id]);
+        assert!(ending.is_finished());
     }
 
     #[test]

@@ -709,10 +709,13 @@ fn a_lock_on_a_dead_workers_seat_ends_the_call() {
         let mut pool = Pool::fork(&table, workers).unwrap();
         // The first worker has the seat after the parent's.
         pool.broadcast(&(), |_, ()| ()).unwrap();
+        let most = Duration::from_secs(60);
+        pool.deadline(Some(most));
         let spies: Vec<Child> = (1..4)
             .map(|seat| Child::fork(|| wait_for_lock(&name, seat)))
             .collect();
         let flag = Flag::new();
+        let start = std::time::Instant::now();
         let outcome = pool.for_each(&tiles, &flag.number, |_, &flag, tile| {
             if tile.index() == 0 && !Flag::is_raised(flag) {
                 Flag::raise(flag);
@@ -726,6 +729,7 @@ fn a_lock_on_a_dead_workers_seat_ends_the_call() {
             matches!(outcome, Err(PoolError::WorkerDied { .. })),
             "{outcome:?}"
         );
+        assert!(start.elapsed() < most, "it waited for its deadline");
         spies.into_iter().for_each(Child::kill);
         table.reap().unwrap();
         drop(pool);

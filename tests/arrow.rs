@@ -215,6 +215,9 @@ fn threads_lend_and_drop_at_once() {
     let segment = Segment::options().seats(16).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let x = table.from_elem(100, 3u64).unwrap();
+    // Keeps the seat of what is lent: its end would give all leases back.
+    let other = table.from_elem(1, 1u8).unwrap();
+    let kept = table.lend_arrow(other).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -227,6 +230,8 @@ fn threads_lend_and_drop_at_once() {
         }
     });
     assert!(!busy(&table, x));
+    assert_eq!(seats(&segment), 2);
+    drop(kept);
     assert_eq!(seats(&segment), 1);
     assert!(table.verify().unwrap().is_clean());
 }

@@ -34,6 +34,10 @@ fn main() {
             an_owned_array_outlives_its_producer,
         ),
         (
+            "the_arrays_in_the_queue_of_a_dead_owner_are_freed",
+            the_arrays_in_the_queue_of_a_dead_owner_are_freed,
+        ),
+        (
             "arrays_of_killed_participants_do_not_leak",
             arrays_of_killed_participants_do_not_leak,
         ),
@@ -361,6 +365,26 @@ fn an_owned_array_outlives_its_producer() {
         assert_eq!(table.read(array.handle()).unwrap().sum(), 100 * attempt);
     }
     assert_eq!(table.arrays().count(), 0);
+}
+
+/// A queue goes with its owner, and the arrays in it go with the queue.
+fn the_arrays_in_the_queue_of_a_dead_owner_are_freed() {
+    let table = table();
+    Child::fork(|| {
+        let table = HandleTable::join(table.segment()).unwrap();
+        let queue = table.queue::<Arrays>(4).unwrap();
+        for number in 0..3 {
+            let array = table.from_elem(100, number).unwrap();
+            queue.push_owned(table.owned(array)).unwrap();
+        }
+        support::exit_at_once(0);
+    })
+    .join();
+    let report = table.reap().unwrap();
+    assert_eq!(report.arrays_freed, 4, "the queue and what was in it");
+    let found = table.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!((found.live, found.retired), (0, 0));
 }
 
 /// Producers and consumers are killed in the midst of it: each array is in the queue, or was freed
