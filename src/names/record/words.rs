@@ -133,6 +133,9 @@ fn words_that_no_participant_writes_are_of_no_record() {
     assert_refused(8, |lead| lead | 1 << 60);
     assert_refused(13, |lead| lead | 1 << 60);
     assert_refused(13, |lead| lead | 1 << 32);
+    // A name without a text, in a record that is just as long.
+    assert_eq!(decoded(&[1 | 3 << 32, 3 << 32, 5]), None);
+    assert_eq!(found(&[1 | 3 << 32, 3 << 32, 5], "ab"), None);
     // Words that are not there.
     for len in 0..15 {
         assert_eq!(decoded(&golden()[..len]), None);
@@ -178,4 +181,19 @@ fn a_record_counts_up_to_65535_names_and_traces() {
     assert_eq!(many(0xffff, 0xffff).words(), Some(1 + 6 * 0xffff));
     assert_eq!(many(0x1_0000, 0).words(), None);
     assert_eq!(many(0, 0x1_0000).words(), None);
+}
+
+#[test]
+fn no_word_behind_a_record_is_read() {
+    for end in 1..=15 {
+        let mut words = golden();
+        words[0] = 2 | 1 << 16 | end << 32;
+        let get = |at: usize| {
+            assert!(at < end as usize, "word {at} of {end}");
+            Some(words[at])
+        };
+        assert_eq!(Contents::decode(get).is_some(), end == 15);
+        let found = find(get, &name("other"));
+        assert_eq!(found, (end >= 12).then_some(None));
+    }
 }
