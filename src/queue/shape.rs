@@ -57,3 +57,50 @@ impl Shape {
         self.stride.checked_mul(1 << self.shift)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn shape(capacity: u64, size: u64, align: u64) -> Option<Shape> {
+        let name = 0;
+        Shape::new(capacity, JobType { name, size, align })
+    }
+
+    fn stride(capacity: u64, size: u64, align: u64) -> u64 {
+        shape(capacity, size, align).unwrap().stride
+    }
+
+    #[test]
+    fn cells_start_on_lines_while_they_take_up_to_1_mib() {
+        assert_eq!(stride(8, 8, 8), 64);
+        assert_eq!(stride(8, 57, 1), 128);
+        assert_eq!(stride(1 << 14, 8, 8), 64, "1 MiB");
+        assert_eq!(stride(1 << 15, 8, 8), 16);
+        assert_eq!(stride(1 << 15, 9, 1), 24, "a word is aligned");
+        assert_eq!(stride(1 << 14, 64, 64), 128);
+    }
+
+    #[test]
+    fn a_job_lies_behind_its_cells_word() {
+        let place = |align| shape(4, 64, align).unwrap().job;
+        assert_eq!([1, 8, 16, 64].map(place), [8, 8, 16, 64]);
+        let most = shape(1 << 24, 8, 8).unwrap();
+        assert_eq!((most.shift, most.bytes()), (24, Some(1 << 28)));
+        let huge = shape(4, 1 << 62, 1).unwrap();
+        assert_eq!(huge.bytes(), None);
+    }
+
+    #[test]
+    fn no_queue_has_other_capacities_and_alignments() {
+        for capacity in [0, 3, 1 << 25] {
+            assert_eq!(shape(capacity, 8, 8), None, "{capacity}");
+        }
+        for align in [0, 3, 128] {
+            assert_eq!(shape(4, 8, align), None, "{align}");
+        }
+        for size in [u64::MAX - 7, u64::MAX - 15, u64::MAX - 63] {
+            assert_eq!(shape(4, size, 8), None, "{size}");
+        }
+    }
+}

@@ -78,6 +78,7 @@ fn the_type_of_a_job_is_checked() {
     let queue = table.queue::<u64>(4).unwrap();
     let bits = queue.handle().to_bits();
     assert_eq!(QueueHandle::<u64>::from_bits(bits), queue.handle());
+    assert_ne!(QueueHandle::<u64>::from_bits(bits ^ 1), queue.handle());
     assert_eq!(bytemuck::bytes_of(&queue.handle()), bits.to_ne_bytes());
     table
         .open_queue(QueueHandle::<u64>::from_bits(bits))
@@ -189,6 +190,66 @@ fn sleepers_are_woken() {
     assert_eq!(queue.pop().unwrap(), None);
 }
 
+#[test]
+fn a_closed_queue_is_waited_for_while_a_consumer_has_its_last_job() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    queue.push(1).unwrap();
+    let _taken = queue.cells.take(SeatId::from_index(5)).unwrap();
+    queue.close();
+    let brief = Duration::from_millis(30);
+    let start = Instant::now();
+    assert_eq!(queue.pop_wait(brief).unwrap(), None);
+    assert!(start.elapsed() >= brief, "its death would put the job back");
+}
+
+#[test]
+fn a_wait_for_the_last_job_is_for_the_end_that_moves_with_it() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    queue.push(1).unwrap();
+    let me = queue.enter().unwrap();
+    let taken = queue.cells.take(me).unwrap();
+    let long = Duration::from_secs(100);
+    let start = Instant::now();
+    let asleep = |event| {
+        while !queue.cells.now(event).is_awaited() {
+            assert!(start.elapsed() < long, "nobody sleeps: {event:?}");
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        let (segment, name) = (table.segment().clone(), queue.handle());
+        let consumer = scope.spawn(move || {
+            let table = HandleTable::join(&segment).unwrap();
+            table.open_queue(name).unwrap().pop_wait(long).unwrap()
+        });
+        asleep(cells::Event::Pushed);
+        queue.close();
+        asleep(cells::Event::Popped);
+        queue.cells.release(taken, me);
+        assert_eq!(consumer.join().unwrap(), None);
+    });
+    assert!(start.elapsed() < long);
+}
+
+#[test]
+fn a_wait_takes_back_what_the_dead_held() {
+    let table = table();
+    let queue = table.queue::<u64>(1).unwrap();
+    queue.push(7).unwrap();
+    let dead = HandleTable::join(table.segment()).unwrap();
+    std::mem::forget(dead.open_queue(queue.handle()).unwrap());
+    let seat = dead.seat().unwrap();
+    let _taken = queue.cells.take(SeatId::from_index(seat)).unwrap();
+    table.segment().model_kill(seat);
+    std::mem::forget(dead);
+    let long = Duration::from_secs(100);
+    let start = Instant::now();
+    assert_eq!(queue.pop_wait(long).unwrap(), Some(7));
+    assert!(start.elapsed() < long);
+}
+
 /// The head words of a queue, to be damaged.
 fn words<'t>(table: &'t HandleTable, queue: &Queue<'_, u64>) -> &'t [crate::sync::Atom] {
     let memory = table.segment().memory();
@@ -209,6 +270,31 @@ fn used_up_positions_are_refused() {
     let error = QueueError::from(queue.push(1).unwrap_err());
     assert!(matches!(error, QueueError::UsedUp { .. }), "{error}");
     assert_eq!(queue.pop().unwrap(), None);
+}
+
+#[test]
+fn a_queue_is_used_up_two_laps_before_its_last() {
+    let table = table();
+    for shift in [2, 14] {
+        let queue = table.queue::<u64>(1 << shift).unwrap();
+        // The last lap of a cell, or of a position.
+        let last = ((1u64 << 49) - 0x1_0000).min(((1 << 62) - 1) >> shift);
+        for (lap, is_used_up) in [(last - 3, false), (last - 2, true)] {
+            for end in [16, 32] {
+                words(&table, &queue)[end].store(lap << shift << 2, Ordering::Relaxed);
+            }
+            match queue.push(1) {
+                Ok(()) => assert!(!is_used_up && queue.pop().unwrap() == Some(1)),
+                Err(refused) => {
+                    let error = QueueError::from(refused);
+                    assert!(
+                        is_used_up && matches!(error, QueueError::UsedUp { .. }),
+                        "{error}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 proptest! {

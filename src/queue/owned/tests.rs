@@ -208,3 +208,159 @@ fn a_consumer_that_owned_the_array_when_it_died_puts_no_job_back() {
     assert!(queue.is_empty());
     queue.push_owned(array(&table, 2)).unwrap();
 }
+
+/// What a producer has done of a push: its cell is WRITING, and its array QUEUED.
+struct Begun<'t> {
+    ticket: Ticket,
+    array: (Slot<'t>, u32),
+}
+
+/// A push by `seat`, up to the step in which its array becomes QUEUED.
+fn begin_push<'t>(queue: &Queue<'t, Jobs>, table: &'t HandleTable, seat: SeatId) -> Begun<'t> {
+    let handle: Handle<u64, Ix1> = table.from_elem(3, 1).unwrap();
+    let (memory, key) = (table.segment().memory(), table.segment().key());
+    let (slot, generation) = array_of(memory, key, handle.to_bits()).unwrap();
+    slot.change(|word| word.own(generation, seat)).unwrap();
+    let ticket = queue.cells.claim(seat).unwrap();
+    queue.cells.set_array(ticket.position, handle.to_bits());
+    slot.change(|word| word.enqueue(generation, seat)).unwrap();
+    Begun {
+        ticket,
+        array: (slot, generation),
+    }
+}
+
+/// The push of a producer that dies between FULL and moving the tail.
+fn fill_without_the_tail<'t>(
+    queue: &Queue<'t, Jobs>,
+    table: &'t HandleTable,
+    seat: SeatId,
+) -> Slot<'t> {
+    let Begun { ticket, array } = begin_push(queue, table, seat);
+    let full = ticket.word.publish(seat).unwrap();
+    queue.cells.settle(ticket.position, ticket.word, full);
+    array.0
+}
+
+/// The state of a cell, and the handle in it.
+fn cell(queue: &Queue<'_, Jobs>, index: u64) -> (CellState, u64) {
+    (queue.cells.word(index).state(), queue.cells.array(index))
+}
+
+fn recover(queue: &Queue<'_, Jobs>, table: &HandleTable) {
+    queue.cells.recover_arrays(table.segment(), DEAD);
+    queue.cells.recover(DEAD);
+}
+
+#[test]
+fn a_push_that_meets_the_close_gets_its_array_back() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    let me = queue.enter().unwrap();
+    let Begun { ticket, array } = begin_push(&queue, &table, me);
+    queue.close();
+    assert!(!queue.cells.publish_array(ticket, me, array));
+    assert!(array.0.word().is_owned_by(me));
+    assert_eq!(cell(&queue, 0), (CellState::Empty, 0));
+    assert!(queue.is_drained());
+}
+
+#[test]
+fn a_push_whose_array_was_taken_before_it_met_the_close_succeeds() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    let me = queue.enter().unwrap();
+    let Begun { ticket, array } = begin_push(&queue, &table, me);
+    let (slot, generation) = array;
+    slot.change(|word| word.dequeue(generation, DEAD)).unwrap();
+    queue.close();
+    assert!(queue.cells.publish_array(ticket, me, array));
+    assert!(slot.word().is_owned_by(DEAD));
+}
+
+#[test]
+fn a_push_that_is_given_up_frees_its_cell_and_wakes_producers() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    let me = queue.enter().unwrap();
+    let Begun { ticket, .. } = begin_push(&queue, &table, me);
+    queue.cells.doze(Event::Popped);
+    queue.cells.give_up(ticket, me);
+    assert_eq!(cell(&queue, 0), (CellState::Empty, 0));
+    assert!(!queue.cells.now(Event::Popped).is_awaited());
+}
+
+#[test]
+fn an_array_that_the_dead_was_pushing_goes_with_it() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    let Begun { array, .. } = begin_push(&queue, &table, DEAD);
+    queue.cells.recover_arrays(table.segment(), DEAD);
+    assert!(array.0.word().is_owned_by(DEAD));
+    assert_eq!(cell(&queue, 0), (CellState::Writing, 0));
+    recover(&queue, &table);
+    assert_eq!(cell(&queue, 0), (CellState::Empty, 0));
+}
+
+#[test]
+fn an_array_that_the_dead_had_pushed_stays_in_its_queue() {
+    let table = table();
+    for closed in [false, true] {
+        let queue = table.queue::<Jobs>(2).unwrap();
+        let Begun { ticket, array } = begin_push(&queue, &table, DEAD);
+        assert!(queue.cells.publish_array(ticket, DEAD, array));
+        if closed {
+            queue.close();
+        }
+        recover(&queue, &table);
+        assert!(array.0.word().is_queued_by(DEAD));
+        assert!(queue.pop_owned().unwrap().is_some());
+    }
+}
+
+#[test]
+fn the_death_of_another_changes_no_push_and_no_pop() {
+    let table = table();
+    let queue = table.queue::<Jobs>(4).unwrap();
+    let me = queue.enter().unwrap();
+    queue.push_owned(array(&table, 1)).unwrap();
+    queue.push_owned(array(&table, 2)).unwrap();
+    let taking = queue.cells.take(me).unwrap();
+    let taken = queue.cells.take(me).unwrap();
+    let bits = queue.cells.array(taken.position);
+    let (memory, key) = (table.segment().memory(), table.segment().key());
+    let (slot, generation) = array_of(memory, key, bits).unwrap();
+    slot.change(|word| word.dequeue(generation, me)).unwrap();
+    let pushing = begin_push(&queue, &table, me);
+    let cells = || [taking, taken, pushing.ticket].map(|ticket| cell(&queue, ticket.position));
+    let before = cells();
+    recover(&queue, &table);
+    assert_eq!(cells(), before);
+    assert!(pushing.array.0.word().is_queued_by(me) && slot.word().is_owned_by(me));
+}
+
+#[test]
+fn an_array_that_the_dead_pushed_after_the_close_goes_with_it() {
+    let table = table();
+    for (seat, is_taken_back) in [(DEAD, true), (SeatId::from_index(6), false)] {
+        let queue = table.queue::<Jobs>(2).unwrap();
+        let slot = fill_without_the_tail(&queue, &table, seat);
+        queue.close();
+        recover(&queue, &table);
+        assert_eq!(slot.word().is_owned_by(seat), is_taken_back);
+        let state = cell(&queue, 0).0;
+        assert_eq!(state == CellState::Empty, is_taken_back, "{state:?}");
+        assert!(queue.pop_owned().unwrap().is_none());
+    }
+}
+
+#[test]
+fn an_array_that_the_dead_had_written_into_an_open_queue_is_pushed() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    let slot = fill_without_the_tail(&queue, &table, DEAD);
+    recover(&queue, &table);
+    assert!(slot.word().is_queued_by(DEAD));
+    let popped = queue.pop_owned().unwrap().unwrap();
+    assert_eq!(table.read(popped.handle()).unwrap().sum(), 3);
+}
