@@ -196,6 +196,37 @@ mod tests {
     }
 
     #[test]
+    fn a_spin_is_longer_where_each_worker_has_a_processor() {
+        let crowded = Atom::zero();
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let yields = |workers| Spin::of_worker(workers, &crowded).yields;
+        assert_eq!(yields(processors - 1), 200, "the parent has one, too");
+        assert_eq!([processors, processors + 1].map(yields), [100, 100]);
+        assert_eq!(Spin::of_parent(processors, &crowded).yields, 100);
+    }
+
+    #[test]
+    fn a_spin_asks_until_its_turns_are_over() {
+        let crowded = Atom::zero();
+        let spin = Spin::of_worker(usize::MAX, &crowded);
+        let asked = Cell::new(0);
+        let ask = |gives_at: u32| {
+            asked.set(asked.get() + 1);
+            (asked.get() == gives_at).then_some(gives_at)
+        };
+        for at in [1, PAUSES, PAUSES + 1] {
+            asked.set(0);
+            assert_eq!(spin.until(|| ask(at)), Some(at));
+            assert_eq!(asked.get(), at);
+        }
+        asked.set(0);
+        assert_eq!(spin.until(|| ask(0)), None);
+        // A lost slice ends it early.
+        let turns = asked.get() - PAUSES;
+        assert!((2..=101).contains(&turns), "{turns}");
+    }
+
+    #[test]
     fn no_yields_while_they_are_put_off() {
         let crowded = Atom::zero();
         crowded.store(1, Ordering::Relaxed);

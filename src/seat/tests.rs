@@ -3,10 +3,12 @@
 use ndarray::{Axis, Ix1};
 
 use super::*;
+use crate::OwnedArray;
 use crate::handle::{AnyHandle, Handle};
 use crate::queue::cells::Cells;
 use crate::span::Spans;
 use crate::table::HandleTable;
+use crate::table::hints::Hints;
 
 type Vector = Handle<u64, Ix1>;
 
@@ -123,4 +125,74 @@ fn a_card_says_the_process_and_nothing_of_numbers_without_a_seat() {
     if seats < SeatId::MAX_SEATS as usize {
         assert_eq!(pid(SeatId::from_index(seats)), 0);
     }
+}
+
+/// A queue of arrays, of an owner that is gone.
+#[test]
+fn a_reap_counts_the_arrays_of_a_queue() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let queue = dead.queue::<OwnedArray<u64, Ix1>>(4).unwrap();
+    let arrays = [1, 2, 3].map(|value| dead.owned(dead.from_elem(4, value).unwrap()));
+    let freed = arrays[0].handle();
+    for array in arrays {
+        queue.push_owned(array).unwrap();
+    }
+    dead.free(freed).unwrap();
+    std::mem::forget(queue);
+    kill(dead);
+    let me = SeatId::from_index(survivor.seat().unwrap());
+    let report = reap(&segment, me).unwrap();
+    assert_eq!((report.arrays_freed, report.leases), (3, 1), "{report:?}");
+    assert_eq!(survivor.arrays().count(), 0);
+    assert!(survivor.verify().unwrap().is_clean());
+}
+
+/// Words of a control array may be another's unless the dead had leased it.
+#[test]
+fn a_reap_leaves_control_arrays_that_the_dead_had_not_leased() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let queue = survivor.queue::<u64>(4).unwrap();
+    queue.push(7).unwrap();
+    let control = AnyHandle::from_bits(queue.handle().to_bits());
+    let extent = Spans::of(segment.memory()).extent(survivor.slot(control).unwrap().0.index);
+    let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
+    let seat = SeatId::from_index(dead.seat().unwrap());
+    let _taken = cells.take(seat).unwrap();
+    kill(dead);
+    let me = SeatId::from_index(survivor.seat().unwrap());
+    let report = reap(&segment, me).unwrap();
+    assert_eq!((report.seats, report.jobs), (1, 0));
+    assert_eq!(queue.pop().unwrap(), None);
+}
+
+/// What one that leaves held is found by the next search for room.
+#[test]
+fn hints_lead_to_what_one_that_leaves_held() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, leaver) = (join(&segment), join(&segment));
+    let index = |handle: Vector| survivor.slot(AnyHandle::from(handle)).unwrap().0.index;
+    let owned = index(leaver.from_elem(4, 1).unwrap());
+    let reserved = leaver.reserve(64).unwrap().slot.index;
+    let arrays: [Vector; 2] = [1, 2].map(|value| survivor.from_elem(4, value).unwrap());
+    std::mem::forget(leaver.read(arrays[0]).unwrap());
+    std::mem::forget(leaver.write(arrays[1]).unwrap());
+    let [read, written] = arrays.map(index);
+    for array in arrays {
+        survivor.free(array).unwrap();
+    }
+    let seat = SeatId::from_index(leaver.seat().unwrap());
+    let memory = segment.memory();
+    let hints = Hints::of(memory);
+    let class = Spans::of(memory).extent(reserved).unwrap().class;
+    let slots = [owned, reserved, read, written];
+    let led_to = || slots.map(|slot| hints.leads_to(class, slot));
+    assert_eq!(led_to(), [false; 4]);
+    std::mem::forget(leaver);
+    leave(&segment, seat);
+    assert_eq!(led_to(), [true; 4]);
+    let seat = seat.index().unwrap();
+    assert!(!memory.seat_word(seat).load(Ordering::Relaxed).is_taken());
+    assert!(segment.try_lock_seat(seat, None).unwrap());
 }
