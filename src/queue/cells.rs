@@ -44,6 +44,18 @@ pub(crate) struct Ticket {
     pub(super) front: u64,
 }
 
+/// What a search has seen of the cells: the sum of their words. Words only grow, so that two equal
+/// sums are of the same words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Seen(u128);
+
+impl Seen {
+    #[inline]
+    pub(super) fn add(&mut self, word: CellWord) {
+        self.0 += u128::from(word.bits());
+    }
+}
+
 /// Which change somebody waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {

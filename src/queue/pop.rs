@@ -1,6 +1,6 @@
 //! Popping: the steps of a consumer, and its search for the oldest job.
 
-use super::cells::{Cells, HEAD, TAIL, Ticket};
+use super::cells::{Cells, HEAD, Seen, TAIL, Ticket};
 use crate::sync::{Ordering, Word};
 use crate::word::{CellWord, SeatId};
 
@@ -10,8 +10,7 @@ struct Look {
     oldest: Option<(u64, CellWord)>,
     /// Below this position no cell can be FULL any more.
     front: u64,
-    /// Of the words that were seen. They only grow, so that two equal sums are of the same words.
-    sum: u128,
+    seen: Seen,
 }
 
 impl Cells<'_> {
@@ -55,7 +54,7 @@ impl Cells<'_> {
                 return Some((position, word, look.front));
             }
             // Twice the same, and no job: so it was between the two looks.
-            let now = (head, tail, look.sum);
+            let now = (head, tail, look.seen);
             if before == Some(now) {
                 if look.front > head {
                     self.reach(HEAD, look.front);
@@ -102,7 +101,7 @@ impl Cells<'_> {
         let mut look = Look {
             oldest: None,
             front: tail,
-            sum: 0,
+            seen: Seen::default(),
         };
         for position in head..tail.min(head + self.capacity()) {
             let mut word = self.word(position);
@@ -122,7 +121,7 @@ impl Cells<'_> {
                 word = now;
                 next = self.in_lap(position, word.next_full());
             }
-            look.sum += u128::from(word.bits());
+            look.seen.add(word);
             look.front = look.front.min(next);
             if word.is_full() && next < tail {
                 if look.oldest.is_none_or(|(oldest, _)| next < oldest) {

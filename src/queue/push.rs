@@ -1,6 +1,6 @@
 //! Pushing: the steps of a producer.
 
-use super::cells::{Cells, TAIL, Ticket};
+use super::cells::{Cells, Seen, TAIL, Ticket};
 use crate::sync::{Ordering, Word};
 use crate::word::{CellWord, EndWord, SeatId};
 
@@ -27,7 +27,7 @@ impl Cells<'_> {
             if self.lap(start) + 2 >= last_lap {
                 return Err(NoCell::UsedUp { position: start });
             }
-            let mut sum = 0;
+            let mut seen = Seen::default();
             let mut later = None;
             for position in start..start + self.capacity() {
                 match self.claim_in(position, self.lap(position), me) {
@@ -41,7 +41,7 @@ impl Cells<'_> {
                         }
                         let _ = later.get_or_insert((position, word.lap()));
                     }
-                    Err(word) => sum += u128::from(word.bits()),
+                    Err(word) => seen.add(word),
                 }
             }
             if let Some((position, lap)) = later {
@@ -51,10 +51,10 @@ impl Cells<'_> {
                 }
             }
             // Twice the same words, none of them EMPTY: so it was between the two passes.
-            if before == Some(sum) {
+            if before == Some(seen) {
                 return Err(NoCell::Full);
             }
-            before = Some(sum);
+            before = Some(seen);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Steps of participants that do not come to their end, taken one by one on the words of a queue.
 
-use super::cells::{Event, HEAD, TAIL};
+use super::cells::{Event, HEAD, Seen, TAIL};
 use super::*;
 use crate::segment::Segment;
 use crate::sync::{Ordering, Word};
@@ -197,4 +197,21 @@ fn sleepers_at_either_end_are_woken_by_its_change() {
         assert!(!cells.now(event).is_awaited());
     }
     assert!(start.elapsed() < long);
+}
+
+#[test]
+fn a_search_tells_other_words_from_those_it_has_seen() {
+    let seen = |words: &[u64]| {
+        let mut seen = Seen::default();
+        words
+            .iter()
+            .for_each(|&word| seen.add(CellWord::from_bits(word)));
+        seen
+    };
+    assert_eq!(seen(&[3, 5]), seen(&[3, 5]));
+    // Each step of each cell, and words whose sum needs more than 64 bits.
+    assert_ne!(seen(&[3, 5]), seen(&[4, 5]));
+    assert_ne!(seen(&[3, 5]), seen(&[3, 6]));
+    let last = u64::MAX;
+    assert_ne!(seen(&[last, last]), seen(&[last, last - 1]));
 }
