@@ -215,3 +215,75 @@ fn a_search_tells_other_words_from_those_it_has_seen() {
     let last = u64::MAX;
     assert_ne!(seen(&[last, last]), seen(&[last, last - 1]));
 }
+
+#[test]
+fn the_head_follows_pops_up_to_a_cell_that_may_hold_a_job() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    let head = || end(&queue, HEAD).position();
+    for popped in 1..10 {
+        queue.push(popped).unwrap();
+        assert_eq!(queue.pop().unwrap(), Some(popped));
+        assert_eq!(head(), popped);
+    }
+    let _claimed = queue.cells.claim(DEAD).unwrap();
+    queue.push(10).unwrap();
+    assert_eq!(queue.pop().unwrap(), Some(10));
+    assert!(queue.is_empty());
+    assert_eq!(head(), 9, "a producer is at work there");
+    queue.cells.recover(DEAD);
+    assert_eq!(head(), 9);
+    assert!(queue.is_empty());
+    assert_eq!(head(), 11);
+}
+
+#[test]
+fn a_search_moves_free_cells_that_lie_below_the_tail_beyond_it() {
+    let table = table();
+    let queue = table.queue::<u64>(4).unwrap();
+    for tail in 4..=16 {
+        let end_at = |position: u64| EndWord::from_bits(0).reach(position).bits();
+        queue.cells.head[HEAD].store(end_at(4), Ordering::Relaxed);
+        queue.cells.head[TAIL].store(end_at(tail), Ordering::Relaxed);
+        let free = CellWord::from_bits(0).pass_over(1).unwrap();
+        for index in 0..4 {
+            queue
+                .cells
+                .cell(index)
+                .store(free.bits(), Ordering::Relaxed);
+        }
+        assert!(queue.is_empty());
+        assert_eq!(end(&queue, HEAD).position(), tail);
+        for index in 0..4 {
+            let (state, lap) = cell(&queue, index);
+            // The first lap in which its position is not below the tail.
+            let expected = (1..).find(|lap| lap * 4 + index >= tail).unwrap();
+            assert_eq!((state, lap), (CellState::Empty, expected), "tail {tail}");
+        }
+        // They are used in order, the first one at the tail.
+        for job in 0..4 {
+            queue.push(job).unwrap();
+        }
+        for job in 0..4 {
+            assert_eq!(queue.pop().unwrap(), Some(job), "tail {tail}");
+        }
+    }
+}
+
+#[test]
+fn a_job_at_the_tail_is_not_popped_before_the_tail_moves() {
+    let table = table();
+    let queue = table.queue::<u64>(2).unwrap();
+    // The head may be behind at any time.
+    let pop_from_0 = || {
+        queue.cells.head[HEAD].store(0, Ordering::Relaxed);
+        queue.pop().unwrap()
+    };
+    queue.push(1).unwrap();
+    assert_eq!(pop_from_0(), Some(1));
+    queue.push(2).unwrap();
+    fill_without_the_tail(&queue, 3);
+    assert_eq!([pop_from_0(), pop_from_0()], [Some(2), None]);
+    queue.cells.recover(DEAD);
+    assert_eq!([pop_from_0(), pop_from_0()], [Some(3), None]);
+}
