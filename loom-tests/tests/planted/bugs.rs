@@ -180,6 +180,13 @@ pub const BUGS: &[Bug] = &[
         model: ("queue", "never_empty_while_a_job_moves"),
     },
     Bug {
+        name: "a queue is full after one look",
+        file: "src/queue/push.rs",
+        at: "if «before == Some(seen)» {",
+        instead: "true",
+        model: ("queue", "never_full_while_a_job_moves"),
+    },
+    Bug {
         name: "a reap leaves the cells of a queue",
         file: "src/queue/cells.rs",
         at: "let Some(undone) = «word.undo(seat)» else",
