@@ -4,6 +4,8 @@ use ndarray::{Axis, Ix1};
 
 use super::*;
 use crate::OwnedArray;
+use crate::descriptor::HalfWritten;
+use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::queue::cells::Cells;
 use crate::span::Spans;
@@ -195,4 +197,157 @@ fn hints_lead_to_what_one_that_leaves_held() {
     let seat = seat.index().unwrap();
     assert!(!memory.seat_word(seat).load(Ordering::Relaxed).is_taken());
     assert!(segment.try_lock_seat(seat, None).unwrap());
+}
+
+/// The participant of a table, as the one who reaps.
+fn reap_by(table: &HandleTable) -> ReapReport {
+    let me = SeatId::from_index(table.seat().unwrap());
+    reap(table.segment(), me).unwrap()
+}
+
+#[test]
+fn a_reap_leaves_the_queues_of_the_living_open() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let jobs = survivor.queue::<u64>(4).unwrap();
+    let arrays = survivor.queue::<OwnedArray<u64, Ix1>>(4).unwrap();
+    let array = survivor.owned(survivor.from_elem(4, 1).unwrap());
+    arrays.push_owned(array).unwrap();
+    std::mem::forget(dead.open_queue(jobs.handle()).unwrap());
+    std::mem::forget(dead.open_queue(arrays.handle()).unwrap());
+    kill(dead);
+    let report = reap_by(&survivor);
+    assert_eq!((report.leases, report.arrays_freed), (2, 0));
+    assert!(!jobs.is_closed() && !arrays.is_closed());
+    assert!(arrays.pop_owned().unwrap().is_some());
+}
+
+/// Its words are no handles, whatever they look like.
+#[test]
+fn a_reap_frees_no_array_that_a_job_of_a_freed_queue_names() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let queue = survivor.queue::<u64>(4).unwrap();
+    let arrays = survivor.queue::<OwnedArray<u64, Ix1>>(4).unwrap();
+    let array = survivor.owned(survivor.from_elem(4, 1).unwrap());
+    let handle = array.handle();
+    arrays.push_owned(array).unwrap();
+    queue.push(handle.to_bits()).unwrap();
+    std::mem::forget(dead.open_queue(queue.handle()).unwrap());
+    drop(queue);
+    kill(dead);
+    let report = reap_by(&survivor);
+    assert_eq!((report.leases, report.arrays_freed), (1, 0));
+    assert_eq!(survivor.read(handle).unwrap().sum(), 4);
+}
+
+#[test]
+fn a_reap_counts_the_arrays_of_a_queue_that_was_freed_beside_the_dead() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let queue = survivor.queue::<OwnedArray<u64, Ix1>>(4).unwrap();
+    for value in [1, 2] {
+        let array = survivor.owned(survivor.from_elem(4, value).unwrap());
+        queue.push_owned(array).unwrap();
+    }
+    let control = AnyHandle::from_bits(queue.handle().to_bits());
+    let extent = Spans::of(segment.memory()).extent(survivor.slot(control).unwrap().0.index);
+    let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
+    std::mem::forget(dead.open_queue(queue.handle()).unwrap());
+    // The dead was popping while the queue was freed with all else that was in it.
+    let _taken = cells
+        .take(SeatId::from_index(dead.seat().unwrap()))
+        .unwrap();
+    drop(queue);
+    assert_eq!(survivor.arrays().count(), 1);
+    kill(dead);
+    let report = reap_by(&survivor);
+    assert_eq!((report.jobs, report.arrays_freed), (1, 1), "{report:?}");
+    assert_eq!(survivor.arrays().count(), 0);
+}
+
+#[test]
+fn a_round_whose_opener_is_dead_poisons_its_array() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let rows: Vector = survivor.from_elem(6, 1).unwrap();
+    let tiles = survivor.partition(rows.write(), Axis(0), 2).unwrap();
+    let theirs = dead.open_partition(tiles.handle()).unwrap();
+    std::mem::forget(theirs.begin().unwrap());
+    std::mem::forget(theirs);
+    // One that takes part in it holds the array until it is through.
+    let part = tiles.enter().unwrap().unwrap();
+    kill(dead);
+    let report = reap_by(&survivor);
+    assert_eq!(report.poisoned, [AnyHandle::from(rows)]);
+    let pid = std::process::id();
+    let is_of_the_dead = |what| {
+        let error = survivor.read(rows).unwrap_err();
+        matches!(error, LeaseError::Poisoned { pid: by, what: found, .. } if (by, found) == (pid, what))
+    };
+    assert!(matches!(
+        survivor.clear_poison(rows),
+        Err(LeaseError::Busy { .. })
+    ));
+    drop(part);
+    assert!(is_of_the_dead(HalfWritten::Round));
+    survivor.clear_poison(rows).unwrap();
+    assert_eq!(survivor.read(rows).unwrap().sum(), 6);
+}
+
+#[test]
+fn an_array_in_which_two_have_died_is_reported_once() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), [join(&segment), join(&segment)]);
+    let rows: Vector = survivor.from_elem(6, 1).unwrap();
+    let tiles = survivor.partition(rows.write(), Axis(0), 2).unwrap();
+    let round = tiles.begin().unwrap();
+    for table in dead {
+        let theirs = table.open_partition(tiles.handle()).unwrap();
+        let mut part = theirs.enter().unwrap().unwrap();
+        std::mem::forget(part.claim().unwrap().unwrap());
+        std::mem::forget(part);
+        std::mem::forget(theirs);
+        kill(table);
+    }
+    let report = reap_by(&survivor);
+    assert_eq!(report.torn.len(), 2);
+    assert_eq!(report.poisoned, [AnyHandle::from(rows)]);
+    drop(round);
+}
+
+#[test]
+fn an_array_that_the_dead_was_writing_names_it() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let array: Vector = survivor.from_elem(4, 1).unwrap();
+    std::mem::forget(dead.write(array).unwrap());
+    kill(dead);
+    assert_eq!(reap_by(&survivor).poisoned, [AnyHandle::from(array)]);
+    let error = survivor.read(array).unwrap_err();
+    let LeaseError::Poisoned { pid, what, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((pid, what), (std::process::id(), HalfWritten::Array));
+}
+
+/// A hint that misleads costs time; a reap gives none.
+#[test]
+fn a_reap_leads_searches_to_free_slots_alone() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, dead) = (join(&segment), join(&segment));
+    let array: Vector = survivor.from_elem(4, 1).unwrap();
+    survivor.publish("array", array).unwrap();
+    let theirs: Vector = dead.from_elem(4, 1).unwrap();
+    std::mem::forget(dead.read(array).unwrap());
+    let memory = segment.memory();
+    let [kept, freed] = [array, theirs].map(|handle| {
+        let (slot, _) = survivor.slot(AnyHandle::from(handle)).unwrap();
+        let class = Spans::of(memory).extent(slot.index).unwrap().class;
+        (class, slot.index)
+    });
+    kill(dead);
+    reap_by(&survivor);
+    let leads_to = |(class, slot)| Hints::of(memory).leads_to(class, slot);
+    assert!(leads_to(freed) && !leads_to(kept));
 }

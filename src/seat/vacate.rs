@@ -23,7 +23,7 @@ pub struct ReapReport {
     pub reservations: usize,
     /// Shared leases and places in rounds that were given back.
     pub leases: usize,
-    /// Arrays that a dead participant was writing, poisoned now.
+    /// Arrays that a dead participant was writing, poisoned now; each once.
     pub poisoned: Vec<AnyHandle>,
     /// Tiles that a dead participant was writing.
     pub torn: Vec<TornTile>,
@@ -54,10 +54,20 @@ impl ReapReport {
         self.arrays_freed += other.arrays_freed;
         self.reservations += other.reservations;
         self.leases += other.leases;
-        self.poisoned.extend(other.poisoned);
+        for handle in other.poisoned {
+            self.add_poisoned(handle);
+        }
         self.torn.extend(other.torn);
         self.jobs += other.jobs;
         self.names |= other.names;
+    }
+
+    /// Adds an array, unless it is there: the dead may have opened a round and torn tiles of it, and
+    /// several may have torn tiles of the same array.
+    fn add_poisoned(&mut self, handle: AnyHandle) {
+        if !self.poisoned.contains(&handle) {
+            self.poisoned.push(handle);
+        }
     }
 }
 
@@ -213,9 +223,7 @@ fn poison(segment: &Segment, slot: usize, generation: u32, seat: SeatId, report:
     if slot.word().is_live(generation) {
         note_poison(segment, slot, seat, HalfWritten::Tiles);
         if slot.change(|word| word.poison(generation)).is_ok() {
-            report
-                .poisoned
-                .push(AnyHandle::pack(segment.key(), slot.index, generation));
+            report.add_poisoned(AnyHandle::pack(segment.key(), slot.index, generation));
         }
     }
 }
@@ -238,9 +246,7 @@ fn release_writer(
         false => HalfWritten::Array,
     };
     note_poison(segment, slot, seat, what);
-    report
-        .poisoned
-        .push(AnyHandle::pack(segment.key(), slot.index, generation));
+    report.add_poisoned(AnyHandle::pack(segment.key(), slot.index, generation));
     let tail = match what {
         HalfWritten::Round => slot.orphan(seat, true),
         _ => slot.unlock_exclusive(seat, true),
