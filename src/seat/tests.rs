@@ -4,13 +4,14 @@ use ndarray::{Axis, Ix1};
 
 use super::*;
 use crate::OwnedArray;
-use crate::descriptor::HalfWritten;
+use crate::descriptor::{ControlKind, Descriptor, HalfWritten};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::queue::cells::Cells;
 use crate::span::Spans;
 use crate::table::HandleTable;
 use crate::table::hints::Hints;
+use crate::table::slot::Slot;
 
 type Vector = Handle<u64, Ix1>;
 
@@ -350,4 +351,33 @@ fn a_reap_leads_searches_to_free_slots_alone() {
     reap_by(&survivor);
     let leads_to = |(class, slot)| Hints::of(memory).leads_to(class, slot);
     assert!(leads_to(freed) && !leads_to(kept));
+}
+
+/// The record of a name that is not in its bucket, while its participant has it.
+#[test]
+fn a_record_that_is_in_no_bucket_goes_with_its_participant() {
+    let segment = Segment::in_process().unwrap();
+    let (survivor, leaver) = (join(&segment), join(&segment));
+    let array: Vector = survivor.from_elem(4, 1).unwrap();
+    leaver.publish("array", array).unwrap();
+    let memory = segment.memory();
+    for bucket in memory.names() {
+        bucket.store(0, Ordering::Relaxed);
+    }
+    let is_record = |slot: &Slot<'_>| {
+        Descriptor::load(memory.descriptor(slot.index))
+            .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names))
+    };
+    let mut slots = (0..128).filter_map(|index| Slot::of(memory, index));
+    let record = slots.find(is_record).unwrap();
+    let me = SeatId::from_index(leaver.seat().unwrap());
+    record
+        .change(|word| word.own(word.generation(), me))
+        .unwrap();
+    drop(leaver);
+    let found = survivor.verify().unwrap();
+    assert_eq!((found.live, found.retired), (1, 0), "{found}");
+    assert!(record.word().is_free());
+    let class = Spans::of(memory).extent(record.index).unwrap().class;
+    assert!(Hints::of(memory).leads_to(class, record.index));
 }
