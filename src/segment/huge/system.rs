@@ -133,4 +133,28 @@ mod tests {
         let range = 0x7f00_0000_0000..0x7f00_0040_0000;
         assert_eq!(pages_in(text, range), (110 << 10, 64 << 10));
     }
+
+    #[test]
+    fn the_size_of_a_huge_page_is_the_systems() {
+        let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+        match fs::read_to_string(path) {
+            Ok(text) => assert_eq!(text.trim(), huge_page_size().to_string()),
+            Err(_) => assert_eq!(huge_page_size(), 0),
+        }
+    }
+
+    #[test]
+    fn advice_is_granted_by_some_settings() {
+        let granted = |value: Option<&str>| {
+            let setting = Setting {
+                value: value.map(str::to_owned),
+                place: String::new(),
+            };
+            setting.grants_advice()
+        };
+        for value in ["always", "advise", "madvise", "within_size", "force"] {
+            assert!(granted(Some(value)), "{value}");
+        }
+        assert!(!granted(Some("never")) && !granted(Some("deny")) && !granted(None));
+    }
 }
