@@ -198,9 +198,7 @@ pub(super) fn allocate(
         };
         match outcome {
             Ok(()) => at += now,
-            // The kernel undoes an interrupted step: a smaller one gets through between two
-            // signals of a busy timer.
-            Err(Errno::INTR) => step = (step / 2).max(page),
+            Err(Errno::INTR) => step = smaller(step, page),
             Err(errno) => {
                 // What this call has got so far is not in use by anybody.
                 let mut error = file_system_full(len, errno);
@@ -210,6 +208,12 @@ pub(super) fn allocate(
         }
     }
     Ok(())
+}
+
+/// The step after one that was interrupted. The kernel undoes an interrupted step: a smaller one
+/// gets through between two signals of a busy timer.
+fn smaller(step: u64, page: u64) -> u64 {
+    (step / 2).max(page)
 }
 
 /// By what the pages of a file are allocated.

@@ -244,7 +244,7 @@ fn mappings_used_up() -> Option<u64> {
         count += text.iter().filter(|&&byte| byte == b'\n').count() as u64;
     })?;
     // Making one may take a few more on the way.
-    (limit > 0 && count + 4 >= limit).then_some(limit)
+    (count + 4 >= limit).then_some(limit)
 }
 
 #[cfg(test)]

@@ -183,3 +183,10 @@ fn the_machine_has_memory() {
     let supply = tightest_supply().unwrap();
     assert!(supply.have <= 1 << 60, "{}", supply.have);
 }
+
+#[test]
+fn an_interrupted_step_is_halved_down_to_a_page() {
+    assert_eq!(smaller(STEP, 4096), STEP / 2);
+    assert_eq!(smaller(8192, 4096), 4096);
+    assert_eq!(smaller(4096, 4096), 4096);
+}

@@ -324,6 +324,23 @@ fn a_collapse_that_succeeds_says_so() {
 }
 
 #[test]
+fn huge_pages_of_a_part_are_made_by_the_system_or_it_says_why_not() {
+    let segment = options(HugePages::Collapse).anonymous().unwrap();
+    let part = 0..2 * huge_page_size();
+    segment.touch(part.clone(), part.clone());
+    let layout = segment.memory().layout();
+    let base = segment.inner.mapping.base().addr().get();
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let data = base + layout.data as usize..base + layout.total as usize;
+    let (_, made) = pages_in(&smaps, data);
+    let report = segment.huge_pages();
+    assert!(
+        made == part.end || report.collapse_error.is_some(),
+        "{report}"
+    );
+}
+
+#[test]
 fn a_report_of_private_memory_names_its_setting() {
     for wish in [HugePages::AsSystem, HugePages::Advise] {
         let segment = options(wish).in_process().unwrap();

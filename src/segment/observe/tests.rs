@@ -77,6 +77,9 @@ fn all_tables_are_seen_where_they_are() {
     assert_eq!(words(seen.names()), words(memory.names()));
     assert_eq!(words(seen.hints()), words(memory.hints()));
     assert!(seen.data(0, 1).is_none(), "contents are mapped apart");
+    let start = NonNull::from(&seen.header()[0]).addr().get();
+    let end = seen.data(0, 0).unwrap().addr().get();
+    assert!(((end - start) as u64) < memory.layout().data, "no hole");
     assert_eq!(observed.key(), segment.key());
 }
 
