@@ -16,7 +16,7 @@ use super::mapping::{Mapping, page_size};
 use crate::error::Bytes;
 use crate::layout::Layout;
 use crate::sync::{Atom, Ordering};
-use system::{SHARED, Setting, huge_page_size, pages_in};
+use system::{PRIVATE, SHARED, Setting, huge_page_size, pages_in};
 
 /// Which pages a segment's arrays are to have in this process: an option of a segment, see
 /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages).
@@ -310,10 +310,10 @@ impl HugePageReport {
         }
         let place = &self.place;
         let setting = self.setting.as_deref().unwrap_or("never");
-        let permit = match place.starts_with('/') && place.ends_with("enabled") {
-            true if place.ends_with("shmem_enabled") => format!("write advise to {place}"),
-            true => format!("write madvise to {place}"),
-            false => "mount -o remount,huge=advise /dev/shm".to_owned(),
+        let permit = match place.as_str() {
+            SHARED => format!("write advise to {place}"),
+            PRIVATE => format!("write madvise to {place}"),
+            _ => "mount -o remount,huge=advise /dev/shm".to_owned(),
         };
         Some(match (self.asked, setting) {
             _ if self.page == 0 => "use a kernel with transparent huge pages".to_owned(),

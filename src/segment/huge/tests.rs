@@ -1,6 +1,5 @@
 //! What is asked of the system, what is touched, and what the report says.
 
-use super::system::PRIVATE;
 use super::*;
 use crate::segment::SegmentOptions;
 use std::cell::RefCell;
@@ -52,7 +51,7 @@ fn every_answer_of_the_system_has_its_remedy() {
     says(report(HugePages::Advise, "deny", SHARED, None), "says deny");
     says(
         report(HugePages::Collapse, "never", SHARED, None),
-        "call prefault",
+        "call prefault, of arrays of 2 MiB or more",
     );
     says(
         report(HugePages::Collapse, "never", SHARED, Some(12)),
