@@ -234,16 +234,27 @@ fn mappings_used_up() -> Option<u64> {
     };
     let mut limit = 0;
     read("/proc/sys/vm/max_map_count", &mut |text| {
-        let digits = text.iter().filter(|byte| byte.is_ascii_digit());
-        limit = digits.fold(limit, |sum: u64, digit| {
-            sum.saturating_mul(10) + u64::from(digit - b'0')
-        });
+        limit = more_digits(limit, text)
     })?;
     let mut count = 0;
-    read("/proc/self/maps", &mut |text| {
-        count += text.iter().filter(|&&byte| byte == b'\n').count() as u64;
-    })?;
-    // Making one may take a few more on the way.
+    read("/proc/self/maps", &mut |text| count += lines(text))?;
+    limit_reached(count, limit)
+}
+
+/// A number with more digits, those of a text.
+fn more_digits(number: u64, text: &[u8]) -> u64 {
+    let digits = text.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(number, |number, digit| {
+        number.saturating_mul(10) + u64::from(digit - b'0')
+    })
+}
+
+fn lines(text: &[u8]) -> u64 {
+    text.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+/// The limit, if so many mappings are too many for another one: it may take a few more on the way.
+fn limit_reached(count: u64, limit: u64) -> Option<u64> {
     (count + 4 >= limit).then_some(limit)
 }
 
@@ -260,6 +271,14 @@ mod tests {
         let last = unsafe { mapping.base().add((1 << 36) - 1) };
         // SAFETY: as above; fresh memory is zeroed.
         assert_eq!(unsafe { last.read() }, 0);
+    }
+
+    #[test]
+    fn mappings_are_used_up_a_few_before_the_limit() {
+        assert_eq!(limit_reached(65_526, 65_530), Some(65_530));
+        assert_eq!(limit_reached(65_525, 65_530), None);
+        assert_eq!(more_digits(more_digits(0, b"65"), b"530\n"), 65_530);
+        assert_eq!((lines(b"a\nb\nc"), lines(b"abc")), (2, 0));
     }
 
     #[test]
