@@ -129,7 +129,8 @@ mod tests {
                     Rss:                 100 kB\nShmemPmdMapped:       64 kB\nVmFlags: rd wr\n\
                     7f0000200000-7f0000400000 rw-s 0 00:01 7 /memfd:ndshm (deleted)\n\
                     Rss:                  10 kB\nAnonHugePages:        0 kB\n\
-                    7f0000400000-7f0000500000 rw-p 0 00:00 0\nRss:                   5 kB\n";
+                    7f0000400000-7f0000500000 rw-p 0 00:00 0\nRss:                   5 kB\n\
+                    AnonHugePages:     2048 kB\n";
         let range = 0x7f00_0000_0000..0x7f00_0040_0000;
         assert_eq!(pages_in(text, range), (110 << 10, 64 << 10));
     }
