@@ -54,7 +54,7 @@ pub(super) fn tightest_supply() -> Option<Supply> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     groups
         .lines()
-        .flat_map(|line| cgroup_supplies(line, total, swap))
+        .flat_map(|line| cgroup_supplies(CGROUPS, line, total, swap))
         .chain([machine])
         .min_by_key(|supply| supply.have)
 }
@@ -93,20 +93,24 @@ const V2: CgroupFiles = CgroupFiles {
     both: None,
 };
 
-/// The limits of the group that a line of `/proc/self/cgroup` names, and of those above it.
-fn cgroup_supplies(line: &str, machine: u64, swap_free: u64) -> Vec<Supply> {
+/// Where the hierarchies of cgroups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The limits of the group that a line of `/proc/self/cgroup` names, and of those above it;
+/// `mounts` has the hierarchies.
+fn cgroup_supplies(mounts: &str, line: &str, machine: u64, swap_free: u64) -> Vec<Supply> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
         return Vec::new();
     };
-    let (roots, files): (&[&str], _) = match controllers {
-        "" => (&["/sys/fs/cgroup", "/sys/fs/cgroup/unified"], &V2),
-        list if list.split(',').any(|name| name == "memory") => (&["/sys/fs/cgroup/memory"], &V1),
+    let (hierarchies, files): (&[&str], _) = match controllers {
+        "" => (&["", "/unified"], &V2),
+        list if list.split(',').any(|name| name == "memory") => (&["/memory"], &V1),
         _ => return Vec::new(),
     };
     let mut supplies = Vec::new();
-    for root in roots {
-        for group in groups_up_from(Path::new(root), path) {
+    for hierarchy in hierarchies {
+        for group in groups_up_from(Path::new(&format!("{mounts}{hierarchy}")), path) {
             supplies.extend(
                 cgroup_free(&group, files, machine, swap_free).map(|have| Supply {
                     have,
@@ -194,9 +198,7 @@ pub(super) fn allocate(
         };
         match outcome {
             Ok(()) => at += now,
-            // The kernel undoes an interrupted step: a smaller one gets through between two
-            // signals of a busy timer.
-            Err(Errno::INTR) => step = (step / 2).max(page),
+            Err(Errno::INTR) => step = smaller(step, page),
             Err(errno) => {
                 // What this call has got so far is not in use by anybody.
                 let mut error = file_system_full(len, errno);
@@ -206,6 +208,12 @@ pub(super) fn allocate(
         }
     }
     Ok(())
+}
+
+/// The step after one that was interrupted. The kernel undoes an interrupted step: a smaller one
+/// gets through between two signals of a busy timer.
+fn smaller(step: u64, page: u64) -> u64 {
+    (step / 2).max(page)
 }
 
 /// By what the pages of a file are allocated.
@@ -271,53 +279,4 @@ pub(super) fn total_memory() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn meminfo_is_read_in_kib() {
-        let text = "MemTotal:       16 kB\nMemAvailable:    12 kB\nSwapFree:  0 kB\n";
-        assert_eq!(meminfo_bytes(text, "MemAvailable:"), Some(12 << 10));
-        assert_eq!(meminfo_bytes(text, "SwapFree:"), Some(0));
-        assert_eq!(meminfo_bytes(text, "Mlocked:"), None);
-    }
-
-    #[test]
-    fn groups_end_at_the_root() {
-        let root = Path::new("/sys/fs/cgroup");
-        let groups = groups_up_from(root, "/a/b");
-        let expected = ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"];
-        assert_eq!(groups, expected.map(PathBuf::from));
-        assert_eq!(groups_up_from(root, "/../x"), [root]);
-        assert_eq!(groups_up_from(root, "/"), [root]);
-    }
-
-    #[test]
-    fn a_group_has_what_it_may_take_and_what_it_can_drop() {
-        let group = std::env::temp_dir().join(format!("ndshm-cgroup-{}", std::process::id()));
-        fs::create_dir(&group).unwrap();
-        let write = |file: &str, text: &str| fs::write(group.join(file), text).unwrap();
-        write("memory.max", "max\n");
-        write("memory.current", "700\n");
-        write("memory.stat", "anon 1\ninactive_file 50\n");
-        let unlimited = cgroup_free(&group, &V2, 4096, 7);
-        write("memory.max", "1000\n");
-        let without_swap_file = cgroup_free(&group, &V2, 4096, 7);
-        write("memory.swap.max", "9\n");
-        write("memory.swap.current", "4\n");
-        let with_swap_file = cgroup_free(&group, &V2, 4096, 7);
-        let beyond_the_machine = cgroup_free(&group, &V2, 1000, 7);
-        write("memory.limit_in_bytes", "1000\n");
-        write("memory.usage_in_bytes", "700\n");
-        let swap_beside = cgroup_free(&group, &V1, 4096, 7);
-        write("memory.memsw.limit_in_bytes", "1000\n");
-        write("memory.memsw.usage_in_bytes", "702\n");
-        let swap_within = cgroup_free(&group, &V1, 4096, 7);
-        fs::remove_dir_all(&group).unwrap();
-        assert_eq!((unlimited, beyond_the_machine), (None, None));
-        assert_eq!(without_swap_file, Some(357 - 1000 / 32));
-        assert_eq!(with_swap_file, Some(355 - 1000 / 32));
-        assert_eq!(swap_beside, Some(307 - 1000 / 32));
-        assert_eq!(swap_within, Some(298 - 1000 / 32));
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ use super::mapping::{Mapping, page_size};
 use crate::error::Bytes;
 use crate::layout::Layout;
 use crate::sync::{Atom, Ordering};
-use system::{SHARED, Setting, huge_page_size, pages_in};
+use system::{PRIVATE, SHARED, Setting, huge_page_size, pages_in};
 
 /// Which pages a segment's arrays are to have in this process: an option of a segment, see
 /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages).
@@ -197,17 +197,33 @@ impl Segment {
     /// Both are ranges of bytes of the data region. A huge page that begins in the part and ends
     /// in the array counts to the part. The caller has a lease of the array, or a tile of it.
     pub(crate) fn touch(&self, part: Range<u64>, array: Range<u64>) -> Touched {
+        let huge = match self.inner.huge.asked {
+            HugePages::Collapse => huge_page_size(),
+            _ => 0,
+        };
+        let data = self.memory().layout().data;
+        self.touch_by(part, array, huge, |block| {
+            self.inner.mapping.collapse(data + block, huge)
+        })
+    }
+
+    /// As [`touch`](Segment::touch): `collapse` makes a page of `huge` bytes at an offset, of the
+    /// pages that are there. With 0 for `huge` there are small pages alone.
+    fn touch_by(
+        &self,
+        part: Range<u64>,
+        array: Range<u64>,
+        huge: u64,
+        collapse: impl Fn(u64) -> Result<(), Errno>,
+    ) -> Touched {
         let mut touched = Touched::default();
         if part.is_empty() {
             return touched;
         }
-        let mapping = &self.inner.mapping;
-        let data = self.memory().layout().data;
         let page = page_size() as u64;
         let mut at = part.start - part.start % page;
         let end = part.end.next_multiple_of(page).min(self.capacity());
-        let huge = huge_page_size();
-        if self.inner.huge.asked == HugePages::Collapse && huge > 0 {
+        if huge != 0 {
             let mut block = part.start.next_multiple_of(huge);
             while block < part.end && block + huge <= array.end {
                 touched = touched.and(self.populate(at..block));
@@ -215,10 +231,9 @@ impl Segment {
                 touched = touched.and(self.populate(block..block + page));
                 at = block;
                 let is_busy = |errno| matches!(errno, Errno::AGAIN | Errno::BUSY);
-                let collapse = || mapping.collapse(data + block, huge);
                 // Others may use pages of it just now: once more, and then the next one may do.
-                let outcome = match collapse() {
-                    Err(errno) if is_busy(errno) => collapse(),
+                let outcome = match collapse(block) {
+                    Err(errno) if is_busy(errno) => collapse(block),
                     outcome => outcome,
                 };
                 match outcome {
@@ -295,10 +310,10 @@ impl HugePageReport {
         }
         let place = &self.place;
         let setting = self.setting.as_deref().unwrap_or("never");
-        let permit = match place.starts_with('/') && place.ends_with("enabled") {
-            true if place.ends_with("shmem_enabled") => format!("write advise to {place}"),
-            true => format!("write madvise to {place}"),
-            false => "mount -o remount,huge=advise /dev/shm".to_owned(),
+        let permit = match place.as_str() {
+            SHARED => format!("write advise to {place}"),
+            PRIVATE => format!("write madvise to {place}"),
+            _ => "mount -o remount,huge=advise /dev/shm".to_owned(),
         };
         Some(match (self.asked, setting) {
             _ if self.page == 0 => "use a kernel with transparent huge pages".to_owned(),
@@ -345,75 +360,4 @@ impl fmt::Display for HugePageReport {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::system::PRIVATE;
-    use super::*;
-
-    #[test]
-    fn every_answer_of_the_system_has_its_remedy() {
-        let report = |asked, setting: &str, place: &str, collapse: Option<i32>| HugePageReport {
-            asked,
-            page: 2 << 20,
-            setting: Some(setting.to_owned()),
-            place: place.to_owned(),
-            advice_error: None,
-            collapse_error: collapse.map(io::Error::from_raw_os_error),
-            mapped: 8 << 20,
-            mapped_huge: 0,
-        };
-        let says = |report: HugePageReport, what: &str| {
-            let text = report.to_string();
-            assert!(text.contains(what), "{text}");
-            assert!(!report.is_granted());
-        };
-        let mount = "the mount /dev/shm, option huge";
-        says(
-            report(HugePages::AsSystem, "never", SHARED, None),
-            "huge_pages(",
-        );
-        says(
-            report(HugePages::AsSystem, "always", SHARED, None),
-            "first touch",
-        );
-        says(
-            report(HugePages::Advise, "never", SHARED, None),
-            "write advise to /sys",
-        );
-        says(
-            report(HugePages::Advise, "never", PRIVATE, None),
-            "write madvise to /sys",
-        );
-        says(
-            report(HugePages::Advise, "never", mount, None),
-            "remount,huge=advise /dev/shm",
-        );
-        says(
-            report(HugePages::Advise, "advise", mount, None),
-            "first touch",
-        );
-        says(report(HugePages::Advise, "deny", SHARED, None), "says deny");
-        says(
-            report(HugePages::Collapse, "never", SHARED, None),
-            "call prefault",
-        );
-        says(
-            report(HugePages::Collapse, "never", SHARED, Some(12)),
-            "compact_memory",
-        );
-        let none = HugePageReport {
-            page: 0,
-            ..report(HugePages::Advise, "never", SHARED, None)
-        };
-        says(none, "a kernel with");
-        let granted = HugePageReport {
-            mapped_huge: 2 << 20,
-            ..report(HugePages::Advise, "advise", SHARED, None)
-        };
-        assert!(granted.is_granted() && granted.remedy().is_none());
-        assert!(
-            granted
-                .to_string()
-                .starts_with("2 MiB of 8 MiB in pages of 2 MiB; asked: advise")
-        );
-    }
-}
+mod tests;

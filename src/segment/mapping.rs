@@ -234,22 +234,34 @@ fn mappings_used_up() -> Option<u64> {
     };
     let mut limit = 0;
     read("/proc/sys/vm/max_map_count", &mut |text| {
-        let digits = text.iter().filter(|byte| byte.is_ascii_digit());
-        limit = digits.fold(limit, |sum: u64, digit| {
-            sum.saturating_mul(10) + u64::from(digit - b'0')
-        });
+        limit = more_digits(limit, text)
     })?;
     let mut count = 0;
-    read("/proc/self/maps", &mut |text| {
-        count += text.iter().filter(|&&byte| byte == b'\n').count() as u64;
-    })?;
-    // Making one may take a few more on the way.
-    (limit > 0 && count + 4 >= limit).then_some(limit)
+    read("/proc/self/maps", &mut |text| count += lines(text))?;
+    limit_reached(count, limit)
+}
+
+/// A number with more digits, those of a text.
+fn more_digits(number: u64, text: &[u8]) -> u64 {
+    let digits = text.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(number, |number, digit| {
+        number.saturating_mul(10) + u64::from(digit - b'0')
+    })
+}
+
+fn lines(text: &[u8]) -> u64 {
+    text.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+/// The limit, if so many mappings are too many for another one: it may take a few more on the way.
+fn limit_reached(count: u64, limit: u64) -> Option<u64> {
+    (count + 4 >= limit).then_some(limit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_private_mapping_is_aligned_zeroed_and_large() {
@@ -259,6 +271,14 @@ mod tests {
         let last = unsafe { mapping.base().add((1 << 36) - 1) };
         // SAFETY: as above; fresh memory is zeroed.
         assert_eq!(unsafe { last.read() }, 0);
+    }
+
+    #[test]
+    fn mappings_are_used_up_a_few_before_the_limit() {
+        assert_eq!(limit_reached(65_526, 65_530), Some(65_530));
+        assert_eq!(limit_reached(65_525, 65_530), None);
+        assert_eq!(more_digits(more_digits(0, b"65"), b"530\n"), 65_530);
+        assert_eq!((lines(b"a\nb\nc"), lines(b"abc")), (2, 0));
     }
 
     #[test]
@@ -273,5 +293,100 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    /// A file of pages, each filled with its number.
+    fn file(name: &str, pages: u8) -> std::os::fd::OwnedFd {
+        let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        for number in 0..pages {
+            let page = vec![number; page_size()];
+            let at = u64::from(number) * page.len() as u64;
+            assert_eq!(rustix::io::pwrite(&fd, &page, at), Ok(page.len()));
+        }
+        fd
+    }
+
+    fn byte(mapping: &Mapping, at: u64) -> u8 {
+        assert!(at < mapping.len as u64);
+        // SAFETY: the byte is within the mapping.
+        let at = unsafe { mapping.base().add(at as usize) };
+        // SAFETY: as above; nobody writes it.
+        unsafe { at.read_volatile() }
+    }
+
+    #[test]
+    fn parts_of_a_file_lie_one_after_another() {
+        let fd = file("ndshm-parts", 8);
+        let page = page_size() as u64;
+        let parts = [
+            (0, 10),
+            (2 * page + 100, page),
+            (5 * page, page),
+            (7 * page + 9, page - 9),
+        ];
+        let (mapping, starts) = Mapping::of_file_parts(fd.as_fd(), parts).unwrap();
+        assert_eq!(starts, [0, page + 100, 3 * page, 4 * page + 9]);
+        assert_eq!(mapping.len as u64, 5 * page, "whole pages, and no more");
+        let firsts = starts.map(|start| byte(&mapping, start));
+        assert_eq!(firsts, [0, 2, 5, 7]);
+        let lasts = [0, 1, 2, 3].map(|i| byte(&mapping, starts[i] + parts[i].1 - 1));
+        assert_eq!(lasts, [0, 3, 5, 7]);
+        let beyond = Mapping::of_file_parts(fd.as_fd(), [(1, u64::MAX)]);
+        assert_eq!(beyond.err(), Some(Errno::NOMEM));
+    }
+
+    /// Text of the system's list of mappings from the line of this address on.
+    fn smaps_from(mapping: &Mapping) -> String {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let head = format!("{:x}-", mapping.base().addr());
+        let at = smaps.find(&head).expect("it is mapped");
+        smaps[at..].to_owned()
+    }
+
+    #[test]
+    fn mappings_are_left_out_of_core_dumps_and_go_when_dropped() {
+        let fd = file("ndshm-dropped", 2);
+        let listed = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            maps.matches("ndshm-dropped").count()
+        };
+        let size = 2 * page_size() as u64;
+        let whole = Mapping::of_file(fd.as_fd(), size).unwrap();
+        let (parts, _) = Mapping::of_file_parts(fd.as_fd(), [(0, size)]).unwrap();
+        let private = Mapping::private(size).unwrap();
+        for mapping in [&whole, &parts, &private] {
+            let smaps = smaps_from(mapping);
+            let flags = smaps.lines().find(|line| line.starts_with("VmFlags:"));
+            assert!(flags.unwrap().contains(" dd"), "{flags:?}");
+        }
+        assert_eq!(listed(), 2);
+        drop((whole, parts));
+        assert_eq!(listed(), 0);
+    }
+
+    #[test]
+    fn a_reservation_touches_no_neighbour() {
+        let mappings: Vec<Mapping> = (0..32)
+            .map(|number| {
+                let mapping = Mapping::private(ALIGN as u64 * (1 + number % 3)).unwrap();
+                // SAFETY: the first byte of a mapping that is writable, and this test's own.
+                unsafe { mapping.base().write(number as u8 + 1) };
+                mapping
+            })
+            .collect();
+        for (number, mapping) in mappings.iter().enumerate() {
+            assert_eq!(byte(mapping, 0), number as u8 + 1);
+            assert_eq!(byte(mapping, mapping.len as u64 - 1), 0);
+        }
+    }
+
+    #[test]
+    fn advice_that_the_system_refuses_is_an_error() {
+        let mapping = Mapping::private(4 << 20).unwrap();
+        // An address within a page.
+        assert_eq!(mapping.advise_huge(1, 100), Err(Errno::INVAL));
+        assert_eq!(mapping.collapse(1, 100), Err(Errno::INVAL));
+        assert_eq!(mapping.populate(1, 100), Err(Errno::INVAL));
+        assert_eq!(page_size(), rustix::param::page_size());
     }
 }

@@ -152,3 +152,6 @@ fn map(fd: OwnedFd, what: &str) -> Result<Option<Observed>, SegmentError> {
         fd,
     }))
 }
+
+#[cfg(test)]
+mod tests;

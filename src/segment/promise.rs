@@ -57,18 +57,32 @@ impl Forecast {
     /// never adds up to more. A forecast, not a reservation: two processes that ask at once may
     /// both be told yes, and others may take what is free.
     pub(super) fn check(&self, len: u64, untouched: impl FnOnce() -> u64) -> Result<(), NoMemory> {
-        let order = Ordering::Relaxed;
-        if len < LARGE {
-            let drawn = self
-                .budget
-                .update(order, order, |left| left.checked_sub(len));
-            if drawn.is_ok() {
-                return Ok(());
-            }
-        }
-        let Some(supply) = tightest_supply() else {
+        if len < LARGE && self.draw(len) {
             return Ok(());
-        };
+        }
+        match tightest_supply() {
+            Some(supply) => self.promise(len, supply, untouched),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the bytes from the budget of small requests. Returns `false` if too few are left.
+    fn draw(&self, len: u64) -> bool {
+        let order = Ordering::Relaxed;
+        let drawn = self
+            .budget
+            .update(order, order, |left| left.checked_sub(len));
+        drawn.is_ok()
+    }
+
+    /// Promises the bytes out of a supply, and fills the budget up for a small request.
+    fn promise(
+        &self,
+        len: u64,
+        supply: Supply,
+        untouched: impl FnOnce() -> u64,
+    ) -> Result<(), NoMemory> {
+        let order = Ordering::Relaxed;
         let mut promised = self.promised.load(order);
         let counted = promised.saturating_add(len) > supply.have / UNCOUNTED;
         if counted {
@@ -159,6 +173,7 @@ fn promised_in(memory: &Memory, span: &Span) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Layout;
     use std::cell::Cell;
 
     #[test]
@@ -183,6 +198,83 @@ mod tests {
         assert!(text.contains("less 1 PiB promised to arrays"), "{text}");
         assert!(forecast.check(100, || 1 << 50).is_err());
         assert_eq!(forecast.check(LARGE, || 0), Ok(()));
+    }
+
+    /// A forecast that has counted, and promised this much; and a supply of this much.
+    fn promising(promised: u64) -> Forecast {
+        let forecast = Forecast::new();
+        forecast.promised.store(promised, Ordering::Relaxed);
+        forecast
+    }
+
+    fn supply(have: u64) -> Supply {
+        Supply {
+            have,
+            what: "the test".into(),
+            remedy: "none",
+        }
+    }
+
+    /// The bytes that are promised, and the budget of small requests.
+    fn state(forecast: &Forecast) -> (u64, u64) {
+        (
+            forecast.promised.load(Ordering::Relaxed),
+            forecast.budget.load(Ordering::Relaxed),
+        )
+    }
+
+    #[test]
+    fn a_large_request_is_promised_alone() {
+        let forecast = promising(0);
+        let not_asked = || -> u64 { panic!("an eighth is promised without a count") };
+        let eighth = 8 * LARGE + 7;
+        assert_eq!(forecast.promise(LARGE, supply(eighth), not_asked), Ok(()));
+        assert_eq!(state(&forecast), (LARGE, 0));
+        // One byte more than an eighth is counted.
+        let count = || 3 * LARGE;
+        assert_eq!(forecast.promise(1, supply(eighth), count), Ok(()));
+        let grant = (eighth - 3 * LARGE - 1) / 4;
+        assert_eq!(state(&forecast), (3 * LARGE + 1 + grant, grant));
+        // The budget is for small requests, and is promised: it counts as untouched.
+        assert_eq!(
+            forecast.promise(2 * LARGE, supply(10 * LARGE), count),
+            Ok(())
+        );
+        assert_eq!(state(&forecast), (5 * LARGE + grant, grant));
+    }
+
+    #[test]
+    fn all_that_is_left_can_be_promised_and_no_more() {
+        let forecast = promising(u64::MAX);
+        let most = forecast.promise(9 * LARGE, supply(10 * LARGE), || LARGE);
+        assert_eq!((most, state(&forecast)), (Ok(()), (10 * LARGE, 0)));
+        let refused = forecast.promise(9 * LARGE + 1, supply(10 * LARGE), || LARGE);
+        let error = refused.unwrap_err();
+        assert_eq!((error.need, error.have), (9 * LARGE + 1, 9 * LARGE));
+        assert_eq!(
+            error.what,
+            "the test, less 1 MiB promised to arrays that were not written yet,"
+        );
+        assert_eq!(state(&forecast), (10 * LARGE, 0), "as before");
+        let refused = forecast.promise(2 * LARGE, supply(LARGE), || 0);
+        assert_eq!(refused.unwrap_err().what, "the test");
+    }
+
+    #[test]
+    fn small_requests_draw_on_a_budget() {
+        let forecast = promising(0);
+        let plenty = 1 << 40;
+        let not_asked = || -> u64 { panic!("an eighth is promised without a count") };
+        assert_eq!(forecast.promise(100, supply(plenty), not_asked), Ok(()));
+        let most = 64 << 20;
+        assert_eq!(state(&forecast), (100 + most, most));
+        assert_eq!(forecast.check(1000, not_asked), Ok(()));
+        assert_eq!(state(&forecast), (100 + most, most - 1000));
+        // A large one leaves the budget alone.
+        let tight = forecast.check(1 << 20, || 0);
+        assert_eq!((tight, state(&forecast).1), (Ok(()), most - 1000));
+        assert!(!forecast.draw(most) && forecast.draw(most - 1000));
+        assert_eq!(state(&forecast).1, 0);
     }
 
     #[test]
@@ -241,5 +333,39 @@ mod tests {
         }
         table.trim().unwrap();
         near(0);
+    }
+
+    #[test]
+    fn the_tables_are_promised_as_far_as_arrays_need_them() {
+        let segment = crate::Segment::options()
+            .capacity(1 << 30)
+            .anonymous()
+            .unwrap();
+        let fd = segment.fd().unwrap();
+        let layout = segment.memory().layout();
+        // Whatever pages are there already.
+        let promised = || {
+            let there = rustix::fs::fstat(fd).unwrap().st_blocks as u64 * 512;
+            untouched(segment.memory(), fd) + there
+        };
+        let fixed = promised();
+        assert_eq!(fixed, layout.slots + layout.data - layout.schemas);
+        let table = crate::HandleTable::join(&segment).unwrap();
+        assert_eq!(promised(), fixed, "no span is carved");
+        let words = 1 + layout.geometry.reader_words() + Layout::DESCRIPTOR_WORDS;
+        let span = 64 * words as u64 * 8;
+        let small = table.zeros::<u8, _>(100).unwrap();
+        assert_eq!(promised(), fixed + span + 128, "an extent of 128 bytes");
+        let large = table.zeros::<u8, _>(100 << 10).unwrap();
+        let committed = promised() - (fixed + 2 * span + 128);
+        assert!(
+            (100 << 10..=128 << 10).contains(&committed),
+            "{committed} bytes"
+        );
+        // A freed extent that was never written has no page to keep.
+        table.free(large).unwrap();
+        table.free(small).unwrap();
+        table.trim().unwrap();
+        assert_eq!(promised(), fixed + 2 * span);
     }
 }

@@ -283,7 +283,14 @@ fn mappings_used_up() {
     assert_eq!(unsafe { libc::munmap(start, len) }, 0);
     let text = match refused {
         Ok(_) => panic!("there was a mapping left"),
-        Err(error) => says(error, &["map", "vm.max_map_count"]),
+        Err(error) => says(
+            error,
+            &[
+                "map",
+                &format!("has about {most}, which"),
+                "vm.max_map_count",
+            ],
+        ),
     };
     usable(&table);
     usable(&HandleTable::join(&Segment::anonymous().unwrap()).unwrap());

@@ -129,8 +129,33 @@ mod tests {
                     Rss:                 100 kB\nShmemPmdMapped:       64 kB\nVmFlags: rd wr\n\
                     7f0000200000-7f0000400000 rw-s 0 00:01 7 /memfd:ndshm (deleted)\n\
                     Rss:                  10 kB\nAnonHugePages:        0 kB\n\
-                    7f0000400000-7f0000500000 rw-p 0 00:00 0\nRss:                   5 kB\n";
+                    7f0000400000-7f0000500000 rw-p 0 00:00 0\nRss:                   5 kB\n\
+                    AnonHugePages:     2048 kB\n";
         let range = 0x7f00_0000_0000..0x7f00_0040_0000;
         assert_eq!(pages_in(text, range), (110 << 10, 64 << 10));
+    }
+
+    #[test]
+    fn the_size_of_a_huge_page_is_the_systems() {
+        let path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+        match fs::read_to_string(path) {
+            Ok(text) => assert_eq!(text.trim(), huge_page_size().to_string()),
+            Err(_) => assert_eq!(huge_page_size(), 0),
+        }
+    }
+
+    #[test]
+    fn advice_is_granted_by_some_settings() {
+        let granted = |value: Option<&str>| {
+            let setting = Setting {
+                value: value.map(str::to_owned),
+                place: String::new(),
+            };
+            setting.grants_advice()
+        };
+        for value in ["always", "advise", "madvise", "within_size", "force"] {
+            assert!(granted(Some(value)), "{value}");
+        }
+        assert!(!granted(Some("never")) && !granted(Some("deny")) && !granted(None));
     }
 }

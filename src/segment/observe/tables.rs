@@ -73,9 +73,11 @@ impl Tables {
 /// The lowest level that has all carved spans: entries of the span table are set in their order.
 fn level(layout: &Layout, is_carved: impl Fn(usize) -> bool) -> usize {
     let spans = layout.geometry.spans as usize;
-    (0..LEVELS - 1)
-        .find(|level| FIRST << level >= spans || !is_carved(FIRST << level))
-        .unwrap_or(LEVELS - 1)
+    let mut level = 0;
+    while FIRST << level < spans && is_carved(FIRST << level) {
+        level += 1;
+    }
+    level
 }
 
 fn slots(layout: &Layout, spans: usize) -> usize {
@@ -125,5 +127,42 @@ impl Mapped {
             memory,
             _mapping: mapping,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(spans: u32) -> Layout {
+        Layout::new(Geometry {
+            capacity: 1 << 30,
+            seats: 2,
+            spans,
+            span_slots: Geometry::SPAN_SLOTS,
+        })
+    }
+
+    #[test]
+    fn a_level_has_all_carved_spans() {
+        let level_of = |spans: u32, carved: usize| {
+            level(&layout(spans), |span| {
+                assert!(span < spans as usize, "there is no entry {span}");
+                span < carved
+            })
+        };
+        assert_eq!([0, 1, 256].map(|carved| level_of(1024, carved)), [0; 3]);
+        assert_eq!([257, 512].map(|carved| level_of(1024, carved)), [1; 2]);
+        assert_eq!([513, 1024].map(|carved| level_of(1024, carved)), [2; 2]);
+        assert_eq!([0, 256].map(|carved| level_of(256, carved)), [0; 2]);
+        let most = (Geometry::MAX_SLOTS / 64) as u32;
+        assert_eq!(level_of(most, most as usize), LEVELS - 1);
+    }
+
+    #[test]
+    fn slots_are_those_of_the_spans_that_there_are() {
+        assert_eq!(slots(&layout(1024), 256), 256 * 64);
+        assert_eq!(slots(&layout(1024), 1024), 1024 * 64);
+        assert_eq!(slots(&layout(1024), 2048), 1024 * 64);
     }
 }

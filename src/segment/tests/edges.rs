@@ -1,10 +1,10 @@
 //! What is refused at the very edge, by its reason, and what is just not.
 
-use super::super::Removal;
 use super::super::anonymous::can_be_smaller;
 use super::super::description::{self, Description, Kind, header_word, os_error};
 use super::super::named::{self, FileId};
 use super::super::remove;
+use super::super::{Removal, WeakSegment};
 use super::*;
 use rustix::io::Errno;
 
@@ -176,4 +176,36 @@ fn a_description_knows_its_own_file_and_all_its_seats() {
     own.resize_seats(128);
     let writable = description::reopen(own.fd()).unwrap();
     assert_eq!(own.seats.try_lock(writable.as_fd(), 127), Ok(true));
+}
+
+#[test]
+fn a_segment_tells_what_it_was_made_with() {
+    let name = Name::new("told");
+    let segment = small().retain(12_345).create(&name.0).unwrap();
+    assert_eq!(segment.retain_limit(), 12_345);
+    assert_eq!(
+        small().in_process().unwrap().retain_limit(),
+        super::super::commit::total_memory() / 16
+    );
+    let text = format!("{segment:?}");
+    let expected = format!(
+        "Segment {{ name: Some({:?}), capacity: 8388608, seats: 2, arrays: 65536 }}",
+        name.0
+    );
+    assert_eq!(text, expected);
+    assert!(!segment.is_persistent());
+    segment.persist(true);
+    assert!(segment.is_persistent());
+    segment.persist(false);
+    // Another segment has another key.
+    assert_ne!(segment.key(), small().in_process().unwrap().key());
+}
+
+#[test]
+fn a_weak_reference_ends_with_the_segment() {
+    let segment = small().in_process().unwrap();
+    let weak = WeakSegment::of(&segment);
+    assert_eq!(weak.upgrade().map(|same| same.key()), Some(segment.key()));
+    drop(segment);
+    assert!(weak.upgrade().is_none());
 }
