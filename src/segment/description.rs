@@ -154,7 +154,11 @@ pub(super) fn header_word(fd: BorrowedFd<'_>, index: usize) -> Result<u64, Errno
 
 /// Refuses sizes at which `ftruncate` would raise a signal.
 pub(super) fn check_file_size(bytes: u64) -> Result<(), SegmentError> {
-    match rustix::process::getrlimit(Resource::Fsize).current {
+    check_size_within(rustix::process::getrlimit(Resource::Fsize).current, bytes)
+}
+
+pub(super) fn check_size_within(limit: Option<u64>, bytes: u64) -> Result<(), SegmentError> {
+    match limit {
         Some(limit) if bytes > limit => Err(SegmentError::FileSize { bytes, limit }),
         _ => Ok(()),
     }

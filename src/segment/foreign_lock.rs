@@ -22,11 +22,7 @@ impl Segment {
         let stat = rustix::fs::fstat(fd).ok()?;
         Some(ForeignLock {
             seat,
-            // A lock of a description has no pid.
-            pids: match u32::try_from(pid) {
-                Ok(pid) if pid > 0 => vec![pid],
-                _ => holders(&stat, seat_byte(seat)),
-            },
+            pids: told(pid).unwrap_or_else(|| holders(&stat, seat_byte(seat))),
             inode: stat.st_ino,
         })
     }
@@ -38,6 +34,15 @@ impl Segment {
         };
         let on_seat = own.checked_fd().map(|fd| seat_lock::on_seat(fd, seat));
         matches!(on_seat, Ok(Ok(OnByte::Foreign { .. })))
+    }
+}
+
+/// Returns the holder that the system tells of. A lock of a description has no pid, and a lock from
+/// another pid namespace has the pid 0.
+fn told(pid: libc::pid_t) -> Option<Vec<u32>> {
+    match u32::try_from(pid) {
+        Ok(pid) if pid > 0 => Some(vec![pid]),
+        _ => None,
     }
 }
 
@@ -77,6 +82,43 @@ fn locks(line: &str, file: &str, byte: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_positive_pid_is_a_process() {
+        assert_eq!(told(7), Some(vec![7]));
+        assert_eq!([told(1), told(0), told(-1)], [Some(vec![1]), None, None]);
+    }
+
+    #[test]
+    fn a_read_lock_on_a_seat_is_found_with_its_process() {
+        use std::os::fd::AsRawFd;
+
+        let _quiet = crate::segment::tests::no_forks();
+        let options = || Segment::options().capacity(1 << 20).seats(4);
+        let in_process = options().in_process().unwrap();
+        assert!(in_process.foreign_lock(2).is_none() && !in_process.is_foreign_locked(2));
+        let segment = options().anonymous().unwrap();
+        let stat = rustix::fs::fstat(segment.fd().unwrap()).unwrap();
+        // A lock of a description, then one of this process.
+        for command in [libc::F_OFD_SETLK, libc::F_SETLK] {
+            let other = segment.inheritable_fd().unwrap();
+            let lock = |kind: libc::c_int| {
+                let request = seat_lock::request(seat_byte(2), kind);
+                // SAFETY: the argument of this command, which reads it during the call.
+                unsafe { libc::fcntl(other.as_raw_fd(), command, &request) }
+            };
+            assert!(segment.foreign_lock(2).is_none() && !segment.is_foreign_locked(2));
+            assert_eq!(lock(libc::F_RDLCK), 0);
+            let found = segment.foreign_lock(2).unwrap();
+            assert_eq!((found.seat, found.inode), (2, stat.st_ino));
+            assert_eq!(found.pids, [std::process::id()]);
+            assert!(segment.is_foreign_locked(2) && !segment.is_foreign_locked(1));
+            assert!(segment.foreign_lock(1).is_none());
+            assert_eq!(lock(libc::F_WRLCK), 0);
+            assert!(segment.foreign_lock(2).is_none(), "a participant's");
+            assert!(!segment.is_foreign_locked(2));
+        }
+    }
 
     #[test]
     fn a_line_of_fdinfo_is_read() {

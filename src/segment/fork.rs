@@ -74,8 +74,9 @@ fn token_at(_page: u64) -> &'static Atom<u64> {
 fn token_at(page: u64) -> &'static Atom<u64> {
     let word = ptr::with_exposed_provenance::<Atom<u64>>((page & !UNWIPED) as usize);
     // SAFETY: `page` came out of `PAGE`, so it is the address of a page that `make_page` mapped
-    // readable and writable, exposed, and never unmaps; a page is aligned for an `Atom`, any bytes
-    // are a value of it, and nothing but this function's callers touch them, through atomics.
+    // readable and writable, or of a word of the heap, exposed, and never unmaps or frees; it is
+    // aligned for an `Atom`, any bytes are a value of it, and nothing but this function's callers
+    // touch them, through atomics.
     unsafe { &*word }
 }
 
@@ -94,14 +95,8 @@ fn draw_token(page: u64) -> u64 {
     // A token of 0 was wiped; one with another pid was inherited.
     let drawn = token.update(Ordering::Relaxed, Ordering::Relaxed, |seen| {
         let stale = seen == 0 || seen & mask != tag;
-        stale.then(|| {
-            loop {
-                let fresh = (random_nonzero() & !mask) | tag;
-                if fresh & !mask != 0 {
-                    break fresh;
-                }
-            }
-        })
+        // Not 0 in either case: no process has the pid 0.
+        stale.then(|| (random_nonzero() & !mask) | tag)
     });
     match drawn {
         Ok((_, fresh)) => fresh,
@@ -123,8 +118,8 @@ fn make_page() -> u64 {
     let mapped = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), PAGE_LEN, access, flags) };
     let base = match mapped.ok().and_then(NonNull::new) {
         Some(base) => base,
-        // No page to be had: one from the heap, which is never wiped.
-        None => NonNull::from(Box::leak(Box::new([0u64; PAGE_LEN / 8]))).cast(),
+        // No page can be mapped: the token is in a word of the heap, which is never wiped.
+        None => NonNull::from(Box::leak(Box::new(0u64))).cast(),
     };
     let is_mapping = mapped.is_ok();
     // SAFETY: the range is the mapping made above, which holds nothing yet.
@@ -185,6 +180,48 @@ mod tests {
             .map(|thread| thread.join().unwrap())
             .collect();
         assert_eq!(others, [token; 4]);
+    }
+
+    #[test]
+    fn a_token_word_tells_this_process_from_others() {
+        // No process writes this one, as where the kernel does not wipe pages.
+        static UNWRITTEN: Atom<u64> = Atom::zero();
+        let token = process_token();
+        for word in [TokenWord::of_this_process(), TokenWord(&UNWRITTEN)] {
+            assert!(word.is(token));
+            assert!(!word.is(token ^ 1) && !word.is(token ^ (1 << 63)));
+        }
+    }
+
+    /// The word of a process that forked, where the kernel wipes nothing: the child inherits the
+    /// token of its parent, and knows it by the pid.
+    #[test]
+    #[cfg(not(miri))]
+    fn an_unwiped_token_is_of_one_pid() {
+        let word: &'static Atom<u64> = Box::leak(Box::new(Atom::zero()));
+        let page = ptr::from_ref(word).expose_provenance() as u64 | UNWIPED;
+        let pid = u64::from(std::process::id());
+        let low = u64::from(u32::MAX);
+        let token = draw_token(page);
+        assert_eq!(token & low, pid);
+        assert_ne!(token & !low, 0, "one in 4 billion");
+        assert_eq!(word.load(Ordering::Relaxed), token);
+        assert_eq!(draw_token(page), token, "drawn once");
+        word.store(token ^ 1, Ordering::Relaxed);
+        let fresh = draw_token(page);
+        assert_eq!(fresh & low, pid);
+        assert_ne!(fresh, token);
+    }
+
+    #[test]
+    #[cfg(not(miri))]
+    fn a_wiped_token_is_drawn_once_and_is_random_in_all_bits() {
+        let word: &'static Atom<u64> = Box::leak(Box::new(Atom::zero()));
+        let page = ptr::from_ref(word).expose_provenance() as u64;
+        let token = draw_token(page);
+        assert_eq!(draw_token(page), token);
+        let pid = u64::from(std::process::id());
+        assert_ne!(token & u64::from(u32::MAX), pid, "one in 4 billion");
     }
 
     #[test]

@@ -27,6 +27,9 @@ use super::seat_lock;
 use crate::error::{NoMemory, SegmentError};
 use crate::layout::{Geometry, Header, Layout};
 
+#[cfg(test)]
+mod tests;
+
 /// Where the C library keeps named shared memory.
 pub(super) const DIR: &str = "/dev/shm/";
 
@@ -225,6 +228,16 @@ enum Entry {
 
 /// Creates or opens the segment of this name.
 pub(super) fn attach(
+    name: &str,
+    wish: Wish,
+    options: &SegmentOptions,
+) -> Result<Parts, SegmentError> {
+    attach_by(join, name, wish, options)
+}
+
+/// As [`attach`], with [`join`] or what a test does in its place.
+fn attach_by(
+    mut join: impl FnMut(&str, &SegmentOptions) -> Result<Entry, SegmentError>,
     name: &str,
     wish: Wish,
     options: &SegmentOptions,

@@ -54,7 +54,8 @@ pub(super) const IN_PROCESS_CAPACITY: u64 = 256;
 
 const LEAST_CAPACITY: u64 = 16 << 20;
 const DEFAULT_SEATS: u32 = if cfg!(loom) { 2 } else { 256 };
-const LEAST_DEFAULT_ARRAYS: u64 = if cfg!(loom) { 4 } else { 1 << 10 };
+/// Elsewhere the least number of spans has more slots.
+const LEAST_DEFAULT_ARRAYS: u64 = if cfg!(loom) { 4 } else { 0 };
 const MOST_DEFAULT_ARRAYS: u64 = 1 << 22;
 
 impl SegmentOptions {
@@ -92,7 +93,7 @@ impl SegmentOptions {
     /// How many arrays there can be at once, rounded up to a power of two of at least 65,536 (fewer
     /// would save nothing: the tables take memory where they are used).
     ///
-    /// The default is one for each 4 KiB of capacity, within 2^10 and 2^22.
+    /// The default is one for each 4 KiB of capacity, within 2^16 and 2^22.
     pub fn arrays(mut self, arrays: u64) -> Self {
         self.arrays = Some(arrays);
         self
@@ -151,12 +152,21 @@ impl SegmentOptions {
 
     /// The geometries to try, the one that is wished for most first.
     pub(super) fn geometries(&self, largest: u64) -> Result<Vec<Geometry>, SegmentError> {
+        self.geometries_within(address_space_limit(), largest)
+    }
+
+    /// The geometries to try where the address space has this limit.
+    fn geometries_within(
+        &self,
+        limit: Option<u64>,
+        largest: u64,
+    ) -> Result<Vec<Geometry>, SegmentError> {
         let shape = |capacity| self.geometry(capacity);
         if let Some(capacity) = self.capacity {
             return Ok(vec![shape(capacity)?]);
         }
         // Half of a limited address space is for the rest of the program.
-        let largest = address_space_limit()
+        let largest = limit
             .and_then(|limit| (limit / 2).checked_ilog2())
             .map_or(largest, |log2| largest.min(LEAST_CAPACITY.max(1 << log2)));
         let least = LEAST_CAPACITY.min(largest);
@@ -326,6 +336,38 @@ mod tests {
             .windows(2)
             .all(|two| two[0].capacity == 2 * two[1].capacity);
         assert!(halved);
+    }
+
+    #[test]
+    fn half_of_a_limited_address_space_is_left_to_the_program() {
+        let capacities = |limit, largest| -> Vec<u64> {
+            let options = SegmentOptions::new();
+            let geometries = options.geometries_within(limit, largest).unwrap();
+            geometries.iter().map(|one| one.capacity).collect()
+        };
+        let mib = |count: u64| count << 20;
+        assert_eq!(capacities(None, mib(64)), [mib(64), mib(32), mib(16)]);
+        assert_eq!(capacities(Some(mib(64)), mib(64)), [mib(32), mib(16)]);
+        assert_eq!(capacities(Some(mib(65)), mib(64)), [mib(32), mib(16)]);
+        assert_eq!(capacities(Some(mib(127)), mib(64)), [mib(32), mib(16)]);
+        assert_eq!(capacities(Some(mib(128)), mib(64)).len(), 3);
+        assert_eq!(capacities(Some(mib(1024)), mib(64)).len(), 3);
+        assert_eq!(capacities(Some(mib(20)), mib(64)), [mib(16)], "the least");
+        assert_eq!(capacities(Some(2), mib(64)), [mib(16)]);
+        assert_eq!(capacities(None, mib(8)), [mib(8)], "the least, or less");
+    }
+
+    #[test]
+    fn the_default_of_an_in_process_segment_is_smaller() {
+        let options = SegmentOptions::new();
+        let geometries = options.geometries_within(None, IN_PROCESS_CAPACITY);
+        assert_eq!(geometries.unwrap()[0].capacity, 64 << 30);
+    }
+
+    #[test]
+    fn only_permission_bits_of_a_mode_count() {
+        assert_eq!(SegmentOptions::new().mode(0o7640).mode, 0o640);
+        assert_eq!(SegmentOptions::new().mode, 0o600);
     }
 
     #[test]

@@ -50,6 +50,12 @@ impl Forecast {
         self.promised.store(u64::MAX, Ordering::Relaxed);
     }
 
+    /// Bytes promised, as far as is known.
+    #[cfg(test)]
+    pub(super) fn promised(&self) -> u64 {
+        self.promised.load(Ordering::Relaxed)
+    }
+
     /// Refuses what the machine or a memory cgroup of this process has not, or has promised.
     ///
     /// `untouched` counts the bytes of the segment that are promised and not touched. It is asked

@@ -18,7 +18,8 @@ const GATE: u64 = 1 << 61;
 // The kernel's `struct flock` has 64-bit offsets, which is libc's where `off_t` has 64 bits.
 const _: () = assert!(size_of::<libc::off_t>() == 8);
 
-fn request(byte: u64, kind: libc::c_int) -> libc::flock {
+/// Returns a request for a lock on one byte.
+pub(super) fn request(byte: u64, kind: libc::c_int) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -199,6 +200,49 @@ mod tests {
         assert_eq!(others.try_lock(second.as_fd(), 127), Ok(true));
     }
 
+    /// Processes with different versions of the crate must agree on them.
+    #[test]
+    fn the_locks_are_on_fixed_bytes() {
+        let _quiet = crate::segment::tests::no_forks();
+        assert_eq!(seat_byte(5), 0x4000_0000_0000_0005);
+        let (first, second) = two_descriptions();
+        assert_eq!(enter_gate(first.as_fd()), Ok(true));
+        for (byte, held) in [(0, false), (1 << 61, true), ((1 << 61) + 1, false)] {
+            assert_eq!(is_held(second.as_fd(), byte), Ok(held), "{byte:x}");
+        }
+    }
+
+    #[test]
+    fn a_seat_can_be_locked_again_after_its_lock_is_given_back() {
+        let _quiet = crate::segment::tests::no_forks();
+        let (first, second) = two_descriptions();
+        let (mine, others) = (SeatLocks::new(128), SeatLocks::new(128));
+        for seat in [0, 1, 64, 127] {
+            assert_eq!(mine.try_lock(first.as_fd(), seat), Ok(true));
+            assert_eq!(others.try_lock(second.as_fd(), seat), Ok(false));
+            mine.unlock(first.as_fd(), seat);
+            assert_eq!(mine.try_lock(first.as_fd(), seat), Ok(true));
+        }
+        // The kernel's locks stay: those that are forgotten were the parent's.
+        mine.forget_all();
+        assert_eq!(others.try_lock(second.as_fd(), 127), Ok(false));
+        assert_eq!(mine.try_lock(first.as_fd(), 127), Ok(true));
+    }
+
+    #[test]
+    fn a_descriptor_that_cannot_lock_is_an_error() {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::open("/dev/shm", flags, rustix::fs::Mode::empty()).unwrap();
+        let fd = fd.as_fd();
+        assert_eq!(on_seat(fd, 0), Err(Errno::BADF));
+        assert_eq!(is_gate_held(fd), Err(Errno::BADF));
+        assert_eq!(enter_gate(fd), Err(Errno::BADF));
+        let seats = SeatLocks::new(1);
+        assert_eq!(seats.try_lock(fd, 0), Err(Errno::BADF));
+        let (writable, _) = two_descriptions();
+        assert_eq!(seats.try_lock(writable.as_fd(), 0), Ok(true));
+    }
+
     #[test]
     fn a_lock_ends_with_its_description() {
         let _quiet = crate::segment::tests::no_forks();
@@ -243,7 +287,10 @@ mod tests {
     fn the_gate_closes_only_on_nobody() {
         let _quiet = crate::segment::tests::no_forks();
         let (first, second) = two_descriptions();
+        assert_eq!(is_gate_held(second.as_fd()), Ok(false));
         assert_eq!(enter_gate(first.as_fd()), Ok(true));
+        assert_eq!(is_gate_held(second.as_fd()), Ok(true));
+        assert_eq!(is_gate_held(first.as_fd()), Ok(false), "its own");
         assert_eq!(close_gate(second.as_fd()), Ok(false));
         assert_eq!(enter_gate(second.as_fd()), Ok(true));
         drop(first);

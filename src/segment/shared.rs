@@ -23,6 +23,9 @@ use crate::error::{NoMemory, SegmentError};
 use crate::layout::Layout;
 use crate::sync::{Atom, Backoff, Ordering};
 
+#[cfg(test)]
+mod tests;
+
 /// Where the bytes of a segment are.
 pub(super) enum Backing {
     File(Description),
@@ -241,20 +244,27 @@ impl Segment {
             }
             backoff.snooze();
         }
-        let outcome = match &self.inner.backing {
-            _ if self.token() == me => Ok(()),
-            Backing::InProcess(_) => Err(SegmentError::NotShared),
-            Backing::File(own) => own.rebind(&self.inner.mapping, self.memory().layout().total),
-        };
-        if outcome.is_ok() {
-            let (mapping, layout) = (&self.inner.mapping, self.memory().layout());
-            self.inner.huge.advise(mapping, layout);
-            self.inner.forecast.forget();
-            self.inner.token.store(me, Ordering::Release);
-        }
+        let outcome = self.rebind_in_turn(me);
         // Pairs with the Acquire of the exchange above.
         turn.store(0, Ordering::Release);
         outcome
+    }
+
+    /// Binds the inherited mapping to this process, whose token is `me`, unless another thread has
+    /// done so before the caller got its turn: a second time would end locks of the first.
+    fn rebind_in_turn(&self, me: u64) -> Result<(), SegmentError> {
+        if self.token() == me {
+            return Ok(());
+        }
+        let Backing::File(own) = &self.inner.backing else {
+            return Err(SegmentError::NotShared);
+        };
+        let (mapping, layout) = (&self.inner.mapping, self.memory().layout());
+        own.rebind(mapping, layout.total)?;
+        self.inner.huge.advise(mapping, layout);
+        self.inner.forecast.forget();
+        self.inner.token.store(me, Ordering::Release);
+        Ok(())
     }
 
     /// Takes the lock that says a seat is alive, or for the participant of seat `by` the one of a

@@ -1,6 +1,7 @@
 //! Segments against the real kernel.
 
 mod edges;
+mod places;
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,10 +25,10 @@ pub(crate) fn no_forks() -> RwLockReadGuard<'static, ()> {
 }
 
 /// A name that no other test and no other run has; removed on drop, whatever the test did.
-struct Name(String);
+pub(super) struct Name(pub(super) String);
 
 impl Name {
-    fn new(test: &str) -> Name {
+    pub(super) fn new(test: &str) -> Name {
         Name(format!("ndshm-unit-{}-{test}", std::process::id()))
     }
 
@@ -35,7 +36,7 @@ impl Name {
         format!("/dev/shm/{}", self.0)
     }
 
-    fn exists(&self) -> bool {
+    pub(super) fn exists(&self) -> bool {
         fs::exists(self.path()).unwrap()
     }
 }
@@ -46,7 +47,7 @@ impl Drop for Name {
     }
 }
 
-fn small() -> SegmentOptions {
+pub(super) fn small() -> SegmentOptions {
     Segment::options()
         .capacity(8 << 20)
         .seats(2)

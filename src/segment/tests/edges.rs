@@ -2,11 +2,14 @@
 
 use super::super::anonymous::can_be_smaller;
 use super::super::description::{self, Description, Kind, header_word, os_error};
+use super::super::mapping::Mapping;
 use super::super::named::{self, FileId};
+use super::super::open;
 use super::super::remove;
 use super::super::{Removal, WeakSegment};
 use super::*;
 use rustix::io::Errno;
+use std::os::fd::AsRawFd;
 
 /// A file under a segment's name, with these words at its beginning.
 fn file(name: &Name, words: &[u64], mode: u32) -> fs::File {
@@ -208,4 +211,93 @@ fn a_weak_reference_ends_with_the_segment() {
     assert_eq!(weak.upgrade().map(|same| same.key()), Some(segment.key()));
     drop(segment);
     assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn a_description_whose_number_was_given_away_is_not_used() {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+
+    let _quiet = no_forks();
+    let (name, other) = (Name::new("number"), Name::new("number-other"));
+    let own = Description::new(file(&name, &[], 0o600).into(), Kind::Limited, 1, None);
+    let number = own.fd().as_raw_fd();
+    // SAFETY: the number is open, and this test closes it below.
+    let mut given = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::dup2(file(&other, &[], 0o600), &mut given).unwrap();
+    let refused = own.checked_fd().unwrap_err();
+    assert!(matches!(refused, SegmentError::Closed { number: found } if found == number));
+    drop(own);
+    let stat = rustix::fs::fstat(&given).expect("what is another's stays open");
+    assert_eq!(stat.st_ino, fs::metadata(other.path()).unwrap().ino());
+    assert_eq!(given.into_raw_fd(), number);
+    // SAFETY: as above.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
+}
+
+#[test]
+fn a_size_may_be_what_the_limit_is() {
+    let check = description::check_size_within;
+    assert!(check(None, u64::MAX).is_ok() && check(Some(7), 6).is_ok());
+    assert!(check(Some(7), 7).is_ok());
+    let refused = check(Some(7), 8).unwrap_err();
+    assert!(matches!(
+        refused,
+        SegmentError::FileSize { bytes: 8, limit: 7 }
+    ));
+}
+
+/// Two that create at once may want different geometries, of one size.
+#[test]
+fn the_first_header_holds() {
+    let _quiet = no_forks();
+    let name = Name::new("first-header");
+    let geometry = |seats| {
+        let segment = small().seats(seats).in_process().unwrap();
+        segment.memory().layout().geometry
+    };
+    let (first, second) = (geometry(4), geometry(2));
+    let total = Layout::new(first).total;
+    assert_eq!(Layout::new(second).total, total);
+    file(&name, &[Header::encode(&first)], 0o600);
+    let fd = named::open_file(&name.0).unwrap();
+    rustix::fs::ftruncate(&fd, total).unwrap();
+    let own = Description::new(fd, Kind::Limited, second.seats, None);
+    let mapping = Mapping::of_file(own.fd(), total).unwrap();
+    let parts = open::bring_to_life(own, mapping, second, "a file").unwrap();
+    assert_eq!(parts.memory.layout().geometry, first);
+}
+
+#[test]
+fn a_file_without_a_name_has_none_to_remove() {
+    let _quiet = no_forks();
+    let name = Name::new("nameless");
+    let segment = small().create(&name.0).unwrap();
+    fs::remove_file(name.path()).unwrap();
+    let other = again(&segment);
+    assert_eq!(other.name(), None);
+    assert_eq!(other.key(), segment.key());
+}
+
+#[test]
+fn a_memfd_of_huge_pages_is_refused() {
+    use rustix::fs::MemfdFlags;
+
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+    let Ok(fd) = rustix::fs::memfd_create("huge", flags) else {
+        // A system without hugetlbfs.
+        return;
+    };
+    let refused = Segment::from_fd(fd).unwrap_err();
+    assert!(matches!(refused, SegmentError::Hugetlb { .. }), "{refused}");
+}
+
+#[test]
+fn a_segment_that_is_alive_is_not_waited_for() {
+    let _quiet = no_forks();
+    let name = Name::new("not-unfinished");
+    drop(file(&name, &[header()], 0o600));
+    let start = std::time::Instant::now();
+    let options = small().open_timeout(Duration::from_secs(100));
+    assert!(remove::unfinished(&name.0, &options).is_err());
+    assert!(start.elapsed() < Duration::from_secs(50));
 }
