@@ -17,34 +17,14 @@ pub(super) const SIZE_SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK
 
 /// Makes a memfd of the largest geometry that maps, and seals its size.
 pub(super) fn make(options: &SegmentOptions) -> Result<Parts, SegmentError> {
-    let mut refused = None;
-    for geometry in options.geometries(SHARED_CAPACITY)? {
-        let size = Layout::new(geometry).total;
-        match make_sized(size) {
-            // The description is our own: nobody else has it yet.
-            Ok((fd, mapping)) => {
-                let fd = Description::new(fd, Kind::Memfd, geometry.seats, None);
-                return open::bring_to_life(fd, mapping, geometry, "the memfd");
-            }
-            Err(error) if can_be_smaller(&error) => refused = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    // There is at least one geometry, so that one was refused.
-    Err(refused.unwrap_or_else(|| map_error(Errno::NOMEM, 0)))
-}
-
-/// Whether a smaller segment may succeed.
-pub(super) fn can_be_smaller(error: &SegmentError) -> bool {
-    matches!(
-        error,
-        SegmentError::AddressSpace { .. }
-            | SegmentError::FileSize { .. }
-            | SegmentError::Os {
-                call: "ftruncate",
-                ..
-            }
-    )
+    let geometries = options.geometries(SHARED_CAPACITY)?;
+    let (fd, mapping, geometry) = open::make_largest(geometries, |geometry| {
+        let (fd, mapping) = make_sized(Layout::new(geometry).total)?;
+        Ok((fd, mapping, geometry))
+    })?;
+    // The description is our own: nobody else has it yet.
+    let fd = Description::new(fd, Kind::Memfd, geometry.seats, None);
+    open::bring_to_life(fd, mapping, geometry, "the memfd")
 }
 
 fn make_sized(size: u64) -> Result<(OwnedFd, Mapping), SegmentError> {

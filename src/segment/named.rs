@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use rustix::mm::Advice;
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
-use super::anonymous::can_be_smaller;
 use super::commit;
 use super::description::{self, Kind};
 use super::file_check;
@@ -336,15 +335,9 @@ fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
 /// Makes the file and brings it to life; its key, by which it is known again, unless the kernel
 /// is too old to touch memory that may not be there.
 fn make(name: &str, options: &SegmentOptions) -> Result<Option<u64>, SegmentError> {
-    let mut refused = None;
-    for geometry in options.geometries(SHARED_CAPACITY)? {
-        match make_sized(name, geometry, options.mode) {
-            Err(error) if can_be_smaller(&error) => refused = Some(error),
-            outcome => return outcome,
-        }
-    }
-    // There is at least one geometry, so that one was refused.
-    Err(refused.unwrap_or_else(|| map_error(Errno::NOMEM, 0)))
+    open::make_largest(options.geometries(SHARED_CAPACITY)?, |geometry| {
+        make_sized(name, geometry, options.mode)
+    })
 }
 
 fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, SegmentError> {

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
+
 use super::commit::{self, Way};
 use super::description::{self, Description, Kind};
 use super::fork;
@@ -146,6 +148,35 @@ fn commit_fixed_tables(
         commit::allocate(Some(own.fd()), mapping, layout.schemas, last, Way::File)?;
     }
     Ok(())
+}
+
+/// Makes a segment of the first of these geometries that the system does not find too large.
+pub(super) fn make_largest<T>(
+    geometries: Vec<Geometry>,
+    mut make: impl FnMut(Geometry) -> Result<T, SegmentError>,
+) -> Result<T, SegmentError> {
+    let mut refused = None;
+    for geometry in geometries {
+        match make(geometry) {
+            Err(error) if can_be_smaller(&error) => refused = Some(error),
+            outcome => return outcome,
+        }
+    }
+    // There is at least one geometry, so that one was refused.
+    Err(refused.unwrap_or_else(|| map_error(Errno::NOMEM, 0)))
+}
+
+/// Whether a smaller segment may succeed.
+pub(super) fn can_be_smaller(error: &SegmentError) -> bool {
+    matches!(
+        error,
+        SegmentError::AddressSpace { .. }
+            | SegmentError::FileSize { .. }
+            | SegmentError::Os {
+                call: "ftruncate",
+                ..
+            }
+    )
 }
 
 /// A segment in fresh memory of this process.

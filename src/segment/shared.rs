@@ -4,7 +4,6 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 use rustix::mm::Advice;
 
 use super::commit::Way;
@@ -12,7 +11,7 @@ use super::description::{self, Description, Kind};
 use super::fork::process_token;
 use super::huge::Huge;
 use super::in_process::PrivateSeats;
-use super::mapping::{Mapping, map_error, page_size};
+use super::mapping::{Mapping, page_size};
 use super::memory::Memory;
 use super::named::{self, Wish};
 use super::open::{self, Parts};
@@ -177,15 +176,9 @@ impl Segment {
     }
 
     pub(super) fn make_in_process(options: &SegmentOptions) -> Result<Segment, SegmentError> {
-        let mut refused = map_error(Errno::NOMEM, 0);
-        for geometry in options.geometries(IN_PROCESS_CAPACITY)? {
-            match open::in_process(geometry) {
-                Ok(parts) => return Ok(Segment::assemble(parts, options)),
-                Err(error) if anonymous::can_be_smaller(&error) => refused = error,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(refused)
+        let geometries = options.geometries(IN_PROCESS_CAPACITY)?;
+        let parts = open::make_largest(geometries, open::in_process)?;
+        Ok(Segment::assemble(parts, options))
     }
 
     fn assemble(parts: Parts, options: &SegmentOptions) -> Segment {

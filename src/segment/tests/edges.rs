@@ -1,10 +1,9 @@
 //! What is refused at the very edge, by its reason, and what is just not.
 
-use super::super::anonymous::can_be_smaller;
 use super::super::description::{self, Description, Kind, header_word, os_error};
 use super::super::mapping::Mapping;
 use super::super::named::{self, FileId};
-use super::super::open;
+use super::super::open::{self, can_be_smaller};
 use super::super::remove;
 use super::super::{Removal, WeakSegment};
 use super::*;
@@ -31,6 +30,30 @@ fn a_smaller_segment_is_tried_only_where_it_may_succeed() {
     let size = SegmentError::FileSize { bytes: 2, limit: 1 };
     assert!(can_be_smaller(&size));
     assert!(!can_be_smaller(&SegmentError::NotSealed));
+}
+
+#[test]
+fn the_first_geometry_that_is_not_too_large_is_made() {
+    let geometries = SegmentOptions::new().geometries(64 << 20).unwrap();
+    let made = |refuse: &dyn Fn(u64) -> Option<SegmentError>| {
+        let mut tried = Vec::new();
+        let made = open::make_largest(geometries.clone(), |geometry| {
+            tried.push(geometry.capacity >> 20);
+            refuse(geometry.capacity >> 20).map_or(Ok(geometry.capacity >> 20), Err)
+        });
+        (made, tried)
+    };
+    let large = |bytes| SegmentError::FileSize { bytes, limit: 1 };
+    let (first, tried) = made(&|_| None);
+    assert_eq!((first.unwrap(), tried), (64, vec![64]));
+    let (second, tried) = made(&|mib| (mib > 32).then(|| large(mib)));
+    assert_eq!((second.unwrap(), tried), (32, vec![64, 32]));
+    let (none, tried) = made(&|mib| Some(large(mib)));
+    let smallest = matches!(none, Err(SegmentError::FileSize { bytes: 16, .. }));
+    assert!(smallest && tried == [64, 32, 16]);
+    let (other, tried) = made(&|_| Some(SegmentError::NotSealed));
+    let refused = matches!(other, Err(SegmentError::NotSealed));
+    assert!(refused && tried == [64], "no smaller one would do");
 }
 
 #[test]
