@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, StatVfs};
 use rustix::io::Errno;
 use rustix::mm::Advice;
 use shared_memory::{Shmem, ShmemConf, ShmemError};
@@ -345,21 +345,7 @@ fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, 
     description::check_file_size(size)?;
     let bytes = usize::try_from(size).map_err(|_| map_error(Errno::NOMEM, size))?;
     let conf = ShmemConf::new().os_id(format!("/{name}")).size(bytes);
-    let mut shmem = conf.create().map_err(|error| match error {
-        ShmemError::MappingIdExists => SegmentError::Exists { name: name.into() },
-        ShmemError::MapCreateFailed(code) if errno(code) == Errno::NOMEM => {
-            map_error(Errno::NOMEM, size)
-        }
-        ShmemError::MapCreateFailed(code) if errno(code) == Errno::NOSPC => no_inode(name),
-        ShmemError::MapCreateFailed(code) => {
-            description::os_error("shm_open", &path(name), errno(code))
-        }
-        ShmemError::UnknownOsError(code) => {
-            description::os_error("ftruncate", &path(name), errno(code))
-        }
-        // The rest of that enum is about links, which are not used.
-        _ => description::os_error("shm_open", &path(name), Errno::IO),
-    })?;
+    let mut shmem = conf.create().map_err(|error| not_made(name, size, error))?;
     // From now on the membership removes the name: a forked child's copy of `shmem` must not.
     shmem.set_owner(false);
     // Before it comes to life: nobody is in a file that is to have other bits.
@@ -367,13 +353,35 @@ fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, 
         Ok(key) => Ok(key),
         Err(errno) => {
             drop(shmem);
-            let _ = remove_if_deserted(name, |file| file.size == size && !file.persistent);
+            let _ = remove_if_deserted(name, |file| is_unwanted(file, size));
             Err(match errno {
                 Errno::FAULT | Errno::NOMEM | Errno::NOSPC => no_room(),
                 errno => description::os_error("madvise", &path(name), errno),
             })
         }
     }
+}
+
+/// Says why there is no file of this size.
+fn not_made(name: &str, size: u64, error: ShmemError) -> SegmentError {
+    match error {
+        ShmemError::MappingIdExists => SegmentError::Exists { name: name.into() },
+        ShmemError::MapCreateFailed(code) => match errno(code) {
+            Errno::NOMEM => map_error(Errno::NOMEM, size),
+            Errno::NOSPC => no_inode(name, rustix::fs::statvfs(DIR)),
+            errno => description::os_error("shm_open", &path(name), errno),
+        },
+        ShmemError::UnknownOsError(code) => {
+            description::os_error("ftruncate", &path(name), errno(code))
+        }
+        // The rest of that enum is about links, which are not used.
+        _ => description::os_error("shm_open", &path(name), Errno::IO),
+    }
+}
+
+/// Whether a file is the one that could not be brought to life, by its size.
+fn is_unwanted(file: &Deserted, size: u64) -> bool {
+    file.size == size && !file.persistent
 }
 
 /// The bits of a new name, whatever the process's mask has taken away.
@@ -384,8 +392,8 @@ fn set_mode(name: &str, mode: u32) -> Result<(), Errno> {
     rustix::fs::chmod(path(name), Mode::from_raw_mode(mode))
 }
 
-fn no_inode(name: &str) -> SegmentError {
-    match rustix::fs::statvfs(DIR) {
+fn no_inode(name: &str, shm: Result<StatVfs, Errno>) -> SegmentError {
+    match shm {
         Ok(fs) if fs.f_favail == 0 => SegmentError::Inodes {
             name: name.into(),
             inodes: fs.f_files,

@@ -142,3 +142,64 @@ fn each_pause_is_longer_than_the_one_before() {
     // 50 us doubled to 10 ms are 8 turns, in 13 ms.
     assert!(turns <= 20, "{turns}");
 }
+
+#[test]
+fn a_new_name_has_the_bits_that_were_asked_for() {
+    let name = Name::new("bits");
+    make(&name.0, &small().mode(0o640)).unwrap();
+    let stat = rustix::fs::stat(path(&name.0)).unwrap();
+    assert_eq!(stat.st_mode & 0o777, 0o640);
+}
+
+#[test]
+fn a_file_that_could_not_be_made_is_told_by_its_reason() {
+    let code = |errno: Errno| errno.raw_os_error() as u32;
+    let reason = |error| not_made("a", 7, error);
+    let create = |errno| reason(ShmemError::MapCreateFailed(code(errno)));
+    let exists = reason(ShmemError::MappingIdExists);
+    assert!(matches!(exists, SegmentError::Exists { .. }));
+    let large = create(Errno::NOMEM);
+    assert!(matches!(large, SegmentError::AddressSpace { bytes: 7, .. }));
+    let full = create(Errno::NOSPC);
+    assert!(
+        matches!(full, SegmentError::NoMemory(_)),
+        "there are inodes"
+    );
+    let call = |error| match error {
+        SegmentError::Os { call, source, .. } => (call, source.raw_os_error()),
+        other => panic!("{other}"),
+    };
+    let denied = Some(libc::EACCES);
+    assert_eq!(call(create(Errno::ACCESS)), ("shm_open", denied));
+    let resized = reason(ShmemError::UnknownOsError(code(Errno::ACCESS)));
+    assert_eq!(call(resized), ("ftruncate", denied));
+    let other = reason(ShmemError::LinkDoesNotExist);
+    assert_eq!(call(other), ("shm_open", Some(libc::EIO)));
+}
+
+#[test]
+fn only_a_place_without_inodes_is_said_to_have_none() {
+    let told = |inodes| {
+        let mut shm = rustix::fs::statvfs(DIR).unwrap();
+        (shm.f_favail, shm.f_files) = (inodes, 20);
+        no_inode("a", Ok(shm))
+    };
+    assert!(matches!(told(0), SegmentError::Inodes { inodes: 20, .. }));
+    assert!(matches!(told(1), SegmentError::NoMemory(_)));
+    let unknown = no_inode("a", Err(Errno::IO));
+    assert!(matches!(unknown, SegmentError::NoMemory(_)));
+}
+
+#[test]
+fn only_the_file_that_was_made_is_unwanted() {
+    let stat = rustix::fs::stat(DIR).unwrap();
+    let of = |size, persistent| Deserted {
+        id: FileId::of(&stat),
+        stat,
+        size,
+        header: 0,
+        persistent,
+    };
+    assert!(is_unwanted(&of(7, false), 7));
+    assert!(!is_unwanted(&of(7, true), 7) && !is_unwanted(&of(8, false), 7));
+}
