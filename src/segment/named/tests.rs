@@ -203,3 +203,16 @@ fn only_the_file_that_was_made_is_unwanted() {
     assert!(is_unwanted(&of(7, false), 7));
     assert!(!is_unwanted(&of(7, true), 7) && !is_unwanted(&of(8, false), 7));
 }
+
+#[test]
+fn a_name_is_opened_for_this_program_alone_and_not_through_a_link() {
+    let (name, link) = (Name::new("flags"), Name::new("flags-link"));
+    std::fs::write(path(&name.0), "").unwrap();
+    let fd = open_file(&name.0).unwrap();
+    let descriptor = rustix::io::fcntl_getfd(&fd).unwrap();
+    assert!(descriptor.contains(rustix::io::FdFlags::CLOEXEC));
+    let flags = rustix::fs::fcntl_getfl(&fd).unwrap();
+    assert!(flags.contains(OFlags::RDWR | OFlags::NONBLOCK));
+    std::os::unix::fs::symlink(path(&name.0), path(&link.0)).unwrap();
+    assert_eq!(open_file(&link.0).err(), Some(Errno::LOOP));
+}
