@@ -51,6 +51,10 @@ mod tests {
         make_pages(&mut bytes[page + 1..3 * page + 2]);
         assert!(is_fresh(&mut bytes[page..]), "a page in parts is nobody's");
         assert!(!is_fresh(&mut bytes[2 * page..]) && is_fresh(&mut bytes[3 * page..]));
+        assert!(
+            !is_fresh(&mut bytes[2 * page + 1..3 * page]),
+            "no whole page"
+        );
         make_pages(bytes);
         assert!(!is_fresh(&mut bytes[len - page..]));
         assert!(bytes[..10].iter().all(|&x| x == 7) && bytes[10..].iter().all(|&x| x == 0));
