@@ -170,7 +170,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
             busy.into_iter().for_each(Process::kill);
             took
         }),
-        each(name, move || alone()),
+        each(name, alone),
     ]);
 }
 
