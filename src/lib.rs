@@ -80,6 +80,7 @@
 //! segment, but a process with write access can falsify the contents of any array: [`guide::trust`].
 //! What becomes of deaths, of full memory, and of damage: [`guide::faults`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(loom, allow(dead_code, reason = "a model has no header and no kernel"))]
 
 #[cfg(all(not(loom), not(target_os = "linux")))]

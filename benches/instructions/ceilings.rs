@@ -140,10 +140,7 @@ impl fmt::Display for Ceilings {
 }
 
 fn path() -> &'static str {
-    concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/benches/instructions/ceilings.txt"
-    )
+    concat!(env!("CARGO_MANIFEST_DIR"), "/instructions/ceilings.txt")
 }
 
 /// The version of the compiler that cargo runs.

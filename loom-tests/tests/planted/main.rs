@@ -122,7 +122,7 @@ fn plant(root: &Path, copy: &Path) {
     }
     // The manifest names their targets; none of them is built.
     fs::create_dir_all(copy).unwrap();
-    for directory in ["benches", "examples", "tests"] {
+    for directory in ["benches", "crates", "examples", "tests"] {
         let link = copy.join(directory);
         if fs::symlink_metadata(&link).is_err() {
             std::os::unix::fs::symlink(root.join(directory).canonicalize().unwrap(), link).unwrap();

@@ -2,26 +2,18 @@
 //! and that are damaged. Whatever it finds it ends by a code that is promised, and the program that
 //! it looks at goes on.
 //!
-//! `UPDATE_SNAPSHOTS=1 cargo test --features cli --test tool` renews the texts in tests/tool/.
+//! `UPDATE_SNAPSHOTS=1 cargo test -p ndshm-cli --test tool` renews the texts in `snapshots/`.
 
-#[path = "tool/damage.rs"]
 mod damage;
-#[path = "tool/files.rs"]
 mod files;
-#[path = "tool/leftovers.rs"]
 mod leftovers;
-#[path = "tool/living.rs"]
 mod living;
-#[path = "tool/program.rs"]
 mod program;
-#[path = "tool/runs.rs"]
 mod runs;
-#[path = "tool/snapshot.rs"]
 mod snapshot;
+#[path = "../../../../tests/support/mod.rs"]
 mod support;
-#[path = "tool/system.rs"]
 mod system;
-#[path = "tool/views.rs"]
 mod views;
 
 fn main() {
