@@ -129,7 +129,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
         return;
     }
     // A pool each: one that has met competition keeps from yielding for a while.
-    let [mut crowded, mut alone] = [(); 2].map(|()| {
+    let [mut crowded, alone] = [(); 2].map(|()| {
         let state = table.zeros::<u64, _>(ENVS).expect("memory for the bench");
         let envs = table.partition(state.write(), Axis(0), 1).expect("an axis");
         let mut pool = Pool::fork(table, WORKERS).expect("workers");
