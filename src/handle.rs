@@ -165,7 +165,7 @@ impl<T, D> From<Handle<T, D>> for AnyHandle {
 /// A text that is no handle.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{text:?} is no handle: expected {PREFIX:?} and {DIGITS} hexadecimal digits, as in ndshm:0000000700000003"
+    "invalid handle {text:?}: expected {PREFIX:?} and {DIGITS} hexadecimal digits, as in ndshm:0000000700000003"
 )]
 pub struct ParseHandleError {
     text: String,
@@ -315,7 +315,7 @@ mod tests {
         ] {
             let message = text.parse::<Matrix>().unwrap_err().to_string();
             assert!(
-                message.starts_with(&format!("{text:?} is no handle")),
+                message.starts_with(&format!("invalid handle {text:?}")),
                 "{message}"
             );
             assert!(
@@ -339,7 +339,7 @@ mod tests {
             handle.into()
         );
         let error = serde_json::from_str::<Matrix>("\"7\"").unwrap_err();
-        assert!(error.to_string().contains("\"7\" is no handle"), "{error}");
+        assert!(error.to_string().contains("invalid handle \"7\""), "{error}");
         let error = serde_json::from_str::<Matrix>("7").unwrap_err();
         assert!(error.to_string().contains("hexadecimal digits"), "{error}");
     }
