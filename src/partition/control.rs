@@ -163,7 +163,7 @@ impl<'m> Control<'m> {
         tiles.iter().map(rows).collect()
     }
 
-    /// Returns the arrays of the group. Skips members whose mode is invalid.
+    /// Returns the arrays of the group. Skips members of an invalid mode.
     pub(crate) fn members(&self) -> impl Iterator<Item = Member> + 'm {
         let words = self.head;
         let count = words[MEMBERS]

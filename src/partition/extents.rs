@@ -19,7 +19,7 @@ pub struct Part {
     pub(crate) array: Range<u64>,
 }
 
-/// A group whose tiles are given as byte ranges, not as views. The elements are not checked,
+/// A group with tiles as byte ranges, not as views. The elements are not checked,
 /// because no caller can access them through it.
 #[derive(Clone, Copy)]
 pub(crate) struct Extents<G>(G);

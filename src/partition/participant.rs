@@ -266,8 +266,8 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         checked
     }
 
-    /// Opens the tile that was claimed as `index`, and checked. Separate from the check, whose
-    /// error does not fit into registers.
+    /// Opens the tile that was claimed as `index`, and checked. The check is separate,
+    /// because its error does not fit into registers.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn open(&self, index: usize) -> Tile<'_, 't, G> {

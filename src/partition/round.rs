@@ -89,7 +89,7 @@ pub struct Round<'p, 't, G: Group> {
     me: SeatId,
     token: u64,
     exclusive: Vec<ExclusiveLease<'t>>,
-    /// Units of torn tiles that were reopened, and whose arrays were healed.
+    /// Units of torn tiles that were reopened, with their arrays healed.
     reopened: RefCell<Vec<usize>>,
     _shared: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
