@@ -58,7 +58,7 @@ impl HandleTable {
         self.look().locate(slot, handle, same_schema)
     }
 
-    /// Returns `true` if the layout at `index` is that of record `T`, whose text is `text`.
+    /// Returns `true` if the layout at `index` is that of record `T`, with this `text`.
     fn is_record<T: Element>(&self, index: u16, text: &str) -> bool {
         let record = core::any::TypeId::of::<T>();
         if self.schemas.borrow().get(&record) == Some(&index) {

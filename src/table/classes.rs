@@ -20,8 +20,8 @@ pub struct ClassInfo {
     pub live: usize,
     /// Slots without an owner.
     pub free: usize,
-    /// Free slots whose pages were used, and may be kept for the next array. The pages of the other
-    /// free slots were never used or have been given back.
+    /// Free slots with pages that were used and may be kept for the next array. The pages of the
+    /// other free slots were never used or have been given back.
     pub kept: usize,
     /// Bytes that the live arrays requested.
     pub asked: u64,

@@ -38,7 +38,7 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// Creates an array whose elements are all `elem`.
+    /// Creates an array with all elements `elem`.
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
@@ -53,7 +53,7 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// Creates an array whose element at index `i` is `f(i)`.
+    /// Creates an array with the element `f(i)` at index `i`.
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated. If `f` forks, the
@@ -179,7 +179,7 @@ impl HandleTable {
         }
     }
 
-    /// Reserves a slot whose extent holds `bytes`, backed by pages.
+    /// Reserves a slot with an extent for `bytes`, backed by pages.
     ///
     /// The caller publishes it, or abandons it on a panic. Inlined with all calls but the search: a
     /// reservation is ten words, and returning them from a call costs more than the
@@ -303,7 +303,7 @@ impl HandleTable {
         Hints::of(self.segment.memory()).set(reserved.extent.class, reserved.slot.index);
     }
 
-    /// Abandons a reserved slot whose extent is not in the data region. Returns the error.
+    /// Abandons a reserved slot with an extent outside the data region. Returns the error.
     #[cold]
     pub(crate) fn abandon_damaged(&self, reserved: Reserved<'_>) -> AllocError {
         self.abandon(reserved);
@@ -340,7 +340,7 @@ pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
     }
 }
 
-/// A reserved slot whose array is being filled by code that may panic.
+/// A reserved slot, while code that may panic fills its array.
 struct AbandonOnPanic<'t> {
     table: &'t HandleTable,
     reserved: Reserved<'t>,

@@ -108,7 +108,7 @@ impl<'m> Look<'m> {
         slot.word().is_live(generation).then_some(what)
     }
 
-    /// Returns the error of an array whose words do not fit together.
+    /// Returns the error for words of an array that do not fit together.
     #[cold]
     pub(crate) fn corrupt(self, handle: AnyHandle, what: &'static str) -> LeaseError {
         let (slot, _) = handle.unpack(self.key);

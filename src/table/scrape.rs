@@ -77,7 +77,7 @@ impl HandleTable {
     #[cold]
     pub(super) fn abandon_unbacked(&self, reserved: Reserved<'_>) {
         let extent = reserved.extent;
-        // An extent that shares its page with others has no pages of its own.
+        // An extent that shares its page with others has no pages of its own to punch.
         let punched = extent.has_own_pages() && self.segment.punch(extent.offset, extent.size());
         let clean = punched || reserved.clean;
         let _ = reserved.slot.abandon(reserved.word, self.seat.get(), clean);

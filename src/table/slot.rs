@@ -153,8 +153,8 @@ impl<'m> Slot<'m> {
         // A stale handle must not set bits: they would refuse the writers of another array.
         admit(self.word(), generation).map_err(|refused| (refused, Tail::Unchanged))?;
         let shared = self.set_bit(me);
-        // First the bit, then the word: a writer or freer whose transition comes later in the
-        // word's order sees our bit; we read the transition if it came earlier.
+        // First the bit, then the word: we read a writer's or freer's earlier transition, and
+        // a writer or freer that comes later in the word's order sees our bit.
         let word = self.word.read_modify_write(Ordering::AcqRel);
         admit(word, generation)
             .map(|()| shared)
@@ -222,7 +222,7 @@ impl<'m> Slot<'m> {
         {
             return Err((Refused::Busy(reader), Tail::Unchanged));
         }
-        // Acquire: pairs with the Release of a reader's validation, whose bit is then seen. On
+        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen. On
         // failure it pairs with the Release of the poisoning transition, so the poison note is
         // seen.
         let outcome = self
@@ -417,7 +417,7 @@ impl<'m> Slot<'m> {
             .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }
 
-    /// Returns the seats whose bits are set.
+    /// Returns the seats with a bit set.
     pub(crate) fn reader_seats(self) -> Vec<SeatId> {
         let mut seats = Vec::new();
         for (at, word) in self.readers.iter().enumerate() {
@@ -429,7 +429,7 @@ impl<'m> Slot<'m> {
         seats
     }
 
-    /// Returns the first seat whose bit is set.
+    /// Returns the first seat with a bit set.
     #[inline(always)]
     pub(crate) fn any_reader(self) -> Option<SeatId> {
         // Acquire: pairs with the Release in `clear_bit`.

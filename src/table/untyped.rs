@@ -123,7 +123,7 @@ impl HandleTable {
     }
 }
 
-/// A reserved slot whose array is being filled.
+/// A reserved slot, while its array is being filled.
 pub(crate) struct NewBytes<'t> {
     table: &'t HandleTable,
     reserved: Reserved<'t>,

@@ -455,7 +455,7 @@ impl Check<'_> {
         }
     }
 
-    /// Drops the suspects whose seat was taken meanwhile.
+    /// Drops the suspects if their seat was taken meanwhile.
     fn acquit(&mut self) {
         for (seat, damage) in core::mem::take(&mut self.suspects) {
             if self.now(self.memory.seat_word(seat)) == self.seats[seat] {
