@@ -100,7 +100,7 @@ mod tests {
     use crate::{HandleTable, Observer, Segment};
 
     #[test]
-    fn what_is_made_and_freed_is_counted() {
+    fn created_and_freed_arrays_are_counted() {
         let segment = Segment::anonymous().unwrap();
         let table = HandleTable::join(&segment).unwrap();
         let observer = Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();
