@@ -64,7 +64,7 @@ pub struct SeatInfo {
     pub seat: usize,
     /// The pid of its process, as seen by that process.
     pub pid: u32,
-    /// `true` if the participant is alive. The next reap reclaims the seat of a dead one.
+    /// `true` if the participant is alive. The next reap takes back all that a dead one held.
     pub alive: bool,
 }
 
@@ -76,7 +76,7 @@ impl Observer {
     /// Observes the segment of this name.
     ///
     /// # Errors
-    /// As [`Segment::open`].
+    /// Returns the errors of [`Segment::open`].
     pub fn open(name: &str) -> Result<Observer, SegmentError> {
         Segment::options().observe(name)
     }
@@ -180,7 +180,7 @@ impl Observer {
         self.seen(|look| look.rounds(copy))
     }
 
-    /// Returns the kind of array that a handle names.
+    /// Returns information on the array that a handle names.
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if it names none.
@@ -198,7 +198,7 @@ impl Observer {
         self.found(|look| self.at_names(look).names(prefix))
     }
 
-    /// Returns the handle that has this name.
+    /// Returns the handle with this name.
     ///
     /// # Errors
     /// [`NameError::NotFound`], [`NameError::Corrupt`].

@@ -227,7 +227,7 @@ impl<'m> Spans<'m> {
         let mut index = usize::try_from(hint.load(Ordering::Relaxed))
             .unwrap_or(0)
             .min(entries.len());
-        // A too large hint comes only from damage. A too small one costs steps.
+        // The hint is too large only if it was damaged. A hint that is too small costs steps.
         while index > 0 && entries[index - 1].load(Ordering::Relaxed).is_empty() {
             index -= 1;
         }

@@ -22,8 +22,8 @@ const MOST_BRANCHES: usize = 20_000;
 /// is complete.
 ///
 /// # Panics
-/// If the model panics or deadlocks in any execution; if two accesses to the same bytes are not
-/// ordered, with the places in the source of both; if there are more than [`MOST_EXECUTIONS`].
+/// Panics if the model panics or deadlocks in any execution; if two accesses to the same bytes are
+/// not ordered, with the places in the source of both; if there are more than [`MOST_EXECUTIONS`].
 pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
     let executions = Arc::new(AtomicU64::new(0));
     let count = executions.clone();
@@ -47,7 +47,7 @@ pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
 /// is meant to exclude. Returns the message of the refusal: for accesses that race, both places.
 ///
 /// # Panics
-/// If the model passes.
+/// Panics if the model passes.
 pub fn refused(bound: usize, model: impl Fn() + Send + Sync + 'static) -> String {
     let cause = match catch_unwind(AssertUnwindSafe(|| explore(bound, model))) {
         Ok(executions) => panic!("{executions} executions, and none was refused"),
@@ -61,15 +61,15 @@ pub fn refused(bound: usize, model: impl Fn() + Send + Sync + 'static) -> String
     }
 }
 
-/// Runs [`explore`] with a participant that is killed before its first, second, ... operation on the
-/// segment's words, until it survives in every execution. Returns the number of executions and the
-/// number of deaths.
+/// Runs [`explore`] with a participant that is killed before its first, second, ... operation on
+/// the segment's words, until it survives in every execution. Returns the number of executions and
+/// the number of deaths.
 ///
 /// `model` gets the number of operations, to be passed to [`mortal`](super::mortal) or
 /// [`mortal_pool`](super::mortal_pool), and returns `true` if the participant died.
 ///
 /// # Panics
-/// As [`explore`].
+/// Panics as [`explore`] does.
 pub fn explore_deaths(
     bound: usize,
     model: impl Fn(u64) -> bool + Send + Sync + 'static,

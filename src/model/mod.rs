@@ -88,7 +88,7 @@ pub fn die() -> ! {
 /// replacement is not killed.
 ///
 /// # Errors
-/// As [`Pool::threads`].
+/// Returns the errors of [`Pool::threads`].
 pub fn mortal_pool(table: &HandleTable, workers: usize, steps: u64) -> Result<Pool<'_>, PoolError> {
     Pool::mortal(table, workers, steps)
 }
@@ -97,7 +97,7 @@ pub fn mortal_pool(table: &HandleTable, workers: usize, steps: u64) -> Result<Po
 /// dropped. loom fails the model if a conflicting access is not ordered before or after it.
 ///
 /// # Errors
-/// As [`HandleTable::attach`].
+/// Returns the errors of [`HandleTable::attach`].
 #[track_caller]
 pub fn access<T: Element, D: Dimension>(
     table: &HandleTable,

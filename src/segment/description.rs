@@ -49,7 +49,7 @@ fn file_of(fd: BorrowedFd<'_>) -> Option<FileId> {
     Some(FileId::of(&rustix::fs::fstat(fd).ok()?))
 }
 
-/// The own description.
+/// This process's own description of a segment's file.
 pub(super) struct Description {
     // Closed before `membership` drops: our own lock would prevent the removal of the name.
     fd: Numbered,
@@ -101,7 +101,7 @@ impl Description {
     /// The caller is the only thread that does so.
     pub(super) fn rebind(&self, mapping: &Mapping, bytes: u64) -> Result<(), SegmentError> {
         let own = reopen(self.checked_fd()?)?;
-        // Join the gate with the new description before the old one ends, so the name always has a
+        // Lock the gate with the new description before the old one ends, so the name always has a
         // member.
         if self.kind == Kind::Limited && !enter_gate(own.as_fd())? {
             return Err(os_error("fcntl(F_OFD_SETLK)", "the gate", Errno::AGAIN));

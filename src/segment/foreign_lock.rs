@@ -63,8 +63,8 @@ fn holders(stat: &rustix::fs::Stat, byte: u64) -> Vec<u32> {
     pids
 }
 
-/// Returns `true` if a line of an fdinfo file shows a read lock on this byte of the file: `lock: 1:
-/// OFDLCK ADVISORY READ -1 00:1b:215 0 EOF`.
+/// Returns `true` if a line of an fdinfo file shows a read lock on this byte of the file:
+/// `lock: 1: OFDLCK ADVISORY READ -1 00:1b:215 0 EOF`.
 fn locks(line: &str, file: &str, byte: u64) -> bool {
     let mut words = line.split_whitespace().skip(4);
     let mut word = || words.next().unwrap_or_default();

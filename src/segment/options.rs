@@ -126,9 +126,8 @@ impl SegmentOptions {
         self
     }
 
-    /// Sets the permission bits of a new name; `0o600` by default. When opening a name, they limit
-    /// the write permission of others: a name that others may write is refused, unless these bits
-    /// allow it too.
+    /// Sets the permission bits of a new name; `0o600` by default. They also limit an opened name:
+    /// one that others may write is refused, unless these bits let them.
     ///
     /// A user with write permission can falsify everything in the segment. A user with only read
     /// permission changes nothing, but can use locks on the file to keep others from joining and
@@ -225,8 +224,8 @@ impl SegmentOptions {
     /// Asks for huge pages for the arrays; [`HugePages::AsSystem`] by default.
     ///
     /// The option applies to this process, to the children that it forks, and to the workers of its
-    /// pools. Other processes that open the segment ask for themselves, and share the pages that
-    /// are huge already. A refusal by the system is no error: see [`Segment::huge_pages`].
+    /// pools. Other processes that open the segment must ask too, but share the pages that are
+    /// huge already. A refusal by the system is no error: see [`Segment::huge_pages`].
     pub fn huge_pages(mut self, pages: HugePages) -> Self {
         self.huge_pages = pages;
         self

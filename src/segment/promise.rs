@@ -52,8 +52,8 @@ impl Forecast {
         self.promised.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// Refuses a request that exceeds the memory that the machine, or a memory cgroup of this
-    /// process, has left and not promised.
+    /// Refuses a request that exceeds the unpromised free memory of the machine, or of a memory
+    /// cgroup of this process.
     ///
     /// `untouched` counts the promised and untouched bytes of the segment. It is called when this
     /// process has promised a good part of the free memory, so its own promises never exceed that
@@ -119,8 +119,8 @@ fn refusal(need: u64, have: u64, promised: u64, supply: Supply) -> NoMemory {
 /// yet.
 ///
 /// Free extents that keep their pages count as arrays, because an allocation that reuses them asks
-/// for no memory. A request in progress does not count yet: while another process fills such an
-/// array, its new pages are taken for pages of existing arrays.
+/// for no memory. A request in progress does not count yet: while another process fills its new
+/// array, the pages of that array are taken for pages of existing arrays.
 pub(super) fn untouched(memory: &Memory, fd: BorrowedFd<'_>) -> u64 {
     // `st_blocks` has units of 512 bytes and includes swapped pages. If `fstat` fails, assume that
     // all pages exist.

@@ -40,7 +40,7 @@ pub(super) struct Races {
 
 #[derive(Default)]
 struct Notes {
-    /// The accesses that must come before a later access.
+    /// The accesses that later ones are checked against.
     list: Vec<Note>,
     /// Number of accesses so far.
     count: u64,
@@ -61,7 +61,7 @@ impl Races {
     /// Notes an access to `bytes` of the data region, which lasts until the result is dropped.
     ///
     /// # Panics
-    /// If the access races with another one, or overlaps one in progress, even of the same thread.
+    /// Panics if it races with another access, or overlaps one in progress, even of its own thread.
     #[track_caller]
     pub(super) fn access(&self, bytes: Range<u64>, write: bool) -> Access {
         let mut notes = self.lock();

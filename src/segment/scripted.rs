@@ -10,7 +10,7 @@ use crate::error::{NoMemory, SegmentError};
 use crate::layout::Geometry;
 use crate::sync::checker::thread_local;
 
-/// A model has one process.
+/// Stands in for the module `fork`: a model has one process.
 pub(crate) mod fork {
     pub(crate) fn process_token() -> u64 {
         1

@@ -230,8 +230,8 @@ impl Segment {
             if self.token() == me {
                 return Ok(());
             }
-            // Another process's token was inherited in the middle of a rebind. The thread that set
-            // it is not in this process, so we start the work anew.
+            // A token of another process was inherited in the middle of a rebind. The rebinding
+            // thread is not in this process, so we start the work anew.
             let holder = turn.load(Ordering::Relaxed);
             let free = holder != me;
             if free

@@ -118,8 +118,8 @@ impl Mapped {
         };
         // SAFETY: each part of the mapping has the bytes that are accessed there: `mapped` has the
         // offsets of the parts, `slots` is the number of their entries, and the file has the size
-        // in its header (`geometry_in`). The mapping starts at a page, and lives as long as the
-        // `Memory`, in one struct with it. It is not writable: an observer stores nothing.
+        // that its header records (`geometry_in`). The mapping starts at a page, and lives as long
+        // as the `Memory`, in one struct with it. It is not writable: an observer stores nothing.
         let memory = unsafe { Memory::of_parts(mapping.base(), *layout, mapped, slots) };
         Ok(Mapped {
             memory,
