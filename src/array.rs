@@ -271,7 +271,8 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     /// **Panics** if there is no such axis, or if it is shorter.
     ///
     /// # Safety
-    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), but only for the part's elements.
+    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), but only for
+    /// the part's elements.
     #[cfg_attr(loom, track_caller)]
     pub unsafe fn slice_mut_unsynchronized(
         &mut self,

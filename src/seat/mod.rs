@@ -118,7 +118,7 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
     Ok(report)
 }
 
-/// TAKEN → FREE, under the seat's lock.
+/// Performs the transition TAKEN → FREE, under the seat's lock.
 ///
 /// Release: a participant that finds the seat free, without its lock, finds nothing that it held.
 fn mark_free(memory: &Memory, index: usize) {

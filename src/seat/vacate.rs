@@ -29,8 +29,8 @@ pub struct ReapReport {
     pub torn: Vec<TornTile>,
     /// Jobs that a dead participant was taking out of a queue; they are in the queue again.
     pub jobs: usize,
-    /// Seats of dead participants that cannot be taken back, because a process outside the crate has
-    /// a read lock on them. See [`HandleTable::foreign_locks`](crate::HandleTable::foreign_locks).
+    /// Seats of dead participants that cannot be reaped, because a process outside the crate has a
+    /// read lock on them. See [`HandleTable::foreign_locks`](crate::HandleTable::foreign_locks).
     pub locked: usize,
     /// There are names, and some may be of freed arrays.
     pub(crate) names: bool,

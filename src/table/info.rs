@@ -195,8 +195,8 @@ impl AnyHandle {
     /// Returns the handle as one of an array of `T` with dimension `D`.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if it names none. [`LeaseError::TypeMismatch`] names both types if they
-    /// differ.
+    /// [`LeaseError::Stale`] if it names none. [`LeaseError::TypeMismatch`] names both types if
+    /// they differ.
     pub fn typed<T: Element, D: Dimension>(
         self,
         table: &HandleTable,

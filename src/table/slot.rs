@@ -30,7 +30,7 @@ pub(crate) enum Refused {
     Control,
 }
 
-/// Tells if a shared lease set the seat's bit, or found it set by an earlier lease of the seat.
+/// The effect of a shared lease: it set the seat's bit, or an earlier lease of the seat had set it.
 ///
 /// Only a seat's own thread sets its bit, so the count of its leases is private to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,8 +83,8 @@ impl<'m> Slot<'m> {
             .map(|_| reserved)
     }
 
-    /// RESERVED by `me` → LIVE. Pairs with the Acquire of every lease: descriptor and initial
-    /// contents happen before it.
+    /// Performs the transition RESERVED by `me` → LIVE. Pairs with the Acquire of every lease:
+    /// descriptor and initial contents happen before it.
     #[inline]
     pub(crate) fn publish(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish(me));
@@ -107,7 +107,8 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// RESERVED by `me` → FREE of the next generation, `clean` if the extent holds zeros.
+    /// Performs the transition RESERVED by `me` → FREE of the next generation. `clean` says that
+    /// the extent holds zeros.
     pub(crate) fn abandon(self, reserved: SlotWord, me: SeatId, clean: bool) -> SlotWord {
         let Some(free) = reserved.abandon(me, clean) else {
             return reserved;
@@ -222,8 +223,8 @@ impl<'m> Slot<'m> {
         {
             return Err((Refused::Busy(reader), Tail::Unchanged));
         }
-        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen. On
-        // failure it pairs with the Release of the poisoning transition, so the poison note is
+        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen.
+        // On failure it pairs with the Release of the poisoning transition, so the poison note is
         // seen.
         let outcome = self
             .word
@@ -371,7 +372,7 @@ impl<'m> Slot<'m> {
         self.word.read_modify_write(Ordering::AcqRel)
     }
 
-    /// LIVE in `generation` → the same without an owner.
+    /// Clears the owner of a slot that is LIVE in `generation`.
     pub(crate) fn detach_record(self, generation: u32) {
         // Both pair with `newest`. Acquire: our next look at the bucket is at least as new as that
         // of a participant that found the record owned. Release: a participant that finds the
@@ -465,7 +466,7 @@ fn first_of(at: usize, bits: u64) -> Option<SeatId> {
     (bits != 0).then(|| SeatId::from_index(at * 64 + bits.trailing_zeros() as usize))
 }
 
-/// Checks if the word alone admits a reader.
+/// Checks if the word admits a reader. Returns the reason if it does not.
 #[inline]
 fn admit(word: SlotWord, generation: u32) -> Result<(), Refused> {
     if !word.is_live(generation) {
