@@ -64,7 +64,8 @@ pub(crate) fn for_each<P: Send, E: Send>(
     outcome
 }
 
-/// Waits until the system lists none of these threads. The caller has joined them.
+/// Waits until the system lists none of these threads, at most [`LISTED`]. The caller has joined
+/// them.
 ///
 /// A joined thread may be listed for some microseconds more, and a pool that is about to fork would
 /// refuse because of it.

@@ -1,5 +1,6 @@
-//! Atomics: no other file names them. The `atomic` crate in production, a model checker's under
-//! `cfg(loom)` (loom's own, or shuttle's if `cfg(shuttle)` is set, too).
+//! The atomics of the protocol: only this module names them. They come from the `atomic` crate in
+//! production, and from a model checker under `cfg(loom)` (from loom, or from shuttle if
+//! `cfg(shuttle)` is also set).
 //!
 //! Protocol code sees [`Atom<W>`], a 64-bit word that decodes to `W`. Every operation is
 //! `#[track_caller]`, so a model checker's report names the line of the protocol instead of this

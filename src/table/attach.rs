@@ -99,7 +99,7 @@ impl HandleTable {
 
 impl Look<'_> {
     /// Reads and checks the descriptor. The caller has a lease, or validates afterwards.
-    /// `same_schema` returns `true` if the layout at an index has a text.
+    /// `same_schema(index, text)` returns `true` if the layout at `index` has this `text`.
     #[inline(always)]
     pub(crate) fn locate<T: Element, D: Dimension>(
         self,

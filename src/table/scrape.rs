@@ -10,7 +10,7 @@ use crate::seat;
 use crate::span::Spans;
 use crate::word::SeatId;
 
-/// Slots to try one after the other if they cannot be backed.
+/// The most slots to try. Each one is tried because the one before could not be backed.
 const TRIES: usize = 64;
 
 impl HandleTable {
