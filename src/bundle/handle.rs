@@ -1,10 +1,10 @@
-//! A bundle's name for other processes.
+//! The name of a bundle for other processes.
 
 use crate::handle::{AnyHandle, handle_traits};
 
-/// A bundle's name for other processes: 8 bytes, `Copy`, any bits are one.
+/// Names a bundle for other processes: 8 bytes, `Copy`; any bits are a handle.
 ///
-/// That it names a bundle is checked when it is [opened](crate::HandleTable::open_bundle).
+/// [Opening](crate::HandleTable::open_bundle) it checks that it names a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct BundleHandle {
@@ -16,12 +16,12 @@ impl BundleHandle {
         BundleHandle { control }
     }
 
-    /// The handle of these bits. Whether they name a bundle is found out when it is opened.
+    /// Returns the handle of these bits. Opening it checks that they name a bundle.
     pub const fn from_bits(bits: u64) -> Self {
         Self::of(AnyHandle::from_bits(bits))
     }
 
-    /// The bits, to take the handle elsewhere.
+    /// Returns the bits of the handle, to send them.
     pub const fn to_bits(self) -> u64 {
         self.control.to_bits()
     }

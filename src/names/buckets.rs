@@ -233,8 +233,7 @@ impl<'t> Buckets<'t> {
     /// Frees a record that is not in its bucket.
     pub(crate) fn free(self, record: BucketWord) {
         if let Some((slot, generation)) = record.record() {
-            // On an error another participant has freed it, after it saw the record out of its
-            // bucket.
+            // An error says that another participant saw it out of its bucket, and freed it.
             let _ = self.table.free_slot(self.table.handle_of(slot, generation));
         }
     }

@@ -73,7 +73,7 @@ fn vacate_member(
         return false;
     }
     before();
-    // On an error another participant has retired it.
+    // An error says that another participant has retired it.
     slot.change(|word| word.retire(generation, seat)).is_ok()
 }
 
@@ -84,7 +84,7 @@ fn retire_parts(segment: &Segment, slot: Slot<'_>, generation: u32, bucket: usiz
     if bundle_of(memory, bucket).is_none_or(|bundle| is_live_bundle(memory, bundle)) {
         return;
     }
-    // On an error another participant has done it.
+    // An error says that another participant has done it.
     let Some(contents) = read_record(memory, slot, generation, bucket, seat).flatten() else {
         return;
     };

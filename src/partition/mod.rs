@@ -69,7 +69,7 @@ impl<G> fmt::Debug for PartitionHandle<G> {
 }
 
 impl<G> PartitionHandle<G> {
-    /// Returns the handle as a number, for sending.
+    /// Returns the handle as a number, to send it.
     pub fn to_bits(self) -> u64 {
         self.control.to_bits()
     }

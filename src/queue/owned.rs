@@ -191,7 +191,7 @@ impl Cells<'_> {
         let Some((full, is_in)) = self.fill(&ticket, me) else {
             return false;
         };
-        // On an error a consumer has taken the array, or it was freed.
+        // An error says that a consumer has taken the array, or that it was freed.
         let is_ours = !is_in && take_back(array, me);
         if is_ours {
             self.discard(ticket.position, full, me);
