@@ -183,8 +183,7 @@ impl<'m> Spans<'m> {
     /// Returns the span at `index`, if it is carved.
     pub(crate) fn get(&self, index: usize) -> Option<Span> {
         // Relaxed, here and below: an entry publishes no other memory and never changes again. A
-        // participant gets a slot of the span only from another participant that has seen the
-        // entry.
+        // slot of the span comes only from a participant that had seen the entry.
         let word = self.memory.spans().get(index)?.load(Ordering::Relaxed);
         self.decode(index, word)
     }

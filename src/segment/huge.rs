@@ -70,7 +70,7 @@ impl fmt::Display for HugePages {
 pub(super) struct Huge {
     asked: HugePages,
     setting: Setting,
-    /// Error numbers of the last failed advice and the last failed collapse; 0 if none has failed.
+    /// Error numbers of the last advice, and of the last collapse that failed; 0 for none.
     advice: Atom<u64>,
     collapse: Atom<u64>,
 }

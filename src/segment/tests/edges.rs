@@ -111,7 +111,7 @@ fn a_name_is_removed_when_nobody_is_in_and_nothing_says_otherwise() {
     assert!(name.exists());
     assert_eq!(all().remove(&name.0).unwrap(), Removal::Removed);
     assert!(!name.exists());
-    // A header without a participant, which did not ask to persist.
+    // A header without a participant; the segment is not persistent.
     drop(file(&name, &[header()], 0o600));
     assert_eq!(small().remove(&name.0).unwrap(), Removal::Removed);
     assert!(!name.exists());
