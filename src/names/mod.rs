@@ -87,7 +87,8 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// - [`NameError::Taken`] if the name exists. It has the array and the process that named it.
+    /// - [`NameError::Taken`] if the name exists. The error has its array and the process that
+    ///   named it.
     /// - [`NameError::Lease`] if the handle is stale, or names memory of the crate.
     /// - [`NameError::Length`] if the name has 0 or more than 255 bytes.
     /// - [`NameError::Alloc`] or [`NameError::Crowded`] if there is no room for the record of

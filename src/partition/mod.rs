@@ -161,7 +161,7 @@ impl HandleTable {
     ///     while let Some(mut tile) = part.claim()? {
     ///         let sides: Vec<_> = tile.sides().collect();
     ///         let (now, mut next) = tile.views();
-    /// Its own block of the whole, or a row more on each side: nobody writes it now.
+    ///         // Its own block of the whole, or a row more on each side: nobody writes it now.
     ///         next.assign(&now.slice(s![sides[0].slice(), sides[1].slice()]));
     ///     }
     /// }
