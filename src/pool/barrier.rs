@@ -1,9 +1,8 @@
-//! The barrier at which the workers of a call wait for each other. It is one word.
+//! The barrier at which the workers of a call wait for each other: one word.
 //!
-//! A worker arrives by a compare-and-swap that counts it. The compare-and-swap of the last arrival
-//! also opens the next epoch. A worker that dies or leaves breaks the barrier: present and later
-//! waiters return an error. Each call begins an epoch of its own, so a late worker of an abandoned
-//! call changes nothing.
+//! A worker arrives by a compare-and-swap that counts it; that of the last arrival opens the next
+//! epoch. A worker that dies or leaves breaks the barrier: present and later waiters get an error.
+//! Each call begins an epoch of its own, so late workers of an abandoned call change nothing.
 
 use core::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::sync::{Atom, Ordering};
 
 /// A barrier's word: asleep 1 | broken 1 | arrived 14 | epoch 48.
 ///
-/// An epoch is step 32 | call 16. Both wrap: no worker is late enough to meet its own number again.
+/// An epoch is step 32 | call 16. Both wrap: no worker is that late.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State(u64);
 
@@ -50,8 +49,8 @@ impl State {
         (self.epoch() ^ base) & Self::CALL == 0
     }
 
-    /// Counts one more arrival of `workers`. The last arrival opens the next epoch. Returns `None`
-    /// if the barrier is broken or in another epoch.
+    /// Counts one of `workers` arrivals. The last one opens the next epoch. Returns `None` if the
+    /// barrier is broken or in another epoch.
     #[must_use]
     fn arrive(self, epoch: u64, workers: usize) -> Option<State> {
         if self.epoch() != epoch || self.is_broken() {
@@ -64,7 +63,7 @@ impl State {
     }
 }
 
-/// The reasons why a wait ended before all workers arrived.
+/// The reasons for a wait that ends early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Broken {
     /// A worker of the call is dead or has returned, or the call was abandoned.
@@ -85,18 +84,17 @@ impl<'m> Barrier<'m> {
     }
 
     fn state(self) -> State {
-        // Acquire: pairs with the Release of every arrival, through the chain of
-        // read-modify-writes.
+        // Acquire: pairs with the Release of every arrival, through the chain of them.
         State(self.word.load(Ordering::Acquire))
     }
 
-    /// Begins a call. Returns its first epoch, in which no worker has arrived.
+    /// Begins a call. Returns its first epoch, without arrivals.
     pub(super) fn begin(self) -> u64 {
         let next = |word| {
             let call = (State(word).epoch() & State::CALL).wrapping_add(1 << 32);
             Some(State::fresh(call & State::CALL).0)
         };
-        // Relaxed: workers learn of the call and of its epoch from the mailbox.
+        // Relaxed: workers learn the call and its epoch from the mailbox.
         match self.word.update(Ordering::Relaxed, Ordering::Relaxed, next) {
             Ok((_, fresh)) => State(fresh).epoch(),
             Err(word) => State(word).epoch(),
@@ -114,8 +112,7 @@ impl<'m> Barrier<'m> {
 
     /// Waits until all `workers` of the call have arrived in `epoch`. Returns the next epoch.
     ///
-    /// Calls `may_wait` after each sleep of at most `look`, and stops waiting when it returns
-    /// `false`.
+    /// Asks `may_wait` after each sleep of at most `look`, and gives up at `false`.
     pub(super) fn wait(
         self,
         epoch: u64,
@@ -124,8 +121,8 @@ impl<'m> Barrier<'m> {
         look: Duration,
         may_wait: impl Fn() -> bool,
     ) -> Result<u64, Broken> {
-        // AcqRel: everything before this worker's arrival happens before everything after the end
-        // of the epoch, in every worker.
+        // AcqRel: everything before this arrival happens before everything after the epoch's end,
+        // in every worker.
         let arrive = |word| State(word).arrive(epoch, workers).map(|state| state.0);
         let arrived = self
             .word
@@ -140,7 +137,7 @@ impl<'m> Barrier<'m> {
         let next = State::next(epoch);
         let ended = |state: State| match state.epoch() == epoch {
             true => state.is_broken().then_some(Err(Broken::Left)),
-            // An epoch other than the next one belongs to another call.
+            // An epoch other than the next belongs to another call.
             false => Some((state.epoch() == next).then_some(next).ok_or(Broken::Left)),
         };
         loop {
@@ -157,7 +154,7 @@ impl<'m> Barrier<'m> {
 
     fn sleep(self, seen: State, timeout: Duration) {
         let asleep = seen.0 | State::ASLEEP;
-        // Relaxed: `wait` reads the word again before it decides anything.
+        // Relaxed: `wait` reads the word again.
         let marked =
             self.word
                 .compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The memory of one call: its results, and parameters that are too long for the mailbox.
 //!
-//! Each worker writes the results of the tiles that it has claimed, under a shared lease. The
-//! memory is therefore a control array: no lease, list or copy of arrays gives access to its bytes.
+//! Each worker writes the results of its claimed tiles, under a shared lease. The memory is
+//! therefore a control array: no lease, list or copy of arrays gives access to its bytes.
 
 use core::ptr::NonNull;
 use core::slice;
@@ -59,14 +59,14 @@ impl<'t> CallMemory<'t> {
     pub(super) fn params(table: &'t HandleTable, params: &[u8]) -> Result<Self, AllocError> {
         Self::allocate(table, params.len(), |place, _| {
             // SAFETY: `place` is the first of `params.len()` bytes of an extent that is RESERVED by
-            // this participant (`allocate`). So no other participant accesses them, and no slice
-            // overlaps them.
+            // this participant (`allocate`). No other participant accesses them, and no slice
+            // overlaps.
             unsafe { place.copy_from_nonoverlapping(NonNull::from(params).cast(), params.len()) };
         })
     }
 
-    /// Allocates `bytes` bytes. `fill` writes them before any participant can open the memory,
-    /// either from their first byte on or as words.
+    /// Allocates `bytes` bytes. `fill` writes them before any participant can open the memory: from
+    /// their first byte on, or as words.
     #[cfg_attr(loom, track_caller)]
     fn allocate(
         table: &'t HandleTable,
@@ -103,7 +103,7 @@ impl<'t> CallMemory<'t> {
     /// Reads the first `count` results.
     ///
     /// # Safety
-    /// The call has succeeded: every write of a result by a worker happens before this call.
+    /// The call has succeeded: every write of a result happens before this.
     #[cfg_attr(loom, track_caller)]
     pub(super) unsafe fn read_results<R: AnyBitPattern>(
         &self,
@@ -127,8 +127,7 @@ impl Drop for CallMemory<'_> {
     fn drop(&mut self) {
         // In a forked child the memory belongs to the parent.
         if self.table.is_of(self.token) {
-            // An error means that the table no longer has the memory: there is nothing left to
-            // free.
+            // An error means that the memory is already gone.
             let _ = self.table.free_slot(self.handle);
         }
     }
@@ -175,8 +174,8 @@ impl<'t> Opened<'t> {
     /// # Safety
     /// No participant writes the bytes while the result is borrowed.
     unsafe fn bytes(&self) -> &[u8] {
-        // SAFETY: the `len` bytes from `first` are in the extent (`of`), which stays mapped while
-        // the table lives. Bytes of a mapping are initialised. The lease keeps them in place, and
+        // SAFETY: `len` bytes from `first` are in the extent (`of`), which is mapped while the
+        // table lives, and bytes of a mapping are initialised. The lease keeps them in place, and
         // no participant writes them (the caller's duty).
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
@@ -196,9 +195,9 @@ pub(super) fn with_params<R>(
 ) -> Result<R, LeaseError> {
     let opened = Opened::of(table, handle)?;
     let _access = opened.track(0, opened.len as u64, false);
-    // SAFETY: a call's memory is written before it is published, and later only by
-    // `Results::store`. That function gets handles of results only: the mailbox, which only the
-    // pool writes, keeps the two apart.
+    // SAFETY: a call's memory is written before it is published, and by `Results::store`. That
+    // function gets handles of results only: the mailbox, which only the pool writes, keeps the two
+    // apart.
     let bytes = unsafe { opened.bytes() };
     let bytes = bytes.get(..len).ok_or_else(|| {
         let what = "parameters that are longer than their memory";
@@ -207,7 +206,7 @@ pub(super) fn with_params<R>(
     Ok(run(bytes))
 }
 
-/// The results, one for each tile or worker. The worker that has claimed a tile writes its result.
+/// One result per tile or worker, written by the worker that has claimed the tile.
 pub(super) struct Results<'t, R> {
     opened: Opened<'t>,
     result: core::marker::PhantomData<R>,
@@ -222,7 +221,7 @@ impl<'t, R: NoUninit> Results<'t, R> {
         })
     }
 
-    /// Stores the result of the tile or worker with index `at`. The caller has claimed it.
+    /// Stores the result of the tile or worker `at`, which the caller has claimed.
     #[cfg_attr(loom, track_caller)]
     pub(super) fn store(&mut self, at: usize, result: R) {
         let size = size_of::<R>();
@@ -241,8 +240,7 @@ impl<'t, R: NoUninit> Results<'t, R> {
     }
 }
 
-/// The rerun counts of a started call: how many times each tile was sent back. Parent and workers
-/// share these words of the call's memory.
+/// The rerun counts of a started call, one word per tile in the call's memory.
 ///
 /// The parent writes a tile's word while it holds the tile. The worker that has claimed the tile
 /// reads it. The claim word orders the two: the parent's Release in `reopen` pairs with the Acquire

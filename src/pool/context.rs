@@ -15,7 +15,7 @@ use crate::error::{BarrierError, Error};
 use crate::partition::{Group, Partition, Side, TileOf};
 use crate::table::HandleTable;
 
-/// The time that a worker sleeps at a barrier before it checks the deadline.
+/// Sleep of a worker at a barrier before it checks the deadline.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The context of a kernel that runs on a tile.
@@ -26,9 +26,9 @@ pub struct TileContext<'p> {
     pub(super) round: u64,
     #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) seed: u64,
-    /// Barriers that the call has passed before this round; 0 for a call with one round.
+    /// Barriers that the call passed before this round; 0 for a call with one round.
     pub(super) step: u64,
-    /// Number of times that the tile was sent back in this call.
+    /// Times that the tile was sent back in this call.
     pub(super) run: u64,
 }
 
@@ -44,14 +44,13 @@ impl TileContext<'_> {
     }
 
     /// Returns the tile's extent along each divided axis; for blocks of two axes, the block's rows
-    /// and columns. A kernel uses it to find its tile's surroundings in an array of which it sees
-    /// the [`Whole`](crate::Whole).
+    /// and columns. With it a kernel finds its tile's surroundings in an array of which it sees the
+    /// [`Whole`](crate::Whole).
     pub fn sides(&self) -> impl Iterator<Item = Side> {
         self.tile.sides()
     }
 
-    /// Returns the number of the worker that runs the kernel, from 0. Results should not depend on
-    /// it.
+    /// Returns the number of the kernel's worker, from 0. Results should not depend on it.
     pub fn worker(&self) -> usize {
         self.worker
     }
@@ -73,13 +72,12 @@ impl TileContext<'_> {
         self.run
     }
 
-    /// Returns the tile's own stream of random numbers for this run of the tile.
+    /// Returns the tile's own stream of random numbers for this run.
     ///
     /// The stream depends on the pool's [seed](super::Pool::seed), the number of the call, the
     /// [step](TileContext::step) within it, the [run](TileContext::run) of the tile and the tile's
-    /// index. A different value of any of these gives a different stream. The numbers are therefore
-    /// the same for any number of workers. [`TileRng::at`] gives the same stream to a reference
-    /// implementation.
+    /// index, and differs if any of them differs. So the numbers are the same for any number of
+    /// workers. [`TileRng::at`] gives the same stream to a reference implementation.
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         TileRng::at_step(self.seed, self.round, self.step, self.run, self.tile.tile)
@@ -87,8 +85,7 @@ impl TileContext<'_> {
 }
 
 /// The context of a kernel of [`Pool::run`](super::Pool::run) or
-/// [`Pool::broadcast`](super::Pool::broadcast): the worker it runs in, and the access to the other
-/// workers.
+/// [`Pool::broadcast`](super::Pool::broadcast): its worker, and access to the others.
 pub struct WorkerContext<'a> {
     pub(super) table: &'a HandleTable,
     /// The token of the worker's process.
@@ -136,14 +133,14 @@ impl WorkerContext<'_> {
         self.barrier_within(Duration::from_secs(60))
     }
 
-    /// Waits until every worker of the call has arrived. After the barrier all workers see all
-    /// writes that any of them made before it.
+    /// Waits until every worker of the call has arrived. Every worker then sees all that any of
+    /// them wrote before.
     ///
     /// # Errors
-    /// - [`BarrierError::Broken`] if a worker of the call has died, panicked or returned: it cannot
-    ///   arrive. The barrier stays broken for the rest of the call.
-    /// - [`BarrierError::Deadline`] if not all workers have arrived within `timeout`. This breaks
-    ///   the barrier for the others too.
+    /// - [`BarrierError::Broken`] if a worker of the call has died, panicked or returned. The
+    ///   barrier stays broken for the rest of the call.
+    /// - [`BarrierError::Deadline`] if not all have arrived within `timeout`. This breaks the
+    ///   barrier for the others too.
     /// - [`BarrierError::Forked`] in a child that the kernel has forked.
     pub fn barrier_within(&self, timeout: Duration) -> Result<(), BarrierError> {
         self.check_worker()?;
@@ -171,11 +168,11 @@ impl WorkerContext<'_> {
         }
     }
 
-    /// Runs `body` on the tiles of `tiles`, which all workers of the call share. The round begins
-    /// and ends with a barrier. All workers must call this function, with the same partition.
+    /// Runs `body` on the tiles of `tiles`, which all workers of the call share, in a round between
+    /// two barriers. All workers must call this, with the same partition.
     ///
-    /// The effect of `body` on a tile should not depend on this worker's own state, because each
-    /// run distributes the tiles differently.
+    /// The effect of `body` on a tile should not depend on this worker's own state, because the
+    /// distribution of tiles differs from run to run.
     ///
     /// # Errors
     /// - [`Error::Round`] if the round cannot be opened (an array is leased, poisoned or freed), or
@@ -208,7 +205,7 @@ impl WorkerContext<'_> {
                 body(tile.views(), &context);
             }
         }
-        // After this barrier all workers have left the round: every tile is done or torn.
+        // Now all workers have left the round: every tile is done or torn.
         self.barrier()?;
         if let Some(round) = round {
             round
@@ -218,8 +215,7 @@ impl WorkerContext<'_> {
         Ok(self.barrier()?)
     }
 
-    /// Checks that this process is the worker. A forked child would arrive at the barrier in its
-    /// place.
+    /// Checks that this process is the worker. A forked child would arrive in its place.
     fn check_worker(&self) -> Result<(), BarrierError> {
         match self.table.is_of(self.token) {
             true => Ok(()),
@@ -227,8 +223,8 @@ impl WorkerContext<'_> {
         }
     }
 
-    /// Returns this worker's own stream of random numbers in this call. Unlike with
-    /// [`TileContext::rng`], results that use it depend on the number of workers.
+    /// Returns this worker's own stream of random numbers in this call. Results that use it depend
+    /// on the number of workers, unlike those of [`TileContext::rng`].
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         TileRng::of_worker(self.seed, self.call, self.worker)

@@ -1,4 +1,4 @@
-//! The workers of a pool, of every kind: starting them, noticing deaths, ending them.
+//! The workers of a pool, of every kind: starting, missing and ending them.
 
 use core::time::Duration;
 
@@ -88,7 +88,7 @@ impl Crew {
         self.members.iter().all(Option::is_some)
     }
 
-    /// Removes the dead workers and collects their exit status. Resets their words in the mailbox.
+    /// Removes the dead workers, after waiting for each, and resets their words in the mailbox.
     /// Does not reap.
     pub(super) fn bury(&mut self, mailbox: &Mailbox<'_>) -> Vec<Death> {
         let mut deaths = Vec::new();
@@ -150,13 +150,12 @@ impl Crew {
         Ok(match self.kind {
             Kind::Fork => {
                 fork::refuse_threads()?;
-                // SAFETY: the check above found one thread, and no other thread exists that could
-                // start more.
+                // SAFETY: there is one thread (checked above), and no other thread that could start
+                // more.
                 Member::Process(unsafe { fork::fork(&life, true) }?)
             }
             Kind::ForkAnyway => {
-                // SAFETY: the caller that started this pool promised this for the pool's whole
-                // life.
+                // SAFETY: the caller that started this pool promised this for its lifetime.
                 Member::Process(unsafe { fork::fork(&life, false) }?)
             }
             Kind::Spawn => Member::Process(spawn::spawn(&life, image)?),
@@ -181,8 +180,8 @@ impl Crew {
         )?))
     }
 
-    /// Waits for the workers to end. The caller has already told them to. Kills processes that have
-    /// not ended after `grace`.
+    /// Waits for the workers, which were told to end. Kills processes that have not ended after
+    /// `grace`.
     pub(super) fn end(&mut self, grace: Duration) {
         #[cfg(not(loom))]
         let deadline = std::time::Instant::now() + grace;
@@ -197,7 +196,7 @@ impl Crew {
         }
     }
 
-    /// Forgets the workers, because they belong to another process.
+    /// Forgets the workers of another process.
     pub(super) fn forget(&mut self) {
         for member in self.members.iter_mut().filter_map(Option::take) {
             core::mem::forget(member);

@@ -13,13 +13,13 @@ use super::tiles::Request;
 use crate::error::{Error, PoolError};
 
 impl Pool<'_> {
-    /// Runs `kernel` once in each worker, in all of them at the same time. The kernels may wait for
-    /// each other at [barriers](WorkerContext::barrier). Returns their results, in the order of the
+    /// Runs `kernel` once in each worker, in all at the same time. The kernels may wait for each
+    /// other at [barriers](WorkerContext::barrier). Returns their results in the order of the
     /// workers.
     ///
-    /// In this style every worker runs the whole program and not one step of it. It suits loops
-    /// with steps that are shorter than a call. Pass arrays as handles among the parameters, and
-    /// write disjoint parts through [partitions](WorkerContext::for_each).
+    /// In this style every worker runs the whole program, not one step of it. It suits loops with
+    /// steps shorter than a call. Pass arrays as handles among the parameters, and write disjoint
+    /// parts through [partitions](WorkerContext::for_each).
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -41,15 +41,13 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// - [`PoolError::WorkerFailed`] if a kernel returns an error or panics. The barrier breaks,
-    ///   which ends the waits of the others.
-    /// - [`PoolError::WorkerDied`] if a worker dies; the barrier breaks as well.
-    /// - [`PoolError::Deadline`] if the pool has a [deadline](Pool::deadline) and it passes.
-    /// - The errors of starting workers, as in [`fork`](Pool::fork), if a worker is missing and
-    ///   cannot be replaced.
-    /// - [`PoolError::KernelNotInImage`] if the workers do not have the kernel's code,
-    ///   [`PoolError::Forked`] in a child of the pool's process, [`PoolError::Alloc`] if memory for
-    ///   parameters or results is missing.
+    /// - [`PoolError::WorkerFailed`] if a kernel returns an error or panics. This breaks the
+    ///   barrier for the others.
+    /// - [`PoolError::WorkerDied`] if a worker dies, which also breaks the barrier.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::KernelNotInImage`], [`PoolError::Forked`] and [`PoolError::Alloc`] as in
+    ///   [`for_each`](Pool::for_each).
+    /// - The errors of starting workers, as in [`fork`](Pool::fork), if one cannot be replaced.
     pub fn run<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
         P: AnyBitPattern + NoUninit,
@@ -80,8 +78,8 @@ impl Pool<'_> {
     /// Runs `kernel` once in each worker to set it up: opening files, reserving memory, loading a
     /// model. Returns the results in the order of the workers.
     ///
-    /// A worker that replaces a dead one has not run the kernel. After [`PoolError::WorkerDied`],
-    /// or if [`pids`](Pool::pids) have changed, call this again.
+    /// A worker that replaces a dead one has not run the kernel. Call this again after
+    /// [`PoolError::WorkerDied`], or if [`pids`](Pool::pids) have changed.
     ///
     /// # Errors
     /// Same as [`run`](Pool::run).

@@ -17,9 +17,8 @@ use crate::table::roster;
 /// process has one thread.
 ///
 /// # Safety
-/// The process has one thread. Or else no other thread holds a lock at this moment that the worker
-/// or its kernels take (locks of the allocator, the environment, the streams, the program's own
-/// data).
+/// The process has one thread, or no other thread now holds a lock that the worker or its kernels
+/// take (locks of the allocator, the environment, the streams, the program's own data).
 pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, PoolError> {
     let refused = |error| PoolError::System {
         what: "fork a worker",
@@ -50,7 +49,7 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
     }
 }
 
-/// Refuses with an error while a table of this process holds a lease that is not the caller's own.
+/// Returns an error if a table of this process holds a lease that is not the caller's own.
 pub(super) fn refuse_leases(is_own: impl Fn(u64, usize) -> bool) -> Result<(), PoolError> {
     match roster::held(is_own) {
         None => Ok(()),
@@ -58,7 +57,7 @@ pub(super) fn refuse_leases(is_own: impl Fn(u64, usize) -> bool) -> Result<(), P
     }
 }
 
-/// Refuses with an error if this process runs more than one thread.
+/// Returns an error if this process runs more than one thread.
 pub(super) fn refuse_threads() -> Result<(), PoolError> {
     let threads = fs::read_dir("/proc/self/task").map_err(|error| PoolError::System {
         what: "count the threads in /proc/self/task",

@@ -1,9 +1,8 @@
 //! The program's mapped code, and kernels as places in it.
 //!
-//! A kernel crosses to a worker as its distance from the anchor, a function of this crate that is
-//! linked into the same image. A forked worker has the anchor at the same address; a spawned worker
-//! may map the same image elsewhere. Neither side calls an address outside the code of its own
-//! image.
+//! A kernel crosses as its distance from the anchor, a function of this crate in the same image. A
+//! forked worker has the anchor at the same address; a spawned one may map the image elsewhere.
+//! Neither side calls an address outside its own image's code.
 
 #[cfg(not(loom))]
 use core::ops::Range;
@@ -18,7 +17,7 @@ fn anchor_address() -> u64 {
     (anchor as fn() as *const ()).expose_provenance() as u64
 }
 
-/// Returns the place of a trampoline: its distance from the anchor, which is valid in every worker.
+/// Returns the distance of a trampoline from the anchor. It is valid in every worker.
 pub(super) fn place_of(trampoline: Trampoline) -> u64 {
     // Expose the provenance, because a worker makes a function pointer from the number.
     let address = (trampoline as *const ()).expose_provenance() as u64;
@@ -34,7 +33,7 @@ pub(super) fn address_of(place: u64) -> u64 {
 #[cfg(not(loom))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Identity {
-    /// The device (in the notation of /proc) and inode of the file, and the anchor's offset in it.
+    /// Device (as in /proc) and inode of the file, and the anchor's offset in it.
     device: String,
     inode: u64,
     anchor: u64,

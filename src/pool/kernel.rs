@@ -1,4 +1,4 @@
-//! Conversion of a typed kernel to an address that a worker can call, and back.
+//! Conversion of a typed kernel to a callable address, and back.
 
 use core::any::type_name;
 use core::cell::Cell;
@@ -31,14 +31,13 @@ pub(super) struct Call<'a> {
 /// The code that runs a kernel in a worker, over the tiles of a round or once.
 pub(super) type Trampoline = fn(&Call<'_>) -> Result<Work, Error>;
 
-/// Makes a value of the kernel type `F` without any bytes: `F` has size zero, so its type describes
-/// it completely.
+/// Makes a value of the kernel type `F` without any bytes, because `F` has size zero.
 ///
 /// # Safety
 /// A value of `F` was given to a function of this module, in this process, in the process from
 /// which it was forked, or in the process that spawned it. In the last case no value that `F`
-/// captures stands for a state of the giving process. [`Pool::spawn`](super::Pool::spawn) states
-/// this duty for code that depends on such a value.
+/// captures stands for a state of the giving process; [`Pool::spawn`](super::Pool::spawn) states
+/// this duty.
 unsafe fn conjure<F: Copy + Send + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
     // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes. A value of `F`
@@ -83,7 +82,7 @@ where
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
     let params: P = read_params(call)?;
-    // A call whose tiles can be sent back has rerun counts in place of results.
+    // A call that can send tiles back has rerun counts in place of results.
     let counts_runs = arguments.has(Arguments::EACH_TILE);
     let mut results = match counts_runs {
         true => None,
@@ -103,14 +102,14 @@ where
     let own = partition.stretch(call.worker, call.workers);
     let report = call.mailbox.report(call.worker);
     while let Some(index) = part.claim_index() {
-        // The tile's bytes may be invalid for their type. Then the kernel cannot get this tile.
+        // The tile's bytes are invalid for their type: the kernel cannot get this tile.
         if let Err(error) = part.check(index) {
             report.fail(arguments.call, Cause::Tile(index), &error.to_string());
             continue;
         }
         #[cfg(not(loom))]
         let mut tile = part.open(index);
-        // The model checker's race reports name the call that the tile belongs to.
+        // Race reports of the model checker name the call of the tile.
         #[cfg(loom)]
         let mut tile = crate::segment::put_down_to(super::place::of::<F>(), || part.open(index));
         work.tiles += 1;
@@ -207,7 +206,7 @@ where
 /// Runs the kernel. Returns its result, or the message of its panic.
 #[cfg(not(loom))]
 fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
-    // After a panic the tile is half-written, and the caller tears it.
+    // A panic leaves the tile half-written. The caller tears it.
     let payload = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)) {
         Ok(result) => return Ok(result),
         Err(payload) => payload,
@@ -226,8 +225,7 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     }
 }
 
-/// Runs the kernel and returns its result. In a model a panic is a failure of the model, or a
-/// death.
+/// Runs the kernel. A panic in a model fails the model, or is a death.
 #[cfg(loom)]
 fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     Ok(kernel())
@@ -240,7 +238,7 @@ fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
     })
 }
 
-/// Opens the results of the call; `None` if the call has none.
+/// Opens the results of the call. Returns `None` if it has none.
 fn open_results<'t, R: NoUninit>(call: &Call<'t>) -> Result<Option<Results<'t, R>>, LeaseError> {
     match call.arguments.results {
         0 => Ok(None),

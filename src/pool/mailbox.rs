@@ -1,16 +1,8 @@
-//! The words through which a pool and its workers communicate: one job, and one state for each
-//! worker.
+//! The words through which a pool and its workers communicate: one job, and one state per worker.
 //!
-//! The words lie in an array of the table. Before a worker touches the arrays of a job it checks
-//! in: it changes its own state and then the job word, each by a read-modify-write. The parent
-//! closes the job word and then reads the states. The order of these two changes of the job word
-//! decides: either the worker sees that the job is closed and stays out, or the parent sees the
-//! worker's check-in and waits for it. So the parent never waits for a worker that has not woken up
-//! yet, and no worker remains in a closed job.
-//!
-//! A sleeper sets a flag in the same word that its waker changes. Either the waker's
-//! read-modify-write finds the flag, or it comes first and the sleeper's compare-and-swap fails. So
-//! no wake-up is lost, and no system call is made when there is no sleeper.
+//! The words lie in an array of the table. `README.md` explains the check-in and the sleep flags: a
+//! worker's check-in and the parent's close of a job both change the job word, and a sleeper sets
+//! its flag in the word that its waker changes.
 
 use core::time::Duration;
 
@@ -23,24 +15,24 @@ use crate::segment::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering};
 
-/// Words between two contended words, to keep them on separate cache lines. A model has no cache
-/// lines, and its arrays are small.
+/// Distance of contended words, which puts them on separate cache lines. A model has no cache
+/// lines.
 const LINE: usize = if cfg!(loom) { 1 } else { 16 };
 
 const JOB: usize = 0;
 const EVENTS: usize = LINE;
 const BARRIER: usize = 2 * LINE;
-/// The word is rarely written. Workers read it before they sleep.
+/// Rarely written. Workers read it before they sleep.
 const CROWDED: usize = 3 * LINE;
 const ARGUMENTS: usize = 4 * LINE;
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
-/// Words of parameters that fit into the mailbox, after the arguments.
+/// Words of parameters that fit into the mailbox.
 pub(super) const PARAM_WORDS: usize = if cfg!(loom) { 2 } else { 24 };
 const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
-/// Words of a worker: its state and its report.
+/// A worker's state and report.
 const WORKER_WORDS: usize = 1 + Report::WORDS;
 
-/// The parameters of a job, as words in their order in memory.
+/// The parameters of a job, in their order in memory.
 pub(super) type ParamWords = [u64; PARAM_WORDS];
 
 /// A job word: number of the job 62 | a worker sleeps 1 | the job is open 1.
@@ -63,7 +55,7 @@ impl Job {
         self.0 & Self::OPEN != 0
     }
 
-    /// Returns `true` if both words are the same job in the same state, apart from the sleep flag.
+    /// Returns `true` if both are the same job in the same state, apart from the sleep flag.
     fn is(self, other: Job) -> bool {
         (self.0 ^ other.0) & !Self::ASLEEP == 0
     }
@@ -85,17 +77,17 @@ pub(super) struct Arguments {
     pub(super) call: u64,
     /// Length of the parameters in bytes.
     pub(super) params_len: u64,
-    /// The array of the parameters, if they are too long for the mailbox.
+    /// The array of parameters that are too long for the mailbox.
     pub(super) params: u64,
-    /// The barrier's first epoch of the call in the upper bits, flags in the lowest.
+    /// The first epoch of the call in the upper bits, flags in the lowest.
     pub(super) flags: u64,
 }
 
 impl Arguments {
     const WORDS: usize = size_of::<Arguments>() / 8;
-    /// Flag: each worker measures the time that it is busy.
+    /// Flag: workers measure their busy time.
     pub(super) const PROFILE: u64 = 1;
-    /// Flag: workers count an event after each tile, not only at the end of the job.
+    /// Flag: workers count an event after each tile.
     pub(super) const EACH_TILE: u64 = 2;
     /// Number of flag bits below the barrier's epoch.
     pub(super) const FLAGS: u32 = 8;
@@ -105,17 +97,16 @@ impl Arguments {
     }
 }
 
-/// Flag in a worker's state: the worker has checked in. The upper bits of a state hold the number
-/// of the last job that the worker has finished.
+/// State flag: the worker has checked in. The upper bits hold the last finished job.
 const IN: u64 = 1;
-/// Flag in a worker's state: the worker has started and can get jobs.
+/// State flag: the worker has started and can get jobs.
 const READY: u64 = 2;
-/// Flag in a worker's state: the worker is dead. Models only.
+/// State flag: the worker is dead (in a model).
 #[cfg(loom)]
 const GONE: u64 = 4;
 const SERVED: u32 = 3;
 
-/// Flag in the event count: the parent sleeps.
+/// Event flag: the parent sleeps.
 const ASLEEP: u64 = 1;
 const EVENT: u64 = 2;
 
@@ -140,13 +131,13 @@ impl<'m> Mailbox<'m> {
         Some(Mailbox { words })
     }
 
-    /// Opens the mailbox in words that belong to a model.
+    /// Opens the mailbox in words of a model.
     #[cfg(loom)]
     pub(super) fn in_words(words: &'m [Atom]) -> Mailbox<'m> {
         Mailbox { words }
     }
 
-    /// Clears the words of a new pool. The caller owns the slot, which is RESERVED.
+    /// Clears the words of a new pool. Its slot is RESERVED by the caller.
     pub(super) fn clear(&self) {
         for word in self.words {
             word.store(0, Ordering::Relaxed);
@@ -166,7 +157,7 @@ impl<'m> Mailbox<'m> {
         Report::new(&self.worker(worker)[1..])
     }
 
-    /// Returns a word that is not 0 while the pool sleeps instead of yielding; see
+    /// Returns the word that is not 0 while the pool sleeps instead of yielding; see
     /// [`super::spin::Spin`].
     pub(super) fn crowded(&self) -> &'m Atom {
         &self.words[CROWDED]
@@ -187,18 +178,17 @@ impl<'m> Mailbox<'m> {
         let used = (arguments.params_len as usize).div_ceil(8).min(PARAM_WORDS);
         let words = &self.words[ARGUMENTS..PARAMS + used];
         for (word, value) in words.iter().zip(values) {
-            // Release: pairs with the Acquire in `check_in`. The previous job was closed before
-            // this store.
+            // Release: pairs with the Acquire in `check_in`. The previous job is already closed.
             word.store(value, Ordering::Release);
         }
         self.announce()
     }
 
-    /// Announces the next job with the same arguments: workers that have finished look for work
-    /// again. Returns its number.
+    /// Announces the next job with the same arguments, and wakes workers that have finished.
+    /// Returns its number.
     pub(super) fn announce(&self) -> u64 {
         // Set to { number + 1, open, nobody asleep }. Release: pairs with the Acquire in `job`; the
-        // arguments happen before it. All sleepers are woken below.
+        // arguments happen before it.
         let next = |job| Some(Job::opened(Job(job).number() + 1).0);
         let changed = self.words[JOB].update(Ordering::Release, Ordering::Relaxed, next);
         let (before, now) = changed.unwrap_or_else(|word| (word, word));
@@ -210,8 +200,8 @@ impl<'m> Mailbox<'m> {
 
     /// Closes the job: from here on no worker checks in.
     pub(super) fn close_job(&self) {
-        // Acquire: pairs with the Release in `check_in`. The parent sees the IN flag of every
-        // worker that checked in before.
+        // Acquire: pairs with the Release in `check_in`. IN is visible for every worker that
+        // checked in before.
         self.words[JOB].fetch_and(!Job::OPEN, Ordering::Acquire);
     }
 
@@ -231,7 +221,7 @@ impl<'m> Mailbox<'m> {
     /// Returns `true` once the worker has started.
     #[cfg(not(loom))]
     pub(super) fn is_ready(&self, worker: usize) -> bool {
-        // Relaxed: the flag publishes nothing that the worker did.
+        // Relaxed: the flag publishes nothing.
         self.state(worker).load(Ordering::Relaxed) & READY != 0
     }
 
@@ -243,7 +233,7 @@ impl<'m> Mailbox<'m> {
 
     /// Returns `true` if the worker's last finished job is `job`.
     pub(super) fn has_served(&self, worker: usize, job: u64) -> bool {
-        // Relaxed: `is_in`, which every end of a call reads, acquires the worker's writes.
+        // Relaxed: every end of a call reads `is_in`, which acquires the worker's writes.
         self.state(worker).load(Ordering::Relaxed) >> SERVED == job
     }
 
@@ -254,16 +244,16 @@ impl<'m> Mailbox<'m> {
         self.report(worker).clear();
     }
 
-    /// Returns the count of events. Pass it to `wait_event`.
+    /// Returns the count of events, for `wait_event`.
     pub(super) fn events(&self) -> u64 {
         self.words[EVENTS].load(Ordering::Acquire) & !ASLEEP
     }
 
-    /// Sleeps until an event after `seen` or until `timeout`. May wake without a reason.
+    /// Sleeps until an event after `seen`, until `timeout`, or without a reason.
     pub(super) fn wait_event(&self, seen: u64, timeout: Duration) {
         let events = &self.words[EVENTS];
         let asleep = seen | ASLEEP;
-        // Relaxed: the caller reads `events` again before it decides anything.
+        // Relaxed: the caller reads `events` again.
         let slept = events.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed);
         if slept.is_ok() || slept == Err(asleep) {
             events.wait(asleep as u32, timeout);
@@ -310,25 +300,23 @@ impl<'m> Mailbox<'m> {
     pub(super) fn sleep(&self, seen: Job, timeout: Duration) {
         let job = &self.words[JOB];
         let asleep = seen.0 | Job::ASLEEP;
-        // Relaxed: the caller reads the job again before it decides anything.
+        // Relaxed: the caller reads the job again.
         let marked = job.compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
         if marked.is_ok() || marked == Err(asleep) {
             job.wait(asleep as u32, timeout);
         }
     }
 
-    /// Checks in to `job`. Returns its arguments and parameters, or `None` if it is not open any
-    /// more.
+    /// Checks in to `job`. Returns its arguments and parameters, or `None` if it is no longer open.
     pub(super) fn check_in(&self, worker: usize, job: Job) -> Option<(Arguments, ParamWords)> {
         self.state(worker).fetch_or(IN, Ordering::Relaxed);
-        // A read-modify-write has a place in the order of the parent's changes of this word.
-        // Release: pairs with the Acquire in `close_job`.
+        // A read-modify-write, which is ordered among the parent's changes of the word. Release:
+        // pairs with the Acquire in `close_job`.
         if !Job(self.words[JOB].read_modify_write(Ordering::Release)).is(job) {
             self.check_out(worker, None);
             return None;
         }
-        // Acquire: a worker that reads an argument of a later job sees below that its own job is
-        // closed.
+        // Acquire: a worker that reads a later job's argument sees below that its job was closed.
         let word = |at: usize| self.words[at].load(Ordering::Acquire);
         let arguments: Arguments =
             bytemuck::cast(core::array::from_fn::<_, { Arguments::WORDS }, _>(
@@ -339,8 +327,8 @@ impl<'m> Mailbox<'m> {
         for (at, param) in params[..used as usize].iter_mut().enumerate() {
             *param = word(PARAMS + at);
         }
-        // Check again: a parent that abandons a job at its deadline does not wait for this worker,
-        // and may have overwritten the arguments with those of the next job.
+        // Check again: a parent that abandons a job at its deadline does not wait, and may have
+        // written the next job's arguments meanwhile.
         if !self.is_open(job) {
             self.check_out(worker, None);
             return None;
@@ -348,7 +336,7 @@ impl<'m> Mailbox<'m> {
         Some((arguments, params))
     }
 
-    /// Checks out and counts an event. `served` is the job that the worker has finished, if any.
+    /// Checks out and counts an event. `served` is the finished job, if any.
     pub(super) fn check_out(&self, worker: usize, served: Option<u64>) {
         let state = self.state(worker);
         // Release: pairs with the Acquire in `is_in`.
@@ -359,7 +347,7 @@ impl<'m> Mailbox<'m> {
                 });
             }
             None => {
-                // Relaxed: the worker has touched nothing of the job.
+                // Relaxed: the worker has touched nothing.
                 state.fetch_and(!IN, Ordering::Relaxed);
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
 //! a partition. `crew` starts and ends the workers (`fork`, `spawn`, `threads`). `mailbox` holds
-//! the words that parent and workers exchange, `kernel` passes a kernel to a worker, and `worker`
-//! is the worker's loop. `tiles`, `each` and `running` implement the calls. `supervise` is the
-//! parent's part during a call. `README.md` describes the protocol.
+//! the words that parent and workers share, `kernel` passes a kernel, and `worker` is the worker's
+//! loop. `tiles`, `each` and `running` are the calls; `supervise` is the parent's part in them.
+//! `README.md` describes the protocol.
 
 mod barrier;
 mod call_memory;
@@ -65,17 +65,17 @@ pub use spawn::become_worker;
 use spin::Spin;
 pub use stats::WorkerStats;
 
-/// The job number that tells the workers to end. No count reaches it.
+/// The job number that ends the workers. No count reaches it.
 const ENDED: u64 = u64::MAX >> 2;
 
-/// The time that worker processes have to end before they are killed.
+/// Time for worker processes to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The time that a started worker has to become ready.
+/// Time for a started worker to become ready.
 #[cfg(not(loom))]
 const START: Duration = Duration::from_secs(20);
 
-/// The data that every worker needs to find its pool.
+/// The data by which a worker finds its pool.
 #[derive(Clone, Copy)]
 struct Shared {
     mailbox: AnyHandle,
@@ -101,13 +101,13 @@ impl Shared {
 /// The reaction to a worker's death during a call; see [`Pool::on_death`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnDeath {
-    /// The call fails with [`PoolError::WorkerDied`]. The tile that the dead worker held is torn,
-    /// the arrays that the kernel writes are poisoned, and the other tiles are done.
+    /// The call fails with [`PoolError::WorkerDied`]. The dead worker's tile is torn, the arrays
+    /// that the kernel writes are poisoned, and the other tiles are done.
     #[default]
     Fail,
-    /// Another worker runs the tile again, and the call goes on. This is for kernels that give the
-    /// same result when they run again on a half-written tile. If more than 8 workers die in one
-    /// call, the call fails: the kernel itself probably kills them.
+    /// Another worker runs the tile again, and the call goes on. The kernel must give the same
+    /// result when it runs again on a half-written tile. If more than 8 workers die, the call
+    /// fails: the kernel probably kills them.
     RunAgain,
 }
 
@@ -118,8 +118,9 @@ pub enum OnDeath {
 /// | [`fork`](Pool::fork) | processes, copies of this one | before any thread | simulations |
 /// | [`spawn`](Pool::spawn) | processes, this program started anew | at any time | programs with threads: rayon, async runtimes, Python |
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
-///  A *kernel* is a `fn` item, a closure without captures, or a closure with captures of size zero.
-/// Each worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty that
+///
+/// A *kernel* is a `fn` item, or a closure without captures or with captures of size zero. Each
+/// worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty that
 /// follows). The kernel gets a tile's views, the parameters, and the tile's [context](TileContext),
 /// and runs in the worker that claims the tile. If its result depends only on these, the outcome of
 /// a call does not depend on the number of workers.
@@ -149,10 +150,10 @@ pub enum OnDeath {
 /// [guide](crate::guide::faults) lists the parts of the parent's state that workers have.
 ///
 /// # rayon in a kernel
-/// rayon works in worker processes. Each starts a rayon pool of its own at the first use, with its
-/// share of the processors: `RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless
-/// it is already set. [`fork`](Pool::fork) refuses to fork a process in which rayon runs, because
-/// rayon would hang in the child. Worker threads share the one rayon pool of the process.
+/// rayon works in worker processes. Each starts a rayon pool at the first use, with its share of
+/// the processors: `RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless it is
+/// already set. [`fork`](Pool::fork) refuses to fork a process that runs rayon, because rayon would
+/// hang in the child. Worker threads share the process's rayon pool.
 pub struct Pool<'t> {
     table: &'t HandleTable,
     shared: Shared,
@@ -176,8 +177,8 @@ impl<'t> Pool<'t> {
     /// Forks `workers` worker processes.
     ///
     /// Call this before the process starts any thread (including rayon's). A worker has only the
-    /// calling thread, and locks that other threads hold at the fork stay locked in it. The workers
-    /// end with the thread that called this function.
+    /// calling thread, and locks that other threads hold stay locked in it. The workers end with
+    /// the thread that called this.
     ///
     /// The next call replaces a dead worker by another fork. If the process runs threads or holds a
     /// lease by then, the pool continues with the remaining workers. It fails with
@@ -189,11 +190,10 @@ impl<'t> Pool<'t> {
     /// # Errors
     /// - [`PoolError::Threads`] if this process runs several threads.
     /// - [`PoolError::LeaseHeld`] if any table of this process holds a lease of an array, because a
-    ///   worker would have a copy of the guard.
+    ///   worker would copy the guard.
     /// - [`PoolError::Workers`] for 0 workers, or if the segment has too few seats.
-    /// - [`PoolError::InProcess`] if the segment is in-process.
-    /// - [`PoolError::Alloc`] if the mailbox cannot be allocated, [`PoolError::System`] if the
-    ///   system refuses a fork.
+    /// - [`PoolError::InProcess`] for an in-process segment.
+    /// - [`PoolError::Alloc`] or [`PoolError::System`] if memory or processes are missing.
     #[cfg(not(loom))]
     pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         fork::refuse_threads()?;
@@ -210,11 +210,11 @@ impl<'t> Pool<'t> {
     /// - No other thread takes a lease at that moment and puts the lent data where a kernel can
     ///   reach it, such as a static.
     ///
-    /// Kernels do not use anything that needs the other threads: a rayon pool that the parent has
-    /// started, an async runtime, a logger with a thread.
+    /// Kernels use nothing that needs the other threads: a rayon pool that the parent has started,
+    /// an async runtime, a logger with a thread.
     ///
-    /// The fork takes the lock of standard output and flushes it. It does not flush C's streams:
-    /// text in their buffers may appear once more for each worker that prints through them.
+    /// The fork takes the lock of standard output and flushes it. C's streams are not flushed: text
+    /// in their buffers may appear once more for each worker that prints through them.
     ///
     /// # Errors
     /// Same as [`fork`](Pool::fork), except `Threads`.
@@ -231,16 +231,16 @@ impl<'t> Pool<'t> {
     /// The program's `main` must begin with [`become_worker`], which turns such a process into a
     /// worker. Kernels are found by their place in the program's file; both sides verify that it is
     /// the same file. A worker has the segment and the environment, and nothing else that the
-    /// parent has computed or set since its start. Workers read nothing from the standard input.
-    /// The call takes a few milliseconds and returns when all workers are ready. The workers end
-    /// with the thread that called this function.
+    /// parent has computed or set. It reads nothing from the standard input. The call takes a few
+    /// milliseconds and returns when all workers are ready. They end with the thread that called
+    /// this.
     ///
     /// A closure may capture values of size zero, and a worker makes its copies of them without any
     /// bytes. **Do not capture a value that proves something about this process**, such as a token
     /// that a function returns after it has initialised a static: in a spawned worker that function
     /// has not run. Call it in the kernel, or once in each worker by
-    /// [`broadcast`](Pool::broadcast). Code whose soundness depends on such a token must not hand
-    /// it to kernels of spawned workers.
+    /// [`broadcast`](Pool::broadcast). Code with a soundness that depends on such a token must not
+    /// hand it to kernels of spawned workers.
     ///
     /// # Errors
     /// - [`PoolError::WorkerNotStarted`] if a worker does not become ready, for example because
@@ -248,10 +248,8 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker, and in its
     ///   children.
     /// - [`PoolError::SetUserId`] if the program runs with more rights than its parent.
-    /// - [`PoolError::InProcess`] if the segment is in-process.
-    /// - [`PoolError::Workers`] for 0 workers, or if the segment has too few seats.
-    /// - [`PoolError::Alloc`] if the mailbox cannot be allocated, [`PoolError::System`] if the
-    ///   system refuses to start a process.
+    /// - [`PoolError::InProcess`], [`PoolError::Workers`], [`PoolError::Alloc`] and
+    ///   [`PoolError::System`] as in [`fork`](Pool::fork).
     #[cfg(not(loom))]
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         spawn::refuse_unserved()?;
@@ -260,19 +258,18 @@ impl<'t> Pool<'t> {
 
     /// Starts `workers` threads of this process, each with a seat of its own.
     ///
-    /// Kernels run in the same way as in processes, but they share one process: damage by one of
-    /// them affects all, and a kernel that never returns cannot be killed.
+    /// Kernels run as in processes, but they share one process: damage by one of them affects all,
+    /// and a kernel that never returns cannot be killed.
     ///
     /// # Errors
-    /// - [`PoolError::Workers`] for 0 workers, or if the segment has too few seats.
     /// - [`PoolError::Join`] if the seats are taken.
-    /// - [`PoolError::Alloc`] if the mailbox cannot be allocated, [`PoolError::System`] if the
-    ///   system refuses to start a thread.
+    /// - [`PoolError::Workers`], [`PoolError::Alloc`] and [`PoolError::System`] as in
+    ///   [`fork`](Pool::fork).
     pub fn threads(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         Pool::new(table, workers, Kind::Threads)
     }
 
-    /// Creates a pool of threads. Its first worker dies before its operation number `steps`.
+    /// Creates a pool of threads. The first dies before its operation number `steps`.
     #[cfg(loom)]
     pub(crate) fn mortal(
         table: &'t HandleTable,
@@ -343,20 +340,19 @@ impl<'t> Pool<'t> {
         self.shared.workers
     }
 
-    /// Returns each worker's process, by worker number. `None` stands for a dead worker that is not
-    /// yet replaced.
+    /// Returns each worker's process, or `None` for a dead worker that is not yet replaced.
     pub fn pids(&self) -> Vec<Option<u32>> {
         self.crew.pids()
     }
 
-    /// Returns the number of worker deaths noticed so far. Under [`OnDeath::RunAgain`] a death may
-    /// cause no error.
+    /// Returns the number of deaths noticed so far. Under [`OnDeath::RunAgain`] a death may cause
+    /// no error.
     pub fn deaths(&self) -> u64 {
         self.deaths
     }
 
-    /// Returns the seed of the random streams of [`TileContext`]. A new pool draws its seed from
-    /// the system, and so two pools do not draw the same numbers.
+    /// Returns the seed of the random streams of [`TileContext`]. Each new pool draws its own seed
+    /// from the system.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -373,14 +369,14 @@ impl<'t> Pool<'t> {
     }
 
     /// Sets the seed of the following calls. The random numbers of a call depend on the seed and on
-    /// the number of the call, but not on the number of workers.
+    /// the number of the call, not on the number of workers.
     pub fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
     }
 
-    /// Sets the time that a call may take; at first there is no limit. A call that takes longer
-    /// fails, and its round is abandoned. The pool notices dead workers with and without a
-    /// deadline: 10 ms after a death during a call, otherwise at the next call.
+    /// Sets the time limit of calls; at first there is none. A call that takes longer fails, and
+    /// its round is abandoned. Dead workers are noticed in any case: 10 ms after a death during a
+    /// call, otherwise at the next call.
     pub fn deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
@@ -426,8 +422,8 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// Returns `true` in the process that started the pool. In a forked child the workers are not
-    /// this process's children, and the mailbox, which the parent leases, may be freed.
+    /// Returns `true` in the process that started the pool. A forked child does not own the
+    /// workers, and the mailbox, which the parent leases, may be freed.
     fn is_ours(&self) -> bool {
         self.table.is_of(self.token)
     }
@@ -439,8 +435,8 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// Checks that this is the pool's own process, and replaces dead workers. Fails only if no
-    /// worker is left. Runs before every call.
+    /// Checks that this process owns the pool, and replaces dead workers. Fails only if no worker
+    /// is left. Runs before every call.
     fn prepare(&mut self) -> Result<(), PoolError> {
         self.check_ours()?;
         if !self.bury().is_empty() || !self.crew.is_complete() {
@@ -469,7 +465,7 @@ impl<'t> Pool<'t> {
 
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
-        // In a worker or another forked child the pool is a copy of the parent's.
+        // In a forked child the pool is a copy of the parent's.
         if !self.is_ours() {
             self.crew.forget();
             return;
@@ -483,7 +479,7 @@ impl Drop for Pool<'_> {
         self.mailbox.end();
         self.crew.end(GRACE);
         let _ = self.table.reap();
-        // An error means that the table no longer has the mailbox: there is nothing left to free.
+        // An error means that the mailbox is already gone.
         let _ = self.table.free_slot(self.shared.mailbox);
     }
 }

@@ -1,4 +1,4 @@
-//! Source locations at which kernels were given to a pool. The model checker's reports name them.
+//! Source locations of calls with kernels, for race reports of the model checker.
 
 use core::any::TypeId;
 use core::panic::Location;
@@ -7,8 +7,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 type Place = &'static Location<'static>;
 
-/// The location by the kernel's type. Each closure has a type of its own. A named function that is
-/// given to several calls has the location of the last one.
+/// Locations by the kernel's type. Each closure has its own type. A named function that is given to
+/// several calls has the location of the last one.
 static CALLS: LazyLock<Mutex<HashMap<TypeId, Place>>> = LazyLock::new(Mutex::default);
 
 fn calls() -> MutexGuard<'static, HashMap<TypeId, Place>> {

@@ -10,16 +10,15 @@ use crate::partition::{Group, Partition};
 use crate::segment::{Segment, Touched};
 
 impl Pool<'_> {
-    /// Makes the pages below a partition's arrays in all workers at once. Each worker makes the
-    /// pages of the tiles that it claims; a worker process also maps them. The contents do not
-    /// change.
+    /// Makes the pages below a partition's arrays, in all workers at once. Each worker makes those
+    /// of the tiles that it claims, and maps them if it is a process. The contents stay.
     ///
     /// Every worker claims its own stretch of tiles first, in this call and in the following ones.
-    /// So on a NUMA machine the pages lie near the worker that will use them, and a first step over
-    /// fresh arrays takes as long as the others. The pages are huge as far as
+    /// So on a NUMA machine the pages lie near the worker that will use them, and the first step
+    /// over fresh arrays takes no longer than the others. The pages are huge as far as
     /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow;
-    /// [`Segment::huge_pages`] reports the result. This call skips arrays that every tile reads
-    /// [whole](crate::Whole): use [`HandleTable::prefault`](crate::HandleTable::prefault) for them.
+    /// [`Segment::huge_pages`] tells. Arrays that every tile reads [whole](crate::Whole) are left
+    /// out: use [`HandleTable::prefault`](crate::HandleTable::prefault) for them.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -34,8 +33,7 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// Same as [`for_each`](Pool::for_each), because this is such a call; [`PoolError::System`] if
-    /// the system has no pages.
+    /// Same as [`for_each`](Pool::for_each); [`PoolError::System`] if the system has no pages.
     pub fn prefault<G: Group>(&mut self, tiles: &Partition<'_, G>) -> Result<(), PoolError> {
         let results = CallMemory::results::<Touched>(self.table, tiles.tiles())?;
         let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _>(touch);
@@ -54,7 +52,7 @@ impl Pool<'_> {
     }
 }
 
-/// Makes the pages of a tile. This is the kernel.
+/// Makes the pages of a tile, as the kernel.
 fn touch((parts, segment): (Vec<Part>, Segment), _: &(), _: &TileContext<'_>) -> Touched {
     let touched = parts
         .into_iter()

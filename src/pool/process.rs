@@ -1,4 +1,4 @@
-//! Worker processes: noticing their end, and enforcing it.
+//! Worker processes: noticing and enforcing their end.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -36,15 +36,15 @@ impl Child {
                     self.ended = true;
                     self.status = Some(status);
                 }
-                // Other code has waited for the child: it is gone, and its status is unknown.
+                // Other code has waited for the child, so its status is lost.
                 Err(_) => self.ended = true,
             }
         }
         self.ended
     }
 
-    /// Continues a worker that Ctrl-Z has stopped, because this process was not stopped, or runs
-    /// again. A worker that was stopped on its own, by SIGSTOP or a debugger, stays stopped.
+    /// Continues a worker that Ctrl-Z has stopped, because this process runs. A worker that was
+    /// stopped on its own, by SIGSTOP or a debugger, stays stopped.
     fn go_on_with_parent(&self, status: WaitStatus) {
         if status.stopping_signal() == Some(Signal::TSTP.as_raw()) {
             let _ = kill_process(self.pid, Signal::CONT);
@@ -71,7 +71,7 @@ impl Child {
         }
     }
 
-    /// Waits for the end of the child, which was already told to end. Kills it at `deadline`.
+    /// Waits for the end of the child, which was told to end. Kills it at `deadline`.
     pub(super) fn end(&mut self, deadline: Instant) {
         while !self.has_died() {
             if Instant::now() >= deadline {

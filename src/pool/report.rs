@@ -62,7 +62,7 @@ pub(super) struct Work {
     pub(super) busy: Duration,
 }
 
-/// A worker's report. Only the worker writes it; the parent only clears a failure that it takes.
+/// A worker's report. The worker alone writes it; the parent clears a failure that it takes.
 #[derive(Clone, Copy)]
 pub(super) struct Report<'m> {
     words: &'m [Atom],
@@ -80,8 +80,8 @@ impl<'m> Report<'m> {
         self.words[CAUSE].store(0, Ordering::Relaxed);
     }
 
-    /// Reports a failure in `call`. The first failure of a call is kept. The number of the call
-    /// lets later calls ignore the failure of a late worker.
+    /// Reports a failure in `call`. Keeps the first one. The number of the call lets later calls
+    /// ignore a late worker's failure.
     pub(super) fn fail(self, call: u64, cause: Cause, message: &str) {
         if self.has_failed(call) {
             return;
@@ -132,8 +132,8 @@ impl<'m> Report<'m> {
 
     /// Adds the work done in a job.
     pub(super) fn add(self, done: Work) {
-        // Relaxed, and no read-modify-write: only this worker adds, and readers need only
-        // approximate counts.
+        // Relaxed, and no read-modify-write: this worker alone adds, and readers need approximate
+        // counts.
         let add = |at: usize, more: u64| {
             if more != 0 {
                 let now = self.words[at].load(Ordering::Relaxed);
@@ -146,7 +146,7 @@ impl<'m> Report<'m> {
         add(BUSY, done.busy.as_nanos() as u64);
     }
 
-    /// Returns the work done so far by this worker and by those that it replaced.
+    /// Returns the work of this worker and of those that it replaced.
     pub(super) fn work(self) -> Work {
         let get = |at: usize| self.words[at].load(Ordering::Relaxed);
         Work {

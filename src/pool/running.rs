@@ -99,8 +99,8 @@ impl<'t> Pool<'t> {
 
 /// A running call; see [`Pool::start`].
 ///
-/// If it is dropped before it has [finished](Running::finish), the drop waits for the workers to
-/// leave the call, and abandons the round.
+/// Dropping it before it has [finished](Running::finish) waits for the workers to leave the call,
+/// and abandons the round.
 #[must_use = "a call that is dropped is given up"]
 pub struct Running<'a, 'p, 'r, 't, G: Group> {
     pool: &'a mut Pool<'t>,
@@ -111,7 +111,7 @@ pub struct Running<'a, 'p, 'r, 't, G: Group> {
     job: Cell<u64>,
     call: Option<(Round<'p, 'r, G>, Ongoing<'t>)>,
     part: Option<Participant<'p, 'r, G>>,
-    /// `true` if the last check found a torn tile that no failure and no death explained.
+    /// The last check found a torn tile that no failure and no death explained.
     torn: bool,
     /// Rerun counts of the tiles.
     runs: Runs<'t>,
@@ -120,9 +120,8 @@ pub struct Running<'a, 'p, 'r, 't, G: Group> {
 }
 
 impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
-    /// Waits until `count` tiles are ready, and hands out all ready tiles in the order of their
-    /// indices. A tile is not handed out again before it is sent back. If fewer than `count` tiles
-    /// are with the workers, waits for those.
+    /// Waits until `count` tiles are ready, or all that the workers have if these are fewer. Hands
+    /// out all ready tiles in the order of their indices, each only once until it is sent back.
     ///
     /// # Errors
     /// Same as [`Pool::for_each`]. The pool's [deadline](Pool::deadline) applies to each wait.
@@ -161,7 +160,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         Ok(ready)
     }
 
-    /// Returns the number of tiles that have been run and were not sent back.
+    /// Returns the number of finished tiles that were not sent back.
     pub fn done(&self) -> usize {
         self.call.as_ref().map_or(0, |(round, _)| round.done())
     }
@@ -197,20 +196,20 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
                     .count()
                     >= wanted
             };
-            // Check for failures before looking for ready tiles. Otherwise a call in which some
-            // tile is always ready would not notice a panic or a death.
+            // Check for failures first. Otherwise a call in which some tile is always ready would
+            // not notice a panic or a death.
             if call.pace.is_due() || self.pool.any_failed(call.number) {
                 let stuck = self.pool.is_stuck(round, call);
                 self.job.set(call.job);
                 if until == Until::Ready {
-                    // Fail only if two checks find a torn tile: a reaper may have torn the tile of
-                    // a worker before the system reports that worker's death.
+                    // Fail only at the second check: a reaper may have torn a worker's tile before
+                    // the system reports that worker's death.
                     let torn = core::mem::replace(&mut self.torn, round.has_torn());
                     if self.pool.must_fail(call) || torn && self.torn {
                         return self.fail();
                     }
                 }
-                // Look again: tiles may have become ready during the check.
+                // Tiles may have become ready during the check.
                 if stuck && !enough() {
                     return self.fail();
                 }
@@ -222,7 +221,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         }
     }
 
-    /// Ends the call because of a failure. Returns an error in any case.
+    /// Ends the call because of a failure. Always returns an error.
     fn fail(&mut self) -> Result<(), PoolError> {
         let death = self.call.as_ref().and_then(|(_, call)| call.deaths.first());
         let death = death.copied();
@@ -234,7 +233,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         }
     }
 
-    /// Ends the call. Does nothing if the call has already ended.
+    /// Ends the call. Does nothing the second time.
     fn end(&mut self) -> Result<(), PoolError> {
         let forgotten = self.leave();
         let Some((round, call)) = self.call.take() else {
@@ -250,8 +249,8 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         }
     }
 
-    /// Leaves the round as a participant. Tears the tiles that were handed out and forgotten, and
-    /// returns them: no [`Ready`] can exist any more, because it borrows the call.
+    /// Leaves the round as a participant. Tears and returns the tiles that were handed out and
+    /// forgotten. No [`Ready`] of them can exist any more, because it borrows the call.
     fn leave(&mut self) -> Vec<usize> {
         let Some(part) = self.part.take() else {
             return Vec::new();
@@ -275,7 +274,7 @@ enum Until {
 
 impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
     fn drop(&mut self) {
-        // After a fork the child has a copy of the parent's call.
+        // In a forked child this is a copy of the parent's call.
         if !self.pool.is_ours() {
             self.part = None;
             return;
@@ -298,9 +297,9 @@ impl<G: Group> core::fmt::Debug for Running<'_, '_, '_, '_, G> {
     }
 }
 
-/// A tile that a worker has run. The parent holds it, and no one else has its views.
+/// A tile that a worker has run. The parent alone has its views.
 ///
-/// Dropping it leaves the tile done for this call.
+/// A dropped tile is done for this call.
 pub struct Ready<'w, 'r, G: Group> {
     tile: Tile<'w, 'r, G>,
     rests: &'w Cell<bool>,
@@ -328,7 +327,7 @@ impl<G: Group> Ready<'_, '_, G> {
     /// Sends the tile back to the workers. One of them runs the kernel on it once more, and sees
     /// the values written here.
     pub fn again(self) {
-        // In a forked child `again` does nothing: the tile and the call belong to the parent.
+        // In a forked child nothing happens: the tile and the call belong to the parent.
         let Ready {
             tile,
             rests,

@@ -1,8 +1,9 @@
 //! Signals in worker processes: the parent acts on them, and the workers follow the parent.
-//!  A terminal, a batch system or `kill -- -PGID` signals every process of a program at once. If
-//! each process acted on the signal, the workers would be gone before the parent's handler could
-//! let the step finish. So such signals do nothing in a worker. If the parent dies of one, the
-//! system ends its workers (`worker::end_with_parent`).
+//!
+//! A terminal, a batch system or `kill -- -PGID` signals every process of a program at once. If
+//! each process acted on it, the workers would be gone before the parent's handler could let the
+//! step finish. So such signals do nothing in a worker. If the parent dies of one, the system ends
+//! its workers (`worker::end_with_parent`).
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -20,8 +21,8 @@ const LEFT_TO_PARENT: [c_int; 6] = [
     libc::SIGUSR2,
 ];
 
-/// Signals that a process causes by its own fault. An inherited handler for them (such as the
-/// runtime's report of a stack overflow) is right in a worker too.
+/// Signals that a process causes itself. An inherited handler for them (such as the runtime's
+/// report of a stack overflow) is right in a worker too.
 const FAULTS: [c_int; 7] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -32,7 +33,7 @@ const FAULTS: [c_int; 7] = [
     libc::SIGSYS,
 ];
 
-/// Signals with a default action that does not end a process: they are ignored, or stop it.
+/// Signals that by default are ignored or stop the process.
 const HARMLESS: [c_int; 7] = [
     libc::SIGCHLD,
     libc::SIGCONT,
@@ -50,12 +51,12 @@ extern "C" fn nothing(_: c_int) {}
 /// Blocks signals in this thread until it is dropped.
 pub(super) struct Blocked {
     before: sigset_t,
-    /// The mask belongs to the thread, so this value must not leave it.
+    /// Not `Send`: a mask belongs to its thread.
     _thread: PhantomData<*const ()>,
 }
 
 impl Blocked {
-    /// Blocks all signals. Otherwise a forked child could run its parent's handlers for a moment.
+    /// Blocks all signals, because a forked child could run its parent's handlers for a moment.
     pub(super) fn all() -> Blocked {
         let mut all = MaybeUninit::<sigset_t>::zeroed();
         // SAFETY: `all` is valid memory for a set.
@@ -83,8 +84,7 @@ impl Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        // SAFETY: the set lives during the call, and the null pointer means that the old set is not
-        // returned.
+        // SAFETY: the set lives during the call; the old one is not asked for.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut())
         };
@@ -115,17 +115,14 @@ pub(super) fn leave_to_parent(blocked: Option<Blocked>) {
     }
     drop(blocked);
     let left = set_of(&LEFT_TO_PARENT);
-    // SAFETY: the set lives during the call, and the null pointer means that the old set is not
-    // returned.
+    // SAFETY: the set lives during the call; the old one is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const left, ptr::null_mut()) };
 }
 
-/// Returns the action of a signal. Returns `None` for signals that the system or its library
-/// reserves.
+/// Returns the action of a signal, or `None` if the system or its library reserves the signal.
 fn action_of(signal: c_int) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<sigaction>::zeroed();
-    // SAFETY: `action` is valid memory for the result, and the null pointer means that no action is
-    // set.
+    // SAFETY: `action` is valid memory for the answer, and nothing is changed.
     let asked = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
     // SAFETY: `action` was filled, or consists of zeros, which are valid for each of its fields.
     let action = unsafe { action.assume_init() };

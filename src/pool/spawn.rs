@@ -28,9 +28,9 @@ const ORDER: &str = "NDSHM_WORKER";
 static BECAME_WORKER: OnceLock<()> = OnceLock::new();
 
 /// Returns `true` if the process runs with more rights than its parent, as a set-user-id program
-/// does. Its environment and standard input then come from a user that it must not trust.
+/// does. It must not trust its environment and standard input then.
 fn has_more_rights_than_its_parent() -> bool {
-    // SAFETY: the call reads a word that the system kernel has put beside the program's arguments.
+    // SAFETY: the call reads a word that the kernel has put beside the program's arguments.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
@@ -78,9 +78,9 @@ impl Order {
         Order::parse(&env::var(ORDER).ok()?)
     }
 
-    /// Removes the order from the environment, because the programs that this worker starts are not
-    /// workers. Keeps it in a process of several threads, because another thread may be reading the
-    /// environment. Then [`refuse_unserved`] refuses in those programs.
+    /// Removes the order from the environment, because the programs that this worker starts are no
+    /// workers. Keeps it if the process has several threads, because another one may be reading the
+    /// environment; [`refuse_unserved`] then refuses in those programs.
     fn forget() {
         if super::fork::refuse_threads().is_ok() {
             // SAFETY: this thread is the only one of the process.
@@ -93,12 +93,12 @@ impl Order {
 /// not return. Otherwise does nothing.
 ///
 /// Call this in the first line of `main`, before anything that a worker must not do: reading the
-/// command line, starting threads, opening files. The function reads one environment variable, and
-/// in a worker removes it.
+/// command line, starting threads, opening files. It reads one environment variable, and in a
+/// worker removes it.
 ///
-/// A worker trusts its parent process: it runs the functions of this program that the parent names.
-/// So a program that runs with more rights than its parent, such as a set-user-id program, never
-/// becomes a worker: it reads neither the variable nor its standard input.
+/// A worker trusts its parent: it runs the functions of this program that the parent names. So a
+/// program with more rights than its parent, such as a set-user-id program, never becomes a worker:
+/// it reads neither the variable nor its standard input.
 ///
 /// ```no_run
 /// use ndshm::{HandleTable, Pool, Segment};
@@ -116,8 +116,8 @@ pub fn become_worker() {
         let _ = BECAME_WORKER.set(());
         Order::forget();
         if order.parent != parent_id() {
-            // The parent has died, or the order was for another worker, which could not remove it
-            // and started this process. Continuing would run the program a second time.
+            // The parent has died, or another worker that could not remove its order started this
+            // process. Continuing would run the program a second time.
             eprintln!(
                 "ndshm: worker {}: process {}, which started it, is not its parent any more",
                 order.worker, order.parent
@@ -168,9 +168,9 @@ fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(segment)
 }
 
-/// Refuses with an error in a process that was started as a worker, or by such a process, and has
-/// not become one: its own workers would do the same, without end. Refuses also if this process has
-/// more rights than its parent, because no worker would trust it.
+/// Returns an error if this process, or the one it comes from, was started as a worker and has not
+/// become one: its own workers would do the same, without end. Also returns an error if no worker
+/// would trust this process.
 pub(super) fn refuse_unserved() -> Result<(), PoolError> {
     if has_more_rights_than_its_parent() {
         return Err(PoolError::SetUserId);
@@ -200,14 +200,14 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
     };
     let segment = life.table.segment().fd().ok_or(PoolError::InProcess)?;
     let segment = segment.try_clone_to_owned().map_err(refused)?;
-    // `/proc/self/exe` is the running file, even if the program's path has changed.
+    // The running file, even if the program's path has changed.
     let mut command = Command::new("/proc/self/exe");
     let name = env::args_os().next();
     command
         .arg0(name.unwrap_or_else(|| OsString::from("ndshm-worker")))
         .env(ORDER, order.to_text())
-        // The standard input is the one descriptor that a child gets without a window in which a
-        // child of another thread could inherit it too.
+        // The one descriptor that a child gets without a window in which another thread's child
+        // could inherit it too.
         .stdin(Stdio::from(segment));
     if env::var_os(THREADS_OF_RAYON).is_none() {
         command.env(
@@ -215,7 +215,7 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
             super::threads::share(life.shared.workers).to_string(),
         );
     }
-    // The worker inherits this mask, and unblocks the signals once it leaves them to this process.
+    // The worker inherits this mask, and unblocks the signals once they do nothing.
     let blocked = Blocked::left_to_parent();
     let child = command.spawn().map_err(refused)?;
     drop(blocked);

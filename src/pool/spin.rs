@@ -9,15 +9,15 @@ use crate::sync::{Atom, Ordering};
 /// A bounded spin that adapts to other programs that compete for the processors.
 ///
 /// Yielding pays while the processors belong to the pool: each turn costs less than a microsecond,
-/// and can save waking a sleeper. It is expensive once another program is ready to run. Then the
-/// kernel charges every yield as a whole time slice (some milliseconds), and a process that yields
-/// a hundred times gives up its share of the processor without having used it. Therefore a yield
-/// that takes longer than [`LOST`] ends the spin.
+/// and can save waking a sleeper. It is expensive once another program is ready to run: the kernel
+/// charges every yield as a whole time slice (some milliseconds), and a process that yields a
+/// hundred times gives up its share without having used it. So a yield that takes longer than
+/// [`LOST`] ends the spin.
 ///
-/// Only the parent may conclude that other programs compete. It tells the workers in a word of the
-/// mailbox. A worker cannot conclude this: with more processes than processors it loses slices to a
-/// busy parent, and then yielding is right. A busy parent waits for nothing. A waiting parent needs
-/// its workers, from which another program takes time slices.
+/// Only the parent concludes that other programs compete, and tells the workers in a word of the
+/// mailbox. A worker cannot tell: with more processes than processors it loses slices to a busy
+/// parent, and then yielding is right. A busy parent waits for nothing. A waiting parent needs its
+/// workers, from which another program takes slices.
 pub(super) struct Spin<'m> {
     yields: u32,
     /// Not 0 while all processes of the pool sleep instead of yielding.
@@ -39,19 +39,19 @@ struct Losses {
 /// Turns that keep the processor, about 2 µs. An answer from another processor takes less.
 const PAUSES: u32 = 100;
 
-/// A yield that takes longer than this has cost a time slice of another process.
+/// A yield that takes longer than this was a time slice of another process.
 const LOST: Duration = Duration::from_micros(500);
 
 /// Lost slices before the parent pauses yielding. One or two may go to the system, or to a slow
 /// worker.
 const PATIENCE: u32 = 3;
 
-/// The first pause in yielding. It doubles with each attempt that loses another slice, which keeps
-/// the cost of attempts a small part of the pool's share.
+/// The first pause in yielding. It doubles with each attempt that loses a slice, so attempts cost a
+/// small part of the pool's share.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause in yielding.
 const LONGEST_PAUSE: Duration = Duration::from_millis(160);
-/// Short yields in a row after which no other program seems to compete.
+/// Short yields in a row that show that no program competes.
 const ENOUGH: u32 = 200;
 
 impl<'m> Spin<'m> {
@@ -66,8 +66,8 @@ impl<'m> Spin<'m> {
     /// Creates the spin of one of `workers` workers.
     ///
     /// After the pauses each turn offers the processor to others, because the awaited process may
-    /// need this very processor. If each process has its own, about 50 µs of yielding can save the
-    /// 100 µs of waking a sleeper on an idle processor.
+    /// need it. If each process has its own, about 50 µs of this can save the 100 µs of waking a
+    /// sleeper on an idle processor.
     pub(super) fn of_worker(workers: usize, crowded: &'m Atom) -> Spin<'m> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Spin {
@@ -77,8 +77,8 @@ impl<'m> Spin<'m> {
         }
     }
 
-    /// Calls `ready` until it returns a value or the spin ends. In a model the spin ends at once,
-    /// because a sleeper checks first.
+    /// Calls `ready` until it returns a value or the spin ends. In a model that is at once: a
+    /// sleeper checks first.
     pub(super) fn until<T>(&self, ready: impl Fn() -> Option<T>) -> Option<T> {
         if cfg!(loom) {
             return None;

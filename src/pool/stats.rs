@@ -57,10 +57,10 @@ impl Profile {
 }
 
 impl Pool<'_> {
-    /// Starts measuring the workers' times, which costs about 50 ns per worker and call, or stops
-    /// it. Resets the counts of [`stats`](Pool::stats).
+    /// Starts or stops measuring the workers' times, which costs about 50 ns per worker and call.
+    /// Resets the counts of [`stats`](Pool::stats).
     ///
-    /// Does nothing in a forked child, because the workers belong to the parent.
+    /// Does nothing in a forked child, which does not own the workers.
     pub fn profile(&mut self, on: bool) {
         if !self.is_ours() {
             return;
@@ -76,8 +76,7 @@ impl Pool<'_> {
         let _ = on;
     }
 
-    /// Returns the work of each worker. It includes the work of dead workers that this one
-    /// replaced.
+    /// Returns the work of each worker, including that of dead workers that it replaced.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Pool, Segment};
@@ -95,7 +94,7 @@ impl Pool<'_> {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     ///
-    /// Returns an empty list in a forked child, because the workers belong to the parent.
+    /// Returns an empty list in a forked child, which does not own the workers.
     pub fn stats(&self) -> Vec<WorkerStats> {
         if !self.is_ours() {
             return Vec::new();

@@ -31,7 +31,7 @@ pub(super) fn discard_inherited(c_streams: bool) {
     }
 }
 
-/// Writes out text that a job has printed without a final newline, because the worker may be killed
+/// Writes out text that a job printed without a final newline, because the worker may be killed
 /// next.
 ///
 /// Ignores errors: the next job that prints meets them again.

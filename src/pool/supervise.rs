@@ -1,4 +1,4 @@
-//! The parent's part in a call: waiting for the workers, noticing deaths, reporting failures.
+//! The parent's part in a call: waiting for workers, noticing deaths, reporting failures.
 
 use core::time::Duration;
 #[cfg(not(loom))]
@@ -11,10 +11,10 @@ use super::{OnDeath, Pool};
 use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Partition, Round};
 
-/// The time between two checks for dead workers.
+/// Time between two checks for dead workers.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The number of workers that may die in one call under [`OnDeath::RunAgain`].
+/// Workers that may die in one call under [`OnDeath::RunAgain`].
 const MOST_DEATHS: usize = 8;
 
 /// A running call.
@@ -27,11 +27,11 @@ pub(super) struct Ongoing<'t> {
     /// Keeps long parameters in place for the workers.
     pub(super) _params: Option<CallMemory<'t>>,
     pub(super) deaths: Vec<Death>,
-    /// `true` if the parent is a participant of the round too.
+    /// The parent is a participant of the round too.
     pub(super) entered: bool,
 }
 
-/// The times at which to check the deadline and the workers.
+/// The times for checking the deadline and the workers.
 pub(super) struct Pace {
     #[cfg(not(loom))]
     start: Instant,
@@ -54,7 +54,7 @@ impl Pace {
     }
 
     /// Restarts the deadline for the next wait. Keeps the time of the last check, because calls in
-    /// quick succession must not delay the next check.
+    /// quick succession must not delay the next one.
     pub(super) fn restart(&mut self, deadline: Option<Duration>) {
         #[cfg(not(loom))]
         {
@@ -100,8 +100,8 @@ impl Pace {
 impl<'t> Pool<'t> {
     /// Sleeps until `is_over`, an event after `seen`, or the next check.
     ///
-    /// The caller must read `seen` first and then test its condition. A later change then counts a
-    /// later event.
+    /// The caller must read `seen` before it tests its condition: later changes are then later
+    /// events.
     pub(super) fn sleep_after(&self, seen: u64, is_over: impl Fn() -> bool) {
         let mailbox = self.mailbox;
         let moved = || (is_over() || mailbox.events() != seen).then_some(());
@@ -135,19 +135,19 @@ impl<'t> Pool<'t> {
         let somebody_died = !deaths.is_empty();
         call.deaths.extend(deaths);
         if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
-            // Torn by our reap, or by a reap of another process that began earlier.
+            // Torn by this reap, or by another process's that began earlier.
             let reopened = match call.deaths.is_empty() || self.any_failed(call.number) {
                 true => 0,
                 false => round.reopen_torn(),
             };
             if somebody_died || reopened > 0 {
                 let _ = self.hire(&|table, slot| round.accounts_for(table, slot, call.entered));
-                // Workers that have finished look for tiles again.
+                // Workers that have finished look again.
                 call.job = self.mailbox.announce();
             }
         }
-        // In a model the round is over only by the count or after a death. Checking every tile each
-        // time would be most of the model's work.
+        // In a model only a death makes this check necessary. Checking every tile each time would
+        // be most of the model's work.
         let may_be_over = !cfg!(loom) || !call.deaths.is_empty();
         may_be_over && round.is_over()
             || self.crew.is_empty()
@@ -156,8 +156,8 @@ impl<'t> Pool<'t> {
             || call.pace.is_overdue()
     }
 
-    /// Returns `true` if only dead workers still hold tiles, and a lock of an outside process keeps
-    /// them from being reaped. Tries the reap again, because the lock may be gone.
+    /// Returns `true` if only dead workers still hold tiles, and a lock of an outside process
+    /// prevents their reap. Tries the reap again, because the lock may be gone.
     fn is_blocked(&self, call: &Ongoing<'_>) -> bool {
         if call.deaths.is_empty() || cfg!(loom) {
             return false;
@@ -185,8 +185,8 @@ impl<'t> Pool<'t> {
         (0..self.shared.workers).any(|worker| self.mailbox.report(worker).has_failed(call))
     }
 
-    /// Returns `true` if a kernel has panicked, or if a worker has died and the policy does not
-    /// allow the call to recover.
+    /// Returns `true` if a kernel has panicked, or a worker has died and the policy does not allow
+    /// recovery.
     pub(super) fn must_fail(&self, call: &Ongoing<'_>) -> bool {
         let makes_up = self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS;
         self.any_failed(call.number) || !call.deaths.is_empty() && !makes_up
@@ -220,7 +220,7 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// Takes the failures that the workers have reported in `call`, in the order of the workers.
+    /// Takes the failures that workers reported in `call`, in the order of the workers.
     pub(super) fn failures(&self, call: u64) -> Vec<(usize, Failure)> {
         (0..self.shared.workers)
             .filter_map(|worker| Some((worker, self.mailbox.report(worker).take(call)?)))
@@ -239,15 +239,15 @@ impl<'t> Pool<'t> {
         let failures = self.failures(call.number);
         let mut ended = round.try_finish();
         if ended.is_err() {
-            // Tiles are held although no worker is checked in: a worker has just died.
+            // Tiles are held, but no worker is checked in: one has just died.
             call.deaths.extend(self.bury());
             ended = match ended {
                 Err(round) => round.try_finish(),
                 ended => ended,
             };
         }
-        // The claim words name the half-written tiles. They do so even if the round cannot be
-        // finished because no worker is left to run its other tiles.
+        // The claim words name the half-written tiles, even if the round cannot finish because no
+        // worker is left for its other tiles.
         let (ended, torn) = match ended {
             Ok(Err(RoundError::Torn { round, tiles, rows })) => {
                 let torn = (tiles.clone(), rows.clone());
@@ -256,7 +256,7 @@ impl<'t> Pool<'t> {
             Ok(outcome) => (outcome, Default::default()),
             Err(round) => {
                 let torn = round.half_written();
-                // The round is dropped here, which abandons it.
+                // Dropping the round abandons it.
                 (Err(round.deadline(call.pace.waited())), torn)
             }
         };

@@ -15,7 +15,7 @@ use crate::table::HandleTable;
 #[cfg(not(loom))]
 pub(super) const THREADS_OF_RAYON: &str = "RAYON_NUM_THREADS";
 
-/// Returns the number of threads for each of `workers` that together keep the processors busy.
+/// Returns the threads for each of `workers` that together keep the processors busy.
 #[cfg(not(loom))]
 pub(super) fn share(workers: usize) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -28,14 +28,13 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    /// Returns `true` if the thread has ended. Before the pool's end only a fault of this crate
-    /// ends it.
+    /// Returns `true` if the thread has ended. Before the pool's end this is a fault of this crate.
     #[cfg(not(loom))]
     pub(super) fn has_died(&self) -> bool {
         self.handle.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the end of the thread, which was already told to end.
+    /// Waits for the end of the thread, which was told to end.
     pub(super) fn end(&mut self) {
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
@@ -79,7 +78,7 @@ pub(super) fn start(
     })
 }
 
-/// Returns the function of a worker thread that may be killed.
+/// Returns the main function of a worker that may be killed.
 #[cfg(loom)]
 fn mortal_life(
     own: HandleTable,
@@ -108,8 +107,8 @@ fn mortal_life(
             Some((Err(error), _)) => panic!("worker {worker}: {error}"),
             None => {}
         }
-        // A process's parent would learn this from the system. The parent keeps the mailbox in
-        // place until this thread ends.
+        // A process's parent learns this from the system. The parent keeps the mailbox in place
+        // until this thread ends.
         if let Some(mailbox) = shared.open_in(&segment) {
             mailbox.leave(worker);
         }

@@ -12,7 +12,7 @@ use crate::error::{LeaseError, PoolError};
 use crate::handle::AnyHandle;
 use crate::partition::{Group, Partition, Round};
 
-/// The parts of a call that are known before it has a number.
+/// The parts of a call that are known before its number.
 pub(super) struct Request {
     /// The kernel's [place](Pool::place_of).
     pub(super) kernel: u64,
@@ -27,16 +27,15 @@ impl<'t> Pool<'t> {
     /// # Errors
     /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
     /// - [`PoolError::KernelPanicked`] if the kernel panics: the tile is torn, the others are done.
-    /// - [`PoolError::WorkerDied`] if a worker dies: the tiles it held are torn, the others are
-    ///   done; see [`on_death`](Pool::on_death) for the alternative.
-    /// - [`PoolError::WorkerFailed`] if a worker cannot run the kernel, for example because it
-    ///   cannot open the partition.
-    /// - [`PoolError::Deadline`] if the pool has a [deadline](Pool::deadline) and it passes.
+    /// - [`PoolError::WorkerDied`] if a worker dies: its tiles are torn, the others are done; see
+    ///   [`on_death`](Pool::on_death) for the alternative.
+    /// - [`PoolError::WorkerFailed`] if a worker cannot run the kernel.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::Lease`] if the partition belongs to another segment.
+    /// - [`PoolError::KernelNotInImage`] if the workers do not have the kernel's code.
+    /// - [`PoolError::Forked`] in a forked child.
+    /// - [`PoolError::Alloc`] if memory is missing.
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if no worker is left.
-    /// - [`PoolError::Lease`] if the partition belongs to another segment,
-    ///   [`PoolError::KernelNotInImage`] if the workers do not have the kernel's code,
-    ///   [`PoolError::Forked`] in a child of the pool's process, [`PoolError::Alloc`] if memory for
-    ///   parameters or results is missing.
     #[cfg_attr(loom, track_caller)]
     pub fn for_each<G, P, F>(
         &mut self,
@@ -77,7 +76,7 @@ impl<'t> Pool<'t> {
     }
 
     /// Runs `kernel` once on every tile and folds the results in the order of the tiles. So
-    /// floating-point results do not depend on the distribution and timing of the tiles.
+    /// floating-point results do not depend on scheduling.
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).

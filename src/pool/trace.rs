@@ -1,4 +1,4 @@
-//! Trace events of a pool, with the feature `tracing`. Without it the functions do nothing.
+//! Trace events of a pool. Without the feature `tracing` the functions do nothing.
 
 use super::crew::Death;
 
@@ -16,7 +16,7 @@ pub(super) fn ended(call: u64, failed: bool) {
     let _ = (call, failed);
 }
 
-/// Reports in a worker that it claimed a tile, either from its own stretch or from another's.
+/// Reports that a worker claimed a tile of its own or another's stretch.
 #[inline]
 pub(super) fn claimed(worker: usize, tile: usize, stolen: bool) {
     #[cfg(feature = "tracing")]

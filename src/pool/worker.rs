@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::table::HandleTable;
 
-/// The time that a worker sleeps before it checks that its parent still lives. The system ends a
-/// worker with its parent; this check covers a parent that ended before the worker asked for that.
+/// Sleep of a worker before it checks that its parent lives. The system ends a worker with its
+/// parent, but not if the parent ended before the worker asked for that.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
 /// The data that a worker needs.
@@ -77,8 +77,8 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
         };
         match outcome {
             Ok(work) => mailbox.report(worker).add(work),
-            // If the parent has abandoned the job, its arrays may be gone: this is not a fault of
-            // the worker.
+            // The parent has abandoned the job, and its arrays may be gone: not a fault of this
+            // worker.
             Err(error) if mailbox.is_open(job) => {
                 mailbox
                     .report(worker)
@@ -86,8 +86,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
             }
             Err(_) => {}
         }
-        // Flush before the parent learns that the job is done, so the parent's next output follows
-        // it.
+        // Before the parent learns that the job is done, so its next output follows.
         #[cfg(not(loom))]
         if life.parent.is_some() {
             super::streams::flush_after_job();
@@ -154,8 +153,8 @@ mod process {
 
     use super::{WorkerLife, serve};
 
-    /// Runs the worker in its process, from the first step to the exit. `c_streams` means that the
-    /// buffers of C's streams belong to this process, and writes them out at the end.
+    /// Runs the worker in its process, from the first step to the exit. With `c_streams` the
+    /// buffers of C's streams are this process's own, and are written out at the end.
     pub(in super::super) fn live(life: &WorkerLife<'_>, c_streams: bool) -> ! {
         end_with_parent(life.parent);
         // A panic of this crate's code must not unwind into the parent's stack frames.
