@@ -11,7 +11,7 @@ use crate::sync::{Atom, Ordering};
 
 /// A barrier's word: asleep 1 | broken 1 | arrived 14 | epoch 48.
 ///
-/// An epoch is step 32 | call 16. Both wrap: no worker is that late.
+/// An epoch is step 32 | call 16. Both wrap, but no worker is late enough to notice.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State(u64);
 
@@ -112,7 +112,7 @@ impl<'m> Barrier<'m> {
 
     /// Waits until all `workers` of the call have arrived in `epoch`. Returns the next epoch.
     ///
-    /// Asks `may_wait` after each sleep of at most `look`, and gives up at `false`.
+    /// Asks `may_wait` before each sleep of at most `look`, and gives up at `false`.
     pub(super) fn wait(
         self,
         epoch: u64,

@@ -79,7 +79,7 @@ pub(super) struct Arguments {
     pub(super) params_len: u64,
     /// The array of parameters that are too long for the mailbox.
     pub(super) params: u64,
-    /// The first epoch of the call in the upper bits, flags in the lowest.
+    /// The call's first barrier epoch in the upper bits, flags in the lowest.
     pub(super) flags: u64,
 }
 

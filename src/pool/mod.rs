@@ -239,8 +239,8 @@ impl<'t> Pool<'t> {
     /// bytes. **Do not capture a value that proves something about this process**, such as a token
     /// that a function returns after it has initialised a static: in a spawned worker that function
     /// has not run. Call it in the kernel, or once in each worker by
-    /// [`broadcast`](Pool::broadcast). Code with a soundness that depends on such a token must not
-    /// hand it to kernels of spawned workers.
+    /// [`broadcast`](Pool::broadcast). Code must not hand kernels of spawned workers a token on
+    /// which its soundness depends.
     ///
     /// # Errors
     /// - [`PoolError::WorkerNotStarted`] if a worker does not become ready, for example because
@@ -269,7 +269,7 @@ impl<'t> Pool<'t> {
         Pool::new(table, workers, Kind::Threads)
     }
 
-    /// Creates a pool of threads. The first dies before its operation number `steps`.
+    /// Creates a pool of threads. The first thread dies before its operation number `steps`.
     #[cfg(loom)]
     pub(crate) fn mortal(
         table: &'t HandleTable,

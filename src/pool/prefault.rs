@@ -52,7 +52,7 @@ impl Pool<'_> {
     }
 }
 
-/// Makes the pages of a tile, as the kernel.
+/// Makes the pages of a tile. `prefault` runs it as its kernel.
 fn touch((parts, segment): (Vec<Part>, Segment), _: &(), _: &TileContext<'_>) -> Touched {
     let touched = parts
         .into_iter()

@@ -15,7 +15,7 @@ use crate::table::HandleTable;
 #[cfg(not(loom))]
 pub(super) const THREADS_OF_RAYON: &str = "RAYON_NUM_THREADS";
 
-/// Returns the threads for each of `workers` that together keep the processors busy.
+/// Returns the number of threads for each of `workers` that keeps all processors busy.
 #[cfg(not(loom))]
 pub(super) fn share(workers: usize) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
