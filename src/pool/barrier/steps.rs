@@ -67,7 +67,11 @@ fn only_the_barrier_of_the_named_call_breaks() {
     barrier.break_up(second);
     assert_eq!(value(&word), state(2, 1, 0, State::BROKEN));
     barrier.break_up(second);
-    assert_eq!(value(&word), state(2, 1, 0, State::BROKEN), "it stays broken");
+    assert_eq!(
+        value(&word),
+        state(2, 1, 0, State::BROKEN),
+        "it stays broken"
+    );
     assert_eq!(wait(barrier, second + 1, 1), Err(Broken::Left));
     let third = barrier.begin();
     assert_eq!(wait(barrier, third, 1), Ok(third + 1));
@@ -82,7 +86,11 @@ fn a_worker_that_may_not_wait_returns_late() {
     assert_eq!(late, Err(Broken::Late));
     assert_eq!(value(&word), state(1, 0, 1, 0), "the arrival counts");
     assert_eq!(wait(barrier, epoch, 2), Ok(epoch + 1));
-    assert_eq!(wait(barrier, epoch, 2), Err(Broken::Left), "the epoch is over");
+    assert_eq!(
+        wait(barrier, epoch, 2),
+        Err(Broken::Left),
+        "the epoch is over"
+    );
 }
 
 #[test]

@@ -131,7 +131,11 @@ fn flags_are_distinct() {
     assert_eq!(has(0), [false, false]);
     assert_eq!(has(1), [true, false]);
     assert_eq!(has(2), [false, true]);
-    assert_eq!(has(7 << 8), [false, false], "the epoch is in the upper bits");
+    assert_eq!(
+        has(7 << 8),
+        [false, false],
+        "the epoch is in the upper bits"
+    );
 }
 
 #[test]
