@@ -341,8 +341,8 @@ pub enum RoundError {
     /// Tiles were torn: their holders died or panicked.
     #[error(
         "round {round}: {} tiles were left half-written, the first at rows {:?}; the arrays are \
-         poisoned until recover or clear_poison", .rows.len(), \
-         .rows.first().cloned().unwrap_or_default()
+         poisoned until recover or clear_poison", .rows.len(),
+        .rows.first().cloned().unwrap_or_default()
     )]
     Torn {
         /// The round.
