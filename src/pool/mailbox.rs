@@ -244,7 +244,7 @@ impl<'m> Mailbox<'m> {
         self.report(worker).clear();
     }
 
-    /// Returns the count of events, for `wait_event`.
+    /// Returns the count of events that `wait_event` takes.
     pub(super) fn events(&self) -> u64 {
         self.words[EVENTS].load(Ordering::Acquire) & !ASLEEP
     }

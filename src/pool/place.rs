@@ -1,4 +1,4 @@
-//! Source locations of calls with kernels, for race reports of the model checker.
+//! Source locations of calls with kernels. Race reports of the model checker name them.
 
 use core::any::TypeId;
 use core::panic::Location;

@@ -101,7 +101,7 @@ impl<'t> Pool<'t> {
 ///
 /// Dropping it before it has [finished](Running::finish) waits for the workers to leave the call,
 /// and abandons the round.
-#[must_use = "a call that is dropped is given up"]
+#[must_use = "dropping a call abandons it"]
 pub struct Running<'a, 'p, 'r, 't, G: Group> {
     pool: &'a mut Pool<'t>,
     tiles: &'p Partition<'r, G>,

@@ -48,7 +48,7 @@ pub(super) mod sealed {
 type Found = [u64; 3];
 
 impl Pool<'_> {
-    /// Writes `src[index[i], ..]` to `dst[i, ..]`, for every `i`.
+    /// Writes `src[index[i], ..]` to `dst[i, ..]` for every `i`.
     ///
     /// `src` and `dst` have the same lengths along all axes but the first; `dst` is as long as
     /// `index`. Their memory orders may differ. C order is fastest, because the elements of a row

@@ -33,7 +33,7 @@ pub(super) mod sealed {
     pub trait Number: Copy {
         /// The type in which sums are computed: `i128` or `f64`.
         type Wide: Element + Pod;
-        /// The name of the type of a sum, for errors.
+        /// The name of the type of a sum in errors.
         const SUM: &str;
         const ZERO: Self::Wide;
         const NAME: &str;

@@ -6,7 +6,7 @@
 //! it advances through both. Every worker does the same additions as [`Pool::prefix_sum`], tile by
 //! tile, and no cumulative weights are stored. A tile of weights is summed once for each tile of
 //! ancestors that has positions in it. So the total work grows with the number of weights plus the
-//! number of ancestors, for any distribution of the weight.
+//! number of ancestors and not with the distribution of the weight.
 
 use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
@@ -71,7 +71,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Resamples `weights`, whose [sums](Pool::sums_of_weights) are known.
+    /// Resamples `weights`. `starts` are their [sums](Pool::sums_of_weights).
     fn systematic_of<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,

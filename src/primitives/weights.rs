@@ -62,7 +62,7 @@ impl<'t> Pool<'t> {
 
     /// Returns the number of equally weighted particles that would be worth as much: the square of
     /// the sum of the weights, divided by the sum of their squares. It is at least 1 and at most
-    /// the number of weights, for any scale of the weights.
+    /// the number of weights, and does not depend on their scale.
     ///
     /// A. Kong, J. S. Liu and W. H. Wong, "Sequential imputations and Bayesian missing data
     /// problems", Journal of the American Statistical Association 89, 1994.

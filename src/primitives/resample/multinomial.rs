@@ -49,7 +49,7 @@ impl Pool<'_> {
     /// "Non-Uniform Random Variate Generation", Springer 1986, chapter V). Each tile of 4032
     /// ancestors draws its spacings from a stream of its own, which depends on `seed`, `stream` and
     /// the tile. Calls that differ in one of the two numbers draw independent ancestors. Calls with
-    /// the same numbers draw the same ancestors, for any number of workers. For example, use the
+    /// the same numbers draw the same ancestors with any number of workers. For example, use the
     /// time step as `stream`. [`resample_systematic`](Pool::resample_systematic) has less variance,
     /// and is faster.
     ///
@@ -91,7 +91,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Resamples `weights`, whose [sums](Pool::sums_of_weights) are known.
+    /// Resamples `weights`. `starts` are their [sums](Pool::sums_of_weights).
     fn multinomial_of<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
