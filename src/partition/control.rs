@@ -194,8 +194,8 @@ impl<'m> Control<'m> {
         Claim::from_bits(self.head[ROUND].load(Ordering::Acquire))
     }
 
-    /// Attempts the transition from no running round to the next round, opened by `me`. The caller
-    /// holds the arrays. Returns the number of the round.
+    /// Attempts to open the next round for `me`, if no round is running. The caller holds the
+    /// arrays. Returns the number of the round.
     pub(crate) fn begin(&self, me: SeatId) -> Result<u64, Claim> {
         // Release: pairs with the Acquire in `round`. A participant that sees the round sees its
         // arrays leased.

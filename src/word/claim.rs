@@ -111,14 +111,14 @@ impl Claim {
             .then(|| Self::new(self.round(), ClaimState::Torn, seat))
     }
 
-    /// Attempts no running round → the next round, opened by `me`. For a round word.
+    /// Attempts to open the next round for `me`, if no round is running. For a round word.
     #[must_use]
     pub(crate) fn open_next(self, me: SeatId) -> Option<Self> {
         (self.state() == ClaimState::Open && self.round() < Self::MAX_ROUND)
             .then(|| Self::new(self.round() + 1, ClaimState::Held, me))
     }
 
-    /// Attempts HELD by `opener` → no running round. For a round word.
+    /// Attempts to end the round that `opener` runs. For a round word.
     #[must_use]
     pub(crate) fn close(self, opener: SeatId) -> Option<Self> {
         self.is_held_by(opener)

@@ -316,8 +316,8 @@ impl SlotWord {
         })
     }
 
-    /// Attempts written by `seat` → without a writer. Poisons the array if the bytes may be
-    /// half-written.
+    /// Attempts to remove the writer `seat`. With `poison`, the bytes may be half-written, and the
+    /// array is poisoned.
     #[must_use]
     #[inline]
     pub(crate) fn unlock(self, seat: SeatId, poison: bool) -> Option<Self> {
@@ -328,7 +328,8 @@ impl SlotWord {
         })
     }
 
-    /// Attempts in a round that `seat` opened → in a round without an opener.
+    /// Attempts to remove the opener `seat` of a round. The array stays in the round, with the
+    /// writer ORPHAN.
     #[must_use]
     #[inline]
     pub(crate) fn orphan(self, seat: SeatId, poison: bool) -> Option<Self> {
