@@ -65,7 +65,7 @@ fn recovery_puts_a_job_back_into_a_closed_queue() {
     assert!(!queue.is_drained(), "a death would put it back");
     assert_eq!(queue.cells.recover(DEAD).jobs, 1);
     assert_eq!(cell(&queue, 0), (CellState::Full, 1));
-    assert_eq!(end(&queue, TAIL).position(), 5, "the tail is in the next lap");
+    assert_eq!(end(&queue, TAIL).position(), 5, "in the next lap");
     assert_eq!(queue.pop().unwrap(), Some(1));
     assert!(queue.is_drained());
 }
