@@ -12,7 +12,7 @@ use crate::handle::AnyHandle;
 #[non_exhaustive]
 pub enum ObjectError {
     /// The handle names something that is not an object.
-    #[error("{handle} is {found}, not an object: open it with the type that it was created as")]
+    #[error("{handle} is not an object but {found}: open it with the type that it was created as")]
     NotAnObject {
         /// The handle.
         handle: AnyHandle,

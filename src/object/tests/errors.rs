@@ -41,7 +41,7 @@ fn another_type_is_an_error_that_names_both() {
     );
     says(
         refused::<(u8, u8)>((1, 2, 3)),
-        &["more elements than the type has room for"],
+        &["more elements than the type can hold"],
     );
     says(
         refused::<(u8, u8)>((1,)),

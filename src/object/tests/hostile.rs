@@ -120,7 +120,7 @@ fn a_buffer_is_read_once() {
     assert!(
         error
             .to_string()
-            .contains("a buffer is longer than what is left"),
+            .contains("a buffer is longer than the rest"),
         "{error}"
     );
 }
@@ -152,7 +152,7 @@ fn headers_are_checked() {
         table.write(blocks).unwrap()[0].ndshm_object[at] = old;
         error
     };
-    assert!(error_with(0, b'x').contains("the header is not one of an object"));
+    assert!(error_with(0, b'x').contains("the header is not that of an object"));
     assert!(error_with(8, 2).contains("format 2, and this program reads format 1"));
     assert!(error_with(16, 200).contains("longer than the object"));
     assert!(error_with(23, 0xff).contains("longer than the object"));
