@@ -25,10 +25,10 @@ pub use handle::BundleHandle;
 
 /// A set of named arrays that is created, passed on, opened, listed and freed as one.
 ///
-/// Its parts are ordinary arrays: they are leased one by one, read and written in place. They
-/// belong to the bundle and live as long as it does. Freeing it frees them, no matter which
-/// participant inserted or adopted them. The bundle itself has an owner, and is freed with it
-/// unless it is [detached](HandleTable::detach). Small values are arrays without axes.
+/// Its parts are ordinary arrays, leased one by one, read and written in place. They belong to the
+/// bundle and are freed with it, no matter which participant inserted or adopted them. The bundle
+/// itself has an owner, and is freed with it unless it is [detached](HandleTable::detach). Small
+/// values are arrays without axes.
 ///
 /// ```
 /// use ndarray::{Ix0, Ix2, array};
@@ -121,9 +121,8 @@ impl HandleTable {
     /// Frees the parts of a freed bundle. `word` is the last word of its bucket. The caller has
     /// kept the bundle's slot, so the bucket is still its own.
     ///
-    /// The participant that freed the bundle calls this, and one that put another record into its
-    /// bucket too late. After an error the remaining parts belong to a bundle that no longer
-    /// exists, and the next reap frees them.
+    /// Called by the participant that freed the bundle, and by one that put a record into its
+    /// bucket too late. After an error the next reap frees the remaining parts.
     #[cold]
     pub(crate) fn free_parts(&self, bucket: usize, mut word: BucketWord) {
         let buckets = Buckets { table: self };
@@ -155,7 +154,7 @@ impl HandleTable {
 
 impl<'t> Bundle<'t> {
     /// Returns the bundle's name for other processes. It also serves to free, detach, adopt or
-    /// publish the bundle.
+    /// publish it.
     pub fn handle(&self) -> BundleHandle {
         BundleHandle::of(self.handle)
     }

@@ -120,8 +120,8 @@ impl<'t> Buckets<'t> {
     #[cold]
     fn heal(self, bucket: usize, lost: BucketWord) -> Result<BucketWord, NameError> {
         // CAS from `lost` only: another participant may have healed the bucket and put names in it.
-        // Relaxed: a bucket without a record publishes nothing. As a read-modify-write, it
-        // continues the release sequences of earlier changes of the bucket.
+        // Relaxed: an empty bucket publishes nothing, and a read-modify-write continues the release
+        // sequences of earlier changes.
         let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
         let (seen, empty) = (lost.bits(), lost.emptied().bits());
         match place.compare_exchange(seen, empty, Ordering::Relaxed, Ordering::Relaxed) {
@@ -261,7 +261,7 @@ impl<'t> Buckets<'t> {
     /// Attempts to remove the old name of `arrival` from its bucket and to leave a departure. From
     /// then on the arrival is a name.
     ///
-    /// Any participant that the arrival holds up calls this. Does nothing if the old bucket has
+    /// Called by any participant that the arrival holds up. Does nothing if the old bucket has
     /// changed.
     pub(super) fn depart(self, arrival: &Arrival, to: usize) -> Result<(), NameError> {
         let mut seen = self.read(arrival.from)?;

@@ -1,8 +1,7 @@
 //! Names: texts by which processes find an array without its handle.
 //!
-//! A name is found by its bucket. One record has all that a bucket holds. A record is never
-//! changed: one compare-and-swap of the bucket's word replaces it. `README.md` beside this file has
-//! the protocol and its proof.
+//! One record has all names of a bucket. It is never changed: one compare-and-swap of the bucket's
+//! word replaces it. `README.md` beside this file has the protocol and its proof.
 
 mod buckets;
 mod called;
@@ -45,7 +44,7 @@ pub struct NameInfo {
     pub name: String,
     /// The array, queue, partition or bundle that has the name.
     pub handle: AnyHandle,
-    /// The process that gave the name, by the number it has in its own pid namespace.
+    /// The process that gave the name, as numbered in its own pid namespace.
     pub pid: u32,
 }
 
@@ -62,9 +61,9 @@ impl NameInfo {
 impl HandleTable {
     /// Gives an array a name, by which any process finds it.
     ///
-    /// If several participants give the same name at the same time, one succeeds. Freeing the array
-    /// removes its names. An array may have several names. Everything with a handle can have one,
-    /// for instance a queue.
+    /// Of several participants that give one name at once, one succeeds. Freeing the array removes
+    /// its names. An array may have several. Everything with a handle can have one, for instance a
+    /// queue.
     ///
     /// A name is 1 to 255 bytes of UTF-8. There are no further rules; `/` is a custom, as in
     /// `layer/1/bias`.
@@ -111,8 +110,8 @@ impl HandleTable {
     /// Gives an array a name, and returns the array that had it before. A lookup finds the old or
     /// the new array at every moment.
     ///
-    /// Does not free the old array, because other participants may just have found it. They can
-    /// lease it until the program frees it.
+    /// Does not free the old array: other participants may just have found it, and can lease it
+    /// until the program frees it.
     ///
     /// # Errors
     /// See [`publish`](HandleTable::publish), except `Taken`.
@@ -137,8 +136,8 @@ impl HandleTable {
 
     /// Returns the array of that name.
     ///
-    /// It may be renamed, replaced or freed at any moment afterwards. To be sure that the name
-    /// still stands for it, take a lease and look the name up again.
+    /// It may be renamed, replaced or freed at any later moment. To be sure of the name, take a
+    /// lease and look it up again.
     ///
     /// # Errors
     /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
@@ -184,8 +183,7 @@ impl HandleTable {
             };
             let handle = value.handle;
             if buckets.standing(&value)? == Standing::Good {
-                // An arrival depends on another bucket, so the word of this bucket does not
-                // validate it.
+                // This bucket's word does not validate an arrival: it depends on another bucket.
                 if value.arrival.is_none() {
                     let found = Found {
                         bucket,
@@ -230,8 +228,8 @@ impl HandleTable {
 
     /// Returns all names that begin with `prefix`, sorted. With `""`, returns all names.
     ///
-    /// A name that is given or removed meanwhile may be missing. A name that is renamed meanwhile
-    /// may appear under both names, or under none.
+    /// A name that is given or removed meanwhile may be missing. A renamed one may appear under
+    /// both names, or none.
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
@@ -248,8 +246,7 @@ impl HandleTable {
             }
         }
         if untidy {
-            // Entries of dead participants that no reap has removed, for want of memory for a
-            // record.
+            // No reap had the memory to remove these entries of dead participants.
             self.forget_all_dead();
         }
         names.retain(|info| info.name.starts_with(prefix));
@@ -338,8 +335,7 @@ impl HandleTable {
 
     /// Removes dead entries from a bucket.
     ///
-    /// After an error they remain. Every reader finds them dead, and the next change of the bucket
-    /// drops them.
+    /// After an error they remain: readers find them dead, and the bucket's next change drops them.
     #[cold]
     pub(crate) fn forget_names(&self, bucket: u64) {
         let buckets = Buckets { table: self };
@@ -386,8 +382,8 @@ pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<usize> {
     Name::new(name).map(|name| name.bucket(memory.names().len()))
 }
 
-/// Returns the buckets that may hold names: all or none. There are so many buckets that a search in
-/// vain costs memory and time.
+/// Returns the buckets that may hold names: all or none. A search of so many in vain costs memory
+/// and time.
 pub(crate) fn used(memory: &Memory) -> core::ops::Range<usize> {
     match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
         0 => 0..0,

@@ -39,9 +39,8 @@ fn is_of(words: &[Atom], word: SlotWord, bucket: usize) -> bool {
     Descriptor::bucket(words, word.generation()) == Some(bucket)
 }
 
-/// Performs the transition of a record from owned to detached, right after it was put into its
-/// bucket. Returns `true` if it is still there. Otherwise the caller frees it, because the
-/// participant that replaced it may have died before.
+/// Detaches a record that was just put into its bucket. Returns `true` if it is still there.
+/// Otherwise the caller frees it: the participant that replaced it may have died before.
 pub(super) fn settle(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
     slot.detach_record(generation);
     is_in_bucket(memory, slot, generation, bucket)
@@ -77,9 +76,8 @@ pub(super) fn was_freed(memory: &Memory, word: BucketWord) -> bool {
 
 /// Loads a bucket's word. Returns `None` if there is no such bucket.
 pub(crate) fn word_of(memory: &Memory, bucket: usize) -> Option<BucketWord> {
-    // Acquire: pairs with the Release in `put`. A participant that sees a change of a bucket also
-    // sees the changes before it: for instance, an arrival becomes a plain name before its
-    // departure is removed.
+    // Acquire: pairs with the Release in `put`. A participant that sees a change also sees those
+    // before it: an arrival becomes a plain name before its departure is removed.
     let word = place_of(memory, bucket)?.load(Ordering::Acquire);
     Some(BucketWord::from_bits(word))
 }

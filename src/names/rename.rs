@@ -12,8 +12,8 @@ impl HandleTable {
     /// Renames `old` to `new` in one step: at every moment the array has one of the two names, and
     /// never both.
     ///
-    /// If the caller is killed during the call, the array has the old or the new name. The next
-    /// participant that wants the new name, or that [reaps](HandleTable::reap), decides which.
+    /// If the caller is killed, the array has the old or the new name. The next participant that
+    /// wants the new name, or that [reaps](HandleTable::reap), decides which.
     ///
     /// # Errors
     /// - [`NameError::NotFound`] if nothing is called `old`.
@@ -128,8 +128,8 @@ impl HandleTable {
             buckets.free(departed);
             return Ok(false);
         }
-        // This step makes the arrival a name. Another participant may have done it for us. Then
-        // there is a departure, which nobody removes while we are here.
+        // This step makes the arrival a name. If another participant did it for us, there is a
+        // departure, which nobody removes while we are here.
         let moved = buckets.put(from, source.word, departed) || {
             let now = buckets.read(from)?.contents;
             now.departures.iter().any(|left| left.id == arrival.id)

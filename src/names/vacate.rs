@@ -1,5 +1,5 @@
-//! The transitions of records and of parts of bundles when their owner leaves or dies, or when they
-//! are freed.
+//! The transitions of records and bundle parts when their owner leaves or dies, or when they are
+//! freed.
 
 use super::place::{bundle_of, get, is_in_bucket, is_live_bundle, record_in, record_words};
 use super::record::Contents;
@@ -46,9 +46,8 @@ pub(crate) fn vacate(
     }
 }
 
-/// Detaches a member that `seat` owns and that is linked. Retires a member that is not linked: one
-/// of `seat`'s own or, with `all`, a detached one. Calls `before` first. Returns `true` if this
-/// call retired it.
+/// Detaches a linked member of `seat`. Retires an unlinked member of `seat` or, with `all`, a
+/// detached one, after calling `before`. Returns `true` if this call retired it.
 fn vacate_member(
     slot: Slot<'_>,
     generation: u32,
@@ -57,8 +56,8 @@ fn vacate_member(
     there: impl Fn() -> bool,
     before: impl FnOnce(),
 ) -> bool {
-    // A read-modify-write: a participant that detaches its own member after this sees the member
-    // that the dead participant has put in its place.
+    // A read-modify-write: a participant that detaches its own member after this sees the dead
+    // participant's member in its place.
     let word = slot.newest();
     let owned = word.is_owned_by(seat);
     if !word.is_live(generation) || !(owned || all && word.is_unowned()) {

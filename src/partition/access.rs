@@ -228,8 +228,8 @@ impl<T: Element, D: Dimension> Raw<T, D> {
 
     /// Returns the part of the array that the tile covers.
     ///
-    /// Does the same as ndarray's `slice_axis`, but its checks run once in `locate`: they cost more
-    /// than claiming a tile does.
+    /// Works as ndarray's `slice_axis`, with its checks run once in `locate`: they cost more than
+    /// claiming a tile.
     #[inline]
     fn part(&self, tile: TileOf<'_>) -> RawArrayViewMut<T, D> {
         if self.mode == Mode::Whole {
@@ -277,8 +277,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         }
     }
 
-    /// Appends the bytes that the tile covers of its own part of the array. Appends nothing for an
-    /// array that every tile reads whole.
+    /// Appends the bytes of the tile's own part. An array that every tile reads whole has none.
     #[cfg(not(loom))]
     fn extents(&self, tile: TileOf<'_>, to: &mut Vec<Part>) {
         if self.mode == Mode::Whole {
@@ -324,8 +323,8 @@ pub(crate) mod sealed {
         /// Reports the accesses to the tile to the model checker.
         fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>);
 
-        /// Appends the bytes that the tile covers. The groups that primitives make for a call
-        /// append nothing, because they are never prefaulted.
+        /// Appends the bytes that the tile covers. The groups of primitives append nothing: they
+        /// are never prefaulted.
         #[cfg(not(loom))]
         fn extents(_raw: &Self::Raw, _tile: TileOf<'_>, _to: &mut Vec<Part>) {}
     }

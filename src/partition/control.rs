@@ -1,7 +1,7 @@
 //! The words of a partition: the round word, the claims of the tiles, and the divided arrays.
 //!
-//! They lie in an array of the same table. No element type matches its dtype, so safe code reaches
-//! them only through this module.
+//! They lie in an array of the table with a dtype of no element type, so safe code reaches them
+//! only through this module.
 
 use core::ops::Range;
 
@@ -26,10 +26,10 @@ const FIRST_MEMBER: usize = if cfg!(loom) { 6 } else { 32 };
 const FIRST_CUT: usize = FIRST_MEMBER + 2 * MAX_MEMBERS;
 const FIRST_CLAIM: usize = FIRST_CUT + MAX_CUTS * CUT_WORDS;
 
-/// Up to this many tiles, every tile has its own claim word. Beyond, tiles are claimed in units.
+/// Up to this many tiles, each has its own claim word; beyond, tiles are claimed in units.
 const UNITS: usize = if cfg!(loom) { 2 } else { 2048 };
 
-/// Returns how many neighbouring tiles are claimed together in a partition of `tiles` tiles.
+/// Returns the number of tiles per claim in a partition of `tiles` tiles.
 fn unit_of(tiles: usize) -> usize {
     tiles.div_ceil(UNITS).clamp(1, UnitRecord::MAX_TILES)
 }
@@ -105,8 +105,7 @@ impl<'m> Control<'m> {
         Self::over(memory.control(extent.offset, (extent.size() / 8) as usize)?)
     }
 
-    /// Returns the partition in these words, or in a copy of them. Returns `None` if they are too
-    /// few.
+    /// Returns the partition in these words, or a copy of them; `None` if they are too few.
     pub(crate) fn over(words: &'m [Atom]) -> Option<Control<'m>> {
         let (head, rest) = words.split_at_checked(FIRST_CLAIM)?;
         let get = |at: usize| usize::try_from(head[at].load(Ordering::Relaxed)).ok();
@@ -198,7 +197,7 @@ impl<'m> Control<'m> {
     /// arrays. Returns the number of the round.
     pub(crate) fn begin(&self, me: SeatId) -> Result<u64, Claim> {
         // Release: pairs with the Acquire in `round`. A participant that sees the round sees its
-        // arrays leased.
+        // leases.
         let (_, now) = update(
             &self.head[ROUND],
             Ordering::Release,
@@ -210,7 +209,7 @@ impl<'m> Control<'m> {
 
     /// Starts the count of `round`. Only an opener does this.
     ///
-    /// Before it, released tiles do not add themselves to the count, and the claim words decide.
+    /// Before it, released tiles are not counted, and the claim words decide.
     pub(crate) fn start_count(&self, round: u64) {
         let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |_| {
             Some(DoneCount::start(round).bits())
@@ -274,8 +273,8 @@ impl<'m> Control<'m> {
         Claim::from_bits(self.claims[unit].load(Ordering::Acquire))
     }
 
-    /// Attempts to claim `unit` for `round`. On success the views of its tiles belong to the caller
-    /// alone until it releases the unit.
+    /// Attempts to claim `unit` for `round`. Its views then belong to the caller alone until the
+    /// release.
     #[inline]
     pub(crate) fn claim(&self, unit: usize, round: u64, me: SeatId) -> bool {
         // Acquire: pairs with the Release of `give_back`, `reopen` and `tear` by earlier holders.
@@ -299,9 +298,9 @@ impl<'m> Control<'m> {
         // Release: pairs with the next round's `claim`, and with `claim_word`.
         word.publish_owned(held.bits(), done.bits());
         let tiles = self.tiles_of(unit).len() as u64;
-        // Release: pairs with the Acquire in `all_counted`. Every addition is a read-modify-write
-        // and continues the release sequences before it, so the last count has the writes of all
-        // tiles before it.
+        // Release: pairs with the Acquire in `all_counted`. The additions are read-modify-writes
+        // and form one release sequence, so all tiles' writes happen before a reader of the last
+        // count.
         let _ = self.head[DONE].update(Ordering::Release, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count)
                 .add(held.round(), tiles)
@@ -311,8 +310,8 @@ impl<'m> Control<'m> {
 
     /// Returns the tiles of `unit` that its holders have run in `round`, one bit each.
     pub(crate) fn ran(&self, unit: usize, round: u64) -> u16 {
-        // Relaxed: a caller that acts on the record has acquired the claim word. The holder, or a
-        // reaper, released that word after the record was written.
+        // Relaxed: a caller that acts on the record has acquired the claim word, which is released
+        // after the record is written.
         let record =
             |record: &Atom| UnitRecord::from_bits(record.load(Ordering::Relaxed)).done(round);
         self.records.get(unit).map_or(0, record) & self.all_of(unit)
@@ -347,8 +346,8 @@ impl<'m> Control<'m> {
         if !self.is_done(unit, round) {
             return false;
         }
-        // Give up the count before the first tile is retaken: its first run may not be counted yet,
-        // and the tile would be counted twice. From here on the claim words decide.
+        // Give up the count before retaking a tile: its first run may not be counted yet, and it
+        // would be counted twice. From here on the claim words decide.
         let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count)
                 .is_of(round)

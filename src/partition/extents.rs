@@ -19,8 +19,8 @@ pub struct Part {
     pub(crate) array: Range<u64>,
 }
 
-/// A group with tiles as byte ranges, not as views. The elements are not checked,
-/// because no caller can access them through it.
+/// A group with tiles as byte ranges, not views. It gives no access to elements, so it does not
+/// check them.
 #[derive(Clone, Copy)]
 pub(crate) struct Extents<G>(G);
 

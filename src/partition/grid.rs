@@ -75,8 +75,8 @@ impl Grid {
         }
     }
 
-    /// Cuts one tile between each two neighbouring bounds along `axis`. The bounds begin with 0,
-    /// end with the axis' length, and do not decrease. Equal neighbours make an empty tile.
+    /// Cuts one tile between each two neighbouring bounds along `axis`. They begin with 0, end with
+    /// the axis' length, and do not decrease. Equal neighbours make an empty tile.
     pub fn bounds(axis: Axis, bounds: impl IntoIterator<Item = usize>) -> Grid {
         Grid::of(Wish::Bounds {
             axis: axis.index(),
@@ -205,9 +205,8 @@ fn weights_problem(weights: &[f64]) -> Option<&'static str> {
 /// all zero, or there are none.
 fn bounds_by_weight(weights: &[f64], tiles: usize) -> Vec<usize> {
     let sum = |scale: f64| weights.iter().map(|weight| weight * scale).sum::<f64>();
-    // The sum of large weights may overflow to infinity. After this division fewer than 2^64
-    // weights cannot. The division is exact, except for weights that are negligible beside such a
-    // sum.
+    // The sum of large weights may overflow. After this division, that of fewer than 2^64 weights
+    // cannot. The division is exact, except for weights that are negligible beside such a sum.
     let scale = match sum(1.0).is_finite() {
         true => 1.0,
         false => 2f64.powi(-64),

@@ -1,8 +1,8 @@
 //! Partitions: arrays divided into tiles that many participants write at once.
 //!
-//! Each tile has one claim word. The word proves that no two participants write the same rows. It
-//! is also the scheduler, the barrier, and the record of the tiles that a dead participant left
-//! half-done. `README.md` in the table's directory has the protocol.
+//! One claim word per tile proves that no two participants write the same rows. It is also the
+//! scheduler, the barrier, and the record of half-done tiles after a death. `README.md` in the
+//! table's directory has the protocol.
 
 mod access;
 pub(crate) mod control;
@@ -58,8 +58,7 @@ impl<G> Copy for PartitionHandle<G> {}
 
 // SAFETY: a transparent wrapper of `AnyHandle`, for which zeros are a value.
 unsafe impl<G> bytemuck::Zeroable for PartitionHandle<G> {}
-// SAFETY: as above. There is no padding, and any bits are a value: opening the partition checks
-// what they name.
+// SAFETY: as above. No padding, and any bits are a value: opening the partition checks them.
 unsafe impl<G: 'static> bytemuck::Pod for PartitionHandle<G> {}
 
 impl<G> fmt::Debug for PartitionHandle<G> {
@@ -87,9 +86,9 @@ impl<G> PartitionHandle<G> {
 /// One or several arrays, divided along an axis into tiles of equal length (the last may be
 /// shorter).
 ///
-/// Tiles are claimed in *rounds*. In each round every tile is claimed once, by one participant.
-/// Only that participant has the tile's views, until it releases the tile. A running round leases
-/// its arrays. Between rounds they can be read, written or freed like any other array.
+/// Tiles are claimed in *rounds*. In each round one participant claims each tile, and alone has its
+/// views until it releases the tile. A running round leases its arrays. Between rounds they can be
+/// read, written or freed like any other array.
 ///
 /// ```
 /// use ndshm::{HandleTable, Segment};
@@ -143,8 +142,8 @@ impl HandleTable {
 
     /// Divides the arrays of `group` into the tiles of a [`Grid`]: along several axes, or unevenly.
     ///
-    /// All arrays have the same lengths along the cut axes. Along the other axes each tile covers
-    /// the whole length. Arrays of which each tile sees the [`Whole`] may have any shape.
+    /// All arrays have the same lengths along the cut axes. Along other axes each tile covers the
+    /// whole length. [`Whole`] arrays may have any shape.
     ///
     /// ```
     /// use ndshm::{Grid, HandleTable, Segment};
@@ -308,8 +307,8 @@ impl<'t, G: Group> Partition<'t, G> {
         self.plan.tiles().unwrap_or(0)
     }
 
-    /// Returns the indices that a tile covers along the first cut axis. The range is empty if there
-    /// is no such tile.
+    /// Returns the indices that a tile covers along the first cut axis; empty if there is no such
+    /// tile.
     pub fn rows(&self, tile: usize) -> Range<usize> {
         self.plan.rows(tile)
     }

@@ -23,8 +23,8 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Enters the running round as number `worker` of `workers`.
     ///
-    /// The participant first claims tiles of its own stretch of the partition, then the tiles that
-    /// the others have left. So the same pages stay with the same worker from round to round.
+    /// Claims tiles of its own stretch of the partition first, then those that others have left. So
+    /// the same pages stay with the same worker from round to round.
     ///
     /// # Errors
     /// See [`enter`](Partition::enter).
@@ -45,9 +45,8 @@ impl<'t, G: Group> Partition<'t, G> {
             Err(_) if control.round() != now => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Load the round word again, after the bits were validated. By now the arrays could be in a
-        // round of the same opener on another partition. Then the opener has ended this round
-        // first, and that is visible here.
+        // Load the round word again: the validated arrays may be in a round of the same opener on
+        // another partition. Then it has ended this round first, which is visible here.
         if control.round() != now {
             return Ok(None);
         }
@@ -88,8 +87,8 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 }
 
-/// The unit of several tiles that a participant holds, if any. Each field is a cell of its own:
-/// otherwise a narrow write for one tile could be followed by a wider read for the next one.
+/// The unit of several tiles that a participant holds, if any. Each field is a cell of its own, to
+/// avoid a wide read after a narrow write.
 #[derive(Default)]
 struct Held {
     is_on: Cell<bool>,
@@ -134,8 +133,8 @@ pub struct Participant<'p, 't, G: Group> {
     held: Held,
     /// The tile that was claimed last, until it is released or torn; else [`NONE_OUT`].
     ///
-    /// A claimed tile borrows the participant mutably, so at most one tile is out. If `out` is
-    /// still set at the next claim, or when the participant is dropped, the tile was forgotten.
+    /// A claimed tile borrows the participant mutably, so at most one is out. If this is still set
+    /// at the next claim, or in `drop`, the tile was forgotten.
     out: Cell<usize>,
     pub(super) panicking: bool,
     _leases: Vec<SharedLease<'t>>,
@@ -255,8 +254,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         Ok(self.open(index))
     }
 
-    /// Checks a claimed tile. Tears it and returns an error if it holds bytes that are not values
-    /// of its type.
+    /// Checks a claimed tile. Tears it if it holds bytes that are not values of its type.
     #[inline]
     pub(crate) fn check(&self, index: usize) -> Result<(), LeaseError> {
         let checked = G::check(&self.raw, self.tile_of(index));
@@ -320,7 +318,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         self.control.is_done(index, self.round)
     }
 
-    /// Retakes a tile that is done in this round. The participant is that of the round's opener.
+    /// Retakes a tile that is done in this round. Only the round's opener does this.
     ///
     /// Returns `None` if the tile is not done. If it holds bytes that are not values of its type,
     /// tears it and returns `None`.

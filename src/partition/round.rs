@@ -16,9 +16,8 @@ use crate::word::{Claim, ClaimState, Purpose, SeatId};
 impl<'t, G: Group> Partition<'t, G> {
     /// Opens the next round, and leases the arrays for it.
     ///
-    /// From here on any participant, in any process, may [`enter`](Partition::enter) and claim
-    /// tiles. [`Round::finish`] ends the round. A `Round` that is dropped before gives the round
-    /// up.
+    /// From here on participants in any process may [`enter`](Partition::enter) and claim tiles.
+    /// [`Round::finish`] ends the round; dropping the `Round` before gives it up.
     ///
     /// # Errors
     /// - [`RoundError::Running`] if a round is running.
@@ -41,9 +40,9 @@ impl<'t, G: Group> Partition<'t, G> {
                 Mode::Read | Mode::Whole => shared.push(self.table().lease_shared(handle)?),
             }
         }
-        // Start the count before the round can be entered, so the first tiles find the count of
-        // their round. If the group is only read, a racing opener may start the count again. Then
-        // it stays short, and the claim words decide.
+        // Start the count before the round can be entered: its tiles must find it. For a group that
+        // is only read, a racing opener may restart it. Then it stays short, and the claim words
+        // decide.
         control.start_count(now.round() + 1);
         match control.begin(me) {
             Ok(round) => Ok(Round {
@@ -117,8 +116,8 @@ impl<'t, G: Group> Round<'_, 't, G> {
     /// Returns `true` if every shared lease of a table on a slot belongs to this round or, with
     /// `entered`, to the caller's participation in it.
     ///
-    /// While the round runs, only participants can lease the arrays that it writes. For each of
-    /// them the table has a reader bit, or a count beside it.
+    /// While the round runs, only participants can lease the arrays that it writes. Each has a
+    /// reader bit, or a count beside it.
     pub(crate) fn accounts_for(&self, table: u64, slot: usize, entered: bool) -> bool {
         let own = self.partition.table();
         if own.number() != table {
@@ -133,8 +132,8 @@ impl<'t, G: Group> Round<'_, 't, G> {
         known.peek().is_some() && own.shared_leases(slot) <= known.sum()
     }
 
-    /// Returns `true` if the count says that all tiles are done. After a death the count may stay
-    /// short: then use [`is_over`](Round::is_over).
+    /// Returns `true` if all tiles are counted. After a death the count may stay short: then use
+    /// [`is_over`](Round::is_over).
     pub(crate) fn is_counted(&self) -> bool {
         self.control.all_counted(self.round)
     }
@@ -146,8 +145,8 @@ impl<'t, G: Group> Round<'_, 't, G> {
 
     /// Makes the torn tiles claimable again in this round. Returns the number of reopened units.
     ///
-    /// Heals the arrays that were poisoned for them. A reaper may have poisoned an array and not
-    /// torn its tile yet: the end of the round poisons the array again.
+    /// Heals the arrays that were poisoned for them. If a reaper has poisoned an array before
+    /// tearing its tile, the end of the round poisons it again.
     pub(crate) fn reopen_torn(&self) -> usize {
         let is_reopened = |&unit: &usize| {
             let claim = self.control.claim_word(unit);
@@ -187,10 +186,9 @@ impl<'t, G: Group> Round<'_, 't, G> {
 
     /// Waits until every tile is done and the other participants have left, then ends the round.
     ///
-    /// Spins briefly, then sleeps in short steps. Between them it reaps dead participants, so their
-    /// tiles do not block it. A participant may stay although no tile is left to claim. The call
-    /// does not wait for it beyond `timeout`. Until it leaves, the arrays can be read but not
-    /// written.
+    /// Spins briefly, then sleeps in short steps and reaps dead participants, which never block it.
+    /// Does not wait beyond `timeout` for a participant that stays when no tile is left to claim.
+    /// Until it leaves, the arrays can be read but not written.
     ///
     /// # Errors
     /// - [`RoundError::Torn`] if dead or panicking participants left tiles half-written. The arrays
@@ -233,8 +231,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.end()
     }
 
-    /// Does the same as in production, but without a deadline. If a participant never leaves, the
-    /// model never ends, and fails.
+    /// Waits without a deadline. If a participant never leaves, the model never ends, and fails.
     #[cfg(loom)]
     pub fn finish(self, _timeout: Duration) -> Result<(), RoundError> {
         loop {
@@ -276,14 +273,12 @@ impl<'t, G: Group> Round<'_, 't, G> {
             false => self.control.progress(self.round).torn,
         };
         if !torn.is_empty() {
-            // Needed even after `reopen_torn`, which may have healed what a slow reaper poisoned
-            // for these tiles.
+            // Needed after `reopen_torn` too: it may have healed the poison of a slow reaper.
             self.partition.table().poison_written(&self.control);
         }
         let round = self.round;
         let rows = self.control.rows(&torn);
-        // Close the round before releasing the arrays: a participant that enters now finds the
-        // round over.
+        // Close the round before releasing the arrays: late participants find it over.
         self.control.close(self.me);
         self.exclusive.drain(..).for_each(ExclusiveLease::end_round);
         match rows.is_empty() {

@@ -12,8 +12,8 @@ use crate::segment::Access;
 
 /// A claimed tile. Its rows belong to the holder alone until it is dropped.
 ///
-/// If a panic drops it, the tile is torn: the round ends with an error that names its rows, and the
-/// arrays it writes are poisoned.
+/// A panic tears the tile: the round ends with an error that names its rows, and the arrays it
+/// writes are poisoned.
 #[must_use = "the tile is given back when it is dropped"]
 pub struct Tile<'p, 't, G: Group> {
     part: &'p Participant<'p, 't, G>,
@@ -78,8 +78,8 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     /// Makes the tile claimable in this round again. The caller has [retaken](Participant::retake)
     /// it.
     ///
-    /// Calls `before` first, while no other participant can claim the tile. In a child forked from
-    /// the tile's process, does nothing and returns `false`.
+    /// Calls `before` while no other participant can claim it. In a forked child, does nothing and
+    /// returns `false`.
     pub(crate) fn again(self, before: impl FnOnce(usize)) -> bool {
         let (part, index) = self.give_up();
         let ours = part.is_ours();
@@ -99,7 +99,7 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         }
     }
 
-    /// Ends the accesses to the tile. The caller then changes the claim itself.
+    /// Ends the accesses to the tile. The caller changes the claim.
     fn give_up(self) -> (&'p Participant<'p, 't, G>, usize) {
         #[cfg_attr(not(loom), expect(unused_mut, reason = "loom's accesses end here"))]
         let mut this = core::mem::ManuallyDrop::new(self);

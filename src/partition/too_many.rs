@@ -56,8 +56,8 @@ fn pieces(wish: &Wish, axis_len: usize) -> usize {
     }
 }
 
-/// Returns how many pieces are possible along each axis if the product must not exceed the limit.
-/// Axes with few pieces keep them; the others share the rest evenly.
+/// Returns the possible pieces along each axis, with a product within the limit. Axes with few
+/// pieces keep them; the others share the rest evenly.
 fn possible(pieces: &[usize]) -> Vec<usize> {
     let mut axes: Vec<usize> = (0..pieces.len()).collect();
     axes.sort_by_key(|&axis| pieces[axis]);

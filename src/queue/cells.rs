@@ -1,7 +1,7 @@
 //! The words of a queue: its cells, its two ends, and their transitions.
 //!
-//! They lie in an array of the same table. No element type matches its dtype. `README.md` beside
-//! this file has the steps and their proof.
+//! They lie in an array of the table with a dtype of no element type. `README.md` beside this file
+//! has the steps and their proof.
 
 use core::time::Duration;
 
@@ -212,9 +212,9 @@ impl<'m> Cells<'m> {
 
     /// Advances an end to at least `position`, and wakes the participants that sleep on it.
     ///
-    /// This is a read-modify-write even if the word does not change. If it comes before a sleeper's
-    /// `doze` in the word's order, the sleeper's last attempt sees the caller's changes. If
-    /// it comes after `doze`, the caller sees the flag.
+    /// A read-modify-write even without a change: if it precedes a sleeper's `doze` in the word's
+    /// order, the sleeper's last attempt sees the caller's changes. Otherwise the caller sees the
+    /// flag.
     #[inline]
     pub(super) fn reach(&self, end: usize, position: u64) {
         // Release: publishes the caller's changes of the cell. Every change of the word is a
@@ -321,15 +321,15 @@ impl<'m> Cells<'m> {
             let done = self.settle(index, word, undone);
             recovered.jobs += usize::from(done && undone.is_full());
         }
-        // Wakes participants that the dead one did not wake, and those that wait for the undone
+        // Wakes the sleepers that the dead participant did not wake, or that wait for the undone
         // cells.
         self.reach(TAIL, 0);
         self.reach(HEAD, 0);
         recovered
     }
 
-    /// Replaces the word `held` of a cell. The cell's holder is the caller, or a dead participant,
-    /// and the caller has the lock of its seat. Returns `true` if the cell had the word `held`.
+    /// Replaces the word `held` of a cell. The caller holds the cell, or has the seat lock of its
+    /// dead holder. Returns `true` if the cell had the word `held`.
     pub(super) fn settle(&self, position: u64, held: CellWord, next: CellWord) -> bool {
         // Release: pairs with the Acquire in `claim_in` and `word`. The holder's accesses happen
         // before those of the next holder.

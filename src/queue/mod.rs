@@ -1,8 +1,7 @@
 //! Bounded, lock-free queues of small jobs, for producers and consumers in any processes.
 //!
-//! One word per cell says whether the cell is free, which seat uses it, or that it holds a job. A
-//! death at any instruction is undone from these words. `README.md` beside this file has the
-//! protocol.
+//! One word per cell says whether it is free, in use by a seat, or holds a job. A death at any
+//! instruction is undone from these words. `README.md` beside this file has the protocol.
 
 pub(crate) mod cells;
 mod handle;
@@ -54,16 +53,14 @@ use shape::MAX_CAPACITY;
 ///
 /// **Full and empty.** A queue is reported empty only if there was a moment without a job, and full
 /// only if there was a moment without a free cell. A job is in the queue at the latest when its
-/// push has returned. A cell is free until a producer claims it, and again once its job has been
-/// read.
+/// push has returned. A cell is free until it is claimed, and again once its job has been read.
 ///
 /// **Arrays.** A queue of [`OwnedArray`] owns the arrays in it: see
 /// [`push_owned`](Queue::push_owned). In other queues, a handle carries no ownership: its array is
 /// freed with the producer, unless the producer [detaches](HandleTable::detach) it.
 ///
-/// A test for an empty queue takes a few loads. It reads each cell only while a producer or
-/// consumer is stopped in its call, or dead and not reaped. A test for a full queue reads each cell
-/// twice.
+/// A test for an empty queue takes a few loads, and reads each cell only while a participant is
+/// stopped in its call, or dead and not reaped. A test for a full queue reads each cell twice.
 ///
 /// ```
 /// use ndshm::{HandleTable, Segment};
@@ -101,9 +98,8 @@ impl HandleTable {
     /// Creates a queue for at least `capacity` jobs, rounded up to a power of two.
     ///
     /// Dropping the value closes and frees the queue. Participants that have it open may still pop
-    /// the remaining jobs. If this participant dies, nobody can open the queue any more;
-    /// participants that have it open continue. In both cases a queue of [`OwnedArray`] frees the
-    /// arrays in it.
+    /// the remaining jobs. If this participant dies, nobody can open the queue any more; those that
+    /// have it open continue. In both cases a queue of [`OwnedArray`] frees the arrays in it.
     ///
     /// The compiler refuses types of size 0, and types aligned to more than 64 bytes.
     ///

@@ -31,9 +31,9 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// Pushes an array and transfers its ownership to the queue, or returns the array with the
     /// error. Never waits.
     ///
-    /// The array is then not freed with this participant. The consumer that pops it owns it next.
-    /// If this participant dies during the call, the array is in the queue, or it is freed. Freeing
-    /// the queue, or the death of its owner, frees the arrays in it.
+    /// The array then outlives this participant, and its consumer owns it next. If this participant
+    /// dies during the call, the array is in the queue, or freed. Freeing the queue, or the death
+    /// of its owner, frees the arrays in it.
     ///
     /// ```
     /// use ndarray::Ix1;

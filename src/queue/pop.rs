@@ -70,9 +70,9 @@ impl Cells<'_> {
     #[inline]
     pub(super) fn take_at(&self, position: u64, full: CellWord, me: SeatId) -> Option<CellWord> {
         let taking = full.take(me)?;
-        // Release: pairs with the Acquire in `word`. A participant that sees TAKING also sees the
-        // jobs that were pushed before, and does not report an empty queue. The look that read
-        // `full` has acquired the job itself.
+        // Release: pairs with the Acquire in `word`. A participant that sees TAKING also sees
+        // earlier jobs, and does not report an empty queue. The look that read `full` has acquired
+        // the job itself.
         self.cell(position)
             .compare_exchange(
                 full.bits(),

@@ -63,9 +63,9 @@ impl Cells<'_> {
     #[inline]
     fn claim_in(&self, position: u64, lap: u64, me: SeatId) -> Result<Ticket, CellWord> {
         // Acquire, on the load: pairs with the Release in `release`, so the last job was read
-        // before this one is written. It also pairs with all other changes, for the sum of the
-        // words. Release: pairs with the Acquire in `word`. A participant that sees WRITING also
-        // sees the cells that became free before, and does not report a full queue.
+        // before this one is written. It also pairs with all other changes, because the words are
+        // summed. Release: pairs with the Acquire in `word`. A participant that sees WRITING also
+        // sees earlier free cells, and does not report a full queue.
         self.change(position, Ordering::Release, Ordering::Acquire, |word| {
             word.claim(lap, me)
         })

@@ -9,8 +9,8 @@ use super::Queue;
 use super::cells::Event;
 use crate::error::{PushError, QueueError};
 
-/// The longest sleep between checks. It bounds the delay if a waker died before it woke anybody, or
-/// if a job must be recovered from a dead consumer.
+/// The longest sleep between checks: the delay after the death of a waker, or of a consumer with a
+/// job.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// Spin turns that keep the processor, about 2 µs.
@@ -79,8 +79,8 @@ impl<T> Queue<'_, T> {
         }
     }
 
-    /// Repeats `attempt` until it is over. Returns `None` after `timeout`. A model does not spin
-    /// and has no timeouts, so a lost wake-up is a deadlock there.
+    /// Repeats `attempt` until it is over. Returns `None` after `timeout`. A model neither spins
+    /// nor times out: a lost wake-up is a deadlock.
     pub(super) fn wait<R>(
         &self,
         timeout: Duration,
