@@ -343,7 +343,10 @@ mod tests {
             handle.into()
         );
         let error = serde_json::from_str::<Matrix>("\"7\"").unwrap_err();
-        assert!(error.to_string().contains("invalid handle \"7\""), "{error}");
+        assert!(
+            error.to_string().contains("invalid handle \"7\""),
+            "{error}"
+        );
         let error = serde_json::from_str::<Matrix>("7").unwrap_err();
         assert!(error.to_string().contains("hexadecimal digits"), "{error}");
     }

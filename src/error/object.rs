@@ -67,9 +67,7 @@ pub enum ObjectError {
         what: &'static str,
     },
     /// The guard belongs to the process that this one was forked from.
-    #[error(
-        "this guard's lease belongs to the parent process: open the object in this process"
-    )]
+    #[error("this guard's lease belongs to the parent process: open the object in this process")]
     Forked,
     /// The object's array could not be leased.
     #[error(transparent)]

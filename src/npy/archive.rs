@@ -170,7 +170,9 @@ impl Member {
             )));
         }
         if self.encrypted {
-            return Err(problem("it is encrypted: write it without encryption".to_owned()));
+            return Err(problem(
+                "it is encrypted: write it without encryption".to_owned(),
+            ));
         }
         match self.compression {
             CompressionMethod::Stored => Ok(Method::Stored),

@@ -220,7 +220,11 @@ fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), Refused>
     let (name, dtype, shape) = match &parts[..] {
         [name, dtype] => (name, dtype, None),
         [name, dtype, shape] => (name, dtype, Some(shape)),
-        _ => return Err(damaged("a field of 'descr' does not have two or three parts")),
+        _ => {
+            return Err(damaged(
+                "a field of 'descr' does not have two or three parts",
+            ));
+        }
     };
     let name = match name {
         Literal::Text(name) => name,

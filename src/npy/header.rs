@@ -63,9 +63,7 @@ impl Header {
             (1, 0) => 2,
             (2 | 3, 0) => 4,
             (major, minor) => {
-                return damaged(format!(
-                    "it has format {major}.{minor}, which is unknown"
-                ));
+                return damaged(format!("it has format {major}.{minor}, which is unknown"));
             }
         };
         take(&mut bytes[..len_bytes])?;

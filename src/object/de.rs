@@ -51,9 +51,7 @@ impl<'de> Reader<'de> {
                 })?;
                 match read {
                     true => Ok(value),
-                    false => Err(de::Error::custom(
-                        "the value of a variant was not read",
-                    )),
+                    false => Err(de::Error::custom("the value of a variant was not read")),
                 }
             }),
             Tag::U8 => number!(visit_u8, u8),

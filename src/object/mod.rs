@@ -190,7 +190,7 @@ fn header(skeleton: usize) -> Block {
     }
 }
 
-/// An open object: a read lease. The value can be read from it as often as needed.
+/// An open object: a read lease. The value can be read from it, in whole or in parts.
 ///
 /// The lease is released on drop, like that of a [`ReadGuard`](crate::ReadGuard).
 #[must_use = "the lease is given back when the guard is dropped"]
