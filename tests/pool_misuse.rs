@@ -114,7 +114,10 @@ fn partitions_of_another_segment_are_an_error() {
     let mut pool = Pool::fork(&here, 2).unwrap();
     let foreign = there.partition(y.write(), Axis(0), 9).unwrap();
     let error = pool.for_each(&foreign, &(), add_one).unwrap_err();
-    assert!(error.to_string().contains("belongs to another segment"), "{error}");
+    assert!(
+        error.to_string().contains("belongs to another segment"),
+        "{error}"
+    );
     assert_eq!(there.read(y).unwrap().sum(), 0);
     let tiles = here.partition(x.write(), Axis(0), 9).unwrap();
     pool.for_each(&tiles, &(), add_one).unwrap();
