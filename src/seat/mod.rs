@@ -1,4 +1,4 @@
-//! Seats: joining a segment, leaving it, and taking back what a dead participant held.
+//! Seats: joining a segment, leaving it, and taking back everything that a dead participant held.
 //!
 //! The holder of a seat's lock acts for the seat. A participant holds its own lock as long as it
 //! lives, so another process gets the lock only after its death. Leaving and reaping are therefore
@@ -90,7 +90,7 @@ pub(crate) fn leave(segment: &Segment, seat: SeatId) {
     segment.unlock_seat(index);
 }
 
-/// Takes back what dead participants held. Waits for nobody: skips seats that are locked, by their
+/// Takes back everything that dead participants held. Waits for nobody: skips seats that are locked, by their
 /// living participant or by another reaper.
 pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinError> {
     let memory = segment.memory();

@@ -154,7 +154,7 @@ fn carved_slots(segment: &Segment) -> impl Iterator<Item = (Slot<'_>, Extent)> {
     })
 }
 
-/// Releases what `seat` holds in the words of the control array at `slot`, if the slot has one. The
+/// Releases all that `seat` holds in the words of the control array at `slot`, if the slot has one. The
 /// seat's own reader bit keeps the words in place.
 fn leave_control(
     segment: &Segment,

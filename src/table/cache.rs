@@ -79,7 +79,7 @@ impl Cache {
         }
     }
 
-    /// Counts a sweep, for models.
+    /// Counts a sweep. Only models need the count.
     pub(crate) fn note_sweep(&mut self) {
         #[cfg(loom)]
         {
@@ -144,7 +144,7 @@ impl Cache {
         &mut self.classes[class as usize].filling
     }
 
-    /// Empties the cache and returns its slots and spans, for the shared hints.
+    /// Empties the cache and returns its slots and spans for the shared hints.
     pub(crate) fn drain(&mut self) -> (Vec<Recent>, Vec<Filling>) {
         self.retained = 0;
         let mut recent = Vec::new();

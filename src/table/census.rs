@@ -1,4 +1,4 @@
-//! Counts of arrays, and the progress of rounds, for tools that show them over time.
+//! Counts of arrays, and the progress of rounds: for tools that show them over time.
 
 use super::info::Look;
 use super::slot::Slot;

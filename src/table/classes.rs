@@ -1,4 +1,4 @@
-//! The division of a segment's memory among the size classes, for tools that show it.
+//! The division of a segment's memory among the size classes: for tools that show it.
 
 use super::alloc::WHOLE_COMMIT;
 use super::info::Look;

@@ -63,7 +63,7 @@ impl HandleTable {
     }
 }
 
-/// A view of a segment's tables, for a participant or an observer.
+/// A view of a segment's tables for a participant or an observer.
 #[derive(Clone, Copy)]
 pub(crate) struct Look<'m> {
     pub(crate) memory: &'m Memory,

@@ -165,7 +165,7 @@ impl HandleTable {
         Ok(self.enter()?.index().unwrap_or(0))
     }
 
-    /// Takes back what dead participants held: their arrays, leases and seats.
+    /// Takes back everything that dead participants held: their arrays, leases and seats.
     ///
     /// Waits for nobody. Joining also reaps, and so does an allocation before it reports that the
     /// segment is full.

@@ -1,4 +1,4 @@
-//! The bytes that a view covers, and the accesses by views without a lease, for the model checker.
+//! The bytes that a view covers, and the accesses by views without a lease: for the model checker.
 
 use core::cell::RefCell;
 use core::ops::Range;

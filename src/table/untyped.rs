@@ -1,4 +1,4 @@
-//! Arrays as bytes, for programs that learn the element type at run time.
+//! Arrays as bytes: for programs that learn the element type at run time.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -83,8 +83,8 @@ impl HandleTable {
         Ok(UntypedWriteGuard::new(lease, located))
     }
 
-    /// Reserves an array that nobody else knows of, for the caller to fill and publish. Its
-    /// contents are unspecified. If it is dropped before, nothing is allocated.
+    /// Reserves an array that nobody else knows of. The caller fills and publishes it.
+    /// Its contents are unspecified before. If it is dropped instead, nothing is allocated.
     pub(crate) fn reserve_untyped(
         &self,
         dtype: &DType,
