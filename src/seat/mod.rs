@@ -90,8 +90,8 @@ pub(crate) fn leave(segment: &Segment, seat: SeatId) {
     segment.unlock_seat(index);
 }
 
-/// Takes back everything that dead participants held. Waits for nobody: skips seats that are locked, by their
-/// living participant or by another reaper.
+/// Takes back everything that dead participants held. Waits for nobody: skips seats that their
+/// living participant or another reaper has locked.
 pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinError> {
     let memory = segment.memory();
     let mut report = ReapReport::default();

@@ -154,8 +154,8 @@ fn carved_slots(segment: &Segment) -> impl Iterator<Item = (Slot<'_>, Extent)> {
     })
 }
 
-/// Releases all that `seat` holds in the words of the control array at `slot`, if the slot has one. The
-/// seat's own reader bit keeps the words in place.
+/// Releases all that `seat` holds in the words of the control array at `slot`, if the slot has one.
+/// The seat's own reader bit keeps the words in place.
 fn leave_control(
     segment: &Segment,
     slot: Slot<'_>,
