@@ -192,12 +192,6 @@ pub(crate) fn parse(text: &str) -> Result<u64, ParseHandleError> {
 /// `to_bits`.
 macro_rules! handle_traits {
     ($handle:ty, $name:literal $(, $T:ident)*) => {
-        impl<$($T),*> From<u64> for $handle {
-            fn from(bits: u64) -> Self {
-                Self::from_bits(bits)
-            }
-        }
-
         impl<$($T),*> From<$handle> for u64 {
             fn from(handle: $handle) -> u64 {
                 handle.to_bits()
@@ -367,7 +361,7 @@ mod tests {
 
         #[test]
         fn any_bits_are_a_handle_in_every_form(bits: u64) {
-            let handle = Matrix::from(bits);
+            let handle = Matrix::from_bits(bits);
             prop_assert_eq!(u64::from(handle), bits);
             prop_assert_eq!(handle.to_string().parse::<Matrix>(), Ok(handle));
             prop_assert_eq!(AnyHandle::from(handle).to_string().parse(), Ok(handle));
