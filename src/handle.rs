@@ -1,8 +1,6 @@
 //! Handles: eight bytes that name an array in every process, typed or untyped.
 
-use core::cmp::Ordering;
 use core::fmt;
-use core::hash::{Hash, Hasher};
 use core::marker::PhantomData;
 
 use crate::partition::{Read, Whole, Write};
@@ -76,7 +74,6 @@ impl<T, D> Handle<T, D> {
 }
 
 /// Names one array of any type and dimension; see [`Handle`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct AnyHandle {
     bits: u64,
@@ -112,41 +109,6 @@ impl AnyHandle {
     }
 }
 
-// By hand, because a derive would require the same of `T` and `D`, which a handle does not hold.
-impl<T, D> Clone for Handle<T, D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T, D> Copy for Handle<T, D> {}
-
-impl<T, D> PartialEq for Handle<T, D> {
-    fn eq(&self, other: &Self) -> bool {
-        self.bits == other.bits
-    }
-}
-
-impl<T, D> Eq for Handle<T, D> {}
-
-impl<T, D> PartialOrd for Handle<T, D> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T, D> Ord for Handle<T, D> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.bits.cmp(&other.bits)
-    }
-}
-
-impl<T, D> Hash for Handle<T, D> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bits.hash(state);
-    }
-}
-
 // SAFETY: `repr(transparent)` over a `u64`; the other field is a `PhantomData` of size 0 and
 // alignment 1. Zeros are a value of a `u64`, and `from_bits` takes any.
 unsafe impl<T, D> bytemuck::Zeroable for Handle<T, D> {}
@@ -159,6 +121,8 @@ unsafe impl bytemuck::Zeroable for AnyHandle {}
 // SAFETY: `repr(transparent)` over a `u64`, and any bits are a value.
 unsafe impl bytemuck::Pod for AnyHandle {}
 
+/// The handle of the same array, whose type it no longer tells.
+/// [`typed`](AnyHandle::typed) is the way back.
 impl<T, D> From<Handle<T, D>> for AnyHandle {
     fn from(handle: Handle<T, D>) -> AnyHandle {
         AnyHandle::from_bits(handle.bits)
@@ -190,8 +154,45 @@ pub(crate) fn parse(text: &str) -> Result<u64, ParseHandleError> {
 
 /// Implements the traits that all kinds of handles share. They have their own `from_bits` and
 /// `to_bits`.
+///
+/// By hand, because a derive would require the traits of the type parameters, of which a handle
+/// holds no value.
 macro_rules! handle_traits {
     ($handle:ty, $name:literal $(, $T:ident)*) => {
+        impl<$($T),*> Clone for $handle {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl<$($T),*> Copy for $handle {}
+
+        impl<$($T),*> PartialEq for $handle {
+            fn eq(&self, other: &Self) -> bool {
+                self.to_bits() == other.to_bits()
+            }
+        }
+
+        impl<$($T),*> Eq for $handle {}
+
+        impl<$($T),*> PartialOrd for $handle {
+            fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl<$($T),*> Ord for $handle {
+            fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+                self.to_bits().cmp(&other.to_bits())
+            }
+        }
+
+        impl<$($T),*> core::hash::Hash for $handle {
+            fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+                self.to_bits().hash(state);
+            }
+        }
+
         impl<$($T),*> From<$handle> for u64 {
             fn from(handle: $handle) -> u64 {
                 handle.to_bits()
@@ -242,6 +243,29 @@ macro_rules! handle_traits {
 }
 pub(crate) use handle_traits;
 
+/// Implements the traits of a handle that names more than one array: a queue, a partition, a bundle,
+/// an object. Opening it checks what it names, so the conversion from an [`AnyHandle`] does not.
+macro_rules! opened_handle_traits {
+    ($handle:ty, $name:literal $(, $T:ident)*) => {
+        $crate::handle::handle_traits!($handle, $name $(, $T)*);
+
+        /// The handle by which it can be freed, detached, adopted and published.
+        impl<$($T),*> From<$handle> for $crate::handle::AnyHandle {
+            fn from(handle: $handle) -> Self {
+                $crate::handle::AnyHandle::from_bits(handle.to_bits())
+            }
+        }
+
+        /// Opening the handle checks what it names.
+        impl<$($T),*> From<$crate::handle::AnyHandle> for $handle {
+            fn from(any: $crate::handle::AnyHandle) -> Self {
+                Self::from_bits(any.to_bits())
+            }
+        }
+    };
+}
+pub(crate) use opened_handle_traits;
+
 handle_traits!(Handle<T, D>, "Handle", T, D);
 handle_traits!(AnyHandle, "AnyHandle");
 
@@ -265,6 +289,7 @@ impl serde::de::Visitor<'_> for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::hash::Hash;
     use ndarray::Ix2;
     use proptest::prelude::*;
 

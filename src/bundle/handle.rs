@@ -1,11 +1,11 @@
 //! The name of a bundle for other processes.
 
-use crate::handle::{AnyHandle, handle_traits};
+use crate::handle::{AnyHandle, opened_handle_traits};
 
 /// Names a bundle for other processes: 8 bytes, `Copy`; any bits are a handle.
 ///
 /// [Opening](crate::HandleTable::open_bundle) it checks that it names a bundle.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct BundleHandle {
     control: AnyHandle,
@@ -27,16 +27,4 @@ impl BundleHandle {
     }
 }
 
-impl From<BundleHandle> for AnyHandle {
-    fn from(handle: BundleHandle) -> AnyHandle {
-        handle.control
-    }
-}
-
-impl From<AnyHandle> for BundleHandle {
-    fn from(handle: AnyHandle) -> BundleHandle {
-        BundleHandle::of(handle)
-    }
-}
-
-handle_traits!(BundleHandle, "BundleHandle");
+opened_handle_traits!(BundleHandle, "BundleHandle");

@@ -1,6 +1,6 @@
 //! Handles of objects.
 
-use crate::handle::{AnyHandle, handle_traits};
+use crate::handle::{AnyHandle, opened_handle_traits};
 
 /// Names one object, in every process that has its segment: 8 bytes, `Copy`, any bits are valid.
 ///
@@ -18,7 +18,7 @@ use crate::handle::{AnyHandle, handle_traits};
 /// assert!(table.open_object(same).is_err());
 /// # Ok::<(), ndshm::Error>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct ObjectHandle {
     any: AnyHandle,
@@ -38,17 +38,4 @@ impl ObjectHandle {
     }
 }
 
-/// Opening the handle checks whether it names an object.
-impl From<AnyHandle> for ObjectHandle {
-    fn from(any: AnyHandle) -> Self {
-        ObjectHandle { any }
-    }
-}
-
-impl From<ObjectHandle> for AnyHandle {
-    fn from(handle: ObjectHandle) -> Self {
-        handle.any
-    }
-}
-
-handle_traits!(ObjectHandle, "ObjectHandle");
+opened_handle_traits!(ObjectHandle, "ObjectHandle");

@@ -23,7 +23,7 @@ use ndarray::Axis;
 
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{AllocError, LeaseError, PartitionError};
-use crate::handle::AnyHandle;
+use crate::handle::{AnyHandle, opened_handle_traits};
 use crate::segment::Segment;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
@@ -48,34 +48,22 @@ pub struct PartitionHandle<G> {
     group: PhantomData<fn() -> G>,
 }
 
-impl<G> Clone for PartitionHandle<G> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<G> Copy for PartitionHandle<G> {}
-
 // SAFETY: a transparent wrapper of `AnyHandle`, for which zeros are a value.
 unsafe impl<G> bytemuck::Zeroable for PartitionHandle<G> {}
 // SAFETY: as above. No padding, and any bits are a value: opening the partition checks them.
 unsafe impl<G: 'static> bytemuck::Pod for PartitionHandle<G> {}
 
-impl<G> fmt::Debug for PartitionHandle<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PartitionHandle({})", self.control)
-    }
-}
+opened_handle_traits!(PartitionHandle<G>, "PartitionHandle", G);
 
 impl<G> PartitionHandle<G> {
     /// Returns the handle as a number, to send it.
-    pub fn to_bits(self) -> u64 {
+    pub const fn to_bits(self) -> u64 {
         self.control.to_bits()
     }
 
     /// Returns the handle from the bits of [`to_bits`](PartitionHandle::to_bits). Opening it checks
     /// that it names a partition of this group.
-    pub fn from_bits(bits: u64) -> Self {
+    pub const fn from_bits(bits: u64) -> Self {
         PartitionHandle {
             control: AnyHandle::from_bits(bits),
             group: PhantomData,

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use crate::handle::{AnyHandle, handle_traits};
+use crate::handle::{AnyHandle, opened_handle_traits};
 
 /// Names a queue for other processes: 8 bytes, `Copy`; any bits are a handle.
 ///
@@ -34,24 +34,7 @@ impl<T> QueueHandle<T> {
     }
 }
 
-// Written out, because a derive would require the same of `T`.
-impl<T> Clone for QueueHandle<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for QueueHandle<T> {}
-
-impl<T> PartialEq for QueueHandle<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.control == other.control
-    }
-}
-
-impl<T> Eq for QueueHandle<T> {}
-
-handle_traits!(QueueHandle<T>, "QueueHandle", T);
+opened_handle_traits!(QueueHandle<T>, "QueueHandle", T);
 
 // SAFETY: `repr(transparent)` over an `AnyHandle`, with only a `PhantomData` of size 0 and
 // alignment 1 beside it. Zeros are a value of an `AnyHandle`.
