@@ -174,11 +174,8 @@ fn forged_handles_leave_names_alone() {
     bundle.insert("part", part).unwrap();
     let queue = table.queue::<u32>(4).unwrap();
     let mut users: Vec<AnyHandle> = arrays.iter().map(|&array| array.into()).collect();
-    users.extend([
-        part.into(),
-        bundle.handle().into(),
-        queue.handle().into(),
-    ]);
+    let others: [AnyHandle; 3] = [part.into(), bundle.handle().into(), queue.handle().into()];
+    users.extend(others);
     let listed = table.names("").unwrap();
     let attacker = HandleTable::join(table.segment()).unwrap();
     let observer = Observer::from_fd(table.segment().inheritable_fd().unwrap()).unwrap();
