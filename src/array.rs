@@ -1,4 +1,5 @@
-//! What a handle opens: guards that are ndarray arrays while they live, and the view without a lease.
+//! Access to an array: guards that are ndarray arrays while they live, and the view without a
+//! lease.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -17,8 +18,8 @@ use crate::table::runs::{Accesses, runs};
 
 /// A shared lease of an array, which dereferences to ndarray's [`ArrayRef`].
 ///
-/// Given back on drop. A guard that crossed a `fork` into a child is the parent's still: dropping
-/// it there does nothing.
+/// Dropping it releases the lease. A guard that crossed a `fork` into a child still belongs to the
+/// parent: dropping it there does nothing.
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct ReadGuard<'t, T, D> {
     // Before the lease: the access ends first.
@@ -34,13 +35,13 @@ impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
         self.lease.is_ours()
     }
 
-    /// The caller has found the elements to be values of `T`.
+    /// Builds the guard. The caller has checked that the elements are values of `T`.
     #[track_caller]
     pub(crate) fn new(lease: SharedLease<'t>, located: Located<T, D>) -> Self {
         let access = located.track(lease.table(), false);
-        // SAFETY: the view is of mapped memory (see `locate`), initialised (bytes of a mapping
-        // are), holding values of `T`, and nobody writes it while the shared lease lives, which
-        // `self` keeps and which outlives every borrow that the guard hands out.
+        // SAFETY: the view is of mapped memory (see `locate`). It is initialised (bytes of a
+        // mapping are) and holds values of `T`. Nobody writes it while the shared lease lives;
+        // `self` keeps the lease, which outlives every borrow that the guard hands out.
         let view = unsafe { located.view.deref_into_view() };
         ReadGuard {
             view,
@@ -49,12 +50,12 @@ impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
         }
     }
 
-    /// A view that lives as long as the guard is borrowed.
+    /// Returns a view that lives as long as the guard is borrowed.
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
-    /// The array's handle.
+    /// Returns the array's handle.
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
@@ -86,10 +87,10 @@ impl<T: fmt::Display, D: Dimension> fmt::Display for ReadGuard<'_, T, D> {
     }
 }
 
-/// The exclusive lease of an array, which dereferences to ndarray's [`ArrayRef`].
+/// An exclusive lease of an array, which dereferences to ndarray's [`ArrayRef`].
 ///
-/// Given back on drop; a drop by a panic poisons the array. A guard that crossed a `fork` into a
-/// child is the parent's still: dropping it there does nothing.
+/// Dropping it releases the lease; a drop by a panic poisons the array. A guard that crossed a
+/// `fork` into a child still belongs to the parent: dropping it there does nothing.
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct WriteGuard<'t, T, D> {
     // Before the lease: the access ends first.
@@ -99,13 +100,13 @@ pub struct WriteGuard<'t, T, D> {
 }
 
 impl<'t, T: Element, D: Dimension> WriteGuard<'t, T, D> {
-    /// The caller has found the elements to be values of `T`.
+    /// Builds the guard. The caller has checked that the elements are values of `T`.
     #[track_caller]
     pub(crate) fn new(lease: ExclusiveLease<'t>, located: Located<T, D>) -> Self {
         let access = located.track(lease.table(), true);
-        // SAFETY: the view is of mapped memory (see `locate`), initialised, holding values of `T`,
-        // and nobody else reads or writes it while the exclusive lease lives, which `self` keeps
-        // and which outlives every borrow that the guard hands out.
+        // SAFETY: the view is of mapped memory (see `locate`). It is initialised and holds values
+        // of `T`. Nobody else reads or writes it while the exclusive lease lives; `self` keeps the
+        // lease, which outlives every borrow that the guard hands out.
         let view = unsafe { located.view.deref_into_view_mut() };
         WriteGuard {
             view,
@@ -114,22 +115,22 @@ impl<'t, T: Element, D: Dimension> WriteGuard<'t, T, D> {
         }
     }
 
-    /// A view that lives as long as the guard is borrowed.
+    /// Returns a view that lives as long as the guard is borrowed.
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
-    /// A mutable view that lives as long as the guard is borrowed.
+    /// Returns a mutable view that lives as long as the guard is borrowed.
     pub fn view_mut(&mut self) -> ArrayViewMut<'_, T, D> {
         self.view.view_mut()
     }
 
-    /// The array's handle.
+    /// Returns the array's handle.
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
 
-    /// The contents are good: takes the poison away that the array was leased with.
+    /// Clears the poison that the array was leased with. The caller declares the contents good.
     pub(crate) fn heal(&self) {
         self.lease.heal();
     }
@@ -155,14 +156,13 @@ impl<T: fmt::Debug, D: Dimension> fmt::Debug for WriteGuard<'_, T, D> {
     }
 }
 
-/// A live array's place, without a lease: for those who synchronise by other means.
+/// A live array's place without a lease. Its users synchronise by other means.
 ///
-/// It may be stale at any later moment, for it keeps nobody from freeing the array.
+/// It may become stale at any moment, because it does not keep the array from being freed.
 ///
-/// Under the model checker its views count as accesses from the moment they are asked for, to all
-/// they show, until the `Attached` is dropped or lends another one mutably: attach anew for each
-/// step, and ask for the part that you mean. What is done with its pointers the checker does not
-/// see.
+/// Under the model checker a view counts as an access to all of its elements, from its creation
+/// until the `Attached` is dropped or lends another view mutably. Attach anew for each step, and
+/// ask only for the part that you use. The checker does not see accesses through the pointers.
 pub struct Attached<'t, T, D> {
     view: RawArrayViewMut<T, D>,
     table: PhantomData<&'t ()>,
@@ -181,33 +181,33 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
         }
     }
 
-    /// The length of each axis.
+    /// Returns the length of each axis.
     pub fn shape(&self) -> &[usize] {
         self.view.shape()
     }
 
-    /// The shape as ndarray's pattern: a number for one axis, a tuple for two, ...
+    /// Returns the shape as ndarray's pattern: a number for one axis, a tuple for two, ...
     pub fn dim(&self) -> D::Pattern {
         self.view.dim()
     }
 
-    /// The first element.
+    /// Returns a pointer to the first element.
     pub fn as_ptr(&self) -> *const T {
         self.view.as_ptr()
     }
 
-    /// The first element, to write to.
+    /// Returns a pointer to the first element, to write to.
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.view.as_mut_ptr()
     }
 
-    /// A view that no lease protects.
+    /// Returns a view that no lease protects.
     ///
     /// # Safety
     /// For as long as the view lives:
-    /// - the array is not freed, by anyone (or the caller holds a lease of it besides);
-    /// - nobody writes the elements that are read through it, in any process; writes before it
-    ///   happen before its creation (a lease, a round, a message through the kernel);
+    /// - nobody frees the array (or the caller also holds a lease of it);
+    /// - nobody writes the elements that are read through it, in any process; earlier writes happen
+    ///   before its creation (by a lease, a round, or a message through the kernel);
     /// - an array of `bool` holds bytes 0 and 1 only.
     #[cfg_attr(loom, track_caller)]
     pub unsafe fn view_unsynchronized(&self) -> ArrayView<'_, T, D> {
@@ -215,13 +215,13 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
         unsafe { self.lend(self.view.clone()) }
     }
 
-    /// As [`view_unsynchronized`](Attached::view_unsynchronized), of a part of the array: what
-    /// `range` covers of `axis`.
+    /// Returns a view of the indices `range` of `axis`; see
+    /// [`view_unsynchronized`](Attached::view_unsynchronized).
     ///
     /// **Panics** if there is no such axis, or if it is shorter.
     ///
     /// # Safety
-    /// As [`view_unsynchronized`](Attached::view_unsynchronized), for the part's elements.
+    /// As [`view_unsynchronized`](Attached::view_unsynchronized), but only for the part's elements.
     #[cfg_attr(loom, track_caller)]
     pub unsafe fn slice_unsynchronized(
         &self,
@@ -232,17 +232,17 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
         unsafe { self.lend(self.part(axis, range)) }
     }
 
-    /// A mutable view that no lease protects: the raw contract that tiles are built on.
+    /// Returns a mutable view that no lease protects. Tiles are built on this contract.
     ///
     /// # Safety
     /// For as long as the view lives:
-    /// - the array is not freed, by anyone (or the caller holds a lease of it besides);
+    /// - nobody frees the array (or the caller also holds a lease of it);
     /// - nobody else reads or writes any element that is read or written through the view, in any
-    ///   process; several such views of one array are allowed if what they touch is disjoint, and
-    ///   then each is to be sliced to its own part before use, best by
+    ///   process; several such views of one array are allowed if their accesses are disjoint, and
+    ///   then each must be sliced to its own part before use, best by
     ///   [`slice_mut_unsynchronized`](Attached::slice_mut_unsynchronized);
-    /// - accesses before it happen before its creation, and its own happen before those after it:
-    ///   by a lease, a round, or a message through the kernel;
+    /// - earlier accesses happen before its creation, and its own happen before later accesses, by
+    ///   a lease, a round, or a message through the kernel;
     /// - an array of `bool` holds bytes 0 and 1 only.
     #[cfg_attr(loom, track_caller)]
     pub unsafe fn view_mut_unsynchronized(&mut self) -> ArrayViewMut<'_, T, D> {
@@ -250,8 +250,8 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
         unsafe { self.lend_mut(self.view.clone()) }
     }
 
-    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), of a part of the array:
-    /// what `range` covers of `axis`.
+    /// Returns a mutable view of the indices `range` of `axis`; see
+    /// [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized).
     ///
     /// ```
     /// use ndshm::{HandleTable, Segment};
@@ -271,7 +271,8 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     /// **Panics** if there is no such axis, or if it is shorter.
     ///
     /// # Safety
-    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), for the part's elements.
+    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), but only for
+    /// the part's elements.
     #[cfg_attr(loom, track_caller)]
     pub unsafe fn slice_mut_unsynchronized(
         &mut self,
@@ -289,25 +290,24 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     }
 
     /// # Safety
-    /// As [`view_unsynchronized`](Attached::view_unsynchronized), for `part`, which is one of
-    /// `self.view`.
+    /// As [`view_unsynchronized`](Attached::view_unsynchronized). `part` is a part of `self.view`.
     #[cfg_attr(loom, track_caller)]
     unsafe fn lend(&self, part: RawArrayViewMut<T, D>) -> ArrayView<'_, T, D> {
         #[cfg(loom)]
         self.accesses.read(runs(&part, self.view.as_ptr()));
         // SAFETY: the memory is mapped, aligned and initialised (see `locate`), and stays so while
-        // the table lives; that nobody writes it is the caller's duty.
+        // the table lives. The caller ensures that nobody writes it.
         unsafe { part.deref_into_view() }
     }
 
     /// # Safety
-    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), for `part`, which is one
-    /// of `self.view`.
+    /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized). `part` is a part of
+    /// `self.view`.
     #[cfg_attr(loom, track_caller)]
     unsafe fn lend_mut(&mut self, part: RawArrayViewMut<T, D>) -> ArrayViewMut<'_, T, D> {
         #[cfg(loom)]
         self.accesses.write(runs(&part, self.view.as_ptr()));
-        // SAFETY: as in `lend`; that the access is exclusive is the caller's duty.
+        // SAFETY: as in `lend`. The caller ensures that the access is exclusive.
         unsafe { part.deref_into_view_mut() }
     }
 }

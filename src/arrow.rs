@@ -1,9 +1,9 @@
-//! Arrays as Apache Arrow arrays, which borrow the shared bytes and keep their lease.
+//! Arrow arrays that borrow the shared bytes of an array and keep its lease.
 //!
-//! An Arrow buffer lives until its last clone is dropped, on any thread, and a lease belongs to a
-//! seat, whose table is of one thread at a time. So all lent arrays of a segment share one more table,
-//! behind a lock: it leases an array when that is lent, and gives the lease back when the last clone
-//! is dropped. It leaves its seat with the last lent array.
+//! An Arrow buffer lives until its last clone is dropped, on any thread. A lease belongs to a seat,
+//! and a seat's table is used by one thread at a time. Therefore all lent arrays of a segment share
+//! one additional table behind a lock. The table leases an array when it is lent, and releases the
+//! lease when the last clone is dropped. Its seat is released with the last lent array.
 
 use core::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,12 +25,12 @@ use crate::segment::fork::process_token;
 use crate::table::HandleTable;
 use crate::table::lease::PartedLease;
 
-/// Numbers that Arrow has as well: integers up to 64 bits, `f32` and `f64`.
+/// Number types that Arrow has too: integers up to 64 bits, `f32` and `f64`.
 ///
-/// `bool` is not among them, since Arrow keeps eight in a byte; nor are complex numbers and records,
-/// which Arrow keeps as one array a part.
+/// `bool` is excluded because Arrow packs eight into a byte. Complex numbers and records are
+/// excluded because Arrow stores each part as an array of its own.
 pub trait ArrowElement: Element + ArrowNativeType {
-    /// Arrow's name for the type.
+    /// Arrow's name of the type.
     type Arrow: ArrowPrimitiveType<Native = Self>;
 }
 
@@ -55,34 +55,34 @@ arrow_elements! {
     f64 => Float64Type;
 }
 
-/// Why an array could not be lent to Arrow.
+/// Error of lending an array to Arrow.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArrowError {
-    /// The seat that lent arrays share could not be taken.
+    /// No seat was free for the table of lent arrays.
     #[error("{handle} could not be lent, because lent arrays need a seat of their own: {error}")]
     Join {
         /// The array.
         handle: AnyHandle,
-        /// Why not.
+        /// The reason.
         error: JoinError,
     },
     /// The array could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// Rows of a Fortran-order array do not lie together.
+    /// Rows of an array in Fortran order are not contiguous.
     #[error(
-        "{handle} is in Fortran order, and Arrow wants rows that lie together: make a copy in C \
-         order, as by zeros and assign"
+        "{handle} is in Fortran order, but Arrow needs contiguous rows: make a copy in C order, as \
+         by zeros and assign"
     )]
     Fortran {
         /// The array.
         handle: AnyHandle,
     },
-    /// Arrow counts a row's numbers in 31 bits.
+    /// A row has more numbers than 31 bits can count.
     #[error(
-        "{handle} has {length} numbers a row, and Arrow has at most {}: divide the rows, or lend \
-         it as one of 1 axis",
+        "{handle} has {length} numbers per row, but Arrow allows at most {}: divide the rows, or \
+         lend it as an array of 1 axis",
         i32::MAX
     )]
     RowLength {
@@ -96,14 +96,14 @@ pub enum ArrowError {
 impl HandleTable {
     /// Lends an array to Arrow, without a copy.
     ///
-    /// The result may be cloned, sliced, kept for as long as one likes, and sent to other threads.
-    /// It holds a lease for reading until its last clone is dropped: until then nobody writes the
-    /// array, in any process. All lent arrays of a process and a [`Segment`] share one
-    /// [seat](crate::SegmentOptions::seats) beside the table's: the first one takes it, and the last
-    /// one gives it back when it is dropped.
+    /// The result may be cloned, sliced, kept for any time, and sent to other threads. It holds a
+    /// read lease until its last clone is dropped: until then no participant in any process can
+    /// write the array. All lent arrays of a process and a [`Segment`] share one
+    /// [seat](crate::SegmentOptions::seats) in addition to the table's own. The first lent array
+    /// takes the seat, and dropping the last one releases it.
     ///
-    /// While there is one, [`Pool::fork`](crate::Pool::fork) refuses. In a child of a fork by other
-    /// means a lent array is the parent's still, and must not be used.
+    /// While an array is lent, [`Pool::fork`](crate::Pool::fork) refuses to fork. In a child of any
+    /// other fork, a lent array still belongs to the parent, and must not be used.
     ///
     /// ```
     /// use arrow_array::Array;
@@ -124,7 +124,7 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// [`ArrowError::Lease`] as of [`read`](HandleTable::read), [`ArrowError::Join`] if all seats
+    /// [`ArrowError::Lease`] as for [`read`](HandleTable::read), [`ArrowError::Join`] if all seats
     /// are taken.
     pub fn lend_arrow<T: ArrowElement>(
         &self,
@@ -134,8 +134,8 @@ impl HandleTable {
         Ok(values)
     }
 
-    /// As [`lend_arrow`](HandleTable::lend_arrow), of an array in C order: each row is a list of
-    /// fixed length, whose numbers are called `item`.
+    /// Does the same as [`lend_arrow`](HandleTable::lend_arrow) for an array of rows in C order.
+    /// Each row is a list of fixed length, whose numbers are named `item`.
     ///
     /// ```
     /// use arrow_array::Array;
@@ -150,7 +150,7 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// As [`lend_arrow`](HandleTable::lend_arrow); [`ArrowError::Fortran`],
+    /// Those of [`lend_arrow`](HandleTable::lend_arrow), [`ArrowError::Fortran`], and
     /// [`ArrowError::RowLength`].
     pub fn lend_arrow_rows<T: ArrowElement>(
         &self,
@@ -170,11 +170,11 @@ impl HandleTable {
             None,
             rows,
         );
-        // There are `rows` times `length` values, of the field's type and none of them null.
+        // There are `rows` times `length` values. They have the field's type, and none is null.
         Ok(list.expect("the parts of a list of rows fit together"))
     }
 
-    /// All elements in memory order, and the shape.
+    /// Returns all elements in memory order, and the shape.
     fn lend<T: ArrowElement, D: Dimension>(
         &self,
         handle: Handle<T, D>,
@@ -197,10 +197,11 @@ impl HandleTable {
             lease: Some(lease),
             lender,
         });
-        // SAFETY: the `bytes` from `first` are the array's, which is mapped for as long as a table
-        // of its segment lives, and `owner` keeps the lender's. Nobody writes them while that table's
-        // seat has its lease: nothing but the drop of `owner` gives it back, after the last clone of
-        // the buffer. They lie from `first` on, because the layout is the standard one.
+        // SAFETY: the `bytes` from `first` belong to the array. It is mapped as long as a table of
+        // its segment lives, and `owner` keeps the lender's table. Nobody writes the bytes while
+        // that table's seat has its lease. Only the drop of `owner` releases it, after the last
+        // clone of the buffer. The bytes are contiguous from `first` on, because the layout is the
+        // standard one.
         let buffer = unsafe { Buffer::from_custom_allocation(first, bytes, owner) };
         let values = ScalarBuffer::<T>::from(buffer);
         Ok((PrimitiveArray::new(values, None), shape))
@@ -209,21 +210,21 @@ impl HandleTable {
 
 /// The seat of all arrays that this process has lent from one opened segment.
 ///
-/// A table is of one thread at a time, and the last clone of a lent array is dropped on any thread:
-/// hence the lock. Only calls of this crate run under it.
+/// A table is used by one thread at a time, but the last clone of a lent array may be dropped on
+/// any thread: hence the lock. Only calls of this crate run under it.
 struct Lender {
     table: Mutex<HandleTable>,
     token: u64,
 }
 
-/// The lenders of this process, and of the processes that it was forked from, by what they lend from.
+/// The lenders of this process and of its ancestors, with their origins.
 static LENDERS: Mutex<Vec<(Origin, Weak<Lender>)>> = Mutex::new(Vec::new());
 
-/// Process and mapping that a lender belongs to.
+/// The process and mapping of a lender.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Origin {
     token: u64,
-    /// The address of the segment's tables: no other segment has it while the lender lives.
+    /// The address of the segment's tables. No other segment has it while the lender lives.
     memory: usize,
 }
 
@@ -253,17 +254,17 @@ impl Lender {
     }
 }
 
-/// What a lent array's buffer keeps alive. Nobody looks into it: it is made to be dropped.
+/// The owner of a lent array's buffer. It is never read; dropping it releases the lease.
 struct Lent {
-    /// `None` once it was given back.
+    /// `None` after the lease was released.
     lease: Option<PartedLease>,
-    // The last one leaves the seat.
+    // The last reference releases the seat.
     lender: Arc<Lender>,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // In a forked child lease and seat are the parent's, and the lock may be held for ever.
+        // In a forked child, lease and seat are the parent's, and the lock may be held for ever.
         if self.lender.token == process_token()
             && let Some(lease) = self.lease.take()
         {

@@ -1,10 +1,11 @@
-//! What a live array is: element type, order and shape, in the sixteen words behind its slot.
+//! The descriptor of a live array: element type, order and shape, in the sixteen words of its slot.
 //!
 //! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
-//! axes, of which only the array's own are written. Words 9 and 10: who poisoned it (pid 32 | what it
-//! was writing 8), and when. Word 11: the bytes that were committed for it. Word 12: the bucket of a
-//! name that it was given last. A record of names has the bucket whose they are in word 2,
-//! a bundle its record's word in word 3. Word 13: the bundle that an array is a part of.
+//! axes; only the array's own axes are written. Words 9 and 10: the pid of the poisoner 32 | what
+//! it was writing 8, and the time. Word 11: the bytes that were committed for the array. Word 12:
+//! the bucket of the name that the array was given last. A record of names stores its bucket in
+//! word 2, a bundle stores its record's word in word 3. Word 13: the bundle that an array is a part
+//! of.
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
@@ -19,7 +20,7 @@ const SCHEMA: Field = CODE.then(16);
 const AXES: Field = SCHEMA.then(8);
 const ORDER: Field = AXES.then(8);
 
-/// A word that says to what an array of one generation belongs: number + 1 32 | generation 32.
+/// A word that stores a number for the array of one generation: number + 1 32 | generation 32.
 struct Kept;
 
 impl Kept {
@@ -31,14 +32,14 @@ impl Kept {
         Self::GENERATION.set(word, u64::from(generation))
     }
 
-    /// The number; `None` in a word of another generation.
+    /// Returns the number, or `None` if the word is of another generation.
     fn get(word: u64, generation: u32) -> Option<usize> {
         let number = Self::NUMBER.get(word).checked_sub(1)?;
         (Self::GENERATION.get(word) == u64::from(generation)).then_some(number as usize)
     }
 }
 
-/// Axes that an array can have.
+/// Number of axes that an array can have.
 pub(crate) const MAX_AXES: usize = 8;
 /// The word of the first axis.
 const FIRST_AXIS: usize = 1;
@@ -46,29 +47,29 @@ const POISON_PID: usize = FIRST_AXIS + MAX_AXES;
 const POISON_TIME: usize = POISON_PID + 1;
 const BYTES: usize = POISON_TIME + 1;
 const NAMED_IN: usize = BYTES + 1;
-/// Behind the one axis of a control array.
+/// This and the next word follow the single axis of a control array.
 const BUCKET: usize = FIRST_AXIS + 1;
 const BUNDLE: usize = BUCKET + 1;
 const PART_OF: usize = NAMED_IN + 1;
 const _: () = assert!(PART_OF < Layout::DESCRIPTOR_WORDS);
 
-/// Which axis of an array is contiguous in memory.
+/// The axis of an array that is contiguous in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Order {
-    /// The last one, as in C; the default of ndarray.
+    /// The last axis, as in C; the default of ndarray.
     #[default]
     C,
-    /// The first one, as in Fortran; what `.f()` asks for.
+    /// The first axis, as in Fortran; `.f()` selects it.
     F,
 }
 
-/// A type or a number of axes other than the array's.
+/// An array has another type or another number of axes than its handle.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the handle is for {expected}, but the array is {found}: use the type it was made with")]
 pub struct TypeMismatch {
-    /// What the handle says.
+    /// The type of the handle.
     pub expected: String,
-    /// What the array is.
+    /// The type of the array.
     pub found: String,
 }
 
@@ -83,11 +84,11 @@ impl TypeMismatch {
     }
 }
 
-/// What a control array is to those who ask for an array.
+/// Description of a control array in errors of callers that expect an array.
 pub(crate) const CONTROL_WORDS: &str =
     "words of a partition, a pool, a call, a queue, a bundle or names";
 
-/// What a control array's words mean.
+/// The meaning of a control array's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub(crate) enum ControlKind {
@@ -106,15 +107,15 @@ pub(crate) enum ControlKind {
 }
 
 impl ControlKind {
-    /// Returns the kind with that number.
+    /// Returns the kind with this number.
     fn of(number: u16) -> Option<ControlKind> {
         use ControlKind::{Bundle, Call, Names, Partition, Pool, Queue};
         let kinds = [Partition, Pool, Queue, Names, Bundle, Call];
         kinds.into_iter().find(|&kind| kind as u16 == number)
     }
 
-    /// Says what the words are, if no user has a handle of them: the crate alone makes, changes and
-    /// frees them.
+    /// Returns a description of the words if they are internal: users have no handle of them, and
+    /// only the crate creates, changes and frees them.
     fn internal(self) -> Option<&'static str> {
         match self {
             ControlKind::Partition | ControlKind::Queue | ControlKind::Bundle => None,
@@ -125,7 +126,7 @@ impl ControlKind {
     }
 }
 
-/// Element type, order and shape of an array; a plain value, without anything on the heap.
+/// Element type, order and shape of an array: a plain value, with nothing on the heap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Descriptor {
     code: u16,
@@ -138,9 +139,9 @@ pub(crate) struct Descriptor {
 
 /// Writes the words of a descriptor.
 ///
-/// Release: pairs with the Acquire in [`head`] and [`axes`]. A reader may still be at the array that
-/// had the slot before. If it sees a word of ours, all that we did before happens before its next
-/// step, and that includes the reservation.
+/// Release: pairs with the Acquire in [`head`] and [`axes`]. A reader may still be reading the
+/// array that had the slot before. If it sees one of our words, then everything that we did before,
+/// including the reservation, happens before the reader's next step.
 #[inline]
 fn write(words: &[Atom], head: u64, lengths: impl Iterator<Item = u64>) {
     words[0].store(head, Ordering::Release);
@@ -149,13 +150,13 @@ fn write(words: &[Atom], head: u64, lengths: impl Iterator<Item = u64>) {
     }
 }
 
-/// The word that says what the array is.
+/// Reads the first word: type, number of axes and order.
 #[inline]
 fn head(words: &[Atom]) -> u64 {
     words[0].load(Ordering::Acquire)
 }
 
-/// The words that hold the lengths of its axes.
+/// Reads the lengths of the axes.
 #[inline]
 fn axes(words: &[Atom]) -> impl Iterator<Item = u64> {
     words[FIRST_AXIS..]
@@ -164,7 +165,8 @@ fn axes(words: &[Atom]) -> impl Iterator<Item = u64> {
 }
 
 impl Descriptor {
-    /// An array of atomic words, which no typed handle opens; `kind` says what they mean.
+    /// Creates the descriptor of an array of atomic words, which no typed handle opens. `kind` is
+    /// their meaning.
     pub(crate) fn control(kind: ControlKind, words: usize) -> Self {
         let mut lengths = [0; MAX_AXES];
         lengths[0] = words as u64;
@@ -177,14 +179,14 @@ impl Descriptor {
         }
     }
 
-    /// An array of `dtype`, whose layout has the index `schema` if it is one of records. The caller
-    /// has seen that there are at most [`MAX_AXES`] axes.
+    /// Creates the descriptor of an array of `dtype`. `schema` is the index of its layout if it is
+    /// a record. The caller has checked that there are at most [`MAX_AXES`] axes.
     pub(crate) fn untyped(dtype: &DType, schema: u16, order: Order, shape: &[usize]) -> Self {
         let mut lengths = [0; MAX_AXES];
         for (length, &axis) in lengths.iter_mut().zip(shape) {
             *length = axis as u64;
         }
-        // Where the order makes no difference to the strides, it is C.
+        // If both orders give the same strides, store C.
         let long_axes = shape.iter().filter(|&&axis| axis != 1).count();
         let same = long_axes <= 1 || shape.contains(&0);
         Descriptor {
@@ -204,7 +206,8 @@ impl Descriptor {
         encode(self.code, self.schema, usize::from(self.axes), self.order)
     }
 
-    /// Word 0 decoded, all lengths still zero; `None` for any word that `encode` does not give.
+    /// Decodes word 0, with all lengths zero. Returns `None` for any word that `encode` does not
+    /// produce.
     #[inline]
     fn decode(word: u64) -> Option<Self> {
         let code = CODE.get(word) as u16;
@@ -230,73 +233,76 @@ impl Descriptor {
         write(words, self.encode(), self.shape().iter().copied());
     }
 
-    /// Notes how many bytes of the extent were committed for the array, before it is published.
+    /// Stores how many bytes of the extent were committed for the array. Called before it is
+    /// published.
     #[inline]
     pub(crate) fn note_committed(words: &[Atom], bytes: u64) {
         words[BYTES].store(bytes, Ordering::Relaxed);
     }
 
-    /// What was noted for the array that is or was LIVE in the slot.
+    /// Returns the committed bytes of the array that is or was LIVE in the slot.
     pub(crate) fn committed(words: &[Atom]) -> u64 {
         words[BYTES].load(Ordering::Relaxed)
     }
 
-    /// Notes in which bucket the array was given a name. A hint: it may come late, and be of an array
-    /// that had the slot before.
+    /// Stores the bucket in which the array was given a name. This is a hint: it may be late, or be
+    /// about an array that had the slot before.
     pub(crate) fn note_name(words: &[Atom], bucket: usize) {
         words[NAMED_IN].store(bucket as u64, Ordering::Relaxed);
     }
 
-    /// What was noted last in the slot.
+    /// Returns the bucket that was stored last in the slot.
     pub(crate) fn named_in(words: &[Atom]) -> u64 {
         words[NAMED_IN].load(Ordering::Relaxed)
     }
 
-    /// Writes which bucket's names the control array holds, before it is published as that generation.
+    /// Stores the bucket whose names the control array holds. Called before it is published as that
+    /// generation.
     ///
-    /// Relaxed, and so is the look: the word says itself of which generation it is.
+    /// Relaxed, as is the load in `bucket`: the word itself carries its generation.
     pub(crate) fn store_bucket(words: &[Atom], bucket: usize, generation: u32) {
         words[BUCKET].store(Kept::of(bucket, generation), Ordering::Relaxed);
     }
 
-    /// What [`Descriptor::store_bucket`] wrote for that generation.
+    /// Returns the bucket that [`Descriptor::store_bucket`] stored for this generation.
     pub(crate) fn bucket(words: &[Atom], generation: u32) -> Option<usize> {
         Kept::get(words[BUCKET].load(Ordering::Relaxed), generation)
     }
 
-    /// The word of a bundle's bucket.
+    /// Returns the word of a bundle's bucket.
     pub(crate) fn bundle(words: &[Atom]) -> &Atom {
         &words[BUNDLE]
     }
 
-    /// Notes that the array of that generation is a part of a bundle. The caller has a lease, so that
-    /// the slot keeps it, and owns it, so that nobody else does the same.
+    /// Marks the array of this generation as a part of a bundle. The caller holds a lease, so the
+    /// slot keeps its array, and owns the array, so no other participant calls this at the same
+    /// time.
     pub(crate) fn store_part(words: &[Atom], bundle: usize, generation: u32) {
         words[PART_OF].store(Kept::of(bundle, generation), Ordering::Relaxed);
     }
 
-    /// Notes that it is not any more; the duties are the same.
+    /// Removes the mark. The caller has the same duties as for [`Descriptor::store_part`].
     pub(crate) fn clear_part(words: &[Atom]) {
         words[PART_OF].store(0, Ordering::Relaxed);
     }
 
-    /// The bundle that the array of that generation is a part of.
+    /// Returns the bundle that the array of this generation is a part of.
     pub(crate) fn part_of(words: &[Atom], generation: u32) -> Option<usize> {
         Kept::get(words[PART_OF].load(Ordering::Relaxed), generation)
     }
 
-    /// Reads the descriptor of a slot; `None` if the words are of none.
+    /// Reads the descriptor of a slot; returns `None` if the words are not a descriptor.
     ///
-    /// The caller reads the slot word before and after, both times LIVE in the same generation;
-    /// then these are the words of that generation:
-    /// - none is older: they were written before the slot word became LIVE, and the caller's first
-    ///   look acquired that;
-    /// - none is newer: a later descriptor is written after a later reservation of the slot. To
-    ///   read one of its words is to synchronise with its writer (see [`write`]), so that the caller's second look sees that reservation, or what
-    ///   came after it, and not the same generation LIVE.
+    /// The caller reads the slot word before and after. If both reads see LIVE in the same
+    /// generation, the words belong to that generation:
+    /// - No word is older: the words were written before the slot word became LIVE, and the
+    ///   caller's first read acquired that.
+    /// - No word is newer: a later descriptor is written after a later reservation of the slot.
+    ///   Reading one of its words synchronises with its writer (see [`write`]). The caller's second
+    ///   read then sees that reservation or a later state, not the same generation LIVE.
     ///
-    /// Before that second look the value may be of mixed generations: it is to be believed only
-    /// afterwards, and is harmless until then.
+    /// Before the second read, the value may mix generations. It must not be trusted until then,
+    /// but is harmless.
     #[inline]
     pub(crate) fn load(words: &[Atom]) -> Option<Self> {
         let mut descriptor = Self::decode(head(words))?;
@@ -307,8 +313,8 @@ impl Descriptor {
         Some(descriptor)
     }
 
-    /// As [`Descriptor::store`], for an array of `T` with that `shape`, and without the detour of a
-    /// value. The caller has seen that there are at most [`MAX_AXES`] axes.
+    /// Does the same as [`Descriptor::store`] for an array of `T` with this `shape`, without
+    /// building a value. The caller has checked that there are at most [`MAX_AXES`] axes.
     #[inline]
     pub(crate) fn store_typed<T: Element>(
         words: &[Atom],
@@ -320,12 +326,13 @@ impl Descriptor {
         write(words, head, shape.iter().map(|&length| length as u64));
     }
 
-    /// As [`Descriptor::load`], for who expects an array of `T` and `D`: its shape as ndarray's
-    /// constructors take it, and its size in bytes. [`Descriptor::why_not`] says why it is `None`.
+    /// Reads the shape, as ndarray's constructors take it, and the size in bytes of an array that
+    /// should be of `T` and `D`. The conditions are those of [`Descriptor::load`]. Returns `None`
+    /// for any other array; [`Descriptor::why_not`] returns the reason.
     ///
-    /// `same_schema(index, text)` says whether the layout at `index` is `text`; it is asked only if
-    /// both are records. Within a segment a layout has one index, so a caller that once got an
-    /// answer from [`schema::schema_index_matches`] may compare indices from then on.
+    /// `same_schema(index, text)` returns `true` if the layout at `index` is `text`; it is called
+    /// only if both are records. Within a segment a layout has one index, so a caller that has one
+    /// answer of [`schema::schema_index_matches`] may compare indices from then on.
     #[inline(always)]
     pub(crate) fn load_typed<T: Element, D: Dimension>(
         words: &[Atom],
@@ -337,15 +344,15 @@ impl Descriptor {
         }
         let mut dim = D::zeros(AXES.get(head) as usize);
         for (axis, length) in dim.slice_mut().iter_mut().zip(self::axes(words)) {
-            // On the 64-bit targets that there are, an axis is what it was stored as.
+            // On every supported target `usize` has 64 bits, so this is the stored value.
             *axis = length as usize;
         }
         let bytes = bytes_of(size_of::<T>(), dim.slice().iter().map(|&axis| axis as u64))?;
         Some((dim.set_f(ORDER.get(head) == 1), bytes))
     }
 
-    /// Why [`Descriptor::load_typed`] gives nothing: the array is another one than expected, or,
-    /// with `None`, the words are of no array.
+    /// Returns why [`Descriptor::load_typed`] returned `None`: the mismatch, or `None` if the words
+    /// are not a descriptor.
     #[cold]
     pub(crate) fn why_not<T: Element, D: Dimension>(
         words: &[Atom],
@@ -357,7 +364,7 @@ impl Descriptor {
         (!same).then(|| descriptor.mismatch::<T, D>(memory))
     }
 
-    /// The lengths of the axes.
+    /// Returns the lengths of the axes.
     #[inline]
     pub(crate) fn shape(&self) -> &[u64] {
         &self.lengths[..usize::from(self.axes)]
@@ -367,31 +374,31 @@ impl Descriptor {
         self.code == CONTROL
     }
 
-    /// Whether the words are of that kind.
+    /// Returns `true` if the words are a control array of this kind.
     pub(crate) fn is_control_of(&self, kind: ControlKind) -> bool {
         self.is_control() && self.schema == kind as u16
     }
 
-    /// Says what the words are, if they are a control array that only the crate itself may own, name
-    /// or free. `None` for all that users have handles of.
+    /// Returns a description of the words if they are internal: a control array that only the crate
+    /// itself may own, name or free. Returns `None` for anything that users have handles of.
     pub(crate) fn internal(&self) -> Option<&'static str> {
         ControlKind::of(self.schema)
             .filter(|_| self.is_control())?
             .internal()
     }
 
-    /// The index of the record's layout; `None` if the elements are no records.
+    /// Returns the index of the record's layout, or `None` if the elements are not records.
     pub(crate) fn schema(&self) -> Option<u16> {
         (self.code == RECORD).then_some(self.schema)
     }
 
-    /// Bytes that the array takes with elements of `element_size` bytes; see [`bytes_of`].
+    /// Returns the size of the array with elements of `element_size` bytes; see [`bytes_of`].
     #[inline]
     pub(crate) fn bytes(&self, element_size: usize) -> Option<u64> {
         bytes_of(element_size, self.shape().iter().copied())
     }
 
-    /// Bytes that the array takes, if it is one of elements or of control words.
+    /// Returns the size of the array in bytes if its elements are known or are control words.
     #[cfg(not(loom))]
     pub(crate) fn bytes_in(&self, memory: &Memory) -> Option<u64> {
         let size = match self.is_control() {
@@ -413,8 +420,8 @@ impl Descriptor {
         }
     }
 
-    /// The type of the elements; `None` for a control array, and for a record whose layout the
-    /// segment does not tell.
+    /// Returns the type of the elements, or `None` for a control array and for a record whose
+    /// layout the segment does not have.
     pub(crate) fn dtype(&self, memory: &Memory) -> Option<DType> {
         match self.schema() {
             Some(index) => {
@@ -435,7 +442,7 @@ impl Descriptor {
     }
 }
 
-/// Whether `head` is the first word of an array of `T` and `D`, in either order.
+/// Returns `true` if `head` is the first word of an array of `T` and `D`, in either order.
 #[inline(always)]
 fn is_of<T: Element, D: Dimension>(
     head: u64,
@@ -443,7 +450,7 @@ fn is_of<T: Element, D: Dimension>(
 ) -> bool {
     let expected = encode(T::KIND.code(), 0, D::NDIM.unwrap_or(0), Order::C);
     let any_axes = if D::NDIM.is_none() { AXES.mask() } else { 0 };
-    // One comparison says it all of scalars with a known number of axes.
+    // For scalars with a known number of axes, one comparison decides.
     let either = SCHEMA.mask() | ORDER.set(0, 1) | any_axes;
     head & !either == expected
         && AXES.get(head) as usize <= MAX_AXES
@@ -465,11 +472,11 @@ fn encode(code: u16, schema: u16, axes: usize, order: Order) -> u64 {
     ORDER.set(word, order)
 }
 
-/// Bytes that an array of that shape takes with elements of `element_size` bytes; `None` if that
-/// exceeds what an ndarray may have.
+/// Returns the size in bytes of an array of this shape with elements of `element_size` bytes, or
+/// `None` if it exceeds the maximum of ndarray.
 ///
-/// An array with an axis of length 0 takes none, but its other axes must still multiply to less
-/// than `isize::MAX`: ndarray demands it of every view.
+/// An array with an axis of length 0 takes no bytes, but its other axes must still multiply to less
+/// than `isize::MAX`, because ndarray requires it of every view.
 #[inline]
 pub(crate) fn bytes_of(
     element_size: usize,
@@ -481,13 +488,13 @@ pub(crate) fn bytes_of(
             bytes.checked_mul(length)
         });
     match plain {
-        // Not empty, and so every partial product is less.
+        // The product is not 0, so every partial product is smaller.
         Some(bytes) if bytes > 0 && bytes <= isize::MAX as u64 => Some(bytes),
         _ => bytes_of_unusual(element_size, shape),
     }
 }
 
-/// As [`bytes_of`], for shapes with an axis of length 0, or of too many bytes.
+/// Does the same as [`bytes_of`], for shapes with an axis of length 0 or with too many bytes.
 #[cold]
 fn bytes_of_unusual(element_size: usize, shape: impl Iterator<Item = u64>) -> Option<u64> {
     let mut empty = false;
@@ -506,16 +513,16 @@ fn count_of_axes(axes: usize) -> String {
     }
 }
 
-/// What a participant was writing when it died or panicked.
+/// The part that a participant was writing when it died or panicked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum HalfWritten {
-    /// The array, under a lease of all of it.
+    /// The array, under a lease of the whole array.
     Array,
     /// Tiles of a round: [`ReapReport::torn`](crate::ReapReport::torn) and
-    /// [`RoundError`](crate::RoundError) say which.
+    /// [`RoundError`](crate::RoundError) list them.
     Tiles,
-    /// A round that it had opened: what is done of it, nobody has collected.
+    /// A round that it had opened: nobody has collected its results.
     Round,
 }
 
@@ -529,8 +536,8 @@ impl core::fmt::Display for HalfWritten {
     }
 }
 
-/// Who left an array half-written, for the error that the next lease gets. A hint: it is written
-/// beside the slot word, and the word alone says that the array is poisoned.
+/// The participant that left an array half-written, for the error of the next lease. This is a hint
+/// beside the slot word; the slot word alone decides that the array is poisoned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PoisonNote {
     pub(crate) pid: u32,
@@ -543,9 +550,9 @@ impl PoisonNote {
     const PID: Field = Field::first(32);
     const WHAT: Field = Self::PID.then(8);
 
-    /// `pid` left it so, as noticed now.
+    /// Creates the note that `pid` left the array half-written, with the current time.
     pub(crate) fn now(pid: u32, what: HalfWritten) -> PoisonNote {
-        // Miri isolates a program from the time of day.
+        // Miri isolates programs from the system clock.
         let now = match cfg!(miri) {
             true => std::time::UNIX_EPOCH,
             false => std::time::SystemTime::now(),
@@ -558,7 +565,7 @@ impl PoisonNote {
         }
     }
 
-    /// Called before the slot word is poisoned by a Release, which publishes the note.
+    /// Stores the note. Called before a Release poisons the slot word, which publishes the note.
     pub(crate) fn store(self, words: &[Atom]) {
         let what = match self.what {
             HalfWritten::Array => 0,
@@ -570,7 +577,7 @@ impl PoisonNote {
         words[POISON_TIME].store(self.time, Ordering::Relaxed);
     }
 
-    /// Called after the slot word was seen poisoned by an Acquire.
+    /// Loads the note. Called after an Acquire has seen the slot word poisoned.
     pub(crate) fn load(words: &[Atom]) -> PoisonNote {
         let who = words[POISON_PID].load(Ordering::Relaxed);
         PoisonNote {

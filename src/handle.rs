@@ -1,8 +1,6 @@
-//! Handles: eight bytes that name an array in every process, typed or not.
+//! Handles: eight bytes that name an array in every process, typed or untyped.
 
-use core::cmp::Ordering;
 use core::fmt;
-use core::hash::{Hash, Hasher};
 use core::marker::PhantomData;
 
 use crate::partition::{Read, Whole, Write};
@@ -11,16 +9,17 @@ use crate::word::Field;
 const SLOT: Field = Field::first(32);
 const GENERATION: Field = SLOT.then(32);
 
-/// What precedes the digits in a handle's text.
+/// The text of a handle before its digits.
 const PREFIX: &str = "ndshm:";
 const DIGITS: usize = 16;
 
 /// Names one array of elements `T` with dimension `D`, in every process that has its segment.
 ///
-/// A plain number: copy it, send it through a pipe, keep it in a file or in another array. It holds
-/// nothing alive. Once the array is freed, every use of the handle is refused, also when another
-/// array has taken the place; and so is a handle of another segment. That the array is one of `T`
-/// and `D` is checked at each use, therefore any number may be turned into a handle.
+/// A handle is a plain number: copy it, send it through a pipe, keep it in a file or in another
+/// array. It keeps nothing alive. After the array is freed, every use of the handle is refused,
+/// even if another array has taken the slot. A handle of another segment is refused as well. Each
+/// use checks that the array has elements `T` and dimension `D`, so any number may be turned into a
+/// handle.
 ///
 /// ```
 /// use ndshm::{AnyHandle, Handle};
@@ -44,7 +43,7 @@ pub struct Handle<T, D> {
 }
 
 impl<T, D> Handle<T, D> {
-    /// The handle of these bits. Whether they name an array is found out when it is used.
+    /// Creates a handle from its bits. Its use checks if they name an array.
     pub const fn from_bits(bits: u64) -> Self {
         Handle {
             bits,
@@ -52,47 +51,48 @@ impl<T, D> Handle<T, D> {
         }
     }
 
-    /// The bits, to take the handle elsewhere.
+    /// Returns the bits, to pass the handle on.
     pub const fn to_bits(self) -> u64 {
         self.bits
     }
 
-    /// In a partition: tasks read their tile of this array.
+    /// Selects the array for a partition: tasks read their tile of it.
     pub const fn read(self) -> Read<T, D> {
         Read { handle: self }
     }
 
-    /// In a partition: tasks write their tile of this array.
+    /// Selects the array for a partition: tasks write their tile of it.
     pub const fn write(self) -> Write<T, D> {
         Write { handle: self }
     }
 
-    /// In a partition: every task reads the whole array, as when gathering from it.
+    /// Selects the array for a partition: every task reads all of it, for example to gather from
+    /// it.
     pub const fn whole(self) -> Whole<T, D> {
         Whole { handle: self }
     }
 }
 
-/// Names one array, of whichever type and dimension; see [`Handle`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Names one array of any type and dimension; see [`Handle`].
 #[repr(transparent)]
 pub struct AnyHandle {
     bits: u64,
 }
 
 impl AnyHandle {
-    /// The handle of these bits. Whether they name an array is found out when it is used.
+    /// Creates a handle from its bits. Its use checks if they name an array.
     pub const fn from_bits(bits: u64) -> Self {
         AnyHandle { bits }
     }
 
-    /// The bits, to take the handle elsewhere.
+    /// Returns the bits, to pass the handle on.
     pub const fn to_bits(self) -> u64 {
         self.bits
     }
 
-    /// slot 32 | generation 32, least significant first, xored with the segment's key: in a segment
-    /// with another key it names a slot or a generation that does not exist.
+    /// Packs slot 32 | generation 32, least significant first, and xors them with the segment's
+    /// key. Keys are random, so in another segment the handle names a slot or a generation that
+    /// does not exist.
     #[inline]
     pub(crate) const fn pack(key: u64, slot: usize, generation: u32) -> Self {
         let word = SLOT.set(0, slot as u64);
@@ -101,7 +101,7 @@ impl AnyHandle {
         }
     }
 
-    /// Slot and generation. Total: any bits give some, and the segment's words decide about them.
+    /// Returns slot and generation. Total: any bits give some, and the segment's words decide.
     #[inline]
     pub(crate) const fn unpack(self, key: u64) -> (usize, u32) {
         let word = self.bits ^ key;
@@ -109,63 +109,30 @@ impl AnyHandle {
     }
 }
 
-// Written out, because a derive would demand the same of `T` and `D`, which a handle does not hold.
-impl<T, D> Clone for Handle<T, D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T, D> Copy for Handle<T, D> {}
-
-impl<T, D> PartialEq for Handle<T, D> {
-    fn eq(&self, other: &Self) -> bool {
-        self.bits == other.bits
-    }
-}
-
-impl<T, D> Eq for Handle<T, D> {}
-
-impl<T, D> PartialOrd for Handle<T, D> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T, D> Ord for Handle<T, D> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.bits.cmp(&other.bits)
-    }
-}
-
-impl<T, D> Hash for Handle<T, D> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bits.hash(state);
-    }
-}
-
-// SAFETY: `repr(transparent)` over a `u64`, beside which there is only a `PhantomData` of size 0 and
-// alignment 1; of a `u64` zeros are a value, and `from_bits` takes any.
+// SAFETY: `repr(transparent)` over a `u64`; the other field is a `PhantomData` of size 0 and
+// alignment 1. Zeros are a value of a `u64`, and `from_bits` takes any.
 unsafe impl<T, D> bytemuck::Zeroable for Handle<T, D> {}
 // SAFETY: laid out as the `u64` it wraps (see above): no padding, no pointer (the function pointer
 // is a type argument and not stored), no interior mutability, and any bits are a value. `Copy`, and
 // `'static` by the bounds.
 unsafe impl<T: 'static, D: 'static> bytemuck::Pod for Handle<T, D> {}
-// SAFETY: `repr(transparent)` over a `u64`, of which zeros are a value.
+// SAFETY: `repr(transparent)` over a `u64`; zeros are a value of it.
 unsafe impl bytemuck::Zeroable for AnyHandle {}
 // SAFETY: `repr(transparent)` over a `u64`, and any bits are a value.
 unsafe impl bytemuck::Pod for AnyHandle {}
 
+/// The handle of the same array, whose type it no longer tells.
+/// [`typed`](AnyHandle::typed) is the way back.
 impl<T, D> From<Handle<T, D>> for AnyHandle {
     fn from(handle: Handle<T, D>) -> AnyHandle {
         AnyHandle::from_bits(handle.bits)
     }
 }
 
-/// A text that is no handle.
+/// A text that is not a handle.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{text:?} is no handle: expected {PREFIX:?} and {DIGITS} hexadecimal digits, as in ndshm:0000000700000003"
+    "invalid handle {text:?}: expected {PREFIX:?} and {DIGITS} hexadecimal digits, as in ndshm:0000000700000003"
 )]
 pub struct ParseHandleError {
     text: String,
@@ -177,7 +144,7 @@ pub(crate) fn print(bits: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 pub(crate) fn parse(text: &str) -> Result<u64, ParseHandleError> {
     text.strip_prefix(PREFIX)
-        // `from_str_radix` alone would also take a sign.
+        // `from_str_radix` alone would also accept a sign.
         .filter(|digits| digits.len() == DIGITS && digits.bytes().all(|c| c.is_ascii_hexdigit()))
         .and_then(|digits| u64::from_str_radix(digits, 16).ok())
         .ok_or_else(|| ParseHandleError {
@@ -185,12 +152,44 @@ pub(crate) fn parse(text: &str) -> Result<u64, ParseHandleError> {
         })
 }
 
-/// What all kinds of handles have in common. They have `from_bits` and `to_bits` of their own.
+/// Implements the traits that all kinds of handles share. They have their own `from_bits` and
+/// `to_bits`.
+///
+/// By hand, because a derive would require the traits of the type parameters, of which a handle
+/// holds no value.
 macro_rules! handle_traits {
     ($handle:ty, $name:literal $(, $T:ident)*) => {
-        impl<$($T),*> From<u64> for $handle {
-            fn from(bits: u64) -> Self {
-                Self::from_bits(bits)
+        impl<$($T),*> Clone for $handle {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl<$($T),*> Copy for $handle {}
+
+        impl<$($T),*> PartialEq for $handle {
+            fn eq(&self, other: &Self) -> bool {
+                self.to_bits() == other.to_bits()
+            }
+        }
+
+        impl<$($T),*> Eq for $handle {}
+
+        impl<$($T),*> PartialOrd for $handle {
+            fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl<$($T),*> Ord for $handle {
+            fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+                self.to_bits().cmp(&other.to_bits())
+            }
+        }
+
+        impl<$($T),*> core::hash::Hash for $handle {
+            fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+                self.to_bits().hash(state);
             }
         }
 
@@ -220,7 +219,7 @@ macro_rules! handle_traits {
             }
         }
 
-        // As text where people read it, because readers of JSON cut integers to 53 bits.
+        // As text in human-readable formats, because readers of JSON cut integers to 53 bits.
         #[cfg(feature = "serde")]
         impl<$($T),*> serde::Serialize for $handle {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -243,6 +242,29 @@ macro_rules! handle_traits {
     };
 }
 pub(crate) use handle_traits;
+
+/// Implements the traits of a handle that names more than one array: a queue, a partition, a bundle,
+/// an object. Opening it checks what it names, so the conversion from an [`AnyHandle`] does not.
+macro_rules! opened_handle_traits {
+    ($handle:ty, $name:literal $(, $T:ident)*) => {
+        $crate::handle::handle_traits!($handle, $name $(, $T)*);
+
+        /// The handle by which it can be freed, detached, adopted and published.
+        impl<$($T),*> From<$handle> for $crate::handle::AnyHandle {
+            fn from(handle: $handle) -> Self {
+                $crate::handle::AnyHandle::from_bits(handle.to_bits())
+            }
+        }
+
+        /// Opening the handle checks what it names.
+        impl<$($T),*> From<$crate::handle::AnyHandle> for $handle {
+            fn from(any: $crate::handle::AnyHandle) -> Self {
+                Self::from_bits(any.to_bits())
+            }
+        }
+    };
+}
+pub(crate) use opened_handle_traits;
 
 handle_traits!(Handle<T, D>, "Handle", T, D);
 handle_traits!(AnyHandle, "AnyHandle");
@@ -267,6 +289,7 @@ impl serde::de::Visitor<'_> for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::hash::Hash;
     use ndarray::Ix2;
     use proptest::prelude::*;
 
@@ -315,7 +338,7 @@ mod tests {
         ] {
             let message = text.parse::<Matrix>().unwrap_err().to_string();
             assert!(
-                message.starts_with(&format!("{text:?} is no handle")),
+                message.starts_with(&format!("invalid handle {text:?}")),
                 "{message}"
             );
             assert!(
@@ -339,7 +362,10 @@ mod tests {
             handle.into()
         );
         let error = serde_json::from_str::<Matrix>("\"7\"").unwrap_err();
-        assert!(error.to_string().contains("\"7\" is no handle"), "{error}");
+        assert!(
+            error.to_string().contains("invalid handle \"7\""),
+            "{error}"
+        );
         let error = serde_json::from_str::<Matrix>("7").unwrap_err();
         assert!(error.to_string().contains("hexadecimal digits"), "{error}");
     }
@@ -360,7 +386,7 @@ mod tests {
 
         #[test]
         fn any_bits_are_a_handle_in_every_form(bits: u64) {
-            let handle = Matrix::from(bits);
+            let handle = Matrix::from_bits(bits);
             prop_assert_eq!(u64::from(handle), bits);
             prop_assert_eq!(handle.to_string().parse::<Matrix>(), Ok(handle));
             prop_assert_eq!(AnyHandle::from(handle).to_string().parse(), Ok(handle));
@@ -374,7 +400,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_the_text(text in "ndshm:[0-9a-f+]{15,17}") {
+        fn a_parsed_handle_prints_as_its_text(text in "ndshm:[0-9a-f+]{15,17}") {
             match text.parse::<AnyHandle>() {
                 Ok(handle) => prop_assert_eq!(handle.to_string(), text),
                 Err(_) => prop_assert!(text.len() != 22 || text.contains('+')),

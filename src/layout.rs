@@ -1,46 +1,47 @@
-//! Geometry of a segment, the offsets that follow from it, and the header word that records it.
+//! Geometry of a segment, the resulting offsets, and the header word that records it.
 
 use crate::span::CLASSES;
 use crate::word::{Field, SeatId};
 
-/// The version of the layout that this crate writes and reads; independent of the crate's version.
+/// The version of the layout that this crate writes and reads. It is independent of the crate's
+/// version.
 pub const LAYOUT_VERSION: u32 = 3;
 
-/// The first two bytes of every segment's file, as a little-endian number: what a tool tells
-/// segments from other files by. A segment that nobody has brought to life yet starts with zeros.
+/// The first two bytes of every segment's file, as a little-endian number, by which tools recognize
+/// segments. A segment that is not initialized yet starts with zeros.
 pub const SEGMENT_MAGIC: u16 = 0xa75e;
 
-/// What a segment is cut into. Everything else follows from these four numbers.
+/// The four numbers that determine the layout of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Geometry {
     /// Bytes of the data region.
     pub(crate) capacity: u64,
-    /// Participants; a power of two.
+    /// Number of seats; a power of two.
     pub(crate) seats: u32,
     /// Entries of the span table; a power of two.
     pub(crate) spans: u32,
-    /// Slots a span may have; a power of two, at most 64.
+    /// Maximum number of slots in a span; a power of two, at most 64.
     pub(crate) span_slots: u32,
 }
 
 impl Geometry {
     /// The capacity is a multiple of this.
     pub(crate) const CAPACITY_UNIT: u64 = if cfg!(loom) { 64 } else { 64 << 10 };
-    /// Largest capacity: what a span's base and the header word can say, in bytes.
+    /// Largest capacity in bytes that a span's base and the header word can hold.
     pub(crate) const MAX_CAPACITY: u64 = (Header::CAPACITY.max()) * Self::CAPACITY_UNIT;
-    /// Most slots: what a handle's index can say, and what keeps the tables below a tenth of the
-    /// default reservation.
+    /// Largest number of slots. A handle's index can hold it, and with it the tables take less than
+    /// a tenth of the default reservation.
     pub(crate) const MAX_SLOTS: u64 = 1 << 28;
-    /// Slots a span has in every segment that is shared between processes: one hint word each.
+    /// Slots of a span in every segment shared between processes: one hint word for each span.
     pub(crate) const SPAN_SLOTS: u32 = if cfg!(loom) { 2 } else { 64 };
 
-    /// Spans that a segment has at least. A span of large extents has few of them (it may take a
-    /// 256th of the capacity, see `span.rs`), so that whatever the sizes, some 512 of such spans
-    /// and one more for each size class use the whole capacity; with fewer entries than that, a
-    /// small segment would be full while most of it is empty.
+    /// Smallest number of spans of a segment. A span of large extents has few of them, because it
+    /// may take only a 256th of the capacity (see `span.rs`). So some 512 such spans, and one more
+    /// for each size class, use the whole capacity at any extent size. With fewer entries a small
+    /// segment would be full while most of it is empty.
     ///
-    /// Under Miri there are few: its cost grows with the bytes of the tables, and its programs are
-    /// small.
+    /// Under Miri the number is small: its cost grows with the bytes of the tables, and its
+    /// programs are small.
     pub(crate) const MIN_SPANS: u32 = match (cfg!(loom), cfg!(miri)) {
         (true, _) => 1,
         (_, true) => 16,
@@ -51,15 +52,15 @@ impl Geometry {
         self.spans as usize * self.span_slots as usize
     }
 
-    /// The span of a slot, and the slot's position there.
+    /// Returns the span of a slot, and the slot's position in the span.
     #[inline]
     pub(crate) const fn place_of(slot: usize) -> (usize, usize) {
         let per_span = Self::SPAN_SLOTS as usize;
         (slot / per_span, slot % per_span)
     }
 
-    /// Buckets of the names: one for 32 slots, so that a bucket holds a name or two where one array
-    /// in twenty has one.
+    /// Returns the number of name buckets: one for 32 slots. If one array in twenty has a name, a
+    /// bucket holds one or two names.
     pub(crate) fn buckets(&self) -> usize {
         match cfg!(loom) {
             true => 2,
@@ -67,15 +68,15 @@ impl Geometry {
         }
     }
 
-    /// Words of a slot's row of reader bits.
+    /// Returns the number of words in a slot's row of reader bits.
     pub(crate) fn reader_words(&self) -> usize {
         self.seats.div_ceil(64) as usize
     }
 }
 
-/// The header's first word: magic 16 | layout version 8 | capacity in 64 KiB units 30 |
-/// log2 seats 4 | log2 spans 5 | spare 1. It is the last that is missing from a segment of zeros:
-/// one compare-and-swap of it brings a segment to life.
+/// The header. Its first word has the fields magic 16 | layout version 8 | capacity in 64 KiB units
+/// 30 | log2 seats 4 | log2 spans 5 | spare 1. A segment of zeros lacks only this word: one
+/// compare-and-swap of it initializes the segment.
 pub(crate) struct Header;
 
 impl Header {
@@ -88,17 +89,17 @@ impl Header {
 
     /// Words of the header.
     pub(crate) const WORDS: usize = 64;
-    /// [`Header::encode`]'s word; 0 while nobody has brought the segment to life.
+    /// The word of [`Header::encode`]; 0 until the segment is initialized.
     pub(crate) const ALIVE: usize = 0;
-    /// The random key that handles are xored with; 0 until the first who needs it has drawn it.
+    /// The random key that handles are xored with; 0 until the first use.
     pub(crate) const KEY: usize = 1;
-    /// Hint: entries of the span table that are carved, at least.
+    /// Hint: lower bound of the carved entries in the span table.
     pub(crate) const SPANS_HINT: usize = 2;
     /// Hint: bytes of free extents that keep their pages, a wrapping sum of signed reports.
     pub(crate) const RETAINED: usize = 4;
-    /// Hint: not 0 once an array was given a name; until then no bucket needs to be looked at.
+    /// Hint: not 0 once an array was named; until then lookups skip the buckets.
     pub(crate) const NAMES: usize = 5;
-    /// 1 if the name stays when the last seat leaves.
+    /// 1 if the name stays when the last process leaves.
     pub(crate) const PERSISTENT: usize = 3;
 
     pub(crate) fn encode(geometry: &Geometry) -> u64 {
@@ -133,7 +134,7 @@ impl Header {
     }
 }
 
-/// Why a header word is refused.
+/// The reason for refusing a header word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HeaderError {
     NotOurs { found: u64 },
@@ -158,18 +159,18 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Words of a seat's entry: its word, and what tools show of the participant.
+    /// Words of a seat's entry: its word, and information about the participant for tools.
     pub(crate) const SEAT_WORDS: usize = 16;
     /// Words of a descriptor.
     pub(crate) const DESCRIPTOR_WORDS: usize = 16;
     /// Words of a schema: state and hash, length, text.
     pub(crate) const SCHEMA_WORDS: usize = if cfg!(loom) { 6 } else { 256 };
-    /// Struct layouts that a segment can know.
+    /// Number of struct layouts that a segment can record.
     pub(crate) const SCHEMAS: usize = if cfg!(loom) { 2 } else { 256 };
     const TABLE_ALIGN: u64 = 4096;
     const DATA_ALIGN: u64 = 2 << 20;
 
-    /// Where the descriptor of a slot is.
+    /// Returns the offset of a slot's descriptor.
     pub(crate) fn descriptor_at(&self, slot: usize) -> u64 {
         self.descriptors + (slot * Self::DESCRIPTOR_WORDS * 8) as u64
     }
@@ -207,7 +208,7 @@ impl Layout {
     }
 }
 
-/// Where the words of the hint trees lie: one leaf word a span, and for each size class three
+/// Indices of the words in the hint trees: one leaf word for each span, and for each size class the
 /// levels of 64-ary summaries above the leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HintTree {
@@ -216,7 +217,8 @@ pub(crate) struct HintTree {
 }
 
 impl HintTree {
-    /// Summary levels: 64^4 spans are the most that a geometry has, 64 that a model needs.
+    /// Number of summary levels: enough for 64^4 spans, or 64 in a model. A geometry has at most
+    /// 2^22 spans.
     pub(crate) const LEVELS: usize = if cfg!(loom) { 1 } else { 4 };
 
     pub(crate) fn new(geometry: &Geometry) -> HintTree {
@@ -233,19 +235,19 @@ impl HintTree {
         self.leaves + CLASSES as usize * self.level.iter().sum::<usize>()
     }
 
-    /// Index of a span's leaf word.
+    /// Returns the index of a span's leaf word.
     pub(crate) fn leaf(&self, span: usize) -> usize {
         span
     }
 
-    /// Index of word `at` of `level` (0 is the one just above the leaves) for `class`.
+    /// Returns the index of word `at` of `level` for `class`. Level 0 is just above the leaves.
     pub(crate) fn summary(&self, class: u32, level: usize, at: usize) -> usize {
         let class_words: usize = self.level.iter().sum();
         let below: usize = self.level[..level].iter().sum();
         self.leaves + class as usize * class_words + below + at
     }
 
-    /// The lowest level that has one word.
+    /// Returns the lowest level that has one word.
     pub(crate) fn top(&self) -> usize {
         self.level
             .iter()

@@ -2,10 +2,10 @@
 //! an 8-byte handle.
 //!
 //! A [`Segment`] is one shared mapping. A [`HandleTable`] is one participant's seat in it: it
-//! allocates arrays, gives out [`Handle`]s, and opens the handles of others as ndarray views, in
-//! place. Nothing is pickled, copied or locked: who owns what is said by one 64-bit word an array,
-//! and every change of it is one atomic step, so that a process may be killed at any instruction
-//! and nobody waits for it.
+//! allocates arrays, hands out [`Handle`]s, and opens handles of other participants as ndarray
+//! views in place. Nothing is pickled, copied or locked. One 64-bit word per array records the
+//! owner and the writer, and every change of it is one atomic step. A process may be killed at any
+//! instruction, and no other process waits for it.
 //!
 //! ```
 //! use ndshm::{HandleTable, Segment, Pool};
@@ -29,56 +29,60 @@
 //! # }
 //! ```
 //!
-//! # Words
-//! - **handle**: slot index and generation, 64 bits. It goes stale when its array is freed, for
-//!   good: [`LeaseError::Stale`].
-//! - **lease**: the recorded right to read or write a whole array, [`HandleTable::read`] and
-//!   [`HandleTable::write`]. Asking never waits: [`LeaseError::Busy`] names the holder.
-//! - **partition, tile, round**: arrays divided into tiles that many participants write at once,
-//!   each tile by one of them in each round: [`Partition`], and [`Pool`] to run it on workers.
-//! - **queue**: small jobs from any participants to any others, each once and in order: [`Queue`]. A
-//!   queue of [`OwnedArray`] owns the arrays in it, and hands them from owner to owner.
+//! # Terms
+//! - **handle**: slot index and generation, 64 bits. After its array is freed it is stale for ever:
+//!   [`LeaseError::Stale`].
+//! - **lease**: the recorded right to read or write a whole array: [`HandleTable::read`] and
+//!   [`HandleTable::write`]. These calls never wait: [`LeaseError::Busy`] names the holder.
+//! - **partition, tile, round**: arrays divided into tiles that many participants write at once. In
+//!   each round, each tile is written by one participant: [`Partition`], and [`Pool`] to run it on
+//!   workers.
+//! - **queue**: small jobs from any participants to any others, each delivered once and in order:
+//!   [`Queue`]. A queue of [`OwnedArray`] owns the arrays in it, and hands them from owner to
+//!   owner.
 //! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
-//!   [`HandleTable::find`]. It goes with the array.
-//! - **bundle**: arrays by names of their own, under one handle: [`Bundle`].
-//! - **seat**: one participant. What it holds is taken back when it leaves or dies.
-//! - **owner**: the seat an array goes with, unless it is [detached](HandleTable::detach). Who
-//!   [adopts](HandleTable::adopt) it takes it over.
+//!   [`HandleTable::find`]. It is removed when the array is freed.
+//! - **bundle**: arrays with names of their own, under one handle: [`Bundle`].
+//! - **seat**: the entry of one participant. When the participant leaves or dies, everything that
+//!   it held is reclaimed.
+//! - **owner**: the seat that an array is freed with, unless it is [detached](HandleTable::detach).
+//!   Another participant can [adopt](HandleTable::adopt) the array.
 //!
 //! # Invariants
-//! 1. One word is the truth about an array; a transition is one compare-and-swap that carries the
+//! 1. One word decides the state of an array. A transition is one compare-and-swap that carries the
 //!    actor's seat.
-//! 2. All else is a hint: recomputed, and never believed for correctness.
-//! 3. Zeroed memory is an empty table: there is no state in which someone could die while
-//!    initialising.
+//! 2. Everything else is a hint: it can be recomputed, and correctness never depends on it.
+//! 3. Zeroed memory is an empty table. There is no initialising state in which a process could die.
 //! 4. A stale handle is never accepted.
 //! 5. Two live leases never overlap unless both are reads.
 //! 6. All accesses under a lease happen before all accesses under the next lease of the same bytes.
-//! 7. Nobody waits for another process without a deadline.
+//! 7. No call waits for another process without a deadline.
 //! 8. Any bytes in the segment decode to a value or an error.
-//! 9. Memory that cannot be had is an error at allocation, not a SIGBUS later.
+//! 9. Missing memory is an error at allocation, not a SIGBUS later.
 //! 10. After the last process nothing is left behind, unless a name was asked to persist.
 //!
-//! The protocol, and why it keeps these, is in `src/table/README.md`; `cargo loom` checks it. How to
-//! check a program of your own: [`guide::model_check`].
+//! The protocol, with the reasons why it keeps these invariants, is in `src/table/README.md`;
+//! `cargo loom` checks it. To check a program of your own, see [`guide::model_check`].
 //!
 //! # Fork
-//! A table notices that it has crossed a fork: the child takes a seat of its own at its first use.
-//! Guards, rounds and tiles that crossed are the parent's: dropping them in the child does nothing.
-//! To *use* one there is to use the parent's lease without its knowledge; whoever calls `fork`
-//! directly must not. [`Pool::fork`] makes sure of it: it refuses while the table holds leases.
+//! A table detects that it has crossed a fork: at its first use the child takes a seat of its own.
+//! Guards, rounds and tiles that crossed belong to the parent: dropping them in the child does
+//! nothing. *Using* one in the child would use the parent's lease without its knowledge. A program
+//! that calls `fork` directly must not do that. [`Pool::fork`] prevents it: it refuses to fork
+//! while the table holds leases.
 //!
 //! # Signals
-//! Workers leave SIGINT and the other signals that end a program to their parent: one with a handler
-//! finishes its step, without one Ctrl-C ends all processes at once. A named segment then keeps its
-//! name until the next [`Segment::open_or_create`], which takes back what the dead held, or until
-//! `ndshm gc --yes`: [`guide::faults`].
+//! Workers leave SIGINT and the other signals that end a program to their parent. A parent with a
+//! handler finishes its step; without a handler, Ctrl-C ends all processes at once. A named segment
+//! then keeps its name until the next [`Segment::open_or_create`], which reclaims everything that
+//! the dead held, or until `ndshm gc --yes`: [`guide::faults`].
 //!
 //! # Trust
 //! Processes that map the same segment trust each other not to write outside their leases: memory
-//! has no other protection. What bytes a participant finds never makes it panic or leave the
-//! segment, but a process with write access can falsify the contents of any array: [`guide::trust`].
-//! What becomes of deaths, of full memory, and of damage: [`guide::faults`].
+//! has no other protection. No bytes in the segment make a participant panic or access memory
+//! outside it, but a process with write access can falsify the contents of any array:
+//! [`guide::trust`]. For the consequences of deaths, of full memory and of damage, see
+//! [`guide::faults`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(loom, allow(dead_code, reason = "a model has no header and no kernel"))]

@@ -1,4 +1,4 @@
-//! Looking at a segment without taking part in it.
+//! Observation of a segment without taking part in it.
 
 mod copy;
 
@@ -21,23 +21,23 @@ use crate::table::info::Look;
 use crate::table::{ArrayInfo, Census, ClassInfo, Verification, verify};
 use crate::word::SeatId;
 
-/// A segment that is looked at: mapped to be read only, so that nothing in this process can change
-/// a byte of it.
+/// An observed segment. It is mapped read-only: nothing in this process can change a byte of it.
 ///
-/// An observer has no seat and takes no lease; nobody knows of it, and no name is kept for it. What
-/// it tells is of one moment, and may be over at the next. It needs a file that it may read.
+/// An observer has no seat and takes no lease. Participants do not notice it, and it keeps no name
+/// alive. Its results describe one moment, and may be outdated at the next. It needs read
+/// permission for the file.
 ///
-/// It takes address space for the tables as far as they are in use, some MiB in a segment of the
-/// default size, and for the arrays that [`attach`](Observer::attach) was asked for: so it works
-/// under `ulimit -v` and under sanitizers. [`reach`](Observer::reach) tells if the tables have
-/// outgrown what this process may map.
+/// It takes address space for the tables as far as they are in use (some MiB in a segment of the
+/// default size), and for the arrays given to [`attach`](Observer::attach). So it works under
+/// `ulimit -v` and under sanitizers. [`reach`](Observer::reach) fails if the tables have outgrown
+/// the address space of this process.
 ///
-/// Pages of the tables that nobody has used yet take memory once they are looked at, as a kernel does
-/// for shared memory: some MiB at most in a segment of the default size.
+/// Reading unused pages of the tables takes memory, because the kernel allocates such pages of
+/// shared memory: some MiB at most in a segment of the default size.
 ///
-/// # Whom to trust
-/// The owner of a named segment can truncate its file. An access to what is gone then ends this
-/// process with SIGBUS, as for every program that maps a file. An anonymous segment is sealed.
+/// # Trust
+/// The owner of a named segment can truncate its file. An access to a removed page then ends this
+/// process with SIGBUS, as in every program that maps a file. An anonymous segment is sealed.
 ///
 /// ```
 /// use ndshm::{HandleTable, Observer, Segment};
@@ -56,15 +56,15 @@ pub struct Observer {
     observed: Observed,
 }
 
-/// A seat that is taken.
+/// A taken seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SeatInfo {
-    /// Its number, from 0.
+    /// The number of the seat, from 0.
     pub seat: usize,
-    /// The process that took it, as that process knew its own number.
+    /// The pid of its process, as seen by that process.
     pub pid: u32,
-    /// Whether it lives; what a dead one held is taken back by whoever reaps next.
+    /// `true` if the participant is alive. The next reap takes back all that a dead one held.
     pub alive: bool,
 }
 
@@ -73,22 +73,21 @@ impl Observer {
         Observer { observed }
     }
 
-    /// Looks at the segment of this name.
+    /// Observes the segment of this name.
     ///
     /// # Errors
-    /// As [`Segment::open`].
+    /// Returns the errors of [`Segment::open`].
     pub fn open(name: &str) -> Result<Observer, SegmentError> {
         Segment::options().observe(name)
     }
 
-    /// Looks at the segment behind a descriptor, which is closed. A descriptor that may only be
-    /// read is enough.
+    /// Observes the segment behind a descriptor, which is closed. A read-only descriptor is enough.
     ///
     /// # Errors
-    /// [`SegmentError::NotOurs`] if it is none. As [`Segment::from_fd`] it refuses a file whose
-    /// bytes could go away: [`SegmentError::NotSealed`] for a memfd whose size is not sealed,
-    /// [`SegmentError::Hugetlb`], and [`SegmentError::Foreign`] for another user's name (trust
-    /// that user by [`SegmentOptions::owner`](crate::SegmentOptions::owner) and
+    /// [`SegmentError::NotOurs`] if it is not a segment. As [`Segment::from_fd`] it refuses a file
+    /// with bytes that could disappear: [`SegmentError::NotSealed`] for a memfd without a sealed
+    /// size, [`SegmentError::Hugetlb`], and [`SegmentError::Foreign`] for another user's name
+    /// (trust that user by [`SegmentOptions::owner`](crate::SegmentOptions::owner) and
     /// [`SegmentOptions::observe_fd`](crate::SegmentOptions::observe_fd)).
     pub fn from_fd(fd: OwnedFd) -> Result<Observer, SegmentError> {
         Segment::options().observe_fd(fd)
@@ -96,10 +95,10 @@ impl Observer {
 
     /// Checks that the observer sees all arrays.
     ///
-    /// It fails only if this process has no address space left for tables that have grown since
-    /// the observer was made. Then [`arrays`](Observer::arrays), [`classes`](Observer::classes),
-    /// [`census`](Observer::census), [`rounds`](Observer::rounds) and
-    /// [`verify`](Observer::verify) leave out the newest arrays, and calls for one of these
+    /// The check fails only if this process has no address space left for tables that have grown
+    /// since the observer was made. Then [`arrays`](Observer::arrays),
+    /// [`classes`](Observer::classes), [`census`](Observer::census), [`rounds`](Observer::rounds)
+    /// and [`verify`](Observer::verify) leave out the newest arrays, and calls for one of these
     /// arrays return this error.
     ///
     /// # Errors
@@ -108,28 +107,28 @@ impl Observer {
         self.observed.reach().map(drop)
     }
 
-    /// Bytes for the contents of all arrays together.
+    /// Returns the bytes for the contents of all arrays together.
     pub fn capacity(&self) -> u64 {
         self.observed.memory().layout().geometry.capacity
     }
 
-    /// Whether the name stays when the last participant leaves; see
+    /// Returns `true` if the name stays when the last process leaves; see
     /// [`Segment::persist`](crate::Segment::persist).
     pub fn is_persistent(&self) -> bool {
         self.observed.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
     }
 
-    /// Whether a process is in the segment of a name, in a seat or not. If none is, and nobody has
-    /// asked for it to persist, a crash has left it behind; see
+    /// Returns `true` if a process is in the segment of a name, in a seat or not. If none is, and
+    /// the segment is not persistent, a crash has left it behind; see
     /// [`SegmentOptions::remove`](crate::SegmentOptions::remove).
     ///
-    /// Who is in an anonymous segment does not tell: whether anybody lives in it, its
-    /// [seats](Observer::seats) say.
+    /// An anonymous segment does not record its members: look at its [seats](Observer::seats)
+    /// instead.
     pub fn has_members(&self) -> Result<bool, SegmentError> {
         self.observed.has_members()
     }
 
-    /// The seats that are taken.
+    /// Returns the taken seats.
     pub fn seats(&self) -> Result<Vec<SeatInfo>, SegmentError> {
         let memory = self.observed.memory();
         let seats = 0..memory.layout().geometry.seats as usize;
@@ -145,13 +144,13 @@ impl Observer {
             .collect()
     }
 
-    /// All live arrays, as [`HandleTable::arrays`](crate::HandleTable::arrays) tells of them.
+    /// Returns all live arrays, as [`HandleTable::arrays`](crate::HandleTable::arrays) does.
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.look().arrays()
     }
 
-    /// How the memory of the live and freed arrays is divided among the size classes; only classes
-    /// that have slots, the smallest extents first.
+    /// Returns the memory of the live and freed arrays by size class. Lists only classes that have
+    /// slots, the smallest extents first.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Observer, Segment};
@@ -168,20 +167,20 @@ impl Observer {
         self.seen(Look::classes)
     }
 
-    /// How many arrays there are, and how many were made and freed so far.
+    /// Returns the number of arrays, and how many were created and freed so far.
     pub fn census(&self) -> Census {
         self.seen(Look::census)
     }
 
-    /// How far the rounds of all partitions are, or how their last ones ended.
+    /// Returns the progress of the current or last round of each partition.
     ///
-    /// One whose words do not fit together is left out; [`verify`](Observer::verify) tells.
+    /// Leaves out a partition with inconsistent words, which [`verify`](Observer::verify) reports.
     pub fn rounds(&self) -> Vec<(AnyHandle, RoundProgress)> {
         let copy = |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok();
         self.seen(|look| look.rounds(copy))
     }
 
-    /// What kind of array a handle names.
+    /// Returns information on the array that a handle names.
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if it names none.
@@ -190,16 +189,16 @@ impl Observer {
         self.found(|look| look.info(handle))
     }
 
-    /// All names that begin with `prefix`, sorted; with `""` all there are. See
+    /// Returns all names that begin with `prefix`, sorted; with `""` all names. See
     /// [`HandleTable::names`](crate::HandleTable::names).
     ///
     /// # Errors
-    /// [`NameError::Corrupt`] says which bucket is damaged.
+    /// [`NameError::Corrupt`] with the damaged bucket.
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         self.found(|look| self.at_names(look).names(prefix))
     }
 
-    /// What has that name.
+    /// Returns the handle with this name.
     ///
     /// # Errors
     /// [`NameError::NotFound`], [`NameError::Corrupt`].
@@ -214,11 +213,11 @@ impl Observer {
         }
     }
 
-    /// Where an array is, to be read by pointers.
+    /// Returns pointers for reading an array.
     ///
-    /// Others may write it meanwhile, or free it, and let another array take its place: to read
-    /// through the pointers is for those who know by other means that nobody does. They are good
-    /// for as long as the observer lives.
+    /// A participant may write or free the array meanwhile, and another array may take its place.
+    /// Read through the pointers only if you know by other means that this does not happen. They
+    /// stay valid for as long as the observer lives.
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`].
@@ -238,40 +237,44 @@ impl Observer {
         let (slot, generation) = look.live(handle)?;
         let same_schema = |index, text| schema::schema_index_matches(look.memory, index, text);
         let measured = look.measure::<T, D>(slot, handle, same_schema);
-        // The word again, as for a participant: what was read is this array's.
+        // Check the word again, as a participant does: if it is unchanged, the descriptor read
+        // above is this array's.
         if !slot.word().is_live(generation) {
             return Err(LeaseError::Stale { handle });
         }
         let (shape, bytes, extent) = measured?;
-        // An extent has at least one byte: an empty array has an address too.
+        // Ask for at least one byte, which every extent has: an empty array needs an address too.
         let start = self.observed.contents(extent.offset, bytes.max(1));
         let start: NonNull<T> = start.map_err(LeaseError::Unmapped)?.cast();
         // SAFETY: the address is non-null and aligned (an extent starts at a multiple of 64 in the
-        // file, its mapping at a page, and 64 is the most that an element may ask for). The
-        // shape's `bytes` are mapped from there on, at most `isize::MAX` (`Descriptor::bytes`).
+        // file, its mapping at a page, and 64 is the largest alignment of an element). The shape's
+        // `bytes` are mapped from there on, at most `isize::MAX` (`Descriptor::bytes`).
         Ok(unsafe { RawArrayView::from_shape_ptr(shape, start.as_ptr()) })
     }
 
     /// Checks every word of the segment's tables; see
-    /// [`HandleTable::verify`](crate::HandleTable::verify). What is in the arrays of partitions
-    /// and queues is not looked at: nothing would keep it in place.
+    /// [`HandleTable::verify`](crate::HandleTable::verify). Leaves out the contents of partitions
+    /// and queues, because an observer cannot keep them in place.
     pub fn verify(&self) -> Verification {
         self.seen(|look| verify::verify(look.memory, None))
     }
 
-    /// Returns what `look` sees; looks again if spans that it could not see were carved meanwhile.
+    /// Returns the result of `look`. Repeats it if spans beyond the mapped tables were carved
+    /// meanwhile.
     fn seen<'o, R>(&'o self, look: impl Fn(Look<'o>) -> R) -> R {
         loop {
             let seen = self.look();
             let result = look(seen);
-            // The tables are mapped anew at most as often as the span table can double.
+            // This loop ends: the tables are mapped anew at most as often as the span table can
+            // double.
             if std::ptr::eq(seen.memory, self.look().memory) {
                 return result;
             }
         }
     }
 
-    /// As [`seen`](Observer::seen). What is not found where not all can be seen is that error.
+    /// Returns the result of `look`, like [`seen`](Observer::seen). If the observer cannot see all
+    /// arrays, an error of [`reach`](Observer::reach) replaces that of `look`.
     fn found<'o, R, E: From<LeaseError>>(
         &'o self,
         look: impl Fn(Look<'o>) -> Result<R, E>,

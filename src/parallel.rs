@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::Pid;
 
-/// Bytes that one thread takes at a time, and from twice of which on there is a second thread:
-/// copied in about a millisecond, ten times what it takes to start one.
+/// Bytes that one thread takes at a time; from twice as many on there is a second thread. Copying
+/// them takes about a millisecond, ten times as long as starting a thread.
 pub(crate) const PIECE: usize = 8 << 20;
 
-/// How long a thread that has ended may be listed among those of the process.
+/// The longest time for which an ended thread may still be listed in the process.
 const LISTED: Duration = Duration::from_millis(100);
 
-/// Does `work` for every part, on as many threads as there are cores and at most `most`, of which this
-/// is one. After an error no further part is begun, and the first one is returned. When it returns, the
-/// system lists none of the threads any more: a fork right after it meets one thread.
+/// Runs `work` for every part, on as many threads as there are cores and at most `most`, including
+/// this one. After an error no further part is taken, and an error is returned. When the call
+/// returns, the system lists none of the other threads any more, so a fork right after it finds one
+/// thread.
 pub(crate) fn for_each<P: Send, E: Send>(
     parts: Vec<P>,
     most: usize,
@@ -30,7 +31,7 @@ pub(crate) fn for_each<P: Send, E: Send>(
     }
     let parts = Mutex::new(parts.into_iter());
     let run = || {
-        // A statement of its own: the lock is not held during the work.
+        // A closure of its own: the lock is not held during the work.
         let next = || lock(&parts).next();
         while let Some(part) = next() {
             if let Err(error) = work(part) {
@@ -42,7 +43,7 @@ pub(crate) fn for_each<P: Send, E: Send>(
     };
     let (outcome, ended) = thread::scope(|scope| {
         let helper = || (run(), rustix::thread::gettid());
-        // A thread that cannot be started is done without.
+        // Do without threads that cannot be started.
         let helpers: Vec<_> = (0..helpers)
             .map_while(|_| thread::Builder::new().spawn_scoped(scope, helper).ok())
             .collect();
@@ -63,10 +64,11 @@ pub(crate) fn for_each<P: Send, E: Send>(
     outcome
 }
 
-/// Waits until the system lists none of these threads, which have ended.
+/// Waits until the system lists none of these threads, at most [`LISTED`]. The caller has joined
+/// them.
 ///
-/// A thread that was joined may be listed for some microseconds more, and a pool that is about to fork
-/// would refuse for its sake.
+/// A joined thread may be listed for some microseconds more, and a pool that is about to fork would
+/// refuse because of it.
 fn wait_until_unlisted(ended: &[Pid]) {
     let start = Instant::now();
     for id in ended {
@@ -77,7 +79,7 @@ fn wait_until_unlisted(ended: &[Pid]) {
     }
 }
 
-/// The parts that are left, also after a panic of another thread.
+/// Locks the remaining parts, also after a panic of another thread.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
@@ -120,7 +122,7 @@ mod tests {
         }
     }
 
-    /// A thread that takes long to end, as one does that loses its processor on the way.
+    /// Uses a thread that ends slowly, as if it had lost its processor on the way.
     #[test]
     fn a_listed_thread_is_waited_for() {
         let (tell, told) = std::sync::mpsc::channel();

@@ -1,26 +1,28 @@
-//! Size classes, and the append-only table that cuts the data region into spans of one class.
+//! Size classes, and the append-only table that divides the data region into spans of one class.
 
 use crate::layout::{Geometry, Header};
 use crate::segment::Memory;
 use crate::sync::Ordering;
 use crate::word::SpanWord;
 
-/// Number of size classes; in a model, where each has hint words of its own, those up to 512 bytes.
+/// Number of size classes. A model has only those up to 512 bytes, because each has its own hint
+/// words.
 pub(crate) const CLASSES: u32 = if cfg!(loom) { 8 } else { FIRST_BIG + 30 };
 /// Classes below this one are multiples of 64 bytes up to 256.
 const FIRST_STEPPED: u32 = 4;
 /// From this class on, sizes are powers of two: 128 KiB and up.
 const FIRST_BIG: u32 = FIRST_STEPPED + 4 * 8;
-/// The part of the capacity that one span may take, at most.
+/// One span may take at most this part of the capacity (1/256).
 const SPAN_SHARE: u64 = if cfg!(loom) { 1 } else { 256 };
-/// A model's capacity is less than a page.
+/// A model uses smaller pages, because its capacity is less than a real page.
 const PAGE: u64 = if cfg!(loom) { 64 } else { 4096 };
 const HUGE_PAGE: u64 = 2 << 20;
 
-/// Bytes of an extent of `class`: four steps a doubling up to 64 KiB, then powers of two.
+/// Returns the bytes of an extent of `class`: four steps a doubling up to 64 KiB, then powers of
+/// two.
 ///
-/// All are multiples of 64, so that every array starts at a cache line and at the alignment of the
-/// widest vectors; the steps below 256 bytes are 64 for that reason.
+/// All sizes are multiples of 64, so every array starts at a cache line and is aligned for the
+/// widest vectors. For this reason the steps up to 256 bytes are 64.
 #[inline]
 pub(crate) const fn class_size(class: u32) -> u64 {
     CLASS_SIZES[class as usize]
@@ -48,7 +50,7 @@ const fn compute_class_size(class: u32) -> u64 {
     }
 }
 
-/// The smallest class that holds `bytes`; `None` if there is none.
+/// Returns the smallest class that holds `bytes`; `None` if there is none.
 #[inline]
 pub(crate) fn class_of(bytes: u64) -> Option<u32> {
     let last = bytes.max(1) - 1;
@@ -63,8 +65,8 @@ pub(crate) fn class_of(bytes: u64) -> Option<u32> {
     (class < CLASSES).then_some(class)
 }
 
-/// Where spans of `class` may start. No two spans share a page, so that processes which allocate
-/// at once do not meet on one.
+/// Returns the alignment of spans of `class`. No two spans share a page, so processes that allocate
+/// at once do not touch the same page.
 fn base_alignment(class: u32) -> u64 {
     match class_size(class) {
         size if class >= FIRST_BIG => size.min(HUGE_PAGE),
@@ -82,9 +84,10 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// What `word` says at `index`; `None` if no writer of ours can have written it.
+    /// Decodes `word` as the entry at `index`. Returns `None` if no participant can have written
+    /// it.
     ///
-    /// The count is not recorded: it follows from class, base and geometry.
+    /// The entry has no count: it follows from class, base and geometry.
     fn decode(geometry: &Geometry, index: usize, word: SpanWord) -> Option<Span> {
         let class = word.class().filter(|&class| class < CLASSES)?;
         let count = extents_at(geometry, class, word.base())?;
@@ -96,17 +99,17 @@ impl Span {
         })
     }
 
-    /// Where it ends in the data region.
+    /// Returns the end of the span in the data region.
     pub(crate) fn end(&self) -> u64 {
         self.base + class_size(self.class) * u64::from(self.count)
     }
 
-    /// The number of the slot at `position` in this span.
+    /// Returns the index of the slot at `position` in this span.
     pub(crate) fn slot(&self, geometry: &Geometry, position: u32) -> usize {
         self.index * geometry.span_slots as usize + position as usize
     }
 
-    /// The extent of the slot at `position`.
+    /// Returns the extent of the slot at `position`.
     pub(crate) fn extent(&self, position: u32) -> Extent {
         let size = class_size(self.class);
         Extent {
@@ -119,7 +122,7 @@ impl Span {
 /// The bytes of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Extent {
-    /// From the start of the data region.
+    /// Offset from the start of the data region.
     pub(crate) offset: u64,
     pub(crate) class: u32,
 }
@@ -130,13 +133,14 @@ impl Extent {
         class_size(self.class)
     }
 
-    /// Whether at least one page of it is shared with no other extent, wherever it starts.
+    /// Returns `true` if the extent has a page that it shares with no other extent, wherever it
+    /// starts.
     pub(crate) fn has_own_pages(&self) -> bool {
         self.size() >= 2 * PAGE
     }
 }
 
-/// How many extents of `class` a span at `base` has; `None` if not one fits.
+/// Returns the number of extents of `class` in a span at `base`; `None` if not one fits.
 fn extents_at(geometry: &Geometry, class: u32, base: u64) -> Option<u32> {
     let size = class_size(class);
     let room = geometry.capacity.checked_sub(base)? / size;
@@ -145,17 +149,17 @@ fn extents_at(geometry: &Geometry, class: u32, base: u64) -> Option<u32> {
     (count > 0).then_some(count)
 }
 
-/// What carving came to.
+/// Outcome of carving a span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum Carved {
-    /// The caller's own new span.
+    /// A new span, carved by this call.
     New(Span),
-    /// No room: in the table if `entries`, else in the data region.
+    /// There is no room: in the table if `entries`, else in the data region.
     Exhausted { entries: bool },
     /// The caller could not back the words of the new span's slots.
     Unbacked,
-    /// The entry holds bytes that nothing here writes.
+    /// The entry holds bytes that no participant writes.
     Corrupt { index: usize },
 }
 
@@ -176,23 +180,24 @@ impl<'m> Spans<'m> {
         &self.memory.layout().geometry
     }
 
-    /// The span at `index`, if it is carved.
+    /// Returns the span at `index`, if it is carved.
     pub(crate) fn get(&self, index: usize) -> Option<Span> {
-        // Relaxed, here and below: an entry is all there is to see, and never changes again. Who has
-        // a slot of the span has it from somebody who had seen the entry.
+        // Relaxed, here and below: an entry publishes no other memory and never changes again. A
+        // slot of the span comes only from a participant that had seen the entry.
         let word = self.memory.spans().get(index)?.load(Ordering::Relaxed);
         self.decode(index, word)
     }
 
-    /// The span that `word` says, as the entry at `index`.
+    /// Decodes `word` as the entry at `index`.
     pub(crate) fn decode(&self, index: usize, word: SpanWord) -> Option<Span> {
         Span::decode(self.geometry(), index, word)
     }
 
-    /// The extent of `slot`, if its span is carved and the extent is inside the data region.
+    /// Returns the extent of `slot`, if its span is carved and the extent is inside the data
+    /// region.
     ///
-    /// Whether the span has that many extents is not asked, for it costs two divisions: a slot
-    /// that is or was LIVE is one of them.
+    /// Does not check that the span has so many extents, which would take two divisions. A slot
+    /// that is or was LIVE is always one of them.
     #[inline]
     pub(crate) fn extent(&self, slot: usize) -> Option<Extent> {
         let (span, position) = Geometry::place_of(slot);
@@ -203,25 +208,25 @@ impl<'m> Spans<'m> {
         (offset.checked_add(size)? <= self.geometry().capacity).then_some(Extent { offset, class })
     }
 
-    /// All carved spans, in order.
+    /// Returns all carved spans, in order.
     pub(crate) fn iter(self) -> impl Iterator<Item = Span> + 'm {
         (0..self.memory.spans().len()).map_while(move |index| self.get(index))
     }
 
-    /// Appends a span of `class`, by one compare-and-swap of the first empty entry.
+    /// Appends a span of `class` by one compare-and-swap of the first empty entry.
     ///
-    /// Entry k is never changed once it is set, and says all about where entry k + 1 begins: so a
-    /// carver that dies leaves either nothing or a whole span, whose slots are FREE and clean.
+    /// Entry k never changes once it is set, and determines where entry k + 1 begins. So a carver
+    /// that dies leaves either nothing or a whole span, with slots that are FREE and clean.
     ///
-    /// `back` sees to it that the slots of the span with that index have pages, before anyone can
-    /// find the span and touch them.
+    /// `back` allocates pages for the slots of the span with this index. It runs before any
+    /// participant can find the span and touch the slots.
     pub(crate) fn carve(&self, class: u32, mut back: impl FnMut(usize) -> bool) -> Carved {
         let entries = self.memory.spans();
         let hint = &self.memory.header()[Header::SPANS_HINT];
         let mut index = usize::try_from(hint.load(Ordering::Relaxed))
             .unwrap_or(0)
             .min(entries.len());
-        // A hint may be too large only if its writer was not one of ours; too small costs steps.
+        // The hint is too large only if it was damaged. A hint that is too small costs steps.
         while index > 0 && entries[index - 1].load(Ordering::Relaxed).is_empty() {
             index -= 1;
         }
@@ -242,7 +247,7 @@ impl<'m> Spans<'m> {
                 return Carved::Unbacked;
             }
             let empty = SpanWord::default();
-            // Set to { class, base }: the span exists, all of its slots are FREE and clean.
+            // Set to { class, base }: the span exists, and all of its slots are FREE and clean.
             match entry.compare_exchange(
                 empty,
                 SpanWord::new(class, base),

@@ -1,8 +1,9 @@
-//! The only place that names atomics: the `atomic` crate in production, a model checker's under
-//! `cfg(loom)` (loom's own, or with `cfg(shuttle)` beside it shuttle's).
+//! The atomics of the protocol: only this module names them. They come from the `atomic` crate in
+//! production, and from a model checker under `cfg(loom)` (from loom, or from shuttle if
+//! `cfg(shuttle)` is also set).
 //!
 //! Protocol code sees [`Atom<W>`], a 64-bit word that decodes to `W`. Every operation is
-//! `#[track_caller]`, so that a model checker's report names the line of the protocol and not this
+//! `#[track_caller]`, so a model checker's report names the line of the protocol instead of this
 //! file.
 
 #[cfg(loom)]
@@ -33,7 +34,7 @@ const _: () = assert!(
     "a word that falls back to a process-local lock is not shared between processes"
 );
 
-/// A value that is packed in one 64-bit word. Decoding is total: every bit pattern is a value.
+/// A value that is packed into one 64-bit word. Decoding is total: every bit pattern is a value.
 pub(crate) trait Word: Copy + Eq {
     fn from_bits(bits: u64) -> Self;
     fn bits(self) -> u64;
@@ -50,7 +51,7 @@ impl Word for u64 {
 
 /// One shared word.
 ///
-/// `repr(transparent)`, so that in production a mapping's bytes are cast to a slice of these.
+/// `repr(transparent)`: in production the bytes of a mapping are cast to a slice of these.
 #[repr(transparent)]
 pub(crate) struct Atom<W = u64> {
     cell: Cell,
@@ -66,7 +67,7 @@ impl<W: Word> Atom<W> {
         }
     }
 
-    /// A word of zeros: the empty state of whatever it holds.
+    /// Creates a word of zeros, which is the empty state of every kind of word.
     #[cfg(loom)]
     pub(crate) fn zero() -> Self {
         Atom {
@@ -104,22 +105,22 @@ impl<W: Word> Atom<W> {
 
     /// Reads by a read-modify-write that changes nothing.
     ///
-    /// A read-modify-write reads the newest value of the word's modification order and takes a
-    /// place in that order, which is what a validation needs and a load does not give.
+    /// A read-modify-write reads the newest value in the word's modification order and takes a
+    /// place in that order. A validation needs this, and a load does not give it.
     #[track_caller]
     #[inline(always)]
     pub(crate) fn read_modify_write(&self, order: Ordering) -> W {
         W::from_bits(self.cell.fetch_or(0, order))
     }
 
-    /// Replaces `owned` by `new` where nobody but the caller may change the word.
+    /// Replaces `owned` by `new`. Only the caller may change the word.
     ///
-    /// In production a release store, which costs a fifth of a compare-and-swap: the word names
-    /// the caller as the owner of a state that no other live participant leaves, and concurrent
-    /// read-modify-writes of others only read (see [`Atom::read_modify_write`]): what they write
-    /// back is what was there at that instant, if the compiler lets them write at all. Under
-    /// loom a compare-and-swap, because loom does not order a store against such a
-    /// read-modify-write, and because it then also checks the claim of ownership.
+    /// In production a release store, which costs a fifth of a compare-and-swap. The word names the
+    /// caller as the owner of a state that no other live participant leaves. Concurrent
+    /// [`read_modify_write`](Atom::read_modify_write)s do not change the value: they write back the
+    /// value that they read (the compiler may even turn them into a fence and a load). Under loom a
+    /// compare-and-swap, because loom does not order a store against such a read-modify-write. It
+    /// also checks the ownership.
     #[track_caller]
     #[inline(always)]
     pub(crate) fn publish_owned(&self, owned: W, new: W) {
@@ -138,10 +139,10 @@ impl<W: Word> Atom<W> {
         }
     }
 
-    /// Applies `next` by compare-and-swap until it is in force or `next` declines.
+    /// Applies `next` by compare-and-swap until one succeeds or `next` returns `None`. Returns the
+    /// words before and after, or the word for which `next` returned `None`.
     ///
     /// Lock-free: another turn means that another participant's change took effect.
-    /// `Ok` holds the words before and after, `Err` the word that was declined.
     #[track_caller]
     #[inline(always)]
     pub(crate) fn update(
@@ -187,7 +188,7 @@ impl Atom<u64> {
     }
 }
 
-/// Waits a little longer each time; under loom it lets another thread run.
+/// Waits a little longer each time. Under a model checker it lets another thread run.
 pub(crate) struct Backoff {
     #[cfg(not(loom))]
     inner: crossbeam_utils::Backoff,
@@ -209,7 +210,7 @@ impl Backoff {
         checker::yield_now();
     }
 
-    /// Whether it is time to sleep instead.
+    /// Returns `true` if it is time to sleep instead.
     pub(crate) fn is_completed(&self) -> bool {
         #[cfg(not(loom))]
         return self.inner.is_completed();
@@ -221,7 +222,7 @@ impl Backoff {
 #[cfg(not(any(loom, miri)))]
 mod futex {
     //! Sleeping on the low half of a word, across processes.
-    #![expect(clippy::disallowed_types, reason = "what the kernel's call takes")]
+    #![expect(clippy::disallowed_types, reason = "the type of the kernel's call")]
 
     use core::sync::atomic::AtomicU32;
     use core::time::Duration;
@@ -231,25 +232,25 @@ mod futex {
     use super::Atom;
 
     impl Atom<u64> {
-        /// The half that the kernel compares: little-endian, so it comes first.
+        /// Returns the half that the kernel compares. On little-endian machines it comes first.
         fn low_half(&self) -> &AtomicU32 {
-            // SAFETY: the first four bytes of an eight-byte atomic, alive and aligned as long as
-            // it is. Only the kernel accesses them as a half.
+            // SAFETY: the first four bytes of an eight-byte atomic, which live and are aligned as
+            // long as it. Only the kernel accesses them as a half.
             unsafe { &*core::ptr::from_ref(self).cast::<AtomicU32>() }
         }
 
-        /// Sleeps while the low half is `expected`, for at most `timeout`. May return for no reason.
+        /// Sleeps at most `timeout` while the low half is `expected`. May wake up spuriously.
         pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
             let timeout = futex::Timespec {
                 tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
                 tv_nsec: timeout.subsec_nanos().into(),
             };
-            // Every outcome, an error included, means: look again.
+            // Every outcome, including an error, makes the caller look again.
             let flags = futex::Flags::empty();
             let _ = futex::wait(self.low_half(), flags, expected, Some(&timeout));
         }
 
-        /// Wakes everyone who sleeps on the word.
+        /// Wakes all sleepers of the word.
         pub(crate) fn wake_all(&self) {
             let _ = futex::wake(self.low_half(), futex::Flags::empty(), i32::MAX as u32);
         }
@@ -258,7 +259,7 @@ mod futex {
 
 #[cfg(miri)]
 mod futex {
-    //! A futex for Miri, which takes the kernel's look at half a word for an access of the program,
+    //! A futex for Miri, which counts the kernel's load of half a word as an access of the program,
     //! and refuses accesses of two sizes to one atomic.
 
     use core::time::Duration;
@@ -266,11 +267,11 @@ mod futex {
 
     use super::{Atom, Ordering};
 
-    /// Where the sleepers of all words wait.
+    /// The sleepers of all words.
     static LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 
     impl Atom<u64> {
-        /// Sleeps while the low half is `expected`, for at most `timeout`. May return for no reason.
+        /// Sleeps at most `timeout` while the low half is `expected`. May wake up spuriously.
         pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
             let guard = LOT.0.lock().unwrap_or_else(PoisonError::into_inner);
             if self.load(Ordering::Relaxed) as u32 == expected {
@@ -278,7 +279,7 @@ mod futex {
             }
         }
 
-        /// Wakes everyone who sleeps, on whatever word: they look again.
+        /// Wakes the sleepers of all words, which look again.
         pub(crate) fn wake_all(&self) {
             drop(LOT.0.lock());
             LOT.1.notify_all();
@@ -288,7 +289,7 @@ mod futex {
 
 #[cfg(loom)]
 mod futex {
-    //! A futex for models: without timeouts, so that a wake-up that is lost is a deadlock.
+    //! A futex for models. It has no timeouts, so a lost wake-up is a deadlock.
 
     use core::time::Duration;
 
@@ -296,12 +297,12 @@ mod futex {
     use super::{Atom, Ordering, mortal};
 
     lazy_static! {
-        /// Where sleepers of all words stand; what the kernel has is one a word.
+        /// The sleepers of all words. The kernel has one such place per word.
         static ref LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
     }
 
     impl Atom<u64> {
-        /// Sleeps while the low half is `expected`, until somebody wakes.
+        /// Sleeps while the low half is `expected`, until a thread wakes all.
         pub(crate) fn wait(&self, expected: u32, _timeout: Duration) {
             if mortal::is_gone() {
                 return;
@@ -312,7 +313,7 @@ mod futex {
             }
         }
 
-        /// Wakes everyone who sleeps, on whatever word: they look again.
+        /// Wakes the sleepers of all words, which look again.
         pub(crate) fn wake_all(&self) {
             if mortal::is_gone() {
                 return;

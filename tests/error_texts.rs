@@ -247,7 +247,7 @@ fn a_copy_out_of_range_is_named_in_units() {
     };
     assert_eq!(
         error.to_string(),
-        "ndshm:00000007c0ffee00 has 96 bytes: 192 TiB from byte 8 on are not all in it"
+        "ndshm:00000007c0ffee00 has 96 bytes: 192 TiB from byte 8 on are out of range"
     );
 }
 

@@ -95,7 +95,7 @@ fn the_memory_of_a_call_is_no_array() {
     let x = table.zeros::<u64, _>(64).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
     let known = AnyHandle::from(x);
-    let users = [known, AnyHandle::from_bits(tiles.handle().to_bits())];
+    let users = [known, tiles.handle().into()];
     let mut pool = Pool::threads(&table, 2).unwrap();
     let onlooker = std::thread::spawn(move || {
         let mine = HandleTable::join(&segment).unwrap();
@@ -174,11 +174,8 @@ fn forged_handles_leave_names_alone() {
     bundle.insert("part", part).unwrap();
     let queue = table.queue::<u32>(4).unwrap();
     let mut users: Vec<AnyHandle> = arrays.iter().map(|&array| array.into()).collect();
-    users.extend([
-        part.into(),
-        bundle.handle().into(),
-        AnyHandle::from_bits(queue.handle().to_bits()),
-    ]);
+    let others: [AnyHandle; 3] = [part.into(), bundle.handle().into(), queue.handle().into()];
+    users.extend(others);
     let listed = table.names("").unwrap();
     let attacker = HandleTable::join(table.segment()).unwrap();
     let observer = Observer::from_fd(table.segment().inheritable_fd().unwrap()).unwrap();
@@ -214,8 +211,8 @@ fn users_name_own_and_free_what_they_have_handles_of() {
     let bundle = table.bundle().unwrap();
     let handles = [
         x.into(),
-        AnyHandle::from_bits(queue.handle().to_bits()),
-        AnyHandle::from_bits(tiles.handle().to_bits()),
+        queue.handle().into(),
+        tiles.handle().into(),
         bundle.handle().into(),
     ];
     for (at, handle) in handles.into_iter().enumerate() {

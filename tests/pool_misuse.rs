@@ -114,7 +114,10 @@ fn partitions_of_another_segment_are_an_error() {
     let mut pool = Pool::fork(&here, 2).unwrap();
     let foreign = there.partition(y.write(), Axis(0), 9).unwrap();
     let error = pool.for_each(&foreign, &(), add_one).unwrap_err();
-    assert!(error.to_string().contains("of another segment"), "{error}");
+    assert!(
+        error.to_string().contains("belongs to another segment"),
+        "{error}"
+    );
     assert_eq!(there.read(y).unwrap().sum(), 0);
     let tiles = here.partition(x.write(), Axis(0), 9).unwrap();
     pool.for_each(&tiles, &(), add_one).unwrap();
@@ -139,7 +142,7 @@ fn a_pool_that_crossed_a_fork_is_the_parents() {
         let mut pool = std::mem::ManuallyDrop::new(&mut pool);
         let refused = pool.for_each(&tiles, &(), add_one).unwrap_err();
         assert!(matches!(refused, PoolError::Forked), "{refused}");
-        assert!(refused.to_string().contains("start one in this process"));
+        assert!(refused.to_string().contains("start a pool in this process"));
     })
     .join();
     pool.for_each(&tiles, &(), add_one).unwrap();

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn, ShapeBuilder, array};
 use ndshm::bytemuck::{self, Pod, Zeroable};
 use ndshm::{
-    AllocError, AnyHandle, Complex, DType, Element, HandleTable, LeaseError, Order, ScalarType,
-    Segment,
+    AllocError, AnyHandle, Complex, DType, Element, Handle, HandleTable, LeaseError, Order,
+    ScalarType, Segment,
 };
 use proptest::prelude::*;
 
@@ -38,7 +38,10 @@ fn same_as_typed<T: Element>(table: &HandleTable, shape: &[usize], order: Order)
         .zeros::<T, _>(IxDyn(shape).set_f(order == Order::F))
         .unwrap();
     let any = table.zeros_untyped(&T::dtype(), shape, order).unwrap();
-    assert_eq!(any.typed::<T, IxDyn>(table).unwrap(), any.to_bits().into());
+    assert_eq!(
+        any.typed::<T, IxDyn>(table).unwrap(),
+        Handle::from_bits(any.to_bits())
+    );
     let (left, right) = (table.info(typed).unwrap(), table.info(any).unwrap());
     assert_eq!(left.dtype, right.dtype);
     assert_eq!(left.shape, right.shape);

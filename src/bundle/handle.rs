@@ -1,11 +1,11 @@
-//! A bundle's name for other processes.
+//! The name of a bundle for other processes.
 
-use crate::handle::{AnyHandle, handle_traits};
+use crate::handle::{AnyHandle, opened_handle_traits};
 
-/// A bundle's name for other processes: 8 bytes, `Copy`, any bits are one.
+/// Names a bundle for other processes: 8 bytes, `Copy`; any bits are a handle.
 ///
-/// That it names a bundle is checked when it is [opened](crate::HandleTable::open_bundle).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+/// [Opening](crate::HandleTable::open_bundle) it checks that it names a bundle.
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct BundleHandle {
     control: AnyHandle,
@@ -16,27 +16,15 @@ impl BundleHandle {
         BundleHandle { control }
     }
 
-    /// The handle of these bits. Whether they name a bundle is found out when it is opened.
+    /// Returns the handle of these bits. Opening it checks that they name a bundle.
     pub const fn from_bits(bits: u64) -> Self {
         Self::of(AnyHandle::from_bits(bits))
     }
 
-    /// The bits, to take the handle elsewhere.
+    /// Returns the bits of the handle, to send them.
     pub const fn to_bits(self) -> u64 {
         self.control.to_bits()
     }
 }
 
-impl From<BundleHandle> for AnyHandle {
-    fn from(handle: BundleHandle) -> AnyHandle {
-        handle.control
-    }
-}
-
-impl From<AnyHandle> for BundleHandle {
-    fn from(handle: AnyHandle) -> BundleHandle {
-        BundleHandle::of(handle)
-    }
-}
-
-handle_traits!(BundleHandle, "BundleHandle");
+opened_handle_traits!(BundleHandle, "BundleHandle");

@@ -1,7 +1,7 @@
-//! Bundles: a set of arrays, by names of its own, under one handle.
+//! Bundles: sets of arrays with names of their own, under one handle.
 //!
-//! A bundle is a bucket of names beside those of the table (see `../names/README.md`), whose arrays
-//! belong to it: they live as long as it does.
+//! A bundle is a bucket of names besides those of the table (see `../names/README.md`). It owns its
+//! arrays, which live as long as the bundle.
 
 mod handle;
 #[cfg(all(test, not(loom)))]
@@ -23,12 +23,12 @@ use crate::table::lease::SharedLease;
 use crate::word::BucketWord;
 pub use handle::BundleHandle;
 
-/// A set of arrays, each by a name, that is made, passed on, opened, listed and freed as one.
+/// A set of named arrays that is created, passed on, opened, listed and freed as one.
 ///
-/// Its parts are arrays like any others: leased one by one, read and written in place. They belong to
-/// the bundle: who frees it frees them, and they live as long as it does, whoever put them in or
-/// adopts them. The bundle itself has an owner, and goes with it unless it is
-/// [detached](HandleTable::detach). Small values are arrays without axes.
+/// Its parts are ordinary arrays, leased one by one, read and written in place. They belong to the
+/// bundle and are freed with it, no matter which participant inserted or adopted them. The bundle
+/// itself has an owner, and is freed with it unless it is [detached](HandleTable::detach). Small
+/// values are arrays without axes.
 ///
 /// ```
 /// use ndarray::{Ix0, Ix2, array};
@@ -51,23 +51,24 @@ pub use handle::BundleHandle;
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 ///
-/// To change it, and to look a part up, waits for nobody. Of two who insert by one name one succeeds.
-/// A participant may be killed at any moment: a part that it was inserting is in it, or freed.
+/// Changes and lookups never wait. If two participants insert the same name, one of them succeeds.
+/// A participant may be killed at any moment: a part that it was inserting is in the bundle, or
+/// freed.
 pub struct Bundle<'t> {
     table: &'t HandleTable,
     handle: AnyHandle,
-    /// Keeps the slot, whose number is that of the bucket.
+    /// Keeps the slot, and with it the bucket.
     lease: RefCell<SharedLease<'t>>,
-    /// The process whose lease it is.
+    /// The process that holds the lease.
     token: Cell<u64>,
     bucket: usize,
 }
 
 impl HandleTable {
-    /// An empty bundle, which this participant owns.
+    /// Creates an empty bundle, owned by this participant.
     ///
     /// # Errors
-    /// [`BundleError::Alloc`].
+    /// [`BundleError::Alloc`] if there is no memory or no free slot.
     pub fn bundle(&self) -> Result<Bundle<'_>, BundleError> {
         let reserved = self.reserve(size_of::<u64>() as u64)?;
         let (slot, generation) = (reserved.slot.index, reserved.word.generation());
@@ -79,11 +80,11 @@ impl HandleTable {
         self.open_bundle(BundleHandle::of(self.handle_of(slot, generation)))
     }
 
-    /// Opens a bundle that some participant has made.
+    /// Opens a bundle that any participant has created.
     ///
     /// # Errors
-    /// [`BundleError::NotABundle`] if the handle names something else, [`BundleError::Lease`] if it
-    /// was freed.
+    /// - [`BundleError::NotABundle`] if the handle names something else.
+    /// - [`BundleError::Lease`] if the bundle was freed.
     pub fn open_bundle(&self, handle: BundleHandle) -> Result<Bundle<'_>, BundleError> {
         let handle = AnyHandle::from(handle);
         let lease = self.lease_shared(handle)?;
@@ -104,23 +105,24 @@ impl HandleTable {
     /// Opens the bundle of that name.
     ///
     /// # Errors
-    /// [`BundleError::Name`] if nothing is called so; as [`open_bundle`](HandleTable::open_bundle).
+    /// - [`BundleError::Name`] if nothing has the name.
+    /// - See [`open_bundle`](HandleTable::open_bundle).
     pub fn find_bundle(&self, name: &str) -> Result<Bundle<'_>, BundleError> {
         loop {
             let handle = self.find_any(name)?;
             match self.open_bundle(BundleHandle::of(handle)) {
-                // Freed since it was found: the name is another's by now, or nobody's.
+                // Freed since it was found. Search again: the name may have another bundle now.
                 Err(BundleError::Lease(LeaseError::Stale { .. })) => {}
                 outcome => return outcome,
             }
         }
     }
 
-    /// Frees what a bundle holds that is not there any more: `word` is what its bucket held then. The
-    /// caller has kept the bundle's slot, so that the bucket is still its own.
+    /// Frees the parts of a freed bundle. `word` is the last word of its bucket. The caller has
+    /// kept the bundle's slot, so the bucket is still its own.
     ///
-    /// Done by who has freed it, and by who has put another record into its bucket too late. What an
-    /// error leaves is found by who reaps next: it belongs to a bundle that is not there.
+    /// Called by the participant that freed the bundle, and by one that put a record into its
+    /// bucket too late. After an error the next reap frees the remaining parts.
     #[cold]
     pub(crate) fn free_parts(&self, bucket: usize, mut word: BucketWord) {
         let buckets = Buckets { table: self };
@@ -128,13 +130,14 @@ impl HandleTable {
             let Ok(lease) = self.lease_shared(self.handle_of(slot, generation)) else {
                 match buckets.load(bucket) {
                     Ok(now) if now != word => word = now,
-                    // Somebody else has freed the parts, and then the record.
+                    // Another participant has freed the parts, and then the record.
                     _ => return,
                 }
                 continue;
             };
             for (_, value) in buckets.contents(lease.slot, bucket).names {
-                // Not what a damaged record names: a part knows that it is one.
+                // A damaged record may name an array that is not a part. A part's descriptor names
+                // its bundle.
                 let part = self.slot(value.handle).is_some_and(|(slot, generation)| {
                     let words = self.segment().memory().descriptor(slot.index);
                     Descriptor::part_of(words, generation) == Some(bucket)
@@ -150,26 +153,28 @@ impl HandleTable {
 }
 
 impl<'t> Bundle<'t> {
-    /// The bundle's name for other processes; also to free, detach, adopt or publish it by.
+    /// Returns the bundle's name for other processes. It also serves to free, detach, adopt or
+    /// publish it.
     pub fn handle(&self) -> BundleHandle {
         BundleHandle::of(self.handle)
     }
 
-    /// Gives an array that this participant owns to the bundle, under a name.
+    /// Inserts an array that this participant owns, under a name.
     ///
-    /// The array stays what and where it is, and its handle good; its owner from now on is the bundle.
+    /// The array keeps its place and its handle. From now on the bundle owns it.
     ///
     /// # Errors
-    /// - [`BundleError::Taken`] says what has the name already.
-    /// - [`BundleError::NotOwned`] if another participant owns the array, or nobody does, or a bundle:
-    ///   [adopt](HandleTable::adopt) it before. A bundle cannot be a part, nor can a queue.
-    /// - [`BundleError::Frozen`], [`BundleError::Lease`] if the array is stale or is being written.
+    /// - [`BundleError::Taken`] if a part has the name already.
+    /// - [`BundleError::NotOwned`] if another participant, a bundle or nobody owns the array:
+    ///   [adopt](HandleTable::adopt) it first. A bundle or a queue cannot be a part.
+    /// - [`BundleError::Frozen`] if the bundle is frozen.
+    /// - [`BundleError::Lease`] if the array is stale or is being written.
     pub fn insert(&self, name: &str, array: impl Into<AnyHandle>) -> Result<(), BundleError> {
         let handle = array.into();
         let key = names::checked(name)?;
         let me = self.enter_bundle()?;
         self.table.look().usable(handle)?;
-        // The lease keeps the array's slot its own while it is marked.
+        // The lease keeps the array's slot its own while the descriptor names the bundle.
         let lease = self.table.lease_shared(handle)?;
         let slot = lease.slot;
         let words = self.table.segment().memory().descriptor(slot.index);
@@ -186,7 +191,7 @@ impl<'t> Bundle<'t> {
         }
         let generation = word.generation();
         Descriptor::store_part(words, self.bucket, generation);
-        // An error says that it was freed just now.
+        // An error says that the array was just freed.
         slot.change(|word| word.name(generation))
             .map_err(|_| LeaseError::Stale { handle })?;
         let value = Value {
@@ -207,7 +212,8 @@ impl<'t> Bundle<'t> {
         }
         slot.detach_record(generation);
         if !self.table.is_part(self.bucket, handle) {
-            // Who has taken it out, or has freed the bundle, may have died before freeing it.
+            // The participant that removed it, or freed the bundle, may have died before freeing
+            // it.
             drop(lease);
             let _ = self.table.free(handle);
             self.check_live()?;
@@ -215,27 +221,27 @@ impl<'t> Bundle<'t> {
         Ok(())
     }
 
-    /// The part of that name.
+    /// Returns the part of that name.
     ///
     /// # Errors
-    /// [`BundleError::NotFound`]; [`BundleError::Lease`] with
-    /// [`TypeMismatch`](LeaseError::TypeMismatch) if it is of another type, and
-    /// [`Stale`](LeaseError::Stale) if the bundle was freed.
+    /// - [`BundleError::NotFound`] if there is no such part.
+    /// - [`BundleError::Lease`] with [`TypeMismatch`](LeaseError::TypeMismatch) if it has another
+    ///   type, and with [`Stale`](LeaseError::Stale) if the bundle was freed.
     pub fn get<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, BundleError> {
         loop {
             match self.get_any(name)?.typed::<T, D>(self.table) {
                 Ok(handle) => return Ok(handle),
-                // Taken out since it was found.
+                // Removed since it was found.
                 Err(LeaseError::Stale { .. }) => self.check_live()?,
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// The part of that name, of whichever type.
+    /// Returns the part of that name, of any type.
     ///
     /// # Errors
-    /// [`BundleError::NotFound`].
+    /// [`BundleError::NotFound`] if there is no such part.
     pub fn get_any(&self, name: &str) -> Result<AnyHandle, BundleError> {
         let key = names::checked(name)?;
         self.enter_bundle()?;
@@ -248,10 +254,11 @@ impl<'t> Bundle<'t> {
         }
     }
 
-    /// Frees the part of that name; who holds a lease of it keeps the bytes until it gives that back.
+    /// Frees the part of that name. Holders of a lease keep the bytes until they release it.
     ///
     /// # Errors
-    /// [`BundleError::NotFound`], [`BundleError::Frozen`].
+    /// - [`BundleError::NotFound`] if there is no such part.
+    /// - [`BundleError::Frozen`] if the bundle is frozen.
     pub fn remove(&self, name: &str) -> Result<(), BundleError> {
         let key = names::checked(name)?;
         self.enter_bundle()?;
@@ -264,7 +271,7 @@ impl<'t> Bundle<'t> {
         Ok(())
     }
 
-    /// All parts, sorted by their names.
+    /// Returns all parts, sorted by name.
     pub fn parts(&self) -> Result<Vec<NameInfo>, BundleError> {
         self.enter_bundle()?;
         let seen = self.buckets().read(self.bucket);
@@ -277,21 +284,22 @@ impl<'t> Bundle<'t> {
         Ok(parts)
     }
 
-    /// Nothing is put in or taken out any more, by anyone. The parts can be written still.
+    /// Freezes the bundle: nobody can insert or remove parts any more. The parts can still be
+    /// written.
     pub fn freeze(&self) -> Result<(), BundleError> {
         self.enter_bundle()?;
         let place = self.place();
-        // Relaxed: it publishes nothing, and what was published before it goes on through it.
+        // Relaxed: publishes nothing, and continues the release sequences of earlier changes.
         let _ = place.update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             Some(BucketWord::from_bits(word).frozen().bits())
         });
         Ok(())
     }
 
-    /// Returns `true` if somebody has frozen it, and in a fork's child also if it was freed before
-    /// that child used it.
+    /// Returns `true` if the bundle is frozen. In a forked child, also returns `true` if the bundle
+    /// was freed before the child used it.
     pub fn is_frozen(&self) -> bool {
-        // Without a lease of this process the slot may hold another bundle by now.
+        // Without a lease of this process the slot may have another bundle by now.
         self.enter_bundle().is_err()
             || BucketWord::from_bits(self.place().load(Ordering::Relaxed)).is_frozen()
     }
@@ -305,7 +313,7 @@ impl<'t> Bundle<'t> {
         Buckets { table: self.table }
     }
 
-    /// Puts what `next` makes of the contents in their place.
+    /// Replaces the contents by the result of `next`.
     fn change<R>(
         &self,
         next: impl Fn(&mut Contents) -> Result<R, BundleError>,
@@ -330,7 +338,8 @@ impl<'t> Bundle<'t> {
         }
     }
 
-    /// An error as a bundle's: that it was freed, if that is behind it.
+    /// Converts an error. Returns `Stale` instead if the bundle was freed, which explains any
+    /// error.
     fn told(&self, error: NameError) -> BundleError {
         match self.check_live() {
             Ok(()) => error.into(),
@@ -342,11 +351,11 @@ impl<'t> Bundle<'t> {
         self.table.look().live(self.handle).map(drop)
     }
 
-    /// This participant's seat, whose lease of the bundle is held.
+    /// Returns this participant's seat, after making sure that it holds a lease of the bundle.
     fn enter_bundle(&self) -> Result<crate::word::SeatId, LeaseError> {
         let me = self.table.enter()?;
         if self.token.get() != self.table.token() {
-            // A child's first use of a bundle that crossed a fork: the parent's lease says nothing of it.
+            // The first use in a forked child. The parent's lease does not count there.
             let lease = self.table.lease_shared(self.handle)?;
             drop(self.lease.replace(lease));
             self.token.set(self.table.token());

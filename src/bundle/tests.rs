@@ -1,4 +1,5 @@
-//! What a program sees of bundles, in one process; `loom-tests` and `tests/` have the races and deaths.
+//! Bundles as a program sees them, in one process. `loom-tests` and `tests/` have the races and
+//! deaths.
 
 use ndarray::{Ix1, Ix2, arr1};
 
@@ -11,7 +12,7 @@ fn table() -> HandleTable {
     HandleTable::join(&Segment::in_process().unwrap()).unwrap()
 }
 
-/// Nothing is left of bundles and their parts.
+/// Panics unless all bundles and parts are freed.
 #[track_caller]
 fn assert_empty(table: &HandleTable) {
     let found = table.verify().unwrap();
@@ -38,20 +39,20 @@ fn parts_are_arrays_that_go_with_the_bundle() {
         .map(|part| part.name)
         .collect();
     assert_eq!(names, ["x", "y"]);
-    assert_eq!(table.info(x).unwrap().owner, None, "the bundle has it");
+    assert_eq!(table.info(x).unwrap().owner, None, "the bundle owns it");
     assert!(table.verify().unwrap().is_clean());
 
     let guard = table.read(x).unwrap();
     table.free(bundle.handle()).unwrap();
     assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
-    assert_eq!(guard.sum(), 7.0, "who reads keeps the bytes");
+    assert_eq!(guard.sum(), 7.0, "a reader keeps the bytes");
     assert!(bundle.get::<f64, Ix1>("x").is_err());
     drop((guard, bundle));
     assert_empty(&table);
 }
 
 #[test]
-fn what_cannot_be_a_part_stays_what_it_was() {
+fn a_refused_part_stays_unchanged() {
     let segment = Segment::in_process().unwrap();
     let (table, other) = (
         HandleTable::join(&segment).unwrap(),
@@ -125,7 +126,7 @@ fn a_bundle_goes_with_its_owner_or_stays_whole_without() {
     let leaver = HandleTable::join(&segment).unwrap();
     let filled = || {
         let bundle = leaver.bundle().unwrap();
-        // On either side of the bundle's own slot.
+        // Slots on either side of the bundle's own.
         for name in ["a", "b", "c"] {
             let part = leaver.zeros::<u8, _>(3).unwrap();
             bundle.insert(name, part).unwrap();

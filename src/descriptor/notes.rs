@@ -1,4 +1,4 @@
-//! The words beside shape and type, each at its place, and what is said of an array by them.
+//! Tests of the words beside shape and type: their places, and the descriptions made from them.
 
 use super::*;
 use crate::element::testing::HeapMemory;
@@ -9,7 +9,7 @@ fn words() -> Vec<Atom> {
         .collect()
 }
 
-/// Places and values of the words that are not 0.
+/// Returns index and value of the words that are not 0.
 fn written(words: &[Atom]) -> Vec<(usize, u64)> {
     let values = words.iter().map(|word| word.load(Ordering::Relaxed));
     values
@@ -58,7 +58,7 @@ fn each_note_has_a_word_of_its_own() {
 }
 
 #[test]
-fn what_an_array_belongs_to_is_told_to_its_generation_alone() {
+fn a_bucket_or_bundle_is_returned_only_for_its_own_generation() {
     let at = words();
     assert_eq!(Descriptor::bucket(&at, 0), None);
     assert_eq!(Descriptor::part_of(&at, 0), None);
@@ -92,7 +92,7 @@ fn control_words_are_of_one_kind() {
     let queue = Descriptor::control(ControlKind::Queue, 10);
     assert!(queue.is_control_of(ControlKind::Queue));
     assert!(!queue.is_control_of(ControlKind::Pool));
-    // The index of a layout is no kind.
+    // The index of a layout must not be read as a kind.
     let dtype = DType::Scalar(ScalarType::F32);
     let array = Descriptor::untyped(&dtype, ControlKind::Queue as u16, Order::C, &[10]);
     assert!(!array.is_control_of(ControlKind::Queue));
@@ -106,7 +106,7 @@ fn bytes_are_those_of_elements_or_of_words() {
     let dtype = DType::Scalar(ScalarType::F32);
     let array = Descriptor::untyped(&dtype, 0, Order::C, &[3, 5]);
     assert_eq!(array.bytes_in(&memory), Some(60));
-    // A record whose layout the segment does not tell.
+    // The segment does not have the layout of this record.
     let unknown = Descriptor {
         code: RECORD,
         ..array
@@ -115,7 +115,7 @@ fn bytes_are_those_of_elements_or_of_words() {
 }
 
 #[test]
-fn what_is_half_written_is_said_in_words() {
+fn half_written_parts_are_described_in_words() {
     let said =
         [HalfWritten::Array, HalfWritten::Tiles, HalfWritten::Round].map(|what| what.to_string());
     assert_eq!(

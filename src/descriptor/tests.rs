@@ -45,7 +45,7 @@ fn text_of<T: Element>() -> &'static str {
     }
 }
 
-/// What comes back of an array of `T` that is stored and loaded.
+/// Stores the descriptor of an array of `T` and loads it again.
 fn described<T: Element>(schema: u16, order: Order, shape: &[usize]) -> Option<Descriptor> {
     let words = words([0; Layout::DESCRIPTOR_WORDS]);
     Descriptor::store_typed::<T>(&words, schema, order, shape);

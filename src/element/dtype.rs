@@ -7,7 +7,7 @@ use super::{Complex, RecordLayout};
 
 macro_rules! scalar_types {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $type:ty, $name:literal;)*) => {
-        /// A number or a bool, the parts that elements are made of.
+        /// A number or a bool: the parts that elements consist of.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[non_exhaustive]
         #[repr(u16)]
@@ -19,33 +19,33 @@ macro_rules! scalar_types {
             /// Every scalar type.
             pub const ALL: &'static [ScalarType] = &[$(ScalarType::$variant),*];
 
-            /// The name of the type in Rust.
+            /// Returns the name of the type in Rust.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(ScalarType::$variant => $name,)*
                 }
             }
 
-            /// Bytes of one value.
+            /// Returns the size of one value in bytes.
             pub const fn size(self) -> usize {
                 match self {
                     $(ScalarType::$variant => size_of::<$type>(),)*
                 }
             }
 
-            /// Alignment of a value.
+            /// Returns the alignment of a value.
             pub const fn align(self) -> usize {
                 match self {
                     $(ScalarType::$variant => align_of::<$type>(),)*
                 }
             }
 
-            /// The code that segments store; part of the layout version.
+            /// Returns the code that segments store. It is a part of the layout version.
             pub(crate) const fn code(self) -> u16 {
                 self as u16
             }
 
-            /// The scalar of a stored code; `None` for any other number.
+            /// Returns the scalar of a stored code, or `None` for any other number.
             pub(crate) const fn from_code(code: u16) -> Option<ScalarType> {
                 match code {
                     $($code => Some(ScalarType::$variant),)*
@@ -90,7 +90,7 @@ scalar_types! {
 }
 
 impl ScalarType {
-    /// The scalar of that [`name`](ScalarType::name).
+    /// Returns the scalar with this [`name`](ScalarType::name).
     pub fn from_name(name: &str) -> Option<ScalarType> {
         Self::ALL
             .iter()
@@ -107,17 +107,17 @@ impl fmt::Display for ScalarType {
 
 /// The type of an array's elements, as the segment records it.
 ///
-/// Two programs name the same record by its layout, not by the name of their struct.
+/// A record is identified by its layout, not by the name of the program's struct.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum DType {
     /// A number or a bool.
     Scalar(ScalarType),
-    /// A struct, by the layout of its fields.
+    /// A struct, identified by the layout of its fields.
     Record(Arc<RecordLayout>),
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Returns the size of one element in bytes.
     pub fn size(&self) -> usize {
         match self {
             DType::Scalar(scalar) => scalar.size(),
@@ -125,7 +125,7 @@ impl DType {
         }
     }
 
-    /// Alignment of an element.
+    /// Returns the alignment of an element.
     pub fn align(&self) -> usize {
         match self {
             DType::Scalar(scalar) => scalar.align(),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_names_lead_back_and_other_codes_nowhere() {
+    fn codes_and_names_round_trip_and_other_codes_are_refused() {
         for code in 0..=u16::MAX {
             match ScalarType::from_code(code) {
                 Some(scalar) => {

@@ -1,53 +1,54 @@
-//! Layouts of records that no struct of this program has.
+//! Record layouts that are built at run time, without a struct.
 
 use super::schema::MAX_TEXT;
 use super::text::{RecordField, RecordLayout};
 use super::{MAX_ALIGN, ScalarType, SchemaError};
 
-/// Why fields make no record.
+/// Error of building a record layout from fields.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// A name without a character.
-    #[error("field {at} has no name: give it one of at least one character")]
+    /// The name of a field is empty.
+    #[error("field {at} has no name: give it a name of at least one character")]
     Name {
-        /// The place of the field among the fields, from 0.
+        /// The index of the field, from 0.
         at: usize,
     },
-    /// Two fields have one name.
+    /// Two fields have the same name.
     #[error("two fields are called {name:?}: rename one of them")]
     Twice {
         /// The name.
         name: String,
     },
-    /// Not every byte is a bool, but a record's bytes may be any.
-    #[error("field {name:?} is a bool, which a record cannot hold: make it one of u8")]
+    /// A field is a bool. Not every byte is a bool, but a record may hold any bytes.
+    #[error("field {name:?} is a bool, which a record cannot hold: use u8")]
     Bool {
         /// The field.
         name: String,
     },
-    /// No field holds a byte, or more than memory has.
+    /// The fields have 0 bytes, or more than memory has.
     #[error(
         "the fields take {} bytes: a record has at least 1, and at most {}",
         .bytes.map_or("2^64 or more".to_owned(), |bytes| bytes.to_string()),
         isize::MAX
     )]
     Size {
-        /// Bytes of all fields; `None` if they cannot be counted.
+        /// Bytes of all fields; `None` if the sum overflows.
         bytes: Option<usize>,
     },
-    /// A segment has no room for the layout's text.
+    /// The text of the layout does not fit into a segment.
     #[error(transparent)]
     Schema(#[from] SchemaError),
 }
 
 impl RecordLayout {
-    /// The layout of a record with these fields: of each the name, the type of its numbers, and how
-    /// many there are. They lie in this order and without gaps. A name may have any
-    /// characters; the fields of a struct of [`record!`](crate::record) are identifiers.
+    /// Creates the layout of a record from its fields: name, number type and count of each. The
+    /// fields are placed in this order without gaps. A name may contain any characters; field names
+    /// of a struct of [`record!`](crate::record) are identifiers.
     ///
-    /// The alignment is that of `#[repr(C)]` if such a struct would lie so, and else 1, as that of
-    /// `#[repr(C, packed)]`. It is a part of the layout: a typed handle wants the same.
+    /// The alignment is that of `#[repr(C)]` if such a struct has the same offsets, and otherwise
+    /// 1, as of `#[repr(C, packed)]`. It is a part of the layout: a typed handle requires the same
+    /// alignment.
     ///
     /// ```
     /// use ndshm::{DType, HandleTable, Order, RecordLayout, ScalarType, Segment};
@@ -63,7 +64,7 @@ impl RecordLayout {
     /// ```
     ///
     /// # Errors
-    /// [`LayoutError`] names the field.
+    /// [`LayoutError`], with the field.
     pub fn from_fields<N: Into<String>>(
         fields: impl IntoIterator<Item = (N, ScalarType, usize)>,
     ) -> Result<RecordLayout, LayoutError> {
@@ -110,7 +111,7 @@ impl RecordLayout {
         }
     }
 
-    /// Why no segment can hold the layout's text, if none can.
+    /// Returns an error if the layout's text is too long for a segment.
     fn overlong(&self) -> Option<SchemaError> {
         let text = self.text();
         text.is_cut().then_some(SchemaError::TooLong {
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused_by_name() {
+    fn invalid_fields_are_refused_by_name() {
         let refused = |fields: &[(&str, ScalarType, usize)]| {
             RecordLayout::from_fields(fields.iter().copied())
                 .unwrap_err()
@@ -162,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_layout_made_of_fields_is_one_that_a_segment_tells(
+        fn a_layout_made_of_fields_round_trips_as_text(
             fields in prop::collection::vec(
                 (".{0,4}|[a-zé_0-9]{1,4}|[:;@*=%.]{1,4}", prop::sample::select(ScalarType::ALL), 0usize..5),
                 0..12,

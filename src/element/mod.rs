@@ -1,4 +1,4 @@
-//! What an array may hold: the [`Element`] trait, its implementations, and how element types are named.
+//! Element types: the [`Element`] trait, its implementations, and the names of the types.
 
 mod dtype;
 mod fields;
@@ -16,16 +16,16 @@ pub use schema::SchemaError;
 pub use text::{RecordField, RecordLayout};
 
 /// The code of the segment's own arrays of atomic words (claims of a partition, mailboxes of a
-/// pool). No element type has it, so that no typed handle ever opens one.
+/// pool). No element type has this code, so no typed handle opens such an array.
 pub(crate) const CONTROL: u16 = 0x101;
 
-/// The code of every record; the schema index beside it tells which.
+/// The code of every record. The schema index beside it identifies the record.
 pub(crate) const RECORD: u16 = 0x100;
 
-/// The largest alignment of an element: what every extent starts on.
+/// The largest alignment of an element. Every extent starts at a multiple of it.
 pub(crate) const MAX_ALIGN: usize = 64;
 
-/// What an [`Element`] is made of.
+/// The composition of an [`Element`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A number or a bool.
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The code that a descriptor stores.
+    /// Returns the code that a descriptor stores.
     pub(crate) const fn code(self) -> u16 {
         match self {
             Kind::Scalar(scalar) => scalar.code(),
@@ -58,7 +58,7 @@ impl Kind {
 /// ```
 ///
 /// # Safety
-/// - Bytes that are all zero are a value of the type: arrays start so.
+/// - Bytes that are all zero are a value of the type, because arrays start zeroed.
 /// - Any bytes are a value of the type, or [`CHECKED`](Element::CHECKED) is true and
 ///   [`check`](Element::check) refuses every other pattern.
 /// - The type has no padding, no pointer or reference, and no interior mutability: its bytes mean
@@ -73,13 +73,14 @@ impl Kind {
     note = "a `#[repr(C)]` struct of these becomes one by `ndshm::record!`"
 )]
 pub unsafe trait Element: Copy + Send + Sync + 'static {
-    /// What the type is made of.
+    /// The composition of the type.
     const KIND: Kind;
 
-    /// Whether some bytes are no value of the type, so that shared bytes need [`check`](Element::check).
+    /// `true` if some bytes are not a value of the type. Shared bytes then need
+    /// [`check`](Element::check).
     const CHECKED: bool = false;
 
-    /// The name and layout of the type.
+    /// Returns the name and layout of the type.
     fn dtype() -> DType {
         match Self::KIND {
             Kind::Scalar(scalar) => DType::Scalar(scalar),
@@ -87,34 +88,34 @@ pub unsafe trait Element: Copy + Send + Sync + 'static {
         }
     }
 
-    /// Whether all of `bytes`, a whole number of elements, are values of the type.
+    /// Checks that all of `bytes`, a whole number of elements, are values of the type.
     ///
     /// # Errors
-    /// The first element that is not.
+    /// Returns the first element that is not.
     fn check(bytes: &[u8]) -> Result<(), InvalidElement> {
         let _ = bytes;
         Ok(())
     }
 }
 
-/// Bytes in shared memory that are no value of the array's element type.
+/// Bytes in shared memory that are not a value of the array's element type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "element {index} holds the byte {value:#04x}, but a bool is 0 or 1: something wrote to the array \
-     other than as bool; overwrite that element, or make the array one of u8"
+    "element {index} holds the byte {value:#04x}, but a bool is 0 or 1: the array was not written \
+     as bool; overwrite the element, or use u8"
 )]
 pub struct InvalidElement {
-    /// Which element, counted in memory order.
+    /// Index of the element in memory order.
     pub index: usize,
-    /// The byte it holds.
+    /// The byte that the element holds.
     pub value: u8,
 }
 
-/// Refuses, at compile time, types that an extent cannot hold.
+/// Rejects, at compile time, types that an extent cannot hold.
 pub(crate) const fn assert_layout<T>() {
     assert!(
         size_of::<T>() > 0,
-        "an element of size 0 has no place in memory: give it a field"
+        "an element of size 0 takes no memory: give it a field"
     );
     assert!(
         align_of::<T>() <= MAX_ALIGN,
@@ -124,8 +125,8 @@ pub(crate) const fn assert_layout<T>() {
 
 macro_rules! scalars {
     ($($type:ty => $scalar:ident;)*) => {$(
-        // SAFETY: a number without padding, of which any bytes, also all zeros, are a value; the
-        // scalar named here has no other implementor.
+        // SAFETY: a number without padding. Any bytes, including all zeros, are a value. No other
+        // type implements `Element` with this scalar.
         unsafe impl Element for $type {
             const KIND: Kind = Kind::Scalar(ScalarType::$scalar);
         }
@@ -150,18 +151,18 @@ scalars! {
     i128 => I128;
     f32 => F32;
     f64 => F64;
-    // `Complex` is `repr(C)` of two equal numbers, which leaves no padding.
+    // `Complex` is `repr(C)` of two numbers of one type, so it has no padding.
     Complex<f32> => Complex32;
     Complex<f64> => Complex64;
 }
 
-// SAFETY: one byte, 0 and 1 are its values, all zeros is `false`, and `check` refuses the rest.
+// SAFETY: one byte; its values are 0 and 1; all zeros is `false`; `check` refuses all other bytes.
 unsafe impl Element for bool {
     const KIND: Kind = Kind::Scalar(ScalarType::Bool);
     const CHECKED: bool = true;
 
     fn check(bytes: &[u8]) -> Result<(), InvalidElement> {
-        // The union of a block is computed without branches; only a bad block is searched.
+        // Combine a block without branches. Search only a block that contains an invalid byte.
         const BLOCK: usize = 1024;
         for (at, block) in bytes.chunks(BLOCK).enumerate() {
             if block.iter().fold(0, |union, byte| union | byte) <= 1 {

@@ -1,4 +1,4 @@
-//! Structs as elements: their fields, and the checks of these at compile time.
+//! Structs as elements: their fields, and the compile-time checks of them.
 
 use core::fmt;
 
@@ -14,14 +14,14 @@ pub struct Field {
     pub dtype: ScalarType,
     /// Bytes from the start of the struct.
     pub offset: usize,
-    /// How many numbers: 1, or the length of an array (of nested arrays: of all of them).
+    /// Number of numbers: 1, or the length of an array (for nested arrays, the total).
     pub count: usize,
 }
 
 impl Field {
-    /// The field `name` of type `T` at `offset`; used by [`record!`](crate::record).
+    /// Creates the field `name` of type `T` at `offset`; used by [`record!`](crate::record).
     pub const fn new<T: FieldType>(name: &'static str, offset: usize) -> Field {
-        // A raw identifier is the same field as the plain one in another language.
+        // Strip `r#`: in other languages a raw identifier is the same field as the plain one.
         let name = match name.as_bytes() {
             [b'r', b'#', ..] => name.split_at(2).1,
             _ => name,
@@ -35,7 +35,7 @@ impl Field {
     }
 }
 
-/// A type that a field of a [`Record`] may have: a scalar, or an array of such.
+/// A type that a field of a [`Record`] may have: a scalar, or an array of scalars.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a field of a record in shared memory",
     note = "fields are numbers and arrays of numbers of a fixed size"
@@ -43,7 +43,7 @@ impl Field {
 pub trait FieldType {
     /// The type of its numbers.
     const SCALAR: ScalarType;
-    /// How many numbers.
+    /// Number of numbers.
     const COUNT: usize;
 }
 
@@ -52,27 +52,27 @@ impl<T: FieldType, const N: usize> FieldType for [T; N] {
     const COUNT: usize = T::COUNT * N;
 }
 
-/// A struct that arrays in shared memory may hold. Implement it by [`record!`](crate::record).
+/// A struct that arrays in shared memory may hold. Implement it with [`record!`](crate::record).
 ///
-/// It is checked at compile time that the fields follow each other without a gap, as they do in a
-/// [`bytemuck::Pod`] struct, and that the size is not 0 and the alignment at most 64.
+/// The compiler checks that the fields follow each other without a gap, as they do in a
+/// [`bytemuck::Pod`] struct, that the size is not 0 and that the alignment is at most 64.
 pub trait Record: bytemuck::Pod + Send + Sync {
-    /// All fields, in the order in which they lie in memory.
+    /// All fields, in memory order.
     const FIELDS: &'static [Field];
 }
 
-// SAFETY: `Pod` says that all bytes, also zeros, are a value, and that there is neither padding nor
-// a pointer nor a cell. A kind is equal for equal layouts only, and since every record accepts any
-// bytes of its size, another record of that layout accepts ours.
+// SAFETY: `Pod` guarantees that all bytes, including zeros, are a value, and that there is no
+// padding, no pointer and no cell. Kinds are equal only for equal layouts. Every record accepts any
+// bytes of its size, so another record of the same layout accepts the bytes of this one.
 unsafe impl<R: Record> Element for R {
     const KIND: Kind = Kind::Record(&Schema::of::<R>());
 }
 
-/// Lets arrays hold a struct of numbers.
+/// Makes a struct of numbers an element type.
 ///
 /// The struct is `#[repr(C)]` and derives [`bytemuck::Pod`] and [`bytemuck::Zeroable`]. List all
-/// its fields with their types, in the order of the struct; whatever differs from the struct does
-/// not compile.
+/// its fields with their types, in the order of the struct; a list that differs from the struct
+/// does not compile.
 ///
 /// ```
 /// use ndshm::Element;
@@ -91,7 +91,7 @@ unsafe impl<R: Record> Element for R {
 /// assert_eq!(Particle::dtype().to_string(), "{x: f64 @0, pos: [f64; 3] @8} of 32 bytes");
 /// ```
 ///
-/// A field that is left out is a compile-time error, and so is a type other than the struct's:
+/// A missing field is a compile-time error, and so is a wrong type:
 ///
 /// ```compile_fail
 /// # use ndshm::bytemuck::{Pod, Zeroable};
@@ -111,7 +111,7 @@ unsafe impl<R: Record> Element for R {
 /// ndshm::record!(Particle { x: i64, pos: [f64; 3] });
 /// ```
 ///
-/// So are another order, an alignment above 64, and a struct without bytes:
+/// So are a wrong order, an alignment above 64, and a struct without bytes:
 ///
 /// ```compile_fail
 /// # use ndshm::bytemuck::{Pod, Zeroable};
@@ -152,20 +152,20 @@ macro_rules! record {
         }
 
         const _: () = {
-            // A pattern must name all fields; by value, because fields of a packed struct cannot
-            // be borrowed.
+            // The pattern must name all fields. It takes the record by value because fields of a
+            // packed struct cannot be borrowed.
             #[allow(dead_code)]
             fn fields_have_these_types(record: $record) {
                 let $record { $($field),+ } = record;
                 $(let _: $type = $field;)+
             }
-            // Evaluates the checks of the layout here and not at the first use.
+            // Evaluate the layout checks here, not at the first use.
             let _ = <$record as $crate::Element>::KIND;
         };
     };
 }
 
-/// A record's layout as the compiler checked it, and the text that stands for it in a segment.
+/// A record's layout, checked by the compiler, and the text that represents it in a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Schema {
     fields: &'static [Field],
@@ -217,12 +217,12 @@ impl Schema {
         }
     }
 
-    /// The layout in the form that segments store: `x:f64@0;pos:3*f64@8;size=32;align=8`.
+    /// Returns the layout in the form that segments store: `x:f64@0;pos:3*f64@8;size=32;align=8`.
     pub fn text(&self) -> &str {
         self.text.as_str()
     }
 
-    /// The layout as a value, to look into.
+    /// Returns the layout as a value whose fields can be inspected.
     pub fn layout(&self) -> RecordLayout {
         let fields = self.fields.iter().map(|field| RecordField {
             name: field.name.into(),
@@ -272,7 +272,7 @@ mod tests {
     fn schema<T: Element>() -> &'static Schema {
         match T::KIND {
             Kind::Record(schema) => schema,
-            Kind::Scalar(scalar) => panic!("a record is no {scalar}"),
+            Kind::Scalar(scalar) => panic!("expected a record, found {scalar}"),
         }
     }
 
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_leads_back_to_the_layout() {
+    fn the_text_parses_to_the_layout() {
         for schema in [schema::<Particle>(), schema::<Packed>()] {
             assert_eq!(RecordLayout::parse(schema.text()), Some(schema.layout()));
         }

@@ -1,17 +1,18 @@
-//! The segment's table of record layouts, by which a reader knows a record it has never seen.
+//! The segment's table of record layouts, from which a reader learns the layout of an unknown
+//! record.
 //!
 //! An entry is: word 0, a hash of the text and the READY bit; word 1, the bytes of the text; then
-//! the text, eight bytes a word. Words of an entry only ever go from zero to their one value (and
-//! word 0 then gains READY), each by one compare-and-swap:
+//! the text, eight bytes per word. Each word changes once, from zero to its final value (and word 0
+//! then gains READY), by one compare-and-swap:
 //! 1. word 0: 0 → hash. The entry is claimed for texts of this hash.
-//! 2. the other words: 0 → the text's. Whoever has this text and finds the entry claimed writes it
-//!    too, so that a claimer that dies blocks nobody.
-//! 3. word 0: hash → hash + READY, by anybody who has seen all words be those of its text.
+//! 2. the other words: 0 → the text's. Every participant with this text that finds the entry
+//!    claimed writes them too, so a claimer that dies blocks nobody.
+//! 3. word 0: hash → hash + READY, by any participant that has seen its own text in all words.
 //!
-//! Two texts of one hash may race for an entry. The first word in which they differ is won by one
-//! of them, and the other goes on to the next entry; in the worst case each wins a word, and the
-//! entry is left unused for ever. Every text walks the same entries in the same order, and an entry
-//! that has refused it keeps doing so, hence a text has one index in a segment.
+//! Two texts of one hash may race for an entry. One of them wins the first word in which they
+//! differ, and the other goes on to the next entry. In the worst case each wins a word, and the
+//! entry stays unused for ever. Every text visits the same entries in the same order, and an entry
+//! that has refused a text keeps refusing it. Therefore a text has one index in a segment.
 
 use crate::layout::Layout;
 use crate::segment::Memory;
@@ -23,13 +24,13 @@ const HEAD: usize = 2;
 /// Bytes of the longest text.
 pub(crate) const MAX_TEXT: usize = (Layout::SCHEMA_WORDS - HEAD) * 8;
 
-/// The text of a claimed entry is complete.
+/// Bit of word 0: the text of the entry is complete.
 const READY: u64 = 1;
 
-/// Why a record's layout could not be entered in a segment.
+/// Error of entering a record's layout in a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// The text of the layout exceeds an entry.
+    /// The text of the layout is too long for an entry.
     #[error(
         "the record's layout takes {bytes} bytes as text, a segment keeps at most {limit}: \
          use fewer fields or shorter names"
@@ -40,20 +41,20 @@ pub enum SchemaError {
         /// Bytes that an entry holds.
         limit: usize,
     },
-    /// The segment knows as many layouts as it can.
+    /// The segment's table of layouts is full.
     #[error(
-        "the segment already knows {limit} record layouts, and layouts are never forgotten: \
+        "the segment already has {limit} record layouts, and layouts are never removed: \
          use a new segment, or fewer kinds of records in this one"
     )]
     Full {
-        /// Layouts that a segment can know.
+        /// Layouts that a segment can have.
         limit: usize,
     },
 }
 
-/// The index of `text` in the segment, entered if it is new.
+/// Returns the index of `text` in the segment, and enters the text if it is new.
 ///
-/// Lock-free, and in a segment that knows the layout a few loads. `text` has no NUL bytes.
+/// Lock-free; a few loads if the segment has the layout already. `text` has no NUL bytes.
 pub(crate) fn intern(memory: &Memory, text: &str) -> Result<u16, SchemaError> {
     if text.len() > MAX_TEXT {
         let limit = MAX_TEXT;
@@ -70,12 +71,12 @@ pub(crate) fn intern(memory: &Memory, text: &str) -> Result<u16, SchemaError> {
         })
 }
 
-/// The text at `index`; `None` if there is none, or what is there is no text.
+/// Returns the text at `index`, or `None` if there is none or it is invalid.
 pub(crate) fn read(memory: &Memory, index: u16) -> Option<String> {
     Entry::of(memory, usize::from(index))?.read()
 }
 
-/// Whether the entry at `index` is `text`, without allocation.
+/// Returns `true` if the entry at `index` is `text`, without allocating.
 pub(crate) fn schema_index_matches(memory: &Memory, index: u16, text: &str) -> bool {
     Entry::of(memory, usize::from(index)).is_some_and(|entry| entry.is(text))
 }
@@ -93,7 +94,7 @@ impl<'m> Entry<'m> {
             .flatten()
     }
 
-    /// `None` if there are not even the words of the head.
+    /// Returns `None` if the words do not even hold the head.
     fn new(words: &'m [Atom]) -> Option<Self> {
         match words {
             [state, len, text @ ..] => Some(Entry { state, len, text }),
@@ -101,13 +102,14 @@ impl<'m> Entry<'m> {
         }
     }
 
-    /// Whether this entry is now `text`, ready for readers; if not, it never will be.
+    /// Returns `true` if this entry is `text` and ready for readers. After `false` it never will
+    /// be.
     fn admit(&self, text: &str) -> bool {
         self.admit_as(claim_of(text), text)
     }
 
     fn admit_as(&self, claimed: u64, text: &str) -> bool {
-        // Acquire on both ways: pairs with the Release below, of whoever set READY.
+        // Acquire in both cases: pairs with the Release below, of the participant that set READY.
         let state = match self.state.load(Ordering::Acquire) {
             0 => self
                 .state
@@ -124,10 +126,10 @@ impl<'m> Entry<'m> {
         if !self.fill(text) {
             return false;
         }
-        // Release: pairs with the Acquire above. All words were seen by us
-        // with their final values, so that they also are by everyone who sees READY, whoever of
-        // the helpers wrote them. Of a failed exchange only the other's READY can be the cause,
-        // and by then the text is complete just the same.
+        // Release: pairs with the Acquire above. We have seen the final value of every word,
+        // whichever helper wrote it, so every participant that sees READY sees them too. The
+        // exchange fails only if another participant has set READY; the text is complete in that
+        // case as well.
         let ready = claimed | READY;
         match self
             .state
@@ -138,9 +140,9 @@ impl<'m> Entry<'m> {
         }
     }
 
-    /// Writes `text`; false if a word holds another text's, which it then keeps.
+    /// Writes `text`. Returns `false` if a word holds another text; the word then keeps it.
     fn fill(&self, text: &str) -> bool {
-        // Relaxed: READY publishes the words; a failed exchange reads a value that nobody changes.
+        // Relaxed: READY publishes the words. A failed exchange reads a final value.
         let put = |word: &Atom, value| {
             let outcome = word.compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed);
             outcome.map_or_else(|now| now == value, |_| true)
@@ -154,9 +156,9 @@ impl<'m> Entry<'m> {
                 .all(|(word, value)| put(word, value))
     }
 
-    /// Whether the words are those of `text`. The caller has acquired READY.
+    /// Returns `true` if the words are those of `text`. The caller has acquired READY.
     fn holds(&self, text: &str) -> bool {
-        // Relaxed: final since READY, see `admit_as`.
+        // Relaxed: the words are final since READY, see `admit_as`.
         self.len.load(Ordering::Relaxed) == text.len() as u64
             && text.len().div_ceil(8) <= self.text.len()
             && self
@@ -172,8 +174,8 @@ impl<'m> Entry<'m> {
     }
 
     fn read(&self) -> Option<String> {
-        // Relaxed: who has this entry's index has it from a descriptor, which came after its
-        // writer had seen READY and every word final; so does whoever reads them later.
+        // Relaxed: the caller has the index from a descriptor. Its writer had seen READY and the
+        // final value of every word before it wrote the descriptor, so the caller sees them too.
         if self.state.load(Ordering::Relaxed) & READY == 0 {
             return None;
         }
@@ -188,7 +190,7 @@ impl<'m> Entry<'m> {
     }
 }
 
-/// The text, eight bytes a word. No word is zero, as the text has no NUL bytes.
+/// Packs the text into words of eight bytes. No word is zero, because the text has no NUL bytes.
 fn packed(text: &str) -> impl Iterator<Item = u64> {
     debug_assert!(!text.is_empty() && !text.contains('\0'));
     text.as_bytes().chunks(8).map(|chunk| {
@@ -198,9 +200,11 @@ fn packed(text: &str) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Word 0 of an entry claimed for `text`: its FNV-1a hash with the READY bit clear; never 0.
+/// Returns word 0 of an entry claimed for `text`: its FNV-1a hash with the READY bit clear; never
+/// 0.
 ///
-/// In a model all texts have one hash: that two race for an entry is what needs an argument.
+/// In a model all texts have the same hash, because the race of two texts for one entry is the case
+/// to check.
 fn claim_of(text: &str) -> u64 {
     if cfg!(loom) {
         return READY << 1;
@@ -214,7 +218,7 @@ fn claim_of(text: &str) -> u64 {
     }
 }
 
-// Here the tests build entries of their own; under the model checker words live in a model only.
+// These tests build their own entries; under the model checker atomics exist only inside a model.
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! A segment's memory on the heap, for tests of what is stored in its tables.
+//! A segment's memory on the heap, for tests of its tables.
 
 use std::alloc::{Layout as Block, alloc_zeroed, dealloc};
 use std::ops::Deref;
@@ -23,10 +23,10 @@ impl HeapMemory {
             span_slots: Geometry::SPAN_SLOTS,
         });
         let block = Block::from_size_align(layout.total as usize, 4096).unwrap();
-        // SAFETY: `block` is not of size 0.
+        // SAFETY: the size of `block` is not 0.
         let base = NonNull::new(unsafe { alloc_zeroed(block) }).unwrap();
-        // SAFETY: `total` bytes at `base`, aligned to a page, live until `drop`, and are reached
-        // through `memory` alone.
+        // SAFETY: `base` points to `total` bytes, aligned to a page, which live until `drop` and
+        // are reached only through `memory`.
         let memory = unsafe { Memory::new(base, layout) };
         HeapMemory {
             base,
@@ -46,7 +46,7 @@ impl Deref for HeapMemory {
 
 impl Drop for HeapMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this very block, and `memory` is not used any more.
+        // SAFETY: allocated in `new` with this same block, and `memory` is no longer used.
         unsafe { dealloc(self.base.as_ptr(), self.block) };
     }
 }

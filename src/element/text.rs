@@ -1,4 +1,4 @@
-//! A record's layout as a value and as text, and the way from each to the other.
+//! Record layouts as values and as text, and the conversions between them.
 
 use core::fmt;
 
@@ -15,11 +15,11 @@ pub struct RecordField {
     pub dtype: ScalarType,
     /// Bytes from the start of the struct.
     pub offset: usize,
-    /// How many numbers.
+    /// Number of numbers.
     pub count: usize,
 }
 
-/// The layout of a struct, as a segment tells it to readers that have never seen the struct.
+/// The layout of a struct, as a segment describes it to readers that do not have the struct.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RecordLayout {
     fields: Vec<RecordField>,
@@ -28,7 +28,7 @@ pub struct RecordLayout {
 }
 
 impl RecordLayout {
-    /// The caller has checked the fields.
+    /// Creates a layout. The caller has checked the fields.
     pub(super) fn new(fields: Vec<RecordField>, size: usize, align: usize) -> RecordLayout {
         RecordLayout {
             fields,
@@ -37,23 +37,23 @@ impl RecordLayout {
         }
     }
 
-    /// All fields, in the order in which they lie in memory.
+    /// Returns all fields, in memory order.
     pub fn fields(&self) -> &[RecordField] {
         &self.fields
     }
 
-    /// Bytes of one record.
+    /// Returns the size of one record in bytes.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Alignment of a record.
+    /// Returns the alignment of a record.
     pub fn align(&self) -> usize {
         self.align
     }
 
-    /// The layout that `text` is the text of. Total: `None` for all that [`Schema::text`] never
-    /// gives, so that a layout has one text, and a text one layout.
+    /// Parses the text of a layout. Total: returns `None` for any text that [`Schema::text`] does
+    /// not produce, so a layout has one text, and a text one layout.
     pub(crate) fn parse(text: &str) -> Option<RecordLayout> {
         let (rest, align) = text.rsplit_once(";align=")?;
         let (fields, size) = rest.rsplit_once(";size=")?;
@@ -79,11 +79,11 @@ impl RecordLayout {
             && layout.align.is_power_of_two()
             && layout.align <= MAX_ALIGN
             && layout.size.is_multiple_of(layout.align);
-        // The comparison refuses `+8`, `08`, `1*f64` and whatever else has a shorter spelling.
+        // This comparison refuses `+8`, `08`, `1*f64` and any other longer spelling.
         (fits && layout.text().as_str() == text).then_some(layout)
     }
 
-    /// The text, as [`Schema::text`](super::Schema::text) gives it.
+    /// Returns the text in the form of [`Schema::text`](super::Schema::text).
     pub(crate) fn to_text(&self) -> String {
         self.text().as_str().to_owned()
     }
@@ -114,8 +114,8 @@ fn parse_field(text: &str) -> Option<RecordField> {
     })
 }
 
-/// Returns `true` if a byte of a name stands for itself in the text. The others divide the text, or
-/// are escaped as `%2E`.
+/// Returns `true` if a byte of a name represents itself in the text. All other bytes separate parts
+/// of the text, and are escaped in names as `%2E`.
 const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }
@@ -132,7 +132,7 @@ pub(super) const fn is_identifier(name: &[u8]) -> bool {
     at > 0
 }
 
-/// Returns the name that a text stands for; `None` for an empty one, and for an escape that
+/// Returns the name that an escaped text represents, or `None` if it is empty or has an escape that
 /// [`Text::name`] does not write.
 fn unescaped(text: &str) -> Option<String> {
     let mut parts = text.split('%');
@@ -163,7 +163,7 @@ impl fmt::Display for RecordLayout {
             f.write_str(comma)?;
             match is_identifier(name.as_bytes()) {
                 true => f.write_str(name)?,
-                // Quoted, so that two layouts never look the same.
+                // Quote the name so that different layouts never look the same.
                 false => write!(f, "{name:?}")?,
             }
             match count {
@@ -172,7 +172,8 @@ impl fmt::Display for RecordLayout {
             }
         }
         write!(f, "}} of {} bytes", self.size)?;
-        // Told where the fields do not imply it, so that two layouts never look the same.
+        // Print the alignment where the fields do not imply it: different layouts must not look the
+        // same.
         let natural = self.fields.iter().map(|field| field.dtype.align()).max();
         match natural == Some(self.align) {
             true => Ok(()),
@@ -181,12 +182,12 @@ impl fmt::Display for RecordLayout {
     }
 }
 
-/// A layout's text, written at compile time: allocating an array of records builds no string.
+/// The text of a layout, written at compile time: allocating an array of records builds no string.
 #[derive(Clone, Copy)]
 pub(super) struct Text {
     bytes: [u8; MAX_TEXT],
     len: usize,
-    /// Bytes of all that was to be written.
+    /// Total bytes that were pushed, including those that did not fit.
     wanted: usize,
 }
 
@@ -201,7 +202,7 @@ impl Text {
         self.push_bytes(text.as_bytes());
     }
 
-    /// Appends the whole of `text`, or nothing if it does not fit.
+    /// Appends all of `text`, or nothing if it does not fit.
     const fn push_bytes(&mut self, text: &[u8]) {
         self.wanted += text.len();
         if text.len() > MAX_TEXT - self.len {
@@ -215,7 +216,7 @@ impl Text {
         }
     }
 
-    /// Appends a field's name, in which signs that divide the text are escaped.
+    /// Appends a field's name. Escapes the characters that separate parts of the text.
     const fn name(&mut self, name: &str) {
         const HEX: &[u8; 16] = b"0123456789ABCDEF";
         if is_identifier(name.as_bytes()) {
@@ -269,18 +270,18 @@ impl Text {
         self.number(align);
     }
 
-    /// Whether there was more to write than an entry of the segment holds.
+    /// Returns `true` if the text was too long for an entry of the segment.
     pub(super) const fn is_cut(&self) -> bool {
         self.wanted > self.len
     }
 
-    /// Bytes of the text, also of one that was cut.
+    /// Returns the length of the full text in bytes, even if it was cut.
     pub(super) const fn wanted(&self) -> usize {
         self.wanted
     }
 
     pub(super) fn as_str(&self) -> &str {
-        // Names and signs are pushed whole, so that the bytes of a text that is not cut are UTF-8.
+        // Names and signs are pushed whole, so the bytes are UTF-8 if the text was not cut.
         str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
     }
 }

@@ -1,16 +1,16 @@
-//! Why a call on a bundle failed.
+//! Errors of bundles.
 
 use thiserror::Error as ThisError;
 
 use super::{AllocError, JoinError, LeaseError, NameError};
 use crate::handle::AnyHandle;
 
-/// Why a bundle could not be made, opened or changed. Nothing is changed then.
+/// Error of creating, opening or changing a bundle. The bundle is unchanged after it.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum BundleError {
     /// The handle names an array, a partition or a queue.
-    #[error("{handle} is no bundle: open it as what it was made as")]
+    #[error("{handle} is not a bundle: open it with the type that it was created as")]
     NotABundle {
         /// The handle.
         handle: AnyHandle,
@@ -29,33 +29,33 @@ pub enum BundleError {
         /// The name.
         name: String,
     },
-    /// What is put in must be an array that this participant owns.
+    /// The handle is not that of an array that this participant owns.
     #[error(
-        "{handle} is not this participant's to give away (its owner: process {owner}, 0 for nobody or \
-         a bundle): adopt it first; bundles and queues cannot be parts"
+        "{handle} cannot be put into the bundle: this participant does not own it (owner: process \
+         {owner}, 0 for none or a bundle); adopt it first; bundles and queues cannot be parts"
     )]
     NotOwned {
-        /// What was to be put in.
+        /// The handle that the call was given.
         handle: AnyHandle,
         /// The process that owns it; 0 for none.
         owner: u32,
     },
-    /// Somebody has frozen the bundle.
-    #[error("the bundle {handle} is frozen: make another one of its parts' copies")]
+    /// A participant has frozen the bundle.
+    #[error("the bundle {handle} is frozen: create another one from copies of its parts")]
     Frozen {
         /// The bundle.
         handle: AnyHandle,
     },
-    /// The name is none, nothing is called so, or the bundle's words are damaged.
+    /// The name is invalid or unknown, or the bundle's words are damaged.
     #[error(transparent)]
     Name(NameError),
-    /// The bundle or the array is stale, is being written, or is of another type.
+    /// The bundle or the array is stale, is being written, or has another type.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// No memory for the bundle's record.
+    /// Memory for the bundle's record could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
-    /// This process has crossed a fork and could not take a seat of its own.
+    /// This process was forked and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),
 }

@@ -1,9 +1,9 @@
-//! A lock that somebody outside the crate holds on a seat.
+//! Locks that processes outside the crate hold on seats.
 
 use core::fmt;
 
-/// A read lock on a seat, taken by a process outside the crate: nobody can join by the seat, and
-/// what a dead participant held by it is not taken back, until the lock is gone.
+/// A read lock on a seat, taken by a process outside the crate. Until the lock is gone, no process
+/// can join with this seat, and whatever a dead participant held with it is not reclaimed.
 ///
 /// A process that may open the segment's file for reading can take such locks. See
 /// [`guide::trust`](crate::guide::trust).
@@ -14,7 +14,7 @@ pub struct ForeignLock {
     pub seat: usize,
     /// The processes that have the locked description open, as far as this user may see them.
     pub pids: Vec<u32>,
-    /// The number of the segment's file in its file system, by which a lock is found.
+    /// The inode number of the segment's file, with which a lock can be found in `/proc`.
     pub inode: u64,
 }
 
@@ -25,7 +25,7 @@ impl fmt::Display for ForeignLock {
             [] => write!(
                 f,
                 "the byte of seat {seat} is read-locked by a process that this user cannot see; \
-                 find it as root by grep -l 'LCK.*READ.*:{inode} ' /proc/[0-9]*/fdinfo/* and end it"
+                 find it as root: grep -l 'LCK.*READ.*:{inode} ' /proc/[0-9]*/fdinfo/*; then end it"
             )?,
             [pid] => write!(
                 f,
@@ -36,6 +36,6 @@ impl fmt::Display for ForeignLock {
                 "the byte of seat {seat} is read-locked by processes {pids:?}; end them"
             )?,
         }
-        f.write_str(", and let no user read the segment's file who may do that (chmod)")
+        f.write_str("; deny read access to the segment's file to users who may do that (chmod)")
     }
 }

@@ -13,102 +13,104 @@ use crate::descriptor::{HalfWritten, TypeMismatch};
 use crate::element::InvalidElement;
 use crate::handle::AnyHandle;
 
-/// Why an array could not be freed.
+/// Error of freeing an array.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum FreeError {
-    /// Freed before, by its handle or with its owner.
+    /// The array was freed before, by its handle or with its owner.
     #[error(
-        "{handle} is stale: its array was freed before, by its handle or because its owner has \
-         left, or the handle is of another segment"
+        "{handle} is stale: its array was freed before, by its handle or because its owner left, \
+         or the handle belongs to another segment"
     )]
     Stale {
         /// The handle.
         handle: AnyHandle,
     },
-    /// The handle names memory that the crate keeps for itself.
+    /// The handle names internal memory of the crate.
     #[error(
-        "{handle} names {what}, which the crate makes and frees by itself: pass the handle of an \
-         array, an object, a queue, a partition or a bundle"
+        "{handle} names {what}, which is internal to the crate: pass the handle of an array, an \
+         object, a queue, a partition or a bundle"
     )]
     Internal {
         /// The handle.
         handle: AnyHandle,
-        /// What it names.
+        /// The internal memory that it names.
         what: &'static str,
     },
-    /// This process has crossed a fork and could not take a seat of its own.
+    /// This process was forked and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),
 }
 
-/// Why an array could not be attached or leased.
+/// Error of attaching or leasing an array.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// No live array has this handle. The slot of an array that was freed does not tell why: its
-    /// handle was passed to [`free`](crate::HandleTable::free), or the participant that owned it has
-    /// left or died. To make an array outlive its owner, [detach](crate::HandleTable::detach) it, or
-    /// hand it over by [`push_owned`](crate::Queue::push_owned).
+    /// No live array has this handle. A freed slot does not record the reason: either the handle
+    /// was passed to [`free`](crate::HandleTable::free), or the participant that owned the array
+    /// has left or died. To make an array outlive its owner, [detach](crate::HandleTable::detach)
+    /// it, or hand it over with [`push_owned`](crate::Queue::push_owned).
     #[error(
-        "{handle} is stale: its array was freed, by its handle or because its owner has left \
-         (detach, or a queue's push_owned, lets an array outlive its owner), or the handle is of another segment"
+        "{handle} is stale: its array was freed, by its handle or because its owner left (detach \
+         or a queue's push_owned lets an array outlive its owner), or the handle belongs to \
+         another segment"
     )]
     Stale {
         /// The handle.
         handle: AnyHandle,
     },
-    /// Somebody holds a lease that excludes this one.
+    /// Another lease excludes this one.
     #[error(
-        "{handle}{} is leased by process {pid}{}; try again when it has given its lease back",
+        "{handle}{} is leased by process {pid}{}; try again when that lease is released",
         Called(.name),
         if *.pid == std::process::id() { " (this process)" } else { "" }
     )]
     Busy {
         /// The handle.
         handle: AnyHandle,
-        /// A name that the array has.
+        /// A name of the array, if it has one.
         name: Option<String>,
-        /// A process that holds it; 0 for the participants of a round whose opener is gone.
+        /// A process that holds it; 0 for members of a round whose opener is gone.
         pid: u32,
     },
-    /// Whoever holds the lease is dead, and a foreign lock keeps others from taking it back.
+    /// The holder of the lease is dead, and a foreign lock prevents reclaiming the lease.
     #[error(
-        "{handle}{} is leased by process {pid}, which is dead, and is not taken back: {lock}",
+        "{handle}{} is leased by process {pid}, which is dead, and cannot be reclaimed: {lock}",
         Called(.name)
     )]
     Blocked {
         /// The handle.
         handle: AnyHandle,
-        /// A name that the array has.
+        /// A name of the array, if it has one.
         name: Option<String>,
         /// The process that held it.
         pid: u32,
-        /// The lock that is in the way.
+        /// The lock that prevents it.
         lock: ForeignLock,
     },
     /// A writer died or panicked.
     #[error(
-        "{handle}{} is poisoned: process {pid} died or panicked while it wrote {what} (noticed {}), the \
-         contents may be half-written; look at them and call recover or clear_poison, or free the \
-         array",
+        "{handle}{} is poisoned: process {pid} died or panicked while it wrote {what} (noticed \
+         {}), and the contents may be half-written; inspect them and call recover or clear_poison, \
+         or free the array",
         Called(.name), Utc(*unix_time)
     )]
     Poisoned {
         /// The handle.
         handle: AnyHandle,
-        /// A name that the array has.
+        /// A name of the array, if it has one.
         name: Option<String>,
         /// The process that was writing.
         pid: u32,
-        /// When that was noticed, in seconds since 1970.
+        /// The time when this was noticed, in seconds since 1970.
         unix_time: u64,
-        /// What it was writing.
+        /// The part that it was writing.
         what: HalfWritten,
     },
     /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
     #[error(
-        "{handle} belongs to a queue, to which its owner has pushed it: call pop_owned there, or free it"
+        "{handle} belongs to a queue, because its owner pushed it: call pop_owned on the queue, or \
+         free it"
     )]
     Queued {
         /// The handle.
@@ -117,23 +119,23 @@ pub enum LeaseError {
     /// The array has another element type, or another number of axes.
     #[error(transparent)]
     TypeMismatch(#[from] TypeMismatch),
-    /// The handle names memory that the crate keeps for itself.
+    /// The handle names internal memory of the crate.
     #[error(
-        "{handle} names {what}, which the crate makes and frees by itself: pass the handle of an \
-         array, an object, a queue, a partition or a bundle"
+        "{handle} names {what}, which is internal to the crate: pass the handle of an array, an \
+         object, a queue, a partition or a bundle"
     )]
     Internal {
         /// The handle.
         handle: AnyHandle,
-        /// What it names.
+        /// The internal memory that it names.
         what: &'static str,
     },
-    /// The bytes are not values of the element type.
+    /// The bytes are not valid values of the element type.
     #[error("{handle}: {error}")]
     InvalidElement {
         /// The handle.
         handle: AnyHandle,
-        /// Which byte, and what it holds.
+        /// The invalid byte and its place.
         error: InvalidElement,
     },
     /// The array's descriptor does not describe an array in its extent.
@@ -141,20 +143,20 @@ pub enum LeaseError {
     Corrupt {
         /// The handle.
         handle: AnyHandle,
-        /// Where, in bytes from the start of the segment.
+        /// The place of the damage, in bytes from the start of the segment.
         offset: u64,
-        /// What does not fit.
+        /// The check that failed.
         what: &'static str,
     },
     /// An observer could not map the array or its tables.
-    #[error("the array cannot be looked at: {0}")]
+    #[error("the array cannot be mapped for reading: {0}")]
     Unmapped(#[source] SegmentError),
-    /// This process has crossed a fork and could not take a seat of its own.
+    /// This process was forked and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),
 }
 
-/// Why bytes of an array could not be copied by an observer.
+/// Error of copying bytes of an array by an observer.
 #[cfg(not(loom))]
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
@@ -162,38 +164,38 @@ pub enum CopyError {
     /// There is no such array, or its descriptor is damaged.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// More bytes than the array has.
+    /// The requested bytes extend beyond the array.
     #[error(
-        "{handle} has {:#}: {:#} from byte {offset} on are not all in it",
+        "{handle} has {:#}: {:#} from byte {offset} on are out of range",
         Bytes(*bytes),
         Bytes(*len)
     )]
     Range {
         /// The handle.
         handle: AnyHandle,
-        /// The first byte asked for, from the start of the array.
+        /// The first requested byte, from the start of the array.
         offset: u64,
-        /// How many bytes were asked for.
+        /// Number of requested bytes.
         len: u64,
         /// Bytes of the array.
         bytes: u64,
     },
     /// The system could not read the segment's file.
-    #[error("{handle}: the segment's file cannot be read (was it cut short?): {source}")]
+    #[error("{handle}: the segment's file cannot be read (was it truncated?): {source}")]
     Read {
         /// The handle.
         handle: AnyHandle,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// Why arrays could not be divided into tiles.
+/// Error of dividing arrays into tiles.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum PartitionError {
-    /// A tile must have at least one index.
-    #[error("a tile length of 0: a tile covers at least one index")]
+    /// The tile length is 0.
+    #[error("a tile length of 0 is invalid: a tile covers at least one index")]
     EmptyTile,
     /// An array of the group does not have the axis.
     #[error(
@@ -204,11 +206,11 @@ pub enum PartitionError {
     NoSuchAxis {
         /// The array.
         handle: AnyHandle,
-        /// A name that it has.
+        /// A name of the array, if it has one.
         name: Option<String>,
         /// Its number of axes.
         axes: usize,
-        /// The axis asked for.
+        /// The requested axis.
         axis: usize,
     },
     /// The arrays of a group have different lengths along the axis.
@@ -219,7 +221,7 @@ pub enum PartitionError {
     Lengths {
         /// The array that differs.
         handle: AnyHandle,
-        /// A name that it has.
+        /// A name of the array, if it has one.
         name: Option<String>,
         /// The axis.
         axis: usize,
@@ -228,16 +230,16 @@ pub enum PartitionError {
         /// The length of the arrays before it.
         expected: usize,
     },
-    /// A grid that no array can be cut by.
-    #[error("this grid cannot be: {problem}")]
+    /// The grid is invalid for every array.
+    #[error("invalid grid: {problem}")]
     Grid {
-        /// What is wrong with it.
+        /// The violated rule.
         problem: &'static str,
     },
-    /// The bounds of a grid are not those of the axis.
+    /// The bounds of a grid do not match the axis.
     #[error(
         "bounds from {first:?} to {last:?} along axis {axis}, which has {axis_len} indices: they \
-         must begin with 0 and end with {axis_len}"
+         must start with 0 and end with {axis_len}"
     )]
     Bounds {
         /// The axis.
@@ -260,15 +262,15 @@ pub enum PartitionError {
         /// A name that it has.
         name: Option<String>,
     },
-    /// A group has at most 8 arrays.
-    #[error("a group of {arrays} arrays: at most {limit} can be divided together")]
+    /// The group has more than 8 arrays.
+    #[error("a group of {arrays} arrays is too large: at most {limit} can be divided together")]
     TooManyArrays {
         /// Arrays in the group.
         arrays: usize,
-        /// The most there can be.
+        /// The largest possible number.
         limit: usize,
     },
-    /// The number of weights is not the number of indices of the axis.
+    /// The number of weights differs from the number of indices of the axis.
     #[error(
         "{weights} weight{} for {axis_len} {} along axis {axis}: give each index one weight",
         if *.weights == 1 { "" } else { "s" },
@@ -282,17 +284,17 @@ pub enum PartitionError {
         /// The number of weights.
         weights: usize,
     },
-    /// More tiles than a partition can count.
+    /// The grid has more tiles than a partition can count.
     #[error(
         "{} tiles: at most {limit} are possible; use {remedy}",
         tiles.map_or_else(|| format!("more than {}", usize::MAX), |tiles| tiles.to_string())
     )]
     TooManyTiles {
-        /// Tiles that the grid gives; `None` if they are more than a `usize` counts.
+        /// Number of tiles of the grid; `None` if it does not fit into a `usize`.
         tiles: Option<usize>,
-        /// The most there can be.
+        /// The largest possible number.
         limit: u64,
-        /// A change of the grid that makes it possible, along each axis that needs one.
+        /// A possible change of the grid, along each axis that needs one.
         remedy: String,
     },
     /// The handle does not name a partition of this group.
@@ -301,7 +303,7 @@ pub enum PartitionError {
         /// The handle.
         handle: AnyHandle,
     },
-    /// An array of the group could not be looked at.
+    /// An array of the group could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),
     /// The claim words could not be allocated.
@@ -309,7 +311,7 @@ pub enum PartitionError {
     Alloc(#[from] AllocError),
 }
 
-/// Why a round could not be opened, entered or finished.
+/// Error of opening, entering or finishing a round.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum RoundError {
@@ -318,11 +320,11 @@ pub enum RoundError {
     Running {
         /// The round.
         round: u64,
-        /// Who opened it.
+        /// The process that opened it.
         pid: u32,
     },
-    /// The partition's rounds are used up.
-    #[error("all {rounds} rounds of this partition are used up; make a new partition")]
+    /// All rounds of the partition are used up.
+    #[error("all {rounds} rounds of this partition are used up; create a new partition")]
     UsedUp {
         /// Rounds that a partition has.
         rounds: u64,
@@ -332,14 +334,15 @@ pub enum RoundError {
     Lease(#[from] LeaseError),
     /// The round was opened by the process that this one was forked from.
     #[error(
-        "this round has crossed a fork: it is for the process that opened it to finish; open one \
-         in this process"
+        "this round belongs to the parent process, which must finish it; open a round in this \
+         process"
     )]
     Forked,
     /// Tiles were torn: their holders died or panicked.
     #[error(
         "round {round}: {} tiles were left half-written, the first at rows {:?}; the arrays are \
-         poisoned until recover or clear_poison", .rows.len(), .rows.first().cloned().unwrap_or_default()
+         poisoned until recover or clear_poison", .rows.len(),
+        .rows.first().cloned().unwrap_or_default()
     )]
     Torn {
         /// The round.
@@ -357,18 +360,18 @@ pub enum RoundError {
     Deadline {
         /// The round.
         round: u64,
-        /// How long it was waited for.
+        /// The time that the caller waited.
         waited: Duration,
         /// Tiles that are done.
         done: usize,
-        /// Tiles that somebody holds.
+        /// Tiles that a participant holds.
         held: usize,
-        /// All tiles.
+        /// Number of all tiles.
         tiles: usize,
     },
 }
 
-/// The name behind a handle, if there is one: ` ("weights")`.
+/// A name of the array behind a handle, if it has one: ` ("weights")`.
 struct Called<'e>(&'e Option<String>);
 
 impl core::fmt::Display for Called<'_> {

@@ -1,4 +1,5 @@
-//! One error type an operation, each with the values, the limit and the remedy; [`Error`] holds any of them.
+//! Error types: one per operation, with the values, the limit and the remedy. [`Error`] holds any
+//! of them.
 
 mod bundle;
 mod foreign_lock;
@@ -32,14 +33,14 @@ pub(crate) use segment::Bytes;
 use segment::Bytes;
 pub use segment::{NoMemory, SegmentError};
 
-/// Result of anything in this crate.
+/// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// Any error of this crate, for `?` in programs that do not tell them apart.
+/// Any error of this crate, for `?` in programs that do not distinguish them.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum Error {
-    /// A segment could not be made or opened.
+    /// A segment could not be created or opened.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// No seat could be taken.
@@ -66,13 +67,13 @@ pub enum Error {
     /// A pool could not be started, or a call on it failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// A queue could not be made or opened, or a call on it failed.
+    /// A queue could not be created or opened, or a call on it failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// A bundle could not be made, opened or changed.
+    /// A bundle could not be created, opened or changed.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// A name could not be given, found or taken away.
+    /// A name could not be given, found or removed.
     #[error(transparent)]
     Name(#[from] NameError),
     /// A primitive on a pool failed.
@@ -95,7 +96,7 @@ pub enum Error {
     Parse(#[from] crate::handle::ParseHandleError),
 }
 
-/// Why a table could not be joined.
+/// Error of joining a table.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -110,35 +111,36 @@ pub enum JoinError {
         /// Pids of the first holders.
         holders: Vec<u32>,
     },
-    /// No seat is free, and one that nobody living holds is locked by a process outside the crate.
+    /// No seat is free, and a seat that no living participant holds is locked by a process outside
+    /// the crate.
     #[error("{locked} of the segment's {seats} seats cannot be taken: {lock}")]
     SeatLocked {
         /// Seats of the segment.
         seats: usize,
-        /// Those with a foreign lock.
+        /// Seats with a foreign lock.
         locked: usize,
         /// One of the locks.
         lock: ForeignLock,
     },
-    /// The segment refused.
+    /// The segment could not be opened for this participant.
     #[error(transparent)]
     Segment(#[from] SegmentError),
 }
 
-/// Why an array could not be allocated. Nothing is lost: the table is as it was.
+/// Error of allocating an array. The table is unchanged after it.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum AllocError {
-    /// An array has at most 8 axes.
+    /// The shape has more than 8 axes.
     #[error(
-        "an array of {axes} axes: at most {} are supported; join some of them",
+        "an array of {axes} axes: at most {} axes are supported; join some of them",
         crate::descriptor::MAX_AXES
     )]
     TooManyAxes {
         /// Axes asked for.
         axes: usize,
     },
-    /// The shape's size in bytes is not representable.
+    /// The size of the shape in bytes exceeds `isize::MAX`.
     #[error(
         "shape {shape:?} of {element} ({size} bytes each) is too large: one array takes less \
          than {}",
@@ -152,7 +154,7 @@ pub enum AllocError {
         /// Bytes of an element.
         size: usize,
     },
-    /// No extent of that size is free and none can be added.
+    /// No extent of this size is free and none can be added.
     #[error(
         "no room for {:#}: {what} of the segment is used up (capacity {:#}, {arrays} slots); free \
          arrays, or create the segment with a larger SegmentOptions::{remedy}",
@@ -162,34 +164,34 @@ pub enum AllocError {
     Full {
         /// Bytes asked for.
         bytes: u64,
-        /// What ran out.
+        /// The resource that ran out.
         what: &'static str,
         /// Capacity of the segment in bytes.
         capacity: u64,
         /// Slots of the segment.
         arrays: u64,
-        /// The option that makes more room.
+        /// The option that raises the limit.
         remedy: &'static str,
     },
-    /// The machine has not that much memory.
+    /// The machine does not have this much memory.
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
     /// The record's layout could not be entered in the segment.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// This process was forked while the array was being made: it is the parent's, who goes on with
-    /// it.
-    #[error("this process was forked while its parent made the array: it is the parent's")]
+    /// This process was forked while its parent created the array. The array belongs to the parent,
+    /// which continues with it.
+    #[error("this process was forked while its parent created the array: it is the parent's")]
     Forked,
     /// The table of spans holds bytes that no participant writes.
     #[error("the segment is damaged at byte {offset:#x}: {what}")]
     Corrupt {
-        /// Where, in bytes from the start of the segment.
+        /// The place of the damage, in bytes from the start of the segment.
         offset: u64,
-        /// What does not fit.
+        /// The check that failed.
         what: &'static str,
     },
-    /// This process has crossed a fork and could not take a seat of its own.
+    /// This process was forked and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),
 }

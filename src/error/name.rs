@@ -1,53 +1,54 @@
-//! Why a call on names failed.
+//! Errors of names.
 
 use thiserror::Error as ThisError;
 
 use super::{AllocError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
 
-/// Why a name could not be given, found or taken away. Nothing is changed then.
+/// Error of giving, finding or removing a name. No name is changed by a call that fails.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum NameError {
-    /// A name has 1 to 255 bytes.
-    #[error("a name of {length} bytes ({start:?}): it must have 1 to 255 bytes of UTF-8")]
+    /// The name is empty or longer than 255 bytes.
+    #[error("a name of {length} bytes ({start:?}) is invalid: a name has 1 to 255 bytes of UTF-8")]
     Length {
-        /// Its bytes.
+        /// Bytes of the name.
         length: usize,
-        /// How it begins.
+        /// The beginning of the name.
         start: String,
     },
-    /// Something else has the name.
+    /// Another array, queue or bundle has the name.
     #[error(
-        "{name:?} is the name of {handle}, given by process {pid}: choose another one, unpublish it, \
-         or replace what it stands for"
+        "{name:?} already names {handle} (named by process {pid}): choose another name, unpublish \
+         this one, or replace the array that it names"
     )]
     Taken {
         /// The name.
         name: String,
-        /// What it stands for.
+        /// The handle that has the name.
         handle: AnyHandle,
-        /// Who gave it.
+        /// The process that gave the name.
         pid: u32,
     },
-    /// Nothing has the name, or what had it was freed.
-    #[error("nothing is called {name:?}; names(\"\") lists what is")]
+    /// Nothing has the name, or the array that had it was freed.
+    #[error("nothing is called {name:?}; names(\"\") lists all names")]
     NotFound {
         /// The name.
         name: String,
     },
-    /// The handle is stale, or is of another type.
+    /// The handle is stale, or has another type.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// No memory for the record of the name.
+    /// Memory for the record of the name could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
-    /// This process has crossed a fork and could not take a seat of its own.
+    /// This process was forked and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// More names have met in one bucket than a record holds.
+    /// More names share one bucket than a record holds.
     #[error(
-        "{names} names in one bucket, at most 65,535 fit: create the segment with more SegmentOptions::arrays"
+        "{names} names in one bucket, but at most 65,535 fit: create the segment with more \
+         SegmentOptions::arrays"
     )]
     Crowded {
         /// Names in the bucket.
@@ -56,9 +57,9 @@ pub enum NameError {
     /// The table of names holds bytes that no participant writes.
     #[error("the segment is damaged at byte {offset:#x}: {what}")]
     Corrupt {
-        /// Where, in bytes from the start of the segment.
+        /// The place of the damage, in bytes from the start of the segment.
         offset: u64,
-        /// What does not fit.
+        /// The check that failed.
         what: &'static str,
     },
 }

@@ -7,19 +7,19 @@ use thiserror::Error as ThisError;
 use super::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
 
-/// Why an object could not be stored, opened or read.
+/// Error of storing, opening or reading an object.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum ObjectError {
-    /// The handle names something else.
-    #[error("{handle} is not an object but {found}: open it with the type it was made with")]
+    /// The handle names something that is not an object.
+    #[error("{handle} is not an object but {found}: open it with the type that it was created as")]
     NotAnObject {
         /// The handle.
         handle: AnyHandle,
-        /// What it names.
+        /// The thing that it names.
         found: String,
     },
-    /// The object was stored by a version of this crate that stores them otherwise.
+    /// The object was stored in the format of another version of this crate.
     #[error(
         "{handle} is an object of format {found}, and this program reads format {expected}: store \
          and read it with the same version of ndshm"
@@ -27,49 +27,47 @@ pub enum ObjectError {
     Version {
         /// The handle.
         handle: AnyHandle,
-        /// The format it has.
+        /// The format of the object.
         found: u32,
-        /// The format that can be read.
+        /// The format that this program reads.
         expected: u32,
     },
-    /// The value and the type do not fit, or the value's own code refused.
+    /// The value and the type do not fit, or the value's own code returned an error.
     #[error("{message}{}", place(*.at, .name))]
     Value {
-        /// What was found and what was expected, or what the value's code says.
+        /// The mismatch, or the message of the value's code.
         message: String,
-        /// How far the reader had come, in bytes from the start of the values; `None` where the
-        /// value was being written.
+        /// The reader's position, in bytes from the start of the values; `None` if the error
+        /// occurred while the value was written.
         at: Option<usize>,
         /// The field that was read or written last; empty if there was none.
         name: String,
     },
-    /// Values are nested too deeply, as in a list whose every item holds the next one.
+    /// Values are nested too deeply, as in a linked list.
     #[error("values are nested more than {limit} deep: store long chains as a sequence")]
     TooDeep {
-        /// The most that can be.
+        /// The deepest nesting that is supported.
         limit: usize,
     },
-    /// The value did not write the same twice.
+    /// The value was serialized differently the second time.
     #[error(
-        "the value's Serialize wrote something else the second time, in {what}: it is asked twice, \
-         for the size and for the contents, and must not change in between"
+        "the value's Serialize wrote something else the second time, in {what}: it runs twice, for \
+         the size and for the contents, and its output must not change in between"
     )]
     Changed {
-        /// Where the first difference was noticed.
+        /// The place of the first difference that was noticed.
         what: &'static str,
     },
-    /// The bytes are none that an object consists of.
+    /// The bytes are not those of an object.
     #[error("the object is damaged at byte {at} of its values: {what}; store it again")]
     Corrupt {
-        /// Where, in bytes from the start of the values.
+        /// The place of the damage, in bytes from the start of the values.
         at: usize,
-        /// What does not fit.
+        /// The check that failed.
         what: &'static str,
     },
-    /// The guard was made by the process that this one was forked from.
-    #[error(
-        "this guard has crossed a fork: its lease is the parent's; open the object in this process"
-    )]
+    /// The guard belongs to the process that this one was forked from.
+    #[error("this guard's lease belongs to the parent process: open the object in this process")]
     Forked,
     /// The object's array could not be leased.
     #[error(transparent)]

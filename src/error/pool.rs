@@ -8,13 +8,14 @@ use thiserror::Error as ThisError;
 use super::{AllocError, JoinError, LeaseError, RoundError};
 use crate::handle::AnyHandle;
 
-/// Why a pool could not be started, or a call on it failed.
+/// Error of starting a pool or of a call on it.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// A pool has at least one worker, and each needs a seat.
+    /// The number of workers is 0, or the segment has too few seats for it.
     #[error(
-        "a pool of {workers} workers: the segment has {seats} seats, and the parent needs one of them"
+        "a pool of {workers} workers is impossible: it needs at least 1 worker, and a seat for \
+         each and for the parent; the segment has {seats} seats"
     )]
     Workers {
         /// Workers asked for.
@@ -22,8 +23,8 @@ pub enum PoolError {
         /// Seats of the segment.
         seats: u32,
     },
-    /// This process runs several threads, and only one of them would exist in a forked child:
-    /// locks that the others hold would stay locked there for ever.
+    /// This process runs several threads. Only the forking thread would exist in a child, and locks
+    /// that the others hold would stay locked there for ever.
     #[error(
         "this process runs {threads} threads, so it cannot fork workers; start the pool first, \
          before rayon, an async runtime or any other thread"
@@ -32,10 +33,10 @@ pub enum PoolError {
         /// Threads of this process.
         threads: usize,
     },
-    /// A table of this process holds a lease, and a forked worker would have a copy of the guard.
+    /// A table of this process holds a lease, and a forked worker would copy the guard.
     #[error(
-        "this process holds a lease on {handle}, whose guard a forked worker would copy; drop its \
-         guards before workers are forked, or use Pool::spawn"
+        "this process holds a lease on {handle}, and a forked worker would copy its guard; drop \
+         all guards before forking workers, or use Pool::spawn"
     )]
     LeaseHeld {
         /// A leased array.
@@ -43,30 +44,28 @@ pub enum PoolError {
     },
     /// The pool was started by the process that this one was forked from.
     #[error(
-        "this pool has crossed a fork: its workers are those of the process that started it; start \
-         one in this process"
+        "this pool belongs to the parent process, which started its workers; start a pool in this \
+         process"
     )]
     Forked,
-    /// The kernel that a spawned worker is to run is not in the program that it runs.
-    #[error("this worker runs another program than the pool that has started it")]
+    /// A spawned worker runs another program, which does not contain the kernel.
+    #[error("this worker runs another program than the process that started the pool")]
     OtherProgram,
-    /// This process was started as a worker, or by such a process, and did not become one.
+    /// This process was started as a worker, or forked from such a process, and did not become one.
     #[error(
-        "a pool has started this process, or the one that it comes from, as a worker \
-         (NDSHM_WORKER is in the environment); call ndshm::become_worker() first in main, before \
-         anything forks"
+        "a pool started this process, or an ancestor of it, as a worker (NDSHM_WORKER is in the \
+         environment); call ndshm::become_worker() first in main, before anything forks"
     )]
     NotAWorker,
-    /// This process has more rights than the one that started it, and its workers would be started
-    /// likewise.
+    /// This process has more rights than the one that started it, and so would its workers.
     #[error(
-        "a set-user-id or set-group-id program cannot spawn workers, because they would trust their \
-         environment; use Pool::fork or Pool::threads"
+        "a set-user-id or set-group-id program cannot spawn workers, because they would trust \
+         their environment; use Pool::fork or Pool::threads"
     )]
     SetUserId,
-    /// A worker did not come to life.
+    /// A worker did not start in time.
     #[error(
-        "worker {worker} did not come to life in {waited:?} ({}); does main begin with \
+        "worker {worker} did not start within {waited:?} ({}); does main begin with \
          ndshm::become_worker()?", start_failure(*.signal, *.code)
     )]
     WorkerNotStarted {
@@ -76,7 +75,7 @@ pub enum PoolError {
         code: Option<i32>,
         /// The signal that killed it, if one did.
         signal: Option<i32>,
-        /// How long it was waited for.
+        /// The time that the parent waited.
         waited: Duration,
     },
     /// In-process segments are not shared with forked workers.
@@ -85,9 +84,9 @@ pub enum PoolError {
     /// The operating system refused.
     #[error("could not {what}: {error}")]
     System {
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// The system's answer.
+        /// The system's error.
         error: std::io::Error,
     },
     /// The kernel is not part of the program that the workers were forked from.
@@ -96,7 +95,7 @@ pub enum PoolError {
          start the pool after loading libraries"
     )]
     KernelNotInImage,
-    /// A worker ended while it worked on a round.
+    /// A worker ended during a call.
     #[error(
         "worker {worker} (process {pid}) died in a call, {}{}; it is replaced in the next one",
         cause(*.signal, *.code), left_behind(.rows)
@@ -110,7 +109,7 @@ pub enum PoolError {
         signal: Option<i32>,
         /// The code it exited with, if it did.
         code: Option<i32>,
-        /// The tiles it left half-written. None if the kernel is not run on tiles.
+        /// The tiles that it left half-written; empty if the kernel does not run on tiles.
         tiles: Vec<usize>,
         /// The indices that these tiles cover.
         rows: Vec<Range<usize>>,
@@ -127,7 +126,7 @@ pub enum PoolError {
         rows: Range<usize>,
         /// The worker's number.
         worker: usize,
-        /// What the panic said, cut to 384 bytes.
+        /// The message of the panic, cut to 384 bytes.
         message: String,
     },
     /// A worker could not run the kernel, or the kernel of [`Pool::run`](crate::Pool::run) returned
@@ -136,13 +135,14 @@ pub enum PoolError {
     WorkerFailed {
         /// The worker's number.
         worker: usize,
-        /// What it said, cut to 384 bytes.
+        /// The message, cut to 384 bytes.
         message: String,
     },
-    /// Tiles can be taken and sent off again one by one only where each is claimed by itself.
+    /// The partition claims several tiles at once, so tiles cannot be handed out and rerun one by
+    /// one.
     #[error(
-        "the partition's {tiles} tiles are claimed {unit} at a time, and cannot be taken one by one; \
-         make them larger, so that there are at most {}", .tiles.div_ceil(*.unit)
+        "the partition's {tiles} tiles are claimed {unit} at a time, and cannot be handed out one \
+         by one; use larger tiles, at most {}", .tiles.div_ceil(*.unit)
     )]
     TilesInUnits {
         /// Tiles of the partition.
@@ -150,8 +150,8 @@ pub enum PoolError {
         /// Tiles that are claimed at once.
         unit: usize,
     },
-    /// Tiles that were handed out by [`Running::wait_any`](crate::Running::wait_any) were forgotten,
-    /// and not dropped or sent off again.
+    /// Tiles that [`Running::wait_any`](crate::Running::wait_any) handed out were forgotten:
+    /// neither dropped nor rerun.
     #[error(
         "{} tiles were handed out and never given back, the first at rows {:?}; the arrays are \
          poisoned until recover or clear_poison; drop each Ready, or call again() on it",
@@ -163,14 +163,14 @@ pub enum PoolError {
         /// The indices that each of them covers along the axis that the partition cuts first.
         rows: Vec<Range<usize>>,
     },
-    /// The round was not over in time; it is given up.
+    /// The call was not over in time, and was abandoned.
     #[error("the call was not over after {waited:?}{}", so_far(*.done, *.tiles))]
     Deadline {
-        /// How long it was waited for.
+        /// The time that the parent waited.
         waited: Duration,
         /// Tiles that are done.
         done: usize,
-        /// All tiles; none if the kernel is not run on tiles.
+        /// Number of all tiles; 0 if the kernel does not run on tiles.
         tiles: usize,
     },
     /// The round could not be opened or finished.
@@ -187,23 +187,23 @@ pub enum PoolError {
     Join(#[from] JoinError),
 }
 
-/// Why workers stopped waiting for each other.
+/// Error of waiting at a barrier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ThisError)]
 #[non_exhaustive]
 pub enum BarrierError {
-    /// A worker that should have come is dead, has failed, or has returned.
-    #[error("a worker of this call has ended, so that not all can come to the barrier")]
+    /// A worker of the call has died, failed or returned.
+    #[error("a worker of this call has ended, so the barrier cannot be completed")]
     Broken,
-    /// Not all workers came in time.
-    #[error("not all workers came to the barrier within {waited:?}")]
+    /// Not all workers arrived in time.
+    #[error("not all workers arrived at the barrier within {waited:?}")]
     Deadline {
-        /// How long it was waited.
+        /// The time that the worker waited.
         waited: Duration,
     },
-    /// The kernel has forked, and this is the child.
+    /// The kernel has forked, and this process is the child.
     #[error(
-        "this process was forked by a worker: the barrier counts workers; only the worker itself \
-         may wait at it"
+        "this process was forked by a worker: the barrier counts workers, so only the worker \
+         itself may wait at it"
     )]
     Forked,
 }

@@ -5,11 +5,11 @@ use thiserror::Error as ThisError;
 use super::{AllocError, JoinError, LeaseError, PartitionError, PoolError};
 use crate::handle::AnyHandle;
 
-/// Why a primitive on a pool failed. Unless a variant says otherwise, no array was changed.
+/// Error of a primitive on a pool. Unless a variant says otherwise, no array was changed.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum PrimitiveError {
-    /// Two arrays of a call do not fit together.
+    /// The shapes of two arrays of a call do not fit together.
     #[error(
         "{operation}: {handle} has shape {found:?}, which does not fit {expected:?} of {other}: \
          {rule}"
@@ -25,13 +25,13 @@ pub enum PrimitiveError {
         other: AnyHandle,
         /// The shape of that array.
         expected: Vec<usize>,
-        /// What must be equal.
+        /// The rule that the shapes violate.
         rule: &'static str,
     },
-    /// The same array is read and written where the result would depend on the order of tiles.
+    /// The same array is read and written, and the result would depend on the order of tiles.
     #[error(
-        "{operation}: {handle} is both read and written; give {operation} another array to write \
-         to"
+        "{operation}: {handle} is both read and written; pass another array as the output of \
+         {operation}"
     )]
     Aliased {
         /// The primitive.
@@ -39,8 +39,8 @@ pub enum PrimitiveError {
         /// The array.
         handle: AnyHandle,
     },
-    /// An index is beyond the array that it points into. The positions with such indices keep what
-    /// they held; all others are gathered.
+    /// An index is out of range for the array that it points into. Output positions with such
+    /// indices keep their old values; all others are gathered.
     #[error(
         "{handle} holds index {index} at position {position}, but {source_array} has {length} \
          indices along its first axis"
@@ -50,16 +50,16 @@ pub enum PrimitiveError {
         handle: AnyHandle,
         /// The first position with an index that is out of range.
         position: usize,
-        /// What it holds.
+        /// The index.
         index: u64,
         /// The array that is gathered from.
         source_array: AnyHandle,
         /// The length of its first axis.
         length: usize,
     },
-    /// An integer sum is not a value of its type.
+    /// An integer sum does not fit its type.
     #[error(
-        "{operation}: the sum of {handle}{} is not a {dtype}; use an array of a wider type",
+        "{operation}: the sum of {handle}{} does not fit into {dtype}; use a wider type",
         .position.map(|at| format!(" up to position {at}")).unwrap_or_default()
     )]
     Overflow {
@@ -81,13 +81,13 @@ pub enum PrimitiveError {
         handle: AnyHandle,
         /// The elements it has.
         elements: usize,
-        /// The fewest for which the result is defined.
+        /// The smallest number for which the result is defined.
         needed: usize,
     },
     /// A weight is negative, infinite or not a number.
     #[error(
-        "{handle} holds the weight {weight:?} at position {position}: weights are finite and not \
-         negative"
+        "{handle} holds the weight {weight:?} at position {position}: weights must be finite and \
+         not negative"
     )]
     Weight {
         /// The array of weights.
@@ -97,43 +97,42 @@ pub enum PrimitiveError {
         /// The weight.
         weight: f64,
     },
-    /// A logarithm of a weight is +∞ or not a number.
+    /// The logarithm of a weight is +∞ or not a number.
     #[error(
-        "{handle} holds the log-weight {log_weight:?} at position {position}: log-weights are finite \
-         or -inf"
+        "{handle} holds the log-weight {log_weight:?} at position {position}: log-weights must be \
+         finite or -inf"
     )]
     LogWeight {
         /// The array of logarithms.
         handle: AnyHandle,
         /// The first position with such a logarithm.
         position: usize,
-        /// What it holds.
+        /// The logarithm.
         log_weight: f64,
     },
     /// All weights are 0, or there are none.
     #[error(
-        "the weights of {handle} are all 0, or there are none; products of many small factors become \
-         0: add their logarithms, and call normalize_log_weights"
+        "the weights of {handle} are all 0, or there are none; products of many small factors \
+         become 0: add their logarithms instead, and call normalize_log_weights"
     )]
     NoWeight {
         /// The array of weights.
         handle: AnyHandle,
     },
     /// The offset of a systematic grid is not in [0, 1).
-    #[error("resample_systematic: the offset u is {u:?}: it is at least 0 and below 1")]
+    #[error("resample_systematic: the offset u is {u:?}: it must be at least 0 and below 1")]
     Offset {
         /// The offset.
         u: f64,
     },
-    /// A call on the pool failed. The arrays that the primitive writes may be written in part, and
-    /// are poisoned where a worker died; the rows that the error names are positions in memory
-    /// order.
+    /// A call on the pool failed. The arrays that the primitive writes may be partly written, and
+    /// are poisoned if a worker died. The rows in the error are positions in memory order.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// An array could not be divided into tiles.
     #[error(transparent)]
     Partition(#[from] PartitionError),
-    /// An array could not be looked at.
+    /// An array could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),
     /// Working memory could not be allocated.

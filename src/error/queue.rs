@@ -5,47 +5,47 @@ use thiserror::Error as ThisError;
 use super::{AllocError, Error, JoinError, LeaseError};
 use crate::handle::AnyHandle;
 
-/// Why a queue could not be made or opened, or why a call on it failed.
+/// Error of creating or opening a queue, or of a call on it.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// A queue has between one cell and 2²⁴.
-    #[error("a queue for {capacity} jobs: it can be made for 1 to {limit}")]
+    /// The capacity is 0 or more than 2²⁴.
+    #[error("a capacity of {capacity} jobs is out of range: 1 to {limit}")]
     Capacity {
         /// Jobs asked for.
         capacity: usize,
-        /// The most there can be.
+        /// The largest capacity.
         limit: usize,
     },
-    /// The handle names something else, or a queue of another type of job.
+    /// The handle names something else, or a queue of another job type.
     #[error(
-        "{handle} is not a queue of {expected} ({size} bytes): open it with the type it was made \
-         with, by a program that gives it the same name"
+        "{handle} is not a queue of {expected} ({size} bytes): open it with the type that it was \
+         created with, in a program where that type has the same name"
     )]
     NotThisQueue {
         /// The handle.
         handle: AnyHandle,
-        /// The type of job that the handle is for.
+        /// The job type of the handle.
         expected: &'static str,
         /// Bytes of such a job.
         size: usize,
     },
-    /// No cell is free; see [`PushError::Full`], which has the job.
+    /// No cell is free; see [`PushError::Full`], which returns the job.
     #[error(
-        "the queue is full: all its {capacity} cells hold jobs or are being written or read; pop \
-         some, wait with push_wait, or make it for more"
+        "the queue is full: all {capacity} cells hold jobs or are being written or read; pop some, \
+         wait with push_wait, or create it with a larger capacity"
     )]
     Full {
         /// Cells of the queue.
         capacity: usize,
     },
-    /// The queue takes no more jobs; see [`PushError::Closed`], which has the job.
-    #[error("the queue {handle} is closed: it takes no more jobs; make another one")]
+    /// The queue accepts no more jobs; see [`PushError::Closed`], which returns the job.
+    #[error("the queue {handle} is closed and accepts no more jobs; create another one")]
     Closed {
         /// The queue.
         handle: AnyHandle,
     },
-    /// The array is not its pusher's to give away.
+    /// This participant does not own the array that it pushes.
     #[error(
         "{handle} cannot be pushed: {} owns it; adopt it first, or pop it if it is in a queue",
         match .owner {
@@ -59,12 +59,12 @@ pub enum QueueError {
         /// The process whose participant owns it; 0 if none does.
         owner: u32,
     },
-    /// Its cells have gone through all the laps that their words can count.
-    #[error("the queue {handle} is used up after {position} positions; make another one")]
+    /// The cells have used up all laps that their words can count.
+    #[error("the queue {handle} is used up after {position} positions; create another one")]
     UsedUp {
         /// The queue.
         handle: AnyHandle,
-        /// Where it has come to.
+        /// The position that the queue has reached.
         position: u64,
     },
     /// The queue's array could not be leased.
@@ -73,13 +73,13 @@ pub enum QueueError {
     /// The cells could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
-    /// This process has crossed a fork and could not take a seat of its own, or the dead could not
-    /// be looked for.
+    /// This process was forked and could not take a seat of its own, or the search for dead
+    /// participants failed.
     #[error(transparent)]
     Join(#[from] JoinError),
 }
 
-/// A job that was not pushed, and why.
+/// A job that was not pushed, with the reason.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum PushError<T> {
@@ -104,13 +104,13 @@ pub enum PushError<T> {
     Failed {
         /// The job.
         job: T,
-        /// Why.
+        /// The reason.
         error: QueueError,
     },
 }
 
 impl<T> PushError<T> {
-    /// The job.
+    /// Returns the job.
     pub fn into_job(self) -> T {
         match self {
             PushError::Full { job, .. }
@@ -119,17 +119,17 @@ impl<T> PushError<T> {
         }
     }
 
-    /// Whether it was refused because no cell was free: later there may be one.
+    /// Returns `true` if no cell was free. A later push may succeed.
     pub fn is_full(&self) -> bool {
         matches!(self, PushError::Full { .. })
     }
 
-    /// Whether it was refused because the queue is closed.
+    /// Returns `true` if the queue is closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, PushError::Closed { .. })
     }
 
-    /// The refusal of `job` for the reason that `error` gives.
+    /// Creates the error for `job` from the reason `error`.
     pub(crate) fn new(job: T, error: QueueError) -> PushError<T> {
         match error {
             QueueError::Full { capacity } => PushError::Full { job, capacity },

@@ -1,4 +1,4 @@
-//! Why a segment cannot be made, opened or backed by memory.
+//! Errors of creating and opening segments, and of reserving memory for them.
 
 use std::fmt;
 use std::io;
@@ -6,55 +6,56 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a segment cannot be made or opened.
+/// Error of creating or opening a segment.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SegmentError {
-    /// The capacity asked for is none that a segment can have.
+    /// The capacity is out of range.
     #[error(
         "a capacity of {:#} is out of range: 1 byte to {}",
         Bytes(*capacity),
         Bytes(*max)
     )]
     Capacity {
-        /// What was asked for.
+        /// The requested capacity.
         capacity: u64,
         /// The largest capacity.
         max: u64,
     },
-    /// The number of seats asked for is none that a segment can have.
+    /// The number of seats is out of range.
     #[error("{seats} seats are out of range: 1 to {max}")]
     Seats {
-        /// What was asked for.
+        /// The requested number.
         seats: u32,
         /// The most seats.
         max: u32,
     },
-    /// The number of arrays asked for is more than a segment can have.
+    /// The number of arrays is out of range.
     #[error("{arrays} arrays are out of range: at most {max}")]
     Arrays {
-        /// What was asked for.
+        /// The requested number.
         arrays: u64,
         /// The most arrays.
         max: u64,
     },
-    /// The name is none that a segment can have.
-    #[error("{:?}{} cannot name a segment: {problem}", head(.name), rest(.name))]
+    /// The name is not a valid segment name.
+    #[error("invalid segment name {:?}{}: {problem}", head(.name), rest(.name))]
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it, and what to write instead.
+        /// The violated rule, and a valid alternative.
         problem: &'static str,
     },
-    /// A segment of this name exists already.
+    /// A segment with this name exists already.
     #[error(
-        "a segment named {name:?} exists already: open it, or remove /dev/shm/{name} if nobody needs it"
+        "a segment named {name:?} exists already: open it, or remove /dev/shm/{name} if it is not \
+         needed"
     )]
     Exists {
         /// The name.
         name: String,
     },
-    /// There is no segment of this name.
+    /// There is no segment with this name.
     #[error("there is no segment named {name:?}: create it first, or use open_or_create")]
     NotFound {
         /// The name.
@@ -62,9 +63,9 @@ pub enum SegmentError {
     },
     /// The name belongs to another user, or others may write to it.
     #[error(
-        "the segment named {name:?} is not this user's alone (owner uid {uid}, mode {mode:03o}): \
-         use a name of your own, take the write permission of others away, or say by the options \
-         `owner` and `mode` that they may"
+        "the segment named {name:?} belongs to another user or is writable by others (owner uid \
+         {uid}, mode {mode:03o}): use another name, remove the write permission of others, or \
+         permit both with the options `owner` and `mode`"
     )]
     Foreign {
         /// The name.
@@ -74,7 +75,7 @@ pub enum SegmentError {
         /// Its permission bits.
         mode: u32,
     },
-    /// What was opened is not a segment of this crate, or is damaged.
+    /// The name or descriptor is not that of a segment of this crate, or the segment is damaged.
     #[error(
         "{what} is not a segment of ndshm: {problem} (first word {header:#018x}, {:#})",
         Bytes(*size)
@@ -82,14 +83,14 @@ pub enum SegmentError {
     NotOurs {
         /// The name or descriptor.
         what: String,
-        /// What does not fit.
+        /// The check that failed.
         problem: &'static str,
         /// The first word of the file.
         header: u64,
         /// The size of the file.
         size: u64,
     },
-    /// The segment was made by a version of this crate with another layout.
+    /// The segment was created by a version of this crate with another layout.
     #[error(
         "{what} has layout version {found}, and this program reads version {supported}: \
          build all programs that share the segment with the same release of ndshm"
@@ -102,9 +103,9 @@ pub enum SegmentError {
         /// The version of this crate.
         supported: u32,
     },
-    /// Whoever created the name has not brought it to life in time; it may have died over it.
+    /// The creator of the name has not initialized the segment in time; it may have died.
     #[error(
-        "the segment named {name:?} was not brought to life within {waited:?} (its file has {}): raise \
+        "the segment named {name:?} was not initialized within {waited:?} (its file has {}): raise \
          open_timeout if its creator is slow, or let open_or_create replace it",
         Bytes(*size)
     )]
@@ -116,9 +117,9 @@ pub enum SegmentError {
         /// How long the call waited.
         waited: Duration,
     },
-    /// The name changed hands all the time that the call may take.
+    /// Other processes removed and created the name again until the timeout.
     #[error(
-        "the segment named {name:?} kept being made and removed by others for {waited:?}: \
+        "other processes kept creating and removing the segment named {name:?} for {waited:?}: \
          raise open_timeout, or keep one process in the segment"
     )]
     Unsettled {
@@ -140,10 +141,10 @@ pub enum SegmentError {
         /// The limit of this process's address space, if it has one.
         limit: Option<u64>,
     },
-    /// The process has as many mappings as the kernel lets it have.
+    /// The process has the maximum number of mappings.
     #[error(
-        "no mapping left for a segment of {}: this process has about {limit}, which is the most it \
-         may have: unmap some, or raise the limit (sysctl vm.max_map_count)",
+        "no mapping left for a segment of {}: this process has about {limit}, the maximum; unmap \
+         some, or raise the limit (sysctl vm.max_map_count)",
         Bytes(*bytes)
     )]
     Mappings {
@@ -152,38 +153,38 @@ pub enum SegmentError {
         /// The limit, vm.max_map_count.
         limit: u64,
     },
-    /// No descriptor is left, in this process or in the system.
+    /// No file descriptor is left, in this process or in the system.
     #[error(
-        "{call} failed for {what}: no descriptor is left, {}",
+        "{call} failed for {what}: no file descriptor is left {}",
         match limit {
             Some(limit) => format!(
-                "of which this process may have {limit} at once; close some, or raise the limit \
+                "in this process, which may have {limit}; close some, or raise the limit \
                  (ulimit -n)"
             ),
             None => "in the whole system; close some, or raise the limit (sysctl fs.file-max)".into(),
         }
     )]
     Descriptors {
-        /// The system call that wanted one.
+        /// The system call that failed.
         call: &'static str,
-        /// What it was called for.
+        /// The object that it was called for.
         what: String,
-        /// The limit of this process, RLIMIT_NOFILE; `None` if the system's was met.
+        /// The limit of this process, RLIMIT_NOFILE; `None` if the system's limit was reached.
         limit: Option<u64>,
     },
-    /// The file system of named segments has no inode left for another name.
+    /// The file system of named segments has no inode left.
     #[error(
-        "no room for the name {name:?}: all {inodes} inodes of /dev/shm are in use; remove files \
-         there that nobody needs, remount it with more (mount -o remount,nr_inodes=... /dev/shm), \
-         or use Segment::anonymous"
+        "no room for the name {name:?}: all {inodes} inodes of /dev/shm are in use; remove \
+         unneeded files there, remount it with more (mount -o remount,nr_inodes=... /dev/shm), or \
+         use Segment::anonymous"
     )]
     Inodes {
         /// The name.
         name: String,
-        /// How many inodes the file system has.
+        /// Inodes of the file system.
         inodes: u64,
     },
-    /// The process may not make files as large as the segment.
+    /// The process may not create files as large as the segment.
     #[error(
         "a segment of {} exceeds the file size limit of {}: ask for a smaller capacity, or raise \
          the limit (ulimit -f)",
@@ -196,17 +197,18 @@ pub enum SegmentError {
         /// The limit, RLIMIT_FSIZE.
         limit: u64,
     },
-    /// The descriptor's size is not sealed, so that whoever holds it could cut the memory off.
+    /// The descriptor's size is not sealed: any process that has the descriptor could truncate the
+    /// memory.
     #[error(
-        "the descriptor is a memfd whose size is not sealed: pass a descriptor that \
-         Segment::inheritable_fd made, or add F_SEAL_GROW and F_SEAL_SHRINK"
+        "the descriptor is a memfd whose size is not sealed: pass a descriptor from \
+         Segment::inheritable_fd, or add F_SEAL_GROW and F_SEAL_SHRINK"
     )]
     NotSealed,
-    /// The file is on hugetlbfs, whose pages may be missing when they are touched.
+    /// The file is on hugetlbfs, where pages may be missing when they are touched.
     #[error(
-        "{what} is made of huge pages of {} from the system's reserve (hugetlbfs), where an access \
-         ends in SIGBUS once the reserve is empty: make the segment with Segment::anonymous and \
-         SegmentOptions::huge_pages instead",
+        "{what} consists of huge pages of {} from the system's reserve (hugetlbfs), where an \
+         access ends in SIGBUS once the reserve is empty: create the segment with \
+         Segment::anonymous and SegmentOptions::huge_pages instead",
         Bytes(*page)
     )]
     Hugetlb {
@@ -215,19 +217,19 @@ pub enum SegmentError {
         /// Bytes of a huge page.
         page: u64,
     },
-    /// The segment is in-process memory, of which a forked child has a private copy.
+    /// The segment is in-process memory. A forked child has a private copy of it.
     #[error(
-        "an in-process segment is not shared with a forked child, which has a copy of its own: \
+        "an in-process segment is not shared with a forked child, which has its own copy: \
          use Segment::anonymous"
     )]
     NotShared,
-    /// The program has closed the segment's descriptor, or has given its number to another file.
+    /// The program has closed the segment's descriptor, or has reused its number for another file.
     #[error(
-        "descriptor {number} is not the segment's any more: this process has closed it. Close what \
-         was inherited before a segment is opened, or leave out this number (Segment::fd)"
+        "descriptor {number} no longer belongs to the segment: this process has closed it; close \
+         inherited descriptors before opening a segment, or spare this number (Segment::fd)"
     )]
     Closed {
-        /// The number.
+        /// The descriptor.
         number: i32,
     },
     /// There is no memory for the segment's tables.
@@ -238,29 +240,29 @@ pub enum SegmentError {
     Os {
         /// The system call.
         call: &'static str,
-        /// What it was called for.
+        /// The object that it was called for.
         what: String,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Memory that cannot be had, found out before it is touched.
+/// A shortage of memory, detected before the memory is touched.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("need {}, {what} has {} free; {remedy}", Bytes(*need), Bytes(*have))]
 pub struct NoMemory {
     /// Bytes that the call needs.
     pub need: u64,
-    /// Bytes that can be had.
+    /// Bytes that are available.
     pub have: u64,
-    /// Which limit was met.
+    /// The limit that was reached.
     pub what: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: &'static str,
 }
 
-/// A number of bytes, written in the unit that suits it: `1 MiB`. The alternate form adds the exact
-/// number where the unit does not give it: `1 MiB (1048577 bytes)`.
+/// A number of bytes, written in a suitable unit: `1 MiB`. The alternate form adds the exact number
+/// where the unit rounds: `1 MiB (1048577 bytes)`.
 pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
@@ -272,7 +274,7 @@ impl fmt::Display for Bytes {
         let power = self.0.ilog2() / 10;
         let unit = UNITS[power as usize - 1];
         let shift = power * 10;
-        // Rounded down, so that no limit is said to be more than it is.
+        // Round down: a message must not overstate a limit.
         let tenths = ((self.0 >> (shift - 10)) * 10) >> 10;
         match tenths % 10 {
             0 => write!(f, "{} {unit}", tenths / 10)?,
@@ -286,14 +288,14 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// The most characters of a name that a message repeats.
+/// Characters of a name that a message repeats at most.
 const SHOWN: usize = 64;
 
 fn head(name: &str) -> String {
     name.chars().take(SHOWN).collect()
 }
 
-/// How much longer the name is than its [`head`].
+/// Returns the length of the name in bytes if [`head`] has cut it.
 fn rest(name: &str) -> String {
     match name.chars().count() {
         short if short <= SHOWN => String::new(),

@@ -3,7 +3,7 @@
 use core::fmt;
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
-/// Days of 400 years, after which the calendar repeats itself.
+/// Days in 400 years, the period of the calendar.
 const DAYS_PER_ERA: u64 = 146_097;
 /// Days from 1 March of the year 0 to 1 January 1970.
 const DAYS_BEFORE_1970: u64 = 719_468;
@@ -27,13 +27,13 @@ impl fmt::Display for Utc {
 ///
 /// Any number of seconds that a `u64` holds gives fewer than 2^48 days, so nothing overflows.
 fn date(days: u64) -> (u64, u64, u64) {
-    // Years begin with March here: the leap day is the last day of its year.
+    // Start the year in March: then the leap day is the last day of its year.
     let days = days + DAYS_BEFORE_1970;
     let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
     let leap_days = day_of_era / 1460 + day_of_era / (DAYS_PER_ERA - 1) - day_of_era / 36_524;
     let year_of_era = (day_of_era - leap_days) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // The months from March on have 153 days in each five.
+    // From March on, each five months have 153 days.
     let months_after_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * months_after_march + 2) / 5 + 1;
     let (month, next_year) = match months_after_march {

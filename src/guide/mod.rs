@@ -1,4 +1,4 @@
-//! Chapters: what takes longer to tell than an item's documentation has room for.
+//! Chapters of the user guide, for subjects that span several items.
 
 #[doc = include_str!("model_check.md")]
 pub mod model_check {}

@@ -1,4 +1,4 @@
-//! Running a model under loom, to its end or not at all.
+//! Running a model under loom: to its end, or not at all.
 #![expect(
     clippy::disallowed_types,
     reason = "what is counted here is outside of the model"
@@ -8,22 +8,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// A model that needs more executions than this is to be made smaller.
+/// The limit of executions. A model that needs more must be made smaller.
 pub const MOST_EXECUTIONS: u64 = 500_000;
 
-/// Operations in one execution: beyond it loom takes the model for one that never ends.
+/// The limit of operations in one execution. Beyond it loom assumes that the model never ends.
 const MOST_BRANCHES: usize = 20_000;
 
 /// Runs `model` in every interleaving of at most `bound` preemptions, and with every value that the
-/// memory model lets a load return. How many executions that were.
+/// memory model lets a load return. Returns the number of executions.
 ///
-/// A preemption is a switch away from a thread that could go on; most faults need one or two.
-/// loom's environment variables that cut an exploration off are not looked at: one that passes is
-/// complete.
+/// A preemption is a switch away from a thread that could continue; most faults need one or two.
+/// loom's environment variables that limit an exploration are ignored: an exploration that passes
+/// is complete.
 ///
 /// # Panics
-/// If the model panics or deadlocks in any execution; if two accesses to the same bytes are not
-/// ordered, with the places in the source of both; if there are more than [`MOST_EXECUTIONS`].
+/// Panics if the model panics or deadlocks in any execution; if two accesses to the same bytes are
+/// not ordered, with the places in the source of both; if there are more than [`MOST_EXECUTIONS`].
 pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
     let executions = Arc::new(AtomicU64::new(0));
     let count = executions.clone();
@@ -43,11 +43,11 @@ pub fn explore(bound: usize, model: impl Fn() + Send + Sync + 'static) -> u64 {
     executions.load(Relaxed)
 }
 
-/// Demands that [`explore`] refuses `model`: it shows that a model can see what it is to exclude.
-/// What it was refused with: for accesses that race, both places.
+/// Checks that [`explore`] refuses `model`, which shows that a model can detect the fault that it
+/// is meant to exclude. Returns the message of the refusal: for accesses that race, both places.
 ///
 /// # Panics
-/// If the model passes.
+/// Panics if the model passes.
 pub fn refused(bound: usize, model: impl Fn() + Send + Sync + 'static) -> String {
     let cause = match catch_unwind(AssertUnwindSafe(|| explore(bound, model))) {
         Ok(executions) => panic!("{executions} executions, and none was refused"),
@@ -61,15 +61,15 @@ pub fn refused(bound: usize, model: impl Fn() + Send + Sync + 'static) -> String
     }
 }
 
-/// As [`explore`], for a participant that is killed before its first, second, ... operation on the
-/// segment's words, until it comes to its end alive in every execution. How many executions and how
-/// many deaths that were.
+/// Runs [`explore`] with a participant that is killed before its first, second, ... operation on
+/// the segment's words, until it survives in every execution. Returns the number of executions and
+/// the number of deaths.
 ///
-/// `model` gets the number of operations, for [`mortal`](super::mortal) or
-/// [`mortal_pool`](super::mortal_pool), and returns whether the participant died.
+/// `model` gets the number of operations, to be passed to [`mortal`](super::mortal) or
+/// [`mortal_pool`](super::mortal_pool), and returns `true` if the participant died.
 ///
 /// # Panics
-/// As [`explore`].
+/// Panics as [`explore`] does.
 pub fn explore_deaths(
     bound: usize,
     model: impl Fn(u64) -> bool + Send + Sync + 'static,

@@ -1,6 +1,6 @@
-//! One bucket: reading its record, and putting another one in its place.
+//! The transitions of one bucket: reading its record, and replacing it.
 //!
-//! `README.md` beside this file is the protocol, with its argument.
+//! `README.md` beside this file has the protocol and its proof.
 
 use super::place::{
     bundle_of, get, is_live_bundle, offset_of, place_of, record_words, settle, was_freed, word_of,
@@ -15,28 +15,28 @@ use crate::table::HandleTable;
 use crate::table::slot::Slot;
 use crate::word::BucketWord;
 
-/// The buckets of a table, as one participant sees them.
+/// The buckets of a table, as seen by one participant.
 #[derive(Clone, Copy)]
 pub(crate) struct Buckets<'t> {
     pub(crate) table: &'t HandleTable,
 }
 
-/// What a bucket held at one moment.
+/// The contents of a bucket at one moment.
 pub(crate) struct Seen {
     pub(crate) word: BucketWord,
     pub(crate) contents: Contents,
 }
 
-/// What a name is worth.
+/// The status of a name in a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Standing {
-    /// It stands for something.
+    /// The name stands for a live array.
     Good,
-    /// What it stood for has been freed.
+    /// The array was freed.
     Dead,
-    /// The name that it is to replace is still there.
+    /// An arrival. Its old name is still in the other bucket.
     Pending,
-    /// It will never be a name: the other bucket has changed before the old name could leave it.
+    /// An arrival that will never be a name: the other bucket changed before the old name left it.
     Void,
 }
 
@@ -53,7 +53,8 @@ impl<'t> Buckets<'t> {
         name.bucket(self.count())
     }
 
-    /// The word of a bucket. A damaged record may name one that there is not.
+    /// Loads the word of a bucket. Returns `Corrupt` if there is no such bucket: a damaged record
+    /// may name one.
     pub(crate) fn load(self, bucket: usize) -> Result<BucketWord, NameError> {
         word_of(self.memory(), bucket).ok_or_else(|| self.corrupt(0))
     }
@@ -66,7 +67,8 @@ impl<'t> Buckets<'t> {
         }
     }
 
-    /// Shows `look` the words of a bucket's record, under a lease. `None` if it has none.
+    /// Calls `look` with the words of a bucket's record, under a lease. Returns `None` if the
+    /// bucket has no record.
     pub(crate) fn visit<R>(
         self,
         bucket: usize,
@@ -90,8 +92,8 @@ impl<'t> Buckets<'t> {
                     return Ok((word, Some(seen)));
                 }
                 Err(stale @ LeaseError::Stale { .. }) => {
-                    // A record is freed after another has taken its place, and who finds it freed
-                    // finds that; or with its bundle.
+                    // A record is freed after it was replaced, or with its bundle. In the first
+                    // case the bucket's word has changed by now.
                     let now = self.load(bucket)?;
                     let freed = || {
                         bundle_of(self.memory(), bucket)
@@ -111,15 +113,15 @@ impl<'t> Buckets<'t> {
         }
     }
 
-    /// Takes a record that was freed while it was in its bucket out of it, with all that it held. Returns
-    /// what the bucket's word says then.
+    /// Attempts the transition from `lost`, a record that was freed in its bucket, to the empty
+    /// bucket. Returns the bucket's word afterwards.
     ///
-    /// The caller has found the record stale, and after that the bucket's word unchanged.
+    /// The caller has found the record stale, and then the bucket's word unchanged.
     #[cold]
     fn heal(self, bucket: usize, lost: BucketWord) -> Result<BucketWord, NameError> {
-        // From `lost` alone: another participant may have healed the bucket, and put names in it.
-        // Relaxed: a bucket without a record publishes nothing. As a read-modify-write it carries on what
-        // earlier changes of the bucket released.
+        // CAS from `lost` only: another participant may have healed the bucket and put names in it.
+        // Relaxed: an empty bucket publishes nothing, and a read-modify-write continues the release
+        // sequences of earlier changes.
         let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
         let (seen, empty) = (lost.bits(), lost.emptied().bits());
         match place.compare_exchange(seen, empty, Ordering::Relaxed, Ordering::Relaxed) {
@@ -128,7 +130,7 @@ impl<'t> Buckets<'t> {
         }
     }
 
-    /// All that a bucket holds.
+    /// Reads the contents of a bucket.
     pub(crate) fn read(self, bucket: usize) -> Result<Seen, NameError> {
         let decode = |words: &[Atom]| Contents::decode(get(words));
         let (word, contents) = self.visit(bucket, decode)?;
@@ -138,17 +140,18 @@ impl<'t> Buckets<'t> {
         })
     }
 
-    /// What the record in a leased slot holds; nothing if it is not that of the bucket.
+    /// Reads the record in a leased slot. Returns empty contents if it is not a record of the
+    /// bucket.
     pub(crate) fn contents(self, slot: Slot<'_>, bucket: usize) -> Contents {
         let words = record_words(self.memory(), slot, bucket);
         let contents = words.and_then(|words| Contents::decode(get(words)));
         contents.unwrap_or_default()
     }
 
-    /// A record of `contents`, which is this participant's until it is in its bucket. `None` for no
-    /// contents, which need none.
+    /// Creates a record of `contents`. This participant owns it until it is in its bucket. Returns
+    /// the empty word if the contents are empty.
     ///
-    /// An arrival without an id gets that of the record.
+    /// An arrival without an id gets the word of this record as its id.
     pub(super) fn make(
         self,
         bucket: usize,
@@ -175,8 +178,8 @@ impl<'t> Buckets<'t> {
             return Err(self.table.abandon_damaged(reserved).into());
         };
         let mut at = control.iter();
-        // Relaxed: whoever reads them has a lease, whose Acquire pairs with the Release that makes
-        // the record LIVE.
+        // Relaxed: readers have a lease. Its Acquire pairs with the Release that makes the record
+        // LIVE.
         contents.encode(|word| {
             if let Some(place) = at.next() {
                 place.store(word, Ordering::Relaxed);
@@ -189,10 +192,10 @@ impl<'t> Buckets<'t> {
         Ok(word)
     }
 
-    /// Puts a record that this participant has made in the place of `seen`; whether it was still
-    /// there. The one that is not in the bucket afterwards is freed.
+    /// Attempts to replace `seen` by `new`, which this participant has created. Returns `true` on
+    /// success. Frees the record that is not in the bucket afterwards.
     pub(super) fn put(self, bucket: usize, seen: BucketWord, new: BucketWord) -> bool {
-        // Release: pairs with the Acquire in `load`.
+        // Release: pairs with the Acquire in `word_of`.
         let put = place_of(self.memory(), bucket).is_some_and(|word| {
             let (seen, new) = (seen.bits(), new.bits());
             word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
@@ -203,7 +206,8 @@ impl<'t> Buckets<'t> {
                 .is_none_or(|slot| settle(self.memory(), slot, generation, bucket));
             if !still_there {
                 match bundle_of(self.memory(), bucket) {
-                    // Freed before this, so that its parts are for us as well.
+                    // The bundle was freed before this change, so its freer did not see these
+                    // parts.
                     Some(bundle) if !is_live_bundle(self.memory(), bundle) => {
                         self.table.free_parts(bucket, new);
                     }
@@ -215,7 +219,7 @@ impl<'t> Buckets<'t> {
         put
     }
 
-    /// Makes and puts.
+    /// Creates a record of `contents`, and attempts to replace `seen` by it.
     pub(crate) fn swap(
         self,
         bucket: usize,
@@ -229,13 +233,13 @@ impl<'t> Buckets<'t> {
     /// Frees a record that is not in its bucket.
     pub(crate) fn free(self, record: BucketWord) {
         if let Some((slot, generation)) = record.record() {
-            // An error says that somebody else, who saw it out of its bucket, was faster.
+            // An error says that another participant saw it out of its bucket, and freed it.
             let _ = self.table.free_slot(self.table.handle_of(slot, generation));
         }
     }
 
-    /// What a value that was found in a bucket is worth. If it is not `Good`, that holds of the bucket
-    /// as it is now only if its word has not changed.
+    /// Classifies a value from a bucket as `Good`, `Dead`, `Pending` or `Void`. Every result but
+    /// `Good` holds only while the bucket's word is unchanged. The caller checks that.
     pub(super) fn standing(self, value: &Value) -> Result<Standing, NameError> {
         if let Some(arrival) = &value.arrival {
             let departed = |words: &[Atom]| {
@@ -254,9 +258,11 @@ impl<'t> Buckets<'t> {
         })
     }
 
-    /// Lets the name that an arrival replaces leave its bucket: from then on the arrival is a name.
+    /// Attempts to remove the old name of `arrival` from its bucket and to leave a departure. From
+    /// then on the arrival is a name.
     ///
-    /// Done by anyone whom the arrival would hold up. Nothing comes of it if the bucket has changed.
+    /// Called by any participant that the arrival holds up. Does nothing if the old bucket has
+    /// changed.
     pub(super) fn depart(self, arrival: &Arrival, to: usize) -> Result<(), NameError> {
         let mut seen = self.read(arrival.from)?;
         if seen.word != arrival.seen {
@@ -270,7 +276,7 @@ impl<'t> Buckets<'t> {
         Ok(())
     }
 
-    /// The record that a bucket has once the name has left it.
+    /// Creates the record of the old bucket, without the old name and with a departure.
     pub(super) fn departure_record(
         self,
         arrival: &Arrival,
@@ -286,8 +292,9 @@ impl<'t> Buckets<'t> {
         self.make(arrival.from, contents)
     }
 
-    /// Finishes what others have begun in a bucket, and leaves out what is over: names whose array was
-    /// freed (or is not `kept`), arrivals that came to nothing, traces that nobody needs.
+    /// Finishes the pending operations of other participants in `contents`, and drops its obsolete
+    /// entries: names of arrays that were freed or are not `kept`, void arrivals, departures that are
+    /// not needed.
     pub(crate) fn tidy(
         self,
         bucket: usize,
@@ -321,27 +328,28 @@ impl<'t> Buckets<'t> {
         Ok(())
     }
 
-    /// Whether a trace must stay: the arrival looks for it, or whoever renames has yet to see it.
+    /// Returns `true` if a departure must stay: its arrival needs it, or the renaming participant
+    /// has yet to see it.
     fn is_needed(self, departure: &Departure) -> Result<bool, NameError> {
         let mover = departure.mover;
         let seats = self.memory().layout().geometry.seats as usize;
         let here = mover.seat.index().filter(|&seat| seat < seats);
         let word = here.map(|seat| self.memory().seat_word(seat).load(Ordering::Relaxed));
-        // Epochs only grow: another one says that the mover is gone.
+        // Epochs only grow. A different epoch proves that the mover is gone.
         if word.is_some_and(|word| word.is_taken() && word.epoch() == mover.epoch) {
             return Ok(true);
         }
         self.is_arriving(departure.to, departure.id)
     }
 
-    /// Whether an arrival is in that bucket, and not a plain name by now.
+    /// Returns `true` if the arrival with this id is in the bucket and is not a plain name yet.
     pub(super) fn is_arriving(self, bucket: usize, id: BucketWord) -> Result<bool, NameError> {
         let contents = self.read(bucket)?.contents;
         let arrivals = contents.names.iter().filter_map(|(_, value)| value.arrival);
         Ok(arrivals.into_iter().any(|arrival| arrival.id == id))
     }
 
-    /// Tidies a bucket until there is nothing to do. The buckets that names had come from.
+    /// Tidies a bucket until nothing is left to do. Returns the buckets from which arrivals came.
     pub(super) fn tidy_up(
         self,
         bucket: usize,
@@ -361,7 +369,7 @@ impl<'t> Buckets<'t> {
     }
 }
 
-/// What `name` stands for, in the words of a record.
+/// Returns a search for `name` in the words of a record.
 pub(crate) fn find<'n>(name: &'n Name) -> impl FnOnce(&[Atom]) -> Option<Option<Value>> + 'n {
     move |words| record::find(get(words), name)
 }

@@ -1,4 +1,4 @@
-//! The name of an array whose handle is known, for error texts.
+//! Names of arrays in error texts, from their handles.
 
 use super::buckets::Buckets;
 use crate::descriptor::Descriptor;
@@ -6,18 +6,18 @@ use crate::handle::AnyHandle;
 use crate::table::HandleTable;
 
 impl HandleTable {
-    /// Returns a name that the array was given, if it has one and it can be read at this moment.
+    /// Returns a name of the array, if it has one that can be read at this moment.
     ///
-    /// The descriptor notes one bucket, which may be out of date: then there is no name. It is for
-    /// people to read, so that an error here is no name either.
+    /// The descriptor notes one bucket, which may be out of date. Then this returns `None`, and
+    /// also on an error: the name is only for people to read.
     #[cold]
     pub(crate) fn name_of(&self, handle: AnyHandle) -> Option<String> {
-        // Models of leases do not look at names, whose records would add steps to each refusal.
+        // Models of leases skip names: reading records would add steps to each refusal.
         if cfg!(loom) {
             return None;
         }
         let (slot, _) = self.look().live(handle).ok()?;
-        // A record is named by its flags, and is in no bucket itself.
+        // Records are NAMED too, but they have no name.
         if !slot.word().is_named() || self.look().usable(handle).is_err() {
             return None;
         }
@@ -30,7 +30,7 @@ impl HandleTable {
         let names = buckets.read(bucket).ok()?.contents.names;
         let mut names = names
             .iter()
-            // One that has not arrived yet may never do so.
+            // An arrival may never become a name.
             .filter(|(_, value)| value.handle == handle && value.arrival.is_none());
         names.next().map(|(name, _)| name.text())
     }

@@ -1,5 +1,5 @@
-//! Looking at names without taking part: records are copied, and believed if they were there all the
-//! time.
+//! Names as seen by observers. They copy a record, and accept the copy if the record was live
+//! before and after.
 
 use super::place::{offset_of, was_freed, word_of};
 use super::record::{Contents, Name, Value};
@@ -12,18 +12,19 @@ use crate::table::info::Look;
 use crate::table::slot::Slot;
 use crate::word::BucketWord;
 
-/// How often a bucket that changes is looked at again. Who only looks must come to an end.
+/// The number of attempts to read a bucket that keeps changing. An observer must not retry for
+/// ever.
 const LOOKS: usize = 1000;
 
-/// Names as one who only looks on sees them; `copy` copies bytes from an offset of the segment, and
-/// says whether it could.
+/// The names as seen by an observer. `copy` copies bytes from an offset of the segment, and returns
+/// `false` if it cannot.
 pub(crate) struct LookAtNames<'m, C> {
     pub(crate) look: Look<'m>,
     pub(crate) copy: C,
 }
 
 impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
-    /// All names that begin with `prefix`, sorted.
+    /// Returns all names that begin with `prefix`, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let mut names = Vec::new();
         for bucket in used(self.look.memory) {
@@ -34,7 +35,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
         Ok(names)
     }
 
-    /// What has that name.
+    /// Returns the handle that has the name.
     pub(crate) fn find(&self, name: &str) -> Result<AnyHandle, NameError> {
         let key = checked(name)?;
         let bucket = key.bucket(self.look.memory.names().len());
@@ -47,7 +48,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
             .ok_or_else(|| not_found(name))
     }
 
-    /// The names of a bucket that stand for something.
+    /// Returns the names of a bucket that stand for something.
     fn good(&self, bucket: usize) -> Result<Vec<(Name, Value)>, NameError> {
         for _ in 0..LOOKS {
             let (word, contents) = self.read(bucket)?;
@@ -59,7 +60,8 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
                     false
                 })
             });
-            // As for a participant: what does not count holds of the bucket only if it is as it was.
+            // As for a participant, a rejected name is certain only if the bucket's word is
+            // unchanged.
             if self.load(bucket)? == word {
                 return failed.map_or(Ok(good), Err);
             }
@@ -77,7 +79,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
         Ok(self.look.live(value.handle).is_ok())
     }
 
-    /// What a bucket holds.
+    /// Reads the contents of a bucket.
     fn read(&self, bucket: usize) -> Result<(BucketWord, Contents), NameError> {
         for _ in 0..LOOKS {
             let word = self.load(bucket)?;
@@ -87,8 +89,8 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
             if let Some(contents) = self.copy_record(word, bucket) {
                 return Ok((word, contents));
             }
-            // A record is freed after another has come into its place. One that was freed in its
-            // bucket is lost: the next participant that uses the bucket empties it.
+            // A record is freed after it was replaced. A record that was freed in its bucket is
+            // lost: the next participant that uses the bucket empties it.
             let freed = was_freed(self.look.memory, word);
             match self.load(bucket)? == word {
                 true if freed => return Ok((word, Contents::default())),
@@ -99,7 +101,8 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
         Err(self.corrupt(bucket))
     }
 
-    /// Copies the record that a bucket's word names; `None` if it is none, or has gone meanwhile.
+    /// Copies the record that a bucket's word names. Returns `None` if it is invalid, or was freed
+    /// meanwhile.
     fn copy_record(&self, word: BucketWord, bucket: usize) -> Option<Contents> {
         let memory = self.look.memory;
         let (slot, generation) = word.record()?;
@@ -111,7 +114,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
         let extent = Spans::of(memory).extent(slot.index).filter(|_| ours)?;
         let len = *descriptor.shape().first()?;
         let bytes = len.checked_mul(8).filter(|&bytes| bytes <= extent.size())?;
-        // The extent may be as large as the segment; a record has at most so many words.
+        // The extent may be as large as the segment. A record has at most `MOST` bytes.
         let mut copied = vec![0u64; usize::try_from(bytes / 8).ok().filter(|_| bytes <= MOST)?];
         let offset = memory.layout().data + extent.offset;
         if !(self.copy)(offset, bytemuck::cast_slice_mut(&mut copied)) {
@@ -133,5 +136,6 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     }
 }
 
-/// Bytes of the largest record: 65,535 names of 38 words, as many traces, and its head.
+/// The size of the largest record in bytes: 65,535 names of 38 words, as many departures, and the
+/// head.
 const MOST: u64 = 8 * (1 + 65_535 * (38 + 3));

@@ -1,8 +1,7 @@
-//! Names: what stands for an array to those who have not got its handle.
+//! Names: texts by which processes find an array without its handle.
 //!
-//! A name is found by its bucket, and all that a bucket holds is in one record, which is never
-//! changed but replaced: by one compare-and-swap of the bucket's word. `README.md` beside this file
-//! is the protocol, with its argument.
+//! One record has all names of a bucket. It is never changed: one compare-and-swap of the bucket's
+//! word replaces it. `README.md` beside this file has the protocol and its proof.
 
 mod buckets;
 mod called;
@@ -37,15 +36,15 @@ pub(crate) use place::{check, is_bundle, is_record, offset_of, word_of};
 pub(crate) use recall::Recall;
 pub(crate) use vacate::{Emptied, Following, vacate};
 
-/// A name, and what it stands for.
+/// A name and its array.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
 pub struct NameInfo {
     /// The name.
     pub name: String,
-    /// What it stands for.
+    /// The array, queue, partition or bundle that has the name.
     pub handle: AnyHandle,
-    /// The process that gave the name, as it knew its own number.
+    /// The process that gave the name, as numbered in its own pid namespace.
     pub pid: u32,
 }
 
@@ -62,11 +61,12 @@ impl NameInfo {
 impl HandleTable {
     /// Gives an array a name, by which any process finds it.
     ///
-    /// Of several who give the same name at the same time one succeeds. The name goes with the array:
-    /// when that is freed, nothing is called so any more. An array may have several names. Whatever
-    /// has a handle can have one, a queue for instance.
+    /// Of several participants that give one name at once, one succeeds. Freeing the array removes
+    /// its names. An array may have several. Everything with a handle can have one, for instance a
+    /// queue.
     ///
-    /// A name is 1 to 255 bytes of UTF-8, and no further rules; `/` is a custom, as in `layer/1/bias`.
+    /// A name is 1 to 255 bytes of UTF-8. There are no further rules; `/` is a custom, as in
+    /// `layer/1/bias`.
     ///
     /// ```
     /// use ndarray::Ix2;
@@ -86,8 +86,12 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// [`NameError::Taken`] says what has the name, and who gave it; [`NameError::Lease`] for a stale
-    /// handle, and for one of memory that the crate keeps for itself; [`NameError::Length`], [`NameError::Alloc`].
+    /// - [`NameError::Taken`] if the name exists. The error has its array and the process that
+    ///   named it.
+    /// - [`NameError::Lease`] if the handle is stale, or names memory of the crate.
+    /// - [`NameError::Length`] if the name has 0 or more than 255 bytes.
+    /// - [`NameError::Alloc`] or [`NameError::Crowded`] if there is no room for the record of
+    ///   names.
     pub fn publish(&self, name: &str, handle: impl Into<AnyHandle>) -> Result<(), NameError> {
         let put = |contents: &mut Contents, name: Name, value: Value| match contents.position(&name)
         {
@@ -103,14 +107,14 @@ impl HandleTable {
         }
     }
 
-    /// Gives an array a name, whatever had it before, and returns that. Who looks the name up finds
-    /// the old or the new array, at every moment one of them.
+    /// Gives an array a name, and returns the array that had it before. A lookup finds the old or
+    /// the new array at every moment.
     ///
-    /// The old array is not freed: others may have found it just before. When that is over is for
-    /// the program to know; until then they can lease it.
+    /// Does not free the old array: other participants may just have found it, and can lease it
+    /// until the program frees it.
     ///
     /// # Errors
-    /// As [`publish`](HandleTable::publish), but for `Taken`.
+    /// See [`publish`](HandleTable::publish), except `Taken`.
     pub fn replace(
         &self,
         name: &str,
@@ -130,30 +134,31 @@ impl HandleTable {
         Ok(before)
     }
 
-    /// The array of that name.
+    /// Returns the array of that name.
     ///
-    /// It may be renamed, replaced or freed at any moment after. Where it must stay what it is,
-    /// take a lease and look whether the name still says so.
+    /// It may be renamed, replaced or freed at any later moment. To be sure of the name, take a
+    /// lease and look it up again.
     ///
     /// # Errors
-    /// [`NameError::NotFound`]; [`NameError::Lease`] with
-    /// [`TypeMismatch`](LeaseError::TypeMismatch) if it is of another type.
+    /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
+    /// - [`NameError::Lease`] with [`TypeMismatch`](LeaseError::TypeMismatch) if it has another
+    ///   type.
     pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {
         loop {
             let found = self.find_any(name)?;
             match found.typed::<T, D>(self) {
                 Ok(handle) => return Ok(handle),
-                // Freed since it was found: the name is another's by now, or nobody's.
+                // Freed since it was found. Search again: the name may have another array now.
                 Err(LeaseError::Stale { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// What has that name, of whichever type: an array, a queue or a partition.
+    /// Returns the handle of that name, of any type: an array, a queue or a partition.
     ///
     /// # Errors
-    /// [`NameError::NotFound`].
+    /// [`NameError::NotFound`] if nothing has the name; [`NameError::Length`].
     pub fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         let buckets = Buckets { table: self };
         let known = self.recall().borrow().get(name);
@@ -178,7 +183,7 @@ impl HandleTable {
             };
             let handle = value.handle;
             if buckets.standing(&value)? == Standing::Good {
-                // An arrival counts by what another bucket holds.
+                // This bucket's word does not validate an arrival: it depends on another bucket.
                 if value.arrival.is_none() {
                     let found = Found {
                         bucket,
@@ -195,11 +200,12 @@ impl HandleTable {
         }
     }
 
-    /// Takes a name away, and returns what had it. The array stays.
+    /// Removes a name, and returns the handle that had it. The array stays.
     ///
     /// # Errors
-    /// [`NameError::NotFound`]; [`NameError::Alloc`] if other names of the bucket need a new record
-    /// and there is no memory for it.
+    /// - [`NameError::NotFound`] if nothing has the name.
+    /// - [`NameError::Alloc`] if the other names of the bucket need a new record and there is no
+    ///   memory.
     pub fn unpublish(&self, name: &str) -> Result<AnyHandle, NameError> {
         let key = checked(name)?;
         let buckets = Buckets { table: self };
@@ -220,10 +226,10 @@ impl HandleTable {
         }
     }
 
-    /// All names that begin with `prefix`, sorted; with `""` all there are.
+    /// Returns all names that begin with `prefix`, sorted. With `""`, returns all names.
     ///
-    /// Names that come or go meanwhile may be in it or not; one that is renamed meanwhile may be
-    /// in it under both names, or under none.
+    /// A name that is given or removed meanwhile may be missing. A renamed one may appear under
+    /// both names, or none.
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
@@ -240,7 +246,7 @@ impl HandleTable {
             }
         }
         if untidy {
-            // What the dead have left, and was not met by a reap that could make records.
+            // No reap had the memory to remove these entries of dead participants.
             self.forget_all_dead();
         }
         names.retain(|info| info.name.starts_with(prefix));
@@ -248,7 +254,7 @@ impl HandleTable {
         Ok(names)
     }
 
-    /// Puts a name into its bucket as `put` says, which may decline.
+    /// Changes a bucket by `put`, which may decline, and gives the name to the array.
     fn give<R, E>(
         &self,
         name: &str,
@@ -281,8 +287,8 @@ impl HandleTable {
                 Err(declined) => return Ok(Err(declined)),
             }
         };
-        // A read-modify-write: whoever frees it after this sees the name, and else we see that it is
-        // freed. With a load both may be missed (store buffering).
+        // A read-modify-write: either a participant that frees the array after this sees the name,
+        // or we see that the array is freed. With a load both may miss it (store buffering).
         let freed = self.slot(handle).is_none_or(|(slot, generation)| {
             let word = slot.newest();
             !word.is_live(generation)
@@ -294,15 +300,16 @@ impl HandleTable {
         Ok(Ok(done))
     }
 
-    /// Notes that something has a name, or is about to get one.
+    /// Notes the bucket at the array, and sets the array's flag NAMED.
     fn mark(&self, handle: AnyHandle, bucket: usize) -> Result<(), NameError> {
         let (slot, generation) = self.look().usable(handle)?;
-        // The note first: who retires the array and finds it named has the note as well.
+        // Note the bucket first: a participant that retires the array and finds it NAMED also finds
+        // the note.
         Descriptor::note_name(self.segment().memory().descriptor(slot.index), bucket);
         slot.change(|word| word.name(generation))
             .map_err(|_| LeaseError::Stale { handle })?;
         let hint = &self.segment().memory().header()[Header::NAMES];
-        // Relaxed, as the looks: who comes after this name sees it, and who does not need not.
+        // Relaxed, as in `used`. A participant that must see this name also sees the hint.
         if hint.load(Ordering::Relaxed) == 0 {
             hint.store(1, Ordering::Relaxed);
         }
@@ -310,7 +317,7 @@ impl HandleTable {
         Ok(())
     }
 
-    /// Takes the name of what was freed away, and the parts of a bundle.
+    /// Removes the names of a freed array, and frees the parts of a freed bundle.
     #[cold]
     pub(crate) fn free_following(&self, following: Following<'_>) {
         self.forget_names(following.name);
@@ -320,15 +327,15 @@ impl HandleTable {
         }
     }
 
-    /// Whether an array is a part of the bundle of that bucket, which may be freed by now.
+    /// Returns `true` if the array is a part of the bundle of that bucket. The bundle may be freed
+    /// by now.
     pub(crate) fn is_part(&self, bucket: usize, handle: AnyHandle) -> bool {
         vacate::is_part(self.segment().memory(), bucket, handle, self.own_seat())
     }
 
-    /// Takes out of a bucket what stands for nothing any more.
+    /// Removes dead entries from a bucket.
     ///
-    /// What an error leaves there is found dead by all who look, and goes with the next change of the
-    /// bucket.
+    /// After an error they remain: readers find them dead, and the bucket's next change drops them.
     #[cold]
     pub(crate) fn forget_names(&self, bucket: u64) {
         let buckets = Buckets { table: self };
@@ -339,22 +346,22 @@ impl HandleTable {
         }
     }
 
-    /// As [`HandleTable::forget_names`], for all buckets: what the dead have left.
+    /// Removes dead entries from all buckets.
     #[cold]
     pub(crate) fn forget_all_dead(&self) {
         let buckets = Buckets { table: self };
         let mut left = Vec::new();
         for bucket in used(self.segment().memory()) {
-            // As in `forget_names`: what an error leaves is dead.
+            // An error leaves only dead entries, as in `forget_names`.
             left.extend(buckets.tidy_up(bucket, |_| true).into_iter().flatten());
         }
-        // A trace is needed until its name has arrived, which it has by now.
+        // A departure is needed until its arrival is a plain name, which it is by now.
         for bucket in left {
             let _ = buckets.tidy_up(bucket, |_| true);
         }
     }
 
-    /// Takes away the names of what goes with this participant.
+    /// Removes the names of the arrays that leave with this participant.
     pub(crate) fn forget_own_names(&self) {
         let buckets = Buckets { table: self };
         for bucket in self.take_named() {
@@ -369,14 +376,14 @@ impl HandleTable {
     }
 }
 
-/// The bucket of a name.
+/// Returns the bucket of a name.
 #[cfg(loom)]
 pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<usize> {
     Name::new(name).map(|name| name.bucket(memory.names().len()))
 }
 
-/// The buckets that may hold names: all or none. There are so many that to look at them in vain costs
-/// memory and time.
+/// Returns the buckets that may hold names: all or none. A search of so many in vain costs memory
+/// and time.
 pub(crate) fn used(memory: &Memory) -> core::ops::Range<usize> {
     match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
         0 => 0..0,
@@ -384,7 +391,7 @@ pub(crate) fn used(memory: &Memory) -> core::ops::Range<usize> {
     }
 }
 
-/// The name as records hold it.
+/// Returns the name in the form of records, or an error if its length is invalid.
 pub(crate) fn checked(name: &str) -> Result<Name, NameError> {
     Name::new(name).ok_or_else(|| NameError::Length {
         length: name.len(),

@@ -1,6 +1,7 @@
-//! The word of a bucket, and the record that it names: where they are, and whether they belong together.
+//! The word of a bucket, and its record: their places, and checks that they belong together.
 //!
-//! Behind the buckets of the table, each slot is the number of one: that of the bundle which is in it.
+//! The table's buckets come first. Behind them, each slot has the number of one bucket: that of the
+//! bundle in the slot.
 
 use super::record::{Contents, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -11,12 +12,12 @@ use crate::sync::{Atom, Ordering, Word};
 use crate::table::slot::Slot;
 use crate::word::{BucketWord, Lifecycle, SlotWord};
 
-/// How the words of a record are read: nobody changes them while it lives.
+/// Returns a reader of the words of a record. Relaxed: nobody changes them while it lives.
 pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
     |at| Some(words.get(at)?.load(Ordering::Relaxed))
 }
 
-/// The words of the record of `bucket` in a slot that the caller has leased.
+/// Returns the words of the record of `bucket` in a slot that the caller has leased.
 pub(super) fn record_words<'m>(
     memory: &'m Memory,
     slot: Slot<'_>,
@@ -33,13 +34,13 @@ pub(super) fn record_words<'m>(
     memory.control(extent.offset, fits.then_some(len as usize)?)
 }
 
-/// Whether these are the words of a record of that bucket, in a slot that has this word.
+/// Returns `true` if the descriptor `words`, of a slot with this slot word, names `bucket`.
 fn is_of(words: &[Atom], word: SlotWord, bucket: usize) -> bool {
     Descriptor::bucket(words, word.generation()) == Some(bucket)
 }
 
-/// Gives a record to its bucket, where it has just been put; whether it is still there. If not, the
-/// caller frees it, for whoever has put another one there may have died before.
+/// Detaches a record that was just put into its bucket. Returns `true` if it is still there.
+/// Otherwise the caller frees it: the participant that replaced it may have died before.
 pub(super) fn settle(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
     slot.detach_record(generation);
     is_in_bucket(memory, slot, generation, bucket)
@@ -55,13 +56,13 @@ pub(super) fn is_in_bucket(
         && record_in(memory, bucket).is_some_and(|record| record == (slot.index, generation))
 }
 
-/// Slot and generation of a bucket's record, as its word says now.
+/// Returns slot and generation of a bucket's current record.
 pub(super) fn record_in(memory: &Memory, bucket: usize) -> Option<(usize, u32)> {
     word_of(memory, bucket)?.record()
 }
 
-/// Whether the record that a bucket's word names was freed: its slot holds a later generation, or is
-/// RETIRED. `false` for a word that names no record that ever was.
+/// Returns `true` if the record that a bucket's word names was freed: its slot holds a later
+/// generation, or is RETIRED. Returns `false` if the word names a record that never existed.
 pub(super) fn was_freed(memory: &Memory, word: BucketWord) -> bool {
     let Some((slot, generation)) = word.record() else {
         return false;
@@ -73,15 +74,15 @@ pub(super) fn was_freed(memory: &Memory, word: BucketWord) -> bool {
     })
 }
 
-/// What a bucket's word says now; `None` if there is no such bucket.
+/// Loads a bucket's word. Returns `None` if there is no such bucket.
 pub(crate) fn word_of(memory: &Memory, bucket: usize) -> Option<BucketWord> {
-    // Acquire: pairs with the Release in `put`. Who finds a bucket changed finds what was done before: a
-    // name that has arrived before its trace went, for instance.
+    // Acquire: pairs with the Release in `put`. A participant that sees a change also sees those
+    // before it: an arrival becomes a plain name before its departure is removed.
     let word = place_of(memory, bucket)?.load(Ordering::Acquire);
     Some(BucketWord::from_bits(word))
 }
 
-/// The word of a bucket; `None` if there is no such bucket.
+/// Returns the word of a bucket, or `None` if there is no such bucket.
 pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom> {
     match bundle_of(memory, bucket) {
         None => memory.names().get(bucket),
@@ -92,7 +93,8 @@ pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom> {
     }
 }
 
-/// Where the word of a bucket is, or the descriptor that has it, in bytes from the start of the segment.
+/// Returns the offset of a bucket's word, or of the descriptor that has it, in bytes from the start
+/// of the segment.
 pub(crate) fn offset_of(layout: &Layout, bucket: usize) -> u64 {
     match bucket.checked_sub(layout.geometry.buckets()) {
         None => layout.names + bucket as u64 * 8,
@@ -100,29 +102,29 @@ pub(crate) fn offset_of(layout: &Layout, bucket: usize) -> u64 {
     }
 }
 
-/// The slot of the bundle whose bucket has that number; `None` if it is one of the table's.
+/// Returns the slot of the bundle that has this bucket, or `None` for a bucket of the table.
 pub(super) fn bundle_of(memory: &Memory, bucket: usize) -> Option<usize> {
     bucket.checked_sub(memory.names().len())
 }
 
-/// Whether there is a bundle in the slot, at the moment of this call.
+/// Returns `true` if the slot holds a live bundle at this moment.
 pub(super) fn is_live_bundle(memory: &Memory, slot: usize) -> bool {
     let Some(slot) = Slot::of(memory, slot) else {
         return false;
     };
-    // A read-modify-write: either who frees the bundle afterwards sees what its bucket holds now, or
-    // we see that it is freed.
+    // A read-modify-write: either a participant that frees the bundle afterwards sees the current
+    // contents of its bucket, or we see that the bundle is freed.
     let word = slot.newest();
     word.is_live(word.generation()) && is_bundle(memory, slot)
 }
 
-/// Whether what is in a slot is a bundle.
+/// Returns `true` if the slot holds a bundle.
 pub(crate) fn is_bundle(memory: &Memory, slot: Slot<'_>) -> bool {
     Descriptor::load(memory.descriptor(slot.index))
         .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle))
 }
 
-/// Whether a bucket's word names a live record of that bucket, at this moment.
+/// Returns `true` if a bucket's word names a live record of that bucket at this moment.
 pub(crate) fn is_record(memory: &Memory, word: BucketWord, bucket: usize) -> bool {
     let Some((slot, generation)) = word.record() else {
         return false;
@@ -136,7 +138,8 @@ pub(crate) fn is_record(memory: &Memory, word: BucketWord, bucket: usize) -> boo
     record && Descriptor::bucket(words, generation) == Some(bucket) && slot.word().is_named()
 }
 
-/// Whether the record in a leased slot is in its bucket; `None` if it is no record.
+/// Returns `true` if the record in a leased slot is in its bucket. Returns `None` if it is not a
+/// valid record.
 pub(crate) fn check(memory: &Memory, slot: Slot<'_>) -> Option<bool> {
     let words = memory.descriptor(slot.index);
     let bucket = Descriptor::bucket(words, slot.word().generation())?;

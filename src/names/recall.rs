@@ -1,19 +1,19 @@
-//! Names that this participant has found before: private, and as good as the bucket's word is.
+//! A private cache of the names that this participant has found.
 //!
-//! A record is never changed, and its word never comes back: so what was found in a bucket holds for
-//! as long as that has the same word, and one load tells.
+//! A record is never changed, and its word never repeats. So an entry holds while its bucket has
+//! the same word, and one load validates it.
 
 use super::record::Name;
 use crate::handle::AnyHandle;
 use crate::word::BucketWord;
 
-/// How many names are remembered; of those that fall on one place, the last one.
+/// The number of cached names. Each place has the last name that was found for it.
 const PLACES: usize = 1024;
 
 /// The names that were found last.
 #[derive(Default)]
 pub(crate) struct Recall {
-    /// Empty until something was found.
+    /// Empty until a name was found.
     places: Vec<Option<Place>>,
 }
 
@@ -22,7 +22,7 @@ struct Place {
     found: Found,
 }
 
-/// What a name stood for when its bucket had this word.
+/// The handle of a name while its bucket had this word.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) bucket: usize,
@@ -47,7 +47,8 @@ impl Recall {
     }
 }
 
-/// The upper bits, of which the bucket uses the lower ones.
+/// Returns the place of a name. Takes the hash's upper bits, because the bucket takes the lower
+/// ones.
 fn place_of(name: &str) -> usize {
     (Name::hash(name.as_bytes()) >> 48) as usize % PLACES
 }

@@ -1,14 +1,14 @@
-//! What a bucket holds, as the words of its record: names, and traces of names that are on their way
-//! from one bucket to another.
+//! The contents of a bucket, as the words of its record: names, and the traces of renames.
 //!
-//! Word 0: names 16 | departures 16 | words 32. A name: length 8 | arriving 1 | spare 23 | pid 32, the
-//! handle, an [`Arrival`] if it is one, the text. A [`Departure`] is 3 words. Nothing follows.
+//! Word 0: names 16 | departures 16 | words 32. A name: length 8 | arriving 1 | spare 23 | pid 32,
+//! the handle, the [`Arrival`] if the arriving bit is set, the text. A [`Departure`] has 3 words.
+//! Nothing follows.
 
 use crate::handle::AnyHandle;
 use crate::sync::Word;
 use crate::word::{BucketWord, Field, SeatId};
 
-/// Bytes that a name can have.
+/// The largest length of a name, in bytes.
 pub(crate) const MAX_NAME: usize = 255;
 const TEXT_WORDS: usize = MAX_NAME.div_ceil(8);
 
@@ -21,7 +21,7 @@ const ARRIVING: Field = LENGTH.then(1);
 const SPARE: Field = ARRIVING.then(23);
 const PID: Field = SPARE.then(32);
 
-/// Where a trace leads, and whose it is: bucket 32 | place 16 | seat 12 | spare 4.
+/// The other bucket of a rename, and the mover: bucket 32 | place 16 | seat 12 | spare 4.
 const BUCKET: Field = Field::first(32);
 const PLACE: Field = BUCKET.then(16);
 const SEAT: Field = PLACE.then(SeatId::BITS);
@@ -46,7 +46,7 @@ impl core::fmt::Debug for Name {
 }
 
 impl Name {
-    /// `None` for a text that is empty or too long.
+    /// Creates a name. Returns `None` if the text is empty or too long.
     pub(crate) fn new(text: &str) -> Option<Name> {
         let length = u8::try_from(text.len()).ok().filter(|&length| length > 0)?;
         let mut words = [0; TEXT_WORDS];
@@ -66,16 +66,16 @@ impl Name {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
 
-    /// The bucket of the name among `buckets`, a power of two.
+    /// Returns the bucket of the name among `buckets`, a power of two.
     pub(crate) fn bucket(&self, buckets: usize) -> usize {
         Self::hash(self.bytes()) as usize & (buckets - 1)
     }
 
-    /// What says which bucket is a name's own. Part of the layout.
+    /// Returns the hash that determines the bucket of a name. Part of the layout.
     #[inline]
     pub(crate) fn hash(name: &[u8]) -> u64 {
         // Multiplicative hashing, by 2⁶⁴ divided by the golden ratio: Knuth, The Art of Computer
-        // Programming, volume 3, section 6.4. The upper half, which is the better one, is folded in.
+        // Programming, volume 3, section 6.4. The better upper half is folded into the lower half.
         let mix = |hash: u64, word: u64| {
             let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             hash ^ (hash >> 32)
@@ -95,26 +95,26 @@ impl Name {
     }
 }
 
-/// A name that is not one before the name it replaces has left its bucket.
+/// The new name of a rename. It is no name before the old name has left its bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Arrival {
-    /// The word of the record that it came with: no other arrival ever has the same.
+    /// The word of the record that the arrival came with. No other arrival ever has the same id.
     pub(crate) id: BucketWord,
-    /// The bucket that the old name leaves, as it was then, and the place of the name in it.
+    /// The bucket that the old name leaves, with its word `seen` and the place of the name in it.
     pub(crate) from: usize,
     pub(crate) seen: BucketWord,
     pub(crate) place: usize,
     pub(crate) mover: Mover,
 }
 
-/// Whoever renames: a seat, in the epoch in which that has it.
+/// The participant that renames: its seat, and the epoch in which it holds the seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mover {
     pub(crate) seat: SeatId,
     pub(crate) epoch: u64,
 }
 
-/// What a name leaves behind when it is renamed: from then on the arrival is a name.
+/// The trace that a renamed name leaves in its old bucket. From then on the arrival is a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Departure {
     pub(crate) id: BucketWord,
@@ -122,16 +122,16 @@ pub(crate) struct Departure {
     pub(crate) mover: Mover,
 }
 
-/// What a name stands for.
+/// The value of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Value {
     pub(crate) handle: AnyHandle,
-    /// Who gave the name.
+    /// The process that gave the name.
     pub(crate) pid: u32,
     pub(crate) arrival: Option<Arrival>,
 }
 
-/// All that a bucket holds.
+/// The contents of a bucket.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Contents {
     pub(crate) names: Vec<(Name, Value)>,
@@ -143,12 +143,12 @@ impl Contents {
         self.names.is_empty() && self.departures.is_empty()
     }
 
-    /// Where `name` is among the names.
+    /// Returns the place of `name` among the names.
     pub(crate) fn position(&self, name: &Name) -> Option<usize> {
         self.names.iter().position(|(other, _)| other == name)
     }
 
-    /// Words of the record; `None` if it cannot hold so many names.
+    /// Returns the number of words of the record, or `None` if there are too many names for one.
     pub(crate) fn words(&self) -> Option<usize> {
         let fits = |count: usize, field: Field| count as u64 <= field.max();
         if !fits(self.names.len(), NAMES) || !fits(self.departures.len(), DEPARTURES) {
@@ -162,7 +162,7 @@ impl Contents {
         Some(1 + names + self.departures.len() * DEPARTURE_WORDS)
     }
 
-    /// The words, one after the other.
+    /// Calls `put` with each word, in order.
     pub(crate) fn encode(&self, mut put: impl FnMut(u64)) {
         let words = self.words().unwrap_or(0) as u64;
         let head = NAMES.set(0, self.names.len() as u64);
@@ -188,7 +188,8 @@ impl Contents {
         }
     }
 
-    /// What the words say, if a participant has written them. Reads none but the record's.
+    /// Decodes a record. Returns `None` if no participant writes such words. Reads no word beyond
+    /// the record.
     pub(crate) fn decode(get: impl Fn(usize) -> Option<u64>) -> Option<Contents> {
         let mut reader = Reader::new(get)?;
         let mut contents = Contents::default();
@@ -213,8 +214,8 @@ impl Contents {
     }
 }
 
-/// What `name` stands for in the record of these words. `None` if they are of no record; what is
-/// behind the name is not looked at.
+/// Searches for `name` in the words of a record. Returns `None` if they are not a record. Does not
+/// check the words behind the name.
 pub(crate) fn find(get: impl Fn(usize) -> Option<u64>, name: &Name) -> Option<Option<Value>> {
     let mut reader = Reader::new(get)?;
     while let Some(entry) = reader.name()? {
@@ -226,13 +227,13 @@ pub(crate) fn find(get: impl Fn(usize) -> Option<u64>, name: &Name) -> Option<Op
     Some(None)
 }
 
-/// The bucket and the place that a trace leads to, and whose it is, in a word.
+/// Packs a bucket, a place and the seat of a mover into a word.
 fn lead(bucket: usize, place: usize, seat: SeatId) -> u64 {
     let word = BUCKET.set(0, bucket as u64);
     SEAT.set(PLACE.set(word, place as u64), seat.field())
 }
 
-/// An entry as the words say it, but for the text.
+/// A name's entry without its text.
 struct RawName {
     length: u8,
     value: Value,
@@ -246,7 +247,7 @@ impl RawName {
     }
 }
 
-/// Goes through the words of a record.
+/// A cursor over the words of a record.
 struct Reader<G> {
     get: G,
     at: usize,
@@ -273,7 +274,7 @@ impl<G: Fn(usize) -> Option<u64>> Reader<G> {
         Some(word)
     }
 
-    /// The next name, if there is one more; `None` if the words are of none.
+    /// Returns the next name, if any is left. Returns `None` if the words are invalid.
     fn name(&mut self) -> Option<Option<RawName>> {
         let Some(left) = self.names.checked_sub(1) else {
             return Some(None);
@@ -430,7 +431,7 @@ mod tests {
             let name = Name::new(&format!("layer/{at}/weights")).unwrap();
             counts[name.bucket(buckets)] += 1;
         }
-        // Of 8 a bucket on average, with a deviation of 3: 30 is seven deviations off.
+        // 8 a bucket on average, with a deviation of 3: 30 is seven deviations off.
         assert!(
             counts.iter().all(|&count| count < 30),
             "{:?}",

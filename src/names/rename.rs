@@ -1,4 +1,4 @@
-//! Renaming: two buckets change, and for everybody else it is one step.
+//! Renaming. It may change two buckets, but other participants see one step.
 
 use super::buckets::{Buckets, Standing};
 use super::record::{Arrival, Mover, Name, Value};
@@ -9,15 +9,17 @@ use crate::table::HandleTable;
 use crate::word::BucketWord;
 
 impl HandleTable {
-    /// Gives what is called `old` the name `new` instead, in one step: at every moment it has one of
-    /// the two, and never both.
+    /// Renames `old` to `new` in one step: at every moment the array has one of the two names, and
+    /// never both.
     ///
-    /// If the caller is killed in it, the name is the old or the new one; which, is settled by the next
-    /// who wants the new name, or who [reaps](HandleTable::reap).
+    /// If the caller is killed, the array has the old or the new name. The next participant that
+    /// wants the new name, or that [reaps](HandleTable::reap), decides which.
     ///
     /// # Errors
-    /// [`NameError::NotFound`] if nothing is called `old`, [`NameError::Taken`] if something else is
-    /// called `new`, [`NameError::Length`], [`NameError::Alloc`].
+    /// - [`NameError::NotFound`] if nothing is called `old`.
+    /// - [`NameError::Taken`] if something else is called `new`.
+    /// - [`NameError::Length`], [`NameError::Alloc`] and [`NameError::Crowded`] as for
+    ///   [`publish`](HandleTable::publish).
     pub fn rename(&self, old: &str, new: &str) -> Result<(), NameError> {
         let (leaving, arriving) = (checked(old)?, checked(new)?);
         self.enter()?;
@@ -35,7 +37,7 @@ impl HandleTable {
         }
     }
 
-    /// Both names are of one bucket, so that one change of it does. Whether it was made.
+    /// Renames within one bucket, by one change of it. Returns `true` on success.
     fn rename_within(
         &self,
         bucket: usize,
@@ -61,7 +63,7 @@ impl HandleTable {
             return Ok(true);
         }
         if let Some(other) = names.iter().find(|(name, _)| name == arriving) {
-            // The new name may have arrived since the record was read, and the old one left.
+            // The new name may have arrived, and the old name left, after the record was read.
             return match other.1.arrival {
                 None if buckets.load(bucket)? == seen.word => Err(taken(new, &other.1)),
                 _ => Ok(false),
@@ -71,15 +73,15 @@ impl HandleTable {
         buckets.swap(bucket, seen.word, &mut seen.contents)
     }
 
-    /// The names are of two buckets. Whether it was done; if not, another one has changed one of them
-    /// in between.
+    /// Moves a name between two buckets. Returns `true` on success, and `false` if another
+    /// participant has changed one of the buckets meanwhile.
     fn move_name(
         &self,
         (from, old, leaving): (usize, &str, &Name),
         (to, new, arriving): (usize, &str, &Name),
     ) -> Result<bool, NameError> {
         let buckets = Buckets { table: self };
-        // As it is in the record, for the place of the name there is what others go by.
+        // Do not tidy these contents: other participants use the place of the name in this record.
         let mut source = buckets.read(from)?;
         let place = source.contents.position(leaving);
         let value = place.map(|place| source.contents.names[place].1);
@@ -97,7 +99,7 @@ impl HandleTable {
         buckets.tidy(to, &mut target.contents, |_| true)?;
         if let Some(at) = target.contents.position(arriving) {
             let other = &target.contents.names[at].1;
-            // What has the new name may be what had the old one: then this was too late for both.
+            // The new name may be the old one, moved by another participant. Then retry.
             let there =
                 buckets.load(from)? == source.word && buckets.standing(&value)? == Standing::Good;
             return match other.arrival {
@@ -117,7 +119,7 @@ impl HandleTable {
             ..value
         };
         target.contents.names.push((*arriving, arrived));
-        // Both records first: once the arrival is in its bucket, nothing that may fail is left.
+        // Create both records first: once the arrival is in its bucket, no step can fail any more.
         let arriving = buckets.make(to, &mut target.contents)?;
         arrival.id = arriving;
         let departed = buckets.departure_record(&arrival, to, &mut source.contents);
@@ -126,13 +128,13 @@ impl HandleTable {
             buckets.free(departed);
             return Ok(false);
         }
-        // The step that counts. Another one may have done it for us; the trace says so, which nobody
-        // removes while we are here.
+        // This step makes the arrival a name. If another participant did it for us, there is a
+        // departure, which nobody removes while we are here.
         let moved = buckets.put(from, source.word, departed) || {
             let now = buckets.read(from)?.contents;
             now.departures.iter().any(|left| left.id == arrival.id)
         };
-        // What an error leaves undone, the next one does who comes by.
+        // After an error another participant finishes this later.
         let _ = match moved {
             true => self.remove_traces(&arrival, to),
             false => buckets.tidy_up(to, |_| true).map(drop),
@@ -140,7 +142,7 @@ impl HandleTable {
         Ok(moved)
     }
 
-    /// Makes the arrival a plain name, and then takes its trace away.
+    /// Makes the arrival a plain name, then removes its departure.
     fn remove_traces(&self, arrival: &Arrival, to: usize) -> Result<(), NameError> {
         let buckets = Buckets { table: self };
         buckets.tidy_up(to, |_| true)?;
@@ -165,7 +167,7 @@ impl HandleTable {
         let word = seat
             .index()
             .map(|seat| self.segment().memory().seat_word(seat));
-        // Relaxed: it is this participant's own.
+        // Relaxed: the word of this participant's own seat.
         let epoch = word.map_or(0, |word| word.load(Ordering::Relaxed).epoch());
         Mover { seat, epoch }
     }

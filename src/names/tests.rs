@@ -1,4 +1,5 @@
-//! What a program sees of names, in one process; `loom-tests` and `tests/` have the races and deaths.
+//! Names as a program sees them, in one process. `loom-tests` and `tests/` have the races and
+//! deaths.
 
 use ndarray::{Ix1, Ix2};
 
@@ -11,7 +12,7 @@ fn table() -> HandleTable {
     HandleTable::join(&Segment::in_process().unwrap()).unwrap()
 }
 
-/// Live control arrays of the segment: here the records of names.
+/// Returns the number of live control arrays of the segment: here the records of names.
 fn records(table: &HandleTable) -> usize {
     table.verify().unwrap().live - table.arrays().count()
 }
@@ -38,7 +39,7 @@ fn a_name_leads_to_its_array_in_every_table_of_the_segment() {
 }
 
 #[test]
-fn the_second_who_gives_a_name_learns_whose_it_is() {
+fn a_taken_name_is_reported_with_its_array_and_process() {
     let table = table();
     let x = table.zeros::<f64, _>(3).unwrap();
     let y = table.zeros::<f64, _>(3).unwrap();
@@ -109,7 +110,7 @@ fn replacing_returns_what_had_the_name() {
     assert_eq!(
         table.replace("x", x).unwrap(),
         None,
-        "what is freed has no name"
+        "a freed array has no name"
     );
 }
 
@@ -219,7 +220,7 @@ fn texts_that_are_no_names_are_refused() {
     assert_eq!(table.find_any(&longest).unwrap(), x.into());
 }
 
-/// Frees the record of a name's bucket past all checks: it stays in its bucket.
+/// Frees the record of a name's bucket without the checks. It stays in its bucket.
 fn lose_record(table: &HandleTable, name: &str) {
     let memory = table.segment().memory();
     let bucket = super::checked(name).unwrap().bucket(memory.names().len());
@@ -257,7 +258,7 @@ fn a_bucket_whose_record_was_freed_can_be_used_again() {
         assert!(observer.find("x").is_err_and(is_not_found));
         assert!(!table.verify().unwrap().is_clean());
 
-        // Without what this participant has found before.
+        // A participant with an empty cache.
         let other = HandleTable::join(&segment).unwrap();
         heal(&other);
         other.publish("x", x).unwrap();
@@ -291,7 +292,7 @@ fn a_bucket_that_names_no_record_is_still_damage() {
             assert!(matches!(error, Err(NameError::Corrupt { .. })), "{error:?}");
         }
         let now = super::word_of(memory, bucket).unwrap();
-        assert_eq!(now, word, "what is not understood is left as it is");
+        assert_eq!(now, word, "an unknown word is left unchanged");
     }
     memory.names()[bucket].store(good.bits(), Ordering::Relaxed);
     assert_eq!(table.names("").unwrap().len(), 1);

@@ -1,5 +1,5 @@
-//! What becomes of records, of parts, and of what a bundle held, when their owner is vacated or they
-//! are freed.
+//! The transitions of records and bundle parts when their owner leaves or dies, or when they are
+//! freed.
 
 use super::place::{bundle_of, get, is_in_bucket, is_live_bundle, record_in, record_words};
 use super::record::Contents;
@@ -13,11 +13,11 @@ use crate::table::lease::SharedLease;
 use crate::table::slot::{Slot, Tail};
 use crate::word::{BucketWord, SeatId, SlotWord};
 
-/// What becomes of a record, or a part of a bundle, when `seat` is vacated. `seen` is LIVE and named,
-/// and the slot's word a moment ago.
+/// Reclaims a record, or a part of a bundle, when `seat` is vacated. `seen` was the slot's word a
+/// moment ago: LIVE and NAMED.
 ///
-/// With `all`, also what belongs to nobody is looked at: garbage that somebody who died has left.
-/// Whether it was retired, so that a tail check must follow.
+/// With `all`, also retires detached records and parts that a dead participant has left. Returns
+/// `true` if this call retired it: then a tail check must follow.
 pub(crate) fn vacate(
     segment: &Segment,
     slot: Slot<'_>,
@@ -46,8 +46,8 @@ pub(crate) fn vacate(
     }
 }
 
-/// One that `seat` has put where it belongs is given away; one that it had not, and one of nobody that
-/// is not there any more, are retired, after what has to come `before`. Whether it was.
+/// Detaches a linked member of `seat`. Retires an unlinked member of `seat` or, with `all`, a
+/// detached one, after calling `before`. Returns `true` if this call retired it.
 fn vacate_member(
     slot: Slot<'_>,
     generation: u32,
@@ -56,8 +56,8 @@ fn vacate_member(
     there: impl Fn() -> bool,
     before: impl FnOnce(),
 ) -> bool {
-    // A read-modify-write, so that a participant that gives its own away after this sees what the
-    // dead one has put in its place.
+    // A read-modify-write: a participant that detaches its own member after this sees the dead
+    // participant's member in its place.
     let word = slot.newest();
     let owned = word.is_owned_by(seat);
     if !word.is_live(generation) || !(owned || all && word.is_unowned()) {
@@ -72,18 +72,18 @@ fn vacate_member(
         return false;
     }
     before();
-    // An error says that who was faster has retired it.
+    // An error says that another participant has retired it.
     slot.change(|word| word.retire(generation, seat)).is_ok()
 }
 
-/// Retires the parts that a record names, if it is that of a bundle which is not there: who frees the
-/// bundle, and finds the record retired, takes it that they are.
+/// Retires the parts that a record names if its bundle was freed. A participant that frees the
+/// bundle and finds its record retired relies on this.
 fn retire_parts(segment: &Segment, slot: Slot<'_>, generation: u32, bucket: usize, seat: SeatId) {
     let memory = segment.memory();
     if bundle_of(memory, bucket).is_none_or(|bundle| is_live_bundle(memory, bundle)) {
         return;
     }
-    // An error says that somebody else has done it.
+    // An error says that another participant has done it.
     let Some(contents) = read_record(memory, slot, generation, bucket, seat).flatten() else {
         return;
     };
@@ -92,7 +92,7 @@ fn retire_parts(segment: &Segment, slot: Slot<'_>, generation: u32, bucket: usiz
         let Some(part) = Slot::of(memory, index) else {
             continue;
         };
-        // Not what a damaged record names.
+        // A damaged record may name an array that is not a part.
         let ours = Descriptor::part_of(memory.descriptor(index), generation) == Some(bucket);
         if ours && part.change(|word| word.retire(generation, seat)).is_ok() {
             give_hint(memory, part, part.tail());
@@ -100,7 +100,7 @@ fn retire_parts(segment: &Segment, slot: Slot<'_>, generation: u32, bucket: usiz
     }
 }
 
-/// What a record holds, read under a lease of `seat`; `None` if that is refused.
+/// Reads the contents of a record under a lease of `seat`. Returns `None` if the lease is refused.
 fn read_record(
     memory: &Memory,
     slot: Slot<'_>,
@@ -121,7 +121,7 @@ fn read_record(
     Some(contents)
 }
 
-/// Lets others find a slot, if it is free now.
+/// Adds the slot to the hints if the tail check has freed it.
 fn give_hint(memory: &Memory, slot: Slot<'_>, tail: Tail) {
     if let Tail::Freed(_) = tail
         && let Some(extent) = Spans::of(memory).extent(slot.index)
@@ -130,7 +130,8 @@ fn give_hint(memory: &Memory, slot: Slot<'_>, tail: Tail) {
     }
 }
 
-/// Whether an array is a part of the bundle of that bucket. `seat` takes a lease of the record for it.
+/// Returns `true` if the array is a part of the bundle of that bucket. Takes leases of its record
+/// for `seat`.
 pub(super) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: SeatId) -> bool {
     let live = || bundle_of(memory, bucket).is_some_and(|slot| is_live_bundle(memory, slot));
     while live() {
@@ -153,26 +154,27 @@ pub(super) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: S
     false
 }
 
-/// What goes with something that is freed.
+/// The items to free with an array, queue or bundle.
 pub(crate) struct Following<'t> {
     /// The bucket of the name that it was given last.
     pub(crate) name: u64,
-    /// If it is a bundle.
+    /// The contents, if it is a bundle.
     pub(crate) bundle: Option<Emptied<'t>>,
 }
 
-/// A bundle that was freed, whose parts are still to be.
+/// A freed bundle with parts that are still to be freed.
 pub(crate) struct Emptied<'t> {
     /// The number of its bucket.
     pub(crate) bucket: usize,
-    /// What that held.
+    /// The bucket's word.
     pub(crate) word: BucketWord,
-    /// The slot, and with it the bucket, stays its own until its parts are free.
+    /// Keeps the slot, and with it the bucket, until the parts are freed.
     pub(crate) kept: SharedLease<'t>,
 }
 
 impl<'t> Following<'t> {
-    /// For what is in a slot, before it is retired: after that the slot may be another's.
+    /// Reads the noted bucket of a slot. Must run before the slot is retired: afterwards it may
+    /// have another array.
     pub(crate) fn name(memory: &Memory, slot: Slot<'_>) -> Following<'t> {
         Following {
             name: Descriptor::named_in(memory.descriptor(slot.index)),
@@ -182,10 +184,11 @@ impl<'t> Following<'t> {
 }
 
 impl<'t> Emptied<'t> {
-    /// The bundle that was in a slot, which was `kept` since before the caller has retired it.
+    /// Reads the bucket of a bundle that the caller has retired. The caller has `kept` its slot
+    /// since before the retirement.
     pub(crate) fn of(memory: &Memory, kept: SharedLease<'t>) -> Emptied<'t> {
         let slot = kept.slot.index;
-        // Relaxed: who put something there before the bundle was retired was acquired by that.
+        // Relaxed: the retirement has acquired all changes of the bucket before it.
         let word = Descriptor::bundle(memory.descriptor(slot)).load(Ordering::Relaxed);
         Emptied {
             bucket: memory.names().len() + slot,

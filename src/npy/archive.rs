@@ -1,4 +1,4 @@
-//! The zip archive that a `.npz` file is: its list of members, and how each is read.
+//! The zip archive of a `.npz` file: its list of members, and the reading of each member.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -12,12 +12,12 @@ use super::error::NpyError;
 use super::header::Header;
 use super::transfer;
 
-/// What follows an array's name in the archive.
+/// The ending that follows an array's name in the archive.
 pub(super) const EXTENSION: &str = ".npy";
-/// The most that DEFLATE makes of a byte: 258 bytes for two bits.
+/// The largest expansion of DEFLATE: 258 bytes for two bits.
 const INFLATION: u64 = 1032;
 
-/// The error of what the zip library found.
+/// Converts an error of the zip library.
 pub(super) fn zip_error(name: &str, what: &'static str) -> impl FnOnce(ZipError) -> NpyError {
     move |error| match error {
         ZipError::Io(error) => NpyError::io(name, what)(error),
@@ -25,7 +25,7 @@ pub(super) fn zip_error(name: &str, what: &'static str) -> impl FnOnce(ZipError)
     }
 }
 
-/// A `.npz` file that is open.
+/// An open `.npz` file.
 pub(super) struct NpzFile {
     file: File,
     len: u64,
@@ -56,7 +56,7 @@ pub(super) struct Archive<'f> {
     archive: ZipArchive<BufReader<&'f File>>,
     pub(super) file: &'f File,
     path: &'f str,
-    /// Bytes of the file that may still be those of members.
+    /// Bytes of the file that no member has claimed yet.
     left: u64,
 }
 
@@ -66,7 +66,7 @@ impl Archive<'_> {
         self.archive.len()
     }
 
-    /// Returns the place in the list of the member that has a name, with or without the ending.
+    /// Returns the index of the member with this name, with or without the ending.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         let with_ending = format!("{name}{EXTENSION}");
         [with_ending.as_str(), name]
@@ -74,8 +74,8 @@ impl Archive<'_> {
             .find_map(|name| self.archive.index_for_name(name))
     }
 
-    /// Takes the bytes of a member off those that the file has. The list of an archive may say
-    /// anything, also that all its members are the same bytes.
+    /// Subtracts the bytes of a member from those of the file. The list of a hostile archive may
+    /// claim anything, even that all its members are the same bytes.
     pub(super) fn take(&mut self, member: &Member) -> Result<(), NpyError> {
         self.left = self.left.checked_sub(member.stored).ok_or_else(|| {
             let problem = "its arrays take more bytes than the file has";
@@ -84,7 +84,7 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// Returns what the archive's list says of a member.
+    /// Returns the archive's description of a member.
     pub(super) fn member(&mut self, index: usize) -> Result<Member, NpyError> {
         let path = self.path;
         let member = self
@@ -134,19 +134,19 @@ impl Archive<'_> {
     }
 }
 
-/// How the bytes of a member are read.
+/// The way to read the bytes of a member.
 pub(super) enum Method {
     Stored,
     Deflated,
 }
 
-/// What the archive says of a member.
+/// The archive's description of a member.
 pub(super) struct Member {
-    /// Without the ending.
+    /// The array's name, without the ending.
     pub(super) name: String,
-    /// For errors.
+    /// The place for error messages.
     pub(super) place: String,
-    /// Whether the name has the ending of an array.
+    /// `true` if the name has the ending of an array.
     is_npy: bool,
     encrypted: bool,
     compression: CompressionMethod,
@@ -154,47 +154,50 @@ pub(super) struct Member {
     start: Option<u64>,
     /// Bytes in the file.
     pub(super) stored: u64,
-    /// Bytes that it stands for.
+    /// Bytes of the uncompressed member.
     pub(super) size: u64,
     pub(super) sum: u32,
 }
 
 impl Member {
-    /// Returns how the member is read, or why it cannot be.
+    /// Returns the way to read the member, or an error if it cannot be read.
     pub(super) fn method(&self) -> Result<Method, NpyError> {
         let problem = |problem: String| NpyError::damaged(&self.place, problem);
         if !self.is_npy {
             return Err(problem(format!(
-                "its name does not end in {EXTENSION}: take it out of the archive, or load the \
+                "its name does not end in {EXTENSION}: remove it from the archive, or load the \
                  arrays with load_npz_partial"
             )));
         }
         if self.encrypted {
-            return Err(problem("it is encrypted: write it without".to_owned()));
+            return Err(problem(
+                "it is encrypted: write it without encryption".to_owned(),
+            ));
         }
         match self.compression {
             CompressionMethod::Stored => Ok(Method::Stored),
             CompressionMethod::Deflated => Ok(Method::Deflated),
             other => Err(problem(format!(
-                "it is compressed by {other}: write the archive anew, as by \
+                "it is compressed by {other}: write the archive again, as by \
                  `numpy.savez(new, **numpy.load(old))`"
             ))),
         }
     }
 
-    /// Returns the place of the bytes in the file.
+    /// Returns the offset of the member's bytes in the file.
     pub(super) fn start(&self) -> Result<u64, NpyError> {
         self.start
-            .ok_or_else(|| NpyError::damaged(&self.place, "it has no place"))
+            .ok_or_else(|| NpyError::damaged(&self.place, "it has no position in the file"))
     }
 
-    /// Returns the most bytes that the compressed ones can stand for. The archive only says a size.
+    /// Returns the maximal length of the uncompressed bytes. The size in the archive is only a
+    /// claim.
     pub(super) fn most(&self) -> u64 {
         let most = self.stored.saturating_mul(INFLATION);
         self.size.min(most.saturating_add(INFLATION))
     }
 
-    /// The checksum is of the whole member, so that nothing may follow the elements.
+    /// Checks that nothing follows the elements, because the checksum covers the whole member.
     pub(super) fn is_whole(&self, header: &Header) -> Result<(), NpyError> {
         match header.len + header.bytes == self.size {
             true => Ok(()),
@@ -210,7 +213,7 @@ impl Member {
     }
 }
 
-/// A stream whose checksum is taken.
+/// A stream that computes the checksum of the bytes read.
 pub(super) struct Summed<R> {
     pub(super) from: R,
     pub(super) sum: crc32fast::Hasher,

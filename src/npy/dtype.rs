@@ -1,4 +1,4 @@
-//! Element types of numpy's files: read into those of ndshm, and written.
+//! Element types of numpy's files, converted to those of ndshm and back.
 
 use core::fmt;
 
@@ -13,18 +13,18 @@ pub(super) struct FileType {
     pub(super) dtype: DType,
     /// Bytes of an element in the file.
     pub(super) size: usize,
-    /// The way of an element into the segment, if it lies otherwise there.
+    /// The moves of an element into the segment, if its layout differs there.
     pub(super) moves: Option<Moves>,
-    /// Words of an element in the segment whose bytes the file has in big-endian order.
+    /// Words of an element in the segment that the file stores in big-endian order.
     pub(super) swapped: Vec<Words>,
 }
 
-/// Why an element type of numpy is none of ndshm.
+/// Reason why an element type of numpy has no counterpart in ndshm.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Refused {
-    /// No type at all.
+    /// The text is not a type.
     Damaged(String),
-    /// A type that ndshm does not have.
+    /// A type that ndshm lacks.
     Type {
         dtype: String,
         field: Option<String>,
@@ -36,7 +36,7 @@ pub(super) enum Refused {
     },
 }
 
-/// How much of a hostile name is repeated in an error.
+/// Cuts a name to the length that an error repeats, because a hostile name may be long.
 pub(super) fn shortened(name: &str) -> String {
     name.chars().take(64).collect()
 }
@@ -46,7 +46,7 @@ fn damaged(what: impl fmt::Display) -> Refused {
 }
 
 impl FileType {
-    /// Returns the type that a header's `descr` names.
+    /// Returns the type that `descr` of a header names.
     pub(super) fn parse(descr: &Literal) -> Result<FileType, Refused> {
         match descr {
             Literal::Text(name) => {
@@ -68,19 +68,20 @@ impl FileType {
     }
 }
 
-/// Bytes of the largest structure with gaps, of which at least one is read into private memory: more
-/// than records have, and no more than a process can spare.
+/// The largest structure with gaps in bytes. At least one such structure is read into private
+/// memory. The limit exceeds real records, and a process can spare this much memory.
 const MOST_MOVED: usize = 64 << 20;
 
-/// A field of numbers, maybe of a structure inside of the record's.
+/// A field of numbers, possibly in a structure inside the record's.
 struct Leaf {
     name: String,
     scalar: Scalar,
-    /// Where its numbers lie in the outermost structure that was read so far; `to` is not known yet.
+    /// The place of its numbers in the outermost structure that was read so far; `to` is not known
+    /// yet.
     piece: Piece,
 }
 
-/// Returns the record that the fields make.
+/// Returns the record of these fields.
 fn record(fields: &[Literal]) -> Result<FileType, Refused> {
     let (leaves, file_size) = structure(fields, None)?;
     let mut size = 0usize;
@@ -100,7 +101,7 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
         piece.to = size;
         size = end;
         pieces.push(piece);
-        // Any byte may be in a record, and not every byte is a bool.
+        // A record may hold any byte, and not every byte is a bool.
         let dtype = match scalar.dtype {
             ScalarType::Bool => ScalarType::U8,
             dtype => dtype,
@@ -147,8 +148,8 @@ fn too_large() -> Refused {
     }
 }
 
-/// Returns the numbers of a structure, with those of the structures inside of it, and the bytes that
-/// it takes. `outer` is the outermost field that it is in.
+/// Returns the number fields of a structure, including those of inner structures, and the
+/// structure's size in bytes. `outer` is the outermost field that contains it.
 fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usize), Refused> {
     let mut leaves = Vec::new();
     let mut end = 0usize;
@@ -193,7 +194,7 @@ fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usiz
         };
         let axes = lengths(shape)
             .ok_or_else(|| damaged(format_args!("field {name:?} has no such shape")))?;
-        // The strides of the axes: the last is the innermost.
+        // Compute the strides of the axes; the last axis is the innermost.
         let mut strides = vec![0; axes.len()];
         let mut bytes = size;
         for (stride, length) in strides.iter_mut().zip(&axes).rev() {
@@ -214,26 +215,30 @@ fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usiz
 /// Returns the name, the type and the shape of a field.
 fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), Refused> {
     let Literal::Sequence(parts) = field else {
-        return Err(damaged("a field of 'descr' is no tuple"));
+        return Err(damaged("a field of 'descr' is not a tuple"));
     };
     let (name, dtype, shape) = match &parts[..] {
         [name, dtype] => (name, dtype, None),
         [name, dtype, shape] => (name, dtype, Some(shape)),
-        _ => return Err(damaged("a field of 'descr' has not two or three parts")),
+        _ => {
+            return Err(damaged(
+                "a field of 'descr' does not have two or three parts",
+            ));
+        }
     };
     let name = match name {
         Literal::Text(name) => name,
-        // A title and the name; the title is for people.
+        // A title and a name; numpy uses the title only for display.
         Literal::Sequence(names) => match &names[..] {
             [_, Literal::Text(name)] => name,
-            _ => return Err(damaged("a field's name is no string")),
+            _ => return Err(damaged("a field's name is not a string")),
         },
-        _ => return Err(damaged("a field's name is no string")),
+        _ => return Err(damaged("a field's name is not a string")),
     };
     Ok((name, dtype, shape))
 }
 
-/// Returns the bytes of a gap: numpy writes it as a field without a name.
+/// Returns the bytes of a gap. numpy writes a gap as a field without a name.
 fn padding(name: &str, dtype: &str) -> Option<usize> {
     let bytes = dtype.trim_start_matches('|').strip_prefix('V')?;
     name.is_empty().then(|| bytes.parse().ok())?
@@ -252,8 +257,8 @@ fn lengths(shape: Option<&Literal>) -> Option<Vec<usize>> {
     }
 }
 
-/// Returns a type's name in numpy's files, as a Python literal; `Err` with the part of it that numpy
-/// lacks: 128-bit integers.
+/// Returns a type's name in numpy's files, as a Python literal. Returns the part of it that numpy
+/// lacks as `Err`: 128-bit integers.
 pub(super) fn descr_of(dtype: &DType) -> Result<String, Unknown> {
     match dtype {
         DType::Scalar(scalar) => match written(*scalar) {
@@ -299,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_that_is_written_leads_back_to_its_type() {
+    fn every_written_name_parses_to_its_type() {
         for &scalar in ScalarType::ALL {
             let dtype = DType::from(scalar);
             let Ok(descr) = descr_of(&dtype) else {
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_close_and_inner_fields_get_the_names_of_their_way() {
+    fn gaps_close_and_inner_fields_are_named_by_their_path() {
         let file = parse("[('flag', '?'), ('', '|V7'), ('x', '>f8')]").unwrap();
         assert_eq!(
             file.dtype.to_string(),

@@ -1,4 +1,4 @@
-//! Why a file was not read or written.
+//! Errors of reading and writing numpy's files.
 
 use std::io;
 
@@ -10,53 +10,53 @@ use crate::element::{InvalidElement, LayoutError};
 use crate::error::{AllocError, CopyError, LeaseError};
 use crate::handle::AnyHandle;
 
-/// Why an array could not be loaded from a file, or saved to one.
+/// Error of loading an array from a file, or of saving one.
 ///
-/// A failed load leaves nothing allocated. A failed save leaves the file that was there before.
+/// A failed load allocates nothing. A failed save leaves the previous file in place.
 ///
-/// `file` is the file's path, and for an array of a `.npz` file also its name, as in
+/// `file` is the file's path. For an array of a `.npz` file it includes the array's name, as in
 /// `"run.npz[positions]"`.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum NpyError {
-    /// The system refused.
+    /// The system returned an error.
     #[error("{file}: could not {what}: {error}")]
     Io {
         /// The file.
         file: String,
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
     },
-    /// A directory, a pipe or a device.
-    #[error("{file} is no regular file: write what it gives into one first")]
+    /// The path is a directory, a pipe or a device.
+    #[error("{file} is not a regular file: copy its contents into a regular file first")]
     NotAFile {
-        /// Its path.
+        /// The path.
         file: String,
     },
-    /// The bytes are not of the format.
-    #[error("{file} is damaged, or no file of numpy: {problem}")]
+    /// The bytes are not in the format.
+    #[error("{file} is damaged, or not a numpy file: {problem}")]
     Damaged {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The elements are not all there.
+    /// The file has fewer bytes than its elements need.
     #[error(
-        "{file} is cut off: its elements take {expected} bytes, and there are {found}; write it \
-         anew"
+        "{file} is truncated: its elements take {expected} bytes, but it has {found}; write it \
+         again"
     )]
     CutOff {
         /// The file.
         file: String,
-        /// Bytes that shape and type demand.
+        /// Bytes that shape and type require.
         expected: u64,
-        /// Bytes that there are, at most.
+        /// Bytes that the file has at most.
         found: u64,
     },
-    /// An element type of numpy that ndshm does not have.
+    /// ndshm does not have this element type of numpy.
     #[error(
         "{file} has elements of {dtype}{}, which arrays in shared memory cannot hold: {remedy}",
         .field.as_ref().map_or(String::new(), |field| format!(" in field {field:?}"))
@@ -64,36 +64,36 @@ pub enum NpyError {
     Type {
         /// The file.
         file: String,
-        /// The type, as the file names it.
+        /// The type, as named in the file.
         dtype: String,
         /// The field that has it.
         field: Option<String>,
-        /// What to do about it, with an expression to type in numpy, where `a` is the array.
+        /// The remedy, with an expression to type in numpy, where `a` is the array.
         remedy: String,
     },
-    /// The file's fields make no record.
-    #[error("{file} has fields that make no record: {error}{remedy}")]
+    /// The file's fields do not form a record.
+    #[error("{file} has fields that do not form a record: {error}{remedy}")]
     Layout {
         /// The file.
         file: String,
-        /// What is wrong with them.
+        /// The problem.
         error: LayoutError,
-        /// What to do about it, where the error does not say it.
+        /// The remedy, if the error does not contain it.
         remedy: String,
     },
-    /// A byte of an array of bools that is neither 0 nor 1.
+    /// A byte of an array of bools is neither 0 nor 1.
     #[error(
-        "{file}: element {} holds the byte {:#04x}, but a bool is 0 or 1: make it one in numpy, as by \
-         `a.view('u1') != 0`",
+        "{file}: element {} holds the byte {:#04x}, but a bool is 0 or 1: convert it in numpy, as \
+         by `a.view('u1') != 0`",
         .error.index, .error.value
     )]
     NotBool {
         /// The file.
         file: String,
-        /// Which element, and what it holds.
+        /// The invalid byte and its place.
         error: InvalidElement,
     },
-    /// An element type that numpy does not have.
+    /// numpy does not have this element type.
     #[error(
         "{handle} has elements of {dtype}{}, for which numpy has no type: save them as two columns \
          of 64 bits",
@@ -107,25 +107,25 @@ pub enum NpyError {
         /// The field that has it.
         field: Option<String>,
     },
-    /// A name that an array of a `.npz` file cannot have.
+    /// The name is not possible for an array of a `.npz` file.
     #[error(
-        "{name:?} cannot name an array of a .npz file{}: use each name once, not empty, and of at \
-         most {limit} bytes", if *.twice { " a second time" } else { "" }
+        "invalid array name {name:?} for a .npz file{}: use each name once, not empty, and of at \
+         most {limit} bytes", if *.twice { ", used twice" } else { "" }
     )]
     Name {
         /// The name.
         name: String,
-        /// Whether another array has it.
+        /// `true` if another array has the same name.
         twice: bool,
-        /// Bytes of the longest name.
+        /// Bytes of the longest possible name.
         limit: usize,
     },
-    /// A `.npz` file has no member of that name.
+    /// The `.npz` file has no member of this name.
     #[error("{file} has no array {name:?}: it has {}", list(.names))]
     NoMember {
         /// The file.
         file: String,
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
         /// The names of its members.
         names: Vec<String>,
@@ -135,7 +135,7 @@ pub enum NpyError {
     Alloc {
         /// The file.
         file: String,
-        /// Why not.
+        /// The error of the allocation.
         error: AllocError,
     },
     /// The array could not be read.
@@ -146,7 +146,7 @@ pub enum NpyError {
     Copy(#[from] CopyError),
 }
 
-/// Names for an error: the first of them, if there are many.
+/// Lists names for an error; only the first ones if there are many.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 16;
     let shown: Vec<String> = names.iter().take(SHOWN).map(|n| format!("{n:?}")).collect();
@@ -158,7 +158,7 @@ fn list(names: &[String]) -> String {
 }
 
 impl NpyError {
-    /// Adds another way out to the error of a type that ndshm lacks.
+    /// Adds another remedy to the error of a type that ndshm lacks.
     pub(super) fn with_remedy(mut self, other: &str) -> NpyError {
         if let NpyError::Type { remedy, .. } | NpyError::Layout { remedy, .. } = &mut self {
             *remedy += "; ";
@@ -167,8 +167,8 @@ impl NpyError {
         self
     }
 
-    /// Returns `true` if the file's contents are the reason, and `false` if the system, the segment
-    /// or its memory is.
+    /// Returns `true` if the cause is in the file's contents, and `false` if it is the system, the
+    /// segment or its memory.
     pub(super) fn is_of_the_file(&self) -> bool {
         match self {
             NpyError::Damaged { .. }

@@ -1,4 +1,4 @@
-//! What precedes the elements in a `.npy` file: type, order and shape as text.
+//! The header of a `.npy` file: type, order and shape as text before the elements.
 
 use std::io::{self, Read};
 
@@ -9,12 +9,12 @@ use crate::descriptor::{Order, bytes_of};
 use crate::element::DType;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// Bytes of a header's text that are read; numpy itself reads no more than 10,000 unless asked to.
+/// Longest header text that is read, in bytes; numpy itself refuses more than 10,000 by default.
 const TEXT_LIMIT: usize = 1 << 20;
-/// What the elements' place in the file is a multiple of.
+/// The elements start at a multiple of this offset.
 const ALIGN: usize = 64;
 
-/// What a file says of its array.
+/// A file's description of its array.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Header {
     pub(super) of: FileType,
@@ -26,7 +26,7 @@ pub(super) struct Header {
     pub(super) bytes: u64,
 }
 
-/// Why a header was not read.
+/// Error of reading a header.
 #[derive(Debug)]
 pub(super) enum HeaderError {
     Io(io::Error),
@@ -44,7 +44,7 @@ fn damaged<T>(what: impl Into<String>) -> Result<T, HeaderError> {
 }
 
 impl Header {
-    /// Reads the header of a file that has `available` bytes from here on. Reads no more than it.
+    /// Reads the header of a file that has `available` bytes from here on. Reads no byte beyond it.
     pub(super) fn read(from: &mut impl Read, available: u64) -> Result<Header, HeaderError> {
         let mut take = |bytes: &mut [u8]| match from.read_exact(bytes) {
             Ok(()) => Ok(()),
@@ -56,16 +56,14 @@ impl Header {
         let mut magic = [0; 8];
         take(&mut magic)?;
         if !magic.starts_with(MAGIC) {
-            return damaged("it does not begin as a .npy file");
+            return damaged("it does not start like a .npy file");
         }
         let mut bytes = [0; 4];
         let len_bytes = match (magic[6], magic[7]) {
             (1, 0) => 2,
             (2 | 3, 0) => 4,
             (major, minor) => {
-                return damaged(format!(
-                    "it has format {major}.{minor}, of which nothing is known"
-                ));
+                return damaged(format!("it has format {major}.{minor}, which is unknown"));
             }
         };
         take(&mut bytes[..len_bytes])?;
@@ -73,14 +71,14 @@ impl Header {
         let before = 8 + len_bytes as u64;
         if len > TEXT_LIMIT || before + len as u64 > available {
             return damaged(format!(
-                "its header is said to have {len} bytes, of a file with {available}; at most \
+                "its header claims {len} bytes, of a file with {available}; at most \
                  {TEXT_LIMIT} are read"
             ));
         }
         let mut text = vec![0; len];
         take(&mut text)?;
         let text = match magic[6] {
-            // Latin-1: a byte is the code point.
+            // Latin-1: each byte is a code point.
             1 | 2 => text.into_iter().map(char::from).collect(),
             _ => match String::from_utf8(text) {
                 Ok(text) => text,
@@ -93,7 +91,7 @@ impl Header {
     fn parse(text: &str, len: u64) -> Result<Header, HeaderError> {
         let items = match Literal::parse(text) {
             Ok(Literal::Dict(items)) => items,
-            Ok(_) => return damaged("its header is no dictionary"),
+            Ok(_) => return damaged("its header is not a dictionary"),
             Err(wrong) => return damaged(format!("its header is damaged: {wrong}")),
         };
         let (mut descr, mut fortran, mut shape) = (None, None, None);
@@ -113,14 +111,14 @@ impl Header {
             return damaged("its header's fortran_order is neither True nor False");
         };
         let Literal::Sequence(axes) = shape else {
-            return damaged("its header's shape is no tuple: a shape of one axis is (3,)");
+            return damaged("its header's shape is not a tuple: a shape of one axis is (3,)");
         };
         let axis = |axis: Literal| match axis {
             Literal::Number(length) => usize::try_from(length).ok(),
             _ => None,
         };
         let Some(shape) = axes.into_iter().map(axis).collect::<Option<Vec<_>>>() else {
-            return damaged("its header's shape is not of numbers");
+            return damaged("its header's shape does not consist of numbers");
         };
         let of = FileType::parse(&descr)?;
         let lengths = shape.iter().map(|&length| length as u64);
@@ -139,7 +137,7 @@ impl Header {
     }
 }
 
-/// The bytes before the elements of an array.
+/// Returns the bytes before the elements of an array.
 pub(super) fn written(dtype: &DType, shape: &[usize], order: Order) -> Result<Vec<u8>, Unknown> {
     let axes: Vec<String> = shape.iter().map(usize::to_string).collect();
     let shape = match &axes[..] {
@@ -149,7 +147,7 @@ pub(super) fn written(dtype: &DType, shape: &[usize], order: Order) -> Result<Ve
     let fortran = if order == Order::F { "True" } else { "False" };
     let descr = descr_of(dtype)?;
     let mut text = format!("{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}");
-    // 3.0 is UTF-8; names are what may need it.
+    // Version 3.0 is UTF-8; only names may need it.
     let (version, len_bytes) = match (text.is_ascii(), text.len() + ALIGN < 1 << 16) {
         (true, true) => (1, 2),
         (true, false) => (2, 4),
@@ -212,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn a_written_header_is_read_back(
             dtype in dtypes(),
             shape in prop::collection::vec(0usize..1000, 0..9),
             fortran: bool,
@@ -269,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn latin_1_and_utf_8_are_told_apart() {
+    fn latin_1_and_utf_8_are_distinguished() {
         let text = "{'descr': [('größe', '<f8')], 'fortran_order': True, 'shape': ()}";
         let latin: Vec<u8> = text.chars().map(|c| c as u8).collect();
         let one = read(&file(1, &latin)).unwrap();
@@ -296,7 +294,7 @@ mod tests {
         let mut huge = file(2, b"");
         huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(read(&huge).unwrap_err().contains("4294967295 bytes"));
-        // Also of a file that is large enough.
+        // The same holds for a file that is large enough.
         let error = Header::read(&mut &huge[..], 1 << 40).unwrap_err();
         let HeaderError::Refused(Refused::Damaged(what)) = error else {
             panic!("{error:?}");
@@ -304,7 +302,7 @@ mod tests {
         assert!(what.ends_with("at most 1048576 are read"), "{what}");
         for (text, what) in [
             ("{}", "lacks"),
-            ("[]", "no dictionary"),
+            ("[]", "not a dictionary"),
             ("{'descr': '<f8', 'shape': ()}", "lacks"),
             (
                 "{'descr': '<f8', 'fortran_order': 0, 'shape': ()}",
@@ -312,11 +310,11 @@ mod tests {
             ),
             (
                 "{'descr': '<f8', 'fortran_order': True, 'shape': (3)}",
-                "shape is no tuple",
+                "shape is not a tuple",
             ),
             (
                 "{'descr': '<f8', 'fortran_order': True, 'shape': ('a',)}",
-                "not of numbers",
+                "not consist of numbers",
             ),
             (
                 "{'descr': '<f8', 'more': True, 'shape': ()}",

@@ -1,11 +1,11 @@
-//! Python literals, as far as the headers of numpy's files have them: a total parser.
+//! A total parser of Python literals, limited to those in the headers of numpy's files.
 
 use core::fmt;
 
-/// How deep lists and tuples may be in each other; numpy's own headers reach five.
+/// Maximal nesting of lists and tuples; numpy's own headers reach five.
 const DEPTH: usize = 16;
 
-/// A value of Python.
+/// A Python value.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Literal {
     Text(String),
@@ -18,7 +18,8 @@ pub(super) enum Literal {
 }
 
 impl Literal {
-    /// The value that `text` spells, spaces around it aside; else what is wrong, and where.
+    /// Parses `text`, ignoring spaces around it. Returns the problem and its place if it is not a
+    /// literal.
     pub(super) fn parse(text: &str) -> Result<Literal, Wrong> {
         let mut parser = Parser { text, at: 0 };
         let value = parser.value(0)?;
@@ -30,7 +31,7 @@ impl Literal {
     }
 }
 
-/// Where a text is no literal.
+/// The place and reason of a parse error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Wrong {
     at: usize,
@@ -45,7 +46,7 @@ impl fmt::Display for Wrong {
 
 struct Parser<'t> {
     text: &'t str,
-    /// The byte that is next; a character starts there.
+    /// The next byte; always the start of a character.
     at: usize,
 }
 
@@ -73,7 +74,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Whether `sign` is next, after spaces; if so, it is passed.
+    /// Skips spaces. Returns `true` and skips `sign` if it is next.
     fn passes(&mut self, sign: char) -> bool {
         self.spaces();
         let is_next = self.peek() == Some(sign);
@@ -85,7 +86,7 @@ impl Parser<'_> {
 
     fn value(&mut self, depth: usize) -> Result<Literal, Wrong> {
         if depth > DEPTH {
-            return Err(self.wrong("brackets too deep in each other"));
+            return Err(self.wrong("brackets nested too deeply"));
         }
         self.spaces();
         match self.peek() {
@@ -137,7 +138,7 @@ impl Parser<'_> {
             self.at += prefix.len();
         }
         if !self.peek().is_some_and(|c| c.is_digit(radix)) {
-            return Err(self.wrong("no digit of a number"));
+            return Err(self.wrong("a number without a digit"));
         }
         let mut number = 0u64;
         while let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) {
@@ -147,7 +148,7 @@ impl Parser<'_> {
                 .ok_or_else(|| self.wrong("a number of 2^64 or more"))?;
             self.at += 1;
         }
-        // As Python 2 wrote its long integers.
+        // Python 2 wrote long integers this way.
         if self.peek() == Some('L') {
             self.at += 1;
         }
@@ -161,7 +162,7 @@ impl Parser<'_> {
             .starts_with(['\'', '"'])
     }
 
-    /// Strings one after another are one string.
+    /// Reads strings; adjacent strings are one string.
     fn strings(&mut self) -> Result<Literal, Wrong> {
         let mut text = self.string()?;
         self.spaces();
@@ -182,7 +183,7 @@ impl Parser<'_> {
         let close = ["\'\'\'", "\"\"\"", "\'", "\""]
             .into_iter()
             .find(|quotes| rest.starts_with(quotes))
-            .ok_or_else(|| self.wrong("no string"))?;
+            .ok_or_else(|| self.wrong("not a string"))?;
         self.at += close.len();
         let mut string = String::new();
         loop {
@@ -193,14 +194,14 @@ impl Parser<'_> {
                 return Ok(string);
             }
             match self.next() {
-                None => return Err(self.wrong("a string without an end")),
+                None => return Err(self.wrong("an unterminated string")),
                 Some('\n') if close.len() == 1 => {
-                    return Err(self.wrong("a string without an end"));
+                    return Err(self.wrong("an unterminated string"));
                 }
                 Some('\\') if !raw => {
                     let c = self.escaped().ok_or(Wrong {
                         at: place,
-                        what: "an escape that is none",
+                        what: "an invalid escape",
                     })?;
                     string.push(c);
                 }
@@ -230,7 +231,7 @@ impl Parser<'_> {
         char::from_u32(code)
     }
 
-    /// Items up to `close`, and whether a comma followed the last one.
+    /// Reads items up to `close`. Returns them, and `true` if a comma followed the last one.
     fn sequence(&mut self, close: char, depth: usize) -> Result<(Vec<Literal>, bool), Wrong> {
         self.at += 1;
         let mut items = Vec::new();
@@ -247,7 +248,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `(3)` is the number 3, `(3,)` a tuple.
+    /// Reads a tuple. `(3)` is the number 3, `(3,)` is a tuple.
     fn tuple(&mut self, depth: usize) -> Result<Literal, Wrong> {
         let (mut items, comma) = self.sequence(')', depth)?;
         match (items.len(), comma) {
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_of_one_value_are_no_tuple() {
+    fn brackets_around_one_value_are_not_a_tuple() {
         assert_eq!(Literal::parse("(3)"), Ok(Literal::Number(3)));
         assert_eq!(Literal::parse("()"), Ok(Literal::Sequence(vec![])));
         let three = Literal::Sequence(vec![Literal::Number(3)]);
@@ -344,25 +345,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_literal_is_refused_with_its_place() {
+    fn invalid_literals_are_refused_with_their_place() {
         for (wrong, what) in [
             ("", "neither a string"),
             ("(1 2)", "no comma between two items at byte 3"),
             ("{'a' 1}", "no colon after a key at byte 5"),
             ("{'a': 1 'b': 2}", "no comma between two items at byte 8"),
-            ("'a", "a string without an end"),
-            ("'''a''", "a string without an end"),
-            ("0x", "no digit of a number at byte 2"),
-            ("+", "no digit of a number at byte 1"),
-            ("'\\q'", "an escape that is none at byte 1"),
-            ("'\\ud800'", "an escape that is none"),
-            ("'\\x+1'", "an escape that is none"),
+            ("'a", "an unterminated string"),
+            ("'''a''", "an unterminated string"),
+            ("0x", "a number without a digit at byte 2"),
+            ("+", "a number without a digit at byte 1"),
+            ("'\\q'", "an invalid escape at byte 1"),
+            ("'\\ud800'", "an invalid escape"),
+            ("'\\x+1'", "an invalid escape"),
             ("18446744073709551616", "a number of 2^64 or more"),
             ("-1", "neither a string"),
             ("Truely", "neither a string"),
             ("1 1", "more text after the end at byte 2"),
             ("__import__('os')", "neither a string"),
-            (&"[".repeat(100_000), "brackets too deep"),
+            (&"[".repeat(100_000), "brackets nested too deeply"),
         ] {
             let error = Literal::parse(wrong).unwrap_err().to_string();
             assert!(error.starts_with(what), "{wrong:.20}: {error}");

@@ -1,10 +1,10 @@
 //! Files of numpy: `.npy` for an array, `.npz` for several.
 //!
-//! The elements go straight between file and segment; several threads read pieces of them at once.
-//! Nothing is mapped: a memory map would save no copy, since the bytes have to be in the segment, and
-//! whoever shortened the file meanwhile would end the process by a SIGBUS.
+//! The elements are copied directly between file and segment; several threads read pieces at once.
+//! Nothing is mapped. A memory map would save no copy, because the bytes have to be in the segment,
+//! and if another process truncated the file, a map would end this process with a SIGBUS.
 //!
-//! [`guide::files`](crate::guide::files) says which types there are.
+//! [`guide::files`](crate::guide::files) lists the supported types.
 
 mod archive;
 mod dtype;
@@ -28,12 +28,12 @@ pub use npz::{NpzArray, NpzMember, PartialNpz, npz_members};
 use transfer::Elements;
 
 impl HandleTable {
-    /// Loads a `.npy` file into a new array. What follows the array in the file is not looked at.
+    /// Loads a `.npy` file into a new array. Bytes after the array are ignored.
     ///
-    /// [`AnyHandle::typed`] opens it as what it is expected to be.
+    /// [`AnyHandle::typed`] converts the handle to the expected type.
     ///
     /// # Errors
-    /// [`NpyError`]; nothing is allocated then.
+    /// [`NpyError`]; then nothing is allocated.
     pub fn load_npy(&self, path: impl AsRef<Path>) -> Result<AnyHandle, NpyError> {
         let path = path.as_ref();
         let (file, len) = transfer::open(path)?;
@@ -49,13 +49,13 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// Saves an array as a `.npy` file, which replaces what is at `path` when it is whole.
+    /// Saves an array as a `.npy` file. The file replaces `path` once it is complete.
     ///
-    /// The array is leased for reading meanwhile. A process that is killed while it saves leaves a
+    /// The array is leased for reading meanwhile. A process that is killed during the call leaves a
     /// hidden file beside `path`, whose name ends in `.part`.
     ///
     /// # Errors
-    /// [`NpyError`]; what was at `path` is there still.
+    /// [`NpyError`]; then `path` is unchanged.
     pub fn save_npy(
         &self,
         handle: impl Into<AnyHandle>,
@@ -69,8 +69,8 @@ impl HandleTable {
         })
     }
 
-    /// An array to read the elements into. `found` is how many bytes there can be at most: asked
-    /// before anything is allocated, since a header can say anything.
+    /// Allocates an array for the elements. `found` is the maximal number of bytes in the file. It
+    /// is checked before the allocation, because a header can claim anything.
     fn room_for(&self, header: &Header, name: &str, found: u64) -> Result<NewBytes<'_>, NpyError> {
         if header.bytes > found {
             return Err(NpyError::CutOff {
@@ -84,7 +84,7 @@ impl HandleTable {
     }
 }
 
-/// The bytes before the elements of an array.
+/// Returns the bytes before the elements of an array.
 fn header_of(array: &crate::UntypedReadGuard<'_>) -> Result<Vec<u8>, NpyError> {
     header::written(array.dtype(), array.shape(), array.order())
         .map_err(not_in_numpy(array.handle()))

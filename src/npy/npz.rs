@@ -1,4 +1,4 @@
-//! Several arrays in one file: a zip archive of `.npy` files, as `numpy.savez` writes it.
+//! Several arrays in one file: a zip archive of `.npy` files, as written by `numpy.savez`.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::element::DType;
 use crate::handle::AnyHandle;
 use crate::table::{HandleTable, NewBytes, UntypedReadGuard};
 
-/// Bytes of the longest name. An archive's could have 65,535, but other tools have lower limits.
+/// Bytes of the longest name. An archive allows 65,535, but other tools have lower limits.
 const NAME_LIMIT: usize = 4096;
 /// Bytes that are inflated at a time.
 const INFLATED: usize = 1 << 20;
@@ -49,17 +49,17 @@ fn write_all(
 }
 
 impl HandleTable {
-    /// Loads all arrays of a `.npz` file, as `numpy.savez` or `numpy.savez_compressed` writes it, in
-    /// the order of the file.
+    /// Loads all arrays of a `.npz` file, as written by `numpy.savez` or `numpy.savez_compressed`,
+    /// in the order of the file.
     ///
     /// # Errors
-    /// [`NpyError`]; nothing is allocated then, of all of them. Checksums are compared. A file of
-    /// which one member is no array of numbers is refused: see
+    /// [`NpyError`]; then none of the arrays is allocated. Checksums are verified. A file with a
+    /// member that is not an array of numbers is refused: see
     /// [`load_npz_partial`](HandleTable::load_npz_partial).
     pub fn load_npz(&self, path: impl AsRef<Path>) -> Result<Vec<(String, AnyHandle)>, NpyError> {
         let file = NpzFile::open(path.as_ref())?;
         let mut archive = file.archive()?;
-        // Published when all are there: what is dropped before is given back.
+        // Publish only after all are loaded: dropping an unpublished array frees it.
         let arrays = (0..archive.len())
             .map(|index| {
                 let member = archive.member(index)?;
@@ -72,11 +72,11 @@ impl HandleTable {
         Ok(arrays.into_iter().map(publish).collect())
     }
 
-    /// Loads the arrays of a `.npz` file that can be loaded, and says of each other member why it
-    /// cannot.
+    /// Loads all arrays of a `.npz` file that can be loaded, and returns the reason for each member
+    /// that cannot.
     ///
-    /// For archives in which a text, a date or a pickled object stands beside the numbers, such as
-    /// those of `scipy.sparse.save_npz`.
+    /// Use it for archives that contain a text, a date or a pickled object beside the numbers, such
+    /// as those of `scipy.sparse.save_npz`.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};
@@ -95,8 +95,8 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// [`NpyError`] if the file is no archive, cannot be read, or an array gets no memory; nothing is
-    /// allocated then.
+    /// [`NpyError`] if the file is not an archive, cannot be read, or an array gets no memory; then
+    /// nothing is allocated.
     pub fn load_npz_partial(&self, path: impl AsRef<Path>) -> Result<PartialNpz, NpyError> {
         let file = NpzFile::open(path.as_ref())?;
         let mut archive = file.archive()?;
@@ -115,7 +115,7 @@ impl HandleTable {
         })
     }
 
-    /// Loads one array of a `.npz` file by its name. The other members are not looked at.
+    /// Loads one array of a `.npz` file by its name. The other members are not read.
     ///
     /// ```
     /// # use ndarray::Ix1;
@@ -131,7 +131,7 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// [`NpyError::NoMember`] lists the names that there are; else as
+    /// [`NpyError::NoMember`], with the existing names, or an error of
     /// [`load_npz`](HandleTable::load_npz).
     pub fn load_npz_array(
         &self,
@@ -155,14 +155,14 @@ impl HandleTable {
         Ok(self.load_member(&mut archive, &member)?.publish())
     }
 
-    /// Saves arrays as a `.npz` file, by name, not compressed. It replaces what is at `path` when
-    /// it is whole.
+    /// Saves arrays as a `.npz` file, by name and uncompressed. The file replaces `path` once it is
+    /// complete.
     ///
-    /// All of the arrays are leased for reading until the last one is written: the file is of one
+    /// All arrays are leased for reading until the last one is written, so the file shows a single
     /// moment.
     ///
     /// # Errors
-    /// [`NpyError`]; what was at `path` is there still.
+    /// [`NpyError`]; then `path` is unchanged.
     pub fn save_npz<N: AsRef<str>>(
         &self,
         path: impl AsRef<Path>,
@@ -193,7 +193,8 @@ impl HandleTable {
                     .map(drop)
                     .map_err(zip_error(path, "write its list of arrays")),
                 Err(error) => {
-                    // Dropped, it would try to write its list of arrays, and print that it cannot.
+                    // Do not drop it: `drop` would try to write the list of arrays, and print its
+                    // failure.
                     core::mem::forget(archive);
                     Err(error)
                 }
@@ -240,7 +241,7 @@ impl HandleTable {
         }
     }
 
-    /// `from` compares the checksum at its end.
+    /// Reads a compressed member. `from` verifies the checksum at its end.
     fn load_deflated(
         &self,
         from: &mut impl Read,
@@ -268,7 +269,7 @@ impl HandleTable {
                 .try_for_each(|piece| from.read_exact(piece).map_err(inflating))
         })?;
         if from.read(&mut [0]).map_err(inflating)? != 0 {
-            return Err(NpyError::damaged(place, "it goes on after its elements"));
+            return Err(NpyError::damaged(place, "it has bytes after its elements"));
         }
         Ok(array)
     }
@@ -278,7 +279,7 @@ fn publish((name, array): (String, NewBytes<'_>)) -> (String, AnyHandle) {
     (name, array.publish())
 }
 
-/// Returns the members of a `.npz` file, in the order of the file, without loading an element.
+/// Returns the members of a `.npz` file, in the order of the file, without loading elements.
 ///
 /// ```
 /// # use ndshm::{HandleTable, Segment};
@@ -296,7 +297,7 @@ fn publish((name, array): (String, NewBytes<'_>)) -> (String, AnyHandle) {
 /// ```
 ///
 /// # Errors
-/// [`NpyError`] if the file is no archive, or cannot be read.
+/// [`NpyError`] if the file is not an archive, or cannot be read.
 pub fn npz_members(path: impl AsRef<Path>) -> Result<Vec<NpzMember>, NpyError> {
     let file = NpzFile::open(path.as_ref())?;
     let mut archive = file.archive()?;
@@ -321,10 +322,10 @@ pub fn npz_members(path: impl AsRef<Path>) -> Result<Vec<NpzMember>, NpyError> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NpzMember {
-    /// Its name; without the ending `.npy` if it has that.
+    /// The name, without the ending `.npy`.
     pub name: String,
-    /// The array that [`load_npz_array`](HandleTable::load_npz_array) makes of it, or why there is
-    /// none.
+    /// The array that [`load_npz_array`](HandleTable::load_npz_array) would load, or the error that
+    /// it would return.
     pub array: Result<NpzArray, NpyError>,
 }
 
@@ -332,7 +333,7 @@ pub struct NpzMember {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct NpzArray {
-    /// The type of its elements once it is loaded.
+    /// The type of its elements after loading.
     pub dtype: DType,
     /// The lengths of its axes.
     pub shape: Vec<usize>,

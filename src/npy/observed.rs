@@ -1,4 +1,4 @@
-//! Files of arrays that are only looked at.
+//! Saving arrays through an observer.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,13 +11,13 @@ use crate::observer::Observer;
 const PIECE: usize = 512 << 10;
 
 impl Observer {
-    /// Saves an array as a `.npy` file, which replaces what is at `path` when it is whole.
+    /// Saves an array as a `.npy` file. The file replaces `path` once it is complete.
     ///
-    /// As [`copy_bytes`](Observer::copy_bytes) it neither notices nor keeps out whoever writes the
-    /// array meanwhile: then its elements are of different moments.
+    /// Like [`copy_bytes`](Observer::copy_bytes) it neither detects nor excludes a process that
+    /// writes the array meanwhile. In that case the elements are from different moments.
     ///
     /// # Errors
-    /// [`NpyError`]; what was at `path` is there still.
+    /// [`NpyError`]; then `path` is unchanged.
     pub fn save_npy(
         &self,
         handle: impl Into<AnyHandle>,

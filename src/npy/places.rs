@@ -1,7 +1,7 @@
-//! Where the numbers of an element lie in a file, and where in the segment.
+//! The places of an element's numbers in a file and in the segment.
 //!
-//! A structure in a file may have gaps, and structures inside of it. In a segment its numbers lie field
-//! after field without gaps, so that they are moved there piece by piece.
+//! A structure in a file may have gaps and inner structures. In a segment its numbers follow each
+//! other field by field without gaps, so they are moved there piece by piece.
 
 /// Words of equal size in each element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,7 +14,8 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Swaps the bytes of these words in each element of `size` bytes. `bytes` are whole elements.
+    /// Swaps the bytes of these words in each element of `size` bytes. `bytes` is a whole number of
+    /// elements.
     pub(super) fn swap(self, bytes: &mut [u8], size: usize) {
         let Words {
             offset,
@@ -51,27 +52,28 @@ fn swap_all(bytes: &mut [u8], word: usize) {
     }
 }
 
-/// The numbers of one field, as they lie in an element of a file.
+/// The numbers of one field, with their place in an element of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Piece {
-    /// Bytes from the element's start to the first number, in the file and in the segment.
+    /// Bytes from the element's start to the first number: in the file (`from`) and in the segment
+    /// (`to`).
     pub(super) from: usize,
     pub(super) to: usize,
     /// Bytes of a number.
     pub(super) size: usize,
-    /// Lengths and strides in bytes of the axes along which the numbers repeat, the outermost first.
+    /// Lengths and strides in bytes of the axes along which the numbers repeat, outermost first.
     pub(super) axes: Vec<(usize, usize)>,
 }
 
 impl Piece {
-    /// Returns how many numbers there are, if they can be counted.
+    /// Returns the number of numbers, or `None` if it overflows.
     pub(super) fn count(&self) -> Option<usize> {
         self.axes
             .iter()
             .try_fold(1usize, |count, (length, _)| count.checked_mul(*length))
     }
 
-    /// Joins the numbers with the axis that they lie along without gaps, if there is one.
+    /// Merges numbers that are contiguous along the innermost axes into one piece.
     fn joined(mut self) -> Piece {
         while let Some(&(length, stride)) = self.axes.last()
             && stride == self.size
@@ -83,14 +85,14 @@ impl Piece {
     }
 }
 
-/// The way of elements out of a file whose elements have gaps.
+/// The moves of an element from a file layout into the layout of the segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Moves(Vec<Piece>);
 
 impl Moves {
-    /// Returns the moves, or `None` if elements lie in the file as they do in the segment.
+    /// Returns the moves, or `None` if the layout in the file is that of the segment.
     pub(super) fn new(pieces: Vec<Piece>, file_size: usize, size: usize) -> Option<Moves> {
-        // A field without a number is nowhere, whatever its other axes.
+        // Skip fields without numbers, whatever their other axes.
         let pieces = pieces.into_iter().filter(|piece| piece.count() != Some(0));
         let pieces: Vec<Piece> = pieces.map(Piece::joined).collect();
         let in_place = |piece: &Piece| piece.from == piece.to && piece.axes.is_empty();
@@ -107,7 +109,8 @@ impl Moves {
     }
 }
 
-/// Copies numbers that repeat along `axes` from `place` on to `at` on, one behind the other.
+/// Copies numbers that repeat along `axes`, starting at `place`, to consecutive places from `at`
+/// on.
 fn copy(
     from: &[u8],
     place: usize,

@@ -1,9 +1,9 @@
-//! The spellings of numpy's scalar types, and what to type in numpy about a type that ndshm lacks.
+//! The spellings of numpy's scalar types, and the remedies for types that ndshm lacks.
 
 use super::places::Words;
 use crate::element::ScalarType;
 
-/// A scalar type as a file names it.
+/// A scalar type as named in a file.
 pub(super) struct Scalar {
     pub(super) dtype: ScalarType,
     big_endian: bool,
@@ -11,13 +11,13 @@ pub(super) struct Scalar {
 
 struct Spelling {
     dtype: ScalarType,
-    /// The name in the files that numpy writes, without the order of bytes.
+    /// The name in files that numpy writes, without the byte order.
     written: &'static str,
-    /// Bytes of the words that have an order.
+    /// Bytes of the words to which the byte order applies.
     word: usize,
-    /// The characters that numpy also takes for the type, of which those of C are for this platform.
+    /// Type characters that numpy accepts too. Those of C types have this platform's size.
     characters: &'static [&'static str],
-    /// The names that numpy takes, without an order of bytes before them.
+    /// Names that numpy accepts without a preceding byte order.
     names: &'static [&'static str],
 }
 
@@ -37,7 +37,8 @@ const fn spelling(
     }
 }
 
-/// From numpy 2's `numpy.dtype`, which reads the names in files. `tests/npy` compares each with it.
+/// From numpy 2's `numpy.dtype`, which parses the names in files. `tests/npy` compares each with
+/// it.
 const SPELLINGS: [Spelling; 13] = [
     spelling(ScalarType::U8, "u1", 1, &["B"], &["uint8", "ubyte"]),
     spelling(ScalarType::I8, "i1", 1, &["b"], &["int8", "byte"]),
@@ -85,7 +86,7 @@ const SPELLINGS: [Spelling; 13] = [
 ];
 
 impl Scalar {
-    /// Returns the scalar type that numpy takes `text` for, if ndshm has it.
+    /// Returns the scalar type that numpy reads `text` as, or `None` if ndshm lacks it.
     pub(super) fn parse(text: &str) -> Option<Scalar> {
         let (order, name) = split_order(text);
         let spelling = SPELLINGS.iter().find(|spelling| {
@@ -99,7 +100,7 @@ impl Scalar {
         })
     }
 
-    /// Returns the words of `count` such scalars at `offset`, if their bytes are to be swapped.
+    /// Returns the words of `count` such scalars at `offset` if their bytes must be swapped.
     pub(super) fn swapped(&self, offset: usize, count: usize) -> Option<Words> {
         let spelling = spelling_of(self.dtype)?;
         self.big_endian.then_some(Words {
@@ -110,7 +111,7 @@ impl Scalar {
     }
 }
 
-/// Splits off the order of bytes, if the text begins with one.
+/// Splits off the byte order, if the text starts with one.
 fn split_order(text: &str) -> (Option<char>, &str) {
     let order = text.chars().next().filter(|c| "<>=|".contains(*c));
     (order, &text[order.map_or(0, char::len_utf8)..])
@@ -120,15 +121,16 @@ fn spelling_of(scalar: ScalarType) -> Option<&'static Spelling> {
     SPELLINGS.iter().find(|spelling| spelling.dtype == scalar)
 }
 
-/// Returns the name that numpy writes for a scalar type; `None` for 128-bit integers, which it lacks.
+/// Returns the name that numpy writes for a scalar type, or `None` for 128-bit integers, which it
+/// lacks.
 pub(super) fn written(scalar: ScalarType) -> Option<String> {
     let spelling = spelling_of(scalar)?;
     let order = if spelling.word == 1 { '|' } else { '<' };
     Some(format!("{order}{}", spelling.written))
 }
 
-/// Returns what to do in numpy about a type that ndshm lacks, in an array or in a field of it: a text
-/// with an expression between backticks whose value can be saved and loaded.
+/// Returns the remedy for a type that ndshm lacks, in an array or in a field of it: a text with a
+/// numpy expression between backticks whose value can be saved and loaded.
 pub(super) fn remedy(text: &str, field: Option<&str>) -> String {
     let array = match field {
         Some(field) => format!("a[{}]", python_string(field)),
@@ -163,7 +165,7 @@ pub(super) fn remedy(text: &str, field: Option<&str>) -> String {
     }
 }
 
-/// Spells a string as Python reads it.
+/// Returns a string as a Python literal.
 pub(super) fn python_string(text: &str) -> String {
     let mut spelled = String::from("'");
     for c in text.chars() {

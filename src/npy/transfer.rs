@@ -1,4 +1,4 @@
-//! Bytes between files and segments, without a copy between; read by several threads.
+//! Copying of bytes between files and segments, without a copy in between. Several threads read.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,12 +10,12 @@ use super::error::NpyError;
 use crate::element::{DType, Element, InvalidElement, ScalarType};
 use crate::parallel::{self, PIECE};
 
-/// Opens a regular file to be read; its length.
+/// Opens a regular file for reading. Returns the file and its length.
 pub(super) fn open(path: &Path) -> Result<(File, u64), NpyError> {
     let name = path.display().to_string();
     let file = OpenOptions::new()
         .read(true)
-        // A pipe that nobody writes to would be waited for.
+        // Otherwise opening a pipe would wait for a writer.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(NpyError::io(&name, "open it"))?;
@@ -26,7 +26,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64), NpyError> {
     }
 }
 
-/// A file as a stream from some place on, without moving a place that others share.
+/// A file as a stream from an offset on. It does not move the file's own position, which is shared.
 pub(super) struct From<'f> {
     pub(super) file: &'f File,
     pub(super) at: u64,
@@ -40,11 +40,11 @@ impl io::Read for From<'_> {
     }
 }
 
-/// Bytes of elements that are read before their numbers are moved to their places: few enough to
-/// stay in a cache in between.
+/// Bytes of elements that are read before their numbers are moved: few enough to stay in a cache in
+/// between.
 const MOVED: usize = 256 << 10;
 
-/// Elements of one file type, on their way into a segment.
+/// Elements of one file type that are read into a segment.
 pub(super) struct Elements<'a> {
     pub(super) of: &'a FileType,
     /// The file's name for errors.
@@ -52,7 +52,7 @@ pub(super) struct Elements<'a> {
 }
 
 impl Elements<'_> {
-    /// Reads all of `bytes` from `at` of the file on.
+    /// Reads all of `bytes` from the offset `at` of the file.
     pub(super) fn read(&self, file: &File, at: u64, bytes: &mut [u8]) -> Result<(), NpyError> {
         let parts = self.parts(bytes).collect();
         parallel::for_each(parts, usize::MAX, |(first, part)| {
@@ -60,7 +60,8 @@ impl Elements<'_> {
         })
     }
 
-    /// As [`read`](Elements::read). Returns the checksum of the file's bytes, which continues `before`.
+    /// Does the same as [`read`](Elements::read), and returns the checksum of the file's bytes,
+    /// continued from `before`.
     pub(super) fn read_checked(
         &self,
         file: &File,
@@ -78,7 +79,7 @@ impl Elements<'_> {
         Ok(whole)
     }
 
-    /// Reads elements one after another by `take`, which fills what it is given from the file.
+    /// Reads elements in order. `take` fills the buffer that it is given from the file.
     pub(super) fn read_by(
         &self,
         bytes: &mut [u8],
@@ -91,7 +92,7 @@ impl Elements<'_> {
         Ok(())
     }
 
-    /// Returns parts of whole elements, and the index of the first of each.
+    /// Returns parts of whole elements, each with the index of its first element.
     fn parts<'b>(&self, bytes: &'b mut [u8]) -> impl Iterator<Item = (u64, &'b mut [u8])> {
         let size = self.of.dtype.size();
         let count = (PIECE / size).max(1);
@@ -101,8 +102,8 @@ impl Elements<'_> {
             .map(move |(index, part)| (index as u64 * count as u64, part))
     }
 
-    /// Reads the elements of a part, of which element `first` of the file is the first one, and gives
-    /// the bytes to `each` as they are in the file.
+    /// Reads the elements of a part that starts with element `first` of the file, and passes the
+    /// bytes of the file to `each`.
     fn read_part(
         &self,
         file: &File,
@@ -113,8 +114,8 @@ impl Elements<'_> {
     ) -> Result<(), NpyError> {
         let mut at = at + first * self.of.size as u64;
         self.fill(part, &mut |bytes| {
-            // A file that somebody shortens meanwhile is an error here. Through a memory map it
-            // would be a SIGBUS.
+            // If another process truncates the file, this is an error. A memory map would be a
+            // SIGBUS.
             file.read_exact_at(bytes, at)
                 .map_err(NpyError::io(self.name, "read its elements"))?;
             at += bytes.len() as u64;
@@ -124,7 +125,7 @@ impl Elements<'_> {
         self.finish(first, part)
     }
 
-    /// Fills a part with elements that `take` reads, each at its place in the segment.
+    /// Fills a part with elements that `take` reads, in the layout of the segment.
     fn fill(
         &self,
         part: &mut [u8],
@@ -147,8 +148,8 @@ impl Elements<'_> {
         Ok(())
     }
 
-    /// Brings the elements of a part into the machine's order of bytes, and checks them. `first` is
-    /// the index of the first of them.
+    /// Converts the elements of a part to the machine's byte order, and checks them. `first` is the
+    /// index of the first element.
     fn finish(&self, first: u64, part: &mut [u8]) -> Result<(), NpyError> {
         for words in &self.of.swapped {
             words.swap(part, self.of.dtype.size());
@@ -166,21 +167,21 @@ impl Elements<'_> {
     }
 }
 
-/// Writes `bytes` to the end of what was written. One thread does it: the kernel locks a file while
-/// it is written, and a second one would only wait.
+/// Appends `bytes`. Only one thread writes: the kernel locks a file during a write, so a second
+/// thread would only wait.
 pub(super) fn write(file: &mut File, name: &str, bytes: &[u8]) -> Result<(), NpyError> {
     file.write_all(bytes)
         .map_err(NpyError::io(name, "write to it"))
 }
 
-/// Makes a file by `fill`, and puts it at `path` when it is whole: nobody ever sees a part of it,
-/// and after an error what was there is there still.
+/// Creates a file with `fill`, and moves it to `path` once it is complete. No process ever sees a
+/// part of it, and after an error `path` is unchanged.
 pub(super) fn save(
     path: &Path,
     fill: impl FnOnce(&mut File, &str) -> Result<(), NpyError>,
 ) -> Result<(), NpyError> {
     let name = path.display().to_string();
-    // Through links: the file is replaced that they lead to.
+    // Follow links: the file that they lead to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = fs::metadata(&target).ok();
     if before.as_ref().is_some_and(|before| !before.is_file()) {
@@ -197,7 +198,7 @@ pub(super) fn save(
     Ok(())
 }
 
-/// A file that is not whole yet, removed unless it gets its place.
+/// An incomplete file. It is removed on drop, unless it was moved to its place.
 struct Part {
     path: PathBuf,
     left: bool,

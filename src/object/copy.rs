@@ -1,21 +1,22 @@
-//! Copies of large buffers, by several threads where that is faster.
+//! Copies of large buffers, by several threads if that is faster.
 
 use core::convert::Infallible;
 
 use crate::parallel;
 use crate::segment::fresh;
 
-/// What a thread takes at a time. Whole pages: no two threads fault on the same one.
+/// Bytes that a thread takes at a time. Whole pages: no two threads fault on the same page.
 const SHARE: usize = 4 << 20;
-/// A thread is worth its start from this many bytes on.
+/// From this length on, starting another thread pays off.
 const LARGE: usize = 4 * SHARE;
-/// Threads that a machine's memory keeps busy.
+/// Number of threads that saturate a machine's memory.
 const MOST: usize = 4;
 
-/// Fresh pages that are made at once: still in the processor's cache, zeroed, when they are written.
+/// Bytes of fresh pages that are created at once: they are still in the processor's cache, zeroed,
+/// when they are written.
 const FRESH: usize = 256 << 10;
 
-/// Copies `from` to `to`; of slices of different lengths, as much as the shorter one has.
+/// Copies `from` to `to`. If the lengths differ, copies as many bytes as the shorter slice has.
 pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
     let len = to.len().min(from.len());
     let (to, from) = (&mut to[..len], &from[..len]);
@@ -34,8 +35,8 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Copies slices of one length. Fresh pages are made many at a time: a fault for each costs more
-/// than to copy it, and several threads that fault at once are in each other's way.
+/// Copies slices of equal length. Fresh pages are created many at a time, because a fault for each
+/// page costs more than copying it, and threads that fault at once block each other.
 fn copy_share(to: &mut [u8], from: &[u8]) {
     if !fresh::is_fresh(to) {
         to.copy_from_slice(from);

@@ -1,4 +1,4 @@
-//! The deserialiser: serde's view of a [`Reader`].
+//! The deserializer: serde's view of a [`Reader`].
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Unexpected, Visitor};
@@ -10,13 +10,13 @@ use crate::error::ObjectError;
 type Result<T> = core::result::Result<T, ObjectError>;
 
 impl<'de> Reader<'de> {
-    /// Reads the value, of whichever type it is.
+    /// Reads the next value, of any type.
     fn any<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let tag = self.tag()?;
         self.value(tag, visitor)
     }
 
-    /// Reads what belongs to a tag that was read.
+    /// Reads the value of a tag that was read.
     fn value<V: Visitor<'de>>(&mut self, tag: Tag, visitor: V) -> Result<V::Value> {
         macro_rules! number {
             ($visit:ident, $type:ty) => {
@@ -32,7 +32,7 @@ impl<'de> Reader<'de> {
             Tag::Char => {
                 let code = u32::from_le_bytes(self.array()?);
                 let char = char::from_u32(code);
-                visitor.visit_char(char.ok_or_else(|| self.corrupt("a number that is no char"))?)
+                visitor.visit_char(char.ok_or_else(|| self.corrupt("a number that is not a char"))?)
             }
             Tag::Str => visitor.visit_borrowed_str(self.text()?),
             Tag::Bytes => visitor.visit_borrowed_bytes(self.bytes()?),
@@ -51,9 +51,7 @@ impl<'de> Reader<'de> {
                 })?;
                 match read {
                     true => Ok(value),
-                    false => Err(de::Error::custom(
-                        "the value of a variant was not asked for",
-                    )),
+                    false => Err(de::Error::custom("the value of a variant was not read")),
                 }
             }),
             Tag::U8 => number!(visit_u8, u8),
@@ -73,7 +71,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Reads a sequence or a map, and sees to it that the visitor has taken all of it.
+    /// Reads a sequence or a map, and checks that the visitor has read all of it.
     fn parts<R>(
         &mut self,
         read: impl FnOnce(Parts<'_, 'de>) -> Result<R>,
@@ -88,18 +86,18 @@ impl<'de> Reader<'de> {
             match ended || !goes_on(reader)? {
                 true => Ok(value),
                 false => Err(de::Error::custom(
-                    "there are more elements than the type has room for",
+                    "there are more elements than the type can hold",
                 )),
             }
         })
     }
 
-    /// The error of a value that is not what the visitor expects.
+    /// Creates the error of a value that is not of the type that the visitor expects.
     fn unexpected<V: Visitor<'de>>(&self, tag: Tag, visitor: &V) -> ObjectError {
         de::Error::invalid_type(Unexpected::Other(tag.name()), visitor)
     }
 
-    /// Reads a value whose tag is one of these.
+    /// Reads a value whose tag is one of `tags`.
     fn only<V: Visitor<'de>>(&mut self, tags: &[Tag], visitor: V) -> Result<V::Value> {
         let tag = self.tag()?;
         match tags.contains(&tag) {
@@ -117,7 +115,8 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        // Buffered values (of flattened and of untagged types) hold no larger integers.
+        // serde's buffered values (of flattened and untagged types) cannot hold 128-bit integers:
+        // pass them as 64-bit ones where they fit.
         match self.peek()? {
             Tag::U128 => {
                 self.tag()?;
@@ -180,7 +179,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.peek()? {
             Tag::None | Tag::Some | Tag::Unit => self.any(visitor),
-            // A field that has become optional since.
+            // The field has become optional since it was written.
             _ => visitor.visit_some(self),
         }
     }
@@ -235,7 +234,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 /// The elements of a sequence, or the entries of a map.
 struct Parts<'r, 'de> {
     reader: &'r mut Reader<'de>,
-    /// The end was gone past.
+    /// The end was read.
     ended: &'r mut bool,
 }
 
@@ -274,7 +273,7 @@ impl<'de> de::MapAccess<'de> for Parts<'_, 'de> {
     }
 }
 
-/// A variant that has no value.
+/// A variant without a value.
 struct UnitVariant<'de> {
     name: &'de str,
 }
@@ -364,7 +363,7 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
     }
 }
 
-/// A variant with a value, for who does not expect an enum: a map of one entry.
+/// A variant with a value, for a visitor that does not expect an enum: a map of one entry.
 struct OneEntry<'r, 'de> {
     reader: &'r mut Reader<'de>,
     name: Option<&'de str>,

@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// The element of an object's array. Its field's name is what keeps typed handles of other arrays
-/// from opening an object, and objects from opening other arrays.
+/// The element of an object's array. The name of its field prevents typed handles of other arrays
+/// from opening an object, and object handles from opening other arrays.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[bytemuck(crate = "bytemuck")]
 #[repr(C, align(64))]
@@ -15,25 +15,25 @@ crate::record!(Block {
     ndshm_object: [u8; 64]
 });
 
-/// Buffers start on multiples of this, as arrays do.
+/// Buffers start at multiples of this, like arrays.
 pub(crate) const BLOCK: usize = 64;
 
 /// The first block: magic 8 bytes | format version u32 | 4 zeros | length of the skeleton u64.
 pub(crate) const MAGIC: [u8; 8] = *b"ndshmobj";
 pub(crate) const VERSION: u32 = 1;
 
-/// How deep values may be nested, for writer and reader alike: what an ordinary stack bears.
+/// Maximal nesting of values, for writer and reader: an ordinary stack is large enough for it.
 pub(crate) const MAX_DEPTH: usize = 128;
 
-/// Bytes from this many on are put among the buffers.
+/// Byte strings of at least this length are stored among the buffers.
 pub(crate) const LARGE: usize = 4096;
 
-/// The name of the newtype by which a [`Tensor`](super::Tensor) asks who writes it.
+/// The name of the newtype by which a [`Tensor`](super::Tensor) detects the serializer of objects.
 pub(crate) const TENSOR: &str = "ndshm::Tensor";
 /// The name of the newtype whose bytes become a buffer.
 pub(crate) const BUFFER: &str = "ndshm::Tensor::bytes";
 
-/// What precedes a value. Part of the format: the numbers stay.
+/// The byte before a value. Part of the format: the numbers must not change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Tag {
@@ -51,21 +51,22 @@ pub(crate) enum Tag {
     Str = 7,
     /// Length, then bytes.
     Bytes = 8,
-    /// Length; the bytes are the next ones among the buffers.
+    /// Length; the bytes are the next buffer.
     Buffer = 9,
     /// Values up to `End`.
     Seq = 10,
     /// Keys and values up to `End`.
     Map = 11,
-    /// A name that was not there before: length, then text.
+    /// The first occurrence of a name: length, then text.
     NewName = 12,
-    /// A name by its number.
+    /// A later occurrence of a name: its number.
     Name = 13,
     /// A name follows.
     UnitVariant = 14,
     /// A name follows, then a value.
     Variant = 15,
-    /// In a sequence: the tag of a number, a count of four bytes, then so many numbers without tags.
+    /// In a sequence: the tag of a number, a count of four bytes, then that many numbers without
+    /// tags.
     Run = 16,
     U8 = 32,
     I8 = 33,
@@ -82,7 +83,7 @@ pub(crate) enum Tag {
 }
 
 impl Tag {
-    /// The tag of a byte; `None` for any other byte.
+    /// Returns the tag of a byte, or `None` if the byte is not a tag.
     pub(crate) const fn of(byte: u8) -> Option<Tag> {
         Some(match byte {
             0 => Tag::End,
@@ -118,7 +119,7 @@ impl Tag {
         })
     }
 
-    /// Bytes of the number that follows; `None` if it is not the tag of a number.
+    /// Returns the size of the number that follows, or `None` if the tag is not that of a number.
     pub(crate) const fn size(self) -> Option<usize> {
         Some(match self {
             Tag::U8 | Tag::I8 => 1,
@@ -130,7 +131,7 @@ impl Tag {
         })
     }
 
-    /// For errors: what a value with this tag is.
+    /// Returns the description of a value with this tag, for errors.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Tag::End => "the end of a sequence or map",
@@ -161,12 +162,13 @@ impl Tag {
     }
 }
 
-/// Where the next block starts; `None` beyond what a length can be.
+/// Returns the start of the next block, or `None` if it overflows.
 pub(crate) fn next_block(at: usize) -> Option<usize> {
     at.checked_next_multiple_of(BLOCK)
 }
 
-/// A length, seven bits a byte, the lowest first; the eighth says that more follow.
+/// Encodes a length, seven bits per byte, the lowest first. The eighth bit is set if more bytes
+/// follow.
 pub(crate) fn encode_length(mut length: u64) -> ([u8; 10], usize) {
     let mut bytes = [0; 10];
     let mut count = 0;
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_tag_leads_back_and_no_other_byte_is_one() {
+    fn each_tag_round_trips_and_other_bytes_are_not_tags() {
         let tags = (0..=u8::MAX)
             .filter_map(|byte| Tag::of(byte).map(|tag| (byte, tag)))
             .inspect(|&(byte, tag)| assert_eq!(tag as u8, byte, "{tag:?}"));

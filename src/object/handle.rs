@@ -1,11 +1,11 @@
-//! An object's name for other processes.
+//! Handles of objects.
 
-use crate::handle::{AnyHandle, handle_traits};
+use crate::handle::{AnyHandle, opened_handle_traits};
 
-/// Names one object, in every process that has its segment: 8 bytes, `Copy`, any bits are one.
+/// Names one object, in every process that has its segment: 8 bytes, `Copy`, any bits are valid.
 ///
-/// The text form is that of other handles. As an [`AnyHandle`] it can be freed, detached and
-/// adopted like an array's.
+/// The text form is that of other handles. Converted to an [`AnyHandle`], it can be freed, detached
+/// and adopted like the handle of an array.
 ///
 /// ```
 /// use ndshm::{HandleTable, ObjectHandle, Segment};
@@ -18,37 +18,24 @@ use crate::handle::{AnyHandle, handle_traits};
 /// assert!(table.open_object(same).is_err());
 /// # Ok::<(), ndshm::Error>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct ObjectHandle {
     any: AnyHandle,
 }
 
 impl ObjectHandle {
-    /// The handle of these bits. Whether they name an object is found out when it is opened.
+    /// Creates the handle of these bits. Opening it checks whether they name an object.
     pub const fn from_bits(bits: u64) -> Self {
         ObjectHandle {
             any: AnyHandle::from_bits(bits),
         }
     }
 
-    /// The bits, to take the handle elsewhere.
+    /// Returns the bits, for sending the handle to another process.
     pub const fn to_bits(self) -> u64 {
         self.any.to_bits()
     }
 }
 
-/// Whether it names an object is found out when it is opened.
-impl From<AnyHandle> for ObjectHandle {
-    fn from(any: AnyHandle) -> Self {
-        ObjectHandle { any }
-    }
-}
-
-impl From<ObjectHandle> for AnyHandle {
-    fn from(handle: ObjectHandle) -> Self {
-        handle.any
-    }
-}
-
-handle_traits!(ObjectHandle, "ObjectHandle");
+opened_handle_traits!(ObjectHandle, "ObjectHandle");

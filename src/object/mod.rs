@@ -1,19 +1,19 @@
-//! Objects: any value that serde can serialise, stored once, and read in place by any process.
+//! Objects: values that serde can serialize, stored once and read in place by any process.
 //!
-//! An object is an array of 64-byte blocks, of a record type that nobody else has: so that leases,
-//! ownership, reaping and checking are those of arrays, while a typed handle of another type is
-//! refused. The first block is a header, then comes the skeleton, then the buffers, each from a
-//! whole block on.
+//! An object is an array of 64-byte blocks with a record type of its own. Leases, ownership,
+//! reaping and checks are therefore those of arrays, and typed handles of other types are refused.
+//! The first block is a header, then follow the skeleton and the buffers, each from a block
+//! boundary on.
 //!
-//! The skeleton is a format of our own. One of the known compact ones (postcard, bincode) would
-//! have had to be wrapped in a serialiser and a deserialiser of the same size anyway, to take
-//! tensors out of it, and none of them describes itself: flattened fields, untagged enums, fields
-//! that are skipped or unknown, and the error that says what was found need a tag before each value.
-//! With one, a tensor is a struct like another, whose bytes are a buffer. Names of fields and
-//! variants are written once and numbered; numbers of a sequence follow each other without tags.
+//! The skeleton has its own format. A known compact format (postcard, bincode) would need a
+//! serializer and a deserializer of the same size around it, to take tensors out of it, and none of
+//! them describes itself: flattened fields, untagged enums, skipped or unknown fields, and the
+//! error that names the value found need a tag before each value. With tags, a tensor is an
+//! ordinary struct whose bytes are a buffer. Names of fields and variants are written once and
+//! numbered; numbers in a sequence follow each other without tags.
 //!
-//! A value is serialised twice, once for the sizes and once into the segment, so that a large
-//! buffer is copied once, from where it is to where it stays.
+//! A value is serialized twice, once for the sizes and once into the segment. A large buffer is
+//! then copied only once, directly to its final place.
 
 mod copy;
 mod de;
@@ -45,24 +45,24 @@ pub use tensor::Tensor;
 use write::{Sizes, Writer};
 
 impl HandleTable {
-    /// Stores a value, for any process to [open](HandleTable::open_object) by the handle.
+    /// Stores a value. Any process can [open](HandleTable::open_object) it by the handle.
     ///
-    /// The object is one array of this table: it is owned, freed, detached and adopted as others
-    /// are. It cannot be changed; a new value is a new object.
+    /// The object is one array of this table: it is owned, freed, detached and adopted like others.
+    /// It cannot be changed; a new value is a new object.
     ///
-    /// What is read in place and what is copied by who reads it:
+    /// The reader gets some types in place and copies others:
     ///
     /// | in the value | is read as | copied |
     /// |---|---|---|
     /// | [`Tensor`] of any element and dimension | `Tensor` | no |
     /// | `String`, `&str` | `&str` | no |
     /// | | `String` | yes |
-    /// | `&[u8]`, `Vec<u8>`, what calls `serialize_bytes` | `&[u8]` | no |
+    /// | `&[u8]`, `Vec<u8>`, types that call `serialize_bytes` | `&[u8]` | no |
     /// | `Vec<f64>` and the like; ndarray's arrays with its feature `serde` | the same | yes, one by one |
     /// | any other | the same | yes |
     ///
-    /// In a struct, serde borrows `&str` and `&[u8]` by itself, and a `Tensor<'a, _, _>` or
-    /// `Cow<'a, str>` where the field has `#[serde(borrow)]`.
+    /// In a struct, serde borrows `&str` and `&[u8]` by default, and a `Tensor<'a, _, _>` or
+    /// `Cow<'a, str>` if the field has `#[serde(borrow)]`.
     ///
     /// ```
     /// use ndshm::{HandleTable, Segment, Tensor};
@@ -90,12 +90,12 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// - [`ObjectError::Alloc`].
+    /// - [`ObjectError::Alloc`] if the object could not be allocated.
     /// - [`ObjectError::TooDeep`] for values nested more than 128 deep.
-    /// - [`ObjectError::Changed`] if the value, which is serialised twice, is not the same again.
-    /// - [`ObjectError::Value`] where the value's own code refuses.
+    /// - [`ObjectError::Changed`] if the value, which is serialized twice, differs the second time.
+    /// - [`ObjectError::Value`] if the value's own code returns an error.
     ///
-    /// Nothing is allocated then.
+    /// Then nothing is allocated.
     pub fn put_object<V: Serialize + ?Sized>(
         &self,
         value: &V,
@@ -138,14 +138,15 @@ impl HandleTable {
         Ok(AnyHandle::from(handle).into())
     }
 
-    /// Opens an object for reading: until the guard is dropped, its bytes stay, also if somebody
-    /// frees it.
+    /// Opens an object for reading. Its bytes stay until the guard is dropped, even if another
+    /// participant frees the object.
     ///
     /// # Errors
     /// - [`ObjectError::NotAnObject`] if the handle names something else, [`ObjectError::Version`]
     ///   if the object is of another version of this crate.
-    /// - [`ObjectError::Lease`] as [`read`](HandleTable::read): once freed, the handle is stale.
-    /// - [`ObjectError::Corrupt`] if the header is not one.
+    /// - [`ObjectError::Lease`] as for [`read`](HandleTable::read). After the object is freed, its
+    ///   handle is stale.
+    /// - [`ObjectError::Corrupt`] if the header is not that of an object.
     pub fn open_object(
         &self,
         handle: impl Into<ObjectHandle>,
@@ -165,7 +166,7 @@ impl HandleTable {
     }
 }
 
-/// Serialises a value; what that took.
+/// Serializes a value. Returns the sizes written.
 fn write<V: Serialize + ?Sized>(value: &V, mut writer: Writer<'_>) -> Result<Sizes, ObjectError> {
     match value.serialize(&mut writer) {
         Ok(()) => writer.finish(),
@@ -178,7 +179,7 @@ fn write<V: Serialize + ?Sized>(value: &V, mut writer: Writer<'_>) -> Result<Siz
     }
 }
 
-/// The first block of an object whose skeleton has so many bytes.
+/// Returns the first block of an object whose skeleton has this length.
 fn header(skeleton: usize) -> Block {
     let mut bytes = [0; BLOCK];
     bytes[..8].copy_from_slice(&MAGIC);
@@ -189,29 +190,29 @@ fn header(skeleton: usize) -> Block {
     }
 }
 
-/// An open object: a read lease, from which the value can be read, in whole or in parts.
+/// An open object: a read lease. The value can be read from it, in whole or in parts.
 ///
-/// Given back on drop, as a [`ReadGuard`](crate::ReadGuard) is.
+/// The lease is released on drop, like that of a [`ReadGuard`](crate::ReadGuard).
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct ObjectGuard<'t> {
     blocks: ReadGuard<'t, Block, Ix1>,
 }
 
 impl ObjectGuard<'_> {
-    /// Reads the value. What it borrows, it borrows from the guard: see
-    /// [`put_object`](HandleTable::put_object) for the types that do.
+    /// Reads the value. It may borrow from the guard: see [`put_object`](HandleTable::put_object)
+    /// for the types that do.
     ///
-    /// The type need not be the one that was stored, as long as the values are what it expects:
-    /// unknown fields are passed over, integers may have another size if the number fits, an `f32`
-    /// may be read as `f64`, and a value as `Some` of it.
+    /// The type need not be the stored one if the values fit: unknown fields are skipped, integers
+    /// may have another size if the number fits, an `f32` may be read as `f64`, and a value as
+    /// `Some` of it.
     ///
     /// # Errors
-    /// - [`ObjectError::Value`] says what was found, what was expected, and where.
+    /// - [`ObjectError::Value`], with the value found, the value expected, and the place.
     /// - [`ObjectError::Corrupt`] and [`ObjectError::TooDeep`] for bytes that no program of this
     ///   crate has written.
     /// - [`ObjectError::Forked`] in a child of the process that opened the object.
     pub fn get<'g, V: Deserialize<'g>>(&'g self) -> Result<V, ObjectError> {
-        // The lease is the parent's, which may give it back at any moment.
+        // After a fork the lease is the parent's, which may release it at any moment.
         if !self.blocks.is_ours() {
             return Err(ObjectError::Forked);
         }
@@ -222,20 +223,20 @@ impl ObjectGuard<'_> {
         Ok(value)
     }
 
-    /// The object's handle.
+    /// Returns the object's handle.
     pub fn handle(&self) -> ObjectHandle {
         self.blocks.handle().into()
     }
 
-    /// The bytes that the object takes in the segment.
+    /// Returns the size of the object in the segment in bytes.
     pub fn size(&self) -> usize {
         self.blocks.len() * BLOCK
     }
 
-    /// Skeleton and buffers.
+    /// Returns skeleton and buffers.
     fn parts(&self) -> Result<(&[u8], &[u8]), ObjectError> {
         let corrupt = |what| ObjectError::Corrupt { at: 0, what };
-        // As long as the guard, which a slice of the guard's own array is not.
+        // This slice lives as long as the guard; a slice of a view from it would not.
         let blocks = self.blocks.as_slice();
         let blocks = blocks.ok_or_else(|| corrupt("the blocks are not next to each other"))?;
         let Some((head, rest)) = blocks.split_first() else {
@@ -245,7 +246,7 @@ impl ObjectGuard<'_> {
         let version = head[8..12].first_chunk().map(|&v| u32::from_le_bytes(v));
         let skeleton = head[16..24].first_chunk().map(|&v| u64::from_le_bytes(v));
         let (Some(version), Some(skeleton), true) = (version, skeleton, head[..8] == MAGIC) else {
-            return Err(corrupt("the header is not one of an object"));
+            return Err(corrupt("the header is not that of an object"));
         };
         if version != VERSION {
             return Err(ObjectError::Version {
@@ -255,7 +256,7 @@ impl ObjectGuard<'_> {
             });
         }
         let bytes: &[u8] = bytemuck::cast_slice(rest);
-        // On the 64-bit targets that there are.
+        // On every supported target `usize` has 64 bits.
         let skeleton = skeleton as usize;
         format::next_block(skeleton)
             .and_then(|start| Some((bytes.get(..skeleton)?, bytes.get(start..)?)))

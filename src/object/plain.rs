@@ -4,7 +4,7 @@ use core::slice;
 
 use crate::element::{Element, InvalidElement, Kind};
 
-/// The name of an element type, as a tensor stores it: of a record, its layout.
+/// Returns the name of an element type as a tensor stores it; for a record, its layout.
 pub(super) fn dtype_of<T: Element>() -> &'static str {
     match T::KIND {
         Kind::Scalar(scalar) => scalar.name(),
@@ -12,24 +12,25 @@ pub(super) fn dtype_of<T: Element>() -> &'static str {
     }
 }
 
-/// The bytes of elements.
+/// Returns the bytes of elements.
 pub(super) fn bytes_of<T: Element>(elements: &[T]) -> &[u8] {
     let bytes = size_of_val(elements);
-    // SAFETY: an element has neither padding nor a cell (its contract), so that all `bytes` are
-    // initialised and do not change while they are borrowed; a byte is aligned anywhere.
+    // SAFETY: an element has no padding and no cell (the contract of `Element`), so all `bytes` are
+    // initialised and do not change while they are borrowed. A byte is aligned anywhere.
     unsafe { slice::from_raw_parts(elements.as_ptr().cast::<u8>(), bytes) }
 }
 
-/// Why bytes are no elements in place.
+/// Reason why bytes are not elements.
 #[derive(Debug)]
 pub(super) enum NotElements {
-    /// They are not a whole number of elements.
+    /// The length is not a whole number of elements.
     Length,
-    /// Some are no value of the type.
+    /// Some bytes are not a value of the type.
     Invalid(InvalidElement),
 }
 
-/// The elements that the bytes are; a copy of them if they are not aligned for the type.
+/// Returns the elements that the bytes represent, or a copy of them if the bytes are not aligned
+/// for the type.
 pub(super) fn elements_of<T: Element>(bytes: &[u8]) -> Result<Elements<'_, T>, NotElements> {
     if !bytes.len().is_multiple_of(size_of::<T>().max(1)) {
         return Err(NotElements::Length);
@@ -38,16 +39,17 @@ pub(super) fn elements_of<T: Element>(bytes: &[u8]) -> Result<Elements<'_, T>, N
     let count = bytes.len() / size_of::<T>().max(1);
     let first = bytes.as_ptr().cast::<T>();
     if first.is_aligned() {
-        // SAFETY: the bytes are borrowed, initialised and as many as `count` elements have; the
-        // pointer is aligned; each element is a value of `T` (`check`, or any bytes are one).
+        // SAFETY: the bytes are borrowed, initialised and have the length of `count` elements. The
+        // pointer is aligned. Each element is a value of `T`: `check` accepted it, or any bytes are
+        // a value.
         return Ok(Elements::Borrowed(unsafe {
             slice::from_raw_parts(first, count)
         }));
     }
     let read = |at| {
         let element = bytes[at * size_of::<T>()..].as_ptr().cast::<T>();
-        // SAFETY: the slice is in bounds by its index and holds the rest of `count` elements, of
-        // which this is one; they are values of `T` as above. The read needs no alignment.
+        // SAFETY: the index keeps the slice in bounds, and it holds the rest of `count` elements,
+        // including this one. They are values of `T` as above. The read needs no alignment.
         unsafe { element.read_unaligned() }
     };
     Ok(Elements::Owned((0..count).map(read).collect()))
@@ -71,7 +73,7 @@ mod tests {
         assert_eq!(bytes.len(), 16);
         assert!(matches!(elements_of::<u64>(bytes), Ok(Elements::Borrowed(same)) if same == words));
 
-        // Of nine bytes at any place, the last eight or the first eight are not aligned.
+        // Either the first or the last eight of nine consecutive bytes are not aligned.
         let mut shifted = [0_u8; 17];
         let at = usize::from(shifted.as_ptr().cast::<u64>().is_aligned());
         shifted[at..at + 16].copy_from_slice(bytes);

@@ -1,19 +1,19 @@
-//! Reading an object's bytes, whatever they are: each read is checked, and none allocates.
+//! Reading an object's bytes, which may be anything: each read is checked, and none allocates.
 
 use super::format::{self, MAX_DEPTH, Tag};
 use crate::error::ObjectError;
 
-/// Numbers of a sequence that are being read without tags.
+/// Numbers of a sequence that are read without tags.
 #[derive(Clone, Copy)]
 struct Run {
     tag: Tag,
     left: u32,
 }
 
-/// A place in an object's values; the deserialiser is a borrow of it.
+/// A position in an object's values. The deserializer is a borrow of it.
 ///
-/// Values are read in the order in which they were written, and none is passed over unread: so the
-/// names that were numbered are known, and so is which of the buffers is next.
+/// Values are read in the order in which they were written, and none is skipped without being read.
+/// So all numbered names are known, and the next buffer too.
 pub(crate) struct Reader<'de> {
     skeleton: &'de [u8],
     at: usize,
@@ -39,15 +39,15 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Sees to it that all was read.
+    /// Checks that everything was read.
     pub(crate) fn finish(&self) -> Result<(), ObjectError> {
         match self.at == self.skeleton.len() && self.run.is_none() {
             true => Ok(()),
-            false => Err(self.corrupt("more follows where the value ends")),
+            false => Err(self.corrupt("there are bytes after the value")),
         }
     }
 
-    /// The error, with the place that was come to.
+    /// Adds the current position to the error.
     pub(crate) fn placed(&self, error: ObjectError) -> ObjectError {
         match error {
             ObjectError::Value { message, .. } => ObjectError::Value {
@@ -66,7 +66,7 @@ impl<'de> Reader<'de> {
     fn take(&mut self, len: usize) -> Result<&'de [u8], ObjectError> {
         let rest = self.skeleton.get(self.at..).unwrap_or_default();
         let Some((taken, _)) = rest.split_at_checked(len) else {
-            return Err(self.corrupt("a value is longer than what is left"));
+            return Err(self.corrupt("a value is longer than the rest"));
         };
         self.at += len;
         Ok(taken)
@@ -78,17 +78,17 @@ impl<'de> Reader<'de> {
         Ok(array)
     }
 
-    /// The tag of the next value, without going past it.
+    /// Returns the tag of the next value without advancing.
     pub(super) fn peek(&self) -> Result<Tag, ObjectError> {
         if let Some(run) = self.run {
             return Ok(run.tag);
         }
         let byte = self.skeleton.get(self.at).copied();
         let byte = byte.ok_or_else(|| self.corrupt("a value is missing"))?;
-        Tag::of(byte).ok_or_else(|| self.corrupt("a byte that is no tag"))
+        Tag::of(byte).ok_or_else(|| self.corrupt("a byte that is not a tag"))
     }
 
-    /// The tag of the next value; what belongs to it is next.
+    /// Reads the tag of the next value.
     pub(super) fn tag(&mut self) -> Result<Tag, ObjectError> {
         if let Some(run) = &mut self.run {
             let tag = run.tag;
@@ -103,7 +103,7 @@ impl<'de> Reader<'de> {
         Ok(tag)
     }
 
-    /// Whether a sequence goes on; goes past its end if it does not, and into a run.
+    /// Returns `true` if a sequence has another element. Enters a run, or reads the end.
     pub(super) fn has_element(&mut self) -> Result<bool, ObjectError> {
         if self.run.is_some() {
             return Ok(true);
@@ -118,7 +118,7 @@ impl<'de> Reader<'de> {
                 let tag = Tag::of(self.array::<1>()?[0]);
                 let size = tag.and_then(Tag::size);
                 let (Some(tag), Some(size)) = (tag, size) else {
-                    return Err(self.corrupt("a run of what is no number"));
+                    return Err(self.corrupt("a run of something other than numbers"));
                 };
                 let left = u32::from_le_bytes(self.array()?);
                 let rest = self.skeleton.len() - self.at;
@@ -127,14 +127,14 @@ impl<'de> Reader<'de> {
                         self.run = Some(Run { tag, left });
                         Ok(true)
                     }
-                    _ => Err(self.corrupt("a run of no numbers, or of more than are left")),
+                    _ => Err(self.corrupt("a run of no numbers, or longer than the rest")),
                 }
             }
             _ => Ok(true),
         }
     }
 
-    /// Whether a map goes on; goes past its end if it does not.
+    /// Returns `true` if a map has another entry. Otherwise reads its end.
     pub(super) fn has_entry(&mut self) -> Result<bool, ObjectError> {
         match self.peek()? {
             Tag::End => {
@@ -145,7 +145,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Elements that are known to follow in a sequence; at most as many as there are bytes left.
+    /// Returns the number of elements that are known to follow in a sequence; at most the number of
+    /// bytes left.
     pub(super) fn elements_ahead(&self) -> Option<usize> {
         if let Some(run) = self.run {
             return Some(run.left as usize);
@@ -160,7 +161,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// The rest of a sequence of bytes, if it is one: its end is gone past then.
+    /// Reads the rest of a sequence of bytes and its end. Returns `None` if the next values are not
+    /// bytes.
     pub(super) fn bytes_of_sequence(&mut self) -> Result<Option<&'de [u8]>, ObjectError> {
         let bytes = match self.run {
             Some(Run { tag: Tag::U8, left }) => {
@@ -185,7 +187,7 @@ impl<'de> Reader<'de> {
             }
             length |= bits << shift;
             if byte & 0x80 == 0 {
-                // On the 64-bit targets that there are.
+                // On every supported target `usize` has 64 bits.
                 return Ok(length as usize);
             }
         }
@@ -203,7 +205,8 @@ impl<'de> Reader<'de> {
         self.take(len)
     }
 
-    /// The next buffer. Each is read once, so that few bytes cannot stand for many.
+    /// Reads the next buffer. Each buffer is read once, so a small object cannot expand to a large
+    /// value.
     pub(super) fn buffer(&mut self) -> Result<&'de [u8], ObjectError> {
         let len = self.length()?;
         let range = format::next_block(self.next_buffer)
@@ -211,12 +214,12 @@ impl<'de> Reader<'de> {
         let buffer = range
             .clone()
             .and_then(|range| self.buffers.get(range))
-            .ok_or_else(|| self.corrupt("a buffer is longer than what is left"))?;
+            .ok_or_else(|| self.corrupt("a buffer is longer than the rest"))?;
         self.next_buffer = range.map_or(0, |range| range.end);
         Ok(buffer)
     }
 
-    /// The name that a tag of names stands for.
+    /// Reads the name that a name tag introduces.
     pub(super) fn name_of(&mut self, tag: Tag) -> Result<&'de str, ObjectError> {
         let name = match tag {
             Tag::NewName => {
@@ -227,9 +230,9 @@ impl<'de> Reader<'de> {
             Tag::Name => {
                 let number = self.length()?;
                 let name = self.names.get(number).copied();
-                name.ok_or_else(|| self.corrupt("a name by a number that none has"))?
+                name.ok_or_else(|| self.corrupt("the number of a name that does not exist"))?
             }
-            _ => return Err(self.corrupt("no name where one belongs")),
+            _ => return Err(self.corrupt("something other than a name where a name belongs")),
         };
         self.last_name = name;
         Ok(name)
@@ -240,7 +243,7 @@ impl<'de> Reader<'de> {
         self.name_of(tag)
     }
 
-    /// Reads what is one level deeper.
+    /// Reads a value one level deeper.
     pub(super) fn nested<R>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<R, ObjectError>,

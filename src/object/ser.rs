@@ -1,4 +1,4 @@
-//! The serialiser: serde's view of a [`Writer`].
+//! The serializer: serde's view of a [`Writer`].
 
 use core::cell::Cell;
 
@@ -42,8 +42,8 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         serialize_f64: f64 => F64;
     }
 
-    /// No; and while a tensor asks, yes and no in turns, which nobody else says: see
-    /// [`is_ours`](super::tensor_serde::is_ours).
+    /// Returns `false`. While a tensor asks, alternates between `true` and `false`, which no other
+    /// serializer does: see `is_ours` in `tensor_ser`.
     fn is_human_readable(&self) -> bool {
         match &self.asked {
             Some(asked) => {
@@ -185,7 +185,7 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
     }
 }
 
-/// Tuples and arrays of at least so many parts are written as runs where these are numbers.
+/// Tuples and arrays with at least this many elements write their numbers as runs.
 const MANY: usize = 8;
 
 /// A sequence, tuple, map or struct that is being written.
@@ -196,7 +196,7 @@ pub(crate) struct Parts<'w, 'o> {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Values up to an end; numbers among them in runs, if `runs`.
+    /// Values up to an end; with `runs`, numbers among them are written in runs.
     Parts { runs: bool, variant: bool },
     /// Pieces of one buffer.
     Pieces,

@@ -1,4 +1,4 @@
-//! A tensor: an array that is stored as one buffer, and read in place.
+//! Tensors: arrays that are stored as one buffer and read in place.
 
 use core::fmt;
 use core::ops::Deref;
@@ -9,13 +9,13 @@ use crate::element::Element;
 
 /// An ndarray in a value that is stored as an [object](crate::HandleTable::put_object).
 ///
-/// Its numbers are stored as one buffer, and are not copied when the object is read: it then is a
-/// view of the shared memory. Whether it has its own numbers or those of somebody else it does not
-/// matter, as with [`std::borrow::Cow`]: make one `from` an array, a view, a slice or a `Vec`, and
-/// use it as the [`ArrayRef`] that it dereferences to.
+/// Its numbers are stored as one buffer, and are not copied when the object is read: the tensor is
+/// then a view of the shared memory. Like [`std::borrow::Cow`], it may own or borrow its numbers:
+/// make one `from` an array, a view, a slice or a `Vec`, and use it as the [`ArrayRef`] that it
+/// dereferences to.
 ///
-/// Any array can be stored. One in C or Fortran order, also a transposed one, is stored as it lies
-/// in memory and keeps its order; others are stored in C order.
+/// Any array can be stored. An array in C or Fortran order, including a transposed one, is stored
+/// as it lies in memory and keeps its order; all others are stored in C order.
 ///
 /// In other formats of serde it is a struct of `shape` and `data`, the elements in C order.
 ///
@@ -34,27 +34,27 @@ use crate::element::Element;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 pub struct Tensor<'a, T: Element, D: Dimension> {
-    // A `CowArray`; by that name, the compiler would take the lifetime to be invariant.
+    // This is a `CowArray`. With that alias, the compiler would infer an invariant lifetime.
     array: ArrayBase<CowRepr<'a, T>, D, T>,
 }
 
 impl<'a, T: Element, D: Dimension> Tensor<'a, T, D> {
-    /// A view that lives as long as the tensor is borrowed.
+    /// Returns a view that lives as long as the tensor is borrowed.
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.array.view()
     }
 
-    /// Whether the numbers are somebody else's, as they are in a tensor that was read in place.
+    /// Returns `true` if the numbers are borrowed, as in a tensor that was read in place.
     pub fn is_borrowed(&self) -> bool {
         self.array.is_view()
     }
 
-    /// The array itself; its numbers are copied if they are somebody else's.
+    /// Returns the array; copies its numbers if they are borrowed.
     pub fn into_owned(self) -> Array<T, D> {
         self.array.into_owned()
     }
 
-    /// The array itself, not copied.
+    /// Returns the array without a copy.
     pub fn into_cow(self) -> CowArray<'a, T, D> {
         self.array
     }

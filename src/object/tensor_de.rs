@@ -1,4 +1,4 @@
-//! How a tensor is read: from bytes in place, or from shape and elements.
+//! Deserializing a tensor: from bytes in place, or from shape and elements.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -21,7 +21,7 @@ impl<'a, 'de: 'a, T: Element + Deserialize<'de>, D: Dimension> Deserialize<'de>
 
 struct TensorVisitor<T, D>(PhantomData<(T, D)>);
 
-/// The fields as other formats have them; an object has others in part.
+/// The fields in other formats; an object has partly different ones.
 const FIELDS: &[&str] = &["shape", "data"];
 
 impl<'de, T: Element + Deserialize<'de>, D: Dimension> Visitor<'de> for TensorVisitor<T, D> {
@@ -90,7 +90,7 @@ impl<'de, T: Element + Deserialize<'de>, D: Dimension> Visitor<'de> for TensorVi
     }
 }
 
-/// The tensor of that shape, if the elements are as many.
+/// Returns a tensor of this shape, or an error if the number of elements does not match it.
 fn tensor<'de, T: Element, D: Dimension, E: de::Error>(
     shape: &[usize],
     fortran: bool,
@@ -112,7 +112,7 @@ fn tensor<'de, T: Element, D: Dimension, E: de::Error>(
         Elements::Borrowed(elements) => elements.len(),
         Elements::Owned(elements) => elements.len(),
     };
-    // ndarray accepts a view of fewer elements than the slice has.
+    // Check the count here: ndarray accepts a view with fewer elements than the slice has.
     let wanted = shape
         .iter()
         .try_fold(1_usize, |product, &axis| product.checked_mul(axis));

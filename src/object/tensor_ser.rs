@@ -1,9 +1,9 @@
-//! How a tensor is written: as bytes to an object, as shape and elements to anybody else.
+//! Serializing a tensor: as bytes into an object, as shape and elements into any other format.
 //!
-//! A type cannot see which serialiser it meets. A tensor wraps itself in a newtype of a reserved
-//! name, which other formats pass over; an object's serialiser knows it, and from then on answers
-//! the question whether it is readable by people with yes and no in turns, until something is
-//! written. Nobody else's answer changes, and wrappers of serialisers pass it on.
+//! A type cannot see which serializer it meets. So a tensor wraps itself in a newtype with a
+//! reserved name, which other formats ignore. The serializer of objects knows the name, and from
+//! then until the next write its `is_human_readable` alternates between `true` and `false`. The
+//! answer of any other serializer is constant, and wrappers of serializers forward the call.
 
 use ndarray::{ArrayView, Dimension};
 use serde::ser::{Serialize, SerializeStruct, SerializeTuple, Serializer};
@@ -16,7 +16,7 @@ use crate::element::Element;
 /// Bytes of a strided array that are gathered before they are written.
 const PIECE: usize = 1 << 16;
 
-/// Whether this is an object's serialiser, which waits for a tensor.
+/// Returns `true` if this is the serializer of objects, which expects a tensor.
 fn is_ours(serializer: &impl Serializer) -> bool {
     [true, false, true, false]
         .iter()
@@ -71,7 +71,7 @@ impl<T: Serialize, D: Dimension> Serialize for Elements<'_, T, D> {
     }
 }
 
-/// Bytes that are to be a buffer.
+/// Bytes that are stored as a buffer.
 struct Newtype<B>(B);
 
 impl<B: Serialize> Serialize for Newtype<B> {
@@ -89,8 +89,8 @@ impl Serialize for Whole<'_> {
     }
 }
 
-/// An array whose elements do not lie next to each other: its buffer is written in pieces, so that
-/// there is no copy of all of it.
+/// An array whose elements are not contiguous. Its buffer is written in pieces, to avoid a copy of
+/// all of it.
 struct Pieces<'a, T, D>(ArrayView<'a, T, D>);
 
 impl<T: Element, D: Dimension> Serialize for Pieces<'_, T, D> {

@@ -1,4 +1,5 @@
-//! Writing an object: the values into its skeleton, large buffers behind it; or only their sizes.
+//! Writing an object: small values into its skeleton, large buffers after it; or only counting
+//! bytes.
 
 use core::cell::Cell;
 use std::collections::HashMap;
@@ -7,14 +8,14 @@ use super::copy::copy;
 use super::format::{self, MAX_DEPTH, Tag};
 use crate::error::ObjectError;
 
-/// For errors.
+/// The place of a change, for errors.
 const PIECES: &str = "the pieces of a tensor";
 
-/// Bytes that are written one after another, or only counted.
+/// Bytes that are written consecutively, or only counted.
 struct Region<'o> {
     bytes: Option<&'o mut [u8]>,
     at: usize,
-    /// For errors.
+    /// The name of the region, for errors.
     what: &'static str,
 }
 
@@ -34,7 +35,7 @@ impl Region<'_> {
         Ok(())
     }
 
-    /// Zeros up to the next block.
+    /// Writes zeros up to the next block.
     fn align(&mut self) -> Result<(), ObjectError> {
         const ZEROS: [u8; format::BLOCK] = [0; format::BLOCK];
         let gap = self.at.wrapping_neg() % format::BLOCK;
@@ -42,23 +43,23 @@ impl Region<'_> {
     }
 }
 
-/// Numbers of one type that are being written without tags.
+/// Numbers of one type that are written without tags.
 struct Run {
     tag: Tag,
     count: u32,
-    /// Where its count belongs.
+    /// The offset of its count.
     count_at: usize,
 }
 
-/// What the values of an object take, in bytes.
+/// The size of an object's values, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Sizes {
     pub(crate) skeleton: usize,
-    /// Up to a whole number of blocks.
+    /// A whole number of blocks.
     pub(crate) buffers: usize,
 }
 
-/// Writes values; the serialiser is a borrow of it.
+/// Writes values. The serializer is a borrow of it.
 pub(crate) struct Writer<'o> {
     skeleton: Region<'o>,
     buffers: Region<'o>,
@@ -68,22 +69,22 @@ pub(crate) struct Writer<'o> {
     run: Option<Run>,
     /// The next value is an element of a sequence, and may join a run.
     element: bool,
-    /// The next bytes are to be a buffer, however few they are.
+    /// The next bytes become a buffer, even if they are few.
     pub(super) to_buffer: bool,
     depth: usize,
-    /// While a buffer is written in pieces: how many bytes are to come.
+    /// While a buffer is written in pieces: the number of bytes still to come.
     pieces: Option<usize>,
-    /// While a tensor may ask who writes it: how often it has asked.
+    /// While a tensor may ask for the serializer's kind: how often it has asked.
     pub(super) asked: Option<Cell<u32>>,
 }
 
 impl<'o> Writer<'o> {
-    /// Counts what would be written.
+    /// Creates a writer that only counts bytes.
     pub(crate) fn counting() -> Writer<'o> {
         Writer::new(None, None)
     }
 
-    /// Writes into these bytes.
+    /// Creates a writer into these bytes.
     pub(crate) fn into_regions(skeleton: &'o mut [u8], buffers: &'o mut [u8]) -> Writer<'o> {
         Writer::new(Some(skeleton), Some(buffers))
     }
@@ -104,7 +105,7 @@ impl<'o> Writer<'o> {
         }
     }
 
-    /// Ends the writing: what was written.
+    /// Ends the writing and returns the sizes.
     pub(crate) fn finish(mut self) -> Result<Sizes, ObjectError> {
         self.end_run()?;
         self.buffers.align()?;
@@ -114,7 +115,7 @@ impl<'o> Writer<'o> {
         })
     }
 
-    /// Every value begins with its tag, but for numbers in runs.
+    /// Writes a tag. Every value starts with one, except numbers in runs.
     pub(super) fn tag(&mut self, tag: Tag) -> Result<(), ObjectError> {
         if self.pieces.is_some() {
             return Err(ObjectError::Changed { what: PIECES });
@@ -125,7 +126,7 @@ impl<'o> Writer<'o> {
         self.skeleton.put(&[tag as u8])
     }
 
-    /// The next value is an element of a sequence.
+    /// Marks the next value as an element of a sequence.
     pub(super) fn next_element(&mut self) {
         self.element = true;
     }
@@ -152,7 +153,7 @@ impl<'o> Writer<'o> {
         self.skeleton.put(bytes)
     }
 
-    /// Enters the count of a run, now that it is known.
+    /// Stores the count of the current run, which is now known.
     fn end_run(&mut self) -> Result<(), ObjectError> {
         let Some(run) = self.run.take() else {
             return Ok(());
@@ -201,14 +202,14 @@ impl<'o> Writer<'o> {
         self.buffers.align()
     }
 
-    /// A buffer of `len` bytes, which are written in pieces.
+    /// Starts a buffer of `len` bytes that is written in pieces.
     pub(super) fn begin_pieces(&mut self, len: usize) -> Result<(), ObjectError> {
         self.begin_buffer(len)?;
         self.pieces = Some(len);
         Ok(())
     }
 
-    /// All pieces were written.
+    /// Checks that all pieces were written.
     pub(super) fn end_pieces(&mut self) -> Result<(), ObjectError> {
         match self.pieces.take() {
             Some(0) => Ok(()),
@@ -216,7 +217,7 @@ impl<'o> Writer<'o> {
         }
     }
 
-    /// A name of the program, which is written out once and numbered from then on.
+    /// Writes a name of the program: as text the first time, and by its number from then on.
     pub(super) fn name(&mut self, name: &'static str) -> Result<(), ObjectError> {
         self.last_name = name;
         match self.names.get(name) {
@@ -233,7 +234,7 @@ impl<'o> Writer<'o> {
         }
     }
 
-    /// One level deeper.
+    /// Writes `tag` and goes one level deeper.
     pub(super) fn descend(&mut self, tag: Tag) -> Result<(), ObjectError> {
         self.tag(tag)?;
         if self.depth == MAX_DEPTH {
@@ -243,7 +244,7 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
-    /// One level up.
+    /// Goes one level up.
     pub(super) fn ascend(&mut self) {
         self.depth -= 1;
     }

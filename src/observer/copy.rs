@@ -1,4 +1,4 @@
-//! Copies of what is in arrays, made by the system: for who looks on while others may write.
+//! Copies of arrays, made by the system while others may write them.
 
 use std::io;
 
@@ -9,12 +9,12 @@ use crate::handle::AnyHandle;
 use crate::span::Spans;
 
 impl Observer {
-    /// Copies bytes of an array, from `offset` bytes after its first element, into `out`.
+    /// Copies bytes of an array into `out`, starting `offset` bytes after its first element.
     ///
     /// The bytes are read from the segment's file, in memory order (see
-    /// [`ArrayInfo::order`](crate::ArrayInfo)). Whoever writes the array meanwhile is neither
-    /// noticed nor kept out, so that the copy may be torn anywhere: part of it from before a
-    /// write, part from after. But it is of this array: had it been freed, it is an error.
+    /// [`ArrayInfo::order`](crate::ArrayInfo)). Concurrent writes are neither detected nor
+    /// excluded: the copy may be torn anywhere, partly from before and partly from after a write.
+    /// But all of it is from this array; if the array is freed meanwhile, the call fails.
     ///
     /// ```
     /// use ndshm::{HandleTable, Observer, Segment};
@@ -33,8 +33,9 @@ impl Observer {
     ///
     /// # Errors
     /// [`CopyError::Range`] beyond the array's last byte, [`CopyError::Lease`] with
-    /// [`LeaseError::Stale`], [`LeaseError::Corrupt`], or [`LeaseError::TypeMismatch`] if the handle
-    /// names no array but a queue, say; [`CopyError::Read`] if the system cannot read the file. What is in `out` then is not to be believed.
+    /// [`LeaseError::Stale`], [`LeaseError::Corrupt`], or [`LeaseError::TypeMismatch`] if the
+    /// handle names something other than an array (such as a queue); [`CopyError::Read`] if the
+    /// system cannot read the file. After an error the contents of `out` are unspecified.
     pub fn copy_bytes(
         &self,
         handle: impl Into<AnyHandle>,
@@ -48,8 +49,8 @@ impl Observer {
             Ok(at) => self.observed.read(*at, out),
             Err(_) => Ok(()),
         };
-        // The word again: until now the extent has been this array's, so that what was read is
-        // its bytes, and what was found of its place is true.
+        // Check the word again: if it is unchanged, the extent has been this array's until now, so
+        // the bytes and the place are this array's too.
         if !slot.word().is_live(generation) {
             return Err(LeaseError::Stale { handle }.into());
         }
@@ -57,7 +58,7 @@ impl Observer {
         read.map_err(|source: io::Error| CopyError::Read { handle, source })
     }
 
-    /// Where in the file `len` bytes from `offset` of the array in `slot` are.
+    /// Returns the offset in the file of `len` bytes from `offset` of the array in `slot`.
     fn place(
         &self,
         handle: AnyHandle,

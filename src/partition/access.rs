@@ -1,4 +1,4 @@
-//! How a partition accesses an array, and groups of such accesses.
+//! The ways in which a partition accesses an array, and groups of such accesses.
 
 use core::fmt;
 use core::ops::Range;
@@ -16,7 +16,7 @@ use crate::table::HandleTable;
 use crate::table::attach::{Located, check_view};
 use crate::table::slot::Slot;
 
-/// What tiles do with an array.
+/// The access of tiles to an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Each tile reads its own part.
@@ -54,7 +54,7 @@ macro_rules! access {
         }
 
         impl<T, D> $name<T, D> {
-            /// The array.
+            /// Returns the array's handle.
             pub fn handle(self) -> Handle<T, D> {
                 self.handle
             }
@@ -132,36 +132,38 @@ macro_rules! access {
 }
 
 access! {
-    /// Tiles read their own part of the array: an `ArrayView` each.
+    /// Tiles read their own part of the array, as an `ArrayView` each.
     Read, ArrayView, Mode::Read, deref_into_view
 }
 access! {
-    /// Tiles write their own part of the array: an `ArrayViewMut` each.
+    /// Tiles write their own part of the array, as an `ArrayViewMut` each.
     Write, ArrayViewMut, Mode::Write, deref_into_view_mut
 }
 access! {
-    /// Every tile reads the whole array, as a gather does: an `ArrayView` of all of it.
+    /// Every tile reads the whole array, as an `ArrayView` of all of it. Gathers need this.
     Whole, ArrayView, Mode::Whole, deref_into_view
 }
 
 /// The arrays that a partition divides: one access ([`Read`], [`Write`], [`Whole`]) or a tuple of
 /// up to 8.
 ///
-/// A tile's views come as they were declared: one view, or a tuple of views.
+/// A tile's views have the form of the group: one view, or a tuple of views.
 pub trait Group: sealed::Group {
     /// The views of a tile.
     type Views<'a>;
 
-    /// The views of a tile.
+    /// Returns the views of a tile.
     ///
     /// # Safety
-    /// For `'a`, the caller holds the tile's claim in the round for which the arrays are leased,
-    /// has checked the tile, and has no other views of it.
+    /// For `'a`, the caller
+    /// - holds the tile's claim in the round for which the arrays are leased,
+    /// - has checked the tile,
+    /// - has no other views of it.
     #[doc(hidden)]
     unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a>;
 }
 
-/// A tile of a partition's plan: which part of the arrays it covers.
+/// A tile of a partition's plan, which determines the parts of the arrays that it covers.
 #[derive(Clone, Copy, Debug)]
 pub struct TileOf<'p> {
     pub(crate) plan: &'p Plan,
@@ -169,25 +171,25 @@ pub struct TileOf<'p> {
 }
 
 impl<'p> TileOf<'p> {
-    /// What it covers along the axis that is cut first.
+    /// Returns the indices that the tile covers along the first cut axis.
     pub(crate) fn rows(self) -> Range<usize> {
         self.plan.rows(self.tile)
     }
 
-    /// What it covers along each axis that is cut.
+    /// Returns the tile's side along each cut axis.
     pub(crate) fn sides(self) -> impl Iterator<Item = Side> + 'p {
         self.plan.sides(self.tile)
     }
 }
 
-/// One array of a group, as a participant of a round sees it.
+/// One array of a group, located for a participant of a round.
 pub struct Raw<T, D> {
     view: RawArrayViewMut<T, D>,
     first: *mut T,
     shape: D,
-    /// In elements; none is negative, for arrays lie in row-major or column-major order.
+    /// In elements. None is negative, because arrays lie in row-major or column-major order.
     strides: D,
-    /// Of the array, in bytes of the data region.
+    /// Offset of the array in the data region, in bytes.
     offset: u64,
     handle: AnyHandle,
     mode: Mode,
@@ -224,10 +226,10 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         })
     }
 
-    /// The part of the array that the tile covers.
+    /// Returns the part of the array that the tile covers.
     ///
-    /// As ndarray's `slice_axis`, whose checks, made here once in `locate`, cost more than claiming
-    /// a tile does.
+    /// Works as ndarray's `slice_axis`, with its checks run once in `locate`: they cost more than
+    /// claiming a tile.
     #[inline]
     fn part(&self, tile: TileOf<'_>) -> RawArrayViewMut<T, D> {
         if self.mode == Mode::Whole {
@@ -242,17 +244,17 @@ impl<T: Element, D: Dimension> Raw<T, D> {
             *stride *= side.step;
             shape.slice_mut()[side.axis] = side.range.len().div_ceil(side.step);
         });
-        // An empty part may begin beyond the array, and strides of 0 are refused for it.
+        // An empty part may begin beyond the array, and ndarray refuses strides of 0 for it.
         let first = self.first.wrapping_add(offset);
         if shape.slice().contains(&0) {
-            // SAFETY: aligned, and not null, as below; there are no elements.
+            // SAFETY: `first` is aligned and not null, as below. There are no elements.
             return unsafe { RawArrayViewMut::from_shape_ptr(shape, first) };
         }
-        // SAFETY: `first` is aligned as the array's elements are, and it is not null: it is less
-        // than a segment beyond the array. Elements of the part are elements of the array: those at
-        // the sides' indices, which are below the axis' lengths (`Plan` covers the lengths that
-        // `locate` has compared). The strides are the array's, times a step of at most 2^24, so
-        // that they do not overflow, and no element is named twice.
+        // SAFETY: `first` is aligned as the array's elements are. It is not null, because it is
+        // less than a segment beyond the array. The elements of the part are elements of the array:
+        // their indices are those of the sides, which are below the axes' lengths (`locate` has
+        // compared these with the lengths that `Plan` covers). The strides are the array's, times a
+        // step of at most 2^24. So they do not overflow, and no element is named twice.
         unsafe { RawArrayViewMut::from_shape_ptr(shape.strides(strides), first) }
     }
 
@@ -264,7 +266,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         check_view(&self.part(tile), self.handle)
     }
 
-    /// Tells the model checker of the access to the tile's elements.
+    /// Reports the accesses to the tile's elements to the model checker.
     #[cfg(loom)]
     #[track_caller]
     fn track(&self, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
@@ -275,8 +277,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         }
     }
 
-    /// The bytes that the tile covers of its own part of the array; of an array that every tile reads
-    /// whole, none.
+    /// Appends the bytes of the tile's own part. An array that every tile reads whole has none.
     #[cfg(not(loom))]
     fn extents(&self, tile: TileOf<'_>, to: &mut Vec<Part>) {
         if self.mode == Mode::Whole {
@@ -286,7 +287,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         let size = size_of::<T>() as u64;
         let start = self.offset + (part.as_ptr() as u64).wrapping_sub(self.first as u64);
         let array = self.offset..self.offset + self.view.len() as u64 * size;
-        // None is negative.
+        // No stride is negative.
         let strides = part.strides().iter().map(|&stride| stride as u64 * size);
         let axes = part.shape().iter().map(|&len| len as u64).zip(strides);
         for bytes in stretches(start, size, axes.collect()) {
@@ -299,7 +300,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     fn track(&self, _memory: &Memory, _tile: TileOf<'_>, _to: &mut Vec<Access>) {}
 }
 
-/// What the partition needs of a group; not for use outside this crate.
+/// The partition's requirements on a group. Not for use outside this crate.
 pub(crate) mod sealed {
     use super::*;
 
@@ -310,19 +311,19 @@ pub(crate) mod sealed {
         fn from_handles(handles: &[AnyHandle]) -> Option<Self>;
         fn modes() -> Vec<Mode>;
 
-        /// The shape of each array, whose types are checked on the way.
+        /// Returns the shape of each array. Checks the arrays' types on the way.
         fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError>;
 
-        /// Where the arrays are. The caller has leases of them.
+        /// Locates the arrays. The caller has leases of them.
         fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError>;
 
-        /// Refuses elements of the tile that are no values of their type.
+        /// Returns an error if elements of the tile are not values of their type.
         fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError>;
 
-        /// Tells the model checker of the accesses to the tile.
+        /// Reports the accesses to the tile to the model checker.
         fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>);
 
-        /// Appends where the tile lies. Not of the groups that primitives make for a call: these
+        /// Appends the bytes that the tile covers. The groups of primitives append nothing: they
         /// are never prefaulted.
         #[cfg(not(loom))]
         fn extents(_raw: &Self::Raw, _tile: TileOf<'_>, _to: &mut Vec<Part>) {}

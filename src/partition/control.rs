@@ -1,7 +1,7 @@
-//! The words of a partition: its round, its tiles' claims, and what it divides.
+//! The words of a partition: the round word, the claims of the tiles, and the divided arrays.
 //!
-//! They lie in an array of the same table whose dtype no element type matches, so that safe code
-//! cannot reach them but through here.
+//! They lie in an array of the table with a dtype of no element type, so safe code reaches them
+//! only through this module.
 
 use core::ops::Range;
 
@@ -20,16 +20,16 @@ const TILES: usize = 1;
 const CUTS: usize = 2;
 const MEMBERS: usize = 3;
 const UNIT: usize = 4;
-/// On a line of its own: every worker adds to it. A model's arrays are small, and have no lines.
+/// On a cache line of its own: every worker adds to it. A model's arrays are too small for lines.
 const DONE: usize = if cfg!(loom) { 5 } else { 16 };
 const FIRST_MEMBER: usize = if cfg!(loom) { 6 } else { 32 };
 const FIRST_CUT: usize = FIRST_MEMBER + 2 * MAX_MEMBERS;
 const FIRST_CLAIM: usize = FIRST_CUT + MAX_CUTS * CUT_WORDS;
 
-/// Claim words up to which every tile has one of its own; beyond, tiles are claimed in units.
+/// Up to this many tiles, each has its own claim word; beyond, tiles are claimed in units.
 const UNITS: usize = if cfg!(loom) { 2 } else { 2048 };
 
-/// How many neighbouring tiles are claimed together in a partition of `tiles` tiles.
+/// Returns the number of tiles per claim in a partition of `tiles` tiles.
 fn unit_of(tiles: usize) -> usize {
     tiles.div_ceil(UNITS).clamp(1, UnitRecord::MAX_TILES)
 }
@@ -42,33 +42,33 @@ pub(crate) struct Member {
     pub(crate) mode: Mode,
 }
 
-/// The words of one partition. The holder of one has a lease on their slot, or its reservation.
+/// The words of one partition. The holder of a `Control` has a lease on their slot, or reserved it.
 #[derive(Clone, Copy)]
 pub(crate) struct Control<'m> {
     head: &'m [Atom],
     claims: &'m [Atom],
-    /// One a unit, where units have several tiles; else none.
+    /// One per unit if units have several tiles, else none.
     records: &'m [Atom],
     bounds: &'m [Atom],
     tiles: usize,
-    /// Tiles that one claim is for, from 1 to 16.
+    /// Tiles per claim, from 1 to 16.
     unit: usize,
 }
 
-/// Words of claims and of records.
+/// Returns the numbers of claim words and of record words.
 fn lengths(tiles: usize, unit: usize) -> (usize, usize) {
     let units = tiles.div_ceil(unit);
     (units, if unit > 1 { units } else { 0 })
 }
 
 impl<'m> Control<'m> {
-    /// Words that a partition takes: head, claims, records, bounds.
+    /// Returns the number of words of a partition: head, claims, records, bounds.
     pub(crate) fn words(tiles: usize, plan: &Plan) -> usize {
         let (claims, records) = lengths(tiles, unit_of(tiles));
         FIRST_CLAIM + claims + records + plan.bound_words()
     }
 
-    /// Writes the words of a new partition; the slot is RESERVED by the caller.
+    /// Writes the words of a new partition. The caller has reserved the slot.
     pub(crate) fn create(
         memory: &'m Memory,
         extent: Extent,
@@ -100,12 +100,12 @@ impl<'m> Control<'m> {
         Some(())
     }
 
-    /// The partition in `extent`; `None` if its words do not fit into the extent.
+    /// Returns the partition in `extent`, or `None` if its words do not fit into the extent.
     pub(crate) fn open(memory: &'m Memory, extent: Extent) -> Option<Control<'m>> {
         Self::over(memory.control(extent.offset, (extent.size() / 8) as usize)?)
     }
 
-    /// The partition of these words, or of a copy of them; `None` if they are too few.
+    /// Returns the partition in these words, or a copy of them; `None` if they are too few.
     pub(crate) fn over(words: &'m [Atom]) -> Option<Control<'m>> {
         let (head, rest) = words.split_at_checked(FIRST_CLAIM)?;
         let get = |at: usize| usize::try_from(head[at].load(Ordering::Relaxed)).ok();
@@ -124,7 +124,7 @@ impl<'m> Control<'m> {
         })
     }
 
-    /// What is divided; `None` if the words do not fit together.
+    /// Reads the plan. Returns `None` if the words are inconsistent.
     pub(crate) fn plan(&self) -> Option<Plan> {
         let count = usize::try_from(self.head[CUTS].load(Ordering::Relaxed)).ok()?;
         let cuts = &self.head[FIRST_CUT..FIRST_CLAIM];
@@ -135,7 +135,7 @@ impl<'m> Control<'m> {
         self.tiles
     }
 
-    /// Tiles that one claim is for.
+    /// Returns the number of tiles per claim.
     pub(crate) fn unit(&self) -> usize {
         self.unit
     }
@@ -144,25 +144,25 @@ impl<'m> Control<'m> {
         self.claims.len()
     }
 
-    /// The tiles of a unit.
+    /// Returns the tiles of a unit.
     pub(crate) fn tiles_of(&self, unit: usize) -> Range<usize> {
         let start = unit * self.unit;
         start..(start + self.unit).min(self.tiles)
     }
 
-    /// All tiles of a unit, one bit each.
+    /// Returns all tiles of a unit, one bit each.
     pub(crate) fn all_of(&self, unit: usize) -> u16 {
         u16::MAX >> (u16::BITS as usize - self.tiles_of(unit).len().clamp(1, 16))
     }
 
-    /// The indices that tiles cover along the axis that is cut first.
+    /// Returns the indices that each tile covers along the first cut axis.
     pub(crate) fn rows(&self, tiles: &[usize]) -> Vec<Range<usize>> {
         let plan = self.plan();
         let rows = |&tile| plan.as_ref().map_or(0..0, |plan| plan.rows(tile));
         tiles.iter().map(rows).collect()
     }
 
-    /// The arrays of the group; those whose words mean nothing are left out.
+    /// Returns the arrays of the group. Skips members of an invalid mode.
     pub(crate) fn members(&self) -> impl Iterator<Item = Member> + 'm {
         let words = self.head;
         let count = words[MEMBERS]
@@ -179,7 +179,7 @@ impl<'m> Control<'m> {
         })
     }
 
-    /// Slot and generation of the arrays that tiles write.
+    /// Returns slot and generation of the arrays that tiles write.
     pub(crate) fn written(&self) -> impl Iterator<Item = (usize, u32)> + 'm {
         self.members()
             .filter(|member| member.mode == Mode::Write)
@@ -188,14 +188,16 @@ impl<'m> Control<'m> {
 
     // ---- rounds -----------------------------------------------------------------------------
 
-    /// The round word. Acquire: pairs with the Release of `begin`.
+    /// Loads the round word. Acquire: pairs with the Release of `begin`.
     pub(crate) fn round(&self) -> Claim {
         Claim::from_bits(self.head[ROUND].load(Ordering::Acquire))
     }
 
-    /// No round runs → the next one does, opened by `me`, who holds the arrays. Its number.
+    /// Attempts to open the next round for `me`, if no round is running. The caller holds the
+    /// arrays. Returns the number of the round.
     pub(crate) fn begin(&self, me: SeatId) -> Result<u64, Claim> {
-        // Release: pairs with the Acquire in `round`. Who sees the round sees its arrays closed.
+        // Release: pairs with the Acquire in `round`. A participant that sees the round sees its
+        // leases.
         let (_, now) = update(
             &self.head[ROUND],
             Ordering::Release,
@@ -205,18 +207,18 @@ impl<'m> Control<'m> {
         Ok(now.round())
     }
 
-    /// Starts the count of `round`. Only the opener of a running round does.
+    /// Starts the count of `round`. Only an opener does this.
     ///
-    /// Until it has, tiles that are given back do not count themselves: the claim words decide.
+    /// Before it, released tiles are not counted, and the claim words decide.
     pub(crate) fn start_count(&self, round: u64) {
         let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |_| {
             Some(DoneCount::start(round).bits())
         });
     }
 
-    /// The round that `opener` runs is over. Whether there was one.
+    /// Attempts to end the round that `opener` runs. Returns `true` if there was one.
     pub(crate) fn close(&self, opener: SeatId) -> bool {
-        // Relaxed: the arrays are opened after it, which publishes both.
+        // Relaxed: the opener releases the arrays afterwards, which publishes both.
         update(
             &self.head[ROUND],
             Ordering::Relaxed,
@@ -226,7 +228,7 @@ impl<'m> Control<'m> {
         .is_ok()
     }
 
-    /// Whether all tiles of `round` are done by the count alone.
+    /// Returns `true` if the count alone proves that all tiles of `round` are done.
     ///
     /// Acquire: pairs with the Release of every `give_back`, through the chain of additions.
     pub(crate) fn all_counted(&self, round: u64) -> bool {
@@ -234,7 +236,7 @@ impl<'m> Control<'m> {
         count.is_of(round) && count.count() == self.tiles() as u64
     }
 
-    /// What the claim words, and the records of units, say of `round`.
+    /// Counts the tiles of `round` by state, from the claim words and the records of units.
     pub(crate) fn progress(&self, round: u64) -> Progress {
         let mut progress = Progress::default();
         for unit in 0..self.units() {
@@ -247,14 +249,14 @@ impl<'m> Control<'m> {
                     progress.done += ran;
                     progress.torn.extend(self.missing(unit, round));
                 }
-                // Its holder has still to give it back.
+                // The holder has not released the unit yet.
                 ClaimState::Held if claim.round() == round => {
                     progress.done += ran.min(tiles - 1);
                     progress.held += tiles - ran.min(tiles - 1);
                 }
                 ClaimState::Held => progress.held += tiles,
                 _ => {
-                    // It may have been given back half-way.
+                    // The unit may have been released half-way.
                     let left = self.missing(unit, round).count();
                     progress.done += tiles - left;
                     progress.open += left;
@@ -266,16 +268,16 @@ impl<'m> Control<'m> {
 
     // ---- units of tiles ---------------------------------------------------------------------
 
-    /// Acquire: pairs with the Release of `give_back` and `tear`.
+    /// Loads the claim of `unit`. Acquire: pairs with the Release of `give_back` and `tear`.
     pub(crate) fn claim_word(&self, unit: usize) -> Claim {
         Claim::from_bits(self.claims[unit].load(Ordering::Acquire))
     }
 
-    /// Claims `unit` for `round`: the views of its tiles are the caller's alone until it gives the
-    /// unit back.
+    /// Attempts to claim `unit` for `round`. Its views then belong to the caller alone until the
+    /// release.
     #[inline]
     pub(crate) fn claim(&self, unit: usize, round: u64, me: SeatId) -> bool {
-        // Acquire: pairs with the Release of whoever gave this unit back in an earlier round.
+        // Acquire: pairs with the Release of `give_back`, `reopen` and `tear` by earlier holders.
         update(
             &self.claims[unit],
             Ordering::Acquire,
@@ -285,7 +287,7 @@ impl<'m> Control<'m> {
         .is_ok()
     }
 
-    /// HELD by `me` → DONE, and counted.
+    /// Performs the transition HELD by `me` → DONE and adds the unit's tiles to the count.
     #[inline]
     pub(crate) fn give_back(&self, unit: usize, me: SeatId) {
         let word = &self.claims[unit];
@@ -296,8 +298,9 @@ impl<'m> Control<'m> {
         // Release: pairs with the next round's `claim`, and with `claim_word`.
         word.publish_owned(held.bits(), done.bits());
         let tiles = self.tiles_of(unit).len() as u64;
-        // Release: whoever reads the last count has all the tiles' writes before it, for every
-        // addition is a read-modify-write and goes on with the releases before it.
+        // Release: pairs with the Acquire in `all_counted`. The additions are read-modify-writes
+        // and form one release sequence, so all tiles' writes happen before a reader of the last
+        // count.
         let _ = self.head[DONE].update(Ordering::Release, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count)
                 .add(held.round(), tiles)
@@ -305,16 +308,16 @@ impl<'m> Control<'m> {
         });
     }
 
-    /// The tiles of `unit` that its holders have run in `round`, one bit each.
+    /// Returns the tiles of `unit` that its holders have run in `round`, one bit each.
     pub(crate) fn ran(&self, unit: usize, round: u64) -> u16 {
-        // Relaxed: who acts on it has acquired the claim word, which its holder, or a reaper,
-        // released after the record was written.
+        // Relaxed: a caller that acts on the record has acquired the claim word, which is released
+        // after the record is written.
         let record =
             |record: &Atom| UnitRecord::from_bits(record.load(Ordering::Relaxed)).done(round);
         self.records.get(unit).map_or(0, record) & self.all_of(unit)
     }
 
-    /// Writes down which tiles of `unit` were run in `round`. Its holder alone does.
+    /// Records which tiles of `unit` were run in `round`. Only the unit's holder does this.
     #[inline]
     pub(crate) fn note(&self, unit: usize, round: u64, ran: u16) {
         if let Some(record) = self.records.get(unit) {
@@ -323,7 +326,7 @@ impl<'m> Control<'m> {
         }
     }
 
-    /// The tiles of `unit` that were not run in `round`, or not to their end.
+    /// Returns the tiles of `unit` that were not run to their end in `round`.
     pub(crate) fn missing(&self, unit: usize, round: u64) -> impl Iterator<Item = usize> {
         let ran = self.ran(unit, round);
         self.tiles_of(unit)
@@ -332,25 +335,25 @@ impl<'m> Control<'m> {
             .map(|(_, tile)| tile)
     }
 
-    /// Whether the one tile of `unit` is done in `round`.
+    /// Returns `true` if the one tile of `unit` is done in `round`.
     pub(crate) fn is_done(&self, unit: usize, round: u64) -> bool {
         let claim = self.claim_word(unit);
         claim.state() == ClaimState::Done && claim.round() == round
     }
 
-    /// DONE in `round` → HELD by the round's opener. For units of one tile.
+    /// Attempts the transition DONE in `round` → HELD by the round's opener. For units of one tile.
     pub(crate) fn retake(&self, unit: usize, round: u64, opener: SeatId) -> bool {
         if !self.is_done(unit, round) {
             return false;
         }
-        // Before the first one is taken: from here on the claim words alone say what is done. A
-        // tile that is done may still be about to be counted, and would be counted twice.
+        // Give up the count before retaking a tile: its first run may not be counted yet, and it
+        // would be counted twice. From here on the claim words decide.
         let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             DoneCount::from_bits(count)
                 .is_of(round)
                 .then(|| DoneCount::given_up().bits())
         });
-        // Relaxed: `is_done` has acquired what was done to it, and only the opener changes it now.
+        // Relaxed: `is_done` acquired the tile's writes, and only the opener changes the claim now.
         update(
             &self.claims[unit],
             Ordering::Relaxed,
@@ -360,10 +363,11 @@ impl<'m> Control<'m> {
         .is_ok()
     }
 
-    /// HELD by `holder`, or TORN → to be claimed in `round` again, for what is missing in it.
+    /// Attempts the transition HELD by `holder`, or TORN, → claimable in `round` again. The next
+    /// holder runs the missing tiles.
     pub(crate) fn reopen(&self, unit: usize, round: u64, holder: SeatId) -> bool {
-        // Release: pairs with the Acquire of `claim`. What the holder, or a reaper, did to the
-        // tiles happens before their next run.
+        // Release: pairs with the Acquire of `claim`. The writes of the holder, or of a reaper, to
+        // the tiles happen before their next run.
         update(
             &self.claims[unit],
             Ordering::Release,
@@ -373,10 +377,10 @@ impl<'m> Control<'m> {
         .is_ok()
     }
 
-    /// HELD by `seat` → TORN. The round in which it was held.
+    /// Attempts the transition HELD by `seat` → TORN. Returns the round in which the unit was held.
     pub(crate) fn tear(&self, unit: usize, seat: SeatId) -> Option<u64> {
-        // Release: pairs with the Acquire of `claim_word` and `claim`. What the dead did to the
-        // tiles, and that they are poisoned, happens before whatever is done by who sees it.
+        // Release: pairs with the Acquire of `claim_word` and `claim`. A participant that sees TORN
+        // also sees the dead holder's writes, and the arrays poisoned.
         update(
             &self.claims[unit],
             Ordering::Release,
@@ -387,19 +391,19 @@ impl<'m> Control<'m> {
         .map(|(_, torn)| torn.round())
     }
 
-    /// Whether `seat` holds a tile, or the round itself.
+    /// Returns `true` if `seat` holds a tile, or the round itself.
     pub(crate) fn is_held_by(&self, seat: SeatId) -> bool {
         self.round().is_held_by(seat)
             || (0..self.units()).any(|unit| self.claim_word(unit).is_held_by(seat))
     }
 
-    /// Tells `visit` of words that are none of this partition, by their place among its words, and
-    /// of those that are held, with their holder.
+    /// Calls `visit(index, bits, None)` for every invalid word, including claims of a round that
+    /// has not begun. Calls `visit(index, bits, Some(holder))` for every held word.
     pub(crate) fn faults(&self, mut visit: impl FnMut(usize, u64, Option<SeatId>)) {
         let claims: Vec<Claim> = (0..self.units())
             .map(|unit| self.claim_word(unit))
             .collect();
-        // The round after the claims: none is of a round that has not begun.
+        // Load the round after the claims: no claim can be of a later round.
         let round = self.round();
         let places = core::iter::once((ROUND, round));
         for (at, claim) in places.chain((FIRST_CLAIM..).zip(claims)) {
@@ -413,11 +417,11 @@ impl<'m> Control<'m> {
     }
 }
 
-/// What became of the tiles of a round.
+/// The tiles of a round by state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) done: usize,
-    /// Held by somebody, in this round or, left over, in an earlier one.
+    /// Held in this round, or still held from an earlier round.
     pub(crate) held: usize,
     /// Not claimed yet.
     pub(crate) open: usize,

@@ -1,4 +1,4 @@
-//! A group seen as memory: which bytes a tile covers, whoever may read or write them.
+//! Groups as memory: the byte ranges that a tile covers.
 
 use core::ops::Range;
 
@@ -10,17 +10,17 @@ use crate::handle::AnyHandle;
 use crate::segment::{Access, Memory, Segment};
 use crate::table::HandleTable;
 
-/// Bytes of a tile in one array, without gaps of a page or more.
+/// Byte range of a tile in one array, without gaps of a page or more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Bytes of the data region.
     pub(crate) bytes: Range<u64>,
-    /// The array's.
+    /// Bytes of the whole array in the data region.
     pub(crate) array: Range<u64>,
 }
 
-/// A group whose tiles are given as their places, not as views. Nobody gets at the bytes by it, so
-/// that what they say is not looked at either.
+/// A group with tiles as byte ranges, not views. It gives no access to elements, so it does not
+/// check them.
 #[derive(Clone, Copy)]
 pub(crate) struct Extents<G>(G);
 
@@ -69,11 +69,12 @@ impl<G: Group> sealed::Group for Extents<G> {
     }
 }
 
-/// Gaps below this are covered too: they are in pages that are touched anyway, or nearly.
+/// Smaller gaps are covered too: they lie in pages that are touched anyway, or nearly.
 const GAP: u64 = 4096;
 
-/// The bytes from the first to the last element of elements of `size` bytes at `start`, along axes
-/// of lengths and strides in bytes, in stretches without gaps of [`GAP`] or more.
+/// Returns the bytes of elements of `size` bytes, from the first element to the last, in stretches
+/// without gaps of [`GAP`] or more. The first element is at `start`; each axis has a length and a
+/// stride in bytes.
 pub(super) fn stretches(start: u64, size: u64, mut axes: Vec<(u64, u64)>) -> Vec<Range<u64>> {
     if size == 0 || axes.iter().any(|&(len, _)| len == 0) {
         return Vec::new();
@@ -98,7 +99,7 @@ pub(super) fn stretches(start: u64, size: u64, mut axes: Vec<(u64, u64)>) -> Vec
 mod tests {
     use super::*;
 
-    /// Starts and ends.
+    /// Returns the stretches as pairs of start and end.
     fn pairs(start: u64, size: u64, axes: &[(u64, u64)]) -> Vec<(u64, u64)> {
         let stretches = stretches(start, size, axes.to_vec()).into_iter();
         stretches.map(|bytes| (bytes.start, bytes.end)).collect()

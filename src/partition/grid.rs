@@ -1,4 +1,4 @@
-//! How arrays are cut into tiles: along which axes, and where.
+//! The cutting of arrays into tiles: along which axes, and where.
 
 use ndarray::Axis;
 
@@ -6,7 +6,7 @@ use super::plan::{Cut, MAX_CUTS, Pieces, Plan};
 use super::too_many;
 use crate::error::PartitionError;
 
-/// Where the tiles of a partition lie; for [`HandleTable::partition_by`].
+/// A division of arrays into the tiles of a partition, for [`HandleTable::partition_by`].
 ///
 /// ```
 /// use ndarray::Axis;
@@ -29,7 +29,7 @@ pub struct Grid {
     problem: Option<&'static str>,
 }
 
-/// One axis as it was asked for; its length is not known yet.
+/// One axis as the user requested it. Its length is not known yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Wish {
     Blocks {
@@ -45,7 +45,7 @@ pub(super) enum Wish {
         /// The number of weights.
         weights: usize,
         tiles: usize,
-        /// Computed from the weights; empty if the tiles are too many.
+        /// Computed from the weights. Empty if there are too many tiles.
         bounds: Vec<usize>,
     },
     Cyclic {
@@ -62,7 +62,8 @@ impl Grid {
         }
     }
 
-    /// Tiles of `len` indices along each of some axes; the last ones may be shorter. Up to 4 axes.
+    /// Cuts tiles of `len` indices along each given axis, up to 4 axes. The last tiles may be
+    /// shorter.
     pub fn blocks(axes: impl IntoIterator<Item = (Axis, usize)>) -> Grid {
         let wish = |(axis, len): (Axis, usize)| Wish::Blocks {
             axis: axis.index(),
@@ -74,8 +75,8 @@ impl Grid {
         }
     }
 
-    /// One tile between each two neighbouring bounds along `axis`. They begin with 0, end with the
-    /// axis' length, and do not decrease: equal neighbours make an empty tile.
+    /// Cuts one tile between each two neighbouring bounds along `axis`. They begin with 0, end with
+    /// the axis' length, and do not decrease. Equal neighbours make an empty tile.
     pub fn bounds(axis: Axis, bounds: impl IntoIterator<Item = usize>) -> Grid {
         Grid::of(Wish::Bounds {
             axis: axis.index(),
@@ -83,9 +84,8 @@ impl Grid {
         })
     }
 
-    /// `tiles` stretches along `axis` of about the same weight, where index `i` weighs
-    /// `weights[i]`: bound `k` is the first index at which the weights before it make up `k / tiles`
-    /// of all.
+    /// Cuts `tiles` stretches of about the same weight along `axis`. Index `i` weighs `weights[i]`.
+    /// Bound `k` is the first index at which the weights before it make up `k / tiles` of all.
     pub fn weights(axis: Axis, weights: &[f64], tiles: usize) -> Grid {
         let problem = weights_problem(weights);
         let bounds = match problem {
@@ -103,8 +103,8 @@ impl Grid {
         }
     }
 
-    /// `tiles` tiles of which number `i` has the indices `i`, `i + tiles`, `i + 2 tiles`, .. along
-    /// `axis`: for work that grows along it.
+    /// Cuts `tiles` tiles along `axis`. Tile `i` has the indices `i`, `i + tiles`, `i + 2 tiles`,
+    /// .. This balances work that grows along the axis.
     pub fn cyclic(axis: Axis, tiles: usize) -> Grid {
         Grid::of(Wish::Cyclic {
             axis: axis.index(),
@@ -119,7 +119,7 @@ impl Grid {
         self
     }
 
-    /// The axes, in order.
+    /// Returns the axes, in order.
     pub(crate) fn axes(&self) -> impl Iterator<Item = usize> {
         self.wishes.iter().map(|wish| match *wish {
             Wish::Blocks { axis, .. }
@@ -129,7 +129,7 @@ impl Grid {
         })
     }
 
-    /// The grid for axes of these lengths, in the order of [`axes`](Grid::axes).
+    /// Returns the plan for axes of these lengths, in the order of [`axes`](Grid::axes).
     pub(crate) fn plan(&self, lengths: &[usize]) -> Result<Plan, PartitionError> {
         let bad = |problem: &'static str| PartitionError::Grid { problem };
         if let Some(problem) = self.problem {
@@ -187,7 +187,7 @@ impl Grid {
     }
 }
 
-/// Says why stretches cannot be cut by these weights.
+/// Returns the reason why stretches cannot be cut by these weights, or `None` if they can.
 fn weights_problem(weights: &[f64]) -> Option<&'static str> {
     let any = |is: fn(f64) -> bool| weights.iter().any(|&weight| is(weight));
     match weights {
@@ -205,8 +205,8 @@ fn weights_problem(weights: &[f64]) -> Option<&'static str> {
 /// all zero, or there are none.
 fn bounds_by_weight(weights: &[f64], tiles: usize) -> Vec<usize> {
     let sum = |scale: f64| weights.iter().map(|weight| weight * scale).sum::<f64>();
-    // Large weights may add up to infinity. Fewer than 2^64 of them do not after this division,
-    // which is exact but for weights that do not count beside such a sum.
+    // The sum of large weights may overflow. After this division, that of fewer than 2^64 weights
+    // cannot. The division is exact, except for weights that are negligible beside such a sum.
     let scale = match sum(1.0).is_finite() {
         true => 1.0,
         false => 2f64.powi(-64),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     proptest! {
-        /// Along each axis every index is in as many tiles as the other axes have pieces.
+        /// Along each axis every index is in as many tiles as the other axis has pieces.
         #[test]
         fn every_index_is_covered_evenly(first in any_wish(), second in any_wish()) {
             let grid = Grid {
@@ -301,7 +301,7 @@ mod tests {
             }
         }
 
-        /// No tile is heavier than its share by more than one index.
+        /// No tile exceeds its share by more than one index.
         #[test]
         fn weights_are_balanced(weights in proptest::collection::vec(0.0f64..10.0, 1..60), tiles in 1usize..9) {
             prop_assume!(weights.iter().sum::<f64>() > 0.0);

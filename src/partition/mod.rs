@@ -1,8 +1,8 @@
 //! Partitions: arrays divided into tiles that many participants write at once.
 //!
-//! One claim word a tile proves that no two write the same rows, is the scheduler, the barrier and
-//! the record of what a dead participant left half-done. `README.md` in the table's directory has
-//! the protocol.
+//! One claim word per tile proves that no two participants write the same rows. It is also the
+//! scheduler, the barrier, and the record of half-done tiles after a death. `README.md` in the
+//! table's directory has the protocol.
 
 mod access;
 pub(crate) mod control;
@@ -23,7 +23,7 @@ use ndarray::Axis;
 
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{AllocError, LeaseError, PartitionError};
-use crate::handle::AnyHandle;
+use crate::handle::{AnyHandle, opened_handle_traits};
 use crate::segment::Segment;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
@@ -40,7 +40,7 @@ pub use plan::Side;
 pub use round::Round;
 pub use tile::Tile;
 
-/// A partition's name for other processes: 8 bytes, `Copy`, and `Pod`, so that it can be a kernel's
+/// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
 /// parameter.
 #[repr(transparent)]
 pub struct PartitionHandle<G> {
@@ -48,35 +48,22 @@ pub struct PartitionHandle<G> {
     group: PhantomData<fn() -> G>,
 }
 
-impl<G> Clone for PartitionHandle<G> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<G> Copy for PartitionHandle<G> {}
-
 // SAFETY: a transparent wrapper of `AnyHandle`, for which zeros are a value.
 unsafe impl<G> bytemuck::Zeroable for PartitionHandle<G> {}
-// SAFETY: as above: without padding, and any bits are a value; what they name is checked when it
-// is opened.
+// SAFETY: as above. No padding, and any bits are a value: opening the partition checks them.
 unsafe impl<G: 'static> bytemuck::Pod for PartitionHandle<G> {}
 
-impl<G> fmt::Debug for PartitionHandle<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PartitionHandle({})", self.control)
-    }
-}
+opened_handle_traits!(PartitionHandle<G>, "PartitionHandle", G);
 
 impl<G> PartitionHandle<G> {
-    /// The handle as a number, to send.
-    pub fn to_bits(self) -> u64 {
+    /// Returns the handle as a number, to send it.
+    pub const fn to_bits(self) -> u64 {
         self.control.to_bits()
     }
 
-    /// The handle that [`to_bits`](PartitionHandle::to_bits) gave; whether it names a partition of
-    /// this group is checked when it is opened.
-    pub fn from_bits(bits: u64) -> Self {
+    /// Returns the handle from the bits of [`to_bits`](PartitionHandle::to_bits). Opening it checks
+    /// that it names a partition of this group.
+    pub const fn from_bits(bits: u64) -> Self {
         PartitionHandle {
             control: AnyHandle::from_bits(bits),
             group: PhantomData,
@@ -84,12 +71,12 @@ impl<G> PartitionHandle<G> {
     }
 }
 
-/// One or several arrays divided along an axis into tiles of equal length (the last may be
+/// One or several arrays, divided along an axis into tiles of equal length (the last may be
 /// shorter).
 ///
-/// Tiles are claimed in *rounds*: in each round every tile is claimed once, by one participant,
-/// which alone has its views until it gives the tile back. While a round runs, its arrays are
-/// leased; between rounds they can be read, written or freed like any other.
+/// Tiles are claimed in *rounds*. In each round one participant claims each tile, and alone has its
+/// views until it releases the tile. A running round leases its arrays. Between rounds they can be
+/// read, written or freed like any other array.
 ///
 /// ```
 /// use ndshm::{HandleTable, Segment};
@@ -119,9 +106,9 @@ pub struct Partition<'t, G> {
     group: G,
     plan: Plan,
     unit: usize,
-    /// Keeps the claim words in place for as long as the value lives.
+    /// Keeps the claim words in place while this value lives.
     _lease: SharedLease<'t>,
-    /// Whether dropping it frees the claim words.
+    /// If `true`, dropping the partition frees the claim words.
     owned: bool,
     token: u64,
 }
@@ -130,8 +117,8 @@ impl HandleTable {
     /// Divides the arrays of `group` along `axis` into tiles of `tile_len` indices.
     ///
     /// # Errors
-    /// [`PartitionError`]: arrays of different lengths, an axis they do not have, an array that is
-    /// in the group twice and written.
+    /// [`PartitionError`] if the arrays have different lengths, an array lacks the axis, or an
+    /// array occurs twice in the group and is written.
     pub fn partition<G: Group>(
         &self,
         group: G,
@@ -143,8 +130,8 @@ impl HandleTable {
 
     /// Divides the arrays of `group` into the tiles of a [`Grid`]: along several axes, or unevenly.
     ///
-    /// All arrays have the same lengths along the axes that are cut; along the others each tile has
-    /// all of them. Arrays of which each tile sees the [`Whole`] may have any shape.
+    /// All arrays have the same lengths along the cut axes. Along other axes each tile covers the
+    /// whole length. [`Whole`] arrays may have any shape.
     ///
     /// ```
     /// use ndshm::{Grid, HandleTable, Segment};
@@ -171,9 +158,10 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// As [`partition`](HandleTable::partition); [`PartitionError::Grid`],
-    /// [`PartitionError::Bounds`] and [`PartitionError::Weights`] for a grid that is none, or not of
-    /// these arrays; [`PartitionError::TooManyTiles`] says which tiles are possible.
+    /// - See [`partition`](HandleTable::partition).
+    /// - [`PartitionError::Grid`], [`PartitionError::Bounds`] and [`PartitionError::Weights`] if
+    ///   the grid is invalid, or does not fit these arrays.
+    /// - [`PartitionError::TooManyTiles`], which says how many tiles are possible.
     pub fn partition_by<G: Group>(
         &self,
         group: G,
@@ -193,16 +181,17 @@ impl HandleTable {
             .collect::<Result<Vec<_>, _>>()?;
         self.refuse_overlap(&members)?;
         let plan = grid.plan(&lengths)?;
-        // Few enough to be counted: `Grid::plan` refuses more.
+        // The product does not overflow: `Grid::plan` refuses more tiles than can be counted.
         let tiles = plan.tiles().unwrap_or(0);
         let control = self.create_control(tiles, &plan, &members)?;
         self.partition_of(control, group, plan, true)
     }
 
-    /// Opens a partition that another participant has made.
+    /// Opens a partition that another participant has created.
     ///
     /// # Errors
-    /// [`PartitionError::NotThisGroup`] if the handle names something else.
+    /// - [`PartitionError::NotThisGroup`] if the handle names something else.
+    /// - [`PartitionError::Lease`] if the partition or one of its arrays cannot be opened.
     pub fn open_partition<G: Group>(
         &self,
         handle: PartitionHandle<G>,
@@ -276,7 +265,7 @@ impl HandleTable {
         }))
     }
 
-    /// The partition's words, if the leased array holds some.
+    /// Returns the partition's words, or `None` if the leased array is not a partition.
     pub(crate) fn control<'t>(&'t self, lease: &SharedLease<'t>) -> Option<Control<'t>> {
         let memory = self.segment().memory();
         let index = lease.slot.index;
@@ -287,7 +276,7 @@ impl HandleTable {
 }
 
 impl<'t, G: Group> Partition<'t, G> {
-    /// The partition's name for other processes.
+    /// Returns the partition's name for other processes.
     pub fn handle(&self) -> PartitionHandle<G> {
         PartitionHandle {
             control: self.control,
@@ -295,44 +284,44 @@ impl<'t, G: Group> Partition<'t, G> {
         }
     }
 
-    /// The accesses it was made with.
+    /// Returns the accesses that the partition was created with.
     pub fn group(&self) -> G {
         self.group
     }
 
-    /// The number of tiles.
+    /// Returns the number of tiles.
     pub fn tiles(&self) -> usize {
-        // Few enough to be counted, as was seen when it was made or opened.
+        // The product does not overflow: creating or opening the partition has checked it.
         self.plan.tiles().unwrap_or(0)
     }
 
-    /// The indices that a tile covers along the axis that is cut first; empty for a tile that there
-    /// is not.
+    /// Returns the indices that a tile covers along the first cut axis; empty if there is no such
+    /// tile.
     pub fn rows(&self, tile: usize) -> Range<usize> {
         self.plan.rows(tile)
     }
 
-    /// What a tile covers along each axis that is cut.
+    /// Returns the side of a tile along each cut axis.
     pub fn sides(&self, tile: usize) -> impl Iterator<Item = Side> {
         self.plan.sides(tile)
     }
 
-    /// The axis along which the arrays are divided first.
+    /// Returns the axis that is cut first.
     pub fn axis(&self) -> Axis {
         Axis(self.plan.first_axis())
     }
 
-    /// How far the round is that runs, or how the last one ended; for anyone, in any process.
+    /// Returns the progress of the running round, or of the last one. Any process may ask.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if the partition was dropped by who made it.
+    /// [`LeaseError::Stale`] if the creator has dropped the partition.
     pub fn progress(&self) -> Result<RoundProgress, LeaseError> {
         self.table.enter()?;
         let (_lease, control) = self.open()?;
         Ok(RoundProgress::of(&control))
     }
 
-    /// Tiles that are claimed at once.
+    /// Returns the number of tiles per claim.
     pub(crate) fn unit(&self) -> usize {
         self.unit
     }
@@ -345,7 +334,7 @@ impl<'t, G: Group> Partition<'t, G> {
         self.table.segment()
     }
 
-    /// A lease on the claim words, of this process, and the words.
+    /// Takes a lease of this process on the claim words, and returns both.
     fn open(&self) -> Result<(SharedLease<'t>, Control<'t>), LeaseError> {
         let lease = self.table.lease_shared(self.control)?;
         let control = self.table.control(&lease).ok_or_else(|| {
@@ -358,7 +347,7 @@ impl<'t, G: Group> Partition<'t, G> {
 
 impl<G> Drop for Partition<'_, G> {
     fn drop(&mut self) {
-        // One that crossed a fork is the parent's. An error says that it was freed before.
+        // After a fork the partition belongs to the parent. An error says that it was freed before.
         if self.owned && self.table.is_of(self.token) {
             let _ = self.table.free(self.control);
         }
@@ -374,17 +363,17 @@ impl<G: Group + fmt::Debug> fmt::Debug for Partition<'_, G> {
     }
 }
 
-/// How far a round is: [`Partition::progress`].
+/// The progress of a round: [`Partition::progress`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RoundProgress {
-    /// The round, from 1; 0 if there was none yet.
+    /// The round, from 1, or 0 if there was none yet.
     pub round: u64,
-    /// Whether it runs.
+    /// `true` while the round runs.
     pub running: bool,
-    /// Tiles that are done in it.
+    /// Tiles that are done in this round.
     pub done: usize,
-    /// Tiles that somebody holds.
+    /// Tiles that a participant holds.
     pub held: usize,
     /// Tiles that were left half-written.
     pub torn: usize,
@@ -408,7 +397,7 @@ impl RoundProgress {
 }
 
 impl HandleTable {
-    /// The length along `axis` that all divided arrays share.
+    /// Returns the length along `axis` that all divided arrays share.
     fn common_length(
         &self,
         members: &[(AnyHandle, Mode)],

@@ -1,4 +1,4 @@
-//! Taking part in a round: entering it, claiming tiles, giving them back.
+//! Taking part in a round: entering it, claiming tiles, releasing them.
 
 use core::cell::Cell;
 use core::ops::Range;
@@ -13,7 +13,7 @@ use crate::table::lease::SharedLease;
 use crate::word::{ClaimState, SeatId};
 
 impl<'t, G: Group> Partition<'t, G> {
-    /// Takes part in the round that is running; `None` if none is.
+    /// Enters the running round. Returns `None` if no round is running.
     ///
     /// # Errors
     /// [`RoundError::Lease`] if an array of the group cannot be opened.
@@ -21,12 +21,13 @@ impl<'t, G: Group> Partition<'t, G> {
         self.enter_at(0, 1)
     }
 
-    /// As [`enter`](Partition::enter), as number `worker` of `workers`: claims tiles of its own
-    /// stretch of the partition first, so that the same pages stay with the same worker from round
-    /// to round, and then what the others have left.
+    /// Enters the running round as number `worker` of `workers`.
+    ///
+    /// Claims tiles of its own stretch of the partition first, then those that others have left. So
+    /// the same pages stay with the same worker from round to round.
     ///
     /// # Errors
-    /// As [`enter`](Partition::enter).
+    /// See [`enter`](Partition::enter).
     pub fn enter_at(
         &self,
         worker: usize,
@@ -44,8 +45,8 @@ impl<'t, G: Group> Partition<'t, G> {
             Err(_) if control.round() != now => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Again, after the bits were validated: the arrays could be in a round of the same opener
-        // on another partition by now. Then its first step, to end this one, is visible here.
+        // Load the round word again: the validated arrays may be in a round of the same opener on
+        // another partition. Then it has ended this round first, which is visible here.
         if control.round() != now {
             return Ok(None);
         }
@@ -68,7 +69,8 @@ impl<'t, G: Group> Partition<'t, G> {
         }))
     }
 
-    /// Sets this seat's bit on every array of the group, as the round's mode of access demands.
+    /// Sets this seat's bit on every array of the group, or takes a shared lease, by the access
+    /// mode.
     fn participate(&self, opener: SeatId) -> Result<Vec<SharedLease<'t>>, LeaseError> {
         let key = self.segment().key();
         self.group
@@ -85,22 +87,22 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 }
 
-/// The unit of several tiles that a participant holds, if it holds one. Cells of their own, so that
-/// what is written for one tile is not read back in a wider piece for the next.
+/// The unit of several tiles that a participant holds, if any. Each field is a cell of its own, to
+/// avoid a wide read after a narrow write.
 #[derive(Default)]
 struct Held {
     is_on: Cell<bool>,
     unit: Cell<usize>,
     /// The unit's first tile.
     first: Cell<usize>,
-    /// Its tiles that were not handed out yet, one bit each.
+    /// The unit's tiles that were not handed out yet, one bit each.
     left: Cell<u16>,
-    /// Those that were run.
+    /// The unit's tiles that were run, one bit each.
     ran: Cell<u16>,
 }
 
 impl Held {
-    /// Its next tile, handed out now.
+    /// Hands out the unit's next tile.
     #[inline]
     fn next(&self) -> Option<usize> {
         let left = self.left.get();
@@ -123,16 +125,16 @@ pub struct Participant<'p, 't, G: Group> {
     round: u64,
     me: SeatId,
     token: u64,
-    /// The unit at which its own stretch begins.
+    /// The unit at which the participant's own stretch begins.
     first: usize,
-    /// How many units, counted from there, it has looked at.
+    /// The number of units tried so far, counted from `first`.
     tried: usize,
-    /// The unit of several tiles that it holds.
+    /// The unit of several tiles that the participant holds.
     held: Held,
-    /// The tile that was claimed last, until it is given back or torn; else [`NONE_OUT`].
+    /// The tile that was claimed last, until it is released or torn; else [`NONE_OUT`].
     ///
-    /// A claimed tile borrows the participant mutably, so there is one at a time. If it is still
-    /// set at the next claim, or when the participant is dropped, the tile was forgotten.
+    /// A claimed tile borrows the participant mutably, so at most one is out. If this is still set
+    /// at the next claim, or in `drop`, the tile was forgotten.
     out: Cell<usize>,
     pub(super) panicking: bool,
     _leases: Vec<SharedLease<'t>>,
@@ -140,17 +142,17 @@ pub struct Participant<'p, 't, G: Group> {
 }
 
 impl<'t, G: Group> Participant<'_, 't, G> {
-    /// The number of the round, from 1.
+    /// Returns the number of the round, from 1.
     pub fn round(&self) -> u64 {
         self.round
     }
 
-    /// Claims the next tile that nobody has claimed in this round; `None` if none is left.
+    /// Claims the next tile that is unclaimed in this round. Returns `None` if none is left.
     ///
-    /// One pass over the tiles is enough: within a round a tile that was claimed stays so.
+    /// One pass over the tiles is enough: a claimed tile stays claimed within its round.
     ///
     /// # Errors
-    /// [`LeaseError::InvalidElement`] if the tile holds bytes that are no values of its type; the
+    /// [`LeaseError::InvalidElement`] if the tile holds bytes that are not values of its type. The
     /// tile counts as torn.
     #[cfg_attr(loom, track_caller)]
     pub fn claim(&mut self) -> Result<Option<Tile<'_, 't, G>>, LeaseError> {
@@ -160,10 +162,10 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         }
     }
 
-    /// Claims the next tile, and leaves it to [`tile`](Participant::tile) to open it.
+    /// Claims the next tile, without opening it. [`tile`](Participant::tile) opens it.
     #[inline]
     pub(crate) fn claim_index(&mut self) -> Option<usize> {
-        // A participant that crossed a fork is the parent's: it has nothing to claim here.
+        // After a fork the participant belongs to the parent, and nothing can be claimed here.
         if !self.is_ours() {
             return None;
         }
@@ -175,8 +177,8 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         Some(index)
     }
 
-    /// Tears the claimed tile that was forgotten: it can no longer be given back, and its rows may
-    /// be half-written.
+    /// Tears the claimed tile that was forgotten: it can no longer be released, and its rows may be
+    /// half-written.
     #[cold]
     fn tear_forgotten(&self) {
         let index = self.out.get();
@@ -199,7 +201,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
             if control.unit() == 1 {
                 return Some(unit);
             }
-            // Somebody may have begun it, and left.
+            // An earlier holder may have run some of its tiles and left.
             let ran = control.ran(unit, self.round);
             self.held.is_on.set(true);
             self.held.unit.set(unit);
@@ -208,14 +210,14 @@ impl<'t, G: Group> Participant<'_, 't, G> {
             self.held.ran.set(ran);
             match self.held.next() {
                 Some(index) => return Some(index),
-                // All was done, but for giving it back.
+                // All tiles were run, but the unit was not released.
                 None => self.close_unit(),
             }
         }
         None
     }
 
-    /// A tile was run to its end.
+    /// Releases a tile that was run to its end.
     #[inline]
     pub(super) fn finish(&self, index: usize) {
         self.out.set(NONE_OUT);
@@ -232,7 +234,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         }
     }
 
-    /// Gives the unit back whose tiles were all handed out.
+    /// Releases the unit. All of its tiles were handed out.
     #[inline(never)]
     fn close_unit(&self) {
         let unit = self.held.unit.get();
@@ -244,7 +246,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         }
     }
 
-    /// The tile that was claimed as `index`.
+    /// Checks and opens the tile that was claimed as `index`.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn tile(&self, index: usize) -> Result<Tile<'_, 't, G>, LeaseError> {
@@ -252,7 +254,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         Ok(self.open(index))
     }
 
-    /// Refuses a claimed tile that holds bytes which are no values of its type, and tears it.
+    /// Checks a claimed tile. Tears it if it holds bytes that are not values of its type.
     #[inline]
     pub(crate) fn check(&self, index: usize) -> Result<(), LeaseError> {
         let checked = G::check(&self.raw, self.tile_of(index));
@@ -262,15 +264,15 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         checked
     }
 
-    /// The tile that was claimed as `index`, and checked. Apart from the check, whose error has no
-    /// place in registers.
+    /// Opens the tile that was claimed as `index`, and checked. The check is separate,
+    /// because its error does not fit into registers.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn open(&self, index: usize) -> Tile<'_, 't, G> {
         Tile::new(self, index)
     }
 
-    /// Tells the model checker of the accesses to a tile, which last as long as the result.
+    /// Reports the accesses to a tile to the model checker. They last as long as the result.
     #[cfg(loom)]
     #[track_caller]
     pub(super) fn track(&self, index: usize) -> Vec<crate::segment::Access> {
@@ -280,7 +282,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         accesses
     }
 
-    /// Opens a tile again that was [retaken](Participant::retake): to be claimed in this round.
+    /// Makes a tile claimable in this round again after it was [retaken](Participant::retake).
     pub(super) fn send_off(&self, index: usize) {
         self.control.reopen(index, self.round, self.me);
     }
@@ -293,8 +295,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         }
     }
 
-    /// Whether this is the process that entered the round: not that of a child that was forked
-    /// from it.
+    /// Returns `true` in the process that entered the round, and `false` in a child forked from it.
     #[inline]
     pub(super) fn is_ours(&self) -> bool {
         // The table's own token was this one when the round was entered.
@@ -312,14 +313,15 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         is_held
     }
 
-    /// Whether the tile is done in this round.
+    /// Returns `true` if the tile is done in this round.
     pub(crate) fn is_done(&self, index: usize) -> bool {
         self.control.is_done(index, self.round)
     }
 
-    /// Takes a tile that is done in this round. The participant is that of the round's opener.
+    /// Retakes a tile that is done in this round. Only the round's opener does this.
     ///
-    /// `None` if it is not done, or holds bytes that are no values of its type: then it is torn.
+    /// Returns `None` if the tile is not done. If it holds bytes that are not values of its type,
+    /// tears it and returns `None`.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn retake(&self, index: usize) -> Option<Tile<'_, 't, G>> {
         if !self.is_ours() || !self.control.retake(index, self.round, self.me) {
@@ -328,8 +330,8 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         self.tile(index).ok()
     }
 
-    /// HELD → TORN, after the arrays that the tile writes were poisoned. The others of its unit are
-    /// run before.
+    /// Performs the transition HELD → TORN, after poisoning the arrays that the tile writes. The
+    /// other tiles of its unit are run first.
     pub(crate) fn tear(&self, index: usize) {
         self.out.set(NONE_OUT);
         self.partition.table().poison_written(&self.control);
@@ -341,14 +343,14 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     }
 }
 
-/// The units that number `worker` of `workers` claims before it steals.
+/// Returns the units that number `worker` of `workers` claims before it steals.
 fn stretch(units: usize, worker: usize, workers: usize) -> Range<usize> {
     let start = |worker| (units as u128 * worker as u128 / workers.max(1) as u128) as usize;
     start(worker)..start(worker + 1)
 }
 
 impl<'t, G: Group> Partition<'t, G> {
-    /// The tiles that number `worker` of `workers` claims before it steals.
+    /// Returns the tiles that number `worker` of `workers` claims before it steals.
     pub(crate) fn stretch(&self, worker: usize, workers: usize) -> Range<usize> {
         let units = stretch(self.tiles().div_ceil(self.unit), worker, workers);
         units.start * self.unit..units.end * self.unit
@@ -366,9 +368,9 @@ impl<G: Group> Drop for Participant<'_, '_, G> {
             return;
         }
         let unit = held.unit.get();
-        // Handed out, and not run to the end: torn.
+        // Tiles that were handed out but not run to the end are torn.
         match self.control.all_of(unit) & !held.left.get() & !held.ran.get() {
-            // Whoever claims it next runs what is left.
+            // The next holder runs the remaining tiles.
             0 => drop(self.control.reopen(unit, self.round, self.me)),
             _ => {
                 self.partition.table().poison_written(&self.control);

@@ -1,4 +1,4 @@
-//! Where the tiles of a partition lie, and its words in the segment.
+//! The division of arrays into tiles, and its words in the segment.
 
 use core::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::sync::{Atom, Ordering};
 
 /// Axes along which a partition can cut.
 pub(crate) const MAX_CUTS: usize = 4;
-/// Words of a cut in a partition's head: axis and kind, length of the axis, pieces, length.
+/// Words of a cut in a partition's head: axis and kind, length of the axis, pieces, block length.
 pub(crate) const CUT_WORDS: usize = 4;
 
 /// The cut along one axis.
@@ -21,11 +21,12 @@ pub(super) struct Cut {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Pieces {
-    /// Of this length, which is not 0.
+    /// Pieces of this length, which is not 0.
     Blocks(usize),
-    /// So many, which is not 0.
+    /// This number of pieces, which is not 0.
     Cyclic(usize),
-    /// Between each two neighbours, which do not decrease, from 0 to the axis' length.
+    /// One piece between each two neighbouring bounds. The bounds do not decrease, from 0 to the
+    /// axis' length.
     Bounds(Box<[usize]>),
 }
 
@@ -60,57 +61,58 @@ impl Cut {
     }
 }
 
-/// What a tile covers along one of the axes that are cut.
+/// The indices that a tile covers along one cut axis.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Side {
     /// The axis.
     pub axis: usize,
-    /// From its first index to beyond its last one.
+    /// From the first index to beyond the last one.
     pub range: Range<usize>,
-    /// The distance between its indices: 1, but for [cyclic](crate::Grid::cyclic) tiles.
+    /// The distance between neighbouring indices: 1, except for [cyclic](crate::Grid::cyclic)
+    /// tiles.
     pub step: usize,
 }
 
 impl Side {
-    /// The slice of the axis.
+    /// Returns the slice of the axis.
     pub fn slice(&self) -> Slice {
         let (start, end) = (self.range.start as isize, self.range.end as isize);
         Slice::new(start, Some(end), self.step as isize)
     }
 }
 
-/// What a partition divides; fixed for its life.
+/// The division of a partition. It is fixed for the partition's life.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     cuts: Box<[Cut]>,
 }
 
 impl Plan {
-    /// Of at least one cut, along axes of their own.
+    /// Creates a plan of at least one cut. No two cuts are along the same axis.
     pub(super) fn of(cuts: Vec<Cut>) -> Plan {
         Plan { cuts: cuts.into() }
     }
 
-    /// The pieces along each axis that is cut.
+    /// Returns the number of pieces along each cut axis.
     #[cfg(test)]
     pub(super) fn pieces(&self) -> impl Iterator<Item = usize> {
         self.cuts.iter().map(Cut::pieces)
     }
 
-    /// The product of the pieces along each axis; `None` if there are too many to count.
+    /// Returns the product of the pieces along each axis, or `None` if it overflows.
     pub(crate) fn tiles(&self) -> Option<usize> {
         self.cuts
             .iter()
             .try_fold(1usize, |tiles, cut| tiles.checked_mul(cut.pieces()))
     }
 
-    /// The axes that are cut, and their lengths.
+    /// Returns the cut axes and their lengths.
     pub(crate) fn axes(&self) -> impl Iterator<Item = (usize, usize)> {
         self.cuts.iter().map(|cut| (cut.axis, cut.axis_len))
     }
 
-    /// Whether it cuts `axis` alone, of that length, into stretches.
+    /// Returns `true` if the plan cuts only `axis`, of length `axis_len`, into stretches.
     #[cfg(not(loom))]
     pub(crate) fn is_stretches_of(&self, axis: usize, axis_len: usize) -> bool {
         match &*self.cuts {
@@ -122,12 +124,12 @@ impl Plan {
         }
     }
 
-    /// The axis that is cut first.
+    /// Returns the axis that is cut first.
     pub(crate) fn first_axis(&self) -> usize {
         self.cuts.first().map_or(0, |cut| cut.axis)
     }
 
-    /// What `tile` covers along the axis that is cut first.
+    /// Returns the indices that `tile` covers along the first cut axis.
     pub(crate) fn rows(&self, tile: usize) -> Range<usize> {
         match &*self.cuts {
             [cut] => cut.side(tile).range,
@@ -135,7 +137,8 @@ impl Plan {
         }
     }
 
-    /// What `tile` covers along each axis that is cut. Tiles are numbered along the last one first.
+    /// Returns the side of `tile` along each cut axis. Tiles are numbered along the last axis
+    /// first.
     pub(crate) fn sides(&self, tile: usize) -> impl Iterator<Item = Side> {
         let mut below: usize = self.cuts.iter().map(Cut::pieces).product();
         let mut rest = tile;
@@ -144,7 +147,7 @@ impl Plan {
             below /= pieces;
             let piece = rest / below.max(1);
             rest %= below.max(1);
-            // A tile that there is not is empty, beyond the end of the first axis.
+            // A tile beyond the last one is empty: it begins at the end of the first axis.
             cut.side(if at == 0 {
                 piece
             } else {
@@ -153,7 +156,8 @@ impl Plan {
         })
     }
 
-    /// As [`sides`](Plan::sides), for the views of a tile: without divisions where one axis is cut.
+    /// Visits the [`sides`](Plan::sides) of a tile, for its views. Divides only if several axes are
+    /// cut.
     #[inline]
     pub(crate) fn for_each_side(&self, tile: usize, mut visit: impl FnMut(Side)) {
         match &*self.cuts {
@@ -164,7 +168,7 @@ impl Plan {
 
     // ---- in the partition's words -----------------------------------------------------------
 
-    /// Words for the bounds, which lie behind the tiles' claims.
+    /// Returns the number of words for the bounds, which lie behind the tiles' claims.
     pub(crate) fn bound_words(&self) -> usize {
         let words = |cut: &Cut| match &cut.pieces {
             Pieces::Bounds(bounds) => bounds.len(),
@@ -187,7 +191,7 @@ impl Plan {
                 word.store(value as u64, Ordering::Relaxed);
             }
             if let Pieces::Bounds(all) = &cut.pieces {
-                // The bounds first: a zip takes one from its first side before it finds the other
+                // `all` comes first: `zip` advances its first side before it finds the second one
                 // at its end.
                 for (&bound, word) in all.iter().zip(&mut bounds) {
                     word.store(bound as u64, Ordering::Relaxed);
@@ -196,7 +200,7 @@ impl Plan {
         }
     }
 
-    /// The words of `count` cuts; `None` if they do not fit together.
+    /// Reads `count` cuts. Returns `None` if their words are inconsistent.
     pub(crate) fn load(count: usize, cuts: &[Atom], bounds: &[Atom]) -> Option<Plan> {
         if count == 0 || count > MAX_CUTS {
             return None;

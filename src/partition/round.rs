@@ -16,13 +16,13 @@ use crate::word::{Claim, ClaimState, Purpose, SeatId};
 impl<'t, G: Group> Partition<'t, G> {
     /// Opens the next round, and leases the arrays for it.
     ///
-    /// From here on any participant may [`enter`](Partition::enter) and claim tiles, in any
-    /// process. The round is over with [`Round::finish`]; a `Round` that is dropped before gives
-    /// it up.
+    /// From here on participants in any process may [`enter`](Partition::enter) and claim tiles.
+    /// [`Round::finish`] ends the round; dropping the `Round` before gives it up.
     ///
     /// # Errors
-    /// [`RoundError::Running`] if one is running, [`RoundError::Lease`] if an array of the group is
-    /// leased by somebody, poisoned or freed.
+    /// - [`RoundError::Running`] if a round is running.
+    /// - [`RoundError::UsedUp`] if the partition has run its last round.
+    /// - [`RoundError::Lease`] if an array of the group is leased, poisoned or freed.
     pub fn begin(&self) -> Result<Round<'_, 't, G>, RoundError> {
         let me = self.table().enter()?;
         let (lease, control) = self.open()?;
@@ -40,9 +40,9 @@ impl<'t, G: Group> Partition<'t, G> {
                 Mode::Read | Mode::Whole => shared.push(self.table().lease_shared(handle)?),
             }
         }
-        // Before the round can be entered: tiles that count themselves find the count of their
-        // round. A racing opener of a group that is only read may start it again: then it comes
-        // out short, and the claim words decide.
+        // Start the count before the round can be entered: its tiles must find it. For a group that
+        // is only read, a racing opener may restart it. Then it stays short, and the claim words
+        // decide.
         control.start_count(now.round() + 1);
         match control.begin(me) {
             Ok(round) => Ok(Round {
@@ -76,10 +76,10 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 }
 
-/// A running round, in the hands of who opened it.
+/// A running round, in the hands of its opener.
 ///
-/// Dropped without [`finish`](Round::finish), it gives the round up: nobody new enters, and each
-/// array stays closed until its last participant has left.
+/// Dropped without [`finish`](Round::finish), it gives the round up: nobody can enter any more, and
+/// each array stays closed until its last participant has left.
 #[must_use = "a round that is dropped is given up"]
 pub struct Round<'p, 't, G: Group> {
     partition: &'p Partition<'t, G>,
@@ -88,19 +88,19 @@ pub struct Round<'p, 't, G: Group> {
     me: SeatId,
     token: u64,
     exclusive: Vec<ExclusiveLease<'t>>,
-    /// Units of torn tiles that were opened again, and whose poison was taken off.
+    /// Units of torn tiles that were reopened, with their arrays healed.
     reopened: RefCell<Vec<usize>>,
     _shared: Vec<SharedLease<'t>>,
     _lease: SharedLease<'t>,
 }
 
 impl<'t, G: Group> Round<'_, 't, G> {
-    /// The number of the round, from 1.
+    /// Returns the number of the round, from 1.
     pub fn number(&self) -> u64 {
         self.round
     }
 
-    /// Tiles that are done.
+    /// Returns the number of tiles that are done.
     pub fn done(&self) -> usize {
         if self.is_ours() {
             return self.control.progress(self.round).done;
@@ -113,11 +113,11 @@ impl<'t, G: Group> Round<'_, 't, G> {
         })
     }
 
-    /// Returns `true` if every lease of a table on a slot is this round's, or that of a place in it
-    /// that the caller has besides if `entered`.
+    /// Returns `true` if every shared lease of a table on a slot belongs to this round or, with
+    /// `entered`, to the caller's participation in it.
     ///
-    /// While it runs the arrays that it writes can be leased by participants alone, each of which
-    /// has a reader's bit or a count beside it.
+    /// While the round runs, only participants can lease the arrays that it writes. Each has a
+    /// reader bit, or a count beside it.
     pub(crate) fn accounts_for(&self, table: u64, slot: usize, entered: bool) -> bool {
         let own = self.partition.table();
         if own.number() != table {
@@ -132,21 +132,21 @@ impl<'t, G: Group> Round<'_, 't, G> {
         known.peek().is_some() && own.shared_leases(slot) <= known.sum()
     }
 
-    /// Whether the count says that all tiles are done. After a death it may stay short: then
-    /// [`is_over`](Round::is_over) tells.
+    /// Returns `true` if all tiles are counted. After a death the count may stay short: then use
+    /// [`is_over`](Round::is_over).
     pub(crate) fn is_counted(&self) -> bool {
         self.control.all_counted(self.round)
     }
 
-    /// Whether every tile is done or torn, by the claim words.
+    /// Returns `true` if every tile is done or torn, by the claim words.
     pub(crate) fn is_over(&self) -> bool {
         self.control.progress(self.round).is_over()
     }
 
-    /// Has the torn tiles run again: by whoever claims them next, in this round. How many there are.
+    /// Makes the torn tiles claimable again in this round. Returns the number of reopened units.
     ///
-    /// What their tearing poisoned is healed; a reaper that has poisoned and not torn yet is made up
-    /// for when the round ends.
+    /// Heals the arrays that were poisoned for them. If a reaper has poisoned an array before
+    /// tearing its tile, the end of the round poisons it again.
     pub(crate) fn reopen_torn(&self) -> usize {
         let is_reopened = |&unit: &usize| {
             let claim = self.control.claim_word(unit);
@@ -164,8 +164,8 @@ impl<'t, G: Group> Round<'_, 't, G> {
         reopened
     }
 
-    /// Returns the tiles that were left half-written, and the rows of each: the torn ones, and those
-    /// that were opened again and have not been run since.
+    /// Returns the half-written tiles, and the rows of each: the torn tiles, and the reopened tiles
+    /// that have not been run since.
     pub(crate) fn half_written(&self) -> (Vec<usize>, Vec<Range<usize>>) {
         let mut tiles = self.control.progress(self.round).torn;
         for &unit in self.reopened.borrow().iter() {
@@ -184,22 +184,21 @@ impl<'t, G: Group> Round<'_, 't, G> {
         !self.control.progress(self.round).torn.is_empty()
     }
 
-    /// Waits until every tile is done and the other participants have left, and ends the round.
+    /// Waits until every tile is done and the other participants have left, then ends the round.
     ///
-    /// Spins briefly, then sleeps in short steps, in which it also takes back what dead
-    /// participants held: it does not hang on them. A participant that stays although there is
-    /// nothing left to claim is not waited for beyond `timeout`; until it leaves, the arrays can
-    /// be read but not written.
+    /// Spins briefly, then sleeps in short steps and reaps dead participants, which never block it.
+    /// Does not wait beyond `timeout` for a participant that stays when no tile is left to claim.
+    /// Until it leaves, the arrays can be read but not written.
     ///
     /// # Errors
-    /// - [`RoundError::Torn`] if tiles were left half-written by the dead; their arrays are
-    ///   poisoned, and the round is over.
-    /// - [`RoundError::Deadline`] if tiles are still open or held after `timeout`; the round is
+    /// - [`RoundError::Torn`] if dead or panicking participants left tiles half-written. The arrays
+    ///   are poisoned, and the round is over.
+    /// - [`RoundError::Deadline`] if tiles are still open or held after `timeout`. The round is
     ///   given up.
     /// - [`RoundError::Forked`] in a child of the process that opened the round.
     #[cfg(not(loom))]
     pub fn finish(self, timeout: Duration) -> Result<(), RoundError> {
-        /// Between two looks at who is alive.
+        /// Interval between checks for dead participants.
         const REAP_EVERY: Duration = Duration::from_millis(10);
         if !self.is_ours() {
             return Err(RoundError::Forked);
@@ -232,8 +231,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.end()
     }
 
-    /// As in production, but without a deadline: who is waited for in vain makes the model one that
-    /// never ends, and fails it.
+    /// Waits without a deadline. If a participant never leaves, the model never ends, and fails.
     #[cfg(loom)]
     pub fn finish(self, _timeout: Duration) -> Result<(), RoundError> {
         loop {
@@ -246,10 +244,10 @@ impl<'t, G: Group> Round<'_, 't, G> {
         }
     }
 
-    /// Ends the round if every tile is done; else gives it back as it is.
+    /// Ends the round if every tile is done, else returns the round as it is.
     ///
     /// # Errors
-    /// [`RoundError::Torn`], as [`finish`](Round::finish).
+    /// See [`finish`](Round::finish), except that there is no deadline.
     #[expect(clippy::result_large_err, reason = "the round itself is given back")]
     pub fn try_finish(self) -> Result<Result<(), RoundError>, Self> {
         if !self.is_ours() {
@@ -263,24 +261,24 @@ impl<'t, G: Group> Round<'_, 't, G> {
         }
     }
 
-    /// Whether the round is this process's to end.
+    /// Returns `true` if this process opened the round.
     fn is_ours(&self) -> bool {
         self.partition.table().is_of(self.token)
     }
 
-    /// All tiles are done or torn.
+    /// Ends the round. All tiles are done or torn.
     fn end(mut self) -> Result<(), RoundError> {
         let torn = match self.control.all_counted(self.round) {
             true => Vec::new(),
             false => self.control.progress(self.round).torn,
         };
         if !torn.is_empty() {
-            // Also if an earlier `reopen_torn` has healed what a slow reaper had poisoned for this.
+            // Needed after `reopen_torn` too: it may have healed the poison of a slow reaper.
             self.partition.table().poison_written(&self.control);
         }
         let round = self.round;
         let rows = self.control.rows(&torn);
-        // The round first, then the arrays: who still comes finds it over.
+        // Close the round before releasing the arrays: late participants find it over.
         self.control.close(self.me);
         self.exclusive.drain(..).for_each(ExclusiveLease::end_round);
         match rows.is_empty() {
@@ -293,7 +291,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         }
     }
 
-    /// Whether no other participant's bit is set on the arrays that the round writes.
+    /// Returns `true` if no other participant's bit is set on the arrays that the round writes.
     fn others_have_left(&self) -> bool {
         self.exclusive.iter().all(|lease| {
             lease
@@ -324,10 +322,10 @@ impl Progress {
 
 impl<G: Group> Drop for Round<'_, '_, G> {
     fn drop(&mut self) {
-        // One that crossed a fork is the parent's; one that `end` closed is closed already.
+        // After a fork the round belongs to the parent. After `end` it is closed already.
         if self.is_ours() && self.control.round().is_held_by(self.me) {
             if !self.reopened.borrow().is_empty() {
-                // Who tore a tile has written half of it, and nobody may have run it since.
+                // A reopened tile is half-written, and it may not have been run since.
                 self.partition.table().poison_written(&self.control);
             }
             self.control.close(self.me);

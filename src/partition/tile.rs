@@ -1,4 +1,4 @@
-//! A claimed tile: its views, and the ways to give it back.
+//! Claimed tiles: their views, and the ways to release them.
 
 use core::fmt;
 use core::ops::Range;
@@ -10,10 +10,10 @@ use super::plan::Side;
 #[cfg(loom)]
 use crate::segment::Access;
 
-/// A claimed tile: its rows are the holder's alone until it is dropped.
+/// A claimed tile. Its rows belong to the holder alone until it is dropped.
 ///
-/// Dropped by a panic, it is torn: the round ends with an error that names its rows, and the
-/// arrays it writes are poisoned.
+/// A panic tears the tile: the round ends with an error that names its rows, and the arrays it
+/// writes are poisoned.
 #[must_use = "the tile is given back when it is dropped"]
 pub struct Tile<'p, 't, G: Group> {
     part: &'p Participant<'p, 't, G>,
@@ -23,7 +23,7 @@ pub struct Tile<'p, 't, G: Group> {
 }
 
 impl<'p, 't, G: Group> Tile<'p, 't, G> {
-    /// The tile that `part` has claimed as `index`, and checked.
+    /// Creates the tile that `part` has claimed as `index`, and checked.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub(super) fn new(part: &'p Participant<'p, 't, G>, index: usize) -> Self {
@@ -37,29 +37,30 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         }
     }
 
-    /// The tile's views, one for each array of the group.
+    /// Returns the tile's views, one for each array of the group.
     #[inline]
     pub fn views(&mut self) -> G::Views<'_> {
         // SAFETY: `self` holds the claim of this tile in a round for which this participant's bits
-        // are set on the arrays, so that no whole-array lease and no other claim covers these rows
-        // (arrays that are only read are written by nobody); the elements were checked before it
-        // was opened; the views borrow `self` mutably, so there are no others, and the claim outlives them.
+        // are set on the arrays. So no whole-array lease and no other claim covers these rows, and
+        // nobody writes the arrays that are only read. The elements were checked before the tile
+        // was opened. The views borrow `self` mutably: there are no other views, and the claim
+        // outlives them.
         unsafe { G::views(&self.part.raw, self.tile_of()) }
     }
 
-    /// The tile's index in the partition.
+    /// Returns the tile's index in the partition.
     #[inline]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// The indices that the tile covers along the axis that is cut first.
+    /// Returns the indices that the tile covers along the first cut axis.
     #[inline]
     pub fn rows(&self) -> Range<usize> {
         self.tile_of().rows()
     }
 
-    /// What the tile covers along each axis that is cut.
+    /// Returns the tile's side along each cut axis.
     pub fn sides(&self) -> impl Iterator<Item = Side> {
         self.tile_of().sides()
     }
@@ -69,16 +70,16 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         self.part.tile_of(self.index)
     }
 
-    /// The number of the round, from 1.
+    /// Returns the number of the round, from 1.
     pub fn round(&self) -> u64 {
         self.part.round()
     }
 
-    /// Gives the tile back to be claimed in this round again. Only who has
-    /// [retaken](Participant::retake) it does that.
+    /// Makes the tile claimable in this round again. The caller has [retaken](Participant::retake)
+    /// it.
     ///
-    /// Calls `before` first, while nobody else can have the tile. Does nothing, and returns `false`, in
-    /// a child of the process that has it.
+    /// Calls `before` while no other participant can claim it. In a forked child, does nothing and
+    /// returns `false`.
     pub(crate) fn again(self, before: impl FnOnce(usize)) -> bool {
         let (part, index) = self.give_up();
         let ours = part.is_ours();
@@ -89,8 +90,8 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         ours
     }
 
-    /// Gives the tile up half-written: its rows are reported when the round ends, and the arrays
-    /// it writes are poisoned.
+    /// Gives the tile up half-written. The end of the round reports its rows, and the arrays it
+    /// writes are poisoned.
     pub fn tear(self) {
         let (part, index) = self.give_up();
         if part.is_ours() {
@@ -98,7 +99,7 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         }
     }
 
-    /// Ends the accesses to the tile; the caller gives its claim back in a way of its own.
+    /// Ends the accesses to the tile. The caller changes the claim.
     fn give_up(self) -> (&'p Participant<'p, 't, G>, usize) {
         #[cfg_attr(not(loom), expect(unused_mut, reason = "loom's accesses end here"))]
         let mut this = core::mem::ManuallyDrop::new(self);

@@ -1,15 +1,15 @@
-//! Grids of more tiles than a partition can count, and what to do about them.
+//! Grids of more tiles than a partition can count, and their remedies.
 
 use super::grid::Wish;
 use crate::error::PartitionError;
 use crate::word::DoneCount;
 
-/// Whether a partition can count so many tiles.
+/// Returns `true` if a partition can count this many tiles.
 pub(super) fn is_possible(tiles: usize) -> bool {
     tiles as u64 <= DoneCount::MAX_TILES
 }
 
-/// Refuses a grid of too many tiles, with a remedy that fits it.
+/// Returns an error with a fitting remedy if the grid has too many tiles.
 pub(super) fn refuse(wishes: &[Wish], lengths: &[usize]) -> Result<(), PartitionError> {
     let axes = || wishes.iter().zip(lengths);
     let mut pieces: Vec<usize> = axes()
@@ -19,7 +19,8 @@ pub(super) fn refuse(wishes: &[Wish], lengths: &[usize]) -> Result<(), Partition
         let mut pieces = pieces.iter();
         pieces.try_fold(1usize, |tiles, &pieces| tiles.checked_mul(pieces))
     };
-    // Weights are not cut into more tiles than are possible, even if another axis has no index.
+    // `Grid::weights` computes no bounds for too many tiles. Refuse them even if another axis has
+    // no index.
     let are_cut = |wish: &Wish| match wish {
         Wish::Weights { tiles, .. } => is_possible(*tiles),
         _ => true,
@@ -27,7 +28,7 @@ pub(super) fn refuse(wishes: &[Wish], lengths: &[usize]) -> Result<(), Partition
     if product(&pieces).is_some_and(is_possible) && wishes.iter().all(are_cut) {
         return Ok(());
     }
-    // An axis without an index is counted as one with a tile, so that the others get a remedy.
+    // Count an axis without an index as one with a tile: then the other axes get a remedy.
     pieces
         .iter_mut()
         .for_each(|pieces| *pieces = (*pieces).max(1));
@@ -47,7 +48,7 @@ pub(super) fn refuse(wishes: &[Wish], lengths: &[usize]) -> Result<(), Partition
 
 fn pieces(wish: &Wish, axis_len: usize) -> usize {
     match wish {
-        // Refused for itself.
+        // Refused by `Grid::plan`.
         Wish::Blocks { len: 0, .. } => 0,
         Wish::Blocks { len, .. } => axis_len.div_ceil(*len),
         Wish::Bounds { bounds, .. } => bounds.len().saturating_sub(1),
@@ -55,8 +56,8 @@ fn pieces(wish: &Wish, axis_len: usize) -> usize {
     }
 }
 
-/// Returns for each axis how many pieces are possible, so that all axes together have no more tiles
-/// than the limit: axes with few pieces keep them, the others share what is left evenly.
+/// Returns the possible pieces along each axis, with a product within the limit. Axes with few
+/// pieces keep them; the others share the rest evenly.
 fn possible(pieces: &[usize]) -> Vec<usize> {
     let mut axes: Vec<usize> = (0..pieces.len()).collect();
     axes.sort_by_key(|&axis| pieces[axis]);
@@ -120,7 +121,7 @@ mod tests {
         Grid::cyclic(Axis(axis), tiles)
     }
 
-    /// `bounds` bounds that are right for `LENGTH`.
+    /// Returns a grid of `bounds` bounds that fits `LENGTH`.
     fn bounds(bounds: usize) -> Grid {
         let first = core::iter::repeat_n(0, bounds - 1);
         Grid::bounds(Axis(0), first.chain([LENGTH]))
@@ -201,7 +202,7 @@ mod tests {
             text.ends_with("use at most 16777215 tiles along axis 1"),
             "{text}"
         );
-        // Of an array without elements there are no tiles, however finely it is cut.
+        // An array without elements has no tiles, however finely it is cut.
         let none = blocks(1).and(Grid::blocks([(Axis(1), 1)]));
         assert_eq!(none.plan(&[0, LENGTH]).unwrap().tiles(), Some(0));
     }

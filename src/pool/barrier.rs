@@ -1,9 +1,8 @@
-//! Where the workers of a call wait for each other: one word.
+//! The barrier at which the workers of a call wait for each other: one word.
 //!
-//! A worker arrives by a compare-and-swap that counts it; the last one to arrive opens the next
-//! epoch by the same step. A worker that dies or leaves breaks the barrier: whoever waits, and
-//! whoever comes, is told so. Each call begins an epoch of its own, so that a worker that is late
-//! from a call that was given up finds that it is not meant.
+//! A worker arrives by a compare-and-swap that counts it; that of the last arrival opens the next
+//! epoch. A worker that dies or leaves breaks the barrier: present and later waiters get an error.
+//! Each call begins an epoch of its own, so late workers of an abandoned call change nothing.
 
 use core::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::sync::{Atom, Ordering};
 
 /// A barrier's word: asleep 1 | broken 1 | arrived 14 | epoch 48.
 ///
-/// An epoch is step 32 | call 16. Both wrap: nobody is so late that it would matter.
+/// An epoch is step 32 | call 16. Both wrap, but no worker is late enough to notice.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State(u64);
 
@@ -21,7 +20,7 @@ impl State {
     const BROKEN: u64 = 2;
     const ARRIVED: u64 = 4;
     const EPOCH: u32 = 16;
-    /// The part of an epoch that says which call it is of.
+    /// The bits of an epoch that hold the number of the call.
     const CALL: u64 = 0xffff_0000_0000;
 
     fn epoch(self) -> u64 {
@@ -36,12 +35,12 @@ impl State {
         self.0 & Self::BROKEN != 0
     }
 
-    /// Nobody has arrived in `epoch` yet.
+    /// Returns the state of `epoch` before any arrival.
     fn fresh(epoch: u64) -> State {
         State(epoch << Self::EPOCH)
     }
 
-    /// The epoch after `epoch` in the same call.
+    /// Returns the epoch after `epoch` in the same call.
     fn next(epoch: u64) -> u64 {
         epoch & Self::CALL | epoch.wrapping_add(1) & !Self::CALL
     }
@@ -50,7 +49,8 @@ impl State {
         (self.epoch() ^ base) & Self::CALL == 0
     }
 
-    /// One more of `workers` has arrived; the last one opens the next epoch.
+    /// Counts one of `workers` arrivals. The last one opens the next epoch. Returns `None` if the
+    /// barrier is broken or in another epoch.
     #[must_use]
     fn arrive(self, epoch: u64, workers: usize) -> Option<State> {
         if self.epoch() != epoch || self.is_broken() {
@@ -63,12 +63,12 @@ impl State {
     }
 }
 
-/// How a wait at the barrier ended without all workers having arrived.
+/// The reasons for a wait that ends early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Broken {
-    /// A worker of the call is dead, or through, or the call was given up.
+    /// A worker of the call is dead or has returned, or the call was abandoned.
     Left,
-    /// Time is up.
+    /// The waiter may not wait any longer.
     Late,
 }
 
@@ -88,20 +88,20 @@ impl<'m> Barrier<'m> {
         State(self.word.load(Ordering::Acquire))
     }
 
-    /// Begins a call: the epoch in which nobody has arrived.
+    /// Begins a call. Returns its first epoch, without arrivals.
     pub(super) fn begin(self) -> u64 {
         let next = |word| {
             let call = (State(word).epoch() & State::CALL).wrapping_add(1 << 32);
             Some(State::fresh(call & State::CALL).0)
         };
-        // Relaxed: workers learn of the call, and of its epoch, from the mailbox.
+        // Relaxed: workers learn the call and its epoch from the mailbox.
         match self.word.update(Ordering::Relaxed, Ordering::Relaxed, next) {
             Ok((_, fresh)) => State(fresh).epoch(),
             Err(word) => State(word).epoch(),
         }
     }
 
-    /// Breaks the barrier of the call that began with `base`, for all who wait and all who come.
+    /// Breaks the barrier of the call that began with `base`. Present and later waiters fail.
     pub(super) fn break_up(self, base: u64) {
         let broken = |word| State(word).is_of_call(base).then_some(word | State::BROKEN);
         let _ = self
@@ -110,9 +110,9 @@ impl<'m> Barrier<'m> {
         self.word.wake_all();
     }
 
-    /// Waits until all `workers` of the call have arrived in `epoch`. The next epoch.
+    /// Waits until all `workers` of the call have arrived in `epoch`. Returns the next epoch.
     ///
-    /// Looks after each `look` whether `may_wait` still says so.
+    /// Asks `may_wait` before each sleep of at most `look`, and gives up at `false`.
     pub(super) fn wait(
         self,
         epoch: u64,
@@ -121,8 +121,8 @@ impl<'m> Barrier<'m> {
         look: Duration,
         may_wait: impl Fn() -> bool,
     ) -> Result<u64, Broken> {
-        // AcqRel: what came before this worker's arrival happens before all that comes after the
-        // epoch's end, in every worker.
+        // AcqRel: everything before this arrival happens before everything after the epoch's end,
+        // in every worker.
         let arrive = |word| State(word).arrive(epoch, workers).map(|state| state.0);
         let arrived = self
             .word
@@ -137,7 +137,7 @@ impl<'m> Barrier<'m> {
         let next = State::next(epoch);
         let ended = |state: State| match state.epoch() == epoch {
             true => state.is_broken().then_some(Err(Broken::Left)),
-            // A later epoch than the next one is of another call.
+            // An epoch other than the next belongs to another call.
             false => Some((state.epoch() == next).then_some(next).ok_or(Broken::Left)),
         };
         loop {
@@ -154,7 +154,7 @@ impl<'m> Barrier<'m> {
 
     fn sleep(self, seen: State, timeout: Duration) {
         let asleep = seen.0 | State::ASLEEP;
-        // Relaxed: the word is read again before anything is concluded.
+        // Relaxed: `wait` reads the word again.
         let marked =
             self.word
                 .compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
@@ -172,17 +172,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_one_opens_the_next_epoch() {
+    fn the_last_arrival_opens_the_next_epoch() {
         let first = State::fresh(7).arrive(7, 3).unwrap();
         assert_eq!((first.epoch(), first.arrived()), (7, 1));
         let second = first.arrive(7, 3).unwrap();
         let third = second.arrive(7, 3).unwrap();
         assert!(third == State::fresh(8));
-        assert!(third.arrive(7, 3).is_none(), "late from the last epoch");
+        assert!(third.arrive(7, 3).is_none(), "its epoch is over");
     }
 
     #[test]
-    fn calls_do_not_meet() {
+    fn steps_and_calls_use_separate_bits() {
         let last_step = 3 << 32 | 0xffff_ffff;
         assert_eq!(
             State::next(last_step),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_to_a_broken_barrier_is_told() {
+    fn a_broken_barrier_admits_no_arrival() {
         let broken = State(State::fresh(1).0 | State::BROKEN);
         assert!(broken.arrive(1, 2).is_none());
         assert!(broken.is_broken());

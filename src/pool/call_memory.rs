@@ -1,7 +1,7 @@
 //! The memory of one call: its results, and parameters that are too long for the mailbox.
 //!
-//! Workers write results under shared leases, each the entries of the tiles that it has claimed. The
-//! memory is therefore a control array: no lease, list or copy of arrays gives out its bytes.
+//! Each worker writes the results of its claimed tiles, under a shared lease. The memory is
+//! therefore a control array: no lease, list or copy of arrays gives access to its bytes.
 
 use core::ptr::NonNull;
 use core::slice;
@@ -16,7 +16,7 @@ use crate::sync::{Atom, Ordering};
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 
-/// The caller's side: allocates the memory, and frees it when the call is over.
+/// The parent's side: allocates the memory, and frees it at the end of the call.
 pub(super) struct CallMemory<'t> {
     table: &'t HandleTable,
     handle: AnyHandle,
@@ -43,11 +43,11 @@ impl<'t> CallMemory<'t> {
         Self::allocate(table, bytes, |_, _| ())
     }
 
-    /// Allocates a count for each of `tiles` tiles, which starts at 0; see [`Runs`].
+    /// Allocates one rerun count for each of `tiles` tiles, initially 0; see [`Runs`].
     #[cfg_attr(loom, track_caller)]
     pub(super) fn runs(table: &'t HandleTable, tiles: usize) -> Result<Self, AllocError> {
         Self::allocate(table, tiles * size_of::<u64>(), |_, words| {
-            // The publication of the memory comes after it.
+            // Relaxed: the publication of the memory follows.
             for word in words {
                 word.store(0, Ordering::Relaxed);
             }
@@ -59,13 +59,14 @@ impl<'t> CallMemory<'t> {
     pub(super) fn params(table: &'t HandleTable, params: &[u8]) -> Result<Self, AllocError> {
         Self::allocate(table, params.len(), |place, _| {
             // SAFETY: `place` is the first of `params.len()` bytes of an extent that is RESERVED by
-            // this participant (`allocate`), so nobody else accesses them, and no slice overlaps.
+            // this participant (`allocate`). No other participant accesses them, and no slice
+            // overlaps.
             unsafe { place.copy_from_nonoverlapping(NonNull::from(params).cast(), params.len()) };
         })
     }
 
-    /// Allocates `bytes` bytes, and has `fill` write them before anybody can open the memory: from their
-    /// first byte on, or as words.
+    /// Allocates `bytes` bytes. `fill` writes them before any participant can open the memory: from
+    /// their first byte on, or as words.
     #[cfg_attr(loom, track_caller)]
     fn allocate(
         table: &'t HandleTable,
@@ -94,7 +95,7 @@ impl<'t> CallMemory<'t> {
         })
     }
 
-    /// The handle by which workers open the memory.
+    /// Returns the handle by which workers open the memory.
     pub(super) fn handle(&self) -> AnyHandle {
         self.handle
     }
@@ -102,7 +103,7 @@ impl<'t> CallMemory<'t> {
     /// Reads the first `count` results.
     ///
     /// # Safety
-    /// The call has succeeded: every worker that wrote a result happens before this.
+    /// The call has succeeded: every write of a result happens before this.
     #[cfg_attr(loom, track_caller)]
     pub(super) unsafe fn read_results<R: AnyBitPattern>(
         &self,
@@ -110,7 +111,7 @@ impl<'t> CallMemory<'t> {
     ) -> Result<Vec<R>, LeaseError> {
         let opened = Opened::of(self.table, self.handle)?;
         let _access = opened.track(0, opened.len as u64, false);
-        // SAFETY: the caller's duty says that nobody writes any more.
+        // SAFETY: no worker writes any more (the caller's duty).
         let bytes = unsafe { opened.bytes() };
         let size = size_of::<R>();
         Ok((0..count)
@@ -124,26 +125,26 @@ impl<'t> CallMemory<'t> {
 
 impl Drop for CallMemory<'_> {
     fn drop(&mut self) {
-        // In a forked child it is the parent's.
+        // In a forked child the memory belongs to the parent.
         if self.table.is_of(self.token) {
-            // An error says that the table no longer has it: there is nothing left to free.
+            // An error means that the memory is already gone.
             let _ = self.table.free_slot(self.handle);
         }
     }
 }
 
-/// A lease of a call's memory, and where that is.
+/// A lease of a call's memory, and the place of that memory.
 pub(super) struct Opened<'t> {
     first: NonNull<u8>,
     len: usize,
     offset: u64,
-    /// Keeps the bytes in place if the caller gives the call up and frees the memory while a worker
-    /// is still at a tile.
+    /// Keeps the bytes in place if the parent abandons the call and frees the memory while a worker
+    /// is still in a tile.
     lease: SharedLease<'t>,
 }
 
 impl<'t> Opened<'t> {
-    /// Opens the memory that `handle` names, and checks that it is that of a call.
+    /// Opens the memory that `handle` names. Checks that it is memory of a call.
     pub(super) fn of(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
         let lease = table.lease_shared(handle)?;
         let memory = table.segment().memory();
@@ -171,11 +172,11 @@ impl<'t> Opened<'t> {
     /// Returns the bytes.
     ///
     /// # Safety
-    /// Nobody writes them while the result is borrowed.
+    /// No participant writes the bytes while the result is borrowed.
     unsafe fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes from `first` are in the extent (`of`), which is mapped while the table
-        // lives, and bytes of a mapping are initialised. The lease keeps them, and nobody writes
-        // them (the caller's duty).
+        // SAFETY: `len` bytes from `first` are in the extent (`of`), which is mapped while the
+        // table lives, and bytes of a mapping are initialised. The lease keeps them in place, and
+        // no participant writes them (the caller's duty).
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 
@@ -185,7 +186,7 @@ impl<'t> Opened<'t> {
     }
 }
 
-/// Runs `run` with the first `len` bytes of the parameters that `handle` names.
+/// Calls `run` with the first `len` bytes of the parameters that `handle` names.
 pub(super) fn with_params<R>(
     table: &HandleTable,
     handle: AnyHandle,
@@ -194,8 +195,9 @@ pub(super) fn with_params<R>(
 ) -> Result<R, LeaseError> {
     let opened = Opened::of(table, handle)?;
     let _access = opened.track(0, opened.len as u64, false);
-    // SAFETY: a call's memory is written before it is published, and by `Results::store`, which gets
-    // the handle of results alone: the mailbox, which only the pool writes, tells the two apart.
+    // SAFETY: a call's memory is written before it is published, and by `Results::store`. That
+    // function gets handles of results only: the mailbox, which only the pool writes, keeps the two
+    // apart.
     let bytes = unsafe { opened.bytes() };
     let bytes = bytes.get(..len).ok_or_else(|| {
         let what = "parameters that are longer than their memory";
@@ -204,7 +206,7 @@ pub(super) fn with_params<R>(
     Ok(run(bytes))
 }
 
-/// One result a tile or a worker, each written by the worker that has claimed the tile.
+/// One result per tile or worker, written by the worker that has claimed the tile.
 pub(super) struct Results<'t, R> {
     opened: Opened<'t>,
     result: core::marker::PhantomData<R>,
@@ -219,7 +221,7 @@ impl<'t, R: NoUninit> Results<'t, R> {
         })
     }
 
-    /// Stores the result of the tile or the worker with that index, which the caller has claimed.
+    /// Stores the result of the tile or worker `at`, which the caller has claimed.
     #[cfg_attr(loom, track_caller)]
     pub(super) fn store(&mut self, at: usize, result: R) {
         let size = size_of::<R>();
@@ -231,22 +233,21 @@ impl<'t, R: NoUninit> Results<'t, R> {
         // SAFETY: `at * size + size` is at most `len`, so the place is in the extent.
         let place = unsafe { self.opened.first.add(at * size) };
         // SAFETY: the place is mapped, and aligned for `R`: extents start on multiples of 64, the
-        // most that `CallMemory::results` allows. The lease keeps the bytes. This entry belongs to
-        // the tile that the caller has claimed (or to this worker), so no other worker accesses it,
-        // and the parent reads it only when the call is over.
+        // largest alignment that `CallMemory::results` allows. The lease keeps the bytes in place.
+        // This entry belongs to the tile that the caller has claimed (or to this worker), so no
+        // other worker accesses it, and the parent reads it only after the call.
         unsafe { place.cast::<R>().write(result) };
     }
 }
 
-/// How often each tile of a started call was sent off again. The words of such a call's memory, as the
-/// parent and the workers see them.
+/// The rerun counts of a started call, one word per tile in the call's memory.
 ///
-/// A tile's word is written by the parent while it holds the tile, and read by the worker that has
-/// claimed the tile. The claim word orders the two: the parent's Release in `reopen` pairs with the
-/// Acquire in `claim`. Tiles of the dead are opened again without a change of their counts.
+/// The parent writes a tile's word while it holds the tile. The worker that has claimed the tile
+/// reads it. The claim word orders the two: the parent's Release in `reopen` pairs with the Acquire
+/// in `claim`. Reopening a dead worker's tile does not change its count.
 pub(super) struct Runs<'t> {
     words: &'t [Atom],
-    /// Keeps the words in place if the caller gives the call up and frees the memory.
+    /// Keeps the words in place if the parent abandons the call and frees the memory.
     _lease: SharedLease<'t>,
 }
 
@@ -267,13 +268,13 @@ impl<'t> Runs<'t> {
 
     /// Returns the count of a tile that the caller has claimed.
     pub(super) fn of(&self, tile: usize) -> u64 {
-        // Relaxed: the claim has acquired it.
+        // Relaxed: the claim has acquired the count.
         self.words
             .get(tile)
             .map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
-    /// Counts one more run of a tile that the caller holds and is about to send off.
+    /// Counts one more run of a tile that the caller holds and is about to send back.
     pub(super) fn count(&self, tile: usize) {
         if let Some(word) = self.words.get(tile) {
             word.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a kernel is told: of its tile, or of its worker.
+//! The contexts of kernels: of a tile, or of a worker.
 
 use core::cell::Cell;
 use core::ops::Range;
@@ -15,10 +15,10 @@ use crate::error::{BarrierError, Error};
 use crate::partition::{Group, Partition, Side, TileOf};
 use crate::table::HandleTable;
 
-/// How long a worker sleeps at a barrier before it looks at the time.
+/// Sleep of a worker at a barrier before it checks the deadline.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a kernel is told of the tile it works on.
+/// The context of a kernel that runs on a tile.
 #[derive(Debug)]
 pub struct TileContext<'p> {
     pub(super) tile: TileOf<'p>,
@@ -26,70 +26,69 @@ pub struct TileContext<'p> {
     pub(super) round: u64,
     #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) seed: u64,
-    /// Barriers that the call passed before this round; 0 for a call that has one round.
+    /// Barriers that the call passed before this round; 0 for a call with one round.
     pub(super) step: u64,
-    /// How often the tile was sent off again before, in this call.
+    /// Times that the tile was sent back in this call.
     pub(super) run: u64,
 }
 
 impl TileContext<'_> {
-    /// The tile's index in the partition.
+    /// Returns the tile's index in the partition.
     pub fn index(&self) -> usize {
         self.tile.tile
     }
 
-    /// The indices that the tile covers along the axis that is cut first.
+    /// Returns the indices that the tile covers along the first divided axis.
     pub fn range(&self) -> Range<usize> {
         self.tile.rows()
     }
 
-    /// What the tile covers along each axis that is cut; for blocks of two axes a block's rows and
-    /// columns. With it a kernel finds its tile's surroundings in an array of which it sees the
+    /// Returns the tile's extent along each divided axis; for blocks of two axes, the block's rows
+    /// and columns. With it a kernel finds its tile's surroundings in an array of which it sees the
     /// [`Whole`](crate::Whole).
     pub fn sides(&self) -> impl Iterator<Item = Side> {
         self.tile.sides()
     }
 
-    /// The worker that runs the kernel, from 0. Results should not depend on it.
+    /// Returns the number of the kernel's worker, from 0. Results should not depend on it.
     pub fn worker(&self) -> usize {
         self.worker
     }
 
-    /// The number of this call on the pool, from 1.
+    /// Returns the number of this call on the pool, from 1.
     pub fn round(&self) -> u64 {
         self.round
     }
 
-    /// The place of this round within a call of [`Pool::run`](super::Pool::run): how many barriers its
-    /// workers had passed when they began it. 0 in calls that are one round.
+    /// Returns the step of this round within a call of [`Pool::run`](super::Pool::run): the number
+    /// of barriers that the workers had passed when they began it. 0 in calls with one round.
     pub fn step(&self) -> u64 {
         self.step
     }
 
-    /// How often the tile was sent off [again](super::Ready::again) in this call before. A tile that is
-    /// run again because its worker died has the number of the first attempt.
+    /// Returns the number of times that the tile was sent [back](super::Ready::again) in this call.
+    /// A rerun after a worker's death has the number of the first attempt.
     pub fn run(&self) -> u64 {
         self.run
     }
 
-    /// The tile's own stream of random numbers in this run of it.
+    /// Returns the tile's own stream of random numbers for this run.
     ///
-    /// It depends on the pool's [seed](super::Pool::seed), the number of the call, the
+    /// The stream depends on the pool's [seed](super::Pool::seed), the number of the call, the
     /// [step](TileContext::step) within it, the [run](TileContext::run) of the tile and the tile's
-    /// index, and no two of these share any numbers. So the numbers are the same for any number of
-    /// workers. [`TileRng::at`] gives the same stream to a reference.
+    /// index, and differs if any of them differs. So the numbers are the same for any number of
+    /// workers. [`TileRng::at`] gives the same stream to a reference implementation.
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         TileRng::at_step(self.seed, self.round, self.step, self.run, self.tile.tile)
     }
 }
 
-/// What the kernel of [`Pool::run`](super::Pool::run) and
-/// [`Pool::broadcast`](super::Pool::broadcast) is told: which worker it runs in, and the way to
-/// the others.
+/// The context of a kernel of [`Pool::run`](super::Pool::run) or
+/// [`Pool::broadcast`](super::Pool::broadcast): its worker, and access to the others.
 pub struct WorkerContext<'a> {
     pub(super) table: &'a HandleTable,
-    /// The worker's process.
+    /// The token of the worker's process.
     pub(super) token: u64,
     pub(super) mailbox: Mailbox<'a>,
     pub(super) spin: &'a Spin<'a>,
@@ -104,43 +103,44 @@ pub struct WorkerContext<'a> {
 }
 
 impl WorkerContext<'_> {
-    /// This worker's number, from 0.
+    /// Returns this worker's number, from 0.
     pub fn worker(&self) -> usize {
         self.worker
     }
 
-    /// The number of workers.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
-    /// The number of this call on the pool, from 1.
+    /// Returns the number of this call on the pool, from 1.
     pub fn round(&self) -> u64 {
         self.call
     }
 
-    /// The worker's table: a seat of its own on the pool's segment. Handles come as parameters.
+    /// Returns the worker's table, which has a seat of its own on the pool's segment. Pass handles
+    /// as parameters.
     pub fn table(&self) -> &HandleTable {
         self.table
     }
 
-    /// Waits until every worker of the call has come here, and no longer than a minute; see
+    /// Waits until every worker of the call has arrived, at most a minute; see
     /// [`barrier_within`](WorkerContext::barrier_within).
     ///
     /// # Errors
-    /// As [`barrier_within`](WorkerContext::barrier_within).
+    /// Same as [`barrier_within`](WorkerContext::barrier_within).
     pub fn barrier(&self) -> Result<(), BarrierError> {
         self.barrier_within(Duration::from_secs(60))
     }
 
-    /// Waits until every worker of the call has come here: what any of them wrote before it is
-    /// seen by all of them after it.
+    /// Waits until every worker of the call has arrived. Every worker then sees all that any of
+    /// them wrote before.
     ///
     /// # Errors
-    /// - [`BarrierError::Broken`] if a worker of the call died, panicked, or has returned: it will
-    ///   not come. The barrier stays broken for the rest of the call.
-    /// - [`BarrierError::Deadline`] if not all have come within `timeout`. It breaks the barrier
-    ///   for the others too.
+    /// - [`BarrierError::Broken`] if a worker of the call has died, panicked or returned. The
+    ///   barrier stays broken for the rest of the call.
+    /// - [`BarrierError::Deadline`] if not all have arrived within `timeout`. This breaks the
+    ///   barrier for the others too.
     /// - [`BarrierError::Forked`] in a child that the kernel has forked.
     pub fn barrier_within(&self, timeout: Duration) -> Result<(), BarrierError> {
         self.check_worker()?;
@@ -168,15 +168,16 @@ impl WorkerContext<'_> {
         }
     }
 
-    /// Runs `body` on the tiles of `tiles`, which all workers of the call share: a round that
-    /// begins and ends with a barrier. All of them call it, with the same partition.
+    /// Runs `body` on the tiles of `tiles`, which all workers of the call share, in a round between
+    /// two barriers. All workers must call this, with the same partition.
     ///
-    /// What `body` does to a tile should depend on nothing of this worker's own: which tiles it
-    /// gets differs from run to run.
+    /// The effect of `body` on a tile should not depend on this worker's own state, because the
+    /// distribution of tiles differs from run to run.
     ///
     /// # Errors
-    /// [`Error::Round`] if the round could not be opened (an array is leased, poisoned or freed) or
-    /// has ended with torn tiles; [`Error::Barrier`] if another worker failed.
+    /// - [`Error::Round`] if the round cannot be opened (an array is leased, poisoned or freed), or
+    ///   has ended with torn tiles.
+    /// - [`Error::Barrier`] if another worker failed.
     #[cfg_attr(loom, track_caller)]
     pub fn for_each<G: Group>(
         &self,
@@ -189,7 +190,7 @@ impl WorkerContext<'_> {
             _ => None,
         };
         self.barrier()?;
-        // The barrier lets no worker pass with another epoch, so all of them agree on the step.
+        // The barrier lets no worker pass with another epoch, so all workers agree on the step.
         let step = self.epoch.get().wrapping_sub(self.base);
         if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
             while let Some(mut tile) = part.claim()? {
@@ -204,7 +205,7 @@ impl WorkerContext<'_> {
                 body(tile.views(), &context);
             }
         }
-        // Everyone has left by now, and what can be done is done.
+        // Now all workers have left the round: every tile is done or torn.
         self.barrier()?;
         if let Some(round) = round {
             round
@@ -214,7 +215,7 @@ impl WorkerContext<'_> {
         Ok(self.barrier()?)
     }
 
-    /// A child of the worker would arrive at the barrier in its place.
+    /// Checks that this process is the worker. A forked child would arrive in its place.
     fn check_worker(&self) -> Result<(), BarrierError> {
         match self.table.is_of(self.token) {
             true => Ok(()),
@@ -222,8 +223,8 @@ impl WorkerContext<'_> {
         }
     }
 
-    /// This worker's own stream of random numbers in this call. Unlike
-    /// [`TileContext::rng`], what is made of it depends on the number of workers.
+    /// Returns this worker's own stream of random numbers in this call. Results that use it depend
+    /// on the number of workers, unlike those of [`TileContext::rng`].
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         TileRng::of_worker(self.seed, self.call, self.worker)

@@ -1,4 +1,4 @@
-//! The workers of a pool, of whatever kind: starting, missing and ending them.
+//! The workers of a pool, of every kind: starting, missing and ending them.
 
 use core::time::Duration;
 
@@ -17,21 +17,21 @@ use super::worker::WorkerLife;
 use crate::error::PoolError;
 use crate::table::HandleTable;
 
-/// How workers are made.
+/// The ways to start workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// By a fork of a process with one thread.
+    /// Fork of a process with one thread.
     #[cfg(not(loom))]
     Fork,
-    /// By a fork of a process with threads, whose caller has vouched for it.
+    /// Fork of a process with threads. The caller has promised that this is safe.
     #[cfg(not(loom))]
     ForkAnyway,
-    /// By starting the program anew.
+    /// Start of the same program.
     #[cfg(not(loom))]
     Spawn,
-    /// As threads of this process.
+    /// Threads of this process.
     Threads,
-    /// As threads, of which the first one dies before its operation of that number.
+    /// Threads, of which the first dies before its operation of that number.
     #[cfg(loom)]
     Mortal(u64),
 }
@@ -43,7 +43,7 @@ enum Member {
     Thread(Thread),
 }
 
-/// A worker that ended before its time.
+/// A worker that ended too early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Death {
     pub(super) worker: usize,
@@ -59,7 +59,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Nobody yet.
+    /// Creates the crew of a pool, without any worker.
     pub(super) fn new(kind: Kind, workers: usize) -> Crew {
         Crew {
             kind,
@@ -67,7 +67,7 @@ impl Crew {
         }
     }
 
-    /// The process of each worker that is there.
+    /// Returns the process of each present worker.
     pub(super) fn pids(&self) -> Vec<Option<u32>> {
         self.members
             .iter()
@@ -79,7 +79,7 @@ impl Crew {
         self.members[worker].is_some()
     }
 
-    /// Whether nobody is left.
+    /// Returns `true` if no worker is left.
     pub(super) fn is_empty(&self) -> bool {
         self.members.iter().all(Option::is_none)
     }
@@ -88,8 +88,8 @@ impl Crew {
         self.members.iter().all(Option::is_some)
     }
 
-    /// Takes those out who have died, each of which was waited for, and forgets what they were
-    /// doing in the mailbox. Does not reap.
+    /// Removes the dead workers, after waiting for each, and resets their words in the mailbox.
+    /// Does not reap.
     pub(super) fn bury(&mut self, mailbox: &Mailbox<'_>) -> Vec<Death> {
         let mut deaths = Vec::new();
         for (worker, place) in self.members.iter_mut().enumerate() {
@@ -105,8 +105,8 @@ impl Crew {
         deaths
     }
 
-    /// Starts the workers that are not there. Forks none while this process holds a lease for which
-    /// `is_own` returns `false`, see [`held`](crate::table::roster::held).
+    /// Starts the missing workers. Refuses to fork while this process holds a lease for which
+    /// `is_own` returns `false`; see [`held`](crate::table::roster::held).
     pub(super) fn hire(
         &mut self,
         table: &HandleTable,
@@ -125,7 +125,7 @@ impl Crew {
                 self.members[worker] = Some(self.start(table, shared, image, worker)?);
             }
         }
-        // Who takes the place of the dead lives.
+        // A replacement of the dead worker does not die.
         #[cfg(loom)]
         if let Kind::Mortal(_) = self.kind {
             self.kind = Kind::Threads;
@@ -150,12 +150,12 @@ impl Crew {
         Ok(match self.kind {
             Kind::Fork => {
                 fork::refuse_threads()?;
-                // SAFETY: there is one thread, as was just seen: no other one is there to start
+                // SAFETY: there is one thread (checked above), and no other thread that could start
                 // more.
                 Member::Process(unsafe { fork::fork(&life, true) }?)
             }
             Kind::ForkAnyway => {
-                // SAFETY: who started this pool has vouched for it, for its whole life.
+                // SAFETY: the caller that started this pool promised this for its lifetime.
                 Member::Process(unsafe { fork::fork(&life, false) }?)
             }
             Kind::Spawn => Member::Process(spawn::spawn(&life, image)?),
@@ -180,7 +180,8 @@ impl Crew {
         )?))
     }
 
-    /// Waits for the workers to end, which they were told to; kills the processes that do not.
+    /// Waits for the workers, which were told to end. Kills processes that have not ended after
+    /// `grace`.
     pub(super) fn end(&mut self, grace: Duration) {
         #[cfg(not(loom))]
         let deadline = std::time::Instant::now() + grace;
@@ -195,7 +196,7 @@ impl Crew {
         }
     }
 
-    /// Forgets the workers, who are another process's.
+    /// Forgets the workers of another process.
     pub(super) fn forget(&mut self) {
         for member in self.members.iter_mut().filter_map(Option::take) {
             core::mem::forget(member);

@@ -13,12 +13,13 @@ use super::tiles::Request;
 use crate::error::{Error, PoolError};
 
 impl Pool<'_> {
-    /// Runs `kernel` once in each worker, all at once, which may wait for each other at
-    /// [barriers](WorkerContext::barrier). What they returned, in the order of the workers.
+    /// Runs `kernel` once in each worker, in all at the same time. The kernels may wait for each
+    /// other at [barriers](WorkerContext::barrier). Returns their results in the order of the
+    /// workers.
     ///
-    /// The style in which every worker runs the whole program, and not one step of it: for loops
-    /// whose steps are shorter than a call. Arrays come as handles among the parameters, and
-    /// disjoint writing as [partitions](WorkerContext::for_each).
+    /// In this style every worker runs the whole program, not one step of it. It suits loops with
+    /// steps shorter than a call. Pass arrays as handles among the parameters, and write disjoint
+    /// parts through [partitions](WorkerContext::for_each).
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -40,10 +41,13 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// - [`PoolError::WorkerFailed`] if a kernel returns an error or panics; the barrier breaks, so
-    ///   that the others come to an end.
-    /// - [`PoolError::WorkerDied`]; the barrier breaks as well.
-    /// - [`PoolError::Deadline`], if there is [one](Pool::deadline).
+    /// - [`PoolError::WorkerFailed`] if a kernel returns an error or panics. This breaks the
+    ///   barrier for the others.
+    /// - [`PoolError::WorkerDied`] if a worker dies, which also breaks the barrier.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::KernelNotInImage`], [`PoolError::Forked`] and [`PoolError::Alloc`] as in
+    ///   [`for_each`](Pool::for_each).
+    /// - The errors of starting workers, as in [`fork`](Pool::fork), if one cannot be replaced.
     pub fn run<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
         P: AnyBitPattern + NoUninit,
@@ -53,7 +57,7 @@ impl Pool<'_> {
         let kernel = kernel::on_workers::<P, R, F>(kernel);
         let results = CallMemory::results::<R>(self.table, self.workers())?;
         self.prepare()?;
-        // Whoever is missing would be waited for at every barrier.
+        // A missing worker would never arrive at a barrier.
         self.hire(&|_, _| false)?;
         let base = self.mailbox.barrier().begin();
         let request = Request {
@@ -67,25 +71,25 @@ impl Pool<'_> {
         self.mailbox.close_job();
         self.wait_until_out(&mut call);
         self.verdict(served, call)?;
-        // SAFETY: the call has succeeded: its workers have written all results, and have ended it.
+        // SAFETY: the call has succeeded: its workers have written all results and checked out.
         Ok(unsafe { results.read_results(self.workers()) }?)
     }
 
-    /// Runs `kernel` once in each worker, for set-up: opening files, reserving memory, loading a
-    /// model. What it returned, in the order of the workers.
+    /// Runs `kernel` once in each worker to set it up: opening files, reserving memory, loading a
+    /// model. Returns the results in the order of the workers.
     ///
-    /// A worker that replaces a dead one has not run it: after [`PoolError::WorkerDied`], or if
-    /// [`pids`](Pool::pids) have changed, call it again.
+    /// A worker that replaces a dead one has not run the kernel. Call this again after
+    /// [`PoolError::WorkerDied`], or if [`pids`](Pool::pids) have changed.
     ///
     /// # Errors
-    /// As [`run`](Pool::run).
+    /// Same as [`run`](Pool::run).
     pub fn broadcast<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
         P: Pod,
         R: NoUninit + AnyBitPattern,
         F: Fn(&WorkerContext<'_>, &P) -> R + Copy + Send + 'static,
     {
-        /// Makes a kernel of `F` that cannot fail out of one that does not.
+        /// Turns a kernel that cannot fail into one that returns a `Result`.
         fn infallible<P, R, F: Fn(&WorkerContext<'_>, &P) -> R + Copy>(
             kernel: F,
         ) -> impl Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy {
@@ -94,7 +98,7 @@ impl Pool<'_> {
         self.run::<P, R, _>(params, infallible::<P, R, F>(kernel))
     }
 
-    /// Waits until every worker has served the call. Whether that came about in time.
+    /// Waits until every worker has served the call. Returns `false` if the deadline passes first.
     fn wait_for_all(&mut self, base: u64, call: &mut Ongoing<'_>) -> bool {
         let mailbox = self.mailbox;
         loop {
@@ -123,7 +127,8 @@ impl Pool<'_> {
         }
     }
 
-    /// What a call came to: a death before what failed before what failed for that reason.
+    /// Returns the call's result. If several things went wrong, reports the first of: a worker's
+    /// death, the deadline, a kernel's failure, a failure that only follows from another one.
     fn verdict(&mut self, served: bool, call: Ongoing<'_>) -> Result<(), PoolError> {
         let mut failures = self.failures(call.number);
         if let Some(&death) = call.deaths.first() {

@@ -13,13 +13,12 @@ use super::worker::{self, WorkerLife};
 use crate::error::PoolError;
 use crate::table::roster;
 
-/// Forks; the child lives as the worker and does not return. `alone` says that this process has one
-/// thread.
+/// Forks a worker. The child runs the worker's loop and does not return. `alone` means that this
+/// process has one thread.
 ///
 /// # Safety
-/// The process has one thread, or no other thread holds a lock at this moment that the worker or
-/// its kernels will take (the allocator's, the environment's, those of streams and of the
-/// program's own data).
+/// The process has one thread, or no other thread now holds a lock that the worker or its kernels
+/// take (locks of the allocator, the environment, the streams, the program's own data).
 pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, PoolError> {
     let refused = |error| PoolError::System {
         what: "fork a worker",
@@ -27,8 +26,8 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
     };
     let is_flushed = streams::flush_before_fork(alone);
     let blocked = Blocked::all();
-    // SAFETY: the child is a copy in which every lock that it needs is free (the caller's duty);
-    // it runs the worker's life alone, which never returns into the parent's frames.
+    // SAFETY: the child is a copy in which every lock that it needs is free (the caller's duty). It
+    // runs only the worker's loop, which never returns into the parent's frames.
     match unsafe { libc::fork() } {
         0 => {
             signals::leave_to_parent(Some(blocked));
@@ -50,7 +49,7 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
     }
 }
 
-/// Refuses while a table of this process holds a lease that is not the caller's own.
+/// Returns an error if a table of this process holds a lease that is not the caller's own.
 pub(super) fn refuse_leases(is_own: impl Fn(u64, usize) -> bool) -> Result<(), PoolError> {
     match roster::held(is_own) {
         None => Ok(()),
@@ -58,7 +57,7 @@ pub(super) fn refuse_leases(is_own: impl Fn(u64, usize) -> bool) -> Result<(), P
     }
 }
 
-/// An error if this process runs more than one thread.
+/// Returns an error if this process runs more than one thread.
 pub(super) fn refuse_threads() -> Result<(), PoolError> {
     let threads = fs::read_dir("/proc/self/task").map_err(|error| PoolError::System {
         what: "count the threads in /proc/self/task",
@@ -82,7 +81,7 @@ mod tests {
         drop(end);
         assert!(
             other.join().unwrap().is_err(),
-            "it waited for the other end"
+            "the thread lived until its channel closed"
         );
     }
 }

@@ -1,15 +1,15 @@
-//! The program's code as it is mapped, and kernels as places in it.
+//! The program's mapped code, and kernels as places in it.
 //!
-//! A kernel crosses as its distance from the anchor, a function of this crate that is linked into
-//! the same image: in a forked worker the anchor is at the same address, in a spawned one the same
-//! image may lie elsewhere. Neither side calls an address that its own image does not contain.
+//! A kernel crosses as its distance from the anchor, a function of this crate in the same image. A
+//! forked worker has the anchor at the same address; a spawned one may map the image elsewhere.
+//! Neither side calls an address outside its own image's code.
 
 #[cfg(not(loom))]
 use core::ops::Range;
 
 use super::kernel::Trampoline;
 
-/// The function from which kernels are measured.
+/// Marks the address from which the places of kernels are measured.
 #[inline(never)]
 fn anchor() {}
 
@@ -17,23 +17,23 @@ fn anchor_address() -> u64 {
     (anchor as fn() as *const ()).expose_provenance() as u64
 }
 
-/// What crosses to a worker in place of a trampoline.
+/// Returns the distance of a trampoline from the anchor. It is valid in every worker.
 pub(super) fn place_of(trampoline: Trampoline) -> u64 {
-    // Exposed, for a worker makes a function's pointer of the number.
+    // Expose the provenance, because a worker makes a function pointer from the number.
     let address = (trampoline as *const ()).expose_provenance() as u64;
     address.wrapping_sub(anchor_address())
 }
 
-/// The address that [`place_of`] stands for in this process.
+/// Returns the address of `place` in this process; see [`place_of`].
 pub(super) fn address_of(place: u64) -> u64 {
     place.wrapping_add(anchor_address())
 }
 
-/// Which file the image is, for a process that maps it elsewhere.
+/// The file that holds the image. A process that maps it elsewhere compares this.
 #[cfg(not(loom))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Identity {
-    /// Device (as /proc writes it) and inode of the file, and the anchor's offset in it.
+    /// Device (as in /proc) and inode of the file, and the anchor's offset in it.
     device: String,
     inode: u64,
     anchor: u64,
@@ -46,11 +46,11 @@ impl core::fmt::Display for Identity {
     }
 }
 
-/// The code that is mapped in this process, as it was when the pool was started.
+/// The code that was mapped in this process when the pool was started.
 #[cfg(not(loom))]
 pub(super) struct Image {
     code: Vec<Range<u64>>,
-    /// The part of it that is the file with the anchor.
+    /// The part of `code` that comes from the anchor's file.
     own: Vec<Range<u64>>,
     identity: Option<Identity>,
 }
@@ -59,7 +59,7 @@ pub(super) struct Image {
 impl Image {
     pub(super) fn of_this_process() -> std::io::Result<Image> {
         if cfg!(miri) {
-            // No mapping tells where Miri has a function. The workers are threads of this process.
+            // Under Miri no mapping contains functions. The workers are threads of this process.
             return Ok(Image {
                 code: std::iter::once(0..u64::MAX).collect(),
                 own: Vec::new(),
@@ -89,23 +89,23 @@ impl Image {
         })
     }
 
-    /// Whether any code is mapped there.
+    /// Returns `true` if code is mapped at `address`.
     pub(super) fn contains(&self, address: u64) -> bool {
         self.code.iter().any(|range| range.contains(&address))
     }
 
-    /// Whether it is code of the file that the anchor is in.
+    /// Returns `true` if `address` is in the code of the anchor's file.
     pub(super) fn is_own(&self, address: u64) -> bool {
         self.own.iter().any(|range| range.contains(&address))
     }
 
-    /// The file that the anchor is in.
+    /// Returns the identity of the anchor's file.
     pub(super) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 }
 
-/// A model's threads run the code of this very process.
+/// The image in a model: its threads run the code of this process.
 #[cfg(loom)]
 pub(super) struct Image;
 
@@ -156,9 +156,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_very_function_is_in_the_image() {
+    fn a_function_of_this_crate_is_in_the_image() {
         let image = Image::of_this_process().unwrap();
-        let here = this_very_function_is_in_the_image as *const () as u64;
+        let here = a_function_of_this_crate_is_in_the_image as *const () as u64;
         assert!(image.contains(here) && image.is_own(here));
         let stack = &raw const image as u64;
         assert!(!image.contains(stack), "the stack is not code");

@@ -1,4 +1,4 @@
-//! From a typed kernel to an address that a worker can call, and back.
+//! Conversion of a typed kernel to a callable address, and back.
 
 use core::any::type_name;
 use core::cell::Cell;
@@ -16,13 +16,13 @@ use crate::handle::AnyHandle;
 use crate::partition::{Group, PartitionHandle};
 use crate::table::HandleTable;
 
-/// What a worker hands to the trampoline.
+/// The data that a worker passes to the trampoline.
 pub(super) struct Call<'a> {
     pub(super) table: &'a HandleTable,
     pub(super) mailbox: Mailbox<'a>,
     pub(super) spin: &'a Spin<'a>,
     pub(super) arguments: Arguments,
-    /// The parameters' bytes.
+    /// The bytes of the parameters.
     pub(super) params: &'a [u8],
     pub(super) worker: usize,
     pub(super) workers: usize,
@@ -31,18 +31,18 @@ pub(super) struct Call<'a> {
 /// The code that runs a kernel in a worker, over the tiles of a round or once.
 pub(super) type Trampoline = fn(&Call<'_>) -> Result<Work, Error>;
 
-/// Makes the kernel `F` out of nothing. Its captures have no bytes, so that its type is all there is to
-/// it.
+/// Makes a value of the kernel type `F` without any bytes, because `F` has size zero.
 ///
 /// # Safety
-/// A value of `F` was given to a function of this module, in this process, in the one that it was
-/// forked from, or in the one that spawned it. In the last case no value that `F` captures stands for
-/// a state of the process that gave it: [`Pool::spawn`](super::Pool::spawn) states this duty of those
-/// whose code depends on such a value.
+/// A value of `F` was given to a function of this module, in this process, in the process from
+/// which it was forked, or in the process that spawned it. In the last case no value that `F`
+/// captures stands for a state of the giving process; [`Pool::spawn`](super::Pool::spawn) states
+/// this duty.
 unsafe fn conjure<F: Copy + Send + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
-    // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes; a value of it
-    // exists (the caller's duty) and `F: Copy + Send`, so that another one may, in another thread.
+    // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes. A value of `F`
+    // exists (the caller's duty), and `F: Copy + Send`, so another value may exist in another
+    // thread.
     unsafe { core::ptr::NonNull::<F>::dangling().read() }
 }
 
@@ -53,7 +53,7 @@ const fn assert_captures_nothing<F>() {
     );
 }
 
-/// The trampoline that runs `_kernel` on tiles.
+/// Returns the trampoline that runs `_kernel` on tiles.
 #[cfg_attr(loom, track_caller)]
 pub(super) fn on_tiles<G, P, R, F>(_kernel: F) -> Trampoline
 where
@@ -75,14 +75,14 @@ where
     R: NoUninit,
     F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
 {
-    // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value
-    // of `F`.
+    // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value of
+    // `F`.
     let kernel = unsafe { conjure::<F>() };
     let arguments = &call.arguments;
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
     let params: P = read_params(call)?;
-    // A call whose tiles are sent off again has counts in place of results.
+    // A call that can send tiles back has rerun counts in place of results.
     let counts_runs = arguments.has(Arguments::EACH_TILE);
     let mut results = match counts_runs {
         true => None,
@@ -102,14 +102,14 @@ where
     let own = partition.stretch(call.worker, call.workers);
     let report = call.mailbox.report(call.worker);
     while let Some(index) = part.claim_index() {
-        // Its bytes are no values of its type: the kernel cannot be given this tile.
+        // The tile's bytes are invalid for their type: the kernel cannot get this tile.
         if let Err(error) = part.check(index) {
             report.fail(arguments.call, Cause::Tile(index), &error.to_string());
             continue;
         }
         #[cfg(not(loom))]
         let mut tile = part.open(index);
-        // Who reads of a race wants to know which call's tile it was.
+        // Race reports of the model checker name the call of the tile.
         #[cfg(loom)]
         let mut tile = crate::segment::put_down_to(super::place::of::<F>(), || part.open(index));
         work.tiles += 1;
@@ -144,7 +144,7 @@ where
     Ok(work)
 }
 
-/// The trampoline that runs `_kernel` once in each worker.
+/// Returns the trampoline that runs `_kernel` once in each worker.
 pub(super) fn on_workers<P, R, F>(_kernel: F) -> Trampoline
 where
     P: AnyBitPattern + NoUninit,
@@ -187,7 +187,7 @@ where
                 results.store(call.worker, result);
             }
         }
-        // Whoever broke the barrier has the cause to tell.
+        // The worker that broke the barrier reports the cause.
         Ok(Err(error @ Error::Barrier(BarrierError::Broken))) => {
             report.fail(arguments.call, Cause::Consequence, &error.to_string());
         }
@@ -198,15 +198,15 @@ where
             &format!("it panicked: {message}"),
         ),
     }
-    // This worker comes to no barrier of this call any more.
+    // This worker arrives at no further barrier of this call.
     call.mailbox.barrier().break_up(base);
     Ok(Work::default())
 }
 
-/// What the kernel returns, or what its panic said.
+/// Runs the kernel. Returns its result, or the message of its panic.
 #[cfg(not(loom))]
 fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
-    // A panic leaves the tile half-done, and the tile is torn.
+    // A panic leaves the tile half-written. The caller tears it.
     let payload = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)) {
         Ok(result) => return Ok(result),
         Err(payload) => payload,
@@ -218,14 +218,14 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     match payload.downcast::<&'static str>() {
         Ok(message) => Err(message.to_string()),
         Err(payload) => {
-            // The destructor of an unknown value could panic again.
+            // Do not drop the payload: the destructor of an unknown value could panic again.
             core::mem::forget(payload);
             Err("a panic without a message".to_owned())
         }
     }
 }
 
-/// What the kernel returns. A panic in a model fails the model, or is a death.
+/// Runs the kernel. A panic in a model fails the model, or is a death.
 #[cfg(loom)]
 fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     Ok(kernel())
@@ -238,7 +238,7 @@ fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
     })
 }
 
-/// Opens the results of the call; `None` if the call has none.
+/// Opens the results of the call. Returns `None` if it has none.
 fn open_results<'t, R: NoUninit>(call: &Call<'t>) -> Result<Option<Results<'t, R>>, LeaseError> {
     match call.arguments.results {
         0 => Ok(None),

@@ -1,14 +1,8 @@
-//! The words through which a pool and its workers talk: one job, and one state a worker.
+//! The words through which a pool and its workers communicate: one job, and one state per worker.
 //!
-//! They lie in an array of the table. A worker checks in before it touches the job's arrays, by a
-//! read-modify-write of its own state and then of the job word; the parent closes the job word and
-//! then looks at the states. Both orders are decided on the job word: either the worker sees the
-//! job closed and stays out, or the parent sees it checked in and waits for it. So the parent
-//! never waits for a worker that has not woken up yet, and a job that is over has no stragglers.
-//!
-//! Who sleeps says so in the very word that its waker changes: the waker's read-modify-write finds
-//! the flag, or comes first and the sleeper's compare-and-swap fails. So no wake-up is lost, and
-//! nobody is woken who does not sleep.
+//! The words lie in an array of the table. `README.md` explains the check-in and the sleep flags: a
+//! worker's check-in and the parent's close of a job both change the job word, and a sleeper sets
+//! its flag in the word that its waker changes.
 
 use core::time::Duration;
 
@@ -21,26 +15,27 @@ use crate::segment::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering};
 
-/// Words from one contended word to the next. A model's arrays are small, and have no lines.
+/// Distance of contended words, which puts them on separate cache lines. A model has no cache
+/// lines.
 const LINE: usize = if cfg!(loom) { 1 } else { 16 };
 
 const JOB: usize = 0;
 const EVENTS: usize = LINE;
 const BARRIER: usize = 2 * LINE;
-/// Rarely written, and read by all who are about to sleep.
+/// Rarely written. Workers read it before they sleep.
 const CROWDED: usize = 3 * LINE;
 const ARGUMENTS: usize = 4 * LINE;
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
-/// Words of parameters that fit beside the arguments.
+/// Words of parameters that fit into the mailbox.
 pub(super) const PARAM_WORDS: usize = if cfg!(loom) { 2 } else { 24 };
 const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
-/// State, and what the worker reports.
+/// A worker's state and report.
 const WORKER_WORDS: usize = 1 + Report::WORDS;
 
-/// Parameters of a job as they cross: words, in their order in memory.
+/// The parameters of a job, in their order in memory.
 pub(super) type ParamWords = [u64; PARAM_WORDS];
 
-/// Number of the job in the upper bits, then whether a worker sleeps, then whether it is open.
+/// A job word: number of the job 62 | a worker sleeps 1 | the job is open 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Job(u64);
 
@@ -60,41 +55,41 @@ impl Job {
         self.0 & Self::OPEN != 0
     }
 
-    /// The same job, whoever sleeps.
+    /// Returns `true` if both are the same job in the same state, apart from the sleep flag.
     fn is(self, other: Job) -> bool {
         (self.0 ^ other.0) & !Self::ASLEEP == 0
     }
 }
 
-/// What a job is made of; valid while the job is open.
+/// The arguments of a job. Valid while the job is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Arguments {
-    /// Where the kernel's trampoline is in the image, seen from the anchor.
+    /// Distance of the kernel's trampoline from the anchor of the image.
     pub(super) kernel: u64,
     /// The partition, or 0.
     pub(super) partition: u64,
-    /// The results' array, or 0.
+    /// The array of results, or 0.
     pub(super) results: u64,
-    /// What the random streams start from.
+    /// Seed of the random streams.
     pub(super) seed: u64,
-    /// The number of the call. Several jobs may serve one call.
+    /// Number of the call. Several jobs may serve one call.
     pub(super) call: u64,
-    /// Bytes of the parameters.
+    /// Length of the parameters in bytes.
     pub(super) params_len: u64,
-    /// The array that holds them if they are too long for the words beside.
+    /// The array of parameters that are too long for the mailbox.
     pub(super) params: u64,
-    /// The barrier's epoch when the call began in the upper bits, flags in the lowest.
+    /// The call's first barrier epoch in the upper bits, flags in the lowest.
     pub(super) flags: u64,
 }
 
 impl Arguments {
     const WORDS: usize = size_of::<Arguments>() / 8;
-    /// Each worker takes the time that it is busy.
+    /// Flag: workers measure their busy time.
     pub(super) const PROFILE: u64 = 1;
-    /// The parent is told of each tile, not only when a worker is through.
+    /// Flag: workers count an event after each tile.
     pub(super) const EACH_TILE: u64 = 2;
-    /// Flags below the barrier's epoch.
+    /// Number of flag bits below the barrier's epoch.
     pub(super) const FLAGS: u32 = 8;
 
     pub(super) fn has(&self, flag: u64) -> bool {
@@ -102,16 +97,16 @@ impl Arguments {
     }
 }
 
-/// A worker's state: the last job it is through with in the upper bits, flags below.
+/// State flag: the worker has checked in. The upper bits hold the last finished job.
 const IN: u64 = 1;
-/// It has come to life, and may be given jobs.
+/// State flag: the worker has started and can get jobs.
 const READY: u64 = 2;
-/// It is dead, in a model.
+/// State flag: the worker is dead (in a model).
 #[cfg(loom)]
 const GONE: u64 = 4;
 const SERVED: u32 = 3;
 
-/// A parent that sleeps for events.
+/// Event flag: the parent sleeps.
 const ASLEEP: u64 = 1;
 const EVENT: u64 = 2;
 
@@ -126,7 +121,7 @@ impl<'m> Mailbox<'m> {
         FIRST_WORKER + workers * WORKER_WORDS
     }
 
-    /// `None` if the extent is too small.
+    /// Opens the mailbox in `extent`. Returns `None` if the extent is too small.
     pub(super) fn open(memory: &'m Memory, extent: Extent, workers: usize) -> Option<Mailbox<'m>> {
         let words = Self::words(workers);
         if (words * 8) as u64 > extent.size() {
@@ -136,13 +131,13 @@ impl<'m> Mailbox<'m> {
         Some(Mailbox { words })
     }
 
-    /// In words of a model's own.
+    /// Opens the mailbox in words of a model.
     #[cfg(loom)]
     pub(super) fn in_words(words: &'m [Atom]) -> Mailbox<'m> {
         Mailbox { words }
     }
 
-    /// Writes the words of a new pool, whose slot is RESERVED by the caller.
+    /// Clears the words of a new pool. Its slot is RESERVED by the caller.
     pub(super) fn clear(&self) {
         for word in self.words {
             word.store(0, Ordering::Relaxed);
@@ -157,24 +152,25 @@ impl<'m> Mailbox<'m> {
         &self.worker(worker)[0]
     }
 
-    /// What the worker reports.
+    /// Returns the report of a worker.
     pub(super) fn report(&self, worker: usize) -> Report<'m> {
         Report::new(&self.worker(worker)[1..])
     }
 
-    /// Not 0 while the pool sleeps instead of yielding; see [`super::spin::Spin`].
+    /// Returns the word that is not 0 while the pool sleeps instead of yielding; see
+    /// [`super::spin::Spin`].
     pub(super) fn crowded(&self) -> &'m Atom {
         &self.words[CROWDED]
     }
 
-    /// Where workers wait for each other.
+    /// Returns the barrier of the workers.
     pub(super) fn barrier(&self) -> Barrier<'m> {
         Barrier::new(&self.words[BARRIER])
     }
 
     // ---- the parent's side ------------------------------------------------------------------
 
-    /// Opens the next job. Its number.
+    /// Opens the next job. Returns its number.
     pub(super) fn open_job(&self, arguments: &Arguments, params: &ParamWords) -> u64 {
         let values = bytemuck::cast::<_, [u64; Arguments::WORDS]>(*arguments)
             .into_iter()
@@ -182,16 +178,17 @@ impl<'m> Mailbox<'m> {
         let used = (arguments.params_len as usize).div_ceil(8).min(PARAM_WORDS);
         let words = &self.words[ARGUMENTS..PARAMS + used];
         for (word, value) in words.iter().zip(values) {
-            // Release: pairs with the Acquire in `check_in`. The last job was closed before.
+            // Release: pairs with the Acquire in `check_in`. The previous job is already closed.
             word.store(value, Ordering::Release);
         }
         self.announce()
     }
 
-    /// Makes the next job of what is open already: whoever is through looks again. Its number.
+    /// Announces the next job with the same arguments, and wakes workers that have finished.
+    /// Returns its number.
     pub(super) fn announce(&self) -> u64 {
-        // Release: pairs with the Acquire in `job`; the arguments happen before it. To { number
-        // + 1, open, nobody asleep }: all who slept are woken.
+        // Set to { number + 1, open, nobody asleep }. Release: pairs with the Acquire in `job`; the
+        // arguments happen before it.
         let next = |job| Some(Job::opened(Job(job).number() + 1).0);
         let changed = self.words[JOB].update(Ordering::Release, Ordering::Relaxed, next);
         let (before, now) = changed.unwrap_or_else(|word| (word, word));
@@ -203,7 +200,8 @@ impl<'m> Mailbox<'m> {
 
     /// Closes the job: from here on no worker checks in.
     pub(super) fn close_job(&self) {
-        // Acquire: pairs with the Release in `check_in`. Who has checked in before is seen to be in.
+        // Acquire: pairs with the Release in `check_in`. IN is visible for every worker that
+        // checked in before.
         self.words[JOB].fetch_and(!Job::OPEN, Ordering::Acquire);
     }
 
@@ -214,48 +212,48 @@ impl<'m> Mailbox<'m> {
         self.words[JOB].wake_all();
     }
 
-    /// Whether the worker has checked in and not out again.
+    /// Returns `true` while the worker is checked in.
     pub(super) fn is_in(&self, worker: usize) -> bool {
         // Acquire: pairs with the Release in `check_out`.
         self.state(worker).load(Ordering::Acquire) & IN != 0
     }
 
-    /// Whether the worker has come to life.
+    /// Returns `true` once the worker has started.
     #[cfg(not(loom))]
     pub(super) fn is_ready(&self, worker: usize) -> bool {
-        // Relaxed: it says nothing of what the worker did.
+        // Relaxed: the flag publishes nothing.
         self.state(worker).load(Ordering::Relaxed) & READY != 0
     }
 
-    /// Whether the worker has said that it is over.
+    /// Returns `true` if the worker has announced its end.
     #[cfg(loom)]
     pub(super) fn is_gone(&self, worker: usize) -> bool {
         self.state(worker).load(Ordering::Relaxed) & GONE != 0
     }
 
-    /// Whether the worker is through with the job of that number.
+    /// Returns `true` if the worker's last finished job is `job`.
     pub(super) fn has_served(&self, worker: usize, job: u64) -> bool {
-        // Relaxed: what it did in it is acquired by `is_in`, which every end of a call asks.
+        // Relaxed: every end of a call reads `is_in`, which acquires the worker's writes.
         self.state(worker).load(Ordering::Relaxed) >> SERVED == job
     }
 
-    /// Forgets what a dead worker was doing.
+    /// Resets the state and the report of a dead worker.
     pub(super) fn reset(&self, worker: usize) {
         let state = self.state(worker);
         let _ = state.update(Ordering::Relaxed, Ordering::Relaxed, |_| Some(0));
         self.report(worker).clear();
     }
 
-    /// The count of events, to wait for the next one.
+    /// Returns the count of events that `wait_event` takes.
     pub(super) fn events(&self) -> u64 {
         self.words[EVENTS].load(Ordering::Acquire) & !ASLEEP
     }
 
-    /// Sleeps until an event after `seen`, or for `timeout`, or for no reason.
+    /// Sleeps until an event after `seen`, until `timeout`, or without a reason.
     pub(super) fn wait_event(&self, seen: u64, timeout: Duration) {
         let events = &self.words[EVENTS];
         let asleep = seen | ASLEEP;
-        // Relaxed: `events` is read again before anything is concluded.
+        // Relaxed: the caller reads `events` again.
         let slept = events.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed);
         if slept.is_ok() || slept == Err(asleep) {
             events.wait(asleep as u32, timeout);
@@ -265,7 +263,7 @@ impl<'m> Mailbox<'m> {
 
     // ---- a worker's side --------------------------------------------------------------------
 
-    /// Tells the parent to look.
+    /// Counts an event, and wakes the parent if it sleeps.
     pub(super) fn event(&self) {
         let events = &self.words[EVENTS];
         // Release: pairs with the Acquire in `events`.
@@ -274,26 +272,26 @@ impl<'m> Mailbox<'m> {
         }
     }
 
-    /// The worker has come to life.
+    /// Marks the worker as started.
     pub(super) fn arrive(&self, worker: usize) {
         self.state(worker).fetch_or(READY, Ordering::Relaxed);
         self.event();
     }
 
-    /// The worker is over, which in a model nobody else tells.
+    /// Marks the worker as ended. In a model nothing else reports this.
     #[cfg(loom)]
     pub(super) fn leave(&self, worker: usize) {
         self.state(worker).fetch_or(GONE, Ordering::Relaxed);
         self.event();
     }
 
-    /// The job word.
+    /// Returns the job word.
     pub(super) fn job(&self) -> Job {
         // Acquire: pairs with the Release in `announce`.
         Job(self.words[JOB].load(Ordering::Acquire))
     }
 
-    /// Whether `job` still is the one that is open.
+    /// Returns `true` if `job` is still the open job.
     pub(super) fn is_open(&self, job: Job) -> bool {
         self.job().is(job)
     }
@@ -302,23 +300,23 @@ impl<'m> Mailbox<'m> {
     pub(super) fn sleep(&self, seen: Job, timeout: Duration) {
         let job = &self.words[JOB];
         let asleep = seen.0 | Job::ASLEEP;
-        // Relaxed: the job is read again before anything is concluded.
+        // Relaxed: the caller reads the job again.
         let marked = job.compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
         if marked.is_ok() || marked == Err(asleep) {
             job.wait(asleep as u32, timeout);
         }
     }
 
-    /// Checks in to `job`; what it is made of, or `None` if it is not open any more.
+    /// Checks in to `job`. Returns its arguments and parameters, or `None` if it is no longer open.
     pub(super) fn check_in(&self, worker: usize, job: Job) -> Option<(Arguments, ParamWords)> {
         self.state(worker).fetch_or(IN, Ordering::Relaxed);
-        // A read-modify-write: it has a place among the parent's changes of the word. Release:
+        // A read-modify-write, which is ordered among the parent's changes of the word. Release:
         // pairs with the Acquire in `close_job`.
         if !Job(self.words[JOB].read_modify_write(Ordering::Release)).is(job) {
             self.check_out(worker, None);
             return None;
         }
-        // Acquire: whoever reads a later job's argument sees below that this job was closed.
+        // Acquire: a worker that reads a later job's argument sees below that its job was closed.
         let word = |at: usize| self.words[at].load(Ordering::Acquire);
         let arguments: Arguments =
             bytemuck::cast(core::array::from_fn::<_, { Arguments::WORDS }, _>(
@@ -329,7 +327,7 @@ impl<'m> Mailbox<'m> {
         for (at, param) in params[..used as usize].iter_mut().enumerate() {
             *param = word(PARAMS + at);
         }
-        // Again: a parent that gives a job up at its deadline does not wait for us, and may have
+        // Check again: a parent that abandons a job at its deadline does not wait, and may have
         // written the next job's arguments meanwhile.
         if !self.is_open(job) {
             self.check_out(worker, None);
@@ -338,7 +336,7 @@ impl<'m> Mailbox<'m> {
         Some((arguments, params))
     }
 
-    /// Checks out, through with a job or not, and tells the parent.
+    /// Checks out and counts an event. `served` is the finished job, if any.
     pub(super) fn check_out(&self, worker: usize, served: Option<u64>) {
         let state = self.state(worker);
         // Release: pairs with the Acquire in `is_in`.
@@ -349,7 +347,7 @@ impl<'m> Mailbox<'m> {
                 });
             }
             None => {
-                // It has touched nothing.
+                // Relaxed: the worker has touched nothing.
                 state.fetch_and(!IN, Ordering::Relaxed);
             }
         }

@@ -1,9 +1,10 @@
 //! A pool of workers that run kernels over the tiles of a partition.
 //!
-//! Built on the public calls of the table: its mailbox is an array, a call on it is a round.
-//! `crew` makes the workers (`fork`, `spawn`, `threads`), `mailbox` is how they are talked to,
-//! `kernel` what crosses, `worker` their life; `tiles`, `each` and `running` are the calls, and
-//! `supervise` what the parent does meanwhile. `README.md` is the protocol.
+//! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
+//! a partition. `crew` starts and ends the workers (`fork`, `spawn`, `threads`). `mailbox` holds
+//! the words that parent and workers share, `kernel` passes a kernel, and `worker` is the worker's
+//! loop. `tiles`, `each` and `running` are the calls; `supervise` is the parent's part in them.
+//! `README.md` describes the protocol.
 
 mod barrier;
 mod call_memory;
@@ -64,17 +65,17 @@ pub use spawn::become_worker;
 use spin::Spin;
 pub use stats::WorkerStats;
 
-/// The number of the job that tells the workers to end: no count gets there.
+/// The job number that ends the workers. No count reaches it.
 const ENDED: u64 = u64::MAX >> 2;
 
-/// How long worker processes may take to end before they are killed.
+/// Time for worker processes to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long a worker that was started may take to come to life.
+/// Time for a started worker to become ready.
 #[cfg(not(loom))]
 const START: Duration = Duration::from_secs(20);
 
-/// What every worker is told of its pool.
+/// The data by which a worker finds its pool.
 #[derive(Clone, Copy)]
 struct Shared {
     mailbox: AnyHandle,
@@ -82,7 +83,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// The mailbox, whose slot the caller keeps in place by a lease.
+    /// Opens the mailbox. The caller keeps its slot in place by a lease.
     fn open<'t>(&self, table: &'t HandleTable) -> Option<Mailbox<'t>> {
         self.open_in(table.segment())
     }
@@ -97,32 +98,32 @@ impl Shared {
     }
 }
 
-/// What is done when a worker dies in a call; see [`Pool::on_death`].
+/// The reaction to a worker's death during a call; see [`Pool::on_death`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnDeath {
-    /// The call fails with [`PoolError::WorkerDied`]: the tile that the dead was at is torn, the
-    /// arrays it writes are poisoned, the other tiles are done.
+    /// The call fails with [`PoolError::WorkerDied`]. The dead worker's tile is torn, the arrays
+    /// that the kernel writes are poisoned, and the other tiles are done.
     #[default]
     Fail,
-    /// The tile is run again by another worker, and the call goes on; for kernels whose effect is
-    /// the same when they are run again on a tile that was left half-written. A call in which more
-    /// than 8 workers die fails all the same: it is the kernel that kills them.
+    /// Another worker runs the tile again, and the call goes on. The kernel must give the same
+    /// result when it runs again on a half-written tile. If more than 8 workers die, the call
+    /// fails: the kernel probably kills them.
     RunAgain,
 }
 
 /// Workers that share a segment with their parent.
 ///
-/// | | workers are | to be started | for |
+/// | | workers are | can be started | for |
 /// |---|---|---|---|
 /// | [`fork`](Pool::fork) | processes, copies of this one | before any thread | simulations |
 /// | [`spawn`](Pool::spawn) | processes, this program started anew | at any time | programs with threads: rayon, async runtimes, Python |
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
 ///
-/// A *kernel* is a `fn` item or a closure without captures, or with captures of size zero, of which
-/// each worker makes a copy out of nothing (see [`spawn`](Pool::spawn) for the duty that follows). It
-/// gets a tile's views, the parameters, and the tile's [context](TileContext), and runs in whichever
-/// worker claims the tile. Its result may depend on these alone, and then the outcome of a call does not depend on
-/// the number of workers.
+/// A *kernel* is a `fn` item, or a closure without captures or with captures of size zero. Each
+/// worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty that
+/// follows). The kernel gets a tile's views, the parameters, and the tile's [context](TileContext),
+/// and runs in the worker that claims the tile. If its result depends only on these, the outcome of
+/// a call does not depend on the number of workers.
 ///
 /// ```
 /// use ndshm::{HandleTable, Pool, Segment};
@@ -139,20 +140,20 @@ pub enum OnDeath {
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 ///
-/// Dropping the pool ends the workers; processes that are still in a kernel after a second are
-/// killed, threads are waited for. If the parent dies, the system ends its worker processes.
+/// Dropping the pool ends the workers. Processes that are still in a kernel after a second are
+/// killed; threads are joined. If the parent dies, the system ends its worker processes.
 ///
 /// # Signals and output
 /// Worker processes leave SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 and SIGUSR2 to their parent: if
-/// it has a handler, a call that Ctrl-C hits runs to its end. SIGKILL ends a single worker. Text
-/// that a kernel prints is written before the call returns, also without a final newline. The
-/// [guide](crate::guide::faults) lists what workers have of their parent's state.
+/// the parent has a handler, Ctrl-C does not interrupt a call. SIGKILL ends a single worker. Text
+/// that a kernel prints is written before the call returns, even without a final newline. The
+/// [guide](crate::guide::faults) lists the parts of the parent's state that workers have.
 ///
 /// # rayon in a kernel
-/// Works in worker processes: each starts a pool of its own at the first use, with its share of
-/// the processors (`RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless it is
-/// set already). What would hang, a fork of a process in which rayon runs, is refused by
-/// [`fork`](Pool::fork). In worker threads all share the one pool of the process.
+/// rayon works in worker processes. Each starts a rayon pool at the first use, with its share of
+/// the processors: `RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless it is
+/// already set. [`fork`](Pool::fork) refuses to fork a process that runs rayon, because rayon would
+/// hang in the child. Worker threads share the process's rayon pool.
 pub struct Pool<'t> {
     table: &'t HandleTable,
     shared: Shared,
@@ -166,7 +167,7 @@ pub struct Pool<'t> {
     deadline: Option<Duration>,
     on_death: OnDeath,
     stats: stats::Profile,
-    /// Calls so far.
+    /// Number of calls so far.
     calls: u64,
     deaths: u64,
     token: u64,
@@ -175,43 +176,48 @@ pub struct Pool<'t> {
 impl<'t> Pool<'t> {
     /// Forks `workers` worker processes.
     ///
-    /// To be called before the process starts any thread (rayon's among them): of several threads
-    /// only the calling one would exist in a worker, and locks that the others hold would stay
-    /// locked there. The workers end with the thread that called this.
+    /// Call this before the process starts any thread (including rayon's). A worker has only the
+    /// calling thread, and locks that other threads hold stay locked in it. The workers end with
+    /// the thread that called this.
     ///
-    /// A worker that dies is replaced at the next call, by another fork. If the process runs
-    /// threads by then, or holds a lease, the pool goes on with the workers that are left. It fails
-    /// with [`PoolError::Threads`] or [`PoolError::LeaseHeld`] when none is.
+    /// The next call replaces a dead worker by another fork. If the process runs threads or holds a
+    /// lease by then, the pool continues with the remaining workers. It fails with
+    /// [`PoolError::Threads`] or [`PoolError::LeaseHeld`] when none is left.
     ///
     /// A worker may start a pool of its own in a kernel of [`run`](Pool::run) or
     /// [`broadcast`](Pool::broadcast).
     ///
     /// # Errors
-    /// - [`PoolError::Threads`] if there are several threads.
-    /// - [`PoolError::LeaseHeld`] while this process holds a lease of an array, by any of its tables:
-    ///   a worker would have a copy of the guard.
-    /// - [`PoolError::Workers`] for 0 workers, or more than the segment has seats for.
+    /// - [`PoolError::Threads`] if this process runs several threads.
+    /// - [`PoolError::LeaseHeld`] if any table of this process holds a lease of an array, because a
+    ///   worker would copy the guard.
+    /// - [`PoolError::Workers`] for 0 workers, or if the segment has too few seats.
+    /// - [`PoolError::InProcess`] for an in-process segment.
+    /// - [`PoolError::Alloc`] or [`PoolError::System`] if memory or processes are missing.
     #[cfg(not(loom))]
     pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         fork::refuse_threads()?;
         Pool::new(table, workers, Kind::Fork)
     }
 
-    /// As [`fork`](Pool::fork), in a process that runs threads.
+    /// Forks `workers` worker processes from a process that runs threads; see [`fork`](Pool::fork).
     ///
     /// # Safety
-    /// Whenever the pool forks (here, and at every call after a worker has died), no other thread
-    /// holds a lock that a kernel or this crate takes in the worker: the allocator's (glibc's is
-    /// made free in the child, others may not be), the environment's, those of standard streams,
-    /// those of the program. No other thread takes a lease at that moment and puts what it lends where a
-    /// kernel can reach it, as a static. Kernels do not use what the other threads were needed for: a pool of
-    /// rayon's that the parent has started, an async runtime, a logger with a thread.
+    /// Whenever the pool forks (here, and at every call after a worker has died):
+    /// - No other thread holds a lock that a kernel or this crate takes in the worker: locks of the
+    ///   allocator (glibc frees its own in the child, others may not), of the environment, of
+    ///   standard streams, and of the program.
+    /// - No other thread takes a lease at that moment and puts the lent data where a kernel can
+    ///   reach it, such as a static.
     ///
-    /// Standard output is flushed before the fork, which takes its lock. C's streams are not: text
+    /// Kernels use nothing that needs the other threads: a rayon pool that the parent has started,
+    /// an async runtime, a logger with a thread.
+    ///
+    /// The fork takes the lock of standard output and flushes it. C's streams are not flushed: text
     /// in their buffers may appear once more for each worker that prints through them.
     ///
     /// # Errors
-    /// As [`fork`](Pool::fork), but for `Threads`.
+    /// Same as [`fork`](Pool::fork), except `Threads`.
     #[cfg(not(loom))]
     pub unsafe fn fork_with_threads(
         table: &'t HandleTable,
@@ -222,26 +228,28 @@ impl<'t> Pool<'t> {
 
     /// Starts this program anew as `workers` worker processes.
     ///
-    /// The program's `main` begins with [`become_worker`], which turns such a process into a
-    /// worker. Kernels are found by their place in the program's file, which both sides have
-    /// verified to be the same; what the parent has computed or set since its start is not there,
-    /// but for the segment and the environment. Workers read nothing from the standard input. It
-    /// takes a few milliseconds: the call returns when all workers have come to life. They end with
-    /// the thread that called this.
+    /// The program's `main` must begin with [`become_worker`], which turns such a process into a
+    /// worker. Kernels are found by their place in the program's file; both sides verify that it is
+    /// the same file. A worker has the segment and the environment, and nothing else that the
+    /// parent has computed or set. It reads nothing from the standard input. The call takes a few
+    /// milliseconds and returns when all workers are ready. They end with the thread that called
+    /// this.
     ///
-    /// A closure may capture values of size zero, and a worker makes its copies of them out of
-    /// nothing. **Do not capture a value that proves something about this process**, as a token does
+    /// A closure may capture values of size zero, and a worker makes its copies of them without any
+    /// bytes. **Do not capture a value that proves something about this process**, such as a token
     /// that a function returns after it has initialised a static: in a spawned worker that function
-    /// has not run. Call it in the kernel, or once in each worker by [`broadcast`](Pool::broadcast).
-    /// Code whose soundness depends on such a token must not hand it to kernels that are spawned.
+    /// has not run. Call it in the kernel, or once in each worker by
+    /// [`broadcast`](Pool::broadcast). Code must not hand kernels of spawned workers a token on
+    /// which its soundness depends.
     ///
     /// # Errors
-    /// - [`PoolError::WorkerNotStarted`] if a worker does not come to life, as when `main` does not
-    ///   call [`become_worker`].
-    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker, and in those
-    ///   that such a process starts.
-    /// - [`PoolError::SetUserId`] in a program that runs with more rights than its parent.
-    /// - [`PoolError::InProcess`], [`PoolError::Workers`].
+    /// - [`PoolError::WorkerNotStarted`] if a worker does not become ready, for example because
+    ///   `main` does not call [`become_worker`].
+    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker, and in its
+    ///   children.
+    /// - [`PoolError::SetUserId`] if the program runs with more rights than its parent.
+    /// - [`PoolError::InProcess`], [`PoolError::Workers`], [`PoolError::Alloc`] and
+    ///   [`PoolError::System`] as in [`fork`](Pool::fork).
     #[cfg(not(loom))]
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         spawn::refuse_unserved()?;
@@ -250,17 +258,18 @@ impl<'t> Pool<'t> {
 
     /// Starts `workers` threads of this process, each with a seat of its own.
     ///
-    /// The same kernels run in the same way, but share the process: what one of them breaks is
-    /// broken for all, and a kernel that never returns cannot be killed.
+    /// Kernels run as in processes, but they share one process: damage by one of them affects all,
+    /// and a kernel that never returns cannot be killed.
     ///
     /// # Errors
-    /// [`PoolError::Workers`] for 0 workers, or more than the segment has seats for;
-    /// [`PoolError::Join`] if those are taken.
+    /// - [`PoolError::Join`] if the seats are taken.
+    /// - [`PoolError::Workers`], [`PoolError::Alloc`] and [`PoolError::System`] as in
+    ///   [`fork`](Pool::fork).
     pub fn threads(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         Pool::new(table, workers, Kind::Threads)
     }
 
-    /// A pool of threads of which the first dies before its operation number `steps`.
+    /// Creates a pool of threads. The first thread dies before its operation number `steps`.
     #[cfg(loom)]
     pub(crate) fn mortal(
         table: &'t HandleTable,
@@ -321,28 +330,29 @@ impl<'t> Pool<'t> {
         Ok(pool)
     }
 
-    /// The table that the pool was started on.
+    /// Returns the table on which the pool was started.
     pub fn table(&self) -> &'t HandleTable {
         self.table
     }
 
-    /// The number of workers.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.shared.workers
     }
 
-    /// The processes of the workers, by number; `None` for one that died and is not replaced yet.
+    /// Returns each worker's process, or `None` for a dead worker that is not yet replaced.
     pub fn pids(&self) -> Vec<Option<u32>> {
         self.crew.pids()
     }
 
-    /// Workers that have died so far, and were noticed. Under [`OnDeath::RunAgain`] no error tells.
+    /// Returns the number of deaths noticed so far. Under [`OnDeath::RunAgain`] a death may cause
+    /// no error.
     pub fn deaths(&self) -> u64 {
         self.deaths
     }
 
-    /// Returns the seed of the random streams of [`TileContext`]. A new pool draws its seed from the
-    /// system, so that two pools do not repeat each other.
+    /// Returns the seed of the random streams of [`TileContext`]. Each new pool draws its own seed
+    /// from the system.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -358,25 +368,25 @@ impl<'t> Pool<'t> {
         self.seed
     }
 
-    /// Sets the seed of the calls that follow. The random numbers of a call depend on the seed and on
+    /// Sets the seed of the following calls. The random numbers of a call depend on the seed and on
     /// the number of the call, not on the number of workers.
     pub fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
     }
 
-    /// How long a call may take; without a limit at first. A call that takes longer fails, and its
-    /// round is given up. Dead workers are noticed in any case, 10 ms after their death if the
-    /// parent is in a call then, and at the next call otherwise.
+    /// Sets the time limit of calls; at first there is none. A call that takes longer fails, and
+    /// its round is abandoned. Dead workers are noticed in any case: 10 ms after a death during a
+    /// call, otherwise at the next call.
     pub fn deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
-    /// What is done when a worker dies in one of the calls that follow.
+    /// Sets the reaction to a worker's death in the following calls.
     pub fn on_death(&mut self, policy: OnDeath) {
         self.on_death = policy;
     }
 
-    /// Starts the workers that are missing. `is_own` knows the leases of the call that is going on.
+    /// Starts the missing workers. `is_own` returns `true` for the leases of the running call.
     fn hire(&mut self, is_own: &dyn Fn(u64, usize) -> bool) -> Result<(), PoolError> {
         if self.crew.is_complete() {
             return Ok(());
@@ -385,7 +395,7 @@ impl<'t> Pool<'t> {
         self.crew.hire(self.table, self.shared, &self.image, is_own)
     }
 
-    /// Waits until all workers have come to life.
+    /// Waits until all workers are ready.
     #[cfg(not(loom))]
     fn await_all(&mut self) -> Result<(), PoolError> {
         let start = std::time::Instant::now();
@@ -412,8 +422,8 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// Returns `true` in the process that started the pool. In a child of it the workers are not
-    /// this process's children, and the mailbox, which the parent leases, may be freed.
+    /// Returns `true` in the process that started the pool. A forked child does not own the
+    /// workers, and the mailbox, which the parent leases, may be freed.
     fn is_ours(&self) -> bool {
         self.table.is_of(self.token)
     }
@@ -425,7 +435,8 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// What every call sees to first: that it is in the right process, and that workers are there.
+    /// Checks that this process owns the pool, and replaces dead workers. Fails only if no worker
+    /// is left. Runs before every call.
     fn prepare(&mut self) -> Result<(), PoolError> {
         self.check_ours()?;
         if !self.bury().is_empty() || !self.crew.is_complete() {
@@ -437,7 +448,7 @@ impl<'t> Pool<'t> {
         Ok(())
     }
 
-    /// The place of a kernel, if the workers have it.
+    /// Returns the place of a kernel, if the workers have its code.
     fn place_of(&self, kernel: kernel::Trampoline) -> Result<u64, PoolError> {
         let address = kernel as usize as u64;
         let is_there = match self.crew.kind {
@@ -454,12 +465,12 @@ impl<'t> Pool<'t> {
 
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
-        // A worker's copy, or another child's, is not the parent's pool.
+        // In a forked child the pool is a copy of the parent's.
         if !self.is_ours() {
             self.crew.forget();
             return;
         }
-        // The failure of a model comes to its report; its threads end with it.
+        // A failed model must reach its report. Its threads end with it.
         #[cfg(loom)]
         if std::thread::panicking() {
             self.crew.forget();
@@ -468,7 +479,7 @@ impl Drop for Pool<'_> {
         self.mailbox.end();
         self.crew.end(GRACE);
         let _ = self.table.reap();
-        // An error says that the table no longer has it: there is nothing left to free.
+        // An error means that the mailbox is already gone.
         let _ = self.table.free_slot(self.shared.mailbox);
     }
 }

@@ -1,4 +1,5 @@
-//! The barrier and the mailbox by themselves, for models: whole pools are too large for three threads.
+//! Parts of the pool for models: the barrier and the mailbox alone. Whole pools are too large for
+//! three threads.
 
 use core::time::Duration;
 
@@ -17,7 +18,7 @@ pub(crate) fn wait_at_barrier(word: &Atom, epoch: u64, workers: usize) -> Option
         .ok()
 }
 
-/// As a worker that leaves, or the parent for one that is dead.
+/// Breaks the barrier, as a leaving worker does, or the parent after a death.
 pub(crate) fn break_barrier(word: &Atom) {
     Barrier::new(word).break_up(0);
 }
@@ -49,12 +50,12 @@ pub(crate) fn close_job(words: &[Atom], workers: usize) {
     }
 }
 
-/// Closes the job, and does not wait.
+/// Closes the job without waiting for workers.
 pub(crate) fn give_up_job(words: &[Atom]) {
     Mailbox::in_words(words).close_job();
 }
 
-/// Looks once whether a job is open, and if so works in it with these two arguments.
+/// Checks once for an open job. If there is one, calls `work` with these two arguments.
 pub(crate) fn serve_once(words: &[Atom], worker: usize, work: impl FnOnce([u64; 2])) {
     let mailbox = Mailbox::in_words(words);
     let job = mailbox.job();
@@ -70,12 +71,12 @@ pub(crate) fn report_words() -> Vec<Atom> {
     (0..Report::WORDS).map(|_| Atom::zero()).collect()
 }
 
-/// As a worker whose kernel has failed.
+/// Reports a failure, as a worker does after its kernel has failed.
 pub(crate) fn fail(words: &[Atom], call: u64, message: &str) {
     Report::new(words).fail(call, Cause::Kernel, message);
 }
 
-/// As the parent, which looks while the worker may still be at it.
+/// Takes a failure, as the parent does. The worker may still be writing it.
 pub(crate) fn take_failure(words: &[Atom], call: u64) -> Option<String> {
     Report::new(words).take(call).map(|failure| failure.message)
 }

@@ -1,4 +1,4 @@
-//! Where kernels were given to a pool, for the model checker's reports.
+//! Source locations of calls with kernels. Race reports of the model checker name them.
 
 use core::any::TypeId;
 use core::panic::Location;
@@ -7,21 +7,21 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 type Place = &'static Location<'static>;
 
-/// By the kernel's type, which a closure shares with no other. Of a named function that is given
-/// to several calls it is the last one.
+/// Locations by the kernel's type. Each closure has its own type. A named function that is given to
+/// several calls has the location of the last one.
 static CALLS: LazyLock<Mutex<HashMap<TypeId, Place>>> = LazyLock::new(Mutex::default);
 
 fn calls() -> MutexGuard<'static, HashMap<TypeId, Place>> {
     CALLS.lock().unwrap_or_else(|calls| calls.into_inner())
 }
 
-/// Notes that the caller's caller gives `F` to a pool.
+/// Records that the caller of the caller gives `F` to a pool.
 #[track_caller]
 pub(super) fn note<F: 'static>() {
     calls().insert(TypeId::of::<F>(), Location::caller());
 }
 
-/// Where `F` was given to a pool.
+/// Returns the location at which `F` was given to a pool.
 pub(super) fn of<F: 'static>() -> Option<Place> {
     calls().get(&TypeId::of::<F>()).copied()
 }

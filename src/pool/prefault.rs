@@ -1,4 +1,4 @@
-//! First touch by those who will use the memory: pages made by the workers, each its own tiles'.
+//! First touch: each worker makes the pages of its own tiles.
 
 use super::Pool;
 use super::call_memory::CallMemory;
@@ -10,16 +10,15 @@ use crate::partition::{Group, Partition};
 use crate::segment::{Segment, Touched};
 
 impl Pool<'_> {
-    /// Has the pages below a partition's arrays made by the workers, all at once, each those of the
-    /// tiles that it claims; and mapped into that worker, if it is a process. Contents stay as they
-    /// are.
+    /// Makes the pages below a partition's arrays, in all workers at once. Each worker makes those
+    /// of the tiles that it claims, and maps them if it is a process. The contents stay.
     ///
-    /// Every worker claims its own stretch of tiles first, in this call as in those that follow. So
-    /// pages come to lie where the worker runs that will use them, on machines where that makes a
-    /// difference, and a first step over fresh arrays takes as long as the others. They are huge as
-    /// far as [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow;
+    /// Every worker claims its own stretch of tiles first, in this call and in the following ones.
+    /// So on a NUMA machine the pages lie near the worker that will use them, and the first step
+    /// over fresh arrays takes no longer than the others. The pages are huge as far as
+    /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow;
     /// [`Segment::huge_pages`] tells. Arrays that every tile reads [whole](crate::Whole) are left
-    /// out: [`HandleTable::prefault`](crate::HandleTable::prefault) is for these.
+    /// out: use [`HandleTable::prefault`](crate::HandleTable::prefault) for them.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -34,13 +33,12 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`for_each`](Pool::for_each), of which it is one; [`PoolError::System`] if the system has
-    /// no pages.
+    /// Same as [`for_each`](Pool::for_each); [`PoolError::System`] if the system has no pages.
     pub fn prefault<G: Group>(&mut self, tiles: &Partition<'_, G>) -> Result<(), PoolError> {
         let results = CallMemory::results::<Touched>(self.table, tiles.tiles())?;
         let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _>(touch);
         self.run_on(tiles, &(), kernel, Some(results.handle()))?;
-        // SAFETY: the call has succeeded: its workers have written all results, and have ended it.
+        // SAFETY: the call has succeeded: its workers have written all results and checked out.
         let tiles = unsafe { results.read_results::<Touched>(tiles.tiles()) }?;
         let touched = tiles.into_iter().fold(Touched::default(), Touched::and);
         self.table.segment().note_small_pages(touched);
@@ -54,7 +52,7 @@ impl Pool<'_> {
     }
 }
 
-/// The kernel: makes the pages of a tile.
+/// Makes the pages of a tile. `prefault` runs it as its kernel.
 fn touch((parts, segment): (Vec<Part>, Segment), _: &(), _: &TileContext<'_>) -> Touched {
     let touched = parts
         .into_iter()

@@ -1,11 +1,11 @@
-//! Worker processes: how they end, and making sure that they do.
+//! Worker processes: noticing and enforcing their end.
 
 use core::time::Duration;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
-/// A child process, which is waited for by who has this.
+/// A child process. The owner of this value waits for it.
 pub(super) struct Child {
     pid: Pid,
     ended: bool,
@@ -13,7 +13,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// A child that nobody else waits for.
+    /// Creates the value for a child that no other code waits for.
     pub(super) fn new(pid: Pid) -> Child {
         Child {
             pid,
@@ -26,7 +26,7 @@ impl Child {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Asks the system, without waiting, whether the child has ended.
+    /// Returns `true` if the child has ended. Asks the system without waiting.
     pub(super) fn has_died(&mut self) -> bool {
         if !self.ended {
             match waitpid(Some(self.pid), WaitOptions::NOHANG | WaitOptions::UNTRACED) {
@@ -36,32 +36,32 @@ impl Child {
                     self.ended = true;
                     self.status = Some(status);
                 }
-                // Somebody else has waited for it: it is gone, nobody can say how.
+                // Other code has waited for the child, so its status is lost.
                 Err(_) => self.ended = true,
             }
         }
         self.ended
     }
 
-    /// Lets a worker go on that Ctrl-Z has stopped, as this process was not stopped or goes on.
-    /// One that was stopped on its own, by SIGSTOP or a debugger, stays so.
+    /// Continues a worker that Ctrl-Z has stopped, because this process runs. A worker that was
+    /// stopped on its own, by SIGSTOP or a debugger, stays stopped.
     fn go_on_with_parent(&self, status: WaitStatus) {
         if status.stopping_signal() == Some(Signal::TSTP.as_raw()) {
             let _ = kill_process(self.pid, Signal::CONT);
         }
     }
 
-    /// The signal that killed it.
+    /// Returns the signal that killed the child.
     pub(super) fn signal(&self) -> Option<i32> {
         self.status.and_then(|status| status.terminating_signal())
     }
 
-    /// The code it exited with.
+    /// Returns the exit code of the child.
     pub(super) fn code(&self) -> Option<i32> {
         self.status.and_then(|status| status.exit_status())
     }
 
-    /// Kills it, and waits for its end.
+    /// Kills the child and waits for its end.
     pub(super) fn kill(&mut self) {
         if !self.has_died() {
             let _ = kill_process(self.pid, Signal::KILL);
@@ -71,7 +71,7 @@ impl Child {
         }
     }
 
-    /// Waits for its end, which it was told of; kills it if that takes until `deadline`.
+    /// Waits for the end of the child, which was told to end. Kills it at `deadline`.
     pub(super) fn end(&mut self, deadline: Instant) {
         while !self.has_died() {
             if Instant::now() >= deadline {

@@ -1,4 +1,4 @@
-//! What a worker writes down for its parent: the first panic of a job, and what it has done.
+//! A worker's report to its parent: the first failure of a call, and the work done.
 
 use core::time::Duration;
 
@@ -12,22 +12,22 @@ const STOLEN: usize = 4;
 const JOBS: usize = 5;
 const BUSY: usize = 6;
 const TEXT: usize = 7;
-/// Words of a panic's message that are kept. A model's arrays are small.
+/// Words of a failure's message that are kept. A model's arrays are small.
 const TEXT_WORDS: usize = if cfg!(loom) { 2 } else { 48 };
 
-/// What failed in a worker.
+/// The part of a worker's job that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
-    /// A kernel's panic at a tile, or a tile that could not be given to it.
+    /// The kernel panicked at this tile, or could not get it.
     Tile(usize),
-    /// A kernel without a tile, or the worker itself.
+    /// A kernel without a tile failed, or the worker itself.
     Kernel,
     /// The same, because another worker had failed before.
     Consequence,
 }
 
 impl Cause {
-    /// Never 0: that is "nothing failed".
+    /// Returns the code of the cause. It is never 0, which means "no failure".
     fn code(self) -> u64 {
         match self {
             Cause::Kernel => 1,
@@ -46,14 +46,14 @@ impl Cause {
     }
 }
 
-/// What a worker says of a failure.
+/// A failure that a worker reports.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Failure {
     pub(super) cause: Cause,
     pub(super) message: String,
 }
 
-/// What a worker has done so far.
+/// The work that a worker has done so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Work {
     pub(super) tiles: u64,
@@ -62,7 +62,7 @@ pub(super) struct Work {
     pub(super) busy: Duration,
 }
 
-/// A worker's report. The worker alone writes it, but for what the parent takes out.
+/// A worker's report. The worker alone writes it; the parent clears a failure that it takes.
 #[derive(Clone, Copy)]
 pub(super) struct Report<'m> {
     words: &'m [Atom],
@@ -75,13 +75,13 @@ impl<'m> Report<'m> {
         Report { words }
     }
 
-    /// Forgets a failure that was not asked for.
+    /// Clears the failure, if there is one.
     pub(super) fn clear(self) {
         self.words[CAUSE].store(0, Ordering::Relaxed);
     }
 
-    /// Writes a failure in `call` down; the first one is kept. What is said of an earlier call,
-    /// which a worker that comes late may do, is nothing to the later ones.
+    /// Reports a failure in `call`. Keeps the first one. The number of the call lets later calls
+    /// ignore a late worker's failure.
     pub(super) fn fail(self, call: u64, cause: Cause, message: &str) {
         if self.has_failed(call) {
             return;
@@ -103,19 +103,19 @@ impl<'m> Report<'m> {
         self.words[CAUSE].store(cause.code(), Ordering::Release);
     }
 
-    /// Whether a failure in `call` was written down.
+    /// Returns `true` if a failure in `call` was reported.
     pub(super) fn has_failed(self, call: u64) -> bool {
         // Acquire: pairs with the Release in `fail`.
         self.words[CAUSE].load(Ordering::Acquire) != 0
             && self.words[CALL].load(Ordering::Relaxed) == call
     }
 
-    /// Takes the failure out that was written down in `call`.
+    /// Takes the failure that was reported in `call`.
     pub(super) fn take(self, call: u64) -> Option<Failure> {
         if !self.has_failed(call) {
             return None;
         }
-        // Relaxed: `has_failed` has acquired it.
+        // Relaxed: `has_failed` has acquired the failure.
         let cause = Cause::of(self.words[CAUSE].load(Ordering::Relaxed))?;
         let len = (self.words[LEN].load(Ordering::Relaxed) as usize).min(TEXT_WORDS * 8);
         let mut text: Vec<u8> = self.words[TEXT..]
@@ -130,10 +130,10 @@ impl<'m> Report<'m> {
         })
     }
 
-    /// Adds what was done in a job.
+    /// Adds the work done in a job.
     pub(super) fn add(self, done: Work) {
-        // Relaxed, and no read-modify-writes: this worker alone adds, and whoever reads wants to
-        // know about how much it was.
+        // Relaxed, and no read-modify-write: this worker alone adds, and readers need approximate
+        // counts.
         let add = |at: usize, more: u64| {
             if more != 0 {
                 let now = self.words[at].load(Ordering::Relaxed);
@@ -146,7 +146,7 @@ impl<'m> Report<'m> {
         add(BUSY, done.busy.as_nanos() as u64);
     }
 
-    /// What was done so far by whoever has been this worker.
+    /// Returns the work of this worker and of those that it replaced.
     pub(super) fn work(self) -> Work {
         let get = |at: usize| self.words[at].load(Ordering::Relaxed);
         Work {

@@ -8,9 +8,9 @@ use rand_core::{Rng, SeedableRng, TryRng};
 /// The generator of [`TileContext::rng`](super::TileContext::rng) and
 /// [`WorkerContext::rng`](super::WorkerContext::rng).
 ///
-/// ChaCha with 8 rounds, a counter-based generator. Its key is made of the pool's
-/// [seed](super::Pool::seed) and of the place of the draw: the number of the call, the step within it,
-/// and the run of the tile. The stream is the tile's index.
+/// ChaCha with 8 rounds, a counter-based generator. Its key consists of the pool's
+/// [seed](super::Pool::seed), the number of the call, the step within the call, and the run of the
+/// tile. The stream is the tile's index.
 ///
 /// ```
 /// use ndarray::{Array1, Axis};
@@ -34,23 +34,24 @@ use rand_core::{Rng, SeedableRng, TryRng};
 pub struct TileRng(ChaCha8Rng);
 
 impl TileRng {
-    /// Returns the generator of a tile in a call of [`Pool::for_each`](super::Pool::for_each) and the
-    /// like. `call` is the number of the call, from 1, as
-    /// [`TileContext::round`](super::TileContext::round) tells it.
+    /// Returns the generator of a tile in a call of [`Pool::for_each`](super::Pool::for_each) and
+    /// similar calls. `call` is the number of the call, from 1, as in
+    /// [`TileContext::round`](super::TileContext::round).
     pub fn at(seed: u64, call: u64, tile: usize) -> TileRng {
         TileRng::at_step(seed, call, 0, 0, tile)
     }
 
     /// Returns the generator of a tile at a [step](super::TileContext::step) of a call of
-    /// [`Pool::run`](super::Pool::run), or in a later [run](super::TileContext::run) of the tile in a
-    /// call of [`Pool::start`](super::Pool::start). Both are 0 where there is only one.
+    /// [`Pool::run`](super::Pool::run), or in a later [run](super::TileContext::run) of the tile in
+    /// a call of [`Pool::start`](super::Pool::start). `step` and `run` are 0 where there is only
+    /// one.
     pub fn at_step(seed: u64, call: u64, step: u64, run: u64, tile: usize) -> TileRng {
         TileRng::keyed([seed, call, step, run], tile as u64)
     }
 
     /// Returns the generator of a worker in a call.
     pub(super) fn of_worker(seed: u64, call: u64, worker: usize) -> TileRng {
-        // The streams of tiles are counted from the other end.
+        // Count from the top: the streams of tiles count from 0.
         TileRng::keyed([seed, call, 0, 0], u64::MAX - worker as u64)
     }
 
@@ -65,7 +66,7 @@ impl TileRng {
         rng
     }
 
-    /// Selects one of the 2^64 streams of the key, and goes on from the place that was reached.
+    /// Selects one of the 2^64 streams of the key. Keeps the position within the stream.
     pub fn set_stream(&mut self, stream: u64) {
         self.0.set_stream(stream);
     }

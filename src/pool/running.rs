@@ -1,4 +1,4 @@
-//! Calls whose tiles are taken by the parent as they become ready, and sent off again.
+//! Calls that give finished tiles to the parent, which can send them back to the workers.
 
 use core::cell::Cell;
 use core::ops::Range;
@@ -16,11 +16,11 @@ use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Participant, Partition, Round, Tile};
 
 impl<'t> Pool<'t> {
-    /// Starts a call of `kernel` on every tile, and does not wait for it: tiles are taken with
-    /// [`Running::wait_any`] in the order in which they become ready, looked at, written to, and
-    /// sent off [again](Ready::again).
+    /// Starts a call of `kernel` on every tile and does not wait for it. [`Running::wait_any`]
+    /// hands out tiles as they become ready. The parent reads and writes them, and sends them
+    /// [back](Ready::again) to the workers.
     ///
-    /// This is how environments of different speed are stepped: no tile waits for the slowest.
+    /// This suits stepping environments of different speed: no tile waits for the slowest.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -46,11 +46,11 @@ impl<'t> Pool<'t> {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     ///
-    /// Each run of a tile draws random numbers of its own, see [`TileContext::rng`].
+    /// Each run of a tile draws random numbers of its own; see [`TileContext::rng`].
     ///
     /// # Errors
-    /// As [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so many
-    /// tiles that it claims several at once.
+    /// Same as [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so
+    /// many tiles that workers claim several at once.
     #[cfg_attr(loom, track_caller)]
     pub fn start<'a, 'p, 'r, G, P, F>(
         &'a mut self,
@@ -97,39 +97,40 @@ impl<'t> Pool<'t> {
     }
 }
 
-/// A call that goes on; see [`Pool::start`].
+/// A running call; see [`Pool::start`].
 ///
-/// Dropped before it has [finished](Running::finish), it waits for the workers to come out, and
-/// gives the round up.
-#[must_use = "a call that is dropped is given up"]
+/// Dropping it before it has [finished](Running::finish) waits for the workers to leave the call,
+/// and abandons the round.
+#[must_use = "dropping a call abandons it"]
 pub struct Running<'a, 'p, 'r, 't, G: Group> {
     pool: &'a mut Pool<'t>,
     tiles: &'p Partition<'r, G>,
-    /// Tiles that were handed out and not sent off again.
+    /// Tiles that were handed out and not sent back.
     resting: Vec<Cell<bool>>,
-    /// The number of the job that was announced last.
+    /// Number of the last announced job.
     job: Cell<u64>,
     call: Option<(Round<'p, 'r, G>, Ongoing<'t>)>,
     part: Option<Participant<'p, 'r, G>>,
-    /// Whether the last look has found a torn tile that no failure and no death explained.
+    /// The last check found a torn tile that no failure and no death explained.
     torn: bool,
-    /// How often each tile was sent off again.
+    /// Rerun counts of the tiles.
     runs: Runs<'t>,
     /// Keeps `runs` until the call is over.
     _counts: CallMemory<'t>,
 }
 
 impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
-    /// Waits until `count` tiles are ready that have not been handed out since they were sent off,
-    /// and hands out all that are; fewer if fewer are on their way. In the order of their indices.
+    /// Waits until `count` tiles are ready, or all that the workers have if these are fewer. Hands
+    /// out all ready tiles in the order of their indices, each only once until it is sent back.
     ///
     /// # Errors
-    /// As [`Pool::for_each`]; the pool's [deadline](Pool::deadline) holds for each wait. After an
-    /// error the call is over, and nothing is ready any more.
+    /// Same as [`Pool::for_each`]. The pool's [deadline](Pool::deadline) applies to each wait.
+    /// After an error the call is over, and no tile becomes ready any more.
     ///
-    /// A panic fails the first `wait_any` that begins after it, also while other tiles are ready.
-    /// So does a death under [`OnDeath::Fail`](super::OnDeath::Fail), at the latest in the first
-    /// `wait_any` that begins 10 ms after it; a worker that held no tile leaves no rows to name.
+    /// A panic fails the first `wait_any` that begins after it, even while other tiles are ready.
+    /// Under [`OnDeath::Fail`](super::OnDeath::Fail) so does a death, at the latest in the first
+    /// `wait_any` that begins 10 ms after it. If the dead worker held no tile, the error names no
+    /// rows.
     #[cfg_attr(loom, track_caller)]
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<Ready<'_, 'r, G>>, PoolError> {
         self.pool.check_ours()?;
@@ -159,7 +160,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         Ok(ready)
     }
 
-    /// Tiles that have been run and were not sent off again.
+    /// Returns the number of finished tiles that were not sent back.
     pub fn done(&self) -> usize {
         self.call.as_ref().map_or(0, |(round, _)| round.done())
     }
@@ -167,7 +168,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     /// Waits until every tile is done, and ends the call.
     ///
     /// # Errors
-    /// As [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`Ready`] was forgotten (by
+    /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`Ready`] was forgotten (by
     /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`).
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
@@ -178,7 +179,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         self.end()
     }
 
-    /// Waits until `count` tiles can be handed out, or all that are on their way.
+    /// Waits until `count` tiles can be handed out, or all tiles that are with the workers.
     fn wait_until(&mut self, count: usize, until: Until) -> Result<(), PoolError> {
         loop {
             let (Some((round, call)), Some(part)) = (&mut self.call, &self.part) else {
@@ -195,20 +196,20 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
                     .count()
                     >= wanted
             };
-            // Before the look for ready tiles: while some always are, the call would not notice a
-            // panic or a death.
+            // Check for failures first. Otherwise a call in which some tile is always ready would
+            // not notice a panic or a death.
             if call.pace.is_due() || self.pool.any_failed(call.number) {
                 let stuck = self.pool.is_stuck(round, call);
                 self.job.set(call.job);
                 if until == Until::Ready {
-                    // Tiles that a reaper has torn may be of a worker whose death the system has
-                    // not reported yet, so one look is not enough.
+                    // Fail only at the second check: a reaper may have torn a worker's tile before
+                    // the system reports that worker's death.
                     let torn = core::mem::replace(&mut self.torn, round.has_torn());
                     if self.pool.must_fail(call) || torn && self.torn {
                         return self.fail();
                     }
                 }
-                // Tiles may have become ready during the look.
+                // Tiles may have become ready during the check.
                 if stuck && !enough() {
                     return self.fail();
                 }
@@ -220,7 +221,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         }
     }
 
-    /// Ends the call because of a failure: an error in any case.
+    /// Ends the call because of a failure. Always returns an error.
     fn fail(&mut self) -> Result<(), PoolError> {
         let death = self.call.as_ref().and_then(|(_, call)| call.deaths.first());
         let death = death.copied();
@@ -232,7 +233,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         }
     }
 
-    /// Ends the call, once.
+    /// Ends the call. Does nothing the second time.
     fn end(&mut self) -> Result<(), PoolError> {
         let forgotten = self.leave();
         let Some((round, call)) = self.call.take() else {
@@ -248,8 +249,8 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
         }
     }
 
-    /// Gives up the parent's own place in the round. Returns the tiles that were handed out and
-    /// forgotten: no [`Ready`] can exist any more, because it borrows the call. They are torn.
+    /// Leaves the round as a participant. Tears and returns the tiles that were handed out and
+    /// forgotten. No [`Ready`] of them can exist any more, because it borrows the call.
     fn leave(&mut self) -> Vec<usize> {
         let Some(part) = self.part.take() else {
             return Vec::new();
@@ -262,10 +263,10 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     }
 }
 
-/// What a wait is for.
+/// The purpose of a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// Tiles to hand out. A failure ends the wait although tiles are ready.
+    /// Tiles to hand out. A failure ends the wait even if tiles are ready.
     Ready,
     /// The end of the call, which reports failures.
     Done,
@@ -273,7 +274,7 @@ enum Until {
 
 impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
     fn drop(&mut self) {
-        // One that crossed a fork is the parent's call.
+        // In a forked child this is a copy of the parent's call.
         if !self.pool.is_ours() {
             self.part = None;
             return;
@@ -296,9 +297,9 @@ impl<G: Group> core::fmt::Debug for Running<'_, '_, '_, '_, G> {
     }
 }
 
-/// A tile that a worker has run, in the parent's hands: nobody else has its views.
+/// A tile that a worker has run. The parent alone has its views.
 ///
-/// Dropped, it is done for this call.
+/// A dropped tile is done for this call.
 pub struct Ready<'w, 'r, G: Group> {
     tile: Tile<'w, 'r, G>,
     rests: &'w Cell<bool>,
@@ -308,25 +309,25 @@ pub struct Ready<'w, 'r, G: Group> {
 }
 
 impl<G: Group> Ready<'_, '_, G> {
-    /// The tile's index in the partition.
+    /// Returns the tile's index in the partition.
     pub fn index(&self) -> usize {
         self.tile.index()
     }
 
-    /// The indices along the partition's axis that the tile covers.
+    /// Returns the indices that the tile covers along the first divided axis.
     pub fn rows(&self) -> Range<usize> {
         self.tile.rows()
     }
 
-    /// The tile's views.
+    /// Returns the tile's views.
     pub fn views(&mut self) -> G::Views<'_> {
         self.tile.views()
     }
 
-    /// Sends the tile off again: some worker runs the kernel on it once more, and sees what was
-    /// written here.
+    /// Sends the tile back to the workers. One of them runs the kernel on it once more, and sees
+    /// the values written here.
     pub fn again(self) {
-        // In a fork's child the tile and the call are the parent's.
+        // In a forked child nothing happens: the tile and the call belong to the parent.
         let Ready {
             tile,
             rests,

@@ -1,9 +1,9 @@
-//! Signals in worker processes: the parent decides what they mean, the workers follow it.
+//! Signals in worker processes: the parent acts on them, and the workers follow the parent.
 //!
 //! A terminal, a batch system or `kill -- -PGID` signals every process of a program at once. If
 //! each process acted on it, the workers would be gone before the parent's handler could let the
-//! step finish. So a worker takes such signals and does nothing. If the parent dies of one, the
-//! system ends its workers (`worker::end_with_parent`).
+//! step finish. So such signals do nothing in a worker. If the parent dies of one, the system ends
+//! its workers (`worker::end_with_parent`).
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -21,8 +21,8 @@ const LEFT_TO_PARENT: [c_int; 6] = [
     libc::SIGUSR2,
 ];
 
-/// Signals that a process brings about by its own fault. An inherited handler for these (such as
-/// the runtime's report of a stack overflow) is right in a worker too.
+/// Signals that a process causes itself. An inherited handler for them (such as the runtime's
+/// report of a stack overflow) is right in a worker too.
 const FAULTS: [c_int; 7] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -33,7 +33,7 @@ const FAULTS: [c_int; 7] = [
     libc::SIGSYS,
 ];
 
-/// Signals that by default do not end a process: they are ignored, or stop it.
+/// Signals that by default are ignored or stop the process.
 const HARMLESS: [c_int; 7] = [
     libc::SIGCHLD,
     libc::SIGCONT,
@@ -44,36 +44,36 @@ const HARMLESS: [c_int; 7] = [
     libc::SIGTTOU,
 ];
 
-/// Does nothing. Unlike an ignored signal, a handler ends at an exec: a program that a kernel
+/// Does nothing. Unlike an ignored signal, a handler ends at an exec, so a program that a kernel
 /// starts has the default actions.
 extern "C" fn nothing(_: c_int) {}
 
-/// Signals that this thread does not receive until this is dropped.
+/// Blocks signals in this thread until it is dropped.
 pub(super) struct Blocked {
     before: sigset_t,
-    /// A mask belongs to its thread.
+    /// Not `Send`: a mask belongs to its thread.
     _thread: PhantomData<*const ()>,
 }
 
 impl Blocked {
-    /// Blocks all signals: a forked child has a moment in which it could run its parent's handlers.
+    /// Blocks all signals, because a forked child could run its parent's handlers for a moment.
     pub(super) fn all() -> Blocked {
         let mut all = MaybeUninit::<sigset_t>::zeroed();
-        // SAFETY: `all` is a place for a set.
+        // SAFETY: `all` is valid memory for a set.
         unsafe { libc::sigfillset(all.as_mut_ptr()) };
-        // SAFETY: a set is an array of integers, for which zeros are a value, too.
+        // SAFETY: a set is an array of integers, for which zeros are a valid value too.
         Blocked::these(&unsafe { all.assume_init() })
     }
 
     /// Blocks the signals that a worker leaves to its parent. A program that is started meanwhile
-    /// inherits this.
+    /// inherits the mask.
     pub(super) fn left_to_parent() -> Blocked {
         Blocked::these(&set_of(&LEFT_TO_PARENT))
     }
 
     fn these(signals: &sigset_t) -> Blocked {
         let mut before = set_of(&[]);
-        // SAFETY: both are sets that live during the call.
+        // SAFETY: both sets live during the call.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, signals, &raw mut before) };
         Blocked {
             before,
@@ -91,11 +91,11 @@ impl Drop for Blocked {
     }
 }
 
-/// Makes this process leave signals to its parent, then unblocks what was blocked until now.
+/// Sets this process's signal actions for a worker, then unblocks the signals.
 ///
-/// - Signals in [`LEFT_TO_PARENT`] do nothing, unless they were ignored already.
-/// - No handler that the parent has installed runs here, except those for faults: it may write to
-///   a pipe or change a file that the parent shares.
+/// - Signals in [`LEFT_TO_PARENT`] do nothing, unless they were already ignored.
+/// - Handlers of the parent do not run here, except those for faults: a handler might write to a
+///   pipe or change a file that the parent shares.
 pub(super) fn leave_to_parent(blocked: Option<Blocked>) {
     for signal in 1..=libc::SIGRTMAX() {
         let Some(inherited) = action_of(signal) else {
@@ -119,12 +119,12 @@ pub(super) fn leave_to_parent(blocked: Option<Blocked>) {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const left, ptr::null_mut()) };
 }
 
-/// The action of a signal; `None` for those that the system or its library keeps for itself.
+/// Returns the action of a signal, or `None` if the system or its library reserves the signal.
 fn action_of(signal: c_int) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<sigaction>::zeroed();
-    // SAFETY: `action` is a place for the answer, and nothing is changed.
+    // SAFETY: `action` is valid memory for the answer, and nothing is changed.
     let asked = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: it was filled, or is made of zeros, which are a value of each of its fields.
+    // SAFETY: `action` was filled, or consists of zeros, which are valid for each of its fields.
     let action = unsafe { action.assume_init() };
     (asked == 0).then_some(action.sa_sigaction)
 }
@@ -137,18 +137,18 @@ fn set_action(signal: c_int, handler: libc::sighandler_t) {
         sa_restorer: None,
     };
     // SAFETY: the handler is the default action or a function that does nothing, which is allowed
-    // at any point of a program. The system refuses (and keeps) SIGKILL and SIGSTOP.
+    // at any point of a program. The system refuses SIGKILL and SIGSTOP and keeps their actions.
     unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
 }
 
 fn set_of(signals: &[c_int]) -> sigset_t {
     let mut set = MaybeUninit::<sigset_t>::zeroed();
-    // SAFETY: `set` is a place for a set.
+    // SAFETY: `set` is valid memory for a set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     for &signal in signals {
-        // SAFETY: the set was made empty above, and the number is one of a signal.
+        // SAFETY: the set was made empty above, and the number is that of a signal.
         unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
     }
-    // SAFETY: it was filled above.
+    // SAFETY: `set` was filled above.
     unsafe { set.assume_init() }
 }

@@ -21,21 +21,20 @@ use crate::handle::AnyHandle;
 use crate::segment::{HugePages, Segment};
 use crate::table::HandleTable;
 
-/// In a worker's environment: what it is to do.
+/// The environment variable with a worker's order.
 const ORDER: &str = "NDSHM_WORKER";
 
-/// Set once this process has become a worker, for the children that it forks, too.
+/// Set once this process has become a worker. Its forked children inherit this.
 static BECAME_WORKER: OnceLock<()> = OnceLock::new();
 
-/// Returns `true` if the process runs with more rights than the one that started it, as a
-/// set-user-id program does. Its environment and its standard input are then from somebody whom it
-/// must not trust.
+/// Returns `true` if the process runs with more rights than its parent, as a set-user-id program
+/// does. It must not trust its environment and standard input then.
 fn has_more_rights_than_its_parent() -> bool {
     // SAFETY: the call reads a word that the kernel has put beside the program's arguments.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// What a worker is told through its environment.
+/// The data that a worker gets through its environment.
 struct Order {
     parent: u32,
     worker: usize,
@@ -71,7 +70,7 @@ impl Order {
         })
     }
 
-    /// Returns the order that is in the environment.
+    /// Returns the order in the environment.
     fn of_environment() -> Option<Order> {
         if has_more_rights_than_its_parent() {
             return None;
@@ -79,8 +78,8 @@ impl Order {
         Order::parse(&env::var(ORDER).ok()?)
     }
 
-    /// Takes the order out of the environment, so that the programs that this worker starts are no
-    /// workers. Leaves it in a process of several threads, of which another may be reading the
+    /// Removes the order from the environment, because the programs that this worker starts are no
+    /// workers. Keeps it if the process has several threads, because another one may be reading the
     /// environment; [`refuse_unserved`] then refuses in those programs.
     fn forget() {
         if super::fork::refuse_threads().is_ok() {
@@ -90,16 +89,16 @@ impl Order {
     }
 }
 
-/// Turns this process into a worker if a pool has [spawned](super::Pool::spawn) it, and does not
-/// return then; does nothing otherwise.
+/// Turns this process into a worker if a pool has [spawned](super::Pool::spawn) it, and then does
+/// not return. Otherwise does nothing.
 ///
-/// The first line of `main`, before anything that a worker is not to do: reading the command line,
-/// starting threads, opening files. It takes a look at one environment variable, and in a worker
-/// removes it.
+/// Call this in the first line of `main`, before anything that a worker must not do: reading the
+/// command line, starting threads, opening files. It reads one environment variable, and in a
+/// worker removes it.
 ///
-/// A worker trusts the process that starts it: it runs the functions of this program that the parent
-/// names. So a program that runs with more rights than its parent, as a set-user-id program does,
-/// never becomes a worker: it reads neither the variable nor its standard input.
+/// A worker trusts its parent: it runs the functions of this program that the parent names. So a
+/// program with more rights than its parent, such as a set-user-id program, never becomes a worker:
+/// it reads neither the variable nor its standard input.
 ///
 /// ```no_run
 /// use ndshm::{HandleTable, Pool, Segment};
@@ -117,8 +116,8 @@ pub fn become_worker() {
         let _ = BECAME_WORKER.set(());
         Order::forget();
         if order.parent != parent_id() {
-            // The parent has died meanwhile, or the worker that the order was for forgot to take it
-            // out. To go on would be to run the program a second time.
+            // The parent has died, or another worker that could not remove its order started this
+            // process. Continuing would run the program a second time.
             eprintln!(
                 "ndshm: worker {}: process {}, which started it, is not its parent any more",
                 order.worker, order.parent
@@ -135,7 +134,7 @@ pub fn become_worker() {
     }
 }
 
-/// Joins the segment whose descriptor is the standard input, and serves it.
+/// Joins the segment, takes its descriptor from the standard input, and serves the pool.
 fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
     worker::end_with_parent(Some(order.parent));
     signals::leave_to_parent(None);
@@ -161,7 +160,7 @@ fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
     worker::live(&life, true)
 }
 
-/// Moves the descriptor away from the standard input, and leaves nothing to read there.
+/// Moves the descriptor away from the standard input, and puts /dev/null there.
 fn take_standard_input() -> io::Result<OwnedFd> {
     let segment = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let nothing = std::fs::File::open("/dev/null")?;
@@ -169,8 +168,9 @@ fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(segment)
 }
 
-/// Refuses in a process that was started as a worker, or by one that was, and has not become one. Its
-/// own workers would do the same, without end. Refuses also where no worker would trust this process.
+/// Returns an error if this process, or the one it comes from, was started as a worker and has not
+/// become one: its own workers would do the same, without end. Also returns an error if no worker
+/// would trust this process.
 pub(super) fn refuse_unserved() -> Result<(), PoolError> {
     if has_more_rights_than_its_parent() {
         return Err(PoolError::SetUserId);
@@ -200,14 +200,14 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
     };
     let segment = life.table.segment().fd().ok_or(PoolError::InProcess)?;
     let segment = segment.try_clone_to_owned().map_err(refused)?;
-    // Whatever has happened to the program's path: this is the file that runs here.
+    // The running file, even if the program's path has changed.
     let mut command = Command::new("/proc/self/exe");
     let name = env::args_os().next();
     command
         .arg0(name.unwrap_or_else(|| OsString::from("ndshm-worker")))
         .env(ORDER, order.to_text())
-        // The one descriptor that every child is given without a window in which another thread's
-        // child could inherit it too.
+        // The one descriptor that a child gets without a window in which another thread's child
+        // could inherit it too.
         .stdin(Stdio::from(segment));
     if env::var_os(THREADS_OF_RAYON).is_none() {
         command.env(
@@ -215,7 +215,7 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
             super::threads::share(life.shared.workers).to_string(),
         );
     }
-    // The worker inherits this, and leaves these signals to this process once it can.
+    // The worker inherits this mask, and unblocks the signals once they do nothing.
     let blocked = Blocked::left_to_parent();
     let child = command.spawn().map_err(refused)?;
     drop(blocked);

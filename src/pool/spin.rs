@@ -1,4 +1,4 @@
-//! How long to spin before sleeping.
+//! The time to spin before sleeping.
 
 use core::cell::Cell;
 use core::time::Duration;
@@ -6,56 +6,56 @@ use std::time::Instant;
 
 use crate::sync::{Atom, Ordering};
 
-/// A bounded spin, which adapts to whether other programs compete for the processors.
+/// A bounded spin that adapts to other programs that compete for the processors.
 ///
 /// Yielding pays while the processors belong to the pool: each turn costs less than a microsecond,
-/// and saves waking a sleeper. It costs dearly once another program is ready to run: the kernel
-/// then charges every yield as a whole time slice (some milliseconds), so that a process which
-/// yields a hundred times gives up its share of the processor without having used it. A yield that
-/// takes longer than [`LOST`] therefore ends the spin.
+/// and can save waking a sleeper. It is expensive once another program is ready to run: the kernel
+/// charges every yield as a whole time slice (some milliseconds), and a process that yields a
+/// hundred times gives up its share without having used it. So a yield that takes longer than
+/// [`LOST`] ends the spin.
 ///
-/// Only the parent concludes from it that other programs compete, and tells the workers in a word
-/// of the mailbox. A worker cannot tell: with more processes than processors it loses slices to a
-/// parent that is busy, and then a yield is the right thing to do. A parent that is busy waits for
-/// nobody. One that waits needs the workers, whose slices another program takes.
+/// Only the parent concludes that other programs compete, and tells the workers in a word of the
+/// mailbox. A worker cannot tell: with more processes than processors it loses slices to a busy
+/// parent, and then yielding is right. A busy parent waits for nothing. A waiting parent needs its
+/// workers, from which another program takes slices.
 pub(super) struct Spin<'m> {
     yields: u32,
-    /// Not 0 while everybody of the pool sleeps instead of yielding.
+    /// Not 0 while all processes of the pool sleep instead of yielding.
     crowded: &'m Atom,
-    /// In the parent: the slices that it lost lately.
+    /// In the parent: the time slices that it lost lately.
     losses: Option<Cell<Losses>>,
 }
 
-/// The slices that a parent lost lately.
+/// The time slices that a parent lost lately.
 #[derive(Clone, Copy, Default)]
 struct Losses {
     count: u32,
-    /// Yields since the last one that lost nothing.
+    /// Yields since the last lost slice.
     short: u32,
-    /// For how long yields are put off, and until when.
+    /// The length of the current pause in yielding, and its end.
     paused: Option<(Duration, Instant)>,
 }
 
-/// Turns in which the processor is kept, 2 µs or so: an answer from another processor takes less.
+/// Turns that keep the processor, about 2 µs. An answer from another processor takes less.
 const PAUSES: u32 = 100;
 
 /// A yield that takes longer than this was a time slice of another process.
 const LOST: Duration = Duration::from_micros(500);
 
-/// So many slices are lost before yields are put off: one or two may go to the system, or to a
-/// worker that took its time.
+/// Lost slices before the parent pauses yielding. One or two may go to the system, or to a slow
+/// worker.
 const PATIENCE: u32 = 3;
 
-/// How long yields are put off at first. It doubles with each attempt that loses another slice, so
-/// that attempts cost a small part of the pool's share.
+/// The first pause in yielding. It doubles with each attempt that loses a slice, so attempts cost a
+/// small part of the pool's share.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// The longest time for which yields are put off.
+/// The longest pause in yielding.
 const LONGEST_PAUSE: Duration = Duration::from_millis(160);
-/// So many short yields in a row say that nobody competes any more.
+/// Short yields in a row that show that no program competes.
 const ENOUGH: u32 = 200;
 
 impl<'m> Spin<'m> {
-    /// Creates the spin of a pool's parent. `crowded` is the word that it tells the workers in.
+    /// Creates the spin of a pool's parent. The parent sets `crowded` to tell the workers.
     pub(super) fn of_parent(workers: usize, crowded: &'m Atom) -> Spin<'m> {
         Spin {
             losses: Some(Cell::default()),
@@ -65,9 +65,9 @@ impl<'m> Spin<'m> {
 
     /// Creates the spin of one of `workers` workers.
     ///
-    /// After the pauses the processor is offered to others in each turn: the process that is waited
-    /// for may need this very one. Where each has its own, some 50 µs of that save the 100 µs that
-    /// waking a sleeper on an idle processor takes.
+    /// After the pauses each turn offers the processor to others, because the awaited process may
+    /// need it. If each process has its own, about 50 µs of this can save the 100 µs of waking a
+    /// sleeper on an idle processor.
     pub(super) fn of_worker(workers: usize, crowded: &'m Atom) -> Spin<'m> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Spin {
@@ -77,8 +77,8 @@ impl<'m> Spin<'m> {
         }
     }
 
-    /// Asks `ready` until it gives something, or time is up. In a model time is up at once: a
-    /// sleeper looks first.
+    /// Calls `ready` until it returns a value or the spin ends. In a model that is at once: a
+    /// sleeper checks first.
     pub(super) fn until<T>(&self, ready: impl Fn() -> Option<T>) -> Option<T> {
         if cfg!(loom) {
             return None;
@@ -107,16 +107,16 @@ impl<'m> Spin<'m> {
         ready()
     }
 
-    /// Whether yields are worth trying.
+    /// Returns `true` unless yielding is paused.
     fn may_yield(&self, now: Instant) -> bool {
         match &self.losses {
             Some(losses) => losses.get().paused.is_none_or(|(_, until)| now >= until),
-            // Relaxed: it changes when a worker sleeps, and nothing else.
+            // Relaxed: the word only affects when a worker sleeps.
             None => self.crowded.load(Ordering::Relaxed) == 0,
         }
     }
 
-    /// Notes how long a yield took. Returns `true` if a time slice was lost.
+    /// Records the time that a yield took. Returns `true` if it lost a time slice.
     fn note(&self, took: Duration, now: Instant) -> bool {
         let lost = took >= LOST;
         let Some(losses) = &self.losses else {
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_slice_puts_yields_off_for_longer_each_time() {
+    fn each_lost_slice_doubles_the_pause() {
         let crowded = Atom::zero();
         let spin = Spin::of_parent(1, &crowded);
         let now = Instant::now();
@@ -159,7 +159,7 @@ mod tests {
         assert!(spin.may_yield(now));
         for _ in 1..PATIENCE {
             assert!(spin.note(LOST, now), "it ends the spin");
-            assert!(spin.may_yield(now), "and no more");
+            assert!(spin.may_yield(now), "but does not pause yielding");
         }
         let mut pauses = Vec::new();
         for _ in 0..8 {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn no_yields_while_they_are_put_off() {
+    fn no_yields_during_a_pause() {
         let crowded = Atom::zero();
         crowded.store(1, Ordering::Relaxed);
         let spin = Spin::of_worker(1, &crowded);

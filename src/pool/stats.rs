@@ -1,4 +1,4 @@
-//! What each worker has done, for those who tune tiles.
+//! Work counts of each worker. They help to tune tiles.
 
 use core::time::Duration;
 #[cfg(not(loom))]
@@ -8,27 +8,30 @@ use super::Pool;
 use super::mailbox::Arguments;
 use super::report::Work;
 
-/// What a worker has done since the pool was started, or since profiling was.
+/// The work of one worker since the start of the pool, or since the last
+/// [`profile`](Pool::profile).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// The worker's number.
     pub worker: usize,
-    /// Its process, if it is there.
+    /// Its process, if the worker is present.
     pub pid: Option<u32>,
-    /// Calls it has taken part in.
+    /// Calls it has taken part in. A call counts again each time the worker serves tiles that were
+    /// sent back or reopened.
     pub calls: u64,
-    /// Tiles it has run.
+    /// Tiles it has run, without those of
+    /// [`WorkerContext::for_each`](super::WorkerContext::for_each).
     pub tiles: u64,
-    /// Those of them that lay in another worker's stretch.
+    /// Tiles among them that lay in another worker's stretch.
     pub stolen: u64,
     /// Time in calls; zero unless the pool [profiles](Pool::profile).
     pub busy: Duration,
-    /// Time since profiling began in which it was in no call.
+    /// Time since profiling began that the worker spent outside calls.
     pub idle: Duration,
 }
 
-/// Since when the pool profiles, and what had been done before.
+/// The start of profiling, and the work done before it.
 #[derive(Default)]
 pub(super) struct Profile {
     #[cfg(not(loom))]
@@ -37,7 +40,7 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    /// The flag that asks workers to take the time.
+    /// Returns the flag that asks workers to measure their time, or 0.
     pub(super) fn flag(&self) -> u64 {
         match self.elapsed() {
             Some(_) => Arguments::PROFILE,
@@ -54,10 +57,10 @@ impl Profile {
 }
 
 impl Pool<'_> {
-    /// Begins to take the workers' times, which costs some 50 ns a worker and call, or stops it.
-    /// What [`stats`](Pool::stats) tells counts from here.
+    /// Starts or stops measuring the workers' times, which costs about 50 ns per worker and call.
+    /// Resets the counts of [`stats`](Pool::stats).
     ///
-    /// Does nothing in a fork's child: the workers are the parent's.
+    /// Does nothing in a forked child, which does not own the workers.
     pub fn profile(&mut self, on: bool) {
         if !self.is_ours() {
             return;
@@ -73,7 +76,7 @@ impl Pool<'_> {
         let _ = on;
     }
 
-    /// What each worker has done, those that died and were replaced included.
+    /// Returns the work of each worker, including that of dead workers that it replaced.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Pool, Segment};
@@ -91,7 +94,7 @@ impl Pool<'_> {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     ///
-    /// Empty in a fork's child: the workers are the parent's.
+    /// Returns an empty list in a forked child, which does not own the workers.
     pub fn stats(&self) -> Vec<WorkerStats> {
         if !self.is_ours() {
             return Vec::new();

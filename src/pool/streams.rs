@@ -1,21 +1,21 @@
-//! Output that is buffered: written once around a fork, and not lost when a worker ends.
+//! Buffered output: written once despite a fork, and not lost when a worker ends.
 
 use std::fs::File;
 use std::io::{self, Write};
 
-/// Writes out what this process has buffered for standard output, which a forked worker would
-/// otherwise write a second time. With `c_streams` also the buffers of C's streams.
+/// Writes out this process's buffered standard output, which a forked worker would write a second
+/// time. With `c_streams`, also writes out the buffers of C's streams.
 ///
-/// Returns `false` if the system took less: then the worker calls [`discard_inherited`].
+/// Returns `false` if the system took only a part. Then the worker must call [`discard_inherited`].
 #[must_use]
 pub(super) fn flush_before_fork(c_streams: bool) -> bool {
     let c_is_empty = !c_streams || flush_c();
     io::stdout().flush().is_ok() && c_is_empty
 }
 
-/// In a forked worker: empties the buffers of standard output, whose text its parent still has.
+/// Empties the buffers of standard output in a forked worker. The parent still has their text.
 pub(super) fn discard_inherited(c_streams: bool) {
-    // No crate's call empties the buffer, so it is written to nowhere.
+    // No safe function empties the buffer, so flush it into /dev/null.
     let Ok(stdout) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3) else {
         return;
     };
@@ -31,14 +31,15 @@ pub(super) fn discard_inherited(c_streams: bool) {
     }
 }
 
-/// Writes out what a job has printed without a final newline: the worker may be killed next.
+/// Writes out text that a job printed without a final newline, because the worker may be killed
+/// next.
 ///
-/// An error is no business of the job's: the next one that prints meets it again.
+/// Ignores errors: the next job that prints meets them again.
 pub(super) fn flush_after_job() {
     let _ = io::stdout().flush();
 }
 
-/// Writes out what is left when a worker ends.
+/// Writes out the remaining text when a worker ends.
 pub(super) fn flush_at_end(c_streams: bool) {
     flush_after_job();
     if c_streams {
@@ -46,8 +47,8 @@ pub(super) fn flush_at_end(c_streams: bool) {
     }
 }
 
-/// Writes out the buffers of C's streams. Waits for every thread that is inside one.
+/// Writes out the buffers of C's streams. Waits for every thread that is using one.
 fn flush_c() -> bool {
-    // SAFETY: a null pointer asks for all streams; the function may be called at any time.
+    // SAFETY: a null pointer means all streams, and the function may be called at any time.
     unsafe { libc::fflush(core::ptr::null_mut()) == 0 }
 }

@@ -1,4 +1,4 @@
-//! The parent's part in a call: waiting for the workers, noticing deaths, naming what went wrong.
+//! The parent's part in a call: waiting for workers, noticing deaths, reporting failures.
 
 use core::time::Duration;
 #[cfg(not(loom))]
@@ -11,27 +11,27 @@ use super::{OnDeath, Pool};
 use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Partition, Round};
 
-/// Time between two checks of whether the workers live.
+/// Time between two checks for dead workers.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Workers that may die in one call under [`OnDeath::RunAgain`].
 const MOST_DEATHS: usize = 8;
 
-/// A call that is going on.
+/// A running call.
 pub(super) struct Ongoing<'t> {
-    /// The number of the call.
+    /// Number of the call.
     pub(super) number: u64,
-    /// The number of the job that is open.
+    /// Number of the open job.
     pub(super) job: u64,
     pub(super) pace: Pace,
-    /// Keeps long parameters where the workers read them.
+    /// Keeps long parameters in place for the workers.
     pub(super) _params: Option<CallMemory<'t>>,
     pub(super) deaths: Vec<Death>,
-    /// Whether the parent takes part in the round, too.
+    /// The parent is a participant of the round too.
     pub(super) entered: bool,
 }
 
-/// When to look at the time, and at whether the workers live.
+/// The times for checking the deadline and the workers.
 pub(super) struct Pace {
     #[cfg(not(loom))]
     start: Instant,
@@ -53,8 +53,8 @@ impl Pace {
         }
     }
 
-    /// Starts the time of the next wait. The time of the last check stays: calls in quick
-    /// succession must not put the next check off.
+    /// Restarts the deadline for the next wait. Keeps the time of the last check, because calls in
+    /// quick succession must not delay the next one.
     pub(super) fn restart(&mut self, deadline: Option<Duration>) {
         #[cfg(not(loom))]
         {
@@ -63,7 +63,7 @@ impl Pace {
         self.deadline = deadline;
     }
 
-    /// Whether it is time for a look. In a model it always is.
+    /// Returns `true` if a check is due. In a model it always is.
     pub(super) fn is_due(&mut self) -> bool {
         #[cfg(not(loom))]
         {
@@ -86,7 +86,7 @@ impl Pace {
         return Duration::ZERO;
     }
 
-    /// Whether the call has taken longer than it may. In a model time does not pass.
+    /// Returns `true` if the wait has exceeded the deadline. In a model time does not pass.
     pub(super) fn is_overdue(&self) -> bool {
         #[cfg(not(loom))]
         return self
@@ -98,10 +98,10 @@ impl Pace {
 }
 
 impl<'t> Pool<'t> {
-    /// Sleeps until `is_over`, or an event after `seen`, or it is time for a look.
+    /// Sleeps until `is_over`, an event after `seen`, or the next check.
     ///
-    /// Whoever calls this has looked at what it waits for after it read `seen`: what happens later
-    /// is a later event.
+    /// The caller must read `seen` before it tests its condition: later changes are then later
+    /// events.
     pub(super) fn sleep_after(&self, seen: u64, is_over: impl Fn() -> bool) {
         let mailbox = self.mailbox;
         let moved = || (is_over() || mailbox.events() != seen).then_some(());
@@ -110,8 +110,8 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// Waits until all tiles of the round are done or torn, or nobody is left to do them, or time
-    /// is up.
+    /// Waits until all tiles of the round are done or torn, no worker is left, or the deadline has
+    /// passed.
     pub(super) fn wait<G: Group>(&mut self, round: &Round<'_, '_, G>, call: &mut Ongoing<'t>) {
         loop {
             let seen = self.mailbox.events();
@@ -125,7 +125,7 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// A look at the workers; whether there is nothing left to wait for.
+    /// Checks the workers. Returns `true` if there is nothing left to wait for.
     pub(super) fn is_stuck<G: Group>(
         &mut self,
         round: &Round<'_, '_, G>,
@@ -135,19 +135,19 @@ impl<'t> Pool<'t> {
         let somebody_died = !deaths.is_empty();
         call.deaths.extend(deaths);
         if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
-            // Torn by the reap, and perhaps by another's that was under way before.
+            // Torn by this reap, or by another process's that began earlier.
             let reopened = match call.deaths.is_empty() || self.any_failed(call.number) {
                 true => 0,
                 false => round.reopen_torn(),
             };
             if somebody_died || reopened > 0 {
                 let _ = self.hire(&|table, slot| round.accounts_for(table, slot, call.entered));
-                // Whoever is through looks again.
+                // Workers that have finished look again.
                 call.job = self.mailbox.announce();
             }
         }
-        // In a model time does not bring this about: a look at every tile, each time, would be
-        // most of what it explores.
+        // In a model only a death makes this check necessary. Checking every tile each time would
+        // be most of the model's work.
         let may_be_over = !cfg!(loom) || !call.deaths.is_empty();
         may_be_over && round.is_over()
             || self.crew.is_empty()
@@ -156,8 +156,8 @@ impl<'t> Pool<'t> {
             || call.pace.is_overdue()
     }
 
-    /// Returns `true` if all that is left to wait for is held by the dead, and a lock of a process
-    /// outside keeps it from being taken back. Tries again to take it back: the lock may be gone.
+    /// Returns `true` if only dead workers still hold tiles, and a lock of an outside process
+    /// prevents their reap. Tries the reap again, because the lock may be gone.
     fn is_blocked(&self, call: &Ongoing<'_>) -> bool {
         if call.deaths.is_empty() || cfg!(loom) {
             return false;
@@ -167,7 +167,7 @@ impl<'t> Pool<'t> {
             && self.table.reap().is_ok_and(|report| report.locked > 0)
     }
 
-    /// Takes the dead out of the crew, and takes back what they held: their tiles become torn.
+    /// Removes the dead workers from the crew and reaps their seats, which tears their tiles.
     pub(super) fn bury(&mut self) -> Vec<Death> {
         let deaths = self.crew.bury(&self.mailbox);
         if !deaths.is_empty() {
@@ -175,7 +175,7 @@ impl<'t> Pool<'t> {
             for death in &deaths {
                 super::trace::death(death);
             }
-            // An error says that the parent has no seat, and then nobody has.
+            // An error means that the parent has no seat, and then no participant has.
             let _ = self.table.reap();
         }
         deaths
@@ -185,21 +185,21 @@ impl<'t> Pool<'t> {
         (0..self.shared.workers).any(|worker| self.mailbox.report(worker).has_failed(call))
     }
 
-    /// Returns `true` if a kernel has panicked, or a worker has died whose death the policy does
-    /// not make up for.
+    /// Returns `true` if a kernel has panicked, or a worker has died and the policy does not allow
+    /// recovery.
     pub(super) fn must_fail(&self, call: &Ongoing<'_>) -> bool {
         let makes_up = self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS;
         self.any_failed(call.number) || !call.deaths.is_empty() && !makes_up
     }
 
-    /// Whether a worker has failed, and none is still at the job.
+    /// Returns `true` if a worker has failed and all have finished the job.
     fn all_have_failed(&self, call: &Ongoing<'_>) -> bool {
         let mut workers = (0..self.shared.workers).filter(|&worker| self.crew.is_there(worker));
         self.any_failed(call.number)
             && workers.all(|worker| self.mailbox.has_served(worker, call.job))
     }
 
-    /// Waits until no worker is in the job that was closed.
+    /// Waits until no worker is checked in. The caller has closed the job.
     pub(super) fn wait_until_out(&mut self, call: &mut Ongoing<'t>) {
         let mailbox = self.mailbox;
         let workers = self.shared.workers;
@@ -211,7 +211,7 @@ impl<'t> Pool<'t> {
             }
             if call.pace.is_due() {
                 call.deaths.extend(self.bury());
-                // A kernel that does not come back keeps its tile, and the arrays stay closed.
+                // A kernel that does not return keeps its tile, and the arrays stay closed.
                 if call.pace.is_overdue() || is_out() {
                     break;
                 }
@@ -220,14 +220,16 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// What the workers say went wrong, the first worker first.
+    /// Takes the failures that workers reported in `call`, in the order of the workers.
     pub(super) fn failures(&self, call: u64) -> Vec<(usize, Failure)> {
         (0..self.shared.workers)
             .filter_map(|worker| Some((worker, self.mailbox.report(worker).take(call)?)))
             .collect()
     }
 
-    /// What the call came to: a panic before a death before anything else.
+    /// Returns the call's result. If several things went wrong, reports the first of: a panic at a
+    /// tile, a worker's death if the round did not succeed, another failure of a worker if tiles
+    /// are missing, the deadline or the round's own error.
     pub(super) fn outcome<G: Group>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -237,15 +239,15 @@ impl<'t> Pool<'t> {
         let failures = self.failures(call.number);
         let mut ended = round.try_finish();
         if ended.is_err() {
-            // Tiles are held, and nobody is in: somebody has just died.
+            // Tiles are held, but no worker is checked in: one has just died.
             call.deaths.extend(self.bury());
             ended = match ended {
                 Err(round) => round.try_finish(),
                 ended => ended,
             };
         }
-        // The claim words name the half-written tiles, also in a round that cannot be finished
-        // because nobody is left to run its other tiles.
+        // The claim words name the half-written tiles, even if the round cannot finish because no
+        // worker is left for its other tiles.
         let (ended, torn) = match ended {
             Ok(Err(RoundError::Torn { round, tiles, rows })) => {
                 let torn = (tiles.clone(), rows.clone());
@@ -254,7 +256,7 @@ impl<'t> Pool<'t> {
             Ok(outcome) => (outcome, Default::default()),
             Err(round) => {
                 let torn = round.half_written();
-                // The round is dropped here, and so given up.
+                // Dropping the round abandons it.
                 (Err(round.deadline(call.pace.waited())), torn)
             }
         };
@@ -300,7 +302,7 @@ impl<'t> Pool<'t> {
     }
 }
 
-/// The error of a call in which a worker died.
+/// Returns the error of a call in which a worker died.
 pub(super) fn worker_died(
     death: Death,
     tiles: Vec<usize>,

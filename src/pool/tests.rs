@@ -1,4 +1,4 @@
-//! What no call does by itself: jobs that were written by somebody else.
+//! Tests of jobs that no call writes, as another program could write them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{Pool, image};
 use crate::segment::Segment;
 use crate::table::HandleTable;
 
-/// Opens a job past all checks, and returns what worker 0 says of it.
+/// Opens a job without any check. Returns the failure that worker 0 reports.
 fn said_of(pool: &mut Pool<'_>, arguments: Arguments) -> String {
     pool.calls += 1;
     let arguments = Arguments {
@@ -32,7 +32,7 @@ fn said_of(pool: &mut Pool<'_>, arguments: Arguments) -> String {
 }
 
 #[test]
-fn an_address_that_is_no_code_is_not_called() {
+fn an_address_outside_code_is_not_called() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let mut pool = Pool::threads(&table, 1).unwrap();
     let data = Box::new(0u64);
@@ -48,7 +48,7 @@ fn an_address_that_is_no_code_is_not_called() {
 }
 
 #[test]
-fn handles_that_name_nothing_are_an_error() {
+fn invalid_handles_and_parameters_are_errors() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let mut pool = Pool::threads(&table, 1).unwrap();
     type Vector = crate::Write<u8, ndarray::Ix1>;
@@ -60,7 +60,7 @@ fn handles_that_name_nothing_are_an_error() {
         ..Arguments::default()
     };
     assert!(said_of(&mut pool, arguments).contains("stale"));
-    // Parameters of another length, and ones that are nowhere.
+    // Parameters of a wrong length, and parameters without an array.
     let tiles_of = table.zeros::<u8, _>(4).unwrap();
     let tiles = table
         .partition(tiles_of.write(), ndarray::Axis(0), 1)
@@ -76,7 +76,7 @@ fn handles_that_name_nothing_are_an_error() {
         };
         assert!(!said_of(&mut pool, arguments).is_empty(), "{params_len}");
     }
-    // And it still works.
+    // The pool still works.
     pool.for_each(&tiles, &1u64, |mut x, _, _| x.fill(1))
         .unwrap();
     assert_eq!(table.read(tiles_of).unwrap().sum(), 4);

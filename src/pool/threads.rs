@@ -11,11 +11,11 @@ use super::worker::{WorkerLife, serve};
 use crate::error::PoolError;
 use crate::table::HandleTable;
 
-/// The variable from which rayon takes the number of its threads.
+/// The environment variable that sets rayon's number of threads.
 #[cfg(not(loom))]
 pub(super) const THREADS_OF_RAYON: &str = "RAYON_NUM_THREADS";
 
-/// The threads that each of `workers` may use so that all together keep the processors busy.
+/// Returns the number of threads for each of `workers` that keeps all processors busy.
 #[cfg(not(loom))]
 pub(super) fn share(workers: usize) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -28,13 +28,13 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    /// Whether the thread has ended, which before the pool's end it does by a fault of ours alone.
+    /// Returns `true` if the thread has ended. Before the pool's end this is a fault of this crate.
     #[cfg(not(loom))]
     pub(super) fn has_died(&self) -> bool {
         self.handle.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for its end, which it was told of.
+    /// Waits for the end of the thread, which was told to end.
     pub(super) fn end(&mut self) {
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
@@ -42,7 +42,7 @@ impl Thread {
     }
 }
 
-/// Starts a thread with a seat of its own.
+/// Starts a worker thread with a seat of its own.
 ///
 /// In a model it dies before its operation number `steps` on the segment's words.
 pub(super) fn start(
@@ -78,7 +78,7 @@ pub(super) fn start(
     })
 }
 
-/// The life of a worker that may be killed.
+/// Returns the main function of a worker that may be killed.
 #[cfg(loom)]
 fn mortal_life(
     own: HandleTable,
@@ -100,15 +100,15 @@ fn mortal_life(
         });
         match served {
             Some((Ok(()), own)) => {
-                // As a process: it exits, and its parent reaps it.
+                // Simulate a process: it exits, and its parent reaps it.
                 own.exit_without_leaving();
                 segment.model_kill(seat);
             }
             Some((Err(error), _)) => panic!("worker {worker}: {error}"),
             None => {}
         }
-        // What a process's parent learns from the kernel. The parent keeps the mailbox in place
-        // until this thread is over.
+        // A process's parent learns this from the system. The parent keeps the mailbox in place
+        // until this thread ends.
         if let Some(mailbox) = shared.open_in(&segment) {
             mailbox.leave(worker);
         }

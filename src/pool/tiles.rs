@@ -12,7 +12,7 @@ use crate::error::{LeaseError, PoolError};
 use crate::handle::AnyHandle;
 use crate::partition::{Group, Partition, Round};
 
-/// What distinguishes one call from another, before it has a number.
+/// The parts of a call that are known before its number.
 pub(super) struct Request {
     /// The kernel's [place](Pool::place_of).
     pub(super) kernel: u64,
@@ -26,10 +26,16 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
-    /// - [`PoolError::KernelPanicked`]: the tile is torn, the others are done.
-    /// - [`PoolError::WorkerDied`]: the tiles it held are torn, the others are done; see
-    ///   [`on_death`](Pool::on_death) for the other choice.
-    /// - [`PoolError::Deadline`], if there is [one](Pool::deadline).
+    /// - [`PoolError::KernelPanicked`] if the kernel panics: the tile is torn, the others are done.
+    /// - [`PoolError::WorkerDied`] if a worker dies: its tiles are torn, the others are done; see
+    ///   [`on_death`](Pool::on_death) for the alternative.
+    /// - [`PoolError::WorkerFailed`] if a worker cannot run the kernel.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::Lease`] if the partition belongs to another segment.
+    /// - [`PoolError::KernelNotInImage`] if the workers do not have the kernel's code.
+    /// - [`PoolError::Forked`] in a forked child.
+    /// - [`PoolError::Alloc`] if memory is missing.
+    /// - The errors of starting workers, as in [`fork`](Pool::fork), if no worker is left.
     #[cfg_attr(loom, track_caller)]
     pub fn for_each<G, P, F>(
         &mut self,
@@ -45,10 +51,10 @@ impl<'t> Pool<'t> {
         self.run_on(tiles, params, kernel::on_tiles::<G, P, (), F>(kernel), None)
     }
 
-    /// Runs `kernel` once on every tile. What it returned, in the order of the tiles.
+    /// Runs `kernel` once on every tile. Returns the results in the order of the tiles.
     ///
     /// # Errors
-    /// As [`for_each`](Pool::for_each).
+    /// Same as [`for_each`](Pool::for_each).
     #[cfg_attr(loom, track_caller)]
     pub fn map_collect<G, P, R, F>(
         &mut self,
@@ -65,15 +71,15 @@ impl<'t> Pool<'t> {
         let kernel = kernel::on_tiles::<G, P, R, F>(kernel);
         let results = CallMemory::results::<R>(self.table, tiles.tiles())?;
         self.run_on(tiles, params, kernel, Some(results.handle()))?;
-        // SAFETY: the call has succeeded: its workers have written all results, and have ended it.
+        // SAFETY: the call has succeeded: its workers have written all results and checked out.
         Ok(unsafe { results.read_results(tiles.tiles()) }?)
     }
 
-    /// Runs `kernel` once on every tile and folds what it returns, in the order of the tiles: so
-    /// that floating-point results do not depend on who did what when.
+    /// Runs `kernel` once on every tile and folds the results in the order of the tiles. So
+    /// floating-point results do not depend on scheduling.
     ///
     /// # Errors
-    /// As [`for_each`](Pool::for_each).
+    /// Same as [`for_each`](Pool::for_each).
     #[cfg_attr(loom, track_caller)]
     pub fn map_reduce<G, P, R, F, A>(
         &mut self,
@@ -111,7 +117,7 @@ impl<'t> Pool<'t> {
         self.end(tiles, round, call)
     }
 
-    /// Opens the round, and the job for it.
+    /// Opens the round and its job.
     pub(super) fn begin<'p, 'r, G: Group>(
         &mut self,
         tiles: &'p Partition<'r, G>,
@@ -129,7 +135,7 @@ impl<'t> Pool<'t> {
         Ok((round, call))
     }
 
-    /// Opens the next job: from here on workers take part.
+    /// Opens the next job. From here on workers take part.
     pub(super) fn open(
         &mut self,
         params: &[u8],
@@ -167,7 +173,7 @@ impl<'t> Pool<'t> {
         })
     }
 
-    /// Ends the call: no worker is in it any more.
+    /// Ends the call. Waits until all workers have checked out.
     pub(super) fn end<G: Group>(
         &mut self,
         tiles: &Partition<'_, G>,

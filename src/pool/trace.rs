@@ -1,22 +1,22 @@
-//! Events for those who trace a pool, with the feature `tracing`; nothing without it.
+//! Trace events of a pool. Without the feature `tracing` the functions do nothing.
 
 use super::crew::Death;
 
-/// A call was opened.
+/// Reports that a call was opened.
 pub(super) fn opened(call: u64, tiles: usize) {
     #[cfg(feature = "tracing")]
     tracing::debug!(call, tiles, "round opened");
     let _ = (call, tiles);
 }
 
-/// A call is over.
+/// Reports that a call has ended.
 pub(super) fn ended(call: u64, failed: bool) {
     #[cfg(feature = "tracing")]
     tracing::debug!(call, failed, "round ended");
     let _ = (call, failed);
 }
 
-/// In a worker: a tile was claimed, from another worker's stretch or from the own one.
+/// Reports that a worker claimed a tile of its own or another's stretch.
 #[inline]
 pub(super) fn claimed(worker: usize, tile: usize, stolen: bool) {
     #[cfg(feature = "tracing")]
@@ -24,7 +24,7 @@ pub(super) fn claimed(worker: usize, tile: usize, stolen: bool) {
     let _ = (worker, tile, stolen);
 }
 
-/// A worker has died.
+/// Reports that a worker has died.
 pub(super) fn death(death: &Death) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
@@ -37,7 +37,7 @@ pub(super) fn death(death: &Death) {
     let _ = death;
 }
 
-/// Workers are being started.
+/// Reports that workers are being started.
 pub(super) fn hiring(kind: super::crew::Kind) {
     #[cfg(feature = "tracing")]
     tracing::info!(?kind, "starting workers");

@@ -1,4 +1,4 @@
-//! A worker: waits for jobs, runs them, and ends with its pool.
+//! The loop of a worker: it waits for jobs, runs them, and ends with its pool.
 
 use core::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::table::HandleTable;
 
-/// How long a worker sleeps before it looks whether its parent still lives. The kernel ends it
-/// with its parent; this is for a parent that went before it was told so.
+/// Sleep of a worker before it checks that its parent lives. The system ends a worker with its
+/// parent, but not if the parent ended before the worker asked for that.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
-/// What a worker needs to know.
+/// The data that a worker needs.
 pub(super) struct WorkerLife<'a> {
     pub(super) table: &'a HandleTable,
     pub(super) shared: Shared,
     pub(super) worker: usize,
-    /// The process that it ends with; `None` for a thread.
+    /// The parent process with which the worker ends; `None` for a thread.
     pub(super) parent: Option<u32>,
 }
 
-/// Serves jobs until there is the last one.
+/// Serves jobs up to the last one.
 pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
     let (table, worker) = (life.table, life.worker);
     let lease = table.lease_shared(life.shared.mailbox)?;
@@ -60,8 +60,9 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
                 };
                 let code = core::ptr::with_exposed_provenance::<()>(address as usize);
                 // SAFETY: the parent wrote the place of a `Trampoline` there, measured from the
-                // anchor of its own image, which is this worker's image too: it was inherited by
-                // fork, or is the same file (`become_worker` compares). So the same code is here.
+                // anchor of its own image. This worker has the same image: it inherited the image
+                // by fork, or runs the same file (`become_worker` compares them). So the same code
+                // is at this address.
                 let run = unsafe { core::mem::transmute::<*const (), Trampoline>(code) };
                 timed(&arguments, || run(&call))
             }),
@@ -76,7 +77,8 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
         };
         match outcome {
             Ok(work) => mailbox.report(worker).add(work),
-            // If the parent has given the job up, its arrays may be gone: no fault of this worker.
+            // The parent has abandoned the job, and its arrays may be gone: not a fault of this
+            // worker.
             Err(error) if mailbox.is_open(job) => {
                 mailbox
                     .report(worker)
@@ -84,7 +86,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
             }
             Err(_) => {}
         }
-        // Before the parent learns that the job is done: what it prints next comes after.
+        // Before the parent learns that the job is done, so its next output follows.
         #[cfg(not(loom))]
         if life.parent.is_some() {
             super::streams::flush_after_job();
@@ -95,7 +97,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Calls `run` with the bytes of the parameters, which lie beside the arguments or in an array.
+/// Calls `run` with the bytes of the parameters, which are in the mailbox or in an array.
 fn with_params(
     table: &HandleTable,
     arguments: &Arguments,
@@ -110,7 +112,7 @@ fn with_params(
     call_memory::with_params(table, handle, arguments.params_len as usize, run)?
 }
 
-/// Runs a job, and takes the time if that is asked for.
+/// Runs a job. Measures its time if the job asks for it.
 fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Result<Work, Error> {
     let start = arguments
         .has(Arguments::PROFILE)
@@ -123,7 +125,7 @@ fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Re
     Ok(work)
 }
 
-/// Waits for a job after number `last`.
+/// Waits for an open job other than number `last`.
 fn next_job(life: &WorkerLife<'_>, mailbox: &Mailbox<'_>, last: u64, spin: &Spin<'_>) -> Job {
     let is_new = |job: &Job| job.is_open() && job.number() != last;
     loop {
@@ -147,15 +149,15 @@ pub(super) use process::{end_with_parent, end_without, live};
 
 #[cfg(not(loom))]
 mod process {
-    //! What only a worker process does.
+    //! Steps that only a worker process takes.
 
     use super::{WorkerLife, serve};
 
-    /// The life of the worker in its process, from the first step to the exit. With `c_streams`
-    /// the buffers of C's streams are this process's own, and written out in the end.
+    /// Runs the worker in its process, from the first step to the exit. With `c_streams` the
+    /// buffers of C's streams are this process's own, and are written out at the end.
     pub(in super::super) fn live(life: &WorkerLife<'_>, c_streams: bool) -> ! {
         end_with_parent(life.parent);
-        // A panic of our own code must not unwind into the parent's stack frames.
+        // A panic of this crate's code must not unwind into the parent's stack frames.
         let served = std::panic::AssertUnwindSafe(|| serve(life));
         let code = match std::panic::catch_unwind(served) {
             Ok(Ok(())) => 0,
@@ -169,13 +171,13 @@ mod process {
         exit(code)
     }
 
-    /// Ends the process without running what the parent has registered for its own end.
+    /// Ends the process without running the parent's exit handlers.
     fn exit(code: i32) -> ! {
         // SAFETY: `_exit` has no precondition.
         unsafe { libc::_exit(code) }
     }
 
-    /// Asks the kernel to end this process when its parent ends.
+    /// Asks the system to end this process when its parent ends.
     pub(in super::super) fn end_with_parent(parent: Option<u32>) {
         let kill = Some(rustix::process::Signal::KILL);
         let _ = rustix::process::set_parent_process_death_signal(kill);

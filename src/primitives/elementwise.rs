@@ -1,4 +1,4 @@
-//! Fill, copy and swap: what moves elements and computes nothing.
+//! Fill, copy and swap: operations that move elements and compute nothing.
 
 use ndarray::{ArrayView, ArrayView1, ArrayViewMut, Axis, Dimension, Zip};
 
@@ -14,25 +14,27 @@ impl Pool<'_> {
     /// Sets every element of `dst` to `value`.
     ///
     /// # Errors
-    /// [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::Alloc`] if working memory is missing; [`PrimitiveError::Pool`] if the call
+    /// fails, see [`for_each`](Pool::for_each).
     pub fn fill<T: Element, D: Dimension + 'static>(
         &mut self,
         dst: Handle<T, D>,
         value: T,
     ) -> Result<(), PrimitiveError> {
         let table = self.table();
-        // Elements need not be `Pod`, which parameters are.
+        // Pass the value in an array, because parameters must be `Pod` and elements need not be.
         let value = table.owned(table.from_elem(1, value)?);
         let group = (value.handle().whole(), FlatWrite::new(dst));
         let tiles = table.partition(group, Axis(0), moved_tile::<T>())?;
         Ok(self.for_each(&tiles, &(), fill)?)
     }
 
-    /// Copies the elements of `src` to `dst`, which has the same shape and may have another order
-    /// of memory. From an array to itself there is nothing to copy.
+    /// Copies the elements of `src` to `dst`. The two have the same shape, and may differ in memory
+    /// order. Does nothing if both are the same array.
     ///
     /// # Errors
-    /// [`PrimitiveError::Shapes`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::Shapes`] if the shapes differ; [`PrimitiveError::Pool`] if the call fails,
+    /// see [`for_each`](Pool::for_each).
     pub fn copy<T: Element, D: Dimension + 'static>(
         &mut self,
         src: Handle<T, D>,
@@ -55,8 +57,8 @@ impl Pool<'_> {
 
     /// Exchanges the elements of two arrays of the same shape, in place.
     ///
-    /// This moves every element twice. A double buffer needs no such thing: make one partition for
-    /// each direction, and use them in turns.
+    /// This moves every element twice. A double buffer does not need it: make one partition for
+    /// each direction, and use them alternately.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -86,7 +88,8 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`PrimitiveError::Shapes`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::Shapes`] if the shapes differ; [`PrimitiveError::Pool`] if the call fails,
+    /// see [`for_each`](Pool::for_each).
     pub fn swap<T: Element, D: Dimension + 'static>(
         &mut self,
         a: Handle<T, D>,
@@ -108,7 +111,7 @@ impl Pool<'_> {
     }
 }
 
-/// Whether the elements of two arrays of one shape lie in the same order.
+/// Returns `true` if the elements of two arrays of the same shape lie in the same memory order.
 fn in_one_order<T: Element, D: Dimension>(
     table: &HandleTable,
     shape: &[usize],
@@ -119,7 +122,7 @@ fn in_one_order<T: Element, D: Dimension>(
     Ok(is_a_line || table.info(a)?.order == table.info(b)?.order)
 }
 
-/// The longest axis of a shape that has one, and how many indices of it make a tile.
+/// Returns the longest axis of a shape with axes, and the number of its indices in a tile.
 fn along_longest<T>(shape: &[usize]) -> (Axis, usize) {
     let longest = (0..shape.len()).max_by_key(|&axis| shape[axis]);
     let axis = longest.unwrap_or(0);

@@ -1,9 +1,9 @@
-//! Arrays of any shape as one stretch of memory, divided into tiles of equally many elements.
+//! Arrays of any shape as one range of memory, divided into tiles with equal numbers of elements.
 //!
-//! All arrays of a segment are contiguous, in C or in Fortran order. What treats every element
-//! alike therefore needs no axis: a tile is a slice, tiles are of one size whatever the shape (an
-//! array of 3 columns in Fortran order has no good axis to divide), and an array without axes is
-//! one of one element. The rows of such a partition are positions in memory order.
+//! All arrays of a segment are contiguous, in C or in Fortran order. So an operation that treats
+//! all elements alike needs no axis: a tile is a slice, all tiles have one size for every shape (an
+//! array of 3 columns in Fortran order has no good axis to divide), and an array without axes has
+//! one element. The rows of such a partition are positions in memory order.
 
 use ndarray::{Dimension, Ix1};
 
@@ -16,7 +16,7 @@ use crate::table::HandleTable;
 use crate::table::attach::check_view;
 use crate::table::slot::Slot;
 
-/// Where the elements of an array are, as a participant of a round sees it.
+/// The elements of an array in memory, as a participant of a round sees them.
 pub struct Stretch<T> {
     first: *mut T,
     len: usize,
@@ -24,7 +24,7 @@ pub struct Stretch<T> {
 }
 
 impl<T: Element> Stretch<T> {
-    /// The caller has a lease of the array.
+    /// Locates the elements. The caller has a lease of the array.
     fn locate<D: Dimension>(
         table: &HandleTable,
         handle: AnyHandle,
@@ -44,7 +44,7 @@ impl<T: Element> Stretch<T> {
         })
     }
 
-    /// The first element of the tile, and how many there are.
+    /// Returns the first element of the tile, and the number of its elements.
     fn part(&self, tile: TileOf<'_>) -> (*mut T, usize) {
         let rows = tile.rows();
         let end = rows.end.min(self.len);
@@ -58,7 +58,7 @@ impl<T: Element> Stretch<T> {
         }
         let (first, len) = self.part(tile);
         // SAFETY: `first` is aligned and non-null, and `len` elements from there are inside the
-        // array's extent (see `locate`), whose bytes are at most `isize::MAX`.
+        // array's extent (see `locate`), which has at most `isize::MAX` bytes.
         let view = unsafe { ndarray::RawArrayViewMut::<T, Ix1>::from_shape_ptr(len, first) };
         check_view(&view, self.handle)
     }
@@ -88,9 +88,9 @@ macro_rules! flat {
 
             unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 let (first, len) = raw.part(tile);
-                // SAFETY: `len` elements from `first` are mapped, aligned and inside the array
-                // (see `Stretch::locate`); they hold values of `T`, and the access is exclusive or
-                // shared as the claim of the tile says, for `'a`: the caller's duties.
+                // SAFETY: `len` elements from `first` are mapped, aligned and inside the array (see
+                // `Stretch::locate`). They hold values of `T`, and the tile's claim makes the
+                // access exclusive or shared for `'a` (the caller's duties).
                 unsafe { $make(first, len) }
             }
         }
@@ -126,22 +126,23 @@ macro_rules! flat {
                 raw.check(tile)
             }
 
-            // Primitives are not built for the model checker.
+            // The model checker does not build primitives.
             fn track(_: &Self::Raw, _: &Memory, _: TileOf<'_>, _: &mut Vec<Access>) {}
         }
     };
 }
 
 flat! {
-    /// Tiles read their part of the array: a slice each.
+    /// A group in which each tile reads its part of the array, as a slice.
     FlatRead, &'a [T], Mode::Read, core::slice::from_raw_parts
 }
 flat! {
-    /// Tiles write their part of the array: a mutable slice each.
+    /// A group in which each tile writes its part of the array, as a mutable slice.
     FlatWrite, &'a mut [T], Mode::Write, core::slice::from_raw_parts_mut
 }
 
-/// Elements of a tile that is copied, filled or exchanged: some 64 KiB of them.
+/// Returns the number of elements of a tile that is copied, filled or exchanged: about 64 KiB of
+/// them.
 pub(super) const fn moved_tile<T>() -> usize {
     let elements = (64 << 10) / size_of::<T>();
     if elements == 0 { 1 } else { elements }

@@ -1,4 +1,4 @@
-//! The gather: `dst[i, ..] = src[index[i], ..]`.
+//! Gather: `dst[i, ..] = src[index[i], ..]`.
 
 use ndarray::{ArrayView, ArrayView1, ArrayViewMut, Axis, Dimension, Ix1};
 
@@ -9,7 +9,7 @@ use crate::error::PrimitiveError;
 use crate::handle::{AnyHandle, Handle};
 use crate::pool::{Pool, TileContext};
 
-/// What an array of indices may hold: `u32` or `u64`.
+/// The element types of an array of indices: `u32` and `u64`.
 ///
 /// ```compile_fail
 /// let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
@@ -44,15 +44,15 @@ pub(super) mod sealed {
     }
 }
 
-/// The first index of a tile that is out of range: whether there is one, its position, its value.
+/// The first index of a tile that is out of range: 1 if there is one, its position, its value.
 type Found = [u64; 3];
 
 impl Pool<'_> {
-    /// Writes `src[index[i], ..]` to `dst[i, ..]`, for every `i`.
+    /// Writes `src[index[i], ..]` to `dst[i, ..]` for every `i`.
     ///
     /// `src` and `dst` have the same lengths along all axes but the first; `dst` is as long as
-    /// `index`. Their orders of memory may differ; rows of consecutive elements (C order) are
-    /// fastest, for a row is then in one place.
+    /// `index`. Their memory orders may differ. C order is fastest, because the elements of a row
+    /// are then consecutive.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -70,11 +70,12 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// - [`PrimitiveError::Index`] for an index out of range, the first of them. Every `dst[i, ..]`
-    ///   whose index is in range is written all the same; the others keep what they held.
+    /// - [`PrimitiveError::Index`] for the first index that is out of range. Every `dst[i, ..]`
+    ///   with an index in range is written all the same; the others keep their values.
     /// - [`PrimitiveError::Aliased`] if `dst` is `src` or `index`.
-    /// - [`PrimitiveError::Shapes`]; [`PrimitiveError::Partition`] for arrays without axes;
-    ///   [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// - [`PrimitiveError::Shapes`] if the shapes do not fit together.
+    /// - [`PrimitiveError::Partition`] for arrays without axes.
+    /// - [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn gather<T: Element, D: Dimension + 'static, I: ArrayIndex>(
         &mut self,
         src: Handle<T, D>,
@@ -139,7 +140,7 @@ fn gather<T: Element, D: Dimension, I: ArrayIndex>(
     let width = src.shape().iter().skip(1).product::<usize>();
     let all = match (src.as_slice(), dst.as_slice_mut(), index.as_slice()) {
         (Some(src), Some(dst), Some(index)) => match width {
-            // Nothing is gathered, but the indices are looked at.
+            // There is nothing to gather, but the indices are still checked.
             0 => false,
             1 => elements(src, index, dst),
             2 => rows::<T, I, 2>(src, index, dst),
@@ -163,12 +164,13 @@ fn gather<T: Element, D: Dimension, I: ArrayIndex>(
     }
 }
 
-/// Positions are 64 bits on every target that the crate has.
+/// Returns the position of an index. `usize` has 64 bits on every supported target.
 fn place(index: impl ArrayIndex) -> usize {
     index.position() as usize
 }
 
-/// Whether all indices were in range. Elements whose index is not are left as they are.
+/// Gathers elements. Returns `true` if all indices were in range. Leaves elements with other
+/// indices unchanged.
 fn elements<E: Copy, I: ArrayIndex>(src: &[E], index: &[I], dst: &mut [E]) -> bool {
     let mut all = true;
     for (dst, &index) in dst.iter_mut().zip(index) {
@@ -180,7 +182,7 @@ fn elements<E: Copy, I: ArrayIndex>(src: &[E], index: &[I], dst: &mut [E]) -> bo
     all
 }
 
-/// Rows of a width that is known to the compiler, so that none is a call of memcpy.
+/// Gathers rows of a constant width, so no row needs a call of memcpy.
 fn rows<T: Copy, I: ArrayIndex, const WIDTH: usize>(src: &[T], index: &[I], dst: &mut [T]) -> bool {
     let ((src, _), (dst, _)) = (src.as_chunks::<WIDTH>(), dst.as_chunks_mut::<WIDTH>());
     elements(src, index, dst)
@@ -200,7 +202,7 @@ fn wide_rows<T: Copy, I: ArrayIndex>(src: &[T], index: &[I], dst: &mut [T], widt
     all
 }
 
-/// Columns instead of rows: in Fortran order these are consecutive.
+/// Gathers by columns. In Fortran order their elements are consecutive.
 fn columns<T: Element, D: Dimension, I: ArrayIndex>(
     src: ArrayView<'_, T, D>,
     index: ArrayView1<'_, I>,

@@ -1,4 +1,4 @@
-//! Weights that are given by their logarithms: their sum, and the weights themselves.
+//! Weights in logarithmic form: their sum, and their normalization.
 
 use ndarray::{Dimension, Ix1};
 
@@ -11,10 +11,11 @@ use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
 
 impl Pool<'_> {
-    /// The logarithm of the sum of the exponentials of all elements, in `f64`.
+    /// Returns the logarithm of the sum of the exponentials of all elements, in `f64`.
     ///
     /// Exponentials are taken relative to the greatest element of a tile, and tiles relative to the
-    /// greatest of all, so that nothing overflows, and what underflows is too small to matter.
+    /// greatest element of all. So nothing overflows, and terms that underflow are too small to
+    /// matter.
     ///
     /// | elements | result |
     /// |---|---|
@@ -33,7 +34,7 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn log_sum_exp<T: Real, D: Dimension + 'static>(
         &mut self,
         x: Handle<T, D>,
@@ -41,7 +42,7 @@ impl Pool<'_> {
         let tiles = self.tiles(FlatRead::new(x))?;
         let parts = self.map_collect(&tiles, &(), log_sum_exp::<T>)?;
         let greatest = parts.iter().fold(f64::NEG_INFINITY, |greatest, part| {
-            // A NaN is not below anything, and nothing is above it.
+            // A NaN part replaces `greatest`, and a NaN `greatest` stays.
             let below = part[0] <= greatest || greatest.is_nan();
             if below { greatest } else { part[0] }
         });
@@ -52,10 +53,10 @@ impl Pool<'_> {
         Ok(greatest + parts.iter().map(scaled).sum::<f64>().ln())
     }
 
-    /// Writes the weights, `exp(log_weights[i])` divided by the sum of them all, to `weights`,
-    /// which may be `log_weights`. The logarithm of that sum.
+    /// Writes the weights, `exp(log_weights[i])` divided by their sum, to `weights`, which may be
+    /// `log_weights`. Returns the logarithm of the sum.
     ///
-    /// The weights sum to 1 but for rounding. A log-weight of -∞ is a weight of 0.
+    /// The weights sum to 1 except for rounding. A log-weight of -∞ gives a weight of 0.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -70,9 +71,11 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// - [`PrimitiveError::LogWeight`] for a NaN or +∞.
-    /// - [`PrimitiveError::NoWeight`] if all are -∞; [`PrimitiveError::TooFew`] if there are none.
-    /// - [`PrimitiveError::Shapes`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// - [`PrimitiveError::LogWeight`] if a log-weight is NaN or +∞.
+    /// - [`PrimitiveError::NoWeight`] if all are -∞.
+    /// - [`PrimitiveError::TooFew`] if there are none.
+    /// - [`PrimitiveError::Shapes`] if the shapes differ.
+    /// - [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn normalize_log_weights<T: Real>(
         &mut self,
         log_weights: Handle<T, Ix1>,
@@ -103,7 +106,7 @@ impl Pool<'_> {
         Ok(greatest + sum.ln())
     }
 
-    /// The error for the first log-weight that is none.
+    /// Returns the error for the first invalid log-weight.
     fn bad_log_weight<T: Real>(
         &self,
         log_weights: Handle<T, Ix1>,
@@ -120,7 +123,7 @@ impl Pool<'_> {
     }
 }
 
-/// The greatest element of a tile, and the sum of the exponentials relative to it.
+/// Returns the greatest element of a tile, and the sum of the exponentials relative to it.
 fn log_sum_exp<T: Real>(tile: &[T], params: &(), context: &TileContext) -> [f64; 2] {
     let [_, greatest] = extremes_of(tile, params, context);
     let greatest = greatest.to_f64();
@@ -130,7 +133,7 @@ fn log_sum_exp<T: Real>(tile: &[T], params: &(), context: &TileContext) -> [f64;
     }
 }
 
-/// Writes the exponentials relative to the greatest log-weight. Their sum.
+/// Writes the exponentials relative to the greatest log-weight. Returns their sum.
 fn exp_in_place<T: Real>(tile: &mut [T], &greatest: &f64, _: &TileContext) -> f64 {
     let mut exps = [0.0; TILE];
     let exps = &mut exps[..tile.len().min(TILE)];

@@ -1,9 +1,9 @@
-//! Parallel primitives of simulations: gather, prefix sums, reductions and resampling on a pool.
+//! Parallel primitives for simulations: gather, prefix sums, reductions and resampling on a pool.
 //!
-//! Each call divides its arrays into tiles whose sizes are constants of this crate, and folds what
-//! the tiles give in their order. So every result is the same to the last bit for any number of
-//! workers, and for workers of any kind. Each call makes the partitions and the working memory that
-//! it needs and gives them back, also when it fails.
+//! Each call divides its arrays into tiles of constant sizes, and folds the tiles' results in the
+//! order of the tiles. So every result is the same to the last bit for any number and kind of
+//! workers. Each call makes the partitions and the working memory that it needs, and frees them
+//! even if it fails.
 
 mod elementwise;
 mod flat;
@@ -27,29 +27,29 @@ use crate::table::{HandleTable, Owned};
 pub use gather::ArrayIndex;
 pub use number::{Number, Real};
 
-/// Elements of a tile in all that computes. Part of the results: another number would round sums
-/// differently.
+/// Elements of a tile in all primitives that compute. Results depend on it: another number would
+/// round sums differently.
 ///
-/// About 32 KiB of `f64`, so that a tile that is looked at twice is in the cache. Not a power of
-/// two: the eight lanes of a tile, which are gone through at once, would begin at the same place of
-/// each page, and evict each other from a cache that tells addresses apart by that place (measured:
-/// prefix sums took four times as long).
+/// 4032 elements are about 32 KiB of `f64`, so a tile that is read twice stays in the cache. The
+/// number is not a power of two. Otherwise the eight lanes of a tile, which are processed together,
+/// would begin at the same offset in their pages, and evict each other from a cache that is indexed
+/// by that offset. Measured: prefix sums took four times as long.
 const TILE: usize = 63 * 64;
 
 impl<'t> Pool<'t> {
-    /// Tiles of `TILE` elements.
+    /// Divides arrays into tiles of `TILE` elements.
     fn tiles<G: Group>(&self, group: G) -> Result<Partition<'t, G>, PrimitiveError> {
         Ok(self.table().partition(group, Axis(0), TILE)?)
     }
 
-    /// A working array that all tiles read, freed when it is dropped.
+    /// Creates a working array that all tiles read. Dropping the result frees it.
     fn working<T: Element + Pod>(&self, values: &[T]) -> Result<Owned<'t, T, Ix1>, PrimitiveError> {
         let table = self.table();
         Ok(table.owned(table.from_array(&ArrayView1::from(values))?))
     }
 }
 
-/// The shape of an array, whose type is checked on the way.
+/// Returns the shape of an array. Checks its type.
 fn shape_of<T: Element, D: Dimension>(
     table: &HandleTable,
     handle: Handle<T, D>,
@@ -57,7 +57,7 @@ fn shape_of<T: Element, D: Dimension>(
     Ok(table.attach(handle)?.shape().to_vec())
 }
 
-/// Refuses two arrays of different shapes.
+/// Returns the common shape of two arrays, or an error if their shapes differ.
 fn same_shape<T: Element, U: Element, D: Dimension>(
     table: &HandleTable,
     operation: &'static str,

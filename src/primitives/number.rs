@@ -1,4 +1,4 @@
-//! Which elements can be added and compared, and how a tile of them is summed.
+//! The elements that can be added and compared, and the summation of a tile.
 
 use bytemuck::Pod;
 
@@ -6,9 +6,9 @@ use crate::element::Element;
 
 /// Numbers that primitives add and compare: the integers up to 64 bits, `f32` and `f64`.
 ///
-/// Integers are added in 128 bits, so that only a result that does not fit is an overflow. Floats
-/// are added in `f64`, in an order that depends on the length of the array alone; see
-/// [`Pool::prefix_sum`](crate::Pool::prefix_sum) for it.
+/// Integers are added in 128 bits, so only a result that does not fit is an overflow. Floats are
+/// added in `f64`. The order of additions depends only on the length of the array; see
+/// [`Pool::prefix_sum`](crate::Pool::prefix_sum).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number that primitives add: these are u8 to u64, i8 to i64, f32, f64"
 )]
@@ -21,7 +21,8 @@ pub trait Number: Element + Pod + PartialOrd + sealed::Number {
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a float: `f32` or `f64`")]
 pub trait Real: Number<Sum = f64> + sealed::Real {}
 
-/// Chains of additions that run at once, because each addition waits for the one before it.
+/// Chains of additions that run in parallel, because each addition waits for the previous one of
+/// its chain.
 const LANES: usize = 8;
 
 pub(super) mod sealed {
@@ -30,30 +31,32 @@ pub(super) mod sealed {
     use crate::element::Element;
 
     pub trait Number: Copy {
-        /// What sums are computed in: `i128` or `f64`.
+        /// The type in which sums are computed: `i128` or `f64`.
         type Wide: Element + Pod;
-        /// The name of a sum's type, for errors.
+        /// The name of the type of a sum in errors.
         const SUM: &str;
         const ZERO: Self::Wide;
         const NAME: &str;
 
         fn add(a: Self::Wide, b: Self::Wide) -> Self::Wide;
-        /// The sum of a tile; of floats, what `running` ends with if it starts at 0.
+        /// Returns the sum of a tile. For floats it equals the last value of `running` with a start
+        /// of 0.
         fn sum_of(tile: &[Self]) -> Self::Wide;
-        /// Replaces each element by `start` plus the sum of the tile up to it, and including it if
-        /// so asked for. Sums that do not fit wrap: the caller has made sure that there are none.
+        /// Replaces each element by `start` plus the sum of the tile before it, and with
+        /// `inclusive` plus the element itself. Sums that do not fit wrap; the caller has checked
+        /// that there are none.
         fn run(tile: &mut [Self], start: Self::Wide, inclusive: bool);
-        /// The same, to another place.
+        /// Does the same as `run`, with the results in `dst`.
         fn run_to(src: &[Self], start: Self::Wide, inclusive: bool, dst: &mut [Self]) {
             dst.copy_from_slice(src);
             Self::run(dst, start, inclusive);
         }
-        /// The least and the greatest sum of the tile's beginnings, for integers that may become
-        /// smaller or larger; floats do not overflow.
+        /// Returns the least and the greatest sum over all beginnings of the tile. Only integers
+        /// need this: their sums may overflow, floats do not.
         fn extremes(tile: &[Self]) -> [Self::Wide; 2];
-        /// Whether a sum is a value of the elements' type.
+        /// Returns `true` if a sum fits the type of the elements.
         fn fits(sum: Self::Wide) -> bool;
-        /// The sum, if it is a value of the sums' type.
+        /// Returns the sum, if it fits the type of sums.
         fn total(sum: Self::Wide) -> Option<<Self as super::Number>::Sum>
         where
             Self: super::Number;
@@ -72,7 +75,7 @@ macro_rules! integers {
             type Sum = $sum;
         }
 
-        // A tile's sums, from its first element on, are values of this type.
+        // Every sum of a tile's first elements fits the tile's sum type.
         const _: () = assert!(
             size_of::<$tile>() > size_of::<$type>() + 2 && super::TILE <= 1 << 16
         );
@@ -84,7 +87,7 @@ macro_rules! integers {
             const ZERO: i128 = 0;
 
             fn add(a: i128, b: i128) -> i128 {
-                // An array has less than 2^63 elements of less than 2^64.
+                // No overflow: an array has less than 2^63 elements of less than 2^64.
                 a.wrapping_add(b)
             }
 
@@ -93,7 +96,7 @@ macro_rules! integers {
             }
 
             fn run(tile: &mut [Self], start: i128, inclusive: bool) {
-                // Modulo the type's range: every sum that fits is what its lowest bits say.
+                // Add modulo the type's range: the lowest bits of every sum that fits are exact.
                 let mut sum = start as $type;
                 for x in tile {
                     let next = sum.wrapping_add(*x);
@@ -172,7 +175,7 @@ macro_rules! floats {
 
             fn run(tile: &mut [Self], start: f64, inclusive: bool) {
                 let mut sums = [0.0; super::TILE];
-                // Tiles are no longer than that.
+                // Tiles have at most TILE elements.
                 let sums = &mut sums[..tile.len().min(super::TILE)];
                 running(tile, start, sums);
                 if inclusive {
@@ -224,7 +227,7 @@ floats! {
     f64, Some;
 }
 
-/// The tile in `LANES` stretches of equal length, and what is left at the end.
+/// Splits the tile into `LANES` parts of equal length, and the rest.
 fn lanes<T>(tile: &[T]) -> ([&[T]; LANES], &[T]) {
     let length = tile.len() / LANES;
     let (even, rest) = tile.split_at(length * LANES);
@@ -234,8 +237,8 @@ fn lanes<T>(tile: &[T]) -> ([&[T]; LANES], &[T]) {
     )
 }
 
-/// The sum of what `term` makes of a tile: each lane from its first element on, then the lanes'
-/// sums one after the other, then the rest.
+/// Returns the sum of `term` over a tile: the sum of each lane from its first element on, then the
+/// sum of the lanes in order, then the rest.
 pub(super) fn sum_by<T: Copy>(tile: &[T], term: impl Fn(T) -> f64) -> f64 {
     let (lanes, rest) = lanes(tile);
     let mut sums = [0.0; LANES];
@@ -248,12 +251,12 @@ pub(super) fn sum_by<T: Copy>(tile: &[T], term: impl Fn(T) -> f64) -> f64 {
     sums.iter().fold(0.0, |total, sum| total + sum) + last
 }
 
-/// `start` plus the sum of the tile up to and including each element.
+/// Writes to `sums` `start` plus the sum of the tile up to and including each element.
 ///
-/// Each lane is summed from its first element on, and the sum of the lanes before it, and then
-/// `start`, are added to that. Rounding is monotone, and a lane begins with the very number that
-/// the lane before it ends with: so the sums of numbers that are not negative never decrease, and
-/// the last is `start` plus [`sum_by`].
+/// Each lane is summed from its first element on. The sum of the previous lanes, and then `start`,
+/// are added to that. Rounding is monotone, and a lane begins at exactly the number at which the
+/// previous lane ends. So the sums of non-negative numbers never decrease, and the last one is
+/// `start` plus [`sum_by`].
 pub(super) fn running<T: Copy + Into<f64>>(tile: &[T], start: f64, sums: &mut [f64]) {
     let length = tile.len() / LANES;
     let (in_lanes, rest) = lanes(tile);

@@ -11,13 +11,13 @@ use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
 
 impl Pool<'_> {
-    /// The sum of all elements: as `u64` of unsigned integers, `i64` of signed ones, `f64` of
-    /// floats.
+    /// Returns the sum of all elements: `u64` for unsigned integers, `i64` for signed ones, `f64`
+    /// for floats.
     ///
-    /// Integers are added in 128 bits, so that only a sum that does not fit is an error. Floats are
-    /// added in `f64`, elements in the order of memory, by tiles and lanes as in
-    /// [`prefix_sum`](Pool::prefix_sum): an array in C order and one in Fortran order may differ in
-    /// the last bits. The sum of no elements is 0.
+    /// Integers are added in 128 bits, so only a sum that does not fit is an error. Floats are
+    /// added in `f64`, in memory order, by tiles and lanes as in [`prefix_sum`](Pool::prefix_sum).
+    /// So an array in C order and one in Fortran order may differ in the last bits. The sum of no
+    /// elements is 0.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -30,7 +30,8 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`PrimitiveError::Overflow`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::Overflow`] if the sum does not fit its type; [`PrimitiveError::Pool`] if
+    /// the call fails, see [`for_each`](Pool::for_each).
     pub fn sum<T: Number, D: Dimension + 'static>(
         &mut self,
         x: Handle<T, D>,
@@ -43,10 +44,10 @@ impl Pool<'_> {
         })
     }
 
-    /// The least element; see [`min_max`](Pool::min_max).
+    /// Returns the least element; see [`min_max`](Pool::min_max).
     ///
     /// # Errors
-    /// As [`min_max`](Pool::min_max).
+    /// Same as [`min_max`](Pool::min_max).
     pub fn min<T: Number, D: Dimension + 'static>(
         &mut self,
         x: Handle<T, D>,
@@ -54,10 +55,10 @@ impl Pool<'_> {
         Ok(self.extremes("min", x)?.0)
     }
 
-    /// The greatest element; see [`min_max`](Pool::min_max).
+    /// Returns the greatest element; see [`min_max`](Pool::min_max).
     ///
     /// # Errors
-    /// As [`min_max`](Pool::min_max).
+    /// Same as [`min_max`](Pool::min_max).
     pub fn max<T: Number, D: Dimension + 'static>(
         &mut self,
         x: Handle<T, D>,
@@ -65,14 +66,14 @@ impl Pool<'_> {
         Ok(self.extremes("max", x)?.1)
     }
 
-    /// The least and the greatest element.
+    /// Returns the least and the greatest element.
     ///
-    /// If an element is NaN, both are NaN: in a simulation that is the thing to know. Of zeros of
-    /// both signs either may be given, the same one for any number of workers.
+    /// If an element is NaN, both are NaN, because a simulation needs to know that. If there are
+    /// zeros of both signs, the result may be either, but the same one for any number of workers.
     ///
     /// # Errors
-    /// [`PrimitiveError::TooFew`] for an empty array; [`PrimitiveError::Pool`], as
-    /// [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::TooFew`] for an empty array; [`PrimitiveError::Pool`] if the call fails,
+    /// see [`for_each`](Pool::for_each).
     pub fn min_max<T: Number, D: Dimension + 'static>(
         &mut self,
         x: Handle<T, D>,
@@ -80,11 +81,11 @@ impl Pool<'_> {
         self.extremes("min_max", x)
     }
 
-    /// The arithmetic mean, the sum divided by the number of elements, in `f64`.
+    /// Returns the arithmetic mean in `f64`: the sum divided by the number of elements.
     ///
     /// # Errors
-    /// [`PrimitiveError::TooFew`] for an empty array; [`PrimitiveError::Pool`], as
-    /// [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::TooFew`] for an empty array; [`PrimitiveError::Pool`] if the call fails,
+    /// see [`for_each`](Pool::for_each).
     pub fn mean<T: Number, D: Dimension + 'static>(
         &mut self,
         x: Handle<T, D>,
@@ -93,19 +94,19 @@ impl Pool<'_> {
         Ok(T::wide_to_f64(self.wide_sum(x)?) / elements as f64)
     }
 
-    /// The sum of squared deviations from the mean, divided by the number of elements less `ddof`,
-    /// in `f64`: 0 for the variance of these elements, 1 for the unbiased estimate of the variance
-    /// of what they are a sample of.
+    /// Returns the sum of squared deviations from the mean, divided by the number of elements less
+    /// `ddof`, in `f64`. A `ddof` of 0 gives the variance of these elements. A `ddof` of 1 gives
+    /// the unbiased estimate for the population from which they are a sample.
     ///
-    /// Within a tile, the corrected two-pass formula (equation 1.7 of T. F. Chan, G. H. Golub and
-    /// R. J. LeVeque, "Algorithms for computing the sample variance: analysis and recommendations",
-    /// The American Statistician 37, 1983); tiles are combined by their equation 2.1. It loses no
-    /// digits to a mean that is large against the deviations. With a NaN or an infinity among the
-    /// elements it is NaN.
+    /// Within a tile it uses the corrected two-pass formula (equation 1.7 of T. F. Chan, G. H.
+    /// Golub and R. J. LeVeque, "Algorithms for computing the sample variance: analysis and
+    /// recommendations", The American Statistician 37, 1983); tiles are combined by their equation
+    /// 2.1. It loses no digits to a mean that is large compared with the deviations. The result is
+    /// NaN if an element is NaN or infinite.
     ///
     /// # Errors
     /// [`PrimitiveError::TooFew`] unless there are more than `ddof` elements;
-    /// [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn variance<T: Number, D: Dimension + 'static>(
         &mut self,
         x: Handle<T, D>,
@@ -146,7 +147,7 @@ impl Pool<'_> {
         Ok((least, greatest))
     }
 
-    /// The number of elements, if there are that many.
+    /// Returns the number of elements, or an error if there are fewer than `needed`.
     fn at_least<T: Number, D: Dimension>(
         &self,
         operation: &'static str,
@@ -175,7 +176,7 @@ fn is_nan<T: PartialEq>(x: &T) -> bool {
     x != x
 }
 
-/// Least and greatest of two pairs; a pair of NaN wins.
+/// Returns the least and the greatest of two pairs. A pair of NaN wins.
 fn wider<T: Number>(a: [T; 2], b: [T; 2]) -> [T; 2] {
     if is_nan(&a[0]) {
         return a;
@@ -189,7 +190,8 @@ fn wider<T: Number>(a: [T; 2], b: [T; 2]) -> [T; 2] {
     ]
 }
 
-/// Least and greatest of a tile, which has at least one element; NaN twice if there is one.
+/// Returns the least and the greatest of a tile with at least one element. Both are NaN if an
+/// element is.
 pub(super) fn extremes_of<T: Number>(tile: &[T], _: &(), _: &TileContext) -> [T; 2] {
     const LANES: usize = 8;
     let Some(&first) = tile.first() else {
@@ -203,7 +205,7 @@ pub(super) fn extremes_of<T: Number>(tile: &[T], _: &(), _: &TileContext) -> [T;
             greatest[at] = if x > greatest[at] { x } else { greatest[at] };
         }
     }
-    // A second look costs less than a third result in the loop above.
+    // A second pass costs less than a third result in the loop above.
     if tile.iter().fold(false, |nan, x| nan | is_nan(x)) {
         return [tile.iter().copied().find(is_nan).unwrap_or(first); 2];
     }
@@ -212,7 +214,8 @@ pub(super) fn extremes_of<T: Number>(tile: &[T], _: &(), _: &TileContext) -> [T;
     lanes.chain(rest).fold([first; 2], wider)
 }
 
-/// What is known of some elements: how many, their mean, and the sum of squared deviations from it.
+/// The moments of some elements: their number, their mean, and the sum of squared deviations from
+/// it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Moments {

@@ -1,12 +1,12 @@
 //! Resampling: ancestors drawn by weight, in parallel and without a sort.
 //!
 //! Both schemes put increasing positions on the line from 0 to the sum of the weights. The ancestor
-//! at a position is the first particle whose cumulative weight is above it. A tile of ancestors
-//! finds the tile of weights in which its first position lies by a search in the sums of tiles, and
-//! goes on from there through both: whoever computes it does the same additions as
-//! [`Pool::prefix_sum`], tile by tile, and no cumulative weights are stored. A tile of weights is
-//! added up once for each tile of ancestors that has positions in it, so that all the work grows
-//! with the number of weights plus that of ancestors, wherever the weight lies.
+//! at a position is the first particle with a cumulative weight above it. A tile of ancestors
+//! searches the sums of tiles for the tile of weights that contains its first position. From there
+//! it advances through both. Every worker does the same additions as [`Pool::prefix_sum`], tile by
+//! tile, and no cumulative weights are stored. A tile of weights is summed once for each tile of
+//! ancestors that has positions in it. So the total work grows with the number of weights plus the
+//! number of ancestors and not with the distribution of the weight.
 
 use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
@@ -20,16 +20,17 @@ use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
 
 impl Pool<'_> {
-    /// Systematic resampling: writes to `ancestors` which particle each offspring comes from.
+    /// Writes the parent particle of each offspring to `ancestors`, by systematic resampling.
     ///
-    /// Of `n` ancestors, number `j` is the first particle whose cumulative weight `c` (as
-    /// [`prefix_sum`](Pool::prefix_sum) gives it) satisfies `c * (n / sum) - u > j`, or is the sum
-    /// of all weights. So a particle with the share `w` of the weights has `n * w` offspring,
-    /// rounded up or down (where rounding of `c` decides, one more or less), one of weight 0 has
-    /// none, and ancestors do not decrease. `u` is to be drawn from [0, 1), one number for all.
+    /// Of `n` ancestors, number `j` is the first particle with a cumulative weight `c` (as
+    /// [`prefix_sum`](Pool::prefix_sum) computes it) that satisfies `c * (n / sum) - u > j`, or
+    /// equals the sum of all weights. So a particle with the share `w` of the weights has `n * w`
+    /// offspring, rounded up or down (one more or less where rounding of `c` decides). A particle
+    /// of weight 0 has none, and ancestors do not decrease. Draw `u` from [0, 1), one number for
+    /// all.
     ///
     /// `weights` need not sum to 1, and there may be more or fewer ancestors than weights.
-    /// [`gather`](Pool::gather) takes the ancestors as they are.
+    /// [`gather`](Pool::gather) accepts the ancestors as indices.
     ///
     /// J. Carpenter, P. Clifford and P. Fearnhead, "Improved particle filter for nonlinear
     /// problems", IEE Proceedings on Radar, Sonar and Navigation 146, 1999.
@@ -48,10 +49,10 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
-    ///   [`PrimitiveError::NoWeight`] if all are 0, or there are none.
+    /// - [`PrimitiveError::Weight`] if a weight is negative, infinite or NaN.
+    /// - [`PrimitiveError::NoWeight`] if all weights are 0, or there are none.
     /// - [`PrimitiveError::Offset`] if `u` is not in [0, 1).
-    /// - [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// - [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn resample_systematic<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -70,7 +71,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Resamples `weights`, whose [sums](Pool::sums_of_weights) are known.
+    /// Resamples `weights`. `starts` are their [sums](Pool::sums_of_weights).
     fn systematic_of<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -96,11 +97,12 @@ impl Pool<'_> {
     }
 }
 
-/// Adding this to a number below 2^51 leaves its nearest integer in the lowest bits.
+/// The sum of this and a number below 2^51 has the nearest integer of that number in its lowest
+/// bits.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
-/// A grid of positions: number `j` is below the cumulative weight `c` if `c * scale - u` is above
-/// `j`, or if `c` is all there is.
+/// A grid of positions. Number `j` is below the cumulative weight `c` if `c * scale - u` is above
+/// `j`, or if `c` is the total.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Grid {
@@ -110,10 +112,12 @@ struct Grid {
 }
 
 impl Grid {
-    /// How many positions are below `cumulative`, but for what rounding leaves over at the total.
+    /// Returns the number of positions below `cumulative`, without the positions that rounding
+    /// leaves over at the total.
     ///
-    /// Rounded up by additions and a comparison, which are done for several weights at once. (Each
-    /// `ceil` is a call where the processor is not known to have an instruction for it.)
+    /// Rounds up by additions and a comparison, which the compiler does for several weights at
+    /// once. (Where the processor is not known to have an instruction for `ceil`, each `ceil` is a
+    /// function call.)
     #[inline]
     fn below(&self, cumulative: f64) -> i64 {
         let exact = cumulative * self.scale - self.u;
@@ -141,7 +145,7 @@ fn systematic<T: Real>(
         for (count, &cumulative) in counts.iter_mut().zip(cumulative) {
             *count = grid.below(cumulative) - before;
         }
-        // The particle with which the total is reached also has what rounding left over.
+        // The particle that reaches the total also gets the positions that rounding left over.
         if cumulative.last() == Some(&grid.total) {
             let end = cumulative.partition_point(|&sum| sum < grid.total);
             counts[end] = length;
@@ -151,17 +155,18 @@ fn systematic<T: Real>(
     by_tiles(weights, starts, ancestors, below, descend);
 }
 
-/// Places that are written for every particle, wanted or not.
+/// Places that are written for every particle, whether it needs them or not.
 const AHEAD: usize = 4;
 
-/// Writes the number of each particle, counted from `first`, up to the place that is its count.
+/// Writes the number of each particle to its places, which end at its entry in `counts`. The first
+/// particle has the number `first`.
 fn expand(counts: &[i64], first: u64, ancestors: &mut [u64]) {
     let length = ancestors.len();
     let mut done = 0;
     for (particle, &count) in (first..).zip(counts) {
         let upto = (count.max(done as i64) as usize).min(length);
-        // Writing a few places too many, which the next particle overwrites, costs less than a
-        // branch on the number of offspring, which nothing predicts.
+        // Write a few places too many, which the next particle overwrites. This costs less than an
+        // unpredictable branch on the number of offspring.
         match ancestors.get_mut(done..done + AHEAD) {
             Some(places) if upto <= done + AHEAD => places.fill(particle),
             _ => ancestors[done..upto].fill(particle),
@@ -170,12 +175,12 @@ fn expand(counts: &[i64], first: u64, ancestors: &mut [u64]) {
     }
 }
 
-/// Goes through the tiles of weights in which some of `ancestors` lie, in order.
+/// Visits the tiles of weights that contain some of `ancestors`, in order.
 ///
-/// `below` tells how many of them have positions below a cumulative weight: none below 0, all below
-/// the sum of the weights. `descend` writes those that lie in one tile: it gets the tile's
-/// cumulative weights, the number of ancestors before, the places to write to, and the tile's
-/// first particle.
+/// `below` returns the number of these ancestors with positions below a cumulative weight: none
+/// below 0, all below the sum of the weights. `descend` writes those in one tile. It gets the
+/// tile's cumulative weights, the number of ancestors before, the places to write to, and the
+/// tile's first particle.
 fn by_tiles<T: Real>(
     weights: ArrayView1<'_, T>,
     starts: ArrayView1<'_, f64>,
@@ -184,7 +189,8 @@ fn by_tiles<T: Real>(
     mut descend: impl FnMut(&[f64], usize, &mut [u64], u64),
 ) {
     let (Some(weights), Some([_, ends @ ..])) = (weights.as_slice(), starts.as_slice()) else {
-        // One-dimensional arrays are contiguous, and there is one start more than tiles.
+        // Unreachable: one-dimensional arrays are contiguous, and there is one start more than
+        // tiles.
         return;
     };
     let mut cumulative = [0.0; TILE];
@@ -192,7 +198,7 @@ fn by_tiles<T: Real>(
     while done < ancestors.len() {
         tile += ends[tile..].partition_point(|&end| below(end) <= done);
         let (Some(of_tile), Some(&end)) = (weights.chunks(TILE).nth(tile), ends.get(tile)) else {
-            // Not reached: all are below the last end.
+            // Unreachable: all ancestors are below the last end.
             return;
         };
         let cumulative = &mut cumulative[..of_tile.len()];

@@ -1,4 +1,5 @@
-//! Prefix sums: the sums of tiles first, then each tile from the sum of those before it.
+//! Prefix sums: the sums of all tiles first, then each tile starting from the sum of the tiles
+//! before it.
 //!
 //! The two passes of a blocked scan: G. E. Blelloch, "Prefix sums and their applications",
 //! CMU-CS-90-190, 1990, section 1.
@@ -15,11 +16,11 @@ impl Pool<'_> {
     /// Writes `src[0] + … + src[i]` to `dst[i]`. `dst` may be `src`.
     ///
     /// Sums of integers are exact or an error. Sums of floats are computed in `f64`, in an order
-    /// that depends on the length alone: the array in tiles of 4032, a tile in 8 lanes of equal
-    /// length and what is left. `dst[i]` is the sum of the tiles before, plus (the sum of the lanes
+    /// that depends only on the length: the array in tiles of 4032, a tile in 8 lanes of equal
+    /// length and a rest. `dst[i]` is the sum of the tiles before, plus (the sum of the lanes
     /// before, plus the sum of the lane up to `i`), each sum from its first term on. So sums of
-    /// numbers that are not negative never decrease, which a search in them relies on, and the last
-    /// is what [`sum`](Pool::sum) gives.
+    /// non-negative numbers never decrease, which makes them searchable, and the last one equals
+    /// [`sum`](Pool::sum).
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -38,9 +39,10 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// - [`PrimitiveError::Overflow`] if a sum of integers is no value of their type; `dst` is as
-    ///   it was.
-    /// - [`PrimitiveError::Shapes`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// - [`PrimitiveError::Overflow`] if a sum of integers does not fit their type; `dst` is
+    ///   unchanged.
+    /// - [`PrimitiveError::Shapes`] if the shapes differ.
+    /// - [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn prefix_sum<T: Number>(
         &mut self,
         src: Handle<T, Ix1>,
@@ -49,12 +51,12 @@ impl Pool<'_> {
         self.scan("prefix_sum", src, dst, true)
     }
 
-    /// Writes `src[0] + … + src[i - 1]` to `dst[i]`, and 0 to `dst[0]`: what
-    /// [`prefix_sum`](Pool::prefix_sum) gives, one place further. `dst` may be `src`.
+    /// Writes `src[0] + … + src[i - 1]` to `dst[i]`, and 0 to `dst[0]`: the result of
+    /// [`prefix_sum`](Pool::prefix_sum), shifted by one place. `dst` may be `src`.
     ///
     /// # Errors
-    /// As [`prefix_sum`](Pool::prefix_sum); the sum of all elements, which is not written, must
-    /// fit all the same.
+    /// Same as [`prefix_sum`](Pool::prefix_sum). The sum of all elements must fit as well, although
+    /// it is not written.
     pub fn prefix_sum_exclusive<T: Number>(
         &mut self,
         src: Handle<T, Ix1>,
@@ -91,8 +93,8 @@ impl Pool<'_> {
         Ok(self.for_each(&tiles, &inclusive, run)?)
     }
 
-    /// The sum of all tiles before each tile, at last of all; and the first tile that has a sum
-    /// which is no value of the elements' type.
+    /// Returns the sum of the tiles before each tile, followed by the sum of all. Also returns the
+    /// first tile with a sum that does not fit the type of the elements.
     fn starts_of_tiles<T: Number>(
         &mut self,
         src: Handle<T, Ix1>,
@@ -114,7 +116,7 @@ impl Pool<'_> {
         Ok((starts, overflow))
     }
 
-    /// Where in a tile a sum does not fit any more.
+    /// Returns the first position of a tile at which the sum no longer fits.
     fn first_overflow<T: Number>(
         &self,
         src: Handle<T, Ix1>,

@@ -1,4 +1,4 @@
-//! Weights that are given as they are: their sum, their shares of it, and how even they are.
+//! Weights in plain form: their sum, their shares of it, and the effective sample size.
 
 use bytemuck::{Pod, Zeroable};
 use ndarray::Ix1;
@@ -12,12 +12,12 @@ use crate::pool::{Pool, TileContext};
 use crate::table::Owned;
 
 impl<'t> Pool<'t> {
-    /// Writes each weight divided by the sum of all to `normalized`, which may be `weights`. Returns
-    /// the sum.
+    /// Writes each weight divided by the sum of all to `normalized`, which may be `weights`.
+    /// Returns the sum.
     ///
-    /// The results sum to 1 but for rounding. The scale of the weights does not matter: where their
-    /// sum is too large or too small for an `f64`, they are divided all the same, and the sum that is
-    /// returned is then infinite or rounded.
+    /// The results sum to 1 except for rounding. The scale of the weights does not matter: if their
+    /// sum is too large or too small for an `f64`, they are divided all the same, and the returned
+    /// sum is infinite or rounded.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -32,9 +32,10 @@ impl<'t> Pool<'t> {
     /// ```
     ///
     /// # Errors
-    /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
-    ///   [`PrimitiveError::NoWeight`] if all are 0, or there are none.
-    /// - [`PrimitiveError::Shapes`]; [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// - [`PrimitiveError::Weight`] if a weight is negative, infinite or NaN.
+    /// - [`PrimitiveError::NoWeight`] if all weights are 0, or there are none.
+    /// - [`PrimitiveError::Shapes`] if the shapes differ.
+    /// - [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn normalize_weights<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -59,15 +60,15 @@ impl<'t> Pool<'t> {
         Ok(total.sum())
     }
 
-    /// The number of equally weighted particles that would be worth as much: the square of the sum
-    /// of the weights, divided by the sum of their squares. From 1 to the number of weights,
-    /// whatever their scale.
+    /// Returns the number of equally weighted particles that would be worth as much: the square of
+    /// the sum of the weights, divided by the sum of their squares. It is at least 1 and at most
+    /// the number of weights, and does not depend on their scale.
     ///
     /// A. Kong, J. S. Liu and W. H. Wong, "Sequential imputations and Bayesian missing data
     /// problems", Journal of the American Statistical Association 89, 1994.
     ///
     /// # Errors
-    /// As [`resample_systematic`](Pool::resample_systematic), of which it takes the weights.
+    /// Same as [`normalize_weights`](Pool::normalize_weights), except `Shapes`.
     pub fn effective_sample_size<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -75,16 +76,16 @@ impl<'t> Pool<'t> {
         let total = self.total_of_weights(weights)?;
         let tiles = self.tiles(FlatRead::new(weights))?;
         let add = |sum: f64, part: f64| sum + part;
-        // Shares of the total: squares of the weights themselves could overflow.
+        // Square the shares of the total: squares of the weights themselves could overflow.
         let squares = self.map_reduce(&tiles, &total, squares_of::<T>, 0.0, add)?;
         let count = self.table().attach(weights)?.shape()[0] as f64;
-        // Rounding can take the quotient beyond the bounds that hold for exact numbers.
+        // Rounding can move the quotient beyond its exact bounds.
         Ok((1.0 / squares).clamp(1.0, count))
     }
 
-    /// Returns the sums of the weights before each tile, and at last of all, where a number of
-    /// ancestors can be divided by that sum. Otherwise returns a copy of the weights for which this
-    /// is so, and its sums.
+    /// Returns the sums of the weights before each tile, followed by the sum of all, if a number of
+    /// ancestors can be divided by that sum. Otherwise returns a scaled copy of the weights with
+    /// such a sum, and its sums.
     pub(super) fn sums_of_weights<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -135,7 +136,8 @@ impl<'t> Pool<'t> {
         Ok(Total { scale, scaled })
     }
 
-    /// Returns the sums of the weights before each tile, and at last of all: 0 or more, maybe infinite.
+    /// Returns the sums of the weights before each tile, followed by the sum of all. They are 0 or
+    /// more, and may be infinite.
     fn starts_of_weights<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -148,7 +150,7 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// Returns the scale that brings the greatest weight to between 1 and 2.
+    /// Returns the scale that brings the greatest weight into the range from 1 to 2.
     fn scale_of_weights<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -165,7 +167,7 @@ impl<'t> Pool<'t> {
         }
     }
 
-    /// The error for the first weight, from this tile on, that is none.
+    /// Returns the error for the first invalid weight from this tile on.
     fn bad_weight<T: Real>(
         &self,
         weights: Handle<T, Ix1>,
@@ -183,15 +185,15 @@ impl<'t> Pool<'t> {
     }
 }
 
-/// Sums of weights before each tile, and at last of all.
+/// The sums of the weights before each tile, followed by the sum of all.
 pub(super) enum Sums<'t> {
-    /// Of the weights themselves.
+    /// Sums of the weights themselves.
     Plain(Vec<f64>),
-    /// Of a copy that was multiplied by a power of two.
+    /// A copy that was multiplied by a power of two, and its sums.
     Scaled(Owned<'t, f64, Ix1>, Vec<f64>),
 }
 
-/// A power of two, as two factors: it may be beyond the largest number.
+/// A power of two, stored as two factors because it may exceed the largest number.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Scale {
@@ -199,9 +201,9 @@ struct Scale {
 }
 
 impl Scale {
-    /// Returns the scale that brings a positive number to between 1 and 2.
+    /// Returns the scale that brings a positive number into the range from 1 to 2.
     fn down_to_one(greatest: f64) -> Scale {
-        // 2^-1074 is the smallest number, and 2^1023 the largest power of two.
+        // 2^-1074 is the smallest positive number, and 2^1023 is the largest power of two.
         let exponent = (-1074..=1023)
             .rev()
             .find(|&exponent| Scale::two_to(exponent).of(1.0) <= greatest);
@@ -216,14 +218,14 @@ impl Scale {
         }
     }
 
-    /// Multiplies. Exact, unless the result is too small.
+    /// Multiplies `x` by the scale. Exact, unless the result is too small.
     #[inline]
     fn of(&self, x: f64) -> f64 {
         x * self.factors[0] * self.factors[1]
     }
 }
 
-/// The sum of weights that were multiplied by a scale.
+/// The sum of weights after multiplication by a scale.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Total {
@@ -244,18 +246,18 @@ impl Total {
     }
 }
 
-/// The least sum that is divided by. A number of ancestors, which is below 2^51, divided by a lesser
-/// one could overflow.
+/// The least sum that may be a divisor. The number of ancestors, which is below 2^51, divided by a
+/// smaller sum could overflow.
 const LEAST_SUM: f64 = f64::MIN_POSITIVE * (1u64 << 52) as f64;
 
-/// Returns `true` if the last of the sums can be divided by.
+/// Returns `true` if the last of the sums may be a divisor.
 fn is_divisor(starts: &[f64]) -> bool {
     starts
         .last()
         .is_some_and(|sum| (LEAST_SUM..f64::INFINITY).contains(sum))
 }
 
-/// Returns before each number the sum of those before it, and at last the sum of all.
+/// Returns the sum of the numbers before each number, followed by the sum of all.
 pub(super) fn starts_of(sums: &[f64]) -> Vec<f64> {
     let mut starts = Vec::with_capacity(sums.len() + 1);
     let mut start = 0.0;
@@ -272,11 +274,11 @@ fn is_weight(x: f64) -> bool {
     (0.0..f64::INFINITY).contains(&x)
 }
 
-/// Returns the sum of a tile of weights; NaN if one of them is none.
+/// Returns the sum of a tile of weights, or NaN if one of them is invalid.
 fn weight_of<T: Real>(tile: &[T], _: &(), _: &TileContext) -> f64 {
     let sum = sum_by(tile, |x: T| x.to_f64());
-    // A number that is no weight has its sign bit set, or shows in the sum. So may weights, seldom:
-    // -0, and those that sum to infinity.
+    // An invalid weight has its sign bit set, or makes the sum infinite or NaN. Some valid weights
+    // do this too, but seldom: -0, and weights that sum to infinity.
     let bits = tile.iter().fold(0, |bits, x| bits | x.to_f64().to_bits());
     let is_clear = bits >> 63 == 0 && sum.is_finite();
     match is_clear || tile.iter().all(|x| is_weight(x.to_f64())) {

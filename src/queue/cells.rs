@@ -1,7 +1,7 @@
-//! The words of a queue: its cells, its two ends, and the steps on them.
+//! The words of a queue: its cells, its two ends, and their transitions.
 //!
-//! They lie in an array of the same table whose dtype no element type matches. `README.md` beside
-//! this file states the steps and argues why they suffice.
+//! They lie in an array of the table with a dtype of no element type. `README.md` beside this file
+//! has the steps and their proof.
 
 use core::time::Duration;
 
@@ -17,14 +17,14 @@ const SIZE: usize = 2;
 const ALIGN: usize = 3;
 /// 1 if the jobs are handles of arrays that belong to the queue.
 const OWNS_ARRAYS: usize = 4;
-/// On a line of its own: every producer changes it.
+/// On a cache line of its own: every producer changes it.
 pub(super) const TAIL: usize = 16;
-/// On a line of its own: every consumer changes it.
+/// On a cache line of its own: every consumer changes it.
 pub(super) const HEAD: usize = 32;
 const HEAD_WORDS: usize = 48;
 const FIRST_CELL: u64 = HEAD_WORDS as u64 * 8;
 
-/// The words of one queue. The holder of one has a lease on their slot, or its reservation.
+/// The words of one queue. The holder of a `Cells` has a lease on their slot, or reserved it.
 #[derive(Clone, Copy)]
 pub(crate) struct Cells<'m> {
     memory: &'m Memory,
@@ -34,18 +34,18 @@ pub(crate) struct Cells<'m> {
     owns_arrays: bool,
 }
 
-/// A cell that is the holder's alone: to write a job into, or to read one from.
+/// A cell that the holder of the ticket uses alone, to write a job or to read one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) struct Ticket {
     pub(super) position: u64,
     pub(super) word: CellWord,
-    /// A taken job's: the head may go on to there.
+    /// For a taken job: the head may advance to this position.
     pub(super) front: u64,
 }
 
-/// What a search has seen of the cells: the sum of their words. Words only grow, so that two equal
-/// sums are of the same words.
+/// The sum of the words that a search has seen. Words only grow, so two equal sums come from the
+/// same words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Seen(u128);
 
@@ -56,7 +56,7 @@ impl Seen {
     }
 }
 
-/// Which change somebody waits for.
+/// The event that a participant waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
     /// A job was pushed.
@@ -66,7 +66,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// The end that moves with it.
+    /// Returns the end that moves with the event.
     fn end(self) -> usize {
         match self {
             Event::Pushed => TAIL,
@@ -75,22 +75,22 @@ impl Event {
     }
 }
 
-/// What a dead participant left in the cells.
+/// The result of undoing the operations of a dead participant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Recovered {
-    /// Jobs that it was taking out: they are there again.
+    /// Jobs that it was popping. They are in the queue again.
     pub(crate) jobs: usize,
 }
 
 impl<'m> Cells<'m> {
-    /// Bytes of a queue; `None` for one that cannot be.
+    /// Returns the bytes of a queue, or `None` if no queue has this shape.
     pub(crate) fn bytes(capacity: usize, job: JobType) -> Option<u64> {
         Shape::new(capacity as u64, job)?
             .bytes()?
             .checked_add(FIRST_CELL)
     }
 
-    /// Writes the words of a new queue; the slot is RESERVED by the caller.
+    /// Writes the words of a new queue. The caller has reserved the slot.
     pub(crate) fn create(
         memory: &'m Memory,
         extent: Extent,
@@ -123,7 +123,7 @@ impl<'m> Cells<'m> {
         Some(())
     }
 
-    /// The queue in `extent`; `None` if its words do not fit together or into the extent.
+    /// Returns the queue in `extent`, or `None` if its words are inconsistent or do not fit.
     pub(crate) fn open(memory: &'m Memory, extent: Extent) -> Option<(Cells<'m>, JobType)> {
         let head = memory.control(extent.offset, HEAD_WORDS)?;
         let get = |at: usize| head[at].load(Ordering::Relaxed);
@@ -157,15 +157,15 @@ impl<'m> Cells<'m> {
         1 << self.shape.shift
     }
 
-    /// Where the job of a ticket lies in the data region.
+    /// Returns the offset of a ticket's job in the data region.
     pub(crate) fn job_offset(&self, ticket: &Ticket) -> u64 {
         self.cell_offset(ticket.position) + self.shape.job
     }
 
-    /// The handle in the cell of `position`, of a queue that owns arrays; 0 for none.
+    /// Returns the handle in the cell of `position`, or 0 for none. The queue owns arrays.
     ///
-    /// Relaxed, here and in [`Cells::set_array`]: the cell's word orders the accesses, and the lock of
-    /// a dead seat those of its reaper.
+    /// Relaxed, here and in [`Cells::set_array`]: the cell's word orders the accesses of
+    /// participants, and the lock of a dead seat those of its reaper.
     pub(super) fn array(&self, position: u64) -> u64 {
         self.array_word(position).load(Ordering::Relaxed)
     }
@@ -176,7 +176,8 @@ impl<'m> Cells<'m> {
 
     fn array_word(&self, position: u64) -> &'m Atom {
         let at = self.cell_offset(position) + self.shape.job;
-        // `open` has seen that all cells are inside the data region; jobs of 8 bytes start on words.
+        // `open` has checked that all cells are inside the data region. Jobs of 8 bytes start on
+        // words.
         &self
             .memory
             .control(at, 1)
@@ -192,11 +193,11 @@ impl<'m> Cells<'m> {
     #[inline]
     pub(super) fn cell(&self, position: u64) -> &'m Atom {
         let word = self.memory.control(self.cell_offset(position), 1);
-        // `open` has seen that all cells are inside the data region, and they start on words.
+        // `open` has checked that all cells are inside the data region. They start on words.
         &word.expect("a cell of an opened queue")[0]
     }
 
-    /// Acquire: pairs with the Release of `publish`, `release` and every other change of the cell.
+    /// Loads a cell's word. Acquire: pairs with the Release of every change of the cell.
     #[inline]
     pub(super) fn word(&self, position: u64) -> CellWord {
         CellWord::from_bits(self.cell(position).load(Ordering::Acquire))
@@ -207,36 +208,36 @@ impl<'m> Cells<'m> {
         position >> self.shape.shift
     }
 
-    /// The position of the cell of `position` in another lap.
+    /// Returns the position of the cell of `position` in another lap.
     #[inline]
     pub(super) fn in_lap(&self, position: u64, lap: u64) -> u64 {
-        // The bound is for damaged words: no position comes so far.
+        // Only damaged words exceed the bound.
         let lap = lap.min(EndWord::LAST_POSITION >> self.shape.shift);
         lap << self.shape.shift | position & (self.capacity() - 1)
     }
 
-    /// Acquire: pairs with the Release of whoever has moved that end.
+    /// Loads an end. Acquire: pairs with the Release of every change of the end.
     #[inline]
     pub(super) fn end(&self, end: usize) -> EndWord {
         EndWord::from_bits(self.head[end].load(Ordering::Acquire))
     }
 
-    /// Moves an end to `position`, unless it is there already, and wakes those who sleep on it.
+    /// Advances an end to at least `position`, and wakes the participants that sleep on it.
     ///
-    /// A read-modify-write also where nothing is to be changed: it comes before a sleeper's `doze`
-    /// in the word's order, and then the sleeper finds what the caller has done before, or after
-    /// it, and then the caller sees the flag.
+    /// A read-modify-write even without a change: if it precedes a sleeper's `doze` in the word's
+    /// order, the sleeper's last attempt sees the caller's changes. Otherwise the caller sees the
+    /// flag.
     #[inline]
     pub(super) fn reach(&self, end: usize, position: u64) {
-        // Release: publishes what the caller has done to the cell. Every change of the word is a
-        // read-modify-write, so that who reads it also has what came before the ones it replaces.
+        // Release: publishes the caller's changes of the cell. Every change of the word is a
+        // read-modify-write, so a reader also acquires the releases before it.
         let moved = self.head[end].update(Ordering::Release, Ordering::Relaxed, |word| {
             Some(EndWord::from_bits(word).reach(position).bits())
         });
         self.wake(end, moved);
     }
 
-    /// Wakes those who wait for a free cell.
+    /// Wakes the participants that wait for a free cell.
     pub(super) fn release_end(&self) {
         self.reach(HEAD, 0);
     }
@@ -269,10 +270,11 @@ impl<'m> Cells<'m> {
 
     // ---- closing, hints, waiting ------------------------------------------------------------
 
-    /// From here on no push succeeds that has not moved the tail yet.
+    /// Closes the queue. From here on a push that has not moved the tail yet is withdrawn, unless a
+    /// consumer has taken its job.
     pub(crate) fn close(&self) {
-        // Release: who finds the queue closed has what came before. As in `reach`, it also has the
-        // pushes that came before.
+        // Release: a participant that finds the queue closed sees our earlier writes and, as in
+        // `reach`, the earlier pushes.
         let closed = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |tail| {
             Some(EndWord::from_bits(tail).close().bits())
         });
@@ -284,8 +286,8 @@ impl<'m> Cells<'m> {
         self.end(TAIL).is_closed()
     }
 
-    /// Whether the queue is closed and no job will come out of it any more: none is there, and none
-    /// is being taken by somebody whose death would put it back.
+    /// Returns `true` if the queue is closed and no job can come out of it any more: none is in it,
+    /// and none is being taken. The death of its consumer would put that one back.
     pub(crate) fn is_drained(&self) -> bool {
         let tail = self.end(TAIL);
         tail.is_closed()
@@ -299,7 +301,8 @@ impl<'m> Cells<'m> {
             })
     }
 
-    /// Jobs between the ends, at most: some may be on their way in or out.
+    /// Returns the number of positions between the ends. Some of these jobs may be on their way in
+    /// or out.
     pub(crate) fn len(&self) -> u64 {
         let head = self.end(HEAD).position();
         let tail = self.end(TAIL).position();
@@ -308,45 +311,49 @@ impl<'m> Cells<'m> {
 
     // ---- deaths -----------------------------------------------------------------------------
 
-    /// Undoes what `seat` had begun, for whoever has its lock. May be repeated at any time.
+    /// Undoes the pending operations of `seat`. The caller has its lock, and may repeat this at any
+    /// time.
     pub(crate) fn recover(&self, seat: SeatId) -> Recovered {
         let mut recovered = Recovered::default();
         for index in 0..self.capacity() {
             let word = self.word(index);
             let Some(undone) = word.undo(seat) else {
-                // A producer that died between FULL and moving the tail: its job is pushed, unless
-                // the queue is closed, and then it is nobody's.
+                // If the producer died between FULL and moving the tail, the job is pushed. If the
+                // queue is closed, the job is not in the queue.
                 if word.is_full() && !self.is_closed() {
                     self.reach(TAIL, self.in_lap(index, word.lap()) + 1);
                 }
                 continue;
             };
             if undone.is_full() {
-                // The tail first: a reaper that dies after putting the job back has done all.
+                // Move the tail first: a reaper that dies after putting the job back has done
+                // everything.
                 self.reach(TAIL, self.in_lap(index, undone.lap()) + 1);
             }
             let done = self.settle(index, word, undone);
             recovered.jobs += usize::from(done && undone.is_full());
         }
-        // Wakes those whom the dead did not wake any more, or who wait for what was undone.
+        // Wakes the sleepers that the dead participant did not wake, or that wait for the undone
+        // cells.
         self.reach(TAIL, 0);
         self.reach(HEAD, 0);
         recovered
     }
 
-    /// Replaces the word of a cell whose holder is the caller, or a dead participant whose seat's lock
-    /// the caller has. Returns `true` if the cell had the word `held`.
+    /// Replaces the word `held` of a cell. The caller holds the cell, or has the seat lock of its
+    /// dead holder. Returns `true` if the cell had the word `held`.
     pub(super) fn settle(&self, position: u64, held: CellWord, next: CellWord) -> bool {
-        // Release: the holder's accesses happen before those of the next one. Pairs with the Acquire
-        // in `claim_in` and `word`.
+        // Release: pairs with the Acquire in `claim_in` and `word`. The holder's accesses happen
+        // before those of the next holder.
         self.change(position, Ordering::Release, Ordering::Relaxed, |now| {
             (now == held).then_some(next)
         })
         .is_ok()
     }
 
-    /// Tells `visit` of cells whose words are none, by their place in the data region, and of those
-    /// that a producer or a consumer holds, with their holder.
+    /// Calls `visit(offset, bits, None)` for every cell with an invalid word, and
+    /// `visit(offset, bits, Some(holder))` for every cell that a producer or a consumer holds.
+    /// Offsets are in the data region.
     pub(crate) fn faults(&self, mut visit: impl FnMut(u64, u64, Option<SeatId>)) {
         for index in 0..self.capacity() {
             let (at, word) = (self.cell_offset(index), self.word(index));
@@ -360,15 +367,15 @@ impl<'m> Cells<'m> {
 
     // ---- sleeping ---------------------------------------------------------------------------
 
-    /// The word that changes with the event.
+    /// Loads the word that changes with the event.
     pub(crate) fn now(&self, event: Event) -> EndWord {
         self.end(event.end())
     }
 
-    /// Announces a sleeper. The caller looks once more, and then calls [`Cells::sleep`].
+    /// Sets ASLEEP for a sleeper. The caller then tries once more, and calls [`Cells::sleep`].
     pub(crate) fn doze(&self, event: Event) -> EndWord {
-        // Acquire: pairs with the Release in `reach`. If that came first, the caller's last look
-        // finds what was done before it.
+        // Acquire: pairs with the Release in `reach`. If `reach` came first, the caller's last
+        // attempt sees the changes before it.
         let word = &self.head[event.end()];
         let dozed = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
             Some(EndWord::from_bits(word).doze().bits())
@@ -376,7 +383,7 @@ impl<'m> Cells<'m> {
         EndWord::from_bits(dozed.map_or_else(|now| now, |(_, now)| now))
     }
 
-    /// Sleeps while the word's low half is that of `seen`, at most for `timeout`.
+    /// Sleeps while the word's low half equals that of `seen`, for at most `timeout`.
     pub(crate) fn sleep(&self, event: Event, seen: EndWord, timeout: Duration) {
         self.head[event.end()].wait(seen.bits() as u32, timeout);
     }

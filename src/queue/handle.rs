@@ -1,13 +1,13 @@
-//! A queue's name for other processes.
+//! The name of a queue for other processes.
 
 use core::marker::PhantomData;
 
-use crate::handle::{AnyHandle, handle_traits};
+use crate::handle::{AnyHandle, opened_handle_traits};
 
-/// A queue's name for other processes: 8 bytes, `Copy`, any bits are one.
+/// Names a queue for other processes: 8 bytes, `Copy`; any bits are a handle.
 ///
-/// It can be sent, kept in an array, or be a part of a kernel's parameter; that it names a queue of
-/// jobs of `T` is checked when it is [opened](crate::HandleTable::open_queue).
+/// It can be sent, stored in an array, or be part of a kernel's parameter.
+/// [Opening](crate::HandleTable::open_queue) it checks that it names a queue of jobs of `T`.
 #[repr(transparent)]
 pub struct QueueHandle<T> {
     pub(super) control: AnyHandle,
@@ -23,40 +23,23 @@ impl<T> QueueHandle<T> {
         }
     }
 
-    /// The handle of these bits. Whether they name a queue is found out when it is opened.
+    /// Returns the handle of these bits. Opening it checks that they name a queue.
     pub const fn from_bits(bits: u64) -> Self {
         Self::of(AnyHandle::from_bits(bits))
     }
 
-    /// The bits, to take the handle elsewhere.
+    /// Returns the bits of the handle, to send them.
     pub const fn to_bits(self) -> u64 {
         self.control.to_bits()
     }
 }
 
-// Written out, because a derive would demand the same of `T`, which a handle does not hold.
-impl<T> Clone for QueueHandle<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
+opened_handle_traits!(QueueHandle<T>, "QueueHandle", T);
 
-impl<T> Copy for QueueHandle<T> {}
-
-impl<T> PartialEq for QueueHandle<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.control == other.control
-    }
-}
-
-impl<T> Eq for QueueHandle<T> {}
-
-handle_traits!(QueueHandle<T>, "QueueHandle", T);
-
-// SAFETY: `repr(transparent)` over an `AnyHandle`, beside which there is only a `PhantomData` of
-// size 0 and alignment 1; of an `AnyHandle` zeros are a value.
+// SAFETY: `repr(transparent)` over an `AnyHandle`, with only a `PhantomData` of size 0 and
+// alignment 1 beside it. Zeros are a value of an `AnyHandle`.
 unsafe impl<T> bytemuck::Zeroable for QueueHandle<T> {}
-// SAFETY: laid out as the `AnyHandle` it wraps, which is `Pod`: no padding, no pointer (the function
-// pointer is a type argument and not stored), no interior mutability, and any bits are a value.
-// `Copy`, and `'static` by the bound.
+// SAFETY: has the layout of the `AnyHandle` it wraps, which is `Pod`: no padding, no pointer (the
+// function pointer is a type argument and not stored), no interior mutability, and any bits are a
+// value. It is `Copy`, and `'static` by the bound.
 unsafe impl<T: 'static> bytemuck::Pod for QueueHandle<T> {}

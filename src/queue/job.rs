@@ -1,4 +1,4 @@
-//! What a queue can hold: plain data, or arrays that belong to it.
+//! The jobs of queues: plain data, or arrays that belong to the queue.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -14,11 +14,10 @@ pub trait Job: sealed::Job {}
 
 impl<T: sealed::Job> Job for T {}
 
-/// The type of job of a queue that owns the arrays in it: `table.queue::<OwnedArray<f64, Ix2>>(8)`.
+/// The job type of a queue that owns the arrays in it: `table.queue::<OwnedArray<f64, Ix2>>(8)`.
 ///
-/// [`push_owned`](super::Queue::push_owned) hands an array over to the queue, and
-/// [`pop_owned`](super::Queue::pop_owned) hands it on to its consumer. There are no values of this
-/// type.
+/// [`push_owned`](super::Queue::push_owned) transfers an array to the queue, and
+/// [`pop_owned`](super::Queue::pop_owned) transfers it to its consumer. This type has no values.
 pub struct OwnedArray<T, D> {
     never: core::convert::Infallible,
     array: PhantomData<fn() -> (T, D)>,
@@ -33,7 +32,7 @@ impl<T, D> fmt::Debug for OwnedArray<T, D> {
 
 pub(super) mod sealed {
     pub trait Job {
-        /// Fails to compile for a type that has no place in a cell.
+        /// Fails to compile for a type that does not fit into a cell.
         const CHECK: ();
         const OWNS_ARRAYS: bool;
         const SIZE: usize;
@@ -56,7 +55,7 @@ impl<T: Element, D: Dimension> sealed::Job for OwnedArray<T, D> {
     const ALIGN: usize = 8;
 }
 
-/// What the queue's words say of its jobs.
+/// Returns the description of the job type in the queue's words.
 pub(super) fn job_type<T: Job>() -> JobType {
     JobType {
         name: hash(core::any::type_name::<T>()),

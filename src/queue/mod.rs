@@ -1,6 +1,6 @@
-//! Queues: bounded, lock-free, of small jobs, for producers and consumers in any processes.
+//! Bounded, lock-free queues of small jobs, for producers and consumers in any processes.
 //!
-//! One word a cell says whether it is free, whose it is, or that it holds a job; a death at any
+//! One word per cell says whether it is free, in use by a seat, or holds a job. A death at any
 //! instruction is undone from these words. `README.md` beside this file has the protocol.
 
 pub(crate) mod cells;
@@ -39,30 +39,28 @@ use shape::MAX_CAPACITY;
 
 /// A bounded queue of jobs of type `T` in the shared segment, for many producers and consumers.
 ///
-/// Nobody waits for anybody in [`push`](Queue::push) and [`pop`](Queue::pop), and a participant may
-/// die, or be stopped, at any instruction: the others pass its cell by.
+/// [`push`](Queue::push) and [`pop`](Queue::pop) never wait for another participant. A participant
+/// may die, or be stopped, at any instruction: the others skip its cell.
 ///
-/// **Each job once.** A job whose push has returned is popped by exactly one consumer. If a
-/// consumer dies in `pop`, the job goes to another one, once somebody [reaps](HandleTable::reap)
-/// the dead; if it dies after `pop` has returned, the job is gone with it. If a producer dies in
-/// `push`, its job is popped once or never.
+/// **Each job once.** A job is popped by exactly one consumer after its push has returned. If a
+/// consumer dies in `pop`, the job goes to another one once a participant
+/// [reaps](HandleTable::reap) the dead one. If it dies after `pop` has returned, the job is lost
+/// with it. If a producer dies in `push`, its job is popped once or never.
 ///
-/// **Order.** If one push has returned before another one began, in whatever processes, its job is
-/// popped first. Pushes that overlap are in either order. Only a job whose consumer died in `pop`
-/// loses its place: it comes after jobs that were pushed later.
+/// **Order.** If a push returns before another one begins, in any processes, its job is popped
+/// first. Overlapping pushes may be in either order. A job loses its place only if its consumer
+/// dies in `pop`: it then comes after jobs that were pushed later.
 ///
 /// **Full and empty.** A queue is reported empty only if there was a moment without a job, and full
-/// only if there was a moment without a free cell. A job is there from the moment its push has
-/// returned, at the latest; a cell is free until a producer has claimed it, and again once its job
-/// has been read.
+/// only if there was a moment without a free cell. A job is in the queue at the latest when its
+/// push has returned. A cell is free until it is claimed, and again once its job has been read.
 ///
 /// **Arrays.** A queue of [`OwnedArray`] owns the arrays in it: see
-/// [`push_owned`](Queue::push_owned). Handles that are pushed to another queue say nothing of the
-/// owner: their arrays go with the producer, unless it [detaches](HandleTable::detach) them.
+/// [`push_owned`](Queue::push_owned). In other queues, a handle carries no ownership: its array is
+/// freed with the producer, unless the producer [detaches](HandleTable::detach) it.
 ///
-/// To ask whether a queue is empty takes a few loads, and a look at each cell only while a producer
-/// or consumer is stopped in the midst of its call, or dead and not reaped. To find it full takes
-/// two looks at each cell.
+/// A test for an empty queue takes a few loads, and reads each cell only while a participant is
+/// stopped in its call, or dead and not reaped. A test for a full queue reads each cell twice.
 ///
 /// ```
 /// use ndshm::{HandleTable, Segment};
@@ -87,26 +85,27 @@ pub struct Queue<'t, T> {
     table: &'t HandleTable,
     handle: AnyHandle,
     cells: Cells<'t>,
-    /// Keeps the cells in place, and tells a reaper that this participant may have been in one.
+    /// Keeps the cells in place. Its bit tells a reaper that this participant may hold a cell.
     lease: RefCell<SharedLease<'t>>,
-    /// The process whose lease it is.
+    /// The process that holds the lease.
     token: Cell<u64>,
-    /// The process in which dropping it closes and frees the queue, if one does.
+    /// The process in which dropping the queue closes and frees it, if any.
     owner: Option<u64>,
     job: PhantomData<fn(T) -> T>,
 }
 
 impl HandleTable {
-    /// Makes a queue for at least `capacity` jobs, rounded up to a power of two.
+    /// Creates a queue for at least `capacity` jobs, rounded up to a power of two.
     ///
-    /// It is closed and freed when the value is dropped: participants that have it open may go on
-    /// to take out what is there. If this participant dies, nobody can open it any more, and those
-    /// who have it open go on. A queue of [`OwnedArray`] is emptied then: the arrays in it are freed.
+    /// Dropping the value closes and frees the queue. Participants that have it open may still pop
+    /// the remaining jobs. If this participant dies, nobody can open the queue any more; those that
+    /// have it open continue. In both cases a queue of [`OwnedArray`] frees the arrays in it.
     ///
-    /// Types of size 0, or aligned to more than 64 bytes, are refused by the compiler.
+    /// The compiler refuses types of size 0, and types aligned to more than 64 bytes.
     ///
     /// # Errors
-    /// [`QueueError::Capacity`] for 0 or more than 2²⁴ jobs, [`QueueError::Alloc`].
+    /// - [`QueueError::Capacity`] for 0 or more than 2²⁴ jobs.
+    /// - [`QueueError::Alloc`] if the cells could not be allocated.
     pub fn queue<T: Job>(&self, capacity: usize) -> Result<Queue<'_, T>, QueueError> {
         const { T::CHECK };
         let refused = QueueError::Capacity {
@@ -131,7 +130,7 @@ impl HandleTable {
             Descriptor::control(ControlKind::Queue, bytes.div_ceil(8) as usize).store(descriptor);
         };
         match T::OWNS_ARRAYS {
-            // Its flag leads whoever frees it out of the fast path.
+            // The flag NAMED makes a participant that frees the queue take the slow path.
             true => self.publish_record(reserved, describe),
             false => drop(self.publish_control(reserved, describe)),
         }
@@ -148,12 +147,12 @@ impl HandleTable {
         }
     }
 
-    /// Opens a queue that another participant has made.
+    /// Opens a queue that another participant has created.
     ///
     /// # Errors
-    /// [`QueueError::NotThisQueue`] if the handle names something else, or a queue of jobs of
-    /// another type (by its size, its alignment and its name, as [`core::any::type_name`] gives
-    /// it); [`QueueError::Lease`] if it was freed.
+    /// - [`QueueError::NotThisQueue`] if the handle names something else, or a queue of another job
+    ///   type. The type is compared by size, alignment and [`core::any::type_name`].
+    /// - [`QueueError::Lease`] if the queue was freed.
     pub fn open_queue<T: Job>(&self, handle: QueueHandle<T>) -> Result<Queue<'_, T>, QueueError> {
         const { T::CHECK };
         self.open_cells(handle.control)
@@ -187,13 +186,13 @@ impl HandleTable {
 }
 
 impl<T: Pod> Queue<'_, T> {
-    /// Puts a job in, or gives it back. Waits for nobody.
+    /// Pushes a job, or returns it with the error. Never waits.
     ///
     /// # Errors
     /// - [`PushError::Full`] if no cell is free.
     /// - [`PushError::Closed`] after [`close`](Queue::close). A push during it may succeed or not.
-    /// - [`PushError::Failed`] if the queue was freed before this process, a fork's child, first
-    ///   used it, or if its cells are used up.
+    /// - [`PushError::Failed`] if the cells are used up, or if the queue was freed before a forked
+    ///   child first used it.
     #[inline]
     pub fn push(&self, job: T) -> Result<(), PushError<T>> {
         match self.try_push(&job) {
@@ -213,11 +212,10 @@ impl<T: Pod> Queue<'_, T> {
         }
     }
 
-    /// Takes the oldest job out; `None` if there is none. Waits for nobody.
+    /// Pops the oldest job. Returns `None` if there is none. Never waits.
     ///
     /// # Errors
-    /// [`QueueError::Lease`] if the queue was freed before this process, a fork's child, first used
-    /// it.
+    /// [`QueueError::Lease`] if the queue was freed before a forked child first used it.
     #[inline]
     pub fn pop(&self) -> Result<Option<T>, QueueError> {
         let me = self.enter()?;
@@ -231,45 +229,47 @@ impl<T: Pod> Queue<'_, T> {
 }
 
 impl<T> Queue<'_, T> {
-    /// Takes no more jobs from now on: pushes are refused, and consumers take out what is there.
+    /// Closes the queue: pushes fail from now on, and consumers pop the remaining jobs.
     ///
-    /// What was done before happens before whatever is done by who finds the queue closed.
+    /// Everything before this call happens before the actions of a participant that finds the queue
+    /// closed.
     ///
-    /// In a fork's child that cannot lease the queue (it was freed, or no seat is free) this does
-    /// nothing; a queue that was freed counts as closed, drained and empty there.
+    /// In a forked child that cannot lease the queue (it was freed, or no seat is free) this does
+    /// nothing. There the queue counts as closed, drained and empty.
     pub fn close(&self) {
         if self.enter().is_ok() {
             self.cells.close();
         }
     }
 
-    /// Whether somebody has closed it.
+    /// Returns `true` if the queue is closed.
     pub fn is_closed(&self) -> bool {
         self.enter().is_err() || self.cells.is_closed()
     }
 
-    /// Whether it is closed and no job will come out of it any more. While a consumer is taking out
-    /// the last job, one will if it dies.
+    /// Returns `true` if the queue is closed and no job can come out of it any more. While a
+    /// consumer is popping the last job, returns `false`: if the consumer dies, the job comes back.
     pub fn is_drained(&self) -> bool {
         self.enter().is_err() || self.cells.is_drained()
     }
 
-    /// How many jobs can be in it.
+    /// Returns the number of jobs that fit into the queue.
     pub fn capacity(&self) -> usize {
         self.cells.capacity() as usize
     }
 
-    /// How many jobs are in it, or were a moment ago: a hint. Rather too many than too few.
+    /// Returns the number of jobs in the queue, now or a moment ago. A hint, rather too large than
+    /// too small.
     pub fn len(&self) -> usize {
         self.enter().map_or(0, |_| self.cells.len() as usize)
     }
 
-    /// Whether there was a moment without a job, during this call.
+    /// Returns `true` if there was a moment without a job during this call.
     pub fn is_empty(&self) -> bool {
         self.enter().is_err() || self.cells.is_empty()
     }
 
-    /// The queue's name for other processes.
+    /// Returns the queue's name for other processes.
     pub fn handle(&self) -> QueueHandle<T> {
         QueueHandle::of(self.handle)
     }
@@ -286,7 +286,7 @@ impl<T> Queue<'_, T> {
         }
     }
 
-    /// This participant's seat, whose lease of the cells is held.
+    /// Returns this participant's seat, after making sure that it holds a lease of the cells.
     #[inline]
     fn enter(&self) -> Result<SeatId, LeaseError> {
         let me = self.table.enter()?;
@@ -296,11 +296,11 @@ impl<T> Queue<'_, T> {
         Ok(me)
     }
 
-    /// A child's first use of a queue that crossed a fork: the parent's lease says nothing of it.
+    /// Takes a lease on the first use in a forked child. The parent's lease does not count there.
     #[cold]
     fn lease_again(&self) -> Result<(), LeaseError> {
         let lease = self.table.lease_shared(self.handle)?;
-        // The parent's, whose drop does nothing here.
+        // The parent's lease. Its drop does nothing here.
         drop(self.lease.replace(lease));
         self.token.set(self.table.token());
         Ok(())
@@ -312,15 +312,17 @@ impl<T: Pod> Queue<'_, T> {
     fn write(&self, ticket: &Ticket, job: &T) {
         let memory = self.table.segment().memory();
         let (offset, size) = (self.cells.job_offset(ticket), size_of::<T>() as u64);
-        // A place to die between claiming the cell and writing the job: models die at words alone.
+        // Models die only at words: this load is a place to die between claiming the cell and
+        // writing the job.
         #[cfg(loom)]
         self.cells.is_closed();
         let _access = memory.track(offset, size, true);
         if let Some(place) = memory.data(offset, size) {
-            // SAFETY: `size_of::<T>()` bytes from `place` are inside the mapping (`data`) and inside
-            // the queue's extent (`Cells::open`), which the lease keeps; aligned, for extents start
-            // on multiples of 64 and cells and jobs in them on multiples of the alignment, at most
-            // 64; WRITING by this seat's ticket, so that nobody else accesses them.
+            // SAFETY: `size_of::<T>()` bytes from `place` are inside the mapping (`data`) and
+            // inside the queue's extent (`Cells::open`), which the lease keeps. `place` is aligned:
+            // extents start on multiples of 64, and cells and their jobs on multiples of the
+            // alignment, which is at most 64. The cell is WRITING by this seat's ticket, so nobody
+            // else accesses the bytes.
             unsafe { place.cast::<T>().write(*job) };
         }
     }
@@ -329,13 +331,13 @@ impl<T: Pod> Queue<'_, T> {
     fn read(&self, ticket: &Ticket) -> T {
         let memory = self.table.segment().memory();
         let (offset, size) = (self.cells.job_offset(ticket), size_of::<T>() as u64);
-        // As in `write`.
+        // A place to die, as in `write`.
         #[cfg(loom)]
         self.cells.is_closed();
         let _access = memory.track(offset, size, false);
         match memory.data(offset, size) {
-            // SAFETY: as in `write`; TAKING by this seat's ticket, so that nobody writes there, and
-            // any bytes are a `T: Pod`.
+            // SAFETY: as in `write`. The cell is TAKING by this seat's ticket, so nobody writes the
+            // bytes, and any bytes are a `T: Pod`.
             Some(place) => unsafe { place.cast::<T>().read() },
             None => T::zeroed(),
         }
@@ -344,7 +346,7 @@ impl<T: Pod> Queue<'_, T> {
 
 impl<T> Drop for Queue<'_, T> {
     fn drop(&mut self) {
-        // One that crossed a fork is the parent's. An error says that it was freed before.
+        // After a fork the queue belongs to the parent. An error says that it was freed before.
         if self.owner.is_some_and(|owner| self.table.is_of(owner)) {
             self.cells.close();
             let _ = self.table.free(self.handle);

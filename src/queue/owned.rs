@@ -1,7 +1,8 @@
-//! Queues that own the arrays in them: an array passes from its producer to the queue, and from the
-//! queue to its consumer.
+//! Queues that own their arrays: an array passes from its producer to the queue, then to its
+//! consumer.
 //!
-//! `README.md` beside this file has the steps, and argues why the array has one owner at each of them.
+//! `README.md` beside this file has the steps, and proves that the array has one owner at each of
+//! them.
 
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -27,11 +28,12 @@ use crate::table::slot::{Slot, Tail};
 use crate::word::{CellState, CellWord, SeatId, SlotWord};
 
 impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
-    /// Hands an array over to the queue, or gives it back. Waits for nobody.
+    /// Pushes an array and transfers its ownership to the queue, or returns the array with the
+    /// error. Never waits.
     ///
-    /// From then on the queue owns it: it does not go with this participant, and whoever pops it
-    /// owns it next. If this participant dies in this call, the array is in the queue, or it is freed.
-    /// Freeing the queue, or the death of its owner, frees the arrays in it.
+    /// The array then outlives this participant, and its consumer owns it next. If this participant
+    /// dies during the call, the array is in the queue, or freed. Freeing the queue, or the death
+    /// of its owner, frees the arrays in it.
     ///
     /// ```
     /// use ndarray::Ix1;
@@ -53,9 +55,10 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// ```
     ///
     /// # Errors
-    /// As [`push`](Queue::push); the array comes back with the error. [`PushError::Failed`] also with
-    /// [`QueueError::NotOwned`] for an array that the participant which has opened this queue does not
-    /// own, and with [`QueueError::Lease`] for one that was freed.
+    /// See [`push`](Queue::push). The array is returned with the error. Further causes of
+    /// [`PushError::Failed`]:
+    /// - [`QueueError::NotOwned`] if the participant that opened this queue does not own the array.
+    /// - [`QueueError::Lease`] if the array was freed.
     pub fn push_owned<'o>(&self, array: Owned<'o, T, D>) -> Result<(), PushError<Owned<'o, T, D>>> {
         match self.try_push_owned(array.handle()) {
             Ok(()) => {
@@ -66,13 +69,13 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
         }
     }
 
-    /// Hands an array over, and waits for a free cell for at most `timeout`.
+    /// Pushes an array, and waits for a free cell for at most `timeout`.
     ///
     /// Waits as [`pop_wait`](Queue::pop_wait) does.
     ///
     /// # Errors
-    /// As [`push_owned`](Queue::push_owned): [`PushError::Full`] if no cell became free,
-    /// [`PushError::Closed`] at once when the queue is closed.
+    /// See [`push_owned`](Queue::push_owned). Returns [`PushError::Full`] if no cell became free,
+    /// and [`PushError::Closed`] at once if the queue is closed.
     pub fn push_owned_wait<'o>(
         &self,
         array: Owned<'o, T, D>,
@@ -94,14 +97,14 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
         }
     }
 
-    /// Takes the oldest array out, which this participant owns from then on; `None` if there is none.
-    /// Waits for nobody.
+    /// Pops the oldest array, which this participant then owns. Returns `None` if there is none.
+    /// Never waits.
     ///
-    /// An array that was freed by its handle while it was in the queue is passed over. If this
-    /// participant dies in this call, the array is in the queue still, or it is freed.
+    /// Skips an array that was freed by its handle while it was in the queue. If this participant
+    /// dies during the call, the array is still in the queue, or it is freed.
     ///
     /// # Errors
-    /// As [`pop`](Queue::pop).
+    /// See [`pop`](Queue::pop).
     pub fn pop_owned(&self) -> Result<Option<Owned<'t, T, D>>, QueueError> {
         let me = self.enter()?;
         let key = self.table.segment().key();
@@ -109,7 +112,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
             let bits = self.cells.array(ticket.position);
             let is_ours = array_of(self.table.segment().memory(), key, bits).is_some_and(
                 |(slot, generation)| {
-                    // QUEUED → owned by `me`. Release: as all changes of owners.
+                    // QUEUED → owned by `me`. Release: as for every change of the owner.
                     slot.change(|word| word.dequeue(generation, me)).is_ok()
                 },
             );
@@ -121,11 +124,11 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
         Ok(None)
     }
 
-    /// Takes the oldest array out, and waits for one for at most `timeout`, as
+    /// Pops the oldest array, and waits for one for at most `timeout`, as
     /// [`pop_wait`](Queue::pop_wait) does.
     ///
     /// # Errors
-    /// As [`pop_wait`](Queue::pop_wait).
+    /// See [`pop_wait`](Queue::pop_wait).
     pub fn pop_owned_wait(&self, timeout: Duration) -> Result<Option<Owned<'t, T, D>>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop_owned()? {
             Some(array) => Ok(Attempt::Over(Some(array))),
@@ -144,7 +147,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
         }
         let ticket = self.cells.claim(me).map_err(|why| self.refuse(why))?;
         self.cells.set_array(ticket.position, handle.to_bits());
-        // Owned by `me` → QUEUED. Release: as all changes of owners.
+        // Owned by `me` → QUEUED. Release: as for every change of the owner.
         if slot.change(|word| word.enqueue(generation, me)).is_err() {
             self.cells.give_up(ticket, me);
             return Err(self.not_owned(any));
@@ -171,7 +174,8 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     }
 }
 
-/// The slot and generation that a cell's job names; `None` for no job, or none of this segment's.
+/// Returns the slot and generation in a cell's job. Returns `None` for no job, or if this segment
+/// has no such slot.
 fn array_of(memory: &Memory, key: u64, bits: u64) -> Option<(Slot<'_>, u32)> {
     if bits == 0 {
         return None;
@@ -181,13 +185,13 @@ fn array_of(memory: &Memory, key: u64, bits: u64) -> Option<(Slot<'_>, u32)> {
 }
 
 impl Cells<'_> {
-    /// WRITING by `me`, with the array of `ticket` QUEUED → FULL. Returns `false` if the queue was
-    /// closed meanwhile: then `me` owns the array again.
+    /// Performs the transition WRITING by `me` → FULL. The array of `ticket` is QUEUED. Returns
+    /// `false` if the queue was closed meanwhile: then `me` owns the array again.
     fn publish_array(&self, ticket: Ticket, me: SeatId, array: (Slot<'_>, u32)) -> bool {
         let Some((full, is_in)) = self.fill(&ticket, me) else {
             return false;
         };
-        // An error says that a consumer has taken it, or that it was freed.
+        // An error says that a consumer has taken the array, or that it was freed.
         let is_ours = !is_in && take_back(array, me);
         if is_ours {
             self.discard(ticket.position, full, me);
@@ -195,8 +199,8 @@ impl Cells<'_> {
         !is_ours
     }
 
-    /// FULL as it was seen, of a job whose array is not QUEUED any more → EMPTY, unless a consumer
-    /// has taken the job: it passes it over.
+    /// Attempts the transition FULL, as it was seen, → EMPTY. The job's array is not QUEUED any
+    /// more. If a consumer has taken the job, it skips the job itself.
     fn discard(&self, position: u64, full: CellWord, me: SeatId) {
         if let Some(word) = self.take_at(position, full, me) {
             let front = 0;
@@ -211,25 +215,26 @@ impl Cells<'_> {
         }
     }
 
-    /// TAKING by `me` → EMPTY, without a handle.
+    /// Performs the transition TAKING by `me` → EMPTY, and clears the handle.
     fn empty(&self, ticket: Ticket, me: SeatId) {
-        // Before the cell is EMPTY: a handle in a WRITING cell is its producer's own.
+        // Clear the handle before the cell is EMPTY: a handle in a WRITING cell must be its
+        // producer's own.
         self.set_array(ticket.position, 0);
         self.release(ticket, me);
     }
 
-    /// WRITING by `me` → EMPTY, without a handle: nothing was pushed.
+    /// Performs the transition WRITING by `me` → EMPTY, and clears the handle: nothing was pushed.
     fn give_up(&self, ticket: Ticket, me: SeatId) {
         self.set_array(ticket.position, 0);
         if let Some(empty) = ticket.word.undo(me) {
             self.settle(ticket.position, ticket.word, empty);
         }
-        // Wakes producers that found no cell free.
+        // Wakes producers that found no free cell.
         self.release_end();
     }
 
-    /// Settles who owns the arrays that `seat` was pushing or popping, for whoever has its lock. Comes
-    /// before [`Cells::recover`], and may be repeated.
+    /// Decides the ownership of the arrays that `seat` was pushing or popping. The caller has the
+    /// lock of the seat. Runs before [`Cells::recover`], and may be repeated.
     pub(crate) fn recover_arrays(&self, segment: &Segment, seat: SeatId) {
         for index in 0..self.capacity() {
             let word = self.word(index);
@@ -241,14 +246,14 @@ impl Cells<'_> {
                 })
             };
             match word.state() {
-                // Only this push made it QUEUED by the dead: the array goes with its producer, and
-                // `recover` makes the cell EMPTY.
+                // Only this push can have made the array QUEUED by the dead participant. The array
+                // is freed with its producer, and `recover` makes the cell EMPTY.
                 CellState::Writing if word.seat() == seat => {
                     is(SlotWord::is_queued_by).map(|array| take_back(array, seat));
                     self.set_array(index, 0);
                 }
-                // QUEUED still: `recover` puts the job back. Else the consumer has the array, or it
-                // was freed.
+                // If the array is still QUEUED, `recover` puts the job back. Otherwise the consumer
+                // owns the array, or it was freed.
                 CellState::Taking
                     if word.seat() == seat && is(|word, _| word.is_queued()).is_none() =>
                 {
@@ -257,7 +262,7 @@ impl Cells<'_> {
                         self.settle(index, word, empty);
                     }
                 }
-                // Pushed too late by the dead, which did not come to withdraw it.
+                // The dead producer pushed too late, and did not withdraw the array.
                 CellState::Full if self.is_late(index, word) => {
                     if let Some(array) = is(SlotWord::is_queued_by)
                         && take_back(array, seat)
@@ -270,19 +275,21 @@ impl Cells<'_> {
         }
     }
 
-    /// Returns `true` for a FULL cell beyond the tail of a closed queue: its job is not pushed.
+    /// Returns `true` for a FULL cell at or beyond the tail of a closed queue. Its job is not
+    /// pushed.
     fn is_late(&self, index: u64, word: CellWord) -> bool {
         let tail = self.end(TAIL);
         tail.is_closed() && self.in_lap(index, word.lap()) >= tail.position()
     }
 }
 
-/// QUEUED by `seat` → owned by `seat`. Returns `false` if the array is not QUEUED by it any more.
+/// Attempts the transition QUEUED by `seat` → owned by `seat`. Returns `false` if the array is not
+/// QUEUED by `seat` any more.
 fn take_back((slot, generation): (Slot<'_>, u32), seat: SeatId) -> bool {
     slot.change(|word| word.withdraw(generation, seat)).is_ok()
 }
 
-/// Returns `true` if there is a queue in a slot that owns arrays.
+/// Returns `true` if the slot has a queue that owns arrays.
 pub(crate) fn owns_arrays(memory: &Memory, slot: Slot<'_>) -> bool {
     cells_of(memory, slot).is_some_and(|cells| cells.owns_arrays())
 }
@@ -294,8 +301,8 @@ fn cells_of<'m>(memory: &'m Memory, slot: Slot<'_>) -> Option<Cells<'m>> {
         .map(|(cells, _)| cells)
 }
 
-/// Frees the arrays in a queue that is RETIRED, and in which the bit of `seat` keeps the cells in place.
-/// Returns how many.
+/// Frees the arrays in a RETIRED queue. The bit of `seat` keeps the cells in place. Returns the
+/// number of freed arrays.
 pub(crate) fn free_arrays(segment: &Segment, slot: Slot<'_>, seat: SeatId) -> usize {
     let (memory, key) = (segment.memory(), segment.key());
     let Some(cells) = cells_of(memory, slot) else {
@@ -313,7 +320,7 @@ pub(crate) fn free_arrays(segment: &Segment, slot: Slot<'_>, seat: SeatId) -> us
                 true => word.retire(generation, seat),
                 false => None,
             });
-            // An error says that it was freed by its handle.
+            // An error says that the array was freed by its handle.
             if retired.is_ok() {
                 freed += 1;
                 if let Tail::Freed(_) = array.tail()

@@ -4,9 +4,9 @@ use super::cells::{Cells, HEAD, Seen, TAIL, Ticket};
 use crate::sync::{Ordering, Word};
 use crate::word::{CellWord, SeatId};
 
-/// What one pass over the cells from `head` up to `tail` has seen.
+/// The result of one pass over the cells from `head` up to `tail`.
 struct Look {
-    /// The job with the lowest position, its cell's word at that moment.
+    /// The job with the lowest position, and its cell's word at that moment.
     oldest: Option<(u64, CellWord)>,
     /// Below this position no cell can be FULL any more.
     front: u64,
@@ -14,36 +14,36 @@ struct Look {
 }
 
 impl Cells<'_> {
-    /// Takes the oldest job out of the order; `None` if there was a moment without any.
+    /// Takes the oldest job. Returns `None` if there was a moment without a job.
     #[inline]
     pub(crate) fn take(&self, me: SeatId) -> Option<Ticket> {
         loop {
             let (position, full, front) = self.oldest()?;
-            // Else somebody else has it.
+            // On failure another participant has the job.
             if let Some(word) = self.take_at(position, full, me) {
                 return Some(Ticket {
                     position,
                     word,
-                    // TAKING, it does not hold the head back any more.
+                    // A TAKING cell does not hold the head back any more.
                     front: front + u64::from(front == position),
                 });
             }
         }
     }
 
-    /// Whether there was a moment without a job.
+    /// Returns `true` if there was a moment without a job.
     pub(crate) fn is_empty(&self) -> bool {
         self.oldest().is_none()
     }
 
-    /// The position of the oldest job, its cell's word, and how far the head may go; `None` if there
-    /// was a moment without any.
+    /// Finds the oldest job. Returns its position, its cell's word, and the limit for the head.
+    /// Returns `None` if there was a moment without a job.
     #[inline]
     fn oldest(&self) -> Option<(u64, CellWord, u64)> {
         let mut before = None;
         loop {
-            // In this order: jobs lie at or above the head of any earlier moment, and below the
-            // tail of this one.
+            // The head first: jobs lie at or above the head of any earlier moment, and below the
+            // current tail.
             let head = self.end(HEAD).position();
             let tail = self.end(TAIL).position();
             if head >= tail {
@@ -53,7 +53,7 @@ impl Cells<'_> {
             if let Some((position, word)) = look.oldest {
                 return Some((position, word, look.front));
             }
-            // Twice the same, and no job: so it was between the two looks.
+            // Two equal looks without a job: there was no job between them.
             let now = (head, tail, look.seen);
             if before == Some(now) {
                 if look.front > head {
@@ -65,13 +65,13 @@ impl Cells<'_> {
         }
     }
 
-    /// FULL as it was seen → TAKING by `me`.
+    /// Attempts the transition FULL, as it was seen, → TAKING by `me`.
     #[inline]
     pub(super) fn take_at(&self, position: u64, full: CellWord, me: SeatId) -> Option<CellWord> {
         let taking = full.take(me)?;
-        // Release: pairs with the Acquire in `word`: who sees TAKING here sees the jobs that were
-        // pushed before it, and so does not find the queue empty. The job itself was acquired by
-        // the look that has seen `full`.
+        // Release: pairs with the Acquire in `word`. A participant that sees TAKING also sees
+        // earlier jobs, and does not report an empty queue. The look that read `full` has acquired
+        // the job itself.
         self.cell(position)
             .compare_exchange(
                 full.bits(),
@@ -83,7 +83,8 @@ impl Cells<'_> {
             .map(|_| taking)
     }
 
-    /// TAKING by `me` → EMPTY of the next lap, and the head as far as it may go.
+    /// Performs the transition TAKING by `me` → EMPTY of the next lap, then advances the head as
+    /// far as possible.
     #[inline]
     pub(crate) fn release(&self, ticket: Ticket, me: SeatId) {
         if let Some(empty) = ticket.word.release(me) {
@@ -94,8 +95,8 @@ impl Cells<'_> {
         self.reach(HEAD, ticket.front);
     }
 
-    /// Looks at the cells whose positions lie from `head` up to `tail`, until one holds the job
-    /// that is the oldest for certain.
+    /// Scans the cells of the positions from `head` up to `tail`. Stops at a job that is certainly
+    /// the oldest.
     #[inline]
     fn look(&self, head: u64, tail: u64) -> Look {
         let mut look = Look {
@@ -106,10 +107,10 @@ impl Cells<'_> {
         for position in head..tail.min(head + self.capacity()) {
             let mut word = self.word(position);
             let mut next = self.in_lap(position, word.next_full());
-            // EMPTY, and nothing before it that could hold the head back: nobody is to push there
-            // any more, so that the head may go on.
+            // The cell is EMPTY, and no cell before it holds the head back. Pass it over: nobody
+            // can push at this position any more, and the head can advance.
             while look.front > next && word.is_claimable() {
-                // The first one in which the cell's position is not below the tail.
+                // The first lap in which the cell's position is not below the tail.
                 let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
                 let passed = self.change(position, Ordering::Relaxed, Ordering::Relaxed, |now| {
                     (now == word).then(|| now.pass_over(lap)).flatten()

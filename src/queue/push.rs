@@ -4,7 +4,7 @@ use super::cells::{Cells, Seen, TAIL, Ticket};
 use crate::sync::{Ordering, Word};
 use crate::word::{CellWord, EndWord, SeatId};
 
-/// Why there is no cell to push to.
+/// The reason why no cell can be claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoCell {
     Full,
@@ -13,7 +13,7 @@ pub(crate) enum NoCell {
 }
 
 impl Cells<'_> {
-    /// Claims a cell for a job of `me`, at the tail or as soon after it as there is one.
+    /// Claims a cell for a job of `me`: at the tail, or the first possible one after it.
     #[inline]
     pub(crate) fn claim(&self, me: SeatId) -> Result<Ticket, NoCell> {
         let mut before = None;
@@ -33,7 +33,7 @@ impl Cells<'_> {
                 match self.claim_in(position, self.lap(position), me) {
                     Ok(ticket) => return Ok(ticket),
                     Err(word) if word.is_claimable() => {
-                        // Its cell is at a later lap: the tail has moved, or the death of a
+                        // The cell is in a later lap: the tail has moved, or the death of a
                         // producer has ended this lap.
                         if self.end(TAIL) != tail {
                             before = None;
@@ -50,7 +50,7 @@ impl Cells<'_> {
                     Err(_) => continue,
                 }
             }
-            // Twice the same words, none of them EMPTY: so it was between the two passes.
+            // Two equal passes, and no cell EMPTY: none was free between them.
             if before == Some(seen) {
                 return Err(NoCell::Full);
             }
@@ -58,12 +58,14 @@ impl Cells<'_> {
         }
     }
 
-    /// EMPTY of `lap` or an earlier one → WRITING by `me` in `lap`; or the word that was there.
+    /// Attempts the transition EMPTY of `lap` or an earlier lap → WRITING by `me` in `lap`. On
+    /// failure, returns the current word.
     #[inline]
     fn claim_in(&self, position: u64, lap: u64, me: SeatId) -> Result<Ticket, CellWord> {
-        // Acquire, for the look: pairs with the Release in `release`: the last job was read before
-        // this one is written; and with all others, for words that are summed up. Release: pairs with the Acquire in `word`: who sees WRITING here sees the cells
-        // that became free before it, and so does not find the queue full.
+        // Acquire, on the load: pairs with the Release in `release`, so the last job was read
+        // before this one is written. It also pairs with all other changes, because the words are
+        // summed. Release: pairs with the Acquire in `word`. A participant that sees WRITING also
+        // sees earlier free cells, and does not report a full queue.
         self.change(position, Ordering::Release, Ordering::Acquire, |word| {
             word.claim(lap, me)
         })
@@ -74,15 +76,16 @@ impl Cells<'_> {
         })
     }
 
-    /// WRITING by `me` → FULL, and the tail beyond it. Whether the job is pushed: not if the queue
-    /// was closed meanwhile, unless somebody took the job before it could be withdrawn.
+    /// Performs the transition WRITING by `me` → FULL, and advances the tail beyond it. Returns
+    /// `true` if the job is pushed. If the queue was closed meanwhile, withdraws the job, unless a
+    /// consumer has already taken it.
     #[inline]
     pub(crate) fn publish(&self, ticket: Ticket, me: SeatId) -> bool {
         let Some((full, is_in)) = self.fill(&ticket, me) else {
             return false;
         };
-        // FULL → EMPTY of the next lap, if nobody has the job. Relaxed: whoever still claims the cell
-        // has the Release of `fill`, which this change goes on with.
+        // FULL → EMPTY of the next lap, if nobody has taken the job. Relaxed: the change continues
+        // the release sequence of `fill`, which the next claimer acquires.
         is_in
             || self
                 .change(
@@ -94,12 +97,12 @@ impl Cells<'_> {
                 .is_err()
     }
 
-    /// WRITING by `me` → FULL, and the tail beyond it unless the queue is closed. Returns the FULL
-    /// word, and `true` if the job is pushed.
+    /// Performs the transition WRITING by `me` → FULL, and advances the tail beyond it unless the
+    /// queue is closed. Returns the FULL word, and `true` if the job is pushed.
     #[inline]
     pub(super) fn fill(&self, ticket: &Ticket, me: SeatId) -> Option<(CellWord, bool)> {
         let full = ticket.word.publish(me)?;
-        // Release: pairs with the Acquire in `take_at`; the job happens before it is read.
+        // Release: pairs with the Acquire in `word`. The job is written before it is read.
         self.cell(ticket.position)
             .publish_owned(ticket.word.bits(), full.bits());
         // Release: as in `reach`.

@@ -1,14 +1,14 @@
-//! Where a queue's cells lie, by the number of cells and the type of the jobs.
+//! The positions of a queue's cells, from the number of cells and the job type.
 
 /// Cells that a queue may have.
 pub(crate) const MAX_CAPACITY: usize = 1 << 24;
 
-/// Bytes that cells may take together if each starts on a cache line. A queue with more has cells
-/// without gaps: its neighbours in the order are seldom in use at the same moment.
+/// The bytes that all cells may take if each one starts on a cache line. The cells of a larger
+/// queue are packed: neighbours in the order are seldom in use at the same moment.
 const SPREAD: u64 = 1 << 20;
 const LINE: u64 = 64;
 
-/// What a queue's jobs are, as every process of the segment must see them alike.
+/// The job type of a queue. Every process of the segment must compute the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct JobType {
     /// A hash of the type's name.
@@ -17,18 +17,18 @@ pub(crate) struct JobType {
     pub(crate) align: u64,
 }
 
-/// Where the cells are, for a number of cells (a power of two) and a type of jobs.
+/// The layout of a number of cells (a power of two) for a job type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Shape {
     /// log2 of the number of cells.
     pub(super) shift: u32,
     pub(super) stride: u64,
-    /// From a cell's word to its job.
+    /// Bytes from a cell's word to its job.
     pub(super) job: u64,
 }
 
 impl Shape {
-    /// `None` for what no queue has.
+    /// Returns the layout, or `None` if no queue has this shape.
     pub(super) fn new(capacity: u64, job: JobType) -> Option<Shape> {
         let known = capacity.is_power_of_two()
             && capacity <= MAX_CAPACITY as u64
@@ -52,7 +52,7 @@ impl Shape {
         })
     }
 
-    /// Of the cells together; `None` if that is no number.
+    /// Returns the bytes of all cells, or `None` on overflow.
     pub(super) fn bytes(&self) -> Option<u64> {
         self.stride.checked_mul(1 << self.shift)
     }

@@ -1,4 +1,4 @@
-//! Steps of participants that do not come to their end, taken one by one on the words of a queue.
+//! Operations that stop half-way, one step at a time on the words of a queue.
 
 use super::cells::{Event, HEAD, Seen, TAIL};
 use super::*;
@@ -21,7 +21,7 @@ fn cell(queue: &Queue<'_, u64>, index: u64) -> (CellState, u64) {
     (word.state(), word.lap())
 }
 
-/// A producer that dies between FULL and moving the tail.
+/// Fills a cell without moving the tail, as a producer that dies in between.
 fn fill_without_the_tail(queue: &Queue<'_, u64>, job: u64) {
     let ticket = queue.cells.claim(DEAD).unwrap();
     queue.write(&ticket, &job);
@@ -31,7 +31,7 @@ fn fill_without_the_tail(queue: &Queue<'_, u64>, job: u64) {
 }
 
 #[test]
-fn recovery_helps_a_job_in_that_was_written_in_full() {
+fn recovery_pushes_a_job_that_was_written_completely() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
     fill_without_the_tail(&queue, 7);
@@ -51,7 +51,7 @@ fn recovery_helps_no_job_into_a_closed_queue() {
     assert_eq!(queue.cells.recover(DEAD).jobs, 0);
     assert_eq!(end(&queue, TAIL).position(), 1, "the close came first");
     assert_eq!(queue.pop().unwrap(), Some(1));
-    assert!(queue.is_drained(), "no job comes after this");
+    assert!(queue.is_drained(), "no job can follow");
     assert_eq!(queue.pop().unwrap(), None);
 }
 
@@ -65,7 +65,7 @@ fn recovery_puts_a_job_back_into_a_closed_queue() {
     assert!(!queue.is_drained(), "a death would put it back");
     assert_eq!(queue.cells.recover(DEAD).jobs, 1);
     assert_eq!(cell(&queue, 0), (CellState::Full, 1));
-    assert_eq!(end(&queue, TAIL).position(), 5, "of the next lap");
+    assert_eq!(end(&queue, TAIL).position(), 5, "in the next lap");
     assert_eq!(queue.pop().unwrap(), Some(1));
     assert!(queue.is_drained());
 }
@@ -106,7 +106,7 @@ fn a_push_that_comes_after_the_close_is_withdrawn() {
 }
 
 #[test]
-fn held_cells_are_told_with_their_place_and_holder() {
+fn faults_reports_held_cells_with_their_holder() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
     let told = || {

@@ -67,7 +67,7 @@ fn jobs_of_any_size_and_alignment() {
     check(&table, 8, [9u16; 32]);
     check(&table, 8, u128::MAX - 3);
     check(&table, 8, Line([5; 8]));
-    // Too many for a line each.
+    // Too many for a cache line each.
     check(&table, 1 << 15, 7u8);
     check(&table, 1 << 14, Line([6; 8]));
 }
@@ -83,7 +83,7 @@ fn the_type_of_a_job_is_checked() {
     table
         .open_queue(QueueHandle::<u64>::from_bits(bits))
         .unwrap();
-    // As large, but of another name.
+    // The same size, but another name.
     let error = table.open_queue(QueueHandle::<f64>::from_bits(bits));
     let error = error.unwrap_err();
     assert!(
@@ -94,7 +94,7 @@ fn the_type_of_a_job_is_checked() {
     let array = table.zeros::<u64, _>(100).unwrap();
     let error = table.open_queue(QueueHandle::<u64>::from_bits(array.to_bits()));
     assert!(matches!(error, Err(QueueError::NotThisQueue { .. })));
-    // Nor is a queue an array.
+    // A queue is not an array either.
     let error = table.read(crate::Handle::<u64, ndarray::Ix1>::from_bits(bits));
     let error = error.unwrap_err().to_string();
     assert!(
@@ -110,7 +110,7 @@ fn the_type_of_a_job_is_checked() {
 }
 
 #[test]
-fn capacities_that_cannot_be() {
+fn impossible_capacities_are_refused() {
     let table = table();
     for capacity in [0, MAX_CAPACITY + 1, usize::MAX] {
         let error = table.queue::<u8>(capacity).unwrap_err();
@@ -250,7 +250,7 @@ fn a_wait_takes_back_what_the_dead_held() {
     assert!(start.elapsed() < long);
 }
 
-/// The head words of a queue, to be damaged.
+/// Returns the head words of a queue, to damage them.
 fn words<'t>(table: &'t HandleTable, queue: &Queue<'_, u64>) -> &'t [crate::sync::Atom] {
     let memory = table.segment().memory();
     let index = queue.lease.borrow().slot.index;
@@ -300,15 +300,15 @@ fn a_queue_is_used_up_two_laps_before_its_last() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Against a queue on the heap, with deaths in between.
+    /// Compares a queue with one on the heap, with deaths in between.
     #[test]
-    fn a_random_program_as_a_model_says(steps in prop::collection::vec(0u8..9, 0..300)) {
+    fn a_random_program_matches_a_model(steps in prop::collection::vec(0u8..9, 0..300)) {
         let table = table();
         let queue = table.queue::<u64>(4).unwrap();
         let me = queue.enter().unwrap();
         let dead = SeatId::from_index(5);
         let mut model = VecDeque::new();
-        // What the dead holds: free cells, and jobs.
+        // The cells and jobs that the dead participant holds.
         let (mut held, mut taken) = (0, Vec::new());
         for (step, job) in steps.into_iter().zip(1u64..) {
             match step {
@@ -332,7 +332,7 @@ proptest! {
                     prop_assert_eq!(queue.cells.recover(dead).jobs, taken.len());
                     prop_assert_eq!(queue.cells.recover(dead).jobs, 0);
                     held = 0;
-                    // They have lost their places.
+                    // Recovered jobs have lost their places.
                     let mut all: Vec<u64> = model.drain(..).chain(taken.drain(..)).collect();
                     let mut found: Vec<u64> = std::iter::from_fn(|| queue.pop().unwrap()).collect();
                     all.sort_unstable();
@@ -347,7 +347,7 @@ proptest! {
         prop_assert_eq!(me, queue.enter().unwrap());
     }
 
-    /// Whatever the words say, calls come to an end, and stay inside.
+    /// Calls end, and stay inside the queue, whatever its words are.
     #[test]
     fn damaged_words_do_no_harm(
         damage in prop::collection::vec((0usize..80, any::<u64>(), 0u32..64), 1..20),

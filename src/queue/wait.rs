@@ -1,4 +1,4 @@
-//! Waiting for a job or for a free cell: a brief spin, then sleep in bounded steps.
+//! Waiting for a job or for a free cell: a brief spin, then sleeps of bounded length.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -9,31 +9,33 @@ use super::Queue;
 use super::cells::Event;
 use crate::error::{PushError, QueueError};
 
-/// The longest sleep without a look around: what a waker that died before it woke anybody costs,
-/// and a job that a dead consumer was taking out.
+/// The longest sleep between checks: the delay after the death of a waker, or of a consumer with a
+/// job.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
-/// Turns of spinning in which the processor is kept, 2 µs or so.
+/// Spin turns that keep the processor, about 2 µs.
 const PAUSES: u32 = 100;
-/// Turns in which it is offered to others: who is waited for may need this very one.
+/// Spin turns that yield the processor: the awaited participant may need this one.
 const YIELDS: u32 = 100;
 
-/// What one attempt came to.
+/// The result of one attempt.
 pub(super) enum Attempt<R> {
     Over(R),
-    /// Nothing yet: there may be after the event.
+    /// Not yet. Try again after the event.
     NotYet(Event),
 }
 
 impl<T: Pod> Queue<'_, T> {
-    /// Takes the oldest job out, and waits for one for at most `timeout`; `None` if none came, or at
-    /// once when the queue is closed and drained ([`is_drained`](Queue::is_drained) tells which).
+    /// Pops the oldest job, and waits for one for at most `timeout`. Returns `None` if none came,
+    /// and at once if the queue is closed and drained ([`is_drained`](Queue::is_drained) tells
+    /// which).
     ///
-    /// Spins briefly, then sleeps until a producer wakes it. At least every 20 ms it also takes back
-    /// what dead participants held, so that it does not hang on them.
+    /// Spins briefly, then sleeps until a producer wakes it. At least every 20 ms it also reaps
+    /// dead participants, so it never hangs on them.
     ///
     /// # Errors
-    /// As [`pop`](Queue::pop); [`QueueError::Join`] if the dead cannot be looked for.
+    /// See [`pop`](Queue::pop). Also returns [`QueueError::Join`] if the search for dead
+    /// participants fails.
     pub fn pop_wait(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop()? {
             Some(job) => Ok(Attempt::Over(Some(job))),
@@ -42,13 +44,13 @@ impl<T: Pod> Queue<'_, T> {
         Ok(outcome.flatten())
     }
 
-    /// Puts a job in, and waits for a free cell for at most `timeout`.
+    /// Pushes a job, and waits for a free cell for at most `timeout`.
     ///
     /// Waits as [`pop_wait`](Queue::pop_wait) does.
     ///
     /// # Errors
-    /// As [`push`](Queue::push): [`PushError::Full`] if no cell became free,
-    /// [`PushError::Closed`] at once when the queue is closed.
+    /// See [`push`](Queue::push). Returns [`PushError::Full`] if no cell became free, and
+    /// [`PushError::Closed`] at once if the queue is closed.
     pub fn push_wait(&self, job: T, timeout: Duration) -> Result<(), PushError<T>> {
         let full = QueueError::Full {
             capacity: self.capacity(),
@@ -67,18 +69,18 @@ impl<T: Pod> Queue<'_, T> {
 }
 
 impl<T> Queue<'_, T> {
-    /// What a consumer that has found no job does next.
+    /// Returns the next step of a consumer that has found no job.
     pub(super) fn not_yet<R>(&self) -> Attempt<Option<R>> {
         match self.is_closed() {
             true if self.is_drained() => Attempt::Over(None),
-            // No more pushes: whoever takes out the last job says so at the other end.
+            // No push can follow. The consumer of the last job moves the other end.
             true => Attempt::NotYet(Event::Popped),
             false => Attempt::NotYet(Event::Pushed),
         }
     }
 
-    /// Attempts until it is over; `None` after `timeout`. In a model it does not spin, and there
-    /// are no timeouts: a wake-up that is lost is a deadlock.
+    /// Repeats `attempt` until it is over. Returns `None` after `timeout`. A model neither spins
+    /// nor times out: a lost wake-up is a deadlock.
     pub(super) fn wait<R>(
         &self,
         timeout: Duration,
@@ -92,7 +94,7 @@ impl<T> Queue<'_, T> {
         let mut looked = start;
         self.spin(event);
         loop {
-            // The flag first, then the attempt: see `Cells::reach`.
+            // Set the flag before the attempt: see `Cells::reach`.
             let dozed = self.cells.doze(event);
             match attempt()? {
                 Attempt::Over(result) => return Ok(Some(result)),
@@ -115,7 +117,7 @@ impl<T> Queue<'_, T> {
         }
     }
 
-    /// Gives the event a moment to come.
+    /// Spins for a moment, until the event comes.
     fn spin(&self, event: Event) {
         let turns = if cfg!(loom) { 0 } else { PAUSES + YIELDS };
         let seen = self.cells.now(event);

@@ -1,9 +1,9 @@
-//! Seats: joining a segment, leaving it, and taking back what a dead participant held.
+//! Seats: joining a segment, leaving it, and taking back everything that a dead participant held.
 //!
-//! Whoever has the lock of a seat acts for it. A participant holds its own lock for as long as it
-//! lives, so only a dead one's can be taken by another; leaving and reaping are therefore one and
-//! the same walk over the slots, [`vacate`], every step of which may be repeated. A reaper that
-//! dies loses the lock, and the next one begins again.
+//! The holder of a seat's lock acts for the seat. A participant holds its own lock as long as it
+//! lives, so another process gets the lock only after its death. Leaving and reaping are therefore
+//! the same walk over the slots, [`vacate`], and each of its steps may be repeated. A reaper that
+//! dies loses the lock, and the next reaper starts over.
 
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -16,7 +16,7 @@ use crate::word::SeatId;
 use vacate::vacate;
 pub use vacate::{ReapReport, TornTile};
 
-/// What a participant tells of itself, for messages and tools; never for a decision.
+/// A participant's entry about itself. Serves messages and tools, never a decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Card {
     pub(crate) pid: u32,
@@ -29,7 +29,7 @@ impl Card {
         memory.seat_card(index)[Self::PID].store(u64::from(std::process::id()), Ordering::Relaxed);
     }
 
-    /// The card of `seat`; of the orphan and of numbers without a seat it says pid 0.
+    /// Returns the card of `seat`. ORPHAN and numbers without a seat have pid 0.
     pub(crate) fn of(memory: &Memory, seat: SeatId) -> Card {
         let seats = memory.layout().geometry.seats as usize;
         let pid = match seat.index().filter(|&index| index < seats) {
@@ -40,11 +40,11 @@ impl Card {
     }
 }
 
-/// Takes a free seat, or one whose holder is dead.
+/// Takes a free seat, or the seat of a dead participant.
 pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
     let memory = segment.memory();
     let seats = memory.layout().geometry.seats as usize;
-    // Seats that look free first: to vacate a dead one takes longer.
+    // Try seats that look free first: vacating a dead one takes longer.
     let taken = |index: &usize| memory.seat_word(*index).load(Ordering::Relaxed).is_taken();
     let (dead_maybe, free_maybe): (Vec<usize>, Vec<usize>) = (0..seats).partition(taken);
     for index in free_maybe.into_iter().chain(dead_maybe) {
@@ -53,10 +53,9 @@ pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
         }
         let seat = SeatId::from_index(index);
         let word = memory.seat_word(index);
-        // Relaxed, here and in `reap`: the seat's lock, which its holders have one after the other,
-        // orders what they do.
+        // Relaxed, here and in `reap`: the lock of the seat orders its holders.
         if word.load(Ordering::Relaxed).is_taken() {
-            // Taken, but nobody holds its lock: its holder is dead.
+            // Taken, but its lock was free: its holder is dead.
             let _ = vacate(segment, seat, true);
             mark_free(memory, index);
         }
@@ -81,7 +80,7 @@ pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
     })
 }
 
-/// Gives a seat of this process back with all that it holds.
+/// Releases a seat of this process and all that it holds.
 pub(crate) fn leave(segment: &Segment, seat: SeatId) {
     let Some(index) = seat.index() else {
         return;
@@ -91,8 +90,8 @@ pub(crate) fn leave(segment: &Segment, seat: SeatId) {
     segment.unlock_seat(index);
 }
 
-/// Takes back what dead participants held. Waits for nobody: a seat whose lock another has, alive
-/// or reaping, is passed over.
+/// Takes back everything that dead participants held. Waits for nobody: skips seats that their
+/// living participant or another reaper has locked.
 pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinError> {
     let memory = segment.memory();
     let mut report = ReapReport::default();
@@ -102,12 +101,13 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
             continue;
         }
         if !segment.try_lock_seat(index, me.index())? {
-            // A read lock excludes the participant's own: it is dead. Without a lock of our own
-            // nothing of it may be taken back, for another could act for the seat at once.
+            // A foreign read lock excludes the participant's own lock: the participant is dead.
+            // Reclaim nothing without a lock of our own, because another process could act for the
+            // seat.
             report.locked += usize::from(segment.is_foreign_locked(index));
             continue;
         }
-        // Again under the lock: another reaper may have finished in between.
+        // Check again under the lock: another reaper may have finished in between.
         if word.load(Ordering::Relaxed).is_taken() {
             report.add(vacate(segment, SeatId::from_index(index), true));
             mark_free(memory, index);
@@ -118,9 +118,9 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
     Ok(report)
 }
 
-/// TAKEN → FREE, under the seat's lock.
+/// Performs the transition TAKEN → FREE, under the seat's lock.
 ///
-/// Release: who finds the seat free without having its lock finds nothing that it held.
+/// Release: a participant that finds the seat free, without its lock, finds nothing that it held.
 fn mark_free(memory: &Memory, index: usize) {
     let _ = memory
         .seat_word(index)

@@ -1,4 +1,4 @@
-//! What a reap takes back, item by item, and whose seats it leaves alone.
+//! The items that a reap takes back, and the seats that it leaves alone.
 
 use ndarray::{Axis, Ix1};
 
@@ -19,7 +19,7 @@ fn join(segment: &Segment) -> HandleTable {
     HandleTable::join(segment).unwrap()
 }
 
-/// Ends what the participant holds, as the kernel does when a process is gone.
+/// Ends the participant as the kernel ends a process: its locks are released, its words stay.
 fn kill(table: HandleTable) {
     let seat = table.seat().unwrap();
     table.segment().model_kill(seat);
@@ -80,7 +80,7 @@ fn a_reap_reports_all_that_it_takes_back() {
 }
 
 #[test]
-fn a_reap_sums_up_over_seats_and_tells_of_names() {
+fn a_report_adds_up_all_seats_and_mentions_names() {
     let segment = Segment::in_process().unwrap();
     let survivor = join(&segment);
     let named: Vector = survivor.from_elem(4, 1).unwrap();
@@ -107,12 +107,12 @@ fn the_living_keep_their_seats_and_all_that_they_hold() {
     let me = SeatId::from_index(first.seat().unwrap());
     assert_eq!(reap(&segment, me).unwrap(), ReapReport::default());
     assert_eq!(first.read(owned).unwrap().sum(), 4);
-    // Nobody as the reaper: no seat is passed over as its own.
+    // With no seat as the reaper, no seat is skipped as its own.
     assert_eq!(reap(&segment, SeatId::NONE).unwrap(), ReapReport::default());
 }
 
 #[test]
-fn a_card_says_the_process_and_nothing_of_numbers_without_a_seat() {
+fn a_card_has_the_pid_of_a_seat_and_0_otherwise() {
     let segment = Segment::in_process().unwrap();
     let table = join(&segment);
     let memory = segment.memory();

@@ -1,4 +1,4 @@
-//! The walk that takes back everything a seat holds, step by repeatable step.
+//! The walk that takes back everything that a seat holds. Each step may be repeated.
 
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};
 use crate::handle::AnyHandle;
@@ -11,13 +11,13 @@ use crate::table::hints::Hints;
 use crate::table::slot::{Slot, Tail};
 use crate::word::{SeatId, SlotWord};
 
-/// What a reap took back.
+/// The result of a reap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReapReport {
-    /// Dead participants whose seats are free again.
+    /// Seats of dead participants that are free again.
     pub seats: usize,
-    /// Arrays that went with their owner.
+    /// Arrays that were freed because their owner died.
     pub arrays_freed: usize,
     /// Reservations that were never published.
     pub reservations: usize,
@@ -27,23 +27,23 @@ pub struct ReapReport {
     pub poisoned: Vec<AnyHandle>,
     /// Tiles that a dead participant was writing.
     pub torn: Vec<TornTile>,
-    /// Jobs that a dead participant was taking out of a queue: they are in it again.
+    /// Jobs that a dead participant was taking out of a queue; they are in the queue again.
     pub jobs: usize,
-    /// Dead participants whose seats cannot be taken back: a process outside the crate has a read
-    /// lock on them. See [`HandleTable::foreign_locks`](crate::HandleTable::foreign_locks).
+    /// Seats of dead participants that cannot be reaped, because a process outside the crate has a
+    /// read lock on them. See [`HandleTable::foreign_locks`](crate::HandleTable::foreign_locks).
     pub locked: usize,
-    /// Whether there are names, of which some may be of what went with the dead.
+    /// There are names, and some may be of freed arrays.
     pub(crate) names: bool,
 }
 
-/// A tile that nobody finished: its rows are half-written, or, where tiles are claimed several at a
-/// time, not begun.
+/// A tile that was not finished: its rows are half-written, or not begun where several tiles are
+/// claimed at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TornTile {
     /// Index of the tile in its partition.
     pub tile: usize,
-    /// The indices that the tile covers along the axis that its partition cuts first.
+    /// The indices that the tile covers along the first axis that its partition cuts.
     pub rows: core::ops::Range<usize>,
     /// The round in which it was torn.
     pub round: u64,
@@ -71,21 +71,21 @@ impl ReapReport {
     }
 }
 
-/// Undoes all that `seat` holds. The caller has the seat's lock, and so acts for it.
+/// Releases all that `seat` holds. The caller has the seat's lock, and so acts for the seat.
 ///
-/// Tiles come first, and the poison that they leave on their arrays: the participant's reader bits
-/// protect those arrays until then, so nobody can lease one in between and find it half-written
-/// without being told.
+/// Tiles come first, and the poison of their arrays. Until then the participant's reader bits
+/// protect those arrays, so nobody can lease one in between and find it half-written without an
+/// error.
 ///
-/// Of a `dead` one it is not known what it was about to do: every slot is checked as it may have been
-/// about to, and every FREE one is entered in the hint trees, for those that only it knew of are not
-/// known apart.
+/// If `dead`, the participant may have died between any two steps. Finish every possible operation
+/// on every slot, and add all FREE slots to the hint trees: some may have been only in its private
+/// cache, and nothing tells which.
 pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     let memory = segment.memory();
     let mut report = ReapReport::default();
     for (slot, extent) in carved_slots(segment) {
-        // The word first: there are more arrays than control arrays, and their words lie closer
-        // than reader bits, or descriptors.
+        // The word first: most arrays are not control arrays, and the words lie closer together
+        // than reader bits or descriptors.
         if slot.word().is_control() && slot.has_bit(seat) {
             leave_control(segment, slot, extent, seat, &mut report);
         }
@@ -101,7 +101,7 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
             freed |= free.is_free();
         }
         let owned = |word: SlotWord| word.is_owned_by(seat);
-        // Before it is retired: then the slot may be another's at once.
+        // Read these before the retirement: after it the slot may be reused at once.
         let bundle = word.is_named() && owned(word) && names::is_bundle(memory, slot);
         let arrays = word.is_named() && owned(word) && queue::owns_arrays(memory, slot);
         let had_bit = slot.has_bit(seat);
@@ -109,7 +109,8 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
             // As in `HandleTable::keep_queue`: the cells stay in place until they are empty.
             let _ = slot.keep(word.generation(), seat);
         }
-        // Who dies may have been between clearing its bit, or retiring, and the check; who leaves is not.
+        // A participant may die between clearing its bit, or retiring, and the tail check. A
+        // leaving participant is not in between.
         let mut unchecked = dead;
         if word.is_named() && word.is_live(word.generation()) {
             unchecked |= names::vacate(segment, slot, word, seat, dead);
@@ -138,7 +139,7 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
         }
     }
     if bundles {
-        // What was in them is nobody's now.
+        // The members of the freed bundles have no owner now.
         for (slot, extent) in carved_slots(segment) {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
@@ -163,8 +164,8 @@ fn carved_slots(segment: &Segment) -> impl Iterator<Item = (Slot<'_>, Extent)> {
     })
 }
 
-/// Undoes what `seat` holds by the words of the control array at `slot`, if that is one. The seat's
-/// own reader bit keeps the words in place.
+/// Releases all that `seat` holds in the words of the control array at `slot`, if the slot has one.
+/// The seat's own reader bit keeps the words in place.
 fn leave_control(
     segment: &Segment,
     slot: Slot<'_>,
@@ -187,20 +188,21 @@ fn leave_control(
             cells.recover_arrays(segment, seat);
         }
         report.jobs += cells.recover(seat).jobs;
-        // A read-modify-write: whoever frees the queue after this sees the jobs that were put back,
-        // or pushed with the reaper's help, and else we see that it is freed.
+        // A read-modify-write orders us with a free of the queue: a later free sees the jobs that
+        // were put back, or pushed with the reaper's help; an earlier free is seen here.
         if cells.owns_arrays() && slot.newest().is_retired() {
             report.arrays_freed += queue::free_arrays(segment, slot, seat);
         }
     }
 }
 
-/// Marks the tiles that `seat` has claimed in a partition, and poisons the arrays they belong to.
+/// Tears the tiles that `seat` has claimed in a partition, and poisons their arrays.
 fn tear_tiles(segment: &Segment, control: Control<'_>, seat: SeatId, report: &mut ReapReport) {
     if !control.is_held_by(seat) {
         return;
     }
-    // The poison first: a reaper that dies here finds the tiles still held, and poisons again.
+    // The poison first: if a reaper dies here, the next finds the tiles still held, and poisons
+    // again.
     for (slot, generation) in control.written() {
         poison(segment, slot, generation, seat, report);
     }
@@ -228,8 +230,8 @@ fn poison(segment: &Segment, slot: usize, generation: u32, seat: SeatId, report:
     }
 }
 
-/// Ends the exclusive lease of `seat`, or the round it opened, and poisons the array. Whether that
-/// made the slot FREE.
+/// Ends the exclusive lease of `seat`, or the round it opened, and poisons the array. Returns
+/// `true` if that made the slot FREE.
 fn release_writer(
     segment: &Segment,
     slot: Slot<'_>,
@@ -254,7 +256,7 @@ fn release_writer(
     matches!(tail, Tail::Freed(_))
 }
 
-/// Names the seat's holder as the one who left the array half-written.
+/// Notes the seat's holder as the process that left the array half-written.
 fn note_poison(segment: &Segment, slot: Slot<'_>, seat: SeatId, what: HalfWritten) {
     let memory = segment.memory();
     let culprit = super::Card::of(memory, seat).pid;

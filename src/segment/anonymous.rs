@@ -12,17 +12,17 @@ use super::options::{SHARED_CAPACITY, SegmentOptions};
 use crate::error::SegmentError;
 use crate::layout::Layout;
 
-/// What keeps anyone from cutting the memory off below a mapping.
+/// The seals that keep every process from truncating the memory below a mapping.
 pub(super) const SIZE_SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK);
 
-/// Makes a memfd of the largest geometry that maps, and seals its size.
+/// Creates a memfd of the largest geometry that can be mapped, and seals its size.
 pub(super) fn make(options: &SegmentOptions) -> Result<Parts, SegmentError> {
     let geometries = options.geometries(SHARED_CAPACITY)?;
     let (fd, mapping, geometry) = open::make_largest(geometries, |geometry| {
         let (fd, mapping) = make_sized(Layout::new(geometry).total)?;
         Ok((fd, mapping, geometry))
     })?;
-    // The description is our own: nobody else has it yet.
+    // The description is already our own: no other process has it yet.
     let fd = Description::new(fd, Kind::Memfd, geometry.seats, None);
     open::bring_to_life(fd, mapping, geometry, "the memfd")
 }
@@ -40,7 +40,7 @@ fn make_sized(size: u64) -> Result<(OwnedFd, Mapping), SegmentError> {
 
 fn create() -> Result<OwnedFd, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Some systems refuse a memfd that could be executed; older ones do not know the flag.
+    // Some systems refuse an executable memfd; older ones do not know the flag.
     match rustix::fs::memfd_create("ndshm", flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => rustix::fs::memfd_create("ndshm", flags),
         outcome => outcome,

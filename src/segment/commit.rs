@@ -1,4 +1,4 @@
-//! Backing: memory that cannot be had is an error before it is touched, never a signal after.
+//! Backing: missing memory is an error before the first touch, never a signal after it.
 
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -10,22 +10,22 @@ use rustix::io::Errno;
 use super::mapping::{Mapping, page_size};
 use crate::error::NoMemory;
 
-/// Bytes that one `fallocate` takes: a huge one would keep others from the file for long.
+/// Bytes of one `fallocate` call. A much larger call would keep others from the file for long.
 const STEP: u64 = 16 << 20;
 
-/// What to do about a full file system of named segments.
+/// The remedy for a full file system of named segments.
 pub(super) const SHM_REMEDY: &str = "free arrays, remove files there that nobody needs, in Docker \
     pass --shm-size, or remount it larger (mount -o remount,size=... /dev/shm), or use \
     Segment::anonymous";
 
-/// What one limit still lets this process have.
+/// The memory that one limit leaves to this process.
 pub(super) struct Supply {
     pub(super) have: u64,
     pub(super) what: String,
     pub(super) remedy: &'static str,
 }
 
-/// The limit that leaves least.
+/// Returns the limit that leaves the least memory.
 pub(super) fn tightest_supply() -> Option<Supply> {
     if cfg!(miri) {
         return Some(Supply {
@@ -35,8 +35,8 @@ pub(super) fn tightest_supply() -> Option<Supply> {
         });
     }
     let Ok(meminfo) = fs::read_to_string("/proc/meminfo") else {
-        // No descriptor is left, or /proc is not mounted. What the machine can drop is not known
-        // then: what it cannot have at all is.
+        // No descriptor is left, or /proc is not mounted. The reclaimable memory is unknown then,
+        // but the machine's total is a limit.
         return Some(Supply {
             have: total_memory(),
             what: "the machine".into(),
@@ -65,15 +65,16 @@ fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What a version of the cgroup interface calls its files.
+/// The file names of one version of the cgroup interface.
 struct CgroupFiles {
     limit: &'static str,
     usage: &'static str,
-    /// The line of `memory.stat` with the bytes of files that are dropped under pressure.
+    /// Prefix of the line in `memory.stat` with the bytes of files that the kernel drops under
+    /// pressure.
     reclaimable: &'static str,
-    /// Limit and usage of swap, where it is counted apart from memory.
+    /// Limit and usage of swap, if counted apart from memory.
     swap: Option<(&'static str, &'static str)>,
-    /// Limit and usage of memory and swap together, where they are counted so.
+    /// Limit and usage of memory and swap together, if counted together.
     both: Option<(&'static str, &'static str)>,
 }
 
@@ -93,11 +94,11 @@ const V2: CgroupFiles = CgroupFiles {
     both: None,
 };
 
-/// Where the hierarchies of cgroups are mounted.
+/// Directory in which the hierarchies of cgroups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The limits of the group that a line of `/proc/self/cgroup` names, and of those above it;
-/// `mounts` has the hierarchies.
+/// Returns the limits of the group in a line of `/proc/self/cgroup`, and of the groups above it.
+/// `mounts` is the directory with the hierarchies.
 fn cgroup_supplies(mounts: &str, line: &str, machine: u64, swap_free: u64) -> Vec<Supply> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
@@ -123,8 +124,8 @@ fn cgroup_supplies(mounts: &str, line: &str, machine: u64, swap_free: u64) -> Ve
     supplies
 }
 
-/// The directories from `path` below `root` up to `root`. In a container the path may be the
-/// host's, of which only the root is there to see.
+/// Returns the directories from `path` below `root` up to `root`. In a container the path may be
+/// the host's, of which only the root is visible.
 fn groups_up_from(root: &Path, path: &str) -> Vec<PathBuf> {
     let below = Path::new(path.trim_start_matches('/'));
     let inside = !path.split('/').any(|part| part == "..");
@@ -140,11 +141,12 @@ fn groups_up_from(root: &Path, path: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The part of a group's limit that is not promised to arrays: the tables by which each process
-/// finds their pages are charged to the group too, as is all else that it needs.
+/// The part (1/32) of a group's limit that is not promised to arrays. The group is also charged for
+/// the page tables of each process, and for all its other memory.
 const GROUP_RESERVE: u64 = 32;
 
-/// Bytes that arrays may still take of the group; `None` if its limit is none, or beyond the machine's.
+/// Returns the bytes that arrays may still take of the group; `None` if the group has no limit
+/// below the machine's memory.
 fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) -> Option<u64> {
     let number = |file: &str| -> Option<u64> {
         let text = fs::read_to_string(group.join(file)).ok()?;
@@ -157,7 +159,7 @@ fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) 
         .lines()
         .find_map(|line| line.strip_prefix(files.reclaimable)?.trim().parse().ok())
         .unwrap_or(0u64);
-    // None where it is not limited, or not told.
+    // `None` if there is no limit, or it cannot be read.
     let left = |files: Option<(&str, &str)>| -> Option<u64> {
         let (limit, usage) = files?;
         Some(number(limit)?.saturating_sub(number(usage)?))
@@ -171,11 +173,11 @@ fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) 
 
 /// Allocates the pages of a range of a file on a file system that may be full.
 ///
-/// On failure the pages of earlier steps stay: some may have been there before the call, so that
-/// it is for whoever gives the range up to punch it. A failing step gives back only pages that it has
-/// allocated itself: the kernel keeps those that two calls have asked for.
+/// On failure the pages of earlier steps stay: some may have existed before the call, so the caller
+/// must punch the range if it gives it up. A failing step frees only pages that it has allocated
+/// itself: the kernel keeps pages that two calls have asked for.
 ///
-/// Without a descriptor it is done through the mapping.
+/// Without a descriptor the pages are allocated through the mapping.
 pub(super) fn allocate(
     fd: Option<BorrowedFd<'_>>,
     mapping: &Mapping,
@@ -200,7 +202,8 @@ pub(super) fn allocate(
             Ok(()) => at += now,
             Err(Errno::INTR) => step = smaller(step, page),
             Err(errno) => {
-                // What this call has got so far is not in use by anybody.
+                // The pages that this call has allocated are not in use, so they count as
+                // available.
                 let mut error = file_system_full(len, errno);
                 error.have += at.saturating_sub(offset);
                 return Err(error);
@@ -210,18 +213,18 @@ pub(super) fn allocate(
     Ok(())
 }
 
-/// The step after one that was interrupted. The kernel undoes an interrupted step: a smaller one
-/// gets through between two signals of a busy timer.
+/// Returns the step to try after an interrupted one. The kernel undoes an interrupted step. A
+/// smaller step completes between two signals of a busy timer.
 fn smaller(step: u64, page: u64) -> u64 {
     (step / 2).max(page)
 }
 
-/// By what the pages of a file are allocated.
+/// Means of allocating the pages of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
-    /// The file: nothing is mapped, or filled with zeros, until it is touched.
+    /// Through the file: pages are neither mapped nor filled with zeros until they are touched.
     File,
-    /// The mapping, as a touch would: of the size that it was advised to have.
+    /// Through the mapping, as a touch would: with the page size that was advised for it.
     Touch,
 }
 
@@ -230,8 +233,8 @@ fn fill(fd: Option<BorrowedFd<'_>>, at: u64, len: u64) -> Result<(), Errno> {
     rustix::fs::fallocate(fd, FallocateFlags::empty(), at, len)
 }
 
-/// Allocates the pages of a range as a touch would, and maps them here; a kernel that cannot
-/// (before Linux 5.14) allocates them, if there is a file, and leaves the mapping to the first use.
+/// Allocates and maps the pages of a range, as a touch would. On a kernel without this call (before
+/// Linux 5.14) it only allocates them, if there is a file, and the first use maps them.
 pub(super) fn populate(
     fd: Option<BorrowedFd<'_>>,
     mapping: &Mapping,
@@ -265,16 +268,16 @@ fn file_system_full(need: u64, errno: Errno) -> NoMemory {
     }
 }
 
-/// What a program under Miri may take for the machine's memory; Miri does not tell.
+/// The assumed memory of the machine under Miri, which cannot tell.
 const UNDER_MIRI: u64 = 64 << 20;
 
-/// Bytes of memory that the machine has.
+/// Returns the bytes of memory that the machine has.
 pub(super) fn total_memory() -> u64 {
     if cfg!(miri) {
         return UNDER_MIRI;
     }
     let info = rustix::system::sysinfo();
-    // The field's type is the C library's `unsigned long`.
+    // The type of `totalram` is the C library's `unsigned long`.
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
 }
 

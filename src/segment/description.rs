@@ -1,5 +1,5 @@
-//! A description of our own onto a segment's file, and what hangs on it: the mapping's file, the
-//! locks of the seats, the membership of a name.
+//! This process's own description of a segment's file, and all that depends on it: the file of the
+//! mapping, the locks of the seats, the membership of a name.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -13,18 +13,18 @@ use super::named::{FileId, Membership};
 use super::seat_lock::{self, SeatLocks};
 use crate::error::SegmentError;
 
-/// What the file is.
+/// The kind of file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// A memfd: limited by the machine's memory alone.
+    /// A memfd: limited only by the machine's memory.
     Memfd,
-    /// A file on a file system of limited size, whose pages are allocated before they are used.
-    /// Whoever is in it keeps a shared lock on its gate.
+    /// A file on a file system of limited size: its pages are allocated before they are used. Every
+    /// process in the segment holds a shared lock on the gate of the file.
     Limited,
 }
 
-/// A descriptor, and the file that it is of: a program may close it behind our back, as daemons
-/// close all that they have, and then give its number to another file.
+/// A descriptor, and the identity of its file. A program may close the descriptor unnoticed, as
+/// daemons close all of theirs, and then reuse its number for another file.
 struct Numbered {
     fd: ManuallyDrop<OwnedFd>,
     file: Option<FileId>,
@@ -49,9 +49,9 @@ fn file_of(fd: BorrowedFd<'_>) -> Option<FileId> {
     Some(FileId::of(&rustix::fs::fstat(fd).ok()?))
 }
 
-/// The own description.
+/// This process's own description of a segment's file.
 pub(super) struct Description {
-    // Closed before `membership` drops: one's own lock would be in the way of the removal.
+    // Closed before `membership` drops: our own lock would prevent the removal of the name.
     fd: Numbered,
     pub(super) kind: Kind,
     pub(super) seats: SeatLocks,
@@ -75,7 +75,7 @@ impl Description {
         }
     }
 
-    /// For a geometry that another has chosen meanwhile; before any seat is locked.
+    /// Adapts to a geometry chosen by another process. Runs before any seat is locked.
     pub(super) fn resize_seats(&mut self, seats: u32) {
         self.seats = SeatLocks::new(seats);
     }
@@ -84,8 +84,8 @@ impl Description {
         self.fd.fd.as_fd()
     }
 
-    /// The descriptor, if it still is of the segment's file: to lock or to fill another one's would
-    /// be worse than an error.
+    /// Returns the descriptor if it still belongs to the segment's file. Locking or filling a
+    /// foreign file would be worse than an error.
     pub(super) fn checked_fd(&self) -> Result<BorrowedFd<'_>, SegmentError> {
         match self.fd.is_ours() {
             true => Ok(self.fd()),
@@ -95,21 +95,22 @@ impl Description {
         }
     }
 
-    /// Exchanges the description that a fork left shared with the parent for one of this
-    /// process's own, under the mapping and under the descriptor's number.
+    /// Replaces the description that a fork left shared with the parent by one of this process's
+    /// own, under the mapping and under the descriptor's number.
     ///
     /// The caller is the only thread that does so.
     pub(super) fn rebind(&self, mapping: &Mapping, bytes: u64) -> Result<(), SegmentError> {
         let own = reopen(self.checked_fd()?)?;
-        // First the new membership, then the end of the old: nobody finds the name deserted.
+        // Lock the gate with the new description before the old one ends, so the name always has a
+        // member.
         if self.kind == Kind::Limited && !enter_gate(own.as_fd())? {
             return Err(os_error("fcntl(F_OFD_SETLK)", "the gate", Errno::AGAIN));
         }
         mapping
             .rebind(own.as_fd())
             .map_err(|errno| map_error(errno, bytes))?;
-        // SAFETY: the number is that of `self.fd`, which is open and stays so: `dup3` replaces
-        // what it refers to in one step, and `ManuallyDrop` keeps the alias from closing it.
+        // SAFETY: the number is that of `self.fd`, which is open and stays so: `dup3` replaces its
+        // file in one step, and `ManuallyDrop` keeps the alias from closing it.
         let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd().as_raw_fd()) });
         rustix::io::dup3(&own, &mut number, DupFlags::CLOEXEC)
             .map_err(|errno| os_error("dup3", "the segment", errno))?;
@@ -118,12 +119,13 @@ impl Description {
     }
 }
 
-/// Enters the gate with a description; `false` while someone holds it exclusively.
+/// Locks the gate together with other members. Returns `false` while another process holds it
+/// exclusively.
 pub(super) fn enter_gate(fd: BorrowedFd<'_>) -> Result<bool, SegmentError> {
     seat_lock::enter_gate(fd).map_err(|errno| os_error("fcntl(F_OFD_SETLK)", "the gate", errno))
 }
 
-/// Opens a new description of the file behind `fd`, which is closed on exec.
+/// Opens a new description of the file behind `fd`. It is closed on exec.
 pub(super) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, SegmentError> {
     reopen_with(fd, OFlags::CLOEXEC)
 }
@@ -135,13 +137,13 @@ pub(super) fn reopen_with(fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, 
         .map_err(|errno| os_error("open", &format!("{path} (is /proc mounted?)"), errno))
 }
 
-/// Where the system shows the file behind a descriptor.
+/// Returns the path under which the system shows the file of a descriptor.
 pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// A word of the header or of a table, by its index from the start of the file, read through the
-/// descriptor; 0 beyond the end of the file.
+/// Reads a word of the header or of a table through the descriptor. `index` counts words from the
+/// start of the file. Returns 0 beyond the end of the file.
 pub(super) fn header_word(fd: BorrowedFd<'_>, index: usize) -> Result<u64, Errno> {
     let mut bytes = [0u8; 8];
     let read = rustix::io::pread(fd, &mut bytes, index as u64 * 8)?;

@@ -1,5 +1,5 @@
-//! Which files may hold a segment. Every way into a segment that exists, to take part or to look
-//! on, checks its file here before a byte is mapped.
+//! Checks of the files that may hold a segment. Every call that joins or observes an existing
+//! segment checks its file here before it maps a byte.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -17,9 +17,9 @@ const HUGETLBFS: u64 = 0x9584_58f6;
 
 /// Checks the file behind a name.
 ///
-/// A file on hugetlbfs is refused: the first access to a page raises SIGBUS where the system's
-/// reserve of huge pages is empty. A regular file of a trusted owner can still be truncated by
-/// that owner; see `guide::trust`.
+/// Refuses a file on hugetlbfs: the first access to a page raises SIGBUS if the system's reserve of
+/// huge pages is empty. The owner of a regular file can still truncate it, even if trusted; see
+/// `guide::trust`.
 pub(super) fn check_named(
     fd: BorrowedFd<'_>,
     name: &str,
@@ -33,16 +33,16 @@ pub(super) fn check_named(
     Ok(stat)
 }
 
-/// What the file behind a passed descriptor is.
+/// Properties of the file behind a passed descriptor.
 pub(super) struct Passed {
     pub(super) kind: Kind,
     pub(super) stat: Stat,
-    /// The path that the system shows for it.
+    /// The path that the system shows for the file.
     pub(super) path: String,
 }
 
-/// Checks the file behind a descriptor, whoever passed it: a memfd of ordinary pages whose size is
-/// sealed, or a shared memory object for which the rules of a name hold.
+/// Checks the file behind a descriptor, whatever its origin. Accepts a memfd of ordinary pages with
+/// a sealed size, or a shared memory object that meets the rules of a name.
 pub(super) fn check_passed(
     fd: BorrowedFd<'_>,
     what: &str,

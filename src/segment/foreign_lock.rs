@@ -1,5 +1,5 @@
-//! Read locks on the bytes of the seats. The crate takes none: somebody who may only read the file
-//! keeps a seat from being taken by one, and an error says who.
+//! Read locks on the bytes of the seats. The crate takes none. A process that may only read the
+//! file can use one to keep a seat from being taken. The error names such processes.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::shared::Backing;
 use crate::error::ForeignLock;
 
 impl Segment {
-    /// Returns the foreign lock on a seat, if there is one. Takes one system call if not.
+    /// Returns the foreign lock on a seat, if there is one. Costs one system call if there is none.
     pub(crate) fn foreign_lock(&self, seat: usize) -> Option<ForeignLock> {
         let Backing::File(own) = self.inner.backing() else {
             return None;
@@ -27,7 +27,7 @@ impl Segment {
         })
     }
 
-    /// Whether a foreign lock is on a seat, without a search for its holder.
+    /// Returns `true` if a foreign lock is on a seat. Does not search for its holder.
     pub(crate) fn is_foreign_locked(&self, seat: usize) -> bool {
         let Backing::File(own) = self.inner.backing() else {
             return false;
@@ -37,7 +37,7 @@ impl Segment {
     }
 }
 
-/// Returns the holder that the system tells of. A lock of a description has no pid, and a lock from
+/// Returns the holder if the system gives its pid. A lock of a description has none, and a lock from
 /// another pid namespace has the pid 0.
 fn told(pid: libc::pid_t) -> Option<Vec<u32>> {
     match u32::try_from(pid) {
@@ -46,7 +46,7 @@ fn told(pid: libc::pid_t) -> Option<Vec<u32>> {
     }
 }
 
-/// The processes that have a description with a read lock on this byte of the file.
+/// Returns the processes that have a description with a read lock on this byte of the file.
 fn holders(stat: &rustix::fs::Stat, byte: u64) -> Vec<u32> {
     let (major, minor) = (
         rustix::fs::major(stat.st_dev),
@@ -68,7 +68,7 @@ fn holders(stat: &rustix::fs::Stat, byte: u64) -> Vec<u32> {
     pids
 }
 
-/// Whether a line of an fdinfo file tells of a read lock on this byte of the file:
+/// Returns `true` if a line of an fdinfo file shows a read lock on this byte of the file:
 /// `lock: 1: OFDLCK ADVISORY READ -1 00:1b:215 0 EOF`.
 fn locks(line: &str, file: &str, byte: u64) -> bool {
     let mut words = line.split_whitespace().skip(4);

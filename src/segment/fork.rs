@@ -1,4 +1,4 @@
-//! Which process this is: a random token that a fork wipes.
+//! The identity of this process: a random token that a fork wipes.
 
 use std::ptr::{self, NonNull};
 
@@ -6,23 +6,24 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::sync::{Atom, Ordering};
 
-/// Address of the page that holds the token; 0 until the first use, [`UNWIPED`] added where the
+/// Address of the page that holds the token; 0 until the first use. [`UNWIPED`] is added if the
 /// kernel does not wipe the page on a fork.
 static PAGE: Atom<u64> = Atom::zero();
 
-/// Set in [`PAGE`] if the token carries the pid in its low half instead of being wiped.
+/// Set in [`PAGE`] if the token is not wiped, and therefore carries the pid in its low half.
 const UNWIPED: u64 = 1;
 
-/// Bytes that are mapped for the token; the kernel rounds up to a page.
+/// Bytes mapped for the token; the kernel rounds up to a page.
 const PAGE_LEN: usize = 4096;
 
-/// A random number other than 0 that no other process has, nor this one before a fork or exec.
+/// Returns this process's token: a random number other than 0, different from that of every other
+/// process, and of this one before a fork or exec.
 ///
-/// Two loads where the kernel wipes the page on a fork (Linux 4.14 and later), a `getpid` more
-/// where it does not.
+/// Costs two loads if the kernel wipes the page on a fork (Linux 4.14 and later), and a `getpid`
+/// otherwise.
 #[inline]
 pub(crate) fn process_token() -> u64 {
-    // Pairs with the Release in `make_page`.
+    // Acquire: pairs with the Release in `make_page`.
     let page = PAGE.load(Ordering::Acquire);
     if page != 0 && page & UNWIPED == 0 {
         let token = token_at(page).load(Ordering::Relaxed);
@@ -33,13 +34,13 @@ pub(crate) fn process_token() -> u64 {
     draw_token(page)
 }
 
-/// Where this process's token is to be found, for who asks often whether it is still the same process.
+/// The place of this process's token, for callers that often check if the process has forked.
 #[derive(Clone, Copy)]
 pub(crate) struct TokenWord(&'static Atom<u64>);
 
 impl TokenWord {
     pub(crate) fn of_this_process() -> TokenWord {
-        // Nobody writes it: it is no process's token.
+        // This word is never written, so it is the token of no process.
         static NEVER: Atom<u64> = Atom::zero();
         process_token();
         let page = PAGE.load(Ordering::Acquire);
@@ -49,8 +50,8 @@ impl TokenWord {
         })
     }
 
-    /// Whether `token`, which is not 0, is this process's. A load and a comparison where the kernel
-    /// wipes the page on a fork.
+    /// Returns `true` if `token`, which is not 0, is this process's. Costs a load and a comparison
+    /// if the kernel wipes the page on a fork.
     #[inline]
     pub(crate) fn is(self, token: u64) -> bool {
         self.0.load(Ordering::Relaxed) == token || is_process(token)
@@ -62,7 +63,7 @@ fn is_process(token: u64) -> bool {
     process_token() == token
 }
 
-/// Under Miri no process forks, so that any word of this process is wiped in all of its children.
+/// Under Miri no process forks, so any static word counts as wiped in every child.
 #[cfg(miri)]
 fn token_at(_page: u64) -> &'static Atom<u64> {
     static TOKEN: Atom<u64> = Atom::zero();
@@ -74,13 +75,13 @@ fn token_at(_page: u64) -> &'static Atom<u64> {
 fn token_at(page: u64) -> &'static Atom<u64> {
     let word = ptr::with_exposed_provenance::<Atom<u64>>((page & !UNWIPED) as usize);
     // SAFETY: `page` came out of `PAGE`, so it is the address of a page that `make_page` mapped
-    // readable and writable, or of a word of the heap, exposed, and never unmaps or frees; it is
-    // aligned for an `Atom`, any bytes are a value of it, and nothing but this function's callers
-    // touch them, through atomics.
+    // readable and writable, or of a word of the heap, exposed, and never unmaps or frees. It is
+    // aligned for an `Atom`, any bytes are a value of it, and only this function's callers access
+    // them, through atomics.
     unsafe { &*word }
 }
 
-/// The token, drawn if this process has none yet.
+/// Returns the token. Draws one if this process has none yet.
 #[cold]
 fn draw_token(page: u64) -> u64 {
     let page = match page {
@@ -92,7 +93,7 @@ fn draw_token(page: u64) -> u64 {
         0 => (0, 0),
         _ => (u64::from(u32::MAX), u64::from(std::process::id())),
     };
-    // A token of 0 was wiped; one with another pid was inherited.
+    // A token of 0 was wiped; a token with another pid was inherited.
     let drawn = token.update(Ordering::Relaxed, Ordering::Relaxed, |seen| {
         let stale = seen == 0 || seen & mask != tag;
         // Not 0 in either case: no process has the pid 0.
@@ -104,10 +105,10 @@ fn draw_token(page: u64) -> u64 {
     }
 }
 
-/// Maps the page for the token; where two threads do, the first one's stays.
+/// Maps the page for the token. If two threads do so at once, the first page stays.
 fn make_page() -> u64 {
     if cfg!(miri) {
-        // An address that [`token_at`] does not look at.
+        // An address that [`token_at`] does not use.
         let page = PAGE_LEN as u64;
         PAGE.store(page, Ordering::Release);
         return page;
@@ -118,7 +119,7 @@ fn make_page() -> u64 {
     let mapped = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), PAGE_LEN, access, flags) };
     let base = match mapped.ok().and_then(NonNull::new) {
         Some(base) => base,
-        // No page can be mapped: the token is in a word of the heap, which is never wiped.
+        // The mapping failed: use a word of the heap, which is never wiped.
         None => NonNull::from(Box::leak(Box::new(0u64))).cast(),
     };
     let is_mapping = mapped.is_ok();
@@ -127,12 +128,12 @@ fn make_page() -> u64 {
         && unsafe { rustix::mm::madvise(base.as_ptr(), PAGE_LEN, Advice::LinuxWipeOnFork) }.is_ok();
     let address = base.as_ptr().expose_provenance() as u64;
     let page = address | if wiped { 0 } else { UNWIPED };
-    // Release: whoever reads the address sees the page as it was mapped.
+    // Release: a thread that reads the address sees the page as it was mapped.
     match PAGE.compare_exchange(0, page, Ordering::Release, Ordering::Acquire) {
         Ok(_) => page,
         Err(first) => {
             if is_mapping {
-                // SAFETY: the range is the mapping made above, whose address nobody else has.
+                // SAFETY: the range is the mapping made above; no other thread has its address.
                 let _ = unsafe { rustix::mm::munmap(base.as_ptr(), PAGE_LEN) };
             }
             first
@@ -140,7 +141,7 @@ fn make_page() -> u64 {
     }
 }
 
-/// A random number other than 0.
+/// Returns a random number other than 0.
 pub(crate) fn random_nonzero() -> u64 {
     loop {
         let mut bytes = [0u8; 8];
@@ -156,7 +157,7 @@ pub(crate) fn random_nonzero() -> u64 {
     }
 }
 
-/// For systems that refuse `getrandom`: the hasher's keys, the time, the pid, mixed.
+/// Mixes the hasher's keys, the time and the pid, on systems that refuse `getrandom`.
 fn weakly_random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut hasher = RandomState::new().build_hasher();

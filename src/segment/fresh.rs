@@ -4,23 +4,26 @@ use rustix::mm::Advice;
 
 use super::mapping::page_size;
 
-/// Whether the first whole page of `bytes` has yet to be made; not where the system does not tell.
+/// Returns `true` if the first whole page of `bytes` has not been allocated yet. Returns `false` if
+/// the system cannot tell.
 pub(crate) fn is_fresh(bytes: &mut [u8]) -> bool {
     let Some((first, _)) = whole_pages(bytes) else {
         return false;
     };
     let mut there = 1u8;
-    // SAFETY: one page from `first`, which is within `bytes`, and room for the answer for one page.
+    // SAFETY: one page from `first`, which is within `bytes`, and room for the answer about one
+    // page.
     let answer = unsafe { libc::mincore(first, page_size(), &mut there) };
     answer == 0 && there & 1 == 0
 }
 
-/// Makes the pages that lie within `bytes`, all in one call; one by one, as they are touched, where
-/// the system has no such call.
+/// Allocates the pages within `bytes` in one call. If the system has no such call, each page is
+/// allocated at its first touch.
 pub(crate) fn make_pages(bytes: &mut [u8]) {
     if let Some((first, len)) = whole_pages(bytes) {
-        // SAFETY: `len` bytes from `first` are within `bytes`, which are the caller's alone; the
-        // advice changes none of them. A refusal leaves the pages to the first touch.
+        // SAFETY: `len` bytes from `first` are within `bytes`, to which the caller has exclusive
+        // access; the advice changes none of them. After a refusal the pages are allocated at the
+        // first touch.
         let _ = unsafe { rustix::mm::madvise(first, len, Advice::LinuxPopulateWrite) };
     }
 }

@@ -1,7 +1,7 @@
 //! The memory of a segment under Miri, which has no address space to reserve and no files to map.
 //!
-//! It stands in place of `mapping.rs`. A segment in process lives in one allocation of the heap, so
-//! that Miri knows where it begins and ends. Everything else about the segment is the same code.
+//! This module replaces `mapping.rs`. An in-process segment is one allocation of the heap, so Miri
+//! knows its bounds. All other code of the segment is the same.
 
 use std::alloc::{self, Layout};
 use std::os::fd::BorrowedFd;
@@ -45,7 +45,7 @@ impl Mapping {
         if len == 0 {
             return Err(Errno::INVAL);
         }
-        // SAFETY: `layout` has a size, as was just seen.
+        // SAFETY: `layout` has a size, checked above.
         let base = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or(Errno::NOMEM)?;
         Ok(Mapping { base, layout })
     }
@@ -63,11 +63,11 @@ impl Mapping {
     ///
     /// # Safety
     /// - `offset + len` is within the mapping, and both are multiples of the page size.
-    /// - Nobody uses the bytes' contents any more, and nobody accesses them meanwhile.
+    /// - The contents of the bytes are no longer needed, and no other access happens meanwhile.
     pub(super) unsafe fn discard(&self, offset: u64, len: u64, _advice: Advice) -> bool {
         // SAFETY: the range is within the allocation (first duty).
         let at = unsafe { self.base.add(offset as usize) };
-        // SAFETY: as above; nobody else accesses the bytes meanwhile (second duty).
+        // SAFETY: as above; no other access happens meanwhile (second duty).
         unsafe { at.write_bytes(0, len as usize) };
         true
     }
@@ -82,7 +82,7 @@ impl Mapping {
         Err(Errno::INVAL)
     }
 
-    /// Does nothing: all memory is there.
+    /// Does nothing: all memory is allocated.
     pub(super) fn populate(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
         Ok(())
     }
@@ -90,17 +90,17 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `private` allocated the block with this layout, and its users are gone.
+        // SAFETY: `private` allocated the block with this layout, and has no users left.
         unsafe { alloc::dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 
-/// Bytes of a page.
+/// Returns the bytes of a page.
 pub(super) fn page_size() -> usize {
     4096
 }
 
-/// Returns the error for a mapping that failed.
+/// Returns the error for a failed mapping.
 pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
     match errno {
         Errno::NOMEM => SegmentError::AddressSpace { bytes, limit: None },

@@ -1,4 +1,4 @@
-//! Huge pages: what a segment asks for, what the system grants of it, and what helps.
+//! Huge pages: the request of a segment, the answer of the system, and remedies.
 
 mod system;
 
@@ -18,34 +18,35 @@ use crate::layout::Layout;
 use crate::sync::{Atom, Ordering};
 use system::{PRIVATE, SHARED, Setting, huge_page_size, pages_in};
 
-/// Which pages a segment's arrays are to have in this process: an option of a segment, see
+/// The pages that a segment's arrays should have in this process: an option of a segment, see
 /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages).
 ///
-/// A huge page (2 MiB on most machines) takes one fault instead of 512 and one entry of the
-/// processor's address cache. Memory is then had, and given back, by such pages; see
+/// A huge page (2 MiB on most machines) takes one fault instead of 512, and one entry of the
+/// processor's address cache. Memory is then allocated and given back in such pages; see
 /// [`guide::memory`](crate::guide::memory).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum HugePages {
-    /// What the system's setting gives to who does not ask.
+    /// Uses the pages that the system's setting gives without a request.
     #[default]
     AsSystem,
-    /// Asked for (`MADV_HUGEPAGE`): granted at the first touch, if the system's setting is `advise`,
-    /// `within_size` or `always`.
+    /// Asks for huge pages (`MADV_HUGEPAGE`): granted at the first touch, if the system's setting
+    /// is `advise`, `within_size` or `always`.
     Advise,
-    /// As `Advise`; and `prefault` of an array ([`HandleTable::prefault`](crate::HandleTable::prefault),
-    /// [`Pool::prefault`](crate::Pool::prefault)) has its pages made huge whatever the setting
-    /// (`MADV_COLLAPSE`, Linux 6.1 and later), unless that is `deny`.
+    /// As `Advise`, and `prefault` of an array
+    /// ([`HandleTable::prefault`](crate::HandleTable::prefault),
+    /// [`Pool::prefault`](crate::Pool::prefault)) makes its pages huge under every setting but
+    /// `deny` (`MADV_COLLAPSE`, Linux 6.1 and later).
     Collapse,
 }
 
 impl HugePages {
-    /// As a number, for a worker's order.
+    /// Returns the number of the option in a worker's order.
     pub(crate) fn code(self) -> u64 {
         self as u64
     }
 
-    /// From its number; what is unknown asks for nothing.
+    /// Returns the option with this number; unknown numbers give `AsSystem`.
     pub(crate) fn from_code(code: u64) -> HugePages {
         match code {
             1 => HugePages::Advise,
@@ -65,18 +66,18 @@ impl fmt::Display for HugePages {
     }
 }
 
-/// What a process has asked for, and how the system has answered.
+/// The request of this process, and the answer of the system.
 pub(super) struct Huge {
     asked: HugePages,
     setting: Setting,
-    /// Errors of the last advice and of the last collapse that failed; 0 if none has.
+    /// Error numbers of the last advice, and of the last collapse that failed; 0 for none.
     advice: Atom<u64>,
     collapse: Atom<u64>,
 }
 
 impl Huge {
-    /// Asks for huge pages for the arrays of a mapping. `fd` is that of its file, and says which
-    /// setting holds.
+    /// Asks for huge pages for the arrays of a mapping. `fd` is the descriptor of its file, which
+    /// decides the setting that applies.
     pub(super) fn ask(
         asked: HugePages,
         mapping: &Mapping,
@@ -85,7 +86,7 @@ impl Huge {
     ) -> Huge {
         let huge = Huge {
             asked,
-            // Known only to who asks: to read it takes longer than to open a segment.
+            // Read the setting only if we ask: reading takes longer than opening a segment.
             setting: match asked {
                 HugePages::AsSystem => Setting::default(),
                 _ => Setting::of(fd),
@@ -97,7 +98,7 @@ impl Huge {
         huge
     }
 
-    /// Asks anew, for a mapping that was exchanged.
+    /// Repeats the request on a replaced mapping.
     pub(super) fn advise(&self, mapping: &Mapping, layout: &Layout) {
         if self.asked == HugePages::AsSystem {
             return;
@@ -107,8 +108,8 @@ impl Huge {
         self.advice.store(number(outcome), Ordering::Relaxed);
     }
 
-    /// Whether the first touch of so many bytes is likely to give huge pages. Less than one would
-    /// take memory that nobody asked for.
+    /// Returns `true` if the first touch of `len` bytes is likely to give huge pages. A range
+    /// shorter than a huge page would take memory that was not asked for.
     pub(super) fn is_granted_at_touch(&self, len: u64) -> bool {
         self.asked != HugePages::AsSystem
             && (1..=len).contains(&huge_page_size())
@@ -121,18 +122,18 @@ fn number(outcome: Result<(), Errno>) -> u64 {
     outcome.map_or_else(|errno| errno.raw_os_error() as u64, |()| 0)
 }
 
-/// What became of a prefault: error numbers, 0 where all went well.
+/// Outcome of a prefault: error numbers, 0 for success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(crate) struct Touched {
-    /// Why pages are not there.
+    /// Error that left pages missing.
     pub(crate) missing: i32,
-    /// Why pages that are there are not huge.
+    /// Error that left pages small.
     pub(crate) small: i32,
 }
 
 impl Touched {
-    /// The outcome of two parts, the first of which went first.
+    /// Combines the outcomes of two parts and keeps the first error of each kind.
     pub(crate) fn and(self, next: Touched) -> Touched {
         let first = |first, next| if first == 0 { next } else { first };
         Touched {
@@ -143,10 +144,11 @@ impl Touched {
 }
 
 impl Segment {
-    /// What huge pages this process has asked for, and what it was granted.
+    /// Returns the huge pages that this process has asked for and was granted.
     ///
-    /// For people, tests and logs: it reads the list of the process's mappings, in which the system
-    /// counts every page that there is (some milliseconds for each GiB in small pages).
+    /// Meant for people, tests and logs: it reads the list of the process's mappings, and to write
+    /// this list the system counts every existing page (some milliseconds for each GiB in small
+    /// pages).
     ///
     /// ```
     /// use ndshm::{HandleTable, HugePages, Segment};
@@ -186,16 +188,17 @@ impl Segment {
         }
     }
 
-    /// The option by which the segment was made or opened.
+    /// Returns the option with which the segment was created or opened.
     pub(crate) fn asked_huge_pages(&self) -> HugePages {
         self.inner.huge.asked
     }
 
-    /// Has the pages of a part of an array made and mapped, as this process would by writing to
-    /// it: huge ones, as far as the options and the system allow. No byte changes.
+    /// Allocates and maps the pages of a part of an array, as a write by this process would: huge
+    /// ones, as far as the options and the system allow. No byte changes.
     ///
-    /// Both are ranges of bytes of the data region. A huge page that begins in the part and ends
-    /// in the array counts to the part. The caller has a lease of the array, or a tile of it.
+    /// Both arguments are byte ranges of the data region. A huge page that begins in the part and
+    /// ends in the array belongs to the part. The caller holds a lease of the array, or a tile of
+    /// it.
     pub(crate) fn touch(&self, part: Range<u64>, array: Range<u64>) -> Touched {
         let huge = match self.inner.huge.asked {
             HugePages::Collapse => huge_page_size(),
@@ -227,11 +230,12 @@ impl Segment {
             let mut block = part.start.next_multiple_of(huge);
             while block < part.end && block + huge <= array.end {
                 touched = touched.and(self.populate(at..block));
-                // A huge page is made out of at least one that is there; holes cost nothing.
+                // A collapse needs at least one existing page; it fills the holes itself.
                 touched = touched.and(self.populate(block..block + page));
                 at = block;
                 let is_busy = |errno| matches!(errno, Errno::AGAIN | Errno::BUSY);
-                // Others may use pages of it just now: once more, and then the next one may do.
+                // Another process may be using these pages: retry once, then go on with the next
+                // huge page.
                 let outcome = match collapse(block) {
                     Err(errno) if is_busy(errno) => collapse(block),
                     outcome => outcome,
@@ -252,7 +256,7 @@ impl Segment {
         touched.and(self.populate(at..end.max(at)))
     }
 
-    /// Keeps why pages are not huge, here or in a worker, for the report.
+    /// Stores the error that left pages small, here or in a worker. The report shows it.
     pub(crate) fn note_small_pages(&self, touched: Touched) {
         if let Ok(errno @ 1..) = u64::try_from(touched.small) {
             self.inner.huge.collapse.store(errno, Ordering::Relaxed);
@@ -274,36 +278,36 @@ impl Segment {
     }
 }
 
-/// What [`Segment::huge_pages`] tells. Its text says it all, the remedy included.
+/// The result of [`Segment::huge_pages`]. Its text contains all of it, and the remedy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct HugePageReport {
-    /// What the segment was made or opened with.
+    /// The option with which the segment was created or opened.
     pub asked: HugePages,
-    /// Bytes of a huge page; 0 where the system has none.
+    /// Bytes of a huge page; 0 if the system has none.
     pub page: u64,
-    /// The system's setting for such a segment: `never`, `advise`, `always` and so on; none where it
-    /// cannot be read.
+    /// The system's setting for such a segment (`never`, `advise`, `always` and so on); `None` if
+    /// it cannot be read.
     pub setting: Option<String>,
-    /// Where that is set.
+    /// The place of that setting.
     pub place: String,
-    /// Why the segment's memory could not be advised.
+    /// Error of the advice (`MADV_HUGEPAGE`) on the segment's memory.
     pub advice_error: Option<io::Error>,
-    /// Why pages could not be made huge, the last time that some could not.
+    /// Error of the last failed attempt to make pages huge (`MADV_COLLAPSE`).
     pub collapse_error: Option<io::Error>,
-    /// Bytes of the segment that this process has mapped: touched, by itself.
+    /// Bytes of the segment that this process itself has touched, and so has mapped.
     pub mapped: u64,
-    /// Bytes of those that are in huge pages.
+    /// Bytes of `mapped` in huge pages.
     pub mapped_huge: u64,
 }
 
 impl HugePageReport {
-    /// Whether anything that this process has touched is in huge pages.
+    /// Returns `true` if this process has touched any memory in huge pages.
     pub fn is_granted(&self) -> bool {
         self.mapped_huge > 0
     }
 
-    /// What to do to get huge pages; `None` where there are some.
+    /// Returns advice for getting huge pages; `None` if there are some already.
     pub fn remedy(&self) -> Option<String> {
         if self.is_granted() {
             return None;
@@ -336,7 +340,7 @@ impl HugePageReport {
     }
 }
 
-/// Where the setting is good, and nothing was granted.
+/// The remedy if the setting allows huge pages, and none was granted.
 const TOUCH: &str = "they come with the first touch of 2 MiB or more, where memory is not too scattered: \
                      call prefault of a large array";
 

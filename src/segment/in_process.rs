@@ -1,12 +1,12 @@
-//! A segment in the memory of one process, for threads, tests and the model checker.
+//! Seats of a segment in the memory of one process, for threads, tests and the model checker.
 
 use crate::sync::{Atom, Ordering};
 
-/// Which seats are taken, one word each: 0, or one more than the index of the seat with whose
-/// participant the lock ends.
+/// The locks of the seats, one word each: 0, or 1 + the index of the seat of the participant that
+/// holds the lock. The lock ends with this participant.
 ///
-/// There is no kernel to ask: a participant of such a segment is a thread, and does not end
-/// without giving its seat back. The models script deaths by [`PrivateSeats::kill`].
+/// No kernel is involved: a participant of such a segment is a thread, and does not end without
+/// releasing its seat. The models script deaths by [`PrivateSeats::kill`].
 pub(super) struct PrivateSeats {
     holders: Box<[Atom<u64>]>,
 }
@@ -18,21 +18,22 @@ impl PrivateSeats {
         }
     }
 
-    /// Takes a seat's lock for its participant, or for the participant of seat `by`, who reaps it.
+    /// Attempts to take a seat's lock for its own participant or, to reap it, for the participant
+    /// of seat `by`.
     pub(super) fn try_lock(&self, index: usize, by: Option<usize>) -> bool {
         let holder = by.unwrap_or(index) as u64 + 1;
-        // Acquire pairs with the Release in `unlock` and `kill`.
+        // Acquire: pairs with the Release in `unlock` and `kill`.
         self.holders[index]
             .compare_exchange(0, holder, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
     }
 
     pub(super) fn unlock(&self, index: usize) {
-        // Pairs with the Acquire in `try_lock`.
+        // Release: pairs with the Acquire in `try_lock`.
         self.holders[index].fetch_and(0, Ordering::Release);
     }
 
-    /// Ends what the participant of `seat` holds, as the kernel does when a process is gone.
+    /// Releases all locks of the participant of `seat`, as the kernel does when a process ends.
     #[cfg(any(test, loom))]
     pub(super) fn kill(&self, seat: usize) {
         let dead = seat as u64 + 1;

@@ -17,13 +17,13 @@ pub(super) struct Mapping {
     len: usize,
 }
 
-// SAFETY: the struct is an address and a length, and what it does with them is system calls that
-// any thread may make; who may access the bytes is decided by `Memory` and the leases.
+// SAFETY: the struct is an address and a length, and uses them only for system calls that any
+// thread may make. `Memory` and the leases decide which thread may access the bytes.
 unsafe impl Send for Mapping {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Mapping {}
 
-/// Alignment of a mapping's start: with it the data region starts at a huge page.
+/// Alignment of a mapping's start. With it the data region starts at a huge page.
 const ALIGN: usize = 2 << 20;
 
 const ACCESS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
@@ -37,7 +37,7 @@ impl Mapping {
     }
 
     /// Maps parts of a file one after another, shared and read-only. A part is an offset and a
-    /// length of at least one byte. Returns the mapping, and where in it each part begins.
+    /// length of at least one byte. Returns the mapping, and the offset of each part in it.
     pub(super) fn of_file_parts<const N: usize>(
         fd: BorrowedFd<'_>,
         parts: [(u64, u64); N],
@@ -68,13 +68,14 @@ impl Mapping {
     pub(super) fn private(len: u64) -> Result<Mapping, Errno> {
         let mapping = Mapping::reserve(len)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: the range is the reservation that `mapping` owns, and nobody has its address yet.
+        // SAFETY: the range is the reservation that `mapping` owns, and no other code has its
+        // address yet.
         unsafe { rustix::mm::mmap_anonymous(mapping.start(), mapping.len, ACCESS, flags) }?;
         mapping.leave_out_of_core_dumps();
         Ok(mapping)
     }
 
-    /// Takes `len` bytes of address space that cannot be accessed yet, aligned to [`ALIGN`].
+    /// Reserves `len` bytes of address space that cannot be accessed yet, aligned to [`ALIGN`].
     fn reserve(len: u64) -> Result<Mapping, Errno> {
         let page = page_size();
         let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
@@ -112,9 +113,9 @@ impl Mapping {
         assert!(at <= self.len && len <= self.len - at);
         let start = self.start().wrapping_byte_add(at);
         let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: the range is this mapping's own. It is either a reservation without an access,
-        // or a mapping of the same bytes of the same file: then every byte keeps its contents, and
-        // another thread's access waits for the kernel to finish the exchange.
+        // SAFETY: the range belongs to this mapping. It is either a reservation without an access,
+        // or a mapping of the same bytes of the same file. In the second case every byte keeps its
+        // contents, and another thread's access waits until the kernel has finished the exchange.
         unsafe { rustix::mm::mmap(start, len, access, flags, fd, offset) }?;
         Ok(())
     }
@@ -128,24 +129,24 @@ impl Mapping {
     }
 
     fn leave_out_of_core_dumps(&self) {
-        // SAFETY: the advice does not change any byte. A kernel that does not know it refuses it,
-        // which costs disk space in a crash and nothing else.
+        // SAFETY: the advice changes no byte. An old kernel refuses it, which costs only disk space
+        // in a crash.
         let _ = unsafe { rustix::mm::madvise(self.start(), self.len, Advice::LinuxDontDump) };
     }
 
-    /// Gives the memory of whole pages back, so that they read as zeros from now on.
+    /// Gives back the memory of whole pages, which read as zeros from now on.
     ///
     /// # Safety
     /// - `offset + len` is within the mapping, and both are multiples of the page size.
-    /// - Nobody uses the bytes' contents any more, and nobody accesses them meanwhile.
+    /// - The contents of the bytes are no longer needed, and no other access happens meanwhile.
     pub(super) unsafe fn discard(&self, offset: u64, len: u64, advice: Advice) -> bool {
         let at = self.start().wrapping_byte_add(offset as usize);
         // SAFETY: the range is within this mapping, and by the second duty its contents are not
-        // missed; the advice is one of those that free pages.
+        // needed; the advice is one of those that free pages.
         unsafe { rustix::mm::madvise(at, len as usize, advice) }.is_ok()
     }
 
-    /// Asks for huge pages in a range, at the first touch of each.
+    /// Asks for huge pages at the first touch in a range.
     pub(super) fn advise_huge(&self, offset: u64, len: u64) -> Result<(), Errno> {
         debug_assert!(offset + len <= self.len as u64);
         let at = self.start().wrapping_byte_add(offset as usize);
@@ -153,12 +154,12 @@ impl Mapping {
         unsafe { rustix::mm::madvise(at, len as usize, Advice::LinuxHugepage) }
     }
 
-    /// Makes huge pages of the pages of a range, and of the holes between them.
+    /// Turns the pages of a range, and the holes between them, into huge pages.
     pub(super) fn collapse(&self, offset: u64, len: u64) -> Result<(), Errno> {
         debug_assert!(offset + len <= self.len as u64);
         let at = self.start().wrapping_byte_add(offset as usize);
-        // SAFETY: the range is within this mapping; the kernel copies the bytes and lets nobody
-        // write them meanwhile, so that no access sees a change.
+        // SAFETY: the range is within this mapping. The kernel copies the bytes and blocks writes
+        // meanwhile, so no access sees a change.
         match unsafe { libc::madvise(at, len as usize, libc::MADV_COLLAPSE) } {
             0 => Ok(()),
             _ => {
@@ -167,7 +168,7 @@ impl Mapping {
         }
     }
 
-    /// Allocates the pages of a range; an error where touching them would raise SIGBUS.
+    /// Allocates the pages of a range. Returns an error where a touch would raise SIGBUS.
     pub(super) fn populate(&self, offset: u64, len: u64) -> Result<(), Errno> {
         debug_assert!(offset + len <= self.len as u64);
         let at = self.start().wrapping_byte_add(offset as usize);
@@ -183,24 +184,24 @@ impl Drop for Mapping {
     }
 }
 
-/// Unmaps a range that the caller mapped and nobody uses any more.
+/// Unmaps a range that the caller has mapped and no longer uses.
 fn unmap(start: *mut std::ffi::c_void, len: usize) {
     if len > 0 {
-        // SAFETY: private to this file: the callers pass what they have mapped themselves, either
-        // the surplus of a reservation, or a mapping whose users are gone since `Mapping` drops.
+        // SAFETY: private to this file: the callers pass their own mappings, either the surplus of
+        // a reservation, or a mapping without users, because its `Mapping` drops.
         let outcome = unsafe { rustix::mm::munmap(start, len) };
         debug_assert!(outcome.is_ok());
     }
 }
 
-/// Bytes of a page.
+/// Returns the bytes of a page.
 pub(super) fn page_size() -> usize {
     // SAFETY: the call reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }
 
-/// What to say of a mapping that failed.
+/// Returns the error for a failed mapping.
 pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
     match errno {
         Errno::NOMEM => match mappings_used_up() {
@@ -218,9 +219,9 @@ pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
     }
 }
 
-/// The most mappings that a process may have, if this one has about as many.
+/// Returns the maximum number of mappings, if this process has about as many.
 ///
-/// Read in pieces: where no mapping is left, there is no memory for a long text either.
+/// Reads the files in pieces: if no mapping is left, there is no memory for a long text either.
 fn mappings_used_up() -> Option<u64> {
     let mut buffer = [0; 4096];
     let mut read = |path, each: &mut dyn FnMut(&[u8])| {
@@ -241,7 +242,7 @@ fn mappings_used_up() -> Option<u64> {
     limit_reached(count, limit)
 }
 
-/// A number with more digits, those of a text.
+/// Appends the digits of a text to a number.
 fn more_digits(number: u64, text: &[u8]) -> u64 {
     let digits = text.iter().filter(|byte| byte.is_ascii_digit());
     digits.fold(number, |number, digit| {
@@ -249,11 +250,13 @@ fn more_digits(number: u64, text: &[u8]) -> u64 {
     })
 }
 
+/// Counts the lines of a text.
 fn lines(text: &[u8]) -> u64 {
     text.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// The limit, if so many mappings are too many for another one: it may take a few more on the way.
+/// Returns the limit if `count` mappings leave no room for another one. Creating one may take a few
+/// more temporarily.
 fn limit_reached(count: u64, limit: u64) -> Option<u64> {
     (count + 4 >= limit).then_some(limit)
 }

@@ -1,4 +1,4 @@
-//! The only cast from a mapping's bytes to words: what protocol code sees of a segment.
+//! The only cast from a mapping's bytes to words: the view of a segment for protocol code.
 
 use core::ptr::NonNull;
 use core::slice;
@@ -9,33 +9,34 @@ use crate::word::{SeatWord, SlotWord, SpanWord};
 
 /// The tables of a mapped segment, as slices of atomic words.
 ///
-/// Holds no resource: whoever made the mapping keeps it for as long as this is used.
+/// It owns no resource: the owner of the mapping keeps the mapping while this value is used.
 pub struct Memory {
     base: NonNull<u8>,
-    /// Where the tables are in the file.
+    /// Offsets of the tables in the file.
     layout: Layout,
-    /// Where they are in the mapping: the same, unless only parts of the file are mapped.
+    /// Offsets of the tables in the mapping: the same, unless only parts of the file are mapped.
     mapped: Layout,
     tree: HintTree,
-    /// Of the geometry; kept, because every operation asks for them.
+    /// Number of slots, computed once because every operation needs it.
     slots: usize,
     reader_words: usize,
 }
 
-// SAFETY: all access to the mapping through `&Memory` is to atomics, or through raw pointers whose
-// users have duties of their own; the struct itself is never changed after `new`.
+// SAFETY: all access to the mapping through `&Memory` is to atomics, or through raw pointers with
+// duties of their own for their users; the struct itself never changes after `new`.
 unsafe impl Send for Memory {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Sees the mapping at `base` as a segment of `layout`.
+    /// Views the mapping at `base` as a segment of `layout`.
     ///
     /// # Safety
     /// - `layout.total` bytes from `base` are mapped readable and writable, and stay so for as long
     ///   as the value lives (they may be mapped anew in place, from the same file).
     /// - `base` is aligned to a page.
-    /// - The tables (all before `layout.data`) are accessed by atomic operations only, by everyone.
+    /// - Every process accesses the tables (all bytes before `layout.data`) by atomic operations
+    ///   only.
     pub(crate) unsafe fn new(base: NonNull<u8>, layout: Layout) -> Memory {
         Memory {
             base,
@@ -47,13 +48,13 @@ impl Memory {
         }
     }
 
-    /// Returns the tables of a segment of `layout` of which parts are mapped, at the places that
-    /// `mapped` says; of the tables with an entry for each slot the first `slots` entries. The data
-    /// region is not mapped, so `mapped` has a capacity of 0.
+    /// Returns the tables of a segment of `layout` of which only parts are mapped, at the offsets
+    /// in `mapped`. Tables with an entry for each slot have their first `slots` entries mapped. The
+    /// data region is not mapped, so `mapped` has a capacity of 0.
     ///
     /// # Safety
-    /// As for [`new`](Memory::new), of `mapped` instead of `layout`. The mapping may be read-only
-    /// if nobody stores through the value.
+    /// As for [`new`](Memory::new), with `mapped` instead of `layout`. The mapping may be read-only
+    /// if the value is not used for stores.
     pub(crate) unsafe fn of_parts(
         base: NonNull<u8>,
         layout: Layout,
@@ -64,8 +65,8 @@ impl Memory {
         Memory {
             mapped,
             slots,
-            // SAFETY: the caller has the duties of `new` towards `mapped`, and only its places are
-            // used for an access.
+            // SAFETY: the caller has the duties of `new` towards `mapped`, and accesses use only
+            // the offsets in `mapped`.
             ..unsafe { Memory::new(base, layout) }
         }
     }
@@ -79,15 +80,15 @@ impl Memory {
         &self.tree
     }
 
-    /// The one cast: `len` words at `offset`.
+    /// Returns `len` words at `offset`. This is the one cast.
     fn words<W>(&self, offset: u64, len: usize) -> &[Atom<W>] {
         debug_assert!(offset.is_multiple_of(8) && offset + len as u64 * 8 <= self.mapped.total);
-        // SAFETY: callers pass a table's offset and length out of `mapped`, so the address is
-        // inside the mapping (first duty of `new`).
+        // SAFETY: callers pass a table's offset and length from `mapped`, so the address is inside
+        // the mapping (first duty of `new`).
         let first = unsafe { self.base.add(offset as usize) }.cast::<Atom<W>>();
         // SAFETY: `Atom` is `repr(transparent)` over a lock-free 64-bit atomic, for which every bit
-        // pattern is valid; the address is 8-aligned (page-aligned base, offset a multiple of 8);
-        // the range is mapped for as long as `self` lives, and only atomics touch it (`new`).
+        // pattern is valid. The address is 8-aligned (page-aligned base, offset a multiple of 8).
+        // The range is mapped for as long as `self` lives, and only atomics touch it (`new`).
         unsafe { slice::from_raw_parts(first.as_ptr(), len) }
     }
 
@@ -102,7 +103,7 @@ impl Memory {
         &self.words(offset, 1)[0]
     }
 
-    /// What a participant tells of itself; the words behind its seat word.
+    /// Returns the participant's information about itself: the words behind its seat word.
     pub(crate) fn seat_card(&self, seat: usize) -> &[Atom] {
         assert!(seat < self.layout.geometry.seats as usize);
         let offset = self.mapped.seats + ((seat * Layout::SEAT_WORDS + 1) * 8) as u64;
@@ -119,7 +120,7 @@ impl Memory {
         self.words(self.mapped.slots, self.slots)
     }
 
-    /// A slot's row of reader bits, one bit a seat.
+    /// Returns a slot's row of reader bits, one bit for each seat.
     #[inline]
     pub(crate) fn readers(&self, slot: usize) -> &[Atom] {
         assert!(slot < self.slots);
@@ -140,7 +141,7 @@ impl Memory {
         self.words(offset, Layout::SCHEMA_WORDS)
     }
 
-    /// The buckets of the names.
+    /// Returns the buckets of the names.
     #[inline]
     pub(crate) fn names(&self) -> &[Atom] {
         self.words(self.mapped.names, self.layout.geometry.buckets())
@@ -150,8 +151,8 @@ impl Memory {
         self.words(self.mapped.hints, self.tree.total_words())
     }
 
-    /// The first byte of an extent at `offset` of the data region; `None` if `len` bytes from
-    /// there are not inside it.
+    /// Returns the address of the first byte of an extent at `offset` of the data region; `None` if
+    /// the `len` bytes from there are not inside the region.
     #[inline]
     pub(crate) fn data(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
@@ -160,15 +161,15 @@ impl Memory {
         }
         let at = (self.mapped.data + offset) as usize;
         // SAFETY: at + len <= mapped.total, so the address is inside the mapping, or one past its
-        // end where len is 0.
+        // end if len is 0.
         Some(unsafe { self.base.add(at) })
     }
 
-    /// `len` words of a control array at `offset` of the data region; `None` if they are not
-    /// inside it.
+    /// Returns `len` words of a control array at `offset` of the data region; `None` if they are
+    /// not inside it.
     ///
-    /// The caller holds a lease or the reservation of the slot whose extent this is, and the
-    /// descriptor says that the extent holds words: so nobody accesses it but by atomics.
+    /// The caller holds a lease, or the reservation, of the slot with this extent. The descriptor
+    /// says that the extent holds words, so every process accesses it by atomics only.
     pub(crate) fn control(&self, offset: u64, len: usize) -> Option<&[Atom]> {
         let bytes = (len as u64).checked_mul(8)?;
         self.data(offset, bytes)?;
@@ -178,11 +179,11 @@ impl Memory {
     }
 
     /// Notes for the model checker that the caller accesses these bytes until the result is
-    /// dropped. Nothing in production.
+    /// dropped. Does nothing in production.
     pub(crate) fn track(&self, _offset: u64, _len: u64, _write: bool) -> Access {
         Access
     }
 }
 
-/// An access to payload bytes that is going on.
+/// An access to payload bytes in progress.
 pub struct Access;

@@ -1,4 +1,4 @@
-//! Segments: where the shared memory comes from, and how a process gets into it and out again.
+//! Segments: the source of the shared memory, and how a process joins and leaves it.
 
 #[cfg(not(loom))]
 mod anonymous;
@@ -78,15 +78,16 @@ use crate::sync::Ordering;
 
 /// One contiguous shared mapping that holds a table of arrays.
 ///
-/// A clone is another reference to the same mapping; the mapping ends with the last one. A process
-/// usually has one segment, and every [`HandleTable`](crate::HandleTable) of it is a participant.
+/// A clone is another reference to the same mapping; the mapping ends with the last reference. A
+/// process usually has one segment, and every [`HandleTable`](crate::HandleTable) of it is a
+/// participant.
 ///
-/// The segment reserves address space, by default 16 TiB, and no memory: pages are taken when
-/// arrays need them.
+/// The segment reserves address space, by default 16 TiB, but no memory: arrays take pages when
+/// they need them.
 ///
 /// | made by | shared with | limited by | ends with |
 /// |---|---|---|---|
-/// | [`anonymous`](Segment::anonymous) | forked children, whoever gets the descriptor | the machine's memory | the last process that has it |
+/// | [`anonymous`](Segment::anonymous) | forked children, and processes that receive the descriptor | the machine's memory | the last process that has it |
 /// | [`create`](Segment::create) | processes of the same user that know the name | the size of `/dev/shm` | the last process, unless it persists |
 /// | [`in_process`](Segment::in_process) | threads | the machine's memory | the process |
 #[derive(Clone)]
@@ -95,56 +96,57 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Options for making or opening a segment that is not like the default.
+    /// Returns the options for creating or opening a segment, set to their defaults.
     pub fn options() -> SegmentOptions {
         SegmentOptions::new()
     }
 
-    /// Bytes for the contents of all arrays together.
+    /// Returns the bytes for the contents of all arrays together.
     pub fn capacity(&self) -> u64 {
         self.memory().layout().geometry.capacity
     }
 
-    /// How many participants there can be at once.
+    /// Returns the maximum number of participants at one time.
     pub fn seats(&self) -> u32 {
         self.memory().layout().geometry.seats
     }
 
-    /// How many arrays there can be at once.
+    /// Returns the maximum number of arrays at one time.
     pub fn arrays(&self) -> u64 {
         self.memory().layout().geometry.slots() as u64
     }
 
-    /// Says whether the name stays when the last participant leaves; without effect on a segment
-    /// that has none.
+    /// Sets whether the name stays when the last process leaves. Has no effect on a segment
+    /// without a name.
     ///
-    /// A persistent segment keeps its arrays, and the memory below them, until the machine
-    /// restarts or someone who is in it calls `persist(false)` and leaves last.
+    /// A persistent segment keeps its arrays, and their memory, until the machine restarts or a
+    /// process in it calls `persist(false)` and leaves last.
     pub fn persist(&self, persistent: bool) {
         let word = &self.memory().header()[Header::PERSISTENT];
-        // Who leaves last reads it after it has closed the gate that this process has entered by:
-        // the kernel's lock is the order.
+        // Relaxed: the last process to leave reads the word after it has locked the gate
+        // exclusively. The kernel's lock orders that after our own leaving, and so after this
+        // store.
         word.store(u64::from(persistent), Ordering::Relaxed);
     }
 
-    /// Whether the name stays when the last participant leaves.
+    /// Returns `true` if the name stays when the last process leaves.
     pub fn is_persistent(&self) -> bool {
         self.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
     }
 
-    /// The tables of the mapping.
+    /// Returns the tables of the mapping.
     #[inline]
     pub(crate) fn memory(&self) -> &Memory {
         self.inner.memory()
     }
 
-    /// The random number that handles of this segment are xored with.
+    /// Returns the random number that handles of this segment are xored with.
     #[inline]
     pub(crate) fn key(&self) -> u64 {
         self.inner.key()
     }
 
-    /// Bytes of freed extents that may keep their pages.
+    /// Returns the limit of bytes in free extents that keep their pages.
     pub(crate) fn retain_limit(&self) -> u64 {
         self.inner.retain_limit()
     }

@@ -1,5 +1,5 @@
-//! A segment for the model checker: every word is an object of the checker's, and accesses to the
-//! payload are watched for races.
+//! A segment for the model checker: every word is an object of the checker, and accesses to the
+//! payload are checked for races.
 
 use std::ptr::NonNull;
 
@@ -8,7 +8,7 @@ use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::sync::{Atom, Word};
 use crate::word::{SeatWord, SlotWord, SpanWord};
 
-/// The same face as the mapping's `Memory`, built word by word inside the model.
+/// The same interface as the mapping's `Memory`, built word by word inside the model.
 pub struct Memory {
     layout: Layout,
     tree: HintTree,
@@ -27,15 +27,15 @@ pub struct Memory {
     payload: NonNull<u64>,
 }
 
-/// The words of a seat's card that are in use.
+/// The used words of a seat's card.
 const MODEL_CARD_WORDS: usize = 1;
 
 fn words<W: Word>(count: usize) -> Vec<Atom<W>> {
     (0..count).map(|_| Atom::zero()).collect()
 }
 
-// SAFETY: `payload` is reached through `data` alone, whose users hold the leases that make their
-// accesses exclusive or read-only; `races` checks exactly that.
+// SAFETY: `payload` is reached through `data` alone, and the users of `data` hold leases that make
+// their accesses exclusive or read-only; `races` checks exactly that.
 unsafe impl Send for Memory {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Memory {}
@@ -129,7 +129,8 @@ impl Memory {
             .and_then(|rest| rest.get(..len))
     }
 
-    /// An access to these bytes, until the result drops; loom refuses one that races with it.
+    /// Notes an access to these bytes until the result is dropped. loom refuses an access that
+    /// races with it.
     #[track_caller]
     pub(crate) fn track(&self, offset: u64, len: u64, write: bool) -> Access {
         self.races.access(offset..offset + len, write)
@@ -140,7 +141,7 @@ impl Drop for Memory {
     fn drop(&mut self) {
         let words = self.layout.geometry.capacity.div_ceil(8) as usize;
         let slice = NonNull::slice_from_raw_parts(self.payload, words);
-        // SAFETY: `model` leaked this very boxed slice, and nobody else frees it.
+        // SAFETY: `model` leaked this very boxed slice, and only this call frees it.
         drop(unsafe { Box::from_raw(slice.as_ptr()) });
     }
 }

@@ -1,10 +1,12 @@
-//! Segments with a POSIX name: made and found through the `shared_memory` crate, then bound
-//! through a description of our own, with a membership that says who removes the name.
+//! Segments with a POSIX name. The `shared_memory` crate creates and finds the file. The segment is
+//! then bound through its own open file description, with a membership that decides which process
+//! removes the name.
 //!
-//! Everyone who is in a named segment holds a shared lock on its file's gate, and enters only
-//! while the name resolves to that file. Whoever leaves closes first, then tries to lock the gate
-//! exclusively: granted only if nobody is in, and nobody enters while it is held. So of two that
-//! leave at once the later one is granted, and nobody is left in a file whose name is gone.
+//! Every process in a named segment holds a shared lock on the gate of its file, and joins only
+//! while the name resolves to that file. A leaving process first closes its description, then
+//! attempts to lock the gate exclusively. It gets the lock only if no process is in the segment,
+//! and no process joins while the lock is held. So of two processes that leave at once the later
+//! one gets the lock, and no process stays in a file that has lost its name.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -29,12 +31,12 @@ use crate::layout::{Geometry, Header, Layout};
 #[cfg(test)]
 mod tests;
 
-/// Where the C library keeps named shared memory.
+/// Directory in which the C library keeps named shared memory.
 pub(super) const DIR: &str = "/dev/shm/";
 
 const MAX_NAME: usize = 250;
 
-/// What a call wants of a name.
+/// The purpose of a call on a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wish {
     Create,
@@ -42,7 +44,7 @@ pub(super) enum Wish {
     OpenOrCreate,
 }
 
-/// A file, by what a name may resolve to.
+/// Identity of the file that a name resolves to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileId {
     device: u64,
@@ -58,7 +60,7 @@ impl FileId {
     }
 }
 
-/// Refuses what cannot be the name of a segment.
+/// Refuses names that a segment cannot have.
 pub(super) fn check_name(name: &str) -> Result<(), SegmentError> {
     let problem = match name {
         "" => "it is empty",
@@ -79,12 +81,12 @@ pub(super) fn path(name: &str) -> String {
     format!("{DIR}{name}")
 }
 
-/// Whether the name is that of this file.
+/// Returns `true` if the name resolves to this file.
 pub(super) fn resolves_to(name: &str, id: FileId) -> bool {
     rustix::fs::lstat(path(name)).is_ok_and(|stat| FileId::of(&stat) == id)
 }
 
-/// Refuses a file that others may have prepared, or may write to, unless the options let them.
+/// Refuses a file that another user owns or may write to, unless the options allow it.
 pub(super) fn check_owner(
     name: &str,
     stat: &Stat,
@@ -103,7 +105,7 @@ pub(super) fn check_owner(
     Ok(())
 }
 
-/// Refuses directories, pipes and the like under a segment's name.
+/// Refuses directories, pipes and other special files under a segment's name.
 pub(super) fn check_regular(name: &str, stat: &Stat) -> Result<(), SegmentError> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(()),
@@ -116,7 +118,7 @@ pub(super) fn check_regular(name: &str, stat: &Stat) -> Result<(), SegmentError>
     }
 }
 
-/// How long a call goes on trying.
+/// Retries of a call until its timeout.
 pub(super) struct Patience {
     start: Instant,
     timeout: Duration,
@@ -132,7 +134,7 @@ impl Patience {
         }
     }
 
-    /// Waits a little longer each time; `false` when the time is up.
+    /// Sleeps, longer each time. Returns `false` when the time is up.
     pub(super) fn wait(&mut self) -> bool {
         let left = self.timeout.saturating_sub(self.start.elapsed());
         if left.is_zero() {
@@ -151,8 +153,8 @@ impl Patience {
     }
 }
 
-/// That this process is in a named segment. Dropped after the description is closed, it removes
-/// the name if nobody is left.
+/// Membership of this process in a named segment. It is dropped after the description is closed,
+/// and then removes the name if no member is left.
 pub(super) struct Membership {
     pub(super) name: String,
     id: FileId,
@@ -169,12 +171,12 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        // Whatever fails here leaves a name behind that the next one who opens it joins.
+        // On failure the name stays; the next process that opens it joins the segment.
         let _ = remove_if_deserted(&self.name, |file| file.id == self.id && !file.persistent);
     }
 }
 
-/// A file whose gate is closed.
+/// A file without members. The caller has closed its gate.
 pub(super) struct Deserted {
     id: FileId,
     pub(super) stat: Stat,
@@ -183,14 +185,14 @@ pub(super) struct Deserted {
     pub(super) persistent: bool,
 }
 
-/// Removes the name if its file has no member and `condition` holds of it; says whether it did.
+/// Removes the name if its file has no member and meets `condition`. Returns `true` if removed.
 pub(super) fn remove_if_deserted(
     name: &str,
     condition: impl Fn(&Deserted) -> bool,
 ) -> Result<bool, Errno> {
     let fd = open_file(name)?;
-    // While the gate is closed nobody enters, and only who has closed it removes the name: so
-    // what holds from here on holds until the removal.
+    // While we hold the gate exclusively, no process joins, and no other process removes the name.
+    // So the checks below stay valid until the removal.
     if !seat_lock::close_gate(fd.as_fd())? {
         return Ok(false);
     }
@@ -210,15 +212,15 @@ pub(super) fn remove_if_deserted(
 }
 
 pub(super) fn open_file(name: &str) -> Result<OwnedFd, Errno> {
-    // NONBLOCK, so that something that is not a file under this name does not hold us up.
+    // NONBLOCK: a pipe or device under this name must not block the call.
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     rustix::fs::open(path(name), flags, Mode::empty())
 }
 
-/// What came of one try to enter.
+/// Outcome of one attempt to join.
 enum Entry {
     Joined(Box<Parts>),
-    /// Someone is removing the name, or has.
+    /// Another process is removing the name, or has removed it.
     Moved,
     Unfinished {
         size: u64,
@@ -259,7 +261,7 @@ fn attach_by(
                     entry => entry?,
                 }
             }
-            // What was made is gone already: someone entered and left it in between.
+            // Our file is gone: another process joined it and left meanwhile.
             Err(SegmentError::NotFound { .. }) if wish == Wish::Create => {
                 made = None;
                 Entry::Moved
@@ -267,7 +269,7 @@ fn attach_by(
             entry => entry?,
         };
         match entry {
-            // Another's segment has taken the place of the one that was made here.
+            // Another process's segment has taken the place of the one created here.
             Entry::Joined(parts) if made.flatten().is_some_and(|key| key != parts.key) => {
                 made = None;
             }
@@ -290,10 +292,11 @@ fn attach_by(
     }
 }
 
-/// Removes the name of a file whose creator died before it came to life.
+/// Removes the name of a file left by a creator that died before it initialized the segment.
 ///
-/// It is not finished in place: a creator that was only stopped would later set its own size, and
-/// cut the memory off below those who are in. Removed, it finds the name gone, and starts anew.
+/// The file is not finished in place: a creator that was only stopped would later set its own size,
+/// and cut off memory that members use. After the removal such a creator finds the name gone, and
+/// starts anew.
 fn bury(name: &str) -> Result<bool, SegmentError> {
     match remove_if_deserted(name, |file| file.header == 0) {
         Err(Errno::NOENT) => Ok(true),
@@ -301,10 +304,10 @@ fn bury(name: &str) -> Result<bool, SegmentError> {
     }
 }
 
-/// Opens the name through a description of our own.
+/// Attempts to join the segment of this name through its own open file description.
 fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
-    // The crate says whether there is a segment of this name; whatever else it may complain of is
-    // said more clearly below. Its mapping and description end here.
+    // `shared_memory` decides only whether the name exists. Its other errors are ignored, because
+    // the checks below report them more clearly. Its mapping and description end here.
     if let Err(ShmemError::MapOpenFailed(code)) = ShmemConf::new().os_id(format!("/{name}")).open()
         && errno(code) == Errno::NOENT
     {
@@ -332,8 +335,8 @@ fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
     })
 }
 
-/// Makes the file and brings it to life; its key, by which it is known again, unless the kernel
-/// is too old to touch memory that may not be there.
+/// Creates the file and initializes it. Returns the key, by which `attach` recognizes the segment,
+/// or `None` if the kernel is too old to populate the first page safely.
 fn make(name: &str, options: &SegmentOptions) -> Result<Option<u64>, SegmentError> {
     open::make_largest(options.geometries(SHARED_CAPACITY)?, |geometry| {
         make_sized(name, geometry, options.mode)
@@ -346,9 +349,9 @@ fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, 
     let bytes = usize::try_from(size).map_err(|_| map_error(Errno::NOMEM, size))?;
     let conf = ShmemConf::new().os_id(format!("/{name}")).size(bytes);
     let mut shmem = conf.create().map_err(|error| not_made(name, size, error))?;
-    // From now on the membership removes the name: a forked child's copy of `shmem` must not.
+    // From now on the membership removes the name; a forked child's copy of `shmem` must not.
     shmem.set_owner(false);
-    // Before it comes to life: nobody is in a file that is to have other bits.
+    // Set the mode before initializing: no process may join before the file has its final mode.
     match set_mode(name, mode).and_then(|()| revive(&shmem, geometry)) {
         Ok(key) => Ok(key),
         Err(errno) => {
@@ -362,7 +365,7 @@ fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, 
     }
 }
 
-/// Says why there is no file of this size.
+/// Returns the reason why no file of this size could be created.
 fn not_made(name: &str, size: u64, error: ShmemError) -> SegmentError {
     match error {
         ShmemError::MappingIdExists => SegmentError::Exists { name: name.into() },
@@ -374,20 +377,20 @@ fn not_made(name: &str, size: u64, error: ShmemError) -> SegmentError {
         ShmemError::UnknownOsError(code) => {
             description::os_error("ftruncate", &path(name), errno(code))
         }
-        // The rest of that enum is about links, which are not used.
+        // The remaining variants concern links, which we do not use.
         _ => description::os_error("shm_open", &path(name), Errno::IO),
     }
 }
 
-/// Whether a file is the one that could not be brought to life, by its size.
+/// Returns `true` if a file is the one that could not be initialized, by its size.
 fn is_unwanted(file: &Deserted, size: u64) -> bool {
     file.size == size && !file.persistent
 }
 
-/// The bits of a new name, whatever the process's mask has taken away.
+/// Sets the permission bits of a new name, regardless of the umask.
 ///
-/// If another file has taken its place meanwhile, that is one of this user's too, who has asked for
-/// the same bits or sets others next.
+/// If another file has taken the name meanwhile, it is also this user's. Its creator has asked for
+/// the same bits, or sets its own next.
 fn set_mode(name: &str, mode: u32) -> Result<(), Errno> {
     rustix::fs::chmod(path(name), Mode::from_raw_mode(mode))
 }
@@ -412,22 +415,22 @@ fn no_room() -> SegmentError {
     })
 }
 
-/// Writes header and key through the crate's mapping, whose first page is allocated before it is
-/// touched.
+/// Writes header and key through the crate's mapping, after allocating its first page.
 fn revive(shmem: &Shmem, geometry: Geometry) -> Result<Option<u64>, Errno> {
     let base = NonNull::new(shmem.as_ptr()).ok_or(Errno::FAULT)?;
     let first = base.as_ptr().cast();
-    // SAFETY: the first page of `shmem`'s mapping, which is there as long as `shmem` is; the
-    // advice changes no byte.
+    // SAFETY: the first page of `shmem`'s mapping, which exists as long as `shmem`; the advice
+    // changes no byte.
     match unsafe { rustix::mm::madvise(first, page_size(), Advice::LinuxPopulateWrite) } {
-        // A kernel before 5.14: whoever enters first brings the segment to life.
+        // A kernel before 5.14: the first process that joins initializes the segment.
         Err(Errno::INVAL) => return Ok(None),
         outcome => outcome?,
     }
-    // SAFETY: the mapping has `layout.total` bytes, from a page's start, and outlives `memory`,
-    // which ends in this function; the file is new, and all who know it go through `Memory`.
+    // SAFETY: the mapping has `layout.total` bytes, starts at a page, and outlives `memory`, which
+    // ends in this function. The file is new, and every process that knows it goes through
+    // `Memory`.
     let memory = unsafe { Memory::new(base, Layout::new(geometry)) };
-    // A losing exchange means that someone has entered already, and has won.
+    // A failed exchange means that another process has joined and initialized the segment already.
     let _ = open::claim_header(&memory);
     Ok(Some(open::draw_key(&memory)))
 }

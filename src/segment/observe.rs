@@ -1,5 +1,4 @@
-//! Segments that are looked at and not entered: mapped to be read only, without a lock or a name's
-//! membership.
+//! Observed segments: mapped read-only, without a lock and without a membership of the name.
 
 mod contents;
 mod tables;
@@ -24,7 +23,7 @@ use crate::sync::Ordering;
 use contents::Contents;
 use tables::Tables;
 
-/// A segment that is mapped to be read, as far as it is in use.
+/// A segment mapped read-only, as far as it is in use.
 pub(crate) struct Observed {
     tables: Tables,
     contents: Contents,
@@ -32,30 +31,31 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Returns the tables with all slots that there are now; without the newest ones if there is
-    /// no address space for them, see [`reach`](Observed::reach).
+    /// Returns the tables with all current slots. Leaves out the newest if there is no address
+    /// space for them, see [`reach`](Observed::reach).
     pub(crate) fn memory(&self) -> &Memory {
         self.reach().unwrap_or_else(|_| self.tables.memory())
     }
 
-    /// Returns the tables with all slots that there are now.
+    /// Returns the tables with all current slots.
     pub(crate) fn reach(&self) -> Result<&Memory, SegmentError> {
         self.tables.grown(self.fd.as_fd())
     }
 
-    /// Returns the address of `len` bytes at `offset` of the data region, the range within it.
+    /// Returns the address of `len` bytes at `offset` of the data region. The range must be within
+    /// it.
     pub(crate) fn contents(&self, offset: u64, len: u64) -> Result<NonNull<u8>, SegmentError> {
         let layout = self.tables.memory().layout();
         let at = layout.data + offset;
         self.contents.at(self.fd.as_fd(), at, len, layout.total)
     }
 
-    /// The number that handles are xored with; 0 while there are no handles.
+    /// Returns the number that handles are xored with; 0 while there are no handles.
     pub(crate) fn key(&self) -> u64 {
         self.tables.memory().header()[Header::KEY].load(Ordering::Relaxed)
     }
 
-    /// Fills `out` with the bytes of the file from `offset` on, without touching the mapping.
+    /// Fills `out` with the bytes of the file from `offset` on. Does not touch the mapping.
     pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut done = 0;
         while done < out.len() {
@@ -69,26 +69,26 @@ impl Observed {
         Ok(())
     }
 
-    /// Whether anybody is in the file of a name.
+    /// Returns `true` if a process is in the segment of a name.
     pub(crate) fn has_members(&self) -> Result<bool, SegmentError> {
         seat_lock::is_gate_held(self.fd.as_fd())
             .map_err(|errno| description::os_error("fcntl(F_OFD_GETLK)", "the gate", errno))
     }
 
-    /// Whether whoever took the seat lives.
+    /// Returns `true` if the participant of the seat is alive.
     pub(crate) fn is_alive(&self, seat: usize) -> Result<bool, SegmentError> {
         seat_lock::is_locked(self.fd.as_fd(), seat)
             .map_err(|errno| description::os_error("fcntl(F_OFD_GETLK)", "a seat", errno))
     }
 }
 
-/// Looks at the segment of this name; waits, as long as the options say, until it is alive.
+/// Observes the segment of this name. Waits until it is initialized, up to the open timeout.
 pub(crate) fn by_name(name: &str, options: &SegmentOptions) -> Result<Observed, SegmentError> {
     named::check_name(name)?;
     let path = named::path(name);
     let mut patience = Patience::new(options.open_timeout);
     loop {
-        // NONBLOCK, so that something that is not a file under this name does not hold us up.
+        // NONBLOCK: a pipe or device under this name must not block the call.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(fd) => fd,
@@ -110,7 +110,7 @@ pub(crate) fn by_name(name: &str, options: &SegmentOptions) -> Result<Observed, 
     }
 }
 
-/// Looks at the segment behind a descriptor, which need not be one for writing.
+/// Observes the segment behind a descriptor, which may be read-only.
 pub(crate) fn by_descriptor(
     passed: OwnedFd,
     options: &SegmentOptions,
@@ -125,13 +125,13 @@ pub(crate) fn by_descriptor(
         .st_size as u64;
     map(fd, WHAT)?.ok_or_else(|| SegmentError::NotOurs {
         what: WHAT.into(),
-        problem: "nobody has brought it to life",
+        problem: "it is not initialized",
         header: 0,
         size,
     })
 }
 
-/// Maps a file; `None` if it is no segment yet.
+/// Maps a file; `None` if the segment is not initialized yet.
 fn map(fd: OwnedFd, what: &str) -> Result<Option<Observed>, SegmentError> {
     let failed = |call| move |errno| description::os_error(call, what, errno);
     let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
@@ -142,7 +142,7 @@ fn map(fd: OwnedFd, what: &str) -> Result<Option<Observed>, SegmentError> {
     let geometry = open::geometry_in(header, size, what)?;
     let layout = Layout::new(geometry);
     let first = (layout.spans / 8) as usize;
-    // An entry that cannot be read counts as empty; the mapping shows it again.
+    // An unreadable entry counts as empty here; the mapping shows it again.
     let is_carved =
         |span| description::header_word(fd.as_fd(), first + span).is_ok_and(|entry| entry != 0);
     let tables = Tables::map(fd.as_fd(), &layout, is_carved)?;

@@ -1,4 +1,4 @@
-//! From a file, or fresh memory, to a mapping that is a live segment.
+//! The way from a file, or fresh memory, to a mapped and initialized segment.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,7 +17,7 @@ use crate::error::{NoMemory, SegmentError};
 use crate::layout::{Geometry, Header, HeaderError, HintTree, LAYOUT_VERSION, Layout};
 use crate::sync::Ordering;
 
-/// A segment that is mapped and alive.
+/// A segment that is mapped and initialized.
 pub(super) struct Parts {
     pub(super) memory: Memory,
     pub(super) mapping: Mapping,
@@ -25,19 +25,19 @@ pub(super) struct Parts {
     pub(super) key: u64,
 }
 
-/// What came of opening a file.
+/// Outcome of opening a file.
 pub(super) enum Opened {
     Ready(Box<Parts>),
-    /// The file has no header, and its size does not say what it will be.
+    /// The file has no header, and its size matches no geometry.
     Unfinished {
         size: u64,
     },
 }
 
-/// Maps a file that may hold a segment, and brings it to life if nobody has yet.
+/// Maps a file that may hold a segment, and initializes the segment if no process has yet.
 ///
-/// `name` is given if the file has one; whoever is in it then removes the name when leaving last.
-/// A file that is not a segment is left alone.
+/// `name` is given if the file has one; the last process to leave then removes the name. A file
+/// that is not a segment stays unchanged.
 pub(super) fn open_file(
     fd: OwnedFd,
     kind: Kind,
@@ -62,7 +62,7 @@ pub(super) fn open_file(
     Ok(Opened::Ready(Box::new(parts)))
 }
 
-/// The geometry that a header word says, if it is that of a file of this size.
+/// Returns the geometry in a header word, if a file of this size can have it.
 pub(super) fn geometry_in(header: u64, size: u64, what: &str) -> Result<Geometry, SegmentError> {
     let not_ours = |problem| SegmentError::NotOurs {
         what: what.into(),
@@ -82,8 +82,8 @@ pub(super) fn geometry_in(header: u64, size: u64, what: &str) -> Result<Geometry
     }
 }
 
-/// Sees a file's mapping as a segment; brings it to life with `geometry` unless someone has
-/// already, whose geometry then holds.
+/// Turns the mapping of a file into a segment. Initializes it with `geometry`, unless another
+/// process has initialized it already; then that geometry holds.
 pub(super) fn bring_to_life(
     mut own: Description,
     mapping: Mapping,
@@ -92,9 +92,9 @@ pub(super) fn bring_to_life(
 ) -> Result<Parts, SegmentError> {
     let layout = Layout::new(geometry);
     commit_fixed_tables(&own, &mapping, &layout)?;
-    // SAFETY: the mapping has `layout.total` bytes, for the geometry was chosen by the size of the
-    // file; it starts at a page, and lives as long as the `Memory`, in one struct with it; all who
-    // open such a file go through `Memory`.
+    // SAFETY: the mapping has `layout.total` bytes, because the geometry was chosen by the size of
+    // the file. It starts at a page, and lives as long as the `Memory`, in one struct with it. All
+    // processes that open such a file go through `Memory`.
     let mut memory = unsafe { Memory::new(mapping.base(), layout) };
     if let Err(found) = claim_header(&memory) {
         let found = geometry_in(found, layout.total, what)?;
@@ -115,17 +115,17 @@ pub(super) fn bring_to_life(
     })
 }
 
-/// Sets the header to the geometry of `memory`. The error is another's header.
+/// Sets the header to the geometry of `memory`. The error is the header set by another process.
 pub(super) fn claim_header(memory: &Memory) -> Result<(), u64> {
     let word = Header::encode(&memory.layout().geometry);
-    // From 0 to { magic, version, geometry }: alive. Nothing is published with it, for zeros are
-    // an empty table; Acquire on failure orders nothing that is needed, and costs nothing.
+    // From 0 to { magic, version, geometry }: initialized. The exchange publishes nothing, because
+    // zeros are an empty table. No access depends on the Acquire on failure, which costs nothing.
     memory.header()[Header::ALIVE]
         .compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire)
         .map(drop)
 }
 
-/// The segment's key, drawn by the first who asks.
+/// Returns the segment's key. The first caller draws it.
 pub(super) fn draw_key(memory: &Memory) -> u64 {
     let word = &memory.header()[Header::KEY];
     let fresh = fork::random_nonzero();
@@ -135,7 +135,8 @@ pub(super) fn draw_key(memory: &Memory) -> u64 {
     }
 }
 
-/// Allocates what is touched whatever arrays there are: header, seats, spans, schemas, hints.
+/// Allocates the tables that are touched regardless of the arrays: header, seats, spans, schemas,
+/// names, hints.
 fn commit_fixed_tables(
     own: &Description,
     mapping: &Mapping,
@@ -150,7 +151,7 @@ fn commit_fixed_tables(
     Ok(())
 }
 
-/// Makes a segment of the first of these geometries that the system does not find too large.
+/// Creates a segment of the first of these geometries that the system does not refuse as too large.
 pub(super) fn make_largest<T>(
     geometries: Vec<Geometry>,
     mut make: impl FnMut(Geometry) -> Result<T, SegmentError>,
@@ -162,11 +163,11 @@ pub(super) fn make_largest<T>(
             outcome => return outcome,
         }
     }
-    // There is at least one geometry, so that one was refused.
+    // There is at least one geometry, so `refused` is set here.
     Err(refused.unwrap_or_else(|| map_error(Errno::NOMEM, 0)))
 }
 
-/// Whether a smaller segment may succeed.
+/// Returns `true` if a smaller segment may succeed.
 pub(super) fn can_be_smaller(error: &SegmentError) -> bool {
     matches!(
         error,
@@ -179,15 +180,15 @@ pub(super) fn can_be_smaller(error: &SegmentError) -> bool {
     )
 }
 
-/// A segment in fresh memory of this process.
+/// Creates a segment in fresh memory of this process.
 pub(super) fn in_process(geometry: Geometry) -> Result<Parts, SegmentError> {
     let layout = Layout::new(geometry);
     let total = layout.total;
     let mapping = Mapping::private(total).map_err(|errno| map_error(errno, total))?;
     // SAFETY: the mapping has `layout.total` bytes, starts at a page, and lives as long as the
-    // `Memory`, in one struct with it; it is new, and known through `Memory` alone.
+    // `Memory`, in one struct with it. It is new, and accessed through `Memory` alone.
     let memory = unsafe { Memory::new(mapping.base(), layout) };
-    // Fresh memory is zeroed, so that the exchange succeeds.
+    // The exchange succeeds, because fresh memory is zeroed.
     let _ = claim_header(&memory);
     let key = draw_key(&memory);
     Ok(Parts {

@@ -1,4 +1,4 @@
-//! What a segment is to be like: the builder, its defaults, and the geometry that follows.
+//! Options of a segment: the builder, its defaults, and the resulting geometry.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::layout::Geometry;
 use crate::layout::Layout;
 use crate::word::SeatId;
 
-/// How to make or open a segment. Start with [`Segment::options`].
+/// Options for creating or opening a segment. Start with [`Segment::options`].
 ///
-/// Geometry (`capacity`, `seats`, `arrays`) is fixed when a segment is created; one that exists
-/// already is opened as it is, whatever these say.
+/// Creating a segment fixes its geometry (`capacity`, `seats`, `arrays`). An existing segment keeps
+/// its own geometry, regardless of these options.
 ///
 /// ```no_run
 /// let segment = ndshm::Segment::options()
@@ -37,10 +37,10 @@ pub struct SegmentOptions {
     pub(super) owner: Option<u32>,
 }
 
-/// The permission bits of a name: for its user alone.
+/// Default permission bits of a name: access for its user alone.
 const PRIVATE: u32 = 0o600;
 
-/// The default capacity of a shared segment, and what it is halved down to where it does not map.
+/// The default capacity of a shared segment. It is halved until the segment can be mapped.
 #[cfg(not(loom))]
 pub(super) const SHARED_CAPACITY: u64 = 16 << 40;
 
@@ -74,24 +74,26 @@ impl SegmentOptions {
         }
     }
 
-    /// Bytes for the contents of all arrays together, rounded up to 64 KiB.
+    /// Sets the number of bytes for the contents of all arrays together, rounded up to 64 KiB.
     ///
-    /// Address space, not memory: pages are taken when arrays need them. The default is 16 TiB
-    /// (64 GiB for an in-process segment, 1 MiB for one under Miri), or the largest power-of-two part of it that maps, and
-    /// that leaves half of a limited address space (`ulimit -v`) to the rest of the program.
+    /// This is address space, not memory: arrays take pages when they need them. The default is 16
+    /// TiB (64 GiB for an in-process segment, 1 MiB for one under Miri), halved until the segment
+    /// can be mapped and leaves half of a limited address space (`ulimit -v`) to the rest of the
+    /// program.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// How many participants there can be at once, rounded up to a power of two; 256 by default.
+    /// Sets the maximum number of participants at one time, rounded up to a power of two; 256 by
+    /// default.
     pub fn seats(mut self, seats: u32) -> Self {
         self.seats = seats;
         self
     }
 
-    /// How many arrays there can be at once, rounded up to a power of two of at least 65,536 (fewer
-    /// would save nothing: the tables take memory where they are used).
+    /// Sets the maximum number of arrays at one time, rounded up to a power of two of at least
+    /// 65,536 (fewer would save nothing, because the tables take memory only where they are used).
     ///
     /// The default is one for each 4 KiB of capacity, within 2^16 and 2^22.
     pub fn arrays(mut self, arrays: u64) -> Self {
@@ -99,58 +101,58 @@ impl SegmentOptions {
         self
     }
 
-    /// Bytes of freed arrays whose pages are kept for the next ones instead of going back to the
-    /// system; a sixteenth of the machine's memory by default.
+    /// Sets the number of bytes of freed arrays that keep their pages for reuse instead of giving
+    /// them back to the system; a sixteenth of the machine's memory by default.
     ///
-    /// So many by each participant for itself, and as many by all together. An array of more than
-    /// 64 KiB may also have pages beyond its end, up to as many as the array before it in its place
-    /// had: where sizes vary at random, live arrays have about 1.3 times the memory that they asked
-    /// for. [`HandleTable::trim`](crate::HandleTable::trim) gives back what is kept, not those.
+    /// The limit holds for each participant's own free arrays, and once more for those that all
+    /// participants share. An array of more than 64 KiB may also have pages beyond its end, up to
+    /// the size of the previous array in its place: if sizes vary at random, live arrays have about
+    /// 1.3 times the memory that they asked for. [`HandleTable::trim`](crate::HandleTable::trim)
+    /// gives back the kept pages, but not those beyond the end of live arrays.
     pub fn retain(mut self, bytes: u64) -> Self {
         self.retain = Some(bytes);
         self
     }
 
-    /// Keeps the name when the last participant leaves. See [`Segment::persist`].
+    /// Keeps the name when the last process leaves. See [`Segment::persist`].
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
         self
     }
 
-    /// How long to wait for another process that is creating or removing the same name; 2 s by
+    /// Sets the time to wait for another process that is creating or removing the same name; 2 s by
     /// default.
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;
         self
     }
 
-    /// The permission bits of a name that is made; `0o600` by default. They are also the most that
-    /// a name which is opened may let others do: one that others may write is refused, unless they
-    /// may by these bits.
+    /// Sets the permission bits of a new name; `0o600` by default. They also limit an opened name:
+    /// one that others may write is refused, unless these bits let them.
     ///
-    /// Who may write can falsify everything in the segment. Who may only read changes nothing, but
-    /// can keep others from joining and from taking back what the dead held, by locks on the file.
-    /// See [`guide::trust`](crate::guide::trust).
+    /// A user with write permission can falsify everything in the segment. A user with only read
+    /// permission changes nothing, but can use locks on the file to keep others from joining and
+    /// from reclaiming what dead participants held. See [`guide::trust`](crate::guide::trust).
     pub fn mode(mut self, bits: u32) -> Self {
         self.mode = bits & 0o777;
         self
     }
 
-    /// A user, by number, whose names may be opened besides one's own.
+    /// Trusts another user, by number: names of this user may be opened besides one's own.
     ///
-    /// Such a name stays if its user is not the one who leaves last, where the system lets only
-    /// the owner of a file remove it, as it does in `/dev/shm`.
+    /// Such a name stays if another user leaves last and the system lets only a file's owner remove
+    /// it, as in `/dev/shm`.
     pub fn owner(mut self, uid: u32) -> Self {
         self.owner = Some(uid);
         self
     }
 
-    /// Makes a segment in this process's memory; see [`Segment::in_process`].
+    /// Creates a segment in this process's memory; see [`Segment::in_process`].
     pub fn in_process(self) -> Result<Segment, SegmentError> {
         Segment::make_in_process(&self)
     }
 
-    /// The geometries to try, the one that is wished for most first.
+    /// Returns the geometries to try, the preferred one first.
     pub(super) fn geometries(&self, largest: u64) -> Result<Vec<Geometry>, SegmentError> {
         self.geometries_within(address_space_limit(), largest)
     }
@@ -165,7 +167,7 @@ impl SegmentOptions {
         if let Some(capacity) = self.capacity {
             return Ok(vec![shape(capacity)?]);
         }
-        // Half of a limited address space is for the rest of the program.
+        // Leave half of a limited address space to the rest of the program.
         let largest = limit
             .and_then(|limit| (limit / 2).checked_ilog2())
             .map_or(largest, |log2| largest.min(LEAST_CAPACITY.max(1 << log2)));
@@ -176,7 +178,7 @@ impl SegmentOptions {
             .collect()
     }
 
-    /// The geometry of a segment of which only the size is known.
+    /// Returns the geometry of a segment of which only the size is known.
     #[cfg(not(loom))]
     pub(super) fn geometry_of_size(&self, size: u64) -> Result<Option<Geometry>, SegmentError> {
         let candidates = self.geometries(SHARED_CAPACITY)?;
@@ -219,7 +221,7 @@ impl SegmentOptions {
     }
 }
 
-/// The most address space that this process may have, if that is limited.
+/// Returns the limit of this process's address space, if there is one.
 fn address_space_limit() -> Option<u64> {
     #[cfg(not(any(loom, miri)))]
     return rustix::process::getrlimit(rustix::process::Resource::As).current;
@@ -231,20 +233,20 @@ fn address_space_limit() -> Option<u64> {
 impl SegmentOptions {
     /// Asks for huge pages for the arrays; [`HugePages::AsSystem`] by default.
     ///
-    /// An option of this process, of the children that it forks, and of the workers of its pools:
-    /// others who open the segment ask for themselves, and find huge what was made so. What the
-    /// system refuses is no error: [`Segment::huge_pages`] tells.
+    /// The option applies to this process, to the children that it forks, and to the workers of its
+    /// pools. Other processes that open the segment must ask too, but share the pages that are
+    /// huge already. A refusal by the system is no error: see [`Segment::huge_pages`].
     pub fn huge_pages(mut self, pages: HugePages) -> Self {
         self.huge_pages = pages;
         self
     }
 
-    /// Makes a segment without a name; see [`Segment::anonymous`].
+    /// Creates a segment without a name; see [`Segment::anonymous`].
     pub fn anonymous(self) -> Result<Segment, SegmentError> {
         Segment::make_anonymous(&self)
     }
 
-    /// Makes a segment under a name that nobody has; see [`Segment::create`].
+    /// Creates a segment under a new name; see [`Segment::create`].
     pub fn create(self, name: &str) -> Result<Segment, SegmentError> {
         Segment::attach_named(name, super::named::Wish::Create, &self)
     }
@@ -254,27 +256,29 @@ impl SegmentOptions {
         Segment::attach_named(name, super::named::Wish::Open, &self)
     }
 
-    /// Opens a segment by its name, or makes it; see [`Segment::open_or_create`].
+    /// Opens a segment by its name, or creates it; see [`Segment::open_or_create`].
     pub fn open_or_create(self, name: &str) -> Result<Segment, SegmentError> {
         Segment::attach_named(name, super::named::Wish::OpenOrCreate, &self)
     }
 
-    /// Looks at a segment by its name; see [`Observer::open`](crate::Observer::open).
+    /// Observes a segment by its name; see [`Observer::open`](crate::Observer::open).
     pub fn observe(self, name: &str) -> Result<crate::Observer, SegmentError> {
         super::observe::by_name(name, &self).map(crate::Observer::new)
     }
 
-    /// Looks at the segment behind a descriptor; see
+    /// Observes the segment behind a descriptor; see
     /// [`Observer::from_fd`](crate::Observer::from_fd).
     pub fn observe_fd(self, fd: std::os::fd::OwnedFd) -> Result<crate::Observer, SegmentError> {
         super::observe::by_descriptor(fd, &self).map(crate::Observer::new)
     }
 
-    /// Removes the name of a segment that nobody is in, which a crash has left behind; a
-    /// [persistent](SegmentOptions::persistent) one only if the options say so too.
+    /// Removes the name of a segment without members, which a crash has left behind. A
+    /// [persistent](SegmentOptions::persistent) one is removed only if these options are persistent
+    /// too.
     ///
-    /// It goes by the rule of whoever leaves last, and under the same lock: a process that is just
-    /// opening the name either is in it already, or finds no such name any more.
+    /// The removal follows the same rule, under the same lock, as that of the last process to
+    /// leave. A process that is just opening the name either is a member already, or no longer
+    /// finds the name.
     ///
     /// ```
     /// use ndshm::{Removal, Segment};
@@ -296,14 +300,14 @@ impl SegmentOptions {
         super::remove::deserted(name, &self)
     }
 
-    /// Removes the name of a file that begins with zeros, and still does so after the time that
-    /// opening may take: a segment whose creator died before it came to life.
+    /// Removes the name of a file that begins with zeros, and still does after the open timeout: a
+    /// segment left by a creator that died before initializing it.
     ///
-    /// Whether it is one, nothing in it says: any program's file may begin so.
+    /// Nothing in the file shows that it is a segment: a file of any program may begin with zeros.
     ///
     /// # Errors
-    /// As [`remove`](SegmentOptions::remove); [`SegmentError::NotOurs`] if it does not begin with
-    /// zeros.
+    /// Returns the errors of [`remove`](SegmentOptions::remove), and [`SegmentError::NotOurs`] if
+    /// the file does not begin with zeros.
     pub fn remove_unfinished(self, name: &str) -> Result<super::Removal, SegmentError> {
         super::remove::unfinished(name, &self)
     }

@@ -1,4 +1,4 @@
-//! Segments that are opened by a descriptor, inherited over an exec or sent through a socket.
+//! Segments opened by a descriptor that was inherited over an exec or sent through a socket.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,8 +11,8 @@ use crate::error::SegmentError;
 
 const WHAT: &str = "the descriptor";
 
-/// Opens the segment behind `passed` through a description of our own, and closes `passed`, whose
-/// description may be another process's.
+/// Opens the segment behind `passed` through its own description, and closes `passed`, which may
+/// belong to another process's description.
 pub(super) fn attach(passed: OwnedFd, options: &SegmentOptions) -> Result<Parts, SegmentError> {
     let fd = description::reopen(passed.as_fd())?;
     drop(passed);
@@ -28,7 +28,7 @@ pub(super) fn attach(passed: OwnedFd, options: &SegmentOptions) -> Result<Parts,
                 }
             }
             let id = FileId::of(&file.stat);
-            // A file that has no name any more, or has it elsewhere, has no name to remove either.
+            // If the file no longer has its name, there is no name to remove later.
             let named = named::check_name(name).is_ok() && named::resolves_to(name, id);
             named.then_some((name, id))
         }
@@ -37,7 +37,7 @@ pub(super) fn attach(passed: OwnedFd, options: &SegmentOptions) -> Result<Parts,
         Opened::Ready(parts) => Ok(*parts),
         Opened::Unfinished { size } => Err(SegmentError::NotOurs {
             what: WHAT.into(),
-            problem: "nobody has brought it to life",
+            problem: "it is not initialized",
             header: 0,
             size,
         }),

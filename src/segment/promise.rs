@@ -1,9 +1,9 @@
-//! Promises: memory that allocations were told they can have, and have not touched yet.
+//! Promises: memory that was granted to allocations and has not been touched yet.
 //!
-//! Pages of a memfd are taken when they are touched, which is what makes a large array cheap that
-//! is used in parts. So what is free now is not free for the next request if all earlier ones are
-//! still to come: each request below a limit, they would pass it together, and the kernel would
-//! kill whoever touches the page that is too much.
+//! The pages of a memfd are allocated at the first touch. This keeps a large array cheap if only
+//! parts of it are used. But the memory that is free now may be promised to earlier requests.
+//! Without a count of these promises, requests that are each below the limit would exceed it
+//! together, and the kernel would kill the process that touches the first page too many.
 
 use std::os::fd::BorrowedFd;
 
@@ -16,21 +16,22 @@ use crate::sync::{Atom, Ordering};
 use crate::table::alloc::WHOLE_COMMIT;
 use crate::word::Lifecycle;
 
-/// A request of this size is held against the machine's memory at once.
+/// A request of at least this size is checked against the machine's memory at once.
 pub(super) const LARGE: u64 = 1 << 20;
 
-/// Smaller ones draw on a budget, which a look at the machine's memory fills up to this.
+/// Smaller requests draw on a budget of at most this size, refilled at each check of the machine's
+/// memory.
 const SMALL_BUDGET: u64 = 64 << 20;
 
-/// The part of what is free that this process may promise without counting what is untouched: up
-/// to it, it is taken for untouched all of it.
+/// Untouched memory is counted again only if the promises of this process exceed 1/8 of the free
+/// memory. Until then all promised memory is assumed to be untouched.
 const UNCOUNTED: u64 = 8;
 
-/// What this process has promised of the memory that is free.
+/// The part of the free memory that this process has promised.
 pub(super) struct Forecast {
-    /// Bytes that small requests may have until the next look.
+    /// Bytes that small requests may take without a check.
     budget: Atom<u64>,
-    /// Bytes promised since the last count, and what that found untouched.
+    /// Bytes promised since the last count, plus the untouched bytes that it found.
     promised: Atom<u64>,
 }
 
@@ -44,24 +45,26 @@ impl Forecast {
         forecast
     }
 
-    /// For a process that has the segment from another one: what that promised is not known here.
+    /// Forgets all promises in a process that has inherited the segment, because those of its
+    /// parent are unknown here.
     pub(super) fn forget(&self) {
         self.budget.store(0, Ordering::Relaxed);
         self.promised.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// Bytes promised, as far as is known.
+    /// Returns the bytes that are promised, as far as is known.
     #[cfg(test)]
     pub(super) fn promised(&self) -> u64 {
         self.promised.load(Ordering::Relaxed)
     }
 
-    /// Refuses what the machine or a memory cgroup of this process has not, or has promised.
+    /// Refuses a request that exceeds the unpromised free memory of the machine, or of a memory
+    /// cgroup of this process.
     ///
-    /// `untouched` counts the bytes of the segment that are promised and not touched. It is asked
-    /// when this process has promised a good part of what is free: so what it promises itself
-    /// never adds up to more. A forecast, not a reservation: two processes that ask at once may
-    /// both be told yes, and others may take what is free.
+    /// `untouched` counts the promised and untouched bytes of the segment. It is called when this
+    /// process has promised a good part of the free memory, so its own promises never exceed that
+    /// memory. This is a forecast, not a reservation: two processes may be granted the same memory
+    /// at once, and other programs may take it.
     pub(super) fn check(&self, len: u64, untouched: impl FnOnce() -> u64) -> Result<(), NoMemory> {
         if len < LARGE && self.draw(len) {
             return Ok(());
@@ -98,7 +101,7 @@ impl Forecast {
         let Some(rest) = free.checked_sub(len) else {
             return Err(refusal(len, free, promised, supply));
         };
-        // A part of the rest: others draw on it too.
+        // Grant only a part of the rest, because other processes draw on it too.
         let grant = match len {
             LARGE.. => 0,
             _ => (rest / 4).min(SMALL_BUDGET),
@@ -132,20 +135,21 @@ fn refusal(need: u64, have: u64, promised: u64, supply: Supply) -> NoMemory {
     }
 }
 
-/// Bytes that the segment behind `fd` may have, for arrays and tables, and that no page is there
-/// for.
+/// Returns the bytes promised to the arrays and tables of the segment behind `fd` that have no page
+/// yet.
 ///
-/// Free extents that keep their pages count as arrays, for whoever takes them next does not ask.
-/// A request that is being answered does not count yet: while another fills its array, the pages
-/// of that are taken for pages of arrays that are there already.
+/// Free extents that keep their pages count as arrays, because an allocation that reuses them asks
+/// for no memory. A request in progress does not count yet: while another process fills its new
+/// array, the pages of that array are taken for pages of existing arrays.
 pub(super) fn untouched(memory: &Memory, fd: BorrowedFd<'_>) -> u64 {
-    // In units of 512 bytes; pages in swap are among them. A file that does not tell has all.
+    // `st_blocks` has units of 512 bytes and includes swapped pages. If `fstat` fails, assume that
+    // all pages exist.
     let Ok(stat) = rustix::fs::fstat(fd) else {
         return 0;
     };
     let there = (stat.st_blocks as u64).saturating_mul(512);
     let layout = memory.layout();
-    // Tables that are touched whatever arrays there are, and the words of each span's slots.
+    // Tables that are touched regardless of the arrays, and the words of each span's slots.
     let fixed = layout.slots + (layout.data - layout.schemas);
     let words = (layout.schemas - layout.slots) / layout.geometry.spans as u64;
     let spans = Spans::of(memory).iter();
@@ -155,12 +159,12 @@ pub(super) fn untouched(memory: &Memory, fd: BorrowedFd<'_>) -> u64 {
     promised.saturating_sub(there)
 }
 
-/// Bytes of a span's extents that are committed.
+/// Returns the committed bytes of a span's extents.
 fn promised_in(memory: &Memory, span: &Span) -> u64 {
     let size = span.extent(0).size();
     let committed = |position| {
         let slot = span.slot(&memory.layout().geometry, position);
-        // Relaxed: whoever changes the word meanwhile comes before or after this count.
+        // Relaxed: a concurrent change of the word may be counted or not.
         let word = memory.slots().get(slot)?.load(Ordering::Relaxed);
         let counts = match word.lifecycle() {
             Lifecycle::Live | Lifecycle::Retired => true,
@@ -168,7 +172,7 @@ fn promised_in(memory: &Memory, span: &Span) -> u64 {
             _ => false,
         };
         counts.then(|| match size {
-            // Small ones are committed whole; their descriptors are not worth the look.
+            // Small extents are committed whole; reading their descriptors is not worth the cost.
             ..=WHOLE_COMMIT => size,
             _ => Descriptor::committed(memory.descriptor(slot)).min(size),
         })
@@ -331,7 +335,7 @@ mod tests {
         near(both);
         table.write(large).unwrap().fill(1);
         near(100 * (60 << 10));
-        // Whoever takes the pages that are kept does not ask for them.
+        // An allocation that reuses kept pages does not ask for memory.
         table.free(large).unwrap();
         near(100 * (60 << 10));
         for array in small {

@@ -1,9 +1,9 @@
-//! Who accesses which payload bytes, for the model checker: refuses accesses that race, and names
-//! both places.
+//! Accesses to payload bytes, for the model checker: refuses accesses that race, and names both
+//! places.
 //!
-//! Each access has a clock, which says when it began, and then when it ended; whoever accesses some
-//! of the same bytes later looks whether that comes before. So bytes are told apart one by one,
-//! whatever the elements are, and bytes that nobody accesses cost nothing.
+//! Each access has a clock, set when it begins and again when it ends. A later access to some of
+//! the same bytes checks that the clock is in its past. So each byte is checked by itself, whatever
+//! the element type, and bytes without accesses cost nothing.
 
 use core::cell::Cell;
 use core::fmt;
@@ -15,11 +15,11 @@ use crate::sync::checker::{Thread, current, thread_local};
 use crate::sync::clock::Clock;
 
 thread_local! {
-    /// The place that accesses are put down to, if not that of the caller.
+    /// The place attributed to accesses, if it is not that of the caller.
     static PLACE: Cell<Option<&'static Location<'static>>> = Cell::new(None);
 }
 
-/// Runs `open`, whose accesses are put down to `place`.
+/// Runs `open` and attributes its accesses to `place`.
 pub(crate) fn put_down_to<R>(
     place: Option<&'static Location<'static>>,
     open: impl FnOnce() -> R,
@@ -33,20 +33,20 @@ pub(crate) fn put_down_to<R>(
 /// The accesses of one execution, to one segment.
 #[derive(Clone, Default)]
 pub(super) struct Races {
-    // Not a lock of the checker's: its threads are coroutines, and none is left while it holds
-    // this one.
+    // Not a lock of the checker: its threads are coroutines, and never switch while they hold this
+    // lock.
     notes: Arc<Mutex<Notes>>,
 }
 
 #[derive(Default)]
 struct Notes {
-    /// Those that say what must come before a later access.
+    /// The accesses that later ones are checked against.
     list: Vec<Note>,
-    /// How many accesses there were.
+    /// Number of accesses so far.
     count: u64,
 }
 
-/// An access.
+/// One access.
 struct Note {
     number: u64,
     thread: Thread,
@@ -58,10 +58,10 @@ struct Note {
 }
 
 impl Races {
-    /// An access to `bytes` of the data region, until the result is dropped.
+    /// Notes an access to `bytes` of the data region, which lasts until the result is dropped.
     ///
     /// # Panics
-    /// If it races with another one, or overlaps one that goes on, be it of the same thread.
+    /// Panics if it races with another access, or overlaps one in progress, even of its own thread.
     #[track_caller]
     pub(super) fn access(&self, bytes: Range<u64>, write: bool) -> Access {
         let mut notes = self.lock();
@@ -80,7 +80,8 @@ impl Races {
             drop(notes);
             panic!("{refusal}");
         }
-        // Whoever comes after this one comes after those, and conflicts with it if with them.
+        // Drop the notes that this one replaces: an access that comes after this one also comes
+        // after them, and conflicts with this one if it conflicts with them.
         notes.list.retain(|earlier| !note.stands_for(earlier));
         notes.list.push(note);
         Access {
@@ -95,8 +96,9 @@ impl Races {
             return;
         };
         note.goes_on = false;
-        // Again, for what the thread did meanwhile does not order the end of it. A thread that
-        // unwinds is at the end of its model, or dies at an operation, until which all could see it.
+        // Advance again: the clock set at the beginning does not cover the steps up to the end.
+        // Not while unwinding: the thread is at the end of its model, or is killed at an operation,
+        // up to which every thread could see the access.
         if !std::thread::panicking() {
             note.clock.advance();
         }
@@ -111,7 +113,7 @@ impl Races {
 }
 
 impl Note {
-    /// What is to be said if `later` must not be.
+    /// Returns the message if `later` conflicts with this access.
     fn refuses(&self, later: &Note) -> Option<String> {
         let overlap = self.bytes.start.max(later.bytes.start)..self.bytes.end.min(later.bytes.end);
         if overlap.is_empty() || !(self.write || later.write) {
@@ -131,7 +133,7 @@ impl Note {
         ))
     }
 
-    /// Whether `earlier` need not be kept beside this access.
+    /// Returns `true` if this access replaces `earlier` in the list.
     fn stands_for(&self, earlier: &Note) -> bool {
         let covers = self.bytes.start <= earlier.bytes.start && earlier.bytes.end <= self.bytes.end;
         let same_thread = self.thread.id() == earlier.thread.id();
@@ -151,7 +153,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// An access to payload bytes that is going on.
+/// An access to payload bytes in progress.
 pub struct Access {
     number: u64,
     races: Races,

@@ -1,4 +1,5 @@
-//! Removing names that a crash left behind, by the rule and under the lock of whoever leaves last.
+//! Removal of names that a crash left behind, by the rule, and under the lock, of the last process
+//! to leave.
 
 use std::os::fd::AsFd;
 
@@ -10,20 +11,20 @@ use super::options::SegmentOptions;
 use crate::error::SegmentError;
 use crate::layout::{Header, SEGMENT_MAGIC};
 
-/// What came of [`SegmentOptions::remove`].
+/// Outcome of [`SegmentOptions::remove`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Removal {
-    /// The name is gone, and its memory with it.
+    /// The name and its memory are gone.
     Removed,
-    /// A process is in it.
+    /// A process is in the segment.
     InUse,
-    /// It was asked to persist; the option
-    /// [`persistent`](SegmentOptions::persistent) says that it is to go all the same.
+    /// The segment is persistent; the option [`persistent`](SegmentOptions::persistent) removes it
+    /// all the same.
     Persistent,
 }
 
-/// Removes the name of a segment that nobody is in.
+/// Removes the name of a segment without members.
 pub(super) fn deserted(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
     remove(name, options, |file| {
         let magic = file.header & 0xffff == u64::from(SEGMENT_MAGIC);
@@ -40,9 +41,10 @@ pub(super) fn deserted(name: &str, options: &SegmentOptions) -> Result<Removal, 
     })
 }
 
-/// Removes the name of a file that nobody has brought to life, as who wants to create it does.
+/// Removes the name of a file that no process has initialized, as a process that creates the name
+/// does.
 pub(super) fn unfinished(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
-    // Its creator may be on the way to bring it to life.
+    // Wait, because the creator may be about to initialize the file.
     let mut patience = Patience::new(options.open_timeout);
     while is_unfinished(name)? && patience.wait() {}
     remove(name, options, |file| match file.header {
@@ -78,7 +80,8 @@ fn not_ours(name: &str, file: &Deserted) -> SegmentError {
     }
 }
 
-/// `condition` is asked of a file that nobody is in, or can enter until all is over.
+/// Removes the name if `condition` is true for its file. `condition` runs while the file has no
+/// members, and no process can join until the removal is over.
 fn remove(
     name: &str,
     options: &SegmentOptions,
@@ -91,7 +94,7 @@ fn remove(
             .and_then(|()| named::check_regular(name, &file.stat))
             .and_then(|()| condition(file));
         let go = matches!(found, Ok(true));
-        // A closed gate and no removal: it persists.
+        // The gate was closed, and the name stays: it is persistent.
         verdict.set(found.map(|go| !go));
         go
     });

@@ -1,4 +1,4 @@
-//! A segment for the model checker: no file, no kernel, deaths by script.
+//! A segment for the model checker: no file, no kernel, and scripted deaths.
 
 use core::cell::Cell;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::error::{NoMemory, SegmentError};
 use crate::layout::Geometry;
 use crate::sync::checker::thread_local;
 
-/// A model has one process.
+/// Stands in for the module `fork`: a model has one process.
 pub(crate) mod fork {
     pub(crate) fn process_token() -> u64 {
         1
     }
 
-    /// A model draws nothing from the system, so that it can be replayed.
+    /// Returns a constant: a model must not depend on the system, because it is replayed.
     pub(crate) fn random_nonzero() -> u64 {
         1
     }
 
-    /// As that of a process that may fork.
+    /// Stands in for the token word of a process that may fork.
     #[derive(Clone, Copy)]
     pub(crate) struct TokenWord;
 
@@ -36,14 +36,14 @@ pub(crate) mod fork {
     }
 }
 
-/// Any key will do in a model; this one shows where it is forgotten.
+/// Any key works in a model; this one shows where it is forgotten.
 const KEY: u64 = 0x5eed_0000_0000_5eed;
 
-/// Keeps every extent's pages: a model has none to give back.
+/// The limit of retained pages: all, because a model has none to give back.
 const RETAIN: u64 = u64::MAX >> 1;
 
 thread_local! {
-    /// The seat that this thread of the model has taken and not given back.
+    /// The seat that this thread of the model has taken and not released.
     static JOINED: Cell<Option<usize>> = Cell::new(None);
 }
 
@@ -68,7 +68,7 @@ impl Inner {
 }
 
 impl Segment {
-    /// Makes a segment of the smallest geometry that the options allow.
+    /// Creates a segment of the smallest geometry that the options allow.
     pub fn in_process() -> Result<Segment, SegmentError> {
         Segment::options().in_process()
     }
@@ -82,7 +82,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// A segment of exactly this geometry, which need not be one that a header can say.
+    /// Creates a segment of exactly this geometry, even if a header cannot hold it.
     pub(crate) fn with_geometry(geometry: Geometry) -> Segment {
         let inner = Inner {
             memory: Memory::model(geometry),
@@ -114,7 +114,7 @@ impl Segment {
         Ok(locked)
     }
 
-    /// A model has no file that somebody else could lock.
+    /// Returns `None`: a model has no file that could be locked.
     pub(crate) fn foreign_lock(&self, _seat: usize) -> Option<crate::error::ForeignLock> {
         None
     }
@@ -125,18 +125,18 @@ impl Segment {
 
     pub(crate) fn unlock_seat(&self, index: usize) {
         self.inner.seats.unlock(index);
-        // Whoever dies unlocks nothing on the way.
+        // A dying participant unlocks nothing.
         if !std::thread::panicking() {
             JOINED.with(|joined| joined.set(joined.get().filter(|&seat| seat != index)));
         }
     }
 
-    /// Ends the locks of a seat's participant, as the kernel does when its process is gone.
+    /// Releases all locks of a seat's participant, as the kernel does when its process ends.
     pub(crate) fn model_kill(&self, seat: usize) {
         self.inner.seats.kill(seat);
     }
 
-    /// As `model_kill`, for the participant that this thread is: whatever seat it has joined by.
+    /// Kills the participant of this thread, whatever seat it has joined by, as `model_kill` does.
     pub(crate) fn model_kill_joined(&self) {
         if let Some(seat) = JOINED.with(Cell::take) {
             self.model_kill(seat);
@@ -151,8 +151,8 @@ impl Segment {
         Ok(())
     }
 
-    /// The pages go, which nobody may notice: an access like a write. They are not said to be
-    /// clean.
+    /// Notes a write access to the range, because the pages may lose their contents. Returns
+    /// `false`: the range is not reported as clean.
     pub(crate) fn punch(&self, offset: u64, len: u64) -> bool {
         drop(self.memory().track(offset, len, true));
         false

@@ -1,7 +1,7 @@
 //! Liveness: a seat is alive while an open-file-description lock on its byte is held.
 //!
-//! The kernel drops such a lock when the last descriptor and the last mapping of the description
-//! are gone: when no thread of the process can store to the segment any more.
+//! The kernel drops such a lock with the last descriptor and the last mapping of the description.
+//! By then no thread of the process can store to the segment any more.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 
 use crate::sync::{Atom, Ordering};
 
-/// Byte of the file whose lock says that the first seat is alive; the others follow.
+/// Byte of the file that carries the lock of the first seat; the bytes of the other seats follow.
 const SEAT_LOCKS: u64 = 1 << 62;
 
-/// Byte of the file that everyone who is in a named segment holds a shared lock on.
+/// Byte of the file on which every process in a named segment holds a shared lock.
 const GATE: u64 = 1 << 61;
 
-// The kernel's `struct flock` has 64-bit offsets, which is libc's where `off_t` has 64 bits.
+// The kernel's `struct flock` has 64-bit offsets, as has libc's if `off_t` has 64 bits.
 const _: () = assert!(size_of::<libc::off_t>() == 8);
 
 /// Returns a request for a lock on one byte.
@@ -25,15 +25,17 @@ pub(super) fn request(byte: u64, kind: libc::c_int) -> libc::flock {
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: byte as libc::off_t,
         l_len: 1,
-        // The kernel demands 0 here for locks of a description.
+        // The kernel requires 0 here for locks of a description.
         l_pid: 0,
     }
 }
 
-/// Asks for a lock on one byte, without waiting; `false` if another description is in the way.
+/// Attempts to set a lock on one byte, without waiting. Returns `false` if another description
+/// holds a conflicting lock.
 fn set_lock(fd: BorrowedFd<'_>, byte: u64, kind: libc::c_int) -> Result<bool, Errno> {
     let request = request(byte, kind);
-    // SAFETY: `request` is the argument of this command, and lives over the call, which reads it.
+    // SAFETY: `request` is the argument of this command, and lives until the call, which only reads
+    // it, has returned.
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &request) } {
         -1 => match last_errno() {
             Errno::AGAIN | Errno::ACCESS => Ok(false),
@@ -48,35 +50,36 @@ fn last_errno() -> Errno {
     Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
 }
 
-/// Enters the gate together with others; `false` while someone holds it exclusively.
+/// Locks the gate together with other members. Returns `false` while another process holds it
+/// exclusively.
 pub(super) fn enter_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     set_lock(fd, GATE, libc::F_RDLCK)
 }
 
-/// Takes the gate for oneself; `false` if anybody is in the segment.
+/// Attempts to lock the gate exclusively. Returns `false` if another process is in the segment.
 pub(super) fn close_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     set_lock(fd, GATE, libc::F_WRLCK)
 }
 
-/// Whether another description is in the gate; asks, and takes nothing.
+/// Returns `true` if another description holds a lock on the gate. Takes no lock.
 pub(super) fn is_gate_held(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     is_held(fd, GATE)
 }
 
-/// What is on the byte of a seat, besides what the asking description has there.
+/// The lock on a seat's byte, apart from one of the asking description.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum OnByte {
     Nothing,
-    /// A write lock, which only a descriptor for writing can take: a participant or a reaper.
+    /// A write lock, which requires a descriptor for writing: a participant or a reaper.
     Participant,
-    /// A read lock, which nobody here takes. It excludes write locks, so the seat's participant is
-    /// dead, but the seat cannot be taken. The pid is -1 if it is a lock of a description.
+    /// A read lock, which this crate never takes. It excludes write locks: the seat's participant
+    /// is dead, but the seat cannot be taken. The pid is -1 if the lock belongs to a description.
     Foreign {
         pid: libc::pid_t,
     },
 }
 
-/// Says what is on the byte of a seat; takes nothing.
+/// Returns the lock on the byte of a seat. Takes no lock.
 pub(super) fn on_seat(fd: BorrowedFd<'_>, index: usize) -> Result<OnByte, Errno> {
     let found = conflict(fd, seat_byte(index))?;
     Ok(match libc::c_int::from(found.l_type) {
@@ -86,12 +89,12 @@ pub(super) fn on_seat(fd: BorrowedFd<'_>, index: usize) -> Result<OnByte, Errno>
     })
 }
 
-/// Whether a participant, or a reaper, holds the lock of a seat; takes nothing.
+/// Returns `true` if a participant or a reaper holds the lock of a seat. Takes no lock.
 pub(super) fn is_locked(fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
     Ok(on_seat(fd, index)? == OnByte::Participant)
 }
 
-/// The byte whose lock says that a seat is alive.
+/// Returns the byte that carries the lock of a seat.
 pub(super) fn seat_byte(index: usize) -> u64 {
     SEAT_LOCKS + index as u64
 }
@@ -100,21 +103,21 @@ fn is_held(fd: BorrowedFd<'_>, byte: u64) -> Result<bool, Errno> {
     Ok(libc::c_int::from(conflict(fd, byte)?.l_type) != libc::F_UNLCK)
 }
 
-/// A lock of another description that keeps this one from a write lock.
+/// Returns a lock of another description that excludes a write lock of this one.
 fn conflict(fd: BorrowedFd<'_>, byte: u64) -> Result<libc::flock, Errno> {
     let mut request = request(byte, libc::F_WRLCK);
-    // SAFETY: `request` is the argument of this command, and lives over the call, which writes the
-    // answer to it.
+    // SAFETY: `request` is the argument of this command, and lives until the call, which writes the
+    // answer to it, has returned.
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut request) } {
         -1 => Err(last_errno()),
         _ => Ok(request),
     }
 }
 
-/// The seats that this process holds the locks of.
+/// The seats locked by this process.
 ///
-/// Locks of one description never conflict, so the threads of a process tell each other by these
-/// bits; the bit comes first, then the lock.
+/// Locks of one description never conflict, so the threads of a process exclude each other by these
+/// bits. A thread sets the bit before it takes the lock.
 pub(super) struct SeatLocks {
     own: Box<[Atom<u64>]>,
 }
@@ -127,10 +130,11 @@ impl SeatLocks {
         }
     }
 
-    /// Takes the lock of a seat, if neither another thread nor another process has it.
+    /// Attempts to take the lock of a seat. Returns `false` if another thread or another process
+    /// holds it.
     pub(super) fn try_lock(&self, fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
         let (word, bit) = self.bit(index);
-        // Acquire pairs with the Release in `unlock`.
+        // Acquire: pairs with the Release in `unlock`.
         if word.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
             return Ok(false);
         }
@@ -141,17 +145,17 @@ impl SeatLocks {
         outcome
     }
 
-    /// Gives a lock back that `try_lock` took.
+    /// Releases a lock taken by `try_lock`.
     pub(super) fn unlock(&self, fd: BorrowedFd<'_>, index: usize) {
         let (word, bit) = self.bit(index);
-        // Unlocking fails only for a descriptor or byte that is none, which these are not.
+        // Unlocking fails only for an invalid descriptor or byte, and both are valid here.
         let outcome = set_lock(fd, seat_byte(index), libc::F_UNLCK);
         debug_assert!(outcome.is_ok());
-        // Pairs with the Acquire in `try_lock`.
+        // Release: pairs with the Acquire in `try_lock`.
         word.fetch_and(!bit, Ordering::Release);
     }
 
-    /// Forgets what this process inherited at a fork: the locks are its parent's.
+    /// Clears the bits inherited at a fork, because the locks are the parent's.
     pub(super) fn forget_all(&self) {
         for word in &self.own {
             word.store(0, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Segments as the kernel knows them: made, opened, rebound after a fork, backed by memory.
+//! Segments in the kernel: created, opened, rebound after a fork, backed by memory.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::sync::{Atom, Backoff, Ordering};
 #[cfg(test)]
 mod tests;
 
-/// Where the bytes of a segment are.
+/// The place of a segment's bytes.
 pub(super) enum Backing {
     File(Description),
     InProcess(PrivateSeats),
 }
 
-/// A mapped segment. The fields drop in this order: unmapped, closed, then the name removed.
+/// A mapped segment. The fields drop in this order: unmap, close, remove the name.
 pub(super) struct Inner {
     memory: Memory,
     pub(super) mapping: Mapping,
@@ -40,9 +40,9 @@ pub(super) struct Inner {
     retain: u64,
     forecast: Forecast,
     pub(super) huge: Huge,
-    /// The process whose description is mapped.
+    /// Token of the process that owns the mapped description.
     token: Atom<u64>,
-    /// Token of the process one of whose threads is rebinding; 0 if none is.
+    /// Token of the process in which a thread is rebinding; 0 if none is.
     rebinding: Atom<u64>,
 }
 
@@ -67,20 +67,20 @@ impl Inner {
 }
 
 impl Segment {
-    /// Makes a segment without a name, which forked children inherit.
+    /// Creates a segment without a name, which forked children inherit.
     ///
-    /// It leaves nothing behind, whatever becomes of the processes that have it, and is limited by
-    /// the memory of the machine, not by the size of `/dev/shm`. Others get it through
+    /// It leaves nothing behind, however its processes end, and is limited by the memory of the
+    /// machine, not by the size of `/dev/shm`. Other processes get it through
     /// [`inheritable_fd`](Segment::inheritable_fd).
     pub fn anonymous() -> Result<Segment, SegmentError> {
         Segment::options().anonymous()
     }
 
-    /// Makes a segment under a name that nobody has, readable and writable for this user alone.
+    /// Creates a segment under a new name, readable and writable for this user alone.
     ///
     /// The name is removed when the last process leaves, unless the segment
     /// [persists](Segment::persist). If that last process is killed, the name stays, and the next
-    /// one who opens it joins what is there.
+    /// process that opens it joins the existing segment.
     ///
     /// A name has 1 to 250 bytes and no slash; it appears below `/dev/shm`.
     pub fn create(name: &str) -> Result<Segment, SegmentError> {
@@ -89,38 +89,38 @@ impl Segment {
 
     /// Opens a segment by its name.
     ///
-    /// Waits, as long as [`open_timeout`](SegmentOptions::open_timeout) says, for a creator that
-    /// has made the name but not yet the segment.
+    /// If a creator has made the name but not yet the segment, the call waits for it, up to
+    /// [`open_timeout`](SegmentOptions::open_timeout).
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open(name)
     }
 
-    /// Opens a segment by its name, or makes it if there is none. Several processes may call this
+    /// Opens a segment by its name, or creates it if there is none. Several processes may call this
     /// at once: they end up in the same segment.
     ///
-    /// What a creator left that died before it was done is replaced, after
+    /// If a creator has died before it was done, its file is replaced after
     /// [`open_timeout`](SegmentOptions::open_timeout).
     pub fn open_or_create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open_or_create(name)
     }
 
-    /// Makes a segment in this process's memory, for its threads.
+    /// Creates a segment in this process's memory. Its threads can share it.
     ///
-    /// A forked child has a private copy of such memory, so that there every call that needs to
-    /// share it fails with [`SegmentError::NotShared`].
+    /// A forked child has a private copy of this memory. There every call that needs to share it
+    /// fails with [`SegmentError::NotShared`].
     pub fn in_process() -> Result<Segment, SegmentError> {
         Segment::options().in_process()
     }
 
     /// Opens the segment behind a descriptor that was inherited over an exec or sent by another
-    /// process; [`inheritable_fd`](Segment::inheritable_fd) is where it comes from.
+    /// process. [`inheritable_fd`](Segment::inheritable_fd) makes such a descriptor.
     ///
-    /// The descriptor is closed: the segment opens a description of its own onto the same file.
+    /// The descriptor is closed: the segment opens its own description of the same file.
     pub fn from_fd(fd: OwnedFd) -> Result<Segment, SegmentError> {
         Segment::options().from_fd(fd)
     }
 
-    /// The name, if the segment has one.
+    /// Returns the name, if the segment has one.
     pub fn name(&self) -> Option<&str> {
         let Backing::File(own) = &self.inner.backing else {
             return None;
@@ -128,10 +128,11 @@ impl Segment {
         own.membership.as_ref().map(|member| member.name.as_str())
     }
 
-    /// The descriptor of the segment's file; `None` for an in-process segment.
+    /// Returns the descriptor of the segment's file; `None` for an in-process segment.
     ///
-    /// To share the segment pass on what [`inheritable_fd`](Segment::inheritable_fd) makes, not
-    /// this: while any process holds a copy of this descriptor, this process counts as alive.
+    /// To share the segment, pass on a descriptor from [`inheritable_fd`](Segment::inheritable_fd),
+    /// not this one: while any process holds a copy of this descriptor, this process counts as
+    /// alive.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.inner.backing {
             Backing::File(own) => Some(own.fd()),
@@ -139,8 +140,8 @@ impl Segment {
         }
     }
 
-    /// A new descriptor of the segment's file, which stays open in a child that calls exec; the
-    /// child opens it by [`from_fd`](Segment::from_fd).
+    /// Returns a new descriptor of the segment's file, which stays open in a child that calls exec;
+    /// the child opens it by [`from_fd`](Segment::from_fd).
     ///
     /// Every child that is started while it is open inherits it, so drop it after the start.
     pub fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
@@ -206,16 +207,17 @@ impl Segment {
         }
     }
 
-    /// The token of the process whose description is mapped; another one means: call
-    /// [`rebind`](Segment::rebind).
+    /// Returns the token of the process that owns the mapped description. If that is not this
+    /// process, call [`rebind`](Segment::rebind).
     #[inline]
     pub(crate) fn token(&self) -> u64 {
-        // Pairs with the Release in `rebind`: who sees the token sees the new descriptor's locks.
+        // Acquire: pairs with the Release in `rebind`. A thread that sees the token also sees the
+        // locks of the new descriptor.
         self.inner.token.load(Ordering::Acquire)
     }
 
-    /// Binds the inherited mapping to this process, once; its other threads wait for the one that
-    /// does it.
+    /// Binds the inherited mapping to this process, once. Other threads wait for the thread that
+    /// rebinds.
     pub(crate) fn rebind(&self) -> Result<(), SegmentError> {
         let me = process_token();
         let turn = &self.inner.rebinding;
@@ -224,8 +226,8 @@ impl Segment {
             if self.token() == me {
                 return Ok(());
             }
-            // A token that is not ours was inherited in the middle of a rebind: its thread is not
-            // in this process, and the work is done anew.
+            // A token of another process was inherited in the middle of a rebind. The rebinding
+            // thread is not in this process, so we start the work anew.
             let holder = turn.load(Ordering::Relaxed);
             let free = holder != me;
             if free
@@ -238,13 +240,13 @@ impl Segment {
             backoff.snooze();
         }
         let outcome = self.rebind_in_turn(me);
-        // Pairs with the Acquire of the exchange above.
+        // Release: pairs with the Acquire of the exchange above.
         turn.store(0, Ordering::Release);
         outcome
     }
 
-    /// Binds the inherited mapping to this process, whose token is `me`, unless another thread has
-    /// done so before the caller got its turn: a second time would end locks of the first.
+    /// Binds the inherited mapping to this process, whose token is `me`, unless another thread did so
+    /// before the caller got its turn. A second time would end locks of the first.
     fn rebind_in_turn(&self, me: u64) -> Result<(), SegmentError> {
         if self.token() == me {
             return Ok(());
@@ -260,14 +262,15 @@ impl Segment {
         Ok(())
     }
 
-    /// Takes the lock that says a seat is alive, or for the participant of seat `by` the one of a
-    /// dead seat that it reaps. `false` if someone has it.
+    /// Attempts to take the lock that marks a seat as alive. The lock belongs to the seat's own
+    /// participant, or to the participant of seat `by`, which reaps the seat. Returns `false` if
+    /// the lock is held.
     pub(crate) fn try_lock_seat(
         &self,
         index: usize,
         by: Option<usize>,
     ) -> Result<bool, SegmentError> {
-        // On the parent's description the lock would be the parent's.
+        // On the parent's description the lock would belong to the parent.
         self.rebind()?;
         match &self.inner.backing {
             Backing::InProcess(seats) => Ok(seats.try_lock(index, by)),
@@ -278,8 +281,8 @@ impl Segment {
         }
     }
 
-    /// Gives back a lock that [`try_lock_seat`](Segment::try_lock_seat) took in this process.
-    /// Nothing in a forked child that has not rebound: the lock is its parent's.
+    /// Releases a lock that [`try_lock_seat`](Segment::try_lock_seat) took in this process. Does
+    /// nothing in a forked child that has not rebound, because the lock is its parent's.
     pub(crate) fn unlock_seat(&self, index: usize) {
         if self.token() != process_token() {
             return;
@@ -287,7 +290,7 @@ impl Segment {
         match &self.inner.backing {
             Backing::InProcess(seats) => seats.unlock(index),
             Backing::File(own) => {
-                // Without the descriptor the lock lasts as long as the mapping does.
+                // If the descriptor is gone, the lock lasts as long as the mapping.
                 if let Ok(fd) = own.checked_fd() {
                     own.seats.unlock(fd, index);
                 }
@@ -295,7 +298,7 @@ impl Segment {
         }
     }
 
-    /// Ends the locks of a seat's participant, as the kernel does when its process is gone.
+    /// Releases all locks of a seat's participant, as the kernel does when its process ends.
     #[cfg(test)]
     pub(crate) fn model_kill(&self, seat: usize) {
         match &self.inner.backing {
@@ -304,7 +307,7 @@ impl Segment {
         }
     }
 
-    /// Sees to it that `len` bytes at `offset` of the data region can be touched.
+    /// Commits `len` bytes at `offset` of the data region: after this call they can be touched.
     pub(crate) fn commit(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
         let left = self.capacity().saturating_sub(offset);
         if len > left {
@@ -322,14 +325,14 @@ impl Segment {
                     Ok(fd) => promise::untouched(self.memory(), fd),
                     Err(_) => 0,
                 },
-                // Pages of a limited file system are there before they are promised; of private
-                // memory nobody tells.
+                // The pages of a limited file system are allocated before they are promised; those
+                // of private memory cannot be counted.
                 _ => 0,
             })?;
         self.allocate(self.memory().layout().data + offset, len)
     }
 
-    /// Sees to it that the words of these slots can be touched; before a span is carved.
+    /// Commits the words of these slots. Runs before their span is carved.
     pub(crate) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         let layout = self.memory().layout();
         let reader_words = layout.geometry.reader_words();
@@ -349,7 +352,7 @@ impl Segment {
         match &self.inner.backing {
             Backing::File(own) if own.kind == Kind::Limited => {
                 let way = match self.inner.huge.is_granted_at_touch(len) {
-                    // `fallocate` knows nothing of what the mapping was advised.
+                    // `fallocate` ignores the advice on the mapping.
                     true => Way::Touch,
                     false => Way::File,
                 };
@@ -359,7 +362,7 @@ impl Segment {
         }
     }
 
-    /// The descriptor of the segment's file, if the program has not closed it.
+    /// Returns the descriptor of the segment's file, if the program has not closed it.
     pub(super) fn fd_to_allocate(&self) -> Option<BorrowedFd<'_>> {
         match &self.inner.backing {
             Backing::File(own) => own.checked_fd().ok(),
@@ -367,13 +370,13 @@ impl Segment {
         }
     }
 
-    /// Gives the whole pages within `len` bytes at `offset` of the data region back; whether the
-    /// range now surely reads as zeros, all of it.
+    /// Gives back the whole pages within `len` bytes at `offset` of the data region. Returns `true`
+    /// if the whole range certainly reads as zeros now.
     ///
-    /// The caller has the range to itself, and does not need its contents any more.
+    /// The caller has exclusive access to the range, and no longer needs its contents.
     pub(crate) fn punch(&self, offset: u64, len: u64) -> bool {
         let page = page_size() as u64;
-        // The data region starts at a page.
+        // The data region starts at a page boundary.
         let Some(end) = offset
             .checked_add(len)
             .filter(|&end| end <= self.capacity())

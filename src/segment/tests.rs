@@ -14,8 +14,8 @@ use crate::error::SegmentError;
 use crate::layout::{Geometry, Header, LAYOUT_VERSION, Layout};
 use crate::sync::Ordering;
 
-/// A forked child keeps its parent's locks alive: tests that fork write-lock this, tests that
-/// expect a lock to end read-lock it.
+/// A forked child keeps its parent's locks. Tests that fork write-lock this; tests that expect a
+/// lock to end read-lock it.
 pub(crate) static FORKS: RwLock<()> = RwLock::new(());
 
 pub(crate) fn no_forks() -> RwLockReadGuard<'static, ()> {
@@ -24,7 +24,7 @@ pub(crate) fn no_forks() -> RwLockReadGuard<'static, ()> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A name that no other test and no other run has; removed on drop, whatever the test did.
+/// A name that no other test and no other run uses. It is removed on drop, even if the test fails.
 pub(super) struct Name(pub(super) String);
 
 impl Name {
@@ -65,20 +65,20 @@ fn small_size() -> u64 {
     Layout::new(geometry).total
 }
 
-/// Another opening of the same anonymous segment, through a description of its own.
+/// Opens the same anonymous segment again, through its own description.
 fn again(segment: &Segment) -> Segment {
     Segment::from_fd(segment.inheritable_fd().unwrap()).unwrap()
 }
 
 fn write(segment: &Segment, offset: u64, bytes: &[u8]) {
     let at = segment.memory().data(offset, bytes.len() as u64).unwrap();
-    // SAFETY: `data` has checked the range, which this test has to itself.
+    // SAFETY: `data` has checked the range, to which this test has exclusive access.
     unsafe { at.copy_from(std::ptr::NonNull::from(bytes).cast(), bytes.len()) };
 }
 
 fn read(segment: &Segment, offset: u64) -> u8 {
     let at = segment.memory().data(offset, 1).unwrap();
-    // SAFETY: `data` has checked the range, to which nobody writes meanwhile.
+    // SAFETY: `data` has checked the range, and no write happens meanwhile.
     unsafe { at.read_volatile() }
 }
 
@@ -117,7 +117,7 @@ fn seats_are_locked_between_descriptions_and_within_one() {
     assert!(other.try_lock_seat(1, None).unwrap());
     segment.unlock_seat(0);
     assert!(other.try_lock_seat(0, Some(1)).unwrap());
-    // All that the other holds ends with it.
+    // All locks of the other segment end with it.
     drop(other);
     assert!(segment.try_lock_seat(0, None).unwrap());
     assert!(segment.try_lock_seat(1, None).unwrap());
@@ -160,7 +160,8 @@ fn what_the_machine_has_not_is_refused() {
         spans: Geometry::MIN_SPANS,
         span_slots: Geometry::SPAN_SLOTS,
     };
-    // Address space for 64 TiB may be limited where tests run; the refusal is the same below it.
+    // Tests may run with a limited address space, in which 64 TiB do not fit. The refusal below is
+    // the same in a smaller segment.
     let huge = Segment::options()
         .capacity(geometry.capacity - (64 << 10))
         .anonymous();
@@ -235,7 +236,7 @@ fn a_name_lives_as_long_as_someone_is_in() {
         small().create(&name.0),
         Err(SegmentError::Exists { .. })
     ));
-    // What exists is opened as it is.
+    // An existing segment keeps its own geometry.
     let second = small().capacity(1 << 30).seats(7).open(&name.0).unwrap();
     assert_eq!((second.capacity(), second.seats()), (8 << 20, 2));
     assert_eq!(

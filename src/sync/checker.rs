@@ -1,5 +1,5 @@
-//! The model checker that words and threads belong to: loom, or under `cfg(shuttle)` shuttle. Only
-//! `clock.rs`, and the exploration of models, name one of the two besides.
+//! The model checker to which words and threads belong: loom, or shuttle under `cfg(shuttle)`. Only
+//! `clock.rs` and the exploration of models also name one of the two.
 
 #[cfg(not(shuttle))]
 mod names {

@@ -1,8 +1,8 @@
-//! Whether what a thread has done comes before what another one does now.
+//! Happens-before between threads of a model, as a test.
 //!
-//! loom knows: it refuses to read a cell whose last write does not come before. shuttle does not
-//! order accesses; there an order that is missing shows only when, in the schedule at hand, the
-//! accesses meet.
+//! loom tracks it: it refuses to read a cell if the last write does not happen before the read.
+//! shuttle does not order accesses: a missing order shows only if the accesses meet in the schedule
+//! at hand.
 
 #[cfg(not(shuttle))]
 use loom::cell::UnsafeCell;
@@ -14,10 +14,10 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Whether it can tell.
+    /// `true` if this model checker tracks happens-before.
     pub(crate) const TELLS: bool = cfg!(not(shuttle));
 
-    /// Now.
+    /// Returns a clock that is set to now.
     pub(crate) fn now() -> Clock {
         let clock = Clock {
             #[cfg(not(shuttle))]
@@ -27,13 +27,13 @@ impl Clock {
         clock
     }
 
-    /// Sets it to now; the caller is the thread that has made it.
+    /// Sets the clock to now. The caller is the thread that created it.
     pub(crate) fn advance(&self) {
         #[cfg(not(shuttle))]
         self.cell.with_mut(|_| ());
     }
 
-    /// Whether it comes before what the caller does now.
+    /// Returns `true` if the clock's moment happens before the caller's next operation.
     pub(crate) fn is_past(&self) -> bool {
         #[cfg(not(shuttle))]
         return std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -1,4 +1,4 @@
-//! A list that only grows, in this process's memory.
+//! An append-only list in this process's memory.
 
 #![expect(
     clippy::disallowed_types,
@@ -10,17 +10,17 @@ use core::sync::atomic::AtomicPtr;
 
 use super::Ordering;
 
-/// An append-only list whose values live until the process ends.
+/// An append-only list. Its values live until the process ends.
 ///
-/// No operation waits for another thread. A child that was forked while other threads used the list
-/// can therefore use its copy, although those threads do not exist there.
+/// No operation waits for another thread. So a child that was forked while other threads used the
+/// list can use its copy, although those threads do not exist there.
 pub(crate) struct List<T: 'static> {
     first: AtomicPtr<Link<T>>,
 }
 
 struct Link<T: 'static> {
     value: T,
-    /// Set before the link is in the list, and never changed after that.
+    /// Set before the link is in the list, and never changed afterwards.
     next: AtomicPtr<Link<T>>,
 }
 
@@ -41,7 +41,7 @@ impl<T: Send + Sync + 'static> List<T> {
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
             link.next.store(first, Ordering::Relaxed);
-            // Release: pairs with the Acquire in `follow`, which then sees the value and the next link.
+            // Release: pairs with the Acquire in `follow`, which then sees the value and `next`.
             match self
                 .first
                 .compare_exchange(first, address, Ordering::Release, Ordering::Relaxed)
@@ -52,20 +52,21 @@ impl<T: Send + Sync + 'static> List<T> {
         }
     }
 
-    /// Iterates over the values that are in the list now, the newest first.
+    /// Iterates over the current values of the list, the newest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> + use<T> {
         let first = follow(&self.first);
         core::iter::successors(first, |link| follow(&link.next)).map(|link| &link.value)
     }
 }
 
-/// Returns the link that the pointer of a list, or of a link in it, leads to.
+/// Returns the link at which a pointer of the list or of a link points.
 fn follow<T: Sync>(pointer: &AtomicPtr<Link<T>>) -> Option<&'static Link<T>> {
     let address = pointer.load(Ordering::Acquire);
-    // SAFETY: only `push` stores such pointers: null, or the address of a link that it has leaked, so
-    // that it lives and is shared for ever. The link was initialised before its address was stored with
-    // Release in `first`, from which a later `push` may have copied it into a `next`: the Acquire here,
-    // or that with which the caller came to that `next`, orders this after it.
+    // SAFETY: only `push` stores such pointers: null, or the address of a link that it has leaked,
+    // so the link lives and is shared for ever. The link was initialised before its address was
+    // stored with Release in `first`, from which a later `push` may have copied it into a `next`.
+    // The Acquire here, or the Acquire by which the caller reached that `next`, orders this load
+    // after it.
     unsafe { address.as_ref() }
 }
 

@@ -1,8 +1,8 @@
 //! Words for the model checker, on which a thread can die between any two operations.
 //!
-//! Under loom all threads of a model are coroutines of one, so that a panic in any of them counts
-//! as one everywhere: hence while one unwinds, operations do nothing. That is what a kill needs
-//! (a killed process cleans nothing up), and a failed model comes to its report undisturbed.
+//! Under loom all threads of a model are coroutines of one thread, so a panic in any of them counts
+//! for all. Operations therefore do nothing while a thread unwinds. A kill needs exactly that (a
+//! killed process cleans nothing up), and a failed model reaches its report undisturbed.
 
 use core::cell::Cell;
 use core::panic::Location;
@@ -14,15 +14,14 @@ use super::checker::{AtomicU64, thread_local};
 use super::site::{Part, in_force};
 
 thread_local! {
-    /// Operations that this thread may still do; none of the model's own threads counts so far.
+    /// Operations that this thread may still do. `u64::MAX`: not counted, as in a model's threads.
     static LEFT: Cell<u64> = Cell::new(u64::MAX);
 }
 
-/// What a dying thread unwinds with.
+/// The payload with which a dying thread unwinds.
 struct Death;
 
-/// Runs `life` up to its operation number `steps` (0 is the first), which is not done any more.
-/// `None` if it died.
+/// Runs `life` until just before its operation number `steps`, from 0. Returns `None` if it died.
 pub(crate) fn until_death<R>(steps: u64, life: impl FnOnce() -> R) -> Option<R> {
     LEFT.with(|left| left.set(steps));
     let outcome = catch_unwind(AssertUnwindSafe(life));
@@ -34,13 +33,14 @@ pub(crate) fn until_death<R>(steps: u64, life: impl FnOnce() -> R) -> Option<R> 
     }
 }
 
-/// Unwinds as a dying thread does: nothing on the way has an effect.
+/// Unwinds like a dying thread: no operation on the way has an effect.
 pub(crate) fn die() -> ! {
-    // Without the panic hook: nothing is wrong.
+    // Skip the panic hook, because nothing is wrong.
     resume_unwind(Box::new(Death))
 }
 
-/// Whether the operation that is about to be done is left out. Dies if it is time.
+/// Returns `true` if the next operation must have no effect. Counts the operation. If none
+/// is left, the thread dies instead.
 pub(super) fn is_gone() -> bool {
     if std::thread::panicking() {
         return true;
@@ -56,16 +56,15 @@ pub(super) fn is_gone() -> bool {
     false
 }
 
-/// An atomic of loom's. While its thread unwinds, reads give 0 and exchanges seem to succeed, so
-/// that destructors come to their end.
+/// An atomic of the model checker. While its thread unwinds, reads give 0 and exchanges seem to
+/// succeed, so destructors finish.
 ///
-/// loom reorders two operations only if they conflict, and of each atomic it keeps the last
-/// operation alone. So a load by a thread that goes on to change the word hides an earlier load by
-/// another thread, and that the change comes before that load is never tried (loom's issues 166
-/// and 392): where one thread looks and another looks and then exchanges, loom 0.7 runs one
-/// execution. Here every load also
-/// touches `looks`, by an operation that conflicts with itself and orders nothing (Relaxed), so
-/// that loom tries both orders of any two loads, and thereby of what follows them.
+/// loom reorders two operations only if they conflict, and remembers only the last operation of
+/// each atomic. So a load by a thread that then changes the word hides an earlier load by another
+/// thread, and loom never tries the change before that load (loom's issues 166 and 392): if one
+/// thread loads, and another loads and then exchanges, loom 0.7 runs one execution. Here every load
+/// also touches `looks`, by an operation that conflicts with itself and orders nothing (Relaxed).
+/// loom then tries both orders of any two loads, and of the operations after them.
 pub(super) struct MortalU64 {
     inner: AtomicU64,
     looks: AtomicU64,
@@ -91,7 +90,7 @@ impl MortalU64 {
         }
     }
 
-    /// As the kernel looks at a word for a thread that sleeps: no operation of the thread's own.
+    /// Loads the word as the kernel does for a sleeping thread: not an operation of the thread.
     pub(super) fn load_alive(&self, order: Ordering) -> u64 {
         self.inner.load(order)
     }

@@ -1,11 +1,11 @@
-//! Orderings by the place in the source that asks for them: which there are, and one of them
-//! weakened, so that a model shows what it is for.
+//! The orderings in the source by their place: a record of them, and one that is weakened, so a
+//! model shows why it is needed.
 //!
 //! The weakening and the record belong to the process, not to a model: a process weakens one
 //! ordering and runs models under it.
 #![expect(
     clippy::disallowed_types,
-    reason = "what is counted here is outside of the model"
+    reason = "these counters are outside the model"
 )]
 
 use core::panic::Location;
@@ -15,16 +15,16 @@ use std::sync::{Mutex, OnceLock};
 
 use super::Ordering;
 
-/// Which ordering of an operation is meant, where it has two.
+/// The ordering of an operation that is meant, where it has two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Part {
-    /// That of a load, of the look before an exchange, and of an exchange that is refused.
+    /// The ordering of a load, of the load before an exchange, and of a failed exchange.
     Look,
-    /// That of whatever changes the word.
+    /// The ordering of an operation that changes the word.
     Change,
 }
 
-/// One ordering in the source: where its operation is called, and which part of it is meant.
+/// One ordering in the source: the place of the call, and the part of the operation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct OrderingSite {
     /// The file, as the compiler names it.
@@ -41,7 +41,8 @@ static WEAKENED: OnceLock<(OrderingSite, Ordering)> = OnceLock::new();
 static RECORDING: AtomicBool = AtomicBool::new(false);
 static SEEN: Mutex<BTreeMap<OrderingSite, Ordering>> = Mutex::new(BTreeMap::new());
 
-/// From now on `site` uses `order`, whatever the source says. One site a process.
+/// Makes `site` use `order` from now on, instead of the ordering in the source. One site per
+/// process.
 ///
 /// # Errors
 /// The site, if another one is weakened already.
@@ -49,12 +50,12 @@ pub fn weaken(site: OrderingSite, order: Ordering) -> Result<(), OrderingSite> {
     WEAKENED.set((site, order)).map_err(|(site, _)| site)
 }
 
-/// From now on, notes where an ordering is used; see [`sites`].
+/// Starts recording the orderings that are used; see [`sites`].
 pub fn record_sites() {
     RECORDING.store(true, Relaxed);
 }
 
-/// The orderings that were used since [`record_sites`].
+/// Returns the orderings that were used since [`record_sites`].
 pub fn sites() -> Vec<(OrderingSite, Ordering)> {
     let seen = SEEN.lock().unwrap_or_else(|seen| seen.into_inner());
     seen.iter()
@@ -62,7 +63,7 @@ pub fn sites() -> Vec<(OrderingSite, Ordering)> {
         .collect()
 }
 
-/// The ordering that the operation called at `place` is to use instead of `order`.
+/// Returns the ordering that the operation called at `place` must use instead of `order`.
 pub(super) fn in_force(place: &Location<'_>, part: Part, order: Ordering) -> Ordering {
     if RECORDING.load(Relaxed) {
         let site = OrderingSite {

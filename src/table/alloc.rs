@@ -1,7 +1,8 @@
-//! Finding a slot and reserving it, and giving its extent back.
+//! Finding and reserving a slot, and releasing its extent.
 //!
-//! The order of the search: own recently freed slots, own span, the hint tree of the class, a new
-//! span, dead seats, the sweep of the words themselves, a larger class, and only then an error.
+//! The order of the search: the participant's recently freed slots, the span it is filling, the
+//! hint tree of the class, a new span, dead seats, its own slots of larger classes, the sweep of
+//! the words themselves, and only then an error.
 
 use super::cache::{Cache, Filling, Recent};
 use super::hints::Hints;
@@ -14,14 +15,14 @@ use crate::span::{CLASSES, Carved, Extent, Spans};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotWord};
 
-/// Extents up to this size are committed whole, so that whoever reuses one finds it backed.
+/// Extents up to this size are committed whole, so the next owner finds them backed.
 pub(crate) const WHOLE_COMMIT: u64 = 64 << 10;
 
 /// A slot that is RESERVED by the caller.
 #[derive(Clone, Copy)]
 pub(crate) struct Reserved<'m> {
     pub(crate) slot: Slot<'m>,
-    /// The slot's word as the caller left it.
+    /// The slot's word as the caller wrote it.
     pub(crate) word: SlotWord,
     pub(crate) extent: Extent,
     /// The extent holds zeros.
@@ -30,19 +31,19 @@ pub(crate) struct Reserved<'m> {
     pub(crate) backed: u64,
 }
 
-/// Why nothing was reserved.
+/// The reason for which no slot was reserved.
 #[derive(Debug)]
 pub(crate) enum Exhausted {
-    /// Every slot that is large enough is in use, and no span can be added: for want of entries
-    /// in the span table, or of address space.
+    /// Every slot that is large enough is in use, and no span can be added: the span table has no
+    /// entries left, or the segment no address space.
     Full { entries: bool },
-    /// The span table holds bytes that nothing here writes.
+    /// The span table holds bytes that no transition writes.
     Corrupt { span: usize },
     /// The words of a new span's slots cannot be backed by pages.
     NoMemory(NoMemory),
 }
 
-/// What a search needs: the segment, the private cache, and who asks.
+/// The state of a search: the segment, the private cache, and the caller's seat.
 pub(crate) struct Allocator<'m, 'c> {
     pub(crate) segment: &'m Segment,
     pub(crate) cache: &'c mut Cache,
@@ -55,8 +56,8 @@ impl<'m> Allocator<'m, '_> {
         self.segment.memory()
     }
 
-    /// Reserves a slot of `class` that this participant freed recently, if `needed` bytes of it
-    /// are committed.
+    /// Reserves a slot of `class` that this participant freed recently, if `needed` bytes of it are
+    /// committed.
     #[inline(always)]
     pub(crate) fn recent(&mut self, class: u32, needed: u64) -> Option<Reserved<'m>> {
         let recent = self.cache.pop_backed(class, needed)?;
@@ -71,8 +72,8 @@ impl<'m> Allocator<'m, '_> {
         })
     }
 
-    /// Reserves a slot of `class` wherever there is one. `reap` takes back what dead seats held,
-    /// once, before the costly part; it says whether it found anything.
+    /// Reserves a slot of `class` from any source. Calls `reap` at most once, before the costly
+    /// part; `reap` takes back the property of dead seats and returns `true` if it found any.
     pub(crate) fn search(
         &mut self,
         class: u32,
@@ -95,7 +96,8 @@ impl<'m> Allocator<'m, '_> {
         {
             return Ok(found);
         }
-        // Classes from here on are larger than asked for: address space that stays untouched.
+        // The classes from here on may be larger than requested. The rest of such an extent is
+        // address space that stays untouched.
         (class..CLASSES)
             .find_map(|class| self.recent(class, 0).or_else(|| self.filling(class)))
             .or_else(|| {
@@ -105,7 +107,7 @@ impl<'m> Allocator<'m, '_> {
             .ok_or(full)
     }
 
-    /// The next slot of the span that this participant is filling.
+    /// Reserves the next slot of the span that this participant is filling.
     fn filling(&mut self, class: u32) -> Option<Reserved<'m>> {
         let memory = self.memory();
         let filling = self.cache.filling(class);
@@ -119,7 +121,7 @@ impl<'m> Allocator<'m, '_> {
             let extent = state.span.extent(position);
             let end = extent.offset - state.span.base + extent.size();
             let seen = slot.word();
-            // Whoever gives pages back reserves the slot for it, which ends its generation.
+            // A participant that punches pages reserves the slot for it, which ends the generation.
             let untouched = seen.generation() == 0;
             found = slot.reserve(seen, self.me).ok().map(|word| Reserved {
                 slot,
@@ -137,7 +139,7 @@ impl<'m> Allocator<'m, '_> {
         found
     }
 
-    /// A slot out of the shared hint tree.
+    /// Reserves a slot from the shared hint tree.
     fn hinted(&mut self, class: u32) -> Option<Reserved<'m>> {
         let hints = Hints::of(self.memory());
         while let Some((span, index)) = hints.take(class) {
@@ -161,7 +163,7 @@ impl<'m> Allocator<'m, '_> {
         None
     }
 
-    /// A slot of a new span. The inner error says that there is no room for one.
+    /// Appends a span and reserves a slot of it. The inner error says that no span can be added.
     fn carve(&mut self, class: u32) -> Result<Result<Reserved<'m>, Exhausted>, Exhausted> {
         loop {
             let per_span = self.memory().layout().geometry.span_slots as usize;
@@ -177,7 +179,7 @@ impl<'m> Allocator<'m, '_> {
                         next: 0,
                         committed: 0,
                     });
-                    // Others may have swept all of it meanwhile: then another one.
+                    // Others may have swept the whole new span meanwhile: append another one.
                     if let Some(found) = self.filling(class) {
                         return Ok(Ok(found));
                     }
@@ -193,8 +195,8 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Remembers that the span being filled is committed up to `end` of the data region, if what
-    /// `extent` begins follows on what is known to be.
+    /// Records that the span being filled is committed up to `end` of the data region, if `extent`
+    /// adjoins the part that is known to be committed.
     pub(crate) fn committed(&mut self, extent: &Extent, end: u64) {
         if let Some(filling) = self.cache.filling(extent.class)
             && let Some(start) = extent.offset.checked_sub(filling.span.base)
@@ -207,8 +209,8 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// How far a commit for `extent` should reach, as an offset in the data region: small extents
-    /// of the span that is being filled are committed many at a time.
+    /// Returns the end of a commit for `extent`, as an offset in the data region. Small extents of
+    /// the span being filled are committed many at a time.
     pub(crate) fn commit_end(&mut self, extent: &Extent, bytes: u64) -> u64 {
         const STRIDE: u64 = 256 << 10;
         let end = extent.offset + bytes;
@@ -225,11 +227,11 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Makes a slot that the caller has just retired FREE, if no lease holds it. Of its extent `backed`
-    /// bytes are backed by pages, or may be.
+    /// Makes a slot FREE that the caller has just retired, if no lease holds it. At most `backed`
+    /// bytes of its extent are backed by pages.
     ///
-    /// `clean_up` gives an extent's pages back to the system and says whether it then holds
-    /// zeros; it is called for large extents when enough pages are retained already.
+    /// Calls `clean_up` for large extents if enough pages are retained already. It gives an
+    /// extent's pages back to the system and returns `true` if the extent then holds zeros.
     #[inline(always)]
     pub(crate) fn give_back(
         &mut self,
@@ -258,7 +260,7 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Makes a slot that is reserved for cleaning FREE, without its pages.
+    /// Cleans the extent of a slot that is reserved for it, and makes the slot FREE.
     #[cold]
     fn clean(
         &self,
@@ -272,7 +274,7 @@ impl<'m> Allocator<'m, '_> {
         Hints::of(self.memory()).set(extent.class, slot.index);
     }
 
-    /// Enters a FREE slot in the hint tree; first without its pages, if enough are retained.
+    /// Enters a FREE slot in the hint tree. Punches its pages first if enough are retained.
     #[cold]
     pub(crate) fn share(
         &mut self,

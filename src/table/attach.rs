@@ -1,4 +1,4 @@
-//! From a handle to the place, type and shape of its array.
+//! Locating an array: from a handle to its place, type and shape.
 
 use core::ptr::NonNull;
 
@@ -16,7 +16,7 @@ use crate::segment::Access;
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
 
-/// A live array's bytes, checked against its descriptor, its extent and the types asked for.
+/// A live array's bytes, checked against its descriptor, its extent and the requested types.
 pub(crate) struct Located<T, D> {
     /// Offset of the extent in the data region.
     pub(crate) offset: u64,
@@ -25,8 +25,8 @@ pub(crate) struct Located<T, D> {
 }
 
 impl HandleTable {
-    /// Looks an array up without leasing it: its shape, and a pointer for those who synchronise by
-    /// other means.
+    /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
+    /// synchronise by other means.
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`]; never `Busy` or `Poisoned`.
@@ -39,15 +39,15 @@ impl HandleTable {
         let handle = AnyHandle::from(handle);
         let (slot, generation) = self.look().live(handle)?;
         let located = self.locate(slot, handle);
-        // The word again: if it is still LIVE in this generation, no other descriptor was written
-        // between the two looks, so that what we read, or could not read, is this array's.
+        // Read the word again. If it is still LIVE in this generation, no other descriptor was
+        // written between the two reads, and the result of `locate` belongs to this array.
         match slot.word().is_live(generation) {
             true => located.map(|located| Attached::new(self, located)),
             false => Err(LeaseError::Stale { handle }),
         }
     }
 
-    /// Reads the descriptor and checks it. The caller has a lease, or validates afterwards.
+    /// Reads and checks the descriptor. The caller has a lease, or validates afterwards.
     #[inline(always)]
     pub(crate) fn locate<T: Element, D: Dimension>(
         &self,
@@ -58,7 +58,7 @@ impl HandleTable {
         self.look().locate(slot, handle, same_schema)
     }
 
-    /// Whether the layout at `index` is that of record `T`, whose text this is.
+    /// Returns `true` if the layout at `index` is that of record `T`, with this `text`.
     fn is_record<T: Element>(&self, index: u16, text: &str) -> bool {
         let record = core::any::TypeId::of::<T>();
         if self.schemas.borrow().get(&record) == Some(&index) {
@@ -98,8 +98,8 @@ impl HandleTable {
 }
 
 impl Look<'_> {
-    /// Reads the descriptor and checks it. The caller has a lease, or validates afterwards;
-    /// `same_schema` says whether the layout at an index has this text.
+    /// Reads and checks the descriptor. The caller has a lease, or validates afterwards.
+    /// `same_schema(index, text)` returns `true` if the layout at `index` has this `text`.
     #[inline(always)]
     pub(crate) fn locate<T: Element, D: Dimension>(
         self,
@@ -113,9 +113,9 @@ impl Look<'_> {
             .data(extent.offset, extent.size())
             .ok_or_else(|| self.corrupt(handle, "the extent is not in the data region"))?
             .cast();
-        // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, which is the
-        // most that an element may ask for), and the shape's `bytes` are inside the extent, which
-        // is inside the mapping; their total is at most `isize::MAX` (`Descriptor::bytes`).
+        // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, the largest
+        // alignment of an element). The shape's `bytes` are inside the extent, which is inside the
+        // mapping; their total is at most `isize::MAX` (`Descriptor::bytes`).
         let view = unsafe { RawArrayViewMut::from_shape_ptr(shape, ptr.as_ptr()) };
         Ok(Located {
             offset: extent.offset,
@@ -124,8 +124,8 @@ impl Look<'_> {
         })
     }
 
-    /// Returns the array's shape, its bytes, and its extent, which has at least as many. The
-    /// duties are those of [`locate`](Look::locate).
+    /// Returns the array's shape, its bytes, and its extent, which has at least as many. The caller
+    /// has the duties of [`locate`](Look::locate).
     #[inline(always)]
     pub(crate) fn measure<T: Element, D: Dimension>(
         self,
@@ -163,7 +163,7 @@ impl Look<'_> {
 }
 
 impl<T: Element, D: Dimension> Located<T, D> {
-    /// Refuses bytes that are no values of `T`. The caller has a lease on them.
+    /// Refuses bytes that are not values of `T`. The caller has a lease on them.
     pub(crate) fn check(&self, handle: AnyHandle) -> Result<(), LeaseError> {
         if !T::CHECKED {
             return Ok(());
@@ -171,14 +171,14 @@ impl<T: Element, D: Dimension> Located<T, D> {
         check_view(&self.view, handle)
     }
 
-    /// Tells the model checker of an access to all of the array.
+    /// Reports an access to the whole array to the model checker.
     #[track_caller]
     pub(crate) fn track(&self, table: &HandleTable, write: bool) -> Access {
         table.segment.memory().track(self.offset, self.bytes, write)
     }
 }
 
-/// Refuses elements of `view` that are no values of `T`. The caller may read them.
+/// Refuses elements of `view` that are not values of `T`. The caller may read them.
 pub(crate) fn check_view<T: Element, D: Dimension>(
     view: &RawArrayViewMut<T, D>,
     handle: AnyHandle,
@@ -186,9 +186,9 @@ pub(crate) fn check_view<T: Element, D: Dimension>(
     if !T::CHECKED {
         return Ok(());
     }
-    // SAFETY: the view is of mapped memory (see `locate`) which the caller may read; bytes are
-    // read as `u8`, for which any value is good. The cast keeps size and alignment, because the
-    // checked types are of one byte.
+    // SAFETY: the view is of mapped memory (see `locate`) that the caller may read. Bytes are read
+    // as `u8`, which accepts any value. The cast keeps size and alignment, because the checked
+    // types have one byte.
     const { assert!(!T::CHECKED || size_of::<T>() == 1) };
     let bytes = view.clone().cast::<u8>();
     // SAFETY: as above.

@@ -1,18 +1,18 @@
-//! What one participant remembers for itself: recently freed slots, and the spans it is filling.
+//! One participant's private cache: recently freed slots, and the spans it is filling.
 //!
-//! All of it is hints in private memory. The words it refers to are FREE, so anyone may take the
-//! slots by the sweep; and if the process dies, nothing is lost but the memory of them.
+//! All of it is hints in private memory. Its slots are FREE, so any participant may take them by
+//! the sweep. If the process dies, only the hints are lost.
 
 use crate::span::{CLASSES, Extent, Span};
 use crate::word::SlotWord;
 
-/// Slots remembered a class.
+/// Recently freed slots that are kept per class.
 const RECENT: usize = 64;
 
-/// A slot that this participant freed, exactly as it left it.
+/// A slot that this participant freed, with the word that it left.
 ///
-/// If a compare-and-swap from `word` succeeds, nobody has used or cleaned the slot since, so that
-/// what is known of its pages still holds.
+/// If a compare-and-swap from `word` succeeds, nobody has used or cleaned the slot since, and the
+/// record of its pages still holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recent {
     pub(crate) slot: u32,
@@ -22,11 +22,11 @@ pub(crate) struct Recent {
     pub(crate) backed: u64,
 }
 
-/// A span that this participant carved, and how far it has got.
+/// A span that this participant carved, and its progress in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filling {
     pub(crate) span: Span,
-    /// Positions below it were tried.
+    /// The next position to try.
     pub(crate) next: u32,
     /// Bytes from the span's base that are committed.
     pub(crate) committed: u64,
@@ -38,23 +38,23 @@ struct ClassCache {
     filling: Option<Filling>,
 }
 
-/// The private memory of one participant.
+/// The private cache of one participant.
 pub(crate) struct Cache {
     classes: Box<[ClassCache]>,
     /// Bytes backed in `recent`.
     retained: u64,
-    /// Bytes that went into the shared hint trees from here, less those taken out, since the
+    /// Bytes that this participant added to the shared hint trees, less those it took, since the
     /// last report.
     unreported: i64,
-    /// The segment's sum of such reports, as last seen.
+    /// The segment's sum of all reports, as last seen.
     shared: i64,
     retain_limit: u64,
-    /// For models that demand that hints suffice.
+    /// For models that require hints to suffice.
     #[cfg(loom)]
     pub(crate) sweeps: u64,
 }
 
-/// Room for all slots that are remembered of a class; `false` if there was.
+/// Reserves memory for all slots that are kept per class. Returns `false` if it was reserved.
 #[cold]
 fn make_room(recent: &mut Vec<Recent>) -> bool {
     let room = recent.capacity() >= RECENT;
@@ -62,8 +62,8 @@ fn make_room(recent: &mut Vec<Recent>) -> bool {
     !room
 }
 
-/// Reports are made when this many bytes have gathered, so that participants do not meet on the
-/// sum: it is right within this much for each of them.
+/// The size of a report in bytes. Participants report rarely, to keep off each other's cache line:
+/// the sum is exact within this much per participant.
 const REPORT: u64 = 16 << 20;
 
 impl Cache {
@@ -79,7 +79,7 @@ impl Cache {
         }
     }
 
-    /// All slots are about to be searched.
+    /// Counts a sweep. Only models need the count.
     pub(crate) fn note_sweep(&mut self) {
         #[cfg(loom)]
         {
@@ -87,7 +87,7 @@ impl Cache {
         }
     }
 
-    /// The slot of `class` freed last, if at least `needed` bytes of it are backed.
+    /// Takes the last freed slot of `class`, if at least `needed` bytes of it are backed.
     #[inline]
     pub(crate) fn pop_backed(&mut self, class: u32, needed: u64) -> Option<Recent> {
         let recent = &mut self.classes[class as usize].recent;
@@ -100,31 +100,31 @@ impl Cache {
         !self.classes[class as usize].recent.is_empty()
     }
 
-    /// Whether the pages of one more extent may be kept.
+    /// Returns `true` if this participant may retain `backed` more bytes.
     #[inline]
     pub(crate) fn may_retain(&self, backed: u64) -> bool {
         self.retained.saturating_add(backed) <= self.retain_limit
     }
 
-    /// Whether the pages of one more extent may be kept by the segment as a whole.
+    /// Returns `true` if the segment as a whole may retain `backed` more bytes.
     pub(crate) fn may_share(&self, backed: u64) -> bool {
         let shared = u64::try_from(self.shared.saturating_add(self.unreported)).unwrap_or(0);
         shared.saturating_add(backed) <= self.retain_limit
     }
 
-    /// Notes that `bytes` went into the shared trees (or came out of them); what to add to the
-    /// segment's sum, if it is time.
+    /// Counts `bytes` that went into the shared trees (or came out, if negative). Returns the
+    /// amount to add to the segment's sum, if a report is due.
     pub(crate) fn note_shared(&mut self, bytes: i64) -> Option<i64> {
         self.unreported = self.unreported.saturating_add(bytes);
         (self.unreported.unsigned_abs() >= REPORT).then(|| core::mem::take(&mut self.unreported))
     }
 
-    /// The segment's sum after a report.
+    /// Sets the segment's sum, as read by a report.
     pub(crate) fn saw_shared(&mut self, sum: i64) {
         self.shared = sum;
     }
 
-    /// Remembers a freed slot; gives it back if there is no room for it.
+    /// Adds a freed slot. Returns it if there is no room.
     #[inline]
     pub(crate) fn push(&mut self, freed: Recent) -> Result<(), Recent> {
         if !self.may_retain(freed.backed) {
@@ -144,7 +144,7 @@ impl Cache {
         &mut self.classes[class as usize].filling
     }
 
-    /// Empties the cache: everything that the others should hear of.
+    /// Empties the cache and returns its slots and spans for the shared hints.
     pub(crate) fn drain(&mut self) -> (Vec<Recent>, Vec<Filling>) {
         self.retained = 0;
         let mut recent = Vec::new();

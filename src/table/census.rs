@@ -1,5 +1,4 @@
-//! How many arrays there are and have been, and how far the rounds are: what a tool shows as time goes
-//! by.
+//! Counts of arrays, and the progress of rounds: for tools that show them over time.
 
 use super::info::Look;
 use super::slot::Slot;
@@ -11,21 +10,21 @@ use crate::span::{Extent, Spans};
 use crate::sync::{Atom, Ordering};
 use crate::word::Lifecycle;
 
-/// Arrays by number, at one moment. The difference of two is what happened in between.
+/// The number of arrays at one moment. The difference of two tells what happened in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Census {
     /// Live arrays, those of partitions, queues and names among them.
     pub live: u64,
-    /// Freed arrays that somebody still leases.
+    /// Freed arrays that are still leased.
     pub retired: u64,
-    /// Arrays that were made so far, since the segment was created.
+    /// Arrays that were created since the segment was.
     pub made: u64,
-    /// Arrays that were freed so far; and allocations that were given up.
+    /// Arrays that were freed, and allocations that were abandoned, since the segment was created.
     pub freed: u64,
 }
 
-/// Words of a partition that are looked at, at most.
+/// The most words of a partition that are read.
 const MOST_WORDS: u64 = 1 << 20;
 
 impl<'m> Look<'m> {
@@ -39,12 +38,12 @@ impl<'m> Look<'m> {
         })
     }
 
-    /// Arrays by number.
+    /// Counts the arrays.
     pub(crate) fn census(self) -> Census {
         let mut census = Census::default();
         for (slot, _) in self.slots() {
             let word = slot.word();
-            // Each generation before this one was an array.
+            // Each earlier generation was an array.
             census.freed += u64::from(word.generation());
             match word.lifecycle() {
                 Lifecycle::Live => census.live += 1,
@@ -56,7 +55,7 @@ impl<'m> Look<'m> {
         census
     }
 
-    /// How far the rounds of the partitions are; `copy` copies bytes from an offset of the segment.
+    /// Returns the progress of the partitions' rounds. `copy` copies bytes from a segment offset.
     pub(crate) fn rounds(
         self,
         copy: impl Fn(u64, &mut [u8]) -> bool,
@@ -68,7 +67,7 @@ impl<'m> Look<'m> {
             {
                 return None;
             }
-            // A copy, for nothing keeps the words in place.
+            // Copy the words, because nothing keeps them in place.
             let len = descriptor.shape().first()?;
             let len = *Some(len).filter(|&&len| len <= MOST_WORDS.min(extent.size() / 8))?;
             let mut copied = vec![0u64; len as usize];
@@ -101,7 +100,7 @@ mod tests {
     use crate::{HandleTable, Observer, Segment};
 
     #[test]
-    fn what_is_made_and_freed_is_counted() {
+    fn created_and_freed_arrays_are_counted() {
         let segment = Segment::anonymous().unwrap();
         let table = HandleTable::join(&segment).unwrap();
         let observer = Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! How the memory of a segment is divided among the size classes: what a tool shows of it.
+//! The division of a segment's memory among the size classes: for tools that show it.
 
 use super::alloc::WHOLE_COMMIT;
 use super::info::Look;
@@ -12,20 +12,20 @@ use crate::word::Lifecycle;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ClassInfo {
-    /// Bytes of one slot's extent: the most that an array in it may have.
+    /// Bytes of one slot's extent: the largest array that fits in.
     pub extent: u64,
-    /// Slots there are so far; the class gets more when it needs them.
+    /// Slots of the class so far. The class gets more when it needs them.
     pub slots: usize,
-    /// Slots that hold a live array, one of a partition or a queue among them.
+    /// Slots with a live array, one of a partition or a queue included.
     pub live: usize,
-    /// Slots that are nobody's.
+    /// Slots without an owner.
     pub free: usize,
-    /// Those of them whose pages were used, and may be kept for the next array. The others' were
-    /// never used or have been given back.
+    /// Free slots with pages that were used and may be kept for the next array. The pages of the
+    /// other free slots were never used or have been given back.
     pub kept: usize,
-    /// Bytes that the live arrays asked for.
+    /// Bytes that the live arrays requested.
     pub asked: u64,
-    /// Bytes that were set aside for them. A slot of up to 64 KiB is set aside whole, a larger one
+    /// Bytes that were set aside for them. A slot of up to 64 KiB is set aside whole, a larger slot
     /// as far as its array reaches.
     pub taken: u64,
 }
@@ -55,7 +55,7 @@ impl ClassInfo {
                 self.live += 1;
                 let words = memory.descriptor(slot.index);
                 let asked = Descriptor::load(words).and_then(|it| it.bytes_in(memory));
-                // Damaged bytes may say more than an extent has.
+                // A damaged descriptor may give more than an extent has.
                 self.asked += asked.unwrap_or(0).min(extent.size());
                 self.taken += match extent.size() {
                     ..=WHOLE_COMMIT => extent.size(),
@@ -68,7 +68,7 @@ impl ClassInfo {
 }
 
 impl Look<'_> {
-    /// The classes that have slots, the smallest extents first.
+    /// Returns the classes that have slots, the smallest extents first.
     pub(crate) fn classes(self) -> Vec<ClassInfo> {
         let geometry = &self.memory.layout().geometry;
         let mut classes: Vec<ClassInfo> = Vec::new();

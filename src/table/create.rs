@@ -1,4 +1,4 @@
-//! Making arrays: reserve a slot, back its pages, fill them, publish.
+//! Creating arrays: reserve a slot, back its pages, fill them, publish.
 
 use core::mem::MaybeUninit;
 use core::ops::Deref;
@@ -19,9 +19,10 @@ use crate::sync::Atom;
 use crate::word::SeatId;
 
 impl HandleTable {
-    /// An array of zeros. `shape` is what ndarray takes: `(3, 4)`, `(3, 4).f()`, `IxDyn(&[3, 4])`.
+    /// Creates an array of zeros. Takes `shape` as ndarray does: `(3, 4)`, `(3, 4).f()`,
+    /// `IxDyn(&[3, 4])`.
     ///
-    /// Pages that were never used are zeros already and stay untouched until somebody writes them.
+    /// Pages that were never used hold zeros already and stay untouched until a write.
     ///
     /// # Errors
     /// [`AllocError`], with the numbers and the remedy.
@@ -37,7 +38,7 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// An array whose elements are all `elem`.
+    /// Creates an array with all elements `elem`.
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
@@ -52,11 +53,11 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// An array whose element at index `i` is `f(i)`.
+    /// Creates an array with the element `f(i)` at index `i`.
     ///
     /// # Errors
-    /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated; if it forks, the child
-    /// is told [`AllocError::Forked`], and the array is its parent's.
+    /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated. If `f` forks, the
+    /// child gets [`AllocError::Forked`], and the array belongs to the parent.
     #[cfg_attr(loom, track_caller)]
     pub fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
         &self,
@@ -81,10 +82,10 @@ impl HandleTable {
         }
     }
 
-    /// A copy of `source`, in Fortran order if that is how it lies in memory, else in C order.
+    /// Creates a copy of `source`: in Fortran order if `source` lies so in memory, else in C order.
     ///
-    /// Takes views of any strides. From 16 MiB on it is copied by several threads, which have ended
-    /// when it returns. The way back is ndarray's `to_owned`, since a lease is an ndarray:
+    /// Takes views of any strides. Copies of 16 MiB and more use several threads, which have ended
+    /// when the call returns. A lease is an ndarray, so ndarray's `to_owned` copies back:
     ///
     /// ```
     /// use ndshm::{HandleTable, Segment};
@@ -117,9 +118,10 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// An array of unspecified contents: zeros, or what an earlier array left there.
+    /// Creates an array of unspecified contents: zeros, or the bytes of an earlier array.
     ///
-    /// For `bool` it is [`zeros`](HandleTable::zeros), since not every byte is one.
+    /// An array of `bool` is filled with [`zeros`](HandleTable::zeros), since not every byte is
+    /// valid.
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
@@ -135,8 +137,8 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// An array that `fill` writes before anybody can know of it. Elements that it leaves alone are
-    /// unspecified. If it fails, nothing is allocated; if it panics or forks, it is as with
+    /// Creates an array that `fill` writes before anybody knows of it. Elements that `fill` leaves
+    /// out are unspecified. If it fails, nothing is allocated. If it panics or forks, see
     /// [`from_shape_fn`](HandleTable::from_shape_fn).
     #[cfg(all(feature = "serde", not(loom)))]
     pub(crate) fn filled_by<T: Element, Sh: ShapeBuilder, E: From<AllocError>>(
@@ -152,8 +154,8 @@ impl HandleTable {
             reserved: array.reserved,
             token,
         };
-        // SAFETY: as in `NewArray::slots`; and what is there, zeros or what an earlier array left,
-        // are values of `T`.
+        // SAFETY: as in `NewArray::slots`. The bytes that are there, zeros or those of an earlier
+        // array, are values of `T`.
         fill(unsafe { array.view.clone().deref_into_view_mut() })?;
         core::mem::forget(guard);
         match self.is_of(token) {
@@ -163,12 +165,12 @@ impl HandleTable {
         }
     }
 
-    /// A guard that frees the array when it is dropped.
+    /// Returns a guard that frees the array when it is dropped.
     ///
-    /// Other participants may use the handle meanwhile; freeing it twice does no harm.
+    /// Other participants may use the handle meanwhile. Freeing the array twice does no harm.
     pub fn owned<T: Element, D: Dimension>(&self, handle: Handle<T, D>) -> Owned<'_, T, D> {
-        // In a fork's child the guard is the child's. An error leaves it the parent's: then dropping
-        // it frees nothing.
+        // In a fork's child the guard belongs to the child. After an error it belongs to the
+        // parent, and dropping it frees nothing.
         let _ = self.enter();
         Owned {
             table: self,
@@ -177,11 +179,11 @@ impl HandleTable {
         }
     }
 
-    /// A slot whose extent holds `bytes`, backed by pages.
+    /// Reserves a slot with an extent for `bytes`, backed by pages.
     ///
-    /// The caller publishes it, or abandons it if it panics. Inlined with all it calls, but for the
-    /// search: a reservation is ten words, which cost more to return from a call than the
-    /// compare-and-swap that it stands for. For the same reason it has no destructor.
+    /// The caller publishes it, or abandons it on a panic. Inlined with all calls but the search: a
+    /// reservation is ten words, and returning them from a call costs more than the
+    /// compare-and-swap. For the same reason it has no destructor.
     #[inline(always)]
     pub(crate) fn reserve(&self, bytes: u64) -> Result<Reserved<'_>, AllocError> {
         let me = self.enter()?;
@@ -191,7 +193,8 @@ impl HandleTable {
         let recent = self
             .allocator(&mut self.cache.borrow_mut(), me)
             .recent(class, committed_size(class, bytes));
-        // Not the result of the search as it comes, lest both are put into memory for its sake.
+        // Unwrap and re-wrap instead of returning the `Result` of `search` directly: otherwise the
+        // compiler passes both results through memory, also on the fast path.
         let reserved = match recent {
             Some(reserved) => reserved,
             None => self.search(bytes, class, me)?,
@@ -207,7 +210,7 @@ impl HandleTable {
         }
     }
 
-    /// A slot for `bytes`, and pages for it.
+    /// Finds a slot for `bytes` and commits its pages.
     pub(super) fn find_room(
         &self,
         bytes: u64,
@@ -219,7 +222,8 @@ impl HandleTable {
         let mut reserved = allocator
             .search(class, || {
                 seat::reap(&self.segment, me).is_ok_and(|report| {
-                    // Names of what went with them need records, which are not to be had from in here.
+                    // Removing the names of freed arrays needs records, which cannot be allocated
+                    // here.
                     self.tidy_names_later(report.names);
                     report.seats > 0
                 })
@@ -240,7 +244,7 @@ impl HandleTable {
             let mut end = allocator.commit_end(&reserved.extent, needed);
             let mut outcome = self.segment.commit(start, end - start);
             if outcome.is_err() && end > start + needed {
-                // Not room for many at a time may be room for one.
+                // There may be room for this extent alone.
                 end = start + needed;
                 outcome = self.segment.commit(start, needed);
             }
@@ -254,7 +258,7 @@ impl HandleTable {
         Ok(reserved)
     }
 
-    /// Makes a reserved slot's array LIVE, once `describe` has written its descriptor.
+    /// Calls `describe` to write the descriptor, then makes the array LIVE.
     #[inline(always)]
     pub(crate) fn publish_array(
         &self,
@@ -266,7 +270,7 @@ impl HandleTable {
         self.handle_of(reserved.slot.index, reserved.word.generation())
     }
 
-    /// As [`HandleTable::publish_array`], for a control array.
+    /// Publishes a control array; see [`HandleTable::publish_array`].
     pub(crate) fn publish_control(
         &self,
         reserved: Reserved<'_>,
@@ -279,7 +283,7 @@ impl HandleTable {
         self.handle_of(reserved.slot.index, reserved.word.generation())
     }
 
-    /// As [`HandleTable::publish_control`], for a record of names, or a bundle.
+    /// Publishes a record of names or a bundle; see [`HandleTable::publish_array`].
     pub(crate) fn publish_record(&self, reserved: Reserved<'_>, describe: impl FnOnce(&[Atom])) {
         self.describe(&reserved, describe);
         reserved.slot.publish_record(reserved.word, self.seat.get());
@@ -292,14 +296,14 @@ impl HandleTable {
         Descriptor::note_committed(words, reserved.backed);
     }
 
-    /// Gives a reserved slot back.
+    /// Returns a reserved slot to FREE.
     #[cold]
     pub(super) fn abandon(&self, reserved: Reserved<'_>) {
         let _ = reserved.slot.abandon(reserved.word, self.seat.get(), false);
         Hints::of(self.segment.memory()).set(reserved.extent.class, reserved.slot.index);
     }
 
-    /// Gives a reserved slot back whose extent turned out not to be in the data region.
+    /// Abandons a reserved slot with an extent outside the data region. Returns the error.
     #[cold]
     pub(crate) fn abandon_damaged(&self, reserved: Reserved<'_>) -> AllocError {
         self.abandon(reserved);
@@ -327,7 +331,7 @@ impl HandleTable {
     }
 }
 
-/// How much of an extent of `class` is committed for an array of `bytes`.
+/// Returns the bytes of an extent of `class` that are committed for an array of `bytes`.
 #[inline]
 pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
     match class_size(class) {
@@ -336,7 +340,7 @@ pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
     }
 }
 
-/// A reserved slot whose array is being filled by code that may panic.
+/// A reserved slot, while code that may panic fills its array.
 struct AbandonOnPanic<'t> {
     table: &'t HandleTable,
     reserved: Reserved<'t>,
@@ -345,7 +349,7 @@ struct AbandonOnPanic<'t> {
 
 impl Drop for AbandonOnPanic<'_> {
     fn drop(&mut self) {
-        // In a forked child it is the parent's.
+        // In a forked child it belongs to the parent.
         if self.table.is_of(self.token) {
             self.table.abandon(self.reserved);
         }
@@ -373,7 +377,7 @@ fn fill<T: Element, D: Dimension>(
     #[cfg(not(loom))]
     {
         let pieces = source.len() * size_of::<T>() / crate::parallel::PIECE;
-        // What lies together stays together: the axis of the longest stride is cut.
+        // Cut the axis of the longest stride, which keeps neighbouring elements together.
         let long = |&axis: &usize| source.shape()[axis] > 1;
         let outer = match fortran {
             true => (0..source.ndim()).rfind(long),
@@ -397,12 +401,12 @@ fn fill<T: Element, D: Dimension>(
     copy(&mut slots, &source);
 }
 
-/// An array that is being made.
+/// An array under construction.
 struct NewArray<'t, T, D> {
     view: RawArrayViewMut<T, D>,
     table: &'t HandleTable,
     reserved: Reserved<'t>,
-    /// Of the record's layout; 0 for scalars.
+    /// Index of the record's layout; 0 for scalars.
     schema: u16,
     bytes: u64,
 }
@@ -434,11 +438,11 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
         let Some(ptr) = place.map(NonNull::cast::<T>) else {
             return Err(table.abandon_damaged(reserved));
         };
-        // The contents are written from here on; the model checker is told so once.
+        // Tell the model checker once that the contents are written from here on.
         let _ = table.segment.memory().track(extent.offset, bytes, true);
-        // SAFETY: `ptr` is non-null, aligned (extents start on multiples of 64, `assert_layout`
-        // bounds the alignment), and `bytes`, at most `isize::MAX`, fit into the extent, whose
-        // class was chosen for them.
+        // SAFETY: `ptr` is non-null and aligned (extents start on multiples of 64, and
+        // `assert_layout` bounds the alignment). `bytes` is at most `isize::MAX` and fits into the
+        // extent, whose class was chosen for it.
         let view = unsafe { RawArrayViewMut::from_shape_ptr(shape, ptr.as_ptr()) };
         Ok(NewArray {
             view,
@@ -449,24 +453,24 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
         })
     }
 
-    /// The elements, to be written.
+    /// Returns the elements, to be written.
     fn slots(&mut self) -> ArrayViewMut<'_, MaybeUninit<T>, D> {
         let view = self.view.clone().cast::<MaybeUninit<T>>();
-        // SAFETY: the extent is mapped, aligned and large enough (`reserve`); RESERVED by this
-        // participant, so nobody else accesses it; `MaybeUninit` accepts what is there.
+        // SAFETY: the extent is mapped, aligned and large enough (`reserve`). It is RESERVED by
+        // this participant, so nobody else accesses it. `MaybeUninit` accepts any bytes.
         unsafe { view.deref_into_view_mut() }
     }
 
     fn zero(&self) {
         let first = self.view.as_ptr().cast_mut().cast::<u8>();
-        // SAFETY: as in `slots`; the elements of a new array lie without gaps from its first byte,
-        // in C as in Fortran order.
+        // SAFETY: as in `slots`. The elements of a new array lie without gaps from its first byte,
+        // in C and in Fortran order.
         unsafe { first.write_bytes(0, self.bytes as usize) };
     }
 
     #[inline(always)]
     fn publish(self) -> Handle<T, D> {
-        // Where the order makes no difference to the strides, it is C.
+        // Use C where the order makes no difference to the strides.
         let order = match self.view.is_standard_layout() {
             true => Order::C,
             false => Order::F,
@@ -479,7 +483,7 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
 }
 
 impl HandleTable {
-    /// The segment's number for the layout of record `T`.
+    /// Returns the segment's number for the layout of record `T`.
     fn schema_of<T: Element>(&self, layout: &element::Schema) -> Result<u16, AllocError> {
         let record = core::any::TypeId::of::<T>();
         if let Some(&index) = self.schemas.borrow().get(&record) {
@@ -493,7 +497,7 @@ impl HandleTable {
 
 /// An array that is freed when this guard is dropped.
 ///
-/// In a child that a fork has made, dropping its copy does nothing: the array is the parent's.
+/// Dropping the copy of a forked child does nothing: the array belongs to the parent.
 #[must_use = "the array is freed when the guard is dropped"]
 pub struct Owned<'t, T: Element, D: Dimension> {
     table: &'t HandleTable,
@@ -502,12 +506,12 @@ pub struct Owned<'t, T: Element, D: Dimension> {
 }
 
 impl<T: Element, D: Dimension> Owned<'_, T, D> {
-    /// The handle, to pass on.
+    /// Returns the handle, to pass on.
     pub fn handle(&self) -> Handle<T, D> {
         self.handle
     }
 
-    /// Keeps the array, and gives back its handle.
+    /// Keeps the array and returns its handle.
     pub fn into_handle(self) -> Handle<T, D> {
         let handle = self.handle;
         core::mem::forget(self);
@@ -524,7 +528,7 @@ impl<T: Element, D: Dimension> core::fmt::Debug for Owned<'_, T, D> {
 impl<T: Element, D: Dimension> Drop for Owned<'_, T, D> {
     fn drop(&mut self) {
         if self.table.is_of(self.token) {
-            // An error says that somebody freed it before.
+            // An error means that the array was freed before.
             let _ = self.table.free(self.handle);
         }
     }

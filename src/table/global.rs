@@ -15,9 +15,9 @@ thread_local! {
 }
 
 impl HandleTable {
-    /// The process's default table: made at its first use, the same for all who ask.
+    /// Returns the process's default table. The first call creates it; later calls share it.
     ///
-    /// Its segment is anonymous; children that a fork makes afterwards inherit it and see the same
+    /// Its segment is anonymous: children that are forked afterwards inherit it and see the same
     /// arrays. Each thread has a seat of its own in it.
     ///
     /// ```
@@ -33,7 +33,7 @@ impl HandleTable {
                 return Ok(Rc::clone(table));
             }
             let segment = {
-                // A thread that panicked here has left either no segment or a whole one.
+                // A panic of a thread here leaves either no segment or a complete one.
                 let mut shared = SEGMENT
                     .lock()
                     .unwrap_or_else(|poisoned| poisoned.into_inner());

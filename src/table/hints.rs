@@ -1,10 +1,11 @@
 //! Hint bits: where a free slot of a class may be. A wrong hint costs time, never correctness.
 //!
-//! A leaf word a span has one bit a slot; three or four levels of summary words above it, one tree
-//! a size class, say which words below may be non-zero. A bit is set after the slot's word says
-//! FREE, from the leaf upwards; it is cleared from the leaf upwards, and whoever clears a summary
-//! bit looks at the word below once more. A death in between leaves bits that mislead in either
-//! direction: too many are cleared by the next searcher, too few are what the sweep is for.
+//! Each span has a leaf word with one bit per slot. Each size class has a tree of three or four
+//! levels of summary words above the leaves; a summary bit says that the word below may be
+//! non-zero. Bits are set from the leaf upwards, after the slot's word says FREE. They are cleared
+//! from the leaf upwards, and after clearing a summary bit the word below is read once more. A
+//! death in between leaves wrong bits: the next search clears surplus bits, and the sweep makes up
+//! for missing ones.
 
 use crate::layout::HintTree;
 use crate::segment::Memory;
@@ -38,7 +39,7 @@ impl<'m> Hints<'m> {
         &self.words[self.tree.summary(class, level, at)]
     }
 
-    /// Says that `slot`, of a span of `class`, may be free.
+    /// Sets the hint that `slot`, of a span of `class`, may be free.
     pub(crate) fn set(&self, class: u32, slot: usize) {
         let span = slot / self.span_slots;
         let bit = 1 << (slot % self.span_slots);
@@ -47,7 +48,8 @@ impl<'m> Hints<'m> {
             // Release, here and below: pairs with the Acquire in `take`. The slot's word is FREE.
             leaf.fetch_or(bit, Ordering::Release);
         }
-        // Upwards even where the leaf was set before: the one who set it may have died here.
+        // Continue upwards even if the leaf was set: the participant that set it may have died
+        // here.
         let mut at = span;
         for level in 0..=self.tree.top() {
             let summary = self.summary(class, level, at / 64);
@@ -59,14 +61,14 @@ impl<'m> Hints<'m> {
         }
     }
 
-    /// Takes one hint of `class` out of the tree: a slot that may be free, and its span.
+    /// Takes one hint of `class` out of the tree. Returns a slot that may be free, and its span.
     pub(crate) fn take(&self, class: u32) -> Option<(Span, usize)> {
-        // Each turn returns, or clears a bit: bounded but for bits that others set meanwhile,
-        // which is their progress.
+        // Each turn returns or clears a bit. The loop is bounded except for bits that others set
+        // meanwhile, which is their progress.
         'descent: loop {
             let mut at = 0;
             for level in (0..=self.tree.top()).rev() {
-                // Acquire: pairs with the Release in `set`, so that what is below is seen too.
+                // Acquire: pairs with the Release in `set`; the word below is then seen, too.
                 let bits = self.summary(class, level, at).load(Ordering::Acquire);
                 if bits == 0 {
                     if level == self.tree.top() {
@@ -90,8 +92,8 @@ impl<'m> Hints<'m> {
                 continue;
             }
             let position = bits.trailing_zeros();
-            // The hint is ours alone if we cleared it: two who search do not run after one slot.
-            // Acquire: pairs with the Release in `set`, so that the slot is seen FREE.
+            // The hint is ours alone if we cleared it: two searches never try the same slot.
+            // Acquire: pairs with the Release in `set`; the slot is then seen FREE.
             let bit = 1 << position;
             if leaf.fetch_and(!bit, Ordering::Acquire) & bit != 0 && position < span.count {
                 return Some((span, self.spans_slot(&span, position)));
@@ -99,10 +101,10 @@ impl<'m> Hints<'m> {
         }
     }
 
-    /// Whether a search of `class` is led to `slot`.
+    /// Returns `true` if the hints of `class` lead to `slot`.
     pub(crate) fn leads_to(&self, class: u32, slot: usize) -> bool {
         let (mut at, mut bit) = (slot / self.span_slots, slot % self.span_slots);
-        // Relaxed: to be counted.
+        // Relaxed: the result is only counted.
         let is_set = |word: &Atom, bit: usize| word.load(Ordering::Relaxed) >> bit & 1 == 1;
         let leaf = is_set(self.leaf(at), bit);
         leaf && (0..=self.tree.top()).all(|level| {
@@ -115,12 +117,12 @@ impl<'m> Hints<'m> {
         span.index * self.span_slots + position as usize
     }
 
-    /// Clears the summary bit of child `at`, and sets it again if the child is not empty after
-    /// all: whoever filled it may have seen our bit still set.
+    /// Clears the summary bit of child `at`. Sets it again if the child is not empty after all: the
+    /// participant that filled it may have seen our bit still set.
     fn clear_empty(&self, class: u32, level: usize, at: usize, is_empty: impl Fn() -> bool) {
         let summary = self.summary(class, level, at / 64);
         let bit = 1 << (at % 64);
-        // Relaxed: a hint that is set while this looks may be missed; then the sweep finds the slot.
+        // Relaxed: a hint that is set meanwhile may be missed. The sweep then finds the slot.
         summary.fetch_and(!bit, Ordering::Relaxed);
         if !is_empty() {
             summary.fetch_or(bit, Ordering::Relaxed);

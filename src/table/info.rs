@@ -1,4 +1,4 @@
-//! Looking at arrays whose type is not known: their dtype, shape and state.
+//! Looking at arrays of unknown type: their dtype, shape and state.
 
 use super::HandleTable;
 use super::slot::Slot;
@@ -12,7 +12,7 @@ use crate::span::Spans;
 use crate::word::{SeatId, SlotWord};
 use ndarray::Dimension;
 
-/// What the table says of a live array, at one moment.
+/// The state of a live array, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArrayInfo {
@@ -32,25 +32,25 @@ pub struct ArrayInfo {
     pub writer: Option<u32>,
     /// Processes that read it, or take part in a round on it.
     pub readers: Vec<u32>,
-    /// Whether a writer died or panicked.
+    /// A writer died or panicked.
     pub poisoned: bool,
 }
 
 impl HandleTable {
-    /// What kind of array a handle names.
+    /// Returns the type, shape and state of the array that a handle names.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if it names none; [`LeaseError::TypeMismatch`] if what it names is no array, but
-    /// a queue, a partition or a bundle.
+    /// [`LeaseError::Stale`] if the handle names none. [`LeaseError::TypeMismatch`] if it names a
+    /// queue, a partition or a bundle.
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.enter()?;
         self.look().info(handle.into())
     }
 
-    /// All live arrays, in the order of their slots.
+    /// Returns all live arrays, in the order of their slots.
     ///
-    /// Arrays that come or go while it runs may be in it or not. The table's own arrays (the words
-    /// of partitions) are left out.
+    /// Arrays that come or go during the iteration may be missing or not. The table's own arrays
+    /// (the words of partitions) are left out.
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.look().arrays()
     }
@@ -63,7 +63,7 @@ impl HandleTable {
     }
 }
 
-/// A look at the tables of a segment, by who takes part in it or only looks on.
+/// A view of a segment's tables for a participant or an observer.
 #[derive(Clone, Copy)]
 pub(crate) struct Look<'m> {
     pub(crate) memory: &'m Memory,
@@ -71,14 +71,14 @@ pub(crate) struct Look<'m> {
 }
 
 impl<'m> Look<'m> {
-    /// The slot and generation that a handle names, if the segment has such a slot.
+    /// Returns the slot and generation that a handle names, if the segment has such a slot.
     #[inline]
     pub(crate) fn slot(self, handle: AnyHandle) -> Option<(Slot<'m>, u32)> {
         let (index, generation) = handle.unpack(self.key);
         Some((Slot::of(self.memory, index)?, generation))
     }
 
-    /// The slot of a handle that is live at this moment.
+    /// Returns the slot of a handle that is live at this moment.
     #[inline]
     pub(crate) fn live(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
         match self.slot(handle) {
@@ -87,8 +87,8 @@ impl<'m> Look<'m> {
         }
     }
 
-    /// Refuses control arrays that the crate keeps for itself. Returns the slot and the generation
-    /// of everything else that is live at this moment.
+    /// Returns the slot and the generation of an array that is live at this moment. Refuses control
+    /// arrays that the crate keeps for itself.
     pub(crate) fn usable(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
         let (slot, generation) = self.live(handle)?;
         match self.internal(slot, generation) {
@@ -97,18 +97,18 @@ impl<'m> Look<'m> {
         }
     }
 
-    /// Says what the slot holds, if that is live in this generation and a control array that the
-    /// crate keeps for itself.
+    /// Returns the purpose of a control array that the crate keeps for itself, if the slot holds
+    /// one that is live in this generation.
     pub(crate) fn internal(self, slot: Slot<'_>, generation: u32) -> Option<&'static str> {
         if !slot.word().is_control() {
             return None;
         }
         let what = Descriptor::load(self.memory.descriptor(slot.index))?.internal()?;
-        // The word again, as in `attach`: what was read is of this generation.
+        // Read the word again, as in `attach`: the descriptor then belongs to this generation.
         slot.word().is_live(generation).then_some(what)
     }
 
-    /// The error of an array whose words do not fit together.
+    /// Returns the error for words of an array that do not fit together.
     #[cold]
     pub(crate) fn corrupt(self, handle: AnyHandle, what: &'static str) -> LeaseError {
         let (slot, _) = handle.unpack(self.key);
@@ -124,7 +124,7 @@ impl<'m> Look<'m> {
         let info = self.describe(slot, slot.word(), handle);
         match slot.word().is_live(generation) {
             true => {
-                // A name, for one, may lead to a queue.
+                // The handle may come from a name, which may lead to a queue.
                 info?.ok_or_else(|| {
                     let mismatch = TypeMismatch {
                         expected: "an array".into(),
@@ -153,7 +153,7 @@ impl<'m> Look<'m> {
         })
     }
 
-    /// `None` for the table's own arrays and where no writer of ours made the descriptor.
+    /// Describes an array. Returns `None` for the table's own arrays.
     fn describe(
         self,
         slot: Slot<'_>,
@@ -192,10 +192,11 @@ impl<'m> Look<'m> {
 }
 
 impl AnyHandle {
-    /// The handle as one of an array of `T` with dimension `D`.
+    /// Returns the handle as one of an array of `T` with dimension `D`.
     ///
     /// # Errors
-    /// [`LeaseError::TypeMismatch`] names both if it is not one.
+    /// [`LeaseError::Stale`] if it names none. [`LeaseError::TypeMismatch`] names both types if
+    /// they differ.
     pub fn typed<T: Element, D: Dimension>(
         self,
         table: &HandleTable,

@@ -16,16 +16,17 @@ use crate::queue;
 use crate::word::Purpose;
 
 impl HandleTable {
-    /// Leases an array for reading: until the guard is dropped nobody writes it, in any process.
+    /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
+    /// process.
     ///
-    /// Any number of participants may read at once, and one may hold several guards. Arrays of
-    /// `bool` are scanned for bytes that are no `bool`.
+    /// Any number of participants may read at once, and a participant may hold several guards.
+    /// Arrays of `bool` are scanned for invalid bytes.
     ///
     /// # Errors
     /// - [`LeaseError::Stale`], [`LeaseError::TypeMismatch`].
-    /// - [`LeaseError::Busy`] while somebody writes it. Nobody is waited for. Of those who try at
-    ///   the same moment, some to read and one to write, all may be told `Busy`; and so may a
-    ///   participant that reads already and asks again while somebody tries to write.
+    /// - [`LeaseError::Busy`] while the array has a writer; the call does not wait. If some
+    ///   participants try to read and one tries to write at the same moment, all may get `Busy`. So
+    ///   may a participant that reads already and asks again while another tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
@@ -35,7 +36,8 @@ impl HandleTable {
     ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
         let handle = AnyHandle::from(handle);
         let (slot, shared) = self.take_shared(handle)?;
-        // Before there is a value that gives the lease back: it would be kept in memory.
+        // Locate before building the `SharedLease`: a value with a destructor that lives across
+        // this call would be kept in memory.
         match self.locate_checked(slot, handle) {
             Ok(located) => Ok(ReadGuard::new(
                 self.shared_lease(slot, handle, shared),
@@ -48,12 +50,13 @@ impl HandleTable {
         }
     }
 
-    /// Leases an array for writing: until the guard is dropped nobody else reads or writes it.
+    /// Leases an array for writing. Until the guard is dropped nobody else reads or writes the
+    /// array.
     ///
-    /// A guard that is dropped by a panic, or that dies with its process, poisons the array.
+    /// The array is poisoned if a panic drops the guard, or if the process dies with it.
     ///
     /// # Errors
-    /// As [`read`](HandleTable::read); [`LeaseError::Busy`] also while somebody reads, this
+    /// As [`read`](HandleTable::read). [`LeaseError::Busy`] also while the array has readers, this
     /// participant included.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
@@ -76,11 +79,11 @@ impl HandleTable {
         }
     }
 
-    /// Leases an array that is poisoned, shows it to `look`, who sees to it that its contents are
-    /// good, and takes the poison away. In one step for everybody else: nobody has the array in
-    /// between. One that is not poisoned is shown as well.
+    /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
+    /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
+    /// well.
     ///
-    /// Where the contents need not be looked at, [`clear_poison`](HandleTable::clear_poison) does.
+    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison).
     ///
     /// ```
     /// # use ndshm::{HandleTable, LeaseError, Segment};
@@ -104,11 +107,11 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// As [`write`](HandleTable::write), but for `Poisoned`. [`LeaseError::InvalidElement`] if bytes
-    /// are no values of `T`: then the array stays as it is, and can only be freed.
+    /// As [`write`](HandleTable::write), but for `Poisoned`. [`LeaseError::InvalidElement`] if
+    /// bytes are not values of `T`: the array then stays as it is, and can only be freed.
     ///
     /// # Panics
-    /// If `look` does; the array then is poisoned still.
+    /// If `look` panics; the array then stays poisoned.
     #[cfg_attr(loom, track_caller)]
     pub fn recover<T: Element, D: Dimension, R>(
         &self,
@@ -137,8 +140,8 @@ impl HandleTable {
         Ok(self.exclusive_lease(slot, handle, purpose))
     }
 
-    /// Keeps the slot of a bundle, which the caller is about to free, from being another's until the
-    /// result is dropped. `None` if there is no bundle.
+    /// Keeps the slot of a bundle from being reused until the result is dropped. The caller is
+    /// about to free the bundle. Returns `None` if the slot holds no bundle.
     pub(crate) fn keep_bundle<'t>(
         &'t self,
         slot: Slot<'t>,
@@ -152,7 +155,7 @@ impl HandleTable {
         Some(self.shared_lease(slot, handle, shared))
     }
 
-    /// As [`HandleTable::keep_bundle`], for a queue that owns arrays.
+    /// Keeps the slot of a queue that owns arrays; see [`HandleTable::keep_bundle`].
     pub(crate) fn keep_queue<'t>(
         &'t self,
         slot: Slot<'t>,
@@ -166,7 +169,7 @@ impl HandleTable {
         Some(self.shared_lease(slot, handle, shared))
     }
 
-    /// Takes a shared lease; the caller makes the value that gives it back.
+    /// Takes a shared lease. The caller builds the value that releases it.
     #[inline(always)]
     fn take_shared(&self, handle: AnyHandle) -> Result<(Slot<'_>, Shared), LeaseError> {
         let me = self.enter()?;
@@ -179,7 +182,7 @@ impl HandleTable {
         }
     }
 
-    /// Takes an exclusive lease; the caller makes the value that gives it back.
+    /// Takes an exclusive lease. The caller builds the value that releases it.
     #[inline(always)]
     fn take_exclusive(&self, handle: AnyHandle, purpose: Purpose) -> Result<Slot<'_>, LeaseError> {
         let me = self.enter()?;
@@ -192,7 +195,7 @@ impl HandleTable {
         }
     }
 
-    /// [`HandleTable::locate`], and a look at the elements. The caller has a lease.
+    /// Calls [`HandleTable::locate`] and checks the elements. The caller has a lease.
     #[inline(always)]
     fn locate_checked<T: Element, D: Dimension>(
         &self,
@@ -204,14 +207,14 @@ impl HandleTable {
         Ok(located)
     }
 
-    /// What is left to do after a refused lease, and the error.
+    /// Finishes a refused lease and returns its error.
     #[cold]
     fn refuse(&self, slot: Slot<'_>, handle: AnyHandle, why: Refused, tail: Tail) -> LeaseError {
         self.follow(slot, tail);
         self.lease_error(handle, slot, why)
     }
 
-    /// The place of a participant in a round, on an array that the round writes.
+    /// Takes a participant's place in a round, on an array that the round writes.
     pub(crate) fn lease_tiles(
         &self,
         slot: usize,
@@ -269,7 +272,8 @@ impl HandleTable {
             let Some(slot) = Slot::of(memory, index) else {
                 continue;
             };
-            // Who was first has said who it was. An error says that the array was freed meanwhile.
+            // The first to poison has left its note. An error means that the array was freed
+            // meanwhile.
             let word = slot.word();
             if word.is_live(generation) && !word.is_poisoned() {
                 let note = PoisonNote::now(std::process::id(), HalfWritten::Tiles);
@@ -279,7 +283,7 @@ impl HandleTable {
         }
     }
 
-    /// Whether one more lease than the seat's bit stands for was held, and is given back now.
+    /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
     fn drop_again(&self, slot: usize) -> bool {
         let mut again = self.again.borrow_mut();
@@ -297,7 +301,7 @@ impl HandleTable {
     }
 }
 
-/// A shared lease, or a place in a round; given back on drop.
+/// A shared lease, or a place in a round. Dropping it releases it.
 pub(crate) struct SharedLease<'t> {
     table: &'t HandleTable,
     pub(crate) slot: Slot<'t>,
@@ -316,7 +320,8 @@ impl<'t> SharedLease<'t> {
         self.table.is_of(self.token)
     }
 
-    /// Parts the lease from the borrow of its table. It lasts until the table [resumes] and drops it.
+    /// Detaches the lease from the borrow of its table. It lasts until the table [resumes] and
+    /// drops it.
     ///
     /// [resumes]: HandleTable::resume
     #[cfg(feature = "arrow")]
@@ -330,7 +335,7 @@ impl<'t> SharedLease<'t> {
     }
 }
 
-/// A shared lease without the borrow of its table. Dropping it gives nothing back.
+/// A shared lease without the borrow of its table. Dropping it does not release the lease.
 #[cfg(feature = "arrow")]
 #[must_use = "the lease lasts until the table resumes it"]
 pub(crate) struct PartedLease {
@@ -341,7 +346,7 @@ pub(crate) struct PartedLease {
 
 #[cfg(feature = "arrow")]
 impl HandleTable {
-    /// Returns the lease that was parted from this table.
+    /// Returns the lease that was detached from this table.
     pub(crate) fn resume(&self, parted: PartedLease) -> Option<SharedLease<'_>> {
         Some(SharedLease {
             table: self,
@@ -355,7 +360,7 @@ impl HandleTable {
 impl Drop for SharedLease<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        // A lease that crossed a fork is the parent's.
+        // A lease that crossed a fork belongs to the parent.
         if self.is_ours() && !self.table.drop_again(self.slot.index) {
             let tail = self.slot.unlock_shared(self.table.seat.get());
             self.table.follow(self.slot, tail);
@@ -363,14 +368,14 @@ impl Drop for SharedLease<'_> {
     }
 }
 
-/// An exclusive lease; given back on drop.
+/// An exclusive lease. Dropping it releases it.
 pub(crate) struct ExclusiveLease<'t> {
     table: &'t HandleTable,
     pub(crate) slot: Slot<'t>,
     pub(crate) handle: AnyHandle,
     round: bool,
     token: u64,
-    /// A panic was under way already when the lease was taken: it says nothing of this array.
+    /// A panic was already under way when the lease was taken, so it says nothing of this array.
     panicking: bool,
 }
 
@@ -379,11 +384,11 @@ impl<'t> ExclusiveLease<'t> {
         self.table
     }
 
-    /// Takes the poison off the array that this lease is for.
+    /// Clears the poison of the leased array.
     pub(crate) fn heal(&self) {
         let me = self.table.seat.get();
         let (_, generation) = self.handle.unpack(self.table.segment.key());
-        // Nothing to do if it is not poisoned.
+        // An error means that the array is not poisoned.
         let _ = self.slot.change(|word| word.heal(generation, me));
     }
 
@@ -392,8 +397,8 @@ impl<'t> ExclusiveLease<'t> {
         let (slot, me) = (self.slot, self.table.seat.get());
         let poison = !self.panicking && std::thread::panicking();
         let tail = if self.round {
-            // The round ends early: participants may still hold tiles. What is half-done by a
-            // round that was given up is for its opener to know; only a death poisons.
+            // The round ends early, and participants may still hold tiles. The opener knows that a
+            // dropped round is half-done; only a death poisons.
             slot.orphan(me, false)
         } else {
             if poison {
@@ -405,8 +410,8 @@ impl<'t> ExclusiveLease<'t> {
         self.table.follow(slot, tail);
     }
 
-    /// Gives back the lease of a round that is over: all of its tiles are done or torn, and a torn
-    /// one has poisoned the array already.
+    /// Releases the lease of a round that is over. All of its tiles are done or torn, and a torn
+    /// tile has already poisoned the array.
     pub(crate) fn end_round(mut self) {
         self.round = false;
     }
@@ -418,7 +423,7 @@ impl Drop for ExclusiveLease<'_> {
         if !self.table.is_of(self.token) {
             return;
         }
-        // A panic is the exception, and a round lasts long.
+        // Out of line: panics are rare, and a round lasts long.
         if self.round || std::thread::panicking() {
             return self.drop_slowly();
         }

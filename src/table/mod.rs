@@ -1,6 +1,6 @@
 //! The handle table: one participant's view of a segment.
 //!
-//! `README.md` beside this file is the protocol, with its argument.
+//! `README.md` beside this file describes the protocol and argues why it suffices.
 
 pub(crate) mod alloc;
 pub(crate) mod attach;
@@ -62,15 +62,15 @@ pub use verify::{Damage, Verification};
 
 /// A participant of a segment: allocates, leases and frees its arrays.
 ///
-/// Whoever joins the same segment sees the same table; a table value is one *seat* in it. A seat
-/// belongs to one thread: the value may be sent to another, but not shared. Another thread joins
-/// for a seat of its own, which takes microseconds.
+/// All participants of a segment see the same table; a table value is one *seat* in it. A seat
+/// belongs to one thread: the value may be sent to another thread, but not shared. Another thread
+/// joins for a seat of its own, which takes microseconds.
 ///
-/// A table that crosses a `fork` is noticed: the child's copy takes a seat of its own at its first
-/// use, and the guards that crossed with it do nothing when they are dropped.
+/// A table may cross a `fork`: the child's copy takes a seat of its own at its first use, and
+/// dropping the guards that crossed with it does nothing.
 ///
-/// Dropping it gives the seat back; arrays that it owns and has not
-/// [detached](HandleTable::detach) are freed with it.
+/// Dropping the table releases its seat and frees the arrays that it owns and has not
+/// [detached](HandleTable::detach).
 ///
 /// ```
 /// use ndshm::{HandleTable, Segment};
@@ -85,36 +85,34 @@ pub use verify::{Damage, Verification};
 /// ```
 pub struct HandleTable {
     segment: Segment,
-    /// Its place among the tables of this process.
+    /// This table's place among the tables of the process.
     #[cfg(not(loom))]
     place: roster::Place,
     seat: Cell<SeatId>,
     /// The process that the seat belongs to.
     token: Cell<u64>,
-    /// Where to look which process this is.
+    /// Tells which process this is.
     process: TokenWord,
     cache: RefCell<Cache>,
-    /// Shared leases beyond the first that this seat has on a slot.
+    /// Shared leases that this seat has on a slot beyond the first.
     again: RefCell<HashMap<usize, usize>>,
-    /// Schema index of each record type met here.
+    /// Schema index of each record type used here.
     schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
     named: RefCell<BTreeSet<usize>>,
     /// Names that were found here.
     recall: RefCell<Recall>,
-    /// An allocation has reaped: names of what went with the dead may be left.
+    /// An allocation has reaped: names of the freed arrays may be left.
     untidy_names: Cell<bool>,
 }
 
 impl HandleTable {
-    /// Takes a seat in `segment`.
-    ///
-    /// Seats of participants that died are taken back on the way.
+    /// Takes a seat in `segment`. Reaps the seats of participants that died.
     ///
     /// # Errors
-    /// [`JoinError::SeatLocked`] if a process outside the crate keeps seats from being taken;
-    /// [`JoinError::SeatsFull`] if every seat is held by somebody alive, or by somebody who is just
-    /// looking whether its holder is.
+    /// [`JoinError::SeatLocked`] if a process outside the crate locks seats.
+    /// [`JoinError::SeatsFull`] if every seat belongs to a living participant, or is being checked
+    /// by another process.
     pub fn join(segment: &Segment) -> Result<HandleTable, JoinError> {
         let token = segment::fork::process_token();
         if segment.token() != token {
@@ -151,30 +149,30 @@ impl HandleTable {
         Ok(Self::join(&Segment::open_or_create(name)?)?)
     }
 
-    /// How often all slots were searched.
+    /// Returns the number of searches through all slots.
     #[cfg(loom)]
     pub(crate) fn sweeps(&self) -> u64 {
         self.cache.borrow().sweeps
     }
 
-    /// The segment.
+    /// Returns the segment.
     pub fn segment(&self) -> &Segment {
         &self.segment
     }
 
-    /// This participant's seat number, from 0. Unique among the living participants.
+    /// Returns this participant's seat number, from 0. It is unique among the living participants.
     pub fn seat(&self) -> Result<usize, JoinError> {
         Ok(self.enter()?.index().unwrap_or(0))
     }
 
-    /// Takes back what dead participants held: their arrays, leases and seats.
+    /// Takes back everything that dead participants held: their arrays, leases and seats.
     ///
-    /// Waits for nobody. It also happens on joining, and before an allocation reports that the
+    /// Waits for nobody. Joining also reaps, and so does an allocation before it reports that the
     /// segment is full.
     ///
-    /// A process that may read the segment's file can keep a seat from being taken back, by a lock
-    /// on it. [`ReapReport::locked`] counts such seats, and
-    /// [`foreign_locks`](HandleTable::foreign_locks) names the processes.
+    /// A process that may read the segment's file can lock a seat, which then cannot be reaped.
+    /// [`ReapReport::locked`] counts such seats, and [`foreign_locks`](HandleTable::foreign_locks)
+    /// names the processes.
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
         let report = seat::reap(&self.segment, self.enter()?)?;
         if self.untidy_names.replace(false) || report.names {
@@ -183,8 +181,8 @@ impl HandleTable {
         Ok(report)
     }
 
-    /// Returns the locks on seats that processes outside the crate hold; see [`ForeignLock`]. To
-    /// name their holders it reads what `/proc` shows of all processes.
+    /// Returns the locks on seats that processes outside the crate hold; see [`ForeignLock`]. Reads
+    /// `/proc` of all processes to name the holders.
     ///
     /// ```
     /// let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
@@ -198,11 +196,11 @@ impl HandleTable {
             .collect()
     }
 
-    /// Frees an array. Its handle is stale at once, everywhere; if somebody holds a lease, the
-    /// bytes come back with the last one.
+    /// Frees an array. Its handle is stale at once, in every process. If the array is leased, its
+    /// bytes are released with the last lease.
     ///
     /// # Errors
-    /// [`FreeError::Stale`] if it was freed before; [`FreeError::Internal`] if the handle names
+    /// [`FreeError::Stale`] if it was freed before. [`FreeError::Internal`] if the handle names
     /// memory that the crate keeps for itself, as a pool's mailbox.
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
         let handle = handle.into();
@@ -212,21 +210,22 @@ impl HandleTable {
         Ok(())
     }
 
-    /// Frees what is in a slot, a control array that the crate keeps for itself among them, and tells
-    /// what goes with it.
+    /// Frees the contents of a slot, also of a control array that the crate keeps for itself.
+    /// Returns the items to free with it.
     pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<Following<'_>>, FreeError> {
         self.retire(handle, false)
     }
 
-    /// Frees what is in a slot, and tells what goes with it. For a `user` the control arrays are
-    /// refused that the crate keeps for itself.
+    /// Frees the contents of a slot and returns the items to free with it. Refuses the crate's own
+    /// control arrays if `user` is set.
     #[inline(always)]
     fn retire(&self, handle: AnyHandle, user: bool) -> Result<Option<Following<'_>>, FreeError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(FreeError::Stale { handle });
         };
-        // Before what is known of its pages: its Acquire makes that the array's own.
+        // Load the word before reading the page state. This Acquire pairs with the publisher's
+        // Release, so the page state read below belongs to this array.
         let word = slot.word();
         if user
             && word.is_control()
@@ -246,7 +245,8 @@ impl HandleTable {
             return Err(FreeError::Stale { handle });
         };
         if retired.is_named() {
-            // Since that look, so that it is no bundle: one is named as long as it lives.
+            // The array was named after we read the word. It is not a bundle, because bundles are
+            // named from creation to free.
             let following = Following::name(memory, slot);
             self.give_back_named(slot.index, retired, extent, backed);
             return Ok(Some(following));
@@ -255,7 +255,7 @@ impl HandleTable {
         Ok(None)
     }
 
-    /// [`HandleTable::retire`] of what had a name already, by the slot's word.
+    /// Retires an array that had a name when `word` was read; see [`HandleTable::retire`].
     #[cold]
     fn free_named(
         &self,
@@ -285,7 +285,7 @@ impl HandleTable {
         Ok(Some(following))
     }
 
-    /// [`HandleTable::give_back`], out of the way of the usual case.
+    /// Calls [`HandleTable::give_back`], out of line for the rare case.
     #[cold]
     fn give_back_named(&self, slot: usize, retired: SlotWord, extent: Extent, backed: u64) {
         if let Some(slot) = Slot::of(self.segment.memory(), slot) {
@@ -293,7 +293,7 @@ impl HandleTable {
         }
     }
 
-    /// Gives the extent of a slot back that this participant has just retired.
+    /// Releases the extent of a slot that this participant has just retired.
     #[inline(always)]
     fn give_back(&self, slot: Slot<'_>, retired: SlotWord, extent: Extent, backed: u64) {
         self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
@@ -302,7 +302,7 @@ impl HandleTable {
             });
     }
 
-    /// Bytes of a LIVE slot's extent that are committed.
+    /// Returns the committed bytes of a LIVE slot's extent.
     #[inline]
     fn backed(&self, slot: Slot<'_>, extent: &Extent) -> u64 {
         if extent.size() <= alloc::WHOLE_COMMIT {
@@ -311,17 +311,17 @@ impl HandleTable {
         Descriptor::committed(self.segment.memory().descriptor(slot.index)).min(extent.size())
     }
 
-    /// Makes an array outlive the participant that owns it: it lives until somebody frees it.
+    /// Makes an array outlive its owner: it lives until a participant frees it.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`]; [`LeaseError::Internal`] if the handle names memory that the crate keeps
-    /// for itself; [`LeaseError::Queued`] for an array that a queue owns.
+    /// [`LeaseError::Stale`]. [`LeaseError::Internal`] if the handle names memory that the crate
+    /// keeps for itself. [`LeaseError::Queued`] if a queue owns the array.
     pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.change_owner(handle.into(), |_| SeatId::NONE)
     }
 
-    /// Makes this participant the owner of an array: it is freed when this participant leaves or
-    /// dies, unless it is detached.
+    /// Makes this participant the owner of an array. The array is freed when this participant
+    /// leaves or dies, unless it is detached.
     ///
     /// # Errors
     /// As [`detach`](HandleTable::detach).
@@ -336,18 +336,18 @@ impl HandleTable {
     ) -> Result<(), LeaseError> {
         let owner = owner(self.enter()?);
         match self.change(handle, |word, generation| word.own(generation, owner)) {
-            // What is LIVE and cannot be owned is QUEUED.
+            // A LIVE array that cannot be owned is QUEUED.
             Err(LeaseError::Busy { handle, .. }) => Err(LeaseError::Queued { handle }),
             outcome => outcome,
         }
     }
 
-    /// Declares the contents of a poisoned array to be good again. The caller has looked at them
-    /// (see [`attach`](HandleTable::attach)) or is about to overwrite them;
-    /// [`recover`](HandleTable::recover) is for who wants to have it alone meanwhile.
+    /// Declares the contents of a poisoned array good again. The caller has checked them (see
+    /// [`attach`](HandleTable::attach)) or is about to overwrite them. Use
+    /// [`recover`](HandleTable::recover) for exclusive access meanwhile.
     ///
-    /// A poisoned array may have readers still: somebody who died while it tried to write, and had
-    /// not found out yet that others read, is taken for a writer.
+    /// A poisoned array may still have readers: a participant that died while it tried to write,
+    /// before it checked for readers, counts as a writer.
     ///
     /// # Errors
     /// [`LeaseError::Busy`] while a round whose opener died still has participants.
@@ -392,7 +392,7 @@ impl HandleTable {
         seat::Card::of(self.segment.memory(), seat).pid
     }
 
-    /// The slot and generation that a handle names, if the segment has such a slot.
+    /// Returns the slot and generation that a handle names, if the segment has such a slot.
     #[inline]
     pub(crate) fn slot(&self, handle: AnyHandle) -> Option<(Slot<'_>, u32)> {
         self.look().slot(handle)
@@ -402,7 +402,7 @@ impl HandleTable {
         AnyHandle::pack(self.segment.key(), slot, generation)
     }
 
-    /// This participant's seat. In a child that a fork has made, takes one first.
+    /// Returns this participant's seat. Takes one first in a child that a fork has made.
     #[inline]
     pub(crate) fn enter(&self) -> Result<SeatId, JoinError> {
         match self.process.is(self.token.get()) {
@@ -411,18 +411,19 @@ impl HandleTable {
         }
     }
 
-    /// Whether the seat belongs to this process: false in a child before its first use.
+    /// Returns `true` if this process took the seat under `token`. Returns `false` for a parent's
+    /// token, and in a child before its first use.
     #[inline]
     pub(crate) fn is_of(&self, token: u64) -> bool {
         token == self.token.get() && self.process.is(token)
     }
 
-    /// The seat, for who has [entered](HandleTable::enter).
+    /// Returns the seat. The caller has [entered](HandleTable::enter).
     pub(crate) fn own_seat(&self) -> SeatId {
         self.seat.get()
     }
 
-    /// The number by which this process knows the table; see `roster.rs`.
+    /// Returns the number by which this process knows the table; see `roster.rs`.
     pub(crate) fn number(&self) -> u64 {
         #[cfg(not(loom))]
         return self.place.number();
@@ -431,7 +432,8 @@ impl HandleTable {
         return 0;
     }
 
-    /// Returns how many shared leases this participant has on a slot, its places in rounds included.
+    /// Returns how many shared leases this participant has on a slot, its places in rounds
+    /// included.
     pub(crate) fn shared_leases(&self, slot: usize) -> usize {
         let has_bit =
             Slot::of(self.segment.memory(), slot).is_some_and(|slot| slot.has_bit(self.own_seat()));
@@ -443,17 +445,17 @@ impl HandleTable {
         &self.recall
     }
 
-    /// Notes that the next reap is to look at the names.
+    /// Makes the next reap look at the names if `needed` is set.
     pub(crate) fn tidy_names_later(&self, needed: bool) {
         self.untidy_names.set(self.untidy_names.get() || needed);
     }
 
-    /// Notes that this participant has named something there.
+    /// Notes that this participant has named something in `bucket`.
     pub(crate) fn remember_named(&self, bucket: usize) {
         self.named.borrow_mut().insert(bucket);
     }
 
-    /// The buckets that were noted, and none from now on.
+    /// Returns the noted buckets and clears the note.
     pub(crate) fn take_named(&self) -> BTreeSet<usize> {
         self.named.take()
     }
@@ -462,13 +464,13 @@ impl HandleTable {
         self.token.get()
     }
 
-    /// Ends as a process does that exits: the seat is not given back, but reaped by others.
+    /// Ends like an exiting process: the seat is not released, so others reap it.
     #[cfg(loom)]
     pub(crate) fn exit_without_leaving(self) {
         self.token.set(0);
     }
 
-    /// A child's first use of a table that crossed a fork.
+    /// Takes a seat for a child at its first use of a table that crossed a fork.
     #[cold]
     fn join_again(&self) -> Result<SeatId, JoinError> {
         let token = segment::fork::process_token();
@@ -476,7 +478,7 @@ impl HandleTable {
             self.segment.rebind()?;
         }
         let seat = seat::join(&self.segment)?;
-        // What the parent remembers is the parent's.
+        // The parent's records belong to the parent.
         *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
         self.again.borrow_mut().clear();
         self.named.borrow_mut().clear();
@@ -496,7 +498,7 @@ impl HandleTable {
         }
     }
 
-    /// Tells the others of every free slot that only this participant knows of.
+    /// Enters every free slot that only this participant knows of in the hints.
     fn share_cache(&self) {
         let memory = self.segment.memory();
         let hints = hints::Hints::of(memory);
@@ -512,7 +514,7 @@ impl HandleTable {
         }
     }
 
-    /// Enters a slot in the hints that the caller's tail check has made FREE.
+    /// Enters a slot in the hints if the caller's tail check has made it FREE.
     #[inline]
     pub(crate) fn follow(&self, slot: Slot<'_>, tail: Tail) {
         if let Tail::Freed(word) = tail {
@@ -538,7 +540,7 @@ impl Drop for HandleTable {
         #[cfg(not(loom))]
         self.place.leave();
         if !self.is_of(self.token.get()) {
-            // It crossed a fork unused: the seat is the parent's.
+            // The table crossed a fork unused: the seat is the parent's.
             return;
         }
         self.forget_own_names();

@@ -1,4 +1,4 @@
-//! First touch ahead of time: an array's pages, made before they are used.
+//! First touch ahead of time: creates an array's pages before their first use.
 
 use super::HandleTable;
 use crate::descriptor::{Descriptor, TypeMismatch};
@@ -7,14 +7,14 @@ use crate::handle::AnyHandle;
 use crate::span::Spans;
 
 impl HandleTable {
-    /// Has the pages of an array made, and mapped into this process, as if all of it had been
-    /// written to; its contents stay. They come to lie where this thread runs, on machines where
-    /// that makes a difference, and are huge as far as
-    /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow.
+    /// Creates the pages of an array and maps them into this process, as a write to the whole array
+    /// would. Its contents stay. On NUMA machines the pages are on this thread's node. They are
+    /// huge as far as [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the
+    /// system allow.
     ///
-    /// Fresh pages cost a fault each at their first use; an array that is recycled has its pages.
-    /// To have them made by the workers that will use them, at once:
-    /// [`Pool::prefault`](crate::Pool::prefault).
+    /// Fresh pages cost a fault each at their first use; a recycled array has its pages already.
+    /// [`Pool::prefault`](crate::Pool::prefault) has the pages created by the workers that will use
+    /// them, all at once.
     ///
     /// # Errors
     /// - [`Error::Lease`] as for [`read_untyped`](HandleTable::read_untyped): the array must not be

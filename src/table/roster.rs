@@ -1,12 +1,12 @@
 //! The tables of this process, and the leases that a fork would carry into its child.
 //!
-//! A lease belongs to the process that took it. A child that is forked while it is in force has a copy
-//! of the guard, by which safe code could reach the array beside the parent. So the crate forks only
-//! while no table of the process holds a lease, whatever its segment and its thread. The slot words
-//! and the reader bits tell: a count of its own would cost every lease.
+//! A lease belongs to the process that took it. A child that is forked during a lease has a copy of
+//! the guard, by which safe code could reach the array beside the parent. So the crate forks only
+//! while no table of the process holds a lease, on any segment and thread. The slot words and the
+//! reader bits tell: a separate count would add a cost to every lease.
 //!
-//! Nothing here waits. A program may fork by other means while another thread is in here, and the child
-//! enters its tables again: a lock that the other thread holds would stay locked in the child.
+//! Nothing here waits. A program may fork by other means while another thread is in here, and the
+//! child enters its tables again: a lock held by the other thread would stay locked in the child.
 
 use std::sync::{RwLock, TryLockError};
 
@@ -20,17 +20,17 @@ use crate::sync::list::List;
 use crate::sync::{Atom, Ordering};
 use crate::word::SeatId;
 
-/// A place for a table, which the tables of a process have one after the other.
+/// A place for a table. The tables of a process use it one after the other.
 struct Entry {
     number: u64,
-    /// 1 while a table has it.
+    /// 1 while a table uses it.
     taken: Atom<u64>,
-    /// The process in which the table has its seat; 0 while there is none.
+    /// The process in which the table has its seat; 0 while it has none.
     token: Atom<u64>,
     /// The index of that seat.
     seat: Atom<u64>,
-    /// Written by the table that has the place. It is only ever tried to be locked: in a child the lock
-    /// may be held for ever by a thread that does not exist there.
+    /// Written by the table that uses the place. It is only locked by `try_` calls: in a child a
+    /// thread that does not exist there may hold the lock for ever.
     segment: RwLock<Option<WeakSegment>>,
 }
 
@@ -41,30 +41,30 @@ static NEXT: Atom<u64> = Atom::zero();
 
 /// Returns an array on which a table of this process holds a lease, if there is one.
 ///
-/// Leaves out the crate's own arrays, which are kept leased by the values that use them and lend
-/// nothing. Leaves out the arrays for which `is_own` returns `true`: it gets the number of a table and
-/// a slot, and says that the caller accounts for every lease of that table on it.
+/// Leaves out the crate's own arrays: values keep them leased while they use them, and lend
+/// nothing. Leaves out the arrays for which `is_own(table_number, slot)` returns `true`: the caller
+/// accounts for every lease of that table on them.
 pub(crate) fn held(is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
     let token = process_token();
-    // The tables of another token crossed a fork, and their leases are another process's.
+    // Tables of another token crossed a fork, and their leases belong to another process.
     TABLES.iter().find_map(|entry| entry.held(token, &is_own))
 }
 
 impl Entry {
     fn held(&self, token: u64, is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
-        // Acquire: pairs with the Release in `Place::set`, which comes after the seat.
+        // Acquire: pairs with the Release in `Place::set`, which follows the store of the seat.
         if self.token.load(Ordering::Acquire) != token {
             return None;
         }
         let seat = SeatId::from_index(self.seat.load(Ordering::Relaxed) as usize);
-        // The lock is taken only while the table is being made or dropped, and then it has no leases.
+        // The lock is held only while a table is created or dropped, and then it has no leases.
         let segment = match self.segment.try_read() {
             Ok(segment) => segment.as_ref()?.upgrade()?,
             Err(TryLockError::Poisoned(segment)) => segment.into_inner().as_ref()?.upgrade()?,
             Err(TryLockError::WouldBlock) => return None,
         };
         let held = held_by(&segment, seat, |slot| is_own(self.number, slot))?;
-        // Again: if the table was dropped meanwhile, somebody else may have its seat by now.
+        // Check again: if the table was dropped meanwhile, another participant may have its seat.
         (self.token.load(Ordering::Acquire) == token).then_some(held)
     }
 
@@ -80,7 +80,7 @@ impl Entry {
     }
 }
 
-/// Returns an array on which `seat` holds a lease and which is not the caller's own, if there is one.
+/// Returns an array that `seat` leases and that is not the caller's own, if there is one.
 fn held_by(segment: &Segment, seat: SeatId, is_own: impl Fn(usize) -> bool) -> Option<AnyHandle> {
     let memory = segment.memory();
     let geometry = &memory.layout().geometry;
@@ -99,14 +99,14 @@ fn held_by(segment: &Segment, seat: SeatId, is_own: impl Fn(usize) -> bool) -> O
     })
 }
 
-/// A table's entry in the list, which it gives back when it is dropped.
+/// A table's entry in the list. Dropping it releases the entry.
 pub(super) struct Place(&'static Entry);
 
 impl Place {
     /// Enters a table that has just taken a seat.
     pub(super) fn enter(segment: &Segment, seat: SeatId, token: u64) -> Place {
         let take = |entry: &&Entry| {
-            // Acquire: pairs with the Release of the table that had it before.
+            // Acquire: pairs with the Release of the table that used it before.
             let taken = entry
                 .taken
                 .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
@@ -135,12 +135,12 @@ impl Place {
         place
     }
 
-    /// The number by which [`held`] knows the table.
+    /// Returns the number by which [`held`] knows the table.
     pub(super) fn number(&self) -> u64 {
         self.0.number
     }
 
-    /// Notes the seat that the table has taken, in a child of the process that it was made in, too.
+    /// Sets the seat that the table has taken, also in a child of the process that created it.
     pub(super) fn set(&self, seat: SeatId, token: u64) {
         let index = seat.index().unwrap_or_default() as u64;
         self.0.seat.store(index, Ordering::Relaxed);
@@ -148,9 +148,9 @@ impl Place {
         self.0.token.store(token, Ordering::Release);
     }
 
-    /// Notes that the table has no seat any more. Called before another participant can take it.
+    /// Clears the table's seat. The caller then releases the seat.
     pub(super) fn leave(&self) {
-        // Release: whoever sees a lease of the seat's next holder sees this, too.
+        // Release: a participant that sees a lease of the seat's next holder sees this, too.
         self.0.token.store(0, Ordering::Release);
     }
 }
@@ -158,7 +158,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
-        // If somebody reads it now, the reference stays until the next table, and keeps nothing mapped.
+        // If a thread reads it now, the reference stays until the next table. It keeps nothing
+        // mapped.
         let _ = self.0.set_segment(None);
         // Release: pairs with the Acquire in `enter`.
         self.0.taken.store(0, Ordering::Release);
@@ -171,7 +172,7 @@ mod tests {
     use crate::table::HandleTable;
     use std::collections::BTreeSet;
 
-    /// Of the tables that the test has made: others are those of tests beside it.
+    /// Looks only at the tables of this test, because other tests run beside it.
     fn held_of(tables: &[&HandleTable], own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
         let theirs = |number| !tables.iter().any(|table| table.number() == number);
         held(|number, slot| theirs(number) || own(number, slot))
@@ -203,7 +204,7 @@ mod tests {
         drop(queue);
     }
 
-    /// The entries of tables that this process has.
+    /// Returns the entries of tables that this process has.
     fn numbers() -> BTreeSet<u64> {
         let has_table = |entry: &&Entry| entry.taken.load(Ordering::Relaxed) == 1;
         TABLES
@@ -237,7 +238,7 @@ mod tests {
         let table = HandleTable::join(&Segment::in_process().unwrap()).unwrap();
         let segment = WeakSegment::of(table.segment());
         assert!(segment.upgrade().is_some());
-        // Somebody looks at the place while the table is dropped.
+        // A thread looks at the place while the table is dropped.
         let entry = table.place.0;
         let look = entry.segment.read().unwrap();
         drop(table);
@@ -256,7 +257,7 @@ mod tests {
         assert_ne!(other.number(), table.number());
         table.place.set(table.own_seat(), table.token());
         drop((table, other));
-        // Its place is passed over.
+        // The next table skips this place.
         let next = HandleTable::join(&segment).unwrap();
         assert_ne!(next.number(), entry.number);
         drop(held_for_ever);

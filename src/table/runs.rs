@@ -1,4 +1,4 @@
-//! Which bytes a view covers, and the accesses by views without a lease, for the model checker.
+//! The bytes that a view covers, and the accesses by views without a lease: for the model checker.
 
 use core::cell::RefCell;
 use core::ops::Range;
@@ -8,9 +8,9 @@ use ndarray::{Dimension, IntoDimension, RawArrayViewMut};
 use super::HandleTable;
 use crate::segment::Access;
 
-/// The bytes of the elements of `part`, counted from `base`, in runs without gaps.
+/// Returns the bytes of the elements of `part` as runs without gaps, counted from `base`.
 ///
-/// No stride of `part` is negative, and it begins at `base` or behind it.
+/// No stride of `part` is negative, and it begins at or behind `base`.
 pub(crate) fn runs<T, D: Dimension>(
     part: &RawArrayViewMut<T, D>,
     base: *const T,
@@ -41,7 +41,7 @@ pub(crate) fn runs<T, D: Dimension>(
 /// The accesses to an array by views without a lease.
 pub(crate) struct Accesses<'t> {
     table: &'t HandleTable,
-    /// Of the array's extent.
+    /// The offset of the array's extent.
     offset: u64,
     reads: RefCell<Vec<Access>>,
     writes: RefCell<Vec<Access>>,
@@ -57,7 +57,7 @@ impl<'t> Accesses<'t> {
         }
     }
 
-    /// A view is lent, beside others of its kind. None is lent mutably any more.
+    /// Records a view that is lent beside other shared views. Mutable views have ended.
     #[track_caller]
     pub(crate) fn read(&self, bytes: Vec<Range<u64>>) {
         self.writes.borrow_mut().clear();
@@ -67,7 +67,7 @@ impl<'t> Accesses<'t> {
         }
     }
 
-    /// A view is lent mutably. No other one is lent any more.
+    /// Records a view that is lent mutably. All other views have ended.
     #[track_caller]
     pub(crate) fn write(&mut self, bytes: Vec<Range<u64>>) {
         self.reads.get_mut().clear();

@@ -1,4 +1,4 @@
-//! Allocating where memory is short: what is free already may hold the pages that are wanted.
+//! Allocating where memory is short: free slots may hold the pages that are needed.
 
 use super::HandleTable;
 use super::alloc::Reserved;
@@ -10,12 +10,12 @@ use crate::seat;
 use crate::span::Spans;
 use crate::word::SeatId;
 
-/// Slots that are tried although others before them could not be backed.
+/// The most slots to try. Each one is tried because the one before could not be backed.
 const TRIES: usize = 64;
 
 impl HandleTable {
-    /// A slot for `bytes` after all, although none could be backed by new pages: one that has
-    /// some, or one for the pages of other free slots and of the dead.
+    /// Finds a slot for `bytes` after new pages were refused: a slot that has pages, or one for the
+    /// pages of other free slots and of dead participants.
     #[cold]
     pub(super) fn scrape(
         &self,
@@ -24,7 +24,7 @@ impl HandleTable {
         me: SeatId,
         refused: NoMemory,
     ) -> Result<Reserved<'_>, AllocError> {
-        // First without a trim, which costs the others their warm pages.
+        // Try without a trim first, because a trim costs the other participants their warm pages.
         if let Some(reserved) = self.used_before(bytes, class, me) {
             return Ok(reserved);
         }
@@ -40,7 +40,7 @@ impl HandleTable {
         }
     }
 
-    /// A free slot of `class` that held an array before, and has its pages still.
+    /// Reserves a free slot of `class` that held an array before and still has its pages.
     fn used_before(&self, bytes: u64, class: u32, me: SeatId) -> Option<Reserved<'_>> {
         let memory = self.segment.memory();
         let geometry = &memory.layout().geometry;
@@ -72,12 +72,12 @@ impl HandleTable {
             })
     }
 
-    /// Gives a reserved slot back whose extent could not be backed, without the pages that it got
-    /// on the way: nobody knows of them, so that nobody would give them back.
+    /// Abandons a reserved slot whose extent could not be backed, and punches the pages that the
+    /// attempt got: nobody has a record of them, so nobody would give them back.
     #[cold]
     pub(super) fn abandon_unbacked(&self, reserved: Reserved<'_>) {
         let extent = reserved.extent;
-        // What shares its page with others is backed by a page or is not.
+        // An extent that shares its page with others has no pages of its own to punch.
         let punched = extent.has_own_pages() && self.segment.punch(extent.offset, extent.size());
         let clean = punched || reserved.clean;
         let _ = reserved.slot.abandon(reserved.word, self.seat.get(), clean);

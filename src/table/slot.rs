@@ -1,4 +1,4 @@
-//! The rules of one slot: who may change its word, and who runs which check afterwards.
+//! The transitions of one slot, and the checks that follow them.
 //!
 //! `README.md` beside this file states the protocol and argues why these steps suffice.
 
@@ -8,8 +8,8 @@ use crate::word::{Purpose, SeatId, SlotWord};
 
 /// One slot of a segment: its word and its row of reader bits.
 ///
-/// Passed by value: a call that is not inlined and took it by reference would have its four words
-/// written to memory on the way of every lease.
+/// Passed by value: a call that is not inlined and took a reference would spill its four words to
+/// memory for every lease.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<'m> {
     pub(crate) index: usize,
@@ -17,20 +17,20 @@ pub(crate) struct Slot<'m> {
     readers: &'m [Atom],
 }
 
-/// Why a lease was refused.
+/// The reason for which a lease was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refused {
     /// Not LIVE in the handle's generation.
     Stale,
-    /// A writer died or panicked; nobody has cleared the array since.
+    /// A writer died or panicked, and nobody has cleared the array since.
     Poisoned,
-    /// Held by this seat: the writer, or one of the readers.
+    /// Held by this seat, as the writer or as a reader.
     Busy(SeatId),
-    /// A control array, which nobody leases for writing.
+    /// A control array. Nobody leases it for writing.
     Control,
 }
 
-/// Whether a shared lease set the seat's bit, or found it set by an earlier lease of the same seat.
+/// The effect of a shared lease: it set the seat's bit, or an earlier lease of the seat had set it.
 ///
 /// Only a seat's own thread sets its bit, so the count of its leases is private to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,18 +40,18 @@ pub(crate) enum Shared {
     Again,
 }
 
-/// What giving back a lease led to.
+/// The result of a tail check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum Tail {
-    /// The slot goes on as it is.
+    /// The caller has nothing to do.
     Unchanged,
-    /// RETIRED → FREE of the next generation: the caller enters the slot in the hints.
+    /// RETIRED → FREE of the next generation. The caller enters the slot in the hints.
     Freed(SlotWord),
 }
 
 impl<'m> Slot<'m> {
-    /// `None` if the segment has no such slot.
+    /// Returns the slot at `index`, or `None` if the segment has no such slot.
     #[inline]
     pub(crate) fn of(memory: &'m Memory, index: usize) -> Option<Self> {
         Some(Slot {
@@ -61,7 +61,7 @@ impl<'m> Slot<'m> {
         })
     }
 
-    /// The word as it is now. Acquire: pairs with the Release of whichever transition it shows.
+    /// Returns the current word. Acquire: pairs with the Release of the transition that wrote it.
     #[inline]
     pub(crate) fn word(self) -> SlotWord {
         self.word.load(Ordering::Acquire)
@@ -69,32 +69,33 @@ impl<'m> Slot<'m> {
 
     // ---- allocation -------------------------------------------------------------------------
 
-    /// FREE exactly as `seen` → RESERVED by `me`. The reserved word, or the word that was there.
+    /// Attempts the transition FREE → RESERVED by `me`. Returns the new word, or the current word
+    /// if it is not `seen` or `seen` is not FREE.
     #[inline]
     pub(crate) fn reserve(self, seen: SlotWord, me: SeatId) -> Result<SlotWord, SlotWord> {
         let Some(reserved) = seen.reserve(me) else {
             return Err(seen);
         };
-        // Release: a sweep that finds this slot taken finds what became free before. Who has looked
-        // at `seen` has acquired all accesses under the last lease.
+        // Release: a sweep that finds this slot taken also finds slots that became free before. The
+        // load of `seen` has acquired all accesses under the last lease.
         self.word
             .compare_exchange(seen, reserved, Ordering::Release, Ordering::Relaxed)
             .map(|_| reserved)
     }
 
-    /// RESERVED by `me` → LIVE. Pairs with the Acquire of every lease: descriptor and initial
-    /// contents happen before it.
+    /// Performs the transition RESERVED by `me` → LIVE. Pairs with the Acquire of every lease:
+    /// descriptor and initial contents happen before it.
     #[inline]
     pub(crate) fn publish(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish(me));
     }
 
-    /// As [`Slot::publish`], for a control array.
+    /// Publishes a control array; see [`Slot::publish`].
     pub(crate) fn publish_control(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish_control(me));
     }
 
-    /// As [`Slot::publish`], for a record of names, or a bundle.
+    /// Publishes a record of names or a bundle; see [`Slot::publish`].
     pub(crate) fn publish_record(self, reserved: SlotWord, me: SeatId) {
         self.publish_as(reserved, reserved.publish_record(me));
     }
@@ -106,7 +107,8 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// RESERVED by `me` → FREE of the next generation, `clean` if the extent holds zeros.
+    /// Performs the transition RESERVED by `me` → FREE of the next generation. `clean` says that
+    /// the extent holds zeros.
     pub(crate) fn abandon(self, reserved: SlotWord, me: SeatId, clean: bool) -> SlotWord {
         let Some(free) = reserved.abandon(me, clean) else {
             return reserved;
@@ -115,8 +117,8 @@ impl<'m> Slot<'m> {
         free
     }
 
-    /// LIVE in `generation`, last seen as `seen` → RETIRED by `me`. The handle is stale from here
-    /// on; what comes of the bytes is for [`Slot::tail_after_retire`], which the caller runs next.
+    /// Attempts the transition LIVE in `generation` → RETIRED by `me`, starting from `seen`. The
+    /// handle is stale from here on. The caller runs [`Slot::tail_after_retire`] next.
     #[inline]
     pub(crate) fn retire(
         self,
@@ -125,9 +127,10 @@ impl<'m> Slot<'m> {
         me: SeatId,
     ) -> Result<SlotWord, SlotWord> {
         while let Some(retired) = seen.retire(generation, me) {
-            // AcqRel: comes either before a reader's validation, which then reports the array as
-            // stale, or after it, and then the tail check sees the reader's bit. What the caller
-            // has done to the array comes before its next owner, whoever runs the last check.
+            // AcqRel: comes before or after a reader's validation. If before, the validation
+            // reports the array as stale; if after, the tail check sees the reader's bit. The
+            // caller's accesses to the array happen before those of its next owner, whichever
+            // participant runs the last check.
             match self
                 .word
                 .compare_exchange(seen, retired, Ordering::AcqRel, Ordering::Relaxed)
@@ -141,25 +144,25 @@ impl<'m> Slot<'m> {
 
     // ---- leases -----------------------------------------------------------------------------
 
-    /// Takes a shared lease for `me`.
+    /// Attempts to acquire a shared lease for `me`.
     #[inline]
     pub(crate) fn lock_shared(
         self,
         generation: u32,
         me: SeatId,
     ) -> Result<Shared, (Refused, Tail)> {
-        // A stale handle must not set bits: they would turn a stranger's write lease away.
+        // A stale handle must not set bits: they would refuse the writers of another array.
         admit(self.word(), generation).map_err(|refused| (refused, Tail::Unchanged))?;
         let shared = self.set_bit(me);
-        // The bit first, then the word: a writer or freer whose transition comes later in the
-        // word's order sees our bit, an earlier one is what we read here.
+        // First the bit, then the word: we read a writer's or freer's earlier transition, and
+        // a writer or freer that comes later in the word's order sees our bit.
         let word = self.word.read_modify_write(Ordering::AcqRel);
         admit(word, generation)
             .map(|()| shared)
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
-    /// Sets the bit of a participant of a round which `opener` holds, on an array that it writes.
+    /// Sets the bit of a participant in a round of `opener`, on an array that the round writes.
     pub(crate) fn lock_tiles(
         self,
         generation: u32,
@@ -171,7 +174,7 @@ impl<'m> Slot<'m> {
             _ if word.is_in_round() && word.writer() == opener => Ok(()),
             _ => Err(Refused::Busy(word.writer())),
         };
-        // As in `lock_shared`: not a bit before the array looks as if it could be had.
+        // As in `lock_shared`: set no bit before the array looks available.
         admit(self.word()).map_err(|refused| (refused, Tail::Unchanged))?;
         let shared = self.set_bit(me);
         admit(self.word.read_modify_write(Ordering::AcqRel))
@@ -179,15 +182,15 @@ impl<'m> Slot<'m> {
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
-    /// Sets the bit of one who is about to retire what is in the slot, and needs that to stay after it;
-    /// given back as a shared lease. The retirement is its validation: who runs a tail check after that
-    /// sees the bit.
+    /// Sets the caller's bit, so the slot is not reused after the retirement that the caller is
+    /// about to do. Release it like a shared lease. The retirement validates it: every later tail
+    /// check sees the bit.
     pub(crate) fn keep(self, generation: u32, me: SeatId) -> Option<Shared> {
-        // As in `lock_shared`: not for a stale handle.
+        // As in `lock_shared`: a stale handle must not set bits.
         self.word().is_live(generation).then(|| self.set_bit(me))
     }
 
-    /// Gives back what [`Slot::lock_shared`] has just taken.
+    /// Undoes a [`Slot::lock_shared`] that has just succeeded.
     pub(crate) fn undo(self, shared: Shared, me: SeatId) -> Tail {
         match shared {
             Shared::First => self.unlock_shared(me),
@@ -195,15 +198,15 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// Gives the last shared lease (or place in a round) that `me` has here back.
+    /// Releases the last shared lease (or place in a round) of `me` on this slot.
     #[inline]
     pub(crate) fn unlock_shared(self, me: SeatId) -> Tail {
         self.clear_bit(me);
         self.tail()
     }
 
-    /// Takes the exclusive lease for `me`. Control arrays are refused before anything is changed: a
-    /// writer, even for a moment, would keep their readers out, and its death would poison them.
+    /// Attempts to acquire the exclusive lease for `me`. Refuses a control array before any change:
+    /// a writer, even for a moment, would refuse its readers, and a dead writer would poison it.
     #[inline]
     pub(crate) fn lock_exclusive(
         self,
@@ -211,8 +214,8 @@ impl<'m> Slot<'m> {
         me: SeatId,
         purpose: Purpose,
     ) -> Result<(), (Refused, Tail)> {
-        // Who finds a reader afterwards, and backs out, has turned other readers away meanwhile: so not
-        // a step before the array looks as if it could be had. (Who opens a round asks but once.)
+        // Check for readers before setting the writer: an attempt that backs out makes concurrent
+        // readers fail with `Busy`. Rounds skip the check because they are tried only once.
         let possible = || self.word().lock(generation, me, purpose).is_some();
         if purpose != Purpose::Round
             && let Some(reader) = self.any_reader()
@@ -220,8 +223,9 @@ impl<'m> Slot<'m> {
         {
             return Err((Refused::Busy(reader), Tail::Unchanged));
         }
-        // Acquire: pairs with the Release of a reader's validation, whose bit is then seen; on
-        // failure with that of whoever poisoned the array, and has noted who wrote it.
+        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen.
+        // On failure it pairs with the Release of the poisoning transition, so the poison note is
+        // seen.
         let outcome = self
             .word
             .update(Ordering::Acquire, Ordering::Acquire, |word| {
@@ -244,11 +248,11 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// Gives the exclusive lease of `me` back; `poison` if the bytes may be half-written.
+    /// Releases the exclusive lease of `me`. `poison` says that the bytes may be half-written.
     #[inline]
     pub(crate) fn unlock_exclusive(self, me: SeatId, poison: bool) -> Tail {
         // Release: pairs with the Acquire of the next lease. Acquire: pairs with the Release of a
-        // reader that was turned away and has looked at the word before: its bit is seen to be clear.
+        // refused reader's tail check, if that came before: its bit is then seen to be clear.
         let unlocked = self
             .word
             .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
@@ -256,13 +260,13 @@ impl<'m> Slot<'m> {
             });
         match unlocked {
             Ok((_, word)) => self.tail_of_lease(word),
-            // `me` does not hold the lease: there is nothing to give back.
+            // `me` does not hold the lease.
             Err(_) => Tail::Unchanged,
         }
     }
 
-    /// Ends the round that `me` opened although participants may still hold tiles: the array has
-    /// no opener from here on, and the last participant's tail check unlocks it.
+    /// Ends the round that `me` opened although participants may still hold tiles. The array is
+    /// left without an opener, and the last participant's tail check unlocks it.
     pub(crate) fn orphan(self, me: SeatId, poison: bool) -> Tail {
         // Release: pairs with the Acquire of the next lease.
         let _ = self
@@ -273,16 +277,16 @@ impl<'m> Slot<'m> {
         self.tail()
     }
 
-    /// Run by everyone who has cleared a bit or a writer, whether or not the lease had succeeded,
-    /// and by who has retired the slot: finishes what the others could not.
+    /// Runs the tail check. Every participant that clears a bit or a writer, or retires the slot,
+    /// runs it, even if its lease was refused. It finishes transitions that the others could not.
     #[inline]
     pub(crate) fn tail(self) -> Tail {
-        // A read-modify-write: were it a load, the freer could miss our cleared bit and we its
+        // A read-modify-write: with a load, the freer could miss our cleared bit while we miss its
         // RETIRED (store buffering).
         self.tail_of_lease(self.word.read_modify_write(Ordering::AcqRel))
     }
 
-    /// The tail check of who has given a lease back: there is nearly always nothing to do.
+    /// Runs the tail check after a released lease, where there is nearly always nothing to do.
     #[inline(always)]
     fn tail_of_lease(self, word: SlotWord) -> Tail {
         match word.after_leases() {
@@ -291,7 +295,7 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// The tail check of who has just retired the slot, by that word.
+    /// Runs the tail check after the caller's own `retire`, which wrote `retired`.
     #[inline(always)]
     pub(crate) fn tail_after_retire(self, retired: SlotWord) -> Tail {
         match retired.recycle() {
@@ -303,7 +307,8 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// [`Slot::tail`] for one whose own read-modify-write has just made or found the word this.
+    /// Continues the tail check from `word`, which the caller's own read-modify-write has just read
+    /// or written.
     #[cold]
     fn tail_after(self, mut word: SlotWord) -> Tail {
         while let Some(next) = word.after_leases() {
@@ -315,15 +320,16 @@ impl<'m> Slot<'m> {
         Tail::Unchanged
     }
 
-    /// `word` → `next`, what comes of it [after the last lease](SlotWord::after_leases), if there is
-    /// none. The word that was there instead.
+    /// Attempts the transition `word` → `next`, the word [after the last
+    /// lease](SlotWord::after_leases), unless a reader's bit is set. Returns the current word if it
+    /// is not `word`.
     #[inline(always)]
     fn finish(self, word: SlotWord, next: SlotWord) -> Result<Tail, SlotWord> {
         if self.any_reader().is_some() {
-            // Whoever clears that bit runs this check after us.
+            // The reader that clears this bit runs the tail check after us.
             return Ok(Tail::Unchanged);
         }
-        // Release: pairs with the Acquire of who looks at the free slot, or of the next lease.
+        // Release: pairs with the Acquire of a look at the free slot, or of the next lease.
         self.word
             .compare_exchange(word, next, Ordering::Release, Ordering::Relaxed)
             .map(|_| match next.is_free() {
@@ -332,13 +338,14 @@ impl<'m> Slot<'m> {
             })
     }
 
-    /// RETIRED and without leases → RESERVED by `me` in the next generation, for cleaning.
+    /// Attempts the transition RETIRED without leases → RESERVED by `me` in the next generation, to
+    /// clean the extent.
     pub(crate) fn recycle_reserved(self, retired: SlotWord, me: SeatId) -> Option<SlotWord> {
         let reserved = retired.recycle_reserved(me)?;
         if self.any_reader().is_some() {
             return None;
         }
-        // Relaxed: `retired` and the bits were acquired, and `abandon` publishes what comes next.
+        // Relaxed: `retired` and the bits were acquired, and the Release in `abandon` follows.
         self.word
             .compare_exchange(retired, reserved, Ordering::Relaxed, Ordering::Relaxed)
             .ok()
@@ -352,23 +359,24 @@ impl<'m> Slot<'m> {
         self,
         next: impl FnMut(SlotWord) -> Option<SlotWord>,
     ) -> Result<SlotWord, SlotWord> {
-        // Release: what its actor did before, in a dead one's stead too, happens before what is done
-        // by who sees it.
+        // Release: the caller's earlier actions, also those on behalf of a dead seat, happen before
+        // those of a participant that sees the new word.
         self.word
             .update(Ordering::Release, Ordering::Relaxed, next)
             .map(|(_, new)| new)
     }
 
-    /// The word by a read-modify-write: who changes it next has what happened before this.
+    /// Reads the word by a read-modify-write. Our earlier actions happen before those of a
+    /// participant that changes the word next.
     pub(crate) fn newest(self) -> SlotWord {
         self.word.read_modify_write(Ordering::AcqRel)
     }
 
-    /// LIVE in `generation` → the same, owned by nobody.
+    /// Clears the owner of a slot that is LIVE in `generation`.
     pub(crate) fn detach_record(self, generation: u32) {
-        // Both pair with `newest`. Acquire: the next look at the bucket is not older than that of who
-        // has found the record owned. Release: who finds it detached finds it in the bucket, or
-        // what came there after it.
+        // Both pair with `newest`. Acquire: our next look at the bucket is at least as new as that
+        // of a participant that found the record owned. Release: a participant that finds the
+        // record detached finds it in the bucket, or finds a later entry there.
         let _ = self
             .word
             .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
@@ -386,35 +394,35 @@ impl<'m> Slot<'m> {
 
     #[inline]
     fn set_bit(self, seat: SeatId) -> Shared {
-        // Relaxed: ordered before the validation that follows by the Release of that.
+        // Relaxed: the Release of the validation that follows orders it.
         match self.bit(seat) {
             Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => Shared::Again,
             _ => Shared::First,
         }
     }
 
-    /// Clears the bit; whether it was set. The caller runs the tail check.
+    /// Clears the bit and returns `true` if it was set. The caller runs the tail check.
     #[inline]
     pub(crate) fn clear_bit(self, seat: SeatId) -> bool {
         let Some((word, bit)) = self.bit(seat) else {
             return false;
         };
-        // Release: pairs with the Acquire in `any_reader`, so that all accesses under the shared
-        // lease happen before those of the writer or of the next owner.
+        // Release: pairs with the Acquire in `any_reader`. All accesses under the shared lease
+        // happen before those of the writer or of the next owner.
         word.fetch_and(!bit, Ordering::Release) & bit != 0
     }
 
     pub(crate) fn has_bit(self, seat: SeatId) -> bool {
         self.bit(seat)
-            // Relaxed: a seat's own bit is asked for by who acts for the seat.
+            // Relaxed: only a participant that acts for the seat asks for its bit.
             .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }
 
-    /// The seats whose bits are set.
+    /// Returns the seats with a bit set.
     pub(crate) fn reader_seats(self) -> Vec<SeatId> {
         let mut seats = Vec::new();
         for (at, word) in self.readers.iter().enumerate() {
-            // Relaxed: to be told of or waited for; what they did is acquired elsewhere.
+            // Relaxed: callers report or await these seats; their accesses are acquired elsewhere.
             let bits = word.load(Ordering::Relaxed);
             let set = (0..64).filter(|bit| bits >> bit & 1 == 1);
             seats.extend(set.map(|bit| SeatId::from_index(at * 64 + bit)));
@@ -422,13 +430,13 @@ impl<'m> Slot<'m> {
         seats
     }
 
-    /// The first seat whose bit is set.
+    /// Returns the first seat with a bit set.
     #[inline(always)]
     pub(crate) fn any_reader(self) -> Option<SeatId> {
-        // Pairs with the Release in `clear_bit`.
+        // Acquire: pairs with the Release in `clear_bit`.
         let look = |word: &Atom| word.load(Ordering::Acquire);
         match self.readers {
-            // The row of the default geometry: all of it by one branch.
+            // The row of the default geometry: one branch for all of it.
             [a, b, c, d] => {
                 let row = (look(a), look(b), look(c), look(d));
                 match row.0 | row.1 | row.2 | row.3 {
@@ -444,7 +452,8 @@ impl<'m> Slot<'m> {
     }
 }
 
-/// The first seat among the bits of a row. In registers, lest all who find it clear write it to memory.
+/// Returns the first seat among the bits of a row. Takes the row in registers: callers that find it
+/// clear must not write it to memory.
 #[cold]
 fn first_seat(a: u64, b: u64, c: u64, d: u64) -> Option<SeatId> {
     (0..)
@@ -452,12 +461,12 @@ fn first_seat(a: u64, b: u64, c: u64, d: u64) -> Option<SeatId> {
         .find_map(|(at, bits)| first_of(at, bits))
 }
 
-/// The first seat among the bits of a row's word.
+/// Returns the first seat among the bits of one word of a row.
 fn first_of(at: usize, bits: u64) -> Option<SeatId> {
     (bits != 0).then(|| SeatId::from_index(at * 64 + bits.trailing_zeros() as usize))
 }
 
-/// Whether a reader may enter, by the word alone.
+/// Checks if the word admits a reader. Returns the reason if it does not.
 #[inline]
 fn admit(word: SlotWord, generation: u32) -> Result<(), Refused> {
     if !word.is_live(generation) {

@@ -1,4 +1,4 @@
-//! The sweep: the slot words themselves, read twice, decide whether nothing is free.
+//! The sweep: two scans of the slot words decide if a slot is free.
 
 use super::alloc::Reserved;
 use super::slot::Slot;
@@ -6,13 +6,13 @@ use crate::segment::Memory;
 use crate::span::{Extent, Spans};
 use crate::word::{Lifecycle, SeatId, SlotWord};
 
-/// Reserves any slot of `class` or a larger one, the smallest that is free.
+/// Reserves a slot of `class` or a larger class, the smallest that is free.
 ///
-/// `None` is a proof that there was an instant at which no such slot was free: two scans in a row
-/// that read the same words, none of them FREE. (One scan proves nothing: a free slot can move
-/// behind it.) The words cannot have changed and changed back in between, for the generation only
-/// grows; writers that come and go make no slot free and are not compared. Lock-free: another turn
-/// means that another participant reserved, published or freed something.
+/// `None` proves that there was an instant at which no such slot was free: two scans in a row read
+/// the same words, none of them FREE. (One scan proves nothing: a free slot can move behind it.)
+/// The words cannot have changed and changed back in between, because the generation only grows.
+/// Writers that come and go free no slot, so they are not compared. Lock-free: another turn means
+/// that another participant reserved, published or freed something.
 pub(crate) fn reserve(memory: &Memory, class: u32, me: SeatId) -> Option<Reserved<'_>> {
     let mut before: Option<Vec<(u32, Lifecycle)>> = None;
     loop {

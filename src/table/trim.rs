@@ -10,18 +10,17 @@ use crate::sync::Ordering;
 use crate::word::SeatId;
 
 impl HandleTable {
-    /// Gives the pages of all free extents back to the system; returns how many bytes of extents
-    /// that were.
+    /// Gives the pages of all free extents back to the system. Returns the bytes of these extents.
     ///
-    /// Freed arrays keep their pages for the next one, up to a limit (see
-    /// [`SegmentOptions::retain`](crate::SegmentOptions::retain)); this does without. Nobody waits
-    /// for it: it reserves what is free, a span at a time, and frees it again.
+    /// Freed arrays keep their pages for the next array, up to a limit (see
+    /// [`SegmentOptions::retain`](crate::SegmentOptions::retain)). This call gives up all of them.
+    /// Nobody waits for it: it reserves the free slots of one span at a time, and frees them again.
     pub fn trim(&self) -> Result<u64, JoinError> {
         let me = self.enter()?;
         self.share_cache();
         let spans = Spans::of(self.segment.memory());
         let bytes = spans.iter().map(|span| self.trim_span(&span, me)).sum();
-        // The sum of retained bytes is a hint; from here it starts anew.
+        // The sum of retained bytes is a hint and starts anew here.
         let retained = &self.segment.memory().header()[Header::RETAINED];
         retained.store(0, Ordering::Relaxed);
         Ok(bytes)
@@ -34,7 +33,8 @@ impl HandleTable {
             .filter_map(|position| {
                 let slot = Slot::of(memory, span.slot(&memory.layout().geometry, position))?;
                 let seen = slot.word();
-                // Clean ones have no pages; but where extents share pages, all or nothing.
+                // Clean slots have no pages; but extents that share pages are punched all or not at
+                // all.
                 if seen.is_clean() && span.extent(position).has_own_pages() {
                     return None;
                 }

@@ -1,4 +1,4 @@
-//! Arrays by their bytes: made and leased by programs that learn the element type as they run.
+//! Arrays as bytes: for programs that learn the element type at run time.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -18,8 +18,9 @@ use crate::span::Spans;
 use crate::word::Purpose;
 
 impl HandleTable {
-    /// As [`zeros`](HandleTable::zeros), for an element type that is a value: `shape` is the length
-    /// of each axis. A program that knows the type opens it by [`AnyHandle::typed`].
+    /// Creates an array of zeros as [`zeros`](HandleTable::zeros) does, of an element type that is
+    /// a value. `shape` is the length of each axis. A program that knows the type opens the array
+    /// by [`AnyHandle::typed`].
     ///
     /// ```
     /// use ndshm::{DType, HandleTable, Order, ScalarType, Segment};
@@ -49,13 +50,14 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// As [`read`](HandleTable::read), for whatever elements the array has.
+    /// Leases an array for reading as [`read`](HandleTable::read) does, with any element type.
     ///
-    /// Arrays of `bool` are not looked through: the bytes are given as they are.
+    /// Arrays of `bool` are not checked: the bytes may be any.
     ///
     /// # Errors
-    /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::TypeMismatch`] if the
-    /// handle names a control array: the words of a partition, a queue, a bundle, or of the crate itself.
+    /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::TypeMismatch`] if
+    /// the handle names a control array: a partition, a queue, a bundle, or memory of the crate
+    /// itself.
     pub fn read_untyped(
         &self,
         handle: impl Into<AnyHandle>,
@@ -65,14 +67,13 @@ impl HandleTable {
         Ok(UntypedReadGuard::new(lease, located))
     }
 
-    /// As [`write`](HandleTable::write), for whatever elements the array has.
+    /// Leases an array for writing as [`write`](HandleTable::write) does, with any element type.
     ///
-    /// The bytes are not checked: a `bool` that is neither 0 nor 1 is refused by the next typed
-    /// lease.
+    /// The bytes are not checked: the next typed lease refuses a `bool` that is neither 0 nor 1.
     ///
     /// # Errors
-    /// As [`read_untyped`](HandleTable::read_untyped); [`LeaseError::Busy`] also while somebody
-    /// reads, this participant included.
+    /// As [`read_untyped`](HandleTable::read_untyped). [`LeaseError::Busy`] also while the array
+    /// has readers, this participant included.
     pub fn write_untyped(
         &self,
         handle: impl Into<AnyHandle>,
@@ -82,8 +83,8 @@ impl HandleTable {
         Ok(UntypedWriteGuard::new(lease, located))
     }
 
-    /// An array that nobody knows of yet, for the caller to fill and publish. What it holds is
-    /// unspecified until then; if it is dropped instead, nothing is allocated.
+    /// Reserves an array that nobody else knows of. The caller fills and publishes it.
+    /// Its contents are unspecified before. If it is dropped instead, nothing is allocated.
     pub(crate) fn reserve_untyped(
         &self,
         dtype: &DType,
@@ -122,7 +123,7 @@ impl HandleTable {
     }
 }
 
-/// A reserved slot whose array is being filled.
+/// A reserved slot, while its array is being filled.
 pub(crate) struct NewBytes<'t> {
     table: &'t HandleTable,
     reserved: Reserved<'t>,
@@ -134,11 +135,11 @@ pub(crate) struct NewBytes<'t> {
 }
 
 impl NewBytes<'_> {
-    /// The bytes of the elements, in memory order.
+    /// Returns the bytes of the elements, in memory order.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes from `first` are in the extent, which is mapped (`reserve_untyped`);
-        // bytes of a mapping are initialised; the slot is RESERVED by this participant, so that
-        // nobody else accesses them, and `self` is borrowed for as long.
+        // SAFETY: `len` bytes from `first` are in the extent, which is mapped (`reserve_untyped`).
+        // Bytes of a mapping are initialised. The slot is RESERVED by this participant, so nobody
+        // else accesses them, and `self` is borrowed for as long.
         unsafe { slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
     }
 
@@ -152,7 +153,7 @@ impl NewBytes<'_> {
 
 impl Drop for NewBytes<'_> {
     fn drop(&mut self) {
-        // In a forked child it is the parent's.
+        // In a forked child it belongs to the parent.
         if self.table.is_of(self.token) {
             self.table.abandon(self.reserved);
         }
@@ -167,7 +168,7 @@ pub(crate) struct LocatedBytes {
     kind: ArrayKind,
 }
 
-/// What the bytes of an array are.
+/// The type and shape of an array that is leased as bytes.
 #[derive(Clone, Debug)]
 struct ArrayKind {
     dtype: DType,
@@ -176,7 +177,7 @@ struct ArrayKind {
 }
 
 impl Look<'_> {
-    /// Reads the descriptor and checks it. The caller has a lease.
+    /// Reads and checks the descriptor. The caller has a lease.
     fn locate_untyped(self, slot: Slot<'_>, handle: AnyHandle) -> Result<LocatedBytes, LeaseError> {
         let memory = self.memory;
         let corrupt = |what| self.corrupt(handle, what);
@@ -213,11 +214,11 @@ impl Look<'_> {
 
 /// A shared lease of an array as bytes.
 ///
-/// Given back on drop, as a [`ReadGuard`](crate::ReadGuard) is.
+/// Dropping it releases the lease, as with a [`ReadGuard`](crate::ReadGuard).
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct UntypedReadGuard<'t> {
     // A pointer, because a reference in a function's argument must stay valid until the function
-    // returns, and `drop(guard)` gives the lease back before that.
+    // returns, and `drop(guard)` releases the lease before that.
     bytes: NonNull<[u8]>,
     borrow: PhantomData<&'t [u8]>,
     kind: ArrayKind,
@@ -239,19 +240,19 @@ impl<'t> UntypedReadGuard<'t> {
         }
     }
 
-    /// The bytes of the elements, in memory order.
+    /// Returns the bytes of the elements, in memory order.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
-        // (`locate_untyped`) and initialised; nobody writes them while the shared lease lives,
-        // which `self` keeps and which outlives this borrow of `self`.
+        // (`locate_untyped`), and they are initialised. Nobody writes them while the shared lease
+        // lives; `self` keeps the lease, which outlives this borrow of `self`.
         unsafe { self.bytes.as_ref() }
     }
 }
 
-/// The exclusive lease of an array as bytes.
+/// An exclusive lease of an array as bytes.
 ///
-/// Given back on drop, as a [`WriteGuard`](crate::WriteGuard) is; a drop by a panic poisons the
-/// array.
+/// Dropping it releases the lease, as with a [`WriteGuard`](crate::WriteGuard). A drop by a panic
+/// poisons the array.
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct UntypedWriteGuard<'t> {
     // A pointer, as in `UntypedReadGuard`.
@@ -276,41 +277,41 @@ impl<'t> UntypedWriteGuard<'t> {
         }
     }
 
-    /// The bytes of the elements, in memory order.
+    /// Returns the bytes of the elements, in memory order.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
-        // (`locate_untyped`) and initialised; nobody else writes them while the exclusive lease
-        // lives, which `self` keeps and which outlives this borrow of `self`.
+        // (`locate_untyped`), and they are initialised. Nobody else writes them while the exclusive
+        // lease lives; `self` keeps the lease, which outlives this borrow of `self`.
         unsafe { self.bytes.as_ref() }
     }
 
-    /// The bytes of the elements, in memory order, to be written.
+    /// Returns the bytes of the elements, in memory order, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other borrow of the bytes lives.
         unsafe { self.bytes.as_mut() }
     }
 }
 
-/// What both guards tell of their array.
+/// Implements the methods that both guards have.
 macro_rules! kind_of_array {
     ($guard:ident) => {
         impl $guard<'_> {
-            /// The type of the elements.
+            /// Returns the type of the elements.
             pub fn dtype(&self) -> &DType {
                 &self.kind.dtype
             }
 
-            /// The length of each axis.
+            /// Returns the length of each axis.
             pub fn shape(&self) -> &[usize] {
                 &self.kind.shape
             }
 
-            /// Whether the first or the last axis is contiguous.
+            /// Returns the order: the first or the last axis is contiguous.
             pub fn order(&self) -> Order {
                 self.kind.order
             }
 
-            /// The array's handle.
+            /// Returns the array's handle.
             pub fn handle(&self) -> AnyHandle {
                 self.lease.handle
             }

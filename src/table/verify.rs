@@ -1,8 +1,8 @@
-//! Checking a whole segment: what cannot be is found and named, what is on its way is counted.
+//! Checking a whole segment: damage is reported, and states in transit are counted.
 //!
-//! Every verdict is exact whatever others do meanwhile. One word alone must be one that a
-//! transition makes. Where two words are compared, the first is looked at again: a seat that was
-//! FREE in the same epoch before and after all of it was read was nobody's in between.
+//! Every verdict is exact even while others change the tables. A single word must be one that a
+//! transition makes. Where two words are compared, the first is read again: a seat that was FREE in
+//! the same epoch before and after everything was read had no holder in between.
 
 use core::fmt;
 
@@ -20,58 +20,58 @@ use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
 use crate::word::{BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
 
-/// What [`HandleTable::verify`] found in a segment.
+/// The result of [`HandleTable::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verification {
-    /// Seats that are taken.
+    /// Taken seats.
     pub seats: usize,
-    /// Spans that the data region is cut into so far.
+    /// Spans that the data region is divided into so far.
     pub spans: usize,
-    /// Slots in those spans; the next five add up to it, but for damaged ones.
+    /// Slots in those spans. The next five counts add up to it, except for damaged slots.
     pub slots: usize,
-    /// Slots that are nobody's.
+    /// Slots without an owner.
     pub free: usize,
-    /// Slots that somebody is making an array in, or cleaning.
+    /// Slots in which an array is being created or cleaned.
     pub reserved: usize,
     /// Live arrays, those of partitions, queues and pools included.
     pub live: usize,
-    /// Freed arrays that somebody still leases.
+    /// Freed arrays that are still leased.
     pub retired: usize,
-    /// Slots whose generations are used up.
+    /// Slots that have used up their generations.
     pub exhausted: usize,
     /// Live arrays that are poisoned.
     pub poisoned: usize,
     /// Exclusive leases, and arrays that rounds write.
     pub writers: usize,
-    /// Shared leases, and places in rounds: one a seat and array.
+    /// Shared leases and places in rounds, one per seat and array.
     pub readers: usize,
-    /// Slots in a state in which only a participant in the middle of a call leaves them; after its
-    /// death, until it is reaped.
+    /// Slots in a state that only a participant in the middle of a call leaves. After its death
+    /// they stay so until it is reaped.
     pub in_transit: usize,
-    /// Free slots that no hint leads to: their last owner keeps them for itself, or a hint was
+    /// Free slots that no hint leads to: their last owner keeps them in its cache, or a hint was
     /// lost. An allocation that finds nothing else searches for them.
     pub unhinted: usize,
-    /// What no participant writes.
+    /// Words that no participant writes.
     pub damage: Vec<Damage>,
 }
 
 impl Verification {
-    /// Whether nothing is damaged.
+    /// Returns `true` if nothing is damaged.
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty()
     }
 }
 
-/// A place in a segment that holds what no participant writes.
+/// A word in a segment that no participant writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// Where, in bytes from the start of the segment.
+    /// Its offset in bytes from the start of the segment.
     pub offset: u64,
-    /// What does not fit.
+    /// The fault.
     pub what: &'static str,
-    /// The word that is there.
+    /// The word that was found.
     pub found: u64,
 }
 
@@ -115,11 +115,11 @@ impl fmt::Display for Verification {
 }
 
 impl HandleTable {
-    /// Checks every word of the segment's tables, and what they say together.
+    /// Checks every word of the segment's tables, and how the words fit together.
     ///
-    /// It may run at any time: what others do meanwhile is never taken for damage, and the counts
-    /// are those of some moment in between. It changes nothing but for leases of the table's own
-    /// arrays that it takes for a moment, and waits for nobody. 10^6 live arrays took 0.14 s.
+    /// The check may run at any time: concurrent changes are never reported as damage, and the
+    /// counts are those of some moment during the call. Its only changes are brief leases of the
+    /// table's own arrays, and it waits for nobody. 10^6 live arrays took 0.14 s.
     ///
     /// ```
     /// let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
@@ -132,15 +132,15 @@ impl HandleTable {
     /// ```
     ///
     /// # Errors
-    /// Only those of joining, in a child that a fork has made.
+    /// [`JoinError`], only in a child that a fork has made.
     pub fn verify(&self) -> Result<Verification, JoinError> {
         let me = self.enter()?;
         Ok(verify(self.segment.memory(), Some(me)))
     }
 }
 
-/// Checks what `memory` holds. Without a seat the arrays of partitions and queues are not looked
-/// into, for nothing keeps them in place.
+/// Checks the tables in `memory`. Skips the words of partitions and queues if `me` is `None`,
+/// because nothing keeps them in place.
 pub(crate) fn verify(memory: &Memory, me: Option<SeatId>) -> Verification {
     let mut check = Check {
         memory,
@@ -162,7 +162,8 @@ pub(crate) fn verify(memory: &Memory, me: Option<SeatId>) -> Verification {
 
 fn seat_words(memory: &Memory) -> Vec<SeatWord> {
     (0..memory.layout().geometry.seats as usize)
-        // Acquire: pairs with the Release of who has left the seat, and has taken back all it held.
+        // Acquire: pairs with the Release of the participant that left the seat, after it had
+        // released all that it held.
         .map(|seat| memory.seat_word(seat).load(Ordering::Acquire))
         .collect()
 }
@@ -171,9 +172,9 @@ struct Check<'m> {
     memory: &'m Memory,
     layout: &'m Layout,
     me: Option<SeatId>,
-    /// The seats before anything else was read.
+    /// The seat words, read before anything else.
     seats: Vec<SeatWord>,
-    /// What is damage if its seat was FREE all the time.
+    /// Words that are damage if their seat was FREE all the time.
     suspects: Vec<(usize, Damage)>,
     found: Verification,
 }
@@ -187,11 +188,12 @@ impl Check<'_> {
         });
     }
 
-    /// A word as it is now, after all that has been read.
+    /// Reads the newest value of a word, after all earlier reads.
     ///
-    /// A read-modify-write, which an older value than the newest cannot satisfy: what somebody did
-    /// next to a change of this word may have been read before. One who only looks on cannot have
-    /// that; it reads late, and that the processor may read early, by nanoseconds, is its risk.
+    /// Uses an RMW: a value older than the newest could miss a change whose neighbours were read
+    /// before. An observer (`me == None`) maps the segment read-only and cannot; its Relaxed load
+    /// may be older by nanoseconds, so it may rarely report damage that a concurrent change
+    /// explains.
     fn now<W: Word>(&self, word: &Atom<W>) -> W {
         match self.me {
             Some(_) => word.read_modify_write(Ordering::Relaxed),
@@ -202,7 +204,7 @@ impl Check<'_> {
     fn header(&mut self) {
         let get = |at: usize| self.memory.header()[at].load(Ordering::Relaxed);
         let (alive, persistent) = (get(Header::ALIVE), get(Header::PERSISTENT));
-        // A model's segment has not been brought to life.
+        // A model's segment has no initialised header.
         if cfg!(not(loom)) && alive != Header::encode(&self.layout.geometry) {
             self.damage(Header::ALIVE as u64 * 8, "the header has changed", alive);
         }
@@ -213,7 +215,7 @@ impl Check<'_> {
         self.found.seats = self.seats.iter().filter(|word| word.is_taken()).count();
     }
 
-    /// The spans up to the first entry that is empty or none.
+    /// Returns the spans before the first entry that is empty or invalid.
     fn spans(&mut self) -> Vec<Span> {
         let table = Spans::of(self.memory);
         let entries = self.memory.spans();
@@ -233,8 +235,8 @@ impl Check<'_> {
         let first = spans.len();
         for (index, entry) in entries.iter().enumerate().skip(first) {
             let word = entry.load(Ordering::Relaxed);
-            // Entries are set in their order: if the first one still is empty, or none, carving has
-            // not set this one.
+            // Entries are set in order: if the first one is still empty or invalid, carving has not
+            // set this one.
             if !word.is_empty() && table.decode(first, self.now(&entries[first])).is_none() {
                 self.damage(
                     self.span_at(index),
@@ -324,7 +326,7 @@ impl Check<'_> {
         self.found.in_transit += usize::from(in_transit);
     }
 
-    /// A LIVE slot: its owner, and what its descriptor says.
+    /// Checks a LIVE slot: its owner, and its descriptor.
     fn live(&mut self, slot: Slot<'_>, word: SlotWord, extent: Extent) {
         if !word.is_detached() {
             let what = "owned by a seat that is free";
@@ -347,7 +349,7 @@ impl Check<'_> {
                 },
             },
         };
-        // The word again, as in `attach`: what was read is this array's.
+        // Read the word again, as in `attach`: the descriptor read above is then this array's.
         if !slot.word().is_live(word.generation()) {
             return;
         }
@@ -364,7 +366,7 @@ impl Check<'_> {
         }
     }
 
-    /// The words of a partition, a queue or a record of names, under a lease.
+    /// Checks the words of a control array. The caller has a lease.
     fn control(&mut self, slot: Slot<'_>, descriptor: &Descriptor, extent: Extent) {
         let start = self.layout.data + extent.offset;
         if descriptor.is_control_of(ControlKind::Partition) {
@@ -400,7 +402,7 @@ impl Check<'_> {
                 Descriptor::bundle(self.memory.descriptor(slot.index)),
             );
         } else if descriptor.is_control_of(ControlKind::Call) {
-            // Any bytes are good; there must be room for them.
+            // Any bytes are valid, but there must be room for them.
             let bytes = descriptor.bytes(size_of::<u64>());
             if bytes.is_none_or(|bytes| bytes > extent.size()) {
                 self.damage(start, "the memory of a call, larger than its extent", 0);
@@ -410,7 +412,7 @@ impl Check<'_> {
         }
     }
 
-    /// The buckets of the names: each is empty, or names a live record that says so.
+    /// Checks that each bucket of names is empty or names a live record of it.
     fn names(&mut self) {
         for bucket in names::used(self.memory) {
             self.bucket(bucket, &self.memory.names()[bucket]);
@@ -420,7 +422,7 @@ impl Check<'_> {
     fn bucket(&mut self, bucket: usize, word: &Atom) {
         let seen = names::word_of(self.memory, bucket).unwrap_or(BucketWord::EMPTY);
         let good = seen.is_empty() || names::is_record(self.memory, seen, bucket);
-        // A record is freed after another has come into its place.
+        // A record is freed only after the bucket names another one.
         if !good && self.now(word) == seen.bits() {
             let offset = names::offset_of(self.layout, bucket);
             let what = "a bucket of names without a record of them";
@@ -428,7 +430,7 @@ impl Check<'_> {
         }
     }
 
-    /// A word that is none, if it has no holder, or has one that may be free.
+    /// Reports a word as invalid if it has no holder, or if its holder may be free.
     fn word(&mut self, offset: u64, word: u64, holder: Option<SeatId>, what: &'static str) {
         match holder {
             None => self.damage(offset, what, word),
@@ -436,7 +438,7 @@ impl Check<'_> {
         }
     }
 
-    /// What `offset` holds names `seat`.
+    /// Checks the seat that the word at `offset` names.
     fn seat(&mut self, seat: SeatId, offset: u64, what: &'static str, found: u64) {
         let damage = Damage {
             offset,
@@ -453,7 +455,7 @@ impl Check<'_> {
         }
     }
 
-    /// Lets go of suspects whose seat was taken meanwhile.
+    /// Drops the suspects if their seat was taken meanwhile.
     fn acquit(&mut self) {
         for (seat, damage) in core::mem::take(&mut self.suspects) {
             if self.now(self.memory.seat_word(seat)) == self.seats[seat] {

@@ -1,5 +1,5 @@
-//! Tests of the words against bit patterns that are spelled out here, independently of the fields
-//! and constructors under test.
+//! Tests of the words against bit patterns that are written out here, independent of the fields and
+//! constructors under test.
 
 use super::*;
 use crate::sync::Word;
@@ -23,7 +23,7 @@ const ROUND: u64 = 1 << 6;
 const NAMED: u64 = 1 << 7;
 const LAST: u64 = u32::MAX as u64;
 
-/// A slot word with these bits: lifecycle and flags, writer, owner, generation.
+/// Returns the slot word of these bits: lifecycle and flags, writer, owner, generation.
 fn slot(low: u64, writer: u64, owner: u64, generation: u64) -> SlotWord {
     SlotWord::from_bits(low | writer << 8 | owner << 20 | generation << 32)
 }
@@ -60,7 +60,7 @@ fn words_of_no_transition_are_faults() {
         slot(RESERVED, 0, 0, 5),
         slot(RESERVED, 8, 7, 5),
         slot(RESERVED | CLEAN, 0, 7, 5),
-        // An owner or DETACHED is needed.
+        // An owner or DETACHED is required.
         slot(LIVE, 0, 0, 5),
         // A round has a writer, and only a round can be orphaned.
         slot(LIVE | ROUND, 0, 7, 5),
@@ -159,7 +159,7 @@ fn a_retired_slot_can_be_reserved_for_cleaning() {
     assert_eq!(slot(RETIRED, 0, 8, LAST).recycle_reserved(ME), None);
 }
 
-/// A claim word: state, seat, round.
+/// Returns a claim word: state, seat, round.
 fn claim(state: u64, seat: u64, round: u64) -> Claim {
     Claim::from_bits(state | seat << 4 | round << 16)
 }
@@ -187,7 +187,7 @@ const FULL: u64 = 2;
 const TAKING: u64 = 3;
 const LAST_LAP: u64 = (1 << 49) - 1;
 
-/// A cell's word: state, seat, lap.
+/// Returns a cell's word: state, seat, lap.
 fn cell(state: u64, seat: u64, lap: u64) -> CellWord {
     CellWord::from_bits(seat | state << 12 | lap << 15)
 }

@@ -1,11 +1,12 @@
-//! The bucket word: which record holds the names of a bucket.
+//! The bucket word, which names the record of a bucket's names.
 
 use core::fmt;
 
 use super::{Field, word_type};
 
 word_type! {
-    /// slot + 1 31 | frozen 1 | generation 32, least significant first; zero is a bucket without names.
+    /// slot + 1 31 | frozen 1 | generation 32, least significant first. Zero is a bucket without
+    /// names.
     BucketWord
 }
 
@@ -16,13 +17,13 @@ impl BucketWord {
     /// A bucket without names.
     pub(crate) const EMPTY: BucketWord = BucketWord(0);
 
-    /// The record in `slot`, of that generation. No two records ever have the same word.
+    /// Returns the word of the record in `slot`. No two records ever have the same word.
     pub(crate) fn of(slot: usize, generation: u32) -> BucketWord {
         let word = Self::SLOT.set(0, slot as u64 + 1);
         BucketWord(Self::GENERATION.set(word, u64::from(generation)))
     }
 
-    /// The same, and nothing is put there any more: of a bundle.
+    /// Returns the same word, frozen: the record of a frozen bundle cannot be replaced.
     pub(crate) fn frozen(self) -> BucketWord {
         BucketWord(Self::FROZEN.set(self.0, 1))
     }
@@ -31,18 +32,18 @@ impl BucketWord {
         Self::FROZEN.get(self.0) == 1
     }
 
-    /// The same without a record, and as frozen as before.
+    /// Returns the word without a record. Keeps the frozen bit.
     pub(crate) fn emptied(self) -> BucketWord {
         BucketWord(Self::FROZEN.set(0, Self::FROZEN.get(self.0)))
     }
 
-    /// Without a record, frozen or not.
+    /// Returns `true` if there is no record, frozen or not.
     pub(crate) fn is_empty(self) -> bool {
         Self::FROZEN.set(self.0, 0) == 0
     }
 
-    /// Slot and generation of the record; `None` for an empty bucket, and for bits without a slot,
-    /// which the caller tells apart.
+    /// Returns slot and generation of the record. Returns `None` for an empty bucket, and for
+    /// invalid bits without a slot. The caller distinguishes them by [`BucketWord::is_empty`].
     pub(crate) fn record(self) -> Option<(usize, u32)> {
         let slot = Self::SLOT.get(self.0).checked_sub(1)?;
         Some((slot as usize, Self::GENERATION.get(self.0) as u32))

@@ -1,29 +1,30 @@
-//! The words of a partition: one claim a tile, one for the round itself, and the count of done tiles.
+//! The words of a partition: a claim per unit of tiles and one for the round, and the count of done
+//! tiles.
 
 use core::fmt;
 
 use super::{Field, SeatId, word_type};
 
-/// What a [`Claim`] says of its round.
+/// The state of a [`Claim`] in its round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClaimState {
-    /// A tile: nobody has claimed it in this round. A round: it is over, none is running.
+    /// A tile: unclaimed in this round. A round: over, none is running.
     Open,
-    /// A tile: the seat holds its views. A round: the seat opened it, it is running.
+    /// A tile: the seat holds its views. A round: the seat opened it, and it is running.
     Held,
-    /// A tile that was given back.
+    /// A tile that was released.
     Done,
-    /// A tile whose holder died or panicked: its rows are half-written.
+    /// A tile with half-written rows: its holder died or panicked.
     Torn,
-    /// Bits that nothing here writes.
+    /// Bits that no transition writes.
     Invalid,
 }
 
 word_type! {
     /// A claim word: state 4 | seat 12 | round 48.
     ///
-    /// The round has 48 bits: at a microsecond a round they last nine years, where 32 would wrap
-    /// in 72 minutes behind a stalled process.
+    /// At a microsecond per round, 48 bits last nine years. 32 bits would wrap in 72 minutes behind
+    /// a stalled process.
     Claim
 }
 
@@ -69,7 +70,7 @@ impl Claim {
         self.state() == ClaimState::Held && self.seat() == seat
     }
 
-    /// A tile of an earlier round that nobody holds → HELD by `me` in `round`.
+    /// Attempts OPEN, DONE or TORN in an earlier round → HELD by `me` in `round`.
     #[must_use]
     pub(crate) fn claim(self, round: u64, me: SeatId) -> Option<Self> {
         let free = matches!(
@@ -79,22 +80,23 @@ impl Claim {
         (free && self.round() < round).then(|| Self::new(round, ClaimState::Held, me))
     }
 
-    /// HELD by `me` → DONE in the same round.
+    /// Attempts HELD by `me` → DONE in the same round.
     #[must_use]
     pub(crate) fn give_back(self, me: SeatId) -> Option<Self> {
         self.is_held_by(me)
             .then(|| Self::new(self.round(), ClaimState::Done, me))
     }
 
-    /// DONE in `round` → HELD by its opener, who looks at the tile and may send it off again.
+    /// Attempts DONE in `round` → HELD by the round's opener, which inspects the tile and may
+    /// reopen it.
     #[must_use]
     pub(crate) fn retake(self, round: u64, opener: SeatId) -> Option<Self> {
         (self.state() == ClaimState::Done && self.round() == round)
             .then(|| Self::new(round, ClaimState::Held, opener))
     }
 
-    /// HELD by its opener, or TORN, in `round` → to be claimed in the same round again: as if it
-    /// had last been open in the round before.
+    /// Attempts HELD by the round's opener, or TORN, in `round` → OPEN of the round before. So the
+    /// tile can be claimed in `round` again.
     #[must_use]
     pub(crate) fn reopen(self, round: u64, opener: SeatId) -> Option<Self> {
         let ours = self.is_held_by(opener) || self.state() == ClaimState::Torn;
@@ -102,21 +104,21 @@ impl Claim {
             .then(|| Self::new(round - 1, ClaimState::Open, SeatId::NONE))
     }
 
-    /// HELD by `seat` → TORN in the same round; the seat stays in the word as the culprit.
+    /// Attempts HELD by `seat` → TORN in the same round. Keeps the seat in the word as the culprit.
     #[must_use]
     pub(crate) fn tear(self, seat: SeatId) -> Option<Self> {
         self.is_held_by(seat)
             .then(|| Self::new(self.round(), ClaimState::Torn, seat))
     }
 
-    /// A round word: no round is running → the next one runs, opened by `me`.
+    /// Attempts to open the next round for `me`, if no round is running. For a round word.
     #[must_use]
     pub(crate) fn open_next(self, me: SeatId) -> Option<Self> {
         (self.state() == ClaimState::Open && self.round() < Self::MAX_ROUND)
             .then(|| Self::new(self.round() + 1, ClaimState::Held, me))
     }
 
-    /// A round word: HELD by `opener` → over.
+    /// Attempts to end the round that `opener` runs. For a round word.
     #[must_use]
     pub(crate) fn close(self, opener: SeatId) -> Option<Self> {
         self.is_held_by(opener)
@@ -137,10 +139,10 @@ impl fmt::Debug for Claim {
 }
 
 word_type! {
-    /// Which tiles of a unit, whose tiles are claimed together, are done: done 16 | round 48.
+    /// The done tiles of a unit that is claimed as one: done 16 | round 48.
     ///
-    /// Its holder alone writes it, after each tile; whoever finds the unit held by the dead, or
-    /// given back half-way, sees what is left.
+    /// The unit's holder alone writes it, after each tile. If the holder dies, or releases the unit
+    /// half-way, the record shows which tiles are left.
     UnitRecord
 }
 
@@ -155,7 +157,7 @@ impl UnitRecord {
         UnitRecord(Self::ROUND.set(word, round))
     }
 
-    /// The tiles that are done in `round`, one bit each.
+    /// Returns the tiles that are done in `round`, one bit each.
     pub(crate) fn done(self, round: u64) -> u16 {
         match Self::ROUND.get(self.0) == round {
             true => Self::DONE.get(self.0) as u16,
@@ -172,11 +174,10 @@ impl fmt::Debug for UnitRecord {
 }
 
 word_type! {
-    /// How many tiles of a round are done: count 24 | low bits of the round 40.
+    /// The number of done tiles of a round: count 24 | low bits of the round 40.
     ///
-    /// A tile adds itself at most once, and only while the count is of its own round, so that the
-    /// count never exceeds the number of done tiles. A death may leave it short: then the claim
-    /// words decide.
+    /// A tile adds itself at most once, and only to the count of its own round. So the count never
+    /// exceeds the number of done tiles. A death may leave it short; then the claim words decide.
     DoneCount
 }
 
@@ -186,7 +187,7 @@ impl DoneCount {
     /// Tiles that a partition can have.
     pub(crate) const MAX_TILES: u64 = Self::COUNT.max();
 
-    /// No tile of `round` is done yet.
+    /// Returns the count of `round` with no tile done.
     pub(crate) fn start(round: u64) -> DoneCount {
         DoneCount(Self::ROUND.set(0, round))
     }
@@ -199,13 +200,14 @@ impl DoneCount {
         Self::COUNT.get(self.0)
     }
 
-    /// The count of a round in which tiles are taken again: none, for a tile may be taken between
-    /// being done and being counted.
+    /// Returns the count of a round in which tiles are retaken: none. A tile may be retaken between
+    /// DONE and being counted, and would be counted twice.
     pub(crate) fn given_up() -> DoneCount {
         Self::start(0)
     }
 
-    /// `tiles` more of `round`; `None` if the count is of another round by now.
+    /// Attempts to add `tiles` to the count of `round`. Returns `None` if the count is of another
+    /// round.
     #[must_use]
     pub(crate) fn add(self, round: u64, tiles: u64) -> Option<Self> {
         let count = self.count().checked_add(tiles)?;

@@ -1,6 +1,8 @@
-//! Packed 64-bit words: their fields, total decoding, and pure transitions `fn(self, ..) -> Option<Self>`.
+//! Packed 64-bit words: their fields, total decoding, and pure transitions
+//! `fn(self, ..) -> Option<Self>`.
 //!
-//! Nothing here touches memory, so that every state change can be tested without a thread.
+//! A transition returns the next word, or `None` if the word is in another state. Nothing here
+//! touches memory, so every state change can be tested without a thread.
 
 #[cfg(test)]
 mod bits;
@@ -18,7 +20,7 @@ pub(crate) use seat::{SeatId, SeatWord};
 pub(crate) use slot::{Lifecycle, Purpose, SlotWord};
 pub(crate) use span::SpanWord;
 
-/// Bits `shift .. shift + bits` of a word. Fields are declared one after another, so that they
+/// Bits `shift .. shift + bits` of a word. Each field is declared after the one below it, so fields
 /// cannot overlap.
 #[derive(Clone, Copy)]
 pub(crate) struct Field {
@@ -27,19 +29,19 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// The least significant field.
+    /// Returns the least significant field.
     pub(crate) const fn first(bits: u32) -> Field {
         Field { shift: 0, bits }
     }
 
-    /// The field just above `self`.
+    /// Returns the field just above `self`.
     pub(crate) const fn then(self, bits: u32) -> Field {
         let shift = self.shift + self.bits;
         assert!(bits > 0 && shift + bits <= 64, "the fields exceed the word");
         Field { shift, bits }
     }
 
-    /// The largest value that the field holds.
+    /// Returns the largest value that the field holds.
     pub(crate) const fn max(self) -> u64 {
         u64::MAX >> (64 - self.bits)
     }
@@ -52,14 +54,14 @@ impl Field {
         (word >> self.shift) & self.max()
     }
 
-    /// `word` with this field replaced; a value that does not fit is cut to the field, so that it
-    /// can never reach a neighbour.
+    /// Returns `word` with this field replaced. Cuts a value that does not fit, so it never reaches
+    /// a neighbour.
     pub(crate) const fn set(self, word: u64, value: u64) -> u64 {
         (word & !self.mask()) | ((value & self.max()) << self.shift)
     }
 }
 
-/// Declares a word type with its [`crate::sync::Word`] impl: any bit pattern is a value of it.
+/// Declares a word type with its [`crate::sync::Word`] impl. Any bit pattern is a value of it.
 macro_rules! word_type {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
@@ -82,7 +84,7 @@ pub(crate) use word_type;
 pub(crate) mod testing {
     use super::Field;
 
-    /// Fails if two of the fields share a bit.
+    /// Panics if two of the fields share a bit.
     pub(crate) fn assert_disjoint(fields: &[Field]) {
         let mut seen = 0;
         for field in fields {

@@ -1,30 +1,30 @@
-//! The words of a queue: one a cell, and one for each end.
+//! The words of a queue: one per cell, and one per end.
 
 use core::fmt;
 
 use super::{Field, SeatId, word_type};
 
-/// What a [`CellWord`] says of its lap.
+/// The state of a cell in its lap.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum CellState {
-    /// Holds no job.
+    /// Has no job.
     Empty,
     /// The seat writes a job.
     Writing,
-    /// Holds a job.
+    /// Has a job.
     Full,
     /// The seat reads the job.
     Taking,
-    /// Bits that nothing here writes.
+    /// Bits that no transition writes.
     Invalid,
 }
 
 word_type! {
     /// A cell's word: seat 12 | state 3 | lap 49.
     ///
-    /// Every transition increases the number that the word is, for the lap lies above the state,
-    /// the states are numbered in their order, and what a death has begun ends in the next lap. So
-    /// a word that is seen twice has not changed in between.
+    /// Every transition increases the word as a number: the lap lies above the state, the states
+    /// are numbered in their order, and an undo goes to the next lap. So a word that is read twice
+    /// with the same value has not changed in between.
     CellWord
 }
 
@@ -33,8 +33,8 @@ impl CellWord {
     const STATE: Field = Self::SEAT.then(3);
     const LAP: Field = Self::STATE.then(49);
     const LAST_LAP: u64 = Self::LAP.max();
-    /// From this lap on a cell is used up: at 25 ns a job, a queue of one cell gets there in 160
-    /// days. The laps beyond are for deaths, each of which takes one.
+    /// From this lap on a cell is used up. At 25 ns a job, a queue of one cell gets there in 160
+    /// days. The laps beyond are for deaths, which take one lap each.
     pub(crate) const CLAIM_LIMIT: u64 = Self::LAST_LAP - 0xffff;
 
     fn new(lap: u64, state: CellState, seat: SeatId) -> CellWord {
@@ -72,12 +72,12 @@ impl CellWord {
         self.state() == CellState::Full && self.lap() < Self::LAST_LAP
     }
 
-    /// Whether a producer may claim the cell, in this lap or a later one.
+    /// Returns `true` if a producer may claim the cell, in this lap or a later one.
     pub(crate) fn is_claimable(self) -> bool {
         self.state() == CellState::Empty && self.lap() < Self::CLAIM_LIMIT
     }
 
-    /// The first lap in which the cell may still be FULL; those before are over for good.
+    /// Returns the first lap in which the cell may still become FULL.
     pub(crate) fn next_full(self) -> u64 {
         match self.state() {
             // A death would put the job back, in the next lap.
@@ -86,50 +86,50 @@ impl CellWord {
         }
     }
 
-    /// EMPTY → WRITING by `me` in `lap`, which is this one or a later one.
+    /// Attempts EMPTY → WRITING by `me` in `lap`, which is this lap or a later one.
     #[must_use]
     pub(crate) fn claim(self, lap: u64, me: SeatId) -> Option<Self> {
         (self.is_claimable() && self.lap() <= lap && lap < Self::CLAIM_LIMIT)
             .then(|| Self::new(lap, CellState::Writing, me))
     }
 
-    /// WRITING by `me` → FULL.
+    /// Attempts WRITING by `me` → FULL.
     #[must_use]
     pub(crate) fn publish(self, me: SeatId) -> Option<Self> {
         (self.state() == CellState::Writing && self.seat() == me)
             .then(|| Self::new(self.lap(), CellState::Full, SeatId::NONE))
     }
 
-    /// FULL → TAKING by `me`.
+    /// Attempts FULL → TAKING by `me`.
     #[must_use]
     pub(crate) fn take(self, me: SeatId) -> Option<Self> {
         self.is_full()
             .then(|| Self::new(self.lap(), CellState::Taking, me))
     }
 
-    /// TAKING by `me` → EMPTY of the next lap.
+    /// Attempts TAKING by `me` → EMPTY of the next lap.
     #[must_use]
     pub(crate) fn release(self, me: SeatId) -> Option<Self> {
         (self.state() == CellState::Taking && self.seat() == me && self.lap() < Self::LAST_LAP)
             .then(|| Self::new(self.lap() + 1, CellState::Empty, SeatId::NONE))
     }
 
-    /// FULL → EMPTY of the next lap: its producer takes it back, because the queue was closed.
+    /// Attempts FULL → EMPTY of the next lap, by the producer of a job that came after the close.
     #[must_use]
     pub(crate) fn withdraw(self) -> Option<Self> {
         self.is_full()
             .then(|| Self::new(self.lap() + 1, CellState::Empty, SeatId::NONE))
     }
 
-    /// EMPTY → EMPTY of `lap`, a later one: nobody will push in the laps between.
+    /// Attempts EMPTY → EMPTY of the later lap `lap`. Nobody will push in the laps between.
     #[must_use]
     pub(crate) fn pass_over(self, lap: u64) -> Option<Self> {
         (self.is_claimable() && self.lap() < lap && lap < Self::CLAIM_LIMIT)
             .then(|| Self::new(lap, CellState::Empty, SeatId::NONE))
     }
 
-    /// What a death of `seat` leaves: WRITING → EMPTY (nothing was pushed), TAKING → FULL (the job
-    /// was not given to anybody yet), both of the next lap.
+    /// Attempts the undo after the death of `seat`: WRITING → EMPTY (nothing was pushed), TAKING →
+    /// FULL (no consumer has received the job). Both go to the next lap.
     #[must_use]
     pub(crate) fn undo(self, seat: SeatId) -> Option<Self> {
         let left = match self.state() {
@@ -157,8 +157,8 @@ impl fmt::Debug for CellWord {
 word_type! {
     /// One end of a queue: asleep 1 | closed 1 | position 62.
     ///
-    /// The flags lie in the half that the kernel compares before it lets somebody sleep. They are
-    /// in the word that everyone changes who has something to wake a sleeper for.
+    /// The flags lie in the half that the kernel compares before it lets a thread sleep. Every
+    /// participant that may have to wake sleepers changes this word.
     EndWord
 }
 
@@ -172,7 +172,7 @@ impl EndWord {
         Self::POSITION.get(self.0)
     }
 
-    /// Whether somebody may sleep until this word changes.
+    /// Returns `true` if a participant may be asleep until this word changes.
     pub(crate) fn is_awaited(self) -> bool {
         Self::ASLEEP.get(self.0) == 1
     }
@@ -181,20 +181,20 @@ impl EndWord {
         Self::CLOSED.get(self.0) == 1
     }
 
-    /// At `position` or beyond, and nobody asleep any more: the caller wakes those who were.
+    /// Advances to at least `position`, and clears ASLEEP. The caller then wakes the sleepers.
     #[must_use]
     pub(crate) fn reach(self, position: u64) -> Self {
         let position = position.max(self.position()).min(Self::LAST_POSITION);
         EndWord(Self::ASLEEP.set(Self::POSITION.set(self.0, position), 0))
     }
 
-    /// Somebody is about to sleep.
+    /// Sets ASLEEP for a participant that is about to sleep.
     #[must_use]
     pub(crate) fn doze(self) -> Self {
         EndWord(Self::ASLEEP.set(self.0, 1))
     }
 
-    /// Closed for good, and nobody asleep any more.
+    /// Sets CLOSED for ever, and clears ASLEEP.
     #[must_use]
     pub(crate) fn close(self) -> Self {
         EndWord(Self::ASLEEP.set(Self::CLOSED.set(self.0, 1), 0))
@@ -286,7 +286,7 @@ mod tests {
                 word.claim(lap, ME), word.publish(owner), word.take(ME), word.release(owner),
                 word.withdraw(), word.pass_over(lap), word.undo(owner),
             ].into_iter().flatten() {
-                // A state below the same lap may have any seat: only state and lap are compared.
+                // A lower state of the same lap may have any seat: compare only state and lap.
                 prop_assert!(next.bits() >> SeatId::BITS > word.bits() >> SeatId::BITS);
                 prop_assert!(next.next_full() >= word.next_full());
             }

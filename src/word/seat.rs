@@ -4,15 +4,15 @@ use core::fmt;
 
 use super::{Field, word_type};
 
-/// The number of a seat as words carry it: 1 for the first, 0 means nobody.
+/// The number of a seat in other words: 1 for the first seat, 0 for nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SeatId(u16);
 
 impl SeatId {
     /// Nobody.
     pub(crate) const NONE: SeatId = SeatId(0);
-    /// Holds the writer field of an array whose round has lost its opener, until the last
-    /// participant of that round is gone. No participant has this number.
+    /// The writer of an array in a round without an opener, until the last participant of the round
+    /// has left. No participant has this number.
     pub(crate) const ORPHAN: SeatId = SeatId(Self::FIELD_MAX as u16);
     /// Bits of a field that carries a seat.
     pub(crate) const BITS: u32 = 12;
@@ -25,7 +25,7 @@ impl SeatId {
         SeatId(index as u16 + 1)
     }
 
-    /// From a word's field.
+    /// Returns the seat in a word's field.
     pub(crate) const fn from_field(value: u64) -> SeatId {
         SeatId((value & Self::FIELD_MAX) as u16)
     }
@@ -38,7 +38,8 @@ impl SeatId {
         self.0 == 0
     }
 
-    /// Index in the table of seats; `None` for nobody, the orphan and numbers that no segment has.
+    /// Returns the index in the table of seats. Returns `None` for nobody, for the orphan, and for
+    /// numbers that no segment has.
     pub(crate) fn index(self) -> Option<usize> {
         let index = self.0.checked_sub(1)?;
         (u32::from(index) < Self::MAX_SEATS).then_some(usize::from(index))
@@ -56,7 +57,7 @@ impl fmt::Debug for SeatId {
 }
 
 word_type! {
-    /// Whether a seat is taken, and how often it was: taken 1 | epoch 63.
+    /// The state of a seat and the number of times it was taken: taken 1 | epoch 63.
     SeatWord
 }
 
@@ -72,7 +73,7 @@ impl SeatWord {
         Self::EPOCH.get(self.0)
     }
 
-    /// FREE → TAKEN of the next epoch.
+    /// Attempts FREE → TAKEN of the next epoch.
     #[must_use]
     pub(crate) fn take(self) -> Option<Self> {
         (!self.is_taken()).then(|| {
@@ -80,7 +81,7 @@ impl SeatWord {
         })
     }
 
-    /// TAKEN → FREE.
+    /// Attempts TAKEN → FREE.
     #[must_use]
     pub(crate) fn leave(self) -> Option<Self> {
         self.is_taken()

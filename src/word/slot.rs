@@ -1,40 +1,41 @@
-//! The slot word: the only truth about a slot.
+//! The slot word, which alone decides a slot's state.
 
 use core::fmt;
 
 use super::{Field, SeatId, word_type};
 
-/// Where a slot is in its life.
+/// The phase of a slot's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Lifecycle {
-    /// Nobody's; may be reserved.
+    /// Has no owner and can be reserved.
     Free,
     /// The owner is writing the descriptor, or cleaning the extent.
     Reserved,
-    /// Holds an array; its handle is good.
+    /// Has an array. Its handle is valid.
     Live,
-    /// Freed while leased: the handle is stale, the bytes come back with the last lease.
+    /// Freed while leased. The handle is stale, and the last lease frees the bytes.
     Retired,
-    /// Its generations are used up; never used again.
+    /// The generations are used up. Never used again.
     Exhausted,
-    /// Bits that nothing here writes.
+    /// Bits that no transition writes.
     Invalid,
 }
 
-/// What an array is written for.
+/// The purpose of an exclusive lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
-    /// By its holder alone.
+    /// The holder alone writes.
     Write,
-    /// By the participants of a round.
+    /// The participants of a round write.
     Round,
-    /// By its holder alone, who looks at what another has left half-written. It stays poisoned until
-    /// that is done.
+    /// The holder alone writes, and repairs half-written bytes. The array stays poisoned until
+    /// then.
     Recover,
 }
 
 word_type! {
-    /// lifecycle 3 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least significant first.
+    /// lifecycle 3 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least significant
+    /// first.
     SlotWord
 }
 
@@ -45,7 +46,8 @@ impl SlotWord {
     const CLEAN: Field = Self::DETACHED.then(1);
     const ROUND: Field = Self::CLEAN.then(1);
     const NAMED: Field = Self::ROUND.then(1);
-    /// The same bit: only what is FREE can be clean, and only what is LIVE or RETIRED has contents.
+    /// The same bit as CLEAN: only a FREE slot can be clean, only a LIVE or RETIRED one has
+    /// contents.
     const CONTROL: Field = Self::CLEAN;
     const WRITER: Field = Self::NAMED.then(SeatId::BITS);
     const OWNER: Field = Self::WRITER.then(SeatId::BITS);
@@ -96,38 +98,39 @@ impl SlotWord {
         SeatId::from_field(Self::OWNER.get(self.0))
     }
 
-    /// A writer died or panicked and nobody has looked at the bytes since.
+    /// Returns `true` if a writer died or panicked and the bytes were not checked since.
     #[inline]
     pub(crate) fn is_poisoned(self) -> bool {
         Self::POISONED.get(self.0) == 1
     }
 
-    /// Outlives its owner.
+    /// Returns `true` if the array outlives its owner.
     #[inline]
     pub(crate) fn is_detached(self) -> bool {
         Self::DETACHED.get(self.0) == 1
     }
 
-    /// The writer holds the array for a round: participants write disjoint tiles of it.
+    /// Returns `true` if the writer holds the array for a round: participants write disjoint tiles.
     #[inline]
     pub(crate) fn is_in_round(self) -> bool {
         Self::ROUND.get(self.0) == 1
     }
 
-    /// Names know of it: an array that was given a name, or a record of names.
+    /// Returns `true` for an array that was given a name, and for a record of names or a bundle.
     #[inline]
     pub(crate) fn is_named(self) -> bool {
         Self::NAMED.get(self.0) == 1
     }
 
-    /// Of a FREE slot: the extent holds zeros, for it was never used, or was given back to the system
-    /// since.
+    /// Returns `true` if the extent of this FREE slot holds zeros: it was never used, or was
+    /// returned to the system since.
     #[inline]
     pub(crate) fn is_clean(self) -> bool {
         Self::CLEAN.get(self.0) == 1 || self.generation() == 0
     }
 
-    /// A control array: its words are this crate's own, and participants may hold something by them.
+    /// Returns `true` for a control array. Its words are the crate's own; participants may hold
+    /// parts of it.
     #[inline]
     pub(crate) fn is_control(self) -> bool {
         matches!(self.lifecycle(), Lifecycle::Live | Lifecycle::Retired)
@@ -144,13 +147,13 @@ impl SlotWord {
         self.lifecycle() == Lifecycle::Retired
     }
 
-    /// As zeroed memory says it, which nobody has touched.
+    /// Returns `true` for the word of zeroed memory, which was never written.
     #[inline]
     pub(crate) fn is_never_used(self) -> bool {
         self.0 == 0
     }
 
-    /// Why no transition makes this word; `None` if one does, or it is the first.
+    /// Returns the reason why no transition makes this word. Returns `None` for a valid word.
     pub(crate) fn fault(self) -> Option<&'static str> {
         let flags = [Self::POISONED, Self::DETACHED, Self::ROUND, Self::NAMED];
         let unflagged = flags.iter().all(|flag| flag.get(self.0) == 0);
@@ -165,7 +168,7 @@ impl SlotWord {
             Lifecycle::Live => {
                 let orphan = writer != SeatId::ORPHAN || self.is_in_round();
                 let written = self.is_in_round() <= !writer.is_none();
-                // Both an owner and DETACHED: in a queue.
+                // Both an owner and DETACHED: the array is in a queue.
                 owner.is_none() <= self.is_detached() && written && orphan
             }
             Lifecycle::Retired => !owner.is_none(),
@@ -176,10 +179,10 @@ impl SlotWord {
         (!fits).then_some("not a slot's word")
     }
 
-    /// LIVE in this generation.
+    /// Returns `true` if the slot is LIVE in this generation.
     #[inline]
     pub(crate) fn is_live(self, generation: u32) -> bool {
-        // Both fields by one comparison, for every call on an array asks.
+        // Compare both fields at once: every call on an array asks this.
         let both = Self::LIFECYCLE.mask() | Self::GENERATION.mask();
         let live = SlotWord(0)
             .with(Self::GENERATION, u64::from(generation))
@@ -192,7 +195,7 @@ impl SlotWord {
         self.lifecycle() == Lifecycle::Reserved && self.owner() == seat
     }
 
-    /// FREE → RESERVED by `me`, in the same generation.
+    /// Attempts FREE → RESERVED by `me`, in the same generation.
     #[must_use]
     #[inline]
     pub(crate) fn reserve(self, me: SeatId) -> Option<Self> {
@@ -204,7 +207,7 @@ impl SlotWord {
         })
     }
 
-    /// RESERVED by `me` → LIVE.
+    /// Attempts RESERVED by `me` → LIVE.
     #[must_use]
     #[inline]
     pub(crate) fn publish(self, me: SeatId) -> Option<Self> {
@@ -212,14 +215,14 @@ impl SlotWord {
             .then(|| self.with_lifecycle(Lifecycle::Live))
     }
 
-    /// RESERVED by `me` → LIVE, a control array.
+    /// Attempts RESERVED by `me` → LIVE, CONTROL.
     #[must_use]
     #[inline]
     pub(crate) fn publish_control(self, me: SeatId) -> Option<Self> {
         self.publish(me).map(|word| word.with(Self::CONTROL, 1))
     }
 
-    /// RESERVED by `me` → LIVE, a control array that names know of: a record, or a bundle.
+    /// Attempts RESERVED by `me` → LIVE, CONTROL, NAMED: a record of names, or a bundle.
     #[must_use]
     #[inline]
     pub(crate) fn publish_record(self, me: SeatId) -> Option<Self> {
@@ -227,21 +230,21 @@ impl SlotWord {
             .map(|word| word.with(Self::NAMED, 1))
     }
 
-    /// LIVE in `generation` → the same, named.
+    /// Attempts LIVE in `generation` → LIVE, NAMED.
     #[must_use]
     #[inline]
     pub(crate) fn name(self, generation: u32) -> Option<Self> {
         self.is_live(generation).then(|| self.with(Self::NAMED, 1))
     }
 
-    /// RESERVED by `seat` → FREE of the next generation, or EXHAUSTED.
+    /// Attempts RESERVED by `seat` → FREE of the next generation, or EXHAUSTED.
     #[must_use]
     #[inline]
     pub(crate) fn abandon(self, seat: SeatId, clean: bool) -> Option<Self> {
         self.is_reserved_by(seat).then(|| self.next_free(clean))
     }
 
-    /// LIVE in `generation` → RETIRED by `me`; a writer keeps its field.
+    /// Attempts LIVE in `generation` → RETIRED by `me`. Keeps the writer.
     #[must_use]
     #[inline]
     pub(crate) fn retire(self, generation: u32, me: SeatId) -> Option<Self> {
@@ -251,16 +254,16 @@ impl SlotWord {
         })
     }
 
-    /// RETIRED without a writer (an orphaned round counts as none: the caller has seen that no
-    /// participant is left) → FREE of the next generation, or EXHAUSTED.
+    /// Attempts RETIRED without a writer → FREE of the next generation, or EXHAUSTED. The writer
+    /// ORPHAN counts as none: the caller has checked that no participant is left.
     #[must_use]
     #[inline]
     pub(crate) fn recycle(self) -> Option<Self> {
         self.is_recyclable().then(|| self.next_free(false))
     }
 
-    /// What becomes of the slot when no lease is left: RETIRED → FREE, LIVE in a round without an opener →
-    /// LIVE. `None` if it goes on as it is, or a writer has it.
+    /// Attempts the transition after the last lease: RETIRED → FREE, or LIVE in a round without an
+    /// opener → LIVE. Returns `None` if the slot stays as it is, or has a writer.
     #[must_use]
     #[inline]
     pub(crate) fn after_leases(self) -> Option<Self> {
@@ -271,8 +274,8 @@ impl SlotWord {
         }
     }
 
-    /// As [`SlotWord::recycle`], but RESERVED by `me` in the next generation, to clean the extent
-    /// first. A last generation is not cleaned.
+    /// Attempts RETIRED without a writer → RESERVED by `me` in the next generation, to clean the
+    /// extent first. Returns `None` if no generation is left.
     #[must_use]
     #[inline]
     pub(crate) fn recycle_reserved(self, me: SeatId) -> Option<Self> {
@@ -300,8 +303,8 @@ impl SlotWord {
         }
     }
 
-    /// LIVE, no control array, without a writer and not poisoned, unless it is to be recovered →
-    /// written by `me`.
+    /// Attempts LIVE without a writer → LIVE, written by `me`. The array is not a control array,
+    /// and not poisoned unless it is to be recovered.
     #[must_use]
     #[inline]
     pub(crate) fn lock(self, generation: u32, me: SeatId, purpose: Purpose) -> Option<Self> {
@@ -313,7 +316,8 @@ impl SlotWord {
         })
     }
 
-    /// Written by `seat` → without a writer; poisoned if the bytes may be half-written.
+    /// Attempts to remove the writer `seat`. With `poison`, the bytes may be half-written, and the
+    /// array is poisoned.
     #[must_use]
     #[inline]
     pub(crate) fn unlock(self, seat: SeatId, poison: bool) -> Option<Self> {
@@ -324,7 +328,8 @@ impl SlotWord {
         })
     }
 
-    /// In a round that `seat` opened → in a round without an opener.
+    /// Attempts to remove the opener `seat` of a round. The array stays in the round, with the
+    /// writer ORPHAN.
     #[must_use]
     #[inline]
     pub(crate) fn orphan(self, seat: SeatId, poison: bool) -> Option<Self> {
@@ -347,22 +352,22 @@ impl SlotWord {
         }
     }
 
-    /// LIVE in `generation` → the same, poisoned.
+    /// Attempts LIVE in `generation` → LIVE, POISONED.
     #[must_use]
     #[inline]
     pub(crate) fn poison(self, generation: u32) -> Option<Self> {
         self.is_live(generation).then(|| self.with_poison(true))
     }
 
-    /// LIVE, poisoned, without a writer → not poisoned.
+    /// Attempts LIVE, POISONED, without a writer → LIVE, not POISONED.
     #[must_use]
     #[inline]
     pub(crate) fn clear_poison(self, generation: u32) -> Option<Self> {
         (self.is_live(generation) && self.writer().is_none()).then(|| self.with(Self::POISONED, 0))
     }
 
-    /// LIVE, poisoned, written by `holder` → the same, not poisoned: the holder has made it whole, or
-    /// has the torn tiles of its round run again.
+    /// Attempts LIVE, POISONED, written by `holder` → the same, not POISONED. The holder has
+    /// repaired the bytes, or has the torn tiles of its round run again.
     #[must_use]
     #[inline]
     pub(crate) fn heal(self, generation: u32, holder: SeatId) -> Option<Self> {
@@ -370,7 +375,7 @@ impl SlotWord {
         (ours && self.is_poisoned()).then(|| self.with(Self::POISONED, 0))
     }
 
-    /// Returns `true` if `seat` owns the array: it goes with that seat.
+    /// Returns `true` if `seat` owns the array, which is then freed with that seat.
     #[inline]
     pub(crate) fn is_owned_by(self, seat: SeatId) -> bool {
         self.owner() == seat && !self.is_detached()
@@ -381,38 +386,38 @@ impl SlotWord {
         self.owner().is_none() && self.is_detached()
     }
 
-    /// Returns `true` if the array belongs to a queue. The owner is the seat that has pushed it.
+    /// Returns `true` if the array belongs to a queue. The owner is the seat that pushed it.
     #[inline]
     pub(crate) fn is_queued(self) -> bool {
         self.lifecycle() == Lifecycle::Live && self.is_detached() && !self.owner().is_none()
     }
 
-    /// Returns `true` if the array belongs to a queue, and `seat` has pushed it.
+    /// Returns `true` if the array belongs to a queue, and `seat` pushed it.
     pub(crate) fn is_queued_by(self, seat: SeatId) -> bool {
         self.is_queued() && self.owner() == seat
     }
 
-    /// LIVE in `generation`, owned by `seat` → QUEUED by `seat`.
+    /// Attempts LIVE in `generation`, owned by `seat` → QUEUED by `seat`.
     #[must_use]
     pub(crate) fn enqueue(self, generation: u32, seat: SeatId) -> Option<Self> {
         (self.is_live(generation) && self.is_owned_by(seat)).then(|| self.with(Self::DETACHED, 1))
     }
 
-    /// QUEUED, whoever pushed it → owned by `seat`.
+    /// Attempts QUEUED by any seat → owned by `seat`.
     #[must_use]
     pub(crate) fn dequeue(self, generation: u32, seat: SeatId) -> Option<Self> {
         (self.is_live(generation) && self.is_queued())
             .then(|| self.with(Self::OWNER, seat.field()).with(Self::DETACHED, 0))
     }
 
-    /// QUEUED by `seat` → owned by `seat`.
+    /// Attempts QUEUED by `seat` → owned by `seat`.
     #[must_use]
     pub(crate) fn withdraw(self, generation: u32, seat: SeatId) -> Option<Self> {
         (self.is_live(generation) && self.is_queued_by(seat)).then(|| self.with(Self::DETACHED, 0))
     }
 
-    /// LIVE in `generation` and not QUEUED → owned by `seat`, or by nobody: then it outlives every
-    /// seat.
+    /// Attempts LIVE in `generation`, not QUEUED → owned by `seat`. With `SeatId::NONE`, the array
+    /// outlives every seat.
     #[must_use]
     #[inline]
     pub(crate) fn own(self, generation: u32, seat: SeatId) -> Option<Self> {

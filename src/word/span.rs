@@ -6,7 +6,7 @@ use super::{Field, word_type};
 
 word_type! {
     /// A span's size class and base: class + 1 in 8 bits, base in units of 64 bytes in 40 bits.
-    /// Zero is an entry that nobody has carved yet.
+    /// Zero is an entry that was not carved yet.
     SpanWord
 }
 
@@ -25,13 +25,13 @@ impl SpanWord {
         self.0 == 0
     }
 
-    /// The size class; `None` for an empty entry (and for bytes that no writer of ours produced,
-    /// which the caller has to tell apart by [`SpanWord::is_empty`]).
+    /// Returns the size class. Returns `None` for an empty entry, and for invalid bytes. The caller
+    /// distinguishes them by [`SpanWord::is_empty`].
     pub(crate) fn class(self) -> Option<u32> {
         Self::CLASS.get(self.0).checked_sub(1).map(|c| c as u32)
     }
 
-    /// Offset of the first extent in the data region, in bytes.
+    /// Returns the offset of the first extent in the data region, in bytes.
     pub(crate) fn base(self) -> u64 {
         Self::BASE.get(self.0) * Self::UNIT
     }

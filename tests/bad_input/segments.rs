@@ -223,5 +223,5 @@ fn a_file_that_others_may_write_is_refused_with_its_mode() {
         matches!(error, SegmentError::Foreign { mode: 0o666, .. }),
         "{error}"
     );
-    says(error, &[&name.0, "666", "a name of your own"]);
+    says(error, &[&name.0, "666", "use another name"]);
 }

@@ -238,7 +238,7 @@ fn an_encrypted_array_is_refused() {
     std::fs::write(&path, bytes).unwrap();
     let error = load(&small_table(), &path).unwrap_err().to_string();
     assert!(
-        error.contains("[u2-C-big] is damaged, or no file of numpy: it is encrypted"),
+        error.contains("[u2-C-big] is damaged, or not a numpy file: it is encrypted"),
         "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! The words of a record, one by one, and words that are of none.
+//! The words of a record, one by one, and words that are not a record.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn value(bits: u64, pid: u32) -> Value {
     }
 }
 
-/// A name, a name on its way, and a trace.
+/// Returns a name, an arrival and a departure.
 fn contents() -> Contents {
     let arrival = Arrival {
         id: BucketWord::from_bits(7),
@@ -81,7 +81,7 @@ fn golden_words() {
     assert_eq!(words, golden());
     assert_eq!(contents.words(), Some(15));
     assert_eq!(decoded(&words), Some(contents));
-    // What lies behind a record is not read.
+    // Words behind a record are not read.
     words.push(u64::MAX);
     assert!(decoded(&words).is_some());
 }
@@ -105,7 +105,7 @@ fn a_name_prints_as_its_text() {
     assert_eq!(format!("{:?}", name("ab")), "\"ab\"");
 }
 
-/// Changes one word of a record, and expects that nothing is decoded from it.
+/// Changes one word of a record, and checks that it is refused.
 #[track_caller]
 fn assert_refused(at: usize, change: impl FnOnce(u64) -> u64) {
     let mut words = golden();
@@ -115,28 +115,28 @@ fn assert_refused(at: usize, change: impl FnOnce(u64) -> u64) {
 
 #[test]
 fn words_that_no_participant_writes_are_of_no_record() {
-    // A count of names or traces that is not that of the words.
+    // The counts of names and departures must match the words.
     assert_refused(0, |head| head - 1);
     assert_refused(0, |head| head + 1);
     assert_refused(0, |head| head - (1 << 16));
     assert_refused(0, |head| head + (1 << 16));
-    // A length that is not.
+    // The number of words must match.
     assert_refused(0, |head| head - (1 << 32));
     assert_refused(0, |head| head + (1 << 32));
-    // A name without a text, spare bits, a byte behind the text, a text that is none.
+    // A name without a text, spare bits, a byte behind the text, invalid UTF-8.
     assert_refused(1, |head| head - 2);
     assert_refused(1, |head| head | 1 << 9);
     assert_refused(3, |text| text | 1 << 16);
     assert_refused(3, |text| text | 0x80);
     assert_refused(11, |text| text | 1 << 8);
-    // Spare bits of a trace, on either side, and a place where none is.
+    // Spare bits of an arrival and of a departure, and a place in a departure.
     assert_refused(8, |lead| lead | 1 << 60);
     assert_refused(13, |lead| lead | 1 << 60);
     assert_refused(13, |lead| lead | 1 << 32);
     // A name without a text, in a record that is just as long.
     assert_eq!(decoded(&[1 | 3 << 32, 3 << 32, 5]), None);
     assert_eq!(found(&[1 | 3 << 32, 3 << 32, 5], "ab"), None);
-    // Words that are not there.
+    // Missing words.
     for len in 0..15 {
         assert_eq!(decoded(&golden()[..len]), None);
     }

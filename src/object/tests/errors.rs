@@ -1,4 +1,5 @@
-//! Values that are refused: of another type, too deep, not the same twice, or by their own code.
+//! Refused values: of another type, too deep, different the second time, or failing in their own
+//! code.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -40,7 +41,7 @@ fn another_type_is_an_error_that_names_both() {
     );
     says(
         refused::<(u8, u8)>((1, 2, 3)),
-        &["more elements than the type has room for"],
+        &["more elements than the type can hold"],
     );
     says(
         refused::<(u8, u8)>((1,)),
@@ -122,7 +123,7 @@ fn other_handles_are_refused_both_ways() {
     ));
 }
 
-/// A chain as long as its number says.
+/// A chain of the given length.
 struct Chain(usize);
 
 impl Serialize for Chain {
@@ -143,7 +144,7 @@ fn nesting_has_a_limit() {
     }
 }
 
-/// Writes another value each time.
+/// Serializes as another value each time.
 struct Fickle<F>(Cell<usize>, F);
 
 impl<F: Fn(usize) -> String> Serialize for Fickle<F> {

@@ -1,4 +1,5 @@
-//! Bytes that no writer has written: an error or a value, never a panic, and never for long.
+//! Bytes that no writer produces: they must give an error or a value, without a panic, in short
+//! time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ struct Flat<'a> {
     rest: HashMap<&'a str, Any<'a>>,
 }
 
-/// Reads the bytes as many types; how many of them they are.
+/// Reads the bytes as many types. Returns how many of them succeed.
 fn read_as_anything(skeleton: &[u8], buffers: &[u8]) -> usize {
     let start = Instant::now();
     macro_rules! read {
@@ -82,7 +83,7 @@ fn deep_nesting_is_an_error() {
 }
 
 #[test]
-fn lengths_beyond_what_is_there_are_errors() {
+fn lengths_beyond_the_end_are_errors() {
     let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
     for tag in [Tag::Str, Tag::Bytes, Tag::Buffer, Tag::NewName, Tag::Name] {
         let mut skeleton = vec![tag as u8];
@@ -110,7 +111,7 @@ fn a_buffer_is_read_once() {
     let (mut skeleton, buffers) = encoded(&vec![Tensor::from(vec![1_u8; 64])]).unwrap();
     assert!(decoded::<Vec<Tensor<'_, u8, Ix1>>>(&skeleton, &buffers).is_ok());
     assert!(decoded::<Vec<Tensor<'_, u8, Ix1>>>(&skeleton, &buffers[..63]).is_err());
-    // The same tensor again.
+    // The same tensor a second time.
     let end = skeleton.pop().unwrap();
     let again = skeleton[1..].to_vec();
     skeleton.extend(again);
@@ -119,7 +120,7 @@ fn a_buffer_is_read_once() {
     assert!(
         error
             .to_string()
-            .contains("a buffer is longer than what is left"),
+            .contains("a buffer is longer than the rest"),
         "{error}"
     );
 }
@@ -151,7 +152,7 @@ fn headers_are_checked() {
         table.write(blocks).unwrap()[0].ndshm_object[at] = old;
         error
     };
-    assert!(error_with(0, b'x').contains("the header is not one of an object"));
+    assert!(error_with(0, b'x').contains("the header is not that of an object"));
     assert!(error_with(8, 2).contains("format 2, and this program reads format 1"));
     assert!(error_with(16, 200).contains("longer than the object"));
     assert!(error_with(23, 0xff).contains("longer than the object"));

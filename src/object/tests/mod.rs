@@ -18,7 +18,7 @@ fn table() -> HandleTable {
     HandleTable::join(&options.in_process().unwrap()).unwrap()
 }
 
-/// The bytes of a value, without a segment: skeleton and buffers.
+/// Encodes a value without a segment. Returns skeleton and buffers.
 fn encoded<V: Serialize + ?Sized>(value: &V) -> Result<(Vec<u8>, Vec<u8>), ObjectError> {
     let sizes = write(value, Writer::counting())?;
     let mut skeleton = vec![0xaa; sizes.skeleton];
@@ -39,7 +39,7 @@ fn decoded<'a, V: Deserialize<'a>>(
     Ok(value)
 }
 
-/// Stores and reads in a segment.
+/// Stores a value in a segment and reads it again.
 #[track_caller]
 fn same<V>(value: V)
 where
@@ -49,11 +49,11 @@ where
     let handle = table.put_object(&value).unwrap();
     let guard = table.open_object(handle).unwrap();
     assert_eq!(guard.get::<V>().unwrap(), value);
-    // What is not read is passed over.
+    // Values that are not read are skipped.
     assert!(guard.get::<serde::de::IgnoredAny>().is_ok());
 }
 
-/// The error of reading `value` as a `V`.
+/// Returns the error of reading `value` as a `V`.
 #[track_caller]
 fn refused<V: for<'de> Deserialize<'de>>(value: impl Serialize) -> String {
     let (skeleton, buffers) = encoded(&value).unwrap();

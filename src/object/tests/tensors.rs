@@ -1,4 +1,4 @@
-//! Tensors: read in place, of any layout, inside of other values, and in other formats.
+//! Tensors: read in place, of any layout, inside other values, and in other formats.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ fn is_inside<T>(guard: &ObjectGuard<'_>, at: *const T) -> bool {
     (start..start + guard.size()).contains(&at.addr())
 }
 
-/// The error of reading `value` as a tensor of `T`.
+/// Returns the error of reading `value` as a tensor of `T`.
 #[track_caller]
 fn refused<T, D>(value: impl Serialize) -> String
 where
@@ -29,7 +29,7 @@ where
     }
 }
 
-/// Stores, reads in place, and compares.
+/// Stores a tensor, reads it in place, and compares.
 #[track_caller]
 fn in_place<T, D>(tensor: Tensor<'_, T, D>)
 where
@@ -37,7 +37,7 @@ where
     D: ndarray::Dimension,
 {
     let table = table();
-    // Something before it, so that its place is not aligned by chance.
+    // Put a value before it: otherwise it might be aligned by chance.
     let before = Tensor::from(vec![3_u8]);
     let handle = table.put_object(&(before, &tensor, "x")).unwrap();
     let guard = table.open_object(handle).unwrap();
@@ -88,11 +88,11 @@ fn of_every_layout() {
     in_place(Tensor::from(numbers.index_axis(Axis(1), 2)));
     in_place(Tensor::from(numbers.view().permuted_axes([1, 2, 0])));
     in_place(Tensor::from(numbers.broadcast((2, 5, 6, 7)).unwrap()));
-    // Of more than one piece.
+    // Larger than one piece.
     let long = Array1::from_iter(0..200_000_u32);
     in_place(Tensor::from(long.slice(s![..;3])));
 
-    // A transposed one keeps its order.
+    // A transposed array keeps its order.
     let (skeleton, buffers) = encoded(&Tensor::from(numbers.t())).unwrap();
     assert_eq!(buffers[4..8], 1_u32.to_le_bytes());
     let read: Tensor<'_, u32, Ix3> = decoded(&skeleton, &buffers).unwrap();
@@ -218,7 +218,7 @@ fn a_tensor_that_serde_buffered_is_read_as_a_copy() {
     let read: Read<'_> = decoded(&skeleton, &buffers).unwrap();
     assert_eq!(read.tensor, tensor);
 
-    // As another format hands it on.
+    // The form in which another format passes it on.
     let json = serde_json::to_value(&tensor).unwrap();
     let (skeleton, buffers) = encoded(&json).unwrap();
     let message = decoded::<Tensor<'_, u8, Ix2>>(&skeleton, &buffers)
@@ -271,7 +271,7 @@ fn bad_shapes_in_other_formats_are_refused() {
     }
     let huge = r#"{"shape":[0,9223372036854775807,9223372036854775807],"data":[]}"#;
     assert!(serde_json::from_str::<Tensor<'_, f64, Ix3>>(huge).is_err());
-    // Formats that do not write names have shape and elements in turn.
+    // Formats without names write the shape, then the elements.
     let pair: Tensor<'_, f64, Ix1> = serde_json::from_str("[[2],[1.0,2.0]]").unwrap();
     assert_eq!(pair, Tensor::from(vec![1.0, 2.0]));
 }

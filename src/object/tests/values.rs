@@ -18,7 +18,7 @@ fn all_primitives() {
     same((true, false, 'ß', '\u{10ffff}', String::from("text"), ()));
     let (skeleton, _) = encoded(&f64::NAN).unwrap();
     assert!(decoded::<f64>(&skeleton, &[]).unwrap().is_nan());
-    // Small numbers of a large type are read from what a buffered value can hold.
+    // serde's buffered values can hold small numbers of a large type.
     same((0_u128, 1_i128, i128::from(i64::MIN) - 1));
 }
 
@@ -156,7 +156,7 @@ fn strings_and_bytes_are_borrowed() {
     assert!(place(read.large.as_ptr()));
 }
 
-/// Bytes as crates for bytes write them.
+/// Bytes as written by crates such as `serde_bytes`.
 struct Bytes(Vec<u8>);
 
 impl Serialize for Bytes {
@@ -244,7 +244,7 @@ struct Flat {
 }
 
 #[test]
-fn what_needs_a_format_that_describes_itself() {
+fn types_that_need_a_self_describing_format() {
     same(vec![
         Untagged::Number(1.5),
         Untagged::Text("x".into()),
@@ -302,7 +302,7 @@ fn fields_may_come_and_go() {
     );
 }
 
-/// Any value, as serde_json has them.
+/// Any JSON-like value.
 #[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
 pub(super) enum Value {
     Null,
@@ -346,10 +346,10 @@ pub(super) fn values() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_value_is_read_as_it_was(value in values()) {
+    fn any_value_round_trips(value in values()) {
         let (skeleton, buffers) = encoded(&value).unwrap();
         prop_assert_eq!(&decoded::<Value>(&skeleton, &buffers).unwrap(), &value);
-        // Through serde's own buffer of values.
+        // Read through serde's own buffer of values.
         #[derive(Deserialize, PartialEq, Debug)]
         #[serde(untagged)]
         enum Buffered { Value(serde_json::Value) }

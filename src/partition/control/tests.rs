@@ -1,4 +1,4 @@
-//! The words of a partition, one by one, and what they say of a round.
+//! The words of a partition, and the progress that they describe.
 
 use super::*;
 use crate::partition::grid::Grid;
@@ -9,7 +9,7 @@ use ndarray::Axis;
 const ME: SeatId = SeatId::from_index(6);
 const OTHER: SeatId = SeatId::from_index(7);
 
-/// Words of a partition of 7 tiles, claimed 3 at a time: units of 3, 3 and 1 tile.
+/// Returns the words of a partition of 7 tiles, claimed 3 at a time: units of 3, 3 and 1 tile.
 fn units() -> Vec<Atom> {
     let words: Vec<Atom> = (0..FIRST_CLAIM + 3 + 3).map(|_| Atom::zero()).collect();
     words[TILES].store(7, Ordering::Relaxed);
@@ -17,7 +17,7 @@ fn units() -> Vec<Atom> {
     words
 }
 
-/// The state 4 | seat 12 | round 48 of a claim.
+/// Returns the claim word state 4 | seat 12 | round 48.
 fn claim(state: u64, seat: SeatId, round: u64) -> u64 {
     state | seat.field() << 4 | round << 16
 }
@@ -126,22 +126,23 @@ fn progress_tells_done_held_open_and_torn_tiles() {
         torn: torn.to_vec(),
     };
     assert_eq!(control.progress(5), said(0, 0, 7, &[]));
-    // Held, one of three was run; torn, two of three were; not claimed.
+    // Unit 0 is held and one of its three tiles was run. Unit 1 is torn and two were run. Unit 2 is
+    // open.
     set(0, claim(HELD, ME, 5));
     control.note(0, 5, 0b001);
     set(1, claim(TORN, OTHER, 5));
     control.note(1, 5, 0b101);
     assert_eq!(control.progress(5), said(3, 2, 1, &[4]));
-    // All were run, but the unit was not given back.
+    // All tiles were run, but the unit was not released.
     control.note(0, 5, 0b111);
     assert_eq!(control.progress(5), said(4, 1, 1, &[4]));
     set(0, claim(DONE_STATE, ME, 5));
     assert_eq!(control.progress(5), said(5, 0, 1, &[4]));
-    // In round 6 these are to be claimed, but for what is held still.
+    // In round 6 these are open, except the unit that is still held.
     assert_eq!(control.progress(6), said(0, 0, 7, &[]));
     set(1, claim(HELD, OTHER, 5));
     assert_eq!(control.progress(6), said(0, 3, 4, &[]));
-    // Given back half-way: open again, with a record of this round.
+    // Released half-way: open again, with a record of this round.
     set(1, claim(OPEN, SeatId::NONE, 5));
     control.note(1, 6, 0b010);
     assert_eq!(control.progress(6), said(1, 0, 6, &[]));
@@ -165,7 +166,7 @@ fn a_round_is_counted_once_its_opener_has_started_the_count() {
     assert!(control.all_counted(1) && !control.all_counted(2));
     assert!(!control.close(OTHER));
     assert!(control.close(ME) && !control.close(ME));
-    // Without a start, tiles of the next round do not count themselves.
+    // Without a start, tiles of the next round do not add themselves.
     assert_eq!(control.begin(ME).unwrap(), 2);
     assert!(control.claim(0, 2, ME));
     control.give_back(0, ME);
@@ -203,13 +204,13 @@ fn a_torn_unit_names_its_round() {
     assert_eq!(control.tear(1, OTHER), Some(5));
     assert_eq!(control.claim_word(1).bits(), claim(TORN, OTHER, 5));
     assert!(!control.is_held_by(OTHER));
-    // The round alone is held by its opener.
+    // Only the round word is held by its opener.
     control.begin(ME).unwrap();
     assert!(control.is_held_by(ME) && !control.is_held_by(OTHER));
 }
 
 #[test]
-fn words_that_are_held_or_none_are_told_with_their_place() {
+fn faults_reports_held_and_invalid_words() {
     let words = units();
     let control = Control::over(&words).unwrap();
     let told = || {

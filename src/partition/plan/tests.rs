@@ -1,4 +1,4 @@
-//! Where tiles lie, and plans whose words do not fit together.
+//! The positions of tiles, and plans with inconsistent words.
 
 use super::*;
 use crate::partition::grid::Grid;
@@ -39,13 +39,13 @@ fn sides_of_tiles_are_as_they_were_asked_for() {
         assert_eq!(visited(&two, tile), expected);
         assert_eq!(two.rows(tile), first);
     }
-    // A tile that there is not is empty.
+    // A tile beyond the last one is empty.
     let beyond = [side(3, 10..10, 1), side(1, 0..2, 1)];
     assert_eq!(two.sides(9).collect::<Vec<_>>(), beyond);
     assert!(two.sides(9 * 9).next().unwrap().range.is_empty());
 }
 
-/// Along an axis that is not the first one, a number beyond the last piece means the last piece.
+/// Along every axis but the first, a number beyond the last piece means the last piece.
 #[test]
 fn tiles_of_an_axis_without_pieces_are_empty() {
     let grid = Grid::blocks([(Axis(0), 4), (Axis(1), 4)]);
@@ -82,7 +82,7 @@ fn four_cuts_fit_and_a_fifth_does_not() {
     }
 }
 
-/// Changes one word of a stored plan, and expects that it is no plan any more.
+/// Changes one word of a stored plan, and checks that it is refused.
 #[track_caller]
 fn assert_refused(plan: &Plan, count: usize, change: impl FnOnce(&[Atom], &[Atom])) {
     let (cuts, bounds) = stored(plan);
@@ -122,7 +122,7 @@ fn weights_that_mean_nothing_are_refused_by_their_reason() {
     assert!(refused(&[f64::NAN], 2).contains("negative or not a number"));
     assert!(refused(&[0.0, 0.0], 2).contains("positive"));
     assert!(refused(&[f64::INFINITY, 1.0], 2).contains("infinite"));
-    // No index, no weight: all tiles are empty.
+    // Without an index there are no weights: all tiles are empty.
     let none = Grid::weights(Axis(0), &[], 3).plan(&[0]).unwrap();
     assert_eq!(none.tiles(), Some(3));
     assert_eq!(none.rows(2), 0..0);
@@ -138,7 +138,7 @@ fn weights_are_cut_where_the_share_is_reached() {
     assert_eq!(rows(&[1.0; 6], 3), [0..2, 2..4, 4..6]);
     assert_eq!(rows(&[1.0, 1.0, 5.0, 1.0], 2), [0..3, 3..4]);
     assert_eq!(rows(&[6.0, 1.0, 1.0], 4), [0..1, 1..1, 1..1, 1..3]);
-    // Sums of tenths are a little below or above: the bound is at the share all the same.
+    // Sums of tenths are slightly off: the bound is at the share all the same.
     assert_eq!(
         rows(&[0.1; 10], 10),
         (0..10).map(|i| i..i + 1).collect::<Vec<_>>()
@@ -151,7 +151,7 @@ fn axes_are_named_in_their_order() {
         .and(Grid::blocks([(Axis(1), 1)]))
         .and(Grid::bounds(Axis(2), [0, 1]));
     assert_eq!(grid.axes().collect::<Vec<_>>(), [3, 1, 2]);
-    // A problem of either part is one of both.
+    // A problem of either part is a problem of both together.
     let bad = Grid::weights(Axis(0), &[-1.0], 1);
     let good = Grid::cyclic(Axis(1), 2);
     assert!(good.clone().and(bad.clone()).plan(&[1, 4]).is_err());

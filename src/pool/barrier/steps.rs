@@ -1,18 +1,18 @@
-//! Steps of workers at a barrier, and which call a step belongs to.
+//! Tests of a worker's steps at a barrier, and of the call that each step belongs to.
 
 use std::thread;
 use std::time::Instant;
 
 use super::*;
 
-/// Longer than any test may take: only a lost wake-up waits so long.
+/// Longer than any test may take. Only a lost wake-up waits this long.
 const LONG: Duration = Duration::from_secs(120);
 
 fn value(word: &Atom) -> u64 {
     word.load(Ordering::Relaxed)
 }
 
-/// The asleep 1 | broken 1 | arrived 14 | step 32 | call 16 of a barrier's word.
+/// Returns a barrier's word: asleep 1 | broken 1 | arrived 14 | step 32 | call 16.
 fn state(call: u64, step: u64, arrived: u64, flags: u64) -> u64 {
     flags | arrived << 2 | step << 16 | call << 48
 }
@@ -27,17 +27,17 @@ fn wait(barrier: Barrier<'_>, epoch: u64, workers: usize) -> Result<u64, Broken>
     )
 }
 
-/// Waits until somebody sleeps at the word.
+/// Waits until a thread sleeps at the word.
 fn until_asleep(word: &Atom) {
     let start = Instant::now();
     while value(word) & State::ASLEEP == 0 {
-        assert!(start.elapsed() < LONG, "nobody sleeps");
+        assert!(start.elapsed() < LONG, "no thread sleeps");
         thread::yield_now();
     }
 }
 
 #[test]
-fn each_call_begins_at_step_0_with_nobody_arrived() {
+fn each_call_begins_at_step_0_without_arrivals() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
     assert_eq!(barrier.begin(), 1 << 32);
@@ -63,26 +63,34 @@ fn only_the_barrier_of_the_named_call_breaks() {
         "a late worker breaks nothing"
     );
     assert_eq!(wait(barrier, second, 1), Ok(second + 1));
-    // In any step of the call.
+    // `break_up` acts in any step of the call.
     barrier.break_up(second);
     assert_eq!(value(&word), state(2, 1, 0, State::BROKEN));
     barrier.break_up(second);
-    assert_eq!(value(&word), state(2, 1, 0, State::BROKEN), "for good");
+    assert_eq!(
+        value(&word),
+        state(2, 1, 0, State::BROKEN),
+        "it stays broken"
+    );
     assert_eq!(wait(barrier, second + 1, 1), Err(Broken::Left));
     let third = barrier.begin();
     assert_eq!(wait(barrier, third, 1), Ok(third + 1));
 }
 
 #[test]
-fn a_worker_that_may_not_wait_is_late() {
+fn a_worker_that_may_not_wait_returns_late() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
     let epoch = barrier.begin();
     let late = barrier.wait(epoch, 2, &Spin::of_worker(1, &Atom::zero()), LONG, || false);
     assert_eq!(late, Err(Broken::Late));
-    assert_eq!(value(&word), state(1, 0, 1, 0), "it has arrived");
+    assert_eq!(value(&word), state(1, 0, 1, 0), "the arrival counts");
     assert_eq!(wait(barrier, epoch, 2), Ok(epoch + 1));
-    assert_eq!(wait(barrier, epoch, 2), Err(Broken::Left), "it is over");
+    assert_eq!(
+        wait(barrier, epoch, 2),
+        Err(Broken::Left),
+        "the epoch is over"
+    );
 }
 
 #[test]
@@ -102,7 +110,7 @@ fn a_sleeping_worker_is_woken_by_the_last_arrival() {
 }
 
 #[test]
-fn a_sleeping_worker_is_told_that_the_barrier_breaks() {
+fn breaking_the_barrier_wakes_a_sleeping_worker() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
     let epoch = barrier.begin();
@@ -117,7 +125,7 @@ fn a_sleeping_worker_is_told_that_the_barrier_breaks() {
 }
 
 #[test]
-fn a_worker_that_waits_into_the_next_call_has_been_left() {
+fn a_wait_ends_when_the_next_call_begins() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
     let epoch = barrier.begin();
@@ -138,7 +146,7 @@ fn a_worker_that_waits_into_the_next_call_has_been_left() {
 }
 
 #[test]
-fn a_second_sleeper_leaves_the_flag_of_the_first() {
+fn a_second_sleeper_keeps_the_flag_of_the_first() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
     word.store(state(1, 0, 2, State::ASLEEP), Ordering::Relaxed);

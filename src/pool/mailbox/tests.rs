@@ -1,4 +1,4 @@
-//! The words of a pool, and each side's steps on them.
+//! Tests of the mailbox's words, and of each side's steps on them.
 
 use std::thread;
 use std::time::Instant;
@@ -7,11 +7,11 @@ use super::*;
 use crate::segment::Segment;
 use crate::span::class_of;
 
-/// Longer than any test may take: only a lost wake-up waits so long.
+/// Longer than any test may take. Only a lost wake-up waits this long.
 const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_millis(1);
 
-/// The first word of a worker, and words of each.
+/// The first word of the workers, and the words of each worker.
 const WORKERS: usize = 96;
 const EACH: usize = 56;
 
@@ -51,7 +51,7 @@ fn params() -> ParamWords {
 }
 
 #[test]
-fn an_extent_that_is_just_large_enough_is_opened() {
+fn an_extent_of_exactly_the_needed_size_is_opened() {
     let segment = Segment::in_process().unwrap();
     let of = |bytes| Extent {
         offset: 64,
@@ -97,7 +97,7 @@ fn a_worker_that_checks_in_has_what_the_parent_has_written() {
         expected[..3].copy_from_slice(&[10, 11, 12]);
         assert_eq!(params, expected);
         assert!(mailbox.is_in(1) && !mailbox.is_in(0));
-        assert_eq!(value(&words[WORKERS + EACH]), 0b011, "ready, and in");
+        assert_eq!(value(&words[WORKERS + EACH]), 0b011, "ready and in");
         mailbox.check_out(1, Some(1));
         assert_eq!(value(&words[WORKERS + EACH]), 1 << 3 | 0b010);
         assert!(!mailbox.is_in(1) && mailbox.is_ready(1));
@@ -106,7 +106,7 @@ fn a_worker_that_checks_in_has_what_the_parent_has_written() {
 }
 
 #[test]
-fn as_many_parameters_cross_as_fit() {
+fn parameters_cross_up_to_the_size_of_the_mailbox() {
     with(1, |mailbox, _| {
         for len in [0, 8 * PARAM_WORDS as u64, 1 << 40, u64::MAX] {
             mailbox.open_job(&arguments(len), &params());
@@ -119,7 +119,7 @@ fn as_many_parameters_cross_as_fit() {
 }
 
 #[test]
-fn flags_are_told_apart() {
+fn flags_are_distinct() {
     let flagged = |flags| Arguments {
         flags,
         ..arguments(0)
@@ -131,11 +131,15 @@ fn flags_are_told_apart() {
     assert_eq!(has(0), [false, false]);
     assert_eq!(has(1), [true, false]);
     assert_eq!(has(2), [false, true]);
-    assert_eq!(has(7 << 8), [false, false], "the epoch lies above");
+    assert_eq!(
+        has(7 << 8),
+        [false, false],
+        "the epoch is in the upper bits"
+    );
 }
 
 #[test]
-fn nobody_checks_in_to_a_job_that_is_closed_or_over() {
+fn no_worker_checks_in_to_a_closed_or_earlier_job() {
     with(1, |mailbox, words| {
         mailbox.arrive(0);
         mailbox.open_job(&arguments(0), &params());
@@ -147,9 +151,9 @@ fn nobody_checks_in_to_a_job_that_is_closed_or_over() {
         assert_eq!(mailbox.check_in(0, job), None);
         assert!(!mailbox.is_in(0) && mailbox.is_ready(0));
         mailbox.announce();
-        assert_eq!(mailbox.check_in(0, job), None, "it is the next one's");
+        assert_eq!(mailbox.check_in(0, job), None, "the next job is open");
         assert!(mailbox.job().is_open() && !mailbox.is_in(0));
-        // Through with nothing: what it served before stays.
+        // Checking out without a finished job keeps the number of the last one.
         let job = mailbox.job();
         assert_eq!(job.number(), 2);
         mailbox.check_in(0, job).unwrap();
@@ -163,11 +167,11 @@ fn nobody_checks_in_to_a_job_that_is_closed_or_over() {
 }
 
 #[test]
-fn a_dead_worker_is_forgotten_alone() {
+fn reset_affects_only_the_dead_worker() {
     with(3, |mailbox, words| {
         for worker in 0..3 {
             mailbox.arrive(worker);
-            // What it reports: a panic of a kernel.
+            // The cause in the report: a kernel's panic.
             words[WORKERS + worker * EACH + 1].store(1, Ordering::Relaxed);
         }
         mailbox.reset(1);
@@ -180,17 +184,17 @@ fn a_dead_worker_is_forgotten_alone() {
 }
 
 #[test]
-fn a_wait_for_events_leaves_no_flag() {
+fn wait_event_clears_its_flag() {
     with(1, |mailbox, words| {
         let word = &words[16];
         mailbox.event();
         assert_eq!((mailbox.events(), value(word)), (2, 2));
-        // Whoever has seen less does not sleep.
+        // The count has passed 0, so the parent does not sleep.
         mailbox.wait_event(0, LONG);
         assert_eq!(value(word), 2);
         mailbox.wait_event(2, SHORT);
         assert_eq!(value(word), 2);
-        // The flag may be there already.
+        // The flag may already be set.
         word.store(3, Ordering::Relaxed);
         assert_eq!(mailbox.events(), 2);
         mailbox.wait_event(2, SHORT);
@@ -233,15 +237,15 @@ fn a_sleeping_worker_is_woken_by_a_job() {
         for step in steps {
             let seen = mailbox.job();
             thread::scope(|scope| {
-                // Two: the second one finds the flag.
+                // A second sleeper finds the flag already set.
                 scope.spawn(|| mailbox.sleep(seen, LONG));
                 until(&start, || value(&words[0]) & 2 != 0);
                 assert!(mailbox.is_open(seen) || !seen.is_open());
                 scope.spawn(|| mailbox.sleep(seen, LONG));
                 step();
             });
-            assert_eq!(value(&words[0]) & 0b11, 1, "open, and nobody sleeps");
-            // Whoever has seen an earlier job does not sleep.
+            assert_eq!(value(&words[0]) & 0b11, 1, "open, without the sleep flag");
+            // The job word has changed, so the worker does not sleep.
             let now = value(&words[0]);
             mailbox.sleep(seen, LONG);
             assert_eq!(value(&words[0]), now);
@@ -251,7 +255,7 @@ fn a_sleeping_worker_is_woken_by_a_job() {
 }
 
 #[test]
-fn a_sleep_ends_with_its_timeout_also_beside_another() {
+fn a_sleep_ends_at_its_timeout_even_if_the_flag_was_set() {
     with(1, |mailbox, words| {
         let awake = mailbox.job();
         mailbox.sleep(awake, SHORT);
@@ -269,7 +273,7 @@ fn a_sleep_ends_with_its_timeout_also_beside_another() {
 
 fn until(start: &Instant, ready: impl Fn() -> bool) {
     while !ready() {
-        assert!(start.elapsed() < LONG, "it did not come");
+        assert!(start.elapsed() < LONG, "the condition did not become true");
         thread::yield_now();
     }
 }

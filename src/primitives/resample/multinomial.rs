@@ -13,10 +13,10 @@ use crate::primitives::number::{running, sum_by};
 use crate::primitives::weights::{Sums, starts_of};
 use crate::primitives::{Real, TILE};
 
-/// Keeps these streams apart from those of kernels, which have a small number in its place.
+/// Separates these streams from those of kernels, which have a small number in this place.
 const PURPOSE: u64 = u64::from_le_bytes(*b"multinom");
 
-/// Names the random numbers of a call.
+/// The key of a call's random numbers.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Draws {
@@ -25,13 +25,15 @@ struct Draws {
 }
 
 impl Draws {
-    /// The generator of a tile: ChaCha with 8 rounds, keyed with the names, on the tile's stream.
+    /// Returns the generator of a tile: ChaCha with 8 rounds, keyed by `seed` and `stream`, on the
+    /// tile's own stream.
     fn of_tile(&self, tile: usize) -> TileRng {
         TileRng::keyed([self.seed, self.stream, PURPOSE, 0], tile as u64)
     }
 }
 
-/// An exponentially distributed number of mean 1: minus the logarithm of a uniform one in (0, 1].
+/// Draws an exponentially distributed number of mean 1: minus the logarithm of a uniform number in
+/// (0, 1].
 #[inline]
 fn exponential(rng: &mut TileRng) -> f64 {
     let uniform = ((rng.next_u64() >> 11) + 1) as f64 * (-53f64).exp2();
@@ -39,16 +41,17 @@ fn exponential(rng: &mut TileRng) -> f64 {
 }
 
 impl Pool<'_> {
-    /// Multinomial resampling: writes to `ancestors` which particle each offspring comes from, each
-    /// drawn by weight, independently of the others, and then sorted.
+    /// Writes the parent particle of each offspring to `ancestors`, by multinomial resampling. Each
+    /// one is drawn by weight, independently of the others; then they are sorted.
     ///
     /// The uniform numbers are sorted by construction: the partial sums of `n + 1` exponentially
     /// distributed spacings, divided by their total, are `n` uniform numbers in order (L. Devroye,
-    /// "Non-Uniform Random Variate Generation", Springer 1986, chapter V). The spacings
-    /// come from a stream for each tile of 4032 ancestors, named by `seed`, `stream` and the tile:
-    /// calls that differ in one of the two numbers draw independent ancestors, and calls that do not
-    /// draw the same ones, for any number of workers. To give the time step as the stream is one
-    /// way. [`resample_systematic`](Pool::resample_systematic) has less variance, and is faster.
+    /// "Non-Uniform Random Variate Generation", Springer 1986, chapter V). Each tile of 4032
+    /// ancestors draws its spacings from a stream of its own, which depends on `seed`, `stream` and
+    /// the tile. Calls that differ in one of the two numbers draw independent ancestors. Calls with
+    /// the same numbers draw the same ancestors with any number of workers. For example, use the
+    /// time step as `stream`. [`resample_systematic`](Pool::resample_systematic) has less variance,
+    /// and is faster.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};
@@ -68,9 +71,9 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// - [`PrimitiveError::Weight`] for a weight that is negative, infinite or NaN;
-    ///   [`PrimitiveError::NoWeight`] if all are 0, or there are none.
-    /// - [`PrimitiveError::Pool`], as [`for_each`](Pool::for_each).
+    /// - [`PrimitiveError::Weight`] if a weight is negative, infinite or NaN.
+    /// - [`PrimitiveError::NoWeight`] if all weights are 0, or there are none.
+    /// - [`PrimitiveError::Pool`] if the call fails, see [`for_each`](Pool::for_each).
     pub fn resample_multinomial<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -88,7 +91,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Resamples `weights`, whose [sums](Pool::sums_of_weights) are known.
+    /// Resamples `weights`. `starts` are their [sums](Pool::sums_of_weights).
     fn multinomial_of<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
@@ -99,7 +102,7 @@ impl Pool<'_> {
         let total = starts.last().copied().unwrap_or(0.0);
         let tiles = self.tiles(FlatWrite::new(ancestors))?;
         let spacings = starts_of(&self.map_collect(&tiles, &draws, draw)?);
-        // The spacing after the last position is from the stream after the last tile's.
+        // The spacing after the last position comes from the stream after that of the last tile.
         let after = exponential(&mut draws.of_tile(tiles.tiles()));
         let whole = spacings.last().copied().unwrap_or(0.0) + after;
         drop(tiles);
@@ -117,7 +120,7 @@ impl Pool<'_> {
     }
 }
 
-/// Leaves the bits of a spacing where each ancestor will be. The sum of the spacings.
+/// Writes the bits of a spacing to the place of each ancestor. Returns the sum of the spacings.
 fn draw(ancestors: &mut [u64], draws: &Draws, tile: &TileContext) -> f64 {
     let mut rng = draws.of_tile(tile.index());
     for place in &mut *ancestors {
@@ -154,7 +157,8 @@ fn multinomial<T: Real>(
     by_tiles(weights, starts, ancestors, below, descend);
 }
 
-/// The first of `cumulative` that is above each position, or the last, counted from `first`.
+/// Writes the first particle with a cumulative weight above each position, or the last particle.
+/// The first particle has the number `first`.
 fn walk(cumulative: &[f64], positions: &[f64], ancestors: &mut [u64], first: u64) {
     let last = cumulative.len() - 1;
     let mut particle = 0;

@@ -1,4 +1,4 @@
-//! Arrays that belong to a queue, in one process: refusals, and what deaths at chosen steps leave.
+//! Arrays that belong to a queue, in one process: refusals, and deaths at chosen steps.
 
 use ndarray::Ix1;
 
@@ -136,7 +136,7 @@ fn an_array_in_a_queue_is_taken_by_nobody_else() {
         QueueError::from(twice),
         QueueError::NotOwned { owner: 0, .. }
     ));
-    // That refusal has dropped a second `Owned` of it, and so has freed it.
+    // The refused call dropped a second `Owned` of the array, and so freed it.
     assert!(queue.pop_owned().unwrap().is_none());
     let bundle = table.bundle().unwrap();
     queue.push_owned(array(&table, 4)).unwrap();
@@ -197,13 +197,13 @@ fn a_consumer_that_owned_the_array_when_it_died_puts_no_job_back() {
         queue.cells.recover(DEAD).jobs
     };
     let _taken = queue.cells.take(DEAD).unwrap();
-    assert_eq!(recover(), 1, "it is in the queue still");
+    assert_eq!(recover(), 1, "it is still in the queue");
     let ticket = queue.cells.take(DEAD).unwrap();
     let bits = queue.cells.array(ticket.position);
     let memory = table.segment().memory();
     let (slot, generation) = array_of(memory, table.segment().key(), bits).unwrap();
     slot.change(|word| word.dequeue(generation, DEAD)).unwrap();
-    assert_eq!(recover(), 0, "it goes with the dead");
+    assert_eq!(recover(), 0, "it is freed with the dead consumer");
     assert_eq!(queue.cells.array(0), 0);
     assert!(queue.is_empty());
     queue.push_owned(array(&table, 2)).unwrap();

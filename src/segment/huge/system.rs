@@ -1,12 +1,12 @@
-//! What the system says of huge pages: its settings, their size, and how many a mapping has.
+//! The system's information on huge pages: its settings, their size, and their number in a mapping.
 
 use std::fs;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-/// The setting for shared memory that no mount of its own says more of.
+/// The setting for shared memory without a mount option of its own.
 pub(super) const SHARED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-/// The setting for a process's own memory.
+/// The setting for a process's private memory.
 pub(super) const PRIVATE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 /// A setting of the system.
@@ -17,7 +17,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// Of the file system that the file is on; of private memory where there is none.
+    /// Returns the setting for the file's file system, or for private memory if there is no file.
     pub(super) fn of(fd: Option<BorrowedFd<'_>>) -> Setting {
         let in_sysfs = |place: &str| Setting {
             value: fs::read_to_string(place)
@@ -35,7 +35,7 @@ impl Setting {
         let device = rustix::fs::fstat(fd).map_or(0, |stat| stat.st_dev);
         let device = (rustix::fs::major(device), rustix::fs::minor(device));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        // A memfd is on a mount that nobody sees.
+        // A memfd is on an internal mount, which is not listed.
         mount_setting(&mounts, device).unwrap_or(shared)
     }
 
@@ -48,12 +48,12 @@ impl Setting {
     }
 }
 
-/// The word in brackets.
+/// Returns the word in brackets.
 fn chosen(setting: &str) -> Option<String> {
     Some(setting.split(['[', ']']).nth(1)?.to_owned())
 }
 
-/// The option `huge` of the mount of a device.
+/// Returns the option `huge` of the mount of a device.
 fn mount_setting(mountinfo: &str, (major, minor): (u32, u32)) -> Option<Setting> {
     let device = format!("{major}:{minor}");
     let line = mountinfo
@@ -69,7 +69,7 @@ fn mount_setting(mountinfo: &str, (major, minor): (u32, u32)) -> Option<Setting>
     })
 }
 
-/// Bytes of a huge page; 0 where there are none.
+/// Returns the bytes of a huge page; 0 if there are none.
 pub(super) fn huge_page_size() -> u64 {
     const SIZE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
     static KNOWN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
@@ -79,7 +79,7 @@ pub(super) fn huge_page_size() -> u64 {
     })
 }
 
-/// Bytes that are mapped within a range of addresses, and bytes of those in huge pages.
+/// Returns the mapped bytes within a range of addresses, and their bytes in huge pages.
 pub(super) fn pages_in(smaps: &str, range: Range<usize>) -> (u64, u64) {
     let (mut mapped, mut huge, mut inside) = (0, 0, false);
     for line in smaps.lines() {

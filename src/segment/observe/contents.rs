@@ -1,4 +1,4 @@
-//! The contents of arrays that are looked at by pointers, mapped piece by piece when asked for.
+//! Contents of arrays that an observer reads by pointers, mapped piece by piece on demand.
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
@@ -7,30 +7,31 @@ use std::sync::OnceLock;
 use super::super::mapping::{Mapping, map_error};
 use crate::error::SegmentError;
 
-/// Bytes of the first pieces. They double every [`GROW_AFTER`] pieces, so that neither small arrays
-/// take much address space, nor many arrays many mappings.
+/// Bytes of the first pieces. They double every [`GROW_AFTER`] pieces: small arrays take little
+/// address space, and many arrays take few mappings.
 const PIECE: u64 = 2 << 20;
 const GROW_AFTER: u32 = 8;
 
-/// A list of pieces that only grows. It needs no lock, which a fork could leave locked for ever.
+/// A list of pieces that only grows. It has no lock, because a fork could leave a lock held for
+/// ever.
 #[derive(Default)]
 pub(super) struct Contents {
     first: OnceLock<Box<Piece>>,
 }
 
-/// A part of the file that is mapped.
+/// A mapped part of the file.
 struct Piece {
     offset: u64,
     len: u64,
-    /// Where in the mapping it begins.
+    /// Its offset in the mapping.
     start: u64,
     mapping: Mapping,
     next: OnceLock<Box<Piece>>,
 }
 
 impl Contents {
-    /// Returns the address of `len` bytes at `offset` of a file that has `total` bytes, the range
-    /// within it. The bytes stay mapped for as long as `self` lives.
+    /// Returns the address of `len` bytes at `offset` of a file with `total` bytes. The range must
+    /// be within the file. The bytes stay mapped for as long as `self` lives.
     pub(super) fn at(
         &self,
         fd: BorrowedFd<'_>,
@@ -51,14 +52,15 @@ impl Contents {
                 Some(piece) => piece,
                 None => Box::new(Piece::around(fd, offset, len, total, pieces)?),
             };
-            // Another thread may have appended one: the list is walked on to its new end.
+            // If another thread has appended a piece, `set` fails: continue along the list to its
+            // new end.
             fresh = place.set(piece).err();
         }
     }
 }
 
 impl Piece {
-    /// Maps the range and what is around it; the range alone if there is no room for more.
+    /// Maps the range and its surroundings, or the range alone if there is no room for more.
     fn around(
         fd: BorrowedFd<'_>,
         offset: u64,

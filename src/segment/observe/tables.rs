@@ -1,9 +1,9 @@
-//! The tables of a segment that is looked at, mapped as far as they are in use.
+//! The tables of an observed segment, mapped as far as they are in use.
 //!
 //! The tables with an entry for each slot reserve hundreds of MiB in a segment of the default size.
-//! An observer maps their entries of the spans that are carved, and as many again, so that it needs
-//! little address space. When more spans are carved, it maps a larger part next to the former one,
-//! which stays: references into it are good for as long as the observer lives.
+//! To save address space, an observer maps their entries for the carved spans, and as many again.
+//! When more spans are carved, it maps a larger part, and keeps the former mapping: references into
+//! it stay valid for as long as the observer lives.
 
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
@@ -14,10 +14,10 @@ use crate::error::SegmentError;
 use crate::layout::{Geometry, Layout};
 use crate::sync::Ordering;
 
-/// Spans of the smallest mapping. Each level has twice the spans of the one before.
+/// Number of spans in the smallest mapping. Each level has twice the spans of the previous level.
 const FIRST: usize = 256;
 
-/// Enough levels for the most spans that a header can say.
+/// Number of levels, enough for the largest number of spans that a header can hold.
 const LEVELS: usize = 15;
 
 const _: () =
@@ -35,7 +35,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Maps the tables as far as `is_carved` says of the entries of the span table.
+    /// Maps the tables for the spans that are carved according to `is_carved`.
     pub(super) fn map(
         fd: BorrowedFd<'_>,
         layout: &Layout,
@@ -54,23 +54,23 @@ impl Tables {
         &larger.unwrap_or(&self.first).memory
     }
 
-    /// Returns a mapping that has the slots of all spans that are carved now.
+    /// Returns a mapping with the slots of all currently carved spans.
     pub(super) fn grown(&self, fd: BorrowedFd<'_>) -> Result<&Memory, SegmentError> {
         let memory = self.memory();
         let layout = memory.layout();
-        // Relaxed: an entry is all there is to see, and never changes again.
+        // Relaxed: an entry publishes no other memory, and never changes again.
         let is_carved = |span: usize| !memory.spans()[span].load(Ordering::Relaxed).is_empty();
         let level = level(layout, is_carved);
         if memory.slots().len() >= slots(layout, FIRST << level) {
             return Ok(memory);
         }
         let mapped = Mapped::map(fd, layout, FIRST << level)?;
-        // If another thread was faster, its mapping is as large.
+        // If another thread was faster, its mapping is of the same size.
         Ok(&self.larger[level].get_or_init(|| mapped).memory)
     }
 }
 
-/// The lowest level that has all carved spans: entries of the span table are set in their order.
+/// Returns the lowest level that has all carved spans. Entries of the span table are set in order.
 fn level(layout: &Layout, is_carved: impl Fn(usize) -> bool) -> usize {
     let spans = layout.geometry.spans as usize;
     let mut level = 0;
@@ -118,10 +118,10 @@ impl Mapped {
             total: in_tail(layout.data),
             ..*layout
         };
-        // SAFETY: each part of the mapping has the bytes that are looked for there: `mapped` says
-        // where the parts begin, `slots` how many entries they have, and the file has the size
-        // that its header says (`geometry_in`). It starts at a page, and lives as long as the
-        // `Memory`, in one struct with it. It is not writable: an observer stores nothing.
+        // SAFETY: each part of the mapping has the bytes that are accessed there: `mapped` has the
+        // offsets of the parts, `slots` is the number of their entries, and the file has the size
+        // that its header records (`geometry_in`). The mapping starts at a page, and lives as long
+        // as the `Memory`, in one struct with it. It is not writable: an observer stores nothing.
         let memory = unsafe { Memory::of_parts(mapping.base(), *layout, mapped, slots) };
         Ok(Mapped {
             memory,

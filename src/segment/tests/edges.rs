@@ -1,4 +1,4 @@
-//! What is refused at the very edge, by its reason, and what is just not.
+//! Limits: each refusal with its reason, and the nearest case that is not refused.
 
 use super::super::description::{self, Description, Kind, header_word, os_error};
 use super::super::mapping::Mapping;
@@ -10,7 +10,7 @@ use super::*;
 use rustix::io::Errno;
 use std::os::fd::AsRawFd;
 
-/// A file under a segment's name, with these words at its beginning.
+/// Creates a file under a segment's name that begins with these words.
 fn file(name: &Name, words: &[u64], mode: u32) -> fs::File {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     fs::write(name.path(), bytes).unwrap();
@@ -137,7 +137,7 @@ fn a_name_is_removed_when_nobody_is_in_and_nothing_says_otherwise() {
     assert!(name.exists());
     assert_eq!(all().remove(&name.0).unwrap(), Removal::Removed);
     assert!(!name.exists());
-    // A header without a participant, which did not ask to persist.
+    // A header without a participant; the segment is not persistent.
     drop(file(&name, &[header()], 0o600));
     assert_eq!(small().remove(&name.0).unwrap(), Removal::Removed);
     assert!(!name.exists());
@@ -158,7 +158,7 @@ fn a_file_of_others_is_not_removed() {
     drop(file(&name, &[header()], 0o600));
     let alive = remove::unfinished(&name.0, &small());
     assert!(problem(alive).contains("come to life"));
-    // Its creator may be at work.
+    // The creator of this file may still be at work.
     drop(file(&name, &[0, 0], 0o600));
     let refused = small().remove(&name.0).unwrap_err();
     assert!(matches!(refused, SegmentError::Unfinished { size: 16, .. }));
@@ -168,7 +168,7 @@ fn a_file_of_others_is_not_removed() {
     let removed = remove::unfinished(&name.0, &options).unwrap();
     assert_eq!((removed, name.exists()), (Removal::Removed, false));
     assert!(start.elapsed() >= Duration::from_millis(20));
-    // A file that others may write is nobody's to remove.
+    // A file that others may write is never removed.
     drop(file(&name, &[header()], 0o666));
     assert!(matches!(
         small().remove(&name.0),

@@ -38,7 +38,7 @@ fn a_table_in_use_is_clean_and_counted() {
     assert_eq!((found.seats, found.in_transit), (2, 0), "{found}");
     // The partition's words and the queue's are arrays, too.
     assert_eq!((found.live, found.retired), (6, 1), "{found}");
-    // Readers: `read`, `freed`, the participant's place, and whoever uses partition and queue.
+    // Readers: `read`, `freed`, the participant's place, and the partition and queue in use.
     assert_eq!((found.writers, found.readers), (2, 5), "{found}");
     let states = [found.free, found.reserved, found.live, found.retired];
     assert_eq!(states.iter().sum::<usize>(), found.slots, "{found}");
@@ -58,7 +58,7 @@ fn a_table_in_use_is_clean_and_counted() {
     assert!(found.is_clean(), "{found}");
 }
 
-/// Puts `bits` into a word, and expects that this, and nothing else, is found there.
+/// Writes `bits` into a word and expects exactly one damage report, for that word.
 fn finds<W: Word>(table: &HandleTable, offset: u64, word: &Atom<W>, bits: u64, what: &str) {
     let before = word.load(Ordering::Relaxed);
     word.store(W::from_bits(bits), Ordering::Relaxed);
@@ -116,7 +116,7 @@ fn damage_is_found_where_it_is() {
         control,
         "a control array",
     );
-    // In a round that nobody has opened; owned by nobody; by a seat that is free; by none.
+    // In a round without an opener; without an owner; owned by a FREE seat; by a missing seat.
     finds(
         &table,
         at,
@@ -229,7 +229,8 @@ fn damage_within_partitions_and_queues_is_found() {
         restore();
         assert_eq!(found.damage.len(), 1, "{found}");
         assert_eq!(found.damage[0].offset, memory.layout().data + extent.offset);
-        // One after the other: never a panic, and where the word is a claim or a cell's, a find.
+        // Damage one word at a time: never a panic, and a report if the word is a claim or a
+        // cell's.
         let mut finds = 0;
         for (word, &old) in all.iter().zip(&before) {
             for value in [!0, 3 << 40, old ^ 1 << 63] {

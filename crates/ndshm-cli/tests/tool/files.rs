@@ -120,7 +120,7 @@ pub fn refusals() {
     let whole = fs::read(&file).unwrap();
     fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     let cut = piped(&["import", &place, &file]);
-    assert!(cut.ends_with(1).err.contains("cut off"), "{}", cut.err);
+    assert!(cut.ends_with(1).err.contains("truncated"), "{}", cut.err);
     piped(&["import", &place, &directory.file("")]).ends_with(2);
     piped(&["export", &place, &plain, &directory.file("none/x.npy")]).ends_with(3);
     assert_eq!(arrays(), Some(9));

@@ -229,7 +229,7 @@ pub fn foreign() {
     assert_eq!(got.ends_with(0).json()["data"], json!([7, 7, 7]));
     let set = piped(&["set", &name.0, &array.to_string(), "0", "1"]);
     assert!(
-        set.ends_with(4).err.contains("not this user's alone"),
+        set.ends_with(4).err.contains("writable by others"),
         "{}",
         set.err
     );
