@@ -56,7 +56,7 @@ arrow_elements! {
 }
 
 /// Error of lending an array to Arrow.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ArrowError {
     /// No seat was free for the table of lent arrays.
@@ -272,3 +272,5 @@ impl Drop for Lent {
         }
     }
 }
+
+crate::error::debug_is_display!(ArrowError);

@@ -64,7 +64,7 @@ pub enum Order {
 }
 
 /// An array has another type or another number of axes than its handle.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the handle is for {expected}, but the array is {found}: use the type it was made with")]
 pub struct TypeMismatch {
     /// The type of the handle.
@@ -591,6 +591,8 @@ impl PoisonNote {
         }
     }
 }
+
+crate::error::debug_is_display!(TypeMismatch);
 
 #[cfg(all(test, not(loom)))]
 mod notes;

@@ -130,7 +130,7 @@ impl<T, D> From<Handle<T, D>> for AnyHandle {
 }
 
 /// A text that is not a handle.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid handle {text:?}: expected {PREFIX:?} and {DIGITS} hexadecimal digits, as in ndshm:0000000700000003"
 )]
@@ -285,6 +285,8 @@ impl serde::de::Visitor<'_> for Text {
         parse(text).map_err(E::custom)
     }
 }
+
+crate::error::debug_is_display!(ParseHandleError);
 
 #[cfg(test)]
 mod tests {

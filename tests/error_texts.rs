@@ -314,6 +314,8 @@ fn texts_are_those_of_the_file() {
     for error in made().into_iter().chain(provoked()) {
         let text = without_handles(&error.to_string());
         assert!(!text.contains('\n'), "one line: {text}");
+        // What `main` prints of an error that it returns.
+        assert_eq!(format!("{error:?}"), error.to_string());
         writeln!(found, "{text}").unwrap();
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/error_texts.txt");

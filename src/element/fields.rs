@@ -5,7 +5,7 @@ use super::text::{RecordField, RecordLayout};
 use super::{MAX_ALIGN, ScalarType, SchemaError};
 
 /// Error of building a record layout from fields.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
     /// The name of a field is empty.
@@ -120,6 +120,8 @@ impl RecordLayout {
         })
     }
 }
+
+crate::error::debug_is_display!(LayoutError);
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,8 @@ mod dtype;
 mod fields;
 mod record;
 pub(crate) mod schema;
+crate::error::debug_is_display!(InvalidElement);
+
 #[cfg(all(test, not(loom)))]
 pub(crate) mod testing;
 mod text;
@@ -99,7 +101,7 @@ pub unsafe trait Element: Copy + Send + Sync + 'static {
 }
 
 /// Bytes in shared memory that are not a value of the array's element type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "element {index} holds the byte {value:#04x}, but a bool is 0 or 1: the array was not written \
      as bool; overwrite the element, or use u8"

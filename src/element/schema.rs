@@ -28,7 +28,7 @@ pub(crate) const MAX_TEXT: usize = (Layout::SCHEMA_WORDS - HEAD) * 8;
 const READY: u64 = 1;
 
 /// Error of entering a record's layout in a segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     /// The text of the layout is too long for an entry.
     #[error(
@@ -219,6 +219,8 @@ fn claim_of(text: &str) -> u64 {
 }
 
 // These tests build their own entries; under the model checker atomics exist only inside a model.
+crate::error::debug_is_display!(SchemaError);
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

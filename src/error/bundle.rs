@@ -6,7 +6,7 @@ use super::{AllocError, JoinError, LeaseError, NameError};
 use crate::handle::AnyHandle;
 
 /// Error of creating, opening or changing a bundle. The bundle is unchanged after it.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum BundleError {
     /// The handle names an array, a partition or a queue.
@@ -59,3 +59,5 @@ pub enum BundleError {
     #[error(transparent)]
     Join(#[from] JoinError),
 }
+
+crate::error::debug_is_display!(BundleError);

@@ -14,7 +14,7 @@ use crate::element::InvalidElement;
 use crate::handle::AnyHandle;
 
 /// Error of freeing an array.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum FreeError {
     /// The array was freed before, by its handle or with its owner.
@@ -43,7 +43,7 @@ pub enum FreeError {
 }
 
 /// Error of attaching or leasing an array.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum LeaseError {
     /// No live array has this handle. A freed slot does not record the reason: either the handle
@@ -158,7 +158,7 @@ pub enum LeaseError {
 
 /// Error of copying bytes of an array by an observer.
 #[cfg(not(loom))]
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum CopyError {
     /// There is no such array, or its descriptor is damaged.
@@ -191,7 +191,7 @@ pub enum CopyError {
 }
 
 /// Error of dividing arrays into tiles.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum PartitionError {
     /// The tile length is 0.
@@ -312,7 +312,7 @@ pub enum PartitionError {
 }
 
 /// Error of opening, entering or finishing a round.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum RoundError {
     /// A round of this partition is running.
@@ -394,3 +394,7 @@ impl From<JoinError> for PartitionError {
         PartitionError::Lease(error.into())
     }
 }
+
+crate::error::debug_is_display!(FreeError, LeaseError, PartitionError, RoundError);
+#[cfg(not(loom))]
+crate::error::debug_is_display!(CopyError);

@@ -33,11 +33,26 @@ pub(crate) use segment::Bytes;
 use segment::Bytes;
 pub use segment::{NoMemory, SegmentError};
 
+/// Implements `Debug` by the text of `Display`.
+///
+/// Rust prints the `Debug` form of an error that `main` returns, or that meets an `unwrap`. Its
+/// reader needs the values, the limit and the remedy, not the name of a variant.
+macro_rules! debug_is_display {
+    ($($error:ty),+) => {$(
+        impl core::fmt::Debug for $error {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                core::fmt::Display::fmt(self, f)
+            }
+        }
+    )+};
+}
+pub(crate) use debug_is_display;
+
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// Any error of this crate, for `?` in programs that do not distinguish them.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum Error {
     /// A segment could not be created or opened.
@@ -97,7 +112,7 @@ pub enum Error {
 }
 
 /// Error of joining a table.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum JoinError {
     /// All seats are held by living participants.
@@ -128,7 +143,7 @@ pub enum JoinError {
 }
 
 /// Error of allocating an array. The table is unchanged after it.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum AllocError {
     /// The shape has more than 8 axes.
@@ -195,3 +210,5 @@ pub enum AllocError {
     #[error(transparent)]
     Join(#[from] JoinError),
 }
+
+crate::error::debug_is_display!(Error, JoinError, AllocError);

@@ -6,7 +6,7 @@ use super::{AllocError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
 
 /// Error of giving, finding or removing a name. No name is changed by a call that fails.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum NameError {
     /// The name is empty or longer than 255 bytes.
@@ -63,3 +63,5 @@ pub enum NameError {
         what: &'static str,
     },
 }
+
+crate::error::debug_is_display!(NameError);

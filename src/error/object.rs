@@ -8,7 +8,7 @@ use super::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
 
 /// Error of storing, opening or reading an object.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum ObjectError {
     /// The handle names something that is not an object.
@@ -107,3 +107,5 @@ impl serde::de::Error for ObjectError {
         value(message)
     }
 }
+
+crate::error::debug_is_display!(ObjectError);

@@ -9,7 +9,7 @@ use super::{AllocError, JoinError, LeaseError, RoundError};
 use crate::handle::AnyHandle;
 
 /// Error of starting a pool or of a call on it.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum PoolError {
     /// The number of workers is 0, or the segment has too few seats for it.
@@ -188,7 +188,7 @@ pub enum PoolError {
 }
 
 /// Error of waiting at a barrier.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ThisError)]
+#[derive(Clone, Copy, PartialEq, Eq, ThisError)]
 #[non_exhaustive]
 pub enum BarrierError {
     /// A worker of the call has died, failed or returned.
@@ -239,3 +239,5 @@ fn cause(signal: Option<i32>, code: Option<i32>) -> String {
         (None, None) => "of an unknown cause".to_owned(),
     }
 }
+
+crate::error::debug_is_display!(PoolError, BarrierError);

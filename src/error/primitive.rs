@@ -6,7 +6,7 @@ use super::{AllocError, JoinError, LeaseError, PartitionError, PoolError};
 use crate::handle::AnyHandle;
 
 /// Error of a primitive on a pool. Unless a variant says otherwise, no array was changed.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum PrimitiveError {
     /// The shapes of two arrays of a call do not fit together.
@@ -145,3 +145,5 @@ impl From<JoinError> for PrimitiveError {
         PrimitiveError::Lease(error.into())
     }
 }
+
+crate::error::debug_is_display!(PrimitiveError);

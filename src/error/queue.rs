@@ -6,7 +6,7 @@ use super::{AllocError, Error, JoinError, LeaseError};
 use crate::handle::AnyHandle;
 
 /// Error of creating or opening a queue, or of a call on it.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum QueueError {
     /// The capacity is 0 or more than 2²⁴.
@@ -80,7 +80,7 @@ pub enum QueueError {
 }
 
 /// A job that was not pushed, with the reason.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum PushError<T> {
     /// No cell was free.
@@ -107,6 +107,13 @@ pub enum PushError<T> {
         /// The reason.
         error: QueueError,
     },
+}
+
+// By hand: a job need not be printable.
+impl<T> core::fmt::Debug for PushError<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(self, f)
+    }
 }
 
 impl<T> PushError<T> {
@@ -156,3 +163,5 @@ impl<T> From<PushError<T>> for Error {
         Error::Queue(refused.into())
     }
 }
+
+crate::error::debug_is_display!(QueueError);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// Error of creating or opening a segment.
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum SegmentError {
     /// The capacity is out of range.
@@ -248,7 +248,7 @@ pub enum SegmentError {
 }
 
 /// A shortage of memory, detected before the memory is touched.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 #[error("need {}, {what} has {} free; {remedy}", Bytes(*need), Bytes(*have))]
 pub struct NoMemory {
     /// Bytes that the call needs.
@@ -302,6 +302,8 @@ fn rest(name: &str) -> String {
         _ => format!(".. ({} bytes)", name.len()),
     }
 }
+
+crate::error::debug_is_display!(SegmentError, NoMemory);
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use crate::handle::AnyHandle;
 ///
 /// `file` is the file's path. For an array of a `.npz` file it includes the array's name, as in
 /// `"run.npz[positions]"`.
-#[derive(Debug, ThisError)]
+#[derive(ThisError)]
 #[non_exhaustive]
 pub enum NpyError {
     /// The system returned an error.
@@ -230,3 +230,5 @@ impl NpyError {
         }
     }
 }
+
+crate::error::debug_is_display!(NpyError);
