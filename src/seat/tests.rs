@@ -130,7 +130,7 @@ fn a_card_has_the_pid_of_a_seat_and_0_otherwise() {
     }
 }
 
-/// A queue of arrays, of an owner that is gone.
+/// Counts the arrays in a queue whose owner is gone.
 #[test]
 fn a_reap_counts_the_arrays_of_a_queue() {
     let segment = Segment::in_process().unwrap();
@@ -170,7 +170,7 @@ fn a_reap_leaves_control_arrays_that_the_dead_had_not_leased() {
     assert_eq!(queue.pop().unwrap(), None);
 }
 
-/// What one that leaves held is found by the next search for room.
+/// Checks that the next search for room finds the slots of a participant that left.
 #[test]
 fn hints_lead_to_what_one_that_leaves_held() {
     let segment = Segment::in_process().unwrap();
@@ -200,7 +200,7 @@ fn hints_lead_to_what_one_that_leaves_held() {
     assert!(segment.try_lock_seat(seat, None).unwrap());
 }
 
-/// The participant of a table, as the one who reaps.
+/// Reaps as the participant of a table.
 fn reap_by(table: &HandleTable) -> ReapReport {
     let me = SeatId::from_index(table.seat().unwrap());
     reap(table.segment(), me).unwrap()
@@ -223,7 +223,7 @@ fn a_reap_leaves_the_queues_of_the_living_open() {
     assert!(arrays.pop_owned().unwrap().is_some());
 }
 
-/// Its words are no handles, whatever they look like.
+/// Reaps a queue of other jobs: their words are not handles, even if they look like it.
 #[test]
 fn a_reap_frees_no_array_that_a_job_of_a_freed_queue_names() {
     let segment = Segment::in_process().unwrap();
@@ -332,7 +332,7 @@ fn an_array_that_the_dead_was_writing_names_it() {
     assert_eq!((pid, what), (std::process::id(), HalfWritten::Array));
 }
 
-/// A hint that misleads costs time; a reap gives none.
+/// Checks that a reap sets no hint that misleads, which would cost time.
 #[test]
 fn a_reap_leads_searches_to_free_slots_alone() {
     let segment = Segment::in_process().unwrap();
@@ -353,7 +353,7 @@ fn a_reap_leads_searches_to_free_slots_alone() {
     assert!(leads_to(freed) && !leads_to(kept));
 }
 
-/// The record of a name that is not in its bucket, while its participant has it.
+/// Reaps a participant that died with a record that it had not yet put into its bucket.
 #[test]
 fn a_record_that_is_in_no_bucket_goes_with_its_participant() {
     let segment = Segment::in_process().unwrap();

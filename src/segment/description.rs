@@ -159,7 +159,7 @@ pub(super) fn check_file_size(bytes: u64) -> Result<(), SegmentError> {
     check_size_within(rustix::process::getrlimit(Resource::Fsize).current, bytes)
 }
 
-/// As [`check_file_size`], where files may have `limit` bytes.
+/// Checks like [`check_file_size`], where files may have `limit` bytes.
 pub(super) fn check_size_within(limit: Option<u64>, bytes: u64) -> Result<(), SegmentError> {
     match limit {
         Some(limit) if bytes > limit => Err(SegmentError::FileSize { bytes, limit }),

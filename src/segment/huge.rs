@@ -210,8 +210,8 @@ impl Segment {
         })
     }
 
-    /// As [`touch`](Segment::touch): `collapse` makes a page of `huge` bytes at an offset, of the
-    /// pages that are there. With 0 for `huge` there are small pages alone.
+    /// Touches pages like [`touch`](Segment::touch). `collapse` makes a page of `huge` bytes at an
+    /// offset out of the small pages there. With 0 for `huge` there are only small pages.
     fn touch_by(
         &self,
         part: Range<u64>,

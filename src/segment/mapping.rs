@@ -298,7 +298,7 @@ mod tests {
         ));
     }
 
-    /// A file of pages, each filled with its number.
+    /// Creates a file of pages, each filled with its number.
     fn file(name: &str, pages: u8) -> std::os::fd::OwnedFd {
         let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         for number in 0..pages {

@@ -236,7 +236,7 @@ pub(super) fn attach(
     attach_by(join, name, wish, options)
 }
 
-/// As [`attach`], with [`join`] or what a test does in its place.
+/// Attaches like [`attach`]. `join` is [`join`], or the step that a test puts in its place.
 fn attach_by(
     mut join: impl FnMut(&str, &SegmentOptions) -> Result<Entry, SegmentError>,
     name: &str,

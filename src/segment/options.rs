@@ -157,7 +157,7 @@ impl SegmentOptions {
         self.geometries_within(address_space_limit(), largest)
     }
 
-    /// The geometries to try where the address space has this limit.
+    /// Returns the geometries to try where the address space has this limit.
     fn geometries_within(
         &self,
         limit: Option<u64>,

@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(forecast.check(LARGE, || 0), Ok(()));
     }
 
-    /// A forecast that has counted, and promised this much; and a supply of this much.
+    /// Returns a forecast that has counted, and has promised this many bytes.
     fn promising(promised: u64) -> Forecast {
         let forecast = Forecast::new();
         forecast.promised.store(promised, Ordering::Relaxed);
@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// The bytes that are promised, and the budget of small requests.
+    /// Returns the bytes that are promised, and the budget of small requests.
     fn state(forecast: &Forecast) -> (u64, u64) {
         (
             forecast.promised.load(Ordering::Relaxed),

@@ -215,7 +215,7 @@ struct Begun<'t> {
     array: (Slot<'t>, u32),
 }
 
-/// A push by `seat`, up to the step in which its array becomes QUEUED.
+/// Begins a push by `seat`, up to the step in which its array becomes QUEUED.
 fn begin_push<'t>(queue: &Queue<'t, Jobs>, table: &'t HandleTable, seat: SeatId) -> Begun<'t> {
     let handle: Handle<u64, Ix1> = table.from_elem(3, 1).unwrap();
     let (memory, key) = (table.segment().memory(), table.segment().key());
@@ -230,7 +230,7 @@ fn begin_push<'t>(queue: &Queue<'t, Jobs>, table: &'t HandleTable, seat: SeatId)
     }
 }
 
-/// The push of a producer that dies between FULL and moving the tail.
+/// Pushes like a producer that dies between FULL and moving the tail.
 fn fill_without_the_tail<'t>(
     queue: &Queue<'t, Jobs>,
     table: &'t HandleTable,
@@ -242,7 +242,7 @@ fn fill_without_the_tail<'t>(
     array.0
 }
 
-/// The state of a cell, and the handle in it.
+/// Returns the state of a cell, and the handle in it.
 fn cell(queue: &Queue<'_, Jobs>, index: u64) -> (CellState, u64) {
     (queue.cells.word(index).state(), queue.cells.array(index))
 }

@@ -89,7 +89,7 @@ fn every_hierarchy_with_a_memory_controller_has_its_limits() {
     assert_eq!((other, broken), (vec![], vec![]));
 }
 
-/// A file of some MiB without a page, and a mapping of it.
+/// Creates a file of `mib` MiB without a page, and a mapping of it.
 fn file(mib: u64) -> (OwnedFd, Mapping) {
     let fd = rustix::fs::memfd_create("commit", MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, mib << 20).unwrap();
@@ -101,7 +101,7 @@ fn there(fd: &OwnedFd) -> u64 {
     rustix::fs::fstat(fd).unwrap().st_blocks as u64 * 512
 }
 
-/// Whether the system makes huge pages of a memfd's unasked.
+/// Returns `true` if the system makes huge pages of a memfd's pages unasked.
 fn pages_are_huge() -> bool {
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
     let unasked = ["[always]", "[within_size]", "[force]"];

@@ -88,7 +88,7 @@ fn a_wish_has_a_number_and_a_text() {
     assert_eq!(HugePages::from_code(77), HugePages::AsSystem);
 }
 
-/// The flags of the mapping that starts at an address, and where it ends.
+/// Returns the flags of the mapping that starts at an address, and its end.
 fn flags_at(start: usize) -> Option<(usize, String)> {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let head = format!("{start:x}-");
@@ -170,7 +170,7 @@ fn the_first_error_of_each_kind_is_kept() {
     assert_eq!(touched(0, 4).and(touched(5, 6)), touched(5, 4));
 }
 
-/// Bytes of the segment that are mapped, before and after; `None` where the system makes huge
+/// Returns the mapped bytes of the segment, before and after; `None` where the system makes huge
 /// pages of such a segment's whatever is asked.
 fn newly_mapped<R>(segment: &Segment, act: impl FnOnce() -> R) -> Option<(u64, R)> {
     let before = segment.huge_pages();
@@ -220,7 +220,7 @@ fn the_pages_of_a_part_are_touched_and_no_others() {
     }
 }
 
-/// What a walk over an array asked for, and what it did: the system's part is played.
+/// Returns the requests of a walk over an array, and its result. A closure plays the system.
 fn walk(
     part: Range<u64>,
     array: Range<u64>,

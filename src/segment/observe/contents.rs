@@ -102,7 +102,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A file in which each MiB begins with its number, and ends with it.
+    /// Creates a file in which each MiB begins and ends with its number.
     fn file(mib: u8) -> OwnedFd {
         let fd = rustix::fs::memfd_create("contents", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&fd, u64::from(mib) * MIB).unwrap();

@@ -127,7 +127,7 @@ fn only_a_creator_makes_a_name_persistent() {
     segment.persist(false);
 }
 
-/// Bytes of these that the file has; afterwards it has them no more.
+/// Punches these bytes. Returns how many of them the file had.
 fn taken(file: &OwnedFd, at: u64, len: u64) -> u64 {
     let blocks = || rustix::fs::fstat(file).unwrap().st_blocks as u64 * 512;
     let before = blocks();
@@ -214,7 +214,7 @@ fn descriptors_are_handed_out_as_the_segment_has_them() {
     assert!(small().in_process().unwrap().fd().is_none());
 }
 
-/// The memory that a memfd has been promised and not touched counts, for that of a file on
+/// Untouched memory that a memfd has been promised counts, because that of a file on
 /// `/dev/shm` is allocated.
 #[test]
 fn only_a_memfd_promises_memory() {
