@@ -116,10 +116,7 @@ fn capacity_by_two() {
         let filler = Child::fork(|| {
             go.receive();
             let (arrays, error) = fill(&table, 64 * KIB);
-            says(
-                &error,
-                &["65536 bytes", "8388608 bytes", "SegmentOptions::capacity"],
-            );
+            says(&error, &["64 KiB", "8 MiB", "SegmentOptions::capacity"]);
             told.send(arrays.len() as u64);
             go.receive();
             free_all(&table, arrays);
