@@ -9,7 +9,7 @@ use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMu
 
 use crate::element::Element;
 use crate::handle::AnyHandle;
-use crate::segment::Access;
+use crate::memory::Access;
 use crate::table::HandleTable;
 use crate::table::attach::Located;
 use crate::table::lease::{ExclusiveLease, SharedLease};

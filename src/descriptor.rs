@@ -11,7 +11,7 @@ use ndarray::{Dimension, Shape, ShapeBuilder};
 
 use crate::element::{CONTROL, DType, Element, Kind, RECORD, RecordLayout, ScalarType, schema};
 use crate::layout::Layout;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
 use crate::word::Field;
 

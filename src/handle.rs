@@ -3,7 +3,6 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use crate::partition::{Read, Whole, Write};
 use crate::word::Field;
 
 const SLOT: Field = Field::first(32);
@@ -54,22 +53,6 @@ impl<T, D> Handle<T, D> {
     /// Returns the bits, to pass the handle on.
     pub const fn to_bits(self) -> u64 {
         self.bits
-    }
-
-    /// Selects the array for a partition: tasks read their tile of it.
-    pub const fn read(self) -> Read<T, D> {
-        Read { handle: self }
-    }
-
-    /// Selects the array for a partition: tasks write their tile of it.
-    pub const fn write(self) -> Write<T, D> {
-        Write { handle: self }
-    }
-
-    /// Selects the array for a partition: every task reads all of it, for example to gather from
-    /// it.
-    pub const fn whole(self) -> Whole<T, D> {
-        Whole { handle: self }
     }
 }
 

@@ -102,6 +102,7 @@ mod error;
 pub mod guide;
 mod handle;
 mod layout;
+mod memory;
 #[cfg(loom)]
 pub mod model;
 mod names;

@@ -1,9 +1,12 @@
 //! Size classes, and the append-only table that divides the data region into spans of one class.
 
 use crate::layout::{Geometry, Header};
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::word::SpanWord;
+
+/// Extents up to this size are committed whole, so the next owner finds them backed.
+pub(crate) const WHOLE_COMMIT: u64 = 64 << 10;
 
 /// Number of size classes. A model has only those up to 512 bytes, because each has its own hint
 /// words.

@@ -15,7 +15,7 @@
 //! that has refused a text keeps refusing it. Therefore a text has one index in a segment.
 
 use crate::layout::Layout;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
 
 /// Words before an entry's text.

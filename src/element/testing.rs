@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use crate::layout::{Geometry, Layout};
-use crate::segment::Memory;
+use crate::memory::Memory;
 
 /// The smallest segment: one span, one seat.
 pub(crate) struct HeapMemory {

@@ -9,7 +9,7 @@ use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{LeaseError, NameError};
 use crate::handle::AnyHandle;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::HandleTable;
 use crate::table::slot::Slot;

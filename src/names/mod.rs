@@ -22,7 +22,7 @@ use crate::element::Element;
 use crate::error::{LeaseError, NameError};
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::table::HandleTable;
 use buckets::Standing;

@@ -6,7 +6,7 @@
 use super::record::{Contents, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::layout::Layout;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::slot::Slot;

@@ -5,7 +5,8 @@ use super::place::{bundle_of, get, is_in_bucket, is_live_bundle, record_in, reco
 use super::record::Contents;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
-use crate::segment::{Memory, Segment};
+use crate::memory::Memory;
+use crate::segment::Segment;
 use crate::span::Spans;
 use crate::sync::{Ordering, Word};
 use crate::table::hints::Hints;

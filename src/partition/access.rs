@@ -11,7 +11,7 @@ use super::plan::{Plan, Side};
 use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
-use crate::segment::{Access, Memory};
+use crate::memory::{Access, Memory};
 use crate::table::HandleTable;
 use crate::table::attach::{Located, check_view};
 use crate::table::slot::Slot;
@@ -43,6 +43,23 @@ impl Mode {
             2 => Some(Mode::Whole),
             _ => None,
         }
+    }
+}
+
+impl<T, D> Handle<T, D> {
+    /// Selects the array for a partition whose tiles read their own part of it.
+    pub const fn read(self) -> Read<T, D> {
+        Read { handle: self }
+    }
+
+    /// Selects the array for a partition whose tiles write their own part of it.
+    pub const fn write(self) -> Write<T, D> {
+        Write { handle: self }
+    }
+
+    /// Selects the array for a partition whose tiles read all of it, for example to gather from it.
+    pub const fn whole(self) -> Whole<T, D> {
+        Whole { handle: self }
     }
 }
 

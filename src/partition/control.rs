@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use super::access::Mode;
 use super::plan::{CUT_WORDS, MAX_CUTS, Plan};
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
 use crate::word::{Claim, ClaimState, DoneCount, SeatId, UnitRecord};

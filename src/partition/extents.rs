@@ -7,7 +7,8 @@ use super::access::{Group, TileOf, sealed};
 use super::plan::Plan;
 use crate::error::LeaseError;
 use crate::handle::AnyHandle;
-use crate::segment::{Access, Memory, Segment};
+use crate::memory::{Access, Memory};
+use crate::segment::Segment;
 use crate::table::HandleTable;
 
 /// Byte range of a tile in one array, without gaps of a page or more.

@@ -275,7 +275,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// Reports the accesses to a tile to the model checker. They last as long as the result.
     #[cfg(loom)]
     #[track_caller]
-    pub(super) fn track(&self, index: usize) -> Vec<crate::segment::Access> {
+    pub(super) fn track(&self, index: usize) -> Vec<crate::memory::Access> {
         let mut accesses = Vec::new();
         let memory = self.partition.segment().memory();
         G::track(&self.raw, memory, self.tile_of(index), &mut accesses);

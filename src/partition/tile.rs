@@ -8,7 +8,7 @@ use super::access::TileOf;
 use super::participant::Participant;
 use super::plan::Side;
 #[cfg(loom)]
-use crate::segment::Access;
+use crate::memory::Access;
 
 /// A claimed tile. Its rows belong to the holder alone until it is dropped.
 ///

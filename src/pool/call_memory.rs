@@ -180,7 +180,7 @@ impl<'t> Opened<'t> {
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 
-    fn track(&self, offset: u64, len: u64, write: bool) -> crate::segment::Access {
+    fn track(&self, offset: u64, len: u64, write: bool) -> crate::memory::Access {
         let memory = self.lease.table().segment().memory();
         memory.track(self.offset + offset, len, write)
     }

@@ -111,7 +111,7 @@ where
         let mut tile = part.open(index);
         // Race reports of the model checker name the call of the tile.
         #[cfg(loom)]
-        let mut tile = crate::segment::put_down_to(super::place::of::<F>(), || part.open(index));
+        let mut tile = crate::memory::put_down_to(super::place::of::<F>(), || part.open(index));
         work.tiles += 1;
         let stolen = !own.contains(&index);
         work.stolen += u64::from(stolen);

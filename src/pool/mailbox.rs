@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use super::ENDED;
 use super::barrier::Barrier;
 use super::report::Report;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering};
 

@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 use super::shape::{JobType, Shape};
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
 use crate::word::{CellState, CellWord, EndWord, SeatId};

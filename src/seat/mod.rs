@@ -10,7 +10,8 @@ mod tests;
 mod vacate;
 
 use crate::error::JoinError;
-use crate::segment::{Memory, Segment};
+use crate::memory::Memory;
+use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::word::SeatId;
 use vacate::vacate;

@@ -21,10 +21,6 @@ mod in_process;
 #[cfg_attr(miri, path = "heap.rs")]
 mod mapping;
 #[cfg(not(loom))]
-mod memory;
-#[cfg(loom)]
-mod model;
-#[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
 pub(crate) mod observe;
@@ -35,8 +31,6 @@ mod options;
 mod passed;
 #[cfg(not(loom))]
 mod promise;
-#[cfg(loom)]
-mod races;
 #[cfg(not(loom))]
 mod remove;
 #[cfg(loom)]
@@ -55,15 +49,7 @@ use std::sync::Arc;
 pub(crate) use huge::Touched;
 #[cfg(not(loom))]
 pub use huge::{HugePageReport, HugePages};
-#[cfg(not(loom))]
-pub(crate) use memory::{Access, Memory};
-#[cfg(loom)]
-pub(crate) use model::Memory;
 pub use options::SegmentOptions;
-#[cfg(loom)]
-pub use races::Access;
-#[cfg(loom)]
-pub(crate) use races::put_down_to;
 #[cfg(not(loom))]
 pub use remove::Removal;
 #[cfg(loom)]
@@ -74,6 +60,7 @@ pub(crate) use scripted::fork;
 use shared::Inner;
 
 use crate::layout::Header;
+use crate::memory::Memory;
 use crate::sync::Ordering;
 
 /// One contiguous shared mapping that holds a table of arrays.

@@ -21,12 +21,12 @@ use super::commit;
 use super::description::{self, Kind};
 use super::file_check;
 use super::mapping::{map_error, page_size};
-use super::memory::Memory;
 use super::open::{self, Opened, Parts};
 use super::options::{SHARED_CAPACITY, SegmentOptions};
 use super::seat_lock;
 use crate::error::{NoMemory, SegmentError};
 use crate::layout::{Geometry, Header, Layout};
+use crate::memory::Memory;
 
 #[cfg(test)]
 mod tests;

@@ -12,13 +12,13 @@ use rustix::io::Errno;
 
 use super::description;
 use super::file_check;
-use super::memory::Memory;
 use super::named::{self, Patience};
 use super::open;
 use super::options::SegmentOptions;
 use super::seat_lock;
 use crate::error::SegmentError;
 use crate::layout::{Header, Layout};
+use crate::memory::Memory;
 use crate::sync::Ordering;
 use contents::Contents;
 use tables::Tables;

@@ -8,12 +8,11 @@
 use std::os::fd::BorrowedFd;
 
 use super::commit::{Supply, tightest_supply};
-use super::memory::Memory;
 use crate::descriptor::Descriptor;
 use crate::error::{Bytes, NoMemory};
-use crate::span::{Span, Spans};
+use crate::memory::Memory;
+use crate::span::{Span, Spans, WHOLE_COMMIT};
 use crate::sync::{Atom, Ordering};
-use crate::table::alloc::WHOLE_COMMIT;
 use crate::word::Lifecycle;
 
 /// A request of at least this size is checked against the machine's memory at once.

@@ -3,11 +3,12 @@
 use core::cell::Cell;
 use std::sync::Arc;
 
+use super::Segment;
 use super::in_process::PrivateSeats;
 use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
-use super::{Memory, Segment};
 use crate::error::{NoMemory, SegmentError};
 use crate::layout::Geometry;
+use crate::memory::Memory;
 use crate::sync::checker::thread_local;
 
 /// Stands in for the module `fork`: a model has one process.

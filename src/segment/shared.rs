@@ -12,7 +12,6 @@ use super::fork::process_token;
 use super::huge::Huge;
 use super::in_process::PrivateSeats;
 use super::mapping::{Mapping, page_size};
-use super::memory::Memory;
 use super::named::{self, Wish};
 use super::open::{self, Parts};
 use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
@@ -20,6 +19,7 @@ use super::promise::{self, Forecast};
 use super::{Segment, anonymous, commit, passed};
 use crate::error::{NoMemory, SegmentError};
 use crate::layout::Layout;
+use crate::memory::Memory;
 use crate::sync::{Atom, Backoff, Ordering};
 
 #[cfg(test)]

@@ -10,13 +10,11 @@ use super::slot::{Slot, Tail};
 use super::sweep;
 use crate::error::NoMemory;
 use crate::layout::Header;
-use crate::segment::{Memory, Segment};
+use crate::memory::Memory;
+use crate::segment::Segment;
 use crate::span::{CLASSES, Carved, Extent, Spans};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotWord};
-
-/// Extents up to this size are committed whole, so the next owner finds them backed.
-pub(crate) const WHOLE_COMMIT: u64 = 64 << 10;
 
 /// A slot that is RESERVED by the caller.
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@ use crate::descriptor::{Descriptor, PoisonNote, TypeMismatch};
 use crate::element::{Element, schema};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
-use crate::segment::Access;
+use crate::memory::Access;
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
 

@@ -1,10 +1,10 @@
 //! The division of a segment's memory among the size classes: for tools that show it.
 
-use super::alloc::WHOLE_COMMIT;
 use super::info::Look;
 use super::slot::Slot;
 use crate::descriptor::Descriptor;
-use crate::segment::Memory;
+use crate::memory::Memory;
+use crate::span::WHOLE_COMMIT;
 use crate::span::{Extent, Spans, class_size};
 use crate::word::Lifecycle;
 

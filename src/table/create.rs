@@ -7,13 +7,14 @@ use core::ptr::NonNull;
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
 use super::HandleTable;
-use super::alloc::{Exhausted, Reserved, WHOLE_COMMIT};
+use super::alloc::{Exhausted, Reserved};
 use super::hints::Hints;
 use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
 use crate::element::{self, Element, Kind, schema};
 use crate::error::AllocError;
 use crate::handle::{AnyHandle, Handle};
 use crate::seat;
+use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
 use crate::word::SeatId;

@@ -8,7 +8,7 @@
 //! for missing ones.
 
 use crate::layout::HintTree;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::span::{Span, Spans};
 use crate::sync::{Atom, Ordering};
 

@@ -305,7 +305,7 @@ impl HandleTable {
     /// Returns the committed bytes of a LIVE slot's extent.
     #[inline]
     fn backed(&self, slot: Slot<'_>, extent: &Extent) -> u64 {
-        if extent.size() <= alloc::WHOLE_COMMIT {
+        if extent.size() <= crate::span::WHOLE_COMMIT {
             return extent.size();
         }
         Descriptor::committed(self.segment.memory().descriptor(slot.index)).min(extent.size())

@@ -6,7 +6,7 @@ use core::ops::Range;
 use ndarray::{Dimension, IntoDimension, RawArrayViewMut};
 
 use super::HandleTable;
-use crate::segment::Access;
+use crate::memory::Access;
 
 /// Returns the bytes of the elements of `part` as runs without gaps, counted from `base`.
 ///

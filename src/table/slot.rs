@@ -2,7 +2,7 @@
 //!
 //! `README.md` beside this file states the protocol and argues why these steps suffice.
 
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
 use crate::word::{Purpose, SeatId, SlotWord};
 

@@ -2,7 +2,7 @@
 
 use super::alloc::Reserved;
 use super::slot::Slot;
-use crate::segment::Memory;
+use crate::memory::Memory;
 use crate::span::{Extent, Spans};
 use crate::word::{Lifecycle, SeatId, SlotWord};
 

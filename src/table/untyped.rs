@@ -13,7 +13,7 @@ use crate::descriptor::{Descriptor, MAX_AXES, Order, TypeMismatch, bytes_of};
 use crate::element::{DType, schema};
 use crate::error::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
-use crate::segment::Access;
+use crate::memory::Access;
 use crate::span::Spans;
 use crate::word::Purpose;
 
