@@ -101,6 +101,7 @@ mod element;
 mod error;
 pub mod guide;
 mod handle;
+mod inspect;
 mod layout;
 mod memory;
 #[cfg(loom)]
@@ -110,8 +111,6 @@ mod names;
 mod npy;
 #[cfg(all(feature = "serde", not(loom)))]
 mod object;
-#[cfg(not(loom))]
-mod observer;
 #[cfg(not(loom))]
 mod parallel;
 mod partition;
@@ -146,14 +145,15 @@ pub use error::{
     RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
+#[cfg(not(loom))]
+pub use inspect::{Census, ClassInfo, Observer, SeatInfo};
+pub use inspect::{Damage, Verification};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 pub use names::NameInfo;
 #[cfg(all(feature = "npy", not(loom)))]
 pub use npy::{NpyError, NpzArray, NpzMember, PartialNpz, npz_members};
 #[cfg(all(feature = "serde", not(loom)))]
 pub use object::{ObjectGuard, ObjectHandle, Tensor};
-#[cfg(not(loom))]
-pub use observer::{Observer, SeatInfo};
 pub use partition::{
     Grid, Group, Mode, Participant, Partition, PartitionHandle, Read, Round, RoundProgress, Side,
     Tile, Whole, Write,
@@ -172,8 +172,6 @@ pub use seat::{ReapReport, TornTile};
 #[cfg(not(loom))]
 pub use segment::{HugePageReport, HugePages, Removal};
 pub use segment::{Segment, SegmentOptions};
-pub use table::{ArrayInfo, Damage, HandleTable, Owned, Verification};
-#[cfg(not(loom))]
-pub use table::{Census, ClassInfo};
+pub use table::{ArrayInfo, HandleTable, Owned};
 #[cfg(not(loom))]
 pub use table::{UntypedReadGuard, UntypedWriteGuard};

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
         "object",
         "npy",
         "arrow",
-        "observer",
+        "inspect",
         "model",
         "guide",
     ],
@@ -55,11 +55,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("table/mod.rs", "queue"),
     ("table/mod.rs", "seat"),
     ("table/scrape.rs", "seat"),
-    // Looks at the whole segment.
-    ("table/census.rs", "partition"),
-    ("table/verify.rs", "names"),
-    ("table/verify.rs", "partition"),
-    ("table/verify.rs", "queue"),
 ];
 
 fn layer_of(module: &str) -> Option<usize> {

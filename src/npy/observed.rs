@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{NpyError, header, not_in_numpy, transfer};
 use crate::handle::AnyHandle;
-use crate::observer::Observer;
+use crate::inspect::Observer;
 
 /// Bytes that are copied and written at once: few enough to stay in a cache in between.
 const PIECE: usize = 512 << 10;

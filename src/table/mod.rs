@@ -5,10 +5,6 @@
 pub(crate) mod alloc;
 pub(crate) mod attach;
 mod cache;
-#[cfg(not(loom))]
-pub(crate) mod census;
-#[cfg(not(loom))]
-pub(crate) mod classes;
 mod create;
 #[cfg(not(loom))]
 mod global;
@@ -27,7 +23,6 @@ mod sweep;
 mod trim;
 #[cfg(not(loom))]
 mod untyped;
-pub(crate) mod verify;
 
 use core::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -48,17 +43,12 @@ use alloc::Allocator;
 use cache::Cache;
 use slot::{Slot, Tail};
 
-#[cfg(not(loom))]
-pub use census::Census;
-#[cfg(not(loom))]
-pub use classes::ClassInfo;
 pub use create::Owned;
 pub use info::ArrayInfo;
 #[cfg(all(feature = "npy", not(loom)))]
 pub(crate) use untyped::NewBytes;
 #[cfg(not(loom))]
 pub use untyped::{UntypedReadGuard, UntypedWriteGuard};
-pub use verify::{Damage, Verification};
 
 /// A participant of a segment: allocates, leases and frees its arrays.
 ///

@@ -6,9 +6,6 @@
 
 use core::fmt;
 
-use super::HandleTable;
-use super::hints::Hints;
-use super::slot::{Slot, Tail};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::JoinError;
 use crate::layout::{Header, Layout};
@@ -18,6 +15,9 @@ use crate::partition::control::Control;
 use crate::queue::cells::Cells;
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
+use crate::table::HandleTable;
+use crate::table::hints::Hints;
+use crate::table::slot::{Slot, Tail};
 use crate::word::{BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
 
 /// The result of [`HandleTable::verify`].
@@ -135,7 +135,7 @@ impl HandleTable {
     /// [`JoinError`], only in a child that a fork has made.
     pub fn verify(&self) -> Result<Verification, JoinError> {
         let me = self.enter()?;
-        Ok(verify(self.segment.memory(), Some(me)))
+        Ok(verify(self.segment().memory(), Some(me)))
     }
 }
 

@@ -7,6 +7,8 @@ use std::ptr::NonNull;
 
 use ndarray::{Dimension, RawArrayView};
 
+use super::verify::{self, Verification};
+use super::{Census, ClassInfo};
 use crate::element::{Element, schema};
 use crate::error::{LeaseError, NameError, SegmentError};
 use crate::handle::{AnyHandle, Handle};
@@ -17,8 +19,8 @@ use crate::seat::Card;
 use crate::segment::Segment;
 use crate::segment::observe::Observed;
 use crate::sync::Ordering;
+use crate::table::ArrayInfo;
 use crate::table::info::Look;
-use crate::table::{ArrayInfo, Census, ClassInfo, Verification, verify};
 use crate::word::SeatId;
 
 /// An observed segment. It is mapped read-only: nothing in this process can change a byte of it.

@@ -73,7 +73,7 @@ fn finds<W: Word>(table: &HandleTable, offset: u64, word: &Atom<W>, bits: u64, w
 #[test]
 fn damage_is_found_where_it_is() {
     let table = table();
-    let memory = table.segment.memory();
+    let memory = table.segment().memory();
     let layout = memory.layout();
     let x = table.zeros::<f64, _>(10).unwrap();
     let slot = |handle: Handle<_, _>| table.slot(handle.into()).unwrap().0.index;
@@ -191,7 +191,7 @@ fn damage_is_found_where_it_is() {
 #[test]
 fn damage_within_partitions_and_queues_is_found() {
     let table = table();
-    let memory = table.segment.memory();
+    let memory = table.segment().memory();
     let x = table.zeros::<f64, _>(10).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 5).unwrap();
     let queue = table.queue::<u64>(4).unwrap();

@@ -1,11 +1,11 @@
 //! The division of a segment's memory among the size classes: for tools that show it.
 
-use super::info::Look;
-use super::slot::Slot;
 use crate::descriptor::Descriptor;
 use crate::memory::Memory;
 use crate::span::WHOLE_COMMIT;
 use crate::span::{Extent, Spans, class_size};
+use crate::table::info::Look;
+use crate::table::slot::Slot;
 use crate::word::Lifecycle;
 
 /// The slots of one size class, at one moment.

@@ -1,13 +1,13 @@
 //! Counts of arrays, and the progress of rounds: for tools that show them over time.
 
-use super::info::Look;
-use super::slot::Slot;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::partition::RoundProgress;
 use crate::partition::control::Control;
 use crate::span::{Extent, Spans};
 use crate::sync::{Atom, Ordering};
+use crate::table::info::Look;
+use crate::table::slot::Slot;
 use crate::word::Lifecycle;
 
 /// The number of arrays at one moment. The difference of two tells what happened in between.
