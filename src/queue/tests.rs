@@ -23,7 +23,7 @@ fn first_in_first_out_over_many_laps() {
             queue.push(lap * 4 + job).unwrap();
         }
         let refused = queue.push(77).unwrap_err();
-        assert!(refused.is_full() && refused.to_string().contains("its 4 cells"));
+        assert!(refused.is_full() && refused.to_string().contains("all 4 cells"));
         assert_eq!((refused.into_job(), queue.len()), (77, 4));
         for job in 0..4 {
             assert_eq!(queue.pop().unwrap(), Some(lap * 4 + job));

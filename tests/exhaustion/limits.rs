@@ -287,7 +287,7 @@ fn mappings_used_up() {
             error,
             &[
                 "map",
-                &format!("has about {most}, which"),
+                &format!("has about {most}, the maximum"),
                 "vm.max_map_count",
             ],
         ),

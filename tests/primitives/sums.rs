@@ -161,7 +161,7 @@ pub fn sums_of_integers_are_exact_or_an_error() {
         let x = array(table, &[u64::MAX, 1]);
         let error = pool.sum(x.handle()).unwrap_err().to_string();
         assert!(error.contains(&x.handle().to_string()), "{error}");
-        assert!(error.contains("is not a u64"), "{error}");
+        assert!(error.contains("does not fit into u64"), "{error}");
     });
 }
 
