@@ -68,7 +68,7 @@ impl Ceilings {
                 name: parts.next()?.to_owned(),
             })
         };
-        let read = |line| parse(line).unwrap_or_else(|| panic!("invalid line of ceilings: {line:?}"));
+        let read = |line| parse(line).unwrap_or_else(|| panic!("not a ceiling: {line:?}"));
         Ceilings {
             all: lines.map(read).collect(),
             compiler: compiler(),
