@@ -1,4 +1,4 @@
-//! The table: one row for each value and what its methods do in a child.
+//! The table: one row for each value, with the behaviour of its methods in a child.
 
 use std::time::Duration;
 
@@ -199,7 +199,7 @@ fn builder(ground: &Ground) {
         crate::support::exit_at_once(i32::from(!matches!(made, Err(ndshm::AllocError::Forked))));
     }
     let mut status = 0;
-    // SAFETY: `status` is a place to write to, the pid is of an own child, which ends by itself.
+    // SAFETY: `status` is a place to write to; the pid is of an own child, which ends by itself.
     unsafe { libc::waitpid(child.unwrap(), &raw mut status, 0) };
     assert_eq!((status, made.is_ok()), (0, true));
 }
@@ -257,7 +257,7 @@ fn queue_drop(ground: &Ground) {
     assert_eq!(queue.pop().unwrap(), Some(1));
 }
 
-/// A queue that the parent keeps is the usual case: each method works in the child.
+/// Calls each method on a queue that the parent keeps, the usual case: all work in the child.
 fn queue_alive(ground: &Ground) {
     let mut queue = ground.table.queue::<u64>(8).unwrap();
     queue.push(1).unwrap();
@@ -281,7 +281,7 @@ fn bundle(ground: &Ground) {
     let name: BundleHandle = bundle.handle();
     let child = |bundle: ndshm::Bundle<'_>| {
         let stale = |error: BundleError| matches!(error, BundleError::Lease(e) if is_stale(&e));
-        // First, for later calls would find the child's refusal.
+        // This call comes first, because later calls would find the child's refusal.
         assert!(bundle.is_frozen(), "nothing is put into what is freed");
         let own: Vector = table.zeros(3).unwrap();
         assert!(stale(bundle.insert("y", own).unwrap_err()));
@@ -476,7 +476,7 @@ fn object(ground: &Ground) {
     ground.cross(guard, |guard| {
         let refused = guard.get::<&str>().unwrap_err();
         assert!(matches!(refused, ndshm::ObjectError::Forked), "{refused}");
-        // The remedy of its text.
+        // Apply the remedy from the error's text.
         let again = ground.table.open_object(name).unwrap();
         assert_eq!(again.get::<&str>().unwrap(), "a text");
     });
@@ -623,7 +623,7 @@ fn worker(ground: &Ground) {
             let mut status = 0;
             // SAFETY: `status` is a place to write to; the pid is of an own child, which ends.
             unsafe { libc::waitpid(pid, &raw mut status, 0) };
-            // The workers themselves meet.
+            // The workers' own barrier still works.
             worker.barrier().unwrap();
             u64::from(status == 0)
         })
@@ -642,7 +642,8 @@ fn observer(ground: &Ground) {
     });
 }
 
-/// What returns references cannot refuse in a child; so nothing of it may cross.
+/// Checks that `Pool::fork` refuses while a value that returns references exists: such a value
+/// cannot refuse in a child, so it must not cross.
 pub fn a_pool_refuses_to_fork_with_references() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let x: Vector = table.zeros(100).unwrap();
