@@ -3,7 +3,7 @@
 #![cfg(all(loom, not(shuttle)))]
 #![expect(
     clippy::disallowed_types,
-    reason = "what is counted here is outside of the model"
+    reason = "the counters here are outside of the model"
 )]
 
 use std::sync::Arc;

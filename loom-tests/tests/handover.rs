@@ -30,7 +30,7 @@ fn join(segment: &Segment) -> HandleTable {
 }
 
 fn open(table: &HandleTable, name: QueueHandle<Jobs>) -> Queue<'_, Jobs> {
-    table.open_queue(name).expect("it lives")
+    table.open_queue(name).expect("the queue is live")
 }
 
 fn array(table: &HandleTable, value: u64) -> Vector {
@@ -51,7 +51,7 @@ fn push(table: &HandleTable, queue: &Queue<'_, Jobs>, array: Vector) -> bool {
 /// Pops an array and reads it. The array is freed.
 fn pop(table: &HandleTable, queue: &Queue<'_, Jobs>) -> Option<u64> {
     let array = queue.pop_owned().unwrap()?;
-    let value = table.read(array.handle()).expect("it lives")[0];
+    let value = table.read(array.handle()).expect("the array is live")[0];
     Some(value)
 }
 
@@ -84,7 +84,7 @@ fn an_array_is_handed_over() {
         producer.join().unwrap();
         let late = pop(&first, &queue);
         assert_eq!(early.or(late), Some(7));
-        assert!(early.is_none() || late.is_none(), "it came twice");
+        assert!(early.is_none() || late.is_none(), "popped twice");
         drop(queue);
         assert_all_free(&first, SLOTS);
     });
@@ -107,8 +107,8 @@ fn death_while_pushing_an_array() {
         let died = producer.join().unwrap();
         survivor.reap().unwrap();
         let late = pop(&survivor, &queue);
-        assert!(early.is_none() || late.is_none(), "it came twice");
-        assert!(died || early.or(late) == Some(7), "it is lost");
+        assert!(early.is_none() || late.is_none(), "popped twice");
+        assert!(died || early.or(late) == Some(7), "the array is lost");
         drop(queue);
         if !died {
             // The producer lives, and nobody has given up its seat.
@@ -142,7 +142,7 @@ fn death_while_popping_an_array() {
             .into_iter()
             .flatten()
             .count();
-        assert!(times == 1 || died && times == 0, "it came {times} times");
+        assert!(times == 1 || died && times == 0, "popped {times} times");
         // A lost cell would refuse this push.
         let y = array(&survivor, 8);
         assert!(push(&survivor, &queue, y));
@@ -226,7 +226,7 @@ fn a_queue_is_freed_beside_a_push() {
                 Err(_) => false,
             };
             if !pushed {
-                second.free(x).expect("it is the producer's again");
+                second.free(x).expect("the producer owns it again");
             }
             second
         });
@@ -255,8 +255,8 @@ fn a_queue_is_freed_beside_a_reap() {
         drop(queue);
         let (jobs, _reaper) = reaping.join().unwrap();
         std::mem::forget(dead);
-        assert_eq!(jobs, 1, "it had another step to die at");
-        assert_eq!(first.arrays().count(), 0, "it has leaked");
+        assert_eq!(jobs, 1, "the consumer died at another step");
+        assert_eq!(first.arrays().count(), 0, "the array has leaked");
     });
 }
 
@@ -310,11 +310,8 @@ fn death_while_pushing_into_a_queue_that_closes() {
         let pushed = producer.join().unwrap();
         survivor.reap().unwrap();
         let late = pop(&survivor, &queue);
-        assert!(early.is_none() || late.is_none(), "it came twice");
-        assert!(
-            !drained || late.is_none(),
-            "an array came after the last one"
-        );
+        assert!(early.is_none() || late.is_none(), "popped twice");
+        assert!(!drained || late.is_none(), "an array after the last one");
         if let Some(pushed) = pushed {
             assert_eq!(pushed, early.or(late).is_some());
             return false;

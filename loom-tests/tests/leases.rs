@@ -42,7 +42,7 @@ fn reader_and_writer() {
         assert!(matches!(seen, Ok(0 | 1)) || is_busy(&seen), "{seen:?}");
         let again = try_read(&second, x);
         if let (Ok(before), Ok(after)) = (seen, again) {
-            assert!(before <= after, "a reader goes back");
+            assert!(before <= after, "a reader sees an older value");
         }
         let (first, added) = writer.join().unwrap();
         assert_eq!(try_read(&second, x).unwrap(), u64::from(added));
@@ -63,7 +63,7 @@ fn writer_and_writer() {
         });
         let added = (0..2).filter(|_| try_add(&first, x).is_ok()).count();
         let (_second, others) = other.join().unwrap();
-        assert!(added + others >= 1, "both were turned away");
+        assert!(added + others >= 1, "both were refused");
         assert_eq!(try_read(&first, x).unwrap(), (added + others) as u64);
     });
 }
@@ -157,7 +157,7 @@ fn free_and_free() {
         let (others, second) = other.join().unwrap();
         assert!(
             freed != others,
-            "freed by {}",
+            "freed {} times",
             u8::from(freed) + u8::from(others)
         );
         assert_all_free(&second, 1);

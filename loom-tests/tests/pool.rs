@@ -140,12 +140,12 @@ fn a_barrier_of(workers: usize, epochs: u64) {
                 // SAFETY: loom fails the model if another thread has the cell now.
                 unsafe { *cell = turn };
             });
-            epoch = barrier.wait(epoch).expect("nobody breaks it");
+            epoch = barrier.wait(epoch).expect("the barrier is not broken");
             for cell in cells {
                 // SAFETY: as above.
                 cell.with(|cell| assert_eq!(unsafe { *cell }, turn));
             }
-            epoch = barrier.wait(epoch).expect("nobody breaks it");
+            epoch = barrier.wait(epoch).expect("the barrier is not broken");
         }
         assert_eq!(epoch, 2 * epochs);
     };
@@ -171,8 +171,8 @@ fn a_barrier_of_three() {
     check("a_barrier_of_three", 1, || a_barrier_of(3, 1));
 }
 
-/// I7: a worker that will not come breaks the barrier. Of the two that wait or come, both are told;
-/// or neither, if the barrier waited for no other.
+/// I7: a participant that will not come breaks the barrier. Of the two that wait or come, both are
+/// told, or neither if both came first.
 #[test]
 fn a_barrier_that_breaks() {
     check("a_barrier_that_breaks", 3, || {
@@ -348,7 +348,7 @@ fn a_call_that_is_given_up_between_two_runs() {
         });
         drop(pool);
         if let Ok(x) = table.read(x) {
-            assert!(x[0] == x[1], "half-written, and nobody says so");
+            assert!(x[0] == x[1], "half-written, but not poisoned");
         }
     });
 }

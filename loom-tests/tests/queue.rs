@@ -2,7 +2,7 @@
 #![cfg(all(loom, not(shuttle)))]
 #![expect(
     clippy::disallowed_types,
-    reason = "what is noted here is outside of the model"
+    reason = "the notes here are outside of the model"
 )]
 
 use core::time::Duration;
@@ -34,7 +34,7 @@ fn other<R: 'static>(
     act: impl FnOnce(&Queue<'_, u64>) -> R + 'static,
 ) -> thread::JoinHandle<(R, HandleTable)> {
     thread::spawn(move || {
-        let queue = table.open_queue(name).expect("it lives");
+        let queue = table.open_queue(name).expect("the queue is live");
         let result = act(&queue);
         drop(queue);
         (result, table)
@@ -53,7 +53,7 @@ fn mortal<R: 'static>(
     thread::spawn(move || {
         let table = std::mem::ManuallyDrop::new(table);
         model::mortal(&segment, 1, steps, || {
-            let queue = table.open_queue(name).expect("it lives");
+            let queue = table.open_queue(name).expect("the queue is live");
             act(&queue)
         })
     })
@@ -83,7 +83,7 @@ fn assert_whole(queue: &Queue<'_, u64>) {
     for &job in &jobs {
         queue.push(job).expect("a cell is lost");
     }
-    queue.push(99).expect_err("there are more cells than fit");
+    queue.push(99).expect_err("more cells than expected");
     assert_eq!(rest(queue), jobs);
 }
 
@@ -281,7 +281,7 @@ fn a_push_that_meets_the_close() {
         let (pushed, _second) = producer.join().unwrap();
         let late = rest(&queue);
         assert_eq!(pushed, early.is_some() || late == [1]);
-        assert!(!(drained && pushed), "a job came after the last one");
+        assert!(!(drained && pushed), "a job after the last one");
         assert!(queue.is_drained());
         assert!(queue.push(2).is_err_and(|refused| refused.is_closed()));
     });
@@ -581,7 +581,7 @@ fn death_at_the_last_job() {
         let theirs = consumer.join().unwrap();
         survivor.reap().unwrap();
         let left = rest(&queue);
-        assert!(!drained || left.is_empty(), "a job came after the last one");
+        assert!(!drained || left.is_empty(), "a job after the last one");
         assert!(left.len() <= 1 && (theirs.is_none() || left.is_empty()));
         assert!(queue.is_drained());
         theirs.is_none()

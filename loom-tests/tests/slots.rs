@@ -12,7 +12,7 @@ use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, model};
 type Vector = Handle<u64, Ix1>;
 
 fn write(table: &HandleTable, x: Vector, value: u64) {
-    table.write(x).expect("nobody else has it")[0] = value;
+    table.write(x).expect("no other participant holds it")[0] = value;
 }
 
 /// I1, I4, I6: a slot goes from one participant to another. Its owner has it alone, and after all
@@ -38,7 +38,7 @@ fn hand_over() {
         let (_first, again) = other.join().unwrap();
         assert!(
             taken.is_ok() != again.is_ok(),
-            "one of the two has the slot that was freed"
+            "exactly one has the freed slot"
         );
     });
 }
@@ -54,7 +54,7 @@ fn two_allocators() {
             write(&table, x, value + 1);
             table.free(x).unwrap();
             let y = table.from_elem(1, value + 2).expect("a slot is free");
-            assert!(table.free(x).is_err(), "a stale handle frees");
+            assert!(table.free(x).is_err(), "a stale handle was freed");
             (table, y)
         };
         let first = HandleTable::join(&segment).unwrap();
@@ -159,7 +159,7 @@ fn a_hint_between_two_searchers() {
         for _ in found..2 {
             first
                 .uninit::<u64, _>(1)
-                .expect("what nobody found is still free");
+                .expect("an unfound slot is still free");
         }
         first.uninit::<u64, _>(1).expect_err("two slots");
     });
@@ -305,7 +305,7 @@ fn a_hint_beside_another_leads_to_its_slot() {
         let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
         drop(reader);
         let (found, _first) = other.join().unwrap();
-        assert!(found, "one was there from the beginning");
+        assert!(found, "a slot was free from the beginning");
         second.uninit::<u64, _>(1).expect("the slot is free");
         assert_eq!(model::sweeps(&second), 0, "the hint is lost");
     });
