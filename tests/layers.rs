@@ -1,10 +1,10 @@
-//! The layers of the library: a module imports from its own layer and from those below it.
+//! The layers of the library: a module imports only from its own layer and from those below it.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The modules of `src/`, from the lowest layer to the highest. ARCHITECTURE.md has the same list.
+/// Modules of `src/`, from the lowest layer to the highest. ARCHITECTURE.md has the same list.
 const LAYERS: &[&[&str]] = &[
     &["error", "parallel", "sync"],
     &["word"],
@@ -25,10 +25,10 @@ const LAYERS: &[&[&str]] = &[
     ],
 ];
 
-/// The imports that point upward today: a file, and a module that it names. The list may only become
+/// Imports that still point upward: a file, and a module that it names. This list may only become
 /// shorter.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    // The tables as words are a view of memory, and lie in `segment` still.
+    // The tables as words are a view of memory, and are still in `segment`.
     ("descriptor.rs", "segment"),
     ("element/schema.rs", "segment"),
     ("span.rs", "segment"),
@@ -53,7 +53,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("pool/threads.rs", "model"),
     // The count of untouched pages asks for the descriptors of arrays.
     ("segment/promise.rs", "table"),
-    // `HandleTable` joins, leaves and reaps, and frees what goes with an array.
+    // `HandleTable` joins, leaves and reaps, and frees all that belongs to an array.
     ("table/create.rs", "seat"),
     ("table/info.rs", "seat"),
     ("table/lease.rs", "names"),
@@ -63,7 +63,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("table/mod.rs", "queue"),
     ("table/mod.rs", "seat"),
     ("table/scrape.rs", "seat"),
-    // Looks at the whole segment.
+    // These files inspect the whole segment.
     ("table/census.rs", "partition"),
     ("table/verify.rs", "names"),
     ("table/verify.rs", "partition"),
@@ -74,7 +74,7 @@ fn layer_of(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// Calls `visit` with each file of the library below `directory`, by its path in `src/`.
+/// Calls `visit` with the path in `src/` and the text of each library file below `directory`.
 fn each_file(directory: &Path, visit: &mut impl FnMut(&str, &str)) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -91,13 +91,13 @@ fn each_file(directory: &Path, visit: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// The module of the library that a file belongs to.
+/// Returns the module of the library that a file belongs to.
 fn module_of(file: &str) -> &str {
     let first = file.split('/').next().unwrap();
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
-/// The modules that the code of a file names as `crate::..`, without its unit tests and comments.
+/// Returns the modules that a file's code names as `crate::..`, except in unit tests and comments.
 fn named_in(text: &str) -> BTreeSet<&str> {
     let code = text.find("#[cfg(test)]").into_iter();
     let code = code.chain(text.find("#[cfg(all(test")).min();

@@ -1,4 +1,4 @@
-//! The segment's own limits, met by several processes: seats, slots, capacity.
+//! The segment's own limits, reached by several processes: seats, slots, capacity.
 
 use ndarray::Ix1;
 use ndshm::{AllocError, Handle, HandleTable, JoinError, Segment};
@@ -38,7 +38,7 @@ fn seats_of_other_processes() {
     holders.sort_unstable();
     assert_eq!(holders, pids);
     let text = says(error, &["all 4 seats", "leave", "SegmentOptions::seats(8)"]);
-    // A seat comes back from one who leaves, and from one who is killed.
+    // A seat is freed by a participant that leaves, and by one that is killed.
     let mut sitting = sitting.into_iter();
     sitting.next().unwrap().kill();
     let table = HandleTable::join(&segment).unwrap();
@@ -91,7 +91,7 @@ fn slots_of_other_processes() {
     );
     go.send(1);
     told.receive();
-    // The other one lives, and its freed slots serve here.
+    // The other process lives, and its freed slots are reused here.
     let (more, _) = fill(&table, 8);
     assert_eq!(more.len(), 40_000);
     intact(&table, &mine[..1000]);
@@ -131,7 +131,8 @@ fn capacity_by_two() {
         free_all(&table, arrays);
         usable(&table);
     }
-    // Another class had taken nothing: all of the capacity but the small spans of `usable`.
+    // The other class took nothing: all of the capacity is available, except for the small spans of
+    // `usable`.
     assert!(counts.iter().all(|&count| count >= 100), "{counts:?}");
     let fits: Handle<u64, Ix1> = table.zeros(1000).unwrap();
     table.free(fits).unwrap();
