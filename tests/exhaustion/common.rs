@@ -22,7 +22,7 @@ pub fn says(error: impl Display, parts: &[&str]) -> String {
     text
 }
 
-/// Returns the refusal inside an allocation's error, whose text must hold the refusal's own text.
+/// Returns the refusal inside an allocation's error. Asserts that the error's text is complete.
 #[track_caller]
 pub fn no_memory(error: AllocError) -> NoMemory {
     let AllocError::NoMemory(refused) = &error else {

@@ -116,7 +116,8 @@ fn address_space() {
         );
     }
     assert!(!name.exists());
-    // The default capacity takes half of what the limit allows, although 1 GiB could be mapped.
+    // The default capacity is as much as fits into half of the limit, although 1 GiB could be
+    // mapped.
     let segment = Segment::anonymous().unwrap();
     let capacity = segment.capacity();
     assert_eq!(capacity, 1 << 29);

@@ -131,8 +131,8 @@ fn capacity_by_two() {
         free_all(&table, arrays);
         usable(&table);
     }
-    // The other class took nothing: all of the capacity is available, except for the small spans of
-    // `usable`.
+    // No other class had taken memory: the arrays took the whole capacity, except for the small
+    // spans of `usable`.
     assert!(counts.iter().all(|&count| count >= 100), "{counts:?}");
     let fits: Handle<u64, Ix1> = table.zeros(1000).unwrap();
     table.free(fits).unwrap();
