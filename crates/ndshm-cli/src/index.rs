@@ -1,17 +1,17 @@
-//! Indices as numpy writes them: `3`, `1:4,0`, `::2,-1`, `...,0`.
+//! numpy's indices: `3`, `1:4,0`, `::2,-1`, `...,0`.
 
 use crate::output::Failure;
 
-/// What an index takes of one axis.
+/// The indices that an index expression selects from one axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pick {
-    /// The first.
+    /// The first index.
     pub first: usize,
-    /// From each to the next.
+    /// Distance from each index to the next.
     pub step: isize,
-    /// How many.
+    /// Number of indices.
     pub count: usize,
-    /// Whether the axis stays; that of a single number goes.
+    /// `true` if the axis stays; a single number removes its axis.
     pub kept: bool,
 }
 
@@ -25,12 +25,12 @@ impl Pick {
         }
     }
 
-    /// The one element of an array without axes.
+    /// Returns the pick for the one element of an array without axes.
     pub fn one() -> Pick {
         Pick::all(1)
     }
 
-    /// Of its indices each `n`-th.
+    /// Returns the pick of every `n`-th index of this one.
     pub fn each(self, n: usize) -> Pick {
         Pick {
             step: self.step * n as isize,
@@ -39,14 +39,14 @@ impl Pick {
         }
     }
 
-    /// The `at`-th index that it takes.
+    /// Returns the `at`-th selected index.
     pub fn index(&self, at: usize) -> usize {
-        // Within the axis: a pick is made from its length, which is at most `isize::MAX`.
+        // No overflow: the index is within the axis, whose length is at most `isize::MAX`.
         (self.first as isize + self.step * at as isize) as usize
     }
 }
 
-/// What `text` takes of an array of this shape: one pick an axis.
+/// Parses `text` for an array of this shape. Returns one pick per axis.
 pub fn parse(text: &str, shape: &[usize]) -> Result<Vec<Pick>, Failure> {
     let text = text.trim();
     let text = text
@@ -132,7 +132,7 @@ fn single(at: i64, axis: usize, len: usize) -> Result<Pick, Failure> {
     }
 }
 
-/// As Python's `slice.indices`: bounds beyond the axis are cut to it.
+/// Works like Python's `slice.indices`: bounds beyond the axis are cut to it.
 fn slice(start: Option<i64>, stop: Option<i64>, step: i64, len: usize) -> Result<Pick, Failure> {
     if step == 0 {
         return Err(Failure::usage("a slice's step cannot be 0"));
@@ -155,7 +155,7 @@ fn slice(start: Option<i64>, stop: Option<i64>, step: i64, len: usize) -> Result
     };
     Ok(Pick {
         first: if count == 0 { 0 } else { start as usize },
-        // One index takes no step, which could be one that leads out of the numbers.
+        // A single index needs no step; a huge one could overflow later.
         step: if count > 1 { step as isize } else { 1 },
         count,
         kept: true,

@@ -1,4 +1,4 @@
-//! What is looked at, one function a subject.
+//! The checks, one function per subject.
 
 use std::fs;
 
@@ -11,10 +11,10 @@ use crate::output::bytes;
 use crate::target;
 
 const MIB: u64 = 1 << 20;
-/// What Docker gives to /dev/shm unless told otherwise.
+/// Size of /dev/shm in Docker by default.
 const DOCKER_SHM: u64 = 64 * MIB;
 
-/// The file system of named segments.
+/// Checks the file system of named segments.
 pub fn shm() -> Vec<Check> {
     const NAME: &str = "/dev/shm";
     let (fs, access) = match rustix::fs::statvfs(target::SHM) {
@@ -41,7 +41,7 @@ fn shm_memory(fs: &StatVfs) -> Check {
     let free = fs.f_bavail.saturating_mul(fs.f_frsize);
     let found = format!("{} of {} free", bytes(free), bytes(size));
     match (size, free) {
-        // Without a limit.
+        // No limit.
         (0, _) => Check::ok(NAME, "not limited"),
         (_, ..MIB) => Check::fail(
             NAME,
@@ -77,7 +77,7 @@ fn shm_names(fs: &StatVfs) -> Check {
     }
 }
 
-/// The memory of the machine.
+/// Checks the memory of the machine.
 pub fn memory() -> Check {
     const NAME: &str = "memory";
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -100,7 +100,7 @@ pub fn memory() -> Check {
     }
 }
 
-/// Settings of the kernel.
+/// Checks kernel settings.
 pub fn kernel() -> Vec<Check> {
     vec![overcommit(), huge_pages(), mappings()]
 }
@@ -172,7 +172,7 @@ fn mappings() -> Check {
     }
 }
 
-/// The limits of this process.
+/// Checks the limits of this process.
 pub fn limits() -> Vec<Check> {
     let limit = |resource| getrlimit(resource).current;
     let size = |limit: Option<u64>| limit.map_or("not limited".into(), bytes);
@@ -206,12 +206,12 @@ pub fn limits() -> Vec<Check> {
                 limit.map_or("not limited".into(), |limit| limit.to_string()),
             ),
         },
-        // Nothing is locked in memory: to know where the machine may swap.
+        // The tool locks no memory. The limit shows whether the machine may swap.
         Check::ok("locked memory (ulimit -l)", size(limit(Resource::Memlock))),
     ]
 }
 
-/// What crashes left behind.
+/// Checks for leftovers of crashed programs.
 pub fn leftovers() -> Check {
     const NAME: &str = "leftovers";
     let count = gc::all()
@@ -224,7 +224,7 @@ pub fn leftovers() -> Check {
     }
 }
 
-/// Whether users have other numbers outside.
+/// Checks whether user numbers differ outside this namespace.
 pub fn user_namespace() -> Check {
     const NAME: &str = "user namespace";
     let map = setting("/proc/self/uid_map").unwrap_or_default();
