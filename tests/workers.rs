@@ -1,4 +1,4 @@
-//! The pool: results, and everything that can go wrong in a worker.
+//! The pool: results, and all failures of a worker.
 
 mod support;
 
@@ -87,7 +87,7 @@ fn every_tile_is_run_once() {
     assert_eq!(x.column(1), table.read(w).unwrap().view());
 }
 
-/// A step with random numbers, and a sum whose rounding depends on its order.
+/// Runs a step with random numbers, and a sum whose rounding depends on its order.
 fn noisy_sum(workers: usize, seed: u64) -> (u64, u64) {
     use rand_distr::{Distribution, StandardNormal};
     let table = table();
@@ -159,7 +159,7 @@ fn between_rounds_the_arrays_are_free() {
     for round in 0..200 {
         pool.for_each(&tiles, &round, |mut x, &round, _| x.fill(round))
             .unwrap();
-        // At once: no worker may still hold anything.
+        // The lease succeeds at once: no worker may still hold anything.
         let mut x = table.write(x).unwrap();
         assert!(x.iter().all(|&x| x == round));
         x.fill(0);
@@ -176,7 +176,7 @@ fn parameters_of_several_types() {
     })
     .unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 60.0);
-    // A handle is a parameter like any other; a kernel may be a fn.
+    // A handle is an ordinary parameter; a kernel may be a fn.
     let y = table.from_elem(10, 0.25).unwrap();
     fn add(
         mut x: ndarray::ArrayViewMut1<f64>,
@@ -339,7 +339,7 @@ fn a_bad_byte_is_no_bool() {
     let mut attached = table.attach(x).unwrap();
     // SAFETY: byte 42 is inside the array.
     let byte = unsafe { attached.as_mut_ptr().cast::<u8>().add(42) };
-    // SAFETY: nobody else accesses the array.
+    // SAFETY: nothing else accesses the array.
     unsafe { byte.write(7) };
     let mut pool = Pool::fork(&table, 2).unwrap();
     let error = pool.for_each(&tiles, &(), |_, (), _| ()).unwrap_err();
@@ -400,7 +400,7 @@ fn a_late_result_does_not_hit_another_array() {
         };
         let outcome = pool.map_reduce(tiles, &given_up.number, late, 0, u64::max);
         assert!(matches!(outcome, Err(PoolError::Deadline { .. })));
-        // Of the size that the results had: one of them could have their place.
+        // Arrays of the size of the results: one of them could take their place.
         let others: Vec<_> = (0..70)
             .map(|_| table.from_elem(10, 7u64).unwrap())
             .collect();
@@ -412,7 +412,7 @@ fn a_late_result_does_not_hit_another_array() {
     });
 }
 
-/// Somebody else asks for a lease over and over, of an array that all rounds read.
+/// Keeps requesting a lease of an array that all rounds read. No round may fail.
 fn who_tries_to_write_makes_no_round_fail() {
     let table = table();
     let x = table.zeros::<u32, _>(64).unwrap();

@@ -138,8 +138,8 @@ fn a_change_of_any_element_of_an_archive_is_found() {
     let directory = Directory::new("sums");
     let table = small_table();
     let (path, mut bytes) = whole().swap_remove(2);
-    // The elements of the first member: they follow its own header of 128 bytes, which ends with
-    // text.
+    // The elements of the first member follow its `.npy` header of 128 bytes, which begins at
+    // `text`.
     let text = bytes
         .windows(7)
         .position(|window| window == b"\x93NUMPY\x01")

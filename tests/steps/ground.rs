@@ -1,4 +1,4 @@
-//! What a victim works on, and what its survivor must find whatever has become of it.
+//! The state on which a victim works, and the checks of its survivor after the death.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use crate::support::DEADLINE;
 
 pub type Vector = Handle<u64, Ix1>;
 
-/// A small segment, whose spans have few slots: what looks at all of them takes fewer instructions.
+/// Returns options of a small segment. Its spans have few slots, so scans take fewer instructions.
 pub fn options() -> SegmentOptions {
     Segment::options()
         .capacity(256 << 10)
@@ -38,13 +38,13 @@ impl Ground {
         Ground { table, array }
     }
 
-    /// A seat for the victim.
+    /// Returns a table with a seat for the victim.
     pub fn join(&self) -> HandleTable {
         HandleTable::join(self.table.segment()).unwrap()
     }
 
-    /// The survivor's part: nothing that the dead one has left is in its way; then it takes all of
-    /// it back, and nothing is missing.
+    /// Performs the survivor's checks: the remains of the victim do not block it; then it reaps all
+    /// of them, and nothing is lost.
     pub fn survive(self, run: &mut Run) {
         let table = &self.table;
         work(table);
@@ -92,7 +92,7 @@ impl Ground {
     }
 }
 
-/// Whatever one may want of a table works.
+/// Asserts that a table can allocate, read, write and free.
 pub fn work(table: &HandleTable) {
     let own = table.from_elem(16, 7u64).unwrap();
     assert_eq!(table.read(own).unwrap().sum(), 7 * 16);
@@ -125,7 +125,7 @@ fn look(table: &HandleTable, array: Vector) -> Looks {
             assert_eq!(read[0], read[1], "half-written, and nobody says so");
             Looks::Whole
         }
-        // A round that its opener has given up, and not yet left.
+        // A round that its opener has given up but not yet left.
         Err(LeaseError::Busy { pid: 0, .. }) => Looks::GivenUp,
         Err(LeaseError::Busy { .. }) => Looks::Busy,
         Err(LeaseError::Poisoned { .. }) => Looks::Poisoned,
@@ -134,14 +134,14 @@ fn look(table: &HandleTable, array: Vector) -> Looks {
     }
 }
 
-/// What a check of the segment counts; damage there is none.
+/// Returns the counts of a segment check. Asserts that there is no damage.
 fn clean(table: &HandleTable) -> Verification {
     let found = table.verify().unwrap();
     assert!(found.is_clean(), "{found}");
     found
 }
 
-/// Memory that the segment's file takes, in units of 512 bytes.
+/// Returns the memory of the segment's file, in units of 512 bytes.
 fn blocks(segment: &Segment) -> u64 {
     let fd = segment.fd().expect("it has a file");
     let file = File::from(fd.try_clone_to_owned().unwrap());
