@@ -256,8 +256,8 @@ fn free_comes_after_all_that_the_freer_did() {
     });
 }
 
-/// I6: the last reader, the freeing participant and the next owner are three participants that run
-/// at once. Their accesses are ordered in that order.
+/// I6: the last reader, the freeing participant and the next owner run at once. The reader's
+/// accesses come before those of the next owner.
 #[test]
 fn a_slot_from_hand_to_hand() {
     check("a_slot_from_hand_to_hand", 2, || {

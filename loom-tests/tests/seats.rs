@@ -312,7 +312,7 @@ fn death_in_a_tile() {
             tile.views()[0] = 1;
         }
         drop(part);
-        match round.try_finish().expect("nobody holds a tile") {
+        match round.try_finish().expect("no tile is held") {
             Ok(()) => assert_eq!(survivor.read(x).unwrap().to_vec(), [1, 1]),
             Err(RoundError::Torn { rows, .. }) => {
                 assert!(died && rows.len() == 1 && rows[0] == (0..1), "{rows:?}");
@@ -368,7 +368,7 @@ fn death_of_an_opener() {
             tile.views()[0] = 2;
         }
         drop(part);
-        round.try_finish().expect("nobody holds a tile").unwrap();
+        round.try_finish().expect("no tile is held").unwrap();
         assert_eq!(survivor.read(x).unwrap().to_vec(), [2, 2]);
         died
     });

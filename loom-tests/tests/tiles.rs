@@ -166,7 +166,7 @@ fn death_in_a_unit() {
             }
         }
         if let Some((ran, _)) = &others {
-            assert!(left.is_empty(), "torn, but nobody died");
+            assert!(left.is_empty(), "torn without a death");
             assert!(mine + ran <= 3, "each tile is run once");
         }
         let _ = first.clear_poison(x);

@@ -48,7 +48,7 @@ impl Participant<'_> {
         self.look(table);
         self.heal(table);
         let tiles = table.open_partition(self.world.tiles).unwrap();
-        let round = self.begin(table, &tiles).expect("nobody is in a round");
+        let round = self.begin(table, &tiles).expect("no round is open");
         self.run_tiles(table, &tiles, TILES as u8);
         assert!(self.finish(table, round).is_none(), "all tiles are done");
     }

@@ -1,10 +1,10 @@
 //! The sequential reference that histories are compared with: a table of arrays.
 //!
 //! A call that the documentation promises to take effect at once is one step. A lease takes two,
-//! the request and the grant: in between it counts as a lease for the others. This is the meaning
-//! of "of those who try at the same moment all may be told `Busy`". Freeing and ending a lease take
-//! two as well: with the first the handle is stale, or the lease over; with the second the memory
-//! is free. Leaving and reaping go array by array.
+//! the request and the grant: in between it counts as a lease for the others, so
+//! concurrent requests may all get `Busy`. Freeing and ending a lease take two as well: with the
+//! first the handle is stale, or the lease over; with the second the memory is free. Leaving and
+//! reaping go array by array.
 
 use crate::history::{Reference, Step};
 
