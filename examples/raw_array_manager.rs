@@ -86,7 +86,7 @@ fn make(_: ArrayViewMut1<'_, f64>, &len: &u64, tile: &TileContext) -> Numbers {
     make().unwrap_or_else(|error| panic!("worker {} made no array: {error}", tile.worker()))
 }
 
-/// Opens an array in a worker and returns its sum, or `NaN` if the handle is stale.
+/// Opens an array in a worker. Returns its sum, or `NaN` on an error such as a stale handle.
 fn sum(_: ArrayViewMut1<'_, f64>, numbers: &Numbers, _: &TileContext) -> f64 {
     let sum = || Ok::<_, ndshm::Error>(HandleTable::global()?.read(*numbers)?.sum());
     sum().unwrap_or(f64::NAN)
@@ -130,7 +130,7 @@ fn freed_handles_are_stale(
     pool: &mut Pool<'_>,
     a: Numbers,
 ) -> ndshm::Result<()> {
-    // The old program's bug: after a was freed, c had b's number, and writes to one changed the other.
+    // The old program's bug: after a was freed, c got b's number, and writes to one changed both.
     let b = table.from_elem(ELEMENTS, 2.0)?;
     table.free(a)?;
     let c = table.from_elem(ELEMENTS, 3.0)?;

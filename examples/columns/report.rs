@@ -15,7 +15,7 @@ pub struct Found {
     pub deviation: f64,
     /// Mean of the squared deviations of all distances from their expectations by the angles.
     pub spread: f64,
-    /// Row most similar to the first, and both angles in radians: true, and estimated from the bits.
+    /// Row most similar to the first, and both angles in radians: true, and estimated from bits.
     pub nearest: (usize, f64, f64),
     /// Number of recomputed columns that differ in any bit.
     pub wrong_columns: usize,
