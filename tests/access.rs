@@ -110,7 +110,7 @@ fn may_be_others() -> bool {
     let child = Child::fork(|| assert!(given && become_stranger()));
     let may = child.wait_within(DEADLINE).is_some_and(|end| end.success());
     if !may {
-        println!("  (not shown: that takes the right to act for another user)");
+        println!("  (skipped: no right to act as another user)");
     }
     may
 }
@@ -226,7 +226,7 @@ fn two_users() {
     stranger.join();
     assert_eq!(table.read(x).unwrap().sum(), 20);
     drop((table, segment));
-    assert!(!name.exists(), "its user was the last to leave");
+    assert!(!name.exists(), "the last participant has left");
 }
 
 fn an_observer_sees() {
@@ -328,7 +328,7 @@ fn a_copy_is_of_one_array() {
                     let mut half = LEN;
                     while half > 1 {
                         half /= 2;
-                        assert!(copy[..half] == copy[half..2 * half], "of two arrays");
+                        assert!(copy[..half] == copy[half..2 * half], "a copy of two arrays");
                     }
                     whole += 1;
                 }
@@ -389,7 +389,11 @@ fn an_observer_keeps_nothing() {
     let observer = Observer::open(&name.0).unwrap();
     drop((table, segment));
     assert!(!name.exists(), "an observer is no member");
-    assert_eq!(observer.arrays().count(), 0, "they went with their owner");
+    assert_eq!(
+        observer.arrays().count(),
+        0,
+        "its arrays were freed with their owner"
+    );
     assert!(observer.verify().is_clean());
 }
 
@@ -465,7 +469,7 @@ fn an_observer_needs_little_address_space() {
         assert_eq!(sum(newest), 30);
         // SAFETY: as above.
         let early = unsafe { early.deref_into_view() };
-        assert_eq!(early.sum(), 10, "former views stay good");
+        assert_eq!(early.sum(), 10, "former views stay valid");
         observer.reach().unwrap();
     });
     let segment = Segment::options()
@@ -582,7 +586,7 @@ fn a_memfd_of_huge_pages() {
     let size = rustix::fs::fstat(segment.fd().unwrap()).unwrap().st_size as u64;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
     let Ok(huge) = rustix::fs::memfd_create("huge", flags) else {
-        println!("  (not shown: this kernel has no hugetlbfs)");
+        println!("  (skipped: this kernel has no hugetlbfs)");
         return;
     };
     rustix::fs::ftruncate(&huge, size).unwrap();
@@ -680,12 +684,12 @@ fn read_locks_of_a_reader_are_named() {
     assert_eq!(
         (report.seats, report.locked),
         (0, 1),
-        "it waits for the lock"
+        "the reap leaves the locked seat"
     );
     assert_eq!(table.foreign_locks().len(), 3);
     let seats = Observer::open(&name.0).unwrap().seats().unwrap();
     let alive: Vec<bool> = seats.iter().map(|seat| seat.alive).collect();
-    assert_eq!(alive, [true, false], "a read lock is no life");
+    assert_eq!(alive, [true, false], "a read lock does not count as alive");
     let error = table.write(x).map(drop).unwrap_err();
     assert!(
         matches!(&error, LeaseError::Blocked { lock, .. } if lock.pids == [pid]),
@@ -733,7 +737,7 @@ fn a_lock_on_a_dead_workers_seat_ends_the_call() {
             matches!(outcome, Err(PoolError::WorkerDied { .. })),
             "{outcome:?}"
         );
-        assert!(start.elapsed() < most, "it waited for its deadline");
+        assert!(start.elapsed() < most, "the call waited for its deadline");
         spies.into_iter().for_each(Child::kill);
         table.reap().unwrap();
         drop(pool);

@@ -82,7 +82,7 @@ fn rows_are_lists_of_fixed_length() {
     let x = table.zeros::<u8, _>((3, 4).f()).unwrap();
     let error = table.lend_arrow_rows(x).unwrap_err();
     assert!(matches!(error, ArrowError::Fortran { .. }), "{error}");
-    assert!(table.write(x).is_ok(), "nothing is held after an error");
+    assert!(table.write(x).is_ok(), "an error holds no lease");
     let x = table.zeros::<u8, _>((0, 3_000_000_000)).unwrap();
     let error = table.lend_arrow_rows(x).unwrap_err();
     assert!(
@@ -119,7 +119,7 @@ fn the_last_of_many_threads_gives_the_lease_back() {
         .unwrap()
         .seats()
         .unwrap();
-    assert_eq!(seats.len(), 1, "each lent array's seat was given back");
+    assert_eq!(seats.len(), 1, "the seat of each lent array was released");
 }
 
 fn a_lent_array_outlives_its_handle_and_its_table() {
@@ -141,7 +141,7 @@ fn a_lent_array_outlives_its_handle_and_its_table() {
     assert!(also.values().iter().all(|&value| value == 8));
     drop((lent, also));
     let table = HandleTable::join(&segment).unwrap();
-    assert_eq!(table.arrays().count(), 100, "what was lent is free now");
+    assert_eq!(table.arrays().count(), 100, "the lent arrays are free now");
     assert!(table.verify().unwrap().is_clean());
 }
 
@@ -184,7 +184,7 @@ fn a_thousand_lent_columns_share_a_seat() {
     assert_eq!(
         seats(&segment),
         2,
-        "the lender has left, and the other is here"
+        "the lender has left, the other participant has not"
     );
     assert!(columns.iter().all(|&column| !busy(&other, column)));
     assert!(other.verify().unwrap().is_clean());
@@ -253,7 +253,7 @@ fn a_lent_array_that_crossed_a_fork_is_the_parents() {
         assert!(busy(&table, x), "the parent's lease is in force");
     });
     child.join();
-    assert!(busy(&table, x), "a child has not given it back");
+    assert!(busy(&table, x), "a child did not release it");
     assert_eq!(lent.values()[..], [1; 5]);
     drop(lent);
     assert!(!busy(&table, x));

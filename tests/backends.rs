@@ -422,7 +422,7 @@ fn a_barrier_that_takes_too_long() {
             match worker.barrier_within(Duration::from_millis(50)) {
                 Err(BarrierError::Deadline { .. }) => {}
                 Err(other) => return Err(Error::from(other)),
-                Ok(()) => panic!("nobody came"),
+                Ok(()) => panic!("the barrier opened without the other worker"),
             }
             Flag::raise(late);
             Ok(1)
@@ -476,7 +476,11 @@ fn a_hundred_panics() {
                 other => panic!("{kind:?}: {other}"),
             }
             table.clear_poison(x).unwrap();
-            assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+            assert_eq!(
+                table.read(x).unwrap().sum(),
+                100,
+                "the other tiles were run, too"
+            );
             table.write(x).unwrap().fill(0);
         }
     });
@@ -597,7 +601,7 @@ fn tiles_of_the_dead_run_again() {
             assert_eq!(
                 table.read(died).unwrap().sum(),
                 3,
-                "three tiles have killed"
+                "three tiles killed a worker"
             );
             assert_eq!(pool.deaths(), 3);
             let x = table.read(x).unwrap();
@@ -652,7 +656,11 @@ fn a_kernel_that_kills_every_time() {
             "{kind:?}: {refused}"
         );
         table.clear_poison(x).unwrap();
-        assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+        assert_eq!(
+            table.read(x).unwrap().sum(),
+            100,
+            "the other tiles were run, too"
+        );
     });
 }
 
@@ -732,7 +740,7 @@ fn a_slow_tile_holds_nobody_up() {
                 ready.again();
             }
         }
-        assert!(others >= 50, "{kind:?}: only {others} runs of others");
+        assert!(others >= 50, "{kind:?}: only {others} runs of other tiles");
         running.finish().unwrap();
     });
 }
@@ -964,7 +972,7 @@ fn threads_that_come_later() {
     let outcome = pool.for_each(&tiles, &(), |mut x, (), _| x.fill(2));
     assert!(
         matches!(outcome, Err(PoolError::Threads { .. })),
-        "nobody is left"
+        "no worker is left"
     );
 }
 
@@ -1023,7 +1031,7 @@ fn a_named_segment() {
     assert!(name.exists());
     drop(table);
     drop(segment);
-    assert!(!name.exists(), "it goes with its last participant");
+    assert!(!name.exists(), "the last participant removes the name");
 }
 
 fn what_was_done() {

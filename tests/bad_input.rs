@@ -56,7 +56,9 @@ fn shapes_whose_size_overflows_name_the_shape_and_the_most() {
         table.from_elem((usize::MAX, 2), 1u8).map(|_| ()),
         table.uninit::<i32, _>((usize::MAX, 2)).map(|_| ()),
         table
-            .from_shape_fn((usize::MAX, 2), |_| -> bool { panic!("nothing to fill") })
+            .from_shape_fn((usize::MAX, 2), |_| -> bool {
+                panic!("the shape is refused before it is filled")
+            })
             .map(|_| ()),
     ] {
         assert!(matches!(refused, Err(AllocError::TooLarge { .. })));
@@ -106,7 +108,10 @@ fn a_full_capacity_names_itself_and_what_to_raise() {
     assert!(!handles.is_empty() && handles.len() <= 16);
     says(error, &["64 KiB", "capacity 1 MiB", "free arrays"]);
     table.free(handles[0]).unwrap();
-    assert!(table.zeros::<u8, _>(64 << 10).is_ok(), "nothing was lost");
+    assert!(
+        table.zeros::<u8, _>(64 << 10).is_ok(),
+        "the refused call kept no memory"
+    );
 }
 
 #[test]
@@ -374,7 +379,7 @@ fn a_round_that_cannot_begin_names_who_is_in_the_way() {
     says(error, &[&x.to_string(), &pid, "try again"]);
     assert!(
         table.write(y).is_ok(),
-        "the lease of the first array was given back"
+        "the lease of the first array was released"
     );
     assert!(tiles.enter().unwrap().is_none(), "no round has begun");
     drop(reading);

@@ -67,14 +67,14 @@ fn work(table: &HandleTable, shared: &[Array], tiles: PartitionHandle<Write<u64,
             0 | 1 => match table.write(array) {
                 Ok(mut x) => {
                     let seen = uniform(&x);
-                    assert!(seen.is_some(), "half-written, and not poisoned");
+                    assert!(seen.is_some(), "half-written, but not poisoned");
                     x.fill(random.any());
                 }
                 Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
                 Err(other) => panic!("{other}"),
             },
             2 | 3 => match table.read(array) {
-                Ok(x) => assert!(uniform(&x).is_some(), "half-written, and not poisoned"),
+                Ok(x) => assert!(uniform(&x).is_some(), "half-written, but not poisoned"),
                 Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
                 Err(other) => panic!("{other}"),
             },
@@ -157,13 +157,17 @@ fn whatever_is_killed_nothing_is_half_written_unnoticed() {
             std::thread::sleep(Duration::from_micros(random.below(1500) as u64));
             child.signal(libc::SIGKILL);
             let status = child.wait_within(support::DEADLINE).expect("it was killed");
-            assert_eq!(status.signal(), Some(libc::SIGKILL), "it had panicked");
+            assert_eq!(status.signal(), Some(libc::SIGKILL), "the child panicked");
         }
         table.reap().unwrap();
-        assert_eq!(table.arrays().count(), ARRAYS + 1, "what the dead owned");
+        assert_eq!(
+            table.arrays().count(),
+            ARRAYS + 1,
+            "the arrays of the dead are freed"
+        );
         for array in &shared {
             match table.write(*array) {
-                Ok(x) => assert!(uniform(&x).is_some(), "half-written, and not poisoned"),
+                Ok(x) => assert!(uniform(&x).is_some(), "half-written, but not poisoned"),
                 Err(LeaseError::Poisoned { .. }) => {
                     poisoned += 1;
                     table.clear_poison(*array).unwrap();
@@ -183,7 +187,7 @@ fn whatever_is_killed_nothing_is_half_written_unnoticed() {
         round.finish(support::DEADLINE).unwrap();
         assert_eq!(uniform(&table.read(x).unwrap()), Some(generation));
     }
-    assert!(poisoned > 0, "nobody was killed while it wrote");
+    assert!(poisoned > 0, "no process was killed while writing");
     assert_eq!(room(&table), before);
 }
 
@@ -208,7 +212,10 @@ fn tables_that_cross_a_fork_together() {
         let z = one.from_elem(4, 1u8).unwrap();
         named.write(y).unwrap().fill(1);
         drop(one);
-        assert!(two.read(z).is_err(), "it went with the child's own seat");
+        assert!(
+            two.read(z).is_err(),
+            "it was freed with the child's own seat"
+        );
         // A child that leaves does not remove the parent's name.
         drop(named);
         assert!(name.exists());
@@ -363,7 +370,11 @@ fn seats_of_the_dead_are_reused_without_a_reap() {
         pipe.receive();
         child.kill();
     }
-    assert_eq!(table.reap().unwrap().seats, 1, "the last one's");
+    assert_eq!(
+        table.reap().unwrap().seats,
+        1,
+        "the seat of the last process"
+    );
     assert_eq!(table.arrays().count(), 0);
 }
 

@@ -190,7 +190,7 @@ fn an_idle_child() {
         assert_eq!(
             table.reap().unwrap().seats,
             0,
-            "the idle child has its lock"
+            "the idle child keeps its parent's lock"
         );
         let refused = table.read(x).unwrap_err();
         assert!(
@@ -277,7 +277,7 @@ fn a_started_program_keeps_nobody_alive() {
     assert_eq!(table.reap().unwrap().poisoned.len(), 1);
     // SAFETY: the program belongs to this test, and runs for a minute.
     let running = unsafe { libc::kill(program, libc::SIGKILL) } == 0;
-    assert!(running, "it was there all the time");
+    assert!(running, "the program ran all the time");
 }
 
 /// Rule: a participant that executes another program is dead, although its process lives.
@@ -292,7 +292,7 @@ fn exec_ends_a_participant() {
         panic!("{error}");
     });
     told.receive();
-    eventually("its seat falls free with the exec", || {
+    eventually("the exec frees its seat", || {
         table.reap().unwrap().seats == 1
     });
     assert!(support::is_alive(child.pid()));
@@ -321,14 +321,14 @@ fn descriptors_that_a_daemon_closes() {
                 let file = options.read(true).write(true).create(true).truncate(true);
                 let file = file.open(&path).unwrap();
                 std::fs::remove_file(path).unwrap();
-                assert_eq!(file.as_raw_fd(), number, "the lowest that is free");
+                assert_eq!(file.as_raw_fd(), number, "the lowest free number");
                 file
             });
             held[0] = 2;
             let large: Handle<u8, Ix1> = own.zeros(3 << 20).unwrap();
             own.write(large).unwrap().fill(1);
             for error in [own.reap().err(), HandleTable::join(own.segment()).err()] {
-                let text = error.expect("it needs the descriptor").to_string();
+                let text = error.expect("this call needs the descriptor").to_string();
                 assert!(text.contains(&format!("descriptor {number}")), "{text}");
             }
             assert!(own.segment().inheritable_fd().is_err());
@@ -340,17 +340,17 @@ fn descriptors_that_a_daemon_closes() {
                 assert_eq!(
                     file.metadata().unwrap().len(),
                     0,
-                    "not a byte of it was touched"
+                    "the other file is unchanged"
                 );
             }
         });
         told.receive();
-        assert_eq!(table.reap().unwrap().seats, 0, "it is alive");
+        assert_eq!(table.reap().unwrap().seats, 0, "the participant is alive");
         assert!(matches!(table.read(x), Err(LeaseError::Busy { .. })));
         asked.send(0);
         daemon.join();
         assert_eq!(table.read(x).unwrap()[0], 2);
-        assert_eq!(table.arrays().count(), 1, "what it owned went with it");
+        assert_eq!(table.arrays().count(), 1, "its own array was freed with it");
         table.reap().unwrap();
         assert!(table.verify().unwrap().is_clean());
         drop(table);
@@ -437,7 +437,7 @@ fn a_zombie_is_dead() {
         table.reap().unwrap().seats == 1
     });
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap();
-    assert!(stat.contains(") Z "), "it was not waited for: {stat}");
+    assert!(stat.contains(") Z "), "the process is no zombie: {stat}");
     child.join();
 }
 
@@ -450,7 +450,7 @@ fn a_number_in_another_namespace_says_nothing() {
     let outer = Child::fork(|| {
         // SAFETY: `unshare` changes this process's namespaces and nothing else.
         if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
-            println!("  (not shown: that takes the right to make a pid namespace)");
+            println!("  (skipped: no right to make a pid namespace)");
             told.send(u64::MAX);
             return;
         }
@@ -466,9 +466,9 @@ fn a_number_in_another_namespace_says_nothing() {
     if number == u64::MAX {
         return outer.join();
     }
-    assert_eq!(number, 1, "the first of its namespace");
+    assert_eq!(number, 1, "the first pid of its namespace");
     for _ in 0..3 {
-        assert_eq!(table.reap().unwrap().seats, 0, "it lives");
+        assert_eq!(table.reap().unwrap().seats, 0, "the process is alive");
         let refused = table.read(x).unwrap_err();
         assert!(
             matches!(refused, LeaseError::Busy { pid: 1, .. }),
@@ -572,7 +572,7 @@ fn a_child_counts_only_its_own_leases() {
     drop(held);
     table
         .write(x)
-        .expect("the child has given its lease back")
+        .expect("the child released its lease")
         .fill(2);
     asked.send(0);
     child.join();
@@ -616,9 +616,9 @@ fn a_child_keeps_the_name_that_its_parent_leaves() {
     });
     told.receive();
     drop(table);
-    assert!(name.exists(), "the child is in it");
+    assert!(name.exists(), "the child keeps the name");
     drop(HandleTable::open(&name.0).unwrap());
-    assert!(name.exists(), "the child is in it still");
+    assert!(name.exists(), "the child still keeps the name");
     asked.send(0);
     child.join();
 }

@@ -229,7 +229,7 @@ fn a_lease_beside() {
         matches!(outcome, Err(PoolError::WorkerDied { .. })),
         "{outcome:?}"
     );
-    assert_eq!(pool.pids(), [None], "nobody was forked beside the guard");
+    assert_eq!(pool.pids(), [None], "no worker was forked beside the guard");
     drop(guard);
     table.clear_poison(x).unwrap();
     pool.for_each(&tiles, &flag.number, |(x, _), &flag, tile| {

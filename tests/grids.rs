@@ -35,7 +35,11 @@ fn grid() -> impl Strategy<Value = Grid> {
     proptest::sample::subsequence(vec![0, 1, 2], 1..=3)
         .prop_shuffle()
         .prop_flat_map(|axes| axes.into_iter().map(cut).collect::<Vec<_>>())
-        .prop_map(|cuts| cuts.into_iter().reduce(Grid::and).expect("one at least"))
+        .prop_map(|cuts| {
+            cuts.into_iter()
+                .reduce(Grid::and)
+                .expect("at least one cut")
+        })
 }
 
 proptest! {

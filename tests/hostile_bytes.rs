@@ -43,7 +43,7 @@ fn options() -> Options {
         let mut number = || -> u64 {
             let text = arguments.next().unwrap_or_default();
             text.parse()
-                .unwrap_or_else(|_| panic!("{argument} wants a number"))
+                .unwrap_or_else(|_| panic!("{argument} needs a number"))
         };
         match argument.as_str() {
             "--cases" => options.cases = number(),

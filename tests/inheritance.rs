@@ -362,7 +362,7 @@ fn timers_are_the_parents() {
             },
             |_, _, pool| {
                 assert_eq!(pool.broadcast(&(), |_, ()| remaining()).unwrap(), [0, 0]);
-                assert!(remaining() > 1000, "the parent's own goes on");
+                assert!(remaining() > 1000, "the parent's timer goes on");
             },
         );
     }
@@ -405,7 +405,7 @@ fn thread_locals_are_copied_by_a_fork() {
                         Kind::Spawn => 1,
                     };
                     assert_eq!(counts, [start + call; 2], "{kind:?}");
-                    assert_eq!(COUNT.get(), 10, "{kind:?}: the parent's own");
+                    assert_eq!(COUNT.get(), 10, "{kind:?}: the parent's value is unchanged");
                 }
             },
         );

@@ -2,7 +2,7 @@
 //! records of names. No handle that a program makes up leads to them.
 #![expect(
     clippy::disallowed_types,
-    reason = "what the threads of a test tell each other is outside of the segment"
+    reason = "messages between a test's threads are outside the segment"
 )]
 
 mod support;
@@ -190,8 +190,8 @@ fn forged_handles_leave_names_alone() {
     }
     drop(empty);
     drop(attacker);
-    assert!(records > 10, "many buckets have names: {records}");
-    assert_eq!(internal, records, "each of them was tried");
+    assert!(records > 10, "few buckets have names: {records}");
+    assert_eq!(internal, records, "each record was tried");
     assert_eq!(table.names("").unwrap(), listed);
     assert_eq!(observer.names("").unwrap(), listed);
     for (name, array) in names.iter().zip(&arrays) {

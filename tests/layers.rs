@@ -120,7 +120,7 @@ fn no_import_points_upward() {
         if file == "lib.rs" {
             return;
         }
-        let own = layer_of(module_of(file)).unwrap_or_else(|| panic!("{file} is in no layer"));
+        let own = layer_of(module_of(file)).unwrap_or_else(|| panic!("{file} belongs to no layer"));
         for module in named_in(text) {
             if layer_of(module).unwrap() > own {
                 upward.insert((file.to_owned(), module.to_owned()));
@@ -134,7 +134,7 @@ fn no_import_points_upward() {
     let new: Vec<_> = upward.difference(&allowed).collect();
     assert!(new.is_empty(), "imports that point upward: {new:?}");
     let gone: Vec<_> = allowed.difference(&upward).collect();
-    assert!(gone.is_empty(), "exceptions to strike out: {gone:?}");
+    assert!(gone.is_empty(), "exceptions to remove: {gone:?}");
 }
 
 #[test]

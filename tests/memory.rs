@@ -134,7 +134,10 @@ fn workers_touch_their_own() {
     let own = mapped(table.segment());
     assert!(in_workers(&mut pool) >= before + bytes);
     assert!(there(&table) >= bytes);
-    assert!(own < bytes, "the workers did it, not this process: {own}");
+    assert!(
+        own < bytes,
+        "this process mapped the pages, not the workers: {own}"
+    );
     assert_eq!(table.read(x).unwrap().sum(), 0);
     pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), bytes as u64 / 8);
@@ -164,7 +167,7 @@ fn tiles_of_every_form() {
     assert!(blocks_made >= both, "{blocks_made} of {both}");
     assert!(
         blocks_made < both + 3 * MIB,
-        "what is read whole was left out"
+        "the array that is read whole was left out"
     );
     pool.prefault(&columns).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 0.0);
@@ -234,7 +237,7 @@ fn advice_that_is_granted() {
     assert_eq!(report.setting.as_deref(), Some("advise"), "{report}");
     assert!(report.place.contains("/dev/shm"), "{report}");
     let x = table.zeros::<u8, _>(10 * MIB).unwrap();
-    assert!(there(&table) >= 10 * MIB, "had before it is touched");
+    assert!(there(&table) >= 10 * MIB, "allocated before it is touched");
     table.write(x).unwrap().fill(1);
     granted_or_explained(table.segment(), HugePages::Advise);
     // A process that does not ask gets small pages where none exist yet.
@@ -280,10 +283,7 @@ fn a_full_mount() {
     let refused = table.zeros::<u8, _>(30 * MIB).unwrap_err();
     assert!(refused.to_string().contains("/dev/shm"), "{refused}");
     let kept = there(&table).saturating_sub(before);
-    assert!(
-        kept < MIB,
-        "what was had on the way went back, but for tables: {kept}"
-    );
+    assert!(kept < MIB, "the refused call kept more than tables: {kept}");
     let y = table.zeros::<u8, _>(8 * MIB).unwrap();
     table.write(y).unwrap().fill(2);
     table.prefault(x).unwrap();

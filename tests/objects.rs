@@ -90,7 +90,7 @@ fn read_and_check(table: &HandleTable, handle: ObjectHandle, path: &str) {
             mapping_of(layer.weights.as_ptr()),
             mapping_of(layer.bias.as_ptr()),
         ] {
-            assert!(place.contains(path), "{place:?} is not of the segment");
+            assert!(place.contains(path), "{place:?} is not in the segment");
         }
     }
     assert!(mapping_of(read.name.as_ptr()).contains(path));

@@ -237,11 +237,7 @@ fn a_worker_killed_in_a_reduction() {
         let sum = |x: ndarray::ArrayView1<u64>, (): &(), _: &TileContext| x.sum();
         let total = pool.map_reduce(&tiles, &(), sum, 0, |sum, part: u64| sum + part);
         assert_eq!(total.unwrap(), 100);
-        assert_eq!(
-            table.verify().unwrap().live,
-            count,
-            "no results are left behind"
-        );
+        assert_eq!(table.verify().unwrap().live, count, "all results are freed");
     }
 }
 
@@ -262,7 +258,7 @@ fn a_stopped_worker_meets_the_deadline() {
         matches!(error, PoolError::Deadline { tiles: 10, .. }),
         "{error}"
     );
-    assert!(table.write(x).is_err(), "the stopped one has its tile");
+    assert!(table.write(x).is_err(), "the stopped worker holds its tile");
     for pid in pool.pids().into_iter().flatten() {
         // SAFETY: `kill` has no precondition; the pid is of a worker that was not waited for.
         unsafe { libc::kill(pid as i32, libc::SIGCONT) };

@@ -169,15 +169,15 @@ fn what_crossed_a_fork_does_nothing_when_dropped() {
         ));
         assert!(
             matches!(table.read(x), Err(LeaseError::Busy { .. })),
-            "still the parent's"
+            "it still belongs to the parent"
         );
         assert!(
             matches!(table.write(y), Err(LeaseError::Busy { .. })),
-            "still the parent's"
+            "it still belongs to the parent"
         );
         assert!(
             matches!(tiles.begin(), Err(RoundError::Running { .. })),
-            "still the parent's"
+            "it still belongs to the parent"
         );
     })
     .join();
@@ -253,7 +253,7 @@ fn a_child_may_end_in_any_way() {
         });
         assert!(child.wait_within(support::DEADLINE).is_some());
         assert_eq!(table.reap().unwrap().seats, 1);
-        assert_eq!(table.arrays().count(), count, "its array went with it");
+        assert_eq!(table.arrays().count(), count, "its array was freed with it");
     }
     assert_eq!(table.read(x).unwrap()[0], 3);
 }
@@ -386,7 +386,7 @@ fn a_dead_participant_tears_its_tiles() {
     assert!(
         matches!(refused, LeaseError::Poisoned { pid: p, what: w, .. } if (p, w) == (pid, what))
     );
-    assert_eq!(table.read(w).unwrap().sum(), 100, "it was only read");
+    assert_eq!(table.read(w).unwrap().sum(), 100, "the array was only read");
     table.clear_poison(x).unwrap();
     let round = tiles.begin().unwrap();
     let mut part = tiles.enter().unwrap().unwrap();
@@ -527,7 +527,7 @@ fn a_segment_is_opened_by_name() {
     let x = table.from_elem((2, 3), 1).unwrap();
     run_helper("name", &name.0, x);
     assert_eq!(table.read(x).unwrap().sum(), 42);
-    assert!(name.exists(), "its creator is in it still");
+    assert!(name.exists(), "its creator has not left");
     drop(table);
     assert!(!name.exists());
 }
@@ -582,7 +582,7 @@ fn the_last_to_leave_removes_the_name() {
     to_child.send(1);
     to_parent.receive();
     drop(first);
-    assert!(name.exists(), "somebody is in it");
+    assert!(name.exists(), "a participant has not left");
     to_child.send(1);
     child.join();
     assert!(!name.exists());

@@ -89,7 +89,7 @@ fn each_job_is_delivered_once() {
                     *last = Some(job[1]);
                     seen[(job[0] * EACH + job[1]) as usize] += 1;
                 }
-                assert!(queue.is_drained(), "nothing came in time");
+                assert!(queue.is_drained(), "no job came in time");
             })
         });
         let producers: Vec<Child> = (0..PRODUCERS)
@@ -203,7 +203,7 @@ fn the_killed_lose_nothing_else() {
                 let times = seen[0][at] + seen[1][at];
                 assert!(
                     times <= 1,
-                    "round {round}: {producer}'s job {number} came twice"
+                    "round {round}: {producer}'s job {number} was delivered twice"
                 );
                 match number.cmp(&count) {
                     std::cmp::Ordering::Less => missing += u64::from(times == 0),
@@ -220,7 +220,7 @@ fn the_killed_lose_nothing_else() {
             table.free(array).unwrap();
         }
     }
-    assert!(delivered > 1000, "hardly anything was delivered");
+    assert!(delivered > 1000, "too few jobs were delivered");
     // All cells are available.
     for number in 0..8 {
         queue.push(job(0, number)).unwrap();
@@ -364,7 +364,7 @@ fn an_owned_array_outlives_its_producer() {
         .join();
         table.reap().unwrap();
         let array = queue.pop_owned_wait(DEADLINE).unwrap();
-        let array = array.expect("it is in the queue");
+        let array = array.expect("the array is in the queue");
         assert_eq!(table.read(array.handle()).unwrap().sum(), 100 * attempt);
     }
     assert_eq!(table.arrays().count(), 0);
@@ -384,7 +384,7 @@ fn the_arrays_in_the_queue_of_a_dead_owner_are_freed() {
     })
     .join();
     let report = table.reap().unwrap();
-    assert_eq!(report.arrays_freed, 4, "the queue and what was in it");
+    assert_eq!(report.arrays_freed, 4, "the queue and its arrays");
     let found = table.verify().unwrap();
     assert!(found.is_clean(), "{found}");
     assert_eq!((found.live, found.retired), (0, 0));
@@ -420,7 +420,7 @@ fn arrays_of_killed_participants_do_not_leak() {
                     let view = table.read(array.handle()).unwrap();
                     let value = view[0];
                     assert!(view.iter().all(|&element| element == value), "a torn array");
-                    assert!(seen.insert(value), "an array came twice");
+                    assert!(seen.insert(value), "an array was delivered twice");
                     count[0] += 1;
                 }
             })
@@ -457,7 +457,7 @@ fn arrays_of_killed_participants_do_not_leak() {
     }
     assert!(
         delivered > 100,
-        "hardly anything was delivered: {delivered}"
+        "too few arrays were delivered: {delivered}"
     );
     // All cells are available.
     for number in 0..8 {
@@ -466,5 +466,9 @@ fn arrays_of_killed_participants_do_not_leak() {
     }
     assert_eq!(table.arrays().count(), 8);
     drop(queue);
-    assert_eq!(table.arrays().count(), 0, "the queue's arrays go with it");
+    assert_eq!(
+        table.arrays().count(),
+        0,
+        "the queue's arrays are freed with it"
+    );
 }

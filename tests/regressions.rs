@@ -103,7 +103,7 @@ fn workers_see_arrays_made_after_the_fork() {
     assert_eq!(
         to_parent.receive(),
         0,
-        "the old rule: the list is the parent's own"
+        "the old rule: the list is private to the parent"
     );
     child.join();
 

@@ -396,7 +396,7 @@ fn workers_stop_and_continue_with_their_group() {
         parent.join();
         assert_eq!(handled.receive(), told_by(leader, libc::SIGTSTP));
         let again = handled.is_sent_within(Duration::ZERO);
-        assert!(!again, "{kind:?}: the handler has run in a worker");
+        assert!(!again, "{kind:?}: a worker ran the handler");
     }
 }
 
@@ -450,7 +450,7 @@ fn a_worker_that_was_stopped_on_purpose_stays_so() {
             let pid = pool.pids()[1].unwrap();
             // SAFETY: no precondition; the pid is of a worker that was not waited for.
             assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGSTOP) }, 0);
-            eventually("it stops", || is_stopped(pid));
+            eventually("the worker stops", || is_stopped(pid));
             // The other worker runs all tiles. Meanwhile the parent watches its workers.
             pool.for_each(&tiles, &(), |_, (), _| {
                 std::thread::sleep(Duration::from_millis(10));
@@ -499,7 +499,7 @@ fn workers_have_the_mask_of_their_parent() {
             let table = table();
             let mut pool = start(kind, &table);
             let after = blocked(std::fs::read_to_string("/proc/self/status").unwrap());
-            assert_eq!(own, after, "{kind:?}: the parent's own");
+            assert_eq!(own, after, "{kind:?}: the parent's own are unchanged");
             let masks = pool
                 .broadcast(&(), |_, ()| {
                     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -573,7 +573,7 @@ fn a_name_stays_after_a_signal_until_the_next_start() {
     drop(next);
     assert!(
         !name.exists(),
-        "it goes with the process that ended normally"
+        "a process that ends normally removes the name"
     );
 }
 

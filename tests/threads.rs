@@ -62,7 +62,10 @@ fn forgotten_ready_tiles_are_reported() {
     let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
     std::mem::forget(running.wait_any(4).unwrap());
     drop(running);
-    assert!(is_poisoned(table.write(x)), "also if the call is dropped");
+    assert!(
+        is_poisoned(table.write(x)),
+        "the tile is torn, too, if the call is dropped"
+    );
     table.clear_poison(x).unwrap();
     pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
 }

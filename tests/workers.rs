@@ -231,7 +231,11 @@ fn a_panic_is_reported_and_the_rest_done() {
         let error = pool.for_each(tiles, &(), panic_at_tile_3).unwrap_err();
         assert!(error.to_string().contains("poisoned"), "{error}");
         table.clear_poison(x).unwrap();
-        assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+        assert_eq!(
+            table.read(x).unwrap().sum(),
+            100,
+            "the other tiles were run, too"
+        );
         pool.for_each(tiles, &(), |mut x, (), _| x.fill(2)).unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 200);
     });
@@ -422,7 +426,7 @@ fn who_tries_to_write_makes_no_round_fail() {
     let held = table.read(w).unwrap();
     let bystander = support::Child::fork(|| {
         loop {
-            assert!(table.write(w).is_err(), "it is read all the time");
+            assert!(table.write(w).is_err(), "the array is read all the time");
         }
     });
     for _ in 0..1_000 {
@@ -481,7 +485,7 @@ fn threads_are_refused() {
     drop(end);
     assert!(
         thread.join().unwrap().is_err(),
-        "it waited for the other end to go"
+        "the thread ran until the other end was dropped"
     );
     eventually("the thread is gone", || Pool::fork(&table, 2).is_ok());
 }

@@ -66,7 +66,7 @@ fn names_that_exist_or_do_not_are_named_with_the_remedy() {
     let error = Segment::open(&name.0).unwrap_err();
     assert!(matches!(error, SegmentError::NotFound { .. }));
     says(error, &[&name.0, "open_or_create"]);
-    assert!(!name.file().exists(), "a failed open makes nothing");
+    assert!(!name.file().exists(), "a failed open creates no file");
 
     let _held = Segment::create(&name.0).unwrap();
     let error = Segment::create(&name.0).unwrap_err();
@@ -149,7 +149,7 @@ fn open_forged(header: u64, size: u64) -> SegmentError {
     file.write_all_at(&header.to_le_bytes(), 0).unwrap();
     let error = Segment::open(&name.0).unwrap_err();
     says(&error, &[&name.0]);
-    assert!(name.file().exists(), "nobody removes what is not ours");
+    assert!(name.file().exists(), "a foreign file is not removed");
     error
 }
 

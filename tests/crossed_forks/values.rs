@@ -282,7 +282,7 @@ fn bundle(ground: &Ground) {
     let child = |bundle: ndshm::Bundle<'_>| {
         let stale = |error: BundleError| matches!(error, BundleError::Lease(e) if is_stale(&e));
         // This call comes first, because later calls would find the child's refusal.
-        assert!(bundle.is_frozen(), "nothing is put into what is freed");
+        assert!(bundle.is_frozen(), "a freed bundle takes no parts");
         let own: Vector = table.zeros(3).unwrap();
         assert!(stale(bundle.insert("y", own).unwrap_err()));
         assert!(stale(bundle.get::<u64, Ix1>("x").unwrap_err()));
@@ -369,7 +369,10 @@ fn round_drop(ground: &Ground) {
         assert_eq!(round.as_ref().unwrap().number(), 1);
         drop(round.take());
     });
-    assert!(tiles.progress().unwrap().running, "the child has ended it");
+    assert!(
+        tiles.progress().unwrap().running,
+        "the child ended the round"
+    );
     assert!(ground.table.write(x).is_err());
 }
 
@@ -428,7 +431,7 @@ fn guards(ground: &Ground) {
         assert_eq!((read.handle(), write.handle()), (x.into(), y.into()));
     });
     let held = |handle: Vector| ground.table.write(handle).is_err();
-    assert!(held(x) && held(y), "the child has given a lease back");
+    assert!(held(x) && held(y), "the child released a lease");
 }
 
 fn untyped_guards(ground: &Ground) {
@@ -443,7 +446,7 @@ fn untyped_guards(ground: &Ground) {
     ));
     ground.cross_kept(&mut guards, |guards| drop(guards.take()));
     let held = |handle: Vector| table.write(handle).is_err();
-    assert!(held(x) && held(y), "the child has given a lease back");
+    assert!(held(x) && held(y), "the child released a lease");
 }
 
 fn owned(ground: &Ground) {
@@ -503,7 +506,7 @@ fn lent(ground: &Ground) {
     ground.cross_kept(&mut lent, |lent| drop(lent.take()));
     assert!(
         ground.table.write(x).is_err(),
-        "the child has given the lease back"
+        "the child released the lease"
     );
 }
 
@@ -596,7 +599,7 @@ fn ready(ground: &Ground) {
     assert_eq!(
         tiles.progress().unwrap().held,
         10,
-        "the child has sent a tile off"
+        "the child sent a tile off"
     );
     drop(ready);
     running.finish().unwrap();

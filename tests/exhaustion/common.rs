@@ -26,7 +26,7 @@ pub fn says(error: impl Display, parts: &[&str]) -> String {
 #[track_caller]
 pub fn no_memory(error: AllocError) -> NoMemory {
     let AllocError::NoMemory(refused) = &error else {
-        panic!("another error than expected: {error}");
+        panic!("unexpected error: {error}");
     };
     says(&error, &["need ", " has ", " free; ", &refused.what]);
     assert!(refused.need > refused.have, "{error}");

@@ -51,7 +51,7 @@ impl Group {
             match group.set_up() {
                 Ok(true) => return Some(group),
                 Ok(false) => {
-                    println!("  skipped: there is swap, which this group cannot be kept from");
+                    println!("  skipped: this group cannot be kept from using swap");
                     return None;
                 }
                 Err(error) => problem = format!("{}: {error}", group.path.display()),

@@ -164,10 +164,10 @@ fn address_space_after_opening() {
             let first = table.read(array).map(|view| view[999]);
             drop(limit);
             match first {
-                Ok(element) => println!("  RLIMIT_AS below what is mapped: read {element}"),
+                Ok(element) => println!("  RLIMIT_AS below the mapped size: read {element}"),
                 Err(error) => {
                     let text = says(error, &["address space", "RLIMIT_AS", "ulimit -v"]);
-                    println!("  RLIMIT_AS below what is mapped: {text}");
+                    println!("  RLIMIT_AS below the mapped size: {text}");
                 }
             }
             assert_eq!(table.read(array).unwrap()[999], 5);
@@ -252,7 +252,7 @@ fn mappings_used_up() {
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(65_530);
     if most > 300_000 {
-        println!("  skipped: {most} mappings (vm.max_map_count) are too many to use up");
+        println!("  skipped: {most} mappings (vm.max_map_count) are too many to exhaust");
         return;
     }
     let segment = small().anonymous().unwrap();
@@ -359,7 +359,7 @@ fn descriptors() {
                     usable(&HandleTable::join(&segment).unwrap());
                 }
                 Err(error) => {
-                    assert_eq!(refused, left, "{what} had worked with fewer");
+                    assert_eq!(refused, left, "{what} worked with fewer");
                     refused += 1;
                     text = says(error, &["descriptor", "64", "close some", "ulimit -n"]);
                 }
@@ -373,7 +373,7 @@ fn descriptors() {
         }
         assert!((1..6).contains(&refused), "{what}: {refused}");
         report(
-            "descriptors used up",
+            "descriptors exhausted",
             format!("{what} needs {refused}; {text}"),
         );
     }
@@ -409,7 +409,7 @@ fn descriptors_after_a_fork() {
             // Without a descriptor of its own, the child has not touched the parent's state.
             assert_eq!(table.read(array).unwrap()[999], 5);
             usable(&table);
-            report("no descriptor to rebind by after a fork", text);
+            report("no descriptor for the rebind after a fork", text);
         })
         .join();
         assert_eq!(table.read(array).unwrap()[0], 5);

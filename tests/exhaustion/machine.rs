@@ -34,7 +34,7 @@ fn seals_keep_the_size() {
         }
         // SAFETY: an open descriptor; the command takes a number.
         let answer = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE) };
-        assert_eq!(answer, -1, "no seal is added any more");
+        assert_eq!(answer, -1, "a seal was added");
     };
     try_all(segment.fd().unwrap());
     try_all(passed.as_fd());

@@ -18,7 +18,7 @@ pub fn own_shm(bytes: usize, inodes: usize) -> bool {
 /// Works like [`own_shm`], with tmpfs options in the syntax of `mount`.
 pub fn own_shm_of(options: &str) -> bool {
     if let Err(error) = try_own_shm(options) {
-        println!("  skipped: no right to mount a tmpfs in a namespace of one's own ({error})");
+        println!("  skipped: no right to mount a tmpfs in a new namespace ({error})");
         return false;
     }
     // Children of the test share its namespace, so they see the small tmpfs too.

@@ -56,7 +56,10 @@ fn create_at_any_fill() {
                     &["need ", "/dev/shm has", "free", "--shm-size", "anonymous"],
                 );
                 refused += 1;
-                assert_eq!(first_success, None, "{pages} pages did, then did not");
+                assert_eq!(
+                    first_success, None,
+                    "refused with {pages} free pages, but not with fewer"
+                );
             }
             Ok(segment) => {
                 first_success = first_success.or(Some(pages));
@@ -121,7 +124,7 @@ fn more_than_is_left() {
     let refused = no_memory(table.zeros::<u8, _>(48 * MIB).unwrap_err());
     assert!(
         before - refused.have <= 16 << 10,
-        "what the refused call had taken is said to be in use: {refused}"
+        "the error counts the refused call's own memory as used: {refused}"
     );
     assert!(table.read(kept).unwrap().iter().all(|&byte| byte == 7));
     let fits: Bytes = table.from_elem(40 * MIB, 1).unwrap();
@@ -188,11 +191,8 @@ fn the_last_pages_can_be_had() {
     let first: Bytes = table.from_elem(8 * KIB, 0).unwrap();
     let (many, _) = fill(&table, 8 * KIB);
     let left = free_bytes();
-    assert!(
-        left < 40 << 10,
-        "{left} bytes cannot be had by arrays of 8 KiB"
-    );
-    report("left when 8 KiB cannot be had", format!("{left} bytes"));
+    assert!(left < 40 << 10, "arrays of 8 KiB cannot use {left} bytes");
+    report("left when 8 KiB are refused", format!("{left} bytes"));
     free_all(&table, many);
     table.free(first).unwrap();
     usable(&table);
@@ -438,11 +438,7 @@ fn an_unborn_segment_in_a_full_place() {
     let error = options.clone().open(&name.0).unwrap_err();
     assert!(matches!(error, SegmentError::NoMemory(_)), "{error}");
     let text = says(error, &["need ", "/dev/shm has", "free"]);
-    assert_eq!(
-        free_bytes(),
-        4096,
-        "what was allocated for it is given back"
-    );
+    assert_eq!(free_bytes(), 4096, "its memory was given back");
     drop(foreign);
     let table = HandleTable::join(&options.open_or_create(&name.0).unwrap()).unwrap();
     usable(&table);

@@ -44,7 +44,7 @@ fn seats_of_other_processes() {
     let table = HandleTable::join(&segment).unwrap();
     assert!(HandleTable::join(&segment).is_err());
     stop.send(0);
-    crate::support::eventually("a seat is left", || HandleTable::join(&segment).is_ok());
+    crate::support::eventually("a seat is free", || HandleTable::join(&segment).is_ok());
     for _ in 0..2 {
         stop.send(0);
     }
@@ -76,7 +76,7 @@ fn slots_of_other_processes() {
     });
     told.receive();
     let (mine, error) = fill(&table, 8);
-    assert_eq!(mine.len() + 40_000, 65_536, "every slot was had");
+    assert_eq!(mine.len() + 40_000, 65_536, "all slots were used");
     let AllocError::Full { arrays: 65_536, .. } = error else {
         panic!("{error}");
     };

@@ -442,7 +442,7 @@ fn take_part(tiles: &Partition<'_, Parts>) {
 fn says(error: impl std::fmt::Display) -> Result<(), String> {
     match error.to_string() {
         text if text.len() > 10 => Ok(()),
-        text => Err(format!("an error that says {text:?}")),
+        text => Err(format!("an error without a useful text: {text:?}")),
     }
 }
 

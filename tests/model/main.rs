@@ -29,7 +29,7 @@ fn random_programs_of_several_seats_behave_like_the_model() {
         drop(tables);
         let mut left: Vec<_> = onlooker.arrays().map(|info| info.handle).collect();
         left.sort();
-        assert_eq!(left, survivors, "what is detached, and nothing else");
+        assert_eq!(left, survivors, "only detached arrays are left");
         for handle in left {
             onlooker.free(handle).unwrap();
         }

@@ -188,7 +188,7 @@ impl World<'_> {
         rows.sort_by_key(|rows| rows.start);
         if !plan.players.is_empty() || tiles.tiles() == 0 {
             let all: Vec<_> = (0..tiles.tiles()).map(|tile| tiles.rows(tile)).collect();
-            assert_eq!(rows, all, "each tile once");
+            assert_eq!(rows, all, "each tile was handed out once");
         }
         match (outcome, &torn) {
             (Ok(()), None) => {}

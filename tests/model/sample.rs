@@ -119,7 +119,7 @@ impl<T: Sample> AnyLease for ReadGuard<'_, T, IxDyn> {
     }
 
     fn fill(&mut self, _: &ArrayD<u64>) {
-        panic!("a read lease is not filled");
+        panic!("a read lease cannot be filled");
     }
 }
 

@@ -137,7 +137,7 @@ impl<'t> World<'t> {
                 Step::List(table) => self.list(*table),
                 Step::Reap(table) => {
                     let report = self.tables[*table].reap().unwrap();
-                    assert_eq!(report, ReapReport::default(), "nobody is dead");
+                    assert_eq!(report, ReapReport::default(), "no participant is dead");
                 }
                 Step::Trim(table) => {
                     self.tables[*table].trim().unwrap();

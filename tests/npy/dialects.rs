@@ -125,7 +125,7 @@ fn loads_in_part(path: &Path) {
         "{error}"
     );
     assert!(matches!(table.load_npz(path), Err(NpyError::Type { .. })));
-    assert_eq!(table.arrays().count(), 4, "a failed load leaves nothing");
+    assert_eq!(table.arrays().count(), 4, "a failed load keeps no array");
 }
 
 #[test]

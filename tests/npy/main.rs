@@ -57,7 +57,7 @@ impl Drop for Directory {
 
 /// Loads and checks all arrays that numpy wrote into `directory`. Returns the names and handles of
 /// the arrays in `.npy` files, and those of each `.npz` file.
-#[allow(clippy::type_complexity, reason = "a name, and what is called so")]
+#[allow(clippy::type_complexity, reason = "pairs of a name and its arrays")]
 fn load_all(
     table: &HandleTable,
     directory: &Path,
@@ -87,7 +87,7 @@ fn load_all(
                 }
                 archives.push((name, loaded));
             }
-            other => panic!("a file that ends in {other}"),
+            other => panic!("a file with the unknown extension {other}"),
         }
     }
     (arrays, archives)

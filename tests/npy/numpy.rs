@@ -26,7 +26,7 @@ fn run(python: &OsString, arguments: &[&str]) -> Option<String> {
             None if start.elapsed() > DEADLINE => {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                panic!("{python:?} was not done after {DEADLINE:?}");
+                panic!("{python:?} did not end within {DEADLINE:?}");
             }
             None => std::thread::sleep(Duration::from_millis(2)),
         }

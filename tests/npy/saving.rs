@@ -167,9 +167,13 @@ fn a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all() {
         );
     }
     drop(guard);
-    assert!(table.write(two).is_ok(), "its lease was given back");
+    assert!(table.write(two).is_ok(), "its lease was released");
     assert_eq!(contents(&path), [2; 3]);
-    assert_eq!(directory.names(), ["link.npy", "x.npy"], "no part is left");
+    assert_eq!(
+        directory.names(),
+        ["link.npy", "x.npy"],
+        "no partial file is left"
+    );
 }
 
 /// Checks that a file that cannot be completed leaves the former file, and no partial one.

@@ -62,7 +62,7 @@ fn with_bundle(
         assert!(expect.contains(&&[][..]), "the bundle is gone");
     }
     let live = ground.table.verify().unwrap().live;
-    assert_eq!(live, 1, "something is left of {parts} parts");
+    assert_eq!(live, 1, "arrays have leaked, beside {parts} parts");
     ground.survive(run);
 }
 

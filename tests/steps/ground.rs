@@ -61,10 +61,10 @@ impl Ground {
         assert_eq!(
             table.reap().unwrap(),
             ReapReport::default(),
-            "the second time"
+            "the second reap finds nothing"
         );
         match look(table, self.array) {
-            Looks::Busy | Looks::GivenUp => panic!("nobody is there who could hold it"),
+            Looks::Busy | Looks::GivenUp => panic!("no living participant holds it"),
             Looks::Poisoned => {
                 table.clear_poison(self.array).unwrap();
                 table.write(self.array).unwrap().fill(3);
@@ -84,10 +84,7 @@ impl Ground {
         let nothing = (found.slots, 0, 0, 0);
         let held = (found.free, found.readers, found.writers, found.in_transit);
         assert_eq!(held, nothing, "{found}");
-        assert_eq!(
-            found.unhinted, 0,
-            "every free slot is found by a hint: {found}"
-        );
+        assert_eq!(found.unhinted, 0, "a free slot has no hint: {found}");
         run.memory(blocks(table.segment()));
     }
 }
@@ -122,7 +119,7 @@ enum Looks {
 fn look(table: &HandleTable, array: Vector) -> Looks {
     match table.read(array) {
         Ok(read) => {
-            assert_eq!(read[0], read[1], "half-written, and nobody says so");
+            assert_eq!(read[0], read[1], "half-written, but not poisoned");
             Looks::Whole
         }
         // A round that its opener has given up but not yet left.
@@ -143,7 +140,7 @@ fn clean(table: &HandleTable) -> Verification {
 
 /// Returns the memory of the segment's file, in units of 512 bytes.
 fn blocks(segment: &Segment) -> u64 {
-    let fd = segment.fd().expect("it has a file");
+    let fd = segment.fd().expect("the segment has a file");
     let file = File::from(fd.try_clone_to_owned().unwrap());
     file.metadata().unwrap().blocks()
 }

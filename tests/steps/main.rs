@@ -27,5 +27,5 @@ fn main() {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     table::main();
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    println!("single steps are known for x86-64 and AArch64 alone");
+    println!("skipped: single steps are implemented for x86-64 and AArch64 only");
 }

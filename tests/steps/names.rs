@@ -92,7 +92,7 @@ fn replace(run: &mut Run) {
             table.replace(OLD, second).unwrap();
         },
         |ground, second| {
-            let found = look_up(&ground.table, OLD).expect("it has an array at every moment");
+            let found = look_up(&ground.table, OLD).expect("the name has an array at every moment");
             assert!(found == ground.array || found == second);
         },
     );

@@ -121,7 +121,7 @@ impl Run {
         let most = *self.memory.get_or_insert(blocks) + TABLES;
         assert!(
             blocks <= most,
-            "{blocks} blocks of memory are left, not {most} at most"
+            "{blocks} blocks of memory are left, but at most {most} may be"
         );
     }
 }

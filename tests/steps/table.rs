@@ -37,7 +37,7 @@ impl Options {
             let mut number = |what: &str| -> usize {
                 let text = arguments.next().unwrap_or_default();
                 text.parse()
-                    .unwrap_or_else(|_| panic!("{what} wants a number"))
+                    .unwrap_or_else(|_| panic!("{what} needs a number"))
             };
             match argument.as_str() {
                 "--all" => options.deaths = None,
@@ -67,7 +67,7 @@ pub fn main() {
     crate::support::set_signals();
     let options = Options::parse();
     if !may_trace() {
-        println!("(not shown: that takes the right to trace a child by ptrace)");
+        println!("(skipped: no right to trace a child by ptrace)");
         return;
     }
     let start = Instant::now();
@@ -124,9 +124,9 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     let start = Instant::now();
     let mut run = Run::new();
     // The first run performs the work that a process does only once.
-    perform(&mut run, operation).expect("the operation fails when it is left alone");
+    perform(&mut run, operation).expect("the undisturbed operation fails");
     run.record();
-    perform(&mut run, operation).expect("the operation fails when it is left alone");
+    perform(&mut run, operation).expect("the undisturbed operation fails");
     let trace = run.trace.as_ref().expect("it was recorded");
     let (instructions, calls) = (trace.addresses.len(), trace.syscalls.clone());
     let mut counts = Counts {

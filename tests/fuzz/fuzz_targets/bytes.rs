@@ -26,7 +26,7 @@ fn dead(life: &dyn Fn()) {
     let mut status = 0;
     // SAFETY: `status` is a place to write to, the child is this process's own.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0, "the one that is to be dead did not live");
+    assert_eq!(status, 0, "the child failed before its death");
 }
 
 /// Turns the leak check off: a world forgets values on purpose, to keep them leased.
@@ -45,5 +45,5 @@ fuzz_target!(|bytes: &[u8]| {
         }
         _ => world.run(&Changes::of(bytes)),
     });
-    outcome.expect("an error that says what is wrong");
+    outcome.expect("the case found a fault");
 });
