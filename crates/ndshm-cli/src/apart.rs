@@ -11,10 +11,10 @@ use std::process::ExitStatus;
 use crate::output::{Code, Failure};
 
 /// Description of a `SIGBUS` in a child.
-pub const CUT: &str = "its file was cut short by somebody who may write it, while it was looked at";
+pub const CUT: &str = "another process truncated its file during the inspection";
 
 extern "C" fn end(_: libc::c_int) {
-    let text = b"ndshm: the segment's file was cut short while it was looked at\n";
+    let text = b"ndshm: the segment's file was truncated during the inspection\n";
     // SAFETY: `write` is async-signal-safe; the text has that length.
     unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
     // SAFETY: `_exit` is async-signal-safe, too.

@@ -34,7 +34,7 @@ pub struct Args {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(seconds),
-        Ok(_) => Err("from 0.1 to 60 seconds are possible".into()),
+        Ok(_) => Err("must be from 0.1 to 60 seconds".into()),
         Err(error) => Err(format!("{error}")),
     }
 }

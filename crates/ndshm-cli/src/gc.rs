@@ -67,10 +67,10 @@ impl Finding {
     fn text(self) -> &'static str {
         match self {
             Finding::Deserted => "nobody is in it",
-            Finding::Persistent => "nobody is in it, but it was asked to persist",
+            Finding::Persistent => "nobody is in it, but it is persistent",
             Finding::DeadSeats => "some of its participants died",
             Finding::Damaged => "cannot be opened: damaged, or of another release",
-            Finding::Unfinished => "begins with zeros: never came to life, or no segment",
+            Finding::Unfinished => "begins with zeros: never initialized, or not a segment",
         }
     }
 }
@@ -188,7 +188,7 @@ fn one(place: Place) -> Result<Option<Leftover>, Failure> {
         _ => match survey::look(place.clone(), file) {
             Some(found) => of_found(found),
             None => Err(Failure::damaged(format_args!(
-                "{place} is no segment of ndshm"
+                "{place} is not a segment of ndshm"
             ))),
         },
     }
@@ -227,7 +227,7 @@ fn perform(place: &Place, finding: Finding, action: Action, args: &Args) -> Resu
             match removal {
                 Removal::Removed => Ok(()),
                 Removal::Persistent => Err(Failure::refused(
-                    "it was asked to persist: --persistent removes it",
+                    "it is persistent: --persistent removes it",
                 )),
                 _ => Err(Failure::refused("a process is in it now")),
             }
@@ -305,7 +305,7 @@ fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result<(), Failur
         0 if leftovers.is_empty() => out.line("nothing is left behind")?,
         0 => out.line("nothing to do")?,
         _ if args.yes => {}
-        _ => out.line("nothing was changed: --yes does it")?,
+        _ => out.line("nothing was changed: --yes makes the changes")?,
     }
     let left_alone = || {
         leftovers
@@ -315,13 +315,14 @@ fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result<(), Failur
     for leftover in left_alone().filter(|it| it.finding == Finding::Persistent) {
         let name = leftover.place.to_string();
         out.line(shown(&format!(
-            "{name} was asked to persist; to remove it: ndshm gc --yes --persistent {}",
+            "{name} is persistent; to remove it: ndshm gc --yes --persistent {}",
             argument(&name)
         )))?;
     }
     match left_alone().any(|it| it.finding != Finding::Persistent) {
         true => out.line(
-            "what is damaged or begins with zeros is removed only by its name: ndshm gc --yes NAME",
+            "a segment that is damaged or begins with zeros is removed only by name: \
+             ndshm gc --yes NAME",
         ),
         false => Ok(()),
     }

@@ -73,8 +73,7 @@ fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<
         .filter(|&count| count <= MOST)
         .ok_or_else(|| {
             Failure::usage(format_args!(
-                "these are more than {MOST} elements of {:?}: give an index that takes fewer, or \
-                 use export",
+                "the index selects more than {MOST} elements of {:?}: select fewer, or use export",
                 info.shape
             ))
         })?;

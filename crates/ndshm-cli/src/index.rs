@@ -89,7 +89,7 @@ fn pick(part: &str, axis: usize, len: usize) -> Result<Pick, Failure> {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
                 Failure::usage(format_args!(
-                    "{part:?} is no index: write a number, or start:stop:step"
+                    "invalid index {part:?}: write a number, or start:stop:step"
                 ))
             }),
         }
@@ -108,7 +108,7 @@ fn pick(part: &str, axis: usize, len: usize) -> Result<Pick, Failure> {
             len,
         ),
         _ => Err(Failure::usage(format_args!(
-            "{part:?} is no index: a slice is start:stop:step"
+            "invalid index {part:?}: a slice is start:stop:step"
         ))),
     }
 }
@@ -155,7 +155,7 @@ fn slice(start: Option<i64>, stop: Option<i64>, step: i64, len: usize) -> Result
     };
     Ok(Pick {
         first: if count == 0 { 0 } else { start as usize },
-        // A single index needs no step; a huge one could overflow later.
+        // A single index needs no step, and the given one may be huge.
         step: if count > 1 { step as isize } else { 1 },
         count,
         kept: true,
@@ -205,11 +205,11 @@ mod tests {
             ("5", "outside axis 0, which has 5"),
             ("-6", "outside axis 0"),
             ("0,0", "for 2 axes, and the array has 1"),
-            ("a", "is no index"),
+            ("a", "invalid index"),
             ("::0", "cannot be 0"),
             ("1:2:3:4", "start:stop:step"),
             (",", "for 2 axes"),
-            ("99999999999999999999", "is no index"),
+            ("99999999999999999999", "invalid index"),
             ("-9223372036854775808", "outside"),
         ] {
             let failure = parse(text, &[5]).unwrap_err().to_string();

@@ -148,12 +148,12 @@ fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
     if files > 0 {
         out.line(format_args!(
             "{files} files in /dev/shm may be segments and could not be opened (permission denied): \
-             ask their users for a mode that lets you read, or run this as root"
+             ask their owners for read permission, or run this as root"
         ))?;
     }
     if processes > 0 {
         out.line(format_args!(
-            "the descriptors of {processes} processes of other users could not be looked at \
+            "the descriptors of {processes} processes of other users could not be inspected \
              (permission denied): run this as root to find their anonymous segments"
         ))?;
     }

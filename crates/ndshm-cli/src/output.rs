@@ -90,7 +90,7 @@ impl fmt::Display for Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// Converts an error of writing the output. Errors of other files name the file elsewhere.
+    /// Converts an error of writing the output. Callers convert errors of files, to name the file.
     fn from(error: io::Error) -> Failure {
         let silent = error.kind() == io::ErrorKind::BrokenPipe;
         Failure {

@@ -67,7 +67,7 @@ pub struct Args {
     output: Option<PathBuf>,
 }
 
-/// Most numbers that are drawn as a line by default.
+/// Maximum count of numbers that are drawn as a line by default.
 const SHORT: usize = 2000;
 
 /// Draws the chart.
@@ -127,7 +127,7 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
         let shape = values.shape().to_vec();
         let grid = values.into_dimensionality().map_err(|_| {
             Failure::usage(format_args!(
-                "a heat map has two axes, and this has {axes}: {shape:?}; --slice takes two, as in \
+                "a heat map needs two axes, not {axes}: {shape:?}; select two with --slice, as in \
                  --slice 0,:,:"
             ))
         })?;

@@ -68,8 +68,8 @@ pub fn check_inhabited(place: &Place, observer: &Observer) -> Result<(), Failure
     match stays {
         true => Ok(()),
         false => Err(Failure::refused(format_args!(
-            "no process that lives is in {place}: to change it would clean it up; look at what \
-             is left by get and export, and remove it by gc"
+            "no live process is in {place}: joining it would clean it up; read what is left with \
+             get and export, and remove it with gc"
         ))),
     }
 }

@@ -371,7 +371,7 @@ fn readers(pids: &[u32]) -> String {
 }
 
 /// Returns the name of a participant's program. The pid is the one that the participant sees
-/// itself: in another pid namespace it may belong to a stranger here.
+/// itself: in another pid namespace it may belong to another process here.
 fn command(seat: &SeatInfo) -> Option<String> {
     if !seat.alive {
         return None;

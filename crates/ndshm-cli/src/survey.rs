@@ -64,7 +64,7 @@ impl State {
                 inside.damage,
             ]),
             State::Version(problem) => json!({ "version": problem }),
-            State::Foreign => json!({ "damaged": "not looked into" }),
+            State::Foreign => json!({ "damaged": "not inspected" }),
             State::Damaged(problem) | State::Unreadable(problem) => json!({ "damaged": problem }),
         }
     }
@@ -100,7 +100,7 @@ impl Found {
         self.metadata.created().ok()
     }
 
-    /// Returns `false` if damage was found.
+    /// Returns `true` unless damage was found.
     pub fn is_sound(&self) -> bool {
         match &self.state {
             State::Seen(inside) => inside.damage == 0,
@@ -155,7 +155,7 @@ pub fn named(foreign: bool) -> Vec<Found> {
 /// A segment's file is never smaller.
 const LEAST: u64 = 2 << 20;
 
-/// Inspects a segment that its owner may truncate meanwhile.
+/// Inspects a segment that another user may truncate meanwhile.
 fn look_apart(place: Place, file: File) -> Option<Found> {
     let metadata = file.metadata().ok()?;
     // Reads only the header, and maps nothing.
@@ -169,7 +169,7 @@ fn look_apart(place: Place, file: File) -> Option<Found> {
         Ok(Some(text)) => {
             let value = serde_json::from_str(&text).ok();
             let state = value.as_ref().and_then(State::of_told);
-            state.unwrap_or_else(|| State::Damaged("what was seen was not told".into()))
+            state.unwrap_or_else(|| State::Damaged("the inspecting child sent no result".into()))
         }
         Ok(None) => State::Damaged(apart::CUT.into()),
         Err(failure) => State::Damaged(failure.to_string()),

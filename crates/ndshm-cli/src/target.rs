@@ -126,7 +126,7 @@ impl Place {
         match is_sealed(file.as_fd()) {
             true => Ok(file),
             false => Err(Failure::damaged(format_args!(
-                "descriptor {fd} of process {pid} is not of an anonymous segment"
+                "descriptor {fd} of process {pid} does not belong to an anonymous segment"
             ))),
         }
     }
@@ -184,7 +184,7 @@ pub fn warn_of_writer(observer: &Observer, info: &ArrayInfo) {
         // Ignore the result: there is no other place to report a failed write.
         let _ = writeln!(
             io::stderr(),
-            "ndshm: process {pid} writes {} meanwhile: its contents may be torn",
+            "ndshm: process {pid} is writing {}: the contents may be torn",
             called(observer, info.handle)
         );
     }

@@ -35,8 +35,8 @@ pub fn check() -> Check {
         true => Check::warn(
             NAME,
             found,
-            "raise the memory limit of the container or job, or free arrays; what it can drop of \
-             files is counted as used here",
+            "raise the memory limit of the container or job, or free arrays; reclaimable file \
+             pages count as used here",
         ),
         false => Check::ok(NAME, found),
     }

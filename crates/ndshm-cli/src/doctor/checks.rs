@@ -117,10 +117,10 @@ fn overcommit() -> Check {
         Some("2") => Check::warn(
             NAME,
             "2: never",
-            "every page counts against the commit limit, and a page beyond it ends who touches it: \
-             sysctl vm.overcommit_memory=0",
+            "every page counts against the commit limit, and touching a page beyond it kills the \
+             process: sysctl vm.overcommit_memory=0",
         ),
-        other => Check::ok(NAME, other.unwrap_or("not told")),
+        other => Check::ok(NAME, other.unwrap_or("unknown")),
     }
 }
 
@@ -142,7 +142,7 @@ fn huge_pages() -> Check {
         "deny" => Check::warn(
             NAME,
             chosen,
-            "no array can have any: write advise to \
+            "no array can have huge pages: write advise to \
              /sys/kernel/mm/transparent_hugepage/shmem_enabled, and ask for them by \
              SegmentOptions::huge_pages",
         ),
@@ -153,7 +153,7 @@ fn huge_pages() -> Check {
         ),
         _ => Check::ok(
             NAME,
-            format!("{chosen}: to who asks by SegmentOptions::huge_pages"),
+            format!("{chosen}: for segments that ask with SegmentOptions::huge_pages"),
         ),
     }
 }
@@ -168,7 +168,7 @@ fn mappings() -> Check {
             "each segment takes one: sysctl vm.max_map_count=65530",
         ),
         Some(limit) => Check::ok(NAME, format!("at most {limit}")),
-        None => Check::ok(NAME, "not told"),
+        None => Check::ok(NAME, "unknown"),
     }
 }
 
@@ -185,14 +185,14 @@ pub fn limits() -> Vec<Check> {
             "address space (ulimit -v)",
             limit(Resource::As),
             64 << 30,
-            "segments are made smaller, to leave half of it to the program: raise it, or ask for a \
-             capacity that suits",
+            "segments are made smaller, to leave half of it to the program: raise it, or choose a \
+             suitable capacity",
         ),
         check(
             "file size (ulimit -f)",
             limit(Resource::Fsize),
             64 << 30,
-            "a segment is a file of its capacity, most of it a hole: raise it, or ask for a smaller \
+            "a segment is a file of its capacity, most of it a hole: raise it, or choose a smaller \
              capacity",
         ),
         match limit(Resource::Nofile) {
@@ -206,7 +206,7 @@ pub fn limits() -> Vec<Check> {
                 limit.map_or("not limited".into(), |limit| limit.to_string()),
             ),
         },
-        // The tool locks no memory. The limit shows whether the machine may swap.
+        // ndshm locks no memory, so the machine may swap it. The limit is for information.
         Check::ok("locked memory (ulimit -l)", size(limit(Resource::Memlock))),
     ]
 }
@@ -230,7 +230,7 @@ pub fn user_namespace() -> Check {
     let map = setting("/proc/self/uid_map").unwrap_or_default();
     let words: Vec<&str> = map.split_whitespace().collect();
     match words[..] {
-        [] => Check::ok(NAME, "not told"),
+        [] => Check::ok(NAME, "unknown"),
         ["0", "0", "4294967295"] => Check::ok(NAME, "that of the machine"),
         _ => Check::ok(
             NAME,

@@ -33,12 +33,12 @@ impl Field {
                 let names: Vec<&str> = layout.fields().iter().map(|field| &*field.name).collect();
                 let wanted = name.ok_or_else(|| {
                     Failure::usage(format_args!(
-                        "the elements are records: say which field by --field, one of {names:?}"
+                        "the elements are records: choose a field with --field, one of {names:?}"
                     ))
                 })?;
                 let field = layout.fields().iter().find(|field| *field.name == *wanted);
                 let field = field.ok_or_else(|| {
-                    Failure::usage(format_args!("no field {wanted:?}, but {names:?}"))
+                    Failure::usage(format_args!("no field {wanted:?}; there are {names:?}"))
                 })?;
                 Ok(whole(field.dtype, field.offset))
             }
@@ -66,7 +66,7 @@ impl Field {
 pub struct Taken {
     /// The numbers, without the axes of single indices.
     pub values: ArrayD<f64>,
-    /// Every `step`-th index of the first axis was taken.
+    /// Every `step`-th index of the first axis that stays was taken.
     pub step: usize,
 }
 
@@ -95,8 +95,8 @@ pub fn take(
     }
     if count(&picks) > MOST {
         return Err(Failure::usage(format_args!(
-            "these are more than {MOST} numbers of {:?}, even of one index of the first axis: take \
-             fewer by --slice",
+            "the slice has more than {MOST} numbers of {:?}, even with one index of the first \
+             axis: select fewer with --slice",
             info.shape
         )));
     }

@@ -119,7 +119,7 @@ fn draw_memory(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
         Layout::horizontal([Constraint::Length(46), Constraint::Min(10)]).areas(area);
     let rates = match look.rates {
         Some((made, freed)) => format!("{made:.0} made and {freed:.0} freed a second"),
-        None => "made and freed a second: at the next look".into(),
+        None => "made and freed a second: not yet known".into(),
     };
     let lines = vec![
         Line::from(format!(
@@ -139,7 +139,7 @@ fn draw_memory(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
     let skip = watched.history.len().saturating_sub(wide);
     let recent: Vec<u64> = watched.history.iter().skip(skip).copied().collect();
     let sparkline = Sparkline::default()
-        .block(Block::bordered().title("memory, look by look"))
+        .block(Block::bordered().title("memory over time"))
         .data(&recent)
         .style(Style::new().fg(Color::Blue));
     frame.render_widget(sparkline, graph);

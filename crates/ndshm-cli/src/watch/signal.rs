@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_types,
-    reason = "a signal handler may do no more than this, and no protocol is behind it"
+    reason = "a signal handler may only store to an atomic; no protocol depends on it"
 )]
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -38,7 +38,7 @@ pub fn seen() {
     // Setting an element would join the segment and thereby clean it up.
     let set = piped(&["set", &dead.place, &dead.array(Which::Plain), "0", "1"]);
     set.ends_with(4);
-    assert!(set.err.contains("no process that lives"), "{}", set.err);
+    assert!(set.err.contains("no live process"), "{}", set.err);
     let got = runs::json(&["get", &dead.place, &dead.array(Which::Plain), "0,0"]);
     assert_eq!(got.ends_with(0).json()["data"], 0.5);
     assert!(
@@ -93,7 +93,7 @@ pub fn raced() {
                 table.publish("mine", array).unwrap();
                 let seen = options()
                     .observe(&name.0)
-                    .expect("it is there while one is in it");
+                    .expect("it exists while a process is in it");
                 assert_eq!(seen.find("mine").unwrap(), array.into());
                 exit_at_once(0);
             });
@@ -101,7 +101,7 @@ pub fn raced() {
         }
     });
     let (mut removed, mut in_use) = (0, 0);
-    eventually("10 are removed, and others met somebody", || {
+    eventually("10 removals, and one attempt in use", || {
         // No pause in between: the attempts must fall between any two steps of an entering process.
         for _ in 0..100 {
             match Segment::options().remove(&name.0) {
@@ -161,7 +161,7 @@ pub fn persistent() {
         assert_eq!(
             told.out.lines().last(),
             Some(&*format!(
-                "{0} was asked to persist; to remove it: ndshm gc --yes --persistent {0}",
+                "{0} is persistent; to remove it: ndshm gc --yes --persistent {0}",
                 name.0
             ))
         );
@@ -202,7 +202,7 @@ pub fn dead_seats() {
     assert_eq!(
         shown["arrays"].as_array().map(Vec::len),
         Some(9),
-        "the dead one's is gone"
+        "the array of the dead is gone"
     );
     // A half-written array is reported and not overwritten.
     let set = piped(&["set", &live.place, &plain, "0,0", "1"]);
@@ -233,7 +233,7 @@ pub fn foreign() {
         "{}",
         set.err
     );
-    assert!(!runs::json(&["gc"]).out.contains(&name.0), "it is not ours");
+    assert!(!runs::json(&["gc"]).out.contains(&name.0), "not our own");
     drop((table, segment));
 }
 
@@ -248,8 +248,8 @@ fn become_stranger() -> bool {
     (group, user) == (0, 0)
 }
 
-/// Another user makes two segments; one is readable by all. root inspects both, a third user only
-/// that one.
+/// Another user makes two segments; all may read one of them. The user root inspects both, a
+/// third user only that one.
 pub fn other_users() {
     if rustix::process::geteuid().as_raw() != 0 {
         println!("  (not shown: that takes the right to act for another user)");
@@ -309,7 +309,7 @@ pub fn other_users() {
             "{text}"
         );
         assert!(
-            text.contains("processes of other users could not be looked at"),
+            text.contains("processes of other users could not be inspected"),
             "{text}"
         );
         piped(&["show", &closed.0]).ends_with(4);

@@ -104,9 +104,9 @@ impl Session {
         };
         let screen = self.screen.screen();
         assert_eq!(status.code(), Some(code), "{}", screen.contents());
-        assert!(!screen.alternate_screen(), "the screen is not the old one");
+        assert!(!screen.alternate_screen(), "the old screen is not restored");
         assert!(!screen.hide_cursor(), "the cursor is hidden");
-        assert!(is_cooked(&self.terminal), "keys are not echoed any more");
+        assert!(is_cooked(&self.terminal), "keys are not echoed");
         screen.contents()
     }
 }
