@@ -66,8 +66,8 @@ impl Finding {
 
     fn text(self) -> &'static str {
         match self {
-            Finding::Deserted => "nobody is in it",
-            Finding::Persistent => "nobody is in it, but it is persistent",
+            Finding::Deserted => "no process is in it",
+            Finding::Persistent => "no process is in it, but it is persistent",
             Finding::DeadSeats => "some of its participants died",
             Finding::Damaged => "cannot be opened: damaged, or of another release",
             Finding::Unfinished => "begins with zeros: never initialized, or not a segment",

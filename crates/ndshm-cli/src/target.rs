@@ -51,7 +51,7 @@ impl Place {
         }
     }
 
-    /// Opens the segment as an observer, whoever owns it, if this user may read it.
+    /// Opens the segment as an observer, of any owner, if this user may read it.
     pub fn observe(&self) -> Result<Observer, Failure> {
         match self {
             Place::Named(name) => {
@@ -141,7 +141,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Returns options that accept the file whoever owns it and whoever may write it.
+/// Returns options that accept the file with its owner and mode, whatever they are.
 pub fn trusting(metadata: &Metadata) -> SegmentOptions {
     Segment::options()
         .owner(metadata.uid())

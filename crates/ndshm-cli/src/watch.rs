@@ -64,7 +64,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     on_screen(&mut watched, interval)
 }
 
-/// Prints one JSON document per line until a signal arrives or nobody reads them.
+/// Prints one JSON document per line until a signal arrives or the reader closes the pipe.
 fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<Code, Failure> {
     signal::catch();
     loop {

@@ -105,7 +105,7 @@ fn heading(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
         Span::raw("  q leaves, arrows scroll"),
     ];
     if !watched.look.is_inhabited() {
-        line.push(Span::raw("  nobody is in it any more").yellow());
+        line.push(Span::raw("  no live process is in it").yellow());
     }
     if let Some(damage) = &watched.look.damage {
         line.push(Span::raw(format!("  {}", shown(damage))).red());

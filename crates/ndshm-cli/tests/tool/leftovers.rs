@@ -80,7 +80,8 @@ pub fn removed() {
     live.leave();
 }
 
-/// A process that has entered keeps the segment and its name, while others remove leftovers.
+/// Checks that a process that has entered keeps the segment and its name, while others remove
+/// leftovers.
 pub fn raced() {
     let name = Name::new("raced");
     let enough = Pipe::new();
@@ -212,7 +213,7 @@ pub fn dead_seats() {
     live.leave();
 }
 
-/// If others may write a segment, the tool inspects it but does not join it.
+/// Checks that the tool inspects a segment that others may write, but does not join it.
 pub fn foreign() {
     let name = Name::new("foreign");
     let segment = options().mode(0o666).create(&name.0).unwrap();

@@ -158,12 +158,12 @@ pub fn watch_dead() {
     let mut session = Session::start(&["watch", &live.place, "--interval", "30"]);
     session.shows(&["participants", "layer/plain"]);
     let dead = live.kill();
-    session.shows(&["dead", "nobody is in it any more", "layer/plain"]);
+    session.shows(&["dead", "no live process is in it", "layer/plain"]);
     session.press("\x03");
     session.ends_with(0);
     piped(&["plot", &dead.place, &dead.array(Which::Plain)]).ends_with(0);
     let mut again = Session::start(&["watch", &dead.place]);
-    again.shows(&["nobody is in it any more"]);
+    again.shows(&["no live process is in it"]);
     let pid = Pid::from_child(&again.child);
     kill_process(pid, Signal::TERM).unwrap();
     again.ends_with(0);
