@@ -704,9 +704,8 @@ fn read_locks_of_a_reader_are_named() {
     HandleTable::join(&segment).unwrap();
 }
 
-/// Checks a call whose worker's seat is locked by a reader. The reader waits for the byte of the
-/// seat and gets it as soon as the worker is dead, before the pool can take back the worker's
-/// tiles.
+/// Checks a call while a reader waits for the lock byte of a worker's seat. The reader gets the
+/// byte as soon as the worker is dead, before the pool can take back the worker's tiles.
 fn a_lock_on_a_dead_workers_seat_ends_the_call() {
     let name = Name::new("pool-locked");
     let segment = options().create(&name.0).unwrap();

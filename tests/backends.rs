@@ -993,7 +993,7 @@ fn forks_despite_threads() {
     assert!(thread.join().unwrap().is_err());
 }
 
-/// Runs as a worker whose `main` does not call `become_worker` first.
+/// Runs as a worker that does not call `become_worker` first.
 fn forget_to_become_a_worker() -> ! {
     let table = table();
     match Pool::spawn(&table, 1) {

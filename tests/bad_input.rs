@@ -1,4 +1,4 @@
-//! Bad input: each refusal is an error whose text holds the value, the limit and the remedy.
+//! Bad input: each refusal is an error, and its text holds the value, the limit and the remedy.
 
 #[path = "bad_input/segments.rs"]
 mod segments;

@@ -300,7 +300,7 @@ fn exec_ends_a_participant() {
     child.kill();
 }
 
-/// Rule: a participant whose descriptor the program has closed keeps its mapping and its lock. It
+/// Rule: a participant keeps its mapping and its lock when the program closes its descriptor. It
 /// works on, and counts as alive. Calls that need the descriptor return an error. If another file
 /// has got the number by now, that file is neither locked, nor filled, nor closed.
 fn descriptors_that_a_daemon_closes() {
@@ -397,7 +397,7 @@ fn a_fork_while_an_array_is_made() {
     }
 }
 
-/// Rule: a name whose last process was killed stays, with all detached arrays. The next process
+/// Rule: a name stays after its last process was killed, with all detached arrays. The next process
 /// that opens it takes back the rest. The name exists, so it cannot be created.
 fn a_name_whose_last_process_was_killed() {
     let name = Name::new("last-killed");
@@ -441,8 +441,8 @@ fn a_zombie_is_dead() {
     child.join();
 }
 
-/// Rule: pids decide nothing. A process of another pid namespace, whose pid here belongs to another
-/// process or to none, is alive until it ends.
+/// Rule: pids decide nothing. A process of another pid namespace is alive until it ends, even if
+/// its pid belongs to another process here, or to none.
 fn a_number_in_another_namespace_says_nothing() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();

@@ -83,7 +83,7 @@ fn with_pool(
     test(&table, &tiles, &mut pool.unwrap());
 }
 
-/// Forks a child whose standard output and error are a pipe. Returns it and the pipe's other end.
+/// Forks a child with a pipe as standard output and error. Returns it and the pipe's other end.
 fn redirected(life: impl FnOnce()) -> (Child, File) {
     let mut ends = [0; 2];
     // SAFETY: `ends` has room for two descriptors.

@@ -24,7 +24,7 @@ fn table() -> HandleTable {
 /// Parameters that do not fit beside the arguments of a call.
 type Long = [u64; 40];
 
-/// Returns handles of the segment of `known`, for each slot that a small test uses, without
+/// Returns handles of the segment of `known`: one for each slot that a small test uses, without
 /// `users`.
 fn forged(known: AnyHandle, users: &[AnyHandle]) -> Vec<AnyHandle> {
     let bits = known.to_bits();

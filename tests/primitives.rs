@@ -1,4 +1,4 @@
-//! The primitives against sequential references, for several numbers and kinds of workers.
+//! The primitives against sequential references, with several numbers and kinds of workers.
 
 mod props;
 mod support;

@@ -89,7 +89,7 @@ fn helper(args: Vec<String>) {
     let table = match args[0].as_str() {
         "fd" => {
             let fd = args[1].parse().unwrap();
-            // SAFETY: the parent passed this descriptor on, for this process to own.
+            // SAFETY: the parent passed this descriptor on, and this process is to own it.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             HandleTable::join(&Segment::from_fd(fd).unwrap()).unwrap()
         }

@@ -128,7 +128,7 @@ fn the_killed_lose_nothing_else() {
     let mut lost = 0;
     let mut delivered = 0;
     for round in 0..ROUNDS {
-        // Word 0 is the number of jobs whose push has returned. Jobs beyond the largest number are
+        // Word 0 counts the jobs after their push has returned. Jobs beyond the largest number are
         // not counted.
         let pushed: [Handle<u64, Ix1>; 2] = [(); 2].map(|()| table.zeros(1).unwrap());
         let seen: [Handle<u8, Ix1>; 2] = [(); 2].map(|()| table.zeros(2 * MOST as usize).unwrap());

@@ -63,7 +63,7 @@ fn outcome(started: Result<(), PoolError>) -> i32 {
     }
 }
 
-/// Runs as a program whose `main` forks before it becomes a worker, if it ever does. Without a
+/// Runs as a program that forks in `main` before it becomes a worker, if it ever does. Without a
 /// refusal its own workers would do the same, and theirs.
 fn forks_first(asks: bool) -> ! {
     let generation = std::env::var(GENERATION).map_or(0, |number| number.parse().unwrap());
@@ -84,7 +84,7 @@ fn forks_first(asks: bool) -> ! {
 
 fn a_program_that_forks_first() {
     let table = table();
-    // A process that asks, but whose parent did not start a worker, ends at once.
+    // A process that asks without having been started as a worker by its parent ends at once.
     for (role, ends_with) in [("forks first", REFUSED), ("forks first, then asks", 1)] {
         // SAFETY: this test's process has one thread.
         unsafe { std::env::set_var(ROLE, role) };

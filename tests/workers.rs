@@ -87,7 +87,7 @@ fn every_tile_is_run_once() {
     assert_eq!(x.column(1), table.read(w).unwrap().view());
 }
 
-/// Runs a step with random numbers, and a sum whose rounding depends on its order.
+/// Runs a step with random numbers, and a sum that is rounded differently in another order.
 fn noisy_sum(workers: usize, seed: u64) -> (u64, u64) {
     use rand_distr::{Distribution, StandardNormal};
     let table = table();

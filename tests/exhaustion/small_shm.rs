@@ -240,7 +240,7 @@ fn no_room_for_a_spans_tables() {
     let name = Name::new("tables");
     let table = segment(&name, 1 << 30);
     let mut refused = 0;
-    // Each class has its own span, whose words need pages of their own.
+    // Each class has its own span. The span's words need pages of their own.
     for pages in 0..16u64 {
         let kept: Bytes = table.from_elem(100 << (pages / 2), 1).unwrap();
         let foreign = Foreign::leaving(pages * 4096);

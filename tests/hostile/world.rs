@@ -1,4 +1,4 @@
-//! A populated segment whose bytes are changed behind the program's back, used, and restored.
+//! A populated segment. Its bytes are changed behind the program's back, used, and restored.
 
 use std::collections::BTreeMap;
 use std::fs::File;

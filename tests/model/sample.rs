@@ -4,7 +4,7 @@ use ndarray::{ArrayD, IxDyn};
 use ndshm::bytemuck::{Pod, Zeroable};
 use ndshm::{Complex, Element, ReadGuard, WriteGuard};
 
-/// An element type whose values are made of numbers.
+/// An element type with values that are made of numbers.
 pub trait Sample: Element {
     fn of(number: u64) -> Self;
     /// Returns the number that the element still holds of the one that it was made of.

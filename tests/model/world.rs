@@ -19,8 +19,8 @@ pub struct Known {
     owner: Option<usize>,
     pub freed: bool,
     pub poisoned: bool,
-    /// The table that writes it or has opened a round on it; `Some(None)`: a round whose opener has
-    /// left.
+    /// The table that writes it or has opened a round on it; `Some(None)`: a round that its opener
+    /// has left.
     pub writer: Option<Option<usize>>,
     /// Read leases and participations in rounds, by table.
     pub readers: [usize; crate::program::TABLES],

@@ -69,7 +69,7 @@ pub fn log_sum_exp(x: &[f64]) -> f64 {
     greatest + total.ln()
 }
 
-/// Returns for each offspring the first particle whose cumulative weight is far enough.
+/// Returns for each offspring the first particle with a cumulative weight that is far enough.
 fn find(weights: &[f64], count: usize, is_far_enough: impl Fn(f64, usize) -> bool) -> Vec<u64> {
     let cumulative = running_sums(weights);
     let total = cumulative.last().copied().unwrap_or(0.0);

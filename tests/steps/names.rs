@@ -113,7 +113,7 @@ fn rename(run: &mut Run) {
     );
 }
 
-/// Returns a name in the same bucket as [`OLD`], for segments of this size.
+/// Returns a name in the same bucket as [`OLD`] in segments of this size.
 fn neighbour() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {

@@ -1,4 +1,5 @@
-//! The operations whose victims are killed: one function each, with the survivor's expectations.
+//! The operations during which victims are killed: one function each, with the survivor's
+//! expectations.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -247,7 +248,7 @@ fn own(run: &mut Run) {
     });
 }
 
-/// Returns a ground whose array a dead participant left half-written. It was reaped.
+/// Returns a ground with an array that a dead participant left half-written. It was reaped.
 fn poisoned() -> Ground {
     let ground = Ground::new();
     dead(|| {

@@ -51,7 +51,7 @@ impl Options {
         options
     }
 
-    /// Returns the places to die at, for an operation with `instructions`.
+    /// Returns the places to die at in an operation with `instructions`.
     fn places(&self, instructions: usize) -> Vec<usize> {
         match (self.at, self.deaths) {
             (Some(at), _) => vec![at.min(instructions)],

@@ -218,7 +218,7 @@ impl Victim {
     fn registers(&self) -> io::Result<libc::user_regs_struct> {
         let mut registers = MaybeUninit::<libc::user_regs_struct>::zeroed();
         self.register_set(libc::PTRACE_GETREGSET, registers.as_mut_ptr())?;
-        // SAFETY: it is a struct of integers, for which zeros are a value too.
+        // SAFETY: it is a struct of integers, and zeros are a value of it, too.
         Ok(unsafe { registers.assume_init() })
     }
 

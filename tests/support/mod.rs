@@ -18,8 +18,8 @@ pub use signals::set_signals;
 /// time, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs the tests whose names contain the command line's first free argument, one after another on
-/// the main thread. Each runs in a child of its own, so it may fork, and is killed if it hangs.
+/// Runs the tests with names that contain the command line's first free argument, one after another
+/// on the main thread. Each runs in a child of its own, so it may fork, and is killed if it hangs.
 pub fn run(tests: &[(&str, fn())]) {
     set_signals();
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
@@ -159,8 +159,8 @@ impl Pipe {
         Pipe { ends }
     }
 
-    /// Returns the descriptor to write to, for code that cannot reach this value, such as signal
-    /// handlers.
+    /// Returns the descriptor to write to. Code that cannot reach this value needs it, such as
+    /// signal handlers.
     pub fn writer(&self) -> i32 {
         self.ends[1]
     }

@@ -37,7 +37,7 @@ pub extern "C" fn __lsan_is_turned_off() -> i32 {
 
 fuzz_target!(|bytes: &[u8]| {
     let outcome = WORLD.with_borrow_mut(|world| match bytes {
-        // A truncated file, for one value of the first byte.
+        // One value of the first byte selects a truncated file.
         [255, low, middle, high, ..] => {
             let len = u32::from_le_bytes([*low, *middle, *high, 0]);
             let name = format!("ndshm-fuzz-{}", std::process::id());
