@@ -406,7 +406,7 @@ fn descriptors_after_a_fork() {
             );
             says(table.free(array).unwrap_err(), &["descriptor", "ulimit -n"]);
             drop(files);
-            // Without a descriptor of its own, the child has not touched the parent's state.
+            // The refused calls of the child have not changed the state of the parent.
             assert_eq!(table.read(array).unwrap()[999], 5);
             usable(&table);
             report("no descriptor for the rebind after a fork", text);

@@ -409,7 +409,7 @@ fn a_trim_by_another_is_noticed() {
         drop(foreign);
         usable(&table);
         seen.push(format!(
-            "{trimmed} B trimmed, {had} of 4 arrays of {bytes} B had"
+            "{trimmed} B trimmed, {had} of 4 arrays of {bytes} B created"
         ));
     }
     report("pages that another gave back", seen.join(", "));
