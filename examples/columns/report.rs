@@ -34,10 +34,10 @@ impl Found {
             self.ones[0],
             self.ones[0] as f64 / all * 100.0
         );
-        println!("  off one half by  {:.2} standard errors", self.deviation);
-        println!("most like no. 0    no. {nearest}");
+        println!("  from one half    {:.2} standard errors", self.deviation);
+        println!("nearest to no. 0   no. {nearest}");
         println!(
-            "  at an angle of   {:.2} degrees by the bits, {:.2} in truth",
+            "  at an angle of   {:.2} degrees by the bits, {:.2} true",
             by_bits.to_degrees(),
             true_angle.to_degrees()
         );

@@ -149,7 +149,7 @@ fn run(options: &Options) -> Result<()> {
         pattern::spots(now.v.view()),
         pattern as f64 / cells * 100.0
     );
-    println!("balance    {surplus:.1e} a cell and step too much (rounding stays below 1e-7)");
+    println!("balance    {surplus:.1e} surplus per cell and step (rounding: below 1e-7)");
     println!(
         "reference  {} steps of {} by {} cells: equal to the last bit",
         CHECK.2, CHECK.0, CHECK.1

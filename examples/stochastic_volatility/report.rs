@@ -104,7 +104,7 @@ impl Report<'_> {
         )?;
         writeln!(
             text,
-            "squared errors   {:.2} times what the filter says of itself",
+            "squared errors   {:.2} times the filter's own variance",
             self.calibration()
         )?;
         writeln!(
