@@ -1,4 +1,4 @@
-//! What it costs to get at an array: attaching, leases, tiles, joining, opening by name.
+//! Cost of access to an array: attaching, leases, tiles, joining, opening by name.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn leases(bench: &Bench, table: &HandleTable) {
     bench.compare(vec![
         each("attach/view", || {
             let attached = table.attach(x).expect("it lives");
-            // SAFETY: nobody writes the array in this bench while a view of it is alive.
+            // SAFETY: nothing writes the array in this bench while a view of it is alive.
             let view = unsafe { attached.view_unsynchronized() };
             black_box(view.as_ptr())
         }),
@@ -61,7 +61,7 @@ fn leases(bench: &Bench, table: &HandleTable) {
     table.free(x).expect("nobody else frees it");
 }
 
-/// A claim, the tile's view, and giving it back; the round's own cost apart.
+/// Measures the claim of a tile with its view and its release, and separately a whole round.
 fn tiles(bench: &Bench, table: &HandleTable) {
     const TILES: u64 = 10_000;
     const LEN: usize = TILES as usize * 8;
@@ -104,7 +104,7 @@ fn tiles(bench: &Bench, table: &HandleTable) {
     })]);
 }
 
-/// Opening a segment that another participant has made, and leaving it.
+/// Measures opening a segment that another participant has created, and leaving it.
 fn names(bench: &Bench) {
     let name = format!("ndshm-bench-{}", std::process::id());
     let ours = HandleTable::open_or_create(&name).expect("a named segment");

@@ -1,4 +1,4 @@
-//! What allocating and freeing costs in one process: by size, by number of live arrays, by contents.
+//! Cost of allocating and freeing in one process: by size, by number of live arrays, by contents.
 
 mod common;
 
@@ -22,7 +22,7 @@ const SIZES: [(&str, usize); 5] = [
     ("1GiB", 1 << 30),
 ];
 
-/// What the other live arrays hold.
+/// Size of the other live arrays, in bytes.
 const LIVE_BYTES: usize = 64;
 
 fn main() {
@@ -37,7 +37,7 @@ fn own_pair(table: &HandleTable, bytes: usize) {
     table.free(handle).expect("nobody else frees it");
 }
 
-/// Alloc and free by the number of arrays that live meanwhile.
+/// Measures alloc and free by the number of other live arrays.
 fn by_live_arrays(bench: &Bench) {
     let table = HandleTable::join(&Segment::anonymous().expect("a segment")).expect("a seat");
     let slab = Slab::new();
@@ -53,7 +53,7 @@ fn by_live_arrays(bench: &Bench) {
             count
         };
         for _ in live..count {
-            // They live until the process ends.
+            // These arrays live until the process ends.
             table
                 .zeros::<u8, _>(LIVE_BYTES)
                 .expect("memory for the bench");
@@ -73,7 +73,7 @@ fn by_live_arrays(bench: &Bench) {
                 allocator(format!("{name}/jemalloc"), &Jemalloc, bytes),
             ]);
         }
-        // A table of generations too, but private to a process and with values of one size.
+        // The slab also has generations, but is private to a process, and its values have one size.
         bench.compare(vec![
             each(name("index"), || own_pair(&table, 64)),
             each(name("index") + "/slab", || {
@@ -84,7 +84,7 @@ fn by_live_arrays(bench: &Bench) {
     }
 }
 
-/// Memory of `layout`, to be given back by the caller or never.
+/// Allocates memory of `layout`. The caller frees it or leaks it.
 fn obtain(allocator: &impl GlobalAlloc, layout: Layout) -> *mut u8 {
     assert!(layout.size() > 0);
     // SAFETY: the layout is not empty.
@@ -101,12 +101,12 @@ fn allocator<'a>(name: String, allocator: &'a impl GlobalAlloc, bytes: usize) ->
     let layout = layout(bytes);
     each(name, move || {
         let ptr = obtain(allocator, layout);
-        // SAFETY: it comes from this allocator, for this layout.
+        // SAFETY: the memory comes from this allocator, for this layout.
         unsafe { allocator.dealloc(ptr, layout) };
     })
 }
 
-/// What the operating system asks for a mapping of one's own an array.
+/// Measures system calls that give each array its own mapping.
 fn system_prices(bench: &Bench) {
     let table = HandleTable::join(&Segment::anonymous().expect("a segment")).expect("a seat");
     for (size, bytes) in SIZES {
@@ -129,11 +129,11 @@ fn mapping_pair(bytes: usize) {
     // SAFETY: a new mapping, at an address that the kernel picks.
     let mapped = unsafe { mmap(anywhere, bytes, access, MapFlags::SHARED, &file, 0) };
     let mapped = black_box(mapped.expect("address space"));
-    // SAFETY: the mapping made above; nothing refers to it.
+    // SAFETY: this is the mapping made above; nothing refers to it.
     unsafe { munmap(mapped, bytes) }.expect("it is mapped");
 }
 
-/// Arrays whose contents count: zeroed, and written all over.
+/// Measures arrays with contents: zeroed, or written completely.
 fn contents(bench: &Bench) {
     const BYTES: usize = 100 << 20;
     let names = ["zeroed/100MiB", "written/100MiB"];

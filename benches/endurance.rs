@@ -1,6 +1,6 @@
-//! What is left of memory after arrays of all sizes have come and gone for long.
+//! Memory use after many allocations and frees of arrays of all sizes.
 //!
-//! `--operations=N` says for how long: a day of 100 a second is 9 million.
+//! `--operations=N` sets their number: 100 per second for a day are 9 million.
 
 mod common;
 
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use common::{Bench, Random};
 use ndshm::{AnyHandle, HandleTable, Observer, Segment};
 
-/// What lives at a time, about; and what may be kept of freed arrays.
+/// Approximate bytes of live arrays, and the limit for retained bytes of freed arrays.
 const LIVE: u64 = 256 << 20;
 const RETAINED: u64 = 64 << 20;
-/// Sizes are 2^x for x at random between these.
+/// Limits of the random exponent x: a size is 2^x.
 const LEAST: f64 = 6.0;
 const MOST: f64 = 22.0;
 
@@ -43,7 +43,7 @@ fn main() {
             let start = Instant::now();
             let new = table.uninit::<u8, _>(bytes).expect("memory for the bench");
             took += start.elapsed();
-            // An array takes memory where it is written.
+            // Only written pages occupy memory.
             let mut pages = table.write(new).expect("it is ours");
             pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
             drop(pages);
@@ -59,7 +59,7 @@ fn main() {
         }
         done += batch;
         batches.push(took.as_secs_f64() * 1e9 / batch as f64);
-        // While it fills up there is little to compare with.
+        // The ratio means little until half of the live bytes are there.
         if live > LIVE / 2 {
             worst = worst.max(resident(&segment) as f64 / (live + RETAINED) as f64);
         }
@@ -84,7 +84,7 @@ fn main() {
     );
 }
 
-/// Bytes of memory that the segment has, its tables included.
+/// Returns the bytes of memory that the segment occupies, including its tables.
 fn resident(segment: &Segment) -> u64 {
     let fd = segment.inheritable_fd().expect("a descriptor");
     let stat = rustix::fs::fstat(&fd).expect("a file");

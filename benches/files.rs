@@ -1,5 +1,5 @@
-//! What it costs to save and load an array of 800 MB, beside plain files of its bytes: in `/dev/shm`,
-//! where the bytes are copied and no disk is waited for, or in the directory that is named by
+//! Cost of saving and loading an array of 800 MB, against plain files of the same bytes: in
+//! `/dev/shm`, where the bytes are copied without waiting for a disk, or in the directory
 //! `NDSHM_BENCH_DIR`.
 
 mod common;
@@ -12,10 +12,10 @@ use common::Bench;
 use ndarray::Array1;
 use ndshm::{AnyHandle, HandleTable, Segment};
 
-/// Each sample is a single call, of the better part of a second.
+/// Number of samples. Each is a single call that takes most of a second.
 const SAMPLES: usize = 9;
 
-/// A file that is removed in the end.
+/// A file that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -90,7 +90,7 @@ fn main() {
     );
 }
 
-/// One call each, in turns.
+/// Samples the subjects in turns, one call each.
 fn measure(bench: &Bench, samples: usize, mut subjects: Vec<(&str, &mut dyn FnMut())>) {
     if !subjects.iter().any(|(name, _)| bench.wants(name)) {
         return;

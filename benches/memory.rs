@@ -1,4 +1,4 @@
-//! What it costs to touch fresh memory, by the kernel's own price: a plain memset of a fresh mapping.
+//! Cost of touching fresh memory, against a plain memset of a fresh mapping.
 
 mod common;
 
@@ -13,7 +13,7 @@ use rustix::fs::MemfdFlags;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 const WORKERS: usize = 2;
-/// Where huge pages begin and end.
+/// Size and alignment of huge pages.
 const HUGE: usize = 2 << 20;
 
 fn main() {
@@ -34,7 +34,8 @@ fn table_of(huge_pages: HugePages) -> HandleTable {
     HandleTable::join(&segment.expect("a segment")).expect("a seat")
 }
 
-/// Small pages: filled at once, or made first; against a memset of fresh mappings of both kinds.
+/// Measures small pages, filled directly or faulted in first, against a memset of fresh mappings
+/// (memfd and private).
 fn first_touch(
     bench: &Bench,
     table: &HandleTable,
@@ -64,7 +65,7 @@ fn first_touch(
     taken.report(bench, "memory/fill", &["fill/", "prefault", "first step"]);
 }
 
-/// Huge pages, where the system grants them; says so where it does not.
+/// Measures huge pages. Prints on standard error whether the system grants them.
 fn huge_pages(
     bench: &Bench,
     table: &HandleTable,
@@ -97,7 +98,7 @@ fn huge_pages(
     taken.report(bench, "memory/huge", &["huge/"]);
 }
 
-/// Samples by name, in the order in which they were first taken.
+/// Samples by name, in the order of their first sample.
 struct Taken(Vec<(&'static str, Vec<f64>)>);
 
 impl Taken {
@@ -113,7 +114,7 @@ impl Taken {
         }
     }
 
-    /// The first against the others.
+    /// Reports `ours` against the samples whose names contain one of `others`.
     fn report(self, bench: &Bench, ours: &str, others: &[&str]) {
         let others = |name: &str| others.iter().any(|other| name.contains(other));
         let figures = self
@@ -133,7 +134,7 @@ fn timed(call: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64() * 1e9
 }
 
-/// How long a call takes with an array whose pages are not there.
+/// Returns the nanoseconds of a call with an array that has no pages yet.
 fn on_fresh(table: &HandleTable, bytes: usize, call: impl FnOnce(Handle<u8, Ix1>)) -> f64 {
     table.trim().expect("a seat");
     let array = table.uninit::<u8, _>(bytes).expect("memory for the bench");
@@ -147,7 +148,7 @@ fn fill(table: &HandleTable, array: Handle<u8, Ix1>) {
     black_box(array.view_mut()).fill(1);
 }
 
-/// How long two workers take to make an array's pages, or to make them by filling them.
+/// Returns the nanoseconds in which two workers fault in an array's pages, by filling if `fills`.
 fn in_tiles(table: &HandleTable, pool: &mut Pool<'_>, bytes: usize, fills: bool) -> f64 {
     on_fresh(table, bytes, |array| {
         let tiles = table.partition(array.write(), Axis(0), 1 << 20);
@@ -164,7 +165,7 @@ fn in_tiles(table: &HandleTable, pool: &mut Pool<'_>, bytes: usize, fills: bool)
 struct Plain {
     start: NonNull<u8>,
     bytes: usize,
-    /// Of the mapping, in which `start` is aligned.
+    /// Address and length of the whole mapping; `start` is its first aligned address.
     mapped: (*mut std::ffi::c_void, usize),
 }
 
@@ -209,14 +210,14 @@ impl Plain {
 impl Drop for Plain {
     fn drop(&mut self) {
         let (start, bytes) = self.mapped;
-        // SAFETY: our own mapping, which nobody uses any more.
+        // SAFETY: this is our own mapping, and nothing uses it any more.
         unsafe { rustix::mm::munmap(start, bytes) }.expect("our mapping");
     }
 }
 
 fn memset(plain: &Plain) -> f64 {
     timed(|| {
-        // SAFETY: `bytes` from `start` are mapped writable, and nobody else has them.
+        // SAFETY: `bytes` from `start` are mapped writable, and nothing else accesses them.
         unsafe { plain.start.write_bytes(1, plain.bytes) };
         black_box(plain.start);
     })

@@ -1,4 +1,4 @@
-//! Names: what it costs to find an array by its name, and to give, replace, move and take one away.
+//! Cost of names: finding an array by name, and publishing, replacing, renaming and unpublishing.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn with(bench: &Bench, count: usize) {
         map.insert(name, array.into());
     }
     let map = Mutex::new(map);
-    // A generator of full period: every name once, in an order that no cache foresees.
+    // A generator of full period: every name once, in an order that no cache predicts.
     let step = 0x9e37_79b9_7f4a_7c15_u64 as usize | 1;
     let scattered = |at: &mut usize| {
         *at = at.wrapping_add(step);

@@ -1,4 +1,4 @@
-//! What it costs to store an object and to open one, against a plain copy of as many bytes.
+//! Cost of storing and opening an object, against a plain copy of as many bytes.
 
 mod common;
 
@@ -14,7 +14,7 @@ type Arrays<'a> = HashMap<String, Tensor<'a, f64, Ix1>>;
 
 fn main() {
     let bench = Bench::from_args();
-    // By default a segment gives so much memory back, and there would be nothing to recycle.
+    // By default a segment returns this much memory to the system, and nothing would be recycled.
     let segment = Segment::options().retain(8 << 30).anonymous();
     let table = HandleTable::join(&segment.expect("a segment")).expect("a seat");
     let len = if bench.is_quick() {
@@ -34,10 +34,10 @@ fn main() {
     open(&bench, &table, &arrays);
 }
 
-/// Storing, by turns with a copy by one thread and with one by two, into memory of the same segment.
+/// Measures storing, in turns with copies by one and by two threads into the same segment.
 ///
-/// Fresh memory was never used or was given back: most of the time goes to the system's page
-/// faults. Recycled memory is what the call before has freed.
+/// Fresh memory was never used, or was returned to the system: page faults take most of the time.
+/// Recycled memory was freed by the previous call.
 fn store(bench: &Bench, table: &HandleTable, arrays: &Arrays<'_>) {
     let rounds = if bench.is_quick() { 3 } else { 5 };
     let bytes: usize = arrays
@@ -83,7 +83,7 @@ fn store(bench: &Bench, table: &HandleTable, arrays: &Arrays<'_>) {
     }
 }
 
-/// How long a call takes; what it returns undoes it, outside of the time.
+/// Returns the nanoseconds of a call. Calls the returned closure afterwards, untimed, to undo it.
 fn nanoseconds<U: FnOnce()>(call: impl FnOnce() -> U) -> f64 {
     let start = Instant::now();
     let undo = call();
@@ -92,7 +92,7 @@ fn nanoseconds<U: FnOnce()>(call: impl FnOnce() -> U) -> f64 {
     took.as_secs_f64() * 1e9
 }
 
-/// All arrays one after another into one array of bytes.
+/// Copies all arrays one after another into one array of bytes.
 fn plain_copy(
     table: &HandleTable,
     arrays: &Arrays<'_>,
@@ -127,7 +127,7 @@ fn plain_copy(
     handle
 }
 
-/// Opening and reading all views, however large they are; and of a small object.
+/// Measures opening an object and getting all its views: large arrays, and a small object.
 fn open(bench: &Bench, table: &HandleTable, arrays: &Arrays<'_>) {
     let read = |handle: ObjectHandle| {
         let object = table.open_object(handle).expect("it lives");

@@ -13,7 +13,7 @@ use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 const WORKERS: usize = 2;
-/// Elements of what rayon's threads take at once.
+/// Elements of a chunk in rayon's loops.
 const CHUNK: usize = 4096;
 
 fn main() {
@@ -23,7 +23,7 @@ fn main() {
         false => &[1_000_000, 10_000_000],
     };
     for &size in sizes {
-        // One process for all of rayon's figures, forked while this one has one thread.
+        // One process serves all of rayon's figures. Fork it while this process has one thread.
         let mut rayon = Process::fork(|| {
             let threads = rayon::ThreadPoolBuilder::new().num_threads(WORKERS).build();
             let threads = threads.expect("threads");
@@ -83,8 +83,8 @@ fn main() {
     states(&bench);
 }
 
-/// States of 120,000 numbers each gathered as a resampling does, against two threads that copy as
-/// many bytes in order: what memory can do.
+/// Gathers states of 120,000 numbers as a resampling does, against two threads that copy as many
+/// bytes in order, which is the limit of the memory.
 fn states(bench: &Bench) {
     const WIDTH: usize = 120_000;
     let name = "primitives/gather-states";
@@ -313,7 +313,7 @@ fn gather(x: &[f64], index: &[u64], y: &mut [f64]) {
     }
 }
 
-/// Running sums from `start`. The last one.
+/// Writes the running sums from `start`. Returns the last one.
 fn run(x: &[f64], start: f64, y: &mut [f64]) -> f64 {
     let mut sum = start;
     for (y, x) in y.iter_mut().zip(x) {
@@ -346,7 +346,7 @@ fn min_max(x: &[f64]) -> (f64, f64) {
     })
 }
 
-/// The textbook's two pointers.
+/// Resamples with two pointers, as in textbooks.
 fn walk(
     cumulative: &[f64],
     first: usize,

@@ -1,4 +1,4 @@
-//! What allocating and freeing costs where several processes do it at once.
+//! Cost of allocating and freeing in several processes at once.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Bench, each, timed};
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, Segment};
 
-/// Sizes of as many size classes, about as large.
+/// Similar sizes, each of its own size class.
 const CLASSES: [usize; 4] = [8 << 10, 10 << 10, 12 << 10, 14 << 10];
 
 fn main() {
@@ -26,8 +26,8 @@ fn pair(table: &HandleTable, bytes: usize) {
     table.free(handle).expect("nobody else frees it");
 }
 
-/// Processes that allocate at once, each with a seat of its own in one segment: the time a pair
-/// takes all of them together. `size_of` says what the process with that number allocates.
+/// Measures processes that allocate at once in one segment, each with its own seat: the time per
+/// pair of all of them together. `size_of` returns the size that a process allocates.
 fn at_once(bench: &Bench, which: &str, size_of: impl Fn(usize) -> usize) {
     let name = |processes: usize| format!("processes/{which} class/processes={processes}");
     let counts = [1, 2, 4];
@@ -39,7 +39,7 @@ fn at_once(bench: &Bench, which: &str, size_of: impl Fn(usize) -> usize) {
         true => (Duration::from_millis(5), 5),
         false => (Duration::from_millis(40), 31),
     };
-    // The question is the time to start at, the answer how many pairs were done until the end.
+    // The question is the start time; the answer is the number of pairs done in the window.
     let mut processes: Vec<Process> = (0..4)
         .map(|at| {
             let bytes = size_of(at);
@@ -71,7 +71,7 @@ fn at_once(bench: &Bench, which: &str, size_of: impl Fn(usize) -> usize) {
                 .iter_mut()
                 .for_each(|process| process.ask(start));
             let pairs: u64 = taking_part.iter_mut().map(Process::answer).sum();
-            // The first warms up.
+            // The first round warms up.
             if round > 0 {
                 samples.push(window.as_secs_f64() * 1e9 / pairs as f64);
             }
@@ -80,8 +80,8 @@ fn at_once(bench: &Bench, which: &str, size_of: impl Fn(usize) -> usize) {
     bench.report_samples(figures);
 }
 
-/// One process allocates, another one frees: their handles go through a queue. Against the same
-/// through a queue within one process, and against the queue with nothing allocated.
+/// Measures arrays that one process allocates and another one frees; handles go through a queue.
+/// Compares with the same within one process, and with the queue alone.
 fn freed_by_another(bench: &Bench) {
     const NAME: &str = "processes/freed by another";
     const DEPTH: usize = 256;
@@ -100,7 +100,7 @@ fn freed_by_another(bench: &Bench) {
         let handle = table.uninit::<u8, _>(CLASSES[0]);
         handle.expect("memory for the bench").to_bits()
     };
-    // The question is how many jobs to take, and whether to free what they name.
+    // The question: the number of jobs to pop, and in the lowest bit whether to free their arrays.
     let mut other = Process::fork(|| {
         let table = HandleTable::join(table.segment()).expect("a seat");
         move |question| {

@@ -1,4 +1,4 @@
-//! Queues: a push and a pop alone, and jobs from one process to another and back.
+//! Cost of queues: a push and a pop alone, and jobs from one process to another and back.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{Bench, each};
 use crossbeam_queue::ArrayQueue;
 use ndshm::{HandleTable, Queue, QueueHandle, Segment};
 
-/// Of 16 bytes: a handle and an index, say.
+/// A job of 16 bytes, for instance a handle and an index.
 type Job = [u64; 2];
 
 const CAPACITY: usize = 256;
@@ -20,13 +20,13 @@ fn main() {
     let bench = Bench::from_args();
     let segment = Segment::anonymous().expect("a segment");
     let table = HandleTable::join(&segment).expect("a seat");
-    // Forks: before anything that may start a thread.
+    // This forks: run it before anything that may start a thread.
     between_processes(&bench, &table);
     alone(&bench, &table);
 }
 
-/// One participant, no contention. The competitor is a ring in private memory that a death at the
-/// wrong instruction blocks.
+/// Measures one participant without contention. The competitor is a ring in private memory, which
+/// a death at the wrong instruction would block.
 fn alone(bench: &Bench, table: &HandleTable) {
     let queue = table.queue::<Job>(CAPACITY).expect("memory");
     let ring = ArrayQueue::<Job>::new(CAPACITY);
@@ -63,7 +63,7 @@ fn alone(bench: &Bench, table: &HandleTable) {
     ]);
 }
 
-/// Another process sends every job back, through a second queue.
+/// Measures jobs that another process sends back through a second queue.
 fn between_processes(bench: &Bench, table: &HandleTable) {
     const NAMES: [&str; 2] = ["queue/round trip, 2 processes", "queue/stream, 2 processes"];
     if !NAMES.iter().any(|name| bench.wants(name)) {
@@ -90,9 +90,9 @@ fn between_processes(bench: &Bench, table: &HandleTable) {
     let mut round_trips = Vec::new();
     let mut streams = Vec::new();
     for _ in 0..samples {
-        // One job under way.
+        // Round trips: one job in flight.
         echo.ask(jobs);
-        // The other process has opened the queues with the first job back.
+        // Once the first job is back, the other process has opened the queues.
         echo_one(&there, &back);
         let start = Instant::now();
         for _ in 1..jobs {
@@ -100,7 +100,7 @@ fn between_processes(bench: &Bench, table: &HandleTable) {
         }
         round_trips.push(start.elapsed().as_nanos() as f64 / (jobs - 1) as f64);
         echo.answer();
-        // As many as there is room for.
+        // Stream: as many jobs in flight as the queues hold.
         echo.ask(jobs);
         echo_one(&there, &back);
         let start = Instant::now();

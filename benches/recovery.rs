@@ -1,4 +1,4 @@
-//! What deaths, forks and late comers cost where there are many arrays and leases.
+//! Cost of deaths, forks and late joins with many arrays and leases.
 
 mod common;
 
@@ -14,7 +14,7 @@ type Vector = Handle<f64, Ix1>;
 fn main() {
     let bench = Bench::from_args();
     let scale = if bench.is_quick() { 100 } else { 1 };
-    // Those that fork come first, while this process is small.
+    // Run the benches that fork first, while this process is small.
     reap(&bench, 100_000 / scale);
     fork(&bench, 100_000 / scale);
     open(&bench, 1_000_000 / scale);
@@ -29,8 +29,8 @@ fn arrays(table: &HandleTable, count: usize) -> Vec<Vector> {
     (0..count).map(make).collect()
 }
 
-/// A reap of one who was killed with so many read leases of another's arrays, so many arrays of its
-/// own, or both.
+/// Measures `reap()` of a killed process with `count` read leases of another's arrays, `count`
+/// arrays of its own, or both.
 fn reap(bench: &Bench, count: usize) {
     const SAMPLES: usize = 15;
     let kinds = [
@@ -69,7 +69,7 @@ fn reap(bench: &Bench, count: usize) {
     }
 }
 
-/// From a fork until the child, which takes a seat for it, has read an array of its parent.
+/// Measures from a fork until the child has taken a seat and read an array of its parent.
 fn fork(bench: &Bench, count: usize) {
     let (few, many) = (table(), table());
     let (first, _) = (arrays(&few, 1)[0], arrays(&few, 9));
@@ -81,9 +81,9 @@ fn fork(bench: &Bench, count: usize) {
     ]);
 }
 
-/// A child that reads an array of its parent.
+/// Creates a subject whose child reads an array of its parent.
 fn reading(name: String, table: &HandleTable, x: Vector) -> Subject<'_> {
-    // Its end frees no seat: the next one would find it dead, and reap it first.
+    // The child exits without leaving its seat. Reap it here, or the next child would do so.
     let reap = || assert_eq!(table.reap().expect("a seat").seats, 1);
     forked(name, move || reads(table, x), reap)
 }
@@ -92,7 +92,7 @@ fn reads(table: &HandleTable, x: Vector) {
     assert_eq!(table.read(x).expect("nobody writes").len(), 8);
 }
 
-/// From a fork until the child has done its first act. `after` is done when it has ended.
+/// Measures from a fork until the child has run `first`. Runs `after` once the child has ended.
 fn forked<'a>(name: String, first: impl Fn() + 'a, after: impl Fn() + 'a) -> Subject<'a> {
     timed(name, move |times| {
         let one = |_| {
@@ -112,8 +112,8 @@ fn forked<'a>(name: String, first: impl Fn() + 'a, after: impl Fn() + 'a) -> Sub
     })
 }
 
-/// Opening a segment by its name, with a seat, and reading an array there; and leaving it, by the
-/// arrays that are in it.
+/// Measures opening a segment by name, with a seat and one array read, and leaving it, by the
+/// number of arrays in it.
 fn open(bench: &Bench, count: usize) {
     let name = |what: &str| format!("ndshm-bench-{}-{what}", std::process::id());
     let (full, small) = (name("full"), name("small"));

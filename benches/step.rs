@@ -1,4 +1,4 @@
-//! What a step of a pool costs: the round trip of an empty kernel, and many small tiles.
+//! Cost of a step of a pool: the round trip of an empty kernel, and many small tiles.
 
 #![expect(
     clippy::disallowed_types,
@@ -40,9 +40,9 @@ fn main() {
     bandwidth(&bench, &huge, "step/update=10000000/workers=2/huge");
 }
 
-/// An empty kernel with a tile for each worker: call upon call, and with a millisecond of other
-/// work between the calls, in which the workers fall asleep. Against a bare round trip that waits
-/// in the same way, and against rayon.
+/// Measures an empty kernel with a tile per worker: calls in a row, and calls after a millisecond
+/// of other work, in which the workers fall asleep. The competitors are a bare round trip that
+/// waits in the same way, and rayon.
 fn round_trips(bench: &Bench, table: &HandleTable) {
     for workers in [1, 2, 8] {
         let mut rayon = Process::fork(|| {
@@ -59,7 +59,7 @@ fn round_trips(bench: &Bench, table: &HandleTable) {
                 match question {
                     PAUSED => paused(&call),
                     times => {
-                        // The question came through a pipe, and meanwhile the threads fell asleep.
+                        // The threads fell asleep while this process waited for the question.
                         (0..16).for_each(|_| call());
                         let start = Instant::now();
                         (0..times).for_each(|_| call());
@@ -102,10 +102,10 @@ fn round_trips(bench: &Bench, table: &HandleTable) {
     }
 }
 
-/// What asks for a single call after a pause.
+/// The question that requests a single call after a pause.
 const PAUSED: u64 = 0;
 
-/// The time of a call after a millisecond of other work.
+/// Returns the time of a call after a millisecond of other work.
 fn paused<R>(call: impl FnOnce() -> R) -> Duration {
     let pause = Instant::now();
     while pause.elapsed() < Duration::from_millis(1) {
@@ -116,8 +116,9 @@ fn paused<R>(call: impl FnOnce() -> R) -> Duration {
     start.elapsed()
 }
 
-/// 50,000 steps of 16 small environments on 4 workers, taken as they become ready: alone, and
-/// beside 4 processes that never sleep. Both in turn, so that the ratio is what competition costs.
+/// Measures 50,000 steps of 16 small environments on 4 workers, taken as they become ready: alone,
+/// and beside 4 processes that never sleep. The two take turns, so the ratio is the cost of the
+/// competition.
 fn under_competition(bench: &Bench, table: &HandleTable) {
     const ENVS: usize = 16;
     const WORKERS: usize = 4;
@@ -128,7 +129,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
     if !bench.wants(&name) {
         return;
     }
-    // A pool each: one that has met competition keeps from yielding for a while.
+    // One pool for each: after competition a pool does not yield for a while.
     let [mut crowded, alone] = [(); 2].map(|()| {
         let state = table.zeros::<u64, _>(ENVS).expect("memory for the bench");
         let envs = table.partition(state.write(), Axis(0), 1).expect("an axis");
@@ -174,7 +175,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
     ]);
 }
 
-/// 10^5 tiles of 8 numbers each.
+/// Measures 10^5 tiles of 8 numbers each.
 fn many_tiles(bench: &Bench, table: &HandleTable) {
     const TILES: usize = 100_000;
     const WORKERS: usize = 2;
@@ -207,9 +208,9 @@ fn many_tiles(bench: &Bench, table: &HandleTable) {
     ]);
 }
 
-/// 10^7 numbers updated in place by 2 workers: against rayon's threads, and against two threads
-/// that copy as many bytes, which is what memory can do. In huge pages, if the table's segment asks
-/// for them and the system grants them.
+/// Measures an update of 10^7 numbers in place by 2 workers, against rayon's threads and against
+/// two threads that copy as many bytes, which is the limit of the memory. Uses huge pages if the
+/// table's segment requests them and the system grants them.
 fn bandwidth(bench: &Bench, table: &HandleTable, name: &str) {
     if !bench.wants(name) {
         return;
@@ -265,17 +266,17 @@ fn asked(process: &mut Process, times: u64) -> Duration {
     Duration::from_nanos(process.answer())
 }
 
-/// How two processes wait for each other.
+/// Ways in which two processes wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waiting {
     Spins,
-    /// As long as a pool does, and then as `Sleeps`; woken only if asleep.
+    /// Spins as long as a pool does, then sleeps. Is woken only if asleep.
     SpinsThenSleeps,
     Sleeps,
 }
 
-/// Two processes that answer each other through one shared word and nothing else: what a round
-/// trip costs at least.
+/// Two processes that answer each other through one shared word only: the lower bound of a round
+/// trip.
 struct Bare {
     word: &'static AtomicU32,
     waiting: Waiting,
@@ -286,7 +287,7 @@ const IDLE: u32 = 0;
 const PING: u32 = 1;
 const PONG: u32 = 2;
 const END: u32 = 3;
-/// Somebody sleeps on the word.
+/// Set while a process sleeps on the word.
 const ASLEEP: u32 = 1 << 31;
 
 impl Bare {
@@ -325,13 +326,13 @@ impl Drop for Bare {
     }
 }
 
-/// A word in memory that forked processes share; it stays mapped.
+/// Maps a word that forked processes share. It stays mapped.
 fn shared_word() -> &'static AtomicU32 {
     let access = ProtFlags::READ | ProtFlags::WRITE;
     let anywhere = std::ptr::null_mut();
     // SAFETY: a new mapping, at an address that the kernel picks.
     let page = unsafe { mmap_anonymous(anywhere, 4096, access, MapFlags::SHARED) };
-    // SAFETY: a page of zeros is a valid word, and is never unmapped.
+    // SAFETY: a page of zeros is a valid word, and the page is never unmapped.
     unsafe { &*page.expect("a page").cast() }
 }
 
@@ -358,7 +359,7 @@ impl Waiting {
                     let asleep = seen | ASLEEP;
                     let _ =
                         word.compare_exchange(seen, asleep, Ordering::AcqRel, Ordering::Acquire);
-                    // Every outcome means: look again.
+                    // After every outcome the loop checks the word again.
                     let _ = futex::wait(word, futex::Flags::empty(), asleep, None);
                 }
             }

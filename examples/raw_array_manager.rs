@@ -1,8 +1,8 @@
 //! The classic "RawArray manager", redone without its lock, its list and its copies.
 //!
-//! That program keeps shared arrays in a list behind one lock, and its handles are places in the
-//! list. Here a handle is 8 bytes that go stale for good when their array is freed, arrays made
-//! after the fork are open to the workers, and workers make and free arrays themselves.
+//! That program keeps shared arrays in a list behind one lock, and its handles are indices into the
+//! list. Here a handle is 8 bytes that become stale for ever when the array is freed. Workers can
+//! open arrays made after the fork, and can make and free arrays themselves.
 //!
 //! `cargo run --release --example raw_array_manager`
 
@@ -19,11 +19,11 @@ const WORKERS: usize = 8;
 type Numbers = Handle<f64, Ix1>;
 
 fn main() -> ndshm::Result<()> {
-    // One manager a process; the workers inherit it.
+    // There is one table per process; the workers inherit it.
     let table = HandleTable::global()?;
     let mut pool = Pool::fork(&table, WORKERS)?;
 
-    // Made after the fork, and open to the workers all the same.
+    // The workers can open this array although it is made after the fork.
     let numbers = table.zeros::<f64, _>(ELEMENTS)?;
     println!("array {numbers}: {ELEMENTS} elements, each written {WRITES} times");
     let alone = update_seq(&table, numbers)?;
@@ -42,7 +42,7 @@ fn main() -> ndshm::Result<()> {
     Ok(())
 }
 
-/// Adds 1 to each number, again and again, one write to memory each time.
+/// Adds 1 to each number repeatedly, with one write to memory each time.
 fn update(numbers: &mut ArrayViewMut1<'_, f64>) {
     for number in numbers {
         for _ in 0..WRITES {
@@ -74,32 +74,32 @@ fn check(table: &HandleTable, numbers: Numbers, expected: f64) -> ndshm::Result<
     Ok(())
 }
 
-/// A worker makes an array; its handle comes back as the result of the call.
+/// Makes an array in a worker. Returns its handle as the result of the call.
 fn make(_: ArrayViewMut1<'_, f64>, &len: &u64, tile: &TileContext) -> Numbers {
     let make = || -> ndshm::Result<Numbers> {
         let table = HandleTable::global()?;
         let numbers = table.from_shape_fn(len as usize, |i| (i * i) as f64)?;
-        // It is to outlive the worker that made it.
+        // Detach: the array must outlive the worker that made it.
         table.detach(numbers)?;
         Ok(numbers)
     };
     make().unwrap_or_else(|error| panic!("worker {} made no array: {error}", tile.worker()))
 }
 
-/// A worker opens an array by its handle; `NaN` stands for a stale one.
+/// Opens an array in a worker. Returns its sum, or `NaN` on an error such as a stale handle.
 fn sum(_: ArrayViewMut1<'_, f64>, numbers: &Numbers, _: &TileContext) -> f64 {
     let sum = || Ok::<_, ndshm::Error>(HandleTable::global()?.read(*numbers)?.sum());
     sum().unwrap_or(f64::NAN)
 }
 
-/// A worker frees an array that it did not make. Tells whether it could.
+/// Frees an array in a worker that did not make it. Returns 1 if it succeeds, else 0.
 fn free(_: ArrayViewMut1<'_, f64>, numbers: &Numbers, _: &TileContext) -> u8 {
     let free = || Ok::<_, ndshm::Error>(HandleTable::global()?.free(*numbers)?);
     u8::from(free().is_ok())
 }
 
 fn handles_travel(table: &HandleTable, pool: &mut Pool<'_>) -> ndshm::Result<()> {
-    // One tile: exactly one worker runs the kernel.
+    // With one tile, exactly one worker runs the kernel.
     let desk = table.owned(table.zeros::<f64, _>(1)?);
     let one = table.partition(desk.handle().write(), Axis(0), 1)?;
 
@@ -130,7 +130,7 @@ fn freed_handles_are_stale(
     pool: &mut Pool<'_>,
     a: Numbers,
 ) -> ndshm::Result<()> {
-    // The old program's trap: with a freed, c took b's number, and writes to one changed the other.
+    // The old program's bug: after a was freed, c got b's number, and writes to one changed both.
     let b = table.from_elem(ELEMENTS, 2.0)?;
     table.free(a)?;
     let c = table.from_elem(ELEMENTS, 3.0)?;

@@ -1,4 +1,4 @@
-//! Two processes, one array: the program starts itself again and hands it a handle.
+//! Two processes, one array: the program starts itself again and passes a handle to the child.
 
 use ndarray::Ix2;
 use ndshm::{Handle, HandleTable};

@@ -1,14 +1,14 @@
-//! A vectorised environment: many copies of a game, stepped by worker processes as they become
-//! ready.
+//! A vectorised environment: worker processes step many copies of a game, and the agent takes them
+//! as they become ready.
 //!
-//! Each environment has an observation of 84 x 84 x 4 bytes, a reward and a flag that says that an
-//! episode is over, all in shared arrays; its action and its state lie there too. The agent (this
-//! process) takes whichever `--batch` environments are ready, looks at their observations in place,
-//! writes actions, and sends them off again; no environment waits for the slowest, and not a byte
-//! is copied or pickled. `--lockstep` steps all of them together instead, for comparison.
+//! Each environment has an observation of 84 x 84 x 4 bytes, a reward and a flag for the end of an
+//! episode. These lie in shared arrays, like its action and its state. The agent (this process)
+//! takes any `--batch` environments that are ready, reads their observations in place, writes
+//! actions, and starts their next step. No environment waits for the slowest, and nothing is copied
+//! or pickled. With `--lockstep` all environments step together instead, for comparison.
 //!
-//! The game is *catch*: a ball falls, a paddle moves left or right, and an episode is over when the
-//! ball arrives. Some steps take longer than others, as real simulators' do (`--slow`).
+//! The game is *catch*: a ball falls, a paddle moves left or right, and an episode ends when the
+//! ball arrives. Some steps take longer than others, as in real simulators (`--slow`).
 //!
 //! ```sh
 //! cargo run --release --example vector_env
@@ -28,27 +28,27 @@ use ndshm::{Handle, HandleTable, Partition, Pool, Segment, TileContext, Write};
 use rand_core::{Rng, SeedableRng};
 
 const SIDE: usize = 84;
-/// The last frames, the newest in front, as agents that learn from pixels are given them.
+/// Frames of an observation, the newest first, as usual for agents that learn from pixels.
 const FRAMES: usize = 4;
 /// Half the width of the paddle, in pixels.
 const PADDLE: i32 = 6;
-/// Pixels that the ball falls in a step, and the paddle moves.
+/// Pixels by which the ball and the paddle move in a step.
 const SPEED: i32 = 3;
 
 #[derive(Parser)]
 struct Options {
-    /// Environments.
+    /// Number of environments.
     #[arg(long, default_value_t = 64)]
     envs: usize,
     /// Steps of all environments together.
     #[arg(long, default_value_t = 40_000)]
     steps: usize,
-    /// Environments that the agent takes at once.
+    /// Number of environments that the agent takes at once.
     #[arg(long, default_value_t = 16)]
     batch: usize,
     #[command(flatten)]
     crew: Crew,
-    /// Microseconds that one step in 16 takes longer.
+    /// Additional microseconds of one step in 16.
     #[arg(long, default_value_t = 300)]
     slow: u64,
     /// Step all environments together, and wait for the slowest.
@@ -56,7 +56,7 @@ struct Options {
     lockstep: bool,
 }
 
-/// What an environment remembers from step to step.
+/// State of an environment between steps.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct State {
@@ -64,7 +64,7 @@ struct State {
     ball: [i32; 2],
     /// Column of the paddle's middle.
     paddle: i32,
-    /// Its own generator, so that an episode depends on nothing but the environment's state.
+    /// State of its own generator: an episode depends only on the environment's state.
     random: u64,
 }
 
@@ -92,7 +92,7 @@ impl State {
         rng.next_u64()
     }
 
-    /// A ball at the top, and a paddle anywhere.
+    /// Places the ball at the top, and the paddle at random.
     fn reset(&mut self) {
         let random = self.next_random();
         self.ball = [(random % SIDE as u64) as i32, 0];
@@ -100,7 +100,7 @@ impl State {
         self.paddle = self.paddle.abs();
     }
 
-    /// One step; the reward, and whether the episode is over.
+    /// Takes one step. Returns the reward, and `true` if the episode is over.
     fn step(&mut self, action: u8) -> (f32, bool) {
         let limit = SIDE as i32 - 1;
         self.paddle = (self.paddle + (i32::from(action) - 1) * SPEED).clamp(0, limit);
@@ -128,7 +128,7 @@ impl State {
     }
 }
 
-/// Observation, reward, done, action, state: each tile one environment's own.
+/// Observation, reward, done, action, state: each tile holds those of one environment.
 type Envs = (
     Write<u8, Ix4>,
     Write<f32, Ix1>,
@@ -145,7 +145,7 @@ type Views<'a> = (
     ndarray::ArrayViewMut2<'a, u64>,
 );
 
-/// The kernel: one step of the environments in a tile.
+/// Takes one step of each environment in a tile. This is the kernel.
 fn step(views: Views<'_>, slow: &u64, _tile: &TileContext) {
     let (mut observation, mut reward, mut done, action, mut states) = views;
     for env in 0..action.len() {
@@ -160,7 +160,7 @@ fn step(views: Views<'_>, slow: &u64, _tile: &TileContext) {
     }
 }
 
-/// The agent's policy: towards the ball, by what can be seen in the newest frame.
+/// Returns the agent's action: towards the ball, as seen in the newest frame.
 fn act(observation: ArrayView3<'_, u8>) -> u8 {
     let newest = observation.index_axis(Axis(2), 0);
     let ball = newest.indexed_iter().find(|&(_, &pixel)| pixel == 255);
@@ -179,7 +179,7 @@ fn act(observation: ArrayView3<'_, u8>) -> u8 {
     }
 }
 
-/// What the agent has seen.
+/// Statistics of the agent.
 #[derive(Default)]
 struct Seen {
     steps: usize,
@@ -188,7 +188,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Looks at one environment, and decides.
+    /// Reads one environment, and writes its next action.
     fn look(&mut self, views: Views<'_>) {
         let (observation, reward, done, mut action, _) = views;
         for env in 0..action.len() {
@@ -209,7 +209,7 @@ fn main() -> Result<()> {
     let done = table.from_elem(options.envs, false)?;
     let action = table.from_elem(options.envs, 1u8)?;
     let states = table.from_shape_fn((options.envs, State::WORDS), |(env, word)| match word {
-        // The ball begins at different heights, so that not all episodes end at once.
+        // The balls start at different heights, or all episodes would end at once.
         1 => (env * SPEED as usize % SIDE) as u64,
         3 => env as u64 + 1,
         _ => SIDE as u64 / 2,
@@ -256,9 +256,9 @@ fn main() -> Result<()> {
     for worker in pool.stats() {
         println!("{worker}");
     }
-    // The paddle reaches every ball that is not too far away: most are caught.
+    // The paddle reaches every ball that is not too far away, so it catches most of them.
     if seen.episodes > 100 && seen.reward < 0.5 * seen.episodes as f64 {
-        return Err("the agent misses the ball: its observations cannot be right".into());
+        return Err("the agent misses the ball: its observations must be wrong".into());
     }
     Ok(())
 }

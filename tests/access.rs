@@ -1,4 +1,4 @@
-//! Who may enter a segment by its name, and what one who only looks on can do.
+//! Permissions of named segments and passed descriptors, and the abilities of an observer.
 
 mod support;
 
@@ -91,7 +91,7 @@ fn set_mask(mask: u32) {
     unsafe { libc::umask(mask) };
 }
 
-/// Goes on as another user, for good, where this one may.
+/// Changes this process's user for good. Returns `false` if the process may not.
 fn become_stranger() -> bool {
     // SAFETY: changes this process's user and nothing else; it has one thread.
     let group = unsafe { libc::setgid(STRANGER) };
@@ -100,7 +100,8 @@ fn become_stranger() -> bool {
     (group, user) == (0, 0)
 }
 
-/// Whether this user may act for others; if not, it says that something is not shown.
+/// Returns `true` if this process may act as other users. Otherwise prints that a part of the test
+/// is skipped.
 fn may_be_others() -> bool {
     let file = std::env::temp_dir().join(format!("ndshm-owned-{}", std::process::id()));
     fs::write(&file, "").unwrap();
@@ -109,7 +110,7 @@ fn may_be_others() -> bool {
     let child = Child::fork(|| assert!(given && become_stranger()));
     let may = child.wait_within(DEADLINE).is_some_and(|end| end.success());
     if !may {
-        println!("  (not shown: that takes the right to act for another user)");
+        println!("  (skipped: no right to act as another user)");
     }
     may
 }
@@ -128,7 +129,7 @@ fn other_bits() {
     let name = Name::new("bits");
     let _segment = options().mode(0o640).create(&name.0).unwrap();
     assert_eq!(bits(&name), 0o640);
-    // That others may read harms nobody who opens it.
+    // Read permission for others does not endanger a process that opens the segment.
     options().open(&name.0).unwrap();
 }
 
@@ -225,7 +226,7 @@ fn two_users() {
     stranger.join();
     assert_eq!(table.read(x).unwrap().sum(), 20);
     drop((table, segment));
-    assert!(!name.exists(), "its user was the last to leave");
+    assert!(!name.exists(), "the last participant has left");
 }
 
 fn an_observer_sees() {
@@ -254,7 +255,7 @@ fn an_observer_sees() {
     assert_eq!(Some(info), table.info(x).ok());
     drop(lent);
     let view = observer.attach(x).unwrap();
-    // SAFETY: nobody writes the array any more, and the observer lives.
+    // SAFETY: no process writes the array any more, and the observer lives.
     assert_eq!(unsafe { view.deref_into_view() }.sum(), 70);
     let wrong = Handle::<f64, Ix1>::from_bits(x.to_bits());
     assert!(matches!(
@@ -296,7 +297,7 @@ fn an_observer_copies() {
     );
 }
 
-/// What a freed array's place holds next is never taken for it.
+/// Checks that a copy never holds bytes of the next array in a freed array's slot.
 fn a_copy_is_of_one_array() {
     const LEN: usize = 4 << 20;
     let segment = options().capacity(64 << 20).anonymous().unwrap();
@@ -304,7 +305,8 @@ fn a_copy_is_of_one_array() {
     let other = Child::fork(|| {
         let table = HandleTable::join(&segment).unwrap();
         let make = |value: u8| {
-            // Whole before anyone can know of it, and never written again.
+            // The array is complete before any other participant knows its handle, and is never
+            // written again.
             table.from_elem(LEN, value).unwrap()
         };
         let mut old = make(0);
@@ -322,11 +324,11 @@ fn a_copy_is_of_one_array() {
         for info in observer.arrays().collect::<Vec<_>>() {
             match observer.copy_bytes(info.handle, 0, &mut copy) {
                 Ok(()) => {
-                    // Both halves alike, and their halves, down to a byte.
+                    // Compare both halves, then their halves, down to a byte.
                     let mut half = LEN;
                     while half > 1 {
                         half /= 2;
-                        assert!(copy[..half] == copy[half..2 * half], "of two arrays");
+                        assert!(copy[..half] == copy[half..2 * half], "a copy of two arrays");
                     }
                     whole += 1;
                 }
@@ -345,7 +347,7 @@ fn an_observer_cannot_write() {
     let observer = Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();
     let writer = Child::fork(|| {
         let view = observer.attach(x).unwrap();
-        // SAFETY: that this is refused by the processor is what is to be shown.
+        // SAFETY: the test shows that the processor refuses this write.
         unsafe { view.as_ptr().cast_mut().write_volatile(1) };
     });
     let status = writer.wait_within(DEADLINE).unwrap();
@@ -387,7 +389,11 @@ fn an_observer_keeps_nothing() {
     let observer = Observer::open(&name.0).unwrap();
     drop((table, segment));
     assert!(!name.exists(), "an observer is no member");
-    assert_eq!(observer.arrays().count(), 0, "they went with their owner");
+    assert_eq!(
+        observer.arrays().count(),
+        0,
+        "its arrays were freed with their owner"
+    );
     assert!(observer.verify().is_clean());
 }
 
@@ -417,7 +423,7 @@ fn an_observer_of_no_segment() {
     ));
 }
 
-/// Leaves this process `bytes` of address space besides what it has.
+/// Leaves this process `bytes` of address space beyond its current size.
 fn limit_address_space(bytes: u64) {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
@@ -430,7 +436,8 @@ fn limit_address_space(bytes: u64) {
     rustix::process::setrlimit(rustix::process::Resource::As, limits).unwrap();
 }
 
-/// The observer is forked before the segment is there, and so does not inherit its mapping.
+/// Checks that an observer maps little. The observer is forked before the segment exists, so it
+/// does not inherit the mapping.
 fn an_observer_needs_little_address_space() {
     let name = Name::new("little");
     let (go, done) = (Pipe::new(), Pipe::new());
@@ -442,7 +449,7 @@ fn an_observer_needs_little_address_space() {
         let handle = Handle::<u16, Ix1>::from_bits;
         let sum = |bits| {
             let view = observer.attach(handle(bits)).unwrap();
-            // SAFETY: nobody writes these arrays any more, and the observer lives.
+            // SAFETY: no process writes these arrays any more, and the observer lives.
             unsafe { view.deref_into_view() }.sum()
         };
         assert_eq!(observer.census().live, 2);
@@ -452,7 +459,7 @@ fn an_observer_needs_little_address_space() {
         assert_eq!(copied, [2, 0]);
         let early = observer.attach(handle(first)).unwrap();
         done.send(0);
-        // More spans than the first mapping of the tables has.
+        // There are now more spans than the first mapping of the tables covers.
         let (many, newest) = (go.receive(), go.receive());
         assert_eq!(observer.census().live, many);
         assert_eq!(observer.arrays().count() as u64, many - 1);
@@ -462,7 +469,7 @@ fn an_observer_needs_little_address_space() {
         assert_eq!(sum(newest), 30);
         // SAFETY: as above.
         let early = unsafe { early.deref_into_view() };
-        assert_eq!(early.sum(), 10, "former views stay good");
+        assert_eq!(early.sum(), 10, "former views stay valid");
         observer.reach().unwrap();
     });
     let segment = Segment::options()
@@ -471,7 +478,7 @@ fn an_observer_needs_little_address_space() {
         .unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let first = table.from_elem(10, 1u16).unwrap();
-    // Of another class, far away in the data region.
+    // This array has another class and lies far away in the data region.
     let last = table.from_elem(10, 2u16).unwrap();
     go.send(first.to_bits());
     go.send(last.to_bits());
@@ -512,7 +519,7 @@ fn an_observer_without_address_space_says_so() {
             assert!(text.contains("ulimit -v"), "{text}");
         }
         assert_eq!(observer.info(first).unwrap().shape, [10]);
-        // The remedy.
+        // Apply the remedy.
         let unlimited = rustix::process::Rlimit {
             current: None,
             maximum: None,
@@ -534,7 +541,7 @@ fn an_observer_without_address_space_says_so() {
     observer.join();
 }
 
-/// Each way to a segment behind a descriptor.
+/// Returns the error of each way to open a segment by a descriptor.
 fn refusals(fd: &OwnedFd) -> [Option<SegmentError>; 3] {
     let copy = || fd.try_clone().unwrap();
     [
@@ -561,7 +568,7 @@ fn an_unsealed_memfd_is_refused() {
     for seals in [SealFlags::empty(), SealFlags::GROW, SealFlags::SHRINK] {
         rustix::fs::fcntl_add_seals(&copy, seals).unwrap();
         if seals == SealFlags::SHRINK {
-            // The remedy that the error names: now both are there.
+            // The remedy that the error names: now both seals are set.
             assert!(refusals(&copy).iter().all(Option::is_none));
             return;
         }
@@ -579,7 +586,7 @@ fn a_memfd_of_huge_pages() {
     let size = rustix::fs::fstat(segment.fd().unwrap()).unwrap().st_size as u64;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
     let Ok(huge) = rustix::fs::memfd_create("huge", flags) else {
-        println!("  (not shown: this kernel has no hugetlbfs)");
+        println!("  (skipped: this kernel has no hugetlbfs)");
         return;
     };
     rustix::fs::ftruncate(&huge, size).unwrap();
@@ -593,7 +600,7 @@ fn a_memfd_of_huge_pages() {
     }
 }
 
-/// A descriptor does not say that its file is to be trusted.
+/// Checks that a passed descriptor of another user's file is refused.
 fn a_passed_file_of_another_user() {
     if !may_be_others() {
         return;
@@ -616,8 +623,7 @@ fn a_passed_file_of_another_user() {
     options().owner(STRANGER).observe_fd(fd()).unwrap();
 }
 
-/// Locks the bytes of these seats through a descriptor that can only read; the descriptor holds
-/// the locks.
+/// Locks the bytes of these seats through a read-only descriptor. The descriptor holds the locks.
 fn lock_seats(name: &Name, seats: std::ops::Range<i64>) -> fs::File {
     let reader = fs::File::open(file(name)).unwrap();
     // SAFETY: any bytes are a value of this struct of numbers.
@@ -627,7 +633,8 @@ fn lock_seats(name: &Name, seats: std::ops::Range<i64>) -> fs::File {
     lock.l_len = 1;
     for seat in seats {
         lock.l_start = (1 << 62) + seat;
-        // SAFETY: `lock` is the argument of this command. Living participants refuse.
+        // SAFETY: `lock` is the argument of this command. The call fails for seats of living
+        // participants.
         unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
     }
     reader
@@ -653,7 +660,7 @@ fn read_locks_of_a_reader_are_named() {
         let _first = lock_seats(&name, 0..4);
         locked.send(0);
         again.receive();
-        // The seat of the dead.
+        // This locks the byte of the dead participant's seat.
         let _second = lock_seats(&name, 0..4);
         locked.send(0);
         std::thread::sleep(2 * DEADLINE);
@@ -677,19 +684,19 @@ fn read_locks_of_a_reader_are_named() {
     assert_eq!(
         (report.seats, report.locked),
         (0, 1),
-        "it waits for the lock"
+        "the reap leaves the locked seat"
     );
     assert_eq!(table.foreign_locks().len(), 3);
     let seats = Observer::open(&name.0).unwrap().seats().unwrap();
     let alive: Vec<bool> = seats.iter().map(|seat| seat.alive).collect();
-    assert_eq!(alive, [true, false], "a read lock is no life");
+    assert_eq!(alive, [true, false], "a read lock does not count as alive");
     let error = table.write(x).map(drop).unwrap_err();
     assert!(
         matches!(&error, LeaseError::Blocked { lock, .. } if lock.pids == [pid]),
         "{error:?}"
     );
     names_it(error.to_string());
-    // The remedy.
+    // Apply the remedy.
     spy.kill();
     assert_eq!(table.reap().unwrap().seats, 1);
     assert!(table.foreign_locks().is_empty());
@@ -697,8 +704,8 @@ fn read_locks_of_a_reader_are_named() {
     HandleTable::join(&segment).unwrap();
 }
 
-/// A reader waits for the byte of a worker's seat, and has it as soon as the worker is dead: before
-/// the pool can take back what the worker held.
+/// Checks a call while a reader waits for the lock byte of a worker's seat. The reader gets the
+/// byte as soon as the worker is dead, before the pool can take back the worker's tiles.
 fn a_lock_on_a_dead_workers_seat_ends_the_call() {
     let name = Name::new("pool-locked");
     let segment = options().create(&name.0).unwrap();
@@ -719,8 +726,8 @@ fn a_lock_on_a_dead_workers_seat_ends_the_call() {
         let outcome = pool.for_each(&tiles, &flag.number, |_, &flag, tile| {
             if tile.index() == 0 && !Flag::is_raised(flag) {
                 Flag::raise(flag);
-                // The spies wait for their locks by then. If one does not yet, the pool takes back what
-                // the worker held, and reports the death all the same.
+                // By now the spies wait for their locks. If one of them is late, the pool takes
+                // back the worker's tiles and still reports the death.
                 std::thread::sleep(Duration::from_millis(300));
                 std::process::abort();
             }
@@ -729,7 +736,7 @@ fn a_lock_on_a_dead_workers_seat_ends_the_call() {
             matches!(outcome, Err(PoolError::WorkerDied { .. })),
             "{outcome:?}"
         );
-        assert!(start.elapsed() < most, "it waited for its deadline");
+        assert!(start.elapsed() < most, "the call waited for its deadline");
         spies.into_iter().for_each(Child::kill);
         table.reap().unwrap();
         drop(pool);

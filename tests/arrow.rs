@@ -1,5 +1,5 @@
-//! Arrays lent to Arrow: the same bytes, and a lease that lasts as long as the last clone, on
-//! whichever thread that is dropped.
+//! Arrays lent to Arrow: they share the bytes, and the lease lasts until the last clone is dropped,
+//! on any thread.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn same<T: ArrowElement + From<u8> + PartialEq>(table: &HandleTable) {
     assert_eq!(lent.data_type(), &T::Arrow::DATA_TYPE);
     assert!(lent.values().iter().eq(own.iter()));
     assert_eq!(lent.null_count(), 0);
-    // The very bytes, not a copy of them.
+    // Arrow sees the array's own bytes, not a copy.
     let place = table.attach(x).unwrap().as_ptr();
     assert_eq!(lent.values().as_ptr(), place.cast());
     let part = lent.slice(90, 10);
@@ -82,7 +82,7 @@ fn rows_are_lists_of_fixed_length() {
     let x = table.zeros::<u8, _>((3, 4).f()).unwrap();
     let error = table.lend_arrow_rows(x).unwrap_err();
     assert!(matches!(error, ArrowError::Fortran { .. }), "{error}");
-    assert!(table.write(x).is_ok(), "nothing is held after an error");
+    assert!(table.write(x).is_ok(), "an error holds no lease");
     let x = table.zeros::<u8, _>((0, 3_000_000_000)).unwrap();
     let error = table.lend_arrow_rows(x).unwrap_err();
     assert!(
@@ -119,7 +119,7 @@ fn the_last_of_many_threads_gives_the_lease_back() {
         .unwrap()
         .seats()
         .unwrap();
-    assert_eq!(seats.len(), 1, "each lent array's seat was given back");
+    assert_eq!(seats.len(), 1, "the seat of each lent array was released");
 }
 
 fn a_lent_array_outlives_its_handle_and_its_table() {
@@ -130,7 +130,7 @@ fn a_lent_array_outlives_its_handle_and_its_table() {
     table.free(x).unwrap();
     assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
     for _ in 0..100 {
-        // Of the same size: none of them gets the bytes that are lent.
+        // Arrays of the same size do not get the lent bytes.
         let other = table.from_elem(1000, 9u32).unwrap();
         table.detach(other).unwrap();
     }
@@ -141,11 +141,11 @@ fn a_lent_array_outlives_its_handle_and_its_table() {
     assert!(also.values().iter().all(|&value| value == 8));
     drop((lent, also));
     let table = HandleTable::join(&segment).unwrap();
-    assert_eq!(table.arrays().count(), 100, "what was lent is free now");
+    assert_eq!(table.arrays().count(), 100, "the lent arrays are free now");
     assert!(table.verify().unwrap().is_clean());
 }
 
-/// Seats of the segment that are taken.
+/// Returns the number of occupied seats.
 fn seats(segment: &Segment) -> usize {
     let observer = ndshm::Observer::from_fd(segment.inheritable_fd().unwrap()).unwrap();
     observer.seats().unwrap().len()
@@ -165,7 +165,7 @@ fn a_thousand_lent_columns_share_a_seat() {
         assert!(lent.values().iter().all(|&value| value == at as u64));
         assert!(busy(&other, *column));
     }
-    // One after the other, each on another thread, each gives back its own lease alone.
+    // Each clone is dropped on another thread and releases only its own lease.
     let mut lent = lent.into_iter();
     for (at, &column) in columns.iter().enumerate().take(10) {
         let first = lent.next();
@@ -173,7 +173,7 @@ fn a_thousand_lent_columns_share_a_seat() {
         assert!(!busy(&other, column));
         assert!(busy(&other, columns[at + 1]));
     }
-    // Twice the same array: it is free with the last of both.
+    // The same array is lent twice: it is released when both are dropped.
     let twice = [lend(&columns[0]), lend(&columns[0])];
     let [first, second] = twice;
     drop(first);
@@ -184,7 +184,7 @@ fn a_thousand_lent_columns_share_a_seat() {
     assert_eq!(
         seats(&segment),
         2,
-        "the lender has left, and the other is here"
+        "the lender has left, the other participant has not"
     );
     assert!(columns.iter().all(|&column| !busy(&other, column)));
     assert!(other.verify().unwrap().is_clean());
@@ -215,7 +215,7 @@ fn threads_lend_and_drop_at_once() {
     let segment = Segment::options().seats(16).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let x = table.from_elem(100, 3u64).unwrap();
-    // Keeps the seat of what is lent: its end would give all leases back.
+    // This loan keeps the seat: leaving the seat would release all of its leases.
     let other = table.from_elem(1, 1u8).unwrap();
     let kept = table.lend_arrow(other).unwrap();
     std::thread::scope(|scope| {
@@ -242,7 +242,7 @@ fn a_lent_array_that_crossed_a_fork_is_the_parents() {
     let y = table.from_elem(5, 2u8).unwrap();
     let lent = table.lend_arrow(x).unwrap();
     let child = Child::fork(|| {
-        // The copy of the lease, and of the lender's seat.
+        // Drop the child's copy of the lease and of the lender's seat.
         drop(lent.clone());
         let own = table.lend_arrow(y).unwrap();
         assert!(busy(&table, y));
@@ -253,7 +253,7 @@ fn a_lent_array_that_crossed_a_fork_is_the_parents() {
         assert!(busy(&table, x), "the parent's lease is in force");
     });
     child.join();
-    assert!(busy(&table, x), "a child has not given it back");
+    assert!(busy(&table, x), "a child did not release it");
     assert_eq!(lent.values()[..], [1; 5]);
     drop(lent);
     assert!(!busy(&table, x));

@@ -1,4 +1,4 @@
-//! What holds for workers of every kind: forked, spawned, threads.
+//! Behaviour that all kinds of workers share: forked, spawned, threads.
 
 mod support;
 
@@ -14,10 +14,10 @@ use ndshm::{
 use rayon::prelude::*;
 use support::{Child, Flag, Pipe, eventually, is_alive, run};
 
-/// How long a test waits for what should come at once.
+/// Time limit for events that should happen at once.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Set for a program that is to forget the first line of its `main`.
+/// Environment variable: if set, `main` leaves out its first line, `become_worker`.
 const FORGETFUL: &str = "NDSHM_TEST_FORGETFUL";
 
 fn main() {
@@ -116,14 +116,15 @@ fn table() -> HandleTable {
 
 type Tiles<'t> = Partition<'t, Write<u32, Ix1>>;
 
-/// A pool of each kind, and ten tiles of ten numbers. Panics of kernels are not printed.
+/// Runs `test` with a pool of each kind and a partition of ten tiles with ten numbers each.
+/// Suppresses the kernels' panic messages.
 fn each(
     kinds: &[Kind],
     workers: usize,
     test: impl Fn(Kind, &HandleTable, Handle<u32, Ix1>, &Tiles<'_>, &mut Pool<'_>),
 ) {
     for &kind in kinds {
-        // Threads that the last one has left would be in the way of a fork.
+        // Run each kind in a child, because threads of the previous kind would prevent a fork.
         Child::fork(|| {
             let table = table();
             let x = table.zeros::<u32, _>(100).unwrap();
@@ -143,7 +144,7 @@ fn every_tile_once() {
         }
         let x = table.read(x).unwrap();
         assert!(x.iter().all(|&x| x == 100), "{kind:?}: {x}");
-        // Handles of arrays that are made after the pool are seen by its workers.
+        // Workers see arrays that are created after the pool.
         let late = table.zeros::<u32, _>(7).unwrap();
         let late_tiles = table.partition(late.write(), Axis(0), 2).unwrap();
         pool.for_each(&late_tiles, &(), |mut x, (), _| x.fill(1))
@@ -188,7 +189,8 @@ fn the_same_bits() {
     assert_eq!(digests.len(), 1);
 }
 
-/// Runs two rounds of one call on two partitions, then compares the numbers with a second pool's.
+/// Runs two rounds of one call on two partitions, then compares the random numbers with those of a
+/// second pool.
 fn two_partitions_of_a_call() {
     each(&KINDS, 2, |kind, table, x, tiles, pool| {
         let y = table.zeros::<u32, _>(100).unwrap();
@@ -220,7 +222,8 @@ fn two_partitions_of_a_call() {
     });
 }
 
-/// Tiles that are sent off again, and tiles of the dead, against the public generator.
+/// Compares the random numbers of repeated runs, also those after a worker's death, with the public
+/// generator.
 fn the_runs_of_a_tile_draw_their_own_numbers() {
     use ndshm::TileRng;
     use ndshm::rand_core::Rng;
@@ -232,7 +235,7 @@ fn the_runs_of_a_tile_draw_their_own_numbers() {
         pool.set_seed(5);
         pool.on_death(OnDeath::RunAgain);
         let flag = Flag::new();
-        // A worker dies in a later run of a tile, where workers are processes.
+        // With worker processes, a worker dies in a later run of a tile.
         let die = kind != Kind::Threads;
         let params = [flag.number, u64::from(die)];
         let mut running = pool
@@ -264,7 +267,7 @@ fn the_runs_of_a_tile_draw_their_own_numbers() {
         }
         running.finish().unwrap();
         assert_eq!(pool.deaths(), u64::from(die), "{kind:?}");
-        // Another call of the same pool begins with its first runs.
+        // The next call of the same pool begins with first runs.
         pool.for_each(&tiles, &(), |mut x, (), tile| x[0] = tile.rng().next_u64())
             .unwrap();
         let drawn = table.read(x).unwrap().to_vec();
@@ -299,7 +302,8 @@ fn every_worker_once() {
     });
 }
 
-/// Each worker adds to what all of them have written in the step before.
+/// Checks barriers: in each step a worker adds up the numbers that all workers wrote in the step
+/// before.
 fn barriers() {
     each(&KINDS, 4, |kind, table, _, _, pool| {
         let sums = table.zeros::<u64, _>((200, 4)).unwrap();
@@ -307,8 +311,8 @@ fn barriers() {
             let me = worker.worker();
             for step in 0..200 {
                 let mut attached = worker.table().attach(sums)?;
-                // SAFETY: the barriers divide the rows: in each step a worker writes one element
-                // of its own, and reads those of the step before.
+                // SAFETY: the barriers divide the rows: in each step a worker writes one element of
+                // its own, and reads those of the step before.
                 let mut sums = unsafe { attached.view_mut_unsynchronized() };
                 let before = match step {
                     0 => 1,
@@ -377,7 +381,7 @@ fn an_error_in_a_worker() {
         let guard = table.read(x).unwrap();
         let outcome = pool.run(&x, |worker, &x| {
             if worker.worker() == 1 {
-                // The others are told by the barrier; the cause is this.
+                // The barrier fails for the other workers; this error is the cause.
                 worker.table().write(x)?[0] = 1;
             }
             worker.barrier()?;
@@ -418,13 +422,13 @@ fn a_barrier_that_takes_too_long() {
             match worker.barrier_within(Duration::from_millis(50)) {
                 Err(BarrierError::Deadline { .. }) => {}
                 Err(other) => return Err(Error::from(other)),
-                Ok(()) => panic!("nobody came"),
+                Ok(()) => panic!("the barrier opened without the other worker"),
             }
             Flag::raise(late);
             Ok(1)
         });
         assert_eq!(outcome.unwrap(), [0, 1], "{kind:?}");
-        // The pool's own deadline breaks the barrier of those that wait there.
+        // The pool's own deadline breaks the barrier for the workers that wait there.
         pool.deadline(Some(Duration::from_millis(100)));
         let broken = Flag::new();
         let outcome = pool.run(&broken.number, |worker, &broken| {
@@ -472,7 +476,11 @@ fn a_hundred_panics() {
                 other => panic!("{kind:?}: {other}"),
             }
             table.clear_poison(x).unwrap();
-            assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+            assert_eq!(
+                table.read(x).unwrap().sum(),
+                100,
+                "the other tiles were run, too"
+            );
             table.write(x).unwrap().fill(0);
         }
     });
@@ -538,8 +546,8 @@ fn a_hundred_kills_at_a_barrier() {
     });
 }
 
-/// From the call, in which a worker dies at once, to the error: 50 ms are promised. The fastest is
-/// held to it, for the machine may be busy.
+/// Measures the time from a call in which a worker dies at once to the error. The limit is 50 ms.
+/// Only the fastest of several calls must meet it, because the machine may be busy.
 fn a_death_is_noticed_soon() {
     each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         let mut took = [Duration::ZERO; 9];
@@ -559,7 +567,7 @@ fn a_death_is_noticed_soon() {
     });
 }
 
-/// The first to come to the tile dies; whoever runs it again finds the note that it left.
+/// Kills the first worker that runs the tile. The next run finds the dead worker's note.
 fn die_once(mut x: ArrayViewMut1<u32>, died: &Handle<u32, Ix1>, tile: &TileContext) {
     let table = HandleTable::join(&SEGMENT.with(|segment| segment.borrow().clone().unwrap()));
     let table = table.unwrap();
@@ -593,7 +601,7 @@ fn tiles_of_the_dead_run_again() {
             assert_eq!(
                 table.read(died).unwrap().sum(),
                 3,
-                "three tiles have killed"
+                "three tiles killed a worker"
             );
             assert_eq!(pool.deaths(), 3);
             let x = table.read(x).unwrap();
@@ -604,7 +612,8 @@ fn tiles_of_the_dead_run_again() {
     }
 }
 
-/// Tiles that are claimed several at a time: what is named is what was not run, and no more.
+/// Checks that an error names exactly the tiles that were not run, where several tiles are claimed
+/// at a time.
 fn deaths_among_many_tiles() {
     each(&PROCESSES, 3, |kind, table, _, _, pool| {
         let x = table.zeros::<u32, _>(5000).unwrap();
@@ -647,7 +656,11 @@ fn a_kernel_that_kills_every_time() {
             "{kind:?}: {refused}"
         );
         table.clear_poison(x).unwrap();
-        assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+        assert_eq!(
+            table.read(x).unwrap().sum(),
+            100,
+            "the other tiles were run, too"
+        );
     });
 }
 
@@ -673,7 +686,7 @@ fn tiles_as_they_become_ready() {
                 let index = ready.index();
                 runs[index] += 1;
                 assert!(ready.views().iter().all(|&x| x == 2 * runs[index] - 1));
-                // What is written here is what the next run starts from.
+                // The next run starts from the values that are written here.
                 let mut views = ready.views();
                 views += 1;
                 taken += 1;
@@ -687,7 +700,7 @@ fn tiles_as_they_become_ready() {
             assert_eq!(x, 2 * runs[at / 10] + 1, "{kind:?}");
         }
         drop(x);
-        // Tiles that are not sent off again rest; when all rest there is nothing to wait for.
+        // Tiles that are not run again rest. When all tiles rest, a wait returns at once.
         let mut running = pool.start(tiles, &(), |mut x, (), _| x.fill(9)).unwrap();
         let mut resting = 0;
         while resting < 10 {
@@ -727,7 +740,7 @@ fn a_slow_tile_holds_nobody_up() {
                 ready.again();
             }
         }
-        assert!(others >= 50, "{kind:?}: only {others} runs of others");
+        assert!(others >= 50, "{kind:?}: only {others} runs of other tiles");
         running.finish().unwrap();
     });
 }
@@ -770,7 +783,7 @@ fn a_death_while_tiles_are_out() {
     });
 }
 
-/// One tile panics; the others are sent off again for ever.
+/// Checks that a panic in one tile ends a wait while the other tiles are run again for ever.
 fn a_panic_ends_a_wait_while_others_stay_ready() {
     each(&KINDS, 2, |kind, table, x, tiles, pool| {
         let mut running = pool
@@ -799,7 +812,8 @@ fn a_panic_ends_a_wait_while_others_stay_ready() {
     });
 }
 
-/// A worker is killed between its tiles; the other one keeps tiles ready for ever.
+/// Checks that a wait ends when a worker is killed between its tiles while the other worker keeps
+/// tiles ready for ever.
 fn a_death_ends_a_wait_while_others_stay_ready() {
     each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         let pids = pool.pids();
@@ -828,7 +842,7 @@ fn a_death_ends_a_wait_while_others_stay_ready() {
     });
 }
 
-/// The only worker dies, or all of them do, while other tiles are still to be run.
+/// Checks the error when the only worker dies, or all of them, before the other tiles have run.
 fn rows_are_named_when_no_worker_is_left() {
     for workers in [1, 2] {
         each(&PROCESSES, workers, |kind, table, x, tiles, pool| {
@@ -879,7 +893,7 @@ fn a_call_that_is_dropped() {
 }
 
 thread_local! {
-    /// For kernels that need a table: those of forked workers find the segment here.
+    /// The segment for kernels of forked workers that need a table.
     static SEGMENT: RefCell<Option<Segment>> = const { RefCell::new(None) };
 }
 
@@ -934,7 +948,8 @@ fn rayon_before_a_fork_is_refused() {
     }
 }
 
-/// The parent starts threads after it has forked: the dead are not replaced, the others go on.
+/// Checks a parent that starts threads after the fork: dead workers are not replaced, the others go
+/// on.
 fn threads_that_come_later() {
     let table = table();
     let x = table.zeros::<u32, _>(100).unwrap();
@@ -948,7 +963,7 @@ fn threads_that_come_later() {
         .unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 200);
     assert_eq!(pool.pids().iter().flatten().count(), 1);
-    // Whoever is missing would be missed at a barrier.
+    // A barrier would wait for the missing worker.
     let outcome = pool.run(&(), |worker, ()| Ok(worker.barrier()?));
     assert!(matches!(outcome, Err(PoolError::Threads { .. })));
     let outcome = pool.for_each(&tiles, &(), kill_at_tile_5);
@@ -957,7 +972,7 @@ fn threads_that_come_later() {
     let outcome = pool.for_each(&tiles, &(), |mut x, (), _| x.fill(2));
     assert!(
         matches!(outcome, Err(PoolError::Threads { .. })),
-        "nobody is left"
+        "no worker is left"
     );
 }
 
@@ -967,8 +982,8 @@ fn forks_despite_threads() {
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || ended.recv());
-    // SAFETY: the other thread holds no lock: it sleeps until its channel closes. The kernel
-    // takes none.
+    // SAFETY: the other thread holds no lock: it sleeps until its channel closes. The kernel takes
+    // none.
     let mut pool = unsafe { Pool::fork_with_threads(&table, 2) }.unwrap();
     pool.for_each(&tiles, &(), |mut x, (), _| x.fill(3))
         .unwrap();
@@ -978,7 +993,7 @@ fn forks_despite_threads() {
     assert!(thread.join().unwrap().is_err());
 }
 
-/// The life of a worker whose `main` does not begin as it should.
+/// Runs as a worker that does not call `become_worker` first.
 fn forget_to_become_a_worker() -> ! {
     let table = table();
     match Pool::spawn(&table, 1) {
@@ -1016,7 +1031,7 @@ fn a_named_segment() {
     assert!(name.exists());
     drop(table);
     drop(segment);
-    assert!(!name.exists(), "it goes with its last participant");
+    assert!(!name.exists(), "the last participant removes the name");
 }
 
 fn what_was_done() {
@@ -1064,7 +1079,7 @@ fn workers_end_with_their_parent() {
     }
 }
 
-/// Ctrl-C in the middle of a call: the terminal signals the whole group.
+/// Checks Ctrl-C during a call: the terminal signals the whole process group.
 fn an_interrupt_ends_all() {
     let left_over = || {
         let entries = std::fs::read_dir("/dev/shm").unwrap();
@@ -1077,7 +1092,7 @@ fn an_interrupt_ends_all() {
     for kind in PROCESSES {
         let pipe = Pipe::new();
         let parent = Child::fork(|| {
-            // SAFETY: no precondition: a group of its own, as a shell makes it.
+            // SAFETY: no precondition. The child gets its own group, as from a shell.
             assert_eq!(unsafe { libc::setpgid(0, 0) }, 0);
             let table = table();
             let x = table.zeros::<u32, _>(100).unwrap();

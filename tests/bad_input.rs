@@ -1,4 +1,4 @@
-//! Bad input: every refusal is an error whose text holds the value, the limit and the remedy.
+//! Bad input: each refusal is an error, and its text holds the value, the limit and the remedy.
 
 #[path = "bad_input/segments.rs"]
 mod segments;
@@ -18,7 +18,7 @@ fn table() -> HandleTable {
     HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
-/// The error's text holds each part: the value, the limit, the remedy.
+/// Asserts that the error's text holds each part: the value, the limit, the remedy.
 #[track_caller]
 fn says(error: impl Display, parts: &[&str]) {
     let text = error.to_string();
@@ -44,7 +44,7 @@ fn shapes_whose_size_overflows_name_the_shape_and_the_most() {
         ],
     );
 
-    // The count of elements is representable, that of bytes is not.
+    // The number of elements is representable, the number of bytes is not.
     let error = table.zeros::<f64, _>(1 << 60).unwrap_err();
     says(error, &[&(1usize << 60).to_string(), "less than 8 EiB"]);
 
@@ -56,7 +56,9 @@ fn shapes_whose_size_overflows_name_the_shape_and_the_most() {
         table.from_elem((usize::MAX, 2), 1u8).map(|_| ()),
         table.uninit::<i32, _>((usize::MAX, 2)).map(|_| ()),
         table
-            .from_shape_fn((usize::MAX, 2), |_| -> bool { panic!("nothing to fill") })
+            .from_shape_fn((usize::MAX, 2), |_| -> bool {
+                panic!("the shape is refused before it is filled")
+            })
             .map(|_| ()),
     ] {
         assert!(matches!(refused, Err(AllocError::TooLarge { .. })));
@@ -73,7 +75,7 @@ fn nine_axes_name_the_limit_of_eight() {
     says(error, &["9 axes", "at most 8", "join some"]);
 }
 
-// ---- room ----------------------------------------------------------------------------------
+// ---- memory --------------------------------------------------------------------------------
 
 #[test]
 fn a_full_capacity_names_itself_and_what_to_raise() {
@@ -106,7 +108,10 @@ fn a_full_capacity_names_itself_and_what_to_raise() {
     assert!(!handles.is_empty() && handles.len() <= 16);
     says(error, &["64 KiB", "capacity 1 MiB", "free arrays"]);
     table.free(handles[0]).unwrap();
-    assert!(table.zeros::<u8, _>(64 << 10).is_ok(), "nothing was lost");
+    assert!(
+        table.zeros::<u8, _>(64 << 10).is_ok(),
+        "the refused call kept no memory"
+    );
 }
 
 #[test]
@@ -156,7 +161,7 @@ fn a_freed_handle_is_stale_everywhere_and_stays_so() {
     let handle = mine.zeros::<f64, _>(4).unwrap();
     let text = handle.to_string();
     other.free(handle).unwrap();
-    // The slot is used again: the old handle does not name the new array.
+    // The slot is reused: the old handle does not name the new array.
     let reused = other.zeros::<f64, _>(4).unwrap();
     assert_ne!(handle, reused);
     for table in [&mine, &other] {
@@ -182,7 +187,7 @@ fn handles_of_another_segment_are_stale() {
     assert_eq!(here.arrays().count(), 1);
 }
 
-/// Nothing that takes a handle accepts this one.
+/// Asserts that all calls with a handle refuse this one.
 fn refuse_all(table: &HandleTable, handle: Handle<f64, Ix1>) {
     let refused = [
         table.read(handle).map(drop),
@@ -224,7 +229,7 @@ proptest! {
     fn random_bits_are_never_an_array(bits: u64, near in 0usize..4, flip in 0u32..64) {
         let table = table();
         let live: Vec<_> = (0..4).map(|_| table.from_elem(4, 1.5f64).unwrap()).collect();
-        // Anything, and what differs from a live handle by one bit.
+        // Try random bits, and bits that differ from a live handle in one position.
         for bits in [bits, live[near].to_bits() ^ 1 << flip] {
             let handle = Handle::<f64, Ix1>::from_bits(bits);
             if !live.contains(&handle) {
@@ -264,7 +269,7 @@ fn another_type_or_rank_names_both() {
     says(error, &ranks);
     says(table.read(wrong_rank).unwrap_err(), &ranks);
     says(table.write(wrong_rank).unwrap_err(), &ranks);
-    // The refusals have left no lease behind.
+    // The refused calls hold no lease.
     assert!(table.write(Handle::<f64, IxDyn>::from_bits(bits)).is_ok());
 }
 
@@ -352,7 +357,7 @@ fn partitions_that_cannot_be_name_the_array_and_the_numbers() {
         says(error, &[&x_text, "twice"]);
     }
     assert!(table.partition((x.read(), x.read()), Axis(0), 2).is_ok());
-    // The refused ones hold nothing.
+    // The refused partitions hold no lease.
     assert!(table.write(x).is_ok() && table.write(y).is_ok());
     assert_eq!(table.arrays().count(), 2);
 }
@@ -374,7 +379,7 @@ fn a_round_that_cannot_begin_names_who_is_in_the_way() {
     says(error, &[&x.to_string(), &pid, "try again"]);
     assert!(
         table.write(y).is_ok(),
-        "the lease of the first array was given back"
+        "the lease of the first array was released"
     );
     assert!(tiles.enter().unwrap().is_none(), "no round has begun");
     drop(reading);

@@ -1,5 +1,5 @@
-//! Copies into a segment: of any layout, by several threads where they are large, after which the
-//! process may fork as before.
+//! Copies into a segment: from any layout, with several threads if they are large. The process may
+//! fork afterwards as before.
 
 mod support;
 
@@ -10,7 +10,7 @@ fn table() -> HandleTable {
     HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
-/// Large enough for several threads: 48 MB of numbers that are all different.
+/// Returns an array that is large enough for several threads: 48 MB of distinct numbers.
 fn large() -> Array3<u32> {
     Array3::from_shape_fn((150, 200, 400), |(i, j, k)| {
         ((i * 200 + j) * 400 + k) as u32
@@ -41,7 +41,7 @@ fn large_arrays_of_any_layout_are_copied_whole() {
         assert!(table.read(x).unwrap().to_owned() == view, "{what}");
         table.free(x).unwrap();
     }
-    // Long in one axis only, whichever it is.
+    // Only one axis is long: the last, then the first.
     let line = Array1::from_iter(0..10_000_000u32);
     for shape in [(1, line.len()), (line.len(), 1)] {
         let view = line.view().into_shape_with_order(shape).unwrap();
@@ -56,7 +56,7 @@ fn the_threads_of_a_copy_are_gone_when_it_returns() {
     for _ in 0..50 {
         let table = table();
         let x = table.from_array(&source).unwrap();
-        // A fork is refused to a process with threads.
+        // A process with threads cannot fork.
         let threads = std::fs::read_dir("/proc/self/task").unwrap().count();
         assert_eq!(threads, 1);
         table.free(x).unwrap();

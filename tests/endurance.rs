@@ -1,4 +1,5 @@
-//! Processes that do everything at once and are killed anywhere; and what is left after many.
+//! Processes that use a segment at once and are killed anywhere; and the state after many have come
+//! and gone.
 
 mod props;
 mod support;
@@ -51,12 +52,12 @@ type Array = Handle<u64, Ix1>;
 const ARRAYS: usize = 5;
 const LEN: usize = 3000;
 
-/// What all elements are, if they are all the same.
+/// Returns the value of all elements if they are equal.
 fn uniform(x: &ArrayRef<u64, Ix1>) -> Option<u64> {
     x.iter().all(|&element| element == x[0]).then_some(x[0])
 }
 
-/// Does what comes, until it is killed.
+/// Performs random operations until the process is killed.
 fn work(table: &HandleTable, shared: &[Array], tiles: PartitionHandle<Write<u64, Ix1>>, seed: u64) {
     let mut random = Numbers::from_seed(seed);
     let mut own: Vec<Array> = Vec::new();
@@ -66,14 +67,14 @@ fn work(table: &HandleTable, shared: &[Array], tiles: PartitionHandle<Write<u64,
             0 | 1 => match table.write(array) {
                 Ok(mut x) => {
                     let seen = uniform(&x);
-                    assert!(seen.is_some(), "half-written, and not poisoned");
+                    assert!(seen.is_some(), "half-written, but not poisoned");
                     x.fill(random.any());
                 }
                 Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
                 Err(other) => panic!("{other}"),
             },
             2 | 3 => match table.read(array) {
-                Ok(x) => assert!(uniform(&x).is_some(), "half-written, and not poisoned"),
+                Ok(x) => assert!(uniform(&x).is_some(), "half-written, but not poisoned"),
                 Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
                 Err(other) => panic!("{other}"),
             },
@@ -116,7 +117,7 @@ fn work(table: &HandleTable, shared: &[Array], tiles: PartitionHandle<Write<u64,
     }
 }
 
-/// Allocates until there is no more, and frees all of it again.
+/// Allocates until the segment is full, then frees everything. Returns the number of arrays.
 fn room(table: &HandleTable) -> usize {
     let mut handles = Vec::new();
     while let Ok(handle) = table.uninit::<u64, _>(LEN) {
@@ -133,7 +134,7 @@ fn whatever_is_killed_nothing_is_half_written_unnoticed() {
     let options = Segment::options().capacity(8 << 20).seats(8);
     let table = HandleTable::join(&options.anonymous().unwrap()).unwrap();
     let shared: Vec<Array> = (0..ARRAYS).map(|_| table.zeros(LEN).unwrap()).collect();
-    // Rounds are on an array of their own: its tiles are written one by one.
+    // Rounds have their own array, because its tiles are written one by one.
     let x = table.zeros::<u64, _>(LEN).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 500).unwrap();
     let before = room(&table);
@@ -156,13 +157,17 @@ fn whatever_is_killed_nothing_is_half_written_unnoticed() {
             std::thread::sleep(Duration::from_micros(random.below(1500) as u64));
             child.signal(libc::SIGKILL);
             let status = child.wait_within(support::DEADLINE).expect("it was killed");
-            assert_eq!(status.signal(), Some(libc::SIGKILL), "it had panicked");
+            assert_eq!(status.signal(), Some(libc::SIGKILL), "the child panicked");
         }
         table.reap().unwrap();
-        assert_eq!(table.arrays().count(), ARRAYS + 1, "what the dead owned");
+        assert_eq!(
+            table.arrays().count(),
+            ARRAYS + 1,
+            "the arrays of the dead are freed"
+        );
         for array in &shared {
             match table.write(*array) {
-                Ok(x) => assert!(uniform(&x).is_some(), "half-written, and not poisoned"),
+                Ok(x) => assert!(uniform(&x).is_some(), "half-written, but not poisoned"),
                 Err(LeaseError::Poisoned { .. }) => {
                     poisoned += 1;
                     table.clear_poison(*array).unwrap();
@@ -171,7 +176,7 @@ fn whatever_is_killed_nothing_is_half_written_unnoticed() {
                 Err(other) => panic!("{other}"),
             }
         }
-        // A round that was opened by the dead does not block the next one.
+        // A dead opener's round does not block the next one.
         table.clear_poison(x).unwrap();
         let round = tiles.begin().unwrap();
         let mut part = tiles.enter().unwrap().unwrap();
@@ -182,7 +187,7 @@ fn whatever_is_killed_nothing_is_half_written_unnoticed() {
         round.finish(support::DEADLINE).unwrap();
         assert_eq!(uniform(&table.read(x).unwrap()), Some(generation));
     }
-    assert!(poisoned > 0, "nobody was killed while it wrote");
+    assert!(poisoned > 0, "no process was killed while writing");
     assert_eq!(room(&table), before);
 }
 
@@ -191,7 +196,7 @@ fn tables_that_cross_a_fork_together() {
     let name = Name::new("together");
     let join = |segment: &Segment| HandleTable::join(segment).unwrap();
     let two = join(&segment);
-    // The child takes its copies, and drops them.
+    // The child takes over its copies and drops them.
     let mut leaving = Some((join(&segment), join(&Segment::create(&name.0).unwrap())));
     let (one, named) = leaving.as_ref().unwrap();
     let x = one.zeros::<u8, _>(10).unwrap();
@@ -207,8 +212,11 @@ fn tables_that_cross_a_fork_together() {
         let z = one.from_elem(4, 1u8).unwrap();
         named.write(y).unwrap().fill(1);
         drop(one);
-        assert!(two.read(z).is_err(), "it went with the child's own seat");
-        // The parent's name is not removed by a child that leaves.
+        assert!(
+            two.read(z).is_err(),
+            "it was freed with the child's own seat"
+        );
+        // A child that leaves does not remove the parent's name.
         drop(named);
         assert!(name.exists());
     })
@@ -227,7 +235,7 @@ fn a_partition_that_crossed_a_fork_is_the_parents() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let x = table.zeros::<u64, _>(100).unwrap();
     let mut tiles = Some(table.partition(x.write(), Axis(0), 10).unwrap());
-    // Dropped before the child has a seat of its own, and after.
+    // Drop it before the child has a seat of its own, and after.
     Child::fork(|| drop(tiles.take())).join();
     Child::fork(|| {
         table.seat().unwrap();
@@ -236,7 +244,7 @@ fn a_partition_that_crossed_a_fork_is_the_parents() {
     .join();
     let tiles = tiles.as_ref().unwrap();
     let round = tiles.begin().unwrap();
-    // It can be used in a child, by a seat of its own.
+    // A child can use it with a seat of its own.
     Child::fork(|| {
         let mut part = tiles.enter().unwrap().expect("the parent's round runs");
         part.claim().unwrap().unwrap().views().fill(1);
@@ -255,7 +263,7 @@ fn a_partition_that_crossed_a_fork_is_the_parents() {
     assert_eq!(table.read(x).unwrap().sum(), 100);
 }
 
-/// Processes that have a file open or mapped, by the file's number.
+/// Returns the processes that have the file with this inode number open or mapped.
 fn users_of(inode: u64) -> Vec<String> {
     let mut users = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap() {
@@ -280,8 +288,8 @@ fn users_of(inode: u64) -> Vec<String> {
     users
 }
 
-/// All processes of an anonymous segment are killed, in any order: nobody has its file any more,
-/// which never had a name, so that the kernel has freed it.
+/// Kills all processes of an anonymous segment, in any order. Checks that no process has its file
+/// any more: the file never had a name, so the kernel has freed it.
 fn killed_families_leave_no_memory() {
     let mut random = props::Numbers::from_seed(3);
     for _ in 0..5 {
@@ -307,7 +315,7 @@ fn killed_families_leave_no_memory() {
         support::eventually("all four have it", || users_of(inode).len() == 4);
         while !family.is_empty() {
             let pid = family.swap_remove(random.below(family.len()));
-            // SAFETY: they are this test's own, and sleep until they are killed.
+            // SAFETY: these processes belong to this test, and sleep until they are killed.
             unsafe { libc::kill(pid as i32, libc::SIGKILL) };
         }
         parent.wait_within(support::DEADLINE).unwrap();
@@ -341,7 +349,7 @@ fn a_thousand_segments_leave_nothing() {
     come_and_go(2);
     let before = ["maps", "fd"].map(count);
     come_and_go(250);
-    // A heap may have grown by a mapping or two.
+    // The heap may have grown by a mapping or two.
     let after = ["maps", "fd"].map(count);
     assert!(after[0] <= before[0] + 5, "{before:?} {after:?}");
     assert_eq!(after[1], before[1]);
@@ -362,7 +370,11 @@ fn seats_of_the_dead_are_reused_without_a_reap() {
         pipe.receive();
         child.kill();
     }
-    assert_eq!(table.reap().unwrap().seats, 1, "the last one's");
+    assert_eq!(
+        table.reap().unwrap().seats,
+        1,
+        "the seat of the last process"
+    );
     assert_eq!(table.arrays().count(), 0);
 }
 

@@ -1,5 +1,5 @@
-//! What errors say: the value, the limit, the remedy. Each text is compared with the file beside this
-//! one; `UPDATE_SNAPSHOTS=1 cargo test --test error_texts` renews it, and the difference is to be read.
+//! Error texts: the value, the limit, the remedy. Each text is compared with the file beside this
+//! one. `UPDATE_SNAPSHOTS=1 cargo test --test error_texts` rewrites the file; read the difference.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ndshm::{
 
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
 
-/// Errors that take a full or damaged machine, as they would be.
+/// Returns errors that a full or damaged machine would cause.
 fn made() -> Vec<Error> {
     let name = || "filter".to_owned();
     let segments = [
@@ -185,7 +185,7 @@ fn made() -> Vec<Error> {
     errors
 }
 
-/// Errors that a program's mistakes bring about.
+/// Returns errors that mistakes of a program cause.
 fn provoked() -> Vec<Error> {
     let segment = Segment::options().capacity(1 << 20).in_process().unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -221,7 +221,7 @@ fn provoked() -> Vec<Error> {
     ]
 }
 
-/// Handles have a key of their own in each segment.
+/// Replaces the handles in a text, because each segment gives them a key of its own.
 fn without_handles(text: &str) -> String {
     let mut parts = text.split("ndshm:");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -236,7 +236,7 @@ fn without_handles(text: &str) -> String {
     plain
 }
 
-/// Errors of observers are not among those that `Error` holds.
+/// Checks an observer's error, which `Error` does not hold.
 #[test]
 fn a_copy_out_of_range_is_named_in_units() {
     let error = CopyError::Range {
@@ -270,12 +270,12 @@ fn errors_about_a_named_array_say_its_name() {
     let reading = table.read(b).unwrap();
     let busy = table.write(b).unwrap_err();
     with_name(&busy, b, "layer/1");
-    // A name that was given to another one since is not said.
+    // A name that now belongs to another array is not mentioned.
     table.replace("layer/1", a).unwrap();
     let busy = table.write(b).unwrap_err();
     assert!(!busy.to_string().contains("layer"), "{busy}");
     drop(reading);
-    // The look at names has left nothing leased: they can be changed, and the array written.
+    // The search for names holds no lease: names can be changed, and the array written.
     table.publish("other/1", b).unwrap();
     table.write(b).unwrap().fill(1.0);
 
@@ -300,7 +300,7 @@ fn errors_about_a_named_array_say_its_name() {
     let error = refused(table.partition((b.write(), b.write()), Axis(1), 2));
     with_name(&error, b, "other/1");
 
-    // One without a name is told by its handle alone.
+    // An array without a name is identified by its handle alone.
     let nameless = table.zeros::<f64, _>(4).unwrap();
     let _reading = table.read(nameless).unwrap();
     let busy = table.write(nameless).unwrap_err().to_string();
@@ -314,7 +314,7 @@ fn texts_are_those_of_the_file() {
     for error in made().into_iter().chain(provoked()) {
         let text = without_handles(&error.to_string());
         assert!(!text.contains('\n'), "one line: {text}");
-        // What `main` prints of an error that it returns.
+        // `main` prints this text for an error that it returns.
         assert_eq!(format!("{error:?}"), error.to_string());
         writeln!(found, "{text}").unwrap();
     }

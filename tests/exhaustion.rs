@@ -1,5 +1,5 @@
-//! Running out of something: every way is an error with numbers and a remedy, and afterwards all
-//! is as it was.
+//! Exhausted resources: each case is an error with numbers and a remedy, and afterwards everything
+//! works as before.
 
 #[path = "exhaustion/common.rs"]
 mod common;

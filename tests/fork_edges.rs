@@ -1,5 +1,5 @@
-//! The edges of fork and exec: who counts as alive, and what a child has of its parent's. The
-//! rules are those of the chapter `guide::faults`.
+//! Edge cases of fork and exec: which participants count as alive, and which parts of the parent's
+//! state a child has. The rules are those of the chapter `guide::faults`.
 
 mod support;
 
@@ -79,8 +79,8 @@ fn sleep_for_ever() -> ! {
     }
 }
 
-/// Rule: a parent that is killed is reaped by its children like anybody else; what it had detached
-/// stays, what it owned goes, and they keep the memory.
+/// Rule: the children reap a killed parent like any other participant. Its detached arrays stay,
+/// its owned arrays are freed, and the children keep the memory.
 fn a_killed_parent() {
     let name = Name::new("orphans");
     let table = HandleTable::open_or_create(&name.0).unwrap();
@@ -123,7 +123,7 @@ fn a_killed_parent() {
     assert_eq!(table.read(detached).unwrap().sum(), 12);
 }
 
-/// Rule: it does not matter how a participant ends.
+/// Rule: the way in which a participant ends does not matter.
 fn a_child_that_crashes() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
@@ -140,7 +140,7 @@ fn a_child_that_crashes() {
     ];
     for (crash, signal) in crashes {
         let child = Child::fork(|| {
-            // The runtime's handler would look for an overflow of the stack.
+            // The runtime's handler would look for a stack overflow.
             // SAFETY: sets the default action, which is a valid handler.
             unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
             table.zeros::<u8, _>(10).unwrap();
@@ -164,8 +164,9 @@ fn a_child_that_crashes() {
     }
 }
 
-/// Rule: a child that never uses the table shares its parent's mapping, and could write what its
-/// parent has leased; so while it lives its parent counts as alive. Its first use ends that.
+/// Rule: a child that never uses the table shares its parent's mapping, and could write the arrays
+/// that its parent has leased. So the parent counts as alive while the child lives. The child's
+/// first use ends that.
 fn an_idle_child() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
@@ -189,7 +190,7 @@ fn an_idle_child() {
         assert_eq!(
             table.reap().unwrap().seats,
             0,
-            "the idle child has its lock"
+            "the idle child keeps its parent's lock"
         );
         let refused = table.read(x).unwrap_err();
         assert!(
@@ -204,7 +205,7 @@ fn an_idle_child() {
     asked.send(0);
 }
 
-/// The descriptors of this process that are above the standard ones.
+/// Prints the descriptors of this process above the standard ones.
 fn list_descriptors() {
     let files = std::fs::read_dir("/proc/self/fd").unwrap();
     let numbers = files.map(|file| file.unwrap().path());
@@ -222,7 +223,7 @@ fn list_descriptors() {
     mapped.for_each(|line| println!("{line}"));
 }
 
-/// Rule: all descriptors are closed on exec, whichever way a program is started.
+/// Rule: all descriptors are closed on exec, however a program is started.
 fn a_started_program() {
     let name = Name::new("exec");
     let named = HandleTable::open_or_create(&name.0).unwrap();
@@ -231,7 +232,7 @@ fn a_started_program() {
     let x: Vector = named.from_elem(4, 1).unwrap();
     let y: Vector = anonymous.from_elem(4, 1).unwrap();
     let _held = (named.write(x).unwrap(), anonymous.read(y).unwrap());
-    // By posix_spawn, and by fork and exec.
+    // Start it by posix_spawn, and by fork and exec.
     for by_fork in [false, true] {
         let mut program = Command::new(&this);
         program
@@ -247,7 +248,7 @@ fn a_started_program() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("/fd/0") && !text.contains("ndshm"), "{text}");
     }
-    // But for the one that is passed on purpose.
+    // Only the descriptor that is passed on purpose stays open.
     let _passed = anonymous.segment().inheritable_fd().unwrap();
     let output = Command::new(&this)
         .arg("--list-descriptors")
@@ -257,7 +258,7 @@ fn a_started_program() {
     assert_eq!(text.matches("memfd:ndshm").count(), 1, "{text}");
 }
 
-/// Rule: a program that a participant has started does not keep it alive.
+/// Rule: a program that a participant has started does not keep the participant alive.
 fn a_started_program_keeps_nobody_alive() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
@@ -267,19 +268,19 @@ fn a_started_program_keeps_nobody_alive() {
         let mut program = Command::new("sleep");
         let program = program.arg("60").stdin(Stdio::null()).spawn().unwrap();
         told.send(u64::from(program.id()));
-        // It is waited for by whoever inherits it, for this process is killed.
+        // The process that inherits the program waits for it, because this process is killed.
         std::mem::forget(program);
         sleep_for_ever();
     });
     let program = told.receive() as i32;
     parent.kill();
     assert_eq!(table.reap().unwrap().poisoned.len(), 1);
-    // SAFETY: the program is this test's own, and runs for a minute.
+    // SAFETY: the program belongs to this test, and runs for a minute.
     let running = unsafe { libc::kill(program, libc::SIGKILL) } == 0;
-    assert!(running, "it was there all the time");
+    assert!(running, "the program ran all the time");
 }
 
-/// Rule: a participant that becomes another program is dead, though its process lives.
+/// Rule: a participant that executes another program is dead, although its process lives.
 fn exec_ends_a_participant() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
@@ -291,7 +292,7 @@ fn exec_ends_a_participant() {
         panic!("{error}");
     });
     told.receive();
-    eventually("its seat falls free with the exec", || {
+    eventually("the exec frees its seat", || {
         table.reap().unwrap().seats == 1
     });
     assert!(support::is_alive(child.pid()));
@@ -299,9 +300,9 @@ fn exec_ends_a_participant() {
     child.kill();
 }
 
-/// Rule: a participant whose descriptor the program has closed keeps its mapping and its lock: it
-/// works on, and counts as alive. What needs the descriptor is an error, and if another file has
-/// got the number by now, that file is neither locked, nor filled, nor closed.
+/// Rule: a participant keeps its mapping and its lock when the program closes its descriptor. It
+/// works on, and counts as alive. Calls that need the descriptor return an error. If another file
+/// has got the number by now, that file is neither locked, nor filled, nor closed.
 fn descriptors_that_a_daemon_closes() {
     let name = Name::new("daemon");
     for replaced in [false, true] {
@@ -312,7 +313,7 @@ fn descriptors_that_a_daemon_closes() {
             let own = HandleTable::open(&name.0).unwrap();
             let mut held = own.write(x).unwrap();
             let number = own.segment().fd().unwrap().as_raw_fd();
-            // SAFETY: that the crate is not told of it is what is to be shown.
+            // SAFETY: the test shows that the crate tolerates a close that it does not know of.
             assert_eq!(unsafe { libc::close(number) }, 0);
             let other = replaced.then(|| {
                 let path = std::env::temp_dir().join(format!("ndshm-other-{number}"));
@@ -320,14 +321,14 @@ fn descriptors_that_a_daemon_closes() {
                 let file = options.read(true).write(true).create(true).truncate(true);
                 let file = file.open(&path).unwrap();
                 std::fs::remove_file(path).unwrap();
-                assert_eq!(file.as_raw_fd(), number, "the lowest that is free");
+                assert_eq!(file.as_raw_fd(), number, "the lowest free number");
                 file
             });
             held[0] = 2;
             let large: Handle<u8, Ix1> = own.zeros(3 << 20).unwrap();
             own.write(large).unwrap().fill(1);
             for error in [own.reap().err(), HandleTable::join(own.segment()).err()] {
-                let text = error.expect("it needs the descriptor").to_string();
+                let text = error.expect("this call needs the descriptor").to_string();
                 assert!(text.contains(&format!("descriptor {number}")), "{text}");
             }
             assert!(own.segment().inheritable_fd().is_err());
@@ -339,17 +340,17 @@ fn descriptors_that_a_daemon_closes() {
                 assert_eq!(
                     file.metadata().unwrap().len(),
                     0,
-                    "not a byte of it was touched"
+                    "the other file is unchanged"
                 );
             }
         });
         told.receive();
-        assert_eq!(table.reap().unwrap().seats, 0, "it is alive");
+        assert_eq!(table.reap().unwrap().seats, 0, "the participant is alive");
         assert!(matches!(table.read(x), Err(LeaseError::Busy { .. })));
         asked.send(0);
         daemon.join();
         assert_eq!(table.read(x).unwrap()[0], 2);
-        assert_eq!(table.arrays().count(), 1, "what it owned went with it");
+        assert_eq!(table.arrays().count(), 1, "its own array was freed with it");
         table.reap().unwrap();
         assert!(table.verify().unwrap().is_clean());
         drop(table);
@@ -357,8 +358,8 @@ fn descriptors_that_a_daemon_closes() {
     }
 }
 
-/// Rule: an array that is being made is the parent's. A child that goes on with it, or gives it up,
-/// changes nothing.
+/// Rule: an array under construction belongs to the parent. A child that completes it, or gives it
+/// up, changes nothing.
 fn a_fork_while_an_array_is_made() {
     let table = table();
     let this = std::process::id();
@@ -396,8 +397,8 @@ fn a_fork_while_an_array_is_made() {
     }
 }
 
-/// Rule: a name whose last process was killed stays, with all that was detached; who opens it next
-/// takes back the rest. It exists, so that nobody can create it.
+/// Rule: a name stays after its last process was killed, with all detached arrays. The next process
+/// that opens it takes back the rest. The name exists, so it cannot be created.
 fn a_name_whose_last_process_was_killed() {
     let name = Name::new("last-killed");
     let told = Pipe::new();
@@ -421,7 +422,7 @@ fn a_name_whose_last_process_was_killed() {
     assert!(!name.exists(), "its last process has left");
 }
 
-/// Rule: a process that has ended, and that nobody has waited for, is dead.
+/// Rule: a process that has ended, but was not waited for, is dead.
 fn a_zombie_is_dead() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
@@ -436,12 +437,12 @@ fn a_zombie_is_dead() {
         table.reap().unwrap().seats == 1
     });
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).unwrap();
-    assert!(stat.contains(") Z "), "it was not waited for: {stat}");
+    assert!(stat.contains(") Z "), "the process is no zombie: {stat}");
     child.join();
 }
 
-/// Rule: the numbers of processes decide nothing. One that lives in another pid namespace, by a
-/// number that here is another's or nobody's, is alive; and dead when it is.
+/// Rule: pids decide nothing. A process of another pid namespace is alive until it ends, even if
+/// its pid belongs to another process here, or to none.
 fn a_number_in_another_namespace_says_nothing() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
@@ -449,7 +450,7 @@ fn a_number_in_another_namespace_says_nothing() {
     let outer = Child::fork(|| {
         // SAFETY: `unshare` changes this process's namespaces and nothing else.
         if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
-            println!("  (not shown: that takes the right to make a pid namespace)");
+            println!("  (skipped: no right to make a pid namespace)");
             told.send(u64::MAX);
             return;
         }
@@ -465,9 +466,9 @@ fn a_number_in_another_namespace_says_nothing() {
     if number == u64::MAX {
         return outer.join();
     }
-    assert_eq!(number, 1, "the first of its namespace");
+    assert_eq!(number, 1, "the first pid of its namespace");
     for _ in 0..3 {
-        assert_eq!(table.reap().unwrap().seats, 0, "it lives");
+        assert_eq!(table.reap().unwrap().seats, 0, "the process is alive");
         let refused = table.read(x).unwrap_err();
         assert!(
             matches!(refused, LeaseError::Busy { pid: 1, .. }),
@@ -479,7 +480,7 @@ fn a_number_in_another_namespace_says_nothing() {
     assert_eq!(table.reap().unwrap().poisoned.len(), 1);
 }
 
-/// Rule: after a fork the child is a process like any other; its threads join for themselves.
+/// Rule: after a fork the child is an ordinary process; its threads join by themselves.
 fn threads_of_a_child() {
     let segment = Segment::anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -505,7 +506,7 @@ fn threads_of_a_child() {
     assert_eq!(table.read(x).unwrap().to_vec(), [4, 1, 0, 0]);
 }
 
-/// Rule: whichever thread forks, the child has its copies of all tables, and each takes a seat of
+/// Rule: whichever thread forks, the child has its copies of all tables. Each copy takes a seat of
 /// its own at its first use.
 fn a_fork_by_a_thread() {
     let segment = Segment::anonymous().unwrap();
@@ -531,9 +532,9 @@ fn a_fork_by_a_thread() {
     assert_eq!(table.read(x).unwrap().sum(), 4);
 }
 
-/// Rule: a child uses the tables that crossed whatever the parent's other threads were doing: it waits
-/// for no lock that one of them held. A lock that is held during a join and a leave makes one of some
-/// 200 children hang; the unit tests of `src/table/roster.rs` hold one on purpose.
+/// Rule: a child uses the tables that crossed, whatever the parent's other threads were doing. It
+/// waits for no lock that one of them held. A lock that is held during a join and a leave makes one
+/// of some 200 children hang; the unit tests of `src/table/roster.rs` hold one on purpose.
 fn a_fork_while_other_threads_join() {
     let segment = Segment::anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -555,8 +556,8 @@ fn a_fork_while_other_threads_join() {
     });
 }
 
-/// Rule: what the parent has leased is the parent's. A child that gives back its one lease holds the
-/// array no longer, however many leases its parent had at the fork.
+/// Rule: the parent's leases belong to the parent. A child that releases its only lease no longer
+/// holds the array, however many leases its parent had at the fork.
 fn a_child_counts_only_its_own_leases() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
@@ -571,7 +572,7 @@ fn a_child_counts_only_its_own_leases() {
     drop(held);
     table
         .write(x)
-        .expect("the child has given its lease back")
+        .expect("the child released its lease")
         .fill(2);
     asked.send(0);
     child.join();
@@ -602,8 +603,8 @@ fn a_program_started_by_a_child_inherits_nothing() {
     child.join();
 }
 
-/// Rule: a child that has used its table is in the segment like anybody else: the name stays when
-/// its parent leaves.
+/// Rule: a child that has used its table is an ordinary participant: the name stays when its parent
+/// leaves.
 fn a_child_keeps_the_name_that_its_parent_leaves() {
     let name = Name::new("left-to-a-child");
     let table = HandleTable::open_or_create(&name.0).unwrap();
@@ -615,9 +616,9 @@ fn a_child_keeps_the_name_that_its_parent_leaves() {
     });
     told.receive();
     drop(table);
-    assert!(name.exists(), "the child is in it");
+    assert!(name.exists(), "the child keeps the name");
     drop(HandleTable::open(&name.0).unwrap());
-    assert!(name.exists(), "the child is in it still");
+    assert!(name.exists(), "the child still keeps the name");
     asked.send(0);
     child.join();
 }

@@ -1,5 +1,5 @@
-//! Leases at the forks of a pool: whatever a kernel could reach through a copied guard, no worker is
-//! forked while the guard is there.
+//! Leases at the forks of a pool: no worker is forked while a guard exists that a kernel could
+//! reach as a copy.
 
 mod support;
 
@@ -37,7 +37,7 @@ fn main() {
 }
 
 thread_local! {
-    /// What a kernel finds that was forked while the guard was there.
+    /// The guard that a kernel would find if it was forked while the guard existed.
     static GUARD: RefCell<Option<WriteGuard<'static, u64, Ix1>>> = const { RefCell::new(None) };
 }
 
@@ -112,7 +112,7 @@ fn every_kind_of_lease() {
         assert_held(fork(), x);
     }
     table.recover(x, |_| assert_held(fork(), x)).unwrap();
-    // A round, a place in it, and a tile: with the round each is a lease of the array.
+    // A round, a participant of it, and a tile: like the round, each is a lease of the array.
     let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
     let round = tiles.begin().unwrap();
     assert_held(fork(), x);
@@ -122,7 +122,7 @@ fn every_kind_of_lease() {
         assert_held(fork(), x);
     }
     drop(round);
-    // A guard that is never dropped is in force for ever.
+    // A guard that is never dropped stays in force for ever.
     fork().unwrap();
     std::mem::forget(table.read(x).unwrap());
     assert_held(fork(), x);
@@ -148,7 +148,7 @@ fn a_dead_worker_is_not_replaced() {
         "a worker reached the parent's guard"
     );
     assert_eq!(pool.pids().iter().flatten().count(), 1);
-    // A barrier would wait for the one that is missing.
+    // A barrier would wait for the missing worker.
     assert_held(pool.run(&(), |_, ()| Ok(())), shared);
     drop(guard);
     pool.for_each(&tiles, &(), use_the_guard).unwrap();
@@ -171,7 +171,7 @@ fn nobody_is_left() {
     pool.for_each(&tiles, &(), use_the_guard).unwrap();
 }
 
-/// Aborts in the first run of a tile, and raises a flag before.
+/// Aborts in the first run of a tile, after raising a flag.
 fn abort_once(mut x: ArrayViewMut1<u64>, flag: u64, tile: &TileContext) {
     if tile.index() == 3 && !Flag::is_raised(flag) {
         Flag::raise(flag);
@@ -186,7 +186,7 @@ fn leases_of_the_call() {
         table.zeros::<u64, _>(8).unwrap(),
         table.zeros::<u64, _>(8).unwrap(),
     );
-    // An array that is written, and one that is read twice: the round has a lease for each.
+    // One array is written, one is read twice: the round has a lease for each use.
     let tiles = table
         .partition((x.write(), y.read(), y.whole()), Axis(0), 1)
         .unwrap();
@@ -198,7 +198,7 @@ fn leases_of_the_call() {
     })
     .unwrap();
     assert_eq!((table.read(x).unwrap().sum(), pool.deaths()), (8, 1));
-    // Here the parent takes part in the round itself.
+    // Now the parent takes part in the round, too.
     let flag = Flag::new();
     let mut running = pool
         .start(&tiles, &flag.number, |(x, _, _), &flag, tile| {
@@ -219,7 +219,7 @@ fn a_lease_beside() {
     let tiles = table.partition((x.write(), y.read()), Axis(0), 1).unwrap();
     let mut pool = Pool::fork(&table, 1).unwrap();
     pool.on_death(OnDeath::RunAgain);
-    // One more lease of an array that the call itself reads.
+    // Take one more lease of an array that the call itself reads.
     let guard = table.read(y).unwrap();
     let flag = Flag::new();
     let outcome = pool.for_each(&tiles, &flag.number, |(x, _), &flag, tile| {
@@ -229,7 +229,7 @@ fn a_lease_beside() {
         matches!(outcome, Err(PoolError::WorkerDied { .. })),
         "{outcome:?}"
     );
-    assert_eq!(pool.pids(), [None], "nobody was forked beside the guard");
+    assert_eq!(pool.pids(), [None], "no worker was forked beside the guard");
     drop(guard);
     table.clear_poison(x).unwrap();
     pool.for_each(&tiles, &flag.number, |(x, _), &flag, tile| {
@@ -252,7 +252,7 @@ fn a_place_in_the_round() {
             abort_once(x, flag, tile);
         })
         .unwrap();
-    // The parent claims a tile by hand, and has its views when the worker dies.
+    // The parent claims a tile itself, and holds its views when the worker dies.
     let mut part = tiles.enter().unwrap().unwrap();
     let mut held = part.claim().unwrap().unwrap();
     assert_ne!(held.index(), 3, "the worker begins with tile 0");
@@ -270,7 +270,7 @@ fn leases_that_crossed() {
     let x = table.zeros::<u64, _>(4).unwrap();
     let guard = table.write(x).unwrap();
     Child::fork(|| {
-        // The guard is the parent's. What this process leases itself counts.
+        // The guard belongs to the parent. Only this process's own leases count.
         let y = table.zeros::<u64, _>(4).unwrap();
         drop(Pool::fork(&table, 1).unwrap());
         let own = table.read(y).unwrap();
@@ -291,7 +291,7 @@ fn a_pool_in_a_worker() {
             false => Pool::fork(&table, 2).unwrap(),
             true => Pool::spawn(&table, 2).unwrap(),
         };
-        // Parameters that need an array of their own, and results.
+        // The parameters and the results need arrays of their own.
         let sums = pool
             .run(&[x; 40], |worker, x: &[Handle<u64, Ix1>; 40]| {
                 if worker.worker() == 0 {
@@ -305,7 +305,7 @@ fn a_pool_in_a_worker() {
             })
             .unwrap();
         assert_eq!(sums, [6 + 6 * u64::from(spawn), 0]);
-        // A kernel that holds a lease is told which.
+        // The error names the lease that a kernel holds.
         let errors = pool
             .run(&x, |worker, &x: &Handle<u64, Ix1>| {
                 let Ok(_guard) = worker.table().read(x) else {

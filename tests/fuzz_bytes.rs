@@ -1,5 +1,5 @@
-//! Whatever bytes a segment's tables hold, calls end with a value or an error: no panic, no hang,
-//! no access outside.
+//! Arbitrary bytes in a segment's tables: calls return a value or an error. They never panic, hang
+//! or access memory outside.
 
 mod props;
 
@@ -32,17 +32,17 @@ ndshm::record!(Point {
 
 type Parts = (Write<f64, Ix2>, Read<u8, Ix1>, Whole<Point, Ix1>);
 
-/// What becomes of a word.
+/// The change of a word.
 #[derive(Clone, Debug)]
 enum Change {
     Flip(u32),
     Set(u64),
     Add(i8),
-    /// The value of another word that is not zero.
+    /// Set to the value of another word that is not zero.
     Copy(prop::sample::Index),
 }
 
-/// Which word: one that was not zero, or a neighbour of such a one; or any word of the tables.
+/// The choice of a word: one that was not zero, or its neighbour; or any word of the tables.
 #[derive(Clone, Debug)]
 enum Place {
     Near(prop::sample::Index, i8),
@@ -74,7 +74,7 @@ fn segment() -> Segment {
         .unwrap()
 }
 
-/// The segment's file, through which its words are changed behind the program's back.
+/// The segment's file. Changes its words behind the program's back.
 struct Words {
     file: File,
     tables: u64,
@@ -120,7 +120,7 @@ impl Words {
     }
 }
 
-/// Arrays of all kinds, and their handles.
+/// Creates arrays of all kinds, and returns their handles.
 fn populate(table: &HandleTable) -> Vec<AnyHandle> {
     let point = Point {
         at: [1.0; 3],
@@ -154,7 +154,7 @@ fn parts(handles: &[AnyHandle]) -> Parts {
     )
 }
 
-/// Opens an array as one of `T` in every way.
+/// Opens an array in each way as an array of `T`.
 fn open<T: Element>(table: &HandleTable, handle: AnyHandle) {
     let handle = Handle::<T, IxDyn>::from_bits(handle.to_bits());
     if let Ok(attached) = table.attach(handle) {
@@ -171,7 +171,7 @@ fn open<T: Element>(table: &HandleTable, handle: AnyHandle) {
     }
 }
 
-/// Takes part in the round of a partition, if that is possible.
+/// Takes part in the round of a partition, if possible.
 fn take_part(tiles: &Partition<'_, Parts>) {
     if let Ok(Some(mut part)) = tiles.enter() {
         while let Ok(Some(mut tile)) = part.claim() {
@@ -181,7 +181,7 @@ fn take_part(tiles: &Partition<'_, Parts>) {
     }
 }
 
-/// Whatever a program may do with a table.
+/// Performs all operations that a program may do with a table.
 fn use_all(table: &HandleTable, handles: &[AnyHandle], tiles: PartitionHandle<Parts>) {
     let listed: Vec<AnyHandle> = table.arrays().map(|info| info.handle).collect();
     for &handle in listed.iter().chain(handles) {
@@ -247,7 +247,7 @@ fn run(changes: &[(Place, Change)]) {
         words.apply(place, change);
     }
 
-    // What was opened before stays usable, and can be given back.
+    // Values that were opened before stay usable, and can be released.
     assert_eq!(guard.len(), 1);
     assert_eq!(tile.views().len(), 10);
     use_all(&table, &handles, tiles.handle());
@@ -274,7 +274,8 @@ fn no_bytes_in_the_tables_make_a_call_panic_or_hang() {
     props::check(300, changes(), |changes| run(&changes));
 }
 
-/// As above, while somebody else keeps changing words: what was checked is what is used.
+/// Runs the same calls while a thread keeps changing words: each call uses the values that it
+/// checked.
 #[test]
 fn nor_do_bytes_that_change_meanwhile() {
     let heart = props::Watchdog::start(Duration::from_secs(60));
@@ -285,13 +286,13 @@ fn nor_do_bytes_that_change_meanwhile() {
         let handles = populate(&table);
         let tiles = table.partition(parts(&handles), Axis(0), 6).unwrap();
         let mut words = Words::of(&segment);
-        // Not the arrays' contents: those are not read by atomics.
+        // Leave out the contents of arrays, because they are not read by atomics.
         words.used.retain(|&at| at < words.tables);
         let (end, ended) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut random = props::Numbers::from_seed(seed);
-                // The channel moves in here, so that a panic outside ends this loop.
+                // The channel moves in here, so a panic outside ends this loop.
                 let ended = ended;
                 while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                     let at = words.used[random.below(words.used.len())];

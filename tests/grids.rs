@@ -1,4 +1,5 @@
-//! Partitions on any grid: every element is in one tile, whoever opens the partition.
+//! Partitions on all grids: each element is in exactly one tile, in each process that opens the
+//! partition.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ fn table() -> HandleTable {
 
 const SHAPE: [usize; 3] = [7, 5, 9];
 
-/// A cut along one axis.
+/// Returns a strategy for cuts along one axis.
 fn cut(axis: usize) -> impl Strategy<Value = Grid> {
     let len = SHAPE[axis];
     let axis = Axis(axis);
@@ -34,7 +35,11 @@ fn grid() -> impl Strategy<Value = Grid> {
     proptest::sample::subsequence(vec![0, 1, 2], 1..=3)
         .prop_shuffle()
         .prop_flat_map(|axes| axes.into_iter().map(cut).collect::<Vec<_>>())
-        .prop_map(|cuts| cuts.into_iter().reduce(Grid::and).expect("one at least"))
+        .prop_map(|cuts| {
+            cuts.into_iter()
+                .reduce(Grid::and)
+                .expect("at least one cut")
+        })
 }
 
 proptest! {
@@ -45,7 +50,7 @@ proptest! {
         let x = table.zeros::<u32, _>(SHAPE.set_f(fortran)).unwrap();
         let y = table.zeros::<u32, _>(SHAPE).unwrap();
         let own = table.partition_by((x.write(), y.write()), &grid).unwrap();
-        // As another process sees it.
+        // Open the partition as another process does.
         let tiles = table.open_partition(own.handle()).unwrap();
         prop_assert_eq!(tiles.tiles(), own.tiles());
         let round = tiles.begin().unwrap();
@@ -61,7 +66,7 @@ proptest! {
                 prop_assert_eq!(x.shape(), y.shape());
                 x += mark;
                 y += mark;
-                // The same part of an array of one's own.
+                // Mark the same part of a private array.
                 let mut part = seen.view_mut();
                 for side in &sides {
                     part.slice_axis_inplace(Axis(side.axis), side.slice());
@@ -127,7 +132,7 @@ fn what_is_refused() {
             ..
         })
     ));
-    // Whoever sees all of it may have any shape.
+    // A group member that is passed whole may have any shape.
     let tiles = table.partition_by((x.write(), y.whole()), &both).unwrap();
     assert_eq!(tiles.tiles(), 9);
     assert!(matches!(
@@ -175,7 +180,7 @@ fn arrays_without_elements() {
     }
 }
 
-/// So many tiles that several are claimed at a time: they still are tiles, one by one.
+/// So many tiles that several are claimed at a time. They are still handed out one by one.
 mod units {
     use super::*;
     use ndshm::{Partition, RoundError, Write};
@@ -233,7 +238,8 @@ mod units {
         with_tiles(|table, tiles| {
             let running = tiles.begin().unwrap();
             let mut claimed = 0;
-            // Each takes one tile, or none, and leaves in the middle of what it has claimed.
+            // Each participant takes at most one tile, and leaves in the middle of its claimed
+            // unit.
             for turn in 0.. {
                 let mut part = tiles.enter().unwrap().unwrap();
                 let Some(mut tile) = part.claim().unwrap() else {
@@ -276,7 +282,7 @@ mod units {
             let x = tiles.group().handle();
             assert!(table.read(x).is_err(), "poisoned");
             table.clear_poison(x).unwrap();
-            // In the next round all of them are there again.
+            // The next round has all tiles again.
             let running = tiles.begin().unwrap();
             let mut part = tiles.enter().unwrap().unwrap();
             let mut claimed = 0;

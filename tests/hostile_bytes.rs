@@ -1,8 +1,8 @@
-//! Many segments with damaged bytes, used in every way: no panic, no hang, no access outside, and
-//! errors that say what is wrong.
+//! Many segments with damaged bytes, used in each way: no panic, no hang, no access outside, and
+//! errors that describe the damage.
 //!
-//! `cargo test --release --test hostile_bytes -- --cases 10000000 --seed 1` is the long run; one case
-//! is run again by `--case N` and its seed.
+//! `cargo test --release --test hostile_bytes -- --cases 10000000 --seed 1` is the long run.
+//! `--case N` with the same seed repeats one case.
 
 mod hostile;
 mod props;
@@ -21,9 +21,9 @@ use support::{Child, Name, exit_at_once};
 const BLOCK: u64 = 2_000;
 /// Seconds that one case may take.
 const PATIENCE: u32 = 20;
-/// How long one child may take.
+/// Time limit of one child.
 const DEADLINE: Duration = Duration::from_secs(240);
-/// Address space that a child may have: what asks for as much as damaged words say is found.
+/// Address space of a child. It exposes calls that allocate as much as damaged words say.
 const ADDRESS_SPACE: u64 = 4 << 30;
 
 struct Options {
@@ -43,20 +43,20 @@ fn options() -> Options {
         let mut number = || -> u64 {
             let text = arguments.next().unwrap_or_default();
             text.parse()
-                .unwrap_or_else(|_| panic!("{argument} wants a number"))
+                .unwrap_or_else(|_| panic!("{argument} needs a number"))
         };
         match argument.as_str() {
             "--cases" => options.cases = number(),
             "--seed" => options.seed = number(),
             "--case" => options.case = Some(number()),
-            // What cargo and the standard harness take.
+            // Arguments of cargo and the standard harness.
             _ => {}
         }
     }
     options
 }
 
-/// The bytes of a case.
+/// Returns the bytes of a case.
 fn bytes(seed: u64, case: u64) -> Vec<u8> {
     let mut random = props::Numbers::from_seed(seed);
     let mut random =
@@ -73,12 +73,12 @@ fn dead(life: &dyn Fn()) {
     .join();
 }
 
-/// Runs cases in this process, and keeps the number of the one it is at in `at`.
+/// Runs cases in this process, and keeps the number of the current one in `at`.
 fn run(seed: u64, cases: std::ops::Range<u64>, at: &File) -> (Tally, Option<String>) {
     let mut world = World::new(dead);
     for case in cases {
         at.write_all_at(&case.to_le_bytes(), 0).unwrap();
-        // SAFETY: `alarm` has no precondition; its signal ends what hangs.
+        // SAFETY: `alarm` has no precondition; its signal ends a call that hangs.
         unsafe { libc::alarm(PATIENCE) };
         let bytes = bytes(seed, case);
         let mut outcome = world.run(&Changes::of(&bytes));
@@ -94,7 +94,7 @@ fn run(seed: u64, cases: std::ops::Range<u64>, at: &File) -> (Tally, Option<Stri
     (world.tally, None)
 }
 
-/// Runs cases in a child; what it counted, or the case it ended in, and how.
+/// Runs cases in a child. Returns its counts, or the failed case with the reason.
 fn block(seed: u64, cases: std::ops::Range<u64>) -> Result<Vec<(String, u64)>, (u64, String)> {
     let path = std::env::temp_dir().join(format!("ndshm-hostile-{}", std::process::id()));
     let mut file = File::options()
@@ -184,7 +184,8 @@ fn main() {
         "{ran} cases in {seconds:.1} s, {:.0} a second, {failures} failures",
         ran as f64 / seconds
     );
-    // That something was done at all: calls that succeed, and calls that find damage.
+    // Require both calls that succeed and calls that find damage, as proof that the run did
+    // something.
     let seen = |what: &str| tally.contains_key(what);
     assert!(options.case.is_some() || seen("read, done") && seen("verify, damaged"));
     std::process::exit(i32::from(failures > 0));

@@ -1,4 +1,4 @@
-//! What a worker has of its parent's state: output that is buffered, random state, timers, thread
+//! The parts of its parent's state that a worker has: buffered output, random state, timers, thread
 //! locals, open files, the environment. Signals are in `signals.rs`.
 
 mod support;
@@ -66,7 +66,7 @@ const KINDS: [Kind; 2] = [Kind::Fork, Kind::Spawn];
 
 type Tiles<'t> = Partition<'t, Writes<u32, Ix1>>;
 
-/// A pool of two workers and ten tiles.
+/// Runs `test` with a pool of two workers and a partition of ten tiles.
 fn with_pool(
     kind: Kind,
     before: impl FnOnce(),
@@ -83,27 +83,27 @@ fn with_pool(
     test(&table, &tiles, &mut pool.unwrap());
 }
 
-/// A child whose standard output and error are a pipe, and the pipe's other end.
+/// Forks a child with a pipe as standard output and error. Returns it and the pipe's other end.
 fn redirected(life: impl FnOnce()) -> (Child, File) {
     let mut ends = [0; 2];
     // SAFETY: `ends` has room for two descriptors.
     assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-    // SAFETY: both descriptors are new and nobody else's.
+    // SAFETY: both descriptors are new, and nothing else owns them.
     let [reader, writer] = ends.map(|end| unsafe { File::from_raw_fd(end) });
     let child = Child::fork(|| {
         for stream in [1, 2] {
-            // SAFETY: numbers; what was there is not used any more.
+            // SAFETY: numbers; the former descriptor is not used any more.
             assert_eq!(unsafe { libc::dup2(ends[1], stream) }, stream);
         }
         drop(writer);
         life();
-        // The child ends without what ends a program.
+        // The child ends without the clean-up of a normal exit.
         std::io::stdout().flush().unwrap();
     });
     (child, reader)
 }
 
-/// All that a child and its workers write.
+/// Returns all output of a child and its workers.
 fn output_of(life: impl FnOnce()) -> String {
     let (child, mut reader) = redirected(life);
     let mut text = String::new();
@@ -152,7 +152,8 @@ fn text_before_a_fork_appears_once() {
     }
 }
 
-/// The pipe is full and does not wait. The parent has the text still, and writes it when it can.
+/// Checks output while the pipe is full and does not block: the parent keeps the text, and writes
+/// it later.
 fn text_that_could_not_be_written_before_a_fork_appears_once() {
     let forked = Flag::new();
     let (child, mut reader) = redirected(|| {
@@ -181,7 +182,7 @@ fn text_that_could_not_be_written_before_a_fork_appears_once() {
     assert_eq!(text, "before the pool; worker\nworker\n");
 }
 
-/// Neither the fork nor a worker waits for a lock that the forking thread holds.
+/// Checks that neither the fork nor a worker waits for a lock that the forking thread holds.
 fn a_lock_on_stdout() {
     for kind in KINDS {
         let text = output_of(|| {
@@ -224,7 +225,8 @@ fn text_of_a_kernel_precedes_what_follows_the_call() {
     }
 }
 
-/// By the pool's end, or by anybody: a call that is over has its text written.
+/// Checks workers that are killed by the end of the pool or by a signal: the text of a finished
+/// call is already written.
 fn text_of_a_worker_that_is_killed_later_appears() {
     for kind in KINDS {
         let text = output_of(|| {
@@ -245,7 +247,7 @@ fn text_of_a_worker_that_is_killed_later_appears() {
     }
 }
 
-/// Prints by C's stream, which keeps what goes to a pipe in a buffer.
+/// Prints by C's stream, which buffers output to a pipe.
 fn print_in_c(text: &std::ffi::CStr) {
     // SAFETY: the format takes one string, which lives during the call.
     assert!(unsafe { libc::printf(c"%s".as_ptr(), text.as_ptr()) } > 0);
@@ -319,7 +321,7 @@ fn random_state() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// What the guide warns of: only the pool's own streams of random numbers differ.
+/// Shows the warning of the guide: only the pool's own streams of random numbers differ.
 fn forked_workers_have_equal_random_states() {
     for kind in KINDS {
         with_pool(
@@ -360,7 +362,7 @@ fn timers_are_the_parents() {
             },
             |_, _, pool| {
                 assert_eq!(pool.broadcast(&(), |_, ()| remaining()).unwrap(), [0, 0]);
-                assert!(remaining() > 1000, "the parent's own goes on");
+                assert!(remaining() > 1000, "the parent's timer goes on");
             },
         );
     }
@@ -403,7 +405,7 @@ fn thread_locals_are_copied_by_a_fork() {
                         Kind::Spawn => 1,
                     };
                     assert_eq!(counts, [start + call; 2], "{kind:?}");
-                    assert_eq!(COUNT.get(), 10, "{kind:?}: the parent's own");
+                    assert_eq!(COUNT.get(), 10, "{kind:?}: the parent's value is unchanged");
                 }
             },
         );

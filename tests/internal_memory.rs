@@ -1,8 +1,8 @@
-//! The memory that the crate keeps for itself: a pool's mailbox, the results and parameters of its
-//! calls, the records of names. No handle that a program makes up leads to it.
+//! The crate's internal arrays: a pool's mailbox, the results and parameters of its calls, the
+//! records of names. No handle that a program makes up leads to them.
 #![expect(
     clippy::disallowed_types,
-    reason = "what the threads of a test tell each other is outside of the segment"
+    reason = "messages between a test's threads are outside the segment"
 )]
 
 mod support;
@@ -24,7 +24,8 @@ fn table() -> HandleTable {
 /// Parameters that do not fit beside the arguments of a call.
 type Long = [u64; 40];
 
-/// Handles of the same segment as `known`, of every slot that a small test uses, without `users`.
+/// Returns handles of the segment of `known`: one for each slot that a small test uses, without
+/// `users`.
 fn forged(known: AnyHandle, users: &[AnyHandle]) -> Vec<AnyHandle> {
     let bits = known.to_bits();
     (0..1024)
@@ -34,7 +35,7 @@ fn forged(known: AnyHandle, users: &[AnyHandle]) -> Vec<AnyHandle> {
         .collect()
 }
 
-/// Tries all calls that give out bytes with a handle that no program was given.
+/// Tries all calls that expose bytes, with a handle that no program was given.
 fn assert_no_bytes(table: &HandleTable, observer: &Observer, handle: AnyHandle) {
     let typed = Handle::<u8, Ix1>::from_bits(handle.to_bits());
     let words = Handle::<u64, Ix1>::from_bits(handle.to_bits());
@@ -61,7 +62,7 @@ fn assert_no_bytes(table: &HandleTable, observer: &Observer, handle: AnyHandle) 
     observer.copy_bytes(handle, 0, &mut [0]).unwrap_err();
 }
 
-/// Tries all calls that change what a handle names. Whether they said that it is internal.
+/// Tries all calls that change a handle's array. Returns `true` if they report it as internal.
 fn assert_no_change(table: &HandleTable, bundle: &Bundle<'_>, handle: AnyHandle) -> bool {
     bundle.insert("forged", handle).unwrap_err();
     let freed = table.free(handle).unwrap_err();
@@ -84,7 +85,7 @@ fn assert_no_change(table: &HandleTable, bundle: &Bundle<'_>, handle: AnyHandle)
     internal
 }
 
-/// Set when the onlooker has seen the call that it looks at.
+/// Set when the observing thread has seen the call.
 static SEEN: AtomicBool = AtomicBool::new(false);
 /// Set when a tile of that call has its result.
 static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -189,8 +190,8 @@ fn forged_handles_leave_names_alone() {
     }
     drop(empty);
     drop(attacker);
-    assert!(records > 10, "many buckets have names: {records}");
-    assert_eq!(internal, records, "each of them was tried");
+    assert!(records > 10, "few buckets have names: {records}");
+    assert_eq!(internal, records, "each record was tried");
     assert_eq!(table.names("").unwrap(), listed);
     assert_eq!(observer.names("").unwrap(), listed);
     for (name, array) in names.iter().zip(&arrays) {

@@ -1,10 +1,10 @@
-//! The layers of the library: a module imports from its own layer and from those below it.
+//! The layers of the library: a module imports only from its own layer and from those below it.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The modules of `src/`, from the lowest layer to the highest. ARCHITECTURE.md has the same list.
+/// Modules of `src/`, from the lowest layer to the highest. ARCHITECTURE.md has the same list.
 const LAYERS: &[&[&str]] = &[
     &["error", "parallel", "sync"],
     &["word"],
@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     ],
 ];
 
-/// The imports that point upward today: a file, and a module that it names. The list may only become
+/// Imports that still point upward: a file, and a module that it names. This list may only become
 /// shorter.
 const EXCEPTIONS: &[(&str, &str)] = &[
     // Errors name handles, types, and the errors of formats.
@@ -45,7 +45,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("error/queue.rs", "handle"),
     // Threads of a pool under the model checker.
     ("pool/threads.rs", "model"),
-    // `HandleTable` joins, leaves and reaps, and frees what goes with an array.
+    // `HandleTable` joins, leaves and reaps, and frees all that belongs to an array.
     ("table/create.rs", "seat"),
     ("table/info.rs", "seat"),
     ("table/lease.rs", "names"),
@@ -61,7 +61,7 @@ fn layer_of(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// Calls `visit` with each file of the library below `directory`, by its path in `src/`.
+/// Calls `visit` with the path in `src/` and the text of each library file below `directory`.
 fn each_file(directory: &Path, visit: &mut impl FnMut(&str, &str)) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -78,13 +78,13 @@ fn each_file(directory: &Path, visit: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// The module of the library that a file belongs to.
+/// Returns the module of the library that a file belongs to.
 fn module_of(file: &str) -> &str {
     let first = file.split('/').next().unwrap();
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
-/// The modules that the code of a file names as `crate::..`, without its unit tests and comments.
+/// Returns the modules that a file's code names as `crate::..`, except in unit tests and comments.
 fn named_in(text: &str) -> BTreeSet<&str> {
     let code = text.find("#[cfg(test)]").into_iter();
     let code = code.chain(text.find("#[cfg(all(test")).min();
@@ -107,7 +107,7 @@ fn no_import_points_upward() {
         if file == "lib.rs" {
             return;
         }
-        let own = layer_of(module_of(file)).unwrap_or_else(|| panic!("{file} is in no layer"));
+        let own = layer_of(module_of(file)).unwrap_or_else(|| panic!("{file} belongs to no layer"));
         for module in named_in(text) {
             if layer_of(module).unwrap() > own {
                 upward.insert((file.to_owned(), module.to_owned()));
@@ -121,7 +121,7 @@ fn no_import_points_upward() {
     let new: Vec<_> = upward.difference(&allowed).collect();
     assert!(new.is_empty(), "imports that point upward: {new:?}");
     let gone: Vec<_> = allowed.difference(&upward).collect();
-    assert!(gone.is_empty(), "exceptions to strike out: {gone:?}");
+    assert!(gone.is_empty(), "exceptions to remove: {gone:?}");
 }
 
 #[test]

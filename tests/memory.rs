@@ -1,4 +1,4 @@
-//! Pages ahead of time, and huge ones: on machines that grant them and on those that do not.
+//! Pages ahead of time, and huge pages: on machines that grant them and on those that do not.
 
 #[allow(dead_code, reason = "each test binary uses its own part")]
 #[path = "exhaustion/own_shm.rs"]
@@ -37,7 +37,7 @@ fn table_of(huge_pages: HugePages) -> HandleTable {
     HandleTable::join(&options.anonymous().unwrap()).unwrap()
 }
 
-/// Bytes of the segment's file that have pages.
+/// Returns the bytes of the segment's file that have pages.
 fn there(table: &HandleTable) -> usize {
     let fd = table.segment().fd().unwrap();
     rustix::fs::fstat(fd).unwrap().st_blocks as usize * 512
@@ -47,7 +47,7 @@ fn mapped(segment: &Segment) -> usize {
     segment.huge_pages().mapped as usize
 }
 
-/// Either some is huge, or the report says what to do about it.
+/// Asserts that some page is huge, or that the report states a remedy.
 #[track_caller]
 fn granted_or_explained(segment: &Segment, asked: HugePages) -> bool {
     let report = segment.huge_pages();
@@ -80,7 +80,7 @@ fn pages_are_there() {
                 .sum::<u64>(),
             7
         );
-        // Again, with pages there: nothing changes.
+        // With the pages present, a second call changes nothing.
         let file = there(&table);
         table.prefault(x).unwrap();
         assert_eq!(there(&table), file);
@@ -134,11 +134,14 @@ fn workers_touch_their_own() {
     let own = mapped(table.segment());
     assert!(in_workers(&mut pool) >= before + bytes);
     assert!(there(&table) >= bytes);
-    assert!(own < bytes, "the workers did it, not this process: {own}");
+    assert!(
+        own < bytes,
+        "this process mapped the pages, not the workers: {own}"
+    );
     assert_eq!(table.read(x).unwrap().sum(), 0);
     pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), bytes as u64 / 8);
-    // Of an array that is leased there is no round.
+    // A leased array cannot have a round.
     let reading = table.read(x).unwrap();
     let refused = pool.prefault(&tiles).unwrap_err();
     drop(reading);
@@ -164,7 +167,7 @@ fn tiles_of_every_form() {
     assert!(blocks_made >= both, "{blocks_made} of {both}");
     assert!(
         blocks_made < both + 3 * MIB,
-        "what is read whole was left out"
+        "the array that is read whole was left out"
     );
     pool.prefault(&columns).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 0.0);
@@ -189,7 +192,7 @@ fn collapse() {
             .all(|(i, &x)| x == i as u64)
     };
     assert!(intact());
-    // What was made huge is so for everybody.
+    // Huge pages are huge for all processes.
     let (to_parent, from_child) = (Pipe::new(), &Pipe::new());
     let child = Child::fork(|| {
         assert!(intact());
@@ -218,7 +221,7 @@ fn the_option_reaches_all_workers() {
     }
 }
 
-/// A named segment on a mount of the test's own.
+/// Creates a named segment on the test's own mount.
 fn named(name: &Name, huge_pages: HugePages) -> HandleTable {
     let options = Segment::options().capacity(1 << 30).huge_pages(huge_pages);
     HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
@@ -234,10 +237,10 @@ fn advice_that_is_granted() {
     assert_eq!(report.setting.as_deref(), Some("advise"), "{report}");
     assert!(report.place.contains("/dev/shm"), "{report}");
     let x = table.zeros::<u8, _>(10 * MIB).unwrap();
-    assert!(there(&table) >= 10 * MIB, "had before it is touched");
+    assert!(there(&table) >= 10 * MIB, "allocated before it is touched");
     table.write(x).unwrap().fill(1);
     granted_or_explained(table.segment(), HugePages::Advise);
-    // Who does not ask gets small pages where they are not there yet.
+    // A process that does not ask gets small pages where none exist yet.
     let modest = Segment::open(&name.0).unwrap();
     assert_eq!(modest.huge_pages().setting.as_deref(), Some("advise"));
     let modest = HandleTable::join(&modest).unwrap();
@@ -280,10 +283,7 @@ fn a_full_mount() {
     let refused = table.zeros::<u8, _>(30 * MIB).unwrap_err();
     assert!(refused.to_string().contains("/dev/shm"), "{refused}");
     let kept = there(&table).saturating_sub(before);
-    assert!(
-        kept < MIB,
-        "what was had on the way went back, but for tables: {kept}"
-    );
+    assert!(kept < MIB, "the refused call kept more than tables: {kept}");
     let y = table.zeros::<u8, _>(8 * MIB).unwrap();
     table.write(y).unwrap().fill(2);
     table.prefault(x).unwrap();
@@ -305,7 +305,7 @@ fn huge_pages_are_given_back() {
     }
 }
 
-/// Two arrays in one huge page: one goes, the other stays as it is.
+/// Checks two arrays in one huge page: one is freed, the other stays as it is.
 fn a_part_is_given_back() {
     if !own_shm_of("size=64m,huge=always") {
         return;

@@ -1,4 +1,5 @@
-//! Objects between processes: read in place by others, kept by who reads, reaped from the dead.
+//! Objects between processes: other processes read them in place, readers keep them, and a reap
+//! frees those of the dead.
 
 mod support;
 
@@ -61,7 +62,7 @@ fn table() -> HandleTable {
     HandleTable::join(&segment.unwrap()).unwrap()
 }
 
-/// What is mapped where `at` points.
+/// Returns the line of the mapping that contains `at`.
 fn mapping_of<T>(at: *const T) -> String {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let covers = |line: &&str| {
@@ -77,7 +78,7 @@ fn mapping_of<T>(at: *const T) -> String {
     maps.lines().find(covers).unwrap_or_default().to_owned()
 }
 
-/// Reads the model in place, and sees to it that nothing was copied.
+/// Reads the model in place, and asserts that nothing was copied.
 #[track_caller]
 fn read_and_check(table: &HandleTable, handle: ObjectHandle, path: &str) {
     let guard = table.open_object(handle).unwrap();
@@ -89,7 +90,7 @@ fn read_and_check(table: &HandleTable, handle: ObjectHandle, path: &str) {
             mapping_of(layer.weights.as_ptr()),
             mapping_of(layer.bias.as_ptr()),
         ] {
-            assert!(place.contains(path), "{place:?} is not of the segment");
+            assert!(place.contains(path), "{place:?} is not in the segment");
         }
     }
     assert!(mapping_of(read.name.as_ptr()).contains(path));
@@ -105,7 +106,7 @@ fn a_forked_child_reads() {
         let handle = ObjectHandle::from_bits(pipe.receive());
         read_and_check(&table, handle, "memfd:");
     });
-    // Stored after the fork.
+    // The object is stored after the fork.
     let handle = table.put_object(&model()).unwrap();
     pipe.send(handle.to_bits());
     child.join();
@@ -116,7 +117,7 @@ fn a_forked_child_reads() {
 fn by_name() {
     let name = Name::new("objects");
     let pipe = Pipe::new();
-    // Forked before there is a segment: all that it knows is the name and the handle.
+    // The child is forked before the segment exists: it knows only the name and the handle.
     let child = Child::fork(|| {
         let handle = ObjectHandle::from_bits(pipe.receive());
         let table = HandleTable::open(&name.0).unwrap();
@@ -150,7 +151,7 @@ fn a_freed_object_stays() {
     table.free(handle).unwrap();
     let found = table.verify().unwrap();
     assert_eq!((found.live, found.retired, found.readers), (0, 1, 1));
-    // What takes its place takes it elsewhere.
+    // New objects take other memory.
     let mut other = model();
     other.name = "another";
     let others: Vec<_> = (0..8).map(|_| table.put_object(&other).unwrap()).collect();
@@ -221,11 +222,11 @@ fn goes_with_its_owner() {
     table.free(kept).unwrap();
 }
 
-/// A value that forks when it is written for the second time: what is stored is the parent's.
+/// A value that forks when it is written for the second time: the parent's version is stored.
 struct Forks {
-    /// How often it was written.
+    /// The number of times that it was written.
     rounds: Cell<u32>,
-    /// What the fork has returned.
+    /// The result of the fork.
     pid: Cell<i32>,
 }
 
@@ -275,7 +276,8 @@ fn a_guard_that_crossed() {
     assert!(table.info(handle).unwrap().readers.is_empty());
 }
 
-/// Large objects are copied by several threads, which must be gone when a pool is about to fork.
+/// Checks a fork right after large objects were stored: several threads copy them, and must have
+/// ended when a pool forks.
 fn a_pool_right_after() {
     let table = table();
     let large = Tensor::from(Array1::from_elem(5 << 20, 0.5f32));

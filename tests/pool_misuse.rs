@@ -1,4 +1,4 @@
-//! Pools in unusual hands: children, other tables, empty work, arrays that go away.
+//! Pools in unusual situations: children, other tables, empty work, arrays that are freed.
 
 mod support;
 
@@ -131,7 +131,7 @@ fn a_pool_that_crossed_a_fork_is_the_parents() {
     let mut pool = Some(Pool::fork(&table, 2).unwrap());
     let pids = pool.as_ref().unwrap().pids();
     Child::fork(|| {
-        // Neither the end of a child nor a pool that is dropped there ends the parent's workers.
+        // Neither a child's end nor dropping the pool in a child ends the parent's workers.
         drop(pool.take());
     })
     .join();
@@ -184,7 +184,7 @@ fn a_freed_array_is_an_error_and_the_pool_goes_on() {
     let error = pool.for_each(&stale, &(), |_, (), _| ()).unwrap_err();
     assert!(error.to_string().contains("stale"), "{error}");
     pool.for_each(&tiles, &(), add_one).unwrap();
-    // By a kernel's fault: the array is freed while the round runs, and both workers are in it.
+    // A kernel frees the array while the round runs and both workers take part in it.
     let bits = x.to_bits();
     let other = HandleTable::join(table.segment()).unwrap();
     let flags = [Flag::new(), Flag::new(), Flag::new()];
@@ -233,15 +233,11 @@ fn a_worker_killed_in_a_reduction() {
             matches!(&error, PoolError::WorkerDied { tiles, .. } if tiles == &[4]),
             "{error}"
         );
-        // It was only read: nothing is poisoned.
+        // The array was only read: nothing is poisoned.
         let sum = |x: ndarray::ArrayView1<u64>, (): &(), _: &TileContext| x.sum();
         let total = pool.map_reduce(&tiles, &(), sum, 0, |sum, part: u64| sum + part);
         assert_eq!(total.unwrap(), 100);
-        assert_eq!(
-            table.verify().unwrap().live,
-            count,
-            "no results are left behind"
-        );
+        assert_eq!(table.verify().unwrap().live, count, "all results are freed");
     }
 }
 
@@ -262,7 +258,7 @@ fn a_stopped_worker_meets_the_deadline() {
         matches!(error, PoolError::Deadline { tiles: 10, .. }),
         "{error}"
     );
-    assert!(table.write(x).is_err(), "the stopped one has its tile");
+    assert!(table.write(x).is_err(), "the stopped worker holds its tile");
     for pid in pool.pids().into_iter().flatten() {
         // SAFETY: `kill` has no precondition; the pid is of a worker that was not waited for.
         unsafe { libc::kill(pid as i32, libc::SIGCONT) };
@@ -289,7 +285,7 @@ fn a_panic_with_a_strange_payload() {
         "{error}"
     );
     table.clear_poison(x).unwrap();
-    // A message that does not fit is cut, between characters.
+    // A message that does not fit is cut between characters.
     let long = |_: ArrayViewMut1<u64>, (): &(), tile: &TileContext| {
         if tile.index() == 1 {
             std::panic::resume_unwind(Box::new("ß€😀".repeat(500)));

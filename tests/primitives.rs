@@ -1,4 +1,4 @@
-//! The primitives against sequential references, for several numbers and kinds of workers.
+//! The primitives against sequential references, with several numbers and kinds of workers.
 
 mod props;
 mod support;
@@ -14,7 +14,7 @@ mod weights;
 
 use ndshm::{HandleTable, Pool, Segment};
 
-/// Around a tile's end, a lane's end, and none.
+/// Lengths around the end of a tile and of a lane, and others.
 const LENGTHS: [usize; 10] = [0, 1, 7, 8, 9, 4031, 4032, 4033, 8064, 30_001];
 
 macro_rules! tests {
@@ -77,7 +77,7 @@ fn with_pools(test: impl Fn(&HandleTable, &mut Pool<'_>)) {
     }
 }
 
-/// Random numbers from -1 to 1, the same in each run.
+/// Returns random numbers from -1 to 1, the same in each run.
 fn numbers(seed: u64, count: usize) -> Vec<f64> {
     let mut numbers = props::Numbers::from_seed(seed);
     let scale = 2f64.powi(-63);

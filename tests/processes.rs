@@ -1,4 +1,4 @@
-//! What happens between processes: forks, deaths, names, passed descriptors.
+//! Interaction of processes: forks, deaths, names, passed descriptors.
 
 mod support;
 
@@ -84,12 +84,12 @@ fn main() {
     ]);
 }
 
-/// The part of an unrelated process: this program started anew.
+/// Runs as an unrelated process: this program started anew.
 fn helper(args: Vec<String>) {
     let table = match args[0].as_str() {
         "fd" => {
             let fd = args[1].parse().unwrap();
-            // SAFETY: the parent passed this descriptor on, for this process to own.
+            // SAFETY: the parent passed this descriptor on, and this process is to own it.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             HandleTable::join(&Segment::from_fd(fd).unwrap()).unwrap()
         }
@@ -150,7 +150,7 @@ fn what_crossed_a_fork_does_nothing_when_dropped() {
     let parent = std::process::id();
     let mut crossed = ManuallyDrop::new(Some((tile, round, guard, reader, owned)));
     Child::fork(|| {
-        // Both before the child has a seat of its own, and after.
+        // Drop before the child has a seat of its own, and after.
         drop(crossed.take());
         let refused = table.read(x).unwrap_err();
         assert!(
@@ -169,15 +169,15 @@ fn what_crossed_a_fork_does_nothing_when_dropped() {
         ));
         assert!(
             matches!(table.read(x), Err(LeaseError::Busy { .. })),
-            "still the parent's"
+            "it still belongs to the parent"
         );
         assert!(
             matches!(table.write(y), Err(LeaseError::Busy { .. })),
-            "still the parent's"
+            "it still belongs to the parent"
         );
         assert!(
             matches!(tiles.begin(), Err(RoundError::Running { .. })),
-            "still the parent's"
+            "it still belongs to the parent"
         );
     })
     .join();
@@ -202,7 +202,7 @@ fn a_child_of_a_child() {
             table.write(x).unwrap()[2] = 2;
         })
         .join();
-        // A child that does not use the table has a child that does.
+        // The child does not use the table, but its own child does.
         Child::fork(|| Child::fork(|| table.write(x).unwrap()[0] = 3).join()).join();
     })
     .join();
@@ -253,7 +253,7 @@ fn a_child_may_end_in_any_way() {
         });
         assert!(child.wait_within(support::DEADLINE).is_some());
         assert_eq!(table.reap().unwrap().seats, 1);
-        assert_eq!(table.arrays().count(), count, "its array went with it");
+        assert_eq!(table.arrays().count(), count, "its array was freed with it");
     }
     assert_eq!(table.read(x).unwrap()[0], 3);
 }
@@ -386,7 +386,7 @@ fn a_dead_participant_tears_its_tiles() {
     assert!(
         matches!(refused, LeaseError::Poisoned { pid: p, what: w, .. } if (p, w) == (pid, what))
     );
-    assert_eq!(table.read(w).unwrap().sum(), 100, "it was only read");
+    assert_eq!(table.read(w).unwrap().sum(), 100, "the array was only read");
     table.clear_poison(x).unwrap();
     let round = tiles.begin().unwrap();
     let mut part = tiles.enter().unwrap().unwrap();
@@ -412,7 +412,7 @@ fn a_dead_opener_does_not_block_its_arrays() {
     let mut tile = part.claim().unwrap().unwrap();
     opener.kill();
     assert_eq!(table.reap().unwrap().seats, 1);
-    // The tile is held still: nobody may lease the array.
+    // The tile is still held: no participant may lease the array.
     tile.views().fill(1);
     table.clear_poison(x).unwrap_err();
     assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
@@ -455,7 +455,7 @@ fn a_stopped_process_is_alive() {
     assert_eq!(table.read(x).unwrap().sum(), 36);
 }
 
-/// Allocates until there is no more, and frees all of it again.
+/// Allocates until the segment is full, then frees everything. Returns the number of arrays.
 fn room(table: &HandleTable) -> usize {
     let mut handles = Vec::new();
     loop {
@@ -527,7 +527,7 @@ fn a_segment_is_opened_by_name() {
     let x = table.from_elem((2, 3), 1).unwrap();
     run_helper("name", &name.0, x);
     assert_eq!(table.read(x).unwrap().sum(), 42);
-    assert!(name.exists(), "its creator is in it still");
+    assert!(name.exists(), "its creator has not left");
     drop(table);
     assert!(!name.exists());
 }
@@ -545,7 +545,7 @@ fn racing_creators_join_the_same_segment() {
                     let table = HandleTable::open_or_create(&name.0).unwrap();
                     let x = table.from_elem(4, racer as u64).unwrap();
                     made.send(x.to_bits());
-                    // All of them find what each has made.
+                    // Each process finds the arrays of all others.
                     for _ in 0..RACERS {
                         let other = Handle::<u64, Ix1>::from_bits(all.receive());
                         assert_eq!(table.read(other).unwrap().len(), 4);
@@ -570,7 +570,7 @@ fn racing_creators_join_the_same_segment() {
 fn the_last_to_leave_removes_the_name() {
     let name = Name::new("last");
     let (to_child, to_parent) = (Pipe::new(), Pipe::new());
-    // Forked first: it is to have nothing of the parent's segment.
+    // The child is forked first, so it inherits nothing of the parent's segment.
     let child = Child::fork(|| {
         to_child.receive();
         let table = HandleTable::open(&name.0).unwrap();
@@ -582,7 +582,7 @@ fn the_last_to_leave_removes_the_name() {
     to_child.send(1);
     to_parent.receive();
     drop(first);
-    assert!(name.exists(), "somebody is in it");
+    assert!(name.exists(), "a participant has not left");
     to_child.send(1);
     child.join();
     assert!(!name.exists());
@@ -619,8 +619,8 @@ fn a_name_left_by_the_dead_is_joined() {
     assert!(!name.exists());
 }
 
-/// Processes that come and go for a while. Each proves that the name leads others to where it is:
-/// a child of its own opens the name and resolves its handle.
+/// Runs processes that come and go for a while. Each proves that the name leads to its segment: a
+/// child opens the name and resolves its handle.
 fn nobody_is_left_behind_an_unlinked_name() {
     let name = Name::new("churn");
     let comers: Vec<Child> = (0..4)

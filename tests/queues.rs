@@ -1,4 +1,5 @@
-//! Queues between processes: every job once, whoever is killed, and nobody hangs.
+//! Queues between processes: each job is delivered once, whichever process is killed, and no
+//! process hangs.
 
 mod support;
 
@@ -44,7 +45,7 @@ fn main() {
     ]);
 }
 
-/// A job: who pushed it, which of its jobs it is, and the two together, to see torn ones.
+/// A job: its producer, its number, and the combination of both, which reveals torn jobs.
 type Job = [u64; 3];
 
 fn job(producer: u64, number: u64) -> Job {
@@ -64,8 +65,8 @@ fn open(table: &HandleTable, name: QueueHandle<Job>) -> Queue<'_, Job> {
     table.open_queue(name).unwrap()
 }
 
-/// Four producers and four consumers: each job is delivered once, and each consumer sees the jobs
-/// of each producer in their order.
+/// Runs four producers and four consumers: each job is delivered once, and each consumer sees the
+/// jobs of each producer in their order.
 fn each_job_is_delivered_once() {
     const PRODUCERS: u64 = 4;
     const EACH: u64 = 25_000;
@@ -73,7 +74,7 @@ fn each_job_is_delivered_once() {
         let table = table();
         let queue = table.queue::<Job>(capacity).unwrap();
         let name = queue.handle();
-        // How often each job was delivered; every consumer has a row.
+        // The number of deliveries of each job; each consumer has a row.
         let seen: [Handle<u8, Ix1>; 4] =
             [(); 4].map(|()| table.zeros((PRODUCERS * EACH) as usize).unwrap());
         let consumers = seen.map(|seen| {
@@ -88,7 +89,7 @@ fn each_job_is_delivered_once() {
                     *last = Some(job[1]);
                     seen[(job[0] * EACH + job[1]) as usize] += 1;
                 }
-                assert!(queue.is_drained(), "nothing came in time");
+                assert!(queue.is_drained(), "no job came in time");
             })
         });
         let producers: Vec<Child> = (0..PRODUCERS)
@@ -115,8 +116,8 @@ fn each_job_is_delivered_once() {
     }
 }
 
-/// Producers and consumers are killed in the midst of it, a hundred times. What a producer has
-/// noted as pushed was delivered, but for at most one job a killed consumer; no job twice.
+/// Kills producers and consumers at work, a hundred times. Each job that a producer has noted as
+/// pushed was delivered, except for at most one per killed consumer. No job is delivered twice.
 fn the_killed_lose_nothing_else() {
     const ROUNDS: u64 = 100;
     const MOST: u64 = 200_000;
@@ -127,7 +128,8 @@ fn the_killed_lose_nothing_else() {
     let mut lost = 0;
     let mut delivered = 0;
     for round in 0..ROUNDS {
-        // Word 0: jobs whose push has returned. Beyond the largest number, none counts.
+        // Word 0 counts the jobs after their push has returned. Jobs beyond the largest number are
+        // not counted.
         let pushed: [Handle<u64, Ix1>; 2] = [(); 2].map(|()| table.zeros(1).unwrap());
         let seen: [Handle<u8, Ix1>; 2] = [(); 2].map(|()| table.zeros(2 * MOST as usize).unwrap());
         let mut producers: Vec<Child> = (0..2)
@@ -164,26 +166,26 @@ fn the_killed_lose_nothing_else() {
             random
         };
         std::thread::sleep(Duration::from_micros(3000 + next() % 3000));
-        // One of each, at their own moments. The others go on.
+        // Kill one of each at different moments. The others go on.
         consumers.swap_remove((next() % 2) as usize).kill();
         std::thread::sleep(Duration::from_micros(next() % 1000));
         producers.swap_remove((next() % 2) as usize).kill();
         std::thread::sleep(Duration::from_micros(next() % 1000));
         producers.pop().unwrap().kill();
         table.reap().unwrap();
-        // Nobody pushes any more: the last consumer drains it.
+        // There are no more pushes: the last consumer drains the queue.
         let start = Instant::now();
         while !queue.is_empty() {
             assert!(start.elapsed() < DEADLINE, "the last consumer hangs");
             std::thread::sleep(Duration::from_micros(200));
         }
-        // Idle now, and sleeping: nothing is lost by this kill.
+        // The consumer is idle and sleeps now: this kill loses nothing.
         std::thread::sleep(Duration::from_millis(2));
         consumers.pop().unwrap().kill();
         let report = table.reap().unwrap();
         assert_eq!(report.jobs, 0, "a sleeper takes nothing");
         for array in pushed {
-            // An error says that it was killed before it wrote anything.
+            // The call fails if the process was killed before it wrote anything.
             let _ = table.clear_poison(array);
         }
         let seen = seen.map(|handle| {
@@ -192,7 +194,7 @@ fn the_killed_lose_nothing_else() {
             table.free(handle).unwrap();
             seen
         });
-        // A killed process may have popped a job, and not noted it.
+        // A killed process may have popped a job without noting it.
         let mut missing = 0;
         for (producer, &pushed) in pushed.iter().enumerate() {
             let count = table.read(pushed).unwrap()[0];
@@ -201,11 +203,11 @@ fn the_killed_lose_nothing_else() {
                 let times = seen[0][at] + seen[1][at];
                 assert!(
                     times <= 1,
-                    "round {round}: {producer}'s job {number} came twice"
+                    "round {round}: {producer}'s job {number} was delivered twice"
                 );
                 match number.cmp(&count) {
                     std::cmp::Ordering::Less => missing += u64::from(times == 0),
-                    // Pushed, and killed before it was noted.
+                    // The job was pushed, but its producer was killed before noting it.
                     std::cmp::Ordering::Equal => {}
                     std::cmp::Ordering::Greater => assert_eq!(times, 0, "never pushed"),
                 }
@@ -218,8 +220,8 @@ fn the_killed_lose_nothing_else() {
             table.free(array).unwrap();
         }
     }
-    assert!(delivered > 1000, "hardly anything was delivered");
-    // All cells are there.
+    assert!(delivered > 1000, "too few jobs were delivered");
+    // All cells are available.
     for number in 0..8 {
         queue.push(job(0, number)).unwrap();
     }
@@ -227,7 +229,7 @@ fn the_killed_lose_nothing_else() {
     println!("{delivered} jobs delivered, {lost} popped by the dead");
 }
 
-/// Processes that are stopped wherever they are: the others go on without them.
+/// Stops processes at arbitrary points: the others go on without them.
 fn a_stopped_process_stops_nobody() {
     let table = table();
     let queue = table.queue::<Job>(64).unwrap();
@@ -264,7 +266,7 @@ fn a_stopped_process_stops_nobody() {
 fn a_queue_that_crosses_a_fork_is_leased_anew() {
     let table = table();
     let mut queue = Some(table.queue::<Job>(4).unwrap());
-    // The child's copy is the parent's: it neither closes nor frees it.
+    // The child's copy belongs to the parent: dropping it neither closes nor frees the queue.
     Child::fork(|| drop(queue.take())).join();
     Child::fork(|| {
         queue.as_ref().unwrap().push(job(1, 1)).unwrap();
@@ -274,7 +276,7 @@ fn a_queue_that_crosses_a_fork_is_leased_anew() {
     let queue = queue.unwrap();
     assert!(!queue.is_closed());
     assert_eq!(queue.pop().unwrap(), Some(job(1, 1)));
-    // A child dies with the bit that says that it may have been in a cell.
+    // A child dies with its bit set, which says that it may have been in a cell.
     let pipe = Pipe::new();
     let child = Child::fork(|| {
         queue.push(job(1, 2)).unwrap();
@@ -287,7 +289,8 @@ fn a_queue_that_crosses_a_fork_is_leased_anew() {
     assert_eq!(queue.pop().unwrap(), Some(job(1, 2)));
 }
 
-/// A consumer waits, and each producer is gone right after its push: its job arrives.
+/// Checks that a waiting consumer receives each job although its producer ends right after the
+/// push.
 fn the_job_of_one_that_is_gone_arrives() {
     let table = table();
     let queue = table.queue::<Job>(4).unwrap();
@@ -305,13 +308,13 @@ fn the_job_of_one_that_is_gone_arrives() {
         assert_eq!(queue.pop_wait(DEADLINE).unwrap(), Some(job(3, attempt)));
         assert!(start.elapsed() < DEADLINE / 2);
         child.join();
-        // It has not given its lease back.
+        // The child has not released its lease.
         table.reap().unwrap();
     }
 }
 
-/// A producer pushes the handle of its array and ends: the array is gone with it, the error names
-/// that cause and `detach`, and `detach` helps.
+/// Checks a producer that pushes the handle of its array and ends: the array is freed with the
+/// producer, the error names that cause and `detach`, and `detach` helps.
 fn a_handle_whose_producer_has_left_names_the_remedy() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
@@ -342,7 +345,7 @@ fn a_handle_whose_producer_has_left_names_the_remedy() {
 
 type Arrays = OwnedArray<u64, Ix1>;
 
-/// Each producer pushes an array and ends at once: the array belongs to the queue, then to the
+/// Checks producers that push an array and end at once: the array belongs to the queue, then to the
 /// consumer.
 fn an_owned_array_outlives_its_producer() {
     let table = table();
@@ -361,13 +364,13 @@ fn an_owned_array_outlives_its_producer() {
         .join();
         table.reap().unwrap();
         let array = queue.pop_owned_wait(DEADLINE).unwrap();
-        let array = array.expect("it is in the queue");
+        let array = array.expect("the array is in the queue");
         assert_eq!(table.read(array.handle()).unwrap().sum(), 100 * attempt);
     }
     assert_eq!(table.arrays().count(), 0);
 }
 
-/// A queue goes with its owner, and the arrays in it go with the queue.
+/// Checks that a queue is freed with its owner, and the arrays in it with the queue.
 fn the_arrays_in_the_queue_of_a_dead_owner_are_freed() {
     let table = table();
     Child::fork(|| {
@@ -381,14 +384,14 @@ fn the_arrays_in_the_queue_of_a_dead_owner_are_freed() {
     })
     .join();
     let report = table.reap().unwrap();
-    assert_eq!(report.arrays_freed, 4, "the queue and what was in it");
+    assert_eq!(report.arrays_freed, 4, "the queue and its arrays");
     let found = table.verify().unwrap();
     assert!(found.is_clean(), "{found}");
     assert_eq!((found.live, found.retired), (0, 0));
 }
 
-/// Producers and consumers are killed in the midst of it: each array is in the queue, or was freed
-/// with whoever had it, and no array comes twice.
+/// Kills producers and consumers at work: each array is in the queue or was freed with its owner,
+/// and no array is delivered twice.
 fn arrays_of_killed_participants_do_not_leak() {
     const ROUNDS: u64 = 60;
     let table = table();
@@ -417,14 +420,14 @@ fn arrays_of_killed_participants_do_not_leak() {
                     let view = table.read(array.handle()).unwrap();
                     let value = view[0];
                     assert!(view.iter().all(|&element| element == value), "a torn array");
-                    assert!(seen.insert(value), "an array came twice");
+                    assert!(seen.insert(value), "an array was delivered twice");
                     count[0] += 1;
                 }
             })
         });
         std::thread::sleep(Duration::from_micros(3000 + round * 91));
         let victims = producers.into_iter().chain(consumers);
-        // The first ones die while the others go on, in an order that changes.
+        // The first victims die while the others go on, in an order that changes.
         let mut victims: Vec<Child> = victims.collect();
         victims.rotate_left((round % 4) as usize);
         victims.into_iter().for_each(|victim| {
@@ -454,14 +457,18 @@ fn arrays_of_killed_participants_do_not_leak() {
     }
     assert!(
         delivered > 100,
-        "hardly anything was delivered: {delivered}"
+        "too few arrays were delivered: {delivered}"
     );
-    // All cells are there.
+    // All cells are available.
     for number in 0..8 {
         let array = table.from_elem(1, number).unwrap();
         queue.push_owned(table.owned(array)).unwrap();
     }
     assert_eq!(table.arrays().count(), 8);
     drop(queue);
-    assert_eq!(table.arrays().count(), 0, "the queue's arrays go with it");
+    assert_eq!(
+        table.arrays().count(),
+        0,
+        "the queue's arrays are freed with it"
+    );
 }

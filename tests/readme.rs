@@ -1,4 +1,4 @@
-//! What the README and the guide show is what there is: their examples are those that CI runs.
+//! The README and the guide show current code: their examples are the ones that CI runs.
 
 const README: &str = include_str!("../README.md");
 
@@ -40,7 +40,7 @@ fn the_model_of_the_guide_is_a_file_that_runs() {
     assert_eq!(blocks, 2);
 }
 
-/// What is between backticks in the rows of the tables of a chapter, without its last cell's text.
+/// Returns the names between backticks in the last cell of a table row.
 fn tests_of(row: &str) -> impl Iterator<Item = &str> {
     let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
     last.split('`').skip(1).step_by(2)

@@ -1,5 +1,5 @@
-//! The four faults of the classic manager of shared arrays, each shown on a re-creation of its
-//! rules, and the same story told with this crate.
+//! The four faults of the classic manager of shared arrays. Each is shown on a re-creation of its
+//! rules, and then in the same situation with this crate.
 
 mod support;
 
@@ -23,8 +23,8 @@ fn main() {
     ]);
 }
 
-/// The old manager's book-keeping: a handle is what a counter says, an array is where the list has
-/// it. The counter follows the list's length, and freeing takes an entry out of the list.
+/// The old manager's book-keeping: a handle comes from a counter, an array from its place in the
+/// list. The counter follows the list's length, and freeing removes an entry from the list.
 #[derive(Default)]
 struct OldManager {
     arrays: Vec<Vec<u64>>,
@@ -103,7 +103,7 @@ fn workers_see_arrays_made_after_the_fork() {
     assert_eq!(
         to_parent.receive(),
         0,
-        "the old rule: the list is the parent's own"
+        "the old rule: the list is private to the parent"
     );
     child.join();
 
@@ -118,7 +118,7 @@ fn workers_see_arrays_made_after_the_fork() {
     assert_eq!(table.read(late).unwrap().sum(), 20);
 }
 
-/// One lock around create and free, in shared memory, as the old manager had it.
+/// The old manager's lock around create and free, in shared memory.
 struct OldLock {
     table: HandleTable,
     word: ndshm::Handle<u64, ndarray::Ix1>,
@@ -174,7 +174,7 @@ fn a_dead_worker_stops_nobody() {
         "the old rule: locked for ever"
     );
 
-    // The worker dies inside create, free, or a lease: whatever it does most of the time.
+    // The worker dies inside create, free, or a lease, where it spends most of its time.
     let table = old.table;
     for _ in 0..50 {
         let worker = Child::fork(|| {

@@ -1,5 +1,5 @@
-//! Signals to a whole program, as Ctrl-C and Ctrl-Z of a terminal send them: its parent decides what
-//! they mean, and its workers go on, stop or end with it.
+//! Signals to a whole program, such as Ctrl-C and Ctrl-Z of a terminal. The parent determines their
+//! effect; its workers go on, stop or end with it.
 
 mod support;
 
@@ -11,7 +11,7 @@ use ndarray::{Axis, Ix1};
 use ndshm::{Handle, HandleTable, Pool, Segment};
 use support::{Child, Flag, Pipe, eventually, is_alive, run, state_of};
 
-/// In the environment of a pool's program: the flag to raise if a worker runs `main` as a user's
+/// Environment variable of a pool's program: the flag to raise if a worker runs `main` as a user's
 /// program.
 const RAN_MAIN: &str = "NDSHM_TEST_RAN_MAIN";
 
@@ -84,7 +84,7 @@ enum Kind {
 
 const KINDS: [Kind; 2] = [Kind::Fork, Kind::Spawn];
 
-/// Signals that are sent to whole programs: by terminals, batch systems, service managers.
+/// Signals that terminals, batch systems and service managers send to whole programs.
 const SIGNALS: [i32; 6] = [
     libc::SIGINT,
     libc::SIGQUIT,
@@ -102,12 +102,12 @@ fn start(kind: Kind, table: &HandleTable) -> Pool<'_> {
     pool.unwrap_or_else(|error| panic!("{kind:?}: {error}"))
 }
 
-/// A child in a process group of its own, as a shell starts a program.
+/// Forks a child in a process group of its own, as a shell starts a program.
 fn program(life: impl FnOnce()) -> Child {
     Child::fork(|| {
         // SAFETY: no precondition.
         assert_eq!(unsafe { libc::setpgid(0, 0) }, 0);
-        // SIGQUIT is to leave no file.
+        // SIGQUIT must leave no core file.
         let none = libc::rlimit {
             rlim_cur: 0,
             rlim_max: 0,
@@ -128,18 +128,18 @@ fn table() -> HandleTable {
     HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
-/// The pipe to which a handler writes, as crates do whose handlers run on a thread.
+/// The pipe to which a handler writes. Crates that run handlers on a thread do the same.
 static mut HANDLED: i32 = -1;
 
 extern "C" fn tell(signal: i32) {
-    // SAFETY: it is set before the handler is, and does not change.
+    // SAFETY: the value is set before the handler is, and does not change.
     let handled = unsafe { HANDLED };
     let number = told(signal).to_le_bytes();
     // SAFETY: the eight bytes live during the call.
     unsafe { libc::write(handled, number.as_ptr().cast(), 8) };
 }
 
-/// What a handler writes: the signal, and the process that it runs in.
+/// Returns the number that a handler writes: the signal, and the handler's process.
 fn told(signal: i32) -> u64 {
     told_by(std::process::id(), signal)
 }
@@ -156,7 +156,7 @@ fn install(signal: i32, handler: extern "C" fn(i32), pipe: &Pipe) {
     assert_ne!(before, libc::SIG_ERR);
 }
 
-/// A thread that waits for the signal, which no other thread of this process receives.
+/// Starts a thread that waits for the signal. No other thread of this process receives it.
 fn handle_on_thread(signal: i32, pipe: i32) {
     let set = set_of(signal);
     // SAFETY: the set lives during the call.
@@ -180,7 +180,7 @@ fn set_of(signal: i32) -> libc::sigset_t {
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: the set was made empty.
     unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
-    // SAFETY: it was filled above.
+    // SAFETY: the set was filled above.
     unsafe { set.assume_init() }
 }
 
@@ -191,8 +191,8 @@ enum Handler {
     OnAThread,
 }
 
-/// The signal comes in the middle of a step. The step ends, the arrays are whole, and each signal is
-/// handled once.
+/// Sends a signal during a step. The step ends, the arrays are complete, and each signal is handled
+/// once.
 fn a_program_with_a_handler_finishes_its_step() {
     for kind in KINDS {
         for signal in SIGNALS {
@@ -242,7 +242,7 @@ fn finish_and_save(kind: Kind, signal: i32, handler: Handler) {
         steps += 1;
     }
     assert_eq!(handled.receive(), told(signal), "{what}");
-    // The workers have run another job since the signal: whatever they do of it is done.
+    // The workers have run another job since the signal, so they have finished handling it.
     pool.broadcast(&(), |_, ()| ()).unwrap();
     assert!(!handled.is_sent_within(Duration::ZERO), "{what}: twice");
     assert_eq!(pool.deaths(), 0, "{what}");
@@ -277,7 +277,7 @@ fn without_a_handler_a_signal_ends_all() {
     }
 }
 
-/// Workers are signalled at every moment of their start. None dies, and none runs the handler.
+/// Signals workers at each moment of their start. None dies, and none runs the handler.
 fn signals_while_workers_start_reach_the_parent_alone() {
     for kind in KINDS {
         let (handled, stop) = (Pipe::new(), Flag::new());
@@ -289,7 +289,7 @@ fn signals_while_workers_start_reach_the_parent_alone() {
             install(libc::SIGINT, tell, &handled);
             let group = std::process::id();
             let bystander = Child::fork(|| {
-                // SAFETY: no precondition: a group of its own, so that it is not signalled.
+                // SAFETY: no precondition. The child gets its own group, so it is not signalled.
                 assert_eq!(unsafe { libc::setpgid(0, 0) }, 0);
                 while !Flag::is_raised(stop.number) {
                     signal_group(group, libc::SIGINT);
@@ -336,7 +336,7 @@ fn an_ignored_signal_stays_ignored_in_workers() {
     }
 }
 
-/// A line of a program that this process starts: a set of signals, from its /proc/self/status.
+/// Returns a set of signals from the /proc/self/status of a program that this process starts.
 fn of_program(line: &str) -> u64 {
     let status = Command::new("cat").arg("/proc/self/status").output();
     let status = String::from_utf8(status.unwrap().stdout).unwrap();
@@ -353,7 +353,7 @@ fn has(set: u64, signal: i32) -> bool {
     set >> (signal - 1) & 1 == 1
 }
 
-/// The sets of this process that are ignored and blocked.
+/// Returns this process's sets of ignored and blocked signals.
 fn dispositions() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let lines = status.lines();
@@ -365,7 +365,7 @@ fn is_stopped(pid: u32) -> bool {
     state_of(pid) == Some('T')
 }
 
-/// Ctrl-Z stops the parent and its workers at once; `fg` continues all of them.
+/// Checks that Ctrl-Z stops the parent and its workers at once, and `fg` continues all of them.
 fn workers_stop_and_continue_with_their_group() {
     for kind in KINDS {
         let (pipe, handled, stopped) = (Pipe::new(), Pipe::new(), Flag::new());
@@ -373,7 +373,7 @@ fn workers_stop_and_continue_with_their_group() {
             let table = table();
             let x = table.zeros::<u32, _>(100).unwrap();
             let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
-            // It stops this process itself, as those do that restore the terminal before.
+            // The handler stops this process itself, like programs that first restore the terminal.
             install(libc::SIGTSTP, stop_myself, &handled);
             let mut pool = start(kind, &table);
             for pid in pool.pids() {
@@ -396,7 +396,7 @@ fn workers_stop_and_continue_with_their_group() {
         parent.join();
         assert_eq!(handled.receive(), told_by(leader, libc::SIGTSTP));
         let again = handled.is_sent_within(Duration::ZERO);
-        assert!(!again, "{kind:?}: the handler has run in a worker");
+        assert!(!again, "{kind:?}: a worker ran the handler");
     }
 }
 
@@ -406,7 +406,7 @@ extern "C" fn stop_myself(signal: i32) {
     unsafe { libc::raise(libc::SIGSTOP) };
 }
 
-/// The parent has decided that Ctrl-Z stops nothing: its workers must not stay stopped.
+/// Checks a parent that ignores Ctrl-Z: its workers must not stay stopped.
 fn workers_continue_if_their_parent_did_not_stop() {
     for kind in KINDS {
         let pipe = Pipe::new();
@@ -437,7 +437,8 @@ fn workers_continue_if_their_parent_did_not_stop() {
     }
 }
 
-/// By SIGSTOP or a debugger: that is meant for this one process.
+/// Checks a worker that is stopped by SIGSTOP or a debugger: such a stop concerns this process
+/// alone.
 fn a_worker_that_was_stopped_on_purpose_stays_so() {
     for kind in KINDS {
         program(|| {
@@ -449,8 +450,8 @@ fn a_worker_that_was_stopped_on_purpose_stays_so() {
             let pid = pool.pids()[1].unwrap();
             // SAFETY: no precondition; the pid is of a worker that was not waited for.
             assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGSTOP) }, 0);
-            eventually("it stops", || is_stopped(pid));
-            // The other one does all the tiles, and the parent looks after its workers meanwhile.
+            eventually("the worker stops", || is_stopped(pid));
+            // The other worker runs all tiles. Meanwhile the parent watches its workers.
             pool.for_each(&tiles, &(), |_, (), _| {
                 std::thread::sleep(Duration::from_millis(10));
             })
@@ -464,7 +465,7 @@ fn a_worker_that_was_stopped_on_purpose_stays_so() {
     }
 }
 
-/// A worker's handlers end at the exec: Ctrl-C ends a program that a kernel runs.
+/// Checks that a worker's handlers end at an exec: Ctrl-C ends a program that a kernel runs.
 fn programs_that_a_kernel_starts_have_default_signals() {
     for kind in KINDS {
         program(|| {
@@ -498,7 +499,7 @@ fn workers_have_the_mask_of_their_parent() {
             let table = table();
             let mut pool = start(kind, &table);
             let after = blocked(std::fs::read_to_string("/proc/self/status").unwrap());
-            assert_eq!(own, after, "{kind:?}: the parent's own");
+            assert_eq!(own, after, "{kind:?}: the parent's own are unchanged");
             let masks = pool
                 .broadcast(&(), |_, ()| {
                     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -514,10 +515,11 @@ fn workers_have_the_mask_of_their_parent() {
     }
 }
 
-/// The parent is killed while it starts workers: these end too, and are no programs of their own.
+/// Kills the parent while it starts workers: the workers end too, and do not run as programs of
+/// their own.
 fn a_worker_whose_parent_was_killed_does_not_run_main() {
     let ran = Flag::new();
-    // This process is told how the orphans end.
+    // This process becomes the parent of the orphans, so it can wait for them.
     // SAFETY: the option takes a number.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
     for turn in 0..40 {
@@ -551,7 +553,7 @@ fn a_worker_whose_parent_was_killed_does_not_run_main() {
     }
 }
 
-/// As README and crate documentation say.
+/// Checks the behaviour that the README and the crate documentation describe.
 fn a_name_stays_after_a_signal_until_the_next_start() {
     let name = support::Name::new("interrupted");
     let pipe = Pipe::new();
@@ -571,12 +573,12 @@ fn a_name_stays_after_a_signal_until_the_next_start() {
     drop(next);
     assert!(
         !name.exists(),
-        "it goes with the process that ended normally"
+        "a process that ends normally removes the name"
     );
 }
 
-/// Shells start background jobs with SIGINT ignored, and other programs block or ignore what they
-/// like: tests find what they rely on.
+/// Checks that tests reset the signals that they rely on: shells start background jobs with SIGINT
+/// ignored, and other programs block or ignore others.
 fn tests_set_the_signals_that_they_rely_on() {
     let mut program = Command::new(std::env::current_exe().unwrap());
     program.arg("--show-dispositions");
@@ -594,7 +596,7 @@ fn tests_set_the_signals_that_they_rely_on() {
     unsafe { program.pre_exec(hostile) };
     let output = program.output().unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
-    // Only SIGPIPE, as in every Rust program. 32 and 33 are the C library's own.
+    // Only SIGPIPE is ignored, as in all Rust programs. 32 and 33 belong to the C library.
     let ignored = set_in(&shown, "SigIgn") & !(0b11 << 31);
     assert_eq!(ignored, 1 << (libc::SIGPIPE - 1), "{shown}");
     assert_eq!(set_in(&shown, "SigBlk"), 0, "{shown}");

@@ -1,4 +1,4 @@
-//! Programs that are started as workers: which become some, and which must not.
+//! Programs that are started as workers: some become workers, others must not.
 
 mod support;
 
@@ -11,17 +11,18 @@ use ndarray::Axis;
 use ndshm::{HandleTable, Pool, PoolError, Segment};
 use support::{Child, run};
 
-/// Tells this program what it is to do instead of the tests.
+/// Environment variable: the role that this program plays instead of running the tests.
 const ROLE: &str = "NDSHM_TEST_ROLE";
 
-/// The variable by which a worker is told what it is to do.
+/// The variable that carries a worker's specification.
 const ORDER: &str = "NDSHM_WORKER";
 
-/// How many programs of this kind have started each other. Where nothing else stops them, this does.
+/// The number of programs of this kind that have started each other. It stops them if nothing else
+/// does.
 const GENERATION: &str = "NDSHM_TEST_GENERATION";
 const LAST_GENERATION: u32 = 3;
 
-/// What a role ends with.
+/// Exit codes of the roles.
 const REFUSED: i32 = 7;
 const STARTED: i32 = 8;
 const OTHER: i32 = 9;
@@ -62,8 +63,8 @@ fn outcome(started: Result<(), PoolError>) -> i32 {
     }
 }
 
-/// The life of a program whose `main` forks before it becomes a worker, if it ever does. Without a
-/// refusal its own workers do the same, and theirs.
+/// Runs as a program that forks in `main` before it becomes a worker, if it ever does. Without a
+/// refusal its own workers would do the same, and theirs.
 fn forks_first(asks: bool) -> ! {
     let generation = std::env::var(GENERATION).map_or(0, |number| number.parse().unwrap());
     if generation == LAST_GENERATION {
@@ -83,7 +84,7 @@ fn forks_first(asks: bool) -> ! {
 
 fn a_program_that_forks_first() {
     let table = table();
-    // A process that asks, and whose parent is not the one that started a worker, ends at once.
+    // A process that asks without having been started as a worker by its parent ends at once.
     for (role, ends_with) in [("forks first", REFUSED), ("forks first, then asks", 1)] {
         // SAFETY: this test's process has one thread.
         unsafe { std::env::set_var(ROLE, role) };
@@ -94,7 +95,7 @@ fn a_program_that_forks_first() {
     }
 }
 
-/// A worker's own children are no workers, and may have some.
+/// Checks a program that a worker starts: it is no worker, and may have workers.
 fn a_program_that_a_worker_starts() {
     let table = table();
     let x = table.zeros::<u64, _>(1).unwrap();
@@ -113,18 +114,19 @@ fn a_program_that_a_worker_starts() {
     assert_eq!(codes, [STARTED]);
 }
 
-/// The life of a set-user-id program that a user has given an order and a standard input.
+/// Runs as a set-user-id program that received a worker's specification and standard input from a
+/// user.
 fn has_more_rights() -> ! {
     // SAFETY: the call has no precondition.
     if unsafe { libc::getauxval(libc::AT_SECURE) } == 0 {
         support::exit_at_once(OTHER);
     }
-    // Does not return if it believes the order.
+    // Does not return if it trusts the specification.
     ndshm::become_worker();
     support::exit_at_once(outcome(Pool::spawn(&table(), 1).map(drop)))
 }
 
-/// A file that is removed in the end.
+/// A file. Drop removes it.
 struct Copy(PathBuf);
 
 impl Drop for Copy {

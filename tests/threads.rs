@@ -1,5 +1,5 @@
-//! Everything that threads of one process do with a segment, without a fork: what a race detector
-//! can watch (`.ci/tsan`).
+//! All operations of one process's threads on a segment, without a fork: a race detector can watch
+//! them (`.ci/tsan`).
 
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn table() -> HandleTable {
     HandleTable::join(&options.in_process().unwrap()).unwrap()
 }
 
-/// The parent writes and reads between the calls, and the calls' own arrays come and go.
+/// Runs calls in a row: the parent reads and writes between them, and their own arrays come and go.
 #[test]
 fn calls_in_a_row() {
     let table = table();
@@ -37,8 +37,8 @@ fn is_poisoned<T>(outcome: Result<T, LeaseError>) -> bool {
     matches!(outcome, Err(LeaseError::Poisoned { .. }))
 }
 
-/// Tiles that the parent has taken and forgotten: the end of the call names them at once, and the
-/// array is not taken for whole. The pool goes on.
+/// Forgets ready tiles in the parent: the end of the call names them at once, and the array is not
+/// treated as complete. The pool goes on.
 #[test]
 fn forgotten_ready_tiles_are_reported() {
     let table = table();
@@ -62,13 +62,16 @@ fn forgotten_ready_tiles_are_reported() {
     let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
     std::mem::forget(running.wait_any(4).unwrap());
     drop(running);
-    assert!(is_poisoned(table.write(x)), "also if the call is dropped");
+    assert!(
+        is_poisoned(table.write(x)),
+        "the tile is torn, too, if the call is dropped"
+    );
     table.clear_poison(x).unwrap();
     pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
 }
 
-/// Tiles that a participant has forgotten are torn at its next claim or when it leaves, whether
-/// claimed one by one or in units: the round names them, and the next round has all tiles.
+/// Forgets tiles in a participant, claimed one by one or in units. They are torn at its next claim
+/// or when it leaves: the round names them, and the next round has all tiles.
 #[test]
 fn forgotten_tiles_are_torn() {
     let table = table();
@@ -98,7 +101,7 @@ fn forgotten_tiles_are_torn() {
     }
 }
 
-/// Workers read each other's parts by views without a lease, and meet at a barrier.
+/// Lets workers read each other's parts by views without a lease, and meet at a barrier.
 #[test]
 fn steps_between_barriers() {
     const STEPS: u32 = 60;
@@ -111,9 +114,10 @@ fn steps_between_barriers() {
             let own = 3 * worker.worker()..3 * worker.worker() + 3;
             for _ in 0..STEPS {
                 let (old, mut new) = (worker.table().attach(from)?, worker.table().attach(to)?);
-                // SAFETY: nobody writes `from` in this step, and who did came to the barrier.
+                // SAFETY: no worker writes `from` in this step, and its writers have reached the
+                // barrier.
                 let old = unsafe { old.view_unsynchronized() };
-                // SAFETY: the part is this worker's, and who read it came to the barrier.
+                // SAFETY: the part is this worker's, and its readers have reached the barrier.
                 let mut new = unsafe { new.slice_mut_unsynchronized(Axis(0), own.clone()) };
                 for (cell, at) in new.iter_mut().zip(own.clone()) {
                     *cell = old[at] + old[(at + 1) % old.len()];
@@ -125,12 +129,12 @@ fn steps_between_barriers() {
         },
     )
     .unwrap();
-    // Each step doubles every cell.
+    // Each step doubles each cell.
     let cells = table.read(cells[0]).unwrap();
     assert!(cells.iter().all(|&cell| cell == 1 << STEPS), "{cells}");
 }
 
-/// Tiles go to and fro between the parent and the workers.
+/// Passes tiles to and fro between the parent and the workers.
 #[test]
 fn tiles_are_sent_off_again() {
     let table = table();
@@ -150,7 +154,7 @@ fn tiles_are_sent_off_again() {
     assert_eq!(table.read(x).unwrap().sum(), 8 + 2 * sent);
 }
 
-/// A kernel that panics, while others go on.
+/// Runs a kernel that panics while others go on.
 #[test]
 fn a_panic() {
     let table = table();
@@ -169,7 +173,7 @@ fn a_panic() {
     assert_eq!(table.read(x).unwrap().sum(), 64);
 }
 
-/// Jobs are handed over with the arrays that they name.
+/// Passes jobs together with the arrays that they name.
 #[test]
 fn jobs_with_arrays() {
     const JOBS: u64 = 2000;

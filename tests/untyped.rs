@@ -1,5 +1,4 @@
-//! Arrays by their bytes are the same arrays as typed ones: in type, shape, order, leases and
-//! refusals.
+//! Untyped arrays equal typed ones in type, shape, order, leases and refusals.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -32,7 +31,7 @@ fn order() -> impl Strategy<Value = Order> {
     prop_oneof![Just(Order::C), Just(Order::F)]
 }
 
-/// An array made without its type is the one that the typed call makes.
+/// Asserts that an array created without its type equals the one of the typed call.
 fn same_as_typed<T: Element>(table: &HandleTable, shape: &[usize], order: Order) {
     let typed = table
         .zeros::<T, _>(IxDyn(shape).set_f(order == Order::F))
@@ -120,7 +119,7 @@ fn a_record_known_only_by_its_layout_is_opened_by_who_knows_the_struct() {
     // The second element in Fortran order.
     assert_eq!(guard[[1, 0]], point);
     assert_eq!(guard[[0, 1]], Point::zeroed());
-    // The same layout has the same index, however it came into the segment.
+    // The same layout has the same index, however it was registered in the segment.
     let typed = other.zeros::<Point, _>((2, 3)).unwrap();
     assert_eq!(one.info(typed).unwrap().dtype, one.info(any).unwrap().dtype);
     assert!(matches!(
@@ -249,8 +248,9 @@ fn the_words_of_a_partition_are_not_given_as_bytes() {
     }
 }
 
-/// Under Miri this fails if a guard holds a reference: that of an argument must be good until the
-/// function returns, and here another writer comes before that.
+/// Checks a guard that is passed on. Under Miri this fails if a guard holds a reference: an
+/// argument's reference must be valid until the function returns, and here another writer comes
+/// before that.
 #[test]
 fn a_guard_that_is_passed_on_gives_its_bytes_up_when_it_is_dropped() {
     fn end<G>(guard: G, other: &HandleTable, x: AnyHandle) {

@@ -1,4 +1,4 @@
-//! The pool: results, and everything that can go wrong in a worker.
+//! The pool: results, and all failures of a worker.
 
 mod support;
 
@@ -87,7 +87,7 @@ fn every_tile_is_run_once() {
     assert_eq!(x.column(1), table.read(w).unwrap().view());
 }
 
-/// A step with random numbers, and a sum whose rounding depends on its order.
+/// Runs a step with random numbers, and a sum that is rounded differently in another order.
 fn noisy_sum(workers: usize, seed: u64) -> (u64, u64) {
     use rand_distr::{Distribution, StandardNormal};
     let table = table();
@@ -159,7 +159,7 @@ fn between_rounds_the_arrays_are_free() {
     for round in 0..200 {
         pool.for_each(&tiles, &round, |mut x, &round, _| x.fill(round))
             .unwrap();
-        // At once: no worker may still hold anything.
+        // The lease succeeds at once: no worker may still hold anything.
         let mut x = table.write(x).unwrap();
         assert!(x.iter().all(|&x| x == round));
         x.fill(0);
@@ -176,7 +176,7 @@ fn parameters_of_several_types() {
     })
     .unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 60.0);
-    // A handle is a parameter like any other; a kernel may be a fn.
+    // A handle is an ordinary parameter; a kernel may be a fn.
     let y = table.from_elem(10, 0.25).unwrap();
     fn add(
         mut x: ndarray::ArrayViewMut1<f64>,
@@ -231,7 +231,11 @@ fn a_panic_is_reported_and_the_rest_done() {
         let error = pool.for_each(tiles, &(), panic_at_tile_3).unwrap_err();
         assert!(error.to_string().contains("poisoned"), "{error}");
         table.clear_poison(x).unwrap();
-        assert_eq!(table.read(x).unwrap().sum(), 100, "also the other tiles");
+        assert_eq!(
+            table.read(x).unwrap().sum(),
+            100,
+            "the other tiles were run, too"
+        );
         pool.for_each(tiles, &(), |mut x, (), _| x.fill(2)).unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 200);
     });
@@ -339,7 +343,7 @@ fn a_bad_byte_is_no_bool() {
     let mut attached = table.attach(x).unwrap();
     // SAFETY: byte 42 is inside the array.
     let byte = unsafe { attached.as_mut_ptr().cast::<u8>().add(42) };
-    // SAFETY: nobody else accesses the array.
+    // SAFETY: nothing else accesses the array.
     unsafe { byte.write(7) };
     let mut pool = Pool::fork(&table, 2).unwrap();
     let error = pool.for_each(&tiles, &(), |_, (), _| ()).unwrap_err();
@@ -400,7 +404,7 @@ fn a_late_result_does_not_hit_another_array() {
         };
         let outcome = pool.map_reduce(tiles, &given_up.number, late, 0, u64::max);
         assert!(matches!(outcome, Err(PoolError::Deadline { .. })));
-        // Of the size that the results had: one of them could have their place.
+        // Arrays of the size of the results: one of them could take their place.
         let others: Vec<_> = (0..70)
             .map(|_| table.from_elem(10, 7u64).unwrap())
             .collect();
@@ -412,7 +416,7 @@ fn a_late_result_does_not_hit_another_array() {
     });
 }
 
-/// Somebody else asks for a lease over and over, of an array that all rounds read.
+/// Keeps requesting a lease of an array that all rounds read. No round may fail.
 fn who_tries_to_write_makes_no_round_fail() {
     let table = table();
     let x = table.zeros::<u32, _>(64).unwrap();
@@ -422,7 +426,7 @@ fn who_tries_to_write_makes_no_round_fail() {
     let held = table.read(w).unwrap();
     let bystander = support::Child::fork(|| {
         loop {
-            assert!(table.write(w).is_err(), "it is read all the time");
+            assert!(table.write(w).is_err(), "the array is read all the time");
         }
     });
     for _ in 0..1_000 {
@@ -481,7 +485,7 @@ fn threads_are_refused() {
     drop(end);
     assert!(
         thread.join().unwrap().is_err(),
-        "it waited for the other end to go"
+        "the thread ran until the other end was dropped"
     );
     eventually("the thread is gone", || Pool::fork(&table, 2).is_ok());
 }

@@ -1,4 +1,4 @@
-//! What the benches share: arguments, the sample loop, the table and the JSON lines.
+//! Common parts of the benches: arguments, the sample loop, the table and the JSON lines.
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
@@ -7,21 +7,21 @@ pub mod process;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// One sample takes about this long.
+/// Approximate duration of a sample.
 const SAMPLE: Duration = Duration::from_millis(5);
 const SAMPLES: usize = 31;
-/// Samples where each is a single call.
+/// Number of samples if each is a single call.
 const CALLS: usize = 2001;
-/// After this long, the samples that there are have to do.
+/// Time after which no further samples are taken, once there are `SAMPLES`.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// One thing to measure: `run(n)` does it `n` times and says how long that took.
+/// A subject to measure: `run(n)` repeats it `n` times and returns the time that this took.
 pub struct Subject<'a> {
     name: String,
     run: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
 
-/// A subject that is timed from outside.
+/// Creates a subject that is timed from outside.
 pub fn each<'a, R>(name: impl Into<String>, mut call: impl FnMut() -> R + 'a) -> Subject<'a> {
     timed(name, move |times| {
         let start = Instant::now();
@@ -32,7 +32,7 @@ pub fn each<'a, R>(name: impl Into<String>, mut call: impl FnMut() -> R + 'a) ->
     })
 }
 
-/// A subject that times itself.
+/// Creates a subject that times itself.
 pub fn timed<'a>(name: impl Into<String>, run: impl FnMut(u64) -> Duration + 'a) -> Subject<'a> {
     Subject {
         name: name.into(),
@@ -40,7 +40,7 @@ pub fn timed<'a>(name: impl Into<String>, run: impl FnMut(u64) -> Duration + 'a)
     }
 }
 
-/// Nanoseconds a repetition, one entry a sample.
+/// Nanoseconds per repetition, one entry per sample.
 struct Samples(Vec<f64>);
 
 impl Samples {
@@ -56,14 +56,14 @@ impl Samples {
         self.median() / to.median()
     }
 
-    /// The median of the quotients of samples taken right after each other: what slows the machine
-    /// for a while slows both.
+    /// Returns the median of the quotients of neighbouring samples: a passing disturbance of the
+    /// machine slows both.
     fn ratio(&self, to: &Samples) -> f64 {
         median(self.0.iter().zip(&to.0).map(|(a, b)| a / b).collect())
     }
 }
 
-/// Numbers in an order of their own, the same in every run (SplitMix64, Steele et al. 2014).
+/// Pseudo-random numbers, the same in every run (SplitMix64, Steele et al. 2014).
 pub struct Random(u64);
 
 impl Random {
@@ -78,12 +78,12 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// One below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.bits()) * end as u128) >> 64) as usize
     }
 
-    /// One in [0, 1).
+    /// Returns a number in [0, 1).
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -94,7 +94,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A run of a bench: what was asked for on the command line.
+/// A run of a bench, with the arguments of the command line.
 pub struct Bench {
     json: bool,
     quick: bool,
@@ -103,9 +103,9 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Takes `--json`, `--quick`, and parts of names; ignores the rest of the options, among them
-    /// the `--bench` that cargo adds. A build without optimisation is always quick: it only shows
-    /// that the bench runs.
+    /// Parses `--json`, `--quick`, and parts of names. Ignores other options, among them the
+    /// `--bench` that cargo adds. A build without optimisation is always quick: it only shows that
+    /// the bench runs.
     pub fn from_args() -> Bench {
         let (options, filters): (Vec<_>, Vec<_>) = std::env::args()
             .skip(1)
@@ -126,19 +126,19 @@ impl Bench {
         self.quick
     }
 
-    /// The number in an option of a bench's own, as `--name=number`.
+    /// Returns the number in an option `--name=number` of a single bench.
     pub fn number(&self, name: &str) -> Option<u64> {
         let value = |option: &String| option.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
         self.options.iter().find_map(value)
     }
 
-    /// Whether a figure is asked for.
+    /// Returns `true` if the command line selects the figure.
     pub fn wants(&self, name: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|part| name.contains(part.as_str()))
     }
 
-    /// Measures the subjects in turns, in samples of many repetitions. The first is ours: the
-    /// ratios are its time to that of each other.
+    /// Measures the subjects in turns, in samples of many repetitions. The first subject is ours:
+    /// a ratio is its time divided by another subject's.
     pub fn compare(&self, mut subjects: Vec<Subject<'_>>) {
         if !subjects.iter().any(|subject| self.wants(&subject.name)) {
             return;
@@ -155,8 +155,9 @@ impl Bench {
         self.report(names(subjects), taken, Samples::ratio);
     }
 
-    /// Measures one subject after the other, each sample a single call: for calls whose times vary
-    /// more than the clock errs, and where a subject that waits for its turn would fall asleep.
+    /// Measures one subject after the other, each sample a single call. Use this if the times of
+    /// calls vary more than the clock errs, and a subject would fall asleep while it waits for its
+    /// turn.
     pub fn compare_calls(&self, mut subjects: Vec<Subject<'_>>) {
         if !subjects.iter().any(|subject| self.wants(&subject.name)) {
             return;
@@ -169,7 +170,7 @@ impl Bench {
         self.report(names(subjects), taken, Samples::ratio_of_medians);
     }
 
-    /// Reports figures that were measured elsewhere, as [`compare`](Bench::compare) does.
+    /// Reports figures that the caller measured, as [`compare`](Bench::compare) does.
     pub fn report_samples(&self, figures: Vec<(String, Vec<f64>)>) {
         let (names, taken): (Vec<_>, Vec<_>) = figures.into_iter().unzip();
         self.report(
@@ -179,7 +180,7 @@ impl Bench {
         );
     }
 
-    /// Reports a figure that is no time.
+    /// Reports a figure that is not a time.
     pub fn report_ratio(&self, name: &str, ratio: f64, against: &str) {
         match self.json {
             true => {
@@ -232,7 +233,7 @@ fn sample(subjects: &mut [Subject<'_>], batches: &[u64], samples: usize) -> Vec<
     taken
 }
 
-/// How many repetitions take about as long as `target`. Warms up on the way.
+/// Returns the number of repetitions that take about `target`. Also warms up.
 fn calibrate(subject: &mut Subject<'_>, target: Duration) -> u64 {
     let mut times = 1;
     loop {
@@ -245,7 +246,7 @@ fn calibrate(subject: &mut Subject<'_>, target: Duration) -> u64 {
     }
 }
 
-/// Two digits or more that say something.
+/// Formats a ratio with about two significant digits or more.
 fn digits(ratio: f64) -> String {
     match ratio {
         ratio if ratio < 0.1 => format!("{ratio:.4}"),

@@ -1,4 +1,4 @@
-//! A forked process that answers questions: a number in, a number out.
+//! A forked process that answers questions; questions and answers are numbers.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::time::Duration;
@@ -8,24 +8,26 @@ use rustix::process::{Pid, Signal, WaitOptions};
 /// The question that ends the process.
 const END: u64 = u64::MAX;
 
-/// A forked process; it ends when this is dropped.
+/// A forked process. Dropping this ends it.
 pub struct Process {
-    /// `None` once it was waited for.
+    /// `None` once the process was waited for.
     pid: Option<Pid>,
     questions: PipeWriter,
     answers: PipeReader,
 }
 
 impl Process {
-    /// Forks a process that calls `prepare` and then answers with what that returned.
+    /// Forks a process that calls `prepare` and then answers questions with the returned closure.
     ///
-    /// The process must have one thread.
+    /// # Panics
+    ///
+    /// If the calling process has more than one thread.
     pub fn fork<F: FnMut(u64) -> u64>(prepare: impl FnOnce() -> F) -> Process {
         let threads = std::fs::read_dir("/proc/self/task").expect("Linux").count();
         assert_eq!(threads, 1, "a child would have only the calling thread");
         let (mut asked, questions) = std::io::pipe().expect("a pipe");
         let (answers, mut answer) = std::io::pipe().expect("a pipe");
-        // SAFETY: the process has one thread (checked above), so that the child finds no lock held.
+        // SAFETY: the process has one thread (checked above), so the child finds no lock held.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
         let Some(pid) = Pid::from_raw(pid) else {
@@ -56,7 +58,7 @@ impl Process {
         receive(&mut self.answers).expect("the process answers")
     }
 
-    /// Kills it and waits for its end.
+    /// Kills the process and waits for its end.
     pub fn kill(mut self) {
         if let Some(pid) = self.pid.take() {
             rustix::process::kill_process(pid, Signal::KILL).expect("our child");
@@ -80,7 +82,7 @@ fn receive(pipe: &mut PipeReader) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes)).filter(|&number| number != END)
 }
 
-/// The time on a clock that all processes share.
+/// Returns the time of a clock that all processes share.
 pub fn now() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

@@ -1,4 +1,4 @@
-//! The calls that are counted: each prepares what it needs, and is then repeated.
+//! The counted calls. Each prepares its table, and is then repeated.
 
 use std::hint::black_box;
 
@@ -7,16 +7,16 @@ use ndshm::{Handle, HandleTable, Segment};
 
 use crate::tracer::mark;
 
-/// How often a call is repeated at most, in a process that is stepped through it.
+/// Maximum number of repetitions of a call in a single-stepped process.
 pub const REPEATS: usize = 32;
 
-/// A call's name, and how it is repeated.
+/// A call's name, and the function that repeats it.
 pub type Call = (&'static str, fn());
 
-/// What a repetition of nothing takes, which is no part of a call.
+/// The cost of an empty repetition, which is subtracted from each count.
 pub const NOTHING: Call = ("nothing", || repeat(|| ()));
 
-/// All of them; where there is a timed figure of a call, it has the same name.
+/// All counted calls. A timed figure of the same call has the same name.
 pub const CALLS: &[Call] = &[
     ("churn/64B", || churn(64)),
     ("churn/8KiB", || churn(8 << 10)),
@@ -57,7 +57,7 @@ fn view() {
     let x = array(&table);
     repeat(|| {
         let attached = table.attach(x).expect("it lives");
-        // SAFETY: nobody writes the array while a view of it is alive.
+        // SAFETY: nothing writes the array while a view of it is alive.
         let view = unsafe { attached.view_unsynchronized() };
         black_box(view.as_ptr())
     });
@@ -81,7 +81,7 @@ fn write() {
     });
 }
 
-/// Few enough tiles that each has a claim word of its own.
+/// Repeats a claim. The tiles are few enough that each has its own claim word.
 fn claim() {
     let table = table();
     let x = table

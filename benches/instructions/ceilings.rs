@@ -1,34 +1,33 @@
-//! The ceilings, and what a count may be beside them.
+//! The ceilings, and the permitted range of a count around its ceiling.
 //!
-//! How many instructions a call takes is for the compiler to say as well. The file therefore says
-//! with which one its counts were made, one an architecture, and the rule is:
-//! - With that compiler a count may be over its ceiling by 3 %, for code that is inlined or not as
-//!   its neighbours change, and below by 10 %: then the ceiling is to be lowered.
-//! - With another compiler it may be over by 25 %. That it is below says nothing.
-//! - Where the file has no ceilings for the architecture, and for a call that it does not know,
-//!   there is nothing to be kept.
+//! The number of instructions also depends on the compiler. The file therefore names the compiler
+//! of its counts, one per architecture. The rule is:
+//! - With that compiler a count may be over its ceiling by 3 %, because inlining varies with
+//!   neighbouring code, and below by 10 %. Further below, the ceiling must be lowered.
+//! - With another compiler a count may be over by 25 %, and below by any amount.
+//! - If the file has no ceiling for the architecture or for the call, any count passes.
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::process::Command;
 
-/// Percent that a count may be over its ceiling, with the compiler of the file and with others.
+/// Percent by which a count may exceed its ceiling, with the file's compiler and with others.
 const OVER: usize = 3;
 const OVER_ELSEWHERE: usize = 25;
-/// Percent that it may be below, with the compiler of the file.
+/// Percent by which a count may be below its ceiling, with the file's compiler.
 const BELOW: usize = 10;
 
 const HEADING: &str = "\
 # Instructions of each call: architecture, compiler, instructions, name.
-# Written by `cargo bench --bench instructions -- --update`; `ceilings.rs` has the rule.
+# Written by `cargo bench --bench instructions -- --update`; `ceilings.rs` states the rule.
 ";
 
-/// Whether a count is in its range.
+/// The result of a check of a count against its range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Within,
     Over,
-    /// So far below that the ceiling holds nothing.
+    /// So far below its ceiling that a regression would go unnoticed.
     Below,
 }
 
@@ -37,7 +36,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Verdict::Within => "",
             Verdict::Over => "  over",
-            Verdict::Below => "  far below: lower the ceiling by --update",
+            Verdict::Below => "  far below: lower the ceiling with --update",
         })
     }
 }
@@ -49,7 +48,7 @@ struct Ceiling {
     name: String,
 }
 
-/// What the file says, and who asks.
+/// The ceilings of the file, and the compiler in use.
 pub struct Ceilings {
     all: Vec<Ceiling>,
     compiler: String,
@@ -69,14 +68,14 @@ impl Ceilings {
                 name: parts.next()?.to_owned(),
             })
         };
-        let read = |line| parse(line).unwrap_or_else(|| panic!("no line of ceilings: {line:?}"));
+        let read = |line| parse(line).unwrap_or_else(|| panic!("not a ceiling: {line:?}"));
         Ceilings {
             all: lines.map(read).collect(),
             compiler: compiler(),
         }
     }
 
-    /// Those of this architecture.
+    /// Returns the ceilings of this architecture.
     fn ours(&self) -> impl Iterator<Item = &Ceiling> {
         let here = |ceiling: &&Ceiling| ceiling.architecture == std::env::consts::ARCH;
         self.all.iter().filter(here)
@@ -106,7 +105,7 @@ impl Ceilings {
         }
     }
 
-    /// Makes these the ceilings of this architecture and compiler.
+    /// Writes these counts as the ceilings of this architecture and compiler.
     pub fn update(&self, counted: &[(String, usize)]) -> std::io::Result<()> {
         let mut text = HEADING.to_owned();
         let architecture = std::env::consts::ARCH;
@@ -129,11 +128,11 @@ impl fmt::Display for Ceilings {
         match self.ours().next() {
             None => f.write_str("no ceilings are known"),
             Some(ceiling) if ceiling.compiler == *own => {
-                write!(f, "ceilings of this compiler, {OVER} % over may be")
+                write!(f, "ceilings of this compiler, tolerance {OVER} %")
             }
             Some(Ceiling { compiler, .. }) => write!(
                 f,
-                "ceilings are of rustc {compiler}, {OVER_ELSEWHERE} % over may be"
+                "ceilings of rustc {compiler}, tolerance {OVER_ELSEWHERE} %"
             ),
         }
     }
@@ -143,7 +142,7 @@ fn path() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/instructions/ceilings.txt")
 }
 
-/// The version of the compiler that cargo runs.
+/// Returns the version of the compiler that cargo runs.
 fn compiler() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).arg("--version").output();

@@ -1,4 +1,4 @@
-//! Counting, and the table of what was counted.
+//! Counts the calls and prints the table of results.
 
 use std::io;
 
@@ -6,18 +6,18 @@ use crate::calls::{CALLS, Call, NOTHING, REPEATS};
 use crate::ceilings::{Ceilings, Verdict};
 use crate::tracer::{Victim, may_trace};
 
-/// A call is counted once it has taken the same number of instructions so often in a row.
+/// Number of equal counts in a row after which a count is accepted.
 const SETTLED: usize = 3;
 
 pub fn main() {
     let option = |name: &str| std::env::args().any(|argument| argument == name);
     let (json, check, update) = (option("--json"), option("--check"), option("--update"));
     if !may_trace() {
-        println!("(not counted: that takes the right to trace a child by ptrace)");
+        println!("(not counted: this process may not trace a child by ptrace)");
         return;
     }
     if cfg!(debug_assertions) {
-        println!("(not release code: its counts are compared with nothing)");
+        println!("(not release code: its counts are not checked)");
     }
     let ceilings = Ceilings::load();
     if !json {
@@ -52,7 +52,7 @@ pub fn main() {
     }
 }
 
-/// The instructions of one repetition, as soon as it always takes as many.
+/// Returns the instructions of one repetition, once successive repetitions take the same number.
 fn count(&(_, repeat): &Call) -> io::Result<usize> {
     let mut child = Victim::start(repeat)?;
     let mut counts = Vec::new();
@@ -64,6 +64,6 @@ fn count(&(_, repeat): &Call) -> io::Result<usize> {
             return Ok(last[0]);
         }
     }
-    let text = format!("it never takes as many instructions as before: {counts:?}");
+    let text = format!("the count of instructions does not settle: {counts:?}");
     Err(io::Error::other(text))
 }

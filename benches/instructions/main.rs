@@ -1,8 +1,8 @@
-//! How many instructions the hot paths take: exact and repeatable, however busy the machine is.
+//! Counts the instructions of the hot paths: exact and repeatable, however busy the machine is.
 //!
-//! `cargo bench --bench instructions` prints them beside their ceilings, which `ceilings.txt` holds;
-//! `--json` prints a line each; `--check` fails if one has left its range (see `ceilings.rs`);
-//! `--update` makes what was counted the ceilings.
+//! `cargo bench --bench instructions` prints the counts beside their ceilings in `ceilings.txt`.
+//! `--json` prints one line per call. `--check` fails if a count is out of range (see
+//! `ceilings.rs`). `--update` writes the counts as the new ceilings.
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod calls;
@@ -21,5 +21,5 @@ fn main() {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     count::main();
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    println!("single steps are known for x86-64 and AArch64 alone");
+    println!("single-stepping is supported on x86-64 and AArch64 only");
 }

@@ -1,15 +1,14 @@
-//! The columns of one large matrix, each filled by one of many workers: signatures for similarity
-//! search.
+//! Signatures for similarity search: many workers fill the columns of one large matrix.
 //!
-//! **The problem.** 20,000 samples get a signature of 4,096 bits each: bit `j` tells whether the
-//! sample lies on the upper side of random hyperplane `j`. The bits in which two signatures differ
-//! tell the angle between the samples (`simhash.rs`). A hyperplane is drawn once and used for all
-//! samples, so the work is divided by columns; what is asked of the matrix afterwards, such as
-//! which samples resemble a given one, is divided by rows.
+//! **The problem.** 20,000 samples get a signature of 4,096 bits each: bit `j` is set if the sample
+//! lies on the upper side of random hyperplane `j`. The number of bits in which two signatures
+//! differ estimates the angle between the samples (`simhash.rs`). A hyperplane is drawn once and
+//! used for all samples, so the work is divided by columns. Queries of the matrix afterwards, such
+//! as the samples that resemble a given one, are divided by rows.
 //!
-//! **What ndshm does for it.** The matrix is one array in shared memory. One partition divides it
-//! along its columns, so that each worker writes slices of all rows; another divides the same array
-//! along its rows. Nothing is sent, gathered or transposed in between.
+//! **The role of ndshm.** The matrix is one array in shared memory. One partition divides it by
+//! columns: each worker writes slices of all rows. Another partition divides the same array by
+//! rows. Nothing is sent, gathered or transposed in between.
 //!
 //! ```sh
 //! cargo run --release --example columns
@@ -41,7 +40,7 @@ struct Options {
     #[command(flatten)]
     crew: Crew,
 
-    /// Samples, the rows of the matrix; underscores are allowed
+    /// Number of samples, the rows of the matrix; underscores are allowed
     #[arg(long, value_name = "N", default_value = "20_000", value_parser = samples)]
     samples: usize,
 
@@ -49,11 +48,11 @@ struct Options {
     #[arg(long, value_name = "N", default_value = "4_096", value_parser = columns)]
     columns: usize,
 
-    /// Columns of a tile; 64 bits are a cache line, which then has one writer
+    /// Columns of a tile; 64 bits fill a cache line, which then has one writer
     #[arg(long, value_name = "N", default_value = "64", value_parser = columns)]
     tile: usize,
 
-    /// What all random numbers start from
+    /// Seed of all random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -66,23 +65,23 @@ fn columns(text: &str) -> std::result::Result<usize, String> {
     count(text, 1..=1_000_000)
 }
 
-/// Rows of a tile in what is divided by rows.
+/// Rows of a tile in the partitions by rows.
 const ROWS: usize = 256;
 
-/// Columns that are computed again, in this process and in the plainest way.
+/// Number of columns that this process computes again in the simplest way.
 const CHECKED: usize = 8;
 
-/// What is found out about a row. Which samples resemble the first is told by `distance`.
+/// Results of a row. `distance` is the measure of similarity to the first sample.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 struct Row {
-    /// The angle to the first sample.
+    /// Angle to the first sample.
     angle: f64,
-    /// A digest of the signature.
+    /// Digest of the signature.
     digest: u64,
-    /// Bits that are set.
+    /// Number of set bits.
     ones: u32,
-    /// Bits that differ from those of the first sample.
+    /// Number of bits that differ from those of the first sample.
     distance: u32,
 }
 
@@ -186,13 +185,13 @@ fn fill_and_look(table: &HandleTable, pool: &mut Pool<'_>, options: &Options) ->
     })
 }
 
-/// Samples whose coordinates are standard normal, each tile from a stream of its own.
+/// Draws samples with standard normal coordinates, each tile from its own stream.
 fn draw(mut samples: ArrayViewMut2<'_, f32>, (): &(), tile: &TileContext) {
     let mut rng = tile.rng();
     samples.mapv_inplace(|_| StandardNormal.sample(&mut rng));
 }
 
-/// Writes the bits of the tile's columns. How many of them are set.
+/// Writes the bits of the tile's columns. Returns the number of set bits.
 fn fill(
     (bits, samples): (ArrayViewMut2<'_, bool>, ArrayView2<'_, f32>),
     params: &Params,
@@ -200,8 +199,8 @@ fn fill(
 ) -> u64 {
     let ones = simhash::sign(samples, tile.range(), params.seed, bits);
     if tile.worker() == 0 {
-        // Workers begin with stretches of equally many tiles: what the first has done of its own,
-        // the others have done of theirs, roughly.
+        // Workers begin with stretches of equally many tiles, so the progress of the first worker
+        // is about that of the others.
         params
             .bar
             .show((tile.index() + 1) * params.workers as usize);
@@ -217,7 +216,7 @@ type Looked<'a> = (
     ArrayViewMut1<'a, Row>,
 );
 
-/// Compares the tile's rows with the first.
+/// Compares the tile's rows with the first row.
 fn look((bits, samples, first, sample, rows): Looked<'_>, (): &(), _: &TileContext) {
     let first = first.as_slice().expect("a signature is contiguous");
     for ((bits, other), row) in bits.rows().into_iter().zip(samples.rows()).zip(rows) {
@@ -234,7 +233,7 @@ fn look((bits, samples, first, sample, rows): Looked<'_>, (): &(), _: &TileConte
     }
 }
 
-/// Eight bits at a time, one in each byte.
+/// Packs eight bits at a time into a word, one per byte.
 fn words(bits: &[bool]) -> impl Iterator<Item = u64> {
     bits.chunks(8).map(|bits| {
         let mut word = [0; 8];
@@ -243,10 +242,10 @@ fn words(bits: &[bool]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// By how many standard errors the number of ones is off one half of all bits.
+/// Returns the difference of the number of ones from one half of all bits, in standard errors.
 ///
-/// A hyperplane and its opposite are equally likely, so half of all bits are expected to be set.
-/// Those of a column hang together, columns do not: their variance is taken from the tiles.
+/// A hyperplane and its opposite are equally likely, so the expected share is one half. The bits
+/// of a column are correlated and the columns are not, so the variance comes from the tiles.
 fn off_one_half(ones: &[u64], options: &Options) -> f64 {
     let half = options.samples as f64 / 2.0;
     let widths = (0..options.columns)
@@ -262,7 +261,7 @@ fn off_one_half(ones: &[u64], options: &Options) -> f64 {
     sum / f64::sqrt(squares)
 }
 
-/// Computes some columns again; how many of them are not those of the matrix.
+/// Computes some columns again. Returns the number of those that differ from the matrix.
 fn wrong_columns(
     table: &HandleTable,
     samples: Handle<f32, Ix2>,
@@ -320,7 +319,7 @@ mod tests {
     #[test]
     fn a_share_of_one_half_is_recognised() {
         let options = options(&["--samples", "10", "--columns", "5", "--tile", "2"]);
-        // Expected are 10, 10 and 5.
+        // The expected numbers are 10, 10 and 5.
         assert_eq!(off_one_half(&[11, 9, 5], &options), 0.0);
         assert_eq!(off_one_half(&[13, 14, 5], &options), 7.0 / 5.0);
     }

@@ -1,4 +1,4 @@
-//! What was found, and whether it can be so.
+//! The results, and checks of their plausibility.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use crate::Options;
 use crate::common::{Digest, Result};
 use crate::simhash::DIMENSIONS;
 
-/// What the program computes, and what it takes to trust it.
+/// Results of the program, and the numbers by which they are checked.
 #[derive(Debug)]
 pub struct Found {
-    /// Bits that are set, counted by columns and by rows.
+    /// Number of set bits, counted by columns and by rows.
     pub ones: [u64; 2],
-    /// By how many standard errors that is off one half.
+    /// Difference of that number from one half of all bits, in standard errors.
     pub deviation: f64,
-    /// The mean of the squared deviations of all distances from what the angles let expect.
+    /// Mean of the squared deviations of all distances from their expectations by the angles.
     pub spread: f64,
-    /// The row that resembles the first most, and both angles in radians: true, and by the bits.
+    /// Row most similar to the first, and both angles in radians: true, and estimated from bits.
     pub nearest: (usize, f64, f64),
-    /// Of the columns that were computed again, those with another bit anywhere.
+    /// Number of recomputed columns that differ in any bit.
     pub wrong_columns: usize,
     pub digest: Digest,
     pub by_columns: Duration,
@@ -34,10 +34,10 @@ impl Found {
             self.ones[0],
             self.ones[0] as f64 / all * 100.0
         );
-        println!("  off one half by  {:.2} standard errors", self.deviation);
-        println!("most like no. 0    no. {nearest}");
+        println!("  from one half    {:.2} standard errors", self.deviation);
+        println!("nearest to no. 0   no. {nearest}");
         println!(
-            "  at an angle of   {:.2} degrees by the bits, {:.2} in truth",
+            "  at an angle of   {:.2} degrees by the bits, {:.2} true",
             by_bits.to_degrees(),
             true_angle.to_degrees()
         );
@@ -74,8 +74,9 @@ impl Found {
         if self.deviation.abs() > 5.0 {
             return Err("the share of ones is too far from one half to be chance".into());
         }
-        // The mean of squares of so many standard normal numbers, which hang together a little, for
-        // all distances share the hyperplanes: 0.4 / 64 is the mean square of their correlations.
+        // The variance of the mean of squares of so many standard normal numbers. They are slightly
+        // correlated, because all distances share the hyperplanes: 0.4 / 64 is the mean square of
+        // their correlations.
         let variance = 2.0 / (options.samples - 1) as f64 + 2.0 * 0.4 / DIMENSIONS as f64;
         if (self.spread - 1.0).abs() > 5.0 * variance.sqrt() {
             return Err("the distances do not agree with the angles".into());

@@ -1,4 +1,4 @@
-//! Signatures of samples: bit `j` says on which side of hyperplane `j` the sample lies.
+//! Signatures of samples: bit `j` is the side of hyperplane `j` on which the sample lies.
 //!
 //! Two samples at an angle `a` differ in each bit with probability `a / pi`, independently for
 //! independent random hyperplanes: M. S. Charikar, "Similarity estimation techniques from rounding
@@ -12,27 +12,27 @@ use ndshm::TileRng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// Coordinates of a sample.
+/// Number of coordinates of a sample.
 pub const DIMENSIONS: usize = 64;
 
-/// Columns that are computed at once, in as many lanes of vector registers.
+/// Number of columns computed at once, in as many lanes of vector registers.
 const LANES: usize = 16;
 
-/// The normal of the hyperplane of a column, whose direction is uniform. It depends on the column
-/// alone, so that the matrix is the same however it is divided.
+/// Draws the normal of a column's hyperplane, with uniform direction. It depends only on seed and
+/// column, so the matrix is the same for every partition.
 pub fn hyperplane(seed: u64, column: usize) -> [f32; DIMENSIONS] {
     let mut rng = TileRng::seed_from_u64(seed);
     rng.set_stream(column as u64);
     std::array::from_fn(|_| StandardNormal.sample(&mut rng))
 }
 
-/// The normals of `LANES` columns, coordinate by coordinate.
+/// Returns the normals of `LANES` columns, coordinate by coordinate.
 fn bundle(seed: u64, first: usize) -> [[f32; LANES]; DIMENSIONS] {
     let normals: [_; LANES] = std::array::from_fn(|lane| hyperplane(seed, first + lane));
     std::array::from_fn(|axis| normals.map(|normal| normal[axis]))
 }
 
-/// Writes the bits of some columns for all samples. How many of them are set.
+/// Writes the bits of some columns for all samples. Returns the number of set bits.
 pub fn sign(
     samples: ArrayView2<'_, f32>,
     columns: Range<usize>,
@@ -62,13 +62,13 @@ pub fn sign(
     ones
 }
 
-/// One bit in the plainest way, to check the others by.
+/// Computes one bit in the simplest way, as a reference for the others.
 pub fn sign_of(sample: ArrayView1<'_, f32>, normal: &[f32; DIMENSIONS]) -> bool {
     let products = sample.iter().zip(normal).map(|(x, normal)| x * normal);
     products.fold(0.0, |sum, product| sum + product) >= 0.0
 }
 
-/// The angle between two samples, in [0, pi].
+/// Returns the angle between two samples, in [0, pi].
 pub fn angle(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
     let dot = |a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>| -> f64 {
         let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
@@ -78,7 +78,8 @@ pub fn angle(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
     cosine.clamp(-1.0, 1.0).acos()
 }
 
-/// By how many standard deviations `distance` of `columns` bits is off what the angle lets expect.
+/// Returns the deviation of `distance` from its expectation by the angle, in standard deviations,
+/// for signatures of `columns` bits.
 pub fn deviation(distance: u32, angle: f64, columns: usize) -> f64 {
     let (share, columns) = (angle / PI, columns as f64);
     (f64::from(distance) - columns * share) / (columns * share * (1.0 - share)).sqrt()

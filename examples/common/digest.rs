@@ -1,7 +1,7 @@
-//! A number that tells results apart to the last bit.
+//! A number that distinguishes results to the last bit.
 
-/// A hash of numbers in their order: FNV-1a (Fowler, Noll and Vo) with words of 64 bits in place of
-/// bytes. Not for adversaries.
+/// A hash of a sequence of numbers: FNV-1a (Fowler, Noll and Vo) with words of 64 bits instead of
+/// bytes. Not secure against adversaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(pub u64);
 
@@ -10,11 +10,11 @@ impl Digest {
 
     pub fn add(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
-        // Multiplication carries only upwards: let the upper half reach the lower one.
+        // Multiplication carries only upwards: mix the upper half into the lower one.
         self.0 ^= self.0 >> 32;
     }
 
-    /// The digest of these numbers.
+    /// Returns the digest of these numbers.
     pub fn of(words: impl IntoIterator<Item = u64>) -> Digest {
         let mut digest = Digest::EMPTY;
         for word in words {

@@ -1,4 +1,4 @@
-//! What several examples share: the options of a pool, a progress bar, and a digest of results.
+//! Common parts of the examples: the options of a pool, a progress bar, and a digest of results.
 
 mod digest;
 mod progress;
@@ -9,35 +9,35 @@ use ndshm::{HandleTable, Pool, PoolError};
 pub use digest::Digest;
 pub use progress::Bar;
 
-/// What an example returns.
+/// Result of an example.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What the workers of the pool are.
+/// Kinds of workers of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
     /// Processes, copies of this one.
     Fork,
-    /// Processes, this program started anew.
+    /// Processes that start this program anew.
     Spawn,
     /// Threads of this process.
     Threads,
 }
 
-/// How many workers there are, and of what kind.
+/// Number and kind of the workers.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Crew {
-    /// Workers [default: one a processor]
+    /// Number of workers [default: one per processor]
     #[arg(long = "workers", value_name = "N", value_parser = workers)]
     count: Option<usize>,
 
-    /// What the workers are
+    /// Kind of the workers
     #[arg(long, value_enum, default_value_t = Backend::Fork)]
     backend: Backend,
 }
 
 impl Crew {
-    /// Starts the pool. For forked workers it has to be the first thing that the program does with
-    /// other processes or threads.
+    /// Starts the pool. With forked workers, call this before the program starts threads or other
+    /// processes.
     pub fn start<'t>(&self, table: &'t HandleTable) -> std::result::Result<Pool<'t>, PoolError> {
         let processors = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = self.count.unwrap_or_else(processors);
@@ -48,7 +48,7 @@ impl Crew {
         }
     }
 
-    /// The workers of a running pool, in words.
+    /// Describes the workers of a running pool.
     pub fn describe(&self, pool: &Pool<'_>) -> String {
         let (one, many) = match self.backend {
             Backend::Fork => ("forked worker", "forked workers"),
@@ -66,7 +66,7 @@ fn workers(text: &str) -> std::result::Result<usize, String> {
     count(text, 1..=128)
 }
 
-/// A whole number in a range; underscores are allowed.
+/// Parses a whole number in a range. Underscores are allowed.
 pub fn count(
     text: &str,
     range: std::ops::RangeInclusive<usize>,

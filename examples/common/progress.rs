@@ -1,13 +1,13 @@
-//! One line on standard error that is written over again, for people only.
+//! A progress bar: one line on standard error that is overwritten repeatedly.
 
 use std::io::IsTerminal;
 
 use ndshm::bytemuck::{Pod, Zeroable};
 
-/// A bar that shows how much of a task is done; nothing at all where no terminal is.
+/// A bar that shows the progress of a task. Without a terminal it shows nothing.
 ///
-/// It is a plain value, so that it can also be a parameter of kernels, which draw it from the
-/// worker that they run in.
+/// It is a plain value, and can thus also be a parameter of kernels, which draw it from their
+/// worker.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Bar {
@@ -25,14 +25,14 @@ impl Bar {
         bar
     }
 
-    /// Says that `done` of the total are done.
+    /// Shows that `done` of the total are done.
     pub fn show(&self, done: usize) {
         if self.is_seen != 0 {
             eprint!("\r\x1b[K{}", self.line(done as u64));
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&self) {
         if self.is_seen != 0 {
             eprint!("\r\x1b[K");

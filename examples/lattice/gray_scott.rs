@@ -7,24 +7,24 @@
 //! dv/dt = Dv lap(v) + u v^2 - (F + k) v
 //! ```
 //!
-//! J. E. Pearson, "Complex patterns in a simple system", Science 261, 1993. The grid is his: cells
-//! of 2.5 / 256, diffusion 2e-5 and 1e-5, explicit Euler steps of 1 with the Laplacian of the four
-//! neighbours, patches of 20 by 20 cells of (1/2, 1/4) in a sea of (1, 0), with noise of 1 %. He
-//! starts with one patch; many fill the torus sooner.
+//! J. E. Pearson, "Complex patterns in a simple system", Science 261, 1993. The grid is Pearson's:
+//! cells of 2.5 / 256, diffusion 2e-5 and 1e-5, explicit Euler steps of 1 with the Laplacian of the
+//! four neighbours, patches of 20 by 20 cells of (1/2, 1/4) in a sea of (1, 0), with noise of 1 %.
+//! Pearson starts with one patch; many patches fill the torus sooner.
 
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use ndshm::bytemuck::{Pod, Zeroable};
 
-/// Diffusion of U and of V in cells squared a step.
+/// Diffusion of U and of V in squared cells per step.
 const DIFFUSION: [f32; 2] = {
     let cells_per_length = 256.0 / 2.5;
     let scale = cells_per_length * cells_per_length;
     [(2e-5 * scale) as f32, (1e-5 * scale) as f32]
 };
 
-/// How fast U is fed, and how fast V decays beyond that.
+/// Feed rate F of U, and rate k at which V decays in addition to F.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Rates {
@@ -32,10 +32,11 @@ pub struct Rates {
     pub kill: f32,
 }
 
-/// A cell's and its neighbours' contents: itself, above, below, left, right.
+/// Contents of a cell and its neighbours: itself, above, below, left, right.
 type Cross = [f32; 5];
 
-/// The cell one step later. All that computes steps calls this, so that all agree to the last bit.
+/// Returns the cell one step later. Every computation of a step calls this, so all agree to the
+/// last bit.
 #[inline(always)]
 fn react(rates: Rates, u: Cross, v: Cross) -> (f32, f32) {
     let laplacian =
@@ -47,7 +48,7 @@ fn react(rates: Rates, u: Cross, v: Cross) -> (f32, f32) {
     (u0 + du, v0 + dv)
 }
 
-/// The contents of the torus as a tile reads them: all of it, for the tile's halo may lie anywhere.
+/// Contents of the whole torus. A tile reads all of it, because its halo may lie anywhere.
 #[derive(Clone, Copy)]
 pub struct Torus<'a> {
     pub u: ArrayView2<'a, f32>,
@@ -55,7 +56,7 @@ pub struct Torus<'a> {
 }
 
 impl<'a> Torus<'a> {
-    /// The rows of U and of V at `row`, above and below it.
+    /// Returns the rows of U and of V at `row`, above and below it.
     fn rows_around(&self, row: usize) -> [[&'a [f32]; 3]; 2] {
         let height = self.u.nrows();
         [self.u, self.v].map(|field| {
@@ -68,7 +69,7 @@ impl<'a> Torus<'a> {
     }
 }
 
-/// One step of the cells in `rows` and `columns`, which are what `next_u` and `next_v` cover.
+/// Takes one step of the cells in `rows` and `columns`, which `next_u` and `next_v` cover.
 pub fn advance(
     rates: Rates,
     before: Torus<'_>,
@@ -77,8 +78,8 @@ pub fn advance(
     mut next_v: ArrayViewMut2<'_, f32>,
 ) {
     let width = before.u.ncols();
-    // Cells at the seam have neighbours on the other side of the torus. All others are done without
-    // a look at where they are, many at once.
+    // Cells at the seam have neighbours on the other side of the torus. The inner cells need no
+    // such check, so many are computed at once.
     let start = columns.start.max(1);
     let inner = start..columns.end.min(width - 1).max(start);
     let seam = [0, width - 1].into_iter().filter(|at| columns.contains(at));
@@ -104,7 +105,7 @@ pub fn advance(
     }
 }
 
-/// What the cells of a row at `inner` read, each of the five as a slice of its own.
+/// Returns the inputs of a row's cells at `inner`, as five slices.
 fn crosses<'a>([own, above, below]: [&'a [f32]; 3], inner: &Range<usize>) -> [&'a [f32]; 5] {
     let Range { start, end } = *inner;
     [
@@ -116,14 +117,14 @@ fn crosses<'a>([own, above, below]: [&'a [f32]; 3], inner: &Range<usize>) -> [&'
     ]
 }
 
-/// What the cell of a row at `at` reads, also where the torus is sewn together.
+/// Returns the inputs of a row's cell at `at`, also at the seam of the torus.
 fn cross([own, above, below]: [&[f32]; 3], at: usize) -> Cross {
     let width = own.len();
     let (left, right) = ((at + width - 1) % width, (at + 1) % width);
     [own[at], above[at], below[at], own[left], own[right]]
 }
 
-/// One step of the whole torus, in the plainest way: to check the other by.
+/// Takes one step of the whole torus in the simplest way, as a reference for [`advance`].
 pub fn advance_plainly(rates: Rates, u: &Array2<f32>, v: &Array2<f32>) -> [Array2<f32>; 2] {
     let (height, width) = u.dim();
     let around = |x: &Array2<f32>, row: usize, column: usize| {
@@ -145,11 +146,10 @@ pub fn advance_plainly(rates: Rates, u: &Array2<f32>, v: &Array2<f32>) -> [Array
     next
 }
 
-/// How much more of U and V there is after a step than there should be, a cell.
+/// Returns the excess of U and V after a step over the model's balance, per cell.
 ///
-/// What the reaction takes from one it gives to the other, and what diffuses out of a cell arrives
-/// in another. So the sum changes by what is fed and washed out, and a halo that is read at the
-/// wrong place shows here.
+/// Reaction and diffusion conserve the sum of both substances: only feeding and washing out change
+/// it. A halo that is read at a wrong place shows here.
 pub fn surplus(rates: Rates, before: Torus<'_>, after: Torus<'_>) -> f64 {
     let mean = |field: ArrayView2<'_, f32>| {
         field.iter().map(|&x| f64::from(x)).sum::<f64>() / field.len() as f64

@@ -1,21 +1,21 @@
-//! A lattice in two buffers: reaction and diffusion on a torus.
+//! Reaction and diffusion on a torus: a lattice in two buffers.
 //!
-//! **The problem.** Two substances diffuse over a torus of cells and react (`gray_scott.rs`); out
-//! of a few disturbed patches grow spots that divide, rings and worms. In each step every cell
-//! reads itself and its four neighbours as they were in the step before.
+//! **The problem.** Two substances diffuse over a torus of cells and react (`gray_scott.rs`). From
+//! a few disturbed patches grow dividing spots, rings and worms. In each step every cell reads the
+//! previous state of itself and of its four neighbours.
 //!
-//! **What ndshm does for it.** Each state is a pair of arrays in shared memory, and there are two of
-//! them. A partition reads one as a whole, so that a tile sees its neighbours wherever they are, and
-//! writes the other tile by tile; a second partition leads back. No halo is sent. A step takes a
-//! fraction of a millisecond, so the workers run the loop over steps themselves, with a barrier
-//! between them (`Pool::run`), and the parent draws a bar after every hundred.
+//! **The role of ndshm.** There are two states, each a pair of arrays in shared memory. A partition
+//! reads one state as a whole, so a tile sees its neighbours wherever they are, and writes the
+//! other tile by tile. A second partition leads back. No halo is sent. A step takes a fraction of a
+//! millisecond, so the workers run the loop over steps themselves, with a barrier between steps
+//! (`Pool::run`), and the parent updates a progress bar after every hundred.
 //!
 //! ```sh
 //! cargo run --release --example lattice -- --image pattern.ppm
 //! cargo run --release --example lattice -- --feed 0.046 --kill 0.061 --steps 20_000
 //! ```
 //!
-//! Other pairs of rates, and what grows there: R. Munafo, mrob.com/pub/comp/xmorphia.
+//! Other pairs of rates and their patterns: R. Munafo, mrob.com/pub/comp/xmorphia.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -44,11 +44,11 @@ struct Options {
     #[command(flatten)]
     crew: Crew,
 
-    /// Cells along each axis; underscores are allowed
+    /// Number of cells along each axis; underscores are allowed
     #[arg(long, value_name = "N", default_value = "512", value_parser = size)]
     size: usize,
 
-    /// Steps of time 1
+    /// Number of steps of time 1
     #[arg(long, value_name = "N", default_value = "10_000", value_parser = steps)]
     steps: usize,
 
@@ -56,19 +56,19 @@ struct Options {
     #[arg(long, value_name = "N", default_value = "128", value_parser = size)]
     tile: usize,
 
-    /// How fast U is fed, F
+    /// Feed rate F of U
     #[arg(long, value_name = "RATE", default_value_t = 0.034, value_parser = rate)]
     feed: f32,
 
-    /// How fast V decays beyond that, k
+    /// Rate k at which V decays in addition to F
     #[arg(long, value_name = "RATE", default_value_t = 0.063, value_parser = rate)]
     kill: f32,
 
-    /// What the first state is made from
+    /// Seed of the first state
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// Where the image of the last state goes, a PPM [default: beside the program]
+    /// File for the image of the last state, a PPM [default: beside the program]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
 }
@@ -88,7 +88,7 @@ fn rate(text: &str) -> std::result::Result<f32, String> {
     }
 }
 
-/// Steps that the workers take by themselves before the parent shows how far they are.
+/// Number of steps in a call; the parent shows the progress after each call.
 const STRETCH: usize = 100;
 
 fn main() -> ExitCode {
@@ -111,7 +111,7 @@ fn run(options: &Options) -> Result<()> {
         let path = image.display();
         format!("cannot write the image to {path}: {error}; give another place with --image FILE")
     };
-    // At once, for nobody wants to learn of a wrong path at the end.
+    // Create the file first: a wrong path should fail now, not at the end.
     let mut image_file = File::create(&image).map_err(image_error)?;
     let rates = Rates {
         feed: options.feed,
@@ -149,7 +149,7 @@ fn run(options: &Options) -> Result<()> {
         pattern::spots(now.v.view()),
         pattern as f64 / cells * 100.0
     );
-    println!("balance    {surplus:.1e} a cell and step too much (rounding stays below 1e-7)");
+    println!("balance    {surplus:.1e} surplus per cell and step (rounding: below 1e-7)");
     println!(
         "reference  {} steps of {} by {} cells: equal to the last bit",
         CHECK.2, CHECK.0, CHECK.1
@@ -161,14 +161,14 @@ fn run(options: &Options) -> Result<()> {
     );
     println!("digest     {}", digest(&lattice)?);
     println!("image      {}", image.display());
-    // NaN is in no range.
+    // No range contains NaN.
     if !(0.0..=1e-7).contains(&surplus.abs()) {
         return Err("substances appear or vanish: the balance is not that of the model".into());
     }
     Ok(())
 }
 
-/// Takes all steps. How many seconds it took.
+/// Takes all steps. Returns the elapsed seconds.
 fn advance(lattice: &mut Lattice<'_>, pool: &mut Pool<'_>, steps: usize) -> Result<f64> {
     let bar = Bar::new(steps);
     let start = Instant::now();
@@ -188,12 +188,11 @@ fn digest(lattice: &Lattice<'_>) -> Result<Digest> {
     })))
 }
 
-/// Height, width and steps of the comparison, and below them the rows of a tile: with a last tile
-/// that is shorter.
+/// Height, width and steps of the comparison. The last tile is shorter than `CHECK_TILE`.
 const CHECK: (usize, usize, usize) = (96, 80, 200);
 const CHECK_TILE: usize = 7;
 
-/// Steps a small torus on the workers and in the plainest way, which must end with the same bits.
+/// Steps a small torus on the workers and in the simplest way. Both must end with the same bits.
 fn compare_with_plain(
     table: &HandleTable,
     pool: &mut Pool<'_>,
@@ -204,7 +203,7 @@ fn compare_with_plain(
     let mut lattice = Lattice::new(table, pool, (height, width), CHECK_TILE, rates, seed)?;
     let start = lattice.now()?;
     let [mut u, mut v] = [start.u.to_owned(), start.v.to_owned()];
-    // The lease ends here: a round that writes the buffer would be refused.
+    // End the lease: otherwise a round that writes the buffer would be refused.
     drop(start);
     for _ in 0..steps {
         [u, v] = gray_scott::advance_plainly(rates, &u, &v);

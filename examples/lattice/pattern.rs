@@ -1,11 +1,11 @@
-//! What there is to see: spots, and an image.
+//! Visible results: a count of spots, and an image.
 
 use ndarray::{Array2, ArrayView2};
 
-/// Above this V there is a spot; it is 0 in the sea, and 0.2 to 0.4 in patterns.
+/// Threshold of V in a spot. V is 0 in the sea, and 0.2 to 0.4 in patterns.
 pub const SPOT: f32 = 0.15;
 
-/// Connected sets of cells with V above [`SPOT`], by the four neighbours, on the torus.
+/// Counts the connected sets of cells with V above [`SPOT`], by the four neighbours on the torus.
 pub fn spots(v: ArrayView2<'_, f32>) -> usize {
     let (height, width) = v.dim();
     let mut is_new: Array2<bool> = v.mapv(|v| v > SPOT);
@@ -32,7 +32,7 @@ pub fn spots(v: ArrayView2<'_, f32>) -> usize {
     spots
 }
 
-/// An image of V in the portable pixmap format, binary (P6), one pixel a cell.
+/// Returns an image of V in the portable pixmap format, binary (P6), one pixel per cell.
 pub fn ppm(v: ArrayView2<'_, f32>) -> Vec<u8> {
     let (height, width) = v.dim();
     let mut image = format!("P6\n{width} {height}\n255\n").into_bytes();
@@ -40,7 +40,7 @@ pub fn ppm(v: ArrayView2<'_, f32>) -> Vec<u8> {
     image
 }
 
-/// From dark blue over green to a light yellow.
+/// Returns the colour of a value, from dark blue over green to light yellow.
 fn colour(v: f32) -> [u8; 3] {
     const RAMP: [[f32; 3]; 4] = [
         [13.0, 20.0, 50.0],
@@ -69,7 +69,7 @@ mod tests {
             v[at] = 0.3;
         }
         assert_eq!(spots(v.view()), 2);
-        // Cells that touch at a corner only are apart.
+        // Cells that touch only at a corner are not connected.
         v[[3, 5]] = 0.3;
         assert_eq!(spots(v.view()), 3);
     }

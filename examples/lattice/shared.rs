@@ -1,4 +1,4 @@
-//! The torus in shared memory: two buffers, and the partitions that lead from each to the other.
+//! The torus in shared memory: two buffers, and the partitions that step from each to the other.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use rand_core::{Rng, SeedableRng};
 use crate::common::Result;
 use crate::gray_scott::{self, Rates, Torus};
 
-/// Reads the whole of one buffer, for a tile's neighbours may lie anywhere, and writes a tile of the
-/// other.
+/// Arrays of a step: it reads the whole of one buffer, because a tile's neighbours may lie
+/// anywhere, and writes a tile of the other.
 type Step = (
     Whole<f32, Ix2>,
     Whole<f32, Ix2>,
@@ -22,21 +22,21 @@ type Step = (
     Write<f32, Ix2>,
 );
 
-/// The concentrations of U and V at one time.
+/// Concentrations of U and V at one time.
 type Buffer<'t> = [Owned<'t, f32, Ix2>; 2];
 
-/// The torus, and the way from each step to the next.
+/// The torus, with the partitions for its steps.
 pub struct Lattice<'t> {
     table: &'t HandleTable,
     rates: Rates,
     buffers: [Buffer<'t>; 2],
-    /// From the first buffer to the second, and back.
+    /// Partitions from the first buffer to the second, and back.
     ways: [Partition<'t, Step>; 2],
-    /// Steps taken; even ones end in the first buffer.
+    /// Number of steps taken. After an even number the state is in the first buffer.
     steps: u64,
 }
 
-/// What the workers are told: `steps` steps from number `first` on.
+/// Parameters of a call: `steps` steps from number `first` on.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct March {
@@ -47,7 +47,7 @@ struct March {
 }
 
 impl<'t> Lattice<'t> {
-    /// A torus of `shape`, whose tiles have `tile` rows and columns, in the state that `seed` stands for.
+    /// Creates a torus of `shape`, with tiles of `tile` rows and columns, in the state of `seed`.
     pub fn new(
         table: &'t HandleTable,
         pool: &mut Pool<'_>,
@@ -62,7 +62,7 @@ impl<'t> Lattice<'t> {
             let [u, v] = [from[0].handle(), from[1].handle()];
             let [next_u, next_v] = [to[0].handle(), to[1].handle()];
             let group = (u.whole(), v.whole(), next_u.write(), next_v.write());
-            // Squares: as much of a tile's surroundings as can be is its own.
+            // Squares: they minimise the halo, which other tiles write.
             table.partition_by(group, &Grid::blocks([(Axis(0), tile), (Axis(1), tile)]))
         };
         let lattice = Lattice {
@@ -83,17 +83,17 @@ impl<'t> Lattice<'t> {
     fn sow(&self, pool: &mut Pool<'_>, seed: u64) -> Result<()> {
         let [u, v] = &self.buffers[0];
         let group = (u.handle().write(), v.handle().write());
-        // Each row has a stream of its own, so that it does not depend on what tiles there are.
+        // Each row has its own stream, so the state does not depend on the tiles.
         let rows = self.table.partition(group, Axis(0), 1)?;
         Ok(pool.for_each(&rows, &seed, sow)?)
     }
 
-    /// The number of tiles in a step.
+    /// Returns the number of tiles in a step.
     pub fn tiles(&self) -> usize {
         self.ways[0].tiles()
     }
 
-    /// Takes some steps: one call, in which the workers go from step to step by themselves.
+    /// Takes some steps in one call. The workers proceed from step to step by themselves.
     pub fn advance(&mut self, pool: &mut Pool<'_>, steps: u64) -> Result<()> {
         let march = March {
             ways: [self.ways[0].handle(), self.ways[1].handle()],
@@ -106,12 +106,12 @@ impl<'t> Lattice<'t> {
         Ok(())
     }
 
-    /// The state after the last step.
+    /// Returns the state after the last step.
     pub fn now(&self) -> Result<State<'t>> {
         self.state(self.steps)
     }
 
-    /// The state before the last step, if one was taken.
+    /// Returns the state before the last step, if there was a step.
     pub fn before(&self) -> Result<State<'t>> {
         self.state(self.steps + 1)
     }
@@ -125,7 +125,7 @@ impl<'t> Lattice<'t> {
     }
 }
 
-/// A lease on one buffer.
+/// Leases of one buffer.
 pub struct State<'t> {
     pub u: ReadGuard<'t, f32, Ix2>,
     pub v: ReadGuard<'t, f32, Ix2>,
@@ -140,7 +140,7 @@ impl State<'_> {
     }
 }
 
-/// Takes steps in one of the workers, all of which do the same.
+/// Takes steps in a worker. All workers run this.
 fn take_steps(worker: &WorkerContext<'_>, march: &March) -> ndshm::Result<()> {
     let table = worker.table();
     let ways = [
@@ -156,18 +156,18 @@ fn take_steps(worker: &WorkerContext<'_>, march: &March) -> ndshm::Result<()> {
     Ok(())
 }
 
-/// The rows and columns that a tile covers.
+/// Returns the rows and columns of a tile.
 fn block_of(tile: &TileContext<'_>) -> (Range<usize>, Range<usize>) {
     let mut sides = tile.sides().map(|side| side.range);
     let mut next = || sides.next().expect("the grid cuts two axes");
     (next(), next())
 }
 
-/// Cells of a patch along each axis, and of the squares that have a patch each.
+/// Cells along each axis of a patch, and of the squares, which have one patch each.
 const PATCH: usize = 20;
 const SQUARE: usize = 64;
 
-/// Makes one row of the first state.
+/// Fills one row of the first state.
 fn sow(
     (mut u, mut v): (ArrayViewMut2<'_, f32>, ArrayViewMut2<'_, f32>),
     &seed: &u64,
@@ -191,11 +191,11 @@ fn sow(
     }
 }
 
-/// The columns that lie in a patch, of the square that begins at `column`.
+/// Returns the columns of this row's patch in the square that begins at `column`.
 fn patch_in(seed: u64, row: usize, column: usize) -> Range<usize> {
     let (above, left) = ((row / SQUARE) as u64, (column / SQUARE) as u64);
     let mut rng = TileRng::seed_from_u64(seed);
-    // Rows have the lower half of the streams.
+    // The rows use the lower half of the streams.
     rng.set_stream(1 << 63 | above << 32 | left);
     let mut corner = || rng.next_u32() as usize % (SQUARE - PATCH);
     let (top, left) = (corner(), column + corner());

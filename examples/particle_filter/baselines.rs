@@ -1,4 +1,4 @@
-//! The same filter without shared memory: one process, threads, and workers that are sent copies.
+//! The same filter without shared memory: one process, threads, and workers that receive copies.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use crate::Result;
 use crate::filter::Engine;
 use crate::model::{self, Partial, Step, Stretch, TILE};
 
-/// The particles of a variant, in the memory of this process.
+/// Particles of a variant, in the memory of this process.
 struct Buffers {
     x: Vec<f64>,
     next: Vec<f64>,
@@ -114,7 +114,7 @@ impl Engine for Threads {
     }
 }
 
-/// What goes ahead of the particles of a tile on their way to a worker.
+/// Header of a tile's particles in a request to a worker.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Request {
@@ -123,11 +123,11 @@ struct Request {
     len: u64,
 }
 
-/// Worker processes that are sent particles through a pipe and send them back, with the weights,
-/// through another.
+/// Worker processes that receive particles through a pipe and return them, with the weights,
+/// through another one.
 ///
-/// Resampling is done here, where all particles are: sending them a second time would only add to
-/// the time.
+/// This process resamples, because it has all particles: sending them a second time would only
+/// take longer.
 pub struct Copies {
     buffers: Buffers,
     workers: Vec<Worker>,
@@ -135,7 +135,7 @@ pub struct Copies {
 
 struct Worker {
     child: Child,
-    /// Empty only while the worker is being ended.
+    /// `None` only while the worker is being ended.
     requests: Option<ChildStdin>,
     answers: ChildStdout,
 }
@@ -156,7 +156,7 @@ impl Engine for Copies {
         let Buffers { x, cumulative, .. } = &mut self.buffers;
         let mut partials = vec![Partial::default(); x.len().div_ceil(TILE)];
         let share = partials.len().div_ceil(self.workers.len());
-        // One thread a worker, so that no worker waits while another is being served.
+        // One thread per worker: no worker waits while another one is served.
         std::thread::scope(|scope| {
             let shares = partials
                 .chunks_mut(share)
@@ -175,7 +175,7 @@ impl Engine for Copies {
             }
             Ok::<(), io::Error>(())
         })
-        .map_err(|error| format!("a worker that is sent copies failed: {error}"))?;
+        .map_err(|error| format!("a worker that receives copies failed: {error}"))?;
         Ok(partials)
     }
 
@@ -212,7 +212,7 @@ impl Worker {
         })
     }
 
-    /// Has the worker move the tiles from `first` on.
+    /// Sends the tiles from `first` on to the worker, and receives them moved and weighed.
     fn serve(
         &mut self,
         step: &Step,
@@ -244,15 +244,15 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // The end of its input is what a worker ends at.
+        // The worker ends at the end of its input.
         self.requests = None;
         let _ = self.child.wait();
     }
 }
 
-/// What a worker that is sent copies does, until its input ends.
+/// Serves requests in a worker that receives copies, until its input ends.
 pub fn serve_copies() -> Result<()> {
-    // Files, for the standard streams have buffers that would cost another copy.
+    // Use files: the buffers of the standard streams would cost another copy.
     let mut requests = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut answers = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut request = Request::zeroed();

@@ -1,14 +1,14 @@
-//! The observations: the Nile's, or a file's.
+//! The observations: of the Nile, or from a file.
 
 use std::path::Path;
 
 use crate::Result;
 
-/// Observations at equal distances in time.
+/// Observations at equal intervals.
 #[derive(Debug, PartialEq)]
 pub struct Series {
     pub name: String,
-    /// The time of the first observation, for the axis of the plot.
+    /// Time of the first observation, for the axis of the plot.
     pub first: i64,
     pub values: Vec<f64>,
 }
@@ -38,7 +38,7 @@ impl Series {
         }
     }
 
-    /// Reads one number a line. Empty lines and what follows a `#` do not count.
+    /// Reads one number per line. Ignores empty lines, and comments from `#` on.
     pub fn read(path: &Path) -> Result<Series> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("cannot read the data in {}: {error}", path.display()))?;
@@ -81,7 +81,7 @@ mod tests {
     fn the_nile_is_complete() {
         let values = Series::nile().values;
         assert_eq!(values.len(), 100);
-        // The published mean of the series is 919.35.
+        // The series has a published mean of 919.35.
         assert_eq!(values.iter().sum::<f64>(), 91_935.0);
     }
 

@@ -1,23 +1,23 @@
-//! The filter itself: steps, estimates and times, the same for every variant.
+//! The filter: steps, estimates and times, the same for every variant.
 
 use std::time::Instant;
 
 use crate::Result;
 use crate::model::{self, Model, Partial, Seed, Step, Stretch};
 
-/// One way to move, weigh and resample a set of particles.
+/// A variant of moving, weighing and resampling a set of particles.
 pub trait Engine {
-    /// Moves and weighs all particles; the partials come in the order of the tiles.
+    /// Moves and weighs all particles. Returns the partials in the order of the tiles.
     fn propagate(&mut self, step: &Step) -> Result<Vec<Partial>>;
 
     /// Replaces the particles by their offspring.
     fn resample(&mut self, plan: &[Stretch]) -> Result<()>;
 
-    /// Shows the particles as they are now.
+    /// Calls `look` with the current particles.
     fn inspect(&self, look: &mut dyn FnMut(&[f64])) -> Result<()>;
 }
 
-/// What is to be filtered, and with how many particles.
+/// Input of a filter, and its number of particles.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
     pub model: Model,
@@ -26,23 +26,23 @@ pub struct Task<'a> {
     pub seed: u64,
 }
 
-/// What a filter found.
+/// Results of a filter.
 #[derive(Debug, Default, PartialEq)]
 pub struct Outcome {
     pub log_likelihood: f64,
     pub means: Vec<f64>,
-    /// The 5 % and the 95 % quantile of each level.
+    /// 5 % and 95 % quantiles of each level.
     pub bands: Vec<[f64; 2]>,
-    /// The smallest effective number of particles, (sum of weights)^2 / sum of squares.
+    /// Smallest effective number of particles, (sum of weights)^2 / sum of squares.
     pub effective: f64,
-    /// A hash of the bits of all particles after the last resampling.
+    /// Hash of the bits of all particles after the last resampling.
     pub digest: u64,
 }
 
-/// Steps that are run before the clock starts, so that memory, caches and workers are warm.
+/// Number of steps before the clock starts, to warm up memory, caches and workers.
 const WARM_UP: usize = 2;
 
-/// Runs the whole filter. Also returns the median time of a step, in nanoseconds.
+/// Runs the whole filter. Returns its results and the median time of a step in nanoseconds.
 pub fn run(
     engine: &mut dyn Engine,
     task: &Task,
@@ -89,14 +89,14 @@ fn advance(
     Ok(estimate)
 }
 
-/// The quantiles come from at most this many particles.
+/// Maximum number of particles for the quantiles.
 const BAND_SAMPLE: usize = 1 << 16;
 
-/// The 5 % and the 95 % quantile of particles that were resampled just now.
+/// Returns the 5 % and the 95 % quantile of freshly resampled particles.
 ///
 /// Every k-th particle of a systematic resampling is a systematic resampling with a grid k times
-/// as wide. So this is a sample of the filtered distribution like the whole set, and its quantiles
-/// differ from the whole set's by less than 1 % of a standard deviation.
+/// as wide. Thus this is a sample of the filtered distribution like the whole set, and its
+/// quantiles differ from the whole set's by less than 1 % of a standard deviation.
 fn band(x: &[f64]) -> [f64; 2] {
     let stride = x.len().div_ceil(BAND_SAMPLE);
     let mut sample: Vec<f64> = x.iter().step_by(stride).copied().collect();
@@ -107,7 +107,7 @@ fn band(x: &[f64]) -> [f64; 2] {
     [low, high]
 }
 
-/// FNV-1a, a word at a time.
+/// Hashes with FNV-1a, a word at a time.
 fn digest(x: &[f64]) -> u64 {
     x.iter().fold(0xcbf2_9ce4_8422_2325, |hash, x| {
         (hash ^ x.to_bits()).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,8 +1,8 @@
-//! The exact filter for the same model, to compare with.
+//! The exact filter for the same model, for comparison.
 
 use crate::model::Model;
 
-/// What is known of each level from the observations up to it.
+/// Distribution of each level, given the observations up to it.
 #[derive(Debug)]
 pub struct Exact {
     pub means: Vec<f64>,
@@ -10,7 +10,7 @@ pub struct Exact {
     pub log_likelihood: f64,
 }
 
-/// The Kalman filter of the local level model.
+/// Runs the Kalman filter of the local level model.
 pub fn filter(model: &Model, observations: &[f64]) -> Exact {
     let mut exact = Exact {
         means: Vec::with_capacity(observations.len()),
@@ -48,7 +48,8 @@ mod tests {
         assert!((exact.log_likelihood - -640.3805).abs() < 5e-5);
     }
 
-    /// Two observations are jointly normal with covariance [[p + r, p], [p, p + q + r]].
+    /// Checks against the joint density: two observations are normal with covariance
+    /// [[p + r, p], [p, p + q + r]].
     #[test]
     fn two_observations_have_their_joint_density() {
         let model = Model {

@@ -1,4 +1,4 @@
-//! A bootstrap particle filter with its particles in shared memory, moved by forked workers.
+//! A bootstrap particle filter: forked workers move its particles in shared memory.
 //!
 //! `cargo run --release --example particle_filter`; `-- --help` shows the options.
 
@@ -55,7 +55,7 @@ fn run(options: &Options) -> Result<()> {
         let path = plot.display();
         format!("cannot write the plot to {path}: {error}; give another place with --plot FILE")
     };
-    // At once, for nobody wants to learn of a wrong path at the end.
+    // Create the file first: a wrong path should fail now, not at the end.
     let mut plot_file = File::create(&plot).map_err(plot_error)?;
     let task = Task {
         model: options.model(),
@@ -65,7 +65,7 @@ fn run(options: &Options) -> Result<()> {
     };
     let workers = options.workers();
 
-    // The forked workers come first: rayon starts threads, and with threads there is no fork.
+    // Run the forked workers first: rayon starts threads, and a process with threads cannot fork.
     let (outcome, fork_time, monte_carlo_error) = fork(&task, workers)?;
     let mut times = Times {
         fork: fork_time,
@@ -104,7 +104,8 @@ fn run(options: &Options) -> Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// The filter on forked workers: what it found, the time of a step, and the Monte Carlo error.
+/// Runs the filter on forked workers. Returns its results, the time of a step, and the Monte Carlo
+/// error.
 fn fork(task: &Task, workers: usize) -> Result<(Outcome, f64, f64)> {
     let table = HandleTable::join(&Segment::anonymous()?)?;
     let mut pool = Pool::fork(&table, workers)?;
@@ -117,7 +118,7 @@ fn fork(task: &Task, workers: usize) -> Result<(Outcome, f64, f64)> {
     Ok((outcome, time, error))
 }
 
-/// Runs another variant, which must end with the very bits of the first.
+/// Runs another variant, which must end with the same bits as the first.
 fn compare(name: &str, engine: &mut dyn Engine, task: &Task, expected: &Outcome) -> Result<f64> {
     let (outcome, time) = with_progress(name, engine, task)?;
     if outcome != *expected {
@@ -140,7 +141,7 @@ fn with_progress(name: &str, engine: &mut dyn Engine, task: &Task) -> Result<(Ou
     result
 }
 
-/// One line that is written over again, for people only.
+/// Shows the progress in one line, which is overwritten. Without a terminal it shows nothing.
 fn show_progress(name: &str, what: &str) {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K{name}{what}");
@@ -183,7 +184,7 @@ mod tests {
         let task = task(&series, 20_000, 2);
         let mut engine = OneProcess::new(task.particles);
         let (outcome, _) = filter::run(&mut engine, &task, &mut |_| ()).unwrap();
-        // 200 seeds differ by 0.10 at 10,000 particles.
+        // At 10,000 particles 200 seeds differ by 0.10.
         let error = 0.10 / 2f64.sqrt();
         assert!((outcome.log_likelihood - exact.log_likelihood).abs() < 4.0 * error);
         for ((mean, band), (exact, variance)) in outcome
@@ -194,7 +195,7 @@ mod tests {
         {
             let deviation = variance.sqrt();
             assert!((mean - exact).abs() < 0.1 * deviation);
-            // The quantiles of the normal distribution.
+            // Quantiles of the normal distribution.
             let expected = [exact - 1.6449 * deviation, exact + 1.6449 * deviation];
             for (found, expected) in band.iter().zip(expected) {
                 assert!((found - expected).abs() < 0.15 * deviation);

@@ -1,7 +1,7 @@
-//! The model and the arithmetic of one tile, the same lines in every variant.
+//! The model and the arithmetic of one tile, shared by all variants.
 //!
-//! Every number depends on the seed, the step and the tile, never on who computes it, and every
-//! sum is taken in a fixed order. So the variants and the numbers of workers agree to the last bit.
+//! Every random number depends on the seed, the step and the tile, never on the worker, and every
+//! sum has a fixed order. Hence all variants and all numbers of workers agree to the last bit.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use ndshm::TileRng;
 use rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 
-/// Particles in a tile. A constant, so that the result does not depend on the number of workers.
+/// Particles in a tile. Constant, because the result must not depend on the number of workers.
 pub const TILE: usize = 4096;
 
-/// The stream that places the resampling grid; no tile has this index.
+/// Stream that places the resampling grid; no tile has this index.
 const GRID_STREAM: u64 = u64::MAX;
 
 /// The local level model: a random walk that is observed with noise.
@@ -26,7 +26,7 @@ pub struct Model {
     pub prior_var: f64,
 }
 
-/// The maximum likelihood estimates for the Nile, and a prior that says next to nothing.
+/// Maximum likelihood estimates for the Nile, with an almost uninformative prior.
 pub const NILE: Model = Model {
     state_var: 1469.1,
     obs_var: 15099.0,
@@ -34,7 +34,7 @@ pub const NILE: Model = Model {
     prior_var: 1e6,
 };
 
-/// Which random numbers a filter draws: those of different replicates are independent.
+/// Seed of a filter's random numbers. Different replicates are independent.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Seed {
@@ -43,7 +43,7 @@ pub struct Seed {
     pub replicate: u64,
 }
 
-/// What a worker has to know to move its particles by one step.
+/// Parameters with which a worker moves its particles by one step.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Step {
@@ -63,8 +63,8 @@ impl Step {
         }
     }
 
-    /// The stream of a tile, made as the pool's [`ndshm::TileContext::rng`] makes its own, but from
-    /// numbers that the variants without a pool have too.
+    /// Creates the stream of a tile, like [`ndshm::TileContext::rng`], but from numbers that the
+    /// variants without a pool have too.
     fn stream(&self, tile: u64) -> TileRng {
         let mut key = [0; 32];
         let words = [self.seed.seed, self.seed.replicate, self.index];
@@ -76,13 +76,13 @@ impl Step {
         stream
     }
 
-    /// Where in its first cell the resampling grid of this step begins, in [0, 1).
+    /// Returns the offset of this step's resampling grid in its first cell, in [0, 1).
     fn grid_offset(&self) -> f64 {
         (self.stream(GRID_STREAM).next_u64() >> 11) as f64 * (-53f64).exp2()
     }
 }
 
-/// What one tile adds to the estimates. Weights are relative to the heaviest particle of the tile.
+/// Contribution of a tile to the estimates. Weights are relative to the tile's heaviest particle.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Partial {
@@ -94,8 +94,8 @@ pub struct Partial {
 
 /// Moves the particles of a tile and weighs them against the observation.
 ///
-/// The first step draws the prior, whatever the particles were. `cumulative` receives the running
-/// sums of the weights, which is the form in which resampling looks up positions.
+/// The first step draws from the prior and ignores the particles. `cumulative` receives the running
+/// sums of the weights, in which resampling looks up positions.
 pub fn propagate(step: &Step, tile: usize, x: &mut [f64], cumulative: &mut [f64]) -> Partial {
     let model = &step.model;
     let (keep, shift, spread) = match step.index {
@@ -126,7 +126,8 @@ pub fn propagate(step: &Step, tile: usize, x: &mut [f64], cumulative: &mut [f64]
     partial
 }
 
-/// Where the offspring of one tile go. The plan of a resampling has one a tile and one at the end.
+/// Places of a tile's offspring. The plan of a resampling has one entry per tile and one at the
+/// end.
 ///
 /// With grid positions `(offset + i) * total / particles`, the particles up to one whose running
 /// sum in its tile is `c` have `round(base + slope * c)` offspring.
@@ -135,7 +136,7 @@ pub fn propagate(step: &Step, tile: usize, x: &mut [f64], cumulative: &mut [f64]
 pub struct Stretch {
     base: f64,
     slope: f64,
-    /// The first offspring of the tile; its last is the one before the next tile's first.
+    /// First offspring of the tile. Its last one precedes the next tile's first.
     first: u64,
 }
 
@@ -145,25 +146,26 @@ ndshm::record!(Stretch {
     first: u64,
 });
 
-/// Adding this to a number below 2^51 leaves its nearest integer in the lowest bits.
+/// Addend that leaves the nearest integer of a number below 2^51 in the lowest bits of the sum.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
 impl Stretch {
-    /// Offspring of all particles up to running sum `c`, to be limited to what the tile has.
+    /// Returns the number of offspring of all particles up to running sum `c`. The caller limits it
+    /// to the tile's offspring.
     ///
-    /// The addition itself rounds the sum: a call of `ceil` would cost more than all the rest.
+    /// The addition itself rounds: a call of `ceil` would cost more than all the rest.
     fn count(&self, c: f64) -> i64 {
         (self.base + self.slope * c + ROUND).to_bits() as i64 - ROUND.to_bits() as i64
     }
 }
 
-/// The estimates of one step, and the plan of its resampling.
+/// Estimates of one step, and the plan of its resampling.
 #[derive(Debug)]
 pub struct Estimate {
-    /// What the step adds to the log-likelihood.
+    /// Contribution of the step to the log-likelihood.
     pub log_likelihood: f64,
     pub mean: f64,
-    /// The effective number of particles.
+    /// Effective number of particles.
     pub effective: f64,
     pub plan: Vec<Stretch>,
 }
@@ -194,7 +196,7 @@ pub fn combine(step: &Step, particles: usize, partials: &[Partial]) -> Estimate 
             slope: scale * cells,
             first,
         };
-        // Rounding must step neither back behind the tile before nor beyond the last particle.
+        // Despite rounding, the tile starts neither before the previous one nor after the end.
         first = stretch
             .count(0.0)
             .clamp(first as i64, particles as i64)
@@ -217,13 +219,13 @@ pub fn combine(step: &Step, particles: usize, partials: &[Partial]) -> Estimate 
     }
 }
 
-/// Places that are written for every particle, wanted or not.
+/// Number of places that are written for every particle, even if it has fewer offspring.
 const AHEAD: usize = 4;
 
-/// Writes the offspring with the numbers `outputs`: the parallel gather of systematic resampling.
+/// Writes the offspring with numbers `outputs`: the parallel gather of systematic resampling.
 ///
-/// The ancestors of neighbouring offspring are neighbours, so this reads them in order, each once,
-/// and no index of ancestors is ever stored.
+/// Neighbouring offspring have neighbouring ancestors, so this reads each ancestor once, in order,
+/// and never stores an index of ancestors.
 pub fn resample(
     plan: &[Stretch],
     x: &[f64],
@@ -250,15 +252,15 @@ pub fn resample(
         for (&x, &c) in x[skipped..last].iter().zip(&cumulative[skipped..last]) {
             let count = stretch.count(c) - start as i64;
             let upto = count.min(limit).max(done as i64) as usize;
-            // Writing a few places too many, which the next particle overwrites, costs less than a
-            // branch on the number of offspring, which nothing predicts.
+            // Write a few places too many, which the next particle overwrites. This costs less than
+            // an unpredictable branch on the number of offspring.
             match next.get_mut(done..done + AHEAD) {
                 Some(places) if upto <= done + AHEAD => places.fill(x),
                 _ => next[done..upto].fill(x),
             }
             done = upto;
         }
-        // The last particle takes what rounding left over, so that every place is filled.
+        // The last particle fills the places that rounding left over.
         next[done..limit as usize].fill(x[last]);
         done = limit as usize;
     }
@@ -293,7 +295,7 @@ mod tests {
         Step::new(NILE, seed, index, 1120.0)
     }
 
-    /// The textbook form: for every position of the grid, the first particle that reaches it.
+    /// Returns for every position of the grid the first particle that reaches it, as in textbooks.
     fn by_search(weights: &[f64], offset: f64) -> Vec<usize> {
         let total: f64 = weights.iter().sum();
         let n = weights.len();
@@ -325,7 +327,7 @@ mod tests {
         let numbers: Vec<f64> = (0..n).map(|i| i as f64).collect();
         let mut found = vec![-1.0; n];
         resample_all(&plan, &numbers, &cumulative, &mut found);
-        // Positions that rounding may put on either side are few.
+        // Rounding may move only a few positions to the other side.
         let differ = expected
             .iter()
             .zip(&found)

@@ -9,24 +9,24 @@ use crate::model::{Model, NILE};
 /// A bootstrap particle filter whose particles live in shared memory.
 ///
 /// Forked workers move, weigh and resample the particles in place. The result is compared with the
-/// exact Kalman filter, and the time with the same filter on one process, on threads, and with
-/// workers that are sent copies.
+/// exact Kalman filter, and the time with the same filter in one process, on threads, and on
+/// workers that receive copies.
 #[derive(Debug, Parser)]
 #[command(name = "particle_filter")]
 pub struct Options {
-    /// Worker processes, and threads of the variant with threads [default: one a processor]
+    /// Number of worker processes, and of threads in that variant [default: one per processor]
     #[arg(long, value_name = "N", value_parser = workers)]
     pub workers: Option<usize>,
 
-    /// Particles; underscores are allowed
+    /// Number of particles; underscores are allowed
     #[arg(long, value_name = "N", default_value = "1_000_000", value_parser = particles)]
     pub particles: usize,
 
-    /// What all random numbers start from
+    /// Seed of all random numbers
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// Observations, one number a line [default: the Nile at Aswan, 1871 to 1970]
+    /// File of observations, one number per line [default: the Nile at Aswan, 1871 to 1970]
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
 
@@ -47,11 +47,11 @@ pub struct Options {
     #[arg(long, value_name = "V", default_value_t = NILE.prior_var, value_parser = variance)]
     pub prior_var: f64,
 
-    /// Where the plot goes, an SVG [default: beside the program]
+    /// File for the plot, an SVG [default: beside the program]
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
 
-    /// Run the forked workers only, without the variants to compare with
+    /// Run only the forked workers, without the variants for comparison
     #[arg(long)]
     pub no_compare: bool,
 
@@ -59,7 +59,7 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
 
-    /// Serve as a worker that is sent copies.
+    /// Serve as a worker that receives copies.
     #[arg(long, hide = true)]
     pub copy_worker: bool,
 }

@@ -1,4 +1,4 @@
-//! The plot: data, filtered level and its 90 % band, as an SVG.
+//! The plot as an SVG: data, filtered level and its 90 % band.
 
 use std::fmt::{self, Write};
 
@@ -31,7 +31,7 @@ impl Scales {
     }
 }
 
-/// The range of the numbers, widened to round ends, and the distance of its ticks.
+/// Returns the range of the numbers, widened to round ends, and the distance of its ticks.
 fn range(numbers: impl Iterator<Item = f64>) -> ([f64; 2], f64) {
     let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), number| {
         (low.min(number), high.max(number))
@@ -51,7 +51,7 @@ fn range(numbers: impl Iterator<Item = f64>) -> ([f64; 2], f64) {
 }
 
 fn ticks([low, high]: [f64; 2], tick: f64) -> impl Iterator<Item = f64> {
-    // A tick's place at an end may be off by rounding.
+    // Tolerate rounding of the ticks at both ends.
     let [first, last] = [(low / tick - 1e-6).ceil(), (high / tick + 1e-6).floor()];
     (0..=(last - first) as usize).map(move |i| (first + i as f64) * tick)
 }
@@ -62,7 +62,7 @@ fn escape(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// Draws the series with what the filter and the exact filter found.
+/// Draws the series with the results of the filter and of the exact filter.
 pub fn svg(series: &Series, outcome: &Outcome, exact: &Exact) -> String {
     let mut svg = String::new();
     // Writing to a string does not fail.
@@ -194,7 +194,7 @@ mod tests {
             ..Outcome::default()
         };
         let svg = svg(&series, &outcome, &exact);
-        // One circle is in the legend.
+        // 100 observations, and one circle in the legend.
         assert_eq!(svg.matches("<circle").count(), 101);
         assert!(svg.contains("a&lt;b") && !svg.contains("a<b"));
         assert!(!svg.contains("NaN") && svg.trim_end().ends_with("</svg>"));

@@ -2,14 +2,14 @@
 //!
 //! The variance of a particle filter's log-likelihood is asymptotically proportional to 1 / N
 //! (Bérard, Del Moral and Doucet, "A lognormal central limit theorem for particle approximations
-//! of normalizing constants", Electronic Journal of Probability 19, 2014). So many small filters
-//! tell the error of a large one, whatever its way of resampling.
+//! of normalizing constants", Electronic Journal of Probability 19, 2014). Hence a number of small
+//! filters yields the error of a large one, with any method of resampling.
 //!
-//! Estimates from a single run do not do here. Summing up the relative variances of the weights of
-//! each step ignores what an error does to later steps; with the Nile it gives 0.064 at 10,000
-//! particles, where 200 seeds differ by 0.10. Estimates from the genealogy (Chan and Lai, Annals of
-//! Statistics 41, 2013; Lee and Whiteley, Biometrika 105, 2018) are made for multinomial
-//! resampling; with systematic resampling the same runs give 0.018.
+//! Estimates from a single run are not suitable. The sum of the relative variances of the weights
+//! of each step ignores the effect of an error on later steps: for the Nile it yields 0.064 at
+//! 10,000 particles, where 200 seeds differ by 0.10. Those from the genealogy (Chan and Lai, Annals
+//! of Statistics 41, 2013; Lee and Whiteley, Biometrika 105, 2018) assume multinomial resampling;
+//! with systematic resampling the same runs yield 0.018.
 
 use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, ArrayViewMut2, Axis};
@@ -19,11 +19,11 @@ use crate::Result;
 use crate::filter::Task;
 use crate::model::{self, Model, Seed, Step};
 
-/// Enough to know the error to 6 %.
+/// Number of replicates, enough for the error to 6 %.
 const REPLICATES: usize = 128;
 
-/// A replicate has this share of the particles, so that all together cost half as much as the
-/// filter, but not fewer than `FEWEST`, to be in the range of the asymptotics.
+/// Divisor of the number of particles for a replicate: all replicates together cost half as much as
+/// the filter. A replicate has at least `FEWEST` particles, the range of the asymptotics.
 const SHARE: usize = 256;
 const FEWEST: usize = 1000;
 
@@ -36,8 +36,8 @@ struct Parameters {
 
 type Rows<'a> = ArrayViewMut2<'a, f64>;
 
-/// The standard error of `task`'s log-likelihood. Each replicate is one tile, and runs as a whole
-/// in one worker.
+/// Returns the standard error of `task`'s log-likelihood. Each replicate is one tile, and runs in
+/// one worker.
 pub fn monte_carlo_error(table: &HandleTable, pool: &mut Pool<'_>, task: &Task) -> Result<f64> {
     let particles = (task.particles / SHARE).max(FEWEST).min(task.particles);
     let buffer = || -> Result<_> {

@@ -1,4 +1,4 @@
-//! What the program prints: text for people, or one JSON object.
+//! The output of the program: text, or one JSON object.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub struct Times {
     pub copies: Option<f64>,
 }
 
-/// All that was found.
+/// All results.
 pub struct Report<'a> {
     pub series: &'a Series,
     pub particles: usize,

@@ -15,7 +15,7 @@ type Gather = (
     Write<f64, Ix1>,
 );
 
-/// Two buffers of particles, and the partitions that go from each to the other.
+/// Two buffers of particles, and the partitions from each to the other.
 pub struct Shared<'p, 't> {
     table: &'t HandleTable,
     pool: &'p mut Pool<'t>,
@@ -53,7 +53,7 @@ impl<'p, 't> Shared<'p, 't> {
         })
     }
 
-    /// Gives the arrays back.
+    /// Frees the arrays.
     pub fn free(self) -> Result<()> {
         for x in self.x {
             self.table.free(x)?;

@@ -1,36 +1,36 @@
-//! The bootstrap filter: what is the same whether it runs on a pool or in the plainest way.
+//! The bootstrap filter: the part that is common to the pool and the plain reference.
 //!
 //! N. J. Gordon, D. J. Salmond and A. F. M. Smith, "Novel approach to nonlinear/non-Gaussian
-//! Bayesian state estimation", IEE Proceedings F 140, 1993; resampling only when the weights have
+//! Bayesian state estimation", IEE Proceedings F 140, 1993. Resamples only when the weights have
 //! become uneven.
 
 use crate::common::{Digest, Result};
 use crate::model::{Draw, Model, Step};
 
-/// A set of weighted particles, and what a filter does with it.
+/// A set of weighted particles with the operations of a filter.
 pub trait Particles {
     /// Moves all particles and adds to their log-weights.
     fn move_and_weigh(&mut self, step: &Step) -> Result<()>;
 
-    /// Makes weights of the log-weights; the logarithm of their sum.
+    /// Computes the weights from the log-weights. Returns the logarithm of their sum.
     fn normalize(&mut self) -> Result<f64>;
 
-    /// The weighted means of x, x squared and exp(x / 2).
+    /// Returns the weighted means of x, x squared and exp(x / 2).
     fn moments(&mut self) -> Result<[f64; 3]>;
 
-    /// How many equal particles would be as good.
+    /// Returns the effective number of particles.
     fn effective(&mut self) -> Result<f64>;
 
     /// Replaces the particles by offspring of equal weight, with log-weights of 0.
     fn resample(&mut self, offset: f64) -> Result<()>;
 
-    /// Forgets all weights.
+    /// Discards all weights.
     fn restart(&mut self) -> Result<()>;
 
     fn digest(&self) -> Result<Digest>;
 }
 
-/// What is to be filtered, with how many particles.
+/// Input of a filter, and its number of particles.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
     pub model: Model,
@@ -39,16 +39,16 @@ pub struct Task<'a> {
     pub seed: u64,
 }
 
-/// What one filter finds.
+/// Results of a filter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub log_likelihood: f64,
-    /// Of each day, given the returns up to it: the mean and the variance of the log-variance, and
-    /// the mean of the volatility.
+    /// For each day, given the returns up to it: mean and variance of the log-variance, and mean of
+    /// the volatility.
     pub days: Vec<Filtered>,
-    /// Days after which the particles were resampled.
+    /// Number of days after which the particles were resampled.
     pub resampled: usize,
-    /// Of the particles after the last day.
+    /// Digest of the particles after the last day.
     pub digest: Digest,
 }
 
@@ -86,7 +86,7 @@ pub fn run(
             draw,
             observed,
         })?;
-        // The estimate of p(y[t] | y[..t]) is the mean of the densities, weighted as before.
+        // The mean of the densities with the previous weights estimates p(y[t] | y[..t]).
         let log_sum = particles.normalize()?;
         outcome.log_likelihood += log_sum - log_sum_before;
         log_sum_before = log_sum;

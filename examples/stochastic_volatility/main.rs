@@ -1,24 +1,23 @@
-//! The volatility behind a series of returns, by a bootstrap particle filter made of primitives.
+//! Estimates the volatility of a series of returns by a bootstrap particle filter of primitives.
 //!
 //! **The problem.** The variance of a day's return changes from day to day and is never observed.
-//! Given a model of it (`model.rs`) and the returns up to a day, what is the volatility of that day,
-//! and how likely are the returns? The second is what parameters are estimated by. There is no
-//! formula for either, so a cloud of particles stands for what is known of the log-variance:
-//! moved, weighed against the return, and resampled (`filter.rs`).
+//! Given a model of it (`model.rs`) and the returns up to a day, we want the volatility of that
+//! day, and the likelihood of the returns, by which parameters are estimated. There is no formula
+//! for either. A cloud of particles represents the distribution of the log-variance: it is moved,
+//! weighed against the return, and resampled (`filter.rs`).
 //!
-//! **What ndshm does for it.** The particles are arrays in shared memory. Moving them is a kernel of
-//! this program; all else is a call of the pool (`shared.rs`): `normalize_log_weights`,
+//! **The role of ndshm.** The particles are arrays in shared memory. A kernel of this program moves
+//! them; everything else is a call of the pool (`shared.rs`): `normalize_log_weights`,
 //! `effective_sample_size`, `resample_systematic`, `gather`, `fill`, and for the report `mean`,
-//! `variance` and `log_sum_exp`. Their results are the same to the last bit for any number of
-//! workers.
+//! `variance` and `log_sum_exp`. Their results are equal to the last bit for any number of workers.
 //!
 //! ```sh
 //! cargo run --release --example stochastic_volatility
 //! cargo run --release --example stochastic_volatility -- --particles 500_000 --seeds 2
 //! ```
 //!
-//! The days are simulated, so that the truth is known. The filter of the first seed is run again in
-//! the plainest way (`plain.rs`), with the same random numbers, and must agree.
+//! The days are simulated, so the truth is known. The filter of the first seed runs again in the
+//! simplest way (`plain.rs`), with the same random numbers, and must agree.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -42,9 +41,9 @@ use plain::Plain;
 use report::Report;
 use shared::Shared;
 
-/// About what S. Kim, N. Shephard and S. Chib, "Stochastic volatility: likelihood inference and
-/// comparison with ARCH models", Review of Economic Studies 65, 1998, find for the daily returns of
-/// the pound in dollars from 1981 to 1985, in per cent: exp(mu / 2) is 0.647.
+/// Approximate estimates of S. Kim, N. Shephard and S. Chib, "Stochastic volatility: likelihood
+/// inference and comparison with ARCH models", Review of Economic Studies 65, 1998, for the daily
+/// returns of the pound in dollars from 1981 to 1985, in per cent: exp(mu / 2) is 0.647.
 const POUND: Model = Model {
     mu: -0.87,
     phi: 0.978,
@@ -58,19 +57,19 @@ struct Options {
     #[command(flatten)]
     crew: Crew,
 
-    /// Particles; underscores are allowed
+    /// Number of particles; underscores are allowed
     #[arg(long, value_name = "N", default_value = "32_768", value_parser = particles)]
     particles: usize,
 
-    /// Days that are simulated and filtered
+    /// Number of days that are simulated and filtered
     #[arg(long, value_name = "N", default_value = "945", value_parser = days)]
     days: usize,
 
-    /// Filters with different random numbers, which tell the Monte Carlo error
+    /// Number of filters with different random numbers, for the Monte Carlo error
     #[arg(long, value_name = "N", default_value = "4", value_parser = seeds)]
     seeds: usize,
 
-    /// What all random numbers start from
+    /// Seed of all random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
@@ -78,11 +77,11 @@ struct Options {
     #[arg(long, default_value_t = POUND.mu, value_parser = mu, allow_negative_numbers = true)]
     mu: f64,
 
-    /// How much of the log-variance's deviation from its mean is left on the next day
+    /// Share of the log-variance's deviation from its mean that remains on the next day
     #[arg(long, default_value_t = POUND.phi, value_parser = phi, allow_negative_numbers = true)]
     phi: f64,
 
-    /// Standard deviation of what is new in the log-variance each day
+    /// Standard deviation of the daily innovation of the log-variance
     #[arg(long, default_value_t = POUND.sigma, value_parser = sigma)]
     sigma: f64,
 }
@@ -163,17 +162,17 @@ fn run(options: &Options) -> Result<()> {
     report.check()
 }
 
-/// What all filters found.
+/// Results of all filters.
 #[derive(Debug)]
 pub struct Found {
-    /// On the pool, with one seed each.
+    /// Results on the pool, one seed each.
     outcomes: Vec<Outcome>,
-    /// In the plainest way, with the first seed.
+    /// Result of the plain reference, with the first seed.
     plain: Outcome,
-    /// Of the filters' log-likelihoods: mean, standard deviation, and the logarithm of the mean of
-    /// the likelihoods, which is the unbiased estimate of all filters together.
+    /// Mean and standard deviation of the filters' log-likelihoods, and the logarithm of the mean
+    /// likelihood, which is the unbiased estimate of all filters together.
     log_likelihood: [f64; 3],
-    /// Of all filters on the pool, and of the plain one.
+    /// Times of all filters on the pool, and of the plain one.
     times: [Duration; 2],
     digest: Digest,
 }
@@ -277,7 +276,8 @@ mod tests {
         assert!((mean - exact).abs() < 1e-6 && (together - exact).abs() < 1e-6);
     }
 
-    /// Without memory each return has the same density, an integral over its log-variance.
+    /// Checks a model without memory: each return has the same density, an integral over its
+    /// log-variance.
     #[test]
     fn without_memory_the_likelihood_is_a_product_of_integrals() {
         let model = Model {
@@ -299,7 +299,7 @@ mod tests {
         let found = found(2, model, &returns);
         for outcome in &found.outcomes {
             assert!(outcome.resampled > 0);
-            // A dozen filters are off by 0.06 in the root mean square.
+            // The errors of a dozen filters have a root mean square of 0.06.
             let off = outcome.log_likelihood - exact;
             assert!(off.abs() < 0.3, "{off}");
         }

@@ -14,10 +14,10 @@ use ndshm::bytemuck::{Pod, Zeroable};
 use rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 
-/// Particles in a tile, each of which has a stream of its own in each step.
+/// Particles in a tile. Each tile has its own stream in each step.
 pub const TILE: usize = 4096;
 
-/// The parameters.
+/// Parameters of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Model {
@@ -27,13 +27,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// What a log-variance varies by when nothing is known.
+    /// Returns the standard deviation of the stationary distribution of the log-variance.
     pub fn stationary_deviation(&self) -> f64 {
         self.sigma / (1.0 - self.phi * self.phi).sqrt()
     }
 }
 
-/// Which random numbers are drawn: those of different replicates and steps are independent.
+/// Seed of random numbers. Different replicates and steps are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Draw {
@@ -54,25 +54,25 @@ impl Draw {
         rng
     }
 
-    /// Where the grid of a systematic resampling begins, in [0, 1).
+    /// Returns the offset of the grid of a systematic resampling, in [0, 1).
     pub fn grid_offset(&self) -> f64 {
         // No tile has this index.
         (self.stream(u64::MAX).next_u64() >> 11) as f64 * (-53f64).exp2()
     }
 }
 
-/// What a worker has to know to move particles by one step.
+/// Parameters with which a worker moves particles by one step.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Step {
     pub model: Model,
     pub draw: Draw,
-    /// The return that was observed.
+    /// Observed return.
     pub observed: f64,
 }
 
-/// Moves the particles of tile number `tile`, and adds the logarithm of the density of what was
-/// observed to their log-weights.
+/// Moves the particles of tile number `tile`, and adds the log-density of the observation to their
+/// log-weights.
 pub fn move_and_weigh(step: &Step, tile: usize, x: &mut [f64], log_weights: &mut [f64]) {
     let Model { mu, phi, sigma } = step.model;
     let (keep, spread) = match step.draw.step {
@@ -88,14 +88,14 @@ pub fn move_and_weigh(step: &Step, tile: usize, x: &mut [f64], log_weights: &mut
     }
 }
 
-/// What was observed, and the truth behind it.
+/// Observed returns, and the true log-variances.
 #[derive(Debug)]
 pub struct Days {
     pub returns: Vec<f64>,
     pub log_variances: Vec<f64>,
 }
 
-/// Days drawn from the model.
+/// Draws days from the model.
 pub fn simulate(model: &Model, days: usize, seed: u64) -> Days {
     // No filter has this replicate.
     let draw = Draw {

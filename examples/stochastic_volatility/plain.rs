@@ -1,7 +1,7 @@
-//! The same filter in the plainest way, to check the other by: one thread, no shared memory, and
-//! every step as a textbook writes it.
+//! The same filter in the simplest way, as a reference: one thread, no shared memory, and every
+//! step as in a textbook.
 //!
-//! Only the move of the particles, with its random numbers, is common to both.
+//! Both filters share only the move of the particles, with its random numbers.
 
 use crate::common::{Digest, Result};
 use crate::filter::Particles;

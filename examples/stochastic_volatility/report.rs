@@ -1,4 +1,4 @@
-//! What is printed, and whether it can be so.
+//! The printed report, and checks of its plausibility.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,10 @@ use crate::Found;
 use crate::common::Result;
 use crate::filter::{Filtered, Task};
 
-/// All that was found, and the truth beside it.
+/// All results, and the truth for comparison.
 pub struct Report<'a> {
     pub task: Task<'a>,
-    /// The log-variances from which the returns were drawn.
+    /// Log-variances from which the returns were drawn.
     pub truth: &'a [f64],
     pub workers: String,
     pub found: Found,
@@ -24,7 +24,7 @@ impl Report<'_> {
         self.truth.iter().map(|x| (x / 2.0).exp())
     }
 
-    /// The errors of the filtered volatilities, and of the best constant: roots of mean squares.
+    /// Returns the root mean square errors of the filtered volatilities, and of the best constant.
     fn volatility_errors(&self) -> [f64; 2] {
         let mean = mean(self.true_volatilities());
         let off = |guess: f64, truth: f64| (guess - truth).powi(2);
@@ -37,14 +37,14 @@ impl Report<'_> {
         ]
     }
 
-    /// The mean of the squared errors of the log-variance, each over the variance that the filter
-    /// says it has: 1 if the filter knows how much it knows.
+    /// Returns the mean of the squared errors of the log-variance, each divided by the filter's own
+    /// variance. It is 1 for a well calibrated filter.
     fn calibration(&self) -> f64 {
         let days = self.first().iter().zip(self.truth);
         mean(days.map(|(day, truth)| (day.mean - truth).powi(2) / day.variance))
     }
 
-    /// The log-likelihood of the first seed on the pool less that of the plain filter.
+    /// Returns the log-likelihood of the first seed on the pool minus that of the plain filter.
     fn difference(&self) -> f64 {
         self.found.outcomes[0].log_likelihood - self.found.plain.log_likelihood
     }
@@ -104,7 +104,7 @@ impl Report<'_> {
         )?;
         writeln!(
             text,
-            "squared errors   {:.2} times what the filter says of itself",
+            "squared errors   {:.2} times the filter's own variance",
             self.calibration()
         )?;
         writeln!(
@@ -129,13 +129,13 @@ impl Report<'_> {
 
     pub fn check(&self) -> Result<()> {
         let [_, deviation, _] = self.found.log_likelihood;
-        // Both draw the same numbers and differ in rounding only: by 1e-12, unless rounding gives an
-        // offspring to another particle, whose effect is far below the Monte Carlo error. NaN is in
-        // no range.
+        // Both draw the same numbers and differ only in rounding: by 1e-12, unless rounding gives
+        // an offspring to another particle. That effect is far below the Monte Carlo error. No
+        // range contains NaN.
         if !(0.0..=0.1 * deviation + 1e-9).contains(&self.difference().abs()) {
             return Err("the log-likelihood is not that of the plain reference".into());
         }
-        // Errors hang together from day to day, but for no longer than the log-variance itself.
+        // Errors are correlated from day to day, but no longer than the log-variance itself.
         let phi = self.task.model.phi;
         let variance = 2.0 / self.truth.len() as f64 * (1.0 + phi) / (1.0 - phi);
         if !(0.0..1.0 + 5.0 * variance.sqrt()).contains(&self.calibration()) {
@@ -150,7 +150,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / count
 }
 
-/// The root of the mean of squares.
+/// Returns the root of the mean of squares.
 fn rms(squares: impl Iterator<Item = f64>) -> f64 {
     mean(squares).sqrt()
 }

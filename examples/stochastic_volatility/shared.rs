@@ -1,4 +1,4 @@
-//! Particles in shared memory: one kernel of our own, and the primitives of the pool for the rest.
+//! Particles in shared memory: one kernel of this program, and primitives of the pool.
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis, Ix1};
 use ndshm::{HandleTable, Owned, Partition, Pool, Read, TileContext, Write};
@@ -10,7 +10,7 @@ use crate::model::{self, Step, TILE};
 type Move = (Write<f64, Ix1>, Write<f64, Ix1>);
 type Look = (Read<f64, Ix1>, Read<f64, Ix1>);
 
-/// Two buffers of particles, for offspring are written beside their ancestors.
+/// Two buffers of particles, because offspring are written while their ancestors are read.
 pub struct Shared<'p, 't> {
     table: &'t HandleTable,
     pool: &'p mut Pool<'t>,
@@ -18,10 +18,10 @@ pub struct Shared<'p, 't> {
     log_weights: Owned<'t, f64, Ix1>,
     weights: Owned<'t, f64, Ix1>,
     ancestors: Owned<'t, u64, Ix1>,
-    /// A buffer and the log-weights, a buffer and the weights.
+    /// Partitions of a buffer with the log-weights; `looks`: of a buffer with the weights.
     moves: [Partition<'t, Move>; 2],
     looks: [Partition<'t, Look>; 2],
-    /// The buffer that holds the particles.
+    /// Index of the buffer that holds the particles.
     current: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The audit: when nobody else is left, nothing of them is, and there is as much room as before.
+//! The audit: checks that ended victims leave nothing, and that there is as much room as before.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use super::pattern::{Pattern, place};
 use super::victim::Array;
 use super::world::{Kept, Tiles, World, tile_slice, write_tiles};
 
-/// Lengths of arrays of which it is counted how many there is room for, the largest first.
+/// Lengths of arrays for which the room is counted, the largest first.
 const SIZES: [usize; 6] = [13_000, 8_192, 4_000, 500, 60, 8];
 
-/// Bytes by which the segment's file may have grown: pages of its tables that the first room was
-/// not enough to touch.
+/// Bytes by which the segment's file may grow: pages of its tables that the first count did not
+/// touch.
 const SLACK: u64 = 512 << 10;
 
-/// How much room there was when nobody had done anything yet.
+/// Checks the room against its count before the run.
 pub struct Auditor {
     room: [usize; SIZES.len()],
     bytes: u64,
 }
 
 impl Auditor {
-    /// Divides all of the segment into extents, and counts them.
+    /// Divides the whole segment into extents, and counts the room.
     pub fn new(table: &HandleTable) -> ndshm::Result<Auditor> {
-        // Spans of 64 arrays for each length, then the rest.
+        // First spans of 64 arrays for each length, then the rest.
         let spans = [(8, 4), (16, 4), (60, 4), (500, 8), (2000, 4), (4000, 4)];
         let rest = [13_000, 8_192, 2_000, 500, 60, 8];
         let mut all: Vec<Array> = Vec::new();
@@ -39,7 +39,7 @@ impl Auditor {
             }
         }
         for (number, len) in rest.into_iter().enumerate() {
-            // Not all of it for the largest.
+            // The largest length must not take everything.
             let most = if number == 0 { 3 * 64 } else { usize::MAX };
             for _ in 0..most {
                 match table.uninit(len) {
@@ -50,7 +50,7 @@ impl Auditor {
             }
         }
         for handle in all {
-            // Its words are touched as they will be.
+            // Touch the words that the run will touch.
             drop(table.read(handle)?);
             table.free(handle)?;
         }
@@ -60,7 +60,8 @@ impl Auditor {
         })
     }
 
-    /// Sees that all is as it was, and reports on the board what is not. Nobody else is alive.
+    /// Checks that everything is as before the run, and reports differences on the board. Requires
+    /// that no victim is alive.
     pub fn audit(&self, world: &World, table: &HandleTable, kept: &Kept<'_>) {
         let problems = Problems(world);
         if let Err(error) = self.try_audit(world, table, kept, &problems) {
@@ -106,7 +107,7 @@ impl Auditor {
                 problems.note(format!("{is} {what} instead of {should}: {found}"));
             }
         }
-        // As they were when room was counted first.
+        // Publish the names that existed when the room was counted first.
         names::publish_lasting(world, table)?;
         let room = room(table)?;
         if room != self.room {
@@ -133,7 +134,7 @@ impl Problems<'_> {
     }
 }
 
-/// Frees what has no owner, and sees that there is nothing else that does not last.
+/// Frees the arrays without owner, and checks that all others are lasting ones.
 fn free_detached(world: &World, table: &HandleTable, problems: &Problems<'_>) -> ndshm::Result<()> {
     let all: Vec<ArrayInfo> = table.arrays().collect();
     let owned = world.owned().count();
@@ -164,7 +165,7 @@ fn free_detached(world: &World, table: &HandleTable, problems: &Problems<'_>) ->
         }
         table.free(handle)?;
         if table.read(handle).is_ok() {
-            problems.note(format!("{handle} is freed, and can be read"));
+            problems.note(format!("{handle} is freed, but can be read"));
         }
     }
     if lasting != owned {
@@ -173,7 +174,8 @@ fn free_detached(world: &World, table: &HandleTable, problems: &Problems<'_>) ->
     Ok(())
 }
 
-/// Sees that each lasting array is whole, or is told to be half-written, and overwrites these.
+/// Checks that each lasting array is whole, poisoned, or being healed. Overwrites arrays that are
+/// not whole, and all fields.
 fn heal_all(
     world: &World,
     table: &HandleTable,
@@ -230,7 +232,8 @@ fn heal_all(
     Ok(())
 }
 
-/// Every partition can still be run: each tile once, whatever round the dead had opened.
+/// Checks that every partition still runs, each tile once, despite rounds that dead processes
+/// opened.
 fn run_all(world: &World, table: &HandleTable, problems: &Problems<'_>) -> ndshm::Result<()> {
     let handles = world.fields.iter().flat_map(|field| &field.partitions);
     for &handle in handles {
@@ -245,7 +248,7 @@ fn run_all(world: &World, table: &HandleTable, problems: &Problems<'_>) -> ndshm
         }
         if claimed != partition.tiles() {
             problems.note(format!(
-                "{claimed} of {} tiles were there to claim in {handle:?}",
+                "{claimed} of {} tiles could be claimed in {handle:?}",
                 partition.tiles()
             ));
         }
@@ -254,7 +257,7 @@ fn run_all(world: &World, table: &HandleTable, problems: &Problems<'_>) -> ndshm
     Ok(())
 }
 
-/// Takes what is left in the queues, and counts what is lost.
+/// Empties the queues, and counts the lost jobs.
 fn empty_queues(world: &World, kept: &Kept<'_>, problems: &Problems<'_>) -> ndshm::Result<()> {
     let board = world.board;
     while let Some(job) = kept.jobs.pop()? {
@@ -269,7 +272,7 @@ fn empty_queues(world: &World, kept: &Kept<'_>, problems: &Problems<'_>) -> ndsh
     if lost > kills {
         problems.note(format!("{lost} jobs are lost, after {kills} kills"));
     }
-    // All its cells are free again.
+    // Now all cells must be free.
     for queue in [&kept.jobs, &kept.mail] {
         let mut pushed = 0;
         while queue.push(0).is_ok() {
@@ -283,7 +286,7 @@ fn empty_queues(world: &World, kept: &Kept<'_>, problems: &Problems<'_>) -> ndsh
     Ok(())
 }
 
-/// How many arrays of each length there is room for.
+/// Counts the arrays of each length for which there is room.
 fn room(table: &HandleTable) -> ndshm::Result<[usize; SIZES.len()]> {
     let mut room = [0; SIZES.len()];
     for (count, len) in room.iter_mut().zip(SIZES) {
@@ -303,7 +306,7 @@ fn room(table: &HandleTable) -> ndshm::Result<[usize; SIZES.len()]> {
     Ok(room)
 }
 
-/// Memory of the segment's file, when the pages of what is free were given back.
+/// Returns the bytes of the segment's file after a trim.
 fn bytes(table: &HandleTable) -> ndshm::Result<u64> {
     table.trim()?;
     let fd = table.segment().fd().expect("a segment with a file");
@@ -311,7 +314,7 @@ fn bytes(table: &HandleTable) -> ndshm::Result<u64> {
     Ok(stat.st_blocks as u64 * 512)
 }
 
-/// No seat but the supervisor's own is taken.
+/// Checks that only the supervisor's own seat is taken.
 fn count_seats(table: &HandleTable, problems: &Problems<'_>) {
     let mut tables = Vec::new();
     let seats = table.segment().seats() as usize;

@@ -1,5 +1,5 @@
-//! What all processes of the run share beside the segment: counts, findings, what became of each
-//! job. Plain shared memory, so that it does not depend on what is examined.
+//! Words that all processes of the run share beside the segment: counts, findings, and the fate of
+//! each job. They lie in plain shared memory, to be independent of the tested crate.
 
 #![allow(
     clippy::disallowed_types,
@@ -14,23 +14,23 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::numbers::Numbers;
 use super::process::exit_at_once;
 
-/// The code with which a process exits that has found something.
+/// Exit code of a process with a finding.
 pub const FOUND: i32 = 3;
-/// Findings whose text is kept, and how long that may be.
+/// Number of findings whose text is kept, and its maximum length.
 const KEPT: usize = 32;
 const TEXT: usize = 1000;
-/// Jobs whose fate is kept. There are no more than that.
+/// Maximum number of jobs; the fate of each is kept.
 const JOBS: usize = 1 << 28;
-/// Victims at once, and arrays that need a word, at most.
+/// Maximum number of victims at once, and of arrays that need a word.
 const MOST: usize = 64;
 
 macro_rules! counts {
     ($($name:ident $text:literal,)+) => {
-        /// What is counted.
+        /// Counted events.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Count { $($name),+ }
 
-        /// All of it, with its name in the summary.
+        /// All counts, with their names in the summary.
         pub const COUNTS: &[(Count, &str)] = &[$((Count::$name, $text)),+];
     };
 }
@@ -59,7 +59,7 @@ counts! {
     Poisoned "leases refused: poisoned",
     HealedInPlace "poisoned arrays overwritten without a lease, then cleared",
     HealedAfter "poisoned arrays cleared, then overwritten",
-    Tolerated "half-written on the way of such a healing",
+    Tolerated "half-written arrays seen during such a healing",
     Adopts "adopted",
     Detaches "detached",
     Rounds "rounds opened",
@@ -81,15 +81,15 @@ counts! {
     Trims "trims",
 }
 
-/// The shared words. All zeros to begin with.
+/// The shared words, initially zero.
 pub struct Board {
     counts: [AtomicU64; COUNTS.len()],
     quit: AtomicU64,
     jobs_made: AtomicU64,
     findings: AtomicU64,
-    /// For each victim a handle that only it knows and will not free before this says 0.
+    /// For each victim a handle that only it knows. The victim sets this to 0 before freeing it.
     private: [AtomicU64; MOST],
-    /// For each lasting array whether its poison was taken off before it was overwritten.
+    /// For each lasting array 1 from before its poison is cleared until the array is overwritten.
     healing: [AtomicU64; MOST],
     texts: [[AtomicU8; TEXT]; KEPT],
     jobs: [AtomicU8; JOBS],
@@ -100,7 +100,7 @@ const POPPED: u8 = 2;
 const REFUSED: u8 = 4;
 
 impl Board {
-    /// A board that this process and all that are forked from it share.
+    /// Maps a board that this process shares with all processes forked from it.
     pub fn new() -> &'static Board {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
@@ -108,8 +108,8 @@ impl Board {
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
         let page = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, access, flags) };
         let page = page.expect("memory for the board").cast::<Board>();
-        // SAFETY: mapped for good, aligned to a page, as long as a `Board`; zeros are a value of
-        // it, and all of its words are atomic.
+        // SAFETY: the mapping is permanent, aligned to a page, and as long as a `Board`. Zeros are
+        // a valid `Board`, and all of its words are atomic.
         unsafe { &*page }
     }
 
@@ -125,7 +125,7 @@ impl Board {
         self.counts[what as usize].load(Relaxed)
     }
 
-    /// Asks the victims to end, or not to.
+    /// Sets or clears the request to the victims to end.
     pub fn set_quit(&self, quit: bool) {
         self.quit.store(u64::from(quit), SeqCst);
     }
@@ -134,7 +134,7 @@ impl Board {
         self.quit.load(Relaxed) != 0
     }
 
-    /// Writes down what should not be.
+    /// Records a finding.
     pub fn find(&self, text: &str) {
         let index = self.findings.fetch_add(1, SeqCst) as usize;
         if let Some(place) = self.texts.get(index) {
@@ -167,12 +167,12 @@ impl Board {
         self.private[victim].load(SeqCst)
     }
 
-    /// Before the poison of a half-written array is taken off.
+    /// Marks an array as healing. Call this before clearing the poison of a half-written array.
     pub fn begin_healing(&self, array: usize) {
         self.healing[array].store(1, SeqCst);
     }
 
-    /// By who has overwritten all of it, and still holds the lease.
+    /// Clears the mark. Call this after overwriting the whole array, before releasing the lease.
     pub fn end_healing(&self, array: usize) {
         self.healing[array].store(0, SeqCst);
     }
@@ -181,25 +181,25 @@ impl Board {
         self.healing[array].load(SeqCst) != 0
     }
 
-    /// The number of a job to push; `None` when there are enough.
+    /// Returns the number of a new job to push, or `None` after the maximum.
     pub fn new_job(&self) -> Option<u64> {
         let job = self.jobs_made.fetch_add(1, SeqCst);
         (job < JOBS as u64).then_some(job)
     }
 
-    /// The push has returned.
+    /// Records that a push has returned.
     pub fn pushed(&self, job: u64, accepted: bool) {
         let mark = if accepted { PUSHED } else { REFUSED };
         let before = self.jobs[job as usize].fetch_or(mark, SeqCst);
         if !accepted && before & POPPED != 0 {
-            self.find(&format!("job {job} was popped, and its push refused"));
+            self.find(&format!("job {job} was popped, but its push was refused"));
         }
     }
 
-    /// A pop has returned the job.
+    /// Records that a pop has returned the job.
     pub fn popped(&self, job: u64) {
         if job >= self.jobs_made.load(SeqCst) {
-            return self.find(&format!("job {job:#x} was popped, and never made"));
+            return self.find(&format!("job {job:#x} was popped, but never made"));
         }
         let before = self.jobs[job as usize].fetch_or(POPPED, SeqCst);
         if before & (POPPED | REFUSED) != 0 {
@@ -209,7 +209,7 @@ impl Board {
         }
     }
 
-    /// Jobs whose push has returned and that no pop has returned.
+    /// Counts the jobs whose push has succeeded and that no pop has returned.
     pub fn jobs_lost(&self) -> usize {
         let made = self.jobs_made.load(SeqCst).min(JOBS as u64) as usize;
         let lost = |job: &&AtomicU8| job.load(SeqCst) & (PUSHED | POPPED) == PUSHED;
@@ -217,13 +217,13 @@ impl Board {
     }
 }
 
-/// A process of the run: the board, its own number among all, and its stream.
+/// A process of the run: the board, its number among all processes, and its random stream.
 pub struct Me {
     pub board: &'static Board,
     pub incarnation: u64,
     pub pid: u32,
     pub random: Numbers,
-    /// Patterns that it has written.
+    /// Number of patterns that the process has written.
     pub sequence: u64,
 }
 
@@ -242,13 +242,13 @@ impl Me {
         self.board.count(what);
     }
 
-    /// The author of the next pattern.
+    /// Returns the author of the next pattern.
     pub fn author(&mut self) -> u64 {
         self.sequence += 1;
         u64::from(self.pid) << 32 | self.sequence & 0xffff_ffff
     }
 
-    /// Reports what should not be, and ends the process: what it has found stays as it is.
+    /// Records a finding and ends the process at once: nothing changes the state that it found.
     pub fn found(&self, what: impl std::fmt::Display) -> ! {
         self.board.find(&format!(
             "process {} (number {}, {} patterns written): {what}",

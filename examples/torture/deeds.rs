@@ -1,5 +1,5 @@
-//! What a victim does beside its own arrays: the lasting ones and their healing, jobs, other
-//! people's leavings, children, and moments in which nothing is left for the others.
+//! Other actions of a victim: lasting arrays and their healing, jobs, arrays without owner,
+//! children, and exhaustion of memory, slots and seats.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -37,7 +37,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Many leases of one small array at once: whoever else does this is met in the midst of a call.
+    /// Takes many leases of one small array in a row, to collide with others within a call.
     pub fn crowd_around(&mut self) {
         let world = self.world;
         let array = &world.lasting[self.me.random.below(2)];
@@ -76,17 +76,17 @@ impl Sitting<'_, '_> {
             Ok(found) if found == pattern => {}
             Ok(found) => self
                 .me
-                .found(format!("wrote {pattern:?}, and there is {found:?}")),
+                .found(format!("wrote {pattern:?}, but read {found:?}")),
             Err(torn) => self
                 .me
-                .found(format!("wrote {pattern:?}, and there is {torn}")),
+                .found(format!("wrote {pattern:?}, but read: {torn}")),
         }
         self.world.board.end_healing(array.index);
         self.me.count(Count::Writes);
         Ok(())
     }
 
-    /// Many small arrays, one after another, in slots that others want too.
+    /// Allocates many small arrays one after another, in slots for which others compete.
     pub fn churn(&mut self) {
         for _ in 0..self.me.random.below(2000) {
             let handle: Array = match self.table.uninit(8) {
@@ -108,7 +108,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Is half-way through when it panics: the array is poisoned then, and this process goes on.
+    /// Panics half-way through a write. This poisons the array, and the process continues.
     fn panic_over(&mut self, handle: Array) {
         let mut x = match self.table.write(handle) {
             Ok(x) => x,
@@ -126,14 +126,14 @@ impl Sitting<'_, '_> {
         debug_assert!(outcome.is_err());
     }
 
-    /// Overwrites a poisoned array, which nobody can lease, and declares it to be good.
+    /// Overwrites a poisoned array, which refuses all leases, and clears its poison.
     fn heal_in_place(&mut self, array: &Lasting<Ix1>) {
         array.alone(|| {
-            // Again: somebody may have healed it before the lock was had.
+            // Check again: another process may have healed the array before we took the lock.
             let unused = |info: ndshm::ArrayInfo| {
                 info.poisoned && info.writer.is_none() && info.readers.is_empty()
             };
-            // A writer that died while it was turned away has poisoned what others still read.
+            // A poisoned array may still have readers, if its writer died while it was turned away.
             if !self.table.info(array.handle).is_ok_and(unused) {
                 return;
             }
@@ -142,9 +142,9 @@ impl Sitting<'_, '_> {
                 Err(error) => self.me.found(format!("a lasting array: {error}")),
             };
             let pattern = Pattern::new(array.bits(), self.me.author(), 0);
-            // SAFETY: the array lasts, so nobody frees it; it is poisoned, so nobody gets a lease of
-            // it, and it was seen since that nobody has one; poison is taken off only by who has
-            // the lock that is held here.
+            // SAFETY: the array lasts, so it is not freed. It is poisoned, so no process gets a
+            // lease of it, and a check since then has shown that no process has one. Only the
+            // holder of the lock clears poison, and we hold it.
             pattern.write(unsafe { place.view_mut_unsynchronized() });
             self.world.board.end_healing(array.index);
             match self.table.clear_poison(array.handle) {
@@ -156,8 +156,8 @@ impl Sitting<'_, '_> {
         });
     }
 
-    /// Declares a poisoned array to be good, then overwrites it; in between, others may see what
-    /// the dead has left.
+    /// Clears the poison of an array, then overwrites it. In between, others may see the contents
+    /// that the dead writer left.
     pub fn heal_after<D: Dimension>(
         &mut self,
         array: &Lasting<D>,
@@ -200,7 +200,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Many jobs, in and out.
+    /// Pushes and pops many jobs.
     pub fn pass_jobs(&mut self) {
         for _ in 0..self.me.random.below(3000) {
             match self.me.random.one_in(2) {
@@ -210,7 +210,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Whether there was room.
+    /// Pushes a job. Returns `true` if there was room.
     fn push_one(&mut self) -> bool {
         let Some(job) = self.world.board.new_job() else {
             return false;
@@ -227,7 +227,7 @@ impl Sitting<'_, '_> {
         false
     }
 
-    /// Whether there was one.
+    /// Pops a job. Returns `true` if there was one.
     fn pop_one(&mut self) -> bool {
         match self.jobs.pop() {
             Ok(Some(job)) => {
@@ -241,7 +241,8 @@ impl Sitting<'_, '_> {
         false
     }
 
-    /// Looks at all arrays, and uses one that nobody owns: it is to go some day.
+    /// Searches all arrays for one without owner, and uses or frees it. Detached arrays must not
+    /// accumulate.
     pub fn scavenge(&mut self) {
         let detached = |info: &ndshm::ArrayInfo| info.owner.is_none();
         let found: Vec<AnyHandle> = self
@@ -280,8 +281,8 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Forks a child that does a few things, on this table or on one of its own; perhaps while this
-    /// process holds a lease, of which the child knows nothing.
+    /// Forks a child that takes a few actions on this table or on its own one. This process may
+    /// hold a lease meanwhile, which the child does not own.
     pub fn have_child(&mut self) {
         if self.place.is_none() {
             return;
@@ -338,7 +339,7 @@ impl Sitting<'_, '_> {
         } else {
             self.children.push(child);
         }
-        // Whatever the child did with its copy, the lease is this process's.
+        // The lease belongs to this process, whatever the child did with its copy.
         if let (Some(x), Some(before)) = (held.take(), before)
             && x.view() != before
         {
@@ -349,7 +350,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Takes all there is of one size, and gives it back.
+    /// Allocates arrays of one size until memory or slots are exhausted, and frees them.
     pub fn exhaust(&mut self) {
         let (what, len) = match self.me.random.below(3) {
             0 => (Count::SlotExhaustions, 8),
@@ -376,7 +377,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Takes all seats that there are, and leaves them.
+    /// Takes all free seats, and leaves them.
     pub fn crowd(&mut self) {
         let mut tables = Vec::new();
         loop {

@@ -1,5 +1,5 @@
-//! What a victim does with arrays that others know too: it passes handles on, and uses what others
-//! have passed on, with a look at what it holds at the beginning and at the end of each lease.
+//! Actions of a victim on arrays that others know too: it passes handles on, and uses handles that
+//! others have passed on. It checks the contents at the beginning and at the end of each lease.
 
 use ndarray::{ArrayRef, Dimension};
 use ndshm::{FreeError, Handle, LeaseError};
@@ -27,7 +27,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Tells others of an array, through the queue or through the array of handles.
+    /// Passes an array on to others, through the queue or through the array of handles.
     pub fn publish(&mut self) {
         if self.published.len() >= KEEPS {
             return self.free_published();
@@ -51,7 +51,8 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Its words are written whole, so that what a dead writer has left is good.
+    /// Handles a refused lease of the exchange. Clears poison without a repair, because its words
+    /// are written whole: a dead writer leaves valid contents.
     pub fn exchange_refused(&mut self, error: LeaseError) {
         if self.refused(error)
             && let Err(error) = self.table.clear_poison(self.world.exchange)
@@ -60,7 +61,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// An array that others know, too.
+    /// Returns an array that others know too.
     pub fn known(&mut self) -> Option<Array> {
         let bits = match self.me.random.below(3) {
             0 => match self.mail.pop() {
@@ -136,12 +137,12 @@ impl Sitting<'_, '_> {
             }
         };
         if poisoned {
-            // Others may free it at any moment, so that nobody could overwrite it in place.
+            // Others may free the array at any moment, so it cannot be overwritten in place.
             self.free_known(handle);
         }
     }
 
-    /// Frees it, or has it freed, between two looks under the same lease.
+    /// Frees an array between two checks under the same lease. Returns `true` if it is poisoned.
     pub fn free_while_leased(&mut self, handle: Array) -> bool {
         match self.table.read(handle) {
             Ok(x) => {
@@ -156,7 +157,8 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Half-written is what nobody sees, but for a lasting array on the way of being healed.
+    /// Checks the contents, and returns the pattern. Half-written contents are a finding, except in
+    /// a lasting array that is being healed.
     pub fn check<D: Dimension>(
         &mut self,
         place: u64,
@@ -173,7 +175,8 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Reads it, and looks again at the end of the lease. `Err` says whether it is poisoned.
+    /// Reads an array, and checks it again at the end of the lease. Returns `Err(true)` if it is
+    /// poisoned, `Err(false)` if the lease is refused for another reason.
     pub fn read(&mut self, handle: Array, healing: Option<usize>) -> Result<(), bool> {
         let x = self
             .table
@@ -185,10 +188,10 @@ impl Sitting<'_, '_> {
             self.me.random.nap(200);
         }
         if self.me.random.one_in(8) {
-            // A second lease of the same seat, which outlives the first or not.
+            // Take a second lease with the same seat.
             match self.table.read(handle) {
                 Ok(_second) => self.me.count(Count::Reads),
-                // Also poisoned: a writer has died that was being turned away because of the first.
+                // Perhaps poisoned: a writer died while the first lease turned it away.
                 Err(error) => {
                     let _ = self.refused(error);
                 }
@@ -203,7 +206,8 @@ impl Sitting<'_, '_> {
         Ok(())
     }
 
-    /// Overwrites it, after a look, and looks again. `Err` says whether it is poisoned.
+    /// Checks an array, overwrites it, and checks it again. Returns `Err(true)` if it is poisoned,
+    /// `Err(false)` if the lease is refused for another reason.
     pub fn write(&mut self, handle: Array, healing: Option<usize>) -> Result<Pattern, bool> {
         let mut x = self
             .table
@@ -213,7 +217,7 @@ impl Sitting<'_, '_> {
         self.check(handle.to_bits(), &x, healing);
         let pattern = Pattern::new(handle.to_bits(), self.me.author(), 0);
         if self.me.random.one_in(8) {
-            // Half-written for long enough to be killed.
+            // Stay half-written long enough to be killed.
             x.slice_mut(ndarray::s![..4]).fill(1);
             self.me.random.nap(200);
         }
@@ -221,10 +225,10 @@ impl Sitting<'_, '_> {
         match Pattern::read(handle.to_bits(), x.view()) {
             Ok(found) if found == pattern => {}
             Ok(found) => self.me.found(format!(
-                "{handle}: wrote {pattern:?}, and under the same lease there is {found:?}"
+                "{handle}: wrote {pattern:?}, but read {found:?} under the same lease"
             )),
             Err(torn) => self.me.found(format!(
-                "{handle}: wrote {pattern:?}, and under the same lease there is {torn}"
+                "{handle}: wrote {pattern:?}, but read under the same lease: {torn}"
             )),
         }
         if let Some(index) = healing {

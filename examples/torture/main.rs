@@ -1,21 +1,21 @@
-//! Torture: processes that do at random all that the crate offers, are killed and stopped at
-//! random moments, and check all that they see.
+//! Torture: processes that use everything in the crate at random, are killed and stopped at random
+//! moments, and check all that they see.
 //!
-//! A supervisor makes a segment and forks victims. Each takes a seat, and allocates, frees, leases,
-//! passes on, adopts and detaches arrays, runs and enters rounds, pushes and pops jobs, forks
-//! children, and takes all memory, slots or seats for a moment. The supervisor kills them with
-//! SIGKILL wherever they are, and replaces them; others it stops, and lets them go on later. What
-//! is written is a pattern that says for which place it was made and by whom, so that everybody who
-//! gets a lease or a tile can tell whether it holds one whole pattern of one writer. From time to
-//! time all victims are asked to end, and the supervisor sees that nothing of them is left: no seat,
-//! no lease, no array, no byte, no job.
+//! A supervisor creates a segment and forks victims. Each victim takes a seat, and allocates,
+//! frees, leases, passes on, adopts and detaches arrays, runs and enters rounds, pushes and pops
+//! jobs, forks children, and takes all memory, slots or seats for a moment. The supervisor kills
+//! victims with SIGKILL at any point, and replaces them. It stops others and continues them later.
+//! All contents are patterns that name their place and their writer, so every holder of a lease or
+//! a tile can check that it sees one whole pattern of one writer. From time to time the supervisor
+//! asks all victims to end, and checks that they leave nothing: no seat, no lease, no array, no
+//! byte, no job.
 //!
 //! ```sh
 //! cargo run --release --example torture -- --seconds 60 --processes 6
 //! cargo run --release --example torture -- --kills 10000 --seconds 600 --named
 //! ```
 //!
-//! It exits with 1 if anything was found, and says what.
+//! If there are findings, it prints them and exits with 1.
 
 mod audit;
 mod board;
@@ -47,27 +47,27 @@ use world::World;
 
 #[derive(Parser)]
 struct Options {
-    /// Seconds after which it ends.
+    /// Seconds after which the run ends.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Victims at once.
+    /// Number of victims at once.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=32))]
     processes: u64,
-    /// Of the random choices; the moments of the kills are the system's.
+    /// Seed of the random choices. The moments of the kills depend on the system.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Kills after which it ends, even before the time is over.
+    /// Number of kills after which the run ends, even before the time is over.
     #[arg(long)]
     kills: Option<u64>,
-    /// Kills between two audits.
+    /// Number of kills between two audits.
     #[arg(long, default_value_t = 1000)]
     audit_every: u64,
-    /// Use a named segment; its name is removed in the end.
+    /// Use a named segment. Its name is removed at the end.
     #[arg(long)]
     named: bool,
 }
 
-/// Bytes for all arrays: few, so that they are used up soon.
+/// Bytes for all arrays. They are few, to be exhausted soon.
 const CAPACITY: u64 = 64 << 20;
 
 fn main() -> ExitCode {
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
 fn torture(options: &Options, board: &'static Board) -> ndshm::Result<()> {
     process::adopt_orphans();
     let processes = options.processes as usize;
-    // One for each victim, and for some of the children and second seats.
+    // One seat for each victim, and some for children and second seats.
     let wish = Segment::options()
         .capacity(CAPACITY)
         .seats((2 * processes + 2) as u32)
@@ -115,12 +115,12 @@ fn torture(options: &Options, board: &'static Board) -> ndshm::Result<()> {
     drop((kept, world));
     drop((table, segment));
     if name.exists() {
-        board.find("the name is left after the last one has left");
+        board.find("the name still exists after the last participant left");
     }
     Ok(())
 }
 
-/// A segment's name, which does not outlive the run.
+/// The name of a segment, removed at the end of the run.
 struct Name(String);
 
 impl Name {

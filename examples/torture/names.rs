@@ -1,5 +1,5 @@
-//! Names and bundles: two names that are never gone whatever is killed, others that come and go, and
-//! sets of arrays that are filled, emptied and freed.
+//! Names and bundles: two names that survive all kills, names that come and go, and bundles of
+//! arrays that are filled, emptied and freed.
 
 use ndarray::Ix1;
 use ndshm::{AllocError, AnyHandle, BundleError, HandleTable, LeaseError, NameError};
@@ -9,20 +9,20 @@ use super::pattern::Pattern;
 use super::victim::{Array, Sitting};
 use super::world::World;
 
-/// Stands for one lasting array or another, at every moment.
+/// A name that denotes some lasting array at every moment.
 const ALWAYS: &str = "always";
-/// One of the two stands for the first lasting array, at every moment.
+/// Two names. At every moment exactly one of them exists; it denotes the first lasting array.
 const SIDES: [&str; 2] = ["left", "right"];
-/// Names that come and go.
+/// Number of names that come and go.
 const PASSING: usize = 24;
 
-/// Gives the names that last.
+/// Publishes the names that last.
 pub fn publish_lasting(world: &World, table: &HandleTable) -> Result<(), NameError> {
     table.publish(ALWAYS, world.lasting[0].handle)?;
     table.publish(SIDES[0], world.lasting[0].handle)
 }
 
-/// Takes all names away. What is wrong with them is told to `note`.
+/// Removes all names. Reports errors in them to `note`.
 pub fn unpublish_all(
     world: &World,
     table: &HandleTable,
@@ -34,12 +34,12 @@ pub fn unpublish_all(
         .filter(|info| SIDES.contains(&info.name.as_str()));
     let sides: Vec<_> = sides.map(|info| info.handle).collect();
     if sides != [AnyHandle::from(world.lasting[0].handle)] {
-        note(format!("of the names {SIDES:?} there are {sides:?}"));
+        note(format!("the names {SIDES:?} denote {sides:?}"));
     }
     for info in &names {
         let here = names.iter().filter(|other| other.name == info.name).count();
         if here != 1 || info.name == ALWAYS && !world.lasts(info.handle) {
-            note(format!("{here} times, or astray: {info:?}"));
+            note(format!("{here} times, or of a wrong array: {info:?}"));
         }
         table.unpublish(&info.name)?;
     }
@@ -116,7 +116,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// What a name stands for is there, or was a moment ago.
+    /// Finds a name and checks that its array exists, or existed a moment ago.
     fn use_named(&mut self) -> Result<(), NameError> {
         let name = self.some_name();
         let handle = self.table.find_any(&name)?;
@@ -140,7 +140,7 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// A bundle of its own: filled, emptied in part, and freed.
+    /// Creates a bundle, fills it, empties it in part, and frees it.
     pub fn use_bundle(&mut self) {
         let bundle = match self.table.bundle() {
             Ok(bundle) => bundle,
@@ -176,7 +176,7 @@ impl Sitting<'_, '_> {
                 Err(error) => self.bundle_refused(error),
             }
         }
-        // Others find parts among all arrays, and may use and free those that nobody owns.
+        // Others find the parts among all arrays, and may use and free those without owner.
         match bundle.parts() {
             Ok(found) if found.len() > parts.iter().flatten().count() => {
                 self.me.found(format!("parts {found:?} of {parts:?}"));

@@ -1,5 +1,5 @@
-//! What a victim does with arrays that nobody else knows: they are as it has left them, whatever
-//! happens to the others.
+//! Actions of a victim on its private arrays: they keep their contents, whatever happens to other
+//! processes.
 
 use ndshm::{AllocError, LeaseError};
 
@@ -54,7 +54,7 @@ impl Sitting<'_, '_> {
         let pattern = Pattern::new(handle.to_bits(), self.me.author(), 0);
         match self.table.write(handle) {
             Ok(mut x) => pattern.write(x.view_mut()),
-            // Somebody who was slow with a stale handle of the same slot, and will be gone.
+            // A process with a stale handle of the same slot holds it briefly.
             Err(LeaseError::Busy { .. }) => {
                 self.me.count(Count::Busy);
                 return self.free_own(handle);
@@ -73,14 +73,14 @@ impl Sitting<'_, '_> {
         }
     }
 
-    /// Lets the supervisor know one private array, if it knows none.
+    /// Shows the supervisor the first private array, if there is one.
     pub fn show(&mut self) {
         if let (Some(place), Some((handle, _))) = (self.place, self.private.first()) {
             self.world.board.show_private(place, handle.to_bits());
         }
     }
 
-    /// Before a private array is private no more.
+    /// Withdraws a shown array. Call this before passing on or freeing a private array.
     pub fn unshow(&mut self, handle: Array) {
         if let Some(place) = self.place
             && self.world.board.private(place) == handle.to_bits()
@@ -100,7 +100,7 @@ impl Sitting<'_, '_> {
         Some(handle)
     }
 
-    /// Nobody else knows it: it is there, and as it was left.
+    /// Checks that a private array exists with its last contents.
     pub fn check_private(&mut self, handle: Array, pattern: Pattern) {
         match self
             .table
@@ -110,7 +110,7 @@ impl Sitting<'_, '_> {
             Ok(Ok(found)) if found == pattern => self.me.count(Count::Reads),
             Ok(Ok(found)) => self
                 .me
-                .found(format!("own {handle} has {found:?} for {pattern:?}")),
+                .found(format!("own {handle} has {found:?} instead of {pattern:?}")),
             Ok(Err(torn)) => self.me.found(format!("own {handle}: {torn}")),
             Err(error) => self.me.found(format!("own array: {error}")),
         }

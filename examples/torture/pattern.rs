@@ -1,5 +1,5 @@
-//! What an array or a tile holds: a pattern that says for which place it was made and by whom, so
-//! that any reader can tell whether it sees one whole pattern of one writer.
+//! The contents of an array or a tile: a pattern that names its place and its writer, so any reader
+//! can check that it sees one whole pattern of one writer.
 
 use std::fmt;
 
@@ -7,31 +7,31 @@ use ndarray::{ArrayView, ArrayViewMut, Dimension};
 
 use super::numbers::mix;
 
-/// Elements that say whose pattern it is.
+/// Number of elements that identify the pattern.
 const HEAD: usize = 3;
 
-/// The name of a pattern; all its elements follow from it.
+/// The identity of a pattern. It determines all elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
-    /// The place it was made for: the bits of the array's handle, and the tile in it.
+    /// The place of the pattern: the bits of the array's handle, and the tile.
     place: u64,
-    /// The writer's pid, and how many patterns it had written before.
+    /// The writer's pid, and the number of patterns that it has written.
     pub author: u64,
-    /// The partition and the round in which it was written; 0 outside of rounds.
+    /// The partition and the round of the write; 0 outside of rounds.
     pub stamp: u64,
 }
 
-/// Something that is not one whole pattern.
+/// Contents that are not one whole pattern.
 pub struct Torn {
     expected: u64,
     found: Pattern,
-    /// The first element that does not fit, and how many there are.
+    /// Index of the first wrong element, and the number of wrong elements.
     first: usize,
     wrong: usize,
     len: usize,
 }
 
-/// The place of a tile in an array; the array itself is that of tile `None`.
+/// Returns the place of a tile in an array. `None` denotes the whole array.
 pub fn place(bits: u64, tile: Option<usize>) -> u64 {
     match tile {
         None => bits,
@@ -73,7 +73,7 @@ impl Pattern {
         }
     }
 
-    /// The pattern that is there, if it is one and made for `place`.
+    /// Returns the pattern in `from` if it is whole and belongs to `place`.
     pub fn read<D: Dimension>(place: u64, from: ArrayView<'_, u64, D>) -> Result<Pattern, Torn> {
         let mut head = [0; HEAD];
         for (word, &element) in head.iter_mut().zip(&from) {
@@ -168,7 +168,7 @@ mod tests {
     fn two_patterns_are_none() {
         let first = written(Pattern::new(7, 5 << 32 | 1, 0));
         let second = written(Pattern::new(7, 5 << 32 | 2, 0));
-        // The first element, the place, is the same in both.
+        // The first element, the place, is equal in both.
         for cut in 2..first.len() {
             let mut both = first.clone();
             both.slice_mut(s![cut..]).assign(&second.slice(s![cut..]));

@@ -6,14 +6,14 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpi
 
 use super::board::{Board, FOUND};
 
-/// A child; nobody waits for it unless asked to.
+/// A child process. Dropping this does not wait for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Child(Pid);
 
 impl Child {
-    /// Forks a child that runs `life`, in which a panic is a finding. This program has one thread.
+    /// Forks a child that runs `life`. A panic in it is a finding. This program has one thread.
     pub fn fork(board: &'static Board, life: impl FnOnce()) -> Child {
-        // SAFETY: no other thread exists that could hold a lock which the child needs.
+        // SAFETY: there is no other thread, so no lock that the child needs is held.
         match unsafe { libc::fork() } {
             0 => {
                 std::panic::set_hook(Box::new(|info| {
@@ -31,17 +31,17 @@ impl Child {
         self.0.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Sends a signal to a child that was not waited for yet.
+    /// Sends a signal to the child, which was not waited for yet.
     pub fn signal(self, signal: Signal) {
         kill_process(self.0, signal).expect("a child to signal");
     }
 
-    /// How it ended, if it has.
+    /// Returns the child's status if it has ended.
     pub fn ended(self) -> Option<WaitStatus> {
         wait(Some(self.0), WaitOptions::NOHANG).map(|(_, status)| status)
     }
 
-    /// Waits for its end, at most so long.
+    /// Waits for the child's end until `deadline` has elapsed.
     pub fn ends_within(self, deadline: Duration) -> Option<WaitStatus> {
         let start = Instant::now();
         loop {
@@ -54,7 +54,7 @@ impl Child {
         }
     }
 
-    /// Stops it, and waits until it is; `Err` if it has ended instead.
+    /// Stops the child, and waits until it is stopped. Returns `Err` if it has ended instead.
     pub fn stop(self) -> Result<(), WaitStatus> {
         self.signal(Signal::STOP);
         match wait(Some(self.0), WaitOptions::UNTRACED) {
@@ -64,12 +64,12 @@ impl Child {
     }
 }
 
-/// Any child that has ended, those among them whose parent is gone.
+/// Returns any child that has ended. Adopted orphans count as children.
 pub fn any_ended() -> Option<(Child, WaitStatus)> {
     wait(None, WaitOptions::NOHANG).map(|(pid, status)| (Child(pid), status))
 }
 
-/// Whether there is a child that was not waited for.
+/// Returns `true` if there is a child that was not waited for.
 pub fn has_children() -> bool {
     let ended = rustix::process::waitid(
         rustix::process::WaitId::All,
@@ -94,13 +94,13 @@ fn wait(pid: Option<Pid>, options: WaitOptions) -> Option<(Pid, WaitStatus)> {
     }
 }
 
-/// Makes this process the parent of those of its descendants whose own parent is gone.
+/// Makes this process adopt its orphaned descendants.
 pub fn adopt_orphans() {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .expect("a kernel that has subreapers");
 }
 
-/// Sees to it that this process does not outlive its parent, whatever that ends by.
+/// Arranges that this process is killed when its parent ends for any reason.
 pub fn end_with(parent: Option<Pid>) {
     let armed = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     armed.expect("a signal for the parent's death");
@@ -109,7 +109,7 @@ pub fn end_with(parent: Option<Pid>) {
     }
 }
 
-/// Ends this process as it is: nothing is given back, nothing of its parent's is run.
+/// Ends this process at once: it releases nothing, and runs no exit handlers of its parent.
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: `_exit` has no precondition.
     unsafe { libc::_exit(code) }

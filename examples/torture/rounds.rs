@@ -1,4 +1,4 @@
-//! What a victim does with the arrays that are written in rounds.
+//! Actions of a victim on the arrays that are written in rounds.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::pattern::{Pattern, place};
 use super::victim::Sitting;
 use super::world::{Field, Tiles, World, tile_slice, write_tiles};
 
-/// Bits of a stamp below the partition's number.
+/// Number of bits of a stamp below the partition's number.
 const ROUND_BITS: u32 = 56;
 
-/// What tells in a pattern in which round it was written.
+/// Returns the stamp of a round, which patterns contain.
 fn stamp(partition: usize, round: u64) -> u64 {
     (partition as u64 + 1) << ROUND_BITS | round
 }
 
 impl<'t> Sitting<'_, 't> {
-    /// One of the fields, and one of its partitions.
+    /// Returns the numbers of a random field and of one of its partitions, and opens the partition.
     fn any_partition(&mut self) -> (usize, usize, Partition<'t, Tiles>) {
         let which = self.me.random.below(self.world.fields.len());
         let field = &self.world.fields[which];
@@ -33,7 +33,7 @@ impl<'t> Sitting<'_, 't> {
         }
     }
 
-    /// An ordinary refusal of a round is counted.
+    /// Counts an ordinary refusal of a round. Other errors are findings.
     fn round_refused(&mut self, field: usize, error: RoundError) {
         match error {
             RoundError::Running { .. } => self.me.count(Count::Busy),
@@ -70,7 +70,7 @@ impl<'t> Sitting<'_, 't> {
         match partition.enter() {
             Ok(Some(part)) => work(self.world, self.me, (which, number), part, most),
             Ok(None) => self.me.found("a round that its opener cannot enter"),
-            // Somebody tries to write the array that the tiles see, and will be refused.
+            // Another process is attempting to write the array that the tiles read.
             Err(error) => {
                 self.me.count(Count::EntriesRefused);
                 return self.round_refused(which, error);
@@ -87,7 +87,7 @@ impl<'t> Sitting<'_, 't> {
         }
     }
 
-    /// Every tile was written in a round that is over.
+    /// Checks after a finished round that no tile has an older stamp of this partition.
     fn look_after_round(
         &mut self,
         which: usize,
@@ -137,7 +137,7 @@ impl<'t> Sitting<'_, 't> {
         }
     }
 
-    /// How many tiles to claim: all, or so many.
+    /// Chooses the number of tiles to claim: all, or some.
     fn how_many(&mut self, partition: &Partition<'_, Tiles>) -> usize {
         match self.me.random.below(3) {
             0 => self.me.random.below(partition.tiles()),
@@ -237,14 +237,14 @@ fn work(
         }
         let pattern = Pattern::new(at, me.author(), ours);
         if me.random.one_in(3000) {
-            // The first elements of one, the last ones of another.
+            // Leave the tile half-written: new elements first, old ones after them.
             x.slice_mut(ndarray::s![..1, ..]).fill(1);
             me.count(Count::TilesTorn);
             tile.tear();
             continue;
         }
         if me.random.one_in(60) {
-            // Half-written for long enough to be killed, stopped, or given up by the opener.
+            // Stay half-written long enough to be killed, stopped, or abandoned by the opener.
             x.slice_mut(ndarray::s![..1, ..]).fill(1);
             me.random.nap(300);
         }
@@ -252,13 +252,13 @@ fn work(
         match Pattern::read(at, x.view()) {
             Ok(found) if found == pattern => me.count(Count::Tiles),
             Ok(found) => me.found(format!(
-                "tile {index} of field {which}: wrote {pattern:?}, and it has {found:?}"
+                "tile {index} of field {which}: wrote {pattern:?}, but read {found:?}"
             )),
             Err(torn) => me.found(format!(
-                "tile {index} of field {which}: wrote {pattern:?}, and found {torn}"
+                "tile {index} of field {which}: wrote {pattern:?}, but read: {torn}"
             )),
         }
-        // Nobody writes it while the round runs.
+        // No process writes the whole array while the round runs.
         if let Err(torn) = Pattern::read(seen.bits(), whole)
             && !world.board.is_healing(seen.index)
         {

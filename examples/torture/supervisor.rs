@@ -1,4 +1,4 @@
-//! The supervisor: starts victims, kills, stops and replaces them, and never dies itself.
+//! The supervisor: starts, kills, stops and replaces victims. It never dies itself.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use super::process::{self, Child};
 use super::victim;
 use super::world::{Kept, World};
 
-/// How long a process may take to end when it is asked to, or killed.
+/// Time in which a process must end after a request or a kill.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the run is to be.
+/// Parameters of the run.
 #[derive(Clone, Copy)]
 pub struct Plan {
     pub processes: usize,
@@ -50,7 +50,7 @@ impl<'a, 't> Supervisor<'a, 't> {
         }
     }
 
-    /// Runs until the time or the kills are used up, or something is found.
+    /// Runs until the time or the kills are used up, or there is a finding.
     pub fn run(&mut self, kept: &Kept<'t>, auditor: &Auditor) {
         let board = self.world.board;
         let start = Instant::now();
@@ -109,7 +109,8 @@ impl<'a, 't> Supervisor<'a, 't> {
         }
     }
 
-    /// Whoever ends by itself while the run goes on has found something, or is a grandchild.
+    /// Collects processes that ended by themselves. A victim must have a finding, and is replaced;
+    /// all others are grandchildren.
     fn collect(&mut self) {
         while let Some((child, status)) = process::any_ended() {
             match self.victims.iter().position(|victim| victim.child == child) {
@@ -122,7 +123,7 @@ impl<'a, 't> Supervisor<'a, 't> {
         }
     }
 
-    /// A grandchild whose parent was killed ends well, or was killed by it.
+    /// Checks the status of an orphaned grandchild: it ended normally, or was killed by its parent.
     fn orphan(&self, child: Child, status: WaitStatus) {
         let killed = status.terminating_signal() == Some(libc::SIGKILL);
         if !killed && status.exit_status() != Some(0) {
@@ -131,7 +132,7 @@ impl<'a, 't> Supervisor<'a, 't> {
     }
 
     fn unexpected(&self, child: Child, status: WaitStatus) {
-        // It has written down itself what it has found.
+        // A process with a finding has recorded it.
         if status.exit_status() != Some(FOUND) {
             self.found(format!("process {} ended with {status:?}", child.pid()));
         }
@@ -148,12 +149,12 @@ impl<'a, 't> Supervisor<'a, 't> {
         match child.ends_within(PATIENCE) {
             Some(status) if status.terminating_signal() == Some(libc::SIGKILL) => {}
             Some(status) => self.unexpected(child, status),
-            None => self.found(format!("process {} was killed, and lives", child.pid())),
+            None => self.found(format!("process {} was killed, but lives", child.pid())),
         }
         self.victims[place] = self.give_birth(place);
     }
 
-    /// Stops a victim, and sees that what it has stays its own.
+    /// Stops a victim, reaps, and checks that the victim keeps its arrays.
     fn stop(&mut self, place: usize) {
         let running = self.victims.iter().filter(|victim| !victim.stopped).count();
         if self.victims[place].stopped || running < 2 {
@@ -171,7 +172,8 @@ impl<'a, 't> Supervisor<'a, 't> {
         self.look_at_stopped(place);
     }
 
-    /// It cannot have freed what it has shown, and nobody else knows it.
+    /// Checks that a stopped victim still owns the array that it has shown, which no other process
+    /// knows.
     fn look_at_stopped(&self, place: usize) {
         let bits = self.world.board.private(place);
         if bits == 0 {
@@ -180,12 +182,12 @@ impl<'a, 't> Supervisor<'a, 't> {
         let pid = self.victims[place].child.pid();
         match self.table.info(AnyHandle::from_bits(bits)) {
             Ok(info) if info.owner == Some(pid) => {}
-            Ok(info) => self.found(format!("of the stopped process {pid}, now: {info:?}")),
+            Ok(info) => self.found(format!("array lost by the stopped process {pid}: {info:?}")),
             Err(error) => self.found(format!("an array of the stopped process {pid}: {error}")),
         }
     }
 
-    /// Lets one of the stopped go on.
+    /// Continues a stopped victim.
     fn resume(&mut self) {
         if let Some(place) = self.victims.iter().position(|victim| victim.stopped) {
             self.look_at_stopped(place);
@@ -204,7 +206,7 @@ impl<'a, 't> Supervisor<'a, 't> {
         }
     }
 
-    /// Has all victims end by themselves, and waits for all that are left of them.
+    /// Asks all victims to end, and waits for them and for their children.
     fn settle(&mut self) {
         let board = self.world.board;
         board.set_quit(true);

@@ -1,5 +1,5 @@
-//! A victim: does at random whatever a participant can do, and checks all that it sees, until it
-//! is killed or asked to end.
+//! A victim: takes random actions of a participant, and checks all that it sees, until it is killed
+//! or asked to end.
 
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, JoinError, LeaseError, Queue, QueueError};
@@ -11,10 +11,10 @@ use super::world::World;
 
 pub type Array = Handle<u64, Ix1>;
 
-/// Arrays of each kind that a victim keeps, at most.
+/// Maximum number of arrays of each kind that a victim keeps.
 pub const KEEPS: usize = 24;
 
-/// The life of victim `place` among those at once, `incarnation` among all.
+/// Runs a victim: number `place` among the current ones, `incarnation` among all.
 pub fn live(world: &World, place: usize, incarnation: u64) {
     let me = &mut Me::new(world.board, world.seed, incarnation);
     let mut children = Vec::new();
@@ -34,7 +34,7 @@ pub fn live(world: &World, place: usize, incarnation: u64) {
             Err(other) => me.found(format!("join: {other}")),
         }
     }
-    // Nobody else may wait for one's children.
+    // Only the parent can wait for its children.
     for child in children {
         match child.ends_within(super::supervisor::PATIENCE) {
             Some(status) => expect_end(me, status),
@@ -43,7 +43,7 @@ pub fn live(world: &World, place: usize, incarnation: u64) {
     }
 }
 
-/// One's own children end well, or are killed.
+/// Checks the status of a child of this victim: it ended normally, or was killed.
 pub fn expect_end(me: &Me, status: rustix::process::WaitStatus) {
     let killed = status.terminating_signal() == Some(libc::SIGKILL);
     if !killed && status.exit_status() != Some(0) {
@@ -51,18 +51,18 @@ pub fn expect_end(me: &Me, status: rustix::process::WaitStatus) {
     }
 }
 
-/// A victim on one seat.
+/// A victim with its seat.
 pub struct Sitting<'w, 't> {
     pub world: &'w World,
     pub table: &'t HandleTable,
     pub me: &'w mut Me,
-    /// Its number among the victims at once; none for a grandchild, which others do not wait for.
+    /// Its number among the current victims. `None` for a grandchild, which forks no children.
     pub place: Option<usize>,
     pub jobs: Queue<'t, u64>,
     pub mail: Queue<'t, u64>,
-    /// Arrays that nobody else knows.
+    /// Arrays that no other process knows.
     pub private: Vec<(Array, Pattern)>,
-    /// Arrays that it has told others of.
+    /// Arrays that it has passed on to others.
     pub published: Vec<Array>,
     pub children: Vec<Child>,
 }
@@ -76,7 +76,7 @@ impl<'w, 't> Sitting<'w, 't> {
     ) -> Self {
         let open = |handle| match table.open_queue(handle) {
             Ok(queue) => queue,
-            // A child that has no seat yet on the table that it has inherited.
+            // A child on the inherited table has no seat yet, and finds none.
             Err(QueueError::Lease(LeaseError::Join(JoinError::SeatsFull { .. })))
                 if place.is_none() =>
             {
@@ -97,7 +97,7 @@ impl<'w, 't> Sitting<'w, 't> {
         }
     }
 
-    /// Works until it is asked to end, or wants to leave.
+    /// Acts until it is asked to end, or decides to leave its seat.
     fn sit(&mut self) {
         while !self.world.board.quit() && !self.me.random.one_in(800) {
             self.act();
@@ -128,7 +128,7 @@ impl<'w, 't> Sitting<'w, 't> {
             179..181 => self.have_child(),
             181 if self.me.random.one_in(3) => self.exhaust(),
             182 if self.me.random.one_in(6) => self.crowd(),
-            // Short calls, one after another: it is in them that most kills are to fall.
+            // Many short calls in a row: most kills should hit these.
             183..188 => self.crowd_around(),
             188..193 => self.churn(),
             193..198 => self.pass_jobs(),
@@ -138,20 +138,21 @@ impl<'w, 't> Sitting<'w, 't> {
         }
     }
 
-    /// A child of a fork may find no seat at its first use of the table; nobody else asks for one.
+    /// Handles a refused join. A forked child may find no seat at its first use of the table. For
+    /// any other process it is a finding.
     pub fn join_refused(&mut self, error: JoinError) {
         match error {
             JoinError::SeatsFull { .. } if self.place.is_none() => exit_at_once(0),
-            other => self.me.found(format!("no seat any more: {other}")),
+            other => self.me.found(format!("lost its seat: {other}")),
         }
     }
 
-    /// An ordinary refusal is counted. Whether the array was found poisoned.
+    /// Counts an ordinary refusal. Returns `true` if the array is poisoned.
     pub fn refused(&mut self, error: LeaseError) -> bool {
         match error {
             LeaseError::Busy { .. } => self.me.count(Count::Busy),
             LeaseError::Stale { handle } if self.world.lasts(handle) => {
-                self.me.found(format!("{handle} is stale, and lasts"))
+                self.me.found(format!("{handle} is stale, but should last"))
             }
             LeaseError::Stale { .. } => self.me.count(Count::Stale),
             LeaseError::Poisoned { .. } => {

@@ -1,5 +1,5 @@
-//! What lasts through the run: the segment, the arrays and partitions that the supervisor owns, the
-//! queues, and the locks under which poisoned arrays are overwritten.
+//! Objects that last through the run: the segment, the arrays and partitions that the supervisor
+//! owns, the queues, and the locks for healing poisoned arrays.
 
 use std::os::fd::OwnedFd;
 
@@ -14,18 +14,18 @@ use super::board::{Board, Me};
 use super::names;
 use super::pattern::{Pattern, place};
 
-/// What the tiles of a round see: their own block to write, and a whole array to read.
+/// Arrays of a round: each tile writes its own block, and reads a whole array.
 pub type Tiles = (Write<u64, Ix2>, Whole<u64, Ix1>);
 
-/// Cells of the array in which handles are passed on.
+/// Number of cells of the array in which handles are passed on.
 pub const CELLS: usize = 48;
-/// Elements of the lasting arrays.
+/// Lengths of the lasting arrays.
 const LASTING: [usize; 6] = [8, 100, 513, 3000, 3000, 12_000];
 
-/// An array that the supervisor owns and nobody frees.
+/// An array that the supervisor owns and no process frees.
 pub struct Lasting<D> {
     pub handle: Handle<u64, D>,
-    /// Its word on the board.
+    /// Index of its word on the board.
     pub index: usize,
     lock: OwnedFd,
 }
@@ -44,8 +44,8 @@ impl<D: Dimension> Lasting<D> {
         self.handle.to_bits()
     }
 
-    /// Runs `heal` under a lock of the kernel's, which ends with the process that has it; or not at
-    /// all if another has it.
+    /// Runs `heal` under a kernel lock, which is released when its holder dies. Does nothing if
+    /// another process holds the lock.
     pub fn alone(&self, heal: impl FnOnce()) {
         if fcntl_lock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             heal();
@@ -54,15 +54,15 @@ impl<D: Dimension> Lasting<D> {
     }
 }
 
-/// An array that is written in rounds, and its partitions, which all have the same tiles.
+/// An array that is written in rounds, and its partitions, all with the same tiles.
 pub struct Field {
     pub array: Lasting<Ix2>,
     pub partitions: Vec<PartitionHandle<Tiles>>,
-    /// Which of the lasting arrays its tiles see.
+    /// Index of the lasting array that its tiles read.
     pub whole: usize,
 }
 
-/// All that lasts. A forked process has it by inheritance.
+/// All lasting objects. Forked processes inherit them.
 pub struct World {
     pub board: &'static Board,
     pub segment: Segment,
@@ -74,7 +74,7 @@ pub struct World {
     pub jobs: QueueHandle<u64>,
 }
 
-/// What the supervisor keeps open for as long as the world is to last.
+/// Objects that the supervisor keeps open during the run.
 pub struct Kept<'t> {
     pub jobs: Queue<'t, u64>,
     pub mail: Queue<'t, u64>,
@@ -82,7 +82,7 @@ pub struct Kept<'t> {
 }
 
 impl Kept<'_> {
-    /// Arrays of the table's own that are live as long as this.
+    /// Returns the number of the table's internal arrays that live as long as this.
     pub fn controls(&self) -> usize {
         2 + self.partitions.len()
     }
@@ -101,8 +101,8 @@ impl World {
             Pattern::new(array.bits(), me.author(), 0).write(table.write(array.handle)?.view_mut());
             lasting.push(array);
         }
-        // Rows and columns, the length of a tile along each, and how many partitions there are. The
-        // last one has so many tiles that they are claimed several at a time.
+        // Rows and columns, the length of a tile along each, and the number of partitions. The last
+        // kind has so many tiles that a claim takes several.
         let kinds = [
             ((4000, 1), (100, 1), 2),
             ((60, 64), (16, 16), 1),
@@ -149,7 +149,7 @@ impl World {
         Ok((world, kept))
     }
 
-    /// Arrays that the supervisor owns for as long as the world lasts.
+    /// Returns the arrays that the supervisor owns during the run.
     pub fn owned(&self) -> impl Iterator<Item = AnyHandle> + '_ {
         let lasting = self.lasting.iter().map(|array| array.handle.into());
         let fields = self.fields.iter().map(|field| field.array.handle.into());
@@ -161,7 +161,7 @@ impl World {
     }
 }
 
-/// Where a tile lies, for ndarray to slice by.
+/// Returns the slice of a tile, for ndarray.
 pub fn tile_slice(
     partition: &Partition<'_, Tiles>,
     tile: usize,
@@ -173,7 +173,7 @@ pub fn tile_slice(
     s![slices[0], slices[1]]
 }
 
-/// Writes a pattern to each tile, as the holder of the whole array.
+/// Writes a pattern to each tile. The caller leases the whole array.
 pub fn write_tiles(
     mut x: ArrayViewMut2<'_, u64>,
     partition: &Partition<'_, Tiles>,

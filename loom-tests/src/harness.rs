@@ -1,7 +1,7 @@
-//! `check` and its relatives; every model goes through one of them.
+//! `check` and its relatives. Every model runs through one of them.
 #![expect(
     clippy::disallowed_types,
-    reason = "what is counted here is outside of the model"
+    reason = "the counters here are outside of the model"
 )]
 
 use std::io::Write;
@@ -16,11 +16,11 @@ use crate::steer;
 /// Executions of all models of this test binary.
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 
-/// Checks `model` in every interleaving of at most `bound` preemptions, and prints how many
-/// executions that were.
+/// Checks `model` in every interleaving of at most `bound` preemptions, and prints the number of
+/// executions.
 ///
 /// # Panics
-/// If the model does, if it deadlocks, if loom finds accesses that race, and if it has more
+/// If the model panics or deadlocks, if loom finds accesses that race, or if there are more
 /// executions than the harness allows.
 pub fn check(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) {
     let executions = named(name, bound, |bound, count| {
@@ -29,10 +29,10 @@ pub fn check(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static)
     report(name, executions, &format!("bound {bound}"));
 }
 
-/// As [`check`], for a participant that dies; see [`model::explore_deaths`].
+/// Checks a model in which a participant dies, like [`check`]; see [`model::explore_deaths`].
 ///
 /// # Panics
-/// As [`check`].
+/// Like [`check`].
 pub fn check_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send + Sync + 'static) {
     let (executions, deaths) = named(name, bound, |bound, count| {
         model::explore_deaths(bound, move |steps| {
@@ -43,9 +43,9 @@ pub fn check_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send
     report(name, executions, &format!("bound {bound}, {deaths} deaths"));
 }
 
-/// Demands that loom refuses `model` for a race between two lines of `source`, one that contains
-/// `first` and one that contains `second`: it shows that the models can see what they are to
-/// exclude, and that the report says where.
+/// Asserts that loom refuses `model` for a race between a line of `source` that contains `first`
+/// and one that contains `second`. This shows that the models detect races, and that the report
+/// names both places.
 ///
 /// # Panics
 /// If the model passes, or is refused for another reason.
@@ -69,13 +69,13 @@ pub fn must_race(
         && (0..2).any(|at| places[at].contains(first) && places[1 - at].contains(second));
     assert!(
         found,
-        "{name}: not a race of {first:?} and {second:?}: {said}"
+        "{name}: no race between {first:?} and {second:?}: {said}"
     );
-    print(format!("model {name}: it must be refused, and was\n"));
+    print(format!("model {name}: was refused, as it must be\n"));
 }
 
-/// Has the participant of seat 1 live `act`, and die before its operation number `steps` on a shared
-/// word; whether it came to that. One that lives leaves afterwards.
+/// Runs `act` as the participant of seat 1 and kills it before its operation number `steps` on a
+/// shared word. Returns `true` if it died; a survivor leaves afterwards.
 pub fn dies(mortal: HandleTable, steps: u64, act: impl FnOnce(&HandleTable)) -> bool {
     let segment = mortal.segment().clone();
     let life = move || {
@@ -85,12 +85,12 @@ pub fn dies(mortal: HandleTable, steps: u64, act: impl FnOnce(&HandleTable)) -> 
     model::mortal(&segment, 1, steps, life).is_none()
 }
 
-/// A segment's options.
+/// Returns the options of a segment.
 pub fn options() -> SegmentOptions {
     Segment::options()
 }
 
-/// A segment of `capacity` bytes for 2 participants and `arrays` arrays, two a span.
+/// Creates a segment of `capacity` bytes for 2 participants and `arrays` arrays, two per span.
 ///
 /// # Panics
 /// If the numbers are out of range.
@@ -103,8 +103,8 @@ pub fn segment(capacity: u64, arrays: u64) -> Segment {
         .expect("a model's segment")
 }
 
-/// Demands that `arrays` arrays of one number find room, and one more does not: nothing has leaked,
-/// and nothing is there twice. They are freed again.
+/// Asserts that exactly `arrays` arrays of one number find room: no slot has leaked, and none is
+/// given out twice. Frees them again.
 ///
 /// # Panics
 /// If there is more or less room.
@@ -115,18 +115,18 @@ pub fn assert_all_free(table: &HandleTable, arrays: usize) {
         .collect();
     table
         .uninit::<u64, _>(1)
-        .expect_err("there are more slots than fit");
+        .expect_err("more slots than expected");
     for array in all {
         table.free(array).expect("an array of our own");
     }
 }
 
-/// Whether a lease was refused because somebody has one.
+/// Returns `true` if the lease was refused because another participant holds one.
 pub fn is_busy<T>(outcome: &Result<T, LeaseError>) -> bool {
     matches!(outcome, Err(LeaseError::Busy { .. }))
 }
 
-/// `model`, counting its executions.
+/// Wraps `model` so that it counts its executions.
 fn counted(count: Arc<AtomicU64>, model: impl Fn()) -> impl Fn() {
     move || {
         count.fetch_add(1, SeqCst);
@@ -134,7 +134,7 @@ fn counted(count: Arc<AtomicU64>, model: impl Fn()) -> impl Fn() {
     }
 }
 
-/// Runs an exploration, and if it fails says in which execution the model was refused.
+/// Runs an exploration. If it fails, prints the number of the execution that was refused.
 fn named<R>(name: &str, bound: usize, explore: impl FnOnce(usize, Arc<AtomicU64>) -> R) -> R {
     let bound = steer::begin(bound);
     let executions = Arc::new(AtomicU64::new(0));
@@ -156,8 +156,8 @@ fn report(name: &str, executions: u64, how: &str) {
     steer::end();
 }
 
-/// Prints past the test harness, which keeps the output of tests that pass to itself. One write a
-/// line, so that those of parallel models do not mix.
+/// Prints past the test harness, which hides the output of tests that pass. Each line is one write,
+/// so lines of parallel models do not mix.
 fn print(line: String) {
     let _ = std::io::stdout().lock().write_all(line.as_bytes());
 }

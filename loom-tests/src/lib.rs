@@ -1,7 +1,8 @@
-//! The harness of the models: runs one to its end, counts its executions, and says so.
+//! The harness of the models: runs each model to its end, counts its executions and prints the
+//! count.
 //!
 //! A model explores every interleaving within its preemption bound, and every value that the memory
-//! model lets a load return. One that is cut off proves nothing, so that here it fails.
+//! model lets a load return. A model that is cut off proves nothing, so it fails.
 
 #[cfg(all(loom, not(shuttle)))]
 mod harness;

@@ -1,4 +1,4 @@
-//! What `cargo loom-orderings` tells the models that it runs, by environment variables.
+//! Environment variables by which `cargo loom-orderings` steers the models that it runs.
 
 use core::sync::atomic::Ordering;
 use std::fmt::Write;
@@ -6,14 +6,14 @@ use std::sync::LazyLock;
 
 use ndshm::model::{OrderingSite, Part, record_sites, sites, weaken};
 
-/// The ordering to use instead of the source's: a line of [`print()`].
+/// The ordering that replaces the one in the source: a line of [`print()`].
 pub const WEAKEN: &str = "NDSHM_WEAKEN";
-/// The file to write the orderings to that the models used, a line of [`print()`] each.
+/// The file into which a model writes the orderings that it used, a line of [`print()`] each.
 pub const SITES: &str = "NDSHM_SITES";
 /// The highest preemption bound.
 pub const BOUND: &str = "NDSHM_BOUND";
 
-/// `file line column part ordering`.
+/// Formats an ordering as `file line column part ordering`.
 pub fn print(site: &OrderingSite, order: Ordering) -> String {
     let OrderingSite {
         file,
@@ -24,7 +24,7 @@ pub fn print(site: &OrderingSite, order: Ordering) -> String {
     format!("{file} {line} {column} {part:?} {order:?}")
 }
 
-/// What [`print()`] has printed.
+/// Parses a line of [`print()`].
 pub fn parse(text: &str) -> Option<(OrderingSite, Ordering)> {
     let mut words = text.split(' ');
     let site = OrderingSite {
@@ -54,8 +54,8 @@ struct Steer {
 
 static STEER: LazyLock<Steer> = LazyLock::new(|| {
     if let Ok(text) = std::env::var(WEAKEN) {
-        let (site, order) = parse(&text).unwrap_or_else(|| panic!("{WEAKEN}: what is {text:?}?"));
-        weaken(site, order).expect("no other is weakened");
+        let (site, order) = parse(&text).unwrap_or_else(|| panic!("{WEAKEN}: invalid {text:?}"));
+        weaken(site, order).expect("only one ordering is weakened");
     }
     let sites = std::env::var(SITES).ok();
     if sites.is_some() {
@@ -64,17 +64,17 @@ static STEER: LazyLock<Steer> = LazyLock::new(|| {
     let bound = std::env::var(BOUND).map_or(usize::MAX, |bound| {
         bound
             .parse()
-            .unwrap_or_else(|_| panic!("{BOUND}: {bound:?} is no number"))
+            .unwrap_or_else(|_| panic!("{BOUND}: {bound:?} is not a number"))
     });
     Steer { sites, bound }
 });
 
-/// To be called before an exploration. The bound that it has.
+/// Returns the bound of an exploration. Call it before the exploration.
 pub(crate) fn begin(bound: usize) -> usize {
     bound.min(STEER.bound)
 }
 
-/// To be called when a model has passed.
+/// Writes the used orderings to the file in [`SITES`]. Call it when a model has passed.
 pub(crate) fn end() {
     let Some(path) = &STEER.sites else { return };
     let mut text = String::new();

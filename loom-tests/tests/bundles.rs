@@ -1,4 +1,4 @@
-//! Bundles: filled, emptied and freed by several at once, and by some who die in it.
+//! Bundles: filled, emptied and freed by several participants at once, some of which die meanwhile.
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
@@ -21,7 +21,7 @@ fn join(segment: &Segment) -> HandleTable {
     HandleTable::join(segment).expect("a seat is free")
 }
 
-/// A bundle of this participant with one part.
+/// Creates a bundle of this participant with one part.
 fn bundle_of_one(table: &HandleTable) -> (BundleHandle, Vector) {
     let bundle = table.bundle().unwrap();
     let x = table.from_elem(1, 1u64).unwrap();
@@ -29,14 +29,14 @@ fn bundle_of_one(table: &HandleTable) -> (BundleHandle, Vector) {
     (bundle.handle(), x)
 }
 
-/// Puts a new array in; whether the bundle was there.
+/// Inserts a new array. Returns `true` if the bundle was there.
 #[track_caller]
 fn insert(table: &HandleTable, bundle: BundleHandle, name: &str) -> bool {
     let inserted = table.open_bundle(bundle).and_then(|bundle| {
         let y = table.from_elem(1, 2u64).unwrap();
         let inserted = bundle.insert(name, y);
         if inserted.is_err() {
-            // An error also says that the bundle's end was its own.
+            // After an error the array may already have been freed with the bundle.
             let _ = table.free(y);
         }
         inserted
@@ -48,7 +48,7 @@ fn insert(table: &HandleTable, bundle: BundleHandle, name: &str) -> bool {
     }
 }
 
-/// The values of the parts, in the order of their names.
+/// Returns the values of the parts, sorted by their names.
 #[track_caller]
 fn values(table: &HandleTable, bundle: BundleHandle) -> Vec<u64> {
     let bundle = table.open_bundle(bundle).unwrap();
@@ -60,7 +60,7 @@ fn values(table: &HandleTable, bundle: BundleHandle) -> Vec<u64> {
     parts.iter().map(|part| value(&part.name)).collect()
 }
 
-/// Nothing is left of bundles and parts.
+/// Asserts that no bundle and no part is left.
 #[track_caller]
 fn assert_empty(table: &HandleTable) {
     let found = table.verify().unwrap();
@@ -72,7 +72,7 @@ fn assert_empty(table: &HandleTable) {
     );
 }
 
-/// I1: of two who insert at once neither part is lost, and both are whole.
+/// I1: two participants insert at once: neither part is lost, and both are whole.
 #[test]
 fn two_who_insert() {
     check("two_who_insert", 1, || {
@@ -91,7 +91,7 @@ fn two_who_insert() {
     });
 }
 
-/// I1: who inserts while the bundle is freed is told so, or has been faster; nothing is left.
+/// I1: an insertion beside the free of its bundle fails, or was faster; nothing is left.
 #[test]
 fn an_insertion_beside_the_end() {
     check("an_insertion_beside_the_end", 2, || {
@@ -104,12 +104,12 @@ fn an_insertion_beside_the_end() {
         });
         insert(&first, bundle, "b");
         let second = other.join().unwrap();
-        assert!(second.read(x).is_err(), "it went with the bundle");
+        assert!(second.read(x).is_err(), "the part outlived its bundle");
         assert_empty(&second);
     });
 }
 
-/// I1: a bundle that comes into the slot of one that is being freed keeps what is put into it.
+/// I1: a bundle that takes the slot of a bundle that is being freed keeps its parts.
 #[test]
 fn a_bundle_in_the_place_of_another() {
     check("a_bundle_in_the_place_of_another", 2, || {
@@ -121,7 +121,8 @@ fn a_bundle_in_the_place_of_another() {
             second.free(bundle).unwrap();
             second
         });
-        // Who gives the last lease of a slot back can have it, where no other is free.
+        // The participant that ends the last lease of a slot can reuse it where no other slot is
+        // free.
         drop(first.open_bundle(bundle));
         let (next, y) = bundle_of_one(&first);
         let second = other.join().unwrap();
@@ -132,8 +133,8 @@ fn a_bundle_in_the_place_of_another() {
     });
 }
 
-/// I1: a bundle goes with its owner and leaves nothing, also where another has it open, and gives its slot
-/// to something else at once.
+/// I1: a bundle is freed with its owner and leaves nothing, even if another participant has it open
+/// and its slot is reused at once.
 #[test]
 fn an_owner_that_leaves_what_another_has_open() {
     check("an_owner_that_leaves_what_another_has_open", 2, || {
@@ -152,7 +153,7 @@ fn an_owner_that_leaves_what_another_has_open() {
     });
 }
 
-/// I1: a part that is taken out while it is put in, and while another one is.
+/// I1: a part is removed while it is being inserted.
 #[test]
 fn a_removal_beside_an_insertion() {
     check("a_removal_beside_an_insertion", 2, || {
@@ -175,8 +176,8 @@ fn a_removal_beside_an_insertion() {
     });
 }
 
-/// I1, I7: death between any two steps of an insertion into another's bundle, who looks into it: the
-/// part is in it, or gone.
+/// I1, I7: death between any two steps of an insertion into a bundle of another participant, which
+/// reads it meanwhile: the part is in the bundle, or gone.
 #[test]
 fn death_while_inserting() {
     check_deaths("death_while_inserting", 1, |steps| {
@@ -201,8 +202,8 @@ fn death_while_inserting() {
     });
 }
 
-/// I1, I7: death between any two steps of a whole life with a bundle: made, filled, emptied. Nothing is
-/// left of it, and nothing of the survivor's is touched.
+/// I1, I7: death between any two steps of creating, filling and emptying a bundle. Nothing of it is
+/// left, and the survivor's array is untouched.
 #[test]
 fn death_with_a_bundle() {
     check_deaths("death_with_a_bundle", 1, |steps| {
@@ -227,7 +228,7 @@ fn death_with_a_bundle() {
     });
 }
 
-/// I1, I7: death between any two steps of freeing a bundle: it is whole, or nothing is left of it.
+/// I1, I7: death between any two steps of freeing a bundle: it is whole, or nothing of it is left.
 #[test]
 fn death_while_freeing_a_bundle() {
     check_deaths("death_while_freeing_a_bundle", 1, |steps| {
@@ -244,19 +245,20 @@ fn death_while_freeing_a_bundle() {
         survivor.reap().unwrap();
         match survivor.open_bundle(bundle) {
             Ok(_) => {
-                assert!(died && opened, "it was freed");
+                assert!(died && opened, "the bundle was freed");
                 assert_eq!(values(&survivor, bundle), [1]);
                 survivor.free(bundle).unwrap();
             }
-            Err(_) => assert!(survivor.read(x).is_err(), "it went with the bundle"),
+            Err(_) => assert!(survivor.read(x).is_err(), "the part outlived its bundle"),
         }
         assert_empty(&survivor);
         died
     });
 }
 
-/// I1, I7: a reaper may die at any step: the record of a bundle that is not there goes after its parts. So
-/// who frees a bundle, and finds that its record has gone, knows that all of it has.
+/// I1, I7: a reaper may die at any step. The record of a bundle that is already gone is retired
+/// after its parts. So a participant that frees a bundle and finds no record knows that the parts
+/// are gone as well.
 #[test]
 fn death_of_a_reaper_of_a_bundle() {
     check_deaths("death_of_a_reaper_of_a_bundle", 1, |steps| {
@@ -264,7 +266,8 @@ fn death_of_a_reaper_of_a_bundle() {
         let segment = options.in_process().expect("a model's segment");
         let (survivor, dead, reaper) = (join(&segment), join(&segment), join(&segment));
         let gone = model::mortal(&segment, 1, u64::MAX, || {
-            // Reapers go by slots: one for the record, then for its part, and then for the bundle.
+            // Reapers go by slots: the first is for the record, then comes its part, then the
+            // bundle.
             let first = dead.uninit::<u64, _>(8).unwrap();
             let x = dead.from_elem(1, 1u64).unwrap();
             let bundle = dead.bundle().unwrap();
@@ -272,10 +275,10 @@ fn death_of_a_reaper_of_a_bundle() {
             bundle.insert("a", x).unwrap();
             model::die();
         });
-        assert!(gone.is_none(), "nobody to reap");
+        assert!(gone.is_none(), "no dead participant to reap");
         let reaped = model::mortal(&segment, 2, steps, || {
             reaper.reap().unwrap();
-            // It is not leaving that is modelled here.
+            // Return the table: this model does not cover leaving.
             reaper
         });
         let (parts, live) = (survivor.arrays().count(), survivor.verify().unwrap().live);
@@ -289,8 +292,8 @@ fn death_of_a_reaper_of_a_bundle() {
     });
 }
 
-/// I1, I7: who dies between taking a part out and freeing it leaves that to be found, also if whoever has
-/// put it in has not given it away yet.
+/// I1, I7: a participant dies between removing a part and freeing it. The part is found and freed,
+/// even if the participant that inserted it has not given it away yet.
 #[test]
 fn death_of_who_takes_a_part_out_at_once() {
     check_deaths("death_of_who_takes_a_part_out_at_once", 1, |steps| {

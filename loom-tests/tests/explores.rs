@@ -1,8 +1,9 @@
-//! What loom explores at all, and what it refuses: the ground that the other models stand on.
+//! The basis of all other models: the interleavings that loom explores, and the accesses that it
+//! refuses.
 #![cfg(all(loom, not(shuttle)))]
 #![expect(
     clippy::disallowed_types,
-    reason = "what is counted here is outside of the model"
+    reason = "the counters here are outside of the model"
 )]
 
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use loom_tests::{check, must_race, segment};
 use ndarray::{ArrayViewMut2, Axis};
 use ndshm::{HandleTable, Partition, Pool, Segment, model};
 
-/// loom itself overlooks that a change may come before another thread's look if the changer looks
-/// first; the crate's words make up for it. Both outcomes must occur.
+/// A change can come before another thread's load, and after it. loom alone misses the first order
+/// if the changing thread loads the word first; the crate's words make up for it. Both outcomes
+/// must occur.
 #[test]
 fn a_look_before_and_after_a_change() {
     let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
@@ -55,7 +57,7 @@ fn accesses_without_a_lease() {
     });
 }
 
-/// The same, beside a lease that the other one does not ask for.
+/// The same, where only one of the two participants takes the lease.
 #[test]
 fn an_access_beside_a_lease() {
     let places = ["second.write", "model::access"];
@@ -70,7 +72,7 @@ fn an_access_beside_a_lease() {
     });
 }
 
-/// An access that goes on when the other thread is let in, and has ended when that one comes.
+/// A view that still lives when the other thread is let in, and has ended when that thread writes.
 #[test]
 fn an_access_that_ends_too_late() {
     let places = ["view_mut_unsynchronized", "second.write"];
@@ -87,7 +89,7 @@ fn an_access_that_ends_too_late() {
             }
         });
         let mut place = first.attach(x).unwrap();
-        // SAFETY: it is what the model must find; nobody else is running at this moment.
+        // SAFETY: the model must find this race; no other thread runs at this moment.
         let mut view = unsafe { place.view_mut_unsynchronized() };
         view[0] = 1;
         drop(shut);
@@ -96,7 +98,7 @@ fn an_access_that_ends_too_late() {
     });
 }
 
-/// A view without a lease beside one that has a lease.
+/// A view without a lease beside a view with a lease.
 #[test]
 fn a_view_without_a_lease() {
     let places = ["view_unsynchronized", "second.write"];
@@ -113,8 +115,8 @@ fn a_view_without_a_lease() {
     });
 }
 
-/// Parts without a lease, of elements that are smaller than a word and neighbours: no race; and the
-/// parts that overlap by one element do.
+/// Writes disjoint parts without a lease, of elements that are smaller than a word: no race. With
+/// an `overlap` of one element the parts race.
 fn parts_without_a_lease(overlap: usize) {
     let segment = segment(64, 2);
     let first = HandleTable::join(&segment).unwrap();
@@ -122,7 +124,7 @@ fn parts_without_a_lease(overlap: usize) {
     let x = first.from_elem(5, 0u8).unwrap();
     let write = move |table: &HandleTable, part: core::ops::Range<usize>| {
         let mut place = table.attach(x).unwrap();
-        // SAFETY: the parts are disjoint, or it is what the model must find.
+        // SAFETY: the parts are disjoint, or the model must find the race.
         let mut part = unsafe { place.slice_mut_unsynchronized(Axis(0), part) };
         part.fill(1);
     };
@@ -148,7 +150,7 @@ fn parts_that_overlap() {
     });
 }
 
-/// Tiles of neighbouring `f32`, which share a word, and the columns of a matrix of two rows.
+/// Tiles of neighbouring `f32`, which share a word: the columns of a matrix of two rows.
 #[test]
 fn tiles_that_share_a_word() {
     check("tiles_that_share_a_word", 1, || {
@@ -179,7 +181,7 @@ fn tiles_that_share_a_word() {
     });
 }
 
-/// A race with a tile of a call names the call.
+/// The report of a race with a tile of a call names the call.
 #[test]
 fn a_look_at_a_call() {
     let places = ["pool.start", "view_unsynchronized"];
@@ -197,7 +199,7 @@ fn a_look_at_a_call() {
     });
 }
 
-/// What no model sees: an element that is reached by a pointer.
+/// No model sees an access by a pointer.
 #[test]
 fn a_pointer_is_not_seen() {
     check("a_pointer_is_not_seen", 2, || {
@@ -207,14 +209,14 @@ fn a_pointer_is_not_seen() {
         let x = first.from_elem(1, 0u64).unwrap();
         let other = thread::spawn(move || drop(second.write(x)));
         let place = first.attach(x).unwrap();
-        // SAFETY: aligned, and alive. Outside of a model it would be a race; here all threads are
-        // coroutines of one.
+        // SAFETY: aligned, and alive. Outside of a model this would be a race; here all threads are
+        // coroutines of one thread.
         assert_eq!(unsafe { place.as_ptr().read() }, 0);
         other.join().unwrap();
     });
 }
 
-/// Two phases of one participant, who looks, and lets the other one in, who writes.
+/// Reads an array without a lease, then lets the other participant in, which writes it.
 fn a_look_and_a_write(attach_anew: bool) {
     let segment = segment(192, 4);
     let first = HandleTable::join(&segment).unwrap();
@@ -229,7 +231,7 @@ fn a_look_and_a_write(attach_anew: bool) {
         second
     });
     let mut place = Some(first.attach(x).unwrap());
-    // SAFETY: the other one does not write before it has the gate.
+    // SAFETY: the other participant does not write before it has the gate.
     let seen = unsafe { place.as_ref().unwrap().view_unsynchronized() }[0];
     if attach_anew {
         place = None;
@@ -240,8 +242,8 @@ fn a_look_and_a_write(attach_anew: bool) {
     let _second = other.join().unwrap();
 }
 
-/// More is refused than is wrong: a view counts for as long as it could live, which is as long as
-/// what has lent it.
+/// The check is stricter than necessary: a view counts for as long as it could live, which is the
+/// life of the value that it borrows from.
 #[test]
 fn a_view_that_is_kept() {
     let places = ["let seen", "second.write(x)"];

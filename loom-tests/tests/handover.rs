@@ -1,4 +1,4 @@
-//! Arrays that pass from a producer through a queue to a consumer, any of which may die at any
+//! Arrays that pass from a producer through a queue to a consumer. Either may die at any
 //! instruction: each array has one owner, and is freed once.
 #![cfg(all(loom, not(shuttle)))]
 
@@ -12,14 +12,14 @@ use ndshm::{AnyHandle, Handle, HandleTable, OwnedArray, Queue, QueueHandle, Segm
 type Jobs = OwnedArray<u64, Ix1>;
 type Vector = Handle<u64, Ix1>;
 
-/// Arrays of one number that a segment has room for, beside a queue or after it.
+/// The number of arrays of one number that fit beside a queue or after it.
 const SLOTS: usize = 2;
-/// Operations of a participant that pushes an array and pops it, at most.
+/// The most operations of a participant that pushes an array and pops it.
 const DEATHS: u64 = 40;
-/// Operations after which a consumer is TAKING a job whose array is QUEUED.
+/// After this many operations a consumer is TAKING a job whose array is QUEUED.
 const WITH_THE_JOB: u64 = 5;
 
-/// Room for a queue of one cell, and three arrays.
+/// Creates a segment with room for a queue of one cell, and three arrays.
 fn segment(seats: u32) -> Segment {
     let options = options().capacity(512).seats(seats).arrays(4);
     options.in_process().expect("a model's segment")
@@ -30,7 +30,7 @@ fn join(segment: &Segment) -> HandleTable {
 }
 
 fn open(table: &HandleTable, name: QueueHandle<Jobs>) -> Queue<'_, Jobs> {
-    table.open_queue(name).expect("it lives")
+    table.open_queue(name).expect("the queue is live")
 }
 
 fn array(table: &HandleTable, value: u64) -> Vector {
@@ -51,11 +51,11 @@ fn push(table: &HandleTable, queue: &Queue<'_, Jobs>, array: Vector) -> bool {
 /// Pops an array and reads it. The array is freed.
 fn pop(table: &HandleTable, queue: &Queue<'_, Jobs>) -> Option<u64> {
     let array = queue.pop_owned().unwrap()?;
-    let value = table.read(array.handle()).expect("it lives")[0];
+    let value = table.read(array.handle()).expect("the array is live")[0];
     Some(value)
 }
 
-/// Has the participant of `seat` live `act`, and die before its operation number `steps`.
+/// Runs `act` as the participant of `seat` and kills it before its operation number `steps`.
 fn dies<R>(
     table: HandleTable,
     seat: usize,
@@ -67,7 +67,7 @@ fn dies<R>(
     model::mortal(&segment, seat, steps, || act(&table))
 }
 
-/// I4, I6: an array arrives whole although its producer leaves at once, and belongs to the consumer.
+/// I4, I6: an array arrives whole although its producer leaves at once. It belongs to the consumer.
 #[test]
 fn an_array_is_handed_over() {
     check("an_array_is_handed_over", 3, || {
@@ -84,14 +84,14 @@ fn an_array_is_handed_over() {
         producer.join().unwrap();
         let late = pop(&first, &queue);
         assert_eq!(early.or(late), Some(7));
-        assert!(early.is_none() || late.is_none(), "it came twice");
+        assert!(early.is_none() || late.is_none(), "popped twice");
         drop(queue);
         assert_all_free(&first, SLOTS);
     });
 }
 
-/// I1, I4, I7: a producer dies between any two steps of a push, while the survivor pops: the array
-/// is popped once, or it goes with its producer.
+/// I1, I4, I7: a producer dies between any two steps of a push while the survivor pops: the array
+/// is popped once, or freed with its producer.
 #[test]
 fn death_while_pushing_an_array() {
     check_deaths("death_while_pushing_an_array", 2, |steps| {
@@ -107,11 +107,11 @@ fn death_while_pushing_an_array() {
         let died = producer.join().unwrap();
         survivor.reap().unwrap();
         let late = pop(&survivor, &queue);
-        assert!(early.is_none() || late.is_none(), "it came twice");
-        assert!(died || early.or(late) == Some(7), "it is lost");
+        assert!(early.is_none() || late.is_none(), "popped twice");
+        assert!(died || early.or(late) == Some(7), "the array is lost");
         drop(queue);
         if !died {
-            // Its seat is left by nobody.
+            // The producer lives, and nobody has given up its seat.
             return false;
         }
         assert_all_free(&survivor, SLOTS);
@@ -119,8 +119,8 @@ fn death_while_pushing_an_array() {
     });
 }
 
-/// I1, I4, I7: a consumer dies between any two steps of a pop, while the survivor reaps and pops: the
-/// array is popped by the survivor, or it goes with the dead.
+/// I1, I4, I7: a consumer dies between any two steps of a pop while the survivor reaps and pops:
+/// the survivor pops the array, or it is freed with the dead consumer.
 #[test]
 fn death_while_popping_an_array() {
     check_deaths("death_while_popping_an_array", 2, |steps| {
@@ -142,8 +142,8 @@ fn death_while_popping_an_array() {
             .into_iter()
             .flatten()
             .count();
-        assert!(times == 1 || died && times == 0, "it came {times} times");
-        // A cell that was lost would refuse this.
+        assert!(times == 1 || died && times == 0, "popped {times} times");
+        // A lost cell would refuse this push.
         let y = array(&survivor, 8);
         assert!(push(&survivor, &queue, y));
         drop(queue);
@@ -155,8 +155,8 @@ fn death_while_popping_an_array() {
     });
 }
 
-/// I1, I7: what a producer or a consumer has left at any of its steps, a reaper that dies at any of
-/// its own leaves to the next one.
+/// I1, I7: a producer or a consumer dies at any step, and its reaper dies at any step. The next
+/// reaper finishes.
 #[test]
 fn death_of_a_reaper_of_arrays() {
     for taken in 0..DEATHS {
@@ -166,7 +166,7 @@ fn death_of_a_reaper_of_arrays() {
             let (reaper, dead, survivor) = (join(&segment), join(&segment), join(&segment));
             let queue = survivor.queue::<Jobs>(1).unwrap();
             let x = array(&dead, 7);
-            // Its lease goes with it.
+            // Not dropped: its lease dies with the participant.
             let theirs = ManuallyDrop::new(open(&dead, queue.handle()));
             model::mortal(&segment, 1, taken, || {
                 push(&dead, &theirs, x);
@@ -188,7 +188,7 @@ fn death_of_a_reaper_of_arrays() {
     }
 }
 
-/// I4, I5: a queue is freed beside a pop: its array is popped, or goes with the queue.
+/// I4, I5: a queue is freed beside a pop: its array is popped, or freed with the queue.
 #[test]
 fn a_queue_is_freed_beside_a_pop() {
     check("a_queue_is_freed_beside_a_pop", 2, || {
@@ -210,8 +210,8 @@ fn a_queue_is_freed_beside_a_pop() {
     });
 }
 
-/// I4, I5: a queue is freed beside a push: the array goes with the queue, or its producer has it
-/// again.
+/// I4, I5: a queue is freed beside a push: the array is freed with the queue, or its producer owns
+/// it again.
 #[test]
 fn a_queue_is_freed_beside_a_push() {
     check("a_queue_is_freed_beside_a_push", 2, || {
@@ -226,20 +226,20 @@ fn a_queue_is_freed_beside_a_push() {
                 Err(_) => false,
             };
             if !pushed {
-                second.free(x).expect("it is the producer's again");
+                second.free(x).expect("the producer owns it again");
             }
             second
         });
         first.free(AnyHandle::from_bits(theirs.to_bits())).unwrap();
         let _second = producer.join().unwrap();
-        // It closes the queue as well.
+        // This closes the queue as well.
         drop(queue);
         assert_all_free(&first, SLOTS);
     });
 }
 
-/// I1, I4: a queue is freed beside the reap of a consumer that died with the job in hand: the reap
-/// puts the job back, and its array goes with the queue.
+/// I1, I4: a queue is freed beside the reap of a consumer that died while taking a job. The reap
+/// puts the job back, and its array is freed with the queue.
 #[test]
 fn a_queue_is_freed_beside_a_reap() {
     check("a_queue_is_freed_beside_a_reap", 1, || {
@@ -248,20 +248,20 @@ fn a_queue_is_freed_beside_a_reap() {
         let queue = first.queue::<Jobs>(1).unwrap();
         let x = array(&first, 7);
         assert!(push(&first, &queue, x));
-        // Its lease goes with it.
+        // Not dropped: its lease dies with the participant.
         let theirs = ManuallyDrop::new(open(&dead, queue.handle()));
         model::mortal(&segment, 0, WITH_THE_JOB, || pop(&dead, &theirs));
         let reaping = thread::spawn(move || (reaper.reap().unwrap().jobs, reaper));
         drop(queue);
         let (jobs, _reaper) = reaping.join().unwrap();
         std::mem::forget(dead);
-        assert_eq!(jobs, 1, "it had another step to die at");
-        assert_eq!(first.arrays().count(), 0, "it has leaked");
+        assert_eq!(jobs, 1, "the consumer died at another step");
+        assert_eq!(first.arrays().count(), 0, "the array has leaked");
     });
 }
 
-/// I1, I7: the queue's owner dies between any two steps of freeing it, with an array in it, beside a
-/// consumer.
+/// I1, I7: the owner of a queue with an array in it dies between any two steps of freeing the
+/// queue, beside a consumer.
 #[test]
 fn death_while_freeing_a_queue() {
     check_deaths("death_while_freeing_a_queue", 1, |steps| {
@@ -271,7 +271,7 @@ fn death_while_freeing_a_queue() {
         let name = queue.handle();
         let x = array(&owner, 7);
         assert!(push(&owner, &queue, x));
-        // Its lease goes with its owner.
+        // Not dropped: its lease dies with its owner.
         std::mem::forget(queue);
         let owner = thread::spawn(move || {
             dies(owner, 1, steps, |table| {
@@ -291,8 +291,8 @@ fn death_while_freeing_a_queue() {
     });
 }
 
-/// I1, I5: the queue is closed beside a push of a producer that dies at any step: the array comes
-/// out, or goes with its producer, or with the queue.
+/// I1, I5: the queue is closed beside a push of a producer that dies at any step: the array is
+/// popped, or freed with its producer, or freed with the queue.
 #[test]
 fn death_while_pushing_into_a_queue_that_closes() {
     check_deaths("death_while_pushing_into_a_queue_that_closes", 2, |steps| {
@@ -310,16 +310,13 @@ fn death_while_pushing_into_a_queue_that_closes() {
         let pushed = producer.join().unwrap();
         survivor.reap().unwrap();
         let late = pop(&survivor, &queue);
-        assert!(early.is_none() || late.is_none(), "it came twice");
-        assert!(
-            !drained || late.is_none(),
-            "an array came after the last one"
-        );
+        assert!(early.is_none() || late.is_none(), "popped twice");
+        assert!(!drained || late.is_none(), "an array after the last one");
         if let Some(pushed) = pushed {
             assert_eq!(pushed, early.or(late).is_some());
             return false;
         }
-        // What the dead has pushed too late is gone before the queue is.
+        // An array that the dead producer pushed too late is freed before the queue.
         assert_eq!(survivor.arrays().count(), 0);
         drop(queue);
         assert_all_free(&survivor, SLOTS);

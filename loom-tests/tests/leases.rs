@@ -1,4 +1,4 @@
-//! Leases: who may read or write an array, and what becomes of one that is freed meanwhile.
+//! Leases: the right to read or write an array, also of an array that is freed meanwhile.
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
@@ -8,7 +8,7 @@ use ndshm::{Handle, HandleTable, LeaseError, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 
-/// A segment of one array, and the table of seat 0, which has made it.
+/// Creates a segment of one array, and the table of seat 0, which owns the array.
 fn one_array() -> (Segment, HandleTable, Vector) {
     let segment = segment(64, 2);
     let table = HandleTable::join(&segment).unwrap();
@@ -16,18 +16,18 @@ fn one_array() -> (Segment, HandleTable, Vector) {
     (segment, table, x)
 }
 
-/// The element, if there is a lease to be had.
+/// Reads the element if the lease is granted.
 fn try_read(table: &HandleTable, x: Vector) -> Result<u64, LeaseError> {
     table.read(x).map(|x| x[0])
 }
 
-/// Adds one, if there is a lease to be had.
+/// Adds one to the element if the lease is granted.
 fn try_add(table: &HandleTable, x: Vector) -> Result<(), LeaseError> {
     table.write(x).map(|mut x| x[0] += 1)
 }
 
-/// I5, I6: a read lease and a write lease exclude each other both ways, and each sees what was
-/// done under the one before. Neither leaves anything behind.
+/// I5, I6: a read lease and a write lease exclude each other, and each sees the accesses under the
+/// one before. A refused lease leaves no trace.
 #[test]
 fn reader_and_writer() {
     check("reader_and_writer", 4, || {
@@ -42,7 +42,7 @@ fn reader_and_writer() {
         assert!(matches!(seen, Ok(0 | 1)) || is_busy(&seen), "{seen:?}");
         let again = try_read(&second, x);
         if let (Ok(before), Ok(after)) = (seen, again) {
-            assert!(before <= after, "a reader goes back");
+            assert!(before <= after, "a reader sees an older value");
         }
         let (first, added) = writer.join().unwrap();
         assert_eq!(try_read(&second, x).unwrap(), u64::from(added));
@@ -51,7 +51,7 @@ fn reader_and_writer() {
     });
 }
 
-/// I5, I6: of two writers none loses the other's work, and never are both turned away.
+/// I5, I6: neither of two writers loses the other's work, and never are both refused.
 #[test]
 fn writer_and_writer() {
     check("writer_and_writer", 4, || {
@@ -63,7 +63,7 @@ fn writer_and_writer() {
         });
         let added = (0..2).filter(|_| try_add(&first, x).is_ok()).count();
         let (_second, others) = other.join().unwrap();
-        assert!(added + others >= 1, "both were turned away");
+        assert!(added + others >= 1, "both were refused");
         assert_eq!(try_read(&first, x).unwrap(), (added + others) as u64);
     });
 }
@@ -84,14 +84,14 @@ fn two_readers_and_a_writer() {
             .collect();
         let wrote = try_add(&first, x).is_ok();
         let readers: Vec<_> = readers.into_iter().map(|r| r.join().unwrap()).collect();
-        // All three may have been turned away; no trace of it is left.
+        // All three may have been refused; that leaves no trace.
         assert_eq!(try_read(&readers[0].1, x).unwrap(), u64::from(wrote));
         try_add(&first, x).unwrap();
     });
 }
 
-/// I4, I5: an array is freed under a reader: the reader keeps its bytes, the handle is stale at
-/// once, and the slot is FREE with the last lease, whoever ends it. Nothing leaks.
+/// I4, I5: an array is freed under a reader. The reader keeps its bytes, the handle is stale at
+/// once, and the slot is FREE after the last lease, whichever participant ends it. Nothing leaks.
 #[test]
 fn free_under_a_reader() {
     check("free_under_a_reader", 4, || {
@@ -106,7 +106,7 @@ fn free_under_a_reader() {
         });
         first.free(x).unwrap();
         assert!(matches!(try_read(&first, x), Err(LeaseError::Stale { .. })));
-        // In the same bytes, unless the reader has them still.
+        // In the same bytes, unless the reader still holds them.
         let y = first.from_elem(1, 7u64);
         let _second = reader.join().unwrap();
         if let Ok(y) = y {
@@ -117,7 +117,7 @@ fn free_under_a_reader() {
     });
 }
 
-/// I4, I5: an array is freed under a writer, who does not write into its successor.
+/// I4, I5: an array is freed under a writer, which does not write into the next array.
 #[test]
 fn free_under_a_writer() {
     check("free_under_a_writer", 4, || {
@@ -146,7 +146,7 @@ fn free_under_a_writer() {
     });
 }
 
-/// I4: of two who free an array, one does.
+/// I4: of two participants that free an array, exactly one succeeds.
 #[test]
 fn free_and_free() {
     check("free_and_free", 4, || {
@@ -157,14 +157,15 @@ fn free_and_free() {
         let (others, second) = other.join().unwrap();
         assert!(
             freed != others,
-            "freed by {}",
+            "freed {} times",
             u8::from(freed) + u8::from(others)
         );
         assert_all_free(&second, 1);
     });
 }
 
-/// I4, I5: a reader, a writer and a freer; the last of them gives the slot back, exactly once.
+/// I4, I5: a reader, a writer and a freeing participant; the last of them frees the slot, exactly
+/// once.
 #[test]
 fn free_under_a_reader_and_a_writer() {
     check("free_under_a_reader_and_a_writer", 2, || {
@@ -188,8 +189,8 @@ fn free_under_a_reader_and_a_writer() {
     });
 }
 
-/// I4, I5: as `free_under_a_reader`, where the freer gives pages back first (RETIRED → RESERVED →
-/// FREE): the bytes are not touched before the reader has left.
+/// I4, I5: like `free_under_a_reader`, but the freeing participant gives pages back first (RETIRED
+/// → RESERVED → FREE): nothing touches the bytes before the reader has left.
 #[test]
 fn free_that_cleans_up_under_a_reader() {
     check("free_that_cleans_up_under_a_reader", 4, || {
@@ -212,7 +213,7 @@ fn free_that_cleans_up_under_a_reader() {
     });
 }
 
-/// I5: a participant that has two read leases keeps writers out until it has given back both.
+/// I5: a participant with two read leases keeps writers out until it has ended both.
 #[test]
 fn two_leases_of_one_seat() {
     check("two_leases_of_one_seat", 4, || {
@@ -225,7 +226,7 @@ fn two_leases_of_one_seat() {
         if let Ok(outer) = first.read(x) {
             match first.read(x) {
                 Ok(inner) => assert_eq!(inner[0], outer[0]),
-                // A writer that is about to be turned away by our first lease.
+                // A writer that our first lease is about to refuse.
                 refused => assert!(is_busy(&refused), "{refused:?}"),
             }
             assert!(outer[0] <= 1);
@@ -235,8 +236,8 @@ fn two_leases_of_one_seat() {
     });
 }
 
-/// I6: what the freer did to the array, with or without a lease, comes before its next owner, also
-/// if a reader gives it back last.
+/// I6: all accesses of the freeing participant, with or without a lease, come before those of the
+/// next owner, even if a reader ends the last lease.
 #[test]
 fn free_comes_after_all_that_the_freer_did() {
     check("free_comes_after_all_that_the_freer_did", 3, || {
@@ -255,8 +256,8 @@ fn free_comes_after_all_that_the_freer_did() {
     });
 }
 
-/// I6: three participants, one after the other: who reads it last, who frees it, who has the slot
-/// next, and all of them at once.
+/// I6: the last reader, the freeing participant and the next owner run at once. The reader's
+/// accesses come before those of the next owner.
 #[test]
 fn a_slot_from_hand_to_hand() {
     check("a_slot_from_hand_to_hand", 2, || {
@@ -278,7 +279,7 @@ fn a_slot_from_hand_to_hand() {
     });
 }
 
-/// I1: an array is freed under two readers, who leave at once: the last one finds that it is.
+/// I1: an array is freed under two readers that leave at once: the last one finds it retired.
 #[test]
 fn two_readers_of_what_was_freed() {
     check("two_readers_of_what_was_freed", 3, || {
@@ -298,7 +299,7 @@ fn two_readers_of_what_was_freed() {
     });
 }
 
-/// I6: a slot whose pages go back when it is freed is the next owner's after that.
+/// I6: a slot whose pages are given back when it is freed passes to the next owner only after that.
 #[test]
 fn a_slot_that_is_cleaned() {
     check("a_slot_that_is_cleaned", 3, || {

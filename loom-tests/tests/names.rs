@@ -1,4 +1,5 @@
-//! Names: given, replaced, moved and taken away by several at once, and by some who die in it.
+//! Names: published, replaced, renamed and unpublished by several participants at once, some of
+//! which die meanwhile.
 #![cfg(all(loom, not(shuttle)))]
 
 use std::collections::BTreeSet;
@@ -10,12 +11,12 @@ use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, NameError, Segment, mode
 
 type Vector = Handle<u64, Ix1>;
 
-/// Two names of one bucket, and one of the other.
+/// Two names in one bucket, and a name in the other.
 const HERE: &str = "c";
 const BESIDE: &str = "d";
 const THERE: &str = "a";
 
-/// Room for two arrays and the records that names need meanwhile.
+/// Creates a segment with room for two arrays and the records that names need meanwhile.
 fn segment(seats: u32) -> Segment {
     let options = options().capacity(640).seats(seats).arrays(10);
     let segment = options.in_process().expect("a model's segment");
@@ -28,7 +29,7 @@ fn join(segment: &Segment) -> HandleTable {
     HandleTable::join(segment).expect("a seat is free")
 }
 
-/// What has the name, if anything has.
+/// Returns the array of this name, or `None` if it has none.
 #[track_caller]
 fn find(table: &HandleTable, name: &str) -> Option<AnyHandle> {
     match table.find_any(name) {
@@ -38,10 +39,10 @@ fn find(table: &HandleTable, name: &str) -> Option<AnyHandle> {
     }
 }
 
-/// What is called `name` afterwards, and that nothing else is left of all names.
+/// Asserts that exactly `names` exist, and that nothing else is left of any name. Unpublishes them.
 #[track_caller]
 fn assert_only(table: &HandleTable, names: &[(&str, Vector)]) {
-    // Before anything tidies: listing does.
+    // Count before `names`, which tidies up.
     let records = table.verify().unwrap().live - table.arrays().count();
     let buckets = names
         .iter()
@@ -70,7 +71,7 @@ fn assert_only(table: &HandleTable, names: &[(&str, Vector)]) {
     );
 }
 
-/// I1: of two who give one name one succeeds, and the other learns whose it is.
+/// I1: two participants publish one name: one succeeds, and the other learns which array has it.
 #[test]
 fn two_who_publish_one_name() {
     check("two_who_publish_one_name", 3, || {
@@ -86,14 +87,13 @@ fn two_who_publish_one_name() {
         let other = thread::spawn(move || (publish(&second, y), second));
         let ours = publish(&first, x);
         let (theirs, second) = other.join().unwrap();
-        assert_eq!(ours, theirs, "they agree on whose it is");
+        assert_eq!(ours, theirs, "both see the same winner");
         let winner = if ours == x.into() { x } else { y };
         assert_only(&second, &[(HERE, winner)]);
     });
 }
 
-/// I1: who looks a name up while it is given to another array finds the one or the other, and whole;
-/// another name of the bucket is there all the time.
+/// I1: a lookup of a name that is being replaced finds the old array or the new one, and whole.
 #[test]
 fn a_name_that_is_replaced() {
     check("a_name_that_is_replaced", 2, || {
@@ -108,7 +108,7 @@ fn a_name_that_is_replaced() {
         });
         let found = first
             .find::<u64, Ix1>(HERE)
-            .expect("it has an array at every moment");
+            .expect("the name has an array at every moment");
         let expected = if found == x { 1 } else { 2 };
         assert_eq!(first.read(found).unwrap()[0], expected);
         let (second, y) = other.join().unwrap();
@@ -116,7 +116,8 @@ fn a_name_that_is_replaced() {
     });
 }
 
-/// I4: a name of an array that is freed meanwhile leads to nothing in the end, and leaves nothing.
+/// I4: the name of an array that is freed meanwhile leads to nothing in the end, and leaves
+/// nothing.
 #[test]
 fn a_name_for_what_is_freed() {
     check("a_name_for_what_is_freed", 2, || {
@@ -137,7 +138,7 @@ fn a_name_for_what_is_freed() {
     });
 }
 
-/// I1: what is renamed has one of its two names at every moment, and never both.
+/// I1: an array that is renamed has one of its two names at every moment.
 #[test]
 fn a_name_that_moves() {
     check("a_name_that_moves", 2, || {
@@ -151,14 +152,14 @@ fn a_name_that_moves() {
         });
         match find(&first, HERE) {
             Some(found) => assert_eq!(found, x.into()),
-            None => assert_eq!(find(&first, THERE), Some(x.into()), "no name at all"),
+            None => assert_eq!(find(&first, THERE), Some(x.into()), "neither name exists"),
         }
         let second = other.join().unwrap();
         assert_only(&second, &[(THERE, x)]);
     });
 }
 
-/// I1: who sees the new name does not see the old one after it.
+/// I1: a participant that sees the new name does not see the old one after it.
 #[test]
 fn a_name_that_has_moved() {
     check("a_name_that_has_moved", 2, || {
@@ -171,13 +172,13 @@ fn a_name_that_has_moved() {
             second
         });
         if find(&first, THERE).is_some() {
-            assert_eq!(find(&first, HERE), None, "both names");
+            assert_eq!(find(&first, HERE), None, "both names exist");
         }
         drop(other.join().unwrap());
     });
 }
 
-/// I1: of two who rename one thing one succeeds, and to the other it is gone.
+/// I1: two participants rename one array: one succeeds, and the other finds no such name.
 #[test]
 fn two_who_rename() {
     check("two_who_rename", 2, || {
@@ -197,8 +198,8 @@ fn two_who_rename() {
     });
 }
 
-/// I1: of two who rename one thing alike one succeeds. To the other the old name is gone: that the new
-/// one is taken it would be told only if there had been both.
+/// I1: two participants rename one array to the same name. One succeeds, and the other finds the
+/// old name gone. It could find the new name taken only if both names had existed at once.
 #[test]
 fn two_who_rename_alike() {
     check("two_who_rename_alike", 1, || {
@@ -218,7 +219,7 @@ fn two_who_rename_alike() {
     });
 }
 
-/// I1: of one who renames and one who publishes, to the same name, one succeeds.
+/// I1: a rename and a publication compete for one name: exactly one succeeds.
 #[test]
 fn a_rename_beside_a_publication() {
     check("a_rename_beside_a_publication", 2, || {
@@ -244,7 +245,8 @@ fn a_rename_beside_a_publication() {
     });
 }
 
-/// I1: a name that is taken away while it is renamed is gone, whichever was first.
+/// I1: a rename and an unpublication of one name compete: exactly one succeeds, and the other finds
+/// no such name.
 #[test]
 fn a_rename_beside_its_end() {
     check("a_rename_beside_its_end", 2, || {
@@ -263,7 +265,8 @@ fn a_rename_beside_its_end() {
     });
 }
 
-/// A check of the whole table takes nothing that one does with names for damage.
+/// A check of the whole table beside a publication, a rename and an unpublication reports no
+/// damage.
 #[test]
 fn a_check_beside_names() {
     check("a_check_beside_names", 1, || {
@@ -282,7 +285,7 @@ fn a_check_beside_names() {
     });
 }
 
-/// I1, I7: death between any two steps of giving a name, while another looks it up: it is given or
+/// I1, I7: death between any two steps of a publication, beside a lookup. The name is published or
 /// not, and no record is left.
 #[test]
 fn death_while_publishing() {
@@ -307,7 +310,7 @@ fn death_while_publishing() {
     });
 }
 
-/// I1, I7: death between any two steps of a replacement: the old array has the name or the new one.
+/// I1, I7: death between any two steps of a replacement: the old array or the new one has the name.
 #[test]
 fn death_while_replacing() {
     check_deaths("death_while_replacing", 1, |steps| {
@@ -321,7 +324,7 @@ fn death_while_replacing() {
                 second.replace(HERE, y).unwrap();
             })
         });
-        find(&survivor, HERE).expect("it has an array at every moment");
+        find(&survivor, HERE).expect("the name has an array at every moment");
         let died = other.join().unwrap();
         survivor.reap().unwrap();
         let after = survivor.find::<u64, Ix1>(HERE).expect("a name is lost");
@@ -331,8 +334,8 @@ fn death_while_replacing() {
     });
 }
 
-/// I1, I7: death between any two steps of a rename, while another wants the new name: in the end
-/// there is one of each, and no trace.
+/// I1, I7: death between any two steps of a rename, while another participant publishes the new
+/// name. In the end each name has one array, and no trace is left.
 #[test]
 fn death_while_renaming() {
     check_deaths("death_while_renaming", 1, |steps| {
@@ -365,8 +368,8 @@ fn death_while_renaming() {
     });
 }
 
-/// I1, I7: who dies between putting a record into a bucket and freeing the one before leaves that to
-/// be found, also if its maker has not given it to the bucket yet.
+/// I1, I7: a participant dies between writing a new record into a bucket and freeing the previous
+/// one. The previous record is found, even if its creator has not given it to the bucket yet.
 #[test]
 fn death_of_who_replaces_a_record_at_once() {
     check_deaths("death_of_who_replaces_a_record_at_once", 1, |steps| {
@@ -391,8 +394,8 @@ fn death_of_who_replaces_a_record_at_once() {
     });
 }
 
-/// I1, I7: as above, where nobody takes the name away: what was published stays, whoever replaces its
-/// record and dies.
+/// I1, I7: like above, but no participant removes the name: a published name stays, although
+/// another participant replaces its record and dies.
 #[test]
 fn death_of_who_names_something_beside() {
     check_deaths("death_of_who_names_something_beside", 1, |steps| {
@@ -415,8 +418,8 @@ fn death_of_who_names_something_beside() {
     });
 }
 
-/// I1: a bucket whose record was freed is healed by those who meet it, and no name that is given
-/// meanwhile is lost: neither to another healer, nor to a list of names.
+/// I1: each participant that meets a bucket whose record was freed heals it. No name that is
+/// published meanwhile is lost, neither to another healer nor to a list of names.
 #[test]
 fn a_bucket_whose_record_is_lost() {
     check("a_bucket_whose_record_is_lost", 2, || {
@@ -436,8 +439,8 @@ fn a_bucket_whose_record_is_lost() {
     });
 }
 
-/// I5: a handle of a record that is made up, and used to write, is refused at once: who looks a name
-/// up meanwhile is not kept out.
+/// I5: a write lease by a forged handle of a record is refused at once, and does not keep out a
+/// lookup of the name.
 #[test]
 fn a_made_up_writer_of_a_record() {
     check("a_made_up_writer_of_a_record", 2, || {

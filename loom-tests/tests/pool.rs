@@ -1,6 +1,6 @@
 //! The pool: jobs, sleeping and waking, the barrier, and the death of a worker at every step.
 //!
-//! loom's futex has no timeouts: a wake-up that is lost is a deadlock, and fails the model.
+//! loom's futex has no timeouts, so a lost wake-up is a deadlock, which fails the model.
 #![cfg(all(loom, not(shuttle)))]
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use ndshm::{
     model::Report,
 };
 
-/// A segment for a parent and `workers` workers.
+/// Creates a segment for a parent and `workers` workers.
 fn segment(workers: u32) -> Segment {
     options()
         .capacity(4096)
@@ -25,8 +25,8 @@ fn segment(workers: u32) -> Segment {
         .unwrap()
 }
 
-/// I5, I6, I7: a call is seen by a worker that spins, sleeps or is about to sleep; when it is over
-/// the arrays are the parent's again, with all that was written.
+/// I5, I6, I7: a worker that spins, sleeps or is about to sleep sees a call. After the call the
+/// parent owns the arrays again, with everything that was written.
 #[test]
 fn a_call_on_one_worker() {
     check("a_call_on_one_worker", 2, || {
@@ -41,8 +41,7 @@ fn a_call_on_one_worker() {
     });
 }
 
-/// I6: parameters and results are those of the call, also of the next one, which reuses their
-/// words.
+/// I6: parameters and results belong to their call, also in the next call, which reuses the words.
 #[test]
 fn two_calls_in_a_row() {
     check("two_calls_in_a_row", 1, || {
@@ -60,8 +59,8 @@ fn two_calls_in_a_row() {
     });
 }
 
-/// I5, I6: two workers share the tiles; whoever comes late finds nothing left, and nobody is in
-/// the call when it is over.
+/// I5, I6: two workers share the tiles. A late worker finds no tile left, and no worker is in the
+/// call when it is over.
 #[test]
 fn a_call_on_two_workers() {
     check("a_call_on_two_workers", 0, || {
@@ -76,17 +75,17 @@ fn a_call_on_two_workers() {
     });
 }
 
-/// I5, I6: workers that come at any moment: when the parent has closed a job, nobody is in it, and
-/// what they did in it is seen.
+/// I5, I6: workers come at any moment. When the parent has closed a job, no worker is in it, and
+/// the parent sees everything that they did.
 #[test]
 fn nobody_is_in_a_job_that_is_over() {
     check("nobody_is_in_a_job_that_is_over", 2, || {
         let mailbox = Arc::new(Mailbox::new(2));
-        // One each, for the workers do not exclude each other.
+        // One cell per worker, because the workers do not exclude each other.
         let cells = Arc::new([UnsafeCell::new(0), UnsafeCell::new(0)]);
         let write = |cell: &UnsafeCell<u64>, value| {
             cell.with_mut(|cell| {
-                // SAFETY: loom fails the model if anyone else has the cell now.
+                // SAFETY: loom fails the model if another thread has the cell now.
                 unsafe { *cell = value };
             });
         };
@@ -100,7 +99,7 @@ fn nobody_is_in_a_job_that_is_over() {
             .collect();
         mailbox.open(7);
         mailbox.close();
-        // Between two calls all is the parent's.
+        // Between two calls the parent owns everything.
         cells.iter().for_each(|cell| write(cell, 1));
         for worker in workers {
             worker.join().unwrap();
@@ -108,8 +107,8 @@ fn nobody_is_in_a_job_that_is_over() {
     });
 }
 
-/// I8: a worker that looks at a job whose parent gives it up and opens the next one has the
-/// arguments of one of them, never of another than it is in.
+/// I8: a worker reads a job while its parent gives it up and opens the next one. The arguments
+/// belong to the job that the worker is in.
 #[test]
 fn arguments_are_those_of_the_job() {
     check("arguments_are_those_of_the_job", 3, || {
@@ -128,25 +127,25 @@ fn arguments_are_those_of_the_job() {
     });
 }
 
-/// I6: what each wrote before a barrier is seen by all after it, and the next epoch waits for all
-/// again. Nobody sleeps for ever.
+/// I6: everything written before a barrier is seen by all workers after it, and the next epoch
+/// waits for all again. No worker sleeps for ever.
 fn a_barrier_of(workers: usize, epochs: u64) {
     let barrier = Arc::new(Barrier::new(workers));
     let cells: Arc<Vec<_>> = Arc::new((0..workers).map(|_| UnsafeCell::new(0)).collect());
     let work = move |me: usize, barrier: &Barrier, cells: &[UnsafeCell<u64>]| {
         let mut epoch = 0;
         for turn in 1..=epochs {
-            // The cell is this worker's own between two barriers.
+            // Between two barriers the cell belongs to this worker.
             cells[me].with_mut(|cell| {
-                // SAFETY: loom fails the model if anyone else has the cell now.
+                // SAFETY: loom fails the model if another thread has the cell now.
                 unsafe { *cell = turn };
             });
-            epoch = barrier.wait(epoch).expect("nobody breaks it");
+            epoch = barrier.wait(epoch).expect("the barrier is not broken");
             for cell in cells {
                 // SAFETY: as above.
                 cell.with(|cell| assert_eq!(unsafe { *cell }, turn));
             }
-            epoch = barrier.wait(epoch).expect("nobody breaks it");
+            epoch = barrier.wait(epoch).expect("the barrier is not broken");
         }
         assert_eq!(epoch, 2 * epochs);
     };
@@ -172,8 +171,8 @@ fn a_barrier_of_three() {
     check("a_barrier_of_three", 1, || a_barrier_of(3, 1));
 }
 
-/// I7: one that will not come breaks the barrier: of the two that wait or come, both are told, or,
-/// if they were all the barrier waited for, none.
+/// I7: a participant that will not come breaks the barrier. Of the two that wait or come, both are
+/// told, or neither if both came first.
 #[test]
 fn a_barrier_that_breaks() {
     check("a_barrier_that_breaks", 3, || {
@@ -194,8 +193,8 @@ fn a_barrier_that_breaks() {
     });
 }
 
-/// I7: a worker that returns while another waits for it at a barrier breaks that barrier, in a
-/// whole pool.
+/// I7: in a whole pool, a worker that returns breaks the barrier at which another worker waits for
+/// it.
 #[test]
 fn a_barrier_that_one_does_not_reach() {
     check("a_barrier_that_one_does_not_reach", 0, || {
@@ -215,8 +214,8 @@ fn a_barrier_that_one_does_not_reach() {
     });
 }
 
-/// I1, I5, I7: a worker that is killed before any of its steps: the call ends, whole or with the
-/// torn tile, and the next one finds a worker.
+/// I1, I5, I7: a worker is killed before any of its steps. The call ends, whole or with the torn
+/// tile, and the next call finds a worker.
 #[test]
 fn death_of_a_worker() {
     check_deaths("death_of_a_worker", 1, |steps| {
@@ -231,7 +230,7 @@ fn death_of_a_worker() {
             Err(PoolError::WorkerDied { worker: 0, .. }) => true,
             Err(other) => panic!("{other}"),
         };
-        // Not poisoned if it had not begun.
+        // Not poisoned if the worker had not begun.
         let _ = table.clear_poison(x);
         table.write(x).unwrap().fill(0);
         if died {
@@ -243,7 +242,7 @@ fn death_of_a_worker() {
     });
 }
 
-/// I7: a worker that is killed in a call with a barrier: the other one comes to its end.
+/// I7: a worker is killed in a call with a barrier; the other worker finishes.
 #[test]
 fn death_before_a_barrier() {
     check_deaths("death_before_a_barrier", 0, |steps| {
@@ -258,8 +257,8 @@ fn death_before_a_barrier() {
     });
 }
 
-/// I5, I6: a tile that the parent takes while the call goes on, and sends off again: each sees
-/// what the other has written, and no run is lost.
+/// I5, I6: the parent takes a tile while the call runs, and sends it off again. Each side sees the
+/// writes of the other, and no run is lost.
 #[test]
 fn a_tile_that_is_sent_off_again() {
     check("a_tile_that_is_sent_off_again", 1, || {
@@ -280,7 +279,7 @@ fn a_tile_that_is_sent_off_again() {
     });
 }
 
-/// I1, I5, I7: the tile of a worker that was killed at any step is run again, and whole.
+/// I1, I5, I7: a worker is killed at any step; its tile is run again, and is whole.
 #[test]
 fn a_tile_of_the_dead_is_run_again() {
     check_deaths("a_tile_of_the_dead_is_run_again", 1, |steps| {
@@ -298,8 +297,8 @@ fn a_tile_of_the_dead_is_run_again() {
     });
 }
 
-/// I5, I7: a tile is sent off again, and the worker dies at any step: the call does not say that
-/// all went well while a tile is half-written or was not run.
+/// I5, I7: a tile is sent off again, and the worker dies at any step. The call does not succeed
+/// while a tile is half-written or was not run.
 #[test]
 fn death_after_a_tile_was_sent_off_again() {
     check_deaths("death_after_a_tile_was_sent_off_again", 0, |steps| {
@@ -327,7 +326,7 @@ fn death_after_a_tile_was_sent_off_again() {
     });
 }
 
-/// I5: a call that is given up after a torn tile was opened again: what is half-written is poisoned.
+/// I5: a call is given up after a torn tile was opened again: a half-written tile is poisoned.
 #[test]
 fn a_call_that_is_given_up_between_two_runs() {
     check("a_call_that_is_given_up_between_two_runs", 1, || {
@@ -337,7 +336,7 @@ fn a_call_that_is_given_up_between_two_runs() {
         let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
         let mut pool = model::mortal_pool(&table, 1, u64::MAX).unwrap();
         pool.on_death(OnDeath::RunAgain);
-        // In a model: overdue at the first look.
+        // In a model the deadline has passed at the first look.
         pool.deadline(Some(Duration::ZERO));
         let _ = pool.for_each(&tiles, &(), |mut x, (), _| {
             let first = x[0] == 0;
@@ -349,12 +348,12 @@ fn a_call_that_is_given_up_between_two_runs() {
         });
         drop(pool);
         if let Ok(x) = table.read(x) {
-            assert!(x[0] == x[1], "half-written, and nobody says so");
+            assert!(x[0] == x[1], "half-written, but not poisoned");
         }
     });
 }
 
-/// I6: a failure that is found while its worker is still at work is told whole.
+/// I6: a failure that is read while its worker still runs is read whole.
 #[test]
 fn a_failure_is_told_whole() {
     check("a_failure_is_told_whole", 3, || {

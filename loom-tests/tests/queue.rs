@@ -1,8 +1,8 @@
-//! Queues: jobs handed over between participants any of which may die at any instruction.
+//! Queues: jobs that are handed over between participants, any of which may die at any instruction.
 #![cfg(all(loom, not(shuttle)))]
 #![expect(
     clippy::disallowed_types,
-    reason = "what is noted here is outside of the model"
+    reason = "the notes here are outside of the model"
 )]
 
 use core::time::Duration;
@@ -13,10 +13,10 @@ use loom::thread;
 use loom_tests::{check, check_deaths, options};
 use ndshm::{HandleTable, Queue, QueueHandle, Segment, model};
 
-/// Operations of a participant that opens a queue and pops, and one more.
+/// The operations of a participant that opens a queue and pops, plus one.
 const DEATHS_WHILE_POPPING: u64 = 28;
 
-/// Room for a queue of one cell or two.
+/// Creates a segment with room for a queue of one or two cells.
 fn segment(seats: u32) -> Segment {
     let options = options().capacity(512).seats(seats).arrays(2);
     options.in_process().expect("a model's segment")
@@ -26,21 +26,23 @@ fn join(segment: &Segment) -> HandleTable {
     HandleTable::join(segment).expect("a seat is free")
 }
 
-/// Lets another participant act on the queue, on a thread of its own. Its table comes back.
+/// Runs `act` on the queue as another participant, in a thread of its own. Returns its table as
+/// well.
 fn other<R: 'static>(
     table: HandleTable,
     name: QueueHandle<u64>,
     act: impl FnOnce(&Queue<'_, u64>) -> R + 'static,
 ) -> thread::JoinHandle<(R, HandleTable)> {
     thread::spawn(move || {
-        let queue = table.open_queue(name).expect("it lives");
+        let queue = table.open_queue(name).expect("the queue is live");
         let result = act(&queue);
         drop(queue);
         (result, table)
     })
 }
 
-/// The same for the participant of seat 1, who dies at its operation number `steps`. `None` then.
+/// Does the same as the participant of seat 1, which dies before its operation number `steps`. The
+/// result is then `None`.
 fn mortal<R: 'static>(
     table: HandleTable,
     name: QueueHandle<u64>,
@@ -51,13 +53,13 @@ fn mortal<R: 'static>(
     thread::spawn(move || {
         let table = std::mem::ManuallyDrop::new(table);
         model::mortal(&segment, 1, steps, || {
-            let queue = table.open_queue(name).expect("it lives");
+            let queue = table.open_queue(name).expect("the queue is live");
             act(&queue)
         })
     })
 }
 
-/// The next job, once there is one.
+/// Waits for the next job.
 fn pop(queue: &Queue<'_, u64>) -> u64 {
     loop {
         if let Some(job) = queue.pop().unwrap() {
@@ -67,12 +69,13 @@ fn pop(queue: &Queue<'_, u64>) -> u64 {
     }
 }
 
-/// What is left, in order.
+/// Pops the remaining jobs, in order.
 fn rest(queue: &Queue<'_, u64>) -> Vec<u64> {
     std::iter::from_fn(|| queue.pop().unwrap()).collect()
 }
 
-/// The cells are all free, at any lap: as many jobs as there are cells go in, and come out in order.
+/// Asserts that all cells are free, at any lap: exactly as many jobs as there are cells go in, and
+/// come out in order.
 #[track_caller]
 fn assert_whole(queue: &Queue<'_, u64>) {
     assert_eq!(rest(queue), []);
@@ -80,11 +83,11 @@ fn assert_whole(queue: &Queue<'_, u64>) {
     for &job in &jobs {
         queue.push(job).expect("a cell is lost");
     }
-    queue.push(99).expect_err("there are more cells than fit");
+    queue.push(99).expect_err("more cells than expected");
     assert_eq!(rest(queue), jobs);
 }
 
-/// I5, I6: a job comes whole and once, in the order of its producer, through a cell that is used
+/// I5, I6: a job arrives whole and once, in the order of its producer, through a cell that is used
 /// again. loom watches the bytes.
 #[test]
 fn a_hand_over() {
@@ -129,7 +132,8 @@ fn two_consumers() {
     });
 }
 
-/// I5, I6: two producers and a consumer at one cell and at two: each job once, or refused.
+/// I5, I6: two producers and a consumer, with one cell and with two: each job is popped once, or
+/// refused.
 fn producers_and_consumer(capacity: usize) {
     let options = options().capacity(512).seats(4).arrays(2);
     let segment = options.in_process().unwrap();
@@ -167,8 +171,8 @@ fn two_producers_at_two_cells() {
     });
 }
 
-/// I2: there is a job at every moment, in one cell or the other: a consumer that takes one and
-/// never leaves less than one finds one. It moves behind the search.
+/// I2: at every moment there is a job in one cell or the other, but it moves behind the search. A
+/// consumer finds a job if the mover never leaves less than one.
 #[test]
 fn never_empty_while_a_job_moves() {
     check("never_empty_while_a_job_moves", 4, || {
@@ -177,7 +181,7 @@ fn never_empty_while_a_job_moves() {
         let queue = first.queue(2).unwrap();
         queue.push(1).unwrap();
         let mover = other(second, queue.handle(), |queue| {
-            // First the new one, then out with the old one.
+            // Push the new job before popping the old one.
             queue.push(2).expect("a cell is free");
             queue.pop().unwrap()
         });
@@ -189,7 +193,7 @@ fn never_empty_while_a_job_moves() {
     });
 }
 
-/// I2: the same for a consumer that takes a job: two jobs for two.
+/// I2: the same beside another consumer: two jobs for two consumers.
 #[test]
 fn never_empty_for_two() {
     check("never_empty_for_two", 4, || {
@@ -209,8 +213,8 @@ fn never_empty_for_two() {
     });
 }
 
-/// I2: never is more than one cell in use, the one or the other: a push finds a free one, also
-/// behind its search.
+/// I2: never more than one of the two cells is in use: a push finds a free cell, also one behind
+/// its search.
 #[test]
 fn never_full_while_a_job_moves() {
     check("never_full_while_a_job_moves", 3, || {
@@ -232,7 +236,7 @@ fn never_full_while_a_job_moves() {
     });
 }
 
-/// I2: a cell is free at every moment, the one or the other: a push finds it.
+/// I2: at every moment one cell or the other is free: a push finds it.
 #[test]
 fn never_full_while_a_cell_moves() {
     check("never_full_while_a_cell_moves", 4, || {
@@ -245,7 +249,7 @@ fn never_full_while_a_cell_moves() {
             let refused = queue.push(2).is_err();
             (old, refused)
         });
-        // With the mover's jobs there is never more than one beside ours.
+        // Beside our job there is never more than one of the mover's.
         queue.push(3).expect("a cell was free at every moment");
         let ((old, refused), _second) = mover.join().unwrap();
         assert_eq!((old, refused), (Some(1), false));
@@ -256,8 +260,8 @@ fn never_full_while_a_cell_moves() {
     });
 }
 
-/// I5: whoever sees the queue closed and drained has seen its last job: a push that overlaps the
-/// close succeeds, and its job comes out, or it is refused.
+/// I5: a participant that sees the queue closed and drained has seen its last job. A push that
+/// overlaps the close succeeds, and its job comes out, or it is refused.
 #[test]
 fn a_push_that_meets_the_close() {
     check("a_push_that_meets_the_close", 4, || {
@@ -277,13 +281,13 @@ fn a_push_that_meets_the_close() {
         let (pushed, _second) = producer.join().unwrap();
         let late = rest(&queue);
         assert_eq!(pushed, early.is_some() || late == [1]);
-        assert!(!(drained && pushed), "a job came after the last one");
+        assert!(!(drained && pushed), "a job after the last one");
         assert!(queue.is_drained());
         assert!(queue.push(2).is_err_and(|refused| refused.is_closed()));
     });
 }
 
-/// I6: who finds the queue closed has all that was done before it was.
+/// I6: a participant that finds the queue closed sees everything that was done before the close.
 #[test]
 fn what_came_before_the_close() {
     check("what_came_before_the_close", 3, || {
@@ -306,8 +310,8 @@ fn what_came_before_the_close() {
     });
 }
 
-/// I1, I7: death between any two steps of a push. The survivor goes on at once; its job and, once
-/// or never, the dead one's are popped; no cell is lost.
+/// I1, I7: death between any two steps of a push. The survivor continues at once; its job is
+/// popped, and the dead producer's job once or never; no cell is lost.
 #[test]
 fn death_while_pushing() {
     check_deaths("death_while_pushing", 2, |steps| {
@@ -332,8 +336,8 @@ fn death_while_pushing() {
     });
 }
 
-/// I1, I7: death between any two steps of a pop, while the survivor reaps: a job comes out again
-/// unless the dead had it, never twice.
+/// I1, I7: death between any two steps of a pop, while the survivor reaps. The job is popped again
+/// unless the dead consumer had it, and never twice.
 #[test]
 fn death_while_popping() {
     let came_back = Arc::new(AtomicBool::new(false));
@@ -358,7 +362,7 @@ fn death_while_popping() {
         let theirs = theirs.lock().unwrap().take();
         let mut jobs: Vec<u64> = mine.into_iter().chain(theirs).chain(rest(&queue)).collect();
         jobs.sort_unstable();
-        // Between the last steps of the pop and its return the job is gone with the dead.
+        // Between the last steps of the pop and its return the job is lost with the dead consumer.
         let gone = died && back == 0 && jobs.len() == 1;
         assert!(jobs == [1, 2] || gone, "{jobs:?}, {back} put back");
         note.fetch_or(back == 1, SeqCst);
@@ -368,8 +372,8 @@ fn death_while_popping() {
     assert!(came_back.load(SeqCst), "no job was ever put back");
 }
 
-/// I7: a consumer that sleeps, or is about to, is woken by the push, and then by the close. loom's
-/// futex has no timeouts: a wake-up that is lost is a deadlock.
+/// I7: a consumer that sleeps or is about to sleep is woken by the push, and then by the close.
+/// loom's futex has no timeouts, so a lost wake-up is a deadlock.
 #[test]
 fn a_sleeping_consumer() {
     check("a_sleeping_consumer", 3, || {
@@ -405,7 +409,7 @@ fn a_sleeping_producer() {
     });
 }
 
-/// I7: a consumer of a closed queue that waits while another takes out the last job ends with it.
+/// I7: a consumer of a closed queue that waits while another takes the last job returns with it.
 #[test]
 fn waiting_for_the_last_job() {
     check("waiting_for_the_last_job", 3, || {
@@ -424,8 +428,8 @@ fn waiting_for_the_last_job() {
     });
 }
 
-/// I1, I6: a cell in which one died while pushing or popping is the next one's after all that the
-/// dead one did there, whoever has reaped it.
+/// I1, I6: a participant dies while pushing or popping. Its cell passes to the next user after all
+/// of its accesses there, whichever participant reaped it.
 #[test]
 fn a_cell_of_the_dead_is_used_again() {
     check_deaths("a_cell_of_the_dead_is_used_again", 1, |steps| {
@@ -452,8 +456,9 @@ fn a_cell_of_the_dead_is_used_again() {
     });
 }
 
-/// I1, I5, I7: a consumer dies between any two steps, and while a third participant reaps it, the
-/// survivor pops and pushes: jobs come out once, in order but for the one that lost its place.
+/// I1, I5, I7: a consumer dies between any two steps. While a third participant reaps it, the
+/// survivor pops and pushes. Each job is popped once, and in order, except the job that lost its
+/// place.
 #[test]
 fn a_reap_beside_a_consumer() {
     check_deaths("a_reap_beside_a_consumer", 1, |steps| {
@@ -490,11 +495,11 @@ fn a_reap_beside_a_consumer() {
     });
 }
 
-/// I7: a reaper that dies between any two steps leaves the rest to the next one: the job that a
-/// dead consumer was taking is there again, once.
+/// I7: a reaper that dies between any two steps leaves the rest to the next one. The job that a
+/// dead consumer was taking is in the queue again, once.
 #[test]
 fn death_of_a_reaper_of_cells() {
-    // At each step of the consumer too.
+    // For each step of the consumer as well.
     for taken in 0..DEATHS_WHILE_POPPING {
         check_deaths(
             &format!("death_of_a_reaper_of_cells {taken}"),
@@ -533,8 +538,8 @@ fn death_of_a_reaper_of_cells() {
     }
 }
 
-/// I5: three participants, each job in its place: what one pushes before it tells the other comes
-/// out before what that one pushes then, although a third pops meanwhile.
+/// I5: a producer pushes, then starts a second producer, which pushes, while a third participant
+/// pops. The jobs come out in that order.
 #[test]
 fn order_between_producers() {
     check("order_between_producers", 3, || {
@@ -543,7 +548,7 @@ fn order_between_producers() {
         let (first, second, third) = (join(&segment), join(&segment), join(&segment));
         let queue = first.queue(2).unwrap();
         let name = queue.handle();
-        // Told by being started.
+        // The start of the second producer tells it.
         let producers = thread::spawn(move || {
             let queue = second.open_queue(name).unwrap();
             let one = queue.push(1).is_ok();
@@ -561,8 +566,8 @@ fn order_between_producers() {
     });
 }
 
-/// I7: the queue is closed, and the consumer of its last job dies between any two steps: who was
-/// told that it is drained missed nothing.
+/// I7: the queue is closed, and the consumer of its last job dies between any two steps. A
+/// participant that found the queue drained missed no job.
 #[test]
 fn death_at_the_last_job() {
     check_deaths("death_at_the_last_job", 2, |steps| {
@@ -576,15 +581,15 @@ fn death_at_the_last_job() {
         let theirs = consumer.join().unwrap();
         survivor.reap().unwrap();
         let left = rest(&queue);
-        assert!(!drained || left.is_empty(), "a job came after the last one");
+        assert!(!drained || left.is_empty(), "a job after the last one");
         assert!(left.len() <= 1 && (theirs.is_none() || left.is_empty()));
         assert!(queue.is_drained());
         theirs.is_none()
     });
 }
 
-/// I7: a consumer waits for two producers, one of which may be overtaken by the other: the tail is
-/// beyond its position by then, and its push wakes all the same.
+/// I7: a consumer waits for two producers, one of which may overtake the other. The tail is then
+/// beyond the position of the slower one, but its push still wakes the consumer.
 #[test]
 fn a_consumer_that_waits_for_two() {
     check("a_consumer_that_waits_for_two", 1, || {

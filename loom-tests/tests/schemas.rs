@@ -1,4 +1,5 @@
-//! Schemas: the segment's table of record layouts, filled by whoever comes first.
+//! Schemas: the segment's table of record layouts, filled by the first participant that needs an
+//! entry.
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
@@ -20,7 +21,7 @@ macro_rules! record {
 record!(A, a);
 record!(B, b);
 
-/// What tools see of an array's element type.
+/// Returns the element type of an array as tools see it.
 fn dtype_of<T: Element + Default>(table: &HandleTable) -> String {
     match table.from_elem(1, T::default()) {
         Ok(x) => {
@@ -29,7 +30,7 @@ fn dtype_of<T: Element + Default>(table: &HandleTable) -> String {
             table.free(x).expect("an array of our own");
             seen
         }
-        // Each of two texts of one hash has won a word, and the entry is lost for both.
+        // Two texts of one hash won a word each, so the entry is lost for both.
         Err(AllocError::Schema(SchemaError::Full { .. })) => String::new(),
         Err(error) => panic!("{error}"),
     }
@@ -46,13 +47,13 @@ fn two_helpers() {
         let seen = dtype_of::<A>(&first);
         let (others, second) = other.join().unwrap();
         assert_eq!(seen, others);
-        // One entry was taken: there is room for another layout.
+        // Only one entry was taken, so there is room for another layout.
         assert!(!dtype_of::<B>(&second).is_empty());
     });
 }
 
-/// I1, I8: two layouts of one hash (in a model all have the same) are never mixed: each gets an
-/// entry of its own, or none.
+/// I1, I8: two layouts of one hash (in a model all layouts have the same hash) are never mixed:
+/// each gets an entry of its own, or none.
 #[test]
 fn two_rivals() {
     check("two_rivals", 3, || {
@@ -63,12 +64,12 @@ fn two_rivals() {
         let seen = dtype_of::<A>(&first);
         let (others, second) = other.join().unwrap();
         assert!(seen != others || seen.is_empty());
-        // What had an index keeps it.
+        // A layout that had an index keeps it.
         assert!(seen.is_empty() || dtype_of::<A>(&second) == seen);
     });
 }
 
-/// I1, I7: one that dies while it enters a layout keeps nobody from entering it.
+/// I1, I7: a participant that dies while it enters a layout does not keep others from entering it.
 #[test]
 fn a_helper_that_dies() {
     check_deaths("a_helper_that_dies", 1, |steps| {

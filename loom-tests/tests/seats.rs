@@ -1,4 +1,4 @@
-//! Seats: joining, leaving, and taking back what was held by one that died, at any instruction.
+//! Seats: joining, leaving, and reaping a participant that died at any instruction.
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
@@ -8,7 +8,7 @@ use ndshm::{Handle, HandleTable, LeaseError, PartitionHandle, RoundError, Segmen
 
 type Vector = Handle<u64, Ix1>;
 
-/// The survivor, in seat 0, and the one that is to die, in seat 1.
+/// Joins as the survivor, in seat 0, and as the participant that is to die, in seat 1.
 fn two_participants(segment: &Segment) -> (HandleTable, HandleTable) {
     (join(segment), join(segment))
 }
@@ -17,7 +17,7 @@ fn join(segment: &Segment) -> HandleTable {
     HandleTable::join(segment).expect("a seat is free")
 }
 
-/// Nothing of seat 1 is left: it can be taken, and its bytes too.
+/// Reaps, and asserts that seat 1 and its memory can be taken again.
 fn assert_gone(survivor: &HandleTable, free: usize) {
     survivor.reap().unwrap();
     let found = survivor.verify().unwrap();
@@ -44,8 +44,8 @@ fn two_that_join() {
     });
 }
 
-/// I1, I2: one leaves while another joins: the seat changes hands whole, or the newcomer takes
-/// another. What the leaver owned is free.
+/// I1, I2: a participant leaves while another joins: the seat changes hands whole, or the newcomer
+/// takes another. All arrays of the leaver are free.
 #[test]
 fn one_that_joins_while_one_leaves() {
     check("one_that_joins_while_one_leaves", 3, || {
@@ -64,8 +64,8 @@ fn one_that_joins_while_one_leaves() {
     });
 }
 
-/// What a participant does is never taken for damage, whenever one looks: it joins, makes an array,
-/// writes it, leaves, and takes its seat again.
+/// A check beside a participant that joins, allocates, writes, leaves and joins again reports no
+/// damage.
 #[test]
 fn a_check_beside_one_that_comes_and_goes() {
     check("a_check_beside_one_that_comes_and_goes", 2, || {
@@ -91,8 +91,8 @@ fn a_check_beside_one_that_comes_and_goes() {
     });
 }
 
-/// I1, I7: death while joining, and while leaving. The seat can be taken all the same, also while
-/// the other one looks for the dead.
+/// I1, I7: death while joining, and while leaving. The seat can still be taken, also while the
+/// survivor reaps.
 #[test]
 fn death_at_the_door() {
     check_deaths("death_at_the_door", 3, |steps| {
@@ -110,7 +110,7 @@ fn death_at_the_door() {
 }
 
 /// I1, I2, I7: death between any two steps of allocating, filling, freeing and leaving, while the
-/// survivor allocates. No slot leaks, none is there twice.
+/// survivor allocates. No slot leaks, and none exists twice.
 #[test]
 fn death_while_allocating() {
     check_deaths("death_while_allocating", 2, |steps| {
@@ -134,13 +134,15 @@ fn death_while_allocating() {
     });
 }
 
-/// What a lease says of an array of two equal numbers, one of which a dead writer may have changed.
+/// Reads an array of two equal numbers, one of which a dead writer may have changed. Returns `true`
+/// if they are equal.
 fn look(table: &HandleTable, x: Vector) -> Result<bool, LeaseError> {
     table.read(x).map(|x| x[0] == x[1])
 }
 
-/// I1, I5, I7: death between any two steps of a write lease. While it lasts nobody else gets in;
-/// afterwards the array is whole, or poisoned until somebody says that it is good.
+/// I1, I5, I7: death between any two steps of a write lease. During the lease every other
+/// participant is refused. Afterwards the array is whole, or poisoned until a participant clears
+/// the poison.
 #[test]
 fn death_while_writing() {
     check_deaths("death_while_writing", 2, |steps| {
@@ -149,11 +151,12 @@ fn death_while_writing() {
         let x = survivor.from_elem(2, 0u64).unwrap();
         let mortal = segment.clone();
         let other = thread::spawn(move || {
-            // The table goes with the dead: dropped by the living, it would leave.
+            // Return the table, so that it stays with the dead: dropped by a living thread, it
+            // would leave.
             let life = move || {
                 if let Ok(mut x) = second.write(x) {
                     x[0] = 1;
-                    // Any operation on a shared word is a place to die between the two.
+                    // Any operation on a shared word is a place to die between the two writes.
                     let _ = second.segment().is_persistent();
                     x[1] = 1;
                 }
@@ -164,16 +167,16 @@ fn death_while_writing() {
         survivor.reap().unwrap();
         let during = look(&survivor, x);
         match during {
-            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Ok(whole) => assert!(whole, "half-written, but not poisoned"),
             Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
             Err(error) => panic!("{error}"),
         }
         let died = other.join().unwrap();
         survivor.reap().unwrap();
         match look(&survivor, x) {
-            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Ok(whole) => assert!(whole, "half-written, but not poisoned"),
             Err(LeaseError::Poisoned { .. }) => {
-                assert!(died, "poisoned by one that lives");
+                assert!(died, "poisoned by a living participant");
                 survivor.clear_poison(x).unwrap();
             }
             Err(error) => panic!("{error}"),
@@ -184,7 +187,8 @@ fn death_while_writing() {
     });
 }
 
-/// An array of two equal numbers that one in seat 1 has left half-written, who is dead and reaped.
+/// Creates an array of two equal numbers that a participant in seat 1 left half-written. That
+/// participant is dead and reaped.
 fn half_written(survivor: &HandleTable) -> Vector {
     let x = survivor.from_elem(2, 0u64).unwrap();
     let segment = survivor.segment();
@@ -198,8 +202,8 @@ fn half_written(survivor: &HandleTable) -> Vector {
     x
 }
 
-/// I5, I6: two recover an array at once: one after the other, or one is turned away; whoever reads
-/// it in between is told that it is poisoned, or finds it whole.
+/// I5, I6: two participants recover an array at once: one after the other, or one is refused. A
+/// reader in between finds the array poisoned or whole.
 #[test]
 fn recovery_beside_recovery() {
     check("recovery_beside_recovery", 3, || {
@@ -210,18 +214,18 @@ fn recovery_beside_recovery() {
         let mend = move |table: &HandleTable| table.recover(x, |mut view| view.fill(2)).is_ok();
         let other = thread::spawn(move || {
             if let Ok(whole) = look(&second, x) {
-                assert!(whole, "half-written, and nobody says so");
+                assert!(whole, "half-written, but not poisoned");
             }
             (mend(&second), second)
         });
         let first = mend(&survivor);
         let (then, second) = other.join().unwrap();
-        assert!(first || then, "nobody else holds it");
+        assert!(first || then, "no other participant holds it");
         assert!(look(&second, x).unwrap());
     });
 }
 
-/// I1, I7: death between any two steps of a recovery: the array is whole, or poisoned still.
+/// I1, I7: death between any two steps of a recovery: the array is whole, or still poisoned.
 #[test]
 fn death_while_recovering() {
     check_deaths("death_while_recovering", 2, |steps| {
@@ -235,14 +239,14 @@ fn death_while_recovering() {
             })
         });
         match look(&survivor, x) {
-            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Ok(whole) => assert!(whole, "half-written, but not poisoned"),
             Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
             Err(error) => panic!("{error}"),
         }
         let died = other.join().unwrap();
         survivor.reap().unwrap();
         match look(&survivor, x) {
-            Ok(whole) => assert!(whole, "half-written, and nobody says so"),
+            Ok(whole) => assert!(whole, "half-written, but not poisoned"),
             Err(LeaseError::Poisoned { .. }) => assert!(died),
             Err(error) => panic!("{error}"),
         }
@@ -252,8 +256,8 @@ fn death_while_recovering() {
     });
 }
 
-/// I1, I7: death between any two steps of a read lease of an array that the survivor frees: the
-/// slot is FREE once the dead one is reaped.
+/// I1, I7: death between any two steps of a read lease of an array that the survivor frees. The
+/// slot is FREE once the dead participant is reaped.
 #[test]
 fn death_while_reading() {
     check_deaths("death_while_reading", 2, |steps| {
@@ -272,14 +276,14 @@ fn death_while_reading() {
     });
 }
 
-/// Room for a vector and the words of its partition.
+/// Creates a segment with room for a vector and the words of its partition.
 fn room_for_tiles(seats: u32) -> Segment {
     let options = options().capacity(576).seats(seats).arrays(4);
     options.in_process().expect("a model's segment")
 }
 
-/// I1, I5, I7: death of a participant of a round: the round ends, its tiles are done or torn, and
-/// torn ones poison the array before anyone else can lease it.
+/// I1, I5, I7: death of a participant of a round. The round ends, its tiles are done or torn, and
+/// torn tiles poison the array before any other participant can lease it.
 #[test]
 fn death_in_a_tile() {
     check_deaths("death_in_a_tile", 1, |steps| {
@@ -308,7 +312,7 @@ fn death_in_a_tile() {
             tile.views()[0] = 1;
         }
         drop(part);
-        match round.try_finish().expect("nobody holds a tile") {
+        match round.try_finish().expect("no tile is held") {
             Ok(()) => assert_eq!(survivor.read(x).unwrap().to_vec(), [1, 1]),
             Err(RoundError::Torn { rows, .. }) => {
                 assert!(died && rows.len() == 1 && rows[0] == (0..1), "{rows:?}");
@@ -325,8 +329,9 @@ fn death_in_a_tile() {
     });
 }
 
-/// I5, I7: death of who opened a round, while another takes part in it: the array stays closed to
-/// everybody else until the participant has left, then it is poisoned; the next round is whole.
+/// I5, I7: death of the opener of a round in which another participant takes part. The array stays
+/// closed to all others until that participant has left; then it is poisoned. The next round is
+/// whole.
 #[test]
 fn death_of_an_opener() {
     check_deaths("death_of_an_opener", 1, |steps| {
@@ -352,7 +357,7 @@ fn death_of_an_opener() {
         match survivor.write(x) {
             Ok(_) => {}
             Err(LeaseError::Poisoned { .. }) => {
-                assert!(died, "poisoned by one that lives");
+                assert!(died, "poisoned by a living participant");
                 survivor.clear_poison(x).unwrap();
             }
             refused => panic!("{refused:?}"),
@@ -363,14 +368,14 @@ fn death_of_an_opener() {
             tile.views()[0] = 2;
         }
         drop(part);
-        round.try_finish().expect("nobody holds a tile").unwrap();
+        round.try_finish().expect("no tile is held").unwrap();
         assert_eq!(survivor.read(x).unwrap().to_vec(), [2, 2]);
         died
     });
 }
 
-/// I5: a round that is given up while a participant holds a tile has no opener any more: a writer
-/// of the whole array is refused as long as the participant is in it.
+/// I5: a round that is given up while a participant holds a tile has no opener. Readers and writers
+/// of the whole array are refused as long as the participant is in it.
 #[test]
 fn an_orphaned_round() {
     check("an_orphaned_round", 2, || {
@@ -384,13 +389,13 @@ fn an_orphaned_round() {
         let mut part = theirs.enter().unwrap().expect("the round runs");
         let mut tile = part.claim().unwrap().expect("all tiles are open");
         drop(round);
-        assert!(is_busy(&first.write(x)), "somebody is in it");
-        assert!(is_busy(&first.read(x)), "somebody writes in it");
+        assert!(is_busy(&first.write(x)), "a participant is in it");
+        assert!(is_busy(&first.read(x)), "a participant writes in it");
         tile.views()[0] = 1;
         drop(tile);
         drop(part);
         drop(theirs);
-        // Now the participant has left; leaving races with the search for the dead.
+        // The participant has left the round; now it leaves the table, which races with the reap.
         let other = thread::spawn(move || drop(second));
         first.reap().unwrap();
         first.write(x).unwrap()[0] = 2;
@@ -398,8 +403,8 @@ fn an_orphaned_round() {
     });
 }
 
-/// I7: a reaper that dies between any two steps leaves the rest to the next one; two that reap at
-/// once do it once.
+/// I7: a reaper that dies between any two steps leaves the rest to the next one. Two concurrent
+/// reapers reap once.
 #[test]
 fn death_of_a_reaper() {
     check_deaths("death_of_a_reaper", 1, |steps| {
@@ -408,7 +413,7 @@ fn death_of_a_reaper() {
         let (survivor, dead) = two_participants(&segment);
         let reaper = join(&segment);
         let x = survivor.from_elem(2, 0u64).unwrap();
-        // Dies with a write lease, a retired array and a reservation's worth of memory of its own.
+        // Dies with a write lease and an array of its own.
         let gone = model::mortal(&segment, 1, u64::MAX, || {
             let dead = dead;
             let _own = dead.uninit::<u64, _>(1).unwrap();
@@ -420,7 +425,7 @@ fn death_of_a_reaper() {
         let other = thread::spawn(move || {
             model::mortal(&mortal, 2, steps, || {
                 reaper.reap().unwrap();
-                // It is not leaving that is modelled here.
+                // Return the table: this model does not cover leaving.
                 reaper
             })
             .is_none()
@@ -440,8 +445,8 @@ fn death_of_a_reaper() {
     });
 }
 
-/// I5, I6: while a third one reaps the holder of a tile, the opener may end the round at any
-/// moment; it finds the array poisoned by then.
+/// I5, I6: a third participant reaps the holder of a tile, and the opener may end the round at any
+/// moment. The opener then finds the array poisoned.
 #[test]
 fn a_reap_beside_the_opener() {
     check("a_reap_beside_the_opener", 2, || {
@@ -482,13 +487,14 @@ fn a_reap_beside_the_opener() {
     });
 }
 
-/// Room for a small array, and seats for as many participants.
+/// Creates a segment with room for a small array, and `seats` seats.
 fn room_for(seats: u32) -> Segment {
     let options = options().capacity(64).seats(seats).arrays(2);
     options.in_process().expect("a model's segment")
 }
 
-/// I1, I6: who finds an array poisoned learns by whom, however soon after the reap it comes.
+/// I1, I6: a participant that finds an array poisoned learns the dead writer's pid, however soon
+/// after the reap it looks.
 #[test]
 fn poison_tells_by_whom() {
     check("poison_tells_by_whom", 3, || {
@@ -512,8 +518,8 @@ fn poison_tells_by_whom() {
     });
 }
 
-/// I1, I6: a slot that was reserved by one that died is the next owner's after all that the dead
-/// one wrote.
+/// I1, I6: a slot that a dead participant reserved passes to the next owner after all writes of the
+/// dead participant.
 #[test]
 fn a_reservation_of_the_dead_is_used_again() {
     check_deaths("a_reservation_of_the_dead_is_used_again", 1, |steps| {

@@ -1,4 +1,5 @@
-//! Slots and spans: finding a free one, reserving it, handing it over; and the hints on the way.
+//! Slots and spans: finding a free slot, reserving it, handing it over; and the hints that lead to
+//! it.
 #![cfg(all(loom, not(shuttle)))]
 
 use std::collections::HashSet;
@@ -11,11 +12,11 @@ use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, model};
 type Vector = Handle<u64, Ix1>;
 
 fn write(table: &HandleTable, x: Vector, value: u64) {
-    table.write(x).expect("nobody else has it")[0] = value;
+    table.write(x).expect("no other participant holds it")[0] = value;
 }
 
-/// I1, I4, I6: one slot goes from one participant to another: whoever has it has it alone, and
-/// after all that the other did.
+/// I1, I4, I6: a slot goes from one participant to another. Its owner has it alone, and after all
+/// accesses of the previous owner.
 #[test]
 fn hand_over() {
     check("hand_over", 4, || {
@@ -37,13 +38,13 @@ fn hand_over() {
         let (_first, again) = other.join().unwrap();
         assert!(
             taken.is_ok() != again.is_ok(),
-            "one of the two has the slot that was freed"
+            "exactly one has the freed slot"
         );
     });
 }
 
 /// I1, I2, I4: two participants allocate, write, free and allocate again in a segment that has a
-/// slot for each of them: none is told that it is full, and they never meet.
+/// slot for each of them. Neither gets `Full`, and they never share a slot.
 #[test]
 fn two_allocators() {
     check("two_allocators", 3, || {
@@ -53,7 +54,7 @@ fn two_allocators() {
             write(&table, x, value + 1);
             table.free(x).unwrap();
             let y = table.from_elem(1, value + 2).expect("a slot is free");
-            assert!(table.free(x).is_err(), "a stale handle frees");
+            assert!(table.free(x).is_err(), "a stale handle was freed");
             (table, y)
         };
         let first = HandleTable::join(&segment).unwrap();
@@ -69,7 +70,7 @@ fn two_allocators() {
     });
 }
 
-/// I2: two participants that need a new span each carve one: no slot is lost or given out twice.
+/// I2: two participants that need a new span append one each: no slot is lost or given out twice.
 #[test]
 fn two_carvers() {
     check("two_carvers", 3, || {
@@ -92,8 +93,8 @@ fn two_carvers() {
     });
 }
 
-/// I2: a span of one class and one of another, carved at once, do not overlap (loom sees the
-/// bytes of both being written).
+/// I2: spans of two size classes that are appended at once do not overlap (loom sees the bytes of
+/// both being written).
 #[test]
 fn two_carvers_of_different_classes() {
     check("two_carvers_of_different_classes", 3, || {
@@ -108,8 +109,9 @@ fn two_carvers_of_different_classes() {
     });
 }
 
-/// I2: a participant shares what it remembers and leaves, while another searches: hints may be set
-/// too late or taken in vain, yet a slot that is free throughout is found, and then the other.
+/// I2: a participant shares the slots in its cache and leaves, while another searches. Hints may be
+/// set too late or taken in vain, but the search finds a slot that is free throughout, and then the
+/// other slot.
 #[test]
 fn a_search_while_hints_move() {
     check("a_search_while_hints_move", 3, || {
@@ -119,7 +121,7 @@ fn a_search_while_hints_move() {
         let x = first.uninit::<u64, _>(1).unwrap();
         let _y = first.uninit::<u64, _>(1).unwrap();
         first.free(x).unwrap();
-        // Shares x's slot, which only it knew of, and frees y.
+        // Shares x's slot, which only its cache lists, and frees y.
         let leaver = thread::spawn(move || drop(first));
         second
             .uninit::<u64, _>(1)
@@ -129,11 +131,11 @@ fn a_search_while_hints_move() {
     });
 }
 
-/// I2: two searchers empty a summary word while a third participant enters a slot below it.
+/// I2: two searchers clear a summary word while a third participant enters a slot below it.
 #[test]
 fn a_hint_between_two_searchers() {
     check("a_hint_between_two_searchers", 2, || {
-        // Nothing is retained: what is freed goes to the hint tree at once.
+        // Nothing is retained: a freed slot goes to the hint tree at once.
         let options = options().capacity(128).seats(4).arrays(2).retain(0);
         let segment = options.in_process().unwrap();
         let first = HandleTable::join(&segment).unwrap();
@@ -157,14 +159,14 @@ fn a_hint_between_two_searchers() {
         for _ in found..2 {
             first
                 .uninit::<u64, _>(1)
-                .expect("what nobody found is still free");
+                .expect("an unfound slot is still free");
         }
         first.uninit::<u64, _>(1).expect_err("two slots");
     });
 }
 
-/// I2: at every moment a slot is free, but it moves behind the search, from the last to the first:
-/// one scan would report that the segment is full.
+/// I2: a slot is free at every moment, but it moves behind the search, from the last slot to the
+/// first. One scan would report that the segment is full.
 #[test]
 fn a_free_slot_that_moves() {
     check("a_free_slot_that_moves", 3, || {
@@ -174,7 +176,7 @@ fn a_free_slot_that_moves() {
         let first = owner.uninit::<u64, _>(1).unwrap();
         let _middle = owner.uninit::<u64, _>(1).unwrap();
         let last = mover.uninit::<u64, _>(1).unwrap();
-        // Known to `mover` alone.
+        // Only the cache of `mover` lists this slot.
         mover.free(last).unwrap();
         let other = thread::spawn(move || {
             owner.free(first).unwrap();
@@ -188,8 +190,8 @@ fn a_free_slot_that_moves() {
     });
 }
 
-/// I4, I8: without a lease, a look at an array that is freed and replaced by one of another shape
-/// gives the shape that belongs to the handle, or says that it is stale.
+/// I4, I8: `attach` of an array that is freed and replaced by an array of another shape gives the
+/// shape that belongs to the handle, or `Stale`.
 #[test]
 fn a_look_at_a_slot_that_is_reused() {
     check("a_look_at_a_slot_that_is_reused", 4, || {
@@ -211,12 +213,12 @@ fn a_look_at_a_slot_that_is_reused() {
     });
 }
 
-/// I6: a handle may reach another participant by ways that order nothing. Whoever finds its array
-/// LIVE finds it described and filled.
+/// I6: a handle may reach another participant by a way that orders nothing. A participant that
+/// finds its array LIVE finds the descriptor and the elements written.
 #[test]
 fn a_handle_that_arrives_first() {
     check("a_handle_that_arrives_first", 4, || {
-        // The same steps in another segment of the same key tell what the handle will be.
+        // The same steps in another segment of the same key predict the handle.
         let twin = segment(64, 2);
         let twin = HandleTable::join(&twin).unwrap();
         let x = twin.from_elem(1, 0u64).unwrap();
@@ -236,12 +238,12 @@ fn a_handle_that_arrives_first() {
     });
 }
 
-/// I4, I8: a slot becomes that of a partition while its old handle is looked at: it is the array
-/// that it was, or stale, and never another.
+/// I4, I8: a slot becomes the slot of a partition beside an `attach` with its old handle. The
+/// result is the old array or `Stale`, never another array.
 #[test]
 fn a_look_at_a_slot_that_becomes_a_partition() {
     check("a_look_at_a_slot_that_becomes_a_partition", 2, || {
-        // As large as the words of the partition, so that they come into its place.
+        // As large as the words of the partition, which therefore reuse its slot.
         const LENGTH: usize = 56;
         let segment = segment(2 * 448, 2);
         let first = HandleTable::join(&segment).unwrap();
@@ -262,12 +264,12 @@ fn a_look_at_a_slot_that_becomes_a_partition() {
     });
 }
 
-/// I2: a hint leads to its slot: a search that comes while one is set finds the slot, or leaves the
-/// hint to the next one, who needs no sweep.
+/// I2: a hint leads to its slot. A search beside the setting of a hint finds the slot, or leaves
+/// the hint to the next search, which needs no sweep.
 #[test]
 fn a_hint_leads_to_its_slot() {
     check("a_hint_leads_to_its_slot", 2, || {
-        // Nothing is retained: what is freed goes to the hint tree at once.
+        // Nothing is retained: a freed slot goes to the hint tree at once.
         let options = options().capacity(128).seats(2).arrays(2).retain(0);
         let segment = options.in_process().unwrap();
         let first = HandleTable::join(&segment).unwrap();
@@ -277,7 +279,7 @@ fn a_hint_leads_to_its_slot() {
         let reader = second.read(x).unwrap();
         first.free(x).unwrap();
         let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
-        // The last one to have it enters it in the hints.
+        // The last holder enters the slot in the hints.
         drop(reader);
         let (found, _first) = other.join().unwrap();
         if !found {
@@ -287,7 +289,7 @@ fn a_hint_leads_to_its_slot() {
     });
 }
 
-/// I2: the same for a hint that comes beside another, and finds that word not empty.
+/// I2: the same for a hint in a word that already holds another hint.
 #[test]
 fn a_hint_beside_another_leads_to_its_slot() {
     check("a_hint_beside_another_leads_to_its_slot", 2, || {
@@ -303,7 +305,7 @@ fn a_hint_beside_another_leads_to_its_slot() {
         let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
         drop(reader);
         let (found, _first) = other.join().unwrap();
-        assert!(found, "one was there from the beginning");
+        assert!(found, "a slot was free from the beginning");
         second.uninit::<u64, _>(1).expect("the slot is free");
         assert_eq!(model::sweeps(&second), 0, "the hint is lost");
     });

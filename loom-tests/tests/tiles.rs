@@ -1,4 +1,4 @@
-//! Tiles and rounds: many write one array at once, each its own part.
+//! Tiles and rounds: several participants write one array at once, each a part of its own.
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
@@ -12,29 +12,31 @@ use ndshm::{
 type Vector = Handle<u64, Ix1>;
 type Group = Write<u64, Ix1>;
 
-/// Room for a vector (64 bytes, a span of two) and the words of its partition (448).
+/// Creates a segment with room for a vector (64 bytes, a span of two) and the words of its
+/// partition (448 bytes).
 fn segment(seats: u32) -> Segment {
     let options = options().capacity(576).seats(seats).arrays(4);
     options.in_process().expect("a model's segment")
 }
 
-/// A vector of two zeros.
+/// Creates a vector of two zeros.
 fn vector(table: &HandleTable) -> Vector {
     table.from_elem(2, 0).expect("there is room")
 }
 
-/// One tile an element.
+/// Divides the vector into tiles of one element.
 fn divide(table: &HandleTable, x: Vector) -> Partition<'_, Group> {
     table
         .partition(x.write(), Axis(0), 1)
         .expect("there is room")
 }
 
-/// Enters the round, if one runs, and adds one to every element whose tile is to be had. How many.
+/// Enters the round, if one runs, and adds one to every element whose tile it can claim. Returns
+/// the number of tiles.
 fn work(tiles: &Partition<'_, Group>) -> usize {
     let mut done = 0;
-    if let Some(mut part) = tiles.enter().expect("the arrays are there") {
-        while let Some(mut tile) = part.claim().expect("any bytes are numbers") {
+    if let Some(mut part) = tiles.enter().expect("the arrays are live") {
+        while let Some(mut tile) = part.claim().expect("any bytes are valid numbers") {
             tile.views()[0] += 1;
             done += 1;
         }
@@ -53,8 +55,8 @@ fn finish(mut round: Round<'_, '_, Group>) -> Result<(), RoundError> {
     }
 }
 
-/// I5, I6: two participants write disjoint tiles; each tile is claimed once, and whoever ends the
-/// round sees all that was written in it. Then comes a round of the other participant.
+/// I5, I6: two participants write disjoint tiles. Each tile is claimed once, and the participant
+/// that ends the round sees all writes of the round. Then the other participant opens a round.
 #[test]
 fn a_round_of_two() {
     check("a_round_of_two", 2, || {
@@ -76,7 +78,7 @@ fn a_round_of_two() {
         assert_eq!(first.read(x).unwrap().to_vec(), [1, 1]);
         let (others, second) = other.join().unwrap();
         assert_eq!(done + others, 2, "each tile is claimed once");
-        // Nothing was reset, and nothing is left over.
+        // No word was reset, and no claim is left over.
         let again = second.open_partition(name).unwrap();
         let round = again.begin().unwrap();
         assert_eq!((round.number(), work(&tiles)), (2, 2));
@@ -85,8 +87,8 @@ fn a_round_of_two() {
     });
 }
 
-/// I5, I6: tiles that are claimed two at a time, and a participant that leaves after one of them:
-/// the other runs the rest, each tile once, and the round is whole.
+/// I5, I6: tiles are claimed two at a time, and a participant leaves after one of them. The other
+/// runs the rest, each tile once, and the round is whole.
 #[test]
 fn a_unit_that_is_left_half_way() {
     check("a_unit_that_is_left_half_way", 2, || {
@@ -111,7 +113,7 @@ fn a_unit_that_is_left_half_way() {
         });
         let mine = work(&tiles);
         let (others, _second) = other.join().unwrap();
-        // What the other left after we had looked is left.
+        // The other participant may have left a tile after we looked for one.
         let rest = match round.try_finish() {
             Ok(outcome) => {
                 outcome.unwrap();
@@ -128,8 +130,8 @@ fn a_unit_that_is_left_half_way() {
     });
 }
 
-/// I1, I5, I7: a participant that dies among tiles that are claimed two at a time: what it has not
-/// run is torn, and what it has run is whole.
+/// I1, I5, I7: a participant dies among tiles that are claimed two at a time. The tiles that it had
+/// not run are torn, and those that it had run are whole.
 #[test]
 fn death_in_a_unit() {
     check_deaths("death_in_a_unit", 1, |steps| {
@@ -158,13 +160,13 @@ fn death_in_a_unit() {
             Ok(Err(RoundError::Torn { tiles, .. })) => left = tiles,
             Ok(Err(other)) => panic!("{other}"),
             Err(round) => {
-                // It died after it had entered, and before it had claimed what is open.
+                // It died after it had entered, and before it claimed the open tiles.
                 work(&tiles);
                 finish(round).unwrap();
             }
         }
         if let Some((ran, _)) = &others {
-            assert!(left.is_empty(), "torn, and nobody died");
+            assert!(left.is_empty(), "torn without a death");
             assert!(mine + ran <= 3, "each tile is run once");
         }
         let _ = first.clear_poison(x);
@@ -178,8 +180,8 @@ fn death_in_a_unit() {
     });
 }
 
-/// I5, I6: who enters late finds its round over or running, and gets no tile of it once the arrays
-/// are somebody's own again.
+/// I5, I6: a late participant finds the round over or running, and gets no tile of it once the
+/// arrays have another owner.
 #[test]
 fn entering_late() {
     check("entering_late", 2, || {
@@ -202,7 +204,7 @@ fn entering_late() {
                 outcome.unwrap();
                 match first.write(x) {
                     Ok(mut x) => x[1] = 10,
-                    // The other is still in the round, without a tile.
+                    // The other participant is still in the round, without a tile.
                     refused => assert!(is_busy(&refused), "{refused:?}"),
                 }
                 None
@@ -219,7 +221,7 @@ fn entering_late() {
     });
 }
 
-/// I1, I5: two participants open the next round at once: one does, and its round is whole.
+/// I1, I5: two participants open the next round at once: one succeeds, and its round is whole.
 #[test]
 fn two_openers() {
     check("two_openers", 2, || {
@@ -247,13 +249,13 @@ fn two_openers() {
         let ran = run(&tiles);
         let (others, _second) = other.join().unwrap();
         let rounds = ran.iter().chain(&others).count() as u64;
-        assert!(rounds >= 1, "both were turned away");
+        assert!(rounds >= 1, "both were refused");
         assert_eq!(first.read(x).unwrap().to_vec(), [rounds, 0]);
     });
 }
 
-/// I5: a round is given up while a participant may hold a tile: whoever wants the whole array, to
-/// read or to write, gets it only when that one has left.
+/// I5: a round is given up while a participant may hold a tile. Readers and writers of the whole
+/// array get it only after that participant has left.
 #[test]
 fn a_round_that_is_given_up() {
     check("a_round_that_is_given_up", 3, || {
@@ -279,15 +281,15 @@ fn a_round_that_is_given_up() {
         }
         let _second = other.join().unwrap();
         first.write(x).unwrap()[1] = 10;
-        // Tiles that the last round has left open are claimed in the next one.
+        // Tiles that the last round left open are claimed in the next one.
         let round = tiles.begin().unwrap();
         assert_eq!(work(&tiles), 2);
         finish(round).unwrap();
     });
 }
 
-/// I4, I5: the array is freed while a participant may hold a tile of it: its bytes go to the next
-/// array only when round and participant are gone, and then they do.
+/// I4, I5: the array is freed while a participant may hold a tile of it. Its bytes go to the next
+/// array only after the round and the participant are gone, and then they do.
 #[test]
 fn free_during_a_round() {
     check("free_during_a_round", 2, || {
@@ -311,7 +313,7 @@ fn free_during_a_round() {
         });
         first.free(x).unwrap();
         drop(round);
-        // One slot of its class beside it; the second one has to be x's own.
+        // One slot of this class is free; a second array can only reuse x's slot.
         let y = vector(&first);
         let z = first.from_elem(2, 5u64);
         let _second = other.join().unwrap();
@@ -324,7 +326,7 @@ fn free_during_a_round() {
     });
 }
 
-/// The models can see an overlap: a second access to the rows of a tile that is held is refused.
+/// The models detect an overlap: a second access to the rows of a held tile is refused.
 #[test]
 fn an_overlap_is_refused() {
     let places = ["part.claim()", "model::access"];
@@ -345,14 +347,15 @@ fn an_overlap_is_refused() {
                 let tiles = second.open_partition(name).unwrap();
                 work(&tiles);
             });
-            // Without a claim.
+            // Access the rows without a claim.
             drop(model::access(&first, x, 0..1, true));
             other.join().unwrap();
         },
     );
 }
 
-/// I5: a participant that comes while a round is opened finds it closed, or open with its arrays.
+/// I5: a participant that enters while a round is being opened finds it closed, or open with its
+/// arrays.
 #[test]
 fn entering_early() {
     check("entering_early", 2, || {
@@ -377,7 +380,8 @@ fn entering_early() {
     });
 }
 
-/// I6: who ends a round has all that was done in it, also by those who have not left it.
+/// I6: the participant that ends a round sees everything that was done in it, also by participants
+/// that have not left it.
 fn an_end_while_another_is_still_in(name: &str, torn: bool) {
     check(name, 1, move || {
         let segment = segment(2);
@@ -396,7 +400,7 @@ fn an_end_while_another_is_still_in(name: &str, torn: bool) {
                         tile.tear();
                     }
                 }
-                // It stays in.
+                // Stay in the round.
                 core::mem::forget(part);
             }
             core::mem::forget(tiles);
@@ -430,8 +434,8 @@ fn a_torn_round_that_another_has_not_left() {
     an_end_while_another_is_still_in("a_torn_round_that_another_has_not_left", true);
 }
 
-/// I5, I6: a participant forgets its tile and leaves while the opener ends the round: the round is
-/// torn, and nobody is given the array as if it were whole.
+/// I5, I6: a participant forgets its tile and leaves while the opener ends the round. The round is
+/// torn, and no later lease gets the array as if it were whole.
 #[test]
 fn a_forgotten_tile_is_torn() {
     check("a_forgotten_tile_is_torn", 2, || {
@@ -463,8 +467,8 @@ fn a_forgotten_tile_is_torn() {
     });
 }
 
-/// I5: a participant that comes to a round while its opener gives it up, and opens one on another
-/// partition of the same array: it is in neither, or alone in its tile.
+/// I5: a participant enters a round while its opener gives it up and opens a round on another
+/// partition of the same array. The participant is in neither, or alone in its tile.
 #[test]
 fn entering_what_the_opener_has_left() {
     check("entering_what_the_opener_has_left", 2, || {

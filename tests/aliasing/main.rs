@@ -1,8 +1,8 @@
-//! Every way in which safe code reaches the bytes of a segment, small enough for Miri.
+//! Each way in which safe code reaches the bytes of a segment, in programs small enough for Miri.
 //!
-//! `.ci/miri` runs this under Stacked Borrows and under Tree Borrows: an access that a reference
-//! elsewhere forbids, a race, or a value of the wrong type is then an error. As an ordinary test
-//! the same programs check the values.
+//! `.ci/miri` runs this under Stacked Borrows and under Tree Borrows. Miri then reports an access
+//! that another reference forbids, a race, or a value of the wrong type. As an ordinary test the
+//! same programs check the values.
 
 mod shared;
 mod threads;

@@ -66,7 +66,7 @@ fn an_object_lends_its_tensors_and_texts() {
     let read: Value<'_> = object.get().unwrap();
     assert!(read.1.is_borrowed());
     table.free(handle).unwrap();
-    // The lease keeps the bytes, of which two values are read at once.
+    // The lease keeps the bytes alive. Two values are read from them at once.
     let again: Value<'_> = object.get().unwrap();
     assert_eq!(
         (read.0, read.1.view().sum(), &read.2),

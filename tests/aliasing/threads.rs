@@ -1,4 +1,4 @@
-//! Pools of threads: kernels, results, parameters, tiles that are sent off again.
+//! Pools of threads: kernels, results, parameters, and tiles that are run again.
 
 use ndarray::Axis;
 use ndshm::{Pool, PoolError};
@@ -14,7 +14,7 @@ fn kernels_write_their_tiles() {
     let y = table.from_elem((6, 2), 3u64).unwrap();
     let tiles = table.partition((x.write(), y.read()), Axis(0), 2).unwrap();
     let mut pool = Pool::threads(&table, WORKERS).unwrap();
-    // Parameters that fit beside the arguments, and such as need an array of their own.
+    // The first parameters fit beside the arguments; the others need an array of their own.
     for by in [[1u64; 2], [2; 2]] {
         pool.for_each(&tiles, &by, |(mut x, y), by, _| {
             x.zip_mut_with(&y, |x, y| *x += by[0] * y)

@@ -59,14 +59,14 @@ fn memory_is_used_again() {
     table.write(x).unwrap().fill(5);
     assert_eq!(table.read(x).unwrap().sum(), 30);
     table.free(x).unwrap();
-    // The next array takes the same place.
+    // The next array takes the same slot.
     let y = table.zeros::<u32, _>((3, 2)).unwrap();
     assert_eq!(table.read(y).unwrap().sum(), 0);
     assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
 }
 
-/// A guard that is passed by value ends inside of the callee, where the array is then freed and
-/// written by the next owner.
+/// Checks a guard that is passed by value and ends inside the callee. The array is then freed, and
+/// its next owner writes it.
 #[test]
 fn a_guard_may_end_where_it_was_passed_to() {
     fn consume_read(guard: UntypedReadGuard<'_>, table: &HandleTable, x: Handle<u8, Ix1>) -> u8 {
@@ -87,7 +87,7 @@ fn a_guard_may_end_where_it_was_passed_to() {
     let guard = table.write_untyped(x).unwrap();
     consume_write(guard, &table, x);
     assert_eq!(table.read(x).unwrap().to_vec()[..3], [5, 4, 9]);
-    // The typed guards likewise.
+    // The same with the typed guards.
     let consume = |guard: ndshm::WriteGuard<'_, u8, Ix1>| {
         drop(guard);
         table.write(x).unwrap()[2] = 6;
@@ -112,7 +112,7 @@ fn views_without_a_lease() {
     let table = table();
     let x = table.zeros::<u16, _>(8).unwrap();
     let (mut one, mut two) = (table.attach(x).unwrap(), table.attach(x).unwrap());
-    // SAFETY: the two parts do not overlap, and nobody else has a view.
+    // SAFETY: the two parts do not overlap, and there is no other view.
     let mut left = unsafe { one.slice_mut_unsynchronized(Axis(0), 0..4) };
     // SAFETY: as above.
     let mut right = unsafe { two.slice_mut_unsynchronized(Axis(0), 4..8) };
@@ -136,7 +136,7 @@ fn tiles_of_a_round() {
     let theirs = other.open_partition(tiles.handle()).unwrap();
     let mut mine = tiles.enter().unwrap().unwrap();
     let mut second = theirs.enter().unwrap().unwrap();
-    // Both participants have a tile in their hands at once; columns of a row interleave in memory.
+    // Both participants hold a tile at once; columns of a row interleave in memory.
     while let Some(mut tile) = mine.claim().unwrap() {
         let (mut x, y) = tile.views();
         if let Some(mut tile) = second.claim().unwrap() {

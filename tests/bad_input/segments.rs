@@ -1,4 +1,4 @@
-//! Segments that cannot be: names, numbers, and files that are something else.
+//! Segments that cannot be created or opened: bad names, bad numbers, foreign files.
 
 #![allow(clippy::disallowed_types, reason = "no model checker runs these tests")]
 
@@ -12,7 +12,7 @@ use ndshm::{HandleTable, JoinError, Segment, SegmentError};
 
 use super::says;
 
-/// A name of this test run's own, whose file is removed whatever happens.
+/// A unique segment name. Its file is removed on drop.
 struct Name(String);
 
 impl Name {
@@ -66,7 +66,7 @@ fn names_that_exist_or_do_not_are_named_with_the_remedy() {
     let error = Segment::open(&name.0).unwrap_err();
     assert!(matches!(error, SegmentError::NotFound { .. }));
     says(error, &[&name.0, "open_or_create"]);
-    assert!(!name.file().exists(), "a failed open makes nothing");
+    assert!(!name.file().exists(), "a failed open creates no file");
 
     let _held = Segment::create(&name.0).unwrap();
     let error = Segment::create(&name.0).unwrap_err();
@@ -125,7 +125,7 @@ fn all_seats_taken_names_the_holders() {
 
 // ---- files that are no segments -------------------------------------------------------------
 
-/// The first word and the size of a small segment's file.
+/// Returns the first word and the size of a small segment's file.
 fn header_of_a_segment() -> (u64, u64) {
     let name = Name::new();
     let options = Segment::options().capacity(1 << 20).persistent(true);
@@ -135,7 +135,7 @@ fn header_of_a_segment() -> (u64, u64) {
     (header, bytes.len() as u64)
 }
 
-/// Opens a file of this first word and size, as a segment.
+/// Opens a file with this first word and size as a segment.
 fn open_forged(header: u64, size: u64) -> SegmentError {
     use std::os::unix::fs::{FileExt, OpenOptionsExt};
     let name = Name::new();
@@ -149,7 +149,7 @@ fn open_forged(header: u64, size: u64) -> SegmentError {
     file.write_all_at(&header.to_le_bytes(), 0).unwrap();
     let error = Segment::open(&name.0).unwrap_err();
     says(&error, &[&name.0]);
-    assert!(name.file().exists(), "nobody removes what is not ours");
+    assert!(name.file().exists(), "a foreign file is not removed");
     error
 }
 
@@ -177,7 +177,7 @@ fn another_layout_version_names_both_and_the_remedy() {
 fn what_is_not_a_segment_is_refused_with_its_first_word_and_size() {
     let (header, size) = header_of_a_segment();
     let error = open_forged(0x1234, size);
-    // A size that its unit gives exactly is written in that alone.
+    // A size that is a whole number of MiB is written in MiB only.
     let written = match size.is_multiple_of(1 << 20) {
         true => format!("{} MiB", size >> 20),
         false => size.to_string(),
@@ -188,7 +188,7 @@ fn what_is_not_a_segment_is_refused_with_its_first_word_and_size() {
     ));
     says(error, &["not a segment", "0x0000000000001234", &written]);
 
-    // A true header on a file that was cut short.
+    // A valid header on a truncated file.
     let error = open_forged(header, size - 4096);
     assert!(matches!(error, SegmentError::NotOurs { .. }), "{error}");
     says(error, &["size", &(size - 4096).to_string()]);

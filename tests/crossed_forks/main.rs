@@ -1,8 +1,8 @@
-//! Every public method of every value that can cross a fork, called in the child after the parent
-//! has dropped the value and has put other arrays into its memory.
+//! Calls all public methods of each value that can cross a fork, in the child, after the parent has
+//! dropped the value and reused its memory for other arrays.
 //!
-//! The table [`METHODS`] says what each method does there. Methods that return a reference cannot
-//! refuse: they are listed in [`REFERENCES`], and `Pool::fork` refuses while one is held.
+//! The table [`METHODS`] lists the behaviour of each method. Methods that return a reference cannot
+//! refuse: they are listed in [`REFERENCES`], and `Pool::fork` refuses while such a guard is held.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,26 +11,27 @@ mod values;
 use ndshm::{Handle, HandleTable, Segment};
 use support::{Child, Pipe, run};
 
-/// What a method does in a child.
+/// The behaviour of a method in a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InChild {
-    /// Acts under a lease or a seat of the child's own, and answers as for a value that is freed.
+    /// Acts under a lease or a seat of the child's own, and reports a freed value as freed.
     Rejoins,
-    /// Returns an error that says why.
+    /// Returns an error that states the reason.
     Refuses,
     /// Does nothing, and leaves the parent's value alone.
     DoesNothing,
-    /// Returns what is in the value itself, in private memory.
+    /// Returns data of the value itself, from private memory.
     Private,
-    /// Reads the segment's tables, which no seat is needed for.
+    /// Reads the segment's tables, which requires no seat.
     Looks,
 }
 
-/// Type, methods, what they do in a child, and the check.
+/// Type, methods, their behaviour in a child, and the check.
 pub type Row = (&'static str, &'static str, InChild, fn(&Ground));
 
-/// Methods that return references or views, which the compiler lets cross a fork with their guard.
-/// They are documented: what they show is the parent's, and `Pool::fork` refuses while one is held.
+/// Methods that return references or views. The compiler lets these cross a fork with their guard.
+/// Their documentation says so: they show the parent's array, and `Pool::fork` refuses while such a
+/// guard is held.
 const REFERENCES: &[(&str, &str)] = &[
     ("ReadGuard", "deref, view"),
     ("WriteGuard", "deref, deref_mut, view, view_mut"),
@@ -62,7 +63,7 @@ fn main() {
     ]);
 }
 
-/// A parent and what it makes.
+/// A parent process and its segment.
 pub struct Ground {
     /// The parent's table.
     pub table: HandleTable,
@@ -78,14 +79,14 @@ impl Ground {
         }
     }
 
-    /// Forks a child, drops the parent's `value`, puts arrays of zeros where it was, and lets the
-    /// child `act` on its copy. The arrays stay zeros, and the tables whole.
+    /// Forks a child, drops the parent's `value`, reuses its memory for arrays of zeros, and lets
+    /// the child `act` on its copy. Checks that the arrays stay zero and the tables stay valid.
     #[track_caller]
     pub fn cross<V>(&self, value: V, act: impl FnOnce(V)) {
         self.cross_and_end(value, drop, act);
     }
 
-    /// As [`cross`](Ground::cross); the parent's value is ended by `end`.
+    /// Works like [`cross`](Ground::cross), but ends the parent's value by `end`.
     #[track_caller]
     pub fn cross_and_end<V>(&self, value: V, end: impl FnOnce(V), act: impl FnOnce(V)) {
         let mut value = Some(value);
@@ -99,7 +100,7 @@ impl Ground {
         self.reuse_and_check(child);
     }
 
-    /// As [`cross`](Ground::cross), and the parent keeps its value.
+    /// Works like [`cross`](Ground::cross), but the parent keeps its value.
     #[track_caller]
     pub fn cross_kept<V>(&self, value: &mut V, act: impl FnOnce(&mut V)) {
         let mut act = Some(act);

@@ -1,4 +1,4 @@
-//! The table: one row for each value and what its methods do in a child.
+//! The table: one row for each value, with the behaviour of its methods in a child.
 
 use std::time::Duration;
 
@@ -199,7 +199,7 @@ fn builder(ground: &Ground) {
         crate::support::exit_at_once(i32::from(!matches!(made, Err(ndshm::AllocError::Forked))));
     }
     let mut status = 0;
-    // SAFETY: `status` is a place to write to, the pid is of an own child, which ends by itself.
+    // SAFETY: `status` is a place to write to; the pid is of an own child, which ends by itself.
     unsafe { libc::waitpid(child.unwrap(), &raw mut status, 0) };
     assert_eq!((status, made.is_ok()), (0, true));
 }
@@ -257,7 +257,7 @@ fn queue_drop(ground: &Ground) {
     assert_eq!(queue.pop().unwrap(), Some(1));
 }
 
-/// A queue that the parent keeps is the usual case: each method works in the child.
+/// Calls each method on a queue that the parent keeps, the usual case: all work in the child.
 fn queue_alive(ground: &Ground) {
     let mut queue = ground.table.queue::<u64>(8).unwrap();
     queue.push(1).unwrap();
@@ -281,8 +281,8 @@ fn bundle(ground: &Ground) {
     let name: BundleHandle = bundle.handle();
     let child = |bundle: ndshm::Bundle<'_>| {
         let stale = |error: BundleError| matches!(error, BundleError::Lease(e) if is_stale(&e));
-        // First, for later calls would find the child's refusal.
-        assert!(bundle.is_frozen(), "nothing is put into what is freed");
+        // This call comes first, because later calls would find the child's refusal.
+        assert!(bundle.is_frozen(), "a freed bundle takes no parts");
         let own: Vector = table.zeros(3).unwrap();
         assert!(stale(bundle.insert("y", own).unwrap_err()));
         assert!(stale(bundle.get::<u64, Ix1>("x").unwrap_err()));
@@ -369,7 +369,10 @@ fn round_drop(ground: &Ground) {
         assert_eq!(round.as_ref().unwrap().number(), 1);
         drop(round.take());
     });
-    assert!(tiles.progress().unwrap().running, "the child has ended it");
+    assert!(
+        tiles.progress().unwrap().running,
+        "the child ended the round"
+    );
     assert!(ground.table.write(x).is_err());
 }
 
@@ -428,7 +431,7 @@ fn guards(ground: &Ground) {
         assert_eq!((read.handle(), write.handle()), (x.into(), y.into()));
     });
     let held = |handle: Vector| ground.table.write(handle).is_err();
-    assert!(held(x) && held(y), "the child has given a lease back");
+    assert!(held(x) && held(y), "the child released a lease");
 }
 
 fn untyped_guards(ground: &Ground) {
@@ -443,7 +446,7 @@ fn untyped_guards(ground: &Ground) {
     ));
     ground.cross_kept(&mut guards, |guards| drop(guards.take()));
     let held = |handle: Vector| table.write(handle).is_err();
-    assert!(held(x) && held(y), "the child has given a lease back");
+    assert!(held(x) && held(y), "the child released a lease");
 }
 
 fn owned(ground: &Ground) {
@@ -476,7 +479,7 @@ fn object(ground: &Ground) {
     ground.cross(guard, |guard| {
         let refused = guard.get::<&str>().unwrap_err();
         assert!(matches!(refused, ndshm::ObjectError::Forked), "{refused}");
-        // The remedy of its text.
+        // Apply the remedy from the error's text.
         let again = ground.table.open_object(name).unwrap();
         assert_eq!(again.get::<&str>().unwrap(), "a text");
     });
@@ -503,7 +506,7 @@ fn lent(ground: &Ground) {
     ground.cross_kept(&mut lent, |lent| drop(lent.take()));
     assert!(
         ground.table.write(x).is_err(),
-        "the child has given the lease back"
+        "the child released the lease"
     );
 }
 
@@ -596,7 +599,7 @@ fn ready(ground: &Ground) {
     assert_eq!(
         tiles.progress().unwrap().held,
         10,
-        "the child has sent a tile off"
+        "the child sent a tile off"
     );
     drop(ready);
     running.finish().unwrap();
@@ -623,7 +626,7 @@ fn worker(ground: &Ground) {
             let mut status = 0;
             // SAFETY: `status` is a place to write to; the pid is of an own child, which ends.
             unsafe { libc::waitpid(pid, &raw mut status, 0) };
-            // The workers themselves meet.
+            // The workers' own barrier still works.
             worker.barrier().unwrap();
             u64::from(status == 0)
         })
@@ -642,7 +645,8 @@ fn observer(ground: &Ground) {
     });
 }
 
-/// What returns references cannot refuse in a child; so nothing of it may cross.
+/// Checks that `Pool::fork` refuses while a value that returns references exists: such a value
+/// cannot refuse in a child, so it must not cross.
 pub fn a_pool_refuses_to_fork_with_references() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let x: Vector = table.zeros(100).unwrap();

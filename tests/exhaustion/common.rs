@@ -1,4 +1,4 @@
-//! What all cases ask: that the error says enough, and that the segment is usable afterwards.
+//! Shared checks of all cases: the error's text is complete, and the segment is usable afterwards.
 
 use std::fmt::Display;
 
@@ -12,7 +12,7 @@ pub type Bytes = Handle<u8, Ix1>;
 pub const KIB: usize = 1 << 10;
 pub const MIB: usize = 1 << 20;
 
-/// The error's text holds each part: the numbers, the holder, the remedy.
+/// Asserts that the error's text holds each part: the numbers, the holder, the remedy.
 #[track_caller]
 pub fn says(error: impl Display, parts: &[&str]) -> String {
     let text = error.to_string();
@@ -22,11 +22,11 @@ pub fn says(error: impl Display, parts: &[&str]) -> String {
     text
 }
 
-/// The refusal inside an allocation's error, whose text says all of it.
+/// Returns the refusal inside an allocation's error. Asserts that the error's text is complete.
 #[track_caller]
 pub fn no_memory(error: AllocError) -> NoMemory {
     let AllocError::NoMemory(refused) = &error else {
-        panic!("another error than expected: {error}");
+        panic!("unexpected error: {error}");
     };
     says(&error, &["need ", " has ", " free; ", &refused.what]);
     assert!(refused.need > refused.have, "{error}");
@@ -34,7 +34,7 @@ pub fn no_memory(error: AllocError) -> NoMemory {
     refused.clone()
 }
 
-/// Makes arrays of `bytes`, each filled with its number, until there is an error.
+/// Creates arrays of `bytes`, each filled with its number, until an allocation fails.
 pub fn fill(table: &HandleTable, bytes: usize) -> (Vec<Bytes>, AllocError) {
     let mut arrays = Vec::new();
     loop {
@@ -45,7 +45,7 @@ pub fn fill(table: &HandleTable, bytes: usize) -> (Vec<Bytes>, AllocError) {
     }
 }
 
-/// The arrays of [`fill`] hold what they were filled with.
+/// Asserts that the arrays of [`fill`] still hold their numbers.
 #[track_caller]
 pub fn intact(table: &HandleTable, arrays: &[Bytes]) {
     for (number, &array) in arrays.iter().enumerate() {
@@ -71,7 +71,7 @@ fn uses(table: &HandleTable) {
     free_all(table, arrays);
 }
 
-/// The segment can be used, by this process and by another one.
+/// Asserts that this process and another one can use the segment.
 #[track_caller]
 pub fn usable(table: &HandleTable) {
     uses(table);
@@ -83,7 +83,7 @@ pub fn usable(table: &HandleTable) {
     uses(table);
 }
 
-/// One line a case, with the numbers that were seen.
+/// Prints one line for a case, with the measured numbers.
 pub fn report(case: &str, seen: impl Display) {
     println!("  {case}: {seen}");
 }

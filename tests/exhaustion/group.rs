@@ -1,4 +1,4 @@
-//! Memory cgroups: a group of the test's own with a limit, for a child that is moved into it.
+//! Memory cgroups: the test creates a group with a limit and moves a child into it.
 
 use std::fs;
 use std::io;
@@ -23,14 +23,14 @@ pub const TESTS: &[(&str, fn())] = &[
 
 const LIMIT: u64 = 64 << 20;
 
-/// A group with a limit; removed when it is dropped, by when its processes have ended.
+/// A cgroup with a memory limit. Drop removes it, when its processes have ended.
 struct Group {
     path: PathBuf,
     v1: bool,
 }
 
 impl Group {
-    /// None, with a line of why, where this is not allowed.
+    /// Creates the group. Where this is not allowed, prints the reason and returns `None`.
     fn new() -> Option<Group> {
         let name = format!("ndshm-test-{}", std::process::id());
         let mut problem = String::from("no hierarchy with a memory controller is mounted");
@@ -51,7 +51,7 @@ impl Group {
             match group.set_up() {
                 Ok(true) => return Some(group),
                 Ok(false) => {
-                    println!("  skipped: there is swap, which this group cannot be kept from");
+                    println!("  skipped: this group cannot be kept from using swap");
                     return None;
                 }
                 Err(error) => problem = format!("{}: {error}", group.path.display()),
@@ -61,7 +61,7 @@ impl Group {
         None
     }
 
-    /// Makes the group; whether what is too much for it is too much, and does not go to swap.
+    /// Creates the group. Returns `true` if its limit is enforced without swap.
     fn set_up(&self) -> io::Result<bool> {
         fs::create_dir(&self.path)?;
         let limit = LIMIT.to_string();
@@ -77,7 +77,7 @@ impl Group {
         Ok(without_swap.is_ok() || swaps.lines().count() <= 1)
     }
 
-    /// Moves this process in.
+    /// Moves this process into the group.
     fn enter(&self) {
         fs::write(
             self.path.join("cgroup.procs"),
@@ -86,7 +86,7 @@ impl Group {
         .unwrap();
     }
 
-    /// How often the kernel has killed for this group.
+    /// Returns how often the kernel has killed a process of this group.
     fn kills(&self) -> u64 {
         let file = if self.v1 {
             "memory.oom_control"
@@ -108,7 +108,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs `life` in a child inside a group; it must end well, and nothing may have been killed.
+/// Runs `life` in a child inside a group. The child must succeed, and the kernel must kill no
+/// process.
 fn inside(life: impl Fn(&Group)) {
     let Some(group) = Group::new() else { return };
     let child = Child::fork(|| {
@@ -125,7 +126,7 @@ fn inside(life: impl Fn(&Group)) {
     assert_eq!(kills, 0);
 }
 
-/// Makes untouched arrays until one is refused.
+/// Creates untouched arrays until one is refused.
 fn promised(table: &HandleTable, bytes: usize) -> (Vec<Bytes>, AllocError) {
     let mut arrays = Vec::new();
     loop {
@@ -181,7 +182,7 @@ fn large_requests_add_up() {
             let sum = arrays.len() * bytes;
             assert!(sum as u64 <= LIMIT && sum as u64 > LIMIT / 2, "{sum}");
             touch(&table, &arrays);
-            // The same number, after all were freed and their pages given back.
+            // The number is the same after all arrays were freed and their pages given back.
             let count = arrays.len();
             free_all(&table, arrays);
             table.trim().unwrap();
@@ -261,7 +262,7 @@ fn freed_pages_serve_others() {
                 .map(|_| table.from_elem(4 * MIB, 1).unwrap())
                 .collect();
             free_all(&table, large);
-            // Their pages are retained, and are nobody's.
+            // Their pages are retained without an owner.
             let small: Vec<Bytes> = (0..40)
                 .map(|at| {
                     let made = table.from_elem(MIB, 1);
@@ -281,7 +282,7 @@ fn freed_pages_serve_others() {
 fn named_segments_too() {
     let name = crate::support::Name::new("group");
     inside(|_| {
-        // Its pages are charged to the group that asks for them.
+        // The pages of a named segment are charged to the group that asks for them.
         let table = HandleTable::join(&Segment::create(&name.0).unwrap()).unwrap();
         let (arrays, error) = promised(&table, 3 * MIB);
         let refused = no_memory(error);

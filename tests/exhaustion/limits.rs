@@ -26,7 +26,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ),
 ];
 
-/// A lower soft limit, until it is dropped.
+/// A lowered soft limit. Drop restores it.
 struct Limit {
     resource: Resource,
     before: Rlimit,
@@ -74,7 +74,7 @@ fn file_size() {
         );
     }
     assert!(!name.exists());
-    // What exists already is as large as it will ever be.
+    // The existing segment does not grow, so the limit does not concern it.
     let fits: Bytes = table.from_elem(MIB / 2, 1).unwrap();
     table.free(fits).unwrap();
     usable(&table);
@@ -83,7 +83,7 @@ fn file_size() {
     report("RLIMIT_FSIZE of 1 MiB", text);
 }
 
-/// Bytes of address space that this process has mapped.
+/// Returns the bytes of address space that this process has mapped.
 fn mapped() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
@@ -116,7 +116,8 @@ fn address_space() {
         );
     }
     assert!(!name.exists());
-    // The default takes what half the limit has room for; 1 GiB could be mapped.
+    // The default capacity is as much as fits into half of the limit, although 1 GiB could be
+    // mapped.
     let segment = Segment::anonymous().unwrap();
     let capacity = segment.capacity();
     assert_eq!(capacity, 1 << 29);
@@ -138,11 +139,11 @@ fn address_space_after_opening() {
         .unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let array: Handle<u64, Ix1> = table.from_elem(1000, 5).unwrap();
-    // Something, for the process itself; less than another mapping of the segment.
+    // The limit leaves room for the process itself, but not for a second mapping of the segment.
     let limit = Limit::new(Resource::As, mapped() + (64 << 20));
     let large: Bytes = table.from_elem(8 * MIB, 1).unwrap();
     table.free(large).unwrap();
-    // A forked child maps its own description over the same addresses: that takes none.
+    // A forked child maps its own description over the same addresses, which needs no more of them.
     Child::fork(|| {
         assert_eq!(table.read(array).unwrap()[999], 5);
         let own: Bytes = table.from_elem(MIB, 1).unwrap();
@@ -156,17 +157,17 @@ fn address_space_after_opening() {
     })
     .join();
     drop(limit);
-    // Less than is mapped already: even that exchange may be refused, but only by an error.
+    // Below the present size even that exchange may be refused, but only with an error.
     let text = {
         let child = Child::fork(|| {
             let limit = Limit::new(Resource::As, mapped() / 2);
             let first = table.read(array).map(|view| view[999]);
             drop(limit);
             match first {
-                Ok(element) => println!("  RLIMIT_AS below what is mapped: read {element}"),
+                Ok(element) => println!("  RLIMIT_AS below the mapped size: read {element}"),
                 Err(error) => {
                     let text = says(error, &["address space", "RLIMIT_AS", "ulimit -v"]);
-                    println!("  RLIMIT_AS below what is mapped: {text}");
+                    println!("  RLIMIT_AS below the mapped size: {text}");
                 }
             }
             assert_eq!(table.read(array).unwrap()[999], 5);
@@ -179,7 +180,7 @@ fn address_space_after_opening() {
     report("RLIMIT_AS after opening", text);
 }
 
-/// Takes address space by reservations without access, down to pieces of `least` bytes.
+/// Reserves address space without access, in pieces of at least `least` bytes.
 fn hog(least: usize) -> Vec<(usize, usize)> {
     let mut taken = Vec::new();
     let mut len = 1usize << 46;
@@ -198,7 +199,7 @@ fn hog(least: usize) -> Vec<(usize, usize)> {
 
 fn release(taken: Vec<(usize, usize)>) {
     for (at, len) in taken {
-        // SAFETY: a mapping of this test that nobody uses.
+        // SAFETY: a mapping of this test that nothing uses.
         let answer = unsafe { libc::munmap(ptr::without_provenance_mut(at), len) };
         assert_eq!(answer, 0);
     }
@@ -206,7 +207,7 @@ fn release(taken: Vec<(usize, usize)>) {
 
 fn address_space_used_up() {
     let name = Name::new("hog");
-    // Pieces of less than 1 GiB stay free, for the allocator of this process.
+    // Pieces of less than 1 GiB stay free for the allocator of this process.
     let taken = hog(1 << 30);
     let large = || Segment::options().capacity(64 << 30);
     let mut text = String::new();
@@ -227,7 +228,7 @@ fn address_space_used_up() {
         );
     }
     assert!(!name.exists());
-    // The default is halved until it maps.
+    // The default capacity is halved until the mapping succeeds.
     let segment = Segment::anonymous().unwrap();
     let capacity = segment.capacity();
     assert!(capacity < 1 << 31, "{capacity}");
@@ -251,7 +252,7 @@ fn mappings_used_up() {
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(65_530);
     if most > 300_000 {
-        println!("  skipped: {most} mappings (vm.max_map_count) are too many to use up");
+        println!("  skipped: {most} mappings (vm.max_map_count) are too many to exhaust");
         return;
     }
     let segment = small().anonymous().unwrap();
@@ -262,24 +263,24 @@ fn mappings_used_up() {
     // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
     let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
     assert_ne!(start, libc::MAP_FAILED);
-    // Every second page gets another access, and so is a mapping of its own.
+    // Each second page gets another access right, which makes it a mapping of its own.
     let split = (0..most)
         .take_while(|at| {
             let page = start.wrapping_byte_add((2 * at + 1) * PAGE);
-            // SAFETY: a page of the reservation above, which nobody accesses.
+            // SAFETY: a page of the reservation above, which nothing accesses.
             unsafe { libc::mprotect(page, PAGE, libc::PROT_READ) == 0 }
         })
         .count();
     assert!(split < most, "the mappings do not run out");
     let refused = Segment::anonymous();
     let child = Child::fork(|| {
-        // The exchange of the mapping in place takes no more of them.
+        // Exchanging the mapping in place needs no further mapping.
         assert_eq!(table.read(array).unwrap()[999], 5);
         let own: Bytes = table.from_elem(MIB / 4, 1).unwrap();
         table.free(own).unwrap();
     });
     child.join();
-    // SAFETY: the reservation above, which nobody accesses.
+    // SAFETY: the reservation above, which nothing accesses.
     assert_eq!(unsafe { libc::munmap(start, len) }, 0);
     let text = match refused {
         Ok(_) => panic!("there was a mapping left"),
@@ -300,13 +301,13 @@ fn mappings_used_up() {
     );
 }
 
-/// How many descriptors are open.
+/// Returns the number of open descriptors.
 fn open_files() -> usize {
-    // The directory itself is one of them.
+    // The open directory is one of the entries.
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
-/// Holds all descriptors but `left` of those below the limit.
+/// Holds all descriptors below the limit but `left`.
 struct Files {
     _limit: Limit,
     held: Vec<std::fs::File>,
@@ -348,7 +349,7 @@ fn descriptors() {
         for left in 0..6 {
             let files = Files::leaving(left);
             let made = make();
-            // A table needs none that the segment has not.
+            // A table needs no descriptor beyond those of its segment.
             let joined = made.as_ref().ok().map(HandleTable::join);
             let open = files.held.len();
             drop(files);
@@ -358,7 +359,7 @@ fn descriptors() {
                     usable(&HandleTable::join(&segment).unwrap());
                 }
                 Err(error) => {
-                    assert_eq!(refused, left, "{what} had worked with fewer");
+                    assert_eq!(refused, left, "{what} worked with fewer");
                     refused += 1;
                     text = says(error, &["descriptor", "64", "close some", "ulimit -n"]);
                 }
@@ -372,7 +373,7 @@ fn descriptors() {
         }
         assert!((1..6).contains(&refused), "{what}: {refused}");
         report(
-            "descriptors used up",
+            "descriptors exhausted",
             format!("{what} needs {refused}; {text}"),
         );
     }
@@ -405,10 +406,10 @@ fn descriptors_after_a_fork() {
             );
             says(table.free(array).unwrap_err(), &["descriptor", "ulimit -n"]);
             drop(files);
-            // It had none of its own: it has not touched what is the parent's.
+            // The refused calls of the child have not changed the state of the parent.
             assert_eq!(table.read(array).unwrap()[999], 5);
             usable(&table);
-            report("no descriptor to rebind by after a fork", text);
+            report("no descriptor for the rebind after a fork", text);
         })
         .join();
         assert_eq!(table.read(array).unwrap()[0], 5);
@@ -419,7 +420,7 @@ fn descriptors_after_a_fork() {
 fn forecast_without_descriptors() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let files = Files::leaving(0);
-    // What the machine has cannot be read from /proc now, and is known nevertheless.
+    // /proc cannot be read now, but the machine's memory is already known.
     let refused = no_memory(table.zeros::<u8, _>(8 << 40).unwrap_err());
     let fits: Bytes = table.zeros(2 * MIB).unwrap();
     drop(files);

@@ -1,4 +1,4 @@
-//! Memory that is taken away from outside: what the seals keep off.
+//! Attempts to take memory away from outside, which the seals prevent.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -25,7 +25,8 @@ fn seals_keep_the_size() {
     let passed = segment.inheritable_fd().unwrap();
     let mut refused = 0;
     let mut try_all = |fd: BorrowedFd<'_>| {
-        // Shrinking would cut the memory off below the mapping, growing would make it another's.
+        // Shrinking would remove memory below the mapping. Growing would change the size that other
+        // processes expect.
         for len in [0, 4096, 1 << 20, 1 << 40] {
             let error = truncate(fd, len);
             assert_eq!(error.raw_os_error(), Some(libc::EPERM), "to {len}");
@@ -33,7 +34,7 @@ fn seals_keep_the_size() {
         }
         // SAFETY: an open descriptor; the command takes a number.
         let answer = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE) };
-        assert_eq!(answer, -1, "no seal is added any more");
+        assert_eq!(answer, -1, "a seal was added");
     };
     try_all(segment.fd().unwrap());
     try_all(passed.as_fd());

@@ -1,4 +1,4 @@
-//! A small tmpfs over `/dev/shm`, in a mount namespace of the test's own.
+//! A small tmpfs over `/dev/shm`, in a mount namespace of the test.
 
 use std::ffi::CString;
 use std::fs;
@@ -7,21 +7,21 @@ use std::os::unix::fs::OpenOptionsExt;
 
 pub const SHM: &str = "/dev/shm";
 
-/// Puts a tmpfs of its own over `/dev/shm`, for this process and its children; false, with a line
-/// of why, where that is not allowed.
+/// Mounts a tmpfs over `/dev/shm` for this process and its children. Where this is not allowed,
+/// prints the reason and returns `false`.
 pub fn own_shm(bytes: usize, inodes: usize) -> bool {
     let is_own = own_shm_of(&format!("size={bytes},nr_inodes={inodes}"));
     assert!(!is_own || free_bytes() <= bytes as u64);
     is_own
 }
 
-/// As [`own_shm`], with options of a tmpfs as `mount` takes them.
+/// Works like [`own_shm`], with tmpfs options in the syntax of `mount`.
 pub fn own_shm_of(options: &str) -> bool {
     if let Err(error) = try_own_shm(options) {
-        println!("  skipped: no right to mount a tmpfs in a namespace of one's own ({error})");
+        println!("  skipped: no right to mount a tmpfs in a new namespace ({error})");
         return false;
     }
-    // What the test forks sees the small one too: it is this process's namespace.
+    // Children of the test share its namespace, so they see the small tmpfs too.
     true
 }
 
@@ -79,11 +79,11 @@ pub fn free_bytes() -> u64 {
     stat.f_bavail * stat.f_frsize
 }
 
-/// A file that is not a segment's, and takes up room until it is dropped.
+/// A file of another program. It takes up room until it is dropped.
 pub struct Foreign(&'static str);
 
 impl Foreign {
-    /// Takes all but `left` bytes.
+    /// Fills the file system except for `left` bytes.
     pub fn leaving(left: u64) -> Foreign {
         use std::os::fd::AsRawFd;
         let path = "/dev/shm/foreign";

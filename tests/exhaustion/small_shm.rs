@@ -1,5 +1,4 @@
-//! Named segments where `/dev/shm` is small: a tmpfs of the test's own, in a mount namespace of
-//! its own.
+//! Named segments where `/dev/shm` is small: a tmpfs of the test, in its own mount namespace.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,7 +31,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ),
 ];
 
-/// A small segment of its own name.
+/// Creates a small named segment and joins it.
 fn segment(name: &Name, capacity: usize) -> HandleTable {
     let options = Segment::options().capacity(capacity as u64).seats(8);
     HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
@@ -57,7 +56,10 @@ fn create_at_any_fill() {
                     &["need ", "/dev/shm has", "free", "--shm-size", "anonymous"],
                 );
                 refused += 1;
-                assert_eq!(first_success, None, "{pages} pages did, then did not");
+                assert_eq!(
+                    first_success, None,
+                    "refused with {pages} free pages, but not with fewer"
+                );
             }
             Ok(segment) => {
                 first_success = first_success.or(Some(pages));
@@ -82,7 +84,7 @@ fn create_at_any_fill() {
 }
 
 fn without_inodes() {
-    // The root directory takes one.
+    // The root directory takes one inode.
     if !own_shm(8 * MIB, 2) {
         return;
     }
@@ -105,7 +107,7 @@ fn more_than_is_left() {
     let name = Name::new("more");
     let table = segment(&name, 1 << 30);
     let kept: Bytes = table.from_elem(20 * MIB, 7).unwrap();
-    // The steps of a commit are 16 MiB: this one gets through two of them.
+    // A commit proceeds in steps of 16 MiB: this one completes two of them.
     table.free(table.zeros::<u8, _>(64).unwrap()).unwrap();
     let before = free_bytes();
     assert!(before > 40 * MIB as u64 && before < 44 * MIB as u64);
@@ -117,12 +119,12 @@ fn more_than_is_left() {
         lost.push(before - free_bytes());
         assert!(refused.have <= before);
     }
-    // The words of the slots that it asked for: a few pages, the first time.
+    // The first time, the words of the requested slots take a few pages.
     assert!(lost.iter().all(|&bytes| bytes <= 16 << 10), "{lost:?}");
     let refused = no_memory(table.zeros::<u8, _>(48 * MIB).unwrap_err());
     assert!(
         before - refused.have <= 16 << 10,
-        "what the refused call had taken is said to be in use: {refused}"
+        "the error counts the refused call's own memory as used: {refused}"
     );
     assert!(table.read(kept).unwrap().iter().all(|&byte| byte == 7));
     let fits: Bytes = table.from_elem(40 * MIB, 1).unwrap();
@@ -141,13 +143,13 @@ fn many_small_arrays() {
     let name = Name::new("many");
     let table = segment(&name, 1 << 30);
     let mut seen = Vec::new();
-    // The words of slots stay when the arrays are gone: those that need many come last.
+    // The words of slots stay when their arrays are freed, so the sizes with many slots come last.
     for bytes in [300 * KIB, 20 * KIB, 4 * KIB, 100, 50] {
         let (arrays, error) = fill(&table, bytes);
         let refused = no_memory(error);
         assert_eq!(refused.what, "/dev/shm");
         intact(&table, &arrays);
-        // A second time, before and after some are freed.
+        // Allocate again, before and after some arrays are freed.
         no_memory(table.zeros::<u8, _>(bytes).unwrap_err());
         let count = arrays.len();
         for &array in &arrays[count / 2..] {
@@ -185,15 +187,12 @@ fn the_last_pages_can_be_had() {
     }
     let name = Name::new("last");
     let table = segment(&name, 1 << 30);
-    // A span of the class is carved, and its first extents committed.
+    // The class now has a span, and the span's first extents are committed.
     let first: Bytes = table.from_elem(8 * KIB, 0).unwrap();
     let (many, _) = fill(&table, 8 * KIB);
     let left = free_bytes();
-    assert!(
-        left < 40 << 10,
-        "{left} bytes cannot be had by arrays of 8 KiB"
-    );
-    report("left when 8 KiB cannot be had", format!("{left} bytes"));
+    assert!(left < 40 << 10, "arrays of 8 KiB cannot use {left} bytes");
+    report("left when 8 KiB are refused", format!("{left} bytes"));
     free_all(&table, many);
     table.free(first).unwrap();
     usable(&table);
@@ -214,11 +213,11 @@ fn a_foreign_file_takes_the_room() {
     let (late, error) = fill(&table, 64 * KIB);
     no_memory(error);
     assert!((2..=10).contains(&late.len()), "{}", late.len());
-    // All that was promised can be written, with not a page free.
+    // All promised memory can be written, although no page is free.
     for &array in early.iter().chain(&late) {
         table.write(array).unwrap().fill(9);
     }
-    // What is freed serves again, in a full file system.
+    // Freed extents can be reused while the file system is full.
     table.free(early[3]).unwrap();
     let reused: Bytes = table.from_elem(64 * KIB, 3).unwrap();
     assert!(table.read(early[4]).unwrap().iter().all(|&byte| byte == 9));
@@ -241,7 +240,7 @@ fn no_room_for_a_spans_tables() {
     let name = Name::new("tables");
     let table = segment(&name, 1 << 30);
     let mut refused = 0;
-    // Each class has a span of its own, whose words need pages of their own.
+    // Each class has its own span. The span's words need pages of their own.
     for pages in 0..16u64 {
         let kept: Bytes = table.from_elem(100 << (pages / 2), 1).unwrap();
         let foreign = Foreign::leaving(pages * 4096);
@@ -280,14 +279,14 @@ fn freed_pages_serve_any_array() {
     let (large, _) = fill(&table, MIB);
     let count = large.len();
     free_all(&table, large);
-    // The pages of the freed ones are retained; arrays of another class need them.
+    // The freed arrays' pages are retained; arrays of another class need them.
     let (small, error) = fill(&other, 16 * KIB);
     no_memory(error);
     report(
         "freed pages serve another class",
         format!("{count} MiB freed, {} arrays of 16 KiB had", small.len()),
     );
-    // One's own cache is kept by oneself: the other one gets what it does not hold.
+    // A participant keeps its own cache: the other one gets the rest.
     free_all(&other, small);
     let (small, error) = fill(&table, 16 * KIB);
     no_memory(error);
@@ -317,7 +316,7 @@ fn open_while_full() {
             view.fill(0);
             view.fill(number as u8);
         }
-        // Another class needs a span, or finds a larger extent; either way nobody dies.
+        // Another class needs a span or takes a larger extent. Either way no process dies.
         if let Err(error) = table.zeros::<u8, _>(100) {
             no_memory(error);
         }
@@ -375,7 +374,7 @@ fn two_fill_at_once() {
         usable(&table);
     }
     let (least, most) = (sums.iter().min().unwrap(), sums.iter().max().unwrap());
-    // A filler may be refused while the other holds a commit that does not come to pass.
+    // A filler may be refused while the other process holds a commit that then fails.
     assert!(*least * 10 >= *most * 9, "{sums:?}");
     report(
         "two processes fill at once",
@@ -392,14 +391,14 @@ fn a_trim_by_another_is_noticed() {
     for bytes in [50, 3 * KIB, 20 * KIB, 100 * KIB] {
         let table = segment(&name, 1 << 30);
         let other = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
-        // The pages of the extents that come next are allocated along with the first one's.
+        // The pages of the next extents are allocated along with those of the first.
         let first: Bytes = table.from_elem(bytes, 1).unwrap();
         table.free(first).unwrap();
-        // The other one gives all of them back, and somebody else takes them.
+        // The other participant gives all of them back, and a foreign file takes them.
         let trimmed = other.trim().unwrap();
         let foreign = Foreign::leaving(0);
-        // Neither the slot that was freed nor the next ones are backed any more. A signal would
-        // end this process.
+        // Neither the freed slot nor the next ones are backed any more. A signal would end this
+        // process.
         let mut had = 0;
         for _ in 0..4 {
             match table.from_elem(bytes, 2u8) {
@@ -410,7 +409,7 @@ fn a_trim_by_another_is_noticed() {
         drop(foreign);
         usable(&table);
         seen.push(format!(
-            "{trimmed} B trimmed, {had} of 4 arrays of {bytes} B had"
+            "{trimmed} B trimmed, {had} of 4 arrays of {bytes} B created"
         ));
     }
     report("pages that another gave back", seen.join(", "));
@@ -420,7 +419,7 @@ fn an_unborn_segment_in_a_full_place() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
-    // What a creator leaves that dies before it has touched anything.
+    // The file of a creator that dies before it has touched anything.
     let size = {
         let name = Name::new("model");
         let _table = segment(&name, MIB);
@@ -439,11 +438,7 @@ fn an_unborn_segment_in_a_full_place() {
     let error = options.clone().open(&name.0).unwrap_err();
     assert!(matches!(error, SegmentError::NoMemory(_)), "{error}");
     let text = says(error, &["need ", "/dev/shm has", "free"]);
-    assert_eq!(
-        free_bytes(),
-        4096,
-        "what was allocated for it is given back"
-    );
+    assert_eq!(free_bytes(), 4096, "its memory was given back");
     drop(foreign);
     let table = HandleTable::join(&options.open_or_create(&name.0).unwrap()).unwrap();
     usable(&table);

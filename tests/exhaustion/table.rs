@@ -1,4 +1,4 @@
-//! The segment's own limits, met by several processes: seats, slots, capacity.
+//! The segment's own limits, reached by several processes: seats, slots, capacity.
 
 use ndarray::Ix1;
 use ndshm::{AllocError, Handle, HandleTable, JoinError, Segment};
@@ -38,13 +38,13 @@ fn seats_of_other_processes() {
     holders.sort_unstable();
     assert_eq!(holders, pids);
     let text = says(error, &["all 4 seats", "leave", "SegmentOptions::seats(8)"]);
-    // A seat comes back from one who leaves, and from one who is killed.
+    // A seat is freed by a participant that leaves, and by one that is killed.
     let mut sitting = sitting.into_iter();
     sitting.next().unwrap().kill();
     let table = HandleTable::join(&segment).unwrap();
     assert!(HandleTable::join(&segment).is_err());
     stop.send(0);
-    crate::support::eventually("a seat is left", || HandleTable::join(&segment).is_ok());
+    crate::support::eventually("a seat is free", || HandleTable::join(&segment).is_ok());
     for _ in 0..2 {
         stop.send(0);
     }
@@ -76,7 +76,7 @@ fn slots_of_other_processes() {
     });
     told.receive();
     let (mine, error) = fill(&table, 8);
-    assert_eq!(mine.len() + 40_000, 65_536, "every slot was had");
+    assert_eq!(mine.len() + 40_000, 65_536, "all slots were used");
     let AllocError::Full { arrays: 65_536, .. } = error else {
         panic!("{error}");
     };
@@ -91,7 +91,7 @@ fn slots_of_other_processes() {
     );
     go.send(1);
     told.receive();
-    // The other one lives, and its freed slots serve here.
+    // The other process lives, and its freed slots are reused here.
     let (more, _) = fill(&table, 8);
     assert_eq!(more.len(), 40_000);
     intact(&table, &mine[..1000]);
@@ -131,7 +131,8 @@ fn capacity_by_two() {
         free_all(&table, arrays);
         usable(&table);
     }
-    // Another class had taken nothing: all of the capacity but the small spans of `usable`.
+    // No other class had taken memory: the arrays took the whole capacity, except for the small
+    // spans of `usable`.
     assert!(counts.iter().all(|&count| count >= 100), "{counts:?}");
     let fits: Handle<u64, Ix1> = table.zeros(1000).unwrap();
     table.free(fits).unwrap();

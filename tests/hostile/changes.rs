@@ -1,6 +1,6 @@
-//! What is done to a segment's bytes, out of any string of bytes.
+//! Changes of a segment's bytes, decoded from arbitrary bytes.
 
-/// What becomes of a word.
+/// The change of a word.
 #[derive(Clone, Copy, Debug)]
 pub enum What {
     Flip(u32),
@@ -8,16 +8,17 @@ pub enum What {
     Ones,
     Set(u64),
     Add(i8),
-    /// The value of another word.
+    /// Set to the value of another word.
     Copy(u64),
-    /// The value of another word, which gets the one that was here.
+    /// Exchanged with the value of another word.
     Swap(u64),
-    /// Zeros in all eight words of its cache line.
+    /// All eight words of the cache line become zero.
     ZeroLine,
 }
 
 impl What {
-    /// The new word, where `other` looks up another one. A swap and a line are more than that.
+    /// Returns the new word; `other` looks up another word. `Swap` and `ZeroLine` change further
+    /// words, which the caller does.
     pub fn of(self, old: u64, other: impl FnOnce(u64) -> u64) -> u64 {
         match self {
             What::Flip(bit) => old ^ 1 << bit,
@@ -34,32 +35,34 @@ impl What {
 /// A change of one word.
 #[derive(Clone, Copy, Debug)]
 pub struct Change {
-    /// Which word of those that are not zero it is next to, and by how many; or any of the tables.
+    /// The distance to a word that is not zero, which `place` selects; `None`: any word of the
+    /// tables.
     pub near: Option<i8>,
     pub place: u64,
     pub what: What,
 }
 
-/// A case: the changes, and what is done afterwards.
+/// A case: the changes, and the calls afterwards.
 #[derive(Clone, Debug)]
 pub struct Changes {
     pub list: Vec<Change>,
-    /// Whether the segment is opened anew, and observed.
+    /// If `true`, the segment is opened anew, and observed.
     pub open_anew: bool,
-    /// Which calls are made: one bit each.
+    /// The calls to make: one bit each.
     pub style: u8,
-    /// Whether names are used, and whether they are changed.
+    /// `None`: names are not used. `Some(true)`: they are changed, too.
     pub names: Option<bool>,
 }
 
 impl Changes {
-    /// Any bytes are a case: the first two say what is done, each eleven further ones are a change.
+    /// Decodes a case from any bytes: the first two select the calls, each further eleven are a
+    /// change.
     pub fn of(bytes: &[u8]) -> Changes {
         let (&first, rest) = bytes.split_first().unwrap_or((&0, &[]));
         let (&second, rest) = rest.split_first().unwrap_or((&0, &[]));
         Changes {
             list: rest.chunks_exact(11).map(change).collect(),
-            // One in eight: it costs more than all else.
+            // Only one case in eight opens anew: that costs more than everything else.
             open_anew: first >> 5 == 0,
             style: first & 31,
             names: (second & 1 != 0).then_some(second & 2 != 0),
@@ -90,7 +93,7 @@ fn change(bytes: &[u8]) -> Change {
             5 => What::Ones,
             6..8 => What::Set(value),
             8..10 => What::Add(value as i8),
-            // Small numbers are what many fields hold.
+            // Many fields hold small numbers.
             10 => What::Set(value % 4096),
             11 => What::ZeroLine,
             12 | 13 => What::Swap(value),

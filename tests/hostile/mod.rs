@@ -1,4 +1,4 @@
-//! Hostile bytes in a segment, for the long run beside this folder and for the fuzzer in `fuzz`.
+//! Hostile bytes in a segment. The long run beside this folder and the fuzzer in `fuzz` use them.
 
 pub mod changes;
 mod names;

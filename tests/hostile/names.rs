@@ -1,8 +1,8 @@
-//! Names and a bundle, for others to damage, and what a program does with them.
+//! Names and a bundle to be damaged, and the calls of a program on them.
 
 use ndshm::{AnyHandle, BundleHandle, HandleTable, Observer};
 
-/// Names, two of them of one array, and a bundle with two parts that has one.
+/// Creates names, two of them for one array, and a named bundle with two parts.
 pub fn populate(table: &HandleTable, handles: &[AnyHandle]) -> BundleHandle {
     for (at, &handle) in handles[..4].iter().enumerate() {
         table.publish(&format!("array/{at}"), handle).unwrap();
@@ -20,7 +20,7 @@ pub fn populate(table: &HandleTable, handles: &[AnyHandle]) -> BundleHandle {
     bundle.handle()
 }
 
-/// Does what there is to do with them. Each outcome with its call; errors as their texts.
+/// Makes all calls on names and bundles. Returns each call with its outcome; errors as their texts.
 pub fn use_all(
     table: &HandleTable,
     bundle: BundleHandle,
@@ -63,7 +63,7 @@ pub fn use_all(
     done
 }
 
-/// What one who only looks sees of them.
+/// Makes an observer's calls on names.
 pub fn observe(observer: &Observer) {
     std::hint::black_box(observer.names("").map(|names| names.len()).ok());
     std::hint::black_box(observer.find("array/0").ok());

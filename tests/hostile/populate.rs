@@ -1,10 +1,10 @@
-//! Arrays of all kinds, for others to damage.
+//! Arrays of all kinds, to be damaged.
 
 use ndarray::IxDyn;
 use ndshm::bytemuck::{Pod, Zeroable};
 use ndshm::{AnyHandle, Complex, HandleTable};
 
-/// A type with a layout of its own, so that there is a schema to be damaged.
+/// A type with its own layout: its array has a schema to damage.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[bytemuck(crate = "ndshm::bytemuck")]
 #[repr(C)]
@@ -18,7 +18,7 @@ ndshm::record!(Point {
     id: u32
 });
 
-/// Arrays of all kinds, and their handles.
+/// Creates arrays of all kinds, and returns their handles.
 pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
     let point = Point {
         at: [1.0; 3],

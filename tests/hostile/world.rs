@@ -1,4 +1,4 @@
-//! A populated segment whose bytes are changed behind everybody's back, used, and put back.
+//! A populated segment. Its bytes are changed behind the program's back, used, and restored.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,25 +19,25 @@ use super::populate::{Point, populate};
 
 const CAPACITY: u64 = 512 << 10;
 const PAGE: usize = 4096;
-/// What handles are xored with.
+/// The key of the segment: handles are xored with it.
 const KEY: u64 = 0x5eed_5eed_5eed_5eed;
 
 type Parts = (Write<f64, Ix2>, Read<u8, Ix1>);
 type Tiles = PartitionHandle<Parts>;
 
-/// What came of how many calls.
+/// The number of calls, by call and outcome.
 pub type Tally = BTreeMap<(&'static str, &'static str), u64>;
 
-/// A segment with arrays of all kinds, a partition in a round, a queue; leased by two who live, and
-/// by one who is dead.
+/// A segment with arrays of all kinds, a partition in a round, and a queue. Two living participants
+/// and a dead one hold leases.
 pub struct World {
     segment: Segment,
     file: File,
-    /// The pages that held anything when all was made.
+    /// The pages that were not empty after the set-up.
     pages: Vec<(u64, Vec<u8>)>,
-    /// The words of those pages that were not zero.
+    /// The places of those pages' words that were not zero.
     used: Vec<u64>,
-    /// Bytes of the tables.
+    /// The size of the tables in bytes.
     tables: u64,
     handles: Vec<AnyHandle>,
     tiles: Tiles,
@@ -54,10 +54,10 @@ fn options() -> SegmentOptions {
 }
 
 impl World {
-    /// Makes it. `dead` runs what it is given in a child that ends without cleaning up.
+    /// Creates the segment. `dead` runs a closure in a child that ends without cleaning up.
     pub fn new(dead: impl FnOnce(&dyn Fn())) -> World {
-        // With a key that is the same each time: handles are xored with it, and a case that copies
-        // one is to do the same again.
+        // The key is the same each time: handles are xored with it, and a case that copies a handle
+        // must be reproducible.
         let made = options().anonymous().unwrap();
         let file = File::from(made.inheritable_fd().unwrap());
         file.write_all_at(&KEY.to_le_bytes(), 8).unwrap();
@@ -92,7 +92,7 @@ impl World {
             std::mem::forget(tiles);
             std::mem::forget(table);
         });
-        // They go on as they are: their seats are held for as long as this process lives.
+        // These leases stay: their seats are held as long as this process lives.
         std::mem::forget((tile, guard));
         std::mem::forget(part);
         std::mem::forget((round, queue));
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// All as it was made.
+    /// Restores all bytes to the state after the set-up.
     fn restore(&self) {
         let len = self.file.metadata().unwrap().len();
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -158,7 +158,7 @@ impl World {
         self.file.write_all_at(&word.to_le_bytes(), 8 * at).unwrap();
     }
 
-    /// One of the words that are not zero; three of four times one of the tables.
+    /// Returns the place of a word that is not zero; in three of four cases, one of the tables.
     fn used(&self, index: u64) -> u64 {
         let tables = self.used.partition_point(|&at| at < self.tables / 8);
         let among = if index & 3 == 0 {
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// One case: changes, then whatever a program may do. `Err` says what was wrong.
+    /// Runs one case: applies the changes, then makes calls. `Err` describes a fault.
     pub fn run(&mut self, changes: &Changes) -> Result<(), String> {
         self.restore();
         changes.list.iter().for_each(|change| self.apply(change));
@@ -251,7 +251,7 @@ impl World {
         Ok(None)
     }
 
-    /// Opens an array as one of `T` in every way.
+    /// Opens an array in each way as an array of `T`.
     fn open<T: Element>(&mut self, table: &HandleTable, handle: AnyHandle) -> Result<(), String> {
         let handle = Handle::<T, IxDyn>::from_bits(handle.to_bits());
         let attached = table.attach(handle);
@@ -404,7 +404,7 @@ impl World {
         }
     }
 
-    /// The segment's bytes as a named file that is cut off at `len`, which is to be refused.
+    /// Opens the segment's bytes as a named file that is truncated to `len`, which must be refused.
     pub fn open_truncated(&mut self, name: &str, len: u64) -> Result<(), String> {
         use std::os::unix::fs::OpenOptionsExt;
         self.restore();
@@ -428,7 +428,7 @@ impl World {
     }
 }
 
-/// Takes part in the round of a partition, if that is possible.
+/// Takes part in the round of a partition, if possible.
 fn take_part(tiles: &Partition<'_, Parts>) {
     if let Ok(Some(mut part)) = tiles.enter() {
         while let Ok(Some(mut tile)) = part.claim() {
@@ -438,17 +438,17 @@ fn take_part(tiles: &Partition<'_, Parts>) {
     }
 }
 
-/// An error has a text.
+/// Checks that an error has a text.
 fn says(error: impl std::fmt::Display) -> Result<(), String> {
     match error.to_string() {
         text if text.len() > 10 => Ok(()),
-        text => Err(format!("an error that says {text:?}")),
+        text => Err(format!("an error without a useful text: {text:?}")),
     }
 }
 
-/// The next page of the file, from `offset` on, that is there.
+/// Returns the offset of the next page of the file, from `offset` on, that is allocated.
 fn seek_data(file: &File, offset: u64) -> Option<u64> {
-    // SAFETY: moves the position of a descriptor whose position nobody uses.
+    // SAFETY: moves the position of a descriptor; nothing uses that position.
     let at = unsafe { libc::lseek(file.as_raw_fd(), offset as i64, libc::SEEK_DATA) };
     u64::try_from(at).ok()
 }

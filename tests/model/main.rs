@@ -1,5 +1,5 @@
-//! Random programs against a reference: what each call must answer follows from a plain map of
-//! arrays and leases.
+//! Random programs against a reference: a plain map of arrays and leases determines the expected
+//! answer of each call.
 
 mod program;
 #[path = "../props/mod.rs"]
@@ -14,7 +14,7 @@ use ndshm::{HandleTable, Segment};
 #[test]
 fn random_programs_of_several_seats_behave_like_the_model() {
     props::check(300, program::programs(), |program| {
-        // Room for the tables below, the one that looks on, and visitors.
+        // Seats for the tables below, the observing table, and visitors.
         let options = Segment::options().capacity(64 << 20).seats(8).arrays(4096);
         let segment = options.anonymous().unwrap();
         let onlooker = HandleTable::join(&segment).unwrap();
@@ -29,7 +29,7 @@ fn random_programs_of_several_seats_behave_like_the_model() {
         drop(tables);
         let mut left: Vec<_> = onlooker.arrays().map(|info| info.handle).collect();
         left.sort();
-        assert_eq!(left, survivors, "what is detached, and nothing else");
+        assert_eq!(left, survivors, "only detached arrays are left");
         for handle in left {
             onlooker.free(handle).unwrap();
         }

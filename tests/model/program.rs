@@ -1,4 +1,4 @@
-//! Random programs: what is done, by whom, to which array.
+//! Random programs: operations, the participants that perform them, and their arrays.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -8,7 +8,7 @@ use crate::sample::KINDS;
 /// Participants of a program.
 pub const TABLES: usize = 3;
 
-/// How an array is made.
+/// The way in which an array is created.
 #[derive(Clone, Copy, Debug)]
 pub enum Make {
     Zeros,
@@ -27,11 +27,11 @@ pub enum Make {
 pub struct Form {
     pub shape: Vec<usize>,
     pub fortran: bool,
-    /// Its dimension is dynamic although the number of axes is one that ndarray has a type for.
+    /// If `true`, its dimension is dynamic, although ndarray has a type for this number of axes.
     pub dynamic: bool,
 }
 
-/// A round on one array, with things that happen while it runs.
+/// A round on one array, with steps that are performed while it runs.
 #[derive(Clone, Debug)]
 pub struct RoundPlan {
     pub opener: usize,
@@ -40,25 +40,25 @@ pub struct RoundPlan {
     pub partner: Option<Index>,
     pub axis: usize,
     pub tile_len: usize,
-    /// Who takes part.
+    /// The participants.
     pub players: Vec<usize>,
     pub during: Vec<Step>,
-    /// The first player tears its tile.
+    /// If `true`, the first player tears its tile.
     pub torn: bool,
-    /// The round is dropped instead of finished.
+    /// If `true`, the round is dropped instead of finished.
     pub given_up: bool,
     pub seed: u64,
 }
 
-/// One step; `usize`s are tables, indices choose among all arrays that ever were, or among leases.
+/// One step. A `usize` selects a table; an `Index` selects one of all arrays so far, or a lease.
 #[derive(Clone, Debug)]
 pub enum Step {
     Make(usize, Make, usize, Form, u64),
     Read(usize, Index),
     Write(usize, Index),
-    /// Fills what a write lease holds.
+    /// Fills the array of a write lease.
     Fill(Index, u64),
-    /// Looks at what a lease shows.
+    /// Compares the elements that a lease shows.
     Look(Index),
     Release(Index),
     Free(usize, Index),
@@ -68,7 +68,7 @@ pub enum Step {
     Panic(usize, Index, u64),
     ClearPoison(usize, Index),
     Round(Box<RoundPlan>),
-    /// Joins, makes two arrays, detaches one, adopts one of the others', and leaves.
+    /// Joins, makes two arrays, detaches one, adopts an array of the others, and leaves.
     Visit(Index, u64),
     WrongType(usize, Index),
     List(usize),
@@ -128,7 +128,7 @@ fn simple_step() -> impl Strategy<Value = Step> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // A round may have a round on other arrays going on inside.
+    // A round may contain a round on other arrays.
     simple_step().prop_recursive(2, 16, 6, |inner| {
         let players = prop::collection::vec(0..TABLES, 0..5);
         let round = (
@@ -159,7 +159,7 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Programs, most of which begin with arrays to work on.
+/// Returns programs, most of which begin by creating arrays.
 pub fn programs() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..80)
 }

@@ -1,4 +1,4 @@
-//! Rounds in random programs: tiles held by several participants while other steps run.
+//! Rounds in random programs: several participants hold tiles while other steps run.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::program::RoundPlan;
 use crate::sample::{Sample, with_kind};
 use crate::world::{World, typed};
 
-/// A group of which one array is written.
+/// A group in which one array is written.
 trait OneWritten<T>: Group {
     fn written<'v>(views: Self::Views<'v>) -> ArrayViewMutD<'v, T>;
 }
@@ -97,7 +97,7 @@ impl World<'_> {
         }
     }
 
-    /// The round itself; whether a tile was torn.
+    /// Runs the round. Returns `true` if a tile was torn.
     fn play<'t, T: Sample, G: OneWritten<T>>(
         &mut self,
         plan: &RoundPlan,
@@ -163,7 +163,7 @@ impl World<'_> {
             self.arrays[array].writer = None;
             return torn.is_some();
         };
-        // What is left, in turns.
+        // The players claim the remaining tiles in turns.
         loop {
             let before = rows.len();
             for part in &mut parts {
@@ -188,7 +188,7 @@ impl World<'_> {
         rows.sort_by_key(|rows| rows.start);
         if !plan.players.is_empty() || tiles.tiles() == 0 {
             let all: Vec<_> = (0..tiles.tiles()).map(|tile| tiles.rows(tile)).collect();
-            assert_eq!(rows, all, "each tile once");
+            assert_eq!(rows, all, "each tile was handed out once");
         }
         match (outcome, &torn) {
             (Ok(()), None) => {}

@@ -1,13 +1,13 @@
-//! Element types, and the leases of arrays of any of them.
+//! Element types, and leases of arrays of each of them.
 
 use ndarray::{ArrayD, IxDyn};
 use ndshm::bytemuck::{Pod, Zeroable};
 use ndshm::{Complex, Element, ReadGuard, WriteGuard};
 
-/// A type of elements that are made of numbers.
+/// An element type with values that are made of numbers.
 pub trait Sample: Element {
     fn of(number: u64) -> Self;
-    /// What is left of the number that the element was made of.
+    /// Returns the number that the element still holds of the one that it was made of.
     fn number(self) -> u64;
 }
 
@@ -56,10 +56,10 @@ samples! {
         };
 }
 
-/// How many types there are.
+/// The number of types.
 pub const KINDS: usize = 6;
 
-/// Runs the code with `$T` as the type of this number.
+/// Runs the code with `$T` as the type with this number.
 macro_rules! with_kind {
     ($kind:expr, $T:ident => $body:expr) => {
         match $kind {
@@ -92,8 +92,8 @@ macro_rules! with_kind {
 }
 pub(crate) use with_kind;
 
-/// The numbers that elements are made of, each from its place: all different if the type is wide
-/// enough.
+/// Returns the numbers of which elements are made, derived from their place: all different if the
+/// type is wide enough.
 pub fn numbers<T: Sample>(shape: &[usize], seed: u64) -> ArrayD<u64> {
     let mut place = 0;
     ArrayD::from_shape_simple_fn(IxDyn(shape), || {
@@ -102,7 +102,7 @@ pub fn numbers<T: Sample>(shape: &[usize], seed: u64) -> ArrayD<u64> {
     })
 }
 
-/// A lease of an array of whichever type.
+/// A lease of an array of any of the types.
 pub trait AnyLease {
     fn numbers(&self) -> ArrayD<u64>;
     fn strides(&self) -> Vec<isize>;
@@ -119,7 +119,7 @@ impl<T: Sample> AnyLease for ReadGuard<'_, T, IxDyn> {
     }
 
     fn fill(&mut self, _: &ArrayD<u64>) {
-        panic!("a read lease is not filled");
+        panic!("a read lease cannot be filled");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Several seats on threads at once: every lease must show what the last writer left, whole.
+//! Several seats on threads at once: each lease must show the complete data of the last writer.
 
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn segment() -> Segment {
         .unwrap()
 }
 
-/// Allocates until there is no more, and frees all of it again.
+/// Allocates until the segment is full, then frees everything. Returns the number of arrays.
 fn room(table: &HandleTable, bytes: usize) -> usize {
     let mut handles = Vec::new();
     loop {
@@ -35,14 +35,14 @@ fn room(table: &HandleTable, bytes: usize) -> usize {
     handles.len()
 }
 
-/// A pattern that says who wrote, and is the same in every element.
+/// Returns the number that identifies the writer. Asserts that all elements hold it.
 fn uniform(numbers: &ndarray::ArrayRef<u64, Ix1>) -> u64 {
     let first = numbers[0];
     assert!(numbers.iter().all(|&number| number == first), "torn");
     first
 }
 
-/// One thread's part: all arrays are everybody's.
+/// Runs one thread: random operations on arrays that all threads share.
 fn churn(table: &HandleTable, all: &Mutex<Vec<Handle<u64, Ix1>>>, seed: u64) -> [usize; 3] {
     let mut random = Numbers::from_seed(seed);
     let mut pattern = seed << 32;
@@ -61,7 +61,7 @@ fn churn(table: &HandleTable, all: &Mutex<Vec<Handle<u64, Ix1>>>, seed: u64) -> 
         let error = match action {
             0 | 1 => match table.from_elem(1 + random.below(900), pattern) {
                 Ok(handle) => {
-                    // It lives on when this thread has left.
+                    // The array outlives this thread.
                     table.detach(handle).unwrap();
                     all.lock().unwrap().push(handle);
                     continue;
@@ -71,7 +71,7 @@ fn churn(table: &HandleTable, all: &Mutex<Vec<Handle<u64, Ix1>>>, seed: u64) -> 
             },
             2 | 3 => {
                 let mut all = all.lock().unwrap();
-                // Others may have taken all of them since.
+                // Other threads may have taken all of them since.
                 if all.is_empty() {
                     continue;
                 }
@@ -105,7 +105,7 @@ fn churn(table: &HandleTable, all: &Mutex<Vec<Handle<u64, Ix1>>>, seed: u64) -> 
         };
         match error {
             LeaseError::Busy { .. } => refused += 1,
-            // Freed by another since it was looked up.
+            // Another thread has freed it since it was looked up.
             LeaseError::Stale { .. } => stale += 1,
             other => panic!("{other}"),
         }
@@ -129,7 +129,8 @@ fn leases_exclude_each_other_and_nothing_is_lost() {
                 scope.spawn(move || {
                     let table = HandleTable::join(segment).unwrap();
                     let done = churn(&table, all, seed);
-                    // What a thread owns goes with it: not while others still use it.
+                    // A thread's own arrays are freed with it, so wait until the other threads have
+                    // finished.
                     end.wait();
                     done
                 })
@@ -170,7 +171,7 @@ fn readers_and_writers_of_one_array_never_meet() {
                     start.wait();
                     let mut granted = 0;
                     for turn in 0..30_000 {
-                        // The two kinds are tried in turns, so that each finds the other.
+                        // The two kinds of leases alternate, so they meet each other.
                         if (turn + thread) % 2 == 0 {
                             if let Ok(x) = table.read(x) {
                                 uniform(&x);
@@ -230,7 +231,7 @@ fn threads_share_rounds() {
         }
         start.wait();
         for _ in 0..ROUNDS {
-            // A reader that looks at the end of a round keeps the next one from beginning.
+            // A reader that checks the end of a round may delay the next one.
             let round = loop {
                 match tiles.begin() {
                     Ok(round) => break round,

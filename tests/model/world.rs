@@ -10,7 +10,7 @@ use proptest::sample::Index;
 use crate::program::{Form, Make, Step};
 use crate::sample::{AnyLease, KINDS, Sample, numbers, with_kind};
 
-/// What the reference knows of an array.
+/// The reference's knowledge of an array.
 pub struct Known {
     pub handle: AnyHandle,
     pub kind: usize,
@@ -19,9 +19,10 @@ pub struct Known {
     owner: Option<usize>,
     pub freed: bool,
     pub poisoned: bool,
-    /// Who writes it or has opened a round on it: a table, or nobody for a round without opener.
+    /// The table that writes it or has opened a round on it; `Some(None)`: a round that its opener
+    /// has left.
     pub writer: Option<Option<usize>>,
-    /// Read leases and places in rounds, by table.
+    /// Read leases and participations in rounds, by table.
     pub readers: [usize; crate::program::TABLES],
 }
 
@@ -55,7 +56,7 @@ struct Lease<'t> {
     guard: Box<dyn AnyLease + 't>,
 }
 
-/// The arrays that ever were, and the leases that are held.
+/// All arrays so far, and the current leases.
 pub struct World<'t> {
     pub tables: &'t [HandleTable],
     pub arrays: Vec<Known>,
@@ -75,7 +76,7 @@ impl<'t> World<'t> {
         }
     }
 
-    /// Runs steps; `depth` is how many rounds are around them.
+    /// Runs steps; `depth` is the number of enclosing rounds.
     pub fn run(&mut self, steps: &[Step], depth: usize) {
         for step in steps {
             match step {
@@ -136,7 +137,7 @@ impl<'t> World<'t> {
                 Step::List(table) => self.list(*table),
                 Step::Reap(table) => {
                     let report = self.tables[*table].reap().unwrap();
-                    assert_eq!(report, ReapReport::default(), "nobody is dead");
+                    assert_eq!(report, ReapReport::default(), "no participant is dead");
                 }
                 Step::Trim(table) => {
                     self.tables[*table].trim().unwrap();
@@ -211,7 +212,7 @@ impl<'t> World<'t> {
                 table.from_array(&source).unwrap()
             }
             Make::SlicedView => {
-                // Twice as long and backwards along each axis.
+                // The source is twice as long and backwards along each axis.
                 let mut long = dim.clone();
                 long.slice_mut().iter_mut().for_each(|len| *len *= 2);
                 let mut source = Array::from_elem(long.set_f(form.fortran), T::of(seed));
@@ -304,7 +305,7 @@ impl<'t> World<'t> {
         let lease = &self.leases[at];
         let known = &self.arrays[lease.array];
         assert_eq!(lease.guard.numbers(), known.contents);
-        // Along an axis of one index, the stride means nothing.
+        // Along an axis with one index, the stride means nothing.
         let shape = known.contents.shape().iter();
         for ((&len, here), there) in shape.zip(lease.guard.strides()).zip(&known.strides) {
             assert!(len == 1 || here == *there);
@@ -331,7 +332,7 @@ impl<'t> World<'t> {
             };
             known.contents = numbers::<T>(&shape, seed);
             guard.zip_mut_with(&known.contents, |x, &number| *x = T::of(number));
-            // Unlike `panic!` it prints nothing.
+            // Unlike `panic!`, this prints nothing.
             let unwound = catch_unwind(AssertUnwindSafe(move || {
                 let _guard = guard;
                 resume_unwind(Box::new("expected"))
@@ -386,7 +387,7 @@ impl<'t> World<'t> {
         }
     }
 
-    /// Gives all leases back; the handles of what outlives the tables.
+    /// Releases all leases. Returns the handles of arrays that outlive the tables.
     pub fn end(mut self) -> Vec<AnyHandle> {
         while !self.leases.is_empty() {
             self.release(0);

@@ -1,4 +1,5 @@
-//! Files that are cut off, changed or hostile: an error, nothing allocated, no panic, no wait.
+//! Files that are truncated, changed or hostile: loading returns an error, allocates nothing, and
+//! neither panics nor waits.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +8,13 @@ use proptest::prelude::*;
 
 use crate::{Directory, fixtures};
 
-/// A table with little room, so that what a failed load keeps is soon missed.
+/// Creates a table with little room, so memory that a failed load keeps is soon missed.
 fn small_table() -> HandleTable {
     let segment = Segment::options().capacity(64 << 20).in_process().unwrap();
     HandleTable::join(&segment).unwrap()
 }
 
-/// Loads a file, whatever is in it, and frees what came of it.
+/// Loads a file, and frees the loaded arrays.
 fn load(table: &HandleTable, path: &Path) -> Result<(), NpyError> {
     let before = table.arrays().count();
     let loaded = match path.extension().is_some_and(|extension| extension == "npz") {
@@ -36,7 +37,7 @@ fn load(table: &HandleTable, path: &Path) -> Result<(), NpyError> {
             "{error}"
         );
         assert!(error.to_string().len() < 1000, "{error}");
-        // Room that a failed load kept would be missed in the end.
+        // Memory that failed loads kept would be missed in the end.
         let full = matches!(
             error,
             NpyError::Alloc {
@@ -49,7 +50,7 @@ fn load(table: &HandleTable, path: &Path) -> Result<(), NpyError> {
     outcome
 }
 
-/// Files to be damaged.
+/// Returns intact files, to be damaged.
 fn whole() -> Vec<(PathBuf, Vec<u8>)> {
     [
         "c16-F-big.npy",
@@ -100,7 +101,7 @@ fn a_missing_element_is_counted() {
         ),
         "{error}"
     );
-    // What follows is not looked at, as by numpy.
+    // Bytes after the array are ignored, as by numpy.
     let longer = [&bytes[..], b"and more"].concat();
     std::fs::write(&path, longer).unwrap();
     load(&table, &path).unwrap();
@@ -137,7 +138,8 @@ fn a_change_of_any_element_of_an_archive_is_found() {
     let directory = Directory::new("sums");
     let table = small_table();
     let (path, mut bytes) = whole().swap_remove(2);
-    // The elements of the first member: behind its own header of 128 bytes, in which text ends.
+    // The elements of the first member follow its `.npy` header of 128 bytes, which begins at
+    // `text`.
     let text = bytes
         .windows(7)
         .position(|window| window == b"\x93NUMPY\x01")
@@ -153,7 +155,8 @@ fn a_change_of_any_element_of_an_archive_is_found() {
     }
 }
 
-/// Where the entries of an archive's list begin, and where the end of the list does.
+/// Returns the beginning of the entries of an archive's directory, and the beginning of its end
+/// record.
 fn list_of(bytes: &[u8]) -> (usize, usize) {
     let end = bytes.len() - 22;
     let begin = u32::from_le_bytes(bytes[end + 16..end + 20].try_into().unwrap());
@@ -171,7 +174,7 @@ fn an_archive_whose_arrays_are_the_same_bytes_many_times_over_is_refused() {
     let bytes = std::fs::read(&path).unwrap();
     let (begin, end) = list_of(&bytes);
     let entry = &bytes[begin..end];
-    // Entries of other names that all lead to the one array: 200 MiB from a file of one.
+    // Entries of other names that all lead to one array: 200 MiB from a file of one.
     let mut bomb = bytes[..begin].to_vec();
     for index in 0..200 {
         let mut entry = entry.to_vec();
@@ -194,7 +197,7 @@ fn an_archive_whose_arrays_are_the_same_bytes_many_times_over_is_refused() {
 
 #[test]
 fn a_size_that_compressed_bytes_cannot_have_is_refused_before_memory_is_taken() {
-    // List and header agree on 4 GB, of which some hundred bytes are there.
+    // Directory and header agree on 4 GB, but the file has only some hundred bytes of them.
     let path = fixtures().join("hostile-claim.npz");
     let error = load(&small_table(), &path).unwrap_err();
     assert!(
@@ -255,7 +258,7 @@ fn a_bool_that_is_none_is_refused_by_its_place() {
     bytes[at] = 7;
     std::fs::write(&path, bytes).unwrap();
     let place = (9 << 20) - 10;
-    // More often than there is room: a load that fails half-way keeps none.
+    // Load more often than there is room: a load that fails half-way must keep nothing.
     for _ in 0..16 {
         let error = load(&table, &path).unwrap_err();
         assert!(

@@ -1,5 +1,5 @@
-//! Files as programs besides numpy write them, structures that become records of another form, and
-//! archives in which not everything is numbers.
+//! Files in the form of other programs than numpy, structures that become records of another form,
+//! and archives with members that are not numbers.
 
 use std::path::Path;
 
@@ -59,7 +59,7 @@ fn structures_become_records_without_gaps() {
     assert_eq!(table.read(gap).unwrap().to_vec(), [1, 2, 3].map(numbers));
 }
 
-/// The names of an archive's members, and whether each is numbers.
+/// The names of an archive's members; `true` if the member is numbers.
 const MIXED: [(&str, bool); 10] = [
     ("format", false),
     ("gender", false),
@@ -80,7 +80,7 @@ fn loads_in_part(path: &Path) {
         .iter()
         .map(|m| (m.name.as_str(), m.array.is_ok()))
         .collect();
-    // A header does not tell that a byte of a bool is none.
+    // A header does not reveal that a byte of a bool is invalid.
     let expected = MIXED.map(|(name, numbers)| (name, numbers || name == "flags"));
     assert_eq!(listed, expected);
     let data = members[5].array.as_ref().unwrap();
@@ -125,7 +125,7 @@ fn loads_in_part(path: &Path) {
         "{error}"
     );
     assert!(matches!(table.load_npz(path), Err(NpyError::Type { .. })));
-    assert_eq!(table.arrays().count(), 4, "a failed load leaves nothing");
+    assert_eq!(table.arrays().count(), 4, "a failed load keeps no array");
 }
 
 #[test]
@@ -156,14 +156,14 @@ fn whatever_numpy_reads_is_read_as_numpy_does() {
         ],
     );
     assert_eq!(judged.trim(), count.to_string());
-    // 32 names and characters with each of 5 orders, 33 names without one; of which numpy 2 has all.
+    // 32 names and characters with each of 5 orders, 33 names without one. numpy 2 has all of them.
     assert!(count > 150, "{count} files");
     for name in ["partial.npz", "partial-compressed.npz"] {
         loads_in_part(&theirs.file(name));
     }
 }
 
-/// Every expression that an error proposes is typed in numpy, and what comes of it is loaded.
+/// Runs each expression that an error proposes in numpy, and loads the result.
 #[test]
 fn remedies_work_when_they_are_typed() {
     let Some(python) = python() else { return };
@@ -184,7 +184,7 @@ fn remedies_work_when_they_are_typed() {
         };
         let text = error.to_string();
         let Some(expression) = text.split('`').nth(1) else {
-            // What to do about nine axes depends on what they are.
+            // The remedy for nine axes depends on their meaning.
             assert!(name == "refused-nine.npy", "{text}");
             continue;
         };

@@ -1,4 +1,4 @@
-//! What is in the arrays that files.py writes, by their names.
+//! The contents of the arrays that files.py writes, by their names.
 
 use ndarray::{ArrayD, Dimension, IxDyn};
 use ndshm::bytemuck::{Pod, Zeroable};
@@ -122,7 +122,7 @@ fn is<T: Value>(table: &HandleTable, name: &str, handle: AnyHandle, shape: &[usi
     assert!(guard.view() == expected, "{name}: {guard:?}");
 }
 
-/// Fails unless the array of that name is what files.py says.
+/// Asserts that the array has the contents that files.py gives to this name.
 pub fn check(table: &HandleTable, name: &str, handle: AnyHandle) {
     use Order::{C, F};
     let check = |is: fn(&HandleTable, &str, AnyHandle, &[usize], Order), shape: &[usize], order| {

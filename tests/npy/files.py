@@ -1,9 +1,10 @@
-"""The arrays of tests/npy, by numpy itself.
+"""Writes and compares the arrays of tests/npy with numpy.
 
-files.py write DIR      write all of them, whose contents main.rs knows by their names
+files.py write DIR      write all of them; main.rs knows the contents by the names
 files.py fixtures DIR   write the few that are kept in the repository
 files.py compare A B    compare the files in B, which ndshm has saved, with those in A
-files.py dialects DIR   write files as other programs do, and archives that are not of numbers alone
+files.py dialects DIR   write files as other programs do, and archives with other members than
+                        numbers
 files.py judge A B      compare the files in B, which ndshm has saved, with what numpy reads in A
 files.py remedies LIST  evaluate the remedies of errors: lines of the file, the new file, the text
 """
@@ -22,7 +23,7 @@ SHAPES = {"none": (), "empty": (0,), "hollow": (3, 0, 2), "eight": (2, 1, 2, 1, 
 
 
 def values(dtype, shape):
-    """The element of index k in C order is a function of k that main.rs has as well."""
+    """Returns an array whose elements are a function of their index in C order, as in main.rs."""
     dtype = numpy.dtype(dtype)
     k = numpy.arange(numpy.prod(shape, dtype=int), dtype="u8") + numpy.uint64(1)
     if dtype.kind in "ui":
@@ -37,7 +38,7 @@ def values(dtype, shape):
 
 
 def records(dtype, shape):
-    """Each field, and each number of an array in it, as `values` for itself."""
+    """Returns records. Each field is filled like an array of its own by `values`."""
     records = numpy.zeros(shape, numpy.dtype(dtype))
     for name in records.dtype.names:
         field = records[name]
@@ -67,7 +68,7 @@ def accepted():
 
 
 def large():
-    """Of several pieces: more than 8 MiB, and of elements whose size does not divide that."""
+    """Yields arrays of more than 8 MiB, saved in pieces; one has elements that do not divide that."""
     yield "f8-large", numpy.asarray(values(">f8", (1300, 1001)), order="F")
     yield "mixed-large", records(MIXED, (400_000,))
 
@@ -97,7 +98,7 @@ def refused():
 
 
 def structures():
-    """Structures that ndshm holds in another way: without gaps, and with the inner fields outside."""
+    """Yields structures that ndshm changes: it removes gaps and flattens inner fields."""
     inner = numpy.dtype([("x", "<i2"), ("y", ">f4")], align=True)
     aligned = {"align": True}
     yield "gap", records(numpy.dtype([("a", "u1"), ("b", ">f8")], **aligned), (3,))
@@ -111,7 +112,7 @@ def structures():
 
 
 def nested(dtype, shape):
-    """Numbers that differ, in every field of every structure."""
+    """Returns an array with distinct numbers in each field of each structure."""
     array = numpy.zeros(shape, dtype)
     for at, (name, field) in enumerate(leaves(array)):
         field[...] = numpy.arange(field.size).reshape(field.shape) % 120 + at
@@ -119,7 +120,7 @@ def nested(dtype, shape):
 
 
 def leaves(array, name=""):
-    """The fields of numbers, by the names of the way to each."""
+    """Returns the fields of numbers, each with the names of the path to it."""
     if array.dtype.names is None:
         return [(name, array)]
     way = name + "." if name else ""
@@ -127,7 +128,7 @@ def leaves(array, name=""):
 
 
 def spelled():
-    """Types as `numpy.dtype` takes them, with the array that numpy makes of each."""
+    """Yields types in the notation of `numpy.dtype`, with the array that numpy makes of each."""
     names = """u1 i1 u2 i2 u4 i4 u8 i8 f4 f8 c8 c16 b1 ? b B h H i I l L q Q p P n N f d F D bool bool_
         int8 byte uint8 ubyte int16 short uint16 ushort int32 intc uint32 uintc int64 int int_ intp
         uint64 uint uintp long ulong longlong ulonglong float32 single float64 float double complex64
@@ -180,7 +181,7 @@ def dialects(directory):
 
 
 def partial(path, save):
-    """As `scipy.sparse.save_npz` and others write them: numbers, and what is none."""
+    """Writes an archive like `scipy.sparse.save_npz` and others: numbers and other members."""
     numbers = {"data": numpy.arange(4.0), "indices": numpy.arange(4, dtype="<i4")}
     others = {
         "format": numpy.array(b"csr"),
@@ -196,7 +197,7 @@ def partial(path, save):
 
 
 def judge(theirs, ours):
-    """That ndshm saved what numpy reads, up to the differences that its guide names."""
+    """Asserts that ndshm saved the arrays that numpy reads, except for differences in its guide."""
     count = 0
     for file in sorted(os.listdir(ours)):
         left = numpy.load(os.path.join(ours, file))
@@ -208,14 +209,14 @@ def judge(theirs, ours):
             assert name == way, (file, name, way)
             kind = "u1" if other.dtype.kind == "b" and way else other.dtype.newbyteorder("<")
             assert one.dtype == kind, (file, one.dtype, other.dtype)
-            # Of several axes of fields one is left, in the order of C.
+            # Several axes of a field become one, in C order.
             assert numpy.array_equal(one.reshape(other.shape), other), (file, name, one, other)
         count += 1
     print(count)
 
 
 def remedies(listing):
-    """Types each remedy as its reader would, where `a` is the array of the file."""
+    """Evaluates each remedy as a user would, where `a` is the array of the file."""
     for line in open(listing, encoding="utf8").read().splitlines():
         old, new, expression = line.split("\t")
         names = {"numpy": numpy, "old": old, "new": new}
@@ -232,7 +233,7 @@ def write(directory, arrays):
 
 
 def hostile_claim(path):
-    """An archive whose list and header say 4 GB, of a compressed member without elements."""
+    """Writes an archive whose directory and header claim 4 GB for a member without elements."""
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (4294967000,), }".ljust(117) + "\n"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", b"\x93NUMPY\x01\x00\x76\x00" + header.encode())
@@ -243,7 +244,7 @@ def hostile_claim(path):
 
 
 def as_saved(dtype):
-    """What ndshm makes of a dtype: native, without titles, fields with one axis at most."""
+    """Returns the dtype that ndshm saves: native, without titles, fields with at most one axis."""
     if dtype.names is None:
         return dtype.newbyteorder("<")
     fields = []
@@ -282,7 +283,7 @@ def compare(theirs, ours):
 
 
 def main():
-    # That names and padding need a newer format, and that objects are pickled.
+    # numpy warns that names and padding need a newer format, and that objects are pickled.
     warnings.simplefilter("ignore")
     mode, directory, *rest = sys.argv[1:]
     arrays = dict(accepted())

@@ -1,9 +1,9 @@
-//! Files of numpy: those that numpy writes are read, and numpy reads those that are saved; damaged
-//! ones are refused, and nothing is left of them.
+//! Files of numpy: files that numpy writes are read, and numpy reads files that are saved. Damaged
+//! files are refused, and no part of them is kept.
 //!
-//! With numpy at hand (`NDSHM_PYTHON="$(.ci/numpy)"`, or a `python3` that has it) it writes every
-//! array anew and compares what comes back. Without, the files in `fixtures`, which
-//! `files.py fixtures` has written, are read.
+//! If numpy is available (`NDSHM_PYTHON="$(.ci/numpy)"`, or a `python3` with numpy), it writes each
+//! array anew and compares the results. Otherwise the files in `fixtures` are read, which `files.py
+//! fixtures` has written.
 
 mod damage;
 mod dialects;
@@ -25,7 +25,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/npy/fixtures")
 }
 
-/// A directory that is removed in the end.
+/// A directory. Drop removes it.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -55,9 +55,9 @@ impl Drop for Directory {
     }
 }
 
-/// Loads and checks all arrays that numpy wrote into `directory`: their names, and the handles of
-/// those from `.npy` files; and of each `.npz` file.
-#[allow(clippy::type_complexity, reason = "a name, and what is called so")]
+/// Loads and checks all arrays that numpy wrote into `directory`. Returns the names and handles of
+/// the arrays in `.npy` files, and those of each `.npz` file.
+#[allow(clippy::type_complexity, reason = "pairs of a name and its arrays")]
 fn load_all(
     table: &HandleTable,
     directory: &Path,
@@ -69,7 +69,7 @@ fn load_all(
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        // `dialects` has the structures and the archives that are not of numbers alone.
+        // `dialects` has the structures and the archives with other members than numbers.
         let others = ["refused-", "hostile-", "structure-", "partial"];
         if others.iter().any(|other| name.starts_with(other)) {
             continue;
@@ -87,13 +87,13 @@ fn load_all(
                 }
                 archives.push((name, loaded));
             }
-            other => panic!("a file that ends in {other}"),
+            other => panic!("a file with the unknown extension {other}"),
         }
     }
     (arrays, archives)
 }
 
-/// Every array that cannot be loaded, and a part of the error that says why.
+/// Each array that cannot be loaded, and a part of its error's text.
 const REFUSED: [(&str, &str); 21] = [
     (
         "float16",
@@ -139,7 +139,7 @@ const REFUSED: [(&str, &str); 21] = [
     ("nine", "an array of 9 axes: at most 8"),
 ];
 
-/// Everything of numpy that ndshm does not hold is refused by name and remedy.
+/// Asserts that each numpy array that ndshm does not hold is refused with its name and a remedy.
 fn refuse_all(table: &HandleTable, directory: &Path) {
     for (name, why) in REFUSED {
         let path = directory.join(format!("refused-{name}.npy"));

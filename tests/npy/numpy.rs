@@ -1,4 +1,4 @@
-//! Numpy itself as the judge.
+//! Checks by numpy itself.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::{Directory, load_all, refuse_all, table};
 
-/// How long one call of Python may take.
+/// Time limit of one call of Python.
 const DEADLINE: Duration = Duration::from_secs(100);
 
-/// What `arguments` make Python print; `None` if it fails.
+/// Runs Python with `arguments`. Returns its output, or `None` if it fails.
 fn run(python: &OsString, arguments: &[&str]) -> Option<String> {
     let mut child = Command::new(python)
         .args(arguments)
@@ -26,7 +26,7 @@ fn run(python: &OsString, arguments: &[&str]) -> Option<String> {
             None if start.elapsed() > DEADLINE => {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                panic!("{python:?} was not done after {DEADLINE:?}");
+                panic!("{python:?} did not end within {DEADLINE:?}");
             }
             None => std::thread::sleep(Duration::from_millis(2)),
         }
@@ -36,11 +36,11 @@ fn run(python: &OsString, arguments: &[&str]) -> Option<String> {
     status.success().then_some(text)
 }
 
-/// Returns a Python that has numpy, or says what is skipped without it.
+/// Returns a Python that has numpy. Otherwise prints that tests are skipped.
 pub fn python() -> Option<OsString> {
     let found = find_python();
     if found.is_none() {
-        // Not through `eprintln`, which the harness keeps to itself.
+        // `eprintln` does not work here, because the harness captures it.
         let _ = std::io::stderr().write_all(
             b"\nskipped: no numpy; set NDSHM_PYTHON=\"$(.ci/numpy)\" for the files that it writes\n",
         );
@@ -49,7 +49,7 @@ pub fn python() -> Option<OsString> {
 }
 
 fn find_python() -> Option<OsString> {
-    // How a child has ended is lost if SIGCHLD is ignored.
+    // If SIGCHLD is ignored, the exit status of a child is lost.
     crate::signals::set_signals();
     if let Some(python) = std::env::var_os("NDSHM_PYTHON") {
         let version = run(&python, &["-c", "import numpy"]);
@@ -91,8 +91,8 @@ fn arrays_of_numpy_come_in_and_go_back() {
             .save_npz(ours.file(&format!("{name}.npz")), loaded)
             .unwrap();
     }
-    // 13 types in two orders, and all but three in two orders of bytes; and ten more. As files of
-    // their own, and in two archives.
+    // 13 types in two orders, and all but three in two byte orders; and ten more. As files of their
+    // own, and in two archives.
     let each = 2 * (13 + 10) + 10;
     assert_eq!((arrays.len(), count), (each, 3 * each));
     let compared = script(

@@ -1,4 +1,4 @@
-//! What is saved, how it gets its place, and what is refused.
+//! Saving: the contents of a file, its replacement, and refusals.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::expected::{Mixed, Point, Value};
 use crate::{Directory, table};
 
-/// Saves and loads an array; the two are the same.
+/// Asserts that an array is the same after saving and loading.
 fn same(table: &HandleTable, handle: AnyHandle, path: &Path) {
     table.save_npy(handle, path).unwrap();
     let loaded = table.load_npy(path).unwrap();
@@ -145,7 +145,7 @@ fn a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all() {
     assert!(table.save_npy(wide, &path).is_err());
     assert_eq!(contents(&path), [1; 3]);
 
-    // The file that a link leads to is replaced, and its permissions are kept.
+    // The target of a link is replaced, and its permissions are kept.
     symlink("x.npy", &link).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
     table.save_npy(two, &link).unwrap();
@@ -154,7 +154,7 @@ fn a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all() {
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
 
-    // While somebody writes the array, nothing is saved, and the file stays.
+    // While the array is written, nothing is saved, and the file stays.
     let guard = table.write(one).unwrap();
     let both = [("two", AnyHandle::from(two)), ("one", one.into())];
     for error in [
@@ -167,12 +167,16 @@ fn a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all() {
         );
     }
     drop(guard);
-    assert!(table.write(two).is_ok(), "its lease was given back");
+    assert!(table.write(two).is_ok(), "its lease was released");
     assert_eq!(contents(&path), [2; 3]);
-    assert_eq!(directory.names(), ["link.npy", "x.npy"], "no part is left");
+    assert_eq!(
+        directory.names(),
+        ["link.npy", "x.npy"],
+        "no partial file is left"
+    );
 }
 
-/// An array whose file cannot be written to its end leaves what was there, and no part.
+/// Checks that a file that cannot be completed leaves the former file, and no partial one.
 #[test]
 fn a_file_that_does_not_fit_leaves_what_was_there() {
     let table = table();
@@ -180,7 +184,7 @@ fn a_file_that_does_not_fit_leaves_what_was_there() {
     let path = directory.file("x.npy");
     let small = table.from_elem(3, 1u8).unwrap();
     table.save_npy(small, &path).unwrap();
-    // The writer is a process of its own: the limit is for all of a process's files.
+    // The writer needs its own process, because the limit concerns all files of a process.
     crate::signals::set_signals();
     let status = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["saving::saves_more_than_may_be_written", "--exact"])
@@ -193,7 +197,7 @@ fn a_file_that_does_not_fit_leaves_what_was_there() {
     assert_eq!(table.read_untyped(loaded).unwrap().bytes(), [1; 3]);
 }
 
-/// The part of the test above that runs in a process of its own.
+/// Runs the writer of the test above, in a process of its own.
 #[test]
 fn saves_more_than_may_be_written() {
     let Some(path) = std::env::var_os("NDSHM_TEST_SAVE") else {

@@ -57,7 +57,7 @@ pub fn fill_copy_and_swap_move_every_type() {
     });
 }
 
-/// An array of this shape, in C or in Fortran order, whose elements say where they are.
+/// Returns an array of this shape, in C or in Fortran order. Its elements count up from `start`.
 fn counted<D: Dimension>(shape: impl ShapeBuilder<Dim = D>, start: u32) -> Array<u32, D> {
     let mut array = Array::zeros(shape);
     let mut next = start..;

@@ -1,11 +1,11 @@
-//! The primitives once more, one element after the other, as their documentation says.
+//! Sequential versions of the primitives, as their documentation describes them.
 
 use ndshm::TileRng;
 use rand_core::{Rng, SeedableRng};
 
 pub const TILE: usize = 4032;
 
-/// Inclusive running sums, in tiles and in eight lanes each.
+/// Returns inclusive running sums, in tiles of eight lanes each.
 pub fn running_sums(x: &[f64]) -> Vec<f64> {
     let mut sums = Vec::new();
     let mut before_tile = 0.0;
@@ -31,7 +31,8 @@ pub fn sum(x: &[f64]) -> f64 {
     running_sums(x).last().copied().unwrap_or(0.0)
 }
 
-/// Mean and sum of squared deviations: corrected two-pass in a tile, Chan's formula between tiles.
+/// Returns the sum of squared deviations from the mean: corrected two-pass in a tile, Chan's
+/// formula between tiles.
 pub fn squared_deviations(x: &[f64]) -> f64 {
     let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
     for tile in x.chunks(TILE) {
@@ -54,7 +55,8 @@ pub fn squared_deviations(x: &[f64]) -> f64 {
     squares
 }
 
-/// Exponentials relative to each tile's greatest element, tiles relative to the greatest of all.
+/// Adds up exponentials relative to each tile's greatest element, and tiles relative to the
+/// greatest element of all.
 pub fn log_sum_exp(x: &[f64]) -> f64 {
     let greatest_of = |x: &[f64]| x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let greatest = greatest_of(x);
@@ -67,7 +69,7 @@ pub fn log_sum_exp(x: &[f64]) -> f64 {
     greatest + total.ln()
 }
 
-/// For each offspring the first particle whose cumulative weight is far enough.
+/// Returns for each offspring the first particle with a cumulative weight that is far enough.
 fn find(weights: &[f64], count: usize, is_far_enough: impl Fn(f64, usize) -> bool) -> Vec<u64> {
     let cumulative = running_sums(weights);
     let total = cumulative.last().copied().unwrap_or(0.0);
@@ -80,7 +82,7 @@ pub fn systematic(weights: &[f64], u: f64, count: usize) -> Vec<u64> {
     find(weights, count, |sum, j| sum * scale - u > j as f64)
 }
 
-/// Uniform numbers in order: partial sums of exponential spacings, divided by all of them.
+/// Draws uniform numbers in order: partial sums of exponential spacings, divided by their total.
 pub fn multinomial(weights: &[f64], seed: u64, stream: u64, count: usize) -> Vec<u64> {
     let spacings_of = |tile: u64| {
         let words = [seed, stream, u64::from_le_bytes(*b"multinom"), 0];

@@ -17,7 +17,8 @@ fn bits(values: &[f64]) -> Vec<u64> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The inclusive and the exclusive prefix sums, each to another array and in place.
+/// Returns the inclusive and the exclusive prefix sums, each computed into another array and in
+/// place.
 fn prefix_sums<T: Number + std::fmt::Debug>(
     table: &HandleTable,
     pool: &mut Pool<'_>,
@@ -62,7 +63,7 @@ pub fn prefix_sums_of_floats_are_the_references() {
                 .collect();
             assert_eq!(prefix_sums(table, pool, &narrow)[0], expected);
 
-            // Numbers of very different sizes, where a sum that is off by one step would decrease.
+            // Numbers of very different sizes: a sum that is off by one step would decrease.
             let positive: Vec<f64> = x.iter().map(|x| (40.0 * x).exp()).collect();
             let [inclusive, _] = prefix_sums(table, pool, &positive);
             assert!(inclusive.is_sorted());
@@ -193,7 +194,7 @@ pub fn extremes_and_nan() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate().skip(1) {
             let mut x = numbers(seed as u64, length);
-            // The extremes at every kind of place: first, last, inside a tile.
+            // Put the extremes at each kind of place: first, last, inside a tile.
             for (low, high) in [(0, length - 1), (length - 1, 0), (length / 2, length / 3)] {
                 let kept = x.clone();
                 (x[high], x[low]) = (2.0, -3.0);
@@ -225,7 +226,7 @@ pub fn extremes_and_nan() {
 pub fn means_and_variances_are_the_references() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate().skip(1) {
-            // With the large mean, the rounding of tiles' means is felt.
+            // With the large mean, the rounding of the tiles' means becomes visible.
             let offset = [0.0, 1e9][seed % 2];
             let x: Vec<f64> = numbers(seed as u64, length)
                 .iter()

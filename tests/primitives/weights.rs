@@ -1,4 +1,4 @@
-//! Log-weights and resampling; and that calls leave nothing behind.
+//! Log-weights and resampling. Calls leave no memory behind.
 
 use ndarray::{ArrayView1, Ix1};
 use ndshm::{HandleTable, Owned, Pool, PrimitiveError, Real, Segment};
@@ -12,7 +12,7 @@ fn array<'t, T: Real>(table: &'t HandleTable, values: &[T]) -> Owned<'t, T, Ix1>
     table.owned(table.from_array(&ArrayView1::from(values)).unwrap())
 }
 
-/// Weights of which some are 0, at both ends too.
+/// Returns weights of which some are 0, also at both ends.
 fn weights(seed: u64, count: usize) -> Vec<f64> {
     let rounded = |x: f64| if x < -0.5 { 0.0 } else { (10.0 * x).exp() };
     let mut weights: Vec<f64> = numbers(seed, count).into_iter().map(rounded).collect();
@@ -169,7 +169,7 @@ fn systematic(table: &HandleTable, pool: &mut Pool<'_>, w: &[f64], u: f64, n: us
     table.read(ancestors.handle()).unwrap().to_vec()
 }
 
-/// Where the weight is: all over, at a few particles far from each other, or at the ends.
+/// Returns weights that are spread, at a few distant particles, or at the ends.
 fn weights_of_kind(kind: u8, seed: u64, count: usize) -> Vec<f64> {
     match kind {
         0 => weights(seed, count),
@@ -230,7 +230,7 @@ pub fn systematic_offspring_are_the_share_rounded_up_or_down() {
             }
         }
     }
-    // The first and the last with any weight take the ends of the grid.
+    // The first and the last particle with weight take the ends of the grid.
     let w = [0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0];
     let below_one = 1f64.next_down();
     assert_eq!(systematic(&table, &mut pool, &w, 0.0, 2), [2, 4]);
@@ -241,7 +241,7 @@ pub fn systematic_offspring_are_the_share_rounded_up_or_down() {
         systematic(&table, &mut pool, &[1e307; 4], 0.0, 4),
         [0, 1, 2, 3]
     );
-    // Of equal weights each has exactly its share, also where positions meet sums.
+    // With equal weights each particle has exactly its share, also where positions meet sums.
     let equal = systematic(&table, &mut pool, &[1.0; 10_000], 0.0, 20_000);
     assert!(
         equal
@@ -303,7 +303,7 @@ pub fn multinomial_offspring_follow_the_weights() {
         assert!(!samples.contains(&counts), "another stream, other numbers");
         samples.push(counts);
     }
-    // Independent draws: the counts vary as a binomial's, which no grid's would.
+    // Independent draws: the counts vary like those of a binomial distribution; a grid's would not.
     let first = |stream| {
         let found = multinomial(&table, &mut pool, &[1.0, 1.0], [9, stream], 1000);
         found.iter().filter(|&&ancestor| ancestor == 0).count() as f64 - 500.0
@@ -355,7 +355,7 @@ pub fn weights_that_are_none_are_errors() {
     });
 }
 
-/// Weights that differ by a power of two alone, up to both ends of what a number can be.
+/// Checks weights that differ only by a power of two, up to both ends of the range of numbers.
 pub fn the_scale_of_weights_does_not_matter() {
     with_pools(|table, pool| {
         let count = 5_000;
@@ -368,7 +368,7 @@ pub fn the_scale_of_weights_does_not_matter() {
         let normalized = table.owned(table.zeros::<f64, _>(count).unwrap());
         let mut results = Vec::new();
         for exponent in [0, -990, -1000, 900, 1012] {
-            // Two factors: a power of two may be beyond the largest number.
+            // Use two factors, because a power of two may exceed the largest number.
             let half = 2f64.powi(exponent / 2);
             let scaled: Vec<f64> = plain.iter().map(|w| w * half * half).collect();
             assert!(scaled.iter().all(|w| w.is_normal()));
@@ -423,7 +423,7 @@ pub fn tiny_weights_are_worth_as_much_as_others() {
 }
 
 pub fn calls_leave_nothing_behind() {
-    // A partition takes 512 bytes: there is room for those of 300 calls.
+    // A partition takes 512 bytes: there is room for the partitions of 300 calls.
     let segment = Segment::options().capacity(256 << 10).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let mut pool = Pool::fork(&table, 2).unwrap();

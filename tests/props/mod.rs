@@ -1,4 +1,4 @@
-//! For tests on random inputs: the same inputs in every run, and an end to what hangs.
+//! Support for tests on random inputs: the same inputs in each run, and an end to tests that hang.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -8,11 +8,11 @@ use std::time::Duration;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-/// How long one case may take.
+/// Time limit of one case.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `test` on `cases` inputs. They are the same each time, unless `PROPTEST_CASES` or
-/// `PROPTEST_RNG_SEED` asks to look further.
+/// `PROPTEST_RNG_SEED` asks for others.
 #[track_caller]
 pub fn check<S: Strategy>(cases: u32, inputs: S, test: impl Fn(S::Value)) {
     let is_set = |variable| std::env::var_os(variable).is_some();
@@ -37,7 +37,7 @@ pub fn check<S: Strategy>(cases: u32, inputs: S, test: impl Fn(S::Value)) {
     }
 }
 
-/// Ends the process when it has not heard anything for too long.
+/// Ends the process when it has received no message for too long.
 pub struct Watchdog(Sender<()>);
 
 impl Watchdog {
@@ -63,7 +63,7 @@ impl Watchdog {
     }
 }
 
-/// Numbers that look random and are the same each time.
+/// Pseudo-random numbers, the same each time.
 pub struct Numbers(u64);
 
 impl Numbers {
@@ -71,7 +71,7 @@ impl Numbers {
         Numbers(seed)
     }
 
-    /// The next number (SplitMix64).
+    /// Returns the next number (SplitMix64).
     pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -79,7 +79,7 @@ impl Numbers {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.any() % end as u64) as usize
     }

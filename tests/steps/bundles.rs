@@ -1,4 +1,4 @@
-//! The operations on bundles: whatever a death leaves of them, a part is in its bundle or gone.
+//! Operations on bundles: whatever a death interrupts, a part is in its bundle or freed.
 
 use ndarray::Ix1;
 use ndshm::{Bundle, BundleHandle, HandleTable};
@@ -15,7 +15,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("free a bundle", free),
 ];
 
-/// The values of the parts.
+/// Returns the values of the parts.
 fn values(ground: &Ground, bundle: &Bundle<'_>) -> Vec<u64> {
     let names = bundle.parts().unwrap().into_iter().map(|part| part.name);
     let value = |name: String| {
@@ -25,7 +25,8 @@ fn values(ground: &Ground, bundle: &Bundle<'_>) -> Vec<u64> {
     names.map(value).collect()
 }
 
-/// A victim with a seat, beside a bundle with two parts; what it may hold afterwards.
+/// Kills a victim with a seat, beside a bundle with two parts. `expect` lists the values that the
+/// bundle may hold afterwards.
 fn with_bundle(
     run: &mut Run,
     operation: impl FnOnce(&HandleTable, BundleHandle),
@@ -41,7 +42,8 @@ fn with_bundle(
     drop(bundle);
     run.victim(|| {
         let table = ground.join();
-        // The first allocation of a process asks what memory there is.
+        // The first allocation of a process measures the available memory, so do it before the
+        // mark.
         table.zeros::<u8, _>(5000).unwrap();
         mark();
         operation(&table, handle);
@@ -60,7 +62,7 @@ fn with_bundle(
         assert!(expect.contains(&&[][..]), "the bundle is gone");
     }
     let live = ground.table.verify().unwrap().live;
-    assert_eq!(live, 1, "something is left of {parts} parts");
+    assert_eq!(live, 1, "arrays have leaked, beside {parts} parts");
     ground.survive(run);
 }
 

@@ -1,4 +1,4 @@
-//! What a victim works on, and what its survivor must find whatever has become of it.
+//! The state on which a victim works, and the checks of its survivor after the death.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use crate::support::DEADLINE;
 
 pub type Vector = Handle<u64, Ix1>;
 
-/// A small segment, whose spans have few slots: what looks at all of them takes fewer instructions.
+/// Returns options of a small segment. Its spans have few slots, so scans take fewer instructions.
 pub fn options() -> SegmentOptions {
     Segment::options()
         .capacity(256 << 10)
@@ -38,13 +38,13 @@ impl Ground {
         Ground { table, array }
     }
 
-    /// A seat for the victim.
+    /// Returns a table with a seat for the victim.
     pub fn join(&self) -> HandleTable {
         HandleTable::join(self.table.segment()).unwrap()
     }
 
-    /// The survivor's part: nothing that the dead one has left is in its way; then it takes all of
-    /// it back, and nothing is missing.
+    /// Performs the survivor's checks: the remains of the victim do not block it; then it reaps all
+    /// of them, and nothing is lost.
     pub fn survive(self, run: &mut Run) {
         let table = &self.table;
         work(table);
@@ -61,10 +61,10 @@ impl Ground {
         assert_eq!(
             table.reap().unwrap(),
             ReapReport::default(),
-            "the second time"
+            "the second reap finds nothing"
         );
         match look(table, self.array) {
-            Looks::Busy | Looks::GivenUp => panic!("nobody is there who could hold it"),
+            Looks::Busy | Looks::GivenUp => panic!("no living participant holds it"),
             Looks::Poisoned => {
                 table.clear_poison(self.array).unwrap();
                 table.write(self.array).unwrap().fill(3);
@@ -84,15 +84,12 @@ impl Ground {
         let nothing = (found.slots, 0, 0, 0);
         let held = (found.free, found.readers, found.writers, found.in_transit);
         assert_eq!(held, nothing, "{found}");
-        assert_eq!(
-            found.unhinted, 0,
-            "every free slot is found by a hint: {found}"
-        );
+        assert_eq!(found.unhinted, 0, "a free slot has no hint: {found}");
         run.memory(blocks(table.segment()));
     }
 }
 
-/// Whatever one may want of a table works.
+/// Asserts that a table can allocate, read, write and free.
 pub fn work(table: &HandleTable) {
     let own = table.from_elem(16, 7u64).unwrap();
     assert_eq!(table.read(own).unwrap().sum(), 7 * 16);
@@ -122,10 +119,10 @@ enum Looks {
 fn look(table: &HandleTable, array: Vector) -> Looks {
     match table.read(array) {
         Ok(read) => {
-            assert_eq!(read[0], read[1], "half-written, and nobody says so");
+            assert_eq!(read[0], read[1], "half-written, but not poisoned");
             Looks::Whole
         }
-        // A round that its opener has given up, and not yet left.
+        // A round that its opener has given up but not yet left.
         Err(LeaseError::Busy { pid: 0, .. }) => Looks::GivenUp,
         Err(LeaseError::Busy { .. }) => Looks::Busy,
         Err(LeaseError::Poisoned { .. }) => Looks::Poisoned,
@@ -134,16 +131,16 @@ fn look(table: &HandleTable, array: Vector) -> Looks {
     }
 }
 
-/// What a check of the segment counts; damage there is none.
+/// Returns the counts of a segment check. Asserts that there is no damage.
 fn clean(table: &HandleTable) -> Verification {
     let found = table.verify().unwrap();
     assert!(found.is_clean(), "{found}");
     found
 }
 
-/// Memory that the segment's file takes, in units of 512 bytes.
+/// Returns the memory of the segment's file, in units of 512 bytes.
 fn blocks(segment: &Segment) -> u64 {
-    let fd = segment.fd().expect("it has a file");
+    let fd = segment.fd().expect("the segment has a file");
     let file = File::from(fd.try_clone_to_owned().unwrap());
     file.metadata().unwrap().blocks()
 }

@@ -1,9 +1,9 @@
-//! Kills after every instruction: each operation is run in a child that is killed after exactly k
-//! of its instructions, for every k; then a survivor must find all in order.
+//! Kills after each instruction: each operation runs in a child that is killed after exactly k of
+//! its instructions, for every k. Then a survivor must find everything in order.
 //!
-//! `cargo test --test steps` kills at some of them, spread evenly;
-//! `cargo test --release --test steps -- --all` at every one, and within every system call.
-//! `--only TEXT` is for one operation, `--deaths N` for how many of each, `--at K` for one place.
+//! `cargo test --test steps` kills at some of them, spread evenly; `cargo test --release --test
+//! steps -- --all` at each one, and within each system call. `--only TEXT` selects one operation,
+//! `--deaths N` the number of kills of each, `--at K` one place.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -27,5 +27,5 @@ fn main() {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     table::main();
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    println!("single steps are known for x86-64 and AArch64 alone");
+    println!("skipped: single steps are implemented for x86-64 and AArch64 only");
 }

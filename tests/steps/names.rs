@@ -1,4 +1,4 @@
-//! The operations on names of arrays: whatever a death leaves of them, a name stands for one thing.
+//! Operations on names of arrays: whatever a death interrupts, a name stands for one array.
 
 use std::sync::OnceLock;
 
@@ -22,7 +22,7 @@ pub const OPERATIONS: &[Operation] = &[
 const OLD: &str = "old";
 const NEW: &str = "new";
 
-/// What has that name, if anything has.
+/// Returns the array with that name, if there is one.
 fn look_up(table: &HandleTable, name: &str) -> Option<Vector> {
     match table.find::<u64, Ix1>(name) {
         Ok(array) => Some(array),
@@ -31,7 +31,7 @@ fn look_up(table: &HandleTable, name: &str) -> Option<Vector> {
     }
 }
 
-/// A victim with a seat; `ours` is the survivor's second array.
+/// Kills a victim with a seat. The third argument of `operation` is the survivor's second array.
 fn named(
     run: &mut Run,
     operation: impl FnOnce(&HandleTable, &Ground, Vector),
@@ -42,7 +42,8 @@ fn named(
     ground.table.publish(OLD, ground.array).unwrap();
     run.victim(|| {
         let table = ground.join();
-        // The first allocation of a process asks what memory there is.
+        // The first allocation of a process measures the available memory, so do it before the
+        // mark.
         table.zeros::<u8, _>(5000).unwrap();
         mark();
         operation(&table, &ground, second);
@@ -59,7 +60,7 @@ fn named(
     ground.survive(run);
 }
 
-/// The old name is where it was.
+/// Asserts that the old name still names the array.
 fn unchanged(ground: &Ground) {
     assert_eq!(look_up(&ground.table, OLD), Some(ground.array));
 }
@@ -91,7 +92,7 @@ fn replace(run: &mut Run) {
             table.replace(OLD, second).unwrap();
         },
         |ground, second| {
-            let found = look_up(&ground.table, OLD).expect("it has an array at every moment");
+            let found = look_up(&ground.table, OLD).expect("the name has an array at every moment");
             assert!(found == ground.array || found == second);
         },
     );
@@ -112,7 +113,7 @@ fn rename(run: &mut Run) {
     );
 }
 
-/// A name of the bucket of [`OLD`], as segments of this size have them.
+/// Returns a name in the same bucket as [`OLD`] in segments of this size.
 fn neighbour() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {

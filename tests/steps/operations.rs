@@ -1,4 +1,5 @@
-//! The operations whose victims are killed: one function each, with what its survivor expects.
+//! The operations during which victims are killed: one function each, with the survivor's
+//! expectations.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::tracer::mark;
 
 type Tiles = PartitionHandle<Write<u64, Ix1>>;
 
-/// An operation, and how it is performed once.
+/// An operation, and the function that performs it once.
 pub type Operation = (&'static str, fn(&mut Run));
 
-/// All of them.
+/// All operations.
 pub const OPERATIONS: &[Operation] = &[
     ("join", join),
     ("leave", leave),
@@ -60,16 +61,17 @@ pub const OPERATIONS: &[Operation] = &[
     ("leave a name last", leave_name),
 ];
 
-/// An operation of a victim that has a seat, on the ground as it is.
+/// Performs an operation of a victim that has a seat, on the unchanged ground.
 fn simple(run: &mut Run, operation: impl FnOnce(&HandleTable, Vector)) {
     let ask = |table: &HandleTable, _| {
-        // The first allocation of a process asks what memory there is: "allocate 2 MiB" is for that.
+        // The first allocation of a process measures the available memory: only "allocate 2 MiB"
+        // tests that part.
         table.zeros::<u8, _>(5000).unwrap();
     };
     prepared(run, ask, |table, array, ()| operation(table, array));
 }
 
-/// As [`simple`], of a victim that has done something before.
+/// Works like [`simple`], with a victim that prepares something first.
 fn prepared<P>(
     run: &mut Run,
     prepare: impl FnOnce(&HandleTable, Vector) -> P,
@@ -86,7 +88,7 @@ fn prepared<P>(
     ground.survive(run);
 }
 
-/// A life that ends with whatever it holds.
+/// Runs `life` in a child that ends without releasing anything.
 fn dead(life: impl FnOnce()) {
     let child = Child::fork(|| {
         life();
@@ -246,7 +248,7 @@ fn own(run: &mut Run) {
     });
 }
 
-/// The ground's array, left half-written by one that is dead, and reaped.
+/// Returns a ground with an array that a dead participant left half-written. It was reaped.
 fn poisoned() -> Ground {
     let ground = Ground::new();
     dead(|| {
@@ -268,7 +270,7 @@ fn clear_poison(run: &mut Run) {
         table.clear_poison(ground.array).unwrap();
         mark();
     });
-    // Whole again, whoever has declared it to be so.
+    // The array is usable again, whether the victim or the survivor cleared the poison.
     let _ = ground.table.clear_poison(ground.array);
     ground.table.write(ground.array).unwrap().fill(0);
     ground.survive(run);
@@ -284,7 +286,7 @@ fn recover(run: &mut Run) {
             .unwrap();
         mark();
     });
-    // The survivor finds it whole, held by the dead, or poisoned still.
+    // The survivor finds it usable, held by the dead, or still poisoned.
     ground.survive(run);
 }
 
@@ -331,7 +333,7 @@ fn tiles(run: &mut Run) {
         drop(part);
         mark();
     });
-    // The survivor takes over what was not begun, and waits for nobody.
+    // The survivor runs the tiles that were not begun, and waits for no other participant.
     let mut part = tiles.enter().unwrap().unwrap();
     while let Some(mut tile) = part.claim().unwrap() {
         tile.views().fill(1);
@@ -413,7 +415,7 @@ fn pop(run: &mut Run) {
 
 type Arrays = OwnedArray<u64, Ix1>;
 
-/// The array is in the queue once, or it went with the dead.
+/// Checks that the array is in the queue once, or was freed with the victim.
 fn push_owned(run: &mut Run) {
     let ground = Ground::new();
     let queue = ground.table.queue::<Arrays>(2).unwrap();
@@ -430,7 +432,7 @@ fn push_owned(run: &mut Run) {
     ground.survive(run);
 }
 
-/// The array is in the queue once, or it went with the dead.
+/// Checks that the array is in the queue once, or was freed with the victim.
 fn pop_owned(run: &mut Run) {
     let ground = Ground::new();
     let queue = ground.table.queue::<Arrays>(2).unwrap();
@@ -448,7 +450,7 @@ fn pop_owned(run: &mut Run) {
     ground.survive(run);
 }
 
-/// The arrays go with the queue.
+/// Checks that the arrays are freed with the queue.
 fn free_owning_queue(run: &mut Run) {
     let ground = Ground::new();
     run.victim(|| {
@@ -471,7 +473,7 @@ fn push_five(table: &HandleTable, queue: &Queue<'_, Arrays>) {
     queue.push_owned(array).unwrap();
 }
 
-/// At most one array is left, in the queue, and all cells are there.
+/// Asserts that at most one array is left, in the queue, and that all cells are available.
 fn settle(table: &HandleTable, queue: &Queue<'_, Arrays>) {
     table.reap().unwrap();
     let arrays = table.arrays().count() - 1;
@@ -508,7 +510,7 @@ fn reap(run: &mut Run) {
     let round = tiles.begin().unwrap();
     let (tiles_name, queue_name) = (tiles.handle(), queue.handle());
     run.victim(|| {
-        // Before there is anything to reap, for joining reaps, too.
+        // Join first, because joining reaps, too.
         let table = ground.join();
         dead(|| {
             let table = ground.join();
@@ -556,7 +558,7 @@ fn verify(run: &mut Run) {
     ground.survive(run);
 }
 
-/// The name works for the next one who wants it, and is gone with them.
+/// Asserts that the next process can use the name, and that the name is gone when it leaves.
 fn next(name: &Name) {
     let segment = options().open_or_create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -588,7 +590,7 @@ fn open_or_create_name(run: &mut Run) {
     next(&name);
 }
 
-/// What one does who wants the name while another is about to die over it.
+/// Opens or creates the name while another process is about to die in the same call.
 fn want(name: &Name) {
     let segment = options().open_or_create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();

@@ -1,4 +1,4 @@
-//! One performance of an operation: recorded to its end, or killed at one of its instructions.
+//! One run of an operation: recorded to its end, or killed at one of its instructions.
 
 use std::io;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use crate::support::Child;
 use crate::tracer::{Trace, Victim};
 
-/// Where a victim is to die.
+/// The point at which a victim dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Death {
     /// After that many instructions.
     After(usize),
-    /// Within the call into the kernel that this instruction makes, before the kernel has done it.
+    /// Within the system call that this instruction makes, before the kernel has performed it.
     Entering(usize),
-    /// The same, after the kernel has done it.
+    /// The same, after the kernel has performed it.
     Returning(usize),
 }
 
 /// Microseconds that a rival has before the victim dies.
 const MOMENTS: [u64; 7] = [0, 50, 100, 200, 400, 800, 2_000];
 
-/// How the next one is to be.
+/// The mode of the next run.
 #[derive(Clone, Copy)]
 enum Plan {
     Undisturbed,
@@ -28,23 +28,23 @@ enum Plan {
     Killed(Death),
 }
 
-/// What is to become of the victim, and what has come of those before.
+/// The plan for the next victim, and the results of the runs before.
 pub struct Run {
     plan: Plan,
     /// The instructions, once they are recorded.
     pub trace: Option<Trace>,
     /// Memory that is left after an undisturbed run.
     memory: Option<u64>,
-    /// Whether the last one did not die where it was to, because it went another way.
+    /// If `true`, the last victim left the recorded path and did not die at the intended point.
     pub astray: bool,
-    /// Whether the next one is stepped all the way.
+    /// If `true`, the next victim is stepped all the way.
     pub walk: bool,
-    /// Which of the moments a rival has had last.
+    /// The index of the rival's last moment.
     moment: usize,
 }
 
 impl Run {
-    /// A run to the end.
+    /// Creates a run that goes to its end.
     pub fn new() -> Run {
         Run {
             plan: Plan::Undisturbed,
@@ -56,29 +56,31 @@ impl Run {
         }
     }
 
-    /// The next one is recorded.
+    /// Records the next run.
     pub fn record(&mut self) {
         self.plan = Plan::Recorded;
     }
 
-    /// The next one ends by this death.
+    /// Ends the next run by this death.
     pub fn kill(&mut self, death: Death) {
         self.plan = Plan::Killed(death);
     }
 
-    /// Performs `life` in a child of its own. What it does between two marks is the operation.
+    /// Runs `life` in a child. The instructions between its two marks are the operation.
     pub fn victim(&mut self, life: impl FnOnce()) {
         self.perform(life, || ()).expect("ptrace");
     }
 
-    /// As above; before the victim is killed, and over its death, `rival` is at work in another child.
+    /// Works like [`victim`](Run::victim); before and during the victim's death, `rival` runs in
+    /// another child.
     pub fn victim_beside(&mut self, life: impl FnOnce(), rival: impl FnOnce()) {
         self.moment = (self.moment + 1) % MOMENTS.len();
         let moment = MOMENTS[self.moment];
         let mut child = None;
         let start = || {
             child = Some(Child::fork(rival));
-            // Anywhere from its first steps to its end: the victim stands still meanwhile.
+            // The rival has got anywhere from its first steps to its end. The victim stands still
+            // meanwhile.
             std::thread::sleep(Duration::from_micros(moment));
         };
         let outcome = self.perform(life, start);
@@ -86,7 +88,7 @@ impl Run {
         child.expect("it was started").join();
     }
 
-    /// Runs `before_death` when the victim is where it is to die, or has ended.
+    /// Runs the victim. Calls `before_death` when it has reached its place of death, or has ended.
     fn perform(&mut self, life: impl FnOnce(), before_death: impl FnOnce()) -> io::Result<()> {
         let mut victim = Victim::start(life)?;
         let (death, trace) = match (self.plan, &self.trace) {
@@ -112,14 +114,14 @@ impl Run {
         victim.kill()
     }
 
-    /// Memory that is left when all is given back: no more than after an undisturbed run, but for
-    /// pages of the tables that only who comes after a death writes to.
+    /// Checks the memory that is left after everything was freed: at most that of an undisturbed
+    /// run, plus pages of the tables that only the survivors of a death write to.
     pub fn memory(&mut self, blocks: u64) {
         const TABLES: u64 = 4 * 4096 / 512;
         let most = *self.memory.get_or_insert(blocks) + TABLES;
         assert!(
             blocks <= most,
-            "{blocks} blocks of memory are left, not {most} at most"
+            "{blocks} blocks of memory are left, but at most {most} may be"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The command line, and the table that is printed: operation, instructions, kills, failures.
+//! The command line, and the printed table: operation, instructions, kills, failures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -8,13 +8,13 @@ use crate::run::{Death, Run};
 use crate::tracer::may_trace;
 use crate::{bundles, names};
 
-/// Kills of each operation, unless all are asked for.
+/// Default number of kills of each operation.
 const SPREAD: usize = 120;
-/// Tries to kill where it was meant, when the victim went another way than the recorded one.
+/// Attempts to kill at the intended point when the victim leaves the recorded path.
 const TRIES: usize = 3;
-/// After so many in a row that were tried in vain, one try is enough.
+/// After so many failures in a row, one attempt is enough.
 const PATIENCE: usize = 8;
-/// Instructions that a victim is stepped through at most.
+/// Largest number of instructions that a victim is stepped through.
 const WALK: usize = 5_000;
 /// Seconds that one kill and its check may take.
 const DEADLINE: u32 = 60;
@@ -37,21 +37,21 @@ impl Options {
             let mut number = |what: &str| -> usize {
                 let text = arguments.next().unwrap_or_default();
                 text.parse()
-                    .unwrap_or_else(|_| panic!("{what} wants a number"))
+                    .unwrap_or_else(|_| panic!("{what} needs a number"))
             };
             match argument.as_str() {
                 "--all" => options.deaths = None,
                 "--deaths" => options.deaths = Some(number("--deaths").max(2)),
                 "--at" => options.at = Some(number("--at")),
                 "--only" => options.only = arguments.next(),
-                // What cargo and the standard harness take, such as --nocapture.
+                // Arguments of cargo and the standard harness, such as --nocapture.
                 _ => {}
             }
         }
         options
     }
 
-    /// The places to die at, of an operation that has `instructions`.
+    /// Returns the places to die at in an operation with `instructions`.
     fn places(&self, instructions: usize) -> Vec<usize> {
         match (self.at, self.deaths) {
             (Some(at), _) => vec![at.min(instructions)],
@@ -67,7 +67,7 @@ pub fn main() {
     crate::support::set_signals();
     let options = Options::parse();
     if !may_trace() {
-        println!("(not shown: that takes the right to trace a child by ptrace)");
+        println!("(skipped: no right to trace a child by ptrace)");
         return;
     }
     let start = Instant::now();
@@ -119,14 +119,14 @@ impl Counts {
     }
 }
 
-/// Records an operation, and kills it at all the places asked for.
+/// Records an operation, and kills it at all requested places.
 fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     let start = Instant::now();
     let mut run = Run::new();
-    // What a process does once only, it has done after the first.
-    perform(&mut run, operation).expect("the operation fails when it is left alone");
+    // The first run performs the work that a process does only once.
+    perform(&mut run, operation).expect("the undisturbed operation fails");
     run.record();
-    perform(&mut run, operation).expect("the operation fails when it is left alone");
+    perform(&mut run, operation).expect("the undisturbed operation fails");
     let trace = run.trace.as_ref().expect("it was recorded");
     let (instructions, calls) = (trace.addresses.len(), trace.syscalls.clone());
     let mut counts = Counts {
@@ -136,7 +136,7 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     };
     let places = options.places(instructions);
     let deaths = places.iter().map(|&k| Death::After(k));
-    // Within calls, too, all of them if there are no more than other places.
+    // Also die within system calls: within all of them, if there are no more than other places.
     let step = (2 * calls.len()).div_ceil(places.len()).max(1);
     let calls = calls
         .iter()
@@ -144,9 +144,9 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     let mut in_vain = 0;
     for death in deaths.chain(calls.step_by(step)) {
         run.kill(death);
-        // Where the heap, the clock or a file in /proc led it another way than the recorded one, it is
-        // tried again; and if that is of no use, it goes its own way for as many instructions. Far
-        // from the start that would take too long: then it has died near by.
+        // The heap, the clock or a file in /proc can lead a victim off the recorded path: then try
+        // again. If that fails, step the victim along its own path for as many instructions. Far
+        // from the start this would take too long: then accept a death near by.
         let (Death::After(k) | Death::Entering(k) | Death::Returning(k)) = death;
         let tries = if in_vain < PATIENCE { TRIES } else { 1 };
         let walks = usize::from(k <= WALK);
@@ -180,7 +180,8 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     counts
 }
 
-/// Once, within a deadline: who hangs is ended by a signal, and with it the test.
+/// Performs the operation once, within a deadline: a signal ends a run that hangs, and with it the
+/// test.
 fn perform(run: &mut Run, operation: fn(&mut Run)) -> Result<(), String> {
     // SAFETY: `alarm` has no precondition.
     unsafe { libc::alarm(DEADLINE) };

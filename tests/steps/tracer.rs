@@ -1,7 +1,7 @@
-//! Another process, run instruction by instruction: to any one of them, and killed there.
+//! Runs another process instruction by instruction, to any of them, and kills it there.
 //!
-//! To be at instruction k, a process is let run to a breakpoint as near before k as can be told by
-//! how often its address comes up, and stepped from there.
+//! To reach instruction k, the process runs to a breakpoint near before k, found by counting how
+//! often its address is reached. From there it is stepped.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -12,7 +12,7 @@ use std::ptr;
 
 use crate::support::exit_at_once;
 
-/// The instruction that traps, and how far beyond it the program counter then is.
+/// The instruction that traps, and the distance of the program counter behind it afterwards.
 #[cfg(target_arch = "x86_64")]
 const BREAKPOINT: (&[u8], u64) = (&[0xcc], 1);
 #[cfg(target_arch = "aarch64")]
@@ -24,13 +24,13 @@ const SYSCALL: &[u8] = &[0x0f, 0x05];
 #[cfg(target_arch = "aarch64")]
 const SYSCALL: &[u8] = &[0x01, 0x00, 0x00, 0xd4];
 
-/// Where a victim says that its operation begins, and that it has ended.
+/// Marks the begin and the end of a victim's operation.
 #[inline(never)]
 pub extern "C" fn mark() {
     std::hint::black_box(());
 }
 
-/// How a process stopped or ended.
+/// The way in which a process stopped or ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
     /// By this signal.
@@ -46,10 +46,11 @@ pub struct Victim {
     gone: bool,
 }
 
-/// Whether this process may trace its children, which some containers forbid.
+/// Returns `true` if this process may trace its children, which some containers forbid.
 pub fn may_trace() -> bool {
     let child = crate::support::Child::fork(|| {
-        // SAFETY: the request takes no address; nobody traces on, for the child ends at once.
+        // SAFETY: the request takes no address; nothing is traced further, because the child ends
+        // at once.
         let answer = unsafe { libc::ptrace(libc::PTRACE_TRACEME) };
         exit_at_once(i32::from(answer != 0));
     });
@@ -87,12 +88,12 @@ impl Victim {
         Ok(victim)
     }
 
-    /// The next instruction's address.
+    /// Returns the next instruction's address.
     pub fn counter(&self) -> io::Result<u64> {
         Ok(program_counter(&mut self.registers()?).to_owned())
     }
 
-    /// Runs one instruction. `false` if the process has ended by it.
+    /// Runs one instruction. Returns `false` if the process ended by it.
     pub fn step(&mut self) -> io::Result<bool> {
         self.request(libc::PTRACE_SINGLESTEP, 0)?;
         match self.wait()? {
@@ -102,7 +103,7 @@ impl Victim {
         }
     }
 
-    /// The addresses of all instructions from here to the next mark, which it then is at.
+    /// Records the addresses of all instructions from here to the next mark, and stops there.
     pub fn record(&mut self) -> io::Result<Trace> {
         let mut addresses = vec![self.counter()?];
         while self.step()? {
@@ -115,8 +116,8 @@ impl Victim {
         Err(io::Error::other("it ended before the second mark"))
     }
 
-    /// Runs the first `k` instructions of `trace`; `false` if that did not lead where it did when
-    /// it was recorded.
+    /// Runs the first `k` instructions of `trace`. Returns `false` if the process did not follow
+    /// the recorded path.
     pub fn run(&mut self, trace: &Trace, k: usize) -> io::Result<bool> {
         let (anchor, hits) = trace.anchor(k);
         let address = trace.addresses[anchor];
@@ -141,7 +142,7 @@ impl Victim {
             .is_none_or(|&at| self.counter().is_ok_and(|now| now == at)))
     }
 
-    /// Runs `k` instructions, whichever they are, but not beyond the next mark.
+    /// Runs any `k` instructions, but not beyond the next mark.
     pub fn walk(&mut self, k: usize) -> io::Result<()> {
         for _ in 0..k {
             if !self.step()? || self.counter()? == mark as *const () as u64 {
@@ -151,7 +152,7 @@ impl Victim {
         Ok(())
     }
 
-    /// From an instruction that enters the kernel into the call; with `out`, to its return.
+    /// Goes from an instruction that enters the kernel into the call; with `out`, to its return.
     pub fn enter_kernel(&mut self, out: bool) -> io::Result<()> {
         for _ in 0..=usize::from(out) {
             self.request(libc::PTRACE_SYSCALL, 0)?;
@@ -161,7 +162,7 @@ impl Victim {
         Ok(())
     }
 
-    /// Lets it run to its end; its exit code.
+    /// Lets the process run to its end. Returns its exit code.
     pub fn finish(mut self) -> io::Result<i32> {
         self.request(libc::PTRACE_CONT, 0)?;
         match self.wait()? {
@@ -170,7 +171,7 @@ impl Victim {
         }
     }
 
-    /// Kills it where it is, and waits until it is gone.
+    /// Kills the process where it is, and waits until it is gone.
     pub fn kill(mut self) -> io::Result<()> {
         self.end()
     }
@@ -186,7 +187,7 @@ impl Victim {
         Ok(())
     }
 
-    /// Continues until it comes to `address`. `false` if it ended before.
+    /// Continues until the process reaches `address`. Returns `false` if it ended before.
     fn run_to(&mut self, address: u64) -> io::Result<bool> {
         let (trap, beyond) = BREAKPOINT;
         let mut original = [0; 4];
@@ -197,7 +198,7 @@ impl Victim {
             self.request(libc::PTRACE_CONT, 0)?;
             match self.wait()? {
                 Stop::Signal(libc::SIGTRAP) => break,
-                // Of a child of the victim's; it would be ignored.
+                // The signal of a child of the victim; it would be ignored.
                 Stop::Signal(libc::SIGCHLD) => {}
                 Stop::Exited(_) | Stop::Killed(_) => return Ok(false),
                 stop => return Err(unexpected(stop)),
@@ -217,7 +218,7 @@ impl Victim {
     fn registers(&self) -> io::Result<libc::user_regs_struct> {
         let mut registers = MaybeUninit::<libc::user_regs_struct>::zeroed();
         self.register_set(libc::PTRACE_GETREGSET, registers.as_mut_ptr())?;
-        // SAFETY: it is a struct of integers, for which zeros are a value too.
+        // SAFETY: it is a struct of integers, and zeros are a value of it, too.
         Ok(unsafe { registers.assume_init() })
     }
 
@@ -254,7 +255,7 @@ impl Victim {
 
     fn wait(&mut self) -> io::Result<Stop> {
         let mut status = 0;
-        // SAFETY: `status` is a place to write to, the pid is of a child not waited for yet.
+        // SAFETY: `status` is a place to write to; the pid is of a child not waited for yet.
         check(i64::from(unsafe {
             libc::waitpid(self.pid, &raw mut status, 0)
         }))?;
@@ -277,11 +278,12 @@ impl Drop for Victim {
 
 /// The instructions of one operation.
 pub struct Trace {
-    /// The address of each, in the order in which they are run.
+    /// The address of each, in the order of execution.
     pub addresses: Vec<u64>,
-    /// For each: how often its address has come up so far, from 1; the first is not counted.
+    /// For each: the number of times that its address was reached so far, from 1; the first
+    /// instruction is not counted.
     arrivals: Vec<u32>,
-    /// Which of them enter the kernel.
+    /// Those that enter the kernel.
     pub syscalls: Vec<usize>,
 }
 
@@ -313,8 +315,8 @@ impl Trace {
         })
     }
 
-    /// How to come near instruction `k`: an instruction before it, and how often its address comes
-    /// up until then. An arrival costs some three times a step.
+    /// Returns an instruction near before `k`, and how often its address is reached until then. An
+    /// arrival costs about three times a step.
     fn anchor(&self, k: usize) -> (usize, u32) {
         let last = k.min(self.addresses.len() - 1);
         let cost = |&at: &usize| (k - at) + 3 * self.arrivals[at] as usize;

@@ -1,5 +1,5 @@
-//! For tests that fork: a runner without threads, children that are always waited for, names that
-//! are always removed.
+//! Support for tests that fork: a runner without threads, children that are always waited for,
+//! names that are always removed.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 pub use signals::set_signals;
 
-/// How long a child may take before the test fails and kills it: many times what it needs, for the
-/// machine may be busy.
+/// Time limit of a child. After it the test fails and kills the child. It is many times the usual
+/// time, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs the tests whose names hold the command line's first free argument, one after another on the
-/// main thread, each in a child of its own: so that each may fork, and a test that hangs is killed.
+/// Runs the tests with names that contain the command line's first free argument, one after another
+/// on the main thread. Each runs in a child of its own, so it may fork, and is killed if it hangs.
 pub fn run(tests: &[(&str, fn())]) {
     set_signals();
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
@@ -82,14 +82,14 @@ impl Child {
         assert!(self.ended_within(DEADLINE));
     }
 
-    /// Waits for an end with exit code 0.
+    /// Waits for the child. Asserts that it ends with exit code 0.
     #[track_caller]
     pub fn join(self) {
         let status = self.wait_within(DEADLINE).expect("the child hangs");
         assert!(status.success(), "the child ended with {status}");
     }
 
-    /// How the child ended; `None` if it had to be killed.
+    /// Returns the exit status of the child, or `None` if it had to be killed.
     pub fn wait_within(mut self, deadline: Duration) -> Option<ExitStatus> {
         self.ended_within(deadline).then_some(self.status?)
     }
@@ -98,7 +98,7 @@ impl Child {
         let start = Instant::now();
         while self.status.is_none() && start.elapsed() < deadline {
             let mut status = 0;
-            // SAFETY: `status` is a place to write to, the pid is of an own child.
+            // SAFETY: `status` is a place to write to; the pid is of an own child.
             if unsafe { libc::waitpid(self.pid, &raw mut status, libc::WNOHANG) } == self.pid {
                 self.status = Some(ExitStatus::from_raw(status));
             } else {
@@ -119,24 +119,24 @@ impl Drop for Child {
     }
 }
 
-/// Ends this process without running what its parent has registered.
+/// Ends this process without running the exit handlers that its parent has registered.
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: `_exit` has no precondition.
     unsafe { libc::_exit(code) }
 }
 
-/// Whether a process exists, not counting those that have ended and were not waited for.
+/// Returns `true` if a process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     state_of(pid).is_some_and(|state| state != 'Z' && state != 'X')
 }
 
-/// The state of a process as /proc names it: T is stopped, Z has ended.
+/// Returns the state of a process in the notation of /proc: T is stopped, Z has ended.
 pub fn state_of(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next()?.chars().next()
 }
 
-/// Asks until it is so.
+/// Waits until the condition holds.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -146,7 +146,7 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A pipe through which related processes tell each other numbers.
+/// A pipe through which related processes send numbers.
 pub struct Pipe {
     ends: [i32; 2],
 }
@@ -159,7 +159,8 @@ impl Pipe {
         Pipe { ends }
     }
 
-    /// The descriptor for those who cannot have this value, such as signal handlers.
+    /// Returns the descriptor to write to. Code that cannot reach this value needs it, such as
+    /// signal handlers.
     pub fn writer(&self) -> i32 {
         self.ends[1]
     }
@@ -171,7 +172,7 @@ impl Pipe {
         assert_eq!(sent, 8);
     }
 
-    /// Whether a number is sent within this time.
+    /// Returns `true` if a number is sent within this time.
     pub fn is_sent_within(&self, time: Duration) -> bool {
         let mut poll = libc::pollfd {
             fd: self.ends[0],
@@ -202,8 +203,8 @@ impl Drop for Pipe {
     }
 }
 
-/// A flag that is raised once, for whoever knows its number: also for kernels, which have no pipe.
-/// Lowered in the end.
+/// A flag that is raised once. Any related process that knows its number can use it, also kernels,
+/// which have no pipe. It is lowered on drop.
 pub struct Flag {
     pub number: u64,
 }
@@ -232,7 +233,7 @@ impl Flag {
         Flag::path(number).exists()
     }
 
-    /// Waits until it is raised.
+    /// Waits until the flag is raised.
     #[track_caller]
     pub fn wait(number: u64) {
         eventually("a flag is raised", || Flag::is_raised(number));
@@ -245,7 +246,7 @@ impl Drop for Flag {
     }
 }
 
-/// A segment's name that nobody else has, removed in the end.
+/// A unique segment name. Drop removes it.
 pub struct Name(pub String);
 
 impl Name {

@@ -1,8 +1,8 @@
 //! The signals that tests rely on.
 
-/// Sets the signals as a program in the foreground of a terminal has them, whatever this one has
-/// inherited: a shell starts background jobs with SIGINT ignored, and others ignore SIGCHLD, which
-/// loses how children end. Every program that forks for its tests does this first.
+/// Resets all signals to the state of a program in the foreground of a terminal. Shells start
+/// background jobs with SIGINT ignored, and other programs ignore SIGCHLD, which loses the exit
+/// status of children. Each program that forks for its tests calls this first.
 pub fn set_signals() {
     for signal in 1..=libc::SIGRTMAX() {
         let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
@@ -15,7 +15,7 @@ pub fn set_signals() {
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
-    // As Rust's runtime has it.
+    // The state that Rust's runtime sets.
     // SAFETY: ignoring is a valid action.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();

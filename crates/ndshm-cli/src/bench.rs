@@ -1,4 +1,4 @@
-//! `ndshm bench`: what the operations cost on this machine.
+//! `ndshm bench`: measures the cost of operations on this machine.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use serde_json::{Value, json};
 use crate::output::{Align, Code, Failure, Output, Table, bytes};
 
 const HELP: &str = "\
-It runs in an anonymous segment of its own, in one process, on whatever else the machine is doing; \
-the minimum is what the operation costs when nothing comes in between.
+Runs in an anonymous segment of its own, in one process, beside everything else that the machine \
+is doing. The best value is the cost of the operation without interruptions.
 
-JSON: a list of {operation, unit: ns|GB/s, median, best, repetitions}; `best` is the least of times \
-and the largest of rates.";
+JSON: a list of {operation, unit: ns|GB/s, median, best, repetitions}; `best` is the shortest \
+time or the highest rate.";
 
-/// Operations that are measured.
+/// Number of measured operations.
 const OPERATIONS: u32 = 7;
-/// The most repetitions of one operation.
+/// Maximum repetitions of one operation.
 const REPETITIONS: usize = 2000;
-/// Bytes that are copied at once: more than caches hold.
+/// Bytes per copy: more than the caches hold.
 const COPY: usize = 64 << 20;
 
-/// Measure what allocations, leases, fresh pages and copies cost here; takes some seconds
+/// Measure the cost of allocations, leases, fresh pages and copies; takes some seconds
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// How long to measure all of it, in seconds, at most 60
+    /// Seconds for all measurements together, at most 60
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
 }
@@ -34,12 +34,12 @@ pub struct Args {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(seconds),
-        Ok(_) => Err("from 0.1 to 60 seconds are possible".into()),
+        Ok(_) => Err("must be from 0.1 to 60 seconds".into()),
         Err(error) => Err(format!("{error}")),
     }
 }
 
-/// What was measured of one operation.
+/// Measurements of one operation.
 struct Measured {
     operation: String,
     unit: &'static str,
@@ -48,7 +48,7 @@ struct Measured {
     repetitions: usize,
 }
 
-/// Measures them.
+/// Runs all measurements and prints them.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let span = Duration::from_secs_f64(args.seconds) / OPERATIONS;
     let all = measure(span)?;
@@ -130,7 +130,7 @@ fn samples(
     })
 }
 
-/// What a page costs that nobody has used: the kernel zeroes it.
+/// Measures the first touch of an unused page, which the kernel must zero.
 fn fresh_pages(span: Duration) -> Result<Measured, Failure> {
     const BYTES: usize = 4 << 20;
     let segment = Segment::options().retain(0).anonymous()?;

@@ -1,4 +1,4 @@
-//! The command line: what there is to ask for, and what `--help` says of it.
+//! The command line: commands, options and the texts of `--help`.
 
 use clap::{Parser, Subcommand};
 
@@ -9,24 +9,24 @@ use crate::{
 const CODES: &str = "\
 Exit codes:
   0  done, nothing is wrong
-  1  what was looked at is damaged, poisoned or wants a remedy
-  2  the command line makes no sense
+  1  something is damaged or poisoned, or needs a remedy
+  2  invalid arguments
   3  no such segment, array or file
-  4  the system or another process is in the way
-What went wrong is told on standard error, with --json as well.
+  4  refused by the system or by another process
+Error messages go to standard error, also with --json.
 
-A SEGMENT is the name of one, or PID:FD for the descriptor of an anonymous one (see `ndshm ls`). A \
-name of that form is written as its path, /dev/shm/12:3. An ARRAY is its handle or a name that it was given \
-(see `ndshm show`).";
+A SEGMENT is a segment's name, or PID:FD for a descriptor of an anonymous segment (see `ndshm \
+ls`). Write a name that has the form PID:FD as its path, /dev/shm/12:3. An ARRAY is a handle or \
+one of the array's names (see `ndshm show`).";
 
-/// Looks at ndshm's segments of shared memory, without disturbing who uses them.
+/// Inspects ndshm's shared memory segments without disturbing the programs that use them.
 #[derive(Parser)]
 #[command(name = "ndshm", version, after_help = CODES, max_term_width = 100)]
 pub struct Cli {
     /// Print one JSON document; its fields are named in each command's --help.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }

@@ -1,4 +1,4 @@
-//! `ndshm completions`: what makes a shell complete the tool's commands.
+//! `ndshm completions`: prints completion scripts.
 
 use std::io::{self, Write};
 
@@ -8,16 +8,16 @@ use clap_complete::Shell;
 use crate::cli::Cli;
 use crate::output::{Code, Failure};
 
-/// Print what makes a shell complete commands and options
+/// Print a completion script for a shell
 #[derive(clap::Args)]
 pub struct Args {
     /// The shell
     shell: Shell,
 }
 
-/// Prints it.
+/// Prints the script.
 pub fn run(args: &Args) -> Result<Code, Failure> {
-    // Into memory first: the generator panics if it cannot write.
+    // Generate into memory first: the generator panics on a write error.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "ndshm", &mut script);
     io::stdout().write_all(&script)?;

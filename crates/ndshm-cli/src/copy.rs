@@ -1,4 +1,4 @@
-//! Elements of an array that picks take, copied out one row after another.
+//! Copies the selected elements of an array out, row by row.
 
 use ndarray::IxDyn;
 use ndshm::{ArrayInfo, Observer, Order};
@@ -6,10 +6,10 @@ use ndshm::{ArrayInfo, Observer, Order};
 use crate::index::Pick;
 use crate::output::Failure;
 
-/// Bytes that one read copies at most, unless an element has more.
+/// Maximum bytes per read, unless one element is larger.
 const PIECE: usize = 1 << 20;
 
-/// Bytes from one index of each axis to the next.
+/// Returns the distance in bytes from one index of each axis to the next.
 fn strides(info: &ArrayInfo) -> Vec<u64> {
     let mut stride = info.dtype.size() as u64;
     let mut strides = vec![0; info.shape.len()];
@@ -24,8 +24,9 @@ fn strides(info: &ArrayInfo) -> Vec<u64> {
     strides
 }
 
-/// Shows `take` the bytes of each element, and where it is among those that are picked: row by row, a
-/// row being along the axis that is contiguous in memory.
+/// Calls `take` with the position and the bytes of each selected element. The position counts
+/// among the selected elements. The order is row by row, where a row runs along the axis that is
+/// contiguous in memory.
 pub fn each(
     observer: &Observer,
     info: &ArrayInfo,
@@ -42,7 +43,7 @@ pub fn each(
         Order::F => (!picks.is_empty()).then_some(0),
     };
     let row = inner.map_or(Pick::one(), |axis| picks[axis]);
-    // Elements whose span, from the first to the last, one read takes.
+    // Elements per read: their span, from the first to the last, must fit.
     let apart = row.step.unsigned_abs().saturating_mul(size);
     let at_once = (PIECE / apart).clamp(1, row.count);
     let mut rows: Vec<usize> = picks.iter().map(|pick| pick.count).collect();

@@ -1,4 +1,4 @@
-//! `ndshm doctor`: whether this system lets programs share memory as they would like to.
+//! `ndshm doctor`: checks whether this system's limits suit shared memory.
 
 mod cgroup;
 mod checks;
@@ -9,30 +9,30 @@ use serde_json::{Value, json};
 use crate::output::{Align, Code, Failure, Output, Style, Table, bytes};
 
 const HELP: &str = "\
-It looks at /dev/shm, at the memory of the machine and of this process's memory cgroups, at settings \
-of the kernel, at the limits of this process (which others may have other), at what crashed programs \
-left behind, and makes a small segment of its own.
+Checks /dev/shm, the memory of the machine and of this process's memory cgroups, kernel settings, \
+the limits of this process (other processes may have other limits) and leftovers of crashed \
+programs, and makes a small segment of its own.
 
-JSON: a list of {check, status: ok|warn|fail, found, remedy}; `remedy` is null where none is needed. \
-Exit code 1 if something fails.";
+JSON: a list of {check, status: ok|warn|fail, found, remedy}; `remedy` is null if none is needed. \
+Exit code 1 if a check fails.";
 
-/// Look at what the system lets shared memory have, and say what to do about it
+/// Check the system's limits on shared memory, and print remedies
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {}
 
-/// How a check ended.
+/// Result of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
-    /// Nothing is in the way.
+    /// No problem.
     Ok,
-    /// Something may be, some day.
+    /// A problem is possible.
     Warn,
-    /// Something is.
+    /// There is a problem.
     Fail,
 }
 
-/// A thing that was looked at.
+/// A check and its result.
 pub struct Check {
     name: &'static str,
     status: Status,
@@ -41,7 +41,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// All is well.
+    /// Returns a check that found no problem.
     pub fn ok(name: &'static str, found: impl Into<String>) -> Check {
         Check {
             name,
@@ -51,7 +51,7 @@ impl Check {
         }
     }
 
-    /// Something may be in the way.
+    /// Returns a check that found a possible problem.
     pub fn warn(name: &'static str, found: impl Into<String>, remedy: &'static str) -> Check {
         Check {
             status: Status::Warn,
@@ -60,7 +60,7 @@ impl Check {
         }
     }
 
-    /// Something is in the way.
+    /// Returns a check that found a problem.
     pub fn fail(name: &'static str, found: impl Into<String>, remedy: &'static str) -> Check {
         Check {
             status: Status::Fail,
@@ -69,7 +69,7 @@ impl Check {
     }
 }
 
-/// Looks at all of it.
+/// Runs all checks and prints them.
 pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
     let mut all = vec![probe()];
     all.extend(checks::shm());
@@ -89,7 +89,7 @@ pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
     })
 }
 
-/// Makes a segment, takes part in it, and writes an array.
+/// Makes a segment, joins it and writes an array.
 fn probe() -> Check {
     const NAME: &str = "a segment of its own";
     let made = || -> ndshm::Result<u64> {

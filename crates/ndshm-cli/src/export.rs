@@ -1,4 +1,4 @@
-//! `ndshm export`: an array as a file of numpy.
+//! `ndshm export`: writes an array to a numpy file.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use crate::output::{Code, Failure, Output, bytes, shown};
 use crate::target::{self, Place};
 
 const HELP: &str = "\
-The file is complete when it appears, and replaces one of the same name only with --force.
+The file appears when it is complete, and replaces a file of the same name only with --force.
 
-Whoever writes the array meanwhile is not kept out: then the elements are of different moments. What \
-a crashed program left behind can be exported, too.
+Writers are not kept out: if a process writes the array meanwhile, the elements are of different \
+moments. Arrays that a crashed program left behind can be exported, too.
 
-JSON: {handle, dtype, shape, writer, file, bytes}; `bytes` are those of the elements.";
+JSON: {handle, dtype, shape, writer, file, bytes}; `bytes` is the size of the elements.";
 
 /// Write an array to a .npy file
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ JSON: {handle, dtype, shape, writer, file, bytes}; `bytes` are those of the elem
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle, or a name of it
+    /// The array: its handle or one of its names
     array: String,
     /// The file
     file: PathBuf,
@@ -30,7 +30,7 @@ pub struct Args {
     force: bool,
 }
 
-/// Writes it.
+/// Exports the array.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = Place::parse(&args.segment).observe()?;
     let info = target::array(&observer, &args.array)?;

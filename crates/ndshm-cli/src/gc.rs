@@ -1,4 +1,4 @@
-//! `ndshm gc`: what a crash left behind.
+//! `ndshm gc`: removes what crashed programs left behind.
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 
@@ -10,46 +10,46 @@ use crate::survey::{self, Found, State};
 use crate::target::Place;
 
 const HELP: &str = "\
-Without --yes nothing is changed: it tells what would be.
+Without --yes nothing is changed: the command prints what it would do.
 
-A named segment goes if no process is in it. That is decided by the rule and under the lock of the \
-library itself, so that a name is never removed under a process that just opens it. One that was \
-asked to persist stays unless --persistent is given. What dead participants held in a segment that \
-others use is taken back, as the next one who joins would. What is damaged or of another release, or \
-begins with zeros (a segment whose creator died at once, or any program's file), is left alone \
-unless it is named.
+A named segment is removed if no process is in it. The library itself decides this, under its own \
+lock: a name is never removed while a process opens it. A persistent segment stays unless \
+--persistent is given. If a segment is in use, everything that its dead participants held is \
+reclaimed, as by the next process that joins. A segment that is damaged or of another release, \
+and a file that begins with zeros (a segment whose creator died at once, or any program's file), \
+is left alone unless it is named.
 
 JSON: a list of {segment, finding: deserted|persistent|dead_seats|damaged|unfinished, dead_seats, \
 resident, action: remove|reap|none, done, problem}. `done` is false in a dry run.
 
 Exit code 1 if there is something to do and no --yes, 4 if something could not be done.";
 
-/// Clean up what crashed programs left behind; only tells without --yes
+/// Clean up after crashed programs; only a dry run without --yes
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
     /// Only these segments: names, or PID:FD
     segments: Vec<String>,
-    /// Do it
+    /// Make the changes
     #[arg(long)]
     yes: bool,
-    /// Remove also what was asked to persist
+    /// Also remove persistent segments
     #[arg(long)]
     persistent: bool,
 }
 
-/// What is wrong with a segment.
+/// The problem of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Finding {
-    /// Nobody is in it.
+    /// No process is in it.
     Deserted,
-    /// Nobody is in it, and it was asked to stay.
+    /// No process is in it, and it is persistent.
     Persistent,
-    /// Somebody is in it, and somebody has died in it.
+    /// A process is in it, and a participant has died in it.
     DeadSeats,
-    /// It is a segment, and cannot be opened: damaged, or of another release.
+    /// It is a segment, but cannot be opened: damaged, or of another release.
     Damaged,
-    /// It starts with zeros.
+    /// It begins with zeros.
     Unfinished,
 }
 
@@ -66,16 +66,16 @@ impl Finding {
 
     fn text(self) -> &'static str {
         match self {
-            Finding::Deserted => "nobody is in it",
-            Finding::Persistent => "nobody is in it, but it was asked to persist",
+            Finding::Deserted => "no process is in it",
+            Finding::Persistent => "no process is in it, but it is persistent",
             Finding::DeadSeats => "some of its participants died",
             Finding::Damaged => "cannot be opened: damaged, or of another release",
-            Finding::Unfinished => "begins with zeros: never came to life, or no segment",
+            Finding::Unfinished => "begins with zeros: never initialized, or not a segment",
         }
     }
 }
 
-/// A segment with something left behind.
+/// A segment that needs cleaning up.
 pub struct Leftover {
     place: Place,
     finding: Finding,
@@ -93,7 +93,7 @@ enum Action {
 }
 
 impl Leftover {
-    /// Whether `--yes` alone does something about it.
+    /// Returns `true` if `--yes` cleans it up without further options.
     pub fn is_to_go(&self) -> bool {
         matches!(self.finding, Finding::Deserted | Finding::DeadSeats)
     }
@@ -110,7 +110,7 @@ impl Leftover {
     }
 }
 
-/// Finds and, if told to, removes them.
+/// Finds the leftovers and, with `--yes`, removes them.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let mut leftovers = match args.segments.is_empty() {
         true => all(),
@@ -145,7 +145,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     })
 }
 
-/// All leftovers of this user, the anonymous segments with dead participants among them.
+/// Returns all leftovers of this user, also anonymous segments with dead participants.
 pub fn all() -> Vec<Leftover> {
     let mut leftovers: Vec<Leftover> = survey::all(false)
         .into_iter()
@@ -166,7 +166,7 @@ pub fn all() -> Vec<Leftover> {
     leftovers
 }
 
-/// The one that is named; none if nothing is left behind in it.
+/// Returns the leftover at `place`; `None` if there is nothing to clean up.
 fn one(place: Place) -> Result<Option<Leftover>, Failure> {
     let file = place.file()?;
     let mut first = [0; 8];
@@ -188,7 +188,7 @@ fn one(place: Place) -> Result<Option<Leftover>, Failure> {
         _ => match survey::look(place.clone(), file) {
             Some(found) => of_found(found),
             None => Err(Failure::damaged(format_args!(
-                "{place} is no segment of ndshm"
+                "{place} is not a segment of ndshm"
             ))),
         },
     }
@@ -227,20 +227,20 @@ fn perform(place: &Place, finding: Finding, action: Action, args: &Args) -> Resu
             match removal {
                 Removal::Removed => Ok(()),
                 Removal::Persistent => Err(Failure::refused(
-                    "it was asked to persist: --persistent removes it",
+                    "it is persistent: --persistent removes it",
                 )),
                 _ => Err(Failure::refused("a process is in it now")),
             }
         }
         (Action::Remove | Action::Reap, _) => {
-            // To join is to reap.
+            // Joining reaps the dead.
             HandleTable::join(&place.enter()?)?;
             let dead = |observer: Observer| -> Result<usize, Failure> {
                 Ok(observer.seats()?.iter().filter(|seat| !seat.alive).count())
             };
             match place.observe().and_then(dead) {
                 Ok(0) => Ok(()),
-                // It was the last to leave, and took the name along.
+                // The join above was the last process to leave, and removed the name.
                 Err(_) if place.file().is_err() => Ok(()),
                 Ok(left) => Err(Failure::refused(format_args!("{left} dead seats are left"))),
                 Err(failure) => Err(failure),
@@ -305,7 +305,7 @@ fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result<(), Failur
         0 if leftovers.is_empty() => out.line("nothing is left behind")?,
         0 => out.line("nothing to do")?,
         _ if args.yes => {}
-        _ => out.line("nothing was changed: --yes does it")?,
+        _ => out.line("nothing was changed: --yes makes the changes")?,
     }
     let left_alone = || {
         leftovers
@@ -315,19 +315,20 @@ fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result<(), Failur
     for leftover in left_alone().filter(|it| it.finding == Finding::Persistent) {
         let name = leftover.place.to_string();
         out.line(shown(&format!(
-            "{name} was asked to persist; to remove it: ndshm gc --yes --persistent {}",
+            "{name} is persistent; to remove it: ndshm gc --yes --persistent {}",
             argument(&name)
         )))?;
     }
     match left_alone().any(|it| it.finding != Finding::Persistent) {
         true => out.line(
-            "what is damaged or begins with zeros is removed only by its name: ndshm gc --yes NAME",
+            "a segment that is damaged or begins with zeros is removed only by name: \
+             ndshm gc --yes NAME",
         ),
         false => Ok(()),
     }
 }
 
-/// The name as a shell takes it for one argument that is no option.
+/// Quotes the name: a shell passes the result as one argument that is not an option.
 fn argument(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
     let quoted = match name.bytes().all(is_plain) {
@@ -353,7 +354,7 @@ mod tests {
                 .output();
             let printed = String::from_utf8(shell.unwrap().stdout).unwrap();
             match name.strip_prefix('-') {
-                // printf takes `--` for an argument here: its options come before the format.
+                // printf takes this `--` for an argument: its options come before the format.
                 Some(_) => assert_eq!(printed, format!("--.{name}.")),
                 None => assert_eq!(printed, format!("{name}.")),
             }

@@ -1,4 +1,4 @@
-//! `ndshm get`: elements of an array.
+//! `ndshm get`: prints elements of an array.
 
 use ndarray::ArrayD;
 use ndshm::{ArrayInfo, Observer};
@@ -11,16 +11,17 @@ use crate::target::{self, Place};
 use crate::value::Value;
 
 const HELP: &str = "\
-The index is numpy's: 3, 1:4,0, ::2,-1, ...,0. Without one it is the whole array. Large arrays are \
-shortened in the middle unless --all is given.
+The index is numpy's: 3, 1:4,0, ::2,-1, ...,0. Without an index, the whole array is printed. \
+Large arrays are shortened in the middle unless --all is given.
 
-JSON: {handle, dtype, shape, writer, data}; data is a list for each axis that is left. What JSON \
-has no number for is a string: \"NaN\", \"inf\", integers beyond 64 bits; a complex number is [re, \
-im], a record an object of its fields.
+JSON: {handle, dtype, shape, writer, data}; data is a list for each axis that is left. Values \
+that JSON numbers cannot express are strings: \"NaN\", \"inf\", integers beyond 64 bits. A \
+complex number is [re, im], a record an object of its fields.
 
-Whoever writes the array meanwhile is not kept out: then the elements may be of different moments.";
+Writers are not kept out: if a process writes the array meanwhile, the elements may be of \
+different moments.";
 
-/// Elements that one call copies.
+/// Maximum number of elements per call.
 const MOST: usize = 1 << 22;
 
 /// Print elements of an array
@@ -29,9 +30,9 @@ const MOST: usize = 1 << 22;
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle, or a name of it
+    /// The array: its handle or one of its names
     array: String,
-    /// Which elements, as numpy writes it; all if left out
+    /// Which elements, as a numpy index; all if left out
     #[arg(allow_hyphen_values = true, default_value = "")]
     index: String,
     /// Print every element, however many there are
@@ -39,7 +40,7 @@ pub struct Args {
     all: bool,
 }
 
-/// Prints them.
+/// Prints the elements.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = Place::parse(&args.segment).observe()?;
     let info = target::array(&observer, &args.array)?;
@@ -64,7 +65,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// Copies what the picks take.
+/// Copies the selected elements.
 fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<Value>, Failure> {
     picks
         .iter()
@@ -72,8 +73,7 @@ fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<
         .filter(|&count| count <= MOST)
         .ok_or_else(|| {
             Failure::usage(format_args!(
-                "these are more than {MOST} elements of {:?}: give an index that takes fewer, or \
-                 use export",
+                "the index selects more than {MOST} elements of {:?}: select fewer, or use export",
                 info.shape
             ))
         })?;
@@ -82,12 +82,12 @@ fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<
         Value::Bool(false),
     );
     copy::each(observer, info, picks, |place, element| {
-        // The bytes of a whole element are there.
+        // Always `Some`: the element has all its bytes.
         if let Some(value) = Value::decode(&info.dtype, element) {
             values[place] = value;
         }
     })?;
-    // The axes of single numbers go, the last first so that the others keep their numbers.
+    // Remove the axes of single numbers, the last first: the other axes keep their numbers.
     for axis in (0..picks.len()).rev().filter(|&axis| !picks[axis].kept) {
         values.index_axis_inplace(ndarray::Axis(axis), 0);
     }

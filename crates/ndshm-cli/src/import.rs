@@ -1,4 +1,4 @@
-//! `ndshm import`: a file of numpy as an array.
+//! `ndshm import`: loads a numpy file into a new array.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use crate::set::check_inhabited;
 use crate::target::Place;
 
 const HELP: &str = "\
-This takes part in the segment, with a seat. The array belongs to nobody: it lives until a program \
+This command joins the segment and takes a seat. The array has no owner: it lives until a program \
 frees it.
 
 JSON: {handle, name, dtype, shape, bytes}.";
 
-/// Make an array of a .npy file, and print its handle
+/// Load a .npy file into a new array, and print its handle
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
@@ -28,12 +28,12 @@ pub struct Args {
     name: Option<String>,
 }
 
-/// Makes it.
+/// Imports the file.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let place = Place::parse(&args.segment);
     check_inhabited(&place, &place.observe()?)?;
     let table = HandleTable::join(&place.enter()?)?;
-    // Until it is detached it goes with this process, should that end early.
+    // Until `detach` this process owns the array: if it ends early, the array goes with it.
     let handle = table.load_npy(&args.file)?;
     if let Some(name) = &args.name {
         table.publish(name, handle)?;

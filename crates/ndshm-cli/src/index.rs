@@ -1,17 +1,17 @@
-//! Indices as numpy writes them: `3`, `1:4,0`, `::2,-1`, `...,0`.
+//! numpy's indices: `3`, `1:4,0`, `::2,-1`, `...,0`.
 
 use crate::output::Failure;
 
-/// What an index takes of one axis.
+/// The indices that an index expression selects from one axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pick {
-    /// The first.
+    /// The first index.
     pub first: usize,
-    /// From each to the next.
+    /// Distance from each index to the next.
     pub step: isize,
-    /// How many.
+    /// Number of indices.
     pub count: usize,
-    /// Whether the axis stays; that of a single number goes.
+    /// `true` if the axis stays; a single number removes its axis.
     pub kept: bool,
 }
 
@@ -25,12 +25,12 @@ impl Pick {
         }
     }
 
-    /// The one element of an array without axes.
+    /// Returns the pick for the one element of an array without axes.
     pub fn one() -> Pick {
         Pick::all(1)
     }
 
-    /// Of its indices each `n`-th.
+    /// Returns the pick of every `n`-th index of this one.
     pub fn each(self, n: usize) -> Pick {
         Pick {
             step: self.step * n as isize,
@@ -39,14 +39,14 @@ impl Pick {
         }
     }
 
-    /// The `at`-th index that it takes.
+    /// Returns the `at`-th selected index.
     pub fn index(&self, at: usize) -> usize {
-        // Within the axis: a pick is made from its length, which is at most `isize::MAX`.
+        // No overflow: the index is within the axis, whose length is at most `isize::MAX`.
         (self.first as isize + self.step * at as isize) as usize
     }
 }
 
-/// What `text` takes of an array of this shape: one pick an axis.
+/// Parses `text` for an array of this shape. Returns one pick per axis.
 pub fn parse(text: &str, shape: &[usize]) -> Result<Vec<Pick>, Failure> {
     let text = text.trim();
     let text = text
@@ -89,7 +89,7 @@ fn pick(part: &str, axis: usize, len: usize) -> Result<Pick, Failure> {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
                 Failure::usage(format_args!(
-                    "{part:?} is no index: write a number, or start:stop:step"
+                    "invalid index {part:?}: write a number, or start:stop:step"
                 ))
             }),
         }
@@ -108,7 +108,7 @@ fn pick(part: &str, axis: usize, len: usize) -> Result<Pick, Failure> {
             len,
         ),
         _ => Err(Failure::usage(format_args!(
-            "{part:?} is no index: a slice is start:stop:step"
+            "invalid index {part:?}: a slice is start:stop:step"
         ))),
     }
 }
@@ -132,7 +132,7 @@ fn single(at: i64, axis: usize, len: usize) -> Result<Pick, Failure> {
     }
 }
 
-/// As Python's `slice.indices`: bounds beyond the axis are cut to it.
+/// Works like Python's `slice.indices`: bounds beyond the axis are cut to it.
 fn slice(start: Option<i64>, stop: Option<i64>, step: i64, len: usize) -> Result<Pick, Failure> {
     if step == 0 {
         return Err(Failure::usage("a slice's step cannot be 0"));
@@ -155,7 +155,7 @@ fn slice(start: Option<i64>, stop: Option<i64>, step: i64, len: usize) -> Result
     };
     Ok(Pick {
         first: if count == 0 { 0 } else { start as usize },
-        // One index takes no step, which could be one that leads out of the numbers.
+        // A single index needs no step, and the given one may be huge.
         step: if count > 1 { step as isize } else { 1 },
         count,
         kept: true,
@@ -205,11 +205,11 @@ mod tests {
             ("5", "outside axis 0, which has 5"),
             ("-6", "outside axis 0"),
             ("0,0", "for 2 axes, and the array has 1"),
-            ("a", "is no index"),
+            ("a", "invalid index"),
             ("::0", "cannot be 0"),
             ("1:2:3:4", "start:stop:step"),
             (",", "for 2 axes"),
-            ("99999999999999999999", "is no index"),
+            ("99999999999999999999", "invalid index"),
             ("-9223372036854775808", "outside"),
         ] {
             let failure = parse(text, &[5]).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! `ndshm ls`: all segments.
+//! `ndshm ls`: lists all segments.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,23 +10,24 @@ use crate::survey::{self, Found, State};
 use crate::target::Place;
 
 const HELP: &str = "\
-Named segments are files in /dev/shm that start like one, whatever they are called. Anonymous ones \
-are found through the descriptors of the processes that this user may look at. Segments of other \
-users are looked into where their mode lets this user read them; root sees all. What may not be \
-opened is counted.
+Named segments are the files in /dev/shm that begin like a segment, whatever their names. \
+Anonymous segments are found through the descriptors of the processes that this user may inspect. \
+Segments of other users are inspected if their mode lets this user read them; root sees all. \
+Files and processes that may not be opened are counted.
 
-JSON: a list of {segment, kind: named|anonymous, state: ok|damaged|version|unreadable, problem, size, \
-resident, arrays, seats_alive, seats_dead, persistent, damage, created, uid, user}. Sizes are in \
-bytes, `created` is a unix time or null; arrays, seats and damage are null of what was not looked \
-into. One of state `version` was made by another release of ndshm; one of state `unreadable` is a file \
-that may not be opened and may be a segment. Exit code 1 if one is damaged.";
+JSON: a list of {segment, kind: named|anonymous, state: ok|damaged|version|unreadable, problem, \
+size, resident, arrays, seats_alive, seats_dead, persistent, damage, created, uid, user}. Sizes \
+are in bytes, `created` is a Unix time or null; arrays, seats and damage are null if the segment \
+was not inspected. State `version` means that another release of ndshm made the segment, state \
+`unreadable` that the file may not be opened and may be a segment. Exit code 1 if a segment is \
+damaged.";
 
-/// List all segments: named ones, and anonymous ones of processes that may be looked at
+/// List all segments: named ones, and anonymous ones of processes that may be inspected
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {}
 
-/// Lists them.
+/// Lists the segments.
 pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
     let found = survey::all(true);
     match out.json() {
@@ -147,12 +148,12 @@ fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
     if files > 0 {
         out.line(format_args!(
             "{files} files in /dev/shm may be segments and could not be opened (permission denied): \
-             ask their users for a mode that lets you read, or run this as root"
+             ask their owners for read permission, or run this as root"
         ))?;
     }
     if processes > 0 {
         out.line(format_args!(
-            "the descriptors of {processes} processes of other users could not be looked at \
+            "the descriptors of {processes} processes of other users could not be inspected \
              (permission denied): run this as root to find their anonymous segments"
         ))?;
     }

@@ -1,8 +1,9 @@
-//! `ndshm`: looks at segments of shared memory, and at what a crash left of them.
+//! `ndshm`: inspects shared memory segments, also those that crashed programs left behind.
 //!
-//! It looks on through an [`Observer`](ndshm::Observer), which maps a segment to be read only and
-//! takes no seat: a running program neither waits for it nor notices it. Only `set`, `import` and
-//! `gc --yes` take part. Contents of arrays are copied out by the system, never read in place.
+//! The tool uses an [`Observer`](ndshm::Observer), which maps a segment read-only and takes no
+//! seat: a running program neither waits for the tool nor notices it. Only `set`, `import` and
+//! `gc --yes` join a segment. The kernel copies array contents out; the tool never reads them in
+//! place.
 
 mod apart;
 mod bench;
@@ -35,14 +36,14 @@ use cli::{Cli, Command};
 use output::{Code, Failure, Output};
 
 fn main() -> ExitCode {
-    // SAFETY: no handler is installed. A file that would exceed the limit is an error from now on;
-    // by the signal it would be the end, and half a file would stay.
+    // SAFETY: no handler is installed. From now on, a write beyond the file size limit returns an
+    // error. The signal would end the tool and leave half a file.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     apart::catch();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody is left to be told if this cannot be written.
+            // Ignore the result: there is no other place to report a failed write.
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Code::Done,

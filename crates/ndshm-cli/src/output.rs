@@ -1,4 +1,4 @@
-//! What is printed, and how the tool ends: exit codes, JSON, colour, tables.
+//! Output of the tool: exit codes, JSON, colour, tables.
 
 mod table;
 mod text;
@@ -13,18 +13,18 @@ use serde_json::Value;
 pub use table::{Align, Table};
 pub use text::{age, bytes, shown};
 
-/// How the tool ends. The numbers are promised: see `ndshm --help`.
+/// Exit code of the tool. The numbers are stable: see `ndshm --help`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
-    /// All was done, and nothing is wrong.
+    /// Done, nothing is wrong.
     Done = 0,
-    /// What was looked at is damaged, or wants a remedy.
+    /// Something is damaged or poisoned, or needs a remedy.
     Wanting = 1,
-    /// The command line makes no sense.
+    /// The arguments are invalid.
     Usage = 2,
-    /// There is no such segment, array or file.
+    /// No such segment, array or file.
     NotFound = 3,
-    /// The system or another process is in the way.
+    /// The system or another process refused.
     Refused = 4,
 }
 
@@ -34,17 +34,17 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// Why a command was not done.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub struct Failure {
     code: Code,
     message: String,
-    /// Whoever read the output has left: that is no mistake, and there is nobody to tell.
+    /// `true` if the reader of the output has left: that is no error, so report nothing.
     silent: bool,
 }
 
 impl Failure {
-    /// A failure that ends the tool with this code.
+    /// Returns a failure with this exit code.
     pub fn new(code: Code, message: impl fmt::Display) -> Failure {
         Failure {
             code,
@@ -53,30 +53,30 @@ impl Failure {
         }
     }
 
-    /// The arguments make no sense together, or with what they are about.
+    /// Returns a failure for arguments that do not fit together or do not fit their subject.
     pub fn usage(message: impl fmt::Display) -> Failure {
         Failure::new(Code::Usage, message)
     }
 
-    /// There is none.
+    /// Returns a failure for something that does not exist.
     pub fn not_found(message: impl fmt::Display) -> Failure {
         Failure::new(Code::NotFound, message)
     }
 
-    /// The system, or another process, does not let us.
+    /// Returns a failure for something that the system or another process refused.
     pub fn refused(message: impl fmt::Display) -> Failure {
         Failure::new(Code::Refused, message)
     }
 
-    /// What was looked at is damaged.
+    /// Returns a failure for damage.
     pub fn damaged(message: impl fmt::Display) -> Failure {
         Failure::new(Code::Wanting, message)
     }
 
-    /// Says on standard error what went wrong.
+    /// Prints the message on standard error.
     pub fn report(self) -> ExitCode {
         if !self.silent {
-            // Nobody is left to be told if this cannot be written.
+            // Ignore the result: there is no other place to report a failed write.
             let _ = writeln!(io::stderr(), "ndshm: {}", shown(&self.message));
         }
         self.code.into()
@@ -90,7 +90,7 @@ impl fmt::Display for Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// For what is written: files that are read say which they are.
+    /// Converts an error of writing the output. Callers convert errors of files, to name the file.
     fn from(error: io::Error) -> Failure {
         let silent = error.kind() == io::ErrorKind::BrokenPipe;
         Failure {
@@ -147,7 +147,7 @@ impl From<NameError> for Failure {
             _ => Code::Refused,
         };
         match error {
-            // The library tells a program what to call.
+            // The library's text names a method; print a command instead.
             NameError::NotFound { name } => {
                 Failure::not_found(format_args!("nothing is called {name:?}: see ndshm show"))
             }
@@ -185,19 +185,19 @@ impl From<Error> for Failure {
     }
 }
 
-/// How a piece of text is to look on a terminal.
+/// Style of a piece of text on a terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Style {
-    /// As it is.
+    /// Unchanged.
     #[default]
     Plain,
     /// A heading.
     Bold,
-    /// Of less weight than the rest.
+    /// Less important than the rest.
     Dim,
-    /// All is well.
+    /// In order.
     Good,
-    /// Worth a look.
+    /// Suspicious.
     Warn,
     /// Wrong.
     Bad,
@@ -216,14 +216,15 @@ impl Style {
     }
 }
 
-/// Standard output: text for people or one JSON document.
+/// Standard output: text for people, or one JSON document.
 pub struct Output {
     json: bool,
     colour: bool,
 }
 
 impl Output {
-    /// Colour is for a terminal, unless `NO_COLOR` is set to anything.
+    /// Uses colour only for text on a terminal, unless `NO_COLOR` is set and not empty or `TERM` is
+    /// `dumb`.
     pub fn new(json: bool) -> Output {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -233,12 +234,12 @@ impl Output {
         }
     }
 
-    /// Whether a JSON document is asked for.
+    /// Returns `true` if the user asked for JSON.
     pub fn json(&self) -> bool {
         self.json
     }
 
-    /// Whether colour is welcome.
+    /// Returns `true` if the output may have colour.
     pub fn colour(&self) -> bool {
         self.colour
     }
@@ -257,13 +258,13 @@ impl Output {
         Ok(writeln!(io::stdout(), "{text}")?)
     }
 
-    /// Prints a heading between parts.
+    /// Prints an empty line and a heading.
     pub fn heading(&self, text: &str) -> Result<(), Failure> {
         self.line("")?;
         self.line(self.paint(Style::Bold, text))
     }
 
-    /// The text as the style says, where colour is welcome.
+    /// Returns the text in this style, or unchanged if the output has no colour.
     pub fn paint(&self, style: Style, text: impl fmt::Display) -> String {
         match style.code() {
             Some(code) if self.colour => format!("\x1b[{code}m{text}\x1b[0m"),

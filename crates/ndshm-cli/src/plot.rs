@@ -1,4 +1,4 @@
-//! `ndshm plot`: a histogram, a line or a heat map of an array, in the terminal or in a file.
+//! `ndshm plot`: draws a histogram, a line or a heat map of an array, in the terminal or to a file.
 
 mod chart;
 mod numbers;
@@ -20,16 +20,18 @@ use crate::target::{self, Place};
 use chart::{Chart, Grid, Histogram, Line};
 
 const HELP: &str = "\
-Without --line, --heat or --hist an array (or the slice of it) with two axes is a heat map, one with \
-one axis and at most 2,000 numbers a line, and any other a histogram. Bools are 0 and 1, complex \
-numbers their moduli; of a record --field says which numbers. What is no finite number is left out, \
-and counted. Of more than 10,000,000 numbers each n-th one along the first axis is taken, as is said.
+Without --line, --heat, --hist and --bins, an array (or slice) with two axes is drawn as a heat \
+map, one with one axis and at most 2,000 numbers as a line, any other as a histogram. Bools count \
+as 0 and 1, complex numbers as their moduli; for records, --field selects the numbers. Numbers \
+that are not finite are left out and counted. Of more than 10,000,000 numbers, only each n-th \
+along the first axis is taken, and the output says so.
 
 JSON: {handle, dtype, shape, taken, left_out, kind, ...}; a \"histogram\" has {edges, counts}, a \
-\"line\" {values}, a \"heat\" map {min, max, rows}, its cells means of what they cover. What there are \
-no numbers for is null.
+\"line\" {values}, a \"heat\" map {min, max, rows}, where each cell is the mean of the numbers \
+that it covers. Values without numbers are null.
 
-Whoever writes the array meanwhile is not kept out: then the numbers are of different moments.";
+Writers are not kept out: if a process writes the array meanwhile, the numbers are of different \
+moments.";
 
 /// Draw a histogram, a line or a heat map of an array
 #[derive(clap::Args)]
@@ -37,12 +39,12 @@ Whoever writes the array meanwhile is not kept out: then the numbers are of diff
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle, or a name of it
+    /// The array: its handle or one of its names
     array: String,
-    /// Which elements, as numpy writes it; all if left out
+    /// Which elements, as a numpy index; all if left out
     #[arg(long, allow_hyphen_values = true, default_value = "")]
     slice: String,
-    /// Of an array of records, the field
+    /// The field to draw, for an array of records
     #[arg(long)]
     field: Option<String>,
     /// Draw a histogram
@@ -51,24 +53,24 @@ pub struct Args {
     /// Draw the numbers one after another
     #[arg(long, group = "kind")]
     line: bool,
-    /// Draw two axes as colours
+    /// Draw two axes as a heat map
     #[arg(long, group = "kind")]
     heat: bool,
-    /// Bins of the histogram; chosen by the width if left out
+    /// Bins of the histogram; the square root of the count, at most 60, if left out
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     bins: Option<u16>,
-    /// Use no characters beyond ASCII
+    /// Use only ASCII characters
     #[arg(long)]
     ascii: bool,
-    /// Draw into this file instead, .svg or .png by its name
+    /// Draw to this file instead; its name ends in .svg or .png
     #[arg(short, long)]
     output: Option<PathBuf>,
 }
 
-/// Numbers that a line has without being asked for.
+/// Maximum count of numbers that are drawn as a line by default.
 const SHORT: usize = 2000;
 
-/// Draws it.
+/// Draws the chart.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let format = args.output.as_deref().map(Format::of).transpose()?;
     let observer = Place::parse(&args.segment).observe()?;
@@ -115,7 +117,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// The chart that is asked for, or that suits; and how many numbers it leaves out.
+/// Returns the requested chart, or one that suits the shape, and the count of left-out numbers.
 fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64), Failure> {
     let left_out = values.iter().filter(|value| !value.is_finite()).count() as u64;
     let axes = values.ndim();
@@ -125,7 +127,7 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
         let shape = values.shape().to_vec();
         let grid = values.into_dimensionality().map_err(|_| {
             Failure::usage(format_args!(
-                "a heat map has two axes, and this has {axes}: {shape:?}; --slice takes two, as in \
+                "a heat map needs two axes, not {axes}: {shape:?}; select two with --slice, as in \
                  --slice 0,:,:"
             ))
         })?;
@@ -135,7 +137,7 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
         };
         Chart::Heat(Grid::of(&grid, rows, columns))
     } else if args.line || plain && short && args.bins.is_none() {
-        // In the order of the indices, the last one fastest.
+        // Order: the last index changes fastest.
         Chart::Line(Line::of(values.iter().copied()))
     } else {
         let bins = args.bins.map_or(chart::bins_for(values.len()), usize::from);
@@ -180,7 +182,7 @@ fn document(chart: &Chart, info: &ArrayInfo, step: usize, left_out: u64) -> Json
     document
 }
 
-/// What a file is to be.
+/// Format of the output file.
 #[derive(Clone, Copy)]
 enum Format {
     Svg,

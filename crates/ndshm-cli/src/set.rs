@@ -1,4 +1,4 @@
-//! `ndshm set`: elements of an array, changed under a write lease.
+//! `ndshm set`: changes elements of an array under a write lease.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -12,11 +12,11 @@ use crate::output::{Code, Failure, Output};
 use crate::target::{self, Place};
 
 const HELP: &str = "\
-This takes part in the segment, with a seat and a write lease: exit code 4 names the process that \
-leases the array at that moment. The index is numpy's, and every element that it takes gets the \
-value. A bool is true or false, a complex number 1+2i.
+This command joins the segment: it takes a seat and a write lease. If another process leases the \
+array, the exit code is 4 and the message names the process. The index is numpy's; every element \
+that it selects gets the value. A bool is true or false, a complex number 1+2i.
 
-JSON: {handle, changed}, the number of elements.";
+JSON: {handle, changed}; `changed` is the number of elements.";
 
 /// Set elements of an array
 #[derive(clap::Args)]
@@ -24,17 +24,17 @@ JSON: {handle, changed}, the number of elements.";
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle, or a name of it
+    /// The array: its handle or one of its names
     array: String,
-    /// Which elements, as numpy writes it
+    /// Which elements, as a numpy index
     #[arg(allow_hyphen_values = true)]
     index: String,
-    /// What they are to be
+    /// The new value
     #[arg(allow_hyphen_values = true)]
     value: String,
 }
 
-/// Sets them.
+/// Sets the elements.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let place = Place::parse(&args.segment);
     let observer = place.observe()?;
@@ -57,27 +57,27 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// Refuses a segment that only its name keeps: whoever takes part in one first reaps the dead, with
-/// their arrays, and leaving last removes the name.
+/// Refuses a segment that no process is in and that is not persistent. Joining would reap the dead
+/// with their arrays, and leaving as the last process would remove the name.
 pub fn check_inhabited(place: &Place, observer: &Observer) -> Result<(), Failure> {
     let stays = match place {
         Place::Named(_) => observer.has_members()? || observer.is_persistent(),
-        // Who has the descriptor is in it.
+        // The process with the descriptor is in it.
         Place::Descriptor { .. } => true,
     };
     match stays {
         true => Ok(()),
         false => Err(Failure::refused(format_args!(
-            "no process that lives is in {place}: to change it would clean it up; look at what \
-             is left by get and export, and remove it by gc"
+            "no live process is in {place}: joining it would clean it up; read what is left with \
+             get and export, and remove it with gc"
         ))),
     }
 }
 
-/// Sets what the picks take, and says how many that were.
+/// Sets the selected elements and returns their number.
 type Write = Box<dyn FnOnce(&HandleTable, &[Pick]) -> Result<usize, Failure>>;
 
-/// The value, read as one of the array's type.
+/// Parses the value as one of the array's element type.
 fn writer(observer: &Observer, info: &ArrayInfo, value: &str) -> Result<Write, Failure> {
     let DType::Scalar(scalar) = info.dtype else {
         return Err(Failure::usage(format_args!(
@@ -127,7 +127,7 @@ fn typed<T: Element + FromStr<Err: Display>>(
                 .enumerate()
                 .map(|(axis, pick)| pick.index(place[axis]))
                 .collect();
-            // The shape is that of the look before: an array keeps it while its handle is good.
+            // `get_mut` always succeeds: the array keeps its shape while its handle is valid.
             if let Some(element) = array.get_mut(IxDyn(&index)) {
                 *element = value;
                 changed += 1;

@@ -1,4 +1,4 @@
-//! `ndshm show`: what is in one segment.
+//! `ndshm show`: shows the contents of one segment.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -11,22 +11,22 @@ use crate::survey;
 use crate::target::Place;
 
 const HELP: &str = "\
-JSON: {segment, uid, user, size, resident, capacity, persistent, arrays: [{handle, names, dtype, shape, order, bytes, \
-owner, owner_alive, writer, readers, poisoned}], seats: [{seat, pid, alive, command}], classes: \
-[{extent, slots, live, free, kept, asked, taken}], verify: {clean, seats, spans, slots, free, \
-reserved, live, retired, exhausted, poisoned, writers, readers, in_transit, unhinted, damage: \
-[{offset, what, found}]}, names: [{name, handle, pid}]}. Sizes are in bytes; owner, writer, readers \
-and who gave a name are pids. Names may stand for queues and partitions too; `names` is null if \
-their table is damaged.
+JSON: {segment, uid, user, size, resident, capacity, persistent, arrays: [{handle, names, dtype, \
+shape, order, bytes, owner, owner_alive, writer, readers, poisoned}], seats: [{seat, pid, alive, \
+command}], classes: [{extent, slots, live, free, kept, asked, taken}], verify: {clean, seats, \
+spans, slots, free, reserved, live, retired, exhausted, poisoned, writers, readers, in_transit, \
+unhinted, damage: [{offset, what, found}]}, names: [{name, handle, pid}]}. Sizes are in bytes; \
+owner, writer and readers are pids, the `pid` of a name is the process that gave it. Names may \
+also stand for queues and partitions; `names` is null if their table is damaged.
 
 Exit code 1 if the segment is damaged.";
 
-/// The most lines of damage that the text shows; JSON has them all.
+/// Maximum lines of damage in the text; JSON has all.
 const DAMAGE: usize = 20;
-/// The most readers of an array that the table names.
+/// Maximum readers of an array in the table.
 const READERS: usize = 4;
 
-/// Show what is in a segment: arrays, participants, memory, and whether its tables are in order
+/// Show a segment's arrays, participants and memory, and verify its tables
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
@@ -34,7 +34,7 @@ pub struct Args {
     segment: String,
 }
 
-/// Shows it.
+/// Shows the segment.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let place = Place::parse(&args.segment);
     let metadata = place.file()?.metadata();
@@ -71,19 +71,19 @@ struct Shown {
     seats: Vec<SeatInfo>,
     arrays: Vec<ArrayInfo>,
     classes: Vec<ClassInfo>,
-    /// The names, or what is wrong with their table.
+    /// The names, or the damage in their table.
     names: Result<Vec<NameInfo>, NameError>,
     verification: Verification,
 }
 
 impl Shown {
-    /// The pids of participants that live.
+    /// Returns the pids of live participants.
     fn alive(&self) -> HashSet<u32> {
         let alive = self.seats.iter().filter(|seat| seat.alive);
         alive.map(|seat| seat.pid).collect()
     }
 
-    /// The names of each array that has any.
+    /// Returns the names of each array that has any.
     fn names_by_handle(&self) -> HashMap<u64, Vec<&str>> {
         let mut names = HashMap::<_, Vec<&str>>::new();
         for info in self.names.iter().flatten() {
@@ -95,7 +95,7 @@ impl Shown {
         names
     }
 
-    /// The names of what is no array.
+    /// Returns the names of queues and partitions.
     fn other_names(&self) -> Vec<&NameInfo> {
         let arrays: HashSet<u64> = self.arrays.iter().map(|it| it.handle.to_bits()).collect();
         let names = self.names.iter().flatten();
@@ -326,7 +326,7 @@ impl Shown {
     }
 }
 
-/// What `verify` found, as JSON.
+/// Returns the findings of `verify` as JSON.
 pub fn verification(found: &Verification) -> Value {
     let damage = found.damage.iter().map(|damage| {
         json!({
@@ -370,8 +370,8 @@ fn readers(pids: &[u32]) -> String {
     }
 }
 
-/// The name of a participant's program, by the number that it had itself: in another pid namespace
-/// it may be a stranger's here.
+/// Returns the name of a participant's program. The pid is the one that the participant sees
+/// itself: in another pid namespace it may belong to another process here.
 fn command(seat: &SeatInfo) -> Option<String> {
     if !seat.alive {
         return None;

@@ -1,4 +1,4 @@
-//! `ndshm stat`: what the numbers of an array are like.
+//! `ndshm stat`: summarizes the numbers of an array.
 
 mod summary;
 mod wide;
@@ -12,29 +12,32 @@ use crate::value::{Value, float};
 use summary::{Lane, Summary};
 
 const HELP: &str = "\
-NaNs are left out of min, max, mean and std; infinities of mean and std. Min, max and mean of \
-integers are exact before they are printed. Std is that of all numbers (numpy's ddof=0). A complex \
-array has a line for its real and one for its imaginary parts, a record one for each field.
+Min, max, mean and std leave out NaNs; mean and std also leave out infinities. Min, max and mean \
+of integers are exact before they are printed. Std is the population standard deviation (numpy's \
+ddof=0). A complex array has one line for its real and one for its imaginary parts, a record \
+array one for each field.
 
 JSON: {handle, dtype, shape, writer, parts: [{part, count, min, max, mean, std, nans, infs, \
-zeros}]}; `part` is null for an array of plain numbers, numbers that there are none of are null.
+zeros}]}; `part` is null for an array of plain numbers; min, max, mean and std are null without \
+numbers.
 
-Whoever writes the array meanwhile is not kept out: then the numbers are of different moments.";
+Writers are not kept out: if a process writes the array meanwhile, the numbers are of different \
+moments.";
 
-/// Bytes that one read copies, unless an element has more.
+/// Maximum bytes per read, unless one element is larger.
 const CHUNK: usize = 1 << 20;
 
-/// Tell minimum, maximum, mean, deviation, NaNs, infinities and zeros of an array
+/// Print minimum, maximum, mean, deviation, NaNs, infinities and zeros of an array
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle, or a name of it
+    /// The array: its handle or one of its names
     array: String,
 }
 
-/// Tells them.
+/// Prints the summary.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = Place::parse(&args.segment).observe()?;
     let info = target::array(&observer, &args.array)?;
@@ -149,7 +152,7 @@ impl Part {
     }
 }
 
-/// A float with an exponent where it would be mostly zeros.
+/// Formats a float, with an exponent if most digits would be zeros.
 fn plain(value: f64) -> String {
     match value.abs() {
         0.0 | 1e-5..1e16 => value.to_string(),

@@ -1,4 +1,4 @@
-//! All segments of the system that this user may look at.
+//! Finds all segments of the system that this user may inspect.
 
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
@@ -13,46 +13,46 @@ use crate::target::{self, Place};
 
 /// A segment that was found.
 pub struct Found {
-    /// Where.
+    /// Its location.
     pub place: Place,
-    /// Its file.
+    /// Metadata of its file.
     pub metadata: Metadata,
-    /// What is in it.
+    /// Its inspected contents, or the reason why there are none.
     pub state: State,
 }
 
-/// What is known of the inside of a segment.
+/// Result of inspecting a segment.
 pub enum State {
-    /// It was looked at.
+    /// The segment was inspected.
     Seen(Inside),
-    /// It is another user's, or others may write to it, and was not to be looked at.
+    /// Another user owns it or may write it, and the caller asked not to inspect such segments.
     Foreign,
-    /// Its file may not be opened: it may be a segment.
+    /// The file may not be opened; it may be a segment.
     Unreadable(String),
-    /// It was made by another release.
+    /// The segment was made by another release.
     Version(String),
-    /// It is a segment, and cannot be opened.
+    /// The file is a segment, but cannot be opened.
     Damaged(String),
 }
 
-/// The inside of a segment.
+/// Contents of a segment.
 pub struct Inside {
     /// Live arrays.
     pub arrays: usize,
-    /// Seats whose holders live.
+    /// Seats of live participants.
     pub alive: usize,
-    /// Seats whose holders do not.
+    /// Seats of dead participants.
     pub dead: usize,
-    /// Whether a process is in it, as far as a name tells.
+    /// `true` if a process is in it; only named segments record that.
     pub members: bool,
-    /// Whether the name stays.
+    /// `true` if the name stays when the last process leaves.
     pub persistent: bool,
     /// Words that no participant writes.
     pub damage: usize,
 }
 
 impl State {
-    /// As a child tells it to its parent.
+    /// Returns the state as JSON, for the pipe from a child to its parent.
     fn told(&self) -> Value {
         match self {
             State::Seen(inside) => json!([
@@ -64,12 +64,12 @@ impl State {
                 inside.damage,
             ]),
             State::Version(problem) => json!({ "version": problem }),
-            State::Foreign => json!({ "damaged": "not looked into" }),
+            State::Foreign => json!({ "damaged": "not inspected" }),
             State::Damaged(problem) | State::Unreadable(problem) => json!({ "damaged": problem }),
         }
     }
 
-    /// The reverse of [`told`](State::told).
+    /// Parses the output of [`told`](State::told).
     fn of_told(told: &Value) -> Option<State> {
         if let Some(problem) = told.get("version") {
             return Some(State::Version(problem.as_str()?.into()));
@@ -90,17 +90,17 @@ impl State {
 }
 
 impl Found {
-    /// Bytes of memory that the file takes.
+    /// Returns the bytes of memory that the file takes.
     pub fn resident(&self) -> u64 {
         self.metadata.blocks().saturating_mul(512)
     }
 
-    /// When the file was made, if the kernel says so.
+    /// Returns the creation time of the file, if the kernel reports it.
     pub fn created(&self) -> Option<SystemTime> {
         self.metadata.created().ok()
     }
 
-    /// Whether it was looked at and is in order.
+    /// Returns `true` unless damage was found.
     pub fn is_sound(&self) -> bool {
         match &self.state {
             State::Seen(inside) => inside.damage == 0,
@@ -110,7 +110,7 @@ impl Found {
     }
 }
 
-/// All segments, first the named ones; with those of other users looked into if `foreign`.
+/// Returns all segments, first the named ones. Looks into those of other users only if `foreign`.
 pub fn all(foreign: bool) -> Vec<Found> {
     let mut found = named(foreign);
     found.sort_by_key(|found| found.place.to_string());
@@ -118,7 +118,7 @@ pub fn all(foreign: bool) -> Vec<Found> {
     found
 }
 
-/// The named segments.
+/// Returns the named segments.
 pub fn named(foreign: bool) -> Vec<Found> {
     let Ok(entries) = fs::read_dir(target::SHM) else {
         return Vec::new();
@@ -152,13 +152,13 @@ pub fn named(foreign: bool) -> Vec<Found> {
         .collect()
 }
 
-/// No segment's file is smaller.
+/// A segment's file is never smaller.
 const LEAST: u64 = 2 << 20;
 
-/// Looks at a segment that somebody may cut short meanwhile.
+/// Inspects a segment that another user may truncate meanwhile.
 fn look_apart(place: Place, file: File) -> Option<Found> {
     let metadata = file.metadata().ok()?;
-    // The header alone is read, not mapped.
+    // Reads only the header, and maps nothing.
     let found = look_into(place, file.try_clone().ok()?, false)?;
     let told = apart::run(|| {
         let options = target::trusting(&metadata);
@@ -169,7 +169,7 @@ fn look_apart(place: Place, file: File) -> Option<Found> {
         Ok(Some(text)) => {
             let value = serde_json::from_str(&text).ok();
             let state = value.as_ref().and_then(State::of_told);
-            state.unwrap_or_else(|| State::Damaged("what was seen was not told".into()))
+            state.unwrap_or_else(|| State::Damaged("the inspecting child sent no result".into()))
         }
         Ok(None) => State::Damaged(apart::CUT.into()),
         Err(failure) => State::Damaged(failure.to_string()),
@@ -177,7 +177,7 @@ fn look_apart(place: Place, file: File) -> Option<Found> {
     Some(Found { state, ..found })
 }
 
-/// How many processes do not let this user see their descriptors.
+/// Counts the processes that do not let this user see their descriptors.
 pub fn hidden_processes() -> usize {
     let is_hidden = |pid: &u32| {
         fs::read_dir(format!("/proc/{pid}/fd"))
@@ -186,12 +186,12 @@ pub fn hidden_processes() -> usize {
     numbers("/proc").iter().filter(|pid| is_hidden(pid)).count()
 }
 
-/// Whether the file is this user's alone.
+/// Returns `true` if this user owns the file and no other user may write it.
 fn is_own(metadata: &Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
 }
 
-/// This user's files among the named segments that begin with zeros, and their bytes of memory.
+/// Returns this user's files in /dev/shm that begin with zeros, and their bytes of memory.
 pub fn unfinished() -> Vec<(Place, u64)> {
     let entries = fs::read_dir(target::SHM).into_iter().flatten();
     entries
@@ -211,7 +211,7 @@ pub fn unfinished() -> Vec<(Place, u64)> {
         .collect()
 }
 
-/// The anonymous segments, each by the first descriptor of one that was found.
+/// Returns the anonymous segments, each with the first descriptor that was found.
 fn anonymous() -> Vec<Found> {
     let mut seen = HashSet::new();
     let mut found = Vec::new();
@@ -236,7 +236,7 @@ fn anonymous() -> Vec<Found> {
     found
 }
 
-/// The entries of a directory that are numbers, in order; none if it may not be read.
+/// Returns the entries of a directory that are numbers, sorted; none if it may not be read.
 fn numbers(path: &str) -> Vec<u32> {
     let entries = fs::read_dir(path).into_iter().flatten();
     let mut numbers: Vec<u32> = entries
@@ -246,7 +246,7 @@ fn numbers(path: &str) -> Vec<u32> {
     numbers
 }
 
-/// What the file of a named or anonymous segment holds; `None` if it is no segment.
+/// Inspects the file of a named or anonymous segment. Returns `None` if it is not a segment.
 pub fn look(place: Place, file: File) -> Option<Found> {
     let trusted = matches!(place, Place::Descriptor { .. }) || is_own(&file.metadata().ok()?);
     look_into(place, file, trusted)
@@ -290,7 +290,7 @@ fn inside(observer: &Observer) -> Result<Inside, SegmentError> {
     })
 }
 
-/// The name of a user; the number if it has none.
+/// Returns the name of a user, or the number if it has no name.
 pub fn user(uid: u32) -> String {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = passwd.lines().find_map(|line| {

@@ -1,4 +1,4 @@
-//! Which segment, and which array in it, the command line means.
+//! Finds the segment and the array that the command line names.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
@@ -12,28 +12,28 @@ use rustix::io::Errno;
 
 use crate::output::{Failure, shown};
 
-/// Where named segments are.
+/// Directory of named segments.
 pub const SHM: &str = "/dev/shm/";
 
-/// How long to wait for a name that somebody is just making.
+/// Time to wait for a segment that another process is creating.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A segment, as the command line says it.
+/// A segment, as given on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// By its name.
+    /// A named segment.
     Named(String),
-    /// By a descriptor of a process.
+    /// A descriptor of a process.
     Descriptor {
-        /// The process.
+        /// The process id.
         pid: u32,
-        /// The number of the descriptor there.
+        /// The descriptor's number in that process.
         fd: u32,
     },
 }
 
 impl Place {
-    /// `PID:FD`, or a name; a name of that form is written as its path, `/dev/shm/1:2`.
+    /// Parses `PID:FD` or a name. A name of that form is written as its path, `/dev/shm/1:2`.
     pub fn parse(text: &str) -> Place {
         if let Some(name) = text.strip_prefix(SHM) {
             return Place::Named(name.into());
@@ -51,14 +51,14 @@ impl Place {
         }
     }
 
-    /// Looks at the segment; whoever its owner is, if this user may read it.
+    /// Opens the segment as an observer, of any owner, if this user may read it.
     pub fn observe(&self) -> Result<Observer, Failure> {
         match self {
             Place::Named(name) => {
                 let metadata = std::fs::symlink_metadata(format!("{SHM}{name}"));
                 let options = match metadata {
                     Ok(metadata) => trusting(&metadata),
-                    // Then the library says why it cannot be opened.
+                    // `observe` below reports why the segment cannot be opened.
                     Err(_) => Segment::options(),
                 };
                 Ok(options.open_timeout(PATIENCE).observe(name)?)
@@ -67,7 +67,7 @@ impl Place {
         }
     }
 
-    /// Takes part in the segment.
+    /// Opens the segment as a participant.
     pub fn enter(&self) -> Result<Segment, Failure> {
         match self {
             Place::Named(name) => Ok(Segment::options().open_timeout(PATIENCE).open(name)?),
@@ -75,7 +75,7 @@ impl Place {
         }
     }
 
-    /// The file of the segment, to be read.
+    /// Opens the segment's file for reading.
     pub fn file(&self) -> Result<File, Failure> {
         match self {
             Place::Named(name) if name.contains('/') => Err(SegmentError::Name {
@@ -95,8 +95,8 @@ impl Place {
         }
     }
 
-    /// A description of our own of a process's memfd. Other files are refused: they could be cut
-    /// short below our mapping.
+    /// Opens a new file description of a process's memfd. Refuses other files, because they could
+    /// be truncated below our mapping.
     fn descriptor(&self, flags: OFlags) -> Result<OwnedFd, Failure> {
         let path = self.to_string();
         let Place::Descriptor { pid, fd } = self else {
@@ -104,7 +104,7 @@ impl Place {
         };
         let opened = rustix::fs::open(
             format!("/proc/{pid}/fd/{fd}"),
-            // NONBLOCK, so that a pipe under this number does not hold us up.
+            // NONBLOCK: if the descriptor is a pipe, the open must not wait.
             flags | OFlags::CLOEXEC | OFlags::NONBLOCK,
             Mode::empty(),
         );
@@ -126,7 +126,7 @@ impl Place {
         match is_sealed(file.as_fd()) {
             true => Ok(file),
             false => Err(Failure::damaged(format_args!(
-                "descriptor {fd} of process {pid} is not of an anonymous segment"
+                "descriptor {fd} of process {pid} does not belong to an anonymous segment"
             ))),
         }
     }
@@ -141,19 +141,19 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Options that let this user look at the file, whoever its owner is and whoever may write it.
+/// Returns options that accept the file with its owner and mode, whatever they are.
 pub fn trusting(metadata: &Metadata) -> SegmentOptions {
     Segment::options()
         .owner(metadata.uid())
         .mode(metadata.mode() & 0o777)
 }
 
-/// Whether nobody can change the size of the file, as of every anonymous segment's.
+/// Returns `true` if nobody can shrink the file. All anonymous segments are sealed so.
 pub fn is_sealed(fd: std::os::fd::BorrowedFd<'_>) -> bool {
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
-/// The array that `text` says: by its handle, or by a name that it was given.
+/// Finds the array that `text` names, by handle or by name.
 pub fn array(observer: &Observer, text: &str) -> Result<ArrayInfo, Failure> {
     let handle = match text.parse::<AnyHandle>() {
         Ok(handle) => handle,
@@ -162,9 +162,9 @@ pub fn array(observer: &Observer, text: &str) -> Result<ArrayInfo, Failure> {
     Ok(observer.info(handle)?)
 }
 
-/// The handle of an array, with the names that it has: `ndshm:0000000700000003 (weights)`.
+/// Formats an array's handle with its names: `ndshm:0000000700000003 (weights)`.
 ///
-/// Without them if names cannot be read, which `show` tells.
+/// Omits the names if they cannot be read; `show` reports that.
 pub fn called(observer: &Observer, handle: AnyHandle) -> String {
     let names = observer.names("").unwrap_or_default();
     let names: Vec<String> = names
@@ -178,13 +178,13 @@ pub fn called(observer: &Observer, handle: AnyHandle) -> String {
     }
 }
 
-/// Says on standard error that what is told of an array may be torn.
+/// Warns on standard error if a process is writing the array: the printed contents may be torn.
 pub fn warn_of_writer(observer: &Observer, info: &ArrayInfo) {
     if let Some(pid) = info.writer {
-        // Nobody is left to be told if this cannot be written.
+        // Ignore the result: there is no other place to report a failed write.
         let _ = writeln!(
             io::stderr(),
-            "ndshm: process {pid} writes {} meanwhile: its contents may be torn",
+            "ndshm: process {pid} is writing {}: the contents may be torn",
             called(observer, info.handle)
         );
     }

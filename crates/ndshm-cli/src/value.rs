@@ -1,4 +1,4 @@
-//! Elements whose type is known only when the tool runs: decoded, printed, read from text.
+//! Elements whose type is known only at run time: decoding and printing.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use serde_json::{Value as Json, json};
 /// An element.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
-    /// Of an unsigned type.
+    /// An element of an unsigned type.
     Unsigned(u128),
-    /// Of a signed type.
+    /// An element of a signed type.
     Signed(i128),
     /// An `f32`.
     F32(f32),
@@ -23,14 +23,14 @@ pub enum Value {
     Complex64(Complex<f64>),
     /// A `bool`.
     Bool(bool),
-    /// A byte of an array of `bool` that is none.
+    /// A byte other than 0 and 1 in an array of `bool`.
     NoBool(u8),
-    /// A record: its fields in order, those of arrays with several values.
+    /// A record: its fields in order. A field that is an array has several values.
     Record(Vec<(Box<str>, Vec<Value>)>),
 }
 
 impl Value {
-    /// The element that starts `bytes`; `None` if they are too few.
+    /// Decodes the element that starts `bytes`; `None` if there are too few bytes.
     pub fn decode(dtype: &DType, bytes: &[u8]) -> Option<Value> {
         match dtype {
             DType::Scalar(scalar) => Value::scalar(*scalar, bytes),
@@ -75,13 +75,13 @@ impl Value {
         })
     }
 
-    /// As JSON: what its numbers cannot say is a string.
+    /// Returns the value as JSON. Values that JSON numbers cannot express become strings.
     pub fn json(&self) -> Json {
         match self {
             Value::Unsigned(value) => unsigned(*value),
             Value::Signed(value) => signed(*value),
             Value::F32(value) => match value.is_finite() {
-                // The shortest text of the f32 itself, not that of the f64 that equals it.
+                // The shortest text of the `f32` itself, not of the equal `f64`.
                 true => value.to_string().parse().map_or(Json::Null, float),
                 false => float((*value).into()),
             },
@@ -111,7 +111,7 @@ fn no_bool(byte: u8) -> String {
     format!("no bool: {byte:#04x}")
 }
 
-/// A float as JSON.
+/// Returns a float as JSON.
 pub fn float(value: f64) -> Json {
     match value {
         value if value.is_finite() => json!(value),
@@ -121,12 +121,12 @@ pub fn float(value: f64) -> Json {
     }
 }
 
-/// An integer as JSON; a string beyond 64 bits.
+/// Returns an integer as JSON; a string beyond 64 bits.
 pub fn unsigned(value: u128) -> Json {
     u64::try_from(value).map_or_else(|_| json!(value.to_string()), |value| json!(value))
 }
 
-/// As [`unsigned`].
+/// Returns an integer as JSON, like [`unsigned`].
 pub fn signed(value: i128) -> Json {
     i64::try_from(value).map_or_else(
         |_| u128::try_from(value).map_or_else(|_| json!(value.to_string()), unsigned),

@@ -1,4 +1,4 @@
-//! `ndshm watch`: a segment as it changes, on the whole screen.
+//! `ndshm watch`: shows a segment live on the whole screen.
 
 mod look;
 mod screen;
@@ -18,13 +18,15 @@ use look::Watched;
 use screen::Screen;
 
 const HELP: &str = "\
-Arrow keys, page up and page down scroll the arrays; q, Esc and Ctrl-C leave. Rates are of the time \
-between two looks. A process's state is the letter of proc(5): R runs, S sleeps, T is stopped.
+Arrow keys, page up and page down scroll the arrays; q, Esc and Ctrl-C leave. Rates cover the \
+time between two snapshots. A process's state is the letter of proc(5): R runs, S sleeps, T is \
+stopped.
 
-JSON: one line a look, {time, size, resident, arrays, live, made, freed, made_per_s, freed_per_s, rounds: \
-[{partition, round, running, done, held, torn, tiles}], seats: [{seat, pid, alive, command, state, \
-writes, reads}]}. `arrays` are the programs' own; `live`, `made` and `freed` count what the table makes \
-for itself, too. Rates are null at the first look.";
+JSON: one line per snapshot, {time, size, resident, arrays, live, made, freed, made_per_s, \
+freed_per_s, rounds: [{partition, round, running, done, held, torn, tiles}], seats: [{seat, pid, \
+alive, command, state, writes, reads}]}. `arrays` counts the programs' own arrays; `live`, `made` \
+and `freed` also count those that the table makes for itself. Rates are null in the first \
+snapshot.";
 
 /// Watch a segment as it changes: memory, arrays, rounds and participants
 #[derive(clap::Args)]
@@ -32,18 +34,18 @@ for itself, too. Rates are null at the first look.";
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// Milliseconds from one look to the next
+    /// Milliseconds between snapshots
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(20..=3_600_000))]
     interval: u64,
-    /// Print one look, as text, and end
+    /// Print one snapshot as text, and exit
     #[arg(long)]
     once: bool,
 }
 
-/// Columns and rows of a look that is printed.
+/// Columns and rows of a printed snapshot.
 const PRINTED: (u16, u16) = (120, 40);
 
-/// Watches it until it is told to end.
+/// Watches the segment until the user ends it.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let place = Place::parse(&args.segment);
     let mut watched = Watched::new(&place)?;
@@ -62,7 +64,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     on_screen(&mut watched, interval)
 }
 
-/// One JSON document a line, until nobody reads them.
+/// Prints one JSON document per line until a signal arrives or the reader closes the pipe.
 fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<Code, Failure> {
     signal::catch();
     loop {
@@ -78,7 +80,7 @@ fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<
 fn print_once(watched: &mut Watched, out: &Output) -> Result<Code, Failure> {
     watched.look()?;
     let backend = TestBackend::new(PRINTED.0, PRINTED.1);
-    // Its errors are those of a terminal, which there is none.
+    // The errors of this backend cannot occur: it has no terminal.
     let Ok(mut terminal) = Terminal::new(backend);
     let mut screen = Screen::default();
     let Ok(_) = terminal.draw(|frame| screen.draw(frame, watched));
@@ -96,7 +98,7 @@ fn print_once(watched: &mut Watched, out: &Output) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// The terminal as it was, whatever happens.
+/// Restores the terminal when dropped, also by a panic.
 struct Restored;
 
 impl Drop for Restored {
@@ -106,7 +108,7 @@ impl Drop for Restored {
 }
 
 fn on_screen(watched: &mut Watched, interval: Duration) -> Result<Code, Failure> {
-    // What is wrong with the segment at once is told on the screen as it was.
+    // Look once before taking the screen: an error is then printed on the normal screen.
     watched.look()?;
     signal::catch();
     let mut terminal = ratatui::try_init()?;
@@ -116,7 +118,7 @@ fn on_screen(watched: &mut Watched, interval: Duration) -> Result<Code, Failure>
     loop {
         terminal.draw(|frame| screen.draw(frame, watched))?;
         let left = next.saturating_duration_since(Instant::now());
-        // In short pieces, for a signal interrupts no wait that begins after it.
+        // Wait in short pieces: a signal does not interrupt a wait that begins after it.
         if event::poll(left.min(Duration::from_millis(50)))? {
             if leaves(&event::read()?, &mut screen) {
                 return Ok(Code::Done);
@@ -131,7 +133,7 @@ fn on_screen(watched: &mut Watched, interval: Duration) -> Result<Code, Failure>
     }
 }
 
-/// Whether that is the end.
+/// Handles a key. Returns `true` if the key ends the program.
 fn leaves(event: &Event, screen: &mut Screen) -> bool {
     let Event::Key(key) = event else {
         return false;

@@ -1,15 +1,15 @@
-//! Heat in a rod, in two buffers: each step reads one and writes the other, tile by tile.
+//! Heat in a rod with two buffers: each step reads one and writes the other, tile by tile.
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis, Ix1};
 use ndshm::{Handle, HandleTable, Partition, Pool, PoolError, Read, TileContext, Whole, Write};
 
-/// A rod's temperatures.
+/// Temperatures of a rod.
 pub type Rod = Handle<f32, Ix1>;
 
-/// The arrays of a step: one is written by tiles, of the other every worker sees all.
+/// Arrays of a step: one is written by tiles, the other is visible to every worker as a whole.
 pub type Buffers = (Write<f32, Ix1>, Whole<f32, Ix1>);
 
-/// The rod's cells in steps from `old` to `new`, `rows` cells a tile.
+/// Partitions a step from `old` to `new` into tiles of `rows` cells.
 pub fn divide(
     table: &HandleTable,
     new: Rod,
@@ -19,7 +19,7 @@ pub fn divide(
     table.partition((new.write(), old.whole()), Axis(0), rows)
 }
 
-/// What flows in from the neighbours in a step.
+/// Adds the heat that flows in from the neighbours in a step.
 fn conduct(
     (mut new, old): (ArrayViewMut1<'_, f32>, ArrayView1<'_, f32>),
     &rate: &f32,
@@ -32,7 +32,7 @@ fn conduct(
     }
 }
 
-/// Two steps: there, and back into the first buffer.
+/// Takes two steps: to the second buffer, and back to the first.
 pub fn two_steps(
     pool: &mut Pool<'_>,
     there: &Partition<'_, Buffers>,
@@ -43,7 +43,7 @@ pub fn two_steps(
     pool.for_each(back, &rate, conduct)
 }
 
-/// The heat in the rod, which no step changes.
+/// Returns the heat in the rod. No step changes it.
 pub fn heat(pool: &mut Pool<'_>, tiles: &Partition<'_, Read<f32, Ix1>>) -> Result<f32, PoolError> {
     pool.map_reduce(
         tiles,

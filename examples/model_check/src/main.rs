@@ -1,6 +1,6 @@
-//! Runs the simulation for real, on forked workers.
+//! Runs the simulation on forked workers.
 
-/// A model has neither forks nor shared mappings: there the library runs alone.
+/// Does nothing: a model has neither forks nor shared mappings, and uses only the library.
 #[cfg(loom)]
 fn main() {}
 

@@ -1,4 +1,4 @@
-//! The simulation under the model checker, and what it finds in programs that are wrong.
+//! The simulation under the model checker, and the errors that it finds in wrong programs.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --target-dir target/loom`
 #![cfg(loom)]
@@ -10,8 +10,8 @@ use model_check::{Rod, divide, two_steps};
 use ndarray::Axis;
 use ndshm::{Error, HandleTable, Pool, PoolError, Segment, WorkerContext, model};
 
-/// Room for two rods of two cells and for the words of two partitions and a pool; seats for the
-/// program and its workers.
+/// Builds a segment with room for two rods of two cells and the words of two partitions and a
+/// pool, and with seats for the program and its workers.
 fn segment(workers: u32) -> Segment {
     let options = Segment::options()
         .capacity(1024)
@@ -40,8 +40,8 @@ fn two_steps_on_a_worker() {
     report("two_steps_on_a_worker", executions);
 }
 
-/// A worker that is killed before any one of its operations: the program is told, and what is
-/// half-written is poisoned.
+/// Kills a worker before each of its operations in turn: the program gets an error, and
+/// half-written arrays are poisoned.
 #[test]
 fn a_worker_is_killed_in_a_step() {
     let (executions, deaths) = model::explore_deaths(0, |steps| {
@@ -57,7 +57,7 @@ fn a_worker_is_killed_in_a_step() {
             Err(PoolError::WorkerDied { worker: 0, .. }) => true,
             Err(other) => panic!("{other}"),
         };
-        // A rod that can be read is whole: of one step or of the other.
+        // A rod that can be read is whole: it holds the state of one step or of the other.
         if let Ok(rod) = table.read(rod) {
             assert_eq!(rod.sum(), 2.0);
         }
@@ -67,8 +67,8 @@ fn a_worker_is_killed_in_a_step() {
     report("a_worker_is_killed_in_a_step", executions);
 }
 
-/// Demands that the checker refuses `wrong` for a race between two lines of this file, one that
-/// contains `first` and one that contains `second`.
+/// Requires that the checker refuses `wrong` because of a race between two lines of this file: one
+/// contains `first`, the other `second`.
 fn must_race(
     name: &str,
     bound: usize,
@@ -88,7 +88,7 @@ fn must_race(
     assert!(found, "no race of {first:?} and {second:?}: {report}");
 }
 
-/// A rod of two cells, and a partition of it into single cells.
+/// Creates a segment, a table and a rod of two cells.
 fn one_rod() -> (Segment, HandleTable, Rod) {
     let segment = segment(2);
     let table = HandleTable::join(&segment).unwrap();
@@ -96,11 +96,11 @@ fn one_rod() -> (Segment, HandleTable, Rod) {
     (segment, table, rod)
 }
 
-/// Each of two workers evens its cell out with the other's, by views without a lease: it reads the
-/// other's, and changes its own when both were read.
+/// Averages a worker's cell with the other worker's, through views without a lease: it reads the
+/// other's cell, and changes its own after both were read.
 fn even_out(worker: &WorkerContext<'_>, rod: Rod, waits: bool) -> Result<(), Error> {
     let (table, me) = (worker.table(), worker.worker());
-    // SAFETY: nobody writes before the barrier.
+    // SAFETY: no worker writes before the barrier.
     let beside = unsafe {
         table
             .attach(rod)?
@@ -110,7 +110,7 @@ fn even_out(worker: &WorkerContext<'_>, rod: Rod, waits: bool) -> Result<(), Err
         worker.barrier()?;
     }
     let mut place = table.attach(rod)?;
-    // SAFETY: the cell is this worker's own, and behind the barrier the other one has read it.
+    // SAFETY: the cell is this worker's own, and after the barrier the other one has read it.
     let mut own = unsafe { place.slice_mut_unsynchronized(Axis(0), me..me + 1) };
     own[0] = 0.5 * (own[0] + beside);
     Ok(())
@@ -138,8 +138,8 @@ fn a_forgotten_barrier() {
     });
 }
 
-/// The result is looked at, by a view without a lease, while a worker is still at it. The place of
-/// a kernel's access is its call.
+/// Reads the result, through a view without a lease, while a worker is still writing it. The
+/// reported place of a kernel's access is its call.
 #[test]
 fn a_call_whose_end_is_skipped() {
     let places = ["pool.start", "unsafe { place.view_unsynchronized() }"];
@@ -149,14 +149,14 @@ fn a_call_whose_end_is_skipped() {
         let mut pool = Pool::threads(&table, 1).unwrap();
         let call = pool.start(&tiles, &(), |mut rod, (), _| rod += 1.0);
         let place = table.attach(rod).unwrap();
-        // SAFETY: there is none; `call.finish()` is to be called first.
+        // SAFETY: this is unsound; `call.finish()` must be called first.
         let _heat = unsafe { place.view_unsynchronized() }.sum();
         call.unwrap().finish().unwrap();
     });
 }
 
-/// Who finds no tile left goes on to what others have written, and does not wait for the round's
-/// end: they may be writing still.
+/// Reads tiles of others without waiting for the round's end, after finding no tile left: the
+/// others may still be writing.
 #[test]
 fn a_round_whose_end_is_skipped() {
     let places = [
@@ -177,7 +177,7 @@ fn a_round_whose_end_is_skipped() {
                 }
             }
             let place = second.attach(rod).unwrap();
-            // SAFETY: there is none; the end of the round comes first.
+            // SAFETY: this is unsound; the round must end first.
             let _heat = unsafe { place.view_unsynchronized() }.sum();
         });
         if let Some(mut part) = tiles.enter().unwrap() {
@@ -190,7 +190,7 @@ fn a_round_whose_end_is_skipped() {
     });
 }
 
-/// A participant that writes the cell beside its own.
+/// Writes the cell beside the participant's own tile.
 #[test]
 fn a_write_outside_of_the_tile() {
     let places = [
@@ -210,7 +210,7 @@ fn a_write_outside_of_the_tile() {
             {
                 let beside = 1 - tile.index()..2 - tile.index();
                 let mut place = second.attach(rod).unwrap();
-                // SAFETY: there is none; it is not this tile's.
+                // SAFETY: this is unsound; the cell is not in this tile.
                 unsafe { place.slice_mut_unsynchronized(Axis(0), beside) }.fill(0.0);
             }
         });
@@ -224,7 +224,7 @@ fn a_write_outside_of_the_tile() {
     });
 }
 
-/// What is not seen: an access by a pointer, which nobody tells the model of.
+/// Shows the limit of the checker: it does not see an access through a pointer.
 #[test]
 fn an_access_that_is_not_told_is_not_seen() {
     let executions = model::explore(2, || {
@@ -235,8 +235,8 @@ fn an_access_that_is_not_told_is_not_seen() {
             second
         });
         let place = table.attach(rod).unwrap();
-        // SAFETY: the element is alive and initialised; loom runs one thread at a time, so that
-        // nobody is writing it at this moment. In a program it would be a race.
+        // SAFETY: the element is alive and initialised. loom runs one thread at a time, so no
+        // thread writes it at this moment. In a program it would be a race.
         let _ = unsafe { place.as_ptr().read() };
         let _second = other.join().unwrap();
     });

@@ -1,4 +1,4 @@
-//! The beginning and the end of a program, by the participant who lives through it.
+//! The beginning and the end of a program, run by the surviving participant.
 
 use ndshm::HandleTable;
 
@@ -8,7 +8,7 @@ use crate::reference::{Answer, Question};
 use crate::world::{TILES, WORDS};
 
 impl Participant<'_> {
-    /// Makes arrays for all to work on.
+    /// Creates arrays for all participants.
     pub fn share(&self, table: &HandleTable, arrays: u8) {
         for value in 0..u64::from(arrays) {
             if let Some(handle) = self.alloc(table, WORDS[0], value) {
@@ -17,8 +17,8 @@ impl Participant<'_> {
         }
     }
 
-    /// All is taken back that the others held: what lives, lives for everybody, and the slots are all
-    /// there. The answers go into the history.
+    /// Reaps everything that the other participants held, and checks that live arrays are live for
+    /// every participant and that no slot is missing. The answers go into the history.
     pub fn audit(&self, table: &HandleTable) {
         self.ask(Question::LastReap, || table.reap(), |_| Answer::Done)
             .unwrap();
@@ -43,12 +43,12 @@ impl Participant<'_> {
         self.last_round(table);
     }
 
-    /// Whatever became of the rounds before, one more is possible.
+    /// Checks that one more round is possible, whatever happened in the rounds before.
     fn last_round(&self, table: &HandleTable) {
         self.look(table);
         self.heal(table);
         let tiles = table.open_partition(self.world.tiles).unwrap();
-        let round = self.begin(table, &tiles).expect("nobody is in a round");
+        let round = self.begin(table, &tiles).expect("no round is open");
         self.run_tiles(table, &tiles, TILES as u8);
         assert!(self.finish(table, round).is_none(), "all tiles are done");
     }

@@ -1,7 +1,7 @@
-//! What is run, how often, and how a failure is reported.
+//! Runs the families of programs, and reports failures.
 #![expect(
     clippy::disallowed_types,
-    reason = "what is counted here is outside of the programs"
+    reason = "the counters here are outside of the programs"
 )]
 
 use std::cell::RefCell;
@@ -27,9 +27,9 @@ use crate::world::Rounds;
 struct Family {
     name: &'static str,
     size: Size,
-    /// Programs, unless the arguments say otherwise.
+    /// The number of programs, unless the arguments set it.
     cases: u32,
-    /// Schedules of each kind that a program is run in.
+    /// The number of schedules of each kind per program.
     schedules: usize,
 }
 
@@ -72,14 +72,14 @@ const FAMILIES: [Family; 3] = [
     },
 ];
 
-/// Where the priorities of the PCT scheduler change in a schedule, at most.
+/// The most places in a schedule at which the PCT scheduler changes priorities.
 const PCT_DEPTH: usize = 4;
 
-/// Schedules are so many times as many while a failure is made smaller: one that fails in few
-/// schedules is not to be lost.
+/// The factor on the number of schedules during shrinking. It keeps a failure that occurs only in
+/// few schedules.
 const WHILE_SHRINKING: usize = 8;
 
-/// What has been run.
+/// Counts of everything that was run.
 #[derive(Default)]
 struct Tally {
     programs: usize,
@@ -141,8 +141,8 @@ struct Arguments {
     seed: u64,
 }
 
-const USAGE: &str = "options: --iterations N (programs of each family; with 0 those alone that \
-                     have failed before), --seed N (of the programs)";
+const USAGE: &str = "options: --iterations N (programs of each family; with 0 only those \
+                     that failed before), --seed N (of the programs)";
 
 fn arguments() -> Result<Arguments, String> {
     let mut read = Arguments {
@@ -165,7 +165,7 @@ fn arguments() -> Result<Arguments, String> {
                 read.iterations = Some(number.try_into().unwrap_or(u32::MAX));
             }
             "--seed" => read.seed = number()?,
-            _ => return Err(format!("{name} is not an option\n{USAGE}")),
+            _ => return Err(format!("unknown option {name}\n{USAGE}")),
         }
     }
     Ok(read)
@@ -200,12 +200,12 @@ pub fn main() {
 }
 
 thread_local! {
-    /// What the last panic of this thread said, and where.
+    /// The message and the place of this thread's last panic.
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps panics for the report: while a program is made smaller there are thousands. shuttle sets a
-/// hook of its own in its first run, which this replaces.
+/// Keeps panics for the report, because shrinking causes thousands. shuttle installs a hook in its
+/// first run, which this hook replaces.
 fn quiet_panics() {
     shuttle::check_random(|| {}, 1);
     std::panic::set_hook(Box::new(|panic| {
@@ -213,7 +213,7 @@ fn quiet_panics() {
     }));
 }
 
-/// Whether all programs of a family passed.
+/// Checks a family. Returns `true` if all of its programs passed.
 fn check(family: &Family, arguments: &Arguments) -> bool {
     let start = Instant::now();
     let config = Config {

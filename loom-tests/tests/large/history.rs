@@ -1,13 +1,13 @@
-//! Histories of calls, and the search for a sequential order that explains one.
+//! Histories of calls, and the search for a sequential order that explains a history.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// A moment of an execution; all events of it are in one order.
+/// A moment of an execution. All events are totally ordered.
 pub type Moment = u32;
 
-/// A call of one participant. A participant that died in it gave no answer.
+/// A call of a participant. A call in which the participant died has no answer.
 #[derive(Clone, Debug)]
 pub struct Call<Q, A> {
     pub asked: Moment,
@@ -15,23 +15,25 @@ pub struct Call<Q, A> {
     pub answered: Option<(Moment, A)>,
 }
 
-/// The calls of each participant, one after another; only the last one may be without an answer.
+/// The calls of each participant, in order. Only the last call of a participant may lack an answer.
 pub type History<Q, A> = Vec<Vec<Call<Q, A>>>;
 
-/// What a call may do next.
+/// A step of a call.
 pub enum Step<S> {
-    /// Something that the others can notice, and more to come.
+    /// A step that others can notice, with more steps to come.
     Part(S),
-    /// The rest of it.
+    /// The last step of the call.
     Whole(S),
 }
 
-/// The sequential object that a history is compared with: which steps its state allows a call.
+/// The sequential object that a history is compared with: its state determines the possible steps
+/// of a call.
 pub trait Reference: Clone + Eq + Hash + Debug {
     type Question: Debug;
     type Answer: Debug;
 
-    /// The steps open to a call by `who` that is known to be answered so, or never to be answered.
+    /// Returns the possible steps of a call by participant `who` that gets this answer, or never an
+    /// answer.
     fn steps(
         &self,
         who: usize,
@@ -39,28 +41,30 @@ pub trait Reference: Clone + Eq + Hash + Debug {
         answer: Option<&Self::Answer>,
     ) -> Vec<Step<Self>>;
 
-    /// One step of what others do about a participant that is dead; `None` if nothing is left.
+    /// Performs one step of reaping a dead participant. Returns `None` if nothing is left to reap.
     fn bury(&self, who: usize) -> Option<Self>;
 }
 
-/// States looked at before the search gives up.
+/// The number of states after which the search gives up.
 const MOST_STATES: usize = 2_000_000;
 
-/// How far one explanation has got: how many calls of each participant it has placed.
+/// The progress of an explanation: the number of placed calls of each participant.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Front<S> {
     placed: Vec<u16>,
     state: S,
 }
 
-/// Looks for an order of the calls in which each takes effect between question and answer, as the
+/// Searches an order of the calls in which each takes effect between question and answer, as the
 /// reference allows. Calls of the dead may take effect in part, wholly, or not at all.
 ///
-/// Depth first, the call answered first tried first, each front once (the method of Wing and Gong
-/// with Lowe's memory). Returns how many fronts were looked at.
+/// Searches depth first, tries the call that was answered first before the others, and visits each
+/// front once (the method of Wing and Gong with Lowe's memory). Returns the number of visited
+/// fronts.
 ///
 /// # Errors
-/// The furthest that any order got, and what it could not place.
+/// If no order explains the history, with the furthest front and the calls that it could not place;
+/// or if the search gives up.
 pub fn explain<S: Reference>(
     start: S,
     history: &History<S::Question, S::Answer>,
@@ -108,7 +112,7 @@ fn is_explained<S, Q, A>(front: &Front<S>, history: &History<Q, A>) -> bool {
         .all(|who| next_call(front, history, who).is_none_or(|call| call.answered.is_none()))
 }
 
-/// The fronts that one more step leads to, the most promising last.
+/// Returns the fronts that one more step leads to, the most promising last.
 fn followers<S: Reference>(
     front: &Front<S>,
     history: &History<S::Question, S::Answer>,
@@ -118,7 +122,7 @@ fn followers<S: Reference>(
         .filter_map(|who| next_call(front, history, who).map(|call| (who, call)))
         .collect();
     calls.sort_by_key(|(_, call)| std::cmp::Reverse(answered(call)));
-    // Nothing is placed after the answer of a call that is not placed itself.
+    // No call is placed after the answer of a call that is not placed yet.
     let limit = calls.last().map_or(Moment::MAX, |(_, call)| answered(call));
     let with = |who: usize, state, whole: bool| {
         let mut next = Front {
@@ -160,7 +164,7 @@ fn followers<S: Reference>(
 fn stuck<S: Reference>(front: &Front<S>, history: &History<S::Question, S::Answer>) -> String {
     use std::fmt::Write;
     let mut text = format!(
-        "no order explains this history; the furthest places {} calls and comes to\n  {:?}\nNext:\n",
+        "no order explains this history; the furthest places {} calls and reaches\n  {:?}\nNext:\n",
         placed(front),
         front.state
     );

@@ -1,4 +1,4 @@
-//! Histories whose verdict is known: a checker that accepts or refuses everything would pass
+//! Histories with a known verdict, because a checker that accepts or refuses everything would go
 //! unnoticed.
 
 use crate::history::{Call, History, explain};
@@ -18,7 +18,8 @@ const Y: Name = Name {
 };
 const ALLOC: Question = Alloc { words: 2, value: 7 };
 
-/// A call of this participant, asked and answered at these moments; `None` if it died in it.
+/// A call: the participant, the moments of question and answer, the question, and the answer. The
+/// answer is `None` if the participant died in the call.
 type Line = (usize, u32, u32, Question, Option<Answer>);
 
 fn call(who: usize, asked: u32, answered: u32, what: Question, answer: Answer) -> Line {
@@ -43,10 +44,10 @@ fn is_explained(lines: &[Line]) -> bool {
     explain(Table::new([(8, None)]), &history).is_ok()
 }
 
-/// Demands the known verdicts.
+/// Asserts the known verdicts.
 ///
 /// # Panics
-/// If one is another.
+/// If a verdict differs.
 pub fn check() {
     let made = call(1, 1, 2, ALLOC, Fresh(X));
     let accepted: [&[Line]; 11] = [
@@ -56,7 +57,7 @@ pub fn check() {
             call(1, 3, 4, Free(X), Done),
             call(2, 5, 6, ALLOC, Fresh(Y)),
         ],
-        // At the same time either may be first.
+        // Of two concurrent calls either may be first.
         &[
             made,
             call(1, 3, 6, Free(X), Done),
@@ -67,14 +68,14 @@ pub fn check() {
             call(1, 3, 6, Free(X), Done),
             call(2, 4, 5, Attach(X), Stale),
         ],
-        // The handle goes stale before the bytes come back.
+        // The handle becomes stale before the memory is free.
         &[
             made,
             call(1, 3, 8, Free(X), Done),
             call(2, 4, 5, Attach(X), Stale),
             call(2, 6, 7, ALLOC, Full),
         ],
-        // Both at the same time, both turned away.
+        // Both calls are concurrent, and both are refused.
         &[
             made,
             call(1, 3, 6, Read(X), Busy),
@@ -86,7 +87,7 @@ pub fn check() {
             call(2, 5, 6, EndWrite(X), Done),
             call(1, 7, 8, Read(X), Given(8)),
         ],
-        // Dead in a call: with or without an effect.
+        // Death in a call, with or without an effect.
         &[made, death(2, 3, Free(X)), call(1, 4, 5, Attach(X), Done)],
         &[made, death(2, 3, Free(X)), call(1, 4, 5, Attach(X), Stale)],
         &[
@@ -107,7 +108,8 @@ pub fn check() {
         assert!(is_explained(lines), "refused: {lines:?}");
     }
     let refused: [&[Line]; 15] = [
-        // Full although a slot is free; one slot twice; a handle again; a freed one that lives on.
+        // `Full` although a slot is free; a slot given out twice; a handle reused; an array that is
+        // live after its free.
         &[call(1, 1, 2, ALLOC, Full)],
         &[made, call(2, 3, 4, ALLOC, Fresh(Y))],
         &[
@@ -130,7 +132,7 @@ pub fn check() {
             call(1, 3, 4, Free(X), Done),
             call(2, 5, 6, ALLOC, Full),
         ],
-        // Leases that overlap, that nobody has, or that see an old value.
+        // Leases that overlap, `Busy` without a holder, and reads of an old value.
         &[
             made,
             call(1, 3, 4, Read(X), Given(7)),
@@ -148,7 +150,7 @@ pub fn check() {
             call(1, 3, 4, Read(X), Given(7)),
             call(2, 5, 6, Read(X), Busy),
         ],
-        // Memory that is given out while somebody reads it.
+        // Memory that is given out under a reader.
         &[
             made,
             call(2, 3, 4, Read(X), Given(7)),
@@ -156,7 +158,7 @@ pub fn check() {
             call(1, 7, 8, ALLOC, Fresh(Y)),
             call(2, 9, 10, EndRead(X), Done),
         ],
-        // What the dead and the gone leave behind.
+        // Arrays and values that the dead and the departed leave behind.
         &[
             made,
             call(1, 3, 4, Leave, Done),

@@ -1,5 +1,5 @@
-//! Programs that are too large for loom, under shuttle: random ones, in random schedules, with
-//! kills, their histories held to a sequential reference.
+//! Random programs that are too large for loom. They run under shuttle, in random schedules and
+//! with kills; their histories are compared with a sequential reference.
 
 #[cfg(shuttle)]
 mod audit;

@@ -1,4 +1,4 @@
-//! What one participant does with arrays, and writes down.
+//! The calls of a participant on arrays, and their record in the history.
 
 use std::cell::Cell;
 
@@ -14,11 +14,12 @@ use crate::world::{Known, TILES, Vector, WORDS, World};
 
 pub type Tiles<'t> = Partition<'t, Write<u64, Ix1>>;
 
-/// One participant of a world.
+/// A participant of a world.
 pub struct Participant<'w> {
     pub world: &'w World,
     pub who: usize,
-    /// Arrays and tiles that it still writes wholly; the next one it half writes, and dies.
+    /// The number of arrays and tiles that it still writes wholly. It dies halfway through the next
+    /// one.
     wholes: Cell<u32>,
 }
 
@@ -37,7 +38,7 @@ fn refusal(error: &LeaseError) -> Answer {
     }
 }
 
-/// What all words are, or [`TORN`].
+/// Returns the common value of all words, or [`TORN`] if they differ.
 pub fn common(words: &[u64]) -> u64 {
     match words.iter().all(|word| *word == words[0]) {
         true => words[0],
@@ -64,12 +65,13 @@ impl<'w> Participant<'w> {
         self.world.ask(self.who, what, act, answer)
     }
 
-    /// As `ask`, of what changes no array.
+    /// Records a call that changes no array, like `ask`.
     pub fn other<R>(&self, act: impl FnOnce() -> R) -> R {
         self.ask(Question::Other, act, |_| Answer::Done)
     }
 
-    /// Between the first word that it writes and the next: a place to be interrupted, or to die.
+    /// Marks the point between the first written word and the next: a place to be interrupted or to
+    /// die.
     pub fn half_written(&self) {
         self.other(|| {
             self.world.segment.is_persistent();
@@ -78,7 +80,7 @@ impl<'w> Participant<'w> {
         });
     }
 
-    /// All that it does in its life.
+    /// Runs all acts of a life.
     pub fn live(&self, life: &Life) {
         let mut acts = life.acts.iter();
         while acts.len() > 0 {
@@ -92,14 +94,14 @@ impl<'w> Participant<'w> {
         loop {
             match self.other(|| HandleTable::join(&self.world.segment)) {
                 Ok(table) => return table,
-                // There is a seat for each, but a reaper may have just looked at it.
+                // There is a seat for each, but a reaper may hold one for a moment.
                 Err(JoinError::SeatsFull { .. }) => thread::yield_now(),
                 Err(error) => panic!("{error}"),
             }
         }
     }
 
-    /// From joining to leaving.
+    /// Runs acts until the participant leaves.
     fn stay<'a>(&self, table: &HandleTable, acts: &mut impl Iterator<Item = &'a Act>) {
         let tiles: Tiles<'_> = self
             .other(|| table.open_partition(self.world.tiles))
@@ -178,7 +180,7 @@ impl<'w> Participant<'w> {
         made.ok()
     }
 
-    /// A call about one array; the lease, if it gave one.
+    /// Performs a call on one array. Returns the lease if the call granted one.
     pub fn with_array<'t>(
         &self,
         table: &'t HandleTable,
@@ -236,7 +238,7 @@ impl<'w> Participant<'w> {
                     Lease::Write(array, known)
                 });
             }
-            _ => unreachable!("not about one array"),
+            _ => unreachable!("not a call on one array"),
         }
         None
     }
@@ -245,7 +247,7 @@ impl<'w> Participant<'w> {
         let look = || table.attach(known.handle).map(|array| array.shape()[0]);
         let answer = |seen: &Result<usize, LeaseError>| match seen {
             Ok(len) => {
-                assert!(WORDS.contains(len), "a shape that nobody asked for");
+                assert!(WORDS.contains(len), "an unknown shape");
                 Answer::Done
             }
             Err(error) => refusal(error),

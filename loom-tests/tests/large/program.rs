@@ -1,14 +1,13 @@
-//! Random programs: what each of several participants does, and where it dies.
+//! Random programs: the acts of several participants, and the places where they die.
 
 use std::fmt;
 
 use proptest::prelude::*;
 
-/// One thing that a participant does. Numbers choose among the arrays, or among the leases that it
-/// holds.
+/// An act of a participant. The numbers select an array, or a lease that the participant holds.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
-    /// A small or a large array.
+    /// Creates a small or a large array.
     Alloc {
         large: bool,
     },
@@ -21,10 +20,10 @@ pub enum Act {
     Reap,
     /// Leaves, and joins again if there is more to do.
     Leave,
-    /// Takes part in the round that runs, and runs so many tiles.
+    /// Takes part in the running round, and runs this many tiles.
     Tiles(u8),
-    /// Opens a round. The next one of these takes part in it and ends it, if all tiles are done by
-    /// then; it is given up with the seat.
+    /// Opens a round. The next `Round` takes part in it and ends it if all tiles are done by then.
+    /// The round is given up when the participant leaves.
     Round,
 }
 
@@ -32,7 +31,7 @@ pub enum Act {
 #[derive(Clone)]
 pub struct Life {
     pub acts: Vec<Act>,
-    /// Where it is killed, if it gets there.
+    /// The place where it is killed, if it gets there.
     pub death: Option<Death>,
 }
 
@@ -41,12 +40,12 @@ pub struct Life {
 pub enum Death {
     /// Before this operation on a shared word.
     Operation(u16),
-    /// When it has written so many arrays or tiles, and half of the next one.
+    /// After this many arrays or tiles, and half of the next one.
     HalfWritten(u8),
 }
 
 impl fmt::Debug for Life {
-    /// On one line, also where the program takes several.
+    /// Formats the life on one line, also in a program that takes several.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -56,32 +55,32 @@ impl fmt::Debug for Life {
     }
 }
 
-/// Lives that go on at once in one segment.
+/// Lives that run at once in one segment.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub lives: Vec<Life>,
-    /// Slots for small arrays, two a span.
+    /// The number of slots for small arrays, two per span.
     pub small: u8,
-    /// Slots for large arrays. With any, all spans are cut before the lives begin; without, the
-    /// lives cut them.
+    /// The number of slots for large arrays. If it is positive, all spans are appended before the
+    /// lives begin; otherwise the lives append them.
     pub large: u8,
-    /// Arrays that the survivor makes before the lives begin, and owns to the end.
+    /// The number of arrays that the survivor creates before the lives begin, and owns to the end.
     pub shared: u8,
-    /// What the schedules begin with.
+    /// The seed of the schedules.
     pub seed: u64,
 }
 
-/// How large programs are to be.
+/// The size of programs.
 #[derive(Clone, Copy)]
 pub struct Size {
     pub lives: (usize, usize),
-    /// Of one life, at most.
+    /// The most acts of a life.
     pub acts: usize,
-    /// How many operations on shared words a life has, about.
+    /// The approximate number of operations on shared words in a life.
     pub operations: u16,
-    /// Spans for small arrays.
+    /// The range of the number of spans for small arrays.
     pub spans: (u8, u8),
-    /// Arrays come and go, and nothing else happens: the table is full most of the time.
+    /// If `true`, lives only create and free arrays and leave: the table is full most of the time.
     pub crowded: bool,
 }
 
@@ -124,7 +123,7 @@ fn life(size: Size) -> impl Strategy<Value = Life> {
     (acts, death).prop_map(|(acts, death)| Life { acts, death })
 }
 
-/// Programs of about this size.
+/// Generates programs of about this size.
 pub fn programs(size: Size) -> impl Strategy<Value = Program> {
     let lives = prop::collection::vec(life(size), size.lives.0..=size.lives.1);
     let small = (size.spans.0..=size.spans.1).prop_map(|spans| 2 * spans);

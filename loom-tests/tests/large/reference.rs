@@ -1,10 +1,10 @@
-//! What a table of arrays is, one call after another: the reference that histories are held to.
+//! The sequential reference that histories are compared with: a table of arrays.
 //!
-//! Calls that the documentation promises to take effect at once are one step. A lease is asked for
-//! and given in two: in between it counts as one for the others, which is what "of those who try at
-//! the same moment all may be told `Busy`" means. Freeing and giving back are two as well: the handle
-//! is stale, or the lease over, with the first, the bytes come back with the second. Leaving, and
-//! what is done about the dead, goes array by array.
+//! A call that the documentation promises to take effect at once is one step. A lease takes two,
+//! the request and the grant: in between it counts as a lease for the others, so
+//! concurrent requests may all get `Busy`. Freeing and ending a lease take two as well: with the
+//! first the handle is stale, or the lease over; with the second the memory is free. Leaving and
+//! reaping go array by array.
 
 use crate::history::{Reference, Step};
 
@@ -17,7 +17,7 @@ pub struct Name {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
-    /// An array of so many words, each of this value.
+    /// Creates an array of this many words, each of this value.
     Alloc {
         words: u64,
         value: u64,
@@ -26,20 +26,20 @@ pub enum Question {
     /// A look without a lease.
     Attach(Name),
     Read(Name),
-    /// A write lease, under which all words become this value.
+    /// A write lease, under which all words are set to this value.
     Write(Name, u64),
     EndRead(Name),
     EndWrite(Name),
     ClearPoison(Name),
     Leave,
-    /// Something that changes nothing here.
+    /// A call that changes nothing in the reference.
     Other,
-    /// The last of the living takes back what all the others held.
+    /// The last living participant reaps everything that all others held.
     LastReap,
 }
 
 impl Question {
-    /// The slot of the array that it is about.
+    /// Returns the slot of the array that the question is about.
     fn slot(&self) -> Option<usize> {
         match self {
             Question::Free(name)
@@ -58,7 +58,7 @@ impl Question {
 pub enum Answer {
     Done,
     Fresh(Name),
-    /// The lease is given, and the words are this: [`TORN`] if they differ.
+    /// The lease is granted, and all words have this value, or [`TORN`] if they differ.
     Given(u64),
     Full,
     Stale,
@@ -66,7 +66,7 @@ pub enum Answer {
     Poisoned,
 }
 
-/// Words that a dead writer has left.
+/// The value of words that a dead writer left half-written.
 pub const TORN: u64 = u64::MAX;
 
 type Who = u8;
@@ -75,13 +75,13 @@ type Who = u8;
 enum Life {
     Free,
     Live,
-    /// Given out to one who died before it could say so: nobody has its handle.
+    /// Given out in a call whose caller died: no participant has its handle.
     Unnamed,
     /// Freed, but leased.
     Retired,
 }
 
-/// How far a lease has got.
+/// The progress of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Stage {
     Asked,
@@ -93,7 +93,7 @@ enum Stage {
 struct Reader {
     who: Who,
     given: u8,
-    /// One more that is being asked for.
+    /// A further lease that is being requested.
     asking: Option<Stage>,
 }
 
@@ -101,18 +101,18 @@ struct Reader {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Slot {
     words: u64,
-    /// Of the last array that it was given to, if any.
+    /// The generation of the last array in this slot, if any.
     generation: Option<u32>,
     life: Life,
     owner: Who,
     poisoned: bool,
-    /// What all words are; `None` after a writer has died.
+    /// The value of all words; `None` after a writer died.
     value: Option<u64>,
     writer: Option<(Who, Stage)>,
-    /// In the order of `who`.
+    /// Sorted by `who`.
     readers: Vec<Reader>,
-    /// Who has freed the array, or given a lease of it back, and has not yet looked whether that was
-    /// the last thing that kept the slot in use. In order.
+    /// Participants that freed the array, or ended a lease of it, and have not yet run the tail
+    /// check. Sorted.
     owing: Vec<Who>,
 }
 
@@ -121,12 +121,12 @@ impl Slot {
         self.life == Life::Live && self.generation == Some(name.generation)
     }
 
-    /// Whether the words may be what somebody has read.
+    /// Returns `true` if a reader may have read `value` from all words.
     fn may_hold(&self, value: u64) -> bool {
         self.value.is_none_or(|known| known == value)
     }
 
-    /// Why a lease is refused, by the word alone.
+    /// Returns the reason for refusing a lease, by the slot word alone.
     fn refusal(&self, name: Name) -> Option<Answer> {
         match self {
             _ if !self.is_live(name) => Some(Answer::Stale),
@@ -162,14 +162,14 @@ impl Slot {
         self.owing.binary_search(&who).is_ok()
     }
 
-    /// `who` has the look at what it has given back still to take.
+    /// Records that `who` still has to run the tail check.
     fn owe(&mut self, who: Who) {
         if let Err(at) = self.owing.binary_search(&who) {
             self.owing.insert(at, who);
         }
     }
 
-    /// `who` takes it: what is freed and not leased is free.
+    /// Runs the tail check of `who`: a retired slot without a lease becomes free.
     fn settle(&mut self, who: Who) {
         self.owing.retain(|&other| other != who);
         if self.life == Life::Retired && self.writer.is_none() && self.readers.is_empty() {
@@ -195,8 +195,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Of free slots with room for so many words each, last used in these generations; those with
-    /// room for none are in use by others for good.
+    /// Creates a table of free slots. Each item is the number of words that fit into a slot, and
+    /// its last generation. Slots with room for no words are always in use by others.
     pub fn new(slots: impl IntoIterator<Item = (u64, Option<u32>)>) -> Table {
         let slot = |(words, generation)| Slot {
             words,
@@ -287,7 +287,7 @@ impl Table {
         }
     }
 
-    /// Something is given back, and then looked at whether it was the last.
+    /// Gives something back, after which the caller still has to run the tail check.
     fn give_back(&self, who: Who, name: Name, change: impl FnOnce(&mut Slot)) -> Vec<Step<Table>> {
         vec![Step::Part(self.with(name.slot, |slot| {
             change(slot);
@@ -307,7 +307,7 @@ impl Table {
         let slot = &self.slots[name.slot];
         let stage = |stage| self.with(name.slot, |slot| slot.writer = Some((who, stage)));
         match slot.writer.filter(|(writer, _)| *writer == who) {
-            // It has a lease already, so that this is a further one.
+            // The participant has a lease already, so this is a further request.
             Some((_, Stage::Given)) | None => match slot.refusal(name) {
                 None => vec![Step::Part(stage(Stage::Asked))],
                 refusal if refusal.as_ref() == answer => vec![Step::Whole(self.clone())],
@@ -327,7 +327,8 @@ impl Table {
         }
     }
 
-    /// One step of taking back what `who` holds: the writer first, then the array, then the reader.
+    /// Performs one step of taking back everything that `who` holds: first the writer, then the
+    /// array, then the reader.
     fn take_back(&self, who: Who, dead: bool) -> Option<Table> {
         let at = self.slots.iter().position(|slot| slot.is_held_by(who))?;
         Some(self.with(at, |slot| {

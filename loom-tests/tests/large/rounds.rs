@@ -1,4 +1,4 @@
-//! What one participant does in rounds.
+//! The calls of a participant in rounds.
 
 use ndarray::Ix1;
 use ndshm::{HandleTable, LeaseError, Round, RoundError, Write};
@@ -10,7 +10,7 @@ use crate::world::{TILE_WORDS, TILES};
 type Running<'p, 't> = Round<'p, 't, Write<u64, Ix1>>;
 
 impl Participant<'_> {
-    /// Opens a round; heals the array if somebody died in an earlier one.
+    /// Opens a round. Heals the array if a participant died in an earlier round.
     pub fn begin<'p, 't>(
         &self,
         table: &HandleTable,
@@ -19,15 +19,12 @@ impl Participant<'_> {
         match self.other(|| tiles.begin()) {
             Ok(round) => {
                 let begun = &mut self.world.notes().rounds.begun;
-                assert!(
-                    round.number() > *begun,
-                    "the number of a round is used again"
-                );
+                assert!(round.number() > *begun, "a round number is reused");
                 *begun = round.number();
                 Some(round)
             }
             Err(RoundError::Lease(LeaseError::Poisoned { .. })) => {
-                // Or somebody else has begun meanwhile.
+                // Or another participant has opened a round meanwhile.
                 self.heal(table);
                 None
             }
@@ -36,10 +33,11 @@ impl Participant<'_> {
         }
     }
 
-    /// Declares the tiled array to be good, whatever is in it.
+    /// Clears the poison of the tiled array, whatever it contains.
     pub fn heal(&self, table: &HandleTable) {
-        // From its first step to its last: it may come late, when others have healed and written the
-        // array, and a further one has died. Its word is taken for that, too.
+        // The note covers the whole call. The call may take effect late, after others have healed
+        // and written the array and a further participant has died; then it clears that poison as
+        // well.
         self.world.notes().rounds.healing.insert(self.who);
         let _ = self.other(|| table.clear_poison(self.world.tiled));
         let rounds = &mut self.world.notes().rounds;
@@ -47,17 +45,17 @@ impl Participant<'_> {
         rounds.healed.extend(0..TILES);
     }
 
-    /// Looks at the tiled array: what is half-written is poisoned, or was.
+    /// Reads the tiled array, and checks that half-written tiles are poisoned, or were.
     pub fn look(&self, table: &HandleTable) {
         self.other(|| match table.read(self.world.tiled) {
-            // Under the lease, while nobody writes tiles, or down that they are written.
+            // Check under the lease, while no participant writes tiles or notes them as written.
             Ok(seen) => {
                 let rounds = &self.world.notes().rounds;
                 for (tile, words) in seen.to_vec().chunks(TILE_WORDS).enumerate() {
                     let good = common(words) != TORN
                         || rounds.healed.contains(&tile)
                         || !rounds.healing.is_empty();
-                    assert!(good, "tile {tile} is half-written, and nobody says so");
+                    assert!(good, "tile {tile} is half-written, but not poisoned");
                 }
             }
             Err(LeaseError::Busy { .. } | LeaseError::Poisoned { .. }) => {}
@@ -65,7 +63,7 @@ impl Participant<'_> {
         });
     }
 
-    /// Takes part in the round that runs; looks at the array if none does.
+    /// Takes part in the running round. Reads the array if no round runs.
     pub fn run_tiles(&self, table: &HandleTable, tiles: &Tiles<'_>, count: u8) {
         let mut part = match self.other(|| tiles.enter()) {
             Ok(Some(part)) => part,
@@ -98,7 +96,7 @@ impl Participant<'_> {
         self.other(|| drop(part));
     }
 
-    /// Ends a round if all of its tiles are done or torn; gives it back if not.
+    /// Ends the round if all of its tiles are done or torn; otherwise returns it.
     pub fn finish<'p, 't>(
         &self,
         table: &HandleTable,

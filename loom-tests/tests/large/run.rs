@@ -1,4 +1,4 @@
-//! A program's execution: its lives, all at once, between its beginning and its end.
+//! The execution of a program: its lives, all at once, between its beginning and its end.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use crate::program::{Death, Life, Program};
 use crate::reference::{Answer, Question, Table};
 use crate::world::{Notes, World};
 
-/// The participant who lives to the end.
+/// The participant that lives to the end.
 const SURVIVOR: usize = 0;
 
-/// What an execution has left behind.
+/// The history and the notes of an execution.
 pub struct Record {
     pub start: Table,
     pub history: History<Question, Answer>,
     pub notes: Notes,
 }
 
-/// Runs a program in the schedule at hand.
+/// Runs a program in the current schedule.
 pub fn run(program: &Program) -> Record {
     let (world, table) = World::new(program);
     let world = Arc::new(world);
@@ -38,7 +38,7 @@ pub fn run(program: &Program) -> Record {
         })
         .collect();
     for life in lives {
-        life.join().expect("its panic is the execution's");
+        life.join().expect("a panic fails the execution");
     }
     survivor.audit(&table);
     drop(table);

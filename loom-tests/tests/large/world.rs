@@ -1,4 +1,4 @@
-//! The segment that a program runs in, and what its participants write down.
+//! The segment of a program, and the notes of its participants.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard};
@@ -12,33 +12,32 @@ use crate::reference::{Answer, Name, Question, Table};
 
 pub type Vector = Handle<u64, Ix1>;
 
-/// Words of small and of large arrays.
+/// The number of words of a small and of a large array.
 pub const WORDS: [usize; 2] = [2, 16];
 
-/// Tiles of the array that rounds are on, and words of each.
+/// The number of tiles of the array that rounds work on, and the number of words per tile.
 pub const TILES: usize = 4;
 pub const TILE_WORDS: usize = 2;
 
-/// Words that an array of the smallest size class has room for, and the words of a partition.
+/// The number of words that fit into the smallest size class, and the words of a partition.
 const SMALL_ROOM: u64 = 8;
 const PARTITION_ROOM: usize = 48;
 
-/// An array that somebody has made.
+/// An array that a participant created.
 #[derive(Clone, Copy)]
 pub struct Known {
     pub handle: Vector,
     pub name: Name,
 }
 
-/// What was done in rounds: each tile is claimed once in each.
+/// Notes on rounds: each tile is claimed once per round.
 #[derive(Default)]
 pub struct Rounds {
     pub claimed: HashSet<(u64, usize)>,
     pub written: HashSet<(u64, usize)>,
-    /// Tiles of which somebody has said that they are good although they may be half-written, and
-    /// that nobody has written since.
+    /// Tiles that were declared good although they may be half-written, and not written since.
     pub healed: HashSet<usize>,
-    /// Who is about to say so of all tiles, or died saying it.
+    /// Participants that are clearing the poison of all tiles, or died doing so.
     pub healing: HashSet<usize>,
     pub begun: u64,
     pub finished: u64,
@@ -50,27 +49,27 @@ pub struct Notes {
     now: Moment,
     history: History<Question, Answer>,
     known: Vec<Known>,
-    /// Those that nobody has found stale.
+    /// Arrays that no participant has found stale.
     fresh: Vec<Known>,
     pub rounds: Rounds,
-    /// Whose lives ended early.
+    /// The number of participants that were killed.
     pub kills: usize,
 }
 
-/// One program's segment and notes. The notes' lock is never held across an operation on a word, so
-/// that the checker need not know of it.
+/// The segment and the notes of one program. The lock of the notes is never held across an
+/// operation on a shared word, so the checker need not know of it.
 pub struct World {
     pub segment: Segment,
     pub tiles: PartitionHandle<Write<u64, Ix1>>,
     pub tiled: Vector,
-    /// Whether there is room for large arrays.
+    /// `true` if there is room for large arrays.
     pub has_large: bool,
     start: Table,
     notes: Mutex<Notes>,
 }
 
 impl World {
-    /// For a program, and the participant who sees to its beginning and its end.
+    /// Creates the world of a program, and the table of the surviving participant.
     pub fn new(program: &Program) -> (World, HandleTable) {
         let (small, large) = (u64::from(program.small), u64::from(program.large));
         let for_tiles = 2 * 64 + 2 * 8 * PARTITION_ROOM as u64;
@@ -84,7 +83,7 @@ impl World {
         let tiled = table.from_elem(TILES * TILE_WORDS, 0).unwrap();
         let partition = table.partition(tiled.write(), Axis(0), TILE_WORDS).unwrap();
         let tiles = partition.handle();
-        // It is freed with the value that made it: here, when the survivor leaves.
+        // The drop of this value would free the partition. It is freed when the survivor leaves.
         std::mem::forget(partition);
         let beside = table.uninit::<u64, _>(PARTITION_ROOM).unwrap();
         assert_eq!(
@@ -114,7 +113,7 @@ impl World {
         self.notes.lock().unwrap_or_else(|notes| notes.into_inner())
     }
 
-    /// Does what a question says, and writes down when it was asked and answered.
+    /// Performs the call of a question, and records the moments of the question and of the answer.
     pub fn ask<R>(
         &self,
         who: usize,
@@ -149,7 +148,7 @@ impl World {
         notes.fresh.push(Known { handle, name });
     }
 
-    /// Somebody has freed it, or found it stale.
+    /// Notes that the array was freed or found stale.
     pub fn forget(&self, name: Name) {
         self.notes().fresh.retain(|known| known.name != name);
     }
@@ -159,7 +158,7 @@ impl World {
         Name { slot, generation }
     }
 
-    /// One of the arrays, most often of those that may be live.
+    /// Chooses an array, most often among those that may be live.
     pub fn choose(&self, which: u8) -> Option<Known> {
         let notes = self.notes();
         let among = match which % 8 {
@@ -194,14 +193,14 @@ impl Notes {
     }
 }
 
-/// Has somebody cut all spans, who leaves: their slots are in the hint trees.
+/// Appends all spans and leaves, so that their slots are in the hint trees.
 fn cut(segment: &Segment, slots: &mut [(u64, Option<u32>)], program: &Program) {
     let cutter = HandleTable::join(segment).expect("a seat is free");
     let counts = [(1, program.large), (0, program.small)];
     let all: Vec<Vector> = counts
         .into_iter()
         .flat_map(|(size, count)| (0..count).map(move |_| WORDS[size]))
-        .map(|words| cutter.uninit(words).expect("room as asked for"))
+        .map(|words| cutter.uninit(words).expect("there is room"))
         .collect();
     for handle in all {
         let (slot, generation) = model::place(segment, handle);

@@ -1,6 +1,6 @@
-//! The bugs, and the model that is to catch each.
+//! The bugs, and the model that must catch each.
 
-/// One bug. In `at`, which occurs once in `file`, the expression between `«` and `»` is replaced.
+/// A bug. In `at`, which occurs once in `file`, the expression between `«` and `»` is replaced.
 pub struct Bug {
     pub name: &'static str,
     pub file: &'static str,
@@ -208,7 +208,7 @@ pub const BUGS: &[Bug] = &[
         model: ("seats", "a_check_beside_one_that_comes_and_goes"),
     },
     Bug {
-        name: "who names an array looks for its end by a load",
+        name: "a publication checks for the end of its array by a load",
         file: "src/names/mod.rs",
         at: "let word = «slot.newest()»;",
         instead: "slot.word()",
@@ -229,14 +229,14 @@ pub const BUGS: &[Bug] = &[
         model: ("names", "death_while_publishing"),
     },
     Bug {
-        name: "who renames takes for another's name what was to be renamed",
+        name: "a rename finds the new name taken by the array that it renames",
         file: "src/names/rename.rs",
         at: "«buckets.load(from)? == source.word» && buckets",
         instead: "true",
         model: ("names", "two_who_rename_alike"),
     },
     Bug {
-        name: "who frees a bundle leaves its parts",
+        name: "freeing a bundle leaves its parts",
         file: "src/names/mod.rs",
         at: "if let Some(Emptied { bucket, word, kept }) = «following.bundle»",
         instead: "following.bundle.filter(|_| false)",
@@ -250,7 +250,7 @@ pub const BUGS: &[Bug] = &[
         model: ("bundles", "a_bundle_in_the_place_of_another"),
     },
     Bug {
-        name: "who leaves looks for a bundle where it was",
+        name: "a leaving participant looks for a bundle where it was",
         file: "src/seat/vacate.rs",
         at: "bundles |= «bundle»",
         instead: "names::is_bundle(memory, slot)",

@@ -1,8 +1,8 @@
-//! Bugs, planted one at a time in a copy of the code: each is caught by the model that is named for
-//! it. A model that has never failed proves nothing.
+//! Plants bugs, one at a time, in a copy of the code. Each must be caught by its model. A model
+//! that has never failed proves nothing.
 //!
-//! The copy has all bugs at once, each behind a look at an environment variable, so that it is
-//! built once.
+//! The copy contains all bugs at once, each behind a check of an environment variable, so it is
+//! built only once.
 #![cfg(all(loom, not(shuttle)))]
 
 mod bugs;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bugs::{BUGS, Bug};
 
-/// Names the bug that is in force.
+/// The environment variable that names the active bug.
 const VARIABLE: &str = "NDSHM_PLANTED";
 
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -50,8 +50,8 @@ fn each_bug_is_caught_by_its_model() {
     assert!(BUGS.len() >= 12);
 }
 
-/// How the model fails with the bug; or that it does not. (That it passes without is what the other
-/// tests of this crate say.)
+/// Runs the model with the bug. Returns how the model fails, or an error if it does not. (The other
+/// tests of this crate show that it passes without the bug.)
 fn try_to_catch(bug: &Bug, executables: &BTreeMap<String, PathBuf>) -> Result<String, String> {
     let (file, model) = bug.model;
     let planted = run(&executables[file], model, bug.name)?;
@@ -64,7 +64,7 @@ fn try_to_catch(bug: &Bug, executables: &BTreeMap<String, PathBuf>) -> Result<St
         _ if planted.status.success() => Err(format!("{file}::{model} passes")),
         _ if said.contains("cut off after") => Err(format!("{file}::{model} is cut off")),
         Some(line) => Ok(line.trim_start_matches("model ").to_owned()),
-        // loom aborts while it cleans up after one.
+        // loom aborts while it cleans up after a deadlock.
         None if said.contains("deadlock") => Ok(format!("{model}: a deadlock")),
         None => Err(format!("{file}::{model}: {said}")),
     }
@@ -72,7 +72,7 @@ fn try_to_catch(bug: &Bug, executables: &BTreeMap<String, PathBuf>) -> Result<St
 
 fn run(executable: &Path, model: &str, planted: &str) -> Result<Output, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", executable.display());
-    // Through files, not pipes: nobody empties a pipe while this waits.
+    // Use a file, not a pipe: no thread reads a pipe while this one waits.
     let log = executable.with_extension(format!("{:?}.log", thread::current().id()));
     let file = fs::File::create(&log).map_err(failed)?;
     let mut child = Command::new(executable)
@@ -108,7 +108,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Writes the copy: what has not changed keeps its time, so that it is not built again.
+/// Writes the copy. Unchanged files keep their modification time, so they are not built again.
 fn plant(root: &Path, copy: &Path) {
     let mut files = BTreeMap::new();
     for name in ["Cargo.toml", "Cargo.lock", "README.md"] {
@@ -120,7 +120,7 @@ fn plant(root: &Path, copy: &Path) {
     for directory in ["src", "loom-tests"] {
         read_all(root, Path::new(directory), &mut files);
     }
-    // The manifest names their targets; none of them is built.
+    // The manifest names targets in these directories, but none of them is built.
     fs::create_dir_all(copy).unwrap();
     for directory in ["benches", "crates", "examples", "tests"] {
         let link = copy.join(directory);
@@ -138,7 +138,7 @@ fn plant(root: &Path, copy: &Path) {
          static BUG: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();\n    \
          BUG.get_or_init(|| std::env::var({VARIABLE:?}).ok()).as_deref() == Some(bug)\n}}\n"
     ));
-    // What is gone from the tree goes from a copy that an earlier run has left.
+    // Remove files that an earlier run left in the copy and that are gone from the tree.
     let mut old = BTreeMap::new();
     for directory in ["src", "loom-tests"] {
         if copy.join(directory).exists() {
@@ -161,11 +161,11 @@ fn with_bug(text: &str, bug: &Bug) -> String {
     let (before, rest) = bug.at.split_once('«').expect(bug.name);
     let (good, after) = rest.split_once('»').expect(bug.name);
     let whole = format!("{before}{good}{after}");
-    // Others may be planted inside of the same lines: those are looked for by their own words.
+    // Other bugs may be planted in the same lines: each is found by its own text.
     assert_eq!(
         text.matches(&whole).count(),
         1,
-        "{}: {} does not hold it once any more:\n{whole}",
+        "{}: {} does not contain this exactly once:\n{whole}",
         bug.name,
         bug.file
     );
@@ -180,7 +180,7 @@ fn read_all(root: &Path, directory: &Path, files: &mut BTreeMap<PathBuf, String>
         let entry = entry.unwrap();
         let name = directory.join(entry.file_name());
         match entry.file_type().unwrap().is_dir() {
-            // The copy does not plant bugs in a copy of its own.
+            // Skip this test and the programs: the copy does not plant bugs in a copy of its own.
             true if entry.file_name() == "planted" || entry.file_name() == "bin" => {}
             true => read_all(root, &name, files),
             false => drop(files.insert(name, fs::read_to_string(entry.path()).unwrap())),
@@ -188,7 +188,7 @@ fn read_all(root: &Path, directory: &Path, files: &mut BTreeMap<PathBuf, String>
     }
 }
 
-/// The executables of the copy's models, by the names of their files.
+/// Builds the models of the copy. Returns their executables by the names of their files.
 fn build(copy: &Path) -> BTreeMap<String, PathBuf> {
     let built = Command::new(env!("CARGO"))
         .current_dir(copy)
@@ -214,7 +214,7 @@ fn build(copy: &Path) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// Past the test harness, which keeps the output of tests that pass.
+/// Prints past the test harness, which hides the output of tests that pass.
 fn print(line: &str) {
     let _ = std::io::stdout().lock().write_all(line.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! Damaged bytes in a segment, steered by what code they reach.
+//! Damaged bytes in a segment. The fuzzer steers them by the code that they reach.
 #![no_main]
 
 #[path = "../../hostile/mod.rs"]
@@ -14,7 +14,7 @@ thread_local! {
     static WORLD: RefCell<World> = RefCell::new(World::new(dead));
 }
 
-/// What `life` does is left as it is by a child that ends.
+/// Runs `life` in a child that ends without cleaning up.
 fn dead(life: &dyn Fn()) {
     // SAFETY: the fuzzer has one thread while it starts, and the child does not return.
     let child = unsafe { libc::fork() };
@@ -26,10 +26,10 @@ fn dead(life: &dyn Fn()) {
     let mut status = 0;
     // SAFETY: `status` is a place to write to, the child is this process's own.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0, "the one that is to be dead did not live");
+    assert_eq!(status, 0, "the child failed before its death");
 }
 
-/// What a world forgets on purpose, so that it stays leased, is no leak.
+/// Turns the leak check off: a world forgets values on purpose, to keep them leased.
 #[unsafe(no_mangle)]
 pub extern "C" fn __lsan_is_turned_off() -> i32 {
     1
@@ -37,7 +37,7 @@ pub extern "C" fn __lsan_is_turned_off() -> i32 {
 
 fuzz_target!(|bytes: &[u8]| {
     let outcome = WORLD.with_borrow_mut(|world| match bytes {
-        // A file that is cut off, for one of all first bytes.
+        // One value of the first byte selects a truncated file.
         [255, low, middle, high, ..] => {
             let len = u32::from_le_bytes([*low, *middle, *high, 0]);
             let name = format!("ndshm-fuzz-{}", std::process::id());
@@ -45,5 +45,5 @@ fuzz_target!(|bytes: &[u8]| {
         }
         _ => world.run(&Changes::of(bytes)),
     });
-    outcome.expect("an error that says what is wrong");
+    outcome.expect("the case found a fault");
 });

@@ -1,4 +1,4 @@
-//! The memory cgroups of this process, by either version of their interface.
+//! The memory cgroups of this process, version 1 and 2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::Check;
 use crate::output::bytes;
 
-/// Limit and use of a group.
+/// Limit and usage of a group.
 struct Group {
     path: PathBuf,
     limit: u64,
     used: u64,
 }
 
-/// The group that leaves least, of this process's and those above it.
+/// Checks the group with the least free memory among this process's groups and their ancestors.
 pub fn check() -> Check {
     const NAME: &str = "memory cgroup";
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -35,14 +35,14 @@ pub fn check() -> Check {
         true => Check::warn(
             NAME,
             found,
-            "raise the memory limit of the container or job, or free arrays; what it can drop of \
-             files is counted as used here",
+            "raise the memory limit of the container or job, or free arrays; reclaimable file \
+             pages count as used here",
         ),
         false => Check::ok(NAME, found),
     }
 }
 
-/// The groups with a limit that a line of `/proc/self/cgroup` names, below `mount`.
+/// Returns the groups with a limit that a line of `/proc/self/cgroup` names, below `mount`.
 fn limits(mount: &Path, line: &str) -> Vec<Group> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
@@ -64,7 +64,7 @@ fn limits(mount: &Path, line: &str) -> Vec<Group> {
     let number = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     let mut found = Vec::new();
     for root in roots {
-        // In a container the path may be the host's, of which only the root is there to see.
+        // In a container the path may be the host's: then only the root is visible.
         let inside = !path.split('/').any(|part| part == "..");
         let below = if inside {
             path.trim_start_matches('/')
@@ -77,7 +77,7 @@ fn limits(mount: &Path, line: &str) -> Vec<Group> {
             .take_while(|group| group.starts_with(&root));
         found.extend(above.filter_map(|group| {
             Some(Group {
-                // The first version says no limit by a number that no machine has.
+                // Version 1 expresses "no limit" as a number beyond the size of any machine.
                 limit: number(group.join(limit)).filter(|&limit| limit < 1 << 60)?,
                 used: number(group.join(used))?,
                 path: group.to_owned(),

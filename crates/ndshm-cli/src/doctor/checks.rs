@@ -1,4 +1,4 @@
-//! What is looked at, one function a subject.
+//! The checks, one function per subject.
 
 use std::fs;
 
@@ -11,10 +11,10 @@ use crate::output::bytes;
 use crate::target;
 
 const MIB: u64 = 1 << 20;
-/// What Docker gives to /dev/shm unless told otherwise.
+/// Size of /dev/shm in Docker by default.
 const DOCKER_SHM: u64 = 64 * MIB;
 
-/// The file system of named segments.
+/// Checks the file system of named segments.
 pub fn shm() -> Vec<Check> {
     const NAME: &str = "/dev/shm";
     let (fs, access) = match rustix::fs::statvfs(target::SHM) {
@@ -41,7 +41,7 @@ fn shm_memory(fs: &StatVfs) -> Check {
     let free = fs.f_bavail.saturating_mul(fs.f_frsize);
     let found = format!("{} of {} free", bytes(free), bytes(size));
     match (size, free) {
-        // Without a limit.
+        // No limit.
         (0, _) => Check::ok(NAME, "not limited"),
         (_, ..MIB) => Check::fail(
             NAME,
@@ -77,7 +77,7 @@ fn shm_names(fs: &StatVfs) -> Check {
     }
 }
 
-/// The memory of the machine.
+/// Checks the memory of the machine.
 pub fn memory() -> Check {
     const NAME: &str = "memory";
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -100,7 +100,7 @@ pub fn memory() -> Check {
     }
 }
 
-/// Settings of the kernel.
+/// Checks kernel settings.
 pub fn kernel() -> Vec<Check> {
     vec![overcommit(), huge_pages(), mappings()]
 }
@@ -117,10 +117,10 @@ fn overcommit() -> Check {
         Some("2") => Check::warn(
             NAME,
             "2: never",
-            "every page counts against the commit limit, and a page beyond it ends who touches it: \
-             sysctl vm.overcommit_memory=0",
+            "every page counts against the commit limit, and touching a page beyond it kills the \
+             process: sysctl vm.overcommit_memory=0",
         ),
-        other => Check::ok(NAME, other.unwrap_or("not told")),
+        other => Check::ok(NAME, other.unwrap_or("unknown")),
     }
 }
 
@@ -142,7 +142,7 @@ fn huge_pages() -> Check {
         "deny" => Check::warn(
             NAME,
             chosen,
-            "no array can have any: write advise to \
+            "no array can have huge pages: write advise to \
              /sys/kernel/mm/transparent_hugepage/shmem_enabled, and ask for them by \
              SegmentOptions::huge_pages",
         ),
@@ -153,7 +153,7 @@ fn huge_pages() -> Check {
         ),
         _ => Check::ok(
             NAME,
-            format!("{chosen}: to who asks by SegmentOptions::huge_pages"),
+            format!("{chosen}: for segments that ask with SegmentOptions::huge_pages"),
         ),
     }
 }
@@ -168,11 +168,11 @@ fn mappings() -> Check {
             "each segment takes one: sysctl vm.max_map_count=65530",
         ),
         Some(limit) => Check::ok(NAME, format!("at most {limit}")),
-        None => Check::ok(NAME, "not told"),
+        None => Check::ok(NAME, "unknown"),
     }
 }
 
-/// The limits of this process.
+/// Checks the limits of this process.
 pub fn limits() -> Vec<Check> {
     let limit = |resource| getrlimit(resource).current;
     let size = |limit: Option<u64>| limit.map_or("not limited".into(), bytes);
@@ -185,14 +185,14 @@ pub fn limits() -> Vec<Check> {
             "address space (ulimit -v)",
             limit(Resource::As),
             64 << 30,
-            "segments are made smaller, to leave half of it to the program: raise it, or ask for a \
-             capacity that suits",
+            "segments are made smaller, to leave half of it to the program: raise it, or choose a \
+             suitable capacity",
         ),
         check(
             "file size (ulimit -f)",
             limit(Resource::Fsize),
             64 << 30,
-            "a segment is a file of its capacity, most of it a hole: raise it, or ask for a smaller \
+            "a segment is a file of its capacity, most of it a hole: raise it, or choose a smaller \
              capacity",
         ),
         match limit(Resource::Nofile) {
@@ -206,12 +206,12 @@ pub fn limits() -> Vec<Check> {
                 limit.map_or("not limited".into(), |limit| limit.to_string()),
             ),
         },
-        // Nothing is locked in memory: to know where the machine may swap.
+        // ndshm locks no memory, so the machine may swap it. The limit is for information.
         Check::ok("locked memory (ulimit -l)", size(limit(Resource::Memlock))),
     ]
 }
 
-/// What crashes left behind.
+/// Checks for leftovers of crashed programs.
 pub fn leftovers() -> Check {
     const NAME: &str = "leftovers";
     let count = gc::all()
@@ -224,13 +224,13 @@ pub fn leftovers() -> Check {
     }
 }
 
-/// Whether users have other numbers outside.
+/// Checks whether user numbers differ outside this namespace.
 pub fn user_namespace() -> Check {
     const NAME: &str = "user namespace";
     let map = setting("/proc/self/uid_map").unwrap_or_default();
     let words: Vec<&str> = map.split_whitespace().collect();
     match words[..] {
-        [] => Check::ok(NAME, "not told"),
+        [] => Check::ok(NAME, "unknown"),
         ["0", "0", "4294967295"] => Check::ok(NAME, "that of the machine"),
         _ => Check::ok(
             NAME,

@@ -2,7 +2,7 @@
 
 use super::{Failure, Output, Style};
 
-/// Where in its column a cell's text stands.
+/// Alignment of a column's cells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Align {
     /// For text.
@@ -11,14 +11,14 @@ pub enum Align {
     Right,
 }
 
-/// Rows of cells under their heads.
+/// Rows of cells under column heads.
 pub struct Table {
     heads: Vec<(&'static str, Align)>,
     rows: Vec<Vec<(String, Style)>>,
 }
 
 impl Table {
-    /// An empty table with these columns.
+    /// Returns an empty table with these columns.
     pub fn new(heads: &[(&'static str, Align)]) -> Table {
         Table {
             heads: heads.into(),
@@ -31,12 +31,12 @@ impl Table {
         self.styled(cells.map(|text| (text, Style::Plain)));
     }
 
-    /// Adds a row of cells that look each as its style says.
+    /// Adds a row of cells with a style each.
     pub fn styled<const N: usize>(&mut self, cells: [(String, Style); N]) {
         self.rows.push(cells.into());
     }
 
-    /// Prints it; nothing of a table without rows.
+    /// Prints the table; prints nothing if it has no rows.
     pub fn print(&self, out: &Output) -> Result<(), Failure> {
         if self.rows.is_empty() {
             return Ok(());

@@ -1,8 +1,8 @@
-//! Numbers and names as people read them.
+//! Numbers and names in readable form.
 
 use std::time::Duration;
 
-/// The text without what would steer a terminal: names of files and processes are anybody's.
+/// Escapes control characters: anybody may choose the names of files and processes.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for char in text.chars() {
@@ -15,7 +15,7 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// A number of bytes in the unit that suits it.
+/// Formats a number of bytes in a suitable unit.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let Some(power) = bytes
@@ -33,7 +33,7 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A time span in its largest unit.
+/// Formats a time span in its largest unit.
 pub fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {

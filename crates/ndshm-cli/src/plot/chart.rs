@@ -1,18 +1,18 @@
-//! What is drawn, as numbers: bins, points, cells.
+//! The numbers of a chart: bins, points, cells.
 
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 /// A chart.
 pub enum Chart {
-    /// How many numbers lie in each of equal bins.
+    /// Counts of numbers in equal bins.
     Histogram(Histogram),
     /// Numbers one after another.
     Line(Line),
-    /// Two axes, as cells of a colour.
+    /// Two axes as coloured cells.
     Heat(Grid),
 }
 
-/// The least and the largest of the finite numbers.
+/// Returns the smallest and the largest finite number.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values
         .filter(|value| value.is_finite())
@@ -22,23 +22,23 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
         })
 }
 
-/// As many bins as the square root of the numbers, within reason.
+/// Returns the square root of the count of numbers, limited to 1..=60.
 pub fn bins_for(count: usize) -> usize {
     (count.isqrt()).clamp(1, 60)
 }
 
 /// Numbers in equal bins.
 pub struct Histogram {
-    /// The lower edge of the first bin; NaN without numbers.
+    /// Lower edge of the first bin; NaN without numbers.
     pub min: f64,
-    /// The upper edge of the last bin, which belongs to it.
+    /// Upper edge of the last bin; numbers on this edge belong to the bin.
     pub max: f64,
-    /// Numbers in each bin.
+    /// Count of numbers in each bin.
     pub counts: Vec<u64>,
 }
 
 impl Histogram {
-    /// Of the finite ones among `values`.
+    /// Counts the finite numbers of `values`.
     pub fn of(values: impl Iterator<Item = f64> + Clone, bins: usize) -> Histogram {
         let mut counts = vec![0; bins.max(1)];
         let Some((min, max)) = range(values.clone()) else {
@@ -48,7 +48,7 @@ impl Histogram {
                 counts,
             };
         };
-        // Halves, because the distance of two finite numbers need not be one.
+        // Use halves: the distance between two finite numbers may overflow.
         let span = max / 2.0 - min / 2.0;
         let last = counts.len() - 1;
         for value in values.filter(|value| value.is_finite()) {
@@ -61,7 +61,7 @@ impl Histogram {
         Histogram { min, max, counts }
     }
 
-    /// The edges of the bins; empty without numbers.
+    /// Returns the edges of the bins; empty without numbers.
     pub fn edges(&self) -> Vec<f64> {
         let bins = self.counts.len();
         let edge = |at: usize| {
@@ -77,16 +77,16 @@ impl Histogram {
 
 /// Numbers one after another.
 pub struct Line {
-    /// The least finite one; NaN without.
+    /// Smallest finite number; NaN if there is none.
     pub min: f64,
-    /// The largest.
+    /// Largest finite number; NaN if there is none.
     pub max: f64,
-    /// All of them.
+    /// All numbers.
     pub values: Vec<f64>,
 }
 
 impl Line {
-    /// Of `values`, in their order.
+    /// Collects `values` in their order.
     pub fn of(values: impl Iterator<Item = f64>) -> Line {
         let values: Vec<f64> = values.collect();
         let (min, max) = range(values.iter().copied()).unwrap_or((f64::NAN, f64::NAN));
@@ -94,20 +94,20 @@ impl Line {
     }
 }
 
-/// Two axes, as means of what each cell covers.
+/// Two axes; each cell is the mean of the numbers that it covers.
 pub struct Grid {
-    /// The least mean; NaN without numbers.
+    /// Smallest mean; NaN without numbers.
     pub min: f64,
-    /// The largest.
+    /// Largest mean.
     pub max: f64,
-    /// The means; NaN where a cell covers no finite number.
+    /// Means; NaN where a cell covers no finite number.
     pub cells: Array2<f64>,
-    /// Rows and columns of the array that the cells cover.
+    /// Rows and columns of the array.
     pub covered: (usize, usize),
 }
 
 impl Grid {
-    /// In at most so many rows and columns.
+    /// Averages `values` into at most this many rows and columns.
     pub fn of(values: &Array2<f64>, rows: usize, columns: usize) -> Grid {
         let covered = values.dim();
         let (rows, columns) = (covered.0.min(rows.max(1)), covered.1.min(columns.max(1)));
@@ -127,7 +127,7 @@ impl Grid {
         }
     }
 
-    /// How far a cell is from the least to the largest, in 0 to 1; `None` where there is no number.
+    /// Returns the level of a cell from 0 (smallest) to 1 (largest); `None` without numbers.
     pub fn level(&self, row: usize, column: usize) -> Option<f64> {
         let value = self.cells[(row, column)];
         let span = self.max / 2.0 - self.min / 2.0;
@@ -137,12 +137,12 @@ impl Grid {
         })
     }
 
-    /// Rows of cells.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.cells.len_of(Axis(0))
     }
 
-    /// Columns of cells.
+    /// Returns the number of columns.
     pub fn columns(&self) -> usize {
         self.cells.len_of(Axis(1))
     }
@@ -152,13 +152,13 @@ fn mean(values: ArrayView2<'_, f64>) -> f64 {
     let (mut count, mut mean) = (0.0, 0.0);
     for &value in values.iter().filter(|value| value.is_finite()) {
         count += 1.0;
-        // As a running mean, whose steps stay finite where a sum would not.
+        // Keep a running mean: its steps stay finite where a sum would overflow.
         mean += value / count - mean / count;
     }
     if count > 0.0 { mean } else { f64::NAN }
 }
 
-/// A number for the margin of a chart.
+/// Formats a number for the margin of a chart.
 pub fn label(value: f64) -> String {
     match value.abs() {
         _ if value.is_nan() => "-".into(),

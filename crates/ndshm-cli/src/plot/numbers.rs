@@ -1,4 +1,4 @@
-//! The numbers of an array, or of a part of it, as `f64`.
+//! Reads the numbers of an array, or of a part of it, as `f64`.
 
 use ndarray::{ArrayD, Axis};
 use ndshm::{ArrayInfo, DType, Observer, ScalarType};
@@ -8,17 +8,17 @@ use crate::index::Pick;
 use crate::output::Failure;
 use crate::value::Value;
 
-/// Numbers that are taken at most.
+/// Maximum count of numbers.
 const MOST: usize = 10_000_000;
 
-/// Where the number is in an element.
+/// Position of the number in an element.
 pub struct Field {
     dtype: DType,
     offset: usize,
 }
 
 impl Field {
-    /// The element itself, or the first number of a record's field.
+    /// Returns the element itself, or the first number of a record's field.
     pub fn of(dtype: &DType, name: Option<&str>) -> Result<Field, Failure> {
         let whole = |scalar: ScalarType, offset| Field {
             dtype: DType::Scalar(scalar),
@@ -33,12 +33,12 @@ impl Field {
                 let names: Vec<&str> = layout.fields().iter().map(|field| &*field.name).collect();
                 let wanted = name.ok_or_else(|| {
                     Failure::usage(format_args!(
-                        "the elements are records: say which field by --field, one of {names:?}"
+                        "the elements are records: choose a field with --field, one of {names:?}"
                     ))
                 })?;
                 let field = layout.fields().iter().find(|field| *field.name == *wanted);
                 let field = field.ok_or_else(|| {
-                    Failure::usage(format_args!("no field {wanted:?}, but {names:?}"))
+                    Failure::usage(format_args!("no field {wanted:?}; there are {names:?}"))
                 })?;
                 Ok(whole(field.dtype, field.offset))
             }
@@ -62,15 +62,15 @@ impl Field {
     }
 }
 
-/// Numbers, and which of them.
+/// The numbers that were taken.
 pub struct Taken {
-    /// Without the axes of single indices.
+    /// The numbers, without the axes of single indices.
     pub values: ArrayD<f64>,
-    /// Each `step`-th index of the first axis was taken.
+    /// Every `step`-th index of the first axis that stays was taken.
     pub step: usize,
 }
 
-/// Takes what the picks say, or each n-th of it where that is too much.
+/// Takes the selected numbers, or every n-th along the first axis if there are too many.
 pub fn take(
     observer: &Observer,
     info: &ArrayInfo,
@@ -95,8 +95,8 @@ pub fn take(
     }
     if count(&picks) > MOST {
         return Err(Failure::usage(format_args!(
-            "these are more than {MOST} numbers of {:?}, even of one index of the first axis: take \
-             fewer by --slice",
+            "the slice has more than {MOST} numbers of {:?}, even with one index of the first \
+             axis: select fewer with --slice",
             info.shape
         )));
     }

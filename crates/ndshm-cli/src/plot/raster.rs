@@ -1,10 +1,10 @@
-//! A page as a PNG file.
+//! Draws a page as a PNG file.
 
 use font8x8::UnicodeFonts;
 
 use super::scene::{Anchor, Colour, Scene, Shape};
 
-/// Draws the page, and encodes it.
+/// Draws the page and encodes it.
 pub fn encode(scene: &Scene) -> Result<Vec<u8>, png::EncodingError> {
     let mut page = Page::new(scene.width, scene.height);
     for shape in &scene.shapes {
@@ -29,7 +29,7 @@ pub fn encode(scene: &Scene) -> Result<Vec<u8>, png::EncodingError> {
     Ok(bytes)
 }
 
-/// Pixels of a letter along each side.
+/// Width and height of a letter in pixels.
 const GLYPH: i64 = 8;
 
 const INK: Colour = [40, 40, 40];
@@ -49,7 +49,7 @@ impl Page {
         }
     }
 
-    /// What is beyond the page is left out.
+    /// Sets a pixel; ignores pixels beyond the page.
     fn set(&mut self, x: i64, y: i64, colour: Colour) {
         let inside = |at: i64, len: usize| usize::try_from(at).ok().filter(|&at| at < len);
         if let (Some(x), Some(y)) = (inside(x, self.width), inside(y, self.height)) {
@@ -80,7 +80,7 @@ impl Page {
         }
     }
 
-    /// With its foot at the place, as in SVG.
+    /// Draws text. `at` is the foot of the text, as in SVG.
     fn text(&mut self, at: (f64, f64), anchor: Anchor, text: &str) {
         let width = text.chars().count() as i64 * GLYPH;
         let left = at.0 as i64
@@ -94,7 +94,7 @@ impl Page {
             let rows = known.or_else(|| font8x8::LATIN_FONTS.get(letter));
             let rows = rows.or_else(|| font8x8::BASIC_FONTS.get('?'));
             for (down, row) in rows.unwrap_or_default().into_iter().enumerate() {
-                // The lowest bit is at the left.
+                // The lowest bit is the leftmost pixel.
                 for across in (0..GLYPH).filter(|across| row >> across & 1 == 1) {
                     let x = left + number as i64 * GLYPH + across;
                     self.set(x, at.1 as i64 - GLYPH + down as i64, INK);
@@ -131,7 +131,7 @@ mod tests {
             .filter(|pixel| *pixel == [31, 119, 180])
             .count();
         let area = 800.0 - 90.0 - 20.0;
-        // One bar is as high as the page's inner part, the other half of it.
+        // One bar is as high as the chart area, the other half as high.
         let expected = area / 2.0 * 0.95 * 400.0 * 1.5;
         assert!(
             (blue as f64 / expected - 1.0).abs() < 0.01,

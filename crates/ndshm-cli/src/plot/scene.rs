@@ -1,10 +1,10 @@
-//! A chart as rectangles, lines and texts on a page, for files; and the page as SVG.
+//! A chart as rectangles, lines and texts on a page, for files; writes the page as SVG.
 
 use std::fmt::Write;
 
 use super::chart::{Chart, label};
 
-/// Cells of a heat map along each axis at most.
+/// Maximum cells of a heat map along each axis.
 pub const MOST_CELLS: usize = 256;
 
 const WIDTH: f64 = 800.0;
@@ -20,7 +20,7 @@ pub type Colour = [u8; 3];
 const INK: Colour = [40, 40, 40];
 const BLUE: Colour = [31, 119, 180];
 
-/// A shape; places in units of a pixel from the upper left.
+/// A shape. Coordinates are in pixels from the upper left corner.
 pub enum Shape {
     Rectangle {
         at: (f64, f64),
@@ -38,7 +38,7 @@ pub enum Shape {
     },
 }
 
-/// Which end of a text is at its place.
+/// The point of a text that is at its coordinates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
     Start,
@@ -53,7 +53,7 @@ pub struct Scene {
     pub shapes: Vec<Shape>,
 }
 
-/// Dark blue over green to yellow.
+/// Maps a level from 0 to 1 to a colour from dark blue over green to yellow.
 pub fn heat_colour(level: f64) -> Colour {
     // Five points of the map "viridis" of matplotlib, by N. Smith and S. van der Walt (CC0).
     const POINTS: [[f64; 3]; 5] = [
@@ -71,7 +71,7 @@ pub fn heat_colour(level: f64) -> Colour {
     })
 }
 
-/// The page of a chart.
+/// Lays out a chart on a page.
 pub fn of(chart: &Chart, title: &str) -> Scene {
     let mut shapes = vec![Shape::Text {
         at: (WIDTH / 2.0, TOP / 2.0),
@@ -80,7 +80,7 @@ pub fn of(chart: &Chart, title: &str) -> Scene {
     }];
     let (inner, high) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
     let floor = TOP + high;
-    // What is at the ends of the axes: below left, below right, at the foot and the top of the side.
+    // Labels at the ends of the axes: bottom left, bottom right, foot and top of the side.
     let ends = match chart {
         Chart::Histogram(histogram) => {
             let most = histogram.counts.iter().copied().max().unwrap_or(0);
@@ -177,7 +177,7 @@ pub fn of(chart: &Chart, title: &str) -> Scene {
 }
 
 impl Scene {
-    /// The page as an SVG document.
+    /// Returns the page as an SVG document.
     pub fn svg(&self) -> String {
         let (width, height) = (self.width, self.height);
         let mut svg = format!(

@@ -1,4 +1,4 @@
-//! Charts as lines of text, as wide as the terminal.
+//! Draws charts as lines of text that fit the terminal.
 
 use std::io::{self, IsTerminal};
 
@@ -6,7 +6,7 @@ use super::chart::{Chart, Grid, Histogram, Line, label};
 use super::scene::heat_colour;
 use crate::output::Output;
 
-/// What there is to draw with.
+/// Size and abilities of the output.
 pub struct Place {
     columns: usize,
     rows: usize,
@@ -14,11 +14,11 @@ pub struct Place {
     colour: bool,
 }
 
-/// Columns that labels take at the left.
+/// Width of the labels at the left, in columns.
 const MARGIN: usize = 11;
 
 impl Place {
-    /// Standard output; of 80 columns and 24 rows where it is no terminal.
+    /// Returns the size of standard output; 80 columns and 24 rows if it is not a terminal.
     pub fn here(ascii: bool, out: &Output) -> Place {
         let size = match io::stdout().is_terminal() {
             true => rustix::termios::tcgetwinsize(io::stdout()).ok(),
@@ -30,20 +30,20 @@ impl Place {
         };
         Place {
             columns: usize::from(columns).clamp(MARGIN + 10, 400),
-            // The title, the axis, and the prompt after it.
+            // Leave room for the title, the axis and the prompt.
             rows: usize::from(rows).saturating_sub(4).clamp(4, 60),
             ascii,
             colour: out.colour(),
         }
     }
 
-    /// Rows and columns of cells that a heat map may have.
+    /// Returns the maximum rows and columns of a heat map.
     pub fn cells(&self) -> (usize, usize) {
         (self.rows, self.columns - MARGIN)
     }
 }
 
-/// The lines of a chart.
+/// Returns the lines of a chart.
 pub fn draw(chart: &Chart, place: &Place) -> Vec<String> {
     match chart {
         Chart::Histogram(histogram) => bars(histogram, place),
@@ -55,7 +55,7 @@ pub fn draw(chart: &Chart, place: &Place) -> Vec<String> {
 /// Eighths of a block, from the left.
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
-/// A line a bin, with its lower edge before and its count behind it.
+/// Draws one line per bin: lower edge, bar, count.
 fn bars(histogram: &Histogram, place: &Place) -> Vec<String> {
     let most = histogram.counts.iter().copied().max().unwrap_or(0);
     let widest = most.to_string().len();
@@ -65,7 +65,7 @@ fn bars(histogram: &Histogram, place: &Place) -> Vec<String> {
     for (at, &count) in histogram.counts.iter().enumerate() {
         let eighths = match most {
             0 => 0,
-            // A bin that is not empty shows.
+            // Show every bin that is not empty.
             _ => ((count as f64 / most as f64 * (8 * room) as f64) as usize)
                 .max(usize::from(count > 0)),
         };
@@ -92,7 +92,7 @@ fn bars(histogram: &Histogram, place: &Place) -> Vec<String> {
     lines
 }
 
-/// Dots of braille, two columns and four rows a character; in ASCII a star a character.
+/// Draws braille dots, two by four per character; in ASCII one star per character.
 fn dots(line: &Line, place: &Place) -> Vec<String> {
     let (across, down) = if place.ascii { (1, 1) } else { (2, 4) };
     let columns = place.columns - MARGIN;
@@ -112,7 +112,7 @@ fn dots(line: &Line, place: &Place) -> Vec<String> {
             false => 0.5,
         };
         let y = ((1.0 - part) * (high - 1) as f64).round() as usize;
-        // From the one before, so that a steep line is no cloud.
+        // Connect to the previous point: a steep line must not become a cloud of dots.
         let from = before.unwrap_or(y);
         for y in from.min(y)..=from.max(y) {
             canvas[y.min(high - 1) * wide + x] = true;
@@ -129,7 +129,7 @@ fn dots(line: &Line, place: &Place) -> Vec<String> {
                     if place.ascii {
                         return if dot(0, 0) { '*' } else { ' ' };
                     }
-                    // The bits of a braille pattern: Unicode, block 2800.
+                    // Bit order of a braille pattern: Unicode, block 2800.
                     let places = [
                         (0, 0),
                         (0, 1),
@@ -164,11 +164,11 @@ fn dots(line: &Line, place: &Place) -> Vec<String> {
         .collect()
 }
 
-/// From little to much.
+/// From low to high.
 const SHADES: [char; 6] = [' ', '░', '▒', '▓', '█', '█'];
 const ASCII_SHADES: [char; 6] = ['.', ':', '-', '+', '#', '@'];
 
-/// A character a cell.
+/// Draws one character per cell.
 fn shades(grid: &Grid, place: &Place) -> Vec<String> {
     let mut lines = Vec::new();
     for row in 0..grid.rows() {

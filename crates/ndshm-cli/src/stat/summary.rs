@@ -1,4 +1,4 @@
-//! Minimum, maximum, mean and deviation of numbers that come in chunks.
+//! Computes minimum, maximum, mean and deviation of numbers that come in chunks.
 
 use ndshm::ScalarType;
 use ndshm::bytemuck::{AnyBitPattern, pod_read_unaligned};
@@ -6,48 +6,49 @@ use ndshm::bytemuck::{AnyBitPattern, pod_read_unaligned};
 use super::wide::Wide;
 use crate::value::Value;
 
-/// Where the numbers are in a chunk of elements.
+/// Positions of the numbers in a chunk of elements.
 pub struct Lane {
-    /// Bytes of an element.
+    /// Bytes per element.
     pub stride: usize,
     /// Bytes before the first number in an element.
     pub offset: usize,
     /// Bytes from one number to the next in an element.
     pub step: usize,
-    /// Numbers in an element.
+    /// Numbers per element.
     pub count: usize,
 }
 
-/// What was found of them.
+/// Results of a summary.
 pub struct Found {
-    /// How many there are.
+    /// Count of all numbers.
     pub count: u64,
-    /// The least that is a number.
+    /// Smallest number, NaNs ignored.
     pub min: Option<Value>,
-    /// The largest.
+    /// Largest number, NaNs ignored.
     pub max: Option<Value>,
-    /// The mean of the finite ones.
+    /// Mean of the finite numbers.
     pub mean: Option<f64>,
-    /// Their standard deviation.
+    /// Standard deviation of the finite numbers.
     pub std: Option<f64>,
-    /// Those that are no number.
+    /// Count of NaNs.
     pub nans: u64,
-    /// Those that are infinite.
+    /// Count of infinities.
     pub infs: u64,
-    /// Those that are 0.
+    /// Count of zeros.
     pub zeros: u64,
 }
 
-/// A summary that numbers are added to.
+/// Accumulates numbers.
 pub trait Summary {
     /// Adds the numbers of a chunk, which holds whole elements.
     fn take(&mut self, chunk: &[u8], lane: &Lane);
 
-    /// What was found so far.
+    /// Returns the results so far.
     fn found(&self) -> Found;
 }
 
-/// A summary for numbers of this type; of bools as 0 and 1. None for complex ones, which are two.
+/// Returns a summary for numbers of this type; bools count as 0 and 1. Returns `None` for complex
+/// types, which consist of two numbers.
 pub fn of(scalar: ScalarType) -> Option<Box<dyn Summary>> {
     Some(match scalar {
         ScalarType::U8 | ScalarType::Bool => Box::new(Numbers::<u8>::default()),
@@ -66,13 +67,13 @@ pub fn of(scalar: ScalarType) -> Option<Box<dyn Summary>> {
     })
 }
 
-/// A number.
+/// A number type.
 trait Number: AnyBitPattern + PartialOrd + Default {
-    /// Whether sums of it are exact.
+    /// `true` if sums are exact.
     const EXACT: bool;
     fn is_nan(self) -> bool;
     fn is_infinite(self) -> bool;
-    /// Its distance from `origin`, rounded once.
+    /// Returns the distance from `origin`, rounded once.
     fn minus(self, origin: Self) -> f64;
     fn add_to(self, sum: &mut Wide);
     fn value(self) -> Value;
@@ -137,10 +138,10 @@ struct Numbers<T> {
     zeros: u64,
     range: Option<(T, T)>,
     sum: Wide,
-    /// The first finite number of an exact type, which all are measured from; 0 of a float.
+    /// Origin of the distances: the first number of an exact type; 0 for floats.
     origin: Option<T>,
     moments: Moments,
-    /// Distances from the origin that are to be added together.
+    /// Distances from the origin, not yet added to `moments`.
     block: Vec<f64>,
 }
 
@@ -208,8 +209,8 @@ impl<T: Number> Summary for Numbers<T> {
     }
 }
 
-/// Mean and squared distances from it, put together block by block: so neither large means nor many
-/// numbers take the digits away.
+/// Mean and sum of squared distances from it, combined block by block: neither a large mean nor a
+/// large count costs precision.
 #[derive(Default)]
 struct Moments {
     count: f64,
@@ -228,7 +229,7 @@ impl Moments {
         let sum: f64 = block.iter().sum();
         let mean = match sum.is_finite() {
             true => sum / count,
-            // Only the sum is beyond what a float can say.
+            // Only the sum overflowed: divide before adding.
             false => block.iter().map(|value| value / count).sum(),
         };
         let squares: f64 = block.iter().map(|value| (value - mean).powi(2)).sum();
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(found.min, Some(Value::Unsigned((u64::MAX - 2).into())));
         assert_eq!(found.max, Some(Value::Unsigned(u64::MAX.into())));
         assert_eq!(found.mean, Some((u64::MAX - 1) as f64));
-        // In floats of 64 bits the three are one number.
+        // As `f64` the three numbers are equal.
         assert!((found.std.unwrap() - (2f64 / 3.0).sqrt()).abs() < 1e-15);
         let found = found_in(&[i128::MIN, i128::MAX]);
         assert_eq!(found.mean, Some(-0.5));

@@ -1,6 +1,6 @@
-//! Sums of integers of up to 128 bits that cannot overflow.
+//! Sums of integers of up to 128 bits without overflow.
 
-/// A signed number of 192 bits: the sum of any integers that an array can have.
+/// A signed number of 192 bits, which holds the sum of any array of integers.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Wide {
     low: u128,
@@ -11,7 +11,7 @@ impl Wide {
     /// Adds a signed number.
     pub fn add_signed(&mut self, value: i128) {
         self.add_unsigned(value as u128);
-        // Its bits stand for 2^128 more than it is.
+        // The cast of a negative value added 2^128 too much.
         self.high -= i64::from(value < 0);
     }
 
@@ -22,7 +22,7 @@ impl Wide {
         self.high += i64::from(carry);
     }
 
-    /// The nearest float, or one of the two nearest.
+    /// Returns the nearest float, or one of the two nearest.
     pub fn to_f64(self) -> f64 {
         let float = |low: u128, high: u64| high as f64 * 2f64.powi(128) + low as f64;
         match self.high < 0 {

@@ -1,4 +1,4 @@
-//! One look after another at a segment, and what has changed in between.
+//! Successive snapshots of a segment, and the changes between them.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -11,20 +11,20 @@ use serde_json::{Value as Json, json};
 use crate::output::Failure;
 use crate::target::Place;
 
-/// Looks that are remembered of the memory in use.
+/// Number of snapshots whose memory usage is remembered.
 const HISTORY: usize = 400;
 
-/// A segment that is watched.
+/// A watched segment.
 pub struct Watched {
     pub place: String,
     observer: Observer,
     file: File,
     pub look: Look,
-    /// Bytes in use at the looks so far, the last one at the end.
+    /// Bytes in use at each snapshot so far, the newest last.
     pub history: VecDeque<u64>,
 }
 
-/// What was seen at one moment.
+/// A snapshot of a segment.
 #[derive(Default)]
 pub struct Look {
     at: Option<Instant>,
@@ -33,19 +33,19 @@ pub struct Look {
     pub arrays: Vec<ArrayInfo>,
     pub names: HashMap<u64, String>,
     pub census: Census,
-    /// Arrays made and freed a second since the look before.
+    /// Arrays made and freed per second since the previous snapshot.
     pub rates: Option<(f64, f64)>,
     pub rounds: Vec<(AnyHandle, RoundProgress)>,
     pub seats: Vec<Participant>,
-    /// What does not fit together in the table of names.
+    /// Damage in the table of names.
     pub damage: Option<String>,
 }
 
-/// A seat, and what is known of its process.
+/// A seat and its process.
 pub struct Participant {
     pub seat: SeatInfo,
     pub command: String,
-    /// The letter of its state.
+    /// The process state as a letter.
     pub state: char,
     /// Arrays that it writes, or has a round on.
     pub writes: usize,
@@ -64,7 +64,7 @@ impl Watched {
         })
     }
 
-    /// Looks again.
+    /// Takes a new snapshot.
     pub fn look(&mut self) -> Result<&Look, Failure> {
         let metadata = self
             .file
@@ -116,7 +116,7 @@ impl Watched {
 }
 
 impl Look {
-    /// Whether anybody is in the segment who lives.
+    /// Returns `true` if a live participant is in the segment.
     pub fn is_inhabited(&self) -> bool {
         self.seats.iter().any(|participant| participant.seat.alive)
     }
@@ -156,7 +156,8 @@ impl Look {
 }
 
 impl Participant {
-    /// What is told of leases names processes: those of all seats of one are taken together.
+    /// Counts the leases of the seat's process. Leases name processes, so all seats of one process
+    /// show the same counts.
     fn of(seat: SeatInfo, arrays: &[ArrayInfo]) -> Participant {
         let (command, state) = match seat.alive {
             true => process(seat.pid),
@@ -177,11 +178,11 @@ impl Participant {
     }
 }
 
-/// Name and state of a process, as /proc tells them.
+/// Returns name and state of a process from /proc.
 fn process(pid: u32) -> Option<(String, char)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    // The name is in parentheses, and may hold some itself.
+    // The name is in parentheses, and may itself contain some.
     let (head, rest) = stat.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     Some((name.to_owned(), rest.trim_start().chars().next()?))

@@ -1,4 +1,4 @@
-//! The picture of a look.
+//! Draws a snapshot on the screen.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -9,18 +9,18 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
 use super::look::{Participant, Watched};
 use crate::output::{bytes, shown};
 
-/// Rows of participants and of rounds that are shown at most.
+/// Maximum rows of participants and of rounds.
 const FEW: usize = 8;
 
-/// What is kept from one picture to the next.
+/// State that is kept between two draws.
 #[derive(Default)]
 pub struct Screen {
-    /// The first array that is shown.
+    /// The first array on the screen.
     first: usize,
 }
 
 impl Screen {
-    /// Moves the arrays by so many rows.
+    /// Scrolls the arrays by this many rows.
     pub fn scroll(&mut self, by: isize) {
         self.first = self.first.saturating_add_signed(by);
     }
@@ -29,7 +29,7 @@ impl Screen {
         let look = &watched.look;
         let rounds = look.rounds.len().min(FEW) as u16;
         let seats = look.seats.len().min(FEW) as u16;
-        // A frame and a heading each.
+        // Each table has a frame and a heading.
         let high = |rows: u16| if rows > 0 { rows + 3 } else { 0 };
         let [title, memory, round, people, arrays] = Layout::vertical([
             Constraint::Length(1),
@@ -105,7 +105,7 @@ fn heading(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
         Span::raw("  q leaves, arrows scroll"),
     ];
     if !watched.look.is_inhabited() {
-        line.push(Span::raw("  nobody is in it any more").yellow());
+        line.push(Span::raw("  no live process is in it").yellow());
     }
     if let Some(damage) = &watched.look.damage {
         line.push(Span::raw(format!("  {}", shown(damage))).red());
@@ -119,7 +119,7 @@ fn draw_memory(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
         Layout::horizontal([Constraint::Length(46), Constraint::Min(10)]).areas(area);
     let rates = match look.rates {
         Some((made, freed)) => format!("{made:.0} made and {freed:.0} freed a second"),
-        None => "made and freed a second: at the next look".into(),
+        None => "made and freed a second: not yet known".into(),
     };
     let lines = vec![
         Line::from(format!(
@@ -139,7 +139,7 @@ fn draw_memory(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
     let skip = watched.history.len().saturating_sub(wide);
     let recent: Vec<u64> = watched.history.iter().skip(skip).copied().collect();
     let sparkline = Sparkline::default()
-        .block(Block::bordered().title("memory, look by look"))
+        .block(Block::bordered().title("memory over time"))
         .data(&recent)
         .style(Style::new().fg(Color::Blue));
     frame.render_widget(sparkline, graph);
@@ -203,7 +203,7 @@ fn draw_participants(frame: &mut Frame<'_>, area: Rect, seats: &[Participant]) {
     frame.render_widget(table, area);
 }
 
-/// A heading that says how many there are where not all are shown.
+/// Formats a heading. Adds the total if not all rows are shown.
 fn count(what: &str, all: usize) -> String {
     match all {
         ..=FEW => what.to_owned(),

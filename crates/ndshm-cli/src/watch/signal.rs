@@ -1,8 +1,8 @@
-//! Being asked to end by a signal: noted, so that the terminal is restored first.
+//! Records signals that ask the tool to end: the terminal must be restored first.
 
 #![expect(
     clippy::disallowed_types,
-    reason = "a signal handler may do no more than this, and no protocol is behind it"
+    reason = "a signal handler may only store to an atomic; no protocol depends on it"
 )]
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,22 +14,21 @@ extern "C" fn note(_: libc::c_int) {
     CAME.store(true, Relaxed);
 }
 
-/// From here on SIGTERM, SIGHUP and SIGINT are noted.
+/// Installs the handler for SIGTERM, SIGHUP and SIGINT.
 pub fn catch() {
     let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
     for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
-        // SAFETY: the handler stores to an atomic and does nothing else, which is allowed at any
-        // point of the program.
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { libc::signal(signal, handler) };
     }
 }
 
-/// Whether one came.
+/// Returns `true` if a signal has arrived.
 pub fn came() -> bool {
     CAME.load(Relaxed)
 }
 
-/// Waits; whether one came.
+/// Waits for this time or a signal. Returns `true` if a signal has arrived.
 pub fn wait(time: Duration) -> bool {
     let end = Instant::now() + time;
     while !came() {

@@ -1,4 +1,4 @@
-//! The tool at segments whose bytes something has written over.
+//! Tests with segments whose bytes were overwritten.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,26 +11,26 @@ use crate::program::{options, populate};
 use crate::runs::{self, piped, terminal};
 use crate::support::{Child, Name, exit_at_once};
 
-/// A persistent segment that nobody is in.
+/// A persistent segment that no process is in.
 struct Kept {
     name: Name,
     file: File,
     handles: Vec<String>,
-    /// The bytes of its tables as they were made.
+    /// The original bytes of its tables.
     tables: Vec<u8>,
 }
 
-/// Where the tables are in a segment of 8 seats and 65,536 slots; the layout is fixed.
+/// Offsets of the tables in a segment of 8 seats and 65,536 slots; the layout is fixed.
 const HEADER: u64 = 0;
 const SEATS: u64 = 0x1000;
 const SPANS: u64 = 0x2000;
 const SLOTS: u64 = 0x4000;
 const READERS: u64 = SLOTS + 8 * 65_536;
 const DESCRIPTORS: u64 = READERS + 8 * 65_536;
-/// The descriptors of the first 1024 slots, which are more than there are spans for.
+/// End of the descriptors of the first 1024 slots; the spans hold fewer slots than that.
 const TABLES: u64 = DESCRIPTORS + 128 * 1024;
 const NAMES: u64 = DESCRIPTORS + 128 * 65_536 + 256 * 2048;
-/// Buckets of names.
+/// Number of buckets of names.
 const BUCKETS: u64 = 65_536 / 32;
 
 impl Kept {
@@ -75,9 +75,9 @@ impl Kept {
         self.file.write_all_at(&self.tables, 0).unwrap();
     }
 
-    /// Everything that can be asked of it; each run ends by a promised code.
+    /// Runs many commands on the segment; each must end with a documented exit code.
     fn ask_all(&self) {
-        // Of small slots the first, the record, and the last, which is the large one.
+        // The first small slot, the record, and the last slot, which is the large one.
         for at in [0, 4, self.handles.len() - 1] {
             piped(&["stat", &self.name.0, &self.handles[at]]).code();
             piped(&["get", &self.name.0, &self.handles[at]]).code();
@@ -132,7 +132,7 @@ pub fn named() {
         kept.restore();
         runs::json(&["show", name]).ends_with(0);
     }
-    // A bucket of the names that holds something else.
+    // A bucket of the names holds a wrong word.
     let mut names = vec![0; 8 * BUCKETS as usize];
     kept.file.read_exact_at(&mut names, NAMES).unwrap();
     let used = names.chunks(8).position(|bucket| bucket != [0; 8]);
@@ -149,7 +149,7 @@ pub fn named() {
         kept.file.write_all_at(&names, NAMES).unwrap();
         runs::json(&["show", name]).ends_with(0);
     }
-    // The header: the segment cannot be opened at all.
+    // The header is damaged: the segment cannot be opened at all.
     for (word, listed) in [
         (kept.word(HEADER) ^ 1 << 30, Some("damaged")),
         (kept.word(HEADER) ^ 1 << 16, Some("version")),
@@ -165,7 +165,7 @@ pub fn named() {
             None => assert!(!list.to_string().contains(name)),
         }
         kept.ask_all();
-        // It is left alone unless it is named.
+        // `gc` leaves it alone unless it is named.
         let told = runs::json(&["gc"]).json();
         match listed {
             Some(_) => assert_eq!(entry(&told, name)["action"], json!("none")),

@@ -1,4 +1,4 @@
-//! Arrays out of segments into files of numpy, and back.
+//! Exports arrays to numpy files, and imports them again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::program::{Live, Which};
 use crate::runs::{self, limited, piped};
 
-/// A directory for one test, removed in the end.
+/// A directory for one test, removed when dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -34,7 +34,7 @@ impl Drop for Directory {
     }
 }
 
-/// All elements of an array, and what it is.
+/// Returns dtype, shape and all elements of an array.
 #[track_caller]
 fn contents(place: &str, array: &str) -> (Value, Value, Value) {
     let got = runs::json(&["get", place, array]);
@@ -75,7 +75,7 @@ pub fn round_trip() {
         assert_ne!(imported.ends_with(0).json()["handle"], json!(array));
         assert_eq!(contents(&place, &name), contents(&place, array));
     }
-    // They outlive the tool, and belong to nobody.
+    // The arrays outlive the tool and have no owner.
     let shown = runs::json(&["show", &place]);
     let shown = shown.ends_with(0).json();
     assert_eq!(shown["arrays"].as_array().map(Vec::len), Some(9 + 8));
@@ -109,7 +109,7 @@ pub fn refusals() {
     assert!(there.ends_with(4).err.contains("--force"), "{}", there.err);
     assert_eq!(fs::read_to_string(&file).unwrap(), "no numpy");
     piped(&["export", &place, &plain, &file, "--force"]).ends_with(0);
-    // A name that is another's: then there is no array either.
+    // The name belongs to another array: the import leaves no array behind.
     let taken = piped(&["import", &place, &file, "--name", "layer/plain"]);
     assert!(
         taken.ends_with(4).err.contains("layer/plain"),
@@ -124,7 +124,7 @@ pub fn refusals() {
     piped(&["import", &place, &directory.file("")]).ends_with(2);
     piped(&["export", &place, &plain, &directory.file("none/x.npy")]).ends_with(3);
     assert_eq!(arrays(), Some(9));
-    // No room for the file: what was there is there still, and nothing besides.
+    // The file does not fit: the old file stays, and no other file remains.
     let large = live.array(Which::Large);
     let args = ["export", &place, &large, &file, "--force"];
     limited(&args, rustix::process::Resource::Fsize, 1 << 16).ends_with(4);

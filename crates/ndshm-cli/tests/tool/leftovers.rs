@@ -1,4 +1,4 @@
-//! The tool at what crashed programs left behind.
+//! Tests with leftovers of crashed programs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,10 +35,10 @@ pub fn seen() {
         piped(&["stat", &dead.place, &array]).ends_with(0);
         piped(&["get", &dead.place, &array]).ends_with(0);
     }
-    // To set an element would be to clean all of it up.
+    // Setting an element would join the segment and thereby clean it up.
     let set = piped(&["set", &dead.place, &dead.array(Which::Plain), "0", "1"]);
     set.ends_with(4);
-    assert!(set.err.contains("no process that lives"), "{}", set.err);
+    assert!(set.err.contains("no live process"), "{}", set.err);
     let got = runs::json(&["get", &dead.place, &dead.array(Which::Plain), "0,0"]);
     assert_eq!(got.ends_with(0).json()["data"], 0.5);
     assert!(
@@ -64,7 +64,7 @@ pub fn removed() {
     assert!(dead.exists(), "that was a dry run");
     let dry = piped(&["gc", &dead.place]);
     assert!(dry.ends_with(1).out.contains("--yes"), "{}", dry.out);
-    // Without names it finds it as well.
+    // Without arguments `gc` finds it as well.
     let all = runs::json(&["gc"]);
     all.code();
     assert_eq!(entry(&all.json(), &dead.place)["finding"], "deserted");
@@ -80,20 +80,21 @@ pub fn removed() {
     live.leave();
 }
 
-/// Whoever gets in stays in, under the name, however often others remove what is left.
+/// Checks that a process that has entered keeps the segment and its name, while others remove
+/// leftovers.
 pub fn raced() {
     let name = Name::new("raced");
     let enough = Pipe::new();
     let opener = Child::fork(|| {
         while !enough.is_sent_within(Duration::ZERO) {
-            // Left as a crash leaves it: to be removed by others.
+            // The visitor exits like a crash: others must remove the segment.
             let visitor = Child::fork(|| {
                 let table = HandleTable::join(&options().open_or_create(&name.0).unwrap()).unwrap();
                 let array = table.from_elem(3, 7u8).unwrap();
                 table.publish("mine", array).unwrap();
                 let seen = options()
                     .observe(&name.0)
-                    .expect("it is there while one is in it");
+                    .expect("it exists while a process is in it");
                 assert_eq!(seen.find("mine").unwrap(), array.into());
                 exit_at_once(0);
             });
@@ -101,8 +102,8 @@ pub fn raced() {
         }
     });
     let (mut removed, mut in_use) = (0, 0);
-    eventually("10 are removed, and others met somebody", || {
-        // Without a pause in between: the tries are to fall between any two steps of who enters.
+    eventually("10 removals, and one attempt in use", || {
+        // No pause in between: the attempts must fall between any two steps of an entering process.
         for _ in 0..100 {
             match Segment::options().remove(&name.0) {
                 Ok(Removal::Removed) => removed += 1,
@@ -146,7 +147,7 @@ pub fn persistent() {
         (&shown["persistent"], &shown["seats"]),
         (&json!(true), &json!([]))
     );
-    // Whoever persists may be changed, though nobody is there.
+    // A persistent segment may be changed although no process is in it.
     let plain = shown["arrays"][0]["handle"].as_str().unwrap();
     piped(&["set", &name.0, plain, "0,0", "4"]).ends_with(0);
     assert!(name.exists());
@@ -155,13 +156,13 @@ pub fn persistent() {
     assert!(name.exists());
     piped(&["gc", &name.0, "--persistent"]).ends_with(1);
     assert!(name.exists());
-    // The way out that is told works when it is typed.
+    // The printed command works as printed.
     for told in [piped(&["gc", &name.0]), piped(&["gc", "--yes", &name.0])] {
         told.ends_with(0);
         assert_eq!(
             told.out.lines().last(),
             Some(&*format!(
-                "{0} was asked to persist; to remove it: ndshm gc --yes --persistent {0}",
+                "{0} is persistent; to remove it: ndshm gc --yes --persistent {0}",
                 name.0
             ))
         );
@@ -202,9 +203,9 @@ pub fn dead_seats() {
     assert_eq!(
         shown["arrays"].as_array().map(Vec::len),
         Some(9),
-        "the dead one's is gone"
+        "the array of the dead is gone"
     );
-    // What was half-written is told of, and is not written over.
+    // A half-written array is reported and not overwritten.
     let set = piped(&["set", &live.place, &plain, "0,0", "1"]);
     set.ends_with(1);
     assert!(set.err.contains("poisoned"), "{}", set.err);
@@ -212,7 +213,7 @@ pub fn dead_seats() {
     live.leave();
 }
 
-/// Others may write it: it can be looked at, and is not taken part in.
+/// Checks that the tool inspects a segment that others may write, but does not join it.
 pub fn foreign() {
     let name = Name::new("foreign");
     let segment = options().mode(0o666).create(&name.0).unwrap();
@@ -233,11 +234,11 @@ pub fn foreign() {
         "{}",
         set.err
     );
-    assert!(!runs::json(&["gc"]).out.contains(&name.0), "it is not ours");
+    assert!(!runs::json(&["gc"]).out.contains(&name.0), "not our own");
     drop((table, segment));
 }
 
-/// A user without any rights of its own.
+/// A user without any privileges.
 const STRANGER: u32 = 54_321;
 
 fn become_stranger() -> bool {
@@ -248,8 +249,8 @@ fn become_stranger() -> bool {
     (group, user) == (0, 0)
 }
 
-/// Another user makes two segments, one of which all may read; root looks at both, and a third user
-/// at the one.
+/// Another user makes two segments; all may read one of them. The user root inspects both, a
+/// third user only that one.
 pub fn other_users() {
     if rustix::process::geteuid().as_raw() != 0 {
         println!("  (not shown: that takes the right to act for another user)");
@@ -309,7 +310,7 @@ pub fn other_users() {
             "{text}"
         );
         assert!(
-            text.contains("processes of other users could not be looked at"),
+            text.contains("processes of other users could not be inspected"),
             "{text}"
         );
         piped(&["show", &closed.0]).ends_with(4);
@@ -318,8 +319,8 @@ pub fn other_users() {
     owner.kill();
 }
 
-/// A file that another user cuts short while it is looked at ends neither the list nor, without a
-/// message, the tool.
+/// Another user truncates a file during the inspection. The list must not end, and the tool must
+/// not end without a message.
 pub fn cut_meanwhile() {
     let name = Name::new("cut");
     let segment = options()
@@ -347,7 +348,7 @@ pub fn cut_meanwhile() {
         use std::os::unix::fs::FileExt;
         let file = fs::File::options().write(true).open(&path).unwrap();
         loop {
-            // Its header stays: it passes for a whole one, until the rest is touched.
+            // The header stays, so the file looks complete until the rest is touched.
             file.set_len(4096).unwrap();
             file.set_len(whole).unwrap();
             file.write_all_at(&head, 0).unwrap();

@@ -1,4 +1,4 @@
-//! The tool at segments that programs are using.
+//! Tests with segments that programs are using.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::program::{Live, Which};
 use crate::runs::{self, piped, terminal, unread as run_unread};
 use crate::snapshot::compare;
 
-/// What can be asked of a segment, and the code that it ends with.
+/// Returns commands for a segment, each with its expected exit code.
 fn commands(live: &Live) -> Vec<(Vec<String>, i32)> {
     let own = |args: &[&str]| args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>();
     let place = live.place.as_str();
@@ -66,7 +66,7 @@ pub fn all_commands() {
     live.leave();
 }
 
-/// What `ls` says of this segment.
+/// Returns the entry for this segment from a list.
 #[track_caller]
 pub fn entry(list: &Value, place: &str) -> Value {
     let entries = list.as_array().expect("a list");
@@ -89,7 +89,7 @@ pub fn anonymous() {
     piped(&["set", &live.place, &plain, "0,0", "8"]).ends_with(0);
     let got = runs::json(&["get", &live.place, &plain, "0,0"]);
     assert_eq!(got.ends_with(0).json()["data"], 8.0);
-    // A descriptor that is there, and is not of a segment.
+    // A descriptor that exists but does not belong to a segment.
     let (pid, _) = live.place.split_once(':').unwrap();
     piped(&["show", &format!("{pid}:1")]).ends_with(1);
     piped(&["show", &format!("{pid}:99999")]).ends_with(3);
@@ -107,7 +107,7 @@ pub fn snapshots() {
         (command.trim(), "COMMAND"),
     ];
     let shown = piped(&["show", &live.place]);
-    // How much of the file is there depends on the pages of the machine.
+    // The resident size depends on the page size of the machine.
     let (_, rest) = shown.ends_with(0).out.split_once(" of memory").unwrap();
     compare("show", rest, &replaced);
     let mut text = String::new();
@@ -177,7 +177,7 @@ pub fn elements() {
     );
     assert_eq!(data(Which::Odd, ""), json!(["NaN", "inf", 0.0, 2.0]));
     assert_eq!(data(Which::Scalar, ""), json!(u128::MAX.to_string()));
-    // More than one read takes, forwards and backwards.
+    // More elements than one read takes, forwards and backwards.
     let all = data(Which::Large, "::-1");
     let all = all.as_array().unwrap();
     assert_eq!(all.len(), 1_000_000);
@@ -204,7 +204,7 @@ pub fn names() {
     piped(&["set", &live.place, "also plain", "1,0", "7"]).ends_with(0);
     let got = runs::json(&["get", &live.place, &live.array(Which::Plain), "1,0"]);
     assert_eq!(got.ends_with(0).json()["data"], 7.0);
-    // Texts that tell of an array by its handle say its names, too.
+    // Texts that give an array's handle also give its names.
     let plain = live.array(Which::Plain);
     let called = format!("{plain} (also plain, layer/plain)");
     let set = piped(&["set", &live.place, &plain, "1,0", "7"]);
@@ -236,7 +236,7 @@ pub fn names() {
         .unwrap();
     assert_eq!(plain["names"], json!(["also plain", "layer/plain"]));
     assert_eq!(shown["names"].as_array().map(Vec::len), Some(3));
-    // A name is anybody's, and steers no terminal.
+    // A name must not control the terminal: anybody may choose it.
     let text = terminal(&["show", &live.place], &[("NO_COLOR", "1")]);
     assert!(
         text.ends_with(0).out.contains("größe\\u{1b}[31m"),
@@ -322,7 +322,7 @@ pub fn set() {
     let changed = runs::json(&["set", &live.place, &array(Which::Fortran), ":", "-7"]);
     assert_eq!(changed.ends_with(0).json()["changed"], 6);
     assert_eq!(get(Which::Fortran, ""), json!([[-7, -7, -7], [-7, -7, -7]]));
-    // A value that is none changes nothing.
+    // An invalid value changes nothing.
     for (which, value) in [
         (Which::Fortran, "70000"),
         (Which::Fortran, "1.5"),
@@ -333,7 +333,7 @@ pub fn set() {
         set(which, "0", value).ends_with(2);
     }
     assert_eq!(get(Which::Fortran, "0,0"), json!(-7));
-    // Leased for writing, and for reading.
+    // One array is leased for writing, the other for reading.
     for which in [Which::Leased, Which::Odd] {
         let busy = set(which, "1", "1");
         busy.ends_with(4);

@@ -1,8 +1,8 @@
-//! The command-line tool, in a terminal and by pipes: at segments that are used, that a crash left,
-//! and that are damaged. Whatever it finds it ends by a code that is promised, and the program that
-//! it looks at goes on.
+//! Tests of the command-line tool, with pipes and in a terminal. The segments are in use, left by a
+//! crash, or damaged. The tool must always end with a documented exit code, and must not disturb
+//! the program that it inspects.
 //!
-//! `UPDATE_SNAPSHOTS=1 cargo test -p ndshm-cli --test tool` renews the texts in `snapshots/`.
+//! `UPDATE_SNAPSHOTS=1 cargo test -p ndshm-cli --test tool` rewrites the texts in `snapshots/`.
 
 mod damage;
 mod files;

@@ -1,4 +1,4 @@
-//! Programs that the tool looks at: one that lives and holds leases, and ones that were killed.
+//! Programs for the tool to inspect: a live one that holds leases, and killed ones.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 
@@ -21,12 +21,12 @@ ndshm::record!(Point {
     id: u64
 });
 
-/// The arrays of [`populate`], in the order in which they are made.
+/// The arrays of [`populate`], in the order of their creation.
 #[derive(Clone, Copy)]
 pub enum Which {
     /// f64 (4, 3): 0.5, 1.5, ...
     Plain,
-    /// i16 (2, 3) in Fortran's order: -1, 0, 1, ... along rows.
+    /// i16 (2, 3) in Fortran order: -1, 0, 1, ... along rows.
     Fortran,
     /// bool (5): one is true.
     Flags,
@@ -36,7 +36,7 @@ pub enum Which {
     Records,
     /// f32 (4): NaN, infinity, 0, 2; leased for reading.
     Odd,
-    /// u128 without axes: the largest.
+    /// u128 without axes: the largest value.
     Scalar,
     /// u8 (1,000,000): its index modulo 251.
     Large,
@@ -48,7 +48,7 @@ pub fn options() -> SegmentOptions {
     Segment::options().capacity(1 << 28).seats(8)
 }
 
-/// Makes an array of each kind.
+/// Makes one array of each kind.
 pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
     let plain = Array::from_shape_fn((4, 3), |(row, column)| (3 * row + column) as f64 + 0.5);
     let made = table.zeros::<f64, _>((4, 3)).unwrap();
@@ -96,12 +96,12 @@ pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
     ]
 }
 
-/// A program that lives, and holds a write and a read lease all the time.
+/// A live program that always holds a write lease and a read lease.
 pub struct Live {
-    /// How the tool names its segment.
+    /// The segment's name on the tool's command line.
     pub place: String,
     child: Option<Child>,
-    /// What it is to do next; it leaves when this is closed.
+    /// Requests to the program; it leaves when this is closed.
     ask: Option<PipeWriter>,
     tell: Pipe,
     handles: Vec<AnyHandle>,
@@ -109,11 +109,11 @@ pub struct Live {
     _name: Option<Name>,
 }
 
-/// Seconds after which a program that was forgotten ends.
+/// Seconds until a forgotten program ends itself.
 const PATIENCE: u32 = 150;
 
 impl Live {
-    /// In a segment of a name.
+    /// Starts a program in a named segment.
     pub fn named(what: &str) -> Live {
         let name = Name::new(what);
         let place = name.0.clone();
@@ -121,7 +121,7 @@ impl Live {
         Live::start(place, Some(name), move || options().create(&made).unwrap())
     }
 
-    /// In an anonymous segment.
+    /// Starts a program in an anonymous segment.
     pub fn anonymous() -> Live {
         let mut live = Live::start(String::new(), None, || options().anonymous().unwrap());
         let pid = live.pid();
@@ -145,7 +145,7 @@ impl Live {
             // SAFETY: `alarm` has no precondition; its signal ends the child.
             unsafe { libc::alarm(PATIENCE) };
             live(&make(), asked, &tell);
-            // Names are the parent's to remove.
+            // The parent removes the names.
             exit_at_once(0);
         });
         let handles = (0..=Which::Leased as u64)
@@ -165,7 +165,7 @@ impl Live {
         self.child.as_ref().expect("it lives").pid()
     }
 
-    /// The text of an array's handle.
+    /// Returns the text of an array's handle.
     pub fn array(&self, which: Which) -> String {
         self.handles[which as usize].to_string()
     }
@@ -174,7 +174,7 @@ impl Live {
         self.handles.iter().map(AnyHandle::to_string).collect()
     }
 
-    /// It goes on with its work, and finds nothing amiss.
+    /// Checks that the program goes on with its work and finds no damage.
     #[track_caller]
     pub fn is_undisturbed(&mut self) {
         self.ask
@@ -185,13 +185,13 @@ impl Live {
         assert_eq!(self.tell.receive(), 1, "the program goes on");
     }
 
-    /// It leaves as programs should.
+    /// Lets the program leave normally.
     pub fn leave(mut self) {
         drop(self.ask.take());
         self.child.take().expect("it lives").join();
     }
 
-    /// It is killed, and what it held stays behind; until its name is dropped.
+    /// Kills the program. Its segment stays until the name is dropped.
     pub fn kill(mut self) -> Dead {
         self.child.take().expect("it lives").kill();
         Dead {
@@ -202,7 +202,7 @@ impl Live {
     }
 }
 
-/// What a killed program left behind.
+/// The segment that a killed program left behind.
 pub struct Dead {
     pub place: String,
     handles: Vec<AnyHandle>,
@@ -251,7 +251,7 @@ fn live(segment: &Segment, mut asked: PipeReader, tell: &Pipe) {
     }
 }
 
-/// Somebody joins the segment of a name, writes an array of it, and is killed in the middle.
+/// Joins the segment `name` in a child, and kills the child while it writes one of the arrays.
 pub fn die_in(name: &str, array: &str) {
     let told = Pipe::new();
     let array: AnyHandle = array.parse().unwrap();

@@ -1,4 +1,4 @@
-//! Runs the tool: by pipes, or in a pseudo-terminal, as a person would.
+//! Runs the tool: with pipes, or in a pseudo-terminal, as a person would.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,10 +13,10 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use serde_json::Value;
 
-/// How long one run may take.
+/// Time limit of one run.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What came of a run.
+/// Result of a run.
 pub struct Ran {
     pub status: ExitStatus,
     pub out: String,
@@ -26,7 +26,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// The exit code, which must be one of those promised; and nothing may read like a panic.
+    /// Returns the exit code. Checks that it is documented and that the output shows no panic.
     #[track_caller]
     pub fn code(&self) -> i32 {
         let both = format!("{}{}", self.out, self.err);
@@ -39,7 +39,7 @@ impl Ran {
         }
     }
 
-    /// The same, which must be this one.
+    /// Checks the exit code, like [`code`](Ran::code), and that it is this one.
     #[track_caller]
     pub fn ends_with(&self, code: i32) -> &Ran {
         let both = format!("{}{}", self.out, self.err);
@@ -47,7 +47,7 @@ impl Ran {
         self
     }
 
-    /// The one JSON document on standard output.
+    /// Parses standard output as one JSON document.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out)
@@ -55,7 +55,7 @@ impl Ran {
     }
 }
 
-/// The tool, to be run.
+/// Returns a command that runs the tool.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ndshm"));
     command
@@ -66,7 +66,7 @@ pub fn command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it by pipes.
+/// Runs the tool with pipes.
 pub fn piped(args: &[&str]) -> Ran {
     by_pipes(command(args), args)
 }
@@ -84,12 +84,12 @@ fn by_pipes(mut command: Command, args: &[&str]) -> Ran {
     ran(child, start, args, out, err)
 }
 
-/// Runs it by pipes, and asks for JSON.
+/// Runs the tool with pipes and `--json`.
 pub fn json(args: &[&str]) -> Ran {
     piped(&[args, &["--json"]].concat())
 }
 
-/// A terminal of so many rows and columns: our end, and the program's.
+/// Opens a terminal with this many rows and columns. Returns our end and the program's end.
 pub fn open_terminal((rows, columns): (u16, u16)) -> (OwnedFd, File) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let own = rustix::pty::openpt(flags).unwrap();
@@ -108,7 +108,7 @@ pub fn open_terminal((rows, columns): (u16, u16)) -> (OwnedFd, File) {
     (own, theirs)
 }
 
-/// Runs it in a terminal of 120 columns.
+/// Runs the tool in a terminal of 120 columns.
 pub fn terminal(args: &[&str], environment: &[(&str, &str)]) -> Ran {
     let (own, theirs) = open_terminal((40, 120));
     let start = Instant::now();
@@ -120,14 +120,14 @@ pub fn terminal(args: &[&str], environment: &[(&str, &str)]) -> Ran {
         .stderr(theirs)
         .spawn()
         .unwrap();
-    // The command holds the terminal's other end as well: until it is gone there is no end of it.
+    // Drop the command: it also holds the program's end of the terminal, so `drain` would not end.
     drop(command);
     let out = drain(own, start);
-    // The terminal's driver ends lines so.
+    // The terminal driver turns each "\n" into "\r\n".
     ran(child, start, args, out.replace("\r\n", "\n"), String::new())
 }
 
-/// Runs it by pipes, under a limit of its own.
+/// Runs the tool with pipes, under a resource limit.
 pub fn limited(args: &[&str], resource: Resource, limit: u64) -> Ran {
     let mut command = command(args);
     let set = move || {
@@ -137,12 +137,12 @@ pub fn limited(args: &[&str], resource: Resource, limit: u64) -> Ran {
         };
         Ok(rustix::process::setrlimit(resource, limit)?)
     };
-    // SAFETY: between fork and exec it calls the kernel and nothing else.
+    // SAFETY: between fork and exec the closure only makes a system call.
     unsafe { command.pre_exec(set) };
     by_pipes(command, args)
 }
 
-/// Runs it with a standard output that nobody reads.
+/// Runs the tool with a standard output that nobody reads.
 pub fn unread(args: &[&str]) -> Ran {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -183,7 +183,7 @@ fn ran(
     }
 }
 
-/// All that comes until the other end is closed, or the time is up.
+/// Reads until the other end is closed or the time is up.
 fn drain(fd: OwnedFd, start: Instant) -> String {
     let mut bytes = Vec::new();
     let mut piece = [0; 1 << 16];
@@ -198,7 +198,7 @@ fn drain(fd: OwnedFd, start: Instant) -> String {
         }
         match file.read(&mut piece) {
             Ok(0) => break,
-            // A terminal ends by an error.
+            // A terminal reports the end as an error.
             Err(error) if error.raw_os_error() == Some(libc::EIO) => break,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Ok(read) => bytes.extend_from_slice(&piece[..read]),

@@ -1,8 +1,9 @@
-//! Texts that are compared with files: what differs from run to run is replaced first.
+//! Compares texts with files, after replacing the parts that differ from run to run.
 
 use std::path::PathBuf;
 
-/// Compares `text` with the snapshot of this name, or writes it if `UPDATE_SNAPSHOTS` is set.
+/// Compares `text` with the snapshot of this name, or writes the snapshot if `UPDATE_SNAPSHOTS` is
+/// set.
 #[track_caller]
 pub fn compare(name: &str, text: &str, replaced: &[(&str, &str)]) {
     let text = even(text, replaced);
@@ -20,8 +21,8 @@ pub fn compare(name: &str, text: &str, replaced: &[(&str, &str)]) {
     );
 }
 
-/// Replaces what is given, numbers handles in the order in which they come, and makes all runs of
-/// spaces alike: columns are as wide as the pids in them.
+/// Replaces the given texts, numbers the handles in order of appearance, and evens out runs of
+/// spaces: the width of a column depends on the pids in it.
 fn even(text: &str, replaced: &[(&str, &str)]) -> String {
     let mut text = text.to_owned();
     for (from, to) in replaced {
@@ -45,7 +46,7 @@ fn even(text: &str, replaced: &[(&str, &str)]) -> String {
         let indent = &line[..line.len() - trimmed.len()];
         let words: Vec<&str> = trimmed.split("  ").map(str::trim).collect();
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        // A column of numbers begins wherever its longest allows.
+        // The indent of a column of numbers depends on its longest number.
         let indent = if words.len() > 1 { "" } else { indent };
         format!("{indent}{}\n", words.join("  "))
     });

@@ -1,4 +1,4 @@
-//! What the tool says of the system, and what it measures.
+//! Tests of the commands that check and measure the system.
 
 use rustix::process::Resource;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::program::Live;
 use crate::runs::{self, limited, piped, terminal};
 
-/// What `doctor` says of one thing.
+/// Returns the entry of `doctor` with this name.
 #[track_caller]
 fn check(list: &Value, name: &str) -> Value {
     let entries = list.as_array().expect("a list");
@@ -16,7 +16,7 @@ fn check(list: &Value, name: &str) -> Value {
         .clone()
 }
 
-/// The code says whether anything failed.
+/// Returns the exit code that fits the list: 1 if any check failed.
 #[track_caller]
 fn code_of(list: &Value) -> i32 {
     let entries = list.as_array().expect("a list");
@@ -46,7 +46,7 @@ pub fn doctor() {
         "warn"
     );
     assert_eq!(check(&narrow, "a segment of its own")["status"], "ok");
-    // No segment is as small as this.
+    // A segment is always larger than this.
     let short = limited(&args, Resource::Fsize, 1 << 20);
     let short = short.ends_with(1).json();
     assert_eq!(code_of(&short), 1);

@@ -1,4 +1,4 @@
-//! What the tool draws: charts, and the screen of `watch`, in a terminal that a test reads.
+//! Tests of charts, and of the screen of `watch` in a terminal that the test reads.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ fn nonzero(number: u16) -> NonZero<u16> {
     NonZero::new(number).expect("a terminal has rows and columns")
 }
 
-/// `watch` in a terminal.
+/// A run of `watch` in a terminal.
 struct Session {
     child: Child,
     terminal: File,
@@ -49,7 +49,7 @@ impl Session {
         }
     }
 
-    /// Takes what comes within that time; whether the other end is still there.
+    /// Processes the output that arrives within `time`. Returns `false` if the other end is closed.
     fn take(&mut self, time: Duration) -> bool {
         let fd = self.terminal.as_fd();
         let mut polled = [PollFd::new(&fd, PollFlags::IN)];
@@ -87,7 +87,7 @@ impl Session {
         self.terminal.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// It ends by this code, and leaves the terminal as it was.
+    /// Checks that the tool ends with this code and restores the terminal.
     #[track_caller]
     fn ends_with(mut self, code: i32) -> String {
         let start = Instant::now();
@@ -104,14 +104,14 @@ impl Session {
         };
         let screen = self.screen.screen();
         assert_eq!(status.code(), Some(code), "{}", screen.contents());
-        assert!(!screen.alternate_screen(), "the screen is not the old one");
+        assert!(!screen.alternate_screen(), "the old screen is not restored");
         assert!(!screen.hide_cursor(), "the cursor is hidden");
-        assert!(is_cooked(&self.terminal), "keys are not echoed any more");
+        assert!(is_cooked(&self.terminal), "keys are not echoed");
         screen.contents()
     }
 }
 
-/// Whether the terminal's driver gives lines, and shows what is typed.
+/// Returns `true` if the terminal driver delivers lines and echoes the keys.
 fn is_cooked(terminal: impl AsFd) -> bool {
     let modes = rustix::termios::tcgetattr(terminal).unwrap().local_modes;
     let both = rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO;
@@ -148,7 +148,7 @@ pub fn watch_living() {
     session.shows(&["over"]);
     session.press("q");
     session.ends_with(0);
-    // It goes on undisturbed.
+    // The program goes on undisturbed.
     table.write(x).unwrap().fill(1.0);
     assert!(table.verify().unwrap().is_clean());
 }
@@ -158,12 +158,12 @@ pub fn watch_dead() {
     let mut session = Session::start(&["watch", &live.place, "--interval", "30"]);
     session.shows(&["participants", "layer/plain"]);
     let dead = live.kill();
-    session.shows(&["dead", "nobody is in it any more", "layer/plain"]);
+    session.shows(&["dead", "no live process is in it", "layer/plain"]);
     session.press("\x03");
     session.ends_with(0);
     piped(&["plot", &dead.place, &dead.array(Which::Plain)]).ends_with(0);
     let mut again = Session::start(&["watch", &dead.place]);
-    again.shows(&["nobody is in it any more"]);
+    again.shows(&["no live process is in it"]);
     let pid = Pid::from_child(&again.child);
     kill_process(pid, Signal::TERM).unwrap();
     again.ends_with(0);
@@ -178,7 +178,7 @@ pub fn watch_damaged() {
         .write(true)
         .open(format!("/dev/shm/{}", name.0))
         .unwrap();
-    // The words of all slots, and of their descriptors.
+    // The words of the first 2,048 slots, among them those of all arrays.
     file.write_all_at(&[0xa5; 1 << 14], 0x4000).unwrap();
     let mut session = Session::start(&["watch", &name.0, "--interval", "30"]);
     session.shows(&["arrays: none"]);
@@ -232,7 +232,7 @@ pub fn charts() {
         (&heat["kind"], &heat["rows"][3][2]),
         (&json!("heat"), &json!(11.5))
     );
-    // In Fortran's order the rows are rows all the same.
+    // Fortran order does not change the rows.
     assert_eq!(
         plot(Which::Fortran, &[])["rows"],
         json!([[-1.0, 0.0, 1.0], [2.0, 3.0, 4.0]])
@@ -299,7 +299,7 @@ fn files(live: &Live) {
             fs::remove_file(&file).unwrap();
             match end {
                 "png" => {
-                    // The signature, and width and height in the first chunk: PNG, sections 5.2, 11.2.1.
+                    // Signature; width and height in the first chunk: PNG, sections 5.2, 11.2.1.
                     assert_eq!(bytes[..8], *b"\x89PNG\r\n\x1a\n");
                     assert_eq!(bytes[16..24], [0, 0, 3, 32, 0, 0, 1, 224]);
                 }

@@ -1,10 +1,10 @@
-//! `cargo loom-orderings`: weakens every ordering of the protocols' code, one at a time, and finds
-//! the model that refuses it.
+//! `cargo loom-orderings`: weakens every ordering of the protocol code, one at a time, and finds a
+//! model that refuses it.
 //!
-//! Without arguments it tries all models that use an ordering, cheapest first and with few
-//! preemptions first, and writes `ORDERINGS.md`. With `--check` it demands that the file lists the
-//! code's orderings, and runs the model named in each row (`--share K/N`: in each N-th row, from
-//! the K-th). `--only TEXT` restricts either to the rows that contain the text.
+//! Without arguments it tries all models that use an ordering, the cheapest first and with few
+//! preemptions first, and writes `ORDERINGS.md`. With `--check` it requires that the file lists
+//! exactly the orderings of the code, and runs the model of each row (`--share K/N`: of each N-th
+//! row, from the K-th). `--only TEXT` restricts either mode to the rows that contain the text.
 
 #[cfg(all(loom, not(shuttle)))]
 mod runs;

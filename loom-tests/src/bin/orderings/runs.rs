@@ -1,4 +1,4 @@
-//! Running models, one a process, under an ordering that is weakened.
+//! Runs models, each in a process of its own, with one ordering weakened.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use loom_tests::steer;
 
-/// One model: the file of its test, and the test's name.
+/// A model: the file of its test, and the name of the test.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Model {
     pub file: String,
@@ -17,20 +17,21 @@ pub struct Model {
     pub executable: PathBuf,
 }
 
-/// How a run of a model ended.
+/// The result of a run of a model.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ending {
     Passed,
-    /// loom has found an execution that fails.
+    /// loom found an execution that fails.
     Refused,
-    /// Neither: too many executions, or too long.
+    /// Undecided: too many executions, or too much time.
     CutOff,
 }
 
-/// Tests of this crate that are not models: of loom itself, of a copy, under another checker.
+/// Tests of this crate that are not models for this purpose: they test loom itself or a copy of the
+/// code, or run under another checker.
 const NO_MODELS: [&str; 3] = ["explores", "planted", "large"];
 
-/// All models of this crate, built.
+/// Builds and lists all models of this crate.
 ///
 /// # Errors
 /// If cargo cannot build or list them.
@@ -84,7 +85,7 @@ impl fmt::Display for Model {
 }
 
 impl Model {
-    /// Runs the model with the variables of [`steer`] that are given.
+    /// Runs the model with the given variables of [`steer`].
     ///
     /// # Errors
     /// If its process cannot be started or waited for.
@@ -112,14 +113,15 @@ impl Model {
             Some(false) if said.contains("cut off after") => Ending::CutOff,
             Some(false) if said.contains("maximum number of branches") => Ending::CutOff,
             Some(false) if said.contains(steer::WEAKEN) => return Err(io::Error::other(said)),
-            // Refused by loom, by the model's own assertions, or aborted in the clean-up of a
-            // deadlock.
+            // Refused by loom or by the model's own assertions, or aborted while cleaning up after
+            // a deadlock.
             Some(false) => Ending::Refused,
         })
     }
 }
 
-/// Whether it succeeded; `None` if it had to be killed.
+/// Waits for the process. Returns `true` if it succeeded, and `None` if it was killed at the
+/// deadline.
 fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<bool>> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
@@ -147,7 +149,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String>
     })
 }
 
-/// The variable that weakens an ordering, as its value.
+/// Returns the value of the variable that weakens an ordering.
 pub fn weakening(asked: &crate::scan::Asked, to: &str) -> String {
     let part = if asked.look { "Look" } else { "Change" };
     let text = format!("{} {} {} {part} {to}", asked.file, asked.line, asked.column);

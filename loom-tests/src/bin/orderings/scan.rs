@@ -1,24 +1,25 @@
-//! The orderings that the source asks for, found in its text.
+//! Finds the orderings in the text of the source.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// One ordering, and the operation that it belongs to.
+/// An ordering, and the operation that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Asked {
-    /// The file, from the workspace's root.
+    /// The file, relative to the workspace's root.
     pub file: String,
-    /// Where the operation's name stands: what the compiler calls the caller's location.
+    /// The position of the operation's name: the caller's location, as the compiler reports it.
     pub line: u32,
     pub column: u32,
-    /// The function around it.
+    /// The enclosing function.
     pub function: String,
-    /// The operation's name, and which of those in the function it is, from 1.
+    /// The operation's name, and its number among the operations of that name in the function, from
+    /// 1.
     pub operation: String,
     pub nth: usize,
-    /// Whether it is that of the look: of a load, or the second one of an exchange.
+    /// `true` for the ordering of a load, or for the second ordering of an exchange.
     pub look: bool,
     pub order: String,
 }
@@ -34,7 +35,7 @@ impl fmt::Display for Asked {
     }
 }
 
-/// Files that the models cannot run, and why.
+/// Files that the models cannot run, and the reason.
 pub const OUTSIDE: [(&str, &str); 6] = [
     ("src/segment/commit.rs", "a figure of one process"),
     (
@@ -59,13 +60,13 @@ pub const OUTSIDE: [(&str, &str); 6] = [
     ),
 ];
 
-/// The facade itself, and what it lends its orderings to.
+/// The facade itself, which passes the orderings on.
 const FACADE: &str = "src/sync";
 
-/// All orderings above Relaxed below `src`, in the order of files and lines.
+/// Returns all orderings above Relaxed below `src`, sorted by file and line.
 ///
 /// # Errors
-/// If a file cannot be read, or an ordering stands where this does not find its operation.
+/// If a file cannot be read, or if the operation of an ordering is not found.
 pub fn scan(root: &Path) -> io::Result<Vec<Asked>> {
     let mut files = Vec::new();
     list(&root.join("src"), &mut files)?;
@@ -96,7 +97,7 @@ fn list(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// The orderings of one file, up to its unit tests.
+/// Returns the orderings of one file, up to its unit tests.
 fn of_file(name: &str, text: &str) -> Result<Vec<Asked>, String> {
     let code = without_comments(text);
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
@@ -116,12 +117,12 @@ fn of_file(name: &str, text: &str) -> Result<Vec<Asked>, String> {
             None => {
                 let line = line_of(code, at);
                 return Err(format!(
-                    "{name}:{line}: Ordering::{order} is no argument of a call"
+                    "{name}:{line}: Ordering::{order} is not an argument of a call"
                 ));
             }
         }
     }
-    // Its ordering is in its name.
+    // The name of this operation implies its ordering.
     for (at, token) in code.match_indices(".publish_owned(") {
         calls.push((at + token.len() - "publish_owned(".len(), vec!["Release"]));
     }
@@ -155,7 +156,7 @@ fn of_file(name: &str, text: &str) -> Result<Vec<Asked>, String> {
     Ok(found)
 }
 
-/// The text with comments, strings and characters blanked out, byte for byte.
+/// Replaces comments, strings and non-ASCII characters by blanks, byte for byte.
 fn without_comments(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut in_text = false;
@@ -186,7 +187,7 @@ fn without_comments(text: &str) -> String {
     code
 }
 
-/// Where the name of the call begins that has the byte `at` among its arguments.
+/// Returns the position of the name of the call that has the byte `at` among its arguments.
 fn call_around(code: &str, at: usize) -> Option<usize> {
     let mut depth = 0;
     for (position, byte) in code.bytes().enumerate().take(at).rev() {
@@ -206,7 +207,7 @@ fn call_around(code: &str, at: usize) -> Option<usize> {
     None
 }
 
-/// The name of the last function that begins before `at`.
+/// Returns the name of the last function that begins before `at`.
 fn function_around(code: &str, at: usize) -> &str {
     code[..at]
         .rfind("fn ")

@@ -1,4 +1,4 @@
-//! The search for the model that refuses a weakening, and the check of those found before.
+//! Searches the model that refuses a weakening, and checks those found before.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,13 +14,13 @@ use crate::runs::{Ending, Model, models, weakening};
 use crate::scan::{Asked, scan};
 use crate::table::{self, Row};
 
-/// What a run of one model may take. Those that need more are no use to find a weakening.
+/// The time limit for a run of one model. A slower model is of no use for finding a weakening.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Whether all orderings are needed, and listed.
+/// Returns `true` if all orderings are needed and listed.
 ///
 /// # Errors
-/// If the models cannot be built or run, or the source not be read.
+/// If the models cannot be built or run, or if the source cannot be read.
 pub fn run(arguments: &Arguments) -> io::Result<bool> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
@@ -80,7 +80,7 @@ fn describe(asked: &Asked, weaker: &str) -> String {
     format!("{file}:{line} {function}: {asked} {order} -> {weaker}")
 }
 
-/// Holds the table against the code, and the rows of the share against the models.
+/// Compares the table with the code, and runs the models of the rows of this share.
 fn check(
     root: &Path,
     arguments: &Arguments,
@@ -105,7 +105,7 @@ fn check(
         })
         .collect();
     for row in &stale {
-        println!("no longer in the code: {row:?}");
+        println!("not in the code: {row:?}");
     }
     let (k, n) = arguments.share;
     let share: Vec<_> = weakenings.iter().skip(k - 1).step_by(n).collect();
@@ -114,7 +114,7 @@ fn check(
             return Ok(false);
         };
         let Some(model) = models.iter().find(|model| model.to_string() == row.model) else {
-            println!("there is no model {}", row.model);
+            println!("no such model: {}", row.model);
             return Ok(false);
         };
         let ending = attempt(root, model, asked, weaker, row.bound)?;
@@ -125,22 +125,22 @@ fn check(
     })?;
     let caught = refused.iter().filter(|refused| **refused).count();
     println!(
-        "{caught} of {} weakenings refused by the model that is listed",
+        "{caught} of {} weakenings refused by the listed model",
         share.len()
     );
     Ok(unlisted.is_empty() && stale.is_empty() && caught == share.len())
 }
 
-/// A model, what it takes with few preemptions, and the places in the source that it uses.
+/// A model, its run time with few preemptions, and the places in the source that it uses.
 struct User {
     model: Model,
     took: Duration,
     sites: Vec<String>,
 }
 
-/// Runs each model unweakened with few preemptions; the quickest one first.
+/// Runs each model unweakened with few preemptions, and returns them with the quickest first.
 ///
-/// One that does not pass with few (because it demands that something does occur) is left out.
+/// Leaves out a model that does not pass with few (because it requires that some event occurs).
 fn who_uses_what(root: &Path, models: &[Model]) -> io::Result<Vec<User>> {
     let users = in_parallel(models, |model| {
         let path = std::env::temp_dir().join(format!("ndshm-sites-{}-{model}", std::process::id()));
@@ -154,7 +154,7 @@ fn who_uses_what(root: &Path, models: &[Model]) -> io::Result<Vec<User>> {
         let sites = std::fs::read_to_string(&path).unwrap_or_default();
         let _ = std::fs::remove_file(&path);
         if !passed {
-            println!("{model} does not pass unweakened with few preemptions: not used");
+            println!("{model} does not pass unweakened with few preemptions: skipped");
         }
         Ok(passed.then(|| User {
             model: model.clone(),
@@ -167,7 +167,7 @@ fn who_uses_what(root: &Path, models: &[Model]) -> io::Result<Vec<User>> {
     Ok(users)
 }
 
-/// The row of the first model that refuses the weakening.
+/// Returns the row of the first model that refuses the weakening.
 fn search(
     root: &Path,
     asked: &Asked,
@@ -229,7 +229,7 @@ fn attempt(
     model.run(root, &variables, DEADLINE)
 }
 
-/// `work` on each item, on as many threads as there are processors; results in order.
+/// Calls `work` on each item, on one thread per processor. Returns the results in order.
 fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> io::Result<R> + Sync,

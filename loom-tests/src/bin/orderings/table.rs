@@ -1,10 +1,10 @@
-//! `ORDERINGS.md`: which model needs which ordering.
+//! `ORDERINGS.md`: the model that needs each ordering.
 
 use std::fmt::Write;
 
 use crate::scan::{Asked, OUTSIDE};
 
-/// One ordering, one weaker one, and the model that refuses it.
+/// An ordering, a weaker one, and the model that refuses it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
     pub file: String,
@@ -14,12 +14,12 @@ pub struct Row {
     pub weaker: String,
     /// `file::name` of the model's test.
     pub model: String,
-    /// The preemption bound that suffices.
+    /// A preemption bound that suffices.
     pub bound: usize,
 }
 
 impl Row {
-    /// Whether it is about `asked`, weakened to `weaker`.
+    /// Returns `true` if the row is about `asked`, weakened to `weaker`.
     pub fn is_of(&self, asked: &Asked, weaker: &str) -> bool {
         self.file == asked.file
             && self.function == asked.function
@@ -39,7 +39,7 @@ failures. An `AcqRel` is weakened both ways. \"Bound\" is the preemption bound w
 is refused.
 ";
 
-/// The file's text.
+/// Formats the file.
 pub fn print(rows: &[Row]) -> String {
     let mut text = format!("{HEAD}\n{} weakenings, no survivor.\n", rows.len());
     let mut file = "";
@@ -64,7 +64,7 @@ pub fn print(rows: &[Row]) -> String {
     text
 }
 
-/// What [`print`] has printed.
+/// Parses the output of [`print`].
 pub fn parse(text: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut file = "";
