@@ -111,6 +111,97 @@ pub enum Error {
     Parse(#[from] crate::handle::ParseHandleError),
 }
 
+impl Error {
+    /// Returns the error of a lease that this error is, or that a call on a pool, a queue, a
+    /// bundle, a name or a file ended with.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, LeaseError, Segment};
+    ///
+    /// fn sum(table: &HandleTable, x: ndshm::Handle<f64, ndarray::Ix1>) -> ndshm::Result<f64> {
+    ///     Ok(table.read(x)?.sum())
+    /// }
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.free(x)?;
+    /// let error = sum(&table, x).unwrap_err();
+    /// assert!(matches!(error.lease(), Some(LeaseError::Stale { .. })));
+    /// assert!(error.is_stale());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn lease(&self) -> Option<&LeaseError> {
+        match self {
+            Error::Lease(error) => Some(error),
+            Error::Partition(error) => of_partition(error),
+            Error::Round(error) => of_round(error),
+            Error::Pool(error) => of_pool(error),
+            Error::Queue(QueueError::Lease(error)) => Some(error),
+            Error::Bundle(error) => of_bundle(error),
+            Error::Name(NameError::Lease(error)) => Some(error),
+            Error::Primitive(error) => match error {
+                PrimitiveError::Lease(error) => Some(error),
+                PrimitiveError::Partition(error) => of_partition(error),
+                PrimitiveError::Pool(error) => of_pool(error),
+                _ => None,
+            },
+            #[cfg(all(feature = "npy", not(loom)))]
+            Error::Npy(crate::npy::NpyError::Lease(error)) => Some(error),
+            #[cfg(all(feature = "arrow", not(loom)))]
+            Error::Arrow(crate::arrow::ArrowError::Lease(error)) => Some(error),
+            #[cfg(all(feature = "serde", not(loom)))]
+            Error::Object(ObjectError::Lease(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Returns `true` if a handle was stale: the array was freed, or its owner has left.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Error::Free(FreeError::Stale { .. }))
+            || matches!(self.lease(), Some(LeaseError::Stale { .. }))
+    }
+
+    /// Returns `true` if another participant holds the array. A later attempt may succeed.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.lease(), Some(LeaseError::Busy { .. }))
+    }
+
+    /// Returns `true` if a dead or panicking writer left the array half-written.
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self.lease(), Some(LeaseError::Poisoned { .. }))
+    }
+}
+
+fn of_partition(error: &PartitionError) -> Option<&LeaseError> {
+    match error {
+        PartitionError::Lease(error) => Some(error),
+        _ => None,
+    }
+}
+
+fn of_round(error: &RoundError) -> Option<&LeaseError> {
+    match error {
+        RoundError::Lease(error) => Some(error),
+        _ => None,
+    }
+}
+
+fn of_pool(error: &PoolError) -> Option<&LeaseError> {
+    match error {
+        PoolError::Lease(error) => Some(error),
+        PoolError::Round(error) => of_round(error),
+        _ => None,
+    }
+}
+
+fn of_bundle(error: &BundleError) -> Option<&LeaseError> {
+    match error {
+        BundleError::Lease(error) => Some(error),
+        BundleError::Name(NameError::Lease(error)) => Some(error),
+        _ => None,
+    }
+}
+
 /// Error of joining a table.
 #[derive(ThisError)]
 #[non_exhaustive]
@@ -212,3 +303,49 @@ pub enum AllocError {
 }
 
 crate::error::debug_is_display!(Error, JoinError, AllocError);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::handle::AnyHandle;
+
+    fn stale() -> LeaseError {
+        LeaseError::Stale {
+            handle: AnyHandle::from_bits(1),
+        }
+    }
+
+    #[test]
+    fn a_stale_handle_is_found_in_all_errors_that_wrap_it() {
+        let errors: Vec<Error> = vec![
+            stale().into(),
+            PartitionError::from(stale()).into(),
+            RoundError::from(stale()).into(),
+            PoolError::from(stale()).into(),
+            PoolError::from(RoundError::from(stale())).into(),
+            QueueError::from(stale()).into(),
+            BundleError::from(stale()).into(),
+            BundleError::Name(NameError::from(stale())).into(),
+            NameError::from(stale()).into(),
+            PrimitiveError::from(stale()).into(),
+            PrimitiveError::from(PartitionError::from(stale())).into(),
+            PrimitiveError::from(PoolError::from(stale())).into(),
+            #[cfg(feature = "npy")]
+            crate::npy::NpyError::from(stale()).into(),
+            #[cfg(feature = "arrow")]
+            crate::arrow::ArrowError::from(stale()).into(),
+            #[cfg(feature = "serde")]
+            ObjectError::from(stale()).into(),
+        ];
+        for error in errors {
+            assert!(
+                matches!(error.lease(), Some(LeaseError::Stale { .. })),
+                "{error}"
+            );
+            assert!(error.is_stale() && !error.is_busy() && !error.is_poisoned());
+        }
+        let handle = AnyHandle::from_bits(1);
+        let freed = Error::from(FreeError::Stale { handle });
+        assert!(freed.is_stale() && freed.lease().is_none());
+    }
+}
