@@ -72,7 +72,7 @@ fn not_ours(name: &str, file: &Deserted) -> SegmentError {
     SegmentError::NotOurs {
         what: name.into(),
         problem: match file.header & 0xffff == u64::from(SEGMENT_MAGIC) {
-            true => "it has come to life: it is to be removed as a segment",
+            true => "it is initialized by now; remove it as a segment",
             false => "it starts with something else",
         },
         header: file.header,

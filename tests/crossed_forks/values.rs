@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ndarray::{Array1, Axis, Ix1};
+use ndarray::{Axis, Ix1};
 use ndshm::{
     BundleError, BundleHandle, Error, Handle, HandleTable, LeaseError, Pool, PoolError, PushError,
     Queue, QueueError, RoundError, Segment, TileContext,
@@ -679,7 +679,7 @@ pub fn a_pool_refuses_to_fork_with_references() {
     }
     #[cfg(feature = "arrow")]
     {
-        let y = table.from_array(&Array1::from(vec![1.0])).unwrap();
+        let y = table.from_array(&ndarray::Array1::from(vec![1.0])).unwrap();
         let lent = table.lend_arrow(y).unwrap();
         assert!(refuses());
         drop(lent);

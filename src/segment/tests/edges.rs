@@ -157,7 +157,7 @@ fn a_file_of_others_is_not_removed() {
     assert!(problem(unfinished).contains("something else"));
     drop(file(&name, &[header()], 0o600));
     let alive = remove::unfinished(&name.0, &small());
-    assert!(problem(alive).contains("come to life"));
+    assert!(problem(alive).contains("is initialized"));
     // The creator of this file may still be at work.
     drop(file(&name, &[0, 0], 0o600));
     let refused = small().remove(&name.0).unwrap_err();
