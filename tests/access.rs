@@ -15,59 +15,35 @@ use ndshm::{
     SegmentError, SegmentOptions,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
-use support::{Child, DEADLINE, Flag, Name, Pipe, run};
+use support::{Child, DEADLINE, Flag, Name, Pipe};
 
 /// A user without any rights of its own.
 const STRANGER: u32 = 54_321;
 
 fn main() {
-    run(&[
-        ("a_name_is_private_whatever_the_mask", a_name_is_private),
-        ("other_bits_are_set_where_asked_for", other_bits),
-        ("what_others_may_write_is_refused", others_may_write),
-        ("what_another_owns_is_refused", another_owns),
-        ("a_link_is_not_followed", a_link_is_not_followed),
-        ("two_users_share_where_both_say_so", two_users),
-        ("an_observer_sees_what_is_there", an_observer_sees),
-        ("an_observer_copies_bytes", an_observer_copies),
-        ("a_copy_is_of_one_array", a_copy_is_of_one_array),
-        ("an_observer_cannot_write", an_observer_cannot_write),
-        (
-            "an_observer_needs_no_right_to_write",
-            an_observer_of_another_user,
-        ),
-        ("an_observer_keeps_nothing_alive", an_observer_keeps_nothing),
-        (
-            "an_observer_needs_little_address_space",
-            an_observer_needs_little_address_space,
-        ),
-        (
-            "an_observer_without_address_space_says_so",
-            an_observer_without_address_space_says_so,
-        ),
-        ("an_unsealed_memfd_is_refused", an_unsealed_memfd_is_refused),
-        ("a_memfd_of_huge_pages_is_refused", a_memfd_of_huge_pages),
-        (
-            "a_passed_file_of_another_user_is_refused",
-            a_passed_file_of_another_user,
-        ),
-        (
-            "read_locks_of_a_reader_are_named",
-            read_locks_of_a_reader_are_named,
-        ),
-        (
-            "a_lock_on_a_dead_workers_seat_ends_the_call",
-            a_lock_on_a_dead_workers_seat_ends_the_call,
-        ),
-        (
-            "a_join_passes_over_a_locked_seat",
-            a_join_passes_over_a_locked_seat,
-        ),
-        (
-            "an_observer_of_no_segment_is_told",
-            an_observer_of_no_segment,
-        ),
-    ]);
+    support::run_tests![
+        a_name_is_private_whatever_the_mask,
+        other_bits_are_set_where_asked_for,
+        what_others_may_write_is_refused,
+        what_another_owns_is_refused,
+        a_link_is_not_followed,
+        two_users_share_where_both_say_so,
+        an_observer_sees_what_is_there,
+        an_observer_copies_bytes,
+        a_copy_is_of_one_array,
+        an_observer_cannot_write,
+        an_observer_needs_no_right_to_write,
+        an_observer_keeps_nothing_alive,
+        an_observer_needs_little_address_space,
+        an_observer_without_address_space_says_so,
+        an_unsealed_memfd_is_refused,
+        a_memfd_of_huge_pages_is_refused,
+        a_passed_file_of_another_user_is_refused,
+        read_locks_of_a_reader_are_named,
+        a_lock_on_a_dead_workers_seat_ends_the_call,
+        a_join_passes_over_a_locked_seat,
+        an_observer_of_no_segment_is_told,
+    ];
 }
 
 fn options() -> SegmentOptions {
@@ -115,7 +91,7 @@ fn may_be_others() -> bool {
     may
 }
 
-fn a_name_is_private() {
+fn a_name_is_private_whatever_the_mask() {
     for mask in [0, 0o077, 0o777] {
         set_mask(mask);
         let name = Name::new("private");
@@ -124,7 +100,7 @@ fn a_name_is_private() {
     }
 }
 
-fn other_bits() {
+fn other_bits_are_set_where_asked_for() {
     set_mask(0o777);
     let name = Name::new("bits");
     let _segment = options().mode(0o640).create(&name.0).unwrap();
@@ -133,7 +109,7 @@ fn other_bits() {
     options().open(&name.0).unwrap();
 }
 
-fn others_may_write() {
+fn what_others_may_write_is_refused() {
     let name = Name::new("shared");
     let _segment = options().mode(0o660).create(&name.0).unwrap();
     for options in [options(), options().mode(0o606)] {
@@ -153,7 +129,7 @@ fn others_may_write() {
     options().mode(0o666).observe(&name.0).unwrap();
 }
 
-fn another_owns() {
+fn what_another_owns_is_refused() {
     if !may_be_others() {
         return;
     }
@@ -200,7 +176,7 @@ fn a_link_is_not_followed() {
     fs::remove_file(&target).unwrap();
 }
 
-fn two_users() {
+fn two_users_share_where_both_say_so() {
     if !may_be_others() {
         return;
     }
@@ -229,7 +205,7 @@ fn two_users() {
     assert!(!name.exists(), "the last participant has left");
 }
 
-fn an_observer_sees() {
+fn an_observer_sees_what_is_there() {
     let name = Name::new("observed");
     let segment = options().create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -269,7 +245,7 @@ fn an_observer_sees() {
     assert!(matches!(observer.attach(x), Err(LeaseError::Stale { .. })));
 }
 
-fn an_observer_copies() {
+fn an_observer_copies_bytes() {
     let name = Name::new("copied");
     let segment = options().persistent(true).create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -355,7 +331,7 @@ fn an_observer_cannot_write() {
     assert_eq!(table.read(x).unwrap()[0], 7);
 }
 
-fn an_observer_of_another_user() {
+fn an_observer_needs_no_right_to_write() {
     if !may_be_others() {
         return;
     }
@@ -381,7 +357,7 @@ fn an_observer_of_another_user() {
     stranger.join();
 }
 
-fn an_observer_keeps_nothing() {
+fn an_observer_keeps_nothing_alive() {
     let name = Name::new("kept");
     let segment = options().create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -397,7 +373,7 @@ fn an_observer_keeps_nothing() {
     assert!(observer.verify().is_clean());
 }
 
-fn an_observer_of_no_segment() {
+fn an_observer_of_no_segment_is_told() {
     let name = Name::new("nothing");
     assert!(matches!(
         Observer::open(&name.0),
@@ -581,7 +557,7 @@ fn an_unsealed_memfd_is_refused() {
     }
 }
 
-fn a_memfd_of_huge_pages() {
+fn a_memfd_of_huge_pages_is_refused() {
     let segment = Segment::anonymous().unwrap();
     let size = rustix::fs::fstat(segment.fd().unwrap()).unwrap().st_size as u64;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
@@ -601,7 +577,7 @@ fn a_memfd_of_huge_pages() {
 }
 
 /// Checks that a passed descriptor of another user's file is refused.
-fn a_passed_file_of_another_user() {
+fn a_passed_file_of_another_user_is_refused() {
     if !may_be_others() {
         return;
     }

@@ -292,43 +292,16 @@ fn what_a_killed_process_had_lent_is_taken_back() {
 }
 
 fn main() {
-    support::run(&[
-        ("every_type_is_lent_as_it_is", every_type_is_lent_as_it_is),
-        (
-            "rows_are_lists_of_fixed_length",
-            rows_are_lists_of_fixed_length,
-        ),
-        (
-            "the_last_of_many_threads_gives_the_lease_back",
-            the_last_of_many_threads_gives_the_lease_back,
-        ),
-        (
-            "a_lent_array_outlives_its_handle_and_its_table",
-            a_lent_array_outlives_its_handle_and_its_table,
-        ),
-        (
-            "a_thousand_lent_columns_share_a_seat",
-            a_thousand_lent_columns_share_a_seat,
-        ),
-        (
-            "without_a_free_seat_nothing_is_lent",
-            without_a_free_seat_nothing_is_lent,
-        ),
-        (
-            "threads_lend_and_drop_at_once",
-            threads_lend_and_drop_at_once,
-        ),
-        (
-            "a_lent_array_that_crossed_a_fork_is_the_parents",
-            a_lent_array_that_crossed_a_fork_is_the_parents,
-        ),
-        (
-            "no_pool_is_forked_while_an_array_is_lent",
-            no_pool_is_forked_while_an_array_is_lent,
-        ),
-        (
-            "what_a_killed_process_had_lent_is_taken_back",
-            what_a_killed_process_had_lent_is_taken_back,
-        ),
-    ]);
+    support::run_tests![
+        every_type_is_lent_as_it_is,
+        rows_are_lists_of_fixed_length,
+        the_last_of_many_threads_gives_the_lease_back,
+        a_lent_array_outlives_its_handle_and_its_table,
+        a_thousand_lent_columns_share_a_seat,
+        without_a_free_seat_nothing_is_lent,
+        threads_lend_and_drop_at_once,
+        a_lent_array_that_crossed_a_fork_is_the_parents,
+        no_pool_is_forked_while_an_array_is_lent,
+        what_a_killed_process_had_lent_is_taken_back,
+    ];
 }

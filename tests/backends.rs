@@ -12,7 +12,7 @@ use ndshm::{
     Ready, Segment, TileContext, Write,
 };
 use rayon::prelude::*;
-use support::{Child, Flag, Pipe, eventually, is_alive, run};
+use support::{Child, Flag, Pipe, eventually, is_alive};
 
 /// Time limit for events that should happen at once.
 const LONG: Duration = Duration::from_secs(60);
@@ -25,70 +25,46 @@ fn main() {
         forget_to_become_a_worker();
     }
     ndshm::become_worker();
-    run(&[
-        ("every_tile_once", every_tile_once),
-        ("results_in_order", results_in_order),
-        ("the_same_bits", the_same_bits),
-        ("two_partitions_of_a_call", two_partitions_of_a_call),
-        (
-            "the_runs_of_a_tile_draw_their_own_numbers",
-            the_runs_of_a_tile_draw_their_own_numbers,
-        ),
-        ("long_parameters", long_parameters),
-        ("every_worker_once", every_worker_once),
-        ("barriers", barriers),
-        ("steps_of_a_loop_of_their_own", steps_of_a_loop_of_their_own),
-        ("a_worker_that_leaves_early", a_worker_that_leaves_early),
-        ("an_error_in_a_worker", an_error_in_a_worker),
-        (
-            "a_barrier_that_takes_too_long",
-            a_barrier_that_takes_too_long,
-        ),
-        ("a_hundred_panics", a_hundred_panics),
-        ("a_hundred_kills", a_hundred_kills),
-        ("a_hundred_kills_at_a_barrier", a_hundred_kills_at_a_barrier),
-        ("a_death_is_noticed_soon", a_death_is_noticed_soon),
-        ("deaths_among_many_tiles", deaths_among_many_tiles),
-        ("tiles_of_the_dead_run_again", tiles_of_the_dead_run_again),
-        (
-            "a_kernel_that_kills_every_time",
-            a_kernel_that_kills_every_time,
-        ),
-        ("a_panic_is_not_run_again", a_panic_is_not_run_again),
-        ("tiles_as_they_become_ready", tiles_as_they_become_ready),
-        ("a_slow_tile_holds_nobody_up", a_slow_tile_holds_nobody_up),
-        ("a_death_while_tiles_are_out", a_death_while_tiles_are_out),
-        (
-            "a_panic_ends_a_wait_while_others_stay_ready",
-            a_panic_ends_a_wait_while_others_stay_ready,
-        ),
-        (
-            "a_death_ends_a_wait_while_others_stay_ready",
-            a_death_ends_a_wait_while_others_stay_ready,
-        ),
-        (
-            "rows_are_named_when_no_worker_is_left",
-            rows_are_named_when_no_worker_is_left,
-        ),
-        ("a_call_that_is_dropped", a_call_that_is_dropped),
-        ("spawned_beside_threads", spawned_beside_threads),
-        ("rayon_in_kernels", rayon_in_kernels),
-        (
-            "rayon_before_a_fork_is_refused",
-            rayon_before_a_fork_is_refused,
-        ),
-        ("threads_that_come_later", threads_that_come_later),
-        ("forks_despite_threads", forks_despite_threads),
-        ("a_program_that_forgets", a_program_that_forgets),
-        ("a_named_segment", a_named_segment),
-        ("what_was_done", what_was_done),
-        (
-            "workers_end_with_their_parent",
-            workers_end_with_their_parent,
-        ),
-        ("an_interrupt_ends_all", an_interrupt_ends_all),
-        ("more_workers_than_processors", more_workers_than_processors),
-    ]);
+    support::run_tests![
+        every_tile_once,
+        results_in_order,
+        the_same_bits,
+        two_partitions_of_a_call,
+        the_runs_of_a_tile_draw_their_own_numbers,
+        long_parameters,
+        every_worker_once,
+        barriers,
+        steps_of_a_loop_of_their_own,
+        a_worker_that_leaves_early,
+        an_error_in_a_worker,
+        a_barrier_that_takes_too_long,
+        a_hundred_panics,
+        a_hundred_kills,
+        a_hundred_kills_at_a_barrier,
+        a_death_is_noticed_soon,
+        deaths_among_many_tiles,
+        tiles_of_the_dead_run_again,
+        a_kernel_that_kills_every_time,
+        a_panic_is_not_run_again,
+        tiles_as_they_become_ready,
+        a_slow_tile_holds_nobody_up,
+        a_death_while_tiles_are_out,
+        a_panic_ends_a_wait_while_others_stay_ready,
+        a_death_ends_a_wait_while_others_stay_ready,
+        rows_are_named_when_no_worker_is_left,
+        a_call_that_is_dropped,
+        spawned_beside_threads,
+        rayon_in_kernels,
+        rayon_before_a_fork_is_refused,
+        threads_that_come_later,
+        forks_despite_threads,
+        a_program_that_forgets,
+        a_named_segment,
+        what_was_done,
+        workers_end_with_their_parent,
+        an_interrupt_ends_all,
+        more_workers_than_processors,
+    ];
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -69,14 +69,8 @@ fn the_threads_of_a_copy_are_gone_when_it_returns() {
 }
 
 fn main() {
-    support::run(&[
-        (
-            "large_arrays_of_any_layout_are_copied_whole",
-            large_arrays_of_any_layout_are_copied_whole,
-        ),
-        (
-            "the_threads_of_a_copy_are_gone_when_it_returns",
-            the_threads_of_a_copy_are_gone_when_it_returns,
-        ),
-    ]);
+    support::run_tests![
+        large_arrays_of_any_layout_are_copied_whole,
+        the_threads_of_a_copy_are_gone_when_it_returns,
+    ];
 }

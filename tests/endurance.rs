@@ -13,39 +13,18 @@ use ndshm::{
     AllocError, Handle, HandleTable, LeaseError, PartitionHandle, RoundError, Segment, Write,
 };
 use props::Numbers;
-use support::{Child, Name, Pipe, run};
+use support::{Child, Name, Pipe};
 
 fn main() {
-    run(&[
-        (
-            "whatever_is_killed_nothing_is_half_written_unnoticed",
-            whatever_is_killed_nothing_is_half_written_unnoticed,
-        ),
-        (
-            "tables_that_cross_a_fork_together",
-            tables_that_cross_a_fork_together,
-        ),
-        (
-            "a_partition_that_crossed_a_fork_is_the_parents",
-            a_partition_that_crossed_a_fork_is_the_parents,
-        ),
-        (
-            "killed_families_leave_no_memory",
-            killed_families_leave_no_memory,
-        ),
-        (
-            "a_thousand_segments_leave_nothing",
-            a_thousand_segments_leave_nothing,
-        ),
-        (
-            "seats_of_the_dead_are_reused_without_a_reap",
-            seats_of_the_dead_are_reused_without_a_reap,
-        ),
-        (
-            "a_reaper_that_is_killed_is_succeeded",
-            a_reaper_that_is_killed_is_succeeded,
-        ),
-    ]);
+    support::run_tests![
+        whatever_is_killed_nothing_is_half_written_unnoticed,
+        tables_that_cross_a_fork_together,
+        a_partition_that_crossed_a_fork_is_the_parents,
+        killed_families_leave_no_memory,
+        a_thousand_segments_leave_nothing,
+        seats_of_the_dead_are_reused_without_a_reap,
+        a_reaper_that_is_killed_is_succeeded,
+    ];
 }
 
 type Array = Handle<u64, Ix1>;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use ndarray::Ix1;
 use ndshm::{AllocError, Handle, HandleTable, LeaseError, Segment, SegmentError};
-use support::{Child, DEADLINE, Name, Pipe, eventually, exit_at_once, run};
+use support::{Child, DEADLINE, Name, Pipe, eventually, exit_at_once};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -18,55 +18,25 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some("--list-descriptors") {
         return list_descriptors();
     }
-    run(&[
-        ("a_killed_parent_is_dead_to_its_children", a_killed_parent),
-        ("a_child_that_crashes_is_reaped", a_child_that_crashes),
-        ("an_idle_child_keeps_its_parent_alive", an_idle_child),
-        ("a_started_program_inherits_nothing", a_started_program),
-        (
-            "a_started_program_keeps_nobody_alive",
-            a_started_program_keeps_nobody_alive,
-        ),
-        ("exec_ends_a_participant", exec_ends_a_participant),
-        (
-            "a_fork_while_an_array_is_made",
-            a_fork_while_an_array_is_made,
-        ),
-        (
-            "a_name_whose_last_process_was_killed",
-            a_name_whose_last_process_was_killed,
-        ),
-        ("a_zombie_is_dead", a_zombie_is_dead),
-        (
-            "a_number_in_another_namespace_says_nothing",
-            a_number_in_another_namespace_says_nothing,
-        ),
-        (
-            "descriptors_that_a_daemon_closes",
-            descriptors_that_a_daemon_closes,
-        ),
-        (
-            "threads_of_a_child_use_what_it_inherited",
-            threads_of_a_child,
-        ),
-        ("a_fork_by_a_thread", a_fork_by_a_thread),
-        (
-            "a_fork_while_other_threads_join",
-            a_fork_while_other_threads_join,
-        ),
-        (
-            "a_child_counts_only_its_own_leases",
-            a_child_counts_only_its_own_leases,
-        ),
-        (
-            "a_child_keeps_the_name_that_its_parent_leaves",
-            a_child_keeps_the_name_that_its_parent_leaves,
-        ),
-        (
-            "a_program_started_by_a_child_inherits_nothing",
-            a_program_started_by_a_child_inherits_nothing,
-        ),
-    ]);
+    support::run_tests![
+        a_killed_parent_is_dead_to_its_children,
+        a_child_that_crashes_is_reaped,
+        an_idle_child_keeps_its_parent_alive,
+        a_started_program_inherits_nothing,
+        a_started_program_keeps_nobody_alive,
+        exec_ends_a_participant,
+        a_fork_while_an_array_is_made,
+        a_name_whose_last_process_was_killed,
+        a_zombie_is_dead,
+        a_number_in_another_namespace_says_nothing,
+        descriptors_that_a_daemon_closes,
+        threads_of_a_child_use_what_it_inherited,
+        a_fork_by_a_thread,
+        a_fork_while_other_threads_join,
+        a_child_counts_only_its_own_leases,
+        a_child_keeps_the_name_that_its_parent_leaves,
+        a_program_started_by_a_child_inherits_nothing,
+    ];
 }
 
 fn table() -> HandleTable {
@@ -81,7 +51,7 @@ fn sleep_for_ever() -> ! {
 
 /// Rule: the children reap a killed parent like any other participant. Its detached arrays stay,
 /// its owned arrays are freed, and the children keep the memory.
-fn a_killed_parent() {
+fn a_killed_parent_is_dead_to_its_children() {
     let name = Name::new("orphans");
     let table = HandleTable::open_or_create(&name.0).unwrap();
     let (told, asked) = (Pipe::new(), Pipe::new());
@@ -124,7 +94,7 @@ fn a_killed_parent() {
 }
 
 /// Rule: the way in which a participant ends does not matter.
-fn a_child_that_crashes() {
+fn a_child_that_crashes_is_reaped() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
     let crashes: [(fn() -> !, i32); 2] = [
@@ -167,7 +137,7 @@ fn a_child_that_crashes() {
 /// Rule: a child that never uses the table shares its parent's mapping, and could write the arrays
 /// that its parent has leased. So the parent counts as alive while the child lives. The child's
 /// first use ends that.
-fn an_idle_child() {
+fn an_idle_child_keeps_its_parent_alive() {
     let table = table();
     let x: Vector = table.from_elem(4, 1).unwrap();
     let (told, asked) = (Pipe::new(), Pipe::new());
@@ -224,7 +194,7 @@ fn list_descriptors() {
 }
 
 /// Rule: all descriptors are closed on exec, however a program is started.
-fn a_started_program() {
+fn a_started_program_inherits_nothing() {
     let name = Name::new("exec");
     let named = HandleTable::open_or_create(&name.0).unwrap();
     let anonymous = table();
@@ -481,7 +451,7 @@ fn a_number_in_another_namespace_says_nothing() {
 }
 
 /// Rule: after a fork the child is an ordinary process; its threads join by themselves.
-fn threads_of_a_child() {
+fn threads_of_a_child_use_what_it_inherited() {
     let segment = Segment::anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let x: Vector = table.from_elem(4, 0).unwrap();

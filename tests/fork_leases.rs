@@ -8,32 +8,23 @@ use ndshm::{
     AnyHandle, Handle, HandleTable, OnDeath, Pool, PoolError, Segment, TileContext, WriteGuard,
 };
 use std::cell::RefCell;
-use support::{Child, Flag, run};
+use support::{Child, Flag};
 
 fn main() {
     ndshm::become_worker();
-    run(&[
-        ("a_lease_of_another_table", a_lease_of_another_table),
-        ("a_lease_in_another_segment", a_lease_in_another_segment),
-        ("every_kind_of_lease", every_kind_of_lease),
-        (
-            "a_dead_worker_is_not_replaced",
-            a_dead_worker_is_not_replaced,
-        ),
-        ("nobody_is_left_and_nobody_is_forked", nobody_is_left),
-        (
-            "the_leases_of_the_call_are_no_hindrance",
-            leases_of_the_call,
-        ),
-        ("a_lease_beside_those_of_the_call", a_lease_beside),
-        ("a_place_in_the_round_of_the_call", a_place_in_the_round),
-        (
-            "leases_that_crossed_a_fork_do_not_count",
-            leases_that_crossed,
-        ),
-        ("a_pool_in_a_worker", a_pool_in_a_worker),
-        ("spawned_workers_copy_nothing", spawned_workers_copy_nothing),
-    ]);
+    support::run_tests![
+        a_lease_of_another_table,
+        a_lease_in_another_segment,
+        every_kind_of_lease,
+        a_dead_worker_is_not_replaced,
+        nobody_is_left_and_nobody_is_forked,
+        the_leases_of_the_call_are_no_hindrance,
+        a_lease_beside_those_of_the_call,
+        a_place_in_the_round_of_the_call,
+        leases_that_crossed_a_fork_do_not_count,
+        a_pool_in_a_worker,
+        spawned_workers_copy_nothing,
+    ];
 }
 
 thread_local! {
@@ -155,7 +146,7 @@ fn a_dead_worker_is_not_replaced() {
     assert_eq!(pool.pids().iter().flatten().count(), 2);
 }
 
-fn nobody_is_left() {
+fn nobody_is_left_and_nobody_is_forked() {
     let table = table();
     let (x, y) = (
         table.zeros::<u64, _>(4).unwrap(),
@@ -180,7 +171,7 @@ fn abort_once(mut x: ArrayViewMut1<u64>, flag: u64, tile: &TileContext) {
     x += 1;
 }
 
-fn leases_of_the_call() {
+fn the_leases_of_the_call_are_no_hindrance() {
     let table = table();
     let (x, y) = (
         table.zeros::<u64, _>(8).unwrap(),
@@ -210,7 +201,7 @@ fn leases_of_the_call() {
     assert_eq!((table.read(x).unwrap().sum(), pool.deaths()), (16, 2));
 }
 
-fn a_lease_beside() {
+fn a_lease_beside_those_of_the_call() {
     let table = table();
     let (x, y) = (
         table.zeros::<u64, _>(8).unwrap(),
@@ -238,7 +229,7 @@ fn a_lease_beside() {
     .unwrap();
 }
 
-fn a_place_in_the_round() {
+fn a_place_in_the_round_of_the_call() {
     let table = table();
     let x = table.zeros::<u64, _>(8).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -265,7 +256,7 @@ fn a_place_in_the_round() {
     held.views()[0] += 1;
 }
 
-fn leases_that_crossed() {
+fn leases_that_crossed_a_fork_do_not_count() {
     let table = table();
     let x = table.zeros::<u64, _>(4).unwrap();
     let guard = table.write(x).unwrap();

@@ -12,48 +12,24 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use ndarray::{Axis, Ix1};
 use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, Write as Writes};
-use support::{Child, Flag, eventually, is_alive, run};
+use support::{Child, Flag, eventually, is_alive};
 
 fn main() {
     ndshm::become_worker();
-    run(&[
-        (
-            "text_before_a_fork_appears_once",
-            text_before_a_fork_appears_once,
-        ),
-        (
-            "text_that_could_not_be_written_before_a_fork_appears_once",
-            text_that_could_not_be_written_before_a_fork_appears_once,
-        ),
-        ("a_lock_on_stdout_does_not_block", a_lock_on_stdout),
-        (
-            "text_of_a_kernel_precedes_what_follows_the_call",
-            text_of_a_kernel_precedes_what_follows_the_call,
-        ),
-        (
-            "text_of_a_worker_that_is_killed_later_appears",
-            text_of_a_worker_that_is_killed_later_appears,
-        ),
-        ("text_of_c_appears_once", text_of_c_appears_once),
-        ("last_words_appear", last_words_appear),
-        (
-            "forked_workers_have_equal_random_states",
-            forked_workers_have_equal_random_states,
-        ),
-        ("timers_are_the_parents", timers_are_the_parents),
-        (
-            "thread_locals_are_copied_by_a_fork",
-            thread_locals_are_copied_by_a_fork,
-        ),
-        (
-            "open_files_share_their_position",
-            open_files_share_their_position,
-        ),
-        (
-            "the_environment_is_that_of_the_start",
-            the_environment_is_that_of_the_start,
-        ),
-    ]);
+    support::run_tests![
+        text_before_a_fork_appears_once,
+        text_that_could_not_be_written_before_a_fork_appears_once,
+        a_lock_on_stdout_does_not_block,
+        text_of_a_kernel_precedes_what_follows_the_call,
+        text_of_a_worker_that_is_killed_later_appears,
+        text_of_c_appears_once,
+        last_words_appear,
+        forked_workers_have_equal_random_states,
+        timers_are_the_parents,
+        thread_locals_are_copied_by_a_fork,
+        open_files_share_their_position,
+        the_environment_is_that_of_the_start,
+    ];
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,7 +159,7 @@ fn text_that_could_not_be_written_before_a_fork_appears_once() {
 }
 
 /// Checks that neither the fork nor a worker waits for a lock that the forking thread holds.
-fn a_lock_on_stdout() {
+fn a_lock_on_stdout_does_not_block() {
     for kind in KINDS {
         let text = output_of(|| {
             let mut locked = std::io::stdout().lock();

@@ -234,22 +234,10 @@ fn users_name_own_and_free_what_they_have_handles_of() {
 }
 
 fn main() {
-    support::run(&[
-        (
-            "the_memory_of_a_call_is_no_array",
-            the_memory_of_a_call_is_no_array,
-        ),
-        (
-            "the_memory_of_a_call_goes_with_its_parent",
-            the_memory_of_a_call_goes_with_its_parent,
-        ),
-        (
-            "forged_handles_leave_names_alone",
-            forged_handles_leave_names_alone,
-        ),
-        (
-            "users_name_own_and_free_what_they_have_handles_of",
-            users_name_own_and_free_what_they_have_handles_of,
-        ),
-    ]);
+    support::run_tests![
+        the_memory_of_a_call_is_no_array,
+        the_memory_of_a_call_goes_with_its_parent,
+        forged_handles_leave_names_alone,
+        users_name_own_and_free_what_they_have_handles_of,
+    ];
 }

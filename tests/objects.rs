@@ -9,22 +9,19 @@ use std::collections::HashMap;
 use ndarray::{Array1, Array2, Ix1, Ix2};
 use ndshm::{HandleTable, LeaseError, ObjectError, ObjectHandle, Pool, Segment, Tensor};
 use serde::{Deserialize, Serialize};
-use support::{Child, Name, Pipe, run};
+use support::{Child, Name, Pipe};
 
 fn main() {
-    run(&[
-        ("a_forked_child_reads_in_place", a_forked_child_reads),
-        ("another_program_reads_by_the_name", by_name),
-        (
-            "a_freed_object_stays_for_who_reads_it",
-            a_freed_object_stays,
-        ),
-        ("a_killed_reader_is_reaped", a_killed_reader),
-        ("an_object_goes_with_its_owner", goes_with_its_owner),
-        ("a_fork_while_it_is_stored", a_fork_while_it_is_stored),
-        ("a_guard_that_crossed_a_fork", a_guard_that_crossed),
-        ("a_pool_right_after_a_large_object", a_pool_right_after),
-    ]);
+    support::run_tests![
+        a_forked_child_reads_in_place,
+        another_program_reads_by_the_name,
+        a_freed_object_stays_for_who_reads_it,
+        a_killed_reader_is_reaped,
+        an_object_goes_with_its_owner,
+        a_fork_while_it_is_stored,
+        a_guard_that_crossed_a_fork,
+        a_pool_right_after_a_large_object,
+    ];
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
@@ -99,7 +96,7 @@ fn read_and_check(table: &HandleTable, handle: ObjectHandle, path: &str) {
     assert!(!mapping_of(copy.as_ptr()).contains(path));
 }
 
-fn a_forked_child_reads() {
+fn a_forked_child_reads_in_place() {
     let table = table();
     let pipe = Pipe::new();
     let child = Child::fork(|| {
@@ -114,7 +111,7 @@ fn a_forked_child_reads() {
     assert_eq!(table.verify().unwrap().readers, 0);
 }
 
-fn by_name() {
+fn another_program_reads_by_the_name() {
     let name = Name::new("objects");
     let pipe = Pipe::new();
     // The child is forked before the segment exists: it knows only the name and the handle.
@@ -130,7 +127,7 @@ fn by_name() {
     child.join();
 }
 
-fn a_freed_object_stays() {
+fn a_freed_object_stays_for_who_reads_it() {
     let table = table();
     let (opened, freed) = (Pipe::new(), Pipe::new());
     let handle = table.put_object(&model()).unwrap();
@@ -172,7 +169,7 @@ fn a_freed_object_stays() {
     }
 }
 
-fn a_killed_reader() {
+fn a_killed_reader_is_reaped() {
     let table = table();
     let opened = Pipe::new();
     let handle = table.put_object(&model()).unwrap();
@@ -195,7 +192,7 @@ fn a_killed_reader() {
     assert!(found.is_clean(), "{found:?}");
 }
 
-fn goes_with_its_owner() {
+fn an_object_goes_with_its_owner() {
     let table = table();
     let pipe = Pipe::new();
     let child = Child::fork(|| {
@@ -264,7 +261,7 @@ fn a_fork_while_it_is_stored() {
     assert_eq!((found.live, found.reserved), (1, 0));
 }
 
-fn a_guard_that_crossed() {
+fn a_guard_that_crossed_a_fork() {
     let table = table();
     let handle = table.put_object(&model()).unwrap();
     let guard = table.open_object(handle).unwrap();
@@ -278,7 +275,7 @@ fn a_guard_that_crossed() {
 
 /// Checks a fork right after large objects were stored: several threads copy them, and must have
 /// ended when a pool forks.
-fn a_pool_right_after() {
+fn a_pool_right_after_a_large_object() {
     let table = table();
     let large = Tensor::from(Array1::from_elem(5 << 20, 0.5f32));
     for _ in 0..20 {

@@ -6,43 +6,22 @@ use std::time::Duration;
 
 use ndarray::{ArrayViewMut1, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
 use ndshm::{HandleTable, Pool, PoolError, Segment, TileContext};
-use support::{Child, Flag, eventually, is_alive, run};
+use support::{Child, Flag, eventually, is_alive};
 
 fn main() {
-    run(&[
-        ("no_tiles_no_work", no_tiles_no_work),
-        ("any_axis_of_any_order", any_axis_of_any_order),
-        (
-            "partitions_of_other_tables_of_the_segment",
-            partitions_of_other_tables_of_the_segment,
-        ),
-        (
-            "partitions_of_another_segment_are_an_error",
-            partitions_of_another_segment_are_an_error,
-        ),
-        (
-            "a_pool_that_crossed_a_fork_is_the_parents",
-            a_pool_that_crossed_a_fork_is_the_parents,
-        ),
-        ("two_pools_on_one_table", two_pools_on_one_table),
-        (
-            "a_freed_array_is_an_error_and_the_pool_goes_on",
-            a_freed_array_is_an_error_and_the_pool_goes_on,
-        ),
-        (
-            "a_worker_killed_in_a_reduction",
-            a_worker_killed_in_a_reduction,
-        ),
-        (
-            "a_stopped_worker_meets_the_deadline",
-            a_stopped_worker_meets_the_deadline,
-        ),
-        (
-            "a_panic_with_a_strange_payload",
-            a_panic_with_a_strange_payload,
-        ),
-        ("a_pool_in_a_child", a_pool_in_a_child),
-    ]);
+    support::run_tests![
+        no_tiles_no_work,
+        any_axis_of_any_order,
+        partitions_of_other_tables_of_the_segment,
+        partitions_of_another_segment_are_an_error,
+        a_pool_that_crossed_a_fork_is_the_parents,
+        two_pools_on_one_table,
+        a_freed_array_is_an_error_and_the_pool_goes_on,
+        a_worker_killed_in_a_reduction,
+        a_stopped_worker_meets_the_deadline,
+        a_panic_with_a_strange_payload,
+        a_pool_in_a_child,
+    ];
 }
 
 fn table() -> HandleTable {

@@ -10,78 +10,36 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::{AllocError, HalfWritten, Handle, HandleTable, LeaseError, RoundError, Segment};
-use support::{Child, Name, Pipe, exit_at_once, run};
+use support::{Child, Name, Pipe, exit_at_once};
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("--helper") {
         return helper(std::env::args().skip(2).collect());
     }
-    run(&[
-        (
-            "a_child_takes_a_seat_of_its_own",
-            a_child_takes_a_seat_of_its_own,
-        ),
-        (
-            "arrays_made_after_the_fork_are_seen",
-            arrays_made_after_the_fork_are_seen,
-        ),
-        (
-            "what_crossed_a_fork_does_nothing_when_dropped",
-            what_crossed_a_fork_does_nothing_when_dropped,
-        ),
-        ("a_child_of_a_child", a_child_of_a_child),
-        ("the_parent_may_leave_first", the_parent_may_leave_first),
-        ("a_child_may_end_in_any_way", a_child_may_end_in_any_way),
-        (
-            "the_global_table_is_inherited",
-            the_global_table_is_inherited,
-        ),
-        ("a_dead_writer_leaves_poison", a_dead_writer_leaves_poison),
-        ("a_dead_reader_leaves_nothing", a_dead_reader_leaves_nothing),
-        (
-            "a_dead_owner_takes_its_arrays_along",
-            a_dead_owner_takes_its_arrays_along,
-        ),
-        (
-            "a_dead_participant_tears_its_tiles",
-            a_dead_participant_tears_its_tiles,
-        ),
-        (
-            "a_dead_opener_does_not_block_its_arrays",
-            a_dead_opener_does_not_block_its_arrays,
-        ),
-        ("a_stopped_process_is_alive", a_stopped_process_is_alive),
-        (
-            "killed_allocators_lose_nothing",
-            killed_allocators_lose_nothing,
-        ),
-        (
-            "a_segment_is_passed_by_descriptor",
-            a_segment_is_passed_by_descriptor,
-        ),
-        ("a_segment_is_opened_by_name", a_segment_is_opened_by_name),
-        (
-            "racing_creators_join_the_same_segment",
-            racing_creators_join_the_same_segment,
-        ),
-        (
-            "the_last_to_leave_removes_the_name",
-            the_last_to_leave_removes_the_name,
-        ),
-        ("a_persistent_name_stays", a_persistent_name_stays),
-        (
-            "a_name_left_by_the_dead_is_joined",
-            a_name_left_by_the_dead_is_joined,
-        ),
-        (
-            "nobody_is_left_behind_an_unlinked_name",
-            nobody_is_left_behind_an_unlinked_name,
-        ),
-        (
-            "in_process_segments_are_not_shared",
-            in_process_segments_are_not_shared,
-        ),
-    ]);
+    support::run_tests![
+        a_child_takes_a_seat_of_its_own,
+        arrays_made_after_the_fork_are_seen,
+        what_crossed_a_fork_does_nothing_when_dropped,
+        a_child_of_a_child,
+        the_parent_may_leave_first,
+        a_child_may_end_in_any_way,
+        the_global_table_is_inherited,
+        a_dead_writer_leaves_poison,
+        a_dead_reader_leaves_nothing,
+        a_dead_owner_takes_its_arrays_along,
+        a_dead_participant_tears_its_tiles,
+        a_dead_opener_does_not_block_its_arrays,
+        a_stopped_process_is_alive,
+        killed_allocators_lose_nothing,
+        a_segment_is_passed_by_descriptor,
+        a_segment_is_opened_by_name,
+        racing_creators_join_the_same_segment,
+        the_last_to_leave_removes_the_name,
+        a_persistent_name_stays,
+        a_name_left_by_the_dead_is_joined,
+        nobody_is_left_behind_an_unlinked_name,
+        in_process_segments_are_not_shared,
+    ];
 }
 
 /// Runs as an unrelated process: this program started anew.

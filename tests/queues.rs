@@ -8,41 +8,20 @@ use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle, Segment};
-use support::{Child, DEADLINE, Pipe, run};
+use support::{Child, DEADLINE, Pipe};
 
 fn main() {
-    run(&[
-        ("each_job_is_delivered_once", each_job_is_delivered_once),
-        ("the_killed_lose_nothing_else", the_killed_lose_nothing_else),
-        (
-            "a_stopped_process_stops_nobody",
-            a_stopped_process_stops_nobody,
-        ),
-        (
-            "a_queue_that_crosses_a_fork_is_leased_anew",
-            a_queue_that_crosses_a_fork_is_leased_anew,
-        ),
-        (
-            "the_job_of_one_that_is_gone_arrives",
-            the_job_of_one_that_is_gone_arrives,
-        ),
-        (
-            "a_handle_whose_producer_has_left_names_the_remedy",
-            a_handle_whose_producer_has_left_names_the_remedy,
-        ),
-        (
-            "an_owned_array_outlives_its_producer",
-            an_owned_array_outlives_its_producer,
-        ),
-        (
-            "the_arrays_in_the_queue_of_a_dead_owner_are_freed",
-            the_arrays_in_the_queue_of_a_dead_owner_are_freed,
-        ),
-        (
-            "arrays_of_killed_participants_do_not_leak",
-            arrays_of_killed_participants_do_not_leak,
-        ),
-    ]);
+    support::run_tests![
+        each_job_is_delivered_once,
+        the_killed_lose_nothing_else,
+        a_stopped_process_stops_nobody,
+        a_queue_that_crosses_a_fork_is_leased_anew,
+        the_job_of_one_that_is_gone_arrives,
+        a_handle_whose_producer_has_left_names_the_remedy,
+        an_owned_array_outlives_its_producer,
+        the_arrays_in_the_queue_of_a_dead_owner_are_freed,
+        arrays_of_killed_participants_do_not_leak,
+    ];
 }
 
 /// A job: its producer, its number, and the combination of both, which reveals torn jobs.

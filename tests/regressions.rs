@@ -6,21 +6,15 @@ mod support;
 use std::time::{Duration, Instant};
 
 use ndshm::{HandleTable, LeaseError, Segment};
-use support::{Child, Pipe, run};
+use support::{Child, Pipe};
 
 fn main() {
-    run(&[
-        (
-            "a_new_array_does_not_alias_a_live_one",
-            a_new_array_does_not_alias_a_live_one,
-        ),
-        ("a_freed_handle_names_nothing", a_freed_handle_names_nothing),
-        (
-            "workers_see_arrays_made_after_the_fork",
-            workers_see_arrays_made_after_the_fork,
-        ),
-        ("a_dead_worker_stops_nobody", a_dead_worker_stops_nobody),
-    ]);
+    support::run_tests![
+        a_new_array_does_not_alias_a_live_one,
+        a_freed_handle_names_nothing,
+        workers_see_arrays_made_after_the_fork,
+        a_dead_worker_stops_nobody,
+    ];
 }
 
 /// The old manager's book-keeping: a handle comes from a counter, an array from its place in the

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Axis, Ix1};
 use ndshm::{Handle, HandleTable, Pool, Segment};
-use support::{Child, Flag, Pipe, eventually, is_alive, run, state_of};
+use support::{Child, Flag, Pipe, eventually, is_alive, state_of};
 
 /// Environment variable of a pool's program: the flag to raise if a worker runs `main` as a user's
 /// program.
@@ -24,56 +24,20 @@ fn main() {
         support::set_signals();
         return print!("{}", dispositions());
     }
-    run(&[
-        (
-            "a_program_with_a_handler_finishes_its_step",
-            a_program_with_a_handler_finishes_its_step,
-        ),
-        (
-            "without_a_handler_a_signal_ends_all",
-            without_a_handler_a_signal_ends_all,
-        ),
-        (
-            "signals_while_workers_start_reach_the_parent_alone",
-            signals_while_workers_start_reach_the_parent_alone,
-        ),
-        (
-            "an_ignored_signal_stays_ignored_in_workers",
-            an_ignored_signal_stays_ignored_in_workers,
-        ),
-        (
-            "workers_stop_and_continue_with_their_group",
-            workers_stop_and_continue_with_their_group,
-        ),
-        (
-            "workers_continue_if_their_parent_did_not_stop",
-            workers_continue_if_their_parent_did_not_stop,
-        ),
-        (
-            "a_worker_that_was_stopped_on_purpose_stays_so",
-            a_worker_that_was_stopped_on_purpose_stays_so,
-        ),
-        (
-            "programs_that_a_kernel_starts_have_default_signals",
-            programs_that_a_kernel_starts_have_default_signals,
-        ),
-        (
-            "workers_have_the_mask_of_their_parent",
-            workers_have_the_mask_of_their_parent,
-        ),
-        (
-            "a_worker_whose_parent_was_killed_does_not_run_main",
-            a_worker_whose_parent_was_killed_does_not_run_main,
-        ),
-        (
-            "a_name_stays_after_a_signal_until_the_next_start",
-            a_name_stays_after_a_signal_until_the_next_start,
-        ),
-        (
-            "tests_set_the_signals_that_they_rely_on",
-            tests_set_the_signals_that_they_rely_on,
-        ),
-    ]);
+    support::run_tests![
+        a_program_with_a_handler_finishes_its_step,
+        without_a_handler_a_signal_ends_all,
+        signals_while_workers_start_reach_the_parent_alone,
+        an_ignored_signal_stays_ignored_in_workers,
+        workers_stop_and_continue_with_their_group,
+        workers_continue_if_their_parent_did_not_stop,
+        a_worker_that_was_stopped_on_purpose_stays_so,
+        programs_that_a_kernel_starts_have_default_signals,
+        workers_have_the_mask_of_their_parent,
+        a_worker_whose_parent_was_killed_does_not_run_main,
+        a_name_stays_after_a_signal_until_the_next_start,
+        tests_set_the_signals_that_they_rely_on,
+    ];
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use ndarray::Axis;
 use ndshm::{HandleTable, Pool, PoolError, Segment};
-use support::{Child, run};
+use support::Child;
 
 /// Environment variable: the role that this program plays instead of running the tests.
 const ROLE: &str = "NDSHM_TEST_ROLE";
@@ -38,14 +38,11 @@ fn main() {
     if std::env::var(ROLE).as_deref() == Ok("is started by a worker") {
         support::exit_at_once(outcome(Pool::spawn(&table(), 1).map(drop)));
     }
-    run(&[
-        ("a_program_that_forks_first", a_program_that_forks_first),
-        (
-            "a_program_that_a_worker_starts",
-            a_program_that_a_worker_starts,
-        ),
-        ("a_program_with_more_rights", a_program_with_more_rights),
-    ]);
+    support::run_tests![
+        a_program_that_forks_first,
+        a_program_that_a_worker_starts,
+        a_program_with_more_rights,
+    ];
 }
 
 fn table() -> HandleTable {

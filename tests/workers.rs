@@ -6,59 +6,29 @@ use std::time::Duration;
 
 use ndarray::Axis;
 use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, TileContext, Write};
-use support::{Flag, eventually, is_alive, run};
+use support::{Flag, eventually, is_alive};
 
 fn main() {
-    run(&[
-        ("every_tile_is_run_once", every_tile_is_run_once),
-        (
-            "results_do_not_depend_on_the_workers",
-            results_do_not_depend_on_the_workers,
-        ),
-        (
-            "rounds_see_what_earlier_rounds_wrote",
-            rounds_see_what_earlier_rounds_wrote,
-        ),
-        (
-            "between_rounds_the_arrays_are_free",
-            between_rounds_the_arrays_are_free,
-        ),
-        ("parameters_of_several_types", parameters_of_several_types),
-        (
-            "a_panic_is_reported_and_the_rest_done",
-            a_panic_is_reported_and_the_rest_done,
-        ),
-        (
-            "a_killed_worker_is_reported_and_replaced",
-            a_killed_worker_is_reported_and_replaced,
-        ),
-        (
-            "an_exit_in_a_kernel_is_reported",
-            an_exit_in_a_kernel_is_reported,
-        ),
-        ("all_workers_killed", all_workers_killed),
-        (
-            "a_worker_killed_between_rounds_is_replaced",
-            a_worker_killed_between_rounds_is_replaced,
-        ),
-        ("a_bad_byte_is_no_bool", a_bad_byte_is_no_bool),
-        (
-            "a_deadline_gives_the_round_up",
-            a_deadline_gives_the_round_up,
-        ),
-        (
-            "a_late_result_does_not_hit_another_array",
-            a_late_result_does_not_hit_another_array,
-        ),
-        ("a_busy_array_is_an_error", a_busy_array_is_an_error),
-        (
-            "who_tries_to_write_makes_no_round_fail",
-            who_tries_to_write_makes_no_round_fail,
-        ),
-        ("what_a_pool_refuses", what_a_pool_refuses),
-        ("threads_are_refused", threads_are_refused),
-        ("a_pool_leaves_nothing_behind", a_pool_leaves_nothing_behind),
-    ]);
+    support::run_tests![
+        every_tile_is_run_once,
+        results_do_not_depend_on_the_workers,
+        rounds_see_what_earlier_rounds_wrote,
+        between_rounds_the_arrays_are_free,
+        parameters_of_several_types,
+        a_panic_is_reported_and_the_rest_done,
+        a_killed_worker_is_reported_and_replaced,
+        an_exit_in_a_kernel_is_reported,
+        all_workers_killed,
+        a_worker_killed_between_rounds_is_replaced,
+        a_bad_byte_is_no_bool,
+        a_deadline_gives_the_round_up,
+        a_late_result_does_not_hit_another_array,
+        a_busy_array_is_an_error,
+        who_tries_to_write_makes_no_round_fail,
+        what_a_pool_refuses,
+        threads_are_refused,
+        a_pool_leaves_nothing_behind,
+    ];
 }
 
 fn table() -> HandleTable {

@@ -9,7 +9,7 @@ mod support;
 mod values;
 
 use ndshm::{Handle, HandleTable, Segment};
-use support::{Child, Pipe, run};
+use support::{Child, Pipe};
 
 /// The behaviour of a method in a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +54,10 @@ fn main() {
         }
         return;
     }
-    run(&[
-        ("methods_in_a_child", methods_in_a_child),
-        (
-            "a_pool_refuses_to_fork_with_references",
-            values::a_pool_refuses_to_fork_with_references,
-        ),
-    ]);
+    support::run_tests![
+        methods_in_a_child,
+        values::a_pool_refuses_to_fork_with_references,
+    ];
 }
 
 /// A parent process and its segment.

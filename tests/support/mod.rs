@@ -18,6 +18,19 @@ pub use signals::set_signals;
 /// time, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Runs these functions as tests; see [`run`]. The name of a test is that of its function.
+#[allow(unused_macros, reason = "some targets list names of their own")]
+macro_rules! run_tests {
+    ($($test:path),+ $(,)?) => {
+        $crate::support::run(&[$((
+            stringify!($test).rsplit("::").next().unwrap_or_default().trim(),
+            $test as fn(),
+        )),+])
+    };
+}
+#[allow(unused_imports, reason = "some targets list names of their own")]
+pub(crate) use run_tests;
+
 /// Runs the tests with names that contain the command line's first free argument, one after another
 /// on the main thread. Each runs in a child of its own, so it may fork, and is killed if it hangs.
 pub fn run(tests: &[(&str, fn())]) {
