@@ -15,9 +15,9 @@ use loom_tests::{check, must_race, segment};
 use ndarray::{ArrayViewMut2, Axis};
 use ndshm::{HandleTable, Partition, Pool, Segment, model};
 
-/// A change can come before another thread's load, and after it. loom alone misses the first order
-/// if the changing thread loads the word first; the crate's words make up for it. Both outcomes
-/// must occur.
+/// Checks that a change comes before another thread's load, and after it. loom alone misses the first
+/// order if the changing thread loads the word first; the crate's words make up for it. Both
+/// outcomes must occur.
 #[test]
 fn a_look_before_and_after_a_change() {
     let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
@@ -57,7 +57,7 @@ fn accesses_without_a_lease() {
     });
 }
 
-/// The same, where only one of the two participants takes the lease.
+/// Refuses the race also if only one of the two participants takes the lease.
 #[test]
 fn an_access_beside_a_lease() {
     let places = ["second.write", "model::access"];
@@ -72,7 +72,7 @@ fn an_access_beside_a_lease() {
     });
 }
 
-/// A view that still lives when the other thread is let in, and has ended when that thread writes.
+/// Refuses a view that outlives its lease, although it has ended when the other thread writes.
 #[test]
 fn an_access_that_ends_too_late() {
     let places = ["view_mut_unsynchronized", "second.write"];
@@ -98,7 +98,7 @@ fn an_access_that_ends_too_late() {
     });
 }
 
-/// A view without a lease beside a view with a lease.
+/// Refuses a view without a lease beside a view with a lease.
 #[test]
 fn a_view_without_a_lease() {
     let places = ["view_unsynchronized", "second.write"];

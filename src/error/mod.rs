@@ -146,7 +146,10 @@ impl Error {
                 _ => None,
             },
             #[cfg(all(feature = "npy", not(loom)))]
-            Error::Npy(crate::npy::NpyError::Lease(error)) => Some(error),
+            Error::Npy(
+                crate::npy::NpyError::Lease(error)
+                | crate::npy::NpyError::Copy(CopyError::Lease(error)),
+            ) => Some(error),
             #[cfg(all(feature = "arrow", not(loom)))]
             Error::Arrow(crate::arrow::ArrowError::Lease(error)) => Some(error),
             #[cfg(all(feature = "serde", not(loom)))]
@@ -332,6 +335,8 @@ mod tests {
             PrimitiveError::from(PoolError::from(stale())).into(),
             #[cfg(feature = "npy")]
             crate::npy::NpyError::from(stale()).into(),
+            #[cfg(feature = "npy")]
+            crate::npy::NpyError::from(CopyError::from(stale())).into(),
             #[cfg(feature = "arrow")]
             crate::arrow::ArrowError::from(stale()).into(),
             #[cfg(feature = "serde")]

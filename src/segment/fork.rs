@@ -194,8 +194,8 @@ mod tests {
         }
     }
 
-    /// The word of a process that forked, where the kernel wipes nothing: the child inherits the
-    /// token of its parent, and knows it by the pid.
+    /// Checks a word that the kernel does not wipe at a fork: the child inherits the token of its
+    /// parent, and tells it from its own by the pid.
     #[test]
     #[cfg(not(miri))]
     fn an_unwiped_token_is_of_one_pid() {
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// The child does nothing but read the token and tell it through a pipe, which is all that a
+    /// Forks a child that only reads the token and sends it through a pipe, which is all that a
     /// forked child of a process with threads may do.
     #[test]
     fn a_forked_child_has_a_token_of_its_own() {
