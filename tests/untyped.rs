@@ -238,7 +238,7 @@ fn the_words_of_a_partition_are_not_given_as_bytes() {
     let table = table();
     let x = table.zeros::<f64, _>(10).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 3).unwrap();
-    let words = AnyHandle::from_bits(tiles.handle().to_bits());
+    let words = AnyHandle::from(tiles.handle());
     for error in [
         table.read_untyped(words).map(drop).unwrap_err(),
         table.write_untyped(words).map(drop).unwrap_err(),

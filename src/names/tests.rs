@@ -190,12 +190,9 @@ fn a_queue_can_have_a_name() {
     let table = table();
     let queue = table.queue::<u64>(8).unwrap();
     table
-        .publish(
-            "jobs",
-            crate::AnyHandle::from_bits(queue.handle().to_bits()),
-        )
+        .publish("jobs", crate::AnyHandle::from(queue.handle()))
         .unwrap();
-    let found = crate::QueueHandle::<u64>::from_bits(table.find_any("jobs").unwrap().to_bits());
+    let found = crate::QueueHandle::<u64>::from(table.find_any("jobs").unwrap());
     table.open_queue(found).unwrap().push(7).unwrap();
     assert_eq!(queue.pop().unwrap(), Some(7));
 }

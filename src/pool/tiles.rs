@@ -126,7 +126,7 @@ impl<'t> Pool<'t> {
     ) -> Result<(Round<'p, 'r, G>, Ongoing<'t>), PoolError> {
         self.prepare()?;
         if tiles.segment().key() != self.table.segment().key() {
-            let handle = AnyHandle::from_bits(tiles.handle().to_bits());
+            let handle = AnyHandle::from(tiles.handle());
             return Err(LeaseError::Stale { handle }.into());
         }
         let round = tiles.begin()?;

@@ -48,7 +48,7 @@ fn a_reap_reports_all_that_it_takes_back() {
     std::mem::forget(part);
     std::mem::forget(theirs);
     std::mem::forget(dead.open_queue(queue.handle()).unwrap());
-    let control = AnyHandle::from_bits(queue.handle().to_bits());
+    let control = AnyHandle::from(queue.handle());
     let extent = Spans::of(segment.memory()).extent(dead.slot(control).unwrap().0.index);
     let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
     let seat = SeatId::from_index(dead.seat().unwrap());
@@ -158,7 +158,7 @@ fn a_reap_leaves_control_arrays_that_the_dead_had_not_leased() {
     let (survivor, dead) = (join(&segment), join(&segment));
     let queue = survivor.queue::<u64>(4).unwrap();
     queue.push(7).unwrap();
-    let control = AnyHandle::from_bits(queue.handle().to_bits());
+    let control = AnyHandle::from(queue.handle());
     let extent = Spans::of(segment.memory()).extent(survivor.slot(control).unwrap().0.index);
     let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
     let seat = SeatId::from_index(dead.seat().unwrap());
@@ -251,7 +251,7 @@ fn a_reap_counts_the_arrays_of_a_queue_that_was_freed_beside_the_dead() {
         let array = survivor.owned(survivor.from_elem(4, value).unwrap());
         queue.push_owned(array).unwrap();
     }
-    let control = AnyHandle::from_bits(queue.handle().to_bits());
+    let control = AnyHandle::from(queue.handle());
     let extent = Spans::of(segment.memory()).extent(survivor.slot(control).unwrap().0.index);
     let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
     std::mem::forget(dead.open_queue(queue.handle()).unwrap());
