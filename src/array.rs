@@ -10,8 +10,8 @@ use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMu
 use crate::element::Element;
 use crate::handle::AnyHandle;
 use crate::memory::Access;
-use crate::table::HandleTable;
 use crate::table::attach::Located;
+use crate::table::core::Core;
 use crate::table::lease::{ExclusiveLease, SharedLease};
 #[cfg(loom)]
 use crate::table::runs::{Accesses, runs};
@@ -172,7 +172,7 @@ pub struct Attached<'t, T, D> {
 
 impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     #[cfg_attr(not(loom), expect(unused_variables, reason = "for the model checker"))]
-    pub(crate) fn new(table: &'t HandleTable, located: Located<T, D>) -> Self {
+    pub(crate) fn new(table: &'t Core, located: Located<T, D>) -> Self {
         Attached {
             #[cfg(loom)]
             accesses: Accesses::new(table, located.offset),

@@ -20,9 +20,9 @@ use ndarray::{Dimension, Ix1, Ix2};
 use crate::element::Element;
 use crate::error::{JoinError, LeaseError};
 use crate::handle::{AnyHandle, Handle};
+use crate::handle_table::HandleTable;
 use crate::segment::Segment;
 use crate::segment::fork::process_token;
-use crate::table::HandleTable;
 use crate::table::lease::PartedLease;
 
 /// Number types that Arrow has too: integers up to 64 bits, `f32` and `f64`.
@@ -268,7 +268,7 @@ impl Drop for Lent {
         if self.lender.token == process_token()
             && let Some(lease) = self.lease.take()
         {
-            drop(self.lender.lock().resume(lease));
+            drop(self.lender.lock().core.resume(lease));
         }
     }
 }

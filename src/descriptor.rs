@@ -374,6 +374,12 @@ impl Descriptor {
         self.code == CONTROL
     }
 
+    /// Returns `true` if `words` describe a bundle.
+    pub(crate) fn is_bundle(words: &[Atom]) -> bool {
+        Descriptor::load(words)
+            .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle))
+    }
+
     /// Returns `true` if the words are a control array of this kind.
     pub(crate) fn is_control_of(&self, kind: ControlKind) -> bool {
         self.is_control() && self.schema == kind as u16

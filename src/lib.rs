@@ -101,6 +101,7 @@ mod element;
 mod error;
 pub mod guide;
 mod handle;
+mod handle_table;
 mod inspect;
 mod layout;
 mod memory;
@@ -118,6 +119,7 @@ mod pool;
 #[cfg(not(loom))]
 mod primitives;
 mod queue;
+mod reclaim;
 mod seat;
 mod segment;
 mod span;
@@ -145,6 +147,7 @@ pub use error::{
     RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
+pub use handle_table::HandleTable;
 #[cfg(not(loom))]
 pub use inspect::{Census, ClassInfo, Observer, SeatInfo};
 pub use inspect::{Damage, Verification};
@@ -172,6 +175,6 @@ pub use seat::{ReapReport, TornTile};
 #[cfg(not(loom))]
 pub use segment::{HugePageReport, HugePages, Removal};
 pub use segment::{Segment, SegmentOptions};
-pub use table::{ArrayInfo, HandleTable, Owned};
-#[cfg(not(loom))]
-pub use table::{UntypedReadGuard, UntypedWriteGuard};
+pub use table::create::Owned;
+pub use table::info::ArrayInfo;
+pub use table::untyped::{UntypedReadGuard, UntypedWriteGuard};

@@ -11,8 +11,11 @@ const LAYERS: &[&[&str]] = &[
     &["layout", "memory", "span"],
     &["element", "descriptor", "handle"],
     &["segment"],
+    &["seat"],
     &["table", "array"],
-    &["seat", "partition", "queue", "names", "bundle"],
+    &["partition", "queue", "names", "bundle"],
+    &["reclaim"],
+    &["handle_table"],
     &["pool"],
     &[
         "primitives",
@@ -45,16 +48,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("error/queue.rs", "handle"),
     // Threads of a pool under the model checker.
     ("pool/threads.rs", "model"),
-    // `HandleTable` joins, leaves and reaps, and frees all that belongs to an array.
-    ("table/create.rs", "seat"),
-    ("table/info.rs", "seat"),
-    ("table/lease.rs", "names"),
-    ("table/lease.rs", "partition"),
-    ("table/lease.rs", "queue"),
-    ("table/mod.rs", "names"),
-    ("table/mod.rs", "queue"),
-    ("table/mod.rs", "seat"),
-    ("table/scrape.rs", "seat"),
 ];
 
 fn layer_of(module: &str) -> Option<usize> {

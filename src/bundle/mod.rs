@@ -18,7 +18,7 @@ use crate::error::{BundleError, LeaseError, NameError};
 use crate::handle::{AnyHandle, Handle};
 use crate::names::{self, Buckets, Contents, NameInfo, Value};
 use crate::sync::{Atom, Ordering, Word};
-use crate::table::HandleTable;
+use crate::table::core::Core;
 use crate::table::lease::SharedLease;
 use crate::word::BucketWord;
 pub use handle::BundleHandle;
@@ -27,7 +27,7 @@ pub use handle::BundleHandle;
 ///
 /// Its parts are ordinary arrays, leased one by one, read and written in place. They belong to the
 /// bundle and are freed with it, no matter which participant inserted or adopted them. The bundle
-/// itself has an owner, and is freed with it unless it is [detached](HandleTable::detach). Small
+/// itself has an owner, and is freed with it unless it is [detached](crate::HandleTable::detach). Small
 /// values are arrays without axes.
 ///
 /// ```
@@ -55,7 +55,7 @@ pub use handle::BundleHandle;
 /// A participant may be killed at any moment: a part that it was inserting is in the bundle, or
 /// freed.
 pub struct Bundle<'t> {
-    table: &'t HandleTable,
+    table: &'t Core,
     handle: AnyHandle,
     /// Keeps the slot, and with it the bucket.
     lease: RefCell<SharedLease<'t>>,
@@ -64,12 +64,9 @@ pub struct Bundle<'t> {
     bucket: usize,
 }
 
-impl HandleTable {
+impl Core {
     /// Creates an empty bundle, owned by this participant.
-    ///
-    /// # Errors
-    /// [`BundleError::Alloc`] if there is no memory or no free slot.
-    pub fn bundle(&self) -> Result<Bundle<'_>, BundleError> {
+    pub(crate) fn bundle(&self) -> Result<Bundle<'_>, BundleError> {
         let reserved = self.reserve(size_of::<u64>() as u64)?;
         let (slot, generation) = (reserved.slot.index, reserved.word.generation());
         self.publish_record(reserved, |descriptor| {
@@ -81,16 +78,12 @@ impl HandleTable {
     }
 
     /// Opens a bundle that any participant has created.
-    ///
-    /// # Errors
-    /// - [`BundleError::NotABundle`] if the handle names something else.
-    /// - [`BundleError::Lease`] if the bundle was freed.
-    pub fn open_bundle(&self, handle: BundleHandle) -> Result<Bundle<'_>, BundleError> {
+    pub(crate) fn open_bundle(&self, handle: BundleHandle) -> Result<Bundle<'_>, BundleError> {
         let handle = AnyHandle::from(handle);
         let lease = self.lease_shared(handle)?;
         let memory = self.segment().memory();
         let index = lease.slot.index;
-        match names::is_bundle(memory, lease.slot) {
+        match Descriptor::is_bundle(memory.descriptor(lease.slot.index)) {
             true => Ok(Bundle {
                 table: self,
                 handle,
@@ -103,11 +96,7 @@ impl HandleTable {
     }
 
     /// Opens the bundle of that name.
-    ///
-    /// # Errors
-    /// - [`BundleError::Name`] if nothing has the name.
-    /// - See [`open_bundle`](HandleTable::open_bundle).
-    pub fn find_bundle(&self, name: &str) -> Result<Bundle<'_>, BundleError> {
+    pub(crate) fn find_bundle(&self, name: &str) -> Result<Bundle<'_>, BundleError> {
         loop {
             let handle = self.find_any(name)?;
             match self.open_bundle(BundleHandle::of(handle)) {
@@ -142,8 +131,8 @@ impl HandleTable {
                     let words = self.segment().memory().descriptor(slot.index);
                     Descriptor::part_of(words, generation) == Some(bucket)
                 });
-                if part && let Ok(Some(following)) = self.free_slot(value.handle) {
-                    self.forget_names(following.name);
+                if part && let Ok(Some(after)) = self.free_slot(value.handle) {
+                    self.forget_names(after.name);
                 }
             }
             drop(lease);
@@ -166,7 +155,7 @@ impl<'t> Bundle<'t> {
     /// # Errors
     /// - [`BundleError::Taken`] if a part has the name already.
     /// - [`BundleError::NotOwned`] if another participant, a bundle or nobody owns the array:
-    ///   [adopt](HandleTable::adopt) it first. A bundle or a queue cannot be a part.
+    ///   [adopt](crate::HandleTable::adopt) it first. A bundle or a queue cannot be a part.
     /// - [`BundleError::Frozen`] if the bundle is frozen.
     /// - [`BundleError::Lease`] if the array is stale or is being written.
     pub fn insert(&self, name: &str, array: impl Into<AnyHandle>) -> Result<(), BundleError> {
@@ -229,7 +218,7 @@ impl<'t> Bundle<'t> {
     ///   type, and with [`Stale`](LeaseError::Stale) if the bundle was freed.
     pub fn get<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, BundleError> {
         loop {
-            match self.get_any(name)?.typed::<T, D>(self.table) {
+            match self.table.typed(self.get_any(name)?) {
                 Ok(handle) => return Ok(handle),
                 // Removed since it was found.
                 Err(LeaseError::Stale { .. }) => self.check_live()?,

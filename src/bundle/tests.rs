@@ -186,7 +186,10 @@ fn a_bundle_whose_record_was_freed_can_be_used_again() {
         }
         let word = BucketWord::from_bits(bundle.place().load(Ordering::Relaxed));
         let (slot, generation) = word.record().unwrap();
-        maker.free_slot(maker.handle_of(slot, generation)).unwrap();
+        maker
+            .core
+            .free_slot(maker.core.handle_of(slot, generation))
+            .unwrap();
 
         assert!(matches!(
             bundle.get_any("a"),

@@ -99,7 +99,7 @@ mod tests {
         let small = table.zeros::<u8, _>(65).unwrap();
         let _other = table.zeros::<u8, _>(100).unwrap();
         let _large = table.zeros::<f64, _>((100, 300)).unwrap();
-        let classes = table.look().classes();
+        let classes = table.core.look().classes();
         assert_eq!(classes.len(), 2);
         assert_eq!((classes[0].extent, classes[0].slots), (128, 64));
         assert_eq!(
@@ -114,7 +114,7 @@ mod tests {
             "{classes:?}"
         );
         table.free(small).unwrap();
-        let class = table.look().classes()[0];
+        let class = table.core.look().classes()[0];
         assert_eq!((class.live, class.free, class.kept), (1, 63, 1));
         assert_eq!((class.asked, class.taken), (100, 128));
     }

@@ -15,11 +15,11 @@ use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
 use crate::names::{LookAtNames, NameInfo};
 use crate::partition::RoundProgress;
-use crate::seat::Card;
+use crate::seat::ParticipantInfo;
 use crate::segment::Segment;
 use crate::segment::observe::Observed;
 use crate::sync::Ordering;
-use crate::table::ArrayInfo;
+use crate::table::info::ArrayInfo;
 use crate::table::info::Look;
 use crate::word::SeatId;
 
@@ -139,7 +139,7 @@ impl Observer {
             .map(|seat| {
                 Ok(SeatInfo {
                     seat,
-                    pid: Card::of(memory, SeatId::from_index(seat)).pid,
+                    pid: ParticipantInfo::of(memory, SeatId::from_index(seat)).pid,
                     alive: self.observed.is_alive(seat)?,
                 })
             })

@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::JoinError;
+use crate::handle_table::HandleTable;
 use crate::layout::{Header, Layout};
 use crate::memory::Memory;
 use crate::names;
@@ -15,7 +16,6 @@ use crate::partition::control::Control;
 use crate::queue::cells::Cells;
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
-use crate::table::HandleTable;
 use crate::table::hints::Hints;
 use crate::table::slot::{Slot, Tail};
 use crate::word::{BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
@@ -134,7 +134,7 @@ impl HandleTable {
     /// # Errors
     /// [`JoinError`], only in a child that a fork has made.
     pub fn verify(&self) -> Result<Verification, JoinError> {
-        let me = self.enter()?;
+        let me = self.core.enter()?;
         Ok(verify(self.segment().memory(), Some(me)))
     }
 }

@@ -18,12 +18,12 @@ pub use explore::{MOST_EXECUTIONS, explore, explore_deaths, refused};
 use crate::element::Element;
 use crate::error::{LeaseError, PoolError};
 use crate::handle::{AnyHandle, Handle};
+use crate::handle_table::HandleTable;
 pub use crate::memory::Access;
 use crate::pool::{self, Pool};
 use crate::segment::Segment;
 use crate::sync;
 pub use crate::sync::site::{OrderingSite, Part, record_sites, sites, weaken};
-use crate::table::HandleTable;
 
 /// Runs `life`, which acts for the participant of `seat`, and kills it before its operation number
 /// `steps` on the segment's words: nothing is cleaned up, and the seat's lock is released. Returns
@@ -67,7 +67,7 @@ pub fn bucket(segment: &Segment, name: &str) -> Option<usize> {
 /// Frees the record of a name's bucket but leaves it in the bucket, which no call of a program
 /// does. Returns `true` if there was a record.
 pub fn lose_record(table: &HandleTable, name: &str) -> bool {
-    record(table, name).is_some_and(|record| table.free_slot(record).is_ok())
+    record(table, name).is_some_and(|record| table.core.free_slot(record).is_ok())
 }
 
 /// Returns a handle of the record of a name's bucket, as a program could forge it.
@@ -75,7 +75,7 @@ pub fn record(table: &HandleTable, name: &str) -> Option<AnyHandle> {
     let memory = table.segment().memory();
     let word = crate::names::word_of(memory, bucket(table.segment(), name)?)?;
     let (slot, generation) = word.record()?;
-    Some(table.handle_of(slot, generation))
+    Some(table.core.handle_of(slot, generation))
 }
 
 /// Ends a [`mortal`] life here: a death at a point that the model chooses.
@@ -106,8 +106,8 @@ pub fn access<T: Element, D: Dimension>(
     write: bool,
 ) -> Result<Access, LeaseError> {
     let any = AnyHandle::from(handle);
-    let (slot, _) = table.look().live(any)?;
-    let located = table.locate::<T, D>(slot, any)?;
+    let (slot, _) = table.core.look().live(any)?;
+    let located = table.core.locate::<T, D>(slot, any)?;
     let size = size_of::<T>() as u64;
     let offset = located.offset + elements.start as u64 * size;
     let len = elements.len() as u64 * size;
@@ -175,7 +175,7 @@ impl Default for Report {
 /// Returns how often the table has searched all slots of its segment because no hint led to a free
 /// slot.
 pub fn sweeps(table: &HandleTable) -> u64 {
-    table.sweeps()
+    table.core.sweeps()
 }
 
 /// The words that a pool and its workers communicate through, by themselves.

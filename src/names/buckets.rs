@@ -11,14 +11,14 @@ use crate::error::{LeaseError, NameError};
 use crate::handle::AnyHandle;
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering, Word};
-use crate::table::HandleTable;
+use crate::table::core::Core;
 use crate::table::slot::Slot;
 use crate::word::BucketWord;
 
 /// The buckets of a table, as seen by one participant.
 #[derive(Clone, Copy)]
 pub(crate) struct Buckets<'t> {
-    pub(crate) table: &'t HandleTable,
+    pub(crate) table: &'t Core,
 }
 
 /// The contents of a bucket at one moment.

@@ -3,9 +3,9 @@
 use super::buckets::Buckets;
 use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
-use crate::table::HandleTable;
+use crate::table::core::Core;
 
-impl HandleTable {
+impl Core {
     /// Returns a name of the array, if it has one that can be read at this moment.
     ///
     /// The descriptor notes one bucket, which may be out of date. Then this returns `None`, and

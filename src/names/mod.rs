@@ -8,12 +8,11 @@ mod called;
 #[cfg(not(loom))]
 mod look;
 mod place;
-mod recall;
+mod reclaim;
 mod record;
 mod rename;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod vacate;
 
 use ndarray::Dimension;
 
@@ -24,17 +23,16 @@ use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
 use crate::memory::Memory;
 use crate::sync::Ordering;
-use crate::table::HandleTable;
+use crate::table::core::Core;
+use crate::table::name_cache::CachedName;
 use buckets::Standing;
-use recall::Found;
 pub(crate) use record::{Contents, Name, Value};
 
 pub(crate) use buckets::{Buckets, find};
 #[cfg(not(loom))]
 pub(crate) use look::LookAtNames;
-pub(crate) use place::{check, is_bundle, is_record, offset_of, word_of};
-pub(crate) use recall::Recall;
-pub(crate) use vacate::{Emptied, Following, vacate};
+pub(crate) use place::{check, is_record, offset_of, word_of};
+pub(crate) use reclaim::reclaim;
 
 /// A name and its array.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -58,41 +56,13 @@ impl NameInfo {
     }
 }
 
-impl HandleTable {
+impl Core {
     /// Gives an array a name, by which any process finds it.
-    ///
-    /// Of several participants that give one name at once, one succeeds. Freeing the array removes
-    /// its names. An array may have several. Everything with a handle can have one, for instance a
-    /// queue.
-    ///
-    /// A name is 1 to 255 bytes of UTF-8. There are no further rules; `/` is a custom, as in
-    /// `layer/1/bias`.
-    ///
-    /// ```
-    /// use ndarray::Ix2;
-    /// use ndshm::{HandleTable, NameError, Segment};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let x = table.zeros::<f64, _>((3, 4))?;
-    /// table.publish("positions", x)?;
-    ///
-    /// // In any process:
-    /// let found = table.find::<f64, Ix2>("positions")?;
-    /// assert_eq!(found, x);
-    ///
-    /// let y = table.zeros::<f64, _>((3, 4))?;
-    /// assert!(matches!(table.publish("positions", y), Err(NameError::Taken { .. })));
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// - [`NameError::Taken`] if the name exists. The error has its array and the process that
-    ///   named it.
-    /// - [`NameError::Lease`] if the handle is stale, or names memory of the crate.
-    /// - [`NameError::Length`] if the name has 0 or more than 255 bytes.
-    /// - [`NameError::Alloc`] or [`NameError::Crowded`] if there is no room for the record of
-    ///   names.
-    pub fn publish(&self, name: &str, handle: impl Into<AnyHandle>) -> Result<(), NameError> {
+    pub(crate) fn publish(
+        &self,
+        name: &str,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<(), NameError> {
         let put = |contents: &mut Contents, name: Name, value: Value| match contents.position(&name)
         {
             Some(at) => Err(contents.names[at].1),
@@ -109,13 +79,7 @@ impl HandleTable {
 
     /// Gives an array a name, and returns the array that had it before. A lookup finds the old or
     /// the new array at every moment.
-    ///
-    /// Does not free the old array: other participants may just have found it, and can lease it
-    /// until the program frees it.
-    ///
-    /// # Errors
-    /// See [`publish`](HandleTable::publish), except `Taken`.
-    pub fn replace(
+    pub(crate) fn replace(
         &self,
         name: &str,
         handle: impl Into<AnyHandle>,
@@ -135,18 +99,13 @@ impl HandleTable {
     }
 
     /// Returns the array of that name.
-    ///
-    /// It may be renamed, replaced or freed at any later moment. To be sure of the name, take a
-    /// lease and look it up again.
-    ///
-    /// # Errors
-    /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
-    /// - [`NameError::Lease`] with [`TypeMismatch`](LeaseError::TypeMismatch) if it has another
-    ///   type.
-    pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {
+    pub(crate) fn find<T: Element, D: Dimension>(
+        &self,
+        name: &str,
+    ) -> Result<Handle<T, D>, NameError> {
         loop {
             let found = self.find_any(name)?;
-            match found.typed::<T, D>(self) {
+            match self.typed(found) {
                 Ok(handle) => return Ok(handle),
                 // Freed since it was found. Search again: the name may have another array now.
                 Err(LeaseError::Stale { .. }) => {}
@@ -156,12 +115,12 @@ impl HandleTable {
     }
 
     /// Returns the handle of that name, of any type: an array, a queue or a partition.
-    ///
-    /// # Errors
-    /// [`NameError::NotFound`] if nothing has the name; [`NameError::Length`].
-    pub fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
+    pub(crate) fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         let buckets = Buckets { table: self };
-        let known = self.recall().borrow().get(name);
+        let known = self
+            .name_cache()
+            .borrow()
+            .get(name, Name::hash(name.as_bytes()));
         if let Some(known) = known
             && buckets.load(known.bucket)? == known.word
             && self.look().live(known.handle).is_ok()
@@ -185,12 +144,13 @@ impl HandleTable {
             if buckets.standing(&value)? == Standing::Good {
                 // This bucket's word does not validate an arrival: it depends on another bucket.
                 if value.arrival.is_none() {
-                    let found = Found {
+                    let found = CachedName {
                         bucket,
                         word,
                         handle,
                     };
-                    self.recall().borrow_mut().put(name, found);
+                    let hash = Name::hash(name.as_bytes());
+                    self.name_cache().borrow_mut().insert(name, hash, found);
                 }
                 return Ok(handle);
             }
@@ -201,12 +161,7 @@ impl HandleTable {
     }
 
     /// Removes a name, and returns the handle that had it. The array stays.
-    ///
-    /// # Errors
-    /// - [`NameError::NotFound`] if nothing has the name.
-    /// - [`NameError::Alloc`] if the other names of the bucket need a new record and there is no
-    ///   memory.
-    pub fn unpublish(&self, name: &str) -> Result<AnyHandle, NameError> {
+    pub(crate) fn unpublish(&self, name: &str) -> Result<AnyHandle, NameError> {
         let key = checked(name)?;
         let buckets = Buckets { table: self };
         let bucket = buckets.of(&key);
@@ -227,10 +182,7 @@ impl HandleTable {
     }
 
     /// Returns all names that begin with `prefix`, sorted. With `""`, returns all names.
-    ///
-    /// A name that is given or removed meanwhile may be missing. A renamed one may appear under
-    /// both names, or none.
-    pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
         let mut untidy = false;
@@ -317,20 +269,10 @@ impl HandleTable {
         Ok(())
     }
 
-    /// Removes the names of a freed array, and frees the parts of a freed bundle.
-    #[cold]
-    pub(crate) fn free_following(&self, following: Following<'_>) {
-        self.forget_names(following.name);
-        if let Some(Emptied { bucket, word, kept }) = following.bundle {
-            self.free_parts(bucket, word);
-            drop(kept);
-        }
-    }
-
     /// Returns `true` if the array is a part of the bundle of that bucket. The bundle may be freed
     /// by now.
     pub(crate) fn is_part(&self, bucket: usize, handle: AnyHandle) -> bool {
-        vacate::is_part(self.segment().memory(), bucket, handle, self.own_seat())
+        reclaim::is_part(self.segment().memory(), bucket, handle, self.own_seat())
     }
 
     /// Removes dead entries from a bucket.

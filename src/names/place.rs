@@ -115,13 +115,7 @@ pub(super) fn is_live_bundle(memory: &Memory, slot: usize) -> bool {
     // A read-modify-write: either a participant that frees the bundle afterwards sees the current
     // contents of its bucket, or we see that the bundle is freed.
     let word = slot.newest();
-    word.is_live(word.generation()) && is_bundle(memory, slot)
-}
-
-/// Returns `true` if the slot holds a bundle.
-pub(crate) fn is_bundle(memory: &Memory, slot: Slot<'_>) -> bool {
-    Descriptor::load(memory.descriptor(slot.index))
-        .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Bundle))
+    word.is_live(word.generation()) && Descriptor::is_bundle(memory.descriptor(slot.index))
 }
 
 /// Returns `true` if a bucket's word names a live record of that bucket at this moment.

@@ -5,22 +5,13 @@ use super::record::{Arrival, Mover, Name, Value};
 use super::{checked, not_found, taken};
 use crate::error::NameError;
 use crate::sync::Ordering;
-use crate::table::HandleTable;
+use crate::table::core::Core;
 use crate::word::BucketWord;
 
-impl HandleTable {
+impl Core {
     /// Renames `old` to `new` in one step: at every moment the array has one of the two names, and
     /// never both.
-    ///
-    /// If the caller is killed, the array has the old or the new name. The next participant that
-    /// wants the new name, or that [reaps](HandleTable::reap), decides which.
-    ///
-    /// # Errors
-    /// - [`NameError::NotFound`] if nothing is called `old`.
-    /// - [`NameError::Taken`] if something else is called `new`.
-    /// - [`NameError::Length`], [`NameError::Alloc`] and [`NameError::Crowded`] as for
-    ///   [`publish`](HandleTable::publish).
-    pub fn rename(&self, old: &str, new: &str) -> Result<(), NameError> {
+    pub(crate) fn rename(&self, old: &str, new: &str) -> Result<(), NameError> {
         let (leaving, arriving) = (checked(old)?, checked(new)?);
         self.enter()?;
         let buckets = Buckets { table: self };

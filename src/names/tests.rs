@@ -222,12 +222,12 @@ fn lose_record(table: &HandleTable, name: &str) {
     let memory = table.segment().memory();
     let bucket = super::checked(name).unwrap().bucket(memory.names().len());
     let (slot, generation) = super::word_of(memory, bucket).unwrap().record().unwrap();
-    let record = table.handle_of(slot, generation);
+    let record = table.core.handle_of(slot, generation);
     assert!(matches!(
         table.free(record),
         Err(FreeError::Internal { .. })
     ));
-    table.free_slot(record).unwrap();
+    table.core.free_slot(record).unwrap();
 }
 
 #[test]

@@ -21,7 +21,8 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::handle::AnyHandle;
-use crate::table::{HandleTable, NewBytes};
+use crate::handle_table::HandleTable;
+use crate::table::untyped::NewBytes;
 pub use error::NpyError;
 use header::Header;
 pub use npz::{NpzArray, NpzMember, PartialNpz, npz_members};
@@ -79,7 +80,8 @@ impl HandleTable {
                 found,
             });
         }
-        self.reserve_untyped(&header.of.dtype, &header.shape, header.order)
+        self.core
+            .reserve_untyped(&header.of.dtype, &header.shape, header.order)
             .map_err(NpyError::alloc(name))
     }
 }

@@ -17,7 +17,8 @@ use super::transfer::{self, Elements};
 use crate::descriptor::Order;
 use crate::element::DType;
 use crate::handle::AnyHandle;
-use crate::table::{HandleTable, NewBytes, UntypedReadGuard};
+use crate::handle_table::HandleTable;
+use crate::table::untyped::{NewBytes, UntypedReadGuard};
 
 /// Bytes of the longest name. An archive allows 65,535, but other tools have lower limits.
 const NAME_LIMIT: usize = 4096;

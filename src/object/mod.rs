@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::array::ReadGuard;
 use crate::error::{AllocError, LeaseError, ObjectError};
 use crate::handle::{AnyHandle, Handle};
-use crate::table::HandleTable;
+use crate::handle_table::HandleTable;
 use format::{BLOCK, Block, MAGIC, VERSION};
 pub use handle::ObjectHandle;
 use read::Reader;
@@ -111,30 +111,32 @@ impl HandleTable {
             .checked_add(sizes.buffers)
             .and_then(|bytes| bytes.checked_add(BLOCK))
             .ok_or_else(too_large)?;
-        let handle = self.filled_by::<Block, _, ObjectError>(bytes / BLOCK, |mut blocks| {
-            let damaged = ObjectError::Corrupt {
-                at: 0,
-                what: "new blocks are not next to each other",
-            };
-            let Some(blocks) = blocks.as_slice_mut() else {
-                return Err(damaged);
-            };
-            let Some((head, rest)) = blocks.split_first_mut() else {
-                return Err(damaged);
-            };
-            *head = header(sizes.skeleton);
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(rest);
-            let (values, buffers) = bytes.split_at_mut(skeleton);
-            let (values, gap) = values.split_at_mut(sizes.skeleton);
-            gap.fill(0);
-            let written = write(value, Writer::into_regions(values, buffers))?;
-            match written == sizes {
-                true => Ok(()),
-                false => Err(ObjectError::Changed {
-                    what: "the number of its values",
-                }),
-            }
-        })?;
+        let handle =
+            self.core
+                .filled_by::<Block, _, ObjectError>(bytes / BLOCK, |mut blocks| {
+                    let damaged = ObjectError::Corrupt {
+                        at: 0,
+                        what: "new blocks are not next to each other",
+                    };
+                    let Some(blocks) = blocks.as_slice_mut() else {
+                        return Err(damaged);
+                    };
+                    let Some((head, rest)) = blocks.split_first_mut() else {
+                        return Err(damaged);
+                    };
+                    *head = header(sizes.skeleton);
+                    let bytes: &mut [u8] = bytemuck::cast_slice_mut(rest);
+                    let (values, buffers) = bytes.split_at_mut(skeleton);
+                    let (values, gap) = values.split_at_mut(sizes.skeleton);
+                    gap.fill(0);
+                    let written = write(value, Writer::into_regions(values, buffers))?;
+                    match written == sizes {
+                        true => Ok(()),
+                        false => Err(ObjectError::Changed {
+                            what: "the number of its values",
+                        }),
+                    }
+                })?;
         Ok(AnyHandle::from(handle).into())
     }
 

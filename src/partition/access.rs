@@ -12,8 +12,8 @@ use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Access, Memory};
-use crate::table::HandleTable;
 use crate::table::attach::{Located, check_view};
+use crate::table::core::Core;
 use crate::table::slot::Slot;
 
 /// The access of tiles to an array.
@@ -122,11 +122,11 @@ macro_rules! access {
                 vec![$mode]
             }
 
-            fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+            fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {
                 Ok(vec![table.attach(self.handle)?.shape().to_vec()])
             }
 
-            fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+            fn locate(&self, table: &Core, plan: &Plan) -> Result<Self::Raw, LeaseError> {
                 Raw::locate(table, self.handle.into(), $mode, plan)
             }
 
@@ -214,7 +214,7 @@ pub struct Raw<T, D> {
 
 impl<T: Element, D: Dimension> Raw<T, D> {
     fn locate(
-        table: &HandleTable,
+        table: &Core,
         handle: AnyHandle,
         mode: Mode,
         plan: &Plan,
@@ -329,10 +329,10 @@ pub(crate) mod sealed {
         fn modes() -> Vec<Mode>;
 
         /// Returns the shape of each array. Checks the arrays' types on the way.
-        fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError>;
+        fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError>;
 
         /// Locates the arrays. The caller has leases of them.
-        fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError>;
+        fn locate(&self, table: &Core, plan: &Plan) -> Result<Self::Raw, LeaseError>;
 
         /// Returns an error if elements of the tile are not values of their type.
         fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError>;
@@ -381,11 +381,11 @@ macro_rules! tuple_group {
                 [$($name::modes()),+].concat()
             }
 
-            fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+            fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {
                 Ok([$(self.$at.shapes(table)?),+].concat())
             }
 
-            fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+            fn locate(&self, table: &Core, plan: &Plan) -> Result<Self::Raw, LeaseError> {
                 Ok(($(self.$at.locate(table, plan)?,)+))
             }
 

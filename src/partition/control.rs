@@ -7,9 +7,11 @@ use core::ops::Range;
 
 use super::access::Mode;
 use super::plan::{CUT_WORDS, MAX_CUTS, Plan};
+use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
+use crate::table::slot::Slot;
 use crate::word::{Claim, ClaimState, DoneCount, SeatId, UnitRecord};
 
 /// Arrays that a group may have.
@@ -187,6 +189,23 @@ impl<'m> Control<'m> {
     }
 
     // ---- rounds -----------------------------------------------------------------------------
+
+    /// Poisons the arrays that the tiles write. The caller holds a tile.
+    pub(super) fn poison_written(&self, memory: &Memory) {
+        for (index, generation) in self.written() {
+            let Some(slot) = Slot::of(memory, index) else {
+                continue;
+            };
+            // The first to poison has left its note. An error means that the array was freed
+            // meanwhile.
+            let word = slot.word();
+            if word.is_live(generation) && !word.is_poisoned() {
+                let note = PoisonNote::now(std::process::id(), HalfWritten::Tiles);
+                note.store(memory.descriptor(index));
+                let _ = slot.change(|word| word.poison(generation));
+            }
+        }
+    }
 
     /// Loads the round word. Acquire: pairs with the Release of `begin`.
     pub(crate) fn round(&self) -> Claim {

@@ -9,7 +9,7 @@ use crate::error::LeaseError;
 use crate::handle::AnyHandle;
 use crate::memory::{Access, Memory};
 use crate::segment::Segment;
-use crate::table::HandleTable;
+use crate::table::core::Core;
 
 /// Byte range of a tile in one array, without gaps of a page or more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +51,11 @@ impl<G: Group> sealed::Group for Extents<G> {
         G::modes()
     }
 
-    fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+    fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {
         self.0.shapes(table)
     }
 
-    fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+    fn locate(&self, table: &Core, plan: &Plan) -> Result<Self::Raw, LeaseError> {
         Ok((self.0.locate(table, plan)?, table.segment().clone()))
     }
 

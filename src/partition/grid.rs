@@ -6,7 +6,7 @@ use super::plan::{Cut, MAX_CUTS, Pieces, Plan};
 use super::too_many;
 use crate::error::PartitionError;
 
-/// A division of arrays into the tiles of a partition, for [`HandleTable::partition_by`].
+/// A division of arrays into the tiles of a partition, for [`HandleTable::partition_by`](crate::HandleTable::partition_by).
 ///
 /// ```
 /// use ndarray::Axis;
@@ -22,7 +22,7 @@ use crate::error::PartitionError;
 /// Grid::cyclic(Axis(1), 8);
 /// ```
 ///
-/// [`HandleTable::partition_by`]: crate::HandleTable::partition_by
+/// [`HandleTable::partition_by`](crate::HandleTable::partition_by): crate::HandleTable::partition_by
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grid {
     wishes: Vec<Wish>,

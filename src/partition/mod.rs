@@ -25,7 +25,7 @@ use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{AllocError, LeaseError, PartitionError};
 use crate::handle::{AnyHandle, opened_handle_traits};
 use crate::segment::Segment;
-use crate::table::HandleTable;
+use crate::table::core::Core;
 use crate::table::lease::SharedLease;
 use crate::word::ClaimState;
 pub(crate) use access::TileOf;
@@ -101,7 +101,7 @@ impl<G> PartitionHandle<G> {
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 pub struct Partition<'t, G> {
-    table: &'t HandleTable,
+    table: &'t Core,
     control: AnyHandle,
     group: G,
     plan: Plan,
@@ -113,13 +113,9 @@ pub struct Partition<'t, G> {
     token: u64,
 }
 
-impl HandleTable {
+impl Core {
     /// Divides the arrays of `group` along `axis` into tiles of `tile_len` indices.
-    ///
-    /// # Errors
-    /// [`PartitionError`] if the arrays have different lengths, an array lacks the axis, or an
-    /// array occurs twice in the group and is written.
-    pub fn partition<G: Group>(
+    pub(crate) fn partition<G: Group>(
         &self,
         group: G,
         axis: Axis,
@@ -129,40 +125,7 @@ impl HandleTable {
     }
 
     /// Divides the arrays of `group` into the tiles of a [`Grid`]: along several axes, or unevenly.
-    ///
-    /// All arrays have the same lengths along the cut axes. Along other axes each tile covers the
-    /// whole length. [`Whole`] arrays may have any shape.
-    ///
-    /// ```
-    /// use ndshm::{Grid, HandleTable, Segment};
-    /// use ndarray::{Axis, s};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let (now, next) = (table.from_elem((100, 80), 1.0)?, table.zeros((100, 80))?);
-    /// let blocks = Grid::blocks([(Axis(0), 32), (Axis(1), 32)]);
-    /// let tiles = table.partition_by((now.whole(), next.write()), &blocks)?;
-    /// assert_eq!(tiles.tiles(), 4 * 3);
-    ///
-    /// let round = tiles.begin()?;
-    /// if let Some(mut part) = tiles.enter()? {
-    ///     while let Some(mut tile) = part.claim()? {
-    ///         let sides: Vec<_> = tile.sides().collect();
-    ///         let (now, mut next) = tile.views();
-    ///         // Its own block of the whole, or a row more on each side: nobody writes it now.
-    ///         next.assign(&now.slice(s![sides[0].slice(), sides[1].slice()]));
-    ///     }
-    /// }
-    /// round.finish(std::time::Duration::from_secs(1))?;
-    /// assert_eq!(table.read(next)?.sum(), 8000.0);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// - See [`partition`](HandleTable::partition).
-    /// - [`PartitionError::Grid`], [`PartitionError::Bounds`] and [`PartitionError::Weights`] if
-    ///   the grid is invalid, or does not fit these arrays.
-    /// - [`PartitionError::TooManyTiles`], which says how many tiles are possible.
-    pub fn partition_by<G: Group>(
+    pub(crate) fn partition_by<G: Group>(
         &self,
         group: G,
         grid: &Grid,
@@ -188,11 +151,7 @@ impl HandleTable {
     }
 
     /// Opens a partition that another participant has created.
-    ///
-    /// # Errors
-    /// - [`PartitionError::NotThisGroup`] if the handle names something else.
-    /// - [`PartitionError::Lease`] if the partition or one of its arrays cannot be opened.
-    pub fn open_partition<G: Group>(
+    pub(crate) fn open_partition<G: Group>(
         &self,
         handle: PartitionHandle<G>,
     ) -> Result<Partition<'_, G>, PartitionError> {
@@ -326,7 +285,7 @@ impl<'t, G: Group> Partition<'t, G> {
         self.unit
     }
 
-    pub(crate) fn table(&self) -> &'t HandleTable {
+    pub(crate) fn table(&self) -> &'t Core {
         self.table
     }
 
@@ -396,7 +355,7 @@ impl RoundProgress {
     }
 }
 
-impl HandleTable {
+impl Core {
     /// Returns the length along `axis` that all divided arrays share.
     fn common_length(
         &self,

@@ -334,7 +334,8 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// other tiles of its unit are run first.
     pub(crate) fn tear(&self, index: usize) {
         self.out.set(NONE_OUT);
-        self.partition.table().poison_written(&self.control);
+        self.control
+            .poison_written(self.partition.segment().memory());
         match self.held.is_on.get() {
             false => drop(self.control.tear(index, self.me)),
             true if self.held.left.get() == 0 => self.close_unit(),
@@ -373,7 +374,8 @@ impl<G: Group> Drop for Participant<'_, '_, G> {
             // The next holder runs the remaining tiles.
             0 => drop(self.control.reopen(unit, self.round, self.me)),
             _ => {
-                self.partition.table().poison_written(&self.control);
+                self.control
+                    .poison_written(self.partition.segment().memory());
                 self.control.tear(unit, self.me);
             }
         }

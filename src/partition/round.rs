@@ -274,7 +274,8 @@ impl<'t, G: Group> Round<'_, 't, G> {
         };
         if !torn.is_empty() {
             // Needed after `reopen_torn` too: it may have healed the poison of a slow reaper.
-            self.partition.table().poison_written(&self.control);
+            self.control
+                .poison_written(self.partition.segment().memory());
         }
         let round = self.round;
         let rows = self.control.rows(&torn);
@@ -326,7 +327,8 @@ impl<G: Group> Drop for Round<'_, '_, G> {
         if self.is_ours() && self.control.round().is_held_by(self.me) {
             if !self.reopened.borrow().is_empty() {
                 // A reopened tile is half-written, and it may not have been run since.
-                self.partition.table().poison_written(&self.control);
+                self.control
+                    .poison_written(self.partition.segment().memory());
             }
             self.control.close(self.me);
         }

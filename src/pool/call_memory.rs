@@ -11,9 +11,9 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::handle_table::HandleTable;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering};
-use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 
 /// The parent's side: allocates the memory, and frees it at the end of the call.
@@ -75,23 +75,23 @@ impl<'t> CallMemory<'t> {
     ) -> Result<Self, AllocError> {
         let words = bytes.div_ceil(8);
         let size = words as u64 * 8;
-        let reserved = table.reserve(size)?;
+        let reserved = table.core.reserve(size)?;
         let offset = reserved.extent.offset;
         let memory = table.segment().memory();
         let Some(place) = memory.data(offset, size) else {
-            return Err(table.abandon_damaged(reserved));
+            return Err(table.core.abandon_damaged(reserved));
         };
         {
             let _access = memory.track(offset, size, true);
             fill(place, memory.control(offset, words).unwrap_or(&[]));
         }
-        let handle = table.publish_control(reserved, |descriptor| {
+        let handle = table.core.publish_control(reserved, |descriptor| {
             Descriptor::control(ControlKind::Call, words).store(descriptor);
         });
         Ok(CallMemory {
             table,
             handle,
-            token: table.token(),
+            token: table.core.token(),
         })
     }
 
@@ -126,9 +126,9 @@ impl<'t> CallMemory<'t> {
 impl Drop for CallMemory<'_> {
     fn drop(&mut self) {
         // In a forked child the memory belongs to the parent.
-        if self.table.is_of(self.token) {
+        if self.table.core.is_of(self.token) {
             // An error means that the memory is already gone.
-            let _ = self.table.free_slot(self.handle);
+            let _ = self.table.core.free_slot(self.handle);
         }
     }
 }
@@ -146,7 +146,7 @@ pub(super) struct Opened<'t> {
 impl<'t> Opened<'t> {
     /// Opens the memory that `handle` names. Checks that it is memory of a call.
     pub(super) fn of(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        let lease = table.lease_shared(handle)?;
+        let lease = table.core.lease_shared(handle)?;
         let memory = table.segment().memory();
         let index = lease.slot.index;
         let place = Descriptor::load(memory.descriptor(index))
@@ -165,7 +165,10 @@ impl<'t> Opened<'t> {
                 offset,
                 lease,
             }),
-            None => Err(table.look().corrupt(handle, "not the memory of a call")),
+            None => Err(table
+                .core
+                .look()
+                .corrupt(handle, "not the memory of a call")),
         }
     }
 
@@ -201,7 +204,7 @@ pub(super) fn with_params<R>(
     let bytes = unsafe { opened.bytes() };
     let bytes = bytes.get(..len).ok_or_else(|| {
         let what = "parameters that are longer than their memory";
-        table.look().corrupt(handle, what)
+        table.core.look().corrupt(handle, what)
     })?;
     Ok(run(bytes))
 }

@@ -12,8 +12,8 @@ use super::mailbox::Mailbox;
 use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::{BarrierError, Error};
+use crate::handle_table::HandleTable;
 use crate::partition::{Group, Partition, Side, TileOf};
-use crate::table::HandleTable;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
 const LOOK: Duration = Duration::from_millis(10);
@@ -217,7 +217,7 @@ impl WorkerContext<'_> {
 
     /// Checks that this process is the worker. A forked child would arrive in its place.
     fn check_worker(&self) -> Result<(), BarrierError> {
-        match self.table.is_of(self.token) {
+        match self.table.core.is_of(self.token) {
             true => Ok(()),
             false => Err(BarrierError::Forked),
         }

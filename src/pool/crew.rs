@@ -15,7 +15,7 @@ use super::threads::{self, Thread};
 #[cfg(not(loom))]
 use super::worker::WorkerLife;
 use crate::error::PoolError;
-use crate::table::HandleTable;
+use crate::handle_table::HandleTable;
 
 /// The ways to start workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,8 +13,8 @@ use super::spin::Spin;
 use super::trace;
 use crate::error::{BarrierError, Error, LeaseError};
 use crate::handle::AnyHandle;
+use crate::handle_table::HandleTable;
 use crate::partition::{Group, PartitionHandle};
-use crate::table::HandleTable;
 
 /// The data that a worker passes to the trampoline.
 pub(super) struct Call<'a> {
@@ -170,7 +170,7 @@ where
     let base = arguments.flags >> Arguments::FLAGS;
     let context = WorkerContext {
         table: call.table,
-        token: call.table.token(),
+        token: call.table.core.token(),
         mailbox: call.mailbox,
         spin: call.spin,
         worker: call.worker,
@@ -234,7 +234,7 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
 fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
     bytemuck::try_pod_read_unaligned(call.params).map_err(|_| {
         let handle = AnyHandle::from_bits(call.arguments.params);
-        call.table.look().corrupt(handle, type_name::<P>())
+        call.table.core.look().corrupt(handle, type_name::<P>())
     })
 }
 

@@ -49,10 +49,10 @@ use core::time::Duration;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::PoolError;
 use crate::handle::AnyHandle;
+use crate::handle_table::HandleTable;
 use crate::memory::Memory;
 use crate::segment::Segment;
 use crate::span::Spans;
-use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
 pub use context::{TileContext, WorkerContext};
 use crew::{Crew, Kind};
@@ -281,7 +281,7 @@ impl<'t> Pool<'t> {
     }
 
     fn new(table: &'t HandleTable, workers: usize, kind: Kind) -> Result<Pool<'t>, PoolError> {
-        table.enter()?;
+        table.core.enter()?;
         let seats = table.segment().seats();
         if workers == 0 || workers >= seats as usize {
             return Err(PoolError::Workers { workers, seats });
@@ -291,14 +291,14 @@ impl<'t> Pool<'t> {
             return Err(PoolError::InProcess);
         }
         let words = Mailbox::words(workers);
-        let reserved = table.reserve((words * 8) as u64)?;
+        let reserved = table.core.reserve((words * 8) as u64)?;
         let memory = table.segment().memory();
         let Some(mailbox) = Mailbox::open(memory, reserved.extent, workers) else {
-            return Err(table.abandon_damaged(reserved).into());
+            return Err(table.core.abandon_damaged(reserved).into());
         };
         mailbox.clear();
         let shared = Shared {
-            mailbox: table.publish_control(reserved, |descriptor| {
+            mailbox: table.core.publish_control(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Pool, words).store(descriptor);
             }),
             workers,
@@ -311,7 +311,7 @@ impl<'t> Pool<'t> {
             table,
             shared,
             mailbox,
-            _lease: table.lease_shared(shared.mailbox)?,
+            _lease: table.core.lease_shared(shared.mailbox)?,
             crew: Crew::new(kind, workers),
             image,
             spin: Spin::of_parent(workers, mailbox.crowded()),
@@ -321,7 +321,7 @@ impl<'t> Pool<'t> {
             stats: stats::Profile::default(),
             calls: 0,
             deaths: 0,
-            token: table.token(),
+            token: table.core.token(),
         };
         pool.hire(&|_, _| false)?;
         #[cfg(not(loom))]
@@ -426,7 +426,7 @@ impl<'t> Pool<'t> {
     /// Returns `true` in the process that started the pool. A forked child does not own the
     /// workers, and the mailbox, which the parent leases, may be freed.
     fn is_ours(&self) -> bool {
-        self.table.is_of(self.token)
+        self.table.core.is_of(self.token)
     }
 
     fn check_ours(&self) -> Result<(), PoolError> {
@@ -481,7 +481,7 @@ impl Drop for Pool<'_> {
         self.crew.end(GRACE);
         let _ = self.table.reap();
         // An error means that the mailbox is already gone.
-        let _ = self.table.free_slot(self.shared.mailbox);
+        let _ = self.table.core.free_slot(self.shared.mailbox);
     }
 }
 

@@ -18,8 +18,8 @@ use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
 use crate::error::{Error, PoolError};
 use crate::handle::AnyHandle;
+use crate::handle_table::HandleTable;
 use crate::segment::{HugePages, Segment};
-use crate::table::HandleTable;
 
 /// The environment variable with a worker's order.
 const ORDER: &str = "NDSHM_WORKER";

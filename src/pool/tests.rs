@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::mailbox::{Arguments, PARAM_WORDS};
 use super::{Pool, image};
+use crate::handle_table::HandleTable;
 use crate::segment::Segment;
-use crate::table::HandleTable;
 
 /// Opens a job without any check. Returns the failure that worker 0 reports.
 fn said_of(pool: &mut Pool<'_>, arguments: Arguments) -> String {

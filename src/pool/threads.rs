@@ -9,7 +9,7 @@ use crate::sync::checker::{Builder, JoinHandle};
 use super::Shared;
 use super::worker::{WorkerLife, serve};
 use crate::error::PoolError;
-use crate::table::HandleTable;
+use crate::handle_table::HandleTable;
 
 /// The environment variable that sets rayon's number of threads.
 #[cfg(not(loom))]
@@ -101,7 +101,7 @@ fn mortal_life(
         match served {
             Some((Ok(()), own)) => {
                 // Simulate a process: it exits, and its parent reaps it.
-                own.exit_without_leaving();
+                own.core.exit_without_leaving();
                 segment.model_kill(seat);
             }
             Some((Err(error), _)) => panic!("worker {worker}: {error}"),

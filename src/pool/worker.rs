@@ -11,7 +11,7 @@ use super::spin::Spin;
 use super::{ENDED, Shared};
 use crate::error::Error;
 use crate::handle::AnyHandle;
-use crate::table::HandleTable;
+use crate::handle_table::HandleTable;
 
 /// Sleep of a worker before it checks that its parent lives. The system ends a worker with its
 /// parent, but not if the parent ended before the worker asked for that.
@@ -29,7 +29,7 @@ pub(super) struct WorkerLife<'a> {
 /// Serves jobs up to the last one.
 pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
     let (table, worker) = (life.table, life.worker);
-    let lease = table.lease_shared(life.shared.mailbox)?;
+    let lease = table.core.lease_shared(life.shared.mailbox)?;
     let Some(mailbox) = life.shared.open(table) else {
         return Ok(());
     };

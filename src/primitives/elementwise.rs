@@ -7,8 +7,8 @@ use super::same_shape;
 use crate::element::Element;
 use crate::error::PrimitiveError;
 use crate::handle::Handle;
+use crate::handle_table::HandleTable;
 use crate::pool::{Pool, TileContext};
-use crate::table::HandleTable;
 
 impl Pool<'_> {
     /// Sets every element of `dst` to `value`.

@@ -12,8 +12,8 @@ use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Access, Memory};
 use crate::partition::{Group, Mode, Plan, TileOf, sealed};
-use crate::table::HandleTable;
 use crate::table::attach::check_view;
+use crate::table::core::Core;
 use crate::table::slot::Slot;
 
 /// The elements of an array in memory, as a participant of a round sees them.
@@ -26,7 +26,7 @@ pub struct Stretch<T> {
 impl<T: Element> Stretch<T> {
     /// Locates the elements. The caller has a lease of the array.
     fn locate<D: Dimension>(
-        table: &HandleTable,
+        table: &Core,
         handle: AnyHandle,
         plan: &Plan,
     ) -> Result<Self, LeaseError> {
@@ -113,12 +113,12 @@ macro_rules! flat {
                 vec![$mode]
             }
 
-            fn shapes(&self, table: &HandleTable) -> Result<Vec<Vec<usize>>, LeaseError> {
+            fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {
                 let elements = table.attach(self.0)?.shape().iter().product();
                 Ok(vec![vec![elements]])
             }
 
-            fn locate(&self, table: &HandleTable, plan: &Plan) -> Result<Self::Raw, LeaseError> {
+            fn locate(&self, table: &Core, plan: &Plan) -> Result<Self::Raw, LeaseError> {
                 Stretch::locate::<D>(table, self.0.into(), plan)
             }
 

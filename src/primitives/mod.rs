@@ -21,9 +21,10 @@ use ndarray::{ArrayView1, Axis, Dimension, Ix1};
 use crate::element::Element;
 use crate::error::PrimitiveError;
 use crate::handle::Handle;
+use crate::handle_table::HandleTable;
 use crate::partition::{Group, Partition};
 use crate::pool::Pool;
-use crate::table::{HandleTable, Owned};
+use crate::table::create::Owned;
 pub use gather::ArrayIndex;
 pub use number::{Number, Real};
 

@@ -9,7 +9,7 @@ use super::{Real, TILE, same_shape};
 use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
-use crate::table::Owned;
+use crate::table::create::Owned;
 
 impl<'t> Pool<'t> {
     /// Writes each weight divided by the sum of all to `normalized`, which may be `weights`.

@@ -11,8 +11,6 @@ mod pop;
 mod push;
 mod shape;
 #[cfg(all(test, not(loom)))]
-mod steps;
-#[cfg(all(test, not(loom)))]
 mod tests;
 mod wait;
 
@@ -27,7 +25,7 @@ use crate::error::{LeaseError, PushError, QueueError};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
 use crate::sync::Atom;
-use crate::table::HandleTable;
+use crate::table::core::Core;
 use crate::table::lease::SharedLease;
 use crate::word::SeatId;
 use cells::{Cells, Ticket};
@@ -44,7 +42,7 @@ use shape::MAX_CAPACITY;
 ///
 /// **Each job once.** A job is popped by exactly one consumer after its push has returned. If a
 /// consumer dies in `pop`, the job goes to another one once a participant
-/// [reaps](HandleTable::reap) the dead one. If it dies after `pop` has returned, the job is lost
+/// [reaps](crate::HandleTable::reap) the dead one. If it dies after `pop` has returned, the job is lost
 /// with it. If a producer dies in `push`, its job is popped once or never.
 ///
 /// **Order.** If a push returns before another one begins, in any processes, its job is popped
@@ -57,7 +55,7 @@ use shape::MAX_CAPACITY;
 ///
 /// **Arrays.** A queue of [`OwnedArray`] owns the arrays in it: see
 /// [`push_owned`](Queue::push_owned). In other queues, a handle carries no ownership: its array is
-/// freed with the producer, unless the producer [detaches](HandleTable::detach) it.
+/// freed with the producer, unless the producer [detaches](crate::HandleTable::detach) it.
 ///
 /// A test for an empty queue takes a few loads, and reads each cell only while a participant is
 /// stopped in its call, or dead and not reaped. A test for a full queue reads each cell twice.
@@ -82,7 +80,7 @@ use shape::MAX_CAPACITY;
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 pub struct Queue<'t, T> {
-    table: &'t HandleTable,
+    table: &'t Core,
     handle: AnyHandle,
     cells: Cells<'t>,
     /// Keeps the cells in place. Its bit tells a reaper that this participant may hold a cell.
@@ -94,19 +92,9 @@ pub struct Queue<'t, T> {
     job: PhantomData<fn(T) -> T>,
 }
 
-impl HandleTable {
+impl Core {
     /// Creates a queue for at least `capacity` jobs, rounded up to a power of two.
-    ///
-    /// Dropping the value closes and frees the queue. Participants that have it open may still pop
-    /// the remaining jobs. If this participant dies, nobody can open the queue any more; those that
-    /// have it open continue. In both cases a queue of [`OwnedArray`] frees the arrays in it.
-    ///
-    /// The compiler refuses types of size 0, and types aligned to more than 64 bytes.
-    ///
-    /// # Errors
-    /// - [`QueueError::Capacity`] for 0 or more than 2²⁴ jobs.
-    /// - [`QueueError::Alloc`] if the cells could not be allocated.
-    pub fn queue<T: Job>(&self, capacity: usize) -> Result<Queue<'_, T>, QueueError> {
+    pub(crate) fn queue<T: Job>(&self, capacity: usize) -> Result<Queue<'_, T>, QueueError> {
         const { T::CHECK };
         let refused = QueueError::Capacity {
             capacity,
@@ -148,12 +136,10 @@ impl HandleTable {
     }
 
     /// Opens a queue that another participant has created.
-    ///
-    /// # Errors
-    /// - [`QueueError::NotThisQueue`] if the handle names something else, or a queue of another job
-    ///   type. The type is compared by size, alignment and [`core::any::type_name`].
-    /// - [`QueueError::Lease`] if the queue was freed.
-    pub fn open_queue<T: Job>(&self, handle: QueueHandle<T>) -> Result<Queue<'_, T>, QueueError> {
+    pub(crate) fn open_queue<T: Job>(
+        &self,
+        handle: QueueHandle<T>,
+    ) -> Result<Queue<'_, T>, QueueError> {
         const { T::CHECK };
         self.open_cells(handle.control)
     }

@@ -23,7 +23,7 @@ use crate::handle::{AnyHandle, Handle};
 use crate::memory::Memory;
 use crate::segment::Segment;
 use crate::span::Spans;
-use crate::table::Owned;
+use crate::table::create::Owned;
 use crate::table::hints::Hints;
 use crate::table::slot::{Slot, Tail};
 use crate::word::{CellState, CellWord, SeatId, SlotWord};
@@ -141,7 +141,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     fn try_push_owned(&self, handle: Handle<T, D>) -> Result<(), QueueError> {
         let me = self.enter()?;
         let any = AnyHandle::from(handle);
-        any.typed::<T, D>(self.table)?;
+        self.table.typed::<T, D>(any)?;
         let (slot, generation) = self.table.look().live(any)?;
         if !slot.word().is_owned_by(me) {
             return Err(self.not_owned(any));

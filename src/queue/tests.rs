@@ -1,11 +1,14 @@
 //! Queues in one process: order, full and empty, types, closing, damage, and a random program.
 
+mod steps;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::handle_table::HandleTable;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 

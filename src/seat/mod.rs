@@ -2,28 +2,32 @@
 //!
 //! The holder of a seat's lock acts for the seat. A participant holds its own lock as long as it
 //! lives, so another process gets the lock only after its death. Leaving and reaping are therefore
-//! the same walk over the slots, [`vacate`], and each of its steps may be repeated. A reaper that
-//! dies loses the lock, and the next reaper starts over.
+//! the same walk over the slots, [`Reclaim::reclaim`], and each of its steps may be repeated. A
+//! reaper that dies loses the lock, and the next reaper starts over.
 
-#[cfg(all(test, not(loom)))]
-mod tests;
-mod vacate;
+mod report;
 
 use crate::error::JoinError;
 use crate::memory::Memory;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::word::SeatId;
-use vacate::vacate;
-pub use vacate::{ReapReport, TornTile};
+pub use report::{ReapReport, TornTile};
+
+/// The walk that takes back everything that a seat holds. `reclaim.rs` implements it, on top of all
+/// that a participant can hold.
+pub(crate) trait Reclaim {
+    /// Releases all that `seat` holds. The caller has the seat's lock, and so acts for the seat.
+    fn reclaim(&self, segment: &Segment, seat: SeatId, dead: bool) -> ReapReport;
+}
 
 /// A participant's entry about itself. Serves messages and tools, never a decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Card {
+pub(crate) struct ParticipantInfo {
     pub(crate) pid: u32,
 }
 
-impl Card {
+impl ParticipantInfo {
     const PID: usize = 0;
 
     fn write(memory: &Memory, index: usize) {
@@ -31,21 +35,21 @@ impl Card {
     }
 
     /// Returns the card of `seat`. ORPHAN and numbers without a seat have pid 0.
-    pub(crate) fn of(memory: &Memory, seat: SeatId) -> Card {
+    pub(crate) fn of(memory: &Memory, seat: SeatId) -> ParticipantInfo {
         let seats = memory.layout().geometry.seats as usize;
         let pid = match seat.index().filter(|&index| index < seats) {
             Some(index) => memory.seat_card(index)[Self::PID].load(Ordering::Relaxed) as u32,
             None => 0,
         };
-        Card { pid }
+        ParticipantInfo { pid }
     }
 }
 
 /// Takes a free seat, or the seat of a dead participant.
-pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
+pub(crate) fn join(segment: &Segment, above: &dyn Reclaim) -> Result<SeatId, JoinError> {
     let memory = segment.memory();
     let seats = memory.layout().geometry.seats as usize;
-    // Try seats that look free first: vacating a dead one takes longer.
+    // Try seats that look free first: reclaiming a dead one takes longer.
     let taken = |index: &usize| memory.seat_word(*index).load(Ordering::Relaxed).is_taken();
     let (dead_maybe, free_maybe): (Vec<usize>, Vec<usize>) = (0..seats).partition(taken);
     for index in free_maybe.into_iter().chain(dead_maybe) {
@@ -57,10 +61,10 @@ pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
         // Relaxed, here and in `reap`: the lock of the seat orders its holders.
         if word.load(Ordering::Relaxed).is_taken() {
             // Taken, but its lock was free: its holder is dead.
-            let _ = vacate(segment, seat, true);
+            let _ = above.reclaim(segment, seat, true);
             mark_free(memory, index);
         }
-        Card::write(memory, index);
+        ParticipantInfo::write(memory, index);
         // FREE → TAKEN of the next epoch. Only the holder of the lock gets here.
         let _ = word.update(Ordering::Relaxed, Ordering::Relaxed, |word| word.take());
         return Ok(seat);
@@ -76,24 +80,28 @@ pub(crate) fn join(segment: &Segment) -> Result<SeatId, JoinError> {
     Err(JoinError::SeatsFull {
         seats,
         holders: (0..seats.min(8))
-            .map(|index| Card::of(memory, SeatId::from_index(index)).pid)
+            .map(|index| ParticipantInfo::of(memory, SeatId::from_index(index)).pid)
             .collect(),
     })
 }
 
 /// Releases a seat of this process and all that it holds.
-pub(crate) fn leave(segment: &Segment, seat: SeatId) {
+pub(crate) fn leave(segment: &Segment, seat: SeatId, above: &dyn Reclaim) {
     let Some(index) = seat.index() else {
         return;
     };
-    let _ = vacate(segment, seat, false);
+    let _ = above.reclaim(segment, seat, false);
     mark_free(segment.memory(), index);
     segment.unlock_seat(index);
 }
 
 /// Takes back everything that dead participants held. Waits for nobody: skips seats that their
 /// living participant or another reaper has locked.
-pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinError> {
+pub(crate) fn reap(
+    segment: &Segment,
+    me: SeatId,
+    above: &dyn Reclaim,
+) -> Result<ReapReport, JoinError> {
     let memory = segment.memory();
     let mut report = ReapReport::default();
     for index in 0..memory.layout().geometry.seats as usize {
@@ -110,7 +118,7 @@ pub(crate) fn reap(segment: &Segment, me: SeatId) -> Result<ReapReport, JoinErro
         }
         // Check again under the lock: another reaper may have finished in between.
         if word.load(Ordering::Relaxed).is_taken() {
-            report.add(vacate(segment, SeatId::from_index(index), true));
+            report.add(above.reclaim(segment, SeatId::from_index(index), true));
             mark_free(memory, index);
             report.seats += 1;
         }

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use ndarray::{Dimension, RawArrayViewMut, Shape};
 
-use super::HandleTable;
+use super::core::Core;
 use super::info::Look;
 use super::slot::{Refused, Slot};
 use crate::array::Attached;
@@ -24,14 +24,11 @@ pub(crate) struct Located<T, D> {
     pub(crate) view: RawArrayViewMut<T, D>,
 }
 
-impl HandleTable {
+impl Core {
     /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
     /// synchronise by other means.
-    ///
-    /// # Errors
-    /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`]; never `Busy` or `Poisoned`.
     #[inline]
-    pub fn attach<T: Element, D: Dimension>(
+    pub(crate) fn attach<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
     ) -> Result<Attached<'_, T, D>, LeaseError> {
@@ -87,7 +84,7 @@ impl HandleTable {
                 let note = PoisonNote::load(words);
                 LeaseError::Poisoned {
                     handle,
-                    name: self.name_of(handle),
+                    name: self.above.name_of(self, handle),
                     pid: note.pid,
                     unix_time: note.time,
                     what: note.what,
@@ -173,7 +170,7 @@ impl<T: Element, D: Dimension> Located<T, D> {
 
     /// Reports an access to the whole array to the model checker.
     #[track_caller]
-    pub(crate) fn track(&self, table: &HandleTable, write: bool) -> Access {
+    pub(crate) fn track(&self, table: &Core, write: bool) -> Access {
         table.segment.memory().track(self.offset, self.bytes, write)
     }
 }

@@ -6,29 +6,23 @@ use core::ptr::NonNull;
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
-use super::HandleTable;
 use super::alloc::{Exhausted, Reserved};
+use super::core::Core;
 use super::hints::Hints;
 use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
 use crate::element::{self, Element, Kind, schema};
 use crate::error::AllocError;
 use crate::handle::{AnyHandle, Handle};
-use crate::seat;
 use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
 use crate::word::SeatId;
 
-impl HandleTable {
+impl Core {
     /// Creates an array of zeros. Takes `shape` as ndarray does: `(3, 4)`, `(3, 4).f()`,
     /// `IxDyn(&[3, 4])`.
-    ///
-    /// Pages that were never used hold zeros already and stay untouched until a write.
-    ///
-    /// # Errors
-    /// [`AllocError`], with the numbers and the remedy.
     #[cfg_attr(loom, track_caller)]
-    pub fn zeros<T: Element, Sh: ShapeBuilder>(
+    pub(crate) fn zeros<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
@@ -40,11 +34,8 @@ impl HandleTable {
     }
 
     /// Creates an array with all elements `elem`.
-    ///
-    /// # Errors
-    /// As [`zeros`](HandleTable::zeros).
     #[cfg_attr(loom, track_caller)]
-    pub fn from_elem<T: Element, Sh: ShapeBuilder>(
+    pub(crate) fn from_elem<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
         elem: T,
@@ -55,12 +46,8 @@ impl HandleTable {
     }
 
     /// Creates an array with the element `f(i)` at index `i`.
-    ///
-    /// # Errors
-    /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated. If `f` forks, the
-    /// child gets [`AllocError::Forked`], and the array belongs to the parent.
     #[cfg_attr(loom, track_caller)]
-    pub fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
+    pub(crate) fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
         mut f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
@@ -84,30 +71,8 @@ impl HandleTable {
     }
 
     /// Creates a copy of `source`: in Fortran order if `source` lies so in memory, else in C order.
-    ///
-    /// Takes views of any strides. Copies of 16 MiB and more use several threads, which have ended
-    /// when the call returns. A lease is an ndarray, so ndarray's `to_owned` copies back:
-    ///
-    /// ```
-    /// use ndshm::{HandleTable, Segment};
-    /// use ndarray::{Array2, array, s};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let own = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
-    /// let x = table.from_array(&own)?;
-    /// let every_other = table.from_array(&own.slice(s![.., ..;2]))?;
-    ///
-    /// let copy: Array2<f64> = table.read(x)?.to_owned();
-    /// assert_eq!(copy, own);
-    /// let copy = table.read(every_other)?.to_owned();
-    /// assert_eq!(copy, array![[1.0, 3.0], [4.0, 6.0]]);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`zeros`](HandleTable::zeros).
     #[cfg_attr(loom, track_caller)]
-    pub fn from_array<T: Element, D: Dimension>(
+    pub(crate) fn from_array<T: Element, D: Dimension>(
         &self,
         source: &impl Deref<Target = ArrayRef<T, D>>,
     ) -> Result<Handle<T, D>, AllocError> {
@@ -120,14 +85,8 @@ impl HandleTable {
     }
 
     /// Creates an array of unspecified contents: zeros, or the bytes of an earlier array.
-    ///
-    /// An array of `bool` is filled with [`zeros`](HandleTable::zeros), since not every byte is
-    /// valid.
-    ///
-    /// # Errors
-    /// As [`zeros`](HandleTable::zeros).
     #[cfg_attr(loom, track_caller)]
-    pub fn uninit<T: Element, Sh: ShapeBuilder>(
+    pub(crate) fn uninit<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
@@ -140,7 +99,7 @@ impl HandleTable {
 
     /// Creates an array that `fill` writes before anybody knows of it. Elements that `fill` leaves
     /// out are unspecified. If it fails, nothing is allocated. If it panics or forks, see
-    /// [`from_shape_fn`](HandleTable::from_shape_fn).
+    /// [`from_shape_fn`](crate::HandleTable::from_shape_fn).
     #[cfg(all(feature = "serde", not(loom)))]
     pub(crate) fn filled_by<T: Element, Sh: ShapeBuilder, E: From<AllocError>>(
         &self,
@@ -167,9 +126,7 @@ impl HandleTable {
     }
 
     /// Returns a guard that frees the array when it is dropped.
-    ///
-    /// Other participants may use the handle meanwhile. Freeing the array twice does no harm.
-    pub fn owned<T: Element, D: Dimension>(&self, handle: Handle<T, D>) -> Owned<'_, T, D> {
+    pub(crate) fn owned<T: Element, D: Dimension>(&self, handle: Handle<T, D>) -> Owned<'_, T, D> {
         // In a fork's child the guard belongs to the child. After an error it belongs to the
         // parent, and dropping it frees nothing.
         let _ = self.enter();
@@ -222,7 +179,7 @@ impl HandleTable {
         let mut allocator = self.allocator(&mut cache, me);
         let mut reserved = allocator
             .search(class, || {
-                seat::reap(&self.segment, me).is_ok_and(|report| {
+                self.reap_seats(me).is_ok_and(|report| {
                     // Removing the names of freed arrays needs records, which cannot be allocated
                     // here.
                     self.tidy_names_later(report.names);
@@ -271,7 +228,7 @@ impl HandleTable {
         self.handle_of(reserved.slot.index, reserved.word.generation())
     }
 
-    /// Publishes a control array; see [`HandleTable::publish_array`].
+    /// Publishes a control array; see [`Core::publish_array`].
     pub(crate) fn publish_control(
         &self,
         reserved: Reserved<'_>,
@@ -284,7 +241,7 @@ impl HandleTable {
         self.handle_of(reserved.slot.index, reserved.word.generation())
     }
 
-    /// Publishes a record of names or a bundle; see [`HandleTable::publish_array`].
+    /// Publishes a record of names or a bundle; see [`Core::publish_array`].
     pub(crate) fn publish_record(&self, reserved: Reserved<'_>, describe: impl FnOnce(&[Atom])) {
         self.describe(&reserved, describe);
         reserved.slot.publish_record(reserved.word, self.seat.get());
@@ -343,7 +300,7 @@ pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
 
 /// A reserved slot, while code that may panic fills its array.
 struct AbandonOnPanic<'t> {
-    table: &'t HandleTable,
+    table: &'t Core,
     reserved: Reserved<'t>,
     token: u64,
 }
@@ -405,7 +362,7 @@ fn fill<T: Element, D: Dimension>(
 /// An array under construction.
 struct NewArray<'t, T, D> {
     view: RawArrayViewMut<T, D>,
-    table: &'t HandleTable,
+    table: &'t Core,
     reserved: Reserved<'t>,
     /// Index of the record's layout; 0 for scalars.
     schema: u16,
@@ -415,10 +372,7 @@ struct NewArray<'t, T, D> {
 impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
-    fn reserve<Sh: ShapeBuilder<Dim = D>>(
-        table: &'t HandleTable,
-        shape: Sh,
-    ) -> Result<Self, AllocError> {
+    fn reserve<Sh: ShapeBuilder<Dim = D>>(table: &'t Core, shape: Sh) -> Result<Self, AllocError> {
         const { element::assert_layout::<T>() };
         let shape = shape.into_shape_with_order();
         let dim = shape.raw_dim().clone();
@@ -483,7 +437,7 @@ impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
     }
 }
 
-impl HandleTable {
+impl Core {
     /// Returns the segment's number for the layout of record `T`.
     fn schema_of<T: Element>(&self, layout: &element::Schema) -> Result<u16, AllocError> {
         let record = core::any::TypeId::of::<T>();
@@ -501,7 +455,7 @@ impl HandleTable {
 /// Dropping the copy of a forked child does nothing: the array belongs to the parent.
 #[must_use = "the array is freed when the guard is dropped"]
 pub struct Owned<'t, T: Element, D: Dimension> {
-    table: &'t HandleTable,
+    table: &'t Core,
     handle: Handle<T, D>,
     token: u64,
 }

@@ -1,13 +1,13 @@
 //! Looking at arrays of unknown type: their dtype, shape and state.
 
-use super::HandleTable;
+use super::core::Core;
 use super::slot::Slot;
 use crate::descriptor::{Descriptor, Order, TypeMismatch};
 use crate::element::{DType, Element};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::Memory;
-use crate::seat::Card;
+use crate::seat::ParticipantInfo;
 use crate::span::Spans;
 use crate::word::{SeatId, SlotWord};
 use ndarray::Dimension;
@@ -36,23 +36,25 @@ pub struct ArrayInfo {
     pub poisoned: bool,
 }
 
-impl HandleTable {
+impl Core {
     /// Returns the type, shape and state of the array that a handle names.
-    ///
-    /// # Errors
-    /// [`LeaseError::Stale`] if the handle names none. [`LeaseError::TypeMismatch`] if it names a
-    /// queue, a partition or a bundle.
-    pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
+    pub(crate) fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.enter()?;
         self.look().info(handle.into())
     }
 
     /// Returns all live arrays, in the order of their slots.
-    ///
-    /// Arrays that come or go during the iteration may be missing or not. The table's own arrays
-    /// (the words of partitions) are left out.
-    pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
+    pub(crate) fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.look().arrays()
+    }
+
+    /// Returns the handle as one of an array of `T` with dimension `D`.
+    pub(crate) fn typed<T: Element, D: Dimension>(
+        &self,
+        handle: AnyHandle,
+    ) -> Result<Handle<T, D>, LeaseError> {
+        let handle = Handle::from_bits(handle.to_bits());
+        self.attach::<T, D>(handle).map(|_| handle)
     }
 
     pub(crate) fn look(&self) -> Look<'_> {
@@ -167,7 +169,7 @@ impl<'m> Look<'m> {
         if descriptor.is_control() {
             return Ok(None);
         }
-        let pid = |seat: SeatId| (!seat.is_none()).then(|| Card::of(memory, seat).pid);
+        let pid = |seat: SeatId| (!seat.is_none()).then(|| ParticipantInfo::of(memory, seat).pid);
         let dtype = descriptor
             .dtype(memory)
             .ok_or_else(|| corrupt("the element type is not known"))?;
@@ -184,24 +186,9 @@ impl<'m> Look<'m> {
             readers: slot
                 .reader_seats()
                 .into_iter()
-                .map(|seat| Card::of(memory, seat).pid)
+                .map(|seat| ParticipantInfo::of(memory, seat).pid)
                 .collect(),
             poisoned: word.is_poisoned(),
         }))
-    }
-}
-
-impl AnyHandle {
-    /// Returns the handle as one of an array of `T` with dimension `D`.
-    ///
-    /// # Errors
-    /// [`LeaseError::Stale`] if it names none. [`LeaseError::TypeMismatch`] names both types if
-    /// they differ.
-    pub fn typed<T: Element, D: Dimension>(
-        self,
-        table: &HandleTable,
-    ) -> Result<Handle<T, D>, LeaseError> {
-        let handle = Handle::from_bits(self.to_bits());
-        table.attach::<T, D>(handle).map(|_| handle)
     }
 }

@@ -2,35 +2,22 @@
 
 use ndarray::{ArrayViewMut, Dimension};
 
-use super::HandleTable;
 use super::attach::Located;
+use super::core::Core;
 use super::slot::{Refused, Shared, Slot, Tail};
 use crate::array::{ReadGuard, WriteGuard};
 use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::element::Element;
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
-use crate::names;
-use crate::partition::control::Control;
-use crate::queue;
 use crate::word::Purpose;
 
-impl HandleTable {
+impl Core {
     /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
     /// process.
-    ///
-    /// Any number of participants may read at once, and a participant may hold several guards.
-    /// Arrays of `bool` are scanned for invalid bytes.
-    ///
-    /// # Errors
-    /// - [`LeaseError::Stale`], [`LeaseError::TypeMismatch`].
-    /// - [`LeaseError::Busy`] while the array has a writer; the call does not wait. If some
-    ///   participants try to read and one tries to write at the same moment, all may get `Busy`. So
-    ///   may a participant that reads already and asks again while another tries to write.
-    /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
-    pub fn read<T: Element, D: Dimension>(
+    pub(crate) fn read<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
     ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
@@ -52,15 +39,9 @@ impl HandleTable {
 
     /// Leases an array for writing. Until the guard is dropped nobody else reads or writes the
     /// array.
-    ///
-    /// The array is poisoned if a panic drops the guard, or if the process dies with it.
-    ///
-    /// # Errors
-    /// As [`read`](HandleTable::read). [`LeaseError::Busy`] also while the array has readers, this
-    /// participant included.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
-    pub fn write<T: Element, D: Dimension>(
+    pub(crate) fn write<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
     ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
@@ -82,38 +63,8 @@ impl HandleTable {
     /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
     /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
     /// well.
-    ///
-    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison).
-    ///
-    /// ```
-    /// # use ndshm::{HandleTable, LeaseError, Segment};
-    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// # let x = table.zeros::<f64, _>(3)?;
-    /// # let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-    /// #     let mut half = table.write(x).unwrap();
-    /// #     half[0] = f64::NAN;
-    /// #     std::panic::resume_unwind(Box::new(()));
-    /// # }));
-    /// if let Err(LeaseError::Poisoned { pid, what, .. }) = table.read(x) {
-    ///     eprintln!("process {pid} was writing {what}");
-    ///     let repaired = table.recover(x, |mut view| {
-    ///         let bad = view.iter_mut().filter(|x| x.is_nan());
-    ///         bad.map(|x| *x = 0.0).count()
-    ///     })?;
-    ///     assert_eq!(repaired, 1);
-    /// }
-    /// assert_eq!(table.read(x)?.sum(), 0.0);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`write`](HandleTable::write), but for `Poisoned`. [`LeaseError::InvalidElement`] if
-    /// bytes are not values of `T`: the array then stays as it is, and can only be freed.
-    ///
-    /// # Panics
-    /// If `look` panics; the array then stays poisoned.
     #[cfg_attr(loom, track_caller)]
-    pub fn recover<T: Element, D: Dimension, R>(
+    pub(crate) fn recover<T: Element, D: Dimension, R>(
         &self,
         handle: Handle<T, D>,
         look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
@@ -140,32 +91,15 @@ impl HandleTable {
         Ok(self.exclusive_lease(slot, handle, purpose))
     }
 
-    /// Keeps the slot of a bundle from being reused until the result is dropped. The caller is
-    /// about to free the bundle. Returns `None` if the slot holds no bundle.
-    pub(crate) fn keep_bundle<'t>(
+    /// Keeps a slot that the caller is about to retire from being reused, until the result is
+    /// dropped. Returns `None` if the array was freed meanwhile.
+    pub(super) fn pin_for_retire<'t>(
         &'t self,
         slot: Slot<'t>,
         handle: AnyHandle,
     ) -> Option<SharedLease<'t>> {
-        if !names::is_bundle(self.segment.memory(), slot) {
-            return None;
-        }
         let (_, generation) = handle.unpack(self.segment.key());
-        let shared = slot.keep(generation, self.own_seat())?;
-        Some(self.shared_lease(slot, handle, shared))
-    }
-
-    /// Keeps the slot of a queue that owns arrays; see [`HandleTable::keep_bundle`].
-    pub(crate) fn keep_queue<'t>(
-        &'t self,
-        slot: Slot<'t>,
-        handle: AnyHandle,
-    ) -> Option<SharedLease<'t>> {
-        if !queue::owns_arrays(self.segment.memory(), slot) {
-            return None;
-        }
-        let (_, generation) = handle.unpack(self.segment.key());
-        let shared = slot.keep(generation, self.own_seat())?;
+        let shared = slot.pin_for_retire(generation, self.own_seat())?;
         Some(self.shared_lease(slot, handle, shared))
     }
 
@@ -195,7 +129,7 @@ impl HandleTable {
         }
     }
 
-    /// Calls [`HandleTable::locate`] and checks the elements. The caller has a lease.
+    /// Calls [`Core::locate`] and checks the elements. The caller has a lease.
     #[inline(always)]
     fn locate_checked<T: Element, D: Dimension>(
         &self,
@@ -265,24 +199,6 @@ impl HandleTable {
         }
     }
 
-    /// Poisons the arrays that the tiles of a partition write. The caller holds a tile.
-    pub(crate) fn poison_written(&self, control: &Control<'_>) {
-        let memory = self.segment.memory();
-        for (index, generation) in control.written() {
-            let Some(slot) = Slot::of(memory, index) else {
-                continue;
-            };
-            // The first to poison has left its note. An error means that the array was freed
-            // meanwhile.
-            let word = slot.word();
-            if word.is_live(generation) && !word.is_poisoned() {
-                let note = PoisonNote::now(std::process::id(), HalfWritten::Tiles);
-                note.store(memory.descriptor(index));
-                let _ = slot.change(|word| word.poison(generation));
-            }
-        }
-    }
-
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
     fn drop_again(&self, slot: usize) -> bool {
@@ -303,14 +219,14 @@ impl HandleTable {
 
 /// A shared lease, or a place in a round. Dropping it releases it.
 pub(crate) struct SharedLease<'t> {
-    table: &'t HandleTable,
+    table: &'t Core,
     pub(crate) slot: Slot<'t>,
     pub(crate) handle: AnyHandle,
     token: u64,
 }
 
 impl<'t> SharedLease<'t> {
-    pub(crate) fn table(&self) -> &'t HandleTable {
+    pub(crate) fn table(&self) -> &'t Core {
         self.table
     }
 
@@ -323,7 +239,7 @@ impl<'t> SharedLease<'t> {
     /// Detaches the lease from the borrow of its table. It lasts until the table [resumes] and
     /// drops it.
     ///
-    /// [resumes]: HandleTable::resume
+    /// [resumes]: Core::resume
     #[cfg(feature = "arrow")]
     pub(crate) fn part(self) -> PartedLease {
         let lease = core::mem::ManuallyDrop::new(self);
@@ -345,7 +261,7 @@ pub(crate) struct PartedLease {
 }
 
 #[cfg(feature = "arrow")]
-impl HandleTable {
+impl Core {
     /// Returns the lease that was detached from this table.
     pub(crate) fn resume(&self, parted: PartedLease) -> Option<SharedLease<'_>> {
         Some(SharedLease {
@@ -370,7 +286,7 @@ impl Drop for SharedLease<'_> {
 
 /// An exclusive lease. Dropping it releases it.
 pub(crate) struct ExclusiveLease<'t> {
-    table: &'t HandleTable,
+    table: &'t Core,
     pub(crate) slot: Slot<'t>,
     pub(crate) handle: AnyHandle,
     round: bool,
@@ -380,7 +296,7 @@ pub(crate) struct ExclusiveLease<'t> {
 }
 
 impl<'t> ExclusiveLease<'t> {
-    pub(crate) fn table(&self) -> &'t HandleTable {
+    pub(crate) fn table(&self) -> &'t Core {
         self.table
     }
 

@@ -169,12 +169,12 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::HandleTable;
+    use crate::handle_table::HandleTable;
     use std::collections::BTreeSet;
 
     /// Looks only at the tables of this test, because other tests run beside it.
     fn held_of(tables: &[&HandleTable], own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
-        let theirs = |number| !tables.iter().any(|table| table.number() == number);
+        let theirs = |number| !tables.iter().any(|table| table.core.number() == number);
         held(|number, slot| theirs(number) || own(number, slot))
     }
 
@@ -190,13 +190,16 @@ mod tests {
         assert_eq!(held_of(&all, |_, _| false), None);
         let guard = two.write(y).unwrap();
         assert_eq!(held_of(&all, |_, _| false), Some(y.into()));
-        assert_eq!(held_of(&all, |number, _| number == two.number()), None);
+        assert_eq!(held_of(&all, |number, _| number == two.core.number()), None);
         drop(guard);
         let guards = (beside.read(x).unwrap(), beside.read_untyped(x).unwrap());
         assert_eq!(held_of(&all, |_, _| false), Some(x.into()));
         let (slot, _) = AnyHandle::from(x).unpack(one.segment().key());
         assert_eq!(
-            (beside.shared_leases(slot), one.shared_leases(slot)),
+            (
+                beside.core.shared_leases(slot),
+                one.core.shared_leases(slot)
+            ),
             (2, 0)
         );
         drop(guards);
@@ -219,7 +222,7 @@ mod tests {
         let segment = Segment::in_process().unwrap();
         let join = || HandleTable::join(&segment).unwrap();
         let tables: Vec<HandleTable> = (0..10).map(|_| join()).collect();
-        let used: BTreeSet<u64> = tables.iter().map(HandleTable::number).collect();
+        let used: BTreeSet<u64> = tables.iter().map(|table| table.core.number()).collect();
         assert_eq!(used.len(), 10, "no two tables have one place");
         assert!(used.is_subset(&numbers()));
         drop(tables);
@@ -239,7 +242,7 @@ mod tests {
         let segment = WeakSegment::of(table.segment());
         assert!(segment.upgrade().is_some());
         // A thread looks at the place while the table is dropped.
-        let entry = table.place.0;
+        let entry = table.core.place.0;
         let look = entry.segment.read().unwrap();
         drop(table);
         assert!(segment.upgrade().is_none());
@@ -250,16 +253,19 @@ mod tests {
     fn a_lock_that_a_vanished_thread_holds_stops_nobody() {
         let segment = Segment::in_process().unwrap();
         let table = HandleTable::join(&segment).unwrap();
-        let entry = table.place.0;
+        let entry = table.core.place.0;
         let held_for_ever = entry.segment.write().unwrap();
         assert_eq!(held(|_, _| true), None);
         let other = HandleTable::join(&segment).unwrap();
-        assert_ne!(other.number(), table.number());
-        table.place.set(table.own_seat(), table.token());
+        assert_ne!(other.core.number(), table.core.number());
+        table
+            .core
+            .place
+            .set(table.core.own_seat(), table.core.token());
         drop((table, other));
         // The next table skips this place.
         let next = HandleTable::join(&segment).unwrap();
-        assert_ne!(next.number(), entry.number);
+        assert_ne!(next.core.number(), entry.number);
         drop(held_for_ever);
     }
 }

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use ndarray::{Dimension, IntoDimension, RawArrayViewMut};
 
-use super::HandleTable;
+use super::core::Core;
 use crate::memory::Access;
 
 /// Returns the bytes of the elements of `part` as runs without gaps, counted from `base`.
@@ -40,7 +40,7 @@ pub(crate) fn runs<T, D: Dimension>(
 
 /// The accesses to an array by views without a lease.
 pub(crate) struct Accesses<'t> {
-    table: &'t HandleTable,
+    table: &'t Core,
     /// The offset of the array's extent.
     offset: u64,
     reads: RefCell<Vec<Access>>,
@@ -48,7 +48,7 @@ pub(crate) struct Accesses<'t> {
 }
 
 impl<'t> Accesses<'t> {
-    pub(crate) fn new(table: &'t HandleTable, offset: u64) -> Self {
+    pub(crate) fn new(table: &'t Core, offset: u64) -> Self {
         Accesses {
             table,
             offset,

@@ -1,19 +1,18 @@
 //! Allocating where memory is short: free slots may hold the pages that are needed.
 
-use super::HandleTable;
 use super::alloc::Reserved;
+use super::core::Core;
 use super::create::committed_size;
 use super::hints::Hints;
 use super::slot::Slot;
 use crate::error::{AllocError, NoMemory};
-use crate::seat;
 use crate::span::Spans;
 use crate::word::SeatId;
 
 /// The most slots to try. Each one is tried because the one before could not be backed.
 const TRIES: usize = 64;
 
-impl HandleTable {
+impl Core {
     /// Finds a slot for `bytes` after new pages were refused: a slot that has pages, or one for the
     /// pages of other free slots and of dead participants.
     #[cold]
@@ -28,7 +27,7 @@ impl HandleTable {
         if let Some(reserved) = self.used_before(bytes, class, me) {
             return Ok(reserved);
         }
-        let reaped = seat::reap(&self.segment, me).is_ok_and(|report| report.seats > 0);
+        let reaped = self.reap_seats(me).is_ok_and(|report| report.seats > 0);
         if self.trim()? == 0 && !reaped {
             return Err(refused.into());
         }

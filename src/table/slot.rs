@@ -185,7 +185,7 @@ impl<'m> Slot<'m> {
     /// Sets the caller's bit, so the slot is not reused after the retirement that the caller is
     /// about to do. Release it like a shared lease. The retirement validates it: every later tail
     /// check sees the bit.
-    pub(crate) fn keep(self, generation: u32, me: SeatId) -> Option<Shared> {
+    pub(crate) fn pin_for_retire(self, generation: u32, me: SeatId) -> Option<Shared> {
         // As in `lock_shared`: a stale handle must not set bits.
         self.word().is_live(generation).then(|| self.set_bit(me))
     }

@@ -1,6 +1,6 @@
 //! Giving the pages of free extents back to the system.
 
-use super::HandleTable;
+use super::core::Core;
 use super::hints::Hints;
 use super::slot::Slot;
 use crate::error::JoinError;
@@ -9,13 +9,9 @@ use crate::span::{Span, Spans};
 use crate::sync::Ordering;
 use crate::word::SeatId;
 
-impl HandleTable {
+impl Core {
     /// Gives the pages of all free extents back to the system. Returns the bytes of these extents.
-    ///
-    /// Freed arrays keep their pages for the next array, up to a limit (see
-    /// [`SegmentOptions::retain`](crate::SegmentOptions::retain)). This call gives up all of them.
-    /// Nobody waits for it: it reserves the free slots of one span at a time, and frees them again.
-    pub fn trim(&self) -> Result<u64, JoinError> {
+    pub(crate) fn trim(&self) -> Result<u64, JoinError> {
         let me = self.enter()?;
         self.share_cache();
         let spans = Spans::of(self.segment.memory());

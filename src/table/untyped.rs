@@ -4,8 +4,8 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::slice;
 
-use super::HandleTable;
 use super::alloc::Reserved;
+use super::core::Core;
 use super::info::Look;
 use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
@@ -17,27 +17,11 @@ use crate::memory::Access;
 use crate::span::Spans;
 use crate::word::Purpose;
 
-impl HandleTable {
-    /// Creates an array of zeros as [`zeros`](HandleTable::zeros) does, of an element type that is
+impl Core {
+    /// Creates an array of zeros as [`zeros`](crate::HandleTable::zeros) does, of an element type that is
     /// a value. `shape` is the length of each axis. A program that knows the type opens the array
     /// by [`AnyHandle::typed`].
-    ///
-    /// ```
-    /// use ndshm::{DType, HandleTable, Order, ScalarType, Segment};
-    /// use ndarray::{Ix2, array};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let any = table.zeros_untyped(&DType::from(ScalarType::U16), &[2, 2], Order::C)?;
-    /// table.write_untyped(any)?.bytes_mut()[6] = 7;
-    ///
-    /// let x = any.typed::<u16, Ix2>(&table)?;
-    /// assert_eq!(table.read(x)?.view(), array![[0, 0], [0, 7]]);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`AllocError`], with the numbers and the remedy.
-    pub fn zeros_untyped(
+    pub(crate) fn zeros_untyped(
         &self,
         dtype: &DType,
         shape: &[usize],
@@ -50,15 +34,8 @@ impl HandleTable {
         Ok(array.publish())
     }
 
-    /// Leases an array for reading as [`read`](HandleTable::read) does, with any element type.
-    ///
-    /// Arrays of `bool` are not checked: the bytes may be any.
-    ///
-    /// # Errors
-    /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::TypeMismatch`] if
-    /// the handle names a control array: a partition, a queue, a bundle, or memory of the crate
-    /// itself.
-    pub fn read_untyped(
+    /// Leases an array for reading as [`read`](crate::HandleTable::read) does, with any element type.
+    pub(crate) fn read_untyped(
         &self,
         handle: impl Into<AnyHandle>,
     ) -> Result<UntypedReadGuard<'_>, LeaseError> {
@@ -67,14 +44,8 @@ impl HandleTable {
         Ok(UntypedReadGuard::new(lease, located))
     }
 
-    /// Leases an array for writing as [`write`](HandleTable::write) does, with any element type.
-    ///
-    /// The bytes are not checked: the next typed lease refuses a `bool` that is neither 0 nor 1.
-    ///
-    /// # Errors
-    /// As [`read_untyped`](HandleTable::read_untyped). [`LeaseError::Busy`] also while the array
-    /// has readers, this participant included.
-    pub fn write_untyped(
+    /// Leases an array for writing as [`write`](crate::HandleTable::write) does, with any element type.
+    pub(crate) fn write_untyped(
         &self,
         handle: impl Into<AnyHandle>,
     ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
@@ -125,7 +96,7 @@ impl HandleTable {
 
 /// A reserved slot, while its array is being filled.
 pub(crate) struct NewBytes<'t> {
-    table: &'t HandleTable,
+    table: &'t Core,
     reserved: Reserved<'t>,
     token: u64,
     descriptor: Descriptor,

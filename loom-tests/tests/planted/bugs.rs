@@ -125,14 +125,14 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a reap leaves the reader's bit",
-        file: "src/seat/vacate.rs",
+        file: "src/reclaim.rs",
         at: "if «slot.has_bit(seat)» {\n            slot.clear_bit(seat);",
         instead: "false",
         model: ("seats", "death_while_reading"),
     },
     Bug {
         name: "a reap does not poison",
-        file: "src/seat/vacate.rs",
+        file: "src/reclaim.rs",
         at: "_ => «slot.unlock_exclusive(seat, true)»,",
         instead: "slot.unlock_exclusive(seat, false)",
         model: ("seats", "death_while_writing"),
@@ -203,8 +203,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a seat is free before all that it held is",
         file: "src/seat/mod.rs",
-        at: "let _ = «vacate(segment, seat, false)»;\n    mark_free",
-        instead: "{ mark_free(segment.memory(), index); vacate(segment, seat, false) }",
+        at: "let _ = «above.reclaim(segment, seat, false)»;\n    mark_free",
+        instead: "{ mark_free(segment.memory(), index); above.reclaim(segment, seat, false) }",
         model: ("seats", "a_check_beside_one_that_comes_and_goes"),
     },
     Bug {
@@ -223,7 +223,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a record that comes back from a death is retired in its bucket",
-        file: "src/names/vacate.rs",
+        file: "src/names/reclaim.rs",
         at: "let mut stays = «there()»;\n    if owned",
         instead: "there() && !owned",
         model: ("names", "death_while_publishing"),
@@ -251,14 +251,14 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a leaving participant looks for a bundle where it was",
-        file: "src/seat/vacate.rs",
+        file: "src/reclaim.rs",
         at: "bundles |= «bundle»",
-        instead: "names::is_bundle(memory, slot)",
+        instead: "Descriptor::is_bundle(memory.descriptor(slot.index))",
         model: ("bundles", "an_owner_that_leaves_what_another_has_open"),
     },
     Bug {
         name: "a reaper retires a bundle's record before the parts",
-        file: "src/names/vacate.rs",
+        file: "src/names/reclaim.rs",
         at: "«before()»;\n    // An error",
         instead: "()",
         model: ("bundles", "death_of_a_reaper_of_a_bundle"),
@@ -307,16 +307,16 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a reaper gives back a dead consumer's cell before its array",
-        file: "src/seat/vacate.rs",
+        file: "src/reclaim.rs",
         at: "cells.recover_arrays(«segment», seat);",
         instead: "{ cells.recover(seat); segment }",
         model: ("handover", "death_of_a_reaper_of_arrays"),
     },
     Bug {
         name: "a freed queue leaves its arrays",
-        file: "src/table/mod.rs",
-        at: "None => «self.keep_queue(slot, handle)»,",
-        instead: "None",
+        file: "src/table/free.rs",
+        at: "match «bundle.is_none() && self.above.owns_arrays(memory, slot)» {",
+        instead: "false",
         model: ("handover", "a_queue_is_freed_beside_a_pop"),
     },
     Bug {
@@ -328,7 +328,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a reaper looks by a load whether the queue was freed",
-        file: "src/seat/vacate.rs",
+        file: "src/reclaim.rs",
         at: "&& «slot.newest()».is_retired()",
         instead: "slot.word()",
         model: ("handover", "a_queue_is_freed_beside_a_reap"),

@@ -76,7 +76,7 @@ fn damage_is_found_where_it_is() {
     let memory = table.segment().memory();
     let layout = memory.layout();
     let x = table.zeros::<f64, _>(10).unwrap();
-    let slot = |handle: Handle<_, _>| table.slot(handle.into()).unwrap().0.index;
+    let slot = |handle: Handle<_, _>| table.core.slot(handle.into()).unwrap().0.index;
     let live = slot(x);
     let gone = table.zeros::<f64, _>(10).unwrap();
     let free = slot(gone);

@@ -3,7 +3,6 @@
 //! A record is never changed, and its word never repeats. So an entry holds while its bucket has
 //! the same word, and one load validates it.
 
-use super::record::Name;
 use crate::handle::AnyHandle;
 use crate::word::BucketWord;
 
@@ -12,43 +11,43 @@ const PLACES: usize = 1024;
 
 /// The names that were found last.
 #[derive(Default)]
-pub(crate) struct Recall {
+pub(crate) struct NameCache {
     /// Empty until a name was found.
     places: Vec<Option<Place>>,
 }
 
 struct Place {
     name: Box<str>,
-    found: Found,
+    found: CachedName,
 }
 
 /// The handle of a name while its bucket had this word.
 #[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub(super) bucket: usize,
-    pub(super) word: BucketWord,
-    pub(super) handle: AnyHandle,
+pub(crate) struct CachedName {
+    pub(crate) bucket: usize,
+    pub(crate) word: BucketWord,
+    pub(crate) handle: AnyHandle,
 }
 
-impl Recall {
-    pub(super) fn get(&self, name: &str) -> Option<Found> {
-        let place = self.places.get(place_of(name))?.as_ref()?;
+impl NameCache {
+    pub(crate) fn get(&self, name: &str, hash: u64) -> Option<CachedName> {
+        let place = self.places.get(place_of(hash))?.as_ref()?;
         (*place.name == *name).then_some(place.found)
     }
 
-    pub(super) fn put(&mut self, name: &str, found: Found) {
+    pub(crate) fn insert(&mut self, name: &str, hash: u64, found: CachedName) {
         if self.places.is_empty() {
             self.places.resize_with(PLACES, || None);
         }
-        self.places[place_of(name)] = Some(Place {
+        self.places[place_of(hash)] = Some(Place {
             name: name.into(),
             found,
         });
     }
 }
 
-/// Returns the place of a name. Takes the hash's upper bits, because the bucket takes the lower
+/// Returns the place of a name with this hash. Takes the hash's upper bits, because the bucket takes the lower
 /// ones.
-fn place_of(name: &str) -> usize {
-    (Name::hash(name.as_bytes()) >> 48) as usize % PLACES
+fn place_of(hash: u64) -> usize {
+    (hash >> 48) as usize % PLACES
 }

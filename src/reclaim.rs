@@ -1,73 +1,60 @@
-//! The walk that takes back everything that a seat holds. Each step may be repeated.
+//! The walk that takes back everything that a seat holds, and the frees that reach beyond the table.
+//! Each step of the walk may be repeated.
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};
 use crate::handle::AnyHandle;
+use crate::memory::Memory;
 use crate::names;
 use crate::partition::control::Control;
 use crate::queue::{self, cells::Cells};
+use crate::seat::{ParticipantInfo, ReapReport, Reclaim, TornTile};
 use crate::segment::Segment;
 use crate::span::{Extent, Spans};
+use crate::table::above::{Above, AfterFree};
+use crate::table::core::Core;
 use crate::table::hints::Hints;
 use crate::table::slot::{Slot, Tail};
 use crate::word::{SeatId, SlotWord};
 
-/// The result of a reap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReapReport {
-    /// Seats of dead participants that are free again.
-    pub seats: usize,
-    /// Arrays that were freed because their owner died.
-    pub arrays_freed: usize,
-    /// Reservations that were never published.
-    pub reservations: usize,
-    /// Shared leases and places in rounds that were given back.
-    pub leases: usize,
-    /// Arrays that a dead participant was writing, poisoned now; each once.
-    pub poisoned: Vec<AnyHandle>,
-    /// Tiles that a dead participant was writing.
-    pub torn: Vec<TornTile>,
-    /// Jobs that a dead participant was taking out of a queue; they are in the queue again.
-    pub jobs: usize,
-    /// Seats of dead participants that cannot be reaped, because a process outside the crate has a
-    /// read lock on them. See [`HandleTable::foreign_locks`](crate::HandleTable::foreign_locks).
-    pub locked: usize,
-    /// There are names, and some may be of freed arrays.
-    pub(crate) names: bool,
+/// The layers above the table, as the table reaches them.
+pub(crate) struct Reclaimer;
+
+impl Reclaim for Reclaimer {
+    fn reclaim(&self, segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
+        reclaim(segment, seat, dead)
+    }
 }
 
-/// A tile that was not finished: its rows are half-written, or not begun where several tiles are
-/// claimed at a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TornTile {
-    /// Index of the tile in its partition.
-    pub tile: usize,
-    /// The indices that the tile covers along the first axis that its partition cuts.
-    pub rows: core::ops::Range<usize>,
-    /// The round in which it was torn.
-    pub round: u64,
-}
-
-impl ReapReport {
-    pub(super) fn add(&mut self, other: ReapReport) {
-        self.arrays_freed += other.arrays_freed;
-        self.reservations += other.reservations;
-        self.leases += other.leases;
-        for handle in other.poisoned {
-            self.add_poisoned(handle);
-        }
-        self.torn.extend(other.torn);
-        self.jobs += other.jobs;
-        self.names |= other.names;
+impl Above for Reclaimer {
+    fn owns_arrays(&self, memory: &Memory, slot: Slot<'_>) -> bool {
+        queue::owns_arrays(memory, slot)
     }
 
-    /// Adds an array, unless it is there: the dead may have opened a round and torn tiles of it, and
-    /// several may have torn tiles of the same array.
-    fn add_poisoned(&mut self, handle: AnyHandle) {
-        if !self.poisoned.contains(&handle) {
-            self.poisoned.push(handle);
+    fn free_queued(&self, core: &Core, slot: Slot<'_>, seat: SeatId) {
+        queue::free_arrays(core.segment(), slot, seat);
+    }
+
+    fn finish_free(&self, core: &Core, after: AfterFree<'_>) {
+        core.forget_names(after.name);
+        if let Some(freed) = after.bundle {
+            core.free_parts(freed.bucket, freed.word);
+            drop(freed.kept);
         }
+    }
+
+    fn forget_dead_names(&self, core: &Core) {
+        core.forget_all_dead();
+    }
+
+    fn forget_own_names(&self, core: &Core) {
+        core.forget_own_names();
+    }
+
+    fn name_of(&self, core: &Core, handle: AnyHandle) -> Option<String> {
+        core.name_of(handle)
     }
 }
 
@@ -80,7 +67,7 @@ impl ReapReport {
 /// If `dead`, the participant may have died between any two steps. Finish every possible operation
 /// on every slot, and add all FREE slots to the hint trees: some may have been only in its private
 /// cache, and nothing tells which.
-pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
+fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     let memory = segment.memory();
     let mut report = ReapReport::default();
     for (slot, extent) in carved_slots(segment) {
@@ -102,18 +89,19 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
         }
         let owned = |word: SlotWord| word.is_owned_by(seat);
         // Read these before the retirement: after it the slot may be reused at once.
-        let bundle = word.is_named() && owned(word) && names::is_bundle(memory, slot);
+        let bundle =
+            word.is_named() && owned(word) && Descriptor::is_bundle(memory.descriptor(slot.index));
         let arrays = word.is_named() && owned(word) && queue::owns_arrays(memory, slot);
         let had_bit = slot.has_bit(seat);
         if arrays {
-            // As in `HandleTable::keep_queue`: the cells stay in place until they are empty.
-            let _ = slot.keep(word.generation(), seat);
+            // As in `Core::free_named`: the cells stay in place until they are empty.
+            let _ = slot.pin_for_retire(word.generation(), seat);
         }
         // A participant may die between clearing its bit, or retiring, and the tail check. A
         // leaving participant is not in between.
         let mut unchecked = dead;
         if word.is_named() && word.is_live(word.generation()) {
-            unchecked |= names::vacate(segment, slot, word, seat, dead);
+            unchecked |= names::reclaim(segment, slot, word, seat, dead);
         }
         let retired = slot.change(|word| {
             owned(word)
@@ -143,7 +131,7 @@ pub(super) fn vacate(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport 
         for (slot, extent) in carved_slots(segment) {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
-                let retired = names::vacate(segment, slot, word, seat, true);
+                let retired = names::reclaim(segment, slot, word, seat, true);
                 if retired && matches!(slot.tail(), Tail::Freed(_)) {
                     hints.set(extent.class, slot.index);
                 }
@@ -259,6 +247,6 @@ fn release_writer(
 /// Notes the seat's holder as the process that left the array half-written.
 fn note_poison(segment: &Segment, slot: Slot<'_>, seat: SeatId, what: HalfWritten) {
     let memory = segment.memory();
-    let culprit = super::Card::of(memory, seat).pid;
+    let culprit = ParticipantInfo::of(memory, seat).pid;
     PoisonNote::now(culprit, what).store(memory.descriptor(slot.index));
 }

@@ -1,7 +1,8 @@
 //! Operations that stop half-way, one step at a time on the words of a queue.
 
-use super::cells::{Event, HEAD, Seen, TAIL};
-use super::*;
+use crate::handle_table::HandleTable;
+use crate::queue::cells::{Event, HEAD, Seen, TAIL};
+use crate::queue::*;
 use crate::segment::Segment;
 use crate::sync::{Ordering, Word};
 use crate::word::{CellState, CellWord, EndWord};

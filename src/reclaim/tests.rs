@@ -7,9 +7,11 @@ use crate::OwnedArray;
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten};
 use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
+use crate::handle_table::HandleTable;
 use crate::queue::cells::Cells;
+use crate::seat::{leave, reap};
 use crate::span::Spans;
-use crate::table::HandleTable;
+use crate::sync::Ordering;
 use crate::table::hints::Hints;
 use crate::table::slot::Slot;
 
@@ -49,15 +51,15 @@ fn a_reap_reports_all_that_it_takes_back() {
     std::mem::forget(theirs);
     std::mem::forget(dead.open_queue(queue.handle()).unwrap());
     let control = AnyHandle::from(queue.handle());
-    let extent = Spans::of(segment.memory()).extent(dead.slot(control).unwrap().0.index);
+    let extent = Spans::of(segment.memory()).extent(dead.core.slot(control).unwrap().0.index);
     let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
     let seat = SeatId::from_index(dead.seat().unwrap());
     let _taken = cells.take(seat).unwrap();
-    let _reserved = dead.reserve(64).unwrap();
+    let _reserved = dead.core.reserve(64).unwrap();
     kill(dead);
 
     let me = SeatId::from_index(survivor.seat().unwrap());
-    let report = reap(&segment, me).unwrap();
+    let report = reap(&segment, me, &Reclaimer).unwrap();
     assert_eq!((report.seats, report.arrays_freed), (1, 1));
     assert_eq!((report.reservations, report.jobs), (1, 1));
     // The array that it read, the round's array, the partition, and the queue.
@@ -75,7 +77,10 @@ fn a_reap_reports_all_that_it_takes_back() {
     assert_eq!(poisoned, [rows.to_bits(), written.to_bits()]);
     drop(round);
     // There is nothing more to take back.
-    assert_eq!(reap(&segment, me).unwrap(), ReapReport::default());
+    assert_eq!(
+        reap(&segment, me, &Reclaimer).unwrap(),
+        ReapReport::default()
+    );
     assert_eq!(queue.pop().unwrap(), Some(7));
 }
 
@@ -91,7 +96,7 @@ fn a_report_adds_up_all_seats_and_mentions_names() {
         kill(table);
     }
     let me = SeatId::from_index(survivor.seat().unwrap());
-    let report = reap(&segment, me).unwrap();
+    let report = reap(&segment, me, &Reclaimer).unwrap();
     assert_eq!(
         (report.seats, report.arrays_freed, report.names),
         (2, 4, true)
@@ -105,10 +110,16 @@ fn the_living_keep_their_seats_and_all_that_they_hold() {
     let (first, second) = (join(&segment), join(&segment));
     let owned: Vector = second.from_elem(4, 1).unwrap();
     let me = SeatId::from_index(first.seat().unwrap());
-    assert_eq!(reap(&segment, me).unwrap(), ReapReport::default());
+    assert_eq!(
+        reap(&segment, me, &Reclaimer).unwrap(),
+        ReapReport::default()
+    );
     assert_eq!(first.read(owned).unwrap().sum(), 4);
     // With no seat as the reaper, no seat is skipped as its own.
-    assert_eq!(reap(&segment, SeatId::NONE).unwrap(), ReapReport::default());
+    assert_eq!(
+        reap(&segment, SeatId::NONE, &Reclaimer).unwrap(),
+        ReapReport::default()
+    );
 }
 
 #[test]
@@ -116,7 +127,7 @@ fn a_card_has_the_pid_of_a_seat_and_0_otherwise() {
     let segment = Segment::in_process().unwrap();
     let table = join(&segment);
     let memory = segment.memory();
-    let pid = |seat| Card::of(memory, seat).pid;
+    let pid = |seat| ParticipantInfo::of(memory, seat).pid;
     let mine = SeatId::from_index(table.seat().unwrap());
     assert_eq!(pid(mine), std::process::id());
     let seats = memory.layout().geometry.seats as usize;
@@ -145,7 +156,7 @@ fn a_reap_counts_the_arrays_of_a_queue() {
     std::mem::forget(queue);
     kill(dead);
     let me = SeatId::from_index(survivor.seat().unwrap());
-    let report = reap(&segment, me).unwrap();
+    let report = reap(&segment, me, &Reclaimer).unwrap();
     assert_eq!((report.arrays_freed, report.leases), (3, 1), "{report:?}");
     assert_eq!(survivor.arrays().count(), 0);
     assert!(survivor.verify().unwrap().is_clean());
@@ -159,13 +170,13 @@ fn a_reap_leaves_control_arrays_that_the_dead_had_not_leased() {
     let queue = survivor.queue::<u64>(4).unwrap();
     queue.push(7).unwrap();
     let control = AnyHandle::from(queue.handle());
-    let extent = Spans::of(segment.memory()).extent(survivor.slot(control).unwrap().0.index);
+    let extent = Spans::of(segment.memory()).extent(survivor.core.slot(control).unwrap().0.index);
     let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
     let seat = SeatId::from_index(dead.seat().unwrap());
     let _taken = cells.take(seat).unwrap();
     kill(dead);
     let me = SeatId::from_index(survivor.seat().unwrap());
-    let report = reap(&segment, me).unwrap();
+    let report = reap(&segment, me, &Reclaimer).unwrap();
     assert_eq!((report.seats, report.jobs), (1, 0));
     assert_eq!(queue.pop().unwrap(), None);
 }
@@ -175,9 +186,9 @@ fn a_reap_leaves_control_arrays_that_the_dead_had_not_leased() {
 fn hints_lead_to_what_one_that_leaves_held() {
     let segment = Segment::in_process().unwrap();
     let (survivor, leaver) = (join(&segment), join(&segment));
-    let index = |handle: Vector| survivor.slot(AnyHandle::from(handle)).unwrap().0.index;
+    let index = |handle: Vector| survivor.core.slot(AnyHandle::from(handle)).unwrap().0.index;
     let owned = index(leaver.from_elem(4, 1).unwrap());
-    let reserved = leaver.reserve(64).unwrap().slot.index;
+    let reserved = leaver.core.reserve(64).unwrap().slot.index;
     let arrays: [Vector; 2] = [1, 2].map(|value| survivor.from_elem(4, value).unwrap());
     std::mem::forget(leaver.read(arrays[0]).unwrap());
     std::mem::forget(leaver.write(arrays[1]).unwrap());
@@ -193,7 +204,7 @@ fn hints_lead_to_what_one_that_leaves_held() {
     let led_to = || slots.map(|slot| hints.leads_to(class, slot));
     assert_eq!(led_to(), [false; 4]);
     std::mem::forget(leaver);
-    leave(&segment, seat);
+    leave(&segment, seat, &Reclaimer);
     assert_eq!(led_to(), [true; 4]);
     let seat = seat.index().unwrap();
     assert!(!memory.seat_word(seat).load(Ordering::Relaxed).is_taken());
@@ -203,7 +214,7 @@ fn hints_lead_to_what_one_that_leaves_held() {
 /// Reaps as the participant of a table.
 fn reap_by(table: &HandleTable) -> ReapReport {
     let me = SeatId::from_index(table.seat().unwrap());
-    reap(table.segment(), me).unwrap()
+    reap(table.segment(), me, &Reclaimer).unwrap()
 }
 
 #[test]
@@ -252,7 +263,7 @@ fn a_reap_counts_the_arrays_of_a_queue_that_was_freed_beside_the_dead() {
         queue.push_owned(array).unwrap();
     }
     let control = AnyHandle::from(queue.handle());
-    let extent = Spans::of(segment.memory()).extent(survivor.slot(control).unwrap().0.index);
+    let extent = Spans::of(segment.memory()).extent(survivor.core.slot(control).unwrap().0.index);
     let (cells, _) = Cells::open(segment.memory(), extent.unwrap()).unwrap();
     std::mem::forget(dead.open_queue(queue.handle()).unwrap());
     // The dead was popping while the queue was freed with all else that was in it.
@@ -343,7 +354,7 @@ fn a_reap_leads_searches_to_free_slots_alone() {
     std::mem::forget(dead.read(array).unwrap());
     let memory = segment.memory();
     let [kept, freed] = [array, theirs].map(|handle| {
-        let (slot, _) = survivor.slot(AnyHandle::from(handle)).unwrap();
+        let (slot, _) = survivor.core.slot(AnyHandle::from(handle)).unwrap();
         let class = Spans::of(memory).extent(slot.index).unwrap().class;
         (class, slot.index)
     });

@@ -17,13 +17,13 @@ impl HandleTable {
     /// them, all at once.
     ///
     /// # Errors
-    /// - [`Error::Lease`] as for [`read_untyped`](HandleTable::read_untyped): the array must not be
+    /// - [`Error::Lease`] as for [`read_untyped`](crate::HandleTable::read_untyped): the array must not be
     ///   freed meanwhile.
     /// - [`SegmentError::Os`] if the system has no pages.
     pub fn prefault(&self, handle: impl Into<AnyHandle>) -> Result<(), Error> {
         let handle = handle.into();
-        let lease = self.lease_shared(handle)?;
-        let memory = self.segment.memory();
+        let lease = self.core.lease_shared(handle)?;
+        let memory = self.segment().memory();
         let slot = lease.slot.index;
         let descriptor = Descriptor::load(memory.descriptor(slot));
         if descriptor.is_some_and(|descriptor| descriptor.is_control()) {
@@ -37,10 +37,10 @@ impl HandleTable {
         });
         let Some((extent, bytes)) = fits else {
             let what = "the shape does not fit into the extent";
-            return Err(self.look().corrupt(handle, what).into());
+            return Err(self.core.look().corrupt(handle, what).into());
         };
         let array = extent.offset..extent.offset + bytes;
-        let touched = self.segment.touch(array.clone(), array);
+        let touched = self.segment().touch(array.clone(), array);
         match touched.missing {
             0 => Ok(()),
             errno => Err(Error::Segment(SegmentError::Os {

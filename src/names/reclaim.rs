@@ -8,18 +8,16 @@ use crate::handle::AnyHandle;
 use crate::memory::Memory;
 use crate::segment::Segment;
 use crate::span::Spans;
-use crate::sync::{Ordering, Word};
 use crate::table::hints::Hints;
-use crate::table::lease::SharedLease;
 use crate::table::slot::{Slot, Tail};
-use crate::word::{BucketWord, SeatId, SlotWord};
+use crate::word::{SeatId, SlotWord};
 
-/// Reclaims a record, or a part of a bundle, when `seat` is vacated. `seen` was the slot's word a
+/// Reclaims a record, or a part of a bundle, when `seat` is reclaimed. `seen` was the slot's word a
 /// moment ago: LIVE and NAMED.
 ///
 /// With `all`, also retires detached records and parts that a dead participant has left. Returns
 /// `true` if this call retired it: then a tail check must follow.
-pub(crate) fn vacate(
+pub(crate) fn reclaim(
     segment: &Segment,
     slot: Slot<'_>,
     seen: SlotWord,
@@ -37,11 +35,11 @@ pub(crate) fn vacate(
         };
         let there = || is_in_bucket(memory, slot, generation, bucket);
         let before = || retire_parts(segment, slot, generation, bucket, seat);
-        vacate_member(slot, generation, seat, all, there, before)
+        reclaim_member(slot, generation, seat, all, there, before)
     } else if let Some(bundle) = Descriptor::part_of(words, generation) {
         let handle = AnyHandle::pack(segment.key(), slot.index, generation);
         let there = || is_part(memory, bundle, handle, seat);
-        vacate_member(slot, generation, seat, all, there, || ())
+        reclaim_member(slot, generation, seat, all, there, || ())
     } else {
         false
     }
@@ -49,7 +47,7 @@ pub(crate) fn vacate(
 
 /// Detaches a linked member of `seat`. Retires an unlinked member of `seat` or, with `all`, a
 /// detached one, after calling `before`. Returns `true` if this call retired it.
-fn vacate_member(
+fn reclaim_member(
     slot: Slot<'_>,
     generation: u32,
     seat: SeatId,
@@ -153,48 +151,4 @@ pub(super) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: S
         });
     }
     false
-}
-
-/// The items to free with an array, queue or bundle.
-pub(crate) struct Following<'t> {
-    /// The bucket of the name that it was given last.
-    pub(crate) name: u64,
-    /// The contents, if it is a bundle.
-    pub(crate) bundle: Option<Emptied<'t>>,
-}
-
-/// A freed bundle with parts that are still to be freed.
-pub(crate) struct Emptied<'t> {
-    /// The number of its bucket.
-    pub(crate) bucket: usize,
-    /// The bucket's word.
-    pub(crate) word: BucketWord,
-    /// Keeps the slot, and with it the bucket, until the parts are freed.
-    pub(crate) kept: SharedLease<'t>,
-}
-
-impl<'t> Following<'t> {
-    /// Reads the noted bucket of a slot. Must run before the slot is retired: afterwards it may
-    /// have another array.
-    pub(crate) fn name(memory: &Memory, slot: Slot<'_>) -> Following<'t> {
-        Following {
-            name: Descriptor::named_in(memory.descriptor(slot.index)),
-            bundle: None,
-        }
-    }
-}
-
-impl<'t> Emptied<'t> {
-    /// Reads the bucket of a bundle that the caller has retired. The caller has `kept` its slot
-    /// since before the retirement.
-    pub(crate) fn of(memory: &Memory, kept: SharedLease<'t>) -> Emptied<'t> {
-        let slot = kept.slot.index;
-        // Relaxed: the retirement has acquired all changes of the bucket before it.
-        let word = Descriptor::bundle(memory.descriptor(slot)).load(Ordering::Relaxed);
-        Emptied {
-            bucket: memory.names().len() + slot,
-            word: BucketWord::from_bits(word),
-            kept,
-        }
-    }
 }

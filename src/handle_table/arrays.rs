@@ -1,0 +1,205 @@
+//! Creating, describing and freeing arrays.
+
+use core::ops::Deref;
+
+use ndarray::{ArrayRef, Dimension, ShapeBuilder};
+
+use super::HandleTable;
+use crate::descriptor::Order;
+use crate::element::{DType, Element};
+use crate::error::{AllocError, FreeError, JoinError, LeaseError};
+use crate::handle::{AnyHandle, Handle};
+use crate::table::create::Owned;
+use crate::table::info::ArrayInfo;
+
+impl HandleTable {
+    /// Creates an array of zeros. Takes `shape` as ndarray does: `(3, 4)`, `(3, 4).f()`,
+    /// `IxDyn(&[3, 4])`.
+    ///
+    /// Pages that were never used hold zeros already and stay untouched until a write.
+    ///
+    /// # Errors
+    /// [`AllocError`], with the numbers and the remedy.
+    #[inline]
+    #[cfg_attr(loom, track_caller)]
+    pub fn zeros<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        self.core.zeros(shape)
+    }
+
+    /// Creates an array with all elements `elem`.
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros).
+    #[inline]
+    #[cfg_attr(loom, track_caller)]
+    pub fn from_elem<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+        elem: T,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        self.core.from_elem(shape, elem)
+    }
+
+    /// Creates an array with the element `f(i)` at index `i`.
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated. If `f` forks, the
+    /// child gets [`AllocError::Forked`], and the array belongs to the parent.
+    #[inline]
+    #[cfg_attr(loom, track_caller)]
+    pub fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+        f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        self.core.from_shape_fn(shape, f)
+    }
+
+    /// Creates a copy of `source`: in Fortran order if `source` lies so in memory, else in C order.
+    ///
+    /// Takes views of any strides. Copies of 16 MiB and more use several threads, which have ended
+    /// when the call returns. A lease is an ndarray, so ndarray's `to_owned` copies back:
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndarray::{Array2, array, s};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let own = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    /// let x = table.from_array(&own)?;
+    /// let every_other = table.from_array(&own.slice(s![.., ..;2]))?;
+    ///
+    /// let copy: Array2<f64> = table.read(x)?.to_owned();
+    /// assert_eq!(copy, own);
+    /// let copy = table.read(every_other)?.to_owned();
+    /// assert_eq!(copy, array![[1.0, 3.0], [4.0, 6.0]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros).
+    #[inline]
+    #[cfg_attr(loom, track_caller)]
+    pub fn from_array<T: Element, D: Dimension>(
+        &self,
+        source: &impl Deref<Target = ArrayRef<T, D>>,
+    ) -> Result<Handle<T, D>, AllocError> {
+        self.core.from_array(source)
+    }
+
+    /// Creates an array of unspecified contents: zeros, or the bytes of an earlier array.
+    ///
+    /// An array of `bool` is filled with [`zeros`](HandleTable::zeros), since not every byte is
+    /// valid.
+    ///
+    /// # Errors
+    /// As [`zeros`](HandleTable::zeros).
+    #[inline]
+    #[cfg_attr(loom, track_caller)]
+    pub fn uninit<T: Element, Sh: ShapeBuilder>(
+        &self,
+        shape: Sh,
+    ) -> Result<Handle<T, Sh::Dim>, AllocError> {
+        self.core.uninit(shape)
+    }
+
+    /// Creates an array of zeros as [`zeros`](HandleTable::zeros) does, of an element type that is
+    /// a value. `shape` is the length of each axis. A program that knows the type opens the array
+    /// by [`AnyHandle::typed`].
+    ///
+    /// ```
+    /// use ndshm::{DType, HandleTable, Order, ScalarType, Segment};
+    /// use ndarray::{Ix2, array};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let any = table.zeros_untyped(&DType::from(ScalarType::U16), &[2, 2], Order::C)?;
+    /// table.write_untyped(any)?.bytes_mut()[6] = 7;
+    ///
+    /// let x = any.typed::<u16, Ix2>(&table)?;
+    /// assert_eq!(table.read(x)?.view(), array![[0, 0], [0, 7]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError`], with the numbers and the remedy.
+    #[inline]
+    pub fn zeros_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        self.core.zeros_untyped(dtype, shape, order)
+    }
+
+    /// Returns a guard that frees the array when it is dropped.
+    ///
+    /// Other participants may use the handle meanwhile. Freeing the array twice does no harm.
+    #[inline]
+    pub fn owned<T: Element, D: Dimension>(&self, handle: Handle<T, D>) -> Owned<'_, T, D> {
+        self.core.owned(handle)
+    }
+
+    /// Frees an array. Its handle is stale at once, in every process. If the array is leased, its
+    /// bytes are released with the last lease.
+    ///
+    /// # Errors
+    /// [`FreeError::Stale`] if it was freed before. [`FreeError::Internal`] if the handle names
+    /// memory that the crate keeps for itself, as a pool's mailbox.
+    #[inline]
+    pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
+        self.core.free(handle)
+    }
+
+    /// Makes an array outlive its owner: it lives until a participant frees it.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`]. [`LeaseError::Internal`] if the handle names memory that the crate
+    /// keeps for itself. [`LeaseError::Queued`] if a queue owns the array.
+    #[inline]
+    pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.core.detach(handle)
+    }
+
+    /// Makes this participant the owner of an array. The array is freed when this participant
+    /// leaves or dies, unless it is detached.
+    ///
+    /// # Errors
+    /// As [`detach`](HandleTable::detach).
+    #[inline]
+    pub fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.core.adopt(handle)
+    }
+
+    /// Returns the type, shape and state of the array that a handle names.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] if the handle names none. [`LeaseError::TypeMismatch`] if it names a
+    /// queue, a partition or a bundle.
+    #[inline]
+    pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
+        self.core.info(handle)
+    }
+
+    /// Returns all live arrays, in the order of their slots.
+    ///
+    /// Arrays that come or go during the iteration may be missing or not. The table's own arrays
+    /// (the words of partitions) are left out.
+    #[inline]
+    pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
+        self.core.arrays()
+    }
+
+    /// Gives the pages of all free extents back to the system. Returns the bytes of these extents.
+    ///
+    /// Freed arrays keep their pages for the next array, up to a limit (see
+    /// [`SegmentOptions::retain`](crate::SegmentOptions::retain)). This call gives up all of them.
+    /// Nobody waits for it: it reserves the free slots of one span at a time, and frees them again.
+    #[inline]
+    pub fn trim(&self) -> Result<u64, JoinError> {
+        self.core.trim()
+    }
+}

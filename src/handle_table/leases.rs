@@ -1,0 +1,165 @@
+//! Leases of whole arrays, and looks without a lease.
+
+use ndarray::{ArrayViewMut, Dimension};
+
+use super::HandleTable;
+use crate::array::{Attached, ReadGuard, WriteGuard};
+use crate::element::Element;
+use crate::error::LeaseError;
+use crate::handle::{AnyHandle, Handle};
+use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
+
+impl HandleTable {
+    /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
+    /// process.
+    ///
+    /// Any number of participants may read at once, and a participant may hold several guards.
+    /// Arrays of `bool` are scanned for invalid bytes.
+    ///
+    /// # Errors
+    /// - [`LeaseError::Stale`], [`LeaseError::TypeMismatch`].
+    /// - [`LeaseError::Busy`] while the array has a writer; the call does not wait. If some
+    ///   participants try to read and one tries to write at the same moment, all may get `Busy`. So
+    ///   may a participant that reads already and asks again while another tries to write.
+    /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
+    #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
+    pub fn read<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
+        self.core.read(handle)
+    }
+
+    /// Leases an array for writing. Until the guard is dropped nobody else reads or writes the
+    /// array.
+    ///
+    /// The array is poisoned if a panic drops the guard, or if the process dies with it.
+    ///
+    /// # Errors
+    /// As [`read`](HandleTable::read). [`LeaseError::Busy`] also while the array has readers, this
+    /// participant included.
+    #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
+    pub fn write<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
+        self.core.write(handle)
+    }
+
+    /// Leases an array for reading as [`read`](HandleTable::read) does, with any element type.
+    ///
+    /// Arrays of `bool` are not checked: the bytes may be any.
+    ///
+    /// # Errors
+    /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::TypeMismatch`] if
+    /// the handle names a control array: a partition, a queue, a bundle, or memory of the crate
+    /// itself.
+    #[inline]
+    pub fn read_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<UntypedReadGuard<'_>, LeaseError> {
+        self.core.read_untyped(handle)
+    }
+
+    /// Leases an array for writing as [`write`](HandleTable::write) does, with any element type.
+    ///
+    /// The bytes are not checked: the next typed lease refuses a `bool` that is neither 0 nor 1.
+    ///
+    /// # Errors
+    /// As [`read_untyped`](HandleTable::read_untyped). [`LeaseError::Busy`] also while the array
+    /// has readers, this participant included.
+    #[inline]
+    pub fn write_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
+        self.core.write_untyped(handle)
+    }
+
+    /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
+    /// synchronise by other means.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`]; never `Busy` or `Poisoned`.
+    #[inline]
+    pub fn attach<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<Attached<'_, T, D>, LeaseError> {
+        self.core.attach(handle)
+    }
+
+    /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
+    /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
+    /// well.
+    ///
+    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison).
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, LeaseError, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(3)?;
+    /// # let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    /// #     let mut half = table.write(x).unwrap();
+    /// #     half[0] = f64::NAN;
+    /// #     std::panic::resume_unwind(Box::new(()));
+    /// # }));
+    /// if let Err(LeaseError::Poisoned { pid, what, .. }) = table.read(x) {
+    ///     eprintln!("process {pid} was writing {what}");
+    ///     let repaired = table.recover(x, |mut view| {
+    ///         let bad = view.iter_mut().filter(|x| x.is_nan());
+    ///         bad.map(|x| *x = 0.0).count()
+    ///     })?;
+    ///     assert_eq!(repaired, 1);
+    /// }
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](HandleTable::write), but for `Poisoned`. [`LeaseError::InvalidElement`] if
+    /// bytes are not values of `T`: the array then stays as it is, and can only be freed.
+    ///
+    /// # Panics
+    /// If `look` panics; the array then stays poisoned.
+    #[inline]
+    #[cfg_attr(loom, track_caller)]
+    pub fn recover<T: Element, D: Dimension, R>(
+        &self,
+        handle: Handle<T, D>,
+        look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
+    ) -> Result<R, LeaseError> {
+        self.core.recover(handle, look)
+    }
+
+    /// Declares the contents of a poisoned array good again. The caller has checked them (see
+    /// [`attach`](HandleTable::attach)) or is about to overwrite them. Use
+    /// [`recover`](HandleTable::recover) for exclusive access meanwhile.
+    ///
+    /// A poisoned array may still have readers: a participant that died while it tried to write,
+    /// before it checked for readers, counts as a writer.
+    ///
+    /// # Errors
+    /// [`LeaseError::Busy`] while a round whose opener died still has participants.
+    #[inline]
+    pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.core.clear_poison(handle)
+    }
+}
+
+impl AnyHandle {
+    /// Returns the handle as one of an array of `T` with dimension `D`.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] if it names none. [`LeaseError::TypeMismatch`] names both types if
+    /// they differ.
+    pub fn typed<T: Element, D: Dimension>(
+        self,
+        table: &HandleTable,
+    ) -> Result<Handle<T, D>, LeaseError> {
+        table.core.typed(self)
+    }
+}

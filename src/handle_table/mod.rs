@@ -1,0 +1,122 @@
+//! The handle table as users have it. Its methods call the core in `table/` and what is built on it.
+
+mod arrays;
+#[cfg(not(loom))]
+mod global;
+mod leases;
+mod names;
+#[cfg(not(loom))]
+mod prefault;
+mod structures;
+
+#[cfg(not(loom))]
+use crate::error::Error;
+use crate::error::{ForeignLock, JoinError};
+use crate::reclaim::Reclaimer;
+use crate::seat::ReapReport;
+use crate::segment::Segment;
+use crate::table::core::Core;
+
+/// A participant of a segment: allocates, leases and frees its arrays.
+///
+/// All participants of a segment see the same table; a table value is one *seat* in it. A seat
+/// belongs to one thread: the value may be sent to another thread, but not shared. Another thread
+/// joins for a seat of its own, which takes microseconds.
+///
+/// A table may cross a `fork`: the child's copy takes a seat of its own at its first use, and
+/// dropping the guards that crossed with it does nothing.
+///
+/// Dropping the table releases its seat and frees the arrays that it owns and has not
+/// [detached](HandleTable::detach).
+///
+/// ```
+/// use ndshm::{HandleTable, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.zeros::<f64, _>((1000, 3))?;
+/// table.write(x)?.fill(1.5);
+/// assert_eq!(table.read(x)?.sum(), 4500.0);
+/// table.free(x)?;
+/// assert!(table.read(x).is_err());
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+pub struct HandleTable {
+    pub(crate) core: Core,
+}
+
+impl HandleTable {
+    /// Takes a seat in `segment`. Reaps the seats of participants that died.
+    ///
+    /// # Errors
+    /// [`JoinError::SeatLocked`] if a process outside the crate locks seats.
+    /// [`JoinError::SeatsFull`] if every seat belongs to a living participant, or is being checked
+    /// by another process.
+    pub fn join(segment: &Segment) -> Result<HandleTable, JoinError> {
+        let core = Core::join(segment, &Reclaimer)?;
+        let table = HandleTable { core };
+        table.reap()?;
+        Ok(table)
+    }
+
+    /// Opens the named segment and takes a seat in it.
+    #[cfg(not(loom))]
+    pub fn open(name: &str) -> Result<HandleTable, Error> {
+        Ok(Self::join(&Segment::open(name)?)?)
+    }
+
+    /// Opens the named segment, or creates it, and takes a seat in it.
+    #[cfg(not(loom))]
+    pub fn open_or_create(name: &str) -> Result<HandleTable, Error> {
+        Ok(Self::join(&Segment::open_or_create(name)?)?)
+    }
+
+    /// Returns the segment.
+    #[inline]
+    pub fn segment(&self) -> &Segment {
+        self.core.segment()
+    }
+
+    /// Returns this participant's seat number, from 0. It is unique among the living participants.
+    pub fn seat(&self) -> Result<usize, JoinError> {
+        self.core.seat()
+    }
+
+    /// Takes back everything that dead participants held: their arrays, leases and seats.
+    ///
+    /// Waits for nobody. Joining also reaps, and so does an allocation before it reports that the
+    /// segment is full.
+    ///
+    /// A process that may read the segment's file can lock a seat, which then cannot be reaped.
+    /// [`ReapReport::locked`] counts such seats, and [`foreign_locks`](HandleTable::foreign_locks)
+    /// names the processes.
+    pub fn reap(&self) -> Result<ReapReport, JoinError> {
+        self.core.reap()
+    }
+
+    /// Returns the locks on seats that processes outside the crate hold; see [`ForeignLock`]. Reads
+    /// `/proc` of all processes to name the holders.
+    ///
+    /// ```
+    /// let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+    /// assert!(table.foreign_locks().is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn foreign_locks(&self) -> Vec<ForeignLock> {
+        self.core.foreign_locks()
+    }
+}
+
+impl Drop for HandleTable {
+    fn drop(&mut self) {
+        self.core.leave();
+    }
+}
+
+impl core::fmt::Debug for HandleTable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("HandleTable")
+            .field("segment", self.segment())
+            .field("seat", &self.core.own_seat())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,125 @@
+//! Names of arrays.
+
+use ndarray::Dimension;
+
+use super::HandleTable;
+use crate::element::Element;
+use crate::error::NameError;
+use crate::handle::{AnyHandle, Handle};
+use crate::names::NameInfo;
+
+impl HandleTable {
+    /// Gives an array a name, by which any process finds it.
+    ///
+    /// Of several participants that give one name at once, one succeeds. Freeing the array removes
+    /// its names. An array may have several. Everything with a handle can have one, for instance a
+    /// queue.
+    ///
+    /// A name is 1 to 255 bytes of UTF-8. There are no further rules; `/` is a custom, as in
+    /// `layer/1/bias`.
+    ///
+    /// ```
+    /// use ndarray::Ix2;
+    /// use ndshm::{HandleTable, NameError, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((3, 4))?;
+    /// table.publish("positions", x)?;
+    ///
+    /// // In any process:
+    /// let found = table.find::<f64, Ix2>("positions")?;
+    /// assert_eq!(found, x);
+    ///
+    /// let y = table.zeros::<f64, _>((3, 4))?;
+    /// assert!(matches!(table.publish("positions", y), Err(NameError::Taken { .. })));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`NameError::Taken`] if the name exists. The error has its array and the process that
+    ///   named it.
+    /// - [`NameError::Lease`] if the handle is stale, or names memory of the crate.
+    /// - [`NameError::Length`] if the name has 0 or more than 255 bytes.
+    /// - [`NameError::Alloc`] or [`NameError::Crowded`] if there is no room for the record of
+    ///   names.
+    #[inline]
+    pub fn publish(&self, name: &str, handle: impl Into<AnyHandle>) -> Result<(), NameError> {
+        self.core.publish(name, handle)
+    }
+
+    /// Gives an array a name, and returns the array that had it before. A lookup finds the old or
+    /// the new array at every moment.
+    ///
+    /// Does not free the old array: other participants may just have found it, and can lease it
+    /// until the program frees it.
+    ///
+    /// # Errors
+    /// See [`publish`](HandleTable::publish), except `Taken`.
+    #[inline]
+    pub fn replace(
+        &self,
+        name: &str,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<Option<AnyHandle>, NameError> {
+        self.core.replace(name, handle)
+    }
+
+    /// Returns the array of that name.
+    ///
+    /// It may be renamed, replaced or freed at any later moment. To be sure of the name, take a
+    /// lease and look it up again.
+    ///
+    /// # Errors
+    /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
+    /// - [`NameError::Lease`] with [`TypeMismatch`](crate::LeaseError::TypeMismatch) if it has another
+    ///   type.
+    #[inline]
+    pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {
+        self.core.find(name)
+    }
+
+    /// Returns the handle of that name, of any type: an array, a queue or a partition.
+    ///
+    /// # Errors
+    /// [`NameError::NotFound`] if nothing has the name; [`NameError::Length`].
+    #[inline]
+    pub fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
+        self.core.find_any(name)
+    }
+
+    /// Renames `old` to `new` in one step: at every moment the array has one of the two names, and
+    /// never both.
+    ///
+    /// If the caller is killed, the array has the old or the new name. The next participant that
+    /// wants the new name, or that [reaps](HandleTable::reap), decides which.
+    ///
+    /// # Errors
+    /// - [`NameError::NotFound`] if nothing is called `old`.
+    /// - [`NameError::Taken`] if something else is called `new`.
+    /// - [`NameError::Length`], [`NameError::Alloc`] and [`NameError::Crowded`] as for
+    ///   [`publish`](HandleTable::publish).
+    #[inline]
+    pub fn rename(&self, old: &str, new: &str) -> Result<(), NameError> {
+        self.core.rename(old, new)
+    }
+
+    /// Removes a name, and returns the handle that had it. The array stays.
+    ///
+    /// # Errors
+    /// - [`NameError::NotFound`] if nothing has the name.
+    /// - [`NameError::Alloc`] if the other names of the bucket need a new record and there is no
+    ///   memory.
+    #[inline]
+    pub fn unpublish(&self, name: &str) -> Result<AnyHandle, NameError> {
+        self.core.unpublish(name)
+    }
+
+    /// Returns all names that begin with `prefix`, sorted. With `""`, returns all names.
+    ///
+    /// A name that is given or removed meanwhile may be missing. A renamed one may appear under
+    /// both names, or none.
+    #[inline]
+    pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
+        self.core.names(prefix)
+    }
+}

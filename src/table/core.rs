@@ -1,0 +1,342 @@
+//! The core of a handle table: one participant's seat in a segment, and its private notes.
+
+use core::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+
+use super::above::Above;
+use super::alloc::Allocator;
+use super::cache::Cache;
+use super::hints::Hints;
+use super::name_cache::NameCache;
+#[cfg(not(loom))]
+use super::roster;
+use super::slot::{Slot, Tail};
+use crate::error::{ForeignLock, JoinError, LeaseError};
+use crate::handle::AnyHandle;
+use crate::seat::{self, ReapReport};
+use crate::segment::fork::TokenWord;
+use crate::segment::{self, Segment};
+use crate::span::Spans;
+use crate::word::{SeatId, SlotWord};
+
+/// A participant of a segment, as all that allocates and leases sees it. Users have it as a
+/// [`HandleTable`](crate::HandleTable).
+///
+/// Dropping it releases nothing: [`Core::leave`] does.
+pub struct Core {
+    /// The layers above the table.
+    pub(super) above: &'static dyn Above,
+    pub(super) segment: Segment,
+    /// This table's place among the tables of the process.
+    #[cfg(not(loom))]
+    pub(super) place: roster::Place,
+    pub(super) seat: Cell<SeatId>,
+    /// The process that the seat belongs to.
+    token: Cell<u64>,
+    /// Tells which process this is.
+    process: TokenWord,
+    pub(super) cache: RefCell<Cache>,
+    /// Shared leases that this seat has on a slot beyond the first.
+    pub(super) again: RefCell<HashMap<usize, usize>>,
+    /// Schema index of each record type used here.
+    pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
+    /// Buckets in which this participant has named something.
+    named: RefCell<BTreeSet<usize>>,
+    /// Names that were found here.
+    names: RefCell<NameCache>,
+    /// An allocation has reaped: names of the freed arrays may be left.
+    untidy_names: Cell<bool>,
+}
+
+impl Core {
+    /// Takes a seat in `segment`.
+    pub(crate) fn join(segment: &Segment, above: &'static dyn Above) -> Result<Core, JoinError> {
+        let token = segment::fork::process_token();
+        if segment.token() != token {
+            segment.rebind()?;
+        }
+        let seat = seat::join(segment, above)?;
+        Ok(Core {
+            above,
+            segment: segment.clone(),
+            #[cfg(not(loom))]
+            place: roster::Place::enter(segment, seat, token),
+            seat: Cell::new(seat),
+            token: Cell::new(token),
+            process: TokenWord::of_this_process(),
+            cache: RefCell::new(Cache::new(segment.retain_limit())),
+            again: RefCell::default(),
+            schemas: RefCell::default(),
+            named: RefCell::default(),
+            names: RefCell::default(),
+            untidy_names: Cell::new(false),
+        })
+    }
+
+    /// Releases the seat and all that it holds. The table is not used afterwards.
+    pub(crate) fn leave(&self) {
+        #[cfg(not(loom))]
+        self.place.leave();
+        if !self.is_of(self.token.get()) {
+            // The table crossed a fork unused: the seat is the parent's.
+            return;
+        }
+        self.above.forget_own_names(self);
+        self.share_cache();
+        seat::leave(&self.segment, self.seat.get(), self.above);
+    }
+
+    /// Returns the number of searches through all slots.
+    #[cfg(loom)]
+    pub(crate) fn sweeps(&self) -> u64 {
+        self.cache.borrow().sweeps
+    }
+
+    /// Returns the segment.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Returns this participant's seat number, from 0. It is unique among the living participants.
+    pub(crate) fn seat(&self) -> Result<usize, JoinError> {
+        Ok(self.enter()?.index().unwrap_or(0))
+    }
+
+    /// Takes back everything that dead participants held: their arrays, leases and seats. Then
+    /// removes the names of arrays that were freed.
+    pub(crate) fn reap(&self) -> Result<ReapReport, JoinError> {
+        let report = self.reap_seats(self.enter()?)?;
+        if self.untidy_names.replace(false) || report.names {
+            self.above.forget_dead_names(self);
+        }
+        Ok(report)
+    }
+
+    /// Takes back everything that dead participants held, but leaves the names of freed arrays.
+    pub(super) fn reap_seats(&self, me: SeatId) -> Result<ReapReport, JoinError> {
+        seat::reap(&self.segment, me, self.above)
+    }
+
+    /// Returns the locks on seats that processes outside the crate hold; see [`ForeignLock`]. Reads
+    /// `/proc` of all processes to name the holders.
+    pub(crate) fn foreign_locks(&self) -> Vec<ForeignLock> {
+        let seats = 0..self.segment.memory().layout().geometry.seats as usize;
+        seats
+            .filter_map(|seat| self.segment.foreign_lock(seat))
+            .collect()
+    }
+
+    /// Makes an array outlive its owner: it lives until a participant frees it.
+    pub(crate) fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.change_owner(handle.into(), |_| SeatId::NONE)
+    }
+
+    /// Makes this participant the owner of an array. The array is freed when this participant
+    /// leaves or dies, unless it is detached.
+    pub(crate) fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.change_owner(handle.into(), |me| me)
+    }
+
+    fn change_owner(
+        &self,
+        handle: AnyHandle,
+        owner: impl Fn(SeatId) -> SeatId,
+    ) -> Result<(), LeaseError> {
+        let owner = owner(self.enter()?);
+        match self.change(handle, |word, generation| word.own(generation, owner)) {
+            // A LIVE array that cannot be owned is QUEUED.
+            Err(LeaseError::Busy { handle, .. }) => Err(LeaseError::Queued { handle }),
+            outcome => outcome,
+        }
+    }
+
+    /// Declares the contents of a poisoned array good again. The caller has checked them (see
+    /// [`attach`](crate::HandleTable::attach)) or is about to overwrite them. Use
+    /// [`recover`](crate::HandleTable::recover) for exclusive access meanwhile.
+    pub(crate) fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.enter()?;
+        self.change(handle.into(), SlotWord::clear_poison)
+    }
+
+    fn change(
+        &self,
+        handle: AnyHandle,
+        next: impl Fn(SlotWord, u32) -> Option<SlotWord>,
+    ) -> Result<(), LeaseError> {
+        let (slot, generation) = self.look().usable(handle)?;
+        match slot.change(|word| next(word, generation)) {
+            Ok(_) => Ok(()),
+            Err(word) if word.is_live(generation) => Err(self.busy(handle, word.writer())),
+            Err(_) => Err(LeaseError::Stale { handle }),
+        }
+    }
+
+    pub(super) fn busy(&self, handle: AnyHandle, seat: SeatId) -> LeaseError {
+        let pid = self.pid_of(seat);
+        let seats = self.segment.memory().layout().geometry.seats as usize;
+        let lock = seat
+            .index()
+            .filter(|&index| index < seats)
+            .and_then(|index| self.segment.foreign_lock(index));
+        let name = self.above.name_of(self, handle);
+        match lock {
+            None => LeaseError::Busy { handle, name, pid },
+            Some(lock) => LeaseError::Blocked {
+                handle,
+                name,
+                pid,
+                lock,
+            },
+        }
+    }
+
+    pub(crate) fn pid_of(&self, seat: SeatId) -> u32 {
+        seat::ParticipantInfo::of(self.segment.memory(), seat).pid
+    }
+
+    /// Returns the slot and generation that a handle names, if the segment has such a slot.
+    #[inline]
+    pub(crate) fn slot(&self, handle: AnyHandle) -> Option<(Slot<'_>, u32)> {
+        self.look().slot(handle)
+    }
+
+    pub(crate) fn handle_of(&self, slot: usize, generation: u32) -> AnyHandle {
+        AnyHandle::pack(self.segment.key(), slot, generation)
+    }
+
+    /// Returns this participant's seat. Takes one first in a child that a fork has made.
+    #[inline]
+    pub(crate) fn enter(&self) -> Result<SeatId, JoinError> {
+        match self.process.is(self.token.get()) {
+            true => Ok(self.seat.get()),
+            false => self.join_again(),
+        }
+    }
+
+    /// Returns `true` if this process took the seat under `token`. Returns `false` for a parent's
+    /// token, and in a child before its first use.
+    #[inline]
+    pub(crate) fn is_of(&self, token: u64) -> bool {
+        token == self.token.get() && self.process.is(token)
+    }
+
+    /// Returns the seat. The caller has [entered](crate::HandleTable::enter).
+    pub(crate) fn own_seat(&self) -> SeatId {
+        self.seat.get()
+    }
+
+    /// Returns the number by which this process knows the table; see `roster.rs`.
+    pub(crate) fn number(&self) -> u64 {
+        #[cfg(not(loom))]
+        return self.place.number();
+        // A model forks no process.
+        #[cfg(loom)]
+        return 0;
+    }
+
+    /// Returns how many shared leases this participant has on a slot, its places in rounds
+    /// included.
+    pub(crate) fn shared_leases(&self, slot: usize) -> usize {
+        let has_bit =
+            Slot::of(self.segment.memory(), slot).is_some_and(|slot| slot.has_bit(self.own_seat()));
+        let again = self.again.borrow().get(&slot).copied().unwrap_or(0);
+        usize::from(has_bit) + again
+    }
+
+    pub(crate) fn name_cache(&self) -> &RefCell<NameCache> {
+        &self.names
+    }
+
+    /// Makes the next reap look at the names if `needed` is set.
+    pub(crate) fn tidy_names_later(&self, needed: bool) {
+        self.untidy_names.set(self.untidy_names.get() || needed);
+    }
+
+    /// Notes that this participant has named something in `bucket`.
+    pub(crate) fn remember_named(&self, bucket: usize) {
+        self.named.borrow_mut().insert(bucket);
+    }
+
+    /// Returns the noted buckets and clears the note.
+    pub(crate) fn take_named(&self) -> BTreeSet<usize> {
+        self.named.take()
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.token.get()
+    }
+
+    /// Ends like an exiting process: the seat is not released, so others reap it.
+    #[cfg(loom)]
+    pub(crate) fn exit_without_leaving(&self) {
+        self.token.set(0);
+    }
+
+    /// Takes a seat for a child at its first use of a table that crossed a fork.
+    #[cold]
+    fn join_again(&self) -> Result<SeatId, JoinError> {
+        let token = segment::fork::process_token();
+        if self.segment.token() != token {
+            self.segment.rebind()?;
+        }
+        let seat = seat::join(&self.segment, self.above)?;
+        // The parent's records belong to the parent.
+        *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
+        self.again.borrow_mut().clear();
+        self.named.borrow_mut().clear();
+        self.seat.set(seat);
+        self.token.set(token);
+        #[cfg(not(loom))]
+        self.place.set(seat, token);
+        Ok(seat)
+    }
+
+    #[inline]
+    pub(super) fn allocator<'a, 'c>(
+        &'a self,
+        cache: &'c mut Cache,
+        me: SeatId,
+    ) -> Allocator<'a, 'c> {
+        Allocator {
+            segment: &self.segment,
+            cache,
+            me,
+        }
+    }
+
+    /// Enters every free slot that only this participant knows of in the hints.
+    pub(super) fn share_cache(&self) {
+        let memory = self.segment.memory();
+        let hints = Hints::of(memory);
+        let (recent, filling) = self.cache.borrow_mut().drain();
+        for freed in recent {
+            hints.set(freed.extent.class, freed.slot as usize);
+        }
+        for filling in filling {
+            for position in filling.next..filling.span.count {
+                let slot = filling.span.slot(&memory.layout().geometry, position);
+                hints.set(filling.span.class, slot);
+            }
+        }
+    }
+
+    /// Enters a slot in the hints if the caller's tail check has made it FREE.
+    #[inline]
+    pub(crate) fn follow(&self, slot: Slot<'_>, tail: Tail) {
+        if let Tail::Freed(word) = tail {
+            self.share(slot, word);
+        }
+    }
+
+    #[cold]
+    fn share(&self, slot: Slot<'_>, word: SlotWord) {
+        if let Some(extent) = Spans::of(self.segment.memory()).extent(slot.index)
+            && let Some(slot) = Slot::of(self.segment.memory(), slot.index)
+        {
+            self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
+                .share(slot, word, extent, |extent| {
+                    self.segment.punch(extent.offset, extent.size())
+                });
+        }
+    }
+}
