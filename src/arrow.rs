@@ -18,11 +18,12 @@ use arrow_schema::Field;
 use ndarray::{Dimension, Ix1, Ix2};
 
 use crate::element::Element;
-use crate::error::{JoinError, LeaseError};
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
+use crate::seat::JoinError;
 use crate::segment::Segment;
 use crate::segment::fork::process_token;
+use crate::table::error::LeaseError;
 use crate::table::lease::PartedLease;
 
 /// Number types that Arrow has too: integers up to 64 bits, `f32` and `f64`.
@@ -273,4 +274,4 @@ impl Drop for Lent {
     }
 }
 
-crate::error::debug_is_display!(ArrowError);
+crate::message::debug_is_display!(ArrowError);

@@ -405,7 +405,6 @@ impl Descriptor {
     }
 
     /// Returns the size of the array in bytes if its elements are known or are control words.
-    #[cfg(not(loom))]
     pub(crate) fn bytes_in(&self, memory: &Memory) -> Option<u64> {
         let size = match self.is_control() {
             true => size_of::<u64>(),
@@ -598,9 +597,9 @@ impl PoisonNote {
     }
 }
 
-crate::error::debug_is_display!(TypeMismatch);
+crate::message::debug_is_display!(TypeMismatch);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod notes;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

@@ -269,7 +269,7 @@ impl serde::de::Visitor<'_> for Text {
     }
 }
 
-crate::error::debug_is_display!(ParseHandleError);
+crate::message::debug_is_display!(ParseHandleError);
 
 #[cfg(test)]
 mod tests {

@@ -93,30 +93,29 @@ compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_W
 compile_error!("ndshm needs a 64-bit little-endian target: the segment's layout is fixed");
 
 mod array;
-#[cfg(all(feature = "arrow", not(loom)))]
+#[cfg(feature = "arrow")]
 mod arrow;
 mod bundle;
 mod descriptor;
 mod element;
-mod error;
+pub mod error;
 pub mod guide;
 mod handle;
 mod handle_table;
 mod inspect;
 mod layout;
 mod memory;
+mod message;
 #[cfg(loom)]
 pub mod model;
 mod names;
-#[cfg(all(feature = "npy", not(loom)))]
+#[cfg(feature = "npy")]
 mod npy;
 #[cfg(all(feature = "serde", not(loom)))]
 mod object;
-#[cfg(not(loom))]
 mod parallel;
 mod partition;
 mod pool;
-#[cfg(not(loom))]
 mod primitives;
 mod queue;
 mod reclaim;
@@ -128,7 +127,7 @@ mod table;
 mod word;
 
 pub use array::{Attached, ReadGuard, WriteGuard};
-#[cfg(all(feature = "arrow", not(loom)))]
+#[cfg(feature = "arrow")]
 pub use arrow::{ArrowElement, ArrowError};
 pub use bundle::{Bundle, BundleHandle};
 pub use bytemuck;
@@ -137,23 +136,21 @@ pub use element::{
     Complex, DType, Element, Field, FieldType, InvalidElement, Kind, LayoutError, Record,
     RecordField, RecordLayout, ScalarType, Schema, SchemaError,
 };
-#[cfg(not(loom))]
-pub use error::CopyError;
 #[cfg(all(feature = "serde", not(loom)))]
 pub use error::ObjectError;
 pub use error::{
-    AllocError, BarrierError, BundleError, Error, ForeignLock, FreeError, JoinError, LeaseError,
-    NameError, NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result,
-    RoundError, SegmentError,
+    AllocError, BarrierError, BundleError, Error, FreeError, JoinError, LeaseError, NameError,
+    NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
+    SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 pub use handle_table::HandleTable;
+pub use inspect::{Census, ClassInfo, CopyError, Damage, Verification};
 #[cfg(not(loom))]
-pub use inspect::{Census, ClassInfo, Observer, SeatInfo};
-pub use inspect::{Damage, Verification};
+pub use inspect::{Observer, SeatInfo};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 pub use names::NameInfo;
-#[cfg(all(feature = "npy", not(loom)))]
+#[cfg(feature = "npy")]
 pub use npy::{NpyError, NpzArray, NpzMember, PartialNpz, npz_members};
 #[cfg(all(feature = "serde", not(loom)))]
 pub use object::{ObjectGuard, ObjectHandle, Tensor};
@@ -166,15 +163,14 @@ pub use pool::TileRng;
 #[cfg(not(loom))]
 pub use pool::become_worker;
 pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
-#[cfg(not(loom))]
 pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
 pub use seat::{ReapReport, TornTile};
+pub use segment::{ForeignLock, Segment, SegmentOptions};
 #[cfg(not(loom))]
 pub use segment::{HugePageReport, HugePages, Removal};
-pub use segment::{Segment, SegmentOptions};
 pub use table::create::Owned;
 pub use table::info::ArrayInfo;
 pub use table::untyped::{UntypedReadGuard, UntypedWriteGuard};

@@ -1,7 +1,7 @@
 //! The walk that takes back everything that a seat holds, and the frees that reach beyond the table.
 //! Each step of the walk may be repeated.
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};

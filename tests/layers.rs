@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Modules of `src/`, from the lowest layer to the highest. ARCHITECTURE.md has the same list.
 const LAYERS: &[&[&str]] = &[
-    &["error", "parallel", "sync"],
+    &["message", "parallel", "sync"],
     &["word"],
     &["layout", "memory", "span"],
     &["element", "descriptor", "handle"],

@@ -3,22 +3,25 @@
 //! A bundle is a bucket of names besides those of the table (see `../names/README.md`). It owns its
 //! arrays, which live as long as the bundle.
 
+mod error;
 mod handle;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+pub use error::BundleError;
 
 use ndarray::Dimension;
 
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::element::Element;
-use crate::error::{BundleError, LeaseError, NameError};
 use crate::handle::{AnyHandle, Handle};
+use crate::names::NameError;
 use crate::names::{self, Buckets, Contents, NameInfo, Value};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::core::Core;
+use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
 use crate::word::BucketWord;
 pub use handle::BundleHandle;

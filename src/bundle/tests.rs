@@ -3,8 +3,9 @@
 
 use ndarray::{Ix1, Ix2, arr1};
 
-use crate::error::{BundleError, LeaseError};
+use crate::bundle::error::BundleError;
 use crate::sync::{Ordering, Word};
+use crate::table::error::LeaseError;
 use crate::word::BucketWord;
 use crate::{HandleTable, Segment};
 

@@ -121,7 +121,7 @@ impl RecordLayout {
     }
 }
 
-crate::error::debug_is_display!(LayoutError);
+crate::message::debug_is_display!(LayoutError);
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,9 @@ mod dtype;
 mod fields;
 mod record;
 pub(crate) mod schema;
-crate::error::debug_is_display!(InvalidElement);
+crate::message::debug_is_display!(InvalidElement);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 pub(crate) mod testing;
 mod text;
 

@@ -219,9 +219,9 @@ fn claim_of(text: &str) -> u64 {
 }
 
 // These tests build their own entries; under the model checker atomics exist only inside a model.
-crate::error::debug_is_display!(SchemaError);
+crate::message::debug_is_display!(SchemaError);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -7,9 +7,10 @@ use ndarray::{ArrayRef, Dimension, ShapeBuilder};
 use super::HandleTable;
 use crate::descriptor::Order;
 use crate::element::{DType, Element};
-use crate::error::{AllocError, FreeError, JoinError, LeaseError};
 use crate::handle::{AnyHandle, Handle};
+use crate::seat::JoinError;
 use crate::table::create::Owned;
+use crate::table::error::{AllocError, FreeError, LeaseError};
 use crate::table::info::ArrayInfo;
 
 impl HandleTable {

@@ -5,8 +5,8 @@ use ndarray::{ArrayViewMut, Dimension};
 use super::HandleTable;
 use crate::array::{Attached, ReadGuard, WriteGuard};
 use crate::element::Element;
-use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
+use crate::table::error::LeaseError;
 use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 
 impl HandleTable {

@@ -11,9 +11,10 @@ mod structures;
 
 #[cfg(not(loom))]
 use crate::error::Error;
-use crate::error::{ForeignLock, JoinError};
 use crate::reclaim::Reclaimer;
+use crate::seat::JoinError;
 use crate::seat::ReapReport;
+use crate::segment::ForeignLock;
 use crate::segment::Segment;
 use crate::table::core::Core;
 

@@ -4,8 +4,8 @@ use ndarray::Dimension;
 
 use super::HandleTable;
 use crate::element::Element;
-use crate::error::NameError;
 use crate::handle::{AnyHandle, Handle};
+use crate::names::NameError;
 use crate::names::NameInfo;
 
 impl HandleTable {

@@ -2,9 +2,12 @@
 
 use super::HandleTable;
 use crate::descriptor::{Descriptor, TypeMismatch};
-use crate::error::{Bytes, Error, LeaseError, SegmentError};
+use crate::error::Error;
 use crate::handle::AnyHandle;
+use crate::message::Bytes;
+use crate::segment::SegmentError;
 use crate::span::Spans;
+use crate::table::error::LeaseError;
 
 impl HandleTable {
     /// Creates the pages of an array and maps them into this process, as a write to the whole array

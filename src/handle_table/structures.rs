@@ -3,9 +3,11 @@
 use ndarray::Axis;
 
 use super::HandleTable;
+use crate::bundle::BundleError;
 use crate::bundle::{Bundle, BundleHandle};
-use crate::error::{BundleError, PartitionError, QueueError};
+use crate::partition::PartitionError;
 use crate::partition::{Grid, Group, Partition, PartitionHandle};
+use crate::queue::QueueError;
 use crate::queue::{Job, Queue, QueueHandle};
 
 impl HandleTable {

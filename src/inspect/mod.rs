@@ -1,17 +1,15 @@
 //! Looks at a whole segment: its arrays, participants, size classes, and damage.
 
-#[cfg(not(loom))]
 mod census;
-#[cfg(not(loom))]
 mod classes;
+mod error;
 #[cfg(not(loom))]
 mod observer;
 mod verify;
 
-#[cfg(not(loom))]
 pub use census::Census;
-#[cfg(not(loom))]
 pub use classes::ClassInfo;
+pub use error::CopyError;
 #[cfg(not(loom))]
 pub use observer::{Observer, SeatInfo};
 pub use verify::{Damage, Verification};

@@ -7,13 +7,13 @@
 use core::fmt;
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::JoinError;
 use crate::handle_table::HandleTable;
 use crate::layout::{Header, Layout};
 use crate::memory::Memory;
 use crate::names;
 use crate::partition::control::Control;
 use crate::queue::cells::Cells;
+use crate::seat::JoinError;
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::hints::Hints;
@@ -465,5 +465,5 @@ impl Check<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

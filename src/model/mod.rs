@@ -16,14 +16,15 @@ use ndarray::Dimension;
 pub use explore::{MOST_EXECUTIONS, explore, explore_deaths, refused};
 
 use crate::element::Element;
-use crate::error::{LeaseError, PoolError};
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
 pub use crate::memory::Access;
+use crate::pool::PoolError;
 use crate::pool::{self, Pool};
 use crate::segment::Segment;
 use crate::sync;
 pub use crate::sync::site::{OrderingSite, Part, record_sites, sites, weaken};
+use crate::table::error::LeaseError;
 
 /// Runs `life`, which acts for the participant of `seat`, and kills it before its operation number
 /// `steps` on the segment's words: nothing is cleaned up, and the seat's lock is released. Returns

@@ -7,11 +7,12 @@ use super::place::{
 };
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::{LeaseError, NameError};
 use crate::handle::AnyHandle;
 use crate::memory::Memory;
+use crate::names::error::NameError;
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::core::Core;
+use crate::table::error::LeaseError;
 use crate::table::slot::Slot;
 use crate::word::BucketWord;
 

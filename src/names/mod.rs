@@ -5,25 +5,27 @@
 
 mod buckets;
 mod called;
+mod error;
 #[cfg(not(loom))]
 mod look;
 mod place;
 mod reclaim;
 mod record;
 mod rename;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
+pub use error::NameError;
 use ndarray::Dimension;
 
 use crate::descriptor::Descriptor;
 use crate::element::Element;
-use crate::error::{LeaseError, NameError};
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
 use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::table::core::Core;
+use crate::table::error::LeaseError;
 use crate::table::name_cache::CachedName;
 use buckets::Standing;
 pub(crate) use record::{Contents, Name, Value};

@@ -337,10 +337,10 @@ impl<G: Fn(usize) -> Option<u64>> Reader<G> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod words;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::collection::vec;

@@ -3,7 +3,7 @@
 use super::buckets::{Buckets, Standing};
 use super::record::{Arrival, Mover, Name, Value};
 use super::{checked, not_found, taken};
-use crate::error::NameError;
+use crate::names::error::NameError;
 use crate::sync::Ordering;
 use crate::table::core::Core;
 use crate::word::BucketWord;

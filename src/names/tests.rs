@@ -3,8 +3,9 @@
 
 use ndarray::{Ix1, Ix2};
 
-use crate::error::{FreeError, LeaseError, NameError};
+use crate::names::error::NameError;
 use crate::sync::{Ordering, Word};
+use crate::table::error::{FreeError, LeaseError};
 use crate::word::BucketWord;
 use crate::{HandleTable, Observer, Segment};
 

@@ -7,8 +7,9 @@ use thiserror::Error as ThisError;
 use super::dtype::Refused;
 use super::header::HeaderError;
 use crate::element::{InvalidElement, LayoutError};
-use crate::error::{AllocError, CopyError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::inspect::CopyError;
+use crate::table::error::{AllocError, LeaseError};
 
 /// Error of loading an array from a file, or of saving one.
 ///
@@ -231,4 +232,4 @@ impl NpyError {
     }
 }
 
-crate::error::debug_is_display!(NpyError);
+crate::message::debug_is_display!(NpyError);

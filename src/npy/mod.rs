@@ -12,6 +12,7 @@ mod error;
 mod header;
 mod literal;
 mod npz;
+#[cfg(not(loom))]
 mod observed;
 mod places;
 mod spelling;

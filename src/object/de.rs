@@ -5,7 +5,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, Unexpected, Visitor};
 
 use super::format::Tag;
 use super::read::Reader;
-use crate::error::ObjectError;
+use crate::object::error::ObjectError;
 
 type Result<T> = core::result::Result<T, ObjectError>;
 

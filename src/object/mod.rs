@@ -17,6 +17,7 @@
 
 mod copy;
 mod de;
+mod error;
 mod format;
 mod handle;
 mod plain;
@@ -30,14 +31,15 @@ mod tests;
 mod write;
 
 use core::fmt;
+pub use error::ObjectError;
 
 use ndarray::Ix1;
 use serde::{Deserialize, Serialize};
 
 use crate::array::ReadGuard;
-use crate::error::{AllocError, LeaseError, ObjectError};
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
+use crate::table::error::{AllocError, LeaseError};
 use format::{BLOCK, Block, MAGIC, VERSION};
 pub use handle::ObjectHandle;
 use read::Reader;

@@ -1,7 +1,7 @@
 //! Reading an object's bytes, which may be anything: each read is checked, and none allocates.
 
 use super::format::{self, MAX_DEPTH, Tag};
-use crate::error::ObjectError;
+use crate::object::error::ObjectError;
 
 /// Numbers of a sequence that are read without tags.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::format::{BUFFER, TENSOR, Tag};
 use super::write::Writer;
-use crate::error::ObjectError;
+use crate::object::error::ObjectError;
 
 macro_rules! numbers {
     ($($method:ident: $type:ty => $tag:ident;)*) => {$(

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::copy::copy;
 use super::format::{self, MAX_DEPTH, Tag};
-use crate::error::ObjectError;
+use crate::object::error::ObjectError;
 
 /// The place of a change, for errors.
 const PIECES: &str = "the pieces of a tensor";

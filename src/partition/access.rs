@@ -5,15 +5,14 @@ use core::ops::Range;
 
 use ndarray::{ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
-#[cfg(not(loom))]
 use super::extents::{Part, stretches};
 use super::plan::{Plan, Side};
 use crate::element::Element;
-use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Access, Memory};
 use crate::table::attach::{Located, check_view};
 use crate::table::core::Core;
+use crate::table::error::LeaseError;
 use crate::table::slot::Slot;
 
 /// The access of tiles to an array.
@@ -140,7 +139,6 @@ macro_rules! access {
                 raw.track(memory, tile, to);
             }
 
-            #[cfg(not(loom))]
             fn extents(raw: &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
                 raw.extents(tile, to);
             }
@@ -295,7 +293,6 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     }
 
     /// Appends the bytes of the tile's own part. An array that every tile reads whole has none.
-    #[cfg(not(loom))]
     fn extents(&self, tile: TileOf<'_>, to: &mut Vec<Part>) {
         if self.mode == Mode::Whole {
             return;
@@ -342,7 +339,6 @@ pub(crate) mod sealed {
 
         /// Appends the bytes that the tile covers. The groups of primitives append nothing: they
         /// are never prefaulted.
-        #[cfg(not(loom))]
         fn extents(_raw: &Self::Raw, _tile: TileOf<'_>, _to: &mut Vec<Part>) {}
     }
 }
@@ -400,7 +396,6 @@ macro_rules! tuple_group {
                 $($name::track(&raw.$at, memory, tile, to);)+
             }
 
-            #[cfg(not(loom))]
             fn extents(raw: &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
                 $($name::extents(&raw.$at, tile, to);)+
             }

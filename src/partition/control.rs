@@ -461,5 +461,5 @@ fn update(
     .map_err(Claim::from_bits)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

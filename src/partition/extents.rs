@@ -5,11 +5,11 @@ use core::ops::Range;
 use super::Mode;
 use super::access::{Group, TileOf, sealed};
 use super::plan::Plan;
-use crate::error::LeaseError;
 use crate::handle::AnyHandle;
 use crate::memory::{Access, Memory};
 use crate::segment::Segment;
 use crate::table::core::Core;
+use crate::table::error::LeaseError;
 
 /// Byte range of a tile in one array, without gaps of a page or more.
 #[derive(Clone, Debug, PartialEq, Eq)]

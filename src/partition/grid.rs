@@ -4,7 +4,7 @@ use ndarray::Axis;
 
 use super::plan::{Cut, MAX_CUTS, Pieces, Plan};
 use super::too_many;
-use crate::error::PartitionError;
+use crate::partition::error::PartitionError;
 
 /// A division of arrays into the tiles of a partition, for [`HandleTable::partition_by`](crate::HandleTable::partition_by).
 ///
@@ -226,7 +226,7 @@ fn bounds_by_weight(weights: &[f64], tiles: usize) -> Vec<usize> {
     bounds
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::super::plan::CUT_WORDS;
     use super::*;

@@ -6,7 +6,7 @@
 
 mod access;
 pub(crate) mod control;
-#[cfg(not(loom))]
+mod error;
 pub(crate) mod extents;
 mod grid;
 mod participant;
@@ -18,18 +18,18 @@ mod too_many;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Range;
+pub use error::{PartitionError, RoundError};
 
 use ndarray::Axis;
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::{AllocError, LeaseError, PartitionError};
 use crate::handle::{AnyHandle, opened_handle_traits};
 use crate::segment::Segment;
 use crate::table::core::Core;
+use crate::table::error::{AllocError, LeaseError};
 use crate::table::lease::SharedLease;
 use crate::word::ClaimState;
 pub(crate) use access::TileOf;
-#[cfg(not(loom))]
 pub(crate) use access::sealed;
 pub use access::{Group, Mode, Read, Whole, Write};
 use control::{Control, MAX_MEMBERS, Member};

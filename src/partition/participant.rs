@@ -7,8 +7,9 @@ use super::access::TileOf;
 use super::control::Control;
 use super::tile::Tile;
 use super::{Group, Mode, Partition};
-use crate::error::{LeaseError, RoundError};
+use crate::partition::error::RoundError;
 use crate::segment::fork::process_token;
+use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
 use crate::word::{ClaimState, SeatId};
 

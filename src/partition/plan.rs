@@ -113,7 +113,6 @@ impl Plan {
     }
 
     /// Returns `true` if the plan cuts only `axis`, of length `axis_len`, into stretches.
-    #[cfg(not(loom))]
     pub(crate) fn is_stretches_of(&self, axis: usize, axis_len: usize) -> bool {
         match &*self.cuts {
             [cut] => {
@@ -236,5 +235,5 @@ impl Plan {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

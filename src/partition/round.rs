@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::control::{Control, Progress};
 use super::{Group, Mode, Partition};
-use crate::error::RoundError;
+use crate::partition::error::RoundError;
 #[cfg(not(loom))]
 use crate::sync::Backoff;
 use crate::table::lease::{ExclusiveLease, SharedLease};

@@ -1,7 +1,7 @@
 //! Grids of more tiles than a partition can count, and their remedies.
 
 use super::grid::Wish;
-use crate::error::PartitionError;
+use crate::partition::error::PartitionError;
 use crate::word::DoneCount;
 
 /// Returns `true` if a partition can count this many tiles.
@@ -97,7 +97,7 @@ fn remedy(wish: &Wish, axis_len: usize, pieces: usize) -> String {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::super::grid::Grid;
     use super::*;

@@ -9,11 +9,11 @@ use core::slice;
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering};
+use crate::table::error::{AllocError, LeaseError};
 use crate::table::lease::SharedLease;
 
 /// The parent's side: allocates the memory, and frees it at the end of the call.

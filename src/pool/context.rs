@@ -11,9 +11,10 @@ use super::mailbox::Mailbox;
 #[cfg(feature = "rand")]
 use super::rng::TileRng;
 use super::spin::Spin;
-use crate::error::{BarrierError, Error};
+use crate::error::Error;
 use crate::handle_table::HandleTable;
 use crate::partition::{Group, Partition, Side, TileOf};
+use crate::pool::error::BarrierError;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
 const LOOK: Duration = Duration::from_millis(10);

@@ -14,8 +14,8 @@ use super::spawn;
 use super::threads::{self, Thread};
 #[cfg(not(loom))]
 use super::worker::WorkerLife;
-use crate::error::PoolError;
 use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
 
 /// The ways to start workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

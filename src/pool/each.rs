@@ -10,7 +10,8 @@ use super::mailbox::Arguments;
 use super::report::Cause;
 use super::supervise::{Ongoing, worker_died};
 use super::tiles::Request;
-use crate::error::{Error, PoolError};
+use crate::error::Error;
+use crate::pool::error::PoolError;
 
 impl Pool<'_> {
     /// Runs `kernel` once in each worker, in all at the same time. The kernels may wait for each

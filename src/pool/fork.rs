@@ -10,7 +10,7 @@ use super::signals::{self, Blocked};
 use super::streams;
 use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
-use crate::error::PoolError;
+use crate::pool::error::PoolError;
 use crate::table::roster;
 
 /// Forks a worker. The child runs the worker's loop and does not return. `alone` means that this

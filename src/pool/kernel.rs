@@ -11,10 +11,12 @@ use super::mailbox::{Arguments, Mailbox};
 use super::report::{Cause, Work};
 use super::spin::Spin;
 use super::trace;
-use crate::error::{BarrierError, Error, LeaseError};
+use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::partition::{Group, PartitionHandle};
+use crate::pool::error::BarrierError;
+use crate::table::error::LeaseError;
 
 /// The data that a worker passes to the trampoline.
 pub(super) struct Call<'a> {

@@ -11,6 +11,7 @@ mod call_memory;
 mod context;
 mod crew;
 mod each;
+mod error;
 #[cfg(not(loom))]
 mod fork;
 mod image;
@@ -45,9 +46,9 @@ mod trace;
 mod worker;
 
 use core::time::Duration;
+pub use error::{BarrierError, PoolError};
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::PoolError;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::memory::Memory;

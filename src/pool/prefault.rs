@@ -4,9 +4,9 @@ use super::Pool;
 use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel;
-use crate::error::PoolError;
 use crate::partition::extents::{Extents, Part};
 use crate::partition::{Group, Partition};
+use crate::pool::error::PoolError;
 use crate::segment::{Segment, Touched};
 
 impl Pool<'_> {

@@ -12,8 +12,9 @@ use super::kernel;
 use super::mailbox::{Arguments, Mailbox};
 use super::supervise::{Ongoing, worker_died};
 use super::tiles::Request;
-use crate::error::{PoolError, RoundError};
+use crate::partition::RoundError;
 use crate::partition::{Group, Participant, Partition, Round, Tile};
+use crate::pool::error::PoolError;
 
 impl<'t> Pool<'t> {
     /// Starts a call of `kernel` on every tile and does not wait for it. [`Running::wait_any`]

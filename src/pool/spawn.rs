@@ -16,9 +16,10 @@ use super::process::Child;
 use super::signals::{self, Blocked};
 use super::threads::THREADS_OF_RAYON;
 use super::worker::{self, WorkerLife};
-use crate::error::{Error, PoolError};
+use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
 use crate::segment::{HugePages, Segment};
 
 /// The environment variable with a worker's order.

@@ -8,8 +8,9 @@ use super::call_memory::CallMemory;
 use super::crew::Death;
 use super::report::{Cause, Failure};
 use super::{OnDeath, Pool};
-use crate::error::{PoolError, RoundError};
+use crate::partition::RoundError;
 use crate::partition::{Group, Partition, Round};
+use crate::pool::error::PoolError;
 
 /// Time between two checks for dead workers.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

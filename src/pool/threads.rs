@@ -8,8 +8,8 @@ use crate::sync::checker::{Builder, JoinHandle};
 
 use super::Shared;
 use super::worker::{WorkerLife, serve};
-use crate::error::PoolError;
 use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
 
 /// The environment variable that sets rayon's number of threads.
 #[cfg(not(loom))]

@@ -8,9 +8,10 @@ use super::kernel::{self, Trampoline};
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
 use super::supervise::{Ongoing, Pace};
 use super::{Pool, trace};
-use crate::error::{LeaseError, PoolError};
 use crate::handle::AnyHandle;
 use crate::partition::{Group, Partition, Round};
+use crate::pool::error::PoolError;
+use crate::table::error::LeaseError;
 
 /// The parts of a call that are known before its number.
 pub(super) struct Request {

@@ -5,10 +5,10 @@ use ndarray::{ArrayView, ArrayView1, ArrayViewMut, Axis, Dimension, Zip};
 use super::flat::{FlatRead, FlatWrite, moved_tile};
 use super::same_shape;
 use crate::element::Element;
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::handle_table::HandleTable;
 use crate::pool::{Pool, TileContext};
+use crate::primitives::error::PrimitiveError;
 
 impl Pool<'_> {
     /// Sets every element of `dst` to `value`.

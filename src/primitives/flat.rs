@@ -8,12 +8,12 @@
 use ndarray::{Dimension, Ix1};
 
 use crate::element::Element;
-use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Access, Memory};
 use crate::partition::{Group, Mode, Plan, TileOf, sealed};
 use crate::table::attach::check_view;
 use crate::table::core::Core;
+use crate::table::error::LeaseError;
 use crate::table::slot::Slot;
 
 /// The elements of an array in memory, as a participant of a round sees them.

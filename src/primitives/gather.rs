@@ -5,9 +5,9 @@ use ndarray::{ArrayView, ArrayView1, ArrayViewMut, Axis, Dimension, Ix1};
 use super::flat::moved_tile;
 use super::shape_of;
 use crate::element::Element;
-use crate::error::PrimitiveError;
 use crate::handle::{AnyHandle, Handle};
 use crate::pool::{Pool, TileContext};
+use crate::primitives::error::PrimitiveError;
 
 /// The element types of an array of indices: `u32` and `u64`.
 ///

@@ -6,9 +6,9 @@ use super::flat::{FlatRead, FlatWrite};
 use super::number::sum_by;
 use super::reduce::extremes_of;
 use super::{Real, TILE, same_shape};
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
+use crate::primitives::error::PrimitiveError;
 
 impl Pool<'_> {
     /// Returns the logarithm of the sum of the exponentials of all elements, in `f64`.

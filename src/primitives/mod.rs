@@ -6,6 +6,7 @@
 //! even if it fails.
 
 mod elementwise;
+mod error;
 mod flat;
 mod gather;
 mod log;
@@ -16,10 +17,10 @@ mod scan;
 mod weights;
 
 use bytemuck::Pod;
+pub use error::PrimitiveError;
 use ndarray::{ArrayView1, Axis, Dimension, Ix1};
 
 use crate::element::Element;
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::handle_table::HandleTable;
 use crate::partition::{Group, Partition};

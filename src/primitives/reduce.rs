@@ -6,9 +6,9 @@ use ndarray::Dimension;
 use super::flat::FlatRead;
 use super::number::sum_by;
 use super::{Number, shape_of};
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
+use crate::primitives::error::PrimitiveError;
 
 impl Pool<'_> {
     /// Returns the sum of all elements: `u64` for unsigned integers, `i64` for signed ones, `f64`

@@ -15,9 +15,9 @@ use super::flat::FlatWrite;
 use super::number::running;
 use super::weights::Sums;
 use super::{Real, TILE};
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
+use crate::primitives::error::PrimitiveError;
 
 impl Pool<'_> {
     /// Writes the parent particle of each offspring to `ancestors`, by systematic resampling.

@@ -8,9 +8,9 @@ use ndarray::{ArrayView1, Ix1};
 
 use super::flat::{FlatRead, FlatWrite};
 use super::{Number, TILE, same_shape};
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
+use crate::primitives::error::PrimitiveError;
 
 impl Pool<'_> {
     /// Writes `src[0] + … + src[i]` to `dst[i]`. `dst` may be `src`.

@@ -6,9 +6,9 @@ use ndarray::Ix1;
 use super::flat::{FlatRead, FlatWrite};
 use super::number::sum_by;
 use super::{Real, TILE, same_shape};
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
+use crate::primitives::error::PrimitiveError;
 use crate::table::create::Owned;
 
 impl<'t> Pool<'t> {

@@ -76,7 +76,7 @@ const fn hash(text: &str) -> u64 {
     hash
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -4,28 +4,30 @@
 //! instruction is undone from these words. `README.md` beside this file has the protocol.
 
 pub(crate) mod cells;
+mod error;
 mod handle;
 mod job;
 mod owned;
 mod pop;
 mod push;
 mod shape;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 mod wait;
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::marker::PhantomData;
+pub use error::{PushError, QueueError};
 
 use bytemuck::Pod;
 
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::error::{LeaseError, PushError, QueueError};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
 use crate::sync::Atom;
 use crate::table::core::Core;
+use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
 use crate::word::SeatId;
 use cells::{Cells, Ticket};

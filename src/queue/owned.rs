@@ -4,7 +4,7 @@
 //! `README.md` beside this file has the steps, and proves that the array has one owner at each of
 //! them.
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use core::time::Duration;
@@ -18,9 +18,9 @@ use super::push::NoCell;
 use super::wait::Attempt;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::element::Element;
-use crate::error::{PushError, QueueError};
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::Memory;
+use crate::queue::error::{PushError, QueueError};
 use crate::segment::Segment;
 use crate::span::Spans;
 use crate::table::create::Owned;

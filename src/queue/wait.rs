@@ -7,7 +7,7 @@ use bytemuck::Pod;
 
 use super::Queue;
 use super::cells::Event;
-use crate::error::{PushError, QueueError};
+use crate::queue::error::{PushError, QueueError};
 
 /// The longest sleep between checks: the delay after the death of a waker, or of a consumer with a
 /// job.

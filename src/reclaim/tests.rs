@@ -5,13 +5,13 @@ use ndarray::{Axis, Ix1};
 use super::*;
 use crate::OwnedArray;
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten};
-use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
 use crate::queue::cells::Cells;
 use crate::seat::{leave, reap};
 use crate::span::Spans;
 use crate::sync::Ordering;
+use crate::table::error::LeaseError;
 use crate::table::hints::Hints;
 use crate::table::slot::Slot;
 

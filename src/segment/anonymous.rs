@@ -9,8 +9,8 @@ use super::description::{self, Description, Kind};
 use super::mapping::{Mapping, map_error};
 use super::open::{self, Parts};
 use super::options::{SHARED_CAPACITY, SegmentOptions};
-use crate::error::SegmentError;
 use crate::layout::Layout;
+use crate::segment::error::SegmentError;
 
 /// The seals that keep every process from truncating the memory below a mapping.
 pub(super) const SIZE_SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK);

@@ -8,7 +8,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::mapping::{Mapping, page_size};
-use crate::error::NoMemory;
+use crate::segment::error::NoMemory;
 
 /// Bytes of one `fallocate` call. A much larger call would keep others from the file for long.
 const STEP: u64 = 16 << 20;

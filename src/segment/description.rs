@@ -11,7 +11,7 @@ use rustix::process::Resource;
 use super::mapping::{Mapping, map_error};
 use super::named::{FileId, Membership};
 use super::seat_lock::{self, SeatLocks};
-use crate::error::SegmentError;
+use crate::segment::error::SegmentError;
 
 /// The kind of file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

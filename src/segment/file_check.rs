@@ -10,7 +10,7 @@ use super::anonymous::SIZE_SEALS;
 use super::description::{self, Kind};
 use super::named;
 use super::options::SegmentOptions;
-use crate::error::SegmentError;
+use crate::segment::error::SegmentError;
 
 /// The type of hugetlbfs, as `statfs` reports it.
 const HUGETLBFS: u64 = 0x9584_58f6;

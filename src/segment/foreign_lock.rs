@@ -6,7 +6,7 @@ use std::fs;
 use super::Segment;
 use super::seat_lock::{self, OnByte, seat_byte};
 use super::shared::Backing;
-use crate::error::ForeignLock;
+use crate::segment::error::ForeignLock;
 
 impl Segment {
     /// Returns the foreign lock on a seat, if there is one. Costs one system call if there is none.

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use rustix::io::Errno;
 use rustix::mm::Advice;
 
-use crate::error::SegmentError;
+use crate::segment::error::SegmentError;
 
 /// The memory of a segment; freed on drop.
 pub(super) struct Mapping {

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use super::Segment;
 use super::commit;
 use super::mapping::{Mapping, page_size};
-use crate::error::Bytes;
 use crate::layout::Layout;
+use crate::message::Bytes;
 use crate::sync::{Atom, Ordering};
 use system::{PRIVATE, SHARED, Setting, huge_page_size, pages_in};
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::process::Resource;
 
-use crate::error::SegmentError;
+use crate::segment::error::SegmentError;
 
 /// A mapping of a segment; unmapped on drop.
 pub(super) struct Mapping {

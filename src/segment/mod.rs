@@ -6,6 +6,7 @@ mod anonymous;
 mod commit;
 #[cfg(not(loom))]
 mod description;
+mod error;
 #[cfg(not(loom))]
 mod file_check;
 #[cfg(not(loom))]
@@ -42,6 +43,7 @@ mod shared;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod tests;
 
+pub use error::{ForeignLock, NoMemory, SegmentError};
 use std::fmt;
 use std::sync::Arc;
 

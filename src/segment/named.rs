@@ -24,9 +24,9 @@ use super::mapping::{map_error, page_size};
 use super::open::{self, Opened, Parts};
 use super::options::{SHARED_CAPACITY, SegmentOptions};
 use super::seat_lock;
-use crate::error::{NoMemory, SegmentError};
 use crate::layout::{Geometry, Header, Layout};
 use crate::memory::Memory;
+use crate::segment::error::{NoMemory, SegmentError};
 
 #[cfg(test)]
 mod tests;

@@ -12,9 +12,9 @@ use super::mapping::{Mapping, map_error};
 use super::named::{FileId, Membership};
 use super::options::SegmentOptions;
 use super::shared::Backing;
-use crate::error::{NoMemory, SegmentError};
 use crate::layout::{Geometry, Header, HeaderError, HintTree, LAYOUT_VERSION, Layout};
 use crate::memory::Memory;
+use crate::segment::error::{NoMemory, SegmentError};
 use crate::sync::Ordering;
 
 /// A segment that is mapped and initialized.

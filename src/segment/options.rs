@@ -5,10 +5,10 @@ use std::time::Duration;
 #[cfg(not(loom))]
 use super::HugePages;
 use super::Segment;
-use crate::error::SegmentError;
 use crate::layout::Geometry;
 #[cfg(not(loom))]
 use crate::layout::Layout;
+use crate::segment::error::SegmentError;
 use crate::word::SeatId;
 
 /// Options for creating or opening a segment. Start with [`Segment::options`].

@@ -7,7 +7,7 @@ use super::file_check;
 use super::named::{self, FileId, Patience};
 use super::open::{self, Opened, Parts};
 use super::options::SegmentOptions;
-use crate::error::SegmentError;
+use crate::segment::error::SegmentError;
 
 const WHAT: &str = "the descriptor";
 

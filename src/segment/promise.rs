@@ -9,8 +9,9 @@ use std::os::fd::BorrowedFd;
 
 use super::commit::{Supply, tightest_supply};
 use crate::descriptor::Descriptor;
-use crate::error::{Bytes, NoMemory};
 use crate::memory::Memory;
+use crate::message::Bytes;
+use crate::segment::error::NoMemory;
 use crate::span::{Span, Spans, WHOLE_COMMIT};
 use crate::sync::{Atom, Ordering};
 use crate::word::Lifecycle;

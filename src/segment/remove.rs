@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use super::description;
 use super::named::{self, Deserted, Patience};
 use super::options::SegmentOptions;
-use crate::error::SegmentError;
 use crate::layout::{Header, SEGMENT_MAGIC};
+use crate::segment::error::SegmentError;
 
 /// Outcome of [`SegmentOptions::remove`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

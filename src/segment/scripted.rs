@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::Segment;
 use super::in_process::PrivateSeats;
 use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
-use crate::error::{NoMemory, SegmentError};
 use crate::layout::Geometry;
 use crate::memory::Memory;
+use crate::segment::error::{NoMemory, SegmentError};
 use crate::sync::checker::thread_local;
 
 /// Stands in for the module `fork`: a model has one process.
@@ -116,7 +116,7 @@ impl Segment {
     }
 
     /// Returns `None`: a model has no file that could be locked.
-    pub(crate) fn foreign_lock(&self, _seat: usize) -> Option<crate::error::ForeignLock> {
+    pub(crate) fn foreign_lock(&self, _seat: usize) -> Option<crate::segment::ForeignLock> {
         None
     }
 

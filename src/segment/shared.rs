@@ -17,9 +17,9 @@ use super::open::{self, Parts};
 use super::options::{IN_PROCESS_CAPACITY, SegmentOptions};
 use super::promise::{self, Forecast};
 use super::{Segment, anonymous, commit, passed};
-use crate::error::{NoMemory, SegmentError};
 use crate::layout::Layout;
 use crate::memory::Memory;
+use crate::segment::error::{NoMemory, SegmentError};
 use crate::sync::{Atom, Backoff, Ordering};
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::sync::{RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use super::{Segment, SegmentOptions};
-use crate::error::SegmentError;
 use crate::layout::{Geometry, Header, LAYOUT_VERSION, Layout};
+use crate::segment::error::SegmentError;
 use crate::sync::Ordering;
 
 /// A forked child keeps its parent's locks. Tests that fork write-lock this; tests that expect a

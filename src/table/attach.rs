@@ -10,11 +10,11 @@ use super::slot::{Refused, Slot};
 use crate::array::Attached;
 use crate::descriptor::{Descriptor, PoisonNote, TypeMismatch};
 use crate::element::{Element, schema};
-use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::Access;
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
+use crate::table::error::LeaseError;
 
 /// A live array's bytes, checked against its descriptor, its extent and the requested types.
 pub(crate) struct Located<T, D> {

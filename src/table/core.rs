@@ -8,15 +8,16 @@ use super::alloc::Allocator;
 use super::cache::Cache;
 use super::hints::Hints;
 use super::name_cache::NameCache;
-#[cfg(not(loom))]
 use super::roster;
 use super::slot::{Slot, Tail};
-use crate::error::{ForeignLock, JoinError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::seat::JoinError;
 use crate::seat::{self, ReapReport};
+use crate::segment::ForeignLock;
 use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
 use crate::span::Spans;
+use crate::table::error::LeaseError;
 use crate::word::{SeatId, SlotWord};
 
 /// A participant of a segment, as all that allocates and leases sees it. Users have it as a
@@ -28,7 +29,6 @@ pub struct Core {
     pub(super) above: &'static dyn Above,
     pub(super) segment: Segment,
     /// This table's place among the tables of the process.
-    #[cfg(not(loom))]
     pub(super) place: roster::Place,
     pub(super) seat: Cell<SeatId>,
     /// The process that the seat belongs to.
@@ -59,7 +59,6 @@ impl Core {
         Ok(Core {
             above,
             segment: segment.clone(),
-            #[cfg(not(loom))]
             place: roster::Place::enter(segment, seat, token),
             seat: Cell::new(seat),
             token: Cell::new(token),
@@ -75,7 +74,6 @@ impl Core {
 
     /// Releases the seat and all that it holds. The table is not used afterwards.
     pub(crate) fn leave(&self) {
-        #[cfg(not(loom))]
         self.place.leave();
         if !self.is_of(self.token.get()) {
             // The table crossed a fork unused: the seat is the parent's.
@@ -227,11 +225,7 @@ impl Core {
 
     /// Returns the number by which this process knows the table; see `roster.rs`.
     pub(crate) fn number(&self) -> u64 {
-        #[cfg(not(loom))]
-        return self.place.number();
-        // A model forks no process.
-        #[cfg(loom)]
-        return 0;
+        self.place.number()
     }
 
     /// Returns how many shared leases this participant has on a slot, its places in rounds
@@ -286,7 +280,6 @@ impl Core {
         self.named.borrow_mut().clear();
         self.seat.set(seat);
         self.token.set(token);
-        #[cfg(not(loom))]
         self.place.set(seat, token);
         Ok(seat)
     }

@@ -11,11 +11,11 @@ use super::core::Core;
 use super::hints::Hints;
 use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
 use crate::element::{self, Element, Kind, schema};
-use crate::error::AllocError;
 use crate::handle::{AnyHandle, Handle};
 use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
+use crate::table::error::AllocError;
 use crate::word::SeatId;
 
 impl Core {
@@ -100,7 +100,7 @@ impl Core {
     /// Creates an array that `fill` writes before anybody knows of it. Elements that `fill` leaves
     /// out are unspecified. If it fails, nothing is allocated. If it panics or forks, see
     /// [`from_shape_fn`](crate::HandleTable::from_shape_fn).
-    #[cfg(all(feature = "serde", not(loom)))]
+    #[cfg(feature = "serde")]
     pub(crate) fn filled_by<T: Element, Sh: ShapeBuilder, E: From<AllocError>>(
         &self,
         shape: Sh,
@@ -332,31 +332,25 @@ fn fill<T: Element, D: Dimension>(
     let copy = |slots: &mut ArrayViewMut<'_, MaybeUninit<T>, D>, source: &ArrayView<'_, T, D>| {
         slots.zip_mut_with(source, |slot, &element| *slot = MaybeUninit::new(element));
     };
-    #[cfg(not(loom))]
-    {
-        let pieces = source.len() * size_of::<T>() / crate::parallel::PIECE;
-        // Cut the axis of the longest stride, which keeps neighbouring elements together.
-        let long = |&axis: &usize| source.shape()[axis] > 1;
-        let outer = match fortran {
-            true => (0..source.ndim()).rfind(long),
-            false => (0..source.ndim()).find(long),
-        };
-        if let (2.., Some(axis)) = (pieces, outer.map(ndarray::Axis)) {
-            let length = source.len_of(axis).div_ceil(pieces);
-            let parts = slots
-                .axis_chunks_iter_mut(axis, length)
-                .zip(source.axis_chunks_iter(axis, length))
-                .collect();
-            let Ok(()) = crate::parallel::for_each(parts, usize::MAX, |(mut slots, source)| {
-                copy(&mut slots, &source);
-                Ok::<(), core::convert::Infallible>(())
-            });
-            return;
-        }
-    }
-    #[cfg(loom)]
-    let _ = fortran;
-    copy(&mut slots, &source);
+    let pieces = source.len() * size_of::<T>() / crate::parallel::PIECE;
+    // Cut the axis of the longest stride, which keeps neighbouring elements together.
+    let long = |&axis: &usize| source.shape()[axis] > 1;
+    let outer = match fortran {
+        true => (0..source.ndim()).rfind(long),
+        false => (0..source.ndim()).find(long),
+    };
+    let (2.., Some(axis)) = (pieces, outer.map(ndarray::Axis)) else {
+        return copy(&mut slots, &source);
+    };
+    let length = source.len_of(axis).div_ceil(pieces);
+    let parts = slots
+        .axis_chunks_iter_mut(axis, length)
+        .zip(source.axis_chunks_iter(axis, length))
+        .collect();
+    let Ok(()) = crate::parallel::for_each(parts, usize::MAX, |(mut slots, source)| {
+        copy(&mut slots, &source);
+        Ok::<(), core::convert::Infallible>(())
+    });
 }
 
 /// An array under construction.

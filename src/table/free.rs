@@ -4,9 +4,9 @@ use super::above::{AfterFree, FreedBundle};
 use super::core::Core;
 use super::slot::Slot;
 use crate::descriptor::Descriptor;
-use crate::error::FreeError;
 use crate::handle::AnyHandle;
 use crate::span::{Extent, Spans};
+use crate::table::error::FreeError;
 use crate::word::SlotWord;
 
 impl Core {

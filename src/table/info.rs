@@ -4,11 +4,11 @@ use super::core::Core;
 use super::slot::Slot;
 use crate::descriptor::{Descriptor, Order, TypeMismatch};
 use crate::element::{DType, Element};
-use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::Memory;
 use crate::seat::ParticipantInfo;
 use crate::span::Spans;
+use crate::table::error::LeaseError;
 use crate::word::{SeatId, SlotWord};
 use ndarray::Dimension;
 

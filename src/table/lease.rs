@@ -8,8 +8,8 @@ use super::slot::{Refused, Shared, Slot, Tail};
 use crate::array::{ReadGuard, WriteGuard};
 use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::element::Element;
-use crate::error::LeaseError;
 use crate::handle::{AnyHandle, Handle};
+use crate::table::error::LeaseError;
 use crate::word::Purpose;
 
 impl Core {

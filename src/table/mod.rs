@@ -8,12 +8,13 @@ pub(crate) mod attach;
 mod cache;
 pub(crate) mod core;
 pub(crate) mod create;
+pub(crate) mod error;
 mod free;
 pub(crate) mod hints;
 pub(crate) mod info;
 pub(crate) mod lease;
 pub(crate) mod name_cache;
-#[cfg(not(loom))]
+#[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
 #[cfg(loom)]
 pub(crate) mod runs;

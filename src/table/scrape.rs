@@ -5,8 +5,9 @@ use super::core::Core;
 use super::create::committed_size;
 use super::hints::Hints;
 use super::slot::Slot;
-use crate::error::{AllocError, NoMemory};
+use crate::segment::NoMemory;
 use crate::span::Spans;
+use crate::table::error::AllocError;
 use crate::word::SeatId;
 
 /// The most slots to try. Each one is tried because the one before could not be backed.

@@ -3,8 +3,8 @@
 use super::core::Core;
 use super::hints::Hints;
 use super::slot::Slot;
-use crate::error::JoinError;
 use crate::layout::Header;
+use crate::seat::JoinError;
 use crate::span::{Span, Spans};
 use crate::sync::Ordering;
 use crate::word::SeatId;

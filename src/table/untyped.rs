@@ -11,10 +11,10 @@ use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
 use crate::descriptor::{Descriptor, MAX_AXES, Order, TypeMismatch, bytes_of};
 use crate::element::{DType, schema};
-use crate::error::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
 use crate::span::Spans;
+use crate::table::error::{AllocError, LeaseError};
 use crate::word::Purpose;
 
 impl Core {

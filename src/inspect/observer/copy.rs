@@ -4,9 +4,10 @@ use std::io;
 
 use super::Observer;
 use crate::descriptor::{Descriptor, TypeMismatch};
-use crate::error::{CopyError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::inspect::CopyError;
 use crate::span::Spans;
+use crate::table::error::LeaseError;
 
 impl Observer {
     /// Copies bytes of an array into `out`, starting `offset` bytes after its first element.

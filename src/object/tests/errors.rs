@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::values::{Adjacent, Inner, Shape, Unit};
 use super::{encoded, refused, table};
-use crate::error::ObjectError;
 use crate::handle::{AnyHandle, Handle};
+use crate::object::error::ObjectError;
 use crate::object::format::MAX_DEPTH;
 
 #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::read::Reader;
 use super::write::Writer;
 use super::{format, write};
-use crate::error::ObjectError;
+use crate::object::error::ObjectError;
 use crate::{HandleTable, Segment};
 
 fn table() -> HandleTable {

@@ -5,9 +5,9 @@ use ndarray::{ArrayView1, Ix1};
 use rand_core::Rng;
 
 use super::by_tiles;
-use crate::error::PrimitiveError;
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext, TileRng};
+use crate::primitives::error::PrimitiveError;
 use crate::primitives::flat::FlatWrite;
 use crate::primitives::number::{running, sum_by};
 use crate::primitives::weights::{Sums, starts_of};

@@ -4,7 +4,8 @@ use ndarray::Ix1;
 
 use super::*;
 use crate::HandleTable;
-use crate::error::{BundleError, LeaseError};
+use crate::bundle::BundleError;
+use crate::table::error::LeaseError;
 
 type Jobs = OwnedArray<u64, Ix1>;
 

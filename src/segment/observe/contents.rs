@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use super::super::mapping::{Mapping, map_error};
-use crate::error::SegmentError;
+use crate::segment::error::SegmentError;
 
 /// Bytes of the first pieces. They double every [`GROW_AFTER`] pieces: small arrays take little
 /// address space, and many arrays take few mappings.

@@ -9,9 +9,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 use super::super::mapping::{Mapping, map_error};
-use crate::error::SegmentError;
 use crate::layout::{Geometry, Layout};
 use crate::memory::Memory;
+use crate::segment::error::SegmentError;
 use crate::sync::Ordering;
 
 /// Number of spans in the smallest mapping. Each level has twice the spans of the previous level.

@@ -2,8 +2,9 @@
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, JoinError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::seat::JoinError;
+use crate::table::error::{AllocError, LeaseError};
 
 /// Error of giving, finding or removing a name. No name is changed by a call that fails.
 #[derive(ThisError)]
@@ -64,4 +65,4 @@ pub enum NameError {
     },
 }
 
-crate::error::debug_is_display!(NameError);
+crate::message::debug_is_display!(NameError);

@@ -2,8 +2,11 @@
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, JoinError, LeaseError, PartitionError, PoolError};
 use crate::handle::AnyHandle;
+use crate::partition::PartitionError;
+use crate::pool::PoolError;
+use crate::seat::JoinError;
+use crate::table::error::{AllocError, LeaseError};
 
 /// Error of a primitive on a pool. Unless a variant says otherwise, no array was changed.
 #[derive(ThisError)]
@@ -146,4 +149,4 @@ impl From<JoinError> for PrimitiveError {
     }
 }
 
-crate::error::debug_is_display!(PrimitiveError);
+crate::message::debug_is_display!(PrimitiveError);

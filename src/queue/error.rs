@@ -2,8 +2,9 @@
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, Error, JoinError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::seat::JoinError;
+use crate::table::error::{AllocError, LeaseError};
 
 /// Error of creating or opening a queue, or of a call on it.
 #[derive(ThisError)]
@@ -157,11 +158,4 @@ impl<T> From<PushError<T>> for QueueError {
     }
 }
 
-/// Drops the job.
-impl<T> From<PushError<T>> for Error {
-    fn from(refused: PushError<T>) -> Error {
-        Error::Queue(refused.into())
-    }
-}
-
-crate::error::debug_is_display!(QueueError);
+crate::message::debug_is_display!(QueueError);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::message::Bytes;
+
 /// Error of creating or opening a segment.
 #[derive(Error)]
 #[non_exhaustive]
@@ -261,30 +263,41 @@ pub struct NoMemory {
     pub remedy: &'static str,
 }
 
-/// A number of bytes, written in a suitable unit: `1 MiB`. The alternate form adds the exact number
-/// where the unit rounds: `1 MiB (1048577 bytes)`.
-pub(crate) struct Bytes(pub(crate) u64);
+/// A read lock on a seat, taken by a process outside the crate. Until the lock is gone, no process
+/// can join with this seat, and whatever a dead participant held with it is not reclaimed.
+///
+/// A process that may open the segment's file for reading can take such locks. See
+/// [`guide::trust`](crate::guide::trust).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ForeignLock {
+    /// The seat.
+    pub seat: usize,
+    /// The processes that have the locked description open, as far as this user may see them.
+    pub pids: Vec<u32>,
+    /// The inode number of the segment's file, with which a lock can be found in `/proc`.
+    pub inode: u64,
+}
 
-impl fmt::Display for Bytes {
+impl fmt::Display for ForeignLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        if self.0 < 1024 {
-            return write!(f, "{} bytes", self.0);
+        let ForeignLock { seat, pids, inode } = self;
+        match &pids[..] {
+            [] => write!(
+                f,
+                "the byte of seat {seat} is read-locked by a process that this user cannot see; \
+                 find it as root: grep -l 'LCK.*READ.*:{inode} ' /proc/[0-9]*/fdinfo/*; then end it"
+            )?,
+            [pid] => write!(
+                f,
+                "the byte of seat {seat} is read-locked by process {pid}; end it"
+            )?,
+            pids => write!(
+                f,
+                "the byte of seat {seat} is read-locked by processes {pids:?}; end them"
+            )?,
         }
-        let power = self.0.ilog2() / 10;
-        let unit = UNITS[power as usize - 1];
-        let shift = power * 10;
-        // Round down: a message must not overstate a limit.
-        let tenths = ((self.0 >> (shift - 10)) * 10) >> 10;
-        match tenths % 10 {
-            0 => write!(f, "{} {unit}", tenths / 10)?,
-            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10)?,
-        }
-        let exact = u128::from(self.0) * 10 == u128::from(tenths) << shift;
-        match f.alternate() && !exact {
-            true => write!(f, " ({} bytes)", self.0),
-            false => Ok(()),
-        }
+        f.write_str("; deny read access to the segment's file to users who may do that (chmod)")
     }
 }
 
@@ -303,55 +316,11 @@ fn rest(name: &str) -> String {
     }
 }
 
-crate::error::debug_is_display!(SegmentError, NoMemory);
+crate::message::debug_is_display!(SegmentError, NoMemory);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_are_written_in_their_unit() {
-        let written = [
-            0,
-            1023,
-            1024,
-            1536,
-            64 << 20,
-            (512 << 20) + 1,
-            16 << 40,
-            u64::MAX,
-        ];
-        assert_eq!(
-            written.map(|bytes| Bytes(bytes).to_string()),
-            [
-                "0 bytes",
-                "1023 bytes",
-                "1 KiB",
-                "1.5 KiB",
-                "64 MiB",
-                "512 MiB",
-                "16 TiB",
-                "15.9 EiB"
-            ]
-        );
-    }
-
-    #[test]
-    fn the_alternate_form_adds_the_exact_number_where_the_unit_rounds() {
-        let written = [1023, 1024, 1536, 1537, 192 << 40, (192 << 40) + 1, u64::MAX];
-        assert_eq!(
-            written.map(|bytes| format!("{:#}", Bytes(bytes))),
-            [
-                "1023 bytes",
-                "1 KiB",
-                "1.5 KiB",
-                "1.5 KiB (1537 bytes)",
-                "192 TiB",
-                "192 TiB (211106232532993 bytes)",
-                "15.9 EiB (18446744073709551615 bytes)"
-            ]
-        );
-    }
 
     #[test]
     fn missing_memory_names_numbers_limit_and_remedy() {

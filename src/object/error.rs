@@ -4,8 +4,8 @@ use core::fmt;
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, LeaseError};
 use crate::handle::AnyHandle;
+use crate::table::error::{AllocError, LeaseError};
 
 /// Error of storing, opening or reading an object.
 #[derive(ThisError)]
@@ -108,4 +108,4 @@ impl serde::de::Error for ObjectError {
     }
 }
 
-crate::error::debug_is_display!(ObjectError);
+crate::message::debug_is_display!(ObjectError);

@@ -5,8 +5,10 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, JoinError, LeaseError, RoundError};
 use crate::handle::AnyHandle;
+use crate::partition::RoundError;
+use crate::seat::JoinError;
+use crate::table::error::{AllocError, LeaseError};
 
 /// Error of starting a pool or of a call on it.
 #[derive(ThisError)]
@@ -240,4 +242,4 @@ fn cause(signal: Option<i32>, code: Option<i32>) -> String {
     }
 }
 
-crate::error::debug_is_display!(PoolError, BarrierError);
+crate::message::debug_is_display!(PoolError, BarrierError);

@@ -1,52 +1,27 @@
 //! Error types: one per operation, with the values, the limit and the remedy. [`Error`] holds any
 //! of them.
 
-mod bundle;
-mod foreign_lock;
-mod lease;
-mod name;
-#[cfg(all(feature = "serde", not(loom)))]
-mod object;
-mod pool;
-mod primitive;
-mod queue;
-mod segment;
-mod utc;
-
 use thiserror::Error as ThisError;
 
-use crate::element::SchemaError;
-pub use bundle::BundleError;
-pub use foreign_lock::ForeignLock;
-#[cfg(not(loom))]
-pub use lease::CopyError;
-pub use lease::{FreeError, LeaseError, PartitionError, RoundError};
-pub use name::NameError;
+#[cfg(feature = "arrow")]
+pub use crate::arrow::ArrowError;
+pub use crate::bundle::BundleError;
+pub use crate::descriptor::TypeMismatch;
+pub use crate::element::{InvalidElement, LayoutError, SchemaError};
+pub use crate::handle::ParseHandleError;
+pub use crate::inspect::CopyError;
+pub use crate::names::NameError;
+#[cfg(feature = "npy")]
+pub use crate::npy::NpyError;
 #[cfg(all(feature = "serde", not(loom)))]
-pub use object::ObjectError;
-pub use pool::{BarrierError, PoolError};
-pub use primitive::PrimitiveError;
-pub use queue::{PushError, QueueError};
-#[cfg(not(loom))]
-pub(crate) use segment::Bytes;
-#[cfg(loom)]
-use segment::Bytes;
-pub use segment::{NoMemory, SegmentError};
-
-/// Implements `Debug` by the text of `Display`.
-///
-/// Rust prints the `Debug` form of an error that `main` returns, or that meets an `unwrap`. Its
-/// reader needs the values, the limit and the remedy, not the name of a variant.
-macro_rules! debug_is_display {
-    ($($error:ty),+) => {$(
-        impl core::fmt::Debug for $error {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                core::fmt::Display::fmt(self, f)
-            }
-        }
-    )+};
-}
-pub(crate) use debug_is_display;
+pub use crate::object::ObjectError;
+pub use crate::partition::{PartitionError, RoundError};
+pub use crate::pool::{BarrierError, PoolError};
+pub use crate::primitives::PrimitiveError;
+pub use crate::queue::{PushError, QueueError};
+pub use crate::seat::JoinError;
+pub use crate::segment::{NoMemory, SegmentError};
+pub use crate::table::error::{AllocError, FreeError, LeaseError};
 
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
@@ -95,20 +70,20 @@ pub enum Error {
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),
     /// An array could not be loaded from a file or saved to one.
-    #[cfg(all(feature = "npy", not(loom)))]
+    #[cfg(feature = "npy")]
     #[error(transparent)]
-    Npy(#[from] crate::npy::NpyError),
+    Npy(#[from] NpyError),
     /// An array could not be lent to Arrow.
-    #[cfg(all(feature = "arrow", not(loom)))]
+    #[cfg(feature = "arrow")]
     #[error(transparent)]
-    Arrow(#[from] crate::arrow::ArrowError),
+    Arrow(#[from] ArrowError),
     /// An object could not be stored, opened or read.
     #[cfg(all(feature = "serde", not(loom)))]
     #[error(transparent)]
     Object(#[from] ObjectError),
     /// A text is not a handle.
     #[error(transparent)]
-    Parse(#[from] crate::handle::ParseHandleError),
+    Parse(#[from] ParseHandleError),
 }
 
 impl Error {
@@ -145,13 +120,12 @@ impl Error {
                 PrimitiveError::Pool(error) => of_pool(error),
                 _ => None,
             },
-            #[cfg(all(feature = "npy", not(loom)))]
-            Error::Npy(
-                crate::npy::NpyError::Lease(error)
-                | crate::npy::NpyError::Copy(CopyError::Lease(error)),
-            ) => Some(error),
-            #[cfg(all(feature = "arrow", not(loom)))]
-            Error::Arrow(crate::arrow::ArrowError::Lease(error)) => Some(error),
+            #[cfg(feature = "npy")]
+            Error::Npy(NpyError::Lease(error) | NpyError::Copy(CopyError::Lease(error))) => {
+                Some(error)
+            }
+            #[cfg(feature = "arrow")]
+            Error::Arrow(ArrowError::Lease(error)) => Some(error),
             #[cfg(all(feature = "serde", not(loom)))]
             Error::Object(ObjectError::Lease(error)) => Some(error),
             _ => None,
@@ -172,6 +146,13 @@ impl Error {
     /// Returns `true` if a dead or panicking writer left the array half-written.
     pub fn is_poisoned(&self) -> bool {
         matches!(self.lease(), Some(LeaseError::Poisoned { .. }))
+    }
+}
+
+/// Drops the job.
+impl<T> From<PushError<T>> for Error {
+    fn from(refused: PushError<T>) -> Error {
+        Error::Queue(refused.into())
     }
 }
 
@@ -205,109 +186,9 @@ fn of_bundle(error: &BundleError) -> Option<&LeaseError> {
     }
 }
 
-/// Error of joining a table.
-#[derive(ThisError)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// All seats are held by living participants.
-    #[error(
-        "all {seats} seats of the segment are taken (pids {holders:?} and others); let a \
-         participant leave, or create the segment with SegmentOptions::seats({})", seats * 2
-    )]
-    SeatsFull {
-        /// Seats of the segment.
-        seats: usize,
-        /// Pids of the first holders.
-        holders: Vec<u32>,
-    },
-    /// No seat is free, and a seat that no living participant holds is locked by a process outside
-    /// the crate.
-    #[error("{locked} of the segment's {seats} seats cannot be taken: {lock}")]
-    SeatLocked {
-        /// Seats of the segment.
-        seats: usize,
-        /// Seats with a foreign lock.
-        locked: usize,
-        /// One of the locks.
-        lock: ForeignLock,
-    },
-    /// The segment could not be opened for this participant.
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-}
+crate::message::debug_is_display!(Error);
 
-/// Error of allocating an array. The table is unchanged after it.
-#[derive(ThisError)]
-#[non_exhaustive]
-pub enum AllocError {
-    /// The shape has more than 8 axes.
-    #[error(
-        "an array of {axes} axes: at most {} axes are supported; join some of them",
-        crate::descriptor::MAX_AXES
-    )]
-    TooManyAxes {
-        /// Axes asked for.
-        axes: usize,
-    },
-    /// The size of the shape in bytes exceeds `isize::MAX`.
-    #[error(
-        "shape {shape:?} of {element} ({size} bytes each) is too large: one array takes less \
-         than {}",
-        Bytes(isize::MAX as u64 + 1)
-    )]
-    TooLarge {
-        /// The shape asked for.
-        shape: Vec<usize>,
-        /// The element type.
-        element: String,
-        /// Bytes of an element.
-        size: usize,
-    },
-    /// No extent of this size is free and none can be added.
-    #[error(
-        "no room for {:#}: {what} of the segment is used up (capacity {:#}, {arrays} slots); free \
-         arrays, or create the segment with a larger SegmentOptions::{remedy}",
-        Bytes(*bytes),
-        Bytes(*capacity)
-    )]
-    Full {
-        /// Bytes asked for.
-        bytes: u64,
-        /// The resource that ran out.
-        what: &'static str,
-        /// Capacity of the segment in bytes.
-        capacity: u64,
-        /// Slots of the segment.
-        arrays: u64,
-        /// The option that raises the limit.
-        remedy: &'static str,
-    },
-    /// The machine does not have this much memory.
-    #[error(transparent)]
-    NoMemory(#[from] NoMemory),
-    /// The record's layout could not be entered in the segment.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    /// This process was forked while its parent created the array. The array belongs to the parent,
-    /// which continues with it.
-    #[error("this process was forked while its parent created the array: it is the parent's")]
-    Forked,
-    /// The table of spans holds bytes that no participant writes.
-    #[error("the segment is damaged at byte {offset:#x}: {what}")]
-    Corrupt {
-        /// The place of the damage, in bytes from the start of the segment.
-        offset: u64,
-        /// The check that failed.
-        what: &'static str,
-    },
-    /// This process was forked and could not take a seat of its own.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-}
-
-crate::error::debug_is_display!(Error, JoinError, AllocError);
-
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::handle::AnyHandle;
@@ -334,12 +215,12 @@ mod tests {
             PrimitiveError::from(PartitionError::from(stale())).into(),
             PrimitiveError::from(PoolError::from(stale())).into(),
             #[cfg(feature = "npy")]
-            crate::npy::NpyError::from(stale()).into(),
+            NpyError::from(stale()).into(),
             #[cfg(feature = "npy")]
-            crate::npy::NpyError::from(CopyError::from(stale())).into(),
+            NpyError::from(CopyError::from(stale())).into(),
             #[cfg(feature = "arrow")]
-            crate::arrow::ArrowError::from(stale()).into(),
-            #[cfg(feature = "serde")]
+            ArrowError::from(stale()).into(),
+            #[cfg(all(feature = "serde", not(loom)))]
             ObjectError::from(stale()).into(),
         ];
         for error in errors {

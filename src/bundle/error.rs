@@ -2,8 +2,10 @@
 
 use thiserror::Error as ThisError;
 
-use super::{AllocError, JoinError, LeaseError, NameError};
 use crate::handle::AnyHandle;
+use crate::names::NameError;
+use crate::seat::JoinError;
+use crate::table::error::{AllocError, LeaseError};
 
 /// Error of creating, opening or changing a bundle. The bundle is unchanged after it.
 #[derive(ThisError)]
@@ -60,4 +62,4 @@ pub enum BundleError {
     Join(#[from] JoinError),
 }
 
-crate::error::debug_is_display!(BundleError);
+crate::message::debug_is_display!(BundleError);

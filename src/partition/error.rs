@@ -1,0 +1,206 @@
+//! Errors of partitions and of their rounds.
+
+use core::ops::Range;
+use core::time::Duration;
+
+use thiserror::Error as ThisError;
+
+use crate::handle::AnyHandle;
+use crate::message::Called;
+use crate::seat::JoinError;
+use crate::table::error::{AllocError, LeaseError};
+
+/// Error of dividing arrays into tiles.
+#[derive(ThisError)]
+#[non_exhaustive]
+pub enum PartitionError {
+    /// The tile length is 0.
+    #[error("a tile length of 0 is invalid: a tile covers at least one index")]
+    EmptyTile,
+    /// An array of the group does not have the axis.
+    #[error(
+        "{handle}{} has {axes} {}, so it cannot be divided along axis {axis}",
+        Called(.name),
+        if *.axes == 1 { "axis" } else { "axes" }
+    )]
+    NoSuchAxis {
+        /// The array.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// Its number of axes.
+        axes: usize,
+        /// The requested axis.
+        axis: usize,
+    },
+    /// The arrays of a group have different lengths along the axis.
+    #[error(
+        "{handle}{} has {found} indices along axis {axis}, the others of its group have {expected}",
+        Called(.name)
+    )]
+    Lengths {
+        /// The array that differs.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// The axis.
+        axis: usize,
+        /// Its length.
+        found: usize,
+        /// The length of the arrays before it.
+        expected: usize,
+    },
+    /// The grid is invalid for every array.
+    #[error("invalid grid: {problem}")]
+    Grid {
+        /// The violated rule.
+        problem: &'static str,
+    },
+    /// The bounds of a grid do not match the axis.
+    #[error(
+        "bounds from {first:?} to {last:?} along axis {axis}, which has {axis_len} indices: they \
+         must start with 0 and end with {axis_len}"
+    )]
+    Bounds {
+        /// The axis.
+        axis: usize,
+        /// Its length.
+        axis_len: usize,
+        /// The first bound, if there is one.
+        first: Option<usize>,
+        /// The last bound.
+        last: Option<usize>,
+    },
+    /// The same array is in the group twice, and written.
+    #[error(
+        "{handle}{} is in the group twice and written: its tiles would overlap",
+        Called(.name)
+    )]
+    Overlap {
+        /// The array.
+        handle: AnyHandle,
+        /// A name that it has.
+        name: Option<String>,
+    },
+    /// The group has more than 8 arrays.
+    #[error("a group of {arrays} arrays is too large: at most {limit} can be divided together")]
+    TooManyArrays {
+        /// Arrays in the group.
+        arrays: usize,
+        /// The largest possible number.
+        limit: usize,
+    },
+    /// The number of weights differs from the number of indices of the axis.
+    #[error(
+        "{weights} weight{} for {axis_len} {} along axis {axis}: give each index one weight",
+        if *.weights == 1 { "" } else { "s" },
+        if *.axis_len == 1 { "index" } else { "indices" }
+    )]
+    Weights {
+        /// The axis.
+        axis: usize,
+        /// Its length.
+        axis_len: usize,
+        /// The number of weights.
+        weights: usize,
+    },
+    /// The grid has more tiles than a partition can count.
+    #[error(
+        "{} tiles: at most {limit} are possible; use {remedy}",
+        tiles.map_or_else(|| format!("more than {}", usize::MAX), |tiles| tiles.to_string())
+    )]
+    TooManyTiles {
+        /// Number of tiles of the grid; `None` if it does not fit into a `usize`.
+        tiles: Option<usize>,
+        /// The largest possible number.
+        limit: u64,
+        /// A possible change of the grid, along each axis that needs one.
+        remedy: String,
+    },
+    /// The handle does not name a partition of this group.
+    #[error("{handle} is not a partition of this group of arrays")]
+    NotThisGroup {
+        /// The handle.
+        handle: AnyHandle,
+    },
+    /// An array of the group could not be leased.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The claim words could not be allocated.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+}
+
+/// Error of opening, entering or finishing a round.
+#[derive(ThisError)]
+#[non_exhaustive]
+pub enum RoundError {
+    /// A round of this partition is running.
+    #[error("round {round} of this partition is running, opened by process {pid}")]
+    Running {
+        /// The round.
+        round: u64,
+        /// The process that opened it.
+        pid: u32,
+    },
+    /// All rounds of the partition are used up.
+    #[error("all {rounds} rounds of this partition are used up; create a new partition")]
+    UsedUp {
+        /// Rounds that a partition has.
+        rounds: u64,
+    },
+    /// An array could not be leased for the round.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The round was opened by the process that this one was forked from.
+    #[error(
+        "this round belongs to the parent process, which must finish it; open a round in this \
+         process"
+    )]
+    Forked,
+    /// Tiles were torn: their holders died or panicked.
+    #[error(
+        "round {round}: {} tiles were left half-written, the first at rows {:?}; the arrays are \
+         poisoned until recover or clear_poison", .rows.len(),
+        .rows.first().cloned().unwrap_or_default()
+    )]
+    Torn {
+        /// The round.
+        round: u64,
+        /// The torn tiles.
+        tiles: Vec<usize>,
+        /// The indices that each of them covers along the axis that the partition cuts first.
+        rows: Vec<Range<usize>>,
+    },
+    /// Not all tiles were done in time.
+    #[error(
+        "round {round} was not over after {waited:?}: {done} of {tiles} tiles are done, {held} are \
+         held"
+    )]
+    Deadline {
+        /// The round.
+        round: u64,
+        /// The time that the caller waited.
+        waited: Duration,
+        /// Tiles that are done.
+        done: usize,
+        /// Tiles that a participant holds.
+        held: usize,
+        /// Number of all tiles.
+        tiles: usize,
+    },
+}
+
+impl From<JoinError> for RoundError {
+    fn from(error: JoinError) -> Self {
+        RoundError::Lease(error.into())
+    }
+}
+
+impl From<JoinError> for PartitionError {
+    fn from(error: JoinError) -> Self {
+        PartitionError::Lease(error.into())
+    }
+}
+
+crate::message::debug_is_display!(PartitionError, RoundError);

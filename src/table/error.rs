@@ -1,0 +1,224 @@
+//! Errors of joining, allocating, freeing and leasing.
+
+use thiserror::Error as ThisError;
+
+use crate::descriptor::{HalfWritten, TypeMismatch};
+use crate::element::{InvalidElement, SchemaError};
+use crate::handle::AnyHandle;
+use crate::message::{Bytes, Called, Utc};
+use crate::seat::JoinError;
+use crate::segment::{ForeignLock, NoMemory, SegmentError};
+
+/// Error of allocating an array. The table is unchanged after it.
+#[derive(ThisError)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// The shape has more than 8 axes.
+    #[error(
+        "an array of {axes} axes: at most {} axes are supported; join some of them",
+        crate::descriptor::MAX_AXES
+    )]
+    TooManyAxes {
+        /// Axes asked for.
+        axes: usize,
+    },
+    /// The size of the shape in bytes exceeds `isize::MAX`.
+    #[error(
+        "shape {shape:?} of {element} ({size} bytes each) is too large: one array takes less \
+         than {}",
+        Bytes(isize::MAX as u64 + 1)
+    )]
+    TooLarge {
+        /// The shape asked for.
+        shape: Vec<usize>,
+        /// The element type.
+        element: String,
+        /// Bytes of an element.
+        size: usize,
+    },
+    /// No extent of this size is free and none can be added.
+    #[error(
+        "no room for {:#}: {what} of the segment is used up (capacity {:#}, {arrays} slots); free \
+         arrays, or create the segment with a larger SegmentOptions::{remedy}",
+        Bytes(*bytes),
+        Bytes(*capacity)
+    )]
+    Full {
+        /// Bytes asked for.
+        bytes: u64,
+        /// The resource that ran out.
+        what: &'static str,
+        /// Capacity of the segment in bytes.
+        capacity: u64,
+        /// Slots of the segment.
+        arrays: u64,
+        /// The option that raises the limit.
+        remedy: &'static str,
+    },
+    /// The machine does not have this much memory.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
+    /// The record's layout could not be entered in the segment.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// This process was forked while its parent created the array. The array belongs to the parent,
+    /// which continues with it.
+    #[error("this process was forked while its parent created the array: it is the parent's")]
+    Forked,
+    /// The table of spans holds bytes that no participant writes.
+    #[error("the segment is damaged at byte {offset:#x}: {what}")]
+    Corrupt {
+        /// The place of the damage, in bytes from the start of the segment.
+        offset: u64,
+        /// The check that failed.
+        what: &'static str,
+    },
+    /// This process was forked and could not take a seat of its own.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// Error of freeing an array.
+#[derive(ThisError)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// The array was freed before, by its handle or with its owner.
+    #[error(
+        "{handle} is stale: its array was freed before, by its handle or because its owner left, \
+         or the handle belongs to another segment"
+    )]
+    Stale {
+        /// The handle.
+        handle: AnyHandle,
+    },
+    /// The handle names internal memory of the crate.
+    #[error(
+        "{handle} names {what}, which is internal to the crate: pass the handle of an array, an \
+         object, a queue, a partition or a bundle"
+    )]
+    Internal {
+        /// The handle.
+        handle: AnyHandle,
+        /// The internal memory that it names.
+        what: &'static str,
+    },
+    /// This process was forked and could not take a seat of its own.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// Error of attaching or leasing an array.
+#[derive(ThisError)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// No live array has this handle. A freed slot does not record the reason: either the handle
+    /// was passed to [`free`](crate::HandleTable::free), or the participant that owned the array
+    /// has left or died. To make an array outlive its owner, [detach](crate::HandleTable::detach)
+    /// it, or hand it over with [`push_owned`](crate::Queue::push_owned).
+    #[error(
+        "{handle} is stale: its array was freed, by its handle or because its owner left (detach \
+         or a queue's push_owned lets an array outlive its owner), or the handle belongs to \
+         another segment"
+    )]
+    Stale {
+        /// The handle.
+        handle: AnyHandle,
+    },
+    /// Another lease excludes this one.
+    #[error(
+        "{handle}{} is leased by process {pid}{}; try again when that lease is released",
+        Called(.name),
+        if *.pid == std::process::id() { " (this process)" } else { "" }
+    )]
+    Busy {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// A process that holds it; 0 for members of a round whose opener is gone.
+        pid: u32,
+    },
+    /// The holder of the lease is dead, and a foreign lock prevents reclaiming the lease.
+    #[error(
+        "{handle}{} is leased by process {pid}, which is dead, and cannot be reclaimed: {lock}",
+        Called(.name)
+    )]
+    Blocked {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// The process that held it.
+        pid: u32,
+        /// The lock that prevents it.
+        lock: ForeignLock,
+    },
+    /// A writer died or panicked.
+    #[error(
+        "{handle}{} is poisoned: process {pid} died or panicked while it wrote {what} (noticed \
+         {}), and the contents may be half-written; inspect them and call recover or clear_poison, \
+         or free the array",
+        Called(.name), Utc(*unix_time)
+    )]
+    Poisoned {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// The process that was writing.
+        pid: u32,
+        /// The time when this was noticed, in seconds since 1970.
+        unix_time: u64,
+        /// The part that it was writing.
+        what: HalfWritten,
+    },
+    /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
+    #[error(
+        "{handle} belongs to a queue, because its owner pushed it: call pop_owned on the queue, or \
+         free it"
+    )]
+    Queued {
+        /// The handle.
+        handle: AnyHandle,
+    },
+    /// The array has another element type, or another number of axes.
+    #[error(transparent)]
+    TypeMismatch(#[from] TypeMismatch),
+    /// The handle names internal memory of the crate.
+    #[error(
+        "{handle} names {what}, which is internal to the crate: pass the handle of an array, an \
+         object, a queue, a partition or a bundle"
+    )]
+    Internal {
+        /// The handle.
+        handle: AnyHandle,
+        /// The internal memory that it names.
+        what: &'static str,
+    },
+    /// The bytes are not valid values of the element type.
+    #[error("{handle}: {error}")]
+    InvalidElement {
+        /// The handle.
+        handle: AnyHandle,
+        /// The invalid byte and its place.
+        error: InvalidElement,
+    },
+    /// The array's descriptor does not describe an array in its extent.
+    #[error("{handle}: the segment is damaged at byte {offset:#x}: {what}")]
+    Corrupt {
+        /// The handle.
+        handle: AnyHandle,
+        /// The place of the damage, in bytes from the start of the segment.
+        offset: u64,
+        /// The check that failed.
+        what: &'static str,
+    },
+    /// An observer could not map the array or its tables.
+    #[error("the array cannot be mapped for reading: {0}")]
+    Unmapped(#[source] SegmentError),
+    /// This process was forked and could not take a seat of its own.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+crate::message::debug_is_display!(AllocError, FreeError, LeaseError);
