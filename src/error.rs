@@ -21,7 +21,7 @@ pub use crate::primitives::PrimitiveError;
 pub use crate::queue::{PushError, QueueError};
 pub use crate::seat::JoinError;
 pub use crate::segment::{NoMemory, SegmentError};
-pub use crate::table::error::{AllocError, FreeError, LeaseError};
+pub use crate::table::error::{AllocError, LeaseError};
 
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
@@ -39,10 +39,7 @@ pub enum Error {
     /// An array could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
-    /// An array could not be freed.
-    #[error(transparent)]
-    Free(#[from] FreeError),
-    /// An array could not be attached or leased.
+    /// An array could not be attached, leased or freed.
     #[error(transparent)]
     Lease(#[from] LeaseError),
     /// Arrays could not be divided into tiles.
@@ -134,8 +131,7 @@ impl Error {
 
     /// Returns `true` if a handle was stale: the array was freed, or its owner has left.
     pub fn is_stale(&self) -> bool {
-        matches!(self, Error::Free(FreeError::Stale { .. }))
-            || matches!(self.lease(), Some(LeaseError::Stale { .. }))
+        matches!(self.lease(), Some(LeaseError::Stale { .. }))
     }
 
     /// Returns `true` if another participant holds the array. A later attempt may succeed.
@@ -230,8 +226,5 @@ mod tests {
             );
             assert!(error.is_stale() && !error.is_busy() && !error.is_poisoned());
         }
-        let handle = AnyHandle::from_bits(1);
-        let freed = Error::from(FreeError::Stale { handle });
-        assert!(freed.is_stale() && freed.lease().is_none());
     }
 }

@@ -139,8 +139,8 @@ pub use element::{
 #[cfg(all(feature = "serde", not(loom)))]
 pub use error::ObjectError;
 pub use error::{
-    AllocError, BarrierError, BundleError, Error, FreeError, JoinError, LeaseError, NameError,
-    NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
+    AllocError, BarrierError, BundleError, Error, JoinError, LeaseError, NameError, NoMemory,
+    PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
     SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2, IxDyn};
 use ndshm::{
-    AllocError, AnyHandle, FreeError, Handle, HandleTable, LeaseError, PartitionError, RoundError,
-    Segment,
+    AllocError, AnyHandle, Handle, HandleTable, LeaseError, PartitionError, RoundError, Segment,
 };
 use proptest::prelude::*;
 
@@ -167,7 +166,7 @@ fn a_freed_handle_is_stale_everywhere_and_stays_so() {
     for table in [&mine, &other] {
         refuse_all(table, handle);
         let error = table.free(handle).unwrap_err();
-        assert!(matches!(error, FreeError::Stale { .. }));
+        assert!(matches!(error, LeaseError::Stale { .. }));
         says(error, &[&text, "stale", "freed before", "another segment"]);
         says(
             table.read(handle).unwrap_err(),
@@ -206,7 +205,7 @@ fn refuse_all(table: &HandleTable, handle: Handle<f64, Ix1>) {
         );
     }
     let free = table.free(handle);
-    assert!(matches!(free, Err(FreeError::Stale { .. })), "{free:?}");
+    assert!(matches!(free, Err(LeaseError::Stale { .. })), "{free:?}");
     let partition = table.partition(handle.write(), Axis(0), 1).map(drop);
     assert!(matches!(
         partition,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::{
-    AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Error, FreeError, HalfWritten,
-    Handle, HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueError,
+    AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Error, HalfWritten, Handle,
+    HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueError,
     QueueHandle, RoundError, Segment, SegmentError,
 };
 
@@ -200,7 +200,7 @@ fn provoked() -> Vec<Error> {
     }
     vec![
         failed(table.read(stale)),
-        failed(table.free(stale).map_err(|error: FreeError| error)),
+        failed(table.free(stale)),
         failed(table.zeros::<f64, _>((1 << 40, 1 << 40))),
         failed(table.zeros::<u8, _>(ndarray::IxDyn(&[1; 9]))),
         failed(table.zeros::<f64, _>(1 << 20)),

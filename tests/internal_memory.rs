@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Axis, Ix1};
 use ndshm::{
-    AnyHandle, Bundle, FreeError, Handle, HandleTable, LeaseError, NameError, Observer, Pool,
-    QueueHandle, Segment, TileContext,
+    AnyHandle, Bundle, Handle, HandleTable, LeaseError, NameError, Observer, Pool, QueueHandle,
+    Segment, TileContext,
 };
 use support::{Child, DEADLINE, Flag};
 
@@ -66,7 +66,7 @@ fn assert_no_bytes(table: &HandleTable, observer: &Observer, handle: AnyHandle) 
 fn assert_no_change(table: &HandleTable, bundle: &Bundle<'_>, handle: AnyHandle) -> bool {
     bundle.insert("forged", handle).unwrap_err();
     let freed = table.free(handle).unwrap_err();
-    let internal = matches!(freed, FreeError::Internal { .. });
+    let internal = matches!(freed, LeaseError::Internal { .. });
     for changed in [
         table.adopt(handle),
         table.detach(handle),
@@ -227,7 +227,7 @@ fn users_name_own_and_free_what_they_have_handles_of() {
             other.find_any(&name),
             Err(NameError::NotFound { .. })
         ));
-        assert!(matches!(other.free(handle), Err(FreeError::Stale { .. })));
+        assert!(matches!(other.free(handle), Err(LeaseError::Stale { .. })));
     }
     let stale = table.open_queue(QueueHandle::<u8>::from_bits(handles[1].to_bits()));
     assert!(stale.is_err());

@@ -2,7 +2,7 @@
 //! others have passed on. It checks the contents at the beginning and at the end of each lease.
 
 use ndarray::{ArrayRef, Dimension};
-use ndshm::{FreeError, Handle, LeaseError};
+use ndshm::{Handle, LeaseError};
 
 use super::board::Count;
 use super::pattern::Pattern;
@@ -13,8 +13,8 @@ impl Sitting<'_, '_> {
     pub fn free_known(&mut self, handle: Array) {
         match self.table.free(handle) {
             Ok(()) => self.me.count(Count::Frees),
-            Err(FreeError::Stale { .. }) => self.me.count(Count::Stale),
-            Err(FreeError::Join(error)) => self.join_refused(error),
+            Err(LeaseError::Stale { .. }) => self.me.count(Count::Stale),
+            Err(LeaseError::Join(error)) => self.join_refused(error),
             Err(other) => self.me.found(format!("free: {other}")),
         }
     }

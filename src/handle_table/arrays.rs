@@ -10,7 +10,7 @@ use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
 use crate::seat::JoinError;
 use crate::table::create::Owned;
-use crate::table::error::{AllocError, FreeError, LeaseError};
+use crate::table::error::{AllocError, LeaseError};
 use crate::table::info::ArrayInfo;
 
 impl HandleTable {
@@ -148,10 +148,10 @@ impl HandleTable {
     /// bytes are released with the last lease.
     ///
     /// # Errors
-    /// [`FreeError::Stale`] if it was freed before. [`FreeError::Internal`] if the handle names
+    /// [`LeaseError::Stale`] if it was freed before. [`LeaseError::Internal`] if the handle names
     /// memory that the crate keeps for itself, as a pool's mailbox.
     #[inline]
-    pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
+    pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.free(handle)
     }
 

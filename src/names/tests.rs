@@ -5,7 +5,7 @@ use ndarray::{Ix1, Ix2};
 
 use crate::names::error::NameError;
 use crate::sync::{Ordering, Word};
-use crate::table::error::{FreeError, LeaseError};
+use crate::table::error::LeaseError;
 use crate::word::BucketWord;
 use crate::{HandleTable, Observer, Segment};
 
@@ -226,7 +226,7 @@ fn lose_record(table: &HandleTable, name: &str) {
     let record = table.core.handle_of(slot, generation);
     assert!(matches!(
         table.free(record),
-        Err(FreeError::Internal { .. })
+        Err(LeaseError::Internal { .. })
     ));
     table.core.free_slot(record).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Errors of joining, allocating, freeing and leasing.
+//! Errors of allocating, leasing and freeing.
 
 use thiserror::Error as ThisError;
 
@@ -78,36 +78,7 @@ pub enum AllocError {
     Join(#[from] JoinError),
 }
 
-/// Error of freeing an array.
-#[derive(ThisError)]
-#[non_exhaustive]
-pub enum FreeError {
-    /// The array was freed before, by its handle or with its owner.
-    #[error(
-        "{handle} is stale: its array was freed before, by its handle or because its owner left, \
-         or the handle belongs to another segment"
-    )]
-    Stale {
-        /// The handle.
-        handle: AnyHandle,
-    },
-    /// The handle names internal memory of the crate.
-    #[error(
-        "{handle} names {what}, which is internal to the crate: pass the handle of an array, an \
-         object, a queue, a partition or a bundle"
-    )]
-    Internal {
-        /// The handle.
-        handle: AnyHandle,
-        /// The internal memory that it names.
-        what: &'static str,
-    },
-    /// This process was forked and could not take a seat of its own.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-}
-
-/// Error of attaching or leasing an array.
+/// Error of attaching, leasing or freeing an array.
 #[derive(ThisError)]
 #[non_exhaustive]
 pub enum LeaseError {
@@ -221,4 +192,4 @@ pub enum LeaseError {
     Join(#[from] JoinError),
 }
 
-crate::message::debug_is_display!(AllocError, FreeError, LeaseError);
+crate::message::debug_is_display!(AllocError, LeaseError);

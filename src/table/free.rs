@@ -6,13 +6,13 @@ use super::slot::Slot;
 use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
 use crate::span::{Extent, Spans};
-use crate::table::error::FreeError;
+use crate::table::error::LeaseError;
 use crate::word::SlotWord;
 
 impl Core {
     /// Frees an array. Its handle is stale at once, in every process. If the array is leased, its
     /// bytes are released with the last lease.
-    pub(crate) fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), FreeError> {
+    pub(crate) fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         let handle = handle.into();
         if let Some(after) = self.retire(handle, true)? {
             self.above.finish_free(self, after);
@@ -22,17 +22,17 @@ impl Core {
 
     /// Frees the contents of a slot, also of a control array that the crate keeps for itself.
     /// Returns the items to free with it.
-    pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<AfterFree<'_>>, FreeError> {
+    pub(crate) fn free_slot(&self, handle: AnyHandle) -> Result<Option<AfterFree<'_>>, LeaseError> {
         self.retire(handle, false)
     }
 
     /// Frees the contents of a slot and returns the items to free with it. Refuses the crate's own
     /// control arrays if `user` is set.
     #[inline(always)]
-    fn retire(&self, handle: AnyHandle, user: bool) -> Result<Option<AfterFree<'_>>, FreeError> {
+    fn retire(&self, handle: AnyHandle, user: bool) -> Result<Option<AfterFree<'_>>, LeaseError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
-            return Err(FreeError::Stale { handle });
+            return Err(LeaseError::Stale { handle });
         };
         // Load the word before reading the page state. This Acquire pairs with the publisher's
         // Release, so the page state read below belongs to this array.
@@ -41,18 +41,18 @@ impl Core {
             && word.is_control()
             && let Some(what) = self.look().internal(slot, generation)
         {
-            return Err(FreeError::Internal { handle, what });
+            return Err(LeaseError::Internal { handle, what });
         }
         let memory = self.segment.memory();
         let Some(extent) = Spans::of(memory).extent(slot.index) else {
-            return Err(FreeError::Stale { handle });
+            return Err(LeaseError::Stale { handle });
         };
         let backed = self.backed(slot, &extent);
         if word.is_named() {
             return self.free_named(handle, slot.index, word, extent, backed);
         }
         let Ok(retired) = slot.retire(word, generation, me) else {
-            return Err(FreeError::Stale { handle });
+            return Err(LeaseError::Stale { handle });
         };
         if retired.is_named() {
             // The array was named after we read the word. It is not a bundle, because bundles are
@@ -74,10 +74,10 @@ impl Core {
         word: SlotWord,
         extent: Extent,
         backed: u64,
-    ) -> Result<Option<AfterFree<'_>>, FreeError> {
+    ) -> Result<Option<AfterFree<'_>>, LeaseError> {
         let memory = self.segment.memory();
         let (_, generation) = handle.unpack(self.segment.key());
-        let slot = Slot::of(memory, slot).ok_or(FreeError::Stale { handle })?;
+        let slot = Slot::of(memory, slot).ok_or(LeaseError::Stale { handle })?;
         let mut after = AfterFree::name(memory, slot);
         let bundle = match Descriptor::is_bundle(memory.descriptor(slot.index)) {
             true => self.pin_for_retire(slot, handle),
@@ -88,7 +88,7 @@ impl Core {
             false => None,
         };
         let Ok(retired) = slot.retire(word, generation, self.own_seat()) else {
-            return Err(FreeError::Stale { handle });
+            return Err(LeaseError::Stale { handle });
         };
         after.bundle = bundle.map(|kept| FreedBundle::of(memory, kept));
         self.give_back(slot, retired, extent, backed);
