@@ -74,13 +74,14 @@ fn the_tests_that_the_guide_names_exist() {
             if test == "steps" || test.contains([' ', '/']) {
                 continue;
             }
-            let (file, name) = test.split_once("::").unwrap_or((&target, test));
-            let file = file.to_owned();
-            let sources = sources_of(&file);
-            let part = name.trim_end_matches('*');
-            let is_module = std::path::Path::new(&format!("tests/{file}/{part}.rs")).exists();
-            assert!(sources.contains(part) || is_module, "{test}: {row}");
-            target = file;
+            let (program, path) = test.split_once("::").unwrap_or((&target, test));
+            let program = program.to_owned();
+            let module = format!("tests/{program}/{}.rs", path.trim_end_matches("::*"));
+            let function = format!("fn {}(", path.rsplit("::").next().unwrap());
+            let is_there =
+                sources_of(&program).contains(&function) || std::path::Path::new(&module).exists();
+            assert!(is_there, "{test}: {row}");
+            target = program;
             named += 1;
         }
         if let Some((_, operations)) = row.split_once("`steps`: ") {

@@ -9,18 +9,6 @@ use ndshm::{AllocError, HandleTable, Segment};
 use crate::common::{Bytes, KIB, MIB, free_all, no_memory, report, says, usable};
 use crate::support::{Child, Pipe, eventually};
 
-pub const TESTS: &[(&str, fn())] = &[
-    (
-        "group_one_request_beyond_the_limit",
-        one_request_beyond_the_limit,
-    ),
-    ("group_large_requests_add_up", large_requests_add_up),
-    ("group_small_requests_add_up", small_requests_add_up),
-    ("group_two_processes_add_up", two_processes_add_up),
-    ("group_freed_pages_serve_others", freed_pages_serve_others),
-    ("group_named_segments_too", named_segments_too),
-];
-
 const LIMIT: u64 = 64 << 20;
 
 /// A cgroup with a memory limit. Drop removes it, when its processes have ended.
@@ -152,7 +140,7 @@ fn anonymous() -> HandleTable {
     HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
-fn one_request_beyond_the_limit() {
+pub fn a_request_beyond_the_limit_is_refused() {
     inside(|group| {
         let table = anonymous();
         let refused = no_memory(table.zeros::<u8, _>(80 * MIB).unwrap_err());
@@ -173,7 +161,7 @@ fn one_request_beyond_the_limit() {
     });
 }
 
-fn large_requests_add_up() {
+pub fn large_requests_add_up() {
     inside(|_| {
         let table = anonymous();
         for bytes in [8 * MIB, 3 * MIB, MIB] {
@@ -200,7 +188,7 @@ fn large_requests_add_up() {
     });
 }
 
-fn small_requests_add_up() {
+pub fn small_requests_add_up() {
     inside(|_| {
         let table = anonymous();
         for bytes in [600 * KIB, 64 * KIB, 16 * KIB, 1000] {
@@ -222,7 +210,7 @@ fn small_requests_add_up() {
     });
 }
 
-fn two_processes_add_up() {
+pub fn requests_of_two_processes_add_up() {
     inside(|_| {
         let table = anonymous();
         let (told, go) = (Pipe::new(), Pipe::new());
@@ -254,7 +242,7 @@ fn two_processes_add_up() {
     });
 }
 
-fn freed_pages_serve_others() {
+pub fn freed_pages_serve_others() {
     inside(|_| {
         let table = anonymous();
         for round in 0..3 {
@@ -279,7 +267,7 @@ fn freed_pages_serve_others() {
     });
 }
 
-fn named_segments_too() {
+pub fn requests_in_named_segments_add_up() {
     let name = crate::support::Name::new("group");
     inside(|_| {
         // The pages of a named segment are charged to the group that asks for them.

@@ -9,23 +9,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::common::{Bytes, MIB, no_memory, report, says, usable};
 use crate::support::{Child, Name};
 
-pub const TESTS: &[(&str, fn())] = &[
-    ("limits_file_size", file_size),
-    ("limits_address_space", address_space),
-    (
-        "limits_address_space_after_opening",
-        address_space_after_opening,
-    ),
-    ("limits_address_space_used_up", address_space_used_up),
-    ("limits_mappings_used_up", mappings_used_up),
-    ("limits_descriptors", descriptors),
-    ("limits_descriptors_after_a_fork", descriptors_after_a_fork),
-    (
-        "limits_forecast_without_descriptors",
-        forecast_without_descriptors,
-    ),
-];
-
 /// A lowered soft limit. Drop restores it.
 struct Limit {
     resource: Resource,
@@ -54,7 +37,7 @@ fn small() -> ndshm::SegmentOptions {
     Segment::options().capacity(MIB as u64)
 }
 
-fn file_size() {
+pub fn a_file_size_limit_is_an_error() {
     let name = Name::new("fsize");
     let held = Name::new("fsize-held");
     let table = HandleTable::join(&small().create(&held.0).unwrap()).unwrap();
@@ -90,7 +73,7 @@ fn mapped() -> u64 {
     pages * 4096
 }
 
-fn address_space() {
+pub fn an_address_space_limit_is_an_error() {
     let name = Name::new("as");
     let limit = Limit::new(Resource::As, mapped() + (3 << 29));
     let mut text = String::new();
@@ -131,7 +114,7 @@ fn address_space() {
     );
 }
 
-fn address_space_after_opening() {
+pub fn an_open_segment_works_under_an_address_space_limit() {
     let name = Name::new("as-after");
     let segment = Segment::options()
         .capacity(1 << 30)
@@ -205,7 +188,7 @@ fn release(taken: Vec<(usize, usize)>) {
     }
 }
 
-fn address_space_used_up() {
+pub fn exhausted_address_space_is_an_error() {
     let name = Name::new("hog");
     // Pieces of less than 1 GiB stay free for the allocator of this process.
     let taken = hog(1 << 30);
@@ -245,7 +228,7 @@ fn address_space_used_up() {
     );
 }
 
-fn mappings_used_up() {
+pub fn exhausted_mappings_are_an_error() {
     const PAGE: usize = 4096;
     let most: usize = std::fs::read_to_string("/proc/sys/vm/max_map_count")
         .ok()
@@ -328,7 +311,7 @@ impl Files {
     }
 }
 
-fn descriptors() {
+pub fn exhausted_descriptors_are_an_error() {
     let name = Name::new("files");
     let held = Name::new("files-held");
     let table = HandleTable::join(&small().create(&held.0).unwrap()).unwrap();
@@ -385,7 +368,7 @@ fn descriptors() {
     usable(&table);
 }
 
-fn descriptors_after_a_fork() {
+pub fn a_forked_child_without_descriptors_gets_an_error() {
     for segment in [
         small().anonymous().unwrap(),
         small().create(&Name::new("files-fork").0).unwrap(),
@@ -417,7 +400,7 @@ fn descriptors_after_a_fork() {
     }
 }
 
-fn forecast_without_descriptors() {
+pub fn available_memory_is_known_without_descriptors() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let files = Files::leaving(0);
     // /proc cannot be read now, but the machine's memory is already known.

@@ -9,15 +9,13 @@ use ndshm::{Handle, HandleTable, Segment};
 use crate::common::{report, usable};
 use crate::support::Child;
 
-pub const TESTS: &[(&str, fn())] = &[("seals_keep_the_size", seals_keep_the_size)];
-
 fn truncate(fd: BorrowedFd<'_>, len: i64) -> io::Error {
     // SAFETY: an open descriptor.
     assert_ne!(unsafe { libc::ftruncate(fd.as_raw_fd(), len) }, 0);
     io::Error::last_os_error()
 }
 
-fn seals_keep_the_size() {
+pub fn the_seals_keep_the_size() {
     use std::os::fd::AsFd;
     let segment = Segment::options().capacity(1 << 20).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();

@@ -10,34 +10,13 @@ use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, no_memory, report, 
 use crate::own_shm::{Foreign, SHM, free_bytes, own_shm};
 use crate::support::{Child, Name, Pipe};
 
-pub const TESTS: &[(&str, fn())] = &[
-    ("small_shm_create_at_any_fill", create_at_any_fill),
-    ("small_shm_without_inodes", without_inodes),
-    ("small_shm_more_than_is_left", more_than_is_left),
-    ("small_shm_many_small_arrays", many_small_arrays),
-    ("small_shm_last_pages", the_last_pages_can_be_had),
-    ("small_shm_foreign_file", a_foreign_file_takes_the_room),
-    ("small_shm_no_room_for_tables", no_room_for_a_spans_tables),
-    (
-        "small_shm_freed_pages_serve_others",
-        freed_pages_serve_any_array,
-    ),
-    ("small_shm_open_read_write_while_full", open_while_full),
-    ("small_shm_two_fill_at_once", two_fill_at_once),
-    ("small_shm_trim_by_another", a_trim_by_another_is_noticed),
-    (
-        "small_shm_unborn_segment",
-        an_unborn_segment_in_a_full_place,
-    ),
-];
-
 /// Creates a small named segment and joins it.
 fn segment(name: &Name, capacity: usize) -> HandleTable {
     let options = Segment::options().capacity(capacity as u64).seats(8);
     HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
 }
 
-fn create_at_any_fill() {
+pub fn a_segment_is_created_or_refused_at_any_fill() {
     if !own_shm(2 * MIB, 100) {
         return;
     }
@@ -83,7 +62,7 @@ fn create_at_any_fill() {
     );
 }
 
-fn without_inodes() {
+pub fn a_mount_without_inodes_is_an_error() {
     // The root directory takes one inode.
     if !own_shm(8 * MIB, 2) {
         return;
@@ -100,7 +79,7 @@ fn without_inodes() {
     report("no inode left", text);
 }
 
-fn more_than_is_left() {
+pub fn an_array_larger_than_the_rest_is_refused() {
     if !own_shm(64 * MIB, 100) {
         return;
     }
@@ -136,7 +115,7 @@ fn more_than_is_left() {
     );
 }
 
-fn many_small_arrays() {
+pub fn small_arrays_are_refused_on_a_full_mount() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -181,7 +160,7 @@ fn many_small_arrays() {
     );
 }
 
-fn the_last_pages_can_be_had() {
+pub fn the_last_pages_can_be_allocated() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -198,7 +177,7 @@ fn the_last_pages_can_be_had() {
     usable(&table);
 }
 
-fn a_foreign_file_takes_the_room() {
+pub fn a_foreign_file_takes_no_promised_pages() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -233,7 +212,7 @@ fn a_foreign_file_takes_the_room() {
     );
 }
 
-fn no_room_for_a_spans_tables() {
+pub fn no_pages_for_the_tables_of_a_span_is_an_error() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -269,7 +248,7 @@ fn no_room_for_a_spans_tables() {
     );
 }
 
-fn freed_pages_serve_any_array() {
+pub fn freed_pages_serve_any_array() {
     if !own_shm(16 * MIB, 100) {
         return;
     }
@@ -299,7 +278,7 @@ fn freed_pages_serve_any_array() {
     usable(&table);
 }
 
-fn open_while_full() {
+pub fn a_full_segment_can_be_opened_read_and_written() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -336,7 +315,7 @@ fn open_while_full() {
     );
 }
 
-fn two_fill_at_once() {
+pub fn two_processes_fill_the_mount_at_once() {
     if !own_shm(16 * MIB, 100) {
         return;
     }
@@ -382,7 +361,7 @@ fn two_fill_at_once() {
     );
 }
 
-fn a_trim_by_another_is_noticed() {
+pub fn a_trim_by_another_is_noticed() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -415,7 +394,7 @@ fn a_trim_by_another_is_noticed() {
     report("pages that another gave back", seen.join(", "));
 }
 
-fn an_unborn_segment_in_a_full_place() {
+pub fn an_uninitialized_segment_on_a_full_mount_is_an_error() {
     if !own_shm(4 * MIB, 100) {
         return;
     }

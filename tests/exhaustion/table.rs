@@ -6,13 +6,7 @@ use ndshm::{AllocError, Handle, HandleTable, JoinError, Segment};
 use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, report, says, usable};
 use crate::support::{Child, Pipe};
 
-pub const TESTS: &[(&str, fn())] = &[
-    ("table_seats_of_other_processes", seats_of_other_processes),
-    ("table_slots_of_other_processes", slots_of_other_processes),
-    ("table_capacity_by_two", capacity_by_two),
-];
-
-fn seats_of_other_processes() {
+pub fn full_seats_name_their_holders() {
     let segment = Segment::options().seats(4).anonymous().unwrap();
     let told = Pipe::new();
     let stop = Pipe::new();
@@ -55,7 +49,7 @@ fn seats_of_other_processes() {
     report("seats used up by 4 processes", text);
 }
 
-fn slots_of_other_processes() {
+pub fn full_slots_name_the_limit() {
     let segment = Segment::options()
         .capacity(1 << 30)
         .arrays(64)
@@ -103,7 +97,7 @@ fn slots_of_other_processes() {
     report("slots used up by two processes", text);
 }
 
-fn capacity_by_two() {
+pub fn two_processes_use_the_whole_capacity() {
     let segment = Segment::options()
         .capacity(8 * MIB as u64)
         .anonymous()

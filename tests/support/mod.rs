@@ -18,14 +18,11 @@ pub use signals::set_signals;
 /// time, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs these functions as tests; see [`run`]. The name of a test is that of its function.
+/// Runs these functions as tests; see [`run`]. The name of a test is the path of its function.
 #[allow(unused_macros, reason = "some targets list names of their own")]
 macro_rules! run_tests {
     ($($test:path),+ $(,)?) => {
-        $crate::support::run(&[$((
-            stringify!($test).rsplit("::").next().unwrap_or_default().trim(),
-            $test as fn(),
-        )),+])
+        $crate::support::run(&[$((stringify!($test), $test as fn())),+])
     };
 }
 #[allow(unused_imports, reason = "some targets list names of their own")]

@@ -1,6 +1,5 @@
 //! Bad input: each refusal is an error, and its text holds the value, the limit and the remedy.
 
-#[path = "bad_input/segments.rs"]
 mod segments;
 
 use std::fmt::Display;
