@@ -11,11 +11,7 @@ use ndarray::{Array1, Array2, Ix1, ShapeBuilder, array};
 use ndshm::{
     ArrowElement, ArrowError, Element, Handle, HandleTable, LeaseError, Pool, PoolError, Segment,
 };
-use support::{Child, Pipe};
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
+use support::{Child, Pipe, table};
 
 fn busy<T: Element>(table: &HandleTable, x: Handle<T, Ix1>) -> bool {
     matches!(table.write(x), Err(LeaseError::Busy { .. }))

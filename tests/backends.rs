@@ -12,7 +12,7 @@ use ndshm::{
     Ready, Segment, TileContext, Write,
 };
 use rayon::prelude::*;
-use support::{Child, Flag, Pipe, eventually, is_alive};
+use support::{Child, Flag, KINDS, Kind, PROCESSES, Pipe, die, eventually, is_alive, start, table};
 
 /// Time limit for events that should happen at once.
 const LONG: Duration = Duration::from_secs(60);
@@ -65,29 +65,6 @@ fn main() {
         an_interrupt_ends_all,
         more_workers_than_processors,
     ];
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Fork,
-    Spawn,
-    Threads,
-}
-
-const KINDS: [Kind; 3] = [Kind::Fork, Kind::Spawn, Kind::Threads];
-const PROCESSES: [Kind; 2] = [Kind::Fork, Kind::Spawn];
-
-fn start(kind: Kind, table: &HandleTable, workers: usize) -> Pool<'_> {
-    let pool = match kind {
-        Kind::Fork => Pool::fork(table, workers),
-        Kind::Spawn => Pool::spawn(table, workers),
-        Kind::Threads => Pool::threads(table, workers),
-    };
-    pool.unwrap_or_else(|error| panic!("{kind:?}: {error}"))
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 type Tiles<'t> = Partition<'t, Write<u32, Ix1>>;
@@ -467,11 +444,6 @@ fn kill_at_tile_5(mut x: ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
     if tile.index() == 5 {
         die();
     }
-}
-
-fn die() {
-    // SAFETY: `raise` has no precondition.
-    unsafe { libc::raise(libc::SIGKILL) };
 }
 
 fn a_hundred_kills() {

@@ -4,11 +4,8 @@
 mod support;
 
 use ndarray::{Array1, Array2, Array3, Axis, s};
-use ndshm::{HandleTable, Order, Pool, Segment};
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
+use ndshm::{Order, Pool};
+use support::table;
 
 /// Returns an array that is large enough for several threads: 48 MB of distinct numbers.
 fn large() -> Array3<u32> {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use ndarray::Ix1;
 use ndshm::{AllocError, Handle, HandleTable, LeaseError, Segment, SegmentError};
-use support::{Child, DEADLINE, Name, Pipe, eventually, exit_at_once};
+use support::{Child, DEADLINE, Name, Pipe, eventually, exit_at_once, sleep_for_ever, table};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -37,16 +37,6 @@ fn main() {
         a_child_keeps_the_name_that_its_parent_leaves,
         a_program_started_by_a_child_inherits_nothing,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
-
-fn sleep_for_ever() -> ! {
-    loop {
-        std::thread::sleep(DEADLINE);
-    }
 }
 
 /// Rule: the children reap a killed parent like any other participant. Its detached arrays stay,

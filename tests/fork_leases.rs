@@ -8,7 +8,7 @@ use ndshm::{
     AnyHandle, Handle, HandleTable, OnDeath, Pool, PoolError, Segment, TileContext, WriteGuard,
 };
 use std::cell::RefCell;
-use support::{Child, Flag};
+use support::{Child, Flag, table};
 
 fn main() {
     ndshm::become_worker();
@@ -30,10 +30,6 @@ fn main() {
 thread_local! {
     /// The guard that a kernel would find if it was forked while the guard existed.
     static GUARD: RefCell<Option<WriteGuard<'static, u64, Ix1>>> = const { RefCell::new(None) };
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn leaked(segment: &Segment) -> &'static HandleTable {

@@ -13,13 +13,9 @@ use std::time::{Duration, Instant};
 use ndarray::{Axis, Ix1};
 use ndshm::{
     AnyHandle, Bundle, FreeError, Handle, HandleTable, LeaseError, NameError, Observer, Pool,
-    QueueHandle, Segment, TileContext,
+    QueueHandle, TileContext,
 };
-use support::{Child, DEADLINE, Flag};
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
+use support::{Child, DEADLINE, Flag, table};
 
 /// Parameters that do not fit beside the arguments of a call.
 type Long = [u64; 40];

@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use ndarray::{ArrayViewMut1, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
-use ndshm::{HandleTable, Pool, PoolError, Segment, TileContext};
-use support::{Child, Flag, eventually, is_alive};
+use ndshm::{HandleTable, Pool, PoolError, TileContext};
+use support::{Child, Flag, die, eventually, is_alive, table};
 
 fn main() {
     support::run_tests![
@@ -22,10 +22,6 @@ fn main() {
         a_panic_with_a_strange_payload,
         a_pool_in_a_child,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn add_one(mut x: ArrayViewMut1<u64>, _: &(), _: &TileContext) {
@@ -199,8 +195,7 @@ fn a_worker_killed_in_a_reduction() {
             &(),
             |x, (), tile| {
                 if tile.index() == 4 {
-                    // SAFETY: `raise` has no precondition.
-                    unsafe { libc::raise(libc::SIGKILL) };
+                    die();
                 }
                 x.sum()
             },

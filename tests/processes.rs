@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::{AllocError, HalfWritten, Handle, HandleTable, LeaseError, RoundError, Segment};
-use support::{Child, Name, Pipe, exit_at_once};
+use support::{Child, Name, Pipe, exit_at_once, sleep_for_ever, table};
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("--helper") {
@@ -57,10 +57,6 @@ fn helper(args: Vec<String>) {
     let mut x = table.write(x).unwrap();
     assert_eq!(x.sum(), 6);
     x.fill(7);
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn a_child_takes_a_seat_of_its_own() {
@@ -236,12 +232,6 @@ fn kill_during(life: impl FnOnce(&Pipe)) -> (u32, u64) {
     let pid = child.pid();
     child.kill();
     (pid, sent)
-}
-
-fn sleep_for_ever() {
-    loop {
-        std::thread::sleep(Duration::from_secs(1));
-    }
 }
 
 fn a_dead_writer_leaves_poison() {

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle, Segment};
-use support::{Child, DEADLINE, Pipe};
+use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle};
+use support::{Child, DEADLINE, Pipe, table};
 
 fn main() {
     support::run_tests![
@@ -34,10 +34,6 @@ fn job(producer: u64, number: u64) -> Job {
 #[track_caller]
 fn assert_whole(job: Job) {
     assert_eq!(job, self::job(job[0], job[1]), "a torn job");
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn open(table: &HandleTable, name: QueueHandle<Job>) -> Queue<'_, Job> {

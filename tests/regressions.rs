@@ -5,8 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use ndshm::{HandleTable, LeaseError, Segment};
-use support::{Child, Pipe};
+use ndshm::{HandleTable, LeaseError};
+use support::{Child, Pipe, table};
 
 fn main() {
     support::run_tests![
@@ -37,10 +37,6 @@ impl OldManager {
     fn free(&mut self, handle: usize) {
         self.arrays.remove(handle);
     }
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn a_new_array_does_not_alias_a_live_one() {

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, Pool, Segment};
-use support::{Child, Flag, Pipe, eventually, is_alive, state_of};
+use ndshm::{Handle, HandleTable};
+use support::{Child, Flag, Kind, PROCESSES, Pipe, eventually, is_alive, start, state_of, table};
 
 /// Environment variable of a pool's program: the flag to raise if a worker runs `main` as a user's
 /// program.
@@ -40,14 +40,6 @@ fn main() {
     ];
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Fork,
-    Spawn,
-}
-
-const KINDS: [Kind; 2] = [Kind::Fork, Kind::Spawn];
-
 /// Signals that terminals, batch systems and service managers send to whole programs.
 const SIGNALS: [i32; 6] = [
     libc::SIGINT,
@@ -57,14 +49,6 @@ const SIGNALS: [i32; 6] = [
     libc::SIGUSR1,
     libc::SIGUSR2,
 ];
-
-fn start(kind: Kind, table: &HandleTable) -> Pool<'_> {
-    let pool = match kind {
-        Kind::Fork => Pool::fork(table, 2),
-        Kind::Spawn => Pool::spawn(table, 2),
-    };
-    pool.unwrap_or_else(|error| panic!("{kind:?}: {error}"))
-}
 
 /// Forks a child in a process group of its own, as a shell starts a program.
 fn program(life: impl FnOnce()) -> Child {
@@ -86,10 +70,6 @@ fn program(life: impl FnOnce()) -> Child {
 fn signal_group(leader: u32, signal: i32) {
     // SAFETY: no precondition; the group's leader was not waited for.
     assert_eq!(unsafe { libc::kill(-(leader as i32), signal) }, 0);
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 /// The pipe to which a handler writes. Crates that run handlers on a thread do the same.
@@ -158,7 +138,7 @@ enum Handler {
 /// Sends a signal during a step. The step ends, the arrays are complete, and each signal is handled
 /// once.
 fn a_program_with_a_handler_finishes_its_step() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         for signal in SIGNALS {
             for handler in [
                 Handler::BeforeThePool,
@@ -180,7 +160,7 @@ fn finish_and_save(kind: Kind, signal: i32, handler: Handler) {
     if handler == Handler::BeforeThePool {
         install(signal, tell, &handled);
     }
-    let mut pool = start(kind, &table);
+    let mut pool = start(kind, &table, 2);
     match handler {
         Handler::BeforeThePool => {}
         Handler::AfterThePool => install(signal, tell, &handled),
@@ -217,14 +197,14 @@ fn finish_and_save(kind: Kind, signal: i32, handler: Handler) {
 }
 
 fn without_a_handler_a_signal_ends_all() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         for signal in SIGNALS {
             let pipe = Pipe::new();
             let parent = program(|| {
                 let table = table();
                 let x = table.zeros::<u32, _>(100).unwrap();
                 let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
-                let mut pool = start(kind, &table);
+                let mut pool = start(kind, &table, 2);
                 for pid in pool.pids() {
                     pipe.send(u64::from(pid.unwrap()));
                 }
@@ -243,7 +223,7 @@ fn without_a_handler_a_signal_ends_all() {
 
 /// Signals workers at each moment of their start. None dies, and none runs the handler.
 fn signals_while_workers_start_reach_the_parent_alone() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let (handled, stop) = (Pipe::new(), Flag::new());
         let parent = program(|| {
             // A handler must not wait for room in the pipe.
@@ -263,10 +243,10 @@ fn signals_while_workers_start_reach_the_parent_alone() {
             let table = table();
             let pools = match kind {
                 Kind::Fork => 100,
-                Kind::Spawn => 20,
+                _ => 20,
             };
             for _ in 0..pools {
-                let mut pool = start(kind, &table);
+                let mut pool = start(kind, &table, 2);
                 pool.broadcast(&(), |_, ()| ()).unwrap();
                 assert_eq!(pool.deaths(), 0, "{kind:?}");
                 while handled.is_sent_within(Duration::ZERO) {
@@ -281,14 +261,14 @@ fn signals_while_workers_start_reach_the_parent_alone() {
 }
 
 fn an_ignored_signal_stays_ignored_in_workers() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         program(|| {
             for signal in SIGNALS {
                 // SAFETY: ignoring is a valid action.
                 unsafe { libc::signal(signal, libc::SIG_IGN) };
             }
             let table = table();
-            let mut pool = start(kind, &table);
+            let mut pool = start(kind, &table, 2);
             let ignored = pool.broadcast(&(), |_, ()| of_program("SigIgn")).unwrap();
             for ignored in ignored {
                 for signal in SIGNALS {
@@ -331,7 +311,7 @@ fn is_stopped(pid: u32) -> bool {
 
 /// Checks that Ctrl-Z stops the parent and its workers at once, and `fg` continues all of them.
 fn workers_stop_and_continue_with_their_group() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let (pipe, handled, stopped) = (Pipe::new(), Pipe::new(), Flag::new());
         let parent = program(|| {
             let table = table();
@@ -339,7 +319,7 @@ fn workers_stop_and_continue_with_their_group() {
             let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
             // The handler stops this process itself, like programs that first restore the terminal.
             install(libc::SIGTSTP, stop_myself, &handled);
-            let mut pool = start(kind, &table);
+            let mut pool = start(kind, &table, 2);
             for pid in pool.pids() {
                 pipe.send(u64::from(pid.unwrap()));
             }
@@ -372,13 +352,13 @@ extern "C" fn stop_myself(signal: i32) {
 
 /// Checks a parent that ignores Ctrl-Z: its workers must not stay stopped.
 fn workers_continue_if_their_parent_did_not_stop() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let pipe = Pipe::new();
         let parent = program(|| {
             let table = table();
             let x = table.zeros::<u32, _>(100).unwrap();
             let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
-            let mut pool = start(kind, &table);
+            let mut pool = start(kind, &table, 2);
             // SAFETY: ignoring is a valid action.
             unsafe { libc::signal(libc::SIGTSTP, libc::SIG_IGN) };
             pool.deadline(Some(support::DEADLINE / 2));
@@ -404,12 +384,12 @@ fn workers_continue_if_their_parent_did_not_stop() {
 /// Checks a worker that is stopped by SIGSTOP or a debugger: such a stop concerns this process
 /// alone.
 fn a_worker_that_was_stopped_on_purpose_stays_so() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         program(|| {
             let table = table();
             let x = table.zeros::<u32, _>(100).unwrap();
             let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
-            let mut pool = start(kind, &table);
+            let mut pool = start(kind, &table, 2);
             pool.broadcast(&(), |_, ()| ()).unwrap();
             let pid = pool.pids()[1].unwrap();
             // SAFETY: no precondition; the pid is of a worker that was not waited for.
@@ -431,10 +411,10 @@ fn a_worker_that_was_stopped_on_purpose_stays_so() {
 
 /// Checks that a worker's handlers end at an exec: Ctrl-C ends a program that a kernel runs.
 fn programs_that_a_kernel_starts_have_default_signals() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         program(|| {
             let table = table();
-            let mut pool = start(kind, &table);
+            let mut pool = start(kind, &table, 2);
             let sets = pool
                 .broadcast(&(), |_, ()| [of_program("SigIgn"), of_program("SigBlk")])
                 .unwrap();
@@ -449,7 +429,7 @@ fn programs_that_a_kernel_starts_have_default_signals() {
 }
 
 fn workers_have_the_mask_of_their_parent() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         program(|| {
             for signal in [libc::SIGWINCH, libc::SIGRTMIN() + 3, libc::SIGINT] {
                 let set = set_of(signal);
@@ -461,7 +441,7 @@ fn workers_have_the_mask_of_their_parent() {
             let blocked = |status: String| set_in(&status, "SigBlk");
             let own = blocked(std::fs::read_to_string("/proc/self/status").unwrap());
             let table = table();
-            let mut pool = start(kind, &table);
+            let mut pool = start(kind, &table, 2);
             let after = blocked(std::fs::read_to_string("/proc/self/status").unwrap());
             assert_eq!(own, after, "{kind:?}: the parent's own are unchanged");
             let masks = pool
@@ -494,7 +474,7 @@ fn a_worker_whose_parent_was_killed_does_not_run_main() {
             let table = table();
             pipe.send(0);
             loop {
-                drop(start(Kind::Spawn, &table));
+                drop(start(Kind::Spawn, &table, 2));
             }
         });
         pipe.receive();

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ndarray::Axis;
-use ndshm::{HandleTable, Pool, PoolError, Segment};
-use support::Child;
+use ndshm::{Pool, PoolError, Segment};
+use support::{Child, table};
 
 /// Environment variable: the role that this program plays instead of running the tests.
 const ROLE: &str = "NDSHM_TEST_ROLE";
@@ -43,10 +43,6 @@ fn main() {
         a_program_that_a_worker_starts,
         a_program_with_more_rights,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn outcome(started: Result<(), PoolError>) -> i32 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ndarray::Axis;
 use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, TileContext, Write};
-use support::{Flag, eventually, is_alive};
+use support::{Flag, die, eventually, is_alive, table};
 
 fn main() {
     support::run_tests![
@@ -29,10 +29,6 @@ fn main() {
         threads_are_refused,
         a_pool_leaves_nothing_behind,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn every_tile_is_run_once() {
@@ -214,8 +210,7 @@ fn a_panic_is_reported_and_the_rest_done() {
 fn kill_at_tile_5(mut x: ndarray::ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
     x.fill(1);
     if tile.index() == 5 {
-        // SAFETY: `raise` has no precondition.
-        unsafe { libc::raise(libc::SIGKILL) };
+        die();
     }
 }
 
@@ -276,10 +271,7 @@ fn an_exit_in_a_kernel_is_reported() {
 fn all_workers_killed() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
-        let kill = |_: ndarray::ArrayViewMut1<u32>, (): &(), _: &TileContext| {
-            // SAFETY: as above.
-            unsafe { libc::raise(libc::SIGKILL) };
-        };
+        let kill = |_: ndarray::ArrayViewMut1<u32>, (): &(), _: &TileContext| die();
         let error = pool.for_each(tiles, &(), kill).unwrap_err();
         assert!(matches!(error, PoolError::WorkerDied { .. }), "{error}");
         table.clear_poison(x).unwrap();

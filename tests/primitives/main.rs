@@ -9,7 +9,8 @@ mod sums;
 mod support;
 mod weights;
 
-use ndshm::{HandleTable, Pool, Segment};
+use ndshm::{HandleTable, Pool};
+use support::table;
 
 /// Lengths around the end of a tile and of a lane, and others.
 const LENGTHS: [usize; 10] = [0, 1, 7, 8, 9, 4031, 4032, 4033, 8064, 30_001];
@@ -47,10 +48,6 @@ fn main() {
         weights::tiny_weights_are_worth_as_much_as_others,
         weights::calls_leave_nothing_behind,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 /// Runs a test with one, two and three worker processes, and with threads.

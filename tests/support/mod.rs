@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod pools;
 mod signals;
 
 use std::cell::Cell;
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use pools::{KINDS, Kind, PROCESSES, start, table};
 pub use signals::set_signals;
 
 /// Time limit of a child. After it the test fails and kills the child. It is many times the usual
@@ -133,6 +136,19 @@ impl Drop for Child {
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: `_exit` has no precondition.
     unsafe { libc::_exit(code) }
+}
+
+/// Kills this process.
+pub fn die() {
+    // SAFETY: `raise` has no precondition.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
+/// Sleeps until this process is killed.
+pub fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::sleep(DEADLINE);
+    }
 }
 
 /// Returns `true` if a process exists and is not a zombie.
