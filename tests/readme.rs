@@ -61,12 +61,7 @@ fn sources_of(target: &str) -> String {
 #[test]
 fn the_tests_that_the_guide_names_exist() {
     let guide = include_str!("../src/guide/faults.md");
-    let steps = [
-        include_str!("steps/operations.rs"),
-        include_str!("steps/names.rs"),
-        include_str!("steps/bundles.rs"),
-    ]
-    .concat();
+    let steps = sources_of("steps");
     let mut named = 0;
     for row in guide.lines().filter(|line| line.starts_with("| ")) {
         let mut target = String::new();
