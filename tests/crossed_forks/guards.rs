@@ -6,6 +6,7 @@ use ndshm::{Handle, HandleTable, Pool, Segment};
 use crate::InChild::{DoesNothing, Private, Refuses};
 use crate::{Ground, Row, Vector};
 
+#[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
     ("ReadGuard, WriteGuard", "handle, drop", DoesNothing, guards),
     ("Untyped guards", "drop", DoesNothing, untyped_guards),
@@ -114,7 +115,7 @@ fn lent(ground: &Ground) {
 
 /// Checks that `Pool::fork` refuses while a value that returns references exists: such a value
 /// cannot refuse in a child, so it must not cross.
-pub fn a_pool_refuses_to_fork_with_references() {
+pub fn fork_refuses_while_references_exist() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let x: Vector = table.zeros(100).unwrap();
     let refuses = || Pool::fork(&table, 1).is_err();

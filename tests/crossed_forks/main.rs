@@ -69,8 +69,8 @@ fn main() {
         return;
     }
     support::run_tests![
-        methods_in_a_child,
-        guards::a_pool_refuses_to_fork_with_references,
+        methods_behave_in_a_child_as_listed,
+        guards::fork_refuses_while_references_exist,
     ];
 }
 
@@ -149,7 +149,7 @@ impl Ground {
     }
 }
 
-fn methods_in_a_child() {
+fn methods_behave_in_a_child_as_listed() {
     let mut failed = 0;
     for (what, methods, does, check) in METHODS.concat() {
         let child = Child::fork(|| check(&Ground::new()));

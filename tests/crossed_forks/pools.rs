@@ -6,19 +6,10 @@ use ndshm::{Error, Pool, PoolError, TileContext};
 use crate::InChild::{DoesNothing, Refuses};
 use crate::{Ground, Row, Vector};
 
+#[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
-    (
-        "Pool",
-        "for_each, run, broadcast, map_collect, start, prefault",
-        Refuses,
-        pool,
-    ),
-    (
-        "Pool",
-        "pids, workers, deaths, seed, stats, profile, drop",
-        DoesNothing,
-        pool_private,
-    ),
+    ("Pool", "for_each, run, broadcast, map_collect, start, prefault", Refuses, pool),
+    ("Pool", "pids, workers, deaths, seed, stats, profile, drop", DoesNothing, pool_private),
     ("Running", "wait_any, finish", Refuses, running),
     ("Running", "done, drop", DoesNothing, running_drop),
     ("Ready", "index, rows, again, drop", DoesNothing, ready),

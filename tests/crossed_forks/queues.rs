@@ -7,20 +7,11 @@ use ndshm::{PushError, Queue, QueueError};
 use crate::InChild::{DoesNothing, Private, Rejoins};
 use crate::{Ground, Row, is_stale};
 
+#[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
-    (
-        "Queue",
-        "push, pop, push_wait, pop_wait",
-        Rejoins,
-        queue_calls,
-    ),
+    ("Queue", "push, pop, push_wait, pop_wait", Rejoins, queue_calls),
     ("Queue", "close", Rejoins, queue_close),
-    (
-        "Queue",
-        "len, is_closed, is_empty, is_drained, Debug",
-        Rejoins,
-        queue_looks,
-    ),
+    ("Queue", "len, is_closed, is_empty, is_drained, Debug", Rejoins, queue_looks),
     ("Queue", "capacity, handle", Private, queue_private),
     ("Queue", "drop", DoesNothing, queue_drop),
     ("Queue, alive", "all", Rejoins, queue_alive),

@@ -8,30 +8,16 @@ use ndshm::RoundError;
 use crate::InChild::{DoesNothing, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
 
+#[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
-    (
-        "Partition",
-        "handle, group, tiles, rows, sides, axis",
-        Private,
-        partition_private,
-    ),
+    ("Partition", "handle, group, tiles, rows, sides, axis", Private, partition_private),
     ("Partition", "progress, begin, enter", Rejoins, partition),
     ("Partition", "drop", DoesNothing, partition_drop),
     ("Round", "finish, try_finish", Refuses, round),
     ("Round", "done", Rejoins, round_done),
     ("Round", "drop, number", DoesNothing, round_drop),
-    (
-        "Participant",
-        "claim, round, drop",
-        DoesNothing,
-        participant,
-    ),
-    (
-        "Tile",
-        "index, rows, sides, round, tear, drop",
-        DoesNothing,
-        tile,
-    ),
+    ("Participant", "claim, round, drop", DoesNothing, participant),
+    ("Tile", "index, rows, sides, round, tear, drop", DoesNothing, tile),
 ];
 
 fn partition_private(ground: &Ground) {

@@ -6,40 +6,16 @@ use ndshm::{BundleError, BundleHandle, HandleTable, Segment};
 use crate::InChild::{Looks, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
 
+#[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
-    (
-        "Segment",
-        "capacity, seats, arrays, name, fd",
-        Private,
-        segment,
-    ),
-    (
-        "Segment",
-        "inheritable_fd, persist, is_persistent",
-        Looks,
-        segment_words,
-    ),
-    (
-        "HandleTable",
-        "seat, zeros, read, write, free, adopt, detach, ..",
-        Rejoins,
-        table,
-    ),
-    (
-        "HandleTable",
-        "info, arrays, names, find_any, census, verify",
-        Looks,
-        table_looks,
-    ),
+    ("Segment", "capacity, seats, arrays, name, fd", Private, segment),
+    ("Segment", "inheritable_fd, persist, is_persistent", Looks, segment_words),
+    ("HandleTable", "seat, zeros, read, write, free, adopt, detach, ..", Rejoins, table),
+    ("HandleTable", "info, arrays, names, find_any, census, verify", Looks, table_looks),
     ("HandleTable", "owned", Rejoins, table_owned),
     ("arrays()", "next", Looks, iterator),
     ("from_shape_fn", "forks in the middle", Refuses, builder),
-    (
-        "Bundle",
-        "insert, get, remove, parts, freeze, is_frozen",
-        Rejoins,
-        bundle,
-    ),
+    ("Bundle", "insert, get, remove, parts, freeze, is_frozen", Rejoins, bundle),
     ("Observer", "arrays, seats, names, verify", Looks, observer),
 ];
 

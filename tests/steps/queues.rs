@@ -36,7 +36,7 @@ fn push(run: &mut Run) {
     assert_eq!(queue.pop().unwrap(), Some(1));
     let second = queue.pop().unwrap();
     assert!(matches!(second, None | Some(2)), "{second:?}");
-    works(&queue);
+    assert_works(&queue);
     drop(queue);
     ground.survive(run);
 }
@@ -60,7 +60,7 @@ fn pop(run: &mut Run) {
     }
     left.sort_unstable();
     assert!(matches!(&left[..], [1, 2] | [2]), "{left:?}");
-    works(&queue);
+    assert_works(&queue);
     drop(queue);
     ground.survive(run);
 }
@@ -79,7 +79,7 @@ fn push_owned(run: &mut Run) {
         queue.push_owned(array).unwrap();
         mark();
     });
-    settle(&ground.table, &queue);
+    assert_at_most_one_array_left(&ground.table, &queue);
     drop(queue);
     ground.survive(run);
 }
@@ -97,7 +97,7 @@ fn pop_owned(run: &mut Run) {
         mark();
         drop(array);
     });
-    settle(&ground.table, &queue);
+    assert_at_most_one_array_left(&ground.table, &queue);
     drop(queue);
     ground.survive(run);
 }
@@ -126,7 +126,7 @@ fn push_five(table: &HandleTable, queue: &Queue<'_, Arrays>) {
 }
 
 /// Asserts that at most one array is left, in the queue, and that all cells are available.
-fn settle(table: &HandleTable, queue: &Queue<'_, Arrays>) {
+fn assert_at_most_one_array_left(table: &HandleTable, queue: &Queue<'_, Arrays>) {
     table.reap().unwrap();
     let arrays = table.arrays().count() - 1;
     let left = queue.pop_owned().unwrap();
@@ -143,7 +143,7 @@ fn settle(table: &HandleTable, queue: &Queue<'_, Arrays>) {
     assert!(queue.pop_owned().unwrap().is_some());
 }
 
-fn works(queue: &ndshm::Queue<'_, u64>) {
+fn assert_works(queue: &ndshm::Queue<'_, u64>) {
     for lap in 0..3 {
         queue.push(lap).unwrap();
         queue.push(lap + 1).unwrap();

@@ -1,6 +1,6 @@
 //! Operations on segments with names: whatever a death interrupts, the next process can use the name.
 
-use ndshm::HandleTable;
+use ndshm::{HandleTable, Segment, SegmentError};
 
 use crate::ground::{options, work};
 use crate::operations::Operation;
@@ -21,7 +21,7 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 
 /// Asserts that the next process can use the name, and that the name is gone when it leaves.
-fn next(name: &Name) {
+fn assert_next_process_works(name: &Name) {
     let segment = options().open_or_create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
     work(&table);
@@ -30,30 +30,27 @@ fn next(name: &Name) {
     assert!(!name.exists(), "the name is left behind");
 }
 
+fn open_between_marks(open: impl FnOnce() -> Result<Segment, SegmentError>) {
+    mark();
+    let segment = open().unwrap();
+    mark();
+    drop(segment);
+}
+
 fn create_name(run: &mut Run) {
     let name = Name::new("steps");
-    run.victim(|| {
-        mark();
-        let segment = options().create(&name.0).unwrap();
-        mark();
-        drop(segment);
-    });
-    next(&name);
+    run.victim(|| open_between_marks(|| options().create(&name.0)));
+    assert_next_process_works(&name);
 }
 
 fn open_or_create_name(run: &mut Run) {
     let name = Name::new("steps");
-    run.victim(|| {
-        mark();
-        let segment = options().open_or_create(&name.0).unwrap();
-        mark();
-        drop(segment);
-    });
-    next(&name);
+    run.victim(|| open_between_marks(|| options().open_or_create(&name.0)));
+    assert_next_process_works(&name);
 }
 
 /// Opens or creates the name while another process is about to die in the same call.
-fn want(name: &Name) {
+fn use_the_name(name: &Name) {
     let segment = options().open_or_create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
     work(&table);
@@ -61,14 +58,9 @@ fn want(name: &Name) {
 
 fn open_beside_a_rival(run: &mut Run) {
     let name = Name::new("steps");
-    let life = || {
-        mark();
-        let segment = options().open_or_create(&name.0).unwrap();
-        mark();
-        drop(segment);
-    };
-    run.victim_beside(life, || want(&name));
-    next(&name);
+    let life = || open_between_marks(|| options().open_or_create(&name.0));
+    run.victim_beside(life, || use_the_name(&name));
+    assert_next_process_works(&name);
 }
 
 fn leave_beside_a_rival(run: &mut Run) {
@@ -79,24 +71,19 @@ fn leave_beside_a_rival(run: &mut Run) {
         drop(segment);
         mark();
     };
-    run.victim_beside(life, || want(&name));
-    next(&name);
+    run.victim_beside(life, || use_the_name(&name));
+    assert_next_process_works(&name);
 }
 
 fn open_name(run: &mut Run) {
     let name = Name::new("steps");
     let segment = options().create(&name.0).unwrap();
-    run.victim(|| {
-        mark();
-        let segment = options().open(&name.0).unwrap();
-        mark();
-        drop(segment);
-    });
+    run.victim(|| open_between_marks(|| options().open(&name.0)));
     let table = HandleTable::join(&segment).unwrap();
     work(&table);
     drop((table, segment));
     assert!(!name.exists(), "the name is left behind");
-    next(&name);
+    assert_next_process_works(&name);
 }
 
 fn leave_name(run: &mut Run) {
@@ -109,5 +96,5 @@ fn leave_name(run: &mut Run) {
         drop((table, segment));
         mark();
     });
-    next(&name);
+    assert_next_process_works(&name);
 }
