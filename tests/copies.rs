@@ -48,7 +48,7 @@ fn large_arrays_of_any_layout_are_copied_whole() {
     }
 }
 
-fn the_threads_of_a_copy_are_gone_when_it_returns() {
+fn a_copy_ends_its_threads_before_it_returns() {
     let source = Array2::<f64>::ones((3000, 1000));
     for _ in 0..50 {
         let table = table();
@@ -68,6 +68,6 @@ fn the_threads_of_a_copy_are_gone_when_it_returns() {
 fn main() {
     support::run_tests![
         large_arrays_of_any_layout_are_copied_whole,
-        the_threads_of_a_copy_are_gone_when_it_returns,
+        a_copy_ends_its_threads_before_it_returns,
     ];
 }

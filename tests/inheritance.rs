@@ -19,13 +19,13 @@ fn main() {
     support::run_tests![
         text_before_a_fork_appears_once,
         text_that_could_not_be_written_before_a_fork_appears_once,
-        a_lock_on_stdout_does_not_block,
+        a_lock_on_stdout_does_not_block_a_fork,
         text_of_a_kernel_precedes_what_follows_the_call,
         text_of_a_worker_that_is_killed_later_appears,
         text_of_c_appears_once,
-        last_words_appear,
+        output_of_a_dying_worker_appears,
         forked_workers_have_equal_random_states,
-        timers_are_the_parents,
+        a_worker_has_no_timers,
         thread_locals_are_copied_by_a_fork,
         open_files_share_their_position,
         the_environment_is_that_of_the_start,
@@ -142,7 +142,7 @@ fn text_that_could_not_be_written_before_a_fork_appears_once() {
 }
 
 /// Checks that neither the fork nor a worker waits for a lock that the forking thread holds.
-fn a_lock_on_stdout_does_not_block() {
+fn a_lock_on_stdout_does_not_block_a_fork() {
     for kind in PROCESSES {
         let text = output_of(|| {
             let mut locked = std::io::stdout().lock();
@@ -235,7 +235,7 @@ fn text_of_c_appears_once() {
     }
 }
 
-fn last_words_appear() {
+fn output_of_a_dying_worker_appears() {
     for kind in PROCESSES {
         let text = output_of(|| {
             with_pool(
@@ -311,7 +311,7 @@ fn remaining() -> u64 {
     unsafe { timer.assume_init() }.it_value.tv_sec as u64
 }
 
-fn timers_are_the_parents() {
+fn a_worker_has_no_timers() {
     for kind in PROCESSES {
         with_pool(
             kind,

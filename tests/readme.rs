@@ -13,7 +13,7 @@ fn the_first_example_is_a_file_that_runs() {
 }
 
 #[test]
-fn its_commands_name_what_exists() {
+fn the_examples_and_commands_of_the_readme_exist() {
     for example in ["particle_filter", "two_processes", "raw_array_manager"] {
         let in_file = format!("examples/{example}.rs");
         let in_folder = format!("examples/{example}/main.rs");

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use ndshm::{BarrierError, Error, PoolError};
 
-use crate::each;
 use crate::support::{Flag, KINDS, PROCESSES, die};
+use crate::with_each_pool;
 
 /// Checks barriers: in each step a worker adds up the numbers that all workers wrote in the step
 /// before.
 pub fn a_barrier_separates_the_steps_of_all_workers() {
-    each(&KINDS, 4, |kind, table, _, _, pool| {
+    with_each_pool(&KINDS, 4, |kind, table, _, _, pool| {
         let sums = table.zeros::<u64, _>((200, 4)).unwrap();
         pool.run(&sums, |worker, &sums| {
             let me = worker.worker();
@@ -41,7 +41,7 @@ pub fn a_barrier_separates_the_steps_of_all_workers() {
 }
 
 pub fn a_worker_that_skips_a_barrier_fails_the_call() {
-    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 3, |kind, table, x, tiles, pool| {
         let outcome = pool.run(&(), |worker, ()| {
             match worker.worker() {
                 2 => {}
@@ -64,7 +64,7 @@ pub fn a_worker_that_skips_a_barrier_fails_the_call() {
 }
 
 pub fn an_error_that_breaks_a_barrier_is_reported() {
-    each(&KINDS, 3, |kind, table, x, _, pool| {
+    with_each_pool(&KINDS, 3, |kind, table, x, _, pool| {
         let guard = table.read(x).unwrap();
         let outcome = pool.run(&x, |worker, &x| {
             if worker.worker() == 1 {
@@ -96,7 +96,7 @@ pub fn an_error_that_breaks_a_barrier_is_reported() {
 }
 
 pub fn a_barrier_ends_at_its_deadline() {
-    each(&KINDS, 2, |kind, _, _, _, pool| {
+    with_each_pool(&KINDS, 2, |kind, _, _, _, pool| {
         let late = Flag::new();
         let outcome = pool.run(&late.number, |worker, &late| {
             if worker.worker() == 0 {
@@ -142,7 +142,7 @@ pub fn a_barrier_ends_at_its_deadline() {
 }
 
 pub fn a_death_breaks_the_barrier() {
-    each(&PROCESSES, 3, |kind, _, _, _, pool| {
+    with_each_pool(&PROCESSES, 3, |kind, _, _, _, pool| {
         for round in 0..100u64 {
             let outcome = pool.run(&round, |worker, &round| {
                 if worker.worker() as u64 == round % 3 {

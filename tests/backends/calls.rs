@@ -7,10 +7,10 @@ use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::{HandleTable, OnDeath, Pool, Segment, TileContext, Write};
 
 use crate::support::{Flag, KINDS, Kind, Pipe, start};
-use crate::{each, support};
+use crate::{support, with_each_pool};
 
 pub fn every_tile_runs_once_in_each_call() {
-    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 3, |kind, table, x, tiles, pool| {
         for _ in 0..50 {
             pool.for_each(tiles, &2u32, |mut x, &by, _| x += by)
                 .unwrap();
@@ -27,7 +27,7 @@ pub fn every_tile_runs_once_in_each_call() {
 }
 
 pub fn results_are_in_the_order_of_the_tiles() {
-    each(&KINDS, 3, |kind, _, _, tiles, pool| {
+    with_each_pool(&KINDS, 3, |kind, _, _, tiles, pool| {
         let got = pool
             .map_collect(tiles, &10u64, |x, &ten, tile| {
                 [tile.index() as u64 * ten, x.len() as u64]
@@ -47,7 +47,7 @@ fn noise(mut x: ArrayViewMut1<u32>, (): &(), tile: &TileContext) {
 pub fn random_numbers_are_the_same_for_all_pools() {
     let pipe = Pipe::new();
     for workers in [1, 2, 5] {
-        each(&KINDS, workers, |_, table, x, tiles, pool| {
+        with_each_pool(&KINDS, workers, |_, table, x, tiles, pool| {
             pool.set_seed(7);
             pool.for_each(tiles, &(), noise).unwrap();
             pool.for_each(tiles, &(), noise).unwrap();
@@ -65,7 +65,7 @@ pub fn random_numbers_are_the_same_for_all_pools() {
 /// Runs two rounds of one call on two partitions, then compares the random numbers with those of a
 /// second pool.
 pub fn two_partitions_of_a_call_draw_different_numbers() {
-    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         let y = table.zeros::<u32, _>(100).unwrap();
         let other = table.partition(y.write(), Axis(0), 10).unwrap();
         let draw = |pool: &mut Pool<'_>| {
@@ -101,7 +101,7 @@ pub fn each_run_of_a_tile_draws_its_own_numbers() {
     use ndshm::TileRng;
     use ndshm::rand_core::Rng;
 
-    each(&KINDS, 2, |kind, table, _, _, pool| {
+    with_each_pool(&KINDS, 2, |kind, table, _, _, pool| {
         const TILES: usize = 6;
         let x = table.zeros::<u64, _>(TILES).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -150,7 +150,7 @@ pub fn each_run_of_a_tile_draws_its_own_numbers() {
 }
 
 pub fn parameters_may_be_long() {
-    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         let long: [f64; 100] = core::array::from_fn(|at| at as f64);
         pool.for_each(tiles, &long, |mut x, long, _| {
             x.fill(long.iter().sum::<f64>() as u32);
@@ -161,7 +161,7 @@ pub fn parameters_may_be_long() {
 }
 
 pub fn a_broadcast_runs_once_in_each_worker() {
-    each(&KINDS, 3, |kind, _, _, _, pool| {
+    with_each_pool(&KINDS, 3, |kind, _, _, _, pool| {
         let pids = pool.pids();
         let ran = pool
             .broadcast(&5u64, |worker, &five| {
@@ -176,7 +176,7 @@ pub fn a_broadcast_runs_once_in_each_worker() {
 }
 
 pub fn workers_may_loop_over_a_partition() {
-    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 3, |kind, table, x, tiles, pool| {
         pool.run(&(tiles.handle().to_bits()), |worker, &tiles| {
             let tiles = ndshm::PartitionHandle::<Write<u32, Ix1>>::from_bits(tiles);
             let tiles = worker.table().open_partition(tiles)?;
@@ -213,7 +213,7 @@ pub fn pools_work_in_a_named_segment() {
 }
 
 pub fn stats_count_tiles_calls_and_time() {
-    each(&KINDS, 2, |kind, _, _, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, _, _, tiles, pool| {
         pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
         pool.profile(true);
         for _ in 0..5 {
@@ -240,7 +240,7 @@ pub fn stats_count_tiles_calls_and_time() {
 }
 
 pub fn more_workers_than_processors_make_progress() {
-    each(&KINDS, 8, |_, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 8, |_, table, x, tiles, pool| {
         for _ in 0..300 {
             pool.for_each(tiles, &(), |mut x, (), _| x += 1).unwrap();
         }

@@ -9,7 +9,7 @@ use ndshm::{Handle, HandleTable, LeaseError, OnDeath, PoolError, Segment, TileCo
 use crate::support::{
     Child, KINDS, Kind, PROCESSES, Pipe, die, eventually, is_alive, start, table,
 };
-use crate::{each, kill_at_tile_5, support};
+use crate::{kill_at_tile_5, support, with_each_pool};
 
 fn panic_at_tile_3(mut x: ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
     x.fill(1);
@@ -19,7 +19,7 @@ fn panic_at_tile_3(mut x: ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
 }
 
 pub fn a_panic_names_its_tile() {
-    each(&KINDS, 3, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 3, |kind, table, x, tiles, pool| {
         for _ in 0..100 {
             match pool.for_each(tiles, &(), panic_at_tile_3).unwrap_err() {
                 PoolError::KernelPanicked {
@@ -44,7 +44,7 @@ pub fn a_panic_names_its_tile() {
 }
 
 pub fn a_death_names_its_worker_and_tile() {
-    each(&PROCESSES, 3, |kind, table, x, tiles, pool| {
+    with_each_pool(&PROCESSES, 3, |kind, table, x, tiles, pool| {
         for _ in 0..100 {
             pool.for_each(tiles, &(), |mut x, (), _| x.fill(0)).unwrap();
             let pids = pool.pids();
@@ -73,7 +73,7 @@ pub fn a_death_names_its_worker_and_tile() {
 /// Measures the time from a call in which a worker dies at once to the error. The limit is 50 ms.
 /// Only the fastest of several calls must meet it, because the machine may be busy.
 pub fn a_death_is_reported_within_50_ms() {
-    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         let mut took = [Duration::ZERO; 9];
         for took in &mut took {
             pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
@@ -115,7 +115,7 @@ fn die_once(mut x: ArrayViewMut1<u32>, died: &Handle<u32, Ix1>, tile: &TileConte
 
 pub fn tiles_of_the_dead_run_again() {
     for round in 0..34 {
-        each(&[Kind::Fork], 3, |kind, table, x, _, _| {
+        with_each_pool(&[Kind::Fork], 3, |kind, table, x, _, _| {
             SEGMENT.with(|segment| *segment.borrow_mut() = Some(table.segment().clone()));
             let died = table.zeros::<u32, _>(10).unwrap();
             let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
@@ -139,7 +139,7 @@ pub fn tiles_of_the_dead_run_again() {
 /// Checks that an error names exactly the tiles that were not run, where several tiles are claimed
 /// at a time.
 pub fn a_death_names_the_tiles_that_did_not_run() {
-    each(&PROCESSES, 3, |kind, table, _, _, pool| {
+    with_each_pool(&PROCESSES, 3, |kind, table, _, _, pool| {
         let x = table.zeros::<u32, _>(5000).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         for at in [0u64, 17, 2500, 4999] {
@@ -167,7 +167,7 @@ pub fn a_death_names_the_tiles_that_did_not_run() {
 }
 
 pub fn a_tile_that_kills_every_worker_ends_the_call() {
-    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         pool.on_death(OnDeath::RunAgain);
         let outcome = pool.for_each(tiles, &(), kill_at_tile_5);
         match outcome.unwrap_err() {
@@ -189,7 +189,7 @@ pub fn a_tile_that_kills_every_worker_ends_the_call() {
 }
 
 pub fn a_panic_is_not_run_again() {
-    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         pool.on_death(OnDeath::RunAgain);
         let outcome = pool.for_each(tiles, &(), panic_at_tile_3);
         assert!(
@@ -203,7 +203,7 @@ pub fn a_panic_is_not_run_again() {
 /// Checks the error when the only worker dies, or all of them, before the other tiles have run.
 pub fn rows_are_named_when_no_worker_is_left() {
     for workers in [1, 2] {
-        each(&PROCESSES, workers, |kind, table, x, tiles, pool| {
+        with_each_pool(&PROCESSES, workers, |kind, table, x, tiles, pool| {
             for policy in [OnDeath::Fail, OnDeath::RunAgain] {
                 pool.on_death(policy);
                 let outcome = pool.for_each(tiles, &(), |mut x, (), tile| {

@@ -63,7 +63,7 @@ fn main() {
 type Tiles<'t> = Partition<'t, Write<u32, Ix1>>;
 
 /// Runs `test` with a pool of each kind and a partition of ten tiles with ten numbers each.
-fn each(
+fn with_each_pool(
     kinds: &[Kind],
     workers: usize,
     test: impl Fn(Kind, &HandleTable, Handle<u32, Ix1>, &Tiles<'_>, &mut Pool<'_>),

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, OnDeath, PoolError, Ready};
 
-use crate::each;
 use crate::support::{Flag, KINDS, PROCESSES};
+use crate::with_each_pool;
 
 /// Time limit for events that should happen at once.
 const LONG: Duration = Duration::from_secs(60);
 
 pub fn ready_tiles_are_returned_and_run_again() {
-    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         let mut running = pool.start(tiles, &(), |mut x, (), _| x += 1).unwrap();
         let mut runs = [0u32; 10];
         let mut taken = 0;
@@ -43,16 +43,16 @@ pub fn ready_tiles_are_returned_and_run_again() {
         }
         assert!(running.wait_any(1).unwrap().is_empty());
         running.finish().unwrap();
-        assert_eq!(table.read(x_of(table)).unwrap().sum(), 900);
+        assert_eq!(table.read(only_array(table)).unwrap().sum(), 900);
     });
 }
 
-fn x_of(table: &HandleTable) -> Handle<u32, Ix1> {
+fn only_array(table: &HandleTable) -> Handle<u32, Ix1> {
     table.arrays().next().unwrap().handle.typed(table).unwrap()
 }
 
 pub fn a_slow_tile_does_not_delay_others() {
-    each(&KINDS, 2, |kind, _, _, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, _, _, tiles, pool| {
         let enough = Flag::new();
         let mut running = pool
             .start(tiles, &enough.number, |mut x, &enough, tile| {
@@ -81,7 +81,7 @@ pub fn a_slow_tile_does_not_delay_others() {
 }
 
 pub fn a_death_between_tiles_tears_none() {
-    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         for policy in [OnDeath::Fail, OnDeath::RunAgain] {
             pool.on_death(policy);
             let pids = pool.pids();
@@ -120,7 +120,7 @@ pub fn a_death_between_tiles_tears_none() {
 
 /// Checks that a panic in one tile ends a wait while the other tiles are run again for ever.
 pub fn a_panic_ends_a_wait_while_others_stay_ready() {
-    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         let mut running = pool
             .start(tiles, &(), |mut x, (), tile| {
                 x[0] += 1;
@@ -150,7 +150,7 @@ pub fn a_panic_ends_a_wait_while_others_stay_ready() {
 /// Checks that a wait ends when a worker is killed between its tiles while the other worker keeps
 /// tiles ready for ever.
 pub fn a_death_ends_a_wait_while_others_stay_ready() {
-    each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         let pids = pool.pids();
         let mut running = pool.start(tiles, &(), |mut x, (), _| x[0] += 1).unwrap();
         let ready = running.wait_any(10).unwrap();
@@ -178,7 +178,7 @@ pub fn a_death_ends_a_wait_while_others_stay_ready() {
 }
 
 pub fn a_dropped_call_releases_its_arrays() {
-    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         for _ in 0..50 {
             let mut running = pool.start(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
             let ready = running.wait_any(2).unwrap();

@@ -5,7 +5,7 @@ use ndshm::{Pool, PoolError};
 use rayon::prelude::*;
 
 use crate::support::{KINDS, Kind, table};
-use crate::{each, kill_at_tile_5, support};
+use crate::{kill_at_tile_5, support, with_each_pool};
 
 /// Environment variable: if set, `main` leaves out its first line, `become_worker`.
 pub const FORGETFUL: &str = "NDSHM_TEST_FORGETFUL";
@@ -33,7 +33,7 @@ pub fn spawn_works_beside_threads_and_fork_does_not() {
 }
 
 pub fn kernels_may_use_rayon() {
-    each(&KINDS, 2, |kind, table, x, tiles, pool| {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         pool.for_each(tiles, &(), |mut x, (), tile| {
             let sum: u32 = (0..1000u32).into_par_iter().map(|x| x % 10).sum();
             x.fill(sum + tile.index() as u32);

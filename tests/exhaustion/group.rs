@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ndshm::{AllocError, HandleTable, Segment};
 
-use crate::common::{Bytes, KIB, MIB, free_all, no_memory, report, says, usable};
+use crate::common::{Bytes, KIB, MIB, assert_usable, free_all, no_memory, report, says};
 use crate::support::{Child, Pipe, eventually};
 
 const LIMIT: u64 = 64 << 20;
@@ -156,7 +156,7 @@ pub fn a_request_beyond_the_limit_is_refused() {
         says(&refused, &["memory limit of the container"]);
         let fits: Bytes = table.from_elem(30 * MIB, 1).unwrap();
         table.free(fits).unwrap();
-        usable(&table);
+        assert_usable(&table);
         report("one request of 80 MiB in a group of 64 MiB", refused);
     });
 }
@@ -178,7 +178,7 @@ pub fn large_requests_add_up() {
             assert!(again.len() + 1 >= count, "{} of {count}", again.len());
             touch(&table, &again);
             free_all(&table, again);
-            usable(&table);
+            assert_usable(&table);
             table.trim().unwrap();
             report(
                 "untouched large arrays in a group of 64 MiB",
@@ -200,7 +200,7 @@ pub fn small_requests_add_up() {
             let count = arrays.len();
             free_all(&table, arrays);
             table.trim().unwrap();
-            usable(&table);
+            assert_usable(&table);
             table.trim().unwrap();
             report(
                 "untouched small arrays in a group of 64 MiB",
@@ -234,7 +234,7 @@ pub fn requests_of_two_processes_add_up() {
         let count = arrays.len();
         assert!((2..=5).contains(&count), "{count}");
         free_all(&table, arrays);
-        usable(&table);
+        assert_usable(&table);
         report(
             "another process has 24 MiB untouched",
             format!("{count} of 8 MiB here; {refused}"),
@@ -259,7 +259,7 @@ pub fn freed_pages_serve_others() {
                 .collect();
             free_all(&table, small);
         }
-        usable(&table);
+        assert_usable(&table);
         report(
             "freed pages in a group",
             "3 times 40 MiB of 4 MiB, then of 1 MiB",
@@ -278,7 +278,7 @@ pub fn requests_in_named_segments_add_up() {
         let count = arrays.len();
         free_all(&table, arrays);
         table.trim().unwrap();
-        usable(&table);
+        assert_usable(&table);
         report(
             "a named segment in a group",
             format!("{count} of 3 MiB; {refused}"),

@@ -6,7 +6,7 @@ use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, JoinError, LeaseError, Segment, SegmentError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::common::{Bytes, MIB, no_memory, report, says, usable};
+use crate::common::{Bytes, MIB, assert_usable, no_memory, report, says};
 use crate::support::{Child, Name};
 
 /// A lowered soft limit. Drop restores it.
@@ -60,9 +60,9 @@ pub fn a_file_size_limit_is_an_error() {
     // The existing segment does not grow, so the limit does not concern it.
     let fits: Bytes = table.from_elem(MIB / 2, 1).unwrap();
     table.free(fits).unwrap();
-    usable(&table);
+    assert_usable(&table);
     drop(limit);
-    usable(&HandleTable::join(&small().create(&name.0).unwrap()).unwrap());
+    assert_usable(&HandleTable::join(&small().create(&name.0).unwrap()).unwrap());
     report("RLIMIT_FSIZE of 1 MiB", text);
 }
 
@@ -104,10 +104,10 @@ pub fn an_address_space_limit_is_an_error() {
     let segment = Segment::anonymous().unwrap();
     let capacity = segment.capacity();
     assert_eq!(capacity, 1 << 29);
-    usable(&HandleTable::join(&segment).unwrap());
+    assert_usable(&HandleTable::join(&segment).unwrap());
     drop(segment);
     drop(limit);
-    usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
+    assert_usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
     report(
         "RLIMIT_AS of 1.5 GiB more",
         format!("default capacity {} MiB; {text}", capacity >> 20),
@@ -159,7 +159,7 @@ pub fn an_open_segment_works_under_an_address_space_limit() {
         "alloc, fork and lease go on with 64 MiB of address space left"
     };
     assert_eq!(table.read(array).unwrap()[0], 5);
-    usable(&table);
+    assert_usable(&table);
     report("RLIMIT_AS after opening", text);
 }
 
@@ -215,10 +215,10 @@ pub fn exhausted_address_space_is_an_error() {
     let segment = Segment::anonymous().unwrap();
     let capacity = segment.capacity();
     assert!(capacity < 1 << 31, "{capacity}");
-    usable(&HandleTable::join(&segment).unwrap());
+    assert_usable(&HandleTable::join(&segment).unwrap());
     let pieces = taken.len();
     release(taken);
-    usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
+    assert_usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
     report(
         "address space used up",
         format!(
@@ -276,8 +276,8 @@ pub fn exhausted_mappings_are_an_error() {
             ],
         ),
     };
-    usable(&table);
-    usable(&HandleTable::join(&Segment::anonymous().unwrap()).unwrap());
+    assert_usable(&table);
+    assert_usable(&HandleTable::join(&Segment::anonymous().unwrap()).unwrap());
     report(
         "mappings used up",
         format!("{split} pages split off; {text}"),
@@ -339,7 +339,7 @@ pub fn exhausted_descriptors_are_an_error() {
             match made {
                 Ok(segment) => {
                     assert!(joined.unwrap().is_ok(), "{what} with {left} of {open}");
-                    usable(&HandleTable::join(&segment).unwrap());
+                    assert_usable(&HandleTable::join(&segment).unwrap());
                 }
                 Err(error) => {
                     assert_eq!(refused, left, "{what} worked with fewer");
@@ -365,7 +365,7 @@ pub fn exhausted_descriptors_are_an_error() {
     let error = table.segment().inheritable_fd().unwrap_err();
     says(error, &["descriptor", "64", "ulimit -n"]);
     drop(files);
-    usable(&table);
+    assert_usable(&table);
 }
 
 pub fn a_forked_child_without_descriptors_gets_an_error() {
@@ -391,12 +391,12 @@ pub fn a_forked_child_without_descriptors_gets_an_error() {
             drop(files);
             // The refused calls of the child have not changed the state of the parent.
             assert_eq!(table.read(array).unwrap()[999], 5);
-            usable(&table);
+            assert_usable(&table);
             report("no descriptor for the rebind after a fork", text);
         })
         .join();
         assert_eq!(table.read(array).unwrap()[0], 5);
-        usable(&table);
+        assert_usable(&table);
     }
 }
 
@@ -408,6 +408,6 @@ pub fn available_memory_is_known_without_descriptors() {
     let fits: Bytes = table.zeros(2 * MIB).unwrap();
     drop(files);
     table.free(fits).unwrap();
-    usable(&table);
+    assert_usable(&table);
     report("8 TiB while no descriptor is left", refused);
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, Segment};
 
-use crate::common::{report, usable};
+use crate::common::{assert_usable, report};
 use crate::support::Child;
 
 fn truncate(fd: BorrowedFd<'_>, len: i64) -> io::Error {
@@ -42,7 +42,7 @@ pub fn the_seals_keep_the_size() {
     })
     .join();
     assert_eq!(table.read(array).unwrap()[999], 5);
-    usable(&table);
+    assert_usable(&table);
     report(
         "ftruncate of an anonymous segment",
         format!("{refused} of {refused} EPERM"),

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use ndshm::{HandleTable, Segment, SegmentError};
 
-use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, no_memory, report, says, usable};
+use crate::common::{
+    Bytes, KIB, MIB, assert_intact, assert_usable, fill, free_all, no_memory, report, says,
+};
 use crate::own_shm::{Foreign, SHM, free_bytes, own_shm};
 use crate::support::{Child, Name, Pipe};
 
@@ -14,6 +16,16 @@ use crate::support::{Child, Name, Pipe};
 fn segment(name: &Name, capacity: usize) -> HandleTable {
     let options = Segment::options().capacity(capacity as u64).seats(8);
     HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
+}
+
+/// Mounts a `/dev/shm` of this size, and joins a new segment there. Returns `None` if the test may
+/// not mount.
+fn segment_on_small_shm(bytes: usize, what: &str) -> Option<(Name, HandleTable)> {
+    own_shm(bytes, 100).then(|| {
+        let name = Name::new(what);
+        let table = segment(&name, 1 << 30);
+        (name, table)
+    })
 }
 
 pub fn a_segment_is_created_or_refused_at_any_fill() {
@@ -54,7 +66,7 @@ pub fn a_segment_is_created_or_refused_at_any_fill() {
     }
     let first_success = first_success.expect("200 pages are enough");
     assert_eq!(refused, first_success);
-    usable(&segment(&name, MIB));
+    assert_usable(&segment(&name, MIB));
     assert!(!name.exists());
     report(
         "create with 0 to 199 pages free",
@@ -75,16 +87,14 @@ pub fn a_mount_without_inodes_is_an_error() {
     says(error, &["inode"]);
     assert!(!name.exists());
     drop(foreign);
-    usable(&segment(&name, MIB));
+    assert_usable(&segment(&name, MIB));
     report("no inode left", text);
 }
 
 pub fn an_array_larger_than_the_rest_is_refused() {
-    if !own_shm(64 * MIB, 100) {
+    let Some((_name, table)) = segment_on_small_shm(64 * MIB, "more") else {
         return;
-    }
-    let name = Name::new("more");
-    let table = segment(&name, 1 << 30);
+    };
     let kept: Bytes = table.from_elem(20 * MIB, 7).unwrap();
     // A commit proceeds in steps of 16 MiB: this one completes two of them.
     table.free(table.zeros::<u8, _>(64).unwrap()).unwrap();
@@ -108,7 +118,7 @@ pub fn an_array_larger_than_the_rest_is_refused() {
     assert!(table.read(kept).unwrap().iter().all(|&byte| byte == 7));
     let fits: Bytes = table.from_elem(40 * MIB, 1).unwrap();
     table.free(fits).unwrap();
-    usable(&table);
+    assert_usable(&table);
     report(
         "more than is left",
         format!("{} KiB taken by a refused 48 MiB; {refused}", lost[0] >> 10),
@@ -116,25 +126,23 @@ pub fn an_array_larger_than_the_rest_is_refused() {
 }
 
 pub fn small_arrays_are_refused_on_a_full_mount() {
-    if !own_shm(4 * MIB, 100) {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "many") else {
         return;
-    }
-    let name = Name::new("many");
-    let table = segment(&name, 1 << 30);
+    };
     let mut seen = Vec::new();
     // The words of slots stay when their arrays are freed, so the sizes with many slots come last.
     for bytes in [300 * KIB, 20 * KIB, 4 * KIB, 100, 50] {
         let (arrays, error) = fill(&table, bytes);
         let refused = no_memory(error);
         assert_eq!(refused.what, "/dev/shm");
-        intact(&table, &arrays);
+        assert_intact(&table, &arrays);
         // Allocate again, before and after some arrays are freed.
         no_memory(table.zeros::<u8, _>(bytes).unwrap_err());
         let count = arrays.len();
         for &array in &arrays[count / 2..] {
             table.free(array).unwrap();
         }
-        intact(&table, &arrays[..count / 2]);
+        assert_intact(&table, &arrays[..count / 2]);
         let (more, error) = fill(&table, bytes);
         no_memory(error);
         assert!(count / 2 + more.len() >= count, "{} of {count}", more.len());
@@ -147,10 +155,10 @@ pub fn small_arrays_are_refused_on_a_full_mount() {
             "{} of {count} of {bytes}",
             again.len()
         );
-        intact(&table, &again);
+        assert_intact(&table, &again);
         free_all(&table, again);
         table.trim().unwrap();
-        usable(&table);
+        assert_usable(&table);
         table.trim().unwrap();
         seen.push(format!("{count} of {bytes} B"));
     }
@@ -161,11 +169,9 @@ pub fn small_arrays_are_refused_on_a_full_mount() {
 }
 
 pub fn the_last_pages_can_be_allocated() {
-    if !own_shm(4 * MIB, 100) {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "last") else {
         return;
-    }
-    let name = Name::new("last");
-    let table = segment(&name, 1 << 30);
+    };
     // The class now has a span, and the span's first extents are committed.
     let first: Bytes = table.from_elem(8 * KIB, 0).unwrap();
     let (many, _) = fill(&table, 8 * KIB);
@@ -174,15 +180,13 @@ pub fn the_last_pages_can_be_allocated() {
     report("left when 8 KiB are refused", format!("{left} bytes"));
     free_all(&table, many);
     table.free(first).unwrap();
-    usable(&table);
+    assert_usable(&table);
 }
 
 pub fn a_foreign_file_takes_no_promised_pages() {
-    if !own_shm(4 * MIB, 100) {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "foreign") else {
         return;
-    }
-    let name = Name::new("foreign");
-    let table = segment(&name, 1 << 30);
+    };
     let early: Vec<Bytes> = (0..8)
         .map(|at| table.from_elem(64 * KIB, at).unwrap())
         .collect();
@@ -205,7 +209,7 @@ pub fn a_foreign_file_takes_no_promised_pages() {
     for array in [reused, fits] {
         table.free(array).unwrap();
     }
-    usable(&table);
+    assert_usable(&table);
     report(
         "a foreign file takes all",
         format!("{} more arrays of 64 KiB; {refused}", late.len()),
@@ -213,11 +217,9 @@ pub fn a_foreign_file_takes_no_promised_pages() {
 }
 
 pub fn no_pages_for_the_tables_of_a_span_is_an_error() {
-    if !own_shm(4 * MIB, 100) {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "tables") else {
         return;
-    }
-    let name = Name::new("tables");
-    let table = segment(&name, 1 << 30);
+    };
     let mut refused = 0;
     // Each class has its own span. The span's words need pages of their own.
     for pages in 0..16u64 {
@@ -241,7 +243,7 @@ pub fn no_pages_for_the_tables_of_a_span_is_an_error() {
         table.free(after).unwrap();
     }
     assert!((1..16).contains(&refused), "{refused}");
-    usable(&table);
+    assert_usable(&table);
     report(
         "a new span with 0 to 15 pages free",
         format!("{refused} of 16 refused"),
@@ -249,11 +251,9 @@ pub fn no_pages_for_the_tables_of_a_span_is_an_error() {
 }
 
 pub fn freed_pages_serve_any_array() {
-    if !own_shm(16 * MIB, 100) {
+    let Some((name, table)) = segment_on_small_shm(16 * MIB, "freed") else {
         return;
-    }
-    let name = Name::new("freed");
-    let table = segment(&name, 1 << 30);
+    };
     let other = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
     let (large, _) = fill(&table, MIB);
     let count = large.len();
@@ -275,21 +275,19 @@ pub fn freed_pages_serve_any_array() {
         small.len()
     );
     free_all(&table, small);
-    usable(&table);
+    assert_usable(&table);
 }
 
 pub fn a_full_segment_can_be_opened_read_and_written() {
-    if !own_shm(4 * MIB, 100) {
+    let Some((name, table)) = segment_on_small_shm(4 * MIB, "open-full") else {
         return;
-    }
-    let name = Name::new("open-full");
-    let table = segment(&name, 1 << 30);
+    };
     let (arrays, error) = fill(&table, 20 * KIB);
     no_memory(error);
     let foreign = Foreign::leaving(0);
     Child::fork(|| {
         let table = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
-        intact(&table, &arrays);
+        assert_intact(&table, &arrays);
         for (number, &array) in arrays.iter().enumerate() {
             let mut view = table.write(array).unwrap();
             view.fill(0);
@@ -308,7 +306,7 @@ pub fn a_full_segment_can_be_opened_read_and_written() {
     }
     drop(foreign);
     free_all(&table, arrays[1..].to_vec());
-    usable(&table);
+    assert_usable(&table);
     report(
         "opened, read, written and freed while full",
         format!("{} arrays", arrays.len()),
@@ -316,11 +314,9 @@ pub fn a_full_segment_can_be_opened_read_and_written() {
 }
 
 pub fn two_processes_fill_the_mount_at_once() {
-    if !own_shm(16 * MIB, 100) {
+    let Some((name, table)) = segment_on_small_shm(16 * MIB, "two") else {
         return;
-    }
-    let name = Name::new("two");
-    let table = segment(&name, 1 << 30);
+    };
     let mut sums = Vec::new();
     for _ in 0..5 {
         let (told, go) = (Pipe::new(), Pipe::new());
@@ -331,7 +327,7 @@ pub fn two_processes_fill_the_mount_at_once() {
                     go.receive();
                     let (arrays, error) = fill(&table, 20 * KIB);
                     no_memory(error);
-                    intact(&table, &arrays);
+                    assert_intact(&table, &arrays);
                     told.send(arrays.len() as u64);
                     go.receive();
                     free_all(&table, arrays);
@@ -350,7 +346,7 @@ pub fn two_processes_fill_the_mount_at_once() {
         }
         assert_eq!(table.arrays().count(), 0);
         sums.push(sum);
-        usable(&table);
+        assert_usable(&table);
     }
     let (least, most) = (sums.iter().min().unwrap(), sums.iter().max().unwrap());
     // A filler may be refused while the other process holds a commit that then fails.
@@ -386,7 +382,7 @@ pub fn a_trim_by_another_is_noticed() {
             }
         }
         drop(foreign);
-        usable(&table);
+        assert_usable(&table);
         seen.push(format!(
             "{trimmed} B trimmed, {had} of 4 arrays of {bytes} B created"
         ));
@@ -420,6 +416,6 @@ pub fn an_uninitialized_segment_on_a_full_mount_is_an_error() {
     assert_eq!(free_bytes(), 4096, "its memory was given back");
     drop(foreign);
     let table = HandleTable::join(&options.open_or_create(&name.0).unwrap()).unwrap();
-    usable(&table);
+    assert_usable(&table);
     report("opening where the tables have no room", text);
 }

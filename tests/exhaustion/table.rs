@@ -3,7 +3,7 @@
 use ndarray::Ix1;
 use ndshm::{AllocError, Handle, HandleTable, JoinError, Segment};
 
-use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, report, says, usable};
+use crate::common::{Bytes, KIB, MIB, assert_intact, assert_usable, fill, free_all, report, says};
 use crate::support::{Child, Pipe};
 
 pub fn full_seats_name_their_holders() {
@@ -45,7 +45,7 @@ pub fn full_seats_name_their_holders() {
     for child in sitting {
         child.join();
     }
-    usable(&table);
+    assert_usable(&table);
     report("seats used up by 4 processes", text);
 }
 
@@ -88,12 +88,12 @@ pub fn full_slots_name_the_limit() {
     // The other process lives, and its freed slots are reused here.
     let (more, _) = fill(&table, 8);
     assert_eq!(more.len(), 40_000);
-    intact(&table, &mine[..1000]);
+    assert_intact(&table, &mine[..1000]);
     go.send(2);
     other.join();
     free_all(&table, mine);
     free_all(&table, more);
-    usable(&table);
+    assert_usable(&table);
     report("slots used up by two processes", text);
 }
 
@@ -119,11 +119,11 @@ pub fn two_processes_use_the_whole_capacity() {
         let (arrays, error) = fill(&table, 64 * KIB);
         assert!(matches!(error, AllocError::Full { .. }), "{error}");
         counts.push(told.receive() + arrays.len() as u64);
-        intact(&table, &arrays);
+        assert_intact(&table, &arrays);
         go.send(0);
         filler.join();
         free_all(&table, arrays);
-        usable(&table);
+        assert_usable(&table);
     }
     // No other class had taken memory: the arrays took the whole capacity, except for the small
     // spans of `usable`.
