@@ -1,9 +1,11 @@
 //! Guards of arrays and objects.
 
-use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, Pool, Segment};
+use ndarray::Axis;
+use ndshm::{HandleTable, Pool, Segment};
 
-use crate::InChild::{DoesNothing, Private, Refuses};
+#[cfg(feature = "serde")]
+use crate::InChild::Refuses;
+use crate::InChild::{DoesNothing, Private};
 use crate::{Ground, Row, Vector};
 
 #[rustfmt::skip] // one row to a line
@@ -104,7 +106,7 @@ fn object_drop(ground: &Ground) {
 
 #[cfg(feature = "arrow")]
 fn lent(ground: &Ground) {
-    let x: Handle<f64, Ix1> = ground.table.zeros(3).unwrap();
+    let x: ndshm::Handle<f64, ndarray::Ix1> = ground.table.zeros(3).unwrap();
     let mut lent = Some(ground.table.lend_arrow(x).unwrap());
     ground.cross_kept(&mut lent, |lent| drop(lent.take()));
     assert!(
