@@ -11,11 +11,7 @@ use ndarray::{Array1, Array2, Ix1, ShapeBuilder, array};
 use ndshm::{
     ArrowElement, ArrowError, Element, Handle, HandleTable, LeaseError, Pool, PoolError, Segment,
 };
-use support::{Child, Pipe};
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
+use support::{Child, Pipe, table};
 
 fn busy<T: Element>(table: &HandleTable, x: Handle<T, Ix1>) -> bool {
     matches!(table.write(x), Err(LeaseError::Busy { .. }))
@@ -97,7 +93,7 @@ fn rows_are_lists_of_fixed_length() {
     );
 }
 
-fn the_last_of_many_threads_gives_the_lease_back() {
+fn the_last_of_many_threads_releases_the_lease() {
     let segment = Segment::anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let x = table.from_array(&Array1::from_iter(0..10_000u64)).unwrap();
@@ -236,7 +232,7 @@ fn threads_lend_and_drop_at_once() {
     assert!(table.verify().unwrap().is_clean());
 }
 
-fn a_lent_array_that_crossed_a_fork_is_the_parents() {
+fn a_lent_array_that_crossed_a_fork_belongs_to_the_parent() {
     let table = table();
     let x = table.from_elem(5, 1u8).unwrap();
     let y = table.from_elem(5, 2u8).unwrap();
@@ -275,7 +271,7 @@ fn no_pool_is_forked_while_an_array_is_lent() {
     Pool::fork(&table, 1).unwrap();
 }
 
-fn what_a_killed_process_had_lent_is_taken_back() {
+fn arrays_lent_by_a_killed_process_are_reaped() {
     let table = table();
     let x = table.zeros::<u8, _>(5).unwrap();
     let pipe = Pipe::new();
@@ -295,13 +291,13 @@ fn main() {
     support::run_tests![
         every_type_is_lent_as_it_is,
         rows_are_lists_of_fixed_length,
-        the_last_of_many_threads_gives_the_lease_back,
+        the_last_of_many_threads_releases_the_lease,
         a_lent_array_outlives_its_handle_and_its_table,
         a_thousand_lent_columns_share_a_seat,
         without_a_free_seat_nothing_is_lent,
         threads_lend_and_drop_at_once,
-        a_lent_array_that_crossed_a_fork_is_the_parents,
+        a_lent_array_that_crossed_a_fork_belongs_to_the_parent,
         no_pool_is_forked_while_an_array_is_lent,
-        what_a_killed_process_had_lent_is_taken_back,
+        arrays_lent_by_a_killed_process_are_reaped,
     ];
 }

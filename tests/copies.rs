@@ -4,11 +4,8 @@
 mod support;
 
 use ndarray::{Array1, Array2, Array3, Axis, s};
-use ndshm::{HandleTable, Order, Pool, Segment};
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
+use ndshm::{Order, Pool};
+use support::table;
 
 /// Returns an array that is large enough for several threads: 48 MB of distinct numbers.
 fn large() -> Array3<u32> {
@@ -51,7 +48,7 @@ fn large_arrays_of_any_layout_are_copied_whole() {
     }
 }
 
-fn the_threads_of_a_copy_are_gone_when_it_returns() {
+fn a_copy_ends_its_threads_before_it_returns() {
     let source = Array2::<f64>::ones((3000, 1000));
     for _ in 0..50 {
         let table = table();
@@ -71,6 +68,6 @@ fn the_threads_of_a_copy_are_gone_when_it_returns() {
 fn main() {
     support::run_tests![
         large_arrays_of_any_layout_are_copied_whole,
-        the_threads_of_a_copy_are_gone_when_it_returns,
+        a_copy_ends_its_threads_before_it_returns,
     ];
 }

@@ -17,13 +17,13 @@ use support::{Child, Name, Pipe};
 
 fn main() {
     support::run_tests![
-        whatever_is_killed_nothing_is_half_written_unnoticed,
-        tables_that_cross_a_fork_together,
-        a_partition_that_crossed_a_fork_is_the_parents,
+        arrays_half_written_by_killed_processes_are_poisoned,
+        tables_that_cross_a_fork_together_get_seats_of_their_own,
+        a_partition_that_crossed_a_fork_belongs_to_the_parent,
         killed_families_leave_no_memory,
-        a_thousand_segments_leave_nothing,
+        a_thousand_segments_leave_no_mapping_or_descriptor,
         seats_of_the_dead_are_reused_without_a_reap,
-        a_reaper_that_is_killed_is_succeeded,
+        the_next_reap_completes_that_of_a_killed_reaper,
     ];
 }
 
@@ -108,7 +108,7 @@ fn room(table: &HandleTable) -> usize {
     handles.len()
 }
 
-fn whatever_is_killed_nothing_is_half_written_unnoticed() {
+fn arrays_half_written_by_killed_processes_are_poisoned() {
     const AT_ONCE: usize = 3;
     let options = Segment::options().capacity(8 << 20).seats(8);
     let table = HandleTable::join(&options.anonymous().unwrap()).unwrap();
@@ -170,7 +170,7 @@ fn whatever_is_killed_nothing_is_half_written_unnoticed() {
     assert_eq!(room(&table), before);
 }
 
-fn tables_that_cross_a_fork_together() {
+fn tables_that_cross_a_fork_together_get_seats_of_their_own() {
     let segment = Segment::anonymous().unwrap();
     let name = Name::new("together");
     let join = |segment: &Segment| HandleTable::join(segment).unwrap();
@@ -210,7 +210,7 @@ fn tables_that_cross_a_fork_together() {
     assert!(!name.exists());
 }
 
-fn a_partition_that_crossed_a_fork_is_the_parents() {
+fn a_partition_that_crossed_a_fork_belongs_to_the_parent() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let x = table.zeros::<u64, _>(100).unwrap();
     let mut tiles = Some(table.partition(x.write(), Axis(0), 10).unwrap());
@@ -302,7 +302,7 @@ fn killed_families_leave_no_memory() {
     }
 }
 
-fn a_thousand_segments_leave_nothing() {
+fn a_thousand_segments_leave_no_mapping_or_descriptor() {
     let count = |what: &str| match what {
         "maps" => std::fs::read_to_string("/proc/self/maps")
             .unwrap()
@@ -357,7 +357,7 @@ fn seats_of_the_dead_are_reused_without_a_reap() {
     assert_eq!(table.arrays().count(), 0);
 }
 
-fn a_reaper_that_is_killed_is_succeeded() {
+fn the_next_reap_completes_that_of_a_killed_reaper() {
     let options = Segment::options().capacity(64 << 20).seats(4);
     let table = HandleTable::join(&options.anonymous().unwrap()).unwrap();
     for attempt in 0..60u64 {

@@ -13,176 +13,68 @@ use ndshm::{
 
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
 
+/// Makes a list of [`Error`]s from errors of several types, one to a line.
+macro_rules! errors {
+    ($($error:expr;)+) => { vec![$(Error::from($error)),+] };
+}
+
 /// Returns errors that a full or damaged machine would cause.
 fn made() -> Vec<Error> {
     let name = || "filter".to_owned();
-    let segments = [
-        SegmentError::Capacity {
-            capacity: 0,
-            max: 1 << 46,
-        },
-        SegmentError::Capacity {
-            capacity: (1 << 46) + 1,
-            max: 1 << 46,
-        },
-        SegmentError::Capacity {
-            capacity: 192 << 40,
-            max: 1 << 46,
-        },
-        SegmentError::Seats {
-            seats: 5000,
-            max: 2048,
-        },
-        SegmentError::Arrays {
-            arrays: 1 << 40,
-            max: 1 << 28,
-        },
-        SegmentError::Name {
-            name: "a/b".into(),
-            problem: "it contains a slash",
-        },
-        SegmentError::Exists { name: name() },
-        SegmentError::NotFound { name: name() },
-        SegmentError::Foreign {
-            name: name(),
-            uid: 1000,
-            mode: 0o666,
-        },
+    let weights = || "weights".to_owned();
+    let two_seconds = Duration::from_secs(2);
+    errors! {
+        SegmentError::Capacity { capacity: 0, max: 1 << 46 };
+        SegmentError::Capacity { capacity: (1 << 46) + 1, max: 1 << 46 };
+        SegmentError::Capacity { capacity: 192 << 40, max: 1 << 46 };
+        SegmentError::Seats { seats: 5000, max: 2048 };
+        SegmentError::Arrays { arrays: 1 << 40, max: 1 << 28 };
+        SegmentError::Name { name: "a/b".into(), problem: "it contains a slash" };
+        SegmentError::Exists { name: name() };
+        SegmentError::NotFound { name: name() };
+        SegmentError::Foreign { name: name(), uid: 1000, mode: 0o666 };
         SegmentError::NotOurs {
-            what: name(),
-            problem: "it starts with something else",
-            header: 0x1234,
-            size: 8192,
-        },
-        SegmentError::Version {
-            what: name(),
-            found: 9,
-            supported: 2,
-        },
-        SegmentError::Unfinished {
-            name: name(),
-            size: 0,
-            waited: Duration::from_secs(2),
-        },
-        SegmentError::Unsettled {
-            name: name(),
-            waited: Duration::from_secs(2),
-        },
-        SegmentError::AddressSpace {
-            bytes: 1 << 44,
-            limit: Some(1 << 33),
-        },
-        SegmentError::Mappings {
-            bytes: 1 << 30,
-            limit: 65_530,
-        },
+            what: name(), problem: "it starts with something else", header: 0x1234, size: 8192,
+        };
+        SegmentError::Version { what: name(), found: 9, supported: 2 };
+        SegmentError::Unfinished { name: name(), size: 0, waited: two_seconds };
+        SegmentError::Unsettled { name: name(), waited: two_seconds };
+        SegmentError::AddressSpace { bytes: 1 << 44, limit: Some(1 << 33) };
+        SegmentError::Mappings { bytes: 1 << 30, limit: 65_530 };
         SegmentError::Descriptors {
-            call: "memfd_create",
-            what: "a segment".into(),
-            limit: Some(1024),
-        },
-        SegmentError::Inodes {
-            name: name(),
-            inodes: 50,
-        },
-        SegmentError::FileSize {
-            bytes: 1 << 40,
-            limit: 1 << 30,
-        },
-        SegmentError::NotSealed,
-        SegmentError::Hugetlb {
-            what: "the descriptor".into(),
-            page: 2 << 20,
-        },
-        SegmentError::NotShared,
-        SegmentError::Closed { number: 3 },
-    ];
-    let memory = NoMemory {
-        need: 512 << 20,
-        have: 64 << 20,
-        what: "/dev/shm".into(),
-        remedy: "in Docker pass --shm-size",
-    };
-    let leases = [
-        LeaseError::Busy {
-            handle: X,
-            name: None,
-            pid: 4711,
-        },
+            call: "memfd_create", what: "a segment".into(), limit: Some(1024),
+        };
+        SegmentError::Inodes { name: name(), inodes: 50 };
+        SegmentError::FileSize { bytes: 1 << 40, limit: 1 << 30 };
+        SegmentError::NotSealed;
+        SegmentError::Hugetlb { what: "the descriptor".into(), page: 2 << 20 };
+        SegmentError::NotShared;
+        SegmentError::Closed { number: 3 };
+        AllocError::from(NoMemory {
+            need: 512 << 20, have: 64 << 20, what: "/dev/shm".into(),
+            remedy: "in Docker pass --shm-size",
+        });
+        AllocError::Corrupt { offset: 0x9000, what: "not an entry of the span table" };
+        JoinError::SeatsFull { seats: 8, holders: vec![11, 12] };
+        LeaseError::Busy { handle: X, name: None, pid: 4711 };
         LeaseError::Poisoned {
-            handle: X,
-            name: Some("weights".into()),
-            pid: 4711,
-            unix_time: 1_795_000_000,
+            handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
             what: HalfWritten::Tiles,
-        },
-        LeaseError::Corrupt {
-            handle: X,
-            offset: 0x2a08_9000,
-            what: "the descriptor is not one",
-        },
-    ];
-    let mut errors: Vec<Error> = segments.into_iter().map(Error::from).collect();
-    errors.push(AllocError::from(memory).into());
-    errors.push(
-        AllocError::Corrupt {
-            offset: 0x9000,
-            what: "not an entry of the span table",
-        }
-        .into(),
-    );
-    errors.push(
-        JoinError::SeatsFull {
-            seats: 8,
-            holders: vec![11, 12],
-        }
-        .into(),
-    );
-    errors.extend(leases.map(Error::from));
-    errors.push(
-        NameError::Taken {
-            name: "weights".into(),
-            handle: X,
-            pid: 4711,
-        }
-        .into(),
-    );
-    errors.push(NameError::Crowded { names: 65_536 }.into());
-    errors.push(
+        };
+        LeaseError::Corrupt { handle: X, offset: 0x2a08_9000, what: "the descriptor is not one" };
+        NameError::Taken { name: weights(), handle: X, pid: 4711 };
+        NameError::Crowded { names: 65_536 };
         NameError::Corrupt {
-            offset: 0x2a10_9000,
-            what: "a bucket of names without a record of them",
-        }
-        .into(),
-    );
-    errors.push(
-        BundleError::Taken {
-            name: "weights".into(),
-            handle: X,
-        }
-        .into(),
-    );
-    errors.push(
-        BundleError::NotOwned {
-            handle: X,
-            owner: 4711,
-        }
-        .into(),
-    );
-    errors.push(BundleError::Frozen { handle: X }.into());
-    errors.push(LeaseError::Queued { handle: X }.into());
-    for owner in [0, 4711] {
-        errors.push(QueueError::NotOwned { handle: X, owner }.into());
+            offset: 0x2a10_9000, what: "a bucket of names without a record of them",
+        };
+        BundleError::Taken { name: weights(), handle: X };
+        BundleError::NotOwned { handle: X, owner: 4711 };
+        BundleError::Frozen { handle: X };
+        LeaseError::Queued { handle: X };
+        QueueError::NotOwned { handle: X, owner: 0 };
+        QueueError::NotOwned { handle: X, owner: 4711 };
+        RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
-    errors.push(
-        RoundError::Torn {
-            round: 3,
-            rows: vec![0..512, 1024..1536],
-            tiles: vec![0, 2],
-        }
-        .into(),
-    );
-    errors
 }
 
 /// Returns errors that mistakes of a program cause.

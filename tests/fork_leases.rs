@@ -8,32 +8,28 @@ use ndshm::{
     AnyHandle, Handle, HandleTable, OnDeath, Pool, PoolError, Segment, TileContext, WriteGuard,
 };
 use std::cell::RefCell;
-use support::{Child, Flag};
+use support::{Child, Flag, table};
 
 fn main() {
     ndshm::become_worker();
     support::run_tests![
-        a_lease_of_another_table,
-        a_lease_in_another_segment,
-        every_kind_of_lease,
-        a_dead_worker_is_not_replaced,
-        nobody_is_left_and_nobody_is_forked,
-        the_leases_of_the_call_are_no_hindrance,
-        a_lease_beside_those_of_the_call,
-        a_place_in_the_round_of_the_call,
+        a_lease_of_another_table_prevents_a_fork,
+        a_lease_in_another_segment_prevents_a_fork,
+        every_kind_of_lease_prevents_a_fork,
+        a_lease_prevents_the_replacement_of_a_dead_worker,
+        a_call_without_workers_fails_beside_a_lease,
+        leases_of_the_call_do_not_prevent_a_replacement,
+        another_lease_of_an_array_of_the_call_prevents_a_replacement,
+        a_tile_held_by_the_parent_prevents_a_replacement,
         leases_that_crossed_a_fork_do_not_count,
-        a_pool_in_a_worker,
-        spawned_workers_copy_nothing,
+        a_worker_may_start_a_pool,
+        spawned_workers_start_beside_leases,
     ];
 }
 
 thread_local! {
     /// The guard that a kernel would find if it was forked while the guard existed.
     static GUARD: RefCell<Option<WriteGuard<'static, u64, Ix1>>> = const { RefCell::new(None) };
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn leaked(segment: &Segment) -> &'static HandleTable {
@@ -64,7 +60,7 @@ fn abort_at_tile_0(_: ArrayViewMut1<u64>, _: &(), tile: &TileContext) {
     }
 }
 
-fn a_lease_of_another_table() {
+fn a_lease_of_another_table_prevents_a_fork() {
     let table = table();
     let other = leaked(table.segment());
     let shared = other.zeros::<u64, _>(4).unwrap();
@@ -76,7 +72,7 @@ fn a_lease_of_another_table() {
     drop(Pool::fork(&table, 2).unwrap());
 }
 
-fn a_lease_in_another_segment() {
+fn a_lease_in_another_segment_prevents_a_fork() {
     let other = leaked(&Segment::anonymous().unwrap());
     let x = other.zeros::<u64, _>(4).unwrap();
     let guard = other.read(x).unwrap();
@@ -85,7 +81,7 @@ fn a_lease_in_another_segment() {
     Pool::fork(&table(), 1).unwrap();
 }
 
-fn every_kind_of_lease() {
+fn every_kind_of_lease_prevents_a_fork() {
     let table = table();
     let x = table.zeros::<u64, _>(4).unwrap();
     let fork = || Pool::fork(&table, 1).map(drop);
@@ -119,7 +115,7 @@ fn every_kind_of_lease() {
     assert_held(fork(), x);
 }
 
-fn a_dead_worker_is_not_replaced() {
+fn a_lease_prevents_the_replacement_of_a_dead_worker() {
     let table = leaked(&Segment::anonymous().unwrap());
     let shared = table.zeros::<u64, _>(4).unwrap();
     let x = table.zeros::<u64, _>(4).unwrap();
@@ -146,7 +142,7 @@ fn a_dead_worker_is_not_replaced() {
     assert_eq!(pool.pids().iter().flatten().count(), 2);
 }
 
-fn nobody_is_left_and_nobody_is_forked() {
+fn a_call_without_workers_fails_beside_a_lease() {
     let table = table();
     let (x, y) = (
         table.zeros::<u64, _>(4).unwrap(),
@@ -171,7 +167,7 @@ fn abort_once(mut x: ArrayViewMut1<u64>, flag: u64, tile: &TileContext) {
     x += 1;
 }
 
-fn the_leases_of_the_call_are_no_hindrance() {
+fn leases_of_the_call_do_not_prevent_a_replacement() {
     let table = table();
     let (x, y) = (
         table.zeros::<u64, _>(8).unwrap(),
@@ -201,7 +197,7 @@ fn the_leases_of_the_call_are_no_hindrance() {
     assert_eq!((table.read(x).unwrap().sum(), pool.deaths()), (16, 2));
 }
 
-fn a_lease_beside_those_of_the_call() {
+fn another_lease_of_an_array_of_the_call_prevents_a_replacement() {
     let table = table();
     let (x, y) = (
         table.zeros::<u64, _>(8).unwrap(),
@@ -229,7 +225,7 @@ fn a_lease_beside_those_of_the_call() {
     .unwrap();
 }
 
-fn a_place_in_the_round_of_the_call() {
+fn a_tile_held_by_the_parent_prevents_a_replacement() {
     let table = table();
     let x = table.zeros::<u64, _>(8).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -274,7 +270,7 @@ fn leases_that_crossed_a_fork_do_not_count() {
     drop(guard);
 }
 
-fn a_pool_in_a_worker() {
+fn a_worker_may_start_a_pool() {
     let table = table();
     let x = table.zeros::<u64, _>(6).unwrap();
     for spawn in [false, true] {
@@ -312,7 +308,7 @@ fn a_pool_in_a_worker() {
     }
 }
 
-fn spawned_workers_copy_nothing() {
+fn spawned_workers_start_beside_leases() {
     let table = table();
     let x = table.zeros::<u64, _>(4).unwrap();
     let y = table.zeros::<u64, _>(4).unwrap();

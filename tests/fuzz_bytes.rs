@@ -277,7 +277,7 @@ fn no_bytes_in_the_tables_make_a_call_panic_or_hang() {
 /// Runs the same calls while a thread keeps changing words: each call uses the values that it
 /// checked.
 #[test]
-fn nor_do_bytes_that_change_meanwhile() {
+fn bytes_that_change_meanwhile_make_no_call_panic_or_hang() {
     let heart = props::Watchdog::start(Duration::from_secs(60));
     for seed in 0..30 {
         heart.beat();
@@ -320,7 +320,7 @@ fn nor_do_bytes_that_change_meanwhile() {
 }
 
 #[test]
-fn without_changes_all_of_it_works() {
+fn unchanged_bytes_work_as_usual() {
     run(&[]);
     let segment = segment();
     let words = Words::of(&segment);

@@ -98,7 +98,7 @@ fn blocks_are_numbered_along_the_last_axis_first() {
 }
 
 #[test]
-fn the_columns_of_a_matrix() {
+fn cyclic_tiles_have_every_third_column() {
     let table = table();
     let x = table.zeros::<u64, _>((4, 10)).unwrap();
     let tiles = table
@@ -118,7 +118,7 @@ fn the_columns_of_a_matrix() {
 }
 
 #[test]
-fn what_is_refused() {
+fn invalid_grids_are_refused() {
     let table = table();
     let x = table.zeros::<u8, _>((10, 7)).unwrap();
     let y = table.zeros::<u8, _>((10, 8)).unwrap();
@@ -159,7 +159,7 @@ fn what_is_refused() {
 }
 
 #[test]
-fn arrays_without_elements() {
+fn arrays_without_elements_have_empty_tiles() {
     let table = table();
     for shape in [[0, 4], [6, 0], [0, 0]] {
         let x = table.zeros::<f32, _>(shape).unwrap();
@@ -234,7 +234,7 @@ mod units {
     }
 
     #[test]
-    fn who_leaves_half_way_leaves_the_rest_to_others() {
+    fn a_participant_that_leaves_early_leaves_the_rest_to_others() {
         with_tiles(|table, tiles| {
             let running = tiles.begin().unwrap();
             let mut claimed = 0;
@@ -298,7 +298,7 @@ mod units {
     }
 
     #[test]
-    fn who_leaves_with_a_torn_tile_tears_the_rest() {
+    fn a_participant_that_leaves_a_torn_tile_tears_its_unit() {
         with_tiles(|_, tiles| {
             let running = tiles.begin().unwrap();
             {

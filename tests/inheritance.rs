@@ -11,34 +11,26 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 
 use ndarray::{Axis, Ix1};
-use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, Write as Writes};
-use support::{Child, Flag, eventually, is_alive};
+use ndshm::{HandleTable, Partition, Pool, PoolError, Write as Writes};
+use support::{Child, Flag, Kind, PROCESSES, die, eventually, is_alive, start, table};
 
 fn main() {
     ndshm::become_worker();
     support::run_tests![
         text_before_a_fork_appears_once,
         text_that_could_not_be_written_before_a_fork_appears_once,
-        a_lock_on_stdout_does_not_block,
+        a_lock_on_stdout_does_not_block_a_fork,
         text_of_a_kernel_precedes_what_follows_the_call,
         text_of_a_worker_that_is_killed_later_appears,
         text_of_c_appears_once,
-        last_words_appear,
+        output_of_a_dying_worker_appears,
         forked_workers_have_equal_random_states,
-        timers_are_the_parents,
+        a_worker_has_no_timers,
         thread_locals_are_copied_by_a_fork,
         open_files_share_their_position,
         the_environment_is_that_of_the_start,
     ];
 }
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Fork,
-    Spawn,
-}
-
-const KINDS: [Kind; 2] = [Kind::Fork, Kind::Spawn];
 
 type Tiles<'t> = Partition<'t, Writes<u32, Ix1>>;
 
@@ -48,15 +40,11 @@ fn with_pool(
     before: impl FnOnce(),
     test: impl FnOnce(&HandleTable, &Tiles<'_>, &mut Pool<'_>),
 ) {
-    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let table = table();
     let x = table.zeros::<u32, _>(100).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
     before();
-    let pool = match kind {
-        Kind::Fork => Pool::fork(&table, 2),
-        Kind::Spawn => Pool::spawn(&table, 2),
-    };
-    test(&table, &tiles, &mut pool.unwrap());
+    test(&table, &tiles, &mut start(kind, &table, 2));
 }
 
 /// Forks a child with a pipe as standard output and error. Returns it and the pipe's other end.
@@ -88,13 +76,8 @@ fn output_of(life: impl FnOnce()) -> String {
     text
 }
 
-fn die() {
-    // SAFETY: `raise` has no precondition.
-    unsafe { libc::raise(libc::SIGKILL) };
-}
-
 fn text_before_a_fork_appears_once() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let text = output_of(|| {
             with_pool(
                 kind,
@@ -159,8 +142,8 @@ fn text_that_could_not_be_written_before_a_fork_appears_once() {
 }
 
 /// Checks that neither the fork nor a worker waits for a lock that the forking thread holds.
-fn a_lock_on_stdout_does_not_block() {
-    for kind in KINDS {
+fn a_lock_on_stdout_does_not_block_a_fork() {
+    for kind in PROCESSES {
         let text = output_of(|| {
             let mut locked = std::io::stdout().lock();
             write!(locked, "locked; ").unwrap();
@@ -179,7 +162,7 @@ fn a_lock_on_stdout_does_not_block() {
 }
 
 fn text_of_a_kernel_precedes_what_follows_the_call() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let text = output_of(|| {
             with_pool(
                 kind,
@@ -204,7 +187,7 @@ fn text_of_a_kernel_precedes_what_follows_the_call() {
 /// Checks workers that are killed by the end of the pool or by a signal: the text of a finished
 /// call is already written.
 fn text_of_a_worker_that_is_killed_later_appears() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let text = output_of(|| {
             with_pool(
                 kind,
@@ -230,7 +213,7 @@ fn print_in_c(text: &std::ffi::CStr) {
 }
 
 fn text_of_c_appears_once() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let text = output_of(|| {
             with_pool(
                 kind,
@@ -252,8 +235,8 @@ fn text_of_c_appears_once() {
     }
 }
 
-fn last_words_appear() {
-    for kind in KINDS {
+fn output_of_a_dying_worker_appears() {
+    for kind in PROCESSES {
         let text = output_of(|| {
             with_pool(
                 kind,
@@ -299,7 +282,7 @@ fn random_state() -> u64 {
 
 /// Shows the warning of the guide: only the pool's own streams of random numbers differ.
 fn forked_workers_have_equal_random_states() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         with_pool(
             kind,
             || {
@@ -328,8 +311,8 @@ fn remaining() -> u64 {
     unsafe { timer.assume_init() }.it_value.tv_sec as u64
 }
 
-fn timers_are_the_parents() {
-    for kind in KINDS {
+fn a_worker_has_no_timers() {
+    for kind in PROCESSES {
         with_pool(
             kind,
             || {
@@ -360,7 +343,7 @@ thread_local! {
 }
 
 fn thread_locals_are_copied_by_a_fork() {
-    for kind in KINDS {
+    for kind in PROCESSES {
         let dropped = Flag::new();
         with_pool(
             kind,
@@ -378,7 +361,7 @@ fn thread_locals_are_copied_by_a_fork() {
                         .unwrap();
                     let start = match kind {
                         Kind::Fork => 10,
-                        Kind::Spawn => 1,
+                        _ => 1,
                     };
                     assert_eq!(counts, [start + call; 2], "{kind:?}");
                     assert_eq!(COUNT.get(), 10, "{kind:?}: the parent's value is unchanged");
@@ -416,7 +399,7 @@ fn the_environment_is_that_of_the_start() {
     // SAFETY: the process of this test has one thread.
     let set = |value: &str| unsafe { std::env::set_var("NDSHM_TEST_VALUE", value) };
     let length = || std::env::var("NDSHM_TEST_VALUE").map_or(0, |value| value.len() as u64);
-    for kind in KINDS {
+    for kind in PROCESSES {
         with_pool(
             kind,
             || set("12345"),

@@ -13,13 +13,9 @@ use std::time::{Duration, Instant};
 use ndarray::{Axis, Ix1};
 use ndshm::{
     AnyHandle, Bundle, Handle, HandleTable, LeaseError, NameError, Observer, Pool, QueueHandle,
-    Segment, TileContext,
+    TileContext,
 };
-use support::{Child, DEADLINE, Flag};
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
+use support::{Child, DEADLINE, Flag, table};
 
 /// Parameters that do not fit beside the arguments of a call.
 type Long = [u64; 40];
@@ -90,7 +86,7 @@ static SEEN: AtomicBool = AtomicBool::new(false);
 /// Set when a tile of that call has its result.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-fn the_memory_of_a_call_is_no_array() {
+fn forged_handles_do_not_reach_the_memory_of_a_call() {
     let table = table();
     let segment = table.segment().clone();
     let x = table.zeros::<u64, _>(64).unwrap();
@@ -137,7 +133,7 @@ fn the_memory_of_a_call_is_no_array() {
     assert_eq!(table.verify().unwrap().live, 2, "array and partition");
 }
 
-fn the_memory_of_a_call_goes_with_its_parent() {
+fn the_memory_of_a_call_is_freed_with_its_dead_parent() {
     let table = table();
     let flag = Flag::new();
     let number = flag.number;
@@ -162,7 +158,7 @@ fn the_memory_of_a_call_goes_with_its_parent() {
     assert_eq!((found.live, found.retired, found.reserved), (0, 0, 0));
 }
 
-fn forged_handles_leave_names_alone() {
+fn forged_handles_do_not_reach_the_records_of_names() {
     let table = table();
     let names: Vec<String> = (0..100).map(|at| format!("name/{at}")).collect();
     let arrays: Vec<Handle<u64, Ix1>> =
@@ -203,7 +199,7 @@ fn forged_handles_leave_names_alone() {
     assert!(found.is_clean(), "{found}");
 }
 
-fn users_name_own_and_free_what_they_have_handles_of() {
+fn handles_of_all_kinds_can_be_named_adopted_and_freed() {
     let table = table();
     let other = HandleTable::join(table.segment()).unwrap();
     let x = table.zeros::<u8, _>(8).unwrap();
@@ -235,9 +231,9 @@ fn users_name_own_and_free_what_they_have_handles_of() {
 
 fn main() {
     support::run_tests![
-        the_memory_of_a_call_is_no_array,
-        the_memory_of_a_call_goes_with_its_parent,
-        forged_handles_leave_names_alone,
-        users_name_own_and_free_what_they_have_handles_of,
+        forged_handles_do_not_reach_the_memory_of_a_call,
+        the_memory_of_a_call_is_freed_with_its_dead_parent,
+        forged_handles_do_not_reach_the_records_of_names,
+        handles_of_all_kinds_can_be_named_adopted_and_freed,
     ];
 }

@@ -14,22 +14,19 @@ const MIB: usize = 1 << 20;
 
 fn main() {
     ndshm::become_worker();
-    support::run(&[
-        ("pages_are_there_after_a_prefault", pages_are_there),
-        ("what_is_not_there_is_not_touched", refusals),
-        ("workers_touch_their_own_tiles", workers_touch_their_own),
-        ("tiles_of_every_form", tiles_of_every_form),
-        ("collapse_gives_huge_pages_or_says_why_not", collapse),
-        (
-            "the_option_reaches_all_workers",
-            the_option_reaches_all_workers,
-        ),
-        ("advice_on_a_mount_that_grants_it", advice_that_is_granted),
-        ("advice_on_a_mount_that_does_not", advice_that_is_refused),
-        ("a_full_mount_of_huge_pages", a_full_mount),
-        ("huge_pages_are_given_back", huge_pages_are_given_back),
-        ("a_part_of_a_huge_page_is_given_back", a_part_is_given_back),
-    ]);
+    support::run_tests![
+        prefault_makes_all_pages_present,
+        prefault_refuses_leased_and_stale_arrays,
+        workers_prefault_their_own_tiles,
+        tiles_of_every_form_are_prefaulted,
+        collapse_gives_huge_pages_or_says_why_not,
+        the_option_reaches_all_workers,
+        a_mount_that_grants_advice_gives_huge_pages,
+        a_mount_that_refuses_advice_names_the_remedy,
+        a_full_mount_refuses_and_keeps_no_pages,
+        huge_pages_are_given_back,
+        freeing_part_of_a_huge_page_keeps_the_rest,
+    ];
 }
 
 fn table_of(huge_pages: HugePages) -> HandleTable {
@@ -58,7 +55,7 @@ fn granted_or_explained(segment: &Segment, asked: HugePages) -> bool {
     report.is_granted()
 }
 
-fn pages_are_there() {
+fn prefault_makes_all_pages_present() {
     for huge_pages in [HugePages::AsSystem, HugePages::Advise, HugePages::Collapse] {
         let table = table_of(huge_pages);
         let segment = table.segment().clone();
@@ -94,7 +91,7 @@ fn pages_are_there() {
     granted_or_explained(&segment, HugePages::Collapse);
 }
 
-fn refusals() {
+fn prefault_refuses_leased_and_stale_arrays() {
     let table = table_of(HugePages::AsSystem);
     let x = table.zeros::<u8, _>(4 * MIB).unwrap();
     let writing = table.write(x).unwrap();
@@ -119,7 +116,7 @@ fn refusals() {
     table.prefault(empty).unwrap();
 }
 
-fn workers_touch_their_own() {
+fn workers_prefault_their_own_tiles() {
     let table = table_of(HugePages::AsSystem);
     let bytes = 16 * MIB;
     let x = table.zeros::<u64, _>(bytes / 8).unwrap();
@@ -149,7 +146,7 @@ fn workers_touch_their_own() {
     pool.prefault(&tiles).unwrap();
 }
 
-fn tiles_of_every_form() {
+fn tiles_of_every_form_are_prefaulted() {
     let table = table_of(HugePages::Collapse);
     let shape = (3000, 1500);
     let x = table.zeros::<f64, _>(shape).unwrap();
@@ -174,7 +171,7 @@ fn tiles_of_every_form() {
     granted_or_explained(table.segment(), HugePages::Collapse);
 }
 
-fn collapse() {
+fn collapse_gives_huge_pages_or_says_why_not() {
     let table = table_of(HugePages::Collapse);
     let bytes = 9 * MIB;
     let x = table.from_shape_fn(bytes / 8, |i| i as u64).unwrap();
@@ -227,7 +224,7 @@ fn named(name: &Name, huge_pages: HugePages) -> HandleTable {
     HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
 }
 
-fn advice_that_is_granted() {
+fn a_mount_that_grants_advice_gives_huge_pages() {
     if !own_shm_of("size=64m,huge=advise") {
         return;
     }
@@ -255,7 +252,7 @@ fn advice_that_is_granted() {
     );
 }
 
-fn advice_that_is_refused() {
+fn a_mount_that_refuses_advice_names_the_remedy() {
     if !own_shm_of("size=64m,huge=never") {
         return;
     }
@@ -272,7 +269,7 @@ fn advice_that_is_refused() {
     );
 }
 
-fn a_full_mount() {
+fn a_full_mount_refuses_and_keeps_no_pages() {
     if !own_shm_of("size=24m,huge=advise") {
         return;
     }
@@ -306,7 +303,7 @@ fn huge_pages_are_given_back() {
 }
 
 /// Checks two arrays in one huge page: one is freed, the other stays as it is.
-fn a_part_is_given_back() {
+fn freeing_part_of_a_huge_page_keeps_the_rest() {
     if !own_shm_of("size=64m,huge=always") {
         return;
     }

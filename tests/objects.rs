@@ -14,13 +14,13 @@ use support::{Child, Name, Pipe};
 fn main() {
     support::run_tests![
         a_forked_child_reads_in_place,
-        another_program_reads_by_the_name,
-        a_freed_object_stays_for_who_reads_it,
+        another_process_reads_in_a_named_segment,
+        a_freed_object_stays_until_its_readers_leave,
         a_killed_reader_is_reaped,
-        an_object_goes_with_its_owner,
-        a_fork_while_it_is_stored,
-        a_guard_that_crossed_a_fork,
-        a_pool_right_after_a_large_object,
+        an_object_is_freed_with_its_dead_owner,
+        an_object_that_is_being_stored_belongs_to_the_parent,
+        a_guard_that_crossed_a_fork_belongs_to_the_parent,
+        a_pool_may_fork_right_after_a_large_object,
     ];
 }
 
@@ -111,7 +111,7 @@ fn a_forked_child_reads_in_place() {
     assert_eq!(table.verify().unwrap().readers, 0);
 }
 
-fn another_program_reads_by_the_name() {
+fn another_process_reads_in_a_named_segment() {
     let name = Name::new("objects");
     let pipe = Pipe::new();
     // The child is forked before the segment exists: it knows only the name and the handle.
@@ -127,7 +127,7 @@ fn another_program_reads_by_the_name() {
     child.join();
 }
 
-fn a_freed_object_stays_for_who_reads_it() {
+fn a_freed_object_stays_until_its_readers_leave() {
     let table = table();
     let (opened, freed) = (Pipe::new(), Pipe::new());
     let handle = table.put_object(&model()).unwrap();
@@ -192,7 +192,7 @@ fn a_killed_reader_is_reaped() {
     assert!(found.is_clean(), "{found:?}");
 }
 
-fn an_object_goes_with_its_owner() {
+fn an_object_is_freed_with_its_dead_owner() {
     let table = table();
     let pipe = Pipe::new();
     let child = Child::fork(|| {
@@ -238,7 +238,7 @@ impl Serialize for Forks {
     }
 }
 
-fn a_fork_while_it_is_stored() {
+fn an_object_that_is_being_stored_belongs_to_the_parent() {
     let table = table();
     let value = Forks {
         rounds: Cell::new(0),
@@ -261,7 +261,7 @@ fn a_fork_while_it_is_stored() {
     assert_eq!((found.live, found.reserved), (1, 0));
 }
 
-fn a_guard_that_crossed_a_fork() {
+fn a_guard_that_crossed_a_fork_belongs_to_the_parent() {
     let table = table();
     let handle = table.put_object(&model()).unwrap();
     let guard = table.open_object(handle).unwrap();
@@ -275,7 +275,7 @@ fn a_guard_that_crossed_a_fork() {
 
 /// Checks a fork right after large objects were stored: several threads copy them, and must have
 /// ended when a pool forks.
-fn a_pool_right_after_a_large_object() {
+fn a_pool_may_fork_right_after_a_large_object() {
     let table = table();
     let large = Tensor::from(Array1::from_elem(5 << 20, 0.5f32));
     for _ in 0..20 {

@@ -5,34 +5,30 @@ mod support;
 use std::time::Duration;
 
 use ndarray::{ArrayViewMut1, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
-use ndshm::{HandleTable, Pool, PoolError, Segment, TileContext};
-use support::{Child, Flag, eventually, is_alive};
+use ndshm::{HandleTable, Pool, PoolError, TileContext};
+use support::{Child, Flag, die, eventually, is_alive, table};
 
 fn main() {
     support::run_tests![
-        no_tiles_no_work,
-        any_axis_of_any_order,
-        partitions_of_other_tables_of_the_segment,
+        an_empty_array_runs_no_kernel,
+        tiles_may_lie_along_any_axis_in_any_order,
+        partitions_of_other_tables_of_the_segment_are_accepted,
         partitions_of_another_segment_are_an_error,
-        a_pool_that_crossed_a_fork_is_the_parents,
-        two_pools_on_one_table,
+        a_pool_that_crossed_a_fork_belongs_to_the_parent,
+        two_pools_on_one_table_take_turns,
         a_freed_array_is_an_error_and_the_pool_goes_on,
-        a_worker_killed_in_a_reduction,
-        a_stopped_worker_meets_the_deadline,
-        a_panic_with_a_strange_payload,
-        a_pool_in_a_child,
+        a_worker_killed_in_a_reduction_leaves_no_results,
+        a_deadline_ends_a_call_with_a_stopped_worker,
+        a_panic_may_have_any_payload,
+        a_child_may_start_a_pool,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn add_one(mut x: ArrayViewMut1<u64>, _: &(), _: &TileContext) {
     x += 1;
 }
 
-fn no_tiles_no_work() {
+fn an_empty_array_runs_no_kernel() {
     let table = table();
     let x = table.zeros::<u64, _>(0).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 5).unwrap();
@@ -45,7 +41,7 @@ fn no_tiles_no_work() {
     assert_eq!(total.unwrap(), 7);
 }
 
-fn any_axis_of_any_order() {
+fn tiles_may_lie_along_any_axis_in_any_order() {
     let table = table();
     let mut pool = Pool::fork(&table, 3).unwrap();
     for fortran in [false, true] {
@@ -70,7 +66,7 @@ fn any_axis_of_any_order() {
     }
 }
 
-fn partitions_of_other_tables_of_the_segment() {
+fn partitions_of_other_tables_of_the_segment_are_accepted() {
     let table = table();
     let other = HandleTable::join(table.segment()).unwrap();
     let x = other.zeros::<u64, _>(100).unwrap();
@@ -103,7 +99,7 @@ fn partitions_of_another_segment_are_an_error() {
     assert_eq!(here.read(x).unwrap().sum(), 100);
 }
 
-fn a_pool_that_crossed_a_fork_is_the_parents() {
+fn a_pool_that_crossed_a_fork_belongs_to_the_parent() {
     let table = table();
     let x = table.zeros::<u64, _>(100).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 9).unwrap();
@@ -129,7 +125,7 @@ fn a_pool_that_crossed_a_fork_is_the_parents() {
     assert_eq!(pool.pids(), pids);
 }
 
-fn two_pools_on_one_table() {
+fn two_pools_on_one_table_take_turns() {
     let table = table();
     let x = table.zeros::<u64, _>(100).unwrap();
     let y = table.zeros::<u64, _>(100).unwrap();
@@ -187,7 +183,7 @@ fn a_freed_array_is_an_error_and_the_pool_goes_on() {
     assert!(error.to_string().contains("stale"), "{error}");
 }
 
-fn a_worker_killed_in_a_reduction() {
+fn a_worker_killed_in_a_reduction_leaves_no_results() {
     let table = table();
     let x = table.from_elem(100, 1u64).unwrap();
     let tiles = table.partition(x.read(), Axis(0), 10).unwrap();
@@ -199,8 +195,7 @@ fn a_worker_killed_in_a_reduction() {
             &(),
             |x, (), tile| {
                 if tile.index() == 4 {
-                    // SAFETY: `raise` has no precondition.
-                    unsafe { libc::raise(libc::SIGKILL) };
+                    die();
                 }
                 x.sum()
             },
@@ -220,7 +215,7 @@ fn a_worker_killed_in_a_reduction() {
     }
 }
 
-fn a_stopped_worker_meets_the_deadline() {
+fn a_deadline_ends_a_call_with_a_stopped_worker() {
     let table = table();
     let x = table.zeros::<u64, _>(100).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
@@ -248,7 +243,7 @@ fn a_stopped_worker_meets_the_deadline() {
     assert_eq!(table.read(x).unwrap().sum(), 100);
 }
 
-fn a_panic_with_a_strange_payload() {
+fn a_panic_may_have_any_payload() {
     let table = table();
     let x = table.zeros::<u64, _>(100).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
@@ -281,7 +276,7 @@ fn a_panic_with_a_strange_payload() {
     }
 }
 
-fn a_pool_in_a_child() {
+fn a_child_may_start_a_pool() {
     let table = table();
     let x = table.zeros::<u64, _>(100).unwrap();
     Child::fork(|| {

@@ -7,19 +7,19 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle, Segment};
-use support::{Child, DEADLINE, Pipe};
+use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle};
+use support::{Child, DEADLINE, Pipe, table};
 
 fn main() {
     support::run_tests![
         each_job_is_delivered_once,
-        the_killed_lose_nothing_else,
-        a_stopped_process_stops_nobody,
+        killed_consumers_lose_at_most_the_job_that_they_popped,
+        a_stopped_process_does_not_block_others,
         a_queue_that_crosses_a_fork_is_leased_anew,
-        the_job_of_one_that_is_gone_arrives,
+        a_job_outlives_its_producer,
         a_handle_whose_producer_has_left_names_the_remedy,
         an_owned_array_outlives_its_producer,
-        the_arrays_in_the_queue_of_a_dead_owner_are_freed,
+        arrays_in_the_queue_of_a_dead_owner_are_freed,
         arrays_of_killed_participants_do_not_leak,
     ];
 }
@@ -34,10 +34,6 @@ fn job(producer: u64, number: u64) -> Job {
 #[track_caller]
 fn assert_whole(job: Job) {
     assert_eq!(job, self::job(job[0], job[1]), "a torn job");
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn open(table: &HandleTable, name: QueueHandle<Job>) -> Queue<'_, Job> {
@@ -97,7 +93,7 @@ fn each_job_is_delivered_once() {
 
 /// Kills producers and consumers at work, a hundred times. Each job that a producer has noted as
 /// pushed was delivered, except for at most one per killed consumer. No job is delivered twice.
-fn the_killed_lose_nothing_else() {
+fn killed_consumers_lose_at_most_the_job_that_they_popped() {
     const ROUNDS: u64 = 100;
     const MOST: u64 = 200_000;
     let table = table();
@@ -209,7 +205,7 @@ fn the_killed_lose_nothing_else() {
 }
 
 /// Stops processes at arbitrary points: the others go on without them.
-fn a_stopped_process_stops_nobody() {
+fn a_stopped_process_does_not_block_others() {
     let table = table();
     let queue = table.queue::<Job>(64).unwrap();
     let name = queue.handle();
@@ -270,7 +266,7 @@ fn a_queue_that_crosses_a_fork_is_leased_anew() {
 
 /// Checks that a waiting consumer receives each job although its producer ends right after the
 /// push.
-fn the_job_of_one_that_is_gone_arrives() {
+fn a_job_outlives_its_producer() {
     let table = table();
     let queue = table.queue::<Job>(4).unwrap();
     let name = queue.handle();
@@ -350,7 +346,7 @@ fn an_owned_array_outlives_its_producer() {
 }
 
 /// Checks that a queue is freed with its owner, and the arrays in it with the queue.
-fn the_arrays_in_the_queue_of_a_dead_owner_are_freed() {
+fn arrays_in_the_queue_of_a_dead_owner_are_freed() {
     let table = table();
     Child::fork(|| {
         let table = HandleTable::join(table.segment()).unwrap();

@@ -13,7 +13,7 @@ fn the_first_example_is_a_file_that_runs() {
 }
 
 #[test]
-fn its_commands_name_what_exists() {
+fn the_examples_and_commands_of_the_readme_exist() {
     for example in ["particle_filter", "two_processes", "raw_array_manager"] {
         let in_file = format!("examples/{example}.rs");
         let in_folder = format!("examples/{example}/main.rs");
@@ -61,12 +61,7 @@ fn sources_of(target: &str) -> String {
 #[test]
 fn the_tests_that_the_guide_names_exist() {
     let guide = include_str!("../src/guide/faults.md");
-    let steps = [
-        include_str!("steps/operations.rs"),
-        include_str!("steps/names.rs"),
-        include_str!("steps/bundles.rs"),
-    ]
-    .concat();
+    let steps = sources_of("steps");
     let mut named = 0;
     for row in guide.lines().filter(|line| line.starts_with("| ")) {
         let mut target = String::new();
@@ -74,13 +69,14 @@ fn the_tests_that_the_guide_names_exist() {
             if test == "steps" || test.contains([' ', '/']) {
                 continue;
             }
-            let (file, name) = test.split_once("::").unwrap_or((&target, test));
-            let file = file.to_owned();
-            let sources = sources_of(&file);
-            let part = name.trim_end_matches('*');
-            let is_module = std::path::Path::new(&format!("tests/{file}/{part}.rs")).exists();
-            assert!(sources.contains(part) || is_module, "{test}: {row}");
-            target = file;
+            let (program, path) = test.split_once("::").unwrap_or((&target, test));
+            let program = program.to_owned();
+            let module = format!("tests/{program}/{}.rs", path.trim_end_matches("::*"));
+            let function = format!("fn {}(", path.rsplit("::").next().unwrap());
+            let is_there =
+                sources_of(&program).contains(&function) || std::path::Path::new(&module).exists();
+            assert!(is_there, "{test}: {row}");
+            target = program;
             named += 1;
         }
         if let Some((_, operations)) = row.split_once("`steps`: ") {

@@ -5,15 +5,15 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use ndshm::{HandleTable, LeaseError, Segment};
-use support::{Child, Pipe};
+use ndshm::{HandleTable, LeaseError};
+use support::{Child, Pipe, table};
 
 fn main() {
     support::run_tests![
         a_new_array_does_not_alias_a_live_one,
-        a_freed_handle_names_nothing,
+        a_freed_handle_is_stale,
         workers_see_arrays_made_after_the_fork,
-        a_dead_worker_stops_nobody,
+        a_dead_worker_does_not_block_others,
     ];
 }
 
@@ -39,10 +39,6 @@ impl OldManager {
     }
 }
 
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
-}
-
 fn a_new_array_does_not_alias_a_live_one() {
     let mut old = OldManager::default();
     let a = old.create(4);
@@ -62,7 +58,7 @@ fn a_new_array_does_not_alias_a_live_one() {
     assert_eq!(table.read(b).unwrap().sum(), 4);
 }
 
-fn a_freed_handle_names_nothing() {
+fn a_freed_handle_is_stale() {
     let mut old = OldManager::default();
     let a = old.create(4);
     let b = old.create(4);
@@ -150,7 +146,7 @@ impl OldLock {
     }
 }
 
-fn a_dead_worker_stops_nobody() {
+fn a_dead_worker_does_not_block_others() {
     let table = table();
     let word = table.zeros::<u64, _>(1).unwrap();
     let old = OldLock { table, word };

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ndarray::Axis;
-use ndshm::{HandleTable, Pool, PoolError, Segment};
-use support::Child;
+use ndshm::{Pool, PoolError, Segment};
+use support::{Child, table};
 
 /// Environment variable: the role that this program plays instead of running the tests.
 const ROLE: &str = "NDSHM_TEST_ROLE";
@@ -39,14 +39,10 @@ fn main() {
         support::exit_at_once(outcome(Pool::spawn(&table(), 1).map(drop)));
     }
     support::run_tests![
-        a_program_that_forks_first,
-        a_program_that_a_worker_starts,
-        a_program_with_more_rights,
+        spawn_refuses_in_a_program_that_forks_before_it_becomes_a_worker,
+        a_program_started_by_a_worker_may_have_workers,
+        a_set_user_id_program_does_not_become_a_worker,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn outcome(started: Result<(), PoolError>) -> i32 {
@@ -79,7 +75,7 @@ fn forks_first(asks: bool) -> ! {
     support::exit_at_once(status.and_then(|status| status.code()).unwrap_or(OTHER))
 }
 
-fn a_program_that_forks_first() {
+fn spawn_refuses_in_a_program_that_forks_before_it_becomes_a_worker() {
     let table = table();
     // A process that asks without having been started as a worker by its parent ends at once.
     for (role, ends_with) in [("forks first", REFUSED), ("forks first, then asks", 1)] {
@@ -93,7 +89,7 @@ fn a_program_that_forks_first() {
 }
 
 /// Checks a program that a worker starts: it is no worker, and may have workers.
-fn a_program_that_a_worker_starts() {
+fn a_program_started_by_a_worker_may_have_workers() {
     let table = table();
     let x = table.zeros::<u64, _>(1).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -132,7 +128,7 @@ impl Drop for Copy {
     }
 }
 
-fn a_program_with_more_rights() {
+fn a_set_user_id_program_does_not_become_a_worker() {
     const NOBODY: u32 = 65534;
     // SAFETY: the call has no precondition.
     if unsafe { libc::geteuid() } != 0 {

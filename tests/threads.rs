@@ -16,7 +16,7 @@ fn table() -> HandleTable {
 
 /// Runs calls in a row: the parent reads and writes between them, and their own arrays come and go.
 #[test]
-fn calls_in_a_row() {
+fn calls_in_a_row_see_each_others_values() {
     let table = table();
     let x = table.zeros::<u64, _>(100).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 7).unwrap();
@@ -103,7 +103,7 @@ fn forgotten_tiles_are_torn() {
 
 /// Lets workers read each other's parts by views without a lease, and meet at a barrier.
 #[test]
-fn steps_between_barriers() {
+fn barriers_order_the_steps_of_workers() {
     const STEPS: u32 = 60;
     let table = table();
     let cells = [0, 1].map(|_| table.from_elem(3 * WORKERS, 1u64).unwrap());
@@ -136,7 +136,7 @@ fn steps_between_barriers() {
 
 /// Passes tiles to and fro between the parent and the workers.
 #[test]
-fn tiles_are_sent_off_again() {
+fn ready_tiles_run_again() {
     let table = table();
     let x = table.zeros::<u64, _>(8).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -156,7 +156,7 @@ fn tiles_are_sent_off_again() {
 
 /// Runs a kernel that panics while others go on.
 #[test]
-fn a_panic() {
+fn a_panic_names_its_tile_while_others_run() {
     let table = table();
     let x = table.zeros::<u64, _>(64).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -175,7 +175,7 @@ fn a_panic() {
 
 /// Passes jobs together with the arrays that they name.
 #[test]
-fn jobs_with_arrays() {
+fn jobs_carry_handles_of_arrays() {
     const JOBS: u64 = 2000;
     type Job = Handle<u64, Ix1>;
     let table = table();

@@ -60,7 +60,7 @@ fn same_as_typed<T: Element>(table: &HandleTable, shape: &[usize], order: Order)
 
 proptest! {
     #[test]
-    fn what_is_made_is_what_the_typed_call_makes(
+    fn untyped_arrays_equal_typed_ones(
         shape in prop::collection::vec(0usize..4, 0..=8),
         order in order(),
     ) {
@@ -96,7 +96,7 @@ proptest! {
 }
 
 #[test]
-fn a_record_known_only_by_its_layout_is_opened_by_who_knows_the_struct() {
+fn a_record_made_by_layout_is_opened_as_its_struct() {
     let segment = Segment::in_process().unwrap();
     let (one, other) = (
         HandleTable::join(&segment).unwrap(),
@@ -129,7 +129,7 @@ fn a_record_known_only_by_its_layout_is_opened_by_who_knows_the_struct() {
 }
 
 #[test]
-fn leases_exclude_each_other_whether_typed_or_not() {
+fn typed_and_untyped_leases_exclude_each_other() {
     let segment = Segment::in_process().unwrap();
     let (one, other) = (
         HandleTable::join(&segment).unwrap(),
@@ -179,7 +179,7 @@ fn a_panic_while_bytes_are_written_poisons() {
 }
 
 #[test]
-fn a_byte_that_is_no_bool_is_refused_by_the_typed_lease() {
+fn an_invalid_bool_is_refused_by_the_typed_lease() {
     let table = table();
     let any = table
         .zeros_untyped(&ScalarType::Bool.into(), &[3], Order::C)
@@ -197,7 +197,7 @@ fn a_byte_that_is_no_bool_is_refused_by_the_typed_lease() {
 }
 
 #[test]
-fn memory_that_was_used_before_is_zeros() {
+fn reused_memory_is_zeroed() {
     let table = table();
     for bytes in [64, 5000, 1 << 20] {
         let old = table.from_elem(bytes, 0xffu8).unwrap();
@@ -211,7 +211,7 @@ fn memory_that_was_used_before_is_zeros() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_loses_nothing() {
+fn invalid_shapes_are_refused_without_a_leak() {
     let table = table();
     let dtype = DType::from(ScalarType::F64);
     let error = table
@@ -234,7 +234,7 @@ fn what_cannot_be_is_refused_and_loses_nothing() {
 }
 
 #[test]
-fn the_words_of_a_partition_are_not_given_as_bytes() {
+fn partitions_are_not_lent_as_bytes() {
     let table = table();
     let x = table.zeros::<f64, _>(10).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 3).unwrap();
@@ -252,7 +252,7 @@ fn the_words_of_a_partition_are_not_given_as_bytes() {
 /// argument's reference must be valid until the function returns, and here another writer comes
 /// before that.
 #[test]
-fn a_guard_that_is_passed_on_gives_its_bytes_up_when_it_is_dropped() {
+fn a_guard_may_be_dropped_in_a_function_it_was_passed_to() {
     fn end<G>(guard: G, other: &HandleTable, x: AnyHandle) {
         drop(guard);
         other.write_untyped(x).unwrap().bytes_mut().fill(1);

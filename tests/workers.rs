@@ -6,33 +6,29 @@ use std::time::Duration;
 
 use ndarray::Axis;
 use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, TileContext, Write};
-use support::{Flag, eventually, is_alive};
+use support::{Flag, die, eventually, is_alive, table};
 
 fn main() {
     support::run_tests![
         every_tile_is_run_once,
         results_do_not_depend_on_the_workers,
         rounds_see_what_earlier_rounds_wrote,
-        between_rounds_the_arrays_are_free,
-        parameters_of_several_types,
-        a_panic_is_reported_and_the_rest_done,
+        arrays_are_not_leased_between_calls,
+        parameters_may_be_of_several_types,
+        a_panic_is_reported_and_the_other_tiles_run,
         a_killed_worker_is_reported_and_replaced,
         an_exit_in_a_kernel_is_reported,
-        all_workers_killed,
+        a_pool_continues_after_all_workers_were_killed,
         a_worker_killed_between_rounds_is_replaced,
-        a_bad_byte_is_no_bool,
-        a_deadline_gives_the_round_up,
-        a_late_result_does_not_hit_another_array,
+        an_invalid_bool_is_reported_with_its_tile,
+        a_deadline_ends_the_call,
+        a_late_result_is_not_written_to_another_array,
         a_busy_array_is_an_error,
-        who_tries_to_write_makes_no_round_fail,
-        what_a_pool_refuses,
-        threads_are_refused,
-        a_pool_leaves_nothing_behind,
+        refused_writers_make_no_round_fail,
+        fork_refuses_bad_numbers_leases_and_private_segments,
+        fork_refuses_beside_threads,
+        a_dropped_pool_leaves_no_process_array_or_seat,
     ];
-}
-
-fn table() -> HandleTable {
-    HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
 fn every_tile_is_run_once() {
@@ -121,7 +117,7 @@ fn rounds_see_what_earlier_rounds_wrote() {
     );
 }
 
-fn between_rounds_the_arrays_are_free() {
+fn arrays_are_not_leased_between_calls() {
     let table = table();
     let x = table.zeros::<u8, _>(100).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -136,7 +132,7 @@ fn between_rounds_the_arrays_are_free() {
     }
 }
 
-fn parameters_of_several_types() {
+fn parameters_may_be_of_several_types() {
     let table = table();
     let x = table.zeros::<f64, _>(10).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 3).unwrap();
@@ -183,7 +179,7 @@ fn only_array(table: &HandleTable) -> ndshm::Handle<u32, ndarray::Ix1> {
     table.arrays().next().unwrap().handle.typed(table).unwrap()
 }
 
-fn a_panic_is_reported_and_the_rest_done() {
+fn a_panic_is_reported_and_the_other_tiles_run() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
         match pool.for_each(tiles, &(), panic_at_tile_3).unwrap_err() {
@@ -214,8 +210,7 @@ fn a_panic_is_reported_and_the_rest_done() {
 fn kill_at_tile_5(mut x: ndarray::ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
     x.fill(1);
     if tile.index() == 5 {
-        // SAFETY: `raise` has no precondition.
-        unsafe { libc::raise(libc::SIGKILL) };
+        die();
     }
 }
 
@@ -273,13 +268,10 @@ fn an_exit_in_a_kernel_is_reported() {
     });
 }
 
-fn all_workers_killed() {
+fn a_pool_continues_after_all_workers_were_killed() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
-        let kill = |_: ndarray::ArrayViewMut1<u32>, (): &(), _: &TileContext| {
-            // SAFETY: as above.
-            unsafe { libc::raise(libc::SIGKILL) };
-        };
+        let kill = |_: ndarray::ArrayViewMut1<u32>, (): &(), _: &TileContext| die();
         let error = pool.for_each(tiles, &(), kill).unwrap_err();
         assert!(matches!(error, PoolError::WorkerDied { .. }), "{error}");
         table.clear_poison(x).unwrap();
@@ -306,7 +298,7 @@ fn a_worker_killed_between_rounds_is_replaced() {
     });
 }
 
-fn a_bad_byte_is_no_bool() {
+fn an_invalid_bool_is_reported_with_its_tile() {
     let table = table();
     let x = table.from_elem(100, true).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
@@ -339,7 +331,7 @@ fn a_bad_byte_is_no_bool() {
     );
 }
 
-fn a_deadline_gives_the_round_up() {
+fn a_deadline_ends_the_call() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
         let given_up = Flag::new();
@@ -361,7 +353,7 @@ fn a_deadline_gives_the_round_up() {
     });
 }
 
-fn a_late_result_does_not_hit_another_array() {
+fn a_late_result_is_not_written_to_another_array() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
         let given_up = Flag::new();
@@ -387,7 +379,7 @@ fn a_late_result_does_not_hit_another_array() {
 }
 
 /// Keeps requesting a lease of an array that all rounds read. No round may fail.
-fn who_tries_to_write_makes_no_round_fail() {
+fn refused_writers_make_no_round_fail() {
     let table = table();
     let x = table.zeros::<u32, _>(64).unwrap();
     let w = table.zeros::<u32, _>(64).unwrap();
@@ -418,7 +410,7 @@ fn a_busy_array_is_an_error() {
     });
 }
 
-fn what_a_pool_refuses() {
+fn fork_refuses_bad_numbers_leases_and_private_segments() {
     let table = table();
     assert!(matches!(
         Pool::fork(&table, 0),
@@ -442,7 +434,7 @@ fn what_a_pool_refuses() {
     drop(Pool::fork(&table, 1).unwrap());
 }
 
-fn threads_are_refused() {
+fn fork_refuses_beside_threads() {
     let table = table();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || ended.recv());
@@ -460,7 +452,7 @@ fn threads_are_refused() {
     eventually("the thread is gone", || Pool::fork(&table, 2).is_ok());
 }
 
-fn a_pool_leaves_nothing_behind() {
+fn a_dropped_pool_leaves_no_process_array_or_seat() {
     let table = table();
     let x = table.zeros::<u8, _>(100).unwrap();
     let pids = {

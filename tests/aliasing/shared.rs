@@ -27,7 +27,7 @@ fn jobs_go_through_a_queue() {
 }
 
 #[test]
-fn names_and_bundles() {
+fn names_and_bundles_lead_to_arrays() {
     let table = table();
     let x = table.from_elem(3, 1.5f32).unwrap();
     table.publish("x", x).unwrap();

@@ -56,7 +56,7 @@ fn a_loop_runs_in_the_workers() {
 }
 
 #[test]
-fn tiles_are_sent_off_again() {
+fn ready_tiles_run_again() {
     let table = table();
     let x = table.zeros::<u64, _>(3).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
@@ -94,7 +94,7 @@ fn a_kernel_that_panics_tears_its_tile() {
 
 #[cfg(feature = "rand")]
 #[test]
-fn primitives() {
+fn primitives_sum_resample_and_gather() {
     let table = table();
     let mut pool = Pool::threads(&table, WORKERS).unwrap();
     let x = table.from_shape_fn(9, |at| at as f64).unwrap();

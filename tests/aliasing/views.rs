@@ -53,7 +53,7 @@ fn arrays_of_every_order_and_element() {
 }
 
 #[test]
-fn memory_is_used_again() {
+fn freed_memory_is_used_again() {
     let table = table();
     let x = table.uninit::<u32, _>((3, 2)).unwrap();
     table.write(x).unwrap().fill(5);
@@ -68,7 +68,7 @@ fn memory_is_used_again() {
 /// Checks a guard that is passed by value and ends inside the callee. The array is then freed, and
 /// its next owner writes it.
 #[test]
-fn a_guard_may_end_where_it_was_passed_to() {
+fn a_guard_may_be_dropped_in_a_function_it_was_passed_to() {
     fn consume_read(guard: UntypedReadGuard<'_>, table: &HandleTable, x: Handle<u8, Ix1>) -> u8 {
         let first = guard.bytes()[0];
         drop(guard);
@@ -97,7 +97,7 @@ fn a_guard_may_end_where_it_was_passed_to() {
 }
 
 #[test]
-fn untyped_arrays() {
+fn untyped_guards_lend_bytes() {
     let table = table();
     let dtype = DType::from(ScalarType::F64);
     let any = table.zeros_untyped(&dtype, &[2, 2], Order::C).unwrap();
@@ -108,7 +108,7 @@ fn untyped_arrays() {
 }
 
 #[test]
-fn views_without_a_lease() {
+fn views_without_a_lease_reach_the_elements() {
     let table = table();
     let x = table.zeros::<u16, _>(8).unwrap();
     let (mut one, mut two) = (table.attach(x).unwrap(), table.attach(x).unwrap());
@@ -125,7 +125,7 @@ fn views_without_a_lease() {
 }
 
 #[test]
-fn tiles_of_a_round() {
+fn tiles_of_a_round_lend_their_rows() {
     let table = table();
     let x = table.zeros::<u64, _>((4, 4)).unwrap();
     let y = table.from_elem((4, 4), 2u64).unwrap();
@@ -152,7 +152,7 @@ fn tiles_of_a_round() {
 }
 
 #[test]
-fn what_a_dead_writer_left_is_recovered() {
+fn an_array_left_by_a_dead_writer_is_recovered() {
     let table = table();
     let x = table.zeros::<u8, _>(16).unwrap();
     let other = HandleTable::join(table.segment()).unwrap();

@@ -36,7 +36,7 @@ impl Drop for Name {
 // ---- names ----------------------------------------------------------------------------------
 
 #[test]
-fn names_that_cannot_be_are_refused_by_all_three() {
+fn invalid_names_are_refused_by_every_call() {
     let long = "n".repeat(251);
     let cases: [(&str, &[&str]); 6] = [
         ("", &["\"\"", "empty"]),
@@ -61,7 +61,7 @@ fn names_that_cannot_be_are_refused_by_all_three() {
 }
 
 #[test]
-fn names_that_exist_or_do_not_are_named_with_the_remedy() {
+fn existing_and_missing_names_are_named_with_the_remedy() {
     let name = Name::new();
     let error = Segment::open(&name.0).unwrap_err();
     assert!(matches!(error, SegmentError::NotFound { .. }));
@@ -174,7 +174,7 @@ fn another_layout_version_names_both_and_the_remedy() {
 }
 
 #[test]
-fn what_is_not_a_segment_is_refused_with_its_first_word_and_size() {
+fn a_foreign_file_is_refused_with_its_first_word_and_size() {
     let (header, size) = header_of_a_segment();
     let error = open_forged(0x1234, size);
     // A size that is a whole number of MiB is written in MiB only.
@@ -199,7 +199,7 @@ fn what_is_not_a_segment_is_refused_with_its_first_word_and_size() {
 }
 
 #[test]
-fn a_file_that_nobody_brings_to_life_is_waited_for_no_longer_than_asked() {
+fn an_uninitialized_file_is_an_error_after_the_timeout() {
     let name = Name::new();
     fs::write(name.file(), []).unwrap();
     let options = Segment::options().open_timeout(Duration::from_millis(50));

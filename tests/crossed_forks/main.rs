@@ -1,14 +1,19 @@
 //! Calls all public methods of each value that can cross a fork, in the child, after the parent has
 //! dropped the value and reused its memory for other arrays.
 //!
-//! The table [`METHODS`] lists the behaviour of each method. Methods that return a reference cannot
-//! refuse: they are listed in [`REFERENCES`], and `Pool::fork` refuses while such a guard is held.
+//! [`METHODS`] lists the behaviour of each method. Methods that return a reference cannot refuse:
+//! they are listed in [`REFERENCES`], and `Pool::fork` refuses while such a guard is held.
 
+mod guards;
+mod pools;
+mod queues;
+mod rounds;
 #[path = "../support/mod.rs"]
 mod support;
-mod values;
+mod tables;
 
-use ndshm::{Handle, HandleTable, Segment};
+use ndarray::Ix1;
+use ndshm::{Handle, HandleTable, LeaseError, Segment};
 use support::{Child, Pipe};
 
 /// The behaviour of a method in a child.
@@ -44,9 +49,18 @@ const REFERENCES: &[(&str, &str)] = &[
     ("a lent Arrow array", "values"),
 ];
 
+/// One row for each value, with the behaviour of its methods in a child.
+const METHODS: [&[Row]; 5] = [
+    tables::METHODS,
+    queues::METHODS,
+    rounds::METHODS,
+    guards::METHODS,
+    pools::METHODS,
+];
+
 fn main() {
     if std::env::args().any(|arg| arg == "--table") {
-        for (what, methods, does, _) in values::METHODS {
+        for (what, methods, does, _) in METHODS.concat() {
             println!("{what:14} {does:11?} {methods}");
         }
         for (what, methods) in REFERENCES {
@@ -55,9 +69,15 @@ fn main() {
         return;
     }
     support::run_tests![
-        methods_in_a_child,
-        values::a_pool_refuses_to_fork_with_references,
+        methods_behave_in_a_child_as_listed,
+        guards::fork_refuses_while_references_exist,
     ];
+}
+
+type Vector = Handle<u64, Ix1>;
+
+fn is_stale(error: &LeaseError) -> bool {
+    matches!(error, LeaseError::Stale { .. })
 }
 
 /// A parent process and its segment.
@@ -111,7 +131,7 @@ impl Ground {
 
     #[track_caller]
     fn reuse_and_check(&self, child: Child) {
-        let zeros: Vec<Handle<u64, ndarray::Ix1>> = (2..200)
+        let zeros: Vec<Handle<u64, Ix1>> = (2..200)
             .step_by(2)
             .flat_map(|len| [(); 8].map(|()| self.table.zeros(len).unwrap()))
             .collect();
@@ -129,9 +149,9 @@ impl Ground {
     }
 }
 
-fn methods_in_a_child() {
+fn methods_behave_in_a_child_as_listed() {
     let mut failed = 0;
-    for (what, methods, does, check) in values::METHODS {
+    for (what, methods, does, check) in METHODS.concat() {
         let child = Child::fork(|| check(&Ground::new()));
         let ok = child
             .wait_within(support::DEADLINE)

@@ -47,7 +47,7 @@ pub fn fill(table: &HandleTable, bytes: usize) -> (Vec<Bytes>, AllocError) {
 
 /// Asserts that the arrays of [`fill`] still hold their numbers.
 #[track_caller]
-pub fn intact(table: &HandleTable, arrays: &[Bytes]) {
+pub fn assert_intact(table: &HandleTable, arrays: &[Bytes]) {
     for (number, &array) in arrays.iter().enumerate() {
         let view = table.read(array).unwrap();
         assert!(view.iter().all(|&byte| byte == number as u8), "{number}");
@@ -67,13 +67,13 @@ fn uses(table: &HandleTable) {
     for (number, &array) in arrays.iter().enumerate() {
         table.write(array).unwrap().fill(number as u8);
     }
-    intact(table, &arrays);
+    assert_intact(table, &arrays);
     free_all(table, arrays);
 }
 
 /// Asserts that this process and another one can use the segment.
 #[track_caller]
-pub fn usable(table: &HandleTable) {
+pub fn assert_usable(table: &HandleTable) {
     uses(table);
     Child::fork(|| uses(table)).join();
     let name = table.segment().name().map(String::from);

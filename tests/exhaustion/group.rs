@@ -6,20 +6,8 @@ use std::path::PathBuf;
 
 use ndshm::{AllocError, HandleTable, Segment};
 
-use crate::common::{Bytes, KIB, MIB, free_all, no_memory, report, says, usable};
+use crate::common::{Bytes, KIB, MIB, assert_usable, free_all, no_memory, report, says};
 use crate::support::{Child, Pipe, eventually};
-
-pub const TESTS: &[(&str, fn())] = &[
-    (
-        "group_one_request_beyond_the_limit",
-        one_request_beyond_the_limit,
-    ),
-    ("group_large_requests_add_up", large_requests_add_up),
-    ("group_small_requests_add_up", small_requests_add_up),
-    ("group_two_processes_add_up", two_processes_add_up),
-    ("group_freed_pages_serve_others", freed_pages_serve_others),
-    ("group_named_segments_too", named_segments_too),
-];
 
 const LIMIT: u64 = 64 << 20;
 
@@ -152,7 +140,7 @@ fn anonymous() -> HandleTable {
     HandleTable::join(&Segment::anonymous().unwrap()).unwrap()
 }
 
-fn one_request_beyond_the_limit() {
+pub fn a_request_beyond_the_limit_is_refused() {
     inside(|group| {
         let table = anonymous();
         let refused = no_memory(table.zeros::<u8, _>(80 * MIB).unwrap_err());
@@ -168,12 +156,12 @@ fn one_request_beyond_the_limit() {
         says(&refused, &["memory limit of the container"]);
         let fits: Bytes = table.from_elem(30 * MIB, 1).unwrap();
         table.free(fits).unwrap();
-        usable(&table);
+        assert_usable(&table);
         report("one request of 80 MiB in a group of 64 MiB", refused);
     });
 }
 
-fn large_requests_add_up() {
+pub fn large_requests_add_up() {
     inside(|_| {
         let table = anonymous();
         for bytes in [8 * MIB, 3 * MIB, MIB] {
@@ -190,7 +178,7 @@ fn large_requests_add_up() {
             assert!(again.len() + 1 >= count, "{} of {count}", again.len());
             touch(&table, &again);
             free_all(&table, again);
-            usable(&table);
+            assert_usable(&table);
             table.trim().unwrap();
             report(
                 "untouched large arrays in a group of 64 MiB",
@@ -200,7 +188,7 @@ fn large_requests_add_up() {
     });
 }
 
-fn small_requests_add_up() {
+pub fn small_requests_add_up() {
     inside(|_| {
         let table = anonymous();
         for bytes in [600 * KIB, 64 * KIB, 16 * KIB, 1000] {
@@ -212,7 +200,7 @@ fn small_requests_add_up() {
             let count = arrays.len();
             free_all(&table, arrays);
             table.trim().unwrap();
-            usable(&table);
+            assert_usable(&table);
             table.trim().unwrap();
             report(
                 "untouched small arrays in a group of 64 MiB",
@@ -222,7 +210,7 @@ fn small_requests_add_up() {
     });
 }
 
-fn two_processes_add_up() {
+pub fn requests_of_two_processes_add_up() {
     inside(|_| {
         let table = anonymous();
         let (told, go) = (Pipe::new(), Pipe::new());
@@ -246,7 +234,7 @@ fn two_processes_add_up() {
         let count = arrays.len();
         assert!((2..=5).contains(&count), "{count}");
         free_all(&table, arrays);
-        usable(&table);
+        assert_usable(&table);
         report(
             "another process has 24 MiB untouched",
             format!("{count} of 8 MiB here; {refused}"),
@@ -254,7 +242,7 @@ fn two_processes_add_up() {
     });
 }
 
-fn freed_pages_serve_others() {
+pub fn freed_pages_serve_others() {
     inside(|_| {
         let table = anonymous();
         for round in 0..3 {
@@ -271,7 +259,7 @@ fn freed_pages_serve_others() {
                 .collect();
             free_all(&table, small);
         }
-        usable(&table);
+        assert_usable(&table);
         report(
             "freed pages in a group",
             "3 times 40 MiB of 4 MiB, then of 1 MiB",
@@ -279,7 +267,7 @@ fn freed_pages_serve_others() {
     });
 }
 
-fn named_segments_too() {
+pub fn requests_in_named_segments_add_up() {
     let name = crate::support::Name::new("group");
     inside(|_| {
         // The pages of a named segment are charged to the group that asks for them.
@@ -290,7 +278,7 @@ fn named_segments_too() {
         let count = arrays.len();
         free_all(&table, arrays);
         table.trim().unwrap();
-        usable(&table);
+        assert_usable(&table);
         report(
             "a named segment in a group",
             format!("{count} of 3 MiB; {refused}"),

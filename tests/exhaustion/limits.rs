@@ -6,25 +6,8 @@ use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, JoinError, LeaseError, Segment, SegmentError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::common::{Bytes, MIB, no_memory, report, says, usable};
+use crate::common::{Bytes, MIB, assert_usable, no_memory, report, says};
 use crate::support::{Child, Name};
-
-pub const TESTS: &[(&str, fn())] = &[
-    ("limits_file_size", file_size),
-    ("limits_address_space", address_space),
-    (
-        "limits_address_space_after_opening",
-        address_space_after_opening,
-    ),
-    ("limits_address_space_used_up", address_space_used_up),
-    ("limits_mappings_used_up", mappings_used_up),
-    ("limits_descriptors", descriptors),
-    ("limits_descriptors_after_a_fork", descriptors_after_a_fork),
-    (
-        "limits_forecast_without_descriptors",
-        forecast_without_descriptors,
-    ),
-];
 
 /// A lowered soft limit. Drop restores it.
 struct Limit {
@@ -54,7 +37,7 @@ fn small() -> ndshm::SegmentOptions {
     Segment::options().capacity(MIB as u64)
 }
 
-fn file_size() {
+pub fn a_file_size_limit_is_an_error() {
     let name = Name::new("fsize");
     let held = Name::new("fsize-held");
     let table = HandleTable::join(&small().create(&held.0).unwrap()).unwrap();
@@ -77,9 +60,9 @@ fn file_size() {
     // The existing segment does not grow, so the limit does not concern it.
     let fits: Bytes = table.from_elem(MIB / 2, 1).unwrap();
     table.free(fits).unwrap();
-    usable(&table);
+    assert_usable(&table);
     drop(limit);
-    usable(&HandleTable::join(&small().create(&name.0).unwrap()).unwrap());
+    assert_usable(&HandleTable::join(&small().create(&name.0).unwrap()).unwrap());
     report("RLIMIT_FSIZE of 1 MiB", text);
 }
 
@@ -90,7 +73,7 @@ fn mapped() -> u64 {
     pages * 4096
 }
 
-fn address_space() {
+pub fn an_address_space_limit_is_an_error() {
     let name = Name::new("as");
     let limit = Limit::new(Resource::As, mapped() + (3 << 29));
     let mut text = String::new();
@@ -121,17 +104,17 @@ fn address_space() {
     let segment = Segment::anonymous().unwrap();
     let capacity = segment.capacity();
     assert_eq!(capacity, 1 << 29);
-    usable(&HandleTable::join(&segment).unwrap());
+    assert_usable(&HandleTable::join(&segment).unwrap());
     drop(segment);
     drop(limit);
-    usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
+    assert_usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
     report(
         "RLIMIT_AS of 1.5 GiB more",
         format!("default capacity {} MiB; {text}", capacity >> 20),
     );
 }
 
-fn address_space_after_opening() {
+pub fn an_open_segment_works_under_an_address_space_limit() {
     let name = Name::new("as-after");
     let segment = Segment::options()
         .capacity(1 << 30)
@@ -176,7 +159,7 @@ fn address_space_after_opening() {
         "alloc, fork and lease go on with 64 MiB of address space left"
     };
     assert_eq!(table.read(array).unwrap()[0], 5);
-    usable(&table);
+    assert_usable(&table);
     report("RLIMIT_AS after opening", text);
 }
 
@@ -205,7 +188,7 @@ fn release(taken: Vec<(usize, usize)>) {
     }
 }
 
-fn address_space_used_up() {
+pub fn exhausted_address_space_is_an_error() {
     let name = Name::new("hog");
     // Pieces of less than 1 GiB stay free for the allocator of this process.
     let taken = hog(1 << 30);
@@ -232,10 +215,10 @@ fn address_space_used_up() {
     let segment = Segment::anonymous().unwrap();
     let capacity = segment.capacity();
     assert!(capacity < 1 << 31, "{capacity}");
-    usable(&HandleTable::join(&segment).unwrap());
+    assert_usable(&HandleTable::join(&segment).unwrap());
     let pieces = taken.len();
     release(taken);
-    usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
+    assert_usable(&HandleTable::join(&large().create(&name.0).unwrap()).unwrap());
     report(
         "address space used up",
         format!(
@@ -245,7 +228,7 @@ fn address_space_used_up() {
     );
 }
 
-fn mappings_used_up() {
+pub fn exhausted_mappings_are_an_error() {
     const PAGE: usize = 4096;
     let most: usize = std::fs::read_to_string("/proc/sys/vm/max_map_count")
         .ok()
@@ -293,8 +276,8 @@ fn mappings_used_up() {
             ],
         ),
     };
-    usable(&table);
-    usable(&HandleTable::join(&Segment::anonymous().unwrap()).unwrap());
+    assert_usable(&table);
+    assert_usable(&HandleTable::join(&Segment::anonymous().unwrap()).unwrap());
     report(
         "mappings used up",
         format!("{split} pages split off; {text}"),
@@ -328,7 +311,7 @@ impl Files {
     }
 }
 
-fn descriptors() {
+pub fn exhausted_descriptors_are_an_error() {
     let name = Name::new("files");
     let held = Name::new("files-held");
     let table = HandleTable::join(&small().create(&held.0).unwrap()).unwrap();
@@ -356,7 +339,7 @@ fn descriptors() {
             match made {
                 Ok(segment) => {
                     assert!(joined.unwrap().is_ok(), "{what} with {left} of {open}");
-                    usable(&HandleTable::join(&segment).unwrap());
+                    assert_usable(&HandleTable::join(&segment).unwrap());
                 }
                 Err(error) => {
                     assert_eq!(refused, left, "{what} worked with fewer");
@@ -382,10 +365,10 @@ fn descriptors() {
     let error = table.segment().inheritable_fd().unwrap_err();
     says(error, &["descriptor", "64", "ulimit -n"]);
     drop(files);
-    usable(&table);
+    assert_usable(&table);
 }
 
-fn descriptors_after_a_fork() {
+pub fn a_forked_child_without_descriptors_gets_an_error() {
     for segment in [
         small().anonymous().unwrap(),
         small().create(&Name::new("files-fork").0).unwrap(),
@@ -408,16 +391,16 @@ fn descriptors_after_a_fork() {
             drop(files);
             // The refused calls of the child have not changed the state of the parent.
             assert_eq!(table.read(array).unwrap()[999], 5);
-            usable(&table);
+            assert_usable(&table);
             report("no descriptor for the rebind after a fork", text);
         })
         .join();
         assert_eq!(table.read(array).unwrap()[0], 5);
-        usable(&table);
+        assert_usable(&table);
     }
 }
 
-fn forecast_without_descriptors() {
+pub fn available_memory_is_known_without_descriptors() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let files = Files::leaving(0);
     // /proc cannot be read now, but the machine's memory is already known.
@@ -425,6 +408,6 @@ fn forecast_without_descriptors() {
     let fits: Bytes = table.zeros(2 * MIB).unwrap();
     drop(files);
     table.free(fits).unwrap();
-    usable(&table);
+    assert_usable(&table);
     report("8 TiB while no descriptor is left", refused);
 }

@@ -6,10 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, Segment};
 
-use crate::common::{report, usable};
+use crate::common::{assert_usable, report};
 use crate::support::Child;
-
-pub const TESTS: &[(&str, fn())] = &[("seals_keep_the_size", seals_keep_the_size)];
 
 fn truncate(fd: BorrowedFd<'_>, len: i64) -> io::Error {
     // SAFETY: an open descriptor.
@@ -17,7 +15,7 @@ fn truncate(fd: BorrowedFd<'_>, len: i64) -> io::Error {
     io::Error::last_os_error()
 }
 
-fn seals_keep_the_size() {
+pub fn the_seals_keep_the_size() {
     use std::os::fd::AsFd;
     let segment = Segment::options().capacity(1 << 20).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -44,7 +42,7 @@ fn seals_keep_the_size() {
     })
     .join();
     assert_eq!(table.read(array).unwrap()[999], 5);
-    usable(&table);
+    assert_usable(&table);
     report(
         "ftruncate of an anonymous segment",
         format!("{refused} of {refused} EPERM"),

@@ -6,30 +6,11 @@ use std::path::Path;
 
 use ndshm::{HandleTable, Segment, SegmentError};
 
-use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, no_memory, report, says, usable};
+use crate::common::{
+    Bytes, KIB, MIB, assert_intact, assert_usable, fill, free_all, no_memory, report, says,
+};
 use crate::own_shm::{Foreign, SHM, free_bytes, own_shm};
 use crate::support::{Child, Name, Pipe};
-
-pub const TESTS: &[(&str, fn())] = &[
-    ("small_shm_create_at_any_fill", create_at_any_fill),
-    ("small_shm_without_inodes", without_inodes),
-    ("small_shm_more_than_is_left", more_than_is_left),
-    ("small_shm_many_small_arrays", many_small_arrays),
-    ("small_shm_last_pages", the_last_pages_can_be_had),
-    ("small_shm_foreign_file", a_foreign_file_takes_the_room),
-    ("small_shm_no_room_for_tables", no_room_for_a_spans_tables),
-    (
-        "small_shm_freed_pages_serve_others",
-        freed_pages_serve_any_array,
-    ),
-    ("small_shm_open_read_write_while_full", open_while_full),
-    ("small_shm_two_fill_at_once", two_fill_at_once),
-    ("small_shm_trim_by_another", a_trim_by_another_is_noticed),
-    (
-        "small_shm_unborn_segment",
-        an_unborn_segment_in_a_full_place,
-    ),
-];
 
 /// Creates a small named segment and joins it.
 fn segment(name: &Name, capacity: usize) -> HandleTable {
@@ -37,7 +18,17 @@ fn segment(name: &Name, capacity: usize) -> HandleTable {
     HandleTable::join(&options.create(&name.0).unwrap()).unwrap()
 }
 
-fn create_at_any_fill() {
+/// Mounts a `/dev/shm` of this size, and joins a new segment there. Returns `None` if the test may
+/// not mount.
+fn segment_on_small_shm(bytes: usize, what: &str) -> Option<(Name, HandleTable)> {
+    own_shm(bytes, 100).then(|| {
+        let name = Name::new(what);
+        let table = segment(&name, 1 << 30);
+        (name, table)
+    })
+}
+
+pub fn a_segment_is_created_or_refused_at_any_fill() {
     if !own_shm(2 * MIB, 100) {
         return;
     }
@@ -75,7 +66,7 @@ fn create_at_any_fill() {
     }
     let first_success = first_success.expect("200 pages are enough");
     assert_eq!(refused, first_success);
-    usable(&segment(&name, MIB));
+    assert_usable(&segment(&name, MIB));
     assert!(!name.exists());
     report(
         "create with 0 to 199 pages free",
@@ -83,7 +74,7 @@ fn create_at_any_fill() {
     );
 }
 
-fn without_inodes() {
+pub fn a_mount_without_inodes_is_an_error() {
     // The root directory takes one inode.
     if !own_shm(8 * MIB, 2) {
         return;
@@ -96,16 +87,14 @@ fn without_inodes() {
     says(error, &["inode"]);
     assert!(!name.exists());
     drop(foreign);
-    usable(&segment(&name, MIB));
+    assert_usable(&segment(&name, MIB));
     report("no inode left", text);
 }
 
-fn more_than_is_left() {
-    if !own_shm(64 * MIB, 100) {
+pub fn an_array_larger_than_the_rest_is_refused() {
+    let Some((_name, table)) = segment_on_small_shm(64 * MIB, "more") else {
         return;
-    }
-    let name = Name::new("more");
-    let table = segment(&name, 1 << 30);
+    };
     let kept: Bytes = table.from_elem(20 * MIB, 7).unwrap();
     // A commit proceeds in steps of 16 MiB: this one completes two of them.
     table.free(table.zeros::<u8, _>(64).unwrap()).unwrap();
@@ -129,33 +118,31 @@ fn more_than_is_left() {
     assert!(table.read(kept).unwrap().iter().all(|&byte| byte == 7));
     let fits: Bytes = table.from_elem(40 * MIB, 1).unwrap();
     table.free(fits).unwrap();
-    usable(&table);
+    assert_usable(&table);
     report(
         "more than is left",
         format!("{} KiB taken by a refused 48 MiB; {refused}", lost[0] >> 10),
     );
 }
 
-fn many_small_arrays() {
-    if !own_shm(4 * MIB, 100) {
+pub fn small_arrays_are_refused_on_a_full_mount() {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "many") else {
         return;
-    }
-    let name = Name::new("many");
-    let table = segment(&name, 1 << 30);
+    };
     let mut seen = Vec::new();
     // The words of slots stay when their arrays are freed, so the sizes with many slots come last.
     for bytes in [300 * KIB, 20 * KIB, 4 * KIB, 100, 50] {
         let (arrays, error) = fill(&table, bytes);
         let refused = no_memory(error);
         assert_eq!(refused.what, "/dev/shm");
-        intact(&table, &arrays);
+        assert_intact(&table, &arrays);
         // Allocate again, before and after some arrays are freed.
         no_memory(table.zeros::<u8, _>(bytes).unwrap_err());
         let count = arrays.len();
         for &array in &arrays[count / 2..] {
             table.free(array).unwrap();
         }
-        intact(&table, &arrays[..count / 2]);
+        assert_intact(&table, &arrays[..count / 2]);
         let (more, error) = fill(&table, bytes);
         no_memory(error);
         assert!(count / 2 + more.len() >= count, "{} of {count}", more.len());
@@ -168,10 +155,10 @@ fn many_small_arrays() {
             "{} of {count} of {bytes}",
             again.len()
         );
-        intact(&table, &again);
+        assert_intact(&table, &again);
         free_all(&table, again);
         table.trim().unwrap();
-        usable(&table);
+        assert_usable(&table);
         table.trim().unwrap();
         seen.push(format!("{count} of {bytes} B"));
     }
@@ -181,12 +168,10 @@ fn many_small_arrays() {
     );
 }
 
-fn the_last_pages_can_be_had() {
-    if !own_shm(4 * MIB, 100) {
+pub fn the_last_pages_can_be_allocated() {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "last") else {
         return;
-    }
-    let name = Name::new("last");
-    let table = segment(&name, 1 << 30);
+    };
     // The class now has a span, and the span's first extents are committed.
     let first: Bytes = table.from_elem(8 * KIB, 0).unwrap();
     let (many, _) = fill(&table, 8 * KIB);
@@ -195,15 +180,13 @@ fn the_last_pages_can_be_had() {
     report("left when 8 KiB are refused", format!("{left} bytes"));
     free_all(&table, many);
     table.free(first).unwrap();
-    usable(&table);
+    assert_usable(&table);
 }
 
-fn a_foreign_file_takes_the_room() {
-    if !own_shm(4 * MIB, 100) {
+pub fn a_foreign_file_takes_no_promised_pages() {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "foreign") else {
         return;
-    }
-    let name = Name::new("foreign");
-    let table = segment(&name, 1 << 30);
+    };
     let early: Vec<Bytes> = (0..8)
         .map(|at| table.from_elem(64 * KIB, at).unwrap())
         .collect();
@@ -226,19 +209,17 @@ fn a_foreign_file_takes_the_room() {
     for array in [reused, fits] {
         table.free(array).unwrap();
     }
-    usable(&table);
+    assert_usable(&table);
     report(
         "a foreign file takes all",
         format!("{} more arrays of 64 KiB; {refused}", late.len()),
     );
 }
 
-fn no_room_for_a_spans_tables() {
-    if !own_shm(4 * MIB, 100) {
+pub fn no_pages_for_the_tables_of_a_span_is_an_error() {
+    let Some((_name, table)) = segment_on_small_shm(4 * MIB, "tables") else {
         return;
-    }
-    let name = Name::new("tables");
-    let table = segment(&name, 1 << 30);
+    };
     let mut refused = 0;
     // Each class has its own span. The span's words need pages of their own.
     for pages in 0..16u64 {
@@ -262,19 +243,17 @@ fn no_room_for_a_spans_tables() {
         table.free(after).unwrap();
     }
     assert!((1..16).contains(&refused), "{refused}");
-    usable(&table);
+    assert_usable(&table);
     report(
         "a new span with 0 to 15 pages free",
         format!("{refused} of 16 refused"),
     );
 }
 
-fn freed_pages_serve_any_array() {
-    if !own_shm(16 * MIB, 100) {
+pub fn freed_pages_serve_any_array() {
+    let Some((name, table)) = segment_on_small_shm(16 * MIB, "freed") else {
         return;
-    }
-    let name = Name::new("freed");
-    let table = segment(&name, 1 << 30);
+    };
     let other = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
     let (large, _) = fill(&table, MIB);
     let count = large.len();
@@ -296,21 +275,19 @@ fn freed_pages_serve_any_array() {
         small.len()
     );
     free_all(&table, small);
-    usable(&table);
+    assert_usable(&table);
 }
 
-fn open_while_full() {
-    if !own_shm(4 * MIB, 100) {
+pub fn a_full_segment_can_be_opened_read_and_written() {
+    let Some((name, table)) = segment_on_small_shm(4 * MIB, "open-full") else {
         return;
-    }
-    let name = Name::new("open-full");
-    let table = segment(&name, 1 << 30);
+    };
     let (arrays, error) = fill(&table, 20 * KIB);
     no_memory(error);
     let foreign = Foreign::leaving(0);
     Child::fork(|| {
         let table = HandleTable::join(&Segment::open(&name.0).unwrap()).unwrap();
-        intact(&table, &arrays);
+        assert_intact(&table, &arrays);
         for (number, &array) in arrays.iter().enumerate() {
             let mut view = table.write(array).unwrap();
             view.fill(0);
@@ -329,19 +306,17 @@ fn open_while_full() {
     }
     drop(foreign);
     free_all(&table, arrays[1..].to_vec());
-    usable(&table);
+    assert_usable(&table);
     report(
         "opened, read, written and freed while full",
         format!("{} arrays", arrays.len()),
     );
 }
 
-fn two_fill_at_once() {
-    if !own_shm(16 * MIB, 100) {
+pub fn two_processes_fill_the_mount_at_once() {
+    let Some((name, table)) = segment_on_small_shm(16 * MIB, "two") else {
         return;
-    }
-    let name = Name::new("two");
-    let table = segment(&name, 1 << 30);
+    };
     let mut sums = Vec::new();
     for _ in 0..5 {
         let (told, go) = (Pipe::new(), Pipe::new());
@@ -352,7 +327,7 @@ fn two_fill_at_once() {
                     go.receive();
                     let (arrays, error) = fill(&table, 20 * KIB);
                     no_memory(error);
-                    intact(&table, &arrays);
+                    assert_intact(&table, &arrays);
                     told.send(arrays.len() as u64);
                     go.receive();
                     free_all(&table, arrays);
@@ -371,7 +346,7 @@ fn two_fill_at_once() {
         }
         assert_eq!(table.arrays().count(), 0);
         sums.push(sum);
-        usable(&table);
+        assert_usable(&table);
     }
     let (least, most) = (sums.iter().min().unwrap(), sums.iter().max().unwrap());
     // A filler may be refused while the other process holds a commit that then fails.
@@ -382,7 +357,7 @@ fn two_fill_at_once() {
     );
 }
 
-fn a_trim_by_another_is_noticed() {
+pub fn a_trim_by_another_is_noticed() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -407,7 +382,7 @@ fn a_trim_by_another_is_noticed() {
             }
         }
         drop(foreign);
-        usable(&table);
+        assert_usable(&table);
         seen.push(format!(
             "{trimmed} B trimmed, {had} of 4 arrays of {bytes} B created"
         ));
@@ -415,7 +390,7 @@ fn a_trim_by_another_is_noticed() {
     report("pages that another gave back", seen.join(", "));
 }
 
-fn an_unborn_segment_in_a_full_place() {
+pub fn an_uninitialized_segment_on_a_full_mount_is_an_error() {
     if !own_shm(4 * MIB, 100) {
         return;
     }
@@ -441,6 +416,6 @@ fn an_unborn_segment_in_a_full_place() {
     assert_eq!(free_bytes(), 4096, "its memory was given back");
     drop(foreign);
     let table = HandleTable::join(&options.open_or_create(&name.0).unwrap()).unwrap();
-    usable(&table);
+    assert_usable(&table);
     report("opening where the tables have no room", text);
 }

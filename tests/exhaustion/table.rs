@@ -3,16 +3,10 @@
 use ndarray::Ix1;
 use ndshm::{AllocError, Handle, HandleTable, JoinError, Segment};
 
-use crate::common::{Bytes, KIB, MIB, fill, free_all, intact, report, says, usable};
+use crate::common::{Bytes, KIB, MIB, assert_intact, assert_usable, fill, free_all, report, says};
 use crate::support::{Child, Pipe};
 
-pub const TESTS: &[(&str, fn())] = &[
-    ("table_seats_of_other_processes", seats_of_other_processes),
-    ("table_slots_of_other_processes", slots_of_other_processes),
-    ("table_capacity_by_two", capacity_by_two),
-];
-
-fn seats_of_other_processes() {
+pub fn full_seats_name_their_holders() {
     let segment = Segment::options().seats(4).anonymous().unwrap();
     let told = Pipe::new();
     let stop = Pipe::new();
@@ -51,11 +45,11 @@ fn seats_of_other_processes() {
     for child in sitting {
         child.join();
     }
-    usable(&table);
+    assert_usable(&table);
     report("seats used up by 4 processes", text);
 }
 
-fn slots_of_other_processes() {
+pub fn full_slots_name_the_limit() {
     let segment = Segment::options()
         .capacity(1 << 30)
         .arrays(64)
@@ -94,16 +88,16 @@ fn slots_of_other_processes() {
     // The other process lives, and its freed slots are reused here.
     let (more, _) = fill(&table, 8);
     assert_eq!(more.len(), 40_000);
-    intact(&table, &mine[..1000]);
+    assert_intact(&table, &mine[..1000]);
     go.send(2);
     other.join();
     free_all(&table, mine);
     free_all(&table, more);
-    usable(&table);
+    assert_usable(&table);
     report("slots used up by two processes", text);
 }
 
-fn capacity_by_two() {
+pub fn two_processes_use_the_whole_capacity() {
     let segment = Segment::options()
         .capacity(8 * MIB as u64)
         .anonymous()
@@ -125,11 +119,11 @@ fn capacity_by_two() {
         let (arrays, error) = fill(&table, 64 * KIB);
         assert!(matches!(error, AllocError::Full { .. }), "{error}");
         counts.push(told.receive() + arrays.len() as u64);
-        intact(&table, &arrays);
+        assert_intact(&table, &arrays);
         go.send(0);
         filler.join();
         free_all(&table, arrays);
-        usable(&table);
+        assert_usable(&table);
     }
     // No other class had taken memory: the arrays took the whole capacity, except for the small
     // spans of `usable`.

@@ -247,7 +247,7 @@ fn an_encrypted_array_is_refused() {
 }
 
 #[test]
-fn a_bool_that_is_none_is_refused_by_its_place() {
+fn an_invalid_bool_is_refused_with_its_place() {
     let directory = Directory::new("bools");
     let table = small_table();
     let path = directory.file("x.npy");
@@ -269,7 +269,7 @@ fn a_bool_that_is_none_is_refused_by_its_place() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_at_once() {
+fn a_path_that_is_no_regular_file_is_refused() {
     let directory = Directory::new("pipes");
     let table = small_table();
     let pipe = directory.file("pipe.npy");

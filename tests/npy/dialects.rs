@@ -134,7 +134,7 @@ fn an_archive_of_more_than_numbers_is_loaded_in_part() {
 }
 
 #[test]
-fn whatever_numpy_reads_is_read_as_numpy_does() {
+fn element_types_are_read_as_numpy_reads_them() {
     let Some(python) = python() else { return };
     let (theirs, ours) = (Directory::new("dialects"), Directory::new("judged"));
     script(&python, &["dialects", theirs.0.to_str().unwrap()]);
@@ -165,7 +165,7 @@ fn whatever_numpy_reads_is_read_as_numpy_does() {
 
 /// Runs each expression that an error proposes in numpy, and loads the result.
 #[test]
-fn remedies_work_when_they_are_typed() {
+fn remedies_work_as_printed() {
     let Some(python) = python() else { return };
     let (theirs, mended) = (Directory::new("refused"), Directory::new("mended"));
     script(&python, &["write", theirs.0.to_str().unwrap()]);

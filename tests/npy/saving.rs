@@ -101,7 +101,7 @@ fn large_arrays_are_moved_in_pieces() {
 }
 
 #[test]
-fn what_numpy_has_no_type_for_is_refused_on_saving() {
+fn types_unknown_to_numpy_are_refused_on_saving() {
     #[derive(Clone, Copy, Pod, Zeroable)]
     #[repr(C)]
     struct Wide {
@@ -130,7 +130,7 @@ fn what_numpy_has_no_type_for_is_refused_on_saving() {
 }
 
 #[test]
-fn a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all() {
+fn a_file_is_replaced_by_a_complete_one_or_not_at_all() {
     let table = table();
     let directory = Directory::new("replaced");
     let (path, link) = (directory.file("x.npy"), directory.file("link.npy"));
@@ -178,7 +178,7 @@ fn a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all() {
 
 /// Checks that a file that cannot be completed leaves the former file, and no partial one.
 #[test]
-fn a_file_that_does_not_fit_leaves_what_was_there() {
+fn a_file_that_does_not_fit_leaves_the_old_one() {
     let table = table();
     let directory = Directory::new("full");
     let path = directory.file("x.npy");
@@ -224,7 +224,7 @@ fn saves_more_than_may_be_written() {
 }
 
 #[test]
-fn names_are_once_each_and_not_empty() {
+fn empty_long_and_repeated_names_are_refused() {
     let table = table();
     let directory = Directory::new("names");
     let path = directory.file("x.npz");
@@ -245,7 +245,7 @@ fn names_are_once_each_and_not_empty() {
 }
 
 #[test]
-fn an_array_goes_from_one_segment_to_another() {
+fn an_array_is_copied_from_one_segment_to_another() {
     let (one, other) = (table(), table());
     let directory = Directory::new("segments");
     let path = directory.file("x.npy");

@@ -239,7 +239,7 @@ pub fn an_index_out_of_range_is_an_error_and_the_others_are_gathered() {
     });
 }
 
-pub fn what_a_gather_refuses() {
+pub fn a_gather_refuses_aliases_and_other_shapes() {
     let table = table();
     let mut pool = Pool::fork(&table, 1).unwrap();
     let x = table.zeros::<u64, _>(10).unwrap();

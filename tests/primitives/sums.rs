@@ -42,7 +42,7 @@ fn prefix_sums<T: Number + std::fmt::Debug>(
     })
 }
 
-pub fn prefix_sums_of_floats_are_the_references() {
+pub fn prefix_sums_of_floats_equal_the_reference() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate() {
             let x = numbers(seed as u64, length);
@@ -190,7 +190,7 @@ pub fn sums_do_not_depend_on_the_shape() {
     });
 }
 
-pub fn extremes_and_nan() {
+pub fn minimum_and_maximum_propagate_nan() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate().skip(1) {
             let mut x = numbers(seed as u64, length);
@@ -223,7 +223,7 @@ pub fn extremes_and_nan() {
     });
 }
 
-pub fn means_and_variances_are_the_references() {
+pub fn means_and_variances_equal_the_reference() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate().skip(1) {
             // With the large mean, the rounding of the tiles' means becomes visible.

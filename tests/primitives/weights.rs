@@ -24,7 +24,7 @@ fn weights(seed: u64, count: usize) -> Vec<f64> {
     weights
 }
 
-pub fn log_sum_exp_is_the_reference() {
+pub fn log_sum_exp_equals_the_reference() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate().skip(1) {
             for scale in [1.0, 5000.0] {
@@ -71,7 +71,7 @@ pub fn log_sum_exp_of_infinities_and_nan() {
     });
 }
 
-pub fn log_weights_become_weights() {
+pub fn log_weights_are_normalized() {
     with_pools(|table, pool| {
         for (seed, length) in LENGTHS.into_iter().enumerate().skip(1) {
             let mut logs: Vec<f64> = numbers(seed as u64, length)
@@ -105,7 +105,7 @@ pub fn log_weights_become_weights() {
     });
 }
 
-pub fn log_weights_that_are_none_are_errors() {
+pub fn invalid_log_weights_are_errors() {
     let table = table();
     let mut pool = Pool::fork(&table, 2).unwrap();
     for bad in [f64::NAN, INF] {
@@ -189,7 +189,7 @@ fn weights_of_kind(kind: u8, seed: u64, count: usize) -> Vec<f64> {
     }
 }
 
-pub fn systematic_resampling_is_the_reference() {
+pub fn systematic_resampling_equals_the_reference() {
     let below_one = 1f64.next_down();
     let offsets = prop_oneof![Just(0.0), Just(below_one), 0.0..1.0];
     let cases = (
@@ -264,7 +264,7 @@ fn multinomial(
     table.read(ancestors.handle()).unwrap().to_vec()
 }
 
-pub fn multinomial_resampling_is_the_reference() {
+pub fn multinomial_resampling_equals_the_reference() {
     let cases = (1usize..12_000, 0usize..10_000, 0u8..3, any::<[u64; 2]>());
     with_pools(|table, pool| {
         let pool = std::cell::RefCell::new(pool);
@@ -312,7 +312,7 @@ pub fn multinomial_offspring_follow_the_weights() {
     assert!((200.0..300.0).contains(&variance), "{variance}");
 }
 
-pub fn weights_that_are_none_are_errors() {
+pub fn invalid_weights_are_errors() {
     with_pools(|table, pool| {
         let ancestors = table.owned(table.from_elem(9, 77u64).unwrap());
         let ancestors = ancestors.handle();
@@ -394,7 +394,7 @@ pub fn the_scale_of_weights_does_not_matter() {
     });
 }
 
-pub fn tiny_weights_are_worth_as_much_as_others() {
+pub fn tiny_weights_keep_their_share() {
     with_pools(|table, pool| {
         let tiny = f64::from_bits(1);
         for weight in [1e-300, tiny, 1.0, f64::MAX] {
@@ -422,7 +422,7 @@ pub fn tiny_weights_are_worth_as_much_as_others() {
     });
 }
 
-pub fn calls_leave_nothing_behind() {
+pub fn calls_leave_no_arrays() {
     // A partition takes 512 bytes: there is room for the partitions of 300 calls.
     let segment = Segment::options().capacity(256 << 10).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();

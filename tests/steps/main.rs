@@ -9,6 +9,8 @@
 mod support;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod arrays;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod bundles;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod ground;
@@ -17,7 +19,15 @@ mod names;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod operations;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod participants;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod queues;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod rounds;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod run;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod segments;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod table;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -6,7 +6,6 @@ use std::time::Instant;
 use crate::operations::{OPERATIONS, Operation};
 use crate::run::{Death, Run};
 use crate::tracer::may_trace;
-use crate::{bundles, names};
 
 /// Default number of kills of each operation.
 const SPREAD: usize = 120;
@@ -76,8 +75,7 @@ pub fn main() {
         "operation", "instructions", "calls", "kills", "failures", "walked", "near by", "s"
     );
     let mut total = Counts::default();
-    let all = [OPERATIONS, names::OPERATIONS, bundles::OPERATIONS];
-    for operation in all.into_iter().flatten() {
+    for operation in OPERATIONS.into_iter().flatten() {
         let wanted = options.only.as_ref();
         if wanted.is_none_or(|text| operation.0.contains(text.as_str())) {
             total.add(&row(operation, &options));

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod pools;
 mod signals;
 
 use std::cell::Cell;
@@ -12,20 +13,19 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use pools::{KINDS, Kind, PROCESSES, start, table};
 pub use signals::set_signals;
 
 /// Time limit of a child. After it the test fails and kills the child. It is many times the usual
 /// time, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs these functions as tests; see [`run`]. The name of a test is that of its function.
+/// Runs these functions as tests; see [`run`]. The name of a test is the path of its function.
 #[allow(unused_macros, reason = "some targets list names of their own")]
 macro_rules! run_tests {
     ($($test:path),+ $(,)?) => {
-        $crate::support::run(&[$((
-            stringify!($test).rsplit("::").next().unwrap_or_default().trim(),
-            $test as fn(),
-        )),+])
+        $crate::support::run(&[$((stringify!($test), $test as fn())),+])
     };
 }
 #[allow(unused_imports, reason = "some targets list names of their own")]
@@ -136,6 +136,19 @@ impl Drop for Child {
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: `_exit` has no precondition.
     unsafe { libc::_exit(code) }
+}
+
+/// Kills this process.
+pub fn die() {
+    // SAFETY: `raise` has no precondition.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
+/// Sleeps until this process is killed.
+pub fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::sleep(DEADLINE);
+    }
 }
 
 /// Returns `true` if a process exists and is not a zombie.

@@ -12,7 +12,7 @@ mod world;
 use ndshm::{HandleTable, Segment};
 
 #[test]
-fn random_programs_of_several_seats_behave_like_the_model() {
+fn random_programs_of_several_seats_behave_like_the_reference() {
     props::check(300, program::programs(), |program| {
         // Seats for the tables below, the observing table, and visitors.
         let options = Segment::options().capacity(64 << 20).seats(8).arrays(4096);

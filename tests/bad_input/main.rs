@@ -1,6 +1,5 @@
 //! Bad input: each refusal is an error, and its text holds the value, the limit and the remedy.
 
-#[path = "bad_input/segments.rs"]
 mod segments;
 
 use std::fmt::Display;
@@ -29,7 +28,7 @@ fn says(error: impl Display, parts: &[&str]) {
 // ---- shapes ---------------------------------------------------------------------------------
 
 #[test]
-fn shapes_whose_size_overflows_name_the_shape_and_the_most() {
+fn shapes_whose_size_overflows_name_the_shape_and_the_limit() {
     let table = table();
     let error = table.zeros::<f64, _>((usize::MAX, 2)).unwrap_err();
     assert!(matches!(error, AllocError::TooLarge { size: 8, .. }));
@@ -77,7 +76,7 @@ fn nine_axes_name_the_limit_of_eight() {
 // ---- memory --------------------------------------------------------------------------------
 
 #[test]
-fn a_full_capacity_names_itself_and_what_to_raise() {
+fn a_full_capacity_names_the_option_to_raise() {
     let segment = Segment::options().capacity(1 << 20).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
     let error = table.zeros::<u8, _>(2 << 20).unwrap_err();
@@ -114,7 +113,7 @@ fn a_full_capacity_names_itself_and_what_to_raise() {
 }
 
 #[test]
-fn too_few_arrays_name_their_number_and_what_to_raise() {
+fn full_slots_name_the_option_to_raise() {
     let segment = Segment::options()
         .capacity(1 << 30)
         .arrays(64)
@@ -135,7 +134,7 @@ fn too_few_arrays_name_their_number_and_what_to_raise() {
 }
 
 #[test]
-fn more_memory_than_the_machine_has_is_an_error_and_nothing_is_lost() {
+fn more_memory_than_the_machine_has_is_an_error() {
     let table = table();
     let error = table.zeros::<u8, _>(4 << 40).unwrap_err();
     let AllocError::NoMemory(no_memory) = &error else {
@@ -151,7 +150,7 @@ fn more_memory_than_the_machine_has_is_an_error_and_nothing_is_lost() {
 // ---- handles --------------------------------------------------------------------------------
 
 #[test]
-fn a_freed_handle_is_stale_everywhere_and_stays_so() {
+fn a_freed_handle_is_stale_in_every_call() {
     let segment = Segment::anonymous().unwrap();
     let (mine, other) = (
         HandleTable::join(&segment).unwrap(),
@@ -214,7 +213,7 @@ fn refuse_all(table: &HandleTable, handle: Handle<f64, Ix1>) {
 }
 
 #[test]
-fn texts_that_are_no_handles_are_refused() {
+fn invalid_texts_of_handles_are_refused() {
     for text in ["", "x", "0x", "-1", "ffffffffffffffffff", "12 34", "é"] {
         assert!(text.parse::<AnyHandle>().is_err(), "{text:?}");
         assert!(text.parse::<Handle<f64, Ix1>>().is_err(), "{text:?}");
@@ -275,7 +274,7 @@ fn another_type_or_rank_names_both() {
 // ---- leases, partitions, rounds -------------------------------------------------------------
 
 #[test]
-fn a_lease_in_the_way_names_its_process() {
+fn a_conflicting_lease_names_its_process() {
     let segment = Segment::anonymous().unwrap();
     let (mine, other) = (
         HandleTable::join(&segment).unwrap(),
@@ -302,7 +301,7 @@ fn a_lease_in_the_way_names_its_process() {
 }
 
 #[test]
-fn partitions_that_cannot_be_name_the_array_and_the_numbers() {
+fn invalid_partitions_name_the_array_and_the_numbers() {
     let table = table();
     let x = table.zeros::<f64, _>((6, 2)).unwrap();
     let y = table.zeros::<f64, _>(5).unwrap();
@@ -362,7 +361,7 @@ fn partitions_that_cannot_be_name_the_array_and_the_numbers() {
 }
 
 #[test]
-fn a_round_that_cannot_begin_names_who_is_in_the_way() {
+fn a_round_that_cannot_begin_names_the_conflicting_process() {
     let table = table();
     let x = table.zeros::<f64, _>(6).unwrap();
     let y = table.zeros::<f64, _>(6).unwrap();

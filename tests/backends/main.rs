@@ -1,0 +1,89 @@
+//! Behaviour that all kinds of workers share: forked, spawned, threads.
+
+mod barrier;
+mod calls;
+mod deaths;
+mod running;
+mod spawn;
+#[path = "../support/mod.rs"]
+mod support;
+
+use ndarray::{ArrayViewMut1, Axis, Ix1};
+use ndshm::{Handle, HandleTable, Partition, Pool, TileContext, Write};
+use spawn::{FORGETFUL, forget_to_become_a_worker};
+use support::{Child, Kind, die, start, table};
+
+fn main() {
+    if std::env::var_os(FORGETFUL).is_some() {
+        forget_to_become_a_worker();
+    }
+    ndshm::become_worker();
+    support::run_tests![
+        calls::every_tile_runs_once_in_each_call,
+        calls::results_are_in_the_order_of_the_tiles,
+        calls::random_numbers_are_the_same_for_all_pools,
+        calls::two_partitions_of_a_call_draw_different_numbers,
+        calls::each_run_of_a_tile_draws_its_own_numbers,
+        calls::parameters_may_be_long,
+        calls::a_broadcast_runs_once_in_each_worker,
+        calls::workers_may_loop_over_a_partition,
+        calls::pools_work_in_a_named_segment,
+        calls::stats_count_tiles_calls_and_time,
+        calls::more_workers_than_processors_make_progress,
+        barrier::a_barrier_separates_the_steps_of_all_workers,
+        barrier::a_worker_that_skips_a_barrier_fails_the_call,
+        barrier::an_error_that_breaks_a_barrier_is_reported,
+        barrier::a_barrier_ends_at_its_deadline,
+        barrier::a_death_breaks_the_barrier,
+        deaths::a_panic_names_its_tile,
+        deaths::a_death_names_its_worker_and_tile,
+        deaths::a_death_is_reported_within_50_ms,
+        deaths::a_death_names_the_tiles_that_did_not_run,
+        deaths::tiles_of_the_dead_run_again,
+        deaths::a_tile_that_kills_every_worker_ends_the_call,
+        deaths::a_panic_is_not_run_again,
+        deaths::rows_are_named_when_no_worker_is_left,
+        deaths::workers_end_with_their_parent,
+        deaths::an_interrupt_ends_parent_and_workers,
+        running::ready_tiles_are_returned_and_run_again,
+        running::a_slow_tile_does_not_delay_others,
+        running::a_death_between_tiles_tears_none,
+        running::a_panic_ends_a_wait_while_others_stay_ready,
+        running::a_death_ends_a_wait_while_others_stay_ready,
+        running::a_dropped_call_releases_its_arrays,
+        spawn::spawn_works_beside_threads_and_fork_does_not,
+        spawn::kernels_may_use_rayon,
+        spawn::fork_is_refused_after_rayon,
+        spawn::threads_started_after_a_fork_prevent_replacements,
+        spawn::fork_with_threads_works_beside_a_sleeping_thread,
+        spawn::spawn_reports_a_missing_become_worker,
+    ];
+}
+
+type Tiles<'t> = Partition<'t, Write<u32, Ix1>>;
+
+/// Runs `test` with a pool of each kind and a partition of ten tiles with ten numbers each.
+fn with_each_pool(
+    kinds: &[Kind],
+    workers: usize,
+    test: impl Fn(Kind, &HandleTable, Handle<u32, Ix1>, &Tiles<'_>, &mut Pool<'_>),
+) {
+    for &kind in kinds {
+        // Run each kind in a child, because threads of the previous kind would prevent a fork.
+        Child::fork(|| {
+            let table = table();
+            let x = table.zeros::<u32, _>(100).unwrap();
+            let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+            let mut pool = start(kind, &table, workers);
+            test(kind, &table, x, &tiles, &mut pool);
+        })
+        .join();
+    }
+}
+
+fn kill_at_tile_5(mut x: ArrayViewMut1<u32>, _: &(), tile: &TileContext) {
+    x.fill(1);
+    if tile.index() == 5 {
+        die();
+    }
+}

@@ -1,0 +1,158 @@
+//! Guards of arrays and objects.
+
+use ndarray::Axis;
+use ndshm::{HandleTable, Pool, Segment};
+
+#[cfg(feature = "serde")]
+use crate::InChild::Refuses;
+use crate::InChild::{DoesNothing, Private};
+use crate::{Ground, Row, Vector};
+
+#[rustfmt::skip] // one row to a line
+pub const METHODS: &[Row] = &[
+    ("ReadGuard, WriteGuard", "handle, drop", DoesNothing, guards),
+    ("Untyped guards", "drop", DoesNothing, untyped_guards),
+    ("Owned", "handle, into_handle, drop", DoesNothing, owned),
+    ("Attached", "shape, dim", Private, attached),
+    #[cfg(feature = "serde")]
+    ("ObjectGuard", "get", Refuses, object),
+    #[cfg(feature = "serde")]
+    ("ObjectGuard", "handle, drop", DoesNothing, object_drop),
+    #[cfg(feature = "arrow")]
+    ("lent Arrow array", "drop", DoesNothing, lent),
+];
+
+fn guards(ground: &Ground) {
+    let (x, y): (Vector, Vector) = (
+        ground.table.zeros(3).unwrap(),
+        ground.table.zeros(3).unwrap(),
+    );
+    let mut guards = Some((
+        ground.table.read(x).unwrap(),
+        ground.table.write(y).unwrap(),
+    ));
+    ground.cross_kept(&mut guards, |guards| {
+        let (read, write) = guards.take().unwrap();
+        assert_eq!((read.handle(), write.handle()), (x.into(), y.into()));
+    });
+    let held = |handle: Vector| ground.table.write(handle).is_err();
+    assert!(held(x) && held(y), "the child released a lease");
+}
+
+fn untyped_guards(ground: &Ground) {
+    let (x, y): (Vector, Vector) = (
+        ground.table.zeros(3).unwrap(),
+        ground.table.zeros(3).unwrap(),
+    );
+    let table = &ground.table;
+    let mut guards = Some((
+        table.read_untyped(x).unwrap(),
+        table.write_untyped(y).unwrap(),
+    ));
+    ground.cross_kept(&mut guards, |guards| drop(guards.take()));
+    let held = |handle: Vector| table.write(handle).is_err();
+    assert!(held(x) && held(y), "the child released a lease");
+}
+
+fn owned(ground: &Ground) {
+    let x: Vector = ground.table.zeros(3).unwrap();
+    for keep in [true, false] {
+        let mut owned = Some(ground.table.owned(x));
+        ground.cross_kept(&mut owned, |owned| {
+            let owned = owned.take().unwrap();
+            assert_eq!(owned.handle(), x);
+            if keep {
+                owned.into_handle();
+            }
+        });
+        assert_eq!(owned.unwrap().into_handle(), x);
+        assert!(ground.table.read(x).is_ok());
+    }
+}
+
+fn attached(ground: &Ground) {
+    let x: Vector = ground.table.zeros(3).unwrap();
+    ground.cross(ground.table.attach(x).unwrap(), |attached| {
+        assert_eq!((attached.shape(), attached.dim()), (&[3][..], 3));
+    });
+}
+
+#[cfg(feature = "serde")]
+fn object(ground: &Ground) {
+    let name = ground.table.put_object("a text").unwrap();
+    let guard = ground.table.open_object(name).unwrap();
+    ground.cross(guard, |guard| {
+        let refused = guard.get::<&str>().unwrap_err();
+        assert!(matches!(refused, ndshm::ObjectError::Forked), "{refused}");
+        // Apply the remedy from the error's text.
+        let again = ground.table.open_object(name).unwrap();
+        assert_eq!(again.get::<&str>().unwrap(), "a text");
+    });
+}
+
+#[cfg(feature = "serde")]
+fn object_drop(ground: &Ground) {
+    let name = ground.table.put_object("a text").unwrap();
+    let mut guard = Some(ground.table.open_object(name).unwrap());
+    ground.cross_kept(&mut guard, |guard| {
+        let guard = guard.take().unwrap();
+        assert!(guard.handle() == name && guard.size() > 0);
+    });
+    assert_eq!(
+        ground.table.info(name).unwrap().readers,
+        [std::process::id()]
+    );
+}
+
+#[cfg(feature = "arrow")]
+fn lent(ground: &Ground) {
+    let x: ndshm::Handle<f64, ndarray::Ix1> = ground.table.zeros(3).unwrap();
+    let mut lent = Some(ground.table.lend_arrow(x).unwrap());
+    ground.cross_kept(&mut lent, |lent| drop(lent.take()));
+    assert!(
+        ground.table.write(x).is_err(),
+        "the child released the lease"
+    );
+}
+
+/// Checks that `Pool::fork` refuses while a value that returns references exists: such a value
+/// cannot refuse in a child, so it must not cross.
+pub fn fork_refuses_while_references_exist() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let x: Vector = table.zeros(100).unwrap();
+    let refuses = || Pool::fork(&table, 1).is_err();
+    let read = table.read(x).unwrap();
+    assert!(refuses());
+    drop(read);
+    let write = table.write(x).unwrap();
+    assert!(refuses());
+    drop(write);
+    let read = table.read_untyped(x).unwrap();
+    assert!(refuses());
+    drop(read);
+    let write = table.write_untyped(x).unwrap();
+    assert!(refuses());
+    drop(write);
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    let tile = part.claim().unwrap();
+    assert!(refuses());
+    drop(tile);
+    drop((part, round));
+    #[cfg(feature = "serde")]
+    {
+        let name = table.put_object(&7u8).unwrap();
+        let object = table.open_object(name).unwrap();
+        assert!(refuses());
+        drop(object);
+    }
+    #[cfg(feature = "arrow")]
+    {
+        let y = table.from_array(&ndarray::Array1::from(vec![1.0])).unwrap();
+        let lent = table.lend_arrow(y).unwrap();
+        assert!(refuses());
+        drop(lent);
+    }
+    drop(Pool::fork(&table, 1).unwrap());
+}

@@ -1,0 +1,138 @@
+//! Partitions, rounds, participants and tiles.
+
+use std::time::Duration;
+
+use ndarray::Axis;
+use ndshm::RoundError;
+
+use crate::InChild::{DoesNothing, Private, Refuses, Rejoins};
+use crate::{Ground, Row, Vector, is_stale};
+
+#[rustfmt::skip] // one row to a line
+pub const METHODS: &[Row] = &[
+    ("Partition", "handle, group, tiles, rows, sides, axis", Private, partition_private),
+    ("Partition", "progress, begin, enter", Rejoins, partition),
+    ("Partition", "drop", DoesNothing, partition_drop),
+    ("Round", "finish, try_finish", Refuses, round),
+    ("Round", "done", Rejoins, round_done),
+    ("Round", "drop, number", DoesNothing, round_drop),
+    ("Participant", "claim, round, drop", DoesNothing, participant),
+    ("Tile", "index, rows, sides, round, tear, drop", DoesNothing, tile),
+];
+
+fn partition_private(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    let name = tiles.handle();
+    ground.cross(tiles, |tiles| {
+        assert!(tiles.handle().to_bits() == name.to_bits());
+        assert_eq!(
+            (tiles.tiles(), tiles.axis(), tiles.rows(3)),
+            (10, Axis(0), 30..40)
+        );
+        assert_eq!(tiles.sides(3).count(), 1);
+        assert_eq!(tiles.group().handle(), x);
+    });
+}
+
+fn partition(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    ground.cross(tiles, |tiles| {
+        assert!(is_stale(&tiles.progress().unwrap_err()));
+        let stale = |error: RoundError| matches!(error, RoundError::Lease(e) if is_stale(&e));
+        assert!(tiles.begin().is_err_and(stale));
+        assert!(tiles.enter().is_err_and(stale));
+        assert!(tiles.enter_at(0, 1).is_err_and(stale));
+    });
+}
+
+fn partition_drop(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let mut tiles = Some(ground.table.partition(x.write(), Axis(0), 10).unwrap());
+    ground.cross_kept(&mut tiles, |tiles| drop(tiles.take()));
+    assert_eq!(tiles.unwrap().progress().unwrap().tiles, 10);
+}
+
+fn round(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    for patient in [true, false] {
+        let round = tiles.begin().unwrap();
+        ground.cross(round, |round| {
+            let ended = match patient {
+                true => round.finish(Duration::ZERO),
+                false => round.try_finish().unwrap(),
+            };
+            assert!(matches!(ended, Err(RoundError::Forked)));
+        });
+    }
+    assert!(ground.table.write(x).is_ok());
+}
+
+fn round_done(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    let mut round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    drop(part.claim().unwrap());
+    drop(part);
+    ground.cross_kept(&mut round, |round| assert_eq!(round.done(), 1));
+    ground.cross(round, |round| assert_eq!(round.done(), 1));
+}
+
+fn round_drop(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    let mut round = Some(tiles.begin().unwrap());
+    ground.cross_kept(&mut round, |round| {
+        assert_eq!(round.as_ref().unwrap().number(), 1);
+        drop(round.take());
+    });
+    assert!(
+        tiles.progress().unwrap().running,
+        "the child ended the round"
+    );
+    assert!(ground.table.write(x).is_err());
+}
+
+fn participant(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap();
+    ground.cross_kept(&mut part, |crossed| {
+        let part = crossed.as_mut().unwrap();
+        assert_eq!(part.round(), 1);
+        assert!(part.claim().unwrap().is_none());
+        drop(crossed.take());
+    });
+    assert_eq!(tiles.progress().unwrap().held, 0);
+    let mut part = part.unwrap();
+    while part.claim().unwrap().is_some() {}
+    drop(part);
+    round.finish(crate::support::DEADLINE).unwrap();
+}
+
+fn tile(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    let mut tile = part.claim().unwrap();
+    for tear in [true, false] {
+        ground.cross_kept(&mut tile, |tile| {
+            let tile = tile.take().unwrap();
+            assert_eq!((tile.index(), tile.rows(), tile.round()), (0, 0..10, 1));
+            assert_eq!(tile.sides().count(), 1);
+            if tear {
+                tile.tear();
+            }
+        });
+        assert_eq!(tiles.progress().unwrap().held, 1);
+    }
+    drop(tile);
+    while part.claim().unwrap().is_some() {}
+    drop(part);
+    round.finish(crate::support::DEADLINE).unwrap();
+}

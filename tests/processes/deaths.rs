@@ -1,0 +1,229 @@
+//! What killed processes leave behind: poison, torn tiles, arrays that are freed.
+
+use std::time::Duration;
+
+use ndarray::{Axis, Ix1};
+use ndshm::{AllocError, HalfWritten, Handle, HandleTable, LeaseError, RoundError, Segment};
+
+use crate::support::{Child, Pipe, sleep_for_ever, table};
+use crate::{kill_during, support};
+
+pub fn a_dead_writer_leaves_poison() {
+    let table = table();
+    let x = table.from_elem(1000, 1u8).unwrap();
+    let (pid, _) = kill_during(|pipe| {
+        let mut x = table.write(x).unwrap();
+        x[0] = 2;
+        pipe.send(0);
+        sleep_for_ever();
+    });
+    assert!(matches!(table.write(x), Err(LeaseError::Busy { pid: holder, .. }) if holder == pid));
+    let report = table.reap().unwrap();
+    assert_eq!((report.seats, report.poisoned.len()), (1, 1));
+    for refused in [table.read(x).err(), table.write(x).err()] {
+        let Some(LeaseError::Poisoned {
+            pid: culprit,
+            unix_time,
+            what: HalfWritten::Array,
+            ..
+        }) = refused
+        else {
+            panic!("{refused:?}");
+        };
+        assert!(culprit == pid && unix_time > 1_600_000_000);
+    }
+    table.clear_poison(x).unwrap();
+    assert_eq!(table.read(x).unwrap()[0], 2);
+    table.write(x).unwrap().fill(0);
+    assert_eq!(table.reap().unwrap().seats, 0);
+}
+
+pub fn a_dead_reader_leaves_nothing() {
+    let table = table();
+    let x = table.from_elem(10, 1u8).unwrap();
+    kill_during(|pipe| {
+        let _x = table.read(x).unwrap();
+        let _again = table.read(x).unwrap();
+        pipe.send(0);
+        sleep_for_ever();
+    });
+    table.free(x).unwrap();
+    let report = table.reap().unwrap();
+    assert_eq!((report.leases, report.poisoned.len()), (1, 0));
+    assert_eq!(table.arrays().count(), 0);
+}
+
+pub fn arrays_of_a_dead_owner_are_freed() {
+    let table = table();
+    let kept = Pipe::new();
+    let (_, gone) = kill_during(|pipe| {
+        let x = table.zeros::<u8, _>(10).unwrap();
+        let y = table.from_elem(10, 3u8).unwrap();
+        table.detach(y).unwrap();
+        kept.send(y.to_bits());
+        pipe.send(x.to_bits());
+        sleep_for_ever();
+    });
+    let (x, y) = (
+        Handle::<u8, Ix1>::from_bits(gone),
+        Handle::<u8, Ix1>::from_bits(kept.receive()),
+    );
+    assert_eq!(table.info(x).unwrap().bytes, 10);
+    assert_eq!(table.reap().unwrap().arrays_freed, 1);
+    assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
+    assert_eq!(table.read(y).unwrap().sum(), 30);
+}
+
+pub fn a_dead_participant_tears_its_tiles() {
+    let table = table();
+    let x = table.zeros::<u32, _>((100, 2)).unwrap();
+    let w = table.from_elem(100, 1u32).unwrap();
+    let tiles = table.partition((x.write(), w.read()), Axis(0), 10).unwrap();
+    let handle = tiles.handle();
+    let round = tiles.begin().unwrap();
+    let (pid, first) = kill_during(|pipe| {
+        let tiles = table.open_partition(handle).unwrap();
+        let mut part = tiles.enter().unwrap().unwrap();
+        let mut tile = part.claim().unwrap().unwrap();
+        tile.views().0.fill(1);
+        pipe.send(tile.rows().start as u64);
+        sleep_for_ever();
+    });
+    assert_eq!(first, 0);
+    let mut part = tiles.enter().unwrap().unwrap();
+    let mut claimed = 0;
+    while let Some(mut tile) = part.claim().unwrap() {
+        let (mut x, w) = tile.views();
+        x.column_mut(1).assign(&w);
+        claimed += 1;
+    }
+    assert_eq!(claimed, 9);
+    drop(part);
+    let Err(RoundError::Torn { rows, round, .. }) = round.finish(support::DEADLINE) else {
+        panic!("the dead participant's tile was not noticed");
+    };
+    assert_eq!((rows.len(), &rows[0], round), (1, &(0..10), 1));
+    let refused = table.read(x).unwrap_err();
+    let what = HalfWritten::Tiles;
+    assert!(
+        matches!(refused, LeaseError::Poisoned { pid: p, what: w, .. } if (p, w) == (pid, what))
+    );
+    assert_eq!(table.read(w).unwrap().sum(), 100, "the array was only read");
+    table.clear_poison(x).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    while part.claim().unwrap().is_some() {}
+    drop(part);
+    round.finish(support::DEADLINE).unwrap();
+}
+
+pub fn a_dead_opener_does_not_block_its_arrays() {
+    let table = table();
+    let x = table.zeros::<u32, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let handle = tiles.handle();
+    let (to_child, opened) = (Pipe::new(), Pipe::new());
+    let opener = Child::fork(|| {
+        let tiles = table.open_partition(handle).unwrap();
+        let _round = tiles.begin().unwrap();
+        opened.send(1);
+        to_child.receive();
+    });
+    opened.receive();
+    let mut part = tiles.enter().unwrap().unwrap();
+    let mut tile = part.claim().unwrap().unwrap();
+    opener.kill();
+    assert_eq!(table.reap().unwrap().seats, 1);
+    // The tile is still held: no participant may lease the array.
+    tile.views().fill(1);
+    table.clear_poison(x).unwrap_err();
+    assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
+    drop(tile);
+    drop(part);
+    let refused = table.write(x).unwrap_err();
+    assert!(matches!(
+        refused,
+        LeaseError::Poisoned {
+            what: HalfWritten::Round,
+            ..
+        }
+    ));
+    table.clear_poison(x).unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 10);
+    assert!(tiles.enter().unwrap().is_none());
+    drop(tiles.begin().unwrap());
+}
+
+pub fn a_stopped_process_is_alive() {
+    let table = table();
+    let x = table.zeros::<u8, _>(4).unwrap();
+    let (to_child, to_parent) = (Pipe::new(), Pipe::new());
+    let child = Child::fork(|| {
+        let mut guard = table.write(x).unwrap();
+        to_parent.send(1);
+        to_child.receive();
+        guard.fill(9);
+    });
+    to_parent.receive();
+    child.signal(libc::SIGSTOP);
+    for _ in 0..10 {
+        assert_eq!(table.reap().unwrap().seats, 0);
+        assert!(matches!(table.read(x), Err(LeaseError::Busy { .. })));
+    }
+    to_child.send(1);
+    child.signal(libc::SIGCONT);
+    child.join();
+    table.reap().unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 36);
+}
+
+/// Allocates until the segment is full, then frees everything. Returns the number of arrays.
+fn room(table: &HandleTable) -> usize {
+    let mut handles = Vec::new();
+    loop {
+        match table.uninit::<u8, _>(50_000) {
+            Ok(handle) => handles.push(handle),
+            Err(AllocError::Full { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    for &handle in &handles {
+        table.free(handle).unwrap();
+    }
+    handles.len()
+}
+
+pub fn killed_allocators_lose_nothing() {
+    let segment = Segment::options().capacity(4 << 20).anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let before = room(&table);
+    assert!(before > 10);
+    for kill in 0..200 {
+        let pipe = Pipe::new();
+        let child = Child::fork(|| {
+            pipe.send(1);
+            let mut kept = Vec::new();
+            for step in 0.. {
+                match table.uninit::<u8, _>(50_000) {
+                    Ok(handle) => kept.push(handle),
+                    Err(AllocError::Full { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+                if step % 3 != 0
+                    && let Some(handle) = kept.pop()
+                {
+                    drop(table.write(handle));
+                    table.free(handle).unwrap();
+                }
+            }
+        });
+        pipe.receive();
+        std::thread::sleep(Duration::from_micros(37 * kill % 1500));
+        child.kill();
+        let x = table.zeros::<u8, _>(50_000).unwrap();
+        table.free(x).unwrap();
+    }
+    table.reap().unwrap();
+    assert_eq!(table.arrays().count(), 0);
+    assert_eq!(room(&table), before);
+}

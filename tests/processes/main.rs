@@ -1,0 +1,53 @@
+//! Interaction of processes: forks, deaths, names, passed descriptors.
+
+mod deaths;
+mod forks;
+mod segments;
+#[path = "../support/mod.rs"]
+mod support;
+
+use segments::helper;
+use support::{Child, Pipe};
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("--helper") {
+        return helper(std::env::args().skip(2).collect());
+    }
+    support::run_tests![
+        forks::a_child_takes_a_seat_of_its_own,
+        forks::arrays_made_after_the_fork_are_seen,
+        forks::guards_that_crossed_a_fork_do_nothing_when_dropped,
+        forks::a_grandchild_takes_a_seat_of_its_own,
+        forks::a_child_continues_after_its_parent_left,
+        forks::a_child_is_reaped_however_it_ends,
+        forks::the_global_table_is_inherited,
+        forks::in_process_segments_are_not_shared,
+        deaths::a_dead_writer_leaves_poison,
+        deaths::a_dead_reader_leaves_nothing,
+        deaths::arrays_of_a_dead_owner_are_freed,
+        deaths::a_dead_participant_tears_its_tiles,
+        deaths::a_dead_opener_does_not_block_its_arrays,
+        deaths::a_stopped_process_is_alive,
+        deaths::killed_allocators_lose_nothing,
+        segments::a_segment_is_passed_by_descriptor,
+        segments::a_segment_is_opened_by_name,
+        segments::racing_creators_join_the_same_segment,
+        segments::the_last_to_leave_removes_the_name,
+        segments::a_persistent_name_stays,
+        segments::a_name_of_killed_processes_is_joined_and_reaped,
+        segments::no_process_joins_an_unlinked_segment,
+    ];
+}
+
+/// Forks a child that runs `life`, which never returns, and kills it once it has sent a number.
+fn kill_during(life: impl FnOnce(&Pipe)) -> (u32, u64) {
+    let pipe = Pipe::new();
+    let child = Child::fork(|| {
+        life(&pipe);
+        unreachable!("it was to be killed");
+    });
+    let sent = pipe.receive();
+    let pid = child.pid();
+    child.kill();
+    (pid, sent)
+}

@@ -1,0 +1,184 @@
+//! Operations on arrays: allocating, freeing, leases, poison.
+
+use ndshm::HandleTable;
+
+use crate::ground::{Ground, options};
+use crate::operations::{Operation, dead, prepared, simple};
+use crate::run::Run;
+use crate::tracer::mark;
+
+pub const OPERATIONS: &[Operation] = &[
+    ("allocate in a new span", allocate),
+    ("allocate a recycled extent", allocate_recycled),
+    ("allocate 2 MiB", allocate_large),
+    ("allocate without publishing", abandon),
+    ("free", free),
+    ("free under a reader", free_under_a_reader),
+    ("free under a writer of one's own", free_under_a_writer),
+    ("give back the last lease of a freed array", last_lease),
+    ("trim", trim),
+    ("attach and info", attach),
+    ("read and give back", read),
+    ("write and give back", write),
+    ("detach and adopt", own),
+    ("clear poison", clear_poison),
+    ("recover", recover),
+];
+
+fn allocate(run: &mut Run) {
+    simple(run, |table, _| {
+        table.from_elem(100, 1.5f32).unwrap();
+    });
+}
+
+fn allocate_recycled(run: &mut Run) {
+    let recycle = |table: &HandleTable, _| {
+        let x = table.zeros::<f32, _>(100).unwrap();
+        table.free(x).unwrap();
+    };
+    prepared(run, recycle, |table, _, ()| {
+        table.from_elem(100, 1.5f32).unwrap();
+    });
+}
+
+fn allocate_large(run: &mut Run) {
+    let ground = Ground::of(options().capacity(8 << 20));
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        table.zeros::<u8, _>(2 << 20).unwrap();
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn abandon(run: &mut Run) {
+    simple(run, |table, _| {
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            table.from_shape_fn(3, |_| -> u8 { std::panic::resume_unwind(Box::new(())) })
+        }));
+        assert!(made.is_err());
+    });
+}
+
+fn free(run: &mut Run) {
+    simple(run, |table, array| table.free(array).unwrap());
+}
+
+fn free_under_a_reader(run: &mut Run) {
+    let ground = Ground::new();
+    let guard = ground.table.read(ground.array).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        table.free(ground.array).unwrap();
+        mark();
+    });
+    assert_eq!(guard.sum(), 0);
+    drop(guard);
+    ground.survive(run);
+}
+
+fn free_under_a_writer(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut guard = table.write(array).unwrap();
+        guard[0] = 1;
+        table.free(array).unwrap();
+        guard[1] = 1;
+    });
+}
+
+fn last_lease(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let guard = table.read(ground.array).unwrap();
+        table.free(ground.array).unwrap();
+        mark();
+        drop(guard);
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn trim(run: &mut Run) {
+    let fill = |table: &HandleTable, _| {
+        let x = table.from_elem(30_000, 1u8).unwrap();
+        let y = table.from_elem(10, 1u8).unwrap();
+        table.free(x).unwrap();
+        table.free(y).unwrap();
+    };
+    prepared(run, fill, |table, _, ()| {
+        table.trim().unwrap();
+    });
+}
+
+fn attach(run: &mut Run) {
+    simple(run, |table, array| {
+        table.attach(array).unwrap();
+        table.info(array).unwrap();
+    });
+}
+
+fn read(run: &mut Run) {
+    simple(run, |table, array| {
+        assert_eq!(table.read(array).unwrap()[1], 0);
+    });
+}
+
+fn write(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut guard = table.write(array).unwrap();
+        guard[0] = 1;
+        guard[1] = 1;
+    });
+}
+
+fn own(run: &mut Run) {
+    simple(run, |table, array| {
+        table.adopt(array).unwrap();
+        table.detach(array).unwrap();
+    });
+}
+
+/// Returns a ground with an array that a dead participant left half-written. It was reaped.
+fn poisoned() -> Ground {
+    let ground = Ground::new();
+    dead(|| {
+        let table = ground.join();
+        let mut guard = table.write(ground.array).unwrap();
+        guard[0] = 1;
+        std::mem::forget(guard);
+        std::mem::forget(table);
+    });
+    assert_eq!(ground.table.reap().unwrap().poisoned.len(), 1);
+    ground
+}
+
+fn clear_poison(run: &mut Run) {
+    let ground = poisoned();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        table.clear_poison(ground.array).unwrap();
+        mark();
+    });
+    // The array is usable again, whether the victim or the survivor cleared the poison.
+    let _ = ground.table.clear_poison(ground.array);
+    ground.table.write(ground.array).unwrap().fill(0);
+    ground.survive(run);
+}
+
+fn recover(run: &mut Run) {
+    let ground = poisoned();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        table
+            .recover(ground.array, |mut view| view.fill(2))
+            .unwrap();
+        mark();
+    });
+    // The survivor finds it usable, held by the dead, or still poisoned.
+    ground.survive(run);
+}

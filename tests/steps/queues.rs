@@ -1,0 +1,154 @@
+//! Operations on queues: whatever a death interrupts, a job is in the queue once, or lost with its consumer.
+
+use ndarray::Ix1;
+use ndshm::{HandleTable, OwnedArray, Queue};
+
+use crate::ground::Ground;
+use crate::operations::{Operation, simple};
+use crate::run::Run;
+use crate::tracer::mark;
+
+pub const OPERATIONS: &[Operation] = &[
+    ("make a queue", queue),
+    ("push", push),
+    ("pop", pop),
+    ("push an array that the queue owns", push_owned),
+    ("pop an array that the queue owned", pop_owned),
+    ("free a queue that owns arrays", free_owning_queue),
+];
+
+fn queue(run: &mut Run) {
+    simple(run, |table, _| drop(table.queue::<u64>(4).unwrap()));
+}
+
+fn push(run: &mut Run) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<u64>(2).unwrap();
+    queue.push(1).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        mark();
+        queue.push(2).unwrap();
+        mark();
+    });
+    ground.table.reap().unwrap();
+    assert_eq!(queue.pop().unwrap(), Some(1));
+    let second = queue.pop().unwrap();
+    assert!(matches!(second, None | Some(2)), "{second:?}");
+    assert_works(&queue);
+    drop(queue);
+    ground.survive(run);
+}
+
+fn pop(run: &mut Run) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<u64>(2).unwrap();
+    queue.push(1).unwrap();
+    queue.push(2).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        mark();
+        assert_eq!(queue.pop().unwrap(), Some(1));
+        mark();
+    });
+    ground.table.reap().unwrap();
+    let mut left = Vec::new();
+    while let Some(job) = queue.pop().unwrap() {
+        left.push(job);
+    }
+    left.sort_unstable();
+    assert!(matches!(&left[..], [1, 2] | [2]), "{left:?}");
+    assert_works(&queue);
+    drop(queue);
+    ground.survive(run);
+}
+
+type Arrays = OwnedArray<u64, Ix1>;
+
+/// Checks that the array is in the queue once, or was freed with the victim.
+fn push_owned(run: &mut Run) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<Arrays>(2).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        let array = table.owned(table.from_elem(3, 5).unwrap());
+        mark();
+        queue.push_owned(array).unwrap();
+        mark();
+    });
+    assert_at_most_one_array_left(&ground.table, &queue);
+    drop(queue);
+    ground.survive(run);
+}
+
+/// Checks that the array is in the queue once, or was freed with the victim.
+fn pop_owned(run: &mut Run) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<Arrays>(2).unwrap();
+    push_five(&ground.table, &queue);
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        mark();
+        let array = queue.pop_owned().unwrap();
+        mark();
+        drop(array);
+    });
+    assert_at_most_one_array_left(&ground.table, &queue);
+    drop(queue);
+    ground.survive(run);
+}
+
+/// Checks that the arrays are freed with the queue.
+fn free_owning_queue(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.queue::<Arrays>(2).unwrap();
+        push_five(&table, &queue);
+        push_five(&table, &queue);
+        mark();
+        drop(queue);
+        mark();
+    });
+    ground.table.reap().unwrap();
+    let left: Vec<_> = ground.table.arrays().map(|array| array.handle).collect();
+    assert_eq!(left, [ground.array.into()], "an array has leaked");
+    ground.survive(run);
+}
+
+fn push_five(table: &HandleTable, queue: &Queue<'_, Arrays>) {
+    let array = table.owned(table.from_elem(3, 5).unwrap());
+    queue.push_owned(array).unwrap();
+}
+
+/// Asserts that at most one array is left, in the queue, and that all cells are available.
+fn assert_at_most_one_array_left(table: &HandleTable, queue: &Queue<'_, Arrays>) {
+    table.reap().unwrap();
+    let arrays = table.arrays().count() - 1;
+    let left = queue.pop_owned().unwrap();
+    assert_eq!(arrays, usize::from(left.is_some()), "an array has leaked");
+    if let Some(left) = left {
+        assert_eq!(table.read(left.handle()).unwrap().sum(), 15);
+    }
+    assert!(queue.pop_owned().unwrap().is_none());
+    for _ in 0..2 {
+        push_five(table, queue);
+    }
+    let third = table.owned(table.from_elem(3, 5).unwrap());
+    assert!(queue.push_owned(third).unwrap_err().is_full());
+    assert!(queue.pop_owned().unwrap().is_some());
+}
+
+fn assert_works(queue: &ndshm::Queue<'_, u64>) {
+    for lap in 0..3 {
+        queue.push(lap).unwrap();
+        queue.push(lap + 1).unwrap();
+        assert!(queue.push(0).is_err(), "it is full");
+        assert_eq!(queue.pop().unwrap(), Some(lap));
+        assert_eq!(queue.pop().unwrap(), Some(lap + 1));
+    }
+}

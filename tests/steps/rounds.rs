@@ -1,0 +1,96 @@
+//! Operations on partitions and their rounds.
+
+use std::cell::Cell;
+
+use ndarray::{Axis, Ix1};
+use ndshm::{PartitionHandle, Write};
+
+use crate::ground::Ground;
+use crate::operations::{Operation, simple};
+use crate::run::Run;
+use crate::support::DEADLINE;
+use crate::tracer::mark;
+
+pub const OPERATIONS: &[Operation] = &[
+    ("make a partition", partition),
+    ("a round of one's own", round),
+    ("tiles of another's round, the last one too", tiles),
+    ("give a round up", give_up),
+];
+
+type Tiles = PartitionHandle<Write<u64, Ix1>>;
+
+fn partition(run: &mut Run) {
+    simple(run, |table, array| {
+        drop(table.partition(array.write(), Axis(0), 1).unwrap());
+    });
+}
+
+fn round(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.partition(ground.array.write(), Axis(0), 1).unwrap();
+        mark();
+        let round = tiles.begin().unwrap();
+        let mut part = tiles.enter().unwrap().unwrap();
+        while let Some(mut tile) = part.claim().unwrap() {
+            tile.views().fill(1);
+        }
+        drop(part);
+        round.finish(DEADLINE).unwrap();
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn tiles(run: &mut Run) {
+    let ground = Ground::new();
+    let tiles = ground
+        .table
+        .partition(ground.array.write(), Axis(0), 1)
+        .unwrap();
+    let round = tiles.begin().unwrap();
+    let name: Cell<Tiles> = Cell::new(tiles.handle());
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.open_partition(name.get()).unwrap();
+        mark();
+        let mut part = tiles.enter().unwrap().unwrap();
+        while let Some(mut tile) = part.claim().unwrap() {
+            tile.views().fill(1);
+        }
+        drop(part);
+        mark();
+    });
+    // The survivor runs the tiles that were not begun, and waits for no other participant.
+    let mut part = tiles.enter().unwrap().unwrap();
+    while let Some(mut tile) = part.claim().unwrap() {
+        tile.views().fill(1);
+    }
+    drop(part);
+    let torn = round.finish(DEADLINE).is_err();
+    drop(tiles);
+    match ground.table.read(ground.array) {
+        Ok(all) => assert!(!torn && all.iter().all(|&x| x == 1), "{all:?}"),
+        Err(error) => assert!(torn, "{error}"),
+    }
+    if torn {
+        ground.table.clear_poison(ground.array).unwrap();
+        ground.table.write(ground.array).unwrap().fill(1);
+    }
+    ground.survive(run);
+}
+
+fn give_up(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.partition(ground.array.write(), Axis(0), 1).unwrap();
+        let round = tiles.begin().unwrap();
+        mark();
+        drop(round);
+        mark();
+    });
+    ground.survive(run);
+}
