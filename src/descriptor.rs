@@ -10,6 +10,7 @@
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
 use crate::element::{CONTROL, DType, Element, Kind, RECORD, RecordLayout, ScalarType, schema};
+use crate::handle::AnyHandle;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
@@ -63,23 +64,47 @@ pub enum Order {
     F,
 }
 
-/// An array has another type or another number of axes than its handle.
+/// A handle was used as something other than what it names: another element type, another number of
+/// axes, a queue as an array.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the handle is for {expected}, but the array is {found}: use the type it was made with")]
-pub struct TypeMismatch {
-    /// The type of the handle.
+#[error("{handle} names {found}, not {expected}: use the type that it was created with")]
+#[non_exhaustive]
+pub struct WrongKind {
+    /// The handle.
+    pub handle: AnyHandle,
+    /// What the call needs.
     pub expected: String,
-    /// The type of the array.
+    /// What the handle names.
     pub found: String,
 }
 
-impl TypeMismatch {
+impl WrongKind {
     /// Returns the error of a caller that asks for the elements of a control array.
     #[cold]
-    pub(crate) fn control() -> TypeMismatch {
-        TypeMismatch {
-            expected: "an array of any elements".to_owned(),
+    pub(crate) fn control(handle: AnyHandle) -> WrongKind {
+        WrongKind {
+            handle,
+            expected: "an array".to_owned(),
             found: CONTROL_WORDS.to_owned(),
+        }
+    }
+
+    /// Returns the error of a caller that expects something else in the array with these words.
+    #[cold]
+    pub(crate) fn found_in(
+        handle: AnyHandle,
+        words: &[Atom],
+        memory: &Memory,
+        expected: impl Into<String>,
+    ) -> WrongKind {
+        let descriptor = Descriptor::load(words);
+        WrongKind {
+            handle,
+            expected: expected.into(),
+            found: descriptor.map_or_else(
+                || "a damaged descriptor".to_owned(),
+                |descriptor| descriptor.describe(memory),
+            ),
         }
     }
 }
@@ -114,15 +139,25 @@ impl ControlKind {
         kinds.into_iter().find(|&kind| kind as u16 == number)
     }
 
-    /// Returns a description of the words if they are internal: users have no handle of them, and
-    /// only the crate creates, changes and frees them.
-    fn internal(self) -> Option<&'static str> {
+    /// Returns a description of the words for an error text.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            ControlKind::Partition | ControlKind::Queue | ControlKind::Bundle => None,
-            ControlKind::Pool => Some("the mailbox of a pool"),
-            ControlKind::Names => Some("a record of names"),
-            ControlKind::Call => Some("the results or parameters of a pool's call"),
+            ControlKind::Partition => "a partition",
+            ControlKind::Queue => "a queue",
+            ControlKind::Bundle => "a bundle",
+            ControlKind::Pool => "the mailbox of a pool",
+            ControlKind::Names => "a record of names",
+            ControlKind::Call => "the results or parameters of a pool's call",
         }
+    }
+
+    /// Returns `true` if the words are internal: users have no handle of them, and only the crate
+    /// creates, changes and frees them.
+    fn is_internal(self) -> bool {
+        matches!(
+            self,
+            ControlKind::Pool | ControlKind::Names | ControlKind::Call
+        )
     }
 }
 
@@ -357,11 +392,12 @@ impl Descriptor {
     pub(crate) fn why_not<T: Element, D: Dimension>(
         words: &[Atom],
         memory: &Memory,
+        handle: AnyHandle,
         same_schema: impl FnOnce(u16, &'static str) -> bool,
-    ) -> Option<TypeMismatch> {
+    ) -> Option<WrongKind> {
         let descriptor = Self::load(words)?;
         let same = is_of::<T, D>(descriptor.encode(), same_schema);
-        (!same).then(|| descriptor.mismatch::<T, D>(memory))
+        (!same).then(|| descriptor.mismatch::<T, D>(memory, handle))
     }
 
     /// Returns the lengths of the axes.
@@ -389,8 +425,8 @@ impl Descriptor {
     /// itself may own, name or free. Returns `None` for anything that users have handles of.
     pub(crate) fn internal(&self) -> Option<&'static str> {
         ControlKind::of(self.schema)
-            .filter(|_| self.is_control())?
-            .internal()
+            .filter(|kind| self.is_control() && kind.is_internal())
+            .map(ControlKind::name)
     }
 
     /// Returns the index of the record's layout, or `None` if the elements are not records.
@@ -414,12 +450,13 @@ impl Descriptor {
     }
 
     #[cold]
-    fn mismatch<T: Element, D: Dimension>(&self, memory: &Memory) -> TypeMismatch {
+    fn mismatch<T: Element, D: Dimension>(&self, memory: &Memory, handle: AnyHandle) -> WrongKind {
         let expected = match D::NDIM {
-            Some(axes) => format!("{} with {}", T::dtype(), count_of_axes(axes)),
-            None => format!("{} with any number of axes", T::dtype()),
+            Some(axes) => format!("an array of {} with {}", T::dtype(), count_of_axes(axes)),
+            None => format!("an array of {} with any number of axes", T::dtype()),
         };
-        TypeMismatch {
+        WrongKind {
+            handle,
             expected,
             found: self.describe(memory),
         }
@@ -440,9 +477,12 @@ impl Descriptor {
     fn describe(&self, memory: &Memory) -> String {
         let axes = count_of_axes(usize::from(self.axes));
         match (self.dtype(memory), self.schema()) {
-            (Some(dtype), _) => format!("{dtype} with {axes}"),
+            (Some(dtype), _) => format!("an array of {dtype} with {axes}"),
             (None, Some(index)) => format!("a record of unreadable layout {index} with {axes}"),
-            (None, None) => CONTROL_WORDS.to_owned(),
+            (None, None) => match ControlKind::of(self.schema) {
+                Some(kind) if self.is_control() => kind.name().to_owned(),
+                _ => CONTROL_WORDS.to_owned(),
+            },
         }
     }
 }
@@ -597,7 +637,7 @@ impl PoisonNote {
     }
 }
 
-crate::message::debug_is_display!(TypeMismatch);
+crate::message::debug_is_display!(WrongKind);
 
 #[cfg(test)]
 mod notes;

@@ -6,10 +6,11 @@ use thiserror::Error as ThisError;
 #[cfg(feature = "arrow")]
 pub use crate::arrow::ArrowError;
 pub use crate::bundle::BundleError;
-pub use crate::descriptor::TypeMismatch;
-pub use crate::element::{InvalidElement, LayoutError, SchemaError};
+pub use crate::descriptor::WrongKind;
+pub use crate::element::{InvalidElement, LayoutError};
 pub use crate::handle::ParseHandleError;
 pub use crate::inspect::CopyError;
+pub use crate::memory::Corrupt;
 pub use crate::names::NameError;
 #[cfg(feature = "npy")]
 pub use crate::npy::NpyError;
@@ -134,6 +135,12 @@ impl Error {
         matches!(self.lease(), Some(LeaseError::Stale { .. }))
     }
 
+    /// Returns `true` if a handle names something other than what the call needs, as an array of
+    /// another type.
+    pub fn is_wrong_kind(&self) -> bool {
+        matches!(self.lease(), Some(LeaseError::WrongKind(_)))
+    }
+
     /// Returns `true` if another participant holds the array. A later attempt may succeed.
     pub fn is_busy(&self) -> bool {
         matches!(self.lease(), Some(LeaseError::Busy { .. }))
@@ -225,6 +232,9 @@ mod tests {
                 "{error}"
             );
             assert!(error.is_stale() && !error.is_busy() && !error.is_poisoned());
+            assert!(!error.is_wrong_kind());
         }
+        let wrong = crate::descriptor::WrongKind::control(AnyHandle::from_bits(1));
+        assert!(Error::from(QueueError::Lease(wrong.into())).is_wrong_kind());
     }
 }

@@ -131,10 +131,10 @@ pub use array::{Attached, ReadGuard, WriteGuard};
 pub use arrow::{ArrowElement, ArrowError};
 pub use bundle::{Bundle, BundleHandle};
 pub use bytemuck;
-pub use descriptor::{HalfWritten, Order, TypeMismatch};
+pub use descriptor::{HalfWritten, Order, WrongKind};
 pub use element::{
     Complex, DType, Element, Field, FieldType, InvalidElement, Kind, LayoutError, Record,
-    RecordField, RecordLayout, ScalarType, Schema, SchemaError,
+    RecordField, RecordLayout, ScalarType, Schema,
 };
 #[cfg(all(feature = "serde", not(loom)))]
 pub use error::ObjectError;
@@ -149,6 +149,7 @@ pub use inspect::{Census, ClassInfo, CopyError, Damage, Verification};
 #[cfg(not(loom))]
 pub use inspect::{Observer, SeatInfo};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
+pub use memory::Corrupt;
 pub use names::NameInfo;
 #[cfg(feature = "npy")]
 pub use npy::{NpyError, NpzArray, NpzMember, PartialNpz, npz_members};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::{
-    AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Error, HalfWritten, Handle,
-    HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueError,
+    AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Corrupt, Error, HalfWritten,
+    Handle, HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueError,
     QueueHandle, RoundError, Segment, SegmentError,
 };
 
@@ -54,19 +54,22 @@ fn made() -> Vec<Error> {
             need: 512 << 20, have: 64 << 20, what: "/dev/shm".into(),
             remedy: "in Docker pass --shm-size",
         });
-        AllocError::Corrupt { offset: 0x9000, what: "not an entry of the span table" };
+        AllocError::Corrupt(Corrupt { offset: 0x9000, what: "not an entry of the span table" });
         JoinError::SeatsFull { seats: 8, holders: vec![11, 12] };
         LeaseError::Busy { handle: X, name: None, pid: 4711 };
         LeaseError::Poisoned {
             handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
             what: HalfWritten::Tiles,
         };
-        LeaseError::Corrupt { handle: X, offset: 0x2a08_9000, what: "the descriptor is not one" };
+        LeaseError::Corrupt {
+            handle: X,
+            error: Corrupt { offset: 0x2a08_9000, what: "the descriptor is not one" },
+        };
         NameError::Taken { name: weights(), handle: X, pid: 4711 };
         NameError::Crowded { names: 65_536 };
-        NameError::Corrupt {
+        NameError::Corrupt(Corrupt {
             offset: 0x2a10_9000, what: "a bucket of names without a record of them",
-        };
+        });
         BundleError::Taken { name: weights(), handle: X };
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };

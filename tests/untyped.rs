@@ -124,7 +124,7 @@ fn a_record_made_by_layout_is_opened_as_its_struct() {
     assert_eq!(one.info(typed).unwrap().dtype, one.info(any).unwrap().dtype);
     assert!(matches!(
         any.typed::<f64, Ix2>(&other),
-        Err(LeaseError::TypeMismatch(_))
+        Err(LeaseError::WrongKind(_))
     ));
 }
 
@@ -243,7 +243,7 @@ fn partitions_are_not_lent_as_bytes() {
         table.read_untyped(words).map(drop).unwrap_err(),
         table.write_untyped(words).map(drop).unwrap_err(),
     ] {
-        assert!(matches!(error, LeaseError::TypeMismatch(_)), "{error}");
+        assert!(matches!(error, LeaseError::WrongKind(_)), "{error}");
         assert!(error.to_string().contains("partition"), "{error}");
     }
 }

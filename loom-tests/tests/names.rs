@@ -451,7 +451,7 @@ fn a_made_up_writer_of_a_record() {
         let record = model::record(&first, HERE).unwrap();
         let other = thread::spawn(move || {
             let refused = second.write(Vector::from_bits(record.to_bits()));
-            assert!(matches!(refused, Err(LeaseError::TypeMismatch(_))));
+            assert!(matches!(refused, Err(LeaseError::WrongKind(_))));
             drop(refused);
             second
         });

@@ -5,7 +5,7 @@
 use loom::thread;
 use loom_tests::{check, check_deaths, segment};
 use ndshm::bytemuck::{Pod, Zeroable};
-use ndshm::{AllocError, Element, HandleTable, SchemaError, model};
+use ndshm::{AllocError, Element, HandleTable, LayoutError, model};
 
 macro_rules! record {
     ($name:ident, $field:ident) => {
@@ -31,7 +31,7 @@ fn dtype_of<T: Element + Default>(table: &HandleTable) -> String {
             seen
         }
         // Two texts of one hash won a word each, so the entry is lost for both.
-        Err(AllocError::Schema(SchemaError::Full { .. })) => String::new(),
+        Err(AllocError::Layout(LayoutError::TooMany { .. })) => String::new(),
         Err(error) => panic!("{error}"),
     }
 }

@@ -11,12 +11,6 @@ use crate::table::error::{AllocError, LeaseError};
 #[derive(ThisError)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// The handle names an array, a partition or a queue.
-    #[error("{handle} is not a bundle: open it with the type that it was created as")]
-    NotABundle {
-        /// The handle.
-        handle: AnyHandle,
-    },
     /// Another part has the name.
     #[error("the bundle has a part {name:?} already, {handle}: remove it, or choose another name")]
     Taken {

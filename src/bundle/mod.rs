@@ -14,7 +14,7 @@ pub use error::BundleError;
 
 use ndarray::Dimension;
 
-use crate::descriptor::{ControlKind, Descriptor};
+use crate::descriptor::{ControlKind, Descriptor, WrongKind};
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::names::NameError;
@@ -94,7 +94,11 @@ impl Core {
                 token: Cell::new(self.token()),
                 bucket: memory.names().len() + index,
             }),
-            false => Err(BundleError::NotABundle { handle }),
+            false => {
+                let words = memory.descriptor(index);
+                let wrong = WrongKind::found_in(handle, words, memory, "a bundle");
+                Err(LeaseError::from(wrong).into())
+            }
         }
     }
 
@@ -217,7 +221,7 @@ impl<'t> Bundle<'t> {
     ///
     /// # Errors
     /// - [`BundleError::NotFound`] if there is no such part.
-    /// - [`BundleError::Lease`] with [`TypeMismatch`](LeaseError::TypeMismatch) if it has another
+    /// - [`BundleError::Lease`] with [`WrongKind`](LeaseError::WrongKind) if it has another
     ///   type, and with [`Stale`](LeaseError::Stale) if the bundle was freed.
     pub fn get<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, BundleError> {
         loop {

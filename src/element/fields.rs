@@ -2,9 +2,9 @@
 
 use super::schema::MAX_TEXT;
 use super::text::{RecordField, RecordLayout};
-use super::{MAX_ALIGN, ScalarType, SchemaError};
+use super::{MAX_ALIGN, ScalarType};
 
-/// Error of building a record layout from fields.
+/// Error of building a record layout from fields, or of entering it in a segment.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
@@ -36,9 +36,26 @@ pub enum LayoutError {
         /// Bytes of all fields; `None` if the sum overflows.
         bytes: Option<usize>,
     },
-    /// The text of the layout does not fit into a segment.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
+    /// The text of the layout is too long for an entry.
+    #[error(
+        "the record's layout takes {bytes} bytes as text, a segment keeps at most {limit}: \
+         use fewer fields or shorter names"
+    )]
+    TooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Bytes that an entry holds.
+        limit: usize,
+    },
+    /// The segment's table of layouts is full.
+    #[error(
+        "the segment already has {limit} record layouts, and layouts are never removed: \
+         use a new segment, or fewer kinds of records in this one"
+    )]
+    TooMany {
+        /// Layouts that a segment can have.
+        limit: usize,
+    },
 }
 
 impl RecordLayout {
@@ -107,14 +124,14 @@ impl RecordLayout {
         let layout = RecordLayout::new(made, end, natural.unwrap_or(1));
         match layout.overlong() {
             None => Ok(layout),
-            Some(error) => Err(error.into()),
+            Some(error) => Err(error),
         }
     }
 
     /// Returns an error if the layout's text is too long for a segment.
-    fn overlong(&self) -> Option<SchemaError> {
+    fn overlong(&self) -> Option<LayoutError> {
         let text = self.text();
-        text.is_cut().then_some(SchemaError::TooLong {
+        text.is_cut().then_some(LayoutError::TooLong {
             bytes: text.wanted(),
             limit: MAX_TEXT,
         })

@@ -14,7 +14,6 @@ pub use dtype::{DType, ScalarType};
 pub use fields::LayoutError;
 pub use num_complex::Complex;
 pub use record::{Field, FieldType, Record, Schema};
-pub use schema::SchemaError;
 pub use text::{RecordField, RecordLayout};
 
 /// The code of the segment's own arrays of atomic words (claims of a partition, mailboxes of a

@@ -14,6 +14,7 @@
 //! entry stays unused for ever. Every text visits the same entries in the same order, and an entry
 //! that has refused a text keeps refusing it. Therefore a text has one index in a segment.
 
+use super::fields::LayoutError;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
@@ -27,38 +28,13 @@ pub(crate) const MAX_TEXT: usize = (Layout::SCHEMA_WORDS - HEAD) * 8;
 /// Bit of word 0: the text of the entry is complete.
 const READY: u64 = 1;
 
-/// Error of entering a record's layout in a segment.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SchemaError {
-    /// The text of the layout is too long for an entry.
-    #[error(
-        "the record's layout takes {bytes} bytes as text, a segment keeps at most {limit}: \
-         use fewer fields or shorter names"
-    )]
-    TooLong {
-        /// Bytes of the text.
-        bytes: usize,
-        /// Bytes that an entry holds.
-        limit: usize,
-    },
-    /// The segment's table of layouts is full.
-    #[error(
-        "the segment already has {limit} record layouts, and layouts are never removed: \
-         use a new segment, or fewer kinds of records in this one"
-    )]
-    Full {
-        /// Layouts that a segment can have.
-        limit: usize,
-    },
-}
-
 /// Returns the index of `text` in the segment, and enters the text if it is new.
 ///
 /// Lock-free; a few loads if the segment has the layout already. `text` has no NUL bytes.
-pub(crate) fn intern(memory: &Memory, text: &str) -> Result<u16, SchemaError> {
+pub(crate) fn intern(memory: &Memory, text: &str) -> Result<u16, LayoutError> {
     if text.len() > MAX_TEXT {
         let limit = MAX_TEXT;
-        return Err(SchemaError::TooLong {
+        return Err(LayoutError::TooLong {
             bytes: text.len(),
             limit,
         });
@@ -66,7 +42,7 @@ pub(crate) fn intern(memory: &Memory, text: &str) -> Result<u16, SchemaError> {
     (0..Layout::SCHEMAS)
         .find(|&index| Entry::of(memory, index).is_some_and(|entry| entry.admit(text)))
         .map(|index| index as u16)
-        .ok_or(SchemaError::Full {
+        .ok_or(LayoutError::TooMany {
             limit: Layout::SCHEMAS,
         })
 }
@@ -219,7 +195,6 @@ fn claim_of(text: &str) -> u64 {
 }
 
 // These tests build their own entries; under the model checker atomics exist only inside a model.
-crate::message::debug_is_display!(SchemaError);
 
 #[cfg(test)]
 mod tests {
@@ -326,7 +301,7 @@ mod tests {
             let limit = Layout::SCHEMAS;
             assert_eq!(
                 intern(memory, &text(limit)),
-                Err(SchemaError::Full { limit })
+                Err(LayoutError::TooMany { limit })
             );
             assert_eq!(
                 intern(memory, &text(7)),
@@ -349,7 +324,7 @@ mod tests {
             let bytes = MAX_TEXT + 1;
             assert_eq!(
                 intern(memory, &"x".repeat(bytes)),
-                Err(SchemaError::TooLong {
+                Err(LayoutError::TooLong {
                     bytes,
                     limit: MAX_TEXT
                 })

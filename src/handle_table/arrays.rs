@@ -178,7 +178,7 @@ impl HandleTable {
     /// Returns the type, shape and state of the array that a handle names.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if the handle names none. [`LeaseError::TypeMismatch`] if it names a
+    /// [`LeaseError::Stale`] if the handle names none. [`LeaseError::WrongKind`] if it names a
     /// queue, a partition or a bundle.
     #[inline]
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {

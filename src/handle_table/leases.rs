@@ -17,7 +17,7 @@ impl HandleTable {
     /// Arrays of `bool` are scanned for invalid bytes.
     ///
     /// # Errors
-    /// - [`LeaseError::Stale`], [`LeaseError::TypeMismatch`].
+    /// - [`LeaseError::Stale`], [`LeaseError::WrongKind`].
     /// - [`LeaseError::Busy`] while the array has a writer; the call does not wait. If some
     ///   participants try to read and one tries to write at the same moment, all may get `Busy`. So
     ///   may a participant that reads already and asks again while another tries to write.
@@ -53,7 +53,7 @@ impl HandleTable {
     /// Arrays of `bool` are not checked: the bytes may be any.
     ///
     /// # Errors
-    /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::TypeMismatch`] if
+    /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::WrongKind`] if
     /// the handle names a control array: a partition, a queue, a bundle, or memory of the crate
     /// itself.
     #[inline]
@@ -83,7 +83,7 @@ impl HandleTable {
     /// synchronise by other means.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`]; never `Busy` or `Poisoned`.
+    /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`]; never `Busy` or `Poisoned`.
     #[inline]
     pub fn attach<T: Element, D: Dimension>(
         &self,
@@ -154,7 +154,7 @@ impl AnyHandle {
     /// Returns the handle as one of an array of `T` with dimension `D`.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if it names none. [`LeaseError::TypeMismatch`] names both types if
+    /// [`LeaseError::Stale`] if it names none. [`LeaseError::WrongKind`] names both types if
     /// they differ.
     pub fn typed<T: Element, D: Dimension>(
         self,

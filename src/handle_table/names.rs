@@ -71,7 +71,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
-    /// - [`NameError::Lease`] with [`TypeMismatch`](crate::LeaseError::TypeMismatch) if it has another
+    /// - [`NameError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if it has another
     ///   type.
     #[inline]
     pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {

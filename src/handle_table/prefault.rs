@@ -1,7 +1,7 @@
 //! First touch ahead of time: creates an array's pages before their first use.
 
 use super::HandleTable;
-use crate::descriptor::{Descriptor, TypeMismatch};
+use crate::descriptor::{Descriptor, WrongKind};
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::message::Bytes;
@@ -30,7 +30,7 @@ impl HandleTable {
         let slot = lease.slot.index;
         let descriptor = Descriptor::load(memory.descriptor(slot));
         if descriptor.is_some_and(|descriptor| descriptor.is_control()) {
-            return Err(LeaseError::from(TypeMismatch::control()).into());
+            return Err(LeaseError::from(WrongKind::control(handle)).into());
         }
         let bytes = descriptor.and_then(|descriptor| descriptor.bytes_in(memory));
         let place = Spans::of(memory).extent(slot).zip(bytes);

@@ -72,7 +72,7 @@ impl HandleTable {
     /// Opens a partition that another participant has created.
     ///
     /// # Errors
-    /// - [`PartitionError::NotThisGroup`] if the handle names something else.
+    /// - [`PartitionError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if the handle names something else.
     /// - [`PartitionError::Lease`] if the partition or one of its arrays cannot be opened.
     #[inline]
     pub fn open_partition<G: Group>(
@@ -101,7 +101,7 @@ impl HandleTable {
     /// Opens a queue that another participant has created.
     ///
     /// # Errors
-    /// - [`QueueError::NotThisQueue`] if the handle names something else, or a queue of another job
+    /// - [`QueueError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if the handle names something else, or a queue of another job
     ///   type. The type is compared by size, alignment and [`core::any::type_name`].
     /// - [`QueueError::Lease`] if the queue was freed.
     #[inline]
@@ -121,7 +121,7 @@ impl HandleTable {
     /// Opens a bundle that any participant has created.
     ///
     /// # Errors
-    /// - [`BundleError::NotABundle`] if the handle names something else.
+    /// - [`BundleError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if the handle names something else.
     /// - [`BundleError::Lease`] if the bundle was freed.
     #[inline]
     pub fn open_bundle(&self, handle: BundleHandle) -> Result<Bundle<'_>, BundleError> {

@@ -224,7 +224,7 @@ impl Observer {
     /// stay valid for as long as the observer lives.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] and [`LeaseError::TypeMismatch`].
+    /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`].
     pub fn attach<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,

@@ -4,6 +4,7 @@
 //! segment makes; under the model checker they are the checker's own words, and the bytes of arrays are
 //! watched for races. Only the constructors differ.
 
+mod corrupt;
 #[cfg(loom)]
 mod model;
 #[cfg(loom)]
@@ -11,6 +12,7 @@ mod races;
 #[cfg(not(loom))]
 mod tables;
 
+pub use corrupt::Corrupt;
 #[cfg(loom)]
 pub(crate) use model::Memory;
 #[cfg(loom)]

@@ -8,6 +8,7 @@ use super::place::{
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
+use crate::memory::Corrupt;
 use crate::memory::Memory;
 use crate::names::error::NameError;
 use crate::sync::{Atom, Ordering, Word};
@@ -62,10 +63,10 @@ impl<'t> Buckets<'t> {
 
     #[cold]
     pub(super) fn corrupt(self, bucket: usize) -> NameError {
-        NameError::Corrupt {
+        NameError::Corrupt(Corrupt {
             offset: offset_of(self.memory().layout(), bucket),
             what: "a bucket of names without a record of them",
-        }
+        })
     }
 
     /// Calls `look` with the words of a bucket's record, under a lease. Returns `None` if the

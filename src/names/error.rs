@@ -3,6 +3,7 @@
 use thiserror::Error as ThisError;
 
 use crate::handle::AnyHandle;
+use crate::memory::Corrupt;
 use crate::seat::JoinError;
 use crate::table::error::{AllocError, LeaseError};
 
@@ -56,13 +57,8 @@ pub enum NameError {
         names: usize,
     },
     /// The table of names holds bytes that no participant writes.
-    #[error("the segment is damaged at byte {offset:#x}: {what}")]
-    Corrupt {
-        /// The place of the damage, in bytes from the start of the segment.
-        offset: u64,
-        /// The check that failed.
-        what: &'static str,
-    },
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
 }
 
 crate::message::debug_is_display!(NameError);

@@ -6,6 +6,7 @@ use super::record::{Contents, Name, Value};
 use super::{NameInfo, checked, not_found, used};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
+use crate::memory::Corrupt;
 use crate::names::error::NameError;
 use crate::span::Spans;
 use crate::table::info::Look;
@@ -129,10 +130,10 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     }
 
     fn corrupt(&self, bucket: usize) -> NameError {
-        NameError::Corrupt {
+        NameError::Corrupt(Corrupt {
             offset: offset_of(self.look.memory.layout(), bucket),
             what: "a bucket of names without a record of them",
-        }
+        })
     }
 }
 

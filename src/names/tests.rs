@@ -30,7 +30,7 @@ fn a_name_leads_to_its_array_in_every_table_of_the_segment() {
     assert_eq!(theirs.find::<f64, Ix2>("positions").unwrap(), x);
     let error = theirs.find::<f32, Ix2>("positions").unwrap_err();
     assert!(
-        matches!(error, NameError::Lease(LeaseError::TypeMismatch(_))),
+        matches!(error, NameError::Lease(LeaseError::WrongKind(_))),
         "{error}"
     );
     assert!(matches!(

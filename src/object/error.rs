@@ -11,14 +11,6 @@ use crate::table::error::{AllocError, LeaseError};
 #[derive(ThisError)]
 #[non_exhaustive]
 pub enum ObjectError {
-    /// The handle names something that is not an object.
-    #[error("{handle} is not an object but {found}: open it with the type that it was created as")]
-    NotAnObject {
-        /// The handle.
-        handle: AnyHandle,
-        /// The thing that it names.
-        found: String,
-    },
     /// The object was stored in the format of another version of this crate.
     #[error(
         "{handle} is an object of format {found}, and this program reads format {expected}: store \

@@ -146,7 +146,7 @@ impl HandleTable {
     /// participant frees the object.
     ///
     /// # Errors
-    /// - [`ObjectError::NotAnObject`] if the handle names something else, [`ObjectError::Version`]
+    /// - [`ObjectError::Lease`] with [`WrongKind`](LeaseError::WrongKind) if the handle names something else, [`ObjectError::Version`]
     ///   if the object is of another version of this crate.
     /// - [`ObjectError::Lease`] as for [`read`](HandleTable::read). After the object is freed, its
     ///   handle is stale.
@@ -158,9 +158,9 @@ impl HandleTable {
         let handle = AnyHandle::from(handle.into());
         let blocks = match self.read::<Block, Ix1>(Handle::from_bits(handle.to_bits())) {
             Ok(blocks) => blocks,
-            Err(LeaseError::TypeMismatch(mismatch)) => {
-                let found = mismatch.found;
-                return Err(ObjectError::NotAnObject { handle, found });
+            Err(LeaseError::WrongKind(mut wrong)) => {
+                wrong.expected = "an object".to_owned();
+                return Err(LeaseError::WrongKind(wrong).into());
             }
             Err(error) => return Err(error.into()),
         };

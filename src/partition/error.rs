@@ -117,12 +117,6 @@ pub enum PartitionError {
         /// A possible change of the grid, along each axis that needs one.
         remedy: String,
     },
-    /// The handle does not name a partition of this group.
-    #[error("{handle} is not a partition of this group of arrays")]
-    NotThisGroup {
-        /// The handle.
-        handle: AnyHandle,
-    },
     /// An array of the group could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),

@@ -22,7 +22,7 @@ pub use error::{PartitionError, RoundError};
 
 use ndarray::Axis;
 
-use crate::descriptor::{ControlKind, Descriptor};
+use crate::descriptor::{ControlKind, Descriptor, WrongKind};
 use crate::handle::{AnyHandle, opened_handle_traits};
 use crate::segment::Segment;
 use crate::table::core::Core;
@@ -155,10 +155,13 @@ impl Core {
         &self,
         handle: PartitionHandle<G>,
     ) -> Result<Partition<'_, G>, PartitionError> {
-        let not_this = || PartitionError::NotThisGroup {
-            handle: handle.control,
-        };
         let lease = self.lease_shared(handle.control)?;
+        let not_this = || {
+            let memory = self.segment().memory();
+            let words = memory.descriptor(lease.slot.index);
+            let expected = "a partition of these arrays with these accesses";
+            LeaseError::from(WrongKind::found_in(handle.control, words, memory, expected))
+        };
         let control = self.control(&lease).ok_or_else(not_this)?;
         let members: Vec<Member> = control.members().collect();
         let modes: Vec<Mode> = members.iter().map(|member| member.mode).collect();

@@ -18,19 +18,6 @@ pub enum QueueError {
         /// The largest capacity.
         limit: usize,
     },
-    /// The handle names something else, or a queue of another job type.
-    #[error(
-        "{handle} is not a queue of {expected} ({size} bytes): open it with the type that it was \
-         created with, in a program where that type has the same name"
-    )]
-    NotThisQueue {
-        /// The handle.
-        handle: AnyHandle,
-        /// The job type of the handle.
-        expected: &'static str,
-        /// Bytes of such a job.
-        size: usize,
-    },
     /// No cell is free; see [`PushError::Full`], which returns the job.
     #[error(
         "the queue is full: all {capacity} cells hold jobs or are being written or read; pop some, \

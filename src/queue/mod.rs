@@ -22,7 +22,7 @@ pub use error::{PushError, QueueError};
 
 use bytemuck::Pod;
 
-use crate::descriptor::{ControlKind, Descriptor};
+use crate::descriptor::{ControlKind, Descriptor, WrongKind};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
 use crate::sync::Atom;
@@ -164,11 +164,18 @@ impl Core {
                 owner: None,
                 job: PhantomData,
             }),
-            None => Err(QueueError::NotThisQueue {
-                handle,
-                expected: core::any::type_name::<T>(),
-                size: job::job_type::<T>().size as usize,
-            }),
+            None => {
+                let (name, size) = (core::any::type_name::<T>(), job::job_type::<T>().size);
+                let expected = format!(
+                    "a queue of {name} ({size} bytes; the name, size and alignment must be equal)"
+                );
+                let words = memory.descriptor(index);
+                let mut wrong = WrongKind::found_in(handle, words, memory, expected);
+                if wrong.found == ControlKind::Queue.name() {
+                    wrong.found += " of another job type";
+                }
+                Err(LeaseError::from(wrong).into())
+            }
         }
     }
 }

@@ -92,11 +92,14 @@ fn the_type_of_a_job_is_checked() {
     assert!(
         error
             .to_string()
-            .contains("is not a queue of f64 (8 bytes)")
+            .contains("names a queue of another job type, not a queue of f64 (8 bytes;")
     );
     let array = table.zeros::<u64, _>(100).unwrap();
     let error = table.open_queue(QueueHandle::<u64>::from_bits(array.to_bits()));
-    assert!(matches!(error, Err(QueueError::NotThisQueue { .. })));
+    assert!(matches!(
+        error,
+        Err(QueueError::Lease(LeaseError::WrongKind(_)))
+    ));
     // A queue is not an array either.
     let error = table.read(crate::Handle::<u64, ndarray::Ix1>::from_bits(bits));
     let error = error.unwrap_err().to_string();

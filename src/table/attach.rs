@@ -8,7 +8,7 @@ use super::core::Core;
 use super::info::Look;
 use super::slot::{Refused, Slot};
 use crate::array::Attached;
-use crate::descriptor::{Descriptor, PoisonNote, TypeMismatch};
+use crate::descriptor::{Descriptor, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::Access;
@@ -78,7 +78,7 @@ impl Core {
         match why {
             Refused::Stale => LeaseError::Stale { handle },
             Refused::Busy(seat) => self.busy(handle, seat),
-            Refused::Control => TypeMismatch::control().into(),
+            Refused::Control => WrongKind::control(handle).into(),
             Refused::Poisoned => {
                 let words = self.segment.memory().descriptor(slot.index);
                 let note = PoisonNote::load(words);
@@ -152,7 +152,7 @@ impl Look<'_> {
         handle: AnyHandle,
         same_schema: impl Fn(u16, &'static str) -> bool,
     ) -> LeaseError {
-        match Descriptor::why_not::<T, D>(words, self.memory, same_schema) {
+        match Descriptor::why_not::<T, D>(words, self.memory, handle, same_schema) {
             Some(mismatch) => mismatch.into(),
             None => self.corrupt(handle, "the descriptor is not one of an array"),
         }

@@ -12,6 +12,7 @@ use super::hints::Hints;
 use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
 use crate::element::{self, Element, Kind, schema};
 use crate::handle::{AnyHandle, Handle};
+use crate::memory::Corrupt;
 use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
@@ -271,10 +272,10 @@ impl Core {
 
     #[cold]
     fn damaged_span(&self, span: usize) -> AllocError {
-        AllocError::Corrupt {
+        AllocError::Corrupt(Corrupt {
             offset: self.segment.memory().layout().spans + span as u64 * 8,
             what: "not an entry of the span table",
-        }
+        })
     }
 
     #[cold]

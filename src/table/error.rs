@@ -2,9 +2,10 @@
 
 use thiserror::Error as ThisError;
 
-use crate::descriptor::{HalfWritten, TypeMismatch};
-use crate::element::{InvalidElement, SchemaError};
+use crate::descriptor::{HalfWritten, WrongKind};
+use crate::element::{InvalidElement, LayoutError};
 use crate::handle::AnyHandle;
+use crate::memory::Corrupt;
 use crate::message::{Bytes, Called, Utc};
 use crate::seat::JoinError;
 use crate::segment::{ForeignLock, NoMemory, SegmentError};
@@ -60,19 +61,14 @@ pub enum AllocError {
     NoMemory(#[from] NoMemory),
     /// The record's layout could not be entered in the segment.
     #[error(transparent)]
-    Schema(#[from] SchemaError),
+    Layout(#[from] LayoutError),
     /// This process was forked while its parent created the array. The array belongs to the parent,
     /// which continues with it.
     #[error("this process was forked while its parent created the array: it is the parent's")]
     Forked,
     /// The table of spans holds bytes that no participant writes.
-    #[error("the segment is damaged at byte {offset:#x}: {what}")]
-    Corrupt {
-        /// The place of the damage, in bytes from the start of the segment.
-        offset: u64,
-        /// The check that failed.
-        what: &'static str,
-    },
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
     /// This process was forked and could not take a seat of its own.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -154,7 +150,7 @@ pub enum LeaseError {
     },
     /// The array has another element type, or another number of axes.
     #[error(transparent)]
-    TypeMismatch(#[from] TypeMismatch),
+    WrongKind(#[from] WrongKind),
     /// The handle names internal memory of the crate.
     #[error(
         "{handle} names {what}, which is internal to the crate: pass the handle of an array, an \
@@ -175,14 +171,12 @@ pub enum LeaseError {
         error: InvalidElement,
     },
     /// The array's descriptor does not describe an array in its extent.
-    #[error("{handle}: the segment is damaged at byte {offset:#x}: {what}")]
+    #[error("{handle}: {error}")]
     Corrupt {
         /// The handle.
         handle: AnyHandle,
-        /// The place of the damage, in bytes from the start of the segment.
-        offset: u64,
-        /// The check that failed.
-        what: &'static str,
+        /// The place and the check that failed.
+        error: Corrupt,
     },
     /// An observer could not map the array or its tables.
     #[error("the array cannot be mapped for reading: {0}")]

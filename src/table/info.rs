@@ -2,10 +2,10 @@
 
 use super::core::Core;
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, Order, TypeMismatch};
+use crate::descriptor::{Descriptor, Order, WrongKind};
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
-use crate::memory::Memory;
+use crate::memory::{Corrupt, Memory};
 use crate::seat::ParticipantInfo;
 use crate::span::Spans;
 use crate::table::error::LeaseError;
@@ -116,8 +116,10 @@ impl<'m> Look<'m> {
         let (slot, _) = handle.unpack(self.key);
         LeaseError::Corrupt {
             handle,
-            offset: self.memory.layout().descriptor_at(slot),
-            what,
+            error: Corrupt {
+                offset: self.memory.layout().descriptor_at(slot),
+                what,
+            },
         }
     }
 
@@ -128,11 +130,8 @@ impl<'m> Look<'m> {
             true => {
                 // The handle may come from a name, which may lead to a queue.
                 info?.ok_or_else(|| {
-                    let mismatch = TypeMismatch {
-                        expected: "an array".into(),
-                        found: crate::descriptor::CONTROL_WORDS.into(),
-                    };
-                    LeaseError::TypeMismatch(mismatch)
+                    let words = self.memory.descriptor(slot.index);
+                    WrongKind::found_in(handle, words, self.memory, "an array").into()
                 })
             }
             false => Err(LeaseError::Stale { handle }),

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::info::Look;
 use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, MAX_AXES, Order, TypeMismatch, bytes_of};
+use crate::descriptor::{Descriptor, MAX_AXES, Order, WrongKind, bytes_of};
 use crate::element::{DType, schema};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
@@ -155,7 +155,7 @@ impl Look<'_> {
         let descriptor = Descriptor::load(memory.descriptor(slot.index))
             .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
         if descriptor.is_control() {
-            return Err(TypeMismatch::control().into());
+            return Err(WrongKind::control(handle).into());
         }
         let dtype = descriptor
             .dtype(memory)

@@ -41,7 +41,7 @@ pub fn an_observer_sees_seats_arrays_and_leases() {
     let wrong = Handle::<f64, Ix1>::from_bits(x.to_bits());
     assert!(matches!(
         observer.attach(wrong),
-        Err(LeaseError::TypeMismatch(_))
+        Err(LeaseError::WrongKind(_))
     ));
     let found = observer.verify();
     assert!(found.is_clean(), "{found}");

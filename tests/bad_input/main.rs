@@ -258,7 +258,7 @@ fn another_type_or_rank_names_both() {
         table.write(wrong_type).unwrap_err(),
         table.attach(wrong_type).unwrap_err(),
     ] {
-        assert!(matches!(error, LeaseError::TypeMismatch(_)));
+        assert!(matches!(error, LeaseError::WrongKind(_)));
         says(error, &types);
     }
     let error = AnyHandle::from_bits(bits)

@@ -241,7 +241,7 @@ impl World {
                 LeaseError::Stale { .. } => "stale",
                 LeaseError::Busy { .. } => "busy",
                 LeaseError::Poisoned { .. } => "poisoned",
-                LeaseError::TypeMismatch(_) => "another type",
+                LeaseError::WrongKind(_) => "another type",
                 LeaseError::InvalidElement { .. } => "invalid element",
                 LeaseError::Corrupt { .. } => "corrupt",
                 _ => "another error",

@@ -129,7 +129,7 @@ impl<'t> World<'t> {
                     });
                     for error in [other, rank] {
                         match error.expect("an array of another type") {
-                            LeaseError::TypeMismatch(_) => assert!(!known.freed),
+                            LeaseError::WrongKind(_) => assert!(!known.freed),
                             error => known.check_refusal(&error),
                         }
                     }

@@ -122,7 +122,7 @@ impl From<LeaseError> for Failure {
             LeaseError::Corrupt { .. }
             | LeaseError::InvalidElement { .. }
             | LeaseError::Poisoned { .. } => Code::Wanting,
-            LeaseError::TypeMismatch(_) => Code::Usage,
+            LeaseError::WrongKind(_) => Code::Usage,
             _ => Code::Refused,
         };
         Failure::new(code, error)

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Observer;
-use crate::descriptor::{Descriptor, TypeMismatch};
+use crate::descriptor::{Descriptor, WrongKind};
 use crate::handle::AnyHandle;
 use crate::inspect::CopyError;
 use crate::span::Spans;
@@ -34,7 +34,7 @@ impl Observer {
     ///
     /// # Errors
     /// [`CopyError::Range`] beyond the array's last byte, [`CopyError::Lease`] with
-    /// [`LeaseError::Stale`], [`LeaseError::Corrupt`], or [`LeaseError::TypeMismatch`] if the
+    /// [`LeaseError::Stale`], [`LeaseError::Corrupt`], or [`LeaseError::WrongKind`] if the
     /// handle names something other than an array (such as a queue); [`CopyError::Read`] if the
     /// system cannot read the file. After an error the contents of `out` are unspecified.
     pub fn copy_bytes(
@@ -73,7 +73,7 @@ impl Observer {
         let descriptor = Descriptor::load(memory.descriptor(slot))
             .ok_or_else(|| corrupt("the descriptor is not one"))?;
         if descriptor.is_control() {
-            return Err(LeaseError::from(TypeMismatch::control()).into());
+            return Err(LeaseError::from(WrongKind::control(handle)).into());
         }
         let bytes = descriptor
             .dtype(memory)

@@ -101,7 +101,7 @@ fn other_handles_are_refused_both_ways() {
     let table = table();
     let array = table.zeros::<u8, _>((64, 2)).unwrap();
     let error = table.open_object(AnyHandle::from(array)).unwrap_err();
-    let expected = format!("{array} is not an object but u8 with 2 axes");
+    let expected = format!("{array} names an array of u8 with 2 axes, not an object: ");
     assert!(error.to_string().starts_with(&expected), "{error}");
 
     let object = table.put_object(&1).unwrap();
