@@ -170,7 +170,7 @@ pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 pub use rand_core;
 pub use seat::{ReapReport, TornTile};
 #[cfg(not(loom))]
-pub use segment::{HugePageReport, HugePages, Removal};
+pub use segment::{CgroupLimit, HugePageReport, HugePages, MemoryLimits, Removal};
 pub use segment::{Segment, SegmentOptions};
 pub use table::{ArrayInfo, HandleTable, Owned};
 #[cfg(not(loom))]

@@ -18,6 +18,8 @@ pub(crate) mod fresh;
 mod huge;
 mod in_process;
 #[cfg(not(loom))]
+mod limits;
+#[cfg(not(loom))]
 #[cfg_attr(miri, path = "heap.rs")]
 mod mapping;
 #[cfg(not(loom))]
@@ -49,6 +51,8 @@ use std::sync::Arc;
 pub(crate) use huge::Touched;
 #[cfg(not(loom))]
 pub use huge::{HugePageReport, HugePages};
+#[cfg(not(loom))]
+pub use limits::{CgroupLimit, MemoryLimits};
 pub use options::SegmentOptions;
 #[cfg(not(loom))]
 pub use remove::Removal;
