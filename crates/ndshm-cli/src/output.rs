@@ -1,5 +1,6 @@
 //! Output of the tool: exit codes, JSON, colour, tables.
 
+mod screen;
 mod table;
 mod text;
 

@@ -98,9 +98,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         target::warn_of_writer(&observer, &info);
         out.line(out.paint(Style::Bold, &title))?;
         let place = terminal::Place::here(args.ascii, out);
-        for line in terminal::draw(&chart, &place) {
-            out.line(line)?;
-        }
+        out.drawn(&terminal::draw(&chart, &place))?;
     }
     if !out.json() {
         if taken.step > 1 {

@@ -84,17 +84,7 @@ fn print_once(watched: &mut Watched, out: &Output) -> Result<Code, Failure> {
     let Ok(mut terminal) = Terminal::new(backend);
     let mut screen = Screen::default();
     let Ok(_) = terminal.draw(|frame| screen.draw(frame, watched));
-    let buffer = terminal.backend().buffer().clone();
-    let width = usize::from(buffer.area.width);
-    let lines: Vec<String> = buffer
-        .content()
-        .chunks(width)
-        .map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
-        .collect();
-    let last = lines.iter().rposition(|line| !line.trim().is_empty());
-    for line in &lines[..last.map_or(0, |last| last + 1)] {
-        out.line(line.trim_end())?;
-    }
+    out.drawn(terminal.backend().buffer())?;
     Ok(Code::Done)
 }
 
