@@ -164,7 +164,7 @@ pub use pool::TileRng;
 pub use pool::become_worker;
 pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
 #[cfg(not(loom))]
-pub use primitives::{ArrayIndex, Number, Real};
+pub use primitives::{ArrayIndex, Moments, Number, Real};
 pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;

@@ -9,6 +9,7 @@ mod elementwise;
 mod flat;
 mod gather;
 mod log;
+mod moments;
 mod number;
 mod reduce;
 mod resample;
@@ -25,6 +26,7 @@ use crate::partition::{Group, Partition};
 use crate::pool::Pool;
 use crate::table::{HandleTable, Owned};
 pub use gather::ArrayIndex;
+pub use moments::Moments;
 pub use number::{Number, Real};
 
 /// Elements of a tile in all primitives that compute. Results depend on it: another number would
