@@ -83,7 +83,7 @@ pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
         false => print(&all, out)?,
     }
     Ok(match all.iter().any(|check| check.status == Status::Fail) {
-        true => Code::Wanting,
+        true => Code::Problem,
         false => Code::Done,
     })
 }

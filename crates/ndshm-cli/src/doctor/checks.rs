@@ -193,7 +193,7 @@ pub fn leftovers() -> Check {
     const NAME: &str = "leftovers";
     let count = gc::all()
         .iter()
-        .filter(|leftover| leftover.is_to_go())
+        .filter(|leftover| leftover.is_cleanable())
         .count();
     match count {
         0 => Check::ok(NAME, "none"),

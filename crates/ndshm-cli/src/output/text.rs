@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 /// Escapes control characters: anybody may choose the names of files and processes.
-pub fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
-            '\n' => shown.push(char),
-            char if char.is_control() => shown.extend(char.escape_default()),
-            char => shown.push(char),
+            '\n' => escaped.push(char),
+            char if char.is_control() => escaped.extend(char.escape_default()),
+            char => escaped.push(char),
         }
     }
-    shown
+    escaped
 }
 
 /// Formats a number of bytes in a suitable unit.
@@ -59,8 +59,8 @@ mod tests {
 
     #[test]
     fn nothing_steers_the_terminal() {
-        assert_eq!(shown("a\x1b[31mb\rc\u{9b}d"), "a\\u{1b}[31mb\\rc\\u{9b}d");
-        assert_eq!(shown("größe\nzwei"), "größe\nzwei");
+        assert_eq!(escaped("a\x1b[31mb\rc\u{9b}d"), "a\\u{1b}[31mb\\rc\\u{9b}d");
+        assert_eq!(escaped("größe\nzwei"), "größe\nzwei");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::scene::heat_colour;
 use crate::output::Output;
 
 /// Size and abilities of the output.
-pub struct Place {
+pub struct Viewport {
     columns: u16,
     rows: u16,
     ascii: bool,
@@ -25,9 +25,9 @@ pub struct Place {
 /// Width of the labels at the left, in columns.
 const MARGIN: u16 = 11;
 
-impl Place {
+impl Viewport {
     /// Returns the size of standard output; 80 columns and 24 rows if it is not a terminal.
-    pub fn here(ascii: bool, out: &Output) -> Place {
+    pub fn here(ascii: bool, out: &Output) -> Viewport {
         let size = match io::stdout().is_terminal() {
             true => rustix::termios::tcgetwinsize(io::stdout()).ok(),
             false => None,
@@ -36,7 +36,7 @@ impl Place {
             Some(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
             _ => (80, 24),
         };
-        Place {
+        Viewport {
             columns: columns.clamp(MARGIN + 10, 400),
             // Leave room for the title, the axis and the prompt.
             rows: rows.saturating_sub(4).clamp(4, 60),
@@ -52,17 +52,17 @@ impl Place {
 }
 
 /// Draws a chart.
-pub fn draw(chart: &Chart, place: &Place) -> Buffer {
+pub fn draw(chart: &Chart, viewport: &Viewport) -> Buffer {
     match chart {
-        Chart::Histogram(histogram) => bars(histogram, place),
-        Chart::Line(line) => curve(line, place),
-        Chart::Heat(grid) => shades(grid, place),
+        Chart::Histogram(histogram) => bars(histogram, viewport),
+        Chart::Line(line) => curve(line, viewport),
+        Chart::Heat(grid) => shades(grid, viewport),
     }
 }
 
 const COLOUR: Color = Color::Cyan;
 
-impl Place {
+impl Viewport {
     /// Returns an empty buffer with this many rows.
     fn buffer(&self, rows: usize) -> Buffer {
         let rows = u16::try_from(rows).unwrap_or(u16::MAX);
@@ -80,11 +80,11 @@ fn margin(buffer: &mut Buffer, row: u16, text: &str) {
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
 /// Draws one row per bin: lower edge, bar, count.
-fn bars(histogram: &Histogram, place: &Place) -> Buffer {
-    let mut buffer = place.buffer(histogram.counts.len() + 1);
+fn bars(histogram: &Histogram, viewport: &Viewport) -> Buffer {
+    let mut buffer = viewport.buffer(histogram.counts.len() + 1);
     let most = histogram.counts.iter().copied().max().unwrap_or(0);
     let widest = most.to_string().len();
-    let room = usize::from(place.columns - MARGIN)
+    let room = usize::from(viewport.columns - MARGIN)
         .saturating_sub(widest + 1)
         .max(4);
     let edges = histogram.edges().into_iter().chain([histogram.max]);
@@ -99,7 +99,7 @@ fn bars(histogram: &Histogram, place: &Place) -> Buffer {
             _ => ((count as f64 / most as f64 * (8 * room) as f64) as usize)
                 .max(usize::from(count > 0)),
         };
-        let bar = match place.ascii {
+        let bar = match viewport.ascii {
             true => "#".repeat(eighths.div_ceil(8)),
             false => "█".repeat(eighths / 8) + EIGHTHS[eighths % 8],
         };
@@ -107,7 +107,7 @@ fn bars(histogram: &Histogram, place: &Place) -> Buffer {
             Span::styled(bar, COLOUR),
             Span::raw(format!(" {count}")),
         ]);
-        buffer.set_line(MARGIN, row, &text, place.columns - MARGIN);
+        buffer.set_line(MARGIN, row, &text, viewport.columns - MARGIN);
     }
     buffer
 }
@@ -122,9 +122,9 @@ const ASCII_AXES: border::Set<'_> = border::Set {
 
 /// Draws the numbers as a curve of braille dots, two by four per character; in ASCII one star per
 /// character.
-fn curve(line: &Line, place: &Place) -> Buffer {
-    let mut buffer = place.buffer(usize::from(place.rows) + 1);
-    let (marker, axes) = match place.ascii {
+fn curve(line: &Line, viewport: &Viewport) -> Buffer {
+    let mut buffer = viewport.buffer(usize::from(viewport.rows) + 1);
+    let (marker, axes) = match viewport.ascii {
         true => (Marker::Custom('*'), ASCII_AXES),
         false => (Marker::Braille, border::PLAIN),
     };
@@ -132,7 +132,7 @@ fn curve(line: &Line, place: &Place) -> Buffer {
         .borders(Borders::LEFT | Borders::BOTTOM)
         .border_set(axes);
     let runs = line.runs();
-    let area = Rect::new(MARGIN, 0, place.columns - MARGIN, place.rows);
+    let area = Rect::new(MARGIN, 0, viewport.columns - MARGIN, viewport.rows);
     Canvas::default()
         .block(axes)
         .marker(marker)
@@ -149,8 +149,8 @@ fn curve(line: &Line, place: &Place) -> Buffer {
         })
         .render(area, &mut buffer);
     margin(&mut buffer, 0, &label(line.max));
-    margin(&mut buffer, place.rows - 2, &label(line.min));
-    let below = Rect::new(MARGIN + 1, place.rows, place.columns - MARGIN - 1, 1);
+    margin(&mut buffer, viewport.rows - 2, &label(line.min));
+    let below = Rect::new(MARGIN + 1, viewport.rows, viewport.columns - MARGIN - 1, 1);
     Text::from("0").render(below, &mut buffer);
     if line.last() > 0 {
         let last = Text::from(line.last().to_string());
@@ -182,13 +182,13 @@ impl<F: Fn(Option<f64>) -> Option<Color>> Shape for Cells<'_, F> {
 }
 
 /// Draws one character per cell: in colour, or else as a shade.
-fn shades(grid: &Grid, place: &Place) -> Buffer {
-    let mut buffer = place.buffer(grid.rows() + 1);
+fn shades(grid: &Grid, viewport: &Viewport) -> Buffer {
+    let mut buffer = viewport.buffer(grid.rows() + 1);
     let below = buffer.area.height - 1;
     let area = Rect::new(MARGIN, 0, grid.columns() as u16, below);
     Canvas::default()
         .paint(|context| {
-            if place.colour {
+            if viewport.colour {
                 context.marker(Marker::Block);
                 let colour = |level: Option<f64>| {
                     let [red, green, blue] = heat_colour(level?);
@@ -196,7 +196,7 @@ fn shades(grid: &Grid, place: &Place) -> Buffer {
                 };
                 context.draw(&Cells { grid, colour });
             } else {
-                let shades = if place.ascii { ASCII_SHADES } else { SHADES };
+                let shades = if viewport.ascii { ASCII_SHADES } else { SHADES };
                 for (step, shade) in shades.into_iter().enumerate() {
                     context.marker(Marker::Custom(shade));
                     let colour = |level: Option<f64>| {
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
     use ndarray::arr2;
 
-    const PLACE: Place = Place {
+    const VIEWPORT: Viewport = Viewport {
         columns: MARGIN + 20,
         rows: 5,
         ascii: true,
@@ -240,8 +240,8 @@ mod tests {
     };
 
     /// Returns the rows of the drawn chart without the spaces at their ends.
-    fn drawn(chart: &Chart, place: &Place) -> Vec<String> {
-        let buffer = draw(chart, place);
+    fn drawn(chart: &Chart, viewport: &Viewport) -> Vec<String> {
+        let buffer = draw(chart, viewport);
         let rows = buffer.content().chunks(buffer.area.width.into());
         rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
             .map(|row| row.trim_end().to_owned())
@@ -256,16 +256,16 @@ mod tests {
             "       0.5 ################## 3",
             "         1",
         ];
-        assert_eq!(drawn(&Chart::Histogram(histogram()), &PLACE), expected);
-        let unicode = Place {
+        assert_eq!(drawn(&Chart::Histogram(histogram()), &VIEWPORT), expected);
+        let unicode = Viewport {
             ascii: false,
             columns: MARGIN + 21,
-            ..PLACE
+            ..VIEWPORT
         };
         let lines = drawn(&Chart::Histogram(histogram()), &unicode);
         assert_eq!(lines[0], "         0 ██████▎ 1");
         let empty = Histogram::of([f64::NAN].into_iter(), 2);
-        let lines = drawn(&Chart::Histogram(empty), &PLACE);
+        let lines = drawn(&Chart::Histogram(empty), &VIEWPORT);
         assert_eq!(lines, ["         -  0", "         -  0", "         -"]);
     }
 
@@ -280,16 +280,16 @@ mod tests {
             "           +-------------------",
             "            0                 3",
         ];
-        assert_eq!(drawn(&Chart::Line(line), &PLACE), expected);
+        assert_eq!(drawn(&Chart::Line(line), &VIEWPORT), expected);
     }
 
     #[test]
     fn dots_are_eight_to_a_character() {
         let line = Line::of([0.0, 1.0].into_iter());
-        let place = Place {
+        let viewport = Viewport {
             columns: MARGIN + 5,
             ascii: false,
-            ..PLACE
+            ..VIEWPORT
         };
         let expected = [
             "         1 │   ⡜",
@@ -299,28 +299,28 @@ mod tests {
             "           └────",
             "            0  1",
         ];
-        assert_eq!(drawn(&Chart::Line(line), &place), expected);
+        assert_eq!(drawn(&Chart::Line(line), &viewport), expected);
     }
 
     #[test]
     fn cells_without_a_number_are_marked() {
         let grid = || Grid::of(&arr2(&[[0.0, 10.0], [5.0, f64::NAN]]), 4, 4);
-        let lines = drawn(&Chart::Heat(grid()), &PLACE);
+        let lines = drawn(&Chart::Heat(grid()), &VIEWPORT);
         let expected = [
             "         0 .@",
             "         1 +?",
             "           0 to 10; 2 x 2 in 2 x 2 cells",
         ];
         assert_eq!(lines[..2], expected[..2]);
-        let place = Place {
+        let viewport = Viewport {
             colour: true,
             columns: 60,
-            ..PLACE
+            ..VIEWPORT
         };
-        let buffer = draw(&Chart::Heat(grid()), &place);
+        let buffer = draw(&Chart::Heat(grid()), &viewport);
         assert_eq!(buffer[(MARGIN, 0)].bg, Color::Rgb(68, 1, 84));
         assert_eq!(buffer[(MARGIN + 1, 0)].bg, Color::Rgb(253, 231, 37));
         assert_eq!(buffer[(MARGIN + 1, 1)].symbol(), "?");
-        assert_eq!(drawn(&Chart::Heat(grid()), &place)[2], expected[2]);
+        assert_eq!(drawn(&Chart::Heat(grid()), &viewport)[2], expected[2]);
     }
 }

@@ -21,7 +21,7 @@ pub struct Lane {
 }
 
 /// Results of a summary.
-pub struct Found {
+pub struct Results {
     /// Count of all numbers.
     pub count: u64,
     /// Smallest number, NaNs ignored.
@@ -46,7 +46,7 @@ pub trait Summary {
     fn take(&mut self, chunk: &[u8], lane: &Lane);
 
     /// Returns the results so far.
-    fn found(&self) -> Found;
+    fn results(&self) -> Results;
 }
 
 /// Returns a summary for numbers of this type; bools count as 0 and 1. Returns `None` for complex
@@ -212,11 +212,11 @@ impl<T: AnyBitPattern, N: Number + From<T>> Summary for Numbers<T, N> {
         self.end_block();
     }
 
-    fn found(&self) -> Found {
+    fn results(&self) -> Results {
         let finite = self.moments.count();
         let some = |value: f64| (finite > 0).then_some(value);
         let value = self.value;
-        Found {
+        Results {
             count: self.count,
             min: self.range.map(|(min, _)| value(min)),
             max: self.range.map(|(_, max)| value(max)),
@@ -243,7 +243,7 @@ mod tests {
         count: 1,
     };
 
-    fn found_in<T: ndshm::bytemuck::NoUninit + ndshm::Element>(numbers: &[T]) -> Found {
+    fn results_of<T: ndshm::bytemuck::NoUninit + ndshm::Element>(numbers: &[T]) -> Results {
         let ndshm::Kind::Scalar(scalar) = T::KIND else {
             panic!("not a number");
         };
@@ -251,29 +251,29 @@ mod tests {
         for chunk in numbers.chunks(3000) {
             summary.take(ndshm::bytemuck::cast_slice(chunk), &PLAIN(size_of::<T>()));
         }
-        summary.found()
+        summary.results()
     }
 
     #[test]
     fn integers_are_exact() {
-        let found = found_in(&[u64::MAX, u64::MAX - 1, u64::MAX - 2]);
+        let found = results_of(&[u64::MAX, u64::MAX - 1, u64::MAX - 2]);
         assert_eq!(found.min, Some(Value::Unsigned((u64::MAX - 2).into())));
         assert_eq!(found.max, Some(Value::Unsigned(u64::MAX.into())));
         assert_eq!(found.mean, Some((u64::MAX - 1) as f64));
         // As `f64` the three numbers are equal.
         assert!((found.std.unwrap() - (2f64 / 3.0).sqrt()).abs() < 1e-15);
-        let found = found_in(&[i128::MIN, i128::MAX]);
+        let found = results_of(&[i128::MIN, i128::MAX]);
         assert_eq!(found.mean, Some(-0.5));
         assert_eq!(found.std, Some(2f64.powi(127)));
         let all: Vec<i8> = (-128..=127).collect();
-        let found = found_in(&all);
+        let found = results_of(&all);
         assert_eq!((found.mean, found.zeros), (Some(-0.5), 1));
     }
 
     #[test]
     fn a_large_mean_leaves_the_deviation_its_digits() {
         let numbers: Vec<f64> = (0..10_000).map(|at| 1e9 + f64::from(at % 2)).collect();
-        let found = found_in(&numbers);
+        let found = results_of(&numbers);
         assert_eq!(found.mean, Some(1e9 + 0.5));
         assert!((found.std.unwrap() - 0.5).abs() < 1e-9);
         assert_eq!(found.count, 10_000);
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_counted_apart() {
-        let found = found_in(&[f32::NAN, 1.0, f32::NEG_INFINITY, -0.0, 3.0]);
+        let found = results_of(&[f32::NAN, 1.0, f32::NEG_INFINITY, -0.0, 3.0]);
         assert_eq!(
             (found.count, found.nans, found.infs, found.zeros),
             (5, 1, 1, 1)
@@ -289,9 +289,9 @@ mod tests {
         assert_eq!(found.min, Some(Value::F32(f32::NEG_INFINITY)));
         assert_eq!(found.max, Some(Value::F32(3.0)));
         assert!((found.mean.unwrap() - 4.0 / 3.0).abs() < 1e-15);
-        let none = found_in(&[f64::NAN]);
+        let none = results_of(&[f64::NAN]);
         assert_eq!((none.min, none.mean, none.std), (None, None, None));
-        let huge = found_in(&[f64::MAX, f64::MAX]);
+        let huge = results_of(&[f64::MAX, f64::MAX]);
         assert_eq!((huge.mean, huge.std), (Some(f64::MAX), Some(0.0)));
     }
 
@@ -306,7 +306,7 @@ mod tests {
         };
         let mut summary = of(ScalarType::U8).unwrap();
         summary.take(&chunk, &lane);
-        let found = summary.found();
+        let found = summary.results();
         assert_eq!(found.count, 4, "1, 3, 7, 9");
         assert_eq!(found.mean, Some(5.0));
     }
