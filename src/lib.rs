@@ -140,9 +140,9 @@ pub use error::CopyError;
 #[cfg(all(feature = "serde", not(loom)))]
 pub use error::ObjectError;
 pub use error::{
-    AllocError, BarrierError, BundleError, Error, ForeignLock, FreeError, JoinError, LeaseError,
-    NameError, NoMemory, PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result,
-    RoundError, SegmentError,
+    AllocError, BarrierError, BundleError, Bytes, Error, ForeignLock, FreeError, JoinError,
+    LeaseError, NameError, NoMemory, PartitionError, PoolError, PrimitiveError, PushError,
+    QueueError, Result, RoundError, SegmentError,
 };
 pub use handle::{AnyHandle, Handle, ParseHandleError};
 #[cfg(not(loom))]

@@ -27,11 +27,7 @@ pub use object::ObjectError;
 pub use pool::{BarrierError, PoolError};
 pub use primitive::PrimitiveError;
 pub use queue::{PushError, QueueError};
-#[cfg(not(loom))]
-pub(crate) use segment::Bytes;
-#[cfg(loom)]
-use segment::Bytes;
-pub use segment::{NoMemory, SegmentError};
+pub use segment::{Bytes, NoMemory, SegmentError};
 
 /// Implements `Debug` by the text of `Display`.
 ///

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ndshm::Bytes;
+
 /// Escapes control characters: anybody may choose the names of files and processes.
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -17,20 +19,7 @@ pub fn escaped(text: &str) -> String {
 
 /// Formats a number of bytes in a suitable unit.
 pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let Some(power) = bytes
-        .checked_ilog2()
-        .map(|log2| log2 / 10)
-        .filter(|&power| power > 0)
-    else {
-        return format!("{bytes} B");
-    };
-    let tenths = (u128::from(bytes) * 10) >> (10 * power);
-    let unit = UNITS[power as usize - 1];
-    match tenths % 10 {
-        0 => format!("{} {unit}", tenths / 10),
-        tenth => format!("{}.{tenth} {unit}", tenths / 10),
-    }
+    Bytes(bytes).to_string()
 }
 
 /// Formats a time span in its largest unit.
@@ -47,15 +36,6 @@ pub fn age(age: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_have_one_decimal_at_most() {
-        let written = [0, 1023, 1024, 1536, 64 << 20, 16 << 40, u64::MAX].map(bytes);
-        let expected = [
-            "0 B", "1023 B", "1 KiB", "1.5 KiB", "64 MiB", "16 TiB", "15.9 EiB",
-        ];
-        assert_eq!(written, expected);
-    }
 
     #[test]
     fn nothing_steers_the_terminal() {
