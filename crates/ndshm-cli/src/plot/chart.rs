@@ -104,16 +104,15 @@ impl Line {
     /// Returns the points as (index, height from 0 to 1), in one list for each run of finite
     /// numbers.
     pub fn runs(&self) -> Vec<Vec<(f64, f64)>> {
-        let point = |(at, &value): (usize, &f64)| {
-            let is_some = value.is_finite();
-            is_some.then(|| (at as f64, place(value, self.min, self.max)))
+        let mut next = 0;
+        let chunks = self.values.chunk_by(|a, b| a.is_finite() == b.is_finite());
+        let run = |chunk: &[f64]| {
+            let indexed = (next..).zip(chunk);
+            next += chunk.len();
+            let point = |(at, &value): (usize, &f64)| (at as f64, place(value, self.min, self.max));
+            chunk[0].is_finite().then(|| indexed.map(point).collect())
         };
-        let points: Vec<Option<(f64, f64)>> = self.values.iter().enumerate().map(point).collect();
-        points
-            .split(Option::is_none)
-            .filter(|run| !run.is_empty())
-            .map(|run| run.iter().copied().flatten().collect())
-            .collect()
+        chunks.filter_map(run).collect()
     }
 
     /// Returns the largest index; 0 for no numbers.
