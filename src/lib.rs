@@ -150,6 +150,7 @@ pub use inspect::{Census, ClassInfo, CopyError, Damage, Verification};
 pub use inspect::{Observer, SeatInfo};
 pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 pub use memory::Corrupt;
+pub use message::Bytes;
 pub use names::NameInfo;
 #[cfg(feature = "npy")]
 pub use npy::{NpyError, NpzArray, NpzMember, PartialNpz, npz_members};
@@ -164,14 +165,14 @@ pub use pool::TileRng;
 #[cfg(not(loom))]
 pub use pool::become_worker;
 pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
-pub use primitives::{ArrayIndex, Number, Real};
+pub use primitives::{ArrayIndex, Moments, Number, Real};
 pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
 pub use seat::{ReapReport, TornTile};
-pub use segment::{ForeignLock, Segment, SegmentOptions};
 #[cfg(not(loom))]
-pub use segment::{HugePageReport, HugePages, Removal};
+pub use segment::{CgroupLimit, HugePageReport, HugePages, MemoryLimits, Removal};
+pub use segment::{ForeignLock, Segment, SegmentOptions};
 pub use table::create::Owned;
 pub use table::info::ArrayInfo;
 pub use table::untyped::{UntypedReadGuard, UntypedWriteGuard};

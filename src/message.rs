@@ -21,9 +21,17 @@ macro_rules! debug_is_display {
 }
 pub(crate) use debug_is_display;
 
-/// A number of bytes, written in a suitable unit: `1 MiB`. The alternate form adds the exact number
-/// where the unit rounds: `1 MiB (1048577 bytes)`.
-pub(crate) struct Bytes(pub(crate) u64);
+/// A number of bytes, written in a suitable unit, as in the texts of errors. The number is rounded
+/// down. The alternate form adds the exact number where the unit rounds.
+///
+/// ```
+/// use ndshm::Bytes;
+///
+/// assert_eq!(Bytes(1536 << 10).to_string(), "1.5 MiB");
+/// assert_eq!(format!("{:#}", Bytes((1 << 20) + 1)), "1 MiB (1048577 bytes)");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ mod error;
 mod flat;
 mod gather;
 mod log;
+mod moments;
 mod number;
 mod reduce;
 mod resample;
@@ -27,6 +28,7 @@ use crate::partition::{Group, Partition};
 use crate::pool::Pool;
 use crate::table::create::Owned;
 pub use gather::ArrayIndex;
+pub use moments::Moments;
 pub use number::{Number, Real};
 
 /// Elements of a tile in all primitives that compute. Results depend on it: another number would

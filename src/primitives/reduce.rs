@@ -1,11 +1,9 @@
 //! Reductions of whole arrays: sum, extremes, mean and variance.
 
-use bytemuck::{Pod, Zeroable};
 use ndarray::Dimension;
 
 use super::flat::FlatRead;
-use super::number::sum_by;
-use super::{Number, shape_of};
+use super::{Moments, Number, shape_of};
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
 use crate::primitives::error::PrimitiveError;
@@ -98,11 +96,8 @@ impl Pool<'_> {
     /// `ddof`, in `f64`. A `ddof` of 0 gives the variance of these elements. A `ddof` of 1 gives
     /// the unbiased estimate for the population from which they are a sample.
     ///
-    /// Within a tile it uses the corrected two-pass formula (equation 1.7 of T. F. Chan, G. H.
-    /// Golub and R. J. LeVeque, "Algorithms for computing the sample variance: analysis and
-    /// recommendations", The American Statistician 37, 1983); tiles are combined by their equation
-    /// 2.1. It loses no digits to a mean that is large compared with the deviations. The result is
-    /// NaN if an element is NaN or infinite.
+    /// It loses no digits to a mean that is large compared with the deviations: [`Moments`]. The
+    /// result is NaN if an element is NaN or infinite.
     ///
     /// # Errors
     /// [`PrimitiveError::TooFew`] unless there are more than `ddof` elements;
@@ -112,11 +107,11 @@ impl Pool<'_> {
         x: Handle<T, D>,
         ddof: usize,
     ) -> Result<f64, PrimitiveError> {
-        let elements = self.at_least("variance", x, ddof.saturating_add(1))?;
+        self.at_least("variance", x, ddof.saturating_add(1))?;
         let tiles = self.tiles(FlatRead::new(x))?;
-        let none = Moments::zeroed();
+        let none = Moments::default();
         let all = self.map_reduce(&tiles, &(), moments_of, none, Moments::merge)?;
-        Ok(all.squares / (elements - ddof) as f64)
+        Ok(all.variance(ddof))
     }
 
     fn wide_sum<T: Number, D: Dimension + 'static>(
@@ -214,43 +209,6 @@ pub(super) fn extremes_of<T: Number>(tile: &[T], _: &(), _: &TileContext) -> [T;
     lanes.chain(rest).fold([first; 2], wider)
 }
 
-/// The moments of some elements: their number, their mean, and the sum of squared deviations from
-/// it.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct Moments {
-    elements: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Moments {
-    fn merge(self, other: Moments) -> Moments {
-        let elements = self.elements + other.elements;
-        if self.elements == 0.0 {
-            return other;
-        }
-        let apart = other.mean - self.mean;
-        let share = other.elements / elements;
-        Moments {
-            elements,
-            mean: self.mean + apart * share,
-            squares: self.squares + other.squares + apart * apart * self.elements * share,
-        }
-    }
-}
-
 fn moments_of<T: Number>(tile: &[T], _: &(), _: &TileContext) -> Moments {
-    let elements = tile.len() as f64;
-    let mean = T::wide_to_f64(T::sum_of(tile)) / elements;
-    let apart = sum_by(tile, |x: T| x.to_f64() - mean);
-    let squares = sum_by(tile, |x: T| {
-        let apart = x.to_f64() - mean;
-        apart * apart
-    });
-    Moments {
-        elements,
-        mean,
-        squares: squares - apart * apart / elements,
-    }
+    Moments::of(tile)
 }

@@ -104,7 +104,7 @@ fn the_type_of_a_job_is_checked() {
     let error = table.read(crate::Handle::<u64, ndarray::Ix1>::from_bits(bits));
     let error = error.unwrap_err().to_string();
     assert!(
-        error.contains("a partition, a pool, a call, a queue, a bundle or names"),
+        error.contains("names a queue, not an array of u64"),
         "{error}"
     );
     drop(queue);

@@ -1,12 +1,12 @@
 //! Backing: missing memory is an error before the first touch, never a signal after it.
 
-use std::fs;
+use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::limits::MemoryLimits;
 use super::mapping::{Mapping, page_size};
 use crate::segment::error::NoMemory;
 
@@ -34,141 +34,34 @@ pub(super) fn tightest_supply() -> Option<Supply> {
             remedy: "ask for less: Miri runs with little memory",
         });
     }
-    let Ok(meminfo) = fs::read_to_string("/proc/meminfo") else {
-        // No descriptor is left, or /proc is not mounted. The reclaimable memory is unknown then,
+    let limits = match MemoryLimits::read() {
+        Ok(limits) => limits,
+        // A kernel that does not tell the available memory.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return None,
+        // No descriptor is left, or /proc is not mounted. The available memory is unknown then,
         // but the machine's total is a limit.
-        return Some(Supply {
-            have: total_memory(),
-            what: "the machine".into(),
-            remedy: "ask for less; more exact numbers are in /proc/meminfo, which cannot be read",
-        });
-    };
-    let field = |name| meminfo_bytes(&meminfo, name);
-    let swap = field("SwapFree:").unwrap_or(0);
-    let total = field("MemTotal:")?.saturating_add(field("SwapTotal:").unwrap_or(0));
-    let machine = Supply {
-        have: field("MemAvailable:")?.saturating_add(swap),
-        what: "the machine".into(),
-        remedy: "free arrays, call trim() in processes that have freed some, or add memory or swap",
-    };
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups
-        .lines()
-        .flat_map(|line| cgroup_supplies(CGROUPS, line, total, swap))
-        .chain([machine])
-        .min_by_key(|supply| supply.have)
-}
-
-fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    kib.checked_mul(1024)
-}
-
-/// The file names of one version of the cgroup interface.
-struct CgroupFiles {
-    limit: &'static str,
-    usage: &'static str,
-    /// Prefix of the line in `memory.stat` with the bytes of files that the kernel drops under
-    /// pressure.
-    reclaimable: &'static str,
-    /// Limit and usage of swap, if counted apart from memory.
-    swap: Option<(&'static str, &'static str)>,
-    /// Limit and usage of memory and swap together, if counted together.
-    both: Option<(&'static str, &'static str)>,
-}
-
-const V1: CgroupFiles = CgroupFiles {
-    limit: "memory.limit_in_bytes",
-    usage: "memory.usage_in_bytes",
-    reclaimable: "total_inactive_file ",
-    swap: None,
-    both: Some(("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes")),
-};
-
-const V2: CgroupFiles = CgroupFiles {
-    limit: "memory.max",
-    usage: "memory.current",
-    reclaimable: "inactive_file ",
-    swap: Some(("memory.swap.max", "memory.swap.current")),
-    both: None,
-};
-
-/// Directory in which the hierarchies of cgroups are mounted.
-const CGROUPS: &str = "/sys/fs/cgroup";
-
-/// Returns the limits of the group in a line of `/proc/self/cgroup`, and of the groups above it.
-/// `mounts` is the directory with the hierarchies.
-fn cgroup_supplies(mounts: &str, line: &str, machine: u64, swap_free: u64) -> Vec<Supply> {
-    let mut fields = line.splitn(3, ':').skip(1);
-    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-        return Vec::new();
-    };
-    let (hierarchies, files): (&[&str], _) = match controllers {
-        "" => (&["", "/unified"], &V2),
-        list if list.split(',').any(|name| name == "memory") => (&["/memory"], &V1),
-        _ => return Vec::new(),
-    };
-    let mut supplies = Vec::new();
-    for hierarchy in hierarchies {
-        for group in groups_up_from(Path::new(&format!("{mounts}{hierarchy}")), path) {
-            supplies.extend(
-                cgroup_free(&group, files, machine, swap_free).map(|have| Supply {
-                    have,
-                    what: format!("the memory cgroup {}", group.display()),
-                    remedy: "raise the memory limit of the container or job, or free arrays",
-                }),
-            );
+        Err(_) => {
+            return Some(Supply {
+                have: total_memory(),
+                what: "the machine".into(),
+                remedy: "ask for less; more exact numbers are in /proc/meminfo, which cannot be read",
+            });
         }
-    }
-    supplies
-}
-
-/// Returns the directories from `path` below `root` up to `root`. In a container the path may be
-/// the host's, of which only the root is visible.
-fn groups_up_from(root: &Path, path: &str) -> Vec<PathBuf> {
-    let below = Path::new(path.trim_start_matches('/'));
-    let inside = !path.split('/').any(|part| part == "..");
-    let start = if inside {
-        root.join(below)
-    } else {
-        root.into()
     };
-    start
-        .ancestors()
-        .take_while(|group| group.starts_with(root))
-        .map(PathBuf::from)
-        .collect()
-}
-
-/// The part (1/32) of a group's limit that is not promised to arrays. The group is also charged for
-/// the page tables of each process, and for all its other memory.
-const GROUP_RESERVE: u64 = 32;
-
-/// Returns the bytes that arrays may still take of the group; `None` if the group has no limit
-/// below the machine's memory.
-fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) -> Option<u64> {
-    let number = |file: &str| -> Option<u64> {
-        let text = fs::read_to_string(group.join(file)).ok()?;
-        text.trim().parse().ok()
-    };
-    let limit = number(files.limit).filter(|&limit| limit < machine)?;
-    let usage = number(files.usage)?;
-    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-    let reclaimable = stat
-        .lines()
-        .find_map(|line| line.strip_prefix(files.reclaimable)?.trim().parse().ok())
-        .unwrap_or(0u64);
-    // `None` if there is no limit, or it cannot be read.
-    let left = |files: Option<(&str, &str)>| -> Option<u64> {
-        let (limit, usage) = files?;
-        Some(number(limit)?.saturating_sub(number(usage)?))
-    };
-    let swap = left(files.swap).map_or(swap_free, |left| left.min(swap_free));
-    let both = left(files.both).unwrap_or(u64::MAX);
-    let free = limit.saturating_sub(usage).saturating_add(swap).min(both);
-    let free = free.saturating_add(reclaimable);
-    Some(free.saturating_sub(limit / GROUP_RESERVE))
+    let machine = limits.available.saturating_add(limits.swap_free);
+    Some(match limits.tightest_group() {
+        Some(group) if group.available <= machine => Supply {
+            have: group.available,
+            what: format!("the memory cgroup {}", group.path.display()),
+            remedy: "raise the memory limit of the container or job, or free arrays",
+        },
+        _ => Supply {
+            have: machine,
+            what: "the machine".into(),
+            remedy: "free arrays, call trim() in processes that have freed some, or add memory or \
+                     swap",
+        },
+    })
 }
 
 /// Allocates the pages of a range of a file on a file system that may be full.

@@ -19,6 +19,8 @@ pub(crate) mod fresh;
 mod huge;
 mod in_process;
 #[cfg(not(loom))]
+mod limits;
+#[cfg(not(loom))]
 #[cfg_attr(miri, path = "heap.rs")]
 mod mapping;
 #[cfg(not(loom))]
@@ -51,6 +53,8 @@ use std::sync::Arc;
 pub(crate) use huge::Touched;
 #[cfg(not(loom))]
 pub use huge::{HugePageReport, HugePages};
+#[cfg(not(loom))]
+pub use limits::{CgroupLimit, MemoryLimits};
 pub use options::SegmentOptions;
 #[cfg(not(loom))]
 pub use remove::Removal;

@@ -40,7 +40,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Measurements of one operation.
-struct Measured {
+struct Measurement {
     operation: String,
     unit: &'static str,
     median: f64,
@@ -59,7 +59,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-fn measure(span: Duration) -> Result<Vec<Measured>, Failure> {
+fn measure(span: Duration) -> Result<Vec<Measurement>, Failure> {
     let segment = Segment::anonymous()?;
     let table = HandleTable::join(&segment)?;
     let array: Handle<f64, _> = table.zeros(1000).map_err(ndshm::Error::from)?;
@@ -94,7 +94,7 @@ fn times(
     span: Duration,
     batch: u32,
     mut call: impl FnMut() -> Result<(), Failure>,
-) -> Result<Measured, Failure> {
+) -> Result<Measurement, Failure> {
     samples(operation.into(), "ns", span, || {
         let start = Instant::now();
         for _ in 0..batch {
@@ -109,7 +109,7 @@ fn samples(
     unit: &'static str,
     span: Duration,
     mut sample: impl FnMut() -> Result<f64, Failure>,
-) -> Result<Measured, Failure> {
+) -> Result<Measurement, Failure> {
     sample()?;
     let start = Instant::now();
     let mut found = Vec::new();
@@ -121,7 +121,7 @@ fn samples(
         "ns" => found[0],
         _ => found[found.len() - 1],
     };
-    Ok(Measured {
+    Ok(Measurement {
         operation,
         unit,
         median: found[found.len() / 2],
@@ -131,7 +131,7 @@ fn samples(
 }
 
 /// Measures the first touch of an unused page, which the kernel must zero.
-fn fresh_pages(span: Duration) -> Result<Measured, Failure> {
+fn fresh_pages(span: Duration) -> Result<Measurement, Failure> {
     const BYTES: usize = 4 << 20;
     let segment = Segment::options().retain(0).anonymous()?;
     let table = HandleTable::join(&segment)?;
@@ -151,7 +151,7 @@ fn fresh_pages(span: Duration) -> Result<Measured, Failure> {
     })
 }
 
-fn copies(table: &HandleTable, span: Duration) -> Result<Measured, Failure> {
+fn copies(table: &HandleTable, span: Duration) -> Result<Measurement, Failure> {
     let from = table.from_elem(COPY, 1u8).map_err(ndshm::Error::from)?;
     let to = table.from_elem(COPY, 2u8).map_err(ndshm::Error::from)?;
     let (from, mut to) = (table.read(from)?, table.write(to)?);
@@ -164,7 +164,7 @@ fn copies(table: &HandleTable, span: Duration) -> Result<Measured, Failure> {
     })
 }
 
-fn document(measured: &Measured) -> Value {
+fn document(measured: &Measurement) -> Value {
     json!({
         "operation": measured.operation,
         "unit": measured.unit,
@@ -174,7 +174,7 @@ fn document(measured: &Measured) -> Value {
     })
 }
 
-fn print(all: &[Measured], out: &Output) -> Result<(), Failure> {
+fn print(all: &[Measurement], out: &Output) -> Result<(), Failure> {
     use Align::{Left, Right};
     let mut table = Table::new(&[
         ("OPERATION", Left),

@@ -1,7 +1,7 @@
 //! `ndshm doctor`: checks whether this system's limits suit shared memory.
 
-mod cgroup;
 mod checks;
+mod memory;
 
 use ndshm::{HandleTable, Segment};
 use serde_json::{Value, json};
@@ -73,8 +73,7 @@ impl Check {
 pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
     let mut all = vec![probe()];
     all.extend(checks::shm());
-    all.push(checks::memory());
-    all.push(cgroup::check());
+    all.extend(memory::checks());
     all.extend(checks::kernel());
     all.extend(checks::limits());
     all.push(checks::leftovers());
@@ -84,7 +83,7 @@ pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
         false => print(&all, out)?,
     }
     Ok(match all.iter().any(|check| check.status == Status::Fail) {
-        true => Code::Wanting,
+        true => Code::Problem,
         false => Code::Done,
     })
 }

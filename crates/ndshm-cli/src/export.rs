@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::output::{Code, Failure, Output, bytes, shown};
+use crate::output::{Code, Failure, Output, bytes, escaped};
 use crate::target::{self, Place};
 
 const HELP: &str = "\
@@ -54,7 +54,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         target::warn_of_writer(&observer, &info);
         let written = bytes(info.bytes);
         let array = target::called(&observer, info.handle);
-        out.line(shown(&format!("{written} of {array} in {file}")))?;
+        out.line(escaped(&format!("{written} of {array} in {file}")))?;
     }
     Ok(Code::Done)
 }

@@ -1,12 +1,13 @@
 //! `ndshm gc`: removes what crashed programs left behind.
 
+mod report;
+
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use ndshm::{HandleTable, Observer, Removal, Segment};
-use serde_json::{Value, json};
 
-use crate::output::{Align, Code, Failure, Output, Style, Table, bytes, shown};
-use crate::survey::{self, Found, State};
+use crate::output::{Code, Failure, Output};
+use crate::survey::{self, FoundSegment, State};
 use crate::target::Place;
 
 const HELP: &str = "\
@@ -94,7 +95,7 @@ enum Action {
 
 impl Leftover {
     /// Returns `true` if `--yes` cleans it up without further options.
-    pub fn is_to_go(&self) -> bool {
+    pub fn is_cleanable(&self) -> bool {
         matches!(self.finding, Finding::Deserted | Finding::DeadSeats)
     }
 
@@ -134,13 +135,18 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         }
     }
     match out.json() {
-        true => out.document(&leftovers.iter().map(|it| document(it, args)).collect())?,
-        false => print(&leftovers, args, out)?,
+        true => out.document(
+            &leftovers
+                .iter()
+                .map(|it| report::document(it, args))
+                .collect(),
+        )?,
+        false => report::print(&leftovers, args, out)?,
     }
     let open = |leftover: &Leftover| leftover.action(args) != Action::None && !leftover.removed;
     Ok(match leftovers.iter().any(open) {
         true if args.yes => Code::Refused,
-        true => Code::Wanting,
+        true => Code::Problem,
         false => Code::Done,
     })
 }
@@ -185,7 +191,7 @@ fn one(place: Place) -> Result<Option<Leftover>, Failure> {
                 problem: None,
             }))
         }
-        _ => match survey::look(place.clone(), file) {
+        _ => match survey::inspect(place.clone(), file) {
             Some(found) => of_found(found),
             None => Err(Failure::damaged(format_args!(
                 "{place} is not a segment of ndshm"
@@ -194,14 +200,16 @@ fn one(place: Place) -> Result<Option<Leftover>, Failure> {
     }
 }
 
-fn of_found(found: Found) -> Result<Option<Leftover>, Failure> {
+fn of_found(found: FoundSegment) -> Result<Option<Leftover>, Failure> {
     let named = matches!(found.place, Place::Named(_));
     let (finding, dead) = match &found.state {
-        State::Seen(inside) if named && !inside.members && inside.persistent => {
-            (Finding::Persistent, inside.dead)
+        State::Inspected(contents) if named && !contents.members && contents.persistent => {
+            (Finding::Persistent, contents.dead)
         }
-        State::Seen(inside) if named && !inside.members => (Finding::Deserted, inside.dead),
-        State::Seen(inside) if inside.dead > 0 => (Finding::DeadSeats, inside.dead),
+        State::Inspected(contents) if named && !contents.members => {
+            (Finding::Deserted, contents.dead)
+        }
+        State::Inspected(contents) if contents.dead > 0 => (Finding::DeadSeats, contents.dead),
         State::Damaged(_) | State::Version(_) if named => (Finding::Damaged, 0),
         _ => return Ok(None),
     };
@@ -244,119 +252,6 @@ fn perform(place: &Place, finding: Finding, action: Action, args: &Args) -> Resu
                 Err(_) if place.file().is_err() => Ok(()),
                 Ok(left) => Err(Failure::refused(format_args!("{left} dead seats are left"))),
                 Err(failure) => Err(failure),
-            }
-        }
-    }
-}
-
-fn document(leftover: &Leftover, args: &Args) -> Value {
-    json!({
-        "segment": leftover.place.to_string(),
-        "finding": leftover.finding.name(),
-        "dead_seats": leftover.dead,
-        "resident": leftover.resident,
-        "action": match leftover.action(args) {
-            Action::Remove => "remove",
-            Action::Reap => "reap",
-            Action::None => "none",
-        },
-        "done": leftover.removed,
-        "problem": leftover.problem,
-    })
-}
-
-fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result<(), Failure> {
-    use Align::{Left, Right};
-    let mut table = Table::new(&[
-        ("SEGMENT", Left),
-        ("RESIDENT", Right),
-        ("DEAD", Right),
-        ("ACTION", Left),
-        ("FINDING", Left),
-    ]);
-    for leftover in leftovers {
-        let action = match (leftover.action(args), leftover.removed) {
-            (Action::None, _) => ("left alone".into(), Style::Dim),
-            (Action::Remove, true) => ("removed".into(), Style::Good),
-            (Action::Reap, true) => ("reaped".into(), Style::Good),
-            _ if leftover.problem.is_some() => ("failed".into(), Style::Bad),
-            (Action::Remove, false) => ("would be removed".into(), Style::Warn),
-            (Action::Reap, false) => ("would be reaped".into(), Style::Warn),
-        };
-        table.styled([
-            (shown(&leftover.place.to_string()), Style::Plain),
-            (bytes(leftover.resident), Style::Plain),
-            (leftover.dead.to_string(), Style::Plain),
-            action,
-            (leftover.finding.text().into(), Style::Plain),
-        ]);
-    }
-    table.print(out)?;
-    for leftover in leftovers {
-        if let Some(problem) = &leftover.problem {
-            out.line(shown(&format!("{}: {problem}", leftover.place)))?;
-        }
-    }
-    let to_do = leftovers
-        .iter()
-        .filter(|it| it.action(args) != Action::None)
-        .count();
-    match to_do {
-        0 if leftovers.is_empty() => out.line("nothing is left behind")?,
-        0 => out.line("nothing to do")?,
-        _ if args.yes => {}
-        _ => out.line("nothing was changed: --yes makes the changes")?,
-    }
-    let left_alone = || {
-        leftovers
-            .iter()
-            .filter(|it| it.action(args) == Action::None)
-    };
-    for leftover in left_alone().filter(|it| it.finding == Finding::Persistent) {
-        let name = leftover.place.to_string();
-        out.line(shown(&format!(
-            "{name} is persistent; to remove it: ndshm gc --yes --persistent {}",
-            argument(&name)
-        )))?;
-    }
-    match left_alone().any(|it| it.finding != Finding::Persistent) {
-        true => out.line(
-            "a segment that is damaged or begins with zeros is removed only by name: \
-             ndshm gc --yes NAME",
-        ),
-        false => Ok(()),
-    }
-}
-
-/// Quotes the name: a shell passes the result as one argument that is not an option.
-fn argument(name: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
-    let quoted = match name.bytes().all(is_plain) {
-        true => name.to_owned(),
-        false => format!("'{}'", name.replace('\'', r"'\''")),
-    };
-    match name.starts_with('-') {
-        true => format!("-- {quoted}"),
-        false => quoted,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_quoted_where_a_shell_would_divide_them() {
-        for name in ["a-b_c.0", "two words", "it's", "-y", "$HOME", "12:3", "*"] {
-            let echo = format!("printf %s. {}", argument(name));
-            let shell = std::process::Command::new("sh")
-                .args(["-c", &echo])
-                .output();
-            let printed = String::from_utf8(shell.unwrap().stdout).unwrap();
-            match name.strip_prefix('-') {
-                // printf takes this `--` for an argument: its options come before the format.
-                Some(_) => assert_eq!(printed, format!("--.{name}.")),
-                None => assert_eq!(printed, format!("{name}.")),
             }
         }
     }

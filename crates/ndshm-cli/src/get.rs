@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::copy;
 use crate::index::{self, Pick};
-use crate::output::{Code, Failure, Output, shown};
+use crate::output::{Code, Failure, Output, escaped};
 use crate::target::{self, Place};
 use crate::value::Value;
 
@@ -60,7 +60,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
             true => format!("{values:#}"),
             false => format!("{values}"),
         };
-        out.line(shown(&text))?;
+        out.line(escaped(&text))?;
     }
     Ok(Code::Done)
 }

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::output::{Align, Code, Failure, Output, Style, Table, age, bytes, shown};
-use crate::survey::{self, Found, State};
+use crate::output::{Align, Code, Failure, Output, Style, Table, age, bytes, escaped};
+use crate::survey::{self, FoundSegment, State};
 use crate::target::Place;
 
 const HELP: &str = "\
@@ -34,15 +34,15 @@ pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
         true => out.document(&found.iter().map(document).collect())?,
         false => table(&found, out)?,
     }
-    Ok(match found.iter().all(Found::is_sound) {
+    Ok(match found.iter().all(FoundSegment::is_sound) {
         true => Code::Done,
-        false => Code::Wanting,
+        false => Code::Problem,
     })
 }
 
-fn document(found: &Found) -> Value {
-    let inside = match &found.state {
-        State::Seen(inside) => Some(inside),
+fn document(found: &FoundSegment) -> Value {
+    let contents = match &found.state {
+        State::Inspected(contents) => Some(contents),
         _ => None,
     };
     let created = found.created();
@@ -61,11 +61,11 @@ fn document(found: &Found) -> Value {
         },
         "size": found.metadata.size(),
         "resident": found.resident(),
-        "arrays": inside.map(|inside| inside.arrays),
-        "seats_alive": inside.map(|inside| inside.alive),
-        "seats_dead": inside.map(|inside| inside.dead),
-        "persistent": inside.map(|inside| inside.persistent),
-        "damage": inside.map(|inside| inside.damage),
+        "arrays": contents.map(|contents| contents.arrays),
+        "seats_alive": contents.map(|contents| contents.alive),
+        "seats_dead": contents.map(|contents| contents.dead),
+        "persistent": contents.map(|contents| contents.persistent),
+        "damage": contents.map(|contents| contents.damage),
         "created": created
             .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
             .map(|since| since.as_secs()),
@@ -74,7 +74,7 @@ fn document(found: &Found) -> Value {
     })
 }
 
-fn state(found: &Found) -> (&'static str, Style) {
+fn state(found: &FoundSegment) -> (&'static str, Style) {
     match &found.state {
         _ if !found.is_sound() => ("damaged", Style::Bad),
         State::Foreign => ("foreign", Style::Dim),
@@ -84,11 +84,11 @@ fn state(found: &Found) -> (&'static str, Style) {
     }
 }
 
-fn is_unreadable(found: &Found) -> bool {
+fn is_unreadable(found: &FoundSegment) -> bool {
     matches!(found.state, State::Unreadable(_))
 }
 
-fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
+fn table(found: &[FoundSegment], out: &Output) -> Result<(), Failure> {
     use Align::{Left, Right};
     let mut table = Table::new(&[
         ("SEGMENT", Left),
@@ -102,12 +102,12 @@ fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
         ("STATE", Left),
     ]);
     for found in found {
-        let inside = match &found.state {
-            State::Seen(inside) => Some(inside),
+        let contents = match &found.state {
+            State::Inspected(contents) => Some(contents),
             _ => None,
         };
         let number = |number: Option<usize>| number.map_or("-".into(), |number| number.to_string());
-        let dead = inside.map(|inside| inside.dead);
+        let dead = contents.map(|contents| contents.dead);
         let created = found.created();
         let since = created.and_then(|created| SystemTime::now().duration_since(created).ok());
         let (state, style) = state(found);
@@ -116,11 +116,17 @@ fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
             _ => Style::Plain,
         };
         table.styled([
-            (shown(&found.place.to_string()), Style::Plain),
+            (escaped(&found.place.to_string()), Style::Plain),
             (bytes(found.metadata.size()), Style::Plain),
             (bytes(found.resident()), Style::Plain),
-            (number(inside.map(|inside| inside.arrays)), Style::Plain),
-            (number(inside.map(|inside| inside.alive)), Style::Plain),
+            (
+                number(contents.map(|contents| contents.arrays)),
+                Style::Plain,
+            ),
+            (
+                number(contents.map(|contents| contents.alive)),
+                Style::Plain,
+            ),
             (number(dead), dead_style),
             (since.map_or("-".into(), age), Style::Plain),
             (survey::user(found.metadata.uid()), Style::Plain),
@@ -132,8 +138,8 @@ fn table(found: &[Found], out: &Output) -> Result<(), Failure> {
         if let State::Damaged(problem) | State::Version(problem) = &found.state {
             out.line(format_args!(
                 "{}: {}",
-                shown(&found.place.to_string()),
-                shown(problem)
+                escaped(&found.place.to_string()),
+                escaped(problem)
             ))?;
         }
     }

@@ -5,7 +5,6 @@
 //! `gc --yes` join a segment. The kernel copies array contents out; the tool never reads them in
 //! place.
 
-mod apart;
 mod bench;
 mod cli;
 mod completions;
@@ -24,6 +23,7 @@ mod show;
 mod stat;
 mod survey;
 mod target;
+mod truncation;
 mod value;
 mod watch;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     // SAFETY: no handler is installed. From now on, a write beyond the file size limit returns an
     // error. The signal would end the tool and leave half a file.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    apart::catch();
+    truncation::catch();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -15,7 +15,7 @@ use ndshm::{AnyHandle, ArrayInfo};
 use serde_json::{Value as Json, json};
 
 use crate::index;
-use crate::output::{Code, Failure, Output, Style, shown};
+use crate::output::{Code, Failure, Output, Style, escaped};
 use crate::target::{self, Place};
 use chart::{Chart, Grid, Histogram, Line};
 
@@ -84,12 +84,12 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     }
     let array = match args.array.parse::<AnyHandle>() {
         Ok(handle) => target::called(&observer, handle),
-        Err(_) => shown(&args.array),
+        Err(_) => escaped(&args.array),
     };
     let title = format!(
         "{} {} {:?}",
         array,
-        shown(&info.dtype.to_string()),
+        escaped(&info.dtype.to_string()),
         info.shape
     );
     if let (Some(format), Some(path)) = (format, &args.output) {
@@ -97,10 +97,8 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     } else if !out.json() {
         target::warn_of_writer(&observer, &info);
         out.line(out.paint(Style::Bold, &title))?;
-        let place = terminal::Place::here(args.ascii, out);
-        for line in terminal::draw(&chart, &place) {
-            out.line(line)?;
-        }
+        let place = terminal::Viewport::here(args.ascii, out);
+        out.drawn(&terminal::draw(&chart, &place))?;
     }
     if !out.json() {
         if taken.step > 1 {
@@ -133,7 +131,7 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
         })?;
         let (rows, columns) = match args.output {
             Some(_) => (scene::MOST_CELLS, scene::MOST_CELLS),
-            None => terminal::Place::here(args.ascii, out).cells(),
+            None => terminal::Viewport::here(args.ascii, out).cells(),
         };
         Chart::Heat(Grid::of(&grid, rows, columns))
     } else if args.line || plain && short && args.bins.is_none() {

@@ -6,7 +6,7 @@ mod wide;
 use ndshm::{DType, ScalarType};
 use serde_json::{Value as Json, json};
 
-use crate::output::{Align, Code, Failure, Output, Style, Table, shown};
+use crate::output::{Align, Code, Failure, Output, Style, Table, escaped};
 use crate::target::{self, Place};
 use crate::value::{Value, float};
 use summary::{Lane, Summary};
@@ -66,7 +66,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         out.line(format_args!(
             "{}: {} {:?}",
             target::called(&observer, info.handle),
-            out.paint(Style::Bold, shown(&info.dtype.to_string())),
+            out.paint(Style::Bold, escaped(&info.dtype.to_string())),
             info.shape
         ))?;
         table(&parts).print(out)?;
@@ -136,7 +136,7 @@ fn scalars(
 
 impl Part {
     fn document(&self) -> Json {
-        let found = self.summary.found();
+        let found = self.summary.results();
         let value = |value: &Option<Value>| value.as_ref().map(Value::json);
         json!({
             "part": self.name,
@@ -174,7 +174,7 @@ fn table(parts: &[Part]) -> Table {
         ("ZEROS", Right),
     ]);
     for part in parts {
-        let found = part.summary.found();
+        let found = part.summary.results();
         let text = |value: Option<String>| (value.unwrap_or("-".into()), Style::Plain);
         let count = |count: u64| (count.to_string(), Style::Plain);
         let odd = |count: u64| match count {
@@ -182,7 +182,7 @@ fn table(parts: &[Part]) -> Table {
             _ => (count.to_string(), Style::Warn),
         };
         table.styled([
-            (shown(part.name.as_deref().unwrap_or("all")), Style::Plain),
+            (escaped(part.name.as_deref().unwrap_or("all")), Style::Plain),
             count(found.count),
             text(found.min.map(|min| min.to_string())),
             text(found.max.map(|max| max.to_string())),

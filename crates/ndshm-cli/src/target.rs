@@ -10,7 +10,7 @@ use ndshm::{AnyHandle, ArrayInfo, Observer, Segment, SegmentError, SegmentOption
 use rustix::fs::{Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
-use crate::output::{Failure, shown};
+use crate::output::{Failure, escaped};
 
 /// Directory of named segments.
 pub const SHM: &str = "/dev/shm/";
@@ -170,7 +170,7 @@ pub fn called(observer: &Observer, handle: AnyHandle) -> String {
     let names: Vec<String> = names
         .iter()
         .filter(|info| info.handle == handle)
-        .map(|info| shown(&info.name))
+        .map(|info| escaped(&info.name))
         .collect();
     match names.is_empty() {
         true => handle.to_string(),

@@ -24,7 +24,7 @@ pub enum Value {
     /// A `bool`.
     Bool(bool),
     /// A byte other than 0 and 1 in an array of `bool`.
-    NoBool(u8),
+    InvalidBool(u8),
     /// A record: its fields in order. A field that is an array has several values.
     Record(Vec<(Box<str>, Vec<Value>)>),
 }
@@ -69,7 +69,7 @@ impl Value {
             ScalarType::Bool => match bytes[0] {
                 0 => Value::Bool(false),
                 1 => Value::Bool(true),
-                byte => Value::NoBool(byte),
+                byte => Value::InvalidBool(byte),
             },
             _ => return None,
         })
@@ -91,7 +91,7 @@ impl Value {
             }
             Value::Complex64(value) => json!([float(value.re), float(value.im)]),
             Value::Bool(value) => json!(value),
-            Value::NoBool(byte) => json!(no_bool(*byte)),
+            Value::InvalidBool(byte) => json!(invalid_bool(*byte)),
             Value::Record(fields) => fields
                 .iter()
                 .map(|(name, values)| {
@@ -107,8 +107,8 @@ impl Value {
     }
 }
 
-fn no_bool(byte: u8) -> String {
-    format!("no bool: {byte:#04x}")
+fn invalid_bool(byte: u8) -> String {
+    format!("invalid bool: {byte:#04x}")
 }
 
 /// Returns a float as JSON.
@@ -144,7 +144,7 @@ impl fmt::Display for Value {
             Value::Complex32(value) => value.fmt(f),
             Value::Complex64(value) => value.fmt(f),
             Value::Bool(value) => value.fmt(f),
-            Value::NoBool(byte) => f.write_str(&no_bool(*byte)),
+            Value::InvalidBool(byte) => f.write_str(&invalid_bool(*byte)),
             Value::Record(fields) => {
                 f.write_str("{")?;
                 for (at, (name, values)) in fields.iter().enumerate() {
@@ -193,7 +193,7 @@ mod tests {
             "NaN",
             "NaN+NaNi",
             "NaN+NaNi",
-            "no bool: 0xff",
+            "invalid bool: 0xff",
         ];
         assert_eq!(printed, expected);
         assert!(ScalarType::ALL.iter().all(|&scalar| {
@@ -217,12 +217,12 @@ mod tests {
         assert_eq!(json(Value::Complex32(Complex::new(1.0, 0.5))), "[1.0,0.5]");
         let record = Value::Record(vec![
             ("x".into(), vec![Value::F64(1.0)]),
-            ("p".into(), vec![Value::Bool(true), Value::NoBool(3)]),
+            ("p".into(), vec![Value::Bool(true), Value::InvalidBool(3)]),
         ]);
         assert_eq!(
             json(record.clone()),
-            r#"{"p":[true,"no bool: 0x03"],"x":1.0}"#
+            r#"{"p":[true,"invalid bool: 0x03"],"x":1.0}"#
         );
-        assert_eq!(record.to_string(), "{x: 1, p: [true, no bool: 0x03]}");
+        assert_eq!(record.to_string(), "{x: 1, p: [true, invalid bool: 0x03]}");
     }
 }

@@ -1,8 +1,8 @@
 //! `ndshm watch`: shows a segment live on the whole screen.
 
-mod look;
 mod screen;
 mod signal;
+mod snapshot;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use serde_json::Value as Json;
 
 use crate::output::{Code, Failure, Output};
 use crate::target::Place;
-use look::Watched;
 use screen::Screen;
+use snapshot::Watched;
 
 const HELP: &str = "\
 Arrow keys, page up and page down scroll the arrays; q, Esc and Ctrl-C leave. Rates cover the \
@@ -68,7 +68,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
 fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<Code, Failure> {
     signal::catch();
     loop {
-        let line: Json = watched.look()?.document();
+        let line: Json = watched.update()?.document();
         writeln!(io::stdout(), "{line}")?;
         io::stdout().flush()?;
         if once || signal::wait(interval) {
@@ -78,23 +78,13 @@ fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<
 }
 
 fn print_once(watched: &mut Watched, out: &Output) -> Result<Code, Failure> {
-    watched.look()?;
+    watched.update()?;
     let backend = TestBackend::new(PRINTED.0, PRINTED.1);
     // The errors of this backend cannot occur: it has no terminal.
     let Ok(mut terminal) = Terminal::new(backend);
     let mut screen = Screen::default();
     let Ok(_) = terminal.draw(|frame| screen.draw(frame, watched));
-    let buffer = terminal.backend().buffer().clone();
-    let width = usize::from(buffer.area.width);
-    let lines: Vec<String> = buffer
-        .content()
-        .chunks(width)
-        .map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
-        .collect();
-    let last = lines.iter().rposition(|line| !line.trim().is_empty());
-    for line in &lines[..last.map_or(0, |last| last + 1)] {
-        out.line(line.trim_end())?;
-    }
+    out.drawn(terminal.backend().buffer())?;
     Ok(Code::Done)
 }
 
@@ -108,8 +98,8 @@ impl Drop for Restored {
 }
 
 fn on_screen(watched: &mut Watched, interval: Duration) -> Result<Code, Failure> {
-    // Look once before taking the screen: an error is then printed on the normal screen.
-    watched.look()?;
+    // Update once before taking the screen: an error is then printed on the normal screen.
+    watched.update()?;
     signal::catch();
     let mut terminal = ratatui::try_init()?;
     let _restored = Restored;
@@ -127,7 +117,7 @@ fn on_screen(watched: &mut Watched, interval: Duration) -> Result<Code, Failure>
             return Ok(Code::Done);
         }
         if Instant::now() >= next {
-            watched.look()?;
+            watched.update()?;
             next = Instant::now() + interval;
         }
     }

@@ -1,93 +1,10 @@
-//! Limits of a machine and of its groups, and the pages of files.
+//! The tightest limit, and the pages of files.
+
+use std::fs;
 
 use super::*;
 use rustix::fs::MemfdFlags;
 use std::os::fd::{AsFd, OwnedFd};
-
-#[test]
-fn meminfo_is_read_in_kib() {
-    let text = "MemTotal:       16 kB\nMemAvailable:    12 kB\nSwapFree:  0 kB\n";
-    assert_eq!(meminfo_bytes(text, "MemAvailable:"), Some(12 << 10));
-    assert_eq!(meminfo_bytes(text, "SwapFree:"), Some(0));
-    assert_eq!(meminfo_bytes(text, "Mlocked:"), None);
-}
-
-#[test]
-fn groups_end_at_the_root() {
-    let root = Path::new("/sys/fs/cgroup");
-    let groups = groups_up_from(root, "/a/b");
-    let expected = ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"];
-    assert_eq!(groups, expected.map(PathBuf::from));
-    assert_eq!(groups_up_from(root, "/../x"), [root]);
-    assert_eq!(groups_up_from(root, "/"), [root]);
-}
-
-#[test]
-fn a_group_has_what_it_may_take_and_what_it_can_drop() {
-    let group = std::env::temp_dir().join(format!("ndshm-cgroup-{}", std::process::id()));
-    fs::create_dir(&group).unwrap();
-    let write = |file: &str, text: &str| fs::write(group.join(file), text).unwrap();
-    write("memory.max", "max\n");
-    write("memory.current", "700\n");
-    write("memory.stat", "anon 1\ninactive_file 50\n");
-    let unlimited = cgroup_free(&group, &V2, 4096, 7);
-    write("memory.max", "1000\n");
-    let without_swap_file = cgroup_free(&group, &V2, 4096, 7);
-    write("memory.swap.max", "9\n");
-    write("memory.swap.current", "4\n");
-    let with_swap_file = cgroup_free(&group, &V2, 4096, 7);
-    let beyond_the_machine = cgroup_free(&group, &V2, 1000, 7);
-    write("memory.limit_in_bytes", "1000\n");
-    write("memory.usage_in_bytes", "700\n");
-    let swap_beside = cgroup_free(&group, &V1, 4096, 7);
-    write("memory.memsw.limit_in_bytes", "1000\n");
-    write("memory.memsw.usage_in_bytes", "702\n");
-    let swap_within = cgroup_free(&group, &V1, 4096, 7);
-    fs::remove_dir_all(&group).unwrap();
-    assert_eq!((unlimited, beyond_the_machine), (None, None));
-    assert_eq!(without_swap_file, Some(357 - 1000 / 32));
-    assert_eq!(with_swap_file, Some(355 - 1000 / 32));
-    assert_eq!(swap_beside, Some(307 - 1000 / 32));
-    assert_eq!(swap_within, Some(298 - 1000 / 32));
-}
-
-#[test]
-fn every_hierarchy_with_a_memory_controller_has_its_limits() {
-    let mounts = std::env::temp_dir().join(format!("ndshm-cgroups-{}", std::process::id()));
-    let limit = |group: &str, limit: &str, usage: &str, bytes: u64| {
-        let group = mounts.join(group);
-        fs::create_dir_all(&group).unwrap();
-        fs::write(group.join(limit), bytes.to_string()).unwrap();
-        fs::write(group.join(usage), "0").unwrap();
-    };
-    limit("a", "memory.max", "memory.current", 3200);
-    limit("a/b", "memory.max", "memory.current", 6400);
-    limit("unified/a", "memory.max", "memory.current", 9600);
-    let (v1_limit, v1_usage) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
-    limit("memory/x", v1_limit, v1_usage, 12800);
-    limit("x", v1_limit, v1_usage, 320);
-    let supplies = |line: &str| -> Vec<(u64, String)> {
-        let found = cgroup_supplies(mounts.to_str().unwrap(), line, 1 << 20, 0);
-        let whats = found.into_iter().map(|supply| (supply.have, supply.what));
-        whats.collect()
-    };
-    let group = |have: u64, path: &str| {
-        let path = mounts.join(path);
-        (have, format!("the memory cgroup {}", path.display()))
-    };
-    let unified = supplies("0::/a/b");
-    let (both, other) = (supplies("7:cpu,memory:/x"), supplies("3:cpu,cpuacct:/x"));
-    let broken = supplies("memory");
-    fs::remove_dir_all(&mounts).unwrap();
-    let expected = [
-        group(6200, "a/b"),
-        group(3100, "a"),
-        group(9300, "unified/a"),
-    ];
-    assert_eq!(unified, expected);
-    assert_eq!(both, [group(12400, "memory/x")]);
-    assert_eq!((other, broken), (vec![], vec![]));
-}
 
 /// Creates a file of `mib` MiB without a page, and a mapping of it.
 fn file(mib: u64) -> (OwnedFd, Mapping) {

@@ -77,29 +77,6 @@ fn shm_names(fs: &StatVfs) -> Check {
     }
 }
 
-/// Checks the memory of the machine.
-pub fn memory() -> Check {
-    const NAME: &str = "memory";
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| -> Option<u64> {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-        Some(kib.saturating_mul(1024))
-    };
-    let (Some(total), Some(free)) = (field("MemTotal:"), field("MemAvailable:")) else {
-        return Check::warn(NAME, "/proc/meminfo cannot be read", "mount /proc");
-    };
-    let found = format!("{} of {} available", bytes(free), bytes(total));
-    match free < total / 20 {
-        true => Check::warn(
-            NAME,
-            found,
-            "allocations that the machine cannot keep are refused",
-        ),
-        false => Check::ok(NAME, found),
-    }
-}
-
 /// Checks kernel settings.
 pub fn kernel() -> Vec<Check> {
     vec![overcommit(), huge_pages(), mappings()]
@@ -216,7 +193,7 @@ pub fn leftovers() -> Check {
     const NAME: &str = "leftovers";
     let count = gc::all()
         .iter()
-        .filter(|leftover| leftover.is_to_go())
+        .filter(|leftover| leftover.is_cleanable())
         .count();
     match count {
         0 => Check::ok(NAME, "none"),

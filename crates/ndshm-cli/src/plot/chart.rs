@@ -22,6 +22,16 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
         })
 }
 
+/// Returns the place of a finite number between `min` (0) and `max` (1); 0.5 if these are equal.
+fn place(value: f64, min: f64, max: f64) -> f64 {
+    // Use halves: the distance between two finite numbers may overflow.
+    let span = max / 2.0 - min / 2.0;
+    match span > 0.0 {
+        true => (value / 2.0 - min / 2.0) / span,
+        false => 0.5,
+    }
+}
+
 /// Returns the square root of the count of numbers, limited to 1..=60.
 pub fn bins_for(count: usize) -> usize {
     (count.isqrt()).clamp(1, 60)
@@ -48,15 +58,13 @@ impl Histogram {
                 counts,
             };
         };
-        // Use halves: the distance between two finite numbers may overflow.
-        let span = max / 2.0 - min / 2.0;
         let last = counts.len() - 1;
         for value in values.filter(|value| value.is_finite()) {
-            let part = match span > 0.0 {
-                true => (value / 2.0 - min / 2.0) / span,
+            let bin = match min < max {
+                true => place(value, min, max) * (last + 1) as f64,
                 false => 0.0,
             };
-            counts[((part * (last + 1) as f64) as usize).min(last)] += 1;
+            counts[(bin as usize).min(last)] += 1;
         }
         Histogram { min, max, counts }
     }
@@ -91,6 +99,25 @@ impl Line {
         let values: Vec<f64> = values.collect();
         let (min, max) = range(values.iter().copied()).unwrap_or((f64::NAN, f64::NAN));
         Line { min, max, values }
+    }
+
+    /// Returns the points as (index, height from 0 to 1), in one list for each run of finite
+    /// numbers.
+    pub fn runs(&self) -> Vec<Vec<(f64, f64)>> {
+        let mut next = 0;
+        let chunks = self.values.chunk_by(|a, b| a.is_finite() == b.is_finite());
+        let run = |chunk: &[f64]| {
+            let indexed = (next..).zip(chunk);
+            next += chunk.len();
+            let point = |(at, &value): (usize, &f64)| (at as f64, place(value, self.min, self.max));
+            chunk[0].is_finite().then(|| indexed.map(point).collect())
+        };
+        chunks.filter_map(run).collect()
+    }
+
+    /// Returns the largest index; 0 for no numbers.
+    pub fn last(&self) -> usize {
+        self.values.len().saturating_sub(1)
     }
 }
 
@@ -130,11 +157,8 @@ impl Grid {
     /// Returns the level of a cell from 0 (smallest) to 1 (largest); `None` without numbers.
     pub fn level(&self, row: usize, column: usize) -> Option<f64> {
         let value = self.cells[(row, column)];
-        let span = self.max / 2.0 - self.min / 2.0;
-        value.is_finite().then(|| match span > 0.0 {
-            true => (value / 2.0 - self.min / 2.0) / span,
-            false => 0.5,
-        })
+        let is_some = value.is_finite();
+        is_some.then(|| place(value, self.min, self.max))
     }
 
     /// Returns the number of rows.
@@ -194,6 +218,16 @@ mod tests {
         assert!(Histogram::of([].into_iter(), 3).edges().is_empty());
         let line = Line::of([].into_iter());
         assert!(line.min.is_nan() && line.values.is_empty());
+        assert!(line.runs().is_empty());
+    }
+
+    #[test]
+    fn a_line_is_broken_where_a_number_is_missing() {
+        let line = Line::of([1.0, 3.0, f64::NAN, f64::INFINITY, 2.0].into_iter());
+        let runs = line.runs();
+        assert_eq!(runs, [vec![(0.0, 0.0), (1.0, 1.0)], vec![(4.0, 0.5)]]);
+        let huge = Line::of([f64::MIN, 0.0, f64::MAX].into_iter());
+        assert_eq!(huge.runs(), [[(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]]);
     }
 
     #[test]

@@ -57,13 +57,13 @@ impl Field {
             Some(Value::Complex32(value)) => value.re.hypot(value.im).into(),
             Some(Value::Complex64(value)) => value.re.hypot(value.im),
             Some(Value::Bool(value)) => f64::from(u8::from(value)),
-            Some(Value::NoBool(_) | Value::Record(_)) | None => f64::NAN,
+            Some(Value::InvalidBool(_) | Value::Record(_)) | None => f64::NAN,
         }
     }
 }
 
 /// The numbers that were taken.
-pub struct Taken {
+pub struct Sample {
     /// The numbers, without the axes of single indices.
     pub values: ArrayD<f64>,
     /// Every `step`-th index of the first axis that stays was taken.
@@ -76,7 +76,7 @@ pub fn take(
     info: &ArrayInfo,
     picks: &[Pick],
     field: &Field,
-) -> Result<Taken, Failure> {
+) -> Result<Sample, Failure> {
     let mut picks = picks.to_vec();
     let count = |picks: &[Pick]| {
         let product = picks
@@ -108,5 +108,5 @@ pub fn take(
     for axis in (0..picks.len()).rev().filter(|&axis| !picks[axis].kept) {
         values.index_axis_inplace(Axis(axis), 0);
     }
-    Ok(Taken { values, step })
+    Ok(Sample { values, step })
 }

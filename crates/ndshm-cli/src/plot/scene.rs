@@ -101,31 +101,17 @@ pub fn of(chart: &Chart, title: &str) -> Scene {
             ]
         }
         Chart::Line(line) => {
-            let last = line.values.len().saturating_sub(1).max(1) as f64;
-            let span = line.max / 2.0 - line.min / 2.0;
-            let mut points = Vec::new();
-            for (at, &value) in line.values.iter().enumerate() {
-                if value.is_finite() {
-                    let part = match span > 0.0 {
-                        true => (value / 2.0 - line.min / 2.0) / span,
-                        false => 0.5,
-                    };
-                    points.push((LEFT + inner * at as f64 / last, floor - high * part));
-                } else if !points.is_empty() {
-                    let points = std::mem::take(&mut points);
-                    shapes.push(Shape::Line {
-                        points,
-                        colour: BLUE,
-                    });
-                }
+            let last = line.last().max(1) as f64;
+            for run in line.runs() {
+                let point = |(at, part)| (LEFT + inner * at / last, floor - high * part);
+                shapes.push(Shape::Line {
+                    points: run.into_iter().map(point).collect(),
+                    colour: BLUE,
+                });
             }
-            shapes.push(Shape::Line {
-                points,
-                colour: BLUE,
-            });
             [
                 "0".into(),
-                line.values.len().saturating_sub(1).to_string(),
+                line.last().to_string(),
                 label(line.min),
                 label(line.max),
             ]

@@ -1,25 +1,33 @@
-//! Draws charts as lines of text that fit the terminal.
+//! Draws charts with ratatui, in a buffer that fits the terminal.
 
 use std::io::{self, IsTerminal};
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{HorizontalAlignment, Rect};
+use ratatui::style::{Color, Style};
+use ratatui::symbols::{Marker, border};
+use ratatui::text::{Line as Text, Span};
+use ratatui::widgets::canvas::{self, Canvas, Painter, Shape};
+use ratatui::widgets::{Block, Borders, Widget};
 
 use super::chart::{Chart, Grid, Histogram, Line, label};
 use super::scene::heat_colour;
 use crate::output::Output;
 
 /// Size and abilities of the output.
-pub struct Place {
-    columns: usize,
-    rows: usize,
+pub struct Viewport {
+    columns: u16,
+    rows: u16,
     ascii: bool,
     colour: bool,
 }
 
 /// Width of the labels at the left, in columns.
-const MARGIN: usize = 11;
+const MARGIN: u16 = 11;
 
-impl Place {
+impl Viewport {
     /// Returns the size of standard output; 80 columns and 24 rows if it is not a terminal.
-    pub fn here(ascii: bool, out: &Output) -> Place {
+    pub fn here(ascii: bool, out: &Output) -> Viewport {
         let size = match io::stdout().is_terminal() {
             true => rustix::termios::tcgetwinsize(io::stdout()).ok(),
             false => None,
@@ -28,10 +36,10 @@ impl Place {
             Some(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
             _ => (80, 24),
         };
-        Place {
-            columns: usize::from(columns).clamp(MARGIN + 10, 400),
+        Viewport {
+            columns: columns.clamp(MARGIN + 10, 400),
             // Leave room for the title, the axis and the prompt.
-            rows: usize::from(rows).saturating_sub(4).clamp(4, 60),
+            rows: rows.saturating_sub(4).clamp(4, 60),
             ascii,
             colour: out.colour(),
         }
@@ -39,168 +47,184 @@ impl Place {
 
     /// Returns the maximum rows and columns of a heat map.
     pub fn cells(&self) -> (usize, usize) {
-        (self.rows, self.columns - MARGIN)
+        (self.rows.into(), (self.columns - MARGIN).into())
     }
 }
 
-/// Returns the lines of a chart.
-pub fn draw(chart: &Chart, place: &Place) -> Vec<String> {
+/// Draws a chart.
+pub fn draw(chart: &Chart, viewport: &Viewport) -> Buffer {
     match chart {
-        Chart::Histogram(histogram) => bars(histogram, place),
-        Chart::Line(line) => dots(line, place),
-        Chart::Heat(grid) => shades(grid, place),
+        Chart::Histogram(histogram) => bars(histogram, viewport),
+        Chart::Line(line) => curve(line, viewport),
+        Chart::Heat(grid) => shades(grid, viewport),
     }
+}
+
+const COLOUR: Color = Color::Cyan;
+
+impl Viewport {
+    /// Returns an empty buffer with this many rows.
+    fn buffer(&self, rows: usize) -> Buffer {
+        let rows = u16::try_from(rows).unwrap_or(u16::MAX);
+        Buffer::empty(Rect::new(0, 0, self.columns, rows))
+    }
+}
+
+/// Writes a label at the right end of the margin.
+fn margin(buffer: &mut Buffer, row: u16, text: &str) {
+    let text = format!("{text:>width$} ", width = usize::from(MARGIN) - 1);
+    buffer.set_stringn(0, row, text, MARGIN.into(), Style::new());
 }
 
 /// Eighths of a block, from the left.
-const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/// Draws one line per bin: lower edge, bar, count.
-fn bars(histogram: &Histogram, place: &Place) -> Vec<String> {
+/// Draws one row per bin: lower edge, bar, count.
+fn bars(histogram: &Histogram, viewport: &Viewport) -> Buffer {
+    let mut buffer = viewport.buffer(histogram.counts.len() + 1);
     let most = histogram.counts.iter().copied().max().unwrap_or(0);
     let widest = most.to_string().len();
-    let room = place.columns.saturating_sub(MARGIN + widest + 2).max(4);
-    let edges = histogram.edges();
-    let mut lines = Vec::new();
-    for (at, &count) in histogram.counts.iter().enumerate() {
+    let room = usize::from(viewport.columns - MARGIN)
+        .saturating_sub(widest + 1)
+        .max(4);
+    let edges = histogram.edges().into_iter().chain([histogram.max]);
+    let edges = edges.map(label).chain(std::iter::repeat("-".into()));
+    let counts = histogram.counts.iter().map(Some).chain([None]);
+    for ((row, count), edge) in (0..).zip(counts).zip(edges) {
+        margin(&mut buffer, row, &edge);
+        let Some(&count) = count else { continue };
         let eighths = match most {
             0 => 0,
             // Show every bin that is not empty.
             _ => ((count as f64 / most as f64 * (8 * room) as f64) as usize)
                 .max(usize::from(count > 0)),
         };
-        let bar = match place.ascii {
+        let bar = match viewport.ascii {
             true => "#".repeat(eighths.div_ceil(8)),
-            false => {
-                let rest = EIGHTHS[eighths % 8];
-                let whole = "█".repeat(eighths / 8);
-                if rest == ' ' {
-                    whole
-                } else {
-                    format!("{whole}{rest}")
-                }
-            }
+            false => "█".repeat(eighths / 8) + EIGHTHS[eighths % 8],
         };
-        let edge = edges.get(at).copied().map_or("-".into(), label);
-        lines.push(format!("{edge:>width$} {bar} {count}", width = MARGIN - 1));
+        let text = Text::from(vec![
+            Span::styled(bar, COLOUR),
+            Span::raw(format!(" {count}")),
+        ]);
+        buffer.set_line(MARGIN, row, &text, viewport.columns - MARGIN);
     }
-    lines.push(format!(
-        "{:>width$}",
-        label(histogram.max),
-        width = MARGIN - 1
-    ));
-    lines
+    buffer
 }
 
-/// Draws braille dots, two by four per character; in ASCII one star per character.
-fn dots(line: &Line, place: &Place) -> Vec<String> {
-    let (across, down) = if place.ascii { (1, 1) } else { (2, 4) };
-    let columns = place.columns - MARGIN;
-    let (wide, high) = (columns * across, place.rows * down);
-    let mut canvas = vec![false; wide * high];
-    let span = line.max / 2.0 - line.min / 2.0;
-    let last = line.values.len().saturating_sub(1).max(1);
-    let mut before: Option<usize> = None;
-    for (at, &value) in line.values.iter().enumerate() {
-        let x = at * (wide - 1) / last;
-        if !value.is_finite() {
-            before = None;
-            continue;
-        }
-        let part = match span > 0.0 {
-            true => (value / 2.0 - line.min / 2.0) / span,
-            false => 0.5,
-        };
-        let y = ((1.0 - part) * (high - 1) as f64).round() as usize;
-        // Connect to the previous point: a steep line must not become a cloud of dots.
-        let from = before.unwrap_or(y);
-        for y in from.min(y)..=from.max(y) {
-            canvas[y.min(high - 1) * wide + x] = true;
-        }
-        before = Some(y);
-    }
-    (0..place.rows)
-        .map(|row| {
-            let text: String = (0..columns)
-                .map(|column| {
-                    let dot = |dx: usize, dy: usize| {
-                        canvas[(row * down + dy) * wide + column * across + dx]
-                    };
-                    if place.ascii {
-                        return if dot(0, 0) { '*' } else { ' ' };
-                    }
-                    // Bit order of a braille pattern: Unicode, block 2800.
-                    let places = [
-                        (0, 0),
-                        (0, 1),
-                        (0, 2),
-                        (1, 0),
-                        (1, 1),
-                        (1, 2),
-                        (0, 3),
-                        (1, 3),
-                    ];
-                    let bits = places
-                        .iter()
-                        .enumerate()
-                        .map(|(bit, &(dx, dy))| u32::from(dot(dx, dy)) << bit)
-                        .sum::<u32>();
-                    char::from_u32(0x2800 + bits).unwrap_or(' ')
-                })
-                .collect();
-            let edge = match row {
-                0 => label(line.max),
-                _ if row + 1 == place.rows => label(line.min),
-                _ => String::new(),
-            };
-            format!("{edge:>width$} {}", text.trim_end(), width = MARGIN - 1)
+/// Lines of the axes in ASCII.
+const ASCII_AXES: border::Set<'_> = border::Set {
+    vertical_left: "|",
+    bottom_left: "+",
+    horizontal_bottom: "-",
+    ..border::PLAIN
+};
+
+/// Draws the numbers as a curve of braille dots, two by four per character; in ASCII one star per
+/// character.
+fn curve(line: &Line, viewport: &Viewport) -> Buffer {
+    let mut buffer = viewport.buffer(usize::from(viewport.rows) + 1);
+    let (marker, axes) = match viewport.ascii {
+        true => (Marker::Custom('*'), ASCII_AXES),
+        false => (Marker::Braille, border::PLAIN),
+    };
+    let axes = Block::new()
+        .borders(Borders::LEFT | Borders::BOTTOM)
+        .border_set(axes);
+    let runs = line.runs();
+    let area = Rect::new(MARGIN, 0, viewport.columns - MARGIN, viewport.rows);
+    Canvas::default()
+        .block(axes)
+        .marker(marker)
+        .x_bounds([0.0, line.last().max(1) as f64])
+        .y_bounds([0.0, 1.0])
+        .paint(|context| {
+            for run in &runs {
+                context.draw(&canvas::Points::new(run, COLOUR));
+                for pair in run.windows(2) {
+                    let [(x1, y1), (x2, y2)] = [pair[0], pair[1]];
+                    context.draw(&canvas::Line::new(x1, y1, x2, y2, COLOUR));
+                }
+            }
         })
-        .chain([format!(
-            "{:>width$} 0 to {}",
-            "",
-            line.values.len().saturating_sub(1),
-            width = MARGIN - 1
-        )])
-        .collect()
+        .render(area, &mut buffer);
+    margin(&mut buffer, 0, &label(line.max));
+    margin(&mut buffer, viewport.rows - 2, &label(line.min));
+    let below = Rect::new(MARGIN + 1, viewport.rows, viewport.columns - MARGIN - 1, 1);
+    Text::from("0").render(below, &mut buffer);
+    if line.last() > 0 {
+        let last = Text::from(line.last().to_string());
+        last.alignment(HorizontalAlignment::Right)
+            .render(below, &mut buffer);
+    }
+    buffer
 }
 
 /// From low to high.
 const SHADES: [char; 6] = [' ', '░', '▒', '▓', '█', '█'];
 const ASCII_SHADES: [char; 6] = ['.', ':', '-', '+', '#', '@'];
 
-/// Draws one character per cell.
-fn shades(grid: &Grid, place: &Place) -> Vec<String> {
-    let mut lines = Vec::new();
-    for row in 0..grid.rows() {
-        let index = row * grid.covered.0 / grid.rows();
-        let mut text = format!("{index:>width$} ", width = MARGIN - 1);
-        for column in 0..grid.columns() {
-            match grid.level(row, column) {
-                None => text.push('?'),
-                Some(level) if place.colour => {
-                    let [red, green, blue] = heat_colour(level);
-                    text += &format!("\x1b[48;2;{red};{green};{blue}m \x1b[0m");
-                }
-                Some(level) => {
-                    let shades = if place.ascii { ASCII_SHADES } else { SHADES };
-                    text.push(shades[(level * 5.0).round() as usize]);
-                }
+/// The cells of a heat map that one marker draws.
+struct Cells<'g, F> {
+    grid: &'g Grid,
+    /// Returns the colour of a level; `None` for cells of other markers.
+    colour: F,
+}
+
+impl<F: Fn(Option<f64>) -> Option<Color>> Shape for Cells<'_, F> {
+    fn draw(&self, painter: &mut Painter<'_, '_>) {
+        for ((row, column), _) in self.grid.cells.indexed_iter() {
+            if let Some(colour) = (self.colour)(self.grid.level(row, column)) {
+                painter.paint(column, row, colour);
             }
         }
-        lines.push(text);
     }
-    lines.push(format!(
-        "{:>width$} {} to {}; {} x {} in {} x {} cells",
-        "",
+}
+
+/// Draws one character per cell: in colour, or else as a shade.
+fn shades(grid: &Grid, viewport: &Viewport) -> Buffer {
+    let mut buffer = viewport.buffer(grid.rows() + 1);
+    let below = buffer.area.height - 1;
+    let area = Rect::new(MARGIN, 0, grid.columns() as u16, below);
+    Canvas::default()
+        .paint(|context| {
+            if viewport.colour {
+                context.marker(Marker::Block);
+                let colour = |level: Option<f64>| {
+                    let [red, green, blue] = heat_colour(level?);
+                    Some(Color::Rgb(red, green, blue))
+                };
+                context.draw(&Cells { grid, colour });
+            } else {
+                let shades = if viewport.ascii { ASCII_SHADES } else { SHADES };
+                for (step, shade) in shades.into_iter().enumerate() {
+                    context.marker(Marker::Custom(shade));
+                    let colour = |level: Option<f64>| {
+                        ((level? * 5.0).round() as usize == step).then_some(Color::Reset)
+                    };
+                    context.draw(&Cells { grid, colour });
+                }
+            }
+            context.marker(Marker::Custom('?'));
+            let colour = |level: Option<f64>| level.is_none().then_some(Color::Reset);
+            context.draw(&Cells { grid, colour });
+        })
+        .render(area, &mut buffer);
+    for row in 0..below {
+        let index = usize::from(row) * grid.covered.0 / grid.rows();
+        margin(&mut buffer, row, &index.to_string());
+    }
+    let text = format!(
+        "{} to {}; {} x {} in {} x {} cells",
         label(grid.min),
         label(grid.max),
         grid.covered.0,
         grid.covered.1,
         grid.rows(),
         grid.columns(),
-        width = MARGIN - 1
-    ));
-    lines
+    );
+    buffer.set_string(MARGIN, below, text, Style::new());
+    buffer
 }
 
 #[cfg(test)]
@@ -208,45 +232,95 @@ mod tests {
     use super::*;
     use ndarray::arr2;
 
-    const PLACE: Place = Place {
+    const VIEWPORT: Viewport = Viewport {
         columns: MARGIN + 20,
-        rows: 4,
+        rows: 5,
         ascii: true,
         colour: false,
     };
 
+    /// Returns the rows of the drawn chart without the spaces at their ends.
+    fn drawn(chart: &Chart, viewport: &Viewport) -> Vec<String> {
+        let buffer = draw(chart, viewport);
+        let rows = buffer.content().chunks(buffer.area.width.into());
+        rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
+            .map(|row| row.trim_end().to_owned())
+            .collect()
+    }
+
     #[test]
     fn bars_are_as_long_as_their_counts() {
-        let histogram = Histogram::of([0.0, 1.0, 1.0, 1.0].into_iter(), 2);
-        let lines = draw(&Chart::Histogram(histogram), &PLACE);
-        assert_eq!(
-            lines,
-            [
-                "         0 ###### 1",
-                "       0.5 ################# 3",
-                "         1",
-            ]
-        );
+        let histogram = || Histogram::of([0.0, 1.0, 1.0, 1.0].into_iter(), 2);
+        let expected = [
+            "         0 ###### 1",
+            "       0.5 ################## 3",
+            "         1",
+        ];
+        assert_eq!(drawn(&Chart::Histogram(histogram()), &VIEWPORT), expected);
+        let unicode = Viewport {
+            ascii: false,
+            columns: MARGIN + 21,
+            ..VIEWPORT
+        };
+        let lines = drawn(&Chart::Histogram(histogram()), &unicode);
+        assert_eq!(lines[0], "         0 ██████▎ 1");
+        let empty = Histogram::of([f64::NAN].into_iter(), 2);
+        let lines = drawn(&Chart::Histogram(empty), &VIEWPORT);
+        assert_eq!(lines, ["         -  0", "         -  0", "         -"]);
     }
 
     #[test]
-    fn a_line_goes_from_corner_to_corner() {
-        let lines = draw(
-            &Chart::Line(Line::of([0.0, 1.0, 2.0, 3.0].into_iter())),
-            &PLACE,
-        );
-        assert!(
-            lines[0].starts_with("         3 ") && lines[0].ends_with('*'),
-            "{lines:?}"
-        );
-        assert!(lines[3].starts_with("         0 *"), "{lines:?}");
-        assert_eq!(lines[4], "           0 to 3");
+    fn a_line_goes_from_corner_to_corner_between_axes() {
+        let line = Line::of([0.0, 1.0, f64::NAN, 3.0].into_iter());
+        let expected = [
+            "         3 |                  *",
+            "           |",
+            "           |    ***",
+            "         0 |****",
+            "           +-------------------",
+            "            0                 3",
+        ];
+        assert_eq!(drawn(&Chart::Line(line), &VIEWPORT), expected);
     }
 
     #[test]
-    fn cells_that_have_no_number_are_told() {
-        let grid = Grid::of(&arr2(&[[0.0, 10.0], [5.0, f64::NAN]]), 4, 4);
-        let lines = draw(&Chart::Heat(grid), &PLACE);
-        assert_eq!(lines[..2], ["         0 .@", "         1 +?"]);
+    fn dots_are_eight_to_a_character() {
+        let line = Line::of([0.0, 1.0].into_iter());
+        let viewport = Viewport {
+            columns: MARGIN + 5,
+            ascii: false,
+            ..VIEWPORT
+        };
+        let expected = [
+            "         1 │   ⡜",
+            "           │  ⡜",
+            "           │ ⡜",
+            "         0 │⡜",
+            "           └────",
+            "            0  1",
+        ];
+        assert_eq!(drawn(&Chart::Line(line), &viewport), expected);
+    }
+
+    #[test]
+    fn cells_without_a_number_are_marked() {
+        let grid = || Grid::of(&arr2(&[[0.0, 10.0], [5.0, f64::NAN]]), 4, 4);
+        let lines = drawn(&Chart::Heat(grid()), &VIEWPORT);
+        let expected = [
+            "         0 .@",
+            "         1 +?",
+            "           0 to 10; 2 x 2 in 2 x 2 cells",
+        ];
+        assert_eq!(lines[..2], expected[..2]);
+        let viewport = Viewport {
+            colour: true,
+            columns: 60,
+            ..VIEWPORT
+        };
+        let buffer = draw(&Chart::Heat(grid()), &viewport);
+        assert_eq!(buffer[(MARGIN, 0)].bg, Color::Rgb(68, 1, 84));
+        assert_eq!(buffer[(MARGIN + 1, 0)].bg, Color::Rgb(253, 231, 37));
+        assert_eq!(buffer[(MARGIN + 1, 1)].symbol(), "?");
+        assert_eq!(drawn(&Chart::Heat(grid()), &viewport)[2], expected[2]);
     }
 }

@@ -6,8 +6,8 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
 
-use super::look::{Participant, Watched};
-use crate::output::{bytes, shown};
+use super::snapshot::{Participant, Watched};
+use crate::output::{bytes, escaped};
 
 /// Maximum rows of participants and of rounds.
 const FEW: usize = 8;
@@ -26,9 +26,9 @@ impl Screen {
     }
 
     pub fn draw(&mut self, frame: &mut Frame<'_>, watched: &Watched) {
-        let look = &watched.look;
-        let rounds = look.rounds.len().min(FEW) as u16;
-        let seats = look.seats.len().min(FEW) as u16;
+        let snapshot = &watched.snapshot;
+        let rounds = snapshot.rounds.len().min(FEW) as u16;
+        let seats = snapshot.seats.len().min(FEW) as u16;
         // Each table has a frame and a heading.
         let high = |rows: u16| if rows > 0 { rows + 3 } else { 0 };
         let [title, memory, round, people, arrays] = Layout::vertical([
@@ -45,18 +45,18 @@ impl Screen {
             draw_rounds(frame, round, watched);
         }
         if seats > 0 {
-            draw_participants(frame, people, &look.seats);
+            draw_participants(frame, people, &snapshot.seats);
         }
         self.draw_arrays(frame, arrays, watched);
     }
 
     fn draw_arrays(&mut self, frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
-        let arrays = &watched.look.arrays;
+        let arrays = &watched.snapshot.arrays;
         let rows = usize::from(area.height.saturating_sub(3)).max(1);
         self.first = self.first.min(arrays.len().saturating_sub(rows));
         let end = (self.first + rows).min(arrays.len());
         let row = |array: &ndshm::ArrayInfo| {
-            let name = watched.look.names.get(&array.handle.to_bits());
+            let name = watched.snapshot.names.get(&array.handle.to_bits());
             let pid = |pid: Option<u32>| pid.map_or("-".into(), |pid| pid.to_string());
             let state = match array.poisoned {
                 true => Span::raw("poisoned").red(),
@@ -64,8 +64,8 @@ impl Screen {
             };
             Row::new([
                 Cell::from(array.handle.to_string()),
-                Cell::from(name.map_or("-".into(), |name| shown(name).to_string())),
-                Cell::from(shown(&array.dtype.to_string()).to_string()),
+                Cell::from(name.map_or("-".into(), |name| escaped(name).to_string())),
+                Cell::from(escaped(&array.dtype.to_string()).to_string()),
                 Cell::from(format!("{:?}", array.shape)),
                 Cell::from(bytes(array.bytes)),
                 Cell::from(pid(array.owner)),
@@ -101,36 +101,36 @@ impl Screen {
 
 fn heading(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
     let mut line = vec![
-        Span::raw(shown(&watched.place).to_string()).bold(),
+        Span::raw(escaped(&watched.place).to_string()).bold(),
         Span::raw("  q leaves, arrows scroll"),
     ];
-    if !watched.look.is_inhabited() {
+    if !watched.snapshot.is_inhabited() {
         line.push(Span::raw("  no live process is in it").yellow());
     }
-    if let Some(damage) = &watched.look.damage {
-        line.push(Span::raw(format!("  {}", shown(damage))).red());
+    if let Some(damage) = &watched.snapshot.damage {
+        line.push(Span::raw(format!("  {}", escaped(damage))).red());
     }
     frame.render_widget(Paragraph::new(Line::from(line)), area);
 }
 
 fn draw_memory(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
-    let look = &watched.look;
+    let snapshot = &watched.snapshot;
     let [numbers, graph] =
         Layout::horizontal([Constraint::Length(46), Constraint::Min(10)]).areas(area);
-    let rates = match look.rates {
+    let rates = match snapshot.rates {
         Some((made, freed)) => format!("{made:.0} made and {freed:.0} freed a second"),
         None => "made and freed a second: not yet known".into(),
     };
     let lines = vec![
         Line::from(format!(
             "memory {} of {}",
-            bytes(look.resident),
-            bytes(look.size)
+            bytes(snapshot.resident),
+            bytes(snapshot.size)
         )),
         Line::from(format!(
             "{} arrays, {} in all",
-            look.arrays.len(),
-            look.census.live
+            snapshot.arrays.len(),
+            snapshot.census.live
         )),
         Line::from(rates),
     ];
@@ -167,8 +167,8 @@ fn draw_rounds(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
         Constraint::Length(10),
         Constraint::Min(8),
     ];
-    let all = watched.look.rounds.len();
-    let table = Table::new(watched.look.rounds.iter().take(FEW).map(row), widths)
+    let all = watched.snapshot.rounds.len();
+    let table = Table::new(watched.snapshot.rounds.iter().take(FEW).map(row), widths)
         .header(Row::new(["partition", "round", "tiles done", "held", ""]).bold())
         .block(Block::bordered().title(count("rounds", all)));
     frame.render_widget(table, area);
@@ -186,7 +186,7 @@ fn draw_participants(frame: &mut Frame<'_>, area: Rect, seats: &[Participant]) {
             Cell::from(state),
             Cell::from(participant.writes.to_string()),
             Cell::from(participant.reads.to_string()),
-            Cell::from(shown(&participant.command).to_string()),
+            Cell::from(escaped(&participant.command).to_string()),
         ])
     };
     let widths = [

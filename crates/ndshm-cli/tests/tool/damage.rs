@@ -90,7 +90,7 @@ impl Kept {
     }
 }
 
-pub fn named() {
+pub fn damage_is_named() {
     let kept = Kept::new("damaged");
     let name = kept.name.0.as_str();
     let slot = (0..1024)
@@ -178,7 +178,7 @@ pub fn named() {
     assert!(!kept.name.exists());
 }
 
-pub fn cut() {
+pub fn a_truncated_file_is_refused() {
     let kept = Kept::new("cut");
     let name = kept.name.0.as_str();
     for len in [SLOTS, SEATS, 4096, 100, 8] {
@@ -199,7 +199,7 @@ pub fn cut() {
     }
 }
 
-pub fn anything() {
+pub fn no_bytes_crash_the_tool() {
     let kept = Kept::new("anything");
     let name = kept.name.0.as_str();
     let mut random = 0x2545_f491_4f6c_dd1d_u64;

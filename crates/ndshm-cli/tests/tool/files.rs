@@ -46,7 +46,7 @@ fn contents(place: &str, array: &str) -> (Value, Value, Value) {
     )
 }
 
-pub fn round_trip() {
+pub fn export_and_import_keep_the_contents() {
     let directory = Directory::new("round-trip");
     let mut live = Live::named("files");
     let place = live.place.clone();
@@ -92,7 +92,7 @@ pub fn round_trip() {
     live.leave();
 }
 
-pub fn refusals() {
+pub fn invalid_files_are_refused() {
     let directory = Directory::new("refusals");
     let mut live = Live::named("refusals");
     let place = live.place.clone();

@@ -12,7 +12,7 @@ use crate::program::{Live, Which, die_in, options, populate};
 use crate::runs::{self, piped, terminal};
 use crate::support::{Child, Name, Pipe, eventually, exit_at_once, is_alive};
 
-pub fn seen() {
+pub fn a_crashed_program_can_be_inspected() {
     let dead = Live::named("seen").kill();
     let list = runs::json(&["ls"]);
     list.code();
@@ -49,7 +49,7 @@ pub fn seen() {
     );
 }
 
-pub fn removed() {
+pub fn gc_removes_only_when_told() {
     let dead = Live::named("removed").kill();
     let mut live = Live::named("kept");
     let both = [dead.place.as_str(), live.place.as_str()];
@@ -82,7 +82,7 @@ pub fn removed() {
 
 /// Checks that a process that has entered keeps the segment and its name, while others remove
 /// leftovers.
-pub fn raced() {
+pub fn gc_keeps_what_is_being_opened() {
     let name = Name::new("raced");
     let enough = Pipe::new();
     let opener = Child::fork(|| {
@@ -122,7 +122,7 @@ pub fn raced() {
     );
 }
 
-pub fn persistent() {
+pub fn gc_keeps_persistent_segments() {
     let name = Name::new("persistent");
     let maker = Child::fork(|| {
         let segment = options().persistent(true).create(&name.0).unwrap();
@@ -175,7 +175,7 @@ pub fn persistent() {
     assert!(!name.exists());
 }
 
-pub fn dead_seats() {
+pub fn gc_reaps_the_dead_among_the_living() {
     let mut live = Live::named("reaped");
     let plain = live.array(Which::Plain);
     die_in(&live.place, &plain);
@@ -214,7 +214,7 @@ pub fn dead_seats() {
 }
 
 /// Checks that the tool inspects a segment that others may write, but does not join it.
-pub fn foreign() {
+pub fn gc_leaves_segments_that_others_may_write() {
     let name = Name::new("foreign");
     let segment = options().mode(0o666).create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -251,7 +251,7 @@ fn become_stranger() -> bool {
 
 /// Another user makes two segments; all may read one of them. The user root inspects both, a
 /// third user only that one.
-pub fn other_users() {
+pub fn segments_of_other_users_are_listed() {
     if rustix::process::geteuid().as_raw() != 0 {
         println!("  (not shown: that takes the right to act for another user)");
         return;
@@ -321,7 +321,7 @@ pub fn other_users() {
 
 /// Another user truncates a file during the inspection. The list must not end, and the tool must
 /// not end without a message.
-pub fn cut_meanwhile() {
+pub fn a_file_truncated_meanwhile_does_not_end_the_list() {
     let name = Name::new("cut");
     let segment = options()
         .mode(0o666)
@@ -365,7 +365,7 @@ pub fn cut_meanwhile() {
     cutter.kill();
 }
 
-pub fn unfinished() {
+pub fn gc_leaves_files_of_zeros() {
     let path = |name: &Name| format!("/dev/shm/{}", name.0);
     let write = |name: &Name, bytes: &[u8]| {
         fs::write(path(name), bytes).unwrap();

@@ -23,7 +23,7 @@ fn commands(live: &Live) -> Vec<(Vec<String>, i32)> {
     commands
 }
 
-pub fn all_commands() {
+pub fn every_command_leaves_a_program_alone() {
     let mut live = Live::named("commands");
     let mut coloured = 0;
     for (args, code) in commands(&live) {
@@ -76,7 +76,7 @@ pub fn entry(list: &Value, place: &str) -> Value {
         .clone()
 }
 
-pub fn anonymous() {
+pub fn an_anonymous_segment_is_found() {
     let mut live = Live::anonymous();
     let listed = runs::json(&["ls"]);
     let listed = entry(&listed.json(), &live.place);
@@ -97,7 +97,7 @@ pub fn anonymous() {
     live.leave();
 }
 
-pub fn snapshots() {
+pub fn texts_match_the_snapshots() {
     let mut live = Live::named("snapshots");
     let pid = live.pid().to_string();
     let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
@@ -154,7 +154,7 @@ pub fn snapshots() {
     live.leave();
 }
 
-pub fn elements() {
+pub fn get_prints_the_elements() {
     let live = Live::named("elements");
     let data = |which: Which, index: &str| {
         let got = runs::json(&["get", &live.place, &live.array(which), index]);
@@ -197,7 +197,7 @@ pub fn elements() {
     live.leave();
 }
 
-pub fn names() {
+pub fn arrays_are_found_by_name() {
     let mut live = Live::named("names");
     let got = runs::json(&["get", &live.place, "layer/plain", "1,0"]);
     assert_eq!(got.ends_with(0).json()["data"], 3.5);
@@ -247,7 +247,7 @@ pub fn names() {
     live.leave();
 }
 
-pub fn numbers() {
+pub fn stat_summarizes_the_numbers() {
     let live = Live::named("numbers");
     let parts = |which: Which| {
         let found = runs::json(&["stat", &live.place, &live.array(which)]);
@@ -300,7 +300,7 @@ pub fn numbers() {
     live.leave();
 }
 
-pub fn set() {
+pub fn set_takes_a_lease() {
     let mut live = Live::named("set");
     let array = |which: Which| live.array(which);
     let set = |which: Which, index: &str, value: &str| {
@@ -345,7 +345,7 @@ pub fn set() {
     live.leave();
 }
 
-pub fn nonsense() {
+pub fn invalid_arguments_are_refused() {
     let live = Live::named("nonsense");
     let place = live.place.as_str();
     let plain = live.array(Which::Plain);
@@ -376,7 +376,7 @@ pub fn nonsense() {
     live.leave();
 }
 
-pub fn unread() {
+pub fn a_closed_pipe_is_no_error() {
     let live = Live::named("unread");
     let large = live.array(Which::Large);
     for args in [

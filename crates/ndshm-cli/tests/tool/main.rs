@@ -4,6 +4,7 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test -p ndshm-cli --test tool` rewrites the texts in `snapshots/`.
 
+mod charts;
 mod damage;
 mod files;
 mod leftovers;
@@ -14,50 +15,41 @@ mod snapshot;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 mod system;
-mod views;
+mod watch;
 
 fn main() {
-    support::run(&[
-        ("every_command_leaves_a_program_alone", living::all_commands),
-        ("an_anonymous_segment_is_found", living::anonymous),
-        ("the_texts_are_those_of_the_snapshots", living::snapshots),
-        ("elements_are_those_that_were_written", living::elements),
-        ("arrays_are_found_by_name", living::names),
-        ("numbers_are_those_that_were_written", living::numbers),
-        ("set_takes_a_lease", living::set),
-        ("what_makes_no_sense_is_told", living::nonsense),
-        ("who_stops_reading_is_no_error", living::unread),
-        ("what_a_crash_left_can_be_seen", leftovers::seen),
-        ("what_a_crash_left_is_removed_when_told", leftovers::removed),
-        ("nothing_is_removed_under_who_opens_it", leftovers::raced),
-        ("what_persists_stays", leftovers::persistent),
-        (
-            "the_dead_are_reaped_among_the_living",
-            leftovers::dead_seats,
-        ),
-        ("what_others_may_write_is_left_alone", leftovers::foreign),
-        ("segments_of_other_users_are_seen", leftovers::other_users),
-        (
-            "a_file_that_is_cut_meanwhile_ends_no_list",
-            leftovers::cut_meanwhile,
-        ),
-        ("what_may_be_anybodys_stays", leftovers::unfinished),
-        ("damage_is_named", damage::named),
-        ("a_cut_file_is_refused", damage::cut),
-        ("no_bytes_end_the_tool", damage::anything),
-        ("files_keep_what_is_in_arrays", files::round_trip),
-        ("files_that_cannot_be_are_told", files::refusals),
-        ("charts_show_what_is_there", views::charts),
-        ("a_segment_is_watched", views::watch_living),
-        ("a_dead_segment_is_watched", views::watch_dead),
-        ("a_damaged_segment_is_watched", views::watch_damaged),
-        (
-            "watch_needs_no_terminal_for_one_look",
-            views::watch_without_terminal,
-        ),
-        ("doctor_says_what_is_in_the_way", system::doctor),
-        ("doctor_finds_what_is_left", system::doctor_leftovers),
-        ("bench_measures", system::bench),
-        ("completions_are_for_shells", system::completions),
-    ]);
+    support::run_tests!(
+        living::every_command_leaves_a_program_alone,
+        living::an_anonymous_segment_is_found,
+        living::texts_match_the_snapshots,
+        living::get_prints_the_elements,
+        living::arrays_are_found_by_name,
+        living::stat_summarizes_the_numbers,
+        living::set_takes_a_lease,
+        living::invalid_arguments_are_refused,
+        living::a_closed_pipe_is_no_error,
+        leftovers::a_crashed_program_can_be_inspected,
+        leftovers::gc_removes_only_when_told,
+        leftovers::gc_keeps_what_is_being_opened,
+        leftovers::gc_keeps_persistent_segments,
+        leftovers::gc_reaps_the_dead_among_the_living,
+        leftovers::gc_leaves_segments_that_others_may_write,
+        leftovers::segments_of_other_users_are_listed,
+        leftovers::a_file_truncated_meanwhile_does_not_end_the_list,
+        leftovers::gc_leaves_files_of_zeros,
+        damage::damage_is_named,
+        damage::a_truncated_file_is_refused,
+        damage::no_bytes_crash_the_tool,
+        files::export_and_import_keep_the_contents,
+        files::invalid_files_are_refused,
+        charts::charts_show_the_numbers,
+        watch::watch_follows_a_live_segment,
+        watch::watch_shows_a_dead_segment,
+        watch::watch_survives_damage,
+        watch::watch_once_needs_no_terminal,
+        system::doctor_reports_low_limits,
+        system::doctor_finds_leftovers,
+        system::bench_measures_all_operations,
+        system::completions_are_printed_for_shells,
+    );
 }

@@ -29,7 +29,7 @@ fn code_of(list: &Value) -> i32 {
     i32::from(entries.iter().any(|entry| entry["status"] == "fail"))
 }
 
-pub fn doctor() {
+pub fn doctor_reports_low_limits() {
     let args = ["doctor", "--json"];
     let here = piped(&args);
     here.ends_with(code_of(&here.json()));
@@ -62,7 +62,7 @@ pub fn doctor() {
     );
 }
 
-pub fn doctor_leftovers() {
+pub fn doctor_finds_leftovers() {
     let dead = Live::named("doctor").kill();
     let found = runs::json(&["doctor"]);
     found.code();
@@ -71,7 +71,7 @@ pub fn doctor_leftovers() {
     assert!(dead.exists());
 }
 
-pub fn bench() {
+pub fn bench_measures_all_operations() {
     let measured = runs::json(&["bench", "--seconds", "0.2"]);
     let measured = measured.ends_with(0).json();
     let measured = measured.as_array().unwrap();
@@ -100,7 +100,7 @@ pub fn bench() {
     }
 }
 
-pub fn completions() {
+pub fn completions_are_printed_for_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let script = piped(&["completions", shell]);
         let script = &script.ends_with(0).out;

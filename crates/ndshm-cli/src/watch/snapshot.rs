@@ -19,14 +19,14 @@ pub struct Watched {
     pub place: String,
     observer: Observer,
     file: File,
-    pub look: Look,
+    pub snapshot: Snapshot,
     /// Bytes in use at each snapshot so far, the newest last.
     pub history: VecDeque<u64>,
 }
 
 /// A snapshot of a segment.
 #[derive(Default)]
-pub struct Look {
+pub struct Snapshot {
     at: Option<Instant>,
     pub size: u64,
     pub resident: u64,
@@ -59,19 +59,19 @@ impl Watched {
             place: place.to_string(),
             observer: place.observe()?,
             file: place.file()?,
-            look: Look::default(),
+            snapshot: Snapshot::default(),
             history: VecDeque::new(),
         })
     }
 
     /// Takes a new snapshot.
-    pub fn look(&mut self) -> Result<&Look, Failure> {
+    pub fn update(&mut self) -> Result<&Snapshot, Failure> {
         let metadata = self
             .file
             .metadata()
             .map_err(|error| Failure::refused(format_args!("{}: {error}", self.place)))?;
         let (now, census) = (Instant::now(), self.observer.census());
-        let before = &self.look;
+        let before = &self.snapshot;
         let rates = before.at.map(|at| {
             let seconds = now.duration_since(at).as_secs_f64().max(1e-9);
             let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
@@ -92,7 +92,7 @@ impl Watched {
             Err(error) => (HashMap::new(), Some(error.to_string())),
         };
         let seats = self.observer.seats()?;
-        self.look = Look {
+        self.snapshot = Snapshot {
             at: Some(now),
             size: metadata.size(),
             resident: metadata.blocks().saturating_mul(512),
@@ -107,15 +107,15 @@ impl Watched {
             names,
             damage,
         };
-        self.history.push_back(self.look.resident);
+        self.history.push_back(self.snapshot.resident);
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
-        Ok(&self.look)
+        Ok(&self.snapshot)
     }
 }
 
-impl Look {
+impl Snapshot {
     /// Returns `true` if a live participant is in the segment.
     pub fn is_inhabited(&self) -> bool {
         self.seats.iter().any(|participant| participant.seat.alive)

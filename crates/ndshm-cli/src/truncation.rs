@@ -11,7 +11,7 @@ use std::process::ExitStatus;
 use crate::output::{Code, Failure};
 
 /// Description of a `SIGBUS` in a child.
-pub const CUT: &str = "another process truncated its file during the inspection";
+pub const MESSAGE: &str = "another process truncated its file during the inspection";
 
 extern "C" fn end(_: libc::c_int) {
     let text = b"ndshm: the segment's file was truncated during the inspection\n";
@@ -30,9 +30,9 @@ pub fn catch() {
 
 /// Runs `work` in a child and returns its text, or `None` if the child ended by SIGBUS. Call it
 /// only while the tool has one thread.
-pub fn run(work: impl FnOnce() -> String) -> Result<Option<String>, Failure> {
+pub fn in_child(work: impl FnOnce() -> String) -> Result<Option<String>, Failure> {
     let failed = |error: std::io::Error| Failure::refused(format_args!("a child: {error}"));
-    let (mut told, mut tell) = std::io::pipe().map_err(failed)?;
+    let (mut reader, mut writer) = std::io::pipe().map_err(failed)?;
     // SAFETY: this process has one thread, so the child may run any code after the fork.
     let child = unsafe { libc::fork() };
     match child {
@@ -40,15 +40,15 @@ pub fn run(work: impl FnOnce() -> String) -> Result<Option<String>, Failure> {
         0 => {
             // SAFETY: the default action has no precondition.
             unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
-            let sent = tell.write_all(work().as_bytes());
+            let sent = writer.write_all(work().as_bytes());
             // SAFETY: ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(i32::from(sent.is_err())) }
         }
         _ => {}
     }
-    drop(tell);
+    drop(writer);
     let mut text = String::new();
-    let read = told.read_to_string(&mut text);
+    let read = reader.read_to_string(&mut text);
     let mut status = 0;
     // SAFETY: `status` is valid for the write; nothing else waits for `child`.
     while unsafe { libc::waitpid(child, &mut status, 0) } == -1

@@ -1,11 +1,10 @@
-//! Tests of charts, and of the screen of `watch` in a terminal that the test reads.
+//! Tests of `watch`, in a terminal that the test reads.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -118,7 +117,7 @@ fn is_cooked(terminal: impl AsFd) -> bool {
     modes.contains(both)
 }
 
-pub fn watch_living() {
+pub fn watch_follows_a_live_segment() {
     let name = Name::new("watch");
     let table = HandleTable::join(&options().create(&name.0).unwrap()).unwrap();
     let x = table.zeros::<f64, _>(40).unwrap();
@@ -153,7 +152,7 @@ pub fn watch_living() {
     assert!(table.verify().unwrap().is_clean());
 }
 
-pub fn watch_dead() {
+pub fn watch_shows_a_dead_segment() {
     let live = Live::named("watched");
     let mut session = Session::start(&["watch", &live.place, "--interval", "30"]);
     session.shows(&["participants", "layer/plain"]);
@@ -169,7 +168,7 @@ pub fn watch_dead() {
     again.ends_with(0);
 }
 
-pub fn watch_damaged() {
+pub fn watch_survives_damage() {
     let name = Name::new("damaged");
     let segment = options().create(&name.0).unwrap();
     let table = HandleTable::join(&segment).unwrap();
@@ -194,7 +193,7 @@ pub fn watch_damaged() {
     std::mem::forget(table);
 }
 
-pub fn watch_without_terminal() {
+pub fn watch_once_needs_no_terminal() {
     let live = Live::named("lines");
     piped(&["watch", &live.place]).ends_with(2);
     let text = piped(&["watch", &live.place, "--once"]);
@@ -210,108 +209,4 @@ pub fn watch_without_terminal() {
     assert_eq!(line["seats"][0]["writes"], 1);
     assert_eq!(line["made_per_s"], json!(null));
     live.leave();
-}
-
-pub fn charts() {
-    let mut live = Live::named("charts");
-    let plot = |array: Which, more: &[&str]| {
-        let array = live.array(array);
-        let args = [&["plot", &live.place, &array][..], more].concat();
-        let ran = runs::json(&args);
-        ran.ends_with(0).json()
-    };
-    let histogram = plot(Which::Large, &["--bins", "251"]);
-    assert_eq!(histogram["kind"], "histogram");
-    let counts = histogram["counts"].as_array().unwrap();
-    assert_eq!(
-        (counts[0].as_u64(), counts[250].as_u64()),
-        (Some(3985), Some(3984))
-    );
-    let heat = plot(Which::Plain, &[]);
-    assert_eq!(
-        (&heat["kind"], &heat["rows"][3][2]),
-        (&json!("heat"), &json!(11.5))
-    );
-    // Fortran order does not change the rows.
-    assert_eq!(
-        plot(Which::Fortran, &[])["rows"],
-        json!([[-1.0, 0.0, 1.0], [2.0, 3.0, 4.0]])
-    );
-    let line = plot(Which::Plain, &["--slice", "::-1,1"]);
-    assert_eq!(
-        (&line["kind"], &line["values"]),
-        (&json!("line"), &json!([10.5, 7.5, 4.5, 1.5]))
-    );
-    let odd = plot(Which::Odd, &[]);
-    assert_eq!(
-        (&odd["left_out"], &odd["values"]),
-        (&json!(2), &json!([null, null, 0.0, 2.0]))
-    );
-    let modulus = plot(Which::Complex, &["--line"]);
-    assert_eq!(modulus["values"], json!([5f64.sqrt(), 0.0]));
-    assert_eq!(
-        plot(Which::Records, &["--field", "id"])["values"],
-        json!([0.0, 7.0])
-    );
-    assert_eq!(
-        plot(Which::Flags, &[])["values"],
-        json!([0.0, 0.0, 0.0, 1.0, 0.0])
-    );
-
-    let refused: [(Which, &[&str]); 6] = [
-        (Which::Records, &[]),
-        (Which::Records, &["--field", "none"]),
-        (Which::Plain, &["--field", "x"]),
-        (Which::Flags, &["--heat"]),
-        (Which::Plain, &["-o", "chart.jpg"]),
-        (Which::Plain, &["--line", "--heat"]),
-    ];
-    for (array, more) in refused {
-        let array = live.array(array);
-        piped(&[&["plot", &live.place, &array][..], more].concat()).ends_with(2);
-    }
-    let ascii = piped(&["plot", &live.place, "also plain", "--ascii"]);
-    assert!(ascii.ends_with(0).out.is_ascii(), "{}", ascii.out);
-    let coloured = runs::terminal(&["plot", &live.place, "also plain"], &[]);
-    assert!(
-        coloured.ends_with(0).out.contains("\x1b[48;2;"),
-        "{}",
-        coloured.out
-    );
-    files(&live);
-    live.is_undisturbed();
-    live.leave();
-}
-
-fn files(live: &Live) {
-    let plain = live.array(Which::Plain);
-    let path = |end: &str| -> PathBuf {
-        let own = format!("ndshm-test-{}.{end}", std::process::id());
-        std::env::temp_dir().join(own)
-    };
-    for kind in [&["--heat"][..], &["--line"], &["--hist"]] {
-        for end in ["svg", "png"] {
-            let file = path(end);
-            let output = file.to_str().unwrap();
-            let args = [&["plot", &live.place, &plain, "-o", output][..], kind].concat();
-            piped(&args).ends_with(0);
-            let bytes = fs::read(&file).unwrap();
-            fs::remove_file(&file).unwrap();
-            match end {
-                "png" => {
-                    // Signature; width and height in the first chunk: PNG, sections 5.2, 11.2.1.
-                    assert_eq!(bytes[..8], *b"\x89PNG\r\n\x1a\n");
-                    assert_eq!(bytes[16..24], [0, 0, 3, 32, 0, 0, 1, 224]);
-                }
-                _ => {
-                    let text = String::from_utf8(bytes).unwrap();
-                    assert!(text.contains("f64") && text.ends_with("</svg>\n"), "{text}");
-                    assert_eq!(
-                        text.matches("<text").count(),
-                        text.matches("</text>").count()
-                    );
-                }
-            }
-        }
-    }
 }
