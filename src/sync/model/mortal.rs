@@ -65,13 +65,13 @@ pub(super) fn is_gone() -> bool {
 /// thread loads, and another loads and then exchanges, loom 0.7 runs one execution. Here every load
 /// also touches `looks`, by an operation that conflicts with itself and orders nothing (Relaxed).
 /// loom then tries both orders of any two loads, and of the operations after them.
-pub(super) struct MortalU64 {
+pub(crate) struct MortalU64 {
     inner: AtomicU64,
     looks: AtomicU64,
 }
 
 impl MortalU64 {
-    pub(super) fn new(value: u64) -> Self {
+    pub(in crate::sync) fn new(value: u64) -> Self {
         MortalU64 {
             inner: AtomicU64::new(value),
             looks: AtomicU64::new(0),
@@ -79,7 +79,7 @@ impl MortalU64 {
     }
 
     #[track_caller]
-    pub(super) fn load(&self, order: Ordering) -> u64 {
+    pub(in crate::sync) fn load(&self, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
             false => {
@@ -91,12 +91,12 @@ impl MortalU64 {
     }
 
     /// Loads the word as the kernel does for a sleeping thread: not an operation of the thread.
-    pub(super) fn load_alive(&self, order: Ordering) -> u64 {
+    pub(in crate::sync) fn load_alive(&self, order: Ordering) -> u64 {
         self.inner.load(order)
     }
 
     #[track_caller]
-    pub(super) fn store(&self, value: u64, order: Ordering) {
+    pub(in crate::sync) fn store(&self, value: u64, order: Ordering) {
         if !is_gone() {
             let order = in_force(Location::caller(), Part::Change, order);
             self.inner.store(value, order);
@@ -104,7 +104,7 @@ impl MortalU64 {
     }
 
     #[track_caller]
-    pub(super) fn compare_exchange(
+    pub(in crate::sync) fn compare_exchange(
         &self,
         current: u64,
         new: u64,
@@ -122,7 +122,7 @@ impl MortalU64 {
     }
 
     #[track_caller]
-    pub(super) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+    pub(in crate::sync) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
             false => {
@@ -133,7 +133,7 @@ impl MortalU64 {
     }
 
     #[track_caller]
-    pub(super) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+    pub(in crate::sync) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
             false => {
@@ -144,7 +144,7 @@ impl MortalU64 {
     }
 
     #[track_caller]
-    pub(super) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+    pub(in crate::sync) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
             false => {
@@ -155,7 +155,7 @@ impl MortalU64 {
     }
 
     #[track_caller]
-    pub(super) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+    pub(in crate::sync) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         match is_gone() {
             true => 0,
             false => {
