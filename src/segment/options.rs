@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(not(loom))]
 use super::HugePages;
 use super::Segment;
-use crate::layout::Geometry;
+use crate::layout::{Geometry, SCALE};
 #[cfg(not(loom))]
 use crate::layout::Layout;
 use crate::segment::error::SegmentError;
@@ -45,24 +45,16 @@ const PRIVATE: u32 = 0o600;
 pub(super) const SHARED_CAPACITY: u64 = 16 << 40;
 
 /// The default capacity of an in-process segment.
-#[cfg(not(loom))]
-pub(super) const IN_PROCESS_CAPACITY: u64 = if cfg!(miri) { 1 << 20 } else { 64 << 30 };
-
-/// The default capacity in a model, where every word is an object of the checker.
-#[cfg(loom)]
-pub(super) const IN_PROCESS_CAPACITY: u64 = 256;
+pub(super) const IN_PROCESS_CAPACITY: u64 = SCALE.in_process_capacity;
 
 const LEAST_CAPACITY: u64 = 16 << 20;
-const DEFAULT_SEATS: u32 = if cfg!(loom) { 2 } else { 256 };
-/// Elsewhere the least number of spans has more slots.
-const LEAST_DEFAULT_ARRAYS: u64 = if cfg!(loom) { 4 } else { 0 };
 const MOST_DEFAULT_ARRAYS: u64 = 1 << 22;
 
 impl SegmentOptions {
     pub(super) fn new() -> SegmentOptions {
         SegmentOptions {
             capacity: None,
-            seats: DEFAULT_SEATS,
+            seats: SCALE.default_seats,
             arrays: None,
             retain: None,
             #[cfg(not(loom))]
@@ -200,9 +192,9 @@ impl SegmentOptions {
                 max: SeatId::MAX_SEATS,
             });
         }
-        let arrays = self
-            .arrays
-            .unwrap_or_else(|| (capacity >> 12).clamp(LEAST_DEFAULT_ARRAYS, MOST_DEFAULT_ARRAYS));
+        let arrays = self.arrays.unwrap_or_else(|| {
+            (capacity >> 12).clamp(SCALE.min_default_arrays, MOST_DEFAULT_ARRAYS)
+        });
         if arrays > Geometry::MAX_SLOTS {
             return Err(SegmentError::Arrays {
                 arrays,
