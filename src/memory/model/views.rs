@@ -1,20 +1,16 @@
-//! The bytes that a view covers, and the accesses by views without a lease: for the model checker.
+//! The accesses by views without a lease, and the bytes that a view covers.
 
 use core::cell::RefCell;
 use core::ops::Range;
 
 use ndarray::{Dimension, IntoDimension, RawArrayViewMut};
 
-use super::core::Core;
-use crate::memory::Access;
+use super::{Access, Memory};
 
 /// Returns the bytes of the elements of `part` as runs without gaps, counted from `base`.
 ///
 /// No stride of `part` is negative, and it begins at or behind `base`.
-pub(crate) fn runs<T, D: Dimension>(
-    part: &RawArrayViewMut<T, D>,
-    base: *const T,
-) -> Vec<Range<u64>> {
+pub fn runs<T, D: Dimension>(part: &RawArrayViewMut<T, D>, base: *const T) -> Vec<Range<u64>> {
     let start = part.as_ptr() as u64 - base as u64;
     let size = size_of::<T>() as u64;
     let strides = part.strides();
@@ -39,27 +35,29 @@ pub(crate) fn runs<T, D: Dimension>(
 }
 
 /// The accesses to an array by views without a lease.
-pub(crate) struct Accesses<'t> {
-    table: &'t Core,
+pub struct ViewAccesses<'t> {
+    memory: &'t Memory,
     /// The offset of the array's extent.
     offset: u64,
     reads: RefCell<Vec<Access>>,
     writes: RefCell<Vec<Access>>,
 }
 
-impl<'t> Accesses<'t> {
-    pub(crate) fn new(table: &'t Core, offset: u64) -> Self {
-        Accesses {
-            table,
+impl<'t> ViewAccesses<'t> {
+    pub(crate) fn new(memory: &'t Memory, offset: u64) -> Self {
+        ViewAccesses {
+            memory,
             offset,
             reads: RefCell::default(),
             writes: RefCell::default(),
         }
     }
 
-    /// Records a view that is lent beside other shared views. Mutable views have ended.
+    /// Records the view `part` of the array at `base`, which is lent beside other shared views.
+    /// Mutable views have ended.
     #[track_caller]
-    pub(crate) fn read(&self, bytes: Vec<Range<u64>>) {
+    pub(crate) fn read<T, D: Dimension>(&self, part: &RawArrayViewMut<T, D>, base: *const T) {
+        let bytes = runs(part, base);
         self.writes.borrow_mut().clear();
         for run in bytes {
             let access = self.track(run, false);
@@ -67,9 +65,11 @@ impl<'t> Accesses<'t> {
         }
     }
 
-    /// Records a view that is lent mutably. All other views have ended.
+    /// Records the view `part` of the array at `base`, which is lent mutably. All other views have
+    /// ended.
     #[track_caller]
-    pub(crate) fn write(&mut self, bytes: Vec<Range<u64>>) {
+    pub(crate) fn write<T, D: Dimension>(&mut self, part: &RawArrayViewMut<T, D>, base: *const T) {
+        let bytes = runs(part, base);
         self.reads.get_mut().clear();
         self.writes.get_mut().clear();
         for run in bytes {
@@ -80,7 +80,7 @@ impl<'t> Accesses<'t> {
 
     #[track_caller]
     fn track(&self, bytes: Range<u64>, write: bool) -> Access {
-        let memory = self.table.segment().memory();
-        memory.track(self.offset + bytes.start, bytes.end - bytes.start, write)
+        self.memory
+            .track(self.offset + bytes.start, bytes.end - bytes.start, write)
     }
 }

@@ -20,10 +20,7 @@ thread_local! {
 }
 
 /// Runs `open` and attributes its accesses to `place`.
-pub(crate) fn put_down_to<R>(
-    place: Option<&'static Location<'static>>,
-    open: impl FnOnce() -> R,
-) -> R {
+pub fn put_down_to<R>(place: Option<&'static Location<'static>>, open: impl FnOnce() -> R) -> R {
     PLACE.with(|now| now.set(place));
     let result = open();
     PLACE.with(|now| now.set(None));
