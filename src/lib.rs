@@ -168,9 +168,7 @@ pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
 pub use seat::{ReapReport, TornTile};
-pub use segment::{ForeignLock, Segment, SegmentOptions};
-#[cfg(not(loom))]
-pub use segment::{HugePageReport, HugePages, Removal};
+pub use segment::{ForeignLock, HugePageReport, HugePages, Removal, Segment, SegmentOptions};
 pub use table::create::Owned;
 pub use table::info::ArrayInfo;
 pub use table::untyped::{UntypedReadGuard, UntypedWriteGuard};

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use super::super::mapping::{Mapping, map_error};
+use super::super::os::mapping::{Mapping, map_error};
 use crate::segment::error::SegmentError;
 
 /// Bytes of the first pieces. They double every [`GROW_AFTER`] pieces: small arrays take little

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::super::tests::{Name, no_forks, small};
 use super::*;
+use crate::segment::Segment;
+use crate::segment::os::{file, lock};
 
 /// Makes the segment look as if this process had inherited it.
 fn inherit(segment: &Segment) {
@@ -13,9 +15,9 @@ fn inherit(segment: &Segment) {
     segment.inner.token.store(token, Ordering::Relaxed);
 }
 
-/// Opens the same file again, with a description that is in no gate.
+/// Opens the same file again, with a description that is no member.
 fn beside(segment: &Segment) -> OwnedFd {
-    description::reopen(segment.fd().unwrap()).unwrap()
+    file::reopen(segment.fd().unwrap()).unwrap()
 }
 
 #[test]
@@ -28,7 +30,7 @@ fn an_inherited_segment_is_bound_to_this_process() {
         assert!(segment.try_lock_seat(0, None).unwrap());
         inherit(&segment);
         segment.unlock_seat(0);
-        let locked = || super::super::seat_lock::is_locked(beside.as_fd(), 0).unwrap();
+        let locked = || lock::is_locked(beside.as_fd(), 0).unwrap();
         assert!(
             locked(),
             "the parent's lock is given back by the parent alone"
@@ -38,8 +40,12 @@ fn an_inherited_segment_is_bound_to_this_process() {
         assert!(!locked(), "the parent's description is still open here");
         assert!(segment.try_lock_seat(0, None).unwrap());
         assert!(locked());
-        let held = super::super::seat_lock::is_gate_held(beside.as_fd());
-        assert_eq!(held.unwrap(), segment.name().is_some(), "the gate");
+        let held = lock::has_members(beside.as_fd());
+        assert_eq!(
+            held.unwrap(),
+            segment.name().is_some(),
+            "the membership lock"
+        );
         segment.unlock_seat(0);
         assert!(!locked());
         // A lock binds first.
@@ -53,7 +59,7 @@ fn an_inherited_segment_is_bound_to_this_process() {
 #[test]
 fn an_inherited_in_process_segment_is_not_shared() {
     let segment = small().in_process().unwrap();
-    assert!(segment.rebind().is_ok() && segment.fd_to_allocate().is_none());
+    assert!(segment.rebind().is_ok() && segment.inner.checked_fd().is_none());
     inherit(&segment);
     for _ in 0..2 {
         let refused = segment.rebind();
@@ -70,7 +76,7 @@ fn a_segment_is_bound_once() {
     segment.rebind().unwrap();
     assert!(segment.try_lock_seat(0, None).unwrap());
     // For a thread that looked before another one had bound the segment.
-    segment.rebind_in_turn(process_token()).unwrap();
+    segment.inner.rebind_in_turn(process_token()).unwrap();
     assert!(!segment.try_lock_seat(0, None).unwrap());
 }
 
@@ -209,7 +215,7 @@ fn descriptors_are_handed_out_as_the_segment_has_them() {
 
     let segment = small().anonymous().unwrap();
     let number = segment.fd().unwrap().as_raw_fd();
-    let allocates = segment.fd_to_allocate().map(|fd| fd.as_raw_fd());
+    let allocates = segment.inner.checked_fd().map(|fd| fd.as_raw_fd());
     assert_eq!(allocates, Some(number));
     assert!(small().in_process().unwrap().fd().is_none());
 }
@@ -220,14 +226,14 @@ fn descriptors_are_handed_out_as_the_segment_has_them() {
 fn only_a_memfd_promises_memory() {
     let name = Name::new("promises");
     let free = |segment: &Segment| {
-        segment.inner.forecast.forget();
-        segment.commit(0, promise::LARGE).unwrap();
-        segment.inner.forecast.promised()
+        segment.inner.budget.forget();
+        segment.commit(0, commit_budget::LARGE).unwrap();
+        segment.inner.budget.promised()
     };
     let named = free(&small().create(&name.0).unwrap());
-    assert_eq!(named, promise::LARGE);
+    assert_eq!(named, commit_budget::LARGE);
     let in_process = free(&small().in_process().unwrap());
-    assert_eq!(in_process, promise::LARGE);
+    assert_eq!(in_process, commit_budget::LARGE);
     // The tables are promised too.
-    assert!(free(&small().anonymous().unwrap()) > promise::LARGE);
+    assert!(free(&small().anonymous().unwrap()) > commit_budget::LARGE);
 }

@@ -13,20 +13,15 @@ use crate::segment::error::NoMemory;
 /// Bytes of one `fallocate` call. A much larger call would keep others from the file for long.
 const STEP: u64 = 16 << 20;
 
-/// The remedy for a full file system of named segments.
-pub(super) const SHM_REMEDY: &str = "free arrays, remove files there that nobody needs, in Docker \
-    pass --shm-size, or remount it larger (mount -o remount,size=... /dev/shm), or use \
-    Segment::anonymous";
-
 /// The memory that one limit leaves to this process.
-pub(super) struct Supply {
-    pub(super) have: u64,
-    pub(super) what: String,
-    pub(super) remedy: &'static str,
+pub(crate) struct Supply {
+    pub(crate) have: u64,
+    pub(crate) what: String,
+    pub(crate) remedy: &'static str,
 }
 
 /// Returns the limit that leaves the least memory.
-pub(super) fn tightest_supply() -> Option<Supply> {
+pub(crate) fn tightest_supply() -> Option<Supply> {
     if cfg!(miri) {
         return Some(Supply {
             have: total_memory(),
@@ -178,7 +173,7 @@ fn cgroup_free(group: &Path, files: &CgroupFiles, machine: u64, swap_free: u64) 
 /// itself: the kernel keeps pages that two calls have asked for.
 ///
 /// Without a descriptor the pages are allocated through the mapping.
-pub(super) fn allocate(
+pub(crate) fn allocate(
     fd: Option<BorrowedFd<'_>>,
     mapping: &Mapping,
     offset: u64,
@@ -221,7 +216,7 @@ fn smaller(step: u64, page: u64) -> u64 {
 
 /// Means of allocating the pages of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// Through the file: pages are neither mapped nor filled with zeros until they are touched.
     File,
     /// Through the mapping, as a touch would: with the page size that was advised for it.
@@ -235,7 +230,7 @@ fn fill(fd: Option<BorrowedFd<'_>>, at: u64, len: u64) -> Result<(), Errno> {
 
 /// Allocates and maps the pages of a range, as a touch would. On a kernel without this call (before
 /// Linux 5.14) it only allocates them, if there is a file, and the first use maps them.
-pub(super) fn populate(
+pub(crate) fn populate(
     fd: Option<BorrowedFd<'_>>,
     mapping: &Mapping,
     at: u64,
@@ -249,15 +244,13 @@ pub(super) fn populate(
 }
 
 fn file_system_full(need: u64, errno: Errno) -> NoMemory {
-    let have = rustix::fs::statvfs(super::named::DIR)
-        .map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
-        .unwrap_or(0);
+    let have = super::file::shm_free();
     match errno {
         Errno::NOSPC | Errno::FAULT => NoMemory {
             need,
             have,
             what: "/dev/shm".into(),
-            remedy: SHM_REMEDY,
+            remedy: super::file::SHM_REMEDY,
         },
         errno => NoMemory {
             need,
@@ -272,7 +265,7 @@ fn file_system_full(need: u64, errno: Errno) -> NoMemory {
 const UNDER_MIRI: u64 = 64 << 20;
 
 /// Returns the bytes of memory that the machine has.
-pub(super) fn total_memory() -> u64 {
+pub(crate) fn total_memory() -> u64 {
     if cfg!(miri) {
         return UNDER_MIRI;
     }

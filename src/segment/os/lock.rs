@@ -1,4 +1,5 @@
-//! Liveness: a seat is alive while an open-file-description lock on its byte is held.
+//! Locks on bytes of a segment's file. A seat is alive while an open-file-description lock on its
+//! byte is held; the membership lock is held by every process in a named segment.
 //!
 //! The kernel drops such a lock with the last descriptor and the last mapping of the description.
 //! By then no thread of the process can store to the segment any more.
@@ -13,13 +14,13 @@ use crate::sync::{Atom, Ordering};
 const SEAT_LOCKS: u64 = 1 << 62;
 
 /// Byte of the file on which every process in a named segment holds a shared lock.
-const GATE: u64 = 1 << 61;
+const MEMBERS: u64 = 1 << 61;
 
 // The kernel's `struct flock` has 64-bit offsets, as has libc's if `off_t` has 64 bits.
 const _: () = assert!(size_of::<libc::off_t>() == 8);
 
 /// Returns a request for a lock on one byte.
-pub(super) fn request(byte: u64, kind: libc::c_int) -> libc::flock {
+pub(crate) fn request(byte: u64, kind: libc::c_int) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -50,25 +51,26 @@ fn last_errno() -> Errno {
     Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
 }
 
-/// Locks the gate together with other members. Returns `false` while another process holds it
-/// exclusively.
-pub(super) fn enter_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
-    set_lock(fd, GATE, libc::F_RDLCK)
+/// Takes the membership lock together with other members. Returns `false` while another process
+/// holds it exclusively.
+pub(crate) fn share_membership(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    set_lock(fd, MEMBERS, libc::F_RDLCK)
 }
 
-/// Attempts to lock the gate exclusively. Returns `false` if another process is in the segment.
-pub(super) fn close_gate(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
-    set_lock(fd, GATE, libc::F_WRLCK)
+/// Attempts to take the membership lock exclusively. Returns `false` if another process is in the
+/// segment.
+pub(crate) fn close_membership(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    set_lock(fd, MEMBERS, libc::F_WRLCK)
 }
 
-/// Returns `true` if another description holds a lock on the gate. Takes no lock.
-pub(super) fn is_gate_held(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
-    is_held(fd, GATE)
+/// Returns `true` if another description holds the membership lock. Takes no lock.
+pub(crate) fn has_members(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    is_held(fd, MEMBERS)
 }
 
 /// The lock on a seat's byte, apart from one of the asking description.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum OnByte {
+pub(crate) enum OnByte {
     Nothing,
     /// A write lock, which requires a descriptor for writing: a participant or a reaper.
     Participant,
@@ -80,7 +82,7 @@ pub(super) enum OnByte {
 }
 
 /// Returns the lock on the byte of a seat. Takes no lock.
-pub(super) fn on_seat(fd: BorrowedFd<'_>, index: usize) -> Result<OnByte, Errno> {
+pub(crate) fn on_seat(fd: BorrowedFd<'_>, index: usize) -> Result<OnByte, Errno> {
     let found = conflict(fd, seat_byte(index))?;
     Ok(match libc::c_int::from(found.l_type) {
         libc::F_UNLCK => OnByte::Nothing,
@@ -90,12 +92,12 @@ pub(super) fn on_seat(fd: BorrowedFd<'_>, index: usize) -> Result<OnByte, Errno>
 }
 
 /// Returns `true` if a participant or a reaper holds the lock of a seat. Takes no lock.
-pub(super) fn is_locked(fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
+pub(crate) fn is_locked(fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
     Ok(on_seat(fd, index)? == OnByte::Participant)
 }
 
 /// Returns the byte that carries the lock of a seat.
-pub(super) fn seat_byte(index: usize) -> u64 {
+pub(crate) fn seat_byte(index: usize) -> u64 {
     SEAT_LOCKS + index as u64
 }
 
@@ -118,12 +120,12 @@ fn conflict(fd: BorrowedFd<'_>, byte: u64) -> Result<libc::flock, Errno> {
 ///
 /// Locks of one description never conflict, so the threads of a process exclude each other by these
 /// bits. A thread sets the bit before it takes the lock.
-pub(super) struct SeatLocks {
+pub(crate) struct SeatLocks {
     own: Box<[Atom<u64>]>,
 }
 
 impl SeatLocks {
-    pub(super) fn new(seats: u32) -> SeatLocks {
+    pub(crate) fn new(seats: u32) -> SeatLocks {
         let words = seats.div_ceil(64);
         SeatLocks {
             own: (0..words).map(|_| Atom::zero()).collect(),
@@ -132,7 +134,7 @@ impl SeatLocks {
 
     /// Attempts to take the lock of a seat. Returns `false` if another thread or another process
     /// holds it.
-    pub(super) fn try_lock(&self, fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
+    pub(crate) fn try_lock(&self, fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
         let (word, bit) = self.bit(index);
         // Acquire: pairs with the Release in `unlock`.
         if word.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
@@ -146,7 +148,7 @@ impl SeatLocks {
     }
 
     /// Releases a lock taken by `try_lock`.
-    pub(super) fn unlock(&self, fd: BorrowedFd<'_>, index: usize) {
+    pub(crate) fn unlock(&self, fd: BorrowedFd<'_>, index: usize) {
         let (word, bit) = self.bit(index);
         // Unlocking fails only for an invalid descriptor or byte, and both are valid here.
         let outcome = set_lock(fd, seat_byte(index), libc::F_UNLCK);
@@ -156,7 +158,7 @@ impl SeatLocks {
     }
 
     /// Clears the bits inherited at a fork, because the locks are the parent's.
-    pub(super) fn forget_all(&self) {
+    pub(crate) fn forget_all(&self) {
         for word in &self.own {
             word.store(0, Ordering::Relaxed);
         }
@@ -175,7 +177,7 @@ mod tests {
     fn two_descriptions() -> (OwnedFd, OwnedFd) {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
         let first = rustix::fs::memfd_create("seat-locks", flags).unwrap();
-        let second = super::super::description::reopen(first.as_fd()).unwrap();
+        let second = super::super::file::reopen(first.as_fd()).unwrap();
         (first, second)
     }
 
@@ -210,7 +212,7 @@ mod tests {
         let _quiet = crate::segment::tests::no_forks();
         assert_eq!(seat_byte(5), 0x4000_0000_0000_0005);
         let (first, second) = two_descriptions();
-        assert_eq!(enter_gate(first.as_fd()), Ok(true));
+        assert_eq!(share_membership(first.as_fd()), Ok(true));
         for (byte, held) in [(0, false), (1 << 61, true), ((1 << 61) + 1, false)] {
             assert_eq!(is_held(second.as_fd(), byte), Ok(held), "{byte:x}");
         }
@@ -239,8 +241,8 @@ mod tests {
         let fd = rustix::fs::open("/dev/shm", flags, rustix::fs::Mode::empty()).unwrap();
         let fd = fd.as_fd();
         assert_eq!(on_seat(fd, 0), Err(Errno::BADF));
-        assert_eq!(is_gate_held(fd), Err(Errno::BADF));
-        assert_eq!(enter_gate(fd), Err(Errno::BADF));
+        assert_eq!(has_members(fd), Err(Errno::BADF));
+        assert_eq!(share_membership(fd), Err(Errno::BADF));
         let seats = SeatLocks::new(1);
         assert_eq!(seats.try_lock(fd, 0), Err(Errno::BADF));
         let (writable, _) = two_descriptions();
@@ -288,17 +290,17 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_closes_only_on_nobody() {
+    fn membership_closes_only_on_nobody() {
         let _quiet = crate::segment::tests::no_forks();
         let (first, second) = two_descriptions();
-        assert_eq!(is_gate_held(second.as_fd()), Ok(false));
-        assert_eq!(enter_gate(first.as_fd()), Ok(true));
-        assert_eq!(is_gate_held(second.as_fd()), Ok(true));
-        assert_eq!(is_gate_held(first.as_fd()), Ok(false), "its own");
-        assert_eq!(close_gate(second.as_fd()), Ok(false));
-        assert_eq!(enter_gate(second.as_fd()), Ok(true));
+        assert_eq!(has_members(second.as_fd()), Ok(false));
+        assert_eq!(share_membership(first.as_fd()), Ok(true));
+        assert_eq!(has_members(second.as_fd()), Ok(true));
+        assert_eq!(has_members(first.as_fd()), Ok(false), "its own");
+        assert_eq!(close_membership(second.as_fd()), Ok(false));
+        assert_eq!(share_membership(second.as_fd()), Ok(true));
         drop(first);
         // A description's own shared lock gives way to its exclusive one.
-        assert_eq!(close_gate(second.as_fd()), Ok(true));
+        assert_eq!(close_membership(second.as_fd()), Ok(true));
     }
 }

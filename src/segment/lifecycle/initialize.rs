@@ -2,31 +2,23 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
-
-use super::commit::{self, Way};
-use super::description::{self, Description, Kind};
-use super::fork;
-use super::in_process::PrivateSeats;
-use super::mapping::{Mapping, map_error};
-use super::named::{FileId, Membership};
-use super::options::SegmentOptions;
-use super::shared::Backing;
-use crate::layout::{Geometry, Header, HeaderError, HintTree, LAYOUT_VERSION, Layout};
+use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::memory::Memory;
 use crate::segment::error::{NoMemory, SegmentError};
+use crate::segment::geometry::geometry_in;
+use crate::segment::in_process::PrivateSeats;
+use crate::segment::mapped::backing::{Backing, Parts};
+use crate::segment::mapped::description::Description;
+use crate::segment::mapped::membership::Membership;
+use crate::segment::options::SegmentOptions;
+use crate::segment::os::commit::{self, Way};
+use crate::segment::os::file::{FileId, Kind, header_word, os_error};
+use crate::segment::os::fork;
+use crate::segment::os::mapping::{Mapping, map_error};
 use crate::sync::Ordering;
 
-/// A segment that is mapped and initialized.
-pub(super) struct Parts {
-    pub(super) memory: Memory,
-    pub(super) mapping: Mapping,
-    pub(super) backing: Backing,
-    pub(super) key: u64,
-}
-
 /// Outcome of opening a file.
-pub(super) enum Opened {
+pub(crate) enum Opened {
     Ready(Box<Parts>),
     /// The file has no header, and its size matches no geometry.
     Unfinished {
@@ -38,16 +30,16 @@ pub(super) enum Opened {
 ///
 /// `name` is given if the file has one; the last process to leave then removes the name. A file
 /// that is not a segment stays unchanged.
-pub(super) fn open_file(
+pub(crate) fn open_file(
     fd: OwnedFd,
     kind: Kind,
     name: Option<(&str, FileId)>,
     what: &str,
     options: &SegmentOptions,
 ) -> Result<Opened, SegmentError> {
-    let failed = |call| move |errno| description::os_error(call, what, errno);
+    let failed = |call| move |errno| os_error(call, what, errno);
     let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
-    let header = description::header_word(fd.as_fd(), Header::ALIVE).map_err(failed("pread"))?;
+    let header = header_word(fd.as_fd(), Header::ALIVE).map_err(failed("pread"))?;
     let geometry = match header {
         0 => match options.geometry_of_size(size)? {
             Some(geometry) => geometry,
@@ -58,33 +50,13 @@ pub(super) fn open_file(
     let member = name.map(|(name, id)| Membership::new(name, id));
     let own = Description::new(fd, kind, geometry.seats, member);
     let mapping = Mapping::of_file(own.fd(), size).map_err(|errno| map_error(errno, size))?;
-    let parts = bring_to_life(own, mapping, geometry, what)?;
+    let parts = initialize(own, mapping, geometry, what)?;
     Ok(Opened::Ready(Box::new(parts)))
-}
-
-/// Returns the geometry in a header word, if a file of this size can have it.
-pub(super) fn geometry_in(header: u64, size: u64, what: &str) -> Result<Geometry, SegmentError> {
-    let not_ours = |problem| SegmentError::NotOurs {
-        what: what.into(),
-        problem,
-        header,
-        size,
-    };
-    match Header::decode(header) {
-        Ok(geometry) if Layout::new(geometry).total == size => Ok(geometry),
-        Ok(_) => Err(not_ours("its size is not the one that its header says")),
-        Err(HeaderError::NotOurs { .. }) => Err(not_ours("it starts with something else")),
-        Err(HeaderError::Version { found }) => Err(SegmentError::Version {
-            what: what.into(),
-            found,
-            supported: LAYOUT_VERSION,
-        }),
-    }
 }
 
 /// Turns the mapping of a file into a segment. Initializes it with `geometry`, unless another
 /// process has initialized it already; then that geometry holds.
-pub(super) fn bring_to_life(
+pub(crate) fn initialize(
     mut own: Description,
     mapping: Mapping,
     geometry: Geometry,
@@ -116,7 +88,7 @@ pub(super) fn bring_to_life(
 }
 
 /// Sets the header to the geometry of `memory`. The error is the header set by another process.
-pub(super) fn claim_header(memory: &Memory) -> Result<(), u64> {
+pub(crate) fn claim_header(memory: &Memory) -> Result<(), u64> {
     let word = Header::encode(&memory.layout().geometry);
     // From 0 to { magic, version, geometry }: initialized. The exchange publishes nothing, because
     // zeros are an empty table. No access depends on the Acquire on failure, which costs nothing.
@@ -126,7 +98,7 @@ pub(super) fn claim_header(memory: &Memory) -> Result<(), u64> {
 }
 
 /// Returns the segment's key. The first caller draws it.
-pub(super) fn draw_key(memory: &Memory) -> u64 {
+pub(crate) fn draw_key(memory: &Memory) -> u64 {
     let word = &memory.header()[Header::KEY];
     let fresh = fork::random_nonzero();
     match word.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
@@ -151,37 +123,8 @@ fn commit_fixed_tables(
     Ok(())
 }
 
-/// Creates a segment of the first of these geometries that the system does not refuse as too large.
-pub(super) fn make_largest<T>(
-    geometries: Vec<Geometry>,
-    mut make: impl FnMut(Geometry) -> Result<T, SegmentError>,
-) -> Result<T, SegmentError> {
-    let mut refused = None;
-    for geometry in geometries {
-        match make(geometry) {
-            Err(error) if can_be_smaller(&error) => refused = Some(error),
-            outcome => return outcome,
-        }
-    }
-    // There is at least one geometry, so `refused` is set here.
-    Err(refused.unwrap_or_else(|| map_error(Errno::NOMEM, 0)))
-}
-
-/// Returns `true` if a smaller segment may succeed.
-pub(super) fn can_be_smaller(error: &SegmentError) -> bool {
-    matches!(
-        error,
-        SegmentError::AddressSpace { .. }
-            | SegmentError::FileSize { .. }
-            | SegmentError::Os {
-                call: "ftruncate",
-                ..
-            }
-    )
-}
-
 /// Creates a segment in fresh memory of this process.
-pub(super) fn in_process(geometry: Geometry) -> Result<Parts, SegmentError> {
+pub(crate) fn in_process(geometry: Geometry) -> Result<Parts, SegmentError> {
     let layout = Layout::new(geometry);
     let total = layout.total;
     let mapping = Mapping::private(total).map_err(|errno| map_error(errno, total))?;

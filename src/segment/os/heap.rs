@@ -13,7 +13,7 @@ use rustix::mm::Advice;
 use crate::segment::error::SegmentError;
 
 /// The memory of a segment; freed on drop.
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     base: NonNull<u8>,
     layout: Layout,
 }
@@ -26,12 +26,12 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Refuses: Miri maps no files.
-    pub(super) fn of_file(_fd: BorrowedFd<'_>, _len: u64) -> Result<Mapping, Errno> {
+    pub(crate) fn of_file(_fd: BorrowedFd<'_>, _len: u64) -> Result<Mapping, Errno> {
         Err(Errno::NOSYS)
     }
 
     /// Refuses: Miri maps no files.
-    pub(super) fn of_file_parts<const N: usize>(
+    pub(crate) fn of_file_parts<const N: usize>(
         _fd: BorrowedFd<'_>,
         _parts: [(u64, u64); N],
     ) -> Result<(Mapping, [u64; N]), Errno> {
@@ -39,7 +39,7 @@ impl Mapping {
     }
 
     /// Allocates `len` zeroed bytes of this process's own memory.
-    pub(super) fn private(len: u64) -> Result<Mapping, Errno> {
+    pub(crate) fn private(len: u64) -> Result<Mapping, Errno> {
         let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
         let layout = Layout::from_size_align(len, page_size()).map_err(|_| Errno::NOMEM)?;
         if len == 0 {
@@ -51,11 +51,11 @@ impl Mapping {
     }
 
     /// Refuses: Miri maps no files.
-    pub(super) fn rebind(&self, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(crate) fn rebind(&self, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
         Err(Errno::NOSYS)
     }
 
-    pub(super) fn base(&self) -> NonNull<u8> {
+    pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
@@ -64,7 +64,7 @@ impl Mapping {
     /// # Safety
     /// - `offset + len` is within the mapping, and both are multiples of the page size.
     /// - The contents of the bytes are no longer needed, and no other access happens meanwhile.
-    pub(super) unsafe fn discard(&self, offset: u64, len: u64, _advice: Advice) -> bool {
+    pub(crate) unsafe fn discard(&self, offset: u64, len: u64, _advice: Advice) -> bool {
         // SAFETY: the range is within the allocation (first duty).
         let at = unsafe { self.base.add(offset as usize) };
         // SAFETY: as above; no other access happens meanwhile (second duty).
@@ -73,17 +73,17 @@ impl Mapping {
     }
 
     /// Does nothing: there are no huge pages.
-    pub(super) fn advise_huge(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+    pub(crate) fn advise_huge(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
         Ok(())
     }
 
     /// Refuses: there are no huge pages.
-    pub(super) fn collapse(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+    pub(crate) fn collapse(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
         Err(Errno::INVAL)
     }
 
     /// Does nothing: all memory is allocated.
-    pub(super) fn populate(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
+    pub(crate) fn populate(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
         Ok(())
     }
 }
@@ -96,12 +96,17 @@ impl Drop for Mapping {
 }
 
 /// Returns the bytes of a page.
-pub(super) fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     4096
 }
 
+/// Returns `None`: nothing limits the address space.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    None
+}
+
 /// Returns the error for a failed mapping.
-pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
+pub(crate) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
     match errno {
         Errno::NOMEM => SegmentError::AddressSpace { bytes, limit: None },
         errno => SegmentError::Os {

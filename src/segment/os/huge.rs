@@ -1,24 +1,27 @@
-//! The system's information on huge pages: its settings, their size, and their number in a mapping.
+//! Huge pages of the system: its settings, their size, their number in a mapping, and the request
+//! for them.
 
 use std::fs;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-/// The setting for shared memory without a mount option of its own.
-pub(super) const SHARED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-/// The setting for a process's private memory.
-pub(super) const PRIVATE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+use rustix::io::Errno;
+
+use super::mapping::Mapping;
+use crate::layout::Layout;
+use crate::segment::huge_pages::{HugePages, PRIVATE, SHARED};
+use crate::sync::{Atom, Ordering};
 
 /// A setting of the system.
 #[derive(Clone, Default)]
-pub(super) struct Setting {
-    pub(super) value: Option<String>,
-    pub(super) place: String,
+pub(crate) struct Setting {
+    pub(crate) value: Option<String>,
+    pub(crate) place: String,
 }
 
 impl Setting {
     /// Returns the setting for the file's file system, or for private memory if there is no file.
-    pub(super) fn of(fd: Option<BorrowedFd<'_>>) -> Setting {
+    pub(crate) fn of(fd: Option<BorrowedFd<'_>>) -> Setting {
         let in_sysfs = |place: &str| Setting {
             value: fs::read_to_string(place)
                 .ok()
@@ -39,13 +42,69 @@ impl Setting {
         mount_setting(&mounts, device).unwrap_or(shared)
     }
 
-    pub(super) fn grants_advice(&self) -> bool {
+    pub(crate) fn grants_advice(&self) -> bool {
         let value = self.value.as_deref();
         matches!(
             value,
             Some("always" | "advise" | "madvise" | "within_size" | "force")
         )
     }
+}
+
+/// The request of this process, and the answer of the system.
+pub(crate) struct Huge {
+    pub(crate) asked: HugePages,
+    pub(crate) setting: Setting,
+    /// Error numbers of the last advice, and of the last collapse that failed; 0 for none.
+    pub(crate) advice: Atom<u64>,
+    pub(crate) collapse: Atom<u64>,
+}
+
+impl Huge {
+    /// Asks for huge pages for the arrays of a mapping. `fd` is the descriptor of its file, which
+    /// decides the setting that applies.
+    pub(crate) fn ask(
+        asked: HugePages,
+        mapping: &Mapping,
+        layout: &Layout,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Huge {
+        let huge = Huge {
+            asked,
+            // Read the setting only if we ask: reading takes longer than opening a segment.
+            setting: match asked {
+                HugePages::AsSystem => Setting::default(),
+                _ => Setting::of(fd),
+            },
+            advice: Atom::zero(),
+            collapse: Atom::zero(),
+        };
+        huge.advise(mapping, layout);
+        huge
+    }
+
+    /// Repeats the request on a replaced mapping.
+    pub(crate) fn advise(&self, mapping: &Mapping, layout: &Layout) {
+        if self.asked == HugePages::AsSystem {
+            return;
+        }
+        let capacity = layout.total - layout.data;
+        let outcome = mapping.advise_huge(layout.data, capacity);
+        self.advice.store(number(outcome), Ordering::Relaxed);
+    }
+
+    /// Returns `true` if the first touch of `len` bytes is likely to give huge pages. A range
+    /// shorter than a huge page would take memory that was not asked for.
+    pub(crate) fn is_granted_at_touch(&self, len: u64) -> bool {
+        self.asked != HugePages::AsSystem
+            && (1..=len).contains(&huge_page_size())
+            && self.setting.grants_advice()
+            && self.advice.load(Ordering::Relaxed) == 0
+    }
+}
+
+fn number(outcome: Result<(), Errno>) -> u64 {
+    outcome.map_or_else(|errno| errno.raw_os_error() as u64, |()| 0)
 }
 
 /// Returns the word in brackets.
@@ -70,7 +129,7 @@ fn mount_setting(mountinfo: &str, (major, minor): (u32, u32)) -> Option<Setting>
 }
 
 /// Returns the bytes of a huge page; 0 if there are none.
-pub(super) fn huge_page_size() -> u64 {
+pub(crate) fn huge_page_size() -> u64 {
     const SIZE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
     static KNOWN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     *KNOWN.get_or_init(|| {
@@ -80,7 +139,7 @@ pub(super) fn huge_page_size() -> u64 {
 }
 
 /// Returns the mapped bytes within a range of addresses, and their bytes in huge pages.
-pub(super) fn pages_in(smaps: &str, range: Range<usize>) -> (u64, u64) {
+pub(crate) fn pages_in(smaps: &str, range: Range<usize>) -> (u64, u64) {
     let (mut mapped, mut huge, mut inside) = (0, 0, false);
     for line in smaps.lines() {
         let (head, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -109,6 +168,9 @@ pub(super) fn pages_in(smaps: &str, range: Range<usize>) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::os::mapping::page_size;
+
+    const MIB: u64 = 1 << 20;
 
     #[test]
     fn the_mount_of_a_device_says_its_option() {
@@ -157,5 +219,48 @@ mod tests {
             assert!(granted(Some(value)), "{value}");
         }
         assert!(!granted(Some("never")) && !granted(Some("deny")) && !granted(None));
+    }
+
+    #[test]
+    fn an_error_has_its_number() {
+        assert_eq!((number(Ok(())), number(Err(Errno::NOMEM))), (0, 12));
+    }
+
+    #[test]
+    fn a_touch_gives_huge_pages_where_all_agree() {
+        let page = huge_page_size();
+        let granted = |asked, value: &str, advice: u64, len| {
+            let huge = Huge {
+                asked,
+                setting: Setting {
+                    value: Some(value.to_owned()),
+                    place: String::new(),
+                },
+                advice: Atom::zero(),
+                collapse: Atom::zero(),
+            };
+            huge.advice.store(advice, Ordering::Relaxed);
+            huge.is_granted_at_touch(len)
+        };
+        let long = page.max(1);
+        for asked in [HugePages::Advise, HugePages::Collapse] {
+            assert_eq!(granted(asked, "advise", 0, long), page > 0);
+            assert_eq!(granted(asked, "advise", 0, long + 1), page > 0);
+            assert!(!granted(asked, "advise", 0, long - 1));
+            assert!(!granted(asked, "never", 0, long));
+            assert!(!granted(asked, "advise", 22, long));
+        }
+        assert!(!granted(HugePages::AsSystem, "always", 0, long));
+    }
+
+    #[test]
+    fn a_collapse_that_succeeds_says_so() {
+        let mapping = Mapping::private(4 * MIB).unwrap();
+        mapping.populate(0, page_size() as u64).unwrap();
+        let outcome = mapping.collapse(0, 2 * MIB);
+        let start = mapping.base().addr().get();
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let (_, huge) = pages_in(&smaps, start..start + (4 << 20));
+        assert_eq!(outcome.is_ok(), huge > 0, "{outcome:?}");
     }
 }

@@ -5,27 +5,16 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::description;
-use super::named::{self, Deserted, Patience};
-use super::options::SegmentOptions;
 use crate::layout::{Header, SEGMENT_MAGIC};
 use crate::segment::error::SegmentError;
-
-/// Outcome of [`SegmentOptions::remove`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Removal {
-    /// The name and its memory are gone.
-    Removed,
-    /// A process is in the segment.
-    InUse,
-    /// The segment is persistent; the option [`persistent`](SegmentOptions::persistent) removes it
-    /// all the same.
-    Persistent,
-}
+use crate::segment::mapped::membership::{Unused, remove_if_unused};
+use crate::segment::options::{Removal, SegmentOptions};
+use crate::segment::os::check::{check_owner, check_regular};
+use crate::segment::os::file::{check_name, header_word, open_file, os_error, path};
+use crate::segment::os::retry::RetryDeadline;
 
 /// Removes the name of a segment without members.
-pub(super) fn deserted(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
+pub(crate) fn unused(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
     remove(name, options, |file| {
         let magic = file.header & 0xffff == u64::from(SEGMENT_MAGIC);
         match magic {
@@ -43,10 +32,10 @@ pub(super) fn deserted(name: &str, options: &SegmentOptions) -> Result<Removal, 
 
 /// Removes the name of a file that no process has initialized, as a process that creates the name
 /// does.
-pub(super) fn unfinished(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
+pub(crate) fn unfinished(name: &str, options: &SegmentOptions) -> Result<Removal, SegmentError> {
     // Wait, because the creator may be about to initialize the file.
-    let mut patience = Patience::new(options.open_timeout);
-    while is_unfinished(name)? && patience.wait() {}
+    let mut deadline = RetryDeadline::new(options.open_timeout);
+    while is_unfinished(name)? && deadline.wait() {}
     remove(name, options, |file| match file.header {
         0 => Ok(true),
         _ => Err(not_ours(name, file)),
@@ -54,9 +43,9 @@ pub(super) fn unfinished(name: &str, options: &SegmentOptions) -> Result<Removal
 }
 
 fn is_unfinished(name: &str) -> Result<bool, SegmentError> {
-    named::check_name(name)?;
-    named::open_file(name)
-        .and_then(|fd| description::header_word(fd.as_fd(), Header::ALIVE))
+    check_name(name)?;
+    open_file(name)
+        .and_then(|fd| header_word(fd.as_fd(), Header::ALIVE))
         .map(|header| header == 0)
         .map_err(|errno| failed(name, errno))
 }
@@ -64,11 +53,11 @@ fn is_unfinished(name: &str) -> Result<bool, SegmentError> {
 fn failed(name: &str, errno: Errno) -> SegmentError {
     match errno {
         Errno::NOENT => SegmentError::NotFound { name: name.into() },
-        errno => description::os_error("open or unlink", &named::path(name), errno),
+        errno => os_error("open or unlink", &path(name), errno),
     }
 }
 
-fn not_ours(name: &str, file: &Deserted) -> SegmentError {
+fn not_ours(name: &str, file: &Unused) -> SegmentError {
     SegmentError::NotOurs {
         what: name.into(),
         problem: match file.header & 0xffff == u64::from(SEGMENT_MAGIC) {
@@ -85,16 +74,16 @@ fn not_ours(name: &str, file: &Deserted) -> SegmentError {
 fn remove(
     name: &str,
     options: &SegmentOptions,
-    condition: impl Fn(&Deserted) -> Result<bool, SegmentError>,
+    condition: impl Fn(&Unused) -> Result<bool, SegmentError>,
 ) -> Result<Removal, SegmentError> {
-    named::check_name(name)?;
+    check_name(name)?;
     let verdict = std::cell::Cell::new(Ok(false));
-    let removed = named::remove_if_deserted(name, |file| {
-        let found = named::check_owner(name, &file.stat, options)
-            .and_then(|()| named::check_regular(name, &file.stat))
+    let removed = remove_if_unused(name, |file| {
+        let found = check_owner(name, &file.stat, options)
+            .and_then(|()| check_regular(name, &file.stat))
             .and_then(|()| condition(file));
         let go = matches!(found, Ok(true));
-        // The gate was closed, and the name stays: it is persistent.
+        // The file has no members, and the name stays: it is persistent.
         verdict.set(found.map(|go| !go));
         go
     });

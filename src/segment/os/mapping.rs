@@ -12,7 +12,7 @@ use rustix::process::Resource;
 use crate::segment::error::SegmentError;
 
 /// A mapping of a segment; unmapped on drop.
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
 }
@@ -30,7 +30,7 @@ const ACCESS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 impl Mapping {
     /// Maps `len` bytes of a file, shared.
-    pub(super) fn of_file(fd: BorrowedFd<'_>, len: u64) -> Result<Mapping, Errno> {
+    pub(crate) fn of_file(fd: BorrowedFd<'_>, len: u64) -> Result<Mapping, Errno> {
         let mapping = Mapping::reserve(len)?;
         mapping.rebind(fd)?;
         Ok(mapping)
@@ -38,7 +38,7 @@ impl Mapping {
 
     /// Maps parts of a file one after another, shared and read-only. A part is an offset and a
     /// length of at least one byte. Returns the mapping, and the offset of each part in it.
-    pub(super) fn of_file_parts<const N: usize>(
+    pub(crate) fn of_file_parts<const N: usize>(
         fd: BorrowedFd<'_>,
         parts: [(u64, u64); N],
     ) -> Result<(Mapping, [u64; N]), Errno> {
@@ -65,7 +65,7 @@ impl Mapping {
     }
 
     /// Maps `len` bytes of this process's own memory.
-    pub(super) fn private(len: u64) -> Result<Mapping, Errno> {
+    pub(crate) fn private(len: u64) -> Result<Mapping, Errno> {
         let mapping = Mapping::reserve(len)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: the range is the reservation that `mapping` owns, and no other code has its
@@ -95,7 +95,7 @@ impl Mapping {
     }
 
     /// Maps the same file through another description of it, over the same addresses.
-    pub(super) fn rebind(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(crate) fn rebind(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         self.map_at(0, self.len, ACCESS, fd, 0)?;
         self.leave_out_of_core_dumps();
         Ok(())
@@ -120,7 +120,7 @@ impl Mapping {
         Ok(())
     }
 
-    pub(super) fn base(&self) -> NonNull<u8> {
+    pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
@@ -139,7 +139,7 @@ impl Mapping {
     /// # Safety
     /// - `offset + len` is within the mapping, and both are multiples of the page size.
     /// - The contents of the bytes are no longer needed, and no other access happens meanwhile.
-    pub(super) unsafe fn discard(&self, offset: u64, len: u64, advice: Advice) -> bool {
+    pub(crate) unsafe fn discard(&self, offset: u64, len: u64, advice: Advice) -> bool {
         let at = self.start().wrapping_byte_add(offset as usize);
         // SAFETY: the range is within this mapping, and by the second duty its contents are not
         // needed; the advice is one of those that free pages.
@@ -147,7 +147,7 @@ impl Mapping {
     }
 
     /// Asks for huge pages at the first touch in a range.
-    pub(super) fn advise_huge(&self, offset: u64, len: u64) -> Result<(), Errno> {
+    pub(crate) fn advise_huge(&self, offset: u64, len: u64) -> Result<(), Errno> {
         debug_assert!(offset + len <= self.len as u64);
         let at = self.start().wrapping_byte_add(offset as usize);
         // SAFETY: the range is within this mapping; the advice changes no byte.
@@ -155,7 +155,7 @@ impl Mapping {
     }
 
     /// Turns the pages of a range, and the holes between them, into huge pages.
-    pub(super) fn collapse(&self, offset: u64, len: u64) -> Result<(), Errno> {
+    pub(crate) fn collapse(&self, offset: u64, len: u64) -> Result<(), Errno> {
         debug_assert!(offset + len <= self.len as u64);
         let at = self.start().wrapping_byte_add(offset as usize);
         // SAFETY: the range is within this mapping. The kernel copies the bytes and blocks writes
@@ -169,7 +169,7 @@ impl Mapping {
     }
 
     /// Allocates the pages of a range. Returns an error where a touch would raise SIGBUS.
-    pub(super) fn populate(&self, offset: u64, len: u64) -> Result<(), Errno> {
+    pub(crate) fn populate(&self, offset: u64, len: u64) -> Result<(), Errno> {
         debug_assert!(offset + len <= self.len as u64);
         let at = self.start().wrapping_byte_add(offset as usize);
         let advice = Advice::LinuxPopulateWrite;
@@ -195,20 +195,25 @@ fn unmap(start: *mut std::ffi::c_void, len: usize) {
 }
 
 /// Returns the bytes of a page.
-pub(super) fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     // SAFETY: the call reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }
 
+/// Returns the limit of this process's address space, if there is one.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    rustix::process::getrlimit(Resource::As).current
+}
+
 /// Returns the error for a failed mapping.
-pub(super) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
+pub(crate) fn map_error(errno: Errno, bytes: u64) -> SegmentError {
     match errno {
         Errno::NOMEM => match mappings_used_up() {
             Some(limit) => SegmentError::Mappings { bytes, limit },
             None => SegmentError::AddressSpace {
                 bytes,
-                limit: rustix::process::getrlimit(Resource::As).current,
+                limit: address_space_limit(),
             },
         },
         errno => SegmentError::Os {

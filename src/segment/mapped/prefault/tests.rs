@@ -1,92 +1,12 @@
-//! What is asked of the system, what is touched, and what the report says.
+//! What is asked of the system, and what is touched.
+
+use std::cell::RefCell;
 
 use super::*;
 use crate::segment::SegmentOptions;
-use std::cell::RefCell;
+use crate::segment::huge_pages::PRIVATE;
 
 const MIB: u64 = 1 << 20;
-
-#[test]
-fn every_answer_of_the_system_has_its_remedy() {
-    let report = |asked, setting: &str, place: &str, collapse: Option<i32>| HugePageReport {
-        asked,
-        page: 2 << 20,
-        setting: Some(setting.to_owned()),
-        place: place.to_owned(),
-        advice_error: None,
-        collapse_error: collapse.map(io::Error::from_raw_os_error),
-        mapped: 8 << 20,
-        mapped_huge: 0,
-    };
-    let says = |report: HugePageReport, what: &str| {
-        let text = report.to_string();
-        assert!(text.contains(what), "{text}");
-        assert!(!report.is_granted());
-    };
-    let mount = "the mount /dev/shm, option huge";
-    says(
-        report(HugePages::AsSystem, "never", SHARED, None),
-        "huge_pages(",
-    );
-    says(
-        report(HugePages::AsSystem, "always", SHARED, None),
-        "first touch",
-    );
-    says(
-        report(HugePages::Advise, "never", SHARED, None),
-        "write advise to /sys",
-    );
-    says(
-        report(HugePages::Advise, "never", PRIVATE, None),
-        "write madvise to /sys",
-    );
-    says(
-        report(HugePages::Advise, "never", mount, None),
-        "remount,huge=advise /dev/shm",
-    );
-    says(
-        report(HugePages::Advise, "advise", mount, None),
-        "first touch",
-    );
-    says(report(HugePages::Advise, "deny", SHARED, None), "says deny");
-    says(
-        report(HugePages::Collapse, "never", SHARED, None),
-        "call prefault, of arrays of 2 MiB or more",
-    );
-    says(
-        report(HugePages::Collapse, "never", SHARED, Some(12)),
-        "compact_memory",
-    );
-    let none = HugePageReport {
-        page: 0,
-        ..report(HugePages::Advise, "never", SHARED, None)
-    };
-    says(none, "a kernel with");
-    let granted = HugePageReport {
-        mapped_huge: 2 << 20,
-        ..report(HugePages::Advise, "advise", SHARED, None)
-    };
-    assert!(granted.is_granted() && granted.remedy().is_none());
-    assert!(
-        granted
-            .to_string()
-            .starts_with("2 MiB of 8 MiB in pages of 2 MiB; asked: advise")
-    );
-}
-
-#[test]
-fn a_wish_has_a_number_and_a_text() {
-    let wishes = [
-        (HugePages::AsSystem, "as the system"),
-        (HugePages::Advise, "advise"),
-        (HugePages::Collapse, "collapse"),
-    ];
-    for (wish, text) in wishes {
-        assert_eq!(HugePages::from_code(wish.code()), wish);
-        assert_eq!(wish.to_string(), text);
-    }
-    assert_eq!(HugePages::from_code(77), HugePages::AsSystem);
-}
 
 /// Returns the flags of the mapping that starts at an address, and its end.
 fn flags_at(start: usize) -> Option<(usize, String)> {
@@ -99,25 +19,25 @@ fn flags_at(start: usize) -> Option<(usize, String)> {
     Some((end, format!("{flags} ")))
 }
 
-fn options(wish: HugePages) -> SegmentOptions {
-    Segment::options().capacity(32 * MIB).huge_pages(wish)
+fn options(asked: HugePages) -> SegmentOptions {
+    Segment::options().capacity(32 * MIB).huge_pages(asked)
 }
 
 #[test]
 fn all_arrays_are_advised_and_no_table() {
-    for wish in [HugePages::AsSystem, HugePages::Advise, HugePages::Collapse] {
-        let segment = options(wish).anonymous().unwrap();
+    for asked in [HugePages::AsSystem, HugePages::Advise, HugePages::Collapse] {
+        let segment = options(asked).anonymous().unwrap();
         let huge = &segment.inner.huge;
         let layout = segment.memory().layout();
         let base = segment.inner.mapping.base().addr().get();
         let data = flags_at(base + layout.data as usize);
         let report = segment.huge_pages();
-        assert_eq!((report.asked, segment.asked_huge_pages()), (wish, wish));
+        assert_eq!((report.asked, segment.asked_huge_pages()), (asked, asked));
         assert_eq!(
             (report.page, report.place.is_empty()),
             (huge_page_size(), false)
         );
-        if wish == HugePages::AsSystem {
+        if asked == HugePages::AsSystem {
             assert_eq!(data, None, "one mapping, tables and all");
             assert!(huge.setting.place.is_empty(), "not asked for");
             assert!(report.advice_error.is_none());
@@ -133,41 +53,6 @@ fn all_arrays_are_advised_and_no_table() {
         let (_, flags) = flags_at(base).unwrap();
         assert!(!flags.contains(" hg "), "{flags}");
     }
-    assert_eq!((number(Ok(())), number(Err(Errno::NOMEM))), (0, 12));
-}
-
-#[test]
-fn a_touch_gives_huge_pages_where_all_agree() {
-    let page = huge_page_size();
-    let granted = |asked, value: &str, advice: u64, len| {
-        let huge = Huge {
-            asked,
-            setting: Setting {
-                value: Some(value.to_owned()),
-                place: String::new(),
-            },
-            advice: Atom::zero(),
-            collapse: Atom::zero(),
-        };
-        huge.advice.store(advice, Ordering::Relaxed);
-        huge.is_granted_at_touch(len)
-    };
-    let long = page.max(1);
-    for asked in [HugePages::Advise, HugePages::Collapse] {
-        assert_eq!(granted(asked, "advise", 0, long), page > 0);
-        assert_eq!(granted(asked, "advise", 0, long + 1), page > 0);
-        assert!(!granted(asked, "advise", 0, long - 1));
-        assert!(!granted(asked, "never", 0, long));
-        assert!(!granted(asked, "advise", 22, long));
-    }
-    assert!(!granted(HugePages::AsSystem, "always", 0, long));
-}
-
-#[test]
-fn the_first_error_of_each_kind_is_kept() {
-    let touched = |missing, small| Touched { missing, small };
-    assert_eq!(touched(1, 0).and(touched(2, 3)), touched(1, 3));
-    assert_eq!(touched(0, 4).and(touched(5, 6)), touched(5, 4));
 }
 
 /// Returns the mapped bytes of the segment, before and after; `None` where the system makes huge
@@ -194,9 +79,9 @@ fn the_pages_of_a_part_are_touched_and_no_others() {
         (32 * MIB - 1..32 * MIB, page),
         (7..7, 0),
     ];
-    for wish in [HugePages::AsSystem, HugePages::Advise] {
+    for asked in [HugePages::AsSystem, HugePages::Advise] {
         for (part, expected) in &ranges {
-            let segment = options(wish).anonymous().unwrap();
+            let segment = options(asked).anonymous().unwrap();
             let whole = 0..32 * MIB;
             let Some((mapped, touched)) =
                 newly_mapped(&segment, || segment.touch(part.clone(), whole))
@@ -312,17 +197,6 @@ fn a_busy_huge_page_is_tried_twice_and_a_refusal_ends_it() {
 }
 
 #[test]
-fn a_collapse_that_succeeds_says_so() {
-    let mapping = Mapping::private(4 * MIB).unwrap();
-    mapping.populate(0, page_size() as u64).unwrap();
-    let outcome = mapping.collapse(0, 2 * MIB);
-    let start = mapping.base().addr().get();
-    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
-    let (_, huge) = pages_in(&smaps, start..start + (4 << 20));
-    assert_eq!(outcome.is_ok(), huge > 0, "{outcome:?}");
-}
-
-#[test]
 fn huge_pages_of_a_part_are_made_by_the_system_or_it_says_why_not() {
     let segment = options(HugePages::Collapse).anonymous().unwrap();
     let part = 0..2 * huge_page_size();
@@ -347,8 +221,8 @@ fn huge_pages_of_a_part_are_made_by_the_system_or_it_says_why_not() {
 
 #[test]
 fn a_report_of_private_memory_names_its_setting() {
-    for wish in [HugePages::AsSystem, HugePages::Advise] {
-        let segment = options(wish).in_process().unwrap();
+    for asked in [HugePages::AsSystem, HugePages::Advise] {
+        let segment = options(asked).in_process().unwrap();
         assert_eq!(segment.huge_pages().place, PRIVATE);
         segment.touch(0..MIB, 0..MIB);
         assert!(segment.huge_pages().mapped >= MIB);

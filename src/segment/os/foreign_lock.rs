@@ -2,44 +2,33 @@
 //! file can use one to keep a seat from being taken. The error names such processes.
 
 use std::fs;
+use std::os::fd::BorrowedFd;
 
-use super::Segment;
-use super::seat_lock::{self, OnByte, seat_byte};
-use super::shared::Backing;
+use super::lock::{self, OnByte, seat_byte};
 use crate::segment::error::ForeignLock;
 
-impl Segment {
-    /// Returns the foreign lock on a seat, if there is one. Costs one system call if there is none.
-    pub(crate) fn foreign_lock(&self, seat: usize) -> Option<ForeignLock> {
-        let Backing::File(own) = self.inner.backing() else {
-            return None;
-        };
-        let fd = own.checked_fd().ok()?;
-        let pid = match seat_lock::on_seat(fd, seat).ok()? {
-            OnByte::Foreign { pid } => pid,
-            OnByte::Nothing | OnByte::Participant => return None,
-        };
-        let stat = rustix::fs::fstat(fd).ok()?;
-        Some(ForeignLock {
-            seat,
-            pids: told(pid).unwrap_or_else(|| holders(&stat, seat_byte(seat))),
-            inode: stat.st_ino,
-        })
-    }
+/// Returns the foreign lock on a seat, if there is one. Costs one system call if there is none.
+pub(crate) fn find(fd: BorrowedFd<'_>, seat: usize) -> Option<ForeignLock> {
+    let pid = match lock::on_seat(fd, seat).ok()? {
+        OnByte::Foreign { pid } => pid,
+        OnByte::Nothing | OnByte::Participant => return None,
+    };
+    let stat = rustix::fs::fstat(fd).ok()?;
+    Some(ForeignLock {
+        seat,
+        pids: holder_of(pid).unwrap_or_else(|| holders(&stat, seat_byte(seat))),
+        inode: stat.st_ino,
+    })
+}
 
-    /// Returns `true` if a foreign lock is on a seat. Does not search for its holder.
-    pub(crate) fn is_foreign_locked(&self, seat: usize) -> bool {
-        let Backing::File(own) = self.inner.backing() else {
-            return false;
-        };
-        let on_seat = own.checked_fd().map(|fd| seat_lock::on_seat(fd, seat));
-        matches!(on_seat, Ok(Ok(OnByte::Foreign { .. })))
-    }
+/// Returns `true` if a foreign lock is on a seat. Does not search for its holder.
+pub(crate) fn is_on(fd: BorrowedFd<'_>, seat: usize) -> bool {
+    matches!(lock::on_seat(fd, seat), Ok(OnByte::Foreign { .. }))
 }
 
 /// Returns the holder if the system gives its pid. A lock of a description has none, and a lock from
 /// another pid namespace has the pid 0.
-fn told(pid: libc::pid_t) -> Option<Vec<u32>> {
+fn holder_of(pid: libc::pid_t) -> Option<Vec<u32>> {
     match u32::try_from(pid) {
         Ok(pid) if pid > 0 => Some(vec![pid]),
         _ => None,
@@ -82,11 +71,15 @@ fn locks(line: &str, file: &str, byte: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Segment;
 
     #[test]
     fn only_a_positive_pid_is_a_process() {
-        assert_eq!(told(7), Some(vec![7]));
-        assert_eq!([told(1), told(0), told(-1)], [Some(vec![1]), None, None]);
+        assert_eq!(holder_of(7), Some(vec![7]));
+        assert_eq!(
+            [holder_of(1), holder_of(0), holder_of(-1)],
+            [Some(vec![1]), None, None]
+        );
     }
 
     #[test]
@@ -102,19 +95,19 @@ mod tests {
         // A lock of a description, then one of this process.
         for command in [libc::F_OFD_SETLK, libc::F_SETLK] {
             let other = segment.inheritable_fd().unwrap();
-            let lock = |kind: libc::c_int| {
-                let request = seat_lock::request(seat_byte(2), kind);
+            let set = |kind: libc::c_int| {
+                let request = lock::request(seat_byte(2), kind);
                 // SAFETY: the argument of this command, which reads it during the call.
                 unsafe { libc::fcntl(other.as_raw_fd(), command, &request) }
             };
             assert!(segment.foreign_lock(2).is_none() && !segment.is_foreign_locked(2));
-            assert_eq!(lock(libc::F_RDLCK), 0);
+            assert_eq!(set(libc::F_RDLCK), 0);
             let found = segment.foreign_lock(2).unwrap();
             assert_eq!((found.seat, found.inode), (2, stat.st_ino));
             assert_eq!(found.pids, [std::process::id()]);
             assert!(segment.is_foreign_locked(2) && !segment.is_foreign_locked(1));
             assert!(segment.foreign_lock(1).is_none());
-            assert_eq!(lock(libc::F_WRLCK), 0);
+            assert_eq!(set(libc::F_WRLCK), 0);
             assert!(segment.foreign_lock(2).is_none(), "a participant's");
             assert!(!segment.is_foreign_locked(2));
         }

@@ -171,7 +171,7 @@ fn what_a_mapping_cannot_populate_the_file_does() {
 fn a_refused_allocation_says_what_to_do() {
     let full = file_system_full(7, Errno::NOSPC);
     assert_eq!((full.need, full.what.as_str()), (7, "/dev/shm"));
-    assert_eq!(full.remedy, SHM_REMEDY);
+    assert_eq!(full.remedy, super::super::file::SHM_REMEDY);
     let other = file_system_full(7, Errno::PERM);
     assert!(other.what.starts_with("fallocate failed"), "{other}");
     assert!(other.remedy.contains("anonymous"), "{other}");

@@ -1,4 +1,4 @@
-//! Promises: memory that was granted to allocations and has not been touched yet.
+//! Commit accounting: memory that was promised to allocations and has not been touched yet.
 //!
 //! The pages of a memfd are allocated at the first touch. This keeps a large array cheap if only
 //! parts of it are used. But the memory that is free now may be promised to earlier requests.
@@ -7,11 +7,11 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::commit::{Supply, tightest_supply};
 use crate::descriptor::Descriptor;
 use crate::memory::Memory;
 use crate::message::Bytes;
 use crate::segment::error::NoMemory;
+use crate::segment::os::commit::{Supply, tightest_supply};
 use crate::span::{Span, Spans, WHOLE_COMMIT};
 use crate::sync::{Atom, Ordering};
 use crate::word::Lifecycle;
@@ -28,27 +28,27 @@ const SMALL_BUDGET: u64 = 64 << 20;
 const UNCOUNTED: u64 = 8;
 
 /// The part of the free memory that this process has promised.
-pub(super) struct Forecast {
+pub(super) struct CommitBudget {
     /// Bytes that small requests may take without a check.
-    budget: Atom<u64>,
+    small: Atom<u64>,
     /// Bytes promised since the last count, plus the untouched bytes that it found.
     promised: Atom<u64>,
 }
 
-impl Forecast {
-    pub(super) fn new() -> Forecast {
-        let forecast = Forecast {
-            budget: Atom::zero(),
+impl CommitBudget {
+    pub(super) fn new() -> CommitBudget {
+        let budget = CommitBudget {
+            small: Atom::zero(),
             promised: Atom::zero(),
         };
-        forecast.forget();
-        forecast
+        budget.forget();
+        budget
     }
 
     /// Forgets all promises in a process that has inherited the segment, because those of its
     /// parent are unknown here.
     pub(super) fn forget(&self) {
-        self.budget.store(0, Ordering::Relaxed);
+        self.small.store(0, Ordering::Relaxed);
         self.promised.store(u64::MAX, Ordering::Relaxed);
     }
 
@@ -79,7 +79,7 @@ impl Forecast {
     fn draw(&self, len: u64) -> bool {
         let order = Ordering::Relaxed;
         let drawn = self
-            .budget
+            .small
             .update(order, order, |left| left.checked_sub(len));
         drawn.is_ok()
     }
@@ -95,7 +95,7 @@ impl Forecast {
         let mut promised = self.promised.load(order);
         let counted = promised.saturating_add(len) > supply.have / UNCOUNTED;
         if counted {
-            promised = untouched().saturating_add(self.budget.load(order));
+            promised = untouched().saturating_add(self.small.load(order));
         }
         let free = supply.have.saturating_sub(promised);
         let Some(rest) = free.checked_sub(len) else {
@@ -112,7 +112,7 @@ impl Forecast {
             self.promised.fetch_add(len + grant, order);
         }
         if len < LARGE {
-            self.budget.store(grant, order);
+            self.small.store(grant, order);
         }
         Ok(())
     }
@@ -188,33 +188,33 @@ mod tests {
 
     #[test]
     fn a_request_beyond_the_machine_is_refused_with_numbers() {
-        let forecast = Forecast::new();
-        let error = forecast.check(1 << 45, || 0).unwrap_err();
+        let budget = CommitBudget::new();
+        let error = budget.check(1 << 45, || 0).unwrap_err();
         assert_eq!(error.need, 1 << 45);
         assert!(error.have > 0 && error.have < 1 << 45);
         assert!(
             error.to_string().starts_with("need 32 TiB, the m"),
             "{error}"
         );
-        assert_eq!(forecast.check(LARGE, || 0), Ok(()));
+        assert_eq!(budget.check(LARGE, || 0), Ok(()));
     }
 
     #[test]
     fn what_is_promised_is_not_promised_again() {
-        let forecast = Forecast::new();
-        let error = forecast.check(LARGE, || 1 << 50).unwrap_err();
+        let budget = CommitBudget::new();
+        let error = budget.check(LARGE, || 1 << 50).unwrap_err();
         assert_eq!((error.need, error.have), (LARGE, 0));
         let text = error.to_string();
         assert!(text.contains("less 1 PiB promised to arrays"), "{text}");
-        assert!(forecast.check(100, || 1 << 50).is_err());
-        assert_eq!(forecast.check(LARGE, || 0), Ok(()));
+        assert!(budget.check(100, || 1 << 50).is_err());
+        assert_eq!(budget.check(LARGE, || 0), Ok(()));
     }
 
-    /// Returns a forecast that has counted, and has promised this many bytes.
-    fn promising(promised: u64) -> Forecast {
-        let forecast = Forecast::new();
-        forecast.promised.store(promised, Ordering::Relaxed);
-        forecast
+    /// Returns a budget that has counted, and has promised this many bytes.
+    fn promising(promised: u64) -> CommitBudget {
+        let budget = CommitBudget::new();
+        budget.promised.store(promised, Ordering::Relaxed);
+        budget
     }
 
     fn supply(have: u64) -> Supply {
@@ -226,88 +226,85 @@ mod tests {
     }
 
     /// Returns the bytes that are promised, and the budget of small requests.
-    fn state(forecast: &Forecast) -> (u64, u64) {
+    fn state(budget: &CommitBudget) -> (u64, u64) {
         (
-            forecast.promised.load(Ordering::Relaxed),
-            forecast.budget.load(Ordering::Relaxed),
+            budget.promised.load(Ordering::Relaxed),
+            budget.small.load(Ordering::Relaxed),
         )
     }
 
     #[test]
     fn a_large_request_is_promised_alone() {
-        let forecast = promising(0);
+        let budget = promising(0);
         let not_asked = || -> u64 { panic!("an eighth is promised without a count") };
         let eighth = 8 * LARGE + 7;
-        assert_eq!(forecast.promise(LARGE, supply(eighth), not_asked), Ok(()));
-        assert_eq!(state(&forecast), (LARGE, 0));
+        assert_eq!(budget.promise(LARGE, supply(eighth), not_asked), Ok(()));
+        assert_eq!(state(&budget), (LARGE, 0));
         // One byte more than an eighth is counted.
         let count = || 3 * LARGE;
-        assert_eq!(forecast.promise(1, supply(eighth), count), Ok(()));
+        assert_eq!(budget.promise(1, supply(eighth), count), Ok(()));
         let grant = (eighth - 3 * LARGE - 1) / 4;
-        assert_eq!(state(&forecast), (3 * LARGE + 1 + grant, grant));
+        assert_eq!(state(&budget), (3 * LARGE + 1 + grant, grant));
         // The budget is for small requests, and is promised: it counts as untouched.
-        assert_eq!(
-            forecast.promise(2 * LARGE, supply(10 * LARGE), count),
-            Ok(())
-        );
-        assert_eq!(state(&forecast), (5 * LARGE + grant, grant));
+        assert_eq!(budget.promise(2 * LARGE, supply(10 * LARGE), count), Ok(()));
+        assert_eq!(state(&budget), (5 * LARGE + grant, grant));
     }
 
     #[test]
     fn all_that_is_left_can_be_promised_and_no_more() {
-        let forecast = promising(u64::MAX);
-        let most = forecast.promise(9 * LARGE, supply(10 * LARGE), || LARGE);
-        assert_eq!((most, state(&forecast)), (Ok(()), (10 * LARGE, 0)));
-        let refused = forecast.promise(9 * LARGE + 1, supply(10 * LARGE), || LARGE);
+        let budget = promising(u64::MAX);
+        let most = budget.promise(9 * LARGE, supply(10 * LARGE), || LARGE);
+        assert_eq!((most, state(&budget)), (Ok(()), (10 * LARGE, 0)));
+        let refused = budget.promise(9 * LARGE + 1, supply(10 * LARGE), || LARGE);
         let error = refused.unwrap_err();
         assert_eq!((error.need, error.have), (9 * LARGE + 1, 9 * LARGE));
         assert_eq!(
             error.what,
             "the test, less 1 MiB promised to arrays that were not written yet,"
         );
-        assert_eq!(state(&forecast), (10 * LARGE, 0), "as before");
-        let refused = forecast.promise(2 * LARGE, supply(LARGE), || 0);
+        assert_eq!(state(&budget), (10 * LARGE, 0), "as before");
+        let refused = budget.promise(2 * LARGE, supply(LARGE), || 0);
         assert_eq!(refused.unwrap_err().what, "the test");
     }
 
     #[test]
     fn small_requests_draw_on_a_budget() {
-        let forecast = promising(0);
+        let budget = promising(0);
         let plenty = 1 << 40;
         let not_asked = || -> u64 { panic!("an eighth is promised without a count") };
-        assert_eq!(forecast.promise(100, supply(plenty), not_asked), Ok(()));
+        assert_eq!(budget.promise(100, supply(plenty), not_asked), Ok(()));
         let most = 64 << 20;
-        assert_eq!(state(&forecast), (100 + most, most));
-        assert_eq!(forecast.check(1000, not_asked), Ok(()));
-        assert_eq!(state(&forecast), (100 + most, most - 1000));
+        assert_eq!(state(&budget), (100 + most, most));
+        assert_eq!(budget.check(1000, not_asked), Ok(()));
+        assert_eq!(state(&budget), (100 + most, most - 1000));
         // A large one leaves the budget alone.
-        let tight = forecast.check(1 << 20, || 0);
-        assert_eq!((tight, state(&forecast).1), (Ok(()), most - 1000));
-        assert!(!forecast.draw(most) && forecast.draw(most - 1000));
-        assert_eq!(state(&forecast).1, 0);
+        let tight = budget.check(1 << 20, || 0);
+        assert_eq!((tight, state(&budget).1), (Ok(()), most - 1000));
+        assert!(!budget.draw(most) && budget.draw(most - 1000));
+        assert_eq!(state(&budget).1, 0);
     }
 
     #[test]
     fn small_shares_are_promised_without_a_count() {
-        let forecast = Forecast::new();
+        let budget = CommitBudget::new();
         let counts = Cell::new(0);
         let count = || {
             counts.set(counts.get() + 1);
             0
         };
         for _ in 0..10 {
-            assert_eq!(forecast.check(LARGE, count), Ok(()));
+            assert_eq!(budget.check(LARGE, count), Ok(()));
         }
         assert_eq!(counts.get(), 1, "the first one, for what others promised");
         // Two of them are more than an eighth, also if others take or free some memory meanwhile.
         let part = tightest_supply().unwrap().have / 10;
         for _ in 0..10 {
-            assert_eq!(forecast.check(part, count), Ok(()));
+            assert_eq!(budget.check(part, count), Ok(()));
         }
         assert!(counts.get() >= 5, "{}", counts.get());
-        forecast.forget();
+        budget.forget();
         let before = counts.get();
-        assert_eq!(forecast.check(100, count), Ok(()));
+        assert_eq!(budget.check(100, count), Ok(()));
         assert_eq!(counts.get(), before + 1);
     }
 
