@@ -1,4 +1,4 @@
-//! Huge pages: the request of a segment, and the report on what the system has granted.
+//! Huge pages: the request of a segment, and the report on the pages that the system has granted.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! What a mapped segment consists of.
+//! The parts of a mapped segment.
 
 use super::description::Description;
 use crate::memory::Memory;

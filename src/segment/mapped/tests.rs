@@ -1,4 +1,4 @@
-//! What a fork's child does with a segment, without a fork: the token of another process stands for
+//! A fork's child and its segment, without a fork: the token of another process stands for
 //! the parent's.
 
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! System calls and files: what a segment asks of the kernel.
+//! System calls and files: all that a segment asks of the kernel.
 
 pub(crate) mod check;
 pub(crate) mod commit;

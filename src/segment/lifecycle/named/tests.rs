@@ -1,4 +1,4 @@
-//! What others do to a name while a call is on its way, and what each mode does then.
+//! Changes of a name by other processes during a call, in each mode.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is asked of the system, and what is touched.
+//! The requests to the system, and the pages that are touched.
 
 use std::cell::RefCell;
 
@@ -138,7 +138,7 @@ fn huge_pages_that_begin_in_a_part_are_made() {
     if made(0..1, 0..MIB).is_none() {
         return;
     }
-    // One page for each, and what is before and after them.
+    // One page for each, and the pages before and after them.
     let cases = [
         (0..6 * MIB, 0..6 * MIB, vec![0, 2, 4], 3 * page),
         (2 * MIB..4 * MIB, 0..8 * MIB, vec![2], page),
@@ -209,7 +209,7 @@ fn huge_pages_of_a_part_are_made_by_the_system_or_it_says_why_not() {
     let report = segment.huge_pages();
     let error = report.collapse_error.as_ref();
     assert!(made == part.end || error.is_some(), "{report}");
-    // What the system refuses for good here, it refuses for the second page of the part.
+    // A refusal for good here is also one for the second page of the part.
     let error = error.and_then(io::Error::raw_os_error);
     if error == Some(Errno::INVAL.raw_os_error()) {
         let second = layout.data + huge_page_size();

@@ -127,7 +127,7 @@ fn the_pages_of_a_range_are_allocated_and_no_others() {
             let (fd, mapping) = file(40);
             allocate(Some(fd.as_fd()), &mapping, offset, len, way).unwrap();
             assert_eq!(there(&fd), expected, "{way:?} of {len} at {offset}");
-            // Once more: what is there is the range, not another one of its size.
+            // Once more: the allocated range is this one, not another one of its size.
             let (first, last) = (offset - offset % page, (offset + len).max(1) - 1);
             for at in [first, last] {
                 let at = at - at % page;
