@@ -1,8 +1,13 @@
 //! How a process gets a segment: by creating it, by its name, or by a descriptor; and how names are
 //! removed.
 //!
-//! Each way leads from the options to the file or the memory, is checked, mapped and
-//! [initialized](initialize), and ends in the parts of a mapped segment.
+//! Every way leads through the same files, in this order. For a name:
+//! 1. `named.rs` finds the file, or lets `new_name.rs` create it, and retries while others change the
+//!    name;
+//! 2. `os/check.rs` refuses a file that cannot be a segment, or that others may write;
+//! 3. `mapped/membership.rs` takes the lock that keeps the name;
+//! 4. `initialize.rs` reads or sets the header, and maps the file;
+//! 5. `mapped.rs` builds the segment of these parts.
 
 pub(crate) mod initialize;
 pub(crate) mod named;

@@ -12,6 +12,7 @@ pub(crate) struct RetryDeadline {
 }
 
 impl RetryDeadline {
+    /// Starts the time of a call.
     pub(crate) fn new(timeout: Duration) -> RetryDeadline {
         RetryDeadline {
             start: Instant::now(),
@@ -31,6 +32,7 @@ impl RetryDeadline {
         true
     }
 
+    /// Returns the error for a name that other processes keep changing.
     pub(crate) fn unsettled(&self, name: &str) -> SegmentError {
         SegmentError::Unsettled {
             name: name.into(),
