@@ -16,7 +16,7 @@ use super::os::commit::{self, Way};
 use super::os::file::{Kind, os_error, reopen_with};
 use super::os::foreign_lock;
 use super::os::fork::process_token;
-use super::os::huge::Huge;
+use super::os::huge::HugeRequest;
 use super::os::mapping::{Mapping, page_size};
 use crate::layout::Layout;
 use crate::memory::Memory;
@@ -39,7 +39,7 @@ pub(super) struct Inner {
     key: u64,
     retain: u64,
     budget: CommitBudget,
-    huge: Huge,
+    huge: HugeRequest,
     /// Token of the process that owns the mapped description.
     token: Atom<u64>,
     /// Token of the process in which a thread is rebinding; 0 if none is.
@@ -55,7 +55,7 @@ impl Inner {
             Backing::InProcess(_) => None,
         };
         let inner = Inner {
-            huge: Huge::ask(options.huge_pages, &parts.mapping, &layout, fd),
+            huge: HugeRequest::ask(options.huge_pages, &parts.mapping, &layout, fd),
             memory: parts.memory,
             mapping: parts.mapping,
             backing: parts.backing,

@@ -1,4 +1,7 @@
 //! Segments: the source of the shared memory, and how a process joins and leaves it.
+//!
+//! [`Segment`] asks an `Inner` for all that it does. There are two: in `mapped.rs` a mapping of the
+//! kernel's, in `model.rs` words of a model checker, with the same methods.
 
 mod error;
 mod geometry;

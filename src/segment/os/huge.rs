@@ -52,7 +52,7 @@ impl Setting {
 }
 
 /// The request of this process, and the answer of the system.
-pub(crate) struct Huge {
+pub(crate) struct HugeRequest {
     pub(crate) asked: HugePages,
     pub(crate) setting: Setting,
     /// Error numbers of the last advice, and of the last collapse that failed; 0 for none.
@@ -60,7 +60,7 @@ pub(crate) struct Huge {
     pub(crate) collapse: Atom<u64>,
 }
 
-impl Huge {
+impl HugeRequest {
     /// Asks for huge pages for the arrays of a mapping. `fd` is the descriptor of its file, which
     /// decides the setting that applies.
     pub(crate) fn ask(
@@ -68,8 +68,8 @@ impl Huge {
         mapping: &Mapping,
         layout: &Layout,
         fd: Option<BorrowedFd<'_>>,
-    ) -> Huge {
-        let huge = Huge {
+    ) -> HugeRequest {
+        let huge = HugeRequest {
             asked,
             // Read the setting only if we ask: reading takes longer than opening a segment.
             setting: match asked {
@@ -230,7 +230,7 @@ mod tests {
     fn a_touch_gives_huge_pages_where_all_agree() {
         let page = huge_page_size();
         let granted = |asked, value: &str, advice: u64, len| {
-            let huge = Huge {
+            let huge = HugeRequest {
                 asked,
                 setting: Setting {
                     value: Some(value.to_owned()),
