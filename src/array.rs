@@ -2,19 +2,16 @@
 //! lease.
 
 use core::fmt;
-use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut, Range};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, Slice};
 
 use crate::element::Element;
 use crate::handle::AnyHandle;
-use crate::memory::Access;
+use crate::memory::{Access, ViewAccesses};
 use crate::table::attach::Located;
 use crate::table::core::Core;
 use crate::table::lease::{ExclusiveLease, SharedLease};
-#[cfg(loom)]
-use crate::table::runs::{Accesses, runs};
 
 /// A shared lease of an array, which dereferences to ndarray's [`ArrayRef`].
 ///
@@ -30,7 +27,7 @@ pub struct ReadGuard<'t, T, D> {
 
 impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
     /// Returns `true` in the process that took the lease, and `false` in a child of it.
-    #[cfg(all(feature = "serde", not(loom)))]
+    #[cfg(feature = "serde")]
     pub(crate) fn is_ours(&self) -> bool {
         self.lease.is_ours()
     }
@@ -165,19 +162,14 @@ impl<T: fmt::Debug, D: Dimension> fmt::Debug for WriteGuard<'_, T, D> {
 /// ask only for the part that you use. The checker does not see accesses through the pointers.
 pub struct Attached<'t, T, D> {
     view: RawArrayViewMut<T, D>,
-    table: PhantomData<&'t ()>,
-    #[cfg(loom)]
-    accesses: Accesses<'t>,
+    accesses: ViewAccesses<'t>,
 }
 
 impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
-    #[cfg_attr(not(loom), expect(unused_variables, reason = "for the model checker"))]
     pub(crate) fn new(table: &'t Core, located: Located<T, D>) -> Self {
         Attached {
-            #[cfg(loom)]
-            accesses: Accesses::new(table, located.offset),
+            accesses: ViewAccesses::new(table.segment().memory(), located.offset),
             view: located.view,
-            table: PhantomData,
         }
     }
 
@@ -209,7 +201,7 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     /// - nobody writes the elements that are read through it, in any process; earlier writes happen
     ///   before its creation (by a lease, a round, or a message through the kernel);
     /// - an array of `bool` holds bytes 0 and 1 only.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub unsafe fn view_unsynchronized(&self) -> ArrayView<'_, T, D> {
         // SAFETY: the caller's duties.
         unsafe { self.lend(self.view.clone()) }
@@ -222,7 +214,7 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     ///
     /// # Safety
     /// As [`view_unsynchronized`](Attached::view_unsynchronized), but only for the part's elements.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub unsafe fn slice_unsynchronized(
         &self,
         axis: Axis,
@@ -244,7 +236,7 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     /// - earlier accesses happen before its creation, and its own happen before later accesses, by
     ///   a lease, a round, or a message through the kernel;
     /// - an array of `bool` holds bytes 0 and 1 only.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub unsafe fn view_mut_unsynchronized(&mut self) -> ArrayViewMut<'_, T, D> {
         // SAFETY: the caller's duties.
         unsafe { self.lend_mut(self.view.clone()) }
@@ -273,7 +265,7 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     /// # Safety
     /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized), but only for
     /// the part's elements.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub unsafe fn slice_mut_unsynchronized(
         &mut self,
         axis: Axis,
@@ -291,10 +283,9 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
 
     /// # Safety
     /// As [`view_unsynchronized`](Attached::view_unsynchronized). `part` is a part of `self.view`.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     unsafe fn lend(&self, part: RawArrayViewMut<T, D>) -> ArrayView<'_, T, D> {
-        #[cfg(loom)]
-        self.accesses.read(runs(&part, self.view.as_ptr()));
+        self.accesses.read(&part, self.view.as_ptr());
         // SAFETY: the memory is mapped, aligned and initialised (see `locate`), and stays so while
         // the table lives. The caller ensures that nobody writes it.
         unsafe { part.deref_into_view() }
@@ -303,10 +294,9 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     /// # Safety
     /// As [`view_mut_unsynchronized`](Attached::view_mut_unsynchronized). `part` is a part of
     /// `self.view`.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     unsafe fn lend_mut(&mut self, part: RawArrayViewMut<T, D>) -> ArrayViewMut<'_, T, D> {
-        #[cfg(loom)]
-        self.accesses.write(runs(&part, self.view.as_ptr()));
+        self.accesses.write(&part, self.view.as_ptr());
         // SAFETY: as in `lend`. The caller ensures that the access is exclusive.
         unsafe { part.deref_into_view_mut() }
     }

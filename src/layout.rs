@@ -1,7 +1,9 @@
 //! Geometry of a segment, the resulting offsets, and the header word that records it.
 
-use crate::span::CLASSES;
+mod scale;
+
 use crate::word::{Field, SeatId};
+pub(crate) use scale::SCALE;
 
 /// The version of the layout that this crate writes and reads. It is independent of the crate's
 /// version.
@@ -26,27 +28,20 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     /// The capacity is a multiple of this.
-    pub(crate) const CAPACITY_UNIT: u64 = if cfg!(loom) { 64 } else { 64 << 10 };
+    pub(crate) const CAPACITY_UNIT: u64 = SCALE.capacity_unit;
     /// Largest capacity in bytes that a span's base and the header word can hold.
     pub(crate) const MAX_CAPACITY: u64 = (Header::CAPACITY.max()) * Self::CAPACITY_UNIT;
     /// Largest number of slots. A handle's index can hold it, and with it the tables take less than
     /// a tenth of the default reservation.
     pub(crate) const MAX_SLOTS: u64 = 1 << 28;
     /// Slots of a span in every segment shared between processes: one hint word for each span.
-    pub(crate) const SPAN_SLOTS: u32 = if cfg!(loom) { 2 } else { 64 };
+    pub(crate) const SPAN_SLOTS: u32 = SCALE.span_slots;
 
     /// Smallest number of spans of a segment. A span of large extents has few of them, because it
     /// may take only a 256th of the capacity (see `span.rs`). So some 512 such spans, and one more
     /// for each size class, use the whole capacity at any extent size. With fewer entries a small
     /// segment would be full while most of it is empty.
-    ///
-    /// Under Miri the number is small: its cost grows with the bytes of the tables, and its
-    /// programs are small.
-    pub(crate) const MIN_SPANS: u32 = match (cfg!(loom), cfg!(miri)) {
-        (true, _) => 1,
-        (_, true) => 16,
-        _ => 1024,
-    };
+    pub(crate) const MIN_SPANS: u32 = SCALE.min_spans;
 
     pub(crate) fn slots(&self) -> usize {
         self.spans as usize * self.span_slots as usize
@@ -62,10 +57,8 @@ impl Geometry {
     /// Returns the number of name buckets: one for 32 slots. If one array in twenty has a name, a
     /// bucket holds one or two names.
     pub(crate) fn buckets(&self) -> usize {
-        match cfg!(loom) {
-            true => 2,
-            false => (self.slots() / 32).max(1),
-        }
+        let (min, max) = SCALE.buckets;
+        (self.slots() / 32).clamp(min, max)
     }
 
     /// Returns the number of words in a slot's row of reader bits.
@@ -89,18 +82,20 @@ impl Header {
 
     /// Words of the header.
     pub(crate) const WORDS: usize = 64;
+
+    // The words in use, by their offset.
     /// The word of [`Header::encode`]; 0 until the segment is initialized.
     pub(crate) const ALIVE: usize = 0;
     /// The random key that handles are xored with; 0 until the first use.
     pub(crate) const KEY: usize = 1;
     /// Hint: lower bound of the carved entries in the span table.
     pub(crate) const SPANS_HINT: usize = 2;
+    /// 1 if the name stays when the last process leaves.
+    pub(crate) const PERSISTENT: usize = 3;
     /// Hint: bytes of free extents that keep their pages, a wrapping sum of signed reports.
     pub(crate) const RETAINED: usize = 4;
     /// Hint: not 0 once an array was named; until then lookups skip the buckets.
     pub(crate) const NAMES: usize = 5;
-    /// 1 if the name stays when the last process leaves.
-    pub(crate) const PERSISTENT: usize = 3;
 
     pub(crate) fn encode(geometry: &Geometry) -> u64 {
         let word = Self::MAGIC.set(0, Self::MAGIC_VALUE);
@@ -164,9 +159,9 @@ impl Layout {
     /// Words of a descriptor.
     pub(crate) const DESCRIPTOR_WORDS: usize = 16;
     /// Words of a schema: state and hash, length, text.
-    pub(crate) const SCHEMA_WORDS: usize = if cfg!(loom) { 6 } else { 256 };
+    pub(crate) const SCHEMA_WORDS: usize = SCALE.schema_words;
     /// Number of struct layouts that a segment can record.
-    pub(crate) const SCHEMAS: usize = if cfg!(loom) { 2 } else { 256 };
+    pub(crate) const SCHEMAS: usize = SCALE.schemas;
     const TABLE_ALIGN: u64 = 4096;
     const DATA_ALIGN: u64 = 2 << 20;
 
@@ -219,7 +214,7 @@ pub(crate) struct HintTree {
 impl HintTree {
     /// Number of summary levels: enough for 64^4 spans, or 64 in a model. A geometry has at most
     /// 2^22 spans.
-    pub(crate) const LEVELS: usize = if cfg!(loom) { 1 } else { 4 };
+    pub(crate) const LEVELS: usize = SCALE.hint_levels;
 
     pub(crate) fn new(geometry: &Geometry) -> HintTree {
         let leaves = geometry.spans as usize;
@@ -232,7 +227,7 @@ impl HintTree {
     }
 
     pub(crate) fn total_words(&self) -> usize {
-        self.leaves + CLASSES as usize * self.level.iter().sum::<usize>()
+        self.leaves + SCALE.classes as usize * self.level.iter().sum::<usize>()
     }
 
     /// Returns the index of a span's leaf word.
@@ -318,7 +313,7 @@ mod tests {
         for span in 0..geometry.spans as usize {
             assert!(seen.insert(tree.leaf(span)));
         }
-        for class in 0..CLASSES {
+        for class in 0..SCALE.classes {
             for level in 0..HintTree::LEVELS {
                 for at in 0..tree.level[level] {
                     assert!(seen.insert(tree.summary(class, level, at)));

@@ -170,9 +170,10 @@ pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
 pub use seat::{ReapReport, TornTile};
-#[cfg(not(loom))]
-pub use segment::{CgroupLimit, HugePageReport, HugePages, MemoryLimits, Removal};
-pub use segment::{ForeignLock, Segment, SegmentOptions};
+pub use segment::{
+    CgroupLimit, ForeignLock, HugePageReport, HugePages, MemoryLimits, Removal, Segment,
+    SegmentOptions,
+};
 pub use table::create::Owned;
 pub use table::info::ArrayInfo;
 pub use table::untyped::{UntypedReadGuard, UntypedWriteGuard};

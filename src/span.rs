@@ -1,6 +1,6 @@
 //! Size classes, and the append-only table that divides the data region into spans of one class.
 
-use crate::layout::{Geometry, Header};
+use crate::layout::{Geometry, Header, SCALE};
 use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::word::SpanWord;
@@ -8,17 +8,12 @@ use crate::word::SpanWord;
 /// Extents up to this size are committed whole, so the next owner finds them backed.
 pub(crate) const WHOLE_COMMIT: u64 = 64 << 10;
 
-/// Number of size classes. A model has only those up to 512 bytes, because each has its own hint
-/// words.
-pub(crate) const CLASSES: u32 = if cfg!(loom) { 8 } else { FIRST_BIG + 30 };
+/// Number of size classes.
+pub(crate) const CLASSES: u32 = SCALE.classes;
 /// Classes below this one are multiples of 64 bytes up to 256.
 const FIRST_STEPPED: u32 = 4;
 /// From this class on, sizes are powers of two: 128 KiB and up.
 const FIRST_BIG: u32 = FIRST_STEPPED + 4 * 8;
-/// One span may take at most this part of the capacity (1/256).
-const SPAN_SHARE: u64 = if cfg!(loom) { 1 } else { 256 };
-/// A model uses smaller pages, because its capacity is less than a real page.
-const PAGE: u64 = if cfg!(loom) { 64 } else { 4096 };
 const HUGE_PAGE: u64 = 2 << 20;
 
 /// Returns the bytes of an extent of `class`: four steps a doubling up to 64 KiB, then powers of
@@ -73,7 +68,7 @@ pub(crate) fn class_of(bytes: u64) -> Option<u32> {
 fn base_alignment(class: u32) -> u64 {
     match class_size(class) {
         size if class >= FIRST_BIG => size.min(HUGE_PAGE),
-        _ => PAGE,
+        _ => SCALE.page,
     }
 }
 
@@ -139,7 +134,7 @@ impl Extent {
     /// Returns `true` if the extent has a page that it shares with no other extent, wherever it
     /// starts.
     pub(crate) fn has_own_pages(&self) -> bool {
-        self.size() >= 2 * PAGE
+        self.size() >= 2 * SCALE.page
     }
 }
 
@@ -147,7 +142,7 @@ impl Extent {
 fn extents_at(geometry: &Geometry, class: u32, base: u64) -> Option<u32> {
     let size = class_size(class);
     let room = geometry.capacity.checked_sub(base)? / size;
-    let share = (geometry.capacity / SPAN_SHARE / size).max(1);
+    let share = (geometry.capacity / SCALE.span_share / size).max(1);
     let count = room.min(share).min(u64::from(geometry.span_slots)) as u32;
     (count > 0).then_some(count)
 }
@@ -311,7 +306,8 @@ mod tests {
             };
             // Smaller ones run out of slots first: there are 64 a span.
             let smallest = capacity / geometry.slots() as u64;
-            for class in (0..CLASSES).filter(|&class| class_size(class) >= smallest.max(PAGE)) {
+            for class in (0..CLASSES).filter(|&class| class_size(class) >= smallest.max(SCALE.page))
+            {
                 let (mut base, mut spans) = (0, 0);
                 while let Some(count) = extents_at(&geometry, class, base) {
                     base += u64::from(count) * class_size(class);

@@ -41,7 +41,7 @@ impl HandleTable {
         shape: Sh,
         elem: T,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
-        self.core.from_elem(shape, elem)
+        self.core.filled(shape, elem)
     }
 
     /// Creates an array with the element `f(i)` at index `i`.
@@ -56,7 +56,7 @@ impl HandleTable {
         shape: Sh,
         f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
-        self.core.from_shape_fn(shape, f)
+        self.core.filled_by_fn(shape, f)
     }
 
     /// Creates a copy of `source`: in Fortran order if `source` lies so in memory, else in C order.
@@ -88,7 +88,7 @@ impl HandleTable {
         &self,
         source: &impl Deref<Target = ArrayRef<T, D>>,
     ) -> Result<Handle<T, D>, AllocError> {
-        self.core.from_array(source)
+        self.core.copied(source)
     }
 
     /// Creates an array of unspecified contents: zeros, or the bytes of an earlier array.

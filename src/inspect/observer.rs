@@ -16,9 +16,8 @@ use crate::names::NameError;
 use crate::names::{LookAtNames, NameInfo};
 use crate::partition::RoundProgress;
 use crate::seat::ParticipantInfo;
-use crate::segment::Segment;
-use crate::segment::SegmentError;
-use crate::segment::observe::Observed;
+use crate::segment::observe::{self, Observed};
+use crate::segment::{Segment, SegmentError, SegmentOptions};
 use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::table::info::ArrayInfo;
@@ -70,6 +69,19 @@ pub struct SeatInfo {
     pub pid: u32,
     /// `true` if the participant is alive. The next reap takes back all that a dead one held.
     pub alive: bool,
+}
+
+impl SegmentOptions {
+    /// Observes a segment by its name; see [`Observer::open`](Observer::open).
+    pub fn observe(self, name: &str) -> Result<Observer, SegmentError> {
+        observe::by_name(name, &self).map(Observer::new)
+    }
+
+    /// Observes the segment behind a descriptor; see
+    /// [`Observer::from_fd`](Observer::from_fd).
+    pub fn observe_fd(self, fd: OwnedFd) -> Result<Observer, SegmentError> {
+        observe::by_descriptor(fd, &self).map(Observer::new)
+    }
 }
 
 impl Observer {

@@ -7,17 +7,11 @@
 mod corrupt;
 #[cfg(loom)]
 mod model;
-#[cfg(loom)]
-mod races;
 #[cfg(not(loom))]
 mod tables;
 
 pub use corrupt::Corrupt;
 #[cfg(loom)]
-pub(crate) use model::Memory;
-#[cfg(loom)]
-pub use races::Access;
-#[cfg(loom)]
-pub(crate) use races::put_down_to;
+pub use model::{Access, Memory, ViewAccesses, put_down_to, runs};
 #[cfg(not(loom))]
-pub(crate) use tables::{Access, Memory};
+pub use tables::{Access, Memory, ViewAccesses};

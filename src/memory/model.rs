@@ -1,12 +1,17 @@
 //! A segment for the model checker: every word is an object of the checker, and accesses to the
 //! payload are checked for races.
 
+mod races;
+mod views;
+
 use std::ptr::NonNull;
 
-use super::races::{Access, Races};
 use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::sync::{Atom, Word};
 use crate::word::{SeatWord, SlotWord, SpanWord};
+use races::Races;
+pub use races::{Access, put_down_to};
+pub use views::{ViewAccesses, runs};
 
 /// The same interface as the mapping's `Memory`, built word by word inside the model.
 pub struct Memory {

@@ -3,7 +3,7 @@
 use core::convert::Infallible;
 
 use crate::parallel;
-use crate::segment::fresh;
+use crate::segment::os::fresh;
 
 /// Bytes that a thread takes at a time. Whole pages: no two threads fault on the same page.
 const SHARE: usize = 4 << 20;

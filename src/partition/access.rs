@@ -286,7 +286,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     #[track_caller]
     fn track(&self, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
         let write = self.mode == Mode::Write;
-        for run in crate::table::runs::runs(&self.part(tile), self.view.as_ptr()) {
+        for run in crate::memory::runs(&self.part(tile), self.view.as_ptr()) {
             let Range { start, end } = run;
             to.push(memory.track(self.offset + start, end - start, write));
         }

@@ -8,7 +8,6 @@ use core::time::Duration;
 use super::control::{Control, Progress};
 use super::{Group, Mode, Partition};
 use crate::partition::error::RoundError;
-#[cfg(not(loom))]
 use crate::sync::Backoff;
 use crate::table::lease::{ExclusiveLease, SharedLease};
 use crate::word::{Claim, ClaimState, Purpose, SeatId};
@@ -239,7 +238,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
             if progress.is_over() && self.others_have_left() {
                 return self.end();
             }
-            crate::sync::checker::yield_now();
+            Backoff::new().snooze();
             self.partition.table().reap()?;
         }
     }

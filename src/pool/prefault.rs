@@ -7,7 +7,8 @@ use super::kernel;
 use crate::partition::extents::{Extents, Part};
 use crate::partition::{Group, Partition};
 use crate::pool::error::PoolError;
-use crate::segment::{Segment, Touched};
+use crate::segment::Segment;
+use crate::segment::huge_pages::Touched;
 
 impl Pool<'_> {
     /// Makes the pages below a partition's arrays, in all workers at once. Each worker makes those

@@ -43,7 +43,7 @@ impl PrivateSeats {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,73 +1,44 @@
 //! Segments: the source of the shared memory, and how a process joins and leaves it.
+//!
+//! [`Segment`] asks an `Inner` for all that it does. There are two: in `mapped.rs` a mapping of the
+//! kernel's, in `model.rs` words of a model checker, with the same methods.
 
-#[cfg(not(loom))]
-mod anonymous;
-#[cfg(not(loom))]
-mod commit;
-#[cfg(not(loom))]
-mod description;
 mod error;
-#[cfg(not(loom))]
-mod file_check;
-#[cfg(not(loom))]
-mod foreign_lock;
-#[cfg(not(loom))]
-pub(crate) mod fork;
-#[cfg(all(feature = "serde", not(loom)))]
-pub(crate) mod fresh;
-#[cfg(not(loom))]
-mod huge;
+mod geometry;
+pub(crate) mod huge_pages;
 mod in_process;
 #[cfg(not(loom))]
+mod lifecycle;
 mod limits;
 #[cfg(not(loom))]
-#[cfg_attr(miri, path = "heap.rs")]
-mod mapping;
-#[cfg(not(loom))]
-mod named;
+mod mapped;
+#[cfg(loom)]
+mod model;
 #[cfg(not(loom))]
 pub(crate) mod observe;
-#[cfg(not(loom))]
-mod open;
 mod options;
 #[cfg(not(loom))]
-mod passed;
-#[cfg(not(loom))]
-mod promise;
-#[cfg(not(loom))]
-mod remove;
-#[cfg(loom)]
-mod scripted;
-#[cfg(not(loom))]
-mod seat_lock;
-#[cfg(not(loom))]
-mod shared;
-#[cfg(all(test, not(loom)))]
+pub(crate) mod os;
+#[cfg(test)]
 pub(crate) mod tests;
 
-pub use error::{ForeignLock, NoMemory, SegmentError};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-#[cfg(not(loom))]
-pub(crate) use huge::Touched;
-#[cfg(not(loom))]
-pub use huge::{HugePageReport, HugePages};
-#[cfg(not(loom))]
+pub use error::{ForeignLock, NoMemory, SegmentError};
+pub use huge_pages::{HugePageReport, HugePages};
+pub(crate) use imp::fork;
 pub use limits::{CgroupLimit, MemoryLimits};
-pub use options::SegmentOptions;
-#[cfg(not(loom))]
-pub use remove::Removal;
-#[cfg(loom)]
-use scripted::Inner;
-#[cfg(loom)]
-pub(crate) use scripted::fork;
-#[cfg(not(loom))]
-use shared::Inner;
+pub use options::{Removal, SegmentOptions};
 
 use crate::layout::Header;
 use crate::memory::Memory;
 use crate::sync::Ordering;
+use imp::{Inner, address_space_limit};
+#[cfg(not(loom))]
+use mapped as imp;
+#[cfg(loom)]
+use model as imp;
 
 /// One contiguous shared mapping that holds a table of arrays.
 ///
@@ -116,10 +87,15 @@ impl Segment {
     /// process in it calls `persist(false)` and leaves last.
     pub fn persist(&self, persistent: bool) {
         let word = &self.memory().header()[Header::PERSISTENT];
-        // Relaxed: the last process to leave reads the word after it has locked the gate
+        // Relaxed: the last process to leave reads the word after it has taken the membership lock
         // exclusively. The kernel's lock orders that after our own leaving, and so after this
         // store.
         word.store(u64::from(persistent), Ordering::Relaxed);
+    }
+
+    /// Returns the name, if the segment has one.
+    pub fn name(&self) -> Option<&str> {
+        self.inner.name()
     }
 
     /// Returns `true` if the name stays when the last process leaves.
@@ -143,15 +119,77 @@ impl Segment {
     pub(crate) fn retain_limit(&self) -> u64 {
         self.inner.retain_limit()
     }
+
+    /// Returns the token of the process that owns the mapped description. If that is not this
+    /// process, call [`rebind`](Segment::rebind).
+    #[inline]
+    pub(crate) fn token(&self) -> u64 {
+        self.inner.token()
+    }
+
+    /// Binds the inherited mapping to this process, once. Other threads wait for the thread that
+    /// rebinds.
+    pub(crate) fn rebind(&self) -> Result<(), SegmentError> {
+        self.inner.rebind()
+    }
+
+    /// Attempts to take the lock that marks a seat as alive. The lock belongs to the seat's own
+    /// participant, or to the participant of seat `by`, which reaps the seat. Returns `false` if
+    /// the lock is held.
+    pub(crate) fn try_lock_seat(
+        &self,
+        index: usize,
+        by: Option<usize>,
+    ) -> Result<bool, SegmentError> {
+        self.inner.try_lock_seat(index, by)
+    }
+
+    /// Releases a lock that [`try_lock_seat`](Segment::try_lock_seat) took in this process. Does
+    /// nothing in a forked child that has not rebound, because the lock is its parent's.
+    pub(crate) fn unlock_seat(&self, index: usize) {
+        self.inner.unlock_seat(index);
+    }
+
+    /// Returns the foreign lock on a seat, if there is one. Costs one system call if there is none.
+    pub(crate) fn foreign_lock(&self, seat: usize) -> Option<ForeignLock> {
+        self.inner.foreign_lock(seat)
+    }
+
+    /// Returns `true` if a foreign lock is on a seat. Does not search for its holder.
+    pub(crate) fn is_foreign_locked(&self, seat: usize) -> bool {
+        self.inner.is_foreign_locked(seat)
+    }
+
+    /// Releases all locks of a seat's participant, as the kernel does when its process ends.
+    #[cfg(any(test, loom))]
+    pub(crate) fn model_kill(&self, seat: usize) {
+        self.inner.kill(seat);
+    }
+
+    /// Commits `len` bytes at `offset` of the data region: after this call they can be touched.
+    pub(crate) fn commit(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
+        self.inner.commit(offset, len)
+    }
+
+    /// Commits the words of these slots. Runs before their span is carved.
+    pub(crate) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
+        self.inner.commit_slots(first, count)
+    }
+
+    /// Gives back the whole pages within `len` bytes at `offset` of the data region. Returns `true`
+    /// if the whole range certainly reads as zeros now.
+    ///
+    /// The caller has exclusive access to the range, and no longer needs its contents.
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> bool {
+        self.inner.punch(offset, len)
+    }
 }
 
 /// A reference to a segment that does not keep it mapped.
-#[cfg(not(loom))]
 pub(crate) struct WeakSegment {
-    inner: std::sync::Weak<Inner>,
+    inner: Weak<Inner>,
 }
 
-#[cfg(not(loom))]
 impl WeakSegment {
     pub(crate) fn of(segment: &Segment) -> WeakSegment {
         WeakSegment {
@@ -167,10 +205,8 @@ impl WeakSegment {
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("Segment");
-        #[cfg(not(loom))]
-        fields.field("name", &self.name());
-        fields
+        f.debug_struct("Segment")
+            .field("name", &self.name())
             .field("capacity", &self.capacity())
             .field("seats", &self.seats())
             .field("arrays", &self.arrays())

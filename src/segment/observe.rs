@@ -10,12 +10,12 @@ use std::ptr::NonNull;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::description;
-use super::file_check;
-use super::named::{self, Patience};
-use super::open;
+use super::geometry::geometry_in;
 use super::options::SegmentOptions;
-use super::seat_lock;
+use super::os::check;
+use super::os::file::{check_name, header_word, os_error, path, proc_path};
+use super::os::lock;
+use super::os::retry::RetryDeadline;
 use crate::layout::{Header, Layout};
 use crate::memory::Memory;
 use crate::segment::error::SegmentError;
@@ -71,34 +71,34 @@ impl Observed {
 
     /// Returns `true` if a process is in the segment of a name.
     pub(crate) fn has_members(&self) -> Result<bool, SegmentError> {
-        seat_lock::is_gate_held(self.fd.as_fd())
-            .map_err(|errno| description::os_error("fcntl(F_OFD_GETLK)", "the gate", errno))
+        lock::has_members(self.fd.as_fd())
+            .map_err(|errno| os_error("fcntl(F_OFD_GETLK)", "the membership lock", errno))
     }
 
     /// Returns `true` if the participant of the seat is alive.
     pub(crate) fn is_alive(&self, seat: usize) -> Result<bool, SegmentError> {
-        seat_lock::is_locked(self.fd.as_fd(), seat)
-            .map_err(|errno| description::os_error("fcntl(F_OFD_GETLK)", "a seat", errno))
+        lock::is_locked(self.fd.as_fd(), seat)
+            .map_err(|errno| os_error("fcntl(F_OFD_GETLK)", "a seat", errno))
     }
 }
 
 /// Observes the segment of this name. Waits until it is initialized, up to the open timeout.
 pub(crate) fn by_name(name: &str, options: &SegmentOptions) -> Result<Observed, SegmentError> {
-    named::check_name(name)?;
-    let path = named::path(name);
-    let mut patience = Patience::new(options.open_timeout);
+    check_name(name)?;
+    let path = path(name);
+    let mut deadline = RetryDeadline::new(options.open_timeout);
     loop {
         // NONBLOCK: a pipe or device under this name must not block the call.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Err(SegmentError::NotFound { name: name.into() }),
-            Err(errno) => return Err(description::os_error("open", &path, errno)),
+            Err(errno) => return Err(os_error("open", &path, errno)),
         };
-        let stat = file_check::check_named(fd.as_fd(), name, options)?;
+        let stat = check::check_named(fd.as_fd(), name, options)?;
         match map(fd, name)? {
             Some(observed) => return Ok(observed),
-            None if patience.wait() => {}
+            None if deadline.wait() => {}
             None => {
                 return Err(SegmentError::Unfinished {
                     name: name.into(),
@@ -116,13 +116,11 @@ pub(crate) fn by_descriptor(
     options: &SegmentOptions,
 ) -> Result<Observed, SegmentError> {
     const WHAT: &str = "the descriptor";
-    let path = description::proc_path(passed.as_fd());
+    let path = proc_path(passed.as_fd());
     let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| description::os_error("open", &path, errno))?;
+        .map_err(|errno| os_error("open", &path, errno))?;
     drop(passed);
-    let size = file_check::check_passed(fd.as_fd(), WHAT, options)?
-        .stat
-        .st_size as u64;
+    let size = check::check_passed(fd.as_fd(), WHAT, options)?.stat.st_size as u64;
     map(fd, WHAT)?.ok_or_else(|| SegmentError::NotOurs {
         what: WHAT.into(),
         problem: "it is not initialized",
@@ -133,18 +131,17 @@ pub(crate) fn by_descriptor(
 
 /// Maps a file; `None` if the segment is not initialized yet.
 fn map(fd: OwnedFd, what: &str) -> Result<Option<Observed>, SegmentError> {
-    let failed = |call| move |errno| description::os_error(call, what, errno);
+    let failed = |call| move |errno| os_error(call, what, errno);
     let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
-    let header = description::header_word(fd.as_fd(), Header::ALIVE).map_err(failed("pread"))?;
+    let header = header_word(fd.as_fd(), Header::ALIVE).map_err(failed("pread"))?;
     if header == 0 {
         return Ok(None);
     }
-    let geometry = open::geometry_in(header, size, what)?;
+    let geometry = geometry_in(header, size, what)?;
     let layout = Layout::new(geometry);
     let first = (layout.spans / 8) as usize;
     // An unreadable entry counts as empty here; the mapping shows it again.
-    let is_carved =
-        |span| description::header_word(fd.as_fd(), first + span).is_ok_and(|entry| entry != 0);
+    let is_carved = |span| header_word(fd.as_fd(), first + span).is_ok_and(|entry| entry != 0);
     let tables = Tables::map(fd.as_fd(), &layout, is_carved)?;
     Ok(Some(Observed {
         tables,

@@ -36,7 +36,7 @@ impl Core {
 
     /// Creates an array with all elements `elem`.
     #[cfg_attr(loom, track_caller)]
-    pub(crate) fn from_elem<T: Element, Sh: ShapeBuilder>(
+    pub(crate) fn filled<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
         elem: T,
@@ -48,7 +48,7 @@ impl Core {
 
     /// Creates an array with the element `f(i)` at index `i`.
     #[cfg_attr(loom, track_caller)]
-    pub(crate) fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
+    pub(crate) fn filled_by_fn<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
         mut f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
@@ -73,7 +73,7 @@ impl Core {
 
     /// Creates a copy of `source`: in Fortran order if `source` lies so in memory, else in C order.
     #[cfg_attr(loom, track_caller)]
-    pub(crate) fn from_array<T: Element, D: Dimension>(
+    pub(crate) fn copied<T: Element, D: Dimension>(
         &self,
         source: &impl Deref<Target = ArrayRef<T, D>>,
     ) -> Result<Handle<T, D>, AllocError> {

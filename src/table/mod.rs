@@ -16,8 +16,6 @@ pub(crate) mod lease;
 pub(crate) mod name_cache;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
-#[cfg(loom)]
-pub(crate) mod runs;
 mod scrape;
 pub(crate) mod slot;
 mod sweep;

@@ -237,9 +237,9 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "freeing a bundle leaves its parts",
-        file: "src/names/mod.rs",
-        at: "if let Some(Emptied { bucket, word, kept }) = «following.bundle»",
-        instead: "following.bundle.filter(|_| false)",
+        file: "src/reclaim.rs",
+        at: "if let Some(freed) = «after.bundle» {",
+        instead: "after.bundle.filter(|_| false)",
         model: ("bundles", "death_while_freeing_a_bundle"),
     },
     Bug {

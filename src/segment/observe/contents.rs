@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use super::super::mapping::{Mapping, map_error};
+use super::super::os::mapping::{Mapping, map_error};
 use crate::segment::error::SegmentError;
 
 /// Bytes of the first pieces. They double every [`GROW_AFTER`] pieces: small arrays take little
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(byte(at(6 * MIB - 1, 1)), 5);
         assert_eq!(at(5 * MIB, MIB), first);
         assert_eq!(pieces(&contents).len(), 1);
-        // What is beyond either end, if only by a byte, is in a piece of its own.
+        // A range beyond either end, if only by a byte, gets a piece of its own.
         assert_eq!(byte(at(5 * MIB, MIB + 1)), 5);
         assert_eq!(pieces(&contents)[1], (4 * MIB, 4 * MIB));
         assert_eq!(byte(at(4 * MIB - 1, 2)), 3);
@@ -167,7 +167,7 @@ mod tests {
             let address = piece.address(offset, 1).unwrap();
             assert_eq!(u64::from(byte(address)), offset / MIB);
         }
-        // Every second MiB is asked for: the ninth piece is larger, and so has what is around it.
+        // Every second MiB is asked for: the ninth piece is larger, and so holds its surroundings.
         for number in 0..10 {
             let offset = 3 * MIB + number * 4 * MIB;
             contents.at(fd.as_fd(), offset, 1, 80 * MIB).unwrap();

@@ -8,7 +8,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use super::super::mapping::{Mapping, map_error};
+use super::super::os::mapping::{Mapping, map_error};
 use crate::layout::{Geometry, Layout};
 use crate::memory::Memory;
 use crate::segment::error::SegmentError;

@@ -21,7 +21,7 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(named::path(&self.0));
+        let _ = std::fs::remove_file(path(&self.0));
     }
 }
 
@@ -164,9 +164,9 @@ fn descriptors_are_closed_on_exec() {
 fn a_name_that_comes_to_life_is_waited_for() {
     let _quiet = no_forks();
     let name = Name::new("waits");
-    std::fs::write(named::path(&name.0), "").unwrap();
+    std::fs::write(path(&name.0), "").unwrap();
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(named::path(&name.0), private).unwrap();
+    std::fs::set_permissions(path(&name.0), private).unwrap();
     let start = Instant::now();
     let refused = by_name(&name.0, &small()).err();
     assert!(matches!(
@@ -188,7 +188,7 @@ fn what_is_no_segment_is_refused() {
     let name = Name::new("refused");
     let error = by_name(&name.0, &small()).err();
     assert!(matches!(error, Some(SegmentError::NotFound { .. })));
-    std::os::unix::fs::symlink("/dev/zero", named::path(&name.0)).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", path(&name.0)).unwrap();
     let error = by_name(&name.0, &small()).err().unwrap();
     assert!(
         matches!(error, SegmentError::Os { call: "open", .. }),

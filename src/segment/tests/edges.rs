@@ -1,17 +1,19 @@
 //! Limits: each refusal with its reason, and the nearest case that is not refused.
 
-use super::super::description::{self, Description, Kind, header_word, os_error};
-use super::super::mapping::Mapping;
-use super::super::named::{self, FileId};
-use super::super::open::{self, can_be_smaller};
-use super::super::remove;
+use super::super::geometry::{can_be_smaller, make_largest};
+use super::super::lifecycle::{initialize, remove};
+use super::super::mapped::description::Description;
+use super::super::os::file::{self, FileId, Kind, header_word, os_error};
+use super::super::os::mapping::Mapping;
+use super::super::os::retry::RetryDeadline;
+use super::super::os::{check, commit};
 use super::super::{Removal, WeakSegment};
 use super::*;
 use rustix::io::Errno;
 use std::os::fd::AsRawFd;
 
 /// Creates a file under a segment's name that begins with these words.
-fn file(name: &Name, words: &[u64], mode: u32) -> fs::File {
+fn made(name: &Name, words: &[u64], mode: u32) -> fs::File {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     fs::write(name.path(), bytes).unwrap();
     fs::set_permissions(name.path(), fs::Permissions::from_mode(mode)).unwrap();
@@ -37,7 +39,7 @@ fn the_first_geometry_that_is_not_too_large_is_made() {
     let geometries = SegmentOptions::new().geometries(64 << 20).unwrap();
     let made = |refuse: &dyn Fn(u64) -> Option<SegmentError>| {
         let mut tried = Vec::new();
-        let made = open::make_largest(geometries.clone(), |geometry| {
+        let made = make_largest(geometries.clone(), |geometry| {
             tried.push(geometry.capacity >> 20);
             refuse(geometry.capacity >> 20).map_or(Ok(geometry.capacity >> 20), Err)
         });
@@ -58,7 +60,7 @@ fn the_first_geometry_that_is_not_too_large_is_made() {
 
 #[test]
 fn each_name_is_refused_by_its_reason() {
-    let reason = |name: &str| match named::check_name(name) {
+    let reason = |name: &str| match file::check_name(name) {
         Err(SegmentError::Name { problem, .. }) => problem,
         other => panic!("{other:?}"),
     };
@@ -69,7 +71,7 @@ fn each_name_is_refused_by_its_reason() {
     assert!(reason("a\0b").contains("NUL"));
     assert!(reason(&"n".repeat(251)).contains("250 bytes"));
     for name in [&"n".repeat(250), "a", "...", ".a"] {
-        assert!(named::check_name(name).is_ok(), "{name}");
+        assert!(file::check_name(name).is_ok(), "{name}");
     }
 }
 
@@ -77,19 +79,19 @@ fn each_name_is_refused_by_its_reason() {
 fn a_name_resolves_to_its_file_and_to_no_other() {
     let (name, other) = (Name::new("resolves"), Name::new("resolves-not"));
     let id = |file: &fs::File| FileId::of(&rustix::fs::fstat(file).unwrap());
-    let (first, second) = (file(&name, &[], 0o600), file(&other, &[], 0o600));
-    assert!(named::resolves_to(&name.0, id(&first)));
-    assert!(!named::resolves_to(&name.0, id(&second)));
+    let (first, second) = (made(&name, &[], 0o600), made(&other, &[], 0o600));
+    assert!(file::resolves_to(&name.0, id(&first)));
+    assert!(!file::resolves_to(&name.0, id(&second)));
     fs::remove_file(name.path()).unwrap();
-    assert!(!named::resolves_to(&name.0, id(&first)));
+    assert!(!file::resolves_to(&name.0, id(&first)));
 }
 
 #[test]
 fn others_may_write_only_as_the_options_say() {
     let name = Name::new("modes");
     let check = |mode: u32, options: &SegmentOptions| {
-        let stat = rustix::fs::fstat(file(&name, &[], mode)).unwrap();
-        named::check_owner(&name.0, &stat, options)
+        let stat = rustix::fs::fstat(made(&name, &[], mode)).unwrap();
+        check::check_owner(&name.0, &stat, options)
     };
     let private = small();
     for mode in [0o600, 0o400, 0o644, 0o755] {
@@ -106,17 +108,17 @@ fn others_may_write_only_as_the_options_say() {
 #[test]
 fn only_a_regular_file_can_be_a_segment() {
     let name = Name::new("regular");
-    let stat = rustix::fs::fstat(file(&name, &[1, 2], 0o600)).unwrap();
-    assert!(named::check_regular(&name.0, &stat).is_ok());
+    let stat = rustix::fs::fstat(made(&name, &[1, 2], 0o600)).unwrap();
+    assert!(check::check_regular(&name.0, &stat).is_ok());
     let directory = rustix::fs::stat("/dev/shm").unwrap();
-    let refused = named::check_regular(&name.0, &directory).unwrap_err();
+    let refused = check::check_regular(&name.0, &directory).unwrap_err();
     assert!(matches!(refused, SegmentError::NotOurs { .. }));
 }
 
 #[test]
 fn words_of_a_header_are_read_where_they_are() {
     let name = Name::new("words");
-    let file = file(&name, &[3, 5, 7], 0o600);
+    let file = made(&name, &[3, 5, 7], 0o600);
     let words = [0, 1, 2, 3].map(|index| header_word(file.as_fd(), index));
     assert_eq!(words, [Ok(3), Ok(5), Ok(7), Ok(0)]);
 }
@@ -138,7 +140,7 @@ fn a_name_is_removed_when_nobody_is_in_and_nothing_says_otherwise() {
     assert_eq!(all().remove(&name.0).unwrap(), Removal::Removed);
     assert!(!name.exists());
     // A header without a participant; the segment is not persistent.
-    drop(file(&name, &[header()], 0o600));
+    drop(made(&name, &[header()], 0o600));
     assert_eq!(small().remove(&name.0).unwrap(), Removal::Removed);
     assert!(!name.exists());
 }
@@ -151,15 +153,15 @@ fn a_file_of_others_is_not_removed() {
         Err(SegmentError::NotOurs { problem, .. }) => problem,
         other => panic!("{other:?}"),
     };
-    drop(file(&name, &[0x1234], 0o600));
+    drop(made(&name, &[0x1234], 0o600));
     assert!(problem(small().remove(&name.0)).contains("something else"));
     let unfinished = remove::unfinished(&name.0, &small());
     assert!(problem(unfinished).contains("something else"));
-    drop(file(&name, &[header()], 0o600));
+    drop(made(&name, &[header()], 0o600));
     let alive = remove::unfinished(&name.0, &small());
     assert!(problem(alive).contains("is initialized"));
     // The creator of this file may still be at work.
-    drop(file(&name, &[0, 0], 0o600));
+    drop(made(&name, &[0, 0], 0o600));
     let refused = small().remove(&name.0).unwrap_err();
     assert!(matches!(refused, SegmentError::Unfinished { size: 16, .. }));
     assert!(name.exists());
@@ -169,7 +171,7 @@ fn a_file_of_others_is_not_removed() {
     assert_eq!((removed, name.exists()), (Removal::Removed, false));
     assert!(start.elapsed() >= Duration::from_millis(20));
     // A file that others may write is never removed.
-    drop(file(&name, &[header()], 0o666));
+    drop(made(&name, &[header()], 0o666));
     assert!(matches!(
         small().remove(&name.0),
         Err(SegmentError::Foreign { .. })
@@ -178,10 +180,10 @@ fn a_file_of_others_is_not_removed() {
 }
 
 #[test]
-fn patience_ends_with_its_timeout() {
-    let mut none = named::Patience::new(Duration::ZERO);
+fn retries_end_at_their_deadline() {
+    let mut none = RetryDeadline::new(Duration::ZERO);
     assert!(!none.wait());
-    let mut some = named::Patience::new(Duration::from_millis(5));
+    let mut some = RetryDeadline::new(Duration::from_millis(5));
     let start = std::time::Instant::now();
     let mut turns = 0;
     while some.wait() {
@@ -196,11 +198,11 @@ fn patience_ends_with_its_timeout() {
 fn a_description_knows_its_own_file_and_all_its_seats() {
     let _quiet = no_forks();
     let name = Name::new("description");
-    let fd: OwnedFd = file(&name, &[], 0o600).into();
+    let fd: OwnedFd = made(&name, &[], 0o600).into();
     let mut own = Description::new(fd, Kind::Limited, 1, None);
     assert!(own.checked_fd().is_ok());
     own.resize_seats(128);
-    let writable = description::reopen(own.fd()).unwrap();
+    let writable = file::reopen(own.fd()).unwrap();
     assert_eq!(own.seats.try_lock(writable.as_fd(), 127), Ok(true));
 }
 
@@ -211,7 +213,7 @@ fn a_segment_tells_what_it_was_made_with() {
     assert_eq!(segment.retain_limit(), 12_345);
     assert_eq!(
         small().in_process().unwrap().retain_limit(),
-        super::super::commit::total_memory() / 16
+        commit::total_memory() / 16
     );
     let text = format!("{segment:?}");
     let expected = format!(
@@ -242,11 +244,11 @@ fn a_description_whose_number_was_given_away_is_not_used() {
 
     let _quiet = no_forks();
     let (name, other) = (Name::new("number"), Name::new("number-other"));
-    let own = Description::new(file(&name, &[], 0o600).into(), Kind::Limited, 1, None);
+    let own = Description::new(made(&name, &[], 0o600).into(), Kind::Limited, 1, None);
     let number = own.fd().as_raw_fd();
     // SAFETY: the number is open, and this test closes it below.
     let mut given = unsafe { OwnedFd::from_raw_fd(number) };
-    rustix::io::dup2(file(&other, &[], 0o600), &mut given).unwrap();
+    rustix::io::dup2(made(&other, &[], 0o600), &mut given).unwrap();
     let refused = own.checked_fd().unwrap_err();
     assert!(matches!(refused, SegmentError::Closed { number: found } if found == number));
     drop(own);
@@ -259,7 +261,7 @@ fn a_description_whose_number_was_given_away_is_not_used() {
 
 #[test]
 fn a_size_may_be_what_the_limit_is() {
-    let check = description::check_size_within;
+    let check = file::check_size_within;
     assert!(check(None, u64::MAX).is_ok() && check(Some(7), 6).is_ok());
     assert!(check(Some(7), 7).is_ok());
     let refused = check(Some(7), 8).unwrap_err();
@@ -281,12 +283,12 @@ fn the_first_header_holds() {
     let (first, second) = (geometry(4), geometry(2));
     let total = Layout::new(first).total;
     assert_eq!(Layout::new(second).total, total);
-    file(&name, &[Header::encode(&first)], 0o600);
-    let fd = named::open_file(&name.0).unwrap();
+    made(&name, &[Header::encode(&first)], 0o600);
+    let fd = file::open_file(&name.0).unwrap();
     rustix::fs::ftruncate(&fd, total).unwrap();
     let own = Description::new(fd, Kind::Limited, second.seats, None);
     let mapping = Mapping::of_file(own.fd(), total).unwrap();
-    let parts = open::bring_to_life(own, mapping, second, "a file").unwrap();
+    let parts = initialize::initialize(own, mapping, second, "a file").unwrap();
     assert_eq!(parts.memory.layout().geometry, first);
 }
 
@@ -318,7 +320,7 @@ fn a_memfd_of_huge_pages_is_refused() {
 fn a_segment_that_is_alive_is_not_waited_for() {
     let _quiet = no_forks();
     let name = Name::new("not-unfinished");
-    drop(file(&name, &[header()], 0o600));
+    drop(made(&name, &[header()], 0o600));
     let start = std::time::Instant::now();
     let options = small().open_timeout(Duration::from_secs(100));
     assert!(remove::unfinished(&name.0, &options).is_err());

@@ -36,23 +36,22 @@ impl fmt::Display for Asked {
 }
 
 /// Files that the models cannot run, and the reason.
-pub const OUTSIDE: [(&str, &str); 6] = [
-    ("src/segment/commit.rs", "a figure of one process"),
+pub const OUTSIDE: [(&str, &str); 5] = [
     (
-        "src/segment/fork.rs",
-        "the page by which a process tells that it is a fork's child",
-    ),
-    (
-        "src/segment/open.rs",
+        "src/segment/lifecycle/initialize.rs",
         "I3: one compare-and-swap of the header, on a mapping; the segment's tests race creators",
     ),
     (
-        "src/segment/seat_lock.rs",
-        "bits beside the kernel's lock, of one process",
+        "src/segment/mapped.rs",
+        "the turn of threads at the first use after a fork, in private memory",
     ),
     (
-        "src/segment/shared.rs",
-        "the turn of threads at the first use after a fork, in private memory",
+        "src/segment/os/fork.rs",
+        "the page by which a process tells that it is a fork's child",
+    ),
+    (
+        "src/segment/os/lock.rs",
+        "bits beside the kernel's lock, of one process",
     ),
     (
         "src/table/roster.rs",

@@ -1,0 +1,316 @@
+//! Segments in the kernel: rebound after a fork, locked, backed by memory.
+
+pub(crate) mod backing;
+mod commit_budget;
+pub(crate) mod description;
+pub(crate) mod membership;
+mod prefault;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::OFlags;
+use rustix::mm::Advice;
+
+use super::options::SegmentOptions;
+use super::os::commit::{self, Way};
+use super::os::file::{Kind, os_error, reopen_with};
+use super::os::foreign_lock;
+use super::os::fork::process_token;
+use super::os::huge::HugeRequest;
+use super::os::mapping::{Mapping, page_size};
+use crate::layout::Layout;
+use crate::memory::Memory;
+use crate::segment::error::{ForeignLock, NoMemory, SegmentError};
+use crate::sync::{Atom, Backoff, Ordering};
+use backing::{Backing, Parts};
+use commit_budget::CommitBudget;
+
+pub(crate) use super::os::fork;
+pub(super) use super::os::mapping::address_space_limit;
+
+#[cfg(test)]
+mod tests;
+
+/// A mapped segment. The fields drop in this order: unmap, close, remove the name.
+pub(super) struct Inner {
+    memory: Memory,
+    mapping: Mapping,
+    backing: Backing,
+    key: u64,
+    retain: u64,
+    budget: CommitBudget,
+    huge: HugeRequest,
+    /// Token of the process that owns the mapped description.
+    token: Atom<u64>,
+    /// Token of the process in which a thread is rebinding; 0 if none is.
+    rebinding: Atom<u64>,
+}
+
+impl Inner {
+    /// Builds a segment of its parts, for this process.
+    pub(super) fn new(parts: Parts, options: &SegmentOptions) -> Inner {
+        let layout = *parts.memory.layout();
+        let fd = match &parts.backing {
+            Backing::File(own) => Some(own.fd()),
+            Backing::InProcess(_) => None,
+        };
+        let inner = Inner {
+            huge: HugeRequest::ask(options.huge_pages, &parts.mapping, &layout, fd),
+            memory: parts.memory,
+            mapping: parts.mapping,
+            backing: parts.backing,
+            key: parts.key,
+            retain: options
+                .retain
+                .unwrap_or_else(|| commit::total_memory() / 16),
+            budget: CommitBudget::new(),
+            token: Atom::zero(),
+            rebinding: Atom::zero(),
+        };
+        inner.token.store(process_token(), Ordering::Release);
+        inner
+    }
+
+    #[inline]
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    #[inline]
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub(super) fn retain_limit(&self) -> u64 {
+        self.retain
+    }
+
+    /// Returns the name, if the segment has one.
+    pub(super) fn name(&self) -> Option<&str> {
+        let Backing::File(own) = &self.backing else {
+            return None;
+        };
+        own.membership.as_ref().map(|member| member.name.as_str())
+    }
+
+    /// Returns the descriptor of the segment's file, if it has one.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::File(own) => Some(own.fd()),
+            Backing::InProcess(_) => None,
+        }
+    }
+
+    /// Returns a new descriptor of the segment's file, which an exec does not close.
+    pub(super) fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
+        match &self.backing {
+            Backing::File(own) => reopen_with(own.checked_fd()?, OFlags::empty()),
+            Backing::InProcess(_) => Err(SegmentError::NotShared),
+        }
+    }
+
+    /// Returns the token of the process that owns the mapped description. If that is not this
+    /// process, call [`rebind`](Inner::rebind).
+    #[inline]
+    pub(super) fn token(&self) -> u64 {
+        // Acquire: pairs with the Release in `rebind`. A thread that sees the token also sees the
+        // locks of the new descriptor.
+        self.token.load(Ordering::Acquire)
+    }
+
+    /// Binds the inherited mapping to this process, once. Other threads wait for the thread that
+    /// rebinds.
+    pub(super) fn rebind(&self) -> Result<(), SegmentError> {
+        let me = process_token();
+        let turn = &self.rebinding;
+        let backoff = Backoff::new();
+        loop {
+            if self.token() == me {
+                return Ok(());
+            }
+            // A token of another process was inherited in the middle of a rebind. The rebinding
+            // thread is not in this process, so we start the work anew.
+            let holder = turn.load(Ordering::Relaxed);
+            let free = holder != me;
+            if free
+                && turn
+                    .compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+            {
+                break;
+            }
+            backoff.snooze();
+        }
+        let outcome = self.rebind_in_turn(me);
+        // Release: pairs with the Acquire of the exchange above.
+        turn.store(0, Ordering::Release);
+        outcome
+    }
+
+    /// Binds the inherited mapping to this process, whose token is `me`, unless another thread did so
+    /// before the caller got its turn. A second time would end locks of the first.
+    fn rebind_in_turn(&self, me: u64) -> Result<(), SegmentError> {
+        if self.token() == me {
+            return Ok(());
+        }
+        let Backing::File(own) = &self.backing else {
+            return Err(SegmentError::NotShared);
+        };
+        let (mapping, layout) = (&self.mapping, self.memory.layout());
+        own.rebind(mapping, layout.total)?;
+        self.huge.advise(mapping, layout);
+        self.budget.forget();
+        self.token.store(me, Ordering::Release);
+        Ok(())
+    }
+
+    /// Attempts to take the lock that marks a seat as alive. The lock belongs to the seat's own
+    /// participant, or to the participant of seat `by`, which reaps the seat. Returns `false` if
+    /// the lock is held.
+    pub(super) fn try_lock_seat(
+        &self,
+        index: usize,
+        by: Option<usize>,
+    ) -> Result<bool, SegmentError> {
+        // On the parent's description the lock would belong to the parent.
+        self.rebind()?;
+        match &self.backing {
+            Backing::InProcess(seats) => Ok(seats.try_lock(index, by)),
+            Backing::File(own) => own
+                .seats
+                .try_lock(own.checked_fd()?, index)
+                .map_err(|errno| os_error("fcntl(F_OFD_SETLK)", "a seat", errno)),
+        }
+    }
+
+    /// Releases a lock that [`try_lock_seat`](Inner::try_lock_seat) took in this process. Does
+    /// nothing in a forked child that has not rebound, because the lock is its parent's.
+    pub(super) fn unlock_seat(&self, index: usize) {
+        if self.token() != process_token() {
+            return;
+        }
+        match &self.backing {
+            Backing::InProcess(seats) => seats.unlock(index),
+            Backing::File(own) => {
+                // If the descriptor is gone, the lock lasts as long as the mapping.
+                if let Ok(fd) = own.checked_fd() {
+                    own.seats.unlock(fd, index);
+                }
+            }
+        }
+    }
+
+    /// Returns the foreign lock on a seat, if there is one. Costs one system call if there is none.
+    pub(super) fn foreign_lock(&self, seat: usize) -> Option<ForeignLock> {
+        foreign_lock::find(self.checked_fd()?, seat)
+    }
+
+    /// Returns `true` if a foreign lock is on a seat. Does not search for its holder.
+    pub(super) fn is_foreign_locked(&self, seat: usize) -> bool {
+        self.checked_fd()
+            .is_some_and(|fd| foreign_lock::is_on(fd, seat))
+    }
+
+    /// Releases all locks of a seat's participant, as the kernel does when its process ends.
+    #[cfg(test)]
+    pub(super) fn kill(&self, seat: usize) {
+        match &self.backing {
+            Backing::InProcess(seats) => seats.kill(seat),
+            Backing::File(_) => panic!("only an in-process segment has scripted deaths"),
+        }
+    }
+
+    /// Commits `len` bytes at `offset` of the data region: after this call they can be touched.
+    pub(super) fn commit(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
+        let left = self
+            .memory
+            .layout()
+            .geometry
+            .capacity
+            .saturating_sub(offset);
+        if len > left {
+            return Err(NoMemory {
+                need: len,
+                have: left,
+                what: "the segment".into(),
+                remedy: "make it with a larger capacity",
+            });
+        }
+        self.budget.check(len, || match &self.backing {
+            Backing::File(own) if own.kind == Kind::Memfd => match own.checked_fd() {
+                Ok(fd) => commit_budget::untouched(&self.memory, fd),
+                Err(_) => 0,
+            },
+            // The pages of a limited file system are allocated before they are promised; those
+            // of private memory cannot be counted.
+            _ => 0,
+        })?;
+        self.allocate(self.memory.layout().data + offset, len)
+    }
+
+    /// Commits the words of these slots. Runs before their span is carved.
+    pub(super) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
+        let layout = self.memory.layout();
+        let reader_words = layout.geometry.reader_words();
+        let tables = [
+            (layout.slots, 1),
+            (layout.readers, reader_words),
+            (layout.descriptors, Layout::DESCRIPTOR_WORDS),
+        ];
+        for (table, words) in tables {
+            let row = words as u64 * 8;
+            self.allocate(table + first as u64 * row, count as u64 * row)?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), NoMemory> {
+        match &self.backing {
+            Backing::File(own) if own.kind == Kind::Limited => {
+                let way = match self.huge.is_granted_at_touch(len) {
+                    // `fallocate` ignores the advice on the mapping.
+                    true => Way::Touch,
+                    false => Way::File,
+                };
+                commit::allocate(own.checked_fd().ok(), &self.mapping, offset, len, way)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the descriptor of the segment's file, if the program has not closed it.
+    fn checked_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::File(own) => own.checked_fd().ok(),
+            Backing::InProcess(_) => None,
+        }
+    }
+
+    /// Gives back the whole pages within `len` bytes at `offset` of the data region. Returns `true`
+    /// if the whole range certainly reads as zeros now.
+    ///
+    /// The caller has exclusive access to the range, and no longer needs its contents.
+    pub(super) fn punch(&self, offset: u64, len: u64) -> bool {
+        let page = page_size() as u64;
+        // The data region starts at a page boundary.
+        let Some(end) = offset
+            .checked_add(len)
+            .filter(|&end| end <= self.memory.layout().geometry.capacity)
+        else {
+            return false;
+        };
+        let first = offset.next_multiple_of(page);
+        let last = end - end % page;
+        if first >= last {
+            return len == 0;
+        }
+        let advice = match &self.backing {
+            Backing::File(_) => Advice::LinuxRemove,
+            Backing::InProcess(_) => Advice::LinuxDontNeed,
+        };
+        let at = self.memory.layout().data + first;
+        // SAFETY: the range is within the data region, in whole pages, and the caller's alone.
+        let done = unsafe { self.mapping.discard(at, last - first, advice) };
+        done && first == offset && last == end
+    }
+}

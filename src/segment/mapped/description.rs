@@ -1,0 +1,105 @@
+//! This process's own description of a segment's file, and all that depends on it: the file of the
+//! mapping, the locks of the seats, the membership of a name.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::{DupFlags, Errno};
+
+use super::membership::{self, Membership};
+use crate::segment::error::SegmentError;
+use crate::segment::os::file::{FileId, Kind, os_error, reopen};
+use crate::segment::os::lock::SeatLocks;
+use crate::segment::os::mapping::{Mapping, map_error};
+
+/// A descriptor, and the identity of its file. A program may close the descriptor unnoticed, as
+/// daemons close all of theirs, and then reuse its number for another file.
+struct Numbered {
+    fd: ManuallyDrop<OwnedFd>,
+    file: Option<FileId>,
+}
+
+impl Numbered {
+    fn is_ours(&self) -> bool {
+        self.file.is_some() && self.file == FileId::of_fd(self.fd.as_fd())
+    }
+}
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // SAFETY: it is dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
+/// This process's own description of a segment's file.
+pub(crate) struct Description {
+    // Closed before `membership` drops: our own lock would prevent the removal of the name.
+    fd: Numbered,
+    pub(crate) kind: Kind,
+    pub(crate) seats: SeatLocks,
+    pub(crate) membership: Option<Membership>,
+}
+
+impl Description {
+    pub(crate) fn new(
+        fd: OwnedFd,
+        kind: Kind,
+        seats: u32,
+        membership: Option<Membership>,
+    ) -> Description {
+        let file = FileId::of_fd(fd.as_fd());
+        let fd = ManuallyDrop::new(fd);
+        Description {
+            fd: Numbered { fd, file },
+            kind,
+            seats: SeatLocks::new(seats),
+            membership,
+        }
+    }
+
+    /// Adapts to a geometry chosen by another process. Runs before any seat is locked.
+    pub(crate) fn resize_seats(&mut self, seats: u32) {
+        self.seats = SeatLocks::new(seats);
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.fd.as_fd()
+    }
+
+    /// Returns the descriptor if it still belongs to the segment's file. Locking or filling a
+    /// foreign file would be worse than an error.
+    pub(crate) fn checked_fd(&self) -> Result<BorrowedFd<'_>, SegmentError> {
+        match self.fd.is_ours() {
+            true => Ok(self.fd()),
+            false => Err(SegmentError::Closed {
+                number: self.fd().as_raw_fd(),
+            }),
+        }
+    }
+
+    /// Replaces the description that a fork left shared with the parent by one of this process's
+    /// own, under the mapping and under the descriptor's number.
+    ///
+    /// The caller is the only thread that does so.
+    pub(crate) fn rebind(&self, mapping: &Mapping, bytes: u64) -> Result<(), SegmentError> {
+        let own = reopen(self.checked_fd()?)?;
+        // Become a member by the new description before the old one ends, so the name always has a
+        // member.
+        if self.kind == Kind::Limited && !membership::enter(own.as_fd())? {
+            return Err(membership::lock_error(Errno::AGAIN));
+        }
+        mapping
+            .rebind(own.as_fd())
+            .map_err(|errno| map_error(errno, bytes))?;
+        // SAFETY: the number is that of `self.fd`, which is open and stays so: `dup3` replaces its
+        // file in one step, and `ManuallyDrop` keeps the alias from closing it.
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd().as_raw_fd()) });
+        rustix::io::dup3(&own, &mut number, DupFlags::CLOEXEC)
+            .map_err(|errno| os_error("dup3", "the segment", errno))?;
+        self.seats.forget_all();
+        Ok(())
+    }
+}

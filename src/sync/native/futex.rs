@@ -1,0 +1,34 @@
+//! Sleeping on the low half of a word, across processes.
+#![expect(clippy::disallowed_types, reason = "the type of the kernel's call")]
+
+use core::sync::atomic::AtomicU32;
+use core::time::Duration;
+
+use rustix::thread::futex;
+
+use crate::sync::Atom;
+
+impl Atom<u64> {
+    /// Returns the half that the kernel compares. On little-endian machines it comes first.
+    fn low_half(&self) -> &AtomicU32 {
+        // SAFETY: the first four bytes of an eight-byte atomic, which live and are aligned as long
+        // as it. Only the kernel accesses them as a half.
+        unsafe { &*core::ptr::from_ref(self).cast::<AtomicU32>() }
+    }
+
+    /// Sleeps at most `timeout` while the low half is `expected`. May wake up spuriously.
+    pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
+        let timeout = futex::Timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // Every outcome, including an error, makes the caller look again.
+        let flags = futex::Flags::empty();
+        let _ = futex::wait(self.low_half(), flags, expected, Some(&timeout));
+    }
+
+    /// Wakes all sleepers of the word.
+    pub(crate) fn wake_all(&self) {
+        let _ = futex::wake(self.low_half(), futex::Flags::empty(), i32::MAX as u32);
+    }
+}

@@ -1,0 +1,26 @@
+//! A futex for Miri, which counts the kernel's load of half a word as an access of the program, and
+//! refuses accesses of two sizes to one atomic.
+
+use core::time::Duration;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::sync::{Atom, Ordering};
+
+/// The sleepers of all words.
+static LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+
+impl Atom<u64> {
+    /// Sleeps at most `timeout` while the low half is `expected`. May wake up spuriously.
+    pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
+        let guard = LOT.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.load(Ordering::Relaxed) as u32 == expected {
+            drop(LOT.1.wait_timeout(guard, timeout));
+        }
+    }
+
+    /// Wakes the sleepers of all words, which look again.
+    pub(crate) fn wake_all(&self) {
+        drop(LOT.0.lock());
+        LOT.1.notify_all();
+    }
+}
