@@ -81,6 +81,21 @@ struct Leaf {
     piece: Piece,
 }
 
+impl Leaf {
+    fn new(name: &str, scalar: Scalar) -> Leaf {
+        Leaf {
+            name: name.to_owned(),
+            piece: Piece {
+                from: 0,
+                to: 0,
+                size: scalar.dtype.size(),
+                axes: Vec::new(),
+            },
+            scalar,
+        }
+    }
+}
+
 /// Returns the record of these fields.
 fn record(fields: &[Literal]) -> Result<FileType, Refused> {
     let (leaves, file_size) = structure(fields, None)?;
@@ -108,17 +123,17 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
         };
         parsed.push((name, dtype, count));
     }
-    let first = parsed.first().map(|(name, ..)| name.clone());
+    let first = match fields.first() {
+        Some(Literal::Sequence(parts)) if !parsed.is_empty() => parts.first(),
+        _ => None,
+    };
     let layout = RecordLayout::from_fields(parsed).map_err(|error| Refused::Layout {
         error,
-        remedy: match (first, fields.first()) {
-            (Some(_), Some(Literal::Sequence(parts))) => match parts.first() {
-                Some(Literal::Text(name)) => format!(
-                    "; save each field as an array of its own, as by `a[{}]`",
-                    python_string(&shortened(name))
-                ),
-                _ => String::new(),
-            },
+        remedy: match first {
+            Some(Literal::Text(name)) => format!(
+                "; save each field as an array of its own, as by `a[{}]`",
+                python_string(&shortened(name))
+            ),
             _ => String::new(),
         },
     })?;
@@ -166,21 +181,7 @@ fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usiz
                         remedy: remedy(dtype, Some(&shortened(outer))),
                     })?;
                     let size = scalar.dtype.size();
-                    let piece = Piece {
-                        from: 0,
-                        to: 0,
-                        size,
-                        axes: Vec::new(),
-                    };
-                    let name = name.to_owned();
-                    (
-                        vec![Leaf {
-                            name,
-                            scalar,
-                            piece,
-                        }],
-                        size,
-                    )
+                    (vec![Leaf::new(name, scalar)], size)
                 }
             },
             Literal::Sequence(fields) => {
@@ -226,16 +227,15 @@ fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), Refused>
             ));
         }
     };
+    // A title may precede the name; numpy uses it only for display.
     let name = match name {
-        Literal::Text(name) => name,
-        // A title and a name; numpy uses the title only for display.
-        Literal::Sequence(names) => match &names[..] {
-            [_, Literal::Text(name)] => name,
-            _ => return Err(damaged("a field's name is not a string")),
-        },
-        _ => return Err(damaged("a field's name is not a string")),
+        Literal::Sequence(names) if names.len() == 2 => &names[1],
+        name => name,
     };
-    Ok((name, dtype, shape))
+    match name {
+        Literal::Text(name) => Ok((name, dtype, shape)),
+        _ => Err(damaged("a field's name is not a string")),
+    }
 }
 
 /// Returns the bytes of a gap. numpy writes a gap as a field without a name.
