@@ -1,10 +1,9 @@
 //! The serializer: serde's view of a [`Writer`].
 
-use core::cell::Cell;
-
 use serde::ser::{self, Serialize, Serializer};
 
 use super::format::{BUFFER, TENSOR, Tag};
+use super::tensor_ser;
 use super::write::Writer;
 use crate::error::ObjectError;
 
@@ -42,16 +41,11 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         serialize_f64: f64 => F64;
     }
 
-    /// Returns `false`. While a tensor asks, alternates between `true` and `false`, which no other
-    /// serializer does: see `is_ours` in `tensor_ser`.
     fn is_human_readable(&self) -> bool {
-        match &self.asked {
-            Some(asked) => {
-                asked.set(asked.get() + 1);
-                asked.get() % 2 == 1
-            }
-            None => false,
+        if self.expects_tensor {
+            tensor_ser::note_writer();
         }
+        false
     }
 
     fn serialize_bool(self, value: bool) -> Result<(), ObjectError> {
@@ -105,12 +99,12 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         value: &T,
     ) -> Result<(), ObjectError> {
         match name {
-            TENSOR => self.asked = Some(Cell::new(0)),
+            TENSOR => self.expects_tensor = true,
             BUFFER => self.to_buffer = true,
             _ => {}
         }
         value.serialize(&mut *self)?;
-        self.asked = None;
+        self.expects_tensor = false;
         self.to_buffer = false;
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Writing an object: small values into its skeleton, large buffers after it; or only counting
 //! bytes.
 
-use core::cell::Cell;
 use std::collections::HashMap;
 
 use super::copy::copy;
@@ -74,8 +73,8 @@ pub(crate) struct Writer<'o> {
     depth: usize,
     /// While a buffer is written in pieces: the number of bytes still to come.
     pieces: Option<usize>,
-    /// While a tensor may ask for the serializer's kind: how often it has asked.
-    pub(super) asked: Option<Cell<u32>>,
+    /// The next value may be a tensor: its newtype was begun, and nothing was written since.
+    pub(super) expects_tensor: bool,
 }
 
 impl<'o> Writer<'o> {
@@ -101,7 +100,7 @@ impl<'o> Writer<'o> {
             to_buffer: false,
             depth: 0,
             pieces: None,
-            asked: None,
+            expects_tensor: false,
         }
     }
 
@@ -122,7 +121,7 @@ impl<'o> Writer<'o> {
         }
         self.end_run()?;
         self.element = false;
-        self.asked = None;
+        self.expects_tensor = false;
         self.skeleton.put(&[tag as u8])
     }
 
@@ -136,7 +135,7 @@ impl<'o> Writer<'o> {
             self.tag(tag)?;
             return self.skeleton.put(bytes);
         }
-        self.asked = None;
+        self.expects_tensor = false;
         match &mut self.run {
             Some(run) if run.tag == tag && run.count < u32::MAX => run.count += 1,
             _ => {

@@ -2,6 +2,7 @@
 
 mod errors;
 mod hostile;
+mod recognition;
 mod tensors;
 mod values;
 
