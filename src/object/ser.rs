@@ -222,15 +222,6 @@ impl<'w, 'o> Parts<'w, 'o> {
         value.serialize(&mut *self.writer)
     }
 
-    fn field<T: Serialize + ?Sized>(
-        &mut self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), ObjectError> {
-        self.writer.name(name)?;
-        value.serialize(&mut *self.writer)
-    }
-
     fn close(self) -> Result<(), ObjectError> {
         match self.kind {
             Kind::Parts { variant, .. } => {
@@ -247,26 +238,25 @@ impl<'w, 'o> Parts<'w, 'o> {
 }
 
 macro_rules! parts {
-    ($($trait:ident: $method:ident($($name:ident)?);)*) => {$(
+    ($($trait:ident: $($method:ident($($name:ident)?)),+;)*) => {$(
         impl ser::$trait for Parts<'_, '_> {
             type Ok = ();
             type Error = ObjectError;
 
-            fn $method<T: Serialize + ?Sized>(
+            $(fn $method<T: Serialize + ?Sized>(
                 &mut self,
                 $($name: &'static str,)?
                 value: &T,
             ) -> Result<(), ObjectError> {
-                parts!(@put self, value $(, $name)?)
-            }
+                $(self.writer.name($name)?;)?
+                self.part(value)
+            })+
 
             fn end(self) -> Result<(), ObjectError> {
                 self.close()
             }
         }
     )*};
-    (@put $self:ident, $value:ident) => { $self.part($value) };
-    (@put $self:ident, $value:ident, $name:ident) => { $self.field($name, $value) };
 }
 
 parts! {
@@ -274,23 +264,7 @@ parts! {
     SerializeTuple: serialize_element();
     SerializeTupleStruct: serialize_field();
     SerializeTupleVariant: serialize_field();
+    SerializeMap: serialize_key(), serialize_value();
     SerializeStruct: serialize_field(name);
     SerializeStructVariant: serialize_field(name);
-}
-
-impl ser::SerializeMap for Parts<'_, '_> {
-    type Ok = ();
-    type Error = ObjectError;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), ObjectError> {
-        self.part(key)
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ObjectError> {
-        self.part(value)
-    }
-
-    fn end(self) -> Result<(), ObjectError> {
-        self.close()
-    }
 }
