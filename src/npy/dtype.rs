@@ -70,7 +70,7 @@ impl FileType {
 
 /// The largest structure with gaps in bytes. At least one such structure is read into private
 /// memory. The limit exceeds real records, and a process can spare this much memory.
-const MOST_MOVED: usize = 64 << 20;
+const MAX_GAPPED: usize = 64 << 20;
 
 /// A field of numbers, possibly in a structure inside the record's.
 struct Leaf {
@@ -138,12 +138,12 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
         },
     })?;
     let moves = Moves::new(pieces, file_size, layout.size());
-    if moves.is_some() && file_size > MOST_MOVED {
+    if moves.is_some() && file_size > MAX_GAPPED {
         return Err(Refused::Type {
             dtype: format!("a structure of {file_size} bytes with gaps"),
             field: None,
             remedy: format!(
-                "gaps are closed in structures of up to {MOST_MOVED} bytes; pack it in numpy, as by \
+                "gaps are closed in structures of up to {MAX_GAPPED} bytes; pack it in numpy, as by \
                  `numpy.lib.recfunctions.repack_fields(a)`"
             ),
         });
@@ -259,18 +259,18 @@ fn lengths(shape: Option<&Literal>) -> Option<Vec<usize>> {
 
 /// Returns a type's name in numpy's files, as a Python literal. Returns the part of it that numpy
 /// lacks as `Err`: 128-bit integers.
-pub(super) fn descr_of(dtype: &DType) -> Result<String, Unknown> {
+pub(super) fn descr_of(dtype: &DType) -> Result<String, NotInNumpy> {
     match dtype {
         DType::Scalar(scalar) => match written(*scalar) {
             Some(name) => Ok(format!("'{name}'")),
-            None => Err(Unknown {
+            None => Err(NotInNumpy {
                 dtype: *scalar,
                 field: None,
             }),
         },
         DType::Record(layout) => {
             let fields = layout.fields().iter().map(|field| {
-                let dtype = written(field.dtype).ok_or_else(|| Unknown {
+                let dtype = written(field.dtype).ok_or_else(|| NotInNumpy {
                     dtype: field.dtype,
                     field: Some(field.name.clone().into()),
                 })?;
@@ -290,7 +290,7 @@ pub(super) fn descr_of(dtype: &DType) -> Result<String, Unknown> {
 
 /// An element type that numpy lacks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Unknown {
+pub(super) struct NotInNumpy {
     pub(super) dtype: ScalarType,
     pub(super) field: Option<String>,
 }

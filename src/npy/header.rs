@@ -2,8 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::dtype::Unknown;
-use super::dtype::{FileType, Refused, descr_of};
+use super::dtype::{FileType, NotInNumpy, Refused, descr_of};
 use super::literal::Literal;
 use crate::descriptor::{Order, bytes_of};
 use crate::element::DType;
@@ -138,7 +137,7 @@ impl Header {
 }
 
 /// Returns the bytes before the elements of an array.
-pub(super) fn written(dtype: &DType, shape: &[usize], order: Order) -> Result<Vec<u8>, Unknown> {
+pub(super) fn written(dtype: &DType, shape: &[usize], order: Order) -> Result<Vec<u8>, NotInNumpy> {
     let axes: Vec<String> = shape.iter().map(usize::to_string).collect();
     let shape = match &axes[..] {
         [axis] => format!("({axis},)"),

@@ -53,7 +53,7 @@ impl HandleTable {
         let path = path.as_ref();
         let (file, len) = transfer::open(path)?;
         let name = path.display().to_string();
-        let mut start = transfer::From { file: &file, at: 0 };
+        let mut start = transfer::FileReader { file: &file, at: 0 };
         let header = Header::read(&mut start, len).map_err(NpyError::header(&name))?;
         let mut array = self.room_for(&header, &name, len - header.len)?;
         let elements = Elements {
@@ -105,7 +105,7 @@ fn header_of(array: &crate::UntypedReadGuard<'_>) -> Result<Vec<u8>, NpyError> {
         .map_err(not_in_numpy(array.handle()))
 }
 
-fn not_in_numpy(handle: AnyHandle) -> impl FnOnce(dtype::Unknown) -> NpyError {
+fn not_in_numpy(handle: AnyHandle) -> impl FnOnce(dtype::NotInNumpy) -> NpyError {
     move |unknown| NpyError::NotInNumpy {
         handle,
         dtype: unknown.dtype,

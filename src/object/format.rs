@@ -18,7 +18,7 @@ crate::record!(Block {
 /// Buffers start at multiples of this, like arrays.
 pub(crate) const BLOCK: usize = 64;
 
-/// The first block: magic 8 bytes | format version u32 | 4 zeros | length of the skeleton u64.
+/// The first block: magic 8 bytes | format version u32 | 4 zeros | length of the value stream u64.
 pub(crate) const MAGIC: [u8; 8] = *b"ndshmobj";
 pub(crate) const VERSION: u32 = 1;
 

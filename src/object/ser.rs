@@ -18,13 +18,13 @@ macro_rules! numbers {
 impl<'w, 'o> Serializer for &'w mut Writer<'o> {
     type Ok = ();
     type Error = ObjectError;
-    type SerializeSeq = Parts<'w, 'o>;
-    type SerializeTuple = Parts<'w, 'o>;
-    type SerializeTupleStruct = Parts<'w, 'o>;
-    type SerializeTupleVariant = Parts<'w, 'o>;
-    type SerializeMap = Parts<'w, 'o>;
-    type SerializeStruct = Parts<'w, 'o>;
-    type SerializeStructVariant = Parts<'w, 'o>;
+    type SerializeSeq = Compound<'w, 'o>;
+    type SerializeTuple = Compound<'w, 'o>;
+    type SerializeTupleStruct = Compound<'w, 'o>;
+    type SerializeTupleVariant = Compound<'w, 'o>;
+    type SerializeMap = Compound<'w, 'o>;
+    type SerializeStruct = Compound<'w, 'o>;
+    type SerializeStructVariant = Compound<'w, 'o>;
 
     numbers! {
         serialize_u8: u8 => U8;
@@ -123,27 +123,27 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         Ok(())
     }
 
-    fn serialize_seq(self, _len: Option<usize>) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Seq, None, true)
+    fn serialize_seq(self, _len: Option<usize>) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Seq, None, true)
     }
 
-    fn serialize_tuple(self, len: usize) -> Result<Parts<'w, 'o>, ObjectError> {
+    fn serialize_tuple(self, len: usize) -> Result<Compound<'w, 'o>, ObjectError> {
         if core::mem::take(&mut self.to_buffer) {
             self.begin_pieces(len)?;
-            return Ok(Parts {
+            return Ok(Compound {
                 writer: self,
                 kind: Kind::Pieces,
             });
         }
-        Parts::open(self, Tag::Seq, None, len >= MANY)
+        Compound::open(self, Tag::Seq, None, len >= MANY)
     }
 
     fn serialize_tuple_struct(
         self,
         _name: &'static str,
         len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Seq, None, len >= MANY)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Seq, None, len >= MANY)
     }
 
     fn serialize_tuple_variant(
@@ -152,20 +152,20 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         _index: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Seq, Some(variant), len >= MANY)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Seq, Some(variant), len >= MANY)
     }
 
-    fn serialize_map(self, _len: Option<usize>) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Map, None, false)
+    fn serialize_map(self, _len: Option<usize>) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Map, None, false)
     }
 
     fn serialize_struct(
         self,
         _name: &'static str,
         _len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Map, None, false)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Map, None, false)
     }
 
     fn serialize_struct_variant(
@@ -174,8 +174,8 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Map, Some(variant), false)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Map, Some(variant), false)
     }
 }
 
@@ -183,7 +183,7 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
 const MANY: usize = 8;
 
 /// A sequence, tuple, map or struct that is being written.
-pub(crate) struct Parts<'w, 'o> {
+pub(crate) struct Compound<'w, 'o> {
     writer: &'w mut Writer<'o>,
     kind: Kind,
 }
@@ -191,12 +191,12 @@ pub(crate) struct Parts<'w, 'o> {
 #[derive(Clone, Copy)]
 enum Kind {
     /// Values up to an end; with `runs`, numbers among them are written in runs.
-    Parts { runs: bool, variant: bool },
+    Values { runs: bool, variant: bool },
     /// Pieces of one buffer.
     Pieces,
 }
 
-impl<'w, 'o> Parts<'w, 'o> {
+impl<'w, 'o> Compound<'w, 'o> {
     fn open(
         writer: &'w mut Writer<'o>,
         tag: Tag,
@@ -208,15 +208,15 @@ impl<'w, 'o> Parts<'w, 'o> {
             writer.name(variant)?;
         }
         writer.descend(tag)?;
-        let kind = Kind::Parts {
+        let kind = Kind::Values {
             runs,
             variant: variant.is_some(),
         };
-        Ok(Parts { writer, kind })
+        Ok(Compound { writer, kind })
     }
 
     fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ObjectError> {
-        if let Kind::Parts { runs: true, .. } = self.kind {
+        if let Kind::Values { runs: true, .. } = self.kind {
             self.writer.next_element();
         }
         value.serialize(&mut *self.writer)
@@ -224,7 +224,7 @@ impl<'w, 'o> Parts<'w, 'o> {
 
     fn close(self) -> Result<(), ObjectError> {
         match self.kind {
-            Kind::Parts { variant, .. } => {
+            Kind::Values { variant, .. } => {
                 self.writer.tag(Tag::End)?;
                 self.writer.ascend();
                 if variant {
@@ -237,9 +237,9 @@ impl<'w, 'o> Parts<'w, 'o> {
     }
 }
 
-macro_rules! parts {
+macro_rules! compounds {
     ($($trait:ident: $($method:ident($($name:ident)?)),+;)*) => {$(
-        impl ser::$trait for Parts<'_, '_> {
+        impl ser::$trait for Compound<'_, '_> {
             type Ok = ();
             type Error = ObjectError;
 
@@ -259,7 +259,7 @@ macro_rules! parts {
     )*};
 }
 
-parts! {
+compounds! {
     SerializeSeq: serialize_element();
     SerializeTuple: serialize_element();
     SerializeTupleStruct: serialize_field();

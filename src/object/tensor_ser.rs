@@ -58,19 +58,14 @@ impl<T: Element + Serialize, D: Dimension> Serialize for Content<'_, T, D> {
         tensor.serialize_field("dtype", dtype_of::<T>())?;
         tensor.serialize_field("shape", array.shape())?;
         let transposed = array.view().reversed_axes();
-        match (array.as_slice(), transposed.as_slice()) {
-            (Some(slice), _) => {
-                tensor.serialize_field("order", &'C')?;
-                tensor.serialize_field("bytes", &Buffer(Whole(bytes_of(slice))))?;
-            }
-            (None, Some(slice)) => {
-                tensor.serialize_field("order", &'F')?;
-                tensor.serialize_field("bytes", &Buffer(Whole(bytes_of(slice))))?;
-            }
-            (None, None) => {
-                tensor.serialize_field("order", &'C')?;
-                tensor.serialize_field("bytes", &Buffer(Pieces(array.view())))?;
-            }
+        let (order, slice) = match (array.as_slice(), transposed.as_slice()) {
+            (None, Some(slice)) => ('F', Some(slice)),
+            (slice, _) => ('C', slice),
+        };
+        tensor.serialize_field("order", &order)?;
+        match slice {
+            Some(slice) => tensor.serialize_field("bytes", &Buffer(Bytes(bytes_of(slice))))?,
+            None => tensor.serialize_field("bytes", &Buffer(Gathered(array.view())))?,
         }
         tensor.end()
     }
@@ -95,9 +90,9 @@ impl<B: Serialize> Serialize for Buffer<B> {
 }
 
 /// All bytes of a buffer.
-struct Whole<'a>(&'a [u8]);
+struct Bytes<'a>(&'a [u8]);
 
-impl Serialize for Whole<'_> {
+impl Serialize for Bytes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(self.0)
     }
@@ -105,9 +100,9 @@ impl Serialize for Whole<'_> {
 
 /// An array whose elements are not contiguous. Its buffer is written in pieces, to avoid a copy of
 /// all of it.
-struct Pieces<'a, T, D>(ArrayView<'a, T, D>);
+struct Gathered<'a, T, D>(ArrayView<'a, T, D>);
 
-impl<T: Element, D: Dimension> Serialize for Pieces<'_, T, D> {
+impl<T: Element, D: Dimension> Serialize for Gathered<'_, T, D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut tuple = serializer.serialize_tuple(self.0.len() * size_of::<T>())?;
         let most = (PIECE / size_of::<T>()).max(1);
@@ -115,11 +110,11 @@ impl<T: Element, D: Dimension> Serialize for Pieces<'_, T, D> {
         for &element in &self.0 {
             piece.push(element);
             if piece.len() == most {
-                tuple.serialize_element(&Whole(bytes_of(&piece)))?;
+                tuple.serialize_element(&Bytes(bytes_of(&piece)))?;
                 piece.clear();
             }
         }
-        tuple.serialize_element(&Whole(bytes_of(&piece)))?;
+        tuple.serialize_element(&Bytes(bytes_of(&piece)))?;
         tuple.end()
     }
 }
