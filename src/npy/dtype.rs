@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::error::HeaderError;
 use super::literal::Literal;
 use super::places::{Moves, Piece, Words};
 use super::spelling::{Scalar, python_string, remedy, written};
@@ -19,38 +20,21 @@ pub(super) struct FileType {
     pub(super) swapped: Vec<Words>,
 }
 
-/// Reason why an element type of numpy has no counterpart in ndshm.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
-    /// The text is not a type.
-    Damaged(String),
-    /// A type that ndshm lacks.
-    Type {
-        dtype: String,
-        field: Option<String>,
-        remedy: String,
-    },
-    Layout {
-        error: LayoutError,
-        remedy: String,
-    },
-}
-
 /// Cuts a name to the length that an error repeats, because a hostile name may be long.
 pub(super) fn shortened(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-fn damaged(what: impl fmt::Display) -> Refused {
-    Refused::Damaged(what.to_string())
+fn damaged(what: impl fmt::Display) -> HeaderError {
+    HeaderError::Damaged(what.to_string())
 }
 
 impl FileType {
     /// Returns the type that `descr` of a header names.
-    pub(super) fn parse(descr: &Literal) -> Result<FileType, Refused> {
+    pub(super) fn parse(descr: &Literal) -> Result<FileType, HeaderError> {
         match descr {
             Literal::Text(name) => {
-                let scalar = Scalar::parse(name).ok_or_else(|| Refused::Type {
+                let scalar = Scalar::parse(name).ok_or_else(|| HeaderError::Type {
                     dtype: shortened(name),
                     field: None,
                     remedy: remedy(name, None),
@@ -97,7 +81,7 @@ impl Leaf {
 }
 
 /// Returns the record of these fields.
-fn record(fields: &[Literal]) -> Result<FileType, Refused> {
+fn record(fields: &[Literal]) -> Result<FileType, HeaderError> {
     let (leaves, file_size) = structure(fields, None)?;
     let mut size = 0usize;
     let (mut swapped, mut pieces, mut parsed) = (Vec::new(), Vec::new(), Vec::new());
@@ -127,7 +111,7 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
         Some(Literal::Sequence(parts)) if !parsed.is_empty() => parts.first(),
         _ => None,
     };
-    let layout = RecordLayout::from_fields(parsed).map_err(|error| Refused::Layout {
+    let layout = RecordLayout::from_fields(parsed).map_err(|error| HeaderError::Layout {
         error,
         remedy: match first {
             Some(Literal::Text(name)) => format!(
@@ -139,7 +123,7 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
     })?;
     let moves = Moves::new(pieces, file_size, layout.size());
     if moves.is_some() && file_size > MAX_GAPPED {
-        return Err(Refused::Type {
+        return Err(HeaderError::Type {
             dtype: format!("a structure of {file_size} bytes with gaps"),
             field: None,
             remedy: format!(
@@ -156,8 +140,8 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
     })
 }
 
-fn too_large() -> Refused {
-    Refused::Layout {
+fn too_large() -> HeaderError {
+    HeaderError::Layout {
         error: LayoutError::Size { bytes: None },
         remedy: String::new(),
     }
@@ -165,7 +149,7 @@ fn too_large() -> Refused {
 
 /// Returns the number fields of a structure, including those of inner structures, and the
 /// structure's size in bytes. `outer` is the outermost field that contains it.
-fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usize), Refused> {
+fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usize), HeaderError> {
     let mut leaves = Vec::new();
     let mut end = 0usize;
     for field in fields {
@@ -175,7 +159,7 @@ fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usiz
             Literal::Text(dtype) => match padding(name, dtype) {
                 Some(bytes) => (Vec::new(), bytes),
                 None => {
-                    let scalar = Scalar::parse(dtype).ok_or_else(|| Refused::Type {
+                    let scalar = Scalar::parse(dtype).ok_or_else(|| HeaderError::Type {
                         dtype: shortened(dtype),
                         field: Some(shortened(outer)),
                         remedy: remedy(dtype, Some(&shortened(outer))),
@@ -214,7 +198,7 @@ fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usiz
 }
 
 /// Returns the name, the type and the shape of a field.
-fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), Refused> {
+fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), HeaderError> {
     let Literal::Sequence(parts) = field else {
         return Err(damaged("a field of 'descr' is not a tuple"));
     };
@@ -299,7 +283,7 @@ pub(super) struct NotInNumpy {
 mod tests {
     use super::*;
 
-    fn parse(descr: &str) -> Result<FileType, Refused> {
+    fn parse(descr: &str) -> Result<FileType, HeaderError> {
         FileType::parse(&Literal::parse(descr).unwrap())
     }
 
@@ -361,7 +345,7 @@ mod tests {
         file.moves.unwrap().apply(&from, &mut to);
         assert_eq!(to, [0, 1, 6, 7, 4, 5, 10, 11, 12]);
         let large = parse("[('a', '|u1'), ('', '|V67108864'), ('b', '|u1')]");
-        assert!(matches!(large, Err(Refused::Type { .. })), "{large:?}");
+        assert!(matches!(large, Err(HeaderError::Type { .. })), "{large:?}");
     }
 
     #[test]
@@ -376,7 +360,7 @@ mod tests {
             "[]",
         ] {
             assert!(
-                matches!(parse(descr), Err(Refused::Layout { .. })),
+                matches!(parse(descr), Err(HeaderError::Layout { .. })),
                 "{descr}: {:?}",
                 parse(descr)
             );
