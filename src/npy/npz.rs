@@ -8,7 +8,7 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::archive::{Archive, EXTENSION, Member, Method, NpzFile, Summed, zip_error};
+use super::archive::{Archive, ChecksumReader, EXTENSION, Member, Method, NpzFile, zip_error};
 use super::dtype::shortened;
 use super::error::NpyError;
 use super::header::Header;
@@ -209,7 +209,7 @@ impl HandleTable {
         archive: &mut Archive<'_>,
         member: &Member,
     ) -> Result<NewBytes<'_>, NpyError> {
-        archive.take(member)?;
+        archive.claim(member)?;
         match member.method()? {
             Method::Stored => self.load_stored(archive.file, member),
             Method::Deflated => self.load_deflated(&mut archive.inflate(member)?, member),
@@ -223,8 +223,8 @@ impl HandleTable {
         if member.stored != member.size {
             return Err(damaged("it is stored, but with two different sizes"));
         }
-        let mut sums = Summed {
-            from: transfer::From { file, at: start },
+        let mut sums = ChecksumReader {
+            from: transfer::FileReader { file, at: start },
             sum: crc32fast::Hasher::new(),
         };
         let header = Header::read(&mut sums, member.size).map_err(NpyError::header(place))?;
