@@ -162,7 +162,9 @@ pub use partition::{
 pub use pool::TileRng;
 #[cfg(not(loom))]
 pub use pool::become_worker;
-pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
+pub use pool::{
+    OnDeath, Pool, PoolBuilder, ReadyTile, RunningCall, TileContext, WorkerContext, WorkerStats,
+};
 #[cfg(not(loom))]
 pub use primitives::{ArrayIndex, Number, Real};
 pub use queue::{Job, OwnedArray, Queue, QueueHandle};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::{
     BarrierError, Error, Handle, HandleTable, LeaseError, OnDeath, Partition, Pool, PoolError,
-    Ready, Segment, TileContext, Write,
+    ReadyTile, Segment, TileContext, Write,
 };
 use rayon::prelude::*;
 use support::{Child, Flag, Pipe, eventually, is_alive};
@@ -209,7 +209,7 @@ fn the_runs_of_a_tile_draw_their_own_numbers() {
         let x = table.zeros::<u64, _>(TILES).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         pool.set_seed(5);
-        pool.on_death(OnDeath::RunAgain);
+        pool.set_on_death(OnDeath::RunAgain);
         let flag = Flag::new();
         // With worker processes, a worker dies in a later run of a tile.
         let die = kind != Kind::Threads;
@@ -237,7 +237,7 @@ fn the_runs_of_a_tile_draw_their_own_numbers() {
                 );
                 runs[tile] += 1;
                 if runs[tile] < 4 {
-                    ready.again();
+                    ready.rerun();
                 }
             }
         }
@@ -395,7 +395,7 @@ fn a_barrier_that_takes_too_long() {
                     other => panic!("{other:?}"),
                 };
             }
-            match worker.barrier_within(Duration::from_millis(50)) {
+            match worker.barrier_timeout(Duration::from_millis(50)) {
                 Err(BarrierError::Deadline { .. }) => {}
                 Err(other) => return Err(Error::from(other)),
                 Ok(()) => panic!("the barrier opened without the other worker"),
@@ -405,7 +405,7 @@ fn a_barrier_that_takes_too_long() {
         });
         assert_eq!(outcome.unwrap(), [0, 1], "{kind:?}");
         // The pool's own deadline breaks the barrier for the workers that wait there.
-        pool.deadline(Some(Duration::from_millis(100)));
+        pool.set_deadline(Some(Duration::from_millis(100)));
         let broken = Flag::new();
         let outcome = pool.run(&broken.number, |worker, &broken| {
             if worker.worker() == 0 {
@@ -421,7 +421,7 @@ fn a_barrier_that_takes_too_long() {
             matches!(outcome, Err(PoolError::Deadline { .. })),
             "{kind:?}"
         );
-        pool.deadline(None);
+        pool.set_deadline(None);
         let ran = pool.run(&(), |worker, ()| {
             worker.barrier()?;
             Ok(worker.worker() as u32)
@@ -572,7 +572,7 @@ fn tiles_of_the_dead_run_again() {
             let died = table.zeros::<u32, _>(10).unwrap();
             let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
             let mut pool = start(kind, table, 2 + round % 3);
-            pool.on_death(OnDeath::RunAgain);
+            pool.set_on_death(OnDeath::RunAgain);
             pool.for_each(&tiles, &died, die_once).unwrap();
             assert_eq!(
                 table.read(died).unwrap().sum(),
@@ -620,7 +620,7 @@ fn deaths_among_many_tiles() {
 
 fn a_kernel_that_kills_every_time() {
     each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
-        pool.on_death(OnDeath::RunAgain);
+        pool.set_on_death(OnDeath::RunAgain);
         let outcome = pool.for_each(tiles, &(), kill_at_tile_5);
         match outcome.unwrap_err() {
             PoolError::WorkerDied { tiles, .. } => assert_eq!(tiles, [5], "{kind:?}"),
@@ -642,7 +642,7 @@ fn a_kernel_that_kills_every_time() {
 
 fn a_panic_is_not_run_again() {
     each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
-        pool.on_death(OnDeath::RunAgain);
+        pool.set_on_death(OnDeath::RunAgain);
         let outcome = pool.for_each(tiles, &(), panic_at_tile_3);
         assert!(
             matches!(outcome, Err(PoolError::KernelPanicked { tile: 3, .. })),
@@ -666,7 +666,7 @@ fn tiles_as_they_become_ready() {
                 let mut views = ready.views();
                 views += 1;
                 taken += 1;
-                ready.again();
+                ready.rerun();
             }
         }
         assert!(running.done() <= 10);
@@ -713,7 +713,7 @@ fn a_slow_tile_holds_nobody_up() {
                 if others == 50 {
                     Flag::raise(enough.number);
                 }
-                ready.again();
+                ready.rerun();
             }
         }
         assert!(others >= 50, "{kind:?}: only {others} runs of other tiles");
@@ -724,7 +724,7 @@ fn a_slow_tile_holds_nobody_up() {
 fn a_death_while_tiles_are_out() {
     each(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         for policy in [OnDeath::Fail, OnDeath::RunAgain] {
-            pool.on_death(policy);
+            pool.set_on_death(policy);
             let pids = pool.pids();
             let mut running = pool
                 .start(tiles, &(), |mut x, (), _| {
@@ -739,7 +739,7 @@ fn a_death_while_tiles_are_out() {
                     unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
                 }
                 match running.wait_any(5) {
-                    Ok(ready) => ready.into_iter().for_each(Ready::again),
+                    Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
                     Err(error) => {
                         outcome = Err(error);
                         break;
@@ -771,7 +771,7 @@ fn a_panic_ends_a_wait_while_others_stay_ready() {
         let start = Instant::now();
         let error = loop {
             match running.wait_any(1) {
-                Ok(ready) => ready.into_iter().for_each(Ready::again),
+                Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
                 Err(error) => break error,
             }
             assert!(
@@ -797,11 +797,11 @@ fn a_death_ends_a_wait_while_others_stay_ready() {
         let ready = running.wait_any(10).unwrap();
         // SAFETY: no precondition; the pid is of a worker that was not waited for.
         unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
-        ready.into_iter().for_each(Ready::again);
+        ready.into_iter().for_each(ReadyTile::rerun);
         let start = Instant::now();
         let error = loop {
             match running.wait_any(1) {
-                Ok(ready) => ready.into_iter().for_each(Ready::again),
+                Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
                 Err(error) => break error,
             }
             assert!(
@@ -823,7 +823,7 @@ fn rows_are_named_when_no_worker_is_left() {
     for workers in [1, 2] {
         each(&PROCESSES, workers, |kind, table, x, tiles, pool| {
             for policy in [OnDeath::Fail, OnDeath::RunAgain] {
-                pool.on_death(policy);
+                pool.set_on_death(policy);
                 let outcome = pool.for_each(tiles, &(), |mut x, (), tile| {
                     x.fill(1);
                     if tile.index() >= 5 || tile.index() == 1 {
@@ -1013,7 +1013,7 @@ fn a_named_segment() {
 fn what_was_done() {
     each(&KINDS, 2, |kind, _, _, tiles, pool| {
         pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
-        pool.profile(true);
+        pool.set_profiling(true);
         for _ in 0..5 {
             pool.for_each(tiles, &(), |_, (), _| {
                 std::thread::sleep(Duration::from_millis(1));

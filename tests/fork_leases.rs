@@ -182,7 +182,7 @@ fn the_leases_of_the_call_are_no_hindrance() {
         .partition((x.write(), y.read(), y.whole()), Axis(0), 1)
         .unwrap();
     let mut pool = Pool::fork(&table, 1).unwrap();
-    pool.on_death(OnDeath::RunAgain);
+    pool.set_on_death(OnDeath::RunAgain);
     let flag = Flag::new();
     pool.for_each(&tiles, &flag.number, |(x, _, _), &flag, tile| {
         abort_once(x, flag, tile)
@@ -209,7 +209,7 @@ fn a_lease_beside_those_of_the_call() {
     );
     let tiles = table.partition((x.write(), y.read()), Axis(0), 1).unwrap();
     let mut pool = Pool::fork(&table, 1).unwrap();
-    pool.on_death(OnDeath::RunAgain);
+    pool.set_on_death(OnDeath::RunAgain);
     // Take one more lease of an array that the call itself reads.
     let guard = table.read(y).unwrap();
     let flag = Flag::new();
@@ -234,7 +234,7 @@ fn a_place_in_the_round_of_the_call() {
     let x = table.zeros::<u64, _>(8).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
     let mut pool = Pool::fork(&table, 1).unwrap();
-    pool.on_death(OnDeath::RunAgain);
+    pool.set_on_death(OnDeath::RunAgain);
     let (go, flag) = (Flag::new(), Flag::new());
     let flags = [go.number, flag.number];
     let mut running = pool

@@ -343,7 +343,7 @@ fn a_deadline_gives_the_round_up() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
         let given_up = Flag::new();
-        pool.deadline(Some(Duration::from_millis(200)));
+        pool.set_deadline(Some(Duration::from_millis(200)));
         let error = pool.for_each(tiles, &given_up.number, |_, &given_up, tile| {
             if tile.index() == 9 {
                 Flag::wait(given_up);
@@ -355,7 +355,7 @@ fn a_deadline_gives_the_round_up() {
         }
         Flag::raise(given_up.number);
         eventually("the late worker leaves", || table.write(x).is_ok());
-        pool.deadline(None);
+        pool.set_deadline(None);
         pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 100);
     });
@@ -365,7 +365,7 @@ fn a_late_result_does_not_hit_another_array() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
         let given_up = Flag::new();
-        pool.deadline(Some(Duration::from_millis(200)));
+        pool.set_deadline(Some(Duration::from_millis(200)));
         let late = |_: ndarray::ArrayViewMut1<u32>, &given_up: &u64, tile: &TileContext| {
             if tile.index() == 9 {
                 Flag::wait(given_up);

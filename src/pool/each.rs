@@ -44,7 +44,7 @@ impl Pool<'_> {
     /// - [`PoolError::WorkerFailed`] if a kernel returns an error or panics. This breaks the
     ///   barrier for the others.
     /// - [`PoolError::WorkerDied`] if a worker dies, which also breaks the barrier.
-    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::set_deadline) passes.
     /// - [`PoolError::KernelNotInImage`], [`PoolError::Forked`] and [`PoolError::Alloc`] as in
     ///   [`for_each`](Pool::for_each).
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if one cannot be replaced.

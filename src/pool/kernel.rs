@@ -119,7 +119,7 @@ where
         let context = TileContext {
             tile: tile.tile_of(),
             worker: call.worker,
-            round: arguments.call,
+            call: arguments.call,
             seed: arguments.seed,
             step: 0,
             run: runs.as_ref().map_or(0, |runs| runs.of(index)),

@@ -7,6 +7,7 @@
 //! `README.md` describes the protocol.
 
 mod barrier;
+mod builder;
 mod call_memory;
 mod context;
 mod crew;
@@ -54,13 +55,14 @@ use crate::segment::Segment;
 use crate::span::Spans;
 use crate::table::HandleTable;
 use crate::table::lease::SharedLease;
+pub use builder::PoolBuilder;
 pub use context::{TileContext, WorkerContext};
 use crew::{Crew, Kind};
 use image::Image;
 use mailbox::Mailbox;
 #[cfg(feature = "rand")]
 pub use rng::TileRng;
-pub use running::{Ready, Running};
+pub use running::{ReadyTile, RunningCall};
 #[cfg(not(loom))]
 pub use spawn::become_worker;
 use spin::Spin;
@@ -99,7 +101,7 @@ impl Shared {
     }
 }
 
-/// The reaction to a worker's death during a call; see [`Pool::on_death`].
+/// The reaction to a worker's death during a call; see [`PoolBuilder::on_death`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnDeath {
     /// The call fails with [`PoolError::WorkerDied`]. The dead worker's tile is torn, the arrays
@@ -141,6 +143,9 @@ pub enum OnDeath {
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 ///
+/// [`Pool::builder`] starts a pool with settings: a seed, a deadline, the reaction to a death. They
+/// can be changed between calls.
+///
 /// Dropping the pool ends the workers. Processes that are still in a kernel after a second are
 /// killed; threads are joined. If the parent dies, the system ends its worker processes.
 ///
@@ -174,6 +179,13 @@ pub struct Pool<'t> {
     token: u64,
 }
 
+impl Pool<'_> {
+    /// Returns a builder, which sets the number of workers and how their calls behave.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::new()
+    }
+}
+
 impl<'t> Pool<'t> {
     /// Forks `workers` worker processes.
     ///
@@ -197,8 +209,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Alloc`] or [`PoolError::System`] if memory or processes are missing.
     #[cfg(not(loom))]
     pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        fork::refuse_threads()?;
-        Pool::new(table, workers, Kind::Fork)
+        Pool::builder().workers(workers).fork(table)
     }
 
     /// Forks `workers` worker processes from a process that runs threads; see [`fork`](Pool::fork).
@@ -224,7 +235,9 @@ impl<'t> Pool<'t> {
         table: &'t HandleTable,
         workers: usize,
     ) -> Result<Pool<'t>, PoolError> {
-        Pool::new(table, workers, Kind::ForkAnyway)
+        let builder = Pool::builder().workers(workers);
+        // SAFETY: the caller's duty.
+        unsafe { builder.fork_with_threads(table) }
     }
 
     /// Starts this program anew as `workers` worker processes.
@@ -253,8 +266,7 @@ impl<'t> Pool<'t> {
     ///   [`PoolError::System`] as in [`fork`](Pool::fork).
     #[cfg(not(loom))]
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        spawn::refuse_unserved()?;
-        Pool::new(table, workers, Kind::Spawn)
+        Pool::builder().workers(workers).spawn(table)
     }
 
     /// Starts `workers` threads of this process, each with a seat of its own.
@@ -267,7 +279,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Workers`], [`PoolError::Alloc`] and [`PoolError::System`] as in
     ///   [`fork`](Pool::fork).
     pub fn threads(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        Pool::new(table, workers, Kind::Threads)
+        Pool::builder().workers(workers).threads(table)
     }
 
     /// Creates a pool of threads. The first thread dies before its operation number `steps`.
@@ -277,58 +289,9 @@ impl<'t> Pool<'t> {
         workers: usize,
         steps: u64,
     ) -> Result<Pool<'t>, PoolError> {
-        Pool::new(table, workers, Kind::Mortal(steps))
-    }
-
-    fn new(table: &'t HandleTable, workers: usize, kind: Kind) -> Result<Pool<'t>, PoolError> {
-        table.enter()?;
-        let seats = table.segment().seats();
-        if workers == 0 || workers >= seats as usize {
-            return Err(PoolError::Workers { workers, seats });
-        }
-        #[cfg(not(loom))]
-        if kind != Kind::Threads && table.segment().fd().is_none() {
-            return Err(PoolError::InProcess);
-        }
-        let words = Mailbox::words(workers);
-        let reserved = table.reserve((words * 8) as u64)?;
-        let memory = table.segment().memory();
-        let Some(mailbox) = Mailbox::open(memory, reserved.extent, workers) else {
-            return Err(table.abandon_damaged(reserved).into());
-        };
-        mailbox.clear();
-        let shared = Shared {
-            mailbox: table.publish_control(reserved, |descriptor| {
-                Descriptor::control(ControlKind::Pool, words).store(descriptor);
-            }),
-            workers,
-        };
-        let image = Image::of_this_process().map_err(|error| PoolError::System {
-            what: "read /proc/self/maps",
-            error,
-        })?;
-        let mut pool = Pool {
-            table,
-            shared,
-            mailbox,
-            _lease: table.lease_shared(shared.mailbox)?,
-            crew: Crew::new(kind, workers),
-            image,
-            spin: Spin::of_parent(workers, mailbox.crowded()),
-            seed: crate::segment::fork::random_nonzero(),
-            deadline: None,
-            on_death: OnDeath::Fail,
-            stats: stats::Profile::default(),
-            calls: 0,
-            deaths: 0,
-            token: table.token(),
-        };
-        pool.hire(&|_, _| false)?;
-        #[cfg(not(loom))]
-        if kind == Kind::Spawn {
-            pool.await_all()?;
-        }
-        Ok(pool)
+        Pool::builder()
+            .workers(workers)
+            .start(table, Kind::Mortal(steps))
     }
 
     /// Returns the table on which the pool was started.
@@ -375,15 +338,14 @@ impl<'t> Pool<'t> {
         self.seed = seed;
     }
 
-    /// Sets the time limit of calls; at first there is none. A call that takes longer fails, and
-    /// its round is abandoned. Dead workers are noticed in any case: 10 ms after a death during a
-    /// call, otherwise at the next call.
-    pub fn deadline(&mut self, deadline: Option<Duration>) {
+    /// Sets the time limit of the following calls; see [`PoolBuilder::deadline`]. `None` removes it.
+    pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
-    /// Sets the reaction to a worker's death in the following calls.
-    pub fn on_death(&mut self, policy: OnDeath) {
+    /// Sets the reaction to a worker's death in the following calls. Not every kernel gives the same
+    /// result when it runs again on a half-written tile.
+    pub fn set_on_death(&mut self, policy: OnDeath) {
         self.on_death = policy;
     }
 

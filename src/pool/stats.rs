@@ -9,7 +9,7 @@ use super::mailbox::Arguments;
 use super::report::Work;
 
 /// The work of one worker since the start of the pool, or since the last
-/// [`profile`](Pool::profile).
+/// [`set_profiling`](Pool::set_profiling).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct WorkerStats {
@@ -25,7 +25,7 @@ pub struct WorkerStats {
     pub tiles: u64,
     /// Tiles among them that lay in another worker's stretch.
     pub stolen: u64,
-    /// Time in calls; zero unless the pool [profiles](Pool::profile).
+    /// Time in calls; zero unless the pool [profiles](Pool::set_profiling).
     pub busy: Duration,
     /// Time since profiling began that the worker spent outside calls.
     pub idle: Duration,
@@ -61,7 +61,7 @@ impl Pool<'_> {
     /// Resets the counts of [`stats`](Pool::stats).
     ///
     /// Does nothing in a forked child, which does not own the workers.
-    pub fn profile(&mut self, on: bool) {
+    pub fn set_profiling(&mut self, on: bool) {
         if !self.is_ours() {
             return;
         }
@@ -85,7 +85,7 @@ impl Pool<'_> {
     /// # let x = table.zeros::<f64, _>(1000)?;
     /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
     /// # let mut pool = Pool::threads(&table, 2)?;
-    /// pool.profile(true);
+    /// pool.set_profiling(true);
     /// pool.for_each(&tiles, &(), |mut x, _, _| x.fill(1.0))?;
     /// for worker in pool.stats() {
     ///     println!("{worker}");

@@ -268,7 +268,7 @@ impl<'t> Pool<'t> {
             if let Some(tile) = at_tile(failure) {
                 return Err(PoolError::KernelPanicked {
                     tile,
-                    rows: tiles.rows(tile),
+                    rows: tiles.range(tile),
                     worker: *worker,
                     message: failure.message.clone(),
                 });

@@ -28,9 +28,9 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
     /// - [`PoolError::KernelPanicked`] if the kernel panics: the tile is torn, the others are done.
     /// - [`PoolError::WorkerDied`] if a worker dies: its tiles are torn, the others are done; see
-    ///   [`on_death`](Pool::on_death) for the alternative.
+    ///   [`OnDeath`](super::OnDeath) for the alternative.
     /// - [`PoolError::WorkerFailed`] if a worker cannot run the kernel.
-    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::set_deadline) passes.
     /// - [`PoolError::Lease`] if the partition belongs to another segment.
     /// - [`PoolError::KernelNotInImage`] if the workers do not have the kernel's code.
     /// - [`PoolError::Forked`] in a forked child.

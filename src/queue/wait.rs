@@ -36,7 +36,7 @@ impl<T: Pod> Queue<'_, T> {
     /// # Errors
     /// See [`pop`](Queue::pop). Also returns [`QueueError::Join`] if the search for dead
     /// participants fails.
-    pub fn pop_wait(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
+    pub fn pop_timeout(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop()? {
             Some(job) => Ok(Attempt::Over(Some(job))),
             None => Ok(self.not_yet()),
@@ -46,12 +46,12 @@ impl<T: Pod> Queue<'_, T> {
 
     /// Pushes a job, and waits for a free cell for at most `timeout`.
     ///
-    /// Waits as [`pop_wait`](Queue::pop_wait) does.
+    /// Waits as [`pop_timeout`](Queue::pop_timeout) does.
     ///
     /// # Errors
     /// See [`push`](Queue::push). Returns [`PushError::Full`] if no cell became free, and
     /// [`PushError::Closed`] at once if the queue is closed.
-    pub fn push_wait(&self, job: T, timeout: Duration) -> Result<(), PushError<T>> {
+    pub fn push_timeout(&self, job: T, timeout: Duration) -> Result<(), PushError<T>> {
         let full = QueueError::Full {
             capacity: self.capacity(),
         };

@@ -44,7 +44,7 @@ pub const METHODS: &[Row] = &[
     ("from_shape_fn", "forks in the middle", Refuses, builder),
     (
         "Queue",
-        "push, pop, push_wait, pop_wait",
+        "push, pop, push_timeout, pop_timeout",
         Rejoins,
         queue_calls,
     ),
@@ -66,7 +66,7 @@ pub const METHODS: &[Row] = &[
     ),
     (
         "Partition",
-        "handle, group, tiles, rows, sides, axis",
+        "handle, group, tiles, range, sides, axis",
         Private,
         partition_private,
     ),
@@ -83,7 +83,7 @@ pub const METHODS: &[Row] = &[
     ),
     (
         "Tile",
-        "index, rows, sides, round, tear, drop",
+        "index, range, sides, round, tear, drop",
         DoesNothing,
         tile,
     ),
@@ -105,13 +105,13 @@ pub const METHODS: &[Row] = &[
     ),
     (
         "Pool",
-        "pids, workers, deaths, seed, stats, profile, drop",
+        "pids, workers, deaths, seed, stats, set_profiling, drop",
         DoesNothing,
         pool_private,
     ),
-    ("Running", "wait_any, finish", Refuses, running),
-    ("Running", "done, drop", DoesNothing, running_drop),
-    ("Ready", "index, rows, again, drop", DoesNothing, ready),
+    ("RunningCall", "wait_any, finish", Refuses, running),
+    ("RunningCall", "done, drop", DoesNothing, running_drop),
+    ("ReadyTile", "index, range, rerun, drop", DoesNothing, ready),
     ("WorkerContext", "barrier, for_each", Refuses, worker),
     ("Observer", "arrays, seats, names, verify", Looks, observer),
 ];
@@ -218,10 +218,10 @@ fn queue_calls(ground: &Ground) {
         assert!(queue.push(1).is_err_and(|refused| failed(&refused)));
         assert!(
             queue
-                .push_wait(1, now)
+                .push_timeout(1, now)
                 .is_err_and(|refused| failed(&refused))
         );
-        for popped in [queue.pop(), queue.pop_wait(now)] {
+        for popped in [queue.pop(), queue.pop_timeout(now)] {
             assert!(matches!(popped, Err(QueueError::Lease(error)) if is_stale(&error)));
         }
     });
@@ -307,7 +307,7 @@ fn partition_private(ground: &Ground) {
     ground.cross(tiles, |tiles| {
         assert!(tiles.handle().to_bits() == name.to_bits());
         assert_eq!(
-            (tiles.tiles(), tiles.axis(), tiles.rows(3)),
+            (tiles.tiles(), tiles.axis(), tiles.range(3)),
             (10, Axis(0), 30..40)
         );
         assert_eq!(tiles.sides(3).count(), 1);
@@ -403,7 +403,7 @@ fn tile(ground: &Ground) {
     for tear in [true, false] {
         ground.cross_kept(&mut tile, |tile| {
             let tile = tile.take().unwrap();
-            assert_eq!((tile.index(), tile.rows(), tile.round()), (0, 0..10, 1));
+            assert_eq!((tile.index(), tile.range(), tile.round()), (0, 0..10, 1));
             assert_eq!(tile.sides().count(), 1);
             if tear {
                 tile.tear();
@@ -543,7 +543,7 @@ fn pool_private(ground: &Ground) {
             (pool.pids(), pool.workers(), pool.deaths()),
             (pids.clone(), 1, 0)
         );
-        pool.profile(true);
+        pool.set_profiling(true);
         assert!(pool.stats().is_empty(), "the workers are the parent's");
         drop(crossed.take());
     });
@@ -578,7 +578,7 @@ fn running_drop(ground: &Ground) {
     let mut running = running.unwrap();
     // The child has closed no job: tiles that are sent off again are run.
     for ready in running.wait_any(10).unwrap() {
-        ready.again();
+        ready.rerun();
     }
     running.finish().unwrap();
     assert_eq!(ground.table.read(x).unwrap().sum(), 200);
@@ -592,8 +592,8 @@ fn ready(ground: &Ground) {
     let mut ready = running.wait_any(10).unwrap();
     ground.cross_kept(&mut ready, |ready| {
         let first = ready.swap_remove(0);
-        assert_eq!((first.index(), first.rows()), (0, 0..10));
-        first.again();
+        assert_eq!((first.index(), first.range()), (0, 0..10));
+        first.rerun();
         ready.clear();
     });
     assert_eq!(

@@ -31,7 +31,7 @@ fn arrays_come_out_in_order_and_belong_to_the_consumer() {
     for lap in 0..3 {
         theirs.push_owned(array(&producer, lap)).unwrap();
         theirs
-            .push_owned_wait(array(&producer, 7), Duration::ZERO)
+            .push_owned_timeout(array(&producer, 7), Duration::ZERO)
             .unwrap();
         let first = queue.pop_owned().unwrap().unwrap();
         assert_eq!(table.read(first.handle()).unwrap()[2], lap);
@@ -39,7 +39,7 @@ fn arrays_come_out_in_order_and_belong_to_the_consumer() {
             table.info(first.handle()).unwrap().owner,
             Some(std::process::id())
         );
-        let second = queue.pop_owned_wait(Duration::ZERO).unwrap().unwrap();
+        let second = queue.pop_owned_timeout(Duration::ZERO).unwrap().unwrap();
         assert_eq!(table.read(second.handle()).unwrap()[0], 7);
         assert!(queue.pop_owned().unwrap().is_none());
     }
@@ -63,7 +63,7 @@ fn a_refused_array_comes_back_and_stays_its_producers() {
     queue.push_owned(array(&table, 1)).unwrap();
     let refused = queue.push_owned(array(&table, 2)).unwrap_err();
     assert!(refused.is_full(), "{refused}");
-    let refused = queue.push_owned_wait(refused.into_job(), Duration::from_millis(5));
+    let refused = queue.push_owned_timeout(refused.into_job(), Duration::from_millis(5));
     let refused = refused.unwrap_err();
     assert!(refused.is_full(), "{refused}");
     queue.close();
@@ -73,7 +73,7 @@ fn a_refused_array_comes_back_and_stays_its_producers() {
     assert_eq!(table.read(back.handle()).unwrap().sum(), 6);
     drop(back);
     assert!(queue.pop_owned().unwrap().is_some(), "closing leaves it in");
-    assert!(queue.is_drained() && queue.pop_owned_wait(Duration::MAX).unwrap().is_none());
+    assert!(queue.is_drained() && queue.pop_owned_timeout(Duration::MAX).unwrap().is_none());
     assert_eq!(table.arrays().count(), 0);
 }
 
