@@ -16,6 +16,7 @@ pub(crate) mod list;
 mod mortal;
 #[cfg(loom)]
 pub(crate) mod site;
+pub(crate) mod time;
 
 use core::marker::PhantomData;
 

@@ -43,8 +43,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("error/pool.rs", "handle"),
     ("error/primitive.rs", "handle"),
     ("error/queue.rs", "handle"),
-    // Threads of a pool under the model checker.
-    ("pool/threads.rs", "model"),
     // `HandleTable` joins, leaves and reaps, and frees all that belongs to an array.
     ("table/create.rs", "seat"),
     ("table/info.rs", "seat"),

@@ -164,7 +164,7 @@ impl<'m> Barrier<'m> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod steps;
 
 #[cfg(test)]

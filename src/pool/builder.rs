@@ -2,13 +2,12 @@
 
 use core::time::Duration;
 
-use super::crew::{Crew, Kind};
 use super::image::Image;
 use super::mailbox::Mailbox;
+use super::shared::Shared;
 use super::spin::Spin;
-use super::{OnDeath, Pool, Shared, stats};
-#[cfg(not(loom))]
-use super::{fork, spawn};
+use super::workers::{Backend, Workers};
+use super::{OnDeath, Pool, stats};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::PoolError;
 use crate::table::HandleTable;
@@ -77,47 +76,20 @@ impl PoolBuilder {
         self
     }
 
-    /// Forks the workers.
-    ///
-    /// # Errors
-    /// Same as [`Pool::fork`].
-    #[cfg(not(loom))]
-    pub fn fork(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
-        fork::refuse_threads()?;
-        self.start(table, Kind::Fork)
-    }
-
-    /// Forks the workers from a process that runs threads.
-    ///
-    /// # Safety
-    /// Same as [`Pool::fork_with_threads`].
-    ///
-    /// # Errors
-    /// Same as [`Pool::fork_with_threads`].
-    #[cfg(not(loom))]
-    pub unsafe fn fork_with_threads(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
-        self.start(table, Kind::ForkAnyway)
-    }
-
-    /// Starts this program anew as each worker.
-    ///
-    /// # Errors
-    /// Same as [`Pool::spawn`].
-    #[cfg(not(loom))]
-    pub fn spawn(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
-        spawn::refuse_unserved()?;
-        self.start(table, Kind::Spawn)
-    }
-
     /// Starts threads of this process as workers.
     ///
     /// # Errors
     /// Same as [`Pool::threads`].
     pub fn threads(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
-        self.start(table, Kind::Threads)
+        self.start(table, Backend::Threads)
     }
 
-    pub(super) fn start(self, table: &HandleTable, kind: Kind) -> Result<Pool<'_>, PoolError> {
+    /// Starts the workers of `backend`.
+    pub(crate) fn start(
+        self,
+        table: &HandleTable,
+        backend: Backend,
+    ) -> Result<Pool<'_>, PoolError> {
         table.enter()?;
         let seats = table.segment().seats();
         let workers = self.workers.unwrap_or_else(|| {
@@ -127,10 +99,7 @@ impl PoolBuilder {
         if workers == 0 || workers >= seats as usize {
             return Err(PoolError::Workers { workers, seats });
         }
-        #[cfg(not(loom))]
-        if kind != Kind::Threads && table.segment().fd().is_none() {
-            return Err(PoolError::InProcess);
-        }
+        backend.check_segment(table.segment())?;
         let words = Mailbox::words(workers);
         let reserved = table.reserve((words * 8) as u64)?;
         let memory = table.segment().memory();
@@ -153,7 +122,7 @@ impl PoolBuilder {
             shared,
             mailbox,
             _lease: table.lease_shared(shared.mailbox)?,
-            crew: Crew::new(kind, workers),
+            crew: Workers::new(backend, workers),
             image,
             spin: Spin::of_parent(workers, mailbox.crowded()),
             seed: self
@@ -166,9 +135,8 @@ impl PoolBuilder {
             deaths: 0,
             token: table.token(),
         };
-        pool.hire(&|_, _| false)?;
-        #[cfg(not(loom))]
-        if kind == Kind::Spawn {
+        pool.start_missing(&|_, _| false)?;
+        if backend.may_fail_to_start() {
             pool.await_all()?;
         }
         Ok(pool)

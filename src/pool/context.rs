@@ -3,8 +3,6 @@
 use core::cell::Cell;
 use core::ops::Range;
 use core::time::Duration;
-#[cfg(not(loom))]
-use std::time::Instant;
 
 use super::barrier::Broken;
 use super::mailbox::Mailbox;
@@ -13,6 +11,7 @@ use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::{BarrierError, Error};
 use crate::partition::{Group, Partition, Side, TileOf};
+use crate::sync::time::Instant;
 use crate::table::HandleTable;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
@@ -146,14 +145,8 @@ impl WorkerContext<'_> {
         self.check_worker()?;
         let epoch = self.epoch.get();
         let barrier = self.mailbox.barrier();
-        #[cfg(not(loom))]
         let start = Instant::now();
-        let may_wait = || {
-            #[cfg(not(loom))]
-            return start.elapsed() < timeout;
-            #[cfg(loom)]
-            return true;
-        };
+        let may_wait = || start.elapsed() < timeout;
         let look = LOOK.min(timeout);
         match barrier.wait(epoch, self.workers, self.spin, look, may_wait) {
             Ok(next) => {
@@ -178,7 +171,7 @@ impl WorkerContext<'_> {
     /// - [`Error::Round`] if the round cannot be opened (an array is leased, poisoned or freed), or
     ///   has ended with torn tiles.
     /// - [`Error::Barrier`] if another worker failed.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn for_each<G: Group>(
         &self,
         tiles: &Partition<'_, G>,

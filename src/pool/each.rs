@@ -58,7 +58,7 @@ impl Pool<'_> {
         let results = CallMemory::results::<R>(self.table, self.workers())?;
         self.prepare()?;
         // A missing worker would never arrive at a barrier.
-        self.hire(&|_, _| false)?;
+        self.start_missing(&|_, _| false)?;
         let base = self.mailbox.barrier().begin();
         let request = Request {
             kernel: self.place_of(kernel)?,
@@ -104,7 +104,7 @@ impl Pool<'_> {
         loop {
             let seen = mailbox.events();
             if call.pace.is_due() {
-                let deaths = self.bury();
+                let deaths = self.collect_dead();
                 if !deaths.is_empty() {
                     mailbox.barrier().break_up(base);
                     call.deaths.extend(deaths);

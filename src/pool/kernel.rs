@@ -11,6 +11,7 @@ use super::mailbox::{Arguments, Mailbox};
 use super::report::{Cause, Work};
 use super::spin::Spin;
 use super::trace;
+use super::workers::platform::place;
 use crate::error::{BarrierError, Error, LeaseError};
 use crate::handle::AnyHandle;
 use crate::partition::{Group, PartitionHandle};
@@ -53,9 +54,9 @@ const fn assert_captures_nothing<F>() {
     );
 }
 
-/// Returns the trampoline that runs `_kernel` on tiles.
-#[cfg_attr(loom, track_caller)]
-pub(super) fn on_tiles<G, P, R, F>(_kernel: F) -> Trampoline
+/// Returns the trampoline that runs `kernel` on tiles.
+#[track_caller]
+pub(super) fn on_tiles<G, P, R, F>(kernel: F) -> Trampoline
 where
     G: Group,
     P: AnyBitPattern + NoUninit,
@@ -63,8 +64,7 @@ where
     F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
 {
     const { assert_captures_nothing::<F>() };
-    #[cfg(loom)]
-    super::place::note::<F>();
+    place::note(&kernel);
     run_on_tiles::<G, P, R, F>
 }
 
@@ -107,11 +107,7 @@ where
             report.fail(arguments.call, Cause::Tile(index), &error.to_string());
             continue;
         }
-        #[cfg(not(loom))]
-        let mut tile = part.open(index);
-        // Race reports of the model checker name the call of the tile.
-        #[cfg(loom)]
-        let mut tile = crate::memory::put_down_to(super::place::of::<F>(), || part.open(index));
+        let mut tile = place::at_call_of(&kernel, || part.open(index));
         work.tiles += 1;
         let stolen = !own.contains(&index);
         work.stolen += u64::from(stolen);
@@ -204,8 +200,12 @@ where
 }
 
 /// Runs the kernel. Returns its result, or the message of its panic.
-#[cfg(not(loom))]
+///
+/// Does not catch in a model: a panic fails the model, or is the death of a participant.
 fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
+    if cfg!(loom) {
+        return Ok(kernel());
+    }
     // A panic leaves the tile half-written. The caller tears it.
     let payload = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)) {
         Ok(result) => return Ok(result),
@@ -223,12 +223,6 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
             Err("a panic without a message".to_owned())
         }
     }
-}
-
-/// Runs the kernel. A panic in a model fails the model, or is a death.
-#[cfg(loom)]
-fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
-    Ok(kernel())
 }
 
 fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {

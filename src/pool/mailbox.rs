@@ -8,16 +8,13 @@ use core::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::ENDED;
 use super::barrier::Barrier;
 use super::report::Report;
+use super::workers::platform::sizes::LINE;
+pub(super) use super::workers::platform::sizes::PARAM_WORDS;
 use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering};
-
-/// Distance of contended words, which puts them on separate cache lines. A model has no cache
-/// lines.
-const LINE: usize = if cfg!(loom) { 1 } else { 16 };
 
 const JOB: usize = 0;
 const EVENTS: usize = LINE;
@@ -26,14 +23,15 @@ const BARRIER: usize = 2 * LINE;
 const CROWDED: usize = 3 * LINE;
 const ARGUMENTS: usize = 4 * LINE;
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
-/// Words of parameters that fit into the mailbox.
-pub(super) const PARAM_WORDS: usize = if cfg!(loom) { 2 } else { 24 };
 const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
 /// A worker's state and report.
 const WORKER_WORDS: usize = 1 + Report::WORDS;
 
 /// The parameters of a job, in their order in memory.
 pub(super) type ParamWords = [u64; PARAM_WORDS];
+
+/// The job number that ends the workers. No count reaches it.
+pub(super) const ENDED: u64 = u64::MAX >> 2;
 
 /// A job word: number of the job 62 | a worker sleeps 1 | the job is open 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,9 +99,7 @@ impl Arguments {
 const IN: u64 = 1;
 /// State flag: the worker has started and can get jobs.
 const READY: u64 = 2;
-/// State flag: the worker is dead (in a model).
-#[cfg(loom)]
-const GONE: u64 = 4;
+/// Between the flags and the last finished job is a flag of models, in `workers/model`.
 const SERVED: u32 = 3;
 
 /// Event flag: the parent sleeps.
@@ -128,11 +124,10 @@ impl<'m> Mailbox<'m> {
             return None;
         }
         let words = memory.control(extent.offset, words)?;
-        Some(Mailbox { words })
+        Some(Mailbox::in_words(words))
     }
 
-    /// Opens the mailbox in words of a model.
-    #[cfg(loom)]
+    /// Creates the mailbox of these words.
     pub(super) fn in_words(words: &'m [Atom]) -> Mailbox<'m> {
         Mailbox { words }
     }
@@ -148,7 +143,8 @@ impl<'m> Mailbox<'m> {
         &self.words[FIRST_WORKER + worker * WORKER_WORDS..][..WORKER_WORDS]
     }
 
-    fn state(&self, worker: usize) -> &'m Atom {
+    /// Returns the state of a worker.
+    pub(super) fn state(&self, worker: usize) -> &'m Atom {
         &self.worker(worker)[0]
     }
 
@@ -219,16 +215,9 @@ impl<'m> Mailbox<'m> {
     }
 
     /// Returns `true` once the worker has started.
-    #[cfg(not(loom))]
     pub(super) fn is_ready(&self, worker: usize) -> bool {
         // Relaxed: the flag publishes nothing.
         self.state(worker).load(Ordering::Relaxed) & READY != 0
-    }
-
-    /// Returns `true` if the worker has announced its end.
-    #[cfg(loom)]
-    pub(super) fn is_gone(&self, worker: usize) -> bool {
-        self.state(worker).load(Ordering::Relaxed) & GONE != 0
     }
 
     /// Returns `true` if the worker's last finished job is `job`.
@@ -275,13 +264,6 @@ impl<'m> Mailbox<'m> {
     /// Marks the worker as started.
     pub(super) fn arrive(&self, worker: usize) {
         self.state(worker).fetch_or(READY, Ordering::Relaxed);
-        self.event();
-    }
-
-    /// Marks the worker as ended. In a model nothing else reports this.
-    #[cfg(loom)]
-    pub(super) fn leave(&self, worker: usize) {
-        self.state(worker).fetch_or(GONE, Ordering::Relaxed);
         self.event();
     }
 
@@ -355,5 +337,5 @@ impl<'m> Mailbox<'m> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

@@ -51,7 +51,7 @@ impl<'t> Pool<'t> {
     /// # Errors
     /// Same as [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so
     /// many tiles that workers claim several at once.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn start<'a, 'p, 'r, G, P, F>(
         &'a mut self,
         tiles: &'p Partition<'r, G>,
@@ -131,7 +131,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// Under [`OnDeath::Fail`](super::OnDeath::Fail) so does a death, at the latest in the first
     /// `wait_any` that begins 10 ms after it. If the dead worker held no tile, the error names no
     /// rows.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<ReadyTile<'_, 'r, G>>, PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {

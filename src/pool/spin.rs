@@ -146,7 +146,7 @@ impl<'m> Spin<'m> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

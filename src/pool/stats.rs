@@ -1,12 +1,11 @@
 //! Work counts of each worker. They help to tune tiles.
 
 use core::time::Duration;
-#[cfg(not(loom))]
-use std::time::Instant;
 
 use super::Pool;
 use super::mailbox::Arguments;
 use super::report::Work;
+use crate::sync::time::Instant;
 
 /// The work of one worker since the start of the pool, or since the last
 /// [`set_profiling`](Pool::set_profiling).
@@ -34,7 +33,6 @@ pub struct WorkerStats {
 /// The start of profiling, and the work done before it.
 #[derive(Default)]
 pub(super) struct Profile {
-    #[cfg(not(loom))]
     since: Option<Instant>,
     before: Vec<Work>,
 }
@@ -49,10 +47,7 @@ impl Profile {
     }
 
     fn elapsed(&self) -> Option<Duration> {
-        #[cfg(not(loom))]
-        return self.since.map(|since| since.elapsed());
-        #[cfg(loom)]
-        None
+        self.since.map(|since| since.elapsed())
     }
 }
 
@@ -66,14 +61,11 @@ impl Pool<'_> {
             return;
         }
         self.stats = Profile {
-            #[cfg(not(loom))]
             since: on.then(Instant::now),
             before: (0..self.workers())
                 .map(|worker| self.mailbox.report(worker).work())
                 .collect(),
         };
-        #[cfg(loom)]
-        let _ = on;
     }
 
     /// Returns the work of each worker, including that of dead workers that it replaced.

@@ -1,15 +1,14 @@
 //! The parent's part in a call: waiting for workers, noticing deaths, reporting failures.
 
 use core::time::Duration;
-#[cfg(not(loom))]
-use std::time::Instant;
 
 use super::call_memory::CallMemory;
-use super::crew::Death;
 use super::report::{Cause, Failure};
+use super::workers::Death;
 use super::{OnDeath, Pool};
 use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Partition, Round};
+use crate::sync::time::{Instant, Interval};
 
 /// Time between two checks for dead workers.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -33,22 +32,16 @@ pub(super) struct Ongoing<'t> {
 
 /// The times for checking the deadline and the workers.
 pub(super) struct Pace {
-    #[cfg(not(loom))]
     start: Instant,
-    #[cfg(not(loom))]
-    looked: Instant,
+    look: Interval,
     deadline: Option<Duration>,
 }
 
 impl Pace {
     pub(super) fn new(deadline: Option<Duration>) -> Pace {
-        #[cfg(not(loom))]
-        let now = Instant::now();
         Pace {
-            #[cfg(not(loom))]
-            start: now,
-            #[cfg(not(loom))]
-            looked: now,
+            start: Instant::now(),
+            look: Interval::new(LOOK_EVERY),
             deadline,
         }
     }
@@ -56,44 +49,25 @@ impl Pace {
     /// Restarts the deadline for the next wait. Keeps the time of the last check, because calls in
     /// quick succession must not delay the next one.
     pub(super) fn restart(&mut self, deadline: Option<Duration>) {
-        #[cfg(not(loom))]
-        {
-            self.start = Instant::now();
-        }
+        self.start = Instant::now();
         self.deadline = deadline;
     }
 
-    /// Returns `true` if a check is due. In a model it always is.
+    /// Returns `true` if a check is due.
     pub(super) fn is_due(&mut self) -> bool {
-        #[cfg(not(loom))]
-        {
-            let now = Instant::now();
-            let due = now - self.looked >= LOOK_EVERY;
-            if due {
-                self.looked = now;
-            }
-            due
-        }
-        #[cfg(loom)]
-        true
+        self.look.is_due()
     }
 
-    /// Returns the time since the wait began. In a model time does not pass.
+    /// Returns the time since the wait began.
     pub(super) fn waited(&self) -> Duration {
-        #[cfg(not(loom))]
-        return self.start.elapsed();
-        #[cfg(loom)]
-        return Duration::ZERO;
+        self.start.elapsed()
     }
 
-    /// Returns `true` if the wait has exceeded the deadline. In a model time does not pass.
+    /// Returns `true` if the wait has exceeded the deadline. In a model only a deadline of zero
+    /// passes.
     pub(super) fn is_overdue(&self) -> bool {
-        #[cfg(not(loom))]
-        return self
-            .deadline
-            .is_some_and(|deadline| self.start.elapsed() >= deadline);
-        #[cfg(loom)]
-        return self.deadline == Some(Duration::ZERO);
+        self.deadline
+            .is_some_and(|deadline| self.start.elapsed() >= deadline)
     }
 }
 
@@ -131,7 +105,7 @@ impl<'t> Pool<'t> {
         round: &Round<'_, '_, G>,
         call: &mut Ongoing<'t>,
     ) -> bool {
-        let deaths = self.bury();
+        let deaths = self.collect_dead();
         let somebody_died = !deaths.is_empty();
         call.deaths.extend(deaths);
         if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
@@ -141,7 +115,8 @@ impl<'t> Pool<'t> {
                 false => round.reopen_torn(),
             };
             if somebody_died || reopened > 0 {
-                let _ = self.hire(&|table, slot| round.accounts_for(table, slot, call.entered));
+                let _ = self
+                    .start_missing(&|table, slot| round.accounts_for(table, slot, call.entered));
                 // Workers that have finished look again.
                 call.job = self.mailbox.announce();
             }
@@ -168,12 +143,12 @@ impl<'t> Pool<'t> {
     }
 
     /// Removes the dead workers from the crew and reaps their seats, which tears their tiles.
-    pub(super) fn bury(&mut self) -> Vec<Death> {
-        let deaths = self.crew.bury(&self.mailbox);
+    pub(super) fn collect_dead(&mut self) -> Vec<Death> {
+        let deaths = self.crew.collect_dead(&self.mailbox);
         if !deaths.is_empty() {
             self.deaths += deaths.len() as u64;
             for death in &deaths {
-                super::trace::death(death);
+                super::trace::death(death.worker, death.pid, death.signal, death.code);
             }
             // An error means that the parent has no seat, and then no participant has.
             let _ = self.table.reap();
@@ -210,7 +185,7 @@ impl<'t> Pool<'t> {
                 break;
             }
             if call.pace.is_due() {
-                call.deaths.extend(self.bury());
+                call.deaths.extend(self.collect_dead());
                 // A kernel that does not return keeps its tile, and the arrays stay closed.
                 if call.pace.is_overdue() || is_out() {
                     break;
@@ -240,7 +215,7 @@ impl<'t> Pool<'t> {
         let mut ended = round.try_finish();
         if ended.is_err() {
             // Tiles are held, but no worker is checked in: one has just died.
-            call.deaths.extend(self.bury());
+            call.deaths.extend(self.collect_dead());
             ended = match ended {
                 Err(round) => round.try_finish(),
                 ended => ended,

@@ -36,7 +36,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Forked`] in a forked child.
     /// - [`PoolError::Alloc`] if memory is missing.
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if no worker is left.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn for_each<G, P, F>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -55,7 +55,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn map_collect<G, P, R, F>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -80,7 +80,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn map_reduce<G, P, R, F, A>(
         &mut self,
         tiles: &Partition<'_, G>,

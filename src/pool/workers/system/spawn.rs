@@ -10,14 +10,15 @@ use std::sync::OnceLock;
 
 use rustix::process::Pid;
 
-use super::Shared;
-use super::image::Image;
-use super::process::Child;
+use super::child::Child;
+use super::process;
 use super::signals::{self, Blocked};
-use super::threads::THREADS_OF_RAYON;
-use super::worker::{self, WorkerLife};
+use super::thread::THREADS_OF_RAYON;
 use crate::error::{Error, PoolError};
 use crate::handle::AnyHandle;
+use crate::pool::image::Image;
+use crate::pool::shared::Shared;
+use crate::pool::worker::WorkerLife;
 use crate::segment::{HugePages, Segment};
 use crate::table::HandleTable;
 
@@ -89,7 +90,7 @@ impl Order {
     }
 }
 
-/// Turns this process into a worker if a pool has [spawned](super::Pool::spawn) it, and then does
+/// Turns this process into a worker if a pool has [spawned](crate::Pool::spawn) it, and then does
 /// not return. Otherwise does nothing.
 ///
 /// Call this in the first line of `main`, before anything that a worker must not do: reading the
@@ -136,7 +137,7 @@ pub fn become_worker() {
 
 /// Joins the segment, takes its descriptor from the standard input, and serves the pool.
 fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
-    worker::end_with_parent(Some(order.parent));
+    process::end_with_parent(order.parent);
     signals::leave_to_parent(None);
     let refused = |what| move |error: io::Error| PoolError::System { what, error };
     let image = Image::of_this_process().map_err(refused("read /proc/self/maps"))?;
@@ -155,9 +156,9 @@ fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
             workers: order.workers,
         },
         worker: order.worker,
-        parent: Some(order.parent),
+        parent: Some(process::parent(order.parent)),
     };
-    worker::live(&life, true)
+    process::live(&life, true)
 }
 
 /// Moves the descriptor away from the standard input, and puts /dev/null there.
@@ -212,7 +213,7 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
     if env::var_os(THREADS_OF_RAYON).is_none() {
         command.env(
             THREADS_OF_RAYON,
-            super::threads::share(life.shared.workers).to_string(),
+            super::thread::share(life.shared.workers).to_string(),
         );
     }
     // The worker inherits this mask, and unblocks the signals once they do nothing.
