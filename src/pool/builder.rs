@@ -122,7 +122,7 @@ impl PoolBuilder {
             shared,
             mailbox,
             _lease: table.lease_shared(shared.mailbox)?,
-            crew: Workers::new(backend, workers),
+            workers: Workers::new(backend, workers),
             image,
             spin: Spin::of_parent(workers, mailbox.crowded()),
             seed: self

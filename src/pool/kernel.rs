@@ -39,7 +39,7 @@ pub(super) type Trampoline = fn(&Call<'_>) -> Result<Work, Error>;
 /// which it was forked, or in the process that spawned it. In the last case no value that `F`
 /// captures stands for a state of the giving process; [`Pool::spawn`](super::Pool::spawn) states
 /// this duty.
-unsafe fn conjure<F: Copy + Send + 'static>() -> F {
+unsafe fn materialize_zst<F: Copy + Send + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
     // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes. A value of `F`
     // exists (the caller's duty), and `F: Copy + Send`, so another value may exist in another
@@ -77,7 +77,7 @@ where
 {
     // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value of
     // `F`.
-    let kernel = unsafe { conjure::<F>() };
+    let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
@@ -99,7 +99,7 @@ where
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
         return Ok(work);
     };
-    let own = partition.stretch(call.worker, call.workers);
+    let own = partition.own_range(call.worker, call.workers);
     let report = call.mailbox.report(call.worker);
     while let Some(index) = part.claim_index() {
         // The tile's bytes are invalid for their type: the kernel cannot get this tile.
@@ -159,7 +159,7 @@ where
 {
     // SAFETY: this instance is reached only through `on_workers::<.., F>`, which was given a value
     // of `F`.
-    let kernel = unsafe { conjure::<F>() };
+    let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
     let params: P = read_params(call)?;
     let mut results = open_results::<R>(call)?;

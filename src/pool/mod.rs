@@ -3,11 +3,12 @@
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
 //! a partition. `builder` starts a pool; `workers` starts and ends its processes or threads.
 //! `mailbox` holds the words that parent and workers share, `kernel` passes a kernel, and `worker` is
-//! the worker's loop. `tiles`, `each` and `running` are the calls; `supervise` is the parent's part in
+//! the worker's loop. `tiles`, `each` and `running` are the calls; `call` and `supervise` are the parent's part in
 //! them. `README.md` describes the protocol.
 
 mod barrier;
 mod builder;
+mod call;
 mod call_memory;
 mod context;
 mod each;
@@ -122,7 +123,7 @@ pub struct Pool<'t> {
     mailbox: Mailbox<'t>,
     /// Keeps the mailbox's words in place.
     _lease: SharedLease<'t>,
-    crew: Workers,
+    workers: Workers,
     image: Image,
     spin: Spin<'t>,
     seed: u64,
@@ -168,7 +169,7 @@ impl<'t> Pool<'t> {
 
     /// Returns each worker's process, or `None` for a dead worker that is not yet replaced.
     pub fn pids(&self) -> Vec<Option<u32>> {
-        self.crew.pids()
+        self.workers.pids()
     }
 
     /// Returns the number of deaths noticed so far. Under [`OnDeath::RunAgain`] a death may cause
@@ -213,11 +214,11 @@ impl<'t> Pool<'t> {
 
     /// Starts the missing workers. `is_own` returns `true` for the leases of the running call.
     fn start_missing(&mut self, is_own: &dyn Fn(u64, usize) -> bool) -> Result<(), PoolError> {
-        if self.crew.is_complete() {
+        if self.workers.is_complete() {
             return Ok(());
         }
-        trace::starting(&self.crew.backend);
-        self.crew
+        trace::starting(&self.workers.backend);
+        self.workers
             .start_missing(self.table, self.shared, &self.image, is_own)
     }
 
@@ -264,9 +265,9 @@ impl<'t> Pool<'t> {
     /// is left. Runs before every call.
     fn prepare(&mut self) -> Result<(), PoolError> {
         self.check_ours()?;
-        if !self.collect_dead().is_empty() || !self.crew.is_complete() {
+        if !self.collect_dead().is_empty() || !self.workers.is_complete() {
             let started = self.start_missing(&|_, _| false);
-            if self.crew.is_empty() {
+            if self.workers.is_empty() {
                 started?;
             }
         }
@@ -276,7 +277,7 @@ impl<'t> Pool<'t> {
     /// Returns the place of a kernel, if the workers have its code.
     fn place_of(&self, kernel: kernel::Trampoline) -> Result<u64, PoolError> {
         let address = kernel as usize as u64;
-        match self.crew.backend.has_code(&self.image, address) {
+        match self.workers.backend.has_code(&self.image, address) {
             true => Ok(image::place_of(kernel)),
             false => Err(PoolError::KernelNotInImage),
         }
@@ -288,11 +289,11 @@ impl Drop for Pool<'_> {
         // In a forked child the pool is a copy of the parent's. A failed model must reach its
         // report; its threads end with it.
         if !self.is_ours() || cfg!(loom) && std::thread::panicking() {
-            self.crew.forget();
+            self.workers.forget();
             return;
         }
         self.mailbox.end();
-        self.crew.end(GRACE);
+        self.workers.end(GRACE);
         let _ = self.table.reap();
         // An error means that the mailbox is already gone.
         let _ = self.table.free_slot(self.shared.mailbox);
@@ -302,7 +303,7 @@ impl Drop for Pool<'_> {
 impl core::fmt::Debug for Pool<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Pool")
-            .field("backend", &self.crew.backend)
+            .field("backend", &self.workers.backend)
             .field("workers", &self.shared.workers)
             .field("pids", &self.pids())
             .finish_non_exhaustive()

@@ -6,12 +6,11 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::Pool;
+use super::call::{ActiveCall, Request, worker_died};
 use super::call_memory::{CallMemory, Runs};
 use super::context::TileContext;
 use super::kernel;
 use super::mailbox::{Arguments, Mailbox};
-use super::supervise::{Ongoing, worker_died};
-use super::tiles::Request;
 use crate::error::{PoolError, RoundError};
 use crate::partition::{Group, Participant, Partition, Round, Tile};
 
@@ -109,7 +108,7 @@ pub struct RunningCall<'a, 'p, 'r, 't, G: Group> {
     resting: Vec<Cell<bool>>,
     /// Number of the last announced job.
     job: Cell<u64>,
-    call: Option<(Round<'p, 'r, G>, Ongoing<'t>)>,
+    call: Option<(Round<'p, 'r, G>, ActiveCall<'t>)>,
     part: Option<Participant<'p, 'r, G>>,
     /// The last check found a torn tile that no failure and no death explained.
     torn: bool,
@@ -135,7 +134,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<ReadyTile<'_, 'r, G>>, PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
-            call.pace.restart(self.pool.deadline);
+            call.timer.restart(self.pool.deadline);
         }
         self.wait_until(count, Until::Ready)?;
         let Some(part) = &self.part else {
@@ -173,7 +172,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
-            call.pace.restart(self.pool.deadline);
+            call.timer.restart(self.pool.deadline);
         }
         self.wait_until(self.resting.len(), Until::Done)?;
         self.end()
@@ -198,7 +197,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
             };
             // Check for failures first. Otherwise a call in which some tile is always ready would
             // not notice a panic or a death.
-            if call.pace.is_due() || self.pool.any_failed(call.number) {
+            if call.timer.is_due() || self.pool.any_failed(call.number) {
                 let stuck = self.pool.is_stuck(round, call);
                 self.job.set(call.job);
                 if until == Until::Ready {
@@ -281,7 +280,7 @@ impl<G: Group> Drop for RunningCall<'_, '_, '_, '_, G> {
         }
         self.leave();
         if let Some((round, mut call)) = self.call.take() {
-            call.pace.restart(self.pool.deadline);
+            call.timer.restart(self.pool.deadline);
             self.pool.mailbox.close_job();
             self.pool.wait_until_out(&mut call);
             drop(round);

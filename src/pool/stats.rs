@@ -22,7 +22,7 @@ pub struct WorkerStats {
     /// Tiles it has run, without those of
     /// [`WorkerContext::for_each`](super::WorkerContext::for_each).
     pub tiles: u64,
-    /// Tiles among them that lay in another worker's stretch.
+    /// Tiles among them that lay in another worker's range.
     pub stolen: u64,
     /// Time in calls; zero unless the pool [profiles](Pool::set_profiling).
     pub busy: Duration,

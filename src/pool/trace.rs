@@ -16,7 +16,7 @@ pub(super) fn ended(call: u64, failed: bool) {
     let _ = (call, failed);
 }
 
-/// Reports that a worker claimed a tile of its own or another's stretch.
+/// Reports that a worker claimed a tile of its own or another's range.
 #[inline]
 pub(super) fn claimed(worker: usize, tile: usize, stolen: bool) {
     #[cfg(feature = "tracing")]

@@ -94,8 +94,8 @@ impl<T> Queue<'_, T> {
         let mut looked = start;
         self.spin(event);
         loop {
-            // Set the flag before the attempt: see `Cells::reach`.
-            let dozed = self.cells.doze(event);
+            // Set the flag before the attempt: see `Cells::advance_to`.
+            let marked = self.cells.mark_sleeper(event);
             match attempt()? {
                 Attempt::Over(result) => return Ok(Some(result)),
                 Attempt::NotYet(next) if next != event => {
@@ -109,7 +109,7 @@ impl<T> Queue<'_, T> {
                 return Ok(None);
             }
             let nap = LOOK_AROUND.min(timeout.saturating_sub(waited));
-            self.cells.sleep(event, dozed, nap);
+            self.cells.sleep(event, marked, nap);
             if looked.elapsed() >= LOOK_AROUND && !cfg!(loom) {
                 self.table.reap()?;
                 looked = Instant::now();

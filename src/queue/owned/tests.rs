@@ -284,7 +284,7 @@ fn a_push_that_is_given_up_frees_its_cell_and_wakes_producers() {
     let queue = table.queue::<Jobs>(2).unwrap();
     let me = queue.enter().unwrap();
     let Begun { ticket, .. } = begin_push(&queue, &table, me);
-    queue.cells.doze(Event::Popped);
+    queue.cells.mark_sleeper(Event::Popped);
     queue.cells.give_up(ticket, me);
     assert_eq!(cell(&queue, 0), (CellState::Empty, 0));
     assert!(!queue.cells.now(Event::Popped).is_awaited());
