@@ -14,8 +14,10 @@ pub(crate) mod clock;
 pub(crate) mod list;
 #[cfg(loom)]
 mod mortal;
+pub(crate) mod park;
 #[cfg(loom)]
 pub(crate) mod site;
+pub(crate) mod spin;
 pub(crate) mod time;
 
 use core::marker::PhantomData;
@@ -186,37 +188,6 @@ impl Atom<u64> {
     #[inline(always)]
     pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         self.cell.fetch_max(value, order)
-    }
-}
-
-/// Waits a little longer each time. Under a model checker it lets another thread run.
-pub(crate) struct Backoff {
-    #[cfg(not(loom))]
-    inner: crossbeam_utils::Backoff,
-}
-
-impl Backoff {
-    pub(crate) fn new() -> Self {
-        Backoff {
-            #[cfg(not(loom))]
-            inner: crossbeam_utils::Backoff::new(),
-        }
-    }
-
-    /// Spins, and later yields the processor.
-    pub(crate) fn snooze(&self) {
-        #[cfg(not(loom))]
-        self.inner.snooze();
-        #[cfg(loom)]
-        checker::yield_now();
-    }
-
-    /// Returns `true` if it is time to sleep instead.
-    pub(crate) fn is_completed(&self) -> bool {
-        #[cfg(not(loom))]
-        return self.inner.is_completed();
-        #[cfg(loom)]
-        return false;
     }
 }
 

@@ -9,7 +9,7 @@ use super::control::{Control, Progress};
 use super::{Group, Mode, Partition};
 use crate::error::RoundError;
 #[cfg(not(loom))]
-use crate::sync::Backoff;
+use crate::sync::spin::Backoff;
 use crate::table::lease::{ExclusiveLease, SharedLease};
 use crate::word::{Claim, ClaimState, Purpose, SeatId};
 

@@ -14,7 +14,9 @@ use super::workers::platform::sizes::LINE;
 pub(super) use super::workers::platform::sizes::PARAM_WORDS;
 use crate::memory::Memory;
 use crate::span::Extent;
+use crate::sync::park::{park, unpark};
 use crate::sync::{Atom, Ordering};
+use crate::word::{Field, word_type};
 
 const JOB: usize = 0;
 const EVENTS: usize = LINE;
@@ -31,31 +33,34 @@ const WORKER_WORDS: usize = 1 + Report::WORDS;
 pub(super) type ParamWords = [u64; PARAM_WORDS];
 
 /// The job number that ends the workers. No count reaches it.
-pub(super) const ENDED: u64 = u64::MAX >> 2;
+pub(super) const ENDED: u64 = Job::NUMBER.max();
 
-/// A job word: number of the job 62 | a worker sleeps 1 | the job is open 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Job(u64);
+word_type! {
+    /// A job word: number of the job 62 | a worker sleeps 1 | the job is open 1.
+    #[derive(Debug)]
+    Job
+}
 
 impl Job {
-    const OPEN: u64 = 1;
-    const ASLEEP: u64 = 2;
+    const OPEN: Field = Field::first(1);
+    const ASLEEP: Field = Self::OPEN.then(1);
+    const NUMBER: Field = Self::ASLEEP.then(62);
 
     fn opened(number: u64) -> Job {
-        Job(number << 2 | Self::OPEN)
+        Job(Self::NUMBER.set(Self::OPEN.mask(), number))
     }
 
     pub(super) fn number(self) -> u64 {
-        self.0 >> 2
+        Self::NUMBER.get(self.0)
     }
 
     pub(super) fn is_open(self) -> bool {
-        self.0 & Self::OPEN != 0
+        Self::OPEN.get(self.0) == 1
     }
 
     /// Returns `true` if both are the same job in the same state, apart from the sleep flag.
     fn is(self, other: Job) -> bool {
-        (self.0 ^ other.0) & !Self::ASLEEP == 0
+        (self.0 ^ other.0) & !Self::ASLEEP.mask() == 0
     }
 }
 
@@ -188,9 +193,7 @@ impl<'m> Mailbox<'m> {
         let next = |job| Some(Job::opened(Job(job).number() + 1).0);
         let changed = self.words[JOB].update(Ordering::Release, Ordering::Relaxed, next);
         let (before, now) = changed.unwrap_or_else(|word| (word, word));
-        if before & Job::ASLEEP != 0 {
-            self.words[JOB].wake_all();
-        }
+        unpark(&self.words[JOB], before, Job::ASLEEP.mask());
         Job(now).number()
     }
 
@@ -198,7 +201,7 @@ impl<'m> Mailbox<'m> {
     pub(super) fn close_job(&self) {
         // Acquire: pairs with the Release in `check_in`. IN is visible for every worker that
         // checked in before.
-        self.words[JOB].fetch_and(!Job::OPEN, Ordering::Acquire);
+        self.words[JOB].fetch_and(!Job::OPEN.mask(), Ordering::Acquire);
     }
 
     /// Tells the workers to end.
@@ -241,11 +244,7 @@ impl<'m> Mailbox<'m> {
     /// Sleeps until an event after `seen`, until `timeout`, or without a reason.
     pub(super) fn wait_event(&self, seen: u64, timeout: Duration) {
         let events = &self.words[EVENTS];
-        let asleep = seen | ASLEEP;
-        // Relaxed: the caller reads `events` again.
-        let slept = events.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed);
-        if slept.is_ok() || slept == Err(asleep) {
-            events.wait(asleep as u32, timeout);
+        if park(events, seen, ASLEEP, timeout) {
             events.fetch_and(!ASLEEP, Ordering::Relaxed);
         }
     }
@@ -256,9 +255,8 @@ impl<'m> Mailbox<'m> {
     pub(super) fn event(&self) {
         let events = &self.words[EVENTS];
         // Release: pairs with the Acquire in `events`.
-        if events.fetch_add(EVENT, Ordering::Release) & ASLEEP != 0 {
-            events.wake_all();
-        }
+        let before = events.fetch_add(EVENT, Ordering::Release);
+        unpark(events, before, ASLEEP);
     }
 
     /// Marks the worker as started.
@@ -280,13 +278,7 @@ impl<'m> Mailbox<'m> {
 
     /// Sleeps while the job word is `seen`, at most for `timeout`.
     pub(super) fn sleep(&self, seen: Job, timeout: Duration) {
-        let job = &self.words[JOB];
-        let asleep = seen.0 | Job::ASLEEP;
-        // Relaxed: the caller reads the job again.
-        let marked = job.compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
-        if marked.is_ok() || marked == Err(asleep) {
-            job.wait(asleep as u32, timeout);
-        }
+        park(&self.words[JOB], seen.0, Job::ASLEEP.mask(), timeout);
     }
 
     /// Checks in to `job`. Returns its arguments and parameters, or `None` if it is no longer open.

@@ -1,21 +1,20 @@
 //! Waiting for a job or for a free cell: a brief spin, then sleeps of bounded length.
 
 use core::time::Duration;
-use std::time::Instant;
 
 use bytemuck::Pod;
 
 use super::Queue;
 use super::cells::Event;
 use crate::error::{PushError, QueueError};
+use crate::sync::spin;
+use crate::sync::time::Instant;
 
 /// The longest sleep between checks: the delay after the death of a waker, or of a consumer with a
 /// job.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
-/// Spin turns that keep the processor, about 2 µs.
-const PAUSES: u32 = 100;
-/// Spin turns that yield the processor: the awaited participant may need this one.
+/// Spin turns that yield the processor, after those that keep it.
 const YIELDS: u32 = 100;
 
 /// The result of one attempt.
@@ -105,12 +104,12 @@ impl<T> Queue<'_, T> {
                 Attempt::NotYet(_) => {}
             }
             let waited = start.elapsed();
-            if waited >= timeout && !cfg!(loom) {
+            if waited >= timeout {
                 return Ok(None);
             }
             let nap = LOOK_AROUND.min(timeout.saturating_sub(waited));
             self.cells.sleep(event, marked, nap);
-            if looked.elapsed() >= LOOK_AROUND && !cfg!(loom) {
+            if looked.elapsed() >= LOOK_AROUND {
                 self.table.reap()?;
                 looked = Instant::now();
             }
@@ -119,16 +118,8 @@ impl<T> Queue<'_, T> {
 
     /// Spins for a moment, until the event comes.
     fn spin(&self, event: Event) {
-        let turns = if cfg!(loom) { 0 } else { PAUSES + YIELDS };
         let seen = self.cells.now(event);
-        for turn in 0..turns {
-            if self.cells.now(event) != seen {
-                return;
-            }
-            match turn < PAUSES {
-                true => core::hint::spin_loop(),
-                false => std::thread::yield_now(),
-            }
-        }
+        let moved = || (self.cells.now(event) != seen).then_some(());
+        let _ = spin::pausing(moved).or_else(|| spin::yielding(YIELDS, moved, || true));
     }
 }

@@ -20,7 +20,8 @@ use super::{Segment, anonymous, commit, passed};
 use crate::error::{NoMemory, SegmentError};
 use crate::layout::Layout;
 use crate::memory::Memory;
-use crate::sync::{Atom, Backoff, Ordering};
+use crate::sync::spin::Backoff;
+use crate::sync::{Atom, Ordering};
 
 #[cfg(test)]
 mod tests;
