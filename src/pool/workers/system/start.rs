@@ -81,6 +81,8 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::SetUserId`] if the program runs with more rights than its parent.
     /// - [`PoolError::InProcess`], [`PoolError::Workers`], [`PoolError::Alloc`] and
     ///   [`PoolError::System`] as in [`fork`](Pool::fork).
+    ///
+    /// [`become_worker`]: crate::become_worker
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         Pool::builder().workers(workers).spawn(table)
     }
