@@ -144,7 +144,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
             while taken < STEPS {
                 for ready in running.wait_any(4).expect("tiles") {
                     taken += 1;
-                    ready.again();
+                    ready.rerun();
                 }
             }
             running.finish().expect("a call");

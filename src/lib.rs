@@ -164,7 +164,9 @@ pub use partition::{
 pub use pool::TileRng;
 #[cfg(not(loom))]
 pub use pool::become_worker;
-pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
+pub use pool::{
+    OnDeath, Pool, PoolBuilder, ReadyTile, RunningCall, TileContext, WorkerContext, WorkerStats,
+};
 pub use primitives::{ArrayIndex, Moments, Number, Real};
 pub use queue::{Job, OwnedArray, Queue, QueueHandle};
 #[cfg(feature = "rand")]

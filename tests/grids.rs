@@ -60,7 +60,7 @@ proptest! {
             while let Some(mut tile) = part.claim().unwrap() {
                 let sides: Vec<_> = tile.sides().collect();
                 prop_assert_eq!(&sides, &own.sides(tile.index()).collect::<Vec<_>>());
-                prop_assert_eq!(tile.rows(), own.rows(tile.index()));
+                prop_assert_eq!(tile.range(), own.range(tile.index()));
                 let mark = tile.index() as u32 + 1;
                 let (mut x, mut y) = tile.views();
                 prop_assert_eq!(x.shape(), y.shape());

@@ -30,10 +30,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// Imports that still point upward: a file, and a module that it names. This list may only become
 /// shorter.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    // Threads of a pool under the model checker.
-    ("pool/threads.rs", "model"),
-];
+const EXCEPTIONS: &[(&str, &str)] = &[];
 
 /// The sum of all errors. It imports the errors of every module and holds nothing else. Kernels of
 /// pools return it, so it may be named from [`ERROR_USERS`] upward.

@@ -259,7 +259,7 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Returns the indices that a tile covers along the first cut axis; empty if there is no such
     /// tile.
-    pub fn rows(&self, tile: usize) -> Range<usize> {
+    pub fn range(&self, tile: usize) -> Range<usize> {
         self.plan.rows(tile)
     }
 

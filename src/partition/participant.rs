@@ -24,7 +24,7 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Enters the running round as number `worker` of `workers`.
     ///
-    /// Claims tiles of its own stretch of the partition first, then those that others have left. So
+    /// Claims tiles of its own range of the partition first, then those that others have left. So
     /// the same pages stay with the same worker from round to round.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl<'t, G: Group> Partition<'t, G> {
             round: now.round(),
             me,
             token: self.table().token(),
-            first: stretch(units, worker, workers).start % units.max(1),
+            first: own_range(units, worker, workers).start % units.max(1),
             tried: 0,
             held: Held::default(),
             out: Cell::new(NONE_OUT),
@@ -126,7 +126,7 @@ pub struct Participant<'p, 't, G: Group> {
     round: u64,
     me: SeatId,
     token: u64,
-    /// The unit at which the participant's own stretch begins.
+    /// The unit at which the participant's own range begins.
     first: usize,
     /// The number of units tried so far, counted from `first`.
     tried: usize,
@@ -346,15 +346,15 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 }
 
 /// Returns the units that number `worker` of `workers` claims before it steals.
-fn stretch(units: usize, worker: usize, workers: usize) -> Range<usize> {
+fn own_range(units: usize, worker: usize, workers: usize) -> Range<usize> {
     let start = |worker| (units as u128 * worker as u128 / workers.max(1) as u128) as usize;
     start(worker)..start(worker + 1)
 }
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Returns the tiles that number `worker` of `workers` claims before it steals.
-    pub(crate) fn stretch(&self, worker: usize, workers: usize) -> Range<usize> {
-        let units = stretch(self.tiles().div_ceil(self.unit), worker, workers);
+    pub(crate) fn own_range(&self, worker: usize, workers: usize) -> Range<usize> {
+        let units = own_range(self.tiles().div_ceil(self.unit), worker, workers);
         units.start * self.unit..units.end * self.unit
     }
 }

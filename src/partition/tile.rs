@@ -56,7 +56,7 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
 
     /// Returns the indices that the tile covers along the first cut axis.
     #[inline]
-    pub fn rows(&self) -> Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.tile_of().rows()
     }
 

@@ -14,7 +14,7 @@ impl Pool<'_> {
     /// Makes the pages below a partition's arrays, in all workers at once. Each worker makes those
     /// of the tiles that it claims, and maps them if it is a process. The contents stay.
     ///
-    /// Every worker claims its own stretch of tiles first, in this call and in the following ones.
+    /// Every worker claims its own range of tiles first, in this call and in the following ones.
     /// So on a NUMA machine the pages lie near the worker that will use them, and the first step
     /// over fresh arrays takes no longer than the others. The pages are huge as far as
     /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow;

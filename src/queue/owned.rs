@@ -72,12 +72,12 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
 
     /// Pushes an array, and waits for a free cell for at most `timeout`.
     ///
-    /// Waits as [`pop_wait`](Queue::pop_wait) does.
+    /// Waits as [`pop_timeout`](Queue::pop_timeout) does.
     ///
     /// # Errors
     /// See [`push_owned`](Queue::push_owned). Returns [`PushError::Full`] if no cell became free,
     /// and [`PushError::Closed`] at once if the queue is closed.
-    pub fn push_owned_wait<'o>(
+    pub fn push_owned_timeout<'o>(
         &self,
         array: Owned<'o, T, D>,
         timeout: Duration,
@@ -126,11 +126,14 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     }
 
     /// Pops the oldest array, and waits for one for at most `timeout`, as
-    /// [`pop_wait`](Queue::pop_wait) does.
+    /// [`pop_timeout`](Queue::pop_timeout) does.
     ///
     /// # Errors
-    /// See [`pop_wait`](Queue::pop_wait).
-    pub fn pop_owned_wait(&self, timeout: Duration) -> Result<Option<Owned<'t, T, D>>, QueueError> {
+    /// See [`pop_timeout`](Queue::pop_timeout).
+    pub fn pop_owned_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<Owned<'t, T, D>>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop_owned()? {
             Some(array) => Ok(Attempt::Over(Some(array))),
             None => Ok(self.not_yet()),

@@ -57,7 +57,7 @@ impl Cells<'_> {
             let now = (head, tail, look.seen);
             if before == Some(now) {
                 if look.front > head {
-                    self.reach(HEAD, look.front);
+                    self.advance_to(HEAD, look.front);
                 }
                 return None;
             }
@@ -92,7 +92,7 @@ impl Cells<'_> {
             self.cell(ticket.position)
                 .publish_owned(ticket.word.bits(), empty.bits());
         }
-        self.reach(HEAD, ticket.front);
+        self.advance_to(HEAD, ticket.front);
     }
 
     /// Scans the cells of the positions from `head` up to `tail`. Stops at a job that is certainly

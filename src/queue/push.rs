@@ -105,10 +105,10 @@ impl Cells<'_> {
         // Release: pairs with the Acquire in `word`. The job is written before it is read.
         self.cell(ticket.position)
             .publish_owned(ticket.word.bits(), full.bits());
-        // Release: as in `reach`.
+        // Release: as in `advance_to`.
         let moved = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |word| {
             let tail = EndWord::from_bits(word);
-            (!tail.is_closed()).then(|| tail.reach(ticket.position + 1).bits())
+            (!tail.is_closed()).then(|| tail.advance_to(ticket.position + 1).bits())
         });
         self.wake(TAIL, moved);
         Some((full, moved.is_ok()))

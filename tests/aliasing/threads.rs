@@ -66,7 +66,7 @@ fn ready_tiles_run_again() {
     while sent < 6 {
         for mut ready in running.wait_any(1).unwrap() {
             ready.views()[0] += 10;
-            ready.again();
+            ready.rerun();
             sent += 1;
         }
     }

@@ -43,7 +43,7 @@ const REFERENCES: &[(&str, &str)] = &[
     ("UntypedReadGuard", "bytes"),
     ("UntypedWriteGuard", "bytes, bytes_mut"),
     ("Tile", "views"),
-    ("Ready", "views"),
+    ("ReadyTile", "views"),
     ("Attached", "as_ptr, as_mut_ptr, the unsafe views"),
     ("Tensor, &str, &[u8] out of an ObjectGuard", "deref"),
     ("a lent Arrow array", "values"),

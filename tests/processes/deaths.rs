@@ -86,7 +86,7 @@ pub fn a_dead_participant_tears_its_tiles() {
         let mut part = tiles.enter().unwrap().unwrap();
         let mut tile = part.claim().unwrap().unwrap();
         tile.views().0.fill(1);
-        pipe.send(tile.rows().start as u64);
+        pipe.send(tile.range().start as u64);
         sleep_for_ever();
     });
     assert_eq!(first, 0);

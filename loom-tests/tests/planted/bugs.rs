@@ -168,7 +168,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the last arrival at a barrier does not wake",
         file: "src/pool/barrier.rs",
-        at: "if «before & State::ASLEEP != 0» {",
+        at: "if «State(before).is_awaited()» {",
         instead: "false",
         model: ("pool", "a_barrier_of_two"),
     },
