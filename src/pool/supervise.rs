@@ -45,9 +45,17 @@ impl<'t> Pool<'t> {
         let deaths = self.collect_dead();
         let somebody_died = !deaths.is_empty();
         call.deaths.extend(deaths);
+        // Look before the torn tiles are reopened: another process's reaper may tear a tile after
+        // that, and the next check must reopen it.
+        //
+        // In a model only a death makes this look necessary. Checking every tile each time would be
+        // most of the model's work.
+        let may_be_over = !cfg!(loom) || !call.deaths.is_empty();
+        let was_over = may_be_over && round.is_over();
+        let mut reopened = 0;
         if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
             // Torn by this reap, or by another process's that began earlier.
-            let reopened = match call.deaths.is_empty() || self.any_failed(call.number) {
+            reopened = match call.deaths.is_empty() || self.any_failed(call.number) {
                 true => 0,
                 false => round.reopen_torn(),
             };
@@ -58,10 +66,7 @@ impl<'t> Pool<'t> {
                 call.job = self.mailbox.announce();
             }
         }
-        // In a model only a death makes this check necessary. Checking every tile each time would
-        // be most of the model's work.
-        let may_be_over = !cfg!(loom) || !call.deaths.is_empty();
-        may_be_over && round.is_over()
+        was_over && reopened == 0
             || self.workers.is_empty()
             || self.all_have_failed(call)
             || self.is_blocked(call)
