@@ -12,7 +12,7 @@ use crate::partition::control::Control;
 use crate::queue::{self, cells::Cells};
 use crate::seat::{ParticipantInfo, ReapReport, Reclaim, TornTile};
 use crate::segment::Segment;
-use crate::span::{Extent, Spans};
+use crate::span::Extent;
 use crate::table::above::{Above, AfterFree};
 use crate::table::core::Core;
 use crate::table::hints::Hints;
@@ -70,7 +70,7 @@ impl Above for Reclaimer {
 fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     let memory = segment.memory();
     let mut report = ReapReport::default();
-    for (slot, extent) in carved_slots(segment) {
+    for (slot, extent) in Slot::all(memory) {
         // The word first: most arrays are not control arrays, and the words lie closer together
         // than reader bits or descriptors.
         if slot.word().is_control() && slot.has_bit(seat) {
@@ -79,7 +79,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     }
     let hints = Hints::of(memory);
     let mut bundles = false;
-    for (slot, extent) in carved_slots(segment) {
+    for (slot, extent) in Slot::all(memory) {
         let word = slot.word();
         report.names |= word.is_named();
         let mut freed = release_writer(segment, slot, word, seat, &mut report);
@@ -128,7 +128,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     }
     if bundles {
         // The members of the freed bundles have no owner now.
-        for (slot, extent) in carved_slots(segment) {
+        for (slot, extent) in Slot::all(memory) {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
                 let retired = names::reclaim(segment, slot, word, seat, true);
@@ -139,17 +139,6 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
         }
     }
     report
-}
-
-fn carved_slots(segment: &Segment) -> impl Iterator<Item = (Slot<'_>, Extent)> {
-    let memory = segment.memory();
-    let geometry = &memory.layout().geometry;
-    Spans::of(memory).iter().flat_map(move |span| {
-        (0..span.count).filter_map(move |position| {
-            let slot = Slot::of(memory, span.slot(geometry, position))?;
-            Some((slot, span.extent(position)))
-        })
-    })
 }
 
 /// Releases all that `seat` holds in the words of the control array at `slot`, if the slot has one.

@@ -4,9 +4,8 @@
 mod support;
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
-use ndshm::{
-    AnyHandle, Handle, HandleTable, OnDeath, Pool, PoolError, Segment, TileContext, WriteGuard,
-};
+use ndshm::error::PoolError;
+use ndshm::{AnyHandle, Handle, HandleTable, OnDeath, Pool, Segment, TileContext, WriteGuard};
 use std::cell::RefCell;
 use support::{Child, Flag, table};
 

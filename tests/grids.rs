@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use ndarray::{Array3, Axis, s};
-use ndshm::{Grid, HandleTable, PartitionError, Segment};
+use ndshm::error::PartitionError;
+use ndshm::{Grid, HandleTable, Segment};
 use proptest::prelude::*;
 
 fn table() -> HandleTable {
@@ -183,7 +184,8 @@ fn arrays_without_elements_have_empty_tiles() {
 /// So many tiles that several are claimed at a time. They are still handed out one by one.
 mod units {
     use super::*;
-    use ndshm::{Partition, RoundError, Write};
+    use ndshm::error::RoundError;
+    use ndshm::{Partition, Write};
 
     const TILES: usize = 5000;
 

@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use ndarray::{ArrayViewMut1, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
-use ndshm::{HandleTable, Pool, PoolError, TileContext};
+use ndshm::error::PoolError;
+use ndshm::{HandleTable, Pool, TileContext};
 use support::{Child, Flag, die, eventually, is_alive, table};
 
 fn main() {

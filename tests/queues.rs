@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle};
+use ndshm::queue::OwnedArray;
+use ndshm::{Handle, HandleTable, Queue, QueueHandle};
 use support::{Child, DEADLINE, Pipe, table};
 
 fn main() {

@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, LeaseError, Pool, PoolError, QueueHandle, RoundError, Segment};
+use ndshm::error::{LeaseError, PoolError, RoundError};
+use ndshm::{Handle, HandleTable, Pool, QueueHandle, Segment};
 
 const WORKERS: usize = 3;
 

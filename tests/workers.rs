@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use ndarray::Axis;
-use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, TileContext, Write};
+use ndshm::error::PoolError;
+use ndshm::{HandleTable, Partition, Pool, Segment, TileContext, Write};
 use support::{Flag, die, eventually, is_alive, table};
 
 fn main() {
@@ -176,7 +177,13 @@ fn panic_at_tile_3(mut x: ndarray::ArrayViewMut1<u32>, _: &(), tile: &TileContex
 }
 
 fn only_array(table: &HandleTable) -> ndshm::Handle<u32, ndarray::Ix1> {
-    table.arrays().next().unwrap().handle.typed(table).unwrap()
+    table
+        .arrays()
+        .next()
+        .unwrap()
+        .handle
+        .downcast(table)
+        .unwrap()
 }
 
 fn a_panic_is_reported_and_the_other_tiles_run() {

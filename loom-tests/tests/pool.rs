@@ -10,9 +10,9 @@ use loom::sync::Arc;
 use loom::thread;
 use loom_tests::{check, check_deaths, options};
 use ndarray::Axis;
+use ndshm::error::PoolError;
 use ndshm::{
-    HandleTable, OnDeath, Pool, PoolError, Segment, model, model::Barrier, model::Mailbox,
-    model::Report,
+    HandleTable, OnDeath, Pool, Segment, model, model::Barrier, model::Mailbox, model::Report,
 };
 
 /// Creates a segment for a parent and `workers` workers.

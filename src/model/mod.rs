@@ -110,7 +110,7 @@ pub fn access<T: Element, D: Dimension>(
     write: bool,
 ) -> Result<Access, LeaseError> {
     let any = AnyHandle::from(handle);
-    let (slot, _) = table.core.look().live(any)?;
+    let (slot, _) = table.core.tables().live(any)?;
     let located = table.core.locate::<T, D>(slot, any)?;
     let size = size_of::<T>() as u64;
     let offset = located.offset + elements.start as u64 * size;

@@ -254,7 +254,7 @@ impl<'t> Buckets<'t> {
                 _ => return Ok(Standing::Void),
             }
         }
-        Ok(match self.table.look().live(value.handle) {
+        Ok(match self.table.tables().live(value.handle) {
             Ok(_) => Standing::Good,
             Err(_) => Standing::Dead,
         })

@@ -5,9 +5,8 @@
 
 mod buckets;
 mod called;
-mod error;
-#[cfg(not(loom))]
-mod look;
+pub(crate) mod error;
+pub(crate) mod look;
 mod place;
 mod reclaim;
 mod record;
@@ -15,7 +14,7 @@ mod rename;
 #[cfg(test)]
 mod tests;
 
-pub use error::NameError;
+pub(crate) use error::NameError;
 use ndarray::Dimension;
 
 use crate::descriptor::Descriptor;
@@ -31,8 +30,6 @@ use buckets::Standing;
 pub(crate) use record::{Contents, Name, Value};
 
 pub(crate) use buckets::{Buckets, find};
-#[cfg(not(loom))]
-pub(crate) use look::LookAtNames;
 pub(crate) use place::{check, is_record, offset_of, word_of};
 pub(crate) use reclaim::reclaim;
 
@@ -107,7 +104,7 @@ impl Core {
     ) -> Result<Handle<T, D>, NameError> {
         loop {
             let found = self.find_any(name)?;
-            match self.typed(found) {
+            match self.downcast(found) {
                 Ok(handle) => return Ok(handle),
                 // Freed since it was found. Search again: the name may have another array now.
                 Err(LeaseError::Stale { .. }) => {}
@@ -125,7 +122,7 @@ impl Core {
             .get(name, Name::hash(name.as_bytes()));
         if let Some(known) = known
             && buckets.load(known.bucket)? == known.word
-            && self.look().live(known.handle).is_ok()
+            && self.tables().live(known.handle).is_ok()
         {
             return Ok(known.handle);
         }
@@ -256,7 +253,7 @@ impl Core {
 
     /// Notes the bucket at the array, and sets the array's flag NAMED.
     fn mark(&self, handle: AnyHandle, bucket: usize) -> Result<(), NameError> {
-        let (slot, generation) = self.look().usable(handle)?;
+        let (slot, generation) = self.tables().usable(handle)?;
         // Note the bucket first: a participant that retires the array and finds it NAMED also finds
         // the note.
         Descriptor::note_name(self.segment().memory().descriptor(slot.index), bucket);
@@ -311,7 +308,7 @@ impl Core {
         for bucket in self.take_named() {
             let _ = buckets.tidy_up(bucket, |handle| {
                 let own = self
-                    .look()
+                    .tables()
                     .live(handle)
                     .map(|(slot, _)| slot.word().is_owned_by(self.own_seat()));
                 own.is_ok_and(|own| !own)

@@ -6,7 +6,7 @@ use thiserror::Error as ThisError;
 
 use crate::element::{InvalidElement, LayoutError};
 use crate::handle::AnyHandle;
-use crate::inspect::CopyError;
+use crate::inspect::error::CopyError;
 use crate::table::error::{AllocError, LeaseError};
 
 /// Error of loading an array from a file, or of saving one.

@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use super::dtype::{FileType, NotInNumpy, descr_of};
 use super::error::HeaderError;
 use super::literal::Literal;
-use crate::descriptor::{Order, bytes_of};
+use crate::descriptor::bytes_of;
 use crate::element::DType;
+use crate::element::Order;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Longest header text that is read, in bytes; numpy itself refuses more than 10,000 by default.

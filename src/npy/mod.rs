@@ -23,7 +23,7 @@
 
 mod archive;
 mod dtype;
-mod error;
+pub(crate) mod error;
 mod header;
 mod literal;
 mod npz;
@@ -39,7 +39,7 @@ use std::path::Path;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::table::untyped::NewBytes;
-pub use error::NpyError;
+pub(crate) use error::NpyError;
 use header::Header;
 pub use npz::{NpzArray, NpzMember, PartialNpz, npz_members};
 use transfer::Elements;
@@ -47,7 +47,7 @@ use transfer::Elements;
 impl HandleTable {
     /// Loads a `.npy` file into a new array. Bytes after the array are ignored.
     ///
-    /// [`AnyHandle::typed`] converts the handle to the expected type.
+    /// [`AnyHandle::downcast`] converts the handle to the expected type.
     ///
     /// # Errors
     /// [`NpyError`]; then nothing is allocated.
@@ -103,7 +103,7 @@ impl HandleTable {
 }
 
 /// Returns the bytes before the elements of an array.
-fn header_of(array: &crate::UntypedReadGuard<'_>) -> Result<Vec<u8>, NpyError> {
+fn header_of(array: &crate::untyped::UntypedReadGuard<'_>) -> Result<Vec<u8>, NpyError> {
     header::written(array.dtype(), array.shape(), array.order())
         .map_err(not_in_numpy(array.handle()))
 }

@@ -29,9 +29,9 @@ pub(crate) const MAX_DEPTH: usize = 128;
 pub(crate) const LARGE: usize = 4096;
 
 /// The name of the newtype by which a [`Tensor`](super::Tensor) detects the serializer of objects.
-pub(crate) const TENSOR: &str = "ndshm::Tensor";
+pub(crate) const TENSOR: &str = "ndshm::object::Tensor";
 /// The name of the newtype whose bytes become a buffer.
-pub(crate) const BUFFER: &str = "ndshm::Tensor::bytes";
+pub(crate) const BUFFER: &str = "ndshm::object::Tensor::bytes";
 
 macro_rules! tags {
     ($($(#[$doc:meta])* $tag:ident = $byte:literal, $name:literal;)*) => {

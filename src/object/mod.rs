@@ -17,8 +17,9 @@
 
 mod copy;
 mod de;
-mod error;
+pub(crate) mod error;
 mod format;
+mod fresh;
 mod handle;
 mod plain;
 mod read;
@@ -31,15 +32,15 @@ mod tests;
 mod write;
 
 use core::fmt;
-pub use error::ObjectError;
+pub(crate) use error::ObjectError;
 
 use ndarray::Ix1;
 use serde::{Deserialize, Serialize};
 
-use crate::array::ReadGuard;
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
 use crate::table::error::{AllocError, LeaseError};
+use crate::table::guard::ReadGuard;
 use format::{BLOCK, Block, MAGIC, VERSION};
 pub use handle::ObjectHandle;
 use read::Reader;
@@ -67,7 +68,8 @@ impl HandleTable {
     /// `Cow<'a, str>` if the field has `#[serde(borrow)]`.
     ///
     /// ```
-    /// use ndshm::{HandleTable, Segment, Tensor};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::object::Tensor;
     /// use ndarray::{Array2, Ix2};
     /// use serde::{Deserialize, Serialize};
     ///
@@ -196,7 +198,7 @@ fn header(stream: usize) -> Block {
 
 /// An open object: a read lease. The value can be read from it, in whole or in parts.
 ///
-/// The lease is released on drop, like that of a [`ReadGuard`](crate::ReadGuard).
+/// The lease is released on drop, like that of a [`ReadGuard`].
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct ObjectGuard<'t> {
     blocks: ReadGuard<'t, Block, Ix1>,

@@ -91,7 +91,7 @@ impl PoolBuilder {
         backend: Backend,
     ) -> Result<Pool<'_>, PoolError> {
         table.core.enter()?;
-        let seats = table.segment().seats();
+        let seats = table.segment().max_seats();
         let workers = self.workers.unwrap_or_else(|| {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
             processors.min((seats as usize).saturating_sub(1))

@@ -167,7 +167,7 @@ impl<'t> Opened<'t> {
             }),
             None => Err(table
                 .core
-                .look()
+                .tables()
                 .corrupt(handle, "not the memory of a call")),
         }
     }
@@ -204,7 +204,7 @@ pub(super) fn with_params<R>(
     let bytes = unsafe { opened.bytes() };
     let bytes = bytes.get(..len).ok_or_else(|| {
         let what = "parameters that are longer than their memory";
-        table.core.look().corrupt(handle, what)
+        table.core.tables().corrupt(handle, what)
     })?;
     Ok(run(bytes))
 }

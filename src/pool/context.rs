@@ -11,7 +11,7 @@ use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
-use crate::partition::{Group, Partition, Side, TileOf};
+use crate::partition::{Group, Partition, TileOf, TileSide};
 use crate::pool::error::BarrierError;
 use crate::sync::time::Instant;
 
@@ -45,8 +45,8 @@ impl TileContext<'_> {
 
     /// Returns the tile's extent along each divided axis; for blocks of two axes, the block's rows
     /// and columns. With it a kernel finds its tile's surroundings in an array of which it sees the
-    /// [`Whole`](crate::Whole).
-    pub fn sides(&self) -> impl Iterator<Item = Side> {
+    /// [`WholeArray`](crate::WholeArray).
+    pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile.sides()
     }
 

@@ -152,7 +152,7 @@ pub enum PoolError {
         /// Tiles that are claimed at once.
         unit: usize,
     },
-    /// Tiles that [`RunningCall::wait_any`](crate::RunningCall::wait_any) handed out were forgotten:
+    /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were forgotten:
     /// neither dropped nor rerun.
     #[error(
         "{} tiles were handed out and never given back, the first at rows {:?}; the arrays are \

@@ -230,7 +230,7 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
 fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
     bytemuck::try_pod_read_unaligned(call.params).map_err(|_| {
         let handle = AnyHandle::from_bits(call.arguments.params);
-        call.table.core.look().corrupt(handle, type_name::<P>())
+        call.table.core.tables().corrupt(handle, type_name::<P>())
     })
 }
 

@@ -12,7 +12,7 @@ mod call;
 mod call_memory;
 mod context;
 mod each;
-mod error;
+pub(crate) mod error;
 mod image;
 mod kernel;
 mod mailbox;
@@ -34,7 +34,7 @@ mod worker;
 pub(crate) mod workers;
 
 use core::time::Duration;
-pub use error::{BarrierError, PoolError};
+pub(crate) use error::PoolError;
 
 use crate::handle_table::HandleTable;
 use crate::sync::time::Instant;
@@ -50,8 +50,7 @@ use shared::Shared;
 use spin::Spin;
 pub use stats::WorkerStats;
 use workers::Workers;
-#[cfg(not(loom))]
-pub use workers::system::become_worker;
+pub use workers::become_worker;
 
 /// Time for worker processes to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);

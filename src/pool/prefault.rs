@@ -18,7 +18,7 @@ impl Pool<'_> {
     /// So on a NUMA machine the pages lie near the worker that will use them, and the first step
     /// over fresh arrays takes no longer than the others. The pages are huge as far as
     /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow;
-    /// [`Segment::huge_pages`] tells. Arrays that every tile reads [whole](crate::Whole) are left
+    /// [`Segment::huge_pages`] tells. Arrays that every tile reads [whole](crate::WholeArray) are left
     /// out: use [`HandleTable::prefault`](crate::HandleTable::prefault) for them.
     ///
     /// ```

@@ -14,7 +14,8 @@ use rand_core::{Rng, SeedableRng, TryRng};
 ///
 /// ```
 /// use ndarray::{Array1, Axis};
-/// use ndshm::{HandleTable, Pool, Segment, TileRng};
+/// use ndshm::{HandleTable, Pool, Segment};
+/// use ndshm::pool::TileRng;
 /// use ndshm::rand_core::Rng;
 ///
 /// let table = HandleTable::join(&Segment::anonymous()?)?;

@@ -12,7 +12,7 @@ use super::context::TileContext;
 use super::kernel;
 use super::mailbox::{Arguments, Mailbox};
 use crate::partition::RoundError;
-use crate::partition::{Group, Participant, Partition, Round, Tile};
+use crate::partition::{Group, Partition, Round, RoundMember, Tile};
 use crate::pool::error::PoolError;
 
 impl<'t> Pool<'t> {
@@ -110,7 +110,7 @@ pub struct RunningCall<'a, 'p, 'r, 't, G: Group> {
     /// Number of the last announced job.
     job: Cell<u64>,
     call: Option<(Round<'p, 'r, G>, ActiveCall<'t>)>,
-    part: Option<Participant<'p, 'r, G>>,
+    part: Option<RoundMember<'p, 'r, G>>,
     /// The last check found a torn tile that no failure and no death explained.
     torn: bool,
     /// Rerun counts of the tiles.

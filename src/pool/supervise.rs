@@ -45,7 +45,7 @@ impl<'t> Pool<'t> {
         let deaths = self.collect_dead();
         let somebody_died = !deaths.is_empty();
         call.deaths.extend(deaths);
-        // Look before the torn tiles are reopened: another process's reaper may tear a tile after
+        // TableView before the torn tiles are reopened: another process's reaper may tear a tile after
         // that, and the next check must reopen it.
         //
         // In a model only a death makes this look necessary. Checking every tile each time would be

@@ -112,7 +112,7 @@ fn without_a_number_there_is_a_worker_for_each_processor() {
     let processors = std::thread::available_parallelism().unwrap().get();
     assert_eq!(
         pool.workers(),
-        processors.min(table.segment().seats() as usize - 1)
+        processors.min(table.segment().max_seats() as usize - 1)
     );
     drop(pool);
     let few = Segment::options().seats(2).anonymous().unwrap();

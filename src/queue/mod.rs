@@ -4,7 +4,7 @@
 //! instruction is undone from these words. `README.md` beside this file has the protocol.
 
 pub(crate) mod cells;
-mod error;
+pub(crate) mod error;
 mod handle;
 mod job;
 mod owned;
@@ -18,7 +18,7 @@ mod wait;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::marker::PhantomData;
-pub use error::{PushError, QueueError};
+pub(crate) use error::{PushError, QueueError};
 
 use bytemuck::Pod;
 

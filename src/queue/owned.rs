@@ -38,7 +38,8 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     ///
     /// ```
     /// use ndarray::Ix1;
-    /// use ndshm::{HandleTable, OwnedArray, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::queue::OwnedArray;
     ///
     /// let segment = Segment::anonymous()?;
     /// let consumer = HandleTable::join(&segment)?;
@@ -144,8 +145,8 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     fn try_push_owned(&self, handle: Handle<T, D>) -> Result<(), QueueError> {
         let me = self.enter()?;
         let any = AnyHandle::from(handle);
-        self.table.typed::<T, D>(any)?;
-        let (slot, generation) = self.table.look().live(any)?;
+        self.table.downcast::<T, D>(any)?;
+        let (slot, generation) = self.table.tables().live(any)?;
         if !slot.word().is_owned_by(me) {
             return Err(self.not_owned(any));
         }
@@ -164,7 +165,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
 
     #[cold]
     fn not_owned(&self, handle: AnyHandle) -> QueueError {
-        match self.table.look().live(handle) {
+        match self.table.tables().live(handle) {
             Err(stale) => stale.into(),
             Ok((slot, _)) => {
                 let word = slot.word();

@@ -7,6 +7,7 @@ use super::above::Above;
 use super::alloc::Allocator;
 use super::cache::Cache;
 use super::hints::Hints;
+use super::locate::TableView;
 use super::name_cache::NameCache;
 use super::roster;
 use super::slot::{Slot, Tail};
@@ -161,7 +162,7 @@ impl Core {
         handle: AnyHandle,
         next: impl Fn(SlotWord, u32) -> Option<SlotWord>,
     ) -> Result<(), LeaseError> {
-        let (slot, generation) = self.look().usable(handle)?;
+        let (slot, generation) = self.tables().usable(handle)?;
         match slot.change(|word| next(word, generation)) {
             Ok(_) => Ok(()),
             Err(word) if word.is_live(generation) => Err(self.busy(handle, word.writer())),
@@ -192,10 +193,19 @@ impl Core {
         seat::ParticipantInfo::of(self.segment.memory(), seat).pid
     }
 
+    /// Returns the segment's tables.
+    #[inline]
+    pub(crate) fn tables(&self) -> TableView<'_> {
+        TableView {
+            memory: self.segment.memory(),
+            key: self.segment.key(),
+        }
+    }
+
     /// Returns the slot and generation that a handle names, if the segment has such a slot.
     #[inline]
     pub(crate) fn slot(&self, handle: AnyHandle) -> Option<(Slot<'_>, u32)> {
-        self.look().slot(handle)
+        self.tables().slot(handle)
     }
 
     pub(crate) fn handle_of(&self, slot: usize, generation: u32) -> AnyHandle {

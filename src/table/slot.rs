@@ -3,6 +3,7 @@
 //! `README.md` beside this file states the protocol and argues why these steps suffice.
 
 use crate::memory::Memory;
+use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering};
 use crate::word::{Purpose, SeatId, SlotWord};
 
@@ -51,6 +52,25 @@ pub(crate) enum Tail {
 }
 
 impl<'m> Slot<'m> {
+    /// Returns all slots of the segment's spans with their extents, in order.
+    pub(crate) fn all(memory: &'m Memory) -> impl Iterator<Item = (Slot<'m>, Extent)> {
+        Spans::of(memory)
+            .iter()
+            .flat_map(move |span| Slot::in_span(memory, span))
+    }
+
+    /// Returns the slots of a span with their extents, in order.
+    pub(crate) fn in_span(
+        memory: &'m Memory,
+        span: Span,
+    ) -> impl Iterator<Item = (Slot<'m>, Extent)> {
+        let geometry = &memory.layout().geometry;
+        (0..span.count).filter_map(move |position| {
+            let slot = Slot::of(memory, span.slot(geometry, position))?;
+            Some((slot, span.extent(position)))
+        })
+    }
+
     /// Returns the slot at `index`, or `None` if the segment has no such slot.
     #[inline]
     pub(crate) fn of(memory: &'m Memory, index: usize) -> Option<Self> {

@@ -5,7 +5,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use ndarray::Axis;
-use ndshm::{HandleTable, JoinError, LeaseError, Observer, Pool, PoolError};
+use ndshm::error::{JoinError, LeaseError, PoolError};
+use ndshm::{HandleTable, Observer, Pool};
 
 use crate::support::{Child, DEADLINE, Flag, Name, Pipe};
 use crate::{become_stranger, file, may_be_others, options};

@@ -1,7 +1,8 @@
 //! Pools of threads: kernels, results, parameters, and tiles that are run again.
 
 use ndarray::Axis;
-use ndshm::{Pool, PoolError};
+use ndshm::Pool;
+use ndshm::error::PoolError;
 
 use super::table;
 

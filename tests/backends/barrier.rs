@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ndshm::{BarrierError, Error, PoolError};
+use ndshm::Error;
+use ndshm::error::{BarrierError, PoolError};
 
 use crate::support::{Flag, KINDS, PROCESSES, die};
 use crate::with_each_pool;

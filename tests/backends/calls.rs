@@ -98,7 +98,7 @@ pub fn two_partitions_of_a_call_draw_different_numbers() {
 /// Compares the random numbers of repeated runs, also those after a worker's death, with the public
 /// generator.
 pub fn each_run_of_a_tile_draws_its_own_numbers() {
-    use ndshm::TileRng;
+    use ndshm::pool::TileRng;
     use ndshm::rand_core::Rng;
 
     with_each_pool(&KINDS, 2, |kind, table, _, _, pool| {

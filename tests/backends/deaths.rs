@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
-use ndshm::{Handle, HandleTable, LeaseError, OnDeath, PoolError, Segment, TileContext};
+use ndshm::error::{LeaseError, PoolError};
+use ndshm::{Handle, HandleTable, OnDeath, Segment, TileContext};
 
 use crate::support::{
     Child, KINDS, Kind, PROCESSES, Pipe, die, eventually, is_alive, start, table,

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, OnDeath, PoolError, ReadyTile};
+use ndshm::error::PoolError;
+use ndshm::pool::ReadyTile;
+use ndshm::{Handle, HandleTable, OnDeath};
 
 use crate::support::{Flag, KINDS, PROCESSES};
 use crate::with_each_pool;
@@ -48,7 +50,13 @@ pub fn ready_tiles_are_returned_and_run_again() {
 }
 
 fn only_array(table: &HandleTable) -> Handle<u32, Ix1> {
-    table.arrays().next().unwrap().handle.typed(table).unwrap()
+    table
+        .arrays()
+        .next()
+        .unwrap()
+        .handle
+        .downcast(table)
+        .unwrap()
 }
 
 pub fn a_slow_tile_does_not_delay_others() {

@@ -13,7 +13,8 @@ mod support;
 mod tables;
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, Segment};
+use ndshm::error::LeaseError;
+use ndshm::{Handle, HandleTable, Segment};
 use support::{Child, Pipe};
 
 /// The behaviour of a method in a child.

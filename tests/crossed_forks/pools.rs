@@ -1,7 +1,8 @@
 //! Pools, running calls, ready tiles and contexts of workers.
 
 use ndarray::{Axis, Ix1};
-use ndshm::{Error, Pool, PoolError, TileContext};
+use ndshm::error::PoolError;
+use ndshm::{Error, Pool, TileContext};
 
 use crate::InChild::{DoesNothing, Refuses};
 use crate::{Ground, Row, Vector};

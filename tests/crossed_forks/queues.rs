@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ndshm::{PushError, Queue, QueueError};
+use ndshm::Queue;
+use ndshm::error::{PushError, QueueError};
 
 use crate::InChild::{DoesNothing, Private, Rejoins};
 use crate::{Ground, Row, is_stale};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ndarray::Axis;
-use ndshm::RoundError;
+use ndshm::error::RoundError;
 
 use crate::InChild::{DoesNothing, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};

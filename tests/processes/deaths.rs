@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{AllocError, HalfWritten, Handle, HandleTable, LeaseError, RoundError, Segment};
+use ndshm::error::{AllocError, HalfWritten, LeaseError, RoundError};
+use ndshm::{Handle, HandleTable, Segment};
 
 use crate::support::{Child, Pipe, sleep_for_ever, table};
 use crate::{kill_during, support};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ndarray::{ArrayViewMutD, Axis, IxDyn, Slice};
-use ndshm::{Group, Partition, PartitionError, RoundError, Whole, Write};
+use ndshm::error::{PartitionError, RoundError};
+use ndshm::partition::Group;
+use ndshm::{Partition, WholeArray, Write};
 
 use crate::program::RoundPlan;
 use crate::sample::{Sample, with_kind};
@@ -20,7 +22,7 @@ impl<T: Sample> OneWritten<T> for Write<T, IxDyn> {
     }
 }
 
-impl<T: Sample> OneWritten<T> for (Write<T, IxDyn>, Whole<T, IxDyn>) {
+impl<T: Sample> OneWritten<T> for (Write<T, IxDyn>, WholeArray<T, IxDyn>) {
     fn written<'v>((written, _): Self::Views<'v>) -> ArrayViewMutD<'v, T> {
         written
     }

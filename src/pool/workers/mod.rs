@@ -19,6 +19,7 @@ use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
 #[cfg(loom)]
 pub(super) use model as platform;
+pub use platform::become_worker;
 pub(super) use platform::{Backend, Worker};
 #[cfg(not(loom))]
 pub(super) use system as platform;
