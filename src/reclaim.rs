@@ -16,7 +16,7 @@ use crate::span::Extent;
 use crate::table::above::{Above, AfterFree};
 use crate::table::core::Core;
 use crate::table::hints::Hints;
-use crate::table::slot::{Slot, Tail};
+use crate::table::slot::{ReleaseOutcome, Slot};
 use crate::word::{SeatId, SlotWord};
 
 /// The layers above the table, as the table reaches them.
@@ -97,7 +97,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             // As in `Core::free_named`: the cells stay in place until they are empty.
             let _ = slot.pin_for_retire(word.generation(), seat);
         }
-        // A participant may die between clearing its bit, or retiring, and the tail check. A
+        // A participant may die between clearing its bit, or retiring, and the release check. A
         // leaving participant is not in between.
         let mut unchecked = dead;
         if word.is_named() && word.is_live(word.generation()) {
@@ -121,7 +121,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             report.leases += usize::from(had_bit);
             unchecked = true;
         }
-        freed |= unchecked && matches!(slot.tail(), Tail::Freed(_));
+        freed |= unchecked && matches!(slot.finish_release(), ReleaseOutcome::Freed(_));
         if freed || dead && slot.word().is_free() {
             hints.set(extent.class, slot.index);
         }
@@ -132,7 +132,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
                 let retired = names::reclaim(segment, slot, word, seat, true);
-                if retired && matches!(slot.tail(), Tail::Freed(_)) {
+                if retired && matches!(slot.finish_release(), ReleaseOutcome::Freed(_)) {
                     hints.set(extent.class, slot.index);
                 }
             }
@@ -230,7 +230,7 @@ fn release_writer(
         HalfWritten::Round => slot.orphan(seat, true),
         _ => slot.unlock_exclusive(seat, true),
     };
-    matches!(tail, Tail::Freed(_))
+    matches!(tail, ReleaseOutcome::Freed(_))
 }
 
 /// Notes the seat's holder as the process that left the array half-written.

@@ -324,7 +324,7 @@ impl<'t> Bundle<'t> {
                     handle: self.handle,
                 });
             }
-            let tidied = buckets.tidy(self.bucket, &mut seen.contents, |_| true);
+            let tidied = buckets.unlink_stale(self.bucket, &mut seen.contents, |_| true);
             tidied.map_err(|error| self.told(error))?;
             let done = next(&mut seen.contents)?;
             let put = buckets.swap(self.bucket, seen.word, &mut seen.contents);

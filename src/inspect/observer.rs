@@ -279,7 +279,7 @@ impl Observer {
         self.seen(|look| verify::verify(look.memory, None))
     }
 
-    /// Returns the result of `look`. Repeats it if spans beyond the mapped tables were carved
+    /// Returns the result of `look`. Repeats it if spans beyond the mapped tables were appended
     /// meanwhile.
     fn seen<'o, R>(&'o self, look: impl Fn(TableView<'o>) -> R) -> R {
         loop {

@@ -34,7 +34,7 @@ use cells::{Cells, Ticket};
 pub use handle::QueueHandle;
 pub use job::{Job, OwnedArray};
 pub(crate) use owned::{free_arrays, owns_arrays};
-use push::NoCell;
+use push::ClaimError;
 use shape::MAX_CAPACITY;
 
 /// A bounded queue of jobs of type `T` in the shared segment, for many producers and consumers.
@@ -203,7 +203,7 @@ impl<T: Pod> Queue<'_, T> {
         self.write(&ticket, job);
         match self.cells.publish(ticket, me) {
             true => Ok(()),
-            false => Err(self.refuse(NoCell::Closed)),
+            false => Err(self.refuse(ClaimError::Closed)),
         }
     }
 
@@ -270,14 +270,14 @@ impl<T> Queue<'_, T> {
     }
 
     #[cold]
-    fn refuse(&self, why: NoCell) -> QueueError {
+    fn refuse(&self, why: ClaimError) -> QueueError {
         let handle = self.handle;
         match why {
-            NoCell::Full => QueueError::Full {
+            ClaimError::Full => QueueError::Full {
                 capacity: self.capacity(),
             },
-            NoCell::Closed => QueueError::Closed { handle },
-            NoCell::UsedUp { position } => QueueError::UsedUp { handle, position },
+            ClaimError::Closed => QueueError::Closed { handle },
+            ClaimError::UsedUp { position } => QueueError::UsedUp { handle, position },
         }
     }
 

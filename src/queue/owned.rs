@@ -14,7 +14,7 @@ use ndarray::Dimension;
 use super::Queue;
 use super::cells::{Cells, Event, TAIL, Ticket};
 use super::job::OwnedArray;
-use super::push::NoCell;
+use super::push::ClaimError;
 use super::wait::Attempt;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::element::Element;
@@ -25,7 +25,7 @@ use crate::segment::Segment;
 use crate::span::Spans;
 use crate::table::create::Owned;
 use crate::table::hints::Hints;
-use crate::table::slot::{Slot, Tail};
+use crate::table::slot::{ReleaseOutcome, Slot};
 use crate::word::{CellState, CellWord, SeatId, SlotWord};
 
 impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
@@ -94,7 +94,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
                 array.into_handle();
                 Ok(())
             }
-            Ok(None) => Err(PushError::new(array, self.refuse(NoCell::Full))),
+            Ok(None) => Err(PushError::new(array, self.refuse(ClaimError::Full))),
             Err(error) => Err(PushError::new(array, error)),
         }
     }
@@ -159,7 +159,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
         }
         match self.cells.publish_array(ticket, me, (slot, generation)) {
             true => Ok(()),
-            false => Err(self.refuse(NoCell::Closed)),
+            false => Err(self.refuse(ClaimError::Closed)),
         }
     }
 
@@ -328,7 +328,7 @@ pub(crate) fn free_arrays(segment: &Segment, slot: Slot<'_>, seat: SeatId) -> us
             // An error says that the array was freed by its handle.
             if retired.is_ok() {
                 freed += 1;
-                if let Tail::Freed(_) = array.tail()
+                if let ReleaseOutcome::Freed(_) = array.finish_release()
                     && let Some(extent) = Spans::of(memory).extent(array.index)
                 {
                     Hints::of(memory).set(extent.class, array.index);

@@ -5,7 +5,7 @@ use crate::sync::{Ordering, Word};
 use crate::word::{CellWord, SeatId};
 
 /// The result of one pass over the cells from `head` up to `tail`.
-struct Look {
+struct ScanResult {
     /// The job with the lowest position, and its cell's word at that moment.
     oldest: Option<(u64, CellWord)>,
     /// Below this position no cell can be FULL any more.
@@ -49,7 +49,7 @@ impl Cells<'_> {
             if head >= tail {
                 return None;
             }
-            let look = self.look(head, tail);
+            let look = self.scan(head, tail);
             if let Some((position, word)) = look.oldest {
                 return Some((position, word, look.front));
             }
@@ -98,8 +98,8 @@ impl Cells<'_> {
     /// Scans the cells of the positions from `head` up to `tail`. Stops at a job that is certainly
     /// the oldest.
     #[inline]
-    fn look(&self, head: u64, tail: u64) -> Look {
-        let mut look = Look {
+    fn scan(&self, head: u64, tail: u64) -> ScanResult {
+        let mut look = ScanResult {
             oldest: None,
             front: tail,
             seen: Seen::default(),

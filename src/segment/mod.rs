@@ -172,7 +172,7 @@ impl Segment {
         self.inner.commit(offset, len)
     }
 
-    /// Commits the words of these slots. Runs before their span is carved.
+    /// Commits the words of these slots. Runs before their span is appended.
     pub(crate) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         self.inner.commit_slots(first, count)
     }

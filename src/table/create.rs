@@ -165,7 +165,9 @@ impl Core {
     #[cold]
     fn search(&self, bytes: u64, class: u32, me: SeatId) -> Result<Reserved<'_>, AllocError> {
         match self.find_room(bytes, class, me) {
-            Err(AllocError::NoMemory(refused)) => self.scrape(bytes, class, me, refused),
+            Err(AllocError::NoMemory(refused)) => {
+                self.alloc_under_pressure(bytes, class, me, refused)
+            }
             outcome => outcome,
         }
     }

@@ -4,7 +4,7 @@ use ndarray::Dimension;
 
 use super::core::Core;
 use super::locate::Located;
-use super::slot::{Refused, Shared, Slot, Tail};
+use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;
@@ -106,8 +106,14 @@ impl Core {
 
     /// Finishes a refused lease and returns its error.
     #[cold]
-    fn refuse(&self, slot: Slot<'_>, handle: AnyHandle, why: Refused, tail: Tail) -> LeaseError {
-        self.follow(slot, tail);
+    fn refuse(
+        &self,
+        slot: Slot<'_>,
+        handle: AnyHandle,
+        why: Refused,
+        tail: ReleaseOutcome,
+    ) -> LeaseError {
+        self.hint_if_freed(slot, tail);
         self.lease_error(handle, slot, why)
     }
 
@@ -154,8 +160,8 @@ impl Core {
         handle: AnyHandle,
         shared: Shared,
     ) -> SharedLease<'t> {
-        if shared == Shared::Again {
-            *self.again.borrow_mut().entry(slot.index).or_insert(0) += 1;
+        if shared == Shared::Recursive {
+            *self.recursive.borrow_mut().entry(slot.index).or_insert(0) += 1;
         }
         SharedLease {
             table: self,
@@ -184,17 +190,17 @@ impl Core {
 
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
-    fn drop_again(&self, slot: usize) -> bool {
-        let mut again = self.again.borrow_mut();
-        if again.is_empty() {
+    fn release_recursive(&self, slot: usize) -> bool {
+        let mut recursive = self.recursive.borrow_mut();
+        if recursive.is_empty() {
             return false;
         }
-        let Some(count) = again.get_mut(&slot) else {
+        let Some(count) = recursive.get_mut(&slot) else {
             return false;
         };
         *count -= 1;
         if *count == 0 {
-            again.remove(&slot);
+            recursive.remove(&slot);
         }
         true
     }
@@ -260,9 +266,9 @@ impl Drop for SharedLease<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // A lease that crossed a fork belongs to the parent.
-        if self.is_ours() && !self.table.drop_again(self.slot.index) {
+        if self.is_ours() && !self.table.release_recursive(self.slot.index) {
             let tail = self.slot.unlock_shared(self.table.seat.get());
-            self.table.follow(self.slot, tail);
+            self.table.hint_if_freed(self.slot, tail);
         }
     }
 }
@@ -306,7 +312,7 @@ impl<'t> ExclusiveLease<'t> {
             }
             slot.unlock_exclusive(me, poison)
         };
-        self.table.follow(slot, tail);
+        self.table.hint_if_freed(slot, tail);
     }
 
     /// Releases the lease of a round that is over. All of its tiles are done or torn, and a torn
@@ -327,6 +333,6 @@ impl Drop for ExclusiveLease<'_> {
             return self.drop_slowly();
         }
         let tail = self.slot.unlock_exclusive(self.table.seat.get(), false);
-        self.table.follow(self.slot, tail);
+        self.table.hint_if_freed(self.slot, tail);
     }
 }

@@ -15,9 +15,9 @@ pub(crate) mod info;
 pub(crate) mod lease;
 pub(crate) mod locate;
 pub(crate) mod name_cache;
+mod pressure;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
-mod scrape;
 pub(crate) mod slot;
 mod sweep;
 mod trim;

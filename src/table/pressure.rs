@@ -17,7 +17,7 @@ impl Core {
     /// Finds a slot for `bytes` after new pages were refused: a slot that has pages, or one for the
     /// pages of other free slots and of dead participants.
     #[cold]
-    pub(super) fn scrape(
+    pub(super) fn alloc_under_pressure(
         &self,
         bytes: u64,
         class: u32,
