@@ -29,8 +29,8 @@ pub use handle::BundleHandle;
 ///
 /// Its parts are ordinary arrays, leased one by one, read and written in place. They belong to the
 /// bundle and are freed with it, no matter which participant inserted or adopted them. The bundle
-/// itself has an owner, and is freed with it unless it is [detached](crate::HandleTable::detach). Small
-/// values are arrays without axes.
+/// itself has an owner, and is freed with it unless it is [detached](crate::HandleTable::detach).
+/// Small values are arrays without axes.
 ///
 /// ```
 /// use ndarray::{Ix0, Ix2, array};

@@ -259,8 +259,8 @@ impl<T> Queue<'_, T> {
         self.lease.enter().is_err() || self.cells.is_empty()
     }
 
-    /// Returns `true` if all cells hold jobs, now or a moment ago. A hint: only a push can tell if it
-    /// succeeds.
+    /// Returns `true` if all cells hold jobs, now or a moment ago. A hint: only a push can tell if
+    /// it succeeds.
     pub fn is_full(&self) -> bool {
         self.len() == self.capacity()
     }

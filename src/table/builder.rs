@@ -54,7 +54,8 @@ impl Drop for Unpublished<'_> {
     }
 }
 
-/// An array whose type is a value, while it is being filled. If it is dropped, nothing is allocated.
+/// An array whose type is a value, while it is being filled. If it is dropped, nothing is
+/// allocated.
 pub(crate) struct ArrayBuilder<'t> {
     slot: Unpublished<'t>,
     descriptor: Descriptor,

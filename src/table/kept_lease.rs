@@ -8,8 +8,8 @@ use crate::handle::AnyHandle;
 use crate::table::error::LeaseError;
 use crate::word::SeatId;
 
-/// A shared lease that a value keeps while it lives. In a forked child it is taken anew at the first
-/// use, because the parent's lease does not count there.
+/// A shared lease that a value keeps while it lives. In a forked child it is taken anew at the
+/// first use, because the parent's lease does not count there.
 pub(crate) struct KeptLease<'t> {
     core: &'t Core,
     handle: AnyHandle,

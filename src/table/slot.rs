@@ -297,8 +297,9 @@ impl<'m> Slot<'m> {
         self.finish_release()
     }
 
-    /// Runs the release check. Every participant that clears a bit or a writer, or retires the slot,
-    /// runs it, even if its lease was refused. It finishes transitions that the others could not.
+    /// Runs the release check. Every participant that clears a bit or a writer, or retires the
+    /// slot, runs it, even if its lease was refused. It finishes transitions that the others could
+    /// not.
     #[inline]
     pub(crate) fn finish_release(self) -> ReleaseOutcome {
         // A read-modify-write: with a load, the freer could miss our cleared bit while we miss its
@@ -327,8 +328,8 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// Continues the release check from `word`, which the caller's own read-modify-write has just read
-    /// or written.
+    /// Continues the release check from `word`, which the caller's own read-modify-write has just
+    /// read or written.
     #[cold]
     fn tail_after(self, mut word: SlotWord) -> ReleaseOutcome {
         while let Some(next) = word.after_leases() {

@@ -14,9 +14,9 @@ use crate::table::error::{AllocError, LeaseError};
 use crate::word::Purpose;
 
 impl Core {
-    /// Creates an array of zeros as [`zeros`](crate::HandleTable::zeros) does, of an element type that is
-    /// a value. `shape` is the length of each axis. A program that knows the type opens the array
-    /// by [`AnyHandle::downcast`].
+    /// Creates an array of zeros as [`zeros`](crate::HandleTable::zeros) does, of an element type
+    /// that is a value. `shape` is the length of each axis. A program that knows the type opens the
+    /// array by [`AnyHandle::downcast`].
     pub(crate) fn zeros_untyped(
         &self,
         dtype: &DType,
@@ -28,7 +28,8 @@ impl Core {
         Ok(array.publish())
     }
 
-    /// Leases an array for reading as [`read`](crate::HandleTable::read) does, with any element type.
+    /// Leases an array for reading as [`read`](crate::HandleTable::read) does, with any element
+    /// type.
     pub(crate) fn read_untyped(
         &self,
         handle: impl Into<AnyHandle>,
@@ -38,7 +39,8 @@ impl Core {
         Ok(UntypedReadGuard::new(lease, located))
     }
 
-    /// Leases an array for writing as [`write`](crate::HandleTable::write) does, with any element type.
+    /// Leases an array for writing as [`write`](crate::HandleTable::write) does, with any element
+    /// type.
     pub(crate) fn write_untyped(
         &self,
         handle: impl Into<AnyHandle>,
