@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, options, segment};
+use loom_tests::{assert_all_free, beside, check, join, options, segment, tables};
 use ndarray::{Axis, Ix1};
 use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, model};
 
@@ -19,10 +19,8 @@ fn write(table: &HandleTable, x: Vector, value: u64) {
 /// accesses of the previous owner.
 #[test]
 fn hand_over() {
-    check("hand_over", 4, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    check(4, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.from_elem(1, 0).unwrap();
         let other = thread::spawn(move || {
             write(&first, x, 1);
@@ -47,8 +45,7 @@ fn hand_over() {
 /// slot for each of them. Neither gets `Full`, and they never share a slot.
 #[test]
 fn two_allocators() {
-    check("two_allocators", 3, || {
-        let segment = segment(128, 2);
+    check(3, || {
         let life = |table: HandleTable, value| {
             let x = table.from_elem(1, value).expect("a slot is free");
             write(&table, x, value + 1);
@@ -57,8 +54,7 @@ fn two_allocators() {
             assert!(table.free(x).is_err(), "a stale handle was freed");
             (table, y)
         };
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(128, 2, 2));
         let other = thread::spawn(move || life(second, 10));
         let (first, x) = life(first, 20);
         let (second, y) = other.join().unwrap();
@@ -73,14 +69,12 @@ fn two_allocators() {
 /// I2: two participants that need a new span append one each: no slot is lost or given out twice.
 #[test]
 fn two_carvers() {
-    check("two_carvers", 3, || {
-        let segment = segment(256, 4);
+    check(3, || {
         let life = |table: HandleTable| {
             let handles = [(); 2].map(|()| table.from_elem(1, 1u64).expect("a slot is free"));
             (table, handles)
         };
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(256, 2, 4));
         let other = thread::spawn(move || life(second));
         let (first, mine) = life(first);
         let (_second, others) = other.join().unwrap();
@@ -97,10 +91,8 @@ fn two_carvers() {
 /// both being written).
 #[test]
 fn two_carvers_of_different_classes() {
-    check("two_carvers_of_different_classes", 3, || {
-        let segment = segment(384, 4);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    check(3, || {
+        let [first, second] = tables(&segment(384, 2, 4));
         let other = thread::spawn(move || (second.from_elem(1, 1u64).unwrap(), second));
         let large = first.from_elem(16, 2u64).unwrap();
         let (small, _second) = other.join().unwrap();
@@ -114,10 +106,8 @@ fn two_carvers_of_different_classes() {
 /// other slot.
 #[test]
 fn a_search_while_hints_move() {
-    check("a_search_while_hints_move", 3, || {
-        let segment = segment(128, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    check(3, || {
+        let [first, second] = tables(&segment(128, 2, 2));
         let x = first.uninit::<u64, _>(1).unwrap();
         let _y = first.uninit::<u64, _>(1).unwrap();
         first.free(x).unwrap();
@@ -134,12 +124,10 @@ fn a_search_while_hints_move() {
 /// I2: two searchers clear a summary word while a third participant enters a slot below it.
 #[test]
 fn a_hint_between_two_searchers() {
-    check("a_hint_between_two_searchers", 2, || {
+    check(2, || {
         // Nothing is retained: a freed slot goes to the hint tree at once.
-        let options = options().capacity(128).seats(4).arrays(2).retain(0);
-        let segment = options.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let searchers = [(); 2].map(|()| HandleTable::join(&segment).unwrap());
+        let options = options(128, 4, 2).retain(0);
+        let [first, searchers @ ..] = tables::<3>(&options.in_process().unwrap());
         let x = first.uninit::<u64, _>(1).unwrap();
         let y = first.uninit::<u64, _>(1).unwrap();
         first.free(x).unwrap();
@@ -169,10 +157,8 @@ fn a_hint_between_two_searchers() {
 /// first. One scan would report that the segment is full.
 #[test]
 fn a_free_slot_that_moves() {
-    check("a_free_slot_that_moves", 3, || {
-        let options = options().capacity(192).seats(4).arrays(4);
-        let segment = options.in_process().unwrap();
-        let [owner, mover, searcher] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
+    check(3, || {
+        let [owner, mover, searcher] = tables(&segment(192, 4, 4));
         let first = owner.uninit::<u64, _>(1).unwrap();
         let _middle = owner.uninit::<u64, _>(1).unwrap();
         let last = mover.uninit::<u64, _>(1).unwrap();
@@ -194,10 +180,8 @@ fn a_free_slot_that_moves() {
 /// shape that belongs to the handle, or `Stale`.
 #[test]
 fn a_look_at_a_slot_that_is_reused() {
-    check("a_look_at_a_slot_that_is_reused", 4, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    check(4, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.uninit::<u64, _>(2).unwrap();
         let other = thread::spawn(move || {
             first.free(x).unwrap();
@@ -217,14 +201,11 @@ fn a_look_at_a_slot_that_is_reused() {
 /// finds its array LIVE finds the descriptor and the elements written.
 #[test]
 fn a_handle_that_arrives_first() {
-    check("a_handle_that_arrives_first", 4, || {
+    check(4, || {
         // The same steps in another segment of the same key predict the handle.
-        let twin = segment(64, 2);
-        let twin = HandleTable::join(&twin).unwrap();
+        let twin = join(&segment(64, 2, 2));
         let x = twin.from_elem(1, 0u64).unwrap();
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(64, 2, 2));
         let other = thread::spawn(move || {
             assert_eq!(first.from_elem(1, 7).unwrap(), x);
             first
@@ -242,12 +223,10 @@ fn a_handle_that_arrives_first() {
 /// result is the old array or `Stale`, never another array.
 #[test]
 fn a_look_at_a_slot_that_becomes_a_partition() {
-    check("a_look_at_a_slot_that_becomes_a_partition", 2, || {
+    check(2, || {
         // As large as the words of the partition, which therefore reuse its slot.
         const LENGTH: usize = 56;
-        let segment = segment(2 * 448, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(2 * 448, 2, 2));
         let x = first.uninit::<u64, _>(LENGTH).unwrap();
         let y = first.uninit::<u64, _>(LENGTH).unwrap();
         let other = thread::spawn(move || {
@@ -264,49 +243,40 @@ fn a_look_at_a_slot_that_becomes_a_partition() {
     });
 }
 
+/// Frees a slot under a reader, with or without another hint in its word, beside a search.
+fn a_hint_and_a_search(beside_another: bool) {
+    // Nothing is retained: a freed slot goes to the hint tree at once.
+    let options = options(128, 2, 2).retain(0);
+    let [first, second] = tables(&options.in_process().unwrap());
+    let x = first.uninit::<u64, _>(1).unwrap();
+    let y = first.uninit::<u64, _>(1).unwrap();
+    let reader = second.read(x).unwrap();
+    first.free(x).unwrap();
+    if beside_another {
+        first.free(y).unwrap();
+    }
+    let search = |first: &HandleTable| first.uninit::<u64, _>(1).is_ok();
+    // The last holder enters the slot in the hints.
+    let ((), found, _first) = beside(first, search, || drop(reader));
+    assert!(
+        found || !beside_another,
+        "a slot was free from the beginning"
+    );
+    if !found || beside_another {
+        second.uninit::<u64, _>(1).expect("the slot is free");
+        assert_eq!(model::sweeps(&second), 0, "the hint is lost");
+    }
+}
+
 /// I2: a hint leads to its slot. A search beside the setting of a hint finds the slot, or leaves
 /// the hint to the next search, which needs no sweep.
 #[test]
 fn a_hint_leads_to_its_slot() {
-    check("a_hint_leads_to_its_slot", 2, || {
-        // Nothing is retained: a freed slot goes to the hint tree at once.
-        let options = options().capacity(128).seats(2).arrays(2).retain(0);
-        let segment = options.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = first.uninit::<u64, _>(1).unwrap();
-        first.uninit::<u64, _>(1).unwrap();
-        let reader = second.read(x).unwrap();
-        first.free(x).unwrap();
-        let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
-        // The last holder enters the slot in the hints.
-        drop(reader);
-        let (found, _first) = other.join().unwrap();
-        if !found {
-            second.uninit::<u64, _>(1).expect("the slot is free");
-            assert_eq!(model::sweeps(&second), 0, "the hint is lost");
-        }
-    });
+    check(2, || a_hint_and_a_search(false));
 }
 
 /// I2: the same for a hint in a word that already holds another hint.
 #[test]
 fn a_hint_beside_another_leads_to_its_slot() {
-    check("a_hint_beside_another_leads_to_its_slot", 2, || {
-        let options = options().capacity(128).seats(2).arrays(2).retain(0);
-        let segment = options.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = first.uninit::<u64, _>(1).unwrap();
-        let y = first.uninit::<u64, _>(1).unwrap();
-        let reader = second.read(x).unwrap();
-        first.free(x).unwrap();
-        first.free(y).unwrap();
-        let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
-        drop(reader);
-        let (found, _first) = other.join().unwrap();
-        assert!(found, "a slot was free from the beginning");
-        second.uninit::<u64, _>(1).expect("the slot is free");
-        assert_eq!(model::sweeps(&second), 0, "the hint is lost");
-    });
+    check(2, || a_hint_and_a_search(true));
 }

@@ -6,7 +6,7 @@ pub struct Bug {
     pub file: &'static str,
     pub at: &'static str,
     pub instead: &'static str,
-    /// The file and the name of the model's test.
+    /// The test program, and the path of the model in it.
     pub model: (&'static str, &'static str),
 }
 
@@ -121,28 +121,28 @@ pub const BUGS: &[Bug] = &[
         file: "src/seat/mod.rs",
         at: "if !«segment.try_lock_seat(index, me.index())?» {",
         instead: "true",
-        model: ("seats", "death_while_writing"),
+        model: ("seats", "arrays::death_while_writing"),
     },
     Bug {
         name: "a reap leaves the reader's bit",
         file: "src/reclaim.rs",
         at: "if «slot.has_bit(seat)» {\n            slot.clear_bit(seat);",
         instead: "false",
-        model: ("seats", "death_while_reading"),
+        model: ("seats", "arrays::death_while_reading"),
     },
     Bug {
         name: "a reap does not poison",
         file: "src/reclaim.rs",
         at: "_ => «slot.unlock_exclusive(seat, true)»,",
         instead: "slot.unlock_exclusive(seat, false)",
-        model: ("seats", "death_while_writing"),
+        model: ("seats", "arrays::death_while_writing"),
     },
     Bug {
         name: "two reap one seat",
         file: "src/segment/in_process.rs",
         at: "«self.holders[index]\n            .compare_exchange(0, holder, Ordering::Acquire, Ordering::Relaxed)\n            .is_ok()»",
         instead: "{ let seen = self.holders[index].load(Ordering::Acquire); if seen == 0 { self.holders[index].store(holder, Ordering::Relaxed); } seen == 0 }",
-        model: ("seats", "two_that_join"),
+        model: ("seats", "joining::two_that_join"),
     },
     Bug {
         name: "layouts of one hash are mixed",
@@ -177,35 +177,35 @@ pub const BUGS: &[Bug] = &[
         file: "src/queue/pop.rs",
         at: "if «before == Some(now)» {",
         instead: "true",
-        model: ("queue", "never_empty_while_a_job_moves"),
+        model: ("queue", "order::never_empty_while_a_job_moves"),
     },
     Bug {
         name: "a queue is full after one look",
         file: "src/queue/push.rs",
         at: "if «before == Some(seen)» {",
         instead: "true",
-        model: ("queue", "never_full_while_a_job_moves"),
+        model: ("queue", "order::never_full_while_a_job_moves"),
     },
     Bug {
         name: "a reap leaves the cells of a queue",
         file: "src/queue/cells.rs",
         at: "let Some(undone) = «word.undo(seat)» else",
         instead: "None",
-        model: ("queue", "death_while_pushing"),
+        model: ("queue", "deaths::death_while_pushing"),
     },
     Bug {
         name: "two recover an array at once",
         file: "src/word/slot.rs",
         at: "(self.is_live(generation) && «self.writer().is_none()» && good && data)",
         instead: "(self.writer().is_none() || purpose == Purpose::Recover)",
-        model: ("seats", "recovery_beside_recovery"),
+        model: ("seats", "arrays::recovery_beside_recovery"),
     },
     Bug {
         name: "a seat is free before all that it held is",
         file: "src/seat/mod.rs",
         at: "let _ = «above.reclaim(segment, seat, false)»;\n    mark_free",
         instead: "{ mark_free(segment.memory(), index); above.reclaim(segment, seat, false) }",
-        model: ("seats", "a_check_beside_one_that_comes_and_goes"),
+        model: ("seats", "joining::a_check_beside_one_that_comes_and_goes"),
     },
     Bug {
         name: "a publication checks for the end of its array by a load",
