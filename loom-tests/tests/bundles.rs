@@ -65,7 +65,7 @@ fn assert_empty(table: &HandleTable) {
 
 /// I1: two participants insert at once: neither part is lost, and both are whole.
 #[test]
-fn two_who_insert() {
+fn two_insertions_lose_no_part() {
     check(1, || {
         let [first, second] = tables(&segment(2));
         let bundle = first.bundle().unwrap().handle();
@@ -80,7 +80,7 @@ fn two_who_insert() {
 
 /// I1: an insertion beside the free of its bundle fails, or was faster; nothing is left.
 #[test]
-fn an_insertion_beside_the_end() {
+fn an_insertion_beside_a_free_leaves_nothing() {
     check(2, || {
         let [first, second] = tables(&segment(2));
         let (bundle, x) = bundle_of_one(&first);
@@ -93,7 +93,7 @@ fn an_insertion_beside_the_end() {
 
 /// I1: a bundle that takes the slot of a bundle that is being freed keeps its parts.
 #[test]
-fn a_bundle_in_the_place_of_another() {
+fn a_bundle_in_a_reused_slot_keeps_its_parts() {
     check(2, || {
         let [first, second] = tables(&segment(2));
         let (bundle, _) = bundle_of_one(&first);
@@ -115,7 +115,7 @@ fn a_bundle_in_the_place_of_another() {
 /// I1: a bundle is freed with its owner and leaves nothing, even if another participant has it open
 /// and its slot is reused at once.
 #[test]
-fn an_owner_that_leaves_what_another_has_open() {
+fn a_bundle_open_elsewhere_is_freed_with_its_owner() {
     check(2, || {
         let [first, second] = tables(&segment(2));
         let (bundle, _) = bundle_of_one(&second);
@@ -255,7 +255,7 @@ fn death_of_a_reaper_of_a_bundle() {
 /// I1, I7: a participant dies between removing a part and freeing it. The part is found and freed,
 /// even if the participant that inserted it has not given it away yet.
 #[test]
-fn death_of_who_takes_a_part_out_at_once() {
+fn death_while_removing_a_new_part_leaves_none() {
     check_deaths(1, |steps| {
         let segment = segment(4);
         let [survivor, second, third] = tables(&segment);

@@ -19,7 +19,7 @@ use ndshm::{HandleTable, Partition, Pool, model};
 /// order if the changing thread loads the word first; the crate's words make up for it. Both
 /// outcomes must occur.
 #[test]
-fn a_look_before_and_after_a_change() {
+fn a_load_before_and_after_a_change_both_occur() {
     let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
     let note = seen.clone();
     check(3, move || {
@@ -42,7 +42,7 @@ const SOURCE: &str = include_str!("explores.rs");
 
 /// Two accesses to the same bytes that no lease orders.
 #[test]
-fn accesses_without_a_lease() {
+fn accesses_without_a_lease_race() {
     let places = ["0..1, true", "0..2, false"];
     must_race(2, SOURCE, places, || {
         let [first, second] = tables(&segment(64, 2, 2));
@@ -55,7 +55,7 @@ fn accesses_without_a_lease() {
 
 /// Refuses the race also if only one of the two participants takes the lease.
 #[test]
-fn an_access_beside_a_lease() {
+fn an_access_beside_a_lease_races() {
     let places = ["second.write", "model::access"];
     must_race(2, SOURCE, places, || {
         let [first, second] = tables(&segment(64, 2, 2));
@@ -68,7 +68,7 @@ fn an_access_beside_a_lease() {
 
 /// Refuses a view that outlives its lease, although it has ended when the other thread writes.
 #[test]
-fn an_access_that_ends_too_late() {
+fn a_view_that_outlives_its_lease_races() {
     let places = ["view_mut_unsynchronized", "second.write"];
     must_race(2, SOURCE, places, || {
         let [first, second] = tables(&segment(192, 2, 4));
@@ -92,7 +92,7 @@ fn an_access_that_ends_too_late() {
 
 /// Refuses a view without a lease beside a view with a lease.
 #[test]
-fn a_view_without_a_lease() {
+fn a_view_beside_a_lease_races() {
     let places = ["view_unsynchronized", "second.write"];
     must_race(2, SOURCE, places, || {
         let [first, second] = tables(&segment(64, 2, 2));
@@ -131,7 +131,7 @@ fn neighbours_do_not_race() {
 }
 
 #[test]
-fn parts_that_overlap() {
+fn parts_that_overlap_race() {
     let places = ["slice_mut_unsynchronized"; 2];
     must_race(2, SOURCE, places, || {
         parts_without_a_lease(1);
@@ -140,7 +140,7 @@ fn parts_that_overlap() {
 
 /// Tiles of neighbouring `f32`, which share a word: the columns of a matrix of two rows.
 #[test]
-fn tiles_that_share_a_word() {
+fn tiles_that_share_a_word_do_not_race() {
     check(1, || {
         let [first, second] = tables(&segment(1024, 2, 4));
         let x = first.from_elem((2, 2), 1f32).unwrap();
@@ -168,7 +168,7 @@ fn tiles_that_share_a_word() {
 
 /// The report of a race with a tile of a call names the call.
 #[test]
-fn a_look_at_a_call() {
+fn a_view_during_a_call_races() {
     let places = ["pool.start", "view_unsynchronized"];
     must_race(2, SOURCE, places, || {
         let table = join(&segment(4096, 2, 16));
@@ -185,7 +185,7 @@ fn a_look_at_a_call() {
 
 /// No model sees an access by a pointer.
 #[test]
-fn a_pointer_is_not_seen() {
+fn an_access_by_a_pointer_is_not_detected() {
     check(2, || {
         let [first, second] = tables(&segment(64, 2, 2));
         let x = first.from_elem(1, 0u64).unwrap();
@@ -225,7 +225,7 @@ fn a_look_and_a_write(attach_anew: bool) {
 /// The check is stricter than necessary: a view counts for as long as it could live, which is the
 /// life of the value that it borrows from.
 #[test]
-fn a_view_that_is_kept() {
+fn a_view_whose_lender_is_kept_races() {
     let places = ["let seen", "second.write(x)"];
     must_race(2, SOURCE, places, || {
         a_look_and_a_write(false);
@@ -233,6 +233,6 @@ fn a_view_that_is_kept() {
 }
 
 #[test]
-fn a_view_that_is_given_up() {
+fn a_view_whose_lender_is_dropped_does_not_race() {
     check(3, || a_look_and_a_write(true));
 }

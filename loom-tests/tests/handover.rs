@@ -64,7 +64,7 @@ fn dies<R>(
 
 /// I4, I6: an array arrives whole although its producer leaves at once. It belongs to the consumer.
 #[test]
-fn an_array_is_handed_over() {
+fn an_array_is_handed_over_whole() {
     check(3, || {
         let [first, second] = tables(&segment(2));
         let queue = first.queue::<Jobs>(1).unwrap();

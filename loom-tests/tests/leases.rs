@@ -29,7 +29,7 @@ fn try_add(table: &HandleTable, x: Vector) -> Result<(), LeaseError> {
 /// I5, I6: a read lease and a write lease exclude each other, and each sees the accesses under the
 /// one before. A refused lease leaves no trace.
 #[test]
-fn reader_and_writer() {
+fn a_reader_and_a_writer_exclude_each_other() {
     check(4, || {
         let ([first, second], x) = one_array();
         let writer = thread::spawn(move || {
@@ -52,7 +52,7 @@ fn reader_and_writer() {
 
 /// I5, I6: neither of two writers loses the other's work, and never are both refused.
 #[test]
-fn writer_and_writer() {
+fn two_writers_lose_no_addition() {
     check(4, || {
         let ([first, second], x) = one_array();
         let add = move |table: &HandleTable| (0..2).filter(|_| try_add(table, x).is_ok()).count();
@@ -64,7 +64,7 @@ fn writer_and_writer() {
 
 /// I5, I6: two readers and a writer.
 #[test]
-fn two_readers_and_a_writer() {
+fn two_readers_and_a_writer_exclude_each_other() {
     check(2, || {
         let ([first, readers @ ..], x) = one_array::<3>();
         let readers =
@@ -133,7 +133,7 @@ fn free_under_a_writer() {
 
 /// I4: of two participants that free an array, exactly one succeeds.
 #[test]
-fn free_and_free() {
+fn one_of_two_frees_succeeds() {
     check(4, || {
         let ([first, second], x) = one_array();
         let free = move |table: &HandleTable| table.free(x).is_ok();
@@ -191,7 +191,7 @@ fn free_that_cleans_up_under_a_reader() {
 
 /// I5: a participant with two read leases keeps writers out until it has ended both.
 #[test]
-fn two_leases_of_one_seat() {
+fn two_leases_of_one_seat_both_keep_writers_out() {
     check(4, || {
         let ([first, second], x) = one_array();
         let writer = thread::spawn(move || {
@@ -214,7 +214,7 @@ fn two_leases_of_one_seat() {
 /// I6: all accesses of the freeing participant, with or without a lease, come before those of the
 /// next owner, even if a reader ends the last lease.
 #[test]
-fn free_comes_after_all_that_the_freer_did() {
+fn accesses_before_a_free_come_before_the_next_owner() {
     check(3, || {
         let ([first, second], x) = one_array();
         let other = thread::spawn(move || {
@@ -233,7 +233,7 @@ fn free_comes_after_all_that_the_freer_did() {
 /// I6: the last reader, the freeing participant and the next owner run at once. The reader's
 /// accesses come before those of the next owner.
 #[test]
-fn a_slot_from_hand_to_hand() {
+fn accesses_of_the_last_reader_come_before_the_next_owner() {
     check(2, || {
         let ([first, second, third], x) = one_array();
         let reader = thread::spawn(move || {
@@ -252,7 +252,7 @@ fn a_slot_from_hand_to_hand() {
 
 /// I1: an array is freed under two readers that leave at once: the last one finds it retired.
 #[test]
-fn two_readers_of_what_was_freed() {
+fn the_last_of_two_readers_frees_the_slot() {
     check(3, || {
         let ([first, second, third], x) = one_array();
         let mine = second.read(x).unwrap();
@@ -269,7 +269,7 @@ fn two_readers_of_what_was_freed() {
 
 /// I6: a slot whose pages are given back when it is freed passes to the next owner only after that.
 #[test]
-fn a_slot_that_is_cleaned() {
+fn a_slot_passes_on_after_its_pages_are_given_back() {
     check(3, || {
         let options = options(128, 2, 2).retain(0);
         let [first, second] = tables(&options.in_process().unwrap());

@@ -82,7 +82,7 @@ fn assert_only(table: &HandleTable, names: &[(&str, Vector)]) {
 
 /// I1: two participants publish one name: one succeeds, and the other learns which array has it.
 #[test]
-fn two_who_publish_one_name() {
+fn one_of_two_publications_succeeds() {
     check(3, || {
         let ([first, second], x) = one_array();
         let y = second.from_elem(1, 2u64).unwrap();
@@ -104,7 +104,7 @@ fn two_who_publish_one_name() {
 
 /// I1: a lookup of a name that is being replaced finds the old array or the new one, and whole.
 #[test]
-fn a_name_that_is_replaced() {
+fn a_replaced_name_always_has_an_array() {
     check(2, || {
         let ([first, second], x) = one_name();
         let replace = move |second: &HandleTable| {
@@ -126,7 +126,7 @@ fn a_name_that_is_replaced() {
 /// I4: the name of an array that is freed meanwhile leads to nothing in the end, and leaves
 /// nothing.
 #[test]
-fn a_name_for_what_is_freed() {
+fn a_name_of_a_freed_array_leaves_nothing() {
     check(2, || {
         let ([first, second], x) = one_array();
         let free = move |second: &HandleTable| second.free(x).unwrap();
@@ -147,7 +147,7 @@ fn rename(table: &HandleTable) -> Result<(), NameError> {
 
 /// I1: an array that is renamed has one of its two names at every moment.
 #[test]
-fn a_name_that_moves() {
+fn a_renamed_array_always_has_a_name() {
     check(2, || {
         let ([first, second], x) = one_name();
         let ((), moved, second) = beside(second, rename, || match find(&first, HERE) {
@@ -161,7 +161,7 @@ fn a_name_that_moves() {
 
 /// I1: a participant that sees the new name does not see the old one after it.
 #[test]
-fn a_name_that_has_moved() {
+fn a_renamed_array_never_has_both_names() {
     check(2, || {
         let ([first, second], _) = one_name();
         let ((), moved, _second) = beside(second, rename, || {
@@ -188,14 +188,14 @@ fn two_renames(new: &'static str) {
 
 /// I1: two participants rename one array: one succeeds, and the other finds no such name.
 #[test]
-fn two_who_rename() {
+fn one_of_two_renames_succeeds() {
     check(2, || two_renames(BESIDE));
 }
 
 /// I1: two participants rename one array to the same name. One succeeds, and the other finds the
 /// old name gone. It could find the new name taken only if both names had existed at once.
 #[test]
-fn two_who_rename_alike() {
+fn one_of_two_equal_renames_succeeds() {
     check(1, || two_renames(THERE));
 }
 
@@ -222,7 +222,7 @@ fn assert_one_has_it(
 
 /// I1: a rename and a publication compete for one name: exactly one succeeds.
 #[test]
-fn a_rename_beside_a_publication() {
+fn one_of_a_rename_and_a_publication_succeeds() {
     check(2, || {
         let ([first, second], x) = one_array();
         let y = first.from_elem(1, 2u64).unwrap();
@@ -242,7 +242,7 @@ fn a_rename_beside_a_publication() {
 /// I1: a rename and an unpublication of one name compete: exactly one succeeds, and the other finds
 /// no such name.
 #[test]
-fn a_rename_beside_its_end() {
+fn one_of_a_rename_and_an_unpublication_succeeds() {
     check(2, || {
         let ([first, second], x) = one_name();
         let (ended, moved, second) = beside(second, rename, || first.unpublish(HERE));
@@ -257,7 +257,7 @@ fn a_rename_beside_its_end() {
 /// A check of the whole table beside a publication, a rename and an unpublication reports no
 /// damage.
 #[test]
-fn a_check_beside_names() {
+fn verify_beside_changes_of_names_reports_no_damage() {
     check(1, || {
         let ([first, second], x) = one_array();
         let changes = move |second: &HandleTable| {
@@ -358,7 +358,7 @@ fn death_beside_a_publication(
 /// I1, I7: a participant dies between writing a new record into a bucket and freeing the previous
 /// one. The previous record is found, even if its creator has not given it to the bucket yet.
 #[test]
-fn death_of_who_replaces_a_record_at_once() {
+fn death_while_replacing_a_new_record_leaves_none() {
     check_deaths(1, |steps| {
         let unpublish = |second: &HandleTable, _| drop(second.unpublish(HERE));
         death_beside_a_publication(steps, unpublish, |survivor, x| {
@@ -372,7 +372,7 @@ fn death_of_who_replaces_a_record_at_once() {
 /// I1, I7: like above, but no participant removes the name: a published name stays, although
 /// another participant replaces its record and dies.
 #[test]
-fn death_of_who_names_something_beside() {
+fn death_beside_a_published_name_keeps_it() {
     check_deaths(1, |steps| {
         let publish = |second: &HandleTable, x| drop(second.publish(BESIDE, x));
         death_beside_a_publication(steps, publish, |survivor, _| {
@@ -384,7 +384,7 @@ fn death_of_who_names_something_beside() {
 /// I1: each participant that meets a bucket whose record was freed heals it. No name that is
 /// published meanwhile is lost, neither to another healer nor to a list of names.
 #[test]
-fn a_bucket_whose_record_is_lost() {
+fn a_bucket_without_its_record_is_healed() {
     check(2, || {
         let ([first, second], x) = one_name();
         assert!(model::lose_record(&first, HERE));
@@ -398,7 +398,7 @@ fn a_bucket_whose_record_is_lost() {
 /// I5: a write lease by a forged handle of a record is refused at once, and does not keep out a
 /// lookup of the name.
 #[test]
-fn a_made_up_writer_of_a_record() {
+fn a_forged_writer_of_a_record_is_refused() {
     check(2, || {
         let ([first, second], x) = one_name();
         let record = model::record(&first, HERE).unwrap();

@@ -55,7 +55,7 @@ fn a_call_on_two_workers() {
 
 /// I6: parameters and results belong to their call, also in the next call, which reuses the words.
 #[test]
-fn two_calls_in_a_row() {
+fn parameters_and_results_belong_to_their_call() {
     check(1, || {
         let table = join(&segment(1));
         let x = table.from_elem(1, 1u64).unwrap();
@@ -73,7 +73,7 @@ fn two_calls_in_a_row() {
 /// I5, I6: workers come at any moment. When the parent has closed a job, no worker is in it, and
 /// the parent sees everything that they did.
 #[test]
-fn nobody_is_in_a_job_that_is_over() {
+fn no_worker_is_in_a_closed_job() {
     check(2, || {
         let mailbox = Arc::new(Mailbox::new(2));
         // One cell per worker, because the workers do not exclude each other.
@@ -166,7 +166,7 @@ fn a_barrier_of_three() {
 /// I7: a participant that will not come breaks the barrier. Of the two that wait or come, both are
 /// told, or neither if both came first.
 #[test]
-fn a_barrier_that_breaks() {
+fn a_broken_barrier_tells_all_or_none() {
     check(3, || {
         let barrier = Arc::new(Barrier::new(2));
         let leaver = with(&barrier, Barrier::break_up);
@@ -182,7 +182,7 @@ fn a_barrier_that_breaks() {
 /// I7: in a whole pool, a worker that returns breaks the barrier at which another worker waits for
 /// it.
 #[test]
-fn a_barrier_that_one_does_not_reach() {
+fn a_worker_that_returns_breaks_the_barrier() {
     check(0, || {
         let table = join(&segment(2));
         let mut pool = Pool::threads(&table, 2).unwrap();
@@ -243,7 +243,7 @@ fn death_before_a_barrier() {
 /// I5, I6: the parent takes a tile while the call runs, and sends it off again. Each side sees the
 /// writes of the other, and no run is lost.
 #[test]
-fn a_tile_that_is_sent_off_again() {
+fn a_tile_sent_off_again_is_run_again() {
     check(1, || {
         let table = join(&segment(1));
         let x = table.from_elem(1, 0u64).unwrap();
@@ -308,7 +308,7 @@ fn death_after_a_tile_was_sent_off_again() {
 
 /// I5: a call is given up after a torn tile was opened again: a half-written tile is poisoned.
 #[test]
-fn a_call_that_is_given_up_between_two_runs() {
+fn a_call_given_up_poisons_torn_tiles() {
     check(1, || {
         let table = join(&segment(1));
         let x = table.from_elem(2, 0u64).unwrap();
@@ -334,7 +334,7 @@ fn a_call_that_is_given_up_between_two_runs() {
 
 /// I6: a failure that is read while its worker still runs is read whole.
 #[test]
-fn a_failure_is_told_whole() {
+fn a_failure_is_read_whole() {
     check(3, || {
         let report = Arc::new(Report::new());
         let worker = with(&report, |report| report.fail(7, "a message"));

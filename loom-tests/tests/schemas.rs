@@ -38,7 +38,7 @@ fn dtype_of<T: Element + Default>(table: &HandleTable) -> String {
 
 /// I1: two participants that enter one layout help each other, and get the same index.
 #[test]
-fn two_helpers() {
+fn two_participants_enter_one_layout_once() {
     check(2, || {
         let [first, second] = tables(&segment(128, 2, 2));
         let (seen, others, second) = beside(second, dtype_of::<A>, || dtype_of::<A>(&first));
@@ -51,7 +51,7 @@ fn two_helpers() {
 /// I1, I8: two layouts of one hash (in a model all layouts have the same hash) are never mixed:
 /// each gets an entry of its own, or none.
 #[test]
-fn two_rivals() {
+fn two_layouts_of_one_hash_are_never_mixed() {
     check(3, || {
         let [first, second] = tables(&segment(128, 2, 2));
         let (seen, others, second) = beside(second, dtype_of::<B>, || dtype_of::<A>(&first));
@@ -63,7 +63,7 @@ fn two_rivals() {
 
 /// I1, I7: a participant that dies while it enters a layout does not keep others from entering it.
 #[test]
-fn a_helper_that_dies() {
+fn death_while_entering_a_layout_blocks_nobody() {
     check_deaths(1, |steps| {
         let segment = segment(128, 2, 2);
         let [first, second] = tables(&segment);

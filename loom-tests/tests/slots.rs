@@ -18,7 +18,7 @@ fn write(table: &HandleTable, x: Vector, value: u64) {
 /// I1, I4, I6: a slot goes from one participant to another. Its owner has it alone, and after all
 /// accesses of the previous owner.
 #[test]
-fn hand_over() {
+fn a_freed_slot_has_one_next_owner() {
     check(4, || {
         let [first, second] = tables(&segment(64, 2, 2));
         let x = first.from_elem(1, 0).unwrap();
@@ -44,7 +44,7 @@ fn hand_over() {
 /// I1, I2, I4: two participants allocate, write, free and allocate again in a segment that has a
 /// slot for each of them. Neither gets `Full`, and they never share a slot.
 #[test]
-fn two_allocators() {
+fn two_allocators_never_share_a_slot() {
     check(3, || {
         let life = |table: HandleTable, value| {
             let x = table.from_elem(1, value).expect("a slot is free");
@@ -68,7 +68,7 @@ fn two_allocators() {
 
 /// I2: two participants that need a new span append one each: no slot is lost or given out twice.
 #[test]
-fn two_carvers() {
+fn two_new_spans_are_distinct() {
     check(3, || {
         let life = |table: HandleTable| {
             let handles = [(); 2].map(|()| table.from_elem(1, 1u64).expect("a slot is free"));
@@ -90,7 +90,7 @@ fn two_carvers() {
 /// I2: spans of two size classes that are appended at once do not overlap (loom sees the bytes of
 /// both being written).
 #[test]
-fn two_carvers_of_different_classes() {
+fn spans_of_two_classes_do_not_overlap() {
     check(3, || {
         let [first, second] = tables(&segment(384, 2, 4));
         let other = thread::spawn(move || (second.from_elem(1, 1u64).unwrap(), second));
@@ -105,7 +105,7 @@ fn two_carvers_of_different_classes() {
 /// set too late or taken in vain, but the search finds a slot that is free throughout, and then the
 /// other slot.
 #[test]
-fn a_search_while_hints_move() {
+fn a_search_finds_a_free_slot_while_hints_move() {
     check(3, || {
         let [first, second] = tables(&segment(128, 2, 2));
         let x = first.uninit::<u64, _>(1).unwrap();
@@ -123,7 +123,7 @@ fn a_search_while_hints_move() {
 
 /// I2: two searchers clear a summary word while a third participant enters a slot below it.
 #[test]
-fn a_hint_between_two_searchers() {
+fn a_hint_survives_two_searchers() {
     check(2, || {
         // Nothing is retained: a freed slot goes to the hint tree at once.
         let options = options(128, 4, 2).retain(0);
@@ -156,7 +156,7 @@ fn a_hint_between_two_searchers() {
 /// I2: a slot is free at every moment, but it moves behind the search, from the last slot to the
 /// first. One scan would report that the segment is full.
 #[test]
-fn a_free_slot_that_moves() {
+fn a_free_slot_that_moves_is_found() {
     check(3, || {
         let [owner, mover, searcher] = tables(&segment(192, 4, 4));
         let first = owner.uninit::<u64, _>(1).unwrap();
@@ -179,7 +179,7 @@ fn a_free_slot_that_moves() {
 /// I4, I8: `attach` of an array that is freed and replaced by an array of another shape gives the
 /// shape that belongs to the handle, or `Stale`.
 #[test]
-fn a_look_at_a_slot_that_is_reused() {
+fn attach_beside_a_reuse_never_returns_the_next_array() {
     check(4, || {
         let [first, second] = tables(&segment(64, 2, 2));
         let x = first.uninit::<u64, _>(2).unwrap();
@@ -200,7 +200,7 @@ fn a_look_at_a_slot_that_is_reused() {
 /// I6: a handle may reach another participant by a way that orders nothing. A participant that
 /// finds its array LIVE finds the descriptor and the elements written.
 #[test]
-fn a_handle_that_arrives_first() {
+fn a_live_array_is_written_whole() {
     check(4, || {
         // The same steps in another segment of the same key predict the handle.
         let twin = join(&segment(64, 2, 2));
@@ -222,7 +222,7 @@ fn a_handle_that_arrives_first() {
 /// I4, I8: a slot becomes the slot of a partition beside an `attach` with its old handle. The
 /// result is the old array or `Stale`, never another array.
 #[test]
-fn a_look_at_a_slot_that_becomes_a_partition() {
+fn attach_beside_a_new_partition_never_returns_it() {
     check(2, || {
         // As large as the words of the partition, which therefore reuse its slot.
         const LENGTH: usize = 56;

@@ -75,7 +75,7 @@ fn finish(mut round: Round<'_, '_, Group>) -> Result<(), RoundError> {
 /// I5, I6: two participants write disjoint tiles. Each tile is claimed once, and the participant
 /// that ends the round sees all writes of the round. Then the other participant opens a round.
 #[test]
-fn a_round_of_two() {
+fn each_tile_of_a_round_is_claimed_once() {
     check(2, || {
         let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
@@ -99,7 +99,7 @@ fn a_round_of_two() {
 /// I5, I6: tiles are claimed two at a time, and a participant leaves after one of them. The other
 /// runs the rest, each tile once, and the round is whole.
 #[test]
-fn a_unit_that_is_left_half_way() {
+fn tiles_of_a_unit_left_half_way_are_claimed_again() {
     check(2, || {
         let ([first, second], x) = two_participants(3);
         let tiles = divide(&first, x);
@@ -136,7 +136,7 @@ fn a_unit_that_is_left_half_way() {
 /// I1, I5, I7: a participant dies among tiles that are claimed two at a time. The tiles that it had
 /// not run are torn, and those that it had run are whole.
 #[test]
-fn death_in_a_unit() {
+fn death_in_a_unit_tears_only_tiles_not_run() {
     check_deaths(1, |steps| {
         let ([first, second], x) = two_participants(3);
         let tiles = divide(&first, x);
@@ -183,7 +183,7 @@ fn death_in_a_unit() {
 /// I5, I6: a late participant finds the round over or running, and gets no tile of it once the
 /// arrays have another owner.
 #[test]
-fn entering_late() {
+fn a_late_participant_gets_no_tile_of_a_finished_round() {
     check(2, || {
         let ([first, second], x) = two_participants(2);
         let tiles = first.partition(x.write(), Axis(0), 2).unwrap();
@@ -214,7 +214,7 @@ fn entering_late() {
 
 /// I1, I5: two participants open the next round at once: one succeeds, and its round is whole.
 #[test]
-fn two_openers() {
+fn two_openers_run_whole_rounds() {
     check(2, || {
         let ([first, second], x) = two_participants(2);
         let tiles = first.partition(x.write(), Axis(0), 2).unwrap();
@@ -239,7 +239,7 @@ fn two_openers() {
 /// I5: a round is given up while a participant may hold a tile. Readers and writers of the whole
 /// array get it only after that participant has left.
 #[test]
-fn a_round_that_is_given_up() {
+fn a_round_given_up_stays_closed_until_all_have_left() {
     check(3, || {
         let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
@@ -314,7 +314,7 @@ fn an_overlap_is_refused() {
 /// I5: a participant that enters while a round is being opened finds it closed, or open with its
 /// arrays.
 #[test]
-fn entering_early() {
+fn an_open_round_has_closed_its_arrays() {
     check(2, || {
         let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
@@ -369,12 +369,12 @@ fn an_end_while_another_is_still_in(torn: bool) {
 }
 
 #[test]
-fn a_round_that_another_has_not_left() {
+fn the_end_of_a_round_sees_all_its_writes() {
     check(1, || an_end_while_another_is_still_in(false));
 }
 
 #[test]
-fn a_torn_round_that_another_has_not_left() {
+fn the_end_of_a_torn_round_sees_all_its_writes() {
     check(1, || an_end_while_another_is_still_in(true));
 }
 
@@ -408,7 +408,7 @@ fn a_forgotten_tile_is_torn() {
 /// I5: a participant enters a round while its opener gives it up and opens a round on another
 /// partition of the same array. The participant is in neither, or alone in its tile.
 #[test]
-fn entering_what_the_opener_has_left() {
+fn a_round_given_up_shares_no_tile_with_the_next() {
     check(2, || {
         let [first, second] = tables(&loom_tests::segment(1024, 2, 4));
         let x = first.from_elem(1, 0u64).unwrap();

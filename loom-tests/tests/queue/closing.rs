@@ -11,7 +11,7 @@ use crate::{filled, mortal, other, rest, segment};
 /// I5: a participant that sees the queue closed and drained has seen its last job. A push that
 /// overlaps the close succeeds, and its job comes out, or it is refused.
 #[test]
-fn a_push_that_meets_the_close() {
+fn a_push_beside_the_close_is_popped_or_refused() {
     check(4, || {
         let [first, second] = tables(&segment(2));
         let queue = first.queue(2).unwrap();
@@ -36,7 +36,7 @@ fn a_push_that_meets_the_close() {
 
 /// I6: a participant that finds the queue closed sees everything that was done before the close.
 #[test]
-fn what_came_before_the_close() {
+fn writes_before_the_close_are_seen_after_it() {
     check(3, || {
         let [first, second] = tables(&loom_tests::segment(640, 2, 4));
         let queue = first.queue::<u64>(1).unwrap();
@@ -57,7 +57,7 @@ fn what_came_before_the_close() {
 
 /// I7: a consumer of a closed queue that waits while another takes the last job returns with it.
 #[test]
-fn waiting_for_the_last_job() {
+fn a_waiter_for_the_last_job_returns() {
     check(3, || {
         let [first, second] = tables(&segment(2));
         let queue = filled(&first, 1, &[1]);
@@ -75,7 +75,7 @@ fn waiting_for_the_last_job() {
 /// I7: the queue is closed, and the consumer of its last job dies between any two steps. A
 /// participant that found the queue drained missed no job.
 #[test]
-fn death_at_the_last_job() {
+fn after_drained_no_death_brings_a_job_back() {
     check_deaths(2, |steps| {
         let [survivor, second] = tables(&segment(2));
         let queue = filled(&survivor, 1, &[1]);

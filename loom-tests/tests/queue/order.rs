@@ -9,7 +9,7 @@ use crate::{assert_whole, filled, other, pop, rest, segment, sorted};
 /// I5, I6: a job arrives whole and once, in the order of its producer, through a cell that is used
 /// again. loom watches the bytes.
 #[test]
-fn a_hand_over() {
+fn jobs_arrive_whole_and_in_order() {
     check(4, || {
         let [first, second] = tables(&segment(2));
         let queue = first.queue(1).unwrap();
@@ -29,7 +29,7 @@ fn a_hand_over() {
 /// I5: jobs that one participant pushes one after the other are popped in that order, also by two
 /// consumers.
 #[test]
-fn two_consumers() {
+fn two_consumers_pop_in_order() {
     check(3, || {
         let [first, second] = tables(&segment(2));
         let queue = filled(&first, 2, &[1, 2]);
@@ -83,7 +83,7 @@ fn two_producers_at_two_cells() {
 /// I5: a producer pushes, then starts a second producer, which pushes, while a third participant
 /// pops. The jobs come out in that order.
 #[test]
-fn order_between_producers() {
+fn a_later_push_comes_out_later() {
     check(3, || {
         let [first, second, third] = tables(&segment(4));
         let queue = first.queue(2).unwrap();
@@ -153,7 +153,7 @@ fn never_empty_while_a_job_moves() {
 
 /// I2: the same beside another consumer: two jobs for two consumers.
 #[test]
-fn never_empty_for_two() {
+fn never_empty_for_two_consumers() {
     check(4, || {
         let (mine, theirs) = beside_a_mover(&[1], 2, move_a_job, |queue| queue.pop().unwrap());
         assert!(mine.is_some() && theirs.is_some(), "a job was there");

@@ -10,7 +10,7 @@ use crate::{assert_whole, filled, other, rest, segment};
 /// I7: a consumer that sleeps or is about to sleep is woken by the push, and then by the close.
 /// loom's futex has no timeouts, so a lost wake-up is a deadlock.
 #[test]
-fn a_sleeping_consumer() {
+fn a_sleeping_consumer_is_woken() {
     check(3, || {
         let [first, second] = tables(&segment(2));
         let queue = first.queue(1).unwrap();
@@ -27,7 +27,7 @@ fn a_sleeping_consumer() {
 
 /// I7: a producer that sleeps for a free cell, or is about to, is woken by the pop.
 #[test]
-fn a_sleeping_producer() {
+fn a_sleeping_producer_is_woken() {
     check(3, || {
         let [first, second] = tables(&segment(2));
         let queue = filled(&first, 1, &[1]);
@@ -44,7 +44,7 @@ fn a_sleeping_producer() {
 /// I7: a consumer waits for two producers, one of which may overtake the other. The tail is then
 /// beyond the position of the slower one, but its push still wakes the consumer.
 #[test]
-fn a_consumer_that_waits_for_two() {
+fn a_push_that_was_overtaken_wakes_the_consumer() {
     check(1, || {
         let [first, second, third] = tables(&segment(4));
         let queue = first.queue(2).unwrap();

@@ -96,7 +96,7 @@ fn half_written(survivor: &HandleTable) -> Vector {
 /// I5, I6: two participants recover an array at once: one after the other, or one is refused. A
 /// reader in between finds the array poisoned or whole.
 #[test]
-fn recovery_beside_recovery() {
+fn two_recoveries_exclude_each_other() {
     check(3, || {
         let segment = segment(64, 2, 2);
         let survivor = join(&segment);

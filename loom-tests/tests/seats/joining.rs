@@ -8,7 +8,7 @@ use crate::assert_gone;
 
 /// I1: two participants that join at once get different seats; a third is refused.
 #[test]
-fn two_that_join() {
+fn two_joins_take_different_seats() {
     check(3, || {
         let segment = segment(64, 2, 2);
         let other = {
@@ -25,7 +25,7 @@ fn two_that_join() {
 /// I1, I2: a participant leaves while another joins: the seat changes hands whole, or the newcomer
 /// takes another. All arrays of the leaver are free.
 #[test]
-fn one_that_joins_while_one_leaves() {
+fn a_join_beside_a_leave_takes_a_whole_seat() {
     check(3, || {
         let segment = segment(64, 2, 2);
         let first = join(&segment);
@@ -45,7 +45,7 @@ fn one_that_joins_while_one_leaves() {
 /// A check beside a participant that joins, allocates, writes, leaves and joins again reports no
 /// damage.
 #[test]
-fn a_check_beside_one_that_comes_and_goes() {
+fn verify_beside_joins_and_leaves_reports_no_damage() {
     check(2, || {
         let segment = segment(64, 2, 2);
         let survivor = join(&segment);
@@ -72,7 +72,7 @@ fn a_check_beside_one_that_comes_and_goes() {
 /// I1, I7: death while joining, and while leaving. The seat can still be taken, also while the
 /// survivor reaps.
 #[test]
-fn death_at_the_door() {
+fn death_while_joining_or_leaving() {
     check_deaths(3, |steps| {
         let segment = segment(64, 2, 2);
         let survivor = join(&segment);

@@ -48,7 +48,7 @@ fn death_of_a_reaper() {
 /// I1, I6: a participant that finds an array poisoned learns the dead writer's pid, however soon
 /// after the reap it looks.
 #[test]
-fn poison_tells_by_whom() {
+fn poison_names_the_dead_writer() {
     check(3, || {
         let segment = segment(64, 3, 2);
         let [first, second] = tables(&segment);
@@ -73,7 +73,7 @@ fn poison_tells_by_whom() {
 /// I1, I6: a slot that a dead participant reserved passes to the next owner after all writes of the
 /// dead participant.
 #[test]
-fn a_reservation_of_the_dead_is_used_again() {
+fn writes_of_the_dead_come_before_the_next_owner() {
     check_deaths(1, |steps| {
         let segment = segment(64, 3, 2);
         let [first, second, third] = tables(&segment);

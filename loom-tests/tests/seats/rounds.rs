@@ -98,7 +98,7 @@ fn death_of_an_opener() {
 /// I5: a round that is given up while a participant holds a tile has no opener. Readers and writers
 /// of the whole array are refused as long as the participant is in it.
 #[test]
-fn an_orphaned_round() {
+fn a_round_without_an_opener_refuses_leases() {
     check(2, || {
         let segment = room_for_tiles(2);
         let [first, second] = tables(&segment);
@@ -127,7 +127,7 @@ fn an_orphaned_round() {
 /// I5, I6: a third participant reaps the holder of a tile, and the opener may end the round at any
 /// moment. The opener then finds the array poisoned.
 #[test]
-fn a_reap_beside_the_opener() {
+fn torn_rows_are_poisoned_before_the_round_ends() {
     check(2, || {
         let segment = room_for_tiles(4);
         let [opener, dead, reaper] = tables(&segment);
