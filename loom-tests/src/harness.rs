@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use loom::thread;
-use ndshm::{HandleTable, LeaseError, Segment, SegmentOptions, model};
+use ndshm::error::LeaseError;
+use ndshm::{HandleTable, Segment, SegmentOptions, model};
 
 use crate::steer;
 

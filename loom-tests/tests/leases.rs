@@ -4,7 +4,8 @@
 use loom::thread;
 use loom_tests::{assert_all_free, beside, check, is_busy, options, segment, tables};
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, model};
+use ndshm::error::LeaseError;
+use ndshm::{Handle, HandleTable, model};
 
 type Vector = Handle<u64, Ix1>;
 

@@ -6,13 +6,13 @@
 
 use super::cache::{Cache, Filling, Recent};
 use super::hints::Hints;
-use super::slot::{Slot, Tail};
+use super::slot::{ReleaseOutcome, Slot};
 use super::sweep;
 use crate::layout::Header;
 use crate::memory::Memory;
 use crate::segment::NoMemory;
 use crate::segment::Segment;
-use crate::span::{CLASSES, Carved, Extent, Spans};
+use crate::span::{AppendOutcome, CLASSES, Extent, Spans};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotWord};
 
@@ -85,7 +85,7 @@ impl<'m> Allocator<'m, '_> {
         if let Some(found) = self.filling(class).or_else(|| self.hinted(class)) {
             return Ok(found);
         }
-        let full = match self.carve(class)? {
+        let full = match self.append_span(class)? {
             Ok(found) => return Ok(found),
             Err(full) => full,
         };
@@ -162,7 +162,7 @@ impl<'m> Allocator<'m, '_> {
     }
 
     /// Appends a span and reserves a slot of it. The inner error says that no span can be added.
-    fn carve(&mut self, class: u32) -> Result<Result<Reserved<'m>, Exhausted>, Exhausted> {
+    fn append_span(&mut self, class: u32) -> Result<Result<Reserved<'m>, Exhausted>, Exhausted> {
         loop {
             let per_span = self.memory().layout().geometry.span_slots as usize;
             let mut refused = None;
@@ -170,8 +170,8 @@ impl<'m> Allocator<'m, '_> {
                 let committed = self.segment.commit_slots(span * per_span, per_span);
                 committed.map_err(|error| refused = Some(error)).is_ok()
             };
-            match Spans::of(self.memory()).carve(class, back) {
-                Carved::New(span) => {
+            match Spans::of(self.memory()).append_span(class, back) {
+                AppendOutcome::New(span) => {
                     *self.cache.filling(class) = Some(Filling {
                         span,
                         next: 0,
@@ -182,13 +182,15 @@ impl<'m> Allocator<'m, '_> {
                         return Ok(Ok(found));
                     }
                 }
-                Carved::Exhausted { entries } => return Ok(Err(Exhausted::Full { entries })),
-                Carved::Unbacked => {
+                AppendOutcome::Exhausted { entries } => {
+                    return Ok(Err(Exhausted::Full { entries }));
+                }
+                AppendOutcome::Unbacked => {
                     return Err(
                         refused.map_or(Exhausted::Full { entries: true }, Exhausted::NoMemory)
                     );
                 }
-                Carved::Corrupt { index } => return Err(Exhausted::Corrupt { span: index }),
+                AppendOutcome::Corrupt { index } => return Err(Exhausted::Corrupt { span: index }),
             }
         }
     }
@@ -240,12 +242,12 @@ impl<'m> Allocator<'m, '_> {
         clean_up: impl FnOnce(&Extent) -> bool,
     ) {
         if extent.has_own_pages()
-            && !self.cache.may_retain(backed)
+            && !self.cache.within_retain_limit(backed)
             && let Some(reserved) = slot.recycle_reserved(retired, self.me)
         {
             return self.clean(slot, reserved, extent, clean_up);
         }
-        if let Tail::Freed(word) = slot.tail_after_retire(retired) {
+        if let ReleaseOutcome::Freed(word) = slot.release_after_retire(retired) {
             let freed = Recent {
                 slot: slot.index as u32,
                 word,
@@ -253,7 +255,7 @@ impl<'m> Allocator<'m, '_> {
                 backed,
             };
             if self.cache.push(freed).is_err() {
-                self.share(slot, word, extent, clean_up);
+                self.push_free_hint(slot, word, extent, clean_up);
             }
         }
     }
@@ -274,14 +276,17 @@ impl<'m> Allocator<'m, '_> {
 
     /// Enters a FREE slot in the hint tree. Punches its pages first if enough are retained.
     #[cold]
-    pub(crate) fn share(
+    pub(crate) fn push_free_hint(
         &mut self,
         slot: Slot<'m>,
         free: SlotWord,
         extent: Extent,
         clean_up: impl FnOnce(&Extent) -> bool,
     ) {
-        if !free.is_clean() && extent.has_own_pages() && !self.cache.may_share(extent.size()) {
+        if !free.is_clean()
+            && extent.has_own_pages()
+            && !self.cache.within_shared_limit(extent.size())
+        {
             if let Ok(reserved) = slot.reserve(free, self.me) {
                 let clean = clean_up(&extent);
                 let _ = slot.abandon(reserved, self.me, clean);

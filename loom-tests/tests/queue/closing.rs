@@ -62,10 +62,10 @@ fn a_waiter_for_the_last_job_returns() {
         let [first, second] = tables(&segment(2));
         let queue = filled(&first, 1, &[1]);
         let consumer = other(second, queue.handle(), |queue| {
-            queue.pop_wait(Duration::MAX).unwrap()
+            queue.pop_timeout(Duration::MAX).unwrap()
         });
         queue.close();
-        let mine = queue.pop_wait(Duration::MAX).unwrap();
+        let mine = queue.pop_timeout(Duration::MAX).unwrap();
         let (theirs, _second) = consumer.join().unwrap();
         assert_eq!(mine.into_iter().chain(theirs).collect::<Vec<_>>(), [1]);
         assert!(queue.is_drained());

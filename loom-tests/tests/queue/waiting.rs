@@ -16,7 +16,7 @@ fn a_sleeping_consumer_is_woken() {
         let queue = first.queue(1).unwrap();
         let consumer = other(second, queue.handle(), |queue| {
             let forever = Duration::MAX;
-            [(); 2].map(|()| queue.pop_wait(forever).unwrap())
+            [(); 2].map(|()| queue.pop_timeout(forever).unwrap())
         });
         queue.push(1).unwrap();
         queue.close();
@@ -32,7 +32,7 @@ fn a_sleeping_producer_is_woken() {
         let [first, second] = tables(&segment(2));
         let queue = filled(&first, 1, &[1]);
         let producer = other(second, queue.handle(), |queue| {
-            queue.push_wait(2, Duration::MAX).unwrap();
+            queue.push_timeout(2, Duration::MAX).unwrap();
         });
         assert_eq!(queue.pop().unwrap(), Some(1));
         let _second = producer.join().unwrap();
@@ -53,7 +53,7 @@ fn a_push_that_was_overtaken_wakes_the_consumer() {
             other(second, queue.handle(), push(1)),
             other(third, queue.handle(), push(2)),
         ];
-        let mut jobs = [(); 2].map(|()| queue.pop_wait(Duration::MAX).unwrap());
+        let mut jobs = [(); 2].map(|()| queue.pop_timeout(Duration::MAX).unwrap());
         let _tables = producers.map(|producer| producer.join().unwrap());
         jobs.sort_unstable();
         assert_eq!(jobs, [Some(1), Some(2)]);

@@ -2,7 +2,8 @@
 
 use loom::thread;
 use loom_tests::{beside, beside_death, check, check_deaths, join, segment, tables};
-use ndshm::{HandleTable, LeaseError, model};
+use ndshm::error::LeaseError;
+use ndshm::{HandleTable, model};
 
 use crate::{Vector, assert_gone, is_poisoned, look};
 

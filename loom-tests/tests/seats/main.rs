@@ -8,7 +8,8 @@ mod rounds;
 
 use loom_tests::{assert_all_free, join};
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError};
+use ndshm::error::LeaseError;
+use ndshm::{Handle, HandleTable};
 
 type Vector = Handle<u64, Ix1>;
 

@@ -4,7 +4,8 @@ use std::mem::ManuallyDrop;
 
 use loom::thread;
 use loom_tests::{check, check_deaths, is_busy, join, segment, tables};
-use ndshm::{LeaseError, model};
+use ndshm::error::LeaseError;
+use ndshm::model;
 
 use crate::{assert_gone, is_poisoned};
 

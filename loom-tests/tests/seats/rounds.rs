@@ -3,9 +3,8 @@
 use loom::thread;
 use loom_tests::{beside_death, check, check_deaths, is_busy, segment, tables};
 use ndarray::{Axis, Ix1};
-use ndshm::{
-    HandleTable, LeaseError, Partition, PartitionHandle, RoundError, Segment, Write, model,
-};
+use ndshm::error::{LeaseError, RoundError};
+use ndshm::{HandleTable, Partition, PartitionHandle, Segment, Write, model};
 
 use crate::is_poisoned;
 
