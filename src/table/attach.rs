@@ -14,7 +14,7 @@ use crate::handle::{AnyHandle, Handle};
 use crate::memory::Access;
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
-use crate::table::error::LeaseError;
+use crate::table::error::{BoxedLeaseError, LeaseError};
 
 /// A live array's bytes, checked against its descriptor, its extent and the requested types.
 pub(crate) struct Located<T, D> {
@@ -39,7 +39,9 @@ impl Core {
         // Read the word again. If it is still LIVE in this generation, no other descriptor was
         // written between the two reads, and the result of `locate` belongs to this array.
         match slot.word().is_live(generation) {
-            true => located.map(|located| Attached::new(self, located)),
+            true => located
+                .map(|located| Attached::new(self, located))
+                .map_err(LeaseError::from),
             false => Err(LeaseError::Stale { handle }),
         }
     }
@@ -50,7 +52,7 @@ impl Core {
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
-    ) -> Result<Located<T, D>, LeaseError> {
+    ) -> Result<Located<T, D>, BoxedLeaseError> {
         let same_schema = |index, text: &'static str| self.is_record::<T>(index, text);
         self.look().locate(slot, handle, same_schema)
     }
@@ -103,7 +105,7 @@ impl Look<'_> {
         slot: Slot<'_>,
         handle: AnyHandle,
         same_schema: impl Fn(u16, &'static str) -> bool,
-    ) -> Result<Located<T, D>, LeaseError> {
+    ) -> Result<Located<T, D>, BoxedLeaseError> {
         let (shape, bytes, extent) = self.measure::<T, D>(slot, handle, same_schema)?;
         let ptr: NonNull<T> = self
             .memory
@@ -129,12 +131,12 @@ impl Look<'_> {
         slot: Slot<'_>,
         handle: AnyHandle,
         same_schema: impl Fn(u16, &'static str) -> bool,
-    ) -> Result<(Shape<D>, u64, Extent), LeaseError> {
+    ) -> Result<(Shape<D>, u64, Extent), BoxedLeaseError> {
         let memory = self.memory;
         let corrupt = |what| self.corrupt(handle, what);
         let words = memory.descriptor(slot.index);
         let Some((shape, bytes)) = Descriptor::load_typed::<T, D>(words, &same_schema) else {
-            return Err(self.other_than::<T, D>(words, handle, same_schema));
+            return Err(self.other_than::<T, D>(words, handle, same_schema).into());
         };
         let extent = Spans::of(memory)
             .extent(slot.index)

@@ -9,7 +9,7 @@ use crate::array::{ReadGuard, WriteGuard};
 use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
-use crate::table::error::LeaseError;
+use crate::table::error::{BoxedLeaseError, LeaseError};
 use crate::word::Purpose;
 
 impl Core {
@@ -32,7 +32,7 @@ impl Core {
             )),
             Err(error) => {
                 drop(self.shared_lease(slot, handle, shared));
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -55,7 +55,7 @@ impl Core {
             )),
             Err(error) => {
                 drop(self.exclusive_lease(slot, handle, Purpose::Write));
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -105,27 +105,31 @@ impl Core {
 
     /// Takes a shared lease. The caller builds the value that releases it.
     #[inline(always)]
-    fn take_shared(&self, handle: AnyHandle) -> Result<(Slot<'_>, Shared), LeaseError> {
+    fn take_shared(&self, handle: AnyHandle) -> Result<(Slot<'_>, Shared), BoxedLeaseError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
-            return Err(LeaseError::Stale { handle });
+            return Err(LeaseError::Stale { handle }.into());
         };
         match slot.lock_shared(generation, me) {
             Ok(shared) => Ok((slot, shared)),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail).into()),
         }
     }
 
     /// Takes an exclusive lease. The caller builds the value that releases it.
     #[inline(always)]
-    fn take_exclusive(&self, handle: AnyHandle, purpose: Purpose) -> Result<Slot<'_>, LeaseError> {
+    fn take_exclusive(
+        &self,
+        handle: AnyHandle,
+        purpose: Purpose,
+    ) -> Result<Slot<'_>, BoxedLeaseError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
-            return Err(LeaseError::Stale { handle });
+            return Err(LeaseError::Stale { handle }.into());
         };
         match slot.lock_exclusive(generation, me, purpose) {
             Ok(()) => Ok(slot),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail).into()),
         }
     }
 
@@ -135,7 +139,7 @@ impl Core {
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
-    ) -> Result<Located<T, D>, LeaseError> {
+    ) -> Result<Located<T, D>, BoxedLeaseError> {
         let located = self.locate(slot, handle)?;
         located.check(handle)?;
         Ok(located)
