@@ -71,18 +71,13 @@ impl Core {
     }
 
     #[cold]
-    pub(super) fn lease_error(
-        &self,
-        handle: AnyHandle,
-        slot: Slot<'_>,
-        why: Refused,
-    ) -> LeaseError {
+    pub(super) fn lease_error(&self, handle: AnyHandle, slot: usize, why: Refused) -> LeaseError {
         match why {
             Refused::Stale => LeaseError::Stale { handle },
             Refused::Busy(seat) => self.busy(handle, seat),
             Refused::Control => WrongKind::control(handle).into(),
             Refused::Poisoned => {
-                let words = self.segment.memory().descriptor(slot.index);
+                let words = self.segment.memory().descriptor(slot);
                 let note = PoisonNote::load(words);
                 LeaseError::Poisoned {
                     handle,

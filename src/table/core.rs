@@ -315,21 +315,17 @@ impl Core {
 
     /// Enters a slot in the hints if the caller's tail check has made it FREE.
     #[inline]
-    pub(crate) fn follow(&self, slot: Slot<'_>, tail: Tail) {
+    pub(crate) fn follow(&self, slot: usize, tail: Tail) {
         if let Tail::Freed(word) = tail {
             self.share(slot, word);
         }
     }
 
     #[cold]
-    fn share(&self, slot: Slot<'_>, word: SlotWord) {
-        if let Some(extent) = Spans::of(self.segment.memory()).extent(slot.index)
-            && let Some(slot) = Slot::of(self.segment.memory(), slot.index)
-        {
+    fn share(&self, slot: usize, word: SlotWord) {
+        if let Some(extent) = Spans::of(self.segment.memory()).extent(slot) {
             self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
-                .share(slot, word, extent, |extent| {
-                    self.segment.punch(extent.offset, extent.size())
-                });
+                .share(slot, word, extent);
         }
     }
 }

@@ -93,7 +93,7 @@ impl<'m> Look<'m> {
     /// arrays that the crate keeps for itself.
     pub(crate) fn usable(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
         let (slot, generation) = self.live(handle)?;
-        match self.internal(slot, generation) {
+        match self.internal(slot.index, generation) {
             Some(what) => Err(LeaseError::Internal { handle, what }),
             None => Ok((slot, generation)),
         }
@@ -101,7 +101,8 @@ impl<'m> Look<'m> {
 
     /// Returns the purpose of a control array that the crate keeps for itself, if the slot holds
     /// one that is live in this generation.
-    pub(crate) fn internal(self, slot: Slot<'_>, generation: u32) -> Option<&'static str> {
+    pub(crate) fn internal(self, slot: usize, generation: u32) -> Option<&'static str> {
+        let slot = Slot::of(self.memory, slot)?;
         if !slot.word().is_control() {
             return None;
         }

@@ -112,7 +112,7 @@ impl Core {
         };
         match slot.lock_shared(generation, me) {
             Ok(shared) => Ok((slot, shared)),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail).into()),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail)),
         }
     }
 
@@ -129,7 +129,7 @@ impl Core {
         };
         match slot.lock_exclusive(generation, me, purpose) {
             Ok(()) => Ok(slot),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail).into()),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail)),
         }
     }
 
@@ -147,9 +147,10 @@ impl Core {
 
     /// Finishes a refused lease and returns its error.
     #[cold]
-    fn refuse(&self, slot: Slot<'_>, handle: AnyHandle, why: Refused, tail: Tail) -> LeaseError {
-        self.follow(slot, tail);
-        self.lease_error(handle, slot, why)
+    fn refuse(&self, handle: AnyHandle, why: Refused, tail: Tail) -> BoxedLeaseError {
+        let (index, _) = handle.unpack(self.segment.key());
+        self.follow(index, tail);
+        self.lease_error(handle, index, why).into()
     }
 
     /// Takes a participant's place in a round, on an array that the round writes.
@@ -164,7 +165,7 @@ impl Core {
         let slot = Slot::of(self.segment.memory(), slot).ok_or(LeaseError::Stale { handle })?;
         match slot.lock_tiles(generation, opener, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),
         }
     }
 
@@ -283,7 +284,7 @@ impl Drop for SharedLease<'_> {
         // A lease that crossed a fork belongs to the parent.
         if self.is_ours() && !self.table.drop_again(self.slot.index) {
             let tail = self.slot.unlock_shared(self.table.seat.get());
-            self.table.follow(self.slot, tail);
+            self.table.follow(self.slot.index, tail);
         }
     }
 }
@@ -327,7 +328,7 @@ impl<'t> ExclusiveLease<'t> {
             }
             slot.unlock_exclusive(me, poison)
         };
-        self.table.follow(slot, tail);
+        self.table.follow(slot.index, tail);
     }
 
     /// Releases the lease of a round that is over. All of its tiles are done or torn, and a torn
@@ -348,6 +349,6 @@ impl Drop for ExclusiveLease<'_> {
             return self.drop_slowly();
         }
         let tail = self.slot.unlock_exclusive(self.table.seat.get(), false);
-        self.table.follow(self.slot, tail);
+        self.table.follow(self.slot.index, tail);
     }
 }
