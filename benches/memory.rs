@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use common::Bench;
 use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, HugePages, Pool, Segment};
+use ndshm::segment::HugePages;
+use ndshm::{Handle, HandleTable, Pool, Segment};
 use rustix::fs::MemfdFlags;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 

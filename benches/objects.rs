@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, each};
 use ndarray::{Array1, Ix1};
-use ndshm::{Handle, HandleTable, ObjectHandle, Segment, Tensor};
+use ndshm::object::{ObjectHandle, Tensor};
+use ndshm::{Handle, HandleTable, Segment};
 
 type Arrays<'a> = HashMap<String, Tensor<'a, f64, Ix1>>;
 

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use common::process::Process;
 use common::{Bench, each, timed};
 use ndarray::{ArrayView1, Axis};
-use ndshm::{HandleTable, HugePages, Pool, Segment, TileRng};
+use ndshm::pool::TileRng;
+use ndshm::segment::HugePages;
+use ndshm::{HandleTable, Pool, Segment};
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 

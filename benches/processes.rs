@@ -106,7 +106,7 @@ fn freed_by_another(bench: &Bench) {
         move |question| {
             let jobs = table.open_queue::<u64>(name).expect("it lives");
             for _ in 0..question >> 1 {
-                let bits = jobs.pop_wait(patience).expect("a job comes");
+                let bits = jobs.pop_timeout(patience).expect("a job comes");
                 let bits = bits.expect("the queue stays open");
                 match question & 1 {
                     1 => free(&table, bits),
@@ -121,7 +121,8 @@ fn freed_by_another(bench: &Bench) {
         let start = Instant::now();
         for _ in 0..times {
             let bits = if frees { alloc() } else { 1 };
-            jobs.push_wait(bits, patience).expect("the other one pops");
+            jobs.push_timeout(bits, patience)
+                .expect("the other one pops");
         }
         other.answer();
         start.elapsed()

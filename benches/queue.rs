@@ -126,10 +126,12 @@ fn echo_one(there: &Queue<'_, Job>, back: &Queue<'_, Job>) {
 }
 
 fn send(queue: &Queue<'_, Job>, job: Job) {
-    queue.push_wait(job, PATIENCE).expect("the other one pops");
+    queue
+        .push_timeout(job, PATIENCE)
+        .expect("the other one pops");
 }
 
 fn receive(queue: &Queue<'_, Job>) -> Job {
-    let job = queue.pop_wait(PATIENCE).expect("it lives");
+    let job = queue.pop_timeout(PATIENCE).expect("it lives");
     job.expect("the other one pushes")
 }

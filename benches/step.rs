@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use common::process::Process;
 use common::{Bench, each, timed};
 use ndarray::Axis;
-use ndshm::{HandleTable, HugePages, Pool, Segment};
+use ndshm::segment::HugePages;
+use ndshm::{HandleTable, Pool, Segment};
 use rayon::prelude::*;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::thread::futex;
@@ -144,7 +145,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
             while taken < STEPS {
                 for ready in running.wait_any(4).expect("tiles") {
                     taken += 1;
-                    ready.again();
+                    ready.rerun();
                 }
             }
             running.finish().expect("a call");

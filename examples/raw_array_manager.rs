@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
-use ndshm::{Handle, HandleTable, LeaseError, Pool, TileContext};
+use ndshm::error::LeaseError;
+use ndshm::{Handle, HandleTable, Pool, TileContext};
 
 const ELEMENTS: usize = 1_000;
 const WRITES: u32 = 10_000;

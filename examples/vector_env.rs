@@ -223,7 +223,7 @@ fn main() -> Result<()> {
     );
     let envs = table.partition(group, Axis(0), 1)?;
     let mut pool = options.crew.start(&table)?;
-    pool.profile(true);
+    pool.set_profiling(true);
 
     let start = Instant::now();
     let seen = match options.lockstep {
@@ -275,7 +275,7 @@ fn as_they_become_ready(
     while seen.steps < options.steps {
         for mut ready in running.wait_any(options.batch)? {
             seen.look(ready.views());
-            ready.again();
+            ready.rerun();
         }
         bar.show(seen.steps);
     }

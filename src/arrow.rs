@@ -108,7 +108,8 @@ impl HandleTable {
     ///
     /// ```
     /// use arrow_array::Array;
-    /// use ndshm::{HandleTable, LeaseError, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::error::LeaseError;
     ///
     /// let table = HandleTable::join(&Segment::anonymous()?)?;
     /// let x = table.from_elem(1000, 0.5)?;

@@ -9,7 +9,9 @@
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
-use crate::element::{CONTROL, DType, Element, Kind, RECORD, RecordLayout, ScalarType, schema};
+use crate::element::{
+    CONTROL, DType, Element, Kind, Order, RECORD, RecordLayout, ScalarType, schema,
+};
 use crate::handle::AnyHandle;
 use crate::layout::Layout;
 use crate::memory::Memory;
@@ -53,16 +55,6 @@ const BUCKET: usize = FIRST_AXIS + 1;
 const BUNDLE: usize = BUCKET + 1;
 const PART_OF: usize = NAMED_IN + 1;
 const _: () = assert!(PART_OF < Layout::DESCRIPTOR_WORDS);
-
-/// The axis of an array that is contiguous in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Order {
-    /// The last axis, as in C; the default of ndarray.
-    #[default]
-    C,
-    /// The first axis, as in Fortran; `.f()` selects it.
-    F,
-}
 
 /// A handle was used as something other than what it names: another element type, another number of
 /// axes, a queue as an array.
@@ -564,8 +556,8 @@ fn count_of_axes(axes: usize) -> String {
 pub enum HalfWritten {
     /// The array, under a lease of the whole array.
     Array,
-    /// Tiles of a round: [`ReapReport::torn`](crate::ReapReport::torn) and
-    /// [`RoundError`](crate::RoundError) list them.
+    /// Tiles of a round: [`ReapReport::torn`](crate::inspect::ReapReport::torn) and
+    /// [`RoundError`](crate::error::RoundError) list them.
     Tiles,
     /// A round that it had opened: nobody has collected its results.
     Round,

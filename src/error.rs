@@ -5,23 +5,23 @@ use thiserror::Error as ThisError;
 
 #[cfg(feature = "arrow")]
 pub use crate::arrow::ArrowError;
-pub use crate::bundle::BundleError;
-pub use crate::descriptor::WrongKind;
+pub use crate::bundle::error::BundleError;
+pub use crate::descriptor::{HalfWritten, WrongKind};
 pub use crate::element::{InvalidElement, LayoutError};
 pub use crate::handle::ParseHandleError;
-pub use crate::inspect::CopyError;
+pub use crate::inspect::error::CopyError;
 pub use crate::memory::Corrupt;
-pub use crate::names::NameError;
+pub use crate::names::error::NameError;
 #[cfg(feature = "npy")]
-pub use crate::npy::NpyError;
-#[cfg(all(feature = "serde", not(loom)))]
-pub use crate::object::ObjectError;
-pub use crate::partition::{PartitionError, RoundError};
-pub use crate::pool::{BarrierError, PoolError};
-pub use crate::primitives::PrimitiveError;
-pub use crate::queue::{PushError, QueueError};
-pub use crate::seat::JoinError;
-pub use crate::segment::{NoMemory, SegmentError};
+pub use crate::npy::error::NpyError;
+#[cfg(feature = "serde")]
+pub use crate::object::error::ObjectError;
+pub use crate::partition::error::{PartitionError, RoundError};
+pub use crate::pool::error::{BarrierError, PoolError};
+pub use crate::primitives::error::PrimitiveError;
+pub use crate::queue::error::{PushError, QueueError};
+pub use crate::seat::error::JoinError;
+pub use crate::segment::error::{ForeignLock, NoMemory, SegmentError};
 pub use crate::table::error::{AllocError, LeaseError};
 
 /// Result of every fallible operation of this crate.
@@ -76,7 +76,7 @@ pub enum Error {
     #[error(transparent)]
     Arrow(#[from] ArrowError),
     /// An object could not be stored, opened or read.
-    #[cfg(all(feature = "serde", not(loom)))]
+    #[cfg(feature = "serde")]
     #[error(transparent)]
     Object(#[from] ObjectError),
     /// A text is not a handle.
@@ -89,7 +89,8 @@ impl Error {
     /// bundle, a name or a file ended with.
     ///
     /// ```
-    /// use ndshm::{HandleTable, LeaseError, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::error::LeaseError;
     ///
     /// fn sum(table: &HandleTable, x: ndshm::Handle<f64, ndarray::Ix1>) -> ndshm::Result<f64> {
     ///     Ok(table.read(x)?.sum())
@@ -124,7 +125,7 @@ impl Error {
             }
             #[cfg(feature = "arrow")]
             Error::Arrow(ArrowError::Lease(error)) => Some(error),
-            #[cfg(all(feature = "serde", not(loom)))]
+            #[cfg(feature = "serde")]
             Error::Object(ObjectError::Lease(error)) => Some(error),
             _ => None,
         }
@@ -223,7 +224,7 @@ mod tests {
             NpyError::from(CopyError::from(stale())).into(),
             #[cfg(feature = "arrow")]
             ArrowError::from(stale()).into(),
-            #[cfg(all(feature = "serde", not(loom)))]
+            #[cfg(feature = "serde")]
             ObjectError::from(stale()).into(),
         ];
         for error in errors {

@@ -31,7 +31,7 @@ const DIGITS: usize = 16;
 ///
 /// let any = AnyHandle::from(handle);
 /// assert_eq!(Handle::<f64, Ix2>::from_bits(any.to_bits()), handle);
-/// # Ok::<(), ndshm::ParseHandleError>(())
+/// # Ok::<(), ndshm::error::ParseHandleError>(())
 /// ```
 #[repr(transparent)]
 pub struct Handle<T, D> {
@@ -105,7 +105,7 @@ unsafe impl bytemuck::Zeroable for AnyHandle {}
 unsafe impl bytemuck::Pod for AnyHandle {}
 
 /// The handle of the same array, whose type it no longer tells.
-/// [`typed`](AnyHandle::typed) is the way back.
+/// [`typed`](AnyHandle::downcast) is the way back.
 impl<T, D> From<Handle<T, D>> for AnyHandle {
     fn from(handle: Handle<T, D>) -> AnyHandle {
         AnyHandle::from_bits(handle.bits)

@@ -88,7 +88,7 @@ impl Header {
     pub(crate) const ALIVE: usize = 0;
     /// The random key that handles are xored with; 0 until the first use.
     pub(crate) const KEY: usize = 1;
-    /// Hint: lower bound of the carved entries in the span table.
+    /// Hint: lower bound of the appended entries in the span table.
     pub(crate) const SPANS_HINT: usize = 2;
     /// 1 if the name stays when the last process leaves.
     pub(crate) const PERSISTENT: usize = 3;

@@ -8,7 +8,7 @@
 //! instruction, and no other process waits for it.
 //!
 //! ```
-//! use ndshm::{HandleTable, Segment, Pool};
+//! use ndshm::{HandleTable, Pool, Segment};
 //! use ndarray::Axis;
 //!
 //! # fn main() -> ndshm::Result<()> {
@@ -31,14 +31,14 @@
 //!
 //! # Terms
 //! - **handle**: slot index and generation, 64 bits. After its array is freed it is stale for ever:
-//!   [`LeaseError::Stale`].
+//!   [`LeaseError::Stale`](error::LeaseError::Stale).
 //! - **lease**: the recorded right to read or write a whole array: [`HandleTable::read`] and
-//!   [`HandleTable::write`]. These calls never wait: [`LeaseError::Busy`] names the holder.
+//!   [`HandleTable::write`]. These calls never wait: [`LeaseError::Busy`](error::LeaseError::Busy) names the holder.
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once. In
 //!   each round, each tile is written by one participant: [`Partition`], and [`Pool`] to run it on
 //!   workers.
 //! - **queue**: small jobs from any participants to any others, each delivered once and in order:
-//!   [`Queue`]. A queue of [`OwnedArray`] owns the arrays in it, and hands them from owner to
+//!   [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them from owner to
 //!   owner.
 //! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
 //!   [`HandleTable::find`]. It is removed when the array is freed.
@@ -92,17 +92,16 @@ compile_error!("ndshm needs Linux: memfd, open-file-description locks and MADV_W
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
 compile_error!("ndshm needs a 64-bit little-endian target: the segment's layout is fixed");
 
-mod array;
 #[cfg(feature = "arrow")]
-mod arrow;
+pub mod arrow;
 mod bundle;
 mod descriptor;
-mod element;
+pub mod element;
 pub mod error;
 pub mod guide;
 mod handle;
 mod handle_table;
-mod inspect;
+pub mod inspect;
 mod layout;
 mod memory;
 mod message;
@@ -110,70 +109,50 @@ mod message;
 pub mod model;
 mod names;
 #[cfg(feature = "npy")]
-mod npy;
-#[cfg(all(feature = "serde", not(loom)))]
-mod object;
+pub mod npy;
+#[cfg(feature = "serde")]
+#[cfg_attr(loom, path = "object/model.rs")]
+pub mod object;
 mod parallel;
-mod partition;
-mod pool;
-mod primitives;
-mod queue;
+pub mod partition;
+pub mod pool;
+pub mod primitives;
+pub mod queue;
 mod reclaim;
 mod seat;
-mod segment;
+pub mod segment;
 mod span;
 mod sync;
 mod table;
 mod word;
 
-pub use array::{Attached, ReadGuard, WriteGuard};
-#[cfg(feature = "arrow")]
-pub use arrow::{ArrowElement, ArrowError};
+/// Guards of arrays whose element type is known only at run time.
+pub mod untyped {
+    pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
+}
+
 pub use bundle::{Bundle, BundleHandle};
 pub use bytemuck;
-pub use descriptor::{HalfWritten, Order, WrongKind};
-pub use element::{
-    Complex, DType, Element, Field, FieldType, InvalidElement, Kind, LayoutError, Record,
-    RecordField, RecordLayout, ScalarType, Schema,
-};
-#[cfg(all(feature = "serde", not(loom)))]
-pub use error::ObjectError;
-pub use error::{
-    AllocError, BarrierError, BundleError, Error, JoinError, LeaseError, NameError, NoMemory,
-    PartitionError, PoolError, PrimitiveError, PushError, QueueError, Result, RoundError,
-    SegmentError,
-};
-pub use handle::{AnyHandle, Handle, ParseHandleError};
+#[doc(inline)]
+pub use element::{Complex, Element};
+#[doc(inline)]
+pub use error::{Error, Result};
+pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
-pub use inspect::{Census, ClassInfo, CopyError, Damage, Verification};
 #[cfg(not(loom))]
-pub use inspect::{Observer, SeatInfo};
-pub use layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
-pub use memory::Corrupt;
-pub use message::Bytes;
-pub use names::NameInfo;
-#[cfg(feature = "npy")]
-pub use npy::{NpyError, NpzArray, NpzMember, PartialNpz, npz_members};
-#[cfg(all(feature = "serde", not(loom)))]
-pub use object::{ObjectGuard, ObjectHandle, Tensor};
+#[doc(inline)]
+pub use inspect::Observer;
+#[doc(inline)]
 pub use partition::{
-    Grid, Group, Mode, Participant, Partition, PartitionHandle, Read, Round, RoundProgress, Side,
-    Tile, Whole, Write,
+    Grid, Partition, PartitionHandle, Read, Round, RoundMember, Tile, WholeArray, Write,
 };
-#[cfg(feature = "rand")]
-pub use pool::TileRng;
-#[cfg(not(loom))]
-pub use pool::become_worker;
-pub use pool::{OnDeath, Pool, Ready, Running, TileContext, WorkerContext, WorkerStats};
-pub use primitives::{ArrayIndex, Moments, Number, Real};
-pub use queue::{Job, OwnedArray, Queue, QueueHandle};
+#[doc(inline)]
+pub use pool::{OnDeath, Pool, PoolBuilder, TileContext, WorkerContext, become_worker};
+#[doc(inline)]
+pub use queue::{Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
-pub use seat::{ReapReport, TornTile};
-pub use segment::{
-    CgroupLimit, ForeignLock, HugePageReport, HugePages, MemoryLimits, Removal, Segment,
-    SegmentOptions,
-};
+#[doc(inline)]
+pub use segment::{Segment, SegmentOptions};
 pub use table::create::Owned;
-pub use table::info::ArrayInfo;
-pub use table::untyped::{UntypedReadGuard, UntypedWriteGuard};
+pub use table::guard::{Attached, ReadGuard, WriteGuard};

@@ -25,7 +25,7 @@ pub(crate) use debug_is_display;
 /// down. The alternate form adds the exact number where the unit rounds.
 ///
 /// ```
-/// use ndshm::Bytes;
+/// use ndshm::inspect::Bytes;
 ///
 /// assert_eq!(Bytes(1536 << 10).to_string(), "1.5 MiB");
 /// assert_eq!(format!("{:#}", Bytes((1 << 20) + 1)), "1 MiB (1048577 bytes)");

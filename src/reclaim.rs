@@ -12,11 +12,11 @@ use crate::partition::control::Control;
 use crate::queue::{self, cells::Cells};
 use crate::seat::{ParticipantInfo, ReapReport, Reclaim, TornTile};
 use crate::segment::Segment;
-use crate::span::{Extent, Spans};
+use crate::span::Extent;
 use crate::table::above::{Above, AfterFree};
 use crate::table::core::Core;
 use crate::table::hints::Hints;
-use crate::table::slot::{Slot, Tail};
+use crate::table::slot::{ReleaseOutcome, Slot};
 use crate::word::{SeatId, SlotWord};
 
 /// The layers above the table, as the table reaches them.
@@ -70,7 +70,7 @@ impl Above for Reclaimer {
 fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     let memory = segment.memory();
     let mut report = ReapReport::default();
-    for (slot, extent) in carved_slots(segment) {
+    for (slot, extent) in Slot::all(memory) {
         // The word first: most arrays are not control arrays, and the words lie closer together
         // than reader bits or descriptors.
         if slot.word().is_control() && slot.has_bit(seat) {
@@ -79,7 +79,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     }
     let hints = Hints::of(memory);
     let mut bundles = false;
-    for (slot, extent) in carved_slots(segment) {
+    for (slot, extent) in Slot::all(memory) {
         let word = slot.word();
         report.names |= word.is_named();
         let mut freed = release_writer(segment, slot, word, seat, &mut report);
@@ -97,7 +97,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             // As in `Core::free_named`: the cells stay in place until they are empty.
             let _ = slot.pin_for_retire(word.generation(), seat);
         }
-        // A participant may die between clearing its bit, or retiring, and the tail check. A
+        // A participant may die between clearing its bit, or retiring, and the release check. A
         // leaving participant is not in between.
         let mut unchecked = dead;
         if word.is_named() && word.is_live(word.generation()) {
@@ -121,35 +121,24 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             report.leases += usize::from(had_bit);
             unchecked = true;
         }
-        freed |= unchecked && matches!(slot.tail(), Tail::Freed(_));
+        freed |= unchecked && matches!(slot.finish_release(), ReleaseOutcome::Freed(_));
         if freed || dead && slot.word().is_free() {
             hints.set(extent.class, slot.index);
         }
     }
     if bundles {
         // The members of the freed bundles have no owner now.
-        for (slot, extent) in carved_slots(segment) {
+        for (slot, extent) in Slot::all(memory) {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
                 let retired = names::reclaim(segment, slot, word, seat, true);
-                if retired && matches!(slot.tail(), Tail::Freed(_)) {
+                if retired && matches!(slot.finish_release(), ReleaseOutcome::Freed(_)) {
                     hints.set(extent.class, slot.index);
                 }
             }
         }
     }
     report
-}
-
-fn carved_slots(segment: &Segment) -> impl Iterator<Item = (Slot<'_>, Extent)> {
-    let memory = segment.memory();
-    let geometry = &memory.layout().geometry;
-    Spans::of(memory).iter().flat_map(move |span| {
-        (0..span.count).filter_map(move |position| {
-            let slot = Slot::of(memory, span.slot(geometry, position))?;
-            Some((slot, span.extent(position)))
-        })
-    })
 }
 
 /// Releases all that `seat` holds in the words of the control array at `slot`, if the slot has one.
@@ -241,7 +230,7 @@ fn release_writer(
         HalfWritten::Round => slot.orphan(seat, true),
         _ => slot.unlock_exclusive(seat, true),
     };
-    matches!(tail, Tail::Freed(_))
+    matches!(tail, ReleaseOutcome::Freed(_))
 }
 
 /// Notes the seat's holder as the process that left the array half-written.

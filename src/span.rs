@@ -147,11 +147,11 @@ fn extents_at(geometry: &Geometry, class: u32, base: u64) -> Option<u32> {
     (count > 0).then_some(count)
 }
 
-/// Outcome of carving a span.
+/// Outcome of appending a span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub(crate) enum Carved {
-    /// A new span, carved by this call.
+pub(crate) enum AppendOutcome {
+    /// A new span, appended by this call.
     New(Span),
     /// There is no room: in the table if `entries`, else in the data region.
     Exhausted { entries: bool },
@@ -178,7 +178,7 @@ impl<'m> Spans<'m> {
         &self.memory.layout().geometry
     }
 
-    /// Returns the span at `index`, if it is carved.
+    /// Returns the span at `index`, if it is appended.
     pub(crate) fn get(&self, index: usize) -> Option<Span> {
         // Relaxed, here and below: an entry publishes no other memory and never changes again. A
         // slot of the span comes only from a participant that had seen the entry.
@@ -191,7 +191,7 @@ impl<'m> Spans<'m> {
         Span::decode(self.geometry(), index, word)
     }
 
-    /// Returns the extent of `slot`, if its span is carved and the extent is inside the data
+    /// Returns the extent of `slot`, if its span is appended and the extent is inside the data
     /// region.
     ///
     /// Does not check that the span has so many extents, which would take two divisions. A slot
@@ -206,19 +206,23 @@ impl<'m> Spans<'m> {
         (offset.checked_add(size)? <= self.geometry().capacity).then_some(Extent { offset, class })
     }
 
-    /// Returns all carved spans, in order.
+    /// Returns all appended spans, in order.
     pub(crate) fn iter(self) -> impl Iterator<Item = Span> + 'm {
         (0..self.memory.spans().len()).map_while(move |index| self.get(index))
     }
 
     /// Appends a span of `class` by one compare-and-swap of the first empty entry.
     ///
-    /// Entry k never changes once it is set, and determines where entry k + 1 begins. So a carver
-    /// that dies leaves either nothing or a whole span, with slots that are FREE and clean.
+    /// Entry k never changes once it is set, and determines where entry k + 1 begins. So a
+    /// participant that dies meanwhile leaves either nothing or a whole span, with slots that are FREE and clean.
     ///
     /// `back` allocates pages for the slots of the span with this index. It runs before any
     /// participant can find the span and touch the slots.
-    pub(crate) fn carve(&self, class: u32, mut back: impl FnMut(usize) -> bool) -> Carved {
+    pub(crate) fn append_span(
+        &self,
+        class: u32,
+        mut back: impl FnMut(usize) -> bool,
+    ) -> AppendOutcome {
         let entries = self.memory.spans();
         let hint = &self.memory.header()[Header::SPANS_HINT];
         let mut index = usize::try_from(hint.load(Ordering::Relaxed))
@@ -231,18 +235,18 @@ impl<'m> Spans<'m> {
         let mut end = match index.checked_sub(1).map(|last| self.get(last)) {
             None => 0,
             Some(Some(span)) => span.end(),
-            Some(None) => return Carved::Corrupt { index: index - 1 },
+            Some(None) => return AppendOutcome::Corrupt { index: index - 1 },
         };
         loop {
             let Some(entry) = entries.get(index) else {
-                return Carved::Exhausted { entries: true };
+                return AppendOutcome::Exhausted { entries: true };
             };
             let base = end.next_multiple_of(base_alignment(class));
             let Some(count) = extents_at(self.geometry(), class, base) else {
-                return Carved::Exhausted { entries: false };
+                return AppendOutcome::Exhausted { entries: false };
             };
             if !back(index) {
-                return Carved::Unbacked;
+                return AppendOutcome::Unbacked;
             }
             let empty = SpanWord::default();
             // Set to { class, base }: the span exists, and all of its slots are FREE and clean.
@@ -254,7 +258,7 @@ impl<'m> Spans<'m> {
             ) {
                 Ok(_) => {
                     hint.fetch_max(index as u64 + 1, Ordering::Relaxed);
-                    return Carved::New(Span {
+                    return AppendOutcome::New(Span {
                         index,
                         class,
                         base,
@@ -263,7 +267,7 @@ impl<'m> Spans<'m> {
                 }
                 Err(other) => match Span::decode(self.geometry(), index, other) {
                     Some(span) => end = span.end(),
-                    None => return Carved::Corrupt { index },
+                    None => return AppendOutcome::Corrupt { index },
                 },
             }
             index += 1;

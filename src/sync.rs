@@ -10,14 +10,20 @@ pub(crate) mod list;
 mod model;
 #[cfg(not(loom))]
 mod native;
+pub(crate) mod park;
+pub(crate) mod spin;
+pub(crate) mod time;
 
 use core::marker::PhantomData;
 
 pub(crate) use core::sync::atomic::Ordering;
+pub(crate) use imp::{Backoff, Cell};
 #[cfg(loom)]
-pub(crate) use model::{Backoff, Cell, checker, clock, die, site, until_death};
+use model as imp;
+#[cfg(loom)]
+pub(crate) use model::{checker, clock, die, site, until_death};
 #[cfg(not(loom))]
-pub(crate) use native::{Backoff, Cell};
+use native as imp;
 
 /// A value that is packed into one 64-bit word. Decoding is total: every bit pattern is a value.
 pub(crate) trait Word: Copy + Eq {

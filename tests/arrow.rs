@@ -8,9 +8,9 @@ use std::time::Duration;
 use arrow_array::types::ArrowPrimitiveType;
 use arrow_array::{Array, PrimitiveArray};
 use ndarray::{Array1, Array2, Ix1, ShapeBuilder, array};
-use ndshm::{
-    ArrowElement, ArrowError, Element, Handle, HandleTable, LeaseError, Pool, PoolError, Segment,
-};
+use ndshm::arrow::ArrowElement;
+use ndshm::error::{ArrowError, LeaseError, PoolError};
+use ndshm::{Element, Handle, HandleTable, Pool, Segment};
 use support::{Child, Pipe, table};
 
 fn busy<T: Element>(table: &HandleTable, x: Handle<T, Ix1>) -> bool {

@@ -4,7 +4,8 @@
 mod support;
 
 use ndarray::{Array1, Array2, Array3, Axis, s};
-use ndshm::{Order, Pool};
+use ndshm::Pool;
+use ndshm::element::Order;
 use support::table;
 
 /// Returns an array that is large enough for several threads: 48 MB of distinct numbers.

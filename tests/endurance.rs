@@ -9,9 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use ndarray::{ArrayRef, Axis, Ix1};
-use ndshm::{
-    AllocError, Handle, HandleTable, LeaseError, PartitionHandle, RoundError, Segment, Write,
-};
+use ndshm::error::{AllocError, LeaseError, RoundError};
+use ndshm::{Handle, HandleTable, PartitionHandle, Segment, Write};
 use props::Numbers;
 use support::{Child, Name, Pipe};
 
@@ -383,6 +382,6 @@ fn the_next_reap_completes_that_of_a_killed_reaper() {
         reaper.kill();
         table.reap().unwrap();
         assert_eq!(table.arrays().count(), 0);
-        assert_eq!(table.reap().unwrap(), ndshm::ReapReport::default());
+        assert_eq!(table.reap().unwrap(), ndshm::inspect::ReapReport::default());
     }
 }

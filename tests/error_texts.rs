@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
-use ndshm::{
-    AllocError, AnyHandle, BundleError, BundleHandle, CopyError, Corrupt, Error, HalfWritten,
-    Handle, HandleTable, JoinError, LeaseError, NameError, NoMemory, PartitionError, QueueError,
-    QueueHandle, RoundError, Segment, SegmentError,
+use ndshm::error::{
+    AllocError, BundleError, CopyError, Corrupt, HalfWritten, JoinError, LeaseError, NameError,
+    NoMemory, PartitionError, QueueError, RoundError, SegmentError,
 };
+use ndshm::{AnyHandle, BundleHandle, Error, Handle, HandleTable, QueueHandle, Segment};
 
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
 
@@ -32,13 +32,13 @@ fn made() -> Vec<Error> {
         SegmentError::Name { name: "a/b".into(), problem: "it contains a slash" };
         SegmentError::Exists { name: name() };
         SegmentError::NotFound { name: name() };
-        SegmentError::Foreign { name: name(), uid: 1000, mode: 0o666 };
+        SegmentError::PermissionMismatch { name: name(), uid: 1000, mode: 0o666 };
         SegmentError::NotOurs {
             what: name(), problem: "it starts with something else", header: 0x1234, size: 8192,
         };
         SegmentError::Version { what: name(), found: 9, supported: 2 };
-        SegmentError::Unfinished { name: name(), size: 0, waited: two_seconds };
-        SegmentError::Unsettled { name: name(), waited: two_seconds };
+        SegmentError::NotInitialized { name: name(), size: 0, waited: two_seconds };
+        SegmentError::NameContended { name: name(), waited: two_seconds };
         SegmentError::AddressSpace { bytes: 1 << 44, limit: Some(1 << 33) };
         SegmentError::Mappings { bytes: 1 << 30, limit: 65_530 };
         SegmentError::Descriptors {

@@ -11,7 +11,7 @@ use ndarray::{Axis, Ix1, Ix2, IxDyn, ShapeBuilder};
 use ndshm::bytemuck::{Pod, Zeroable};
 use ndshm::{
     AnyHandle, Complex, Element, Handle, HandleTable, Partition, PartitionHandle, Read, Segment,
-    Whole, Write,
+    WholeArray, Write,
 };
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ ndshm::record!(Point {
     id: u32
 });
 
-type Parts = (Write<f64, Ix2>, Read<u8, Ix1>, Whole<Point, Ix1>);
+type Parts = (Write<f64, Ix2>, Read<u8, Ix1>, WholeArray<Point, Ix1>);
 
 /// The change of a word.
 #[derive(Clone, Debug)]

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use ndarray::{Array3, Axis, s};
-use ndshm::{Grid, HandleTable, PartitionError, Segment};
+use ndshm::error::PartitionError;
+use ndshm::{Grid, HandleTable, Segment};
 use proptest::prelude::*;
 
 fn table() -> HandleTable {
@@ -60,7 +61,7 @@ proptest! {
             while let Some(mut tile) = part.claim().unwrap() {
                 let sides: Vec<_> = tile.sides().collect();
                 prop_assert_eq!(&sides, &own.sides(tile.index()).collect::<Vec<_>>());
-                prop_assert_eq!(tile.rows(), own.rows(tile.index()));
+                prop_assert_eq!(tile.range(), own.range(tile.index()));
                 let mark = tile.index() as u32 + 1;
                 let (mut x, mut y) = tile.views();
                 prop_assert_eq!(x.shape(), y.shape());
@@ -183,7 +184,8 @@ fn arrays_without_elements_have_empty_tiles() {
 /// So many tiles that several are claimed at a time. They are still handed out one by one.
 mod units {
     use super::*;
-    use ndshm::{Partition, RoundError, Write};
+    use ndshm::error::RoundError;
+    use ndshm::{Partition, Write};
 
     const TILES: usize = 5000;
 

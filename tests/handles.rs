@@ -42,8 +42,8 @@ fn all_kinds_have_the_same_traits() {
 #[cfg(feature = "serde")]
 #[test]
 fn handles_of_objects_have_them_too() {
-    has_all::<ndshm::ObjectHandle>("ObjectHandle");
-    comes_from_any::<ndshm::ObjectHandle>();
+    has_all::<ndshm::object::ObjectHandle>("ObjectHandle");
+    comes_from_any::<ndshm::object::ObjectHandle>();
 }
 
 #[cfg(feature = "serde")]
@@ -61,5 +61,5 @@ fn all_kinds_serialize_as_text() {
     same(QueueHandle::<u8>::from(any));
     same(PartitionHandle::<Write<f64, Ix2>>::from(any));
     same(BundleHandle::from(any));
-    same(ndshm::ObjectHandle::from(any));
+    same(ndshm::object::ObjectHandle::from(any));
 }

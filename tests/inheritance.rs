@@ -11,7 +11,8 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 
 use ndarray::{Axis, Ix1};
-use ndshm::{HandleTable, Partition, Pool, PoolError, Write as Writes};
+use ndshm::error::PoolError;
+use ndshm::{HandleTable, Partition, Pool, Write as Writes};
 use support::{Child, Flag, Kind, PROCESSES, die, eventually, is_alive, start, table};
 
 fn main() {

@@ -11,10 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ndarray::{Axis, Ix1};
-use ndshm::{
-    AnyHandle, Bundle, Handle, HandleTable, LeaseError, NameError, Observer, Pool, QueueHandle,
-    TileContext,
-};
+use ndshm::error::{LeaseError, NameError};
+use ndshm::{AnyHandle, Bundle, Handle, HandleTable, Observer, Pool, QueueHandle, TileContext};
 use support::{Child, DEADLINE, Flag, table};
 
 /// Parameters that do not fit beside the arguments of a call.

@@ -6,7 +6,9 @@ mod own_shm;
 mod support;
 
 use ndarray::Axis;
-use ndshm::{Error, Grid, HandleTable, HugePages, LeaseError, Pool, Segment};
+use ndshm::error::LeaseError;
+use ndshm::segment::HugePages;
+use ndshm::{Error, Grid, HandleTable, Pool, Segment};
 use own_shm::own_shm_of;
 use support::{Child, Name, Pipe};
 

@@ -7,7 +7,9 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use ndarray::{Array1, Array2, Ix1, Ix2};
-use ndshm::{HandleTable, LeaseError, ObjectError, ObjectHandle, Pool, Segment, Tensor};
+use ndshm::error::{LeaseError, ObjectError};
+use ndshm::object::{ObjectHandle, Tensor};
+use ndshm::{HandleTable, Pool, Segment};
 use serde::{Deserialize, Serialize};
 use support::{Child, Name, Pipe};
 
@@ -247,7 +249,10 @@ fn an_object_that_is_being_stored_belongs_to_the_parent() {
     let outcome = table.put_object(&value);
     let pid = value.pid.get();
     if pid == 0 {
-        let forked = matches!(outcome, Err(ObjectError::Alloc(ndshm::AllocError::Forked)));
+        let forked = matches!(
+            outcome,
+            Err(ObjectError::Alloc(ndshm::error::AllocError::Forked))
+        );
         support::exit_at_once(if forked { 0 } else { 101 });
     }
     assert!(pid > 0, "it did not fork");

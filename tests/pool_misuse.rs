@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use ndarray::{ArrayViewMut1, ArrayViewMutD, Axis, IxDyn, ShapeBuilder};
-use ndshm::{HandleTable, Pool, PoolError, TileContext};
+use ndshm::error::PoolError;
+use ndshm::{HandleTable, Pool, TileContext};
 use support::{Child, Flag, die, eventually, is_alive, table};
 
 fn main() {
@@ -220,7 +221,7 @@ fn a_deadline_ends_a_call_with_a_stopped_worker() {
     let x = table.zeros::<u64, _>(100).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
     let mut pool = Pool::fork(&table, 2).unwrap();
-    pool.deadline(Some(Duration::from_millis(100)));
+    pool.set_deadline(Some(Duration::from_millis(100)));
     let stop = |_: ArrayViewMut1<u64>, (): &(), tile: &TileContext| {
         if tile.index() == 2 {
             // SAFETY: `raise` has no precondition.
@@ -238,7 +239,7 @@ fn a_deadline_ends_a_call_with_a_stopped_worker() {
         unsafe { libc::kill(pid as i32, libc::SIGCONT) };
     }
     eventually("the worker goes on and leaves", || table.write(x).is_ok());
-    pool.deadline(None);
+    pool.set_deadline(None);
     pool.for_each(&tiles, &(), add_one).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 100);
 }

@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, OwnedArray, Queue, QueueHandle};
+use ndshm::queue::OwnedArray;
+use ndshm::{Handle, HandleTable, Queue, QueueHandle};
 use support::{Child, DEADLINE, Pipe, table};
 
 fn main() {
@@ -57,7 +58,7 @@ fn each_job_is_delivered_once() {
                 let queue = open(&table, name);
                 let mut seen = table.write(seen).unwrap();
                 let mut last = [None; PRODUCERS as usize];
-                while let Some(job) = queue.pop_wait(DEADLINE).unwrap() {
+                while let Some(job) = queue.pop_timeout(DEADLINE).unwrap() {
                     assert_whole(job);
                     let last = &mut last[job[0] as usize];
                     assert!(last.is_none_or(|last| last < job[1]), "out of order");
@@ -72,7 +73,7 @@ fn each_job_is_delivered_once() {
                 Child::fork(|| {
                     let queue = open(&table, name);
                     for number in 0..EACH {
-                        queue.push_wait(job(producer, number), DEADLINE).unwrap();
+                        queue.push_timeout(job(producer, number), DEADLINE).unwrap();
                     }
                 })
             })
@@ -114,7 +115,7 @@ fn killed_consumers_lose_at_most_the_job_that_they_popped() {
                     let mut pushed = table.write(pushed[producer]).unwrap();
                     for number in 0..MOST {
                         queue
-                            .push_wait(job(producer as u64, number), DEADLINE)
+                            .push_timeout(job(producer as u64, number), DEADLINE)
                             .unwrap();
                         pushed[0] = number + 1;
                     }
@@ -127,7 +128,7 @@ fn killed_consumers_lose_at_most_the_job_that_they_popped() {
                 Child::fork(|| {
                     let queue = open(&table, name);
                     let mut seen = table.write(seen).unwrap();
-                    while let Some(job) = queue.pop_wait(DEADLINE).unwrap() {
+                    while let Some(job) = queue.pop_timeout(DEADLINE).unwrap() {
                         assert_whole(job);
                         seen[(job[0] * MOST + job[1]) as usize] += 1;
                     }
@@ -213,8 +214,8 @@ fn a_stopped_process_does_not_block_others() {
         Child::fork(|| {
             let queue = open(&table, name);
             for number in 0.. {
-                queue.push_wait(job(producer, number), DEADLINE).unwrap();
-                queue.pop_wait(DEADLINE).unwrap();
+                queue.push_timeout(job(producer, number), DEADLINE).unwrap();
+                queue.pop_timeout(DEADLINE).unwrap();
             }
         })
     };
@@ -280,7 +281,7 @@ fn a_job_outlives_its_producer() {
         });
         pipe.receive();
         let start = Instant::now();
-        assert_eq!(queue.pop_wait(DEADLINE).unwrap(), Some(job(3, attempt)));
+        assert_eq!(queue.pop_timeout(DEADLINE).unwrap(), Some(job(3, attempt)));
         assert!(start.elapsed() < DEADLINE / 2);
         child.join();
         // The child has not released its lease.
@@ -331,14 +332,14 @@ fn an_owned_array_outlives_its_producer() {
             let table = HandleTable::join(table.segment()).unwrap();
             let array = table.owned(table.from_elem(100, attempt).unwrap());
             let queue = table.open_queue(name).unwrap();
-            queue.push_owned_wait(array, DEADLINE).unwrap();
+            queue.push_owned_timeout(array, DEADLINE).unwrap();
             if attempt % 2 == 0 {
                 support::exit_at_once(0);
             }
         })
         .join();
         table.reap().unwrap();
-        let array = queue.pop_owned_wait(DEADLINE).unwrap();
+        let array = queue.pop_owned_timeout(DEADLINE).unwrap();
         let array = array.expect("the array is in the queue");
         assert_eq!(table.read(array.handle()).unwrap().sum(), 100 * attempt);
     }
@@ -381,7 +382,9 @@ fn arrays_of_killed_participants_do_not_leak() {
                 let queue = table.open_queue(name).unwrap();
                 for number in 0.. {
                     let whole = table.from_elem(16, producer << 32 | number).unwrap();
-                    queue.push_owned_wait(table.owned(whole), DEADLINE).unwrap();
+                    queue
+                        .push_owned_timeout(table.owned(whole), DEADLINE)
+                        .unwrap();
                 }
             })
         });
@@ -391,7 +394,7 @@ fn arrays_of_killed_participants_do_not_leak() {
                 let queue = table.open_queue(name).unwrap();
                 let mut count = table.write(count).unwrap();
                 let mut seen = HashSet::new();
-                while let Some(array) = queue.pop_owned_wait(DEADLINE).unwrap() {
+                while let Some(array) = queue.pop_owned_timeout(DEADLINE).unwrap() {
                     let view = table.read(array.handle()).unwrap();
                     let value = view[0];
                     assert!(view.iter().all(|&element| element == value), "a torn array");

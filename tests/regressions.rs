@@ -5,7 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use ndshm::{HandleTable, LeaseError};
+use ndshm::HandleTable;
+use ndshm::error::LeaseError;
 use support::{Child, Pipe, table};
 
 fn main() {

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ndarray::Axis;
-use ndshm::{Pool, PoolError, Segment};
+use ndshm::error::PoolError;
+use ndshm::{Pool, Segment};
 use support::{Child, table};
 
 /// Environment variable: the role that this program plays instead of running the tests.

@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, LeaseError, Pool, PoolError, QueueHandle, RoundError, Segment};
+use ndshm::error::{LeaseError, PoolError, RoundError};
+use ndshm::{Handle, HandleTable, Pool, QueueHandle, Segment};
 
 const WORKERS: usize = 3;
 
@@ -146,7 +147,7 @@ fn ready_tiles_run_again() {
     while sent < 2000 {
         for mut ready in running.wait_any(3).unwrap() {
             ready.views()[0] += 1;
-            ready.again();
+            ready.rerun();
             sent += 1;
         }
     }
@@ -188,7 +189,7 @@ fn jobs_carry_handles_of_arrays() {
                 scope.spawn(move || {
                     let queue = table.open_queue(name).unwrap();
                     let mut sum = 0;
-                    while let Ok(Some(job)) = queue.pop_wait(Duration::from_secs(30)) {
+                    while let Ok(Some(job)) = queue.pop_timeout(Duration::from_secs(30)) {
                         sum += table.read(job).unwrap()[1];
                         table.free(job).unwrap();
                     }
@@ -198,7 +199,7 @@ fn jobs_carry_handles_of_arrays() {
             .collect();
         for number in 0..JOBS {
             let job = table.from_elem(2, number).unwrap();
-            queue.push_wait(job, Duration::from_secs(30)).unwrap();
+            queue.push_timeout(job, Duration::from_secs(30)).unwrap();
         }
         queue.close();
         consumers

@@ -4,10 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn, ShapeBuilder, array};
 use ndshm::bytemuck::{self, Pod, Zeroable};
-use ndshm::{
-    AllocError, AnyHandle, Complex, DType, Element, Handle, HandleTable, LeaseError, Order,
-    ScalarType, Segment,
-};
+use ndshm::element::{DType, Order, ScalarType};
+use ndshm::error::{AllocError, LeaseError};
+use ndshm::{AnyHandle, Complex, Element, Handle, HandleTable, Segment};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -38,7 +37,7 @@ fn same_as_typed<T: Element>(table: &HandleTable, shape: &[usize], order: Order)
         .unwrap();
     let any = table.zeros_untyped(&T::dtype(), shape, order).unwrap();
     assert_eq!(
-        any.typed::<T, IxDyn>(table).unwrap(),
+        any.downcast::<T, IxDyn>(table).unwrap(),
         Handle::from_bits(any.to_bits())
     );
     let (left, right) = (table.info(typed).unwrap(), table.info(any).unwrap());
@@ -114,7 +113,7 @@ fn a_record_made_by_layout_is_opened_as_its_struct() {
     one.write_untyped(any).unwrap().bytes_mut()[size..2 * size]
         .copy_from_slice(bytemuck::bytes_of(&point));
 
-    let x = any.typed::<Point, Ix2>(&other).unwrap();
+    let x = any.downcast::<Point, Ix2>(&other).unwrap();
     let guard = other.read(x).unwrap();
     // The second element in Fortran order.
     assert_eq!(guard[[1, 0]], point);
@@ -123,7 +122,7 @@ fn a_record_made_by_layout_is_opened_as_its_struct() {
     let typed = other.zeros::<Point, _>((2, 3)).unwrap();
     assert_eq!(one.info(typed).unwrap().dtype, one.info(any).unwrap().dtype);
     assert!(matches!(
-        any.typed::<f64, Ix2>(&other),
+        any.downcast::<f64, Ix2>(&other),
         Err(LeaseError::WrongKind(_))
     ));
 }
@@ -184,7 +183,7 @@ fn an_invalid_bool_is_refused_by_the_typed_lease() {
     let any = table
         .zeros_untyped(&ScalarType::Bool.into(), &[3], Order::C)
         .unwrap();
-    let x = any.typed::<bool, Ix1>(&table).unwrap();
+    let x = any.downcast::<bool, Ix1>(&table).unwrap();
     table.write_untyped(any).unwrap().bytes_mut()[1] = 1;
     assert_eq!(table.read(x).unwrap().view(), array![false, true, false]);
     table.write_untyped(any).unwrap().bytes_mut()[2] = 2;
@@ -229,7 +228,7 @@ fn invalid_shapes_are_refused_without_a_leak() {
     let empty = table
         .zeros_untyped(&dtype, shape.slice(), Order::F)
         .unwrap();
-    let empty = empty.typed::<f64, IxDyn>(&table).unwrap();
+    let empty = empty.downcast::<f64, IxDyn>(&table).unwrap();
     assert_eq!(table.read(empty).unwrap().view(), ArrayD::zeros(shape));
 }
 

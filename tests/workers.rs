@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use ndarray::Axis;
-use ndshm::{HandleTable, Partition, Pool, PoolError, Segment, TileContext, Write};
+use ndshm::error::PoolError;
+use ndshm::{HandleTable, Partition, Pool, Segment, TileContext, Write};
 use support::{Flag, die, eventually, is_alive, table};
 
 fn main() {
@@ -176,7 +177,13 @@ fn panic_at_tile_3(mut x: ndarray::ArrayViewMut1<u32>, _: &(), tile: &TileContex
 }
 
 fn only_array(table: &HandleTable) -> ndshm::Handle<u32, ndarray::Ix1> {
-    table.arrays().next().unwrap().handle.typed(table).unwrap()
+    table
+        .arrays()
+        .next()
+        .unwrap()
+        .handle
+        .downcast(table)
+        .unwrap()
 }
 
 fn a_panic_is_reported_and_the_other_tiles_run() {
@@ -335,7 +342,7 @@ fn a_deadline_ends_the_call() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
         let given_up = Flag::new();
-        pool.deadline(Some(Duration::from_millis(200)));
+        pool.set_deadline(Some(Duration::from_millis(200)));
         let error = pool.for_each(tiles, &given_up.number, |_, &given_up, tile| {
             if tile.index() == 9 {
                 Flag::wait(given_up);
@@ -347,7 +354,7 @@ fn a_deadline_ends_the_call() {
         }
         Flag::raise(given_up.number);
         eventually("the late worker leaves", || table.write(x).is_ok());
-        pool.deadline(None);
+        pool.set_deadline(None);
         pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 100);
     });
@@ -357,7 +364,7 @@ fn a_late_result_is_not_written_to_another_array() {
     with_pool(2, |table, tiles, pool| {
         let x = only_array(table);
         let given_up = Flag::new();
-        pool.deadline(Some(Duration::from_millis(200)));
+        pool.set_deadline(Some(Duration::from_millis(200)));
         let late = |_: ndarray::ArrayViewMut1<u32>, &given_up: &u64, tile: &TileContext| {
             if tile.index() == 9 {
                 Flag::wait(given_up);

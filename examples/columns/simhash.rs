@@ -8,7 +8,7 @@ use std::f64::consts::PI;
 use std::ops::Range;
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
-use ndshm::TileRng;
+use ndshm::pool::TileRng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 

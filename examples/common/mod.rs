@@ -4,7 +4,8 @@ mod digest;
 mod progress;
 
 use clap::{Args, ValueEnum};
-use ndshm::{HandleTable, Pool, PoolError};
+use ndshm::error::PoolError;
+use ndshm::{HandleTable, Pool};
 
 pub use digest::Digest;
 pub use progress::Bar;

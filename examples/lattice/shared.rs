@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use ndarray::{ArrayViewMut2, Axis, Ix2};
 use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::pool::TileRng;
 use ndshm::{
-    Grid, HandleTable, Owned, Partition, PartitionHandle, Pool, ReadGuard, TileContext, TileRng,
-    Whole, WorkerContext, Write,
+    Grid, HandleTable, Owned, Partition, PartitionHandle, Pool, ReadGuard, TileContext, WholeArray,
+    WorkerContext, Write,
 };
 use rand_core::{Rng, SeedableRng};
 
@@ -16,8 +17,8 @@ use crate::gray_scott::{self, Rates, Torus};
 /// Arrays of a step: it reads the whole of one buffer, because a tile's neighbours may lie
 /// anywhere, and writes a tile of the other.
 type Step = (
-    Whole<f32, Ix2>,
-    Whole<f32, Ix2>,
+    WholeArray<f32, Ix2>,
+    WholeArray<f32, Ix2>,
     Write<f32, Ix2>,
     Write<f32, Ix2>,
 );

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use ndshm::TileRng;
+use ndshm::pool::TileRng;
 use rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 

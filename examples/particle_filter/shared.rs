@@ -1,7 +1,7 @@
 //! The filter on forked workers, with all particles in shared memory.
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis, Ix1};
-use ndshm::{Handle, HandleTable, Partition, Pool, TileContext, Whole, Write};
+use ndshm::{Handle, HandleTable, Partition, Pool, TileContext, WholeArray, Write};
 
 use crate::Result;
 use crate::filter::Engine;
@@ -9,9 +9,9 @@ use crate::model::{self, Partial, Step, Stretch, TILE};
 
 type Move = (Write<f64, Ix1>, Write<f64, Ix1>);
 type Gather = (
-    Whole<Stretch, Ix1>,
-    Whole<f64, Ix1>,
-    Whole<f64, Ix1>,
+    WholeArray<Stretch, Ix1>,
+    WholeArray<f64, Ix1>,
+    WholeArray<f64, Ix1>,
     Write<f64, Ix1>,
 );
 

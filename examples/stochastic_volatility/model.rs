@@ -9,8 +9,8 @@
 
 use std::f64::consts::TAU;
 
-use ndshm::TileRng;
 use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::pool::TileRng;
 use rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 

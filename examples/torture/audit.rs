@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use ndshm::{
-    AllocError, ArrayInfo, HandleTable, JoinError, LeaseError, PartitionHandle, ReapReport,
-};
+use ndshm::error::{AllocError, JoinError, LeaseError};
+use ndshm::inspect::{ArrayInfo, ReapReport};
+use ndshm::{HandleTable, PartitionHandle};
 
 use super::board::{Count, Me};
 use super::names;
@@ -153,7 +153,7 @@ fn free_detached(world: &World, table: &HandleTable, problems: &Problems<'_>) ->
         if info.owner.is_some() {
             problems.note(format!("owned by the dead: {info:?}"));
         }
-        let handle: Array = info.handle.typed(table)?;
+        let handle: Array = info.handle.downcast(table)?;
         match table.read(handle) {
             Ok(x) => {
                 if let Err(torn) = Pattern::read(handle.to_bits(), x.view()) {
@@ -317,7 +317,7 @@ fn bytes(table: &HandleTable) -> ndshm::Result<u64> {
 /// Checks that only the supervisor's own seat is taken.
 fn count_seats(table: &HandleTable, problems: &Problems<'_>) {
     let mut tables = Vec::new();
-    let seats = table.segment().seats() as usize;
+    let seats = table.segment().max_seats() as usize;
     let end = loop {
         match HandleTable::join(table.segment()) {
             Ok(table) if tables.len() < seats => tables.push(table),

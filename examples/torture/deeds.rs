@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ndarray::{Dimension, Ix1};
-use ndshm::{AllocError, AnyHandle, Handle, HandleTable, JoinError, LeaseError, PushError};
+use ndshm::error::{AllocError, JoinError, LeaseError, PushError};
+use ndshm::{AnyHandle, Handle, HandleTable};
 use rustix::process::Signal;
 
 use super::board::{Count, Me};
@@ -130,7 +131,7 @@ impl Sitting<'_, '_> {
     fn heal_in_place(&mut self, array: &Lasting<Ix1>) {
         array.alone(|| {
             // Check again: another process may have healed the array before we took the lock.
-            let unused = |info: ndshm::ArrayInfo| {
+            let unused = |info: ndshm::inspect::ArrayInfo| {
                 info.poisoned && info.writer.is_none() && info.readers.is_empty()
             };
             // A poisoned array may still have readers, if its writer died while it was turned away.
@@ -244,7 +245,7 @@ impl Sitting<'_, '_> {
     /// Searches all arrays for one without owner, and uses or frees it. Detached arrays must not
     /// accumulate.
     pub fn scavenge(&mut self) {
-        let detached = |info: &ndshm::ArrayInfo| info.owner.is_none();
+        let detached = |info: &ndshm::inspect::ArrayInfo| info.owner.is_none();
         let found: Vec<AnyHandle> = self
             .table
             .arrays()
@@ -255,7 +256,7 @@ impl Sitting<'_, '_> {
             return;
         }
         let handle = found[self.me.random.below(found.len())];
-        match handle.typed(self.table) {
+        match handle.downcast(self.table) {
             Ok(handle) if self.me.random.one_in(2) => self.use_known(handle),
             Ok(handle) => self.free_known(handle),
             Err(error) => {

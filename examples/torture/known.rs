@@ -2,7 +2,8 @@
 //! others have passed on. It checks the contents at the beginning and at the end of each lease.
 
 use ndarray::{ArrayRef, Dimension};
-use ndshm::{Handle, LeaseError};
+use ndshm::Handle;
+use ndshm::error::LeaseError;
 
 use super::board::Count;
 use super::pattern::Pattern;

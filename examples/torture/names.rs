@@ -2,7 +2,8 @@
 //! arrays that are filled, emptied and freed.
 
 use ndarray::Ix1;
-use ndshm::{AllocError, AnyHandle, BundleError, HandleTable, LeaseError, NameError};
+use ndshm::error::{AllocError, BundleError, LeaseError, NameError};
+use ndshm::{AnyHandle, HandleTable};
 
 use super::board::Count;
 use super::pattern::Pattern;

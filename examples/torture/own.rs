@@ -1,7 +1,7 @@
 //! Actions of a victim on its private arrays: they keep their contents, whatever happens to other
 //! processes.
 
-use ndshm::{AllocError, LeaseError};
+use ndshm::error::{AllocError, LeaseError};
 
 use super::board::Count;
 use super::pattern::Pattern;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ndshm::{LeaseError, Participant, Partition, RoundError};
+use ndshm::error::{LeaseError, RoundError};
+use ndshm::{Partition, RoundMember};
 
 use super::board::{Count, Me};
 use super::pattern::{Pattern, place};
@@ -25,7 +26,7 @@ impl<'t> Sitting<'_, 't> {
         let number = self.me.random.below(field.partitions.len());
         match self.table.open_partition(field.partitions[number]) {
             Ok(partition) => (which, number, partition),
-            Err(ndshm::PartitionError::Lease(LeaseError::Join(error))) => {
+            Err(ndshm::error::PartitionError::Lease(LeaseError::Join(error))) => {
                 self.join_refused(error);
                 self.me.found("a seat, but no partition")
             }
@@ -206,7 +207,7 @@ fn work(
     world: &World,
     me: &mut Me,
     (which, number): (usize, usize),
-    mut part: Participant<'_, '_, Tiles>,
+    mut part: RoundMember<'_, '_, Tiles>,
     most: usize,
 ) {
     let field = &world.fields[which];

@@ -2,7 +2,8 @@
 //! or asked to end.
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, JoinError, LeaseError, Queue, QueueError};
+use ndshm::error::{JoinError, LeaseError, QueueError};
+use ndshm::{Handle, HandleTable, Queue};
 
 use super::board::{Count, Me};
 use super::pattern::Pattern;

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use ndarray::{ArrayViewMut2, Axis, Dimension, Ix1, Ix2, Slice, SliceInfo, SliceInfoElem, s};
 use ndshm::{
     AnyHandle, Grid, Handle, HandleTable, Partition, PartitionHandle, Queue, QueueHandle, Segment,
-    Whole, Write,
+    WholeArray, Write,
 };
 use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
 
@@ -15,7 +15,7 @@ use super::names;
 use super::pattern::{Pattern, place};
 
 /// Arrays of a round: each tile writes its own block, and reads a whole array.
-pub type Tiles = (Write<u64, Ix2>, Whole<u64, Ix1>);
+pub type Tiles = (Write<u64, Ix2>, WholeArray<u64, Ix1>);
 
 /// Number of cells of the array in which handles are passed on.
 pub const CELLS: usize = 48;

@@ -9,7 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use ndshm::{HandleTable, LeaseError, Segment, SegmentOptions, model};
+use ndshm::error::LeaseError;
+use ndshm::{HandleTable, Segment, SegmentOptions, model};
 
 use crate::steer;
 

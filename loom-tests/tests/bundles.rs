@@ -4,7 +4,8 @@
 use loom::thread;
 use loom_tests::{check, check_deaths, dies, options};
 use ndarray::Ix1;
-use ndshm::{BundleError, BundleHandle, Handle, HandleTable, LeaseError, Segment, model};
+use ndshm::error::{BundleError, LeaseError};
+use ndshm::{BundleHandle, Handle, HandleTable, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 

@@ -7,7 +7,8 @@ use std::mem::ManuallyDrop;
 use loom::thread;
 use loom_tests::{assert_all_free, check, check_deaths, options};
 use ndarray::Ix1;
-use ndshm::{AnyHandle, Handle, HandleTable, OwnedArray, Queue, QueueHandle, Segment, model};
+use ndshm::queue::OwnedArray;
+use ndshm::{AnyHandle, Handle, HandleTable, Queue, QueueHandle, Segment, model};
 
 type Jobs = OwnedArray<u64, Ix1>;
 type Vector = Handle<u64, Ix1>;

@@ -4,7 +4,8 @@
 use loom::thread;
 use loom_tests::{assert_all_free, check, is_busy, options, segment};
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, Segment, model};
+use ndshm::error::LeaseError;
+use ndshm::{Handle, HandleTable, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 

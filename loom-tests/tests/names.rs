@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use loom::thread;
 use loom_tests::{check, check_deaths, dies, options};
 use ndarray::Ix1;
-use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, NameError, Segment, model};
+use ndshm::error::{LeaseError, NameError};
+use ndshm::{AnyHandle, Handle, HandleTable, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 

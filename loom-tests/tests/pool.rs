@@ -10,9 +10,9 @@ use loom::sync::Arc;
 use loom::thread;
 use loom_tests::{check, check_deaths, options};
 use ndarray::Axis;
+use ndshm::error::PoolError;
 use ndshm::{
-    HandleTable, OnDeath, Pool, PoolError, Segment, model, model::Barrier, model::Mailbox,
-    model::Report,
+    HandleTable, OnDeath, Pool, Segment, model, model::Barrier, model::Mailbox, model::Report,
 };
 
 /// Creates a segment for a parent and `workers` workers.
@@ -272,7 +272,7 @@ fn a_tile_that_is_sent_off_again() {
             let mut x = ready.views();
             assert_eq!(x[0], 1);
             x[0] = 10;
-            ready.again();
+            ready.rerun();
         }
         running.finish().unwrap();
         assert_eq!(table.read(x).unwrap()[0], 11);
@@ -288,7 +288,7 @@ fn a_tile_of_the_dead_is_run_again() {
         let x = table.from_elem(1, 1u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
-        pool.on_death(OnDeath::RunAgain);
+        pool.set_on_death(OnDeath::RunAgain);
         let before = pool.deaths();
         pool.for_each(&tiles, &5u64, |mut x, &five, _| x.fill(five))
             .unwrap();
@@ -312,7 +312,7 @@ fn death_after_a_tile_was_sent_off_again() {
             .start(&tiles, &(), |mut x, (), _| x += 1)
             .and_then(|mut running| {
                 for ready in running.wait_any(1)? {
-                    ready.again();
+                    ready.rerun();
                     again += 1;
                 }
                 running.finish()
@@ -335,9 +335,9 @@ fn a_call_that_is_given_up_between_two_runs() {
         let x = table.from_elem(2, 0u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
         let mut pool = model::mortal_pool(&table, 1, u64::MAX).unwrap();
-        pool.on_death(OnDeath::RunAgain);
+        pool.set_on_death(OnDeath::RunAgain);
         // In a model the deadline has passed at the first look.
-        pool.deadline(Some(Duration::ZERO));
+        pool.set_deadline(Some(Duration::ZERO));
         let _ = pool.for_each(&tiles, &(), |mut x, (), _| {
             let first = x[0] == 0;
             x[0] = 1;

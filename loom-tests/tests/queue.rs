@@ -382,7 +382,7 @@ fn a_sleeping_consumer() {
         let queue = first.queue(1).unwrap();
         let consumer = other(second, queue.handle(), |queue| {
             let forever = Duration::MAX;
-            [(); 2].map(|()| queue.pop_wait(forever).unwrap())
+            [(); 2].map(|()| queue.pop_timeout(forever).unwrap())
         });
         queue.push(1).unwrap();
         queue.close();
@@ -400,7 +400,7 @@ fn a_sleeping_producer() {
         let queue = first.queue(1).unwrap();
         queue.push(1).unwrap();
         let producer = other(second, queue.handle(), |queue| {
-            queue.push_wait(2, Duration::MAX).unwrap();
+            queue.push_timeout(2, Duration::MAX).unwrap();
         });
         assert_eq!(queue.pop().unwrap(), Some(1));
         let _second = producer.join().unwrap();
@@ -418,10 +418,10 @@ fn waiting_for_the_last_job() {
         let queue = first.queue(1).unwrap();
         queue.push(1).unwrap();
         let consumer = other(second, queue.handle(), |queue| {
-            queue.pop_wait(Duration::MAX).unwrap()
+            queue.pop_timeout(Duration::MAX).unwrap()
         });
         queue.close();
-        let mine = queue.pop_wait(Duration::MAX).unwrap();
+        let mine = queue.pop_timeout(Duration::MAX).unwrap();
         let (theirs, _second) = consumer.join().unwrap();
         assert_eq!(mine.into_iter().chain(theirs).collect::<Vec<_>>(), [1]);
         assert!(queue.is_drained());
@@ -602,7 +602,7 @@ fn a_consumer_that_waits_for_two() {
             other(second, queue.handle(), push(1)),
             other(third, queue.handle(), push(2)),
         ];
-        let mut jobs = [(); 2].map(|()| queue.pop_wait(Duration::MAX).unwrap());
+        let mut jobs = [(); 2].map(|()| queue.pop_timeout(Duration::MAX).unwrap());
         let _tables = producers.map(|producer| producer.join().unwrap());
         jobs.sort_unstable();
         assert_eq!(jobs, [Some(1), Some(2)]);

@@ -5,7 +5,8 @@
 use loom::thread;
 use loom_tests::{check, check_deaths, segment};
 use ndshm::bytemuck::{Pod, Zeroable};
-use ndshm::{AllocError, Element, HandleTable, LayoutError, model};
+use ndshm::error::{AllocError, LayoutError};
+use ndshm::{Element, HandleTable, model};
 
 macro_rules! record {
     ($name:ident, $field:ident) => {

@@ -4,7 +4,8 @@
 use loom::thread;
 use loom_tests::{assert_all_free, check, check_deaths, dies, is_busy, options, segment};
 use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, LeaseError, PartitionHandle, RoundError, Segment, Write, model};
+use ndshm::error::{LeaseError, RoundError};
+use ndshm::{Handle, HandleTable, PartitionHandle, Segment, Write, model};
 
 type Vector = Handle<u64, Ix1>;
 

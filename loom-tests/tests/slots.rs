@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use loom::thread;
 use loom_tests::{assert_all_free, check, options, segment};
 use ndarray::{Axis, Ix1};
-use ndshm::{AnyHandle, Handle, HandleTable, LeaseError, model};
+use ndshm::error::LeaseError;
+use ndshm::{AnyHandle, Handle, HandleTable, model};
 
 type Vector = Handle<u64, Ix1>;
 

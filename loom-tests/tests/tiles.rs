@@ -4,10 +4,8 @@
 use loom::thread;
 use loom_tests::{check, check_deaths, is_busy, must_race, options};
 use ndarray::{Axis, Ix1};
-use ndshm::{
-    Handle, HandleTable, LeaseError, Partition, PartitionHandle, Round, RoundError, Segment, Write,
-    model,
-};
+use ndshm::error::{LeaseError, RoundError};
+use ndshm::{Handle, HandleTable, Partition, PartitionHandle, Round, Segment, Write, model};
 
 type Vector = Handle<u64, Ix1>;
 type Group = Write<u64, Ix1>;

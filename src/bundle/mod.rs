@@ -3,14 +3,14 @@
 //! A bundle is a bucket of names besides those of the table (see `../names/README.md`). It owns its
 //! arrays, which live as long as the bundle.
 
-mod error;
+pub(crate) mod error;
 mod handle;
 #[cfg(test)]
 mod tests;
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
-pub use error::BundleError;
+pub(crate) use error::BundleError;
 
 use ndarray::Dimension;
 
@@ -169,7 +169,7 @@ impl<'t> Bundle<'t> {
         let handle = array.into();
         let key = names::checked(name)?;
         let me = self.enter_bundle()?;
-        self.table.look().usable(handle)?;
+        self.table.tables().usable(handle)?;
         // The lease keeps the array's slot its own while the descriptor names the bundle.
         let lease = self.table.lease_shared(handle)?;
         let slot = lease.slot;
@@ -225,7 +225,7 @@ impl<'t> Bundle<'t> {
     ///   type, and with [`Stale`](LeaseError::Stale) if the bundle was freed.
     pub fn get<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, BundleError> {
         loop {
-            match self.table.typed(self.get_any(name)?) {
+            match self.table.downcast(self.get_any(name)?) {
                 Ok(handle) => return Ok(handle),
                 // Removed since it was found.
                 Err(LeaseError::Stale { .. }) => self.check_live()?,
@@ -243,7 +243,7 @@ impl<'t> Bundle<'t> {
         self.enter_bundle()?;
         let found = self.buckets().visit(self.bucket, names::find(&key));
         let (_, found) = found.map_err(|error| self.told(error))?;
-        let live = |value: &Value| self.table.look().live(value.handle).is_ok();
+        let live = |value: &Value| self.table.tables().live(value.handle).is_ok();
         match found.flatten().filter(live) {
             Some(value) => Ok(value.handle),
             None => Err(not_found(name)),
@@ -274,7 +274,7 @@ impl<'t> Bundle<'t> {
         let mut contents = seen.map_err(|error| self.told(error))?.contents;
         contents
             .names
-            .retain(|(_, value)| self.table.look().live(value.handle).is_ok());
+            .retain(|(_, value)| self.table.tables().live(value.handle).is_ok());
         let mut parts: Vec<NameInfo> = contents.names.iter().map(NameInfo::of).collect();
         parts.sort();
         Ok(parts)
@@ -324,7 +324,7 @@ impl<'t> Bundle<'t> {
                     handle: self.handle,
                 });
             }
-            let tidied = buckets.tidy(self.bucket, &mut seen.contents, |_| true);
+            let tidied = buckets.unlink_stale(self.bucket, &mut seen.contents, |_| true);
             tidied.map_err(|error| self.told(error))?;
             let done = next(&mut seen.contents)?;
             let put = buckets.swap(self.bucket, seen.word, &mut seen.contents);
@@ -344,7 +344,7 @@ impl<'t> Bundle<'t> {
     }
 
     fn check_live(&self) -> Result<(), LeaseError> {
-        self.table.look().live(self.handle).map(drop)
+        self.table.tables().live(self.handle).map(drop)
     }
 
     /// Returns this participant's seat, after making sure that it holds a lease of the bundle.

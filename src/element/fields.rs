@@ -68,7 +68,8 @@ impl RecordLayout {
     /// alignment.
     ///
     /// ```
-    /// use ndshm::{DType, HandleTable, Order, RecordLayout, ScalarType, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::element::{DType, Order, RecordLayout, ScalarType};
     ///
     /// let fields = [("id", ScalarType::U64, 1), ("at", ScalarType::F64, 3)];
     /// let layout = RecordLayout::from_fields(fields)?;

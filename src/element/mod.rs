@@ -52,7 +52,8 @@ impl Kind {
 /// There is rarely a reason to implement it by hand.
 ///
 /// ```
-/// use ndshm::{DType, Element, ScalarType};
+/// use ndshm::Element;
+/// use ndshm::element::{DType, ScalarType};
 ///
 /// assert_eq!(f64::dtype(), DType::from(ScalarType::F64));
 /// assert_eq!(ndshm::Complex::<f32>::dtype().to_string(), "Complex<f32>");
@@ -97,6 +98,16 @@ pub unsafe trait Element: Copy + Send + Sync + 'static {
         let _ = bytes;
         Ok(())
     }
+}
+
+/// The axis of an array that is contiguous in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Order {
+    /// The last axis, as in C; the default of ndarray.
+    #[default]
+    C,
+    /// The first axis, as in Fortran; `.f()` selects it.
+    F,
 }
 
 /// Bytes in shared memory that are not a value of the array's element type.

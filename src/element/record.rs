@@ -142,9 +142,9 @@ unsafe impl<R: Record> Element for R {
 #[macro_export]
 macro_rules! record {
     ($record:ident { $($field:ident: $type:ty),+ $(,)? }) => {
-        impl $crate::Record for $record {
-            const FIELDS: &'static [$crate::Field] = &[
-                $($crate::Field::new::<$type>(
+        impl $crate::element::Record for $record {
+            const FIELDS: &'static [$crate::element::Field] = &[
+                $($crate::element::Field::new::<$type>(
                     ::core::stringify!($field),
                     ::core::mem::offset_of!($record, $field),
                 ),)+

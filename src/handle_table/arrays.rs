@@ -5,7 +5,7 @@ use core::ops::Deref;
 use ndarray::{ArrayRef, Dimension, ShapeBuilder};
 
 use super::HandleTable;
-use crate::descriptor::Order;
+use crate::element::Order;
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
 use crate::seat::JoinError;
@@ -22,7 +22,7 @@ impl HandleTable {
     /// # Errors
     /// [`AllocError`], with the numbers and the remedy.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn zeros<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -35,7 +35,7 @@ impl HandleTable {
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn from_elem<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -50,7 +50,7 @@ impl HandleTable {
     /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated. If `f` forks, the
     /// child gets [`AllocError::Forked`], and the array belongs to the parent.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn from_shape_fn<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -83,7 +83,7 @@ impl HandleTable {
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn from_array<T: Element, D: Dimension>(
         &self,
         source: &impl Deref<Target = ArrayRef<T, D>>,
@@ -99,7 +99,7 @@ impl HandleTable {
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn uninit<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -109,17 +109,18 @@ impl HandleTable {
 
     /// Creates an array of zeros as [`zeros`](HandleTable::zeros) does, of an element type that is
     /// a value. `shape` is the length of each axis. A program that knows the type opens the array
-    /// by [`AnyHandle::typed`].
+    /// by [`AnyHandle::downcast`].
     ///
     /// ```
-    /// use ndshm::{DType, HandleTable, Order, ScalarType, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::element::{DType, Order, ScalarType};
     /// use ndarray::{Ix2, array};
     ///
     /// let table = HandleTable::join(&Segment::anonymous()?)?;
     /// let any = table.zeros_untyped(&DType::from(ScalarType::U16), &[2, 2], Order::C)?;
     /// table.write_untyped(any)?.bytes_mut()[6] = 7;
     ///
-    /// let x = any.typed::<u16, Ix2>(&table)?;
+    /// let x = any.downcast::<u16, Ix2>(&table)?;
     /// assert_eq!(table.read(x)?.view(), array![[0, 0], [0, 7]]);
     /// # Ok::<(), ndshm::Error>(())
     /// ```

@@ -3,10 +3,10 @@
 use ndarray::{ArrayViewMut, Dimension};
 
 use super::HandleTable;
-use crate::array::{Attached, ReadGuard, WriteGuard};
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::table::error::LeaseError;
+use crate::table::guard::{Attached, ReadGuard, WriteGuard};
 use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 
 impl HandleTable {
@@ -23,7 +23,7 @@ impl HandleTable {
     ///   may a participant that reads already and asks again while another tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
     #[inline(always)]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn read<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
@@ -40,7 +40,7 @@ impl HandleTable {
     /// As [`read`](HandleTable::read). [`LeaseError::Busy`] also while the array has readers, this
     /// participant included.
     #[inline(always)]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn write<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
@@ -99,7 +99,8 @@ impl HandleTable {
     /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison).
     ///
     /// ```
-    /// # use ndshm::{HandleTable, LeaseError, Segment};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # use ndshm::error::LeaseError;
     /// # let table = HandleTable::join(&Segment::anonymous()?)?;
     /// # let x = table.zeros::<f64, _>(3)?;
     /// # let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -126,7 +127,7 @@ impl HandleTable {
     /// # Panics
     /// If `look` panics; the array then stays poisoned.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn recover<T: Element, D: Dimension, R>(
         &self,
         handle: Handle<T, D>,
@@ -156,10 +157,10 @@ impl AnyHandle {
     /// # Errors
     /// [`LeaseError::Stale`] if it names none. [`LeaseError::WrongKind`] names both types if
     /// they differ.
-    pub fn typed<T: Element, D: Dimension>(
+    pub fn downcast<T: Element, D: Dimension>(
         self,
         table: &HandleTable,
     ) -> Result<Handle<T, D>, LeaseError> {
-        table.core.typed(self)
+        table.core.downcast(self)
     }
 }

@@ -1,16 +1,12 @@
 //! The handle table as users have it. Its methods call the core in `table/` and what is built on it.
 
 mod arrays;
-#[cfg(not(loom))]
-mod global;
 mod leases;
 mod names;
-#[cfg(not(loom))]
-mod prefault;
 mod structures;
-
 #[cfg(not(loom))]
-use crate::error::Error;
+mod system;
+
 use crate::reclaim::Reclaimer;
 use crate::seat::JoinError;
 use crate::seat::ReapReport;
@@ -57,18 +53,6 @@ impl HandleTable {
         let table = HandleTable { core };
         table.reap()?;
         Ok(table)
-    }
-
-    /// Opens the named segment and takes a seat in it.
-    #[cfg(not(loom))]
-    pub fn open(name: &str) -> Result<HandleTable, Error> {
-        Ok(Self::join(&Segment::open(name)?)?)
-    }
-
-    /// Opens the named segment, or creates it, and takes a seat in it.
-    #[cfg(not(loom))]
-    pub fn open_or_create(name: &str) -> Result<HandleTable, Error> {
-        Ok(Self::join(&Segment::open_or_create(name)?)?)
     }
 
     /// Returns the segment.

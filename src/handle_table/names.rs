@@ -20,7 +20,8 @@ impl HandleTable {
     ///
     /// ```
     /// use ndarray::Ix2;
-    /// use ndshm::{HandleTable, NameError, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::error::NameError;
     ///
     /// let table = HandleTable::join(&Segment::anonymous()?)?;
     /// let x = table.zeros::<f64, _>((3, 4))?;
@@ -71,7 +72,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
-    /// - [`NameError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if it has another
+    /// - [`NameError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if it has another
     ///   type.
     #[inline]
     pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {

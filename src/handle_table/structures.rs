@@ -29,7 +29,7 @@ impl HandleTable {
     /// Divides the arrays of `group` into the tiles of a [`Grid`]: along several axes, or unevenly.
     ///
     /// All arrays have the same lengths along the cut axes. Along other axes each tile covers the
-    /// whole length. [`Whole`](crate::Whole) arrays may have any shape.
+    /// whole length. [`WholeArray`](crate::WholeArray) arrays may have any shape.
     ///
     /// ```
     /// use ndshm::{Grid, HandleTable, Segment};
@@ -72,7 +72,7 @@ impl HandleTable {
     /// Opens a partition that another participant has created.
     ///
     /// # Errors
-    /// - [`PartitionError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if the handle names something else.
+    /// - [`PartitionError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the handle names something else.
     /// - [`PartitionError::Lease`] if the partition or one of its arrays cannot be opened.
     #[inline]
     pub fn open_partition<G: Group>(
@@ -86,7 +86,7 @@ impl HandleTable {
     ///
     /// Dropping the value closes and frees the queue. Participants that have it open may still pop
     /// the remaining jobs. If this participant dies, nobody can open the queue any more; those that
-    /// have it open continue. In both cases a queue of [`OwnedArray`](crate::OwnedArray) frees the arrays in it.
+    /// have it open continue. In both cases a queue of [`OwnedArray`](crate::queue::OwnedArray) frees the arrays in it.
     ///
     /// The compiler refuses types of size 0, and types aligned to more than 64 bytes.
     ///
@@ -101,7 +101,7 @@ impl HandleTable {
     /// Opens a queue that another participant has created.
     ///
     /// # Errors
-    /// - [`QueueError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if the handle names something else, or a queue of another job
+    /// - [`QueueError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the handle names something else, or a queue of another job
     ///   type. The type is compared by size, alignment and [`core::any::type_name`].
     /// - [`QueueError::Lease`] if the queue was freed.
     #[inline]
@@ -121,7 +121,7 @@ impl HandleTable {
     /// Opens a bundle that any participant has created.
     ///
     /// # Errors
-    /// - [`BundleError::Lease`] with [`WrongKind`](crate::LeaseError::WrongKind) if the handle names something else.
+    /// - [`BundleError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the handle names something else.
     /// - [`BundleError::Lease`] if the bundle was freed.
     #[inline]
     pub fn open_bundle(&self, handle: BundleHandle) -> Result<Bundle<'_>, BundleError> {

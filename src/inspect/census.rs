@@ -4,9 +4,9 @@ use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::partition::RoundProgress;
 use crate::partition::control::Control;
-use crate::span::{Extent, Spans};
+use crate::span::Extent;
 use crate::sync::{Atom, Ordering};
-use crate::table::info::Look;
+use crate::table::locate::TableView;
 use crate::table::slot::Slot;
 use crate::word::Lifecycle;
 
@@ -27,21 +27,11 @@ pub struct Census {
 /// The most words of a partition that are read.
 const MOST_WORDS: u64 = 1 << 20;
 
-impl<'m> Look<'m> {
-    fn slots(self) -> impl Iterator<Item = (Slot<'m>, Extent)> {
-        let geometry = &self.memory.layout().geometry;
-        Spans::of(self.memory).iter().flat_map(move |span| {
-            (0..span.count).filter_map(move |position| {
-                let slot = Slot::of(self.memory, span.slot(geometry, position))?;
-                Some((slot, span.extent(position)))
-            })
-        })
-    }
-
+impl<'m> TableView<'m> {
     /// Counts the arrays.
     pub(crate) fn census(self) -> Census {
         let mut census = Census::default();
-        for (slot, _) in self.slots() {
+        for (slot, _) in Slot::all(self.memory) {
             let word = slot.word();
             // Each earlier generation was an array.
             census.freed += u64::from(word.generation());
@@ -89,7 +79,7 @@ impl<'m> Look<'m> {
                 .is_live(word.generation())
                 .then_some((handle, progress))
         };
-        self.slots().filter_map(progress).collect()
+        Slot::all(self.memory).filter_map(progress).collect()
     }
 }
 

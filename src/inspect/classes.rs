@@ -4,7 +4,7 @@ use crate::descriptor::Descriptor;
 use crate::memory::Memory;
 use crate::span::WHOLE_COMMIT;
 use crate::span::{Extent, Spans, class_size};
-use crate::table::info::Look;
+use crate::table::locate::TableView;
 use crate::table::slot::Slot;
 use crate::word::Lifecycle;
 
@@ -67,20 +67,17 @@ impl ClassInfo {
     }
 }
 
-impl Look<'_> {
+impl TableView<'_> {
     /// Returns the classes that have slots, the smallest extents first.
     pub(crate) fn classes(self) -> Vec<ClassInfo> {
-        let geometry = &self.memory.layout().geometry;
         let mut classes: Vec<ClassInfo> = Vec::new();
         for span in Spans::of(self.memory).iter() {
             let class = span.class as usize;
             for missing in classes.len()..=class {
                 classes.push(ClassInfo::empty(missing as u32));
             }
-            for position in 0..span.count {
-                if let Some(slot) = Slot::of(self.memory, span.slot(geometry, position)) {
-                    classes[class].count(self.memory, slot, &span.extent(position));
-                }
+            for (slot, extent) in Slot::in_span(self.memory, span) {
+                classes[class].count(self.memory, slot, &extent);
             }
         }
         classes.retain(|class| class.slots > 0);
@@ -99,7 +96,7 @@ mod tests {
         let small = table.zeros::<u8, _>(65).unwrap();
         let _other = table.zeros::<u8, _>(100).unwrap();
         let _large = table.zeros::<f64, _>((100, 300)).unwrap();
-        let classes = table.core.look().classes();
+        let classes = table.core.tables().classes();
         assert_eq!(classes.len(), 2);
         assert_eq!((classes[0].extent, classes[0].slots), (128, 64));
         assert_eq!(
@@ -114,7 +111,7 @@ mod tests {
             "{classes:?}"
         );
         table.free(small).unwrap();
-        let class = table.core.look().classes()[0];
+        let class = table.core.tables().classes()[0];
         assert_eq!((class.live, class.free, class.kept), (1, 63, 1));
         assert_eq!((class.asked, class.taken), (100, 128));
     }

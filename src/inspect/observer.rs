@@ -13,7 +13,8 @@ use crate::element::{Element, schema};
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
 use crate::names::NameError;
-use crate::names::{LookAtNames, NameInfo};
+use crate::names::NameInfo;
+use crate::names::look::LookAtNames;
 use crate::partition::RoundProgress;
 use crate::seat::ParticipantInfo;
 use crate::segment::observe::{self, Observed};
@@ -21,7 +22,7 @@ use crate::segment::{Segment, SegmentError, SegmentOptions};
 use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::table::info::ArrayInfo;
-use crate::table::info::Look;
+use crate::table::locate::TableView;
 use crate::word::SeatId;
 
 /// An observed segment. It is mapped read-only: nothing in this process can change a byte of it.
@@ -102,7 +103,7 @@ impl Observer {
     /// # Errors
     /// [`SegmentError::NotOurs`] if it is not a segment. As [`Segment::from_fd`] it refuses a file
     /// with bytes that could disappear: [`SegmentError::NotSealed`] for a memfd without a sealed
-    /// size, [`SegmentError::Hugetlb`], and [`SegmentError::Foreign`] for another user's name
+    /// size, [`SegmentError::Hugetlb`], and [`SegmentError::PermissionMismatch`] for another user's name
     /// (trust that user by [`SegmentOptions::owner`](crate::SegmentOptions::owner) and
     /// [`SegmentOptions::observe_fd`](crate::SegmentOptions::observe_fd)).
     pub fn from_fd(fd: OwnedFd) -> Result<Observer, SegmentError> {
@@ -162,7 +163,7 @@ impl Observer {
 
     /// Returns all live arrays, as [`HandleTable::arrays`](crate::HandleTable::arrays) does.
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
-        self.look().arrays()
+        self.tables().arrays()
     }
 
     /// Returns the memory of the live and freed arrays by size class. Lists only classes that have
@@ -180,12 +181,12 @@ impl Observer {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     pub fn classes(&self) -> Vec<ClassInfo> {
-        self.seen(Look::classes)
+        self.seen(TableView::classes)
     }
 
     /// Returns the number of arrays, and how many were created and freed so far.
     pub fn census(&self) -> Census {
-        self.seen(Look::census)
+        self.seen(TableView::census)
     }
 
     /// Returns the progress of the current or last round of each partition.
@@ -222,7 +223,10 @@ impl Observer {
         self.found(|look| self.at_names(look).find(name))
     }
 
-    fn at_names<'m>(&'m self, look: Look<'m>) -> LookAtNames<'m, impl Fn(u64, &mut [u8]) -> bool> {
+    fn at_names<'m>(
+        &'m self,
+        look: TableView<'m>,
+    ) -> LookAtNames<'m, impl Fn(u64, &mut [u8]) -> bool> {
         LookAtNames {
             look,
             copy: |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok(),
@@ -246,7 +250,7 @@ impl Observer {
 
     fn attach_by<T: Element, D: Dimension>(
         &self,
-        look: Look<'_>,
+        look: TableView<'_>,
         handle: Handle<T, D>,
     ) -> Result<RawArrayView<T, D>, LeaseError> {
         let handle = AnyHandle::from(handle);
@@ -275,15 +279,15 @@ impl Observer {
         self.seen(|look| verify::verify(look.memory, None))
     }
 
-    /// Returns the result of `look`. Repeats it if spans beyond the mapped tables were carved
+    /// Returns the result of `look`. Repeats it if spans beyond the mapped tables were appended
     /// meanwhile.
-    fn seen<'o, R>(&'o self, look: impl Fn(Look<'o>) -> R) -> R {
+    fn seen<'o, R>(&'o self, look: impl Fn(TableView<'o>) -> R) -> R {
         loop {
-            let seen = self.look();
+            let seen = self.tables();
             let result = look(seen);
             // This loop ends: the tables are mapped anew at most as often as the span table can
             // double.
-            if std::ptr::eq(seen.memory, self.look().memory) {
+            if std::ptr::eq(seen.memory, self.tables().memory) {
                 return result;
             }
         }
@@ -293,7 +297,7 @@ impl Observer {
     /// arrays, an error of [`reach`](Observer::reach) replaces that of `look`.
     fn found<'o, R, E: From<LeaseError>>(
         &'o self,
-        look: impl Fn(Look<'o>) -> Result<R, E>,
+        look: impl Fn(TableView<'o>) -> Result<R, E>,
     ) -> Result<R, E> {
         self.seen(look).map_err(|error| match self.reach() {
             Ok(()) => error,
@@ -301,8 +305,8 @@ impl Observer {
         })
     }
 
-    fn look(&self) -> Look<'_> {
-        Look {
+    fn tables(&self) -> TableView<'_> {
+        TableView {
             memory: self.observed.memory(),
             key: self.observed.key(),
         }

@@ -17,7 +17,7 @@ use crate::seat::JoinError;
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::hints::Hints;
-use crate::table::slot::{Slot, Tail};
+use crate::table::slot::{ReleaseOutcome, Slot};
 use crate::word::{BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
 
 /// The result of [`HandleTable::verify`].
@@ -235,7 +235,7 @@ impl Check<'_> {
         let first = spans.len();
         for (index, entry) in entries.iter().enumerate().skip(first) {
             let word = entry.load(Ordering::Relaxed);
-            // Entries are set in order: if the first one is still empty or invalid, carving has not
+            // Entries are set in order: if the first one is still empty or invalid, appending has not
             // set this one.
             if !word.is_empty() && table.decode(first, self.now(&entries[first])).is_none() {
                 self.damage(
@@ -360,7 +360,7 @@ impl Check<'_> {
             && let Ok(shared) = slot.lock_shared(word.generation(), me)
         {
             self.control(slot, &descriptor, extent);
-            if let Tail::Freed(_) = slot.undo(shared, me) {
+            if let ReleaseOutcome::Freed(_) = slot.undo(shared, me) {
                 Hints::of(self.memory).set(extent.class, slot.index);
             }
         }

@@ -12,6 +12,6 @@ mod tables;
 
 pub use corrupt::Corrupt;
 #[cfg(loom)]
-pub use model::{Access, Memory, ViewAccesses, put_down_to, runs};
+pub use model::{Access, Memory, TileAccesses, ViewAccesses, put_down_to};
 #[cfg(not(loom))]
-pub use tables::{Access, Memory, ViewAccesses};
+pub use tables::{Access, Memory, TileAccesses, ViewAccesses};

@@ -11,7 +11,7 @@ use crate::sync::{Atom, Word};
 use crate::word::{SeatWord, SlotWord, SpanWord};
 use races::Races;
 pub use races::{Access, put_down_to};
-pub use views::{ViewAccesses, runs};
+pub use views::{TileAccesses, ViewAccesses};
 
 /// The same interface as the mapping's `Memory`, built word by word inside the model.
 pub struct Memory {

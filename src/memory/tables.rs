@@ -213,3 +213,27 @@ impl<'t> ViewAccesses<'t> {
     ) {
     }
 }
+
+/// The accesses to the arrays of a tile, which only a model checker needs.
+pub struct TileAccesses;
+
+impl TileAccesses {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        TileAccesses
+    }
+
+    /// Does nothing, and does not call `view`.
+    #[inline(always)]
+    pub(crate) fn add<T, D: Dimension>(
+        &mut self,
+        _memory: &Memory,
+        _offset: u64,
+        _write: bool,
+        _view: impl FnOnce() -> (RawArrayViewMut<T, D>, *const T),
+    ) {
+    }
+
+    #[inline(always)]
+    pub(crate) fn end(&mut self) {}
+}

@@ -19,8 +19,9 @@ use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
 pub use crate::memory::Access;
+use crate::pool::Pool;
 use crate::pool::PoolError;
-use crate::pool::{self, Pool};
+use crate::pool::workers::model::{Backend, parts};
 use crate::segment::Segment;
 use crate::sync;
 pub use crate::sync::site::{OrderingSite, Part, record_sites, sites, weaken};
@@ -91,7 +92,9 @@ pub fn die() -> ! {
 /// # Errors
 /// Returns the errors of [`Pool::threads`].
 pub fn mortal_pool(table: &HandleTable, workers: usize, steps: u64) -> Result<Pool<'_>, PoolError> {
-    Pool::mortal(table, workers, steps)
+    Pool::builder()
+        .workers(workers)
+        .start(table, Backend::Mortal(steps))
 }
 
 /// Tells loom that the caller accesses `elements` of an array (in memory order) until the result is
@@ -107,7 +110,7 @@ pub fn access<T: Element, D: Dimension>(
     write: bool,
 ) -> Result<Access, LeaseError> {
     let any = AnyHandle::from(handle);
-    let (slot, _) = table.core.look().live(any)?;
+    let (slot, _) = table.core.tables().live(any)?;
     let located = table.core.locate::<T, D>(slot, any)?;
     let size = size_of::<T>() as u64;
     let offset = located.offset + elements.start as u64 * size;
@@ -134,12 +137,12 @@ impl Barrier {
     /// Waits until all workers have arrived in `epoch`, counted from 0. Returns the next epoch, or
     /// `None` if the barrier was broken.
     pub fn wait(&self, epoch: u64) -> Option<u64> {
-        pool::parts::wait_at_barrier(&self.word, epoch, self.workers)
+        parts::wait_at_barrier(&self.word, epoch, self.workers)
     }
 
     /// Breaks the barrier, as a worker does that will not arrive.
     pub fn break_up(&self) {
-        pool::parts::break_barrier(&self.word);
+        parts::break_barrier(&self.word);
     }
 }
 
@@ -152,18 +155,18 @@ impl Report {
     /// Creates a report without a failure.
     pub fn new() -> Report {
         Report {
-            words: pool::parts::report_words(),
+            words: parts::report_words(),
         }
     }
 
     /// Records a failure in call number `call`, as a worker does.
     pub fn fail(&self, call: u64, message: &str) {
-        pool::parts::fail(&self.words, call, message);
+        parts::fail(&self.words, call, message);
     }
 
     /// Returns the message of a failure in call number `call`, if one is recorded by now.
     pub fn take(&self, call: u64) -> Option<String> {
-        pool::parts::take_failure(&self.words, call)
+        parts::take_failure(&self.words, call)
     }
 }
 
@@ -189,28 +192,28 @@ impl Mailbox {
     /// Creates the mailbox of `workers` workers.
     pub fn new(workers: usize) -> Mailbox {
         Mailbox {
-            words: pool::parts::mailbox_words(workers),
+            words: parts::mailbox_words(workers),
             workers,
         }
     }
 
     /// Opens a job, as a call does. The argument is written twice.
     pub fn open(&self, argument: u64) {
-        pool::parts::open_job(&self.words, argument);
+        parts::open_job(&self.words, argument);
     }
 
     /// Closes the job and waits until no worker is in it, as a call does at its end.
     pub fn close(&self) {
-        pool::parts::close_job(&self.words, self.workers);
+        parts::close_job(&self.words, self.workers);
     }
 
     /// Closes the job without waiting, as a call does after its deadline.
     pub fn give_up(&self) {
-        pool::parts::give_up_job(&self.words);
+        parts::give_up_job(&self.words);
     }
 
     /// Checks once for a job. If there is one, runs `work` in it with the argument as read twice.
     pub fn serve_once(&self, worker: usize, work: impl FnOnce([u64; 2])) {
-        pool::parts::serve_once(&self.words, worker, work);
+        parts::serve_once(&self.words, worker, work);
     }
 }

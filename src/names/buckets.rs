@@ -3,7 +3,8 @@
 //! `README.md` beside this file has the protocol and its proof.
 
 use super::place::{
-    bundle_of, get, is_live_bundle, offset_of, place_of, record_words, settle, was_freed, word_of,
+    bundle_of, get, hand_over, is_live_bundle, offset_of, place_of, record_words, was_freed,
+    word_of,
 };
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -31,7 +32,7 @@ pub(crate) struct Seen {
 
 /// The status of a name in a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Standing {
+pub(super) enum EntryStatus {
     /// The name stands for a live array.
     Good,
     /// The array was freed.
@@ -196,7 +197,7 @@ impl<'t> Buckets<'t> {
 
     /// Attempts to replace `seen` by `new`, which this participant has created. Returns `true` on
     /// success. Frees the record that is not in the bucket afterwards.
-    pub(super) fn put(self, bucket: usize, seen: BucketWord, new: BucketWord) -> bool {
+    pub(super) fn cas_bucket(self, bucket: usize, seen: BucketWord, new: BucketWord) -> bool {
         // Release: pairs with the Acquire in `word_of`.
         let put = place_of(self.memory(), bucket).is_some_and(|word| {
             let (seen, new) = (seen.bits(), new.bits());
@@ -205,7 +206,7 @@ impl<'t> Buckets<'t> {
         });
         if put && let Some((slot, generation)) = new.record() {
             let still_there = Slot::of(self.memory(), slot)
-                .is_none_or(|slot| settle(self.memory(), slot, generation, bucket));
+                .is_none_or(|slot| hand_over(self.memory(), slot, generation, bucket));
             if !still_there {
                 match bundle_of(self.memory(), bucket) {
                     // The bundle was freed before this change, so its freer did not see these
@@ -229,7 +230,7 @@ impl<'t> Buckets<'t> {
         contents: &mut Contents,
     ) -> Result<bool, NameError> {
         let new = self.make(bucket, contents)?;
-        Ok(self.put(bucket, seen, new))
+        Ok(self.cas_bucket(bucket, seen, new))
     }
 
     /// Frees a record that is not in its bucket.
@@ -242,7 +243,7 @@ impl<'t> Buckets<'t> {
 
     /// Classifies a value from a bucket as `Good`, `Dead`, `Pending` or `Void`. Every result but
     /// `Good` holds only while the bucket's word is unchanged. The caller checks that.
-    pub(super) fn standing(self, value: &Value) -> Result<Standing, NameError> {
+    pub(super) fn status(self, value: &Value) -> Result<EntryStatus, NameError> {
         if let Some(arrival) = &value.arrival {
             let departed = |words: &[Atom]| {
                 let contents = Contents::decode(get(words))?;
@@ -250,13 +251,13 @@ impl<'t> Buckets<'t> {
             };
             match self.visit(arrival.from, departed)? {
                 (_, Some(true)) => {}
-                (word, _) if word == arrival.seen => return Ok(Standing::Pending),
-                _ => return Ok(Standing::Void),
+                (word, _) if word == arrival.seen => return Ok(EntryStatus::Pending),
+                _ => return Ok(EntryStatus::Void),
             }
         }
-        Ok(match self.table.look().live(value.handle) {
-            Ok(_) => Standing::Good,
-            Err(_) => Standing::Dead,
+        Ok(match self.table.tables().live(value.handle) {
+            Ok(_) => EntryStatus::Good,
+            Err(_) => EntryStatus::Dead,
         })
     }
 
@@ -274,7 +275,7 @@ impl<'t> Buckets<'t> {
             return Err(self.corrupt(to));
         }
         let record = self.departure_record(arrival, to, &mut seen.contents)?;
-        self.put(arrival.from, arrival.seen, record);
+        self.cas_bucket(arrival.from, arrival.seen, record);
         Ok(())
     }
 
@@ -297,7 +298,7 @@ impl<'t> Buckets<'t> {
     /// Finishes the pending operations of other participants in `contents`, and drops its obsolete
     /// entries: names of arrays that were freed or are not `kept`, void arrivals, departures that are
     /// not needed.
-    pub(crate) fn tidy(
+    pub(crate) fn unlink_stale(
         self,
         bucket: usize,
         contents: &mut Contents,
@@ -305,15 +306,15 @@ impl<'t> Buckets<'t> {
     ) -> Result<(), NameError> {
         let mut names = Vec::with_capacity(contents.names.len());
         for (name, mut value) in contents.names.drain(..) {
-            let mut standing = self.standing(&value)?;
-            if let (Standing::Pending, Some(arrival)) = (standing, &value.arrival) {
+            let mut status = self.status(&value)?;
+            if let (EntryStatus::Pending, Some(arrival)) = (status, &value.arrival) {
                 self.depart(arrival, bucket)?;
-                standing = self.standing(&value)?;
+                status = self.status(&value)?;
             }
-            match standing {
-                Standing::Good => value.arrival = None,
-                Standing::Pending => {}
-                Standing::Dead | Standing::Void => continue,
+            match status {
+                EntryStatus::Good => value.arrival = None,
+                EntryStatus::Pending => {}
+                EntryStatus::Dead | EntryStatus::Void => continue,
             }
             if kept(value.handle) {
                 names.push((name, value));
@@ -352,7 +353,7 @@ impl<'t> Buckets<'t> {
     }
 
     /// Tidies a bucket until nothing is left to do. Returns the buckets from which arrivals came.
-    pub(super) fn tidy_up(
+    pub(super) fn unlink_all_stale(
         self,
         bucket: usize,
         kept: impl Fn(AnyHandle) -> bool,
@@ -360,7 +361,7 @@ impl<'t> Buckets<'t> {
         loop {
             let seen = self.read(bucket)?;
             let mut contents = seen.contents.clone();
-            self.tidy(bucket, &mut contents, &kept)?;
+            self.unlink_stale(bucket, &mut contents, &kept)?;
             if contents == seen.contents || self.swap(bucket, seen.word, &mut contents)? {
                 let arrivals = seen.contents.names.iter();
                 return Ok(arrivals

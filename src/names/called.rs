@@ -16,9 +16,9 @@ impl Core {
         if cfg!(loom) {
             return None;
         }
-        let (slot, _) = self.look().live(handle).ok()?;
+        let (slot, _) = self.tables().live(handle).ok()?;
         // Records are NAMED too, but they have no name.
-        if !slot.word().is_named() || self.look().usable(handle).is_err() {
+        if !slot.word().is_named() || self.tables().usable(handle).is_err() {
             return None;
         }
         let buckets = Buckets { table: self };

@@ -9,7 +9,7 @@ use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
 use crate::names::error::NameError;
 use crate::span::Spans;
-use crate::table::info::Look;
+use crate::table::locate::TableView;
 use crate::table::slot::Slot;
 use crate::word::BucketWord;
 
@@ -20,7 +20,7 @@ const LOOKS: usize = 1000;
 /// The names as seen by an observer. `copy` copies bytes from an offset of the segment, and returns
 /// `false` if it cannot.
 pub(crate) struct LookAtNames<'m, C> {
-    pub(crate) look: Look<'m>,
+    pub(crate) look: TableView<'m>,
     pub(crate) copy: C,
 }
 

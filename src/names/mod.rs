@@ -5,9 +5,8 @@
 
 mod buckets;
 mod called;
-mod error;
-#[cfg(not(loom))]
-mod look;
+pub(crate) mod error;
+pub(crate) mod look;
 mod place;
 mod reclaim;
 mod record;
@@ -15,7 +14,7 @@ mod rename;
 #[cfg(test)]
 mod tests;
 
-pub use error::NameError;
+pub(crate) use error::NameError;
 use ndarray::Dimension;
 
 use crate::descriptor::Descriptor;
@@ -27,12 +26,10 @@ use crate::sync::Ordering;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::name_cache::CachedName;
-use buckets::Standing;
+use buckets::EntryStatus;
 pub(crate) use record::{Contents, Name, Value};
 
 pub(crate) use buckets::{Buckets, find};
-#[cfg(not(loom))]
-pub(crate) use look::LookAtNames;
 pub(crate) use place::{check, is_record, offset_of, word_of};
 pub(crate) use reclaim::reclaim;
 
@@ -107,7 +104,7 @@ impl Core {
     ) -> Result<Handle<T, D>, NameError> {
         loop {
             let found = self.find_any(name)?;
-            match self.typed(found) {
+            match self.downcast(found) {
                 Ok(handle) => return Ok(handle),
                 // Freed since it was found. Search again: the name may have another array now.
                 Err(LeaseError::Stale { .. }) => {}
@@ -125,7 +122,7 @@ impl Core {
             .get(name, Name::hash(name.as_bytes()));
         if let Some(known) = known
             && buckets.load(known.bucket)? == known.word
-            && self.look().live(known.handle).is_ok()
+            && self.tables().live(known.handle).is_ok()
         {
             return Ok(known.handle);
         }
@@ -143,7 +140,7 @@ impl Core {
                 return Err(not_found(name));
             };
             let handle = value.handle;
-            if buckets.standing(&value)? == Standing::Good {
+            if buckets.status(&value)? == EntryStatus::Good {
                 // This bucket's word does not validate an arrival: it depends on another bucket.
                 if value.arrival.is_none() {
                     let found = CachedName {
@@ -169,7 +166,7 @@ impl Core {
         let bucket = buckets.of(&key);
         loop {
             let mut seen = buckets.read(bucket)?;
-            buckets.tidy(bucket, &mut seen.contents, |_| true)?;
+            buckets.unlink_stale(bucket, &mut seen.contents, |_| true)?;
             match seen.contents.position(&key) {
                 Some(at) if seen.contents.names[at].1.arrival.is_none() => {
                     let (_, value) = seen.contents.names.remove(at);
@@ -192,7 +189,7 @@ impl Core {
             let contents = buckets.read(bucket)?.contents;
             untidy |= !contents.departures.is_empty();
             for named in contents.names {
-                let good = buckets.standing(&named.1)? == Standing::Good;
+                let good = buckets.status(&named.1)? == EntryStatus::Good;
                 untidy |= !good || named.1.arrival.is_some();
                 if good {
                     names.push(NameInfo::of(&named));
@@ -224,10 +221,10 @@ impl Core {
             pid: std::process::id(),
             arrival: None,
         };
-        self.mark(handle, bucket)?;
+        self.mark_named(handle, bucket)?;
         let done = loop {
             let mut seen = buckets.read(bucket)?;
-            buckets.tidy(bucket, &mut seen.contents, |_| true)?;
+            buckets.unlink_stale(bucket, &mut seen.contents, |_| true)?;
             let undecided = |at: usize| seen.contents.names[at].1.arrival.is_some();
             if seen.contents.position(&key).is_some_and(undecided) {
                 continue;
@@ -255,8 +252,8 @@ impl Core {
     }
 
     /// Notes the bucket at the array, and sets the array's flag NAMED.
-    fn mark(&self, handle: AnyHandle, bucket: usize) -> Result<(), NameError> {
-        let (slot, generation) = self.look().usable(handle)?;
+    fn mark_named(&self, handle: AnyHandle, bucket: usize) -> Result<(), NameError> {
+        let (slot, generation) = self.tables().usable(handle)?;
         // Note the bucket first: a participant that retires the array and finds it NAMED also finds
         // the note.
         Descriptor::note_name(self.segment().memory().descriptor(slot.index), bucket);
@@ -286,7 +283,7 @@ impl Core {
         if let Ok(bucket) = usize::try_from(bucket)
             && bucket < buckets.count()
         {
-            let _ = buckets.tidy_up(bucket, |_| true);
+            let _ = buckets.unlink_all_stale(bucket, |_| true);
         }
     }
 
@@ -297,11 +294,16 @@ impl Core {
         let mut left = Vec::new();
         for bucket in used(self.segment().memory()) {
             // An error leaves only dead entries, as in `forget_names`.
-            left.extend(buckets.tidy_up(bucket, |_| true).into_iter().flatten());
+            left.extend(
+                buckets
+                    .unlink_all_stale(bucket, |_| true)
+                    .into_iter()
+                    .flatten(),
+            );
         }
         // A departure is needed until its arrival is a plain name, which it is by now.
         for bucket in left {
-            let _ = buckets.tidy_up(bucket, |_| true);
+            let _ = buckets.unlink_all_stale(bucket, |_| true);
         }
     }
 
@@ -309,9 +311,9 @@ impl Core {
     pub(crate) fn forget_own_names(&self) {
         let buckets = Buckets { table: self };
         for bucket in self.take_named() {
-            let _ = buckets.tidy_up(bucket, |handle| {
+            let _ = buckets.unlink_all_stale(bucket, |handle| {
                 let own = self
-                    .look()
+                    .tables()
                     .live(handle)
                     .map(|(slot, _)| slot.word().is_owned_by(self.own_seat()));
                 own.is_ok_and(|own| !own)

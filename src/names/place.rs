@@ -41,7 +41,7 @@ fn is_of(words: &[Atom], word: SlotWord, bucket: usize) -> bool {
 
 /// Detaches a record that was just put into its bucket. Returns `true` if it is still there.
 /// Otherwise the caller frees it: the participant that replaced it may have died before.
-pub(super) fn settle(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
+pub(super) fn hand_over(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
     slot.detach_record(generation);
     is_in_bucket(memory, slot, generation, bucket)
 }

@@ -9,14 +9,14 @@ use crate::memory::Memory;
 use crate::segment::Segment;
 use crate::span::Spans;
 use crate::table::hints::Hints;
-use crate::table::slot::{Slot, Tail};
+use crate::table::slot::{ReleaseOutcome, Slot};
 use crate::word::{SeatId, SlotWord};
 
 /// Reclaims a record, or a part of a bundle, when `seat` is reclaimed. `seen` was the slot's word a
 /// moment ago: LIVE and NAMED.
 ///
 /// With `all`, also retires detached records and parts that a dead participant has left. Returns
-/// `true` if this call retired it: then a tail check must follow.
+/// `true` if this call retired it: then a release check must follow.
 pub(crate) fn reclaim(
     segment: &Segment,
     slot: Slot<'_>,
@@ -94,7 +94,7 @@ fn retire_parts(segment: &Segment, slot: Slot<'_>, generation: u32, bucket: usiz
         // A damaged record may name an array that is not a part.
         let ours = Descriptor::part_of(memory.descriptor(index), generation) == Some(bucket);
         if ours && part.change(|word| word.retire(generation, seat)).is_ok() {
-            give_hint(memory, part, part.tail());
+            give_hint(memory, part, part.finish_release());
         }
     }
 }
@@ -120,9 +120,9 @@ fn read_record(
     Some(contents)
 }
 
-/// Adds the slot to the hints if the tail check has freed it.
-fn give_hint(memory: &Memory, slot: Slot<'_>, tail: Tail) {
-    if let Tail::Freed(_) = tail
+/// Adds the slot to the hints if the release check has freed it.
+fn give_hint(memory: &Memory, slot: Slot<'_>, tail: ReleaseOutcome) {
+    if let ReleaseOutcome::Freed(_) = tail
         && let Some(extent) = Spans::of(memory).extent(slot.index)
     {
         Hints::of(memory).set(extent.class, slot.index);

@@ -104,12 +104,12 @@ pub(crate) struct Arrival {
     pub(crate) from: usize,
     pub(crate) seen: BucketWord,
     pub(crate) place: usize,
-    pub(crate) mover: Mover,
+    pub(crate) mover: Renamer,
 }
 
 /// The participant that renames: its seat, and the epoch in which it holds the seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mover {
+pub(crate) struct Renamer {
     pub(crate) seat: SeatId,
     pub(crate) epoch: u64,
 }
@@ -119,7 +119,7 @@ pub(crate) struct Mover {
 pub(crate) struct Departure {
     pub(crate) id: BucketWord,
     pub(crate) to: usize,
-    pub(crate) mover: Mover,
+    pub(crate) mover: Renamer,
 }
 
 /// The value of a name.
@@ -312,7 +312,7 @@ impl<G: Fn(usize) -> Option<u64>> Reader<G> {
             from: BUCKET.get(lead) as usize,
             seen: BucketWord::from_bits(seen),
             place: PLACE.get(lead) as usize,
-            mover: Mover {
+            mover: Renamer {
                 seat: SeatId::from_field(SEAT.get(lead)),
                 epoch: self.next()?,
             },
@@ -329,7 +329,7 @@ impl<G: Fn(usize) -> Option<u64>> Reader<G> {
         Some(Some(Departure {
             id,
             to: BUCKET.get(lead) as usize,
-            mover: Mover {
+            mover: Renamer {
                 seat: SeatId::from_field(SEAT.get(lead)),
                 epoch: self.next()?,
             },
@@ -356,8 +356,8 @@ mod tests {
         "[a-z/é]{1,120}".prop_map(|text| Name::new(&text).unwrap())
     }
 
-    fn any_mover() -> impl Strategy<Value = Mover> {
-        (1u64..2048, any::<u64>()).prop_map(|(seat, epoch)| Mover {
+    fn any_mover() -> impl Strategy<Value = Renamer> {
+        (1u64..2048, any::<u64>()).prop_map(|(seat, epoch)| Renamer {
             seat: SeatId::from_field(seat),
             epoch,
         })

@@ -1,7 +1,7 @@
 //! Renaming. It may change two buckets, but other participants see one step.
 
-use super::buckets::{Buckets, Standing};
-use super::record::{Arrival, Mover, Name, Value};
+use super::buckets::{Buckets, EntryStatus};
+use super::record::{Arrival, Name, Renamer, Value};
 use super::{checked, not_found, taken};
 use crate::names::error::NameError;
 use crate::sync::Ordering;
@@ -37,7 +37,7 @@ impl Core {
     ) -> Result<bool, NameError> {
         let buckets = Buckets { table: self };
         let mut seen = buckets.read(bucket)?;
-        buckets.tidy(bucket, &mut seen.contents, |_| true)?;
+        buckets.unlink_stale(bucket, &mut seen.contents, |_| true)?;
         let names = &mut seen.contents.names;
         let at = |names: &[(Name, Value)], wanted: &Name| {
             names
@@ -76,23 +76,23 @@ impl Core {
         let mut source = buckets.read(from)?;
         let place = source.contents.position(leaving);
         let value = place.map(|place| source.contents.names[place].1);
-        let standing = value
+        let status = value
             .as_ref()
-            .map(|value| buckets.standing(value))
+            .map(|value| buckets.status(value))
             .transpose()?;
-        let (Some(place), Some(value), Some(Standing::Good)) = (place, value, standing) else {
+        let (Some(place), Some(value), Some(EntryStatus::Good)) = (place, value, status) else {
             return match buckets.load(from)? == source.word {
                 true => Err(not_found(old)),
                 false => Ok(false),
             };
         };
         let mut target = buckets.read(to)?;
-        buckets.tidy(to, &mut target.contents, |_| true)?;
+        buckets.unlink_stale(to, &mut target.contents, |_| true)?;
         if let Some(at) = target.contents.position(arriving) {
             let other = &target.contents.names[at].1;
             // The new name may be the old one, moved by another participant. Then retry.
             let there =
-                buckets.load(from)? == source.word && buckets.standing(&value)? == Standing::Good;
+                buckets.load(from)? == source.word && buckets.status(&value)? == EntryStatus::Good;
             return match other.arrival {
                 None if there => Err(taken(new, other)),
                 _ => Ok(false),
@@ -115,20 +115,20 @@ impl Core {
         arrival.id = arriving;
         let departed = buckets.departure_record(&arrival, to, &mut source.contents);
         let departed = departed.inspect_err(|_| buckets.free(arriving))?;
-        if !buckets.put(to, target.word, arriving) {
+        if !buckets.cas_bucket(to, target.word, arriving) {
             buckets.free(departed);
             return Ok(false);
         }
         // This step makes the arrival a name. If another participant did it for us, there is a
         // departure, which nobody removes while we are here.
-        let moved = buckets.put(from, source.word, departed) || {
+        let moved = buckets.cas_bucket(from, source.word, departed) || {
             let now = buckets.read(from)?.contents;
             now.departures.iter().any(|left| left.id == arrival.id)
         };
         // After an error another participant finishes this later.
         let _ = match moved {
             true => self.remove_traces(&arrival, to),
-            false => buckets.tidy_up(to, |_| true).map(drop),
+            false => buckets.unlink_all_stale(to, |_| true).map(drop),
         };
         Ok(moved)
     }
@@ -136,7 +136,7 @@ impl Core {
     /// Makes the arrival a plain name, then removes its departure.
     fn remove_traces(&self, arrival: &Arrival, to: usize) -> Result<(), NameError> {
         let buckets = Buckets { table: self };
-        buckets.tidy_up(to, |_| true)?;
+        buckets.unlink_all_stale(to, |_| true)?;
         loop {
             let mut seen = buckets.read(arrival.from)?;
             let before = seen.contents.departures.len();
@@ -153,13 +153,13 @@ impl Core {
         }
     }
 
-    fn mover(&self) -> Mover {
+    fn mover(&self) -> Renamer {
         let seat = self.own_seat();
         let word = seat
             .index()
             .map(|seat| self.segment().memory().seat_word(seat));
         // Relaxed: the word of this participant's own seat.
         let epoch = word.map_or(0, |word| word.load(Ordering::Relaxed).epoch());
-        Mover { seat, epoch }
+        Renamer { seat, epoch }
     }
 }

@@ -46,7 +46,7 @@ impl NpzFile {
             archive,
             file: &self.file,
             path: &self.path,
-            left: self.len,
+            unclaimed: self.len,
         })
     }
 }
@@ -57,7 +57,7 @@ pub(super) struct Archive<'f> {
     pub(super) file: &'f File,
     path: &'f str,
     /// Bytes of the file that no member has claimed yet.
-    left: u64,
+    unclaimed: u64,
 }
 
 impl Archive<'_> {
@@ -76,8 +76,8 @@ impl Archive<'_> {
 
     /// Subtracts the bytes of a member from those of the file. The list of a hostile archive may
     /// claim anything, even that all its members are the same bytes.
-    pub(super) fn take(&mut self, member: &Member) -> Result<(), NpyError> {
-        self.left = self.left.checked_sub(member.stored).ok_or_else(|| {
+    pub(super) fn claim(&mut self, member: &Member) -> Result<(), NpyError> {
+        self.unclaimed = self.unclaimed.checked_sub(member.stored).ok_or_else(|| {
             let problem = "its arrays take more bytes than the file has";
             NpyError::damaged(&member.place, problem)
         })?;
@@ -115,7 +115,7 @@ impl Archive<'_> {
         let header = match member.method()? {
             Method::Stored => {
                 let at = member.start()?;
-                let mut from = transfer::From {
+                let mut from = transfer::FileReader {
                     file: self.file,
                     at,
                 };
@@ -214,12 +214,12 @@ impl Member {
 }
 
 /// A stream that computes the checksum of the bytes read.
-pub(super) struct Summed<R> {
+pub(super) struct ChecksumReader<R> {
     pub(super) from: R,
     pub(super) sum: crc32fast::Hasher,
 }
 
-impl<R: Read> Read for Summed<R> {
+impl<R: Read> Read for ChecksumReader<R> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let read = self.from.read(bytes)?;
         self.sum.update(&bytes[..read]);

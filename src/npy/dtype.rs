@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::error::HeaderError;
 use super::literal::Literal;
 use super::places::{Moves, Piece, Words};
 use super::spelling::{Scalar, python_string, remedy, written};
@@ -19,38 +20,21 @@ pub(super) struct FileType {
     pub(super) swapped: Vec<Words>,
 }
 
-/// Reason why an element type of numpy has no counterpart in ndshm.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
-    /// The text is not a type.
-    Damaged(String),
-    /// A type that ndshm lacks.
-    Type {
-        dtype: String,
-        field: Option<String>,
-        remedy: String,
-    },
-    Layout {
-        error: LayoutError,
-        remedy: String,
-    },
-}
-
 /// Cuts a name to the length that an error repeats, because a hostile name may be long.
 pub(super) fn shortened(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-fn damaged(what: impl fmt::Display) -> Refused {
-    Refused::Damaged(what.to_string())
+fn damaged(what: impl fmt::Display) -> HeaderError {
+    HeaderError::Damaged(what.to_string())
 }
 
 impl FileType {
     /// Returns the type that `descr` of a header names.
-    pub(super) fn parse(descr: &Literal) -> Result<FileType, Refused> {
+    pub(super) fn parse(descr: &Literal) -> Result<FileType, HeaderError> {
         match descr {
             Literal::Text(name) => {
-                let scalar = Scalar::parse(name).ok_or_else(|| Refused::Type {
+                let scalar = Scalar::parse(name).ok_or_else(|| HeaderError::Type {
                     dtype: shortened(name),
                     field: None,
                     remedy: remedy(name, None),
@@ -70,7 +54,7 @@ impl FileType {
 
 /// The largest structure with gaps in bytes. At least one such structure is read into private
 /// memory. The limit exceeds real records, and a process can spare this much memory.
-const MOST_MOVED: usize = 64 << 20;
+const MAX_GAPPED: usize = 64 << 20;
 
 /// A field of numbers, possibly in a structure inside the record's.
 struct Leaf {
@@ -81,8 +65,23 @@ struct Leaf {
     piece: Piece,
 }
 
+impl Leaf {
+    fn new(name: &str, scalar: Scalar) -> Leaf {
+        Leaf {
+            name: name.to_owned(),
+            piece: Piece {
+                from: 0,
+                to: 0,
+                size: scalar.dtype.size(),
+                axes: Vec::new(),
+            },
+            scalar,
+        }
+    }
+}
+
 /// Returns the record of these fields.
-fn record(fields: &[Literal]) -> Result<FileType, Refused> {
+fn record(fields: &[Literal]) -> Result<FileType, HeaderError> {
     let (leaves, file_size) = structure(fields, None)?;
     let mut size = 0usize;
     let (mut swapped, mut pieces, mut parsed) = (Vec::new(), Vec::new(), Vec::new());
@@ -108,27 +107,27 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
         };
         parsed.push((name, dtype, count));
     }
-    let first = parsed.first().map(|(name, ..)| name.clone());
-    let layout = RecordLayout::from_fields(parsed).map_err(|error| Refused::Layout {
+    let first = match fields.first() {
+        Some(Literal::Sequence(parts)) if !parsed.is_empty() => parts.first(),
+        _ => None,
+    };
+    let layout = RecordLayout::from_fields(parsed).map_err(|error| HeaderError::Layout {
         error,
-        remedy: match (first, fields.first()) {
-            (Some(_), Some(Literal::Sequence(parts))) => match parts.first() {
-                Some(Literal::Text(name)) => format!(
-                    "; save each field as an array of its own, as by `a[{}]`",
-                    python_string(&shortened(name))
-                ),
-                _ => String::new(),
-            },
+        remedy: match first {
+            Some(Literal::Text(name)) => format!(
+                "; save each field as an array of its own, as by `a[{}]`",
+                python_string(&shortened(name))
+            ),
             _ => String::new(),
         },
     })?;
     let moves = Moves::new(pieces, file_size, layout.size());
-    if moves.is_some() && file_size > MOST_MOVED {
-        return Err(Refused::Type {
+    if moves.is_some() && file_size > MAX_GAPPED {
+        return Err(HeaderError::Type {
             dtype: format!("a structure of {file_size} bytes with gaps"),
             field: None,
             remedy: format!(
-                "gaps are closed in structures of up to {MOST_MOVED} bytes; pack it in numpy, as by \
+                "gaps are closed in structures of up to {MAX_GAPPED} bytes; pack it in numpy, as by \
                  `numpy.lib.recfunctions.repack_fields(a)`"
             ),
         });
@@ -141,8 +140,8 @@ fn record(fields: &[Literal]) -> Result<FileType, Refused> {
     })
 }
 
-fn too_large() -> Refused {
-    Refused::Layout {
+fn too_large() -> HeaderError {
+    HeaderError::Layout {
         error: LayoutError::Size { bytes: None },
         remedy: String::new(),
     }
@@ -150,7 +149,7 @@ fn too_large() -> Refused {
 
 /// Returns the number fields of a structure, including those of inner structures, and the
 /// structure's size in bytes. `outer` is the outermost field that contains it.
-fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usize), Refused> {
+fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usize), HeaderError> {
     let mut leaves = Vec::new();
     let mut end = 0usize;
     for field in fields {
@@ -160,27 +159,13 @@ fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usiz
             Literal::Text(dtype) => match padding(name, dtype) {
                 Some(bytes) => (Vec::new(), bytes),
                 None => {
-                    let scalar = Scalar::parse(dtype).ok_or_else(|| Refused::Type {
+                    let scalar = Scalar::parse(dtype).ok_or_else(|| HeaderError::Type {
                         dtype: shortened(dtype),
                         field: Some(shortened(outer)),
                         remedy: remedy(dtype, Some(&shortened(outer))),
                     })?;
                     let size = scalar.dtype.size();
-                    let piece = Piece {
-                        from: 0,
-                        to: 0,
-                        size,
-                        axes: Vec::new(),
-                    };
-                    let name = name.to_owned();
-                    (
-                        vec![Leaf {
-                            name,
-                            scalar,
-                            piece,
-                        }],
-                        size,
-                    )
+                    (vec![Leaf::new(name, scalar)], size)
                 }
             },
             Literal::Sequence(fields) => {
@@ -213,7 +198,7 @@ fn structure(fields: &[Literal], outer: Option<&str>) -> Result<(Vec<Leaf>, usiz
 }
 
 /// Returns the name, the type and the shape of a field.
-fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), Refused> {
+fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), HeaderError> {
     let Literal::Sequence(parts) = field else {
         return Err(damaged("a field of 'descr' is not a tuple"));
     };
@@ -226,16 +211,15 @@ fn parts(field: &Literal) -> Result<(&str, &Literal, Option<&Literal>), Refused>
             ));
         }
     };
+    // A title may precede the name; numpy uses it only for display.
     let name = match name {
-        Literal::Text(name) => name,
-        // A title and a name; numpy uses the title only for display.
-        Literal::Sequence(names) => match &names[..] {
-            [_, Literal::Text(name)] => name,
-            _ => return Err(damaged("a field's name is not a string")),
-        },
-        _ => return Err(damaged("a field's name is not a string")),
+        Literal::Sequence(names) if names.len() == 2 => &names[1],
+        name => name,
     };
-    Ok((name, dtype, shape))
+    match name {
+        Literal::Text(name) => Ok((name, dtype, shape)),
+        _ => Err(damaged("a field's name is not a string")),
+    }
 }
 
 /// Returns the bytes of a gap. numpy writes a gap as a field without a name.
@@ -259,18 +243,18 @@ fn lengths(shape: Option<&Literal>) -> Option<Vec<usize>> {
 
 /// Returns a type's name in numpy's files, as a Python literal. Returns the part of it that numpy
 /// lacks as `Err`: 128-bit integers.
-pub(super) fn descr_of(dtype: &DType) -> Result<String, Unknown> {
+pub(super) fn descr_of(dtype: &DType) -> Result<String, NotInNumpy> {
     match dtype {
         DType::Scalar(scalar) => match written(*scalar) {
             Some(name) => Ok(format!("'{name}'")),
-            None => Err(Unknown {
+            None => Err(NotInNumpy {
                 dtype: *scalar,
                 field: None,
             }),
         },
         DType::Record(layout) => {
             let fields = layout.fields().iter().map(|field| {
-                let dtype = written(field.dtype).ok_or_else(|| Unknown {
+                let dtype = written(field.dtype).ok_or_else(|| NotInNumpy {
                     dtype: field.dtype,
                     field: Some(field.name.clone().into()),
                 })?;
@@ -290,7 +274,7 @@ pub(super) fn descr_of(dtype: &DType) -> Result<String, Unknown> {
 
 /// An element type that numpy lacks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Unknown {
+pub(super) struct NotInNumpy {
     pub(super) dtype: ScalarType,
     pub(super) field: Option<String>,
 }
@@ -299,7 +283,7 @@ pub(super) struct Unknown {
 mod tests {
     use super::*;
 
-    fn parse(descr: &str) -> Result<FileType, Refused> {
+    fn parse(descr: &str) -> Result<FileType, HeaderError> {
         FileType::parse(&Literal::parse(descr).unwrap())
     }
 
@@ -361,7 +345,7 @@ mod tests {
         file.moves.unwrap().apply(&from, &mut to);
         assert_eq!(to, [0, 1, 6, 7, 4, 5, 10, 11, 12]);
         let large = parse("[('a', '|u1'), ('', '|V67108864'), ('b', '|u1')]");
-        assert!(matches!(large, Err(Refused::Type { .. })), "{large:?}");
+        assert!(matches!(large, Err(HeaderError::Type { .. })), "{large:?}");
     }
 
     #[test]
@@ -376,7 +360,7 @@ mod tests {
             "[]",
         ] {
             assert!(
-                matches!(parse(descr), Err(Refused::Layout { .. })),
+                matches!(parse(descr), Err(HeaderError::Layout { .. })),
                 "{descr}: {:?}",
                 parse(descr)
             );

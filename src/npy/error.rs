@@ -4,11 +4,9 @@ use std::io;
 
 use thiserror::Error as ThisError;
 
-use super::dtype::Refused;
-use super::header::HeaderError;
 use crate::element::{InvalidElement, LayoutError};
 use crate::handle::AnyHandle;
-use crate::inspect::CopyError;
+use crate::inspect::error::CopyError;
 use crate::table::error::{AllocError, LeaseError};
 
 /// Error of loading an array from a file, or of saving one.
@@ -147,6 +145,25 @@ pub enum NpyError {
     Copy(#[from] CopyError),
 }
 
+/// Error of reading a header, or the element type in it, before the file's name is known.
+#[derive(Debug)]
+pub(super) enum HeaderError {
+    Io(io::Error),
+    /// The bytes are not a header.
+    Damaged(String),
+    /// A type that ndshm lacks.
+    Type {
+        dtype: String,
+        field: Option<String>,
+        remedy: String,
+    },
+    /// The fields do not form a record.
+    Layout {
+        error: LayoutError,
+        remedy: String,
+    },
+}
+
 /// Lists names for an error; only the first ones if there are many.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 16;
@@ -202,19 +219,17 @@ impl NpyError {
             let file = file.to_owned();
             match error {
                 HeaderError::Io(error) => NpyError::io(&file, "read its header")(error),
-                HeaderError::Refused(Refused::Damaged(problem)) => {
-                    NpyError::Damaged { file, problem }
-                }
-                HeaderError::Refused(Refused::Layout { error, remedy }) => NpyError::Layout {
+                HeaderError::Damaged(problem) => NpyError::Damaged { file, problem },
+                HeaderError::Layout { error, remedy } => NpyError::Layout {
                     file,
                     error,
                     remedy,
                 },
-                HeaderError::Refused(Refused::Type {
+                HeaderError::Type {
                     dtype,
                     field,
                     remedy,
-                }) => NpyError::Type {
+                } => NpyError::Type {
                     file,
                     dtype,
                     field,

@@ -2,11 +2,12 @@
 
 use std::io::{self, Read};
 
-use super::dtype::Unknown;
-use super::dtype::{FileType, Refused, descr_of};
+use super::dtype::{FileType, NotInNumpy, descr_of};
+use super::error::HeaderError;
 use super::literal::Literal;
-use crate::descriptor::{Order, bytes_of};
+use crate::descriptor::bytes_of;
 use crate::element::DType;
+use crate::element::Order;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Longest header text that is read, in bytes; numpy itself refuses more than 10,000 by default.
@@ -26,21 +27,8 @@ pub(super) struct Header {
     pub(super) bytes: u64,
 }
 
-/// Error of reading a header.
-#[derive(Debug)]
-pub(super) enum HeaderError {
-    Io(io::Error),
-    Refused(Refused),
-}
-
-impl From<Refused> for HeaderError {
-    fn from(refused: Refused) -> HeaderError {
-        HeaderError::Refused(refused)
-    }
-}
-
 fn damaged<T>(what: impl Into<String>) -> Result<T, HeaderError> {
-    Err(Refused::Damaged(what.into()).into())
+    Err(HeaderError::Damaged(what.into()))
 }
 
 impl Header {
@@ -138,7 +126,7 @@ impl Header {
 }
 
 /// Returns the bytes before the elements of an array.
-pub(super) fn written(dtype: &DType, shape: &[usize], order: Order) -> Result<Vec<u8>, Unknown> {
+pub(super) fn written(dtype: &DType, shape: &[usize], order: Order) -> Result<Vec<u8>, NotInNumpy> {
     let axes: Vec<String> = shape.iter().map(usize::to_string).collect();
     let shape = match &axes[..] {
         [axis] => format!("({axis},)"),
@@ -173,8 +161,8 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Header, String> {
         Header::read(&mut &bytes[..], bytes.len() as u64).map_err(|error| match error {
             HeaderError::Io(error) => error.to_string(),
-            HeaderError::Refused(Refused::Damaged(what)) => what,
-            HeaderError::Refused(refused) => format!("{refused:?}"),
+            HeaderError::Damaged(what) => what,
+            error => format!("{error:?}"),
         })
     }
 
@@ -296,7 +284,7 @@ mod tests {
         assert!(read(&huge).unwrap_err().contains("4294967295 bytes"));
         // The same holds for a file that is large enough.
         let error = Header::read(&mut &huge[..], 1 << 40).unwrap_err();
-        let HeaderError::Refused(Refused::Damaged(what)) = error else {
+        let HeaderError::Damaged(what) = error else {
             panic!("{error:?}");
         };
         assert!(what.ends_with("at most 1048576 are read"), "{what}");

@@ -20,194 +20,192 @@ pub(super) enum Literal {
 impl Literal {
     /// Parses `text`, ignoring spaces around it. Returns the problem and its place if it is not a
     /// literal.
-    pub(super) fn parse(text: &str) -> Result<Literal, Wrong> {
-        let mut parser = Parser { text, at: 0 };
+    pub(super) fn parse(text: &str) -> Result<Literal, ParseError> {
+        let mut parser = Parser {
+            rest: text,
+            len: text.len(),
+        };
         let value = parser.value(0)?;
-        parser.spaces();
-        match parser.peek() {
-            None => Ok(value),
-            Some(_) => Err(parser.wrong("more text after the end")),
+        parser.skip_spaces();
+        match parser.rest {
+            "" => Ok(value),
+            _ => Err(parser.error("more text after the end")),
         }
     }
 }
 
-/// The place and reason of a parse error.
+/// The reason and place of a parse error.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Wrong {
+pub(super) struct ParseError {
     at: usize,
     what: &'static str,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at byte {} of the header's text", self.what, self.at)
     }
 }
 
 struct Parser<'t> {
-    text: &'t str,
-    /// The next byte; always the start of a character.
-    at: usize,
+    /// The text that has not been read yet.
+    rest: &'t str,
+    /// Bytes of the whole text.
+    len: usize,
 }
 
 impl Parser<'_> {
-    fn wrong(&self, what: &'static str) -> Wrong {
-        Wrong { at: self.at, what }
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.text.get(self.at..)?.chars().next()
+    /// Creates an error at the current place.
+    fn error(&self, what: &'static str) -> ParseError {
+        ParseError {
+            at: self.len - self.rest.len(),
+            what,
+        }
     }
 
     fn next(&mut self) -> Option<char> {
-        let next = self.peek()?;
-        self.at += next.len_utf8();
-        Some(next)
+        let mut chars = self.rest.chars();
+        let next = chars.next();
+        self.rest = chars.as_str();
+        next
     }
 
-    fn spaces(&mut self) {
-        while self
-            .peek()
-            .is_some_and(|c| matches!(c, ' ' | '\n' | '\t' | '\r'))
-        {
-            self.at += 1;
-        }
+    fn skip_spaces(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\n', '\t', '\r']);
     }
 
-    /// Skips spaces. Returns `true` and skips `sign` if it is next.
-    fn passes(&mut self, sign: char) -> bool {
-        self.spaces();
-        let is_next = self.peek() == Some(sign);
-        if is_next {
-            self.at += sign.len_utf8();
-        }
-        is_next
+    /// Skips `prefix` if it is next. Returns `true` if it was.
+    fn skip(&mut self, prefix: &str) -> bool {
+        let rest = self.rest.strip_prefix(prefix);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
     }
 
-    fn value(&mut self, depth: usize) -> Result<Literal, Wrong> {
+    /// Skips spaces, and then `sign` if it is next. Returns `true` if it was.
+    fn skip_sign(&mut self, sign: &str) -> bool {
+        self.skip_spaces();
+        self.skip(sign)
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Literal, ParseError> {
         if depth > DEPTH {
-            return Err(self.wrong("brackets nested too deeply"));
+            return Err(self.error("brackets nested too deeply"));
         }
-        self.spaces();
-        match self.peek() {
-            Some('\'' | '"') => self.strings(),
-            Some('0'..='9') => self.number(),
-            Some('+') => {
-                self.at += 1;
-                self.number()
-            }
-            Some('(') => self.tuple(depth),
-            Some('[') => self
-                .sequence(']', depth)
-                .map(|(items, _)| Literal::Sequence(items)),
-            Some('{') => self.dict(depth),
-            _ => self.word(),
+        let inner = |parser: &mut Self| parser.value(depth + 1);
+        if self.skip_sign("(") {
+            let (mut items, comma) = self.items(")", inner)?;
+            // `(3)` is the number 3, `(3,)` is a tuple.
+            return Ok(match items.len() {
+                1 if !comma => items.remove(0),
+                _ => Literal::Sequence(items),
+            });
         }
+        if self.skip("[") {
+            return Ok(Literal::Sequence(self.items("]", inner)?.0));
+        }
+        if self.skip("{") {
+            let entry = |parser: &mut Self| {
+                let key = inner(parser)?;
+                match parser.skip_sign(":") {
+                    true => Ok((key, inner(parser)?)),
+                    false => Err(parser.error("no colon after a key")),
+                }
+            };
+            return Ok(Literal::Dict(self.items("}", entry)?.0));
+        }
+        if let Some(b'+' | b'0'..=b'9') = self.rest.bytes().next() {
+            return self.number().map(Literal::Number);
+        }
+        let Some(mut text) = self.string()? else {
+            return self.word();
+        };
+        // Adjacent strings are one string.
+        self.skip_spaces();
+        while let Some(more) = self.string()? {
+            text += &more;
+            self.skip_spaces();
+        }
+        Ok(Literal::Text(text))
     }
 
-    fn word(&mut self) -> Result<Literal, Wrong> {
+    /// Reads items up to `close`. Returns them, and `true` if a comma followed the last one.
+    fn items<T>(
+        &mut self,
+        close: &str,
+        item: impl Fn(&mut Self) -> Result<T, ParseError>,
+    ) -> Result<(Vec<T>, bool), ParseError> {
+        let mut items = Vec::new();
+        let mut comma = true;
+        while !self.skip_sign(close) {
+            if !comma {
+                return Err(self.error("no comma between two items"));
+            }
+            items.push(item(self)?);
+            comma = self.skip_sign(",");
+        }
+        Ok((items, comma))
+    }
+
+    fn word(&mut self) -> Result<Literal, ParseError> {
         for (word, value) in [
             ("True", Literal::Bool(true)),
             ("False", Literal::Bool(false)),
             ("None", Literal::None),
         ] {
-            let rest = self.text.get(self.at..).unwrap_or_default();
-            if let Some(rest) = rest.strip_prefix(word)
+            if let Some(rest) = self.rest.strip_prefix(word)
                 && !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
             {
-                self.at += word.len();
+                self.rest = rest;
                 return Ok(value);
             }
         }
-        if self.is_string() {
-            return self.strings();
-        }
-        Err(self.wrong("neither a string, a number, a bracket, True, False nor None"))
+        Err(self.error("neither a string, a number, a bracket, True, False nor None"))
     }
 
-    fn number(&mut self) -> Result<Literal, Wrong> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let prefix = rest.get(..2).unwrap_or_default();
-        let radix = match prefix {
-            "0x" | "0X" => 16,
-            "0o" | "0O" => 8,
-            "0b" | "0B" => 2,
+    fn number(&mut self) -> Result<u64, ParseError> {
+        self.skip("+");
+        let radix = match self.rest.get(..2) {
+            Some("0x" | "0X") => 16,
+            Some("0o" | "0O") => 8,
+            Some("0b" | "0B") => 2,
             _ => 10,
         };
         if radix != 10 {
-            self.at += prefix.len();
+            self.rest = &self.rest[2..];
         }
-        if !self.peek().is_some_and(|c| c.is_digit(radix)) {
-            return Err(self.wrong("a number without a digit"));
+        let rest = self.rest.trim_start_matches(|c: char| c.is_digit(radix));
+        let digits = &self.rest[..self.rest.len() - rest.len()];
+        if digits.is_empty() {
+            return Err(self.error("a number without a digit"));
         }
-        let mut number = 0u64;
-        while let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) {
-            number = number
-                .checked_mul(radix.into())
-                .and_then(|number| number.checked_add(digit.into()))
-                .ok_or_else(|| self.wrong("a number of 2^64 or more"))?;
-            self.at += 1;
-        }
+        let number = u64::from_str_radix(digits, radix)
+            .map_err(|_| self.error("a number of 2^64 or more"))?;
+        self.rest = rest;
         // Python 2 wrote long integers this way.
-        if self.peek() == Some('L') {
-            self.at += 1;
-        }
-        Ok(Literal::Number(number))
+        self.skip("L");
+        Ok(number)
     }
 
-    /// Returns `true` if a string is next: quotes, after `u` and `b` as Python 2 wrote them, or `r`.
-    fn is_string(&self) -> bool {
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        rest.trim_start_matches(['u', 'U', 'b', 'B', 'r', 'R'])
-            .starts_with(['\'', '"'])
-    }
-
-    /// Reads strings; adjacent strings are one string.
-    fn strings(&mut self) -> Result<Literal, Wrong> {
-        let mut text = self.string()?;
-        self.spaces();
-        while self.is_string() {
-            text += &self.string()?;
-            self.spaces();
-        }
-        Ok(Literal::Text(text))
-    }
-
-    fn string(&mut self) -> Result<String, Wrong> {
-        let mut raw = false;
-        while let Some(prefix) = self.peek().filter(|c| !matches!(c, '\'' | '"')) {
-            raw |= matches!(prefix, 'r' | 'R');
-            self.at += prefix.len_utf8();
-        }
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let close = ["\'\'\'", "\"\"\"", "\'", "\""]
-            .into_iter()
-            .find(|quotes| rest.starts_with(quotes))
-            .ok_or_else(|| self.wrong("not a string"))?;
-        self.at += close.len();
+    /// Reads a string: quotes, after `u` and `b` as Python 2 wrote them, or `r`. Returns `None` if
+    /// something else is next.
+    fn string(&mut self) -> Result<Option<String>, ParseError> {
+        let quoted = self.rest.trim_start_matches(['u', 'U', 'b', 'B', 'r', 'R']);
+        let mut quotes = ["\'\'\'", "\"\"\"", "\'", "\""].into_iter();
+        let Some(close) = quotes.find(|quotes| quoted.starts_with(quotes)) else {
+            return Ok(None);
+        };
+        let raw = self.rest[..self.rest.len() - quoted.len()].contains(['r', 'R']);
+        self.rest = &quoted[close.len()..];
         let mut string = String::new();
-        loop {
-            let place = self.at;
-            let rest = self.text.get(place..).unwrap_or_default();
-            if rest.starts_with(close) {
-                self.at += close.len();
-                return Ok(string);
-            }
+        while !self.skip(close) {
+            let invalid = self.error("an invalid escape");
             match self.next() {
-                None => return Err(self.wrong("an unterminated string")),
-                Some('\n') if close.len() == 1 => {
-                    return Err(self.wrong("an unterminated string"));
-                }
-                Some('\\') if !raw => {
-                    let c = self.escaped().ok_or(Wrong {
-                        at: place,
-                        what: "an invalid escape",
-                    })?;
-                    string.push(c);
-                }
-                Some(c) => string.push(c),
+                Some('\\') if !raw => string.push(self.escaped().ok_or(invalid)?),
+                Some(c) if c != '\n' || close.len() > 1 => string.push(c),
+                _ => return Err(self.error("an unterminated string")),
             }
         }
+        Ok(Some(string))
     }
 
     fn escaped(&mut self) -> Option<char> {
@@ -221,60 +219,11 @@ impl Parser<'_> {
             'U' => 8,
             _ => return None,
         };
-        let text = self.text.get(self.at..self.at + digits)?;
-        self.at += digits;
-        let digit = |c: char| c.is_ascii_hexdigit();
-        let code = text
-            .chars()
-            .all(digit)
-            .then(|| u32::from_str_radix(text, 16).ok())??;
-        char::from_u32(code)
-    }
-
-    /// Reads items up to `close`. Returns them, and `true` if a comma followed the last one.
-    fn sequence(&mut self, close: char, depth: usize) -> Result<(Vec<Literal>, bool), Wrong> {
-        self.at += 1;
-        let mut items = Vec::new();
-        let mut comma = false;
-        loop {
-            if self.passes(close) {
-                return Ok((items, comma));
-            }
-            if !items.is_empty() && !comma {
-                return Err(self.wrong("no comma between two items"));
-            }
-            items.push(self.value(depth + 1)?);
-            comma = self.passes(',');
-        }
-    }
-
-    /// Reads a tuple. `(3)` is the number 3, `(3,)` is a tuple.
-    fn tuple(&mut self, depth: usize) -> Result<Literal, Wrong> {
-        let (mut items, comma) = self.sequence(')', depth)?;
-        match (items.len(), comma) {
-            (1, false) => Ok(items.remove(0)),
-            _ => Ok(Literal::Sequence(items)),
-        }
-    }
-
-    fn dict(&mut self, depth: usize) -> Result<Literal, Wrong> {
-        self.at += 1;
-        let mut items = Vec::new();
-        let mut comma = true;
-        loop {
-            if self.passes('}') {
-                return Ok(Literal::Dict(items));
-            }
-            if !comma {
-                return Err(self.wrong("no comma between two items"));
-            }
-            let key = self.value(depth + 1)?;
-            if !self.passes(':') {
-                return Err(self.wrong("no colon after a key"));
-            }
-            items.push((key, self.value(depth + 1)?));
-            comma = self.passes(',');
-        }
+        let (text, rest) = self.rest.split_at_checked(digits)?;
+        self.rest = rest;
+        // `from_str_radix` accepts a sign.
+        let is_hex = text.chars().all(|c| c.is_ascii_hexdigit());
+        char::from_u32(is_hex.then(|| u32::from_str_radix(text, 16).ok())??)
     }
 }
 

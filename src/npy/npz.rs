@@ -8,14 +8,14 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::archive::{Archive, EXTENSION, Member, Method, NpzFile, Summed, zip_error};
+use super::archive::{Archive, ChecksumReader, EXTENSION, Member, Method, NpzFile, zip_error};
 use super::dtype::shortened;
 use super::error::NpyError;
 use super::header::Header;
 use super::header_of;
 use super::transfer::{self, Elements};
-use crate::descriptor::Order;
 use crate::element::DType;
+use crate::element::Order;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::table::untyped::{NewBytes, UntypedReadGuard};
@@ -125,7 +125,7 @@ impl HandleTable {
     /// # let table = HandleTable::join(&Segment::anonymous()?)?;
     /// # let x = table.from_elem(3, 1.5)?;
     /// # table.save_npz(&path, [("data", x.into())])?;
-    /// let data = table.load_npz_array(&path, "data")?.typed::<f64, Ix1>(&table)?;
+    /// let data = table.load_npz_array(&path, "data")?.downcast::<f64, Ix1>(&table)?;
     /// assert_eq!(table.read(data)?.sum(), 4.5);
     /// # std::fs::remove_file(&path)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -209,7 +209,7 @@ impl HandleTable {
         archive: &mut Archive<'_>,
         member: &Member,
     ) -> Result<NewBytes<'_>, NpyError> {
-        archive.take(member)?;
+        archive.claim(member)?;
         match member.method()? {
             Method::Stored => self.load_stored(archive.file, member),
             Method::Deflated => self.load_deflated(&mut archive.inflate(member)?, member),
@@ -223,8 +223,8 @@ impl HandleTable {
         if member.stored != member.size {
             return Err(damaged("it is stored, but with two different sizes"));
         }
-        let mut sums = Summed {
-            from: transfer::From { file, at: start },
+        let mut sums = ChecksumReader {
+            from: transfer::FileReader { file, at: start },
             sum: crc32fast::Hasher::new(),
         };
         let header = Header::read(&mut sums, member.size).map_err(NpyError::header(place))?;
@@ -287,7 +287,7 @@ fn publish((name, array): (String, NewBytes<'_>)) -> (String, AnyHandle) {
 /// # let path = std::env::temp_dir().join(format!("ndshm-doc-members-{}.npz", std::process::id()));
 /// # let table = HandleTable::join(&Segment::anonymous()?)?;
 /// # table.save_npz(&path, [("x", table.zeros::<f64, _>((3, 2))?.into())])?;
-/// for member in ndshm::npz_members(&path)? {
+/// for member in ndshm::npy::npz_members(&path)? {
 ///     match member.array {
 ///         Ok(array) => println!("{}: {} {:?}", member.name, array.dtype, array.shape),
 ///         Err(why) => println!("{}: {why}", member.name),

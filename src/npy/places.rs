@@ -33,22 +33,14 @@ impl Words {
 }
 
 fn swap_all(bytes: &mut [u8], word: usize) {
+    fn swap<const N: usize>(bytes: &mut [u8]) {
+        let (words, _) = bytes.as_chunks_mut::<N>();
+        words.iter_mut().for_each(|word| word.reverse());
+    }
     match word {
-        2 => bytes
-            .as_chunks_mut::<2>()
-            .0
-            .iter_mut()
-            .for_each(|word| word.reverse()),
-        4 => bytes
-            .as_chunks_mut::<4>()
-            .0
-            .iter_mut()
-            .for_each(|word| word.reverse()),
-        _ => bytes
-            .as_chunks_mut::<8>()
-            .0
-            .iter_mut()
-            .for_each(|word| word.reverse()),
+        2 => swap::<2>(bytes),
+        4 => swap::<4>(bytes),
+        _ => swap::<8>(bytes),
     }
 }
 

@@ -27,12 +27,12 @@ pub(super) fn open(path: &Path) -> Result<(File, u64), NpyError> {
 }
 
 /// A file as a stream from an offset on. It does not move the file's own position, which is shared.
-pub(super) struct From<'f> {
+pub(super) struct FileReader<'f> {
     pub(super) file: &'f File,
     pub(super) at: u64,
 }
 
-impl io::Read for From<'_> {
+impl io::Read for FileReader<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(bytes, self.at)?;
         self.at += read as u64;
@@ -187,31 +187,40 @@ pub(super) fn save(
     if before.as_ref().is_some_and(|before| !before.is_file()) {
         return Err(NpyError::NotAFile { file: name });
     }
-    let (mut file, mut part) = Part::beside(&target).map_err(NpyError::io(&name, "create it"))?;
+    let (mut file, mut part) =
+        PartialFile::beside(&target).map_err(NpyError::io(&name, "create it"))?;
     fill(&mut file, &name)?;
     if let Some(before) = before {
         file.set_permissions(before.permissions())
             .map_err(NpyError::io(&name, "set its permissions"))?;
     }
     fs::rename(&part.path, &target).map_err(NpyError::io(&name, "put it in its place"))?;
-    part.left = false;
+    part.incomplete = false;
     Ok(())
 }
 
 /// An incomplete file. It is removed on drop, unless it was moved to its place.
-struct Part {
+struct PartialFile {
     path: PathBuf,
-    left: bool,
+    incomplete: bool,
 }
 
-impl Part {
-    fn beside(target: &Path) -> io::Result<(File, Part)> {
+impl PartialFile {
+    fn beside(target: &Path) -> io::Result<(File, PartialFile)> {
         // Other threads of this process may save to the same directory.
         for attempt in 0..1000 {
             let path =
                 target.with_file_name(format!(".ndshm-{}-{attempt}.part", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok((file, Part { path, left: true })),
+                Ok(file) => {
+                    return Ok((
+                        file,
+                        PartialFile {
+                            path,
+                            incomplete: true,
+                        },
+                    ));
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -222,9 +231,9 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialFile {
     fn drop(&mut self) {
-        if self.left {
+        if self.incomplete {
             let _ = fs::remove_file(&self.path);
         }
     }

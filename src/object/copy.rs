@@ -2,8 +2,8 @@
 
 use core::convert::Infallible;
 
+use super::fresh;
 use crate::parallel;
-use crate::segment::os::fresh;
 
 /// Bytes that a thread takes at a time. Whole pages: no two threads fault on the same page.
 const SHARE: usize = 4 << 20;

@@ -11,7 +11,7 @@ type Result<T> = core::result::Result<T, ObjectError>;
 
 impl<'de> Reader<'de> {
     /// Reads the next value, of any type.
-    fn any<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+    fn next_value<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let tag = self.tag()?;
         self.value(tag, visitor)
     }
@@ -37,8 +37,8 @@ impl<'de> Reader<'de> {
             Tag::Str => visitor.visit_borrowed_str(self.text()?),
             Tag::Bytes => visitor.visit_borrowed_bytes(self.bytes()?),
             Tag::Buffer => visitor.visit_borrowed_bytes(self.buffer()?),
-            Tag::Seq => self.parts(|parts| visitor.visit_seq(parts), Reader::has_element),
-            Tag::Map => self.parts(|parts| visitor.visit_map(parts), Reader::has_entry),
+            Tag::Seq => self.items(|items| visitor.visit_seq(items), Reader::has_element),
+            Tag::Map => self.items(|items| visitor.visit_map(items), Reader::has_entry),
             Tag::NewName | Tag::Name => visitor.visit_borrowed_str(self.name_of(tag)?),
             Tag::UnitVariant => visitor.visit_borrowed_str(self.name()?),
             Tag::Variant => self.nested(|reader| {
@@ -72,14 +72,14 @@ impl<'de> Reader<'de> {
     }
 
     /// Reads a sequence or a map, and checks that the visitor has read all of it.
-    fn parts<R>(
+    fn items<R>(
         &mut self,
-        read: impl FnOnce(Parts<'_, 'de>) -> Result<R>,
+        read: impl FnOnce(Items<'_, 'de>) -> Result<R>,
         goes_on: impl FnOnce(&mut Self) -> Result<bool>,
     ) -> Result<R> {
         self.nested(|reader| {
             let mut ended = false;
-            let value = read(Parts {
+            let value = read(Items {
                 reader,
                 ended: &mut ended,
             })?;
@@ -98,7 +98,7 @@ impl<'de> Reader<'de> {
     }
 
     /// Reads a value whose tag is one of `tags`.
-    fn only<V: Visitor<'de>>(&mut self, tags: &[Tag], visitor: V) -> Result<V::Value> {
+    fn expect_tag<V: Visitor<'de>>(&mut self, tags: &[Tag], visitor: V) -> Result<V::Value> {
         let tag = self.tag()?;
         match tags.contains(&tag) {
             true => self.value(tag, visitor),
@@ -134,20 +134,20 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
                     Err(_) => visitor.visit_i128(number),
                 }
             }
-            _ => self.any(visitor),
+            _ => self.next_value(visitor),
         }
     }
 
     fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.only(&[Tag::F32], visitor)
+        self.expect_tag(&[Tag::F32], visitor)
     }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.only(&[Tag::F64, Tag::F32], visitor)
+        self.expect_tag(&[Tag::F64, Tag::F32], visitor)
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.only(&[Tag::Str, Tag::NewName, Tag::Name], visitor)
+        self.expect_tag(&[Tag::Str, Tag::NewName, Tag::Name], visitor)
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -178,7 +178,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.peek()? {
-            Tag::None | Tag::Some | Tag::Unit => self.any(visitor),
+            Tag::None | Tag::Some | Tag::Unit => self.next_value(visitor),
             // The field has become optional since it was written.
             _ => visitor.visit_some(self),
         }
@@ -193,7 +193,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.only(&[Tag::Map], visitor)
+        self.expect_tag(&[Tag::Map], visitor)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -202,7 +202,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.only(&[Tag::Map], visitor)
+        self.expect_tag(&[Tag::Map], visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -232,13 +232,13 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 }
 
 /// The elements of a sequence, or the entries of a map.
-struct Parts<'r, 'de> {
+struct Items<'r, 'de> {
     reader: &'r mut Reader<'de>,
     /// The end was read.
     ended: &'r mut bool,
 }
 
-impl<'de> de::SeqAccess<'de> for Parts<'_, 'de> {
+impl<'de> de::SeqAccess<'de> for Items<'_, 'de> {
     type Error = ObjectError;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
@@ -257,7 +257,7 @@ impl<'de> de::SeqAccess<'de> for Parts<'_, 'de> {
     }
 }
 
-impl<'de> de::MapAccess<'de> for Parts<'_, 'de> {
+impl<'de> de::MapAccess<'de> for Items<'_, 'de> {
     type Error = ObjectError;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
@@ -351,7 +351,7 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value> {
-        self.reader.only(&[Tag::Seq], visitor)
+        self.reader.expect_tag(&[Tag::Seq], visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -359,7 +359,7 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.reader.only(&[Tag::Map], visitor)
+        self.reader.expect_tag(&[Tag::Map], visitor)
     }
 }
 

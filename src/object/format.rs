@@ -18,7 +18,7 @@ crate::record!(Block {
 /// Buffers start at multiples of this, like arrays.
 pub(crate) const BLOCK: usize = 64;
 
-/// The first block: magic 8 bytes | format version u32 | 4 zeros | length of the skeleton u64.
+/// The first block: magic 8 bytes | format version u32 | 4 zeros | length of the value stream u64.
 pub(crate) const MAGIC: [u8; 8] = *b"ndshmobj";
 pub(crate) const VERSION: u32 = 1;
 
@@ -29,96 +29,85 @@ pub(crate) const MAX_DEPTH: usize = 128;
 pub(crate) const LARGE: usize = 4096;
 
 /// The name of the newtype by which a [`Tensor`](super::Tensor) detects the serializer of objects.
-pub(crate) const TENSOR: &str = "ndshm::Tensor";
+pub(crate) const TENSOR: &str = "ndshm::object::Tensor";
 /// The name of the newtype whose bytes become a buffer.
-pub(crate) const BUFFER: &str = "ndshm::Tensor::bytes";
+pub(crate) const BUFFER: &str = "ndshm::object::Tensor::bytes";
 
-/// The byte before a value. Part of the format: the numbers must not change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(crate) enum Tag {
+macro_rules! tags {
+    ($($(#[$doc:meta])* $tag:ident = $byte:literal, $name:literal;)*) => {
+        /// The byte before a value. Part of the format: the numbers must not change.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub(crate) enum Tag {
+            $($(#[$doc])* $tag = $byte,)*
+        }
+
+        impl Tag {
+            /// Returns the tag of a byte, or `None` if the byte is not a tag.
+            pub(crate) const fn of(byte: u8) -> Option<Tag> {
+                match byte {
+                    $($byte => Some(Tag::$tag),)*
+                    _ => None,
+                }
+            }
+
+            /// Returns the description of a value with this tag, for errors.
+            pub(crate) const fn name(self) -> &'static str {
+                match self {
+                    $(Tag::$tag => $name,)*
+                }
+            }
+        }
+    };
+}
+
+tags! {
     /// Closes a sequence or a map.
-    End = 0,
-    Unit = 1,
-    False = 2,
-    True = 3,
-    None = 4,
+    End = 0, "the end of a sequence or map";
+    Unit = 1, "a unit";
+    False = 2, "a bool";
+    True = 3, "a bool";
+    None = 4, "an option";
     /// A value follows.
-    Some = 5,
+    Some = 5, "an option";
     /// Four bytes.
-    Char = 6,
+    Char = 6, "a char";
     /// Length, then text.
-    Str = 7,
+    Str = 7, "a string";
     /// Length, then bytes.
-    Bytes = 8,
+    Bytes = 8, "bytes";
     /// Length; the bytes are the next buffer.
-    Buffer = 9,
+    Buffer = 9, "bytes";
     /// Values up to `End`.
-    Seq = 10,
+    Seq = 10, "a sequence";
     /// Keys and values up to `End`.
-    Map = 11,
+    Map = 11, "a map or struct";
     /// The first occurrence of a name: length, then text.
-    NewName = 12,
+    NewName = 12, "a field's name";
     /// A later occurrence of a name: its number.
-    Name = 13,
+    Name = 13, "a field's name";
     /// A name follows.
-    UnitVariant = 14,
+    UnitVariant = 14, "a variant of an enum";
     /// A name follows, then a value.
-    Variant = 15,
+    Variant = 15, "a variant of an enum";
     /// In a sequence: the tag of a number, a count of four bytes, then that many numbers without
     /// tags.
-    Run = 16,
-    U8 = 32,
-    I8 = 33,
-    U16 = 34,
-    I16 = 35,
-    U32 = 36,
-    I32 = 37,
-    U64 = 38,
-    I64 = 39,
-    U128 = 40,
-    I128 = 41,
-    F32 = 42,
-    F64 = 43,
+    Run = 16, "numbers of a sequence";
+    U8 = 32, "a u8";
+    I8 = 33, "an i8";
+    U16 = 34, "a u16";
+    I16 = 35, "an i16";
+    U32 = 36, "a u32";
+    I32 = 37, "an i32";
+    U64 = 38, "a u64";
+    I64 = 39, "an i64";
+    U128 = 40, "a u128";
+    I128 = 41, "an i128";
+    F32 = 42, "an f32";
+    F64 = 43, "an f64";
 }
 
 impl Tag {
-    /// Returns the tag of a byte, or `None` if the byte is not a tag.
-    pub(crate) const fn of(byte: u8) -> Option<Tag> {
-        Some(match byte {
-            0 => Tag::End,
-            1 => Tag::Unit,
-            2 => Tag::False,
-            3 => Tag::True,
-            4 => Tag::None,
-            5 => Tag::Some,
-            6 => Tag::Char,
-            7 => Tag::Str,
-            8 => Tag::Bytes,
-            9 => Tag::Buffer,
-            10 => Tag::Seq,
-            11 => Tag::Map,
-            12 => Tag::NewName,
-            13 => Tag::Name,
-            14 => Tag::UnitVariant,
-            15 => Tag::Variant,
-            16 => Tag::Run,
-            32 => Tag::U8,
-            33 => Tag::I8,
-            34 => Tag::U16,
-            35 => Tag::I16,
-            36 => Tag::U32,
-            37 => Tag::I32,
-            38 => Tag::U64,
-            39 => Tag::I64,
-            40 => Tag::U128,
-            41 => Tag::I128,
-            42 => Tag::F32,
-            43 => Tag::F64,
-            _ => return None,
-        })
-    }
-
     /// Returns the size of the number that follows, or `None` if the tag is not that of a number.
     pub(crate) const fn size(self) -> Option<usize> {
         Some(match self {
@@ -129,36 +118,6 @@ impl Tag {
             Tag::U128 | Tag::I128 => 16,
             _ => return None,
         })
-    }
-
-    /// Returns the description of a value with this tag, for errors.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Tag::End => "the end of a sequence or map",
-            Tag::Unit => "a unit",
-            Tag::False | Tag::True => "a bool",
-            Tag::None | Tag::Some => "an option",
-            Tag::Char => "a char",
-            Tag::Str => "a string",
-            Tag::Bytes | Tag::Buffer => "bytes",
-            Tag::Seq => "a sequence",
-            Tag::Map => "a map or struct",
-            Tag::NewName | Tag::Name => "a field's name",
-            Tag::UnitVariant | Tag::Variant => "a variant of an enum",
-            Tag::Run => "numbers of a sequence",
-            Tag::U8 => "a u8",
-            Tag::I8 => "an i8",
-            Tag::U16 => "a u16",
-            Tag::I16 => "an i16",
-            Tag::U32 => "a u32",
-            Tag::I32 => "an i32",
-            Tag::U64 => "a u64",
-            Tag::I64 => "an i64",
-            Tag::U128 => "a u128",
-            Tag::I128 => "an i128",
-            Tag::F32 => "an f32",
-            Tag::F64 => "an f64",
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use crate::handle::{AnyHandle, opened_handle_traits};
 /// and adopted like the handle of an array.
 ///
 /// ```
-/// use ndshm::{HandleTable, ObjectHandle, Segment};
+/// use ndshm::{HandleTable, Segment};
+/// use ndshm::object::ObjectHandle;
 ///
 /// let table = HandleTable::join(&Segment::anonymous()?)?;
 /// let handle = table.put_object("what any process may read")?;

@@ -2,10 +2,10 @@
 //!
 //! An object is an array of 64-byte blocks with a record type of its own. Leases, ownership,
 //! reaping and checks are therefore those of arrays, and typed handles of other types are refused.
-//! The first block is a header, then follow the skeleton and the buffers, each from a block
+//! The first block is a header, then follow the value stream and the buffers, each from a block
 //! boundary on.
 //!
-//! The skeleton has its own format. A known compact format (postcard, bincode) would need a
+//! The value stream has its own format. A known compact format (postcard, bincode) would need a
 //! serializer and a deserializer of the same size around it, to take tensors out of it, and none of
 //! them describes itself: flattened fields, untagged enums, skipped or unknown fields, and the
 //! error that names the value found need a tag before each value. With tags, a tensor is an
@@ -17,8 +17,9 @@
 
 mod copy;
 mod de;
-mod error;
+pub(crate) mod error;
 mod format;
+mod fresh;
 mod handle;
 mod plain;
 mod read;
@@ -31,15 +32,15 @@ mod tests;
 mod write;
 
 use core::fmt;
-pub use error::ObjectError;
+pub(crate) use error::ObjectError;
 
 use ndarray::Ix1;
 use serde::{Deserialize, Serialize};
 
-use crate::array::ReadGuard;
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
 use crate::table::error::{AllocError, LeaseError};
+use crate::table::guard::ReadGuard;
 use format::{BLOCK, Block, MAGIC, VERSION};
 pub use handle::ObjectHandle;
 use read::Reader;
@@ -67,7 +68,8 @@ impl HandleTable {
     /// `Cow<'a, str>` if the field has `#[serde(borrow)]`.
     ///
     /// ```
-    /// use ndshm::{HandleTable, Segment, Tensor};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::object::Tensor;
     /// use ndarray::{Array2, Ix2};
     /// use serde::{Deserialize, Serialize};
     ///
@@ -104,12 +106,12 @@ impl HandleTable {
     ) -> Result<ObjectHandle, ObjectError> {
         let sizes = write(value, Writer::counting())?;
         let too_large = || AllocError::TooLarge {
-            shape: vec![sizes.skeleton, sizes.buffers],
+            shape: vec![sizes.stream, sizes.buffers],
             element: "object".to_owned(),
             size: 1,
         };
-        let skeleton = format::next_block(sizes.skeleton).ok_or_else(too_large)?;
-        let bytes = skeleton
+        let stream = format::next_block(sizes.stream).ok_or_else(too_large)?;
+        let bytes = stream
             .checked_add(sizes.buffers)
             .and_then(|bytes| bytes.checked_add(BLOCK))
             .ok_or_else(too_large)?;
@@ -126,10 +128,10 @@ impl HandleTable {
                     let Some((head, rest)) = blocks.split_first_mut() else {
                         return Err(damaged);
                     };
-                    *head = header(sizes.skeleton);
+                    *head = header(sizes.stream);
                     let bytes: &mut [u8] = bytemuck::cast_slice_mut(rest);
-                    let (values, buffers) = bytes.split_at_mut(skeleton);
-                    let (values, gap) = values.split_at_mut(sizes.skeleton);
+                    let (values, buffers) = bytes.split_at_mut(stream);
+                    let (values, gap) = values.split_at_mut(sizes.stream);
                     gap.fill(0);
                     let written = write(value, Writer::into_regions(values, buffers))?;
                     match written == sizes {
@@ -183,12 +185,12 @@ fn write<V: Serialize + ?Sized>(value: &V, mut writer: Writer<'_>) -> Result<Siz
     }
 }
 
-/// Returns the first block of an object whose skeleton has this length.
-fn header(skeleton: usize) -> Block {
+/// Returns the first block of an object whose value stream has this length.
+fn header(stream: usize) -> Block {
     let mut bytes = [0; BLOCK];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[16..24].copy_from_slice(&(skeleton as u64).to_le_bytes());
+    bytes[16..24].copy_from_slice(&(stream as u64).to_le_bytes());
     Block {
         ndshm_object: bytes,
     }
@@ -196,7 +198,7 @@ fn header(skeleton: usize) -> Block {
 
 /// An open object: a read lease. The value can be read from it, in whole or in parts.
 ///
-/// The lease is released on drop, like that of a [`ReadGuard`](crate::ReadGuard).
+/// The lease is released on drop, like that of a [`ReadGuard`].
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct ObjectGuard<'t> {
     blocks: ReadGuard<'t, Block, Ix1>,
@@ -220,8 +222,8 @@ impl ObjectGuard<'_> {
         if !self.blocks.is_ours() {
             return Err(ObjectError::Forked);
         }
-        let (skeleton, buffers) = self.parts()?;
-        let mut reader = Reader::new(skeleton, buffers);
+        let (stream, buffers) = self.parts()?;
+        let mut reader = Reader::new(stream, buffers);
         let value = V::deserialize(&mut reader).map_err(|error| reader.placed(error))?;
         reader.finish()?;
         Ok(value)
@@ -237,7 +239,7 @@ impl ObjectGuard<'_> {
         self.blocks.len() * BLOCK
     }
 
-    /// Returns skeleton and buffers.
+    /// Returns value stream and buffers.
     fn parts(&self) -> Result<(&[u8], &[u8]), ObjectError> {
         let corrupt = |what| ObjectError::Corrupt { at: 0, what };
         // This slice lives as long as the guard; a slice of a view from it would not.
@@ -248,8 +250,8 @@ impl ObjectGuard<'_> {
         };
         let head = &head.ndshm_object;
         let version = head[8..12].first_chunk().map(|&v| u32::from_le_bytes(v));
-        let skeleton = head[16..24].first_chunk().map(|&v| u64::from_le_bytes(v));
-        let (Some(version), Some(skeleton), true) = (version, skeleton, head[..8] == MAGIC) else {
+        let stream = head[16..24].first_chunk().map(|&v| u64::from_le_bytes(v));
+        let (Some(version), Some(stream), true) = (version, stream, head[..8] == MAGIC) else {
             return Err(corrupt("the header is not that of an object"));
         };
         if version != VERSION {
@@ -261,10 +263,10 @@ impl ObjectGuard<'_> {
         }
         let bytes: &[u8] = bytemuck::cast_slice(rest);
         // On every supported target `usize` has 64 bits.
-        let skeleton = skeleton as usize;
-        format::next_block(skeleton)
-            .and_then(|start| Some((bytes.get(..skeleton)?, bytes.get(start..)?)))
-            .ok_or_else(|| corrupt("the skeleton is longer than the object"))
+        let stream = stream as usize;
+        format::next_block(stream)
+            .and_then(|start| Some((bytes.get(..stream)?, bytes.get(start..)?)))
+            .ok_or_else(|| corrupt("the value stream is longer than the object"))
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn bytes_of<T: Element>(elements: &[T]) -> &[u8] {
 
 /// Reason why bytes are not elements.
 #[derive(Debug)]
-pub(super) enum NotElements {
+pub(super) enum ElementsError {
     /// The length is not a whole number of elements.
     Length,
     /// Some bytes are not a value of the type.
@@ -31,11 +31,11 @@ pub(super) enum NotElements {
 
 /// Returns the elements that the bytes represent, or a copy of them if the bytes are not aligned
 /// for the type.
-pub(super) fn elements_of<T: Element>(bytes: &[u8]) -> Result<Elements<'_, T>, NotElements> {
+pub(super) fn elements_of<T: Element>(bytes: &[u8]) -> Result<Elements<'_, T>, ElementsError> {
     if !bytes.len().is_multiple_of(size_of::<T>().max(1)) {
-        return Err(NotElements::Length);
+        return Err(ElementsError::Length);
     }
-    T::check(bytes).map_err(NotElements::Invalid)?;
+    T::check(bytes).map_err(ElementsError::Invalid)?;
     let count = bytes.len() / size_of::<T>().max(1);
     let first = bytes.as_ptr().cast::<T>();
     if first.is_aligned() {
@@ -82,11 +82,14 @@ mod tests {
 
         assert!(matches!(
             elements_of::<u64>(&bytes[1..]),
-            Err(NotElements::Length)
+            Err(ElementsError::Length)
         ));
         assert!(matches!(
             elements_of::<bool>(&[0, 1, 2]),
-            Err(NotElements::Invalid(InvalidElement { index: 2, value: 2 }))
+            Err(ElementsError::Invalid(InvalidElement {
+                index: 2,
+                value: 2
+            }))
         ));
         assert!(matches!(
             elements_of::<bool>(&[0, 1]),

@@ -15,7 +15,7 @@ struct Run {
 /// Values are read in the order in which they were written, and none is skipped without being read.
 /// So all numbered names are known, and the next buffer too.
 pub(crate) struct Reader<'de> {
-    skeleton: &'de [u8],
+    stream: &'de [u8],
     at: usize,
     buffers: &'de [u8],
     next_buffer: usize,
@@ -26,9 +26,9 @@ pub(crate) struct Reader<'de> {
 }
 
 impl<'de> Reader<'de> {
-    pub(crate) fn new(skeleton: &'de [u8], buffers: &'de [u8]) -> Reader<'de> {
+    pub(crate) fn new(stream: &'de [u8], buffers: &'de [u8]) -> Reader<'de> {
         Reader {
-            skeleton,
+            stream,
             at: 0,
             buffers,
             next_buffer: 0,
@@ -41,7 +41,7 @@ impl<'de> Reader<'de> {
 
     /// Checks that everything was read.
     pub(crate) fn finish(&self) -> Result<(), ObjectError> {
-        match self.at == self.skeleton.len() && self.run.is_none() {
+        match self.at == self.stream.len() && self.run.is_none() {
             true => Ok(()),
             false => Err(self.corrupt("there are bytes after the value")),
         }
@@ -64,7 +64,7 @@ impl<'de> Reader<'de> {
     }
 
     fn take(&mut self, len: usize) -> Result<&'de [u8], ObjectError> {
-        let rest = self.skeleton.get(self.at..).unwrap_or_default();
+        let rest = self.stream.get(self.at..).unwrap_or_default();
         let Some((taken, _)) = rest.split_at_checked(len) else {
             return Err(self.corrupt("a value is longer than the rest"));
         };
@@ -83,7 +83,7 @@ impl<'de> Reader<'de> {
         if let Some(run) = self.run {
             return Ok(run.tag);
         }
-        let byte = self.skeleton.get(self.at).copied();
+        let byte = self.stream.get(self.at).copied();
         let byte = byte.ok_or_else(|| self.corrupt("a value is missing"))?;
         Tag::of(byte).ok_or_else(|| self.corrupt("a byte that is not a tag"))
     }
@@ -121,7 +121,7 @@ impl<'de> Reader<'de> {
                     return Err(self.corrupt("a run of something other than numbers"));
                 };
                 let left = u32::from_le_bytes(self.array()?);
-                let rest = self.skeleton.len() - self.at;
+                let rest = self.stream.len() - self.at;
                 match (left as usize).checked_mul(size) {
                     Some(bytes) if left > 0 && bytes <= rest => {
                         self.run = Some(Run { tag, left });
@@ -151,7 +151,7 @@ impl<'de> Reader<'de> {
         if let Some(run) = self.run {
             return Some(run.left as usize);
         }
-        let rest = self.skeleton.get(self.at..)?;
+        let rest = self.stream.get(self.at..)?;
         match rest {
             [tag, _, count @ ..] if Tag::of(*tag) == Some(Tag::Run) => {
                 let count = u32::from_le_bytes(*count.first_chunk()?);

@@ -1,10 +1,9 @@
 //! The serializer: serde's view of a [`Writer`].
 
-use core::cell::Cell;
-
 use serde::ser::{self, Serialize, Serializer};
 
 use super::format::{BUFFER, TENSOR, Tag};
+use super::tensor_ser;
 use super::write::Writer;
 use crate::object::error::ObjectError;
 
@@ -19,13 +18,13 @@ macro_rules! numbers {
 impl<'w, 'o> Serializer for &'w mut Writer<'o> {
     type Ok = ();
     type Error = ObjectError;
-    type SerializeSeq = Parts<'w, 'o>;
-    type SerializeTuple = Parts<'w, 'o>;
-    type SerializeTupleStruct = Parts<'w, 'o>;
-    type SerializeTupleVariant = Parts<'w, 'o>;
-    type SerializeMap = Parts<'w, 'o>;
-    type SerializeStruct = Parts<'w, 'o>;
-    type SerializeStructVariant = Parts<'w, 'o>;
+    type SerializeSeq = Compound<'w, 'o>;
+    type SerializeTuple = Compound<'w, 'o>;
+    type SerializeTupleStruct = Compound<'w, 'o>;
+    type SerializeTupleVariant = Compound<'w, 'o>;
+    type SerializeMap = Compound<'w, 'o>;
+    type SerializeStruct = Compound<'w, 'o>;
+    type SerializeStructVariant = Compound<'w, 'o>;
 
     numbers! {
         serialize_u8: u8 => U8;
@@ -42,16 +41,11 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         serialize_f64: f64 => F64;
     }
 
-    /// Returns `false`. While a tensor asks, alternates between `true` and `false`, which no other
-    /// serializer does: see `is_ours` in `tensor_ser`.
     fn is_human_readable(&self) -> bool {
-        match &self.asked {
-            Some(asked) => {
-                asked.set(asked.get() + 1);
-                asked.get() % 2 == 1
-            }
-            None => false,
+        if self.expects_tensor {
+            tensor_ser::note_writer();
         }
+        false
     }
 
     fn serialize_bool(self, value: bool) -> Result<(), ObjectError> {
@@ -105,12 +99,12 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         value: &T,
     ) -> Result<(), ObjectError> {
         match name {
-            TENSOR => self.asked = Some(Cell::new(0)),
+            TENSOR => self.expects_tensor = true,
             BUFFER => self.to_buffer = true,
             _ => {}
         }
         value.serialize(&mut *self)?;
-        self.asked = None;
+        self.expects_tensor = false;
         self.to_buffer = false;
         Ok(())
     }
@@ -129,27 +123,27 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         Ok(())
     }
 
-    fn serialize_seq(self, _len: Option<usize>) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Seq, None, true)
+    fn serialize_seq(self, _len: Option<usize>) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Seq, None, true)
     }
 
-    fn serialize_tuple(self, len: usize) -> Result<Parts<'w, 'o>, ObjectError> {
+    fn serialize_tuple(self, len: usize) -> Result<Compound<'w, 'o>, ObjectError> {
         if core::mem::take(&mut self.to_buffer) {
             self.begin_pieces(len)?;
-            return Ok(Parts {
+            return Ok(Compound {
                 writer: self,
                 kind: Kind::Pieces,
             });
         }
-        Parts::open(self, Tag::Seq, None, len >= MANY)
+        Compound::open(self, Tag::Seq, None, len >= MANY)
     }
 
     fn serialize_tuple_struct(
         self,
         _name: &'static str,
         len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Seq, None, len >= MANY)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Seq, None, len >= MANY)
     }
 
     fn serialize_tuple_variant(
@@ -158,20 +152,20 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         _index: u32,
         variant: &'static str,
         len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Seq, Some(variant), len >= MANY)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Seq, Some(variant), len >= MANY)
     }
 
-    fn serialize_map(self, _len: Option<usize>) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Map, None, false)
+    fn serialize_map(self, _len: Option<usize>) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Map, None, false)
     }
 
     fn serialize_struct(
         self,
         _name: &'static str,
         _len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Map, None, false)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Map, None, false)
     }
 
     fn serialize_struct_variant(
@@ -180,8 +174,8 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<Parts<'w, 'o>, ObjectError> {
-        Parts::open(self, Tag::Map, Some(variant), false)
+    ) -> Result<Compound<'w, 'o>, ObjectError> {
+        Compound::open(self, Tag::Map, Some(variant), false)
     }
 }
 
@@ -189,7 +183,7 @@ impl<'w, 'o> Serializer for &'w mut Writer<'o> {
 const MANY: usize = 8;
 
 /// A sequence, tuple, map or struct that is being written.
-pub(crate) struct Parts<'w, 'o> {
+pub(crate) struct Compound<'w, 'o> {
     writer: &'w mut Writer<'o>,
     kind: Kind,
 }
@@ -197,12 +191,12 @@ pub(crate) struct Parts<'w, 'o> {
 #[derive(Clone, Copy)]
 enum Kind {
     /// Values up to an end; with `runs`, numbers among them are written in runs.
-    Parts { runs: bool, variant: bool },
+    Values { runs: bool, variant: bool },
     /// Pieces of one buffer.
     Pieces,
 }
 
-impl<'w, 'o> Parts<'w, 'o> {
+impl<'w, 'o> Compound<'w, 'o> {
     fn open(
         writer: &'w mut Writer<'o>,
         tag: Tag,
@@ -214,32 +208,23 @@ impl<'w, 'o> Parts<'w, 'o> {
             writer.name(variant)?;
         }
         writer.descend(tag)?;
-        let kind = Kind::Parts {
+        let kind = Kind::Values {
             runs,
             variant: variant.is_some(),
         };
-        Ok(Parts { writer, kind })
+        Ok(Compound { writer, kind })
     }
 
     fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ObjectError> {
-        if let Kind::Parts { runs: true, .. } = self.kind {
+        if let Kind::Values { runs: true, .. } = self.kind {
             self.writer.next_element();
         }
         value.serialize(&mut *self.writer)
     }
 
-    fn field<T: Serialize + ?Sized>(
-        &mut self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), ObjectError> {
-        self.writer.name(name)?;
-        value.serialize(&mut *self.writer)
-    }
-
     fn close(self) -> Result<(), ObjectError> {
         match self.kind {
-            Kind::Parts { variant, .. } => {
+            Kind::Values { variant, .. } => {
                 self.writer.tag(Tag::End)?;
                 self.writer.ascend();
                 if variant {
@@ -252,51 +237,34 @@ impl<'w, 'o> Parts<'w, 'o> {
     }
 }
 
-macro_rules! parts {
-    ($($trait:ident: $method:ident($($name:ident)?);)*) => {$(
-        impl ser::$trait for Parts<'_, '_> {
+macro_rules! compounds {
+    ($($trait:ident: $($method:ident($($name:ident)?)),+;)*) => {$(
+        impl ser::$trait for Compound<'_, '_> {
             type Ok = ();
             type Error = ObjectError;
 
-            fn $method<T: Serialize + ?Sized>(
+            $(fn $method<T: Serialize + ?Sized>(
                 &mut self,
                 $($name: &'static str,)?
                 value: &T,
             ) -> Result<(), ObjectError> {
-                parts!(@put self, value $(, $name)?)
-            }
+                $(self.writer.name($name)?;)?
+                self.part(value)
+            })+
 
             fn end(self) -> Result<(), ObjectError> {
                 self.close()
             }
         }
     )*};
-    (@put $self:ident, $value:ident) => { $self.part($value) };
-    (@put $self:ident, $value:ident, $name:ident) => { $self.field($name, $value) };
 }
 
-parts! {
+compounds! {
     SerializeSeq: serialize_element();
     SerializeTuple: serialize_element();
     SerializeTupleStruct: serialize_field();
     SerializeTupleVariant: serialize_field();
+    SerializeMap: serialize_key(), serialize_value();
     SerializeStruct: serialize_field(name);
     SerializeStructVariant: serialize_field(name);
-}
-
-impl ser::SerializeMap for Parts<'_, '_> {
-    type Ok = ();
-    type Error = ObjectError;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), ObjectError> {
-        self.part(key)
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ObjectError> {
-        self.part(value)
-    }
-
-    fn end(self) -> Result<(), ObjectError> {
-        self.close()
-    }
 }

@@ -20,7 +20,7 @@ use crate::element::Element;
 /// In other formats of serde it is a struct of `shape` and `data`, the elements in C order.
 ///
 /// ```
-/// use ndshm::Tensor;
+/// use ndshm::object::Tensor;
 /// use ndarray::{Ix1, Ix2, array};
 ///
 /// let weights = array![[1.0, 2.0], [3.0, 4.0]];

@@ -7,7 +7,7 @@ use ndarray::{Array, ArrayView, Dimension, ShapeBuilder};
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::format::TENSOR;
-use super::plain::{Elements, NotElements, dtype_of, elements_of};
+use super::plain::{Elements, ElementsError, dtype_of, elements_of};
 use super::tensor::Tensor;
 use crate::element::Element;
 
@@ -80,11 +80,11 @@ impl<'de, T: Element + Deserialize<'de>, D: Dimension> Visitor<'de> for TensorVi
             )));
         }
         let elements = elements_of(bytes).map_err(|error| match error {
-            NotElements::Length => de::Error::custom(format_args!(
+            ElementsError::Length => de::Error::custom(format_args!(
                 "a tensor of {dtype} has {} bytes, which are not a whole number of elements",
                 bytes.len()
             )),
-            NotElements::Invalid(error) => de::Error::custom(error),
+            ElementsError::Invalid(error) => de::Error::custom(error),
         })?;
         tensor(&shape, fortran, elements)
     }

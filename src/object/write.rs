@@ -1,7 +1,6 @@
-//! Writing an object: small values into its skeleton, large buffers after it; or only counting
+//! Writing an object: small values into its stream, large buffers after it; or only counting
 //! bytes.
 
-use core::cell::Cell;
 use std::collections::HashMap;
 
 use super::copy::copy;
@@ -54,14 +53,14 @@ struct Run {
 /// The size of an object's values, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Sizes {
-    pub(crate) skeleton: usize,
+    pub(crate) stream: usize,
     /// A whole number of blocks.
     pub(crate) buffers: usize,
 }
 
 /// Writes values. The serializer is a borrow of it.
 pub(crate) struct Writer<'o> {
-    skeleton: Region<'o>,
+    stream: Region<'o>,
     buffers: Region<'o>,
     /// Names that were written, with their numbers.
     names: HashMap<&'static str, u64>,
@@ -74,8 +73,8 @@ pub(crate) struct Writer<'o> {
     depth: usize,
     /// While a buffer is written in pieces: the number of bytes still to come.
     pieces: Option<usize>,
-    /// While a tensor may ask for the serializer's kind: how often it has asked.
-    pub(super) asked: Option<Cell<u32>>,
+    /// The next value may be a tensor: its newtype was begun, and nothing was written since.
+    pub(super) expects_tensor: bool,
 }
 
 impl<'o> Writer<'o> {
@@ -85,14 +84,14 @@ impl<'o> Writer<'o> {
     }
 
     /// Creates a writer into these bytes.
-    pub(crate) fn into_regions(skeleton: &'o mut [u8], buffers: &'o mut [u8]) -> Writer<'o> {
-        Writer::new(Some(skeleton), Some(buffers))
+    pub(crate) fn into_regions(stream: &'o mut [u8], buffers: &'o mut [u8]) -> Writer<'o> {
+        Writer::new(Some(stream), Some(buffers))
     }
 
-    fn new(skeleton: Option<&'o mut [u8]>, buffers: Option<&'o mut [u8]>) -> Writer<'o> {
+    fn new(stream: Option<&'o mut [u8]>, buffers: Option<&'o mut [u8]>) -> Writer<'o> {
         let region = |bytes, what| Region { bytes, at: 0, what };
         Writer {
-            skeleton: region(skeleton, "its small values"),
+            stream: region(stream, "its small values"),
             buffers: region(buffers, "its large buffers"),
             names: HashMap::new(),
             last_name: "",
@@ -101,7 +100,7 @@ impl<'o> Writer<'o> {
             to_buffer: false,
             depth: 0,
             pieces: None,
-            asked: None,
+            expects_tensor: false,
         }
     }
 
@@ -110,7 +109,7 @@ impl<'o> Writer<'o> {
         self.end_run()?;
         self.buffers.align()?;
         Ok(Sizes {
-            skeleton: self.skeleton.at,
+            stream: self.stream.at,
             buffers: self.buffers.at,
         })
     }
@@ -122,8 +121,8 @@ impl<'o> Writer<'o> {
         }
         self.end_run()?;
         self.element = false;
-        self.asked = None;
-        self.skeleton.put(&[tag as u8])
+        self.expects_tensor = false;
+        self.stream.put(&[tag as u8])
     }
 
     /// Marks the next value as an element of a sequence.
@@ -133,24 +132,23 @@ impl<'o> Writer<'o> {
 
     pub(super) fn number(&mut self, tag: Tag, bytes: &[u8]) -> Result<(), ObjectError> {
         if !core::mem::take(&mut self.element) {
-            self.tag(tag)?;
-            return self.skeleton.put(bytes);
+            return self.fixed(tag, bytes);
         }
-        self.asked = None;
+        self.expects_tensor = false;
         match &mut self.run {
             Some(run) if run.tag == tag && run.count < u32::MAX => run.count += 1,
             _ => {
                 self.end_run()?;
-                self.skeleton.put(&[Tag::Run as u8, tag as u8])?;
+                self.stream.put(&[Tag::Run as u8, tag as u8])?;
                 self.run = Some(Run {
                     tag,
                     count: 1,
-                    count_at: self.skeleton.at,
+                    count_at: self.stream.at,
                 });
-                self.skeleton.put(&[0; 4])?;
+                self.stream.put(&[0; 4])?;
             }
         }
-        self.skeleton.put(bytes)
+        self.stream.put(bytes)
     }
 
     /// Stores the count of the current run, which is now known.
@@ -158,26 +156,26 @@ impl<'o> Writer<'o> {
         let Some(run) = self.run.take() else {
             return Ok(());
         };
-        let end = core::mem::replace(&mut self.skeleton.at, run.count_at);
-        self.skeleton.put(&run.count.to_le_bytes())?;
-        self.skeleton.at = end;
+        let end = core::mem::replace(&mut self.stream.at, run.count_at);
+        self.stream.put(&run.count.to_le_bytes())?;
+        self.stream.at = end;
         Ok(())
     }
 
     fn length(&mut self, length: usize) -> Result<(), ObjectError> {
         let (bytes, count) = format::encode_length(length as u64);
-        self.skeleton.put(&bytes[..count])
+        self.stream.put(&bytes[..count])
     }
 
     pub(super) fn fixed(&mut self, tag: Tag, bytes: &[u8]) -> Result<(), ObjectError> {
         self.tag(tag)?;
-        self.skeleton.put(bytes)
+        self.stream.put(bytes)
     }
 
     pub(super) fn text(&mut self, text: &str) -> Result<(), ObjectError> {
         self.tag(Tag::Str)?;
         self.length(text.len())?;
-        self.skeleton.put(text.as_bytes())
+        self.stream.put(text.as_bytes())
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
@@ -193,7 +191,7 @@ impl<'o> Writer<'o> {
         }
         self.tag(Tag::Bytes)?;
         self.length(bytes.len())?;
-        self.skeleton.put(bytes)
+        self.stream.put(bytes)
     }
 
     fn begin_buffer(&mut self, len: usize) -> Result<(), ObjectError> {
@@ -229,7 +227,7 @@ impl<'o> Writer<'o> {
                 self.names.insert(name, self.names.len() as u64);
                 self.tag(Tag::NewName)?;
                 self.length(name.len())?;
-                self.skeleton.put(name.as_bytes())
+                self.stream.put(name.as_bytes())
             }
         }
     }

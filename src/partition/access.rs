@@ -6,18 +6,18 @@ use core::ops::Range;
 use ndarray::{ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
 use super::extents::{Part, stretches};
-use super::plan::{Plan, Side};
+use super::plan::{Plan, TileSide};
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
-use crate::memory::{Access, Memory};
-use crate::table::attach::{Located, check_view};
+use crate::memory::{Memory, TileAccesses};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
+use crate::table::locate::{Located, check_view};
 use crate::table::slot::Slot;
 
 /// The access of tiles to an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
+pub enum AccessMode {
     /// Each tile reads its own part.
     Read,
     /// Each tile writes its own part.
@@ -26,20 +26,20 @@ pub enum Mode {
     Whole,
 }
 
-impl Mode {
+impl AccessMode {
     pub(crate) fn code(self) -> u64 {
         match self {
-            Mode::Read => 0,
-            Mode::Write => 1,
-            Mode::Whole => 2,
+            AccessMode::Read => 0,
+            AccessMode::Write => 1,
+            AccessMode::Whole => 2,
         }
     }
 
-    pub(crate) fn from_code(code: u64) -> Option<Mode> {
+    pub(crate) fn from_code(code: u64) -> Option<AccessMode> {
         match code {
-            0 => Some(Mode::Read),
-            1 => Some(Mode::Write),
-            2 => Some(Mode::Whole),
+            0 => Some(AccessMode::Read),
+            1 => Some(AccessMode::Write),
+            2 => Some(AccessMode::Whole),
             _ => None,
         }
     }
@@ -57,8 +57,8 @@ impl<T, D> Handle<T, D> {
     }
 
     /// Selects the array for a partition whose tiles read all of it, for example to gather from it.
-    pub const fn whole(self) -> Whole<T, D> {
-        Whole { handle: self }
+    pub const fn whole(self) -> WholeArray<T, D> {
+        WholeArray { handle: self }
     }
 }
 
@@ -104,7 +104,7 @@ macro_rules! access {
         impl<T: Element, D: Dimension + 'static> sealed::Group for $name<T, D> {
             type Raw = Raw<T, D>;
 
-            fn members(&self) -> Vec<(AnyHandle, Mode)> {
+            fn members(&self) -> Vec<(AnyHandle, AccessMode)> {
                 vec![(self.handle.into(), $mode)]
             }
 
@@ -117,7 +117,7 @@ macro_rules! access {
                 }
             }
 
-            fn modes() -> Vec<Mode> {
+            fn modes() -> Vec<AccessMode> {
                 vec![$mode]
             }
 
@@ -135,7 +135,7 @@ macro_rules! access {
             }
 
             #[track_caller]
-            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
+            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
                 raw.track(memory, tile, to);
             }
 
@@ -148,18 +148,18 @@ macro_rules! access {
 
 access! {
     /// Tiles read their own part of the array, as an `ArrayView` each.
-    Read, ArrayView, Mode::Read, deref_into_view
+    Read, ArrayView, AccessMode::Read, deref_into_view
 }
 access! {
     /// Tiles write their own part of the array, as an `ArrayViewMut` each.
-    Write, ArrayViewMut, Mode::Write, deref_into_view_mut
+    Write, ArrayViewMut, AccessMode::Write, deref_into_view_mut
 }
 access! {
     /// Every tile reads the whole array, as an `ArrayView` of all of it. Gathers need this.
-    Whole, ArrayView, Mode::Whole, deref_into_view
+    WholeArray, ArrayView, AccessMode::Whole, deref_into_view
 }
 
-/// The arrays that a partition divides: one access ([`Read`], [`Write`], [`Whole`]) or a tuple of
+/// The arrays that a partition divides: one access ([`Read`], [`Write`], [`WholeArray`]) or a tuple of
 /// up to 8.
 ///
 /// A tile's views have the form of the group: one view, or a tuple of views.
@@ -192,7 +192,7 @@ impl<'p> TileOf<'p> {
     }
 
     /// Returns the tile's side along each cut axis.
-    pub(crate) fn sides(self) -> impl Iterator<Item = Side> + 'p {
+    pub(crate) fn sides(self) -> impl Iterator<Item = TileSide> + 'p {
         self.plan.sides(self.tile)
     }
 }
@@ -207,14 +207,14 @@ pub struct Raw<T, D> {
     /// Offset of the array in the data region, in bytes.
     offset: u64,
     handle: AnyHandle,
-    mode: Mode,
+    mode: AccessMode,
 }
 
 impl<T: Element, D: Dimension> Raw<T, D> {
     fn locate(
         table: &Core,
         handle: AnyHandle,
-        mode: Mode,
+        mode: AccessMode,
         plan: &Plan,
     ) -> Result<Self, LeaseError> {
         let (index, _) = handle.unpack(table.segment().key());
@@ -222,9 +222,9 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         let located: Located<T, D> = table.locate(slot, handle)?;
         let mut view = located.view;
         let fits = |(axis, len): (usize, usize)| view.shape().get(axis) == Some(&len);
-        if mode != Mode::Whole && !plan.axes().all(fits) {
+        if mode != AccessMode::Whole && !plan.axes().all(fits) {
             let what = "the array does not have the length that its partition divides";
-            return Err(table.look().corrupt(handle, what));
+            return Err(table.tables().corrupt(handle, what));
         }
         let mut strides = D::zeros(view.ndim());
         for (to, &stride) in strides.slice_mut().iter_mut().zip(view.strides()) {
@@ -247,7 +247,7 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     /// claiming a tile.
     #[inline]
     fn part(&self, tile: TileOf<'_>) -> RawArrayViewMut<T, D> {
-        if self.mode == Mode::Whole {
+        if self.mode == AccessMode::Whole {
             return self.view.clone();
         }
         let mut shape = self.shape.clone();
@@ -282,19 +282,17 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     }
 
     /// Reports the accesses to the tile's elements to the model checker.
-    #[cfg(loom)]
     #[track_caller]
-    fn track(&self, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
-        let write = self.mode == Mode::Write;
-        for run in crate::memory::runs(&self.part(tile), self.view.as_ptr()) {
-            let Range { start, end } = run;
-            to.push(memory.track(self.offset + start, end - start, write));
-        }
+    #[inline]
+    fn track(&self, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
+        to.add(memory, self.offset, self.mode == AccessMode::Write, || {
+            (self.part(tile), self.view.as_ptr())
+        });
     }
 
     /// Appends the bytes of the tile's own part. An array that every tile reads whole has none.
     fn extents(&self, tile: TileOf<'_>, to: &mut Vec<Part>) {
-        if self.mode == Mode::Whole {
+        if self.mode == AccessMode::Whole {
             return;
         }
         let part = self.part(tile);
@@ -309,9 +307,6 @@ impl<T: Element, D: Dimension> Raw<T, D> {
             to.push(Part { bytes, array });
         }
     }
-
-    #[cfg(not(loom))]
-    fn track(&self, _memory: &Memory, _tile: TileOf<'_>, _to: &mut Vec<Access>) {}
 }
 
 /// The partition's requirements on a group. Not for use outside this crate.
@@ -321,9 +316,9 @@ pub(crate) mod sealed {
     pub trait Group: Copy + 'static {
         type Raw;
 
-        fn members(&self) -> Vec<(AnyHandle, Mode)>;
+        fn members(&self) -> Vec<(AnyHandle, AccessMode)>;
         fn from_handles(handles: &[AnyHandle]) -> Option<Self>;
-        fn modes() -> Vec<Mode>;
+        fn modes() -> Vec<AccessMode>;
 
         /// Returns the shape of each array. Checks the arrays' types on the way.
         fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError>;
@@ -335,7 +330,7 @@ pub(crate) mod sealed {
         fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError>;
 
         /// Reports the accesses to the tile to the model checker.
-        fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>);
+        fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses);
 
         /// Appends the bytes that the tile covers. The groups of primitives append nothing: they
         /// are never prefaulted.
@@ -360,7 +355,7 @@ macro_rules! tuple_group {
         impl<$($name: Group),+> sealed::Group for ($($name,)+) {
             type Raw = ($($name::Raw,)+);
 
-            fn members(&self) -> Vec<(AnyHandle, Mode)> {
+            fn members(&self) -> Vec<(AnyHandle, AccessMode)> {
                 [$(self.$at.members()),+].concat()
             }
 
@@ -373,7 +368,7 @@ macro_rules! tuple_group {
                 handles.is_empty().then_some(group)
             }
 
-            fn modes() -> Vec<Mode> {
+            fn modes() -> Vec<AccessMode> {
                 [$($name::modes()),+].concat()
             }
 
@@ -392,7 +387,7 @@ macro_rules! tuple_group {
             }
 
             #[track_caller]
-            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut Vec<Access>) {
+            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
                 $($name::track(&raw.$at, memory, tile, to);)+
             }
 

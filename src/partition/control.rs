@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use super::access::Mode;
+use super::access::AccessMode;
 use super::plan::{CUT_WORDS, MAX_CUTS, Plan};
 use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::memory::Memory;
@@ -41,7 +41,7 @@ fn unit_of(tiles: usize) -> usize {
 pub(crate) struct Member {
     pub(crate) slot: usize,
     pub(crate) generation: u32,
-    pub(crate) mode: Mode,
+    pub(crate) mode: AccessMode,
 }
 
 /// The words of one partition. The holder of a `Control` has a lease on their slot, or reserved it.
@@ -177,7 +177,7 @@ impl<'m> Control<'m> {
             Some(Member {
                 slot: (identity >> 32) as usize,
                 generation: identity as u32,
-                mode: Mode::from_code(mode)?,
+                mode: AccessMode::from_code(mode)?,
             })
         })
     }
@@ -185,7 +185,7 @@ impl<'m> Control<'m> {
     /// Returns slot and generation of the arrays that tiles write.
     pub(crate) fn written(&self) -> impl Iterator<Item = (usize, u32)> + 'm {
         self.members()
-            .filter(|member| member.mode == Mode::Write)
+            .filter(|member| member.mode == AccessMode::Write)
             .map(|member| (member.slot, member.generation))
     }
 

@@ -2,11 +2,11 @@
 
 use core::ops::Range;
 
-use super::Mode;
+use super::AccessMode;
 use super::access::{Group, TileOf, sealed};
 use super::plan::Plan;
 use crate::handle::AnyHandle;
-use crate::memory::{Access, Memory};
+use crate::memory::{Memory, TileAccesses};
 use crate::segment::Segment;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
@@ -39,7 +39,7 @@ impl<G: Group> Group for Extents<G> {
 impl<G: Group> sealed::Group for Extents<G> {
     type Raw = (G::Raw, Segment);
 
-    fn members(&self) -> Vec<(AnyHandle, Mode)> {
+    fn members(&self) -> Vec<(AnyHandle, AccessMode)> {
         self.0.members()
     }
 
@@ -47,7 +47,7 @@ impl<G: Group> sealed::Group for Extents<G> {
         G::from_handles(handles).map(Extents)
     }
 
-    fn modes() -> Vec<Mode> {
+    fn modes() -> Vec<AccessMode> {
         G::modes()
     }
 
@@ -63,7 +63,7 @@ impl<G: Group> sealed::Group for Extents<G> {
         Ok(())
     }
 
-    fn track(_raw: &Self::Raw, _memory: &Memory, _tile: TileOf<'_>, _to: &mut Vec<Access>) {}
+    fn track(_raw: &Self::Raw, _memory: &Memory, _tile: TileOf<'_>, _to: &mut TileAccesses) {}
 
     fn extents((raw, _): &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
         G::extents(raw, tile, to);

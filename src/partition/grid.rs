@@ -25,13 +25,13 @@ use crate::partition::error::PartitionError;
 /// [`HandleTable::partition_by`](crate::HandleTable::partition_by): crate::HandleTable::partition_by
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grid {
-    wishes: Vec<Wish>,
+    wishes: Vec<GridRequest>,
     problem: Option<&'static str>,
 }
 
 /// One axis as the user requested it. Its length is not known yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Wish {
+pub(super) enum GridRequest {
     Blocks {
         axis: usize,
         len: usize,
@@ -55,7 +55,7 @@ pub(super) enum Wish {
 }
 
 impl Grid {
-    fn of(wish: Wish) -> Grid {
+    fn of(wish: GridRequest) -> Grid {
         Grid {
             wishes: vec![wish],
             problem: None,
@@ -65,7 +65,7 @@ impl Grid {
     /// Cuts tiles of `len` indices along each given axis, up to 4 axes. The last tiles may be
     /// shorter.
     pub fn blocks(axes: impl IntoIterator<Item = (Axis, usize)>) -> Grid {
-        let wish = |(axis, len): (Axis, usize)| Wish::Blocks {
+        let wish = |(axis, len): (Axis, usize)| GridRequest::Blocks {
             axis: axis.index(),
             len,
         };
@@ -78,7 +78,7 @@ impl Grid {
     /// Cuts one tile between each two neighbouring bounds along `axis`. They begin with 0, end with
     /// the axis' length, and do not decrease. Equal neighbours make an empty tile.
     pub fn bounds(axis: Axis, bounds: impl IntoIterator<Item = usize>) -> Grid {
-        Grid::of(Wish::Bounds {
+        Grid::of(GridRequest::Bounds {
             axis: axis.index(),
             bounds: bounds.into_iter().collect(),
         })
@@ -94,7 +94,7 @@ impl Grid {
         };
         Grid {
             problem,
-            ..Grid::of(Wish::Weights {
+            ..Grid::of(GridRequest::Weights {
                 axis: axis.index(),
                 weights: weights.len(),
                 tiles,
@@ -106,7 +106,7 @@ impl Grid {
     /// Cuts `tiles` tiles along `axis`. Tile `i` has the indices `i`, `i + tiles`, `i + 2 tiles`,
     /// .. This balances work that grows along the axis.
     pub fn cyclic(axis: Axis, tiles: usize) -> Grid {
-        Grid::of(Wish::Cyclic {
+        Grid::of(GridRequest::Cyclic {
             axis: axis.index(),
             tiles,
         })
@@ -122,10 +122,10 @@ impl Grid {
     /// Returns the axes, in order.
     pub(crate) fn axes(&self) -> impl Iterator<Item = usize> {
         self.wishes.iter().map(|wish| match *wish {
-            Wish::Blocks { axis, .. }
-            | Wish::Bounds { axis, .. }
-            | Wish::Weights { axis, .. }
-            | Wish::Cyclic { axis, .. } => axis,
+            GridRequest::Blocks { axis, .. }
+            | GridRequest::Bounds { axis, .. }
+            | GridRequest::Weights { axis, .. }
+            | GridRequest::Cyclic { axis, .. } => axis,
         })
     }
 
@@ -142,23 +142,23 @@ impl Grid {
         let mut cuts: Vec<Cut> = Vec::new();
         for (wish, &axis_len) in self.wishes.iter().zip(lengths) {
             let (axis, pieces) = match wish {
-                Wish::Blocks { len: 0, .. } => return Err(PartitionError::EmptyTile),
-                Wish::Blocks { axis, len } => (*axis, Pieces::Blocks(*len)),
-                Wish::Cyclic { tiles: 0, .. } | Wish::Weights { tiles: 0, .. } => {
+                GridRequest::Blocks { len: 0, .. } => return Err(PartitionError::EmptyTile),
+                GridRequest::Blocks { axis, len } => (*axis, Pieces::Blocks(*len)),
+                GridRequest::Cyclic { tiles: 0, .. } | GridRequest::Weights { tiles: 0, .. } => {
                     return Err(bad("no tiles were asked for"));
                 }
-                Wish::Weights { axis, weights, .. } if *weights != axis_len => {
+                GridRequest::Weights { axis, weights, .. } if *weights != axis_len => {
                     return Err(PartitionError::Weights {
                         axis: *axis,
                         axis_len,
                         weights: *weights,
                     });
                 }
-                Wish::Weights { axis, bounds, .. } => {
+                GridRequest::Weights { axis, bounds, .. } => {
                     (*axis, Pieces::Bounds(bounds.clone().into()))
                 }
-                Wish::Cyclic { axis, tiles } => (*axis, Pieces::Cyclic(*tiles)),
-                Wish::Bounds { axis, bounds } => {
+                GridRequest::Cyclic { axis, tiles } => (*axis, Pieces::Cyclic(*tiles)),
+                GridRequest::Bounds { axis, bounds } => {
                     let ends = bounds.first() == Some(&0) && bounds.last() == Some(&axis_len);
                     if !ends || bounds.len() < 2 {
                         return Err(PartitionError::Bounds {
@@ -247,15 +247,15 @@ mod tests {
         counts
     }
 
-    fn any_wish() -> impl Strategy<Value = Wish> {
+    fn any_wish() -> impl Strategy<Value = GridRequest> {
         prop_oneof![
-            (1usize..9).prop_map(|len| Wish::Blocks { axis: 0, len }),
-            (1usize..9).prop_map(|tiles| Wish::Cyclic { axis: 0, tiles }),
+            (1usize..9).prop_map(|len| GridRequest::Blocks { axis: 0, len }),
+            (1usize..9).prop_map(|tiles| GridRequest::Cyclic { axis: 0, tiles }),
             proptest::collection::vec(0usize..20, 0..6).prop_map(|mut bounds| {
                 bounds.sort_unstable();
                 bounds.insert(0, 0);
                 bounds.push(20);
-                Wish::Bounds { axis: 0, bounds }
+                GridRequest::Bounds { axis: 0, bounds }
             }),
         ]
     }
@@ -266,10 +266,10 @@ mod tests {
         fn every_index_is_covered_evenly(first in any_wish(), second in any_wish()) {
             let grid = Grid {
                 wishes: vec![first, match second {
-                    Wish::Blocks { len, .. } => Wish::Blocks { axis: 1, len },
-                    Wish::Cyclic { tiles, .. } => Wish::Cyclic { axis: 1, tiles },
-                    Wish::Bounds { bounds, .. } | Wish::Weights { bounds, .. } => {
-                        Wish::Bounds { axis: 1, bounds }
+                    GridRequest::Blocks { len, .. } => GridRequest::Blocks { axis: 1, len },
+                    GridRequest::Cyclic { tiles, .. } => GridRequest::Cyclic { axis: 1, tiles },
+                    GridRequest::Bounds { bounds, .. } | GridRequest::Weights { bounds, .. } => {
+                        GridRequest::Bounds { axis: 1, bounds }
                     }
                 }],
                 problem: None,

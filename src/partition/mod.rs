@@ -6,19 +6,19 @@
 
 mod access;
 pub(crate) mod control;
-mod error;
+pub(crate) mod error;
 pub(crate) mod extents;
 mod grid;
-mod participant;
 mod plan;
 mod round;
+mod round_member;
 mod tile;
 mod too_many;
 
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Range;
-pub use error::{PartitionError, RoundError};
+pub(crate) use error::{PartitionError, RoundError};
 
 use ndarray::Axis;
 
@@ -31,13 +31,13 @@ use crate::table::lease::SharedLease;
 use crate::word::ClaimState;
 pub(crate) use access::TileOf;
 pub(crate) use access::sealed;
-pub use access::{Group, Mode, Read, Whole, Write};
+pub use access::{AccessMode, Group, Read, WholeArray, Write};
 use control::{Control, MAX_MEMBERS, Member};
 pub use grid::Grid;
-pub use participant::Participant;
 pub(crate) use plan::Plan;
-pub use plan::Side;
+pub use plan::TileSide;
 pub use round::Round;
+pub use round_member::RoundMember;
 pub use tile::Tile;
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
@@ -164,7 +164,7 @@ impl Core {
         };
         let control = self.control(&lease).ok_or_else(not_this)?;
         let members: Vec<Member> = control.members().collect();
-        let modes: Vec<Mode> = members.iter().map(|member| member.mode).collect();
+        let modes: Vec<AccessMode> = members.iter().map(|member| member.mode).collect();
         let handles: Vec<AnyHandle> = members
             .iter()
             .map(|member| self.handle_of(member.slot, member.generation))
@@ -202,7 +202,7 @@ impl Core {
         &self,
         tiles: usize,
         plan: &Plan,
-        members: &[(AnyHandle, Mode)],
+        members: &[(AnyHandle, AccessMode)],
     ) -> Result<AnyHandle, AllocError> {
         let words = Control::words(tiles, plan);
         let reserved = self.reserve((words * 8) as u64)?;
@@ -259,12 +259,12 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Returns the indices that a tile covers along the first cut axis; empty if there is no such
     /// tile.
-    pub fn rows(&self, tile: usize) -> Range<usize> {
+    pub fn range(&self, tile: usize) -> Range<usize> {
         self.plan.rows(tile)
     }
 
     /// Returns the side of a tile along each cut axis.
-    pub fn sides(&self, tile: usize) -> impl Iterator<Item = Side> {
+    pub fn sides(&self, tile: usize) -> impl Iterator<Item = TileSide> {
         self.plan.sides(tile)
     }
 
@@ -301,7 +301,7 @@ impl<'t, G: Group> Partition<'t, G> {
         let lease = self.table.lease_shared(self.control)?;
         let control = self.table.control(&lease).ok_or_else(|| {
             let what = "the partition's words do not fit together";
-            self.table.look().corrupt(self.control, what)
+            self.table.tables().corrupt(self.control, what)
         })?;
         Ok((lease, control))
     }
@@ -362,13 +362,13 @@ impl Core {
     /// Returns the length along `axis` that all divided arrays share.
     fn common_length(
         &self,
-        members: &[(AnyHandle, Mode)],
+        members: &[(AnyHandle, AccessMode)],
         shapes: &[Vec<usize>],
         axis: usize,
     ) -> Result<usize, PartitionError> {
         let mut common = None;
         for (&(handle, mode), shape) in members.iter().zip(shapes) {
-            if mode == Mode::Whole {
+            if mode == AccessMode::Whole {
                 continue;
             }
             let found = *shape.get(axis).ok_or_else(|| PartitionError::NoSuchAxis {
@@ -391,10 +391,10 @@ impl Core {
         Ok(common.unwrap_or(0))
     }
 
-    fn refuse_overlap(&self, members: &[(AnyHandle, Mode)]) -> Result<(), PartitionError> {
+    fn refuse_overlap(&self, members: &[(AnyHandle, AccessMode)]) -> Result<(), PartitionError> {
         for (at, &(handle, mode)) in members.iter().enumerate() {
-            let conflicts = |&&(other, how): &&(AnyHandle, Mode)| {
-                other == handle && (mode == Mode::Write || how == Mode::Write)
+            let conflicts = |&&(other, how): &&(AnyHandle, AccessMode)| {
+                other == handle && (mode == AccessMode::Write || how == AccessMode::Write)
             };
             if members[..at].iter().any(|member| conflicts(&member)) {
                 return Err(PartitionError::Overlap {

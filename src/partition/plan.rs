@@ -40,7 +40,7 @@ impl Cut {
     }
 
     #[inline]
-    fn side(&self, piece: usize) -> Side {
+    fn side(&self, piece: usize) -> TileSide {
         let len = self.axis_len;
         let (range, step) = match &self.pieces {
             Pieces::Blocks(block) => {
@@ -53,7 +53,7 @@ impl Cut {
                 _ => (len..len, 1),
             },
         };
-        Side {
+        TileSide {
             axis: self.axis,
             range,
             step,
@@ -64,7 +64,7 @@ impl Cut {
 /// The indices that a tile covers along one cut axis.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct Side {
+pub struct TileSide {
     /// The axis.
     pub axis: usize,
     /// From the first index to beyond the last one.
@@ -74,7 +74,7 @@ pub struct Side {
     pub step: usize,
 }
 
-impl Side {
+impl TileSide {
     /// Returns the slice of the axis.
     pub fn slice(&self) -> Slice {
         let (start, end) = (self.range.start as isize, self.range.end as isize);
@@ -138,7 +138,7 @@ impl Plan {
 
     /// Returns the side of `tile` along each cut axis. Tiles are numbered along the last axis
     /// first.
-    pub(crate) fn sides(&self, tile: usize) -> impl Iterator<Item = Side> {
+    pub(crate) fn sides(&self, tile: usize) -> impl Iterator<Item = TileSide> {
         let mut below: usize = self.cuts.iter().map(Cut::pieces).product();
         let mut rest = tile;
         self.cuts.iter().enumerate().map(move |(at, cut)| {
@@ -158,7 +158,7 @@ impl Plan {
     /// Visits the [`sides`](Plan::sides) of a tile, for its views. Divides only if several axes are
     /// cut.
     #[inline]
-    pub(crate) fn for_each_side(&self, tile: usize, mut visit: impl FnMut(Side)) {
+    pub(crate) fn for_each_side(&self, tile: usize, mut visit: impl FnMut(TileSide)) {
         match &*self.cuts {
             [cut] => visit(cut.side(tile)),
             _ => self.sides(tile).for_each(visit),

@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::control::{Control, Progress};
-use super::{Group, Mode, Partition};
+use super::{AccessMode, Group, Partition};
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
 use crate::table::lease::{ExclusiveLease, SharedLease};
@@ -33,10 +33,12 @@ impl<'t, G: Group> Partition<'t, G> {
         let mut exclusive = Vec::new();
         for (handle, mode) in self.group.members() {
             match mode {
-                Mode::Write => {
+                AccessMode::Write => {
                     exclusive.push(self.table().lease_exclusive(handle, Purpose::Round)?)
                 }
-                Mode::Read | Mode::Whole => shared.push(self.table().lease_shared(handle)?),
+                AccessMode::Read | AccessMode::Whole => {
+                    shared.push(self.table().lease_shared(handle)?)
+                }
             }
         }
         // Start the count before the round can be entered: its tiles must find it. For a group that
@@ -126,7 +128,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         let mut known = members
             .into_iter()
             .filter(|(handle, _)| handle.unpack(own.segment().key()).0 == slot)
-            .map(|(_, mode)| usize::from(mode != Mode::Write) + usize::from(entered))
+            .map(|(_, mode)| usize::from(mode != AccessMode::Write) + usize::from(entered))
             .peekable();
         known.peek().is_some() && own.shared_leases(slot) <= known.sum()
     }

@@ -5,10 +5,9 @@ use core::ops::Range;
 
 use super::Group;
 use super::access::TileOf;
-use super::participant::Participant;
-use super::plan::Side;
-#[cfg(loom)]
-use crate::memory::Access;
+use super::plan::TileSide;
+use super::round_member::RoundMember;
+use crate::memory::TileAccesses;
 
 /// A claimed tile. Its rows belong to the holder alone until it is dropped.
 ///
@@ -16,24 +15,20 @@ use crate::memory::Access;
 /// writes are poisoned.
 #[must_use = "the tile is given back when it is dropped"]
 pub struct Tile<'p, 't, G: Group> {
-    part: &'p Participant<'p, 't, G>,
+    part: &'p RoundMember<'p, 't, G>,
     index: usize,
-    #[cfg(loom)]
-    accesses: Vec<Access>,
+    accesses: TileAccesses,
 }
 
 impl<'p, 't, G: Group> Tile<'p, 't, G> {
     /// Creates the tile that `part` has claimed as `index`, and checked.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
-    pub(super) fn new(part: &'p Participant<'p, 't, G>, index: usize) -> Self {
-        #[cfg(loom)]
-        let accesses = part.track(index);
+    #[track_caller]
+    pub(super) fn new(part: &'p RoundMember<'p, 't, G>, index: usize) -> Self {
         Tile {
             part,
             index,
-            #[cfg(loom)]
-            accesses,
+            accesses: part.track(index),
         }
     }
 
@@ -56,12 +51,12 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
 
     /// Returns the indices that the tile covers along the first cut axis.
     #[inline]
-    pub fn rows(&self) -> Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.tile_of().rows()
     }
 
     /// Returns the tile's side along each cut axis.
-    pub fn sides(&self) -> impl Iterator<Item = Side> {
+    pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile_of().sides()
     }
 
@@ -75,7 +70,7 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         self.part.round()
     }
 
-    /// Makes the tile claimable in this round again. The caller has [retaken](Participant::retake)
+    /// Makes the tile claimable in this round again. The caller has [retaken](RoundMember::retake)
     /// it.
     ///
     /// Calls `before` while no other participant can claim it. In a forked child, does nothing and
@@ -100,11 +95,9 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     }
 
     /// Ends the accesses to the tile. The caller changes the claim.
-    fn give_up(self) -> (&'p Participant<'p, 't, G>, usize) {
-        #[cfg_attr(not(loom), expect(unused_mut, reason = "loom's accesses end here"))]
+    fn give_up(self) -> (&'p RoundMember<'p, 't, G>, usize) {
         let mut this = core::mem::ManuallyDrop::new(self);
-        #[cfg(loom)]
-        drop(core::mem::take(&mut this.accesses));
+        this.accesses.end();
         (this.part, this.index)
     }
 }
@@ -112,8 +105,7 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
 impl<G: Group> Drop for Tile<'_, '_, G> {
     #[inline]
     fn drop(&mut self) {
-        #[cfg(loom)]
-        self.accesses.clear();
+        self.accesses.end();
         let part = self.part;
         if !part.is_ours() {
             return;

@@ -1,6 +1,6 @@
 //! Grids of more tiles than a partition can count, and their remedies.
 
-use super::grid::Wish;
+use super::grid::GridRequest;
 use crate::partition::error::PartitionError;
 use crate::word::DoneCount;
 
@@ -10,7 +10,7 @@ pub(super) fn is_possible(tiles: usize) -> bool {
 }
 
 /// Returns an error with a fitting remedy if the grid has too many tiles.
-pub(super) fn refuse(wishes: &[Wish], lengths: &[usize]) -> Result<(), PartitionError> {
+pub(super) fn refuse(wishes: &[GridRequest], lengths: &[usize]) -> Result<(), PartitionError> {
     let axes = || wishes.iter().zip(lengths);
     let mut pieces: Vec<usize> = axes()
         .map(|(wish, &axis_len)| pieces(wish, axis_len))
@@ -21,8 +21,8 @@ pub(super) fn refuse(wishes: &[Wish], lengths: &[usize]) -> Result<(), Partition
     };
     // `Grid::weights` computes no bounds for too many tiles. Refuse them even if another axis has
     // no index.
-    let are_cut = |wish: &Wish| match wish {
-        Wish::Weights { tiles, .. } => is_possible(*tiles),
+    let are_cut = |wish: &GridRequest| match wish {
+        GridRequest::Weights { tiles, .. } => is_possible(*tiles),
         _ => true,
     };
     if product(&pieces).is_some_and(is_possible) && wishes.iter().all(are_cut) {
@@ -46,13 +46,13 @@ pub(super) fn refuse(wishes: &[Wish], lengths: &[usize]) -> Result<(), Partition
     })
 }
 
-fn pieces(wish: &Wish, axis_len: usize) -> usize {
+fn pieces(wish: &GridRequest, axis_len: usize) -> usize {
     match wish {
         // Refused by `Grid::plan`.
-        Wish::Blocks { len: 0, .. } => 0,
-        Wish::Blocks { len, .. } => axis_len.div_ceil(*len),
-        Wish::Bounds { bounds, .. } => bounds.len().saturating_sub(1),
-        Wish::Weights { tiles, .. } | Wish::Cyclic { tiles, .. } => *tiles,
+        GridRequest::Blocks { len: 0, .. } => 0,
+        GridRequest::Blocks { len, .. } => axis_len.div_ceil(*len),
+        GridRequest::Bounds { bounds, .. } => bounds.len().saturating_sub(1),
+        GridRequest::Weights { tiles, .. } | GridRequest::Cyclic { tiles, .. } => *tiles,
     }
 }
 
@@ -82,16 +82,16 @@ fn root(value: usize, degree: u32) -> usize {
     root
 }
 
-fn remedy(wish: &Wish, axis_len: usize, pieces: usize) -> String {
+fn remedy(wish: &GridRequest, axis_len: usize, pieces: usize) -> String {
     match wish {
-        Wish::Blocks { axis, .. } => {
+        GridRequest::Blocks { axis, .. } => {
             let len = axis_len.div_ceil(pieces);
             format!("a tile length of {len} or more along axis {axis}")
         }
-        Wish::Bounds { axis, .. } => {
+        GridRequest::Bounds { axis, .. } => {
             format!("at most {} bounds along axis {axis}", pieces + 1)
         }
-        Wish::Weights { axis, .. } | Wish::Cyclic { axis, .. } => {
+        GridRequest::Weights { axis, .. } | GridRequest::Cyclic { axis, .. } => {
             format!("at most {pieces} tiles along axis {axis}")
         }
     }

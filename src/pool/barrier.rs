@@ -8,45 +8,57 @@ use core::time::Duration;
 
 use super::spin::Spin;
 use crate::sync::{Atom, Ordering};
+use crate::word::{Field, word_type};
 
-/// A barrier's word: asleep 1 | broken 1 | arrived 14 | epoch 48.
-///
-/// An epoch is step 32 | call 16. Both wrap, but no worker is late enough to notice.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct State(u64);
+word_type! {
+    /// A barrier's word: asleep 1 | broken 1 | arrived 14 | epoch 48.
+    ///
+    /// An epoch is step 32 | call 16. Both wrap, but no worker is late enough to notice.
+    State
+}
 
 impl State {
-    const ASLEEP: u64 = 1;
-    const BROKEN: u64 = 2;
-    const ARRIVED: u64 = 4;
-    const EPOCH: u32 = 16;
-    /// The bits of an epoch that hold the number of the call.
-    const CALL: u64 = 0xffff_0000_0000;
+    const ASLEEP: Field = Field::first(1);
+    const BROKEN: Field = Self::ASLEEP.then(1);
+    const ARRIVED: Field = Self::BROKEN.then(14);
+    const EPOCH: Field = Self::ARRIVED.then(48);
+    /// The fields of an epoch.
+    const STEP: Field = Field::first(32);
+    const CALL: Field = Self::STEP.then(16);
 
     fn epoch(self) -> u64 {
-        self.0 >> Self::EPOCH
+        Self::EPOCH.get(self.0)
     }
 
     fn arrived(self) -> u64 {
-        self.0 >> 2 & 0x3fff
+        Self::ARRIVED.get(self.0)
     }
 
     fn is_broken(self) -> bool {
-        self.0 & Self::BROKEN != 0
+        Self::BROKEN.get(self.0) == 1
+    }
+
+    fn is_awaited(self) -> bool {
+        Self::ASLEEP.get(self.0) == 1
     }
 
     /// Returns the state of `epoch` before any arrival.
     fn fresh(epoch: u64) -> State {
-        State(epoch << Self::EPOCH)
+        State(Self::EPOCH.set(0, epoch))
     }
 
     /// Returns the epoch after `epoch` in the same call.
     fn next(epoch: u64) -> u64 {
-        epoch & Self::CALL | epoch.wrapping_add(1) & !Self::CALL
+        Self::STEP.set(epoch, epoch.wrapping_add(1))
+    }
+
+    /// Returns the first epoch of the call after the one of `epoch`.
+    fn next_call(epoch: u64) -> u64 {
+        Self::CALL.set(0, Self::CALL.get(epoch).wrapping_add(1))
     }
 
     fn is_of_call(self, base: u64) -> bool {
-        (self.epoch() ^ base) & Self::CALL == 0
+        Self::CALL.get(self.epoch()) == Self::CALL.get(base)
     }
 
     /// Counts one of `workers` arrivals. The last one opens the next epoch. Returns `None` if the
@@ -58,7 +70,7 @@ impl State {
         }
         Some(match self.arrived() + 1 >= workers as u64 {
             true => State::fresh(Self::next(epoch)),
-            false => State(self.0 + Self::ARRIVED),
+            false => State(Self::ARRIVED.set(self.0, self.arrived() + 1)),
         })
     }
 }
@@ -90,10 +102,7 @@ impl<'m> Barrier<'m> {
 
     /// Begins a call. Returns its first epoch, without arrivals.
     pub(super) fn begin(self) -> u64 {
-        let next = |word| {
-            let call = (State(word).epoch() & State::CALL).wrapping_add(1 << 32);
-            Some(State::fresh(call & State::CALL).0)
-        };
+        let next = |word| Some(State::fresh(State::next_call(State(word).epoch())).0);
         // Relaxed: workers learn the call and its epoch from the mailbox.
         match self.word.update(Ordering::Relaxed, Ordering::Relaxed, next) {
             Ok((_, fresh)) => State(fresh).epoch(),
@@ -103,7 +112,11 @@ impl<'m> Barrier<'m> {
 
     /// Breaks the barrier of the call that began with `base`. Present and later waiters fail.
     pub(super) fn break_up(self, base: u64) {
-        let broken = |word| State(word).is_of_call(base).then_some(word | State::BROKEN);
+        let broken = |word| {
+            State(word)
+                .is_of_call(base)
+                .then_some(word | State::BROKEN.mask())
+        };
         let _ = self
             .word
             .update(Ordering::Relaxed, Ordering::Relaxed, broken);
@@ -129,7 +142,7 @@ impl<'m> Barrier<'m> {
             .update(Ordering::AcqRel, Ordering::Relaxed, arrive);
         let (before, after) = arrived.map_err(|_| Broken::Left)?;
         if State(after).epoch() != epoch {
-            if before & State::ASLEEP != 0 {
+            if State(before).is_awaited() {
                 self.word.wake_all();
             }
             return Ok(State::next(epoch));
@@ -152,8 +165,10 @@ impl<'m> Barrier<'m> {
         }
     }
 
+    /// Sleeps while the word is `seen`, at most for `timeout`. Returns at once if another worker has
+    /// set the flag meanwhile, unlike [`park`](crate::sync::park::park): the caller looks again.
     fn sleep(self, seen: State, timeout: Duration) {
-        let asleep = seen.0 | State::ASLEEP;
+        let asleep = seen.0 | State::ASLEEP.mask();
         // Relaxed: `wait` reads the word again.
         let marked =
             self.word
@@ -164,12 +179,13 @@ impl<'m> Barrier<'m> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod steps;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::word::testing::assert_disjoint;
 
     #[test]
     fn the_last_arrival_opens_the_next_epoch() {
@@ -194,8 +210,15 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_disjoint() {
+        assert_disjoint(&[State::ASLEEP, State::BROKEN, State::ARRIVED, State::EPOCH]);
+        assert_disjoint(&[State::STEP, State::CALL]);
+        assert_eq!(State::EPOCH.max(), State::STEP.mask() | State::CALL.mask());
+    }
+
+    #[test]
     fn a_broken_barrier_admits_no_arrival() {
-        let broken = State(State::fresh(1).0 | State::BROKEN);
+        let broken = State(State::fresh(1).0 | State::BROKEN.mask());
         assert!(broken.arrive(1, 2).is_none());
         assert!(broken.is_broken());
     }

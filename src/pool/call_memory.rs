@@ -25,7 +25,7 @@ pub(super) struct CallMemory<'t> {
 
 impl<'t> CallMemory<'t> {
     /// Allocates memory for `count` results of type `R`. Its contents are unspecified.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(super) fn results<R>(table: &'t HandleTable, count: usize) -> Result<Self, AllocError> {
         const {
             assert!(
@@ -44,7 +44,7 @@ impl<'t> CallMemory<'t> {
     }
 
     /// Allocates one rerun count for each of `tiles` tiles, initially 0; see [`Runs`].
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(super) fn runs(table: &'t HandleTable, tiles: usize) -> Result<Self, AllocError> {
         Self::allocate(table, tiles * size_of::<u64>(), |_, words| {
             // Relaxed: the publication of the memory follows.
@@ -55,7 +55,7 @@ impl<'t> CallMemory<'t> {
     }
 
     /// Allocates memory that holds `params`.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(super) fn params(table: &'t HandleTable, params: &[u8]) -> Result<Self, AllocError> {
         Self::allocate(table, params.len(), |place, _| {
             // SAFETY: `place` is the first of `params.len()` bytes of an extent that is RESERVED by
@@ -67,7 +67,7 @@ impl<'t> CallMemory<'t> {
 
     /// Allocates `bytes` bytes. `fill` writes them before any participant can open the memory: from
     /// their first byte on, or as words.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     fn allocate(
         table: &'t HandleTable,
         bytes: usize,
@@ -104,7 +104,7 @@ impl<'t> CallMemory<'t> {
     ///
     /// # Safety
     /// The call has succeeded: every write of a result happens before this.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(super) unsafe fn read_results<R: AnyBitPattern>(
         &self,
         count: usize,
@@ -167,7 +167,7 @@ impl<'t> Opened<'t> {
             }),
             None => Err(table
                 .core
-                .look()
+                .tables()
                 .corrupt(handle, "not the memory of a call")),
         }
     }
@@ -204,7 +204,7 @@ pub(super) fn with_params<R>(
     let bytes = unsafe { opened.bytes() };
     let bytes = bytes.get(..len).ok_or_else(|| {
         let what = "parameters that are longer than their memory";
-        table.core.look().corrupt(handle, what)
+        table.core.tables().corrupt(handle, what)
     })?;
     Ok(run(bytes))
 }
@@ -225,7 +225,7 @@ impl<'t, R: NoUninit> Results<'t, R> {
     }
 
     /// Stores the result of the tile or worker `at`, which the caller has claimed.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(super) fn store(&mut self, at: usize, result: R) {
         let size = size_of::<R>();
         let end = at.checked_add(1).and_then(|next| next.checked_mul(size));

@@ -3,8 +3,6 @@
 use core::cell::Cell;
 use core::ops::Range;
 use core::time::Duration;
-#[cfg(not(loom))]
-use std::time::Instant;
 
 use super::barrier::Broken;
 use super::mailbox::Mailbox;
@@ -13,8 +11,9 @@ use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
-use crate::partition::{Group, Partition, Side, TileOf};
+use crate::partition::{Group, Partition, TileOf, TileSide};
 use crate::pool::error::BarrierError;
+use crate::sync::time::Instant;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
 const LOOK: Duration = Duration::from_millis(10);
@@ -24,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct TileContext<'p> {
     pub(super) tile: TileOf<'p>,
     pub(super) worker: usize,
-    pub(super) round: u64,
+    pub(super) call: u64,
     #[cfg_attr(not(feature = "rand"), allow(dead_code, reason = "for the streams"))]
     pub(super) seed: u64,
     /// Barriers that the call passed before this round; 0 for a call with one round.
@@ -46,8 +45,8 @@ impl TileContext<'_> {
 
     /// Returns the tile's extent along each divided axis; for blocks of two axes, the block's rows
     /// and columns. With it a kernel finds its tile's surroundings in an array of which it sees the
-    /// [`Whole`](crate::Whole).
-    pub fn sides(&self) -> impl Iterator<Item = Side> {
+    /// [`WholeArray`](crate::WholeArray).
+    pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile.sides()
     }
 
@@ -57,8 +56,8 @@ impl TileContext<'_> {
     }
 
     /// Returns the number of this call on the pool, from 1.
-    pub fn round(&self) -> u64 {
-        self.round
+    pub fn call(&self) -> u64 {
+        self.call
     }
 
     /// Returns the step of this round within a call of [`Pool::run`](super::Pool::run): the number
@@ -67,7 +66,7 @@ impl TileContext<'_> {
         self.step
     }
 
-    /// Returns the number of times that the tile was sent [back](super::Ready::again) in this call.
+    /// Returns the number of times that the tile was sent [back](super::ReadyTile::rerun) in this call.
     /// A rerun after a worker's death has the number of the first attempt.
     pub fn run(&self) -> u64 {
         self.run
@@ -81,7 +80,7 @@ impl TileContext<'_> {
     /// workers. [`TileRng::at`] gives the same stream to a reference implementation.
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
-        TileRng::at_step(self.seed, self.round, self.step, self.run, self.tile.tile)
+        TileRng::at_step(self.seed, self.call, self.step, self.run, self.tile.tile)
     }
 }
 
@@ -115,7 +114,7 @@ impl WorkerContext<'_> {
     }
 
     /// Returns the number of this call on the pool, from 1.
-    pub fn round(&self) -> u64 {
+    pub fn call(&self) -> u64 {
         self.call
     }
 
@@ -126,12 +125,12 @@ impl WorkerContext<'_> {
     }
 
     /// Waits until every worker of the call has arrived, at most a minute; see
-    /// [`barrier_within`](WorkerContext::barrier_within).
+    /// [`barrier_timeout`](WorkerContext::barrier_timeout).
     ///
     /// # Errors
-    /// Same as [`barrier_within`](WorkerContext::barrier_within).
+    /// Same as [`barrier_timeout`](WorkerContext::barrier_timeout).
     pub fn barrier(&self) -> Result<(), BarrierError> {
-        self.barrier_within(Duration::from_secs(60))
+        self.barrier_timeout(Duration::from_secs(60))
     }
 
     /// Waits until every worker of the call has arrived. Every worker then sees all that any of
@@ -143,18 +142,12 @@ impl WorkerContext<'_> {
     /// - [`BarrierError::Deadline`] if not all have arrived within `timeout`. This breaks the
     ///   barrier for the others too.
     /// - [`BarrierError::Forked`] in a child that the kernel has forked.
-    pub fn barrier_within(&self, timeout: Duration) -> Result<(), BarrierError> {
+    pub fn barrier_timeout(&self, timeout: Duration) -> Result<(), BarrierError> {
         self.check_worker()?;
         let epoch = self.epoch.get();
         let barrier = self.mailbox.barrier();
-        #[cfg(not(loom))]
         let start = Instant::now();
-        let may_wait = || {
-            #[cfg(not(loom))]
-            return start.elapsed() < timeout;
-            #[cfg(loom)]
-            return true;
-        };
+        let may_wait = || start.elapsed() < timeout;
         let look = LOOK.min(timeout);
         match barrier.wait(epoch, self.workers, self.spin, look, may_wait) {
             Ok(next) => {
@@ -179,7 +172,7 @@ impl WorkerContext<'_> {
     /// - [`Error::Round`] if the round cannot be opened (an array is leased, poisoned or freed), or
     ///   has ended with torn tiles.
     /// - [`Error::Barrier`] if another worker failed.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn for_each<G: Group>(
         &self,
         tiles: &Partition<'_, G>,
@@ -198,7 +191,7 @@ impl WorkerContext<'_> {
                 let context = TileContext {
                     tile: tile.tile_of(),
                     worker: self.worker,
-                    round: self.call,
+                    call: self.call,
                     seed: self.seed,
                     step,
                     run: 0,

@@ -3,13 +3,11 @@
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
 
 use super::Pool;
+use super::call::Request;
 use super::call_memory::CallMemory;
 use super::context::WorkerContext;
 use super::kernel;
 use super::mailbox::Arguments;
-use super::report::Cause;
-use super::supervise::{Ongoing, worker_died};
-use super::tiles::Request;
 use crate::error::Error;
 use crate::pool::error::PoolError;
 
@@ -45,7 +43,7 @@ impl Pool<'_> {
     /// - [`PoolError::WorkerFailed`] if a kernel returns an error or panics. This breaks the
     ///   barrier for the others.
     /// - [`PoolError::WorkerDied`] if a worker dies, which also breaks the barrier.
-    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::set_deadline) passes.
     /// - [`PoolError::KernelNotInImage`], [`PoolError::Forked`] and [`PoolError::Alloc`] as in
     ///   [`for_each`](Pool::for_each).
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if one cannot be replaced.
@@ -59,7 +57,7 @@ impl Pool<'_> {
         let results = CallMemory::results::<R>(self.table, self.workers())?;
         self.prepare()?;
         // A missing worker would never arrive at a barrier.
-        self.hire(&|_, _| false)?;
+        self.start_missing(&|_, _| false)?;
         let base = self.mailbox.barrier().begin();
         let request = Request {
             kernel: self.place_of(kernel)?,
@@ -71,7 +69,8 @@ impl Pool<'_> {
         let served = self.wait_for_all(base, &mut call);
         self.mailbox.close_job();
         self.wait_until_out(&mut call);
-        self.verdict(served, call)?;
+        let failures = self.failures(call.number);
+        call.into_result(failures, served)?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
         Ok(unsafe { results.read_results(self.workers()) }?)
     }
@@ -97,58 +96,5 @@ impl Pool<'_> {
             move |worker, params| Ok(kernel(worker, params))
         }
         self.run::<P, R, _>(params, infallible::<P, R, F>(kernel))
-    }
-
-    /// Waits until every worker has served the call. Returns `false` if the deadline passes first.
-    fn wait_for_all(&mut self, base: u64, call: &mut Ongoing<'_>) -> bool {
-        let mailbox = self.mailbox;
-        loop {
-            let seen = mailbox.events();
-            if call.pace.is_due() {
-                let deaths = self.bury();
-                if !deaths.is_empty() {
-                    mailbox.barrier().break_up(base);
-                    call.deaths.extend(deaths);
-                }
-            }
-            let crew = &self.crew;
-            let job = call.job;
-            let is_over = || {
-                let mut there = (0..self.shared.workers).filter(|&worker| crew.is_there(worker));
-                there.all(|worker| mailbox.has_served(worker, job))
-            };
-            if is_over() {
-                return true;
-            }
-            if call.pace.is_overdue() {
-                mailbox.barrier().break_up(base);
-                return false;
-            }
-            self.sleep_after(seen, is_over);
-        }
-    }
-
-    /// Returns the call's result. If several things went wrong, reports the first of: a worker's
-    /// death, the deadline, a kernel's failure, a failure that only follows from another one.
-    fn verdict(&mut self, served: bool, call: Ongoing<'_>) -> Result<(), PoolError> {
-        let mut failures = self.failures(call.number);
-        if let Some(&death) = call.deaths.first() {
-            return Err(worker_died(death, Vec::new(), Vec::new()));
-        }
-        failures.sort_by_key(|(_, failure)| failure.cause == Cause::Consequence);
-        if !served {
-            return Err(PoolError::Deadline {
-                waited: call.pace.waited(),
-                done: 0,
-                tiles: 0,
-            });
-        }
-        match failures.into_iter().next() {
-            Some((worker, failure)) => Err(PoolError::WorkerFailed {
-                worker,
-                message: failure.message,
-            }),
-            None => Ok(()),
-        }
     }
 }

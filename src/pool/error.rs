@@ -152,11 +152,11 @@ pub enum PoolError {
         /// Tiles that are claimed at once.
         unit: usize,
     },
-    /// Tiles that [`Running::wait_any`](crate::Running::wait_any) handed out were forgotten:
+    /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were forgotten:
     /// neither dropped nor rerun.
     #[error(
         "{} tiles were handed out and never given back, the first at rows {:?}; the arrays are \
-         poisoned until recover or clear_poison; drop each Ready, or call again() on it",
+         poisoned until recover or clear_poison; drop each ReadyTile, or call rerun() on it",
         .rows.len(), .rows.first().cloned().unwrap_or_default()
     )]
     NotGivenBack {

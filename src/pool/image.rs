@@ -4,7 +4,6 @@
 //! forked worker has the anchor at the same address; a spawned one may map the image elsewhere.
 //! Neither side calls an address outside its own image's code.
 
-#[cfg(not(loom))]
 use core::ops::Range;
 
 use super::kernel::Trampoline;
@@ -30,7 +29,6 @@ pub(super) fn address_of(place: u64) -> u64 {
 }
 
 /// The file that holds the image. A process that maps it elsewhere compares this.
-#[cfg(not(loom))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Identity {
     /// Device (as in /proc) and inode of the file, and the anchor's offset in it.
@@ -39,7 +37,6 @@ pub(super) struct Identity {
     anchor: u64,
 }
 
-#[cfg(not(loom))]
 impl core::fmt::Display for Identity {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}/{}/{:x}", self.device, self.inode, self.anchor)
@@ -47,7 +44,6 @@ impl core::fmt::Display for Identity {
 }
 
 /// The code that was mapped in this process when the pool was started.
-#[cfg(not(loom))]
 pub(super) struct Image {
     code: Vec<Range<u64>>,
     /// The part of `code` that comes from the anchor's file.
@@ -55,11 +51,11 @@ pub(super) struct Image {
     identity: Option<Identity>,
 }
 
-#[cfg(not(loom))]
 impl Image {
     pub(super) fn of_this_process() -> std::io::Result<Image> {
-        if cfg!(miri) {
-            // Under Miri no mapping contains functions. The workers are threads of this process.
+        if cfg!(any(miri, loom)) {
+            // The workers are threads of this process, and run its code. Under Miri no mapping
+            // contains functions.
             return Ok(Image {
                 code: std::iter::once(0..u64::MAX).collect(),
                 own: Vec::new(),
@@ -105,23 +101,7 @@ impl Image {
     }
 }
 
-/// The image in a model: its threads run the code of this process.
-#[cfg(loom)]
-pub(super) struct Image;
-
-#[cfg(loom)]
-impl Image {
-    pub(super) fn of_this_process() -> std::io::Result<Image> {
-        Ok(Image)
-    }
-
-    pub(super) fn contains(&self, _address: u64) -> bool {
-        true
-    }
-}
-
 /// A line of /proc/self/maps.
-#[cfg(not(loom))]
 struct Mapping<'l> {
     range: Range<u64>,
     is_executable: bool,
@@ -130,7 +110,6 @@ struct Mapping<'l> {
     inode: u64,
 }
 
-#[cfg(not(loom))]
 impl<'l> Mapping<'l> {
     fn parse(line: &'l str) -> Option<Mapping<'l>> {
         let hex = |text| u64::from_str_radix(text, 16).ok();
@@ -151,7 +130,7 @@ impl<'l> Mapping<'l> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

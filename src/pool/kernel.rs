@@ -11,6 +11,7 @@ use super::mailbox::{Arguments, Mailbox};
 use super::report::{Cause, Work};
 use super::spin::Spin;
 use super::trace;
+use super::workers::platform::place;
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
@@ -40,7 +41,7 @@ pub(super) type Trampoline = fn(&Call<'_>) -> Result<Work, Error>;
 /// which it was forked, or in the process that spawned it. In the last case no value that `F`
 /// captures stands for a state of the giving process; [`Pool::spawn`](super::Pool::spawn) states
 /// this duty.
-unsafe fn conjure<F: Copy + Send + 'static>() -> F {
+unsafe fn materialize_zst<F: Copy + Send + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
     // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes. A value of `F`
     // exists (the caller's duty), and `F: Copy + Send`, so another value may exist in another
@@ -55,9 +56,9 @@ const fn assert_captures_nothing<F>() {
     );
 }
 
-/// Returns the trampoline that runs `_kernel` on tiles.
-#[cfg_attr(loom, track_caller)]
-pub(super) fn on_tiles<G, P, R, F>(_kernel: F) -> Trampoline
+/// Returns the trampoline that runs `kernel` on tiles.
+#[track_caller]
+pub(super) fn on_tiles<G, P, R, F>(kernel: F) -> Trampoline
 where
     G: Group,
     P: AnyBitPattern + NoUninit,
@@ -65,8 +66,7 @@ where
     F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
 {
     const { assert_captures_nothing::<F>() };
-    #[cfg(loom)]
-    super::place::note::<F>();
+    place::note(&kernel);
     run_on_tiles::<G, P, R, F>
 }
 
@@ -79,7 +79,7 @@ where
 {
     // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value of
     // `F`.
-    let kernel = unsafe { conjure::<F>() };
+    let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
@@ -101,7 +101,7 @@ where
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
         return Ok(work);
     };
-    let own = partition.stretch(call.worker, call.workers);
+    let own = partition.own_range(call.worker, call.workers);
     let report = call.mailbox.report(call.worker);
     while let Some(index) = part.claim_index() {
         // The tile's bytes are invalid for their type: the kernel cannot get this tile.
@@ -109,11 +109,7 @@ where
             report.fail(arguments.call, Cause::Tile(index), &error.to_string());
             continue;
         }
-        #[cfg(not(loom))]
-        let mut tile = part.open(index);
-        // Race reports of the model checker name the call of the tile.
-        #[cfg(loom)]
-        let mut tile = crate::memory::put_down_to(super::place::of::<F>(), || part.open(index));
+        let mut tile = place::at_call_of(&kernel, || part.open(index));
         work.tiles += 1;
         let stolen = !own.contains(&index);
         work.stolen += u64::from(stolen);
@@ -121,7 +117,7 @@ where
         let context = TileContext {
             tile: tile.tile_of(),
             worker: call.worker,
-            round: arguments.call,
+            call: arguments.call,
             seed: arguments.seed,
             step: 0,
             run: runs.as_ref().map_or(0, |runs| runs.of(index)),
@@ -165,7 +161,7 @@ where
 {
     // SAFETY: this instance is reached only through `on_workers::<.., F>`, which was given a value
     // of `F`.
-    let kernel = unsafe { conjure::<F>() };
+    let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
     let params: P = read_params(call)?;
     let mut results = open_results::<R>(call)?;
@@ -206,8 +202,12 @@ where
 }
 
 /// Runs the kernel. Returns its result, or the message of its panic.
-#[cfg(not(loom))]
+///
+/// Does not catch in a model: a panic fails the model, or is the death of a participant.
 fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
+    if cfg!(loom) {
+        return Ok(kernel());
+    }
     // A panic leaves the tile half-written. The caller tears it.
     let payload = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)) {
         Ok(result) => return Ok(result),
@@ -227,16 +227,10 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     }
 }
 
-/// Runs the kernel. A panic in a model fails the model, or is a death.
-#[cfg(loom)]
-fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
-    Ok(kernel())
-}
-
 fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
     bytemuck::try_pod_read_unaligned(call.params).map_err(|_| {
         let handle = AnyHandle::from_bits(call.arguments.params);
-        call.table.core.look().corrupt(handle, type_name::<P>())
+        call.table.core.tables().corrupt(handle, type_name::<P>())
     })
 }
 

@@ -8,16 +8,15 @@ use core::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::ENDED;
 use super::barrier::Barrier;
 use super::report::Report;
+use super::workers::platform::sizes::LINE;
+pub(super) use super::workers::platform::sizes::PARAM_WORDS;
 use crate::memory::Memory;
 use crate::span::Extent;
+use crate::sync::park::{park, unpark};
 use crate::sync::{Atom, Ordering};
-
-/// Distance of contended words, which puts them on separate cache lines. A model has no cache
-/// lines.
-const LINE: usize = if cfg!(loom) { 1 } else { 16 };
+use crate::word::{Field, word_type};
 
 const JOB: usize = 0;
 const EVENTS: usize = LINE;
@@ -26,8 +25,6 @@ const BARRIER: usize = 2 * LINE;
 const CROWDED: usize = 3 * LINE;
 const ARGUMENTS: usize = 4 * LINE;
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
-/// Words of parameters that fit into the mailbox.
-pub(super) const PARAM_WORDS: usize = if cfg!(loom) { 2 } else { 24 };
 const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
 /// A worker's state and report.
 const WORKER_WORDS: usize = 1 + Report::WORDS;
@@ -35,29 +32,35 @@ const WORKER_WORDS: usize = 1 + Report::WORDS;
 /// The parameters of a job, in their order in memory.
 pub(super) type ParamWords = [u64; PARAM_WORDS];
 
-/// A job word: number of the job 62 | a worker sleeps 1 | the job is open 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Job(u64);
+/// The job number that ends the workers. No count reaches it.
+pub(super) const ENDED: u64 = Job::NUMBER.max();
+
+word_type! {
+    /// A job word: number of the job 62 | a worker sleeps 1 | the job is open 1.
+    #[derive(Debug)]
+    Job
+}
 
 impl Job {
-    const OPEN: u64 = 1;
-    const ASLEEP: u64 = 2;
+    const OPEN: Field = Field::first(1);
+    const ASLEEP: Field = Self::OPEN.then(1);
+    const NUMBER: Field = Self::ASLEEP.then(62);
 
     fn opened(number: u64) -> Job {
-        Job(number << 2 | Self::OPEN)
+        Job(Self::NUMBER.set(Self::OPEN.mask(), number))
     }
 
     pub(super) fn number(self) -> u64 {
-        self.0 >> 2
+        Self::NUMBER.get(self.0)
     }
 
     pub(super) fn is_open(self) -> bool {
-        self.0 & Self::OPEN != 0
+        Self::OPEN.get(self.0) == 1
     }
 
     /// Returns `true` if both are the same job in the same state, apart from the sleep flag.
     fn is(self, other: Job) -> bool {
-        (self.0 ^ other.0) & !Self::ASLEEP == 0
+        (self.0 ^ other.0) & !Self::ASLEEP.mask() == 0
     }
 }
 
@@ -101,9 +104,7 @@ impl Arguments {
 const IN: u64 = 1;
 /// State flag: the worker has started and can get jobs.
 const READY: u64 = 2;
-/// State flag: the worker is dead (in a model).
-#[cfg(loom)]
-const GONE: u64 = 4;
+/// Between the flags and the last finished job is a flag of models, in `workers/model`.
 const SERVED: u32 = 3;
 
 /// Event flag: the parent sleeps.
@@ -128,11 +129,10 @@ impl<'m> Mailbox<'m> {
             return None;
         }
         let words = memory.control(extent.offset, words)?;
-        Some(Mailbox { words })
+        Some(Mailbox::in_words(words))
     }
 
-    /// Opens the mailbox in words of a model.
-    #[cfg(loom)]
+    /// Creates the mailbox of these words.
     pub(super) fn in_words(words: &'m [Atom]) -> Mailbox<'m> {
         Mailbox { words }
     }
@@ -148,7 +148,8 @@ impl<'m> Mailbox<'m> {
         &self.words[FIRST_WORKER + worker * WORKER_WORDS..][..WORKER_WORDS]
     }
 
-    fn state(&self, worker: usize) -> &'m Atom {
+    /// Returns the state of a worker.
+    pub(super) fn state(&self, worker: usize) -> &'m Atom {
         &self.worker(worker)[0]
     }
 
@@ -192,9 +193,7 @@ impl<'m> Mailbox<'m> {
         let next = |job| Some(Job::opened(Job(job).number() + 1).0);
         let changed = self.words[JOB].update(Ordering::Release, Ordering::Relaxed, next);
         let (before, now) = changed.unwrap_or_else(|word| (word, word));
-        if before & Job::ASLEEP != 0 {
-            self.words[JOB].wake_all();
-        }
+        unpark(&self.words[JOB], before, Job::ASLEEP.mask());
         Job(now).number()
     }
 
@@ -202,7 +201,7 @@ impl<'m> Mailbox<'m> {
     pub(super) fn close_job(&self) {
         // Acquire: pairs with the Release in `check_in`. IN is visible for every worker that
         // checked in before.
-        self.words[JOB].fetch_and(!Job::OPEN, Ordering::Acquire);
+        self.words[JOB].fetch_and(!Job::OPEN.mask(), Ordering::Acquire);
     }
 
     /// Tells the workers to end.
@@ -219,16 +218,9 @@ impl<'m> Mailbox<'m> {
     }
 
     /// Returns `true` once the worker has started.
-    #[cfg(not(loom))]
     pub(super) fn is_ready(&self, worker: usize) -> bool {
         // Relaxed: the flag publishes nothing.
         self.state(worker).load(Ordering::Relaxed) & READY != 0
-    }
-
-    /// Returns `true` if the worker has announced its end.
-    #[cfg(loom)]
-    pub(super) fn is_gone(&self, worker: usize) -> bool {
-        self.state(worker).load(Ordering::Relaxed) & GONE != 0
     }
 
     /// Returns `true` if the worker's last finished job is `job`.
@@ -252,11 +244,7 @@ impl<'m> Mailbox<'m> {
     /// Sleeps until an event after `seen`, until `timeout`, or without a reason.
     pub(super) fn wait_event(&self, seen: u64, timeout: Duration) {
         let events = &self.words[EVENTS];
-        let asleep = seen | ASLEEP;
-        // Relaxed: the caller reads `events` again.
-        let slept = events.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed);
-        if slept.is_ok() || slept == Err(asleep) {
-            events.wait(asleep as u32, timeout);
+        if park(events, seen, ASLEEP, timeout) {
             events.fetch_and(!ASLEEP, Ordering::Relaxed);
         }
     }
@@ -267,21 +255,13 @@ impl<'m> Mailbox<'m> {
     pub(super) fn event(&self) {
         let events = &self.words[EVENTS];
         // Release: pairs with the Acquire in `events`.
-        if events.fetch_add(EVENT, Ordering::Release) & ASLEEP != 0 {
-            events.wake_all();
-        }
+        let before = events.fetch_add(EVENT, Ordering::Release);
+        unpark(events, before, ASLEEP);
     }
 
     /// Marks the worker as started.
     pub(super) fn arrive(&self, worker: usize) {
         self.state(worker).fetch_or(READY, Ordering::Relaxed);
-        self.event();
-    }
-
-    /// Marks the worker as ended. In a model nothing else reports this.
-    #[cfg(loom)]
-    pub(super) fn leave(&self, worker: usize) {
-        self.state(worker).fetch_or(GONE, Ordering::Relaxed);
         self.event();
     }
 
@@ -298,13 +278,7 @@ impl<'m> Mailbox<'m> {
 
     /// Sleeps while the job word is `seen`, at most for `timeout`.
     pub(super) fn sleep(&self, seen: Job, timeout: Duration) {
-        let job = &self.words[JOB];
-        let asleep = seen.0 | Job::ASLEEP;
-        // Relaxed: the caller reads the job again.
-        let marked = job.compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
-        if marked.is_ok() || marked == Err(asleep) {
-            job.wait(asleep as u32, timeout);
-        }
+        park(&self.words[JOB], seen.0, Job::ASLEEP.mask(), timeout);
     }
 
     /// Checks in to `job`. Returns its arguments and parameters, or `None` if it is no longer open.
@@ -355,5 +329,5 @@ impl<'m> Mailbox<'m> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

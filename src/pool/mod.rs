@@ -1,106 +1,64 @@
 //! A pool of workers that run kernels over the tiles of a partition.
 //!
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
-//! a partition. `crew` starts and ends the workers (`fork`, `spawn`, `threads`). `mailbox` holds
-//! the words that parent and workers share, `kernel` passes a kernel, and `worker` is the worker's
-//! loop. `tiles`, `each` and `running` are the calls; `supervise` is the parent's part in them.
-//! `README.md` describes the protocol.
+//! a partition. `builder` starts a pool; `workers` starts and ends its processes or threads.
+//! `mailbox` holds the words that parent and workers share, `kernel` passes a kernel, and `worker` is
+//! the worker's loop. `tiles`, `each` and `running` are the calls; `call` and `supervise` are the
+//! parent's part in them. `README.md` describes the protocol.
 
 mod barrier;
+mod builder;
+mod call;
 mod call_memory;
 mod context;
-mod crew;
 mod each;
-mod error;
-#[cfg(not(loom))]
-mod fork;
+pub(crate) mod error;
 mod image;
 mod kernel;
 mod mailbox;
-#[cfg(loom)]
-pub(crate) mod parts;
-#[cfg(loom)]
-mod place;
 #[cfg(not(loom))]
 mod prefault;
-#[cfg(not(loom))]
-mod process;
 mod report;
 #[cfg(feature = "rand")]
 mod rng;
 mod running;
-#[cfg(not(loom))]
-mod signals;
-#[cfg(not(loom))]
-mod spawn;
+mod shared;
 mod spin;
 mod stats;
-#[cfg(not(loom))]
-mod streams;
 mod supervise;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
-mod threads;
 mod tiles;
 mod trace;
 mod worker;
+pub(crate) mod workers;
 
 use core::time::Duration;
-pub use error::{BarrierError, PoolError};
+pub(crate) use error::PoolError;
 
-use crate::descriptor::{ControlKind, Descriptor};
-use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
-use crate::memory::Memory;
-use crate::segment::Segment;
-use crate::span::Spans;
+use crate::sync::time::Instant;
 use crate::table::lease::SharedLease;
+pub use builder::PoolBuilder;
 pub use context::{TileContext, WorkerContext};
-use crew::{Crew, Kind};
 use image::Image;
 use mailbox::Mailbox;
 #[cfg(feature = "rand")]
 pub use rng::TileRng;
-pub use running::{Ready, Running};
-#[cfg(not(loom))]
-pub use spawn::become_worker;
+pub use running::{ReadyTile, RunningCall};
+use shared::Shared;
 use spin::Spin;
 pub use stats::WorkerStats;
-
-/// The job number that ends the workers. No count reaches it.
-const ENDED: u64 = u64::MAX >> 2;
+use workers::Workers;
+pub use workers::become_worker;
 
 /// Time for worker processes to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Time for a started worker to become ready.
-#[cfg(not(loom))]
 const START: Duration = Duration::from_secs(20);
 
-/// The data by which a worker finds its pool.
-#[derive(Clone, Copy)]
-struct Shared {
-    mailbox: AnyHandle,
-    workers: usize,
-}
-
-impl Shared {
-    /// Opens the mailbox. The caller keeps its slot in place by a lease.
-    fn open<'t>(&self, table: &'t HandleTable) -> Option<Mailbox<'t>> {
-        self.open_in(table.segment())
-    }
-
-    fn open_in<'t>(&self, segment: &'t Segment) -> Option<Mailbox<'t>> {
-        let memory: &Memory = segment.memory();
-        let (slot, _) = self.mailbox.unpack(segment.key());
-        let extent = Spans::of(memory).extent(slot)?;
-        Descriptor::load(memory.descriptor(slot))
-            .filter(|descriptor| descriptor.is_control_of(ControlKind::Pool))?;
-        Mailbox::open(memory, extent, self.workers)
-    }
-}
-
-/// The reaction to a worker's death during a call; see [`Pool::on_death`].
+/// The reaction to a worker's death during a call; see [`PoolBuilder::on_death`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnDeath {
     /// The call fails with [`PoolError::WorkerDied`]. The dead worker's tile is torn, the arrays
@@ -142,6 +100,9 @@ pub enum OnDeath {
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 ///
+/// [`Pool::builder`] starts a pool with settings: a seed, a deadline, the reaction to a death. They
+/// can be changed between calls.
+///
 /// Dropping the pool ends the workers. Processes that are still in a kernel after a second are
 /// killed; threads are joined. If the parent dies, the system ends its worker processes.
 ///
@@ -162,7 +123,7 @@ pub struct Pool<'t> {
     mailbox: Mailbox<'t>,
     /// Keeps the mailbox's words in place.
     _lease: SharedLease<'t>,
-    crew: Crew,
+    workers: Workers,
     image: Image,
     spin: Spin<'t>,
     seed: u64,
@@ -175,89 +136,14 @@ pub struct Pool<'t> {
     token: u64,
 }
 
+impl Pool<'_> {
+    /// Returns a builder, which sets the number of workers and how their calls behave.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::new()
+    }
+}
+
 impl<'t> Pool<'t> {
-    /// Forks `workers` worker processes.
-    ///
-    /// Call this before the process starts any thread (including rayon's). A worker has only the
-    /// calling thread, and locks that other threads hold stay locked in it. The workers end with
-    /// the thread that called this.
-    ///
-    /// The next call replaces a dead worker by another fork. If the process runs threads or holds a
-    /// lease by then, the pool continues with the remaining workers. It fails with
-    /// [`PoolError::Threads`] or [`PoolError::LeaseHeld`] when none is left.
-    ///
-    /// A worker may start a pool of its own in a kernel of [`run`](Pool::run) or
-    /// [`broadcast`](Pool::broadcast).
-    ///
-    /// # Errors
-    /// - [`PoolError::Threads`] if this process runs several threads.
-    /// - [`PoolError::LeaseHeld`] if any table of this process holds a lease of an array, because a
-    ///   worker would copy the guard.
-    /// - [`PoolError::Workers`] for 0 workers, or if the segment has too few seats.
-    /// - [`PoolError::InProcess`] for an in-process segment.
-    /// - [`PoolError::Alloc`] or [`PoolError::System`] if memory or processes are missing.
-    #[cfg(not(loom))]
-    pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        fork::refuse_threads()?;
-        Pool::new(table, workers, Kind::Fork)
-    }
-
-    /// Forks `workers` worker processes from a process that runs threads; see [`fork`](Pool::fork).
-    ///
-    /// # Safety
-    /// Whenever the pool forks (here, and at every call after a worker has died):
-    /// - No other thread holds a lock that a kernel or this crate takes in the worker: locks of the
-    ///   allocator (glibc frees its own in the child, others may not), of the environment, of
-    ///   standard streams, and of the program.
-    /// - No other thread takes a lease at that moment and puts the lent data where a kernel can
-    ///   reach it, such as a static.
-    ///
-    /// Kernels use nothing that needs the other threads: a rayon pool that the parent has started,
-    /// an async runtime, a logger with a thread.
-    ///
-    /// The fork takes the lock of standard output and flushes it. C's streams are not flushed: text
-    /// in their buffers may appear once more for each worker that prints through them.
-    ///
-    /// # Errors
-    /// Same as [`fork`](Pool::fork), except `Threads`.
-    #[cfg(not(loom))]
-    pub unsafe fn fork_with_threads(
-        table: &'t HandleTable,
-        workers: usize,
-    ) -> Result<Pool<'t>, PoolError> {
-        Pool::new(table, workers, Kind::ForkAnyway)
-    }
-
-    /// Starts this program anew as `workers` worker processes.
-    ///
-    /// The program's `main` must begin with [`become_worker`], which turns such a process into a
-    /// worker. Kernels are found by their place in the program's file; both sides verify that it is
-    /// the same file. A worker has the segment and the environment, and nothing else that the
-    /// parent has computed or set. It reads nothing from the standard input. The call takes a few
-    /// milliseconds and returns when all workers are ready. They end with the thread that called
-    /// this.
-    ///
-    /// A closure may capture values of size zero, and a worker makes its copies of them without any
-    /// bytes. **Do not capture a value that proves something about this process**, such as a token
-    /// that a function returns after it has initialised a static: in a spawned worker that function
-    /// has not run. Call it in the kernel, or once in each worker by
-    /// [`broadcast`](Pool::broadcast). Code must not hand kernels of spawned workers a token on
-    /// which its soundness depends.
-    ///
-    /// # Errors
-    /// - [`PoolError::WorkerNotStarted`] if a worker does not become ready, for example because
-    ///   `main` does not call [`become_worker`].
-    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker, and in its
-    ///   children.
-    /// - [`PoolError::SetUserId`] if the program runs with more rights than its parent.
-    /// - [`PoolError::InProcess`], [`PoolError::Workers`], [`PoolError::Alloc`] and
-    ///   [`PoolError::System`] as in [`fork`](Pool::fork).
-    #[cfg(not(loom))]
-    pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        spawn::refuse_unserved()?;
-        Pool::new(table, workers, Kind::Spawn)
-    }
-
     /// Starts `workers` threads of this process, each with a seat of its own.
     ///
     /// Kernels run as in processes, but they share one process: damage by one of them affects all,
@@ -268,68 +154,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Workers`], [`PoolError::Alloc`] and [`PoolError::System`] as in
     ///   [`fork`](Pool::fork).
     pub fn threads(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
-        Pool::new(table, workers, Kind::Threads)
-    }
-
-    /// Creates a pool of threads. The first thread dies before its operation number `steps`.
-    #[cfg(loom)]
-    pub(crate) fn mortal(
-        table: &'t HandleTable,
-        workers: usize,
-        steps: u64,
-    ) -> Result<Pool<'t>, PoolError> {
-        Pool::new(table, workers, Kind::Mortal(steps))
-    }
-
-    fn new(table: &'t HandleTable, workers: usize, kind: Kind) -> Result<Pool<'t>, PoolError> {
-        table.core.enter()?;
-        let seats = table.segment().seats();
-        if workers == 0 || workers >= seats as usize {
-            return Err(PoolError::Workers { workers, seats });
-        }
-        #[cfg(not(loom))]
-        if kind != Kind::Threads && table.segment().fd().is_none() {
-            return Err(PoolError::InProcess);
-        }
-        let words = Mailbox::words(workers);
-        let reserved = table.core.reserve((words * 8) as u64)?;
-        let memory = table.segment().memory();
-        let Some(mailbox) = Mailbox::open(memory, reserved.extent, workers) else {
-            return Err(table.core.abandon_damaged(reserved).into());
-        };
-        mailbox.clear();
-        let shared = Shared {
-            mailbox: table.core.publish_control(reserved, |descriptor| {
-                Descriptor::control(ControlKind::Pool, words).store(descriptor);
-            }),
-            workers,
-        };
-        let image = Image::of_this_process().map_err(|error| PoolError::System {
-            what: "read /proc/self/maps",
-            error,
-        })?;
-        let mut pool = Pool {
-            table,
-            shared,
-            mailbox,
-            _lease: table.core.lease_shared(shared.mailbox)?,
-            crew: Crew::new(kind, workers),
-            image,
-            spin: Spin::of_parent(workers, mailbox.crowded()),
-            seed: crate::segment::fork::random_nonzero(),
-            deadline: None,
-            on_death: OnDeath::Fail,
-            stats: stats::Profile::default(),
-            calls: 0,
-            deaths: 0,
-            token: table.core.token(),
-        };
-        pool.hire(&|_, _| false)?;
-        #[cfg(not(loom))]
-        if kind == Kind::Spawn {
-            pool.await_all()?;
-        }
-        Ok(pool)
+        Pool::builder().workers(workers).threads(table)
     }
 
     /// Returns the table on which the pool was started.
@@ -344,7 +169,7 @@ impl<'t> Pool<'t> {
 
     /// Returns each worker's process, or `None` for a dead worker that is not yet replaced.
     pub fn pids(&self) -> Vec<Option<u32>> {
-        self.crew.pids()
+        self.workers.pids()
     }
 
     /// Returns the number of deaths noticed so far. Under [`OnDeath::RunAgain`] a death may cause
@@ -376,31 +201,30 @@ impl<'t> Pool<'t> {
         self.seed = seed;
     }
 
-    /// Sets the time limit of calls; at first there is none. A call that takes longer fails, and
-    /// its round is abandoned. Dead workers are noticed in any case: 10 ms after a death during a
-    /// call, otherwise at the next call.
-    pub fn deadline(&mut self, deadline: Option<Duration>) {
+    /// Sets the time limit of the following calls; see [`PoolBuilder::deadline`]. `None` removes it.
+    pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
-    /// Sets the reaction to a worker's death in the following calls.
-    pub fn on_death(&mut self, policy: OnDeath) {
+    /// Sets the reaction to a worker's death in the following calls. Not every kernel gives the same
+    /// result when it runs again on a half-written tile.
+    pub fn set_on_death(&mut self, policy: OnDeath) {
         self.on_death = policy;
     }
 
     /// Starts the missing workers. `is_own` returns `true` for the leases of the running call.
-    fn hire(&mut self, is_own: &dyn Fn(u64, usize) -> bool) -> Result<(), PoolError> {
-        if self.crew.is_complete() {
+    fn start_missing(&mut self, is_own: &dyn Fn(u64, usize) -> bool) -> Result<(), PoolError> {
+        if self.workers.is_complete() {
             return Ok(());
         }
-        trace::hiring(self.crew.kind);
-        self.crew.hire(self.table, self.shared, &self.image, is_own)
+        trace::starting(&self.workers.backend);
+        self.workers
+            .start_missing(self.table, self.shared, &self.image, is_own)
     }
 
     /// Waits until all workers are ready.
-    #[cfg(not(loom))]
     fn await_all(&mut self) -> Result<(), PoolError> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         loop {
             let mailbox = self.mailbox;
             let is_ready = |worker| mailbox.is_ready(worker);
@@ -409,7 +233,7 @@ impl<'t> Pool<'t> {
                 return Ok(());
             }
             self.sleep_after(seen, || (0..self.shared.workers).all(is_ready));
-            let dead = self.bury().into_iter().next();
+            let dead = self.collect_dead().into_iter().next();
             let late = (0..self.shared.workers)
                 .find(|&worker| !is_ready(worker))
                 .filter(|_| start.elapsed() >= START);
@@ -441,10 +265,10 @@ impl<'t> Pool<'t> {
     /// is left. Runs before every call.
     fn prepare(&mut self) -> Result<(), PoolError> {
         self.check_ours()?;
-        if !self.bury().is_empty() || !self.crew.is_complete() {
-            let hired = self.hire(&|_, _| false);
-            if self.crew.is_empty() {
-                hired?;
+        if !self.collect_dead().is_empty() || !self.workers.is_complete() {
+            let started = self.start_missing(&|_, _| false);
+            if self.workers.is_empty() {
+                started?;
             }
         }
         Ok(())
@@ -453,12 +277,7 @@ impl<'t> Pool<'t> {
     /// Returns the place of a kernel, if the workers have its code.
     fn place_of(&self, kernel: kernel::Trampoline) -> Result<u64, PoolError> {
         let address = kernel as usize as u64;
-        let is_there = match self.crew.kind {
-            #[cfg(not(loom))]
-            Kind::Spawn => self.image.is_own(address),
-            _ => self.image.contains(address),
-        };
-        match is_there {
+        match self.workers.backend.has_code(&self.image, address) {
             true => Ok(image::place_of(kernel)),
             false => Err(PoolError::KernelNotInImage),
         }
@@ -467,19 +286,14 @@ impl<'t> Pool<'t> {
 
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
-        // In a forked child the pool is a copy of the parent's.
-        if !self.is_ours() {
-            self.crew.forget();
-            return;
-        }
-        // A failed model must reach its report. Its threads end with it.
-        #[cfg(loom)]
-        if std::thread::panicking() {
-            self.crew.forget();
+        // In a forked child the pool is a copy of the parent's. A failed model must reach its
+        // report; its threads end with it.
+        if !self.is_ours() || cfg!(loom) && std::thread::panicking() {
+            self.workers.forget();
             return;
         }
         self.mailbox.end();
-        self.crew.end(GRACE);
+        self.workers.end(GRACE);
         let _ = self.table.reap();
         // An error means that the mailbox is already gone.
         let _ = self.table.core.free_slot(self.shared.mailbox);
@@ -489,7 +303,7 @@ impl Drop for Pool<'_> {
 impl core::fmt::Debug for Pool<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Pool")
-            .field("kind", &self.crew.kind)
+            .field("backend", &self.workers.backend)
             .field("workers", &self.shared.workers)
             .field("pids", &self.pids())
             .finish_non_exhaustive()

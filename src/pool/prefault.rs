@@ -14,11 +14,11 @@ impl Pool<'_> {
     /// Makes the pages below a partition's arrays, in all workers at once. Each worker makes those
     /// of the tiles that it claims, and maps them if it is a process. The contents stay.
     ///
-    /// Every worker claims its own stretch of tiles first, in this call and in the following ones.
+    /// Every worker claims its own range of tiles first, in this call and in the following ones.
     /// So on a NUMA machine the pages lie near the worker that will use them, and the first step
     /// over fresh arrays takes no longer than the others. The pages are huge as far as
     /// [`SegmentOptions::huge_pages`](crate::SegmentOptions::huge_pages) and the system allow;
-    /// [`Segment::huge_pages`] tells. Arrays that every tile reads [whole](crate::Whole) are left
+    /// [`Segment::huge_pages`] tells. Arrays that every tile reads [whole](crate::WholeArray) are left
     /// out: use [`HandleTable::prefault`](crate::HandleTable::prefault) for them.
     ///
     /// ```

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::workers::platform::sizes::TEXT_WORDS;
 use crate::sync::{Atom, Ordering};
 
 const CAUSE: usize = 0;
@@ -12,8 +13,6 @@ const STOLEN: usize = 4;
 const JOBS: usize = 5;
 const BUSY: usize = 6;
 const TEXT: usize = 7;
-/// Words of a failure's message that are kept. A model's arrays are small.
-const TEXT_WORDS: usize = if cfg!(loom) { 2 } else { 48 };
 
 /// The part of a worker's job that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

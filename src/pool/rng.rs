@@ -14,7 +14,8 @@ use rand_core::{Rng, SeedableRng, TryRng};
 ///
 /// ```
 /// use ndarray::{Array1, Axis};
-/// use ndshm::{HandleTable, Pool, Segment, TileRng};
+/// use ndshm::{HandleTable, Pool, Segment};
+/// use ndshm::pool::TileRng;
 /// use ndshm::rand_core::Rng;
 ///
 /// let table = HandleTable::join(&Segment::anonymous()?)?;
@@ -36,7 +37,7 @@ pub struct TileRng(ChaCha8Rng);
 impl TileRng {
     /// Returns the generator of a tile in a call of [`Pool::for_each`](super::Pool::for_each) and
     /// similar calls. `call` is the number of the call, from 1, as in
-    /// [`TileContext::round`](super::TileContext::round).
+    /// [`TileContext::call`](super::TileContext::call).
     pub fn at(seed: u64, call: u64, tile: usize) -> TileRng {
         TileRng::at_step(seed, call, 0, 0, tile)
     }

@@ -6,20 +6,19 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::Pool;
+use super::call::{ActiveCall, Request, worker_died};
 use super::call_memory::{CallMemory, Runs};
 use super::context::TileContext;
 use super::kernel;
 use super::mailbox::{Arguments, Mailbox};
-use super::supervise::{Ongoing, worker_died};
-use super::tiles::Request;
 use crate::partition::RoundError;
-use crate::partition::{Group, Participant, Partition, Round, Tile};
+use crate::partition::{Group, Partition, Round, RoundMember, Tile};
 use crate::pool::error::PoolError;
 
 impl<'t> Pool<'t> {
-    /// Starts a call of `kernel` on every tile and does not wait for it. [`Running::wait_any`]
+    /// Starts a call of `kernel` on every tile and does not wait for it. [`RunningCall::wait_any`]
     /// hands out tiles as they become ready. The parent reads and writes them, and sends them
-    /// [back](Ready::again) to the workers.
+    /// [back](ReadyTile::rerun) to the workers.
     ///
     /// This suits stepping environments of different speed: no tile waits for the slowest.
     ///
@@ -39,7 +38,7 @@ impl<'t> Pool<'t> {
     ///     for mut ready in running.wait_any(4)? {         // any four of the eight, or more
     ///         let (state, mut action) = ready.views();
     ///         action[0] = state[0] % 3;
-    ///         ready.again();                               // dropped, it rests until the end
+    ///         ready.rerun();                               // dropped, it rests until the end
     ///         steps += 1;
     ///     }
     /// }
@@ -52,13 +51,13 @@ impl<'t> Pool<'t> {
     /// # Errors
     /// Same as [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so
     /// many tiles that workers claim several at once.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn start<'a, 'p, 'r, G, P, F>(
         &'a mut self,
         tiles: &'p Partition<'r, G>,
         params: &P,
         kernel: F,
-    ) -> Result<Running<'a, 'p, 'r, 't, G>, PoolError>
+    ) -> Result<RunningCall<'a, 'p, 'r, 't, G>, PoolError>
     where
         G: Group,
         P: Pod,
@@ -79,7 +78,7 @@ impl<'t> Pool<'t> {
             flags: Arguments::EACH_TILE,
         };
         let (round, call) = self.begin(tiles, bytemuck::bytes_of(params), request)?;
-        let mut running = Running {
+        let mut running = RunningCall {
             pool: self,
             tiles,
             resting: vec![Cell::new(false); tiles.tiles()],
@@ -100,18 +99,18 @@ impl<'t> Pool<'t> {
 
 /// A running call; see [`Pool::start`].
 ///
-/// Dropping it before it has [finished](Running::finish) waits for the workers to leave the call,
+/// Dropping it before it has [finished](RunningCall::finish) waits for the workers to leave the call,
 /// and abandons the round.
 #[must_use = "dropping a call abandons it"]
-pub struct Running<'a, 'p, 'r, 't, G: Group> {
+pub struct RunningCall<'a, 'p, 'r, 't, G: Group> {
     pool: &'a mut Pool<'t>,
     tiles: &'p Partition<'r, G>,
     /// Tiles that were handed out and not sent back.
     resting: Vec<Cell<bool>>,
     /// Number of the last announced job.
     job: Cell<u64>,
-    call: Option<(Round<'p, 'r, G>, Ongoing<'t>)>,
-    part: Option<Participant<'p, 'r, G>>,
+    call: Option<(Round<'p, 'r, G>, ActiveCall<'t>)>,
+    part: Option<RoundMember<'p, 'r, G>>,
     /// The last check found a torn tile that no failure and no death explained.
     torn: bool,
     /// Rerun counts of the tiles.
@@ -120,23 +119,23 @@ pub struct Running<'a, 'p, 'r, 't, G: Group> {
     _counts: CallMemory<'t>,
 }
 
-impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
+impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// Waits until `count` tiles are ready, or all that the workers have if these are fewer. Hands
     /// out all ready tiles in the order of their indices, each only once until it is sent back.
     ///
     /// # Errors
-    /// Same as [`Pool::for_each`]. The pool's [deadline](Pool::deadline) applies to each wait.
+    /// Same as [`Pool::for_each`]. The pool's [deadline](Pool::set_deadline) applies to each wait.
     /// After an error the call is over, and no tile becomes ready any more.
     ///
     /// A panic fails the first `wait_any` that begins after it, even while other tiles are ready.
     /// Under [`OnDeath::Fail`](super::OnDeath::Fail) so does a death, at the latest in the first
     /// `wait_any` that begins 10 ms after it. If the dead worker held no tile, the error names no
     /// rows.
-    #[cfg_attr(loom, track_caller)]
-    pub fn wait_any(&mut self, count: usize) -> Result<Vec<Ready<'_, 'r, G>>, PoolError> {
+    #[track_caller]
+    pub fn wait_any(&mut self, count: usize) -> Result<Vec<ReadyTile<'_, 'r, G>>, PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
-            call.pace.restart(self.pool.deadline);
+            call.timer.restart(self.pool.deadline);
         }
         self.wait_until(count, Until::Ready)?;
         let Some(part) = &self.part else {
@@ -149,7 +148,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
                 && let Some(tile) = part.retake(index)
             {
                 rests.set(true);
-                ready.push(Ready {
+                ready.push(ReadyTile {
                     tile,
                     rests,
                     mailbox,
@@ -169,12 +168,12 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     /// Waits until every tile is done, and ends the call.
     ///
     /// # Errors
-    /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`Ready`] was forgotten (by
+    /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`ReadyTile`] was forgotten (by
     /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`).
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
-            call.pace.restart(self.pool.deadline);
+            call.timer.restart(self.pool.deadline);
         }
         self.wait_until(self.resting.len(), Until::Done)?;
         self.end()
@@ -199,7 +198,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
             };
             // Check for failures first. Otherwise a call in which some tile is always ready would
             // not notice a panic or a death.
-            if call.pace.is_due() || self.pool.any_failed(call.number) {
+            if call.timer.is_due() || self.pool.any_failed(call.number) {
                 let stuck = self.pool.is_stuck(round, call);
                 self.job.set(call.job);
                 if until == Until::Ready {
@@ -251,7 +250,7 @@ impl<'p, 'r, G: Group> Running<'_, 'p, 'r, '_, G> {
     }
 
     /// Leaves the round as a participant. Tears and returns the tiles that were handed out and
-    /// forgotten. No [`Ready`] of them can exist any more, because it borrows the call.
+    /// forgotten. No [`ReadyTile`] of them can exist any more, because it borrows the call.
     fn leave(&mut self) -> Vec<usize> {
         let Some(part) = self.part.take() else {
             return Vec::new();
@@ -273,7 +272,7 @@ enum Until {
     Done,
 }
 
-impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
+impl<G: Group> Drop for RunningCall<'_, '_, '_, '_, G> {
     fn drop(&mut self) {
         // In a forked child this is a copy of the parent's call.
         if !self.pool.is_ours() {
@@ -282,7 +281,7 @@ impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
         }
         self.leave();
         if let Some((round, mut call)) = self.call.take() {
-            call.pace.restart(self.pool.deadline);
+            call.timer.restart(self.pool.deadline);
             self.pool.mailbox.close_job();
             self.pool.wait_until_out(&mut call);
             drop(round);
@@ -290,9 +289,9 @@ impl<G: Group> Drop for Running<'_, '_, '_, '_, G> {
     }
 }
 
-impl<G: Group> core::fmt::Debug for Running<'_, '_, '_, '_, G> {
+impl<G: Group> core::fmt::Debug for RunningCall<'_, '_, '_, '_, G> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Running")
+        f.debug_struct("RunningCall")
             .field("done", &self.done())
             .finish_non_exhaustive()
     }
@@ -301,7 +300,7 @@ impl<G: Group> core::fmt::Debug for Running<'_, '_, '_, '_, G> {
 /// A tile that a worker has run. The parent alone has its views.
 ///
 /// A dropped tile is done for this call.
-pub struct Ready<'w, 'r, G: Group> {
+pub struct ReadyTile<'w, 'r, G: Group> {
     tile: Tile<'w, 'r, G>,
     rests: &'w Cell<bool>,
     mailbox: Mailbox<'w>,
@@ -309,15 +308,15 @@ pub struct Ready<'w, 'r, G: Group> {
     runs: &'w Runs<'w>,
 }
 
-impl<G: Group> Ready<'_, '_, G> {
+impl<G: Group> ReadyTile<'_, '_, G> {
     /// Returns the tile's index in the partition.
     pub fn index(&self) -> usize {
         self.tile.index()
     }
 
     /// Returns the indices that the tile covers along the first divided axis.
-    pub fn rows(&self) -> Range<usize> {
-        self.tile.rows()
+    pub fn range(&self) -> Range<usize> {
+        self.tile.range()
     }
 
     /// Returns the tile's views.
@@ -327,9 +326,9 @@ impl<G: Group> Ready<'_, '_, G> {
 
     /// Sends the tile back to the workers. One of them runs the kernel on it once more, and sees
     /// the values written here.
-    pub fn again(self) {
+    pub fn rerun(self) {
         // In a forked child nothing happens: the tile and the call belong to the parent.
-        let Ready {
+        let ReadyTile {
             tile,
             rests,
             mailbox,
@@ -343,9 +342,9 @@ impl<G: Group> Ready<'_, '_, G> {
     }
 }
 
-impl<G: Group> core::fmt::Debug for Ready<'_, '_, G> {
+impl<G: Group> core::fmt::Debug for ReadyTile<'_, '_, G> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Ready")
+        f.debug_struct("ReadyTile")
             .field("tile", &self.tile)
             .finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::time::Instant;
 
-use crate::sync::{Atom, Ordering};
+use crate::sync::{Atom, Ordering, spin};
 
 /// A bounded spin that adapts to other programs that compete for the processors.
 ///
@@ -35,9 +35,6 @@ struct Losses {
     /// The length of the current pause in yielding, and its end.
     paused: Option<(Duration, Instant)>,
 }
-
-/// Turns that keep the processor, about 2 µs. An answer from another processor takes less.
-const PAUSES: u32 = 100;
 
 /// A yield that takes longer than this was a time slice of another process.
 const LOST: Duration = Duration::from_micros(500);
@@ -83,28 +80,20 @@ impl<'m> Spin<'m> {
         if cfg!(loom) {
             return None;
         }
-        for _ in 0..PAUSES {
-            if let Some(found) = ready() {
-                return Some(found);
-            }
-            core::hint::spin_loop();
+        if let Some(found) = spin::pausing(&ready) {
+            return Some(found);
         }
         let mut before = Instant::now();
         if !self.may_yield(before) {
             return ready();
         }
-        for _ in 0..self.yields {
-            if let Some(found) = ready() {
-                return Some(found);
-            }
-            std::thread::yield_now();
+        let kept = || {
             let now = Instant::now();
-            if self.note(now - before, now) {
-                return ready();
-            }
+            let lost = self.note(now - before, now);
             before = now;
-        }
-        ready()
+            !lost
+        };
+        spin::yielding(self.yields, &ready, kept).or_else(ready)
     }
 
     /// Returns `true` unless yielding is paused.
@@ -146,9 +135,10 @@ impl<'m> Spin<'m> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::spin::PAUSES;
 
     #[test]
     fn each_lost_slice_doubles_the_pause() {

@@ -1,15 +1,14 @@
 //! Work counts of each worker. They help to tune tiles.
 
 use core::time::Duration;
-#[cfg(not(loom))]
-use std::time::Instant;
 
 use super::Pool;
 use super::mailbox::Arguments;
 use super::report::Work;
+use crate::sync::time::Instant;
 
 /// The work of one worker since the start of the pool, or since the last
-/// [`profile`](Pool::profile).
+/// [`set_profiling`](Pool::set_profiling).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct WorkerStats {
@@ -23,9 +22,9 @@ pub struct WorkerStats {
     /// Tiles it has run, without those of
     /// [`WorkerContext::for_each`](super::WorkerContext::for_each).
     pub tiles: u64,
-    /// Tiles among them that lay in another worker's stretch.
+    /// Tiles among them that lay in another worker's range.
     pub stolen: u64,
-    /// Time in calls; zero unless the pool [profiles](Pool::profile).
+    /// Time in calls; zero unless the pool [profiles](Pool::set_profiling).
     pub busy: Duration,
     /// Time since profiling began that the worker spent outside calls.
     pub idle: Duration,
@@ -34,7 +33,6 @@ pub struct WorkerStats {
 /// The start of profiling, and the work done before it.
 #[derive(Default)]
 pub(super) struct Profile {
-    #[cfg(not(loom))]
     since: Option<Instant>,
     before: Vec<Work>,
 }
@@ -49,10 +47,7 @@ impl Profile {
     }
 
     fn elapsed(&self) -> Option<Duration> {
-        #[cfg(not(loom))]
-        return self.since.map(|since| since.elapsed());
-        #[cfg(loom)]
-        None
+        self.since.map(|since| since.elapsed())
     }
 }
 
@@ -61,19 +56,16 @@ impl Pool<'_> {
     /// Resets the counts of [`stats`](Pool::stats).
     ///
     /// Does nothing in a forked child, which does not own the workers.
-    pub fn profile(&mut self, on: bool) {
+    pub fn set_profiling(&mut self, on: bool) {
         if !self.is_ours() {
             return;
         }
         self.stats = Profile {
-            #[cfg(not(loom))]
             since: on.then(Instant::now),
             before: (0..self.workers())
                 .map(|worker| self.mailbox.report(worker).work())
                 .collect(),
         };
-        #[cfg(loom)]
-        let _ = on;
     }
 
     /// Returns the work of each worker, including that of dead workers that it replaced.
@@ -85,7 +77,7 @@ impl Pool<'_> {
     /// # let x = table.zeros::<f64, _>(1000)?;
     /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
     /// # let mut pool = Pool::threads(&table, 2)?;
-    /// pool.profile(true);
+    /// pool.set_profiling(true);
     /// pool.for_each(&tiles, &(), |mut x, _, _| x.fill(1.0))?;
     /// for worker in pool.stats() {
     ///     println!("{worker}");

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::mailbox::{Arguments, PARAM_WORDS};
-use super::{Pool, image};
+use super::{OnDeath, Pool, image};
 use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
 use crate::segment::Segment;
 
 /// Opens a job without any check. Returns the failure that worker 0 reports.
@@ -80,4 +81,43 @@ fn invalid_handles_and_parameters_are_errors() {
     pool.for_each(&tiles, &1u64, |mut x, _, _| x.fill(1))
         .unwrap();
     assert_eq!(table.read(tiles_of).unwrap().sum(), 4);
+}
+
+#[test]
+fn calls_obey_the_settings_of_the_builder() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let x = table.zeros::<u8, _>(1).unwrap();
+    let tiles = table.partition(x.write(), ndarray::Axis(0), 1).unwrap();
+    let builder = Pool::builder()
+        .workers(1)
+        .seed(5)
+        .deadline(Duration::from_millis(20))
+        .on_death(OnDeath::RunAgain);
+    let mut pool = builder.threads(&table).unwrap();
+    assert_eq!((pool.workers(), pool.seed()), (1, 5));
+    assert_eq!(pool.on_death, OnDeath::RunAgain);
+    let ended = pool.for_each(&tiles, &(), |_, (), _| {
+        std::thread::sleep(Duration::from_millis(400));
+    });
+    assert!(
+        matches!(ended, Err(PoolError::Deadline { .. })),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn without_a_number_there_is_a_worker_for_each_processor() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let pool = Pool::builder().threads(&table).unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(
+        pool.workers(),
+        processors.min(table.segment().max_seats() as usize - 1)
+    );
+    drop(pool);
+    let few = Segment::options().seats(2).anonymous().unwrap();
+    let few = HandleTable::join(&few).unwrap();
+    assert_eq!(Pool::builder().threads(&few).unwrap().workers(), 1);
+    let none = Pool::builder().workers(0).threads(&table);
+    assert!(matches!(none, Err(PoolError::Workers { workers: 0, .. })));
 }

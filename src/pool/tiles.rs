@@ -2,25 +2,14 @@
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
 
+use super::Pool;
+use super::call::Request;
 use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel::{self, Trampoline};
-use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
-use super::supervise::{Ongoing, Pace};
-use super::{Pool, trace};
 use crate::handle::AnyHandle;
-use crate::partition::{Group, Partition, Round};
+use crate::partition::{Group, Partition};
 use crate::pool::error::PoolError;
-use crate::table::error::LeaseError;
-
-/// The parts of a call that are known before its number.
-pub(super) struct Request {
-    /// The kernel's [place](Pool::place_of).
-    pub(super) kernel: u64,
-    pub(super) partition: u64,
-    pub(super) results: Option<AnyHandle>,
-    pub(super) flags: u64,
-}
 
 impl<'t> Pool<'t> {
     /// Runs `kernel` once on every tile.
@@ -29,15 +18,15 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
     /// - [`PoolError::KernelPanicked`] if the kernel panics: the tile is torn, the others are done.
     /// - [`PoolError::WorkerDied`] if a worker dies: its tiles are torn, the others are done; see
-    ///   [`on_death`](Pool::on_death) for the alternative.
+    ///   [`OnDeath`](super::OnDeath) for the alternative.
     /// - [`PoolError::WorkerFailed`] if a worker cannot run the kernel.
-    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::deadline) passes.
+    /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::set_deadline) passes.
     /// - [`PoolError::Lease`] if the partition belongs to another segment.
     /// - [`PoolError::KernelNotInImage`] if the workers do not have the kernel's code.
     /// - [`PoolError::Forked`] in a forked child.
     /// - [`PoolError::Alloc`] if memory is missing.
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if no worker is left.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn for_each<G, P, F>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -56,7 +45,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn map_collect<G, P, R, F>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -81,7 +70,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn map_reduce<G, P, R, F, A>(
         &mut self,
         tiles: &Partition<'_, G>,
@@ -116,75 +105,5 @@ impl<'t> Pool<'t> {
         let (round, mut call) = self.begin(tiles, bytemuck::bytes_of(params), request)?;
         self.wait(&round, &mut call);
         self.end(tiles, round, call)
-    }
-
-    /// Opens the round and its job.
-    pub(super) fn begin<'p, 'r, G: Group>(
-        &mut self,
-        tiles: &'p Partition<'r, G>,
-        params: &[u8],
-        request: Request,
-    ) -> Result<(Round<'p, 'r, G>, Ongoing<'t>), PoolError> {
-        self.prepare()?;
-        if tiles.segment().key() != self.table.segment().key() {
-            let handle = AnyHandle::from(tiles.handle());
-            return Err(LeaseError::Stale { handle }.into());
-        }
-        let round = tiles.begin()?;
-        trace::opened(self.calls + 1, tiles.tiles());
-        let call = self.open(params, request)?;
-        Ok((round, call))
-    }
-
-    /// Opens the next job. From here on workers take part.
-    pub(super) fn open(
-        &mut self,
-        params: &[u8],
-        request: Request,
-    ) -> Result<Ongoing<'t>, PoolError> {
-        let mut words: ParamWords = [0; PARAM_WORDS];
-        let beside: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-        let memory = match beside.get_mut(..params.len()) {
-            Some(place) => {
-                place.copy_from_slice(params);
-                None
-            }
-            None => Some(CallMemory::params(self.table, params)?),
-        };
-        self.calls += 1;
-        let arguments = Arguments {
-            kernel: request.kernel,
-            partition: request.partition,
-            results: request.results.map_or(0, |results| results.to_bits()),
-            seed: self.seed,
-            call: self.calls,
-            params_len: params.len() as u64,
-            params: memory
-                .as_ref()
-                .map_or(0, |memory| memory.handle().to_bits()),
-            flags: request.flags | self.stats.flag(),
-        };
-        Ok(Ongoing {
-            number: self.calls,
-            job: self.mailbox.open_job(&arguments, &words),
-            pace: Pace::new(self.deadline),
-            _params: memory,
-            deaths: Vec::new(),
-            entered: false,
-        })
-    }
-
-    /// Ends the call. Waits until all workers have checked out.
-    pub(super) fn end<G: Group>(
-        &mut self,
-        tiles: &Partition<'_, G>,
-        round: Round<'_, '_, G>,
-        mut call: Ongoing<'t>,
-    ) -> Result<(), PoolError> {
-        self.mailbox.close_job();
-        self.wait_until_out(&mut call);
-        let outcome = self.outcome(tiles, round, call);
-        trace::ended(self.calls, outcome.is_err());
-        outcome
     }
 }

@@ -1,6 +1,6 @@
 //! Trace events of a pool. Without the feature `tracing` the functions do nothing.
 
-use super::crew::Death;
+use core::fmt::Debug;
 
 /// Reports that a call was opened.
 pub(super) fn opened(call: u64, tiles: usize) {
@@ -16,7 +16,7 @@ pub(super) fn ended(call: u64, failed: bool) {
     let _ = (call, failed);
 }
 
-/// Reports that a worker claimed a tile of its own or another's stretch.
+/// Reports that a worker claimed a tile of its own or another's range.
 #[inline]
 pub(super) fn claimed(worker: usize, tile: usize, stolen: bool) {
     #[cfg(feature = "tracing")]
@@ -25,21 +25,15 @@ pub(super) fn claimed(worker: usize, tile: usize, stolen: bool) {
 }
 
 /// Reports that a worker has died.
-pub(super) fn death(death: &Death) {
+pub(super) fn death(worker: usize, pid: u32, signal: Option<i32>, code: Option<i32>) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(
-        worker = death.worker,
-        pid = death.pid,
-        signal = death.signal,
-        code = death.code,
-        "worker died"
-    );
-    let _ = death;
+    tracing::warn!(worker, pid, signal, code, "worker died");
+    let _ = (worker, pid, signal, code);
 }
 
 /// Reports that workers are being started.
-pub(super) fn hiring(kind: super::crew::Kind) {
+pub(super) fn starting(backend: &impl Debug) {
     #[cfg(feature = "tracing")]
-    tracing::info!(?kind, "starting workers");
-    let _ = kind;
+    tracing::info!(?backend, "starting workers");
+    let _ = backend;
 }

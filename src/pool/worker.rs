@@ -5,13 +5,14 @@ use core::time::Duration;
 use super::call_memory;
 use super::image::{self, Image};
 use super::kernel::{Call, Trampoline};
-use super::mailbox::{Arguments, Job, Mailbox, PARAM_WORDS};
+use super::mailbox::{Arguments, ENDED, Job, Mailbox, PARAM_WORDS};
 use super::report::{Cause, Work};
+use super::shared::Shared;
 use super::spin::Spin;
-use super::{ENDED, Shared};
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
+use crate::sync::time::Instant;
 
 /// Sleep of a worker before it checks that its parent lives. The system ends a worker with its
 /// parent, but not if the parent ended before the worker asked for that.
@@ -23,7 +24,17 @@ pub(super) struct WorkerLife<'a> {
     pub(super) shared: Shared,
     pub(super) worker: usize,
     /// The parent process with which the worker ends; `None` for a thread.
-    pub(super) parent: Option<u32>,
+    pub(super) parent: Option<Parent>,
+}
+
+/// The parent of a worker process, and the steps that only a process takes.
+#[derive(Clone, Copy)]
+pub(super) struct Parent {
+    pub(super) pid: u32,
+    /// Writes out the text that a job has printed.
+    pub(super) after_job: fn(),
+    /// Ends this process if the parent with this pid is gone.
+    pub(super) end_without: fn(u32),
 }
 
 /// Serves jobs up to the last one.
@@ -87,9 +98,8 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
             Err(_) => {}
         }
         // Before the parent learns that the job is done, so its next output follows.
-        #[cfg(not(loom))]
-        if life.parent.is_some() {
-            super::streams::flush_after_job();
+        if let Some(parent) = &life.parent {
+            (parent.after_job)();
         }
         mailbox.check_out(worker, Some(job.number()));
     }
@@ -114,9 +124,7 @@ fn with_params(
 
 /// Runs a job. Measures its time if the job asks for it.
 fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Result<Work, Error> {
-    let start = arguments
-        .has(Arguments::PROFILE)
-        .then(std::time::Instant::now);
+    let start = arguments.has(Arguments::PROFILE).then(Instant::now);
     let mut work = run()?;
     work.jobs = 1;
     if let Some(start) = start {
@@ -137,57 +145,8 @@ fn next_job(life: &WorkerLife<'_>, mailbox: &Mailbox<'_>, last: u64, spin: &Spin
             return job;
         }
         mailbox.sleep(seen, LOOK_AROUND);
-        #[cfg(not(loom))]
-        end_without(life.parent);
-        #[cfg(loom)]
-        let _ = life.parent;
-    }
-}
-
-#[cfg(not(loom))]
-pub(super) use process::{end_with_parent, end_without, live};
-
-#[cfg(not(loom))]
-mod process {
-    //! Steps that only a worker process takes.
-
-    use super::{WorkerLife, serve};
-
-    /// Runs the worker in its process, from the first step to the exit. With `c_streams` the
-    /// buffers of C's streams are this process's own, and are written out at the end.
-    pub(in super::super) fn live(life: &WorkerLife<'_>, c_streams: bool) -> ! {
-        end_with_parent(life.parent);
-        // A panic of this crate's code must not unwind into the parent's stack frames.
-        let served = std::panic::AssertUnwindSafe(|| serve(life));
-        let code = match std::panic::catch_unwind(served) {
-            Ok(Ok(())) => 0,
-            Ok(Err(error)) => {
-                eprintln!("ndshm: worker {}: {error}", life.worker);
-                1
-            }
-            Err(_) => 101,
-        };
-        crate::pool::streams::flush_at_end(c_streams);
-        exit(code)
-    }
-
-    /// Ends the process without running the parent's exit handlers.
-    fn exit(code: i32) -> ! {
-        // SAFETY: `_exit` has no precondition.
-        unsafe { libc::_exit(code) }
-    }
-
-    /// Asks the system to end this process when its parent ends.
-    pub(in super::super) fn end_with_parent(parent: Option<u32>) {
-        let kill = Some(rustix::process::Signal::KILL);
-        let _ = rustix::process::set_parent_process_death_signal(kill);
-        end_without(parent);
-    }
-
-    /// Ends this process if its parent is gone.
-    pub(in super::super) fn end_without(parent: Option<u32>) {
-        if parent.is_some_and(|parent| std::os::unix::process::parent_id() != parent) {
-            exit(0);
+        if let Some(parent) = &life.parent {
+            (parent.end_without)(parent.pid);
         }
     }
 }

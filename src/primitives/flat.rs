@@ -9,11 +9,11 @@ use ndarray::{Dimension, Ix1};
 
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
-use crate::memory::{Access, Memory};
-use crate::partition::{Group, Mode, Plan, TileOf, sealed};
-use crate::table::attach::check_view;
+use crate::memory::{Memory, TileAccesses};
+use crate::partition::{AccessMode, Group, Plan, TileOf, sealed};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
+use crate::table::locate::check_view;
 use crate::table::slot::Slot;
 
 /// The elements of an array in memory, as a participant of a round sees them.
@@ -35,7 +35,7 @@ impl<T: Element> Stretch<T> {
         let mut view = table.locate::<T, D>(slot, handle)?.view;
         if !plan.is_stretches_of(0, view.len()) {
             let what = "the array does not have the length that its partition divides";
-            return Err(table.look().corrupt(handle, what));
+            return Err(table.tables().corrupt(handle, what));
         }
         Ok(Stretch {
             first: view.as_mut_ptr(),
@@ -98,7 +98,7 @@ macro_rules! flat {
         impl<T: Element, D: Dimension + 'static> sealed::Group for $name<T, D> {
             type Raw = Stretch<T>;
 
-            fn members(&self) -> Vec<(AnyHandle, Mode)> {
+            fn members(&self) -> Vec<(AnyHandle, AccessMode)> {
                 vec![(self.0.into(), $mode)]
             }
 
@@ -109,7 +109,7 @@ macro_rules! flat {
                 }
             }
 
-            fn modes() -> Vec<Mode> {
+            fn modes() -> Vec<AccessMode> {
                 vec![$mode]
             }
 
@@ -127,18 +127,18 @@ macro_rules! flat {
             }
 
             // The model checker does not build primitives.
-            fn track(_: &Self::Raw, _: &Memory, _: TileOf<'_>, _: &mut Vec<Access>) {}
+            fn track(_: &Self::Raw, _: &Memory, _: TileOf<'_>, _: &mut TileAccesses) {}
         }
     };
 }
 
 flat! {
     /// A group in which each tile reads its part of the array, as a slice.
-    FlatRead, &'a [T], Mode::Read, core::slice::from_raw_parts
+    FlatRead, &'a [T], AccessMode::Read, core::slice::from_raw_parts
 }
 flat! {
     /// A group in which each tile writes its part of the array, as a mutable slice.
-    FlatWrite, &'a mut [T], Mode::Write, core::slice::from_raw_parts_mut
+    FlatWrite, &'a mut [T], AccessMode::Write, core::slice::from_raw_parts_mut
 }
 
 /// Returns the number of elements of a tile that is copied, filled or exchanged: about 64 KiB of

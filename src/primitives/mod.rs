@@ -6,7 +6,7 @@
 //! even if it fails.
 
 mod elementwise;
-mod error;
+pub(crate) mod error;
 mod flat;
 mod gather;
 mod log;
@@ -18,7 +18,7 @@ mod scan;
 mod weights;
 
 use bytemuck::Pod;
-pub use error::PrimitiveError;
+pub(crate) use error::PrimitiveError;
 use ndarray::{ArrayView1, Axis, Dimension, Ix1};
 
 use crate::element::Element;

@@ -16,7 +16,7 @@ use super::{Number, TILE};
 /// parallel.
 ///
 /// ```
-/// use ndshm::Moments;
+/// use ndshm::primitives::Moments;
 ///
 /// let pieces = [&[1.0, 2.0][..], &[3.0, 6.0]];
 /// let all = pieces.map(Moments::of).into_iter().fold(Moments::default(), Moments::merge);

@@ -224,22 +224,22 @@ impl<'m> Cells<'m> {
 
     /// Advances an end to at least `position`, and wakes the participants that sleep on it.
     ///
-    /// A read-modify-write even without a change: if it precedes a sleeper's `doze` in the word's
+    /// A read-modify-write even without a change: if it precedes a sleeper's `mark_sleeper` in the word's
     /// order, the sleeper's last attempt sees the caller's changes. Otherwise the caller sees the
     /// flag.
     #[inline]
-    pub(super) fn reach(&self, end: usize, position: u64) {
+    pub(super) fn advance_to(&self, end: usize, position: u64) {
         // Release: publishes the caller's changes of the cell. Every change of the word is a
         // read-modify-write, so a reader also acquires the releases before it.
         let moved = self.head[end].update(Ordering::Release, Ordering::Relaxed, |word| {
-            Some(EndWord::from_bits(word).reach(position).bits())
+            Some(EndWord::from_bits(word).advance_to(position).bits())
         });
         self.wake(end, moved);
     }
 
     /// Wakes the participants that wait for a free cell.
     pub(super) fn release_end(&self) {
-        self.reach(HEAD, 0);
+        self.advance_to(HEAD, 0);
     }
 
     #[inline]
@@ -274,12 +274,12 @@ impl<'m> Cells<'m> {
     /// consumer has taken its job.
     pub(crate) fn close(&self) {
         // Release: a participant that finds the queue closed sees our earlier writes and, as in
-        // `reach`, the earlier pushes.
+        // `advance_to`, the earlier pushes.
         let closed = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |tail| {
             Some(EndWord::from_bits(tail).close().bits())
         });
         self.wake(TAIL, closed);
-        self.reach(HEAD, 0);
+        self.advance_to(HEAD, 0);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -321,22 +321,22 @@ impl<'m> Cells<'m> {
                 // If the producer died between FULL and moving the tail, the job is pushed. If the
                 // queue is closed, the job is not in the queue.
                 if word.is_full() && !self.is_closed() {
-                    self.reach(TAIL, self.in_lap(index, word.lap()) + 1);
+                    self.advance_to(TAIL, self.in_lap(index, word.lap()) + 1);
                 }
                 continue;
             };
             if undone.is_full() {
                 // Move the tail first: a reaper that dies after putting the job back has done
                 // everything.
-                self.reach(TAIL, self.in_lap(index, undone.lap()) + 1);
+                self.advance_to(TAIL, self.in_lap(index, undone.lap()) + 1);
             }
             let done = self.settle(index, word, undone);
             recovered.jobs += usize::from(done && undone.is_full());
         }
         // Wakes the sleepers that the dead participant did not wake, or that wait for the undone
         // cells.
-        self.reach(TAIL, 0);
-        self.reach(HEAD, 0);
+        self.advance_to(TAIL, 0);
+        self.advance_to(HEAD, 0);
         recovered
     }
 
@@ -373,14 +373,14 @@ impl<'m> Cells<'m> {
     }
 
     /// Sets ASLEEP for a sleeper. The caller then tries once more, and calls [`Cells::sleep`].
-    pub(crate) fn doze(&self, event: Event) -> EndWord {
-        // Acquire: pairs with the Release in `reach`. If `reach` came first, the caller's last
+    pub(crate) fn mark_sleeper(&self, event: Event) -> EndWord {
+        // Acquire: pairs with the Release in `advance_to`. If `advance_to` came first, the caller's last
         // attempt sees the changes before it.
         let word = &self.head[event.end()];
-        let dozed = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
-            Some(EndWord::from_bits(word).doze().bits())
+        let marked = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
+            Some(EndWord::from_bits(word).mark_sleeper().bits())
         });
-        EndWord::from_bits(dozed.map_or_else(|now| now, |(_, now)| now))
+        EndWord::from_bits(marked.map_or_else(|now| now, |(_, now)| now))
     }
 
     /// Sleeps while the word's low half equals that of `seen`, for at most `timeout`.

@@ -21,7 +21,7 @@ pub enum QueueError {
     /// No cell is free; see [`PushError::Full`], which returns the job.
     #[error(
         "the queue is full: all {capacity} cells hold jobs or are being written or read; pop some, \
-         wait with push_wait, or create it with a larger capacity"
+         wait with push_timeout, or create it with a larger capacity"
     )]
     Full {
         /// Cells of the queue.

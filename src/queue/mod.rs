@@ -4,7 +4,7 @@
 //! instruction is undone from these words. `README.md` beside this file has the protocol.
 
 pub(crate) mod cells;
-mod error;
+pub(crate) mod error;
 mod handle;
 mod job;
 mod owned;
@@ -18,7 +18,7 @@ mod wait;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::marker::PhantomData;
-pub use error::{PushError, QueueError};
+pub(crate) use error::{PushError, QueueError};
 
 use bytemuck::Pod;
 
@@ -34,7 +34,7 @@ use cells::{Cells, Ticket};
 pub use handle::QueueHandle;
 pub use job::{Job, OwnedArray};
 pub(crate) use owned::{free_arrays, owns_arrays};
-use push::NoCell;
+use push::ClaimError;
 use shape::MAX_CAPACITY;
 
 /// A bounded queue of jobs of type `T` in the shared segment, for many producers and consumers.
@@ -203,7 +203,7 @@ impl<T: Pod> Queue<'_, T> {
         self.write(&ticket, job);
         match self.cells.publish(ticket, me) {
             true => Ok(()),
-            false => Err(self.refuse(NoCell::Closed)),
+            false => Err(self.refuse(ClaimError::Closed)),
         }
     }
 
@@ -270,14 +270,14 @@ impl<T> Queue<'_, T> {
     }
 
     #[cold]
-    fn refuse(&self, why: NoCell) -> QueueError {
+    fn refuse(&self, why: ClaimError) -> QueueError {
         let handle = self.handle;
         match why {
-            NoCell::Full => QueueError::Full {
+            ClaimError::Full => QueueError::Full {
                 capacity: self.capacity(),
             },
-            NoCell::Closed => QueueError::Closed { handle },
-            NoCell::UsedUp { position } => QueueError::UsedUp { handle, position },
+            ClaimError::Closed => QueueError::Closed { handle },
+            ClaimError::UsedUp { position } => QueueError::UsedUp { handle, position },
         }
     }
 

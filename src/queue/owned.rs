@@ -14,7 +14,7 @@ use ndarray::Dimension;
 use super::Queue;
 use super::cells::{Cells, Event, TAIL, Ticket};
 use super::job::OwnedArray;
-use super::push::NoCell;
+use super::push::ClaimError;
 use super::wait::Attempt;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::element::Element;
@@ -25,7 +25,7 @@ use crate::segment::Segment;
 use crate::span::Spans;
 use crate::table::create::Owned;
 use crate::table::hints::Hints;
-use crate::table::slot::{Slot, Tail};
+use crate::table::slot::{ReleaseOutcome, Slot};
 use crate::word::{CellState, CellWord, SeatId, SlotWord};
 
 impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
@@ -38,7 +38,8 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     ///
     /// ```
     /// use ndarray::Ix1;
-    /// use ndshm::{HandleTable, OwnedArray, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::queue::OwnedArray;
     ///
     /// let segment = Segment::anonymous()?;
     /// let consumer = HandleTable::join(&segment)?;
@@ -72,12 +73,12 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
 
     /// Pushes an array, and waits for a free cell for at most `timeout`.
     ///
-    /// Waits as [`pop_wait`](Queue::pop_wait) does.
+    /// Waits as [`pop_timeout`](Queue::pop_timeout) does.
     ///
     /// # Errors
     /// See [`push_owned`](Queue::push_owned). Returns [`PushError::Full`] if no cell became free,
     /// and [`PushError::Closed`] at once if the queue is closed.
-    pub fn push_owned_wait<'o>(
+    pub fn push_owned_timeout<'o>(
         &self,
         array: Owned<'o, T, D>,
         timeout: Duration,
@@ -93,7 +94,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
                 array.into_handle();
                 Ok(())
             }
-            Ok(None) => Err(PushError::new(array, self.refuse(NoCell::Full))),
+            Ok(None) => Err(PushError::new(array, self.refuse(ClaimError::Full))),
             Err(error) => Err(PushError::new(array, error)),
         }
     }
@@ -126,11 +127,14 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     }
 
     /// Pops the oldest array, and waits for one for at most `timeout`, as
-    /// [`pop_wait`](Queue::pop_wait) does.
+    /// [`pop_timeout`](Queue::pop_timeout) does.
     ///
     /// # Errors
-    /// See [`pop_wait`](Queue::pop_wait).
-    pub fn pop_owned_wait(&self, timeout: Duration) -> Result<Option<Owned<'t, T, D>>, QueueError> {
+    /// See [`pop_timeout`](Queue::pop_timeout).
+    pub fn pop_owned_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<Owned<'t, T, D>>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop_owned()? {
             Some(array) => Ok(Attempt::Over(Some(array))),
             None => Ok(self.not_yet()),
@@ -141,8 +145,8 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     fn try_push_owned(&self, handle: Handle<T, D>) -> Result<(), QueueError> {
         let me = self.enter()?;
         let any = AnyHandle::from(handle);
-        self.table.typed::<T, D>(any)?;
-        let (slot, generation) = self.table.look().live(any)?;
+        self.table.downcast::<T, D>(any)?;
+        let (slot, generation) = self.table.tables().live(any)?;
         if !slot.word().is_owned_by(me) {
             return Err(self.not_owned(any));
         }
@@ -155,13 +159,13 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
         }
         match self.cells.publish_array(ticket, me, (slot, generation)) {
             true => Ok(()),
-            false => Err(self.refuse(NoCell::Closed)),
+            false => Err(self.refuse(ClaimError::Closed)),
         }
     }
 
     #[cold]
     fn not_owned(&self, handle: AnyHandle) -> QueueError {
-        match self.table.look().live(handle) {
+        match self.table.tables().live(handle) {
             Err(stale) => stale.into(),
             Ok((slot, _)) => {
                 let word = slot.word();
@@ -324,7 +328,7 @@ pub(crate) fn free_arrays(segment: &Segment, slot: Slot<'_>, seat: SeatId) -> us
             // An error says that the array was freed by its handle.
             if retired.is_ok() {
                 freed += 1;
-                if let Tail::Freed(_) = array.tail()
+                if let ReleaseOutcome::Freed(_) = array.finish_release()
                     && let Some(extent) = Spans::of(memory).extent(array.index)
                 {
                     Hints::of(memory).set(extent.class, array.index);

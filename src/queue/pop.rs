@@ -5,7 +5,7 @@ use crate::sync::{Ordering, Word};
 use crate::word::{CellWord, SeatId};
 
 /// The result of one pass over the cells from `head` up to `tail`.
-struct Look {
+struct ScanResult {
     /// The job with the lowest position, and its cell's word at that moment.
     oldest: Option<(u64, CellWord)>,
     /// Below this position no cell can be FULL any more.
@@ -49,7 +49,7 @@ impl Cells<'_> {
             if head >= tail {
                 return None;
             }
-            let look = self.look(head, tail);
+            let look = self.scan(head, tail);
             if let Some((position, word)) = look.oldest {
                 return Some((position, word, look.front));
             }
@@ -57,7 +57,7 @@ impl Cells<'_> {
             let now = (head, tail, look.seen);
             if before == Some(now) {
                 if look.front > head {
-                    self.reach(HEAD, look.front);
+                    self.advance_to(HEAD, look.front);
                 }
                 return None;
             }
@@ -92,14 +92,14 @@ impl Cells<'_> {
             self.cell(ticket.position)
                 .publish_owned(ticket.word.bits(), empty.bits());
         }
-        self.reach(HEAD, ticket.front);
+        self.advance_to(HEAD, ticket.front);
     }
 
     /// Scans the cells of the positions from `head` up to `tail`. Stops at a job that is certainly
     /// the oldest.
     #[inline]
-    fn look(&self, head: u64, tail: u64) -> Look {
-        let mut look = Look {
+    fn scan(&self, head: u64, tail: u64) -> ScanResult {
+        let mut look = ScanResult {
             oldest: None,
             front: tail,
             seen: Seen::default(),

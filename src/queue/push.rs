@@ -6,7 +6,7 @@ use crate::word::{CellWord, EndWord, SeatId};
 
 /// The reason why no cell can be claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum NoCell {
+pub(crate) enum ClaimError {
     Full,
     Closed,
     UsedUp { position: u64 },
@@ -15,17 +15,17 @@ pub(crate) enum NoCell {
 impl Cells<'_> {
     /// Claims a cell for a job of `me`: at the tail, or the first possible one after it.
     #[inline]
-    pub(crate) fn claim(&self, me: SeatId) -> Result<Ticket, NoCell> {
+    pub(crate) fn claim(&self, me: SeatId) -> Result<Ticket, ClaimError> {
         let mut before = None;
         'again: loop {
             let tail = self.end(TAIL);
             if tail.is_closed() {
-                return Err(NoCell::Closed);
+                return Err(ClaimError::Closed);
             }
             let start = tail.position();
             let last_lap = CellWord::CLAIM_LIMIT.min(EndWord::LAST_POSITION >> self.shape.shift);
             if self.lap(start) + 2 >= last_lap {
-                return Err(NoCell::UsedUp { position: start });
+                return Err(ClaimError::UsedUp { position: start });
             }
             let mut seen = Seen::default();
             let mut later = None;
@@ -52,7 +52,7 @@ impl Cells<'_> {
             }
             // Two equal passes, and no cell EMPTY: none was free between them.
             if before == Some(seen) {
-                return Err(NoCell::Full);
+                return Err(ClaimError::Full);
             }
             before = Some(seen);
         }
@@ -105,10 +105,10 @@ impl Cells<'_> {
         // Release: pairs with the Acquire in `word`. The job is written before it is read.
         self.cell(ticket.position)
             .publish_owned(ticket.word.bits(), full.bits());
-        // Release: as in `reach`.
+        // Release: as in `advance_to`.
         let moved = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |word| {
             let tail = EndWord::from_bits(word);
-            (!tail.is_closed()).then(|| tail.reach(ticket.position + 1).bits())
+            (!tail.is_closed()).then(|| tail.advance_to(ticket.position + 1).bits())
         });
         self.wake(TAIL, moved);
         Some((full, moved.is_ok()))

@@ -137,7 +137,7 @@ fn a_dropped_queue_is_closed_and_its_cells_are_free_with_the_last_lease() {
     drop(queue);
     assert!(theirs.is_closed() && !theirs.is_drained());
     assert!(theirs.push(2).unwrap_err().is_closed());
-    assert_eq!(theirs.pop_wait(Duration::ZERO).unwrap(), Some(1));
+    assert_eq!(theirs.pop_timeout(Duration::ZERO).unwrap(), Some(1));
     assert!(theirs.is_drained());
     drop(theirs);
     assert_eq!(other.arrays().count(), 0);
@@ -149,17 +149,17 @@ fn waiting_ends_with_its_timeout_or_with_the_close() {
     let queue = table.queue::<u64>(1).unwrap();
     let brief = Duration::from_millis(30);
     let start = Instant::now();
-    assert_eq!(queue.pop_wait(brief).unwrap(), None);
+    assert_eq!(queue.pop_timeout(brief).unwrap(), None);
     assert!(start.elapsed() >= brief);
-    queue.push_wait(1, brief).unwrap();
+    queue.push_timeout(1, brief).unwrap();
     let start = Instant::now();
-    assert!(queue.push_wait(2, brief).unwrap_err().is_full());
+    assert!(queue.push_timeout(2, brief).unwrap_err().is_full());
     assert!(start.elapsed() >= brief);
     queue.close();
     let long = Duration::from_secs(1000);
-    assert!(queue.push_wait(2, long).unwrap_err().is_closed());
-    assert_eq!(queue.pop_wait(long).unwrap(), Some(1));
-    assert_eq!(queue.pop_wait(long).unwrap(), None);
+    assert!(queue.push_timeout(2, long).unwrap_err().is_closed());
+    assert_eq!(queue.pop_timeout(long).unwrap(), Some(1));
+    assert_eq!(queue.pop_timeout(long).unwrap(), None);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn sleepers_are_woken() {
                 let table = HandleTable::join(&segment).unwrap();
                 let queue = table.open_queue(name).unwrap();
                 let mut sum = 0;
-                while let Some(job) = queue.pop_wait(long).unwrap() {
+                while let Some(job) = queue.pop_timeout(long).unwrap() {
                     sum += job;
                 }
                 assert!(queue.is_drained());
@@ -187,7 +187,7 @@ fn sleepers_are_woken() {
             if job % 400 == 0 {
                 std::thread::sleep(Duration::from_millis(2));
             }
-            queue.push_wait(job, long).unwrap();
+            queue.push_timeout(job, long).unwrap();
         }
         std::thread::sleep(Duration::from_millis(2));
         queue.close();
@@ -205,7 +205,7 @@ fn a_closed_queue_is_waited_for_while_a_consumer_has_its_last_job() {
     queue.close();
     let brief = Duration::from_millis(30);
     let start = Instant::now();
-    assert_eq!(queue.pop_wait(brief).unwrap(), None);
+    assert_eq!(queue.pop_timeout(brief).unwrap(), None);
     assert!(start.elapsed() >= brief, "its death would put the job back");
 }
 
@@ -228,7 +228,7 @@ fn a_wait_for_the_last_job_is_for_the_end_that_moves_with_it() {
         let (segment, name) = (table.segment().clone(), queue.handle());
         let consumer = scope.spawn(move || {
             let table = HandleTable::join(&segment).unwrap();
-            table.open_queue(name).unwrap().pop_wait(long).unwrap()
+            table.open_queue(name).unwrap().pop_timeout(long).unwrap()
         });
         asleep(cells::Event::Pushed);
         queue.close();
@@ -252,7 +252,7 @@ fn a_wait_takes_back_what_the_dead_held() {
     std::mem::forget(dead);
     let long = Duration::from_secs(100);
     let start = Instant::now();
-    assert_eq!(queue.pop_wait(long).unwrap(), Some(7));
+    assert_eq!(queue.pop_timeout(long).unwrap(), Some(7));
     assert!(start.elapsed() < long);
 }
 

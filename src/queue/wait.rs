@@ -1,21 +1,20 @@
 //! Waiting for a job or for a free cell: a brief spin, then sleeps of bounded length.
 
 use core::time::Duration;
-use std::time::Instant;
 
 use bytemuck::Pod;
 
 use super::Queue;
 use super::cells::Event;
 use crate::queue::error::{PushError, QueueError};
+use crate::sync::spin;
+use crate::sync::time::Instant;
 
 /// The longest sleep between checks: the delay after the death of a waker, or of a consumer with a
 /// job.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
-/// Spin turns that keep the processor, about 2 µs.
-const PAUSES: u32 = 100;
-/// Spin turns that yield the processor: the awaited participant may need this one.
+/// Spin turns that yield the processor, after those that keep it.
 const YIELDS: u32 = 100;
 
 /// The result of one attempt.
@@ -36,7 +35,7 @@ impl<T: Pod> Queue<'_, T> {
     /// # Errors
     /// See [`pop`](Queue::pop). Also returns [`QueueError::Join`] if the search for dead
     /// participants fails.
-    pub fn pop_wait(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
+    pub fn pop_timeout(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop()? {
             Some(job) => Ok(Attempt::Over(Some(job))),
             None => Ok(self.not_yet()),
@@ -46,12 +45,12 @@ impl<T: Pod> Queue<'_, T> {
 
     /// Pushes a job, and waits for a free cell for at most `timeout`.
     ///
-    /// Waits as [`pop_wait`](Queue::pop_wait) does.
+    /// Waits as [`pop_timeout`](Queue::pop_timeout) does.
     ///
     /// # Errors
     /// See [`push`](Queue::push). Returns [`PushError::Full`] if no cell became free, and
     /// [`PushError::Closed`] at once if the queue is closed.
-    pub fn push_wait(&self, job: T, timeout: Duration) -> Result<(), PushError<T>> {
+    pub fn push_timeout(&self, job: T, timeout: Duration) -> Result<(), PushError<T>> {
         let full = QueueError::Full {
             capacity: self.capacity(),
         };
@@ -94,8 +93,8 @@ impl<T> Queue<'_, T> {
         let mut looked = start;
         self.spin(event);
         loop {
-            // Set the flag before the attempt: see `Cells::reach`.
-            let dozed = self.cells.doze(event);
+            // Set the flag before the attempt: see `Cells::advance_to`.
+            let marked = self.cells.mark_sleeper(event);
             match attempt()? {
                 Attempt::Over(result) => return Ok(Some(result)),
                 Attempt::NotYet(next) if next != event => {
@@ -105,12 +104,12 @@ impl<T> Queue<'_, T> {
                 Attempt::NotYet(_) => {}
             }
             let waited = start.elapsed();
-            if waited >= timeout && !cfg!(loom) {
+            if waited >= timeout {
                 return Ok(None);
             }
             let nap = LOOK_AROUND.min(timeout.saturating_sub(waited));
-            self.cells.sleep(event, dozed, nap);
-            if looked.elapsed() >= LOOK_AROUND && !cfg!(loom) {
+            self.cells.sleep(event, marked, nap);
+            if looked.elapsed() >= LOOK_AROUND {
                 self.table.reap()?;
                 looked = Instant::now();
             }
@@ -119,16 +118,8 @@ impl<T> Queue<'_, T> {
 
     /// Spins for a moment, until the event comes.
     fn spin(&self, event: Event) {
-        let turns = if cfg!(loom) { 0 } else { PAUSES + YIELDS };
         let seen = self.cells.now(event);
-        for turn in 0..turns {
-            if self.cells.now(event) != seen {
-                return;
-            }
-            match turn < PAUSES {
-                true => core::hint::spin_loop(),
-                false => std::thread::yield_now(),
-            }
-        }
+        let moved = || (self.cells.now(event) != seen).then_some(());
+        let _ = spin::pausing(moved).or_else(|| spin::yielding(YIELDS, moved, || true));
     }
 }

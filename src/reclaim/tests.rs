@@ -3,10 +3,10 @@
 use ndarray::{Axis, Ix1};
 
 use super::*;
-use crate::OwnedArray;
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten};
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
+use crate::queue::OwnedArray;
 use crate::queue::cells::Cells;
 use crate::seat::{leave, reap};
 use crate::span::Spans;

@@ -5,14 +5,14 @@
 //! the same walk over the slots, [`Reclaim::reclaim`], and each of its steps may be repeated. A
 //! reaper that dies loses the lock, and the next reaper starts over.
 
-mod error;
+pub(crate) mod error;
 mod report;
 
 use crate::memory::Memory;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::word::SeatId;
-pub use error::JoinError;
+pub(crate) use error::JoinError;
 pub use report::{ReapReport, TornTile};
 
 /// The walk that takes back everything that a seat holds. `reclaim.rs` implements it, on top of all

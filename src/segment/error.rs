@@ -69,7 +69,7 @@ pub enum SegmentError {
          {uid}, mode {mode:03o}): use another name, remove the write permission of others, or \
          permit both with the options `owner` and `mode`"
     )]
-    Foreign {
+    PermissionMismatch {
         /// The name.
         name: String,
         /// The owner of the file.
@@ -111,7 +111,7 @@ pub enum SegmentError {
          open_timeout if its creator is slow, or let open_or_create replace it",
         Bytes(*size)
     )]
-    Unfinished {
+    NotInitialized {
         /// The name.
         name: String,
         /// The size of the file.
@@ -124,7 +124,7 @@ pub enum SegmentError {
         "other processes kept creating and removing the segment named {name:?} for {waited:?}: \
          raise open_timeout, or keep one process in the segment"
     )]
-    Unsettled {
+    NameContended {
         /// The name.
         name: String,
         /// How long the call waited.

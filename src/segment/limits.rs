@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 /// The memory of the machine, and the limits of this process's memory cgroups, at one moment.
 ///
-/// Segments check these limits before they hand out memory: see [`NoMemory`](crate::NoMemory).
+/// Segments check these limits before they hand out memory: see [`NoMemory`](crate::error::NoMemory).
 ///
 /// ```
-/// use ndshm::MemoryLimits;
+/// use ndshm::inspect::MemoryLimits;
 ///
 /// let limits = MemoryLimits::read()?;
 /// println!("{} of {} bytes available", limits.available, limits.total);

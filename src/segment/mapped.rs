@@ -248,7 +248,7 @@ impl Inner {
         self.allocate(self.memory.layout().data + offset, len)
     }
 
-    /// Commits the words of these slots. Runs before their span is carved.
+    /// Commits the words of these slots. Runs before their span is appended.
     pub(super) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         let layout = self.memory.layout();
         let reader_words = layout.geometry.reader_words();

@@ -3,13 +3,13 @@
 //! [`Segment`] asks an `Inner` for all that it does. There are two: in `mapped.rs` a mapping of the
 //! kernel's, in `model.rs` words of a model checker, with the same methods.
 
-mod error;
+pub(crate) mod error;
 mod geometry;
 pub(crate) mod huge_pages;
 mod in_process;
 #[cfg(not(loom))]
 mod lifecycle;
-mod limits;
+pub(crate) mod limits;
 #[cfg(not(loom))]
 mod mapped;
 #[cfg(loom)]
@@ -25,11 +25,12 @@ pub(crate) mod tests;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-pub use error::{ForeignLock, NoMemory, SegmentError};
-pub use huge_pages::{HugePageReport, HugePages};
+pub(crate) use error::{ForeignLock, NoMemory, SegmentError};
+pub use huge_pages::HugePages;
 pub(crate) use imp::fork;
-pub use limits::{CgroupLimit, MemoryLimits};
 pub use options::{Removal, SegmentOptions};
+
+pub use crate::layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
 
 use crate::layout::Header;
 use crate::memory::Memory;
@@ -71,12 +72,12 @@ impl Segment {
     }
 
     /// Returns the maximum number of participants at one time.
-    pub fn seats(&self) -> u32 {
+    pub fn max_seats(&self) -> u32 {
         self.memory().layout().geometry.seats
     }
 
     /// Returns the maximum number of arrays at one time.
-    pub fn arrays(&self) -> u64 {
+    pub fn max_arrays(&self) -> u64 {
         self.memory().layout().geometry.slots() as u64
     }
 
@@ -171,7 +172,7 @@ impl Segment {
         self.inner.commit(offset, len)
     }
 
-    /// Commits the words of these slots. Runs before their span is carved.
+    /// Commits the words of these slots. Runs before their span is appended.
     pub(crate) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         self.inner.commit_slots(first, count)
     }
@@ -208,8 +209,8 @@ impl fmt::Debug for Segment {
         f.debug_struct("Segment")
             .field("name", &self.name())
             .field("capacity", &self.capacity())
-            .field("seats", &self.seats())
-            .field("arrays", &self.arrays())
+            .field("seats", &self.max_seats())
+            .field("arrays", &self.max_arrays())
             .finish()
     }
 }

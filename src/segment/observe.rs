@@ -100,7 +100,7 @@ pub(crate) fn by_name(name: &str, options: &SegmentOptions) -> Result<Observed, 
             Some(observed) => return Ok(observed),
             None if deadline.wait() => {}
             None => {
-                return Err(SegmentError::Unfinished {
+                return Err(SegmentError::NotInitialized {
                     name: name.into(),
                     size: stat.st_size as u64,
                     waited: options.open_timeout,

@@ -15,7 +15,7 @@ use crate::layout::SCALE;
 ///     .capacity(1 << 30)
 ///     .seats(64)
 ///     .open_or_create("filter")?;
-/// # Ok::<(), ndshm::SegmentError>(())
+/// # Ok::<(), ndshm::error::SegmentError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct SegmentOptions {

@@ -86,7 +86,7 @@ fn read(segment: &Segment, offset: u64) -> u8 {
 fn the_default_anonymous_segment_is_huge_and_takes_no_memory() {
     let segment = Segment::anonymous().unwrap();
     assert!(segment.capacity() >= 16 << 20);
-    assert_eq!(segment.seats(), 256);
+    assert_eq!(segment.max_seats(), 256);
     assert_eq!(segment.name(), None);
     let file = fs::File::from(segment.inheritable_fd().unwrap());
     assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20);
@@ -99,7 +99,7 @@ fn a_passed_descriptor_leads_to_the_same_bytes_and_key() {
     assert_eq!(other.key(), segment.key());
     assert_ne!(segment.key(), 0);
     assert_eq!(
-        (other.capacity(), other.seats(), other.arrays()),
+        (other.capacity(), other.max_seats(), other.max_arrays()),
         (8 << 20, 2, 1 << 16)
     );
     write(&segment, 77, b"x");
@@ -238,7 +238,7 @@ fn a_name_lives_as_long_as_someone_is_in() {
     ));
     // An existing segment keeps its own geometry.
     let second = small().capacity(1 << 30).seats(7).open(&name.0).unwrap();
-    assert_eq!((second.capacity(), second.seats()), (8 << 20, 2));
+    assert_eq!((second.capacity(), second.max_seats()), (8 << 20, 2));
     assert_eq!(
         (second.key(), second.name()),
         (creator.key(), Some(name.0.as_str()))
@@ -290,7 +290,7 @@ fn a_creator_that_died_at_once_does_not_block_its_name() {
             .unwrap();
         file.set_len(size).unwrap();
         let error = small().open(&name.0).unwrap_err();
-        assert!(matches!(error, SegmentError::Unfinished { size: found, .. } if found == size));
+        assert!(matches!(error, SegmentError::NotInitialized { size: found, .. } if found == size));
         assert!(name.exists(), "a mere opener removes nothing");
         let segment = small().open_or_create(&name.0).unwrap();
         assert_eq!(segment.capacity(), 8 << 20);
@@ -349,7 +349,7 @@ fn a_file_that_others_may_write_is_refused() {
     fs::set_permissions(name.path(), fs::Permissions::from_mode(0o620)).unwrap();
     let error = small().open(&name.0).unwrap_err();
     assert!(
-        matches!(error, SegmentError::Foreign { mode: 0o620, .. }),
+        matches!(error, SegmentError::PermissionMismatch { mode: 0o620, .. }),
         "{error}"
     );
     drop(segment);

@@ -4,6 +4,7 @@ pub(crate) mod checker;
 pub(crate) mod clock;
 mod mortal;
 pub(crate) mod site;
+mod time;
 
 use core::marker::PhantomData;
 use core::time::Duration;
@@ -11,6 +12,7 @@ use core::time::Duration;
 use super::{Atom, Ordering, Word};
 use checker::{Condvar, Mutex, lazy_static};
 pub(crate) use mortal::{MortalU64 as Cell, die, until_death};
+pub(crate) use time::Instant;
 
 impl<W: Word> Atom<W> {
     /// Creates a word of zeros, which is the empty state of every kind of word.

@@ -9,6 +9,8 @@ use core::marker::PhantomData;
 
 use super::{Atom, Ordering, Word};
 
+pub(crate) use std::time::Instant;
+
 /// The atomic in a word.
 pub(crate) type Cell = atomic::Atomic<u64>;
 

@@ -6,13 +6,13 @@
 
 use super::cache::{Cache, Filling, Recent};
 use super::hints::Hints;
-use super::slot::{Slot, Tail};
+use super::slot::{ReleaseOutcome, Slot};
 use super::sweep;
 use crate::layout::Header;
 use crate::memory::Memory;
 use crate::segment::NoMemory;
 use crate::segment::Segment;
-use crate::span::{CLASSES, Carved, Extent, Spans};
+use crate::span::{AppendOutcome, CLASSES, Extent, Spans};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotWord};
 
@@ -102,7 +102,7 @@ impl<'m> Allocator<'m, '_> {
         if let Some(found) = self.filling(class).or_else(|| self.hinted(class)) {
             return Ok(found);
         }
-        let full = match self.carve(class)? {
+        let full = match self.append_span(class)? {
             Ok(found) => return Ok(found),
             Err(full) => full,
         };
@@ -179,7 +179,7 @@ impl<'m> Allocator<'m, '_> {
     }
 
     /// Appends a span and reserves a slot of it. The inner error says that no span can be added.
-    fn carve(&mut self, class: u32) -> Result<Result<Reserved<'m>, Exhausted>, Exhausted> {
+    fn append_span(&mut self, class: u32) -> Result<Result<Reserved<'m>, Exhausted>, Exhausted> {
         loop {
             let per_span = self.memory().layout().geometry.span_slots as usize;
             let mut refused = None;
@@ -187,8 +187,8 @@ impl<'m> Allocator<'m, '_> {
                 let committed = self.segment.commit_slots(span * per_span, per_span);
                 committed.map_err(|error| refused = Some(error)).is_ok()
             };
-            match Spans::of(self.memory()).carve(class, back) {
-                Carved::New(span) => {
+            match Spans::of(self.memory()).append_span(class, back) {
+                AppendOutcome::New(span) => {
                     *self.cache.filling(class) = Some(Filling {
                         span,
                         next: 0,
@@ -199,13 +199,15 @@ impl<'m> Allocator<'m, '_> {
                         return Ok(Ok(found));
                     }
                 }
-                Carved::Exhausted { entries } => return Ok(Err(Exhausted::Full { entries })),
-                Carved::Unbacked => {
+                AppendOutcome::Exhausted { entries } => {
+                    return Ok(Err(Exhausted::Full { entries }));
+                }
+                AppendOutcome::Unbacked => {
                     return Err(
                         refused.map_or(Exhausted::Full { entries: true }, Exhausted::NoMemory)
                     );
                 }
-                Carved::Corrupt { index } => return Err(Exhausted::Corrupt { span: index }),
+                AppendOutcome::Corrupt { index } => return Err(Exhausted::Corrupt { span: index }),
             }
         }
     }
@@ -255,12 +257,12 @@ impl<'m> Allocator<'m, '_> {
         backed: u64,
     ) {
         if extent.has_own_pages()
-            && !self.cache.may_retain(backed)
+            && !self.cache.within_retain_limit(backed)
             && self.apart().clean(slot.index, retired, extent)
         {
             return;
         }
-        if let Tail::Freed(word) = slot.tail_after_retire(retired) {
+        if let ReleaseOutcome::Freed(word) = slot.release_after_retire(retired) {
             let freed = Recent {
                 slot: slot.index as u32,
                 word,
@@ -268,7 +270,7 @@ impl<'m> Allocator<'m, '_> {
                 backed,
             };
             if self.cache.push(freed).is_err() {
-                self.apart().share(slot.index, word, extent);
+                self.apart().push_free_hint(slot.index, word, extent);
             }
         }
     }
@@ -277,8 +279,9 @@ impl<'m> Allocator<'m, '_> {
     /// `false` if leases keep it from being reserved for that.
     #[cold]
     fn clean(&self, slot: usize, retired: SlotWord, extent: Extent) -> bool {
-        let slot = Slot::of(self.memory(), slot);
-        let Some(slot) = slot else { return false };
+        let Some(slot) = Slot::of(self.memory(), slot) else {
+            return false;
+        };
         let Some(reserved) = slot.recycle_reserved(retired, self.me) else {
             return false;
         };
@@ -290,11 +293,14 @@ impl<'m> Allocator<'m, '_> {
 
     /// Enters a FREE slot in the hint tree. Punches its pages first if enough are retained.
     #[cold]
-    pub(crate) fn share(&mut self, slot: usize, free: SlotWord, extent: Extent) {
+    pub(crate) fn push_free_hint(&mut self, slot: usize, free: SlotWord, extent: Extent) {
         let Some(slot) = Slot::of(self.memory(), slot) else {
             return;
         };
-        if !free.is_clean() && extent.has_own_pages() && !self.cache.may_share(extent.size()) {
+        if !free.is_clean()
+            && extent.has_own_pages()
+            && !self.cache.within_shared_limit(extent.size())
+        {
             if let Ok(reserved) = slot.reserve(free, self.me) {
                 let clean = self.punch(extent);
                 let _ = slot.abandon(reserved, self.me, clean);

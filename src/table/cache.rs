@@ -22,7 +22,7 @@ pub(crate) struct Recent {
     pub(crate) backed: u64,
 }
 
-/// A span that this participant carved, and its progress in it.
+/// A span that this participant appended, and its progress in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filling {
     pub(crate) span: Span,
@@ -102,12 +102,12 @@ impl Cache {
 
     /// Returns `true` if this participant may retain `backed` more bytes.
     #[inline]
-    pub(crate) fn may_retain(&self, backed: u64) -> bool {
+    pub(crate) fn within_retain_limit(&self, backed: u64) -> bool {
         self.retained.saturating_add(backed) <= self.retain_limit
     }
 
     /// Returns `true` if the segment as a whole may retain `backed` more bytes.
-    pub(crate) fn may_share(&self, backed: u64) -> bool {
+    pub(crate) fn within_shared_limit(&self, backed: u64) -> bool {
         let shared = u64::try_from(self.shared.saturating_add(self.unreported)).unwrap_or(0);
         shared.saturating_add(backed) <= self.retain_limit
     }
@@ -127,7 +127,7 @@ impl Cache {
     /// Adds a freed slot. Returns it if there is no room.
     #[inline]
     pub(crate) fn push(&mut self, freed: Recent) -> Result<(), Recent> {
-        if !self.may_retain(freed.backed) {
+        if !self.within_retain_limit(freed.backed) {
             return Err(freed);
         }
         let recent = &mut self.classes[freed.extent.class as usize].recent;

@@ -7,9 +7,10 @@ use super::above::Above;
 use super::alloc::Allocator;
 use super::cache::Cache;
 use super::hints::Hints;
+use super::locate::TableView;
 use super::name_cache::NameCache;
 use super::roster;
-use super::slot::{Slot, Tail};
+use super::slot::{ReleaseOutcome, Slot};
 use crate::handle::AnyHandle;
 use crate::seat::JoinError;
 use crate::seat::{self, ReapReport};
@@ -37,7 +38,7 @@ pub struct Core {
     process: TokenWord,
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
-    pub(super) again: RefCell<HashMap<usize, usize>>,
+    pub(super) recursive: RefCell<HashMap<usize, usize>>,
     /// Schema index of each record type used here.
     pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
@@ -64,7 +65,7 @@ impl Core {
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
             cache: RefCell::new(Cache::new(segment.retain_limit())),
-            again: RefCell::default(),
+            recursive: RefCell::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),
             names: RefCell::default(),
@@ -161,7 +162,7 @@ impl Core {
         handle: AnyHandle,
         next: impl Fn(SlotWord, u32) -> Option<SlotWord>,
     ) -> Result<(), LeaseError> {
-        let (slot, generation) = self.look().usable(handle)?;
+        let (slot, generation) = self.tables().usable(handle)?;
         match slot.change(|word| next(word, generation)) {
             Ok(_) => Ok(()),
             Err(word) if word.is_live(generation) => Err(self.busy(handle, word.writer())),
@@ -192,10 +193,19 @@ impl Core {
         seat::ParticipantInfo::of(self.segment.memory(), seat).pid
     }
 
+    /// Returns the segment's tables.
+    #[inline]
+    pub(crate) fn tables(&self) -> TableView<'_> {
+        TableView {
+            memory: self.segment.memory(),
+            key: self.segment.key(),
+        }
+    }
+
     /// Returns the slot and generation that a handle names, if the segment has such a slot.
     #[inline]
     pub(crate) fn slot(&self, handle: AnyHandle) -> Option<(Slot<'_>, u32)> {
-        self.look().slot(handle)
+        self.tables().slot(handle)
     }
 
     pub(crate) fn handle_of(&self, slot: usize, generation: u32) -> AnyHandle {
@@ -233,8 +243,8 @@ impl Core {
     pub(crate) fn shared_leases(&self, slot: usize) -> usize {
         let has_bit =
             Slot::of(self.segment.memory(), slot).is_some_and(|slot| slot.has_bit(self.own_seat()));
-        let again = self.again.borrow().get(&slot).copied().unwrap_or(0);
-        usize::from(has_bit) + again
+        let recursive = self.recursive.borrow().get(&slot).copied().unwrap_or(0);
+        usize::from(has_bit) + recursive
     }
 
     pub(crate) fn name_cache(&self) -> &RefCell<NameCache> {
@@ -276,7 +286,7 @@ impl Core {
         let seat = seat::join(&self.segment, self.above)?;
         // The parent's records belong to the parent.
         *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
-        self.again.borrow_mut().clear();
+        self.recursive.borrow_mut().clear();
         self.named.borrow_mut().clear();
         self.seat.set(seat);
         self.token.set(token);
@@ -313,19 +323,19 @@ impl Core {
         }
     }
 
-    /// Enters a slot in the hints if the caller's tail check has made it FREE.
+    /// Enters a slot in the hints if the caller's release check has made it FREE.
     #[inline]
-    pub(crate) fn follow(&self, slot: usize, tail: Tail) {
-        if let Tail::Freed(word) = tail {
-            self.share(slot, word);
+    pub(crate) fn hint_if_freed(&self, slot: usize, tail: ReleaseOutcome) {
+        if let ReleaseOutcome::Freed(word) = tail {
+            self.push_free_hint(slot, word);
         }
     }
 
     #[cold]
-    fn share(&self, slot: usize, word: SlotWord) {
+    fn push_free_hint(&self, slot: usize, word: SlotWord) {
         if let Some(extent) = Spans::of(self.segment.memory()).extent(slot) {
             self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
-                .share(slot, word, extent);
+                .push_free_hint(slot, word, extent);
         }
     }
 }

@@ -10,7 +10,8 @@ use super::alloc::{Exhausted, Reserved};
 use super::core::Core;
 use super::hints::Hints;
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, MAX_AXES, Order, bytes_of};
+use crate::descriptor::{Descriptor, MAX_AXES, bytes_of};
+use crate::element::Order;
 use crate::element::{self, Element, Kind, schema};
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::Corrupt;
@@ -23,7 +24,7 @@ use crate::word::{SeatId, SlotWord};
 impl Core {
     /// Creates an array of zeros. Takes `shape` as ndarray does: `(3, 4)`, `(3, 4).f()`,
     /// `IxDyn(&[3, 4])`.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn zeros<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -36,7 +37,7 @@ impl Core {
     }
 
     /// Creates an array with all elements `elem`.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn filled<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -48,7 +49,7 @@ impl Core {
     }
 
     /// Creates an array with the element `f(i)` at index `i`.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn filled_by_fn<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -73,7 +74,7 @@ impl Core {
     }
 
     /// Creates a copy of `source`: in Fortran order if `source` lies so in memory, else in C order.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn copied<T: Element, D: Dimension>(
         &self,
         source: &impl Deref<Target = ArrayRef<T, D>>,
@@ -87,7 +88,7 @@ impl Core {
     }
 
     /// Creates an array of unspecified contents: zeros, or the bytes of an earlier array.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn uninit<T: Element, Sh: ShapeBuilder>(
         &self,
         shape: Sh,
@@ -165,7 +166,9 @@ impl Core {
     #[cold]
     fn search(&self, bytes: u64, class: u32, me: SeatId) -> Result<Reserved<'_>, AllocError> {
         match self.find_room(bytes, class, me) {
-            Err(AllocError::NoMemory(refused)) => self.scrape(bytes, class, me, refused),
+            Err(AllocError::NoMemory(refused)) => {
+                self.alloc_under_pressure(bytes, class, me, refused)
+            }
             outcome => outcome,
         }
     }
@@ -295,7 +298,7 @@ impl Core {
             bytes,
             what,
             capacity: self.segment.capacity(),
-            arrays: self.segment.arrays(),
+            arrays: self.segment.max_arrays(),
             remedy,
         }
     }
@@ -377,7 +380,7 @@ struct NewArray<'t, T, D> {
 
 impl<'t, T: Element, D: Dimension> NewArray<'t, T, D> {
     #[inline(always)]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     fn reserve<Sh: ShapeBuilder<Dim = D>>(table: &'t Core, shape: Sh) -> Result<Self, AllocError> {
         const { element::assert_layout::<T>() };
         let shape = shape.into_shape_with_order();

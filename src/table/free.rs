@@ -39,7 +39,7 @@ impl Core {
         let word = slot.word();
         if user
             && word.is_control()
-            && let Some(what) = self.look().internal(slot.index, generation)
+            && let Some(what) = self.tables().internal(slot.index, generation)
         {
             return Err(LeaseError::Internal { handle, what });
         }

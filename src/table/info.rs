@@ -1,13 +1,13 @@
 //! Looking at arrays of unknown type: their dtype, shape and state.
 
 use super::core::Core;
+use super::locate::TableView;
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, Order, WrongKind};
+use crate::descriptor::{Descriptor, WrongKind};
+use crate::element::Order;
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
-use crate::memory::{Corrupt, Memory};
 use crate::seat::ParticipantInfo;
-use crate::span::Spans;
 use crate::table::error::LeaseError;
 use crate::word::{SeatId, SlotWord};
 use ndarray::Dimension;
@@ -40,90 +40,25 @@ impl Core {
     /// Returns the type, shape and state of the array that a handle names.
     pub(crate) fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.enter()?;
-        self.look().info(handle.into())
+        self.tables().info(handle.into())
     }
 
     /// Returns all live arrays, in the order of their slots.
     pub(crate) fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
-        self.look().arrays()
+        self.tables().arrays()
     }
 
     /// Returns the handle as one of an array of `T` with dimension `D`.
-    pub(crate) fn typed<T: Element, D: Dimension>(
+    pub(crate) fn downcast<T: Element, D: Dimension>(
         &self,
         handle: AnyHandle,
     ) -> Result<Handle<T, D>, LeaseError> {
         let handle = Handle::from_bits(handle.to_bits());
         self.attach::<T, D>(handle).map(|_| handle)
     }
-
-    pub(crate) fn look(&self) -> Look<'_> {
-        Look {
-            memory: self.segment.memory(),
-            key: self.segment.key(),
-        }
-    }
 }
 
-/// A view of a segment's tables for a participant or an observer.
-#[derive(Clone, Copy)]
-pub(crate) struct Look<'m> {
-    pub(crate) memory: &'m Memory,
-    pub(crate) key: u64,
-}
-
-impl<'m> Look<'m> {
-    /// Returns the slot and generation that a handle names, if the segment has such a slot.
-    #[inline]
-    pub(crate) fn slot(self, handle: AnyHandle) -> Option<(Slot<'m>, u32)> {
-        let (index, generation) = handle.unpack(self.key);
-        Some((Slot::of(self.memory, index)?, generation))
-    }
-
-    /// Returns the slot of a handle that is live at this moment.
-    #[inline]
-    pub(crate) fn live(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
-        match self.slot(handle) {
-            Some((slot, generation)) if slot.word().is_live(generation) => Ok((slot, generation)),
-            _ => Err(LeaseError::Stale { handle }),
-        }
-    }
-
-    /// Returns the slot and the generation of an array that is live at this moment. Refuses control
-    /// arrays that the crate keeps for itself.
-    pub(crate) fn usable(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
-        let (slot, generation) = self.live(handle)?;
-        match self.internal(slot.index, generation) {
-            Some(what) => Err(LeaseError::Internal { handle, what }),
-            None => Ok((slot, generation)),
-        }
-    }
-
-    /// Returns the purpose of a control array that the crate keeps for itself, if the slot holds
-    /// one that is live in this generation.
-    pub(crate) fn internal(self, slot: usize, generation: u32) -> Option<&'static str> {
-        let slot = Slot::of(self.memory, slot)?;
-        if !slot.word().is_control() {
-            return None;
-        }
-        let what = Descriptor::load(self.memory.descriptor(slot.index))?.internal()?;
-        // Read the word again, as in `attach`: the descriptor then belongs to this generation.
-        slot.word().is_live(generation).then_some(what)
-    }
-
-    /// Returns the error for words of an array that do not fit together.
-    #[cold]
-    pub(crate) fn corrupt(self, handle: AnyHandle, what: &'static str) -> LeaseError {
-        let (slot, _) = handle.unpack(self.key);
-        LeaseError::Corrupt {
-            handle,
-            error: Corrupt {
-                offset: self.memory.layout().descriptor_at(slot),
-                what,
-            },
-        }
-    }
-
+impl<'m> TableView<'m> {
     pub(crate) fn info(self, handle: AnyHandle) -> Result<ArrayInfo, LeaseError> {
         let (slot, generation) = self.live(handle)?;
         let info = self.describe(slot, slot.word(), handle);
@@ -140,18 +75,14 @@ impl<'m> Look<'m> {
     }
 
     pub(crate) fn arrays(self) -> impl Iterator<Item = ArrayInfo> + 'm {
-        let geometry = &self.memory.layout().geometry;
-        Spans::of(self.memory).iter().flat_map(move |span| {
-            (0..span.count).filter_map(move |position| {
-                let slot = Slot::of(self.memory, span.slot(geometry, position))?;
-                let word = slot.word();
-                if !word.is_live(word.generation()) {
-                    return None;
-                }
-                let handle = AnyHandle::pack(self.key, slot.index, word.generation());
-                let info = self.describe(slot, word, handle).ok()??;
-                slot.word().is_live(word.generation()).then_some(info)
-            })
+        Slot::all(self.memory).filter_map(move |(slot, _)| {
+            let word = slot.word();
+            if !word.is_live(word.generation()) {
+                return None;
+            }
+            let handle = AnyHandle::pack(self.key, slot.index, word.generation());
+            let info = self.describe(slot, word, handle).ok()??;
+            slot.word().is_live(word.generation()).then_some(info)
         })
     }
 

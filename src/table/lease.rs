@@ -1,82 +1,17 @@
 //! Leases of whole arrays: the recorded right to read or to write.
 
-use ndarray::{ArrayViewMut, Dimension};
+use ndarray::Dimension;
 
-use super::attach::Located;
 use super::core::Core;
-use super::slot::{Refused, Shared, Slot, Tail};
-use crate::array::{ReadGuard, WriteGuard};
-use crate::descriptor::{HalfWritten, PoisonNote};
-use crate::element::Element;
-use crate::handle::{AnyHandle, Handle};
+use super::locate::Located;
+use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
+use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
+use crate::element::{Element, schema};
+use crate::handle::AnyHandle;
 use crate::table::error::{BoxedLeaseError, LeaseError};
 use crate::word::Purpose;
 
 impl Core {
-    /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
-    /// process.
-    #[inline(always)]
-    #[cfg_attr(loom, track_caller)]
-    pub(crate) fn read<T: Element, D: Dimension>(
-        &self,
-        handle: Handle<T, D>,
-    ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
-        let handle = AnyHandle::from(handle);
-        let (slot, shared) = self.take_shared(handle)?;
-        // Locate before building the `SharedLease`: a value with a destructor that lives across
-        // this call would be kept in memory.
-        match self.locate_checked(slot, handle) {
-            Ok(located) => Ok(ReadGuard::new(
-                self.shared_lease(slot, handle, shared),
-                located,
-            )),
-            Err(error) => {
-                drop(self.shared_lease(slot, handle, shared));
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Leases an array for writing. Until the guard is dropped nobody else reads or writes the
-    /// array.
-    #[inline(always)]
-    #[cfg_attr(loom, track_caller)]
-    pub(crate) fn write<T: Element, D: Dimension>(
-        &self,
-        handle: Handle<T, D>,
-    ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
-        let handle = AnyHandle::from(handle);
-        let slot = self.take_exclusive(handle, Purpose::Write)?;
-        // As in `read`.
-        match self.locate_checked(slot, handle) {
-            Ok(located) => Ok(WriteGuard::new(
-                self.exclusive_lease(slot, handle, Purpose::Write),
-                located,
-            )),
-            Err(error) => {
-                drop(self.exclusive_lease(slot, handle, Purpose::Write));
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
-    /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
-    /// well.
-    #[cfg_attr(loom, track_caller)]
-    pub(crate) fn recover<T: Element, D: Dimension, R>(
-        &self,
-        handle: Handle<T, D>,
-        look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
-    ) -> Result<R, LeaseError> {
-        let lease = self.lease_exclusive(AnyHandle::from(handle), Purpose::Recover)?;
-        let located = self.locate_checked(lease.slot, lease.handle)?;
-        let mut guard = WriteGuard::new(lease, located);
-        let seen = look(guard.view_mut());
-        guard.heal();
-        Ok(seen)
-    }
-
     pub(crate) fn lease_shared(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
         let (slot, shared) = self.take_shared(handle)?;
         Ok(self.shared_lease(slot, handle, shared))
@@ -105,7 +40,10 @@ impl Core {
 
     /// Takes a shared lease. The caller builds the value that releases it.
     #[inline(always)]
-    fn take_shared(&self, handle: AnyHandle) -> Result<(Slot<'_>, Shared), BoxedLeaseError> {
+    pub(super) fn take_shared(
+        &self,
+        handle: AnyHandle,
+    ) -> Result<(Slot<'_>, Shared), BoxedLeaseError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(LeaseError::Stale { handle }.into());
@@ -118,7 +56,7 @@ impl Core {
 
     /// Takes an exclusive lease. The caller builds the value that releases it.
     #[inline(always)]
-    fn take_exclusive(
+    pub(super) fn take_exclusive(
         &self,
         handle: AnyHandle,
         purpose: Purpose,
@@ -135,7 +73,7 @@ impl Core {
 
     /// Calls [`Core::locate`] and checks the elements. The caller has a lease.
     #[inline(always)]
-    fn locate_checked<T: Element, D: Dimension>(
+    pub(super) fn locate_checked<T: Element, D: Dimension>(
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
@@ -145,12 +83,56 @@ impl Core {
         Ok(located)
     }
 
+    /// Reads and checks the descriptor. The caller has a lease, or validates afterwards.
+    #[inline(always)]
+    pub(crate) fn locate<T: Element, D: Dimension>(
+        &self,
+        slot: Slot<'_>,
+        handle: AnyHandle,
+    ) -> Result<Located<T, D>, BoxedLeaseError> {
+        let same_schema = |index, text: &'static str| self.is_record::<T>(index, text);
+        self.tables().locate(slot, handle, same_schema)
+    }
+
+    /// Returns `true` if the layout at `index` is that of record `T`, with this `text`.
+    fn is_record<T: Element>(&self, index: u16, text: &str) -> bool {
+        let record = core::any::TypeId::of::<T>();
+        if self.schemas.borrow().get(&record) == Some(&index) {
+            return true;
+        }
+        let same = schema::schema_index_matches(self.segment.memory(), index, text);
+        if same {
+            self.schemas.borrow_mut().insert(record, index);
+        }
+        same
+    }
+
     /// Finishes a refused lease and returns its error.
     #[cold]
-    fn refuse(&self, handle: AnyHandle, why: Refused, tail: Tail) -> BoxedLeaseError {
-        let (index, _) = handle.unpack(self.segment.key());
-        self.follow(index, tail);
-        self.lease_error(handle, index, why).into()
+    fn refuse(&self, handle: AnyHandle, why: Refused, tail: ReleaseOutcome) -> BoxedLeaseError {
+        let (slot, _) = handle.unpack(self.segment.key());
+        self.hint_if_freed(slot, tail);
+        self.lease_error(handle, slot, why).into()
+    }
+
+    #[cold]
+    fn lease_error(&self, handle: AnyHandle, slot: usize, why: Refused) -> LeaseError {
+        match why {
+            Refused::Stale => LeaseError::Stale { handle },
+            Refused::Busy(seat) => self.busy(handle, seat),
+            Refused::Control => WrongKind::control(handle).into(),
+            Refused::Poisoned => {
+                let words = self.segment.memory().descriptor(slot);
+                let note = PoisonNote::load(words);
+                LeaseError::Poisoned {
+                    handle,
+                    name: self.above.name_of(self, handle),
+                    pid: note.pid,
+                    unix_time: note.time,
+                    what: note.what,
+                }
+            }
+        }
     }
 
     /// Takes a participant's place in a round, on an array that the round writes.
@@ -170,14 +152,14 @@ impl Core {
     }
 
     #[inline(always)]
-    fn shared_lease<'t>(
+    pub(super) fn shared_lease<'t>(
         &'t self,
         slot: Slot<'t>,
         handle: AnyHandle,
         shared: Shared,
     ) -> SharedLease<'t> {
-        if shared == Shared::Again {
-            *self.again.borrow_mut().entry(slot.index).or_insert(0) += 1;
+        if shared == Shared::Recursive {
+            *self.recursive.borrow_mut().entry(slot.index).or_insert(0) += 1;
         }
         SharedLease {
             table: self,
@@ -188,7 +170,7 @@ impl Core {
     }
 
     #[inline(always)]
-    fn exclusive_lease<'t>(
+    pub(super) fn exclusive_lease<'t>(
         &'t self,
         slot: Slot<'t>,
         handle: AnyHandle,
@@ -206,17 +188,17 @@ impl Core {
 
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
-    fn drop_again(&self, slot: usize) -> bool {
-        let mut again = self.again.borrow_mut();
-        if again.is_empty() {
+    fn release_recursive(&self, slot: usize) -> bool {
+        let mut recursive = self.recursive.borrow_mut();
+        if recursive.is_empty() {
             return false;
         }
-        let Some(count) = again.get_mut(&slot) else {
+        let Some(count) = recursive.get_mut(&slot) else {
             return false;
         };
         *count -= 1;
         if *count == 0 {
-            again.remove(&slot);
+            recursive.remove(&slot);
         }
         true
     }
@@ -282,9 +264,9 @@ impl Drop for SharedLease<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // A lease that crossed a fork belongs to the parent.
-        if self.is_ours() && !self.table.drop_again(self.slot.index) {
+        if self.is_ours() && !self.table.release_recursive(self.slot.index) {
             let tail = self.slot.unlock_shared(self.table.seat.get());
-            self.table.follow(self.slot.index, tail);
+            self.table.hint_if_freed(self.slot.index, tail);
         }
     }
 }
@@ -328,7 +310,7 @@ impl<'t> ExclusiveLease<'t> {
             }
             slot.unlock_exclusive(me, poison)
         };
-        self.table.follow(slot.index, tail);
+        self.table.hint_if_freed(slot.index, tail);
     }
 
     /// Releases the lease of a round that is over. All of its tiles are done or torn, and a torn
@@ -349,6 +331,6 @@ impl Drop for ExclusiveLease<'_> {
             return self.drop_slowly();
         }
         let tail = self.slot.unlock_exclusive(self.table.seat.get(), false);
-        self.table.follow(self.slot.index, tail);
+        self.table.hint_if_freed(self.slot.index, tail);
     }
 }

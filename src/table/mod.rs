@@ -4,19 +4,20 @@
 
 pub(crate) mod above;
 pub(crate) mod alloc;
-pub(crate) mod attach;
 mod cache;
 pub(crate) mod core;
 pub(crate) mod create;
 pub(crate) mod error;
 mod free;
+pub(crate) mod guard;
 pub(crate) mod hints;
 pub(crate) mod info;
 pub(crate) mod lease;
+pub(crate) mod locate;
 pub(crate) mod name_cache;
+mod pressure;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
-mod scrape;
 pub(crate) mod slot;
 mod sweep;
 mod trim;

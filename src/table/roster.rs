@@ -15,7 +15,6 @@ use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
 use crate::segment::fork::process_token;
 use crate::segment::{Segment, WeakSegment};
-use crate::span::Spans;
 use crate::sync::list::List;
 use crate::sync::{Atom, Ordering};
 use crate::word::SeatId;
@@ -83,19 +82,15 @@ impl Entry {
 /// Returns an array that `seat` leases and that is not the caller's own, if there is one.
 fn held_by(segment: &Segment, seat: SeatId, is_own: impl Fn(usize) -> bool) -> Option<AnyHandle> {
     let memory = segment.memory();
-    let geometry = &memory.layout().geometry;
-    Spans::of(memory).iter().find_map(|span| {
-        (0..span.count).find_map(|position| {
-            let slot = Slot::of(memory, span.slot(geometry, position))?;
-            let word = slot.word();
-            if !word.is_written_by(seat) && !slot.has_bit(seat) {
-                return None;
-            }
-            let descriptor = Descriptor::load(memory.descriptor(slot.index));
-            let is_control = descriptor.is_some_and(|descriptor| descriptor.is_control());
-            (!is_control && !is_own(slot.index))
-                .then(|| AnyHandle::pack(segment.key(), slot.index, word.generation()))
-        })
+    Slot::all(memory).find_map(|(slot, _)| {
+        let word = slot.word();
+        if !word.is_written_by(seat) && !slot.has_bit(seat) {
+            return None;
+        }
+        let descriptor = Descriptor::load(memory.descriptor(slot.index));
+        let is_control = descriptor.is_some_and(|descriptor| descriptor.is_control());
+        (!is_control && !is_own(slot.index))
+            .then(|| AnyHandle::pack(segment.key(), slot.index, word.generation()))
     })
 }
 

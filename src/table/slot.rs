@@ -3,6 +3,7 @@
 //! `README.md` beside this file states the protocol and argues why these steps suffice.
 
 use crate::memory::Memory;
+use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering};
 use crate::word::{Purpose, SeatId, SlotWord};
 
@@ -37,13 +38,13 @@ pub(crate) enum Refused {
 #[must_use]
 pub(crate) enum Shared {
     First,
-    Again,
+    Recursive,
 }
 
-/// The result of a tail check.
+/// The result of a release check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub(crate) enum Tail {
+pub(crate) enum ReleaseOutcome {
     /// The caller has nothing to do.
     Unchanged,
     /// RETIRED → FREE of the next generation. The caller enters the slot in the hints.
@@ -51,6 +52,25 @@ pub(crate) enum Tail {
 }
 
 impl<'m> Slot<'m> {
+    /// Returns all slots of the segment's spans with their extents, in order.
+    pub(crate) fn all(memory: &'m Memory) -> impl Iterator<Item = (Slot<'m>, Extent)> {
+        Spans::of(memory)
+            .iter()
+            .flat_map(move |span| Slot::in_span(memory, span))
+    }
+
+    /// Returns the slots of a span with their extents, in order.
+    pub(crate) fn in_span(
+        memory: &'m Memory,
+        span: Span,
+    ) -> impl Iterator<Item = (Slot<'m>, Extent)> {
+        let geometry = &memory.layout().geometry;
+        (0..span.count).filter_map(move |position| {
+            let slot = Slot::of(memory, span.slot(geometry, position))?;
+            Some((slot, span.extent(position)))
+        })
+    }
+
     /// Returns the slot at `index`, or `None` if the segment has no such slot.
     #[inline]
     pub(crate) fn of(memory: &'m Memory, index: usize) -> Option<Self> {
@@ -118,7 +138,7 @@ impl<'m> Slot<'m> {
     }
 
     /// Attempts the transition LIVE in `generation` → RETIRED by `me`, starting from `seen`. The
-    /// handle is stale from here on. The caller runs [`Slot::tail_after_retire`] next.
+    /// handle is stale from here on. The caller runs [`Slot::release_after_retire`] next.
     #[inline]
     pub(crate) fn retire(
         self,
@@ -128,7 +148,7 @@ impl<'m> Slot<'m> {
     ) -> Result<SlotWord, SlotWord> {
         while let Some(retired) = seen.retire(generation, me) {
             // AcqRel: comes before or after a reader's validation. If before, the validation
-            // reports the array as stale; if after, the tail check sees the reader's bit. The
+            // reports the array as stale; if after, the release check sees the reader's bit. The
             // caller's accesses to the array happen before those of its next owner, whichever
             // participant runs the last check.
             match self
@@ -150,9 +170,9 @@ impl<'m> Slot<'m> {
         self,
         generation: u32,
         me: SeatId,
-    ) -> Result<Shared, (Refused, Tail)> {
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
         // A stale handle must not set bits: they would refuse the writers of another array.
-        admit(self.word(), generation).map_err(|refused| (refused, Tail::Unchanged))?;
+        admit(self.word(), generation).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
         let shared = self.set_bit(me);
         // First the bit, then the word: we read a writer's or freer's earlier transition, and
         // a writer or freer that comes later in the word's order sees our bit.
@@ -168,14 +188,14 @@ impl<'m> Slot<'m> {
         generation: u32,
         opener: SeatId,
         me: SeatId,
-    ) -> Result<Shared, (Refused, Tail)> {
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
         let admit = |word: SlotWord| match word {
             _ if !word.is_live(generation) => Err(Refused::Stale),
             _ if word.is_in_round() && word.writer() == opener => Ok(()),
             _ => Err(Refused::Busy(word.writer())),
         };
         // As in `lock_shared`: set no bit before the array looks available.
-        admit(self.word()).map_err(|refused| (refused, Tail::Unchanged))?;
+        admit(self.word()).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
         let shared = self.set_bit(me);
         admit(self.word.read_modify_write(Ordering::AcqRel))
             .map(|()| shared)
@@ -191,18 +211,18 @@ impl<'m> Slot<'m> {
     }
 
     /// Undoes a [`Slot::lock_shared`] that has just succeeded.
-    pub(crate) fn undo(self, shared: Shared, me: SeatId) -> Tail {
+    pub(crate) fn undo(self, shared: Shared, me: SeatId) -> ReleaseOutcome {
         match shared {
             Shared::First => self.unlock_shared(me),
-            Shared::Again => Tail::Unchanged,
+            Shared::Recursive => ReleaseOutcome::Unchanged,
         }
     }
 
     /// Releases the last shared lease (or place in a round) of `me` on this slot.
     #[inline]
-    pub(crate) fn unlock_shared(self, me: SeatId) -> Tail {
+    pub(crate) fn unlock_shared(self, me: SeatId) -> ReleaseOutcome {
         self.clear_bit(me);
-        self.tail()
+        self.finish_release()
     }
 
     /// Attempts to acquire the exclusive lease for `me`. Refuses a control array before any change:
@@ -213,7 +233,7 @@ impl<'m> Slot<'m> {
         generation: u32,
         me: SeatId,
         purpose: Purpose,
-    ) -> Result<(), (Refused, Tail)> {
+    ) -> Result<(), (Refused, ReleaseOutcome)> {
         // Check for readers before setting the writer: an attempt that backs out makes concurrent
         // readers fail with `Busy`. Rounds skip the check because they are tried only once.
         let possible = || self.word().lock(generation, me, purpose).is_some();
@@ -221,7 +241,7 @@ impl<'m> Slot<'m> {
             && let Some(reader) = self.any_reader()
             && possible()
         {
-            return Err((Refused::Busy(reader), Tail::Unchanged));
+            return Err((Refused::Busy(reader), ReleaseOutcome::Unchanged));
         }
         // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen.
         // On failure it pairs with the Release of the poisoning transition, so the poison note is
@@ -237,7 +257,7 @@ impl<'m> Slot<'m> {
                 Ok(()) if word.is_control() => Refused::Control,
                 Ok(()) => Refused::Busy(word.writer()),
             };
-            return Err((refused, Tail::Unchanged));
+            return Err((refused, ReleaseOutcome::Unchanged));
         }
         match self.any_reader() {
             None => Ok(()),
@@ -250,9 +270,9 @@ impl<'m> Slot<'m> {
 
     /// Releases the exclusive lease of `me`. `poison` says that the bytes may be half-written.
     #[inline]
-    pub(crate) fn unlock_exclusive(self, me: SeatId, poison: bool) -> Tail {
+    pub(crate) fn unlock_exclusive(self, me: SeatId, poison: bool) -> ReleaseOutcome {
         // Release: pairs with the Acquire of the next lease. Acquire: pairs with the Release of a
-        // refused reader's tail check, if that came before: its bit is then seen to be clear.
+        // refused reader's release check, if that came before: its bit is then seen to be clear.
         let unlocked = self
             .word
             .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
@@ -261,45 +281,45 @@ impl<'m> Slot<'m> {
         match unlocked {
             Ok((_, word)) => self.tail_of_lease(word),
             // `me` does not hold the lease.
-            Err(_) => Tail::Unchanged,
+            Err(_) => ReleaseOutcome::Unchanged,
         }
     }
 
     /// Ends the round that `me` opened although participants may still hold tiles. The array is
-    /// left without an opener, and the last participant's tail check unlocks it.
-    pub(crate) fn orphan(self, me: SeatId, poison: bool) -> Tail {
+    /// left without an opener, and the last participant's release check unlocks it.
+    pub(crate) fn orphan(self, me: SeatId, poison: bool) -> ReleaseOutcome {
         // Release: pairs with the Acquire of the next lease.
         let _ = self
             .word
             .update(Ordering::Release, Ordering::Relaxed, |word| {
                 word.orphan(me, poison)
             });
-        self.tail()
+        self.finish_release()
     }
 
-    /// Runs the tail check. Every participant that clears a bit or a writer, or retires the slot,
+    /// Runs the release check. Every participant that clears a bit or a writer, or retires the slot,
     /// runs it, even if its lease was refused. It finishes transitions that the others could not.
     #[inline]
-    pub(crate) fn tail(self) -> Tail {
+    pub(crate) fn finish_release(self) -> ReleaseOutcome {
         // A read-modify-write: with a load, the freer could miss our cleared bit while we miss its
         // RETIRED (store buffering).
         self.tail_of_lease(self.word.read_modify_write(Ordering::AcqRel))
     }
 
-    /// Runs the tail check after a released lease, where there is nearly always nothing to do.
+    /// Runs the release check after a released lease, where there is nearly always nothing to do.
     #[inline(always)]
-    fn tail_of_lease(self, word: SlotWord) -> Tail {
+    fn tail_of_lease(self, word: SlotWord) -> ReleaseOutcome {
         match word.after_leases() {
-            None => Tail::Unchanged,
+            None => ReleaseOutcome::Unchanged,
             Some(_) => tail_after(self.index, self.word, self.readers, word),
         }
     }
 
-    /// Runs the tail check after the caller's own `retire`, which wrote `retired`.
+    /// Runs the release check after the caller's own `retire`, which wrote `retired`.
     #[inline(always)]
-    pub(crate) fn tail_after_retire(self, retired: SlotWord) -> Tail {
+    pub(crate) fn release_after_retire(self, retired: SlotWord) -> ReleaseOutcome {
         match retired.recycle() {
-            None => Tail::Unchanged,
+            None => ReleaseOutcome::Unchanged,
             Some(free) => match self.finish(retired, free) {
                 Ok(tail) => tail,
                 Err(now) => tail_after(self.index, self.word, self.readers, now),
@@ -311,17 +331,17 @@ impl<'m> Slot<'m> {
     /// lease](SlotWord::after_leases), unless a reader's bit is set. Returns the current word if it
     /// is not `word`.
     #[inline(always)]
-    fn finish(self, word: SlotWord, next: SlotWord) -> Result<Tail, SlotWord> {
+    fn finish(self, word: SlotWord, next: SlotWord) -> Result<ReleaseOutcome, SlotWord> {
         if self.any_reader().is_some() {
-            // The reader that clears this bit runs the tail check after us.
-            return Ok(Tail::Unchanged);
+            // The reader that clears this bit runs the release check after us.
+            return Ok(ReleaseOutcome::Unchanged);
         }
         // Release: pairs with the Acquire of a look at the free slot, or of the next lease.
         self.word
             .compare_exchange(word, next, Ordering::Release, Ordering::Relaxed)
             .map(|_| match next.is_free() {
-                true => Tail::Freed(next),
-                false => Tail::Unchanged,
+                true => ReleaseOutcome::Freed(next),
+                false => ReleaseOutcome::Unchanged,
             })
     }
 
@@ -383,12 +403,14 @@ impl<'m> Slot<'m> {
     fn set_bit(self, seat: SeatId) -> Shared {
         // Relaxed: the Release of the validation that follows orders it.
         match self.bit(seat) {
-            Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => Shared::Again,
+            Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => {
+                Shared::Recursive
+            }
             _ => Shared::First,
         }
     }
 
-    /// Clears the bit and returns `true` if it was set. The caller runs the tail check.
+    /// Clears the bit and returns `true` if it was set. The caller runs the release check.
     #[inline]
     pub(crate) fn clear_bit(self, seat: SeatId) -> bool {
         let Some((word, bit)) = self.bit(seat) else {
@@ -439,11 +461,16 @@ impl<'m> Slot<'m> {
     }
 }
 
-/// Continues the tail check of a slot from `seen`, which the caller's own read-modify-write has just
-/// read or written. Takes the slot's parts in registers, because callers that do not come here must
-/// not write it to memory.
+/// Continues the release check of a slot from `seen`, which the caller's own read-modify-write has
+/// just read or written. Takes the slot's parts in registers, because callers that do not come here
+/// must not write it to memory.
 #[cold]
-fn tail_after(index: usize, word: &Atom<SlotWord>, readers: &[Atom], mut seen: SlotWord) -> Tail {
+fn tail_after(
+    index: usize,
+    word: &Atom<SlotWord>,
+    readers: &[Atom],
+    mut seen: SlotWord,
+) -> ReleaseOutcome {
     let slot = Slot {
         index,
         word,
@@ -455,7 +482,7 @@ fn tail_after(index: usize, word: &Atom<SlotWord>, readers: &[Atom], mut seen: S
             Err(now) => seen = now,
         }
     }
-    Tail::Unchanged
+    ReleaseOutcome::Unchanged
 }
 
 /// Returns the first seat among the bits of a row. Takes the row in registers: callers that find it

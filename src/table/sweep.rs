@@ -19,16 +19,12 @@ pub(crate) fn reserve(memory: &Memory, class: u32, me: SeatId) -> Option<Reserve
         let mut words = Vec::new();
         let mut best: Option<(Slot<'_>, SlotWord, Extent)> = None;
         for span in Spans::of(memory).iter().filter(|span| span.class >= class) {
-            for position in 0..span.count {
-                let Some(slot) = Slot::of(memory, span.slot(&memory.layout().geometry, position))
-                else {
-                    continue;
-                };
+            for (slot, extent) in Slot::in_span(memory, span) {
                 let word = slot.word();
                 words.push((word.generation(), word.lifecycle()));
-                let smaller = best.is_none_or(|(_, _, extent)| span.class < extent.class);
+                let smaller = best.is_none_or(|(_, _, best)| extent.class < best.class);
                 if word.is_free() && smaller {
-                    best = Some((slot, word, span.extent(position)));
+                    best = Some((slot, word, extent));
                 }
             }
         }

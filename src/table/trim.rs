@@ -25,17 +25,16 @@ impl Core {
     /// Reserves the free, used slots of a span, punches their extents, and frees them as clean.
     fn trim_span(&self, span: &Span, me: SeatId) -> u64 {
         let memory = self.segment.memory();
-        let held: Vec<_> = (0..span.count)
-            .filter_map(|position| {
-                let slot = Slot::of(memory, span.slot(&memory.layout().geometry, position))?;
+        let held: Vec<_> = Slot::in_span(memory, *span)
+            .filter_map(|(slot, extent)| {
                 let seen = slot.word();
                 // Clean slots have no pages; but extents that share pages are punched all or not at
                 // all.
-                if seen.is_clean() && span.extent(position).has_own_pages() {
+                if seen.is_clean() && extent.has_own_pages() {
                     return None;
                 }
                 let reserved = slot.reserve(seen, me).ok()?;
-                Some((slot, reserved, span.extent(position)))
+                Some((slot, reserved, extent))
             })
             .collect();
         let whole = held.len() == span.count as usize;

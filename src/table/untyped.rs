@@ -6,21 +6,20 @@ use core::slice;
 
 use super::alloc::Reserved;
 use super::core::Core;
-use super::info::Look;
 use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, MAX_AXES, Order, WrongKind, bytes_of};
+use crate::descriptor::{Descriptor, MAX_AXES, bytes_of};
+use crate::element::Order;
 use crate::element::{DType, schema};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
-use crate::span::Spans;
 use crate::table::error::{AllocError, LeaseError};
 use crate::word::Purpose;
 
 impl Core {
     /// Creates an array of zeros as [`zeros`](crate::HandleTable::zeros) does, of an element type that is
     /// a value. `shape` is the length of each axis. A program that knows the type opens the array
-    /// by [`AnyHandle::typed`].
+    /// by [`AnyHandle::downcast`].
     pub(crate) fn zeros_untyped(
         &self,
         dtype: &DType,
@@ -40,7 +39,7 @@ impl Core {
         handle: impl Into<AnyHandle>,
     ) -> Result<UntypedReadGuard<'_>, LeaseError> {
         let lease = self.lease_shared(handle.into())?;
-        let located = self.look().locate_untyped(lease.slot, lease.handle)?;
+        let located = self.locate_untyped(lease.slot, lease.handle)?;
         Ok(UntypedReadGuard::new(lease, located))
     }
 
@@ -50,7 +49,7 @@ impl Core {
         handle: impl Into<AnyHandle>,
     ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
         let lease = self.lease_exclusive(handle.into(), Purpose::Write)?;
-        let located = self.look().locate_untyped(lease.slot, lease.handle)?;
+        let located = self.locate_untyped(lease.slot, lease.handle)?;
         Ok(UntypedWriteGuard::new(lease, located))
     }
 
@@ -139,48 +138,39 @@ pub(crate) struct LocatedBytes {
     kind: ArrayKind,
 }
 
+impl Core {
+    /// Locates the bytes of a leased array.
+    fn locate_untyped(
+        &self,
+        slot: Slot<'_>,
+        handle: AnyHandle,
+    ) -> Result<LocatedBytes, LeaseError> {
+        let found = self.tables().measure_untyped(slot.index, handle)?;
+        let (offset, size) = (found.extent.offset, found.extent.size());
+        let first = self.segment.memory().data(offset, size).ok_or_else(|| {
+            self.tables()
+                .corrupt(handle, "the extent is not in the data region")
+        })?;
+        let shape = found.descriptor.shape();
+        Ok(LocatedBytes {
+            offset,
+            first,
+            len: found.bytes as usize,
+            kind: ArrayKind {
+                shape: shape.iter().map(|&len| len as usize).collect(),
+                order: found.descriptor.order,
+                dtype: found.dtype,
+            },
+        })
+    }
+}
+
 /// The type and shape of an array that is leased as bytes.
 #[derive(Clone, Debug)]
 struct ArrayKind {
     dtype: DType,
     shape: Vec<usize>,
     order: Order,
-}
-
-impl Look<'_> {
-    /// Reads and checks the descriptor. The caller has a lease.
-    fn locate_untyped(self, slot: Slot<'_>, handle: AnyHandle) -> Result<LocatedBytes, LeaseError> {
-        let memory = self.memory;
-        let corrupt = |what| self.corrupt(handle, what);
-        let descriptor = Descriptor::load(memory.descriptor(slot.index))
-            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
-        if descriptor.is_control() {
-            return Err(WrongKind::control(handle).into());
-        }
-        let dtype = descriptor
-            .dtype(memory)
-            .ok_or_else(|| corrupt("the element type is not known"))?;
-        let bytes = descriptor
-            .bytes(dtype.size())
-            .ok_or_else(|| corrupt("the shape's size is not representable"))?;
-        let extent = Spans::of(memory)
-            .extent(slot.index)
-            .filter(|extent| bytes <= extent.size())
-            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
-        let first = memory
-            .data(extent.offset, extent.size())
-            .ok_or_else(|| corrupt("the extent is not in the data region"))?;
-        Ok(LocatedBytes {
-            offset: extent.offset,
-            first,
-            len: bytes as usize,
-            kind: ArrayKind {
-                dtype,
-                shape: descriptor.shape().iter().map(|&len| len as usize).collect(),
-                order: descriptor.order,
-            },
-        })
-    }
 }
 
 /// A shared lease of an array as bytes.

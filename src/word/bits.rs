@@ -234,10 +234,10 @@ fn a_job_that_is_being_taken_can_come_back_in_the_next_lap() {
 fn an_end_is_open_until_it_is_closed() {
     let open = EndWord::from_bits(0);
     assert!(!open.is_closed() && !open.is_awaited());
-    let closed = open.reach(3).close();
+    let closed = open.advance_to(3).close();
     assert_eq!(closed.bits(), 3 << 2 | 2);
     assert!(closed.is_closed());
-    assert_eq!(open.reach(3).doze().bits(), 3 << 2 | 1);
+    assert_eq!(open.advance_to(3).mark_sleeper().bits(), 3 << 2 | 1);
 }
 
 #[test]

@@ -188,14 +188,14 @@ impl EndWord {
     /// Advances to at least `position`, and clears ASLEEP. The caller then wakes the sleepers.
     #[must_use]
     #[inline]
-    pub(crate) fn reach(self, position: u64) -> Self {
+    pub(crate) fn advance_to(self, position: u64) -> Self {
         let position = position.max(self.position()).min(Self::LAST_POSITION);
         EndWord(Self::ASLEEP.set(Self::POSITION.set(self.0, position), 0))
     }
 
     /// Sets ASLEEP for a participant that is about to sleep.
     #[must_use]
-    pub(crate) fn doze(self) -> Self {
+    pub(crate) fn mark_sleeper(self) -> Self {
         EndWord(Self::ASLEEP.set(self.0, 1))
     }
 
@@ -300,10 +300,10 @@ mod tests {
         #[test]
         fn an_end_only_advances(bits: u64, position in 0..=EndWord::LAST_POSITION) {
             let end = EndWord::from_bits(bits);
-            let reached = end.reach(position);
+            let reached = end.advance_to(position);
             prop_assert_eq!(reached.position(), end.position().max(position));
             prop_assert_eq!(reached.is_closed(), end.is_closed());
-            prop_assert!(!reached.is_awaited() && end.doze().is_awaited());
+            prop_assert!(!reached.is_awaited() && end.mark_sleeper().is_awaited());
             prop_assert!(end.close().is_closed() && !end.close().is_awaited());
             prop_assert_eq!(end.close().position(), end.position());
         }

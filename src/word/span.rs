@@ -6,7 +6,7 @@ use super::{Field, word_type};
 
 word_type! {
     /// A span's size class and base: class + 1 in 8 bits, base in units of 64 bytes in 40 bits.
-    /// Zero is an entry that was not carved yet.
+    /// Zero is an entry that was not appended yet.
     SpanWord
 }
 

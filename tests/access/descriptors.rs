@@ -4,7 +4,8 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
 
-use ndshm::{Observer, Segment, SegmentError};
+use ndshm::error::SegmentError;
+use ndshm::{Observer, Segment};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::support::Name;
@@ -85,7 +86,10 @@ pub fn a_passed_file_of_another_user_is_refused() {
     ] {
         let text = refused.as_ref().map(ToString::to_string);
         assert!(
-            matches!(refused, Some(SegmentError::Foreign { uid: STRANGER, .. })),
+            matches!(
+                refused,
+                Some(SegmentError::PermissionMismatch { uid: STRANGER, .. })
+            ),
             "{text:?}"
         );
     }

@@ -5,7 +5,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use ndarray::Axis;
-use ndshm::{HandleTable, JoinError, LeaseError, Observer, Pool, PoolError};
+use ndshm::error::{JoinError, LeaseError, PoolError};
+use ndshm::{HandleTable, Observer, Pool};
 
 use crate::support::{Child, DEADLINE, Flag, Name, Pipe};
 use crate::{become_stranger, file, may_be_others, options};
@@ -116,7 +117,7 @@ pub fn a_lock_on_a_dead_workers_seat_ends_the_call() {
         // The first worker has the seat after the parent's.
         pool.broadcast(&(), |_, ()| ()).unwrap();
         let most = Duration::from_secs(60);
-        pool.deadline(Some(most));
+        pool.set_deadline(Some(most));
         let spies: Vec<Child> = (1..4)
             .map(|seat| Child::fork(|| wait_for_lock(&name, seat)))
             .collect();

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
 use ndarray::{Ix1, ShapeBuilder};
-use ndshm::{CopyError, Handle, HandleTable, LeaseError, Observer, SegmentError};
+use ndshm::error::{CopyError, LeaseError, SegmentError};
+use ndshm::{Handle, HandleTable, Observer};
 
 use crate::support::{Child, DEADLINE, Name};
 use crate::{become_stranger, file, may_be_others, options, support};
@@ -188,7 +189,7 @@ pub fn observing_no_segment_is_an_error() {
     fs::set_permissions(file(&name), fs::Permissions::from_mode(0o600)).unwrap();
     let error = options().observe(&name.0).unwrap_err();
     assert!(
-        matches!(error, SegmentError::Unfinished { size: 0, .. }),
+        matches!(error, SegmentError::NotInitialized { size: 0, .. }),
         "{error}"
     );
     fs::write(file(&name), [7; 64]).unwrap();

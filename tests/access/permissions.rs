@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, SegmentError};
+use ndshm::error::SegmentError;
+use ndshm::{Handle, HandleTable};
 
 use crate::support::{Child, Name};
 use crate::{STRANGER, become_stranger, file, may_be_others, options};
@@ -44,7 +45,7 @@ pub fn a_segment_that_others_may_write_is_refused() {
         let error = options.open(&name.0).unwrap_err();
         let text = error.to_string();
         assert!(
-            matches!(error, SegmentError::Foreign { mode: 0o660, .. }),
+            matches!(error, SegmentError::PermissionMismatch { mode: 0o660, .. }),
             "{text}"
         );
         assert!(
@@ -72,7 +73,10 @@ pub fn a_segment_of_another_user_is_refused() {
     ];
     for error in refused {
         assert!(
-            matches!(error, Some(SegmentError::Foreign { uid: STRANGER, .. })),
+            matches!(
+                error,
+                Some(SegmentError::PermissionMismatch { uid: STRANGER, .. })
+            ),
             "{error:?}"
         );
     }
@@ -117,7 +121,7 @@ pub fn two_users_share_a_segment_if_both_allow_it() {
         for options in [options().mode(0o666), options().owner(0)] {
             let error = options.open(&name.0).unwrap_err();
             assert!(
-                matches!(error, SegmentError::Foreign { uid: 0, .. }),
+                matches!(error, SegmentError::PermissionMismatch { uid: 0, .. }),
                 "{error}"
             );
         }

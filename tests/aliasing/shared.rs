@@ -1,7 +1,8 @@
 //! Queues, names, bundles, objects, and arrays lent to Arrow.
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, PushError};
+use ndshm::error::PushError;
+use ndshm::{Handle, HandleTable};
 
 use super::table;
 
@@ -54,7 +55,7 @@ fn names_and_bundles_lead_to_arrays() {
 #[test]
 fn an_object_lends_its_tensors_and_texts() {
     use ndarray::Array1;
-    use ndshm::Tensor;
+    use ndshm::object::Tensor;
 
     let table = table();
     type Value<'a> = (&'a str, Tensor<'a, f64, Ix1>, Vec<u16>, Option<bool>);

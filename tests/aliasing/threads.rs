@@ -1,7 +1,8 @@
 //! Pools of threads: kernels, results, parameters, and tiles that are run again.
 
 use ndarray::Axis;
-use ndshm::{Pool, PoolError};
+use ndshm::Pool;
+use ndshm::error::PoolError;
 
 use super::table;
 
@@ -66,7 +67,7 @@ fn ready_tiles_run_again() {
     while sent < 6 {
         for mut ready in running.wait_any(1).unwrap() {
             ready.views()[0] += 10;
-            ready.again();
+            ready.rerun();
             sent += 1;
         }
     }

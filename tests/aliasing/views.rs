@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use ndarray::{Array2, ArrayViewMut1, Axis, Ix1, Ix2, ShapeBuilder, Zip, s};
-use ndshm::{
-    Complex, DType, Grid, Handle, HandleTable, LeaseError, Order, ScalarType, UntypedReadGuard,
-    UntypedWriteGuard,
-};
+use ndshm::element::{DType, Order, ScalarType};
+use ndshm::error::LeaseError;
+use ndshm::untyped::{UntypedReadGuard, UntypedWriteGuard};
+use ndshm::{Complex, Grid, Handle, HandleTable};
 
 use super::table;
 
@@ -102,7 +102,7 @@ fn untyped_guards_lend_bytes() {
     let dtype = DType::from(ScalarType::F64);
     let any = table.zeros_untyped(&dtype, &[2, 2], Order::C).unwrap();
     table.write_untyped(any).unwrap().bytes_mut()[..8].copy_from_slice(&2.5f64.to_ne_bytes());
-    let x: Handle<f64, Ix2> = table.info(any).unwrap().handle.typed(&table).unwrap();
+    let x: Handle<f64, Ix2> = table.info(any).unwrap().handle.downcast(&table).unwrap();
     assert_eq!(table.read(x).unwrap()[(0, 0)], 2.5);
     assert_eq!(table.read_untyped(any).unwrap().bytes().len(), 32);
 }

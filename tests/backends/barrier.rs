@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ndshm::{BarrierError, Error, PoolError};
+use ndshm::Error;
+use ndshm::error::{BarrierError, PoolError};
 
 use crate::support::{Flag, KINDS, PROCESSES, die};
 use crate::with_each_pool;
@@ -106,7 +107,7 @@ pub fn a_barrier_ends_at_its_deadline() {
                     other => panic!("{other:?}"),
                 };
             }
-            match worker.barrier_within(Duration::from_millis(50)) {
+            match worker.barrier_timeout(Duration::from_millis(50)) {
                 Err(BarrierError::Deadline { .. }) => {}
                 Err(other) => return Err(Error::from(other)),
                 Ok(()) => panic!("the barrier opened without the other worker"),
@@ -116,7 +117,7 @@ pub fn a_barrier_ends_at_its_deadline() {
         });
         assert_eq!(outcome.unwrap(), [0, 1], "{kind:?}");
         // The pool's own deadline breaks the barrier for the workers that wait there.
-        pool.deadline(Some(Duration::from_millis(100)));
+        pool.set_deadline(Some(Duration::from_millis(100)));
         let broken = Flag::new();
         let outcome = pool.run(&broken.number, |worker, &broken| {
             if worker.worker() == 0 {
@@ -132,7 +133,7 @@ pub fn a_barrier_ends_at_its_deadline() {
             matches!(outcome, Err(PoolError::Deadline { .. })),
             "{kind:?}"
         );
-        pool.deadline(None);
+        pool.set_deadline(None);
         let ran = pool.run(&(), |worker, ()| {
             worker.barrier()?;
             Ok(worker.worker() as u32)

@@ -98,7 +98,7 @@ pub fn two_partitions_of_a_call_draw_different_numbers() {
 /// Compares the random numbers of repeated runs, also those after a worker's death, with the public
 /// generator.
 pub fn each_run_of_a_tile_draws_its_own_numbers() {
-    use ndshm::TileRng;
+    use ndshm::pool::TileRng;
     use ndshm::rand_core::Rng;
 
     with_each_pool(&KINDS, 2, |kind, table, _, _, pool| {
@@ -106,7 +106,7 @@ pub fn each_run_of_a_tile_draws_its_own_numbers() {
         let x = table.zeros::<u64, _>(TILES).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         pool.set_seed(5);
-        pool.on_death(OnDeath::RunAgain);
+        pool.set_on_death(OnDeath::RunAgain);
         let flag = Flag::new();
         // With worker processes, a worker dies in a later run of a tile.
         let die = kind != Kind::Threads;
@@ -134,7 +134,7 @@ pub fn each_run_of_a_tile_draws_its_own_numbers() {
                 );
                 runs[tile] += 1;
                 if runs[tile] < 4 {
-                    ready.again();
+                    ready.rerun();
                 }
             }
         }
@@ -215,7 +215,7 @@ pub fn pools_work_in_a_named_segment() {
 pub fn stats_count_tiles_calls_and_time() {
     with_each_pool(&KINDS, 2, |kind, _, _, tiles, pool| {
         pool.for_each(tiles, &(), |_, (), _| ()).unwrap();
-        pool.profile(true);
+        pool.set_profiling(true);
         for _ in 0..5 {
             pool.for_each(tiles, &(), |_, (), _| {
                 std::thread::sleep(Duration::from_millis(1));

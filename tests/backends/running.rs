@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, OnDeath, PoolError, Ready};
+use ndshm::error::PoolError;
+use ndshm::pool::ReadyTile;
+use ndshm::{Handle, HandleTable, OnDeath};
 
 use crate::support::{Flag, KINDS, PROCESSES};
 use crate::with_each_pool;
@@ -25,7 +27,7 @@ pub fn ready_tiles_are_returned_and_run_again() {
                 let mut views = ready.views();
                 views += 1;
                 taken += 1;
-                ready.again();
+                ready.rerun();
             }
         }
         assert!(running.done() <= 10);
@@ -48,7 +50,13 @@ pub fn ready_tiles_are_returned_and_run_again() {
 }
 
 fn only_array(table: &HandleTable) -> Handle<u32, Ix1> {
-    table.arrays().next().unwrap().handle.typed(table).unwrap()
+    table
+        .arrays()
+        .next()
+        .unwrap()
+        .handle
+        .downcast(table)
+        .unwrap()
 }
 
 pub fn a_slow_tile_does_not_delay_others() {
@@ -72,7 +80,7 @@ pub fn a_slow_tile_does_not_delay_others() {
                 if others == 50 {
                     Flag::raise(enough.number);
                 }
-                ready.again();
+                ready.rerun();
             }
         }
         assert!(others >= 50, "{kind:?}: only {others} runs of other tiles");
@@ -83,7 +91,7 @@ pub fn a_slow_tile_does_not_delay_others() {
 pub fn a_death_between_tiles_tears_none() {
     with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         for policy in [OnDeath::Fail, OnDeath::RunAgain] {
-            pool.on_death(policy);
+            pool.set_on_death(policy);
             let pids = pool.pids();
             let mut running = pool
                 .start(tiles, &(), |mut x, (), _| {
@@ -98,7 +106,7 @@ pub fn a_death_between_tiles_tears_none() {
                     unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
                 }
                 match running.wait_any(5) {
-                    Ok(ready) => ready.into_iter().for_each(Ready::again),
+                    Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
                     Err(error) => {
                         outcome = Err(error);
                         break;
@@ -130,7 +138,7 @@ pub fn a_panic_ends_a_wait_while_others_stay_ready() {
         let start = Instant::now();
         let error = loop {
             match running.wait_any(1) {
-                Ok(ready) => ready.into_iter().for_each(Ready::again),
+                Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
                 Err(error) => break error,
             }
             assert!(
@@ -156,11 +164,11 @@ pub fn a_death_ends_a_wait_while_others_stay_ready() {
         let ready = running.wait_any(10).unwrap();
         // SAFETY: no precondition; the pid is of a worker that was not waited for.
         unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
-        ready.into_iter().for_each(Ready::again);
+        ready.into_iter().for_each(ReadyTile::rerun);
         let start = Instant::now();
         let error = loop {
             match running.wait_any(1) {
-                Ok(ready) => ready.into_iter().for_each(Ready::again),
+                Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
                 Err(error) => break error,
             }
             assert!(

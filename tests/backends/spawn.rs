@@ -1,7 +1,8 @@
 //! Workers of programs with threads, and of programs that do not call `become_worker`.
 
 use ndarray::Axis;
-use ndshm::{Pool, PoolError};
+use ndshm::Pool;
+use ndshm::error::PoolError;
 use rayon::prelude::*;
 
 use crate::support::{KINDS, Kind, table};

@@ -7,9 +7,8 @@ use std::process;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2, IxDyn};
-use ndshm::{
-    AllocError, AnyHandle, Handle, HandleTable, LeaseError, PartitionError, RoundError, Segment,
-};
+use ndshm::error::{AllocError, LeaseError, PartitionError, RoundError};
+use ndshm::{AnyHandle, Handle, HandleTable, Segment};
 use proptest::prelude::*;
 
 fn table() -> HandleTable {
@@ -195,7 +194,9 @@ fn refuse_all(table: &HandleTable, handle: Handle<f64, Ix1>) {
         table.detach(handle),
         table.adopt(handle),
         table.clear_poison(handle),
-        AnyHandle::from(handle).typed::<f64, Ix1>(table).map(drop),
+        AnyHandle::from(handle)
+            .downcast::<f64, Ix1>(table)
+            .map(drop),
     ];
     for (at, refused) in refused.into_iter().enumerate() {
         assert!(
@@ -262,7 +263,7 @@ fn another_type_or_rank_names_both() {
         says(error, &types);
     }
     let error = AnyHandle::from_bits(bits)
-        .typed::<f64, Ix1>(&table)
+        .downcast::<f64, Ix1>(&table)
         .unwrap_err();
     says(error, &ranks);
     says(table.read(wrong_rank).unwrap_err(), &ranks);

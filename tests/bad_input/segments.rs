@@ -8,7 +8,8 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ndshm::{HandleTable, JoinError, Segment, SegmentError};
+use ndshm::error::{JoinError, SegmentError};
+use ndshm::{HandleTable, Segment};
 
 use super::says;
 
@@ -156,7 +157,7 @@ fn open_forged(header: u64, size: u64) -> SegmentError {
 #[test]
 fn another_layout_version_names_both_and_the_remedy() {
     let (header, size) = header_of_a_segment();
-    let version = ndshm::LAYOUT_VERSION;
+    let version = ndshm::segment::LAYOUT_VERSION;
     for other in [0, version + 1, 255] {
         let forged = header & !(0xff << 16) | u64::from(other) << 16;
         let error = open_forged(forged, size);
@@ -205,7 +206,7 @@ fn an_uninitialized_file_is_an_error_after_the_timeout() {
     let options = Segment::options().open_timeout(Duration::from_millis(50));
     let error = options.open(&name.0).unwrap_err();
     assert!(
-        matches!(error, SegmentError::Unfinished { size: 0, .. }),
+        matches!(error, SegmentError::NotInitialized { size: 0, .. }),
         "{error}"
     );
     says(error, &[&name.0, "50ms", "0 bytes", "open_timeout"]);
@@ -220,7 +221,7 @@ fn a_file_that_others_may_write_is_refused_with_its_mode() {
     fs::set_permissions(name.file(), fs::Permissions::from_mode(0o666)).unwrap();
     let error = Segment::open(&name.0).unwrap_err();
     assert!(
-        matches!(error, SegmentError::Foreign { mode: 0o666, .. }),
+        matches!(error, SegmentError::PermissionMismatch { mode: 0o666, .. }),
         "{error}"
     );
     says(error, &[&name.0, "666", "use another name"]);

@@ -83,7 +83,10 @@ fn object(ground: &Ground) {
     let guard = ground.table.open_object(name).unwrap();
     ground.cross(guard, |guard| {
         let refused = guard.get::<&str>().unwrap_err();
-        assert!(matches!(refused, ndshm::ObjectError::Forked), "{refused}");
+        assert!(
+            matches!(refused, ndshm::error::ObjectError::Forked),
+            "{refused}"
+        );
         // Apply the remedy from the error's text.
         let again = ground.table.open_object(name).unwrap();
         assert_eq!(again.get::<&str>().unwrap(), "a text");

@@ -13,7 +13,8 @@ mod support;
 mod tables;
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, Segment};
+use ndshm::error::LeaseError;
+use ndshm::{Handle, HandleTable, Segment};
 use support::{Child, Pipe};
 
 /// The behaviour of a method in a child.
@@ -43,7 +44,7 @@ const REFERENCES: &[(&str, &str)] = &[
     ("UntypedReadGuard", "bytes"),
     ("UntypedWriteGuard", "bytes, bytes_mut"),
     ("Tile", "views"),
-    ("Ready", "views"),
+    ("ReadyTile", "views"),
     ("Attached", "as_ptr, as_mut_ptr, the unsafe views"),
     ("Tensor, &str, &[u8] out of an ObjectGuard", "deref"),
     ("a lent Arrow array", "values"),

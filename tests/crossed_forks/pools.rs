@@ -1,7 +1,8 @@
 //! Pools, running calls, ready tiles and contexts of workers.
 
 use ndarray::{Axis, Ix1};
-use ndshm::{Error, Pool, PoolError, TileContext};
+use ndshm::error::PoolError;
+use ndshm::{Error, Pool, TileContext};
 
 use crate::InChild::{DoesNothing, Refuses};
 use crate::{Ground, Row, Vector};
@@ -9,10 +10,10 @@ use crate::{Ground, Row, Vector};
 #[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
     ("Pool", "for_each, run, broadcast, map_collect, start, prefault", Refuses, pool),
-    ("Pool", "pids, workers, deaths, seed, stats, profile, drop", DoesNothing, pool_private),
-    ("Running", "wait_any, finish", Refuses, running),
-    ("Running", "done, drop", DoesNothing, running_drop),
-    ("Ready", "index, rows, again, drop", DoesNothing, ready),
+    ("Pool", "pids, workers, deaths, seed, stats, set_profiling, drop", DoesNothing, pool_private),
+    ("RunningCall", "wait_any, finish", Refuses, running),
+    ("RunningCall", "done, drop", DoesNothing, running_drop),
+    ("ReadyTile", "index, range, rerun, drop", DoesNothing, ready),
     ("WorkerContext", "barrier, for_each", Refuses, worker),
 ];
 
@@ -49,7 +50,7 @@ fn pool_private(ground: &Ground) {
             (pool.pids(), pool.workers(), pool.deaths()),
             (pids.clone(), 1, 0)
         );
-        pool.profile(true);
+        pool.set_profiling(true);
         assert!(pool.stats().is_empty(), "the workers are the parent's");
         drop(crossed.take());
     });
@@ -84,7 +85,7 @@ fn running_drop(ground: &Ground) {
     let mut running = running.unwrap();
     // The child has closed no job: tiles that are sent off again are run.
     for ready in running.wait_any(10).unwrap() {
-        ready.again();
+        ready.rerun();
     }
     running.finish().unwrap();
     assert_eq!(ground.table.read(x).unwrap().sum(), 200);
@@ -98,8 +99,8 @@ fn ready(ground: &Ground) {
     let mut ready = running.wait_any(10).unwrap();
     ground.cross_kept(&mut ready, |ready| {
         let first = ready.swap_remove(0);
-        assert_eq!((first.index(), first.rows()), (0, 0..10));
-        first.again();
+        assert_eq!((first.index(), first.range()), (0, 0..10));
+        first.rerun();
         ready.clear();
     });
     assert_eq!(

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use ndshm::{PushError, Queue, QueueError};
+use ndshm::Queue;
+use ndshm::error::{PushError, QueueError};
 
 use crate::InChild::{DoesNothing, Private, Rejoins};
 use crate::{Ground, Row, is_stale};
 
 #[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
-    ("Queue", "push, pop, push_wait, pop_wait", Rejoins, queue_calls),
+    ("Queue", "push, pop, push_timeout, pop_timeout", Rejoins, queue_calls),
     ("Queue", "close", Rejoins, queue_close),
     ("Queue", "len, is_closed, is_empty, is_drained, Debug", Rejoins, queue_looks),
     ("Queue", "capacity, handle", Private, queue_private),
@@ -31,10 +32,10 @@ fn queue_calls(ground: &Ground) {
         assert!(queue.push(1).is_err_and(|refused| failed(&refused)));
         assert!(
             queue
-                .push_wait(1, now)
+                .push_timeout(1, now)
                 .is_err_and(|refused| failed(&refused))
         );
-        for popped in [queue.pop(), queue.pop_wait(now)] {
+        for popped in [queue.pop(), queue.pop_timeout(now)] {
             assert!(matches!(popped, Err(QueueError::Lease(error)) if is_stale(&error)));
         }
     });

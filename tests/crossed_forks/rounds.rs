@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use ndarray::Axis;
-use ndshm::RoundError;
+use ndshm::error::RoundError;
 
 use crate::InChild::{DoesNothing, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
 
 #[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
-    ("Partition", "handle, group, tiles, rows, sides, axis", Private, partition_private),
+    ("Partition", "handle, group, tiles, range, sides, axis", Private, partition_private),
     ("Partition", "progress, begin, enter", Rejoins, partition),
     ("Partition", "drop", DoesNothing, partition_drop),
     ("Round", "finish, try_finish", Refuses, round),
     ("Round", "done", Rejoins, round_done),
     ("Round", "drop, number", DoesNothing, round_drop),
     ("Participant", "claim, round, drop", DoesNothing, participant),
-    ("Tile", "index, rows, sides, round, tear, drop", DoesNothing, tile),
+    ("Tile", "index, range, sides, round, tear, drop", DoesNothing, tile),
 ];
 
 fn partition_private(ground: &Ground) {
@@ -27,7 +27,7 @@ fn partition_private(ground: &Ground) {
     ground.cross(tiles, |tiles| {
         assert!(tiles.handle().to_bits() == name.to_bits());
         assert_eq!(
-            (tiles.tiles(), tiles.axis(), tiles.rows(3)),
+            (tiles.tiles(), tiles.axis(), tiles.range(3)),
             (10, Axis(0), 30..40)
         );
         assert_eq!(tiles.sides(3).count(), 1);
@@ -123,7 +123,7 @@ fn tile(ground: &Ground) {
     for tear in [true, false] {
         ground.cross_kept(&mut tile, |tile| {
             let tile = tile.take().unwrap();
-            assert_eq!((tile.index(), tile.rows(), tile.round()), (0, 0..10, 1));
+            assert_eq!((tile.index(), tile.range(), tile.round()), (0, 0..10, 1));
             assert_eq!(tile.sides().count(), 1);
             if tear {
                 tile.tear();

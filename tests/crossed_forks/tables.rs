@@ -1,7 +1,8 @@
 //! Segments, tables, iterators, builders, bundles and observers.
 
 use ndarray::Ix1;
-use ndshm::{BundleError, BundleHandle, HandleTable, Segment};
+use ndshm::error::BundleError;
+use ndshm::{BundleHandle, HandleTable, Segment};
 
 use crate::InChild::{Looks, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
@@ -21,10 +22,14 @@ pub const METHODS: &[Row] = &[
 
 fn segment(ground: &Ground) {
     let segment = ground.table.segment().clone();
-    let (capacity, seats, arrays) = (segment.capacity(), segment.seats(), segment.arrays());
+    let (capacity, seats, arrays) = (
+        segment.capacity(),
+        segment.max_seats(),
+        segment.max_arrays(),
+    );
     ground.cross(segment, |segment| {
         assert_eq!(segment.capacity(), capacity);
-        assert_eq!((segment.seats(), segment.arrays()), (seats, arrays));
+        assert_eq!((segment.max_seats(), segment.max_arrays()), (seats, arrays));
         assert!(segment.name().is_none() && segment.fd().is_some());
     });
 }
@@ -95,7 +100,10 @@ fn builder(ground: &Ground) {
         i as u64
     });
     if child == Some(0) {
-        crate::support::exit_at_once(i32::from(!matches!(made, Err(ndshm::AllocError::Forked))));
+        crate::support::exit_at_once(i32::from(!matches!(
+            made,
+            Err(ndshm::error::AllocError::Forked)
+        )));
     }
     let mut status = 0;
     // SAFETY: `status` is a place to write to; the pid is of an own child, which ends by itself.

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 
 use ndarray::Ix1;
-use ndshm::{AllocError, Handle, HandleTable, NoMemory, Segment};
+use ndshm::error::{AllocError, NoMemory};
+use ndshm::{Handle, HandleTable, Segment};
 
 use crate::support::Child;
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use ndshm::{AllocError, HandleTable, Segment};
+use ndshm::error::AllocError;
+use ndshm::{HandleTable, Segment};
 
 use crate::common::{Bytes, KIB, MIB, assert_usable, free_all, no_memory, report, says};
 use crate::support::{Child, Pipe, eventually};

@@ -3,7 +3,8 @@
 use std::ptr;
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, JoinError, LeaseError, Segment, SegmentError};
+use ndshm::error::{JoinError, LeaseError, SegmentError};
+use ndshm::{Handle, HandleTable, Segment};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::common::{Bytes, MIB, assert_usable, no_memory, report, says};

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use ndshm::{HandleTable, Segment, SegmentError};
+use ndshm::error::SegmentError;
+use ndshm::{HandleTable, Segment};
 
 use crate::common::{
     Bytes, KIB, MIB, assert_intact, assert_usable, fill, free_all, no_memory, report, says,

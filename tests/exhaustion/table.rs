@@ -1,7 +1,8 @@
 //! The segment's own limits, reached by several processes: seats, slots, capacity.
 
 use ndarray::Ix1;
-use ndshm::{AllocError, Handle, HandleTable, JoinError, Segment};
+use ndshm::error::{AllocError, JoinError};
+use ndshm::{Handle, HandleTable, Segment};
 
 use crate::common::{Bytes, KIB, MIB, assert_intact, assert_usable, fill, free_all, report, says};
 use crate::support::{Child, Pipe};

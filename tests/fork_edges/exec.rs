@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use ndarray::Ix1;
-use ndshm::{Handle, HandleTable, LeaseError, Segment};
+use ndshm::error::LeaseError;
+use ndshm::{Handle, HandleTable, Segment};
 
 use crate::support::{Child, Name, Pipe, eventually, sleep_for_ever, table};
 use crate::{Vector, support};

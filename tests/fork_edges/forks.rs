@@ -1,6 +1,7 @@
 //! Forks at special moments, and by threads.
 
-use ndshm::{AllocError, HandleTable, Segment};
+use ndshm::error::AllocError;
+use ndshm::{HandleTable, Segment};
 
 use crate::Vector;
 use crate::support::{Child, Pipe, eventually, exit_at_once, table};

@@ -2,7 +2,8 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use ndshm::{HandleTable, LeaseError, Segment, SegmentError};
+use ndshm::error::{LeaseError, SegmentError};
+use ndshm::{HandleTable, Segment};
 
 use crate::Vector;
 use crate::support::{

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2, IxDyn};
 use ndshm::bytemuck::Zeroable;
+use ndshm::error::{AllocError, LeaseError};
 use ndshm::{
-    AllocError, AnyHandle, BundleHandle, Element, Handle, HandleTable, LeaseError, Observer,
-    Partition, PartitionHandle, QueueHandle, Read, Segment, SegmentOptions, Write,
+    AnyHandle, BundleHandle, Element, Handle, HandleTable, Observer, Partition, PartitionHandle,
+    QueueHandle, Read, Segment, SegmentOptions, Write,
 };
 
 use super::changes::{Change, Changes, What};

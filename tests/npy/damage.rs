@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ndshm::{AllocError, HandleTable, NpyError, Segment};
+use ndshm::error::{AllocError, NpyError};
+use ndshm::{HandleTable, Segment};
 use proptest::prelude::*;
 
 use crate::{Directory, fixtures};

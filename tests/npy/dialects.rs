@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ndarray::Ix1;
 use ndshm::bytemuck::{Pod, Zeroable};
-use ndshm::{NpyError, npz_members};
+use ndshm::error::NpyError;
+use ndshm::npy::npz_members;
 
 use crate::numpy::{python, script};
 use crate::{Directory, REFUSED, fixtures, table};
@@ -51,7 +52,7 @@ fn structures_become_records_without_gaps() {
     let gap = table
         .load_npy(fixtures().join("structure-gap.npy"))
         .unwrap();
-    let gap = gap.typed::<Gap, Ix1>(&table).unwrap();
+    let gap = gap.downcast::<Gap, Ix1>(&table).unwrap();
     let numbers = |k: u64| Gap {
         a: k.wrapping_mul(0x0123_4567_89ab_cdef) as u8,
         b: k as f64 * 0.1,
@@ -106,12 +107,12 @@ fn loads_in_part(path: &Path) {
     for (name, why) in &npz.refused {
         assert!(why.to_string().contains(&format!("[{name}]")), "{why}");
     }
-    let data = npz.loaded[0].1.typed::<f64, Ix1>(&table).unwrap();
+    let data = npz.loaded[0].1.downcast::<f64, Ix1>(&table).unwrap();
     assert_eq!(table.read(data).unwrap().to_vec(), [0.0, 1.0, 2.0, 3.0]);
     assert_eq!(table.arrays().count(), 3);
 
     let one = table.load_npz_array(path, "indices").unwrap();
-    let one = one.typed::<i32, Ix1>(&table).unwrap();
+    let one = one.downcast::<i32, Ix1>(&table).unwrap();
     assert_eq!(table.read(one).unwrap().sum(), 6);
     let error = table.load_npz_array(path, "format").unwrap_err();
     assert!(matches!(error, NpyError::Type { .. }), "{error}");

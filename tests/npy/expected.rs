@@ -2,7 +2,8 @@
 
 use ndarray::{ArrayD, Dimension, IxDyn};
 use ndshm::bytemuck::{Pod, Zeroable};
-use ndshm::{AnyHandle, Complex, Element, HandleTable, Order};
+use ndshm::element::Order;
+use ndshm::{AnyHandle, Complex, Element, HandleTable};
 
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
@@ -109,7 +110,7 @@ fn is<T: Value>(table: &HandleTable, name: &str, handle: AnyHandle, shape: &[usi
     let info = table.info(handle).unwrap();
     assert_eq!(info.order, order, "{name}");
     let handle = handle
-        .typed::<T, IxDyn>(table)
+        .downcast::<T, IxDyn>(table)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let guard = table.read(handle).unwrap();
     let index = |at: IxDyn| {

@@ -15,7 +15,8 @@ mod signals;
 
 use std::path::{Path, PathBuf};
 
-use ndshm::{AnyHandle, HandleTable, NpyError, Segment};
+use ndshm::error::NpyError;
+use ndshm::{AnyHandle, HandleTable, Segment};
 
 fn table() -> HandleTable {
     HandleTable::join(&Segment::anonymous().unwrap()).unwrap()

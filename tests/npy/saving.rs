@@ -5,7 +5,9 @@ use std::path::Path;
 
 use ndarray::{Array1, Array2, IxDyn, ShapeBuilder};
 use ndshm::bytemuck::{Pod, Zeroable};
-use ndshm::{AnyHandle, HandleTable, LeaseError, NpyError, Order, Segment};
+use ndshm::element::Order;
+use ndshm::error::{LeaseError, NpyError};
+use ndshm::{AnyHandle, HandleTable, Segment};
 use proptest::prelude::*;
 
 use crate::expected::{Mixed, Point, Value};
@@ -256,6 +258,6 @@ fn an_array_is_copied_from_one_segment_to_another() {
         .unwrap();
     one.save_npy(x, &path).unwrap();
     let y = other.load_npy(&path).unwrap();
-    let y = y.typed::<Mixed, ndarray::Ix2>(&other).unwrap();
+    let y = y.downcast::<Mixed, ndarray::Ix2>(&other).unwrap();
     assert!(one.read(x).unwrap().view() == other.read(y).unwrap().view());
 }

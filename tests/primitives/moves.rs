@@ -3,9 +3,8 @@
 use ndarray::{
     Array, Array1, Array2, Array3, ArrayD, Dimension, IxDyn, RemoveAxis, ShapeBuilder, Zip, arr0,
 };
-use ndshm::{
-    Complex, Element, Handle, HandleTable, Pool, PoolError, PrimitiveError, RoundError, record,
-};
+use ndshm::error::{PoolError, PrimitiveError, RoundError};
+use ndshm::{Complex, Element, Handle, HandleTable, Pool, record};
 use proptest::prelude::*;
 
 use super::{LENGTHS, props, table, with_pools};

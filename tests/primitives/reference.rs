@@ -1,6 +1,6 @@
 //! Sequential versions of the primitives, as their documentation describes them.
 
-use ndshm::TileRng;
+use ndshm::pool::TileRng;
 use rand_core::{Rng, SeedableRng};
 
 pub const TILE: usize = 4032;

@@ -1,7 +1,9 @@
 //! Prefix sums and reductions.
 
 use ndarray::{Array1, ArrayView1, Ix1, ShapeBuilder, arr0};
-use ndshm::{Handle, HandleTable, Number, Owned, Pool, PrimitiveError};
+use ndshm::error::PrimitiveError;
+use ndshm::primitives::Number;
+use ndshm::{Handle, HandleTable, Owned, Pool};
 
 use super::{LENGTHS, numbers, reference, table, with_pools};
 

@@ -1,7 +1,9 @@
 //! Log-weights and resampling. Calls leave no memory behind.
 
 use ndarray::{ArrayView1, Ix1};
-use ndshm::{HandleTable, Owned, Pool, PrimitiveError, Real, Segment};
+use ndshm::error::PrimitiveError;
+use ndshm::primitives::Real;
+use ndshm::{HandleTable, Owned, Pool, Segment};
 use proptest::prelude::*;
 
 use super::{LENGTHS, numbers, props, reference, table, with_pools};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{AllocError, HalfWritten, Handle, HandleTable, LeaseError, RoundError, Segment};
+use ndshm::error::{AllocError, HalfWritten, LeaseError, RoundError};
+use ndshm::{Handle, HandleTable, Segment};
 
 use crate::support::{Child, Pipe, sleep_for_ever, table};
 use crate::{kill_during, support};
@@ -86,7 +87,7 @@ pub fn a_dead_participant_tears_its_tiles() {
         let mut part = tiles.enter().unwrap().unwrap();
         let mut tile = part.claim().unwrap().unwrap();
         tile.views().0.fill(1);
-        pipe.send(tile.rows().start as u64);
+        pipe.send(tile.range().start as u64);
         sleep_for_ever();
     });
     assert_eq!(first, 0);

@@ -3,7 +3,8 @@
 use std::mem::ManuallyDrop;
 
 use ndarray::{Axis, Ix1, Ix2};
-use ndshm::{Handle, HandleTable, LeaseError, RoundError, Segment};
+use ndshm::error::{LeaseError, RoundError};
+use ndshm::{Handle, HandleTable, Segment};
 
 use crate::support;
 use crate::support::{Child, Pipe, exit_at_once, table};

@@ -33,6 +33,9 @@ fn random_programs_of_several_seats_behave_like_the_reference() {
         for handle in left {
             onlooker.free(handle).unwrap();
         }
-        assert_eq!(onlooker.reap().unwrap(), ndshm::ReapReport::default());
+        assert_eq!(
+            onlooker.reap().unwrap(),
+            ndshm::inspect::ReapReport::default()
+        );
     });
 }

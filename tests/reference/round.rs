@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ndarray::{ArrayViewMutD, Axis, IxDyn, Slice};
-use ndshm::{Group, Partition, PartitionError, RoundError, Whole, Write};
+use ndshm::error::{PartitionError, RoundError};
+use ndshm::partition::Group;
+use ndshm::{Partition, WholeArray, Write};
 
 use crate::program::RoundPlan;
 use crate::sample::{Sample, with_kind};
@@ -20,7 +22,7 @@ impl<T: Sample> OneWritten<T> for Write<T, IxDyn> {
     }
 }
 
-impl<T: Sample> OneWritten<T> for (Write<T, IxDyn>, Whole<T, IxDyn>) {
+impl<T: Sample> OneWritten<T> for (Write<T, IxDyn>, WholeArray<T, IxDyn>) {
     fn written<'v>((written, _): Self::Views<'v>) -> ArrayViewMutD<'v, T> {
         written
     }
@@ -125,7 +127,7 @@ impl World<'_> {
             .iter_mut()
             .filter_map(|part| part.claim().unwrap())
             .collect();
-        let mut rows: Vec<_> = held.iter().map(|tile| tile.rows()).collect();
+        let mut rows: Vec<_> = held.iter().map(|tile| tile.range()).collect();
         if depth < 2 {
             self.run(&plan.during, depth + 1);
         }
@@ -149,7 +151,7 @@ impl World<'_> {
         };
         let mut torn = None;
         for (at, mut tile) in held.drain(..).enumerate() {
-            let rows = tile.rows();
+            let rows = tile.range();
             write(self, tile.views(), rows.clone());
             if plan.torn && at == 0 {
                 tile.tear();
@@ -168,8 +170,8 @@ impl World<'_> {
             let before = rows.len();
             for part in &mut parts {
                 if let Some(mut tile) = part.claim().unwrap() {
-                    rows.push(tile.rows());
-                    let own = tile.rows();
+                    rows.push(tile.range());
+                    let own = tile.range();
                     write(self, tile.views(), own);
                 }
             }
@@ -187,7 +189,7 @@ impl World<'_> {
         self.reads(partner, plan.opener, false);
         rows.sort_by_key(|rows| rows.start);
         if !plan.players.is_empty() || tiles.tiles() == 0 {
-            let all: Vec<_> = (0..tiles.tiles()).map(|tile| tiles.rows(tile)).collect();
+            let all: Vec<_> = (0..tiles.tiles()).map(|tile| tiles.range(tile)).collect();
             assert_eq!(rows, all, "each tile was handed out once");
         }
         match (outcome, &torn) {

@@ -4,7 +4,8 @@ use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{AllocError, Handle, HandleTable, LeaseError, PartitionHandle, Segment, Write};
+use ndshm::error::{AllocError, LeaseError};
+use ndshm::{Handle, HandleTable, PartitionHandle, Segment, Write};
 
 use crate::props::{Numbers, Watchdog};
 
@@ -151,7 +152,10 @@ fn leases_exclude_each_other_and_nothing_is_lost() {
         .into_iter()
         .for_each(|handle| onlooker.free(handle).unwrap());
     assert_eq!(onlooker.arrays().count(), 0);
-    assert_eq!(onlooker.reap().unwrap(), ndshm::ReapReport::default());
+    assert_eq!(
+        onlooker.reap().unwrap(),
+        ndshm::inspect::ReapReport::default()
+    );
     assert_eq!(room(&onlooker, 6000), before);
 }
 
@@ -235,7 +239,7 @@ fn threads_share_rounds() {
             let round = loop {
                 match tiles.begin() {
                     Ok(round) => break round,
-                    Err(ndshm::RoundError::Lease(LeaseError::Busy { .. })) => {
+                    Err(ndshm::error::RoundError::Lease(LeaseError::Busy { .. })) => {
                         std::thread::yield_now();
                     }
                     Err(other) => panic!("{other}"),

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ndarray::{Array, ArrayD, Axis, Dimension, IntoDimension, Ix0, Ix1, Ix2, Ix4, IxDyn};
 use ndarray::{ShapeBuilder, Slice};
-use ndshm::{AnyHandle, ArrayInfo, Handle, HandleTable, LeaseError, ReapReport};
+use ndshm::error::LeaseError;
+use ndshm::inspect::{ArrayInfo, ReapReport};
+use ndshm::{AnyHandle, Handle, HandleTable};
 use proptest::sample::Index;
 
 use crate::program::{Form, Make, Step};
@@ -121,11 +123,11 @@ impl<'t> World<'t> {
                     let (table, known) = self.pick(*table, array);
                     let axes = known.contents.ndim();
                     let other = with_kind!((known.kind + 1) % KINDS, T => {
-                        known.handle.typed::<T, IxDyn>(table).err()
+                        known.handle.downcast::<T, IxDyn>(table).err()
                     });
                     let rank = with_kind!(known.kind, T => match axes {
-                        1 => known.handle.typed::<T, Ix2>(table).err(),
-                        _ => known.handle.typed::<T, Ix1>(table).err(),
+                        1 => known.handle.downcast::<T, Ix2>(table).err(),
+                        _ => known.handle.downcast::<T, Ix1>(table).err(),
                     });
                     for error in [other, rank] {
                         match error.expect("an array of another type") {

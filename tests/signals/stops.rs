@@ -63,7 +63,7 @@ pub fn workers_continue_if_their_parent_did_not_stop() {
             let mut pool = start(kind, &table, 2);
             // SAFETY: ignoring is a valid action.
             unsafe { libc::signal(libc::SIGTSTP, libc::SIG_IGN) };
-            pool.deadline(Some(support::DEADLINE / 2));
+            pool.set_deadline(Some(support::DEADLINE / 2));
             for signalled in [false, true, true] {
                 let group = std::process::id() as i32 * i32::from(signalled);
                 pool.for_each(&tiles, &group, |mut x, &group, tile| {

@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{Handle, HandleTable, LeaseError, ReapReport, Segment, SegmentOptions, Verification};
+use ndshm::error::LeaseError;
+use ndshm::inspect::{ReapReport, Verification};
+use ndshm::{Handle, HandleTable, Segment, SegmentOptions};
 
 use crate::run::Run;
 use crate::support::DEADLINE;

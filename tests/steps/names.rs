@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use ndarray::Ix1;
-use ndshm::{HandleTable, NameError};
+use ndshm::HandleTable;
+use ndshm::error::NameError;
 
 use crate::ground::{Ground, Vector};
 use crate::operations::Operation;

@@ -1,7 +1,8 @@
 //! Operations on queues: whatever a death interrupts, a job is in the queue once, or lost with its consumer.
 
 use ndarray::Ix1;
-use ndshm::{HandleTable, OwnedArray, Queue};
+use ndshm::queue::OwnedArray;
+use ndshm::{HandleTable, Queue};
 
 use crate::ground::Ground;
 use crate::operations::{Operation, simple};

@@ -1,6 +1,7 @@
 //! Operations on segments with names: whatever a death interrupts, the next process can use the name.
 
-use ndshm::{HandleTable, Segment, SegmentError};
+use ndshm::error::SegmentError;
+use ndshm::{HandleTable, Segment};
 
 use crate::ground::{options, work};
 use crate::operations::Operation;

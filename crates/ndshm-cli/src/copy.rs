@@ -1,7 +1,9 @@
 //! Copies the selected elements of an array out, row by row.
 
 use ndarray::IxDyn;
-use ndshm::{ArrayInfo, Observer, Order};
+use ndshm::Observer;
+use ndshm::element::Order;
+use ndshm::inspect::ArrayInfo;
 
 use crate::index::Pick;
 use crate::output::Failure;

@@ -4,7 +4,8 @@ mod report;
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use ndshm::{HandleTable, Observer, Removal, Segment};
+use ndshm::segment::Removal;
+use ndshm::{HandleTable, Observer, Segment};
 
 use crate::output::{Code, Failure, Output};
 use crate::survey::{self, FoundSegment, State};

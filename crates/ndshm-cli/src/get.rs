@@ -1,7 +1,8 @@
 //! `ndshm get`: prints elements of an array.
 
 use ndarray::ArrayD;
-use ndshm::{ArrayInfo, Observer};
+use ndshm::Observer;
+use ndshm::inspect::ArrayInfo;
 use serde_json::{Value as Json, json};
 
 use crate::copy;

@@ -11,7 +11,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, Axis};
-use ndshm::{AnyHandle, ArrayInfo};
+use ndshm::AnyHandle;
+use ndshm::inspect::ArrayInfo;
 use serde_json::{Value as Json, json};
 
 use crate::index;

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use ndarray::IxDyn;
-use ndshm::{ArrayInfo, Complex, DType, Element, Handle, HandleTable, Observer, ScalarType};
+use ndshm::element::{DType, ScalarType};
+use ndshm::inspect::ArrayInfo;
+use ndshm::{Complex, Element, Handle, HandleTable, Observer};
 use serde_json::json;
 
 use crate::index::{self, Pick};

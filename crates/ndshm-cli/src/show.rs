@@ -6,7 +6,10 @@ mod text;
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 
-use ndshm::{ArrayInfo, ClassInfo, NameError, NameInfo, Observer, Order, SeatInfo, Verification};
+use ndshm::Observer;
+use ndshm::element::Order;
+use ndshm::error::NameError;
+use ndshm::inspect::{ArrayInfo, ClassInfo, NameInfo, SeatInfo, Verification};
 
 use crate::output::{Code, Failure, Output};
 use crate::target::Place;

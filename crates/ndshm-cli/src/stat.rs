@@ -3,7 +3,7 @@
 mod summary;
 mod wide;
 
-use ndshm::{DType, ScalarType};
+use ndshm::element::{DType, ScalarType};
 use serde_json::{Value as Json, json};
 
 use crate::output::{Align, Code, Failure, Output, Style, Table, escaped};

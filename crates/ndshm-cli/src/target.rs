@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use ndshm::{AnyHandle, ArrayInfo, Observer, Segment, SegmentError, SegmentOptions};
+use ndshm::error::SegmentError;
+use ndshm::inspect::ArrayInfo;
+use ndshm::{AnyHandle, Observer, Segment, SegmentOptions};
 use rustix::fs::{Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use ndshm::Complex;
 use ndshm::bytemuck::pod_read_unaligned;
-use ndshm::{Complex, DType, ScalarType};
+use ndshm::element::{DType, ScalarType};
 use serde_json::{Value as Json, json};
 
 /// An element.

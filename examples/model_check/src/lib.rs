@@ -1,13 +1,14 @@
 //! Heat in a rod with two buffers: each step reads one and writes the other, tile by tile.
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis, Ix1};
-use ndshm::{Handle, HandleTable, Partition, Pool, PoolError, Read, TileContext, Whole, Write};
+use ndshm::error::PoolError;
+use ndshm::{Handle, HandleTable, Partition, Pool, Read, TileContext, WholeArray, Write};
 
 /// Temperatures of a rod.
 pub type Rod = Handle<f32, Ix1>;
 
 /// Arrays of a step: one is written by tiles, the other is visible to every worker as a whole.
-pub type Buffers = (Write<f32, Ix1>, Whole<f32, Ix1>);
+pub type Buffers = (Write<f32, Ix1>, WholeArray<f32, Ix1>);
 
 /// Partitions a step from `old` to `new` into tiles of `rows` cells.
 pub fn divide(
@@ -15,7 +16,7 @@ pub fn divide(
     new: Rod,
     old: Rod,
     rows: usize,
-) -> Result<Partition<'_, Buffers>, ndshm::PartitionError> {
+) -> Result<Partition<'_, Buffers>, ndshm::error::PartitionError> {
     table.partition((new.write(), old.whole()), Axis(0), rows)
 }
 

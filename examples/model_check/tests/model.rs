@@ -8,7 +8,8 @@ use std::time::Duration;
 use loom::thread;
 use model_check::{Rod, divide, two_steps};
 use ndarray::Axis;
-use ndshm::{Error, HandleTable, Pool, PoolError, Segment, WorkerContext, model};
+use ndshm::error::PoolError;
+use ndshm::{Error, HandleTable, Pool, Segment, WorkerContext, model};
 
 /// Builds a segment with room for two rods of two cells and the words of two partitions and a
 /// pool, and with seats for the program and its workers.

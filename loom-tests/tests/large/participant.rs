@@ -3,9 +3,8 @@
 use std::cell::Cell;
 
 use ndarray::Ix1;
-use ndshm::{
-    AllocError, HandleTable, JoinError, LeaseError, Partition, ReadGuard, Write, WriteGuard, model,
-};
+use ndshm::error::{AllocError, JoinError, LeaseError};
+use ndshm::{HandleTable, Partition, ReadGuard, Write, WriteGuard, model};
 use shuttle::thread;
 
 use crate::program::{Act, Death, Life};

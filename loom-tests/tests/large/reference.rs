@@ -162,14 +162,14 @@ impl Slot {
         self.owing.binary_search(&who).is_ok()
     }
 
-    /// Records that `who` still has to run the tail check.
+    /// Records that `who` still has to run the release check.
     fn owe(&mut self, who: Who) {
         if let Err(at) = self.owing.binary_search(&who) {
             self.owing.insert(at, who);
         }
     }
 
-    /// Runs the tail check of `who`: a retired slot without a lease becomes free.
+    /// Runs the release check of `who`: a retired slot without a lease becomes free.
     fn settle(&mut self, who: Who) {
         self.owing.retain(|&other| other != who);
         if self.life == Life::Retired && self.writer.is_none() && self.readers.is_empty() {
@@ -287,7 +287,7 @@ impl Table {
         }
     }
 
-    /// Gives something back, after which the caller still has to run the tail check.
+    /// Gives something back, after which the caller still has to run the release check.
     fn give_back(&self, who: Who, name: Name, change: impl FnOnce(&mut Slot)) -> Vec<Step<Table>> {
         vec![Step::Part(self.with(name.slot, |slot| {
             change(slot);

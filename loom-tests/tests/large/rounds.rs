@@ -1,7 +1,8 @@
 //! The calls of a participant in rounds.
 
 use ndarray::Ix1;
-use ndshm::{HandleTable, LeaseError, Round, RoundError, Write};
+use ndshm::error::{LeaseError, RoundError};
+use ndshm::{HandleTable, Round, Write};
 
 use crate::participant::{Participant, Tiles, common};
 use crate::reference::TORN;

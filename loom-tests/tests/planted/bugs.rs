@@ -33,17 +33,17 @@ pub const BUGS: &[Bug] = &[
         model: ("leases", "two_leases_of_one_seat"),
     },
     Bug {
-        name: "the tail check reads by a load",
+        name: "the release check reads by a load",
         file: "src/table/slot.rs",
         at: "self.tail_of_lease(«self.word.read_modify_write(Ordering::AcqRel)»)",
         instead: "self.word.load(Ordering::Acquire)",
         model: ("leases", "free_under_a_reader"),
     },
     Bug {
-        name: "no tail check after retiring",
+        name: "no release check after retiring",
         file: "src/table/alloc.rs",
-        at: "if let Tail::Freed(word) = «slot.tail_after_retire(retired)» {",
-        instead: "Tail::Unchanged",
+        at: "if let ReleaseOutcome::Freed(word) = «slot.release_after_retire(retired)» {",
+        instead: "ReleaseOutcome::Unchanged",
         model: ("leases", "free_and_free"),
     },
     Bug {
@@ -55,7 +55,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a stale handle is told another array's type",
-        file: "src/table/attach.rs",
+        file: "src/table/guard.rs",
         at: "match «slot.word().is_live(generation)» {\n            true => located",
         instead: "true",
         model: ("slots", "a_look_at_a_slot_that_becomes_a_partition"),
@@ -75,7 +75,7 @@ pub const BUGS: &[Bug] = &[
         model: ("slots", "a_search_while_hints_move"),
     },
     Bug {
-        name: "a span is carved by a store",
+        name: "a span is appended by a store",
         file: "src/span.rs",
         at: "match «entry.compare_exchange(\n                empty,\n                SpanWord::new(class, base),\n                Ordering::Relaxed,\n                Ordering::Relaxed,\n            )» {",
         instead: "{ entry.store(SpanWord::new(class, base), Ordering::Relaxed); Ok(empty) }",
@@ -90,7 +90,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a tile is claimed for a round that is over",
-        file: "src/partition/participant.rs",
+        file: "src/partition/round_member.rs",
         at: "now.state() != ClaimState::Held {\n            return Ok(None);\n        }\n        let leases = match «self.participate(now.seat())» {",
         instead: "self.participate(self.table().enter()?)",
         model: ("tiles", "entering_late"),
@@ -111,7 +111,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the record of a unit is not written",
-        file: "src/partition/participant.rs",
+        file: "src/partition/round_member.rs",
         at: "«self.control.note(held.unit.get(), self.round, ran)»;",
         instead: "()",
         model: ("tiles", "a_unit_that_is_left_half_way"),
@@ -168,7 +168,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the last arrival at a barrier does not wake",
         file: "src/pool/barrier.rs",
-        at: "if «before & State::ASLEEP != 0» {",
+        at: "if «State(before).is_awaited()» {",
         instead: "false",
         model: ("pool", "a_barrier_of_two"),
     },
@@ -217,7 +217,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "an arrival is a name before the old one has left",
         file: "src/names/buckets.rs",
-        at: "(word, _) if word == arrival.seen => «return Ok(Standing::Pending)»,",
+        at: "(word, _) if word == arrival.seen => «return Ok(EntryStatus::Pending)»,",
         instead: "{}",
         model: ("names", "a_name_that_has_moved"),
     },

@@ -3,17 +3,15 @@
 use std::io;
 
 use super::Observer;
-use crate::descriptor::{Descriptor, WrongKind};
 use crate::handle::AnyHandle;
-use crate::inspect::CopyError;
-use crate::span::Spans;
+use crate::inspect::error::CopyError;
 use crate::table::error::LeaseError;
 
 impl Observer {
     /// Copies bytes of an array into `out`, starting `offset` bytes after its first element.
     ///
     /// The bytes are read from the segment's file, in memory order (see
-    /// [`ArrayInfo::order`](crate::ArrayInfo)). Concurrent writes are neither detected nor
+    /// [`ArrayInfo::order`](crate::inspect::ArrayInfo)). Concurrent writes are neither detected nor
     /// excluded: the copy may be torn anywhere, partly from before and partly from after a write.
     /// But all of it is from this array; if the array is freed meanwhile, the call fails.
     ///
@@ -67,22 +65,10 @@ impl Observer {
         offset: u64,
         len: u64,
     ) -> Result<u64, CopyError> {
-        let look = self.look();
+        let look = self.tables();
         let memory = look.memory;
-        let corrupt = |what| look.corrupt(handle, what);
-        let descriptor = Descriptor::load(memory.descriptor(slot))
-            .ok_or_else(|| corrupt("the descriptor is not one"))?;
-        if descriptor.is_control() {
-            return Err(LeaseError::from(WrongKind::control(handle)).into());
-        }
-        let bytes = descriptor
-            .dtype(memory)
-            .and_then(|dtype| descriptor.bytes(dtype.size()))
-            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
-        let extent = Spans::of(memory)
-            .extent(slot)
-            .filter(|extent| bytes <= extent.size())
-            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
+        let found = look.measure_untyped(slot, handle)?;
+        let (bytes, extent) = (found.bytes, found.extent);
         match offset.checked_add(len) {
             Some(end) if end <= bytes => Ok(memory.layout().data + extent.offset + offset),
             _ => Err(CopyError::Range {

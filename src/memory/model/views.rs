@@ -84,3 +84,34 @@ impl<'t> ViewAccesses<'t> {
             .track(self.offset + bytes.start, bytes.end - bytes.start, write)
     }
 }
+
+/// The accesses to the arrays of a tile. They last until they are ended or dropped.
+pub struct TileAccesses(Vec<Access>);
+
+impl TileAccesses {
+    pub(crate) fn new() -> Self {
+        TileAccesses(Vec::new())
+    }
+
+    /// Records an access to the elements of a view. `view` returns it, and the first element of the
+    /// array, whose extent begins at `offset`.
+    #[track_caller]
+    pub(crate) fn add<T, D: Dimension>(
+        &mut self,
+        memory: &Memory,
+        offset: u64,
+        write: bool,
+        view: impl FnOnce() -> (RawArrayViewMut<T, D>, *const T),
+    ) {
+        let (part, base) = view();
+        for Range { start, end } in runs(&part, base) {
+            self.0
+                .push(memory.track(offset + start, end - start, write));
+        }
+    }
+
+    /// Ends the accesses.
+    pub(crate) fn end(&mut self) {
+        self.0.clear();
+    }
+}

@@ -6,8 +6,8 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn mover(seat: u64, epoch: u64) -> Mover {
-    Mover {
+fn mover(seat: u64, epoch: u64) -> Renamer {
+    Renamer {
         seat: SeatId::from_field(seat),
         epoch,
     }

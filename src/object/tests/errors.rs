@@ -119,7 +119,7 @@ fn other_handles_are_refused_both_ways() {
     let error = table.open_object(object).unwrap_err();
     assert!(matches!(
         error,
-        ObjectError::Lease(crate::LeaseError::Stale { .. })
+        ObjectError::Lease(crate::error::LeaseError::Stale { .. })
     ));
 }
 

@@ -30,10 +30,10 @@ struct Flat<'a> {
 }
 
 /// Reads the bytes as many types. Returns how many of them succeed.
-fn read_as_anything(skeleton: &[u8], buffers: &[u8]) -> usize {
+fn read_as_anything(stream: &[u8], buffers: &[u8]) -> usize {
     let start = Instant::now();
     macro_rules! read {
-        ($($type:ty),*) => { [$(decoded::<$type>(skeleton, buffers).is_ok()),*] };
+        ($($type:ty),*) => { [$(decoded::<$type>(stream, buffers).is_ok()),*] };
     }
     let read = read![
         IgnoredAny,
@@ -50,7 +50,7 @@ fn read_as_anything(skeleton: &[u8], buffers: &[u8]) -> usize {
         String,
         Option<Box<Value>>
     ];
-    for value in decoded::<Flat<'_>>(skeleton, buffers).map_or(HashMap::new(), |flat| flat.rest) {
+    for value in decoded::<Flat<'_>>(stream, buffers).map_or(HashMap::new(), |flat| flat.rest) {
         match value.1 {
             Any::Tensor(tensor) => drop(tensor.into_owned()),
             Any::Other(value) => drop(value),
@@ -66,12 +66,10 @@ fn read_as_anything(skeleton: &[u8], buffers: &[u8]) -> usize {
 #[test]
 fn deep_nesting_is_an_error() {
     for tag in [Tag::Some, Tag::Seq, Tag::Map] {
-        let skeleton = vec![tag as u8; 1 << 20];
-        let error = decoded::<IgnoredAny>(&skeleton, &[])
-            .unwrap_err()
-            .to_string();
+        let stream = vec![tag as u8; 1 << 20];
+        let error = decoded::<IgnoredAny>(&stream, &[]).unwrap_err().to_string();
         assert!(error.contains("nested more than 128 deep"), "{error}");
-        assert_eq!(read_as_anything(&skeleton, &[]), 0);
+        assert_eq!(read_as_anything(&stream, &[]), 0);
     }
     let mut variants = vec![Tag::Variant as u8, Tag::NewName as u8, 4];
     variants.extend(b"List");
@@ -86,15 +84,15 @@ fn deep_nesting_is_an_error() {
 fn lengths_beyond_the_end_are_errors() {
     let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
     for tag in [Tag::Str, Tag::Bytes, Tag::Buffer, Tag::NewName, Tag::Name] {
-        let mut skeleton = vec![tag as u8];
-        skeleton.extend(huge);
-        let error = decoded::<IgnoredAny>(&skeleton, &[0; 64]).unwrap_err();
+        let mut stream = vec![tag as u8];
+        stream.extend(huge);
+        let error = decoded::<IgnoredAny>(&stream, &[0; 64]).unwrap_err();
         assert!(
             error.to_string().contains("damaged at byte"),
             "{tag:?}: {error}"
         );
-        skeleton[10] = 0x7f;
-        let error = decoded::<IgnoredAny>(&skeleton, &[0; 64]).unwrap_err();
+        stream[10] = 0x7f;
+        let error = decoded::<IgnoredAny>(&stream, &[0; 64]).unwrap_err();
         assert!(
             error.to_string().contains("more than 64 bits"),
             "{tag:?}: {error}"
@@ -108,15 +106,15 @@ fn lengths_beyond_the_end_are_errors() {
 
 #[test]
 fn a_buffer_is_read_once() {
-    let (mut skeleton, buffers) = encoded(&vec![Tensor::from(vec![1_u8; 64])]).unwrap();
-    assert!(decoded::<Vec<Tensor<'_, u8, Ix1>>>(&skeleton, &buffers).is_ok());
-    assert!(decoded::<Vec<Tensor<'_, u8, Ix1>>>(&skeleton, &buffers[..63]).is_err());
+    let (mut stream, buffers) = encoded(&vec![Tensor::from(vec![1_u8; 64])]).unwrap();
+    assert!(decoded::<Vec<Tensor<'_, u8, Ix1>>>(&stream, &buffers).is_ok());
+    assert!(decoded::<Vec<Tensor<'_, u8, Ix1>>>(&stream, &buffers[..63]).is_err());
     // The same tensor a second time.
-    let end = skeleton.pop().unwrap();
-    let again = skeleton[1..].to_vec();
-    skeleton.extend(again);
-    skeleton.push(end);
-    let error = decoded::<IgnoredAny>(&skeleton, &buffers).unwrap_err();
+    let end = stream.pop().unwrap();
+    let again = stream[1..].to_vec();
+    stream.extend(again);
+    stream.push(end);
+    let error = decoded::<IgnoredAny>(&stream, &buffers).unwrap_err();
     assert!(
         error
             .to_string()
@@ -127,9 +125,9 @@ fn a_buffer_is_read_once() {
 
 #[test]
 fn a_byte_that_is_no_bool_is_refused() {
-    let (skeleton, mut buffers) = encoded(&Tensor::from(vec![true, false])).unwrap();
+    let (stream, mut buffers) = encoded(&Tensor::from(vec![true, false])).unwrap();
     buffers[1] = 2;
-    let error = decoded::<Tensor<'_, bool, Ix1>>(&skeleton, &buffers).unwrap_err();
+    let error = decoded::<Tensor<'_, bool, Ix1>>(&stream, &buffers).unwrap_err();
     assert!(
         error.to_string().contains("element 1 holds the byte 0x02"),
         "{error}"
@@ -177,10 +175,10 @@ proptest! {
 
     #[test]
     fn random_bytes(
-        skeleton in prop::collection::vec(prop_oneof![0_u8..48, any::<u8>()], 0..300),
+        stream in prop::collection::vec(prop_oneof![0_u8..48, any::<u8>()], 0..300),
         buffers in prop::collection::vec(any::<u8>(), 0..200),
     ) {
-        read_as_anything(&skeleton, &buffers);
+        read_as_anything(&stream, &buffers);
     }
 
     #[test]
@@ -192,19 +190,19 @@ proptest! {
         let tensor = Tensor::from(ndarray::Array2::<u8>::zeros((3, 3)));
         let mut flags = HashMap::new();
         flags.insert("a", &tensor);
-        let (mut skeleton, mut buffers) = encoded(&(&value, flags)).unwrap();
+        let (mut stream, mut buffers) = encoded(&(&value, flags)).unwrap();
         for (at, byte) in changes {
-            let at = at.index(skeleton.len() + buffers.len());
-            match at.checked_sub(skeleton.len()) {
-                None => skeleton[at] ^= byte,
+            let at = at.index(stream.len() + buffers.len());
+            match at.checked_sub(stream.len()) {
+                None => stream[at] ^= byte,
                 Some(at) => buffers[at] ^= byte,
             }
         }
         if let Some(cut) = cut {
-            skeleton.truncate(cut.index(skeleton.len()));
+            stream.truncate(cut.index(stream.len()));
         }
-        read_as_anything(&skeleton, &buffers);
-        let _ = decoded::<(Value, HashMap<&str, Tensor<'_, u8, Ix2>>)>(&skeleton, &buffers);
+        read_as_anything(&stream, &buffers);
+        let _ = decoded::<(Value, HashMap<&str, Tensor<'_, u8, Ix2>>)>(&stream, &buffers);
         prop_assert!(buffers.len().is_multiple_of(BLOCK));
     }
 }

@@ -2,6 +2,7 @@
 
 mod errors;
 mod hostile;
+mod recognition;
 mod tensors;
 mod values;
 
@@ -18,22 +19,19 @@ fn table() -> HandleTable {
     HandleTable::join(&options.in_process().unwrap()).unwrap()
 }
 
-/// Encodes a value without a segment. Returns skeleton and buffers.
+/// Encodes a value without a segment. Returns value stream and buffers.
 fn encoded<V: Serialize + ?Sized>(value: &V) -> Result<(Vec<u8>, Vec<u8>), ObjectError> {
     let sizes = write(value, Writer::counting())?;
-    let mut skeleton = vec![0xaa; sizes.skeleton];
+    let mut stream = vec![0xaa; sizes.stream];
     let mut buffers = vec![0xaa; sizes.buffers];
-    let written = write(value, Writer::into_regions(&mut skeleton, &mut buffers))?;
+    let written = write(value, Writer::into_regions(&mut stream, &mut buffers))?;
     assert_eq!(written, sizes);
     assert!(buffers.len().is_multiple_of(format::BLOCK));
-    Ok((skeleton, buffers))
+    Ok((stream, buffers))
 }
 
-fn decoded<'a, V: Deserialize<'a>>(
-    skeleton: &'a [u8],
-    buffers: &'a [u8],
-) -> Result<V, ObjectError> {
-    let mut reader = Reader::new(skeleton, buffers);
+fn decoded<'a, V: Deserialize<'a>>(stream: &'a [u8], buffers: &'a [u8]) -> Result<V, ObjectError> {
+    let mut reader = Reader::new(stream, buffers);
     let value = V::deserialize(&mut reader).map_err(|error| reader.placed(error))?;
     reader.finish()?;
     Ok(value)
@@ -56,8 +54,8 @@ where
 /// Returns the error of reading `value` as a `V`.
 #[track_caller]
 fn refused<V: for<'de> Deserialize<'de>>(value: impl Serialize) -> String {
-    let (skeleton, buffers) = encoded(&value).unwrap();
-    match decoded::<V>(&skeleton, &buffers) {
+    let (stream, buffers) = encoded(&value).unwrap();
+    match decoded::<V>(&stream, &buffers) {
         Ok(_) => panic!("read as {}", core::any::type_name::<V>()),
         Err(error) => error.to_string(),
     }

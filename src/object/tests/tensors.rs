@@ -22,8 +22,8 @@ where
     T: crate::Element + for<'de> Deserialize<'de>,
     D: ndarray::Dimension,
 {
-    let (skeleton, buffers) = encoded(&value).unwrap();
-    match decoded::<Tensor<'_, T, D>>(&skeleton, &buffers) {
+    let (stream, buffers) = encoded(&value).unwrap();
+    match decoded::<Tensor<'_, T, D>>(&stream, &buffers) {
         Ok(tensor) => panic!("read with shape {:?}", tensor.shape()),
         Err(error) => error.to_string(),
     }
@@ -93,9 +93,9 @@ fn of_every_layout() {
     in_place(Tensor::from(long.slice(s![..;3])));
 
     // A transposed array keeps its order.
-    let (skeleton, buffers) = encoded(&Tensor::from(numbers.t())).unwrap();
+    let (stream, buffers) = encoded(&Tensor::from(numbers.t())).unwrap();
     assert_eq!(buffers[4..8], 1_u32.to_le_bytes());
-    let read: Tensor<'_, u32, Ix3> = decoded(&skeleton, &buffers).unwrap();
+    let read: Tensor<'_, u32, Ix3> = decoded(&stream, &buffers).unwrap();
     assert_eq!(read.strides(), numbers.t().strides());
 }
 
@@ -175,8 +175,8 @@ fn inside_of_other_values() {
 
 #[test]
 fn borrowed_also_where_serde_buffers() {
-    let (skeleton, buffers) = encoded(&Either::Vector(vec![1.0].into())).unwrap();
-    let Either::Vector(vector) = decoded(&skeleton, &buffers).unwrap() else {
+    let (stream, buffers) = encoded(&Either::Vector(vec![1.0].into())).unwrap();
+    let Either::Vector(vector) = decoded(&stream, &buffers).unwrap() else {
         panic!("another variant");
     };
     let vector: Tensor<'_, f64, Ix1> = vector;
@@ -211,21 +211,21 @@ fn a_tensor_that_serde_buffered_is_read_as_a_copy() {
         tensor: Tensor<'a, f64, Ix2>,
     }
     let tensor = Tensor::from(array![[1.0, 2.0]]);
-    let (skeleton, buffers) = encoded(&Tagged::Struct {
+    let (stream, buffers) = encoded(&Tagged::Struct {
         tensor: tensor.clone(),
     })
     .unwrap();
-    let read: Read<'_> = decoded(&skeleton, &buffers).unwrap();
+    let read: Read<'_> = decoded(&stream, &buffers).unwrap();
     assert_eq!(read.tensor, tensor);
 
     // The form in which another format passes it on.
     let json = serde_json::to_value(&tensor).unwrap();
-    let (skeleton, buffers) = encoded(&json).unwrap();
-    let message = decoded::<Tensor<'_, u8, Ix2>>(&skeleton, &buffers)
+    let (stream, buffers) = encoded(&json).unwrap();
+    let message = decoded::<Tensor<'_, u8, Ix2>>(&stream, &buffers)
         .unwrap_err()
         .to_string();
     assert!(message.contains("u8"), "{message}");
-    let read: Tensor<'_, f64, Ix2> = decoded(&skeleton, &buffers).unwrap();
+    let read: Tensor<'_, f64, Ix2> = decoded(&stream, &buffers).unwrap();
     assert!(!read.is_borrowed());
     assert_eq!(read, tensor);
 }

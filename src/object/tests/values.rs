@@ -16,8 +16,8 @@ fn all_primitives() {
     same((i8::MIN, i16::MIN, i32::MIN, i64::MIN, i128::MIN, isize::MIN));
     same((f32::MIN_POSITIVE, -0.0_f64, f64::INFINITY, 1.5_f32));
     same((true, false, 'ß', '\u{10ffff}', String::from("text"), ()));
-    let (skeleton, _) = encoded(&f64::NAN).unwrap();
-    assert!(decoded::<f64>(&skeleton, &[]).unwrap().is_nan());
+    let (stream, _) = encoded(&f64::NAN).unwrap();
+    assert!(decoded::<f64>(&stream, &[]).unwrap().is_nan());
     // serde's buffered values can hold small numbers of a large type.
     same((0_u128, 1_i128, i128::from(i64::MIN) - 1));
 }
@@ -28,8 +28,8 @@ fn options() {
     same(Some(()));
     same(vec![Some(1.0), None, Some(2.0)]);
     // A field that has become optional.
-    let (skeleton, _) = encoded(&7_u8).unwrap();
-    assert_eq!(decoded::<Option<u8>>(&skeleton, &[]).unwrap(), Some(7));
+    let (stream, _) = encoded(&7_u8).unwrap();
+    assert_eq!(decoded::<Option<u8>>(&stream, &[]).unwrap(), Some(7));
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
@@ -98,8 +98,8 @@ fn maps_sequences_and_nothing_of_each() {
 fn numbers_lie_without_tags() {
     let numbers: Vec<f64> = (0..1000).map(f64::from).collect();
     same(numbers.clone());
-    let (skeleton, _) = encoded(&numbers).unwrap();
-    assert_eq!(skeleton.len(), 8000 + 8);
+    let (stream, _) = encoded(&numbers).unwrap();
+    assert_eq!(stream.len(), 8000 + 8);
     let (array, _) = encoded(&[1_u16; 20]).unwrap();
     assert_eq!(array.len(), 40 + 8);
     let pairs = vec![(1.0, 2_u8); 100];
@@ -168,7 +168,7 @@ impl Serialize for Bytes {
 #[test]
 fn bytes_are_bytes_however_many() {
     for len in [0, 1, 4095, 4096, 4097, 100_000] {
-        let (skeleton, buffers) = encoded(&Bytes(vec![9; len])).unwrap();
+        let (stream, buffers) = encoded(&Bytes(vec![9; len])).unwrap();
         assert_eq!(
             buffers.len(),
             if len < 4096 {
@@ -177,7 +177,7 @@ fn bytes_are_bytes_however_many() {
                 len.next_multiple_of(64)
             }
         );
-        let read: &[u8] = decoded(&skeleton, &buffers).unwrap();
+        let read: &[u8] = decoded(&stream, &buffers).unwrap();
         assert_eq!(read, vec![9; len]);
     }
 }
@@ -291,8 +291,8 @@ fn fields_may_come_and_go() {
         x: 3,
         also,
     };
-    let (skeleton, _) = encoded(&new).unwrap();
-    let old: Inner = decoded(&skeleton, &[]).unwrap();
+    let (stream, _) = encoded(&new).unwrap();
+    let old: Inner = decoded(&stream, &[]).unwrap();
     assert_eq!(
         old,
         Inner {
@@ -347,8 +347,8 @@ pub(super) fn values() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn any_value_round_trips(value in values()) {
-        let (skeleton, buffers) = encoded(&value).unwrap();
-        prop_assert_eq!(&decoded::<Value>(&skeleton, &buffers).unwrap(), &value);
+        let (stream, buffers) = encoded(&value).unwrap();
+        prop_assert_eq!(&decoded::<Value>(&stream, &buffers).unwrap(), &value);
         // Read through serde's own buffer of values.
         #[derive(Deserialize, PartialEq, Debug)]
         #[serde(untagged)]
@@ -356,8 +356,8 @@ proptest! {
         let plain = !format!("{value:?}").contains("Large");
         if plain {
             let json = serde_json::to_value(&value).unwrap();
-            let (skeleton, buffers) = encoded(&json).unwrap();
-            prop_assert_eq!(decoded::<Buffered>(&skeleton, &buffers).unwrap(), Buffered::Value(json));
+            let (stream, buffers) = encoded(&json).unwrap();
+            prop_assert_eq!(decoded::<Buffered>(&stream, &buffers).unwrap(), Buffered::Value(json));
         }
     }
 }

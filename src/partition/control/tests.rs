@@ -40,9 +40,9 @@ fn golden_words_of_a_partition() {
         mode,
     };
     let members = [
-        member(3, 5, Mode::Read),
-        member(4, 6, Mode::Write),
-        member(1 << 20, u32::MAX, Mode::Whole),
+        member(3, 5, AccessMode::Read),
+        member(4, 6, AccessMode::Write),
+        member(1 << 20, u32::MAX, AccessMode::Whole),
     ];
     let count = Control::words(8, &plan);
     assert_eq!(count, 64 + 8 + 3);

@@ -11,11 +11,11 @@ fn stored(plan: &Plan) -> (Vec<Atom>, Vec<Atom>) {
     (cuts, bounds)
 }
 
-fn side(axis: usize, range: Range<usize>, step: usize) -> Side {
-    Side { axis, range, step }
+fn side(axis: usize, range: Range<usize>, step: usize) -> TileSide {
+    TileSide { axis, range, step }
 }
 
-fn visited(plan: &Plan, tile: usize) -> Vec<Side> {
+fn visited(plan: &Plan, tile: usize) -> Vec<TileSide> {
     let mut sides = Vec::new();
     plan.for_each_side(tile, |side| sides.push(side));
     sides
@@ -51,7 +51,7 @@ fn tiles_of_an_axis_without_pieces_are_empty() {
     let grid = Grid::blocks([(Axis(0), 4), (Axis(1), 4)]);
     let plan = grid.plan(&[8, 0]).unwrap();
     assert_eq!(plan.tiles(), Some(0));
-    let sides: Vec<Side> = plan.sides(1).collect();
+    let sides: Vec<TileSide> = plan.sides(1).collect();
     assert_eq!(sides, [side(0, 4..8, 1), side(1, 0..0, 1)]);
     let none = grid.plan(&[0, 8]).unwrap();
     assert_eq!(none.sides(5).next(), Some(side(0, 0..0, 1)));

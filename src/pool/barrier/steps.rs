@@ -30,7 +30,7 @@ fn wait(barrier: Barrier<'_>, epoch: u64, workers: usize) -> Result<u64, Broken>
 /// Waits until a thread sleeps at the word.
 fn until_asleep(word: &Atom) {
     let start = Instant::now();
-    while value(word) & State::ASLEEP == 0 {
+    while value(word) & State::ASLEEP.mask() == 0 {
         assert!(start.elapsed() < LONG, "no thread sleeps");
         thread::yield_now();
     }
@@ -65,11 +65,11 @@ fn only_the_barrier_of_the_named_call_breaks() {
     assert_eq!(wait(barrier, second, 1), Ok(second + 1));
     // `break_up` acts in any step of the call.
     barrier.break_up(second);
-    assert_eq!(value(&word), state(2, 1, 0, State::BROKEN));
+    assert_eq!(value(&word), state(2, 1, 0, State::BROKEN.mask()));
     barrier.break_up(second);
     assert_eq!(
         value(&word),
-        state(2, 1, 0, State::BROKEN),
+        state(2, 1, 0, State::BROKEN.mask()),
         "it stays broken"
     );
     assert_eq!(wait(barrier, second + 1, 1), Err(Broken::Left));
@@ -149,7 +149,7 @@ fn a_wait_ends_when_the_next_call_begins() {
 fn a_second_sleeper_keeps_the_flag_of_the_first() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
-    word.store(state(1, 0, 2, State::ASLEEP), Ordering::Relaxed);
+    word.store(state(1, 0, 2, State::ASLEEP.mask()), Ordering::Relaxed);
     barrier.sleep(State(value(&word)), Duration::from_millis(1));
-    assert_eq!(value(&word), state(1, 0, 2, State::ASLEEP));
+    assert_eq!(value(&word), state(1, 0, 2, State::ASLEEP.mask()));
 }

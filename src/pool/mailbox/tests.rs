@@ -119,6 +119,11 @@ fn parameters_cross_up_to_the_size_of_the_mailbox() {
 }
 
 #[test]
+fn fields_of_a_job_are_disjoint() {
+    crate::word::testing::assert_disjoint(&[Job::OPEN, Job::ASLEEP, Job::NUMBER]);
+}
+
+#[test]
 fn flags_are_distinct() {
     let flagged = |flags| Arguments {
         flags,

@@ -32,7 +32,7 @@ fn arrays_come_out_in_order_and_belong_to_the_consumer() {
     for lap in 0..3 {
         theirs.push_owned(array(&producer, lap)).unwrap();
         theirs
-            .push_owned_wait(array(&producer, 7), Duration::ZERO)
+            .push_owned_timeout(array(&producer, 7), Duration::ZERO)
             .unwrap();
         let first = queue.pop_owned().unwrap().unwrap();
         assert_eq!(table.read(first.handle()).unwrap()[2], lap);
@@ -40,7 +40,7 @@ fn arrays_come_out_in_order_and_belong_to_the_consumer() {
             table.info(first.handle()).unwrap().owner,
             Some(std::process::id())
         );
-        let second = queue.pop_owned_wait(Duration::ZERO).unwrap().unwrap();
+        let second = queue.pop_owned_timeout(Duration::ZERO).unwrap().unwrap();
         assert_eq!(table.read(second.handle()).unwrap()[0], 7);
         assert!(queue.pop_owned().unwrap().is_none());
     }
@@ -64,7 +64,7 @@ fn a_refused_array_comes_back_and_stays_its_producers() {
     queue.push_owned(array(&table, 1)).unwrap();
     let refused = queue.push_owned(array(&table, 2)).unwrap_err();
     assert!(refused.is_full(), "{refused}");
-    let refused = queue.push_owned_wait(refused.into_job(), Duration::from_millis(5));
+    let refused = queue.push_owned_timeout(refused.into_job(), Duration::from_millis(5));
     let refused = refused.unwrap_err();
     assert!(refused.is_full(), "{refused}");
     queue.close();
@@ -74,7 +74,7 @@ fn a_refused_array_comes_back_and_stays_its_producers() {
     assert_eq!(table.read(back.handle()).unwrap().sum(), 6);
     drop(back);
     assert!(queue.pop_owned().unwrap().is_some(), "closing leaves it in");
-    assert!(queue.is_drained() && queue.pop_owned_wait(Duration::MAX).unwrap().is_none());
+    assert!(queue.is_drained() && queue.pop_owned_timeout(Duration::MAX).unwrap().is_none());
     assert_eq!(table.arrays().count(), 0);
 }
 
@@ -285,7 +285,7 @@ fn a_push_that_is_given_up_frees_its_cell_and_wakes_producers() {
     let queue = table.queue::<Jobs>(2).unwrap();
     let me = queue.enter().unwrap();
     let Begun { ticket, .. } = begin_push(&queue, &table, me);
-    queue.cells.doze(Event::Popped);
+    queue.cells.mark_sleeper(Event::Popped);
     queue.cells.give_up(ticket, me);
     assert_eq!(cell(&queue, 0), (CellState::Empty, 0));
     assert!(!queue.cells.now(Event::Popped).is_awaited());

@@ -76,7 +76,7 @@ fn recovery_wakes_both_ends() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
     for event in [Event::Pushed, Event::Popped] {
-        assert!(queue.cells.doze(event).is_awaited());
+        assert!(queue.cells.mark_sleeper(event).is_awaited());
     }
     queue.cells.recover(DEAD);
     assert!(!end(&queue, TAIL).is_awaited() && !end(&queue, HEAD).is_awaited());
@@ -86,8 +86,8 @@ fn recovery_wakes_both_ends() {
 fn closing_wakes_both_ends() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
-    assert!(queue.cells.doze(Event::Pushed).is_awaited());
-    assert!(queue.cells.doze(Event::Popped).is_awaited());
+    assert!(queue.cells.mark_sleeper(Event::Pushed).is_awaited());
+    assert!(queue.cells.mark_sleeper(Event::Popped).is_awaited());
     assert!(end(&queue, TAIL).is_awaited() && end(&queue, HEAD).is_awaited());
     queue.close();
     assert!(!end(&queue, TAIL).is_awaited() && !end(&queue, HEAD).is_awaited());
@@ -190,9 +190,9 @@ fn sleepers_at_either_end_are_woken_by_its_change() {
         (Event::Popped, &|| assert_eq!(cells.recover(DEAD).jobs, 0)),
     ];
     for (event, step) in steps {
-        let dozed = cells.doze(event);
+        let marked = cells.mark_sleeper(event);
         std::thread::scope(|scope| {
-            scope.spawn(|| cells.sleep(event, dozed, long));
+            scope.spawn(|| cells.sleep(event, marked, long));
             step();
         });
         assert!(!cells.now(event).is_awaited());
@@ -243,7 +243,7 @@ fn a_search_moves_free_cells_that_lie_below_the_tail_beyond_it() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
     for tail in 4..=16 {
-        let end_at = |position: u64| EndWord::from_bits(0).reach(position).bits();
+        let end_at = |position: u64| EndWord::from_bits(0).advance_to(position).bits();
         queue.cells.head[HEAD].store(end_at(4), Ordering::Relaxed);
         queue.cells.head[TAIL].store(end_at(tail), Ordering::Relaxed);
         let free = CellWord::from_bits(0).pass_over(1).unwrap();

@@ -142,7 +142,8 @@ impl SegmentOptions {
     /// finds the name.
     ///
     /// ```
-    /// use ndshm::{Removal, Segment};
+    /// use ndshm::Segment;
+    /// use ndshm::segment::Removal;
     ///
     /// let name = format!("ndshm-doc-remove-{}", std::process::id());
     /// let segment = Segment::options().persistent(true).create(&name)?;
@@ -154,8 +155,8 @@ impl SegmentOptions {
     /// ```
     ///
     /// # Errors
-    /// [`SegmentError::NotFound`], [`SegmentError::Foreign`], [`SegmentError::NotOurs`];
-    /// [`SegmentError::Unfinished`] for a file that begins with zeros, see
+    /// [`SegmentError::NotFound`], [`SegmentError::PermissionMismatch`], [`SegmentError::NotOurs`];
+    /// [`SegmentError::NotInitialized`] for a file that begins with zeros, see
     /// [`remove_unfinished`](SegmentOptions::remove_unfinished).
     pub fn remove(self, name: &str) -> Result<Removal, SegmentError> {
         remove::unused(name, &self)

@@ -90,7 +90,7 @@ fn attach_by(
             Entry::Unfinished { .. } if deadline.wait() => {}
             Entry::Unfinished { size } => {
                 if mode == OpenMode::Open || !remove_uninitialized(name)? {
-                    return Err(SegmentError::Unfinished {
+                    return Err(SegmentError::NotInitialized {
                         name: name.into(),
                         size,
                         waited: options.open_timeout,

@@ -20,7 +20,7 @@ pub(crate) fn unused(name: &str, options: &SegmentOptions) -> Result<Removal, Se
         match magic {
             true if file.persistent && !options.persistent => Ok(false),
             true => Ok(true),
-            false if file.header == 0 => Err(SegmentError::Unfinished {
+            false if file.header == 0 => Err(SegmentError::NotInitialized {
                 name: name.into(),
                 size: file.size,
                 waited: std::time::Duration::ZERO,

@@ -11,7 +11,7 @@ use crate::descriptor::Descriptor;
 use crate::memory::Memory;
 use crate::message::Bytes;
 use crate::segment::error::NoMemory;
-use crate::segment::os::commit::{Supply, tightest_supply};
+use crate::segment::os::commit::{AvailableMemory, tightest_supply};
 use crate::span::{Span, Spans, WHOLE_COMMIT};
 use crate::sync::{Atom, Ordering};
 use crate::word::Lifecycle;
@@ -88,7 +88,7 @@ impl CommitBudget {
     fn promise(
         &self,
         len: u64,
-        supply: Supply,
+        supply: AvailableMemory,
         untouched: impl FnOnce() -> u64,
     ) -> Result<(), NoMemory> {
         let order = Ordering::Relaxed;
@@ -118,7 +118,7 @@ impl CommitBudget {
     }
 }
 
-fn refusal(need: u64, have: u64, promised: u64, supply: Supply) -> NoMemory {
+fn refusal(need: u64, have: u64, promised: u64, supply: AvailableMemory) -> NoMemory {
     let what = match promised {
         0 => supply.what,
         promised => format!(
@@ -217,8 +217,8 @@ mod tests {
         budget
     }
 
-    fn supply(have: u64) -> Supply {
-        Supply {
+    fn supply(have: u64) -> AvailableMemory {
+        AvailableMemory {
             have,
             what: "the test".into(),
             remedy: "none",
@@ -358,7 +358,7 @@ mod tests {
         let fixed = promised();
         assert_eq!(fixed, layout.slots + layout.data - layout.schemas);
         let table = crate::HandleTable::join(&segment).unwrap();
-        assert_eq!(promised(), fixed, "no span is carved");
+        assert_eq!(promised(), fixed, "no span is appended");
         let words = 1 + layout.geometry.reader_words() + Layout::DESCRIPTOR_WORDS;
         let span = 64 * words as u64 * 8;
         let small = table.zeros::<u8, _>(100).unwrap();

@@ -21,7 +21,8 @@ impl Segment {
     /// pages).
     ///
     /// ```
-    /// use ndshm::{HandleTable, HugePages, Segment};
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::segment::HugePages;
     ///
     /// let segment = Segment::options().huge_pages(HugePages::Collapse).anonymous()?;
     /// let table = HandleTable::join(&segment)?;

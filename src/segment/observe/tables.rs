@@ -1,8 +1,8 @@
 //! The tables of an observed segment, mapped as far as they are in use.
 //!
 //! The tables with an entry for each slot reserve hundreds of MiB in a segment of the default size.
-//! To save address space, an observer maps their entries for the carved spans, and as many again.
-//! When more spans are carved, it maps a larger part, and keeps the former mapping: references into
+//! To save address space, an observer maps their entries for the appended spans, and as many again.
+//! When more spans are appended, it maps a larger part, and keeps the former mapping: references into
 //! it stay valid for as long as the observer lives.
 
 use std::os::fd::BorrowedFd;
@@ -35,7 +35,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Maps the tables for the spans that are carved according to `is_carved`.
+    /// Maps the tables for the spans that are appended according to `is_carved`.
     pub(super) fn map(
         fd: BorrowedFd<'_>,
         layout: &Layout,
@@ -54,7 +54,7 @@ impl Tables {
         &larger.unwrap_or(&self.first).memory
     }
 
-    /// Returns a mapping with the slots of all currently carved spans.
+    /// Returns a mapping with the slots of all currently appended spans.
     pub(super) fn grown(&self, fd: BorrowedFd<'_>) -> Result<&Memory, SegmentError> {
         let memory = self.memory();
         let layout = memory.layout();
@@ -70,7 +70,7 @@ impl Tables {
     }
 }
 
-/// Returns the lowest level that has all carved spans. Entries of the span table are set in order.
+/// Returns the lowest level that has all appended spans. Entries of the span table are set in order.
 fn level(layout: &Layout, is_carved: impl Fn(usize) -> bool) -> usize {
     let spans = layout.geometry.spans as usize;
     let mut level = 0;
@@ -145,16 +145,16 @@ mod tests {
 
     #[test]
     fn a_level_has_all_carved_spans() {
-        let level_of = |spans: u32, carved: usize| {
+        let level_of = |spans: u32, appended: usize| {
             level(&layout(spans), |span| {
                 assert!(span < spans as usize, "there is no entry {span}");
-                span < carved
+                span < appended
             })
         };
-        assert_eq!([0, 1, 256].map(|carved| level_of(1024, carved)), [0; 3]);
-        assert_eq!([257, 512].map(|carved| level_of(1024, carved)), [1; 2]);
-        assert_eq!([513, 1024].map(|carved| level_of(1024, carved)), [2; 2]);
-        assert_eq!([0, 256].map(|carved| level_of(256, carved)), [0; 2]);
+        assert_eq!([0, 1, 256].map(|appended| level_of(1024, appended)), [0; 3]);
+        assert_eq!([257, 512].map(|appended| level_of(1024, appended)), [1; 2]);
+        assert_eq!([513, 1024].map(|appended| level_of(1024, appended)), [2; 2]);
+        assert_eq!([0, 256].map(|appended| level_of(256, appended)), [0; 2]);
         let most = (Geometry::MAX_SLOTS / 64) as u32;
         assert_eq!(level_of(most, most as usize), LEVELS - 1);
     }

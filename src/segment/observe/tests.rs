@@ -171,7 +171,7 @@ fn a_name_that_comes_to_life_is_waited_for() {
     let refused = by_name(&name.0, &small()).err();
     assert!(matches!(
         refused,
-        Some(SegmentError::Unfinished { size: 0, .. })
+        Some(SegmentError::NotInitialized { size: 0, .. })
     ));
     assert!(start.elapsed() >= Duration::from_millis(30));
     let patient = small().open_timeout(Duration::from_secs(20));

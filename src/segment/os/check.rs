@@ -85,7 +85,7 @@ pub(crate) fn check_owner(
     let own = stat.st_uid == rustix::process::geteuid().as_raw();
     let trusted = own || options.owner == Some(stat.st_uid);
     if !trusted || mode & 0o022 & !options.mode != 0 {
-        return Err(SegmentError::Foreign {
+        return Err(SegmentError::PermissionMismatch {
             name: name.into(),
             uid: stat.st_uid,
             mode,

@@ -14,16 +14,16 @@ use crate::segment::limits::MemoryLimits;
 const STEP: u64 = 16 << 20;
 
 /// The memory that one limit leaves to this process.
-pub(crate) struct Supply {
+pub(crate) struct AvailableMemory {
     pub(crate) have: u64,
     pub(crate) what: String,
     pub(crate) remedy: &'static str,
 }
 
 /// Returns the limit that leaves the least memory.
-pub(crate) fn tightest_supply() -> Option<Supply> {
+pub(crate) fn tightest_supply() -> Option<AvailableMemory> {
     if cfg!(miri) {
-        return Some(Supply {
+        return Some(AvailableMemory {
             have: total_memory(),
             what: "the machine".into(),
             remedy: "ask for less: Miri runs with little memory",
@@ -36,7 +36,7 @@ pub(crate) fn tightest_supply() -> Option<Supply> {
         // No descriptor is left, or /proc is not mounted. The available memory is unknown then,
         // but the machine's total is a limit.
         Err(_) => {
-            return Some(Supply {
+            return Some(AvailableMemory {
                 have: total_memory(),
                 what: "the machine".into(),
                 remedy: "ask for less; more exact numbers are in /proc/meminfo, which cannot be read",
@@ -45,12 +45,12 @@ pub(crate) fn tightest_supply() -> Option<Supply> {
     };
     let machine = limits.available.saturating_add(limits.swap_free);
     Some(match limits.tightest_group() {
-        Some(group) if group.available <= machine => Supply {
+        Some(group) if group.available <= machine => AvailableMemory {
             have: group.available,
             what: format!("the memory cgroup {}", group.path.display()),
             remedy: "raise the memory limit of the container or job, or free arrays",
         },
-        _ => Supply {
+        _ => AvailableMemory {
             have: machine,
             what: "the machine".into(),
             remedy: "free arrays, call trim() in processes that have freed some, or add memory or \

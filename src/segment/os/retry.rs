@@ -34,7 +34,7 @@ impl RetryDeadline {
 
     /// Returns the error for a name that other processes keep changing.
     pub(crate) fn unsettled(&self, name: &str) -> SegmentError {
-        SegmentError::Unsettled {
+        SegmentError::NameContended {
             name: name.into(),
             waited: self.start.elapsed(),
         }

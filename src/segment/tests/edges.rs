@@ -99,7 +99,9 @@ fn others_may_write_only_as_the_options_say() {
     }
     for mode in [0o620, 0o602, 0o622, 0o666] {
         let refused = check(mode, &private).unwrap_err();
-        assert!(matches!(refused, SegmentError::Foreign { mode: found, .. } if found == mode));
+        assert!(
+            matches!(refused, SegmentError::PermissionMismatch { mode: found, .. } if found == mode)
+        );
     }
     let group = small().mode(0o660);
     assert!(check(0o660, &group).is_ok() && check(0o662, &group).is_err());
@@ -163,7 +165,10 @@ fn a_file_of_others_is_not_removed() {
     // The creator of this file may still be at work.
     drop(made(&name, &[0, 0], 0o600));
     let refused = small().remove(&name.0).unwrap_err();
-    assert!(matches!(refused, SegmentError::Unfinished { size: 16, .. }));
+    assert!(matches!(
+        refused,
+        SegmentError::NotInitialized { size: 16, .. }
+    ));
     assert!(name.exists());
     let start = std::time::Instant::now();
     let options = small().open_timeout(Duration::from_millis(20));
@@ -174,7 +179,7 @@ fn a_file_of_others_is_not_removed() {
     drop(made(&name, &[header()], 0o666));
     assert!(matches!(
         small().remove(&name.0),
-        Err(SegmentError::Foreign { .. })
+        Err(SegmentError::PermissionMismatch { .. })
     ));
     assert!(name.exists());
 }
@@ -191,7 +196,9 @@ fn retries_end_at_their_deadline() {
     }
     assert!(turns > 0 && start.elapsed() >= Duration::from_millis(5));
     let unsettled = some.unsettled("name");
-    assert!(matches!(unsettled, SegmentError::Unsettled { waited, .. } if waited.as_millis() >= 5));
+    assert!(
+        matches!(unsettled, SegmentError::NameContended { waited, .. } if waited.as_millis() >= 5)
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ndshm::MemoryLimits;
+use ndshm::inspect::MemoryLimits;
 
 use super::Check;
 use crate::output::bytes;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use ndshm::{CopyError, Error, JoinError, LeaseError, NameError, NpyError, SegmentError};
+use ndshm::Error;
+use ndshm::error::{CopyError, JoinError, LeaseError, NameError, NpyError, SegmentError};
 
 use super::escaped;
 
@@ -103,7 +104,7 @@ impl From<SegmentError> for Failure {
             SegmentError::Name { .. } => Code::Usage,
             SegmentError::NotOurs { .. }
             | SegmentError::Version { .. }
-            | SegmentError::Unfinished { .. } => Code::Problem,
+            | SegmentError::NotInitialized { .. } => Code::Problem,
             _ => Code::Refused,
         };
         Failure::new(code, error)

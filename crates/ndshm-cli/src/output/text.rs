@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ndshm::Bytes;
+use ndshm::inspect::Bytes;
 
 /// Escapes control characters: anybody may choose the names of files and processes.
 pub fn escaped(text: &str) -> String {

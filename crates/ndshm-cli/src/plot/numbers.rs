@@ -1,7 +1,9 @@
 //! Reads the numbers of an array, or of a part of it, as `f64`.
 
 use ndarray::{ArrayD, Axis};
-use ndshm::{ArrayInfo, DType, Observer, ScalarType};
+use ndshm::Observer;
+use ndshm::element::{DType, ScalarType};
+use ndshm::inspect::ArrayInfo;
 
 use crate::copy;
 use crate::index::Pick;

@@ -1,6 +1,6 @@
 //! The contents of a segment as a JSON document.
 
-use ndshm::{ArrayInfo, ClassInfo, NameInfo, SeatInfo, Verification};
+use ndshm::inspect::{ArrayInfo, ClassInfo, NameInfo, SeatInfo, Verification};
 use serde_json::{Value, json};
 
 use super::{Report, command, order};

@@ -1,6 +1,6 @@
 //! The contents of a segment as text.
 
-use ndshm::ClassInfo;
+use ndshm::inspect::ClassInfo;
 
 use super::{Report, command, order};
 use crate::output::{Align, Failure, Output, Style, Table, bytes, escaped};

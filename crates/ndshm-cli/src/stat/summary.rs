@@ -3,7 +3,8 @@
 use std::marker::PhantomData;
 
 use ndshm::bytemuck::{AnyBitPattern, pod_read_unaligned};
-use ndshm::{Moments, ScalarType};
+use ndshm::element::ScalarType;
+use ndshm::primitives::Moments;
 
 use super::wide::Wide;
 use crate::value::Value;
@@ -244,7 +245,7 @@ mod tests {
     };
 
     fn results_of<T: ndshm::bytemuck::NoUninit + ndshm::Element>(numbers: &[T]) -> Results {
-        let ndshm::Kind::Scalar(scalar) = T::KIND else {
+        let ndshm::element::Kind::Scalar(scalar) = T::KIND else {
             panic!("not a number");
         };
         let mut summary = of(scalar).unwrap();

@@ -4,7 +4,9 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::SystemTime;
 
-use ndshm::{Observer, SEGMENT_MAGIC, SegmentError};
+use ndshm::Observer;
+use ndshm::error::SegmentError;
+use ndshm::segment::SEGMENT_MAGIC;
 use serde_json::{Value, json};
 
 use crate::target::{self, Place};

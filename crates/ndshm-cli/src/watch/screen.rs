@@ -55,7 +55,7 @@ impl Screen {
         let rows = usize::from(area.height.saturating_sub(3)).max(1);
         self.first = self.first.min(arrays.len().saturating_sub(rows));
         let end = (self.first + rows).min(arrays.len());
-        let row = |array: &ndshm::ArrayInfo| {
+        let row = |array: &ndshm::inspect::ArrayInfo| {
             let name = watched.snapshot.names.get(&array.handle.to_bits());
             let pid = |pid: Option<u32>| pid.map_or("-".into(), |pid| pid.to_string());
             let state = match array.poisoned {
@@ -146,7 +146,7 @@ fn draw_memory(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
 }
 
 fn draw_rounds(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
-    let row = |(partition, round): &(ndshm::AnyHandle, ndshm::RoundProgress)| {
+    let row = |(partition, round): &(ndshm::AnyHandle, ndshm::inspect::RoundProgress)| {
         let state = match (round.running, round.torn) {
             (_, torn) if torn > 0 => Span::raw(format!("{torn} torn")).red(),
             (true, _) => Span::raw("running").green(),

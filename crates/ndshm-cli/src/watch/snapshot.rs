@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ndshm::{AnyHandle, ArrayInfo, Census, Observer, RoundProgress, SeatInfo};
+use ndshm::inspect::{ArrayInfo, Census, RoundProgress, SeatInfo};
+use ndshm::{AnyHandle, Observer};
 use serde_json::{Value as Json, json};
 
 use crate::output::Failure;

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use ndshm::{HandleTable, Removal, Segment, SegmentError};
+use ndshm::error::SegmentError;
+use ndshm::segment::Removal;
+use ndshm::{HandleTable, Segment};
 use serde_json::json;
 
 use crate::living::entry;
@@ -108,7 +110,7 @@ pub fn gc_keeps_what_is_being_opened() {
             match Segment::options().remove(&name.0) {
                 Ok(Removal::Removed) => removed += 1,
                 Ok(_) => in_use += 1,
-                Err(SegmentError::NotFound { .. } | SegmentError::Unfinished { .. }) => {}
+                Err(SegmentError::NotFound { .. } | SegmentError::NotInitialized { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }

@@ -65,9 +65,9 @@ fn a_name_that_is_being_removed_is_waited_for() {
     let closed = open_file(&name.0).unwrap();
     assert_eq!(lock::close_membership(closed.as_fd()), Ok(true));
     let refused = small().open(&name.0).unwrap_err();
-    assert!(matches!(refused, SegmentError::Unsettled { .. }));
+    assert!(matches!(refused, SegmentError::NameContended { .. }));
     let passed = small().from_fd(open_file(&name.0).unwrap()).unwrap_err();
-    assert!(matches!(passed, SegmentError::Unsettled { .. }));
+    assert!(matches!(passed, SegmentError::NameContended { .. }));
     let patient = || small().open_timeout(Duration::from_secs(60));
     std::thread::scope(|scope| {
         let opener = scope.spawn(|| patient().open(&name.0).unwrap().key());

@@ -10,20 +10,21 @@ use std::sync::OnceLock;
 
 use rustix::process::Pid;
 
-use super::Shared;
-use super::image::Image;
-use super::process::Child;
+use super::child::Child;
+use super::process;
 use super::signals::{self, Blocked};
-use super::threads::THREADS_OF_RAYON;
-use super::worker::{self, WorkerLife};
+use super::thread::THREADS_OF_RAYON;
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::pool::error::PoolError;
+use crate::pool::image::Image;
+use crate::pool::shared::Shared;
+use crate::pool::worker::WorkerLife;
 use crate::segment::{HugePages, Segment};
 
-/// The environment variable with a worker's order.
-const ORDER: &str = "NDSHM_WORKER";
+/// The environment variable with a worker's spec.
+const SPEC: &str = "NDSHM_WORKER";
 
 /// Set once this process has become a worker. Its forked children inherit this.
 static BECAME_WORKER: OnceLock<()> = OnceLock::new();
@@ -36,7 +37,7 @@ fn has_more_rights_than_its_parent() -> bool {
 }
 
 /// The data that a worker gets through its environment.
-struct Order {
+struct WorkerSpec {
     parent: u32,
     worker: usize,
     workers: usize,
@@ -45,7 +46,7 @@ struct Order {
     image: String,
 }
 
-impl Order {
+impl WorkerSpec {
     fn to_text(&self) -> String {
         let mailbox = self.mailbox.to_bits();
         format!(
@@ -58,10 +59,10 @@ impl Order {
         )
     }
 
-    fn parse(text: &str) -> Option<Order> {
+    fn parse(text: &str) -> Option<WorkerSpec> {
         let mut fields = text.splitn(6, ',');
         let mut next = || fields.next();
-        Some(Order {
+        Some(WorkerSpec {
             parent: next()?.parse().ok()?,
             worker: next()?.parse().ok()?,
             workers: next()?.parse().ok()?,
@@ -71,26 +72,26 @@ impl Order {
         })
     }
 
-    /// Returns the order in the environment.
-    fn of_environment() -> Option<Order> {
+    /// Returns the spec in the environment.
+    fn of_environment() -> Option<WorkerSpec> {
         if has_more_rights_than_its_parent() {
             return None;
         }
-        Order::parse(&env::var(ORDER).ok()?)
+        WorkerSpec::parse(&env::var(SPEC).ok()?)
     }
 
-    /// Removes the order from the environment, because the programs that this worker starts are no
+    /// Removes the spec from the environment, because the programs that this worker starts are no
     /// workers. Keeps it if the process has several threads, because another one may be reading the
     /// environment; [`refuse_unserved`] then refuses in those programs.
     fn forget() {
         if super::fork::refuse_threads().is_ok() {
             // SAFETY: this thread is the only one of the process.
-            unsafe { env::remove_var(ORDER) };
+            unsafe { env::remove_var(SPEC) };
         }
     }
 }
 
-/// Turns this process into a worker if a pool has [spawned](super::Pool::spawn) it, and then does
+/// Turns this process into a worker if a pool has [spawned](crate::Pool::spawn) it, and then does
 /// not return. Otherwise does nothing.
 ///
 /// Call this in the first line of `main`, before anything that a worker must not do: reading the
@@ -113,22 +114,22 @@ impl Order {
 /// }
 /// ```
 pub fn become_worker() {
-    if let Some(order) = Order::of_environment() {
+    if let Some(spec) = WorkerSpec::of_environment() {
         let _ = BECAME_WORKER.set(());
-        Order::forget();
-        if order.parent != parent_id() {
-            // The parent has died, or another worker that could not remove its order started this
+        WorkerSpec::forget();
+        if spec.parent != parent_id() {
+            // The parent has died, or another worker that could not remove its spec started this
             // process. Continuing would run the program a second time.
             eprintln!(
                 "ndshm: worker {}: process {}, which started it, is not its parent any more",
-                order.worker, order.parent
+                spec.worker, spec.parent
             );
             std::process::exit(1);
         }
-        match serve(&order) {
+        match serve(&spec) {
             Ok(never) => match never {},
             Err(error) => {
-                eprintln!("ndshm: worker {}: {error}", order.worker);
+                eprintln!("ndshm: worker {}: {error}", spec.worker);
                 std::process::exit(1);
             }
         }
@@ -136,29 +137,29 @@ pub fn become_worker() {
 }
 
 /// Joins the segment, takes its descriptor from the standard input, and serves the pool.
-fn serve(order: &Order) -> Result<core::convert::Infallible, Error> {
-    worker::end_with_parent(Some(order.parent));
+fn serve(spec: &WorkerSpec) -> Result<core::convert::Infallible, Error> {
+    process::end_with_parent(spec.parent);
     signals::leave_to_parent(None);
     let refused = |what| move |error: io::Error| PoolError::System { what, error };
     let image = Image::of_this_process().map_err(refused("read /proc/self/maps"))?;
-    if image.identity().map(ToString::to_string).as_ref() != Some(&order.image) {
+    if image.identity().map(ToString::to_string).as_ref() != Some(&spec.image) {
         return Err(PoolError::OtherProgram.into());
     }
     let segment = take_standard_input().map_err(refused("take the segment's descriptor"))?;
     let segment = Segment::options()
-        .huge_pages(order.huge_pages)
+        .huge_pages(spec.huge_pages)
         .from_fd(segment)?;
     let table = HandleTable::join(&segment)?;
     let life = WorkerLife {
         table: &table,
         shared: Shared {
-            mailbox: order.mailbox,
-            workers: order.workers,
+            mailbox: spec.mailbox,
+            workers: spec.workers,
         },
-        worker: order.worker,
-        parent: Some(order.parent),
+        worker: spec.worker,
+        parent: Some(process::parent(spec.parent)),
     };
-    worker::live(&life, true)
+    process::live(&life, true)
 }
 
 /// Moves the descriptor away from the standard input, and puts /dev/null there.
@@ -176,7 +177,7 @@ pub(super) fn refuse_unserved() -> Result<(), PoolError> {
     if has_more_rights_than_its_parent() {
         return Err(PoolError::SetUserId);
     }
-    match BECAME_WORKER.get().is_none() && env::var_os(ORDER).is_some() {
+    match BECAME_WORKER.get().is_none() && env::var_os(SPEC).is_some() {
         true => Err(PoolError::NotAWorker),
         false => Ok(()),
     }
@@ -191,7 +192,7 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
     let identity = image
         .identity()
         .ok_or_else(|| refused(io::Error::other("its code is in no file")))?;
-    let order = Order {
+    let spec = WorkerSpec {
         parent: std::process::id(),
         worker: life.worker,
         workers: life.shared.workers,
@@ -206,14 +207,14 @@ pub(super) fn spawn(life: &WorkerLife<'_>, image: &Image) -> Result<Child, PoolE
     let name = env::args_os().next();
     command
         .arg0(name.unwrap_or_else(|| OsString::from("ndshm-worker")))
-        .env(ORDER, order.to_text())
+        .env(SPEC, spec.to_text())
         // The one descriptor that a child gets without a window in which another thread's child
         // could inherit it too.
         .stdin(Stdio::from(segment));
     if env::var_os(THREADS_OF_RAYON).is_none() {
         command.env(
             THREADS_OF_RAYON,
-            super::threads::share(life.shared.workers).to_string(),
+            super::thread::share(life.shared.workers).to_string(),
         );
     }
     // The worker inherits this mask, and unblocks the signals once they do nothing.
@@ -230,8 +231,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_cross_as_text() {
-        let order = Order {
+    fn specs_cross_as_text() {
+        let spec = WorkerSpec {
             parent: 12,
             worker: 3,
             workers: 4,
@@ -239,13 +240,13 @@ mod tests {
             huge_pages: HugePages::Collapse,
             image: "08:01/77/1a0".to_owned(),
         };
-        let text = order.to_text();
-        let back = Order::parse(&text).unwrap();
+        let text = spec.to_text();
+        let back = WorkerSpec::parse(&text).unwrap();
         assert_eq!(back.to_text(), text);
         assert_eq!(
             (back.mailbox.to_bits(), back.huge_pages, &*back.image),
             (0xfeed, HugePages::Collapse, "08:01/77/1a0")
         );
-        assert!(Order::parse("12,3,4").is_none());
+        assert!(WorkerSpec::parse("12,3,4").is_none());
     }
 }

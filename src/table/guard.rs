@@ -6,12 +6,101 @@ use core::ops::{Deref, DerefMut, Range};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, Slice};
 
+use super::core::Core;
+use super::locate::Located;
 use crate::element::Element;
-use crate::handle::AnyHandle;
+use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Access, ViewAccesses};
-use crate::table::attach::Located;
-use crate::table::core::Core;
+use crate::table::error::LeaseError;
 use crate::table::lease::{ExclusiveLease, SharedLease};
+use crate::word::Purpose;
+
+impl Core {
+    /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
+    /// process.
+    #[inline(always)]
+    #[track_caller]
+    pub(crate) fn read<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
+        let handle = AnyHandle::from(handle);
+        let (slot, shared) = self.take_shared(handle)?;
+        // Locate before building the `SharedLease`: a value with a destructor that lives across
+        // this call would be kept in memory.
+        match self.locate_checked(slot, handle) {
+            Ok(located) => Ok(ReadGuard::new(
+                self.shared_lease(slot, handle, shared),
+                located,
+            )),
+            Err(error) => {
+                drop(self.shared_lease(slot, handle, shared));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Leases an array for writing. Until the guard is dropped nobody else reads or writes the
+    /// array.
+    #[inline(always)]
+    #[track_caller]
+    pub(crate) fn write<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
+        let handle = AnyHandle::from(handle);
+        let slot = self.take_exclusive(handle, Purpose::Write)?;
+        // As in `read`.
+        match self.locate_checked(slot, handle) {
+            Ok(located) => Ok(WriteGuard::new(
+                self.exclusive_lease(slot, handle, Purpose::Write),
+                located,
+            )),
+            Err(error) => {
+                drop(self.exclusive_lease(slot, handle, Purpose::Write));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
+    /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
+    /// well.
+    #[track_caller]
+    pub(crate) fn recover<T: Element, D: Dimension, R>(
+        &self,
+        handle: Handle<T, D>,
+        look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
+    ) -> Result<R, LeaseError> {
+        let lease = self.lease_exclusive(AnyHandle::from(handle), Purpose::Recover)?;
+        let located = self.locate_checked(lease.slot, lease.handle)?;
+        let mut guard = WriteGuard::new(lease, located);
+        let seen = look(guard.view_mut());
+        guard.heal();
+        Ok(seen)
+    }
+
+    /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
+    /// synchronise by other means.
+    #[inline]
+    pub(crate) fn attach<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<Attached<'_, T, D>, LeaseError> {
+        self.enter()?;
+        let handle = AnyHandle::from(handle);
+        let (slot, generation) = self.tables().live(handle)?;
+        let located = self.locate(slot, handle);
+        // Read the word again. If it is still LIVE in this generation, no other descriptor was
+        // written between the two reads, and the result of `locate` belongs to this array.
+        match slot.word().is_live(generation) {
+            true => located
+                .map(|located| Attached::new(self, located))
+                .map_err(LeaseError::from),
+            false => Err(LeaseError::Stale { handle }),
+        }
+    }
+}
 
 /// A shared lease of an array, which dereferences to ndarray's [`ArrayRef`].
 ///
@@ -35,7 +124,7 @@ impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
     /// Builds the guard. The caller has checked that the elements are values of `T`.
     #[track_caller]
     pub(crate) fn new(lease: SharedLease<'t>, located: Located<T, D>) -> Self {
-        let access = located.track(lease.table(), false);
+        let access = located.track(lease.table().segment().memory(), false);
         // SAFETY: the view is of mapped memory (see `locate`). It is initialised (bytes of a
         // mapping are) and holds values of `T`. Nobody writes it while the shared lease lives;
         // `self` keeps the lease, which outlives every borrow that the guard hands out.
@@ -100,7 +189,7 @@ impl<'t, T: Element, D: Dimension> WriteGuard<'t, T, D> {
     /// Builds the guard. The caller has checked that the elements are values of `T`.
     #[track_caller]
     pub(crate) fn new(lease: ExclusiveLease<'t>, located: Located<T, D>) -> Self {
-        let access = located.track(lease.table(), true);
+        let access = located.track(lease.table().segment().memory(), true);
         // SAFETY: the view is of mapped memory (see `locate`). It is initialised and holds values
         // of `T`. Nobody else reads or writes it while the exclusive lease lives; `self` keeps the
         // lease, which outlives every borrow that the guard hands out.

@@ -17,7 +17,7 @@ impl Core {
     /// Finds a slot for `bytes` after new pages were refused: a slot that has pages, or one for the
     /// pages of other free slots and of dead participants.
     #[cold]
-    pub(super) fn scrape(
+    pub(super) fn alloc_under_pressure(
         &self,
         bytes: u64,
         class: u32,
@@ -43,20 +43,18 @@ impl Core {
     /// Reserves a free slot of `class` that held an array before and still has its pages.
     fn used_before(&self, bytes: u64, class: u32, me: SeatId) -> Option<Reserved<'_>> {
         let memory = self.segment.memory();
-        let geometry = &memory.layout().geometry;
         let needed = committed_size(class, bytes);
         Spans::of(memory)
             .iter()
             .filter(|span| span.class == class)
-            .flat_map(|span| (0..span.count).map(move |position| (span, position)))
-            .filter_map(|(span, position)| {
-                let slot = Slot::of(memory, span.slot(geometry, position))?;
+            .flat_map(|span| Slot::in_span(memory, span))
+            .filter_map(|(slot, extent)| {
                 let seen = slot.word();
                 let word = (!seen.is_clean()).then(|| slot.reserve(seen, me).ok())??;
                 Some(Reserved {
                     slot,
                     word,
-                    extent: span.extent(position),
+                    extent,
                     clean: false,
                     backed: 0,
                 })

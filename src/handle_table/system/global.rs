@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use super::HandleTable;
 use crate::error::Error;
+use crate::handle_table::HandleTable;
 use crate::segment::Segment;
 
 static SEGMENT: Mutex<Option<Segment>> = Mutex::new(None);

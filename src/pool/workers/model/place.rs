@@ -17,11 +17,12 @@ fn calls() -> MutexGuard<'static, HashMap<TypeId, Place>> {
 
 /// Records that the caller of the caller gives `F` to a pool.
 #[track_caller]
-pub(super) fn note<F: 'static>() {
+pub(crate) fn note<F: 'static>(_kernel: &F) {
     calls().insert(TypeId::of::<F>(), Location::caller());
 }
 
-/// Returns the location at which `F` was given to a pool.
-pub(super) fn of<F: 'static>() -> Option<Place> {
-    calls().get(&TypeId::of::<F>()).copied()
+/// Calls `open`. Race reports attribute its accesses to the call that was given `kernel`.
+pub(crate) fn at_call_of<F: 'static, R>(_kernel: &F, open: impl FnOnce() -> R) -> R {
+    let place = calls().get(&TypeId::of::<F>()).copied();
+    crate::memory::put_down_to(place, open)
 }

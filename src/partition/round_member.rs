@@ -6,7 +6,8 @@ use core::ops::Range;
 use super::access::TileOf;
 use super::control::Control;
 use super::tile::Tile;
-use super::{Group, Mode, Partition};
+use super::{AccessMode, Group, Partition};
+use crate::memory::TileAccesses;
 use crate::partition::error::RoundError;
 use crate::segment::fork::process_token;
 use crate::table::error::LeaseError;
@@ -18,13 +19,13 @@ impl<'t, G: Group> Partition<'t, G> {
     ///
     /// # Errors
     /// [`RoundError::Lease`] if an array of the group cannot be opened.
-    pub fn enter(&self) -> Result<Option<Participant<'_, 't, G>>, RoundError> {
+    pub fn enter(&self) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
         self.enter_at(0, 1)
     }
 
     /// Enters the running round as number `worker` of `workers`.
     ///
-    /// Claims tiles of its own stretch of the partition first, then those that others have left. So
+    /// Claims tiles of its own range of the partition first, then those that others have left. So
     /// the same pages stay with the same worker from round to round.
     ///
     /// # Errors
@@ -33,7 +34,7 @@ impl<'t, G: Group> Partition<'t, G> {
         &self,
         worker: usize,
         workers: usize,
-    ) -> Result<Option<Participant<'_, 't, G>>, RoundError> {
+    ) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
         let me = self.table().enter()?;
         let (lease, control) = self.open()?;
         let now = control.round();
@@ -53,14 +54,14 @@ impl<'t, G: Group> Partition<'t, G> {
         }
         let raw = self.group.locate(self.table(), &self.plan)?;
         let units = control.units();
-        Ok(Some(Participant {
+        Ok(Some(RoundMember {
             partition: self,
             control,
             raw,
             round: now.round(),
             me,
             token: self.table().token(),
-            first: stretch(units, worker, workers).start % units.max(1),
+            first: own_range(units, worker, workers).start % units.max(1),
             tried: 0,
             held: Held::default(),
             out: Cell::new(NONE_OUT),
@@ -78,11 +79,11 @@ impl<'t, G: Group> Partition<'t, G> {
             .members()
             .into_iter()
             .map(|(handle, mode)| match mode {
-                Mode::Write => {
+                AccessMode::Write => {
                     let (slot, generation) = handle.unpack(key);
                     self.table().lease_tiles(slot, generation, opener)
                 }
-                Mode::Read | Mode::Whole => self.table().lease_shared(handle),
+                AccessMode::Read | AccessMode::Whole => self.table().lease_shared(handle),
             })
             .collect()
     }
@@ -119,14 +120,14 @@ impl Held {
 const NONE_OUT: usize = usize::MAX;
 
 /// A participant of a running round.
-pub struct Participant<'p, 't, G: Group> {
+pub struct RoundMember<'p, 't, G: Group> {
     partition: &'p Partition<'t, G>,
     control: Control<'t>,
     pub(super) raw: <G as super::access::sealed::Group>::Raw,
     round: u64,
     me: SeatId,
     token: u64,
-    /// The unit at which the participant's own stretch begins.
+    /// The unit at which the participant's own range begins.
     first: usize,
     /// The number of units tried so far, counted from `first`.
     tried: usize,
@@ -142,7 +143,7 @@ pub struct Participant<'p, 't, G: Group> {
     _lease: SharedLease<'t>,
 }
 
-impl<'t, G: Group> Participant<'_, 't, G> {
+impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// Returns the number of the round, from 1.
     pub fn round(&self) -> u64 {
         self.round
@@ -155,7 +156,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// # Errors
     /// [`LeaseError::InvalidElement`] if the tile holds bytes that are not values of its type. The
     /// tile counts as torn.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub fn claim(&mut self) -> Result<Option<Tile<'_, 't, G>>, LeaseError> {
         match self.claim_index() {
             Some(index) => Ok(Some(self.tile(index)?)),
@@ -163,7 +164,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         }
     }
 
-    /// Claims the next tile, without opening it. [`tile`](Participant::tile) opens it.
+    /// Claims the next tile, without opening it. [`tile`](RoundMember::tile) opens it.
     #[inline]
     pub(crate) fn claim_index(&mut self) -> Option<usize> {
         // After a fork the participant belongs to the parent, and nothing can be claimed here.
@@ -249,7 +250,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 
     /// Checks and opens the tile that was claimed as `index`.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn tile(&self, index: usize) -> Result<Tile<'_, 't, G>, LeaseError> {
         self.check(index)?;
         Ok(self.open(index))
@@ -268,22 +269,22 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     /// Opens the tile that was claimed as `index`, and checked. The check is separate,
     /// because its error does not fit into registers.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn open(&self, index: usize) -> Tile<'_, 't, G> {
         Tile::new(self, index)
     }
 
     /// Reports the accesses to a tile to the model checker. They last as long as the result.
-    #[cfg(loom)]
     #[track_caller]
-    pub(super) fn track(&self, index: usize) -> Vec<crate::memory::Access> {
-        let mut accesses = Vec::new();
+    #[inline]
+    pub(super) fn track(&self, index: usize) -> TileAccesses {
+        let mut accesses = TileAccesses::new();
         let memory = self.partition.segment().memory();
         G::track(&self.raw, memory, self.tile_of(index), &mut accesses);
         accesses
     }
 
-    /// Makes a tile claimable in this round again after it was [retaken](Participant::retake).
+    /// Makes a tile claimable in this round again after it was [retaken](RoundMember::retake).
     pub(super) fn send_off(&self, index: usize) {
         self.control.reopen(index, self.round, self.me);
     }
@@ -303,7 +304,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
         self.token == process_token()
     }
 
-    /// Tears a tile that was [retaken](Participant::retake) and forgotten. Returns `true` if this
+    /// Tears a tile that was [retaken](RoundMember::retake) and forgotten. Returns `true` if this
     /// participant's seat still held it.
     pub(crate) fn tear_retaken(&self, index: usize) -> bool {
         let claim = self.control.claim_word(index);
@@ -323,7 +324,7 @@ impl<'t, G: Group> Participant<'_, 't, G> {
     ///
     /// Returns `None` if the tile is not done. If it holds bytes that are not values of its type,
     /// tears it and returns `None`.
-    #[cfg_attr(loom, track_caller)]
+    #[track_caller]
     pub(crate) fn retake(&self, index: usize) -> Option<Tile<'_, 't, G>> {
         if !self.is_ours() || !self.control.retake(index, self.round, self.me) {
             return None;
@@ -346,20 +347,20 @@ impl<'t, G: Group> Participant<'_, 't, G> {
 }
 
 /// Returns the units that number `worker` of `workers` claims before it steals.
-fn stretch(units: usize, worker: usize, workers: usize) -> Range<usize> {
+fn own_range(units: usize, worker: usize, workers: usize) -> Range<usize> {
     let start = |worker| (units as u128 * worker as u128 / workers.max(1) as u128) as usize;
     start(worker)..start(worker + 1)
 }
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Returns the tiles that number `worker` of `workers` claims before it steals.
-    pub(crate) fn stretch(&self, worker: usize, workers: usize) -> Range<usize> {
-        let units = stretch(self.tiles().div_ceil(self.unit), worker, workers);
+    pub(crate) fn own_range(&self, worker: usize, workers: usize) -> Range<usize> {
+        let units = own_range(self.tiles().div_ceil(self.unit), worker, workers);
         units.start * self.unit..units.end * self.unit
     }
 }
 
-impl<G: Group> Drop for Participant<'_, '_, G> {
+impl<G: Group> Drop for RoundMember<'_, '_, G> {
     fn drop(&mut self) {
         if !self.is_ours() {
             return;

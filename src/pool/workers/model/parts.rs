@@ -3,10 +3,10 @@
 
 use core::time::Duration;
 
-use super::barrier::Barrier;
-use super::mailbox::{Arguments, Mailbox};
-use super::report::{Cause, Report};
-use super::spin::Spin;
+use crate::pool::barrier::Barrier;
+use crate::pool::mailbox::{Arguments, Mailbox};
+use crate::pool::report::{Cause, Report};
+use crate::pool::spin::Spin;
 use crate::sync::Atom;
 
 pub(crate) fn wait_at_barrier(word: &Atom, epoch: u64, workers: usize) -> Option<u64> {

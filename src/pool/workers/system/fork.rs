@@ -5,12 +5,13 @@ use std::io;
 
 use rustix::process::Pid;
 
-use super::process::Child;
+use super::child::Child;
+use super::process;
 use super::signals::{self, Blocked};
 use super::streams;
-use super::threads::THREADS_OF_RAYON;
-use super::worker::{self, WorkerLife};
+use super::thread::THREADS_OF_RAYON;
 use crate::pool::error::PoolError;
+use crate::pool::worker::WorkerLife;
 use crate::table::roster;
 
 /// Forks a worker. The child runs the worker's loop and does not return. `alone` means that this
@@ -35,11 +36,11 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
                 streams::discard_inherited(alone);
             }
             if alone && std::env::var_os(THREADS_OF_RAYON).is_none() {
-                let share = super::threads::share(life.shared.workers).to_string();
+                let share = super::thread::share(life.shared.workers).to_string();
                 // SAFETY: the child of a process with one thread has one thread.
                 unsafe { std::env::set_var(THREADS_OF_RAYON, share) };
             }
-            worker::live(life, alone)
+            process::live(life, alone)
         }
         -1 => Err(refused(io::Error::last_os_error())),
         pid => match Pid::from_raw(pid) {

@@ -3,7 +3,7 @@
 //! A terminal, a batch system or `kill -- -PGID` signals every process of a program at once. If
 //! each process acted on it, the workers would be gone before the parent's handler could let the
 //! step finish. So such signals do nothing in a worker. If the parent dies of one, the system ends
-//! its workers (`worker::end_with_parent`).
+//! its workers (`process::end_with_parent`).
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;

@@ -4,14 +4,11 @@ use core::ptr::NonNull;
 
 use ndarray::{Dimension, RawArrayViewMut, Shape};
 
-use super::core::Core;
-use super::info::Look;
-use super::slot::{Refused, Slot};
-use crate::array::Attached;
-use crate::descriptor::{Descriptor, PoisonNote, WrongKind};
-use crate::element::{Element, schema};
-use crate::handle::{AnyHandle, Handle};
-use crate::memory::Access;
+use super::slot::Slot;
+use crate::descriptor::{Descriptor, WrongKind};
+use crate::element::{DType, Element};
+use crate::handle::AnyHandle;
+use crate::memory::{Access, Corrupt, Memory};
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
 use crate::table::error::{BoxedLeaseError, LeaseError};
@@ -24,74 +21,67 @@ pub(crate) struct Located<T, D> {
     pub(crate) view: RawArrayViewMut<T, D>,
 }
 
-impl Core {
-    /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
-    /// synchronise by other means.
+/// A view of a segment's tables for a participant or an observer.
+#[derive(Clone, Copy)]
+pub(crate) struct TableView<'m> {
+    pub(crate) memory: &'m Memory,
+    pub(crate) key: u64,
+}
+
+impl<'m> TableView<'m> {
+    /// Returns the slot and generation that a handle names, if the segment has such a slot.
     #[inline]
-    pub(crate) fn attach<T: Element, D: Dimension>(
-        &self,
-        handle: Handle<T, D>,
-    ) -> Result<Attached<'_, T, D>, LeaseError> {
-        self.enter()?;
-        let handle = AnyHandle::from(handle);
-        let (slot, generation) = self.look().live(handle)?;
-        let located = self.locate(slot, handle);
-        // Read the word again. If it is still LIVE in this generation, no other descriptor was
-        // written between the two reads, and the result of `locate` belongs to this array.
-        match slot.word().is_live(generation) {
-            true => located
-                .map(|located| Attached::new(self, located))
-                .map_err(LeaseError::from),
-            false => Err(LeaseError::Stale { handle }),
+    pub(crate) fn slot(self, handle: AnyHandle) -> Option<(Slot<'m>, u32)> {
+        let (index, generation) = handle.unpack(self.key);
+        Some((Slot::of(self.memory, index)?, generation))
+    }
+
+    /// Returns the slot of a handle that is live at this moment.
+    #[inline]
+    pub(crate) fn live(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
+        match self.slot(handle) {
+            Some((slot, generation)) if slot.word().is_live(generation) => Ok((slot, generation)),
+            _ => Err(LeaseError::Stale { handle }),
         }
     }
 
-    /// Reads and checks the descriptor. The caller has a lease, or validates afterwards.
-    #[inline(always)]
-    pub(crate) fn locate<T: Element, D: Dimension>(
-        &self,
-        slot: Slot<'_>,
-        handle: AnyHandle,
-    ) -> Result<Located<T, D>, BoxedLeaseError> {
-        let same_schema = |index, text: &'static str| self.is_record::<T>(index, text);
-        self.look().locate(slot, handle, same_schema)
+    /// Returns the slot and the generation of an array that is live at this moment. Refuses control
+    /// arrays that the crate keeps for itself.
+    pub(crate) fn usable(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
+        let (slot, generation) = self.live(handle)?;
+        match self.internal(slot.index, generation) {
+            Some(what) => Err(LeaseError::Internal { handle, what }),
+            None => Ok((slot, generation)),
+        }
     }
 
-    /// Returns `true` if the layout at `index` is that of record `T`, with this `text`.
-    fn is_record<T: Element>(&self, index: u16, text: &str) -> bool {
-        let record = core::any::TypeId::of::<T>();
-        if self.schemas.borrow().get(&record) == Some(&index) {
-            return true;
+    /// Returns the purpose of a control array that the crate keeps for itself, if the slot holds
+    /// one that is live in this generation.
+    pub(crate) fn internal(self, slot: usize, generation: u32) -> Option<&'static str> {
+        let slot = Slot::of(self.memory, slot)?;
+        if !slot.word().is_control() {
+            return None;
         }
-        let same = schema::schema_index_matches(self.segment.memory(), index, text);
-        if same {
-            self.schemas.borrow_mut().insert(record, index);
-        }
-        same
+        let what = Descriptor::load(self.memory.descriptor(slot.index))?.internal()?;
+        // Read the word again, as in `attach`: the descriptor then belongs to this generation.
+        slot.word().is_live(generation).then_some(what)
     }
 
+    /// Returns the error for words of an array that do not fit together.
     #[cold]
-    pub(super) fn lease_error(&self, handle: AnyHandle, slot: usize, why: Refused) -> LeaseError {
-        match why {
-            Refused::Stale => LeaseError::Stale { handle },
-            Refused::Busy(seat) => self.busy(handle, seat),
-            Refused::Control => WrongKind::control(handle).into(),
-            Refused::Poisoned => {
-                let words = self.segment.memory().descriptor(slot);
-                let note = PoisonNote::load(words);
-                LeaseError::Poisoned {
-                    handle,
-                    name: self.above.name_of(self, handle),
-                    pid: note.pid,
-                    unix_time: note.time,
-                    what: note.what,
-                }
-            }
+    pub(crate) fn corrupt(self, handle: AnyHandle, what: &'static str) -> LeaseError {
+        let (slot, _) = handle.unpack(self.key);
+        LeaseError::Corrupt {
+            handle,
+            error: Corrupt {
+                offset: self.memory.layout().descriptor_at(slot),
+                what,
+            },
         }
     }
 }
 
-impl Look<'_> {
+impl TableView<'_> {
     /// Reads and checks the descriptor. The caller has a lease, or validates afterwards.
     /// `same_schema(index, text)` returns `true` if the layout at `index` has this `text`.
     #[inline(always)]
@@ -119,7 +109,7 @@ impl Look<'_> {
     }
 
     /// Returns the array's shape, its bytes, and its extent, which has at least as many. The caller
-    /// has the duties of [`locate`](Look::locate).
+    /// has the duties of [`locate`](TableView::locate).
     #[inline(always)]
     pub(crate) fn measure<T: Element, D: Dimension>(
         self,
@@ -139,9 +129,7 @@ impl Look<'_> {
             .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
         Ok((shape, bytes, extent))
     }
-}
 
-impl Look<'_> {
     #[cold]
     fn other_than<T: Element, D: Dimension>(
         self,
@@ -156,6 +144,51 @@ impl Look<'_> {
     }
 }
 
+/// The place of an array whose type is known from its descriptor alone.
+pub(crate) struct Measured {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) dtype: DType,
+    /// Bytes of its elements.
+    pub(crate) bytes: u64,
+    /// Has at least as many bytes.
+    pub(crate) extent: Extent,
+}
+
+impl TableView<'_> {
+    /// Reads and checks the descriptor of an array of any type, but for control arrays. The caller
+    /// has a lease, or validates afterwards.
+    pub(crate) fn measure_untyped(
+        self,
+        slot: usize,
+        handle: AnyHandle,
+    ) -> Result<Measured, LeaseError> {
+        let memory = self.memory;
+        let corrupt = |what| self.corrupt(handle, what);
+        let descriptor = Descriptor::load(memory.descriptor(slot))
+            .ok_or_else(|| corrupt("the descriptor is not one of an array"))?;
+        if descriptor.is_control() {
+            let words = memory.descriptor(slot);
+            return Err(WrongKind::found_in(handle, words, memory, "an array").into());
+        }
+        let dtype = descriptor
+            .dtype(memory)
+            .ok_or_else(|| corrupt("the element type is not known"))?;
+        let bytes = descriptor
+            .bytes(dtype.size())
+            .ok_or_else(|| corrupt("the shape's size is not representable"))?;
+        let extent = Spans::of(memory)
+            .extent(slot)
+            .filter(|extent| bytes <= extent.size())
+            .ok_or_else(|| corrupt("the shape does not fit into the extent"))?;
+        Ok(Measured {
+            descriptor,
+            dtype,
+            bytes,
+            extent,
+        })
+    }
+}
+
 impl<T: Element, D: Dimension> Located<T, D> {
     /// Refuses bytes that are not values of `T`. The caller has a lease on them.
     pub(crate) fn check(&self, handle: AnyHandle) -> Result<(), LeaseError> {
@@ -167,8 +200,8 @@ impl<T: Element, D: Dimension> Located<T, D> {
 
     /// Reports an access to the whole array to the model checker.
     #[track_caller]
-    pub(crate) fn track(&self, table: &Core, write: bool) -> Access {
-        table.segment.memory().track(self.offset, self.bytes, write)
+    pub(crate) fn track(&self, memory: &Memory, write: bool) -> Access {
+        memory.track(self.offset, self.bytes, write)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 /// A child process. The owner of this value waits for it.
-pub(super) struct Child {
+pub(in crate::pool) struct Child {
     pid: Pid,
     ended: bool,
     status: Option<WaitStatus>,

@@ -1,13 +1,10 @@
 //! First touch ahead of time: creates an array's pages before their first use.
 
-use super::HandleTable;
-use crate::descriptor::{Descriptor, WrongKind};
 use crate::error::Error;
 use crate::handle::AnyHandle;
+use crate::handle_table::HandleTable;
 use crate::message::Bytes;
 use crate::segment::SegmentError;
-use crate::span::Spans;
-use crate::table::error::LeaseError;
 
 impl HandleTable {
     /// Creates the pages of an array and maps them into this process, as a write to the whole array
@@ -27,21 +24,15 @@ impl HandleTable {
         let handle = handle.into();
         let lease = self.core.lease_shared(handle)?;
         let memory = self.segment().memory();
-        let slot = lease.slot.index;
-        let descriptor = Descriptor::load(memory.descriptor(slot));
-        if descriptor.is_some_and(|descriptor| descriptor.is_control()) {
-            return Err(LeaseError::from(WrongKind::control(handle)).into());
+        let found = self
+            .core
+            .tables()
+            .measure_untyped(lease.slot.index, handle)?;
+        let (extent, bytes) = (found.extent, found.bytes);
+        if memory.data(extent.offset, extent.size()).is_none() {
+            let what = "the extent is not in the data region";
+            return Err(self.core.tables().corrupt(handle, what).into());
         }
-        let bytes = descriptor.and_then(|descriptor| descriptor.bytes_in(memory));
-        let place = Spans::of(memory).extent(slot).zip(bytes);
-        let fits = place.filter(|(extent, bytes)| {
-            let inside = memory.data(extent.offset, extent.size()).is_some();
-            inside && *bytes <= extent.size()
-        });
-        let Some((extent, bytes)) = fits else {
-            let what = "the shape does not fit into the extent";
-            return Err(self.core.look().corrupt(handle, what).into());
-        };
         let array = extent.offset..extent.offset + bytes;
         let touched = self.segment().touch(array.clone(), array);
         match touched.missing {

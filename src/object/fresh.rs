@@ -1,8 +1,7 @@
 //! Memory that is about to be overwritten, and may have no pages yet.
 
 use rustix::mm::Advice;
-
-use super::mapping::page_size;
+use rustix::param::page_size;
 
 /// Returns `true` if the first whole page of `bytes` has not been allocated yet. Returns `false` if
 /// the system cannot tell.

@@ -1,0 +1,144 @@
+//! Starting a pool with settings.
+
+use core::time::Duration;
+
+use super::image::Image;
+use super::mailbox::Mailbox;
+use super::shared::Shared;
+use super::spin::Spin;
+use super::workers::{Backend, Workers};
+use super::{OnDeath, Pool, stats};
+use crate::descriptor::{ControlKind, Descriptor};
+use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
+
+/// The settings of a pool before its start; see [`Pool::builder`].
+///
+/// The last call of the chain starts the workers: [`fork`](PoolBuilder::fork),
+/// [`spawn`](PoolBuilder::spawn), [`threads`](PoolBuilder::threads). The table at [`Pool`] compares
+/// them.
+///
+/// ```
+/// use std::time::Duration;
+/// use ndshm::{HandleTable, OnDeath, Pool, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let pool = Pool::builder()
+///     .workers(2)
+///     .seed(42)
+///     .deadline(Duration::from_secs(60))
+///     .on_death(OnDeath::RunAgain)
+///     .threads(&table)?;
+/// assert_eq!((pool.workers(), pool.seed()), (2, 42));
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder starts no workers"]
+pub struct PoolBuilder {
+    workers: Option<usize>,
+    seed: Option<u64>,
+    deadline: Option<Duration>,
+    on_death: OnDeath,
+}
+
+impl PoolBuilder {
+    /// Creates a builder with a worker for each processor, a seed from the system, no deadline, and
+    /// [`OnDeath::Fail`].
+    pub fn new() -> PoolBuilder {
+        PoolBuilder::default()
+    }
+
+    /// Sets the number of workers. Without it there is one for each processor that this process may
+    /// use, or fewer if the segment has fewer seats.
+    pub fn workers(mut self, workers: usize) -> PoolBuilder {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Sets the seed of the random streams; see [`Pool::set_seed`].
+    pub fn seed(mut self, seed: u64) -> PoolBuilder {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Sets the time limit of calls. A call that takes longer fails, and its round is abandoned.
+    ///
+    /// Dead workers are noticed in any case: 10 ms after a death during a call, otherwise at the
+    /// next call.
+    pub fn deadline(mut self, deadline: Duration) -> PoolBuilder {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets the reaction to a worker's death during a call.
+    pub fn on_death(mut self, policy: OnDeath) -> PoolBuilder {
+        self.on_death = policy;
+        self
+    }
+
+    /// Starts threads of this process as workers.
+    ///
+    /// # Errors
+    /// Same as [`Pool::threads`].
+    pub fn threads(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
+        self.start(table, Backend::Threads)
+    }
+
+    /// Starts the workers of `backend`.
+    pub(crate) fn start(
+        self,
+        table: &HandleTable,
+        backend: Backend,
+    ) -> Result<Pool<'_>, PoolError> {
+        table.core.enter()?;
+        let seats = table.segment().max_seats();
+        let workers = self.workers.unwrap_or_else(|| {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            processors.min((seats as usize).saturating_sub(1))
+        });
+        if workers == 0 || workers >= seats as usize {
+            return Err(PoolError::Workers { workers, seats });
+        }
+        backend.check_segment(table.segment())?;
+        let words = Mailbox::words(workers);
+        let reserved = table.core.reserve((words * 8) as u64)?;
+        let memory = table.segment().memory();
+        let Some(mailbox) = Mailbox::open(memory, reserved.extent, workers) else {
+            return Err(table.core.abandon_damaged(reserved).into());
+        };
+        mailbox.clear();
+        let shared = Shared {
+            mailbox: table.core.publish_control(reserved, |descriptor| {
+                Descriptor::control(ControlKind::Pool, words).store(descriptor);
+            }),
+            workers,
+        };
+        let image = Image::of_this_process().map_err(|error| PoolError::System {
+            what: "read /proc/self/maps",
+            error,
+        })?;
+        let mut pool = Pool {
+            table,
+            shared,
+            mailbox,
+            _lease: table.core.lease_shared(shared.mailbox)?,
+            workers: Workers::new(backend, workers),
+            image,
+            spin: Spin::of_parent(workers, mailbox.crowded()),
+            seed: self
+                .seed
+                .unwrap_or_else(crate::segment::fork::random_nonzero),
+            deadline: self.deadline,
+            on_death: self.on_death,
+            stats: stats::Profile::default(),
+            calls: 0,
+            deaths: 0,
+            token: table.core.token(),
+        };
+        pool.start_missing(&|_, _| false)?;
+        if backend.may_fail_to_start() {
+            pool.await_all()?;
+        }
+        Ok(pool)
+    }
+}

@@ -1,0 +1,120 @@
+//! Pools of worker processes.
+
+use super::{Backend, fork, spawn};
+use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
+use crate::pool::{Pool, PoolBuilder};
+
+impl<'t> Pool<'t> {
+    /// Forks `workers` worker processes.
+    ///
+    /// Call this before the process starts any thread (including rayon's). A worker has only the
+    /// calling thread, and locks that other threads hold stay locked in it. The workers end with
+    /// the thread that called this.
+    ///
+    /// The next call replaces a dead worker by another fork. If the process runs threads or holds a
+    /// lease by then, the pool continues with the remaining workers. It fails with
+    /// [`PoolError::Threads`] or [`PoolError::LeaseHeld`] when none is left.
+    ///
+    /// A worker may start a pool of its own in a kernel of [`run`](Pool::run) or
+    /// [`broadcast`](Pool::broadcast).
+    ///
+    /// # Errors
+    /// - [`PoolError::Threads`] if this process runs several threads.
+    /// - [`PoolError::LeaseHeld`] if any table of this process holds a lease of an array, because a
+    ///   worker would copy the guard.
+    /// - [`PoolError::Workers`] for 0 workers, or if the segment has too few seats.
+    /// - [`PoolError::InProcess`] for an in-process segment.
+    /// - [`PoolError::Alloc`] or [`PoolError::System`] if memory or processes are missing.
+    pub fn fork(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
+        Pool::builder().workers(workers).fork(table)
+    }
+
+    /// Forks `workers` worker processes from a process that runs threads; see [`fork`](Pool::fork).
+    ///
+    /// # Safety
+    /// Whenever the pool forks (here, and at every call after a worker has died):
+    /// - No other thread holds a lock that a kernel or this crate takes in the worker: locks of the
+    ///   allocator (glibc frees its own in the child, others may not), of the environment, of
+    ///   standard streams, and of the program.
+    /// - No other thread takes a lease at that moment and puts the lent data where a kernel can
+    ///   reach it, such as a static.
+    ///
+    /// Kernels use nothing that needs the other threads: a rayon pool that the parent has started,
+    /// an async runtime, a logger with a thread.
+    ///
+    /// The fork takes the lock of standard output and flushes it. C's streams are not flushed: text
+    /// in their buffers may appear once more for each worker that prints through them.
+    ///
+    /// # Errors
+    /// Same as [`fork`](Pool::fork), except `Threads`.
+    pub unsafe fn fork_with_threads(
+        table: &'t HandleTable,
+        workers: usize,
+    ) -> Result<Pool<'t>, PoolError> {
+        let builder = Pool::builder().workers(workers);
+        // SAFETY: the caller's duty.
+        unsafe { builder.fork_with_threads(table) }
+    }
+
+    /// Starts this program anew as `workers` worker processes.
+    ///
+    /// The program's `main` must begin with [`become_worker`], which turns such a process into a
+    /// worker. Kernels are found by their place in the program's file; both sides verify that it is
+    /// the same file. A worker has the segment and the environment, and nothing else that the
+    /// parent has computed or set. It reads nothing from the standard input. The call takes a few
+    /// milliseconds and returns when all workers are ready. They end with the thread that called
+    /// this.
+    ///
+    /// A closure may capture values of size zero, and a worker makes its copies of them without any
+    /// bytes. **Do not capture a value that proves something about this process**, such as a token
+    /// that a function returns after it has initialised a static: in a spawned worker that function
+    /// has not run. Call it in the kernel, or once in each worker by
+    /// [`broadcast`](Pool::broadcast). Code must not hand kernels of spawned workers a token on
+    /// which its soundness depends.
+    ///
+    /// # Errors
+    /// - [`PoolError::WorkerNotStarted`] if a worker does not become ready, for example because
+    ///   `main` does not call [`become_worker`].
+    /// - [`PoolError::NotAWorker`] in a process that should itself have become a worker, and in its
+    ///   children.
+    /// - [`PoolError::SetUserId`] if the program runs with more rights than its parent.
+    /// - [`PoolError::InProcess`], [`PoolError::Workers`], [`PoolError::Alloc`] and
+    ///   [`PoolError::System`] as in [`fork`](Pool::fork).
+    ///
+    /// [`become_worker`]: crate::become_worker
+    pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
+        Pool::builder().workers(workers).spawn(table)
+    }
+}
+
+impl PoolBuilder {
+    /// Forks the workers.
+    ///
+    /// # Errors
+    /// Same as [`Pool::fork`].
+    pub fn fork(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
+        fork::refuse_threads()?;
+        self.start(table, Backend::Fork)
+    }
+
+    /// Forks the workers from a process that runs threads.
+    ///
+    /// # Safety
+    /// Same as [`Pool::fork_with_threads`].
+    ///
+    /// # Errors
+    /// Same as [`Pool::fork_with_threads`].
+    pub unsafe fn fork_with_threads(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
+        self.start(table, Backend::ForkAnyway)
+    }
+
+    /// Starts this program anew as each worker.
+    ///
+    /// # Errors
+    /// Same as [`Pool::spawn`].
+    pub fn spawn(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
+        spawn::refuse_unserved()?;
+        self.start(table, Backend::Spawn)
+    }
+}

@@ -1,0 +1,47 @@
+//! Waiting without sleep for a fixed number of turns, before a sleep. A model does not spin: a
+//! sleeper checks first.
+
+/// Turns that keep the processor, about 2 µs. An answer from another processor takes less.
+pub(crate) const PAUSES: u32 = 100;
+
+/// Calls `ready` until it returns a value, [`PAUSES`] times. Keeps the processor.
+#[inline]
+pub(crate) fn pausing<T>(ready: impl Fn() -> Option<T>) -> Option<T> {
+    turns(PAUSES, ready, || {
+        core::hint::spin_loop();
+        true
+    })
+}
+
+/// Calls `ready` until it returns a value, `yields` times. Offers the processor to others in
+/// between, because the awaited participant may need it, and stops if `goes_on` returns `false`
+/// after that.
+#[inline]
+pub(crate) fn yielding<T>(
+    yields: u32,
+    ready: impl Fn() -> Option<T>,
+    mut goes_on: impl FnMut() -> bool,
+) -> Option<T> {
+    turns(yields, ready, || {
+        std::thread::yield_now();
+        goes_on()
+    })
+}
+
+/// Calls `ready` and then `rest`, `count` times, until the one returns a value or the other
+/// `false`.
+#[inline]
+fn turns<T>(
+    count: u32,
+    ready: impl Fn() -> Option<T>,
+    mut rest: impl FnMut() -> bool,
+) -> Option<T> {
+    let count = if cfg!(loom) { 0 } else { count };
+    for _ in 0..count {
+        let found = ready();
+        if found.is_some() || !rest() {
+            return found;
+        }
+    }
+    None
+}
