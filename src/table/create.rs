@@ -10,6 +10,7 @@ use super::alloc::{Exhausted, Reserved};
 use super::builder::Unpublished;
 use super::core::Core;
 use super::hints::Hints;
+use super::slot::Slot;
 use crate::descriptor::{Descriptor, MAX_AXES, bytes_of};
 use crate::element::Order;
 use crate::element::{self, Element, Kind, schema};
@@ -19,7 +20,7 @@ use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
 use crate::table::error::AllocError;
-use crate::word::SeatId;
+use crate::word::{SeatId, SlotWord};
 
 impl Core {
     /// Creates an array of zeros. Takes `shape` as ndarray does: `(3, 4)`, `(3, 4).f()`,
@@ -249,11 +250,21 @@ impl Core {
     }
 
     /// Abandons a reserved slot with an extent outside the data region. Returns the error.
-    #[cold]
+    #[inline(always)]
     pub(crate) fn abandon_damaged(&self, reserved: Reserved<'_>) -> AllocError {
-        self.abandon(reserved);
-        let per_span = self.segment.memory().layout().geometry.span_slots as usize;
-        self.damaged_span(reserved.slot.index / per_span)
+        self.abandon_damaged_slot(reserved.slot.index, reserved.word, reserved.extent.class)
+    }
+
+    /// Does the work of [`Core::abandon_damaged`]. Takes numbers: a call that took the reservation
+    /// would write it to memory for every array.
+    #[cold]
+    fn abandon_damaged_slot(&self, index: usize, reserved: SlotWord, class: u32) -> AllocError {
+        let memory = self.segment.memory();
+        if let Some(slot) = Slot::of(memory, index) {
+            let _ = slot.abandon(reserved, self.seat.get(), false);
+            Hints::of(memory).set(class, index);
+        }
+        self.damaged_span(index / memory.layout().geometry.span_slots as usize)
     }
 
     #[cold]
