@@ -1,5 +1,8 @@
 //! Arrow arrays that borrow the shared bytes of an array and keep its lease.
 //!
+//! [`HandleTable::lend_arrow`] lends an array as a `PrimitiveArray`, and
+//! [`HandleTable::lend_arrow_rows`] a matrix as a list of rows.
+//!
 //! An Arrow buffer lives until its last clone is dropped, on any thread. A lease belongs to a seat,
 //! and a seat's table is used by one thread at a time. Therefore all lent arrays of a segment share
 //! one additional table behind a lock. The table leases an array when it is lent, and releases the

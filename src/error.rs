@@ -1,5 +1,9 @@
-//! Error types: one per operation, with the values, the limit and the remedy. [`Error`] holds any
-//! of them.
+//! Error types: one per operation, with the values, the limit and the remedy.
+//!
+//! [`Error`] holds any of them, for programs that do not tell them apart. Its methods
+//! [`is_stale`](Error::is_stale), [`is_busy`](Error::is_busy), [`is_poisoned`](Error::is_poisoned) and
+//! [`is_wrong_kind`](Error::is_wrong_kind) answer the usual questions. A program that reacts to one
+//! cause matches on the operation's own type, most often [`LeaseError`].
 
 use thiserror::Error as ThisError;
 

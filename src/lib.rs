@@ -49,6 +49,22 @@
 //! - **owner**: the seat that an array is freed with, unless it is [detached](HandleTable::detach).
 //!   Another participant can [adopt](HandleTable::adopt) the array.
 //!
+//! # Modules
+//! The root has what most programs need. The rest lies in modules:
+//!
+//! | module | content |
+//! |---|---|
+//! | [`error`] | one error type for each operation; [`Error`] holds any of them |
+//! | [`element`] | element types, records and their layouts at run time |
+//! | [`partition`], [`pool`], [`queue`], [`segment`] | the types that methods of the root types take and return |
+//! | [`primitives`] | sums, gather, prefix sums and resampling, as methods of [`Pool`] |
+//! | [`untyped`] | arrays whose element type is known only at run time |
+//! | [`inspect`] | looks at a whole segment: arrays, participants, memory, damage |
+//! | `object`, `npy`, `arrow` | serde values, numpy's files, Arrow arrays: by feature |
+//! | [`guide`] | chapters on subjects that span several items |
+//!
+//! A struct that keeps a table together with partitions or a pool: [`guide::structs`](guide).
+//!
 //! # Invariants
 //! 1. One word decides the state of an array. A transition is one compare-and-swap that carries the
 //!    actor's seat.
@@ -127,7 +143,8 @@ mod sync;
 mod table;
 mod word;
 
-/// Guards of arrays whose element type is known only at run time.
+/// Guards of arrays whose element type is known only at run time: the results of
+/// [`HandleTable::read_untyped`] and [`HandleTable::write_untyped`].
 pub mod untyped {
     pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 }

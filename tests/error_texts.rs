@@ -54,7 +54,7 @@ fn made() -> Vec<Error> {
             need: 512 << 20, have: 64 << 20, what: "/dev/shm".into(),
             remedy: "in Docker pass --shm-size",
         });
-        AllocError::Corrupt(Corrupt { offset: 0x9000, what: "not an entry of the span table" });
+        AllocError::Corrupt(Corrupt { offset: 0x9000, what: "an invalid entry in the table of spans" });
         JoinError::SeatsFull { seats: 8, holders: vec![11, 12] };
         LeaseError::Busy { handle: X, name: None, pid: 4711 };
         LeaseError::Poisoned {
@@ -68,7 +68,7 @@ fn made() -> Vec<Error> {
         NameError::Taken { name: weights(), handle: X, pid: 4711 };
         NameError::Crowded { names: 65_536 };
         NameError::Corrupt(Corrupt {
-            offset: 0x2a10_9000, what: "a bucket of names without a record of them",
+            offset: 0x2a10_9000, what: "a bucket of names has no valid list",
         });
         BundleError::Taken { name: weights(), handle: X };
         BundleError::NotOwned { handle: X, owner: 4711 };

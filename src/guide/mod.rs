@@ -13,5 +13,9 @@ pub mod faults {}
 #[doc = include_str!("memory.md")]
 pub mod memory {}
 
+#[cfg(not(loom))]
+#[doc = include_str!("structs.md")]
+pub mod structs {}
+
 #[doc = include_str!("files.md")]
 pub mod files {}

@@ -1,4 +1,9 @@
-//! Looks at a whole segment: its arrays, participants, size classes, and damage.
+//! Looks at a whole segment: its arrays, participants, memory and damage.
+//!
+//! [`Observer`] maps a segment read-only and takes no part in it; monitors and tools use it. The
+//! other types are reports: of arrays ([`ArrayInfo`], [`NameInfo`]), of participants ([`SeatInfo`],
+//! [`ReapReport`]), of memory ([`ClassInfo`], [`HugePageReport`], [`MemoryLimits`]), of rounds
+//! ([`RoundProgress`]) and of damage ([`Verification`]).
 
 mod census;
 mod classes;

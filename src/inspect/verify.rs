@@ -206,11 +206,19 @@ impl Check<'_> {
         let (alive, persistent) = (get(Header::ALIVE), get(Header::PERSISTENT));
         // A model's segment has no initialised header.
         if cfg!(not(loom)) && alive != Header::encode(&self.layout.geometry) {
-            self.damage(Header::ALIVE as u64 * 8, "the header has changed", alive);
+            self.damage(
+                Header::ALIVE as u64 * 8,
+                "the header does not match the segment's sizes",
+                alive,
+            );
         }
         if persistent > 1 {
             let offset = Header::PERSISTENT as u64 * 8;
-            self.damage(offset, "neither persistent nor not", persistent);
+            self.damage(
+                offset,
+                "the persistence flag is neither 0 nor 1",
+                persistent,
+            );
         }
         self.found.seats = self.seats.iter().filter(|word| word.is_taken()).count();
     }
@@ -226,7 +234,7 @@ impl Check<'_> {
                 let word = entries[span.index].load(Ordering::Relaxed);
                 self.damage(
                     self.span_at(span.index),
-                    "a span overlaps the one before",
+                    "a span of arrays overlaps the span before it",
                     word.bits(),
                 );
             }
@@ -240,7 +248,7 @@ impl Check<'_> {
             if !word.is_empty() && table.decode(first, self.now(&entries[first])).is_none() {
                 self.damage(
                     self.span_at(index),
-                    "not an entry of the span table",
+                    "an invalid entry in the table of spans",
                     word.bits(),
                 );
             }
@@ -264,7 +272,11 @@ impl Check<'_> {
                 self.slot(slot, span.extent(position));
             } else if !slot.word().is_never_used() {
                 let offset = self.slot_at(slot.index);
-                self.damage(offset, "a slot beyond its span's last", slot.word().bits());
+                self.damage(
+                    offset,
+                    "a slot is in use that its span does not have",
+                    slot.word().bits(),
+                );
             }
         }
     }
@@ -286,12 +298,12 @@ impl Check<'_> {
             let row = self.layout.geometry.reader_words();
             let at = slot.index * row + seat.index().unwrap_or(0) / 64;
             let offset = self.layout.readers + at as u64 * 8;
-            self.seat(*seat, offset, "a reader's bit of a seat that is free", 0);
+            self.seat(*seat, offset, "a read lease belongs to a free seat", 0);
         }
         if !word.writer().is_none() {
             self.found.writers += 1;
             if word.writer() != SeatId::ORPHAN {
-                let what = "written by a seat that is free";
+                let what = "a write lease belongs to a free seat";
                 self.seat(word.writer(), offset, what, word.bits());
             }
         }
@@ -304,7 +316,7 @@ impl Check<'_> {
                 (&mut self.found.free, !unread)
             }
             Lifecycle::Reserved => {
-                let what = "reserved by a seat that is free";
+                let what = "an unfinished array belongs to a free seat";
                 self.seat(word.owner(), offset, what, word.bits());
                 (&mut self.found.reserved, true)
             }
@@ -329,23 +341,23 @@ impl Check<'_> {
     /// Checks a LIVE slot: its owner, and its descriptor.
     fn live(&mut self, slot: Slot<'_>, word: SlotWord, extent: Extent) {
         if !word.is_detached() {
-            let what = "owned by a seat that is free";
+            let what = "the array's owner is a free seat";
             self.seat(word.owner(), self.slot_at(slot.index), what, word.bits());
         }
         let words = self.memory.descriptor(slot.index);
         let head = words[0].load(Ordering::Relaxed);
         let descriptor = Descriptor::load(words);
         let what = match &descriptor {
-            None => Some("not a descriptor"),
+            None => Some("the description of the array is invalid"),
             Some(descriptor) if descriptor.is_control() != word.is_control() => {
-                Some("a control array's descriptor or word, but not both")
+                Some("slot and description disagree whether the array is internal")
             }
             Some(descriptor) if descriptor.is_control() => None,
             Some(descriptor) => match descriptor.dtype(self.memory) {
-                None => Some("an element type that is not known"),
+                None => Some("the array's element type is unknown"),
                 Some(dtype) => match descriptor.bytes(dtype.size()) {
                     Some(bytes) if bytes <= extent.size() => None,
-                    _ => Some("a shape that does not fit into the extent"),
+                    _ => Some("the array's shape needs more bytes than the array has"),
                 },
             },
         };
@@ -372,27 +384,27 @@ impl Check<'_> {
         if descriptor.is_control_of(ControlKind::Partition) {
             let control = Control::open(self.memory, extent);
             let Some(control) = control.filter(|control| control.plan().is_some()) else {
-                return self.damage(start, "not the words of a partition", 0);
+                return self.damage(start, "the contents of a partition are invalid", 0);
             };
             control.faults(|at, word, holder| {
                 self.word(
                     start + at as u64 * 8,
                     word,
                     holder,
-                    "not a claim of this partition",
+                    "the state of a tile is invalid",
                 );
             });
         } else if descriptor.is_control_of(ControlKind::Queue) {
             let Some((cells, _)) = Cells::open(self.memory, extent) else {
-                return self.damage(start, "not the words of a queue", 0);
+                return self.damage(start, "the contents of a queue are invalid", 0);
             };
             cells.faults(|at, word, holder| {
                 let data = self.layout.data;
-                self.word(data + at, word, holder, "not a cell of this queue");
+                self.word(data + at, word, holder, "a cell of a queue is invalid");
             });
         } else if descriptor.is_control_of(ControlKind::Names) {
             match names::check(self.memory, slot) {
-                None => self.damage(start, "not the record of a bucket of names", 0),
+                None => self.damage(start, "a list of names is invalid", 0),
                 Some(in_bucket) => self.found.in_transit += usize::from(!in_bucket),
             }
         } else if descriptor.is_control_of(ControlKind::Bundle) {
@@ -405,10 +417,14 @@ impl Check<'_> {
             // Any bytes are valid, but there must be room for them.
             let bytes = descriptor.bytes(size_of::<u64>());
             if bytes.is_none_or(|bytes| bytes > extent.size()) {
-                self.damage(start, "the memory of a call, larger than its extent", 0);
+                self.damage(
+                    start,
+                    "the memory of a pool's call needs more bytes than it has",
+                    0,
+                );
             }
         } else if !descriptor.is_control_of(ControlKind::Pool) {
-            self.damage(start, "words of an unknown kind", 0);
+            self.damage(start, "an internal array of unknown kind", 0);
         }
     }
 
@@ -425,7 +441,7 @@ impl Check<'_> {
         // A record is freed only after the bucket names another one.
         if !good && self.now(word) == seen.bits() {
             let offset = names::offset_of(self.layout, bucket);
-            let what = "a bucket of names without a record of them";
+            let what = "a bucket of names has no valid list";
             self.damage(offset, what, seen.bits());
         }
     }
@@ -434,7 +450,12 @@ impl Check<'_> {
     fn word(&mut self, offset: u64, word: u64, holder: Option<SeatId>, what: &'static str) {
         match holder {
             None => self.damage(offset, what, word),
-            Some(seat) => self.seat(seat, offset, "held by a seat that is free", word),
+            Some(seat) => self.seat(
+                seat,
+                offset,
+                "a tile or a cell is held by a free seat",
+                word,
+            ),
         }
     }
 
@@ -449,7 +470,7 @@ impl Check<'_> {
             .index()
             .and_then(|index| Some((index, self.seats.get(index)?)))
         {
-            None => self.damage(offset, "a seat that the segment does not have", found),
+            None => self.damage(offset, "the seat number is out of range", found),
             Some((index, word)) if !word.is_taken() => self.suspects.push((index, damage)),
             Some(_) => {}
         }

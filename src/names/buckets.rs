@@ -66,7 +66,7 @@ impl<'t> Buckets<'t> {
     pub(super) fn corrupt(self, bucket: usize) -> NameError {
         NameError::Corrupt(Corrupt {
             offset: offset_of(self.memory().layout(), bucket),
-            what: "a bucket of names without a record of them",
+            what: "a bucket of names has no valid list",
         })
     }
 

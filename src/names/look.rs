@@ -132,7 +132,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     fn corrupt(&self, bucket: usize) -> NameError {
         NameError::Corrupt(Corrupt {
             offset: offset_of(self.look.memory.layout(), bucket),
-            what: "a bucket of names without a record of them",
+            what: "a bucket of names has no valid list",
         })
     }
 }

@@ -1,5 +1,8 @@
 //! Files of numpy: `.npy` for an array, `.npz` for several.
 //!
+//! The calls are methods of [`HandleTable`]: [`load_npy`](HandleTable::load_npy),
+//! [`save_npy`](HandleTable::save_npy), [`load_npz`](HandleTable::load_npz) and others.
+//!
 //! The elements are copied directly between file and segment; several threads read pieces at once.
 //! Nothing is mapped. A memory map would save no copy, because the bytes have to be in the segment,
 //! and if another process truncated the file, a map would end this process with a SIGBUS.

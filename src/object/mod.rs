@@ -1,5 +1,8 @@
 //! Objects: values that serde can serialize, stored once and read in place by any process.
 //!
+//! [`HandleTable::put_object`] stores a value, [`HandleTable::open_object`] opens it. [`Tensor`] is a
+//! field type for arrays, which are then read without a copy.
+//!
 //! An object is an array of 64-byte blocks with a record type of its own. Leases, ownership,
 //! reaping and checks are therefore those of arrays, and typed handles of other types are refused.
 //! The first block is a header, then follow the value stream and the buffers, each from a block

@@ -1,5 +1,11 @@
 //! Partitions: arrays divided into tiles that many participants write at once.
 //!
+//! [`HandleTable::partition`](crate::HandleTable::partition) divides arrays along an axis,
+//! [`HandleTable::partition_by`](crate::HandleTable::partition_by) by any [`Grid`]. A
+//! [`Pool`](crate::Pool) runs a kernel on all tiles; without a pool, each participant enters a
+//! [`Round`] and claims tiles. [`Read`], [`Write`] and [`WholeArray`] say how the tiles use each
+//! array.
+//!
 //! One claim word per tile proves that no two participants write the same rows. It is also the
 //! scheduler, the barrier, and the record of half-done tiles after a death. `README.md` in the
 //! table's directory has the protocol.

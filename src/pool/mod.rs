@@ -1,5 +1,9 @@
 //! A pool of workers that run kernels over the tiles of a partition.
 //!
+//! [`Pool::fork`], [`Pool::spawn`] and [`Pool::threads`] start one; [`Pool::builder`] sets seed,
+//! deadline and the reaction to deaths. This module also has the types that calls of a pool give to
+//! kernels and return.
+//!
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
 //! a partition. `builder` starts a pool; `workers` starts and ends its processes or threads.
 //! `mailbox` holds the words that parent and workers share, `kernel` passes a kernel, and `worker`

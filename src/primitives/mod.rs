@@ -1,5 +1,8 @@
 //! Parallel primitives for simulations: gather, prefix sums, reductions and resampling on a pool.
 //!
+//! They are methods of [`Pool`]. The traits here name the elements that they accept; [`Moments`] needs
+//! no pool.
+//!
 //! Each call divides its arrays into tiles of constant sizes, and folds the tiles' results in the
 //! order of the tiles. So every result is the same to the last bit for any number and kind of
 //! workers. Each call makes the partitions and the working memory that it needs, and frees them

@@ -1,5 +1,9 @@
 //! Bounded, lock-free queues of small jobs, for producers and consumers in any processes.
 //!
+//! [`HandleTable::queue`](crate::HandleTable::queue) creates one, and a [`QueueHandle`] opens it in
+//! another process. [`Job`] is the trait of the items that a queue carries: plain data, or an
+//! [`OwnedArray`], which passes an array from owner to owner.
+//!
 //! One word per cell says whether it is free, in use by a seat, or holds a job. A death at any
 //! instruction is undone from these words. `README.md` beside this file has the protocol.
 

@@ -1,5 +1,9 @@
 //! Segments: the source of the shared memory, and how a process joins and leaves it.
 //!
+//! [`Segment::anonymous`] suits a program with forked workers, [`Segment::open_or_create`] programs
+//! that meet by a name, [`Segment::in_process`] threads and tests. [`SegmentOptions`] sets sizes,
+//! permissions and [huge pages](HugePages).
+//!
 //! [`Segment`] asks an `Inner` for all that it does. There are two: in `mapped.rs` a mapping of the
 //! kernel's, in `model.rs` words of a model checker, with the same methods.
 

@@ -271,7 +271,7 @@ impl Core {
     fn damaged_span(&self, span: usize) -> AllocError {
         AllocError::Corrupt(Corrupt {
             offset: self.segment.memory().layout().spans + span as u64 * 8,
-            what: "not an entry of the span table",
+            what: "an invalid entry in the table of spans",
         })
     }
 

@@ -76,11 +76,15 @@ fn words_of_no_transition_are_faults() {
         faulty.push(slot(EXHAUSTED | flag, 0, 0, LAST));
     }
     for word in faulty {
-        assert_eq!(word.fault(), Some("not a slot's word"), "{word:?}");
+        assert_eq!(
+            word.fault(),
+            Some("the fields of the slot contradict each other"),
+            "{word:?}"
+        );
     }
     for lifecycle in INVALID..8 {
         let word = slot(lifecycle, 0, 0, 0);
-        assert_eq!(word.fault(), Some("not a slot's lifecycle"));
+        assert_eq!(word.fault(), Some("the state of the slot is invalid"));
     }
 }
 

@@ -161,7 +161,7 @@ impl SlotWord {
         let unwritten = writer.is_none() && !self.is_in_round();
         let cleaned = Self::CLEAN.get(self.0) == 1;
         let fits = match self.lifecycle() {
-            Lifecycle::Invalid => return Some("not a slot's lifecycle"),
+            Lifecycle::Invalid => return Some("the state of the slot is invalid"),
             Lifecycle::Free => owner.is_none() && writer.is_none() && unflagged,
             Lifecycle::Reserved => !owner.is_none() && writer.is_none() && unflagged && !cleaned,
             Lifecycle::Live | Lifecycle::Retired if cleaned && !unwritten => false,
@@ -176,7 +176,7 @@ impl SlotWord {
                 owner.is_none() && unwritten && unflagged && self.generation() == u32::MAX
             }
         };
-        (!fits).then_some("not a slot's word")
+        (!fits).then_some("the fields of the slot contradict each other")
     }
 
     /// Returns `true` if the slot is LIVE in this generation.

@@ -88,14 +88,14 @@ fn damage_is_found_where_it_is() {
         24,
         &header[Header::PERSISTENT],
         2,
-        "neither persistent",
+        "persistence flag",
     );
 
     let span = &memory.spans()[1];
-    finds(&table, layout.spans + 8, span, !0, "not an entry");
+    finds(&table, layout.spans + 8, span, !0, "invalid entry");
     let third = &memory.spans()[2];
     let first = memory.spans()[0].load(Ordering::Relaxed).bits();
-    finds(&table, layout.spans + 16, third, first, "not an entry");
+    finds(&table, layout.spans + 16, third, first, "invalid entry");
     finds(&table, layout.spans + 8, span, first, "overlaps");
 
     let word = |slot: usize| (layout.slots + slot as u64 * 8, &memory.slots()[slot]);
@@ -106,7 +106,7 @@ fn damage_is_found_where_it_is() {
         at,
         live_word,
         bits(live) | 7,
-        "not a slot's lifecycle",
+        "the state of the slot is invalid",
     );
     let control = bits(live) | 1 << 5;
     finds(
@@ -122,14 +122,14 @@ fn damage_is_found_where_it_is() {
         at,
         live_word,
         bits(live) | 1 << 6,
-        "not a slot's word",
+        "the fields of the slot contradict each other",
     );
     finds(
         &table,
         at,
         live_word,
         bits(live) & !(0xfff << 20),
-        "not a slot's word",
+        "the fields of the slot contradict each other",
     );
     let owner = |seat: u64| bits(live) & !(0xfff << 20) | seat << 20;
     finds(
@@ -137,14 +137,14 @@ fn damage_is_found_where_it_is() {
         at,
         live_word,
         owner(2),
-        "owned by a seat that is free",
+        "the array's owner is a free seat",
     );
     finds(
         &table,
         at,
         live_word,
         owner(5),
-        "a seat that the segment does not have",
+        "the seat number is out of range",
     );
     let writer = bits(live) | 3 << 8;
     finds(
@@ -152,7 +152,7 @@ fn damage_is_found_where_it_is() {
         at,
         live_word,
         writer,
-        "written by a seat that is free",
+        "a write lease belongs to a free seat",
     );
     let (at, free_word) = word(free);
     finds(
@@ -160,30 +160,36 @@ fn damage_is_found_where_it_is() {
         at,
         free_word,
         bits(free) | 1 << 8,
-        "not a slot's word",
+        "the fields of the slot contradict each other",
     );
     finds(
         &table,
         at,
         free_word,
         bits(free) | 1 | 4 << 20,
-        "reserved by a seat that is free",
+        "an unfinished array belongs to a free seat",
     );
 
     let row = |slot: usize| layout.readers + slot as u64 * 8;
-    let what = "a reader's bit of a seat that is free";
+    let what = "a read lease belongs to a free seat";
     finds(&table, row(live), &memory.readers(live)[0], 1 << 2, what);
-    let what = "a seat that the segment does not have";
+    let what = "the seat number is out of range";
     finds(&table, row(live), &memory.readers(live)[0], 1 << 4, what);
 
     let words = memory.descriptor(live);
     let at = layout.descriptors + (live * Layout::DESCRIPTOR_WORDS * 8) as u64;
-    finds(&table, at, &words[0], !0, "not a descriptor");
+    finds(
+        &table,
+        at,
+        &words[0],
+        !0,
+        "the description of the array is invalid",
+    );
     let length = words[1].load(Ordering::Relaxed);
     words[1].store(1 << 30, Ordering::Relaxed);
     assert_eq!(
         table.verify().unwrap().damage[0].what,
-        "a shape that does not fit into the extent"
+        "the array's shape needs more bytes than the array has"
     );
     words[1].store(length, Ordering::Relaxed);
 }
