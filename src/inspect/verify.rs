@@ -350,7 +350,7 @@ impl Check<'_> {
         let what = match &descriptor {
             None => Some("the description of the array is invalid"),
             Some(descriptor) if descriptor.is_control() != word.is_control() => {
-                Some("slot and description disagree whether the array is internal")
+                Some("slot and description disagree on whether the array is internal")
             }
             Some(descriptor) if descriptor.is_control() => None,
             Some(descriptor) => match descriptor.dtype(self.memory) {

@@ -114,7 +114,7 @@ fn damage_is_found_where_it_is() {
         layout.descriptor_at(live),
         live_word,
         control,
-        "a control array",
+        "whether the array is internal",
     );
     // In a round without an opener; without an owner; owned by a FREE seat; by a missing seat.
     finds(
