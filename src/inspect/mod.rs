@@ -7,7 +7,6 @@
 
 mod census;
 mod classes;
-pub(crate) mod error;
 #[cfg(not(loom))]
 mod observer;
 mod verify;
