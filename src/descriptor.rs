@@ -16,7 +16,7 @@ use crate::handle::AnyHandle;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
-use crate::word::Field;
+use crate::word::{BucketWord, Field};
 
 const CODE: Field = Field::first(16);
 const SCHEMA: Field = CODE.then(16);
@@ -297,8 +297,8 @@ impl Descriptor {
     }
 
     /// Returns the word of a bundle's bucket.
-    pub(crate) fn bundle(words: &[Atom]) -> &Atom {
-        &words[BUNDLE]
+    pub(crate) fn bundle(words: &[Atom]) -> &Atom<BucketWord> {
+        words[BUNDLE].typed()
     }
 
     /// Marks the array of this generation as a part of a bundle. The caller holds a lease, so the

@@ -19,7 +19,7 @@ use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::names::NameError;
 use crate::names::{self, Buckets, Contents, NameInfo, Value};
-use crate::sync::{Atom, Ordering, Word};
+use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
@@ -75,7 +75,7 @@ impl Core {
         self.publish_record(reserved, |descriptor| {
             Descriptor::control(ControlKind::Bundle, 1).store(descriptor);
             // Relaxed: published with the slot.
-            Descriptor::bundle(descriptor).store(BucketWord::EMPTY.bits(), Ordering::Relaxed);
+            Descriptor::bundle(descriptor).store(BucketWord::EMPTY, Ordering::Relaxed);
         });
         self.open_bundle(BundleHandle::of(self.handle_of(slot, generation)))
     }
@@ -287,7 +287,7 @@ impl<'t> Bundle<'t> {
         let place = self.place();
         // Relaxed: publishes nothing, and continues the release sequences of earlier changes.
         let _ = place.update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            Some(BucketWord::from_bits(word).frozen().bits())
+            Some(word.frozen())
         });
         Ok(())
     }
@@ -296,11 +296,10 @@ impl<'t> Bundle<'t> {
     /// was freed before the child used it.
     pub fn is_frozen(&self) -> bool {
         // Without a lease of this process the slot may have another bundle by now.
-        self.enter_bundle().is_err()
-            || BucketWord::from_bits(self.place().load(Ordering::Relaxed)).is_frozen()
+        self.enter_bundle().is_err() || self.place().load(Ordering::Relaxed).is_frozen()
     }
 
-    fn place(&self) -> &Atom {
+    fn place(&self) -> &Atom<BucketWord> {
         let memory = self.table.segment().memory();
         Descriptor::bundle(memory.descriptor(self.bucket - memory.names().len()))
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::element::testing::HeapMemory;
+use crate::sync::Word;
 
 fn words() -> Vec<Atom> {
     (0..Layout::DESCRIPTOR_WORDS)
@@ -30,7 +31,7 @@ fn each_note_has_a_word_of_its_own() {
 
     let at = words();
     Descriptor::store_bucket(&at, 6, 9);
-    Descriptor::bundle(&at).store(5, Ordering::Relaxed);
+    Descriptor::bundle(&at).store(BucketWord::from_bits(5), Ordering::Relaxed);
     Descriptor::store_part(&at, 7, 9);
     let expected = [(2, 9 << 32 | 7), (3, 5), (13, 9 << 32 | 8)];
     assert_eq!(written(&at), expected);

@@ -419,11 +419,11 @@ impl Check<'_> {
         }
     }
 
-    fn bucket(&mut self, bucket: usize, word: &Atom) {
+    fn bucket(&mut self, bucket: usize, word: &Atom<BucketWord>) {
         let seen = names::word_of(self.memory, bucket).unwrap_or(BucketWord::EMPTY);
         let good = seen.is_empty() || names::is_record(self.memory, seen, bucket);
         // A record is freed only after the bucket names another one.
-        if !good && self.now(word) == seen.bits() {
+        if !good && self.now(word) == seen {
             let offset = names::offset_of(self.layout, bucket);
             let what = "a bucket of names without a record of them";
             self.damage(offset, what, seen.bits());

@@ -12,7 +12,7 @@ use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
 use crate::memory::Memory;
 use crate::names::error::NameError;
-use crate::sync::{Atom, Ordering, Word};
+use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::slot::Slot;
@@ -126,9 +126,9 @@ impl<'t> Buckets<'t> {
         // Relaxed: an empty bucket publishes nothing, and a read-modify-write continues the release
         // sequences of earlier changes.
         let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
-        let (seen, empty) = (lost.bits(), lost.emptied().bits());
-        match place.compare_exchange(seen, empty, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Ok(lost.emptied()),
+        let empty = lost.emptied();
+        match place.compare_exchange(lost, empty, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(empty),
             Err(_) => self.load(bucket),
         }
     }
@@ -200,7 +200,6 @@ impl<'t> Buckets<'t> {
     pub(super) fn cas_bucket(self, bucket: usize, seen: BucketWord, new: BucketWord) -> bool {
         // Release: pairs with the Acquire in `word_of`.
         let put = place_of(self.memory(), bucket).is_some_and(|word| {
-            let (seen, new) = (seen.bits(), new.bits());
             word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
                 .is_ok()
         });

@@ -8,7 +8,7 @@ use crate::descriptor::{ControlKind, Descriptor};
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::span::Spans;
-use crate::sync::{Atom, Ordering, Word};
+use crate::sync::{Atom, Ordering};
 use crate::table::slot::Slot;
 use crate::word::{BucketWord, Lifecycle, SlotWord};
 
@@ -78,12 +78,11 @@ pub(super) fn was_freed(memory: &Memory, word: BucketWord) -> bool {
 pub(crate) fn word_of(memory: &Memory, bucket: usize) -> Option<BucketWord> {
     // Acquire: pairs with the Release in `put`. A participant that sees a change also sees those
     // before it: an arrival becomes a plain name before its departure is removed.
-    let word = place_of(memory, bucket)?.load(Ordering::Acquire);
-    Some(BucketWord::from_bits(word))
+    Some(place_of(memory, bucket)?.load(Ordering::Acquire))
 }
 
 /// Returns the word of a bucket, or `None` if there is no such bucket.
-pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom> {
+pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom<BucketWord>> {
     match bundle_of(memory, bucket) {
         None => memory.names().get(bucket),
         Some(slot) if slot < memory.slots().len() => {

@@ -11,7 +11,7 @@ use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
 use crate::memory::Memory;
 use crate::seat::Reclaim;
-use crate::sync::{Ordering, Word};
+use crate::sync::Ordering;
 use crate::word::{BucketWord, SeatId};
 
 /// Operations that the table needs from the layers above it.
@@ -74,7 +74,7 @@ impl<'t> FreedBundle<'t> {
         let word = Descriptor::bundle(memory.descriptor(slot)).load(Ordering::Relaxed);
         FreedBundle {
             bucket: memory.names().len() + slot,
-            word: BucketWord::from_bits(word),
+            word,
             kept,
         }
     }
