@@ -23,7 +23,7 @@ use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
-use crate::word::BucketWord;
+use crate::word::{BucketIndex, BucketWord};
 pub use handle::BundleHandle;
 
 /// A set of named arrays that is created, passed on, opened, listed and freed as one.
@@ -64,7 +64,7 @@ pub struct Bundle<'t> {
     lease: RefCell<SharedLease<'t>>,
     /// The process that holds the lease.
     token: Cell<u64>,
-    bucket: usize,
+    bucket: BucketIndex,
 }
 
 impl Core {
@@ -92,7 +92,7 @@ impl Core {
                 handle,
                 lease: RefCell::new(lease),
                 token: Cell::new(self.token()),
-                bucket: memory.names().len() + index,
+                bucket: BucketIndex::of_bundle(memory, index),
             }),
             false => {
                 let words = memory.descriptor(index);
@@ -120,7 +120,7 @@ impl Core {
     /// Called by the participant that freed the bundle, and by one that put a record into its
     /// bucket too late. After an error the next reap frees the remaining parts.
     #[cold]
-    pub(crate) fn free_parts(&self, bucket: usize, mut word: BucketWord) {
+    pub(crate) fn free_parts(&self, bucket: BucketIndex, mut word: BucketWord) {
         let buckets = Buckets { table: self };
         while let Some((slot, generation)) = word.record() {
             let Ok(lease) = self.lease_shared(self.handle_of(slot, generation)) else {
@@ -301,7 +301,8 @@ impl<'t> Bundle<'t> {
 
     fn place(&self) -> &Atom<BucketWord> {
         let memory = self.table.segment().memory();
-        Descriptor::bundle(memory.descriptor(self.bucket - memory.names().len()))
+        let slot = self.bucket.bundle(memory).expect("the bucket of a bundle");
+        Descriptor::bundle(memory.descriptor(slot))
     }
 
     fn buckets(&self) -> Buckets<'t> {

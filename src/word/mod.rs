@@ -8,6 +8,7 @@
 mod bits;
 mod bucket;
 mod claim;
+mod index;
 mod queue;
 mod seat;
 mod slot;
@@ -15,6 +16,7 @@ mod span;
 
 pub(crate) use bucket::BucketWord;
 pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
+pub(crate) use index::BucketIndex;
 pub(crate) use queue::{CellState, CellWord, EndWord};
 pub(crate) use seat::{SeatId, SeatWord};
 pub(crate) use slot::{Lifecycle, Purpose, SlotWord};
