@@ -226,8 +226,9 @@ macro_rules! handle_traits {
 }
 pub(crate) use handle_traits;
 
-/// Implements the traits of a handle that names more than one array: a queue, a partition, a bundle,
-/// an object. Opening it checks what it names, so the conversion from an [`AnyHandle`] does not.
+/// Implements the traits of a handle that names more than one array: a queue, a partition, a
+/// bundle, an object. Opening it checks what it names, so the conversion from an [`AnyHandle`] does
+/// not.
 macro_rules! opened_handle_traits {
     ($handle:ty, $name:literal $(, $T:ident)*) => {
         $crate::handle::handle_traits!($handle, $name $(, $T)*);

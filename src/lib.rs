@@ -33,13 +33,14 @@
 //! - **handle**: slot index and generation, 64 bits. After its array is freed it is stale for ever:
 //!   [`LeaseError::Stale`](error::LeaseError::Stale).
 //! - **lease**: the recorded right to read or write a whole array: [`HandleTable::read`] and
-//!   [`HandleTable::write`]. These calls never wait: [`LeaseError::Busy`](error::LeaseError::Busy) names the holder.
+//!   [`HandleTable::write`]. These calls never wait: [`LeaseError::Busy`](error::LeaseError::Busy)
+//!   names the holder.
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once. In
 //!   each round, each tile is written by one participant: [`Partition`], and [`Pool`] to run it on
 //!   workers.
 //! - **queue**: small jobs from any participants to any others, each delivered once and in order:
-//!   [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them from owner to
-//!   owner.
+//!   [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
+//!   from owner to owner.
 //! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
 //!   [`HandleTable::find`]. It is removed when the array is freed.
 //! - **bundle**: arrays with names of their own, under one handle: [`Bundle`].

@@ -1,5 +1,5 @@
-//! The walk that takes back everything that a seat holds, and the frees that reach beyond the table.
-//! Each step of the walk may be repeated.
+//! The walk that takes back everything that a seat holds, and the frees that reach beyond the
+//! table. Each step of the walk may be repeated.
 
 #[cfg(test)]
 mod tests;

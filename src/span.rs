@@ -214,7 +214,8 @@ impl<'m> Spans<'m> {
     /// Appends a span of `class` by one compare-and-swap of the first empty entry.
     ///
     /// Entry k never changes once it is set, and determines where entry k + 1 begins. So a
-    /// participant that dies meanwhile leaves either nothing or a whole span, with slots that are FREE and clean.
+    /// participant that dies meanwhile leaves either nothing or a whole span, with slots that are
+    /// FREE and clean.
     ///
     /// `back` allocates pages for the slots of the span with this index. It runs before any
     /// participant can find the span and touch the slots.

@@ -4,11 +4,14 @@
     reason = "the counters here are outside of the model"
 )]
 
+use std::any::type_name;
+use std::fmt::Display;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use loom::thread;
 use ndshm::error::LeaseError;
 use ndshm::{HandleTable, Segment, SegmentOptions, model};
 
@@ -18,12 +21,13 @@ use crate::steer;
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 
 /// Checks `model` in every interleaving of at most `bound` preemptions, and prints the number of
-/// executions.
+/// executions. The model has the name of the function that passes it.
 ///
 /// # Panics
 /// If the model panics or deadlocks, if loom finds accesses that race, or if there are more
 /// executions than the harness allows.
-pub fn check(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static) {
+pub fn check<M: Fn() + Send + Sync + 'static>(bound: usize, model: M) {
+    let name = name_of::<M>();
     let executions = named(name, bound, |bound, count| {
         model::explore(bound, counted(count, model))
     });
@@ -34,7 +38,23 @@ pub fn check(name: &str, bound: usize, model: impl Fn() + Send + Sync + 'static)
 ///
 /// # Panics
 /// Like [`check`].
-pub fn check_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send + Sync + 'static) {
+pub fn check_deaths<M: Fn(u64) -> bool + Send + Sync + 'static>(bound: usize, model: M) {
+    explore_deaths(name_of::<M>(), bound, model);
+}
+
+/// Checks one case of a model, like [`check_deaths`]. The printed name ends with the case.
+///
+/// # Panics
+/// Like [`check`].
+pub fn check_deaths_in_case<M: Fn(u64) -> bool + Send + Sync + 'static>(
+    case: impl Display,
+    bound: usize,
+    model: M,
+) {
+    explore_deaths(&format!("{} {case}", name_of::<M>()), bound, model);
+}
+
+fn explore_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send + Sync + 'static) {
     let (executions, deaths) = named(name, bound, |bound, count| {
         model::explore_deaths(bound, move |steps| {
             count.fetch_add(1, SeqCst);
@@ -44,19 +64,27 @@ pub fn check_deaths(name: &str, bound: usize, model: impl Fn(u64) -> bool + Send
     report(name, executions, &format!("bound {bound}, {deaths} deaths"));
 }
 
+/// Returns the name of the function that contains the closure `M`.
+fn name_of<M>() -> &'static str {
+    // "queue::deaths::death_while_pushing::{{closure}}"
+    let function = |part: &&str| !part.starts_with('{');
+    let path = type_name::<M>();
+    path.rsplit("::").find(function).unwrap_or(path)
+}
+
 /// Asserts that loom refuses `model` for a race between a line of `source` that contains `first`
 /// and one that contains `second`. This shows that the models detect races, and that the report
 /// names both places.
 ///
 /// # Panics
 /// If the model passes, or is refused for another reason.
-pub fn must_race(
-    name: &str,
+pub fn must_race<M: Fn() + Send + Sync + 'static>(
     bound: usize,
     source: &str,
     [first, second]: [&str; 2],
-    model: impl Fn() + Send + Sync + 'static,
+    model: M,
 ) {
+    let name = name_of::<M>();
     let said = named(name, bound, |bound, count| {
         model::refused(bound, counted(count, model))
     });
@@ -86,22 +114,73 @@ pub fn dies(mortal: HandleTable, steps: u64, act: impl FnOnce(&HandleTable)) -> 
     model::mortal(&segment, 1, steps, life).is_none()
 }
 
-/// Returns the options of a segment.
-pub fn options() -> SegmentOptions {
-    Segment::options()
+/// Runs `theirs` as another participant, in a thread of its own, beside `ours`. Returns both results
+/// and the participant's table.
+///
+/// # Panics
+/// If the thread panicked.
+pub fn beside<O, T: 'static>(
+    table: HandleTable,
+    theirs: impl FnOnce(&HandleTable) -> T + 'static,
+    ours: impl FnOnce() -> O,
+) -> (O, T, HandleTable) {
+    let other = thread::spawn(move || (theirs(&table), table));
+    let ours = ours();
+    let (theirs, table) = other.join().unwrap();
+    (ours, theirs, table)
 }
 
-/// Creates a segment of `capacity` bytes for 2 participants and `arrays` arrays, two per span.
+/// Runs `theirs` beside `ours`, as a participant that [dies]. Then the survivor reaps. Returns our
+/// result, and `true` if the participant died.
+///
+/// # Panics
+/// If the thread panicked, or the reap fails.
+pub fn beside_death<O>(
+    survivor: &HandleTable,
+    mortal: HandleTable,
+    steps: u64,
+    theirs: impl FnOnce(&HandleTable) + 'static,
+    ours: impl FnOnce() -> O,
+) -> (O, bool) {
+    let other = thread::spawn(move || dies(mortal, steps, theirs));
+    let ours = ours();
+    let died = other.join().unwrap();
+    survivor.reap().unwrap();
+    (ours, died)
+}
+
+/// Returns the options of a segment of `capacity` bytes for `seats` participants and `arrays`
+/// arrays, two per span.
+pub fn options(capacity: u64, seats: u32, arrays: u64) -> SegmentOptions {
+    Segment::options()
+        .capacity(capacity)
+        .seats(seats)
+        .arrays(arrays)
+}
+
+/// Creates a segment with these [`options`].
 ///
 /// # Panics
 /// If the numbers are out of range.
-pub fn segment(capacity: u64, arrays: u64) -> Segment {
-    options()
-        .capacity(capacity)
-        .seats(2)
-        .arrays(arrays)
-        .in_process()
-        .expect("a model's segment")
+pub fn segment(capacity: u64, seats: u32, arrays: u64) -> Segment {
+    let options = options(capacity, seats, arrays);
+    options.in_process().expect("a model's segment")
+}
+
+/// Joins the segment as one more participant.
+///
+/// # Panics
+/// If no seat is free.
+pub fn join(segment: &Segment) -> HandleTable {
+    HandleTable::join(segment).expect("a seat is free")
+}
+
+/// Joins the segment as `N` participants, in the order of the array.
+///
+/// # Panics
+/// If there are too few free seats.
+pub fn tables<const N: usize>(segment: &Segment) -> [HandleTable; N] {
+    [(); N].map(|()| join(segment))
 }
 
 /// Asserts that exactly `arrays` arrays of one number find room: no slot has leaked, and none is

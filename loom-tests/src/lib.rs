@@ -10,5 +10,6 @@ mod harness;
 pub mod steer;
 #[cfg(all(loom, not(shuttle)))]
 pub use harness::{
-    assert_all_free, check, check_deaths, dies, is_busy, must_race, options, segment,
+    assert_all_free, beside, beside_death, check, check_deaths, check_deaths_in_case, dies,
+    is_busy, join, must_race, options, segment, tables,
 };

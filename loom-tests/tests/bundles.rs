@@ -2,24 +2,15 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{check, check_deaths, dies, options};
+use loom_tests::{beside, beside_death, check, check_deaths, dies, tables};
 use ndarray::Ix1;
 use ndshm::error::{BundleError, LeaseError};
 use ndshm::{BundleHandle, Handle, HandleTable, Segment, model};
 
 type Vector = Handle<u64, Ix1>;
 
-fn segment() -> Segment {
-    segment_of(2)
-}
-
-fn segment_of(seats: u32) -> Segment {
-    let options = options().capacity(512).seats(seats).arrays(8);
-    options.in_process().expect("a model's segment")
-}
-
-fn join(segment: &Segment) -> HandleTable {
-    HandleTable::join(segment).expect("a seat is free")
+fn segment(seats: u32) -> Segment {
+    loom_tests::segment(512, seats, 8)
 }
 
 /// Creates a bundle of this participant with one part.
@@ -75,17 +66,13 @@ fn assert_empty(table: &HandleTable) {
 
 /// I1: two participants insert at once: neither part is lost, and both are whole.
 #[test]
-fn two_who_insert() {
-    check("two_who_insert", 1, || {
-        let segment = segment();
-        let (first, second) = (join(&segment), join(&segment));
+fn two_insertions_lose_no_part() {
+    check(1, || {
+        let [first, second] = tables(&segment(2));
         let bundle = first.bundle().unwrap().handle();
-        let other = thread::spawn(move || {
-            assert!(insert(&second, bundle, "b"));
-            second
-        });
-        assert!(insert(&first, bundle, "a"));
-        let second = other.join().unwrap();
+        let insert_b = move |second: &HandleTable| insert(second, bundle, "b");
+        let (ours, theirs, second) = beside(second, insert_b, || insert(&first, bundle, "a"));
+        assert!(ours && theirs);
         assert_eq!(values(&second, bundle), [2, 2]);
         second.free(bundle).unwrap();
         assert_empty(&second);
@@ -94,17 +81,12 @@ fn two_who_insert() {
 
 /// I1: an insertion beside the free of its bundle fails, or was faster; nothing is left.
 #[test]
-fn an_insertion_beside_the_end() {
-    check("an_insertion_beside_the_end", 2, || {
-        let segment = segment();
-        let (first, second) = (join(&segment), join(&segment));
+fn an_insertion_beside_a_free_leaves_nothing() {
+    check(2, || {
+        let [first, second] = tables(&segment(2));
         let (bundle, x) = bundle_of_one(&first);
-        let other = thread::spawn(move || {
-            second.free(bundle).unwrap();
-            second
-        });
-        insert(&first, bundle, "b");
-        let second = other.join().unwrap();
+        let free = move |second: &HandleTable| second.free(bundle).unwrap();
+        let (_, (), second) = beside(second, free, || insert(&first, bundle, "b"));
         assert!(second.read(x).is_err(), "the part outlived its bundle");
         assert_empty(&second);
     });
@@ -112,21 +94,18 @@ fn an_insertion_beside_the_end() {
 
 /// I1: a bundle that takes the slot of a bundle that is being freed keeps its parts.
 #[test]
-fn a_bundle_in_the_place_of_another() {
-    check("a_bundle_in_the_place_of_another", 2, || {
-        let segment = segment();
-        let (first, second) = (join(&segment), join(&segment));
+fn a_bundle_in_a_reused_slot_keeps_its_parts() {
+    check(2, || {
+        let [first, second] = tables(&segment(2));
         let (bundle, _) = bundle_of_one(&first);
         let z = first.uninit::<u64, _>(1).unwrap();
-        let other = thread::spawn(move || {
-            second.free(bundle).unwrap();
-            second
+        let free = move |second: &HandleTable| second.free(bundle).unwrap();
+        let ((next, y), (), second) = beside(second, free, || {
+            // The participant that ends the last lease of a slot can reuse it where no other slot
+            // is free.
+            drop(first.open_bundle(bundle));
+            bundle_of_one(&first)
         });
-        // The participant that ends the last lease of a slot can reuse it where no other slot is
-        // free.
-        drop(first.open_bundle(bundle));
-        let (next, y) = bundle_of_one(&first);
-        let second = other.join().unwrap();
         assert_eq!(second.read(y).unwrap()[0], 1, "a part is lost");
         second.free(next).unwrap();
         second.free(z).unwrap();
@@ -137,10 +116,9 @@ fn a_bundle_in_the_place_of_another() {
 /// I1: a bundle is freed with its owner and leaves nothing, even if another participant has it open
 /// and its slot is reused at once.
 #[test]
-fn an_owner_that_leaves_what_another_has_open() {
-    check("an_owner_that_leaves_what_another_has_open", 2, || {
-        let segment = segment();
-        let (first, second) = (join(&segment), join(&segment));
+fn a_bundle_open_elsewhere_is_freed_with_its_owner() {
+    check(2, || {
+        let [first, second] = tables(&segment(2));
         let (bundle, _) = bundle_of_one(&second);
         let y = second.uninit::<u64, _>(1).unwrap();
         second.detach(y).unwrap();
@@ -157,16 +135,12 @@ fn an_owner_that_leaves_what_another_has_open() {
 /// I1: a part is removed while it is being inserted.
 #[test]
 fn a_removal_beside_an_insertion() {
-    check("a_removal_beside_an_insertion", 2, || {
-        let segment = segment();
-        let (first, second) = (join(&segment), join(&segment));
+    check(2, || {
+        let [first, second] = tables(&segment(2));
         let bundle = first.bundle().unwrap().handle();
-        let other = thread::spawn(move || {
-            let removed = second.open_bundle(bundle).unwrap().remove("a");
-            (removed, second)
-        });
-        assert!(insert(&first, bundle, "a"));
-        let (removed, second) = other.join().unwrap();
+        let remove = move |second: &HandleTable| second.open_bundle(bundle).unwrap().remove("a");
+        let (inserted, removed, second) = beside(second, remove, || insert(&first, bundle, "a"));
+        assert!(inserted);
         match removed {
             Ok(()) => assert_eq!(values(&second, bundle), [0; 0]),
             Err(BundleError::NotFound { .. }) => assert_eq!(values(&second, bundle), [2]),
@@ -181,18 +155,13 @@ fn a_removal_beside_an_insertion() {
 /// reads it meanwhile: the part is in the bundle, or gone.
 #[test]
 fn death_while_inserting() {
-    check_deaths("death_while_inserting", 1, |steps| {
-        let segment = segment();
-        let (survivor, second) = (join(&segment), join(&segment));
+    check_deaths(1, |steps| {
+        let [survivor, second] = tables(&segment(2));
         let (bundle, _) = bundle_of_one(&survivor);
-        let other = thread::spawn(move || {
-            dies(second, steps, |second| {
-                assert!(insert(second, bundle, "b"));
-            })
+        let insert_b = move |second: &HandleTable| assert!(insert(second, bundle, "b"));
+        let (during, died) = beside_death(&survivor, second, steps, insert_b, || {
+            values(&survivor, bundle)
         });
-        let during = values(&survivor, bundle);
-        let died = other.join().unwrap();
-        survivor.reap().unwrap();
         let after = values(&survivor, bundle);
         assert!(during.len() <= after.len(), "a part is lost");
         assert!(died || after == [1, 2]);
@@ -207,19 +176,16 @@ fn death_while_inserting() {
 /// left, and the survivor's array is untouched.
 #[test]
 fn death_with_a_bundle() {
-    check_deaths("death_with_a_bundle", 1, |steps| {
-        let segment = segment();
-        let (survivor, second) = (join(&segment), join(&segment));
+    check_deaths(1, |steps| {
+        let [survivor, second] = tables(&segment(2));
         let x = survivor.from_elem(1, 3u64).unwrap();
-        let other = thread::spawn(move || {
-            dies(second, steps, |second| {
-                let (bundle, _) = bundle_of_one(second);
-                second.open_bundle(bundle).unwrap().remove("a").unwrap();
-            })
+        let fill_and_empty = |second: &HandleTable| {
+            let (bundle, _) = bundle_of_one(second);
+            second.open_bundle(bundle).unwrap().remove("a").unwrap();
+        };
+        let (_, died) = beside_death(&survivor, second, steps, fill_and_empty, || {
+            survivor.reap().unwrap()
         });
-        survivor.reap().unwrap();
-        let died = other.join().unwrap();
-        survivor.reap().unwrap();
         assert_eq!(survivor.read(x).unwrap()[0], 3);
         survivor.free(x).unwrap();
         if died {
@@ -232,18 +198,13 @@ fn death_with_a_bundle() {
 /// I1, I7: death between any two steps of freeing a bundle: it is whole, or nothing of it is left.
 #[test]
 fn death_while_freeing_a_bundle() {
-    check_deaths("death_while_freeing_a_bundle", 1, |steps| {
-        let segment = segment();
-        let (survivor, second) = (join(&segment), join(&segment));
+    check_deaths(1, |steps| {
+        let [survivor, second] = tables(&segment(2));
         let (bundle, x) = bundle_of_one(&survivor);
-        let other = thread::spawn(move || {
-            dies(second, steps, |second| {
-                second.free(bundle).unwrap();
-            })
+        let free = move |second: &HandleTable| second.free(bundle).unwrap();
+        let (opened, died) = beside_death(&survivor, second, steps, free, || {
+            survivor.open_bundle(bundle).is_ok()
         });
-        let opened = survivor.open_bundle(bundle).is_ok();
-        let died = other.join().unwrap();
-        survivor.reap().unwrap();
         match survivor.open_bundle(bundle) {
             Ok(_) => {
                 assert!(died && opened, "the bundle was freed");
@@ -262,10 +223,9 @@ fn death_while_freeing_a_bundle() {
 /// are gone as well.
 #[test]
 fn death_of_a_reaper_of_a_bundle() {
-    check_deaths("death_of_a_reaper_of_a_bundle", 1, |steps| {
-        let options = options().capacity(256).seats(4).arrays(4);
-        let segment = options.in_process().expect("a model's segment");
-        let (survivor, dead, reaper) = (join(&segment), join(&segment), join(&segment));
+    check_deaths(1, |steps| {
+        let segment = loom_tests::segment(256, 4, 4);
+        let [survivor, dead, reaper] = tables(&segment);
         let gone = model::mortal(&segment, 1, u64::MAX, || {
             // Reapers go by slots: the first is for the record, then comes its part, then the
             // bundle.
@@ -296,10 +256,10 @@ fn death_of_a_reaper_of_a_bundle() {
 /// I1, I7: a participant dies between removing a part and freeing it. The part is found and freed,
 /// even if the participant that inserted it has not given it away yet.
 #[test]
-fn death_of_who_takes_a_part_out_at_once() {
-    check_deaths("death_of_who_takes_a_part_out_at_once", 1, |steps| {
-        let segment = segment_of(4);
-        let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
+fn death_while_removing_a_new_part_leaves_none() {
+    check_deaths(1, |steps| {
+        let segment = segment(4);
+        let [survivor, second, third] = tables(&segment);
         let (ours, y) = (
             survivor.bundle().unwrap(),
             survivor.from_elem(1, 2u64).unwrap(),

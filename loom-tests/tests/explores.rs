@@ -11,21 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use loom::thread;
-use loom_tests::{check, must_race, segment};
+use loom_tests::{check, join, must_race, segment, tables};
 use ndarray::{ArrayViewMut2, Axis};
-use ndshm::{HandleTable, Partition, Pool, Segment, model};
+use ndshm::{HandleTable, Partition, Pool, model};
 
 /// Checks that a change comes before another thread's load, and after it. loom alone misses the first
 /// order if the changing thread loads the word first; the crate's words make up for it. Both
 /// outcomes must occur.
 #[test]
-fn a_look_before_and_after_a_change() {
+fn a_load_before_and_after_a_change_both_occur() {
     let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
     let note = seen.clone();
-    check("a_look_before_and_after_a_change", 3, move || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    check(3, move || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.uninit::<u64, _>(1).unwrap();
         let other = thread::spawn(move || {
             first.free(x).unwrap();
@@ -44,12 +42,10 @@ const SOURCE: &str = include_str!("explores.rs");
 
 /// Two accesses to the same bytes that no lease orders.
 #[test]
-fn accesses_without_a_lease() {
+fn accesses_without_a_lease_race() {
     let places = ["0..1, true", "0..2, false"];
-    must_race("accesses_without_a_lease", 2, SOURCE, places, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    must_race(2, SOURCE, places, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.uninit::<u64, _>(2).unwrap();
         let other = thread::spawn(move || drop(model::access(&second, x, 0..1, true)));
         drop(model::access(&first, x, 0..2, false));
@@ -59,12 +55,10 @@ fn accesses_without_a_lease() {
 
 /// Refuses the race also if only one of the two participants takes the lease.
 #[test]
-fn an_access_beside_a_lease() {
+fn an_access_beside_a_lease_races() {
     let places = ["second.write", "model::access"];
-    must_race("an_access_beside_a_lease", 2, SOURCE, places, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    must_race(2, SOURCE, places, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.uninit::<u64, _>(1).unwrap();
         let other = thread::spawn(move || drop(second.write(x)));
         drop(model::access(&first, x, 0..1, false));
@@ -74,12 +68,10 @@ fn an_access_beside_a_lease() {
 
 /// Refuses a view that outlives its lease, although it has ended when the other thread writes.
 #[test]
-fn an_access_that_ends_too_late() {
+fn a_view_that_outlives_its_lease_races() {
     let places = ["view_mut_unsynchronized", "second.write"];
-    must_race("an_access_that_ends_too_late", 2, SOURCE, places, || {
-        let segment = segment(192, 4);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    must_race(2, SOURCE, places, || {
+        let [first, second] = tables(&segment(192, 2, 4));
         let x = first.uninit::<u64, _>(1).unwrap();
         let gate = first.uninit::<u64, _>(1).unwrap();
         let shut = first.write(gate).unwrap();
@@ -100,12 +92,10 @@ fn an_access_that_ends_too_late() {
 
 /// Refuses a view without a lease beside a view with a lease.
 #[test]
-fn a_view_without_a_lease() {
+fn a_view_beside_a_lease_races() {
     let places = ["view_unsynchronized", "second.write"];
-    must_race("a_view_without_a_lease", 2, SOURCE, places, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+    must_race(2, SOURCE, places, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.from_elem(1, 0u64).unwrap();
         let other = thread::spawn(move || drop(second.write(x)));
         let place = first.attach(x).unwrap();
@@ -118,9 +108,7 @@ fn a_view_without_a_lease() {
 /// Writes disjoint parts without a lease, of elements that are smaller than a word: no race. With
 /// an `overlap` of one element the parts race.
 fn parts_without_a_lease(overlap: usize) {
-    let segment = segment(64, 2);
-    let first = HandleTable::join(&segment).unwrap();
-    let second = HandleTable::join(&segment).unwrap();
+    let [first, second] = tables(&segment(64, 2, 2));
     let x = first.from_elem(5, 0u8).unwrap();
     let write = move |table: &HandleTable, part: core::ops::Range<usize>| {
         let mut place = table.attach(x).unwrap();
@@ -139,25 +127,22 @@ fn parts_without_a_lease(overlap: usize) {
 
 #[test]
 fn neighbours_do_not_race() {
-    check("neighbours_do_not_race", 3, || parts_without_a_lease(0));
+    check(3, || parts_without_a_lease(0));
 }
 
 #[test]
-fn parts_that_overlap() {
+fn parts_that_overlap_race() {
     let places = ["slice_mut_unsynchronized"; 2];
-    must_race("parts_that_overlap", 2, SOURCE, places, || {
+    must_race(2, SOURCE, places, || {
         parts_without_a_lease(1);
     });
 }
 
 /// Tiles of neighbouring `f32`, which share a word: the columns of a matrix of two rows.
 #[test]
-fn tiles_that_share_a_word() {
-    check("tiles_that_share_a_word", 1, || {
-        let segment = Segment::options().capacity(1024).seats(2).arrays(4);
-        let segment = segment.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn tiles_that_share_a_word_do_not_race() {
+    check(1, || {
+        let [first, second] = tables(&segment(1024, 2, 4));
         let x = first.from_elem((2, 2), 1f32).unwrap();
         let tiles = first.partition(x.write(), Axis(1), 1).unwrap();
         let name = tiles.handle();
@@ -183,11 +168,10 @@ fn tiles_that_share_a_word() {
 
 /// The report of a race with a tile of a call names the call.
 #[test]
-fn a_look_at_a_call() {
+fn a_view_during_a_call_races() {
     let places = ["pool.start", "view_unsynchronized"];
-    must_race("a_look_at_a_call", 2, SOURCE, places, || {
-        let segment = Segment::options().capacity(4096).seats(2).arrays(16);
-        let table = HandleTable::join(&segment.in_process().unwrap()).unwrap();
+    must_race(2, SOURCE, places, || {
+        let table = join(&segment(4096, 2, 16));
         let x = table.from_elem(1, 1u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = Pool::threads(&table, 1).unwrap();
@@ -201,11 +185,9 @@ fn a_look_at_a_call() {
 
 /// No model sees an access by a pointer.
 #[test]
-fn a_pointer_is_not_seen() {
-    check("a_pointer_is_not_seen", 2, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn an_access_by_a_pointer_is_not_detected() {
+    check(2, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.from_elem(1, 0u64).unwrap();
         let other = thread::spawn(move || drop(second.write(x)));
         let place = first.attach(x).unwrap();
@@ -218,9 +200,7 @@ fn a_pointer_is_not_seen() {
 
 /// Reads an array without a lease, then lets the other participant in, which writes it.
 fn a_look_and_a_write(attach_anew: bool) {
-    let segment = segment(192, 4);
-    let first = HandleTable::join(&segment).unwrap();
-    let second = HandleTable::join(&segment).unwrap();
+    let [first, second] = tables(&segment(192, 2, 4));
     let x = first.from_elem(1, 7u64).unwrap();
     let gate = first.from_elem(1, 0u64).unwrap();
     let shut = first.write(gate).unwrap();
@@ -245,14 +225,14 @@ fn a_look_and_a_write(attach_anew: bool) {
 /// The check is stricter than necessary: a view counts for as long as it could live, which is the
 /// life of the value that it borrows from.
 #[test]
-fn a_view_that_is_kept() {
+fn a_view_whose_lender_is_kept_races() {
     let places = ["let seen", "second.write(x)"];
-    must_race("a_view_that_is_kept", 2, SOURCE, places, || {
+    must_race(2, SOURCE, places, || {
         a_look_and_a_write(false);
     });
 }
 
 #[test]
-fn a_view_that_is_given_up() {
-    check("a_view_that_is_given_up", 3, || a_look_and_a_write(true));
+fn a_view_whose_lender_is_dropped_does_not_race() {
+    check(3, || a_look_and_a_write(true));
 }

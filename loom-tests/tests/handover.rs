@@ -5,7 +5,7 @@
 use std::mem::ManuallyDrop;
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, check_deaths, options};
+use loom_tests::{assert_all_free, beside, check, check_deaths, check_deaths_in_case, tables};
 use ndarray::Ix1;
 use ndshm::queue::OwnedArray;
 use ndshm::{AnyHandle, Handle, HandleTable, Queue, QueueHandle, Segment, model};
@@ -22,12 +22,7 @@ const WITH_THE_JOB: u64 = 5;
 
 /// Creates a segment with room for a queue of one cell, and three arrays.
 fn segment(seats: u32) -> Segment {
-    let options = options().capacity(512).seats(seats).arrays(4);
-    options.in_process().expect("a model's segment")
-}
-
-fn join(segment: &Segment) -> HandleTable {
-    HandleTable::join(segment).expect("a seat is free")
+    loom_tests::segment(512, seats, 4)
 }
 
 fn open(table: &HandleTable, name: QueueHandle<Jobs>) -> Queue<'_, Jobs> {
@@ -70,10 +65,9 @@ fn dies<R>(
 
 /// I4, I6: an array arrives whole although its producer leaves at once. It belongs to the consumer.
 #[test]
-fn an_array_is_handed_over() {
-    check("an_array_is_handed_over", 3, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
+fn an_array_is_handed_over_whole() {
+    check(3, || {
+        let [first, second] = tables(&segment(2));
         let queue = first.queue::<Jobs>(1).unwrap();
         let name = queue.handle();
         let producer = thread::spawn(move || {
@@ -95,9 +89,8 @@ fn an_array_is_handed_over() {
 /// is popped once, or freed with its producer.
 #[test]
 fn death_while_pushing_an_array() {
-    check_deaths("death_while_pushing_an_array", 2, |steps| {
-        let segment = segment(2);
-        let (survivor, second) = (join(&segment), join(&segment));
+    check_deaths(2, |steps| {
+        let [survivor, second] = tables(&segment(2));
         let queue = survivor.queue::<Jobs>(1).unwrap();
         let name = queue.handle();
         let x = array(&second, 7);
@@ -124,9 +117,8 @@ fn death_while_pushing_an_array() {
 /// the survivor pops the array, or it is freed with the dead consumer.
 #[test]
 fn death_while_popping_an_array() {
-    check_deaths("death_while_popping_an_array", 2, |steps| {
-        let segment = segment(2);
-        let (survivor, second) = (join(&segment), join(&segment));
+    check_deaths(2, |steps| {
+        let [survivor, second] = tables(&segment(2));
         let queue = survivor.queue::<Jobs>(1).unwrap();
         let name = queue.handle();
         let x = array(&survivor, 7);
@@ -161,10 +153,9 @@ fn death_while_popping_an_array() {
 #[test]
 fn death_of_a_reaper_of_arrays() {
     for taken in 0..DEATHS {
-        let name = format!("death_of_a_reaper_of_arrays {taken}");
-        check_deaths(&name, 0, move |steps| {
+        check_deaths_in_case(taken, 0, move |steps| {
             let segment = segment(4);
-            let (reaper, dead, survivor) = (join(&segment), join(&segment), join(&segment));
+            let [reaper, dead, survivor] = tables(&segment);
             let queue = survivor.queue::<Jobs>(1).unwrap();
             let x = array(&dead, 7);
             // Not dropped: its lease dies with the participant.
@@ -192,21 +183,18 @@ fn death_of_a_reaper_of_arrays() {
 /// I4, I5: a queue is freed beside a pop: its array is popped, or freed with the queue.
 #[test]
 fn a_queue_is_freed_beside_a_pop() {
-    check("a_queue_is_freed_beside_a_pop", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
+    check(2, || {
+        let [first, second] = tables(&segment(2));
         let queue = first.queue::<Jobs>(1).unwrap();
         let theirs = queue.handle();
         let x = array(&first, 7);
         assert!(push(&first, &queue, x));
-        let consumer = thread::spawn(move || {
+        let consume = move |second: &HandleTable| {
             if let Ok(queue) = second.open_queue(theirs) {
-                assert!(matches!(pop(&second, &queue), None | Some(7)));
+                assert!(matches!(pop(second, &queue), None | Some(7)));
             }
-            second
-        });
-        drop(queue);
-        let _second = consumer.join().unwrap();
+        };
+        let ((), (), _second) = beside(second, consume, || drop(queue));
         assert_all_free(&first, SLOTS);
     });
 }
@@ -215,9 +203,8 @@ fn a_queue_is_freed_beside_a_pop() {
 /// it again.
 #[test]
 fn a_queue_is_freed_beside_a_push() {
-    check("a_queue_is_freed_beside_a_push", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
+    check(2, || {
+        let [first, second] = tables(&segment(2));
         let queue = first.queue::<Jobs>(1).unwrap();
         let theirs = queue.handle();
         let x = array(&second, 7);
@@ -243,9 +230,9 @@ fn a_queue_is_freed_beside_a_push() {
 /// puts the job back, and its array is freed with the queue.
 #[test]
 fn a_queue_is_freed_beside_a_reap() {
-    check("a_queue_is_freed_beside_a_reap", 1, || {
+    check(1, || {
         let segment = segment(3);
-        let (dead, first, reaper) = (join(&segment), join(&segment), join(&segment));
+        let [dead, first, reaper] = tables(&segment);
         let queue = first.queue::<Jobs>(1).unwrap();
         let x = array(&first, 7);
         assert!(push(&first, &queue, x));
@@ -265,9 +252,8 @@ fn a_queue_is_freed_beside_a_reap() {
 /// queue, beside a consumer.
 #[test]
 fn death_while_freeing_a_queue() {
-    check_deaths("death_while_freeing_a_queue", 1, |steps| {
-        let segment = segment(2);
-        let (survivor, owner) = (join(&segment), join(&segment));
+    check_deaths(1, |steps| {
+        let [survivor, owner] = tables(&segment(2));
         let queue = owner.queue::<Jobs>(1).unwrap();
         let name = queue.handle();
         let x = array(&owner, 7);
@@ -296,9 +282,8 @@ fn death_while_freeing_a_queue() {
 /// popped, or freed with its producer, or freed with the queue.
 #[test]
 fn death_while_pushing_into_a_queue_that_closes() {
-    check_deaths("death_while_pushing_into_a_queue_that_closes", 2, |steps| {
-        let segment = segment(2);
-        let (survivor, second) = (join(&segment), join(&segment));
+    check_deaths(2, |steps| {
+        let [survivor, second] = tables(&segment(2));
         let queue = survivor.queue::<Jobs>(1).unwrap();
         let name = queue.handle();
         let x = array(&second, 7);

@@ -2,19 +2,19 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, is_busy, options, segment};
+use loom_tests::{assert_all_free, beside, check, is_busy, options, segment, tables};
 use ndarray::Ix1;
 use ndshm::error::LeaseError;
-use ndshm::{Handle, HandleTable, Segment, model};
+use ndshm::{Handle, HandleTable, model};
 
 type Vector = Handle<u64, Ix1>;
 
-/// Creates a segment of one array, and the table of seat 0, which owns the array.
-fn one_array() -> (Segment, HandleTable, Vector) {
-    let segment = segment(64, 2);
-    let table = HandleTable::join(&segment).unwrap();
-    let x = table.from_elem(1, 0).unwrap();
-    (segment, table, x)
+/// Joins a segment of one array as `N` participants, the first of which creates the array.
+fn one_array<const N: usize>() -> ([HandleTable; N], Vector) {
+    let seats = N.next_power_of_two() as u32;
+    let tables: [HandleTable; N] = tables(&segment(64, seats, 2));
+    let x = tables[0].from_elem(1, 0).unwrap();
+    (tables, x)
 }
 
 /// Reads the element if the lease is granted.
@@ -30,10 +30,9 @@ fn try_add(table: &HandleTable, x: Vector) -> Result<(), LeaseError> {
 /// I5, I6: a read lease and a write lease exclude each other, and each sees the accesses under the
 /// one before. A refused lease leaves no trace.
 #[test]
-fn reader_and_writer() {
-    check("reader_and_writer", 4, || {
-        let (segment, first, x) = one_array();
-        let second = HandleTable::join(&segment).unwrap();
+fn a_reader_and_a_writer_exclude_each_other() {
+    check(4, || {
+        let ([first, second], x) = one_array();
         let writer = thread::spawn(move || {
             let added = try_add(&first, x);
             assert!(added.is_ok() || is_busy(&added), "{added:?}");
@@ -54,16 +53,11 @@ fn reader_and_writer() {
 
 /// I5, I6: neither of two writers loses the other's work, and never are both refused.
 #[test]
-fn writer_and_writer() {
-    check("writer_and_writer", 4, || {
-        let (segment, first, x) = one_array();
-        let second = HandleTable::join(&segment).unwrap();
-        let other = thread::spawn(move || {
-            let added = (0..2).filter(|_| try_add(&second, x).is_ok()).count();
-            (second, added)
-        });
-        let added = (0..2).filter(|_| try_add(&first, x).is_ok()).count();
-        let (_second, others) = other.join().unwrap();
+fn two_writers_lose_no_addition() {
+    check(4, || {
+        let ([first, second], x) = one_array();
+        let add = move |table: &HandleTable| (0..2).filter(|_| try_add(table, x).is_ok()).count();
+        let (added, others, _second) = beside(second, add, || add(&first));
         assert!(added + others >= 1, "both were refused");
         assert_eq!(try_read(&first, x).unwrap(), (added + others) as u64);
     });
@@ -71,20 +65,13 @@ fn writer_and_writer() {
 
 /// I5, I6: two readers and a writer.
 #[test]
-fn two_readers_and_a_writer() {
-    check("two_readers_and_a_writer", 2, || {
-        let segment = options().capacity(64).seats(4).arrays(2);
-        let segment = segment.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let x = first.from_elem(1, 0u64).unwrap();
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                let table = HandleTable::join(&segment).unwrap();
-                thread::spawn(move || (try_read(&table, x).is_ok(), table))
-            })
-            .collect();
+fn two_readers_and_a_writer_exclude_each_other() {
+    check(2, || {
+        let ([first, readers @ ..], x) = one_array::<3>();
+        let readers =
+            readers.map(|table| thread::spawn(move || (try_read(&table, x).is_ok(), table)));
         let wrote = try_add(&first, x).is_ok();
-        let readers: Vec<_> = readers.into_iter().map(|r| r.join().unwrap()).collect();
+        let readers = readers.map(|reader| reader.join().unwrap());
         // All three may have been refused; that leaves no trace.
         assert_eq!(try_read(&readers[0].1, x).unwrap(), u64::from(wrote));
         try_add(&first, x).unwrap();
@@ -95,9 +82,8 @@ fn two_readers_and_a_writer() {
 /// once, and the slot is FREE after the last lease, whichever participant ends it. Nothing leaks.
 #[test]
 fn free_under_a_reader() {
-    check("free_under_a_reader", 4, || {
-        let (segment, first, x) = one_array();
-        let second = HandleTable::join(&segment).unwrap();
+    check(4, || {
+        let ([first, second], x) = one_array();
         let reader = thread::spawn(move || {
             match try_read(&second, x) {
                 Ok(seen) => assert_eq!(seen, 0, "a reader sees another array's bytes"),
@@ -121,9 +107,8 @@ fn free_under_a_reader() {
 /// I4, I5: an array is freed under a writer, which does not write into the next array.
 #[test]
 fn free_under_a_writer() {
-    check("free_under_a_writer", 4, || {
-        let (segment, first, x) = one_array();
-        let second = HandleTable::join(&segment).unwrap();
+    check(4, || {
+        let ([first, second], x) = one_array();
         let writer = thread::spawn(move || {
             let added = try_add(&second, x);
             assert!(
@@ -149,13 +134,11 @@ fn free_under_a_writer() {
 
 /// I4: of two participants that free an array, exactly one succeeds.
 #[test]
-fn free_and_free() {
-    check("free_and_free", 4, || {
-        let (segment, first, x) = one_array();
-        let second = HandleTable::join(&segment).unwrap();
-        let other = thread::spawn(move || (second.free(x).is_ok(), second));
-        let freed = first.free(x).is_ok();
-        let (others, second) = other.join().unwrap();
+fn one_of_two_frees_succeeds() {
+    check(4, || {
+        let ([first, second], x) = one_array();
+        let free = move |table: &HandleTable| table.free(x).is_ok();
+        let (freed, others, second) = beside(second, free, || free(&first));
         assert!(
             freed != others,
             "freed {} times",
@@ -169,13 +152,8 @@ fn free_and_free() {
 /// once.
 #[test]
 fn free_under_a_reader_and_a_writer() {
-    check("free_under_a_reader_and_a_writer", 2, || {
-        let segment = options().capacity(64).seats(4).arrays(2);
-        let segment = segment.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let x = first.from_elem(1, 0u64).unwrap();
-        let reader = HandleTable::join(&segment).unwrap();
-        let writer = HandleTable::join(&segment).unwrap();
+    check(2, || {
+        let ([first, reader, writer], x) = one_array();
         let reader = thread::spawn(move || {
             let _ = try_read(&reader, x);
             reader
@@ -194,12 +172,10 @@ fn free_under_a_reader_and_a_writer() {
 /// → RESERVED → FREE): nothing touches the bytes before the reader has left.
 #[test]
 fn free_that_cleans_up_under_a_reader() {
-    check("free_that_cleans_up_under_a_reader", 4, || {
-        let segment = options().capacity(128).seats(2).arrays(2).retain(0);
-        let segment = segment.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
+    check(4, || {
+        let options = options(128, 2, 2).retain(0);
+        let [first, second] = tables(&options.in_process().unwrap());
         let x = first.from_elem(16, 0u64).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
         let reader = thread::spawn(move || {
             let _ = try_read(&second, x);
             second
@@ -216,10 +192,9 @@ fn free_that_cleans_up_under_a_reader() {
 
 /// I5: a participant with two read leases keeps writers out until it has ended both.
 #[test]
-fn two_leases_of_one_seat() {
-    check("two_leases_of_one_seat", 4, || {
-        let (segment, first, x) = one_array();
-        let second = HandleTable::join(&segment).unwrap();
+fn two_leases_of_one_seat_both_keep_writers_out() {
+    check(4, || {
+        let ([first, second], x) = one_array();
         let writer = thread::spawn(move || {
             let _ = try_add(&second, x);
             second
@@ -240,10 +215,9 @@ fn two_leases_of_one_seat() {
 /// I6: all accesses of the freeing participant, with or without a lease, come before those of the
 /// next owner, even if a reader ends the last lease.
 #[test]
-fn free_comes_after_all_that_the_freer_did() {
-    check("free_comes_after_all_that_the_freer_did", 3, || {
-        let (segment, first, x) = one_array();
-        let second = HandleTable::join(&segment).unwrap();
+fn accesses_before_a_free_come_before_the_next_owner() {
+    check(3, || {
+        let ([first, second], x) = one_array();
         let other = thread::spawn(move || {
             drop(second.read(x));
             if let Ok(y) = second.from_elem(1, 3u64) {
@@ -260,12 +234,9 @@ fn free_comes_after_all_that_the_freer_did() {
 /// I6: the last reader, the freeing participant and the next owner run at once. The reader's
 /// accesses come before those of the next owner.
 #[test]
-fn a_slot_from_hand_to_hand() {
-    check("a_slot_from_hand_to_hand", 2, || {
-        let segment = options().capacity(64).seats(4).arrays(2);
-        let segment = segment.in_process().unwrap();
-        let [first, second, third] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
-        let x = first.from_elem(1, 0u64).unwrap();
+fn accesses_of_the_last_reader_come_before_the_next_owner() {
+    check(2, || {
+        let ([first, second, third], x) = one_array();
         let reader = thread::spawn(move || {
             drop(second.read(x));
             second
@@ -282,12 +253,9 @@ fn a_slot_from_hand_to_hand() {
 
 /// I1: an array is freed under two readers that leave at once: the last one finds it retired.
 #[test]
-fn two_readers_of_what_was_freed() {
-    check("two_readers_of_what_was_freed", 3, || {
-        let segment = options().capacity(64).seats(4).arrays(2);
-        let segment = segment.in_process().unwrap();
-        let [first, second, third] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
-        let x = first.from_elem(1, 0u64).unwrap();
+fn the_last_of_two_readers_frees_the_slot() {
+    check(3, || {
+        let ([first, second, third], x) = one_array();
         let mine = second.read(x).unwrap();
         let other = thread::spawn(move || {
             drop(third.read(x));
@@ -302,11 +270,10 @@ fn two_readers_of_what_was_freed() {
 
 /// I6: a slot whose pages are given back when it is freed passes to the next owner only after that.
 #[test]
-fn a_slot_that_is_cleaned() {
-    check("a_slot_that_is_cleaned", 3, || {
-        let segment = options().capacity(128).seats(2).arrays(2).retain(0);
-        let segment = segment.in_process().unwrap();
-        let [first, second] = [(); 2].map(|()| HandleTable::join(&segment).unwrap());
+fn a_slot_passes_on_after_its_pages_are_given_back() {
+    check(3, || {
+        let options = options(128, 2, 2).retain(0);
+        let [first, second] = tables(&options.in_process().unwrap());
         let x = first.from_elem(16, 0u64).unwrap();
         let next = thread::spawn(move || {
             let y = second.from_elem(16, 1u64);

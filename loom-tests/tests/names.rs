@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use loom::thread;
-use loom_tests::{check, check_deaths, dies, options};
+use loom_tests::{beside, beside_death, check, check_deaths, dies, tables};
 use ndarray::Ix1;
 use ndshm::error::{LeaseError, NameError};
 use ndshm::{AnyHandle, Handle, HandleTable, Segment, model};
@@ -19,15 +19,24 @@ const THERE: &str = "a";
 
 /// Creates a segment with room for two arrays and the records that names need meanwhile.
 fn segment(seats: u32) -> Segment {
-    let options = options().capacity(640).seats(seats).arrays(10);
-    let segment = options.in_process().expect("a model's segment");
+    let segment = loom_tests::segment(640, seats, 10);
     let bucket = |name| model::bucket(&segment, name);
     assert!(bucket(HERE) == bucket(BESIDE) && bucket(HERE) != bucket(THERE));
     segment
 }
 
-fn join(segment: &Segment) -> HandleTable {
-    HandleTable::join(segment).expect("a seat is free")
+/// Joins a segment as `N` participants, the first of which creates an array.
+fn one_array<const N: usize>() -> ([HandleTable; N], Vector) {
+    let tables: [HandleTable; N] = tables(&segment(N.next_power_of_two() as u32));
+    let x = tables[0].from_elem(1, 1u64).unwrap();
+    (tables, x)
+}
+
+/// Joins a segment as two participants, the first of which has published an array as [`HERE`].
+fn one_name() -> ([HandleTable; 2], Vector) {
+    let (tables, x) = one_array();
+    tables[0].publish(HERE, x).unwrap();
+    (tables, x)
 }
 
 /// Returns the array of this name, or `None` if it has none.
@@ -74,20 +83,20 @@ fn assert_only(table: &HandleTable, names: &[(&str, Vector)]) {
 
 /// I1: two participants publish one name: one succeeds, and the other learns which array has it.
 #[test]
-fn two_who_publish_one_name() {
-    check("two_who_publish_one_name", 3, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
+fn one_of_two_publications_succeeds() {
+    check(3, || {
+        let ([first, second], x) = one_array();
         let y = second.from_elem(1, 2u64).unwrap();
         let publish = |table: &HandleTable, x: Vector| match table.publish(HERE, x) {
             Ok(()) => x.into(),
             Err(NameError::Taken { handle, .. }) => handle,
             Err(error) => panic!("{error}"),
         };
-        let other = thread::spawn(move || (publish(&second, y), second));
-        let ours = publish(&first, x);
-        let (theirs, second) = other.join().unwrap();
+        let (ours, theirs, second) = beside(
+            second,
+            move |second| publish(second, y),
+            || publish(&first, x),
+        );
         assert_eq!(ours, theirs, "both see the same winner");
         let winner = if ours == x.into() { x } else { y };
         assert_only(&second, &[(HERE, winner)]);
@@ -96,23 +105,21 @@ fn two_who_publish_one_name() {
 
 /// I1: a lookup of a name that is being replaced finds the old array or the new one, and whole.
 #[test]
-fn a_name_that_is_replaced() {
-    check("a_name_that_is_replaced", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || {
+fn a_replaced_name_always_has_an_array() {
+    check(2, || {
+        let ([first, second], x) = one_name();
+        let replace = move |second: &HandleTable| {
             let y = second.from_elem(1, 2u64).unwrap();
             assert_eq!(second.replace(HERE, y).unwrap(), Some(x.into()));
-            (second, y)
+            y
+        };
+        let ((), y, second) = beside(second, replace, || {
+            let found = first
+                .find::<u64, Ix1>(HERE)
+                .expect("the name has an array at every moment");
+            let expected = if found == x { 1 } else { 2 };
+            assert_eq!(first.read(found).unwrap()[0], expected);
         });
-        let found = first
-            .find::<u64, Ix1>(HERE)
-            .expect("the name has an array at every moment");
-        let expected = if found == x { 1 } else { 2 };
-        assert_eq!(first.read(found).unwrap()[0], expected);
-        let (second, y) = other.join().unwrap();
         assert_only(&second, &[(HERE, y)]);
     });
 }
@@ -120,128 +127,115 @@ fn a_name_that_is_replaced() {
 /// I4: the name of an array that is freed meanwhile leads to nothing in the end, and leaves
 /// nothing.
 #[test]
-fn a_name_for_what_is_freed() {
-    check("a_name_for_what_is_freed", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        let other = thread::spawn(move || {
-            second.free(x).unwrap();
-            second
-        });
-        match first.publish(HERE, x) {
+fn a_name_of_a_freed_array_leaves_nothing() {
+    check(2, || {
+        let ([first, second], x) = one_array();
+        let free = move |second: &HandleTable| second.free(x).unwrap();
+        let (published, (), second) = beside(second, free, || first.publish(HERE, x));
+        match published {
             Ok(()) | Err(NameError::Lease(_)) => {}
             Err(error) => panic!("{error}"),
         }
-        let second = other.join().unwrap();
         assert_eq!(find(&second, HERE), None);
         assert_only(&second, &[]);
     });
 }
 
+/// Renames the array from [`HERE`] to [`THERE`].
+fn rename(table: &HandleTable) -> Result<(), NameError> {
+    table.rename(HERE, THERE)
+}
+
 /// I1: an array that is renamed has one of its two names at every moment.
 #[test]
-fn a_name_that_moves() {
-    check("a_name_that_moves", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || {
-            second.rename(HERE, THERE).unwrap();
-            second
-        });
-        match find(&first, HERE) {
+fn a_renamed_array_always_has_a_name() {
+    check(2, || {
+        let ([first, second], x) = one_name();
+        let ((), moved, second) = beside(second, rename, || match find(&first, HERE) {
             Some(found) => assert_eq!(found, x.into()),
             None => assert_eq!(find(&first, THERE), Some(x.into()), "neither name exists"),
-        }
-        let second = other.join().unwrap();
+        });
+        moved.unwrap();
         assert_only(&second, &[(THERE, x)]);
     });
 }
 
 /// I1: a participant that sees the new name does not see the old one after it.
 #[test]
-fn a_name_that_has_moved() {
-    check("a_name_that_has_moved", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || {
-            second.rename(HERE, THERE).unwrap();
-            second
+fn a_renamed_array_never_has_both_names() {
+    check(2, || {
+        let ([first, second], _) = one_name();
+        let ((), moved, _second) = beside(second, rename, || {
+            if find(&first, THERE).is_some() {
+                assert_eq!(find(&first, HERE), None, "both names exist");
+            }
         });
-        if find(&first, THERE).is_some() {
-            assert_eq!(find(&first, HERE), None, "both names exist");
-        }
-        drop(other.join().unwrap());
+        moved.unwrap();
     });
+}
+
+/// Renames one array to [`THERE`] in one participant and to `new` in the other. One succeeds, and
+/// the other finds no such name.
+fn two_renames(new: &'static str) {
+    let ([first, second], x) = one_name();
+    let (ours, theirs, second) = beside(second, rename, || first.rename(HERE, new));
+    let winner = match (ours, theirs) {
+        (Ok(()), Err(NameError::NotFound { .. })) => new,
+        (Err(NameError::NotFound { .. }), Ok(())) => THERE,
+        other => panic!("{other:?}"),
+    };
+    assert_only(&second, &[(winner, x)]);
 }
 
 /// I1: two participants rename one array: one succeeds, and the other finds no such name.
 #[test]
-fn two_who_rename() {
-    check("two_who_rename", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
-        let ours = first.rename(HERE, BESIDE);
-        let (theirs, second) = other.join().unwrap();
-        let winner = match (ours, theirs) {
-            (Ok(()), Err(NameError::NotFound { .. })) => BESIDE,
-            (Err(NameError::NotFound { .. }), Ok(())) => THERE,
-            other => panic!("{other:?}"),
-        };
-        assert_only(&second, &[(winner, x)]);
-    });
+fn one_of_two_renames_succeeds() {
+    check(2, || two_renames(BESIDE));
 }
 
 /// I1: two participants rename one array to the same name. One succeeds, and the other finds the
 /// old name gone. It could find the new name taken only if both names had existed at once.
 #[test]
-fn two_who_rename_alike() {
-    check("two_who_rename_alike", 1, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
-        let ours = first.rename(HERE, THERE);
-        let (theirs, second) = other.join().unwrap();
-        match (ours, theirs) {
-            (Ok(()), Err(NameError::NotFound { .. }))
-            | (Err(NameError::NotFound { .. }), Ok(())) => {}
-            other => panic!("{other:?}"),
+fn one_of_two_equal_renames_succeeds() {
+    check(1, || two_renames(THERE));
+}
+
+/// Asserts the result of a publication of `y` as [`THERE`] beside a rename of `x` to that name:
+/// exactly one of them succeeded. Returns `true` if that was the publication.
+#[track_caller]
+fn assert_one_has_it(
+    table: &HandleTable,
+    x: Vector,
+    y: Vector,
+    ours: Result<(), NameError>,
+) -> bool {
+    match ours {
+        Ok(()) => assert_only(table, &[(HERE, x), (THERE, y)]),
+        Err(NameError::Taken { handle, .. }) => {
+            assert_eq!(handle, x.into());
+            assert_only(table, &[(THERE, x)]);
+            return false;
         }
-        assert_only(&second, &[(THERE, x)]);
-    });
+        Err(error) => panic!("{error}"),
+    }
+    true
 }
 
 /// I1: a rename and a publication compete for one name: exactly one succeeds.
 #[test]
-fn a_rename_beside_a_publication() {
-    check("a_rename_beside_a_publication", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
+fn one_of_a_rename_and_a_publication_succeeds() {
+    check(2, || {
+        let ([first, second], x) = one_array();
         let y = first.from_elem(1, 2u64).unwrap();
         first.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
-        let ours = first.publish(THERE, y);
-        let (theirs, second) = other.join().unwrap();
-        match (ours, theirs) {
-            (Ok(()), Err(NameError::Taken { handle, .. })) => {
+        let (ours, theirs, second) = beside(second, rename, || first.publish(THERE, y));
+        match theirs {
+            Ok(()) => assert!(!assert_one_has_it(&second, x, y, ours)),
+            Err(NameError::Taken { handle, .. }) => {
                 assert_eq!(handle, y.into());
-                assert_only(&second, &[(HERE, x), (THERE, y)]);
+                assert!(assert_one_has_it(&second, x, y, ours));
             }
-            (Err(NameError::Taken { handle, .. }), Ok(())) => {
-                assert_eq!(handle, x.into());
-                assert_only(&second, &[(THERE, x)]);
-            }
-            other => panic!("{other:?}"),
+            Err(error) => panic!("{error}"),
         }
     });
 }
@@ -249,15 +243,10 @@ fn a_rename_beside_a_publication() {
 /// I1: a rename and an unpublication of one name compete: exactly one succeeds, and the other finds
 /// no such name.
 #[test]
-fn a_rename_beside_its_end() {
-    check("a_rename_beside_its_end", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || (second.rename(HERE, THERE), second));
-        let ended = first.unpublish(HERE);
-        let (moved, second) = other.join().unwrap();
+fn one_of_a_rename_and_an_unpublication_succeeds() {
+    check(2, || {
+        let ([first, second], x) = one_name();
+        let (ended, moved, second) = beside(second, rename, || first.unpublish(HERE));
         match (ended, moved) {
             (Ok(_), Err(NameError::NotFound { .. })) => assert_only(&second, &[]),
             (Err(NameError::NotFound { .. }), Ok(())) => assert_only(&second, &[(THERE, x)]),
@@ -269,20 +258,19 @@ fn a_rename_beside_its_end() {
 /// A check of the whole table beside a publication, a rename and an unpublication reports no
 /// damage.
 #[test]
-fn a_check_beside_names() {
-    check("a_check_beside_names", 1, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        let other = thread::spawn(move || {
+fn verify_beside_changes_of_names_reports_no_damage() {
+    check(1, || {
+        let ([first, second], x) = one_array();
+        let changes = move |second: &HandleTable| {
             second.publish(HERE, x).unwrap();
             second.rename(HERE, THERE).unwrap();
             second.unpublish(THERE).unwrap();
-            second
+        };
+        let ((), (), second) = beside(second, changes, || {
+            let found = first.verify().unwrap();
+            assert!(found.is_clean(), "{found}");
         });
-        let found = first.verify().unwrap();
-        assert!(found.is_clean(), "{found}");
-        assert_only(&other.join().unwrap(), &[]);
+        assert_only(&second, &[]);
     });
 }
 
@@ -290,18 +278,11 @@ fn a_check_beside_names() {
 /// not, and no record is left.
 #[test]
 fn death_while_publishing() {
-    check_deaths("death_while_publishing", 1, |steps| {
-        let segment = segment(2);
-        let (survivor, second) = (join(&segment), join(&segment));
-        let x = survivor.from_elem(1, 1u64).unwrap();
-        let other = thread::spawn(move || {
-            dies(second, steps, |second| {
-                second.publish(HERE, x).unwrap();
-            })
-        });
-        let during = find(&survivor, HERE);
-        let died = other.join().unwrap();
-        survivor.reap().unwrap();
+    check_deaths(1, |steps| {
+        let ([survivor, second], x) = one_array();
+        let publish = move |second: &HandleTable| second.publish(HERE, x).unwrap();
+        let (during, died) =
+            beside_death(&survivor, second, steps, publish, || find(&survivor, HERE));
         let after = find(&survivor, HERE);
         assert!(during.is_none() || after.is_some(), "a name is lost");
         assert!(died || after.is_some());
@@ -314,20 +295,16 @@ fn death_while_publishing() {
 /// I1, I7: death between any two steps of a replacement: the old array or the new one has the name.
 #[test]
 fn death_while_replacing() {
-    check_deaths("death_while_replacing", 1, |steps| {
-        let segment = segment(2);
-        let (survivor, second) = (join(&segment), join(&segment));
-        let x = survivor.from_elem(1, 1u64).unwrap();
+    check_deaths(1, |steps| {
+        let ([survivor, second], x) = one_array();
         let y = survivor.from_elem(1, 2u64).unwrap();
         survivor.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || {
-            dies(second, steps, |second| {
-                second.replace(HERE, y).unwrap();
-            })
-        });
-        find(&survivor, HERE).expect("the name has an array at every moment");
-        let died = other.join().unwrap();
-        survivor.reap().unwrap();
+        let replace = move |second: &HandleTable| {
+            second.replace(HERE, y).unwrap();
+        };
+        let (found, died) =
+            beside_death(&survivor, second, steps, replace, || find(&survivor, HERE));
+        found.expect("the name has an array at every moment");
         let after = survivor.find::<u64, Ix1>(HERE).expect("a name is lost");
         assert!(died || after == y);
         assert_only(&survivor, &[(HERE, after)]);
@@ -339,103 +316,82 @@ fn death_while_replacing() {
 /// name. In the end each name has one array, and no trace is left.
 #[test]
 fn death_while_renaming() {
-    check_deaths("death_while_renaming", 1, |steps| {
-        let segment = segment(2);
-        let (survivor, second) = (join(&segment), join(&segment));
-        let x = survivor.from_elem(1, 1u64).unwrap();
+    check_deaths(1, |steps| {
+        let ([survivor, second], x) = one_array();
         let y = survivor.from_elem(1, 2u64).unwrap();
         survivor.publish(HERE, x).unwrap();
-        let other = thread::spawn(move || {
-            dies(second, steps, |second| {
-                let moved = second.rename(HERE, THERE);
-                assert!(
-                    matches!(moved, Ok(()) | Err(NameError::Taken { .. })),
-                    "{moved:?}"
-                );
-            })
+        let move_it = |second: &HandleTable| {
+            let moved = rename(second);
+            assert!(
+                matches!(moved, Ok(()) | Err(NameError::Taken { .. })),
+                "{moved:?}"
+            );
+        };
+        let (ours, died) = beside_death(&survivor, second, steps, move_it, || {
+            survivor.publish(THERE, y)
         });
-        let ours = survivor.publish(THERE, y);
-        let died = other.join().unwrap();
-        survivor.reap().unwrap();
-        match ours {
-            Ok(()) => assert_only(&survivor, &[(HERE, x), (THERE, y)]),
-            Err(NameError::Taken { handle, .. }) => {
-                assert_eq!(handle, x.into());
-                assert_only(&survivor, &[(THERE, x)]);
-            }
-            Err(error) => panic!("{error}"),
-        }
+        assert_one_has_it(&survivor, x, y, ours);
         died
     });
+}
+
+/// Publishes an array while another participant does `act`, dies before its operation number
+/// `steps`, and is reaped by a third one. Calls `after` at the end. Returns `true` after a death.
+fn death_beside_a_publication(
+    steps: u64,
+    act: impl FnOnce(&HandleTable, Vector) + 'static,
+    after: impl FnOnce(&HandleTable, Vector),
+) -> bool {
+    let ([survivor, second, third], x) = one_array();
+    let other = thread::spawn(move || {
+        let died = dies(second, steps, |second| act(second, x));
+        third.reap().unwrap();
+        (died, third)
+    });
+    survivor.publish(HERE, x).unwrap();
+    let (died, third) = other.join().unwrap();
+    drop(third);
+    survivor.reap().unwrap();
+    after(&survivor, x);
+    died
 }
 
 /// I1, I7: a participant dies between writing a new record into a bucket and freeing the previous
 /// one. The previous record is found, even if its creator has not given it to the bucket yet.
 #[test]
-fn death_of_who_replaces_a_record_at_once() {
-    check_deaths("death_of_who_replaces_a_record_at_once", 1, |steps| {
-        let segment = segment(4);
-        let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
-        let x = survivor.from_elem(1, 1u64).unwrap();
-        let other = thread::spawn(move || {
-            let died = dies(second, steps, |second| {
-                let _ = second.unpublish(HERE);
-            });
-            third.reap().unwrap();
-            (died, third)
-        });
-        survivor.publish(HERE, x).unwrap();
-        let (died, third) = other.join().unwrap();
-        drop(third);
-        survivor.reap().unwrap();
-        let names = [(HERE, x)];
-        let there = find(&survivor, HERE).is_some();
-        assert_only(&survivor, &names[..usize::from(there)]);
-        died
+fn death_while_replacing_a_new_record_leaves_none() {
+    check_deaths(1, |steps| {
+        let unpublish = |second: &HandleTable, _| drop(second.unpublish(HERE));
+        death_beside_a_publication(steps, unpublish, |survivor, x| {
+            let names = [(HERE, x)];
+            let there = find(survivor, HERE).is_some();
+            assert_only(survivor, &names[..usize::from(there)]);
+        })
     });
 }
 
 /// I1, I7: like above, but no participant removes the name: a published name stays, although
 /// another participant replaces its record and dies.
 #[test]
-fn death_of_who_names_something_beside() {
-    check_deaths("death_of_who_names_something_beside", 1, |steps| {
-        let segment = segment(4);
-        let (survivor, second, third) = (join(&segment), join(&segment), join(&segment));
-        let x = survivor.from_elem(1, 1u64).unwrap();
-        let other = thread::spawn(move || {
-            let died = dies(second, steps, |second| {
-                let _ = second.publish(BESIDE, x);
-            });
-            third.reap().unwrap();
-            (died, third)
-        });
-        survivor.publish(HERE, x).unwrap();
-        let (died, third) = other.join().unwrap();
-        drop(third);
-        survivor.reap().unwrap();
-        assert!(find(&survivor, HERE).is_some(), "the name was published");
-        died
+fn death_beside_a_published_name_keeps_it() {
+    check_deaths(1, |steps| {
+        let publish = |second: &HandleTable, x| drop(second.publish(BESIDE, x));
+        death_beside_a_publication(steps, publish, |survivor, _| {
+            assert!(find(survivor, HERE).is_some(), "the name was published");
+        })
     });
 }
 
 /// I1: each participant that meets a bucket whose record was freed heals it. No name that is
 /// published meanwhile is lost, neither to another healer nor to a list of names.
 #[test]
-fn a_bucket_whose_record_is_lost() {
-    check("a_bucket_whose_record_is_lost", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
+fn a_bucket_without_its_record_is_healed() {
+    check(2, || {
+        let ([first, second], x) = one_name();
         assert!(model::lose_record(&first, HERE));
-        let other = thread::spawn(move || {
-            let listed = second.names("").unwrap();
-            assert!(listed.len() <= 1, "the lost name does not come back");
-            second
-        });
-        first.publish(BESIDE, x).unwrap();
-        let second = other.join().unwrap();
+        let list = |second: &HandleTable| second.names("").unwrap().len();
+        let ((), listed, second) = beside(second, list, || first.publish(BESIDE, x).unwrap());
+        assert!(listed <= 1, "the lost name does not come back");
         assert_only(&second, &[(BESIDE, x)]);
     });
 }
@@ -443,21 +399,16 @@ fn a_bucket_whose_record_is_lost() {
 /// I5: a write lease by a forged handle of a record is refused at once, and does not keep out a
 /// lookup of the name.
 #[test]
-fn a_made_up_writer_of_a_record() {
-    check("a_made_up_writer_of_a_record", 2, || {
-        let segment = segment(2);
-        let (first, second) = (join(&segment), join(&segment));
-        let x = first.from_elem(1, 1u64).unwrap();
-        first.publish(HERE, x).unwrap();
+fn a_forged_writer_of_a_record_is_refused() {
+    check(2, || {
+        let ([first, second], x) = one_name();
         let record = model::record(&first, HERE).unwrap();
-        let other = thread::spawn(move || {
+        let write = move |second: &HandleTable| {
             let refused = second.write(Vector::from_bits(record.to_bits()));
             assert!(matches!(refused, Err(LeaseError::WrongKind(_))));
-            drop(refused);
-            second
-        });
-        assert_eq!(find(&first, HERE), Some(x.into()));
-        let second = other.join().unwrap();
+        };
+        let (found, (), second) = beside(second, write, || find(&first, HERE));
+        assert_eq!(found, Some(x.into()));
         assert_only(&second, &[(HERE, x)]);
     });
 }

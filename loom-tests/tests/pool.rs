@@ -8,45 +8,55 @@ use std::time::Duration;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use loom_tests::{check, check_deaths, options};
+use loom_tests::{check, check_deaths, join};
 use ndarray::Axis;
 use ndshm::error::PoolError;
-use ndshm::{
-    HandleTable, OnDeath, Pool, Segment, model, model::Barrier, model::Mailbox, model::Report,
-};
+use ndshm::{OnDeath, Pool, Segment, model, model::Barrier, model::Mailbox, model::Report};
 
 /// Creates a segment for a parent and `workers` workers.
 fn segment(workers: u32) -> Segment {
-    options()
-        .capacity(4096)
-        .seats(workers + 1)
-        .arrays(16)
-        .in_process()
-        .unwrap()
+    loom_tests::segment(4096, workers + 1, 16)
+}
+
+/// Runs `act` in a thread of its own, on an object that it shares.
+fn with<T: 'static, R: 'static>(
+    shared: &Arc<T>,
+    act: impl FnOnce(&T) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let shared = shared.clone();
+    thread::spawn(move || act(&shared))
+}
+
+/// Calls a pool once: each worker adds to tiles of one element.
+fn a_call(workers: u32) {
+    let table = join(&segment(workers));
+    let x = table.from_elem(workers as usize, 1u64).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    let mut pool = Pool::threads(&table, workers as usize).unwrap();
+    pool.for_each(&tiles, &5u64, |mut x, &by, _| x += by)
+        .unwrap();
+    assert!(table.write(x).unwrap().iter().all(|&x| x == 6));
 }
 
 /// I5, I6, I7: a worker that spins, sleeps or is about to sleep sees a call. After the call the
 /// parent owns the arrays again, with everything that was written.
 #[test]
 fn a_call_on_one_worker() {
-    check("a_call_on_one_worker", 2, || {
-        let segment = segment(1);
-        let table = HandleTable::join(&segment).unwrap();
-        let x = table.from_elem(1, 1u64).unwrap();
-        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
-        let mut pool = Pool::threads(&table, 1).unwrap();
-        pool.for_each(&tiles, &5u64, |mut x, &by, _| x += by)
-            .unwrap();
-        assert_eq!(table.write(x).unwrap()[0], 6);
-    });
+    check(2, || a_call(1));
+}
+
+/// I5, I6: two workers share the tiles. A late worker finds no tile left, and no worker is in the
+/// call when it is over.
+#[test]
+fn a_call_on_two_workers() {
+    check(0, || a_call(2));
 }
 
 /// I6: parameters and results belong to their call, also in the next call, which reuses the words.
 #[test]
-fn two_calls_in_a_row() {
-    check("two_calls_in_a_row", 1, || {
-        let segment = segment(1);
-        let table = HandleTable::join(&segment).unwrap();
+fn parameters_and_results_belong_to_their_call() {
+    check(1, || {
+        let table = join(&segment(1));
         let x = table.from_elem(1, 1u64).unwrap();
         let tiles = table.partition(x.read(), Axis(0), 1).unwrap();
         let mut pool = Pool::threads(&table, 1).unwrap();
@@ -59,27 +69,11 @@ fn two_calls_in_a_row() {
     });
 }
 
-/// I5, I6: two workers share the tiles. A late worker finds no tile left, and no worker is in the
-/// call when it is over.
-#[test]
-fn a_call_on_two_workers() {
-    check("a_call_on_two_workers", 0, || {
-        let segment = segment(2);
-        let table = HandleTable::join(&segment).unwrap();
-        let x = table.from_elem(2, 1u64).unwrap();
-        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
-        let mut pool = Pool::threads(&table, 2).unwrap();
-        pool.for_each(&tiles, &5u64, |mut x, &by, _| x += by)
-            .unwrap();
-        assert_eq!(table.write(x).unwrap().to_vec(), [6, 6]);
-    });
-}
-
 /// I5, I6: workers come at any moment. When the parent has closed a job, no worker is in it, and
 /// the parent sees everything that they did.
 #[test]
-fn nobody_is_in_a_job_that_is_over() {
-    check("nobody_is_in_a_job_that_is_over", 2, || {
+fn no_worker_is_in_a_closed_job() {
+    check(2, || {
         let mailbox = Arc::new(Mailbox::new(2));
         // One cell per worker, because the workers do not exclude each other.
         let cells = Arc::new([UnsafeCell::new(0), UnsafeCell::new(0)]);
@@ -111,14 +105,11 @@ fn nobody_is_in_a_job_that_is_over() {
 /// belong to the job that the worker is in.
 #[test]
 fn arguments_are_those_of_the_job() {
-    check("arguments_are_those_of_the_job", 3, || {
+    check(3, || {
         let mailbox = Arc::new(Mailbox::new(1));
-        let worker = {
-            let mailbox = mailbox.clone();
-            thread::spawn(move || {
-                mailbox.serve_once(0, |[first, last]| assert_eq!(first, last));
-            })
-        };
+        let worker = with(&mailbox, |mailbox| {
+            mailbox.serve_once(0, |[first, last]| assert_eq!(first, last));
+        });
         mailbox.open(1);
         mailbox.give_up();
         mailbox.open(2);
@@ -163,28 +154,22 @@ fn a_barrier_of(workers: usize, epochs: u64) {
 
 #[test]
 fn a_barrier_of_two() {
-    check("a_barrier_of_two", 2, || a_barrier_of(2, 2));
+    check(2, || a_barrier_of(2, 2));
 }
 
 #[test]
 fn a_barrier_of_three() {
-    check("a_barrier_of_three", 1, || a_barrier_of(3, 1));
+    check(1, || a_barrier_of(3, 1));
 }
 
 /// I7: a participant that will not come breaks the barrier. Of the two that wait or come, both are
 /// told, or neither if both came first.
 #[test]
-fn a_barrier_that_breaks() {
-    check("a_barrier_that_breaks", 3, || {
+fn a_broken_barrier_tells_all_or_none() {
+    check(3, || {
         let barrier = Arc::new(Barrier::new(2));
-        let leaver = {
-            let barrier = barrier.clone();
-            thread::spawn(move || barrier.break_up())
-        };
-        let other = {
-            let barrier = barrier.clone();
-            thread::spawn(move || barrier.wait(0))
-        };
+        let leaver = with(&barrier, Barrier::break_up);
+        let other = with(&barrier, |barrier| barrier.wait(0));
         let mine = barrier.wait(0);
         let others = other.join().unwrap();
         leaver.join().unwrap();
@@ -196,10 +181,9 @@ fn a_barrier_that_breaks() {
 /// I7: in a whole pool, a worker that returns breaks the barrier at which another worker waits for
 /// it.
 #[test]
-fn a_barrier_that_one_does_not_reach() {
-    check("a_barrier_that_one_does_not_reach", 0, || {
-        let segment = segment(2);
-        let table = HandleTable::join(&segment).unwrap();
+fn a_worker_that_returns_breaks_the_barrier() {
+    check(0, || {
+        let table = join(&segment(2));
         let mut pool = Pool::threads(&table, 2).unwrap();
         let outcome = pool.run(&(), |worker, ()| {
             if worker.worker() == 0 {
@@ -218,9 +202,8 @@ fn a_barrier_that_one_does_not_reach() {
 /// tile, and the next call finds a worker.
 #[test]
 fn death_of_a_worker() {
-    check_deaths("death_of_a_worker", 1, |steps| {
-        let segment = segment(1);
-        let table = HandleTable::join(&segment).unwrap();
+    check_deaths(1, |steps| {
+        let table = join(&segment(1));
         let x = table.from_elem(1, 1u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
@@ -245,9 +228,8 @@ fn death_of_a_worker() {
 /// I7: a worker is killed in a call with a barrier; the other worker finishes.
 #[test]
 fn death_before_a_barrier() {
-    check_deaths("death_before_a_barrier", 0, |steps| {
-        let segment = segment(2);
-        let table = HandleTable::join(&segment).unwrap();
+    check_deaths(0, |steps| {
+        let table = join(&segment(2));
         let mut pool = model::mortal_pool(&table, 2, steps).unwrap();
         match pool.run(&(), |worker, ()| Ok(worker.barrier()?)) {
             Ok(_) => false,
@@ -260,10 +242,9 @@ fn death_before_a_barrier() {
 /// I5, I6: the parent takes a tile while the call runs, and sends it off again. Each side sees the
 /// writes of the other, and no run is lost.
 #[test]
-fn a_tile_that_is_sent_off_again() {
-    check("a_tile_that_is_sent_off_again", 1, || {
-        let segment = segment(1);
-        let table = HandleTable::join(&segment).unwrap();
+fn a_tile_sent_off_again_is_run_again() {
+    check(1, || {
+        let table = join(&segment(1));
         let x = table.from_elem(1, 0u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = Pool::threads(&table, 1).unwrap();
@@ -282,9 +263,8 @@ fn a_tile_that_is_sent_off_again() {
 /// I1, I5, I7: a worker is killed at any step; its tile is run again, and is whole.
 #[test]
 fn a_tile_of_the_dead_is_run_again() {
-    check_deaths("a_tile_of_the_dead_is_run_again", 1, |steps| {
-        let segment = segment(1);
-        let table = HandleTable::join(&segment).unwrap();
+    check_deaths(1, |steps| {
+        let table = join(&segment(1));
         let x = table.from_elem(1, 1u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
@@ -301,9 +281,8 @@ fn a_tile_of_the_dead_is_run_again() {
 /// while a tile is half-written or was not run.
 #[test]
 fn death_after_a_tile_was_sent_off_again() {
-    check_deaths("death_after_a_tile_was_sent_off_again", 0, |steps| {
-        let segment = segment(1);
-        let table = HandleTable::join(&segment).unwrap();
+    check_deaths(0, |steps| {
+        let table = join(&segment(1));
         let x = table.from_elem(2, 0u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
@@ -328,10 +307,9 @@ fn death_after_a_tile_was_sent_off_again() {
 
 /// I5: a call is given up after a torn tile was opened again: a half-written tile is poisoned.
 #[test]
-fn a_call_that_is_given_up_between_two_runs() {
-    check("a_call_that_is_given_up_between_two_runs", 1, || {
-        let segment = segment(1);
-        let table = HandleTable::join(&segment).unwrap();
+fn a_call_given_up_poisons_torn_tiles() {
+    check(1, || {
+        let table = join(&segment(1));
         let x = table.from_elem(2, 0u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
         let mut pool = model::mortal_pool(&table, 1, u64::MAX).unwrap();
@@ -355,13 +333,10 @@ fn a_call_that_is_given_up_between_two_runs() {
 
 /// I6: a failure that is read while its worker still runs is read whole.
 #[test]
-fn a_failure_is_told_whole() {
-    check("a_failure_is_told_whole", 3, || {
+fn a_failure_is_read_whole() {
+    check(3, || {
         let report = Arc::new(Report::new());
-        let worker = {
-            let report = report.clone();
-            thread::spawn(move || report.fail(7, "a message"))
-        };
+        let worker = with(&report, |report| report.fail(7, "a message"));
         assert!(report.take(6).is_none());
         if let Some(message) = report.take(7) {
             assert_eq!(message, "a message");

@@ -3,7 +3,7 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{check, check_deaths, segment};
+use loom_tests::{beside, check, check_deaths, segment, tables};
 use ndshm::bytemuck::{Pod, Zeroable};
 use ndshm::error::{AllocError, LayoutError};
 use ndshm::{Element, HandleTable, model};
@@ -39,14 +39,10 @@ fn dtype_of<T: Element + Default>(table: &HandleTable) -> String {
 
 /// I1: two participants that enter one layout help each other, and get the same index.
 #[test]
-fn two_helpers() {
-    check("two_helpers", 2, || {
-        let segment = segment(128, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let other = thread::spawn(move || (dtype_of::<A>(&second), second));
-        let seen = dtype_of::<A>(&first);
-        let (others, second) = other.join().unwrap();
+fn two_participants_enter_one_layout_once() {
+    check(2, || {
+        let [first, second] = tables(&segment(128, 2, 2));
+        let (seen, others, second) = beside(second, dtype_of::<A>, || dtype_of::<A>(&first));
         assert_eq!(seen, others);
         // Only one entry was taken, so there is room for another layout.
         assert!(!dtype_of::<B>(&second).is_empty());
@@ -56,14 +52,10 @@ fn two_helpers() {
 /// I1, I8: two layouts of one hash (in a model all layouts have the same hash) are never mixed:
 /// each gets an entry of its own, or none.
 #[test]
-fn two_rivals() {
-    check("two_rivals", 3, || {
-        let segment = segment(128, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let other = thread::spawn(move || (dtype_of::<B>(&second), second));
-        let seen = dtype_of::<A>(&first);
-        let (others, second) = other.join().unwrap();
+fn two_layouts_of_one_hash_are_never_mixed() {
+    check(3, || {
+        let [first, second] = tables(&segment(128, 2, 2));
+        let (seen, others, second) = beside(second, dtype_of::<B>, || dtype_of::<A>(&first));
         assert!(seen != others || seen.is_empty());
         // A layout that had an index keeps it.
         assert!(seen.is_empty() || dtype_of::<A>(&second) == seen);
@@ -72,11 +64,10 @@ fn two_rivals() {
 
 /// I1, I7: a participant that dies while it enters a layout does not keep others from entering it.
 #[test]
-fn a_helper_that_dies() {
-    check_deaths("a_helper_that_dies", 1, |steps| {
-        let segment = segment(128, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn death_while_entering_a_layout_blocks_nobody() {
+    check_deaths(1, |steps| {
+        let segment = segment(128, 2, 2);
+        let [first, second] = tables(&segment);
         let mortal = segment.clone();
         let other = thread::spawn(move || {
             model::mortal(&mortal, 1, steps, || {

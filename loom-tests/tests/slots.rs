@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use loom::thread;
-use loom_tests::{assert_all_free, check, options, segment};
+use loom_tests::{assert_all_free, beside, check, join, options, segment, tables};
 use ndarray::{Axis, Ix1};
 use ndshm::error::LeaseError;
 use ndshm::{AnyHandle, Handle, HandleTable, model};
@@ -19,11 +19,9 @@ fn write(table: &HandleTable, x: Vector, value: u64) {
 /// I1, I4, I6: a slot goes from one participant to another. Its owner has it alone, and after all
 /// accesses of the previous owner.
 #[test]
-fn hand_over() {
-    check("hand_over", 4, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn a_freed_slot_has_one_next_owner() {
+    check(4, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.from_elem(1, 0).unwrap();
         let other = thread::spawn(move || {
             write(&first, x, 1);
@@ -47,9 +45,8 @@ fn hand_over() {
 /// I1, I2, I4: two participants allocate, write, free and allocate again in a segment that has a
 /// slot for each of them. Neither gets `Full`, and they never share a slot.
 #[test]
-fn two_allocators() {
-    check("two_allocators", 3, || {
-        let segment = segment(128, 2);
+fn two_allocators_never_share_a_slot() {
+    check(3, || {
         let life = |table: HandleTable, value| {
             let x = table.from_elem(1, value).expect("a slot is free");
             write(&table, x, value + 1);
@@ -58,8 +55,7 @@ fn two_allocators() {
             assert!(table.free(x).is_err(), "a stale handle was freed");
             (table, y)
         };
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(128, 2, 2));
         let other = thread::spawn(move || life(second, 10));
         let (first, x) = life(first, 20);
         let (second, y) = other.join().unwrap();
@@ -73,15 +69,13 @@ fn two_allocators() {
 
 /// I2: two participants that need a new span append one each: no slot is lost or given out twice.
 #[test]
-fn two_carvers() {
-    check("two_carvers", 3, || {
-        let segment = segment(256, 4);
+fn two_new_spans_are_distinct() {
+    check(3, || {
         let life = |table: HandleTable| {
             let handles = [(); 2].map(|()| table.from_elem(1, 1u64).expect("a slot is free"));
             (table, handles)
         };
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(256, 2, 4));
         let other = thread::spawn(move || life(second));
         let (first, mine) = life(first);
         let (_second, others) = other.join().unwrap();
@@ -97,11 +91,9 @@ fn two_carvers() {
 /// I2: spans of two size classes that are appended at once do not overlap (loom sees the bytes of
 /// both being written).
 #[test]
-fn two_carvers_of_different_classes() {
-    check("two_carvers_of_different_classes", 3, || {
-        let segment = segment(384, 4);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn spans_of_two_classes_do_not_overlap() {
+    check(3, || {
+        let [first, second] = tables(&segment(384, 2, 4));
         let other = thread::spawn(move || (second.from_elem(1, 1u64).unwrap(), second));
         let large = first.from_elem(16, 2u64).unwrap();
         let (small, _second) = other.join().unwrap();
@@ -114,11 +106,9 @@ fn two_carvers_of_different_classes() {
 /// set too late or taken in vain, but the search finds a slot that is free throughout, and then the
 /// other slot.
 #[test]
-fn a_search_while_hints_move() {
-    check("a_search_while_hints_move", 3, || {
-        let segment = segment(128, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn a_search_finds_a_free_slot_while_hints_move() {
+    check(3, || {
+        let [first, second] = tables(&segment(128, 2, 2));
         let x = first.uninit::<u64, _>(1).unwrap();
         let _y = first.uninit::<u64, _>(1).unwrap();
         first.free(x).unwrap();
@@ -134,13 +124,11 @@ fn a_search_while_hints_move() {
 
 /// I2: two searchers clear a summary word while a third participant enters a slot below it.
 #[test]
-fn a_hint_between_two_searchers() {
-    check("a_hint_between_two_searchers", 2, || {
+fn a_hint_survives_two_searchers() {
+    check(2, || {
         // Nothing is retained: a freed slot goes to the hint tree at once.
-        let options = options().capacity(128).seats(4).arrays(2).retain(0);
-        let segment = options.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let searchers = [(); 2].map(|()| HandleTable::join(&segment).unwrap());
+        let options = options(128, 4, 2).retain(0);
+        let [first, searchers @ ..] = tables::<3>(&options.in_process().unwrap());
         let x = first.uninit::<u64, _>(1).unwrap();
         let y = first.uninit::<u64, _>(1).unwrap();
         first.free(x).unwrap();
@@ -169,11 +157,9 @@ fn a_hint_between_two_searchers() {
 /// I2: a slot is free at every moment, but it moves behind the search, from the last slot to the
 /// first. One scan would report that the segment is full.
 #[test]
-fn a_free_slot_that_moves() {
-    check("a_free_slot_that_moves", 3, || {
-        let options = options().capacity(192).seats(4).arrays(4);
-        let segment = options.in_process().unwrap();
-        let [owner, mover, searcher] = [(); 3].map(|()| HandleTable::join(&segment).unwrap());
+fn a_free_slot_that_moves_is_found() {
+    check(3, || {
+        let [owner, mover, searcher] = tables(&segment(192, 4, 4));
         let first = owner.uninit::<u64, _>(1).unwrap();
         let _middle = owner.uninit::<u64, _>(1).unwrap();
         let last = mover.uninit::<u64, _>(1).unwrap();
@@ -194,11 +180,9 @@ fn a_free_slot_that_moves() {
 /// I4, I8: `attach` of an array that is freed and replaced by an array of another shape gives the
 /// shape that belongs to the handle, or `Stale`.
 #[test]
-fn a_look_at_a_slot_that_is_reused() {
-    check("a_look_at_a_slot_that_is_reused", 4, || {
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn attach_beside_a_reuse_never_returns_the_next_array() {
+    check(4, || {
+        let [first, second] = tables(&segment(64, 2, 2));
         let x = first.uninit::<u64, _>(2).unwrap();
         let other = thread::spawn(move || {
             first.free(x).unwrap();
@@ -217,15 +201,12 @@ fn a_look_at_a_slot_that_is_reused() {
 /// I6: a handle may reach another participant by a way that orders nothing. A participant that
 /// finds its array LIVE finds the descriptor and the elements written.
 #[test]
-fn a_handle_that_arrives_first() {
-    check("a_handle_that_arrives_first", 4, || {
+fn a_live_array_is_written_whole() {
+    check(4, || {
         // The same steps in another segment of the same key predict the handle.
-        let twin = segment(64, 2);
-        let twin = HandleTable::join(&twin).unwrap();
+        let twin = join(&segment(64, 2, 2));
         let x = twin.from_elem(1, 0u64).unwrap();
-        let segment = segment(64, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(64, 2, 2));
         let other = thread::spawn(move || {
             assert_eq!(first.from_elem(1, 7).unwrap(), x);
             first
@@ -242,13 +223,11 @@ fn a_handle_that_arrives_first() {
 /// I4, I8: a slot becomes the slot of a partition beside an `attach` with its old handle. The
 /// result is the old array or `Stale`, never another array.
 #[test]
-fn a_look_at_a_slot_that_becomes_a_partition() {
-    check("a_look_at_a_slot_that_becomes_a_partition", 2, || {
+fn attach_beside_a_new_partition_never_returns_it() {
+    check(2, || {
         // As large as the words of the partition, which therefore reuse its slot.
         const LENGTH: usize = 56;
-        let segment = segment(2 * 448, 2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+        let [first, second] = tables(&segment(2 * 448, 2, 2));
         let x = first.uninit::<u64, _>(LENGTH).unwrap();
         let y = first.uninit::<u64, _>(LENGTH).unwrap();
         let other = thread::spawn(move || {
@@ -265,49 +244,40 @@ fn a_look_at_a_slot_that_becomes_a_partition() {
     });
 }
 
+/// Frees a slot under a reader, with or without another hint in its word, beside a search.
+fn a_hint_and_a_search(beside_another: bool) {
+    // Nothing is retained: a freed slot goes to the hint tree at once.
+    let options = options(128, 2, 2).retain(0);
+    let [first, second] = tables(&options.in_process().unwrap());
+    let x = first.uninit::<u64, _>(1).unwrap();
+    let y = first.uninit::<u64, _>(1).unwrap();
+    let reader = second.read(x).unwrap();
+    first.free(x).unwrap();
+    if beside_another {
+        first.free(y).unwrap();
+    }
+    let search = |first: &HandleTable| first.uninit::<u64, _>(1).is_ok();
+    // The last holder enters the slot in the hints.
+    let ((), found, _first) = beside(first, search, || drop(reader));
+    assert!(
+        found || !beside_another,
+        "a slot was free from the beginning"
+    );
+    if !found || beside_another {
+        second.uninit::<u64, _>(1).expect("the slot is free");
+        assert_eq!(model::sweeps(&second), 0, "the hint is lost");
+    }
+}
+
 /// I2: a hint leads to its slot. A search beside the setting of a hint finds the slot, or leaves
 /// the hint to the next search, which needs no sweep.
 #[test]
 fn a_hint_leads_to_its_slot() {
-    check("a_hint_leads_to_its_slot", 2, || {
-        // Nothing is retained: a freed slot goes to the hint tree at once.
-        let options = options().capacity(128).seats(2).arrays(2).retain(0);
-        let segment = options.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = first.uninit::<u64, _>(1).unwrap();
-        first.uninit::<u64, _>(1).unwrap();
-        let reader = second.read(x).unwrap();
-        first.free(x).unwrap();
-        let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
-        // The last holder enters the slot in the hints.
-        drop(reader);
-        let (found, _first) = other.join().unwrap();
-        if !found {
-            second.uninit::<u64, _>(1).expect("the slot is free");
-            assert_eq!(model::sweeps(&second), 0, "the hint is lost");
-        }
-    });
+    check(2, || a_hint_and_a_search(false));
 }
 
 /// I2: the same for a hint in a word that already holds another hint.
 #[test]
 fn a_hint_beside_another_leads_to_its_slot() {
-    check("a_hint_beside_another_leads_to_its_slot", 2, || {
-        let options = options().capacity(128).seats(2).arrays(2).retain(0);
-        let segment = options.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = first.uninit::<u64, _>(1).unwrap();
-        let y = first.uninit::<u64, _>(1).unwrap();
-        let reader = second.read(x).unwrap();
-        first.free(x).unwrap();
-        first.free(y).unwrap();
-        let other = thread::spawn(move || (first.uninit::<u64, _>(1).is_ok(), first));
-        drop(reader);
-        let (found, _first) = other.join().unwrap();
-        assert!(found, "a slot was free from the beginning");
-        second.uninit::<u64, _>(1).expect("the slot is free");
-        assert_eq!(model::sweeps(&second), 0, "the hint is lost");
-    });
+    check(2, || a_hint_and_a_search(true));
 }

@@ -2,7 +2,7 @@
 #![cfg(all(loom, not(shuttle)))]
 
 use loom::thread;
-use loom_tests::{check, check_deaths, is_busy, must_race, options};
+use loom_tests::{check, check_deaths, is_busy, must_race, tables};
 use ndarray::{Axis, Ix1};
 use ndshm::error::{LeaseError, RoundError};
 use ndshm::{Handle, HandleTable, Partition, PartitionHandle, Round, Segment, Write, model};
@@ -12,14 +12,15 @@ type Group = Write<u64, Ix1>;
 
 /// Creates a segment with room for a vector (64 bytes, a span of two) and the words of its
 /// partition (448 bytes).
-fn segment(seats: u32) -> Segment {
-    let options = options().capacity(576).seats(seats).arrays(4);
-    options.in_process().expect("a model's segment")
+fn segment() -> Segment {
+    loom_tests::segment(576, 2, 4)
 }
 
-/// Creates a vector of two zeros.
-fn vector(table: &HandleTable) -> Vector {
-    table.from_elem(2, 0).expect("there is room")
+/// Joins a segment as two participants, the first of which creates a vector of `length` zeros.
+fn two_participants(length: usize) -> ([HandleTable; 2], Vector) {
+    let tables: [HandleTable; 2] = tables(&segment());
+    let x = tables[0].from_elem(length, 0).expect("there is room");
+    (tables, x)
 }
 
 /// Divides the vector into tiles of one element.
@@ -42,6 +43,22 @@ fn work(tiles: &Partition<'_, Group>) -> usize {
     done
 }
 
+/// Runs `act` on the partition as another participant, in a thread of its own. Returns its table as
+/// well.
+fn other<R: 'static>(
+    table: HandleTable,
+    tiles: &Partition<'_, Group>,
+    act: impl FnOnce(&Partition<'_, Group>) -> R + 'static,
+) -> thread::JoinHandle<(R, HandleTable)> {
+    let name = tiles.handle();
+    thread::spawn(move || {
+        let tiles = table.open_partition(name).expect("the partition is live");
+        let result = act(&tiles);
+        drop(tiles);
+        (result, table)
+    })
+}
+
 /// Waits until the round is over.
 fn finish(mut round: Round<'_, '_, Group>) -> Result<(), RoundError> {
     loop {
@@ -56,21 +73,13 @@ fn finish(mut round: Round<'_, '_, Group>) -> Result<(), RoundError> {
 /// I5, I6: two participants write disjoint tiles. Each tile is claimed once, and the participant
 /// that ends the round sees all writes of the round. Then the other participant opens a round.
 #[test]
-fn a_round_of_two() {
-    check("a_round_of_two", 2, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
+fn each_tile_of_a_round_is_claimed_once() {
+    check(2, || {
+        let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
         let name: PartitionHandle<Group> = tiles.handle();
         let round = tiles.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
-            let done = work(&tiles);
-            drop(tiles);
-            (done, second)
-        });
+        let other = other(second, &tiles, work);
         let done = work(&tiles);
         finish(round).unwrap();
         assert_eq!(first.read(x).unwrap().to_vec(), [1, 1]);
@@ -88,17 +97,12 @@ fn a_round_of_two() {
 /// I5, I6: tiles are claimed two at a time, and a participant leaves after one of them. The other
 /// runs the rest, each tile once, and the round is whole.
 #[test]
-fn a_unit_that_is_left_half_way() {
-    check("a_unit_that_is_left_half_way", 2, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = first.from_elem(3, 0u64).unwrap();
-        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
-        let name = tiles.handle();
+fn tiles_of_a_unit_left_half_way_are_claimed_again() {
+    check(2, || {
+        let ([first, second], x) = two_participants(3);
+        let tiles = divide(&first, x);
         let round = tiles.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
+        let other = other(second, &tiles, |tiles| {
             let mut ran = 0;
             if let Some(mut part) = tiles.enter().unwrap()
                 && let Some(mut tile) = part.claim().unwrap()
@@ -106,8 +110,7 @@ fn a_unit_that_is_left_half_way() {
                 tile.views()[0] += 1;
                 ran = 1;
             }
-            drop(tiles);
-            (ran, second)
+            ran
         });
         let mine = work(&tiles);
         let (others, _second) = other.join().unwrap();
@@ -131,16 +134,13 @@ fn a_unit_that_is_left_half_way() {
 /// I1, I5, I7: a participant dies among tiles that are claimed two at a time. The tiles that it had
 /// not run are torn, and those that it had run are whole.
 #[test]
-fn death_in_a_unit() {
-    check_deaths("death_in_a_unit", 1, |steps| {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = first.from_elem(3, 0u64).unwrap();
-        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+fn death_in_a_unit_tears_only_tiles_not_run() {
+    check_deaths(1, |steps| {
+        let ([first, second], x) = two_participants(3);
+        let tiles = divide(&first, x);
         let name = tiles.handle();
         let round = tiles.begin().unwrap();
-        let (of, seat) = (segment.clone(), second.seat().unwrap());
+        let (of, seat) = (first.segment().clone(), second.seat().unwrap());
         let other = thread::spawn(move || {
             model::mortal(&of, seat, steps, move || {
                 let tiles = second.open_partition(name).unwrap();
@@ -181,21 +181,12 @@ fn death_in_a_unit() {
 /// I5, I6: a late participant finds the round over or running, and gets no tile of it once the
 /// arrays have another owner.
 #[test]
-fn entering_late() {
-    check("entering_late", 2, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
+fn a_late_participant_gets_no_tile_of_a_finished_round() {
+    check(2, || {
+        let ([first, second], x) = two_participants(2);
         let tiles = first.partition(x.write(), Axis(0), 2).unwrap();
-        let name = tiles.handle();
         let round = tiles.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
-            let done = work(&tiles);
-            drop(tiles);
-            (done, second)
-        });
+        let other = other(second, &tiles, work);
         let done = work(&tiles);
         let unfinished = match round.try_finish() {
             Ok(outcome) => {
@@ -221,14 +212,10 @@ fn entering_late() {
 
 /// I1, I5: two participants open the next round at once: one succeeds, and its round is whole.
 #[test]
-fn two_openers() {
-    check("two_openers", 2, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
+fn two_openers_run_whole_rounds() {
+    check(2, || {
+        let ([first, second], x) = two_participants(2);
         let tiles = first.partition(x.write(), Axis(0), 2).unwrap();
-        let name = tiles.handle();
         let run = |tiles: &Partition<'_, Group>| match tiles.begin() {
             Ok(round) => {
                 let mine = work(tiles);
@@ -238,12 +225,7 @@ fn two_openers() {
             Err(RoundError::Running { .. } | RoundError::Lease(_)) => None,
             Err(error) => panic!("{error}"),
         };
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
-            let ran = run(&tiles);
-            drop(tiles);
-            (ran, second)
-        });
+        let other = other(second, &tiles, run);
         let ran = run(&tiles);
         let (others, _second) = other.join().unwrap();
         let rounds = ran.iter().chain(&others).count() as u64;
@@ -255,21 +237,12 @@ fn two_openers() {
 /// I5: a round is given up while a participant may hold a tile. Readers and writers of the whole
 /// array get it only after that participant has left.
 #[test]
-fn a_round_that_is_given_up() {
-    check("a_round_that_is_given_up", 3, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
+fn a_round_given_up_stays_closed_until_all_have_left() {
+    check(3, || {
+        let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
-        let name = tiles.handle();
         let round = tiles.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
-            work(&tiles);
-            drop(tiles);
-            second
-        });
+        let other = other(second, &tiles, work);
         drop(round);
         let seen = first.read(x).map(|x| x.sum());
         assert!(seen.is_ok() || is_busy(&seen), "{seen:?}");
@@ -290,11 +263,8 @@ fn a_round_that_is_given_up() {
 /// array only after the round and the participant are gone, and then they do.
 #[test]
 fn free_during_a_round() {
-    check("free_during_a_round", 2, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
+    check(2, || {
+        let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
         let name = tiles.handle();
         let round = tiles.begin().unwrap();
@@ -312,7 +282,7 @@ fn free_during_a_round() {
         first.free(x).unwrap();
         drop(round);
         // One slot of this class is free; a second array can only reuse x's slot.
-        let y = vector(&first);
+        let y = first.from_elem(2, 0u64).unwrap();
         let z = first.from_elem(2, 5u64);
         let _second = other.join().unwrap();
         if let Ok(z) = z {
@@ -328,48 +298,27 @@ fn free_during_a_round() {
 #[test]
 fn an_overlap_is_refused() {
     let places = ["part.claim()", "model::access"];
-    must_race(
-        "an_overlap_is_refused",
-        2,
-        include_str!("tiles.rs"),
-        places,
-        || {
-            let segment = segment(2);
-            let first = HandleTable::join(&segment).unwrap();
-            let second = HandleTable::join(&segment).unwrap();
-            let x = vector(&first);
-            let tiles = divide(&first, x);
-            let name = tiles.handle();
-            let _round = tiles.begin().unwrap();
-            let other = thread::spawn(move || {
-                let tiles = second.open_partition(name).unwrap();
-                work(&tiles);
-            });
-            // Access the rows without a claim.
-            drop(model::access(&first, x, 0..1, true));
-            other.join().unwrap();
-        },
-    );
+    must_race(2, include_str!("tiles.rs"), places, || {
+        let ([first, second], x) = two_participants(2);
+        let tiles = divide(&first, x);
+        let _round = tiles.begin().unwrap();
+        let other = other(second, &tiles, work);
+        // Access the rows without a claim.
+        drop(model::access(&first, x, 0..1, true));
+        other.join().unwrap();
+    });
 }
 
 /// I5: a participant that enters while a round is being opened finds it closed, or open with its
 /// arrays.
 #[test]
-fn entering_early() {
-    check("entering_early", 2, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
+fn an_open_round_has_closed_its_arrays() {
+    check(2, || {
+        let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
-        let name = tiles.handle();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
+        let other = other(second, &tiles, |tiles| {
             let entered = tiles.enter();
             assert!(entered.is_ok(), "{:?}", entered.err());
-            drop(entered);
-            drop(tiles);
-            second
         });
         let round = tiles.begin().unwrap();
         let _second = other.join().unwrap();
@@ -380,72 +329,62 @@ fn entering_early() {
 
 /// I6: the participant that ends a round sees everything that was done in it, also by participants
 /// that have not left it.
-fn an_end_while_another_is_still_in(name: &str, torn: bool) {
-    check(name, 1, move || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
-        let tiles = divide(&first, x);
-        let name = tiles.handle();
-        let round = tiles.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
-            if let Some(mut part) = tiles.enter().unwrap() {
-                if let Some(mut tile) = part.claim().unwrap() {
-                    tile.views()[0] += 1;
-                    if torn {
-                        tile.tear();
-                    }
+fn an_end_while_another_is_still_in(torn: bool) {
+    let ([first, second], x) = two_participants(2);
+    let tiles = divide(&first, x);
+    let name = tiles.handle();
+    let round = tiles.begin().unwrap();
+    let other = thread::spawn(move || {
+        let tiles = second.open_partition(name).unwrap();
+        if let Some(mut part) = tiles.enter().unwrap() {
+            if let Some(mut tile) = part.claim().unwrap() {
+                tile.views()[0] += 1;
+                if torn {
+                    tile.tear();
                 }
-                // Stay in the round.
-                core::mem::forget(part);
             }
-            core::mem::forget(tiles);
-            second
-        });
-        if let Some(mut part) = tiles.enter().unwrap()
-            && torn
-            && let Some(tile) = part.claim().unwrap()
-        {
-            tile.tear();
+            // Stay in the round.
+            core::mem::forget(part);
         }
-        work(&tiles);
-        let outcome = finish(round);
-        assert_eq!(outcome.is_err(), torn, "{outcome:?}");
-        if torn {
-            first.clear_poison(x).unwrap();
-        }
-        let sum = first.read(x).unwrap().sum();
-        assert!(if torn { sum <= 2 } else { sum == 2 });
-        let _second = other.join().unwrap();
+        core::mem::forget(tiles);
+        second
     });
+    if let Some(mut part) = tiles.enter().unwrap()
+        && torn
+        && let Some(tile) = part.claim().unwrap()
+    {
+        tile.tear();
+    }
+    work(&tiles);
+    let outcome = finish(round);
+    assert_eq!(outcome.is_err(), torn, "{outcome:?}");
+    if torn {
+        first.clear_poison(x).unwrap();
+    }
+    let sum = first.read(x).unwrap().sum();
+    assert!(if torn { sum <= 2 } else { sum == 2 });
+    let _second = other.join().unwrap();
 }
 
 #[test]
-fn a_round_that_another_has_not_left() {
-    an_end_while_another_is_still_in("a_round_that_another_has_not_left", false);
+fn the_end_of_a_round_sees_all_its_writes() {
+    check(1, || an_end_while_another_is_still_in(false));
 }
 
 #[test]
-fn a_torn_round_that_another_has_not_left() {
-    an_end_while_another_is_still_in("a_torn_round_that_another_has_not_left", true);
+fn the_end_of_a_torn_round_sees_all_its_writes() {
+    check(1, || an_end_while_another_is_still_in(true));
 }
 
 /// I5, I6: a participant forgets its tile and leaves while the opener ends the round. The round is
 /// torn, and no later lease gets the array as if it were whole.
 #[test]
 fn a_forgotten_tile_is_torn() {
-    check("a_forgotten_tile_is_torn", 2, || {
-        let segment = segment(2);
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
-        let x = vector(&first);
+    check(2, || {
+        let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
-        let name = tiles.handle();
         let round = tiles.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
+        let other = other(second, &tiles, |tiles| {
             let mut forgotten = false;
             if let Ok(Some(mut part)) = tiles.enter()
                 && let Some(tile) = part.claim().unwrap()
@@ -453,14 +392,13 @@ fn a_forgotten_tile_is_torn() {
                 core::mem::forget(tile);
                 forgotten = true;
             }
-            drop(tiles);
-            (second, forgotten)
+            forgotten
         });
         work(&tiles);
         let torn = finish(round).is_err();
         let written = first.write(x).map(drop);
         assert_eq!(matches!(written, Err(LeaseError::Poisoned { .. })), torn);
-        let (_second, forgotten) = other.join().unwrap();
+        let (forgotten, _second) = other.join().unwrap();
         assert_eq!(forgotten, torn);
     });
 }
@@ -468,25 +406,18 @@ fn a_forgotten_tile_is_torn() {
 /// I5: a participant enters a round while its opener gives it up and opens a round on another
 /// partition of the same array. The participant is in neither, or alone in its tile.
 #[test]
-fn entering_what_the_opener_has_left() {
-    check("entering_what_the_opener_has_left", 2, || {
-        let options = options().capacity(1024).seats(2).arrays(4);
-        let segment = options.in_process().unwrap();
-        let first = HandleTable::join(&segment).unwrap();
-        let second = HandleTable::join(&segment).unwrap();
+fn a_round_given_up_shares_no_tile_with_the_next() {
+    check(2, || {
+        let [first, second] = tables(&loom_tests::segment(1024, 2, 4));
         let x = first.from_elem(1, 0u64).unwrap();
         let (left, next) = (divide(&first, x), divide(&first, x));
-        let name = left.handle();
         let given_up = left.begin().unwrap();
-        let other = thread::spawn(move || {
-            let tiles = second.open_partition(name).unwrap();
+        let other = other(second, &left, |tiles| {
             if let Ok(Some(mut part)) = tiles.enter()
                 && let Some(mut tile) = part.claim().unwrap()
             {
                 tile.views()[0] += 1;
             }
-            drop(tiles);
-            second
         });
         drop(given_up);
         if let Ok(round) = next.begin() {

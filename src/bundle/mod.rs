@@ -8,7 +8,6 @@ mod handle;
 #[cfg(test)]
 mod tests;
 
-use core::cell::{Cell, RefCell};
 use core::fmt;
 pub(crate) use error::BundleError;
 
@@ -22,7 +21,7 @@ use crate::names::{self, Buckets, Contents, NameInfo, Value};
 use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
-use crate::table::lease::SharedLease;
+use crate::table::kept_lease::KeptLease;
 use crate::word::{BucketIndex, BucketWord};
 pub use handle::BundleHandle;
 
@@ -30,8 +29,8 @@ pub use handle::BundleHandle;
 ///
 /// Its parts are ordinary arrays, leased one by one, read and written in place. They belong to the
 /// bundle and are freed with it, no matter which participant inserted or adopted them. The bundle
-/// itself has an owner, and is freed with it unless it is [detached](crate::HandleTable::detach). Small
-/// values are arrays without axes.
+/// itself has an owner, and is freed with it unless it is [detached](crate::HandleTable::detach).
+/// Small values are arrays without axes.
 ///
 /// ```
 /// use ndarray::{Ix0, Ix2, array};
@@ -61,9 +60,7 @@ pub struct Bundle<'t> {
     table: &'t Core,
     handle: AnyHandle,
     /// Keeps the slot, and with it the bucket.
-    lease: RefCell<SharedLease<'t>>,
-    /// The process that holds the lease.
-    token: Cell<u64>,
+    lease: KeptLease<'t>,
     bucket: BucketIndex,
 }
 
@@ -90,8 +87,7 @@ impl Core {
             true => Ok(Bundle {
                 table: self,
                 handle,
-                lease: RefCell::new(lease),
-                token: Cell::new(self.token()),
+                lease: KeptLease::new(lease),
                 bucket: BucketIndex::of_bundle(memory, index),
             }),
             false => {
@@ -168,7 +164,7 @@ impl<'t> Bundle<'t> {
     pub fn insert(&self, name: &str, array: impl Into<AnyHandle>) -> Result<(), BundleError> {
         let handle = array.into();
         let key = names::checked(name)?;
-        let me = self.enter_bundle()?;
+        let me = self.lease.enter()?;
         self.table.tables().usable(handle)?;
         // The lease keeps the array's slot its own while the descriptor names the bundle.
         let lease = self.table.lease_shared(handle)?;
@@ -240,7 +236,7 @@ impl<'t> Bundle<'t> {
     /// [`BundleError::NotFound`] if there is no such part.
     pub fn get_any(&self, name: &str) -> Result<AnyHandle, BundleError> {
         let key = names::checked(name)?;
-        self.enter_bundle()?;
+        self.lease.enter()?;
         let found = self.buckets().visit(self.bucket, names::find(&key));
         let (_, found) = found.map_err(|error| self.told(error))?;
         let live = |value: &Value| self.table.tables().live(value.handle).is_ok();
@@ -257,7 +253,7 @@ impl<'t> Bundle<'t> {
     /// - [`BundleError::Frozen`] if the bundle is frozen.
     pub fn remove(&self, name: &str) -> Result<(), BundleError> {
         let key = names::checked(name)?;
-        self.enter_bundle()?;
+        self.lease.enter()?;
         let removed = self.change(|contents| {
             let at = contents.position(&key).ok_or_else(|| not_found(name))?;
             Ok(contents.names.remove(at).1.handle)
@@ -269,7 +265,7 @@ impl<'t> Bundle<'t> {
 
     /// Returns all parts, sorted by name.
     pub fn parts(&self) -> Result<Vec<NameInfo>, BundleError> {
-        self.enter_bundle()?;
+        self.lease.enter()?;
         let seen = self.buckets().read(self.bucket);
         let mut contents = seen.map_err(|error| self.told(error))?.contents;
         contents
@@ -283,7 +279,7 @@ impl<'t> Bundle<'t> {
     /// Freezes the bundle: nobody can insert or remove parts any more. The parts can still be
     /// written.
     pub fn freeze(&self) -> Result<(), BundleError> {
-        self.enter_bundle()?;
+        self.lease.enter()?;
         let place = self.place();
         // Relaxed: publishes nothing, and continues the release sequences of earlier changes.
         let _ = place.update(Ordering::Relaxed, Ordering::Relaxed, |word| {
@@ -296,7 +292,7 @@ impl<'t> Bundle<'t> {
     /// was freed before the child used it.
     pub fn is_frozen(&self) -> bool {
         // Without a lease of this process the slot may have another bundle by now.
-        self.enter_bundle().is_err() || self.place().load(Ordering::Relaxed).is_frozen()
+        self.lease.enter().is_err() || self.place().load(Ordering::Relaxed).is_frozen()
     }
 
     fn place(&self) -> &Atom<BucketWord> {
@@ -345,18 +341,6 @@ impl<'t> Bundle<'t> {
 
     fn check_live(&self) -> Result<(), LeaseError> {
         self.table.tables().live(self.handle).map(drop)
-    }
-
-    /// Returns this participant's seat, after making sure that it holds a lease of the bundle.
-    fn enter_bundle(&self) -> Result<crate::word::SeatId, LeaseError> {
-        let me = self.table.enter()?;
-        if self.token.get() != self.table.token() {
-            // The first use in a forked child. The parent's lease does not count there.
-            let lease = self.table.lease_shared(self.handle)?;
-            drop(self.lease.replace(lease));
-            self.token.set(self.table.token());
-        }
-        Ok(me)
     }
 }
 

@@ -18,6 +18,7 @@ use super::fields::LayoutError;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
+use crate::word::fnv1a;
 
 /// Words before an entry's text.
 const HEAD: usize = 2;
@@ -185,16 +186,11 @@ fn claim_of(text: &str) -> u64 {
     if cfg!(loom) {
         return READY << 1;
     }
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    match hash & !READY {
+    match fnv1a(text) & !READY {
         0 => READY << 1,
         claim => claim,
     }
 }
-
-// These tests build their own entries; under the model checker atomics exist only inside a model.
 
 #[cfg(test)]
 mod tests {

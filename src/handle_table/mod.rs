@@ -1,4 +1,5 @@
-//! The handle table as users have it. Its methods call the core in `table/` and what is built on it.
+//! The handle table as users have it. Its methods call the core in `table/` and what is built on
+//! it.
 
 mod arrays;
 mod leases;

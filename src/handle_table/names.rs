@@ -72,8 +72,8 @@ impl HandleTable {
     ///
     /// # Errors
     /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
-    /// - [`NameError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if it has another
-    ///   type.
+    /// - [`NameError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if it has
+    ///   another type.
     #[inline]
     pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {
         self.core.find(name)

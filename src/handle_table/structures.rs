@@ -72,7 +72,8 @@ impl HandleTable {
     /// Opens a partition that another participant has created.
     ///
     /// # Errors
-    /// - [`PartitionError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the handle names something else.
+    /// - [`PartitionError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the
+    ///   handle names something else.
     /// - [`PartitionError::Lease`] if the partition or one of its arrays cannot be opened.
     #[inline]
     pub fn open_partition<G: Group>(
@@ -86,7 +87,8 @@ impl HandleTable {
     ///
     /// Dropping the value closes and frees the queue. Participants that have it open may still pop
     /// the remaining jobs. If this participant dies, nobody can open the queue any more; those that
-    /// have it open continue. In both cases a queue of [`OwnedArray`](crate::queue::OwnedArray) frees the arrays in it.
+    /// have it open continue. In both cases a queue of [`OwnedArray`](crate::queue::OwnedArray)
+    /// frees the arrays in it.
     ///
     /// The compiler refuses types of size 0, and types aligned to more than 64 bytes.
     ///
@@ -101,8 +103,9 @@ impl HandleTable {
     /// Opens a queue that another participant has created.
     ///
     /// # Errors
-    /// - [`QueueError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the handle names something else, or a queue of another job
-    ///   type. The type is compared by size, alignment and [`core::any::type_name`].
+    /// - [`QueueError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the
+    ///   handle names something else, or a queue of another job type. The type is compared by size,
+    ///   alignment and [`core::any::type_name`].
     /// - [`QueueError::Lease`] if the queue was freed.
     #[inline]
     pub fn open_queue<T: Job>(&self, handle: QueueHandle<T>) -> Result<Queue<'_, T>, QueueError> {
@@ -121,7 +124,8 @@ impl HandleTable {
     /// Opens a bundle that any participant has created.
     ///
     /// # Errors
-    /// - [`BundleError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the handle names something else.
+    /// - [`BundleError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the
+    ///   handle names something else.
     /// - [`BundleError::Lease`] if the bundle was freed.
     #[inline]
     pub fn open_bundle(&self, handle: BundleHandle) -> Result<Bundle<'_>, BundleError> {

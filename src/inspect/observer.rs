@@ -103,8 +103,8 @@ impl Observer {
     /// # Errors
     /// [`SegmentError::NotOurs`] if it is not a segment. As [`Segment::from_fd`] it refuses a file
     /// with bytes that could disappear: [`SegmentError::NotSealed`] for a memfd without a sealed
-    /// size, [`SegmentError::Hugetlb`], and [`SegmentError::PermissionMismatch`] for another user's name
-    /// (trust that user by [`SegmentOptions::owner`](crate::SegmentOptions::owner) and
+    /// size, [`SegmentError::Hugetlb`], and [`SegmentError::PermissionMismatch`] for another user's
+    /// name (trust that user by [`SegmentOptions::owner`](crate::SegmentOptions::owner) and
     /// [`SegmentOptions::observe_fd`](crate::SegmentOptions::observe_fd)).
     pub fn from_fd(fd: OwnedFd) -> Result<Observer, SegmentError> {
         Segment::options().observe_fd(fd)

@@ -235,8 +235,8 @@ impl Check<'_> {
         let first = spans.len();
         for (index, entry) in entries.iter().enumerate().skip(first) {
             let word = entry.load(Ordering::Relaxed);
-            // Entries are set in order: if the first one is still empty or invalid, appending has not
-            // set this one.
+            // Entries are set in order: if the first one is still empty or invalid, appending has
+            // not set this one.
             if !word.is_empty() && table.decode(first, self.now(&entries[first])).is_none() {
                 self.damage(
                     self.span_at(index),

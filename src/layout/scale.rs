@@ -1,5 +1,5 @@
-//! The sizes that a model has smaller than a real segment, because each of its words is an object of
-//! the model checker.
+//! The sizes that a model has smaller than a real segment, because each of its words is an object
+//! of the model checker.
 
 /// Sizes of a segment's tables, and the defaults of its options.
 pub(crate) struct Scale {

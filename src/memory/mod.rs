@@ -1,8 +1,8 @@
 //! The memory of a segment as the protocol has it: tables of words, and places of bytes.
 //!
-//! Protocol code sees slices of [`Atom`](crate::sync::Atom)s. Production has them in a mapping that a
-//! segment makes; under the model checker they are the checker's own words, and the bytes of arrays are
-//! watched for races. Only the constructors differ.
+//! Protocol code sees slices of [`Atom`](crate::sync::Atom)s. Production has them in a mapping that
+//! a segment makes; under the model checker they are the checker's own words, and the bytes of
+//! arrays are watched for races. Only the constructors differ.
 
 mod corrupt;
 #[cfg(loom)]

@@ -295,8 +295,8 @@ impl<'t> Buckets<'t> {
     }
 
     /// Finishes the pending operations of other participants in `contents`, and drops its obsolete
-    /// entries: names of arrays that were freed or are not `kept`, void arrivals, departures that are
-    /// not needed.
+    /// entries: names of arrays that were freed or are not `kept`, void arrivals, departures that
+    /// are not needed.
     pub(crate) fn unlink_stale(
         self,
         bucket: BucketIndex,

@@ -38,7 +38,7 @@ use std::path::Path;
 
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
-use crate::table::untyped::NewBytes;
+use crate::table::builder::ArrayBuilder;
 pub(crate) use error::NpyError;
 use header::Header;
 pub use npz::{NpzArray, NpzMember, PartialNpz, npz_members};
@@ -88,7 +88,12 @@ impl HandleTable {
 
     /// Allocates an array for the elements. `found` is the maximal number of bytes in the file. It
     /// is checked before the allocation, because a header can claim anything.
-    fn room_for(&self, header: &Header, name: &str, found: u64) -> Result<NewBytes<'_>, NpyError> {
+    fn room_for(
+        &self,
+        header: &Header,
+        name: &str,
+        found: u64,
+    ) -> Result<ArrayBuilder<'_>, NpyError> {
         if header.bytes > found {
             return Err(NpyError::CutOff {
                 file: name.to_owned(),

@@ -18,7 +18,8 @@ use crate::element::DType;
 use crate::element::Order;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
-use crate::table::untyped::{NewBytes, UntypedReadGuard};
+use crate::table::builder::ArrayBuilder;
+use crate::table::untyped::UntypedReadGuard;
 
 /// Bytes of the longest name. An archive allows 65,535, but other tools have lower limits.
 const NAME_LIMIT: usize = 4096;
@@ -208,7 +209,7 @@ impl HandleTable {
         &self,
         archive: &mut Archive<'_>,
         member: &Member,
-    ) -> Result<NewBytes<'_>, NpyError> {
+    ) -> Result<ArrayBuilder<'_>, NpyError> {
         archive.claim(member)?;
         match member.method()? {
             Method::Stored => self.load_stored(archive.file, member),
@@ -216,7 +217,7 @@ impl HandleTable {
         }
     }
 
-    fn load_stored(&self, file: &File, member: &Member) -> Result<NewBytes<'_>, NpyError> {
+    fn load_stored(&self, file: &File, member: &Member) -> Result<ArrayBuilder<'_>, NpyError> {
         let place = &member.place;
         let damaged = |problem: &str| NpyError::damaged(place, problem);
         let start = member.start()?;
@@ -247,7 +248,7 @@ impl HandleTable {
         &self,
         from: &mut impl Read,
         member: &Member,
-    ) -> Result<NewBytes<'_>, NpyError> {
+    ) -> Result<ArrayBuilder<'_>, NpyError> {
         let place = &member.place;
         let inflating = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof => NpyError::damaged(place, "it ends too early"),
@@ -276,7 +277,7 @@ impl HandleTable {
     }
 }
 
-fn publish((name, array): (String, NewBytes<'_>)) -> (String, AnyHandle) {
+fn publish((name, array): (String, ArrayBuilder<'_>)) -> (String, AnyHandle) {
     (name, array.publish())
 }
 

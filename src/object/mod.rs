@@ -148,8 +148,9 @@ impl HandleTable {
     /// participant frees the object.
     ///
     /// # Errors
-    /// - [`ObjectError::Lease`] with [`WrongKind`](LeaseError::WrongKind) if the handle names something else, [`ObjectError::Version`]
-    ///   if the object is of another version of this crate.
+    /// - [`ObjectError::Lease`] with [`WrongKind`](LeaseError::WrongKind) if the handle names
+    ///   something else, [`ObjectError::Version`] if the object is of another version of this
+    ///   crate.
     /// - [`ObjectError::Lease`] as for [`read`](HandleTable::read). After the object is freed, its
     ///   handle is stale.
     /// - [`ObjectError::Corrupt`] if the header is not that of an object.

@@ -159,8 +159,8 @@ access! {
     WholeArray, ArrayView, AccessMode::Whole, deref_into_view
 }
 
-/// The arrays that a partition divides: one access ([`Read`], [`Write`], [`WholeArray`]) or a tuple of
-/// up to 8.
+/// The arrays that a partition divides: one access ([`Read`], [`Write`], [`WholeArray`]) or a tuple
+/// of up to 8.
 ///
 /// A tile's views have the form of the group: one view, or a tuple of views.
 pub trait Group: sealed::Group {

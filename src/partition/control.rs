@@ -147,6 +147,7 @@ impl<'m> Control<'m> {
     }
 
     /// Returns the tiles of a unit.
+    #[inline]
     pub(crate) fn tiles_of(&self, unit: usize) -> Range<usize> {
         let start = unit * self.unit;
         start..(start + self.unit).min(self.tiles)

@@ -6,7 +6,8 @@ use super::plan::{Cut, MAX_CUTS, Pieces, Plan};
 use super::too_many;
 use crate::partition::error::PartitionError;
 
-/// A division of arrays into the tiles of a partition, for [`HandleTable::partition_by`](crate::HandleTable::partition_by).
+/// A division of arrays into the tiles of a partition, for
+/// [`HandleTable::partition_by`](crate::HandleTable::partition_by).
 ///
 /// ```
 /// use ndarray::Axis;

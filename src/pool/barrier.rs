@@ -165,8 +165,9 @@ impl<'m> Barrier<'m> {
         }
     }
 
-    /// Sleeps while the word is `seen`, at most for `timeout`. Returns at once if another worker has
-    /// set the flag meanwhile, unlike [`park`](crate::sync::park::park): the caller looks again.
+    /// Sleeps while the word is `seen`, at most for `timeout`. Returns at once if another worker
+    /// has set the flag meanwhile, unlike [`park`](crate::sync::park::park): the caller looks
+    /// again.
     fn sleep(self, seen: State, timeout: Duration) {
         let asleep = State(seen.0 | State::ASLEEP.mask());
         // Relaxed: `wait` reads the word again.

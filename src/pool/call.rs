@@ -236,8 +236,8 @@ impl<'t> Pool<'t> {
 
 impl ActiveCall<'_> {
     /// Returns the result of a call that runs once in each worker. If several things went wrong,
-    /// reports the first of: a worker's death, the deadline, a kernel's failure, a failure that only
-    /// follows from another one.
+    /// reports the first of: a worker's death, the deadline, a kernel's failure, a failure that
+    /// only follows from another one.
     pub(super) fn into_result(
         self,
         mut failures: Vec<(usize, Failure)>,

@@ -66,8 +66,8 @@ impl TileContext<'_> {
         self.step
     }
 
-    /// Returns the number of times that the tile was sent [back](super::ReadyTile::rerun) in this call.
-    /// A rerun after a worker's death has the number of the first attempt.
+    /// Returns the number of times that the tile was sent [back](super::ReadyTile::rerun) in this
+    /// call. A rerun after a worker's death has the number of the first attempt.
     pub fn run(&self) -> u64 {
         self.run
     }

@@ -152,8 +152,8 @@ pub enum PoolError {
         /// Tiles that are claimed at once.
         unit: usize,
     },
-    /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were forgotten:
-    /// neither dropped nor rerun.
+    /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were
+    /// forgotten: neither dropped nor rerun.
     #[error(
         "{} tiles were handed out and never given back, the first at rows {:?}; the arrays are \
          poisoned until recover or clear_poison; drop each ReadyTile, or call rerun() on it",

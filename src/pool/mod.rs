@@ -2,9 +2,9 @@
 //!
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
 //! a partition. `builder` starts a pool; `workers` starts and ends its processes or threads.
-//! `mailbox` holds the words that parent and workers share, `kernel` passes a kernel, and `worker` is
-//! the worker's loop. `tiles`, `each` and `running` are the calls; `call` and `supervise` are the
-//! parent's part in them. `README.md` describes the protocol.
+//! `mailbox` holds the words that parent and workers share, `kernel` passes a kernel, and `worker`
+//! is the worker's loop. `tiles`, `each` and `running` are the calls; `call` and `supervise` are
+//! the parent's part in them. `README.md` describes the protocol.
 
 mod barrier;
 mod builder;
@@ -201,13 +201,14 @@ impl<'t> Pool<'t> {
         self.seed = seed;
     }
 
-    /// Sets the time limit of the following calls; see [`PoolBuilder::deadline`]. `None` removes it.
+    /// Sets the time limit of the following calls; see [`PoolBuilder::deadline`]. `None` removes
+    /// it.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
-    /// Sets the reaction to a worker's death in the following calls. Not every kernel gives the same
-    /// result when it runs again on a half-written tile.
+    /// Sets the reaction to a worker's death in the following calls. Not every kernel gives the
+    /// same result when it runs again on a half-written tile.
     pub fn set_on_death(&mut self, policy: OnDeath) {
         self.on_death = policy;
     }

@@ -99,8 +99,8 @@ impl<'t> Pool<'t> {
 
 /// A running call; see [`Pool::start`].
 ///
-/// Dropping it before it has [finished](RunningCall::finish) waits for the workers to leave the call,
-/// and abandons the round.
+/// Dropping it before it has [finished](RunningCall::finish) waits for the workers to leave the
+/// call, and abandons the round.
 #[must_use = "dropping a call abandons it"]
 pub struct RunningCall<'a, 'p, 'r, 't, G: Group> {
     pool: &'a mut Pool<'t>,

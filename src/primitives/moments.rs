@@ -9,8 +9,8 @@ use super::{Number, TILE};
 ///
 /// Inside a piece the corrected two-pass formula is used (equation 1.7 of T. F. Chan, G. H. Golub
 /// and R. J. LeVeque, "Algorithms for computing the sample variance: analysis and recommendations",
-/// The American Statistician 37, 1983). Pieces are combined by their equation 2.1. So neither a mean
-/// that is large compared with the deviations nor a large count costs digits.
+/// The American Statistician 37, 1983). Pieces are combined by their equation 2.1. So neither a
+/// mean that is large compared with the deviations nor a large count costs digits.
 ///
 /// For arrays in shared memory, [`Pool::variance`](crate::Pool::variance) computes the same in
 /// parallel.

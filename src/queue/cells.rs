@@ -231,9 +231,9 @@ impl<'m> Cells<'m> {
 
     /// Advances an end to at least `position`, and wakes the participants that sleep on it.
     ///
-    /// A read-modify-write even without a change: if it precedes a sleeper's `mark_sleeper` in the word's
-    /// order, the sleeper's last attempt sees the caller's changes. Otherwise the caller sees the
-    /// flag.
+    /// A read-modify-write even without a change: if it precedes a sleeper's `mark_sleeper` in the
+    /// word's order, the sleeper's last attempt sees the caller's changes. Otherwise the caller
+    /// sees the flag.
     #[inline]
     pub(super) fn advance_to(&self, end: usize, position: u64) {
         // Release: publishes the caller's changes of the cell. Every change of the word is a
@@ -382,8 +382,8 @@ impl<'m> Cells<'m> {
 
     /// Sets ASLEEP for a sleeper. The caller then tries once more, and calls [`Cells::sleep`].
     pub(crate) fn mark_sleeper(&self, event: Event) -> EndWord {
-        // Acquire: pairs with the Release in `advance_to`. If `advance_to` came first, the caller's last
-        // attempt sees the changes before it.
+        // Acquire: pairs with the Release in `advance_to`. If `advance_to` came first, the caller's
+        // last attempt sees the changes before it.
         let word = self.end_word(event.end());
         let marked = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
             Some(word.mark_sleeper())

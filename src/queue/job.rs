@@ -8,6 +8,7 @@ use ndarray::Dimension;
 
 use super::shape::JobType;
 use crate::element::{Element, assert_layout};
+use crate::word::fnv1a;
 
 /// A type of job: any plain data ([`bytemuck::Pod`]), or [`OwnedArray`].
 pub trait Job: sealed::Job {}
@@ -58,33 +59,8 @@ impl<T: Element, D: Dimension> sealed::Job for OwnedArray<T, D> {
 /// Returns the description of the job type in the queue's words.
 pub(super) fn job_type<T: Job>() -> JobType {
     JobType {
-        name: hash(core::any::type_name::<T>()),
+        name: fnv1a(core::any::type_name::<T>()),
         size: T::SIZE as u64,
         align: T::ALIGN as u64,
-    }
-}
-
-/// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-const fn hash(text: &str) -> u64 {
-    let bytes = text.as_bytes();
-    let mut hash = 0xcbf2_9ce4_8422_2325;
-    let mut at = 0;
-    while at < bytes.len() {
-        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
-        at += 1;
-    }
-    hash
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Values of the reference implementation.
-    #[test]
-    fn types_are_hashed_by_fnv_1a() {
-        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
     }
 }

@@ -15,7 +15,6 @@ mod shape;
 mod tests;
 mod wait;
 
-use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::marker::PhantomData;
 pub(crate) use error::{PushError, QueueError};
@@ -28,8 +27,7 @@ use crate::span::Spans;
 use crate::sync::Atom;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
-use crate::table::lease::SharedLease;
-use crate::word::SeatId;
+use crate::table::kept_lease::KeptLease;
 use cells::{Cells, Ticket};
 pub use handle::QueueHandle;
 pub use job::{Job, OwnedArray};
@@ -86,9 +84,7 @@ pub struct Queue<'t, T> {
     handle: AnyHandle,
     cells: Cells<'t>,
     /// Keeps the cells in place. Its bit tells a reaper that this participant may hold a cell.
-    lease: RefCell<SharedLease<'t>>,
-    /// The process that holds the lease.
-    token: Cell<u64>,
+    lease: KeptLease<'t>,
     /// The process in which dropping the queue closes and frees it, if any.
     owner: Option<u64>,
     job: PhantomData<fn(T) -> T>,
@@ -159,8 +155,7 @@ impl Core {
                 table: self,
                 handle,
                 cells,
-                lease: RefCell::new(lease),
-                token: Cell::new(self.token()),
+                lease: KeptLease::new(lease),
                 owner: None,
                 job: PhantomData,
             }),
@@ -198,7 +193,7 @@ impl<T: Pod> Queue<'_, T> {
 
     #[inline]
     fn try_push(&self, job: &T) -> Result<(), QueueError> {
-        let me = self.enter()?;
+        let me = self.lease.enter()?;
         let ticket = self.cells.claim(me).map_err(|why| self.refuse(why))?;
         self.write(&ticket, job);
         match self.cells.publish(ticket, me) {
@@ -213,7 +208,7 @@ impl<T: Pod> Queue<'_, T> {
     /// [`QueueError::Lease`] if the queue was freed before a forked child first used it.
     #[inline]
     pub fn pop(&self) -> Result<Option<T>, QueueError> {
-        let me = self.enter()?;
+        let me = self.lease.enter()?;
         let Some(ticket) = self.cells.take(me) else {
             return Ok(None);
         };
@@ -232,20 +227,20 @@ impl<T> Queue<'_, T> {
     /// In a forked child that cannot lease the queue (it was freed, or no seat is free) this does
     /// nothing. There the queue counts as closed, drained and empty.
     pub fn close(&self) {
-        if self.enter().is_ok() {
+        if self.lease.enter().is_ok() {
             self.cells.close();
         }
     }
 
     /// Returns `true` if the queue is closed.
     pub fn is_closed(&self) -> bool {
-        self.enter().is_err() || self.cells.is_closed()
+        self.lease.enter().is_err() || self.cells.is_closed()
     }
 
     /// Returns `true` if the queue is closed and no job can come out of it any more. While a
     /// consumer is popping the last job, returns `false`: if the consumer dies, the job comes back.
     pub fn is_drained(&self) -> bool {
-        self.enter().is_err() || self.cells.is_drained()
+        self.lease.enter().is_err() || self.cells.is_drained()
     }
 
     /// Returns the number of jobs that fit into the queue.
@@ -256,12 +251,18 @@ impl<T> Queue<'_, T> {
     /// Returns the number of jobs in the queue, now or a moment ago. A hint, rather too large than
     /// too small.
     pub fn len(&self) -> usize {
-        self.enter().map_or(0, |_| self.cells.len() as usize)
+        self.lease.enter().map_or(0, |_| self.cells.len() as usize)
     }
 
     /// Returns `true` if there was a moment without a job during this call.
     pub fn is_empty(&self) -> bool {
-        self.enter().is_err() || self.cells.is_empty()
+        self.lease.enter().is_err() || self.cells.is_empty()
+    }
+
+    /// Returns `true` if all cells hold jobs, now or a moment ago. A hint: only a push can tell if
+    /// it succeeds.
+    pub fn is_full(&self) -> bool {
+        self.len() == self.capacity()
     }
 
     /// Returns the queue's name for other processes.
@@ -279,26 +280,6 @@ impl<T> Queue<'_, T> {
             ClaimError::Closed => QueueError::Closed { handle },
             ClaimError::UsedUp { position } => QueueError::UsedUp { handle, position },
         }
-    }
-
-    /// Returns this participant's seat, after making sure that it holds a lease of the cells.
-    #[inline]
-    fn enter(&self) -> Result<SeatId, LeaseError> {
-        let me = self.table.enter()?;
-        if self.token.get() != self.table.token() {
-            self.lease_again()?;
-        }
-        Ok(me)
-    }
-
-    /// Takes a lease on the first use in a forked child. The parent's lease does not count there.
-    #[cold]
-    fn lease_again(&self) -> Result<(), LeaseError> {
-        let lease = self.table.lease_shared(self.handle)?;
-        // The parent's lease. Its drop does nothing here.
-        drop(self.lease.replace(lease));
-        self.token.set(self.table.token());
-        Ok(())
     }
 }
 

@@ -108,7 +108,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// # Errors
     /// See [`pop`](Queue::pop).
     pub fn pop_owned(&self) -> Result<Option<Owned<'t, T, D>>, QueueError> {
-        let me = self.enter()?;
+        let me = self.lease.enter()?;
         let key = self.table.segment().key();
         while let Some(ticket) = self.cells.take(me) {
             let bits = self.cells.array(ticket.position);
@@ -143,7 +143,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     }
 
     fn try_push_owned(&self, handle: Handle<T, D>) -> Result<(), QueueError> {
-        let me = self.enter()?;
+        let me = self.lease.enter()?;
         let any = AnyHandle::from(handle);
         self.table.downcast::<T, D>(any)?;
         let (slot, generation) = self.table.tables().live(any)?;

@@ -11,6 +11,7 @@ use super::*;
 use crate::handle_table::HandleTable;
 use crate::segment::Segment;
 use crate::sync::Ordering;
+use crate::word::SeatId;
 
 fn table() -> HandleTable {
     HandleTable::join(&Segment::in_process().unwrap()).unwrap()
@@ -28,8 +29,10 @@ fn first_in_first_out_over_many_laps() {
         let refused = queue.push(77).unwrap_err();
         assert!(refused.is_full() && refused.to_string().contains("all 4 cells"));
         assert_eq!((refused.into_job(), queue.len()), (77, 4));
+        assert!(queue.is_full());
         for job in 0..4 {
             assert_eq!(queue.pop().unwrap(), Some(lap * 4 + job));
+            assert!(!queue.is_full());
         }
         assert_eq!(queue.pop().unwrap(), None);
         assert_eq!((queue.is_empty(), queue.len()), (true, 0));
@@ -214,7 +217,7 @@ fn a_wait_for_the_last_job_is_for_the_end_that_moves_with_it() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
     queue.push(1).unwrap();
-    let me = queue.enter().unwrap();
+    let me = queue.lease.enter().unwrap();
     let taken = queue.cells.take(me).unwrap();
     let long = Duration::from_secs(100);
     let start = Instant::now();
@@ -259,7 +262,12 @@ fn a_wait_takes_back_what_the_dead_held() {
 /// Returns the head words of a queue, to damage them.
 fn words<'t>(table: &'t HandleTable, queue: &Queue<'_, u64>) -> &'t [crate::sync::Atom] {
     let memory = table.segment().memory();
-    let index = queue.lease.borrow().slot.index;
+    let index = table
+        .core
+        .slot(AnyHandle::from(queue.handle()))
+        .unwrap()
+        .0
+        .index;
     let extent = Spans::of(memory).extent(index).unwrap();
     memory.control(extent.offset, 48 + 8 * 4).unwrap()
 }
@@ -311,7 +319,7 @@ proptest! {
     fn a_random_program_matches_a_model(steps in prop::collection::vec(0u8..9, 0..300)) {
         let table = table();
         let queue = table.queue::<u64>(4).unwrap();
-        let me = queue.enter().unwrap();
+        let me = queue.lease.enter().unwrap();
         let dead = SeatId::from_index(5);
         let mut model = VecDeque::new();
         // The cells and jobs that the dead participant holds.
@@ -350,7 +358,7 @@ proptest! {
             prop_assert!(queue.len() >= model.len());
         }
         queue.cells.recover(dead);
-        prop_assert_eq!(me, queue.enter().unwrap());
+        prop_assert_eq!(me, queue.lease.enter().unwrap());
     }
 
     /// Calls end, and stay inside the queue, whatever its words are.

@@ -53,8 +53,8 @@ impl ReapReport {
         self.names |= other.names;
     }
 
-    /// Adds an array, unless it is there: the dead may have opened a round and torn tiles of it, and
-    /// several may have torn tiles of the same array.
+    /// Adds an array, unless it is there: the dead may have opened a round and torn tiles of it,
+    /// and several may have torn tiles of the same array.
     pub(crate) fn add_poisoned(&mut self, handle: AnyHandle) {
         if !self.poisoned.contains(&handle) {
             self.poisoned.push(handle);

@@ -79,7 +79,8 @@ impl Touched {
     }
 }
 
-/// The result of [`Segment::huge_pages`](crate::Segment::huge_pages). Its text contains all of it, and the remedy.
+/// The result of [`Segment::huge_pages`](crate::Segment::huge_pages). Its text contains all of it,
+/// and the remedy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct HugePageReport {

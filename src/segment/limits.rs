@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The memory of the machine, and the limits of this process's memory cgroups, at one moment.
 ///
-/// Segments check these limits before they hand out memory: see [`NoMemory`](crate::error::NoMemory).
+/// Segments check these limits before they hand out memory: see
+/// [`NoMemory`](crate::error::NoMemory).
 ///
 /// ```
 /// use ndshm::inspect::MemoryLimits;

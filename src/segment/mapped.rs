@@ -147,8 +147,8 @@ impl Inner {
         outcome
     }
 
-    /// Binds the inherited mapping to this process, whose token is `me`, unless another thread did so
-    /// before the caller got its turn. A second time would end locks of the first.
+    /// Binds the inherited mapping to this process, whose token is `me`, unless another thread did
+    /// so before the caller got its turn. A second time would end locks of the first.
     fn rebind_in_turn(&self, me: u64) -> Result<(), SegmentError> {
         if self.token() == me {
             return Ok(());

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::huge_pages::HugePages;
 use crate::layout::SCALE;
 
-/// Options for creating or opening a segment. Start with [`Segment::options`](crate::Segment::options).
+/// Options for creating or opening a segment. Start with
+/// [`Segment::options`](crate::Segment::options).
 ///
 /// Creating a segment fixes its geometry (`capacity`, `seats`, `arrays`). An existing segment keeps
 /// its own geometry, regardless of these options.
@@ -88,7 +89,8 @@ impl SegmentOptions {
         self
     }
 
-    /// Keeps the name when the last process leaves. See [`Segment::persist`](crate::Segment::persist).
+    /// Keeps the name when the last process leaves. See
+    /// [`Segment::persist`](crate::Segment::persist).
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
         self
@@ -125,7 +127,8 @@ impl SegmentOptions {
     ///
     /// The option applies to this process, to the children that it forks, and to the workers of its
     /// pools. Other processes that open the segment must ask too, but share the pages that are
-    /// huge already. A refusal by the system is no error: see [`Segment::huge_pages`](crate::Segment::huge_pages).
+    /// huge already. A refusal by the system is no error: see
+    /// [`Segment::huge_pages`](crate::Segment::huge_pages).
     pub fn huge_pages(mut self, pages: HugePages) -> Self {
         self.huge_pages = pages;
         self

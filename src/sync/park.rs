@@ -5,8 +5,8 @@
 //!
 //! Two sleepers of the crate do other steps and do not call [`park`]. A worker at a pool's barrier
 //! looks again if another worker has set the flag meanwhile (`pool/barrier.rs`). A participant that
-//! waits for an end of a queue sets the flag whatever the word is, because it tries once more before
-//! it sleeps (`queue/cells.rs`).
+//! waits for an end of a queue sets the flag whatever the word is, because it tries once more
+//! before it sleeps (`queue/cells.rs`).
 
 use core::time::Duration;
 

@@ -57,9 +57,9 @@ pub(crate) struct FreedBundle<'t> {
 impl<'t> AfterFree<'t> {
     /// Reads the noted bucket of a slot. Must run before the slot is retired: afterwards it may
     /// have another array.
-    pub(super) fn name(memory: &Memory, slot: Slot<'_>) -> AfterFree<'t> {
+    pub(super) fn name(memory: &Memory, slot: usize) -> AfterFree<'t> {
         AfterFree {
-            name: Descriptor::named_in(memory.descriptor(slot.index)),
+            name: Descriptor::named_in(memory.descriptor(slot)),
             bundle: None,
         }
     }

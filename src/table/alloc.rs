@@ -54,6 +54,23 @@ impl<'m> Allocator<'m, '_> {
         self.segment.memory()
     }
 
+    /// Returns a value for a call that is not inlined. If such a call took `self`, the caller would
+    /// write it to memory on every path.
+    #[inline(always)]
+    fn apart(&mut self) -> Allocator<'m, '_> {
+        Allocator {
+            segment: self.segment,
+            cache: self.cache,
+            me: self.me,
+        }
+    }
+
+    /// Gives the whole pages of an extent back to the system. Returns `true` if the extent holds
+    /// zeros now.
+    fn punch(&self, extent: Extent) -> bool {
+        self.segment.punch(extent.offset, extent.size())
+    }
+
     /// Reserves a slot of `class` that this participant freed recently, if `needed` bytes of it are
     /// committed.
     #[inline(always)]
@@ -230,8 +247,7 @@ impl<'m> Allocator<'m, '_> {
     /// Makes a slot FREE that the caller has just retired, if no lease holds it. At most `backed`
     /// bytes of its extent are backed by pages.
     ///
-    /// Calls `clean_up` for large extents if enough pages are retained already. It gives an
-    /// extent's pages back to the system and returns `true` if the extent then holds zeros.
+    /// Gives the pages of large extents back to the system if enough are retained already.
     #[inline(always)]
     pub(crate) fn give_back(
         &mut self,
@@ -239,13 +255,12 @@ impl<'m> Allocator<'m, '_> {
         retired: SlotWord,
         extent: Extent,
         backed: u64,
-        clean_up: impl FnOnce(&Extent) -> bool,
     ) {
         if extent.has_own_pages()
             && !self.cache.within_retain_limit(backed)
-            && let Some(reserved) = slot.recycle_reserved(retired, self.me)
+            && self.apart().clean(slot.index, retired, extent)
         {
-            return self.clean(slot, reserved, extent, clean_up);
+            return;
         }
         if let ReleaseOutcome::Freed(word) = slot.release_after_retire(retired) {
             let freed = Recent {
@@ -255,40 +270,39 @@ impl<'m> Allocator<'m, '_> {
                 backed,
             };
             if self.cache.push(freed).is_err() {
-                self.push_free_hint(slot, word, extent, clean_up);
+                self.apart().push_free_hint(slot.index, word, extent);
             }
         }
     }
 
-    /// Cleans the extent of a slot that is reserved for it, and makes the slot FREE.
+    /// Cleans the extent of a slot that the caller has retired, and makes the slot FREE. Returns
+    /// `false` if leases keep it from being reserved for that.
     #[cold]
-    fn clean(
-        &self,
-        slot: Slot<'m>,
-        reserved: SlotWord,
-        extent: Extent,
-        clean_up: impl FnOnce(&Extent) -> bool,
-    ) {
-        let clean = clean_up(&extent);
+    fn clean(&self, slot: usize, retired: SlotWord, extent: Extent) -> bool {
+        let Some(slot) = Slot::of(self.memory(), slot) else {
+            return false;
+        };
+        let Some(reserved) = slot.recycle_reserved(retired, self.me) else {
+            return false;
+        };
+        let clean = self.punch(extent);
         let _ = slot.abandon(reserved, self.me, clean);
         Hints::of(self.memory()).set(extent.class, slot.index);
+        true
     }
 
     /// Enters a FREE slot in the hint tree. Punches its pages first if enough are retained.
     #[cold]
-    pub(crate) fn push_free_hint(
-        &mut self,
-        slot: Slot<'m>,
-        free: SlotWord,
-        extent: Extent,
-        clean_up: impl FnOnce(&Extent) -> bool,
-    ) {
+    pub(crate) fn push_free_hint(&mut self, slot: usize, free: SlotWord, extent: Extent) {
+        let Some(slot) = Slot::of(self.memory(), slot) else {
+            return;
+        };
         if !free.is_clean()
             && extent.has_own_pages()
             && !self.cache.within_shared_limit(extent.size())
         {
             if let Ok(reserved) = slot.reserve(free, self.me) {
-                let clean = clean_up(&extent);
+                let clean = self.punch(extent);
                 let _ = slot.abandon(reserved, self.me, clean);
             }
         } else if !free.is_clean() {

@@ -325,21 +325,17 @@ impl Core {
 
     /// Enters a slot in the hints if the caller's release check has made it FREE.
     #[inline]
-    pub(crate) fn hint_if_freed(&self, slot: Slot<'_>, tail: ReleaseOutcome) {
+    pub(crate) fn hint_if_freed(&self, slot: usize, tail: ReleaseOutcome) {
         if let ReleaseOutcome::Freed(word) = tail {
             self.push_free_hint(slot, word);
         }
     }
 
     #[cold]
-    fn push_free_hint(&self, slot: Slot<'_>, word: SlotWord) {
-        if let Some(extent) = Spans::of(self.segment.memory()).extent(slot.index)
-            && let Some(slot) = Slot::of(self.segment.memory(), slot.index)
-        {
+    fn push_free_hint(&self, slot: usize, word: SlotWord) {
+        if let Some(extent) = Spans::of(self.segment.memory()).extent(slot) {
             self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
-                .push_free_hint(slot, word, extent, |extent| {
-                    self.segment.punch(extent.offset, extent.size())
-                });
+                .push_free_hint(slot, word, extent);
         }
     }
 }

@@ -7,8 +7,10 @@ use core::ptr::NonNull;
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
 
 use super::alloc::{Exhausted, Reserved};
+use super::builder::Unpublished;
 use super::core::Core;
 use super::hints::Hints;
+use super::slot::Slot;
 use crate::descriptor::{Descriptor, MAX_AXES, bytes_of};
 use crate::element::Order;
 use crate::element::{self, Element, Kind, schema};
@@ -18,7 +20,7 @@ use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
 use crate::table::error::AllocError;
-use crate::word::SeatId;
+use crate::word::{SeatId, SlotWord};
 
 impl Core {
     /// Creates an array of zeros. Takes `shape` as ndarray does: `(3, 4)`, `(3, 4).f()`,
@@ -55,21 +57,12 @@ impl Core {
         mut f: impl FnMut(<Sh::Dim as Dimension>::Pattern) -> T,
     ) -> Result<Handle<T, Sh::Dim>, AllocError> {
         let mut array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
-        let token = self.token();
-        let guard = AbandonOnPanic {
-            table: self,
-            reserved: array.reserved,
-            token,
-        };
+        let unpublished = Unpublished::new(self, array.reserved);
         for (index, slot) in array.slots().indexed_iter_mut() {
             slot.write(f(index));
         }
-        core::mem::forget(guard);
-        match self.is_of(token) {
-            true => Ok(array.publish()),
-            // `f` has forked, and this is the child.
-            false => Err(AllocError::Forked),
-        }
+        unpublished.finish()?;
+        Ok(array.publish())
     }
 
     /// Creates a copy of `source`: in Fortran order if `source` lies so in memory, else in C order.
@@ -110,21 +103,12 @@ impl Core {
     ) -> Result<Handle<T, Sh::Dim>, E> {
         const { assert!(!T::CHECKED, "what is there may be no values of the type") };
         let array = NewArray::<T, Sh::Dim>::reserve(self, shape)?;
-        let token = self.token();
-        let guard = AbandonOnPanic {
-            table: self,
-            reserved: array.reserved,
-            token,
-        };
+        let unpublished = Unpublished::new(self, array.reserved);
         // SAFETY: as in `NewArray::slots`. The bytes that are there, zeros or those of an earlier
         // array, are values of `T`.
         fill(unsafe { array.view.clone().deref_into_view_mut() })?;
-        core::mem::forget(guard);
-        match self.is_of(token) {
-            true => Ok(array.publish()),
-            // `fill` has forked, and this is the child.
-            false => Err(AllocError::Forked.into()),
-        }
+        unpublished.finish()?;
+        Ok(array.publish())
     }
 
     /// Returns a guard that frees the array when it is dropped.
@@ -266,11 +250,21 @@ impl Core {
     }
 
     /// Abandons a reserved slot with an extent outside the data region. Returns the error.
-    #[cold]
+    #[inline(always)]
     pub(crate) fn abandon_damaged(&self, reserved: Reserved<'_>) -> AllocError {
-        self.abandon(reserved);
-        let per_span = self.segment.memory().layout().geometry.span_slots as usize;
-        self.damaged_span(reserved.slot.index / per_span)
+        self.abandon_damaged_slot(reserved.slot.index, reserved.word, reserved.extent.class)
+    }
+
+    /// Does the work of [`Core::abandon_damaged`]. Takes numbers: a call that took the reservation
+    /// would write it to memory for every array.
+    #[cold]
+    fn abandon_damaged_slot(&self, index: usize, reserved: SlotWord, class: u32) -> AllocError {
+        let memory = self.segment.memory();
+        if let Some(slot) = Slot::of(memory, index) {
+            let _ = slot.abandon(reserved, self.seat.get(), false);
+            Hints::of(memory).set(class, index);
+        }
+        self.damaged_span(index / memory.layout().geometry.span_slots as usize)
     }
 
     #[cold]
@@ -299,22 +293,6 @@ pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
     match class_size(class) {
         whole if whole <= WHOLE_COMMIT => whole,
         _ => bytes,
-    }
-}
-
-/// A reserved slot, while code that may panic fills its array.
-struct AbandonOnPanic<'t> {
-    table: &'t Core,
-    reserved: Reserved<'t>,
-    token: u64,
-}
-
-impl Drop for AbandonOnPanic<'_> {
-    fn drop(&mut self) {
-        // In a forked child it belongs to the parent.
-        if self.table.is_of(self.token) {
-            self.table.abandon(self.reserved);
-        }
     }
 }
 

@@ -186,4 +186,32 @@ pub enum LeaseError {
     Join(#[from] JoinError),
 }
 
+/// A [`LeaseError`] inside the crate, as long as the call that fails is inlined into a hot path.
+///
+/// If an error is dropped, or written by a call that is not inlined, it has an address. A `Result`
+/// that holds the error itself then lies in memory on every path, and so does its `Ok`. A `Result`
+/// with this pointer stays in registers.
+pub(crate) struct BoxedLeaseError(Box<LeaseError>);
+
+impl From<LeaseError> for BoxedLeaseError {
+    #[cold]
+    fn from(error: LeaseError) -> Self {
+        BoxedLeaseError(Box::new(error))
+    }
+}
+
+impl From<JoinError> for BoxedLeaseError {
+    #[cold]
+    fn from(error: JoinError) -> Self {
+        BoxedLeaseError(Box::new(error.into()))
+    }
+}
+
+impl From<BoxedLeaseError> for LeaseError {
+    #[cold]
+    fn from(error: BoxedLeaseError) -> Self {
+        *error.0
+    }
+}
+
 crate::message::debug_is_display!(AllocError, LeaseError);

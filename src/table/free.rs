@@ -39,7 +39,7 @@ impl Core {
         let word = slot.word();
         if user
             && word.is_control()
-            && let Some(what) = self.tables().internal(slot, generation)
+            && let Some(what) = self.tables().internal(slot.index, generation)
         {
             return Err(LeaseError::Internal { handle, what });
         }
@@ -57,7 +57,7 @@ impl Core {
         if retired.is_named() {
             // The array was named after we read the word. It is not a bundle, because bundles are
             // named from creation to free.
-            let after = AfterFree::name(memory, slot);
+            let after = AfterFree::name(memory, slot.index);
             self.give_back_named(slot.index, retired, extent, backed);
             return Ok(Some(after));
         }
@@ -78,7 +78,7 @@ impl Core {
         let memory = self.segment.memory();
         let (_, generation) = handle.unpack(self.segment.key());
         let slot = Slot::of(memory, slot).ok_or(LeaseError::Stale { handle })?;
-        let mut after = AfterFree::name(memory, slot);
+        let mut after = AfterFree::name(memory, slot.index);
         let bundle = match Descriptor::is_bundle(memory.descriptor(slot.index)) {
             true => self.pin_for_retire(slot, handle),
             false => None,
@@ -110,9 +110,7 @@ impl Core {
     #[inline(always)]
     fn give_back(&self, slot: Slot<'_>, retired: SlotWord, extent: Extent, backed: u64) {
         self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
-            .give_back(slot, retired, extent, backed, |extent| {
-                self.segment.punch(extent.offset, extent.size())
-            });
+            .give_back(slot, retired, extent, backed);
     }
 
     /// Returns the committed bytes of a LIVE slot's extent.

@@ -35,7 +35,7 @@ impl Core {
             )),
             Err(error) => {
                 drop(self.shared_lease(slot, handle, shared));
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -58,7 +58,7 @@ impl Core {
             )),
             Err(error) => {
                 drop(self.exclusive_lease(slot, handle, Purpose::Write));
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -94,7 +94,9 @@ impl Core {
         // Read the word again. If it is still LIVE in this generation, no other descriptor was
         // written between the two reads, and the result of `locate` belongs to this array.
         match slot.word().is_live(generation) {
-            true => located.map(|located| Attached::new(self, located)),
+            true => located
+                .map(|located| Attached::new(self, located))
+                .map_err(LeaseError::from),
             false => Err(LeaseError::Stale { handle }),
         }
     }

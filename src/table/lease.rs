@@ -8,7 +8,7 @@ use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;
-use crate::table::error::LeaseError;
+use crate::table::error::{BoxedLeaseError, LeaseError};
 use crate::word::Purpose;
 
 impl Core {
@@ -40,14 +40,17 @@ impl Core {
 
     /// Takes a shared lease. The caller builds the value that releases it.
     #[inline(always)]
-    pub(super) fn take_shared(&self, handle: AnyHandle) -> Result<(Slot<'_>, Shared), LeaseError> {
+    pub(super) fn take_shared(
+        &self,
+        handle: AnyHandle,
+    ) -> Result<(Slot<'_>, Shared), BoxedLeaseError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
-            return Err(LeaseError::Stale { handle });
+            return Err(LeaseError::Stale { handle }.into());
         };
         match slot.lock_shared(generation, me) {
             Ok(shared) => Ok((slot, shared)),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail)),
         }
     }
 
@@ -57,14 +60,14 @@ impl Core {
         &self,
         handle: AnyHandle,
         purpose: Purpose,
-    ) -> Result<Slot<'_>, LeaseError> {
+    ) -> Result<Slot<'_>, BoxedLeaseError> {
         let me = self.enter()?;
         let Some((slot, generation)) = self.slot(handle) else {
-            return Err(LeaseError::Stale { handle });
+            return Err(LeaseError::Stale { handle }.into());
         };
         match slot.lock_exclusive(generation, me, purpose) {
             Ok(()) => Ok(slot),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail)),
         }
     }
 
@@ -74,7 +77,7 @@ impl Core {
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
-    ) -> Result<Located<T, D>, LeaseError> {
+    ) -> Result<Located<T, D>, BoxedLeaseError> {
         let located = self.locate(slot, handle)?;
         located.check(handle)?;
         Ok(located)
@@ -86,7 +89,7 @@ impl Core {
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
-    ) -> Result<Located<T, D>, LeaseError> {
+    ) -> Result<Located<T, D>, BoxedLeaseError> {
         let same_schema = |index, text: &'static str| self.is_record::<T>(index, text);
         self.tables().locate(slot, handle, same_schema)
     }
@@ -106,25 +109,20 @@ impl Core {
 
     /// Finishes a refused lease and returns its error.
     #[cold]
-    fn refuse(
-        &self,
-        slot: Slot<'_>,
-        handle: AnyHandle,
-        why: Refused,
-        tail: ReleaseOutcome,
-    ) -> LeaseError {
+    fn refuse(&self, handle: AnyHandle, why: Refused, tail: ReleaseOutcome) -> BoxedLeaseError {
+        let (slot, _) = handle.unpack(self.segment.key());
         self.hint_if_freed(slot, tail);
-        self.lease_error(handle, slot, why)
+        self.lease_error(handle, slot, why).into()
     }
 
     #[cold]
-    fn lease_error(&self, handle: AnyHandle, slot: Slot<'_>, why: Refused) -> LeaseError {
+    fn lease_error(&self, handle: AnyHandle, slot: usize, why: Refused) -> LeaseError {
         match why {
             Refused::Stale => LeaseError::Stale { handle },
             Refused::Busy(seat) => self.busy(handle, seat),
             Refused::Control => WrongKind::control(handle).into(),
             Refused::Poisoned => {
-                let words = self.segment.memory().descriptor(slot.index);
+                let words = self.segment.memory().descriptor(slot);
                 let note = PoisonNote::load(words);
                 LeaseError::Poisoned {
                     handle,
@@ -149,7 +147,7 @@ impl Core {
         let slot = Slot::of(self.segment.memory(), slot).ok_or(LeaseError::Stale { handle })?;
         match slot.lock_tiles(generation, opener, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
-            Err((why, tail)) => Err(self.refuse(slot, handle, why, tail)),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),
         }
     }
 
@@ -268,7 +266,7 @@ impl Drop for SharedLease<'_> {
         // A lease that crossed a fork belongs to the parent.
         if self.is_ours() && !self.table.release_recursive(self.slot.index) {
             let tail = self.slot.unlock_shared(self.table.seat.get());
-            self.table.hint_if_freed(self.slot, tail);
+            self.table.hint_if_freed(self.slot.index, tail);
         }
     }
 }
@@ -312,7 +310,7 @@ impl<'t> ExclusiveLease<'t> {
             }
             slot.unlock_exclusive(me, poison)
         };
-        self.table.hint_if_freed(slot, tail);
+        self.table.hint_if_freed(slot.index, tail);
     }
 
     /// Releases the lease of a round that is over. All of its tiles are done or torn, and a torn
@@ -333,6 +331,6 @@ impl Drop for ExclusiveLease<'_> {
             return self.drop_slowly();
         }
         let tail = self.slot.unlock_exclusive(self.table.seat.get(), false);
-        self.table.hint_if_freed(self.slot, tail);
+        self.table.hint_if_freed(self.slot.index, tail);
     }
 }

@@ -11,7 +11,7 @@ use crate::handle::AnyHandle;
 use crate::memory::{Access, Corrupt, Memory};
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
-use crate::table::error::LeaseError;
+use crate::table::error::{BoxedLeaseError, LeaseError};
 
 /// A live array's bytes, checked against its descriptor, its extent and the requested types.
 pub(crate) struct Located<T, D> {
@@ -49,7 +49,7 @@ impl<'m> TableView<'m> {
     /// arrays that the crate keeps for itself.
     pub(crate) fn usable(self, handle: AnyHandle) -> Result<(Slot<'m>, u32), LeaseError> {
         let (slot, generation) = self.live(handle)?;
-        match self.internal(slot, generation) {
+        match self.internal(slot.index, generation) {
             Some(what) => Err(LeaseError::Internal { handle, what }),
             None => Ok((slot, generation)),
         }
@@ -57,7 +57,8 @@ impl<'m> TableView<'m> {
 
     /// Returns the purpose of a control array that the crate keeps for itself, if the slot holds
     /// one that is live in this generation.
-    pub(crate) fn internal(self, slot: Slot<'_>, generation: u32) -> Option<&'static str> {
+    pub(crate) fn internal(self, slot: usize, generation: u32) -> Option<&'static str> {
+        let slot = Slot::of(self.memory, slot)?;
         if !slot.word().is_control() {
             return None;
         }
@@ -89,7 +90,7 @@ impl TableView<'_> {
         slot: Slot<'_>,
         handle: AnyHandle,
         same_schema: impl Fn(u16, &'static str) -> bool,
-    ) -> Result<Located<T, D>, LeaseError> {
+    ) -> Result<Located<T, D>, BoxedLeaseError> {
         let (shape, bytes, extent) = self.measure::<T, D>(slot, handle, same_schema)?;
         let ptr: NonNull<T> = self
             .memory
@@ -115,12 +116,12 @@ impl TableView<'_> {
         slot: Slot<'_>,
         handle: AnyHandle,
         same_schema: impl Fn(u16, &'static str) -> bool,
-    ) -> Result<(Shape<D>, u64, Extent), LeaseError> {
+    ) -> Result<(Shape<D>, u64, Extent), BoxedLeaseError> {
         let memory = self.memory;
         let corrupt = |what| self.corrupt(handle, what);
         let words = memory.descriptor(slot.index);
         let Some((shape, bytes)) = Descriptor::load_typed::<T, D>(words, &same_schema) else {
-            return Err(self.other_than::<T, D>(words, handle, same_schema));
+            return Err(self.other_than::<T, D>(words, handle, same_schema).into());
         };
         let extent = Spans::of(memory)
             .extent(slot.index)

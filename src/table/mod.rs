@@ -4,6 +4,7 @@
 
 pub(crate) mod above;
 pub(crate) mod alloc;
+pub(crate) mod builder;
 mod cache;
 pub(crate) mod core;
 pub(crate) mod create;
@@ -12,6 +13,7 @@ mod free;
 pub(crate) mod guard;
 pub(crate) mod hints;
 pub(crate) mod info;
+pub(crate) mod kept_lease;
 pub(crate) mod lease;
 pub(crate) mod locate;
 pub(crate) mod name_cache;

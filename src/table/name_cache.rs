@@ -46,8 +46,8 @@ impl NameCache {
     }
 }
 
-/// Returns the place of a name with this hash. Takes the hash's upper bits, because the bucket takes the lower
-/// ones.
+/// Returns the place of a name with this hash. Takes the hash's upper bits, because the bucket
+/// takes the lower ones.
 fn place_of(hash: u64) -> usize {
     (hash >> 48) as usize % PLACES
 }

@@ -297,8 +297,9 @@ impl<'m> Slot<'m> {
         self.finish_release()
     }
 
-    /// Runs the release check. Every participant that clears a bit or a writer, or retires the slot,
-    /// runs it, even if its lease was refused. It finishes transitions that the others could not.
+    /// Runs the release check. Every participant that clears a bit or a writer, or retires the
+    /// slot, runs it, even if its lease was refused. It finishes transitions that the others could
+    /// not.
     #[inline]
     pub(crate) fn finish_release(self) -> ReleaseOutcome {
         // A read-modify-write: with a load, the freer could miss our cleared bit while we miss its
@@ -311,7 +312,7 @@ impl<'m> Slot<'m> {
     fn tail_of_lease(self, word: SlotWord) -> ReleaseOutcome {
         match word.after_leases() {
             None => ReleaseOutcome::Unchanged,
-            Some(_) => self.tail_after(word),
+            Some(_) => tail_after(self.index, self.word, self.readers, word),
         }
     }
 
@@ -322,22 +323,9 @@ impl<'m> Slot<'m> {
             None => ReleaseOutcome::Unchanged,
             Some(free) => match self.finish(retired, free) {
                 Ok(tail) => tail,
-                Err(now) => self.tail_after(now),
+                Err(now) => tail_after(self.index, self.word, self.readers, now),
             },
         }
-    }
-
-    /// Continues the release check from `word`, which the caller's own read-modify-write has just read
-    /// or written.
-    #[cold]
-    fn tail_after(self, mut word: SlotWord) -> ReleaseOutcome {
-        while let Some(next) = word.after_leases() {
-            match self.finish(word, next) {
-                Ok(tail) => return tail,
-                Err(now) => word = now,
-            }
-        }
-        ReleaseOutcome::Unchanged
     }
 
     /// Attempts the transition `word` → `next`, the word [after the last
@@ -472,6 +460,30 @@ impl<'m> Slot<'m> {
             }
         }
     }
+}
+
+/// Continues the release check of a slot from `seen`, which the caller's own read-modify-write has
+/// just read or written. Takes the slot's parts in registers, because callers that do not come here
+/// must not write it to memory.
+#[cold]
+fn tail_after(
+    index: usize,
+    word: &Atom<SlotWord>,
+    readers: &[Atom],
+    mut seen: SlotWord,
+) -> ReleaseOutcome {
+    let slot = Slot {
+        index,
+        word,
+        readers,
+    };
+    while let Some(next) = seen.after_leases() {
+        match slot.finish(seen, next) {
+            Ok(tail) => return tail,
+            Err(now) => seen = now,
+        }
+    }
+    ReleaseOutcome::Unchanged
 }
 
 /// Returns the first seat among the bits of a row. Takes the row in registers: callers that find it

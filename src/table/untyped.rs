@@ -2,24 +2,21 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use core::slice;
 
-use super::alloc::Reserved;
 use super::core::Core;
 use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
-use crate::descriptor::{Descriptor, MAX_AXES, bytes_of};
+use crate::element::DType;
 use crate::element::Order;
-use crate::element::{DType, schema};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
 use crate::table::error::{AllocError, LeaseError};
 use crate::word::Purpose;
 
 impl Core {
-    /// Creates an array of zeros as [`zeros`](crate::HandleTable::zeros) does, of an element type that is
-    /// a value. `shape` is the length of each axis. A program that knows the type opens the array
-    /// by [`AnyHandle::downcast`].
+    /// Creates an array of zeros as [`zeros`](crate::HandleTable::zeros) does, of an element type
+    /// that is a value. `shape` is the length of each axis. A program that knows the type opens the
+    /// array by [`AnyHandle::downcast`].
     pub(crate) fn zeros_untyped(
         &self,
         dtype: &DType,
@@ -27,13 +24,12 @@ impl Core {
         order: Order,
     ) -> Result<AnyHandle, AllocError> {
         let mut array = self.reserve_untyped(dtype, shape, order)?;
-        if !array.reserved.clean {
-            array.bytes_mut().fill(0);
-        }
+        array.zero();
         Ok(array.publish())
     }
 
-    /// Leases an array for reading as [`read`](crate::HandleTable::read) does, with any element type.
+    /// Leases an array for reading as [`read`](crate::HandleTable::read) does, with any element
+    /// type.
     pub(crate) fn read_untyped(
         &self,
         handle: impl Into<AnyHandle>,
@@ -43,7 +39,8 @@ impl Core {
         Ok(UntypedReadGuard::new(lease, located))
     }
 
-    /// Leases an array for writing as [`write`](crate::HandleTable::write) does, with any element type.
+    /// Leases an array for writing as [`write`](crate::HandleTable::write) does, with any element
+    /// type.
     pub(crate) fn write_untyped(
         &self,
         handle: impl Into<AnyHandle>,
@@ -51,82 +48,6 @@ impl Core {
         let lease = self.lease_exclusive(handle.into(), Purpose::Write)?;
         let located = self.locate_untyped(lease.slot, lease.handle)?;
         Ok(UntypedWriteGuard::new(lease, located))
-    }
-
-    /// Reserves an array that nobody else knows of. The caller fills and publishes it.
-    /// Its contents are unspecified before. If it is dropped instead, nothing is allocated.
-    pub(crate) fn reserve_untyped(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-    ) -> Result<NewBytes<'_>, AllocError> {
-        if shape.len() > MAX_AXES {
-            return Err(AllocError::TooManyAxes { axes: shape.len() });
-        }
-        let axes = shape.iter().map(|&axis| axis as u64);
-        let bytes = bytes_of(dtype.size(), axes).ok_or_else(|| AllocError::TooLarge {
-            shape: shape.to_vec(),
-            element: dtype.to_string(),
-            size: dtype.size(),
-        })?;
-        let schema = match dtype {
-            DType::Scalar(_) => 0,
-            DType::Record(layout) => schema::intern(self.segment.memory(), &layout.to_text())?,
-        };
-        let reserved = self.reserve(bytes)?;
-        let extent = reserved.extent;
-        let first = self
-            .segment
-            .memory()
-            .data(extent.offset, extent.size())
-            .ok_or_else(|| self.abandon_damaged(reserved))?;
-        Ok(NewBytes {
-            table: self,
-            reserved,
-            token: self.token(),
-            descriptor: Descriptor::untyped(dtype, schema, order, shape),
-            first,
-            len: bytes as usize,
-            _access: self.segment.memory().track(extent.offset, bytes, true),
-        })
-    }
-}
-
-/// A reserved slot, while its array is being filled.
-pub(crate) struct NewBytes<'t> {
-    table: &'t Core,
-    reserved: Reserved<'t>,
-    token: u64,
-    descriptor: Descriptor,
-    first: NonNull<u8>,
-    len: usize,
-    _access: Access,
-}
-
-impl NewBytes<'_> {
-    /// Returns the bytes of the elements, in memory order.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes from `first` are in the extent, which is mapped (`reserve_untyped`).
-        // Bytes of a mapping are initialised. The slot is RESERVED by this participant, so nobody
-        // else accesses them, and `self` is borrowed for as long.
-        unsafe { slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
-    }
-
-    /// Makes the array LIVE.
-    pub(crate) fn publish(self) -> AnyHandle {
-        let this = core::mem::ManuallyDrop::new(self);
-        this.table
-            .publish_array(this.reserved, |words| this.descriptor.store(words))
-    }
-}
-
-impl Drop for NewBytes<'_> {
-    fn drop(&mut self) {
-        // In a forked child it belongs to the parent.
-        if self.table.is_of(self.token) {
-            self.table.abandon(self.reserved);
-        }
     }
 }
 

@@ -72,6 +72,7 @@ impl Claim {
 
     /// Attempts OPEN, DONE or TORN in an earlier round → HELD by `me` in `round`.
     #[must_use]
+    #[inline]
     pub(crate) fn claim(self, round: u64, me: SeatId) -> Option<Self> {
         let free = matches!(
             self.state(),
@@ -82,6 +83,7 @@ impl Claim {
 
     /// Attempts HELD by `me` → DONE in the same round.
     #[must_use]
+    #[inline]
     pub(crate) fn give_back(self, me: SeatId) -> Option<Self> {
         self.is_held_by(me)
             .then(|| Self::new(self.round(), ClaimState::Done, me))

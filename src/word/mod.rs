@@ -8,6 +8,7 @@
 mod bits;
 mod bucket;
 mod claim;
+mod hash;
 mod index;
 mod queue;
 mod seat;
@@ -16,6 +17,7 @@ mod span;
 
 pub(crate) use bucket::BucketWord;
 pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
+pub(crate) use hash::fnv1a;
 pub(crate) use index::BucketIndex;
 pub(crate) use queue::{CellState, CellWord, EndWord};
 pub(crate) use seat::{SeatId, SeatWord};

@@ -88,6 +88,7 @@ impl CellWord {
 
     /// Attempts EMPTY → WRITING by `me` in `lap`, which is this lap or a later one.
     #[must_use]
+    #[inline]
     pub(crate) fn claim(self, lap: u64, me: SeatId) -> Option<Self> {
         (self.is_claimable() && self.lap() <= lap && lap < Self::CLAIM_LIMIT)
             .then(|| Self::new(lap, CellState::Writing, me))
@@ -95,6 +96,7 @@ impl CellWord {
 
     /// Attempts WRITING by `me` → FULL.
     #[must_use]
+    #[inline]
     pub(crate) fn publish(self, me: SeatId) -> Option<Self> {
         (self.state() == CellState::Writing && self.seat() == me)
             .then(|| Self::new(self.lap(), CellState::Full, SeatId::NONE))
@@ -102,6 +104,7 @@ impl CellWord {
 
     /// Attempts FULL → TAKING by `me`.
     #[must_use]
+    #[inline]
     pub(crate) fn take(self, me: SeatId) -> Option<Self> {
         self.is_full()
             .then(|| Self::new(self.lap(), CellState::Taking, me))
@@ -109,6 +112,7 @@ impl CellWord {
 
     /// Attempts TAKING by `me` → EMPTY of the next lap.
     #[must_use]
+    #[inline]
     pub(crate) fn release(self, me: SeatId) -> Option<Self> {
         (self.state() == CellState::Taking && self.seat() == me && self.lap() < Self::LAST_LAP)
             .then(|| Self::new(self.lap() + 1, CellState::Empty, SeatId::NONE))
@@ -183,6 +187,7 @@ impl EndWord {
 
     /// Advances to at least `position`, and clears ASLEEP. The caller then wakes the sleepers.
     #[must_use]
+    #[inline]
     pub(crate) fn advance_to(self, position: u64) -> Self {
         let position = position.max(self.position()).min(Self::LAST_POSITION);
         EndWord(Self::ASLEEP.set(Self::POSITION.set(self.0, position), 0))

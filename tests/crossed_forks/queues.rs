@@ -12,7 +12,7 @@ use crate::{Ground, Row, is_stale};
 pub const METHODS: &[Row] = &[
     ("Queue", "push, pop, push_timeout, pop_timeout", Rejoins, queue_calls),
     ("Queue", "close", Rejoins, queue_close),
-    ("Queue", "len, is_closed, is_empty, is_drained, Debug", Rejoins, queue_looks),
+    ("Queue", "len, is_closed, is_empty, is_full, is_drained, Debug", Rejoins, queue_looks),
     ("Queue", "capacity, handle", Private, queue_private),
     ("Queue", "drop", DoesNothing, queue_drop),
     ("Queue, alive", "all", Rejoins, queue_alive),
@@ -49,7 +49,7 @@ fn queue_looks(ground: &Ground) {
     let queue = ground.table.queue::<u64>(8).unwrap();
     queue.push(1).unwrap();
     ground.cross(queue, |queue: Queue<'_, u64>| {
-        assert!(queue.is_closed() && queue.is_drained() && queue.is_empty());
+        assert!(queue.is_closed() && queue.is_drained() && queue.is_empty() && !queue.is_full());
         assert_eq!(queue.len(), 0);
         assert!(format!("{queue:?}").contains("closed: true"));
     });

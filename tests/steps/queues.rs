@@ -1,4 +1,5 @@
-//! Operations on queues: whatever a death interrupts, a job is in the queue once, or lost with its consumer.
+//! Operations on queues: whatever a death interrupts, a job is in the queue once, or lost with its
+//! consumer.
 
 use ndarray::Ix1;
 use ndshm::queue::OwnedArray;

@@ -1,4 +1,5 @@
-//! Operations on segments with names: whatever a death interrupts, the next process can use the name.
+//! Operations on segments with names: whatever a death interrupts, the next process can use the
+//! name.
 
 use ndshm::error::SegmentError;
 use ndshm::{HandleTable, Segment};

@@ -188,7 +188,7 @@ fn read_all(root: &Path, directory: &Path, files: &mut BTreeMap<PathBuf, String>
     }
 }
 
-/// Builds the models of the copy. Returns their executables by the names of their files.
+/// Builds the models of the copy. Returns their executables by the names of their programs.
 fn build(copy: &Path) -> BTreeMap<String, PathBuf> {
     let built = Command::new(env!("CARGO"))
         .current_dir(copy)
@@ -206,11 +206,11 @@ fn build(copy: &Path) -> BTreeMap<String, PathBuf> {
         .unwrap();
     let said = String::from_utf8_lossy(&built.stderr).into_owned();
     assert!(built.status.success(), "{said}");
-    // "Executable tests/leases.rs (built/release/deps/leases-0123)"
+    // "Executable tests/leases.rs (built/release/deps/leases-0123)", or "tests/queue/main.rs (...)"
     said.lines()
         .filter_map(|line| line.trim().strip_prefix("Executable tests/"))
         .filter_map(|line| line.strip_suffix(')')?.split_once(".rs ("))
-        .map(|(name, path)| (name.to_owned(), copy.join(path)))
+        .map(|(file, path)| (file.trim_end_matches("/main").to_owned(), copy.join(path)))
         .collect()
 }
 

@@ -17,8 +17,8 @@ impl HandleTable {
     /// them, all at once.
     ///
     /// # Errors
-    /// - [`Error::Lease`] as for [`read_untyped`](crate::HandleTable::read_untyped): the array must not be
-    ///   freed meanwhile.
+    /// - [`Error::Lease`] as for [`read_untyped`](crate::HandleTable::read_untyped): the array must
+    ///   not be freed meanwhile.
     /// - [`SegmentError::Os`] if the system has no pages.
     pub fn prefault(&self, handle: impl Into<AnyHandle>) -> Result<(), Error> {
         let handle = handle.into();

@@ -257,7 +257,7 @@ fn recover(queue: &Queue<'_, Jobs>, table: &HandleTable) {
 fn a_push_that_meets_the_close_gets_its_array_back() {
     let table = table();
     let queue = table.queue::<Jobs>(2).unwrap();
-    let me = queue.enter().unwrap();
+    let me = queue.lease.enter().unwrap();
     let Begun { ticket, array } = begin_push(&queue, &table, me);
     queue.close();
     assert!(!queue.cells.publish_array(ticket, me, array));
@@ -270,7 +270,7 @@ fn a_push_that_meets_the_close_gets_its_array_back() {
 fn a_push_whose_array_was_taken_before_it_met_the_close_succeeds() {
     let table = table();
     let queue = table.queue::<Jobs>(2).unwrap();
-    let me = queue.enter().unwrap();
+    let me = queue.lease.enter().unwrap();
     let Begun { ticket, array } = begin_push(&queue, &table, me);
     let (slot, generation) = array;
     slot.change(|word| word.dequeue(generation, DEAD)).unwrap();
@@ -283,7 +283,7 @@ fn a_push_whose_array_was_taken_before_it_met_the_close_succeeds() {
 fn a_push_that_is_given_up_frees_its_cell_and_wakes_producers() {
     let table = table();
     let queue = table.queue::<Jobs>(2).unwrap();
-    let me = queue.enter().unwrap();
+    let me = queue.lease.enter().unwrap();
     let Begun { ticket, .. } = begin_push(&queue, &table, me);
     queue.cells.mark_sleeper(Event::Popped);
     queue.cells.give_up(ticket, me);
@@ -323,7 +323,7 @@ fn an_array_that_the_dead_had_pushed_stays_in_its_queue() {
 fn the_death_of_another_changes_no_push_and_no_pop() {
     let table = table();
     let queue = table.queue::<Jobs>(4).unwrap();
-    let me = queue.enter().unwrap();
+    let me = queue.lease.enter().unwrap();
     queue.push_owned(array(&table, 1)).unwrap();
     queue.push_owned(array(&table, 2)).unwrap();
     let taking = queue.cells.take(me).unwrap();

@@ -5,6 +5,7 @@ use crate::queue::cells::{Event, HEAD, Seen, TAIL};
 use crate::queue::*;
 use crate::segment::Segment;
 use crate::sync::{Ordering, Word};
+use crate::word::SeatId;
 use crate::word::{CellState, CellWord, EndWord};
 
 const DEAD: SeatId = SeatId::from_index(5);
@@ -97,7 +98,7 @@ fn closing_wakes_both_ends() {
 fn a_push_that_comes_after_the_close_is_withdrawn() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
-    let me = queue.enter().unwrap();
+    let me = queue.lease.enter().unwrap();
     let ticket = queue.cells.claim(me).unwrap();
     queue.close();
     assert!(!queue.cells.publish(ticket, me));

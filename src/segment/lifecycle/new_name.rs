@@ -17,8 +17,8 @@ use crate::segment::options::SegmentOptions;
 use crate::segment::os::file::{DIR, SHM_REMEDY, check_file_size, os_error, path, shm_free};
 use crate::segment::os::mapping::{map_error, page_size};
 
-/// Creates the file and initializes it. Returns the key, by which the caller recognizes the segment,
-/// or `None` if the kernel is too old to populate the first page safely.
+/// Creates the file and initializes it. Returns the key, by which the caller recognizes the
+/// segment, or `None` if the kernel is too old to populate the first page safely.
 pub(super) fn make(name: &str, options: &SegmentOptions) -> Result<Option<u64>, SegmentError> {
     make_largest(options.geometries(SHARED_CAPACITY)?, |geometry| {
         make_sized(name, geometry, options.mode)

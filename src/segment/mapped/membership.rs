@@ -1,5 +1,5 @@
-//! Membership of a named segment: a shared lock on the file, which decides which process removes the
-//! name.
+//! Membership of a named segment: a shared lock on the file, which decides which process removes
+//! the name.
 //!
 //! Every process in a named segment holds a shared membership lock on its file, and joins only
 //! while the name resolves to that file. A leaving process first closes its description, then

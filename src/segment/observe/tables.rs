@@ -2,8 +2,8 @@
 //!
 //! The tables with an entry for each slot reserve hundreds of MiB in a segment of the default size.
 //! To save address space, an observer maps their entries for the appended spans, and as many again.
-//! When more spans are appended, it maps a larger part, and keeps the former mapping: references into
-//! it stay valid for as long as the observer lives.
+//! When more spans are appended, it maps a larger part, and keeps the former mapping: references
+//! into it stay valid for as long as the observer lives.
 
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
@@ -70,7 +70,8 @@ impl Tables {
     }
 }
 
-/// Returns the lowest level that has all appended spans. Entries of the span table are set in order.
+/// Returns the lowest level that has all appended spans. Entries of the span table are set in
+/// order.
 fn level(layout: &Layout, is_carved: impl Fn(usize) -> bool) -> usize {
     let spans = layout.geometry.spans as usize;
     let mut level = 0;

@@ -26,8 +26,8 @@ pub(crate) fn is_on(fd: BorrowedFd<'_>, seat: usize) -> bool {
     matches!(lock::on_seat(fd, seat), Ok(OnByte::Foreign { .. }))
 }
 
-/// Returns the holder if the system gives its pid. A lock of a description has none, and a lock from
-/// another pid namespace has the pid 0.
+/// Returns the holder if the system gives its pid. A lock of a description has none, and a lock
+/// from another pid namespace has the pid 0.
 fn holder_of(pid: libc::pid_t) -> Option<Vec<u32>> {
     match u32::try_from(pid) {
         Ok(pid) if pid > 0 => Some(vec![pid]),

@@ -5,7 +5,6 @@ pub(crate) mod commit;
 pub(crate) mod file;
 pub(crate) mod foreign_lock;
 pub(crate) mod fork;
-#[cfg(feature = "serde")]
 pub(crate) mod huge;
 pub(crate) mod lock;
 #[cfg_attr(miri, path = "heap.rs")]
