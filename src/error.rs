@@ -9,7 +9,6 @@ pub use crate::bundle::error::BundleError;
 pub use crate::descriptor::{HalfWritten, WrongKind};
 pub use crate::element::{InvalidElement, LayoutError};
 pub use crate::handle::ParseHandleError;
-pub use crate::inspect::error::CopyError;
 pub use crate::memory::Corrupt;
 pub use crate::names::error::NameError;
 #[cfg(feature = "npy")]
@@ -17,7 +16,7 @@ pub use crate::npy::error::NpyError;
 #[cfg(feature = "serde")]
 pub use crate::object::error::ObjectError;
 pub use crate::partition::error::{PartitionError, RoundError};
-pub use crate::pool::error::{BarrierError, PoolError};
+pub use crate::pool::error::PoolError;
 pub use crate::primitives::error::PrimitiveError;
 pub use crate::queue::error::{PushError, QueueError};
 pub use crate::seat::error::JoinError;
@@ -49,9 +48,6 @@ pub enum Error {
     /// A round could not be opened, entered or finished.
     #[error(transparent)]
     Round(#[from] RoundError),
-    /// The workers of a call could not wait for each other.
-    #[error(transparent)]
-    Barrier(#[from] BarrierError),
     /// A pool could not be started, or a call on it failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -120,9 +116,7 @@ impl Error {
                 _ => None,
             },
             #[cfg(feature = "npy")]
-            Error::Npy(NpyError::Lease(error) | NpyError::Copy(CopyError::Lease(error))) => {
-                Some(error)
-            }
+            Error::Npy(NpyError::Lease(error)) => Some(error),
             #[cfg(feature = "arrow")]
             Error::Arrow(ArrowError::Lease(error)) => Some(error),
             #[cfg(feature = "serde")]
@@ -220,8 +214,6 @@ mod tests {
             PrimitiveError::from(PoolError::from(stale())).into(),
             #[cfg(feature = "npy")]
             NpyError::from(stale()).into(),
-            #[cfg(feature = "npy")]
-            NpyError::from(CopyError::from(stale())).into(),
             #[cfg(feature = "arrow")]
             ArrowError::from(stale()).into(),
             #[cfg(feature = "serde")]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::error::{
-    AllocError, BundleError, CopyError, Corrupt, HalfWritten, JoinError, LeaseError, NameError,
-    NoMemory, PartitionError, QueueError, RoundError, SegmentError,
+    AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
+    PartitionError, QueueError, RoundError, SegmentError,
 };
 use ndshm::{AnyHandle, BundleHandle, Error, Handle, HandleTable, QueueHandle, Segment};
 
@@ -131,10 +131,10 @@ fn without_handles(text: &str) -> String {
     plain
 }
 
-/// Checks an observer's error, which `Error` does not hold.
+/// Checks the units in an observer's error.
 #[test]
 fn a_copy_out_of_range_is_named_in_units() {
-    let error = CopyError::Range {
+    let error = LeaseError::OutOfRange {
         handle: X,
         offset: 8,
         len: 192 << 40,

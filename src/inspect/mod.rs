@@ -2,7 +2,6 @@
 
 mod census;
 mod classes;
-pub(crate) mod error;
 #[cfg(not(loom))]
 mod observer;
 mod verify;

@@ -6,7 +6,6 @@ use thiserror::Error as ThisError;
 
 use crate::element::{InvalidElement, LayoutError};
 use crate::handle::AnyHandle;
-use crate::inspect::error::CopyError;
 use crate::table::error::{AllocError, LeaseError};
 
 /// Error of loading an array from a file, or of saving one.
@@ -140,9 +139,6 @@ pub enum NpyError {
     /// The array could not be read.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// An observer could not copy the array.
-    #[error(transparent)]
-    Copy(#[from] CopyError),
 }
 
 /// Error of reading a header, or the element type in it, before the file's name is known.

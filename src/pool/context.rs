@@ -12,7 +12,7 @@ use super::spin::Spin;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
 use crate::partition::{Group, Partition, TileOf, TileSide};
-use crate::pool::error::BarrierError;
+use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
@@ -129,7 +129,7 @@ impl WorkerContext<'_> {
     ///
     /// # Errors
     /// Same as [`barrier_timeout`](WorkerContext::barrier_timeout).
-    pub fn barrier(&self) -> Result<(), BarrierError> {
+    pub fn barrier(&self) -> Result<(), PoolError> {
         self.barrier_timeout(Duration::from_secs(60))
     }
 
@@ -137,12 +137,12 @@ impl WorkerContext<'_> {
     /// them wrote before.
     ///
     /// # Errors
-    /// - [`BarrierError::Broken`] if a worker of the call has died, panicked or returned. The
+    /// - [`PoolError::BarrierBroken`] if a worker of the call has died, panicked or returned. The
     ///   barrier stays broken for the rest of the call.
-    /// - [`BarrierError::Deadline`] if not all have arrived within `timeout`. This breaks the
+    /// - [`PoolError::BarrierTimeout`] if not all have arrived within `timeout`. This breaks the
     ///   barrier for the others too.
-    /// - [`BarrierError::Forked`] in a child that the kernel has forked.
-    pub fn barrier_timeout(&self, timeout: Duration) -> Result<(), BarrierError> {
+    /// - [`PoolError::BarrierForked`] in a child that the kernel has forked.
+    pub fn barrier_timeout(&self, timeout: Duration) -> Result<(), PoolError> {
         self.check_worker()?;
         let epoch = self.epoch.get();
         let barrier = self.mailbox.barrier();
@@ -154,10 +154,10 @@ impl WorkerContext<'_> {
                 self.epoch.set(next);
                 Ok(())
             }
-            Err(Broken::Left) => Err(BarrierError::Broken),
+            Err(Broken::Left) => Err(PoolError::BarrierBroken),
             Err(Broken::Late) => {
                 barrier.break_up(epoch);
-                Err(BarrierError::Deadline { waited: timeout })
+                Err(PoolError::BarrierTimeout { waited: timeout })
             }
         }
     }
@@ -171,7 +171,7 @@ impl WorkerContext<'_> {
     /// # Errors
     /// - [`Error::Round`] if the round cannot be opened (an array is leased, poisoned or freed), or
     ///   has ended with torn tiles.
-    /// - [`Error::Barrier`] if another worker failed.
+    /// - [`Error::Pool`] if another worker failed.
     #[track_caller]
     pub fn for_each<G: Group>(
         &self,
@@ -210,10 +210,10 @@ impl WorkerContext<'_> {
     }
 
     /// Checks that this process is the worker. A forked child would arrive in its place.
-    fn check_worker(&self) -> Result<(), BarrierError> {
+    fn check_worker(&self) -> Result<(), PoolError> {
         match self.table.core.is_of(self.token) {
             true => Ok(()),
-            false => Err(BarrierError::Forked),
+            false => Err(PoolError::BarrierForked),
         }
     }
 

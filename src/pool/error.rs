@@ -175,6 +175,21 @@ pub enum PoolError {
         /// Number of all tiles; 0 if the kernel does not run on tiles.
         tiles: usize,
     },
+    /// A worker of the call has died, failed or returned.
+    #[error("a worker of this call has ended, so the barrier cannot be completed")]
+    BarrierBroken,
+    /// Not all workers arrived at the barrier in time.
+    #[error("not all workers arrived at the barrier within {waited:?}")]
+    BarrierTimeout {
+        /// The time that the worker waited.
+        waited: Duration,
+    },
+    /// The kernel has forked, and this process is the child.
+    #[error(
+        "this process was forked by a worker: the barrier counts workers, so only the worker \
+         itself may wait at it"
+    )]
+    BarrierForked,
     /// The round could not be opened or finished.
     #[error(transparent)]
     Round(#[from] RoundError),
@@ -187,27 +202,6 @@ pub enum PoolError {
     /// No seat could be taken.
     #[error(transparent)]
     Join(#[from] JoinError),
-}
-
-/// Error of waiting at a barrier.
-#[derive(Clone, Copy, PartialEq, Eq, ThisError)]
-#[non_exhaustive]
-pub enum BarrierError {
-    /// A worker of the call has died, failed or returned.
-    #[error("a worker of this call has ended, so the barrier cannot be completed")]
-    Broken,
-    /// Not all workers arrived in time.
-    #[error("not all workers arrived at the barrier within {waited:?}")]
-    Deadline {
-        /// The time that the worker waited.
-        waited: Duration,
-    },
-    /// The kernel has forked, and this process is the child.
-    #[error(
-        "this process was forked by a worker: the barrier counts workers, so only the worker \
-         itself may wait at it"
-    )]
-    Forked,
 }
 
 fn start_failure(signal: Option<i32>, code: Option<i32>) -> String {
@@ -242,4 +236,4 @@ fn cause(signal: Option<i32>, code: Option<i32>) -> String {
     }
 }
 
-crate::message::debug_is_display!(PoolError, BarrierError);
+crate::message::debug_is_display!(PoolError);

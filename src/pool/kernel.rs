@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::partition::{Group, PartitionHandle};
-use crate::pool::error::BarrierError;
+use crate::pool::error::PoolError;
 use crate::table::error::LeaseError;
 
 /// The data that a worker passes to the trampoline.
@@ -186,7 +186,7 @@ where
             }
         }
         // The worker that broke the barrier reports the cause.
-        Ok(Err(error @ Error::Barrier(BarrierError::Broken))) => {
+        Ok(Err(error @ Error::Pool(PoolError::BarrierBroken))) => {
             report.fail(arguments.call, Cause::Consequence, &error.to_string());
         }
         Ok(Err(error)) => report.fail(arguments.call, Cause::Kernel, &error.to_string()),

@@ -178,6 +178,30 @@ pub enum LeaseError {
         /// The place and the check that failed.
         error: Corrupt,
     },
+    /// The bytes that an observer was asked for extend beyond the array.
+    #[error(
+        "{handle} has {:#}: {:#} from byte {offset} on are out of range",
+        Bytes(*bytes),
+        Bytes(*len)
+    )]
+    OutOfRange {
+        /// The handle.
+        handle: AnyHandle,
+        /// The first requested byte, from the start of the array.
+        offset: u64,
+        /// Number of requested bytes.
+        len: u64,
+        /// Bytes of the array.
+        bytes: u64,
+    },
+    /// An observer could not read the segment's file.
+    #[error("{handle}: the segment's file cannot be read (was it truncated?): {source}")]
+    Unreadable {
+        /// The handle.
+        handle: AnyHandle,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// An observer could not map the array or its tables.
     #[error("the array cannot be mapped for reading: {0}")]
     Unmapped(#[source] SegmentError),

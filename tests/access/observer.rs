@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
 use ndarray::{Ix1, ShapeBuilder};
-use ndshm::error::{CopyError, LeaseError, SegmentError};
+use ndshm::error::{LeaseError, SegmentError};
 use ndshm::{Handle, HandleTable, Observer};
 
 use crate::support::{Child, DEADLINE, Name};
@@ -67,16 +67,13 @@ pub fn an_observer_copies_bytes() {
             .copy_bytes(x, offset, &mut bytes[..len])
             .unwrap_err();
         assert!(
-            matches!(error, CopyError::Range { bytes: 12, .. }),
+            matches!(error, LeaseError::OutOfRange { bytes: 12, .. }),
             "{error}"
         );
     }
     table.free(x).unwrap();
     let stale = observer.copy_bytes(x, 0, &mut bytes).unwrap_err();
-    assert!(
-        matches!(stale, CopyError::Lease(LeaseError::Stale { .. })),
-        "{stale}"
-    );
+    assert!(matches!(stale, LeaseError::Stale { .. }), "{stale}");
 }
 
 /// Checks that a copy never holds bytes of the next array in a freed array's slot.
@@ -114,7 +111,7 @@ pub fn a_copy_never_mixes_two_arrays() {
                     }
                     whole += 1;
                 }
-                Err(CopyError::Lease(LeaseError::Stale { .. })) => stale += 1,
+                Err(LeaseError::Stale { .. }) => stale += 1,
                 Err(error) => panic!("{error}"),
             }
         }

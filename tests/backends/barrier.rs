@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ndshm::Error;
-use ndshm::error::{BarrierError, PoolError};
+use ndshm::error::PoolError;
 
 use crate::support::{Flag, KINDS, PROCESSES, die};
 use crate::with_each_pool;
@@ -103,12 +103,12 @@ pub fn a_barrier_ends_at_its_deadline() {
             if worker.worker() == 0 {
                 Flag::wait(late);
                 return match worker.barrier() {
-                    Err(BarrierError::Broken) => Ok(0u32),
+                    Err(PoolError::BarrierBroken) => Ok(0u32),
                     other => panic!("{other:?}"),
                 };
             }
             match worker.barrier_timeout(Duration::from_millis(50)) {
-                Err(BarrierError::Deadline { .. }) => {}
+                Err(PoolError::BarrierTimeout { .. }) => {}
                 Err(other) => return Err(Error::from(other)),
                 Ok(()) => panic!("the barrier opened without the other worker"),
             }

@@ -4,7 +4,6 @@ use std::io;
 
 use super::Observer;
 use crate::handle::AnyHandle;
-use crate::inspect::error::CopyError;
 use crate::table::error::LeaseError;
 
 impl Observer {
@@ -31,16 +30,16 @@ impl Observer {
     /// ```
     ///
     /// # Errors
-    /// [`CopyError::Range`] beyond the array's last byte, [`CopyError::Lease`] with
+    /// [`LeaseError::OutOfRange`] beyond the array's last byte,
     /// [`LeaseError::Stale`], [`LeaseError::Corrupt`], or [`LeaseError::WrongKind`] if the
-    /// handle names something other than an array (such as a queue); [`CopyError::Read`] if the
-    /// system cannot read the file. After an error the contents of `out` are unspecified.
+    /// handle names something other than an array (such as a queue); [`LeaseError::Unreadable`] if
+    /// the system cannot read the file. After an error the contents of `out` are unspecified.
     pub fn copy_bytes(
         &self,
         handle: impl Into<AnyHandle>,
         offset: u64,
         out: &mut [u8],
-    ) -> Result<(), CopyError> {
+    ) -> Result<(), LeaseError> {
         let handle = handle.into();
         let (slot, generation) = self.found(|look| look.live(handle))?;
         let place = self.place(handle, slot.index, offset, out.len() as u64);
@@ -51,10 +50,10 @@ impl Observer {
         // Check the word again: if it is unchanged, the extent has been this array's until now, so
         // the bytes and the place are this array's too.
         if !slot.word().is_live(generation) {
-            return Err(LeaseError::Stale { handle }.into());
+            return Err(LeaseError::Stale { handle });
         }
         place?;
-        read.map_err(|source: io::Error| CopyError::Read { handle, source })
+        read.map_err(|source: io::Error| LeaseError::Unreadable { handle, source })
     }
 
     /// Returns the offset in the file of `len` bytes from `offset` of the array in `slot`.
@@ -64,14 +63,14 @@ impl Observer {
         slot: usize,
         offset: u64,
         len: u64,
-    ) -> Result<u64, CopyError> {
+    ) -> Result<u64, LeaseError> {
         let look = self.tables();
         let memory = look.memory;
         let found = look.measure_untyped(slot, handle)?;
         let (bytes, extent) = (found.bytes, found.extent);
         match offset.checked_add(len) {
             Some(end) if end <= bytes => Ok(memory.layout().data + extent.offset + offset),
-            _ => Err(CopyError::Range {
+            _ => Err(LeaseError::OutOfRange {
                 handle,
                 offset,
                 len,

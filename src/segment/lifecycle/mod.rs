@@ -3,7 +3,7 @@
 //!
 //! Every way leads through the same files, in this order. For a name:
 //! 1. `named.rs` finds the file, or lets `new_name.rs` create it, and retries while others change
-//! the name;
+//!    the name;
 //! 2. `os/check.rs` refuses a file that cannot be a segment, or that others may write;
 //! 3. `mapped/membership.rs` takes the lock that keeps the name;
 //! 4. `initialize.rs` reads or sets the header, and maps the file;

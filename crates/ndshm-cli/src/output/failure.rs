@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use ndshm::Error;
-use ndshm::error::{CopyError, JoinError, LeaseError, NameError, NpyError, SegmentError};
+use ndshm::error::{JoinError, LeaseError, NameError, NpyError, SegmentError};
 
 use super::escaped;
 
@@ -117,20 +117,13 @@ impl From<LeaseError> for Failure {
             LeaseError::Stale { .. } => Code::NotFound,
             LeaseError::Corrupt { .. }
             | LeaseError::InvalidElement { .. }
+            | LeaseError::OutOfRange { .. }
+            | LeaseError::Unreadable { .. }
             | LeaseError::Poisoned { .. } => Code::Problem,
             LeaseError::WrongKind(_) => Code::Usage,
             _ => Code::Refused,
         };
         Failure::new(code, error)
-    }
-}
-
-impl From<CopyError> for Failure {
-    fn from(error: CopyError) -> Failure {
-        match error {
-            CopyError::Lease(error) => error.into(),
-            error => Failure::damaged(error),
-        }
     }
 }
 
@@ -155,7 +148,10 @@ impl From<NameError> for Failure {
 impl From<NpyError> for Failure {
     fn from(error: NpyError) -> Failure {
         let code = match &error {
-            NpyError::Copy(CopyError::Lease(_)) | NpyError::Lease(_) => Code::NotFound,
+            NpyError::Lease(LeaseError::OutOfRange { .. } | LeaseError::Unreadable { .. }) => {
+                Code::Problem
+            }
+            NpyError::Lease(_) => Code::NotFound,
             NpyError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound => Code::NotFound,
             NpyError::Io { .. } | NpyError::Alloc { .. } => Code::Refused,
             NpyError::NotAFile { .. } | NpyError::NotInNumpy { .. } => Code::Usage,
