@@ -16,29 +16,30 @@ use crate::handle::AnyHandle;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
-use crate::word::Field;
+use crate::word::{BucketIndex, BucketWord, Field};
 
 const CODE: Field = Field::first(16);
 const SCHEMA: Field = CODE.then(16);
 const AXES: Field = SCHEMA.then(8);
 const ORDER: Field = AXES.then(8);
 
-/// A word that stores a number for the array of one generation: number + 1 32 | generation 32.
+/// A word that stores a bucket for the array of one generation: number + 1 32 | generation 32.
 struct Kept;
 
 impl Kept {
     const NUMBER: Field = Field::first(32);
     const GENERATION: Field = Self::NUMBER.then(32);
 
-    fn of(number: usize, generation: u32) -> u64 {
-        let word = Self::NUMBER.set(0, number as u64 + 1);
+    fn of(bucket: BucketIndex, generation: u32) -> u64 {
+        let word = Self::NUMBER.set(0, bucket.get() as u64 + 1);
         Self::GENERATION.set(word, u64::from(generation))
     }
 
-    /// Returns the number, or `None` if the word is of another generation.
-    fn get(word: u64, generation: u32) -> Option<usize> {
+    /// Returns the bucket, or `None` if the word is of another generation.
+    fn get(word: u64, generation: u32) -> Option<BucketIndex> {
         let number = Self::NUMBER.get(word).checked_sub(1)?;
-        (Self::GENERATION.get(word) == u64::from(generation)).then_some(number as usize)
+        let bucket = BucketIndex::new(number as usize);
+        (Self::GENERATION.get(word) == u64::from(generation)).then_some(bucket)
     }
 }
 
@@ -274,37 +275,37 @@ impl Descriptor {
 
     /// Stores the bucket in which the array was given a name. This is a hint: it may be late, or be
     /// about an array that had the slot before.
-    pub(crate) fn note_name(words: &[Atom], bucket: usize) {
-        words[NAMED_IN].store(bucket as u64, Ordering::Relaxed);
+    pub(crate) fn note_name(words: &[Atom], bucket: BucketIndex) {
+        words[NAMED_IN].store(bucket.get() as u64, Ordering::Relaxed);
     }
 
     /// Returns the bucket that was stored last in the slot.
-    pub(crate) fn named_in(words: &[Atom]) -> u64 {
-        words[NAMED_IN].load(Ordering::Relaxed)
+    pub(crate) fn named_in(words: &[Atom]) -> BucketIndex {
+        BucketIndex::new(words[NAMED_IN].load(Ordering::Relaxed) as usize)
     }
 
     /// Stores the bucket whose names the control array holds. Called before it is published as that
     /// generation.
     ///
     /// Relaxed, as is the load in `bucket`: the word itself carries its generation.
-    pub(crate) fn store_bucket(words: &[Atom], bucket: usize, generation: u32) {
+    pub(crate) fn store_bucket(words: &[Atom], bucket: BucketIndex, generation: u32) {
         words[BUCKET].store(Kept::of(bucket, generation), Ordering::Relaxed);
     }
 
     /// Returns the bucket that [`Descriptor::store_bucket`] stored for this generation.
-    pub(crate) fn bucket(words: &[Atom], generation: u32) -> Option<usize> {
+    pub(crate) fn bucket(words: &[Atom], generation: u32) -> Option<BucketIndex> {
         Kept::get(words[BUCKET].load(Ordering::Relaxed), generation)
     }
 
     /// Returns the word of a bundle's bucket.
-    pub(crate) fn bundle(words: &[Atom]) -> &Atom {
-        &words[BUNDLE]
+    pub(crate) fn bundle(words: &[Atom]) -> &Atom<BucketWord> {
+        words[BUNDLE].typed()
     }
 
     /// Marks the array of this generation as a part of a bundle. The caller holds a lease, so the
     /// slot keeps its array, and owns the array, so no other participant calls this at the same
     /// time.
-    pub(crate) fn store_part(words: &[Atom], bundle: usize, generation: u32) {
+    pub(crate) fn store_part(words: &[Atom], bundle: BucketIndex, generation: u32) {
         words[PART_OF].store(Kept::of(bundle, generation), Ordering::Relaxed);
     }
 
@@ -314,7 +315,7 @@ impl Descriptor {
     }
 
     /// Returns the bundle that the array of this generation is a part of.
-    pub(crate) fn part_of(words: &[Atom], generation: u32) -> Option<usize> {
+    pub(crate) fn part_of(words: &[Atom], generation: u32) -> Option<BucketIndex> {
         Kept::get(words[PART_OF].load(Ordering::Relaxed), generation)
     }
 

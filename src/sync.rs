@@ -15,6 +15,7 @@ pub(crate) mod spin;
 pub(crate) mod time;
 
 use core::marker::PhantomData;
+use core::slice;
 
 pub(crate) use core::sync::atomic::Ordering;
 pub(crate) use imp::{Backoff, Cell};
@@ -43,6 +44,9 @@ impl Word for u64 {
 /// One shared word.
 ///
 /// `repr(transparent)`: in production the bytes of a mapping are cast to a slice of these.
+///
+/// [`typed`](Atom::typed) and [`typed_slice`](Atom::typed_slice) say what a word decodes to: arrays
+/// of control words have words of several kinds.
 ///
 /// `native.rs` and `model.rs` add the operations in which the two builds differ: `zero`,
 /// `publish_owned`, `wait` and `wake_all`.
@@ -114,6 +118,22 @@ impl<W: Word> Atom<W> {
 }
 
 impl Atom<u64> {
+    /// Returns the same word as one that decodes to `W`.
+    #[inline(always)]
+    pub(crate) fn typed<W: Word>(&self) -> &Atom<W> {
+        &Self::typed_slice(slice::from_ref(self))[0]
+    }
+
+    /// Returns the same words as words that decode to `W`.
+    #[inline(always)]
+    pub(crate) fn typed_slice<W: Word>(words: &[Self]) -> &[Atom<W>] {
+        let first = words.as_ptr().cast::<Atom<W>>();
+        // SAFETY: `Atom<W>` and `Atom<u64>` are `repr(transparent)` over the same `Cell`, so both
+        // slices have the same layout, and they access a word by the same atomic operations.
+        // Decoding is total: no bits are invalid in a word of `W`. The borrow of `words` goes on.
+        unsafe { slice::from_raw_parts(first, words.len()) }
+    }
+
     #[track_caller]
     #[inline(always)]
     pub(crate) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {

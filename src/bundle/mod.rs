@@ -18,11 +18,11 @@ use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::names::NameError;
 use crate::names::{self, Buckets, Contents, NameInfo, Value};
-use crate::sync::{Atom, Ordering, Word};
+use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::kept_lease::KeptLease;
-use crate::word::BucketWord;
+use crate::word::{BucketIndex, BucketWord};
 pub use handle::BundleHandle;
 
 /// A set of named arrays that is created, passed on, opened, listed and freed as one.
@@ -61,7 +61,7 @@ pub struct Bundle<'t> {
     handle: AnyHandle,
     /// Keeps the slot, and with it the bucket.
     lease: KeptLease<'t>,
-    bucket: usize,
+    bucket: BucketIndex,
 }
 
 impl Core {
@@ -72,7 +72,7 @@ impl Core {
         self.publish_record(reserved, |descriptor| {
             Descriptor::control(ControlKind::Bundle, 1).store(descriptor);
             // Relaxed: published with the slot.
-            Descriptor::bundle(descriptor).store(BucketWord::EMPTY.bits(), Ordering::Relaxed);
+            Descriptor::bundle(descriptor).store(BucketWord::EMPTY, Ordering::Relaxed);
         });
         self.open_bundle(BundleHandle::of(self.handle_of(slot, generation)))
     }
@@ -88,7 +88,7 @@ impl Core {
                 table: self,
                 handle,
                 lease: KeptLease::new(lease),
-                bucket: memory.names().len() + index,
+                bucket: BucketIndex::of_bundle(memory, index),
             }),
             false => {
                 let words = memory.descriptor(index);
@@ -116,7 +116,7 @@ impl Core {
     /// Called by the participant that freed the bundle, and by one that put a record into its
     /// bucket too late. After an error the next reap frees the remaining parts.
     #[cold]
-    pub(crate) fn free_parts(&self, bucket: usize, mut word: BucketWord) {
+    pub(crate) fn free_parts(&self, bucket: BucketIndex, mut word: BucketWord) {
         let buckets = Buckets { table: self };
         while let Some((slot, generation)) = word.record() {
             let Ok(lease) = self.lease_shared(self.handle_of(slot, generation)) else {
@@ -283,7 +283,7 @@ impl<'t> Bundle<'t> {
         let place = self.place();
         // Relaxed: publishes nothing, and continues the release sequences of earlier changes.
         let _ = place.update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            Some(BucketWord::from_bits(word).frozen().bits())
+            Some(word.frozen())
         });
         Ok(())
     }
@@ -292,13 +292,13 @@ impl<'t> Bundle<'t> {
     /// was freed before the child used it.
     pub fn is_frozen(&self) -> bool {
         // Without a lease of this process the slot may have another bundle by now.
-        self.lease.enter().is_err()
-            || BucketWord::from_bits(self.place().load(Ordering::Relaxed)).is_frozen()
+        self.lease.enter().is_err() || self.place().load(Ordering::Relaxed).is_frozen()
     }
 
-    fn place(&self) -> &Atom {
+    fn place(&self) -> &Atom<BucketWord> {
         let memory = self.table.segment().memory();
-        Descriptor::bundle(memory.descriptor(self.bucket - memory.names().len()))
+        let (slot, _) = self.handle.unpack(self.table.segment().key());
+        Descriptor::bundle(memory.descriptor(slot))
     }
 
     fn buckets(&self) -> Buckets<'t> {

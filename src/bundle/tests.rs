@@ -4,9 +4,8 @@
 use ndarray::{Ix1, Ix2, arr1};
 
 use crate::bundle::error::BundleError;
-use crate::sync::{Ordering, Word};
+use crate::sync::Ordering;
 use crate::table::error::LeaseError;
-use crate::word::BucketWord;
 use crate::{HandleTable, Segment};
 
 fn table() -> HandleTable {
@@ -185,7 +184,7 @@ fn a_bundle_whose_record_was_freed_can_be_used_again() {
         if frozen {
             bundle.freeze().unwrap();
         }
-        let word = BucketWord::from_bits(bundle.place().load(Ordering::Relaxed));
+        let word = bundle.place().load(Ordering::Relaxed);
         let (slot, generation) = word.record().unwrap();
         maker
             .core

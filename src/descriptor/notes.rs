@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::element::testing::HeapMemory;
+use crate::sync::Word;
 
 fn words() -> Vec<Atom> {
     (0..Layout::DESCRIPTOR_WORDS)
@@ -24,14 +25,14 @@ fn each_note_has_a_word_of_its_own() {
     Descriptor::note_committed(&at, 21);
     assert_eq!(written(&at), [(11, 21)]);
     assert_eq!(Descriptor::committed(&at), 21);
-    Descriptor::note_name(&at, 22);
+    Descriptor::note_name(&at, BucketIndex::new(22));
     assert_eq!(written(&at), [(11, 21), (12, 22)]);
-    assert_eq!(Descriptor::named_in(&at), 22);
+    assert_eq!(Descriptor::named_in(&at), BucketIndex::new(22));
 
     let at = words();
-    Descriptor::store_bucket(&at, 6, 9);
-    Descriptor::bundle(&at).store(5, Ordering::Relaxed);
-    Descriptor::store_part(&at, 7, 9);
+    Descriptor::store_bucket(&at, BucketIndex::new(6), 9);
+    Descriptor::bundle(&at).store(BucketWord::from_bits(5), Ordering::Relaxed);
+    Descriptor::store_part(&at, BucketIndex::new(7), 9);
     let expected = [(2, 9 << 32 | 7), (3, 5), (13, 9 << 32 | 8)];
     assert_eq!(written(&at), expected);
     Descriptor::clear_part(&at);
@@ -62,7 +63,7 @@ fn a_bucket_or_bundle_is_returned_only_for_its_own_generation() {
     let at = words();
     assert_eq!(Descriptor::bucket(&at, 0), None);
     assert_eq!(Descriptor::part_of(&at, 0), None);
-    for number in [0, 6, u32::MAX as usize - 1] {
+    for number in [0, 6, u32::MAX as usize - 1].map(BucketIndex::new) {
         Descriptor::store_bucket(&at, number, 9);
         Descriptor::store_part(&at, number, 9);
         assert_eq!(Descriptor::bucket(&at, 9), Some(number));

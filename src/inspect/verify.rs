@@ -18,7 +18,7 @@ use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::hints::Hints;
 use crate::table::slot::{ReleaseOutcome, Slot};
-use crate::word::{BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
+use crate::word::{BucketIndex, BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
 
 /// The result of [`HandleTable::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -408,7 +408,7 @@ impl Check<'_> {
                 Some(in_bucket) => self.found.in_transit += usize::from(!in_bucket),
             }
         } else if descriptor.is_control_of(ControlKind::Bundle) {
-            let bucket = self.memory.names().len() + slot.index;
+            let bucket = BucketIndex::of_bundle(self.memory, slot.index);
             self.bucket(
                 bucket,
                 Descriptor::bundle(self.memory.descriptor(slot.index)),
@@ -431,16 +431,16 @@ impl Check<'_> {
     /// Checks that each bucket of names is empty or names a live record of it.
     fn names(&mut self) {
         for bucket in names::used(self.memory) {
-            self.bucket(bucket, &self.memory.names()[bucket]);
+            self.bucket(bucket, &self.memory.names()[bucket.get()]);
         }
     }
 
-    fn bucket(&mut self, bucket: usize, word: &Atom) {
+    fn bucket(&mut self, bucket: BucketIndex, word: &Atom<BucketWord>) {
         let seen = names::word_of(self.memory, bucket).unwrap_or(BucketWord::EMPTY);
         let good = seen.is_empty() || names::is_record(self.memory, seen, bucket);
         // A record is freed only after the bucket names another one.
-        if !good && self.now(word) == seen.bits() {
-            let offset = names::offset_of(self.layout, bucket);
+        if !good && self.now(word) == seen {
+            let offset = names::offset_of(self.memory, bucket);
             let what = "a bucket of names has no valid list";
             self.damage(offset, what, seen.bits());
         }

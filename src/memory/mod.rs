@@ -10,8 +10,25 @@ mod model;
 #[cfg(not(loom))]
 mod tables;
 
+use crate::word::BucketIndex;
 pub use corrupt::Corrupt;
 #[cfg(loom)]
 pub use model::{Access, Memory, TileAccesses, ViewAccesses, put_down_to};
 #[cfg(not(loom))]
 pub use tables::{Access, Memory, TileAccesses, ViewAccesses};
+
+/// Buckets of the table come first. Behind them, each slot has the number of one bucket: that of
+/// the bundle in the slot.
+impl BucketIndex {
+    /// Returns the bucket of the bundle in `slot`.
+    #[inline]
+    pub(crate) fn of_bundle(memory: &Memory, slot: usize) -> BucketIndex {
+        BucketIndex::new(memory.names().len() + slot)
+    }
+
+    /// Returns the slot of the bundle that has this bucket, or `None` for a bucket of the table.
+    #[inline]
+    pub(crate) fn bundle(self, memory: &Memory) -> Option<usize> {
+        self.get().checked_sub(memory.names().len())
+    }
+}

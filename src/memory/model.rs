@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::sync::{Atom, Word};
-use crate::word::{SeatWord, SlotWord, SpanWord};
+use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
 use races::Races;
 pub use races::{Access, put_down_to};
 pub use views::{TileAccesses, ViewAccesses};
@@ -25,7 +25,7 @@ pub struct Memory {
     readers: Vec<Atom>,
     descriptors: Vec<Atom>,
     schemas: Vec<Atom>,
-    names: Vec<Atom>,
+    names: Vec<Atom<BucketWord>>,
     hints: Vec<Atom>,
     control: Vec<Atom>,
     races: Races,
@@ -111,7 +111,7 @@ impl Memory {
         &self.schemas[index * Layout::SCHEMA_WORDS..][..Layout::SCHEMA_WORDS]
     }
 
-    pub(crate) fn names(&self) -> &[Atom] {
+    pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
         &self.names
     }
 

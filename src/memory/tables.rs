@@ -8,7 +8,7 @@ use ndarray::{Dimension, RawArrayViewMut};
 
 use crate::layout::{Header, HintTree, Layout};
 use crate::sync::Atom;
-use crate::word::{SeatWord, SlotWord, SpanWord};
+use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
 
 /// The tables of a mapped segment, as slices of atomic words.
 ///
@@ -146,7 +146,7 @@ impl Memory {
 
     /// Returns the buckets of the names.
     #[inline]
-    pub(crate) fn names(&self) -> &[Atom] {
+    pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
         self.words(self.mapped.names, self.layout.geometry.buckets())
     }
 

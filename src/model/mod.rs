@@ -63,7 +63,7 @@ pub fn place(segment: &Segment, handle: impl Into<AnyHandle>) -> (usize, u32) {
 
 /// Returns the bucket of a name, one of the two in a model's segment.
 pub fn bucket(segment: &Segment, name: &str) -> Option<usize> {
-    crate::names::bucket(segment.memory(), name)
+    Some(crate::names::bucket(segment.memory(), name)?.get())
 }
 
 /// Frees the record of a name's bucket but leaves it in the bucket, which no call of a program
@@ -75,7 +75,7 @@ pub fn lose_record(table: &HandleTable, name: &str) -> bool {
 /// Returns a handle of the record of a name's bucket, as a program could forge it.
 pub fn record(table: &HandleTable, name: &str) -> Option<AnyHandle> {
     let memory = table.segment().memory();
-    let word = crate::names::word_of(memory, bucket(table.segment(), name)?)?;
+    let word = crate::names::word_of(memory, crate::names::bucket(memory, name)?)?;
     let (slot, generation) = word.record()?;
     Some(table.core.handle_of(slot, generation))
 }

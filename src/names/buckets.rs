@@ -3,8 +3,7 @@
 //! `README.md` beside this file has the protocol and its proof.
 
 use super::place::{
-    bundle_of, get, hand_over, is_live_bundle, offset_of, place_of, record_words, was_freed,
-    word_of,
+    get, hand_over, is_live_bundle, offset_of, place_of, record_words, was_freed, word_of,
 };
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -12,11 +11,11 @@ use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
 use crate::memory::Memory;
 use crate::names::error::NameError;
-use crate::sync::{Atom, Ordering, Word};
+use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::slot::Slot;
-use crate::word::BucketWord;
+use crate::word::{BucketIndex, BucketWord};
 
 /// The buckets of a table, as seen by one participant.
 #[derive(Clone, Copy)]
@@ -52,20 +51,20 @@ impl<'t> Buckets<'t> {
         self.memory().names().len()
     }
 
-    pub(super) fn of(self, name: &Name) -> usize {
+    pub(super) fn of(self, name: &Name) -> BucketIndex {
         name.bucket(self.count())
     }
 
     /// Loads the word of a bucket. Returns `Corrupt` if there is no such bucket: a damaged record
     /// may name one.
-    pub(crate) fn load(self, bucket: usize) -> Result<BucketWord, NameError> {
-        word_of(self.memory(), bucket).ok_or_else(|| self.corrupt(0))
+    pub(crate) fn load(self, bucket: BucketIndex) -> Result<BucketWord, NameError> {
+        word_of(self.memory(), bucket).ok_or_else(|| self.corrupt(BucketIndex::new(0)))
     }
 
     #[cold]
-    pub(super) fn corrupt(self, bucket: usize) -> NameError {
+    pub(super) fn corrupt(self, bucket: BucketIndex) -> NameError {
         NameError::Corrupt(Corrupt {
-            offset: offset_of(self.memory().layout(), bucket),
+            offset: offset_of(self.memory(), bucket),
             what: "a bucket of names has no valid list",
         })
     }
@@ -74,7 +73,7 @@ impl<'t> Buckets<'t> {
     /// bucket has no record.
     pub(crate) fn visit<R>(
         self,
-        bucket: usize,
+        bucket: BucketIndex,
         look: impl FnOnce(&[Atom]) -> Option<R>,
     ) -> Result<(BucketWord, Option<R>), NameError> {
         let mut word = self.load(bucket)?;
@@ -99,7 +98,8 @@ impl<'t> Buckets<'t> {
                     // case the bucket's word has changed by now.
                     let now = self.load(bucket)?;
                     let freed = || {
-                        bundle_of(self.memory(), bucket)
+                        bucket
+                            .bundle(self.memory())
                             .is_some_and(|slot| !is_live_bundle(self.memory(), slot))
                     };
                     match now == word {
@@ -121,20 +121,20 @@ impl<'t> Buckets<'t> {
     ///
     /// The caller has found the record stale, and then the bucket's word unchanged.
     #[cold]
-    fn heal(self, bucket: usize, lost: BucketWord) -> Result<BucketWord, NameError> {
+    fn heal(self, bucket: BucketIndex, lost: BucketWord) -> Result<BucketWord, NameError> {
         // CAS from `lost` only: another participant may have healed the bucket and put names in it.
         // Relaxed: an empty bucket publishes nothing, and a read-modify-write continues the release
         // sequences of earlier changes.
         let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
-        let (seen, empty) = (lost.bits(), lost.emptied().bits());
-        match place.compare_exchange(seen, empty, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Ok(lost.emptied()),
+        let empty = lost.emptied();
+        match place.compare_exchange(lost, empty, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(empty),
             Err(_) => self.load(bucket),
         }
     }
 
     /// Reads the contents of a bucket.
-    pub(crate) fn read(self, bucket: usize) -> Result<Seen, NameError> {
+    pub(crate) fn read(self, bucket: BucketIndex) -> Result<Seen, NameError> {
         let decode = |words: &[Atom]| Contents::decode(get(words));
         let (word, contents) = self.visit(bucket, decode)?;
         Ok(Seen {
@@ -145,7 +145,7 @@ impl<'t> Buckets<'t> {
 
     /// Reads the record in a leased slot. Returns empty contents if it is not a record of the
     /// bucket.
-    pub(crate) fn contents(self, slot: Slot<'_>, bucket: usize) -> Contents {
+    pub(crate) fn contents(self, slot: Slot<'_>, bucket: BucketIndex) -> Contents {
         let words = record_words(self.memory(), slot, bucket);
         let contents = words.and_then(|words| Contents::decode(get(words)));
         contents.unwrap_or_default()
@@ -157,7 +157,7 @@ impl<'t> Buckets<'t> {
     /// An arrival without an id gets the word of this record as its id.
     pub(super) fn make(
         self,
-        bucket: usize,
+        bucket: BucketIndex,
         contents: &mut Contents,
     ) -> Result<BucketWord, NameError> {
         if contents.is_empty() {
@@ -197,10 +197,9 @@ impl<'t> Buckets<'t> {
 
     /// Attempts to replace `seen` by `new`, which this participant has created. Returns `true` on
     /// success. Frees the record that is not in the bucket afterwards.
-    pub(super) fn cas_bucket(self, bucket: usize, seen: BucketWord, new: BucketWord) -> bool {
+    pub(super) fn cas_bucket(self, bucket: BucketIndex, seen: BucketWord, new: BucketWord) -> bool {
         // Release: pairs with the Acquire in `word_of`.
         let put = place_of(self.memory(), bucket).is_some_and(|word| {
-            let (seen, new) = (seen.bits(), new.bits());
             word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
                 .is_ok()
         });
@@ -208,7 +207,7 @@ impl<'t> Buckets<'t> {
             let still_there = Slot::of(self.memory(), slot)
                 .is_none_or(|slot| hand_over(self.memory(), slot, generation, bucket));
             if !still_there {
-                match bundle_of(self.memory(), bucket) {
+                match bucket.bundle(self.memory()) {
                     // The bundle was freed before this change, so its freer did not see these
                     // parts.
                     Some(bundle) if !is_live_bundle(self.memory(), bundle) => {
@@ -225,7 +224,7 @@ impl<'t> Buckets<'t> {
     /// Creates a record of `contents`, and attempts to replace `seen` by it.
     pub(crate) fn swap(
         self,
-        bucket: usize,
+        bucket: BucketIndex,
         seen: BucketWord,
         contents: &mut Contents,
     ) -> Result<bool, NameError> {
@@ -266,7 +265,7 @@ impl<'t> Buckets<'t> {
     ///
     /// Called by any participant that the arrival holds up. Does nothing if the old bucket has
     /// changed.
-    pub(super) fn depart(self, arrival: &Arrival, to: usize) -> Result<(), NameError> {
+    pub(super) fn depart(self, arrival: &Arrival, to: BucketIndex) -> Result<(), NameError> {
         let mut seen = self.read(arrival.from)?;
         if seen.word != arrival.seen {
             return Ok(());
@@ -283,7 +282,7 @@ impl<'t> Buckets<'t> {
     pub(super) fn departure_record(
         self,
         arrival: &Arrival,
-        to: usize,
+        to: BucketIndex,
         contents: &mut Contents,
     ) -> Result<BucketWord, NameError> {
         contents.names.remove(arrival.place);
@@ -300,7 +299,7 @@ impl<'t> Buckets<'t> {
     /// are not needed.
     pub(crate) fn unlink_stale(
         self,
-        bucket: usize,
+        bucket: BucketIndex,
         contents: &mut Contents,
         kept: impl Fn(AnyHandle) -> bool,
     ) -> Result<(), NameError> {
@@ -346,7 +345,11 @@ impl<'t> Buckets<'t> {
     }
 
     /// Returns `true` if the arrival with this id is in the bucket and is not a plain name yet.
-    pub(super) fn is_arriving(self, bucket: usize, id: BucketWord) -> Result<bool, NameError> {
+    pub(super) fn is_arriving(
+        self,
+        bucket: BucketIndex,
+        id: BucketWord,
+    ) -> Result<bool, NameError> {
         let contents = self.read(bucket)?.contents;
         let arrivals = contents.names.iter().filter_map(|(_, value)| value.arrival);
         Ok(arrivals.into_iter().any(|arrival| arrival.id == id))
@@ -355,9 +358,9 @@ impl<'t> Buckets<'t> {
     /// Tidies a bucket until nothing is left to do. Returns the buckets from which arrivals came.
     pub(super) fn unlink_all_stale(
         self,
-        bucket: usize,
+        bucket: BucketIndex,
         kept: impl Fn(AnyHandle) -> bool,
-    ) -> Result<Vec<usize>, NameError> {
+    ) -> Result<Vec<BucketIndex>, NameError> {
         loop {
             let seen = self.read(bucket)?;
             let mut contents = seen.contents.clone();

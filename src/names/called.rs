@@ -22,9 +22,8 @@ impl Core {
             return None;
         }
         let buckets = Buckets { table: self };
-        let noted = Descriptor::named_in(self.segment().memory().descriptor(slot.index));
-        let bucket = usize::try_from(noted).ok()?;
-        if bucket >= buckets.count() {
+        let bucket = Descriptor::named_in(self.segment().memory().descriptor(slot.index));
+        if bucket.get() >= buckets.count() {
             return None;
         }
         let names = buckets.read(bucket).ok()?.contents.names;

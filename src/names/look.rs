@@ -11,7 +11,7 @@ use crate::names::error::NameError;
 use crate::span::Spans;
 use crate::table::locate::TableView;
 use crate::table::slot::Slot;
-use crate::word::BucketWord;
+use crate::word::{BucketIndex, BucketWord};
 
 /// The number of attempts to read a bucket that keeps changing. An observer must not retry for
 /// ever.
@@ -50,7 +50,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     }
 
     /// Returns the names of a bucket that stand for something.
-    fn good(&self, bucket: usize) -> Result<Vec<(Name, Value)>, NameError> {
+    fn good(&self, bucket: BucketIndex) -> Result<Vec<(Name, Value)>, NameError> {
         for _ in 0..LOOKS {
             let (word, contents) = self.read(bucket)?;
             let mut good = contents.names;
@@ -81,7 +81,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     }
 
     /// Reads the contents of a bucket.
-    fn read(&self, bucket: usize) -> Result<(BucketWord, Contents), NameError> {
+    fn read(&self, bucket: BucketIndex) -> Result<(BucketWord, Contents), NameError> {
         for _ in 0..LOOKS {
             let word = self.load(bucket)?;
             if word.is_empty() {
@@ -104,7 +104,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
 
     /// Copies the record that a bucket's word names. Returns `None` if it is invalid, or was freed
     /// meanwhile.
-    fn copy_record(&self, word: BucketWord, bucket: usize) -> Option<Contents> {
+    fn copy_record(&self, word: BucketWord, bucket: BucketIndex) -> Option<Contents> {
         let memory = self.look.memory;
         let (slot, generation) = word.record()?;
         let slot = Slot::of(memory, slot).filter(|slot| slot.word().is_live(generation))?;
@@ -125,13 +125,13 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
         slot.word().is_live(generation).then_some(contents)
     }
 
-    fn load(&self, bucket: usize) -> Result<BucketWord, NameError> {
-        word_of(self.look.memory, bucket).ok_or_else(|| self.corrupt(0))
+    fn load(&self, bucket: BucketIndex) -> Result<BucketWord, NameError> {
+        word_of(self.look.memory, bucket).ok_or_else(|| self.corrupt(BucketIndex::new(0)))
     }
 
-    fn corrupt(&self, bucket: usize) -> NameError {
+    fn corrupt(&self, bucket: BucketIndex) -> NameError {
         NameError::Corrupt(Corrupt {
-            offset: offset_of(self.look.memory.layout(), bucket),
+            offset: offset_of(self.look.memory, bucket),
             what: "a bucket of names has no valid list",
         })
     }

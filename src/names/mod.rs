@@ -26,6 +26,7 @@ use crate::sync::Ordering;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::name_cache::CachedName;
+use crate::word::BucketIndex;
 use buckets::EntryStatus;
 pub(crate) use record::{Contents, Name, Value};
 
@@ -245,14 +246,14 @@ impl Core {
             !word.is_live(generation)
         });
         if freed {
-            self.forget_names(bucket as u64);
+            self.forget_names(bucket);
             return Err(LeaseError::Stale { handle }.into());
         }
         Ok(Ok(done))
     }
 
     /// Notes the bucket at the array, and sets the array's flag NAMED.
-    fn mark_named(&self, handle: AnyHandle, bucket: usize) -> Result<(), NameError> {
+    fn mark_named(&self, handle: AnyHandle, bucket: BucketIndex) -> Result<(), NameError> {
         let (slot, generation) = self.tables().usable(handle)?;
         // Note the bucket first: a participant that retires the array and finds it NAMED also finds
         // the note.
@@ -270,7 +271,7 @@ impl Core {
 
     /// Returns `true` if the array is a part of the bundle of that bucket. The bundle may be freed
     /// by now.
-    pub(crate) fn is_part(&self, bucket: usize, handle: AnyHandle) -> bool {
+    pub(crate) fn is_part(&self, bucket: BucketIndex, handle: AnyHandle) -> bool {
         reclaim::is_part(self.segment().memory(), bucket, handle, self.own_seat())
     }
 
@@ -278,11 +279,9 @@ impl Core {
     ///
     /// After an error they remain: readers find them dead, and the bucket's next change drops them.
     #[cold]
-    pub(crate) fn forget_names(&self, bucket: u64) {
+    pub(crate) fn forget_names(&self, bucket: BucketIndex) {
         let buckets = Buckets { table: self };
-        if let Ok(bucket) = usize::try_from(bucket)
-            && bucket < buckets.count()
-        {
+        if bucket.get() < buckets.count() {
             let _ = buckets.unlink_all_stale(bucket, |_| true);
         }
     }
@@ -324,17 +323,18 @@ impl Core {
 
 /// Returns the bucket of a name.
 #[cfg(loom)]
-pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<usize> {
+pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<BucketIndex> {
     Name::new(name).map(|name| name.bucket(memory.names().len()))
 }
 
 /// Returns the buckets that may hold names: all or none. A search of so many in vain costs memory
 /// and time.
-pub(crate) fn used(memory: &Memory) -> core::ops::Range<usize> {
-    match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
-        0 => 0..0,
-        _ => 0..memory.names().len(),
-    }
+pub(crate) fn used(memory: &Memory) -> impl Iterator<Item = BucketIndex> + use<> {
+    let end = match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
+        0 => 0,
+        _ => memory.names().len(),
+    };
+    (0..end).map(BucketIndex::new)
 }
 
 /// Returns the name in the form of records, or an error if its length is invalid.

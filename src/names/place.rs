@@ -1,16 +1,12 @@
 //! The word of a bucket, and its record: their places, and checks that they belong together.
-//!
-//! The table's buckets come first. Behind them, each slot has the number of one bucket: that of the
-//! bundle in the slot.
 
 use super::record::{Contents, Name, Value};
 use crate::descriptor::{ControlKind, Descriptor};
-use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::span::Spans;
-use crate::sync::{Atom, Ordering, Word};
+use crate::sync::{Atom, Ordering};
 use crate::table::slot::Slot;
-use crate::word::{BucketWord, Lifecycle, SlotWord};
+use crate::word::{BucketIndex, BucketWord, Lifecycle, SlotWord};
 
 /// Returns a reader of the words of a record. Relaxed: nobody changes them while it lives.
 pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
@@ -21,7 +17,7 @@ pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
 pub(super) fn record_words<'m>(
     memory: &'m Memory,
     slot: Slot<'_>,
-    bucket: usize,
+    bucket: BucketIndex,
 ) -> Option<&'m [Atom]> {
     let words = memory.descriptor(slot.index);
     let descriptor = Descriptor::load(words)?;
@@ -35,13 +31,18 @@ pub(super) fn record_words<'m>(
 }
 
 /// Returns `true` if the descriptor `words`, of a slot with this slot word, names `bucket`.
-fn is_of(words: &[Atom], word: SlotWord, bucket: usize) -> bool {
+fn is_of(words: &[Atom], word: SlotWord, bucket: BucketIndex) -> bool {
     Descriptor::bucket(words, word.generation()) == Some(bucket)
 }
 
 /// Detaches a record that was just put into its bucket. Returns `true` if it is still there.
 /// Otherwise the caller frees it: the participant that replaced it may have died before.
-pub(super) fn hand_over(memory: &Memory, slot: Slot<'_>, generation: u32, bucket: usize) -> bool {
+pub(super) fn hand_over(
+    memory: &Memory,
+    slot: Slot<'_>,
+    generation: u32,
+    bucket: BucketIndex,
+) -> bool {
     slot.detach_record(generation);
     is_in_bucket(memory, slot, generation, bucket)
 }
@@ -50,14 +51,15 @@ pub(super) fn is_in_bucket(
     memory: &Memory,
     slot: Slot<'_>,
     generation: u32,
-    bucket: usize,
+    bucket: BucketIndex,
 ) -> bool {
-    bundle_of(memory, bucket).is_none_or(|bundle| is_live_bundle(memory, bundle))
+    let bundle = bucket.bundle(memory);
+    bundle.is_none_or(|bundle| is_live_bundle(memory, bundle))
         && record_in(memory, bucket).is_some_and(|record| record == (slot.index, generation))
 }
 
 /// Returns slot and generation of a bucket's current record.
-pub(super) fn record_in(memory: &Memory, bucket: usize) -> Option<(usize, u32)> {
+pub(super) fn record_in(memory: &Memory, bucket: BucketIndex) -> Option<(usize, u32)> {
     word_of(memory, bucket)?.record()
 }
 
@@ -75,17 +77,16 @@ pub(super) fn was_freed(memory: &Memory, word: BucketWord) -> bool {
 }
 
 /// Loads a bucket's word. Returns `None` if there is no such bucket.
-pub(crate) fn word_of(memory: &Memory, bucket: usize) -> Option<BucketWord> {
+pub(crate) fn word_of(memory: &Memory, bucket: BucketIndex) -> Option<BucketWord> {
     // Acquire: pairs with the Release in `put`. A participant that sees a change also sees those
     // before it: an arrival becomes a plain name before its departure is removed.
-    let word = place_of(memory, bucket)?.load(Ordering::Acquire);
-    Some(BucketWord::from_bits(word))
+    Some(place_of(memory, bucket)?.load(Ordering::Acquire))
 }
 
 /// Returns the word of a bucket, or `None` if there is no such bucket.
-pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom> {
-    match bundle_of(memory, bucket) {
-        None => memory.names().get(bucket),
+pub(crate) fn place_of(memory: &Memory, bucket: BucketIndex) -> Option<&Atom<BucketWord>> {
+    match bucket.bundle(memory) {
+        None => memory.names().get(bucket.get()),
         Some(slot) if slot < memory.slots().len() => {
             Some(Descriptor::bundle(memory.descriptor(slot)))
         }
@@ -95,16 +96,12 @@ pub(crate) fn place_of(memory: &Memory, bucket: usize) -> Option<&Atom> {
 
 /// Returns the offset of a bucket's word, or of the descriptor that has it, in bytes from the start
 /// of the segment.
-pub(crate) fn offset_of(layout: &Layout, bucket: usize) -> u64 {
-    match bucket.checked_sub(layout.geometry.buckets()) {
-        None => layout.names + bucket as u64 * 8,
+pub(crate) fn offset_of(memory: &Memory, bucket: BucketIndex) -> u64 {
+    let layout = memory.layout();
+    match bucket.bundle(memory) {
+        None => layout.names + bucket.get() as u64 * 8,
         Some(slot) => layout.descriptor_at(slot),
     }
-}
-
-/// Returns the slot of the bundle that has this bucket, or `None` for a bucket of the table.
-pub(super) fn bundle_of(memory: &Memory, bucket: usize) -> Option<usize> {
-    bucket.checked_sub(memory.names().len())
 }
 
 /// Returns `true` if the slot holds a live bundle at this moment.
@@ -119,7 +116,7 @@ pub(super) fn is_live_bundle(memory: &Memory, slot: usize) -> bool {
 }
 
 /// Returns `true` if a bucket's word names a live record of that bucket at this moment.
-pub(crate) fn is_record(memory: &Memory, word: BucketWord, bucket: usize) -> bool {
+pub(crate) fn is_record(memory: &Memory, word: BucketWord, bucket: BucketIndex) -> bool {
     let Some((slot, generation)) = word.record() else {
         return false;
     };
@@ -140,7 +137,8 @@ pub(crate) fn check(memory: &Memory, slot: Slot<'_>) -> Option<bool> {
     let words = record_words(memory, slot, bucket)?;
     let contents = Contents::decode(get(words))?;
     let buckets = memory.names().len();
-    let here = |(name, _): &(Name, Value)| bucket >= buckets || name.bucket(buckets) == bucket;
+    let of_bundle = bucket.bundle(memory).is_some();
+    let here = |(name, _): &(Name, Value)| of_bundle || name.bucket(buckets) == bucket;
     let ours = place_of(memory, bucket).is_some() && contents.names.iter().all(here);
     ours.then(|| is_in_bucket(memory, slot, slot.word().generation(), bucket))
 }

@@ -1,7 +1,7 @@
 //! The transitions of records and bundle parts when their owner leaves or dies, or when they are
 //! freed.
 
-use super::place::{bundle_of, get, is_in_bucket, is_live_bundle, record_in, record_words};
+use super::place::{get, is_in_bucket, is_live_bundle, record_in, record_words};
 use super::record::Contents;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
@@ -10,7 +10,7 @@ use crate::segment::Segment;
 use crate::span::Spans;
 use crate::table::hints::Hints;
 use crate::table::slot::{ReleaseOutcome, Slot};
-use crate::word::{SeatId, SlotWord};
+use crate::word::{BucketIndex, SeatId, SlotWord};
 
 /// Reclaims a record, or a part of a bundle, when `seat` is reclaimed. `seen` was the slot's word a
 /// moment ago: LIVE and NAMED.
@@ -77,9 +77,18 @@ fn reclaim_member(
 
 /// Retires the parts that a record names if its bundle was freed. A participant that frees the
 /// bundle and finds its record retired relies on this.
-fn retire_parts(segment: &Segment, slot: Slot<'_>, generation: u32, bucket: usize, seat: SeatId) {
+fn retire_parts(
+    segment: &Segment,
+    slot: Slot<'_>,
+    generation: u32,
+    bucket: BucketIndex,
+    seat: SeatId,
+) {
     let memory = segment.memory();
-    if bundle_of(memory, bucket).is_none_or(|bundle| is_live_bundle(memory, bundle)) {
+    if bucket
+        .bundle(memory)
+        .is_none_or(|bundle| is_live_bundle(memory, bundle))
+    {
         return;
     }
     // An error says that another participant has done it.
@@ -104,7 +113,7 @@ fn read_record(
     memory: &Memory,
     slot: Slot<'_>,
     generation: u32,
-    bucket: usize,
+    bucket: BucketIndex,
     seat: SeatId,
 ) -> Option<Option<Contents>> {
     let shared = match slot.lock_shared(generation, seat) {
@@ -131,8 +140,17 @@ fn give_hint(memory: &Memory, slot: Slot<'_>, tail: ReleaseOutcome) {
 
 /// Returns `true` if the array is a part of the bundle of that bucket. Takes leases of its record
 /// for `seat`.
-pub(super) fn is_part(memory: &Memory, bucket: usize, handle: AnyHandle, seat: SeatId) -> bool {
-    let live = || bundle_of(memory, bucket).is_some_and(|slot| is_live_bundle(memory, slot));
+pub(super) fn is_part(
+    memory: &Memory,
+    bucket: BucketIndex,
+    handle: AnyHandle,
+    seat: SeatId,
+) -> bool {
+    let live = || {
+        bucket
+            .bundle(memory)
+            .is_some_and(|slot| is_live_bundle(memory, slot))
+    };
     while live() {
         let Some((slot, generation)) = record_in(memory, bucket) else {
             return false;

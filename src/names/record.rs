@@ -6,7 +6,7 @@
 
 use crate::handle::AnyHandle;
 use crate::sync::Word;
-use crate::word::{BucketWord, Field, SeatId};
+use crate::word::{BucketIndex, BucketWord, Field, SeatId};
 
 /// The largest length of a name, in bytes.
 pub(crate) const MAX_NAME: usize = 255;
@@ -67,8 +67,8 @@ impl Name {
     }
 
     /// Returns the bucket of the name among `buckets`, a power of two.
-    pub(crate) fn bucket(&self, buckets: usize) -> usize {
-        Self::hash(self.bytes()) as usize & (buckets - 1)
+    pub(crate) fn bucket(&self, buckets: usize) -> BucketIndex {
+        BucketIndex::new(Self::hash(self.bytes()) as usize & (buckets - 1))
     }
 
     /// Returns the hash that determines the bucket of a name. Part of the layout.
@@ -101,7 +101,7 @@ pub(crate) struct Arrival {
     /// The word of the record that the arrival came with. No other arrival ever has the same id.
     pub(crate) id: BucketWord,
     /// The bucket that the old name leaves, with its word `seen` and the place of the name in it.
-    pub(crate) from: usize,
+    pub(crate) from: BucketIndex,
     pub(crate) seen: BucketWord,
     pub(crate) place: usize,
     pub(crate) mover: Renamer,
@@ -118,7 +118,7 @@ pub(crate) struct Renamer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Departure {
     pub(crate) id: BucketWord,
-    pub(crate) to: usize,
+    pub(crate) to: BucketIndex,
     pub(crate) mover: Renamer,
 }
 
@@ -228,8 +228,8 @@ pub(crate) fn find(get: impl Fn(usize) -> Option<u64>, name: &Name) -> Option<Op
 }
 
 /// Packs a bucket, a place and the seat of a mover into a word.
-fn lead(bucket: usize, place: usize, seat: SeatId) -> u64 {
-    let word = BUCKET.set(0, bucket as u64);
+fn lead(bucket: BucketIndex, place: usize, seat: SeatId) -> u64 {
+    let word = BUCKET.set(0, bucket.get() as u64);
     SEAT.set(PLACE.set(word, place as u64), seat.field())
 }
 
@@ -309,7 +309,7 @@ impl<G: Fn(usize) -> Option<u64>> Reader<G> {
         let lead = self.lead()?;
         Some(Arrival {
             id: BucketWord::from_bits(id),
-            from: BUCKET.get(lead) as usize,
+            from: BucketIndex::new(BUCKET.get(lead) as usize),
             seen: BucketWord::from_bits(seen),
             place: PLACE.get(lead) as usize,
             mover: Renamer {
@@ -328,7 +328,7 @@ impl<G: Fn(usize) -> Option<u64>> Reader<G> {
         let lead = self.lead().filter(|&lead| PLACE.get(lead) == 0)?;
         Some(Some(Departure {
             id,
-            to: BUCKET.get(lead) as usize,
+            to: BucketIndex::new(BUCKET.get(lead) as usize),
             mover: Renamer {
                 seat: SeatId::from_field(SEAT.get(lead)),
                 epoch: self.next()?,
@@ -368,7 +368,7 @@ mod tests {
         (words, any::<u32>(), any::<u16>(), any_mover()).prop_map(
             |((id, seen), from, place, mover)| Arrival {
                 id: BucketWord::from_bits(id),
-                from: from as usize,
+                from: BucketIndex::new(from as usize),
                 seen: BucketWord::from_bits(seen),
                 place: usize::from(place),
                 mover,
@@ -386,7 +386,7 @@ mod tests {
         let departure =
             (any::<u64>(), any::<u32>(), any_mover()).prop_map(|(id, to, mover)| Departure {
                 id: BucketWord::from_bits(id),
-                to: to as usize,
+                to: BucketIndex::new(to as usize),
                 mover,
             });
         (vec((any_name(), value), 0..5), vec(departure, 0..3))
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn golden_buckets() {
-        let bucket = |text| Name::new(text).unwrap().bucket(1 << 17);
+        let bucket = |text| Name::new(text).unwrap().bucket(1 << 17).get();
         assert_eq!(
             ["a", "weights", "layer/12/bias"].map(bucket),
             [74_351, 71_761, 81_372],
@@ -429,7 +429,7 @@ mod tests {
         let mut counts = vec![0; buckets];
         for at in 0..buckets * 8 {
             let name = Name::new(&format!("layer/{at}/weights")).unwrap();
-            counts[name.bucket(buckets)] += 1;
+            counts[name.bucket(buckets).get()] += 1;
         }
         // 8 a bucket on average, with a deviation of 3: 30 is seven deviations off.
         assert!(

@@ -6,7 +6,7 @@ use super::{checked, not_found, taken};
 use crate::names::error::NameError;
 use crate::sync::Ordering;
 use crate::table::core::Core;
-use crate::word::BucketWord;
+use crate::word::{BucketIndex, BucketWord};
 
 impl Core {
     /// Renames `old` to `new` in one step: at every moment the array has one of the two names, and
@@ -31,7 +31,7 @@ impl Core {
     /// Renames within one bucket, by one change of it. Returns `true` on success.
     fn rename_within(
         &self,
-        bucket: usize,
+        bucket: BucketIndex,
         (old, leaving): (&str, &Name),
         (new, arriving): (&str, &Name),
     ) -> Result<bool, NameError> {
@@ -68,8 +68,8 @@ impl Core {
     /// participant has changed one of the buckets meanwhile.
     fn move_name(
         &self,
-        (from, old, leaving): (usize, &str, &Name),
-        (to, new, arriving): (usize, &str, &Name),
+        (from, old, leaving): (BucketIndex, &str, &Name),
+        (to, new, arriving): (BucketIndex, &str, &Name),
     ) -> Result<bool, NameError> {
         let buckets = Buckets { table: self };
         // Do not tidy these contents: other participants use the place of the name in this record.
@@ -134,7 +134,7 @@ impl Core {
     }
 
     /// Makes the arrival a plain name, then removes its departure.
-    fn remove_traces(&self, arrival: &Arrival, to: usize) -> Result<(), NameError> {
+    fn remove_traces(&self, arrival: &Arrival, to: BucketIndex) -> Result<(), NameError> {
         let buckets = Buckets { table: self };
         buckets.unlink_all_stale(to, |_| true)?;
         loop {

@@ -4,7 +4,7 @@
 use ndarray::{Ix1, Ix2};
 
 use crate::names::error::NameError;
-use crate::sync::{Ordering, Word};
+use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::word::BucketWord;
 use crate::{HandleTable, Observer, Segment};
@@ -285,13 +285,13 @@ fn a_bucket_that_names_no_record_is_still_damage() {
         BucketWord::of(slot, generation + 1),
         BucketWord::of(nowhere, 0),
     ] {
-        memory.names()[bucket].store(word.bits(), Ordering::Relaxed);
+        memory.names()[bucket.get()].store(word, Ordering::Relaxed);
         for error in [table.names("").map(drop), table.publish("x", x)] {
             assert!(matches!(error, Err(NameError::Corrupt { .. })), "{error:?}");
         }
         let now = super::word_of(memory, bucket).unwrap();
         assert_eq!(now, word, "an unknown word is left unchanged");
     }
-    memory.names()[bucket].store(good.bits(), Ordering::Relaxed);
+    memory.names()[bucket.get()].store(good, Ordering::Relaxed);
     assert_eq!(table.names("").unwrap().len(), 1);
 }

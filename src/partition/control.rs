@@ -48,9 +48,9 @@ pub(crate) struct Member {
 #[derive(Clone, Copy)]
 pub(crate) struct Control<'m> {
     head: &'m [Atom],
-    claims: &'m [Atom],
+    claims: &'m [Atom<Claim>],
     /// One per unit if units have several tiles, else none.
-    records: &'m [Atom],
+    records: &'m [Atom<UnitRecord>],
     bounds: &'m [Atom],
     tiles: usize,
     /// Tiles per claim, from 1 to 16.
@@ -118,8 +118,8 @@ impl<'m> Control<'m> {
         let (records, bounds) = rest.split_at_checked(records)?;
         Some(Control {
             head,
-            claims,
-            records,
+            claims: Atom::typed_slice(claims),
+            records: Atom::typed_slice(records),
             bounds,
             tiles,
             unit,
@@ -189,6 +189,14 @@ impl<'m> Control<'m> {
             .map(|member| (member.slot, member.generation))
     }
 
+    fn round_word(&self) -> &'m Atom<Claim> {
+        self.head[ROUND].typed()
+    }
+
+    fn count_word(&self) -> &'m Atom<DoneCount> {
+        self.head[DONE].typed()
+    }
+
     // ---- rounds -----------------------------------------------------------------------------
 
     /// Poisons the arrays that the tiles write. The caller holds a tile.
@@ -210,7 +218,7 @@ impl<'m> Control<'m> {
 
     /// Loads the round word. Acquire: pairs with the Release of `begin`.
     pub(crate) fn round(&self) -> Claim {
-        Claim::from_bits(self.head[ROUND].load(Ordering::Acquire))
+        self.round_word().load(Ordering::Acquire)
     }
 
     /// Attempts to open the next round for `me`, if no round is running. The caller holds the
@@ -218,12 +226,11 @@ impl<'m> Control<'m> {
     pub(crate) fn begin(&self, me: SeatId) -> Result<u64, Claim> {
         // Release: pairs with the Acquire in `round`. A participant that sees the round sees its
         // leases.
-        let (_, now) = update(
-            &self.head[ROUND],
-            Ordering::Release,
-            Ordering::Relaxed,
-            |round| round.open_next(me),
-        )?;
+        let (_, now) = self
+            .round_word()
+            .update(Ordering::Release, Ordering::Relaxed, |round| {
+                round.open_next(me)
+            })?;
         Ok(now.round())
     }
 
@@ -231,28 +238,28 @@ impl<'m> Control<'m> {
     ///
     /// Before it, released tiles are not counted, and the claim words decide.
     pub(crate) fn start_count(&self, round: u64) {
-        let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |_| {
-            Some(DoneCount::start(round).bits())
-        });
+        let _ = self
+            .count_word()
+            .update(Ordering::Relaxed, Ordering::Relaxed, |_| {
+                Some(DoneCount::start(round))
+            });
     }
 
     /// Attempts to end the round that `opener` runs. Returns `true` if there was one.
     pub(crate) fn close(&self, opener: SeatId) -> bool {
         // Relaxed: the opener releases the arrays afterwards, which publishes both.
-        update(
-            &self.head[ROUND],
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-            |round| round.close(opener),
-        )
-        .is_ok()
+        self.round_word()
+            .update(Ordering::Relaxed, Ordering::Relaxed, |round| {
+                round.close(opener)
+            })
+            .is_ok()
     }
 
     /// Returns `true` if the count alone proves that all tiles of `round` are done.
     ///
     /// Acquire: pairs with the Release of every `give_back`, through the chain of additions.
     pub(crate) fn all_counted(&self, round: u64) -> bool {
-        let count = DoneCount::from_bits(self.head[DONE].load(Ordering::Acquire));
+        let count = self.count_word().load(Ordering::Acquire);
         count.is_of(round) && count.count() == self.tiles() as u64
     }
 
@@ -290,7 +297,7 @@ impl<'m> Control<'m> {
 
     /// Loads the claim of `unit`. Acquire: pairs with the Release of `give_back` and `tear`.
     pub(crate) fn claim_word(&self, unit: usize) -> Claim {
-        Claim::from_bits(self.claims[unit].load(Ordering::Acquire))
+        self.claims[unit].load(Ordering::Acquire)
     }
 
     /// Attempts to claim `unit` for `round`. Its views then belong to the caller alone until the
@@ -298,42 +305,39 @@ impl<'m> Control<'m> {
     #[inline]
     pub(crate) fn claim(&self, unit: usize, round: u64, me: SeatId) -> bool {
         // Acquire: pairs with the Release of `give_back`, `reopen` and `tear` by earlier holders.
-        update(
-            &self.claims[unit],
-            Ordering::Acquire,
-            Ordering::Relaxed,
-            |claim| claim.claim(round, me),
-        )
-        .is_ok()
+        self.claims[unit]
+            .update(Ordering::Acquire, Ordering::Relaxed, |claim| {
+                claim.claim(round, me)
+            })
+            .is_ok()
     }
 
     /// Performs the transition HELD by `me` → DONE and adds the unit's tiles to the count.
     #[inline]
     pub(crate) fn give_back(&self, unit: usize, me: SeatId) {
         let word = &self.claims[unit];
-        let held = Claim::from_bits(word.load(Ordering::Relaxed));
+        let held = word.load(Ordering::Relaxed);
         let Some(done) = held.give_back(me) else {
             return;
         };
         // Release: pairs with the next round's `claim`, and with `claim_word`.
-        word.publish_owned(held.bits(), done.bits());
+        word.publish_owned(held, done);
         let tiles = self.tiles_of(unit).len() as u64;
         // Release: pairs with the Acquire in `all_counted`. The additions are read-modify-writes
         // and form one release sequence, so all tiles' writes happen before a reader of the last
         // count.
-        let _ = self.head[DONE].update(Ordering::Release, Ordering::Relaxed, |count| {
-            DoneCount::from_bits(count)
-                .add(held.round(), tiles)
-                .map(Word::bits)
-        });
+        let _ = self
+            .count_word()
+            .update(Ordering::Release, Ordering::Relaxed, |count| {
+                count.add(held.round(), tiles)
+            });
     }
 
     /// Returns the tiles of `unit` that its holders have run in `round`, one bit each.
     pub(crate) fn ran(&self, unit: usize, round: u64) -> u16 {
         // Relaxed: a caller that acts on the record has acquired the claim word, which is released
         // after the record is written.
-        let record =
-            |record: &Atom| UnitRecord::from_bits(record.load(Ordering::Relaxed)).done(round);
+        let record = |record: &Atom<UnitRecord>| record.load(Ordering::Relaxed).done(round);
         self.records.get(unit).map_or(0, record) & self.all_of(unit)
     }
 
@@ -342,7 +346,7 @@ impl<'m> Control<'m> {
     pub(crate) fn note(&self, unit: usize, round: u64, ran: u16) {
         if let Some(record) = self.records.get(unit) {
             // Relaxed: see `ran`.
-            record.store(UnitRecord::new(round, ran).bits(), Ordering::Relaxed);
+            record.store(UnitRecord::new(round, ran), Ordering::Relaxed);
         }
     }
 
@@ -368,19 +372,17 @@ impl<'m> Control<'m> {
         }
         // Give up the count before retaking a tile: its first run may not be counted yet, and it
         // would be counted twice. From here on the claim words decide.
-        let _ = self.head[DONE].update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-            DoneCount::from_bits(count)
-                .is_of(round)
-                .then(|| DoneCount::given_up().bits())
-        });
+        let _ = self
+            .count_word()
+            .update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                count.is_of(round).then(DoneCount::given_up)
+            });
         // Relaxed: `is_done` acquired the tile's writes, and only the opener changes the claim now.
-        update(
-            &self.claims[unit],
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-            |claim| claim.retake(round, opener),
-        )
-        .is_ok()
+        self.claims[unit]
+            .update(Ordering::Relaxed, Ordering::Relaxed, |claim| {
+                claim.retake(round, opener)
+            })
+            .is_ok()
     }
 
     /// Attempts the transition HELD by `holder`, or TORN, → claimable in `round` again. The next
@@ -388,27 +390,23 @@ impl<'m> Control<'m> {
     pub(crate) fn reopen(&self, unit: usize, round: u64, holder: SeatId) -> bool {
         // Release: pairs with the Acquire of `claim`. The writes of the holder, or of a reaper, to
         // the tiles happen before their next run.
-        update(
-            &self.claims[unit],
-            Ordering::Release,
-            Ordering::Relaxed,
-            |claim| claim.reopen(round, holder),
-        )
-        .is_ok()
+        self.claims[unit]
+            .update(Ordering::Release, Ordering::Relaxed, |claim| {
+                claim.reopen(round, holder)
+            })
+            .is_ok()
     }
 
     /// Attempts the transition HELD by `seat` → TORN. Returns the round in which the unit was held.
     pub(crate) fn tear(&self, unit: usize, seat: SeatId) -> Option<u64> {
         // Release: pairs with the Acquire of `claim_word` and `claim`. A participant that sees TORN
         // also sees the dead holder's writes, and the arrays poisoned.
-        update(
-            &self.claims[unit],
-            Ordering::Release,
-            Ordering::Relaxed,
-            |claim| claim.tear(seat),
-        )
-        .ok()
-        .map(|(_, torn)| torn.round())
+        self.claims[unit]
+            .update(Ordering::Release, Ordering::Relaxed, |claim| {
+                claim.tear(seat)
+            })
+            .ok()
+            .map(|(_, torn)| torn.round())
     }
 
     /// Returns `true` if `seat` holds a tile, or the round itself.
@@ -446,20 +444,6 @@ pub(crate) struct Progress {
     /// Not claimed yet.
     pub(crate) open: usize,
     pub(crate) torn: Vec<usize>,
-}
-
-#[track_caller]
-fn update(
-    word: &Atom,
-    success: Ordering,
-    failure: Ordering,
-    mut next: impl FnMut(Claim) -> Option<Claim>,
-) -> Result<(Claim, Claim), Claim> {
-    word.update(success, failure, |bits| {
-        next(Claim::from_bits(bits)).map(Word::bits)
-    })
-    .map(|(before, after)| (Claim::from_bits(before), Claim::from_bits(after)))
-    .map_err(Claim::from_bits)
 }
 
 #[cfg(test)]

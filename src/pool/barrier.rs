@@ -42,6 +42,10 @@ impl State {
         Self::ASLEEP.get(self.0) == 1
     }
 
+    fn broken(self) -> State {
+        State(self.0 | Self::BROKEN.mask())
+    }
+
     /// Returns the state of `epoch` before any arrival.
     fn fresh(epoch: u64) -> State {
         State(Self::EPOCH.set(0, epoch))
@@ -87,36 +91,32 @@ pub(super) enum Broken {
 /// The barrier of a pool.
 #[derive(Clone, Copy)]
 pub(super) struct Barrier<'m> {
-    word: &'m Atom,
+    word: &'m Atom<State>,
 }
 
 impl<'m> Barrier<'m> {
     pub(super) fn new(word: &'m Atom) -> Barrier<'m> {
-        Barrier { word }
+        Barrier { word: word.typed() }
     }
 
     fn state(self) -> State {
         // Acquire: pairs with the Release of every arrival, through the chain of them.
-        State(self.word.load(Ordering::Acquire))
+        self.word.load(Ordering::Acquire)
     }
 
     /// Begins a call. Returns its first epoch, without arrivals.
     pub(super) fn begin(self) -> u64 {
-        let next = |word| Some(State::fresh(State::next_call(State(word).epoch())).0);
+        let next = |state: State| Some(State::fresh(State::next_call(state.epoch())));
         // Relaxed: workers learn the call and its epoch from the mailbox.
         match self.word.update(Ordering::Relaxed, Ordering::Relaxed, next) {
-            Ok((_, fresh)) => State(fresh).epoch(),
-            Err(word) => State(word).epoch(),
+            Ok((_, fresh)) => fresh.epoch(),
+            Err(state) => state.epoch(),
         }
     }
 
     /// Breaks the barrier of the call that began with `base`. Present and later waiters fail.
     pub(super) fn break_up(self, base: u64) {
-        let broken = |word| {
-            State(word)
-                .is_of_call(base)
-                .then_some(word | State::BROKEN.mask())
-        };
+        let broken = |state: State| state.is_of_call(base).then(|| state.broken());
         let _ = self
             .word
             .update(Ordering::Relaxed, Ordering::Relaxed, broken);
@@ -136,13 +136,13 @@ impl<'m> Barrier<'m> {
     ) -> Result<u64, Broken> {
         // AcqRel: everything before this arrival happens before everything after the epoch's end,
         // in every worker.
-        let arrive = |word| State(word).arrive(epoch, workers).map(|state| state.0);
+        let arrive = |state: State| state.arrive(epoch, workers);
         let arrived = self
             .word
             .update(Ordering::AcqRel, Ordering::Relaxed, arrive);
         let (before, after) = arrived.map_err(|_| Broken::Left)?;
-        if State(after).epoch() != epoch {
-            if State(before).is_awaited() {
+        if after.epoch() != epoch {
+            if before.is_awaited() {
                 self.word.wake_all();
             }
             return Ok(State::next(epoch));
@@ -169,13 +169,13 @@ impl<'m> Barrier<'m> {
     /// has set the flag meanwhile, unlike [`park`](crate::sync::park::park): the caller looks
     /// again.
     fn sleep(self, seen: State, timeout: Duration) {
-        let asleep = seen.0 | State::ASLEEP.mask();
+        let asleep = State(seen.0 | State::ASLEEP.mask());
         // Relaxed: `wait` reads the word again.
-        let marked =
-            self.word
-                .compare_exchange(seen.0, asleep, Ordering::Relaxed, Ordering::Relaxed);
+        let marked = self
+            .word
+            .compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed);
         if marked.is_ok() {
-            self.word.wait(asleep as u32, timeout);
+            self.word.wait(asleep.0 as u32, timeout);
         }
     }
 }
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_broken_barrier_admits_no_arrival() {
-        let broken = State(State::fresh(1).0 | State::BROKEN.mask());
+        let broken = State::fresh(1).broken();
         assert!(broken.arrive(1, 2).is_none());
         assert!(broken.is_broken());
     }

@@ -144,6 +144,10 @@ impl<'m> Mailbox<'m> {
         }
     }
 
+    fn job_word(&self) -> &'m Atom<Job> {
+        self.words[JOB].typed()
+    }
+
     fn worker(&self, worker: usize) -> &'m [Atom] {
         &self.words[FIRST_WORKER + worker * WORKER_WORDS..][..WORKER_WORDS]
     }
@@ -190,11 +194,12 @@ impl<'m> Mailbox<'m> {
     pub(super) fn announce(&self) -> u64 {
         // Set to { number + 1, open, nobody asleep }. Release: pairs with the Acquire in `job`; the
         // arguments happen before it.
-        let next = |job| Some(Job::opened(Job(job).number() + 1).0);
-        let changed = self.words[JOB].update(Ordering::Release, Ordering::Relaxed, next);
-        let (before, now) = changed.unwrap_or_else(|word| (word, word));
-        unpark(&self.words[JOB], before, Job::ASLEEP.mask());
-        Job(now).number()
+        let next = |job: Job| Some(Job::opened(job.number() + 1));
+        let word = self.job_word();
+        let changed = word.update(Ordering::Release, Ordering::Relaxed, next);
+        let (before, now) = changed.unwrap_or_else(|job| (job, job));
+        unpark(word, before, Job::ASLEEP.mask());
+        now.number()
     }
 
     /// Closes the job: from here on no worker checks in.
@@ -206,9 +211,10 @@ impl<'m> Mailbox<'m> {
 
     /// Tells the workers to end.
     pub(super) fn end(&self) {
-        let last = Job::opened(ENDED).0;
-        let _ = self.words[JOB].update(Ordering::Relaxed, Ordering::Relaxed, |_| Some(last));
-        self.words[JOB].wake_all();
+        let last = Job::opened(ENDED);
+        let word = self.job_word();
+        let _ = word.update(Ordering::Relaxed, Ordering::Relaxed, |_| Some(last));
+        word.wake_all();
     }
 
     /// Returns `true` while the worker is checked in.
@@ -268,7 +274,7 @@ impl<'m> Mailbox<'m> {
     /// Returns the job word.
     pub(super) fn job(&self) -> Job {
         // Acquire: pairs with the Release in `announce`.
-        Job(self.words[JOB].load(Ordering::Acquire))
+        self.job_word().load(Ordering::Acquire)
     }
 
     /// Returns `true` if `job` is still the open job.
@@ -278,7 +284,7 @@ impl<'m> Mailbox<'m> {
 
     /// Sleeps while the job word is `seen`, at most for `timeout`.
     pub(super) fn sleep(&self, seen: Job, timeout: Duration) {
-        park(&self.words[JOB], seen.0, Job::ASLEEP.mask(), timeout);
+        park(self.job_word(), seen, Job::ASLEEP.mask(), timeout);
     }
 
     /// Checks in to `job`. Returns its arguments and parameters, or `None` if it is no longer open.
@@ -286,7 +292,7 @@ impl<'m> Mailbox<'m> {
         self.state(worker).fetch_or(IN, Ordering::Relaxed);
         // A read-modify-write, which is ordered among the parent's changes of the word. Release:
         // pairs with the Acquire in `close_job`.
-        if !Job(self.words[JOB].read_modify_write(Ordering::Release)).is(job) {
+        if !self.job_word().read_modify_write(Ordering::Release).is(job) {
             self.check_out(worker, None);
             return None;
         }

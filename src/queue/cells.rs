@@ -28,7 +28,7 @@ const FIRST_CELL: u64 = HEAD_WORDS as u64 * 8;
 #[derive(Clone, Copy)]
 pub(crate) struct Cells<'m> {
     memory: &'m Memory,
-    pub(super) head: &'m [Atom],
+    head: &'m [Atom],
     offset: u64,
     pub(super) shape: Shape,
     owns_arrays: bool,
@@ -115,7 +115,9 @@ impl<'m> Cells<'m> {
         let (cells, _) = Self::open(memory, extent)?;
         for index in 0..cells.capacity() {
             // EMPTY of lap 0.
-            cells.cell(index).store(0, Ordering::Relaxed);
+            cells
+                .cell(index)
+                .store(CellWord::default(), Ordering::Relaxed);
             if owns_arrays {
                 cells.set_array(index, 0);
             }
@@ -191,16 +193,16 @@ impl<'m> Cells<'m> {
     }
 
     #[inline]
-    pub(super) fn cell(&self, position: u64) -> &'m Atom {
+    pub(super) fn cell(&self, position: u64) -> &'m Atom<CellWord> {
         let word = self.memory.control(self.cell_offset(position), 1);
         // `open` has checked that all cells are inside the data region. They start on words.
-        &word.expect("a cell of an opened queue")[0]
+        word.expect("a cell of an opened queue")[0].typed()
     }
 
     /// Loads a cell's word. Acquire: pairs with the Release of every change of the cell.
     #[inline]
     pub(super) fn word(&self, position: u64) -> CellWord {
-        CellWord::from_bits(self.cell(position).load(Ordering::Acquire))
+        self.cell(position).load(Ordering::Acquire)
     }
 
     #[inline]
@@ -216,10 +218,15 @@ impl<'m> Cells<'m> {
         lap << self.shape.shift | position & (self.capacity() - 1)
     }
 
+    #[inline]
+    pub(super) fn end_word(&self, end: usize) -> &'m Atom<EndWord> {
+        self.head[end].typed()
+    }
+
     /// Loads an end. Acquire: pairs with the Release of every change of the end.
     #[inline]
     pub(super) fn end(&self, end: usize) -> EndWord {
-        EndWord::from_bits(self.head[end].load(Ordering::Acquire))
+        self.end_word(end).load(Ordering::Acquire)
     }
 
     /// Advances an end to at least `position`, and wakes the participants that sleep on it.
@@ -231,9 +238,11 @@ impl<'m> Cells<'m> {
     pub(super) fn advance_to(&self, end: usize, position: u64) {
         // Release: publishes the caller's changes of the cell. Every change of the word is a
         // read-modify-write, so a reader also acquires the releases before it.
-        let moved = self.head[end].update(Ordering::Release, Ordering::Relaxed, |word| {
-            Some(EndWord::from_bits(word).advance_to(position).bits())
-        });
+        let moved = self
+            .end_word(end)
+            .update(Ordering::Release, Ordering::Relaxed, |word| {
+                Some(word.advance_to(position))
+            });
         self.wake(end, moved);
     }
 
@@ -243,11 +252,11 @@ impl<'m> Cells<'m> {
     }
 
     #[inline]
-    pub(super) fn wake(&self, end: usize, changed: Result<(u64, u64), u64>) {
+    pub(super) fn wake(&self, end: usize, changed: Result<(EndWord, EndWord), EndWord>) {
         if let Ok((before, _)) = changed
-            && EndWord::from_bits(before).is_awaited()
+            && before.is_awaited()
         {
-            self.head[end].wake_all();
+            self.end_word(end).wake_all();
         }
     }
 
@@ -258,14 +267,11 @@ impl<'m> Cells<'m> {
         position: u64,
         success: Ordering,
         failure: Ordering,
-        mut next: impl FnMut(CellWord) -> Option<CellWord>,
+        next: impl FnMut(CellWord) -> Option<CellWord>,
     ) -> Result<CellWord, CellWord> {
         self.cell(position)
-            .update(success, failure, |word| {
-                next(CellWord::from_bits(word)).map(Word::bits)
-            })
-            .map(|(_, new)| CellWord::from_bits(new))
-            .map_err(CellWord::from_bits)
+            .update(success, failure, next)
+            .map(|(_, new)| new)
     }
 
     // ---- closing, hints, waiting ------------------------------------------------------------
@@ -275,9 +281,11 @@ impl<'m> Cells<'m> {
     pub(crate) fn close(&self) {
         // Release: a participant that finds the queue closed sees our earlier writes and, as in
         // `advance_to`, the earlier pushes.
-        let closed = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |tail| {
-            Some(EndWord::from_bits(tail).close().bits())
-        });
+        let closed = self
+            .end_word(TAIL)
+            .update(Ordering::Release, Ordering::Relaxed, |tail| {
+                Some(tail.close())
+            });
         self.wake(TAIL, closed);
         self.advance_to(HEAD, 0);
     }
@@ -376,15 +384,15 @@ impl<'m> Cells<'m> {
     pub(crate) fn mark_sleeper(&self, event: Event) -> EndWord {
         // Acquire: pairs with the Release in `advance_to`. If `advance_to` came first, the caller's
         // last attempt sees the changes before it.
-        let word = &self.head[event.end()];
+        let word = self.end_word(event.end());
         let marked = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
-            Some(EndWord::from_bits(word).mark_sleeper().bits())
+            Some(word.mark_sleeper())
         });
-        EndWord::from_bits(marked.map_or_else(|now| now, |(_, now)| now))
+        marked.map_or_else(|now| now, |(_, now)| now)
     }
 
     /// Sleeps while the word's low half equals that of `seen`, for at most `timeout`.
     pub(crate) fn sleep(&self, event: Event, seen: EndWord, timeout: Duration) {
-        self.head[event.end()].wait(seen.bits() as u32, timeout);
+        self.end_word(event.end()).wait(seen.bits() as u32, timeout);
     }
 }

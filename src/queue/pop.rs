@@ -1,7 +1,7 @@
 //! Popping: the steps of a consumer, and its search for the oldest job.
 
 use super::cells::{Cells, HEAD, Seen, TAIL, Ticket};
-use crate::sync::{Ordering, Word};
+use crate::sync::Ordering;
 use crate::word::{CellWord, SeatId};
 
 /// The result of one pass over the cells from `head` up to `tail`.
@@ -73,12 +73,7 @@ impl Cells<'_> {
         // earlier jobs, and does not report an empty queue. The look that read `full` has acquired
         // the job itself.
         self.cell(position)
-            .compare_exchange(
-                full.bits(),
-                taking.bits(),
-                Ordering::Release,
-                Ordering::Relaxed,
-            )
+            .compare_exchange(full, taking, Ordering::Release, Ordering::Relaxed)
             .ok()
             .map(|_| taking)
     }
@@ -89,8 +84,7 @@ impl Cells<'_> {
     pub(crate) fn release(&self, ticket: Ticket, me: SeatId) {
         if let Some(empty) = ticket.word.release(me) {
             // Release: pairs with the Acquire in `claim_in`.
-            self.cell(ticket.position)
-                .publish_owned(ticket.word.bits(), empty.bits());
+            self.cell(ticket.position).publish_owned(ticket.word, empty);
         }
         self.advance_to(HEAD, ticket.front);
     }

@@ -1,7 +1,7 @@
 //! Pushing: the steps of a producer.
 
 use super::cells::{Cells, Seen, TAIL, Ticket};
-use crate::sync::{Ordering, Word};
+use crate::sync::Ordering;
 use crate::word::{CellWord, EndWord, SeatId};
 
 /// The reason why no cell can be claimed.
@@ -103,13 +103,13 @@ impl Cells<'_> {
     pub(super) fn fill(&self, ticket: &Ticket, me: SeatId) -> Option<(CellWord, bool)> {
         let full = ticket.word.publish(me)?;
         // Release: pairs with the Acquire in `word`. The job is written before it is read.
-        self.cell(ticket.position)
-            .publish_owned(ticket.word.bits(), full.bits());
+        self.cell(ticket.position).publish_owned(ticket.word, full);
         // Release: as in `advance_to`.
-        let moved = self.head[TAIL].update(Ordering::Release, Ordering::Relaxed, |word| {
-            let tail = EndWord::from_bits(word);
-            (!tail.is_closed()).then(|| tail.advance_to(ticket.position + 1).bits())
-        });
+        let moved = self
+            .end_word(TAIL)
+            .update(Ordering::Release, Ordering::Relaxed, |tail| {
+                (!tail.is_closed()).then(|| tail.advance_to(ticket.position + 1))
+            });
         self.wake(TAIL, moved);
         Some((full, moved.is_ok()))
     }

@@ -14,6 +14,7 @@ use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::table::hints::Hints;
 use crate::table::slot::Slot;
+use crate::word::BucketWord;
 
 type Vector = Handle<u64, Ix1>;
 
@@ -373,7 +374,7 @@ fn a_record_that_is_in_no_bucket_goes_with_its_participant() {
     leaver.publish("array", array).unwrap();
     let memory = segment.memory();
     for bucket in memory.names() {
-        bucket.store(0, Ordering::Relaxed);
+        bucket.store(BucketWord::EMPTY, Ordering::Relaxed);
     }
     let is_record = |slot: &Slot<'_>| {
         Descriptor::load(memory.descriptor(slot.index))

@@ -41,7 +41,7 @@ lazy_static! {
 }
 
 /// A futex for models. It has no timeouts, so a lost wake-up is a deadlock.
-impl Atom<u64> {
+impl<W: Word> Atom<W> {
     /// Sleeps while the low half is `expected`, until a thread wakes all.
     pub(crate) fn wait(&self, expected: u32, _timeout: Duration) {
         if mortal::is_gone() {

@@ -10,19 +10,19 @@
 
 use core::time::Duration;
 
-use super::{Atom, Ordering};
+use super::{Atom, Ordering, Word};
 
 /// Sets `flag` in `word` and sleeps, at most for `timeout`, if the word is `seen`. Returns `false`
 /// if the word has changed, apart from the flag. May wake up without a reason.
 #[track_caller]
 #[inline]
-pub(crate) fn park(word: &Atom, seen: u64, flag: u64, timeout: Duration) -> bool {
-    let asleep = seen | flag;
+pub(crate) fn park<W: Word>(word: &Atom<W>, seen: W, flag: u64, timeout: Duration) -> bool {
+    let asleep = W::from_bits(seen.bits() | flag);
     // Relaxed: the caller reads the word again.
     let marked = word.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed);
     let is_marked = marked.is_ok() || marked == Err(asleep);
     if is_marked {
-        word.wait(asleep as u32, timeout);
+        word.wait(asleep.bits() as u32, timeout);
     }
     is_marked
 }
@@ -30,8 +30,8 @@ pub(crate) fn park(word: &Atom, seen: u64, flag: u64, timeout: Duration) -> bool
 /// Wakes the sleepers of `word` if `before`, the word before the caller's change, has `flag`.
 #[track_caller]
 #[inline]
-pub(crate) fn unpark(word: &Atom, before: u64, flag: u64) {
-    if before & flag != 0 {
+pub(crate) fn unpark<W: Word>(word: &Atom<W>, before: W, flag: u64) {
+    if before.bits() & flag != 0 {
         word.wake_all();
     }
 }

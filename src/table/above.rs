@@ -11,8 +11,8 @@ use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
 use crate::memory::Memory;
 use crate::seat::Reclaim;
-use crate::sync::{Ordering, Word};
-use crate::word::{BucketWord, SeatId};
+use crate::sync::Ordering;
+use crate::word::{BucketIndex, BucketWord, SeatId};
 
 /// Operations that the table needs from the layers above it.
 pub(crate) trait Above: Reclaim + Sync {
@@ -39,7 +39,7 @@ pub(crate) trait Above: Reclaim + Sync {
 /// The items to free with an array, queue or bundle.
 pub(crate) struct AfterFree<'t> {
     /// The bucket of the name that it was given last.
-    pub(crate) name: u64,
+    pub(crate) name: BucketIndex,
     /// The contents, if it is a bundle.
     pub(crate) bundle: Option<FreedBundle<'t>>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct AfterFree<'t> {
 /// A freed bundle with parts that are still to be freed.
 pub(crate) struct FreedBundle<'t> {
     /// The number of its bucket.
-    pub(crate) bucket: usize,
+    pub(crate) bucket: BucketIndex,
     /// The bucket's word.
     pub(crate) word: BucketWord,
     /// Keeps the slot, and with it the bucket, until the parts are freed.
@@ -73,8 +73,8 @@ impl<'t> FreedBundle<'t> {
         // Relaxed: the retirement has acquired all changes of the bucket before it.
         let word = Descriptor::bundle(memory.descriptor(slot)).load(Ordering::Relaxed);
         FreedBundle {
-            bucket: memory.names().len() + slot,
-            word: BucketWord::from_bits(word),
+            bucket: BucketIndex::of_bundle(memory, slot),
+            word,
             kept,
         }
     }

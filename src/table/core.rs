@@ -19,7 +19,7 @@ use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
 use crate::span::Spans;
 use crate::table::error::LeaseError;
-use crate::word::{SeatId, SlotWord};
+use crate::word::{BucketIndex, SeatId, SlotWord};
 
 /// A participant of a segment, as all that allocates and leases sees it. Users have it as a
 /// [`HandleTable`](crate::HandleTable).
@@ -42,7 +42,7 @@ pub struct Core {
     /// Schema index of each record type used here.
     pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
-    named: RefCell<BTreeSet<usize>>,
+    named: RefCell<BTreeSet<BucketIndex>>,
     /// Names that were found here.
     names: RefCell<NameCache>,
     /// An allocation has reaped: names of the freed arrays may be left.
@@ -257,12 +257,12 @@ impl Core {
     }
 
     /// Notes that this participant has named something in `bucket`.
-    pub(crate) fn remember_named(&self, bucket: usize) {
+    pub(crate) fn remember_named(&self, bucket: BucketIndex) {
         self.named.borrow_mut().insert(bucket);
     }
 
     /// Returns the noted buckets and clears the note.
-    pub(crate) fn take_named(&self) -> BTreeSet<usize> {
+    pub(crate) fn take_named(&self) -> BTreeSet<BucketIndex> {
         self.named.take()
     }
 

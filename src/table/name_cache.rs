@@ -4,7 +4,7 @@
 //! the same word, and one load validates it.
 
 use crate::handle::AnyHandle;
-use crate::word::BucketWord;
+use crate::word::{BucketIndex, BucketWord};
 
 /// The number of cached names. Each place has the last name that was found for it.
 const PLACES: usize = 1024;
@@ -24,7 +24,7 @@ struct Place {
 /// The handle of a name while its bucket had this word.
 #[derive(Clone, Copy)]
 pub(crate) struct CachedName {
-    pub(crate) bucket: usize,
+    pub(crate) bucket: BucketIndex,
     pub(crate) word: BucketWord,
     pub(crate) handle: AnyHandle,
 }

@@ -157,8 +157,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a worker checks in by a load",
         file: "src/pool/mailbox.rs",
-        at: "if !Job(«self.words[JOB].read_modify_write(Ordering::Release)»).is(job)",
-        instead: "self.words[JOB].load(Ordering::Acquire)",
+        at: "if !«self.job_word().read_modify_write(Ordering::Release)».is(job)",
+        instead: "self.job_word().load(Ordering::Acquire)",
         model: ("pool", "no_worker_is_in_a_closed_job"),
     },
     Bug {
@@ -171,7 +171,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the last arrival at a barrier does not wake",
         file: "src/pool/barrier.rs",
-        at: "if «State(before).is_awaited()» {",
+        at: "if «before.is_awaited()» {",
         instead: "false",
         model: ("pool", "a_barrier_of_two"),
     },

@@ -25,7 +25,7 @@ fn value(bits: u64, pid: u32) -> Value {
 fn contents() -> Contents {
     let arrival = Arrival {
         id: BucketWord::from_bits(7),
-        from: 8,
+        from: BucketIndex::new(8),
         seen: BucketWord::from_bits(9),
         place: 10,
         mover: mover(11, 12),
@@ -36,7 +36,7 @@ fn contents() -> Contents {
     };
     let departure = Departure {
         id: BucketWord::from_bits(13),
-        to: 14,
+        to: BucketIndex::new(14),
         mover: mover(15, 16),
     };
     Contents {

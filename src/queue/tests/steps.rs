@@ -15,11 +15,11 @@ fn table() -> HandleTable {
 }
 
 fn end(queue: &Queue<'_, u64>, end: usize) -> EndWord {
-    EndWord::from_bits(queue.cells.head[end].load(Ordering::Relaxed))
+    queue.cells.end_word(end).load(Ordering::Relaxed)
 }
 
 fn cell(queue: &Queue<'_, u64>, index: u64) -> (CellState, u64) {
-    let word = CellWord::from_bits(queue.cells.cell(index).load(Ordering::Relaxed));
+    let word = queue.cells.cell(index).load(Ordering::Relaxed);
     (word.state(), word.lap())
 }
 
@@ -29,7 +29,7 @@ fn fill_without_the_tail(queue: &Queue<'_, u64>, job: u64) {
     queue.write(&ticket, &job);
     let full = ticket.word.publish(DEAD).unwrap();
     let cell = queue.cells.cell(ticket.position);
-    cell.store(full.bits(), Ordering::Relaxed);
+    cell.store(full, Ordering::Relaxed);
 }
 
 #[test]
@@ -124,7 +124,10 @@ fn faults_reports_held_cells_with_their_holder() {
     let taken = queue.cells.take(DEAD).unwrap();
     let claimed = queue.cells.claim(DEAD).unwrap();
     let invalid = 7 << 12;
-    queue.cells.cell(3).store(invalid, Ordering::Relaxed);
+    queue
+        .cells
+        .cell(3)
+        .store(CellWord::from_bits(invalid), Ordering::Relaxed);
     let place = |position| {
         let ticket = cells::Ticket { position, ..taken };
         // A job lies behind its cell's word.
@@ -244,15 +247,18 @@ fn a_search_moves_free_cells_that_lie_below_the_tail_beyond_it() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
     for tail in 4..=16 {
-        let end_at = |position: u64| EndWord::from_bits(0).advance_to(position).bits();
-        queue.cells.head[HEAD].store(end_at(4), Ordering::Relaxed);
-        queue.cells.head[TAIL].store(end_at(tail), Ordering::Relaxed);
+        let end_at = |position: u64| EndWord::from_bits(0).advance_to(position);
+        queue
+            .cells
+            .end_word(HEAD)
+            .store(end_at(4), Ordering::Relaxed);
+        queue
+            .cells
+            .end_word(TAIL)
+            .store(end_at(tail), Ordering::Relaxed);
         let free = CellWord::from_bits(0).pass_over(1).unwrap();
         for index in 0..4 {
-            queue
-                .cells
-                .cell(index)
-                .store(free.bits(), Ordering::Relaxed);
+            queue.cells.cell(index).store(free, Ordering::Relaxed);
         }
         assert!(queue.is_empty());
         assert_eq!(end(&queue, HEAD).position(), tail);
@@ -278,7 +284,10 @@ fn a_job_at_the_tail_is_not_popped_before_the_tail_moves() {
     let queue = table.queue::<u64>(2).unwrap();
     // The head may be behind at any time.
     let pop_from_0 = || {
-        queue.cells.head[HEAD].store(0, Ordering::Relaxed);
+        queue
+            .cells
+            .end_word(HEAD)
+            .store(EndWord::default(), Ordering::Relaxed);
         queue.pop().unwrap()
     };
     queue.push(1).unwrap();

@@ -6,7 +6,7 @@ use super::*;
 use crate::HandleTable;
 use crate::segment::Segment;
 use crate::segment::tests::no_forks;
-use crate::word::SpanWord;
+use crate::word::{BucketWord, SpanWord};
 
 const PREFIX: &str = "ndshm-unit-observe";
 
@@ -56,7 +56,8 @@ fn all_tables_are_seen_where_they_are() {
     memory.readers(last)[0].store(11, Ordering::Relaxed);
     memory.descriptor(last)[15].store(12, Ordering::Relaxed);
     memory.schema(Layout::SCHEMAS - 1)[255].store(13, Ordering::Relaxed);
-    memory.names().last().unwrap().store(14, Ordering::Relaxed);
+    let bucket = memory.names().last().unwrap();
+    bucket.store(BucketWord::of(14, 0), Ordering::Relaxed);
     memory.hints().last().unwrap().store(15, Ordering::Relaxed);
 
     let observed = observed(&segment);

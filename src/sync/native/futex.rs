@@ -6,9 +6,9 @@ use core::time::Duration;
 
 use rustix::thread::futex;
 
-use crate::sync::Atom;
+use crate::sync::{Atom, Word};
 
-impl Atom<u64> {
+impl<W: Word> Atom<W> {
     /// Returns the half that the kernel compares. On little-endian machines it comes first.
     fn low_half(&self) -> &AtomicU32 {
         // SAFETY: the first four bytes of an eight-byte atomic, which live and are aligned as long

@@ -4,16 +4,16 @@
 use core::time::Duration;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::sync::{Atom, Ordering};
+use crate::sync::{Atom, Ordering, Word};
 
 /// The sleepers of all words.
 static LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 
-impl Atom<u64> {
+impl<W: Word> Atom<W> {
     /// Sleeps at most `timeout` while the low half is `expected`. May wake up spuriously.
     pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
         let guard = LOT.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.load(Ordering::Relaxed) as u32 == expected {
+        if self.load(Ordering::Relaxed).bits() as u32 == expected {
             drop(LOT.1.wait_timeout(guard, timeout));
         }
     }
