@@ -3,7 +3,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use crate::word::Field;
+use crate::word::{Field, SlotIndex};
 
 const SLOT: Field = Field::first(32);
 const GENERATION: Field = SLOT.then(32);
@@ -77,8 +77,8 @@ impl AnyHandle {
     /// key. Keys are random, so in another segment the handle names a slot or a generation that
     /// does not exist.
     #[inline]
-    pub(crate) const fn pack(key: u64, slot: usize, generation: u32) -> Self {
-        let word = SLOT.set(0, slot as u64);
+    pub(crate) const fn pack(key: u64, slot: SlotIndex, generation: u32) -> Self {
+        let word = SLOT.set(0, slot.get() as u64);
         AnyHandle {
             bits: GENERATION.set(word, generation as u64) ^ key,
         }
@@ -86,9 +86,10 @@ impl AnyHandle {
 
     /// Returns slot and generation. Total: any bits give some, and the segment's words decide.
     #[inline]
-    pub(crate) const fn unpack(self, key: u64) -> (usize, u32) {
+    pub(crate) const fn unpack(self, key: u64) -> (SlotIndex, u32) {
         let word = self.bits ^ key;
-        (SLOT.get(word) as usize, GENERATION.get(word) as u32)
+        let slot = SlotIndex::new(SLOT.get(word) as usize);
+        (slot, GENERATION.get(word) as u32)
     }
 }
 
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn golden_bits_and_texts() {
-        let handle = AnyHandle::pack(0xffff_0000_0000_ffff, 3, 7);
+        let handle = AnyHandle::pack(0xffff_0000_0000_ffff, SlotIndex::new(3), 7);
         assert_eq!(handle.to_bits(), 0xffff_0007_0000_fffc);
         assert_eq!(handle.to_string(), "ndshm:ffff00070000fffc");
         assert_eq!(format!("{handle:?}"), "AnyHandle(ndshm:ffff00070000fffc)");
@@ -359,15 +360,17 @@ mod tests {
     proptest! {
         #[test]
         fn slot_and_generation_round_trip(key: u64, slot: u32, generation: u32) {
-            let handle = AnyHandle::pack(key, slot as usize, generation);
-            prop_assert_eq!(handle.unpack(key), (slot as usize, generation));
+            let slot = SlotIndex::new(slot as usize);
+            let handle = AnyHandle::pack(key, slot, generation);
+            prop_assert_eq!(handle.unpack(key), (slot, generation));
         }
 
         #[test]
         fn another_key_gives_another_name(key: u64, other: u64, slot: u32, generation: u32) {
             prop_assume!(key != other);
-            let handle = AnyHandle::pack(key, slot as usize, generation);
-            prop_assert_ne!(handle.unpack(other), (slot as usize, generation));
+            let slot = SlotIndex::new(slot as usize);
+            let handle = AnyHandle::pack(key, slot, generation);
+            prop_assert_ne!(handle.unpack(other), (slot, generation));
         }
 
         #[test]

@@ -2,7 +2,7 @@
 
 mod scale;
 
-use crate::word::{Field, SeatId};
+use crate::word::{Field, SeatId, SlotIndex, SpanIndex};
 pub(crate) use scale::SCALE;
 
 /// The version of the layout that this crate writes and reads. It is independent of the crate's
@@ -49,9 +49,10 @@ impl Geometry {
 
     /// Returns the span of a slot, and the slot's position in the span.
     #[inline]
-    pub(crate) const fn place_of(slot: usize) -> (usize, usize) {
+    pub(crate) const fn place_of(slot: SlotIndex) -> (SpanIndex, usize) {
         let per_span = Self::SPAN_SLOTS as usize;
-        (slot / per_span, slot % per_span)
+        let span = SpanIndex::new(slot.get() / per_span);
+        (span, slot.get() % per_span)
     }
 
     /// Returns the number of name buckets: one for 32 slots. If one array in twenty has a name, a
@@ -166,8 +167,8 @@ impl Layout {
     const DATA_ALIGN: u64 = 2 << 20;
 
     /// Returns the offset of a slot's descriptor.
-    pub(crate) fn descriptor_at(&self, slot: usize) -> u64 {
-        self.descriptors + (slot * Self::DESCRIPTOR_WORDS * 8) as u64
+    pub(crate) fn descriptor_at(&self, slot: SlotIndex) -> u64 {
+        self.descriptors + (slot.get() * Self::DESCRIPTOR_WORDS * 8) as u64
     }
 
     pub(crate) fn new(geometry: Geometry) -> Layout {

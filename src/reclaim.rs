@@ -17,7 +17,7 @@ use crate::table::above::{Above, AfterFree};
 use crate::table::core::Core;
 use crate::table::hints::Hints;
 use crate::table::slot::{ReleaseOutcome, Slot};
-use crate::word::{SeatId, SlotWord};
+use crate::word::{SeatId, SlotIndex, SlotWord};
 
 /// The layers above the table, as the table reaches them.
 pub(crate) struct Reclaimer;
@@ -194,7 +194,13 @@ fn tear_tiles(segment: &Segment, control: Control<'_>, seat: SeatId, report: &mu
     control.close(seat);
 }
 
-fn poison(segment: &Segment, slot: usize, generation: u32, seat: SeatId, report: &mut ReapReport) {
+fn poison(
+    segment: &Segment,
+    slot: SlotIndex,
+    generation: u32,
+    seat: SeatId,
+    report: &mut ReapReport,
+) {
     let memory = segment.memory();
     let Some(slot) = Slot::of(memory, slot) else {
         return;

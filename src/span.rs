@@ -3,7 +3,7 @@
 use crate::layout::{Geometry, Header, SCALE};
 use crate::memory::Memory;
 use crate::sync::Ordering;
-use crate::word::SpanWord;
+use crate::word::{SlotIndex, SpanIndex, SpanWord};
 
 /// Extents up to this size are committed whole, so the next owner finds them backed.
 pub(crate) const WHOLE_COMMIT: u64 = 64 << 10;
@@ -75,7 +75,7 @@ fn base_alignment(class: u32) -> u64 {
 /// A span: `count` neighbouring extents of one size class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Span {
-    pub(crate) index: usize,
+    pub(crate) index: SpanIndex,
     pub(crate) class: u32,
     pub(crate) base: u64,
     pub(crate) count: u32,
@@ -86,7 +86,7 @@ impl Span {
     /// it.
     ///
     /// The entry has no count: it follows from class, base and geometry.
-    fn decode(geometry: &Geometry, index: usize, word: SpanWord) -> Option<Span> {
+    fn decode(geometry: &Geometry, index: SpanIndex, word: SpanWord) -> Option<Span> {
         let class = word.class().filter(|&class| class < CLASSES)?;
         let count = extents_at(geometry, class, word.base())?;
         Some(Span {
@@ -103,8 +103,9 @@ impl Span {
     }
 
     /// Returns the index of the slot at `position` in this span.
-    pub(crate) fn slot(&self, geometry: &Geometry, position: u32) -> usize {
-        self.index * geometry.span_slots as usize + position as usize
+    pub(crate) fn slot(&self, geometry: &Geometry, position: u32) -> SlotIndex {
+        let first = self.index.get() * geometry.span_slots as usize;
+        SlotIndex::new(first + position as usize)
     }
 
     /// Returns the extent of the slot at `position`.
@@ -158,7 +159,7 @@ pub(crate) enum AppendOutcome {
     /// The caller could not back the words of the new span's slots.
     Unbacked,
     /// The entry holds bytes that no participant writes.
-    Corrupt { index: usize },
+    Corrupt { index: SpanIndex },
 }
 
 /// The span table of a segment.
@@ -179,15 +180,19 @@ impl<'m> Spans<'m> {
     }
 
     /// Returns the span at `index`, if it is appended.
-    pub(crate) fn get(&self, index: usize) -> Option<Span> {
+    pub(crate) fn get(&self, index: SpanIndex) -> Option<Span> {
         // Relaxed, here and below: an entry publishes no other memory and never changes again. A
         // slot of the span comes only from a participant that had seen the entry.
-        let word = self.memory.spans().get(index)?.load(Ordering::Relaxed);
+        let word = self
+            .memory
+            .spans()
+            .get(index.get())?
+            .load(Ordering::Relaxed);
         self.decode(index, word)
     }
 
     /// Decodes `word` as the entry at `index`.
-    pub(crate) fn decode(&self, index: usize, word: SpanWord) -> Option<Span> {
+    pub(crate) fn decode(&self, index: SpanIndex, word: SpanWord) -> Option<Span> {
         Span::decode(self.geometry(), index, word)
     }
 
@@ -197,9 +202,9 @@ impl<'m> Spans<'m> {
     /// Does not check that the span has so many extents, which would take two divisions. A slot
     /// that is or was LIVE is always one of them.
     #[inline]
-    pub(crate) fn extent(&self, slot: usize) -> Option<Extent> {
+    pub(crate) fn extent(&self, slot: SlotIndex) -> Option<Extent> {
         let (span, position) = Geometry::place_of(slot);
-        let word = self.memory.spans().get(span)?.load(Ordering::Relaxed);
+        let word = self.memory.spans().get(span.get())?.load(Ordering::Relaxed);
         let class = word.class()?;
         let size = *CLASS_SIZES.get(class as usize)?;
         let offset = word.base() + size * position as u64;
@@ -208,7 +213,7 @@ impl<'m> Spans<'m> {
 
     /// Returns all appended spans, in order.
     pub(crate) fn iter(self) -> impl Iterator<Item = Span> + 'm {
-        (0..self.memory.spans().len()).map_while(move |index| self.get(index))
+        (0..self.memory.spans().len()).map_while(move |index| self.get(SpanIndex::new(index)))
     }
 
     /// Appends a span of `class` by one compare-and-swap of the first empty entry.
@@ -233,10 +238,16 @@ impl<'m> Spans<'m> {
         while index > 0 && entries[index - 1].load(Ordering::Relaxed).is_empty() {
             index -= 1;
         }
-        let mut end = match index.checked_sub(1).map(|last| self.get(last)) {
+        let mut end = match index
+            .checked_sub(1)
+            .map(|last| self.get(SpanIndex::new(last)))
+        {
             None => 0,
             Some(Some(span)) => span.end(),
-            Some(None) => return AppendOutcome::Corrupt { index: index - 1 },
+            Some(None) => {
+                let index = SpanIndex::new(index - 1);
+                return AppendOutcome::Corrupt { index };
+            }
         };
         loop {
             let Some(entry) = entries.get(index) else {
@@ -260,16 +271,19 @@ impl<'m> Spans<'m> {
                 Ok(_) => {
                     hint.fetch_max(index as u64 + 1, Ordering::Relaxed);
                     return AppendOutcome::New(Span {
-                        index,
+                        index: SpanIndex::new(index),
                         class,
                         base,
                         count,
                     });
                 }
-                Err(other) => match Span::decode(self.geometry(), index, other) {
-                    Some(span) => end = span.end(),
-                    None => return AppendOutcome::Corrupt { index },
-                },
+                Err(other) => {
+                    let index = SpanIndex::new(index);
+                    match Span::decode(self.geometry(), index, other) {
+                        Some(span) => end = span.end(),
+                        None => return AppendOutcome::Corrupt { index },
+                    }
+                }
             }
             index += 1;
         }
@@ -341,7 +355,7 @@ mod tests {
                 span_slots: 64,
             };
             use crate::sync::Word;
-            if let Some(span) = Span::decode(&geometry, 0, SpanWord::from_bits(bits)) {
+            if let Some(span) = Span::decode(&geometry, SpanIndex::new(0), SpanWord::from_bits(bits)) {
                 prop_assert!(span.end() <= geometry.capacity);
             }
         }

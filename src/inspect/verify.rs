@@ -18,7 +18,9 @@ use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::hints::Hints;
 use crate::table::slot::{ReleaseOutcome, Slot};
-use crate::word::{BucketIndex, BucketWord, Lifecycle, SeatId, SeatWord, SlotWord};
+use crate::word::{
+    BucketIndex, BucketWord, Lifecycle, SeatId, SeatWord, SlotIndex, SlotWord, SpanIndex,
+};
 
 /// The result of [`HandleTable::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -231,7 +233,7 @@ impl Check<'_> {
         let mut end = 0;
         for span in &spans {
             if span.base < end {
-                let word = entries[span.index].load(Ordering::Relaxed);
+                let word = entries[span.index.get()].load(Ordering::Relaxed);
                 self.damage(
                     self.span_at(span.index),
                     "a span of arrays overlaps the span before it",
@@ -245,9 +247,10 @@ impl Check<'_> {
             let word = entry.load(Ordering::Relaxed);
             // Entries are set in order: if the first one is still empty or invalid, appending has
             // not set this one.
-            if !word.is_empty() && table.decode(first, self.now(&entries[first])).is_none() {
+            let unset = || table.decode(SpanIndex::new(first), self.now(&entries[first]));
+            if !word.is_empty() && unset().is_none() {
                 self.damage(
-                    self.span_at(index),
+                    self.span_at(SpanIndex::new(index)),
                     "an invalid entry in the table of spans",
                     word.bits(),
                 );
@@ -257,8 +260,8 @@ impl Check<'_> {
         spans
     }
 
-    fn span_at(&self, index: usize) -> u64 {
-        self.layout.spans + index as u64 * 8
+    fn span_at(&self, index: SpanIndex) -> u64 {
+        self.layout.spans + index.get() as u64 * 8
     }
 
     fn slots(&mut self, span: &Span) {
@@ -281,8 +284,8 @@ impl Check<'_> {
         }
     }
 
-    fn slot_at(&self, index: usize) -> u64 {
-        self.layout.slots + index as u64 * 8
+    fn slot_at(&self, index: SlotIndex) -> u64 {
+        self.layout.slots + index.get() as u64 * 8
     }
 
     fn slot(&mut self, slot: Slot<'_>, extent: Extent) {
@@ -296,7 +299,7 @@ impl Check<'_> {
         self.found.readers += readers.len();
         for seat in &readers {
             let row = self.layout.geometry.reader_words();
-            let at = slot.index * row + seat.index().unwrap_or(0) / 64;
+            let at = slot.index.get() * row + seat.index().unwrap_or(0) / 64;
             let offset = self.layout.readers + at as u64 * 8;
             self.seat(*seat, offset, "a read lease belongs to a free seat", 0);
         }

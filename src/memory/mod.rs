@@ -10,7 +10,7 @@ mod model;
 #[cfg(not(loom))]
 mod tables;
 
-use crate::word::BucketIndex;
+use crate::word::{BucketIndex, SlotIndex};
 pub use corrupt::Corrupt;
 #[cfg(loom)]
 pub use model::{Access, Memory, TileAccesses, ViewAccesses, put_down_to};
@@ -22,13 +22,15 @@ pub use tables::{Access, Memory, TileAccesses, ViewAccesses};
 impl BucketIndex {
     /// Returns the bucket of the bundle in `slot`.
     #[inline]
-    pub(crate) fn of_bundle(memory: &Memory, slot: usize) -> BucketIndex {
-        BucketIndex::new(memory.names().len() + slot)
+    pub(crate) fn of_bundle(memory: &Memory, slot: SlotIndex) -> BucketIndex {
+        BucketIndex::new(memory.names().len() + slot.get())
     }
 
     /// Returns the slot of the bundle that has this bucket, or `None` for a bucket of the table.
     #[inline]
-    pub(crate) fn bundle(self, memory: &Memory) -> Option<usize> {
-        self.get().checked_sub(memory.names().len())
+    pub(crate) fn bundle(self, memory: &Memory) -> Option<SlotIndex> {
+        self.get()
+            .checked_sub(memory.names().len())
+            .map(SlotIndex::new)
     }
 }

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::sync::{Atom, Word};
-use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
+use crate::word::{BucketWord, SeatWord, SlotIndex, SlotWord, SpanWord};
 use races::Races;
 pub use races::{Access, put_down_to};
 pub use views::{TileAccesses, ViewAccesses};
@@ -98,13 +98,13 @@ impl Memory {
         &self.slots
     }
 
-    pub(crate) fn readers(&self, slot: usize) -> &[Atom] {
+    pub(crate) fn readers(&self, slot: SlotIndex) -> &[Atom] {
         let row = self.layout.geometry.reader_words();
-        &self.readers[slot * row..][..row]
+        &self.readers[slot.get() * row..][..row]
     }
 
-    pub(crate) fn descriptor(&self, slot: usize) -> &[Atom] {
-        &self.descriptors[slot * Layout::DESCRIPTOR_WORDS..][..Layout::DESCRIPTOR_WORDS]
+    pub(crate) fn descriptor(&self, slot: SlotIndex) -> &[Atom] {
+        &self.descriptors[slot.get() * Layout::DESCRIPTOR_WORDS..][..Layout::DESCRIPTOR_WORDS]
     }
 
     pub(crate) fn schema(&self, index: usize) -> &[Atom] {

@@ -8,7 +8,7 @@ use ndarray::{Dimension, RawArrayViewMut};
 
 use crate::layout::{Header, HintTree, Layout};
 use crate::sync::Atom;
-use crate::word::{BucketWord, SeatWord, SlotWord, SpanWord};
+use crate::word::{BucketWord, SeatWord, SlotIndex, SlotWord, SpanWord};
 
 /// The tables of a mapped segment, as slices of atomic words.
 ///
@@ -125,16 +125,16 @@ impl Memory {
 
     /// Returns a slot's row of reader bits, one bit for each seat.
     #[inline]
-    pub(crate) fn readers(&self, slot: usize) -> &[Atom] {
-        assert!(slot < self.slots);
+    pub(crate) fn readers(&self, slot: SlotIndex) -> &[Atom] {
+        assert!(slot.get() < self.slots);
         let row = self.reader_words;
-        self.words(self.mapped.readers + (slot * row * 8) as u64, row)
+        self.words(self.mapped.readers + (slot.get() * row * 8) as u64, row)
     }
 
     #[inline]
-    pub(crate) fn descriptor(&self, slot: usize) -> &[Atom] {
-        assert!(slot < self.slots);
-        let offset = self.mapped.descriptors + (slot * Layout::DESCRIPTOR_WORDS * 8) as u64;
+    pub(crate) fn descriptor(&self, slot: SlotIndex) -> &[Atom] {
+        assert!(slot.get() < self.slots);
+        let offset = self.mapped.descriptors + (slot.get() * Layout::DESCRIPTOR_WORDS * 8) as u64;
         self.words(offset, Layout::DESCRIPTOR_WORDS)
     }
 

@@ -58,7 +58,8 @@ pub fn mortal_guest<R>(segment: &Segment, steps: u64, life: impl FnOnce() -> R) 
 
 /// Returns the slot and the generation of a handle.
 pub fn place(segment: &Segment, handle: impl Into<AnyHandle>) -> (usize, u32) {
-    handle.into().unpack(segment.key())
+    let (slot, generation) = handle.into().unpack(segment.key());
+    (slot.get(), generation)
 }
 
 /// Returns the bucket of a name, one of the two in a model's segment.

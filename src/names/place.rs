@@ -6,7 +6,7 @@ use crate::memory::Memory;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering};
 use crate::table::slot::Slot;
-use crate::word::{BucketIndex, BucketWord, Lifecycle, SlotWord};
+use crate::word::{BucketIndex, BucketWord, Lifecycle, SlotIndex, SlotWord};
 
 /// Returns a reader of the words of a record. Relaxed: nobody changes them while it lives.
 pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
@@ -59,7 +59,7 @@ pub(super) fn is_in_bucket(
 }
 
 /// Returns slot and generation of a bucket's current record.
-pub(super) fn record_in(memory: &Memory, bucket: BucketIndex) -> Option<(usize, u32)> {
+pub(super) fn record_in(memory: &Memory, bucket: BucketIndex) -> Option<(SlotIndex, u32)> {
     word_of(memory, bucket)?.record()
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn word_of(memory: &Memory, bucket: BucketIndex) -> Option<BucketWord
 pub(crate) fn place_of(memory: &Memory, bucket: BucketIndex) -> Option<&Atom<BucketWord>> {
     match bucket.bundle(memory) {
         None => memory.names().get(bucket.get()),
-        Some(slot) if slot < memory.slots().len() => {
+        Some(slot) if slot.get() < memory.slots().len() => {
             Some(Descriptor::bundle(memory.descriptor(slot)))
         }
         Some(_) => None,
@@ -105,7 +105,7 @@ pub(crate) fn offset_of(memory: &Memory, bucket: BucketIndex) -> u64 {
 }
 
 /// Returns `true` if the slot holds a live bundle at this moment.
-pub(super) fn is_live_bundle(memory: &Memory, slot: usize) -> bool {
+pub(super) fn is_live_bundle(memory: &Memory, slot: SlotIndex) -> bool {
     let Some(slot) = Slot::of(memory, slot) else {
         return false;
     };

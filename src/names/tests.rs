@@ -6,7 +6,7 @@ use ndarray::{Ix1, Ix2};
 use crate::names::error::NameError;
 use crate::sync::Ordering;
 use crate::table::error::LeaseError;
-use crate::word::BucketWord;
+use crate::word::{BucketWord, SlotIndex};
 use crate::{HandleTable, Observer, Segment};
 
 fn table() -> HandleTable {
@@ -280,7 +280,7 @@ fn a_bucket_that_names_no_record_is_still_damage() {
     let bucket = super::checked("x").unwrap().bucket(memory.names().len());
     let good = super::word_of(memory, bucket).unwrap();
     let (slot, generation) = good.record().unwrap();
-    let nowhere = memory.slots().len();
+    let nowhere = SlotIndex::new(memory.slots().len());
     for word in [
         BucketWord::of(slot, generation + 1),
         BucketWord::of(nowhere, 0),

@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::slot::Slot;
-use crate::word::{Claim, ClaimState, DoneCount, SeatId, UnitRecord};
+use crate::word::{Claim, ClaimState, DoneCount, SeatId, SlotIndex, UnitRecord};
 
 /// Arrays that a group may have.
 pub(crate) const MAX_MEMBERS: usize = 8;
@@ -39,7 +39,7 @@ fn unit_of(tiles: usize) -> usize {
 /// One array of a group: its slot, its generation, and how tiles access it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Member {
-    pub(crate) slot: usize,
+    pub(crate) slot: SlotIndex,
     pub(crate) generation: u32,
     pub(crate) mode: AccessMode,
 }
@@ -93,7 +93,7 @@ impl<'m> Control<'m> {
             words[at].store(value as u64, Ordering::Relaxed);
         }
         for (at, member) in members.iter().enumerate() {
-            let identity = (member.slot as u64) << 32 | u64::from(member.generation);
+            let identity = (member.slot.get() as u64) << 32 | u64::from(member.generation);
             words[FIRST_MEMBER + 2 * at].store(identity, Ordering::Relaxed);
             words[FIRST_MEMBER + 2 * at + 1].store(member.mode.code(), Ordering::Relaxed);
         }
@@ -175,7 +175,7 @@ impl<'m> Control<'m> {
             let identity = words[FIRST_MEMBER + 2 * at].load(Ordering::Relaxed);
             let mode = words[FIRST_MEMBER + 2 * at + 1].load(Ordering::Relaxed);
             Some(Member {
-                slot: (identity >> 32) as usize,
+                slot: SlotIndex::new((identity >> 32) as usize),
                 generation: identity as u32,
                 mode: AccessMode::from_code(mode)?,
             })
@@ -183,7 +183,7 @@ impl<'m> Control<'m> {
     }
 
     /// Returns slot and generation of the arrays that tiles write.
-    pub(crate) fn written(&self) -> impl Iterator<Item = (usize, u32)> + 'm {
+    pub(crate) fn written(&self) -> impl Iterator<Item = (SlotIndex, u32)> + 'm {
         self.members()
             .filter(|member| member.mode == AccessMode::Write)
             .map(|member| (member.slot, member.generation))

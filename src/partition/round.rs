@@ -10,7 +10,7 @@ use super::{AccessMode, Group, Partition};
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
 use crate::table::lease::{ExclusiveLease, SharedLease};
-use crate::word::{Claim, ClaimState, Purpose, SeatId};
+use crate::word::{Claim, ClaimState, Purpose, SeatId, SlotIndex};
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Opens the next round, and leases the arrays for it.
@@ -119,7 +119,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
     ///
     /// While the round runs, only participants can lease the arrays that it writes. Each has a
     /// reader bit, or a count beside it.
-    pub(crate) fn accounts_for(&self, table: u64, slot: usize, entered: bool) -> bool {
+    pub(crate) fn accounts_for(&self, table: u64, slot: SlotIndex, entered: bool) -> bool {
         let own = self.partition.table();
         if own.number() != table {
             return false;

@@ -43,6 +43,7 @@ pub(crate) use error::PoolError;
 use crate::handle_table::HandleTable;
 use crate::sync::time::Instant;
 use crate::table::lease::SharedLease;
+use crate::word::SlotIndex;
 pub use builder::PoolBuilder;
 pub use context::{TileContext, WorkerContext};
 use image::Image;
@@ -218,7 +219,7 @@ impl<'t> Pool<'t> {
     }
 
     /// Starts the missing workers. `is_own` returns `true` for the leases of the running call.
-    fn start_missing(&mut self, is_own: &dyn Fn(u64, usize) -> bool) -> Result<(), PoolError> {
+    fn start_missing(&mut self, is_own: &dyn Fn(u64, SlotIndex) -> bool) -> Result<(), PoolError> {
         if self.workers.is_complete() {
             return Ok(());
         }

@@ -380,7 +380,7 @@ fn a_record_that_is_in_no_bucket_goes_with_its_participant() {
         Descriptor::load(memory.descriptor(slot.index))
             .is_some_and(|descriptor| descriptor.is_control_of(ControlKind::Names))
     };
-    let mut slots = (0..128).filter_map(|index| Slot::of(memory, index));
+    let mut slots = (0..128).filter_map(|index| Slot::of(memory, SlotIndex::new(index)));
     let record = slots.find(is_record).unwrap();
     let me = SeatId::from_index(leaver.seat().unwrap());
     record

@@ -12,7 +12,7 @@ use crate::handle::AnyHandle;
 use crate::memory::Memory;
 use crate::seat::Reclaim;
 use crate::sync::Ordering;
-use crate::word::{BucketIndex, BucketWord, SeatId};
+use crate::word::{BucketIndex, BucketWord, SeatId, SlotIndex};
 
 /// Operations that the table needs from the layers above it.
 pub(crate) trait Above: Reclaim + Sync {
@@ -57,7 +57,7 @@ pub(crate) struct FreedBundle<'t> {
 impl<'t> AfterFree<'t> {
     /// Reads the noted bucket of a slot. Must run before the slot is retired: afterwards it may
     /// have another array.
-    pub(super) fn name(memory: &Memory, slot: usize) -> AfterFree<'t> {
+    pub(super) fn name(memory: &Memory, slot: SlotIndex) -> AfterFree<'t> {
         AfterFree {
             name: Descriptor::named_in(memory.descriptor(slot)),
             bundle: None,

@@ -14,7 +14,7 @@ use crate::segment::NoMemory;
 use crate::segment::Segment;
 use crate::span::{AppendOutcome, CLASSES, Extent, Spans};
 use crate::sync::Ordering;
-use crate::word::{Lifecycle, SeatId, SlotWord};
+use crate::word::{Lifecycle, SeatId, SlotIndex, SlotWord, SpanIndex};
 
 /// A slot that is RESERVED by the caller.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ pub(crate) enum Exhausted {
     /// entries left, or the segment no address space.
     Full { entries: bool },
     /// The span table holds bytes that no transition writes.
-    Corrupt { span: usize },
+    Corrupt { span: SpanIndex },
     /// The words of a new span's slots cannot be backed by pages.
     NoMemory(NoMemory),
 }
@@ -76,7 +76,7 @@ impl<'m> Allocator<'m, '_> {
     #[inline(always)]
     pub(crate) fn recent(&mut self, class: u32, needed: u64) -> Option<Reserved<'m>> {
         let recent = self.cache.pop_backed(class, needed)?;
-        let slot = Slot::of(self.memory(), recent.slot as usize)?;
+        let slot = Slot::of(self.memory(), SlotIndex::new(recent.slot as usize))?;
         let word = slot.reserve(recent.word, self.me).ok()?;
         Some(Reserved {
             slot,
@@ -157,12 +157,12 @@ impl<'m> Allocator<'m, '_> {
     /// Reserves a slot from the shared hint tree.
     fn hinted(&mut self, class: u32) -> Option<Reserved<'m>> {
         let hints = Hints::of(self.memory());
-        while let Some((span, index)) = hints.take(class) {
+        while let Some((span, position)) = hints.take(class) {
+            let index = span.slot(&self.memory().layout().geometry, position);
             let slot = Slot::of(self.memory(), index)?;
             let seen = slot.word();
             if let Ok(word) = slot.reserve(seen, self.me) {
-                let position = index - span.slot(&self.memory().layout().geometry, 0);
-                let extent = span.extent(position as u32);
+                let extent = span.extent(position);
                 if !seen.is_clean() {
                     self.note_shared(-(extent.size() as i64));
                 }
@@ -264,7 +264,7 @@ impl<'m> Allocator<'m, '_> {
         }
         if let ReleaseOutcome::Freed(word) = slot.release_after_retire(retired) {
             let freed = Recent {
-                slot: slot.index as u32,
+                slot: slot.index.get() as u32,
                 word,
                 extent,
                 backed,
@@ -278,7 +278,7 @@ impl<'m> Allocator<'m, '_> {
     /// Cleans the extent of a slot that the caller has retired, and makes the slot FREE. Returns
     /// `false` if leases keep it from being reserved for that.
     #[cold]
-    fn clean(&self, slot: usize, retired: SlotWord, extent: Extent) -> bool {
+    fn clean(&self, slot: SlotIndex, retired: SlotWord, extent: Extent) -> bool {
         let Some(slot) = Slot::of(self.memory(), slot) else {
             return false;
         };
@@ -293,7 +293,7 @@ impl<'m> Allocator<'m, '_> {
 
     /// Enters a FREE slot in the hint tree. Punches its pages first if enough are retained.
     #[cold]
-    pub(crate) fn push_free_hint(&mut self, slot: usize, free: SlotWord, extent: Extent) {
+    pub(crate) fn push_free_hint(&mut self, slot: SlotIndex, free: SlotWord, extent: Extent) {
         let Some(slot) = Slot::of(self.memory(), slot) else {
             return;
         };

@@ -19,7 +19,7 @@ use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
 use crate::span::Spans;
 use crate::table::error::LeaseError;
-use crate::word::{BucketIndex, SeatId, SlotWord};
+use crate::word::{BucketIndex, SeatId, SlotIndex, SlotWord};
 
 /// A participant of a segment, as all that allocates and leases sees it. Users have it as a
 /// [`HandleTable`](crate::HandleTable).
@@ -38,7 +38,7 @@ pub struct Core {
     process: TokenWord,
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
-    pub(super) recursive: RefCell<HashMap<usize, usize>>,
+    pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
     /// Schema index of each record type used here.
     pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
@@ -208,7 +208,7 @@ impl Core {
         self.tables().slot(handle)
     }
 
-    pub(crate) fn handle_of(&self, slot: usize, generation: u32) -> AnyHandle {
+    pub(crate) fn handle_of(&self, slot: SlotIndex, generation: u32) -> AnyHandle {
         AnyHandle::pack(self.segment.key(), slot, generation)
     }
 
@@ -240,7 +240,7 @@ impl Core {
 
     /// Returns how many shared leases this participant has on a slot, its places in rounds
     /// included.
-    pub(crate) fn shared_leases(&self, slot: usize) -> usize {
+    pub(crate) fn shared_leases(&self, slot: SlotIndex) -> usize {
         let has_bit =
             Slot::of(self.segment.memory(), slot).is_some_and(|slot| slot.has_bit(self.own_seat()));
         let recursive = self.recursive.borrow().get(&slot).copied().unwrap_or(0);
@@ -313,7 +313,7 @@ impl Core {
         let hints = Hints::of(memory);
         let (recent, filling) = self.cache.borrow_mut().drain();
         for freed in recent {
-            hints.set(freed.extent.class, freed.slot as usize);
+            hints.set(freed.extent.class, SlotIndex::new(freed.slot as usize));
         }
         for filling in filling {
             for position in filling.next..filling.span.count {
@@ -325,14 +325,14 @@ impl Core {
 
     /// Enters a slot in the hints if the caller's release check has made it FREE.
     #[inline]
-    pub(crate) fn hint_if_freed(&self, slot: usize, tail: ReleaseOutcome) {
+    pub(crate) fn hint_if_freed(&self, slot: SlotIndex, tail: ReleaseOutcome) {
         if let ReleaseOutcome::Freed(word) = tail {
             self.push_free_hint(slot, word);
         }
     }
 
     #[cold]
-    fn push_free_hint(&self, slot: usize, word: SlotWord) {
+    fn push_free_hint(&self, slot: SlotIndex, word: SlotWord) {
         if let Some(extent) = Spans::of(self.segment.memory()).extent(slot) {
             self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
                 .push_free_hint(slot, word, extent);

@@ -15,12 +15,13 @@ use crate::descriptor::{Descriptor, MAX_AXES, bytes_of};
 use crate::element::Order;
 use crate::element::{self, Element, Kind, schema};
 use crate::handle::{AnyHandle, Handle};
+use crate::layout::Geometry;
 use crate::memory::Corrupt;
 use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
 use crate::table::error::AllocError;
-use crate::word::{SeatId, SlotWord};
+use crate::word::{SeatId, SlotIndex, SlotWord, SpanIndex};
 
 impl Core {
     /// Creates an array of zeros. Takes `shape` as ndarray does: `(3, 4)`, `(3, 4).f()`,
@@ -258,19 +259,20 @@ impl Core {
     /// Does the work of [`Core::abandon_damaged`]. Takes numbers: a call that took the reservation
     /// would write it to memory for every array.
     #[cold]
-    fn abandon_damaged_slot(&self, index: usize, reserved: SlotWord, class: u32) -> AllocError {
+    fn abandon_damaged_slot(&self, index: SlotIndex, reserved: SlotWord, class: u32) -> AllocError {
         let memory = self.segment.memory();
         if let Some(slot) = Slot::of(memory, index) {
             let _ = slot.abandon(reserved, self.seat.get(), false);
             Hints::of(memory).set(class, index);
         }
-        self.damaged_span(index / memory.layout().geometry.span_slots as usize)
+        let (span, _) = Geometry::place_of(index);
+        self.damaged_span(span)
     }
 
     #[cold]
-    fn damaged_span(&self, span: usize) -> AllocError {
+    fn damaged_span(&self, span: SpanIndex) -> AllocError {
         AllocError::Corrupt(Corrupt {
-            offset: self.segment.memory().layout().spans + span as u64 * 8,
+            offset: self.segment.memory().layout().spans + span.get() as u64 * 8,
             what: "an invalid entry in the table of spans",
         })
     }

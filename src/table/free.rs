@@ -7,7 +7,7 @@ use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
 use crate::span::{Extent, Spans};
 use crate::table::error::LeaseError;
-use crate::word::SlotWord;
+use crate::word::{SlotIndex, SlotWord};
 
 impl Core {
     /// Frees an array. Its handle is stale at once, in every process. If the array is leased, its
@@ -70,7 +70,7 @@ impl Core {
     fn free_named(
         &self,
         handle: AnyHandle,
-        slot: usize,
+        slot: SlotIndex,
         word: SlotWord,
         extent: Extent,
         backed: u64,
@@ -100,7 +100,7 @@ impl Core {
 
     /// Calls [`Core::give_back`], out of line for the rare case.
     #[cold]
-    fn give_back_named(&self, slot: usize, retired: SlotWord, extent: Extent, backed: u64) {
+    fn give_back_named(&self, slot: SlotIndex, retired: SlotWord, extent: Extent, backed: u64) {
         if let Some(slot) = Slot::of(self.segment.memory(), slot) {
             self.give_back(slot, retired, extent, backed);
         }

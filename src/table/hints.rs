@@ -11,6 +11,7 @@ use crate::layout::HintTree;
 use crate::memory::Memory;
 use crate::span::{Span, Spans};
 use crate::sync::{Atom, Ordering};
+use crate::word::{SlotIndex, SpanIndex};
 
 /// The hint trees of a segment.
 #[derive(Clone, Copy)]
@@ -40,9 +41,9 @@ impl<'m> Hints<'m> {
     }
 
     /// Sets the hint that `slot`, of a span of `class`, may be free.
-    pub(crate) fn set(&self, class: u32, slot: usize) {
-        let span = slot / self.span_slots;
-        let bit = 1 << (slot % self.span_slots);
+    pub(crate) fn set(&self, class: u32, slot: SlotIndex) {
+        let span = slot.get() / self.span_slots;
+        let bit = 1 << (slot.get() % self.span_slots);
         let leaf = self.leaf(span);
         if leaf.load(Ordering::Relaxed) & bit == 0 {
             // Release, here and below: pairs with the Acquire in `take`. The slot's word is FREE.
@@ -61,8 +62,9 @@ impl<'m> Hints<'m> {
         }
     }
 
-    /// Takes one hint of `class` out of the tree. Returns a slot that may be free, and its span.
-    pub(crate) fn take(&self, class: u32) -> Option<(Span, usize)> {
+    /// Takes one hint of `class` out of the tree. Returns the span of a slot that may be free, and the
+    /// position of the slot in it.
+    pub(crate) fn take(&self, class: u32) -> Option<(Span, u32)> {
         // Each turn returns or clears a bit. The loop is bounded except for bits that others set
         // meanwhile, which is their progress.
         'descent: loop {
@@ -81,7 +83,11 @@ impl<'m> Hints<'m> {
                 }
                 at = at * 64 + bits.trailing_zeros() as usize;
             }
-            let Some(span) = self.spans.get(at).filter(|span| span.class == class) else {
+            let Some(span) = self
+                .spans
+                .get(SpanIndex::new(at))
+                .filter(|span| span.class == class)
+            else {
                 self.clear_empty(class, 0, at, || true);
                 continue;
             };
@@ -96,14 +102,14 @@ impl<'m> Hints<'m> {
             // Acquire: pairs with the Release in `set`; the slot is then seen FREE.
             let bit = 1 << position;
             if leaf.fetch_and(!bit, Ordering::Acquire) & bit != 0 && position < span.count {
-                return Some((span, self.spans_slot(&span, position)));
+                return Some((span, position));
             }
         }
     }
 
     /// Returns `true` if the hints of `class` lead to `slot`.
-    pub(crate) fn leads_to(&self, class: u32, slot: usize) -> bool {
-        let (mut at, mut bit) = (slot / self.span_slots, slot % self.span_slots);
+    pub(crate) fn leads_to(&self, class: u32, slot: SlotIndex) -> bool {
+        let (mut at, mut bit) = (slot.get() / self.span_slots, slot.get() % self.span_slots);
         // Relaxed: the result is only counted.
         let is_set = |word: &Atom, bit: usize| word.load(Ordering::Relaxed) >> bit & 1 == 1;
         let leaf = is_set(self.leaf(at), bit);
@@ -111,10 +117,6 @@ impl<'m> Hints<'m> {
             (at, bit) = (at / 64, at % 64);
             is_set(self.summary(class, level, at), bit)
         })
-    }
-
-    fn spans_slot(&self, span: &Span, position: u32) -> usize {
-        span.index * self.span_slots + position as usize
     }
 
     /// Clears the summary bit of child `at`. Sets it again if the child is not empty after all: the

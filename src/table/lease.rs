@@ -9,7 +9,7 @@ use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;
 use crate::table::error::{BoxedLeaseError, LeaseError};
-use crate::word::Purpose;
+use crate::word::{Purpose, SlotIndex};
 
 impl Core {
     pub(crate) fn lease_shared(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
@@ -116,7 +116,7 @@ impl Core {
     }
 
     #[cold]
-    fn lease_error(&self, handle: AnyHandle, slot: usize, why: Refused) -> LeaseError {
+    fn lease_error(&self, handle: AnyHandle, slot: SlotIndex, why: Refused) -> LeaseError {
         match why {
             Refused::Stale => LeaseError::Stale { handle },
             Refused::Busy(seat) => self.busy(handle, seat),
@@ -138,7 +138,7 @@ impl Core {
     /// Takes a participant's place in a round, on an array that the round writes.
     pub(crate) fn lease_tiles(
         &self,
-        slot: usize,
+        slot: SlotIndex,
         generation: u32,
         opener: crate::word::SeatId,
     ) -> Result<SharedLease<'_>, LeaseError> {
@@ -188,7 +188,7 @@ impl Core {
 
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
-    fn release_recursive(&self, slot: usize) -> bool {
+    fn release_recursive(&self, slot: SlotIndex) -> bool {
         let mut recursive = self.recursive.borrow_mut();
         if recursive.is_empty() {
             return false;
@@ -242,7 +242,7 @@ impl<'t> SharedLease<'t> {
 #[cfg(feature = "arrow")]
 #[must_use = "the lease lasts until the table resumes it"]
 pub(crate) struct PartedLease {
-    slot: usize,
+    slot: SlotIndex,
     handle: AnyHandle,
     token: u64,
 }

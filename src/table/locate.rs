@@ -12,6 +12,7 @@ use crate::memory::{Access, Corrupt, Memory};
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
 use crate::table::error::{BoxedLeaseError, LeaseError};
+use crate::word::SlotIndex;
 
 /// A live array's bytes, checked against its descriptor, its extent and the requested types.
 pub(crate) struct Located<T, D> {
@@ -57,7 +58,7 @@ impl<'m> TableView<'m> {
 
     /// Returns the purpose of a control array that the crate keeps for itself, if the slot holds
     /// one that is live in this generation.
-    pub(crate) fn internal(self, slot: usize, generation: u32) -> Option<&'static str> {
+    pub(crate) fn internal(self, slot: SlotIndex, generation: u32) -> Option<&'static str> {
         let slot = Slot::of(self.memory, slot)?;
         if !slot.word().is_control() {
             return None;
@@ -159,7 +160,7 @@ impl TableView<'_> {
     /// has a lease, or validates afterwards.
     pub(crate) fn measure_untyped(
         self,
-        slot: usize,
+        slot: SlotIndex,
         handle: AnyHandle,
     ) -> Result<Measured, LeaseError> {
         let memory = self.memory;

@@ -17,7 +17,7 @@ use crate::segment::fork::process_token;
 use crate::segment::{Segment, WeakSegment};
 use crate::sync::list::List;
 use crate::sync::{Atom, Ordering};
-use crate::word::SeatId;
+use crate::word::{SeatId, SlotIndex};
 
 /// A place for a table. The tables of a process use it one after the other.
 struct Entry {
@@ -43,14 +43,14 @@ static NEXT: Atom<u64> = Atom::zero();
 /// Leaves out the crate's own arrays: values keep them leased while they use them, and lend
 /// nothing. Leaves out the arrays for which `is_own(table_number, slot)` returns `true`: the caller
 /// accounts for every lease of that table on them.
-pub(crate) fn held(is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
+pub(crate) fn held(is_own: impl Fn(u64, SlotIndex) -> bool) -> Option<AnyHandle> {
     let token = process_token();
     // Tables of another token crossed a fork, and their leases belong to another process.
     TABLES.iter().find_map(|entry| entry.held(token, &is_own))
 }
 
 impl Entry {
-    fn held(&self, token: u64, is_own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
+    fn held(&self, token: u64, is_own: impl Fn(u64, SlotIndex) -> bool) -> Option<AnyHandle> {
         // Acquire: pairs with the Release in `Place::set`, which follows the store of the seat.
         if self.token.load(Ordering::Acquire) != token {
             return None;
@@ -80,7 +80,11 @@ impl Entry {
 }
 
 /// Returns an array that `seat` leases and that is not the caller's own, if there is one.
-fn held_by(segment: &Segment, seat: SeatId, is_own: impl Fn(usize) -> bool) -> Option<AnyHandle> {
+fn held_by(
+    segment: &Segment,
+    seat: SeatId,
+    is_own: impl Fn(SlotIndex) -> bool,
+) -> Option<AnyHandle> {
     let memory = segment.memory();
     Slot::all(memory).find_map(|(slot, _)| {
         let word = slot.word();
@@ -168,7 +172,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Looks only at the tables of this test, because other tests run beside it.
-    fn held_of(tables: &[&HandleTable], own: impl Fn(u64, usize) -> bool) -> Option<AnyHandle> {
+    fn held_of(tables: &[&HandleTable], own: impl Fn(u64, SlotIndex) -> bool) -> Option<AnyHandle> {
         let theirs = |number| !tables.iter().any(|table| table.core.number() == number);
         held(|number, slot| theirs(number) || own(number, slot))
     }

@@ -5,7 +5,7 @@
 use crate::memory::Memory;
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering};
-use crate::word::{Purpose, SeatId, SlotWord};
+use crate::word::{Purpose, SeatId, SlotIndex, SlotWord};
 
 /// One slot of a segment: its word and its row of reader bits.
 ///
@@ -13,7 +13,7 @@ use crate::word::{Purpose, SeatId, SlotWord};
 /// memory for every lease.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<'m> {
-    pub(crate) index: usize,
+    pub(crate) index: SlotIndex,
     word: &'m Atom<SlotWord>,
     readers: &'m [Atom],
 }
@@ -73,10 +73,10 @@ impl<'m> Slot<'m> {
 
     /// Returns the slot at `index`, or `None` if the segment has no such slot.
     #[inline]
-    pub(crate) fn of(memory: &'m Memory, index: usize) -> Option<Self> {
+    pub(crate) fn of(memory: &'m Memory, index: SlotIndex) -> Option<Self> {
         Some(Slot {
             index,
-            word: memory.slots().get(index)?,
+            word: memory.slots().get(index.get())?,
             readers: memory.readers(index),
         })
     }
@@ -467,7 +467,7 @@ impl<'m> Slot<'m> {
 /// must not write it to memory.
 #[cold]
 fn tail_after(
-    index: usize,
+    index: SlotIndex,
     word: &Atom<SlotWord>,
     readers: &[Atom],
     mut seen: SlotWord,

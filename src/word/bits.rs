@@ -266,7 +266,7 @@ fn a_seat_is_free_in_zeroed_memory() {
 #[test]
 fn buckets_and_spans_are_empty_in_zeroed_memory() {
     assert!(BucketWord::EMPTY.is_empty() && BucketWord::EMPTY.frozen().is_empty());
-    assert!(!BucketWord::of(0, 0).is_empty());
+    assert!(!BucketWord::of(SlotIndex::new(0), 0).is_empty());
     assert!(SpanWord::from_bits(0).is_empty());
     assert!(!SpanWord::new(0, 0).is_empty());
 }
@@ -309,7 +309,10 @@ fn words_print_what_they_say() {
         ),
         (format!("{:?}", EndWord::from_bits(3 << 2)), "at 3"),
         (format!("{:?}", SeatWord::from_bits(3)), "TAKEN epoch 1"),
-        (format!("{:?}", BucketWord::of(4, 2)), "slot 4 generation 2"),
+        (
+            format!("{:?}", BucketWord::of(SlotIndex::new(4), 2)),
+            "slot 4 generation 2",
+        ),
         (format!("{:?}", SpanWord::new(2, 64)), "class 2 at 0x40"),
     ];
     for (found, expected) in texts {

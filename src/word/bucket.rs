@@ -1,5 +1,6 @@
 //! The bucket word, which names the record of a bucket's names.
 
+use super::SlotIndex;
 use core::fmt;
 
 use super::{Field, word_type};
@@ -18,8 +19,8 @@ impl BucketWord {
     pub(crate) const EMPTY: BucketWord = BucketWord(0);
 
     /// Returns the word of the record in `slot`. No two records ever have the same word.
-    pub(crate) fn of(slot: usize, generation: u32) -> BucketWord {
-        let word = Self::SLOT.set(0, slot as u64 + 1);
+    pub(crate) fn of(slot: SlotIndex, generation: u32) -> BucketWord {
+        let word = Self::SLOT.set(0, slot.get() as u64 + 1);
         BucketWord(Self::GENERATION.set(word, u64::from(generation)))
     }
 
@@ -44,9 +45,12 @@ impl BucketWord {
 
     /// Returns slot and generation of the record. Returns `None` for an empty bucket, and for
     /// invalid bits without a slot. The caller distinguishes them by [`BucketWord::is_empty`].
-    pub(crate) fn record(self) -> Option<(usize, u32)> {
+    pub(crate) fn record(self) -> Option<(SlotIndex, u32)> {
         let slot = Self::SLOT.get(self.0).checked_sub(1)?;
-        Some((slot as usize, Self::GENERATION.get(self.0) as u32))
+        Some((
+            SlotIndex::new(slot as usize),
+            Self::GENERATION.get(self.0) as u32,
+        ))
     }
 }
 
@@ -54,7 +58,7 @@ impl fmt::Debug for BucketWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.record() {
             None => f.write_str("no record"),
-            Some((slot, generation)) => write!(f, "slot {slot} generation {generation}"),
+            Some((slot, generation)) => write!(f, "slot {} generation {generation}", slot.get()),
         }
     }
 }
@@ -79,6 +83,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(slot in 0usize..1 << 28, generation: u32) {
+            let slot = SlotIndex::new(slot);
             let word = BucketWord::of(slot, generation);
             prop_assert_ne!(word, BucketWord::EMPTY);
             prop_assert_eq!(word.record(), Some((slot, generation)));

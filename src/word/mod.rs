@@ -18,7 +18,7 @@ mod span;
 pub(crate) use bucket::BucketWord;
 pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
 pub(crate) use hash::fnv1a;
-pub(crate) use index::BucketIndex;
+pub(crate) use index::{BucketIndex, SlotIndex, SpanIndex};
 pub(crate) use queue::{CellState, CellWord, EndWord};
 pub(crate) use seat::{SeatId, SeatWord};
 pub(crate) use slot::{Lifecycle, Purpose, SlotWord};

@@ -5,6 +5,7 @@ use std::io;
 use super::Observer;
 use crate::handle::AnyHandle;
 use crate::table::error::LeaseError;
+use crate::word::SlotIndex;
 
 impl Observer {
     /// Copies bytes of an array into `out`, starting `offset` bytes after its first element.
@@ -60,7 +61,7 @@ impl Observer {
     fn place(
         &self,
         handle: AnyHandle,
-        slot: usize,
+        slot: SlotIndex,
         offset: u64,
         len: u64,
     ) -> Result<u64, LeaseError> {

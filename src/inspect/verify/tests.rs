@@ -98,8 +98,11 @@ fn damage_is_found_where_it_is() {
     finds(&table, layout.spans + 16, third, first, "invalid entry");
     finds(&table, layout.spans + 8, span, first, "overlaps");
 
-    let word = |slot: usize| (layout.slots + slot as u64 * 8, &memory.slots()[slot]);
-    let bits = |slot: usize| memory.slots()[slot].load(Ordering::Relaxed).bits();
+    let word = |slot: SlotIndex| {
+        let offset = layout.slots + slot.get() as u64 * 8;
+        (offset, &memory.slots()[slot.get()])
+    };
+    let bits = |slot: SlotIndex| memory.slots()[slot.get()].load(Ordering::Relaxed).bits();
     let (at, live_word) = word(live);
     finds(
         &table,
@@ -170,14 +173,14 @@ fn damage_is_found_where_it_is() {
         "an unfinished array belongs to a free seat",
     );
 
-    let row = |slot: usize| layout.readers + slot as u64 * 8;
+    let row = |slot: SlotIndex| layout.readers + slot.get() as u64 * 8;
     let what = "a read lease belongs to a free seat";
     finds(&table, row(live), &memory.readers(live)[0], 1 << 2, what);
     let what = "the seat number is out of range";
     finds(&table, row(live), &memory.readers(live)[0], 1 << 4, what);
 
     let words = memory.descriptor(live);
-    let at = layout.descriptors + (live * Layout::DESCRIPTOR_WORDS * 8) as u64;
+    let at = layout.descriptors + (live.get() * Layout::DESCRIPTOR_WORDS * 8) as u64;
     finds(
         &table,
         at,
@@ -206,7 +209,7 @@ fn damage_within_partitions_and_queues_is_found() {
         for position in 0..span.count {
             let index = span.slot(&memory.layout().geometry, position);
             let slot = Slot::of(memory, index).unwrap();
-            let is_control = |slot: usize| {
+            let is_control = |slot: SlotIndex| {
                 Descriptor::load(memory.descriptor(slot)).is_some_and(|found| found.is_control())
             };
             if slot.word().is_live(0) && is_control(index) {

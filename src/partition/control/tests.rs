@@ -40,9 +40,9 @@ fn golden_words_of_a_partition() {
         mode,
     };
     let members = [
-        member(3, 5, AccessMode::Read),
-        member(4, 6, AccessMode::Write),
-        member(1 << 20, u32::MAX, AccessMode::Whole),
+        member(SlotIndex::new(3), 5, AccessMode::Read),
+        member(SlotIndex::new(4), 6, AccessMode::Write),
+        member(SlotIndex::new(1 << 20), u32::MAX, AccessMode::Whole),
     ];
     let count = Control::words(8, &plan);
     assert_eq!(count, 64 + 8 + 3);
@@ -70,7 +70,10 @@ fn golden_words_of_a_partition() {
     let control = Control::open(memory, extent).unwrap();
     assert_eq!(control.plan(), Some(plan));
     assert_eq!(control.members().collect::<Vec<_>>(), members);
-    assert_eq!(control.written().collect::<Vec<_>>(), [(4, 6)]);
+    assert_eq!(
+        control.written().collect::<Vec<_>>(),
+        [(SlotIndex::new(4), 6)]
+    );
     assert_eq!(
         (control.tiles(), control.unit(), control.units()),
         (8, 1, 8)

@@ -17,6 +17,7 @@ use super::shared::Shared;
 use crate::handle_table::HandleTable;
 use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
+use crate::word::SlotIndex;
 #[cfg(loom)]
 pub(super) use model as platform;
 pub use platform::become_worker;
@@ -99,7 +100,7 @@ impl Workers {
         table: &HandleTable,
         shared: Shared,
         image: &Image,
-        is_own: &dyn Fn(u64, usize) -> bool,
+        is_own: &dyn Fn(u64, SlotIndex) -> bool,
     ) -> Result<(), PoolError> {
         if self.is_complete() {
             return Ok(());

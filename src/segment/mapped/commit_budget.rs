@@ -165,7 +165,7 @@ fn promised_in(memory: &Memory, span: &Span) -> u64 {
     let committed = |position| {
         let slot = span.slot(&memory.layout().geometry, position);
         // Relaxed: a concurrent change of the word may be counted or not.
-        let word = memory.slots().get(slot)?.load(Ordering::Relaxed);
+        let word = memory.slots().get(slot.get())?.load(Ordering::Relaxed);
         let counts = match word.lifecycle() {
             Lifecycle::Live | Lifecycle::Retired => true,
             Lifecycle::Free => !word.is_clean(),

@@ -6,7 +6,7 @@ use super::*;
 use crate::HandleTable;
 use crate::segment::Segment;
 use crate::segment::tests::no_forks;
-use crate::word::{BucketWord, SpanWord};
+use crate::word::{BucketWord, SlotIndex, SpanWord};
 
 const PREFIX: &str = "ndshm-unit-observe";
 
@@ -52,12 +52,12 @@ fn all_tables_are_seen_where_they_are() {
     let x = table.from_elem(100, 7u16).unwrap();
     table.publish("a name", x).unwrap();
     // A value of its own at the end of each table.
-    let last = 256 * 64 - 1;
+    let last = SlotIndex::new(256 * 64 - 1);
     memory.readers(last)[0].store(11, Ordering::Relaxed);
     memory.descriptor(last)[15].store(12, Ordering::Relaxed);
     memory.schema(Layout::SCHEMAS - 1)[255].store(13, Ordering::Relaxed);
     let bucket = memory.names().last().unwrap();
-    bucket.store(BucketWord::of(14, 0), Ordering::Relaxed);
+    bucket.store(BucketWord::of(SlotIndex::new(14), 0), Ordering::Relaxed);
     memory.hints().last().unwrap().store(15, Ordering::Relaxed);
 
     let observed = observed(&segment);
@@ -68,7 +68,7 @@ fn all_tables_are_seen_where_they_are() {
     assert_eq!(words(seen.spans()), words(memory.spans()));
     assert_eq!(words(seen.slots()), words(&memory.slots()[..256 * 64]));
     assert_eq!(words(seen.seat_card(0)), words(memory.seat_card(0)));
-    for slot in [0, 1, last] {
+    for slot in [SlotIndex::new(0), SlotIndex::new(1), last] {
         assert_eq!(words(seen.readers(slot)), words(memory.readers(slot)));
         assert_eq!(words(seen.descriptor(slot)), words(memory.descriptor(slot)));
     }

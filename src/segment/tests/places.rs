@@ -3,6 +3,7 @@
 use super::*;
 use crate::layout::HintTree;
 use crate::sync::Atom;
+use crate::word::SlotIndex;
 
 #[test]
 fn every_table_is_at_its_offset_in_full_length() {
@@ -30,9 +31,10 @@ fn every_table_is_at_its_offset_in_full_length() {
     }
     for slot in [0, 1, 77, 65_535] {
         let readers = layout.readers + slot as u64 * 16;
-        assert_eq!(at(memory.readers(slot)), (readers, 2));
+        let index = SlotIndex::new(slot);
+        assert_eq!(at(memory.readers(index)), (readers, 2));
         let descriptor = layout.descriptors + slot as u64 * 128;
-        assert_eq!(at(memory.descriptor(slot)), (descriptor, 16));
+        assert_eq!(at(memory.descriptor(index)), (descriptor, 16));
     }
     for schema in [0, 1, 7, 255] {
         let offset = layout.schemas + schema as u64 * 2048;

@@ -15,6 +15,7 @@ use crate::sync;
 use crate::sync::Ordering;
 use crate::sync::checker::{Builder, JoinHandle};
 use crate::sync::time::Instant;
+use crate::word::SlotIndex;
 
 /// State flag: the worker is dead. The other flags are in `mailbox`.
 const GONE: u64 = 4;
@@ -47,7 +48,7 @@ impl Backend {
     /// Allows any lease, because a thread copies none.
     pub(in crate::pool) fn check_leases(
         self,
-        _is_own: &dyn Fn(u64, usize) -> bool,
+        _is_own: &dyn Fn(u64, SlotIndex) -> bool,
     ) -> Result<(), PoolError> {
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::thread::THREADS_OF_RAYON;
 use crate::pool::error::PoolError;
 use crate::pool::worker::WorkerLife;
 use crate::table::roster;
+use crate::word::SlotIndex;
 
 /// Forks a worker. The child runs the worker's loop and does not return. `alone` means that this
 /// process has one thread.
@@ -51,7 +52,7 @@ pub(super) unsafe fn fork(life: &WorkerLife<'_>, alone: bool) -> Result<Child, P
 }
 
 /// Returns an error if a table of this process holds a lease that is not the caller's own.
-pub(super) fn refuse_leases(is_own: impl Fn(u64, usize) -> bool) -> Result<(), PoolError> {
+pub(super) fn refuse_leases(is_own: impl Fn(u64, SlotIndex) -> bool) -> Result<(), PoolError> {
     match roster::held(is_own) {
         None => Ok(()),
         Some(handle) => Err(PoolError::LeaseHeld { handle }),

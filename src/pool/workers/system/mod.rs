@@ -23,6 +23,7 @@ use crate::pool::shared::Shared;
 use crate::pool::worker::WorkerLife;
 use crate::segment::Segment;
 use crate::sync::time::Instant;
+use crate::word::SlotIndex;
 
 /// The ways to start workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +63,7 @@ impl Backend {
     /// Refuses to fork while this process holds a lease that is not the caller's own.
     pub(in crate::pool) fn check_leases(
         self,
-        is_own: &dyn Fn(u64, usize) -> bool,
+        is_own: &dyn Fn(u64, SlotIndex) -> bool,
     ) -> Result<(), PoolError> {
         match self {
             Backend::Fork | Backend::ForkAnyway => fork::refuse_leases(is_own),
