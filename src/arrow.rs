@@ -140,7 +140,7 @@ impl HandleTable {
     }
 
     /// Does the same as [`lend_arrow`](HandleTable::lend_arrow) for an array of rows in C order.
-    /// Each row is a list of fixed length, whose numbers are named `item`.
+    /// Each row is a list of fixed length, with numbers named `item`.
     ///
     /// ```
     /// use arrow_array::Array;

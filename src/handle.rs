@@ -105,7 +105,7 @@ unsafe impl bytemuck::Zeroable for AnyHandle {}
 // SAFETY: `repr(transparent)` over a `u64`, and any bits are a value.
 unsafe impl bytemuck::Pod for AnyHandle {}
 
-/// The handle of the same array, whose type it no longer tells.
+/// The handle of the same array, without its type.
 /// [`typed`](AnyHandle::downcast) is the way back.
 impl<T, D> From<Handle<T, D>> for AnyHandle {
     fn from(handle: Handle<T, D>) -> AnyHandle {

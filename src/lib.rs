@@ -58,7 +58,7 @@
 //! | [`element`] | element types, records and their layouts at run time |
 //! | [`partition`], [`pool`], [`queue`], [`segment`] | the types that methods of the root types take and return |
 //! | [`primitives`] | sums, gather, prefix sums and resampling, as methods of [`Pool`] |
-//! | [`untyped`] | arrays whose element type is known only at run time |
+//! | [`untyped`] | arrays with an element type that is known only at run time |
 //! | [`inspect`] | looks at a whole segment: arrays, participants, memory, damage |
 //! | `object`, `npy`, `arrow` | serde values, numpy's files, Arrow arrays: by feature |
 //! | [`guide`] | chapters on subjects that span several items |
@@ -143,7 +143,7 @@ mod sync;
 mod table;
 mod word;
 
-/// Guards of arrays whose element type is known only at run time: the results of
+/// Guards of arrays with an element type that is known only at run time: the results of
 /// [`HandleTable::read_untyped`] and [`HandleTable::write_untyped`].
 pub mod untyped {
     pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};

@@ -222,7 +222,7 @@ impl Schema {
         self.text.as_str()
     }
 
-    /// Returns the layout as a value whose fields can be inspected.
+    /// Returns the layout as a value, for inspection of its fields.
     pub fn layout(&self) -> RecordLayout {
         let fields = self.fields.iter().map(|field| RecordField {
             name: field.name.into(),

@@ -144,7 +144,7 @@ impl HandleTable {
     /// before it checked for readers, counts as a writer.
     ///
     /// # Errors
-    /// [`LeaseError::Busy`] while a round whose opener died still has participants.
+    /// [`LeaseError::Busy`] while a round still has participants after the death of its opener.
     #[inline]
     pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.clear_poison(handle)

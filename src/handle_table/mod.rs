@@ -24,8 +24,8 @@ use crate::table::core::Core;
 /// A table may cross a `fork`: the child's copy takes a seat of its own at its first use, and
 /// dropping the guards that crossed with it does nothing.
 ///
-/// Partitions, pools, queues and guards borrow the table: [`guide::structs`](crate::guide) shows how
-/// a struct keeps it together with them.
+/// Partitions, pools, queues and guards borrow the table: [`guide::structs`](crate::guide) shows
+/// how a struct keeps it together with them.
 ///
 /// Dropping the table releases its seat and frees the arrays that it owns and has not
 /// [detached](HandleTable::detach).

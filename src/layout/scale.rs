@@ -49,7 +49,7 @@ impl Scale {
         in_process_capacity: 64 << 30,
     };
 
-    /// A segment under Miri, whose cost grows with the bytes of the tables.
+    /// A segment under Miri, where cost grows with the bytes of the tables.
     const MIRI: Scale = Scale {
         min_spans: 16,
         in_process_capacity: 1 << 20,

@@ -97,7 +97,7 @@ impl<'de> Reader<'de> {
         de::Error::invalid_type(Unexpected::Other(tag.name()), visitor)
     }
 
-    /// Reads a value whose tag is one of `tags`.
+    /// Reads a value that has one of `tags`.
     fn expect_tag<V: Visitor<'de>>(&mut self, tags: &[Tag], visitor: V) -> Result<V::Value> {
         let tag = self.tag()?;
         match tags.contains(&tag) {
@@ -321,7 +321,7 @@ impl<'de> de::VariantAccess<'de> for UnitVariant<'de> {
     }
 }
 
-/// A variant whose value follows its name.
+/// A variant, followed by its value.
 struct Variant<'r, 'de> {
     reader: &'r mut Reader<'de>,
 }

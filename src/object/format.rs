@@ -30,7 +30,7 @@ pub(crate) const LARGE: usize = 4096;
 
 /// The name of the newtype by which a [`Tensor`](super::Tensor) detects the serializer of objects.
 pub(crate) const TENSOR: &str = "ndshm::object::Tensor";
-/// The name of the newtype whose bytes become a buffer.
+/// The name of the newtype that marks bytes of a buffer.
 pub(crate) const BUFFER: &str = "ndshm::object::Tensor::bytes";
 
 macro_rules! tags {

@@ -12,7 +12,7 @@
 //! serializer and a deserializer of the same size around it, to take tensors out of it, and none of
 //! them describes itself: flattened fields, untagged enums, skipped or unknown fields, and the
 //! error that names the value found need a tag before each value. With tags, a tensor is an
-//! ordinary struct whose bytes are a buffer. Names of fields and variants are written once and
+//! ordinary struct with its bytes in a buffer. Names of fields and variants are written once and
 //! numbered; numbers in a sequence follow each other without tags.
 //!
 //! A value is serialized twice, once for the sizes and once into the segment. A large buffer is
@@ -189,7 +189,7 @@ fn write<V: Serialize + ?Sized>(value: &V, mut writer: Writer<'_>) -> Result<Siz
     }
 }
 
-/// Returns the first block of an object whose value stream has this length.
+/// Returns the first block of an object with a value stream of this length.
 fn header(stream: usize) -> Block {
     let mut bytes = [0; BLOCK];
     bytes[..8].copy_from_slice(&MAGIC);

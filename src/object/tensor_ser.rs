@@ -98,8 +98,8 @@ impl Serialize for Bytes<'_> {
     }
 }
 
-/// An array whose elements are not contiguous. Its buffer is written in pieces, to avoid a copy of
-/// all of it.
+/// An array with elements that are not contiguous. Its buffer is written in pieces, to avoid a copy
+/// of all of it.
 struct Gathered<'a, T, D>(ArrayView<'a, T, D>);
 
 impl<T: Element, D: Dimension> Serialize for Gathered<'_, T, D> {

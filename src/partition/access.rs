@@ -46,17 +46,18 @@ impl AccessMode {
 }
 
 impl<T, D> Handle<T, D> {
-    /// Selects the array for a partition whose tiles read their own part of it.
+    /// Selects the array for a partition in which each tile reads its own part of it.
     pub const fn read(self) -> Read<T, D> {
         Read { handle: self }
     }
 
-    /// Selects the array for a partition whose tiles write their own part of it.
+    /// Selects the array for a partition in which each tile writes its own part of it.
     pub const fn write(self) -> Write<T, D> {
         Write { handle: self }
     }
 
-    /// Selects the array for a partition whose tiles read all of it, for example to gather from it.
+    /// Selects the array for a partition in which each tile reads all of it, for example to gather
+    /// from it.
     pub const fn whole(self) -> WholeArray<T, D> {
         WholeArray { handle: self }
     }

@@ -71,7 +71,7 @@ fn possible(pieces: &[usize]) -> Vec<usize> {
     possible
 }
 
-/// Returns the largest number whose `degree`th power is at most `value`.
+/// Returns the `degree`th root of `value`, rounded down.
 fn root(value: usize, degree: u32) -> usize {
     let fits = |root: usize| root.checked_pow(degree).is_some_and(|power| power <= value);
     let mut root = (value as f64).powf(1.0 / f64::from(degree)) as usize + 1;

@@ -70,7 +70,7 @@ pub enum PrimitiveError {
         operation: &'static str,
         /// The array.
         handle: AnyHandle,
-        /// For a prefix sum, the first position whose sum is out of range.
+        /// For a prefix sum, the first position with a sum that is out of range.
         position: Option<usize>,
         /// The type of the sum.
         dtype: &'static str,

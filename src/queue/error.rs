@@ -44,7 +44,7 @@ pub enum QueueError {
     NotOwned {
         /// The array.
         handle: AnyHandle,
-        /// The process whose participant owns it; 0 if none does.
+        /// The process of the participant that owns it; 0 if none does.
         owner: u32,
     },
     /// The cells have used up all laps that their words can count.

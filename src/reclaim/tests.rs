@@ -142,7 +142,7 @@ fn a_card_has_the_pid_of_a_seat_and_0_otherwise() {
     }
 }
 
-/// Counts the arrays in a queue whose owner is gone.
+/// Counts the arrays in the queue of an owner that is gone.
 #[test]
 fn a_reap_counts_the_arrays_of_a_queue() {
     let segment = Segment::in_process().unwrap();

@@ -63,7 +63,7 @@ impl MemoryLimits {
     ///
     /// # Errors
     /// The system's error if `/proc/meminfo` cannot be read; [`io::ErrorKind::InvalidData`] if it
-    /// lacks a field. A cgroup whose files cannot be read counts as unlimited.
+    /// lacks a field. A cgroup counts as unlimited if its files cannot be read.
     pub fn read() -> io::Result<MemoryLimits> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
         let mut limits = MemoryLimits::of_machine(&meminfo)

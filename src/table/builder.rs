@@ -54,7 +54,7 @@ impl Drop for Unpublished<'_> {
     }
 }
 
-/// An array whose type is a value, while it is being filled. If it is dropped, nothing is
+/// An array with a type known at run time, while it is being filled. If it is dropped, nothing is
 /// allocated.
 pub(crate) struct ArrayBuilder<'t> {
     slot: Unpublished<'t>,

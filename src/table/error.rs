@@ -102,7 +102,7 @@ pub enum LeaseError {
         handle: AnyHandle,
         /// A name of the array, if it has one.
         name: Option<String>,
-        /// A process that holds it; 0 for members of a round whose opener is gone.
+        /// A process that holds it; 0 for members of a round without its opener.
         pid: u32,
     },
     /// The holder of the lease is dead, and a foreign lock prevents reclaiming the lease.

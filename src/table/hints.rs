@@ -62,8 +62,8 @@ impl<'m> Hints<'m> {
         }
     }
 
-    /// Takes one hint of `class` out of the tree. Returns the span of a slot that may be free, and the
-    /// position of the slot in it.
+    /// Takes one hint of `class` out of the tree. Returns the span of a slot that may be free, and
+    /// the position of the slot in it.
     pub(crate) fn take(&self, class: u32) -> Option<(Span, u32)> {
         // Each turn returns or clears a bit. The loop is bounded except for bits that others set
         // meanwhile, which is their progress.

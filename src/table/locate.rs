@@ -145,7 +145,7 @@ impl TableView<'_> {
     }
 }
 
-/// The place of an array whose type is known from its descriptor alone.
+/// The place of an array of a type that only its descriptor tells.
 pub(crate) struct Measured {
     pub(crate) descriptor: Descriptor,
     pub(crate) dtype: DType,

@@ -71,7 +71,7 @@ fn an_object_inside_an_object() {
 /// A serializer around another one, as crates for paths of errors have it.
 struct Wrapper<S>(S);
 
-/// A value whose serializer is wrapped.
+/// A value with a wrapped serializer.
 struct Wrapped<'a, T: ?Sized>(&'a T);
 
 impl<T: Serialize + ?Sized> Serialize for Wrapped<'_, T> {

@@ -214,7 +214,7 @@ fn a_search_tells_other_words_from_those_it_has_seen() {
         seen
     };
     assert_eq!(seen(&[3, 5]), seen(&[3, 5]));
-    // Each step of each cell, and words whose sum needs more than 64 bits.
+    // Each step of each cell, and words with a sum of more than 64 bits.
     assert_ne!(seen(&[3, 5]), seen(&[4, 5]));
     assert_ne!(seen(&[3, 5]), seen(&[3, 6]));
     let last = u64::MAX;

@@ -1,4 +1,4 @@
-//! Memory without a name: a memfd whose size is sealed.
+//! Memory without a name: a memfd of sealed size.
 
 use std::os::fd::{AsFd, OwnedFd};
 

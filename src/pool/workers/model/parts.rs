@@ -27,7 +27,7 @@ pub(crate) fn mailbox_words(workers: usize) -> Vec<Atom> {
     (0..Mailbox::words(workers)).map(|_| Atom::zero()).collect()
 }
 
-/// Opens a job whose first and last arguments are `argument`.
+/// Opens a job with `argument` as its first and last argument.
 pub(crate) fn open_job(words: &[Atom], argument: u64) {
     let arguments = Arguments {
         kernel: argument,

@@ -1,4 +1,4 @@
-//! Sizes in the mailbox of a model, whose arrays are small.
+//! Sizes in the mailbox of a model, which has small arrays.
 
 /// Words between contended words. A model has no cache lines.
 pub(crate) const LINE: usize = 1;
