@@ -165,7 +165,7 @@ fn a_freed_handle_is_stale_in_every_call() {
         refuse_all(table, handle);
         let error = table.free(handle).unwrap_err();
         assert!(matches!(error, LeaseError::Stale { .. }));
-        says(error, &[&text, "stale", "freed before", "another segment"]);
+        says(error, &[&text, "stale", "was freed", "another segment"]);
         says(
             table.read(handle).unwrap_err(),
             &[&text, "stale", "was freed"],
@@ -252,8 +252,8 @@ fn another_type_or_rank_names_both() {
     let bits = table.zeros::<f64, _>((3, 4)).unwrap().to_bits();
     let wrong_type = Handle::<i32, Ix2>::from_bits(bits);
     let wrong_rank = Handle::<f64, Ix1>::from_bits(bits);
-    let types = ["i32", "f64", "use the type it was made with"];
-    let ranks = ["1", "2", "use the type it was made with"];
+    let types = ["i32", "f64", "use the type that it was created with"];
+    let ranks = ["1", "2", "use the type that it was created with"];
     for error in [
         table.read(wrong_type).unwrap_err(),
         table.write(wrong_type).unwrap_err(),
