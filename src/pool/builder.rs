@@ -100,6 +100,10 @@ impl PoolBuilder {
             return Err(PoolError::Workers { workers, seats });
         }
         backend.check_segment(table.segment())?;
+        let image = Image::of_this_process().map_err(|error| PoolError::System {
+            what: "read /proc/self/maps",
+            error,
+        })?;
         let words = Mailbox::words(workers);
         let reserved = table.core.reserve((words * 8) as u64)?;
         let memory = table.segment().memory();
@@ -113,10 +117,6 @@ impl PoolBuilder {
             }),
             workers,
         };
-        let image = Image::of_this_process().map_err(|error| PoolError::System {
-            what: "read /proc/self/maps",
-            error,
-        })?;
         let mut pool = Pool {
             table,
             shared,

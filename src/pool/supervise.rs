@@ -45,8 +45,8 @@ impl<'t> Pool<'t> {
         let deaths = self.collect_dead();
         let somebody_died = !deaths.is_empty();
         call.deaths.extend(deaths);
-        // TableView before the torn tiles are reopened: another process's reaper may tear a tile
-        // after that, and the next check must reopen it.
+        // Look before the torn tiles are reopened: another process's reaper may tear a tile after
+        // that, and the next check must reopen it.
         //
         // In a model only a death makes this look necessary. Checking every tile each time would be
         // most of the model's work.

@@ -66,7 +66,8 @@ impl Moments {
         if self.count == 0 {
             return other;
         }
-        let count = self.count + other.count;
+        // The counts may be any: a `Moments` can be made from bytes.
+        let count = self.count.saturating_add(other.count);
         let apart = other.mean - self.mean;
         let share = other.count as f64 / count as f64;
         Moments {
@@ -114,6 +115,8 @@ mod tests {
         assert_eq!(parts.count(), 10_000);
         assert!((parts.mean() - whole.mean()).abs() < 1e-6, "{parts:?}");
         assert!((parts.variance(0) - 0.25).abs() < 1e-6, "{parts:?}");
+        let many: Moments = bytemuck::cast([u64::MAX, 0, 0]);
+        assert_eq!(many.merge(many).count(), u64::MAX);
         let none = Moments::of::<f64>(&[]);
         assert_eq!(whole.merge(none), whole);
         assert_eq!(none.merge(whole), whole);

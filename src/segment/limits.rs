@@ -66,8 +66,10 @@ impl MemoryLimits {
     /// lacks a field. A cgroup counts as unlimited if its files cannot be read.
     pub fn read() -> io::Result<MemoryLimits> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
-        let mut limits = MemoryLimits::of_machine(&meminfo)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let mut limits = MemoryLimits::of_machine(&meminfo).ok_or_else(|| {
+            let what = "/proc/meminfo lacks MemTotal or MemAvailable: mount the real /proc";
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })?;
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         limits.groups = groups
             .lines()

@@ -103,7 +103,12 @@ impl Core {
     }
 }
 
-impl ArrayBuilder<'_> {
+impl<'t> ArrayBuilder<'t> {
+    /// Ends the access to the bytes.
+    fn into_parts(self) -> (Unpublished<'t>, Descriptor) {
+        (self.slot, self.descriptor)
+    }
+
     /// Returns the bytes of the elements, in memory order.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `len` bytes from `first` are in the extent, which is mapped (`reserve_untyped`).
@@ -121,9 +126,7 @@ impl ArrayBuilder<'_> {
 
     /// Makes the array LIVE.
     pub(crate) fn publish(self) -> AnyHandle {
-        let ArrayBuilder {
-            slot, descriptor, ..
-        } = self;
+        let (slot, descriptor) = self.into_parts();
         // No code of a user runs between the reservation and here, so nothing has forked.
         let slot = ManuallyDrop::new(slot);
         let describe = |words: &[Atom]| descriptor.store(words);

@@ -4,7 +4,6 @@ use core::cell::{Cell, RefCell};
 
 use super::core::Core;
 use super::lease::SharedLease;
-use crate::handle::AnyHandle;
 use crate::table::error::LeaseError;
 use crate::word::SeatId;
 
@@ -12,7 +11,6 @@ use crate::word::SeatId;
 /// first use, because the parent's lease does not count there.
 pub(crate) struct KeptLease<'t> {
     core: &'t Core,
-    handle: AnyHandle,
     lease: RefCell<SharedLease<'t>>,
     /// The process that holds the lease.
     token: Cell<u64>,
@@ -23,7 +21,6 @@ impl<'t> KeptLease<'t> {
         let core = lease.table();
         KeptLease {
             core,
-            handle: lease.handle,
             lease: RefCell::new(lease),
             token: Cell::new(core.token()),
         }
@@ -44,7 +41,8 @@ impl<'t> KeptLease<'t> {
 
     #[cold]
     fn take_again(&self) -> Result<(), LeaseError> {
-        let lease = self.core.lease_shared(self.handle)?;
+        let handle = self.lease.borrow().handle;
+        let lease = self.core.lease_shared(handle)?;
         // The parent's lease. Its drop does nothing here.
         drop(self.lease.replace(lease));
         self.token.set(self.core.token());

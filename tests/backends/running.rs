@@ -135,17 +135,11 @@ pub fn a_panic_ends_a_wait_while_others_stay_ready() {
                 assert!(tile.index() != 5 || x[0] < 3, "broken");
             })
             .unwrap();
-        let start = Instant::now();
-        let error = loop {
-            match running.wait_any(1) {
-                Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
-                Err(error) => break error,
-            }
-            assert!(
-                start.elapsed() < LONG,
-                "{kind:?}: the panic is not reported"
-            );
-        };
+        let error = until_error(|| {
+            let ready = running.wait_any(1)?;
+            ready.into_iter().for_each(ReadyTile::rerun);
+            Ok(())
+        });
         assert!(
             matches!(error, PoolError::KernelPanicked { tile: 5, .. }),
             "{kind:?}: {error}"
@@ -153,6 +147,17 @@ pub fn a_panic_ends_a_wait_while_others_stay_ready() {
         drop(running);
         table.clear_poison(x).unwrap();
     });
+}
+
+/// Calls `wait` until it fails, and returns its error.
+fn until_error(mut wait: impl FnMut() -> Result<(), PoolError>) -> PoolError {
+    let start = Instant::now();
+    loop {
+        if let Err(error) = wait() {
+            return error;
+        }
+        assert!(start.elapsed() < LONG, "no error is reported");
+    }
 }
 
 /// Checks that a wait ends when a worker is killed between its tiles while the other worker keeps
@@ -165,17 +170,11 @@ pub fn a_death_ends_a_wait_while_others_stay_ready() {
         // SAFETY: no precondition; the pid is of a worker that was not waited for.
         unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
         ready.into_iter().for_each(ReadyTile::rerun);
-        let start = Instant::now();
-        let error = loop {
-            match running.wait_any(1) {
-                Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
-                Err(error) => break error,
-            }
-            assert!(
-                start.elapsed() < LONG,
-                "{kind:?}: the death is not reported"
-            );
-        };
+        let error = until_error(|| {
+            let ready = running.wait_any(1)?;
+            ready.into_iter().for_each(ReadyTile::rerun);
+            Ok(())
+        });
         assert!(
             matches!(error, PoolError::WorkerDied { worker: 0, .. }),
             "{kind:?}: {error}"

@@ -35,13 +35,13 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Maps the tables for the spans that are appended according to `is_carved`.
+    /// Maps the tables for the spans that are appended according to `is_appended`.
     pub(super) fn map(
         fd: BorrowedFd<'_>,
         layout: &Layout,
-        is_carved: impl Fn(usize) -> bool,
+        is_appended: impl Fn(usize) -> bool,
     ) -> Result<Tables, SegmentError> {
-        let level = level(layout, is_carved);
+        let level = level(layout, is_appended);
         Ok(Tables {
             first: Mapped::map(fd, layout, FIRST << level)?,
             larger: [const { OnceLock::new() }; LEVELS],
@@ -59,8 +59,8 @@ impl Tables {
         let memory = self.memory();
         let layout = memory.layout();
         // Relaxed: an entry publishes no other memory, and never changes again.
-        let is_carved = |span: usize| !memory.spans()[span].load(Ordering::Relaxed).is_empty();
-        let level = level(layout, is_carved);
+        let is_appended = |span: usize| !memory.spans()[span].load(Ordering::Relaxed).is_empty();
+        let level = level(layout, is_appended);
         if memory.slots().len() >= slots(layout, FIRST << level) {
             return Ok(memory);
         }
@@ -72,10 +72,10 @@ impl Tables {
 
 /// Returns the lowest level that has all appended spans. Entries of the span table are set in
 /// order.
-fn level(layout: &Layout, is_carved: impl Fn(usize) -> bool) -> usize {
+fn level(layout: &Layout, is_appended: impl Fn(usize) -> bool) -> usize {
     let spans = layout.geometry.spans as usize;
     let mut level = 0;
-    while FIRST << level < spans && is_carved(FIRST << level) {
+    while FIRST << level < spans && is_appended(FIRST << level) {
         level += 1;
     }
     level

@@ -88,15 +88,15 @@ fn all_tables_are_seen_where_they_are() {
 fn the_tables_grow_with_the_spans() {
     let segment = small().anonymous().unwrap();
     let early = observed(&segment);
-    let carve = |span: usize| {
+    let append = |span: usize| {
         segment.memory().spans()[span].store(SpanWord::new(0, 64), Ordering::Relaxed);
     };
     let slots = |observed: &Observed| observed.memory().slots().len();
     assert_eq!(slots(&early), 256 * 64);
     let former = early.memory();
-    carve(255);
+    append(255);
     assert!(std::ptr::eq(early.memory(), former), "they are all there");
-    carve(256);
+    append(256);
     assert_eq!(slots(&early), 512 * 64);
     let grown = early.memory();
     assert!(std::ptr::eq(early.memory(), grown), "mapped once");
@@ -104,7 +104,7 @@ fn the_tables_grow_with_the_spans() {
     // One that comes later maps as many at once, and so keeps its first mapping.
     let late = observed(&segment);
     assert_eq!(late.tables.memory().slots().len(), 512 * 64);
-    carve(512);
+    append(512);
     let later = observed(&segment);
     assert_eq!(later.tables.memory().slots().len(), 1024 * 64);
     assert_eq!((slots(&early), slots(&late)), (1024 * 64, 1024 * 64));
