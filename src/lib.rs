@@ -143,9 +143,11 @@ mod sync;
 mod table;
 mod word;
 
-/// Guards of arrays with an element type that is known only at run time: the results of
-/// [`HandleTable::read_untyped`] and [`HandleTable::write_untyped`].
+/// Arrays with an element type that is known only at run time: the builders of
+/// [`HandleTable::builder`], and the guards of [`HandleTable::read_untyped`] and
+/// [`HandleTable::write_untyped`].
 pub mod untyped {
+    pub use crate::table::builder::{ArrayBuilder, SuspendedBuilder};
     pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 }
 

@@ -228,6 +228,11 @@ impl Core {
         token == self.token.get() && self.process.is(token)
     }
 
+    /// Returns `true` if `token` is that of this process, whichever table it belongs to.
+    pub(super) fn is_process(&self, token: u64) -> bool {
+        self.process.is(token)
+    }
+
     /// Returns the seat. The caller has [entered](crate::HandleTable::enter).
     pub(crate) fn own_seat(&self) -> SeatId {
         self.seat.get()
