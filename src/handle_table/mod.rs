@@ -4,6 +4,7 @@
 mod arrays;
 mod leases;
 mod names;
+mod owned;
 mod structures;
 #[cfg(not(loom))]
 mod system;

@@ -7,6 +7,7 @@ use super::above::Above;
 use super::alloc::Allocator;
 use super::cache::Cache;
 use super::hints::Hints;
+use super::inbox::Inbox;
 use super::locate::TableView;
 use super::name_cache::NameCache;
 use super::roster;
@@ -45,6 +46,8 @@ pub struct Core {
     named: RefCell<BTreeSet<BucketIndex>>,
     /// Names that were found here.
     names: RefCell<NameCache>,
+    /// What dropped values that do not borrow the table have left behind.
+    pub(super) inbox: RefCell<Inbox>,
     /// An allocation has reaped: names of the freed arrays may be left.
     untidy_names: Cell<bool>,
 }
@@ -69,6 +72,7 @@ impl Core {
             schemas: RefCell::default(),
             named: RefCell::default(),
             names: RefCell::default(),
+            inbox: RefCell::new(Inbox::new()),
             untidy_names: Cell::new(false),
         })
     }
@@ -80,6 +84,7 @@ impl Core {
             // The table crossed a fork unused: the seat is the parent's.
             return;
         }
+        self.inbox.borrow().close();
         self.above.forget_own_names(self);
         self.share_cache();
         seat::leave(&self.segment, self.seat.get(), self.above);
@@ -104,7 +109,9 @@ impl Core {
     /// Takes back everything that dead participants held: their arrays, leases and seats. Then
     /// removes the names of arrays that were freed.
     pub(crate) fn reap(&self) -> Result<ReapReport, JoinError> {
-        let report = self.reap_seats(self.enter()?)?;
+        let me = self.enter()?;
+        self.empty_inbox();
+        let report = self.reap_seats(me)?;
         if self.untidy_names.replace(false) || report.names {
             self.above.forget_dead_names(self);
         }
@@ -293,6 +300,7 @@ impl Core {
         *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
         self.recursive.borrow_mut().clear();
         self.named.borrow_mut().clear();
+        self.inbox.replace(Inbox::new());
         self.seat.set(seat);
         self.token.set(token);
         self.place.set(seat, token);

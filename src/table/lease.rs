@@ -227,19 +227,21 @@ impl<'t> SharedLease<'t> {
     /// drops it.
     ///
     /// [resumes]: Core::resume
-    #[cfg(feature = "arrow")]
     pub(crate) fn part(self) -> PartedLease {
-        let lease = core::mem::ManuallyDrop::new(self);
+        core::mem::ManuallyDrop::new(self).parted()
+    }
+
+    /// Returns what [`part`](SharedLease::part) does. The caller forgets this value.
+    pub(crate) fn parted(&self) -> PartedLease {
         PartedLease {
-            slot: lease.slot.index,
-            handle: lease.handle,
-            token: lease.token,
+            slot: self.slot.index,
+            handle: self.handle,
+            token: self.token,
         }
     }
 }
 
 /// A shared lease without the borrow of its table. Dropping it does not release the lease.
-#[cfg(feature = "arrow")]
 #[must_use = "the lease lasts until the table resumes it"]
 pub(crate) struct PartedLease {
     slot: SlotIndex,
@@ -247,7 +249,12 @@ pub(crate) struct PartedLease {
     token: u64,
 }
 
-#[cfg(feature = "arrow")]
+impl PartedLease {
+    pub(crate) fn slot(&self) -> SlotIndex {
+        self.slot
+    }
+}
+
 impl Core {
     /// Returns the lease that was detached from this table.
     pub(crate) fn resume(&self, parted: PartedLease) -> Option<SharedLease<'_>> {
@@ -268,6 +275,28 @@ impl Drop for SharedLease<'_> {
             let tail = self.slot.unlock_shared(self.table.seat.get());
             self.table.hint_if_freed(self.slot.index, tail);
         }
+    }
+}
+
+/// The exclusive lease of a round without the borrow of its table, as a [`PartedLease`].
+#[must_use = "the lease lasts until the table resumes it"]
+pub(crate) struct PartedRoundLease {
+    slot: SlotIndex,
+    handle: AnyHandle,
+    token: u64,
+}
+
+impl Core {
+    /// Returns the lease of a round that was detached from this table.
+    pub(crate) fn resume_round(&self, parted: PartedRoundLease) -> Option<ExclusiveLease<'_>> {
+        Some(ExclusiveLease {
+            table: self,
+            slot: Slot::of(self.segment.memory(), parted.slot)?,
+            handle: parted.handle,
+            round: true,
+            token: parted.token,
+            panicking: std::thread::panicking(),
+        })
     }
 }
 
@@ -311,6 +340,16 @@ impl<'t> ExclusiveLease<'t> {
             slot.unlock_exclusive(me, poison)
         };
         self.table.hint_if_freed(slot.index, tail);
+    }
+
+    /// Detaches the lease of a round from the borrow of its table, as [`SharedLease::part`] does.
+    pub(crate) fn part_round(self) -> PartedRoundLease {
+        let lease = core::mem::ManuallyDrop::new(self);
+        PartedRoundLease {
+            slot: lease.slot.index,
+            handle: lease.handle,
+            token: lease.token,
+        }
     }
 
     /// Releases the lease of a round that is over. All of its tiles are done or torn, and a torn
