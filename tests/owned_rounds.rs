@@ -40,8 +40,10 @@ fn work(member: &mut OwnedMember, table: &HandleTable) -> usize {
     while let Some(token) = member.claim(table).unwrap() {
         let first = member.parts(table, token).unwrap()[0].first();
         let first = first.cast::<u64>();
-        // SAFETY: the tile is claimed and writable, and has one `u64`.
-        unsafe { first.write(first.read() + 1) };
+        // SAFETY: the tile is claimed, and has one `u64`.
+        let value = unsafe { first.read() };
+        // SAFETY: as above, and the part is writable.
+        unsafe { first.write(value + 1) };
         member.done(table, token).unwrap();
         done += 1;
     }
