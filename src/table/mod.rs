@@ -17,6 +17,7 @@ pub(crate) mod kept_lease;
 pub(crate) mod lease;
 pub(crate) mod locate;
 pub(crate) mod name_cache;
+pub(crate) mod pin;
 mod pressure;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
