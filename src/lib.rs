@@ -143,9 +143,10 @@ mod sync;
 mod table;
 mod word;
 
-/// Guards of arrays with an element type that is known only at run time: the results of
-/// [`HandleTable::read_untyped`] and [`HandleTable::write_untyped`].
+/// Leases of arrays with an element type that is known only at run time: the results of
+/// [`HandleTable::read_untyped`], [`HandleTable::write_untyped`] and [`HandleTable::lock`].
 pub mod untyped {
+    pub use crate::table::locked::{Locked, Mode};
     pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 }
 

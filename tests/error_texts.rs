@@ -74,6 +74,7 @@ fn made() -> Vec<Error> {
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };
         LeaseError::Queued { handle: X };
+        LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };

@@ -18,6 +18,7 @@ use crate::segment::ForeignLock;
 use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
 use crate::span::Spans;
+use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::word::{BucketIndex, SeatId, SlotIndex, SlotWord};
 
@@ -226,6 +227,27 @@ impl Core {
     #[inline]
     pub(crate) fn is_of(&self, token: u64) -> bool {
         token == self.token.get() && self.process.is(token)
+    }
+
+    /// Returns `true` if `token` is that of this process, whichever table it belongs to.
+    pub(super) fn is_process(&self, token: u64) -> bool {
+        self.process.is(token)
+    }
+
+    /// Returns the number of times that this participant's seat was taken before it.
+    pub(super) fn epoch(&self) -> u64 {
+        let index = self.own_seat().index().unwrap_or_default();
+        // Relaxed: this participant has written the word.
+        let word = self.segment.memory().seat_word(index);
+        word.load(Ordering::Relaxed).epoch()
+    }
+
+    /// Clears the poison of an array that this participant has leased exclusively.
+    pub(super) fn heal(&self, slot: Slot<'_>, handle: AnyHandle) {
+        let me = self.own_seat();
+        let (_, generation) = handle.unpack(self.segment.key());
+        // An error means that the array is not poisoned.
+        let _ = slot.change(|word| word.heal(generation, me));
     }
 
     /// Returns the seat. The caller has [entered](crate::HandleTable::enter).

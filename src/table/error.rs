@@ -139,6 +139,14 @@ pub enum LeaseError {
         /// The part that it was writing.
         what: HalfWritten,
     },
+    /// The lease cannot be given back here: see [`unlock`](crate::HandleTable::unlock).
+    #[error("{handle} cannot be unlocked here: {why}")]
+    NotHeld {
+        /// The handle.
+        handle: AnyHandle,
+        /// The reason, with the remedy.
+        why: &'static str,
+    },
     /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
     #[error(
         "{handle} belongs to a queue, because its owner pushed it: call pop_owned on the queue, or \

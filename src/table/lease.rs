@@ -188,7 +188,7 @@ impl Core {
 
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
-    fn release_recursive(&self, slot: SlotIndex) -> bool {
+    pub(super) fn release_recursive(&self, slot: SlotIndex) -> bool {
         let mut recursive = self.recursive.borrow_mut();
         if recursive.is_empty() {
             return false;
@@ -289,10 +289,7 @@ impl<'t> ExclusiveLease<'t> {
 
     /// Clears the poison of the leased array.
     pub(crate) fn heal(&self) {
-        let me = self.table.seat.get();
-        let (_, generation) = self.handle.unpack(self.table.segment.key());
-        // An error means that the array is not poisoned.
-        let _ = self.slot.change(|word| word.heal(generation, me));
+        self.table.heal(self.slot, self.handle);
     }
 
     #[cold]

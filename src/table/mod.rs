@@ -16,6 +16,7 @@ pub(crate) mod info;
 pub(crate) mod kept_lease;
 pub(crate) mod lease;
 pub(crate) mod locate;
+pub(crate) mod locked;
 pub(crate) mod name_cache;
 mod pressure;
 #[cfg_attr(loom, path = "roster/model.rs")]

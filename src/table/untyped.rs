@@ -53,15 +53,15 @@ impl Core {
 
 /// A live array's bytes, checked against its descriptor and its extent.
 pub(crate) struct LocatedBytes {
-    offset: u64,
-    first: NonNull<u8>,
-    len: usize,
-    kind: ArrayKind,
+    pub(super) offset: u64,
+    pub(super) first: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) kind: ArrayKind,
 }
 
 impl Core {
     /// Locates the bytes of a leased array.
-    fn locate_untyped(
+    pub(super) fn locate_untyped(
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
@@ -88,10 +88,10 @@ impl Core {
 
 /// The type and shape of an array that is leased as bytes.
 #[derive(Clone, Debug)]
-struct ArrayKind {
-    dtype: DType,
-    shape: Vec<usize>,
-    order: Order,
+pub(super) struct ArrayKind {
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    pub(super) order: Order,
 }
 
 /// A shared lease of an array as bytes.

@@ -33,6 +33,26 @@ pub const BUGS: &[Bug] = &[
         model: ("leases", "two_leases_of_one_seat_both_keep_writers_out"),
     },
     Bug {
+        name: "an unlock forgets the other leases of its seat",
+        file: "src/table/locked.rs",
+        at: "Mode::Read if «self.release_recursive(slot.index)» => return Ok(()),",
+        instead: "false",
+        model: (
+            "leases",
+            "a_lock_beside_a_guard_of_its_seat_keeps_writers_out",
+        ),
+    },
+    Bug {
+        name: "an access goes on after its unlock",
+        file: "src/table/locked.rs",
+        at: "«locked.access = None»;\n",
+        instead: "()",
+        model: (
+            "leases",
+            "a_lock_for_writing_and_a_reader_exclude_each_other",
+        ),
+    },
+    Bug {
         name: "the release check reads by a load",
         file: "src/table/slot.rs",
         at: "self.tail_of_lease(«self.word.read_modify_write(Ordering::AcqRel)»)",
