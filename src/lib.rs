@@ -143,9 +143,11 @@ mod sync;
 mod table;
 mod word;
 
-/// Leases of arrays with an element type that is known only at run time: the results of
-/// [`HandleTable::read_untyped`], [`HandleTable::write_untyped`] and [`HandleTable::lock`].
+/// Arrays with an element type that is known only at run time: the builders of
+/// [`HandleTable::builder`], and the leases of [`HandleTable::read_untyped`],
+/// [`HandleTable::write_untyped`] and [`HandleTable::lock`].
 pub mod untyped {
+    pub use crate::table::builder::{ArrayBuilder, SuspendedBuilder};
     pub use crate::table::locked::{Locked, Mode};
     pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 }

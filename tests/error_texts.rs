@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
+use ndshm::element::Order;
 use ndshm::error::{
     AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
     PartitionError, QueueError, RoundError, SegmentError,
 };
-use ndshm::{AnyHandle, BundleHandle, Error, Handle, HandleTable, QueueHandle, Segment};
+use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
 
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
 
@@ -85,6 +86,7 @@ fn made() -> Vec<Error> {
 fn provoked() -> Vec<Error> {
     let segment = Segment::options().capacity(1 << 20).in_process().unwrap();
     let table = HandleTable::join(&segment).unwrap();
+    let apart = HandleTable::join(&segment).unwrap();
     let stale: Handle<f64, Ix1> = Handle::from_bits(X.to_bits());
     let x = table.zeros::<f64, _>((4, 3)).unwrap();
     let bundle = table.bundle().unwrap();
@@ -100,6 +102,15 @@ fn provoked() -> Vec<Error> {
         failed(table.zeros::<f64, _>((1 << 40, 1 << 40))),
         failed(table.zeros::<u8, _>(ndarray::IxDyn(&[1; 9]))),
         failed(table.zeros::<f64, _>(1 << 20)),
+        failed(table.from_bytes(&f64::dtype(), &[4, 3], Order::C, &[0; 95])),
+        failed(
+            table.resume(
+                apart
+                    .builder(&f64::dtype(), &[4], Order::C)
+                    .unwrap()
+                    .suspend(),
+            ),
+        ),
         failed(
             table
                 .partition(x.write(), Axis(2), 2)

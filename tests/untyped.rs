@@ -211,6 +211,175 @@ fn reused_memory_is_zeroed() {
 }
 
 #[test]
+fn uninit_arrays_keep_recycled_bytes_except_of_bools() {
+    let table = table();
+    for bytes in [64, 5000, 1 << 20] {
+        let make = |scalar: ScalarType| {
+            let old = table.from_elem(bytes, 0xa5u8).unwrap();
+            table.free(old).unwrap();
+            let new = table.uninit_untyped(&scalar.into(), &[bytes], Order::C);
+            let new = new.unwrap();
+            let found = table.read_untyped(new).unwrap().bytes().to_vec();
+            table.free(new).unwrap();
+            found
+        };
+        assert!(
+            make(ScalarType::U8).iter().all(|&byte| byte == 0xa5),
+            "{bytes}"
+        );
+        assert!(
+            make(ScalarType::Bool).iter().all(|&byte| byte == 0),
+            "{bytes}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_array_has_the_bytes_that_it_was_made_from(
+        shape in prop::collection::vec(0usize..6, 0..4),
+        order in order(),
+        seed: u8,
+    ) {
+        let table = table();
+        let len = 2 * shape.iter().product::<usize>();
+        let bytes: Vec<u8> = (0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed).collect();
+        let dtype = DType::from(ScalarType::U16);
+        let any = table.from_bytes(&dtype, &shape, order, &bytes).unwrap();
+        prop_assert_eq!(table.read_untyped(any).unwrap().bytes().to_vec(), &bytes[..]);
+        prop_assert_eq!(&table.info(any).unwrap().shape, &shape);
+        let found = bytes.len() as u64 + 1;
+        let longer = [&bytes[..], &[0]].concat();
+        let error = table.from_bytes(&dtype, &shape, order, &longer).unwrap_err();
+        let wrong = matches!(
+            error,
+            AllocError::WrongLength { expected, found: f, .. } if expected == len as u64 && f == found
+        );
+        prop_assert!(wrong, "{}", error);
+        prop_assert_eq!(table.arrays().count(), 1);
+    }
+}
+
+#[test]
+fn a_large_array_is_copied_in_parts() {
+    let table = table();
+    let bytes: Vec<u8> = (0..(20 << 20) + 5).map(|at: u32| (at / 7) as u8).collect();
+    let any = table
+        .from_bytes(&ScalarType::I8.into(), &[bytes.len()], Order::C, &bytes)
+        .unwrap();
+    assert!(table.read_untyped(any).unwrap().bytes() == bytes);
+}
+
+#[test]
+fn threads_fill_an_array_that_nobody_sees_before() {
+    let segment = Segment::in_process().unwrap();
+    let (table, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let mut made = table.builder(&u32::dtype(), &[8, 100], Order::C).unwrap();
+    assert_eq!(
+        (made.dtype(), made.shape(), made.order()),
+        (&u32::dtype(), &[8, 100][..], Order::C)
+    );
+    std::thread::scope(|scope| {
+        for (row, part) in made.bytes_mut().chunks_mut(400).enumerate() {
+            scope.spawn(move || bytemuck::cast_slice_mut::<u8, u32>(part).fill(row as u32));
+        }
+    });
+    assert_eq!(other.arrays().count(), 0);
+    assert_eq!(other.verify().unwrap().reserved, 1);
+    let x = made
+        .publish()
+        .unwrap()
+        .downcast::<u32, Ix2>(&other)
+        .unwrap();
+    let rows = other.read(x).unwrap();
+    assert!(rows.indexed_iter().all(|((row, _), &x)| x == row as u32));
+}
+
+#[test]
+fn a_builder_that_is_dropped_or_unwound_allocates_nothing() {
+    let table = table();
+    let dtype = u8::dtype();
+    drop(table.builder(&dtype, &[1000], Order::C).unwrap());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let mut made = table.builder(&dtype, &[1000], Order::C).unwrap();
+        made.bytes_mut()[0] = 1;
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    let suspended = table.builder(&dtype, &[1000], Order::C).unwrap().suspend();
+    drop(table.resume(suspended).unwrap());
+    let found = table.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!((found.reserved, found.live), (0, 0));
+}
+
+#[test]
+fn a_suspended_builder_goes_through_other_threads() {
+    let table = table();
+    let made = table.builder(&u8::dtype(), &[3, 2], Order::F).unwrap();
+    let made = made.suspend();
+    assert_eq!(
+        (made.dtype(), made.shape(), made.order()),
+        (&u8::dtype(), &[3, 2][..], Order::F)
+    );
+    assert_eq!(made.bytes().len(), 6);
+    let made = std::thread::spawn(move || {
+        let mut bytes = made.bytes();
+        // SAFETY: the table outlives the thread, and nobody else accesses the bytes meanwhile.
+        unsafe { bytes.as_mut() }.copy_from_slice(&[1, 2, 3, 4, 5, 6]);
+        made
+    });
+    let mut made = table.resume(made.join().unwrap()).unwrap();
+    made.bytes_mut()[0] = 9;
+    let x = made.suspend();
+    let x = table.resume(x).unwrap().publish().unwrap();
+    let x = x.downcast::<u8, Ix2>(&table).unwrap();
+    assert_eq!(
+        table.read(x).unwrap().view(),
+        array![[9, 4], [2, 5], [3, 6]]
+    );
+}
+
+#[test]
+fn another_table_does_not_resume_a_builder() {
+    let segment = Segment::in_process().unwrap();
+    let join = || HandleTable::join(&segment).unwrap();
+    let refused = |outcome: Result<ndshm::untyped::ArrayBuilder<'_>, AllocError>| {
+        matches!(outcome, Err(AllocError::OtherTable))
+    };
+    let (mut one, two) = (join(), join());
+    let make = |table: &HandleTable| {
+        table
+            .builder(&u8::dtype(), &[10], Order::C)
+            .unwrap()
+            .suspend()
+    };
+    assert!(refused(two.resume(make(&one))));
+    // The first slot of another segment has the same word, and its owner the same seat.
+    let apart = table();
+    assert_eq!(apart.seat().unwrap(), one.seat().unwrap());
+    let theirs = make(&apart);
+    assert!(refused(one.resume(theirs)));
+    // The next table has the seat, and the slot is free or another array's.
+    for allocate in [false, true] {
+        let left = make(&one);
+        let seat = one.seat().unwrap();
+        drop(one);
+        one = join();
+        assert_eq!(one.seat().unwrap(), seat);
+        let x = allocate.then(|| one.builder(&u8::dtype(), &[10], Order::C).unwrap());
+        assert!(refused(one.resume(left)));
+        drop(x);
+        let found = one.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+        assert_eq!(found.reserved, 0);
+    }
+}
+
+#[test]
 fn invalid_shapes_are_refused_without_a_leak() {
     let table = table();
     let dtype = DType::from(ScalarType::F64);

@@ -4,6 +4,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::builder::Address;
 use super::core::Core;
 use super::slot::Slot;
 use super::untyped::ArrayKind;
@@ -133,7 +134,7 @@ impl Core {
                     located.len as u64,
                     mode != Mode::Read,
                 )),
-                place: Place(NonNull::slice_from_raw_parts(located.first, located.len)),
+                address: Address(NonNull::slice_from_raw_parts(located.first, located.len)),
                 kind: located.kind,
                 ticket,
                 held: true,
@@ -162,17 +163,6 @@ impl Core {
     }
 }
 
-/// The address of an array's bytes. A type of its own, so that `Send` and `Sync` are claimed for it
-/// alone.
-#[derive(Clone, Copy)]
-struct Place(NonNull<[u8]>);
-
-// SAFETY: safe code only passes the pointer on; every access through it is an unsafe operation of
-// the caller's.
-unsafe impl Send for Place {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Place {}
-
 /// A lease without a lifetime, taken by [`HandleTable::lock`](crate::HandleTable::lock) or
 /// [`SharedTable::lock`](crate::SharedTable::lock).
 ///
@@ -187,7 +177,7 @@ pub struct Locked {
     ticket: Ticket,
     /// Not yet unlocked.
     held: bool,
-    place: Place,
+    address: Address,
     kind: ArrayKind,
     access: Option<Access>,
 }
@@ -216,7 +206,7 @@ impl Locked {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     pub fn bytes(&self) -> NonNull<[u8]> {
-        self.place.0
+        self.address.0
     }
 
     /// Returns the kind of the lease.

@@ -6,10 +6,12 @@ use core::ptr::NonNull;
 use super::core::Core;
 use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
-use crate::element::DType;
+use crate::descriptor::bytes_of;
 use crate::element::Order;
+use crate::element::{DType, ScalarType};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
+use crate::parallel::{self, PIECE};
 use crate::table::error::{AllocError, LeaseError};
 use crate::word::Purpose;
 
@@ -23,9 +25,54 @@ impl Core {
         shape: &[usize],
         order: Order,
     ) -> Result<AnyHandle, AllocError> {
-        let mut array = self.reserve_untyped(dtype, shape, order)?;
+        let mut array = self.builder(dtype, shape, order)?;
         array.zero();
-        Ok(array.publish())
+        array.publish()
+    }
+
+    /// Creates an array of unspecified contents, of an element type that is a value.
+    pub(crate) fn uninit_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        let mut array = self.builder(dtype, shape, order)?;
+        if *dtype == DType::Scalar(ScalarType::Bool) {
+            array.zero();
+        }
+        array.publish()
+    }
+
+    /// Creates an array with these bytes, of an element type that is a value.
+    pub(crate) fn copied_bytes(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+        bytes: &[u8],
+    ) -> Result<AnyHandle, AllocError> {
+        let axes = shape.iter().map(|&axis| axis as u64);
+        // A shape that has no size is refused below, by its own error.
+        if let Some(expected) = bytes_of(dtype.size(), axes)
+            && expected != bytes.len() as u64
+        {
+            return Err(AllocError::WrongLength {
+                shape: shape.to_vec(),
+                element: dtype.to_string(),
+                size: dtype.size(),
+                expected,
+                found: bytes.len() as u64,
+            });
+        }
+        let mut array = self.builder(dtype, shape, order)?;
+        let pieces = array.bytes_mut().chunks_mut(PIECE);
+        let parts = pieces.zip(bytes.chunks(PIECE)).collect();
+        let Ok(()) = parallel::for_each(parts, usize::MAX, |(to, from): (&mut [u8], &[u8])| {
+            to.copy_from_slice(from);
+            Ok::<(), core::convert::Infallible>(())
+        });
+        array.publish()
     }
 
     /// Leases an array for reading as [`read`](crate::HandleTable::read) does, with any element
@@ -86,7 +133,7 @@ impl Core {
     }
 }
 
-/// The type and shape of an array that is leased as bytes.
+/// The type and shape of an array that is leased or built as bytes.
 #[derive(Clone, Debug)]
 pub(super) struct ArrayKind {
     pub(super) dtype: DType,

@@ -1,9 +1,10 @@
 //! Guards of arrays and objects.
 
 use ndarray::Axis;
+use ndshm::element::Order;
 use ndshm::error::LeaseError;
 use ndshm::untyped::Mode;
-use ndshm::{HandleTable, Pool, Segment};
+use ndshm::{Element, HandleTable, Pool, Segment};
 
 #[cfg(feature = "serde")]
 use crate::InChild::Refuses;
@@ -171,6 +172,9 @@ pub fn fork_refuses_while_references_exist() {
     let write = table.write_untyped(x).unwrap();
     assert!(refuses());
     drop(write);
+    let made = table.builder(&u64::dtype(), &[100], Order::C).unwrap();
+    assert!(refuses());
+    drop(made);
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
     let round = tiles.begin().unwrap();
     let mut part = tiles.enter().unwrap().unwrap();

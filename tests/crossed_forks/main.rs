@@ -44,6 +44,7 @@ const REFERENCES: &[(&str, &str)] = &[
     ("UntypedReadGuard", "bytes"),
     ("UntypedWriteGuard", "bytes, bytes_mut"),
     ("Locked", "bytes"),
+    ("ArrayBuilder", "bytes_mut"),
     ("Tile", "views"),
     ("ReadyTile", "views"),
     ("Attached", "as_ptr, as_mut_ptr, the unsafe views"),

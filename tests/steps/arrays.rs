@@ -1,7 +1,8 @@
 //! Operations on arrays: allocating, freeing, leases, poison.
 
-use ndshm::HandleTable;
+use ndshm::element::Order;
 use ndshm::untyped::Mode;
+use ndshm::{Element, HandleTable};
 
 use crate::ground::{Ground, options};
 use crate::operations::{Operation, dead, prepared, simple};
@@ -13,6 +14,9 @@ pub const OPERATIONS: &[Operation] = &[
     ("allocate a recycled extent", allocate_recycled),
     ("allocate 2 MiB", allocate_large),
     ("allocate without publishing", abandon),
+    ("build and publish", build),
+    ("build, suspend, resume and publish", build_in_steps),
+    ("build and drop", build_in_vain),
     ("free", free),
     ("free under a reader", free_under_a_reader),
     ("free under a writer of one's own", free_under_a_writer),
@@ -62,6 +66,31 @@ fn abandon(run: &mut Run) {
             table.from_shape_fn(3, |_| -> u8 { std::panic::resume_unwind(Box::new(())) })
         }));
         assert!(made.is_err());
+    });
+}
+
+fn build(run: &mut Run) {
+    simple(run, |table, _| {
+        let mut made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        made.bytes_mut()[..4].fill(1);
+        made.publish().unwrap();
+    });
+}
+
+fn build_in_steps(run: &mut Run) {
+    simple(run, |table, _| {
+        let made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        let made = made.suspend();
+        // SAFETY: the table has just reserved these bytes, and keeps them.
+        unsafe { made.bytes().cast::<u8>().write(1) };
+        table.resume(made).unwrap().publish().unwrap();
+    });
+}
+
+fn build_in_vain(run: &mut Run) {
+    simple(run, |table, _| {
+        let made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        drop(table.resume(made.suspend()).unwrap());
     });
 }
 
