@@ -152,6 +152,15 @@ pub mod untyped {
     pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 }
 
+/// The values of a [`SharedTable`]: guards and builders that share the table instead of borrowing
+/// it.
+pub mod shared {
+    pub use crate::handle_table::shared::{
+        SharedBuilder, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
+        SharedWriteGuard,
+    };
+}
+
 pub use bundle::{Bundle, BundleHandle};
 pub use bytemuck;
 #[doc(inline)]
@@ -160,6 +169,7 @@ pub use element::{Complex, Element};
 pub use error::{Error, Result};
 pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
+pub use handle_table::shared::SharedTable;
 #[cfg(not(loom))]
 #[doc(inline)]
 pub use inspect::Observer;

@@ -116,9 +116,15 @@ pub enum LeaseError {
     },
     /// Another lease excludes this one.
     #[error(
-        "{handle}{} is leased by process {pid}{}; try again when that lease is released",
+        "{handle}{} is leased by process {pid}{}",
         Called(.name),
-        if *.pid == std::process::id() { " (this process)" } else { "" }
+        match *.pid == std::process::id() {
+            true => {
+                ", which is this process: drop the guard or unlock the lease first, or try again \
+                 when the thread that has it has done so"
+            }
+            false => "; try again when that lease is released",
+        }
     )]
     Busy {
         /// The handle.

@@ -6,10 +6,13 @@ use core::ptr::NonNull;
 
 use super::builder::Address;
 use super::core::Core;
+use super::locate::Located;
 use super::slot::Slot;
 use super::untyped::ArrayKind;
 use crate::descriptor::{HalfWritten, PoisonNote};
-use crate::element::{DType, Order};
+use ndarray::Dimension;
+
+use crate::element::{DType, Element, Order};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
 use crate::table::error::LeaseError;
@@ -45,6 +48,23 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Returns the same lease as one whose release clears the poison.
+    pub(crate) fn repaired(self) -> Ticket {
+        Ticket {
+            mode: Mode::Recover,
+            ..self
+        }
+    }
+
+    /// Returns the process that leased.
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
+    pub(crate) fn handle(&self) -> AnyHandle {
+        self.handle
+    }
+
     /// Returns the same lease as one whose release leaves a poisoned array poisoned.
     pub(crate) fn unrepaired(self) -> Ticket {
         let mode = match self.mode {
@@ -119,6 +139,16 @@ impl Core {
         };
         self.hint_if_freed(slot.index, tail);
         Ok(())
+    }
+
+    /// Locates the array of a lease. The caller checks the elements.
+    pub(crate) fn locate_leased<T: Element, D: Dimension>(
+        &self,
+        ticket: &Ticket,
+    ) -> Result<Located<T, D>, LeaseError> {
+        let handle = ticket.handle;
+        let slot = Slot::of(self.segment.memory(), ticket.slot);
+        Ok(self.locate(slot.ok_or(LeaseError::Stale { handle })?, handle)?)
     }
 
     /// Takes a lease of an array of any type, and finds its bytes.
@@ -207,6 +237,11 @@ impl Locked {
     /// ```
     pub fn bytes(&self) -> NonNull<[u8]> {
         self.address.0
+    }
+
+    /// Returns the process that locked it.
+    pub(crate) fn token(&self) -> u64 {
+        self.ticket.token
     }
 
     /// Returns the kind of the lease.

@@ -23,5 +23,5 @@ mod pressure;
 pub(crate) mod roster;
 pub(crate) mod slot;
 mod sweep;
-mod trim;
+pub(crate) mod trim;
 pub(crate) mod untyped;
