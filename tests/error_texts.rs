@@ -78,6 +78,9 @@ fn made() -> Vec<Error> {
         LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
+        RoundError::GivenUp { round: 3 };
+        RoundError::NotOpened { after: 3, waited: Duration::from_secs(5) };
+        PartitionError::Freed { handle: X };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }

@@ -117,6 +117,12 @@ pub enum PartitionError {
         /// A possible change of the grid, along each axis that needs one.
         remedy: String,
     },
+    /// The partition was freed, or an array that it divides: no round can run.
+    #[error("partition {handle} was freed, or an array that it divides: no tile is left to run")]
+    Freed {
+        /// The partition.
+        handle: AnyHandle,
+    },
     /// An array of the group could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -165,6 +171,23 @@ pub enum RoundError {
         tiles: Vec<usize>,
         /// The indices that each of them covers along the axis that the partition cuts first.
         rows: Vec<Range<usize>>,
+    },
+    /// The opener of the round dropped it, or died.
+    #[error(
+        "round {round} was given up: its opener dropped it, died, or freed the partition; the next \
+         round runs all tiles"
+    )]
+    GivenUp {
+        /// The round.
+        round: u64,
+    },
+    /// No round was opened in time.
+    #[error("no round after round {after} was opened within {waited:?}; wait longer, or open one")]
+    NotOpened {
+        /// The round that the caller knows.
+        after: u64,
+        /// The time that the caller waited.
+        waited: Duration,
     },
     /// Not all tiles were done in time.
     #[error(

@@ -20,6 +20,7 @@ mod round;
 mod round_member;
 mod tile;
 mod too_many;
+mod wait;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -34,7 +35,6 @@ use crate::segment::Segment;
 use crate::table::core::Core;
 use crate::table::error::{AllocError, LeaseError};
 use crate::table::lease::SharedLease;
-use crate::word::ClaimState;
 pub(crate) use access::TileOf;
 pub(crate) use access::sealed;
 pub use access::{AccessMode, Group, Read, WholeArray, Write};
@@ -45,6 +45,7 @@ pub use plan::TileSide;
 pub use round::Round;
 pub use round_member::RoundMember;
 pub use tile::Tile;
+pub use wait::Entered;
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
 /// parameter.
@@ -113,7 +114,7 @@ pub struct Partition<'t, G> {
     plan: Plan,
     unit: usize,
     /// Keeps the claim words in place while this value lives.
-    _lease: SharedLease<'t>,
+    lease: SharedLease<'t>,
     /// If `true`, dropping the partition frees the claim words.
     owned: bool,
     token: u64,
@@ -153,7 +154,7 @@ impl Core {
         // The product does not overflow: `Grid::plan` refuses more tiles than can be counted.
         let tiles = plan.tiles().unwrap_or(0);
         let control = self.create_control(tiles, &plan, &members)?;
-        self.partition_of(control, group, plan, true)
+        self.partition_of(self.lease_shared(control)?, group, plan, true)
     }
 
     /// Opens a partition that another participant has created.
@@ -161,7 +162,15 @@ impl Core {
         &self,
         handle: PartitionHandle<G>,
     ) -> Result<Partition<'_, G>, PartitionError> {
-        let lease = self.lease_shared(handle.control)?;
+        let freed = || PartitionError::Freed {
+            handle: handle.control,
+        };
+        let lease = self.lease_shared(handle.control).map_err(|error| {
+            match self.tables().was_freed(handle.control) {
+                true => freed(),
+                false => error.into(),
+            }
+        })?;
         let not_this = || {
             let memory = self.segment().memory();
             let words = memory.descriptor(lease.slot.index);
@@ -178,27 +187,30 @@ impl Core {
         let group = G::from_handles(&handles)
             .filter(|_| modes == G::modes())
             .ok_or_else(not_this)?;
-        group.shapes(self)?;
+        group.shapes(self).map_err(|error| match error {
+            // Without one of its arrays it runs no round.
+            LeaseError::Stale { .. } => freed(),
+            error => error.into(),
+        })?;
         let plan = control.plan().ok_or_else(not_this)?;
-        self.partition_of(handle.control, group, plan, false)
+        self.partition_of(lease, group, plan, false)
     }
 
-    fn partition_of<G: Group>(
-        &self,
-        control: AnyHandle,
+    fn partition_of<'t, G: Group>(
+        &'t self,
+        lease: SharedLease<'t>,
         group: G,
         plan: Plan,
         owned: bool,
-    ) -> Result<Partition<'_, G>, PartitionError> {
-        let lease = self.lease_shared(control)?;
+    ) -> Result<Partition<'t, G>, PartitionError> {
         let words = self.control(&lease);
         Ok(Partition {
             table: self,
-            control,
+            control: lease.handle,
             group,
             plan,
             unit: words.map_or(1, |words| words.unit()),
-            _lease: lease,
+            lease,
             owned,
             token: self.token(),
         })
@@ -302,6 +314,14 @@ impl<'t, G: Group> Partition<'t, G> {
         self.table.segment()
     }
 
+    /// Returns the words, if the lease that this value keeps on them belongs to this process.
+    fn own_words(&self) -> Option<Control<'t>> {
+        match self.lease.is_ours() {
+            true => self.table.control(&self.lease),
+            false => None,
+        }
+    }
+
     /// Takes a lease of this process on the claim words, and returns both.
     fn open(&self) -> Result<(SharedLease<'t>, Control<'t>), LeaseError> {
         let lease = self.table.lease_shared(self.control)?;
@@ -317,6 +337,9 @@ impl<G> Drop for Partition<'_, G> {
     fn drop(&mut self) {
         // After a fork the partition belongs to the parent. An error says that it was freed before.
         if self.owned && self.table.is_of(self.token) {
+            if let Some(control) = self.table.control(&self.lease) {
+                control.free();
+            }
             let _ = self.table.free(self.control);
         }
     }
@@ -355,7 +378,7 @@ impl RoundProgress {
         let progress = control.progress(now.round());
         RoundProgress {
             round: now.round(),
-            running: now.state() == ClaimState::Held,
+            running: now.is_running(),
             done: progress.done,
             held: progress.held,
             torn: progress.torn.len(),

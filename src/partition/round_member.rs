@@ -12,7 +12,7 @@ use crate::partition::error::RoundError;
 use crate::segment::fork::process_token;
 use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
-use crate::word::{ClaimState, SeatId};
+use crate::word::{RoundWord, SeatId};
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Enters the running round. Returns `None` if no round is running.
@@ -36,24 +36,45 @@ impl<'t, G: Group> Partition<'t, G> {
         workers: usize,
     ) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
         let me = self.table().enter()?;
-        let (lease, control) = self.open()?;
+        let (lease, control) = match self.open() {
+            Ok(open) => open,
+            // The partition was freed: no round runs.
+            Err(LeaseError::Stale { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let now = control.round();
-        if now.state() != ClaimState::Held {
+        if !now.is_running() {
             return Ok(None);
         }
+        self.enter_round(
+            me,
+            (lease, control),
+            now,
+            own_start(&control, worker, workers),
+        )
+    }
+
+    /// Enters the round of the word `now`. Returns `None` if it has ended. Claims tiles from unit
+    /// `first` on.
+    pub(super) fn enter_round(
+        &self,
+        me: SeatId,
+        (lease, control): (SharedLease<'t>, Control<'t>),
+        now: RoundWord,
+        first: usize,
+    ) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
         let leases = match self.participate(now.seat()) {
             Ok(leases) => leases,
             // The round ended while we entered.
-            Err(_) if control.round() != now => return Ok(None),
+            Err(_) if !control.round().is(now) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         // Load the round word again: the validated arrays may be in a round of the same opener on
         // another partition. Then it has ended this round first, which is visible here.
-        if control.round() != now {
+        if !control.round().is(now) {
             return Ok(None);
         }
         let raw = self.group.locate(self.table(), &self.plan)?;
-        let units = control.units();
         Ok(Some(RoundMember {
             partition: self,
             control,
@@ -61,7 +82,7 @@ impl<'t, G: Group> Partition<'t, G> {
             round: now.round(),
             me,
             token: self.table().token(),
-            first: own_range(units, worker, workers).start % units.max(1),
+            first,
             tried: 0,
             held: Held::default(),
             out: Cell::new(NONE_OUT),
@@ -350,6 +371,12 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
 fn own_range(units: usize, worker: usize, workers: usize) -> Range<usize> {
     let start = |worker| (units as u128 * worker as u128 / workers.max(1) as u128) as usize;
     start(worker)..start(worker + 1)
+}
+
+/// Returns the unit at which the own range of number `worker` of `workers` begins.
+pub(super) fn own_start(control: &Control<'_>, worker: usize, workers: usize) -> usize {
+    let units = control.units();
+    own_range(units, worker, workers).start % units.max(1)
 }
 
 impl<'t, G: Group> Partition<'t, G> {

@@ -111,8 +111,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a tile is claimed for a round that is over",
         file: "src/partition/round_member.rs",
-        at: "now.state() != ClaimState::Held {\n            return Ok(None);\n        }\n        let leases = match «self.participate(now.seat())» {",
-        instead: "self.participate(self.table().enter()?)",
+        at: "let leases = match «self.participate(now.seat())» {",
+        instead: "self.participate(me)",
         model: (
             "tiles",
             "a_late_participant_gets_no_tile_of_a_finished_round",
@@ -131,6 +131,27 @@ pub const BUGS: &[Bug] = &[
         at: "«slot.orphan(me, false)»",
         instead: "slot.unlock_exclusive(me, false)",
         model: ("tiles", "a_round_given_up_stays_closed_until_all_have_left"),
+    },
+    Bug {
+        name: "the end of a round wakes nobody",
+        file: "src/partition/control.rs",
+        at: "«unpark(word, before, RoundWord::ASLEEP.mask())»;",
+        instead: "()",
+        model: ("waits", "sleepers_are_woken_by_the_opening_and_by_the_end"),
+    },
+    Bug {
+        name: "a round is settled before its arrays are released",
+        file: "src/word/claim.rs",
+        at: "!self.is_running() && «self.seat().is_none()»",
+        instead: "true",
+        model: ("waits", "sleepers_are_woken_by_the_opening_and_by_the_end"),
+    },
+    Bug {
+        name: "a freed partition does not say so",
+        file: "src/partition/mod.rs",
+        at: "«control.free()»;",
+        instead: "()",
+        model: ("waits", "a_free_wakes_those_who_wait_for_a_round"),
     },
     Bug {
         name: "the record of a unit is not written",
