@@ -33,6 +33,20 @@ pub const BUGS: &[Bug] = &[
         model: ("leases", "two_leases_of_one_seat_both_keep_writers_out"),
     },
     Bug {
+        name: "pages are given back without the lock after their slot is free",
+        file: "src/table/alloc.rs",
+        at: "let clean = «segment.punch(self.extent.offset, self.extent.size())»;",
+        instead: "if let Some(slot) = Slot::of(memory, self.slot) {
+                let _ = slot.abandon(self.reserved, me, false);
+                segment.punch(self.extent.offset, self.extent.size());
+                return Hints::of(memory).set(self.extent.class, self.slot);
+            } else { false }",
+        model: (
+            "shared",
+            "a_slot_passes_on_after_its_pages_are_given_back_without_the_lock",
+        ),
+    },
+    Bug {
         name: "an unlock forgets the other leases of its seat",
         file: "src/table/locked.rs",
         at: "Mode::Read if «self.release_recursive(slot.index)» => return Ok(()),",
