@@ -189,7 +189,7 @@ impl<'m> Control<'m> {
     /// Returns slot and generation of the arrays that tiles write.
     pub(crate) fn written(&self) -> impl Iterator<Item = (SlotIndex, u32)> + 'm {
         self.members()
-            .filter(|member| member.mode == AccessMode::Write)
+            .filter(|member| member.mode.writes())
             .map(|member| (member.slot, member.generation))
     }
 

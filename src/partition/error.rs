@@ -82,6 +82,23 @@ pub enum PartitionError {
         /// A name that it has.
         name: Option<String>,
     },
+    /// An array with a row for each tile has another number of rows.
+    #[error(
+        "{handle}{} has {rows} {} along axis 0, and the partition {tiles} {}: an array of per_tile() \
+         has one for each tile", Called(.name),
+        if *.rows == 1 { "index" } else { "indices" },
+        if *.tiles == 1 { "tile" } else { "tiles" }
+    )]
+    Rows {
+        /// The array.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// The length of its first axis.
+        rows: usize,
+        /// The number of tiles.
+        tiles: usize,
+    },
     /// The group has more than 8 arrays.
     #[error("a group of {arrays} arrays is too large: at most {limit} can be divided together")]
     TooManyArrays {
@@ -171,6 +188,14 @@ pub enum RoundError {
         tiles: Vec<usize>,
         /// The indices that each of them covers along the axis that the partition cuts first.
         rows: Vec<Range<usize>>,
+    },
+    /// There is no such tile.
+    #[error("tile {tile} does not exist: the partition has {tiles} tiles, numbered from 0")]
+    NoSuchTile {
+        /// The requested tile.
+        tile: usize,
+        /// The number of tiles.
+        tiles: usize,
     },
     /// The opener of the round dropped it, or died.
     #[error(

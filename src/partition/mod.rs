@@ -3,8 +3,8 @@
 //! [`HandleTable::partition`](crate::HandleTable::partition) divides arrays along an axis,
 //! [`HandleTable::partition_by`](crate::HandleTable::partition_by) by any [`Grid`]. A
 //! [`Pool`](crate::Pool) runs a kernel on all tiles; without a pool, each participant enters a
-//! [`Round`] and claims tiles. [`Read`], [`Write`] and [`WholeArray`] say how the tiles use each
-//! array.
+//! [`Round`] and claims tiles. [`Read`], [`Write`], [`WholeArray`] and [`PerTile`] say how the tiles
+//! use each array.
 //!
 //! One claim word per tile proves that no two participants write the same rows. It is also the
 //! scheduler, the barrier, and the record of half-done tiles after a death. `README.md` in the
@@ -37,13 +37,13 @@ use crate::table::error::{AllocError, LeaseError};
 use crate::table::lease::SharedLease;
 pub(crate) use access::TileOf;
 pub(crate) use access::sealed;
-pub use access::{AccessMode, Group, Read, WholeArray, Write};
+pub use access::{AccessMode, Group, PerTile, Read, WholeArray, Write};
 use control::{Control, MAX_MEMBERS, Member};
 pub use grid::Grid;
 pub(crate) use plan::Plan;
 pub use plan::TileSide;
 pub use round::Round;
-pub use round_member::RoundMember;
+pub use round_member::{Claimed, RoundMember};
 pub use tile::Tile;
 pub use wait::Entered;
 
@@ -153,6 +153,7 @@ impl Core {
         let plan = grid.plan(&lengths)?;
         // The product does not overflow: `Grid::plan` refuses more tiles than can be counted.
         let tiles = plan.tiles().unwrap_or(0);
+        self.check_rows(&members, &shapes, tiles)?;
         let control = self.create_control(tiles, &plan, &members)?;
         self.partition_of(self.lease_shared(control)?, group, plan, true)
     }
@@ -301,6 +302,16 @@ impl<'t, G: Group> Partition<'t, G> {
         Ok(RoundProgress::of(&control))
     }
 
+    /// Returns the tiles that are claimed together with `tile`: it alone in a partition of up to
+    /// 2,048 tiles, up to 16 neighbours beyond; none if there is no such tile.
+    pub fn claimed_with(&self, tile: usize) -> Range<usize> {
+        let (start, tiles) = (tile / self.unit * self.unit, self.tiles());
+        match tile < tiles {
+            true => start..(start + self.unit).min(tiles),
+            false => tiles..tiles,
+        }
+    }
+
     /// Returns the number of tiles per claim.
     pub(crate) fn unit(&self) -> usize {
         self.unit
@@ -397,7 +408,7 @@ impl Core {
     ) -> Result<usize, PartitionError> {
         let mut common = None;
         for (&(handle, mode), shape) in members.iter().zip(shapes) {
-            if mode == AccessMode::Whole {
+            if !mode.is_cut() {
                 continue;
             }
             let found = *shape.get(axis).ok_or_else(|| PartitionError::NoSuchAxis {
@@ -420,10 +431,31 @@ impl Core {
         Ok(common.unwrap_or(0))
     }
 
+    /// Checks that the arrays with a row for each tile have as many.
+    fn check_rows(
+        &self,
+        members: &[(AnyHandle, AccessMode)],
+        shapes: &[Vec<usize>],
+        tiles: usize,
+    ) -> Result<(), PartitionError> {
+        for (&(handle, mode), shape) in members.iter().zip(shapes) {
+            let rows = shape.first().copied();
+            if mode == AccessMode::PerTile && rows != Some(tiles) {
+                return Err(PartitionError::Rows {
+                    handle,
+                    name: self.name_of(handle),
+                    rows: rows.unwrap_or(0),
+                    tiles,
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn refuse_overlap(&self, members: &[(AnyHandle, AccessMode)]) -> Result<(), PartitionError> {
         for (at, &(handle, mode)) in members.iter().enumerate() {
             let conflicts = |&&(other, how): &&(AnyHandle, AccessMode)| {
-                other == handle && (mode == AccessMode::Write || how == AccessMode::Write)
+                other == handle && (mode.writes() || how.writes())
             };
             if members[..at].iter().any(|member| conflicts(&member)) {
                 return Err(PartitionError::Overlap {

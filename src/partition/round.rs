@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::control::{Control, Progress};
-use super::{AccessMode, Group, Partition};
+use super::{Group, Partition};
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
 use crate::table::error::LeaseError;
@@ -33,13 +33,9 @@ impl<'t, G: Group> Partition<'t, G> {
         let mut shared = Vec::new();
         let mut exclusive = Vec::new();
         for (handle, mode) in self.group.members() {
-            match mode {
-                AccessMode::Write => {
-                    exclusive.push(self.table().lease_exclusive(handle, Purpose::Round)?)
-                }
-                AccessMode::Read | AccessMode::Whole => {
-                    shared.push(self.table().lease_shared(handle)?)
-                }
+            match mode.writes() {
+                true => exclusive.push(self.table().lease_exclusive(handle, Purpose::Round)?),
+                false => shared.push(self.table().lease_shared(handle)?),
             }
         }
         // Start the count before the round can be entered: its tiles must find it. For a group that
@@ -134,7 +130,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         let mut known = members
             .into_iter()
             .filter(|(handle, _)| handle.unpack(own.segment().key()).0 == slot)
-            .map(|(_, mode)| usize::from(mode != AccessMode::Write) + usize::from(entered))
+            .map(|(_, mode)| usize::from(!mode.writes()) + usize::from(entered))
             .peekable();
         known.peek().is_some() && own.shared_leases(slot) <= known.sum()
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::partition::Entered;
+use ndshm::partition::{Claimed, Entered};
 use ndshm::{Partition, PartitionHandle, Round, Write};
 
 use crate::ground::Ground;
@@ -17,6 +17,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("make a partition", partition),
     ("a round of one's own", round),
     ("tiles of another's round, the last one too", tiles),
+    ("given tiles, and rows of tiles", given),
     ("give a round up", give_up),
     ("free a partition", free),
     ("wait for a round and for its end", wait),
@@ -146,5 +147,59 @@ fn wait(run: &mut Run) {
     });
     end_of_a_round(&ground, &tiles, round);
     drop(tiles);
+    ground.survive(run);
+}
+
+/// Claims given tiles of a partition with a row for each tile. A row is half-written only where the
+/// array is poisoned.
+fn given(run: &mut Run) {
+    let ground = Ground::new();
+    let rows = ground.table.zeros::<u64, _>((2, 2)).unwrap();
+    let group = (ground.array.write(), rows.per_tile());
+    let tiles = ground.table.partition(group, Axis(0), 1).unwrap();
+    let round = tiles.begin().unwrap();
+    let name = tiles.handle();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.open_partition(name).unwrap();
+        mark();
+        let mut part = tiles.enter().unwrap().unwrap();
+        for index in [1, 0] {
+            let Claimed::Tile(mut tile) = part.claim_at(index).unwrap() else {
+                panic!("nobody has it");
+            };
+            let (mut x, mut row) = tile.views();
+            x.fill(1);
+            row.fill(1);
+        }
+        drop(part);
+        mark();
+    });
+    ground.table.reap().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    for index in [0, 1] {
+        match part.claim_at(index).unwrap() {
+            Claimed::Tile(mut tile) => {
+                let (mut x, mut row) = tile.views();
+                x.fill(1);
+                row.fill(1);
+            }
+            Claimed::Done | Claimed::Torn => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(part);
+    let torn = round.finish(DEADLINE).is_err();
+    drop(tiles);
+    assert_eq!(ground.table.read(ground.array).is_err(), torn);
+    match ground.table.read(rows) {
+        Ok(rows) => assert!(!torn && rows.iter().all(|&x| x == 1), "{rows:?}"),
+        Err(error) => assert!(torn, "{error}"),
+    }
+    if torn {
+        ground.table.clear_poison(ground.array).unwrap();
+        ground.table.write(ground.array).unwrap().fill(1);
+    }
+    ground.table.free(rows).unwrap();
     ground.survive(run);
 }

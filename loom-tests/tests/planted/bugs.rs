@@ -168,6 +168,27 @@ pub const BUGS: &[Bug] = &[
         model: ("waits", "a_free_wakes_those_who_wait_for_a_round"),
     },
     Bug {
+        name: "a participant goes on to a given tile and keeps the others",
+        file: "src/partition/round_member.rs",
+        at: "if «self.let_go()» {\n                // The unit may lie",
+        instead: "false",
+        model: ("tiles", "given_tiles_are_claimed_once"),
+    },
+    Bug {
+        name: "a participant runs tiles of a unit that it has given up",
+        file: "src/partition/round_member.rs",
+        at: "let left = «held.left.replace(0)»;",
+        instead: "held.left.get()",
+        model: ("tiles", "given_tiles_are_claimed_once"),
+    },
+    Bug {
+        name: "an array with a row for each tile is leased for reading",
+        file: "src/partition/round.rs",
+        at: "match «mode.writes()» {\n                true => exclusive.push",
+        instead: "(mode == super::AccessMode::Write)",
+        model: ("tiles", "rows_of_tiles_are_written_in_the_round"),
+    },
+    Bug {
         name: "the record of a unit is not written",
         file: "src/partition/round_member.rs",
         at: "«self.control.note(held.unit.get(), self.round, ran)»;",
