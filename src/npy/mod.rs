@@ -66,7 +66,7 @@ impl HandleTable {
             name: &name,
         };
         elements.read(&file, header.len, array.bytes_mut())?;
-        Ok(array.publish())
+        array.publish().map_err(NpyError::alloc(&name))
     }
 
     /// Saves an array as a `.npy` file. The file replaces `path` once it is complete.
@@ -105,7 +105,7 @@ impl HandleTable {
             });
         }
         self.core
-            .reserve_untyped(&header.of.dtype, &header.shape, header.order)
+            .builder(&header.of.dtype, &header.shape, header.order)
             .map_err(NpyError::alloc(name))
     }
 }

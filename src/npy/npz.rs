@@ -19,6 +19,7 @@ use crate::element::Order;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::table::builder::ArrayBuilder;
+use crate::table::error::AllocError;
 use crate::table::untyped::UntypedReadGuard;
 
 /// Bytes of the longest name. An archive allows 65,535, but other tools have lower limits.
@@ -71,7 +72,7 @@ impl HandleTable {
                 }
             })
             .collect::<Result<Vec<_>, NpyError>>()?;
-        Ok(arrays.into_iter().map(publish).collect())
+        publish(&file.path, arrays)
     }
 
     /// Loads all arrays of a `.npz` file that can be loaded, and returns the reason for each member
@@ -112,7 +113,7 @@ impl HandleTable {
             }
         }
         Ok(PartialNpz {
-            loaded: arrays.into_iter().map(publish).collect(),
+            loaded: publish(&file.path, arrays)?,
             refused,
         })
     }
@@ -154,7 +155,8 @@ impl HandleTable {
             });
         };
         let member = archive.member(index)?;
-        Ok(self.load_member(&mut archive, &member)?.publish())
+        let array = self.load_member(&mut archive, &member)?;
+        array.publish().map_err(NpyError::alloc(&member.place))
     }
 
     /// Saves arrays as a `.npz` file, by name and uncompressed. The file replaces `path` once it is
@@ -277,8 +279,14 @@ impl HandleTable {
     }
 }
 
-fn publish((name, array): (String, ArrayBuilder<'_>)) -> (String, AnyHandle) {
-    (name, array.publish())
+/// Publishes the arrays of a file. It fails for all of them, in a forked child, or for none.
+fn publish(
+    file: &str,
+    arrays: Vec<(String, ArrayBuilder<'_>)>,
+) -> Result<Vec<(String, AnyHandle)>, NpyError> {
+    let publish = |(name, array): (String, ArrayBuilder<'_>)| Ok((name, array.publish()?));
+    let arrays: Result<_, AllocError> = arrays.into_iter().map(publish).collect();
+    arrays.map_err(NpyError::alloc(file))
 }
 
 /// Returns the members of a `.npz` file, in the order of the file, without loading elements.

@@ -80,7 +80,36 @@ impl TileContext<'_> {
     /// workers. [`TileRng::at`] gives the same stream to a reference implementation.
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
-        TileRng::at_step(self.seed, self.call, self.step, self.run, self.tile.tile)
+        self.rng_after(0)
+    }
+
+    /// Returns the stream of the tile that has `before` tiles more before it. If a partition is a
+    /// part of a greater one, and `before` tiles of that one come before this part, a tile draws
+    /// the same numbers in either partition.
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::rand_core::Rng;
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let draw = |rows: usize, before: u64| {
+    ///     let x = table.zeros::<u64, _>(rows)?;
+    ///     let tiles = table.partition(x.write(), Axis(0), 1)?;
+    ///     let mut pool = Pool::builder().workers(1).seed(7).threads(&table)?;
+    ///     pool.for_each(&tiles, &before, |mut x, &before, tile| {
+    ///         x[0] = tile.rng_after(before as usize).next_u64();
+    ///     })?;
+    ///     Ok::<_, ndshm::Error>(table.read(x)?.to_vec())
+    /// };
+    /// // The second of two machines has the last two of five tiles.
+    /// assert_eq!(draw(5, 0)?[3..], draw(2, 3)?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[cfg(feature = "rand")]
+    pub fn rng_after(&self, before: usize) -> TileRng {
+        let tile = self.tile.tile.wrapping_add(before);
+        TileRng::at_step(self.seed, self.call, self.step, self.run, tile)
     }
 }
 

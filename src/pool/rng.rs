@@ -38,6 +38,11 @@ impl TileRng {
     /// Returns the generator of a tile in a call of [`Pool::for_each`](super::Pool::for_each) and
     /// similar calls. `call` is the number of the call, from 1, as in
     /// [`TileContext::call`](super::TileContext::call).
+    ///
+    /// A round without a pool can have any number in the place of `call`, such as the time step.
+    /// Where several machines have parts of one array, let `tile` count the tiles of the whole
+    /// array: then the numbers do not depend on the number of machines. A pool's kernel on such a
+    /// part uses [`TileContext::rng_after`](super::TileContext::rng_after).
     pub fn at(seed: u64, call: u64, tile: usize) -> TileRng {
         TileRng::at_step(seed, call, 0, 0, tile)
     }

@@ -128,6 +128,12 @@ pub enum PrimitiveError {
         /// The offset.
         u: f64,
     },
+    /// A systematic plan cannot be made of these sums, or cannot be expanded with these weights.
+    #[error("systematic plan: {problem}")]
+    Plan {
+        /// The sum, range or length that does not fit, and the remedy.
+        problem: String,
+    },
     /// A call on the pool failed. The arrays that the primitive writes may be partly written, and
     /// are poisoned if a worker died. The rows in the error are positions in memory order.
     #[error(transparent)]

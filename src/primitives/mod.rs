@@ -1,7 +1,7 @@
 //! Parallel primitives for simulations: gather, prefix sums, reductions and resampling on a pool.
 //!
 //! They are methods of [`Pool`]. The traits here name the elements that they accept; [`Moments`]
-//! needs no pool.
+//! and [`SystematicPlan`] need no pool.
 //!
 //! Each call divides its arrays into tiles of constant sizes, and folds the tiles' results in the
 //! order of the tiles. So every result is the same to the last bit for any number and kind of
@@ -33,6 +33,7 @@ use crate::table::create::Owned;
 pub use gather::ArrayIndex;
 pub use moments::Moments;
 pub use number::{Number, Real};
+pub use resample::SystematicPlan;
 
 /// Elements of a tile in all primitives that compute. Results depend on it: another number would
 /// round sums differently.

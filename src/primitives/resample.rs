@@ -13,7 +13,7 @@ use ndarray::{ArrayView1, Ix1};
 
 use super::flat::FlatWrite;
 use super::number::running;
-use super::weights::Sums;
+use super::weights::{Scale, Sums};
 use super::{Real, TILE};
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};
@@ -65,10 +65,44 @@ impl Pool<'_> {
         let count = self.table().attach(ancestors)?.shape()[0];
         match self.sums_of_weights(weights)? {
             Sums::Plain(starts) => self.systematic_of(weights, starts, u, count, ancestors),
-            Sums::Scaled(copy, starts) => {
+            Sums::Scaled { copy, starts, .. } => {
                 self.systematic_of(copy.handle(), starts, u, count, ancestors)
             }
         }
+    }
+
+    /// Makes the plan by which [`resample_systematic`](Pool::resample_systematic) draws `offspring`
+    /// ancestors. The plan [expands](SystematicPlan::expand) any part of them without the pool.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Pool, Segment};
+    /// use ndarray::array;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let weights = table.from_array(&array![1.0, 0.0, 2.0, 5.0])?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// let plan = pool.systematic_plan(weights, 0.25, 4)?;
+    /// let mut ancestors = [0; 2];
+    /// plan.expand(1..3, 0, table.read(weights)?.as_slice().unwrap(), &mut ancestors)?;
+    /// assert_eq!(ancestors, [2, 3]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Same as [`resample_systematic`](Pool::resample_systematic).
+    pub fn systematic_plan<T: Real>(
+        &mut self,
+        weights: Handle<T, Ix1>,
+        u: f64,
+        offspring: usize,
+    ) -> Result<SystematicPlan, PrimitiveError> {
+        if !(0.0..1.0).contains(&u) {
+            return Err(PrimitiveError::Offset { u });
+        }
+        Ok(match self.sums_of_weights(weights)? {
+            Sums::Plain(starts) => SystematicPlan::of(starts, Scale::ONE, u, offspring),
+            Sums::Scaled { starts, scale, .. } => SystematicPlan::of(starts, scale, u, offspring),
+        })
     }
 
     /// Resamples `weights`. `starts` are their [sums](Pool::sums_of_weights).
@@ -80,12 +114,7 @@ impl Pool<'_> {
         count: usize,
         ancestors: Handle<u64, Ix1>,
     ) -> Result<(), PrimitiveError> {
-        let total = starts.last().copied().unwrap_or(0.0);
-        let grid = Grid {
-            u,
-            scale: count as f64 / total,
-            total,
-        };
+        let grid = Grid::of(&starts, u, count);
         let starts = self.working(&starts)?;
         let group = (
             weights.whole(),
@@ -103,7 +132,7 @@ const ROUND: f64 = 6_755_399_441_055_744.0;
 
 /// A grid of positions. Number `j` is below the cumulative weight `c` if `c * scale - u` is above
 /// `j`, or if `c` is the total.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Grid {
     u: f64,
@@ -112,6 +141,16 @@ struct Grid {
 }
 
 impl Grid {
+    /// Creates the grid of `count` positions on weights with these sums.
+    fn of(starts: &[f64], u: f64, count: usize) -> Grid {
+        let total = starts.last().copied().unwrap_or(0.0);
+        Grid {
+            u,
+            scale: count as f64 / total,
+            total,
+        }
+    }
+
     /// Returns the number of positions below `cumulative`, without the positions that rounding
     /// leaves over at the total.
     ///
@@ -132,7 +171,23 @@ fn systematic<T: Real>(
     grid: &Grid,
     tile: &TileContext,
 ) {
-    let first = tile.range().start as i64;
+    let (Some(weights), Some(starts)) = (weights.as_slice(), starts.as_slice()) else {
+        // Unreachable: one-dimensional arrays are contiguous.
+        return;
+    };
+    let first = tile.range().start;
+    descend_from(grid, first, starts, ancestors, cumulate(weights, starts));
+}
+
+/// Writes the ancestors of the offspring from `first` on. `sums_of` is as in [`by_tiles`].
+fn descend_from(
+    grid: &Grid,
+    first: usize,
+    starts: &[f64],
+    ancestors: &mut [u64],
+    sums_of: impl FnMut(usize, &mut [f64; TILE]) -> Option<usize>,
+) {
+    let first = first as i64;
     let length = ancestors.len() as i64;
     let below = |cumulative: f64| match cumulative >= grid.total {
         true => length as usize,
@@ -152,7 +207,7 @@ fn systematic<T: Real>(
         }
         expand(counts, particle, ancestors);
     };
-    by_tiles(weights, starts, ancestors, below, descend);
+    by_tiles(starts, ancestors, below, sums_of, descend);
 }
 
 /// Places that are written for every particle, whether it needs them or not.
@@ -178,34 +233,33 @@ fn expand(counts: &[i64], first: u64, ancestors: &mut [u64]) {
 /// Visits the tiles of weights that contain some of `ancestors`, in order.
 ///
 /// `below` returns the number of these ancestors with positions below a cumulative weight: none
-/// below 0, all below the sum of the weights. `descend` writes those in one tile. It gets the
-/// tile's cumulative weights, the number of ancestors before, the places to write to, and the
-/// tile's first particle.
-fn by_tiles<T: Real>(
-    weights: ArrayView1<'_, T>,
-    starts: ArrayView1<'_, f64>,
+/// below 0, all below the sum of the weights. `sums_of` writes the cumulative weights of a tile and
+/// returns their number, or `None` to end the visit. `descend` writes the ancestors in one tile. It
+/// gets the tile's cumulative weights, the number of ancestors before, the places to write to, and
+/// the tile's first particle.
+fn by_tiles(
+    starts: &[f64],
     ancestors: &mut [u64],
     below: impl Fn(f64) -> usize,
+    mut sums_of: impl FnMut(usize, &mut [f64; TILE]) -> Option<usize>,
     mut descend: impl FnMut(&[f64], usize, &mut [u64], u64),
 ) {
-    let (Some(weights), Some([_, ends @ ..])) = (weights.as_slice(), starts.as_slice()) else {
-        // Unreachable: one-dimensional arrays are contiguous, and there is one start more than
-        // tiles.
-        return;
-    };
+    // There is one start more than tiles.
+    let ends = starts.get(1..).unwrap_or(&[]);
     let mut cumulative = [0.0; TILE];
     let (mut done, mut tile) = (0, 0);
     while done < ancestors.len() {
         tile += ends[tile..].partition_point(|&end| below(end) <= done);
-        let (Some(of_tile), Some(&end)) = (weights.chunks(TILE).nth(tile), ends.get(tile)) else {
-            // Unreachable: all ancestors are below the last end.
+        // All ancestors are below the last end.
+        let Some(&end) = ends.get(tile) else {
             return;
         };
-        let cumulative = &mut cumulative[..of_tile.len()];
-        running(of_tile, starts[tile], cumulative);
+        let Some(length) = sums_of(tile, &mut cumulative) else {
+            return;
+        };
         let upto = below(end).min(ancestors.len());
         descend(
-            cumulative,
+            &cumulative[..length],
             done,
             &mut ancestors[done..upto],
             (tile * TILE) as u64,
@@ -215,5 +269,20 @@ fn by_tiles<T: Real>(
     }
 }
 
+/// Returns a function that writes the cumulative weights of a tile of `weights`.
+fn cumulate<T: Real>(
+    weights: &[T],
+    starts: &[f64],
+) -> impl Fn(usize, &mut [f64; TILE]) -> Option<usize> {
+    |tile, sums| {
+        let of_tile = weights.chunks(TILE).nth(tile)?;
+        running(of_tile, *starts.get(tile)?, &mut sums[..of_tile.len()]);
+        Some(of_tile.len())
+    }
+}
+
 #[cfg(feature = "rand")]
 mod multinomial;
+mod plan;
+
+pub use plan::SystematicPlan;

@@ -110,7 +110,11 @@ impl<'t> Pool<'t> {
         )?;
         drop(tiles);
         let starts = self.starts_of_weights(copy.handle())?;
-        Ok(Sums::Scaled(copy, starts))
+        Ok(Sums::Scaled {
+            copy,
+            starts,
+            scale,
+        })
     }
 
     /// Returns the sum of the weights, which is not 0.
@@ -119,11 +123,10 @@ impl<'t> Pool<'t> {
         weights: Handle<T, Ix1>,
     ) -> Result<Total, PrimitiveError> {
         let starts = self.starts_of_weights(weights)?;
-        let plain = Scale { factors: [1.0; 2] };
         if is_divisor(&starts) {
             let scaled = starts.last().copied().unwrap_or(0.0);
             return Ok(Total {
-                scale: plain,
+                scale: Scale::ONE,
                 scaled,
             });
         }
@@ -189,18 +192,25 @@ impl<'t> Pool<'t> {
 pub(super) enum Sums<'t> {
     /// Sums of the weights themselves.
     Plain(Vec<f64>),
-    /// A copy that was multiplied by a power of two, and its sums.
-    Scaled(Owned<'t, f64, Ix1>, Vec<f64>),
+    /// A copy that was multiplied by `scale`, and its sums.
+    Scaled {
+        copy: Owned<'t, f64, Ix1>,
+        starts: Vec<f64>,
+        scale: Scale,
+    },
 }
 
 /// A power of two, stored as two factors because it may exceed the largest number.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct Scale {
+pub(super) struct Scale {
     factors: [f64; 2],
 }
 
 impl Scale {
+    /// The scale that changes nothing.
+    pub(super) const ONE: Scale = Scale { factors: [1.0; 2] };
+
     /// Returns the scale that brings a positive number into the range from 1 to 2.
     fn down_to_one(greatest: f64) -> Scale {
         // 2^-1074 is the smallest positive number, and 2^1023 is the largest power of two.
@@ -220,7 +230,7 @@ impl Scale {
 
     /// Multiplies `x` by the scale. Exact, unless the result is too small.
     #[inline]
-    fn of(&self, x: f64) -> f64 {
+    pub(super) fn of(&self, x: f64) -> f64 {
         x * self.factors[0] * self.factors[1]
     }
 }
@@ -248,10 +258,10 @@ impl Total {
 
 /// The least sum that may be a divisor. The number of ancestors, which is below 2^51, divided by a
 /// smaller sum could overflow.
-const LEAST_SUM: f64 = f64::MIN_POSITIVE * (1u64 << 52) as f64;
+pub(super) const LEAST_SUM: f64 = f64::MIN_POSITIVE * (1u64 << 52) as f64;
 
 /// Returns `true` if the last of the sums may be a divisor.
-fn is_divisor(starts: &[f64]) -> bool {
+pub(super) fn is_divisor(starts: &[f64]) -> bool {
     starts
         .last()
         .is_some_and(|sum| (LEAST_SUM..f64::INFINITY).contains(sum))
@@ -276,6 +286,11 @@ fn is_weight(x: f64) -> bool {
 
 /// Returns the sum of a tile of weights, or NaN if one of them is invalid.
 fn weight_of<T: Real>(tile: &[T], _: &(), _: &TileContext) -> f64 {
+    sum_of_weights(tile)
+}
+
+/// Returns the sum of some weights, or NaN if one of them is invalid.
+pub(super) fn sum_of_weights<T: Real>(tile: &[T]) -> f64 {
     let sum = sum_by(tile, |x: T| x.to_f64());
     // An invalid weight has its sign bit set, or makes the sum infinite or NaN. Some valid weights
     // do this too, but seldom: -0, and weights that sum to infinity.

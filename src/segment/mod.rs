@@ -120,6 +120,11 @@ impl Segment {
         self.inner.key()
     }
 
+    /// Returns `true` if both are references to the same mapping.
+    pub(crate) fn is(&self, other: &Segment) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Returns the limit of bytes in free extents that keep their pages.
     pub(crate) fn retain_limit(&self) -> u64 {
         self.inner.retain_limit()

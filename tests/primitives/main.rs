@@ -40,6 +40,8 @@ fn main() {
         weights::invalid_log_weights_are_errors,
         weights::the_effective_sample_size_does_not_depend_on_the_scale,
         weights::systematic_resampling_equals_the_reference,
+        weights::a_systematic_plan_has_the_ancestors_of_the_pool,
+        weights::plans_refuse_what_does_not_fit,
         weights::systematic_offspring_are_the_share_rounded_up_or_down,
         weights::multinomial_resampling_equals_the_reference,
         weights::multinomial_offspring_follow_the_weights,

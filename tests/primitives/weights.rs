@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView1, Ix1};
 use ndshm::error::PrimitiveError;
-use ndshm::primitives::Real;
+use ndshm::primitives::{Real, SystematicPlan};
 use ndshm::{HandleTable, Owned, Pool, Segment};
 use proptest::prelude::*;
 
@@ -209,6 +209,124 @@ pub fn systematic_resampling_equals_the_reference() {
             assert!(found == reference::systematic(&w, u, offspring));
         });
     });
+}
+
+/// Expands a plan in parts: each process has the weights of some tiles, and expands a part of the
+/// offspring at a time.
+fn expand_in_parts(plan: &SystematicPlan, w: &[f64], seed: u64) -> Vec<u64> {
+    let mut numbers = props::Numbers::from_seed(seed);
+    let mut ancestors = vec![u64::MAX; plan.offspring()];
+    let mut first_tile = 0;
+    while first_tile < plan.tiles() {
+        let end_tile = (first_tile + 1 + numbers.below(3)).min(plan.tiles());
+        let own = first_tile * SystematicPlan::TILE..(end_tile * SystematicPlan::TILE).min(w.len());
+        let offspring = plan.of_tiles(first_tile..end_tile);
+        let mut from = offspring.start;
+        while from < offspring.end {
+            let upto = (from + 1 + numbers.below(5000)).min(offspring.end);
+            let tiles = plan.tiles_of(from..upto);
+            assert!(
+                first_tile <= tiles.start && tiles.end <= end_tile,
+                "{tiles:?}"
+            );
+            plan.expand(
+                from..upto,
+                first_tile,
+                &w[own.clone()],
+                &mut ancestors[from..upto],
+            )
+            .unwrap();
+            from = upto;
+        }
+        first_tile = end_tile;
+    }
+    ancestors
+}
+
+pub fn a_systematic_plan_has_the_ancestors_of_the_pool() {
+    let cases = (
+        1usize..30_000,
+        0usize..20_000,
+        0.0..1.0,
+        0u8..4,
+        any::<u64>(),
+    );
+    with_pools(|table, pool| {
+        let pool = std::cell::RefCell::new(pool);
+        props::check(12, cases.clone(), |(count, offspring, u, kind, seed)| {
+            let mut pool = pool.borrow_mut();
+            let mut w = weights_of_kind(kind.min(2), seed, count);
+            if kind == 3 {
+                // Too small to divide by: the pool scales such weights.
+                w.iter_mut().for_each(|w| *w *= 1e-310);
+            }
+            let expected = systematic(table, &mut pool, &w, u, offspring);
+            let array = array(table, &w);
+            let plan = pool.systematic_plan(array.handle(), u, offspring).unwrap();
+            assert_eq!(plan.first().len(), count.div_ceil(SystematicPlan::TILE) + 1);
+            assert!(expand_in_parts(&plan, &w, seed) == expected);
+            for (tile, first) in plan.first().windows(2).enumerate() {
+                for &ancestor in &expected[first[0]..first[1]] {
+                    assert_eq!(ancestor as usize / SystematicPlan::TILE, tile);
+                }
+            }
+            if kind < 3 {
+                let sums = SystematicPlan::sums(&w);
+                assert_eq!(SystematicPlan::new(&sums, u, offspring).unwrap(), plan);
+            }
+        });
+    });
+}
+
+pub fn plans_refuse_what_does_not_fit() {
+    let w = vec![1.0; 10_000];
+    let mut sums = SystematicPlan::sums(&w);
+    let plan = SystematicPlan::new(&sums, 0.5, 100).unwrap();
+    let backwards = |from: usize| from..from - 1;
+    let text = |found: Result<(), PrimitiveError>| found.unwrap_err().to_string();
+    let mut places = [0; 200];
+    let text_of = text(plan.expand(50..101, 0, &w, &mut places[..51]));
+    assert!(text_of.contains("its 100 offspring"), "{text_of}");
+    let text_of = text(plan.expand(backwards(50), 0, &w, &mut []));
+    assert!(text_of.contains("50..49"), "{text_of}");
+    let text_of = text(plan.expand(50..60, 0, &w, &mut places[..11]));
+    assert!(text_of.contains("10 offspring"), "{text_of}");
+    // The second tile has offspring 40 to 80.
+    for (first_tile, weights) in [
+        (2, &w[..]),
+        (0, &w[..4000]),
+        (0, &w[..SystematicPlan::TILE]),
+    ] {
+        let text_of = text(plan.expand(50..60, first_tile, weights, &mut places[..10]));
+        assert!(text_of.contains("tile 1 is missing"), "{text_of}");
+    }
+    let mut other = w.clone();
+    other[5000] = 2.0;
+    let text_of = text(plan.expand(50..60, 0, &other, &mut places[..10]));
+    assert!(text_of.contains("end of tile 1 sum to 8065.0"), "{text_of}");
+    plan.expand(0..10, 0, &other, &mut places[..10]).unwrap();
+    for (tiles, offspring) in [
+        (3..9, 100..100),
+        (backwards(2), 81..81),
+        (0..usize::MAX, 0..100),
+    ] {
+        assert_eq!(plan.of_tiles(tiles), offspring);
+    }
+    assert_eq!(plan.tiles_of(7..7), 0..0);
+    assert_eq!(plan.tiles_of(39..300), 0..3);
+
+    let made = |sums: &[f64], u, offspring| SystematicPlan::new(sums, u, offspring).map(drop);
+    assert!(text(made(&sums, 1.0, 5)).contains("offset u is 1.0"));
+    assert!(text(made(&sums, 0.0, 1 << 51)).contains("too many"));
+    for total in [&[][..], &[0.0], &[f64::MAX, f64::MAX], &[1e-300]] {
+        assert!(text(made(total, 0.0, 5)).contains("sum of all weights"));
+    }
+    for sum in [-1.0, f64::NAN] {
+        sums[1] = sum;
+        assert!(text(made(&sums, 0.0, 5)).contains("sum of tile 1"));
+    }
+    let invalid = SystematicPlan::sums(&[1.0, -1.0]);
+    assert!(invalid[0].is_nan());
 }
 
 pub fn systematic_offspring_are_the_share_rounded_up_or_down() {

@@ -1,6 +1,8 @@
 //! Operations on arrays: allocating, freeing, leases, poison.
 
-use ndshm::HandleTable;
+use ndshm::element::Order;
+use ndshm::untyped::Mode;
+use ndshm::{Element, HandleTable};
 
 use crate::ground::{Ground, options};
 use crate::operations::{Operation, dead, prepared, simple};
@@ -12,6 +14,9 @@ pub const OPERATIONS: &[Operation] = &[
     ("allocate a recycled extent", allocate_recycled),
     ("allocate 2 MiB", allocate_large),
     ("allocate without publishing", abandon),
+    ("build and publish", build),
+    ("build, suspend, resume and publish", build_in_steps),
+    ("build and drop", build_in_vain),
     ("free", free),
     ("free under a reader", free_under_a_reader),
     ("free under a writer of one's own", free_under_a_writer),
@@ -25,6 +30,9 @@ pub const OPERATIONS: &[Operation] = &[
     ("give back the last pin of a freed array", last_pin),
     ("free under a pin", free_under_a_pin),
     ("leave with a pin of a freed array", leave_with_a_pin),
+    ("lock for writing and unlock", lock_and_unlock),
+    ("unlock with poison", unlock_poisoned),
+    ("lock for recovery and unlock", lock_to_recover),
     ("detach and adopt", own),
     ("clear poison", clear_poison),
     ("recover", recover),
@@ -63,6 +71,31 @@ fn abandon(run: &mut Run) {
             table.from_shape_fn(3, |_| -> u8 { std::panic::resume_unwind(Box::new(())) })
         }));
         assert!(made.is_err());
+    });
+}
+
+fn build(run: &mut Run) {
+    simple(run, |table, _| {
+        let mut made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        made.bytes_mut()[..4].fill(1);
+        made.publish().unwrap();
+    });
+}
+
+fn build_in_steps(run: &mut Run) {
+    simple(run, |table, _| {
+        let made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        let made = made.suspend();
+        // SAFETY: the table has just reserved these bytes, and keeps them.
+        unsafe { made.bytes().cast::<u8>().write(1) };
+        table.resume(made).unwrap().publish().unwrap();
+    });
+}
+
+fn build_in_vain(run: &mut Run) {
+    simple(run, |table, _| {
+        let made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        drop(table.resume(made.suspend()).unwrap());
     });
 }
 
@@ -194,6 +227,38 @@ fn leave_with_a_pin(run: &mut Run) {
         table.free(ground.array).unwrap();
         mark();
         drop(table);
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn lock_and_unlock(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut locked = table.lock(array, Mode::Write).unwrap();
+        // SAFETY: the array is locked for writing, and has two elements.
+        unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
+        table.unlock(&mut locked, false).unwrap();
+    });
+}
+
+fn unlock_poisoned(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut locked = table.lock(array, Mode::Write).unwrap();
+        // SAFETY: as above.
+        unsafe { locked.bytes().cast::<u64>().write(1) };
+        table.unlock(&mut locked, true).unwrap();
+    });
+}
+
+fn lock_to_recover(run: &mut Run) {
+    let ground = poisoned();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        let mut locked = table.lock(ground.array, Mode::Recover).unwrap();
+        // SAFETY: as above.
+        unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
+        table.unlock(&mut locked, false).unwrap();
         mark();
     });
     ground.survive(run);

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
 use rand_core::Rng;
 
-use super::by_tiles;
+use super::{by_tiles, cumulate};
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext, TileRng};
 use crate::primitives::error::PrimitiveError;
@@ -85,7 +85,7 @@ impl Pool<'_> {
         let draws = Draws { seed, stream };
         match self.sums_of_weights(weights)? {
             Sums::Plain(starts) => self.multinomial_of(weights, starts, draws, ancestors),
-            Sums::Scaled(copy, starts) => {
+            Sums::Scaled { copy, starts, .. } => {
                 self.multinomial_of(copy.handle(), starts, draws, ancestors)
             }
         }
@@ -139,6 +139,10 @@ fn multinomial<T: Real>(
     &[scale, below_total]: &[f64; 2],
     tile: &TileContext,
 ) {
+    let (Some(weights), Some(starts)) = (weights.as_slice(), starts.as_slice()) else {
+        // Unreachable: one-dimensional arrays are contiguous.
+        return;
+    };
     let (mut own, mut positions) = ([0.0; TILE], [0.0; TILE]);
     let length = ancestors.len().min(TILE);
     let (own, positions) = (&mut own[..length], &mut positions[..length]);
@@ -154,7 +158,8 @@ fn multinomial<T: Real>(
     let descend = |cumulative: &[f64], done: usize, ancestors: &mut [u64], particle: u64| {
         walk(cumulative, &positions[done..], ancestors, particle);
     };
-    by_tiles(weights, starts, ancestors, below, descend);
+    let sums_of = cumulate(weights, starts);
+    by_tiles(starts, ancestors, below, sums_of, descend);
 }
 
 /// Writes the first particle with a cumulative weight above each position, or the last particle.
