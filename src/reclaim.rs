@@ -191,7 +191,7 @@ fn tear_tiles(segment: &Segment, control: Control<'_>, seat: SeatId, report: &mu
             report.torn.extend(tiles.into_iter().zip(rows).map(torn));
         }
     }
-    control.close(seat);
+    control.abandon(seat);
 }
 
 fn poison(

@@ -75,8 +75,14 @@ fn made() -> Vec<Error> {
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };
         LeaseError::Queued { handle: X };
+        LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
+        RoundError::GivenUp { round: 3 };
+        RoundError::NoSuchTile { tile: 8, tiles: 8 };
+        PartitionError::Rows { handle: X, name: Some(weights()), rows: 1, tiles: 8 };
+        RoundError::NotOpened { after: 3, waited: Duration::from_secs(5) };
+        PartitionError::Freed { handle: X };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }

@@ -7,6 +7,7 @@ use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::table::error::LeaseError;
 use crate::table::guard::{Attached, ReadGuard, WriteGuard};
+use crate::table::locked::{Locked, Mode};
 use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 
 impl HandleTable {
@@ -77,6 +78,48 @@ impl HandleTable {
         handle: impl Into<AnyHandle>,
     ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
         self.core.write_untyped(handle)
+    }
+
+    /// Leases an array without a borrow of the table: for languages with garbage collection. The
+    /// array stays leased until [`unlock`](HandleTable::unlock).
+    ///
+    /// [`Locked::bytes`](crate::untyped::Locked::bytes) has the address, and an example.
+    ///
+    /// # Errors
+    /// As [`read_untyped`](HandleTable::read_untyped) or
+    /// [`write_untyped`](HandleTable::write_untyped), by the mode. [`Mode::Recover`] leases
+    /// poisoned arrays, too.
+    pub fn lock(&self, handle: impl Into<AnyHandle>, mode: Mode) -> Result<Locked, LeaseError> {
+        self.core.lock(handle.into(), mode)
+    }
+
+    /// Gives back a lease that this table's [`lock`](HandleTable::lock) took. `poison` says that
+    /// the bytes may be half-written, as after an exception: an array that was locked for writing is
+    /// then poisoned, as by a guard that a panic drops.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotHeld`] if the value was unlocked before, if another table locked it, or if
+    /// the parent of this process did before the fork. Nothing is changed then.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::error::LeaseError;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// table.unlock(&mut locked, true)?;
+    /// assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    /// assert!(matches!(table.unlock(&mut locked, false), Err(LeaseError::NotHeld { .. })));
+    ///
+    /// let mut locked = table.lock(x, Mode::Recover)?;
+    /// table.unlock(&mut locked, false)?;
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn unlock(&self, locked: &mut Locked, poison: bool) -> Result<(), LeaseError> {
+        self.core.unlock(locked, poison)
     }
 
     /// Looks up an array without a lease. Returns its shape, and a pointer for callers that

@@ -8,6 +8,7 @@ use crate::element::Order;
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
 use crate::seat::ParticipantInfo;
+use crate::segment::Segment;
 use crate::table::error::LeaseError;
 use crate::word::{SeatId, SlotWord};
 use ndarray::Dimension;
@@ -56,6 +57,15 @@ impl Core {
         let handle = Handle::from_bits(handle.to_bits());
         self.attach::<T, D>(handle).map(|_| handle)
     }
+}
+
+/// Returns all live arrays of a segment, in the order of their slots. Requires no seat.
+pub(crate) fn live_arrays(segment: &Segment) -> impl Iterator<Item = ArrayInfo> + '_ {
+    let tables = TableView {
+        memory: segment.memory(),
+        key: segment.key(),
+    };
+    tables.arrays()
 }
 
 impl<'m> TableView<'m> {

@@ -16,11 +16,12 @@ pub(crate) mod info;
 pub(crate) mod kept_lease;
 pub(crate) mod lease;
 pub(crate) mod locate;
+pub(crate) mod locked;
 pub(crate) mod name_cache;
 mod pressure;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
 pub(crate) mod slot;
 mod sweep;
-mod trim;
+pub(crate) mod trim;
 pub(crate) mod untyped;

@@ -1,6 +1,7 @@
 //! Operations on arrays: allocating, freeing, leases, poison.
 
 use ndshm::element::Order;
+use ndshm::untyped::Mode;
 use ndshm::{Element, HandleTable};
 
 use crate::ground::{Ground, options};
@@ -24,6 +25,9 @@ pub const OPERATIONS: &[Operation] = &[
     ("attach and info", attach),
     ("read and give back", read),
     ("write and give back", write),
+    ("lock for writing and unlock", lock_and_unlock),
+    ("unlock with poison", unlock_poisoned),
+    ("lock for recovery and unlock", lock_to_recover),
     ("detach and adopt", own),
     ("clear poison", clear_poison),
     ("recover", recover),
@@ -161,6 +165,38 @@ fn write(run: &mut Run) {
         guard[0] = 1;
         guard[1] = 1;
     });
+}
+
+fn lock_and_unlock(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut locked = table.lock(array, Mode::Write).unwrap();
+        // SAFETY: the array is locked for writing, and has two elements.
+        unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
+        table.unlock(&mut locked, false).unwrap();
+    });
+}
+
+fn unlock_poisoned(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut locked = table.lock(array, Mode::Write).unwrap();
+        // SAFETY: as above.
+        unsafe { locked.bytes().cast::<u64>().write(1) };
+        table.unlock(&mut locked, true).unwrap();
+    });
+}
+
+fn lock_to_recover(run: &mut Run) {
+    let ground = poisoned();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        let mut locked = table.lock(ground.array, Mode::Recover).unwrap();
+        // SAFETY: as above.
+        unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
+        table.unlock(&mut locked, false).unwrap();
+        mark();
+    });
+    ground.survive(run);
 }
 
 fn own(run: &mut Run) {

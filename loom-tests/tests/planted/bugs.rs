@@ -33,6 +33,40 @@ pub const BUGS: &[Bug] = &[
         model: ("leases", "two_leases_of_one_seat_both_keep_writers_out"),
     },
     Bug {
+        name: "pages are given back without the lock after their slot is free",
+        file: "src/table/alloc.rs",
+        at: "let clean = «segment.punch(self.extent.offset, self.extent.size())»;",
+        instead: "if let Some(slot) = Slot::of(memory, self.slot) {
+                let _ = slot.abandon(self.reserved, me, false);
+                segment.punch(self.extent.offset, self.extent.size());
+                return Hints::of(memory).set(self.extent.class, self.slot);
+            } else { false }",
+        model: (
+            "shared",
+            "a_slot_passes_on_after_its_pages_are_given_back_without_the_lock",
+        ),
+    },
+    Bug {
+        name: "an unlock forgets the other leases of its seat",
+        file: "src/table/locked.rs",
+        at: "Mode::Read if «self.release_recursive(slot.index)» => return Ok(()),",
+        instead: "false",
+        model: (
+            "leases",
+            "a_lock_beside_a_guard_of_its_seat_keeps_writers_out",
+        ),
+    },
+    Bug {
+        name: "an access goes on after its unlock",
+        file: "src/table/locked.rs",
+        at: "«locked.access = None»;\n",
+        instead: "()",
+        model: (
+            "leases",
+            "a_lock_for_writing_and_a_reader_exclude_each_other",
+        ),
+    },
+    Bug {
         name: "the release check reads by a load",
         file: "src/table/slot.rs",
         at: "self.tail_of_lease(«self.word.read_modify_write(Ordering::AcqRel)»)",
@@ -91,8 +125,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a tile is claimed for a round that is over",
         file: "src/partition/round_member.rs",
-        at: "now.state() != ClaimState::Held {\n            return Ok(None);\n        }\n        let leases = match «self.participate(now.seat())» {",
-        instead: "self.participate(self.table().enter()?)",
+        at: "let leases = match «self.participate(now.seat())» {",
+        instead: "self.participate(me)",
         model: (
             "tiles",
             "a_late_participant_gets_no_tile_of_a_finished_round",
@@ -111,6 +145,48 @@ pub const BUGS: &[Bug] = &[
         at: "«slot.orphan(me, false)»",
         instead: "slot.unlock_exclusive(me, false)",
         model: ("tiles", "a_round_given_up_stays_closed_until_all_have_left"),
+    },
+    Bug {
+        name: "the end of a round wakes nobody",
+        file: "src/partition/control.rs",
+        at: "«unpark(word, before, RoundWord::ASLEEP.mask())»;",
+        instead: "()",
+        model: ("waits", "sleepers_are_woken_by_the_opening_and_by_the_end"),
+    },
+    Bug {
+        name: "a round is settled before its arrays are released",
+        file: "src/word/claim.rs",
+        at: "!self.is_running() && «self.seat().is_none()»",
+        instead: "true",
+        model: ("waits", "sleepers_are_woken_by_the_opening_and_by_the_end"),
+    },
+    Bug {
+        name: "a freed partition does not say so",
+        file: "src/partition/mod.rs",
+        at: "«control.free()»;",
+        instead: "()",
+        model: ("waits", "a_free_wakes_those_who_wait_for_a_round"),
+    },
+    Bug {
+        name: "a participant goes on to a given tile and keeps the others",
+        file: "src/partition/round_member.rs",
+        at: "if «self.let_go()» {\n                // The unit may lie",
+        instead: "false",
+        model: ("tiles", "given_tiles_are_claimed_once"),
+    },
+    Bug {
+        name: "a participant runs tiles of a unit that it has given up",
+        file: "src/partition/round_member.rs",
+        at: "let left = «held.left.replace(0)»;",
+        instead: "held.left.get()",
+        model: ("tiles", "given_tiles_are_claimed_once"),
+    },
+    Bug {
+        name: "an array with a row for each tile is leased for reading",
+        file: "src/partition/round.rs",
+        at: "match «mode.writes()» {\n                true => exclusive.push",
+        instead: "(mode == super::AccessMode::Write)",
+        model: ("tiles", "rows_of_tiles_are_written_in_the_round"),
     },
     Bug {
         name: "the record of a unit is not written",
