@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
-use ndshm::element::Order;
+use ndshm::element::{OpaqueType, Order};
 use ndshm::error::{
     AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
     PartitionError, QueueError, RoundError, SegmentError,
@@ -91,6 +91,8 @@ fn made() -> Vec<Error> {
 fn provoked() -> Vec<Error> {
     let segment = Segment::options().capacity(1 << 20).in_process().unwrap();
     let table = HandleTable::join(&segment).unwrap();
+    let half = OpaqueType::new("<f2", 2, 2).unwrap().into();
+    let opaque = table.zeros_untyped(&half, &[3], Order::C).unwrap();
     let apart = HandleTable::join(&segment).unwrap();
     let stale: Handle<f64, Ix1> = Handle::from_bits(X.to_bits());
     let x = table.zeros::<f64, _>((4, 3)).unwrap();
@@ -107,6 +109,11 @@ fn provoked() -> Vec<Error> {
         failed(table.zeros::<f64, _>((1 << 40, 1 << 40))),
         failed(table.zeros::<u8, _>(ndarray::IxDyn(&[1; 9]))),
         failed(table.zeros::<f64, _>(1 << 20)),
+        failed(OpaqueType::new("", 2, 2).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f2", 0, 1).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f2", 2, 4).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f8", 8, 8).map_err(AllocError::from)),
+        failed(opaque.downcast::<u16, Ix1>(&table)),
         failed(table.from_bytes(&f64::dtype(), &[4, 3], Order::C, &[0; 95])),
         failed(
             table.resume(

@@ -1,6 +1,6 @@
 //! Operations on arrays: allocating, freeing, leases, poison.
 
-use ndshm::element::Order;
+use ndshm::element::{OpaqueType, Order};
 use ndshm::untyped::Mode;
 use ndshm::{Element, HandleTable};
 
@@ -17,6 +17,8 @@ pub const OPERATIONS: &[Operation] = &[
     ("build and publish", build),
     ("build, suspend, resume and publish", build_in_steps),
     ("build and drop", build_in_vain),
+    ("make an opaque array from bytes", opaque),
+    ("make an array of unspecified bytes", unspecified),
     ("free", free),
     ("free under a reader", free_under_a_reader),
     ("free under a writer of one's own", free_under_a_writer),
@@ -96,6 +98,21 @@ fn build_in_vain(run: &mut Run) {
     simple(run, |table, _| {
         let made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
         drop(table.resume(made.suspend()).unwrap());
+    });
+}
+
+fn opaque(run: &mut Run) {
+    let half = OpaqueType::new("<f2", 2, 2).unwrap().into();
+    simple(run, |table, _| {
+        table.from_bytes(&half, &[2], Order::C, &[1; 4]).unwrap();
+    });
+}
+
+fn unspecified(run: &mut Run) {
+    simple(run, |table, _| {
+        table
+            .uninit_untyped(&bool::dtype(), &[100], Order::C)
+            .unwrap();
     });
 }
 
