@@ -214,7 +214,11 @@ impl Check<'_> {
         let get = |at: usize| self.memory.header()[at].load(Ordering::Relaxed);
         let (alive, persistent) = (get(Header::ALIVE), get(Header::PERSISTENT));
         // A model's segment has no initialised header.
-        if cfg!(not(loom)) && alive != Header::encode(&self.layout.geometry) {
+        let header = Header::with_pinned(
+            Header::encode(&self.layout.geometry),
+            Header::is_pinned(alive),
+        );
+        if cfg!(not(loom)) && alive != header {
             self.damage(
                 Header::ALIVE as u64 * 8,
                 "the header does not match the segment's sizes",
