@@ -17,6 +17,7 @@ mod call_memory;
 mod context;
 mod each;
 pub(crate) mod error;
+pub mod foreign;
 mod image;
 mod kernel;
 mod mailbox;
@@ -34,6 +35,7 @@ mod supervise;
 mod tests;
 mod tiles;
 mod trace;
+mod waiting;
 mod worker;
 pub(crate) mod workers;
 

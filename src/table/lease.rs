@@ -227,7 +227,6 @@ impl<'t> SharedLease<'t> {
     /// drops it.
     ///
     /// [resumes]: Core::resume
-    #[cfg(feature = "arrow")]
     pub(crate) fn part(self) -> PartedLease {
         let lease = core::mem::ManuallyDrop::new(self);
         PartedLease {
@@ -239,7 +238,6 @@ impl<'t> SharedLease<'t> {
 }
 
 /// A shared lease without the borrow of its table. Dropping it does not release the lease.
-#[cfg(feature = "arrow")]
 #[must_use = "the lease lasts until the table resumes it"]
 pub(crate) struct PartedLease {
     slot: SlotIndex,
@@ -247,7 +245,6 @@ pub(crate) struct PartedLease {
     token: u64,
 }
 
-#[cfg(feature = "arrow")]
 impl Core {
     /// Returns the lease that was detached from this table.
     pub(crate) fn resume(&self, parted: PartedLease) -> Option<SharedLease<'_>> {
