@@ -124,7 +124,7 @@ fn fill(table: &HandleTable, bytes: &[u8], dies: bool) -> u64 {
     done
 }
 
-fn start<'t>(table: &'t HandleTable, workers: usize) -> (ForeignPool<&'t HandleTable>, Vec<Child>) {
+fn start(table: &HandleTable, workers: usize) -> (ForeignPool<&HandleTable>, Vec<Child>) {
     let mut pool = ForeignPool::new(table, workers).unwrap();
     let handle = pool.handle();
     let children = (0..workers).map(|_| fork(table, handle)).collect();

@@ -48,12 +48,16 @@
 
 mod access;
 mod parent;
+#[cfg(test)]
+mod tests;
 pub(super) mod words;
 mod worker;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
+use crate::span::Extent;
 pub use access::TableAccess;
 pub use parent::{Answer, ForeignPool, WorkerAnswer};
 pub use worker::{ForeignCall, ForeignWorker};
@@ -81,4 +85,9 @@ impl From<ForeignHandle> for AnyHandle {
     fn from(handle: ForeignHandle) -> AnyHandle {
         AnyHandle::from_bits(handle.0)
     }
+}
+
+/// Returns `true` if a foreign pool can have this descriptor, and has room.
+pub(crate) fn is_sound(descriptor: &Descriptor, extent: Extent) -> bool {
+    words::At::of(descriptor, extent).is_some()
 }

@@ -201,7 +201,7 @@ impl<A: TableAccess> ForeignPool<A> {
             if start.elapsed() >= timeout {
                 return Ok(false);
             }
-            self.sleep(seen, timeout - start.elapsed(), |_| false)?;
+            self.sleep(seen, timeout.saturating_sub(start.elapsed()), |_| false)?;
         }
     }
 
@@ -279,7 +279,7 @@ impl<A: TableAccess> ForeignPool<A> {
             let is_over = |words: &Words<'_>| {
                 self.all_have_served(words) && (!closed || self.nobody_is_in(words))
             };
-            self.sleep(seen, timeout - start.elapsed(), is_over)?;
+            self.sleep(seen, timeout.saturating_sub(start.elapsed()), is_over)?;
         }
     }
 

@@ -79,6 +79,12 @@ impl At {
         Mailbox::words(workers) + PLACES + PLACE_WORDS * workers
     }
 
+    /// Returns the offset of the words in the data region.
+    #[cfg(test)]
+    pub(super) fn offset(&self) -> u64 {
+        self.extent.offset
+    }
+
     /// Returns the position in a slot that is RESERVED by the caller.
     pub(super) fn reserved(extent: Extent, workers: usize) -> At {
         At { extent, workers }
@@ -106,10 +112,16 @@ impl At {
         let extent = Spans::of(memory).extent(slot)?;
         let descriptor = Descriptor::load(memory.descriptor(slot))
             .filter(|descriptor| descriptor.is_control_of(ControlKind::Foreign))?;
-        let words = descriptor.bytes(size_of::<u64>())? / size_of::<u64>() as u64;
-        let workers = Self::workers_in(usize::try_from(words).ok()?)?;
-        let at = At { extent, workers };
+        let at = At::of(&descriptor, extent)?;
         Words::of(segment, &at).map(|_| at)
+    }
+
+    /// Returns the position of the words that a descriptor describes, if they are a pool's.
+    pub(super) fn of(descriptor: &Descriptor, extent: Extent) -> Option<At> {
+        let bytes = descriptor.bytes(size_of::<u64>())?;
+        let words = usize::try_from(bytes / size_of::<u64>() as u64).ok()?;
+        let workers = Self::workers_in(words)?;
+        (bytes <= extent.size()).then_some(At { extent, workers })
     }
 
     /// Returns the number of workers that have this number of words, if one has.
