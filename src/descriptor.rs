@@ -129,13 +129,15 @@ pub(crate) enum ControlKind {
     Bundle = 5,
     /// The results of a pool's call, or its parameters.
     Call = 6,
+    /// The mailbox of a foreign pool.
+    Foreign = 7,
 }
 
 impl ControlKind {
     /// Returns the kind with this number.
     fn of(number: u16) -> Option<ControlKind> {
-        use ControlKind::{Bundle, Call, Names, Partition, Pool, Queue};
-        let kinds = [Partition, Pool, Queue, Names, Bundle, Call];
+        use ControlKind::{Bundle, Call, Foreign, Names, Partition, Pool, Queue};
+        let kinds = [Partition, Pool, Queue, Names, Bundle, Call, Foreign];
         kinds.into_iter().find(|&kind| kind as u16 == number)
     }
 
@@ -148,6 +150,7 @@ impl ControlKind {
             ControlKind::Pool => "the mailbox of a pool",
             ControlKind::Names => "a record of names",
             ControlKind::Call => "the results or parameters of a pool's call",
+            ControlKind::Foreign => "the mailbox of a foreign pool",
         }
     }
 
@@ -156,7 +159,7 @@ impl ControlKind {
     fn is_internal(self) -> bool {
         matches!(
             self,
-            ControlKind::Pool | ControlKind::Names | ControlKind::Call
+            ControlKind::Pool | ControlKind::Names | ControlKind::Call | ControlKind::Foreign
         )
     }
 }

@@ -8,8 +8,9 @@ use ndarray::{Axis, Ix1, Ix2};
 use ndshm::element::{OpaqueType, Order};
 use ndshm::error::{
     AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
-    PartitionError, QueueError, RoundError, SegmentError,
+    PartitionError, PoolError, QueueError, RoundError, SegmentError,
 };
+use ndshm::primitives::SystematicPlan;
 use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
 
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
@@ -57,6 +58,15 @@ fn made() -> Vec<Error> {
         });
         AllocError::Corrupt(Corrupt { offset: 0x9000, what: "an invalid entry in the table of spans" });
         JoinError::SeatsFull { seats: 8, holders: vec![11, 12] };
+        PoolError::NoWorkers { places: 4 };
+        PoolError::CallOpen;
+        PoolError::NotAnswered;
+        PoolError::NothingToAnswer;
+        PoolError::PlaceTaken { worker: None, places: 4, waited: two_seconds };
+        PoolError::PlaceTaken { worker: Some(3), places: 4, waited: two_seconds };
+        PoolError::Gone;
+        SystematicPlan::new(&[0.0], 0.5, 10).unwrap_err();
+        SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
         LeaseError::Busy { handle: X, name: None, pid: 4711 };
         LeaseError::Poisoned {
             handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
