@@ -133,6 +133,12 @@ pub mod npy;
 pub mod object;
 mod parallel;
 pub mod partition;
+
+/// Pinned arrays, the results of [`HandleTable::pin`] and [`HandleTable::pin_raw`].
+pub mod pin {
+    pub use crate::table::pin::{Pinned, RawPin};
+}
+
 pub mod pool;
 pub mod primitives;
 pub mod queue;

@@ -1,7 +1,8 @@
 //! The core of a handle table: one participant's seat in a segment, and its private notes.
 
 use core::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::above::Above;
 use super::alloc::{Allocator, Cleaning};
@@ -40,6 +41,10 @@ pub struct Core {
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
+    /// The number of this participant's pins of each array, at least one.
+    pub(super) pins: RefCell<BTreeMap<AnyHandle, usize>>,
+    /// Tells the pins of this table from those of other tables.
+    pub(super) identity: Arc<()>,
     /// Schema index of each record type used here.
     pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
@@ -67,6 +72,8 @@ impl Core {
             process: TokenWord::of_this_process(),
             cache: RefCell::new(Cache::new(segment.retain_limit())),
             recursive: RefCell::default(),
+            pins: RefCell::default(),
+            identity: Arc::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),
             names: RefCell::default(),
@@ -314,6 +321,7 @@ impl Core {
         // The parent's records belong to the parent.
         self.renew_cache();
         self.recursive.borrow_mut().clear();
+        self.pins.borrow_mut().clear();
         self.named.borrow_mut().clear();
         self.seat.set(seat);
         self.token.set(token);

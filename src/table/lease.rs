@@ -28,13 +28,13 @@ impl Core {
 
     /// Keeps a slot that the caller is about to retire from being reused, until the result is
     /// dropped. Returns `None` if the array was freed meanwhile.
-    pub(super) fn pin_for_retire<'t>(
+    pub(super) fn hold_for_retire<'t>(
         &'t self,
         slot: Slot<'t>,
         handle: AnyHandle,
     ) -> Option<SharedLease<'t>> {
         let (_, generation) = handle.unpack(self.segment.key());
-        let shared = slot.pin_for_retire(generation, self.own_seat())?;
+        let shared = slot.hold_for_retire(generation, self.own_seat())?;
         Some(self.shared_lease(slot, handle, shared))
     }
 
@@ -107,9 +107,14 @@ impl Core {
         same
     }
 
-    /// Finishes a refused lease and returns its error.
+    /// Finishes a refused lease or pin, and returns its error.
     #[cold]
-    fn refuse(&self, handle: AnyHandle, why: Refused, tail: ReleaseOutcome) -> BoxedLeaseError {
+    pub(super) fn refuse(
+        &self,
+        handle: AnyHandle,
+        why: Refused,
+        tail: ReleaseOutcome,
+    ) -> BoxedLeaseError {
         let (slot, _) = handle.unpack(self.segment.key());
         self.hint_if_freed(slot, tail);
         self.lease_error(handle, slot, why).into()

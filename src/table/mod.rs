@@ -18,6 +18,7 @@ pub(crate) mod lease;
 pub(crate) mod locate;
 pub(crate) mod locked;
 pub(crate) mod name_cache;
+pub(crate) mod pin;
 mod pressure;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;

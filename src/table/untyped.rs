@@ -115,7 +115,7 @@ pub(crate) struct LocatedBytes {
 }
 
 impl Core {
-    /// Locates the bytes of a leased array.
+    /// Locates the bytes of a leased or pinned array.
     pub(super) fn locate_untyped(
         &self,
         slot: Slot<'_>,
@@ -141,7 +141,7 @@ impl Core {
     }
 }
 
-/// The type and shape of an array that is leased or built as bytes.
+/// The type and shape of an array that is leased, pinned or built as bytes.
 #[derive(Clone, Debug)]
 pub(super) struct ArrayKind {
     pub(super) dtype: DType,

@@ -28,6 +28,11 @@ pub const OPERATIONS: &[Operation] = &[
     ("lock for writing and unlock", lock_and_unlock),
     ("unlock with poison", unlock_poisoned),
     ("lock for recovery and unlock", lock_to_recover),
+    ("pin and give back", pin),
+    ("pin a second time", pin_again),
+    ("give back the last pin of a freed array", last_pin),
+    ("free under a pin", free_under_a_pin),
+    ("leave with a pin of a freed array", leave_with_a_pin),
     ("detach and adopt", own),
     ("clear poison", clear_poison),
     ("recover", recover),
@@ -194,6 +199,66 @@ fn lock_to_recover(run: &mut Run) {
         // SAFETY: as above.
         unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
         table.unlock(&mut locked, false).unwrap();
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn pin(run: &mut Run) {
+    simple(run, |table, array| {
+        assert_eq!(table.pin(array).unwrap().len(), 16);
+    });
+}
+
+fn pin_again(run: &mut Run) {
+    let pin = |table: &HandleTable, array| table.pin_raw(array).unwrap();
+    prepared(run, pin, |table, array, first| {
+        let second = table.pin_raw(array).unwrap();
+        table.unpin(first);
+        table.unpin(second);
+    });
+}
+
+fn last_pin(run: &mut Run) {
+    let free = |table: &HandleTable, array| {
+        let pin = table.pin_raw(array).unwrap();
+        table.free(array).unwrap();
+        pin
+    };
+    prepared(run, free, |table, _, pin| table.unpin(pin));
+}
+
+fn free_under_a_pin(run: &mut Run) {
+    let ground = Ground::new();
+    let pinned = ground.table.pin(ground.array).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        table.free(ground.array).unwrap();
+        mark();
+    });
+    ground.table.reap().unwrap();
+    // Without the pin, one of these would overwrite the bytes of the freed array.
+    let others: Vec<_> = (0..4)
+        .map(|_| ground.table.from_elem(2, 1u64).unwrap())
+        .collect();
+    // SAFETY: nobody writes the array.
+    assert!(unsafe { pinned.bytes() }.iter().all(|&byte| byte == 0));
+    for other in others {
+        ground.table.free(other).unwrap();
+    }
+    drop(pinned);
+    ground.survive(run);
+}
+
+fn leave_with_a_pin(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let _pin = table.pin_raw(ground.array).unwrap();
+        table.free(ground.array).unwrap();
+        mark();
+        drop(table);
         mark();
     });
     ground.survive(run);
