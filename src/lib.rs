@@ -163,7 +163,7 @@ pub mod untyped {
 /// it.
 pub mod shared {
     pub use crate::handle_table::shared::{
-        SharedBuilder, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
+        SharedBuilder, SharedPin, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
         SharedWriteGuard,
     };
 }

@@ -61,7 +61,7 @@ impl Core {
     }
 
     /// Releases one of this participant's pins of an array.
-    fn release_pin(&self, handle: AnyHandle) {
+    pub(crate) fn release_pin(&self, handle: AnyHandle) {
         let mut pins = self.pins.borrow_mut();
         match pins.get_mut(&handle) {
             None => return,

@@ -13,6 +13,8 @@ pub const METHODS: &[Row] = &[
     ("SharedTable", "seat, zeros, read, write, free, adopt, detach, ..", Rejoins, table),
     ("SharedTable", "arrays", Looks, looks),
     ("Shared guards", "handle, drop", DoesNothing, guards),
+    ("SharedPin", "is_kept, drop", DoesNothing, pins),
+    ("SharedTable", "pin, pins, after_fork", Rejoins, pinned),
     ("SharedTable", "unlock of a parent's lock", Refuses, locked),
     ("SharedBuilder", "publish", Refuses, published),
     ("SharedBuilder", "drop", DoesNothing, dropped),
@@ -103,4 +105,30 @@ fn dropped(ground: &Ground) {
     ground.cross_kept(&mut array, |array| drop(array.take()));
     let made = array.unwrap().publish().unwrap();
     assert!(table.info(made).is_ok());
+}
+
+fn pins(ground: &Ground) {
+    let table = shared(ground);
+    let x: Vector = table.zeros(3).unwrap();
+    let mut pin = Some(table.pin(x).unwrap());
+    ground.cross_kept(&mut pin, |pin| {
+        let pin = pin.take().unwrap();
+        assert!(!pin.is_kept());
+    });
+    assert!(pin.unwrap().is_kept());
+}
+
+fn pinned(ground: &Ground) {
+    let table = shared(ground);
+    let x: Vector = table.zeros(3).unwrap();
+    let mut pin = Some(table.pin(x).unwrap());
+    ground.cross_kept(&mut pin, |pin| {
+        assert!(table.after_fork().unwrap().is_empty());
+        assert_eq!(table.pins().unwrap(), [(x.into(), 1)]);
+        let second = table.pin(x).unwrap();
+        assert!(pin.as_ref().unwrap().is_kept() && second.is_kept());
+        drop(pin.take());
+        assert_eq!(table.pins().unwrap(), [(x.into(), 1)]);
+    });
+    assert_eq!(table.pins().unwrap(), [(x.into(), 1)]);
 }
