@@ -69,7 +69,7 @@ impl Geometry {
 }
 
 /// The header. Its first word has the fields magic 16 | layout version 8 | capacity in 64 KiB units
-/// 30 | log2 seats 4 | log2 spans 5 | spare 1. A segment of zeros lacks only this word: one
+/// 30 | log2 seats 4 | log2 spans 5 | pinned 1. A segment of zeros lacks only this word: one
 /// compare-and-swap of it initializes the segment.
 pub(crate) struct Header;
 
@@ -79,6 +79,7 @@ impl Header {
     const CAPACITY: Field = Self::VERSION.then(30);
     const SEATS: Field = Self::CAPACITY.then(4);
     const SPANS: Field = Self::SEATS.then(5);
+    const PINNED: Field = Self::SPANS.then(1);
     const MAGIC_VALUE: u64 = SEGMENT_MAGIC as u64;
 
     /// Words of the header.
@@ -97,6 +98,9 @@ impl Header {
     pub(crate) const RETAINED: usize = 4;
     /// Hint: not 0 once an array was named; until then lookups skip the buckets.
     pub(crate) const NAMES: usize = 5;
+    /// The random number by which processes recognize the segment; 0 until the first use. It is not
+    /// the key: whoever knows an id can make no handles from it.
+    pub(crate) const ID: usize = 6;
 
     pub(crate) fn encode(geometry: &Geometry) -> u64 {
         let word = Self::MAGIC.set(0, Self::MAGIC_VALUE);
@@ -104,6 +108,18 @@ impl Header {
         let word = Self::CAPACITY.set(word, geometry.capacity / Geometry::CAPACITY_UNIT);
         let word = Self::SEATS.set(word, u64::from(geometry.seats.ilog2()));
         Self::SPANS.set(word, u64::from(geometry.spans.ilog2()))
+    }
+
+    /// Adds the mark of a segment whose pages nobody gives back to a word of
+    /// [`encode`](Header::encode).
+    pub(crate) fn with_pinned(word: u64, pinned: bool) -> u64 {
+        Self::PINNED.set(word, u64::from(pinned))
+    }
+
+    /// Returns `true` if nobody may give pages of the segment back. The mark is part of the word
+    /// that initializes the segment, so every process that can use the segment sees it.
+    pub(crate) fn is_pinned(word: u64) -> bool {
+        Self::PINNED.get(word) != 0
     }
 
     pub(crate) fn decode(word: u64) -> Result<Geometry, HeaderError> {
@@ -305,6 +321,7 @@ mod tests {
             Header::CAPACITY,
             Header::SEATS,
             Header::SPANS,
+            Header::PINNED,
         ]);
     }
 
@@ -339,7 +356,13 @@ mod tests {
                 spans: 1 << spans,
                 span_slots: Geometry::SPAN_SLOTS,
             };
-            prop_assert_eq!(Header::decode(Header::encode(&geometry)), Ok(geometry));
+            let word = Header::encode(&geometry);
+            prop_assert_eq!(Header::decode(word), Ok(geometry));
+            prop_assert!(!Header::is_pinned(word));
+            let pinned = Header::with_pinned(word, true);
+            prop_assert_eq!(Header::decode(pinned), Ok(geometry));
+            prop_assert!(Header::is_pinned(pinned));
+            prop_assert_eq!(Header::with_pinned(pinned, false), word);
         }
 
         #[test]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn, ShapeBuilder, array};
 use ndshm::bytemuck::{self, Pod, Zeroable};
-use ndshm::element::{DType, Order, ScalarType};
+use ndshm::element::{DType, OpaqueType, Order, ScalarType};
 use ndshm::error::{AllocError, LeaseError};
 use ndshm::untyped::{Locked, Mode};
 use ndshm::{AnyHandle, Complex, Element, Handle, HandleTable, Segment};
@@ -208,6 +208,40 @@ fn reused_memory_is_zeroed() {
         let guard = table.read_untyped(any).unwrap();
         assert!(guard.bytes().iter().all(|&byte| byte == 0), "{bytes}");
     }
+}
+
+#[test]
+fn an_opaque_array_is_found_and_leased_as_bytes_only() {
+    let segment = Segment::in_process().unwrap();
+    let (one, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let date = DType::from(OpaqueType::new("<M8[ns]", 8, 8).unwrap());
+    let x = one.uninit_untyped(&date, &[2, 3], Order::F).unwrap();
+    one.publish("when", x).unwrap();
+    assert_eq!(other.find_any("when").unwrap(), x);
+    let info = other.info(x).unwrap();
+    assert_eq!((&info.dtype, info.order, info.bytes), (&date, Order::F, 48));
+    other.write_untyped(x).unwrap().bytes_mut().fill(3);
+    let guard = one.read_untyped(x).unwrap();
+    assert_eq!((guard.dtype(), guard.bytes()), (&date, &[3; 48][..]));
+    drop(guard);
+    let refused = other.find::<i64, Ix2>("when").unwrap_err().to_string();
+    let says = |part: &str| assert!(refused.contains(part), "{refused}");
+    says("names an array of opaque \"<M8[ns]\" of 8 bytes aligned to 8 with 2 axes");
+    says("not an array of i64 with 2 axes: use read_untyped");
+    let error = x.downcast::<i64, IxDyn>(&one).unwrap_err();
+    assert!(matches!(error, LeaseError::WrongKind(_)), "{error}");
+    let typed = Handle::<Point, Ix2>::from_bits(x.to_bits());
+    assert!(matches!(one.write(typed), Err(LeaseError::WrongKind(_))));
+    // Types that differ in one of the three are different.
+    for (text, size, align) in [("<M8[us]", 8, 8), ("<M8[ns]", 16, 8), ("<M8[ns]", 8, 4)] {
+        let dtype = DType::from(OpaqueType::new(text, size, align).unwrap());
+        let y = one.zeros_untyped(&dtype, &[1], Order::C).unwrap();
+        assert_ne!(one.info(y).unwrap().dtype, date);
+    }
+    assert!(one.verify().unwrap().is_clean());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::layout::{Header, Layout};
 use crate::memory::Memory;
 use crate::names;
 use crate::partition::control::Control;
+use crate::pool::foreign;
 use crate::queue::cells::Cells;
 use crate::seat::{JoinError, ParticipantInfo};
 use crate::span::{Extent, Span, Spans};
@@ -214,7 +215,11 @@ impl Check<'_> {
         let get = |at: usize| self.memory.header()[at].load(Ordering::Relaxed);
         let (alive, persistent) = (get(Header::ALIVE), get(Header::PERSISTENT));
         // A model's segment has no initialised header.
-        if cfg!(not(loom)) && alive != Header::encode(&self.layout.geometry) {
+        let header = Header::with_pinned(
+            Header::encode(&self.layout.geometry),
+            Header::is_pinned(alive),
+        );
+        if cfg!(not(loom)) && alive != header {
             self.damage(
                 Header::ALIVE as u64 * 8,
                 "the header does not match the segment's sizes",
@@ -449,6 +454,10 @@ impl Check<'_> {
                     "the memory of a pool's call needs more bytes than it has",
                     0,
                 );
+            }
+        } else if descriptor.is_control_of(ControlKind::Foreign) {
+            if !foreign::is_sound(descriptor, extent) {
+                self.damage(start, "the length of a foreign pool is invalid", 0);
             }
         } else if !descriptor.is_control_of(ControlKind::Pool) {
             self.damage(start, "an internal array of unknown kind", 0);

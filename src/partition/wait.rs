@@ -22,6 +22,10 @@ const YIELDS: u32 = 100;
 /// The answer to a participant that waited for a round: [`Partition::enter_next`].
 #[must_use]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "matched at once; a box would cost each round an allocation"
+)]
 pub enum Entered<'p, 't, G: Group> {
     /// The participant is in the round.
     Member(RoundMember<'p, 't, G>),

@@ -66,6 +66,47 @@ impl ParticipantInfo {
     }
 }
 
+/// Returns the epoch of `seat`: how often it was taken.
+pub(crate) fn epoch(memory: &Memory, seat: SeatId) -> u64 {
+    seat.index().map_or(0, |index| {
+        memory.seat_word(index).load(Ordering::Relaxed).epoch()
+    })
+}
+
+/// Returns `true` while the participant that took `seat` in its epoch lives. `is_its` tells that
+/// epoch; `me` is the caller's seat. Takes nothing back. While another participant reaps the seat,
+/// the result may still be `true`.
+pub(crate) fn is_alive(
+    segment: &Segment,
+    me: SeatId,
+    seat: SeatId,
+    is_its: impl Fn(u64) -> bool,
+) -> bool {
+    let memory = segment.memory();
+    let seats = memory.layout().geometry.seats as usize;
+    let Some(index) = seat.index().filter(|&index| index < seats) else {
+        return false;
+    };
+    // Acquire: pairs with the Release in `mark_free`. The caller sees what a participant that has
+    // left its seat did before.
+    let has_it = || {
+        let word = memory.seat_word(index).load(Ordering::Acquire);
+        word.is_taken() && is_its(word.epoch())
+    };
+    if !has_it() || seat == me {
+        return has_it();
+    }
+    match segment.try_lock_seat(index, me.index()) {
+        Ok(true) => {
+            segment.unlock_seat(index);
+            false
+        }
+        // A foreign read lock excludes the participant's own lock.
+        Ok(false) => !segment.is_foreign_locked(index),
+        Err(_) => true,
+    }
+}
+
 /// Takes a free seat, or the seat of a dead participant.
 pub(crate) fn join(segment: &Segment, above: &dyn Reclaim) -> Result<SeatId, JoinError> {
     let memory = segment.memory();

@@ -10,6 +10,7 @@
 pub(crate) mod error;
 mod geometry;
 pub(crate) mod huge_pages;
+pub(crate) mod id;
 mod in_process;
 #[cfg(not(loom))]
 mod lifecycle;
@@ -31,6 +32,7 @@ use std::sync::{Arc, Weak};
 
 pub(crate) use error::{ForeignLock, NoMemory, SegmentError};
 pub use huge_pages::HugePages;
+pub use id::{PeerAddress, SegmentId};
 pub(crate) use imp::fork;
 pub use options::{Removal, SegmentOptions};
 

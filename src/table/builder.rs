@@ -166,6 +166,7 @@ impl Core {
         let schema = match dtype {
             DType::Scalar(_) => 0,
             DType::Record(layout) => schema::intern(self.segment.memory(), &layout.to_text())?,
+            DType::Opaque(opaque) => schema::intern(self.segment.memory(), &opaque.to_text())?,
         };
         let (reserved, commit) = reserve(bytes)?;
         let extent = reserved.extent;

@@ -304,6 +304,20 @@ pub const BUGS: &[Bug] = &[
         model: ("pool", "a_barrier_of_two"),
     },
     Bug {
+        name: "a parent does not look whether a worker has left before its seat was free",
+        file: "src/pool/foreign/parent.rs",
+        at: "member = «words.occupant(worker)»;\n                dead.push(worker);",
+        instead: "member",
+        model: ("foreign", "an_answer_is_kept_when_its_worker_leaves"),
+    },
+    Bug {
+        name: "a parent takes the answer of a worker that has not served its job",
+        file: "src/pool/foreign/parent.rs",
+        at: "if !«words.mailbox.has_served(worker, call.job)» {\n            return None;",
+        instead: "true",
+        model: ("foreign", "a_late_answer_is_ignored"),
+    },
+    Bug {
         name: "a queue is empty after one look",
         file: "src/queue/pop.rs",
         at: "if «before == Some(now)» {",
