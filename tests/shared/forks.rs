@@ -152,6 +152,9 @@ pub fn a_child_takes_a_seat_of_its_own() {
                 matches!(refused, Err(ndshm::error::AllocError::Forked)),
                 "{refused:?}"
             );
+            if !hooked {
+                assert_eq!(seats(&segment), 1, "no seat was taken for drops");
+            }
             let refused = table.unlock(&mut locked, true);
             assert!(
                 matches!(refused, Err(LeaseError::NotHeld { .. })),
