@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use common::process::Process;
 use common::{Bench, each, timed};
 use ndarray::Axis;
+use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
 use ndshm::segment::HugePages;
 use ndshm::{HandleTable, Pool, Segment};
 use rayon::prelude::*;
@@ -33,6 +34,7 @@ fn main() {
         bench.compare_calls(vec![each(name, || bare.round_trip())]);
     }
     round_trips(&bench, &table);
+    foreign_calls(&bench, &table);
     under_competition(&bench, &table);
     many_tiles(&bench, &table);
     bandwidth(&bench, &table, "step/update=10000000/workers=2");
@@ -100,6 +102,49 @@ fn round_trips(bench: &Bench, table: &HandleTable) {
                 }),
             ]);
         }
+    }
+}
+
+/// Measures an empty call of a foreign pool beside an empty kernel of a pool.
+fn foreign_calls(bench: &Bench, table: &HandleTable) {
+    for workers in [1, 2] {
+        let name = format!("step/foreign/workers={workers}");
+        if !bench.wants(&name) {
+            continue;
+        }
+        let mut pool = Pool::fork(table, workers).expect("workers");
+        let mut foreign = ForeignPool::new(table, workers).expect("a pool");
+        let handle = foreign.handle();
+        let second = Duration::from_secs(1);
+        let serve = || {
+            let mut worker = ForeignWorker::attach(table, handle, None, second).expect("a place");
+            while let Ok(call) = worker.next(second) {
+                if call.is_some() {
+                    worker.finish(&[]).expect("an answer");
+                }
+            }
+            |_| 0
+        };
+        let processes: Vec<_> = (0..workers).map(|_| Process::fork(serve)).collect();
+        assert!(
+            foreign
+                .wait_for_workers(workers, 10 * second)
+                .expect("the parent")
+        );
+        let mut call = || {
+            foreign.call(0, &[]).expect("a call");
+            while !foreign.wait(second).expect("the parent") {}
+            foreign.end().expect("answers")
+        };
+        let mut broadcast = || pool.broadcast(&(), |_, ()| 0u8).expect("a call");
+        bench.compare_calls(vec![
+            each(&name, &mut call),
+            each(format!("{name}/pool"), &mut broadcast),
+        ]);
+        bench.compare_calls(vec![timed(format!("{name}/paused"), |times| {
+            (0..times).map(|_| paused(&mut call)).sum()
+        })]);
+        drop((foreign, processes));
     }
 }
 

@@ -7,7 +7,7 @@ pub(crate) use scale::SCALE;
 
 /// The version of the layout that this crate writes and reads. It is independent of the crate's
 /// version.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// The first two bytes of every segment's file, as a little-endian number, by which tools recognize
 /// segments. A segment that is not initialized yet starts with zeros.
@@ -62,8 +62,8 @@ impl Geometry {
         (self.slots() / 32).clamp(min, max)
     }
 
-    /// Returns the number of words in a slot's row of reader bits.
-    pub(crate) fn reader_words(&self) -> usize {
+    /// Returns the number of words in a slot's row of bits, one bit for each seat.
+    pub(crate) fn row_words(&self) -> usize {
         self.seats.div_ceil(64) as usize
     }
 }
@@ -161,6 +161,7 @@ pub(crate) struct Layout {
     pub(crate) spans: u64,
     pub(crate) slots: u64,
     pub(crate) readers: u64,
+    pub(crate) pins: u64,
     pub(crate) descriptors: u64,
     pub(crate) schemas: u64,
     pub(crate) names: u64,
@@ -198,7 +199,8 @@ impl Layout {
         let seats = table(geometry.seats as usize * Self::SEAT_WORDS);
         let spans = table(geometry.spans as usize);
         let slots = table(slots_count);
-        let readers = table(slots_count * geometry.reader_words());
+        let readers = table(slots_count * geometry.row_words());
+        let pins = table(slots_count * geometry.row_words());
         let descriptors = table(slots_count * Self::DESCRIPTOR_WORDS);
         let schemas = table(Self::SCHEMAS * Self::SCHEMA_WORDS);
         let names = table(geometry.buckets());
@@ -210,6 +212,7 @@ impl Layout {
             spans,
             slots,
             readers,
+            pins,
             descriptors,
             schemas,
             names,
@@ -283,14 +286,15 @@ mod tests {
     #[test]
     fn golden_offsets_of_the_default_geometry() {
         let layout = Layout::new(DEFAULT);
-        assert_eq!(LAYOUT_VERSION, 3, "a new version needs a new golden test");
-        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0003_a75e);
+        assert_eq!(LAYOUT_VERSION, 4, "a new version needs a new golden test");
+        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0004_a75e);
         assert_eq!(
             [layout.seats, layout.spans, layout.slots, layout.readers],
             [0x1000, 0x9000, 0x8_9000, 0x208_9000]
         );
         assert_eq!(
             [
+                layout.pins,
                 layout.descriptors,
                 layout.schemas,
                 layout.names,
@@ -299,10 +303,11 @@ mod tests {
             ],
             [
                 0xa08_9000,
-                0x2a08_9000,
-                0x2a10_9000,
-                0x2a20_9000,
-                0x2a40_0000
+                0x1208_9000,
+                0x3208_9000,
+                0x3210_9000,
+                0x3220_9000,
+                0x3240_0000
             ]
         );
         assert_eq!(layout.total, layout.data + (16 << 40));

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
-use ndshm::element::Order;
+use ndshm::element::{OpaqueType, Order};
 use ndshm::error::{
     AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
-    PartitionError, QueueError, RoundError, SegmentError,
+    PartitionError, PoolError, QueueError, RoundError, SegmentError,
 };
+use ndshm::primitives::SystematicPlan;
 use ndshm::segment::{PeerAddress, SegmentId};
 use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
 
@@ -72,6 +73,15 @@ fn made() -> Vec<Error> {
         });
         AllocError::Corrupt(Corrupt { offset: 0x9000, what: "an invalid entry in the table of spans" });
         JoinError::SeatsFull { seats: 8, holders: vec![11, 12] };
+        PoolError::NoWorkers { places: 4 };
+        PoolError::CallOpen;
+        PoolError::NotAnswered;
+        PoolError::NothingToAnswer;
+        PoolError::PlaceTaken { worker: None, places: 4, waited: two_seconds };
+        PoolError::PlaceTaken { worker: Some(3), places: 4, waited: two_seconds };
+        PoolError::Gone;
+        SystematicPlan::new(&[0.0], 0.5, 10).unwrap_err();
+        SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
         LeaseError::Busy { handle: X, name: None, pid: 4711 };
         LeaseError::Poisoned {
             handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
@@ -90,8 +100,14 @@ fn made() -> Vec<Error> {
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };
         LeaseError::Queued { handle: X };
+        LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
+        RoundError::GivenUp { round: 3 };
+        RoundError::NoSuchTile { tile: 8, tiles: 8 };
+        PartitionError::Rows { handle: X, name: Some(weights()), rows: 1, tiles: 8 };
+        RoundError::NotOpened { after: 3, waited: Duration::from_secs(5) };
+        PartitionError::Freed { handle: X };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }
@@ -100,6 +116,8 @@ fn made() -> Vec<Error> {
 fn provoked() -> Vec<Error> {
     let segment = Segment::options().capacity(1 << 20).in_process().unwrap();
     let table = HandleTable::join(&segment).unwrap();
+    let half = OpaqueType::new("<f2", 2, 2).unwrap().into();
+    let opaque = table.zeros_untyped(&half, &[3], Order::C).unwrap();
     let apart = HandleTable::join(&segment).unwrap();
     let stale: Handle<f64, Ix1> = Handle::from_bits(X.to_bits());
     let x = table.zeros::<f64, _>((4, 3)).unwrap();
@@ -116,6 +134,11 @@ fn provoked() -> Vec<Error> {
         failed(table.zeros::<f64, _>((1 << 40, 1 << 40))),
         failed(table.zeros::<u8, _>(ndarray::IxDyn(&[1; 9]))),
         failed(table.zeros::<f64, _>(1 << 20)),
+        failed(OpaqueType::new("", 2, 2).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f2", 0, 1).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f2", 2, 4).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f8", 8, 8).map_err(AllocError::from)),
+        failed(opaque.downcast::<u16, Ix1>(&table)),
         failed(table.from_bytes(&f64::dtype(), &[4, 3], Order::C, &[0; 95])),
         failed(
             table.resume(

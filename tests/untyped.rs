@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn, ShapeBuilder, array};
 use ndshm::bytemuck::{self, Pod, Zeroable};
-use ndshm::element::{DType, Order, ScalarType};
+use ndshm::element::{DType, OpaqueType, Order, ScalarType};
 use ndshm::error::{AllocError, LeaseError};
+use ndshm::untyped::{Locked, Mode};
 use ndshm::{AnyHandle, Complex, Element, Handle, HandleTable, Segment};
 use proptest::prelude::*;
 
@@ -207,6 +208,40 @@ fn reused_memory_is_zeroed() {
         let guard = table.read_untyped(any).unwrap();
         assert!(guard.bytes().iter().all(|&byte| byte == 0), "{bytes}");
     }
+}
+
+#[test]
+fn an_opaque_array_is_found_and_leased_as_bytes_only() {
+    let segment = Segment::in_process().unwrap();
+    let (one, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let date = DType::from(OpaqueType::new("<M8[ns]", 8, 8).unwrap());
+    let x = one.uninit_untyped(&date, &[2, 3], Order::F).unwrap();
+    one.publish("when", x).unwrap();
+    assert_eq!(other.find_any("when").unwrap(), x);
+    let info = other.info(x).unwrap();
+    assert_eq!((&info.dtype, info.order, info.bytes), (&date, Order::F, 48));
+    other.write_untyped(x).unwrap().bytes_mut().fill(3);
+    let guard = one.read_untyped(x).unwrap();
+    assert_eq!((guard.dtype(), guard.bytes()), (&date, &[3; 48][..]));
+    drop(guard);
+    let refused = other.find::<i64, Ix2>("when").unwrap_err().to_string();
+    let says = |part: &str| assert!(refused.contains(part), "{refused}");
+    says("names an array of opaque \"<M8[ns]\" of 8 bytes aligned to 8 with 2 axes");
+    says("not an array of i64 with 2 axes: use read_untyped");
+    let error = x.downcast::<i64, IxDyn>(&one).unwrap_err();
+    assert!(matches!(error, LeaseError::WrongKind(_)), "{error}");
+    let typed = Handle::<Point, Ix2>::from_bits(x.to_bits());
+    assert!(matches!(one.write(typed), Err(LeaseError::WrongKind(_))));
+    // Types that differ in one of the three are different.
+    for (text, size, align) in [("<M8[us]", 8, 8), ("<M8[ns]", 16, 8), ("<M8[ns]", 8, 4)] {
+        let dtype = DType::from(OpaqueType::new(text, size, align).unwrap());
+        let y = one.zeros_untyped(&dtype, &[1], Order::C).unwrap();
+        assert_ne!(one.info(y).unwrap().dtype, date);
+    }
+    assert!(one.verify().unwrap().is_clean());
 }
 
 #[test]
@@ -435,4 +470,148 @@ fn a_guard_may_be_dropped_in_a_function_it_was_passed_to() {
     guard.bytes_mut().fill(2);
     end(guard, &other, x);
     assert_eq!(table.read_untyped(x).unwrap().bytes(), [1; 8]);
+}
+
+/// Asserts that a value gives nothing back, and says why.
+#[track_caller]
+fn not_held(outcome: Result<(), LeaseError>, part: &str) {
+    match outcome {
+        Err(error @ LeaseError::NotHeld { .. }) => {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_busy<T>(outcome: Result<T, LeaseError>) -> bool {
+    matches!(outcome, Err(LeaseError::Busy { .. }))
+}
+
+fn is_poisoned<T>(outcome: Result<T, LeaseError>) -> bool {
+    matches!(outcome, Err(LeaseError::Poisoned { .. }))
+}
+
+/// Locks exclude guards and each other, in one table and between two.
+#[test]
+fn locks_exclude_as_guards_do() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let x = table
+        .from_array(&array![[1.5f64, 2.5], [3.5, 4.5]])
+        .unwrap();
+    let mut read = table.lock(x, Mode::Read).unwrap();
+    assert_eq!((read.shape(), read.order()), (&[2, 2][..], Order::C));
+    assert_eq!((read.dtype(), read.mode()), (&f64::dtype(), Mode::Read));
+    assert_eq!((read.handle(), read.bytes().len()), (x.into(), 32));
+    assert_eq!(
+        read.bytes().cast::<f64>().as_ptr().cast_const(),
+        table.attach(x).unwrap().as_ptr()
+    );
+    assert!(is_busy(table.write(x)) && is_busy(other.lock(x, Mode::Write)));
+    let mut second = table.lock(x, Mode::Read).unwrap();
+    let guard = table.read(x).unwrap();
+    table.unlock(&mut read, false).unwrap();
+    assert!(is_busy(other.write(x)), "one of three leases is given back");
+    table.unlock(&mut second, true).unwrap();
+    assert!(is_busy(other.write(x)), "a guard is left");
+    drop(guard);
+    drop(other.write(x).expect("a reader poisons nothing"));
+
+    let mut write = table.lock(x, Mode::Write).unwrap();
+    assert!(is_busy(table.read(x)) && is_busy(other.lock(x, Mode::Read)));
+    assert!(is_busy(table.lock(x, Mode::Recover)));
+    table.unlock(&mut write, false).unwrap();
+    assert_eq!(table.read(x).unwrap()[(1, 1)], 4.5);
+}
+
+/// Whatever is unlocked twice, by another table, or by a later table of the same seat, gives
+/// nothing back.
+#[test]
+fn only_the_table_that_locked_unlocks_and_only_once() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let x = other.zeros::<u64, _>(4).unwrap();
+    other.detach(x).unwrap();
+    for mode in [Mode::Read, Mode::Write, Mode::Recover] {
+        let mut locked = table.lock(x, mode).unwrap();
+        not_held(other.unlock(&mut locked, true), "another table");
+        assert!(locked.is_held() && is_busy(other.write(x)));
+        table.unlock(&mut locked, false).unwrap();
+        assert!(!locked.is_held());
+        // The same seat has the array again, and its lease is not the one of `locked`.
+        let guard = table.write(x).unwrap();
+        not_held(table.unlock(&mut locked, true), "unlocked before");
+        assert!(is_busy(other.read(x)));
+        drop(guard);
+        assert!(!is_poisoned(table.read(x)));
+    }
+    let mut old = table.lock(x, Mode::Read).unwrap();
+    let seat = table.seat().unwrap();
+    let segment = table.segment().clone();
+    drop(table);
+    let next = HandleTable::join(&segment).unwrap();
+    assert_eq!(next.seat().unwrap(), seat);
+    let guard = next.read(x).unwrap();
+    not_held(next.unlock(&mut old, false), "has left");
+    assert!(
+        is_busy(other.write(x)),
+        "the next holder of the seat lost its lease"
+    );
+    drop(guard);
+    drop(other.write(x).unwrap());
+    // Another segment's seat with the same number.
+    let far = self::table();
+    not_held(far.unlock(&mut old, false), "another table");
+}
+
+/// A poisoning unlock leaves the note that a guard leaves; the recovery clears it.
+#[test]
+fn an_unlock_poisons_and_recovers_as_a_guard_does() {
+    let table = table();
+    let x = table.zeros::<u64, _>(4).unwrap();
+    let mut write = table.lock(x, Mode::Write).unwrap();
+    table.unlock(&mut write, true).unwrap();
+    let by_unlock = table.read(x).unwrap_err().to_string();
+    table.clear_poison(x).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = table.write(x).unwrap();
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    let by_guard = table.read(x).unwrap_err().to_string();
+    let cause = |text: &str| text.split("noticed").next().unwrap().to_owned();
+    assert_eq!(cause(&by_unlock), cause(&by_guard));
+
+    assert!(is_poisoned(table.lock(x, Mode::Write)) && is_poisoned(table.lock(x, Mode::Read)));
+    let mut recover = table.lock(x, Mode::Recover).unwrap();
+    table.unlock(&mut recover, true).unwrap();
+    assert!(is_poisoned(table.read(x)));
+    let mut recover = table.lock(x, Mode::Recover).unwrap();
+    table.unlock(&mut recover, false).unwrap();
+    assert!(table.read(x).is_ok());
+    // Words of the crate are refused, and stay as they are.
+    let queue = table.queue::<u64>(4).unwrap();
+    for mode in [Mode::Read, Mode::Write, Mode::Recover] {
+        let refused = table.lock(queue.handle(), mode);
+        assert!(
+            matches!(refused, Err(LeaseError::WrongKind(_))),
+            "{refused:?}"
+        );
+    }
+    queue.push(1).unwrap();
+}
+
+/// A table that leaves gives its locks up: an array locked for writing is poisoned.
+#[test]
+fn a_forgotten_lock_ends_with_its_table() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let [x, y] = [(); 2].map(|()| other.zeros::<u64, _>(4).unwrap());
+    let kept: [Locked; 2] = [
+        table.lock(x, Mode::Read).unwrap(),
+        table.lock(y, Mode::Write).unwrap(),
+    ];
+    drop(table);
+    assert!(other.write(x).is_ok() && is_poisoned(other.read(y)));
+    drop(kept);
 }

@@ -21,6 +21,7 @@ use crate::handle_table::HandleTable;
 pub use crate::memory::Access;
 use crate::pool::Pool;
 use crate::pool::PoolError;
+use crate::pool::foreign::ForeignHandle;
 use crate::pool::workers::model::{Backend, parts};
 use crate::segment::Segment;
 use crate::sync;
@@ -86,6 +87,12 @@ pub fn die() -> ! {
     sync::die()
 }
 
+/// Wakes all sleeping threads, as their timeouts do: in a model no time passes. For sleepers whose
+/// waker has died.
+pub fn time_out() {
+    sync::Atom::<u64>::zero().wake_all();
+}
+
 /// Creates a [pool of threads](Pool::threads) with a mortal worker 0: it is killed before its
 /// operation number `steps` on the segment's words (a kernel may also call [`die`]). Its
 /// replacement is not killed.
@@ -96,6 +103,13 @@ pub fn mortal_pool(table: &HandleTable, workers: usize, steps: u64) -> Result<Po
     Pool::builder()
         .workers(workers)
         .start(table, Backend::Mortal(steps))
+}
+
+/// Wakes the parent and the workers of a foreign pool, as the timeouts of their sleeps do: they look
+/// around. For the death of one of them, which nobody announces. The pool must not be dropped
+/// meanwhile.
+pub fn pass_time(segment: &Segment, handle: ForeignHandle) {
+    parts::wake_sleepers(segment, handle);
 }
 
 /// Tells loom that the caller accesses `elements` of an array (in memory order) until the result is

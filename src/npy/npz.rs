@@ -57,7 +57,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`NpyError`]; then none of the arrays is allocated. Checksums are verified. A file with a
-    /// member that is not an array of numbers is refused: see
+    /// member that cannot be loaded is refused: see
     /// [`load_npz_partial`](HandleTable::load_npz_partial).
     pub fn load_npz(&self, path: impl AsRef<Path>) -> Result<Vec<(String, AnyHandle)>, NpyError> {
         let file = NpzFile::open(path.as_ref())?;
@@ -78,8 +78,7 @@ impl HandleTable {
     /// Loads all arrays of a `.npz` file that can be loaded, and returns the reason for each member
     /// that cannot.
     ///
-    /// Use it for archives that contain a text, a date or a pickled object beside the numbers, such
-    /// as those of `scipy.sparse.save_npz`.
+    /// Use it for archives that contain pickled objects or other files beside the arrays.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};

@@ -2,8 +2,8 @@
 
 use core::time::Duration;
 
-use super::call_memory::CallMemory;
-use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
+use super::call_memory::{self, CallMemory};
+use super::mailbox::Arguments;
 use super::report::{Cause, Failure};
 use super::workers::Death;
 use super::{Pool, trace};
@@ -106,18 +106,11 @@ impl<'t> Pool<'t> {
         params: &[u8],
         request: Request,
     ) -> Result<ActiveCall<'t>, PoolError> {
-        let mut words: ParamWords = [0; PARAM_WORDS];
-        let beside: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-        let memory = match beside.get_mut(..params.len()) {
-            Some(place) => {
-                place.copy_from_slice(params);
-                None
-            }
-            None => Some(CallMemory::params(self.table, params)?),
-        };
+        let (words, memory) =
+            call_memory::pack(params, |params| CallMemory::params(self.table, params))?;
         self.calls += 1;
         let arguments = Arguments {
-            kernel: request.kernel,
+            task: request.kernel,
             partition: request.partition,
             results: request.results.map_or(0, |results| results.to_bits()),
             seed: self.seed,

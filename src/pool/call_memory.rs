@@ -8,7 +8,9 @@ use core::slice;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
+use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
 use crate::descriptor::{ControlKind, Descriptor};
+use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::span::Spans;
@@ -93,6 +95,24 @@ impl<'t> CallMemory<'t> {
             handle,
             token: table.core.token(),
         })
+    }
+
+    /// Allocates memory that holds `message`, as words.
+    #[track_caller]
+    pub(super) fn message(table: &'t HandleTable, message: &[u8]) -> Result<Self, AllocError> {
+        Self::allocate(table, message.len(), |_, words| {
+            for (word, bytes) in words.iter().zip(message.chunks(8)) {
+                let mut padded = [0; 8];
+                padded[..bytes.len()].copy_from_slice(bytes);
+                // Relaxed: the publication of the memory follows.
+                word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// Returns the handle. The memory stays until [`free`] frees it, or its owner leaves.
+    pub(super) fn keep(self) -> AnyHandle {
+        core::mem::ManuallyDrop::new(self).handle
     }
 
     /// Returns the handle by which workers open the memory.
@@ -189,8 +209,46 @@ impl<'t> Opened<'t> {
     }
 }
 
+/// Puts parameters into words of the mailbox, or into memory by `store` if they are too long.
+#[track_caller]
+pub(super) fn pack<M>(
+    params: &[u8],
+    store: impl FnOnce(&[u8]) -> Result<M, AllocError>,
+) -> Result<(ParamWords, Option<M>), AllocError> {
+    let mut words: ParamWords = [0; PARAM_WORDS];
+    let beside: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+    let memory = match beside.get_mut(..params.len()) {
+        Some(place) => {
+            place.copy_from_slice(params);
+            None
+        }
+        None => Some(store(params)?),
+    };
+    Ok((words, memory))
+}
+
+/// Returns the bytes of the parameters, if they are in the mailbox.
+pub(super) fn beside<'p>(arguments: &Arguments, words: &'p ParamWords) -> Option<&'p [u8]> {
+    let beside: &[u8] = bytemuck::cast_slice(words);
+    beside.get(..arguments.params_len as usize)
+}
+
+/// Calls `run` with the bytes of the parameters, which are in the mailbox or in memory.
+pub(super) fn unpack<R>(
+    table: &HandleTable,
+    arguments: &Arguments,
+    words: &ParamWords,
+    run: impl FnOnce(&[u8]) -> Result<R, Error>,
+) -> Result<R, Error> {
+    if let Some(params) = beside(arguments, words) {
+        return run(params);
+    }
+    let handle = AnyHandle::from_bits(arguments.params);
+    with_params(table, handle, arguments.params_len as usize, run)?
+}
+
 /// Calls `run` with the first `len` bytes of the parameters that `handle` names.
-pub(super) fn with_params<R>(
+fn with_params<R>(
     table: &HandleTable,
     handle: AnyHandle,
     len: usize,
@@ -207,6 +265,39 @@ pub(super) fn with_params<R>(
         table.core.tables().corrupt(handle, what)
     })?;
     Ok(run(bytes))
+}
+
+/// Frees memory that was [kept](CallMemory::keep).
+pub(super) fn free(table: &HandleTable, handle: AnyHandle) {
+    // An error means that the memory is already gone.
+    let _ = table.core.free_slot(handle);
+}
+
+/// Reads a [message](CallMemory::message) of `len` bytes. Any bytes in the mailbox give a value or
+/// an error: the words are read one by one, and may belong to any call.
+pub(super) fn read_message(
+    table: &HandleTable,
+    handle: AnyHandle,
+    len: u64,
+) -> Result<Vec<u8>, LeaseError> {
+    let opened = Opened::of(table, handle)?;
+    let words = table
+        .segment()
+        .memory()
+        .control(opened.offset, opened.len / size_of::<u64>());
+    let needed = len.div_ceil(size_of::<u64>() as u64);
+    let words = usize::try_from(needed)
+        .ok()
+        .and_then(|needed| words?.get(..needed))
+        .ok_or_else(|| {
+            let what = "a message that is longer than its memory";
+            table.core.tables().corrupt(handle, what)
+        })?;
+    // Relaxed: the lease has acquired the words.
+    let bytes = words
+        .iter()
+        .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+    Ok(bytes.take(len as usize).collect())
 }
 
 /// One result per tile or worker, written by the worker that has claimed the tile.

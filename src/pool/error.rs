@@ -52,6 +52,41 @@ pub enum PoolError {
          process"
     )]
     Forked,
+    /// No worker is attached to a foreign pool.
+    #[error(
+        "no worker is attached to the {places} places of this pool; start workers, and wait for \
+         them by wait_for_workers"
+    )]
+    NoWorkers {
+        /// Places of the pool.
+        places: usize,
+    },
+    /// The last call of a foreign pool was not ended.
+    #[error("the last call of this pool is still open; end it by ForeignPool::end")]
+    CallOpen,
+    /// A worker of a foreign pool has not answered its call, and asks for the next one.
+    #[error("this worker has not answered its call; answer it by finish or fail")]
+    NotAnswered,
+    /// A worker of a foreign pool answers, and has no call.
+    #[error("this worker has no call to answer; get one by ForeignWorker::next")]
+    NothingToAnswer,
+    /// The place of a worker in a foreign pool is taken.
+    #[error(
+        "{} of this pool {} taken after {waited:?}; the parent frees the places of dead workers \
+         when it calls, waits or asks for pids", place_of(*.worker, *.places),
+        if .worker.is_some() { "is" } else { "are all" }
+    )]
+    PlaceTaken {
+        /// The number that was asked for.
+        worker: Option<usize>,
+        /// Places of the pool.
+        places: usize,
+        /// The time that the worker has waited.
+        waited: Duration,
+    },
+    /// The pool has ended: it was closed, or its parent has died.
+    #[error("the pool has ended: its parent has closed it or died")]
+    Gone,
     /// A spawned worker runs another program, which does not contain the kernel.
     #[error("this worker runs another program than the process that started the pool")]
     OtherProgram,
@@ -204,6 +239,21 @@ pub enum PoolError {
     /// No seat could be taken.
     #[error(transparent)]
     Join(#[from] JoinError),
+}
+
+impl PoolError {
+    /// Returns `true` if the pool has ended: its parent has closed it or died. Its workers then have
+    /// nothing left to do.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, PoolError::Gone)
+    }
+}
+
+fn place_of(worker: Option<usize>, places: usize) -> String {
+    match worker {
+        Some(worker) => format!("place {worker} of the {places} places"),
+        None => format!("the {places} places"),
+    }
 }
 
 fn start_failure(signal: Option<i32>, code: Option<i32>) -> String {

@@ -68,8 +68,9 @@ impl Job {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Arguments {
-    /// Distance of the kernel's trampoline from the anchor of the image.
-    pub(super) kernel: u64,
+    /// The work: the distance of the kernel's trampoline from the anchor of the image, or the
+    /// number of a call on foreign workers.
+    pub(super) task: u64,
     /// The partition, or 0.
     pub(super) partition: u64,
     /// The array of results, or 0.
@@ -144,7 +145,7 @@ impl<'m> Mailbox<'m> {
         }
     }
 
-    fn job_word(&self) -> &'m Atom<Job> {
+    pub(super) fn job_word(&self) -> &'m Atom<Job> {
         self.words[JOB].typed()
     }
 

@@ -6,9 +6,10 @@
 //!
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
 //! a partition. `builder` starts a pool; `workers` starts and ends its processes or threads.
-//! `mailbox` holds the words that parent and workers share, `kernel` passes a kernel, and `worker`
-//! is the worker's loop. `tiles`, `each` and `running` are the calls; `call` and `supervise` are
-//! the parent's part in them. `README.md` describes the protocol.
+//! `mailbox` holds the words that parent and workers share, `waiting` their waits. `kernel` passes
+//! a kernel, and `worker` is the worker's loop. `tiles`, `each` and `running` are the calls; `call`
+//! and `supervise` are the parent's part in them. [`foreign`] serves workers that the crate did not
+//! start. `README.md` describes the protocol.
 
 mod barrier;
 mod builder;
@@ -17,6 +18,7 @@ mod call_memory;
 mod context;
 mod each;
 pub(crate) mod error;
+pub mod foreign;
 mod image;
 mod kernel;
 mod mailbox;
@@ -34,6 +36,7 @@ mod supervise;
 mod tests;
 mod tiles;
 mod trace;
+mod waiting;
 mod worker;
 pub(crate) mod workers;
 

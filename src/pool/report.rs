@@ -14,6 +14,9 @@ const JOBS: usize = 5;
 const BUSY: usize = 6;
 const TEXT: usize = 7;
 
+/// Bytes of text that a report has room for.
+pub(super) const ROOM: usize = TEXT_WORDS * 8;
+
 /// The part of a worker's job that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
@@ -85,46 +88,57 @@ impl<'m> Report<'m> {
         if self.has_failed(call) {
             return;
         }
-        self.clear();
-        let mut end = message.len().min(TEXT_WORDS * 8);
+        let mut end = message.len().min(ROOM);
         while !message.is_char_boundary(end) {
             end -= 1;
         }
-        let chunks = message.as_bytes()[..end].chunks(8);
-        for (word, bytes) in self.words[TEXT..].iter().zip(chunks) {
+        self.put(call, cause.code(), end as u64, &message.as_bytes()[..end]);
+    }
+
+    /// Replaces the text: the bytes that `call` has left, and their length. `code` is not 0. The
+    /// words keep [`ROOM`] bytes; longer texts lie elsewhere, and `bytes` is empty.
+    pub(super) fn put(self, call: u64, code: u64, len: u64, bytes: &[u8]) {
+        self.clear();
+        for (word, bytes) in self.words[TEXT..].iter().zip(bytes.chunks(8)) {
             let mut padded = [0; 8];
             padded[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
         }
-        self.words[LEN].store(end as u64, Ordering::Relaxed);
+        self.words[LEN].store(len, Ordering::Relaxed);
         self.words[CALL].store(call, Ordering::Relaxed);
         // Release: pairs with the Acquire in `has_failed`.
-        self.words[CAUSE].store(cause.code(), Ordering::Release);
+        self.words[CAUSE].store(code, Ordering::Release);
+    }
+
+    /// Returns the code, the length and the kept bytes of the text of `call`, if there is one.
+    pub(super) fn get(self, call: u64) -> Option<(u64, u64, Vec<u8>)> {
+        if !self.has_failed(call) {
+            return None;
+        }
+        // Relaxed: `has_failed` has acquired the text.
+        let code = self.words[CAUSE].load(Ordering::Relaxed);
+        let len = self.words[LEN].load(Ordering::Relaxed);
+        let mut text: Vec<u8> = self.words[TEXT..]
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
+            .collect();
+        text.truncate((len as usize).min(ROOM));
+        Some((code, len, text))
     }
 
     /// Returns `true` if a failure in `call` was reported.
     pub(super) fn has_failed(self, call: u64) -> bool {
-        // Acquire: pairs with the Release in `fail`.
+        // Acquire: pairs with the Release in `put`.
         self.words[CAUSE].load(Ordering::Acquire) != 0
             && self.words[CALL].load(Ordering::Relaxed) == call
     }
 
     /// Takes the failure that was reported in `call`.
     pub(super) fn take(self, call: u64) -> Option<Failure> {
-        if !self.has_failed(call) {
-            return None;
-        }
-        // Relaxed: `has_failed` has acquired the failure.
-        let cause = Cause::of(self.words[CAUSE].load(Ordering::Relaxed))?;
-        let len = (self.words[LEN].load(Ordering::Relaxed) as usize).min(TEXT_WORDS * 8);
-        let mut text: Vec<u8> = self.words[TEXT..]
-            .iter()
-            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
-            .collect();
-        text.truncate(len);
+        let (code, _, text) = self.get(call)?;
         self.clear();
         Some(Failure {
-            cause,
+            cause: Cause::of(code)?,
             message: String::from_utf8_lossy(&text).into_owned(),
         })
     }

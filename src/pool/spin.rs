@@ -51,7 +51,33 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// Short yields in a row that show that no program competes.
 const ENOUGH: u32 = 200;
 
+/// The state of a spin between two waits, for a value that does not borrow the words.
+#[derive(Clone, Copy)]
+pub(super) struct SpinState {
+    yields: u32,
+    losses: Option<Losses>,
+}
+
+impl SpinState {
+    /// Continues the spin.
+    pub(super) fn on(self, crowded: &Atom) -> Spin<'_> {
+        Spin {
+            yields: self.yields,
+            crowded,
+            losses: self.losses.map(Cell::new),
+        }
+    }
+}
+
 impl<'m> Spin<'m> {
+    /// Returns the state, which [`SpinState::on`] continues.
+    pub(super) fn state(&self) -> SpinState {
+        SpinState {
+            yields: self.yields,
+            losses: self.losses.as_ref().map(Cell::get),
+        }
+    }
+
     /// Creates the spin of a pool's parent. The parent sets `crowded` to tell the workers.
     pub(super) fn of_parent(workers: usize, crowded: &'m Atom) -> Spin<'m> {
         Spin {

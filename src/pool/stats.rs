@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::Pool;
-use super::mailbox::Arguments;
+use super::mailbox::{Arguments, Mailbox};
 use super::report::Work;
 use crate::sync::time::Instant;
 
@@ -60,12 +60,7 @@ impl Pool<'_> {
         if !self.is_ours() {
             return;
         }
-        self.stats = Profile {
-            since: on.then(Instant::now),
-            before: (0..self.workers())
-                .map(|worker| self.mailbox.report(worker).work())
-                .collect(),
-        };
+        self.stats = Profile::start(on, &self.mailbox, self.workers());
     }
 
     /// Returns the work of each worker, including that of dead workers that it replaced.
@@ -91,13 +86,29 @@ impl Pool<'_> {
         if !self.is_ours() {
             return Vec::new();
         }
-        let elapsed = self.stats.elapsed().unwrap_or_default();
-        self.pids()
-            .into_iter()
+        self.stats.of(&self.mailbox, self.pids())
+    }
+}
+
+impl Profile {
+    /// Starts or stops measuring, and takes the work of `workers` workers as done before.
+    pub(super) fn start(on: bool, mailbox: &Mailbox<'_>, workers: usize) -> Profile {
+        Profile {
+            since: on.then(Instant::now),
+            before: (0..workers)
+                .map(|worker| mailbox.report(worker).work())
+                .collect(),
+        }
+    }
+
+    /// Returns the work of the workers, of which `pids` are the processes.
+    pub(super) fn of(&self, mailbox: &Mailbox<'_>, pids: Vec<Option<u32>>) -> Vec<WorkerStats> {
+        let elapsed = self.elapsed().unwrap_or_default();
+        pids.into_iter()
             .enumerate()
             .map(|(worker, pid)| {
-                let before = self.stats.before.get(worker).copied().unwrap_or_default();
-                let now = self.mailbox.report(worker).work();
+                let before = self.before.get(worker).copied().unwrap_or_default();
+                let now = mailbox.report(worker).work();
                 let busy = now.busy.saturating_sub(before.busy);
                 WorkerStats {
                     worker,

@@ -1,6 +1,7 @@
 //! The parent's part in a call: waiting for workers, and noticing deaths and failures.
 
 use super::call::{ActiveCall, LOOK_EVERY};
+use super::waiting::sleep_after;
 use super::workers::Death;
 use super::{OnDeath, Pool};
 use crate::partition::{Group, Round};
@@ -9,16 +10,9 @@ use crate::partition::{Group, Round};
 const MOST_DEATHS: usize = 8;
 
 impl<'t> Pool<'t> {
-    /// Sleeps until `is_over`, an event after `seen`, or the next check.
-    ///
-    /// The caller must read `seen` before it tests its condition: later changes are then later
-    /// events.
+    /// Waits as [`sleep_after`] does, at most until the next check.
     pub(super) fn sleep_after(&self, seen: u64, is_over: impl Fn() -> bool) {
-        let mailbox = self.mailbox;
-        let moved = || (is_over() || mailbox.events() != seen).then_some(());
-        if self.spin.until(moved).is_none() {
-            mailbox.wait_event(seen, LOOK_EVERY);
-        }
+        sleep_after(&self.mailbox, &self.spin, seen, LOOK_EVERY, is_over);
     }
 
     /// Waits until all tiles of the round are done or torn, no worker is left, or the deadline has

@@ -40,7 +40,7 @@ fn an_address_outside_code_is_not_called() {
     let distance = (&raw const *data as u64).wrapping_sub(image::address_of(0));
     for kernel in [distance, u64::MAX / 2, 1 << 47] {
         let arguments = Arguments {
-            kernel,
+            task: kernel,
             ..Arguments::default()
         };
         let said = said_of(&mut pool, arguments);
@@ -55,7 +55,7 @@ fn invalid_handles_and_parameters_are_errors() {
     type Vector = crate::Write<u8, ndarray::Ix1>;
     let kernel = super::kernel::on_tiles::<Vector, u64, (), _>(|_, _, _| ());
     let arguments = Arguments {
-        kernel: pool.place_of(kernel).unwrap(),
+        task: pool.place_of(kernel).unwrap(),
         partition: 77,
         params_len: 8,
         ..Arguments::default()

@@ -5,12 +5,12 @@ use core::time::Duration;
 use super::call_memory;
 use super::image::{self, Image};
 use super::kernel::{Call, Trampoline};
-use super::mailbox::{Arguments, ENDED, Job, Mailbox, PARAM_WORDS};
+use super::mailbox::{Arguments, ENDED};
 use super::report::{Cause, Work};
 use super::shared::Shared;
 use super::spin::Spin;
+use super::waiting::next_job;
 use crate::error::Error;
-use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::sync::time::Instant;
 
@@ -49,7 +49,16 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
     mailbox.arrive(worker);
     let mut last = 0;
     loop {
-        let job = next_job(life, &mailbox, last, &spin);
+        let nap = || {
+            if let Some(parent) = &life.parent {
+                (parent.end_without)(parent.pid);
+            }
+            Some(LOOK_AROUND)
+        };
+        let Some(job) = next_job(&mailbox, &spin, last, nap) else {
+            // Unreachable: the nap always has a length.
+            break;
+        };
         last = job.number();
         if last == ENDED {
             break;
@@ -57,9 +66,9 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
         let Some((arguments, params)) = mailbox.check_in(worker, job) else {
             continue;
         };
-        let address = image::address_of(arguments.kernel);
+        let address = image::address_of(arguments.task);
         let outcome = match image.as_ref().is_some_and(|image| image.contains(address)) {
-            true => with_params(table, &arguments, &params, |params| {
+            true => call_memory::unpack(table, &arguments, &params, |params| {
                 let call = Call {
                     table,
                     mailbox,
@@ -107,21 +116,6 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Calls `run` with the bytes of the parameters, which are in the mailbox or in an array.
-fn with_params(
-    table: &HandleTable,
-    arguments: &Arguments,
-    words: &[u64; PARAM_WORDS],
-    run: impl FnOnce(&[u8]) -> Result<Work, Error>,
-) -> Result<Work, Error> {
-    let beside: &[u8] = bytemuck::cast_slice(words);
-    if let Some(params) = beside.get(..arguments.params_len as usize) {
-        return run(params);
-    }
-    let handle = AnyHandle::from_bits(arguments.params);
-    call_memory::with_params(table, handle, arguments.params_len as usize, run)?
-}
-
 /// Runs a job. Measures its time if the job asks for it.
 fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Result<Work, Error> {
     let start = arguments.has(Arguments::PROFILE).then(Instant::now);
@@ -131,22 +125,4 @@ fn timed(arguments: &Arguments, run: impl FnOnce() -> Result<Work, Error>) -> Re
         work.busy = start.elapsed();
     }
     Ok(work)
-}
-
-/// Waits for an open job other than number `last`.
-fn next_job(life: &WorkerLife<'_>, mailbox: &Mailbox<'_>, last: u64, spin: &Spin<'_>) -> Job {
-    let is_new = |job: &Job| job.is_open() && job.number() != last;
-    loop {
-        let seen = mailbox.job();
-        if is_new(&seen) {
-            return seen;
-        }
-        if let Some(job) = spin.until(|| Some(mailbox.job()).filter(is_new)) {
-            return job;
-        }
-        mailbox.sleep(seen, LOOK_AROUND);
-        if let Some(parent) = &life.parent {
-            (parent.end_without)(parent.pid);
-        }
-    }
 }

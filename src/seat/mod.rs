@@ -22,17 +22,37 @@ pub(crate) trait Reclaim {
     fn reclaim(&self, segment: &Segment, seat: SeatId, dead: bool) -> ReapReport;
 }
 
-/// A participant's entry about itself. Serves messages and tools, never a decision.
+/// A participant's entry about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ParticipantInfo {
+    /// Serves messages and tools, never a decision.
     pub(crate) pid: u32,
 }
 
 impl ParticipantInfo {
     const PID: usize = 0;
+    /// 1 if the participant has pinned an array. Whoever acts for a seat that has not need not read
+    /// the rows of pins, and so allocates none of their pages.
+    const PINS: usize = 1;
 
     fn write(memory: &Memory, index: usize) {
-        memory.seat_card(index)[Self::PID].store(u64::from(std::process::id()), Ordering::Relaxed);
+        let card = memory.seat_card(index);
+        card[Self::PID].store(u64::from(std::process::id()), Ordering::Relaxed);
+        card[Self::PINS].store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that `seat` pins arrays. The caller sets its first pin afterwards.
+    pub(crate) fn note_pins(memory: &Memory, seat: SeatId) {
+        if let Some(index) = seat.index() {
+            // Relaxed: the lock of the seat orders it before the walk over what the seat held.
+            memory.seat_card(index)[Self::PINS].store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` if `seat` may have pins.
+    pub(crate) fn has_pins(memory: &Memory, seat: SeatId) -> bool {
+        let card = |index| memory.seat_card(index)[Self::PINS].load(Ordering::Relaxed);
+        seat.index().is_some_and(|index| card(index) != 0)
     }
 
     /// Returns the card of `seat`. ORPHAN and numbers without a seat have pid 0.
@@ -43,6 +63,47 @@ impl ParticipantInfo {
             None => 0,
         };
         ParticipantInfo { pid }
+    }
+}
+
+/// Returns the epoch of `seat`: how often it was taken.
+pub(crate) fn epoch(memory: &Memory, seat: SeatId) -> u64 {
+    seat.index().map_or(0, |index| {
+        memory.seat_word(index).load(Ordering::Relaxed).epoch()
+    })
+}
+
+/// Returns `true` while the participant that took `seat` in its epoch lives. `is_its` tells that
+/// epoch; `me` is the caller's seat. Takes nothing back. While another participant reaps the seat,
+/// the result may still be `true`.
+pub(crate) fn is_alive(
+    segment: &Segment,
+    me: SeatId,
+    seat: SeatId,
+    is_its: impl Fn(u64) -> bool,
+) -> bool {
+    let memory = segment.memory();
+    let seats = memory.layout().geometry.seats as usize;
+    let Some(index) = seat.index().filter(|&index| index < seats) else {
+        return false;
+    };
+    // Acquire: pairs with the Release in `mark_free`. The caller sees what a participant that has
+    // left its seat did before.
+    let has_it = || {
+        let word = memory.seat_word(index).load(Ordering::Acquire);
+        word.is_taken() && is_its(word.epoch())
+    };
+    if !has_it() || seat == me {
+        return has_it();
+    }
+    match segment.try_lock_seat(index, me.index()) {
+        Ok(true) => {
+            segment.unlock_seat(index);
+            false
+        }
+        // A foreign read lock excludes the participant's own lock.
+        Ok(false) => !segment.is_foreign_locked(index),
+        Err(_) => true,
     }
 }
 

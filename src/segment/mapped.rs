@@ -354,10 +354,11 @@ impl Inner {
     /// Commits the words of these slots. Runs before their span is appended.
     pub(super) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         let layout = self.memory.layout();
-        let reader_words = layout.geometry.reader_words();
+        let row_words = layout.geometry.row_words();
         let tables = [
             (layout.slots, 1),
-            (layout.readers, reader_words),
+            (layout.readers, row_words),
+            (layout.pins, row_words),
             (layout.descriptors, Layout::DESCRIPTOR_WORDS),
         ];
         for (table, words) in tables {

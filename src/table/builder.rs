@@ -5,13 +5,14 @@ use core::ptr::NonNull;
 
 use super::alloc::Reserved;
 use super::core::Core;
+use super::create::Commit;
 use super::slot::Slot;
 use super::untyped::ArrayKind;
 use crate::descriptor::{Descriptor, MAX_AXES, bytes_of};
 use crate::element::{DType, Order, schema};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
-use crate::segment::Segment;
+use crate::segment::{NoMemory, Segment};
 use crate::span::Extent;
 use crate::sync::Atom;
 use crate::table::error::AllocError;
@@ -106,6 +107,53 @@ impl Core {
         shape: &[usize],
         order: Order,
     ) -> Result<ArrayBuilder<'_>, AllocError> {
+        let reserve = |bytes| Ok((self.reserve(bytes)?, None));
+        self.builder_by(dtype, shape, order, reserve)
+            .map(|(array, _)| array)
+    }
+
+    /// Reserves an array as [`builder`](Core::builder) does, but leaves it to the caller to commit
+    /// its pages, and to report that to [`builder_committed`](Core::builder_committed).
+    pub(crate) fn builder_uncommitted(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<(SuspendedBuilder, Option<Commit>), AllocError> {
+        let reserve = |bytes| self.reserve_uncommitted(bytes);
+        let (array, commit) = self.builder_by(dtype, shape, order, reserve)?;
+        Ok((array.suspend(), commit))
+    }
+
+    /// Continues with an array whose pages the caller has committed. If that failed, nothing is
+    /// allocated.
+    pub(crate) fn builder_committed(
+        &self,
+        suspended: SuspendedBuilder,
+        commit: &Commit,
+        outcome: Result<u64, NoMemory>,
+    ) -> Result<SuspendedBuilder, AllocError> {
+        let mut array = self.resume_builder(suspended)?;
+        match self.committed(array.slot.reserved, commit, outcome) {
+            Ok(reserved) => {
+                array.slot.reserved = reserved;
+                Ok(array.suspend())
+            }
+            Err(error) => {
+                let (slot, _) = array.into_parts();
+                core::mem::forget(slot);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn builder_by<'t>(
+        &'t self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+        reserve: impl FnOnce(u64) -> Result<(Reserved<'t>, Option<Commit>), AllocError>,
+    ) -> Result<(ArrayBuilder<'t>, Option<Commit>), AllocError> {
         if shape.len() > MAX_AXES {
             return Err(AllocError::TooManyAxes { axes: shape.len() });
         }
@@ -118,8 +166,9 @@ impl Core {
         let schema = match dtype {
             DType::Scalar(_) => 0,
             DType::Record(layout) => schema::intern(self.segment.memory(), &layout.to_text())?,
+            DType::Opaque(opaque) => schema::intern(self.segment.memory(), &opaque.to_text())?,
         };
-        let reserved = self.reserve(bytes)?;
+        let (reserved, commit) = reserve(bytes)?;
         let extent = reserved.extent;
         let first = self
             .segment
@@ -127,7 +176,7 @@ impl Core {
             .data(extent.offset, extent.size())
             .ok_or_else(|| self.abandon_damaged(reserved))?;
         let descriptor = Descriptor::untyped(dtype, schema, order, shape);
-        Ok(ArrayBuilder {
+        let array = ArrayBuilder {
             bytes: NonNull::slice_from_raw_parts(first, bytes as usize),
             borrow: PhantomData,
             kind: ArrayKind {
@@ -138,7 +187,8 @@ impl Core {
             descriptor,
             access: self.segment.memory().track(extent.offset, bytes, true),
             slot: Unpublished::new(self, reserved),
-        })
+        };
+        Ok((array, commit))
     }
 
     /// Continues with an array that this table has reserved.
@@ -290,7 +340,7 @@ pub struct SuspendedBuilder {
 
 /// The place of the bytes. A type of its own, so that `Send` and `Sync` are claimed for it alone.
 #[derive(Clone, Copy)]
-struct Address(NonNull<[u8]>);
+pub(super) struct Address(pub(super) NonNull<[u8]>);
 
 // SAFETY: safe code only passes the pointer on; every access through it is an unsafe operation of
 // the caller's, or is made by the table's own thread (`ArrayBuilder`).
@@ -310,6 +360,22 @@ impl SuspendedBuilder {
     /// - no two threads access a byte at once, unless both read it.
     pub fn bytes(&self) -> NonNull<[u8]> {
         self.address.0
+    }
+
+    /// Returns the process that reserved the array.
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Returns `true` if the array was zeros when it was reserved.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Sets the order of the elements.
+    pub(crate) fn set_order(&mut self, order: Order) {
+        self.kind.order = order;
+        self.descriptor.order = order;
     }
 }
 

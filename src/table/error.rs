@@ -116,9 +116,15 @@ pub enum LeaseError {
     },
     /// Another lease excludes this one.
     #[error(
-        "{handle}{} is leased by process {pid}{}; try again when that lease is released",
+        "{handle}{} is leased by process {pid}{}",
         Called(.name),
-        if *.pid == std::process::id() { " (this process)" } else { "" }
+        match *.pid == std::process::id() {
+            true => {
+                ", which is this process: drop the guard or unlock the lease first, or try again \
+                 when the thread that has it has done so"
+            }
+            false => "; try again when that lease is released",
+        }
     )]
     Busy {
         /// The handle.
@@ -161,6 +167,14 @@ pub enum LeaseError {
         unix_time: u64,
         /// The part that it was writing.
         what: HalfWritten,
+    },
+    /// The lease cannot be given back here: see [`unlock`](crate::HandleTable::unlock).
+    #[error("{handle} cannot be unlocked here: {why}")]
+    NotHeld {
+        /// The handle.
+        handle: AnyHandle,
+        /// The reason, with the remedy.
+        why: &'static str,
     },
     /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
     #[error(

@@ -28,13 +28,13 @@ impl Core {
 
     /// Keeps a slot that the caller is about to retire from being reused, until the result is
     /// dropped. Returns `None` if the array was freed meanwhile.
-    pub(super) fn pin_for_retire<'t>(
+    pub(super) fn hold_for_retire<'t>(
         &'t self,
         slot: Slot<'t>,
         handle: AnyHandle,
     ) -> Option<SharedLease<'t>> {
         let (_, generation) = handle.unpack(self.segment.key());
-        let shared = slot.pin_for_retire(generation, self.own_seat())?;
+        let shared = slot.hold_for_retire(generation, self.own_seat())?;
         Some(self.shared_lease(slot, handle, shared))
     }
 
@@ -107,9 +107,14 @@ impl Core {
         same
     }
 
-    /// Finishes a refused lease and returns its error.
+    /// Finishes a refused lease or pin, and returns its error.
     #[cold]
-    fn refuse(&self, handle: AnyHandle, why: Refused, tail: ReleaseOutcome) -> BoxedLeaseError {
+    pub(super) fn refuse(
+        &self,
+        handle: AnyHandle,
+        why: Refused,
+        tail: ReleaseOutcome,
+    ) -> BoxedLeaseError {
         let (slot, _) = handle.unpack(self.segment.key());
         self.hint_if_freed(slot, tail);
         self.lease_error(handle, slot, why).into()
@@ -188,7 +193,7 @@ impl Core {
 
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
-    fn release_recursive(&self, slot: SlotIndex) -> bool {
+    pub(super) fn release_recursive(&self, slot: SlotIndex) -> bool {
         let mut recursive = self.recursive.borrow_mut();
         if recursive.is_empty() {
             return false;
@@ -222,42 +227,6 @@ impl<'t> SharedLease<'t> {
     pub(crate) fn is_ours(&self) -> bool {
         self.table.is_of(self.token)
     }
-
-    /// Detaches the lease from the borrow of its table. It lasts until the table [resumes] and
-    /// drops it.
-    ///
-    /// [resumes]: Core::resume
-    #[cfg(feature = "arrow")]
-    pub(crate) fn part(self) -> PartedLease {
-        let lease = core::mem::ManuallyDrop::new(self);
-        PartedLease {
-            slot: lease.slot.index,
-            handle: lease.handle,
-            token: lease.token,
-        }
-    }
-}
-
-/// A shared lease without the borrow of its table. Dropping it does not release the lease.
-#[cfg(feature = "arrow")]
-#[must_use = "the lease lasts until the table resumes it"]
-pub(crate) struct PartedLease {
-    slot: SlotIndex,
-    handle: AnyHandle,
-    token: u64,
-}
-
-#[cfg(feature = "arrow")]
-impl Core {
-    /// Returns the lease that was detached from this table.
-    pub(crate) fn resume(&self, parted: PartedLease) -> Option<SharedLease<'_>> {
-        Some(SharedLease {
-            table: self,
-            slot: Slot::of(self.segment.memory(), parted.slot)?,
-            handle: parted.handle,
-            token: parted.token,
-        })
-    }
 }
 
 impl Drop for SharedLease<'_> {
@@ -289,10 +258,7 @@ impl<'t> ExclusiveLease<'t> {
 
     /// Clears the poison of the leased array.
     pub(crate) fn heal(&self) {
-        let me = self.table.seat.get();
-        let (_, generation) = self.handle.unpack(self.table.segment.key());
-        // An error means that the array is not poisoned.
-        let _ = self.slot.change(|word| word.heal(generation, me));
+        self.table.heal(self.slot, self.handle);
     }
 
     #[cold]

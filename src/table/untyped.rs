@@ -52,26 +52,9 @@ impl Core {
         order: Order,
         bytes: &[u8],
     ) -> Result<AnyHandle, AllocError> {
-        let axes = shape.iter().map(|&axis| axis as u64);
-        // A shape that has no size is refused below, by its own error.
-        if let Some(expected) = bytes_of(dtype.size(), axes)
-            && expected != bytes.len() as u64
-        {
-            return Err(AllocError::WrongLength {
-                shape: shape.to_vec(),
-                element: dtype.to_string(),
-                size: dtype.size(),
-                expected,
-                found: bytes.len() as u64,
-            });
-        }
+        check_length(dtype, shape, bytes)?;
         let mut array = self.builder(dtype, shape, order)?;
-        let pieces = array.bytes_mut().chunks_mut(PIECE);
-        let parts = pieces.zip(bytes.chunks(PIECE)).collect();
-        let Ok(()) = parallel::for_each(parts, usize::MAX, |(to, from): (&mut [u8], &[u8])| {
-            to.copy_from_slice(from);
-            Ok::<(), core::convert::Infallible>(())
-        });
+        copy_bytes(array.bytes_mut(), bytes);
         array.publish()
     }
 
@@ -98,17 +81,42 @@ impl Core {
     }
 }
 
+/// Refuses bytes that are not as many as the shape needs.
+pub(crate) fn check_length(dtype: &DType, shape: &[usize], bytes: &[u8]) -> Result<(), AllocError> {
+    let axes = shape.iter().map(|&axis| axis as u64);
+    match bytes_of(dtype.size(), axes) {
+        Some(expected) if expected != bytes.len() as u64 => Err(AllocError::WrongLength {
+            shape: shape.to_vec(),
+            element: dtype.to_string(),
+            size: dtype.size(),
+            expected,
+            found: bytes.len() as u64,
+        }),
+        // A shape that has no size is refused by the reservation, with its own error.
+        _ => Ok(()),
+    }
+}
+
+/// Copies bytes, several parts at once if they are many. `to` is as long as `from`.
+pub(crate) fn copy_bytes(to: &mut [u8], from: &[u8]) {
+    let parts = to.chunks_mut(PIECE).zip(from.chunks(PIECE)).collect();
+    let Ok(()) = parallel::for_each(parts, usize::MAX, |(to, from): (&mut [u8], &[u8])| {
+        to.copy_from_slice(from);
+        Ok::<(), core::convert::Infallible>(())
+    });
+}
+
 /// A live array's bytes, checked against its descriptor and its extent.
 pub(crate) struct LocatedBytes {
-    offset: u64,
-    first: NonNull<u8>,
-    len: usize,
-    kind: ArrayKind,
+    pub(super) offset: u64,
+    pub(super) first: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) kind: ArrayKind,
 }
 
 impl Core {
-    /// Locates the bytes of a leased array.
-    fn locate_untyped(
+    /// Locates the bytes of a leased or pinned array.
+    pub(super) fn locate_untyped(
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
@@ -133,7 +141,7 @@ impl Core {
     }
 }
 
-/// The type and shape of an array that is leased or built as bytes.
+/// The type and shape of an array that is leased, pinned or built as bytes.
 #[derive(Clone, Debug)]
 pub(super) struct ArrayKind {
     pub(super) dtype: DType,

@@ -13,6 +13,8 @@ mod arrays;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod bundles;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod foreign;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod ground;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod names;
@@ -28,6 +30,8 @@ mod rounds;
 mod run;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod segments;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod shared;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod table;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -35,7 +35,7 @@ fn value(word: &Atom) -> u64 {
 
 fn arguments(params_len: u64) -> Arguments {
     Arguments {
-        kernel: 1,
+        task: 1,
         partition: 2,
         results: 3,
         seed: 4,

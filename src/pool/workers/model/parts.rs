@@ -4,10 +4,13 @@
 use core::time::Duration;
 
 use crate::pool::barrier::Barrier;
-use crate::pool::mailbox::{Arguments, Mailbox};
+use crate::pool::foreign::ForeignHandle;
+use crate::pool::foreign::words::{At, Words};
+use crate::pool::mailbox::{Arguments, Job, Mailbox};
 use crate::pool::report::{Cause, Report};
 use crate::pool::spin::Spin;
-use crate::sync::Atom;
+use crate::segment::Segment;
+use crate::sync::{Atom, Ordering, Word};
 
 pub(crate) fn wait_at_barrier(word: &Atom, epoch: u64, workers: usize) -> Option<u64> {
     let barrier = Barrier::new(word);
@@ -30,7 +33,7 @@ pub(crate) fn mailbox_words(workers: usize) -> Vec<Atom> {
 /// Opens a job with `argument` as its first and last argument.
 pub(crate) fn open_job(words: &[Atom], argument: u64) {
     let arguments = Arguments {
-        kernel: argument,
+        task: argument,
         flags: argument,
         ..Default::default()
     };
@@ -62,8 +65,23 @@ pub(crate) fn serve_once(words: &[Atom], worker: usize, work: impl FnOnce([u64; 
     if job.is_open()
         && let Some((arguments, _)) = mailbox.check_in(worker, job)
     {
-        work([arguments.kernel, arguments.flags]);
+        work([arguments.task, arguments.flags]);
         mailbox.check_out(worker, Some(job.number()));
+    }
+}
+
+/// Wakes all sleepers of a foreign pool, as the timeouts of their sleeps do.
+pub(crate) fn wake_sleepers(segment: &Segment, handle: ForeignHandle) {
+    let at = At::find_in(segment, handle);
+    if let Some(words) = at.and_then(|at| Words::of(segment, &at)) {
+        words.mailbox.event();
+        // Set to { number + 1, closed, nobody asleep }: a sleeper that has looked before this does not
+        // sleep.
+        let job = words.mailbox.job_word();
+        let _ = job.update(Ordering::Relaxed, Ordering::Relaxed, |job| {
+            Some(Job::from_bits((job.bits() & !0b11) + 0b100))
+        });
+        job.wake_all();
     }
 }
 
