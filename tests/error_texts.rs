@@ -11,8 +11,10 @@ use ndshm::error::{
     PartitionError, PoolError, QueueError, RoundError, SegmentError,
 };
 use ndshm::primitives::SystematicPlan;
+use ndshm::segment::{PeerAddress, SegmentId};
 use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
 
+const PEER: PeerAddress = PeerAddress::new(4711, 3, SegmentId::from_bits(0xc0_ffee));
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
 
 /// Makes a list of [`Error`]s from errors of several types, one to a line.
@@ -52,6 +54,19 @@ fn made() -> Vec<Error> {
         SegmentError::Hugetlb { what: "the descriptor".into(), page: 2 << 20 };
         SegmentError::NotShared;
         SegmentError::Closed { number: 3 };
+        SegmentError::NotPassed { problem: "it is not connected; connect it first" };
+        SegmentError::SocketTimeout { waited: two_seconds };
+        SegmentError::NoPeer { address: PEER };
+        SegmentError::PeerDenied {
+            address: PEER, source: std::io::Error::from_raw_os_error(libc::EACCES),
+        };
+        SegmentError::OtherSegment {
+            what: "/proc/4711/fd/3".into(), expected: PEER.id(), found: SegmentId::from_bits(7),
+        };
+        SegmentError::Left;
+        SegmentError::Joined { seats: 2 };
+        "1:2".parse::<PeerAddress>().unwrap_err();
+        "0x7".parse::<SegmentId>().unwrap_err();
         AllocError::from(NoMemory {
             need: 512 << 20, have: 64 << 20, what: "/dev/shm".into(),
             remedy: "in Docker pass --shm-size",

@@ -21,6 +21,11 @@ impl Report {
             bytes(self.resident),
             bytes(self.size),
             survey::user(self.uid),
+            if self.observer.is_pinned() {
+                ", pinned"
+            } else {
+                ""
+            },
             if self.observer.is_persistent() {
                 ", persistent"
             } else {
