@@ -10,7 +10,8 @@
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
 use crate::element::{
-    CONTROL, DType, Element, Kind, Order, RECORD, RecordLayout, ScalarType, schema,
+    CONTROL, DType, Element, Kind, OPAQUE, OpaqueType, Order, RECORD, RecordLayout, ScalarType,
+    schema,
 };
 use crate::handle::AnyHandle;
 use crate::layout::Layout;
@@ -60,7 +61,7 @@ const _: () = assert!(PART_OF < Layout::DESCRIPTOR_WORDS);
 /// A handle was used as something other than what it names: another element type, another number of
 /// axes, a queue as an array.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{handle} names {found}, not {expected}: use the type that it was created with")]
+#[error("{handle} names {found}, not {expected}: {remedy}")]
 #[non_exhaustive]
 pub struct WrongKind {
     /// The handle.
@@ -69,7 +70,11 @@ pub struct WrongKind {
     pub expected: String,
     /// What the handle names.
     pub found: String,
+    /// What to do.
+    pub remedy: &'static str,
 }
+
+const USE_ITS_TYPE: &str = "use the type that it was created with";
 
 impl WrongKind {
     /// Returns the error of a caller that asks for the elements of a control array.
@@ -79,6 +84,7 @@ impl WrongKind {
             handle,
             expected: "an array".to_owned(),
             found: CONTROL_WORDS.to_owned(),
+            remedy: USE_ITS_TYPE,
         }
     }
 
@@ -98,6 +104,7 @@ impl WrongKind {
                 || "a damaged descriptor".to_owned(),
                 |descriptor| descriptor.describe(memory),
             ),
+            remedy: USE_ITS_TYPE,
         }
     }
 }
@@ -211,7 +218,7 @@ impl Descriptor {
     }
 
     /// Creates the descriptor of an array of `dtype`. `schema` is the index of its layout if it is
-    /// a record. The caller has checked that there are at most [`MAX_AXES`] axes.
+    /// a record, or of its text if it is opaque. The caller has checked that there are at most [`MAX_AXES`] axes.
     pub(crate) fn untyped(dtype: &DType, schema: u16, order: Order, shape: &[usize]) -> Self {
         let mut lengths = [0; MAX_AXES];
         for (length, &axis) in lengths.iter_mut().zip(shape) {
@@ -224,6 +231,7 @@ impl Descriptor {
             code: match dtype {
                 DType::Scalar(scalar) => scalar.code(),
                 DType::Record(_) => RECORD,
+                DType::Opaque(_) => OPAQUE,
             },
             schema,
             order: if same { Order::C } else { order },
@@ -253,7 +261,8 @@ impl Descriptor {
             axes: AXES.get(word) as u8,
             lengths: [0; MAX_AXES],
         };
-        let known = code == RECORD || code == CONTROL || ScalarType::from_code(code).is_some();
+        let known =
+            matches!(code, RECORD | CONTROL | OPAQUE) || ScalarType::from_code(code).is_some();
         (known && usize::from(descriptor.axes) <= MAX_AXES && descriptor.encode() == word)
             .then_some(descriptor)
     }
@@ -425,9 +434,9 @@ impl Descriptor {
             .map(ControlKind::name)
     }
 
-    /// Returns the index of the record's layout, or `None` if the elements are not records.
-    pub(crate) fn schema(&self) -> Option<u16> {
-        (self.code == RECORD).then_some(self.schema)
+    /// Returns the index of the text in the table of layouts, or `None` if the elements need none.
+    fn schema(&self) -> Option<u16> {
+        matches!(self.code, RECORD | OPAQUE).then_some(self.schema)
     }
 
     /// Returns the size of the array with elements of `element_size` bytes; see [`bytes_of`].
@@ -455,16 +464,26 @@ impl Descriptor {
             handle,
             expected,
             found: self.describe(memory),
+            remedy: match self.code {
+                OPAQUE => {
+                    "use read_untyped, write_untyped and find_any, because no type of Rust \
+                           has such elements"
+                }
+                _ => USE_ITS_TYPE,
+            },
         }
     }
 
-    /// Returns the type of the elements, or `None` for a control array and for a record whose
-    /// layout the segment does not have.
+    /// Returns the type of the elements, or `None` for a control array and for elements whose layout
+    /// the segment does not have.
     pub(crate) fn dtype(&self, memory: &Memory) -> Option<DType> {
         match self.schema() {
             Some(index) => {
                 let text = schema::read(memory, index)?;
-                Some(DType::Record(RecordLayout::parse(&text)?.into()))
+                match self.code {
+                    OPAQUE => Some(OpaqueType::parse(&text)?.into()),
+                    _ => Some(DType::Record(RecordLayout::parse(&text)?.into())),
+                }
             }
             None => ScalarType::from_code(self.code).map(DType::Scalar),
         }
@@ -474,7 +493,7 @@ impl Descriptor {
         let axes = count_of_axes(usize::from(self.axes));
         match (self.dtype(memory), self.schema()) {
             (Some(dtype), _) => format!("an array of {dtype} with {axes}"),
-            (None, Some(index)) => format!("a record of unreadable layout {index} with {axes}"),
+            (None, Some(index)) => format!("an array of unreadable layout {index} with {axes}"),
             (None, None) => match ControlKind::of(self.schema) {
                 Some(kind) if self.is_control() => kind.name().to_owned(),
                 _ => CONTROL_WORDS.to_owned(),

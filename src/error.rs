@@ -25,6 +25,7 @@ pub use crate::primitives::error::PrimitiveError;
 pub use crate::queue::error::{PushError, QueueError};
 pub use crate::seat::error::JoinError;
 pub use crate::segment::error::{ForeignLock, NoMemory, SegmentError};
+pub use crate::segment::id::ParseAddressError;
 pub use crate::table::error::{AllocError, LeaseError};
 
 /// Result of every fallible operation of this crate.
@@ -82,6 +83,9 @@ pub enum Error {
     /// A text is not a handle.
     #[error(transparent)]
     Parse(#[from] ParseHandleError),
+    /// A text is not a segment's id or address.
+    #[error(transparent)]
+    Address(#[from] ParseAddressError),
 }
 
 impl Error {

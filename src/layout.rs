@@ -7,7 +7,7 @@ pub(crate) use scale::SCALE;
 
 /// The version of the layout that this crate writes and reads. It is independent of the crate's
 /// version.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// The first two bytes of every segment's file, as a little-endian number, by which tools recognize
 /// segments. A segment that is not initialized yet starts with zeros.
@@ -62,14 +62,14 @@ impl Geometry {
         (self.slots() / 32).clamp(min, max)
     }
 
-    /// Returns the number of words in a slot's row of reader bits.
-    pub(crate) fn reader_words(&self) -> usize {
+    /// Returns the number of words in a slot's row of bits, one bit for each seat.
+    pub(crate) fn row_words(&self) -> usize {
         self.seats.div_ceil(64) as usize
     }
 }
 
 /// The header. Its first word has the fields magic 16 | layout version 8 | capacity in 64 KiB units
-/// 30 | log2 seats 4 | log2 spans 5 | spare 1. A segment of zeros lacks only this word: one
+/// 30 | log2 seats 4 | log2 spans 5 | pinned 1. A segment of zeros lacks only this word: one
 /// compare-and-swap of it initializes the segment.
 pub(crate) struct Header;
 
@@ -79,6 +79,7 @@ impl Header {
     const CAPACITY: Field = Self::VERSION.then(30);
     const SEATS: Field = Self::CAPACITY.then(4);
     const SPANS: Field = Self::SEATS.then(5);
+    const PINNED: Field = Self::SPANS.then(1);
     const MAGIC_VALUE: u64 = SEGMENT_MAGIC as u64;
 
     /// Words of the header.
@@ -97,6 +98,9 @@ impl Header {
     pub(crate) const RETAINED: usize = 4;
     /// Hint: not 0 once an array was named; until then lookups skip the buckets.
     pub(crate) const NAMES: usize = 5;
+    /// The random number by which processes recognize the segment; 0 until the first use. It is not
+    /// the key: whoever knows an id can make no handles from it.
+    pub(crate) const ID: usize = 6;
 
     pub(crate) fn encode(geometry: &Geometry) -> u64 {
         let word = Self::MAGIC.set(0, Self::MAGIC_VALUE);
@@ -104,6 +108,18 @@ impl Header {
         let word = Self::CAPACITY.set(word, geometry.capacity / Geometry::CAPACITY_UNIT);
         let word = Self::SEATS.set(word, u64::from(geometry.seats.ilog2()));
         Self::SPANS.set(word, u64::from(geometry.spans.ilog2()))
+    }
+
+    /// Adds the mark of a segment whose pages nobody gives back to a word of
+    /// [`encode`](Header::encode).
+    pub(crate) fn with_pinned(word: u64, pinned: bool) -> u64 {
+        Self::PINNED.set(word, u64::from(pinned))
+    }
+
+    /// Returns `true` if nobody may give pages of the segment back. The mark is part of the word
+    /// that initializes the segment, so every process that can use the segment sees it.
+    pub(crate) fn is_pinned(word: u64) -> bool {
+        Self::PINNED.get(word) != 0
     }
 
     pub(crate) fn decode(word: u64) -> Result<Geometry, HeaderError> {
@@ -145,6 +161,7 @@ pub(crate) struct Layout {
     pub(crate) spans: u64,
     pub(crate) slots: u64,
     pub(crate) readers: u64,
+    pub(crate) pins: u64,
     pub(crate) descriptors: u64,
     pub(crate) schemas: u64,
     pub(crate) names: u64,
@@ -182,7 +199,8 @@ impl Layout {
         let seats = table(geometry.seats as usize * Self::SEAT_WORDS);
         let spans = table(geometry.spans as usize);
         let slots = table(slots_count);
-        let readers = table(slots_count * geometry.reader_words());
+        let readers = table(slots_count * geometry.row_words());
+        let pins = table(slots_count * geometry.row_words());
         let descriptors = table(slots_count * Self::DESCRIPTOR_WORDS);
         let schemas = table(Self::SCHEMAS * Self::SCHEMA_WORDS);
         let names = table(geometry.buckets());
@@ -194,6 +212,7 @@ impl Layout {
             spans,
             slots,
             readers,
+            pins,
             descriptors,
             schemas,
             names,
@@ -267,14 +286,15 @@ mod tests {
     #[test]
     fn golden_offsets_of_the_default_geometry() {
         let layout = Layout::new(DEFAULT);
-        assert_eq!(LAYOUT_VERSION, 3, "a new version needs a new golden test");
-        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0003_a75e);
+        assert_eq!(LAYOUT_VERSION, 4, "a new version needs a new golden test");
+        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0004_a75e);
         assert_eq!(
             [layout.seats, layout.spans, layout.slots, layout.readers],
             [0x1000, 0x9000, 0x8_9000, 0x208_9000]
         );
         assert_eq!(
             [
+                layout.pins,
                 layout.descriptors,
                 layout.schemas,
                 layout.names,
@@ -283,10 +303,11 @@ mod tests {
             ],
             [
                 0xa08_9000,
-                0x2a08_9000,
-                0x2a10_9000,
-                0x2a20_9000,
-                0x2a40_0000
+                0x1208_9000,
+                0x3208_9000,
+                0x3210_9000,
+                0x3220_9000,
+                0x3240_0000
             ]
         );
         assert_eq!(layout.total, layout.data + (16 << 40));
@@ -300,6 +321,7 @@ mod tests {
             Header::CAPACITY,
             Header::SEATS,
             Header::SPANS,
+            Header::PINNED,
         ]);
     }
 
@@ -334,7 +356,13 @@ mod tests {
                 spans: 1 << spans,
                 span_slots: Geometry::SPAN_SLOTS,
             };
-            prop_assert_eq!(Header::decode(Header::encode(&geometry)), Ok(geometry));
+            let word = Header::encode(&geometry);
+            prop_assert_eq!(Header::decode(word), Ok(geometry));
+            prop_assert!(!Header::is_pinned(word));
+            let pinned = Header::with_pinned(word, true);
+            prop_assert_eq!(Header::decode(pinned), Ok(geometry));
+            prop_assert!(Header::is_pinned(pinned));
+            prop_assert_eq!(Header::with_pinned(pinned, false), word);
         }
 
         #[test]

@@ -132,6 +132,12 @@ pub mod npy;
 pub mod object;
 mod parallel;
 pub mod partition;
+
+/// Pinned arrays, the results of [`HandleTable::pin`] and [`HandleTable::pin_raw`].
+pub mod pin {
+    pub use crate::table::pin::{Pinned, RawPin};
+}
+
 pub mod pool;
 pub mod primitives;
 pub mod queue;
@@ -143,10 +149,22 @@ mod sync;
 mod table;
 mod word;
 
-/// Guards of arrays with an element type that is known only at run time: the results of
-/// [`HandleTable::read_untyped`] and [`HandleTable::write_untyped`].
+/// Arrays with an element type that is known only at run time: the builders of
+/// [`HandleTable::builder`], and the leases of [`HandleTable::read_untyped`],
+/// [`HandleTable::write_untyped`] and [`HandleTable::lock`].
 pub mod untyped {
+    pub use crate::table::builder::{ArrayBuilder, SuspendedBuilder};
+    pub use crate::table::locked::{Locked, Mode};
     pub use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
+}
+
+/// The values of a [`SharedTable`]: guards and builders that share the table instead of borrowing
+/// it.
+pub mod shared {
+    pub use crate::handle_table::shared::{
+        SharedBuilder, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
+        SharedWriteGuard,
+    };
 }
 
 pub use bundle::{Bundle, BundleHandle};
@@ -157,6 +175,7 @@ pub use element::{Complex, Element};
 pub use error::{Error, Result};
 pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
+pub use handle_table::shared::SharedTable;
 #[cfg(not(loom))]
 #[doc(inline)]
 pub use inspect::Observer;

@@ -78,6 +78,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
         }
     }
     let hints = Hints::of(memory);
+    let has_pins = ParticipantInfo::has_pins(memory, seat);
     let mut bundles = false;
     for (slot, extent) in Slot::all(memory) {
         let word = slot.word();
@@ -95,7 +96,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
         let had_bit = slot.has_bit(seat);
         if arrays {
             // As in `Core::free_named`: the cells stay in place until they are empty.
-            let _ = slot.pin_for_retire(word.generation(), seat);
+            let _ = slot.hold_for_retire(word.generation(), seat);
         }
         // A participant may die between clearing its bit, or retiring, and the release check. A
         // leaving participant is not in between.
@@ -119,6 +120,11 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
         if slot.has_bit(seat) {
             slot.clear_bit(seat);
             report.leases += usize::from(had_bit);
+            unchecked = true;
+        }
+        if has_pins && slot.has_pin(seat) {
+            slot.clear_pin(seat);
+            report.pins += 1;
             unchecked = true;
         }
         freed |= unchecked && matches!(slot.finish_release(), ReleaseOutcome::Freed(_));
@@ -191,7 +197,7 @@ fn tear_tiles(segment: &Segment, control: Control<'_>, seat: SeatId, report: &mu
             report.torn.extend(tiles.into_iter().zip(rows).map(torn));
         }
     }
-    control.close(seat);
+    control.abandon(seat);
 }
 
 fn poison(

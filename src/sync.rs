@@ -18,7 +18,7 @@ use core::marker::PhantomData;
 use core::slice;
 
 pub(crate) use core::sync::atomic::Ordering;
-pub(crate) use imp::{Backoff, Cell};
+pub(crate) use imp::{Backoff, Cell, Mutex};
 #[cfg(loom)]
 use model as imp;
 #[cfg(loom)]

@@ -5,12 +5,13 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1, Ix2};
+use ndshm::element::{OpaqueType, Order};
 use ndshm::error::{
     AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
     PartitionError, PoolError, QueueError, RoundError, SegmentError,
 };
 use ndshm::primitives::SystematicPlan;
-use ndshm::{AnyHandle, BundleHandle, Error, Handle, HandleTable, QueueHandle, Segment};
+use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
 
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
 
@@ -84,8 +85,14 @@ fn made() -> Vec<Error> {
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };
         LeaseError::Queued { handle: X };
+        LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
+        RoundError::GivenUp { round: 3 };
+        RoundError::NoSuchTile { tile: 8, tiles: 8 };
+        PartitionError::Rows { handle: X, name: Some(weights()), rows: 1, tiles: 8 };
+        RoundError::NotOpened { after: 3, waited: Duration::from_secs(5) };
+        PartitionError::Freed { handle: X };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }
@@ -94,6 +101,9 @@ fn made() -> Vec<Error> {
 fn provoked() -> Vec<Error> {
     let segment = Segment::options().capacity(1 << 20).in_process().unwrap();
     let table = HandleTable::join(&segment).unwrap();
+    let half = OpaqueType::new("<f2", 2, 2).unwrap().into();
+    let opaque = table.zeros_untyped(&half, &[3], Order::C).unwrap();
+    let apart = HandleTable::join(&segment).unwrap();
     let stale: Handle<f64, Ix1> = Handle::from_bits(X.to_bits());
     let x = table.zeros::<f64, _>((4, 3)).unwrap();
     let bundle = table.bundle().unwrap();
@@ -109,6 +119,20 @@ fn provoked() -> Vec<Error> {
         failed(table.zeros::<f64, _>((1 << 40, 1 << 40))),
         failed(table.zeros::<u8, _>(ndarray::IxDyn(&[1; 9]))),
         failed(table.zeros::<f64, _>(1 << 20)),
+        failed(OpaqueType::new("", 2, 2).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f2", 0, 1).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f2", 2, 4).map_err(AllocError::from)),
+        failed(OpaqueType::new("<f8", 8, 8).map_err(AllocError::from)),
+        failed(opaque.downcast::<u16, Ix1>(&table)),
+        failed(table.from_bytes(&f64::dtype(), &[4, 3], Order::C, &[0; 95])),
+        failed(
+            table.resume(
+                apart
+                    .builder(&f64::dtype(), &[4], Order::C)
+                    .unwrap()
+                    .suspend(),
+            ),
+        ),
         failed(
             table
                 .partition(x.write(), Axis(2), 2)

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use ndarray::{Array3, Axis, s};
-use ndshm::error::PartitionError;
+use ndarray::{Array3, Axis, IxDyn, ShapeBuilder, s};
+use ndshm::error::{LeaseError, PartitionError, RoundError};
+use ndshm::partition::{AccessMode, Claimed};
 use ndshm::{Grid, HandleTable, Segment};
 use proptest::prelude::*;
 
@@ -349,4 +350,170 @@ fn progress_is_seen_from_outside() {
     assert!(round.finish(Duration::from_secs(20)).is_err());
     let seen = elsewhere();
     assert_eq!((seen.running, seen.done, seen.torn), (false, 2, 1));
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Gives each tile one row of arrays of several shapes and orders, beside its own part.
+#[test]
+fn each_tile_has_a_row_of_its_own() {
+    let table = table();
+    let x = table
+        .from_shape_fn((7, 4), |(i, j)| 10 * i as u64 + j as u64)
+        .unwrap();
+    let grid = Grid::blocks([(Axis(0), 2), (Axis(1), 2)]);
+    let sums = table.zeros::<u64, _>(8).unwrap();
+    let ranges = table.zeros::<u64, _>((8, 2).f()).unwrap();
+    let seen = table.from_elem(IxDyn(&[8, 1, 2]), false).unwrap();
+    let group = (
+        x.read(),
+        sums.per_tile(),
+        ranges.per_tile(),
+        seen.per_tile(),
+    );
+    let own = table.partition_by(group, &grid).unwrap();
+    let tiles = table.open_partition(own.handle()).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    while let Some(mut tile) = part.claim().unwrap() {
+        let range = tile.range();
+        let (x, mut sum, mut ends, mut seen) = tile.views();
+        assert_eq!((sum.ndim(), ends.len(), seen.shape()), (0, 2, &[1, 2][..]));
+        sum.fill(x.sum());
+        ends[0] = range.start as u64;
+        ends[1] = range.end as u64;
+        seen.fill(true);
+    }
+    assert!(matches!(table.read(sums), Err(LeaseError::Busy { .. })));
+    drop(part);
+    round.finish(PATIENCE).unwrap();
+    let sum = table.read(x).unwrap().sum();
+    assert_eq!(table.read(sums).unwrap().sum(), sum);
+    let ranges = table.read(ranges).unwrap();
+    assert_eq!(ranges.row(5).to_vec(), [4, 6]);
+    assert_eq!(ranges.row(6).to_vec(), [6, 7]);
+    assert!(table.read(seen).unwrap().iter().all(|&seen| seen));
+
+    assert!(AccessMode::PerTile.writes() && !AccessMode::Whole.writes());
+    let rows = table.zeros::<u8, _>(7).unwrap();
+    let refused = table.partition_by((x.write(), rows.per_tile()), &grid);
+    assert!(matches!(
+        refused,
+        Err(PartitionError::Rows {
+            rows: 7,
+            tiles: 8,
+            ..
+        })
+    ));
+    let none = table.zeros::<u8, _>(IxDyn(&[])).unwrap();
+    let refused = table.partition_by((x.write(), none.per_tile()), &grid);
+    assert!(matches!(
+        refused,
+        Err(PartitionError::Rows {
+            rows: 0,
+            tiles: 8,
+            ..
+        })
+    ));
+    let refused = table.partition((sums.read(), sums.per_tile()), Axis(0), 1);
+    assert!(matches!(refused, Err(PartitionError::Overlap { .. })));
+}
+
+/// Claims given tiles, of a partition that is claimed one by one and of one that is claimed in
+/// units, and asks for tiles that cannot be had.
+#[test]
+fn given_tiles_are_claimed_or_refused() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    for len in [6, 5000] {
+        let x = table.zeros::<u32, _>(len).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let unit = tiles.claimed_with(4).len();
+        assert_eq!(unit, if len == 6 { 1 } else { 3 });
+        assert_eq!(tiles.claimed_with(4), if len == 6 { 4..5 } else { 3..6 });
+        assert!(tiles.claimed_with(len).is_empty());
+        let theirs = other.open_partition(tiles.handle()).unwrap();
+        let round = tiles.begin().unwrap();
+        let mut mine = tiles.enter().unwrap().unwrap();
+        let mut others = theirs.enter().unwrap().unwrap();
+
+        // Each goes to and fro among the units. A tile is held by the one that has its neighbour.
+        let run =
+            |part: &mut ndshm::RoundMember<'_, '_, _>, index| match part.claim_at(index).unwrap() {
+                Claimed::Tile(mut tile) => {
+                    assert_eq!(tile.index(), index);
+                    let mut views: ndarray::ArrayViewMut1<'_, u32> = tile.views();
+                    views[0] += 1;
+                    "run"
+                }
+                Claimed::Held { pid } => {
+                    assert_eq!(pid, std::process::id());
+                    "held"
+                }
+                Claimed::Done => "done",
+                Claimed::Torn => "torn",
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(run(&mut mine, 4), "run");
+        assert_eq!(run(&mut mine, 4), "done");
+        assert_eq!(run(&mut others, 4), if len == 6 { "done" } else { "held" });
+        assert_eq!(run(&mut others, 0), "run");
+        assert_eq!(run(&mut mine, 3), "run");
+        // Lets the unit of 3..6 go, with 5 left.
+        assert_eq!(run(&mut mine, 2), if len == 6 { "run" } else { "held" });
+        assert_eq!(run(&mut others, 4), "done");
+        assert_eq!(run(&mut others, 5), "run");
+        // A tile that is torn, and one that is forgotten.
+        let Claimed::Tile(tile) = others.claim_at(1).unwrap() else {
+            panic!("it is open");
+        };
+        tile.tear();
+        assert_eq!(run(&mut others, 1), "torn");
+        let refused = mine.claim_at(len).unwrap_err();
+        assert!(
+            matches!(refused, RoundError::NoSuchTile { .. }),
+            "{refused}"
+        );
+        drop(others);
+        let mut last = 0;
+        while let Some(mut tile) = mine.claim().unwrap() {
+            tile.views()[0] += 1;
+            last = tile.index();
+        }
+        assert!(last == len - 1 || len == 6);
+        drop(mine);
+        match round.finish(PATIENCE) {
+            Err(RoundError::Torn { tiles, .. }) => {
+                // With it the tiles of its unit that were left.
+                assert_eq!(tiles, if len == 6 { vec![1] } else { vec![1, 2] });
+            }
+            other => panic!("{other:?}"),
+        }
+        table.clear_poison(x).unwrap();
+        let x = table.read(x).unwrap();
+        let twice: Vec<_> = x
+            .iter()
+            .enumerate()
+            .filter(|(_, times)| **times > 1)
+            .collect();
+        assert_eq!(twice, [], "{len}");
+        assert!(x.sum() as usize >= len - 2);
+    }
+}
+
+/// A participant that stays in a round of an opener that gave it up is told that the next one runs.
+#[test]
+fn a_given_tile_of_a_round_that_is_over() {
+    let table = table();
+    let x = table.zeros::<u32, _>(2).unwrap();
+    let tiles = table.partition(x.read(), Axis(0), 1).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut late = tiles.enter().unwrap().unwrap();
+    drop(round);
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    while part.claim().unwrap().is_some() {}
+    assert!(matches!(late.claim_at(0), Ok(Claimed::Over)));
+    drop((late, part));
+    round.finish(PATIENCE).unwrap();
 }

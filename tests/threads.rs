@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::error::{LeaseError, PoolError, RoundError};
+use ndshm::error::{LeaseError, PartitionError, PoolError, RoundError};
+use ndshm::partition::Entered;
 use ndshm::{Handle, HandleTable, Pool, QueueHandle, Segment};
 
 const WORKERS: usize = 3;
@@ -208,4 +209,112 @@ fn jobs_carry_handles_of_arrays() {
             .sum()
     });
     assert_eq!(sum, JOBS * (JOBS - 1) / 2);
+}
+
+/// Runs rounds without a pool: the ranks sleep until the next round, and wait for its end. Then the
+/// partition is freed, and a rank that comes late is told so.
+#[test]
+fn ranks_run_rounds_without_a_pool() {
+    const ROUNDS: u64 = 300;
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let table = table();
+    let x = table.zeros::<u64, _>(16).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    let name = tiles.handle();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            let table = HandleTable::join(table.segment()).unwrap();
+            scope.spawn(move || {
+                let is_freed = |late| matches!(late, PartitionError::Freed { .. });
+                let tiles = match table.open_partition(name) {
+                    Ok(tiles) => tiles,
+                    // The others were faster.
+                    Err(late) => return assert!(is_freed(late)),
+                };
+                let mut last = 0;
+                loop {
+                    last = match tiles.enter_next(last, PATIENCE).unwrap() {
+                        Entered::Member(mut part) => {
+                            while let Some(mut tile) = part.claim().unwrap() {
+                                tile.views()[0] += 1;
+                            }
+                            part.round()
+                        }
+                        Entered::Over { round } => round,
+                        _ => break,
+                    };
+                    tiles.wait_finished(last, PATIENCE).unwrap();
+                }
+                assert_eq!(last, ROUNDS);
+                drop(tiles);
+                assert!(is_freed(table.open_partition(name).unwrap_err()));
+            });
+        }
+        for turn in 1..=ROUNDS {
+            tiles.begin().unwrap().finish(PATIENCE).unwrap();
+            assert_eq!(table.read(x).unwrap().sum(), 16 * turn);
+        }
+        drop(tiles);
+    });
+}
+
+/// Waits for rounds that do not come, and for one that is given up.
+#[test]
+fn waits_for_rounds_end() {
+    let table = table();
+    let x = table.zeros::<u64, _>(4).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    let nap = Duration::from_millis(30);
+    let refused = tiles.enter_next(0, nap).unwrap_err();
+    assert!(matches!(refused, RoundError::NotOpened { after: 0, .. }));
+    let round = tiles.begin().unwrap();
+    let part = tiles.enter_next(0, nap).unwrap();
+    assert!(matches!(&part, Entered::Member(part) if part.round() == 1));
+    drop(part);
+    let refused = tiles.wait_finished(1, nap).unwrap_err();
+    assert!(matches!(refused, RoundError::Deadline { done: 0, .. }));
+    drop(round);
+    let outcome = tiles.wait_finished(1, nap);
+    assert!(matches!(outcome, Err(RoundError::GivenUp { round: 1 })));
+    let over = tiles.enter_next(0, nap).unwrap();
+    assert!(matches!(over, Entered::Over { round: 1 }), "{over:?}");
+    drop(over);
+    // A round of which one tile is torn.
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    part.claim().unwrap().unwrap().tear();
+    while part.claim().unwrap().is_some() {}
+    drop(part);
+    round.finish(nap).unwrap_err();
+    match tiles.wait_finished(2, nap) {
+        Err(RoundError::Torn { tiles, .. }) => assert_eq!(tiles, [0]),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        tiles.wait_finished(1, nap).is_ok(),
+        "a later round has followed"
+    );
+
+    // Freed while it is open elsewhere, and by the bare handle.
+    let other = HandleTable::join(table.segment()).unwrap();
+    let theirs = other.open_partition(tiles.handle()).unwrap();
+    drop(tiles);
+    assert!(theirs.enter().unwrap().is_none());
+    assert!(matches!(theirs.enter_next(2, nap), Ok(Entered::Freed)));
+    assert!(matches!(
+        theirs.wait_finished(2, nap),
+        Err(RoundError::Torn { .. })
+    ));
+    assert!(matches!(
+        theirs.wait_finished(3, nap),
+        Err(RoundError::GivenUp { round: 3 })
+    ));
+    assert!(theirs.begin().is_err());
+
+    // Without its array, a partition runs no round.
+    table.clear_poison(x).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    table.free(x).unwrap();
+    let late = other.open_partition(tiles.handle()).unwrap_err();
+    assert!(matches!(late, PartitionError::Freed { .. }), "{late}");
 }

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn, ShapeBuilder, array};
 use ndshm::bytemuck::{self, Pod, Zeroable};
-use ndshm::element::{DType, Order, ScalarType};
+use ndshm::element::{DType, OpaqueType, Order, ScalarType};
 use ndshm::error::{AllocError, LeaseError};
+use ndshm::untyped::{Locked, Mode};
 use ndshm::{AnyHandle, Complex, Element, Handle, HandleTable, Segment};
 use proptest::prelude::*;
 
@@ -210,6 +211,209 @@ fn reused_memory_is_zeroed() {
 }
 
 #[test]
+fn an_opaque_array_is_found_and_leased_as_bytes_only() {
+    let segment = Segment::in_process().unwrap();
+    let (one, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let date = DType::from(OpaqueType::new("<M8[ns]", 8, 8).unwrap());
+    let x = one.uninit_untyped(&date, &[2, 3], Order::F).unwrap();
+    one.publish("when", x).unwrap();
+    assert_eq!(other.find_any("when").unwrap(), x);
+    let info = other.info(x).unwrap();
+    assert_eq!((&info.dtype, info.order, info.bytes), (&date, Order::F, 48));
+    other.write_untyped(x).unwrap().bytes_mut().fill(3);
+    let guard = one.read_untyped(x).unwrap();
+    assert_eq!((guard.dtype(), guard.bytes()), (&date, &[3; 48][..]));
+    drop(guard);
+    let refused = other.find::<i64, Ix2>("when").unwrap_err().to_string();
+    let says = |part: &str| assert!(refused.contains(part), "{refused}");
+    says("names an array of opaque \"<M8[ns]\" of 8 bytes aligned to 8 with 2 axes");
+    says("not an array of i64 with 2 axes: use read_untyped");
+    let error = x.downcast::<i64, IxDyn>(&one).unwrap_err();
+    assert!(matches!(error, LeaseError::WrongKind(_)), "{error}");
+    let typed = Handle::<Point, Ix2>::from_bits(x.to_bits());
+    assert!(matches!(one.write(typed), Err(LeaseError::WrongKind(_))));
+    // Types that differ in one of the three are different.
+    for (text, size, align) in [("<M8[us]", 8, 8), ("<M8[ns]", 16, 8), ("<M8[ns]", 8, 4)] {
+        let dtype = DType::from(OpaqueType::new(text, size, align).unwrap());
+        let y = one.zeros_untyped(&dtype, &[1], Order::C).unwrap();
+        assert_ne!(one.info(y).unwrap().dtype, date);
+    }
+    assert!(one.verify().unwrap().is_clean());
+}
+
+#[test]
+fn uninit_arrays_keep_recycled_bytes_except_of_bools() {
+    let table = table();
+    for bytes in [64, 5000, 1 << 20] {
+        let make = |scalar: ScalarType| {
+            let old = table.from_elem(bytes, 0xa5u8).unwrap();
+            table.free(old).unwrap();
+            let new = table.uninit_untyped(&scalar.into(), &[bytes], Order::C);
+            let new = new.unwrap();
+            let found = table.read_untyped(new).unwrap().bytes().to_vec();
+            table.free(new).unwrap();
+            found
+        };
+        assert!(
+            make(ScalarType::U8).iter().all(|&byte| byte == 0xa5),
+            "{bytes}"
+        );
+        assert!(
+            make(ScalarType::Bool).iter().all(|&byte| byte == 0),
+            "{bytes}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_array_has_the_bytes_that_it_was_made_from(
+        shape in prop::collection::vec(0usize..6, 0..4),
+        order in order(),
+        seed: u8,
+    ) {
+        let table = table();
+        let len = 2 * shape.iter().product::<usize>();
+        let bytes: Vec<u8> = (0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed).collect();
+        let dtype = DType::from(ScalarType::U16);
+        let any = table.from_bytes(&dtype, &shape, order, &bytes).unwrap();
+        prop_assert_eq!(table.read_untyped(any).unwrap().bytes().to_vec(), &bytes[..]);
+        prop_assert_eq!(&table.info(any).unwrap().shape, &shape);
+        let found = bytes.len() as u64 + 1;
+        let longer = [&bytes[..], &[0]].concat();
+        let error = table.from_bytes(&dtype, &shape, order, &longer).unwrap_err();
+        let wrong = matches!(
+            error,
+            AllocError::WrongLength { expected, found: f, .. } if expected == len as u64 && f == found
+        );
+        prop_assert!(wrong, "{}", error);
+        prop_assert_eq!(table.arrays().count(), 1);
+    }
+}
+
+#[test]
+fn a_large_array_is_copied_in_parts() {
+    let table = table();
+    let bytes: Vec<u8> = (0..(20 << 20) + 5).map(|at: u32| (at / 7) as u8).collect();
+    let any = table
+        .from_bytes(&ScalarType::I8.into(), &[bytes.len()], Order::C, &bytes)
+        .unwrap();
+    assert!(table.read_untyped(any).unwrap().bytes() == bytes);
+}
+
+#[test]
+fn threads_fill_an_array_that_nobody_sees_before() {
+    let segment = Segment::in_process().unwrap();
+    let (table, other) = (
+        HandleTable::join(&segment).unwrap(),
+        HandleTable::join(&segment).unwrap(),
+    );
+    let mut made = table.builder(&u32::dtype(), &[8, 100], Order::C).unwrap();
+    assert_eq!(
+        (made.dtype(), made.shape(), made.order()),
+        (&u32::dtype(), &[8, 100][..], Order::C)
+    );
+    std::thread::scope(|scope| {
+        for (row, part) in made.bytes_mut().chunks_mut(400).enumerate() {
+            scope.spawn(move || bytemuck::cast_slice_mut::<u8, u32>(part).fill(row as u32));
+        }
+    });
+    assert_eq!(other.arrays().count(), 0);
+    assert_eq!(other.verify().unwrap().reserved, 1);
+    let x = made
+        .publish()
+        .unwrap()
+        .downcast::<u32, Ix2>(&other)
+        .unwrap();
+    let rows = other.read(x).unwrap();
+    assert!(rows.indexed_iter().all(|((row, _), &x)| x == row as u32));
+}
+
+#[test]
+fn a_builder_that_is_dropped_or_unwound_allocates_nothing() {
+    let table = table();
+    let dtype = u8::dtype();
+    drop(table.builder(&dtype, &[1000], Order::C).unwrap());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let mut made = table.builder(&dtype, &[1000], Order::C).unwrap();
+        made.bytes_mut()[0] = 1;
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    let suspended = table.builder(&dtype, &[1000], Order::C).unwrap().suspend();
+    drop(table.resume(suspended).unwrap());
+    let found = table.verify().unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!((found.reserved, found.live), (0, 0));
+}
+
+#[test]
+fn a_suspended_builder_goes_through_other_threads() {
+    let table = table();
+    let made = table.builder(&u8::dtype(), &[3, 2], Order::F).unwrap();
+    let made = made.suspend();
+    assert_eq!(
+        (made.dtype(), made.shape(), made.order()),
+        (&u8::dtype(), &[3, 2][..], Order::F)
+    );
+    assert_eq!(made.bytes().len(), 6);
+    let made = std::thread::spawn(move || {
+        let mut bytes = made.bytes();
+        // SAFETY: the table outlives the thread, and nobody else accesses the bytes meanwhile.
+        unsafe { bytes.as_mut() }.copy_from_slice(&[1, 2, 3, 4, 5, 6]);
+        made
+    });
+    let mut made = table.resume(made.join().unwrap()).unwrap();
+    made.bytes_mut()[0] = 9;
+    let x = made.suspend();
+    let x = table.resume(x).unwrap().publish().unwrap();
+    let x = x.downcast::<u8, Ix2>(&table).unwrap();
+    assert_eq!(
+        table.read(x).unwrap().view(),
+        array![[9, 4], [2, 5], [3, 6]]
+    );
+}
+
+#[test]
+fn another_table_does_not_resume_a_builder() {
+    let segment = Segment::in_process().unwrap();
+    let join = || HandleTable::join(&segment).unwrap();
+    let refused = |outcome: Result<ndshm::untyped::ArrayBuilder<'_>, AllocError>| {
+        matches!(outcome, Err(AllocError::OtherTable))
+    };
+    let (mut one, two) = (join(), join());
+    let make = |table: &HandleTable| {
+        table
+            .builder(&u8::dtype(), &[10], Order::C)
+            .unwrap()
+            .suspend()
+    };
+    assert!(refused(two.resume(make(&one))));
+    // The first slot of another segment has the same word, and its owner the same seat.
+    let apart = table();
+    assert_eq!(apart.seat().unwrap(), one.seat().unwrap());
+    let theirs = make(&apart);
+    assert!(refused(one.resume(theirs)));
+    // The next table has the seat, and the slot is free or another array's.
+    for allocate in [false, true] {
+        let left = make(&one);
+        let seat = one.seat().unwrap();
+        drop(one);
+        one = join();
+        assert_eq!(one.seat().unwrap(), seat);
+        let x = allocate.then(|| one.builder(&u8::dtype(), &[10], Order::C).unwrap());
+        assert!(refused(one.resume(left)));
+        drop(x);
+        let found = one.verify().unwrap();
+        assert!(found.is_clean(), "{found}");
+        assert_eq!(found.reserved, 0);
+    }
+}
+
+#[test]
 fn invalid_shapes_are_refused_without_a_leak() {
     let table = table();
     let dtype = DType::from(ScalarType::F64);
@@ -266,4 +470,148 @@ fn a_guard_may_be_dropped_in_a_function_it_was_passed_to() {
     guard.bytes_mut().fill(2);
     end(guard, &other, x);
     assert_eq!(table.read_untyped(x).unwrap().bytes(), [1; 8]);
+}
+
+/// Asserts that a value gives nothing back, and says why.
+#[track_caller]
+fn not_held(outcome: Result<(), LeaseError>, part: &str) {
+    match outcome {
+        Err(error @ LeaseError::NotHeld { .. }) => {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_busy<T>(outcome: Result<T, LeaseError>) -> bool {
+    matches!(outcome, Err(LeaseError::Busy { .. }))
+}
+
+fn is_poisoned<T>(outcome: Result<T, LeaseError>) -> bool {
+    matches!(outcome, Err(LeaseError::Poisoned { .. }))
+}
+
+/// Locks exclude guards and each other, in one table and between two.
+#[test]
+fn locks_exclude_as_guards_do() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let x = table
+        .from_array(&array![[1.5f64, 2.5], [3.5, 4.5]])
+        .unwrap();
+    let mut read = table.lock(x, Mode::Read).unwrap();
+    assert_eq!((read.shape(), read.order()), (&[2, 2][..], Order::C));
+    assert_eq!((read.dtype(), read.mode()), (&f64::dtype(), Mode::Read));
+    assert_eq!((read.handle(), read.bytes().len()), (x.into(), 32));
+    assert_eq!(
+        read.bytes().cast::<f64>().as_ptr().cast_const(),
+        table.attach(x).unwrap().as_ptr()
+    );
+    assert!(is_busy(table.write(x)) && is_busy(other.lock(x, Mode::Write)));
+    let mut second = table.lock(x, Mode::Read).unwrap();
+    let guard = table.read(x).unwrap();
+    table.unlock(&mut read, false).unwrap();
+    assert!(is_busy(other.write(x)), "one of three leases is given back");
+    table.unlock(&mut second, true).unwrap();
+    assert!(is_busy(other.write(x)), "a guard is left");
+    drop(guard);
+    drop(other.write(x).expect("a reader poisons nothing"));
+
+    let mut write = table.lock(x, Mode::Write).unwrap();
+    assert!(is_busy(table.read(x)) && is_busy(other.lock(x, Mode::Read)));
+    assert!(is_busy(table.lock(x, Mode::Recover)));
+    table.unlock(&mut write, false).unwrap();
+    assert_eq!(table.read(x).unwrap()[(1, 1)], 4.5);
+}
+
+/// Whatever is unlocked twice, by another table, or by a later table of the same seat, gives
+/// nothing back.
+#[test]
+fn only_the_table_that_locked_unlocks_and_only_once() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let x = other.zeros::<u64, _>(4).unwrap();
+    other.detach(x).unwrap();
+    for mode in [Mode::Read, Mode::Write, Mode::Recover] {
+        let mut locked = table.lock(x, mode).unwrap();
+        not_held(other.unlock(&mut locked, true), "another table");
+        assert!(locked.is_held() && is_busy(other.write(x)));
+        table.unlock(&mut locked, false).unwrap();
+        assert!(!locked.is_held());
+        // The same seat has the array again, and its lease is not the one of `locked`.
+        let guard = table.write(x).unwrap();
+        not_held(table.unlock(&mut locked, true), "unlocked before");
+        assert!(is_busy(other.read(x)));
+        drop(guard);
+        assert!(!is_poisoned(table.read(x)));
+    }
+    let mut old = table.lock(x, Mode::Read).unwrap();
+    let seat = table.seat().unwrap();
+    let segment = table.segment().clone();
+    drop(table);
+    let next = HandleTable::join(&segment).unwrap();
+    assert_eq!(next.seat().unwrap(), seat);
+    let guard = next.read(x).unwrap();
+    not_held(next.unlock(&mut old, false), "has left");
+    assert!(
+        is_busy(other.write(x)),
+        "the next holder of the seat lost its lease"
+    );
+    drop(guard);
+    drop(other.write(x).unwrap());
+    // Another segment's seat with the same number.
+    let far = self::table();
+    not_held(far.unlock(&mut old, false), "another table");
+}
+
+/// A poisoning unlock leaves the note that a guard leaves; the recovery clears it.
+#[test]
+fn an_unlock_poisons_and_recovers_as_a_guard_does() {
+    let table = table();
+    let x = table.zeros::<u64, _>(4).unwrap();
+    let mut write = table.lock(x, Mode::Write).unwrap();
+    table.unlock(&mut write, true).unwrap();
+    let by_unlock = table.read(x).unwrap_err().to_string();
+    table.clear_poison(x).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = table.write(x).unwrap();
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    let by_guard = table.read(x).unwrap_err().to_string();
+    let cause = |text: &str| text.split("noticed").next().unwrap().to_owned();
+    assert_eq!(cause(&by_unlock), cause(&by_guard));
+
+    assert!(is_poisoned(table.lock(x, Mode::Write)) && is_poisoned(table.lock(x, Mode::Read)));
+    let mut recover = table.lock(x, Mode::Recover).unwrap();
+    table.unlock(&mut recover, true).unwrap();
+    assert!(is_poisoned(table.read(x)));
+    let mut recover = table.lock(x, Mode::Recover).unwrap();
+    table.unlock(&mut recover, false).unwrap();
+    assert!(table.read(x).is_ok());
+    // Words of the crate are refused, and stay as they are.
+    let queue = table.queue::<u64>(4).unwrap();
+    for mode in [Mode::Read, Mode::Write, Mode::Recover] {
+        let refused = table.lock(queue.handle(), mode);
+        assert!(
+            matches!(refused, Err(LeaseError::WrongKind(_))),
+            "{refused:?}"
+        );
+    }
+    queue.push(1).unwrap();
+}
+
+/// A table that leaves gives its locks up: an array locked for writing is poisoned.
+#[test]
+fn a_forgotten_lock_ends_with_its_table() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let [x, y] = [(); 2].map(|()| other.zeros::<u64, _>(4).unwrap());
+    let kept: [Locked; 2] = [
+        table.lock(x, Mode::Read).unwrap(),
+        table.lock(y, Mode::Write).unwrap(),
+    ];
+    drop(table);
+    assert!(other.write(x).is_ok() && is_poisoned(other.read(y)));
+    drop(kept);
 }

@@ -5,6 +5,7 @@ use loom::thread;
 use loom_tests::{assert_all_free, beside, check, is_busy, options, segment, tables};
 use ndarray::Ix1;
 use ndshm::error::LeaseError;
+use ndshm::untyped::Mode;
 use ndshm::{Handle, HandleTable, model};
 
 type Vector = Handle<u64, Ix1>;
@@ -281,5 +282,46 @@ fn a_slot_passes_on_after_its_pages_are_given_back() {
         });
         first.free(x).unwrap();
         let (_, _second) = next.join().unwrap();
+    });
+}
+
+/// I5: a lease without a lifetime counts beside a guard of the same seat, and keeps writers out.
+#[test]
+fn a_lock_beside_a_guard_of_its_seat_keeps_writers_out() {
+    check(4, || {
+        let ([first, second], x) = one_array();
+        let writer = thread::spawn(move || {
+            let _ = try_add(&second, x);
+            second
+        });
+        if let Ok(outer) = first.read(x) {
+            match first.lock(x, Mode::Read) {
+                Ok(mut locked) => first.unlock(&mut locked, false).unwrap(),
+                refused => assert!(is_busy(&refused), "{refused:?}"),
+            }
+            assert!(outer[0] <= 1);
+        }
+        let _second = writer.join().unwrap();
+        try_add(&first, x).unwrap();
+    });
+}
+
+/// I5, I6: of a lock for writing and a reader only one is admitted, and each sees the accesses under
+/// the one before. The access lasts until the unlock.
+#[test]
+fn a_lock_for_writing_and_a_reader_exclude_each_other() {
+    check(4, || {
+        let ([first, second], x) = one_array();
+        let reader = thread::spawn(move || {
+            let seen = try_read(&second, x);
+            assert!(matches!(seen, Ok(0)) || is_busy(&seen), "{seen:?}");
+            second
+        });
+        match first.lock(x, Mode::Write) {
+            Ok(mut locked) => first.unlock(&mut locked, false).unwrap(),
+            refused => assert!(is_busy(&refused), "{refused:?}"),
+        }
+        let _second = reader.join().unwrap();
+        try_add(&first, x).unwrap();
     });
 }

@@ -5,6 +5,7 @@ use loom::thread;
 use loom_tests::{check, check_deaths, is_busy, must_race, tables};
 use ndarray::{Axis, Ix1};
 use ndshm::error::{LeaseError, RoundError};
+use ndshm::partition::{Claimed, PerTile};
 use ndshm::{Handle, HandleTable, Partition, PartitionHandle, Round, Segment, Write, model};
 
 type Vector = Handle<u64, Ix1>;
@@ -128,6 +129,82 @@ fn tiles_of_a_unit_left_half_way_are_claimed_again() {
         };
         assert_eq!(mine + others + rest, 3, "each tile is run once");
         assert_eq!(first.read(x).unwrap().to_vec(), [1, 1, 1]);
+    });
+}
+
+/// I5, I6: two participants claim given tiles, in opposite orders, among tiles that are claimed two
+/// at a time. Each tile is run once; a tile that is refused is held, or done by the other one; and
+/// the tiles that they give up in between are left to claim.
+#[test]
+fn given_tiles_are_claimed_once() {
+    fn run(tiles: &Partition<'_, Group>, order: [usize; 2]) -> usize {
+        let mut done = 0;
+        if let Some(mut part) = tiles.enter().unwrap() {
+            for index in order {
+                match part.claim_at(index).unwrap() {
+                    Claimed::Tile(mut tile) => {
+                        tile.views()[0] += 1;
+                        done += 1;
+                    }
+                    Claimed::Held { .. } | Claimed::Done | Claimed::Over => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            while let Some(mut tile) = part.claim().unwrap() {
+                tile.views()[0] += 1;
+                done += 1;
+            }
+        }
+        done
+    }
+    check(1, || {
+        let ([first, second], x) = two_participants(3);
+        let tiles = divide(&first, x);
+        let round = tiles.begin().unwrap();
+        let other = other(second, &tiles, |tiles| run(tiles, [2, 1]));
+        let mine = run(&tiles, [0, 2]);
+        let (others, _second) = other.join().unwrap();
+        let rest = work(&tiles);
+        finish(round).unwrap();
+        assert_eq!(mine + others + rest, 3, "each tile is run once");
+        assert_eq!(first.read(x).unwrap().to_vec(), [1, 1, 1]);
+    });
+}
+
+/// I5, I6: each tile has a row of a second array beside its own part. Nobody else can lease that
+/// array during the round, and the end of the round sees all rows.
+#[test]
+fn rows_of_tiles_are_written_in_the_round() {
+    type Pair = (Write<u64, Ix1>, PerTile<u64, Ix1>);
+    fn sum(tiles: &Partition<'_, Pair>) {
+        if let Some(mut part) = tiles.enter().unwrap() {
+            while let Some(mut tile) = part.claim().unwrap() {
+                let (mut x, mut row) = tile.views();
+                x[0] += 1;
+                row.fill(x.sum() + 10);
+            }
+        }
+    }
+    check(1, || {
+        let [first, second] = tables(&loom_tests::segment(1024, 2, 4));
+        let [x, y] = [(); 2].map(|()| first.from_elem(2, 0u64).unwrap());
+        let tiles = first
+            .partition((x.write(), y.per_tile()), Axis(0), 1)
+            .unwrap();
+        let name = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let other = thread::spawn(move || {
+            let tiles = second.open_partition(name).unwrap();
+            sum(&tiles);
+            let read = second.read(y).map(|y| y.to_vec());
+            drop(tiles);
+            (read, second)
+        });
+        sum(&tiles);
+        round.finish(core::time::Duration::MAX).unwrap();
+        let (read, _second) = other.join().unwrap();
+        assert!(is_busy(&read) || read.unwrap() == [11, 11]);
+        assert_eq!(first.read(y).unwrap().to_vec(), [11, 11]);
     });
 }
 

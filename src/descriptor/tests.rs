@@ -213,7 +213,40 @@ fn records_are_told_apart_by_their_layout() {
 
     let unknown = described::<Particle>(99, Order::C, &[]).unwrap();
     let error = matches::<Particle, Ix0>(&unknown, &memory, by_text).unwrap_err();
-    assert_eq!(error.found, "a record of unreadable layout 99 with 0 axes");
+    assert_eq!(error.found, "an array of unreadable layout 99 with 0 axes");
+}
+
+#[test]
+fn an_opaque_type_is_told_by_its_text() {
+    let memory = HeapMemory::new();
+    let half = OpaqueType::new("<f2", 2, 2).unwrap();
+    let text = half.to_text();
+    let dtype = DType::from(half);
+    let index = intern(&memory, &text).unwrap();
+    let array = Descriptor::untyped(&dtype, index, Order::F, &[2, 3]);
+    assert_eq!(array.encode(), 0x0102_0000_0102);
+    assert_eq!(Descriptor::load(&stored(&array)), Some(array));
+    assert_eq!(array.dtype(&memory), Some(dtype));
+    let error = matches::<u16, Ix2>(&array, &memory, |_, _| true).unwrap_err();
+    let found = r#"an array of opaque "<f2" of 2 bytes aligned to 2 with 2 axes"#;
+    assert_eq!(error.found, found);
+    assert!(
+        error
+            .to_string()
+            .ends_with("no type of Rust has such elements")
+    );
+    // A record's text under this code, and the reverse, are no types.
+    let record = intern(&memory, text_of::<Pair>()).unwrap();
+    assert_eq!(
+        Descriptor::untyped(&Pair::dtype(), index, Order::C, &[]).dtype(&memory),
+        None
+    );
+    let swapped = Descriptor {
+        schema: record,
+        ..array
+    };
+    assert_eq!(swapped.dtype(&memory), None);
+    assert!(matches::<Pair, Ix2>(&swapped, &memory, |_, _| true).is_err());
 }
 
 #[test]
@@ -265,7 +298,7 @@ proptest! {
     #[test]
     fn decoding_is_total(
         mut bits: [u64; Layout::DESCRIPTOR_WORDS],
-        code in prop::sample::select([0, 1, 12, 15, 16, 0x100, 0x101, 0x102].as_slice()),
+        code in prop::sample::select([0, 1, 12, 15, 16, 0x100, 0x101, 0x102, 0x103].as_slice()),
         axes in 0u64..10,
         order in 0u64..3,
     ) {
@@ -283,7 +316,7 @@ proptest! {
                 let _ = shape_of::<u8, IxDyn>(&descriptor);
                 let _ = matches::<Pair, Ix2>(&descriptor, &memory, |_, _| false);
             } else if near {
-                prop_assert!([0, 16, 0x102].contains(&code) || axes > 8 || order > 1);
+                prop_assert!([0, 16, 0x103].contains(&code) || axes > 8 || order > 1);
             }
         }
     }

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::{Complex, RecordLayout};
+use super::{Complex, OpaqueType, RecordLayout};
 
 macro_rules! scalar_types {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $type:ty, $name:literal;)*) => {
@@ -114,6 +114,8 @@ pub enum DType {
     Scalar(ScalarType),
     /// A struct, identified by the layout of its fields.
     Record(Arc<RecordLayout>),
+    /// A type that Rust lacks, identified by its size, its alignment and a text.
+    Opaque(Arc<OpaqueType>),
 }
 
 impl DType {
@@ -122,6 +124,7 @@ impl DType {
         match self {
             DType::Scalar(scalar) => scalar.size(),
             DType::Record(layout) => layout.size(),
+            DType::Opaque(opaque) => opaque.size(),
         }
     }
 
@@ -130,6 +133,7 @@ impl DType {
         match self {
             DType::Scalar(scalar) => scalar.align(),
             DType::Record(layout) => layout.align(),
+            DType::Opaque(opaque) => opaque.align(),
         }
     }
 }
@@ -145,6 +149,7 @@ impl fmt::Display for DType {
         match self {
             DType::Scalar(scalar) => scalar.fmt(f),
             DType::Record(layout) => layout.fmt(f),
+            DType::Opaque(opaque) => opaque.fmt(f),
         }
     }
 }

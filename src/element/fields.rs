@@ -4,7 +4,7 @@ use super::schema::MAX_TEXT;
 use super::text::{RecordField, RecordLayout};
 use super::{MAX_ALIGN, ScalarType};
 
-/// Error of building a record layout from fields, or of entering it in a segment.
+/// Error of building a record layout or an opaque type, or of entering it in a segment.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
@@ -49,12 +49,53 @@ pub enum LayoutError {
     },
     /// The segment's table of layouts is full.
     #[error(
-        "the segment already has {limit} record layouts, and layouts are never removed: \
-         use a new segment, or fewer kinds of records in this one"
+        "the segment already has {limit} record layouts and opaque types, and they are never \
+         removed: use a new segment, or fewer kinds of elements in this one"
     )]
     TooMany {
         /// Layouts that a segment can have.
         limit: usize,
+    },
+    /// The text of an opaque type is empty, too long, or has a NUL.
+    #[error(
+        "an opaque type's text of {bytes} bytes is invalid: it has 1 to {limit} bytes and no NUL, \
+         such as numpy's dtype.str"
+    )]
+    OpaqueText {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Bytes of the longest text.
+        limit: usize,
+    },
+    /// An opaque type has elements of 0 bytes, or of more than memory has.
+    #[error("an opaque element of {bytes} bytes: it has 1 to {} bytes", isize::MAX)]
+    OpaqueSize {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// An opaque type's alignment is none of its size.
+    #[error(
+        "opaque elements of {size} bytes cannot have the alignment {align}: it is a power of two, \
+         at most {limit}, that divides the size; 1 always does"
+    )]
+    OpaqueAlign {
+        /// Bytes of an element.
+        size: usize,
+        /// The alignment asked for.
+        align: usize,
+        /// The largest alignment.
+        limit: usize,
+    },
+    /// The text of an opaque type names a type that Rust has.
+    #[error(
+        "{text:?} is numpy's name of {scalar}, which is not opaque: use \
+         DType::from(ScalarType::{scalar:?})"
+    )]
+    Known {
+        /// The text.
+        text: String,
+        /// The type that it names.
+        scalar: ScalarType,
     },
 }
 

@@ -1,11 +1,12 @@
 //! Element types: the types that arrays may have, and their descriptions at run time.
 //!
 //! Programs with arrays of numbers need nothing from here. [`record!`](crate::record) makes a
-//! struct an [`Element`]. [`DType`], [`RecordLayout`] and [`Schema`] describe a type to programs
-//! that learn it at run time.
+//! struct an [`Element`]. [`DType`], [`RecordLayout`], [`OpaqueType`] and [`Schema`] describe a type
+//! to programs that learn it at run time.
 
 mod dtype;
 mod fields;
+mod opaque;
 mod record;
 pub(crate) mod schema;
 crate::message::debug_is_display!(InvalidElement);
@@ -17,6 +18,7 @@ mod text;
 pub use dtype::{DType, ScalarType};
 pub use fields::LayoutError;
 pub use num_complex::Complex;
+pub use opaque::OpaqueType;
 pub use record::{Field, FieldType, Record, Schema};
 pub use text::{RecordField, RecordLayout};
 
@@ -26,6 +28,9 @@ pub(crate) const CONTROL: u16 = 0x101;
 
 /// The code of every record. The schema index beside it identifies the record.
 pub(crate) const RECORD: u16 = 0x100;
+
+/// The code of every opaque type. The schema index beside it identifies the type.
+pub(crate) const OPAQUE: u16 = 0x102;
 
 /// The largest alignment of an element. Every extent starts at a multiple of it.
 pub(crate) const MAX_ALIGN: usize = 64;
@@ -236,9 +241,12 @@ mod tests {
     #[test]
     fn no_scalar_shares_a_code_with_records_or_control_arrays() {
         for scalar in ScalarType::ALL {
-            assert!(![0, RECORD, CONTROL].contains(&scalar.code()), "{scalar}");
+            assert!(
+                ![0, RECORD, CONTROL, OPAQUE].contains(&scalar.code()),
+                "{scalar}"
+            );
         }
-        assert_ne!(RECORD, CONTROL);
+        assert_eq!((RECORD, CONTROL, OPAQUE), (0x100, 0x101, 0x102));
     }
 
     #[test]

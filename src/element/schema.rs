@@ -1,5 +1,5 @@
-//! The segment's table of record layouts, from which a reader learns the layout of an unknown
-//! record.
+//! The segment's table of record layouts and opaque types, from which a reader learns what the
+//! elements of an unknown array are.
 //!
 //! An entry is: word 0, a hash of the text and the READY bit; word 1, the bytes of the text; then
 //! the text, eight bytes per word. Each word changes once, from zero to its final value (and word 0

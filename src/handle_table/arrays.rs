@@ -9,6 +9,7 @@ use crate::element::Order;
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
 use crate::seat::JoinError;
+use crate::table::builder::{ArrayBuilder, SuspendedBuilder};
 use crate::table::create::Owned;
 use crate::table::error::{AllocError, LeaseError};
 use crate::table::info::ArrayInfo;
@@ -135,6 +136,80 @@ impl HandleTable {
         order: Order,
     ) -> Result<AnyHandle, AllocError> {
         self.core.zeros_untyped(dtype, shape, order)
+    }
+
+    /// Creates an array of unspecified contents as [`uninit`](HandleTable::uninit) does, of an
+    /// element type that is a value. Recycled memory is not zeroed, unless the elements are bools.
+    ///
+    /// # Errors
+    /// As [`zeros_untyped`](HandleTable::zeros_untyped).
+    #[inline]
+    pub fn uninit_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        self.core.uninit_untyped(dtype, shape, order)
+    }
+
+    /// Creates an array with these bytes, of an element type that is a value. `bytes` are the
+    /// elements in memory order: `order` says which axis is contiguous.
+    ///
+    /// Copies of 16 MiB and more use several threads, as [`from_array`](HandleTable::from_array)
+    /// does.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::element::{DType, Order, ScalarType};
+    /// use ndarray::{Ix2, array};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let any = table.from_bytes(&DType::from(ScalarType::U8), &[2, 2], Order::F, &[1, 2, 3, 4])?;
+    /// let x = any.downcast::<u8, Ix2>(&table)?;
+    /// assert_eq!(table.read(x)?.view(), array![[1, 3], [2, 4]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError::WrongLength`] if the shape needs another number of bytes. Otherwise as
+    /// [`zeros_untyped`](HandleTable::zeros_untyped). A bool that is neither 0 nor 1 is found by the
+    /// typed lease that would read it.
+    #[inline]
+    pub fn from_bytes(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+        bytes: &[u8],
+    ) -> Result<AnyHandle, AllocError> {
+        self.core.copied_bytes(dtype, shape, order, bytes)
+    }
+
+    /// Reserves an array that the caller fills and then publishes, or drops. Its contents are
+    /// unspecified before. See [`ArrayBuilder`].
+    ///
+    /// # Errors
+    /// As [`zeros_untyped`](HandleTable::zeros_untyped).
+    #[inline]
+    pub fn builder(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<ArrayBuilder<'_>, AllocError> {
+        self.core.builder(dtype, shape, order)
+    }
+
+    /// Continues with an array that this table has reserved; see [`ArrayBuilder::suspend`].
+    ///
+    /// # Errors
+    /// [`AllocError::OtherTable`] if another table reserved it: its memory then stays reserved until
+    /// that table is dropped. [`AllocError::Forked`] in a child that was forked since: the array
+    /// belongs to the parent.
+    #[inline]
+    pub fn resume(&self, suspended: SuspendedBuilder) -> Result<ArrayBuilder<'_>, AllocError> {
+        self.core.resume_builder(suspended)
     }
 
     /// Returns a guard that frees the array when it is dropped.

@@ -7,6 +7,8 @@ use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::table::error::LeaseError;
 use crate::table::guard::{Attached, ReadGuard, WriteGuard};
+use crate::table::locked::{Locked, Mode};
+use crate::table::pin::{Pinned, RawPin};
 use crate::table::untyped::{UntypedReadGuard, UntypedWriteGuard};
 
 impl HandleTable {
@@ -79,8 +81,51 @@ impl HandleTable {
         self.core.write_untyped(handle)
     }
 
+    /// Leases an array without a borrow of the table: for languages with garbage collection. The
+    /// array stays leased until [`unlock`](HandleTable::unlock).
+    ///
+    /// [`Locked::bytes`](crate::untyped::Locked::bytes) has the address, and an example.
+    ///
+    /// # Errors
+    /// As [`read_untyped`](HandleTable::read_untyped) or
+    /// [`write_untyped`](HandleTable::write_untyped), by the mode. [`Mode::Recover`] leases
+    /// poisoned arrays, too.
+    pub fn lock(&self, handle: impl Into<AnyHandle>, mode: Mode) -> Result<Locked, LeaseError> {
+        self.core.lock(handle.into(), mode)
+    }
+
+    /// Gives back a lease that this table's [`lock`](HandleTable::lock) took. `poison` says that
+    /// the bytes may be half-written, as after an exception: an array that was locked for writing is
+    /// then poisoned, as by a guard that a panic drops.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotHeld`] if the value was unlocked before, if another table locked it, or if
+    /// the parent of this process did before the fork. Nothing is changed then.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::error::LeaseError;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// table.unlock(&mut locked, true)?;
+    /// assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    /// assert!(matches!(table.unlock(&mut locked, false), Err(LeaseError::NotHeld { .. })));
+    ///
+    /// let mut locked = table.lock(x, Mode::Recover)?;
+    /// table.unlock(&mut locked, false)?;
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn unlock(&self, locked: &mut Locked, poison: bool) -> Result<(), LeaseError> {
+        self.core.unlock(locked, poison)
+    }
+
     /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
-    /// synchronise by other means.
+    /// synchronise by other means. Unlike a [pin](HandleTable::pin), it does not keep the bytes
+    /// from becoming those of another array.
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`]; never `Busy` or `Poisoned`.
@@ -90,6 +135,80 @@ impl HandleTable {
         handle: Handle<T, D>,
     ) -> Result<Attached<'_, T, D>, LeaseError> {
         self.core.attach(handle)
+    }
+
+    /// Pins an array: until the guard is dropped, its bytes stay this array's, also after the array
+    /// is freed. A freed array's handle is stale at once, but its memory is reused only after the
+    /// last pin.
+    ///
+    /// A pin excludes nobody: the array can be read, written, recovered and freed meanwhile, and an
+    /// array that has a writer, or is poisoned, can be pinned. So nothing orders what is read
+    /// through a pin, and reading is unsafe. A participant may pin an array several times. What a
+    /// dead participant had pinned is given back by the next reap.
+    ///
+    /// ```
+    /// # use ndarray::{Ix1, array};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 7u64)?;
+    /// let pinned = table.pin(x)?;
+    /// table.free(x)?;
+    /// assert!(table.read(x).is_err() && table.pin(x).is_err());
+    /// // SAFETY: the program does not write the array any more.
+    /// let view = unsafe { pinned.view::<u64, Ix1>() }?;
+    /// assert_eq!(view, array![7, 7, 7]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`LeaseError::Stale`]; never `Busy` or `Poisoned`.
+    /// - [`LeaseError::WrongKind`] if the handle names a control array: a partition, a queue, a
+    ///   bundle, or memory of the crate itself.
+    pub fn pin(&self, handle: impl Into<AnyHandle>) -> Result<Pinned<'_>, LeaseError> {
+        self.core.pin(handle.into())
+    }
+
+    /// Pins an array as [`pin`](HandleTable::pin) does, until [`unpin`](HandleTable::unpin) or
+    /// until the table is dropped. For programs that cannot borrow the table.
+    ///
+    /// # Errors
+    /// As [`pin`](HandleTable::pin).
+    pub fn pin_raw(&self, handle: impl Into<AnyHandle>) -> Result<RawPin, LeaseError> {
+        self.core.pin_raw(handle.into())
+    }
+
+    /// Gives back a pin of this table. A pin of another table stays until that table is dropped; in
+    /// a child that a fork has made, the pins of the parent stay the parent's.
+    ///
+    /// ```
+    /// # let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+    /// let x = table.zeros::<f32, _>((2, 3))?;
+    /// let pin = table.pin_raw(x)?;
+    /// assert_eq!((pin.shape(), pin.len()), (&[2, 3][..], 24));
+    /// table.free(x)?;
+    /// table.unpin(pin);
+    /// assert_eq!(table.verify()?.retired, 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn unpin(&self, pin: RawPin) {
+        self.core.unpin(pin);
+    }
+
+    /// Returns the arrays that this participant has pinned, and the number of its pins of each.
+    /// Some may have been freed.
+    ///
+    /// In a child that a fork has made they are those of its parent until the child first uses the
+    /// table, so that it can pin the arrays for itself.
+    ///
+    /// ```
+    /// # let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+    /// let x = table.zeros::<f32, _>(3)?;
+    /// let (_first, _second) = (table.pin(x)?, table.pin(x)?);
+    /// assert_eq!(table.pins(), [(x.into(), 2)]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn pins(&self) -> Vec<(AnyHandle, usize)> {
+        self.core.pins()
     }
 
     /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the

@@ -4,6 +4,7 @@
 mod arrays;
 mod leases;
 mod names;
+pub(crate) mod shared;
 mod structures;
 #[cfg(not(loom))]
 mod system;

@@ -72,6 +72,8 @@ impl HandleTable {
     /// Opens a partition that another participant has created.
     ///
     /// # Errors
+    /// - [`PartitionError::Freed`] if the partition, or one of its arrays, was freed. A worker that
+    ///   got the handle by a message and opens it late has nothing to do.
     /// - [`PartitionError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the
     ///   handle names something else.
     /// - [`PartitionError::Lease`] if the partition or one of its arrays cannot be opened.

@@ -135,6 +135,12 @@ impl Observer {
         self.observed.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
     }
 
+    /// Returns `true` if nobody gives pages of the segment back; see
+    /// [`SegmentOptions::pinned`].
+    pub fn is_pinned(&self) -> bool {
+        Header::is_pinned(self.observed.memory().header()[Header::ALIVE].load(Ordering::Relaxed))
+    }
+
     /// Returns `true` if a process is in the segment of a name, in a seat or not. If none is, and
     /// the segment is not persistent, a crash has left it behind; see
     /// [`SegmentOptions::remove`](crate::SegmentOptions::remove).

@@ -14,7 +14,7 @@ use crate::names;
 use crate::partition::control::Control;
 use crate::pool::foreign;
 use crate::queue::cells::Cells;
-use crate::seat::JoinError;
+use crate::seat::{JoinError, ParticipantInfo};
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::hints::Hints;
@@ -39,7 +39,7 @@ pub struct Verification {
     pub reserved: usize,
     /// Live arrays, those of partitions, queues and pools included.
     pub live: usize,
-    /// Freed arrays that are still leased.
+    /// Freed arrays that are still leased or pinned.
     pub retired: usize,
     /// Slots that have used up their generations.
     pub exhausted: usize,
@@ -49,6 +49,8 @@ pub struct Verification {
     pub writers: usize,
     /// Shared leases and places in rounds, one per seat and array.
     pub readers: usize,
+    /// Pins, one per seat and array.
+    pub pins: usize,
     /// Slots in a state that only a participant in the middle of a call leaves. After its death
     /// they stay so until it is reaped.
     pub in_transit: usize,
@@ -94,8 +96,8 @@ impl fmt::Display for Verification {
         writeln!(
             f,
             "{} seats taken, {} spans, {} slots: {} live ({} poisoned), {} free ({} without a \
-             hint), {} reserved, {} retired, {} exhausted; {} writers, {} readers, {} in transit; \
-             {} damaged",
+             hint), {} reserved, {} retired, {} exhausted; {} writers, {} readers, {} pins, {} in \
+             transit; {} damaged",
             self.seats,
             self.spans,
             self.slots,
@@ -108,6 +110,7 @@ impl fmt::Display for Verification {
             self.exhausted,
             self.writers,
             self.readers,
+            self.pins,
             self.in_transit,
             self.damage.len(),
         )?;
@@ -150,6 +153,8 @@ pub(crate) fn verify(memory: &Memory, me: Option<SeatId>) -> Verification {
         layout: memory.layout(),
         me,
         seats: seat_words(memory),
+        any_pins: (0..memory.layout().geometry.seats as usize)
+            .any(|seat| ParticipantInfo::has_pins(memory, SeatId::from_index(seat))),
         suspects: Vec::new(),
         found: Verification::default(),
     };
@@ -177,6 +182,8 @@ struct Check<'m> {
     me: Option<SeatId>,
     /// The seat words, read before anything else.
     seats: Vec<SeatWord>,
+    /// The holder of a seat, or the last one, has pinned an array.
+    any_pins: bool,
     /// Words that are damage if their seat was FREE all the time.
     suspects: Vec<(usize, Damage)>,
     found: Verification,
@@ -208,7 +215,11 @@ impl Check<'_> {
         let get = |at: usize| self.memory.header()[at].load(Ordering::Relaxed);
         let (alive, persistent) = (get(Header::ALIVE), get(Header::PERSISTENT));
         // A model's segment has no initialised header.
-        if cfg!(not(loom)) && alive != Header::encode(&self.layout.geometry) {
+        let header = Header::with_pinned(
+            Header::encode(&self.layout.geometry),
+            Header::is_pinned(alive),
+        );
+        if cfg!(not(loom)) && alive != header {
             self.damage(
                 Header::ALIVE as u64 * 8,
                 "the header does not match the segment's sizes",
@@ -298,12 +309,16 @@ impl Check<'_> {
         }
         let readers = slot.reader_seats();
         self.found.readers += readers.len();
-        for seat in &readers {
-            let row = self.layout.geometry.reader_words();
-            let at = slot.index.get() * row + seat.index().unwrap_or(0) / 64;
-            let offset = self.layout.readers + at as u64 * 8;
-            self.seat(*seat, offset, "a read lease belongs to a free seat", 0);
-        }
+        let what = "a read lease belongs to a free seat";
+        self.row(slot.index, &readers, self.layout.readers, what);
+        // Do not read rows in which there cannot be a pin: that would allocate their pages.
+        let pins = match self.any_pins || word.is_pinned() {
+            true => slot.pin_seats(),
+            false => Vec::new(),
+        };
+        self.found.pins += pins.len();
+        let what = "a pin belongs to a free seat";
+        self.row(slot.index, &pins, self.layout.pins, what);
         if !word.writer().is_none() {
             self.found.writers += 1;
             if word.writer() != SeatId::ORPHAN {
@@ -312,12 +327,13 @@ impl Check<'_> {
             }
         }
         let unread = readers.is_empty();
+        let unpinned = pins.is_empty();
         let (count, in_transit) = match word.lifecycle() {
             Lifecycle::Free => {
                 if !Hints::of(self.memory).leads_to(extent.class, slot.index) {
                     self.found.unhinted += 1;
                 }
-                (&mut self.found.free, !unread)
+                (&mut self.found.free, !unread || !unpinned)
             }
             Lifecycle::Reserved => {
                 let what = "an unfinished array belongs to a free seat";
@@ -328,18 +344,30 @@ impl Check<'_> {
                 self.live(slot, word, extent);
                 self.found.poisoned += usize::from(word.is_poisoned());
                 let orphan = word.writer() == SeatId::ORPHAN;
-                (&mut self.found.live, orphan && unread)
+                // A participant sets its pin first, and then the flag.
+                let in_transit = orphan && unread || !unpinned && !word.is_pinned();
+                (&mut self.found.live, in_transit)
             }
             Lifecycle::Retired => {
                 let leased = !unread || !matches!(word.writer(), SeatId::NONE | SeatId::ORPHAN);
-                (&mut self.found.retired, !leased)
+                let kept = leased || !unpinned && word.is_pinned();
+                (&mut self.found.retired, !kept)
             }
-            Lifecycle::Exhausted => (&mut self.found.exhausted, !unread),
+            Lifecycle::Exhausted => (&mut self.found.exhausted, !unread || !unpinned),
             // `fault` has refused it.
             Lifecycle::Invalid => return,
         };
         *count += 1;
         self.found.in_transit += usize::from(in_transit);
+    }
+
+    /// Checks the seats whose bit is set in the row of a slot, in the table at `table`.
+    fn row(&mut self, slot: SlotIndex, seats: &[SeatId], table: u64, what: &'static str) {
+        for &seat in seats {
+            let row = self.layout.geometry.row_words();
+            let at = slot.get() * row + seat.index().unwrap_or(0) / 64;
+            self.seat(seat, table + at as u64 * 8, what, 0);
+        }
     }
 
     /// Checks a LIVE slot: its owner, and its descriptor.

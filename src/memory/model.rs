@@ -23,6 +23,7 @@ pub struct Memory {
     spans: Vec<Atom<SpanWord>>,
     slots: Vec<Atom<SlotWord>>,
     readers: Vec<Atom>,
+    pins: Vec<Atom>,
     descriptors: Vec<Atom>,
     schemas: Vec<Atom>,
     names: Vec<Atom<BucketWord>>,
@@ -33,7 +34,7 @@ pub struct Memory {
 }
 
 /// The used words of a seat's card.
-const MODEL_CARD_WORDS: usize = 1;
+const MODEL_CARD_WORDS: usize = 2;
 
 fn words<W: Word>(count: usize) -> Vec<Atom<W>> {
     (0..count).map(|_| Atom::zero()).collect()
@@ -59,7 +60,8 @@ impl Memory {
             seat_cards: words(geometry.seats as usize * MODEL_CARD_WORDS),
             spans: words(geometry.spans as usize),
             slots: words(slots),
-            readers: words(slots * geometry.reader_words()),
+            readers: words(slots * geometry.row_words()),
+            pins: words(slots * geometry.row_words()),
             descriptors: words(slots * Layout::DESCRIPTOR_WORDS),
             schemas: words(Layout::SCHEMAS * Layout::SCHEMA_WORDS),
             names: words(geometry.buckets()),
@@ -99,8 +101,13 @@ impl Memory {
     }
 
     pub(crate) fn readers(&self, slot: SlotIndex) -> &[Atom] {
-        let row = self.layout.geometry.reader_words();
+        let row = self.layout.geometry.row_words();
         &self.readers[slot.get() * row..][..row]
+    }
+
+    pub(crate) fn pins(&self, slot: SlotIndex) -> &[Atom] {
+        let row = self.layout.geometry.row_words();
+        &self.pins[slot.get() * row..][..row]
     }
 
     pub(crate) fn descriptor(&self, slot: SlotIndex) -> &[Atom] {

@@ -22,7 +22,7 @@ pub struct Memory {
     tree: HintTree,
     /// Number of slots, computed once because every operation needs it.
     slots: usize,
-    reader_words: usize,
+    row_words: usize,
 }
 
 // SAFETY: all access to the mapping through `&Memory` is to atomics, or through raw pointers with
@@ -45,7 +45,7 @@ impl Memory {
             base,
             tree: HintTree::new(&layout.geometry),
             slots: layout.geometry.slots(),
-            reader_words: layout.geometry.reader_words(),
+            row_words: layout.geometry.row_words(),
             mapped: layout,
             layout,
         }
@@ -127,8 +127,15 @@ impl Memory {
     #[inline]
     pub(crate) fn readers(&self, slot: SlotIndex) -> &[Atom] {
         assert!(slot.get() < self.slots);
-        let row = self.reader_words;
+        let row = self.row_words;
         self.words(self.mapped.readers + (slot.get() * row * 8) as u64, row)
+    }
+
+    /// Returns a slot's row of pins, one bit for each seat.
+    pub(crate) fn pins(&self, slot: SlotIndex) -> &[Atom] {
+        assert!(slot.get() < self.slots);
+        let row = self.row_words;
+        self.words(self.mapped.pins + (slot.get() * row * 8) as u64, row)
     }
 
     #[inline]

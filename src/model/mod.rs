@@ -87,6 +87,12 @@ pub fn die() -> ! {
     sync::die()
 }
 
+/// Wakes all sleeping threads, as their timeouts do: in a model no time passes. For sleepers whose
+/// waker has died.
+pub fn time_out() {
+    sync::Atom::<u64>::zero().wake_all();
+}
+
 /// Creates a [pool of threads](Pool::threads) with a mortal worker 0: it is killed before its
 /// operation number `steps` on the segment's words (a kernel may also call [`die`]). Its
 /// replacement is not killed.

@@ -105,6 +105,18 @@ pub enum NpyError {
         /// The field that has it.
         field: Option<String>,
     },
+    /// An opaque type's text names no element type of numpy of its size.
+    #[error(
+        "{handle} has elements of {dtype}, and the text names no type of numpy with elements of \
+         that size: create such arrays with numpy's dtype.str or dtype.descr as the text, or save \
+         their bytes as an array of u8"
+    )]
+    OpaqueNotInNumpy {
+        /// The array.
+        handle: AnyHandle,
+        /// The type.
+        dtype: crate::element::DType,
+    },
     /// The name is not possible for an array of a `.npz` file.
     #[error(
         "invalid array name {name:?} for a .npz file{}: use each name once, not empty, and of at \

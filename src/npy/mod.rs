@@ -32,6 +32,7 @@ mod literal;
 mod npz;
 #[cfg(not(loom))]
 mod observed;
+mod opaque;
 mod places;
 mod spelling;
 mod transfer;
@@ -42,6 +43,7 @@ use std::path::Path;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::table::builder::ArrayBuilder;
+use dtype::NotInNumpy;
 pub(crate) use error::NpyError;
 use header::Header;
 pub use npz::{NpzArray, NpzMember, PartialNpz, npz_members};
@@ -66,7 +68,7 @@ impl HandleTable {
             name: &name,
         };
         elements.read(&file, header.len, array.bytes_mut())?;
-        Ok(array.publish())
+        array.publish().map_err(NpyError::alloc(&name))
     }
 
     /// Saves an array as a `.npy` file. The file replaces `path` once it is complete.
@@ -105,7 +107,7 @@ impl HandleTable {
             });
         }
         self.core
-            .reserve_untyped(&header.of.dtype, &header.shape, header.order)
+            .builder(&header.of.dtype, &header.shape, header.order)
             .map_err(NpyError::alloc(name))
     }
 }
@@ -116,10 +118,13 @@ fn header_of(array: &crate::untyped::UntypedReadGuard<'_>) -> Result<Vec<u8>, Np
         .map_err(not_in_numpy(array.handle()))
 }
 
-fn not_in_numpy(handle: AnyHandle) -> impl FnOnce(dtype::NotInNumpy) -> NpyError {
-    move |unknown| NpyError::NotInNumpy {
-        handle,
-        dtype: unknown.dtype,
-        field: unknown.field,
+fn not_in_numpy(handle: AnyHandle) -> impl FnOnce(NotInNumpy) -> NpyError {
+    move |unknown| match unknown {
+        NotInNumpy::Scalar { dtype, field } => NpyError::NotInNumpy {
+            handle,
+            dtype,
+            field,
+        },
+        NotInNumpy::Opaque(dtype) => NpyError::OpaqueNotInNumpy { handle, dtype },
     }
 }

@@ -19,6 +19,7 @@ use crate::element::Order;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::table::builder::ArrayBuilder;
+use crate::table::error::AllocError;
 use crate::table::untyped::UntypedReadGuard;
 
 /// Bytes of the longest name. An archive allows 65,535, but other tools have lower limits.
@@ -56,7 +57,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`NpyError`]; then none of the arrays is allocated. Checksums are verified. A file with a
-    /// member that is not an array of numbers is refused: see
+    /// member that cannot be loaded is refused: see
     /// [`load_npz_partial`](HandleTable::load_npz_partial).
     pub fn load_npz(&self, path: impl AsRef<Path>) -> Result<Vec<(String, AnyHandle)>, NpyError> {
         let file = NpzFile::open(path.as_ref())?;
@@ -71,14 +72,13 @@ impl HandleTable {
                 }
             })
             .collect::<Result<Vec<_>, NpyError>>()?;
-        Ok(arrays.into_iter().map(publish).collect())
+        publish(&file.path, arrays)
     }
 
     /// Loads all arrays of a `.npz` file that can be loaded, and returns the reason for each member
     /// that cannot.
     ///
-    /// Use it for archives that contain a text, a date or a pickled object beside the numbers, such
-    /// as those of `scipy.sparse.save_npz`.
+    /// Use it for archives that contain pickled objects or other files beside the arrays.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};
@@ -112,7 +112,7 @@ impl HandleTable {
             }
         }
         Ok(PartialNpz {
-            loaded: arrays.into_iter().map(publish).collect(),
+            loaded: publish(&file.path, arrays)?,
             refused,
         })
     }
@@ -154,7 +154,8 @@ impl HandleTable {
             });
         };
         let member = archive.member(index)?;
-        Ok(self.load_member(&mut archive, &member)?.publish())
+        let array = self.load_member(&mut archive, &member)?;
+        array.publish().map_err(NpyError::alloc(&member.place))
     }
 
     /// Saves arrays as a `.npz` file, by name and uncompressed. The file replaces `path` once it is
@@ -277,8 +278,14 @@ impl HandleTable {
     }
 }
 
-fn publish((name, array): (String, ArrayBuilder<'_>)) -> (String, AnyHandle) {
-    (name, array.publish())
+/// Publishes the arrays of a file. It fails for all of them, in a forked child, or for none.
+fn publish(
+    file: &str,
+    arrays: Vec<(String, ArrayBuilder<'_>)>,
+) -> Result<Vec<(String, AnyHandle)>, NpyError> {
+    let publish = |(name, array): (String, ArrayBuilder<'_>)| Ok((name, array.publish()?));
+    let arrays: Result<_, AllocError> = arrays.into_iter().map(publish).collect();
+    arrays.map_err(NpyError::alloc(file))
 }
 
 /// Returns the members of a `.npz` file, in the order of the file, without loading elements.

@@ -6,7 +6,7 @@ use crate::element::ScalarType;
 /// A scalar type as named in a file.
 pub(super) struct Scalar {
     pub(super) dtype: ScalarType,
-    big_endian: bool,
+    pub(super) big_endian: bool,
 }
 
 struct Spelling {
@@ -112,7 +112,7 @@ impl Scalar {
 }
 
 /// Splits off the byte order, if the text starts with one.
-fn split_order(text: &str) -> (Option<char>, &str) {
+pub(super) fn split_order(text: &str) -> (Option<char>, &str) {
     let order = text.chars().next().filter(|c| "<>=|".contains(*c));
     (order, &text[order.map_or(0, char::len_utf8)..])
 }
@@ -137,27 +137,19 @@ pub(super) fn remedy(text: &str, field: Option<&str>) -> String {
         None => "a".to_owned(),
     };
     let (_, name) = split_order(text);
-    let bytes = || {
-        format!(
-            "numpy.frombuffer({array}.tobytes(), 'u1').reshape({array}.shape + \
-             ({array}.dtype.itemsize,))"
-        )
-    };
-    let (what, expression) = match name {
-        "f2" | "e" | "float16" | "half" => ("convert it", format!("{array}.astype('f4')")),
-        name if name.starts_with('c') && name.len() > 1 || name == "G" => {
-            ("convert it", format!("{array}.astype('c16')"))
-        }
-        name if name.starts_with('f') || name == "g" || name == "longdouble" => {
-            ("convert it", format!("{array}.astype('f8')"))
-        }
-        name if name.starts_with(['M', 'm']) => ("take its numbers", format!("{array}.view('i8')")),
-        name if name.starts_with('O') => (
+    let (what, expression) = match name.starts_with('O') {
+        true => (
             "objects are pickled, and reading them may run any code; if they are numbers, convert \
              them",
             format!("{array}.astype('f8')"),
         ),
-        _ => ("take its bytes", bytes()),
+        false => (
+            "take its bytes",
+            format!(
+                "numpy.frombuffer({array}.tobytes(), 'u1').reshape({array}.shape + \
+                 ({array}.dtype.itemsize,))"
+            ),
+        ),
     };
     match field {
         Some(_) => format!("save that field as an array of its own, as by `{expression}`"),

@@ -3,7 +3,9 @@
 use core::fmt;
 use core::ops::Range;
 
-use ndarray::{ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, ShapeBuilder};
+use ndarray::{
+    ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, RemoveAxis, ShapeBuilder,
+};
 
 use super::extents::{Part, stretches};
 use super::plan::{Plan, TileSide};
@@ -24,14 +26,27 @@ pub enum AccessMode {
     Write,
     /// Each tile reads all of it.
     Whole,
+    /// Each tile writes one row: the array's first axis has an index for each tile.
+    PerTile,
 }
 
 impl AccessMode {
+    /// Returns `true` if tiles write the array.
+    pub fn writes(self) -> bool {
+        matches!(self, AccessMode::Write | AccessMode::PerTile)
+    }
+
+    /// Returns `true` if the tiles' sides are cut from the array.
+    pub(crate) fn is_cut(self) -> bool {
+        matches!(self, AccessMode::Read | AccessMode::Write)
+    }
+
     pub(crate) fn code(self) -> u64 {
         match self {
             AccessMode::Read => 0,
             AccessMode::Write => 1,
             AccessMode::Whole => 2,
+            AccessMode::PerTile => 3,
         }
     }
 
@@ -40,6 +55,7 @@ impl AccessMode {
             0 => Some(AccessMode::Read),
             1 => Some(AccessMode::Write),
             2 => Some(AccessMode::Whole),
+            3 => Some(AccessMode::PerTile),
             _ => None,
         }
     }
@@ -61,10 +77,41 @@ impl<T, D> Handle<T, D> {
     pub const fn whole(self) -> WholeArray<T, D> {
         WholeArray { handle: self }
     }
+
+    /// Selects the array for a partition in which each tile writes one row of it: row `i` belongs to
+    /// tile `i`, beside the tile's part of other arrays.
+    ///
+    /// The first axis has as many indices as the partition has tiles. Creating the partition checks
+    /// it. Partial results need this: a sum or a count for each tile.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndarray::Axis;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let (x, sums) = (table.from_elem(1000, 0.5)?, table.zeros(16)?);
+    /// let tiles = table.partition((x.read(), sums.per_tile()), Axis(0), 64)?;
+    ///
+    /// let round = tiles.begin()?;
+    /// if let Some(mut part) = tiles.enter()? {
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         let (x, mut sum) = tile.views();
+    ///         sum.fill(x.sum());
+    ///     }
+    /// }
+    /// round.finish(std::time::Duration::from_secs(1))?;
+    /// assert_eq!(table.read(sums)?.sum(), 500.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub const fn per_tile(self) -> PerTile<T, D> {
+        PerTile { handle: self }
+    }
 }
 
 macro_rules! access {
-    ($(#[$doc:meta])* $name:ident, $view:ident, $mode:expr, $make:ident) => {
+    (
+        $(#[$doc:meta])* $name:ident, $dim:ident, $view:ty, $mode:expr, $part:ident, $make:ident
+    ) => {
         $(#[$doc])*
         pub struct $name<T, D> {
             pub(crate) handle: Handle<T, D>,
@@ -91,18 +138,18 @@ macro_rules! access {
             }
         }
 
-        impl<T: Element, D: Dimension + 'static> Group for $name<T, D> {
-            type Views<'a> = $view<'a, T, D>;
+        impl<T: Element, D: $dim + 'static> Group for $name<T, D> {
+            type Views<'a> = $view;
 
             #[inline]
             unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 // SAFETY: the caller's duties are those of `deref_into_view` (or `_mut`) for the
                 // part of the array that the tile covers.
-                unsafe { raw.part(tile).$make() }
+                unsafe { raw.$part(tile).$make() }
             }
         }
 
-        impl<T: Element, D: Dimension + 'static> sealed::Group for $name<T, D> {
+        impl<T: Element, D: $dim + 'static> sealed::Group for $name<T, D> {
             type Raw = Raw<T, D>;
 
             fn members(&self) -> Vec<(AnyHandle, AccessMode)> {
@@ -132,16 +179,16 @@ macro_rules! access {
 
             #[inline]
             fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError> {
-                raw.check(tile)
+                raw.check(|| raw.$part(tile))
             }
 
             #[track_caller]
             fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
-                raw.track(memory, tile, to);
+                raw.track(memory, || raw.$part(tile), to);
             }
 
             fn extents(raw: &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
-                raw.extents(tile, to);
+                raw.extents(raw.$part(tile), to);
             }
         }
     };
@@ -149,19 +196,25 @@ macro_rules! access {
 
 access! {
     /// Tiles read their own part of the array, as an `ArrayView` each.
-    Read, ArrayView, AccessMode::Read, deref_into_view
+    Read, Dimension, ArrayView<'a, T, D>, AccessMode::Read, part, deref_into_view
 }
 access! {
     /// Tiles write their own part of the array, as an `ArrayViewMut` each.
-    Write, ArrayViewMut, AccessMode::Write, deref_into_view_mut
+    Write, Dimension, ArrayViewMut<'a, T, D>, AccessMode::Write, part, deref_into_view_mut
 }
 access! {
     /// Every tile reads the whole array, as an `ArrayView` of all of it. Gathers need this.
-    WholeArray, ArrayView, AccessMode::Whole, deref_into_view
+    WholeArray, Dimension, ArrayView<'a, T, D>, AccessMode::Whole, part, deref_into_view
+}
+access! {
+    /// Each tile writes one row of the array, as an `ArrayViewMut` each: row `i` belongs to tile
+    /// `i`.
+    PerTile, RemoveAxis, ArrayViewMut<'a, T, D::Smaller>, AccessMode::PerTile, row,
+    deref_into_view_mut
 }
 
-/// The arrays that a partition divides: one access ([`Read`], [`Write`], [`WholeArray`]) or a tuple
-/// of up to 8.
+/// The arrays that a partition divides: one access ([`Read`], [`Write`], [`WholeArray`],
+/// [`PerTile`]) or a tuple of up to 8.
 ///
 /// A tile's views have the form of the group: one view, or a tuple of views.
 pub trait Group: sealed::Group {
@@ -223,7 +276,12 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         let located: Located<T, D> = table.locate(slot, handle)?;
         let mut view = located.view;
         let fits = |(axis, len): (usize, usize)| view.shape().get(axis) == Some(&len);
-        if mode != AccessMode::Whole && !plan.axes().all(fits) {
+        let is_whole = match mode {
+            AccessMode::Read | AccessMode::Write => plan.axes().all(fits),
+            AccessMode::Whole => true,
+            AccessMode::PerTile => view.shape().first().copied() == plan.tiles(),
+        };
+        if !is_whole {
             let what = "the array does not have the length that its partition divides";
             return Err(table.tables().corrupt(handle, what));
         }
@@ -275,30 +333,37 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     }
 
     #[inline]
-    fn check(&self, tile: TileOf<'_>) -> Result<(), LeaseError> {
+    fn check<E: Dimension>(
+        &self,
+        part: impl FnOnce() -> RawArrayViewMut<T, E>,
+    ) -> Result<(), LeaseError> {
         if !T::CHECKED {
             return Ok(());
         }
-        check_view(&self.part(tile), self.handle)
+        check_view(&part(), self.handle)
     }
 
     /// Reports the accesses to the tile's elements to the model checker.
     #[track_caller]
     #[inline]
-    fn track(&self, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
-        to.add(memory, self.offset, self.mode == AccessMode::Write, || {
-            (self.part(tile), self.view.as_ptr())
+    fn track<E: Dimension>(
+        &self,
+        memory: &Memory,
+        part: impl FnOnce() -> RawArrayViewMut<T, E>,
+        to: &mut TileAccesses,
+    ) {
+        to.add(memory, self.offset, self.mode.writes(), || {
+            (part(), self.view.as_ptr())
         });
     }
 
     /// Appends the bytes of the tile's own part. An array that every tile reads whole has none.
-    fn extents(&self, tile: TileOf<'_>, to: &mut Vec<Part>) {
+    fn extents<E: Dimension>(&self, mut part: RawArrayViewMut<T, E>, to: &mut Vec<Part>) {
         if self.mode == AccessMode::Whole {
             return;
         }
-        let part = self.part(tile);
         let size = size_of::<T>() as u64;
-        let start = self.offset + (part.as_ptr() as u64).wrapping_sub(self.first as u64);
+        let start = self.offset + (part.as_mut_ptr() as u64).wrapping_sub(self.first as u64);
         let array = self.offset..self.offset + self.view.len() as u64 * size;
         // No stride is negative.
         let strides = part.strides().iter().map(|&stride| stride as u64 * size);
@@ -307,6 +372,23 @@ impl<T: Element, D: Dimension> Raw<T, D> {
             let array = array.clone();
             to.push(Part { bytes, array });
         }
+    }
+}
+
+impl<T: Element, D: RemoveAxis> Raw<T, D> {
+    /// Returns the row of the array that belongs to the tile.
+    #[inline]
+    fn row(&self, tile: TileOf<'_>) -> RawArrayViewMut<T, D::Smaller> {
+        let shape = self.shape.remove_axis(Axis(0));
+        let strides = self.strides.remove_axis(Axis(0));
+        let first = self.first.wrapping_add(tile.tile * self.strides[0]);
+        if shape.slice().contains(&0) {
+            // SAFETY: `first` is aligned and not null, as in `part`. There are no elements.
+            return unsafe { RawArrayViewMut::from_shape_ptr(shape, first) };
+        }
+        // SAFETY: as in `part`. The elements are elements of the array: the tile is one of the plan,
+        // and `locate` has compared their number with the length of the first axis.
+        unsafe { RawArrayViewMut::from_shape_ptr(shape.strides(strides), first) }
     }
 }
 

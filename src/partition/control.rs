@@ -4,15 +4,19 @@
 //! only through this module.
 
 use core::ops::Range;
+use core::time::Duration;
 
 use super::access::AccessMode;
 use super::plan::{CUT_WORDS, MAX_CUTS, Plan};
 use crate::descriptor::{HalfWritten, PoisonNote};
 use crate::memory::Memory;
 use crate::span::Extent;
+use crate::sync::park::{park, unpark};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::slot::Slot;
-use crate::word::{Claim, ClaimState, DoneCount, SeatId, SlotIndex, UnitRecord};
+use crate::word::{
+    Claim, ClaimState, DoneCount, RoundState, RoundWord, SeatId, SlotIndex, UnitRecord,
+};
 
 /// Arrays that a group may have.
 pub(crate) const MAX_MEMBERS: usize = 8;
@@ -185,11 +189,11 @@ impl<'m> Control<'m> {
     /// Returns slot and generation of the arrays that tiles write.
     pub(crate) fn written(&self) -> impl Iterator<Item = (SlotIndex, u32)> + 'm {
         self.members()
-            .filter(|member| member.mode == AccessMode::Write)
+            .filter(|member| member.mode.writes())
             .map(|member| (member.slot, member.generation))
     }
 
-    fn round_word(&self) -> &'m Atom<Claim> {
+    fn round_word(&self) -> &'m Atom<RoundWord> {
         self.head[ROUND].typed()
     }
 
@@ -216,21 +220,37 @@ impl<'m> Control<'m> {
         }
     }
 
-    /// Loads the round word. Acquire: pairs with the Release of `begin`.
-    pub(crate) fn round(&self) -> Claim {
+    /// Loads the round word. Acquire: pairs with the Release of `begin` and of `settle`.
+    pub(crate) fn round(&self) -> RoundWord {
         self.round_word().load(Ordering::Acquire)
+    }
+
+    /// Sleeps, at most for `timeout`, if the round word is `seen`. May wake up without a reason.
+    pub(super) fn sleep(&self, seen: RoundWord, timeout: Duration) {
+        park(self.round_word(), seen, RoundWord::ASLEEP.mask(), timeout);
+    }
+
+    /// Changes the round word and wakes its sleepers. Returns the new word, or the word for which
+    /// `next` returned `None`.
+    #[track_caller]
+    #[inline]
+    fn change_round(
+        &self,
+        order: Ordering,
+        next: impl FnMut(RoundWord) -> Option<RoundWord>,
+    ) -> Result<RoundWord, RoundWord> {
+        let word = self.round_word();
+        let (before, now) = word.update(order, Ordering::Relaxed, next)?;
+        unpark(word, before, RoundWord::ASLEEP.mask());
+        Ok(now)
     }
 
     /// Attempts to open the next round for `me`, if no round is running. The caller holds the
     /// arrays. Returns the number of the round.
-    pub(crate) fn begin(&self, me: SeatId) -> Result<u64, Claim> {
+    pub(crate) fn begin(&self, me: SeatId) -> Result<u64, RoundWord> {
         // Release: pairs with the Acquire in `round`. A participant that sees the round sees its
         // leases.
-        let (_, now) = self
-            .round_word()
-            .update(Ordering::Release, Ordering::Relaxed, |round| {
-                round.open_next(me)
-            })?;
+        let now = self.change_round(Ordering::Release, |round| round.open_next(me))?;
         Ok(now.round())
     }
 
@@ -245,14 +265,31 @@ impl<'m> Control<'m> {
             });
     }
 
-    /// Attempts to end the round that `opener` runs. Returns `true` if there was one.
-    pub(crate) fn close(&self, opener: SeatId) -> bool {
-        // Relaxed: the opener releases the arrays afterwards, which publishes both.
-        self.round_word()
-            .update(Ordering::Relaxed, Ordering::Relaxed, |round| {
-                round.close(opener)
-            })
+    /// Attempts to end the round that `opener` runs, before it releases the arrays. Returns `true`
+    /// if there was one.
+    pub(crate) fn close(&self, opener: SeatId, state: RoundState) -> bool {
+        // Relaxed: the opener releases the arrays afterwards, and settles the round.
+        self.change_round(Ordering::Relaxed, |round| round.close(opener, state))
             .is_ok()
+    }
+
+    /// Performs the last step of an end: the `opener` has released the arrays.
+    pub(crate) fn settle(&self, opener: SeatId) {
+        // Release: pairs with the Acquire in `round`. A participant that sees the round settled sees
+        // the arrays released, the writes to all tiles, and the torn claims.
+        let _ = self.change_round(Ordering::Release, |round| round.settle(opener));
+    }
+
+    /// Ends the round of a seat that has died or leaves, whatever step it has reached.
+    pub(crate) fn abandon(&self, opener: SeatId) {
+        // Relaxed: a participant that sees it reads nothing else because of it.
+        let _ = self.change_round(Ordering::Relaxed, |round| round.abandon(opener));
+    }
+
+    /// Closes the partition for good, unless a round runs. Its owner frees it next.
+    pub(crate) fn free(&self) {
+        // Relaxed: nothing is read because of the flag.
+        let _ = self.change_round(Ordering::Relaxed, RoundWord::free);
     }
 
     /// Returns `true` if the count alone proves that all tiles of `round` are done.
@@ -423,8 +460,12 @@ impl<'m> Control<'m> {
             .collect();
         // Load the round after the claims: no claim can be of a later round.
         let round = self.round();
-        let places = core::iter::once((ROUND, round));
-        for (at, claim) in places.chain((FIRST_CLAIM..).zip(claims)) {
+        match round.seat().is_none() {
+            _ if round.is_invalid() => visit(ROUND, round.bits(), None),
+            false => visit(ROUND, round.bits(), Some(round.seat())),
+            true => {}
+        }
+        for (at, claim) in (FIRST_CLAIM..).zip(claims) {
             match claim.state() {
                 ClaimState::Held => visit(at, claim.bits(), Some(claim.seat())),
                 ClaimState::Invalid => visit(at, claim.bits(), None),

@@ -82,6 +82,23 @@ pub enum PartitionError {
         /// A name that it has.
         name: Option<String>,
     },
+    /// An array with a row for each tile has another number of rows.
+    #[error(
+        "{handle}{} has {rows} {} along axis 0, and the partition {tiles} {}: an array of per_tile() \
+         has one for each tile", Called(.name),
+        if *.rows == 1 { "index" } else { "indices" },
+        if *.tiles == 1 { "tile" } else { "tiles" }
+    )]
+    Rows {
+        /// The array.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// The length of its first axis.
+        rows: usize,
+        /// The number of tiles.
+        tiles: usize,
+    },
     /// The group has more than 8 arrays.
     #[error("a group of {arrays} arrays is too large: at most {limit} can be divided together")]
     TooManyArrays {
@@ -116,6 +133,12 @@ pub enum PartitionError {
         limit: u64,
         /// A possible change of the grid, along each axis that needs one.
         remedy: String,
+    },
+    /// The partition was freed, or an array that it divides: no round can run.
+    #[error("partition {handle} was freed, or an array that it divides: no tile is left to run")]
+    Freed {
+        /// The partition.
+        handle: AnyHandle,
     },
     /// An array of the group could not be leased.
     #[error(transparent)]
@@ -165,6 +188,31 @@ pub enum RoundError {
         tiles: Vec<usize>,
         /// The indices that each of them covers along the axis that the partition cuts first.
         rows: Vec<Range<usize>>,
+    },
+    /// There is no such tile.
+    #[error("tile {tile} does not exist: the partition has {tiles} tiles, numbered from 0")]
+    NoSuchTile {
+        /// The requested tile.
+        tile: usize,
+        /// The number of tiles.
+        tiles: usize,
+    },
+    /// The opener of the round dropped it, or died.
+    #[error(
+        "round {round} was given up: its opener dropped it, died, or freed the partition; the next \
+         round runs all tiles"
+    )]
+    GivenUp {
+        /// The round.
+        round: u64,
+    },
+    /// No round was opened in time.
+    #[error("no round after round {after} was opened within {waited:?}; wait longer, or open one")]
+    NotOpened {
+        /// The round that the caller knows.
+        after: u64,
+        /// The time that the caller waited.
+        waited: Duration,
     },
     /// Not all tiles were done in time.
     #[error(

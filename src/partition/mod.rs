@@ -3,8 +3,8 @@
 //! [`HandleTable::partition`](crate::HandleTable::partition) divides arrays along an axis,
 //! [`HandleTable::partition_by`](crate::HandleTable::partition_by) by any [`Grid`]. A
 //! [`Pool`](crate::Pool) runs a kernel on all tiles; without a pool, each participant enters a
-//! [`Round`] and claims tiles. [`Read`], [`Write`] and [`WholeArray`] say how the tiles use each
-//! array.
+//! [`Round`] and claims tiles. [`Read`], [`Write`], [`WholeArray`] and [`PerTile`] say how the tiles
+//! use each array.
 //!
 //! One claim word per tile proves that no two participants write the same rows. It is also the
 //! scheduler, the barrier, and the record of half-done tiles after a death. `README.md` in the
@@ -20,6 +20,7 @@ mod round;
 mod round_member;
 mod tile;
 mod too_many;
+mod wait;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -34,17 +35,17 @@ use crate::segment::Segment;
 use crate::table::core::Core;
 use crate::table::error::{AllocError, LeaseError};
 use crate::table::lease::SharedLease;
-use crate::word::ClaimState;
 pub(crate) use access::TileOf;
 pub(crate) use access::sealed;
-pub use access::{AccessMode, Group, Read, WholeArray, Write};
+pub use access::{AccessMode, Group, PerTile, Read, WholeArray, Write};
 use control::{Control, MAX_MEMBERS, Member};
 pub use grid::Grid;
 pub(crate) use plan::Plan;
 pub use plan::TileSide;
 pub use round::Round;
-pub use round_member::RoundMember;
+pub use round_member::{Claimed, RoundMember};
 pub use tile::Tile;
+pub use wait::Entered;
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
 /// parameter.
@@ -113,7 +114,7 @@ pub struct Partition<'t, G> {
     plan: Plan,
     unit: usize,
     /// Keeps the claim words in place while this value lives.
-    _lease: SharedLease<'t>,
+    lease: SharedLease<'t>,
     /// If `true`, dropping the partition frees the claim words.
     owned: bool,
     token: u64,
@@ -152,8 +153,9 @@ impl Core {
         let plan = grid.plan(&lengths)?;
         // The product does not overflow: `Grid::plan` refuses more tiles than can be counted.
         let tiles = plan.tiles().unwrap_or(0);
+        self.check_rows(&members, &shapes, tiles)?;
         let control = self.create_control(tiles, &plan, &members)?;
-        self.partition_of(control, group, plan, true)
+        self.partition_of(self.lease_shared(control)?, group, plan, true)
     }
 
     /// Opens a partition that another participant has created.
@@ -161,7 +163,15 @@ impl Core {
         &self,
         handle: PartitionHandle<G>,
     ) -> Result<Partition<'_, G>, PartitionError> {
-        let lease = self.lease_shared(handle.control)?;
+        let freed = || PartitionError::Freed {
+            handle: handle.control,
+        };
+        let lease = self.lease_shared(handle.control).map_err(|error| {
+            match self.tables().was_freed(handle.control) {
+                true => freed(),
+                false => error.into(),
+            }
+        })?;
         let not_this = || {
             let memory = self.segment().memory();
             let words = memory.descriptor(lease.slot.index);
@@ -178,27 +188,30 @@ impl Core {
         let group = G::from_handles(&handles)
             .filter(|_| modes == G::modes())
             .ok_or_else(not_this)?;
-        group.shapes(self)?;
+        group.shapes(self).map_err(|error| match error {
+            // Without one of its arrays it runs no round.
+            LeaseError::Stale { .. } => freed(),
+            error => error.into(),
+        })?;
         let plan = control.plan().ok_or_else(not_this)?;
-        self.partition_of(handle.control, group, plan, false)
+        self.partition_of(lease, group, plan, false)
     }
 
-    fn partition_of<G: Group>(
-        &self,
-        control: AnyHandle,
+    fn partition_of<'t, G: Group>(
+        &'t self,
+        lease: SharedLease<'t>,
         group: G,
         plan: Plan,
         owned: bool,
-    ) -> Result<Partition<'_, G>, PartitionError> {
-        let lease = self.lease_shared(control)?;
+    ) -> Result<Partition<'t, G>, PartitionError> {
         let words = self.control(&lease);
         Ok(Partition {
             table: self,
-            control,
+            control: lease.handle,
             group,
             plan,
             unit: words.map_or(1, |words| words.unit()),
-            _lease: lease,
+            lease,
             owned,
             token: self.token(),
         })
@@ -289,6 +302,16 @@ impl<'t, G: Group> Partition<'t, G> {
         Ok(RoundProgress::of(&control))
     }
 
+    /// Returns the tiles that are claimed together with `tile`: it alone in a partition of up to
+    /// 2,048 tiles, up to 16 neighbours beyond; none if there is no such tile.
+    pub fn claimed_with(&self, tile: usize) -> Range<usize> {
+        let (start, tiles) = (tile / self.unit * self.unit, self.tiles());
+        match tile < tiles {
+            true => start..(start + self.unit).min(tiles),
+            false => tiles..tiles,
+        }
+    }
+
     /// Returns the number of tiles per claim.
     pub(crate) fn unit(&self) -> usize {
         self.unit
@@ -300,6 +323,14 @@ impl<'t, G: Group> Partition<'t, G> {
 
     pub(crate) fn segment(&self) -> &'t Segment {
         self.table.segment()
+    }
+
+    /// Returns the words, if the lease that this value keeps on them belongs to this process.
+    fn own_words(&self) -> Option<Control<'t>> {
+        match self.lease.is_ours() {
+            true => self.table.control(&self.lease),
+            false => None,
+        }
     }
 
     /// Takes a lease of this process on the claim words, and returns both.
@@ -317,6 +348,9 @@ impl<G> Drop for Partition<'_, G> {
     fn drop(&mut self) {
         // After a fork the partition belongs to the parent. An error says that it was freed before.
         if self.owned && self.table.is_of(self.token) {
+            if let Some(control) = self.table.control(&self.lease) {
+                control.free();
+            }
             let _ = self.table.free(self.control);
         }
     }
@@ -355,7 +389,7 @@ impl RoundProgress {
         let progress = control.progress(now.round());
         RoundProgress {
             round: now.round(),
-            running: now.state() == ClaimState::Held,
+            running: now.is_running(),
             done: progress.done,
             held: progress.held,
             torn: progress.torn.len(),
@@ -374,7 +408,7 @@ impl Core {
     ) -> Result<usize, PartitionError> {
         let mut common = None;
         for (&(handle, mode), shape) in members.iter().zip(shapes) {
-            if mode == AccessMode::Whole {
+            if !mode.is_cut() {
                 continue;
             }
             let found = *shape.get(axis).ok_or_else(|| PartitionError::NoSuchAxis {
@@ -397,10 +431,31 @@ impl Core {
         Ok(common.unwrap_or(0))
     }
 
+    /// Checks that the arrays with a row for each tile have as many.
+    fn check_rows(
+        &self,
+        members: &[(AnyHandle, AccessMode)],
+        shapes: &[Vec<usize>],
+        tiles: usize,
+    ) -> Result<(), PartitionError> {
+        for (&(handle, mode), shape) in members.iter().zip(shapes) {
+            let rows = shape.first().copied();
+            if mode == AccessMode::PerTile && rows != Some(tiles) {
+                return Err(PartitionError::Rows {
+                    handle,
+                    name: self.name_of(handle),
+                    rows: rows.unwrap_or(0),
+                    tiles,
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn refuse_overlap(&self, members: &[(AnyHandle, AccessMode)]) -> Result<(), PartitionError> {
         for (at, &(handle, mode)) in members.iter().enumerate() {
             let conflicts = |&&(other, how): &&(AnyHandle, AccessMode)| {
-                other == handle && (mode == AccessMode::Write || how == AccessMode::Write)
+                other == handle && (mode.writes() || how.writes())
             };
             if members[..at].iter().any(|member| conflicts(&member)) {
                 return Err(PartitionError::Overlap {

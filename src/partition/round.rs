@@ -6,11 +6,12 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::control::{Control, Progress};
-use super::{AccessMode, Group, Partition};
+use super::{Group, Partition};
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
+use crate::table::error::LeaseError;
 use crate::table::lease::{ExclusiveLease, SharedLease};
-use crate::word::{Claim, ClaimState, Purpose, SeatId, SlotIndex};
+use crate::word::{ClaimState, Purpose, RoundState, RoundWord, SeatId, SlotIndex};
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Opens the next round, and leases the arrays for it.
@@ -26,19 +27,15 @@ impl<'t, G: Group> Partition<'t, G> {
         let me = self.table().enter()?;
         let (lease, control) = self.open()?;
         let now = control.round();
-        if now.state() != ClaimState::Open {
-            return Err(self.running(now));
+        if now.open_next(me).is_none() {
+            return Err(self.refused(now));
         }
         let mut shared = Vec::new();
         let mut exclusive = Vec::new();
         for (handle, mode) in self.group.members() {
-            match mode {
-                AccessMode::Write => {
-                    exclusive.push(self.table().lease_exclusive(handle, Purpose::Round)?)
-                }
-                AccessMode::Read | AccessMode::Whole => {
-                    shared.push(self.table().lease_shared(handle)?)
-                }
+            match mode.writes() {
+                true => exclusive.push(self.table().lease_exclusive(handle, Purpose::Round)?),
+                false => shared.push(self.table().lease_shared(handle)?),
             }
         }
         // Start the count before the round can be entered: its tiles must find it. For a group that
@@ -59,19 +56,24 @@ impl<'t, G: Group> Partition<'t, G> {
             }),
             Err(found) => {
                 exclusive.into_iter().for_each(ExclusiveLease::end_round);
-                Err(self.running(found))
+                Err(self.refused(found))
             }
         }
     }
 
-    fn running(&self, round: Claim) -> RoundError {
-        match round.state() {
-            ClaimState::Held => RoundError::Running {
+    /// Returns the reason for which no round can be opened after `round`.
+    fn refused(&self, round: RoundWord) -> RoundError {
+        match round.is_freed() {
+            true => LeaseError::Stale {
+                handle: self.control,
+            }
+            .into(),
+            false if round.is_settled() => RoundError::UsedUp {
+                rounds: RoundWord::MAX_ROUND,
+            },
+            false => RoundError::Running {
                 round: round.round(),
                 pid: self.table().pid_of(round.seat()),
-            },
-            _ => RoundError::UsedUp {
-                rounds: Claim::MAX_ROUND,
             },
         }
     }
@@ -128,7 +130,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         let mut known = members
             .into_iter()
             .filter(|(handle, _)| handle.unpack(own.segment().key()).0 == slot)
-            .map(|(_, mode)| usize::from(mode != AccessMode::Write) + usize::from(entered))
+            .map(|(_, mode)| usize::from(!mode.writes()) + usize::from(entered))
             .peekable();
         known.peek().is_some() && own.shared_leases(slot) <= known.sum()
     }
@@ -281,8 +283,14 @@ impl<'t, G: Group> Round<'_, 't, G> {
         let round = self.round;
         let rows = self.control.rows(&torn);
         // Close the round before releasing the arrays: late participants find it over.
-        self.control.close(self.me);
+        let state = match torn.is_empty() {
+            true => RoundState::Whole,
+            false => RoundState::Torn,
+        };
+        self.control.close(self.me, state);
         self.exclusive.drain(..).for_each(ExclusiveLease::end_round);
+        // Those who wait for the end can lease the arrays now.
+        self.control.settle(self.me);
         match rows.is_empty() {
             true => Ok(()),
             false => Err(RoundError::Torn {
@@ -305,13 +313,20 @@ impl<'t, G: Group> Round<'_, 't, G> {
     }
 
     pub(crate) fn deadline(&self, waited: Duration) -> RoundError {
-        let progress = self.control.progress(self.round);
+        self.control.deadline(self.round, waited)
+    }
+}
+
+impl Control<'_> {
+    /// Returns the error of a round that is not over after `waited`.
+    pub(super) fn deadline(&self, round: u64, waited: Duration) -> RoundError {
+        let progress = self.progress(round);
         RoundError::Deadline {
-            round: self.round,
+            round,
             waited,
             done: progress.done,
             held: progress.held,
-            tiles: self.control.tiles(),
+            tiles: self.tiles(),
         }
     }
 }
@@ -324,14 +339,16 @@ impl Progress {
 
 impl<G: Group> Drop for Round<'_, '_, G> {
     fn drop(&mut self) {
-        // After a fork the round belongs to the parent. After `end` it is closed already.
+        // After a fork the round belongs to the parent. After `end` it is settled already.
         if self.is_ours() && self.control.round().is_held_by(self.me) {
             if !self.reopened.borrow().is_empty() {
                 // A reopened tile is half-written, and it may not have been run since.
                 self.control
                     .poison_written(self.partition.segment().memory());
             }
-            self.control.close(self.me);
+            self.control.close(self.me, RoundState::GivenUp);
+            self.exclusive.clear();
+            self.control.settle(self.me);
         }
     }
 }

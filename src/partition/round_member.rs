@@ -6,13 +6,13 @@ use core::ops::Range;
 use super::access::TileOf;
 use super::control::Control;
 use super::tile::Tile;
-use super::{AccessMode, Group, Partition};
+use super::{Group, Partition};
 use crate::memory::TileAccesses;
 use crate::partition::error::RoundError;
 use crate::segment::fork::process_token;
 use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
-use crate::word::{ClaimState, SeatId};
+use crate::word::{Claim, ClaimState, RoundWord, SeatId};
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Enters the running round. Returns `None` if no round is running.
@@ -36,24 +36,45 @@ impl<'t, G: Group> Partition<'t, G> {
         workers: usize,
     ) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
         let me = self.table().enter()?;
-        let (lease, control) = self.open()?;
+        let (lease, control) = match self.open() {
+            Ok(open) => open,
+            // The partition was freed: no round runs.
+            Err(LeaseError::Stale { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let now = control.round();
-        if now.state() != ClaimState::Held {
+        if !now.is_running() {
             return Ok(None);
         }
+        self.enter_round(
+            me,
+            (lease, control),
+            now,
+            own_start(&control, worker, workers),
+        )
+    }
+
+    /// Enters the round of the word `now`. Returns `None` if it has ended. Claims tiles from unit
+    /// `first` on.
+    pub(super) fn enter_round(
+        &self,
+        me: SeatId,
+        (lease, control): (SharedLease<'t>, Control<'t>),
+        now: RoundWord,
+        first: usize,
+    ) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
         let leases = match self.participate(now.seat()) {
             Ok(leases) => leases,
             // The round ended while we entered.
-            Err(_) if control.round() != now => return Ok(None),
+            Err(_) if !control.round().is(now) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         // Load the round word again: the validated arrays may be in a round of the same opener on
         // another partition. Then it has ended this round first, which is visible here.
-        if control.round() != now {
+        if !control.round().is(now) {
             return Ok(None);
         }
         let raw = self.group.locate(self.table(), &self.plan)?;
-        let units = control.units();
         Ok(Some(RoundMember {
             partition: self,
             control,
@@ -61,7 +82,7 @@ impl<'t, G: Group> Partition<'t, G> {
             round: now.round(),
             me,
             token: self.table().token(),
-            first: own_range(units, worker, workers).start % units.max(1),
+            first,
             tried: 0,
             held: Held::default(),
             out: Cell::new(NONE_OUT),
@@ -78,12 +99,12 @@ impl<'t, G: Group> Partition<'t, G> {
         self.group
             .members()
             .into_iter()
-            .map(|(handle, mode)| match mode {
-                AccessMode::Write => {
+            .map(|(handle, mode)| match mode.writes() {
+                true => {
                     let (slot, generation) = handle.unpack(key);
                     self.table().lease_tiles(slot, generation, opener)
                 }
-                AccessMode::Read | AccessMode::Whole => self.table().lease_shared(handle),
+                false => self.table().lease_shared(handle),
             })
             .collect()
     }
@@ -114,6 +135,26 @@ impl Held {
         self.left.set(left & (left - 1));
         Some(self.first.get() + left.trailing_zeros() as usize)
     }
+}
+
+/// The outcome of claiming a given tile: [`RoundMember::claim_at`].
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub enum Claimed<T> {
+    /// The tile is the caller's.
+    Tile(T),
+    /// A participant holds it, or holds a tile that is claimed with it.
+    Held {
+        /// The participant's process.
+        pid: u32,
+    },
+    /// It was run to its end in this round.
+    Done,
+    /// Its holder died or panicked in this round.
+    Torn,
+    /// The round is over, and a later one has begun.
+    Over,
 }
 
 /// No claimed tile is out.
@@ -164,6 +205,118 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         }
     }
 
+    /// Claims the tile with this index, or returns the reason for which it cannot be claimed: for
+    /// static schedules, and for a rank that receives a message into a tile.
+    ///
+    /// In a partition of more than 2,048 tiles, [neighbours](Partition::claimed_with) are claimed
+    /// together. A participant that goes on to a tile of other neighbours makes the rest claimable
+    /// again. [`claim`](RoundMember::claim) and this call may be mixed.
+    ///
+    /// ```
+    /// use ndshm::partition::Claimed;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 1)?;
+    /// let round = tiles.begin()?;
+    /// # let (rank, ranks) = (0, 1);
+    /// if let Some(mut part) = tiles.enter()? {
+    ///     // This rank runs every `ranks`-th tile.
+    ///     for index in (rank..tiles.tiles()).step_by(ranks) {
+    ///         if let Claimed::Tile(mut tile) = part.claim_at(index)? {
+    ///             tile.views().fill(index as f64);
+    ///         }
+    ///     }
+    /// }
+    /// round.finish(Duration::from_secs(1))?;
+    /// # assert_eq!(table.read(x)?.to_vec(), [0.0, 1.0, 2.0, 3.0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`RoundError::NoSuchTile`] if the partition has fewer tiles.
+    /// - [`RoundError::Forked`] in a child of the process that entered the round.
+    /// - [`RoundError::Lease`] with [`LeaseError::InvalidElement`] as for
+    ///   [`claim`](RoundMember::claim).
+    #[track_caller]
+    pub fn claim_at(&mut self, tile: usize) -> Result<Claimed<Tile<'_, 't, G>>, RoundError> {
+        Ok(match self.claim_index_at(tile)? {
+            Claimed::Tile(()) => Claimed::Tile(self.tile(tile)?),
+            Claimed::Held { pid } => Claimed::Held { pid },
+            Claimed::Done => Claimed::Done,
+            Claimed::Torn => Claimed::Torn,
+            Claimed::Over => Claimed::Over,
+        })
+    }
+
+    /// Claims a tile, without opening it.
+    pub(crate) fn claim_index_at(&mut self, tile: usize) -> Result<Claimed<()>, RoundError> {
+        if !self.is_ours() {
+            return Err(RoundError::Forked);
+        }
+        let control = self.control;
+        let tiles = control.tiles();
+        if tile >= tiles {
+            return Err(RoundError::NoSuchTile { tile, tiles });
+        }
+        self.tear_forgotten();
+        let unit = tile / control.unit();
+        if !(self.held.is_on.get() && self.held.unit.get() == unit) {
+            if self.let_go() {
+                // The unit may lie behind this participant's pass.
+                self.tried = 0;
+            }
+            while !control.claim(unit, self.round, self.me) {
+                // Acquire: the record of a torn unit is read below.
+                let word = control.claim_word(unit);
+                if word.claim(self.round, self.me).is_none() {
+                    return self.refused(tile, word);
+                }
+            }
+            if control.unit() == 1 {
+                self.out.set(tile);
+                return Ok(Claimed::Tile(()));
+            }
+            self.hold(unit);
+        }
+        let held = &self.held;
+        let bit = 1u16 << (tile - held.first.get());
+        if held.left.get() & bit != 0 {
+            held.left.set(held.left.get() & !bit);
+            self.out.set(tile);
+            return Ok(Claimed::Tile(()));
+        }
+        let done = held.ran.get() & bit != 0;
+        if held.left.get() == 0 {
+            // All tiles were run, but the unit was not released.
+            self.close_unit();
+        }
+        Ok(if done { Claimed::Done } else { Claimed::Torn })
+    }
+
+    /// Returns the reason for which a tile with this claim cannot be claimed.
+    #[cold]
+    fn refused(&self, tile: usize, word: Claim) -> Result<Claimed<()>, RoundError> {
+        let unit = tile / self.control.unit();
+        let ran = self.control.ran(unit, self.round) >> (tile % self.control.unit()) & 1 == 1;
+        let table = self.partition.table();
+        Ok(match word.state() {
+            ClaimState::Held => Claimed::Held {
+                pid: table.pid_of(word.seat()),
+            },
+            ClaimState::Invalid => {
+                let what = "a claim has a state that no transition writes";
+                let error = table.tables().corrupt(self.partition.control, what);
+                return Err(error.into());
+            }
+            _ if word.round() > self.round => Claimed::Over,
+            ClaimState::Torn if !ran => Claimed::Torn,
+            ClaimState::Torn | ClaimState::Done | ClaimState::Open => Claimed::Done,
+        })
+    }
+
     /// Claims the next tile, without opening it. [`tile`](RoundMember::tile) opens it.
     #[inline]
     pub(crate) fn claim_index(&mut self) -> Option<usize> {
@@ -203,13 +356,7 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
             if control.unit() == 1 {
                 return Some(unit);
             }
-            // An earlier holder may have run some of its tiles and left.
-            let ran = control.ran(unit, self.round);
-            self.held.is_on.set(true);
-            self.held.unit.set(unit);
-            self.held.first.set(control.tiles_of(unit).start);
-            self.held.left.set(control.all_of(unit) & !ran);
-            self.held.ran.set(ran);
+            self.hold(unit);
             match self.held.next() {
                 Some(index) => return Some(index),
                 // All tiles were run, but the unit was not released.
@@ -217,6 +364,40 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
             }
         }
         None
+    }
+
+    /// Notes that this participant has claimed a unit of several tiles.
+    #[inline]
+    fn hold(&self, unit: usize) {
+        // An earlier holder may have run some of its tiles and left.
+        let ran = self.control.ran(unit, self.round);
+        self.held.is_on.set(true);
+        self.held.unit.set(unit);
+        self.held.first.set(self.control.tiles_of(unit).start);
+        self.held.left.set(self.control.all_of(unit) & !ran);
+        self.held.ran.set(ran);
+    }
+
+    /// Gives up the unit of several tiles that this participant holds, if any. No tile of it is out.
+    /// Returns `true` if others can claim it now.
+    fn let_go(&self) -> bool {
+        let held = &self.held;
+        if !held.is_on.replace(false) {
+            return false;
+        }
+        let unit = held.unit.get();
+        let left = held.left.replace(0);
+        // Tiles that were handed out but not run to the end are torn.
+        match self.control.all_of(unit) & !left & !held.ran.get() {
+            // The next holder runs the remaining tiles.
+            0 => self.control.reopen(unit, self.round, self.me),
+            _ => {
+                self.control
+                    .poison_written(self.partition.segment().memory());
+                self.control.tear(unit, self.me);
+                false
+            }
+        }
     }
 
     /// Releases a tile that was run to its end.
@@ -352,6 +533,12 @@ fn own_range(units: usize, worker: usize, workers: usize) -> Range<usize> {
     start(worker)..start(worker + 1)
 }
 
+/// Returns the unit at which the own range of number `worker` of `workers` begins.
+pub(super) fn own_start(control: &Control<'_>, worker: usize, workers: usize) -> usize {
+    let units = control.units();
+    own_range(units, worker, workers).start % units.max(1)
+}
+
 impl<'t, G: Group> Partition<'t, G> {
     /// Returns the tiles that number `worker` of `workers` claims before it steals.
     pub(crate) fn own_range(&self, worker: usize, workers: usize) -> Range<usize> {
@@ -366,20 +553,6 @@ impl<G: Group> Drop for RoundMember<'_, '_, G> {
             return;
         }
         self.tear_forgotten();
-        let held = &self.held;
-        if !held.is_on.get() {
-            return;
-        }
-        let unit = held.unit.get();
-        // Tiles that were handed out but not run to the end are torn.
-        match self.control.all_of(unit) & !held.left.get() & !held.ran.get() {
-            // The next holder runs the remaining tiles.
-            0 => drop(self.control.reopen(unit, self.round, self.me)),
-            _ => {
-                self.control
-                    .poison_written(self.partition.segment().memory());
-                self.control.tear(unit, self.me);
-            }
-        }
+        self.let_go();
     }
 }

@@ -35,13 +35,15 @@ pub enum PoolError {
         /// Threads of this process.
         threads: usize,
     },
-    /// A table of this process holds a lease, and a forked worker would copy the guard.
+    /// A table of this process holds a lease or builds an array, and a forked worker would copy the
+    /// guard or the builder.
     #[error(
-        "this process holds a lease on {handle}, and a forked worker would copy its guard; drop \
-         all guards before forking workers, or use Pool::spawn"
+        "this process holds a lease on {handle} or builds it, and a forked worker would copy the \
+         guard or the builder; drop all guards, and publish or drop all builders, before forking \
+         workers, or use Pool::spawn"
     )]
     LeaseHeld {
-        /// A leased array.
+        /// A leased array, or one that is being built.
         handle: AnyHandle,
     },
     /// The pool was started by the process that this one was forked from.

@@ -22,17 +22,37 @@ pub(crate) trait Reclaim {
     fn reclaim(&self, segment: &Segment, seat: SeatId, dead: bool) -> ReapReport;
 }
 
-/// A participant's entry about itself. Serves messages and tools, never a decision.
+/// A participant's entry about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ParticipantInfo {
+    /// Serves messages and tools, never a decision.
     pub(crate) pid: u32,
 }
 
 impl ParticipantInfo {
     const PID: usize = 0;
+    /// 1 if the participant has pinned an array. Whoever acts for a seat that has not need not read
+    /// the rows of pins, and so allocates none of their pages.
+    const PINS: usize = 1;
 
     fn write(memory: &Memory, index: usize) {
-        memory.seat_card(index)[Self::PID].store(u64::from(std::process::id()), Ordering::Relaxed);
+        let card = memory.seat_card(index);
+        card[Self::PID].store(u64::from(std::process::id()), Ordering::Relaxed);
+        card[Self::PINS].store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that `seat` pins arrays. The caller sets its first pin afterwards.
+    pub(crate) fn note_pins(memory: &Memory, seat: SeatId) {
+        if let Some(index) = seat.index() {
+            // Relaxed: the lock of the seat orders it before the walk over what the seat held.
+            memory.seat_card(index)[Self::PINS].store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` if `seat` may have pins.
+    pub(crate) fn has_pins(memory: &Memory, seat: SeatId) -> bool {
+        let card = |index| memory.seat_card(index)[Self::PINS].load(Ordering::Relaxed);
+        seat.index().is_some_and(|index| card(index) != 0)
     }
 
     /// Returns the card of `seat`. ORPHAN and numbers without a seat have pid 0.

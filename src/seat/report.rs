@@ -14,6 +14,8 @@ pub struct ReapReport {
     pub reservations: usize,
     /// Shared leases and places in rounds that were given back.
     pub leases: usize,
+    /// Pins that were given back, one per seat and array.
+    pub pins: usize,
     /// Arrays that a dead participant was writing, poisoned now; each once.
     pub poisoned: Vec<AnyHandle>,
     /// Tiles that a dead participant was writing.
@@ -45,6 +47,7 @@ impl ReapReport {
         self.arrays_freed += other.arrays_freed;
         self.reservations += other.reservations;
         self.leases += other.leases;
+        self.pins += other.pins;
         for handle in other.poisoned {
             self.add_poisoned(handle);
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::message::Bytes;
+use crate::segment::id::{PeerAddress, SegmentId};
 
 /// Error of creating or opening a segment.
 #[derive(Error)]
@@ -233,6 +234,76 @@ pub enum SegmentError {
     Closed {
         /// The descriptor.
         number: i32,
+    },
+    /// The socket did not pass a segment.
+    #[error("the socket did not pass a segment: {problem}")]
+    NotPassed {
+        /// The reason, and the remedy.
+        problem: &'static str,
+    },
+    /// The other process did not send or receive in time.
+    #[error(
+        "the socket passed no segment within {waited:?}: raise the timeout, or check that the \
+         other process calls Segment::send_to or Segment::receive_from"
+    )]
+    SocketTimeout {
+        /// How long the call waited.
+        waited: Duration,
+    },
+    /// The process of an address does not have such a descriptor, or cannot be seen.
+    #[error(
+        "process {} has no descriptor {} that this process can see: it has ended or dropped the \
+         segment, or is in another pid namespace (container), or /proc hides it (hidepid); ask it \
+         for a new Segment::peer_address, or use Segment::send_to or a named segment",
+        address.pid(),
+        address.fd()
+    )]
+    NoPeer {
+        /// The address.
+        address: PeerAddress,
+    },
+    /// This process may not look into the process of an address.
+    #[error(
+        "no permission to open descriptor {} of process {}, which belongs to another user or user \
+         namespace (container), or is not dumpable: use Segment::send_to or a named segment \
+         ({source})",
+        address.fd(),
+        address.pid()
+    )]
+    PeerDenied {
+        /// The address.
+        address: PeerAddress,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A descriptor leads to another segment than expected.
+    #[error(
+        "{what} is segment {found}, not segment {expected}: the process that had it is another one \
+         by now, or has reused the number; ask for a new Segment::peer_address, or use \
+         Segment::send_to"
+    )]
+    OtherSegment {
+        /// The descriptor.
+        what: String,
+        /// The id of the address or message.
+        expected: SegmentId,
+        /// The id in the file.
+        found: SegmentId,
+    },
+    /// The process has left the segment.
+    #[error(
+        "this process has left the segment (Segment::leave), and can only read what it still has \
+         mapped: open the segment again, by its name, a Segment::peer_address or Segment::send_to"
+    )]
+    Left,
+    /// Tables of this process are in the segment that it wants to leave.
+    #[error(
+        "this process has {seats} seats in the segment that it wants to leave: drop its tables \
+         first, in all threads"
+    )]
+    Joined {
+        /// The number of seats.
+        seats: u64,
     },
     /// There is no memory for the segment's tables.
     #[error(transparent)]

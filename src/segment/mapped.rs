@@ -3,6 +3,7 @@
 pub(crate) mod backing;
 mod commit_budget;
 pub(crate) mod description;
+mod gate;
 pub(crate) mod membership;
 mod prefault;
 
@@ -13,17 +14,19 @@ use rustix::mm::Advice;
 
 use super::options::SegmentOptions;
 use super::os::commit::{self, Way};
-use super::os::file::{Kind, os_error, reopen_with};
+use super::os::file::{Kind, reopen, reopen_with};
 use super::os::foreign_lock;
 use super::os::fork::process_token;
 use super::os::huge::HugeRequest;
 use super::os::mapping::{Mapping, page_size};
-use crate::layout::Layout;
+use crate::layout::{Header, Layout};
 use crate::memory::Memory;
 use crate::segment::error::{ForeignLock, NoMemory, SegmentError};
+use crate::segment::id::SegmentId;
 use crate::sync::{Atom, Backoff, Ordering};
 use backing::{Backing, Parts};
 use commit_budget::CommitBudget;
+use gate::Gate;
 
 pub(crate) use super::os::fork;
 pub(super) use super::os::mapping::address_space_limit;
@@ -37,8 +40,12 @@ pub(super) struct Inner {
     mapping: Mapping,
     backing: Backing,
     key: u64,
+    id: SegmentId,
+    /// No page is given back before the segment ends.
+    pinned: bool,
     retain: u64,
     budget: CommitBudget,
+    gate: Gate,
     huge: HugeRequest,
     /// Token of the process that owns the mapped description.
     token: Atom<u64>,
@@ -54,16 +61,24 @@ impl Inner {
             Backing::File(own) => Some(own.fd()),
             Backing::InProcess(_) => None,
         };
+        let alive = parts.memory.header()[Header::ALIVE].load(Ordering::Relaxed);
+        let pinned = Header::is_pinned(alive);
+        // Pages that cannot be given back are all kept for reuse.
+        let retain = match pinned {
+            true => Some(u64::MAX >> 1),
+            false => options.retain,
+        };
         let inner = Inner {
             huge: HugeRequest::ask(options.huge_pages, &parts.mapping, &layout, fd),
             memory: parts.memory,
             mapping: parts.mapping,
             backing: parts.backing,
             key: parts.key,
-            retain: options
-                .retain
-                .unwrap_or_else(|| commit::total_memory() / 16),
+            id: parts.id,
+            pinned,
+            retain: retain.unwrap_or_else(|| commit::total_memory() / 16),
             budget: CommitBudget::new(),
+            gate: Gate::new(),
             token: Atom::zero(),
             rebinding: Atom::zero(),
         };
@@ -79,6 +94,15 @@ impl Inner {
     #[inline]
     pub(super) fn key(&self) -> u64 {
         self.key
+    }
+
+    pub(super) fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Returns `true` if no page is given back before the segment ends.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     pub(super) fn retain_limit(&self) -> u64 {
@@ -103,10 +127,29 @@ impl Inner {
 
     /// Returns a new descriptor of the segment's file, which an exec does not close.
     pub(super) fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
+        reopen_with(self.own_fd()?, OFlags::RDWR)
+    }
+
+    /// Returns a new descriptor of the segment's file, to be sent to another process.
+    ///
+    /// It has a description of its own: a copy of this process's would keep the process alive for
+    /// the others.
+    pub(super) fn passable_fd(&self) -> Result<OwnedFd, SegmentError> {
+        reopen(self.own_fd()?)
+    }
+
+    /// Returns the descriptor of the segment's file, if other processes may get the segment.
+    pub(super) fn own_fd(&self) -> Result<BorrowedFd<'_>, SegmentError> {
         match &self.backing {
-            Backing::File(own) => reopen_with(own.checked_fd()?, OFlags::empty()),
+            _ if self.has_left() => Err(SegmentError::Left),
+            Backing::File(own) => own.checked_fd(),
             Backing::InProcess(_) => Err(SegmentError::NotShared),
         }
+    }
+
+    /// Returns `true` if the process has left the segment, and may store to it no more.
+    pub(super) fn has_left(&self) -> bool {
+        self.gate.is_closed()
     }
 
     /// Returns the token of the process that owns the mapped description. If that is not this
@@ -122,14 +165,24 @@ impl Inner {
     /// rebinds.
     pub(super) fn rebind(&self) -> Result<(), SegmentError> {
         let me = process_token();
+        let is_bound = || self.token() == me;
+        match self.take_turn(me, is_bound) {
+            true => self.end_turn(self.rebind_in_turn(me)),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until no other thread of this process, whose token is `me`, exchanges the mapping.
+    /// Returns `false` without a turn once `is_done` holds.
+    fn take_turn(&self, me: u64, is_done: impl Fn() -> bool) -> bool {
         let turn = &self.rebinding;
         let backoff = Backoff::new();
         loop {
-            if self.token() == me {
-                return Ok(());
+            if is_done() {
+                return false;
             }
-            // A token of another process was inherited in the middle of a rebind. The rebinding
-            // thread is not in this process, so we start the work anew.
+            // A token of another process was inherited in the middle of a turn. The thread that had
+            // the turn is not in this process, so we start the work anew.
             let holder = turn.load(Ordering::Relaxed);
             let free = holder != me;
             if free
@@ -137,14 +190,55 @@ impl Inner {
                     .compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
             {
-                break;
+                return true;
             }
             backoff.snooze();
         }
-        let outcome = self.rebind_in_turn(me);
-        // Release: pairs with the Acquire of the exchange above.
-        turn.store(0, Ordering::Release);
+    }
+
+    /// Ends the turn of the caller, and returns the outcome of its work.
+    fn end_turn(&self, outcome: Result<(), SegmentError>) -> Result<(), SegmentError> {
+        // Release: pairs with the Acquire of the exchange in `take_turn`.
+        self.rebinding.store(0, Ordering::Release);
         outcome
+    }
+
+    /// Leaves the segment, and keeps its bytes mapped as this process's own.
+    pub(super) fn leave(&self) -> Result<(), SegmentError> {
+        let me = process_token();
+        let has_left = || self.has_left();
+        match self.take_turn(me, has_left) {
+            true => self.end_turn(self.leave_in_turn(me)),
+            false => Ok(()),
+        }
+    }
+
+    /// Leaves like [`leave`](Inner::leave), if this process has no seat.
+    ///
+    /// 1. Close the gate: no thread can join any more. This fails if there are seats.
+    /// 2. Exchange the mapping for a private one: no store reaches the segment any more.
+    /// 3. Replace the description, which ends the locks that came with it.
+    /// 4. Remove the name, if no process is left.
+    ///
+    /// A death after any step ends the locks, and leaves at most the name, as any other death.
+    fn leave_in_turn(&self, me: u64) -> Result<(), SegmentError> {
+        if self.token() != me {
+            self.gate.forget();
+        }
+        self.gate
+            .close()
+            .map_err(|seats| SegmentError::Joined { seats })?;
+        let Backing::File(own) = &self.backing else {
+            return Ok(());
+        };
+        match own.make_private(&self.mapping, self.memory.layout().total) {
+            Ok(reader) => own.give_up(&reader),
+            Err(error) => {
+                // The mapping is as it was.
+                self.gate.open();
+                Err(error)
+            }
+        }
     }
 
     /// Binds the inherited mapping to this process, whose token is `me`, unless another thread did
@@ -153,6 +247,9 @@ impl Inner {
         if self.token() == me {
             return Ok(());
         }
+        if self.has_left() {
+            return Err(SegmentError::Left);
+        }
         let Backing::File(own) = &self.backing else {
             return Err(SegmentError::NotShared);
         };
@@ -160,6 +257,7 @@ impl Inner {
         own.rebind(mapping, layout.total)?;
         self.huge.advise(mapping, layout);
         self.budget.forget();
+        self.gate.forget();
         self.token.store(me, Ordering::Release);
         Ok(())
     }
@@ -174,13 +272,17 @@ impl Inner {
     ) -> Result<bool, SegmentError> {
         // On the parent's description the lock would belong to the parent.
         self.rebind()?;
-        match &self.backing {
-            Backing::InProcess(seats) => Ok(seats.try_lock(index, by)),
-            Backing::File(own) => own
-                .seats
-                .try_lock(own.checked_fd()?, index)
-                .map_err(|errno| os_error("fcntl(F_OFD_SETLK)", "a seat", errno)),
+        if !self.gate.enter() {
+            return Err(SegmentError::Left);
         }
+        let outcome = match &self.backing {
+            Backing::InProcess(seats) => Ok(seats.try_lock(index, by)),
+            Backing::File(own) => own.try_lock_seat(index),
+        };
+        if !matches!(outcome, Ok(true)) {
+            self.gate.exit();
+        }
+        outcome
     }
 
     /// Releases a lock that [`try_lock_seat`](Inner::try_lock_seat) took in this process. Does
@@ -198,6 +300,7 @@ impl Inner {
                 }
             }
         }
+        self.gate.exit();
     }
 
     /// Returns the foreign lock on a seat, if there is one. Costs one system call if there is none.
@@ -251,10 +354,11 @@ impl Inner {
     /// Commits the words of these slots. Runs before their span is appended.
     pub(super) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         let layout = self.memory.layout();
-        let reader_words = layout.geometry.reader_words();
+        let row_words = layout.geometry.row_words();
         let tables = [
             (layout.slots, 1),
-            (layout.readers, reader_words),
+            (layout.readers, row_words),
+            (layout.pins, row_words),
             (layout.descriptors, Layout::DESCRIPTOR_WORDS),
         ];
         for (table, words) in tables {
@@ -287,10 +391,13 @@ impl Inner {
     }
 
     /// Gives back the whole pages within `len` bytes at `offset` of the data region. Returns `true`
-    /// if the whole range certainly reads as zeros now.
+    /// if the whole range certainly reads as zeros now. Gives no page of a pinned segment back.
     ///
     /// The caller has exclusive access to the range, and no longer needs its contents.
     pub(super) fn punch(&self, offset: u64, len: u64) -> bool {
+        if self.pinned {
+            return false;
+        }
         let page = page_size() as u64;
         // The data region starts at a page boundary.
         let Some(end) = offset

@@ -10,6 +10,7 @@
 pub(crate) mod error;
 mod geometry;
 pub(crate) mod huge_pages;
+pub(crate) mod id;
 mod in_process;
 #[cfg(not(loom))]
 mod lifecycle;
@@ -31,6 +32,7 @@ use std::sync::{Arc, Weak};
 
 pub(crate) use error::{ForeignLock, NoMemory, SegmentError};
 pub use huge_pages::HugePages;
+pub use id::{PeerAddress, SegmentId};
 pub(crate) use imp::fork;
 pub use options::{Removal, SegmentOptions};
 
@@ -118,6 +120,11 @@ impl Segment {
     #[inline]
     pub(crate) fn key(&self) -> u64 {
         self.inner.key()
+    }
+
+    /// Returns `true` if both are references to the same mapping.
+    pub(crate) fn is(&self, other: &Segment) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Returns the limit of bytes in free extents that keep their pages.

@@ -26,6 +26,7 @@ pub struct SegmentOptions {
     pub(super) retain: Option<u64>,
     pub(super) huge_pages: HugePages,
     pub(super) persistent: bool,
+    pub(super) pinned: bool,
     pub(super) open_timeout: Duration,
     pub(super) mode: u32,
     pub(super) owner: Option<u32>,
@@ -43,6 +44,7 @@ impl SegmentOptions {
             retain: None,
             huge_pages: HugePages::AsSystem,
             persistent: false,
+            pinned: false,
             open_timeout: Duration::from_secs(2),
             mode: PRIVATE,
             owner: None,
@@ -93,6 +95,34 @@ impl SegmentOptions {
     /// [`Segment::persist`](crate::Segment::persist).
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
+        self
+    }
+
+    /// Keeps all pages of the new segment in place: no process gives one back before the segment
+    /// ends. Has no effect on an existing segment, which has this property or not from its creation
+    /// on ([`Segment::is_pinned`](crate::Segment::is_pinned)).
+    ///
+    /// For memory that a network card, a GPU or io_uring has registered. A page that is given back
+    /// leaves such a registration behind: the device then writes to a page that no process sees.
+    /// Freed arrays are reused, but neither a `free` nor [`trim`](crate::HandleTable::trim) nor a
+    /// reap returns memory to the system, regardless of [`retain`](SegmentOptions::retain) and of
+    /// the options of the process that calls them.
+    /// [Huge pages](SegmentOptions::huge_pages) stay possible: the kernel moves no page that a
+    /// device has registered.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let segment = Segment::options().pinned(true).anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let x = table.from_elem(1 << 20, 1.0)?;
+    /// table.free(x)?;
+    /// assert!(segment.is_pinned());
+    /// assert_eq!(table.trim()?, 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn pinned(mut self, pinned: bool) -> Self {
+        self.pinned = pinned;
         self
     }
 

@@ -10,7 +10,8 @@ use core::marker::PhantomData;
 use core::time::Duration;
 
 use super::{Atom, Ordering, Word};
-use checker::{Condvar, Mutex, lazy_static};
+pub(crate) use checker::Mutex;
+use checker::{Condvar, lazy_static};
 pub(crate) use mortal::{MortalU64 as Cell, die, until_death};
 pub(crate) use time::Instant;
 

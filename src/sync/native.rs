@@ -9,6 +9,7 @@ use core::marker::PhantomData;
 
 use super::{Atom, Ordering, Word};
 
+pub(crate) use std::sync::Mutex;
 pub(crate) use std::time::Instant;
 
 /// The atomic in a word.

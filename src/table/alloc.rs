@@ -29,6 +29,31 @@ pub(crate) struct Reserved<'m> {
     pub(crate) backed: u64,
 }
 
+/// A slot that is RESERVED to give its pages back to the system.
+pub(crate) struct Cleaning {
+    slot: SlotIndex,
+    /// The slot's word.
+    reserved: SlotWord,
+    extent: Extent,
+}
+
+impl Cleaning {
+    /// Gives the pages back, and makes the slot FREE. `me` has reserved it.
+    ///
+    /// Uses nothing private to the participant: any thread of its process may run it.
+    pub(crate) fn run(self, segment: &Segment, me: SeatId) {
+        let memory = segment.memory();
+        let clean = segment.punch(self.extent.offset, self.extent.size());
+        let Some(slot) = Slot::of(memory, self.slot) else {
+            return;
+        };
+        let free = slot.abandon(self.reserved, me, clean);
+        if !matches!(free.lifecycle(), Lifecycle::Exhausted) {
+            Hints::of(memory).set(self.extent.class, self.slot);
+        }
+    }
+}
+
 /// The reason for which no slot was reserved.
 #[derive(Debug)]
 pub(crate) enum Exhausted {
@@ -65,10 +90,16 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Gives the whole pages of an extent back to the system. Returns `true` if the extent holds
-    /// zeros now.
-    fn punch(&self, extent: Extent) -> bool {
-        self.segment.punch(extent.offset, extent.size())
+    /// Gives the pages of a reserved slot back to the system, now or later, and makes it FREE.
+    fn clean_reserved(&mut self, slot: SlotIndex, reserved: SlotWord, extent: Extent) {
+        let cleaning = Cleaning {
+            slot,
+            reserved,
+            extent,
+        };
+        if let Some(cleaning) = self.cache.push_deferred(cleaning) {
+            cleaning.run(self.segment, self.me);
+        }
     }
 
     /// Reserves a slot of `class` that this participant freed recently, if `needed` bytes of it are
@@ -278,16 +309,14 @@ impl<'m> Allocator<'m, '_> {
     /// Cleans the extent of a slot that the caller has retired, and makes the slot FREE. Returns
     /// `false` if leases keep it from being reserved for that.
     #[cold]
-    fn clean(&self, slot: SlotIndex, retired: SlotWord, extent: Extent) -> bool {
+    fn clean(&mut self, slot: SlotIndex, retired: SlotWord, extent: Extent) -> bool {
         let Some(slot) = Slot::of(self.memory(), slot) else {
             return false;
         };
         let Some(reserved) = slot.recycle_reserved(retired, self.me) else {
             return false;
         };
-        let clean = self.punch(extent);
-        let _ = slot.abandon(reserved, self.me, clean);
-        Hints::of(self.memory()).set(extent.class, slot.index);
+        self.clean_reserved(slot.index, reserved, extent);
         true
     }
 
@@ -302,8 +331,7 @@ impl<'m> Allocator<'m, '_> {
             && !self.cache.within_shared_limit(extent.size())
         {
             if let Ok(reserved) = slot.reserve(free, self.me) {
-                let clean = self.punch(extent);
-                let _ = slot.abandon(reserved, self.me, clean);
+                return self.clean_reserved(slot.index, reserved, extent);
             }
         } else if !free.is_clean() {
             self.note_shared(extent.size() as i64);

@@ -3,6 +3,7 @@
 //! All of it is hints in private memory. Its slots are FREE, so any participant may take them by
 //! the sweep. If the process dies, only the hints are lost.
 
+use super::alloc::Cleaning;
 use crate::span::{CLASSES, Extent, Span};
 use crate::word::SlotWord;
 
@@ -49,6 +50,8 @@ pub(crate) struct Cache {
     /// The segment's sum of all reports, as last seen.
     shared: i64,
     retain_limit: u64,
+    /// Pages to give back later, if the participant does so outside of its calls.
+    deferred: Option<Vec<Cleaning>>,
     /// For models that require hints to suffice.
     #[cfg(loom)]
     pub(crate) sweeps: u64,
@@ -74,9 +77,39 @@ impl Cache {
             unreported: 0,
             shared: 0,
             retain_limit,
+            deferred: None,
             #[cfg(loom)]
             sweeps: 0,
         }
+    }
+
+    /// Collects the pages to give back from now on, for [`take_deferred`](Cache::take_deferred).
+    pub(crate) fn defer(&mut self) {
+        self.deferred.get_or_insert_default();
+    }
+
+    /// Returns `true` if pages are given back later.
+    pub(crate) fn is_deferring(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Adds pages to give back later. Returns them if the caller gives them back at once.
+    pub(crate) fn push_deferred(&mut self, cleaning: Cleaning) -> Option<Cleaning> {
+        match &mut self.deferred {
+            Some(deferred) => {
+                deferred.push(cleaning);
+                None
+            }
+            None => Some(cleaning),
+        }
+    }
+
+    /// Returns the pages to give back now.
+    pub(crate) fn take_deferred(&mut self) -> Vec<Cleaning> {
+        self.deferred
+            .as_mut()
+            .map(core::mem::take)
+            .unwrap_or_default()
     }
 
     /// Counts a sweep. Only models need the count.

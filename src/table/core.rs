@@ -1,10 +1,11 @@
 //! The core of a handle table: one participant's seat in a segment, and its private notes.
 
 use core::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::above::Above;
-use super::alloc::Allocator;
+use super::alloc::{Allocator, Cleaning};
 use super::cache::Cache;
 use super::hints::Hints;
 use super::locate::TableView;
@@ -18,6 +19,7 @@ use crate::segment::ForeignLock;
 use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
 use crate::span::Spans;
+use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::word::{BucketIndex, SeatId, SlotIndex, SlotWord};
 
@@ -39,6 +41,10 @@ pub struct Core {
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
+    /// The number of this participant's pins of each array, at least one.
+    pub(super) pins: RefCell<BTreeMap<AnyHandle, usize>>,
+    /// Tells the pins of this table from those of other tables.
+    pub(super) identity: Arc<()>,
     /// Schema index of each record type used here.
     pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
@@ -66,6 +72,8 @@ impl Core {
             process: TokenWord::of_this_process(),
             cache: RefCell::new(Cache::new(segment.retain_limit())),
             recursive: RefCell::default(),
+            pins: RefCell::default(),
+            identity: Arc::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),
             names: RefCell::default(),
@@ -105,10 +113,15 @@ impl Core {
     /// removes the names of arrays that were freed.
     pub(crate) fn reap(&self) -> Result<ReapReport, JoinError> {
         let report = self.reap_seats(self.enter()?)?;
+        self.tidy_names(&report);
+        Ok(report)
+    }
+
+    /// Removes the names of arrays that a reap has freed.
+    pub(crate) fn tidy_names(&self, report: &ReapReport) {
         if self.untidy_names.replace(false) || report.names {
             self.above.forget_dead_names(self);
         }
-        Ok(report)
     }
 
     /// Takes back everything that dead participants held, but leaves the names of freed arrays.
@@ -228,6 +241,27 @@ impl Core {
         token == self.token.get() && self.process.is(token)
     }
 
+    /// Returns `true` if `token` is that of this process, whichever table it belongs to.
+    pub(super) fn is_process(&self, token: u64) -> bool {
+        self.process.is(token)
+    }
+
+    /// Returns the number of times that this participant's seat was taken before it.
+    pub(super) fn epoch(&self) -> u64 {
+        let index = self.own_seat().index().unwrap_or_default();
+        // Relaxed: this participant has written the word.
+        let word = self.segment.memory().seat_word(index);
+        word.load(Ordering::Relaxed).epoch()
+    }
+
+    /// Clears the poison of an array that this participant has leased exclusively.
+    pub(super) fn heal(&self, slot: Slot<'_>, handle: AnyHandle) {
+        let me = self.own_seat();
+        let (_, generation) = handle.unpack(self.segment.key());
+        // An error means that the array is not poisoned.
+        let _ = slot.change(|word| word.heal(generation, me));
+    }
+
     /// Returns the seat. The caller has [entered](crate::HandleTable::enter).
     pub(crate) fn own_seat(&self) -> SeatId {
         self.seat.get()
@@ -285,13 +319,34 @@ impl Core {
         }
         let seat = seat::join(&self.segment, self.above)?;
         // The parent's records belong to the parent.
-        *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
+        self.renew_cache();
         self.recursive.borrow_mut().clear();
+        self.pins.borrow_mut().clear();
         self.named.borrow_mut().clear();
         self.seat.set(seat);
         self.token.set(token);
         self.place.set(seat, token);
         Ok(seat)
+    }
+
+    fn renew_cache(&self) {
+        let mut cache = self.cache.borrow_mut();
+        let is_deferring = cache.is_deferring();
+        *cache = Cache::new(self.segment.retain_limit());
+        if is_deferring {
+            cache.defer();
+        }
+    }
+
+    /// Leaves it to the caller to give pages back to the system, by
+    /// [`take_deferred`](Core::take_deferred) after each call.
+    pub(crate) fn defer_cleaning(&self) {
+        self.cache.borrow_mut().defer();
+    }
+
+    /// Returns the slots whose pages the caller gives back now.
+    pub(crate) fn take_deferred(&self) -> Vec<Cleaning> {
+        self.cache.borrow_mut().take_deferred()
     }
 
     #[inline]
@@ -308,7 +363,7 @@ impl Core {
     }
 
     /// Enters every free slot that only this participant knows of in the hints.
-    pub(super) fn share_cache(&self) {
+    pub(crate) fn share_cache(&self) {
         let memory = self.segment.memory();
         let hints = Hints::of(memory);
         let (recent, filling) = self.cache.borrow_mut().drain();

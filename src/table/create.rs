@@ -17,6 +17,7 @@ use crate::element::{self, Element, Kind, schema};
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Geometry;
 use crate::memory::Corrupt;
+use crate::segment::{NoMemory, Segment};
 use crate::span::WHOLE_COMMIT;
 use crate::span::{class_of, class_size};
 use crate::sync::Atom;
@@ -164,9 +165,42 @@ impl Core {
         class: u32,
         me: SeatId,
     ) -> Result<Reserved<'_>, AllocError> {
+        let (reserved, commit) = self.find_slot(bytes, class, me)?;
+        match commit {
+            Some(commit) => Ok(self.committed(reserved, &commit, commit.run(&self.segment))?),
+            None => Ok(reserved),
+        }
+    }
+
+    /// Reserves a slot for `bytes` as [`reserve`](Core::reserve) does, but leaves it to the caller
+    /// to commit its pages.
+    pub(super) fn reserve_uncommitted(
+        &self,
+        bytes: u64,
+    ) -> Result<(Reserved<'_>, Option<Commit>), AllocError> {
+        let me = self.enter()?;
+        let Some(class) = class_of(bytes) else {
+            return Err(self.full(bytes, "the address space", "capacity"));
+        };
+        let recent = self
+            .allocator(&mut self.cache.borrow_mut(), me)
+            .recent(class, committed_size(class, bytes));
+        match recent {
+            Some(reserved) => Ok((reserved, None)),
+            None => self.find_slot(bytes, class, me),
+        }
+    }
+
+    /// Finds a slot for `bytes`. Returns the pages to commit, if any are missing.
+    fn find_slot(
+        &self,
+        bytes: u64,
+        class: u32,
+        me: SeatId,
+    ) -> Result<(Reserved<'_>, Option<Commit>), AllocError> {
         let mut cache = self.cache.borrow_mut();
         let mut allocator = self.allocator(&mut cache, me);
-        let mut reserved = allocator
+        let reserved = allocator
             .search(class, || {
                 self.reap_seats(me).is_ok_and(|report| {
                     // Removing the names of freed arrays needs records, which cannot be allocated
@@ -186,23 +220,33 @@ impl Core {
                 Exhausted::NoMemory(error) => error.into(),
             })?;
         let needed = committed_size(reserved.extent.class, bytes);
-        if reserved.backed < needed {
-            let start = reserved.extent.offset;
-            let mut end = allocator.commit_end(&reserved.extent, needed);
-            let mut outcome = self.segment.commit(start, end - start);
-            if outcome.is_err() && end > start + needed {
-                // There may be room for this extent alone.
-                end = start + needed;
-                outcome = self.segment.commit(start, needed);
+        let commit = (reserved.backed < needed).then(|| Commit {
+            start: reserved.extent.offset,
+            needed,
+            end: allocator.commit_end(&reserved.extent, needed),
+        });
+        Ok((reserved, commit))
+    }
+
+    /// Notes the outcome of a commit for a reserved slot. Returns the slot to FREE after an error.
+    pub(super) fn committed<'a>(
+        &'a self,
+        mut reserved: Reserved<'a>,
+        commit: &Commit,
+        outcome: Result<u64, NoMemory>,
+    ) -> Result<Reserved<'a>, NoMemory> {
+        match outcome {
+            Ok(end) => {
+                self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
+                    .committed(&reserved.extent, end);
+                reserved.backed = commit.needed;
+                Ok(reserved)
             }
-            if let Err(error) = outcome {
+            Err(error) => {
                 self.abandon_unbacked(reserved);
-                return Err(error.into());
+                Err(error)
             }
-            allocator.committed(&reserved.extent, end);
-            reserved.backed = needed;
         }
-        Ok(reserved)
     }
 
     /// Calls `describe` to write the descriptor, then makes the array LIVE.
@@ -289,6 +333,30 @@ impl Core {
     }
 }
 
+/// Pages to commit for a reserved slot.
+pub(crate) struct Commit {
+    /// Offset of the extent in the data region.
+    start: u64,
+    /// Bytes that the array needs.
+    needed: u64,
+    /// Where to end, so that neighbouring extents need no commit of their own.
+    end: u64,
+}
+
+impl Commit {
+    /// Commits the pages. Returns the offset up to which they are committed.
+    pub(crate) fn run(&self, segment: &Segment) -> Result<u64, NoMemory> {
+        let outcome = segment.commit(self.start, self.end - self.start);
+        let least = self.start + self.needed;
+        match outcome {
+            Ok(()) => Ok(self.end),
+            // There may be room for this extent alone.
+            Err(_) if self.end > least => segment.commit(self.start, self.needed).map(|()| least),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Returns the bytes of an extent of `class` that are committed for an array of `bytes`.
 #[inline]
 pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
@@ -308,7 +376,7 @@ fn too_large<T: Element>(shape: &[usize]) -> AllocError {
 }
 
 /// Copies `source`, several parts at once if it is large.
-fn fill<T: Element, D: Dimension>(
+pub(crate) fn fill<T: Element, D: Dimension>(
     mut slots: ArrayViewMut<'_, MaybeUninit<T>, D>,
     source: ArrayView<'_, T, D>,
     fortran: bool,

@@ -37,6 +37,23 @@ pub enum AllocError {
         /// Bytes of an element.
         size: usize,
     },
+    /// The bytes are not as many as the shape needs.
+    #[error(
+        "shape {shape:?} of {element} ({size} bytes each) takes {expected} bytes, not {found}: pass \
+         the bytes of all elements, or another shape"
+    )]
+    WrongLength {
+        /// The shape asked for.
+        shape: Vec<usize>,
+        /// The element type.
+        element: String,
+        /// Bytes of an element.
+        size: usize,
+        /// Bytes that the shape needs.
+        expected: u64,
+        /// Bytes that were passed.
+        found: u64,
+    },
     /// No extent of this size is free and none can be added.
     #[error(
         "no room for {:#}: {what} of the segment is used up (capacity {:#}, {arrays} slots); free \
@@ -66,6 +83,12 @@ pub enum AllocError {
     /// which continues with it.
     #[error("this process was forked while its parent created the array: it is the parent's")]
     Forked,
+    /// A [`SuspendedBuilder`](crate::untyped::SuspendedBuilder) was resumed with another table.
+    #[error(
+        "another table reserved the array, or this one has left the segment since: resume it with \
+         the HandleTable whose builder() was called"
+    )]
+    OtherTable,
     /// The table of spans holds bytes that no participant writes.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -93,9 +116,15 @@ pub enum LeaseError {
     },
     /// Another lease excludes this one.
     #[error(
-        "{handle}{} is leased by process {pid}{}; try again when that lease is released",
+        "{handle}{} is leased by process {pid}{}",
         Called(.name),
-        if *.pid == std::process::id() { " (this process)" } else { "" }
+        match *.pid == std::process::id() {
+            true => {
+                ", which is this process: drop the guard or unlock the lease first, or try again \
+                 when the thread that has it has done so"
+            }
+            false => "; try again when that lease is released",
+        }
     )]
     Busy {
         /// The handle.
@@ -138,6 +167,14 @@ pub enum LeaseError {
         unix_time: u64,
         /// The part that it was writing.
         what: HalfWritten,
+    },
+    /// The lease cannot be given back here: see [`unlock`](crate::HandleTable::unlock).
+    #[error("{handle} cannot be unlocked here: {why}")]
+    NotHeld {
+        /// The handle.
+        handle: AnyHandle,
+        /// The reason, with the remedy.
+        why: &'static str,
     },
     /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
     #[error(

@@ -80,11 +80,11 @@ impl Core {
         let slot = Slot::of(memory, slot).ok_or(LeaseError::Stale { handle })?;
         let mut after = AfterFree::name(memory, slot.index);
         let bundle = match Descriptor::is_bundle(memory.descriptor(slot.index)) {
-            true => self.pin_for_retire(slot, handle),
+            true => self.hold_for_retire(slot, handle),
             false => None,
         };
         let queue = match bundle.is_none() && self.above.owns_arrays(memory, slot) {
-            true => self.pin_for_retire(slot, handle),
+            true => self.hold_for_retire(slot, handle),
             false => None,
         };
         let Ok(retired) = slot.retire(word, generation, self.own_seat()) else {

@@ -145,12 +145,6 @@ impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
-
-    /// Returns the lease without the view.
-    #[cfg(feature = "arrow")]
-    pub(crate) fn into_lease(self) -> SharedLease<'t> {
-        self.lease
-    }
 }
 
 impl<T, D> Deref for ReadGuard<'_, T, D> {

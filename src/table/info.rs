@@ -8,6 +8,7 @@ use crate::element::Order;
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
 use crate::seat::ParticipantInfo;
+use crate::segment::Segment;
 use crate::table::error::LeaseError;
 use crate::word::{SeatId, SlotWord};
 use ndarray::Dimension;
@@ -32,6 +33,8 @@ pub struct ArrayInfo {
     pub writer: Option<u32>,
     /// Processes that read it, or take part in a round on it.
     pub readers: Vec<u32>,
+    /// Processes that have [pinned](crate::HandleTable::pin) it.
+    pub pins: Vec<u32>,
     /// A writer died or panicked.
     pub poisoned: bool,
 }
@@ -56,6 +59,15 @@ impl Core {
         let handle = Handle::from_bits(handle.to_bits());
         self.attach::<T, D>(handle).map(|_| handle)
     }
+}
+
+/// Returns all live arrays of a segment, in the order of their slots. Requires no seat.
+pub(crate) fn live_arrays(segment: &Segment) -> impl Iterator<Item = ArrayInfo> + '_ {
+    let tables = TableView {
+        memory: segment.memory(),
+        key: segment.key(),
+    };
+    tables.arrays()
 }
 
 impl<'m> TableView<'m> {
@@ -100,6 +112,11 @@ impl<'m> TableView<'m> {
         if descriptor.is_control() {
             return Ok(None);
         }
+        let pids = |seats: Vec<SeatId>| {
+            let pids = seats.into_iter();
+            pids.map(|seat| ParticipantInfo::of(memory, seat).pid)
+                .collect()
+        };
         let pid = |seat: SeatId| (!seat.is_none()).then(|| ParticipantInfo::of(memory, seat).pid);
         let dtype = descriptor
             .dtype(memory)
@@ -114,11 +131,12 @@ impl<'m> TableView<'m> {
             dtype,
             owner: pid(word.owner()).filter(|_| !word.is_detached()),
             writer: pid(word.writer()),
-            readers: slot
-                .reader_seats()
-                .into_iter()
-                .map(|seat| ParticipantInfo::of(memory, seat).pid)
-                .collect(),
+            readers: pids(slot.reader_seats()),
+            // An array that was never pinned has no page for its row of pins.
+            pins: match word.is_pinned() {
+                true => pids(slot.pin_seats()),
+                false => Vec::new(),
+            },
             poisoned: word.is_poisoned(),
         }))
     }

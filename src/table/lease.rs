@@ -28,13 +28,13 @@ impl Core {
 
     /// Keeps a slot that the caller is about to retire from being reused, until the result is
     /// dropped. Returns `None` if the array was freed meanwhile.
-    pub(super) fn pin_for_retire<'t>(
+    pub(super) fn hold_for_retire<'t>(
         &'t self,
         slot: Slot<'t>,
         handle: AnyHandle,
     ) -> Option<SharedLease<'t>> {
         let (_, generation) = handle.unpack(self.segment.key());
-        let shared = slot.pin_for_retire(generation, self.own_seat())?;
+        let shared = slot.hold_for_retire(generation, self.own_seat())?;
         Some(self.shared_lease(slot, handle, shared))
     }
 
@@ -107,9 +107,14 @@ impl Core {
         same
     }
 
-    /// Finishes a refused lease and returns its error.
+    /// Finishes a refused lease or pin, and returns its error.
     #[cold]
-    fn refuse(&self, handle: AnyHandle, why: Refused, tail: ReleaseOutcome) -> BoxedLeaseError {
+    pub(super) fn refuse(
+        &self,
+        handle: AnyHandle,
+        why: Refused,
+        tail: ReleaseOutcome,
+    ) -> BoxedLeaseError {
         let (slot, _) = handle.unpack(self.segment.key());
         self.hint_if_freed(slot, tail);
         self.lease_error(handle, slot, why).into()
@@ -188,7 +193,7 @@ impl Core {
 
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
     #[inline]
-    fn release_recursive(&self, slot: SlotIndex) -> bool {
+    pub(super) fn release_recursive(&self, slot: SlotIndex) -> bool {
         let mut recursive = self.recursive.borrow_mut();
         if recursive.is_empty() {
             return false;
@@ -286,10 +291,7 @@ impl<'t> ExclusiveLease<'t> {
 
     /// Clears the poison of the leased array.
     pub(crate) fn heal(&self) {
-        let me = self.table.seat.get();
-        let (_, generation) = self.handle.unpack(self.table.segment.key());
-        // An error means that the array is not poisoned.
-        let _ = self.slot.change(|word| word.heal(generation, me));
+        self.table.heal(self.slot, self.handle);
     }
 
     #[cold]

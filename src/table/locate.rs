@@ -12,7 +12,7 @@ use crate::memory::{Access, Corrupt, Memory};
 use crate::span::{Extent, Spans};
 use crate::sync::Atom;
 use crate::table::error::{BoxedLeaseError, LeaseError};
-use crate::word::SlotIndex;
+use crate::word::{Lifecycle, SlotIndex};
 
 /// A live array's bytes, checked against its descriptor, its extent and the requested types.
 pub(crate) struct Located<T, D> {
@@ -35,6 +35,15 @@ impl<'m> TableView<'m> {
     pub(crate) fn slot(self, handle: AnyHandle) -> Option<(Slot<'m>, u32)> {
         let (index, generation) = handle.unpack(self.key);
         Some((Slot::of(self.memory, index)?, generation))
+    }
+
+    /// Returns `true` if the handle named an array once, which was freed since.
+    pub(crate) fn was_freed(self, handle: AnyHandle) -> bool {
+        self.slot(handle).is_some_and(|(slot, generation)| {
+            let word = slot.word();
+            let is_over = matches!(word.lifecycle(), Lifecycle::Retired | Lifecycle::Exhausted);
+            word.generation() > generation || word.generation() == generation && is_over
+        })
     }
 
     /// Returns the slot of a handle that is live at this moment.

@@ -16,11 +16,13 @@ pub(crate) mod info;
 pub(crate) mod kept_lease;
 pub(crate) mod lease;
 pub(crate) mod locate;
+pub(crate) mod locked;
 pub(crate) mod name_cache;
+pub(crate) mod pin;
 mod pressure;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
 pub(crate) mod slot;
 mod sweep;
-mod trim;
+pub(crate) mod trim;
 pub(crate) mod untyped;

@@ -1,8 +1,9 @@
 //! The tables of this process, and the leases that a fork would carry into its child.
 //!
 //! A lease belongs to the process that took it. A child that is forked during a lease has a copy of
-//! the guard, by which safe code could reach the array beside the parent. So the crate forks only
-//! while no table of the process holds a lease, on any segment and thread. The slot words and the
+//! the guard, by which safe code could reach the array beside the parent. The same holds for the
+//! builder of an array. So the crate forks only while no table of the process holds a lease or
+//! builds an array, on any segment and thread. The slot words and the
 //! reader bits tell: a separate count would add a cost to every lease.
 //!
 //! Nothing here waits. A program may fork by other means while another thread is in here, and the
@@ -38,7 +39,8 @@ static TABLES: List<Entry> = List::new();
 /// The number of the next entry.
 static NEXT: Atom<u64> = Atom::zero();
 
-/// Returns an array on which a table of this process holds a lease, if there is one.
+/// Returns an array on which a table of this process holds a lease, or which it builds, if there is
+/// one.
 ///
 /// Leaves out the crate's own arrays: values keep them leased while they use them, and lend
 /// nothing. Leaves out the arrays for which `is_own(table_number, slot)` returns `true`: the caller
@@ -79,7 +81,7 @@ impl Entry {
     }
 }
 
-/// Returns an array that `seat` leases and that is not the caller's own, if there is one.
+/// Returns an array that `seat` leases or builds and that is not the caller's own, if there is one.
 fn held_by(
     segment: &Segment,
     seat: SeatId,
@@ -88,6 +90,13 @@ fn held_by(
     let memory = segment.memory();
     Slot::all(memory).find_map(|(slot, _)| {
         let word = slot.word();
+        if word.is_reserved_by(seat) {
+            return Some(AnyHandle::pack(
+                segment.key(),
+                slot.index,
+                word.generation(),
+            ));
+        }
         if !word.is_written_by(seat) && !slot.has_bit(seat) {
             return None;
         }
@@ -168,6 +177,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::Element;
     use crate::handle_table::HandleTable;
     use std::collections::BTreeSet;
 
@@ -202,6 +212,16 @@ mod tests {
             (2, 0)
         );
         drop(guards);
+        assert_eq!(held_of(&all, |_, _| false), None);
+        let made = two
+            .builder(&u8::dtype(), &[3], crate::element::Order::C)
+            .unwrap();
+        let held = held_of(&all, |_, _| false);
+        assert_eq!(
+            held,
+            Some(made.publish().unwrap()),
+            "an array in the making"
+        );
         assert_eq!(held_of(&all, |_, _| false), None);
         drop(queue);
     }

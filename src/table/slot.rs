@@ -3,19 +3,21 @@
 //! `README.md` beside this file states the protocol and argues why these steps suffice.
 
 use crate::memory::Memory;
+use crate::seat::ParticipantInfo;
 use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering};
 use crate::word::{Purpose, SeatId, SlotIndex, SlotWord};
 
-/// One slot of a segment: its word and its row of reader bits.
+/// One slot of a segment: its word, its row of reader bits and its row of pins.
 ///
-/// Passed by value: a call that is not inlined and took a reference would spill its four words to
-/// memory for every lease.
+/// Passed by value: a call that is not inlined and took a reference would spill its words to memory
+/// for every lease. The row of pins is looked up where it is needed, which is rare.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<'m> {
     pub(crate) index: SlotIndex,
     word: &'m Atom<SlotWord>,
     readers: &'m [Atom],
+    memory: &'m Memory,
 }
 
 /// The reason for which a lease was refused.
@@ -27,13 +29,14 @@ pub(crate) enum Refused {
     Poisoned,
     /// Held by this seat, as the writer or as a reader.
     Busy(SeatId),
-    /// A control array. Nobody leases it for writing.
+    /// A control array. Nobody leases it for writing, or pins it.
     Control,
 }
 
-/// The effect of a shared lease: it set the seat's bit, or an earlier lease of the seat had set it.
+/// The effect of a shared lease or a pin: it set the seat's bit, or an earlier one of the seat had
+/// set it.
 ///
-/// Only a seat's own thread sets its bit, so the count of its leases is private to it.
+/// Only a seat's own thread sets its bits, so the counts of its leases and pins are private to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum Shared {
@@ -78,6 +81,7 @@ impl<'m> Slot<'m> {
             index,
             word: memory.slots().get(index.get())?,
             readers: memory.readers(index),
+            memory,
         })
     }
 
@@ -202,10 +206,10 @@ impl<'m> Slot<'m> {
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
-    /// Sets the caller's bit, so the slot is not reused after the retirement that the caller is
-    /// about to do. Release it like a shared lease. The retirement validates it: every later tail
-    /// check sees the bit.
-    pub(crate) fn pin_for_retire(self, generation: u32, me: SeatId) -> Option<Shared> {
+    /// Sets the caller's reader bit, so the slot is not reused after the retirement that the caller
+    /// is about to do. Release it like a shared lease. The retirement validates it: every later
+    /// release check sees the bit.
+    pub(crate) fn hold_for_retire(self, generation: u32, me: SeatId) -> Option<Shared> {
         // As in `lock_shared`: a stale handle must not set bits.
         self.word().is_live(generation).then(|| self.set_bit(me))
     }
@@ -310,9 +314,9 @@ impl<'m> Slot<'m> {
     /// Runs the release check after a released lease, where there is nearly always nothing to do.
     #[inline(always)]
     fn tail_of_lease(self, word: SlotWord) -> ReleaseOutcome {
-        match word.after_leases() {
-            None => ReleaseOutcome::Unchanged,
-            Some(_) => tail_after(self.index, self.word, self.readers, word),
+        match word.may_change_after_leases() {
+            false => ReleaseOutcome::Unchanged,
+            true => self.tail_after(word),
         }
     }
 
@@ -320,26 +324,33 @@ impl<'m> Slot<'m> {
     #[inline(always)]
     pub(crate) fn release_after_retire(self, retired: SlotWord) -> ReleaseOutcome {
         match retired.recycle() {
-            None => ReleaseOutcome::Unchanged,
-            Some(free) => match self.finish(retired, free) {
+            Some(free) if retired.is_kept_by_readers_alone() => match self.finish(retired, free) {
                 Ok(tail) => tail,
-                Err(now) => tail_after(self.index, self.word, self.readers, now),
+                Err(now) => self.tail_after(now),
             },
+            _ => self.tail_after(retired),
         }
     }
 
+    #[inline(always)]
+    fn tail_after(self, seen: SlotWord) -> ReleaseOutcome {
+        tail_after(self.index, self.word, self.readers, self.memory, seen)
+    }
+
     /// Attempts the transition `word` → `next`, the word [after the last
-    /// lease](SlotWord::after_leases), unless a reader's bit is set. Returns the current word if it
-    /// is not `word`.
+    /// lease](SlotWord::after_leases), unless a reader's bit is set. The caller has checked the
+    /// pins. Returns the current word if it is not `word`.
     #[inline(always)]
     fn finish(self, word: SlotWord, next: SlotWord) -> Result<ReleaseOutcome, SlotWord> {
         if self.any_reader().is_some() {
             // The reader that clears this bit runs the release check after us.
             return Ok(ReleaseOutcome::Unchanged);
         }
-        // Release: pairs with the Acquire of a look at the free slot, or of the next lease.
+        // Release: pairs with the Acquire of a look at the free slot, or of the next lease. Acquire:
+        // pairs with `retire`. The slot may have passed through other hands since `word` was read,
+        // and then the caller goes on with the word of a later array.
         self.word
-            .compare_exchange(word, next, Ordering::Release, Ordering::Relaxed)
+            .compare_exchange(word, next, Ordering::Release, Ordering::Acquire)
             .map(|_| match next.is_free() {
                 true => ReleaseOutcome::Freed(next),
                 false => ReleaseOutcome::Unchanged,
@@ -350,7 +361,7 @@ impl<'m> Slot<'m> {
     /// clean the extent.
     pub(crate) fn recycle_reserved(self, retired: SlotWord, me: SeatId) -> Option<SlotWord> {
         let reserved = retired.recycle_reserved(me)?;
-        if self.any_reader().is_some() {
+        if self.any_reader().is_some() || self.is_kept_by_pins(retired) {
             return None;
         }
         // Relaxed: `retired` and the bits were acquired, and the Release in `abandon` follows.
@@ -358,6 +369,70 @@ impl<'m> Slot<'m> {
             .compare_exchange(retired, reserved, Ordering::Relaxed, Ordering::Relaxed)
             .ok()
             .map(|_| reserved)
+    }
+
+    // ---- pins -------------------------------------------------------------------------------
+
+    /// Attempts to pin the array of `generation` for `me`: its slot does not become FREE before the
+    /// pin is released. Excludes nobody.
+    pub(crate) fn pin(
+        self,
+        generation: u32,
+        me: SeatId,
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+        // As in `lock_shared`: a stale handle must not set bits.
+        let word = self.word();
+        if word.pin(generation).is_none() {
+            return Err((refuse_pin(word, generation), ReleaseOutcome::Unchanged));
+        }
+        ParticipantInfo::note_pins(self.memory, me);
+        let pin = set(self.pin_bit(me));
+        // Release: a retirement that comes later in the word's order sees the bit. A load would not
+        // do, even if it finds the word PINNED: the freer could miss our bit while we miss its
+        // RETIRED.
+        let pinned = self
+            .word
+            .update(Ordering::Release, Ordering::Relaxed, |word| {
+                word.pin(generation)
+            });
+        match (pinned, pin) {
+            (Ok(_), _) => Ok(pin),
+            (Err(word), Shared::First) => Err((refuse_pin(word, generation), self.unpin(me))),
+            (Err(word), Shared::Recursive) => {
+                Err((refuse_pin(word, generation), ReleaseOutcome::Unchanged))
+            }
+        }
+    }
+
+    /// Releases the last pin of `me` on this slot.
+    pub(crate) fn unpin(self, me: SeatId) -> ReleaseOutcome {
+        self.clear_pin(me);
+        self.finish_release()
+    }
+
+    /// Clears the pin of a seat. The caller runs the release check.
+    pub(crate) fn clear_pin(self, seat: SeatId) {
+        clear(self.pin_bit(seat));
+    }
+
+    /// Returns `true` if the seat's pin is set.
+    pub(crate) fn has_pin(self, seat: SeatId) -> bool {
+        is_set(self.pin_bit(seat))
+    }
+
+    /// Returns the seats whose pin is set.
+    pub(crate) fn pin_seats(self) -> Vec<SeatId> {
+        seats_of(self.memory.pins(self.index))
+    }
+
+    fn pin_bit(self, seat: SeatId) -> Option<(&'m Atom, u64)> {
+        bit_of(self.memory.pins(self.index), seat)
+    }
+
+    /// Returns `true` if a pin keeps a slot with this `word` from becoming FREE.
+    #[inline(always)]
+    fn is_kept_by_pins(self, word: SlotWord) -> bool {
+        word.is_retired() && word.is_pinned() && any_pin(self.memory, self.index)
     }
 
     // ---- other transitions ------------------------------------------------------------------
@@ -396,48 +471,27 @@ impl<'m> Slot<'m> {
 
     #[inline]
     fn bit(self, seat: SeatId) -> Option<(&'m Atom, u64)> {
-        let index = seat.index()?;
-        Some((self.readers.get(index / 64)?, 1 << (index % 64)))
+        bit_of(self.readers, seat)
     }
 
     #[inline]
     fn set_bit(self, seat: SeatId) -> Shared {
-        // Relaxed: the Release of the validation that follows orders it.
-        match self.bit(seat) {
-            Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => {
-                Shared::Recursive
-            }
-            _ => Shared::First,
-        }
+        set(self.bit(seat))
     }
 
     /// Clears the bit and returns `true` if it was set. The caller runs the release check.
     #[inline]
     pub(crate) fn clear_bit(self, seat: SeatId) -> bool {
-        let Some((word, bit)) = self.bit(seat) else {
-            return false;
-        };
-        // Release: pairs with the Acquire in `any_reader`. All accesses under the shared lease
-        // happen before those of the writer or of the next owner.
-        word.fetch_and(!bit, Ordering::Release) & bit != 0
+        clear(self.bit(seat))
     }
 
     pub(crate) fn has_bit(self, seat: SeatId) -> bool {
-        self.bit(seat)
-            // Relaxed: only a participant that acts for the seat asks for its bit.
-            .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+        is_set(self.bit(seat))
     }
 
     /// Returns the seats with a bit set.
     pub(crate) fn reader_seats(self) -> Vec<SeatId> {
-        let mut seats = Vec::new();
-        for (at, word) in self.readers.iter().enumerate() {
-            // Relaxed: callers report or await these seats; their accesses are acquired elsewhere.
-            let bits = word.load(Ordering::Relaxed);
-            let set = (0..64).filter(|bit| bits >> bit & 1 == 1);
-            seats.extend(set.map(|bit| SeatId::from_index(at * 64 + bit)));
-        }
-        seats
+        seats_of(self.readers)
     }
 
     /// Returns the first seat with a bit set.
@@ -462,6 +516,66 @@ impl<'m> Slot<'m> {
     }
 }
 
+/// Returns the word and the bit of a seat in a row.
+#[inline]
+fn bit_of(row: &[Atom], seat: SeatId) -> Option<(&Atom, u64)> {
+    let index = seat.index()?;
+    Some((row.get(index / 64)?, 1 << (index % 64)))
+}
+
+/// Sets a bit of a row.
+#[inline]
+fn set(bit: Option<(&Atom, u64)>) -> Shared {
+    // Relaxed: the Release of the validation that follows orders it.
+    match bit {
+        Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => Shared::Recursive,
+        _ => Shared::First,
+    }
+}
+
+/// Clears a bit of a row and returns `true` if it was set.
+#[inline]
+fn clear(bit: Option<(&Atom, u64)>) -> bool {
+    // Release: pairs with the Acquire in `any_reader` and `any_pin`. All accesses under the shared
+    // lease or the pin happen before those of the writer or of the next owner.
+    bit.is_some_and(|(word, bit)| word.fetch_and(!bit, Ordering::Release) & bit != 0)
+}
+
+/// Returns `true` if a bit of a row is set.
+fn is_set(bit: Option<(&Atom, u64)>) -> bool {
+    // Relaxed: only a participant that acts for the seat asks for its bit.
+    bit.is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+}
+
+/// Returns the seats whose bit is set in a row.
+fn seats_of(row: &[Atom]) -> Vec<SeatId> {
+    let mut seats = Vec::new();
+    for (at, word) in row.iter().enumerate() {
+        // Relaxed: callers report or await these seats; their accesses are acquired elsewhere.
+        let bits = word.load(Ordering::Relaxed);
+        let set = (0..64).filter(|bit| bits >> bit & 1 == 1);
+        seats.extend(set.map(|bit| SeatId::from_index(at * 64 + bit)));
+    }
+    seats
+}
+
+/// Returns the reason for which a slot with this word is not pinned.
+fn refuse_pin(word: SlotWord, generation: u32) -> Refused {
+    match word.is_live(generation) {
+        true => Refused::Control,
+        false => Refused::Stale,
+    }
+}
+
+/// Returns `true` if a pin of the slot is set. Takes its arguments in registers, like
+/// [`tail_after`].
+#[cold]
+fn any_pin(memory: &Memory, slot: SlotIndex) -> bool {
+    let mut pins = memory.pins(slot).iter();
+    // Acquire: pairs with the Release in `clear_pin`.
+    pins.any(|word| word.load(Ordering::Acquire) != 0)
+}
+
 /// Continues the release check of a slot from `seen`, which the caller's own read-modify-write has
 /// just read or written. Takes the slot's parts in registers, because callers that do not come here
 /// must not write it to memory.
@@ -470,14 +584,20 @@ fn tail_after(
     index: SlotIndex,
     word: &Atom<SlotWord>,
     readers: &[Atom],
+    memory: &Memory,
     mut seen: SlotWord,
 ) -> ReleaseOutcome {
     let slot = Slot {
         index,
         word,
         readers,
+        memory,
     };
     while let Some(next) = seen.after_leases() {
+        if slot.is_kept_by_pins(seen) {
+            // The participant that clears the pin runs the release check after us.
+            break;
+        }
         match slot.finish(seen, next) {
             Ok(tail) => return tail,
             Err(now) => seen = now,

@@ -6,10 +6,12 @@ use core::ptr::NonNull;
 use super::core::Core;
 use super::lease::{ExclusiveLease, SharedLease};
 use super::slot::Slot;
-use crate::element::DType;
+use crate::descriptor::bytes_of;
 use crate::element::Order;
+use crate::element::{DType, ScalarType};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
+use crate::parallel::{self, PIECE};
 use crate::table::error::{AllocError, LeaseError};
 use crate::word::Purpose;
 
@@ -23,9 +25,37 @@ impl Core {
         shape: &[usize],
         order: Order,
     ) -> Result<AnyHandle, AllocError> {
-        let mut array = self.reserve_untyped(dtype, shape, order)?;
+        let mut array = self.builder(dtype, shape, order)?;
         array.zero();
-        Ok(array.publish())
+        array.publish()
+    }
+
+    /// Creates an array of unspecified contents, of an element type that is a value.
+    pub(crate) fn uninit_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        let mut array = self.builder(dtype, shape, order)?;
+        if *dtype == DType::Scalar(ScalarType::Bool) {
+            array.zero();
+        }
+        array.publish()
+    }
+
+    /// Creates an array with these bytes, of an element type that is a value.
+    pub(crate) fn copied_bytes(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+        bytes: &[u8],
+    ) -> Result<AnyHandle, AllocError> {
+        check_length(dtype, shape, bytes)?;
+        let mut array = self.builder(dtype, shape, order)?;
+        copy_bytes(array.bytes_mut(), bytes);
+        array.publish()
     }
 
     /// Leases an array for reading as [`read`](crate::HandleTable::read) does, with any element
@@ -51,17 +81,42 @@ impl Core {
     }
 }
 
+/// Refuses bytes that are not as many as the shape needs.
+pub(crate) fn check_length(dtype: &DType, shape: &[usize], bytes: &[u8]) -> Result<(), AllocError> {
+    let axes = shape.iter().map(|&axis| axis as u64);
+    match bytes_of(dtype.size(), axes) {
+        Some(expected) if expected != bytes.len() as u64 => Err(AllocError::WrongLength {
+            shape: shape.to_vec(),
+            element: dtype.to_string(),
+            size: dtype.size(),
+            expected,
+            found: bytes.len() as u64,
+        }),
+        // A shape that has no size is refused by the reservation, with its own error.
+        _ => Ok(()),
+    }
+}
+
+/// Copies bytes, several parts at once if they are many. `to` is as long as `from`.
+pub(crate) fn copy_bytes(to: &mut [u8], from: &[u8]) {
+    let parts = to.chunks_mut(PIECE).zip(from.chunks(PIECE)).collect();
+    let Ok(()) = parallel::for_each(parts, usize::MAX, |(to, from): (&mut [u8], &[u8])| {
+        to.copy_from_slice(from);
+        Ok::<(), core::convert::Infallible>(())
+    });
+}
+
 /// A live array's bytes, checked against its descriptor and its extent.
 pub(crate) struct LocatedBytes {
-    offset: u64,
-    first: NonNull<u8>,
-    len: usize,
-    kind: ArrayKind,
+    pub(super) offset: u64,
+    pub(super) first: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) kind: ArrayKind,
 }
 
 impl Core {
-    /// Locates the bytes of a leased array.
-    fn locate_untyped(
+    /// Locates the bytes of a leased or pinned array.
+    pub(super) fn locate_untyped(
         &self,
         slot: Slot<'_>,
         handle: AnyHandle,
@@ -86,12 +141,12 @@ impl Core {
     }
 }
 
-/// The type and shape of an array that is leased as bytes.
+/// The type and shape of an array that is leased, pinned or built as bytes.
 #[derive(Clone, Debug)]
-struct ArrayKind {
-    dtype: DType,
-    shape: Vec<usize>,
-    order: Order,
+pub(super) struct ArrayKind {
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    pub(super) order: Order,
 }
 
 /// A shared lease of an array as bytes.

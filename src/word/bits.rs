@@ -14,6 +14,7 @@ const LIVE: u64 = 2;
 const RETIRED: u64 = 3;
 const EXHAUSTED: u64 = 4;
 const INVALID: u64 = 5;
+const PINNED: u64 = 4;
 
 const POISONED: u64 = 1 << 3;
 const DETACHED: u64 = 1 << 4;
@@ -45,6 +46,8 @@ fn words_of_transitions_are_no_faults() {
         slot(LIVE | ROUND, ORPHAN, 7, 5),
         slot(RETIRED, 0, 7, 5),
         slot(RETIRED | DETACHED | ROUND | NAMED | POISONED, 8, 7, 5),
+        slot(LIVE | PINNED | POISONED | ROUND, ORPHAN, 7, 5),
+        slot(RETIRED | PINNED | DETACHED, 8, 7, 5),
         slot(EXHAUSTED, 0, 0, LAST),
     ] {
         assert_eq!(word.fault(), None, "{word:?}");
@@ -66,6 +69,9 @@ fn words_of_no_transition_are_faults() {
         slot(LIVE | ROUND, 0, 7, 5),
         slot(LIVE, ORPHAN, 7, 5),
         slot(RETIRED, 0, 0, 5),
+        // No control array is pinned.
+        slot(LIVE | PINNED | CONTROL, 0, 7, 5),
+        slot(RETIRED | PINNED | CONTROL, 0, 7, 5),
         slot(EXHAUSTED, 0, 7, LAST),
         slot(EXHAUSTED, 8, 0, LAST),
         slot(EXHAUSTED, 0, 0, LAST - 1),
@@ -82,10 +88,8 @@ fn words_of_no_transition_are_faults() {
             "{word:?}"
         );
     }
-    for lifecycle in INVALID..8 {
-        let word = slot(lifecycle, 0, 0, 0);
-        assert_eq!(word.fault(), Some("the state of the slot is invalid"));
-    }
+    let word = slot(INVALID, 0, 0, 0);
+    assert_eq!(word.fault(), Some("the state of the slot is invalid"));
 }
 
 #[test]
@@ -152,6 +156,23 @@ fn the_last_lease_frees_a_retired_slot_and_closes_an_orphaned_round() {
     assert_eq!(slot(LIVE | ROUND, 8, 7, 5).after_leases(), None);
     assert_eq!(slot(FREE, 0, 0, 5).after_leases(), None);
     assert_eq!(slot(RESERVED, 0, 7, 5).after_leases(), None);
+}
+
+#[test]
+fn the_flag_of_a_pin_stays_until_the_slot_is_free() {
+    let live = slot(LIVE | POISONED, 8, 7, 5);
+    let pinned = slot(LIVE | POISONED | PINNED, 8, 7, 5);
+    assert_eq!(live.pin(5), Some(pinned));
+    assert_eq!(pinned.pin(5), Some(pinned));
+    assert_eq!((live.pin(4), slot(RETIRED, 0, 7, 5).pin(5)), (None, None));
+    assert_eq!(slot(LIVE | CONTROL, 0, 7, 5).pin(5), None);
+    assert!(pinned.is_live(5) && !pinned.is_live(4));
+    let retired = slot(RETIRED | POISONED | PINNED, 8, 7, 5);
+    assert_eq!(pinned.retire(5, ME), Some(retired));
+    let last = slot(RETIRED | PINNED, 0, 7, 5);
+    assert_eq!(last.after_leases(), Some(slot(FREE, 0, 0, 6)));
+    assert_eq!(last.recycle_reserved(ME), Some(slot(RESERVED, 0, 7, 6)));
+    assert!(!slot(EXHAUSTED, 0, 0, LAST).is_pinned() && !slot(FREE, 0, 0, 5).is_pinned());
 }
 
 #[test]
@@ -289,6 +310,10 @@ fn words_print_what_they_say() {
         (
             format!("{:?}", slot(FREE, 0, 0, 5)),
             "Free generation 5, owner nobody, writer nobody",
+        ),
+        (
+            format!("{:?}", slot(RETIRED | PINNED, 0, 7, 5)),
+            "Retired generation 5, owner seat 6, writer nobody, pinned",
         ),
         (format!("{:?}", claim(1, 7, 3)), "Held by seat 6 in round 3"),
         (

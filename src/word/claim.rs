@@ -1,5 +1,4 @@
-//! The words of a partition: a claim per unit of tiles and one for the round, and the count of done
-//! tiles.
+//! The words of a partition: a claim per unit of tiles, the round word, and the count of done tiles.
 
 use core::fmt;
 
@@ -8,9 +7,9 @@ use super::{Field, SeatId, word_type};
 /// The state of a [`Claim`] in its round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClaimState {
-    /// A tile: unclaimed in this round. A round: over, none is running.
+    /// Unclaimed in this round.
     Open,
-    /// A tile: the seat holds its views. A round: the seat opened it, and it is running.
+    /// The seat holds the tile's views.
     Held,
     /// A tile that was released.
     Done,
@@ -32,8 +31,6 @@ impl Claim {
     const STATE: Field = Field::first(4);
     const SEAT: Field = Self::STATE.then(SeatId::BITS);
     const ROUND: Field = Self::SEAT.then(48);
-    /// The last round that a partition can run.
-    pub(crate) const MAX_ROUND: u64 = Self::ROUND.max();
 
     fn new(round: u64, state: ClaimState, seat: SeatId) -> Claim {
         let code = match state {
@@ -112,20 +109,6 @@ impl Claim {
         self.is_held_by(seat)
             .then(|| Self::new(self.round(), ClaimState::Torn, seat))
     }
-
-    /// Attempts to open the next round for `me`, if no round is running. For a round word.
-    #[must_use]
-    pub(crate) fn open_next(self, me: SeatId) -> Option<Self> {
-        (self.state() == ClaimState::Open && self.round() < Self::MAX_ROUND)
-            .then(|| Self::new(self.round() + 1, ClaimState::Held, me))
-    }
-
-    /// Attempts to end the round that `opener` runs. For a round word.
-    #[must_use]
-    pub(crate) fn close(self, opener: SeatId) -> Option<Self> {
-        self.is_held_by(opener)
-            .then(|| Self::new(self.round(), ClaimState::Open, SeatId::NONE))
-    }
 }
 
 impl fmt::Debug for Claim {
@@ -137,6 +120,134 @@ impl fmt::Debug for Claim {
             self.seat(),
             self.round()
         )
+    }
+}
+
+/// What a [`RoundWord`] says of its round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RoundState {
+    /// No round was opened yet, or all tiles of the last one are done.
+    Whole,
+    /// Its opener runs it.
+    Running,
+    /// Its opener dropped it, or died.
+    GivenUp,
+    /// Its opener ended it with torn tiles.
+    Torn,
+}
+
+word_type! {
+    /// A round word: state 2 | the partition is freed 1 | a participant sleeps 1 | seat 12 | round 48.
+    ///
+    /// The seat is the opener's. It stays in the word of a round that has ended until the opener has
+    /// released the arrays. The fields that change lie in the low half, on which sleepers wait, with
+    /// the low bits of the round.
+    RoundWord
+}
+
+impl RoundWord {
+    const STATE: Field = Field::first(2);
+    const FREED: Field = Self::STATE.then(1);
+    pub(crate) const ASLEEP: Field = Self::FREED.then(1);
+    const SEAT: Field = Self::ASLEEP.then(SeatId::BITS);
+    const ROUND: Field = Self::SEAT.then(48);
+    /// The last round that a partition can run.
+    pub(crate) const MAX_ROUND: u64 = Self::ROUND.max();
+
+    fn new(round: u64, state: RoundState, seat: SeatId) -> RoundWord {
+        let word = Self::STATE.set(0, state as u64);
+        let word = Self::SEAT.set(word, seat.field());
+        RoundWord(Self::ROUND.set(word, round))
+    }
+
+    pub(crate) fn round(self) -> u64 {
+        Self::ROUND.get(self.0)
+    }
+
+    pub(crate) fn seat(self) -> SeatId {
+        SeatId::from_field(Self::SEAT.get(self.0))
+    }
+
+    pub(crate) fn state(self) -> RoundState {
+        match Self::STATE.get(self.0) {
+            0 => RoundState::Whole,
+            1 => RoundState::Running,
+            2 => RoundState::GivenUp,
+            _ => RoundState::Torn,
+        }
+    }
+
+    pub(crate) fn is_running(self) -> bool {
+        self.state() == RoundState::Running
+    }
+
+    /// Returns `true` if the owner is freeing the partition: no round opens any more.
+    pub(crate) fn is_freed(self) -> bool {
+        Self::FREED.get(self.0) == 1
+    }
+
+    /// Returns `true` if no round runs, and the opener of the last one has released its arrays.
+    pub(crate) fn is_settled(self) -> bool {
+        !self.is_running() && self.seat().is_none()
+    }
+
+    /// Returns `true` if `seat` runs the round, or has ended it and not released its arrays yet.
+    pub(crate) fn is_held_by(self, seat: SeatId) -> bool {
+        !seat.is_none() && self.seat() == seat
+    }
+
+    /// Returns `true` for bits that no transition writes.
+    pub(crate) fn is_invalid(self) -> bool {
+        self.is_running() && (self.seat().is_none() || self.is_freed())
+    }
+
+    /// Returns `true` if both words are equal but for the sleepers' flag.
+    pub(crate) fn is(self, other: RoundWord) -> bool {
+        (self.0 ^ other.0) & !Self::ASLEEP.mask() == 0
+    }
+
+    /// Attempts to open the next round for `me`, if the last one is settled.
+    #[must_use]
+    pub(crate) fn open_next(self, me: SeatId) -> Option<Self> {
+        (self.is_settled() && !self.is_freed() && self.round() < Self::MAX_ROUND)
+            .then(|| Self::new(self.round() + 1, RoundState::Running, me))
+    }
+
+    /// Attempts RUNNING by `opener` → `state`, still with the opener's seat.
+    #[must_use]
+    pub(crate) fn close(self, opener: SeatId, state: RoundState) -> Option<Self> {
+        (self.is_running() && self.is_held_by(opener))
+            .then(|| Self::new(self.round(), state, opener))
+    }
+
+    /// Attempts to clear the seat of the `opener`, which has ended its round and released the
+    /// arrays.
+    #[must_use]
+    pub(crate) fn settle(self, opener: SeatId) -> Option<Self> {
+        (!self.is_running() && self.is_held_by(opener))
+            .then(|| Self::new(self.round(), self.state(), SeatId::NONE))
+    }
+
+    /// Attempts to end the round of an `opener` that has died, or leaves.
+    #[must_use]
+    pub(crate) fn abandon(self, opener: SeatId) -> Option<Self> {
+        self.is_held_by(opener)
+            .then(|| Self::new(self.round(), RoundState::GivenUp, SeatId::NONE))
+    }
+
+    /// Attempts to close the partition for good, if the last round is settled.
+    #[must_use]
+    pub(crate) fn free(self) -> Option<Self> {
+        let awake = self.0 & !Self::ASLEEP.mask();
+        self.is_settled()
+            .then_some(RoundWord(awake | Self::FREED.mask()))
+    }
+}
+
+impl fmt::Debug for RoundWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (state, seat) = (self.state(), self.seat());
+        write!(f, "round {} {state:?} by {seat:?}", self.round())
     }
 }
 
@@ -241,14 +352,21 @@ mod tests {
     #[test]
     fn fields_do_not_overlap() {
         crate::word::testing::assert_disjoint(&[Claim::STATE, Claim::SEAT, Claim::ROUND]);
+        let round = [RoundWord::STATE, RoundWord::FREED, RoundWord::ASLEEP];
+        crate::word::testing::assert_disjoint(&round);
+        crate::word::testing::assert_disjoint(&[
+            RoundWord::ASLEEP,
+            RoundWord::SEAT,
+            RoundWord::ROUND,
+        ]);
         crate::word::testing::assert_disjoint(&[DoneCount::COUNT, DoneCount::ROUND]);
         crate::word::testing::assert_disjoint(&[UnitRecord::DONE, UnitRecord::ROUND]);
     }
 
     #[test]
     fn a_record_is_of_its_round() {
-        let record = UnitRecord::new(Claim::MAX_ROUND, 0b101);
-        assert_eq!(record.done(Claim::MAX_ROUND), 0b101);
+        let record = UnitRecord::new(RoundWord::MAX_ROUND, 0b101);
+        assert_eq!(record.done(RoundWord::MAX_ROUND), 0b101);
         assert_eq!(record.done(3), 0);
         assert_eq!(UnitRecord::MAX_TILES as u32, u16::BITS);
     }
@@ -295,15 +413,49 @@ mod tests {
 
     #[test]
     fn the_life_of_a_round() {
-        let idle = Claim::from_bits(0);
+        let idle = RoundWord::from_bits(0);
+        assert!(idle.is_settled());
         let running = idle.open_next(ME).unwrap();
         assert_eq!(running.round(), 1);
         assert_eq!(running.open_next(OTHER), None);
-        assert_eq!(running.close(OTHER), None);
-        let over = running.close(ME).unwrap();
-        assert_eq!(over.open_next(OTHER).unwrap().round(), 2);
-        let last = Claim::new(Claim::MAX_ROUND, ClaimState::Open, SeatId::NONE);
+        assert_eq!(running.close(OTHER, RoundState::Whole), None);
+        assert_eq!((running.free(), running.settle(ME)), (None, None));
+        for state in [RoundState::Whole, RoundState::Torn, RoundState::GivenUp] {
+            let ending = running.close(ME, state).unwrap();
+            assert!(ending.is_held_by(ME) && !ending.is_settled());
+            assert_eq!((ending.open_next(OTHER), ending.free()), (None, None));
+            assert_eq!(ending.settle(OTHER), None);
+            let over = ending.settle(ME).unwrap();
+            assert_eq!((over.state(), over.is_settled()), (state, true));
+            assert_eq!(over.open_next(OTHER).unwrap().round(), 2);
+            let freed = over.free().unwrap();
+            assert_eq!((freed.state(), freed.is_freed()), (state, true));
+            assert_eq!(freed.open_next(OTHER), None);
+            let dead = ending.abandon(ME).unwrap();
+            assert_eq!(
+                (dead.state(), dead.is_settled()),
+                (RoundState::GivenUp, true)
+            );
+        }
+        assert!(running.abandon(ME).unwrap().is_settled());
+        assert_eq!(idle.abandon(SeatId::NONE), None);
+        let last = RoundWord::new(RoundWord::MAX_ROUND, RoundState::Whole, SeatId::NONE);
         assert_eq!(last.open_next(ME), None, "rounds do not wrap");
+    }
+
+    #[test]
+    fn every_transition_of_a_round_wakes_its_sleepers() {
+        let asleep = |word: RoundWord| RoundWord(word.0 | RoundWord::ASLEEP.mask());
+        let idle = asleep(RoundWord::from_bits(0));
+        let running = idle.open_next(ME).unwrap();
+        let ending = asleep(running).close(ME, RoundState::Torn).unwrap();
+        let settled = asleep(ending).settle(ME).unwrap();
+        let freed = asleep(settled).free().unwrap();
+        let dead = asleep(running).abandon(ME).unwrap();
+        for word in [running, ending, settled, freed, dead] {
+            assert_eq!(RoundWord::ASLEEP.get(word.0), 0, "{word:?}");
+            assert!(word.is(asleep(word)) && !word.is(idle));
+        }
     }
 
     #[test]
@@ -319,7 +471,11 @@ mod tests {
         fn decoding_is_total(bits: u64, round: u64) {
             let claim = Claim::from_bits(bits);
             let _ = (claim.state(), claim.seat(), claim.round(), claim.claim(round, ME));
-            let _ = (claim.tear(OTHER), claim.give_back(OTHER), claim.open_next(ME), claim.close(ME));
+            let _ = (claim.tear(OTHER), claim.give_back(OTHER));
+            let word = RoundWord::from_bits(bits);
+            let _ = (word.round(), word.seat(), word.state(), word.is_freed(), word.is_invalid());
+            let _ = (word.open_next(ME), word.close(ME, RoundState::Whole), word.settle(ME));
+            let _ = (word.abandon(ME), word.free());
             let _ = (claim.retake(round, ME), claim.reopen(round, ME));
             let count = DoneCount::from_bits(bits);
             let _ = count.add(round, round);

@@ -16,7 +16,7 @@ mod slot;
 mod span;
 
 pub(crate) use bucket::BucketWord;
-pub(crate) use claim::{Claim, ClaimState, DoneCount, UnitRecord};
+pub(crate) use claim::{Claim, ClaimState, DoneCount, RoundState, RoundWord, UnitRecord};
 pub(crate) use hash::fnv1a;
 pub(crate) use index::{BucketIndex, SlotIndex, SpanIndex};
 pub(crate) use queue::{CellState, CellWord, EndWord};

@@ -13,7 +13,7 @@ pub(crate) enum Lifecycle {
     Reserved,
     /// Has an array. Its handle is valid.
     Live,
-    /// Freed while leased. The handle is stale, and the last lease frees the bytes.
+    /// Freed while leased or pinned. The handle is stale, and the last holder frees the bytes.
     Retired,
     /// The generations are used up. Never used again.
     Exhausted,
@@ -34,14 +34,21 @@ pub(crate) enum Purpose {
 }
 
 word_type! {
-    /// lifecycle 3 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least significant
+    /// state 2 | PINNED 1 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least significant
     /// first.
     SlotWord
 }
 
 impl SlotWord {
+    const STATE: Field = Field::first(2);
+    /// States of words that may be PINNED.
+    const LIVE: u64 = 2;
+    const RETIRED: u64 = 3;
+    /// Means PINNED in a LIVE or RETIRED word, and EXHAUSTED if the state is 0.
+    const PINNED: Field = Self::STATE.then(1);
+    /// The state with PINNED: one number for each lifecycle of a slot that was never pinned.
     const LIFECYCLE: Field = Field::first(3);
-    const POISONED: Field = Self::LIFECYCLE.then(1);
+    const POISONED: Field = Self::PINNED.then(1);
     const DETACHED: Field = Self::POISONED.then(1);
     const CLEAN: Field = Self::DETACHED.then(1);
     const ROUND: Field = Self::CLEAN.then(1);
@@ -58,10 +65,10 @@ impl SlotWord {
         match Self::LIFECYCLE.get(self.0) {
             0 => Lifecycle::Free,
             1 => Lifecycle::Reserved,
-            2 => Lifecycle::Live,
-            3 => Lifecycle::Retired,
             4 => Lifecycle::Exhausted,
-            _ => Lifecycle::Invalid,
+            5 => Lifecycle::Invalid,
+            code if code & Self::STATE.max() == Self::LIVE => Lifecycle::Live,
+            _ => Lifecycle::Retired,
         }
     }
 
@@ -70,10 +77,10 @@ impl SlotWord {
         let code = match lifecycle {
             Lifecycle::Free => 0,
             Lifecycle::Reserved => 1,
-            Lifecycle::Live => 2,
-            Lifecycle::Retired => 3,
+            Lifecycle::Live => Self::LIVE,
+            Lifecycle::Retired => Self::RETIRED,
             Lifecycle::Exhausted => 4,
-            Lifecycle::Invalid => Self::LIFECYCLE.max(),
+            Lifecycle::Invalid => 5,
         };
         SlotWord(Self::LIFECYCLE.set(self.0, code))
     }
@@ -133,8 +140,7 @@ impl SlotWord {
     /// parts of it.
     #[inline]
     pub(crate) fn is_control(self) -> bool {
-        matches!(self.lifecycle(), Lifecycle::Live | Lifecycle::Retired)
-            && Self::CONTROL.get(self.0) == 1
+        self.is_live_or_retired() && Self::CONTROL.get(self.0) == 1
     }
 
     #[inline]
@@ -142,9 +148,22 @@ impl SlotWord {
         self.lifecycle() == Lifecycle::Free
     }
 
+    /// Returns `true` if this array was pinned since its slot was last FREE: before the slot becomes
+    /// FREE again, the row of pins must be clear.
+    #[inline]
+    pub(crate) fn is_pinned(self) -> bool {
+        self.is_live_or_retired() && Self::PINNED.get(self.0) == 1
+    }
+
     #[inline]
     pub(crate) fn is_retired(self) -> bool {
-        self.lifecycle() == Lifecycle::Retired
+        Self::STATE.get(self.0) == Self::RETIRED
+    }
+
+    /// Returns `true` if the word is LIVE or RETIRED. Only these two states use the higher bit.
+    #[inline]
+    fn is_live_or_retired(self) -> bool {
+        Self::STATE.get(self.0) >= Self::LIVE
     }
 
     /// Returns `true` for the word of zeroed memory, which was never written.
@@ -159,12 +178,13 @@ impl SlotWord {
         let unflagged = flags.iter().all(|flag| flag.get(self.0) == 0);
         let (owner, writer) = (self.owner(), self.writer());
         let unwritten = writer.is_none() && !self.is_in_round();
+        let plain = unwritten && !self.is_pinned();
         let cleaned = Self::CLEAN.get(self.0) == 1;
         let fits = match self.lifecycle() {
             Lifecycle::Invalid => return Some("the state of the slot is invalid"),
             Lifecycle::Free => owner.is_none() && writer.is_none() && unflagged,
             Lifecycle::Reserved => !owner.is_none() && writer.is_none() && unflagged && !cleaned,
-            Lifecycle::Live | Lifecycle::Retired if cleaned && !unwritten => false,
+            Lifecycle::Live | Lifecycle::Retired if cleaned && !plain => false,
             Lifecycle::Live => {
                 let orphan = writer != SeatId::ORPHAN || self.is_in_round();
                 let written = self.is_in_round() <= !writer.is_none();
@@ -183,7 +203,7 @@ impl SlotWord {
     #[inline]
     pub(crate) fn is_live(self, generation: u32) -> bool {
         // Compare both fields at once: every call on an array asks this.
-        let both = Self::LIFECYCLE.mask() | Self::GENERATION.mask();
+        let both = Self::STATE.mask() | Self::GENERATION.mask();
         let live = SlotWord(0)
             .with(Self::GENERATION, u64::from(generation))
             .with_lifecycle(Lifecycle::Live);
@@ -244,18 +264,28 @@ impl SlotWord {
         self.is_reserved_by(seat).then(|| self.next_free(clean))
     }
 
-    /// Attempts LIVE in `generation` → RETIRED by `me`. Keeps the writer.
+    /// Attempts LIVE in `generation` → LIVE, PINNED. A word that is PINNED stays as it is. Refuses
+    /// control arrays.
+    #[must_use]
+    #[inline]
+    pub(crate) fn pin(self, generation: u32) -> Option<Self> {
+        (self.is_live(generation) && Self::CONTROL.get(self.0) == 0)
+            .then(|| self.with(Self::PINNED, 1))
+    }
+
+    /// Attempts LIVE in `generation` → RETIRED by `me`. Keeps the writer, and PINNED.
     #[must_use]
     #[inline]
     pub(crate) fn retire(self, generation: u32, me: SeatId) -> Option<Self> {
         self.is_live(generation).then(|| {
             self.with(Self::OWNER, me.field())
-                .with_lifecycle(Lifecycle::Retired)
+                .with(Self::STATE, Self::RETIRED)
         })
     }
 
     /// Attempts RETIRED without a writer → FREE of the next generation, or EXHAUSTED. The writer
-    /// ORPHAN counts as none: the caller has checked that no participant is left.
+    /// ORPHAN counts as none: the caller has checked that no participant is left, and if the word
+    /// is PINNED, that the row of pins is clear.
     #[must_use]
     #[inline]
     pub(crate) fn recycle(self) -> Option<Self> {
@@ -267,11 +297,25 @@ impl SlotWord {
     #[must_use]
     #[inline]
     pub(crate) fn after_leases(self) -> Option<Self> {
-        match self.lifecycle() {
-            Lifecycle::Retired => self.recycle(),
-            Lifecycle::Live => self.unlock(SeatId::ORPHAN, false),
+        match Self::STATE.get(self.0) {
+            Self::RETIRED => self.recycle(),
+            Self::LIVE => self.unlock(SeatId::ORPHAN, false),
             _ => None,
         }
+    }
+
+    /// Returns `false` if [`after_leases`](SlotWord::after_leases) returns `None`, for most words for
+    /// which it does.
+    #[inline]
+    pub(crate) fn may_change_after_leases(self) -> bool {
+        self.is_retired() || self.writer() == SeatId::ORPHAN
+    }
+
+    /// Returns `true` if a RETIRED word has no writer, and never had a pin: nothing but a reader
+    /// keeps the slot.
+    #[inline]
+    pub(crate) fn is_kept_by_readers_alone(self) -> bool {
+        self.0 & (Self::WRITER.mask() | Self::PINNED.mask()) == 0
     }
 
     /// Attempts RETIRED without a writer → RESERVED by `me` in the next generation, to clean the
@@ -287,8 +331,7 @@ impl SlotWord {
 
     #[inline]
     fn is_recyclable(self) -> bool {
-        self.lifecycle() == Lifecycle::Retired
-            && matches!(self.writer(), SeatId::NONE | SeatId::ORPHAN)
+        self.is_retired() && matches!(self.writer(), SeatId::NONE | SeatId::ORPHAN)
     }
 
     #[inline]
@@ -341,7 +384,7 @@ impl SlotWord {
 
     #[inline]
     pub(crate) fn is_written_by(self, seat: SeatId) -> bool {
-        matches!(self.lifecycle(), Lifecycle::Live | Lifecycle::Retired) && self.writer() == seat
+        self.is_live_or_retired() && self.writer() == seat
     }
 
     #[inline]
@@ -440,6 +483,7 @@ impl fmt::Debug for SlotWord {
             (self.is_in_round(), "in a round"),
             (self.is_named(), "named"),
             (self.is_queued(), "queued"),
+            (self.is_pinned(), "pinned"),
         ] {
             if set {
                 write!(f, ", {name}")?;
@@ -466,7 +510,8 @@ mod tests {
     #[test]
     fn fields_do_not_overlap_and_fill_the_word() {
         let fields = [
-            SlotWord::LIFECYCLE,
+            SlotWord::STATE,
+            SlotWord::PINNED,
             SlotWord::POISONED,
             SlotWord::DETACHED,
             SlotWord::CLEAN,
@@ -478,6 +523,8 @@ mod tests {
         ];
         crate::word::testing::assert_disjoint(&fields);
         assert_eq!(fields.iter().fold(0, |all, f| all | f.mask()), u64::MAX);
+        let lifecycle = SlotWord::STATE.mask() | SlotWord::PINNED.mask();
+        assert_eq!(SlotWord::LIFECYCLE.mask(), lifecycle);
     }
 
     #[test]
@@ -542,6 +589,60 @@ mod tests {
         assert!(!detached.is_queued() && detached.dequeue(3, ME).is_none());
         assert!(detached.is_unowned() && !queued.is_unowned() && !live(3).is_unowned());
         assert!(queued.retire(3, OTHER).unwrap().recycle().is_some());
+    }
+
+    #[test]
+    fn every_transition_of_a_pinned_array_keeps_the_flag_until_the_slot_is_free() {
+        let pinned = live(3).pin(3).unwrap();
+        assert!(pinned.is_pinned() && pinned.is_live(3) && !live(3).is_pinned());
+        assert_eq!(pinned.pin(3), Some(pinned), "by several seats");
+        assert_eq!(
+            (live(3).pin(2), live(3).retire(3, ME).unwrap().pin(3)),
+            (None, None)
+        );
+        let free = SlotWord(0).with(SlotWord::GENERATION, 3);
+        assert_eq!(free.pin(3), None);
+        let control = free.reserve(ME).unwrap().publish_control(ME).unwrap();
+        assert_eq!(control.pin(3), None);
+        let written = pinned.lock(3, OTHER, Purpose::Write).unwrap();
+        let round = pinned.lock(3, OTHER, Purpose::Round).unwrap();
+        let poisoned = written.unlock(OTHER, true).unwrap();
+        let recovered = poisoned.lock(3, ME, Purpose::Recover).unwrap();
+        let queued = pinned.enqueue(3, ME).unwrap();
+        let held = [
+            written,
+            round,
+            poisoned,
+            recovered,
+            queued,
+            round.orphan(OTHER, true).unwrap(),
+            round.orphan(OTHER, true).unwrap().after_leases().unwrap(),
+            recovered.heal(3, ME).unwrap(),
+            poisoned.clear_poison(3).unwrap(),
+            pinned.name(3).unwrap(),
+            pinned.own(3, OTHER).unwrap(),
+            queued.dequeue(3, OTHER).unwrap(),
+            queued.withdraw(3, ME).unwrap(),
+            written.pin(3).unwrap(),
+        ];
+        for word in held {
+            assert!(word.is_pinned() && word.is_live(3), "{word:?}");
+            assert_eq!(word.fault(), None, "{word:?}");
+            let retired = word.retire(3, ME).unwrap();
+            assert!(retired.is_pinned() && retired.is_retired(), "{retired:?}");
+        }
+        let retired = written.retire(3, ME).unwrap();
+        assert_eq!(retired.after_leases(), None, "it has a writer");
+        let unlocked = retired.unlock(OTHER, false).unwrap();
+        assert!(unlocked.is_pinned());
+        let free = unlocked.after_leases().unwrap();
+        assert!(free.is_free() && free.generation() == 4 && !free.is_pinned());
+        let reserved = unlocked.recycle_reserved(ME).unwrap();
+        assert!(!reserved.is_pinned() && reserved.is_reserved_by(ME));
+        assert_eq!(free.reserve(ME).unwrap().publish(ME), Some(live(4)));
+        let last = live(u32::MAX).pin(u32::MAX).unwrap();
+        let end = last.retire(u32::MAX, ME).unwrap().recycle().unwrap();
+        assert!(end.lifecycle() == Lifecycle::Exhausted && end.fault().is_none());
     }
 
     #[test]

@@ -168,3 +168,32 @@ fn an_array_left_by_a_dead_writer_is_recovered() {
         .unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 32);
 }
+
+#[test]
+fn a_builder_is_written_by_threads_and_published() {
+    let table = table();
+    let other = HandleTable::join(table.segment()).unwrap();
+    let dtype = DType::from(ScalarType::U8);
+    let mut made = table.builder(&dtype, &[8], Order::C).unwrap();
+    std::thread::scope(|scope| {
+        for (part, value) in made.bytes_mut().chunks_mut(4).zip(1..) {
+            scope.spawn(move || part.fill(value));
+        }
+    });
+    let made = made.suspend();
+    let made = std::thread::spawn(move || {
+        // SAFETY: the table outlives the thread, and nobody else accesses the byte meanwhile.
+        unsafe { made.bytes().cast::<u8>().write(9) };
+        made
+    });
+    let mut made = table.resume(made.join().unwrap()).unwrap();
+    made.bytes_mut()[7] = 7;
+    // The array is another participant's before `publish` returns its argument's memory.
+    let x = made.publish().unwrap();
+    other.write_untyped(x).unwrap().bytes_mut()[1] = 8;
+    assert_eq!(
+        table.read_untyped(x).unwrap().bytes(),
+        [9, 8, 1, 1, 2, 2, 2, 7]
+    );
+    drop(table.builder(&dtype, &[8], Order::C).unwrap());
+}

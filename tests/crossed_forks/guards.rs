@@ -1,7 +1,10 @@
 //! Guards of arrays and objects.
 
 use ndarray::Axis;
-use ndshm::{HandleTable, Pool, Segment};
+use ndshm::element::Order;
+use ndshm::error::LeaseError;
+use ndshm::untyped::Mode;
+use ndshm::{Element, HandleTable, Pool, Segment};
 
 #[cfg(feature = "serde")]
 use crate::InChild::Refuses;
@@ -12,6 +15,7 @@ use crate::{Ground, Row, Vector};
 pub const METHODS: &[Row] = &[
     ("ReadGuard, WriteGuard", "handle, drop", DoesNothing, guards),
     ("Untyped guards", "drop", DoesNothing, untyped_guards),
+    ("Locked", "handle, is_held, unlock", DoesNothing, locked),
     ("Owned", "handle, into_handle, drop", DoesNothing, owned),
     ("Attached", "shape, dim", Private, attached),
     #[cfg(feature = "serde")]
@@ -52,6 +56,38 @@ fn untyped_guards(ground: &Ground) {
     ground.cross_kept(&mut guards, |guards| drop(guards.take()));
     let held = |handle: Vector| table.write(handle).is_err();
     assert!(held(x) && held(y), "the child released a lease");
+}
+
+fn locked(ground: &Ground) {
+    let (x, y): (Vector, Vector) = (
+        ground.table.zeros(3).unwrap(),
+        ground.table.zeros(3).unwrap(),
+    );
+    let table = &ground.table;
+    let mut locked = Some([
+        table.lock(x, Mode::Read).unwrap(),
+        table.lock(y, Mode::Write).unwrap(),
+    ]);
+    ground.cross_kept(&mut locked, |locked| {
+        let [mut read, mut write] = locked.take().unwrap();
+        assert_eq!((read.handle(), write.is_held()), (x.into(), true));
+        // Before the child has a seat, and with it.
+        for _ in 0..2 {
+            for locked in [&mut read, &mut write] {
+                let refused = table.unlock(locked, true);
+                let told = matches!(&refused, Err(error @ LeaseError::NotHeld { .. })
+                    if error.to_string().contains("parent"));
+                assert!(told, "{refused:?}");
+            }
+            table.seat().unwrap();
+        }
+    });
+    let held = |handle: Vector| table.write(handle).is_err();
+    assert!(held(x) && held(y), "the child released a lease");
+    for mut locked in locked.unwrap() {
+        table.unlock(&mut locked, false).unwrap();
+    }
+    assert!(!held(x) && !held(y));
 }
 
 fn owned(ground: &Ground) {
@@ -136,6 +172,9 @@ pub fn fork_refuses_while_references_exist() {
     let write = table.write_untyped(x).unwrap();
     assert!(refuses());
     drop(write);
+    let made = table.builder(&u64::dtype(), &[100], Order::C).unwrap();
+    assert!(refuses());
+    drop(made);
     let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
     let round = tiles.begin().unwrap();
     let mut part = tiles.enter().unwrap().unwrap();

@@ -43,6 +43,8 @@ const REFERENCES: &[(&str, &str)] = &[
     ("WriteGuard", "deref, deref_mut, view, view_mut"),
     ("UntypedReadGuard", "bytes"),
     ("UntypedWriteGuard", "bytes, bytes_mut"),
+    ("Locked", "bytes"),
+    ("ArrayBuilder", "bytes_mut"),
     ("Tile", "views"),
     ("ReadyTile", "views"),
     ("Attached", "as_ptr, as_mut_ptr, the unsafe views"),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ndarray::Axis;
 use ndshm::error::RoundError;
+use ndshm::partition::Entered;
 
 use crate::InChild::{DoesNothing, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
@@ -11,7 +12,7 @@ use crate::{Ground, Row, Vector, is_stale};
 #[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
     ("Partition", "handle, group, tiles, range, sides, axis", Private, partition_private),
-    ("Partition", "progress, begin, enter", Rejoins, partition),
+    ("Partition", "progress, begin, enter, wait", Rejoins, partition),
     ("Partition", "drop", DoesNothing, partition_drop),
     ("Round", "finish, try_finish", Refuses, round),
     ("Round", "done", Rejoins, round_done),
@@ -42,8 +43,13 @@ fn partition(ground: &Ground) {
         assert!(is_stale(&tiles.progress().unwrap_err()));
         let stale = |error: RoundError| matches!(error, RoundError::Lease(e) if is_stale(&e));
         assert!(tiles.begin().is_err_and(stale));
-        assert!(tiles.enter().is_err_and(stale));
-        assert!(tiles.enter_at(0, 1).is_err_and(stale));
+        // The parent has freed it: there is nothing to do.
+        let nothing = |entered: Result<Option<_>, RoundError>| entered.unwrap().is_none();
+        assert!(nothing(tiles.enter()) && nothing(tiles.enter_at(0, 1)));
+        let entered = tiles.enter_next(0, Duration::ZERO);
+        assert!(matches!(entered, Ok(Entered::Freed)), "{entered:?}");
+        let ended = tiles.wait_finished(1, Duration::ZERO);
+        assert!(matches!(ended, Err(RoundError::GivenUp { round: 1 })));
     });
 }
 

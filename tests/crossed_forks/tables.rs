@@ -1,8 +1,9 @@
 //! Segments, tables, iterators, builders, bundles and observers.
 
 use ndarray::Ix1;
-use ndshm::error::BundleError;
-use ndshm::{BundleHandle, HandleTable, Segment};
+use ndshm::element::Order;
+use ndshm::error::{AllocError, BundleError};
+use ndshm::{BundleHandle, Element, HandleTable, Segment};
 
 use crate::InChild::{Looks, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
@@ -16,6 +17,9 @@ pub const METHODS: &[Row] = &[
     ("HandleTable", "owned", Rejoins, table_owned),
     ("arrays()", "next", Looks, iterator),
     ("from_shape_fn", "forks in the middle", Refuses, builder),
+    ("ArrayBuilder", "publish, suspend", Refuses, array_builder),
+    ("SuspendedBuilder", "bytes", Private, suspended),
+    ("SuspendedBuilder", "resume", Refuses, resumed),
     ("Bundle", "insert, get, remove, parts, freeze, is_frozen", Rejoins, bundle),
     ("Observer", "arrays, seats, names, verify", Looks, observer),
 ];
@@ -100,15 +104,53 @@ fn builder(ground: &Ground) {
         i as u64
     });
     if child == Some(0) {
-        crate::support::exit_at_once(i32::from(!matches!(
-            made,
-            Err(ndshm::error::AllocError::Forked)
-        )));
+        crate::support::exit_at_once(i32::from(!matches!(made, Err(AllocError::Forked))));
     }
     let mut status = 0;
     // SAFETY: `status` is a place to write to; the pid is of an own child, which ends by itself.
     unsafe { libc::waitpid(child.unwrap(), &raw mut status, 0) };
     assert_eq!((status, made.is_ok()), (0, true));
+}
+
+fn is_forked<T>(outcome: Result<T, AllocError>) -> bool {
+    matches!(outcome, Err(AllocError::Forked))
+}
+
+fn array_builder(ground: &Ground) {
+    let table = &ground.table;
+    let made = || table.builder(&u64::dtype(), &[7], Order::C).unwrap();
+    // A child that drops its copy gives up nothing either.
+    for publishes in [false, true] {
+        ground.cross(made(), |made| {
+            assert!(!publishes || is_forked(made.publish()));
+        });
+        ground.cross_and_end(
+            made(),
+            |made| drop(made.publish()),
+            |made| assert!(is_forked(table.resume(made.suspend()))),
+        );
+    }
+}
+
+fn suspended(ground: &Ground) {
+    let made = || ground.table.builder(&u64::dtype(), &[7], Order::C).unwrap();
+    let end = |made| drop(ground.table.resume(made));
+    ground.cross_and_end(made().suspend(), end, |made| {
+        assert_eq!((made.bytes().len(), made.shape()), (56, &[7][..]));
+    });
+}
+
+fn resumed(ground: &Ground) {
+    let table = &ground.table;
+    let made = || table.builder(&u64::dtype(), &[7], Order::C).unwrap();
+    let end = |made| assert!(table.resume(made).unwrap().publish().is_ok());
+    ground.cross_and_end(made().suspend(), end, |made| {
+        assert!(is_forked(table.resume(made)), "before the child has a seat");
+    });
+    ground.cross_and_end(made().suspend(), end, |made| {
+        table.seat().unwrap();
+        assert!(is_forked(table.resume(made)), "with a seat of its own");
+    });
 }
 
 fn bundle(ground: &Ground) {

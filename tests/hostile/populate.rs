@@ -2,6 +2,7 @@
 
 use ndarray::IxDyn;
 use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::element::{OpaqueType, Order};
 use ndshm::{AnyHandle, Complex, HandleTable};
 
 /// A type with its own layout: its array has a schema to damage.
@@ -24,6 +25,7 @@ pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
         at: [1.0; 3],
         id: 9,
     };
+    let half = OpaqueType::new("<f2", 2, 2).unwrap().into();
     let freed = table.from_elem(300, 1u16).unwrap();
     let complex = Complex::new(1.0, 2.0);
     let handles = vec![
@@ -34,6 +36,7 @@ pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
         table.from_elem((), 3i64).unwrap().into(),
         table.from_elem(IxDyn(&[2; 8]), complex).unwrap().into(),
         table.from_elem(9_000, 2u8).unwrap().into(),
+        table.zeros_untyped(&half, &[30], Order::C).unwrap(),
         freed.into(),
     ];
     table.free(freed).unwrap();

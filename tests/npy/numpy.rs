@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Directory, load_all, refuse_all, table};
+use crate::{Directory, OPAQUE, load_all, load_opaque, refuse_all, table};
 
 /// Time limit of one call of Python.
 const DEADLINE: Duration = Duration::from_secs(100);
@@ -105,4 +105,34 @@ fn arrays_of_numpy_come_in_and_go_back() {
     );
     assert_eq!(compared.trim(), count.to_string());
     refuse_all(&table, &theirs.0);
+}
+
+#[test]
+fn opaque_arrays_come_in_and_go_back_unchanged() {
+    let Some(python) = python() else {
+        return;
+    };
+    let (theirs, ours) = (
+        Directory::new("opaque-theirs"),
+        Directory::new("opaque-ours"),
+    );
+    script(&python, &["write", theirs.0.to_str().unwrap()]);
+    let table = table();
+    for (name, handle) in load_opaque(&table, &theirs.0) {
+        let path = ours.file(&format!("opaque-{name}.npy"));
+        table.save_npy(handle, path).unwrap();
+    }
+    for name in ["opaque.npz", "opaque-compressed.npz"] {
+        let loaded = table.load_npz(theirs.file(name)).unwrap();
+        table.save_npz(ours.file(name), loaded).unwrap();
+    }
+    let compared = script(
+        &python,
+        &[
+            "unchanged",
+            theirs.0.to_str().unwrap(),
+            ours.0.to_str().unwrap(),
+        ],
+    );
+    assert_eq!(compared.trim(), (3 * OPAQUE.len()).to_string());
 }

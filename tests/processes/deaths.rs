@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::error::{AllocError, HalfWritten, LeaseError, RoundError};
+use ndshm::error::{AllocError, HalfWritten, LeaseError, PartitionError, RoundError};
+use ndshm::partition::Entered;
 use ndshm::{Handle, HandleTable, Segment};
 
 use crate::support::{Child, Pipe, sleep_for_ever, table};
@@ -153,6 +154,71 @@ pub fn a_dead_opener_does_not_block_its_arrays() {
     assert_eq!(table.read(x).unwrap().sum(), 10);
     assert!(tiles.enter().unwrap().is_none());
     drop(tiles.begin().unwrap());
+}
+
+/// Kills the opener of a round while others wait for its end, and for the next round.
+pub fn a_dead_opener_is_reported_to_those_who_wait() {
+    let table = table();
+    let x = table.zeros::<u32, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let handle = tiles.handle();
+    let (opened, told) = (Pipe::new(), Pipe::new());
+    let opener = Child::fork(|| {
+        let tiles = table.open_partition(handle).unwrap();
+        let _round = tiles.begin().unwrap();
+        opened.send(1);
+        sleep_for_ever();
+    });
+    opened.receive();
+    let waiter = Child::fork(|| {
+        let tiles = table.open_partition(handle).unwrap();
+        let outcome = tiles.wait_finished(1, support::DEADLINE);
+        assert!(matches!(outcome, Err(RoundError::GivenUp { round: 1 })));
+        told.send(1);
+        let Entered::Member(mut part) = tiles.enter_next(1, support::DEADLINE).unwrap() else {
+            panic!("round 2 cannot end without us");
+        };
+        while let Some(mut tile) = part.claim().unwrap() {
+            tile.views().fill(2);
+        }
+        drop(part);
+        tiles.wait_finished(2, support::DEADLINE).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 200);
+        let late = tiles.enter_next(1, support::DEADLINE).unwrap();
+        assert!(matches!(late, Entered::Over { round: 2 }), "{late:?}");
+        told.send(2);
+        let entered = tiles.enter_next(2, support::DEADLINE).unwrap();
+        assert!(matches!(entered, Entered::Freed), "{entered:?}");
+    });
+    opener.kill();
+    assert_eq!(told.receive(), 1);
+    table.clear_poison(x).unwrap();
+    tiles.begin().unwrap().finish(support::DEADLINE).unwrap();
+    assert_eq!(told.receive(), 2);
+    drop(tiles);
+    waiter.join();
+    let late = table.open_partition(handle).unwrap_err();
+    assert!(matches!(late, PartitionError::Freed { .. }), "{late}");
+}
+
+/// Kills a participant that sleeps until a round opens. The round has all other participants.
+pub fn a_killed_waiter_holds_nobody_up() {
+    let table = table();
+    let x = table.zeros::<u32, _>(100).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
+    let handle = tiles.handle();
+    kill_during(|pipe| {
+        let tiles = table.open_partition(handle).unwrap();
+        pipe.send(1);
+        let nap = std::time::Duration::from_millis(5);
+        while tiles.enter_next(0, nap).is_err() {}
+    });
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    while part.claim().unwrap().is_some() {}
+    drop(part);
+    round.finish(support::DEADLINE).unwrap();
+    assert_eq!(table.reap().unwrap().seats, 1);
 }
 
 pub fn a_stopped_process_is_alive() {

@@ -27,6 +27,8 @@ fn main() {
         deaths::arrays_of_a_dead_owner_are_freed,
         deaths::a_dead_participant_tears_its_tiles,
         deaths::a_dead_opener_does_not_block_its_arrays,
+        deaths::a_dead_opener_is_reported_to_those_who_wait,
+        deaths::a_killed_waiter_holds_nobody_up,
         deaths::a_stopped_process_is_alive,
         deaths::killed_allocators_lose_nothing,
         segments::a_segment_is_passed_by_descriptor,

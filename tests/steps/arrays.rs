@@ -1,6 +1,8 @@
 //! Operations on arrays: allocating, freeing, leases, poison.
 
-use ndshm::HandleTable;
+use ndshm::element::{OpaqueType, Order};
+use ndshm::untyped::Mode;
+use ndshm::{Element, HandleTable};
 
 use crate::ground::{Ground, options};
 use crate::operations::{Operation, dead, prepared, simple};
@@ -12,6 +14,11 @@ pub const OPERATIONS: &[Operation] = &[
     ("allocate a recycled extent", allocate_recycled),
     ("allocate 2 MiB", allocate_large),
     ("allocate without publishing", abandon),
+    ("build and publish", build),
+    ("build, suspend, resume and publish", build_in_steps),
+    ("build and drop", build_in_vain),
+    ("make an opaque array from bytes", opaque),
+    ("make an array of unspecified bytes", unspecified),
     ("free", free),
     ("free under a reader", free_under_a_reader),
     ("free under a writer of one's own", free_under_a_writer),
@@ -20,6 +27,14 @@ pub const OPERATIONS: &[Operation] = &[
     ("attach and info", attach),
     ("read and give back", read),
     ("write and give back", write),
+    ("pin and give back", pin),
+    ("pin a second time", pin_again),
+    ("give back the last pin of a freed array", last_pin),
+    ("free under a pin", free_under_a_pin),
+    ("leave with a pin of a freed array", leave_with_a_pin),
+    ("lock for writing and unlock", lock_and_unlock),
+    ("unlock with poison", unlock_poisoned),
+    ("lock for recovery and unlock", lock_to_recover),
     ("detach and adopt", own),
     ("clear poison", clear_poison),
     ("recover", recover),
@@ -58,6 +73,46 @@ fn abandon(run: &mut Run) {
             table.from_shape_fn(3, |_| -> u8 { std::panic::resume_unwind(Box::new(())) })
         }));
         assert!(made.is_err());
+    });
+}
+
+fn build(run: &mut Run) {
+    simple(run, |table, _| {
+        let mut made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        made.bytes_mut()[..4].fill(1);
+        made.publish().unwrap();
+    });
+}
+
+fn build_in_steps(run: &mut Run) {
+    simple(run, |table, _| {
+        let made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        let made = made.suspend();
+        // SAFETY: the table has just reserved these bytes, and keeps them.
+        unsafe { made.bytes().cast::<u8>().write(1) };
+        table.resume(made).unwrap().publish().unwrap();
+    });
+}
+
+fn build_in_vain(run: &mut Run) {
+    simple(run, |table, _| {
+        let made = table.builder(&f32::dtype(), &[100], Order::C).unwrap();
+        drop(table.resume(made.suspend()).unwrap());
+    });
+}
+
+fn opaque(run: &mut Run) {
+    let half = OpaqueType::new("<f2", 2, 2).unwrap().into();
+    simple(run, |table, _| {
+        table.from_bytes(&half, &[2], Order::C, &[1; 4]).unwrap();
+    });
+}
+
+fn unspecified(run: &mut Run) {
+    simple(run, |table, _| {
+        table
+            .uninit_untyped(&bool::dtype(), &[100], Order::C)
+            .unwrap();
     });
 }
 
@@ -132,6 +187,98 @@ fn write(run: &mut Run) {
         guard[0] = 1;
         guard[1] = 1;
     });
+}
+
+fn pin(run: &mut Run) {
+    simple(run, |table, array| {
+        assert_eq!(table.pin(array).unwrap().len(), 16);
+    });
+}
+
+fn pin_again(run: &mut Run) {
+    let pin = |table: &HandleTable, array| table.pin_raw(array).unwrap();
+    prepared(run, pin, |table, array, first| {
+        let second = table.pin_raw(array).unwrap();
+        table.unpin(first);
+        table.unpin(second);
+    });
+}
+
+fn last_pin(run: &mut Run) {
+    let free = |table: &HandleTable, array| {
+        let pin = table.pin_raw(array).unwrap();
+        table.free(array).unwrap();
+        pin
+    };
+    prepared(run, free, |table, _, pin| table.unpin(pin));
+}
+
+fn free_under_a_pin(run: &mut Run) {
+    let ground = Ground::new();
+    let pinned = ground.table.pin(ground.array).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        table.free(ground.array).unwrap();
+        mark();
+    });
+    ground.table.reap().unwrap();
+    // Without the pin, one of these would overwrite the bytes of the freed array.
+    let others: Vec<_> = (0..4)
+        .map(|_| ground.table.from_elem(2, 1u64).unwrap())
+        .collect();
+    // SAFETY: nobody writes the array.
+    assert!(unsafe { pinned.bytes() }.iter().all(|&byte| byte == 0));
+    for other in others {
+        ground.table.free(other).unwrap();
+    }
+    drop(pinned);
+    ground.survive(run);
+}
+
+fn leave_with_a_pin(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let _pin = table.pin_raw(ground.array).unwrap();
+        table.free(ground.array).unwrap();
+        mark();
+        drop(table);
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn lock_and_unlock(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut locked = table.lock(array, Mode::Write).unwrap();
+        // SAFETY: the array is locked for writing, and has two elements.
+        unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
+        table.unlock(&mut locked, false).unwrap();
+    });
+}
+
+fn unlock_poisoned(run: &mut Run) {
+    simple(run, |table, array| {
+        let mut locked = table.lock(array, Mode::Write).unwrap();
+        // SAFETY: as above.
+        unsafe { locked.bytes().cast::<u64>().write(1) };
+        table.unlock(&mut locked, true).unwrap();
+    });
+}
+
+fn lock_to_recover(run: &mut Run) {
+    let ground = poisoned();
+    run.victim(|| {
+        let table = ground.join();
+        mark();
+        let mut locked = table.lock(ground.array, Mode::Recover).unwrap();
+        // SAFETY: as above.
+        unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
+        table.unlock(&mut locked, false).unwrap();
+        mark();
+    });
+    ground.survive(run);
 }
 
 fn own(run: &mut Run) {

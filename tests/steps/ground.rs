@@ -84,7 +84,8 @@ impl Ground {
         table.trim().unwrap();
         let found = clean(table);
         let nothing = (found.slots, 0, 0, 0);
-        let held = (found.free, found.readers, found.writers, found.in_transit);
+        let holders = found.readers + found.pins;
+        let held = (found.free, holders, found.writers, found.in_transit);
         assert_eq!(held, nothing, "{found}");
         assert_eq!(found.unhinted, 0, "a free slot has no hint: {found}");
         run.memory(blocks(table.segment()));

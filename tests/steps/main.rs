@@ -31,6 +31,8 @@ mod run;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod segments;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod shared;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod table;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tracer;

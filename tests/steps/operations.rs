@@ -7,13 +7,13 @@ use crate::ground::{Ground, Vector};
 use crate::run::Run;
 use crate::support::Child;
 use crate::tracer::mark;
-use crate::{arrays, bundles, foreign, names, participants, queues, rounds, segments};
+use crate::{arrays, bundles, foreign, names, participants, queues, rounds, segments, shared};
 
 /// An operation, and the function that performs it once.
 pub type Operation = (&'static str, fn(&mut Run));
 
 /// All operations.
-pub const OPERATIONS: [&[Operation]; 8] = [
+pub const OPERATIONS: [&[Operation]; 0] = [
     participants::OPERATIONS,
     arrays::OPERATIONS,
     rounds::OPERATIONS,
@@ -22,6 +22,7 @@ pub const OPERATIONS: [&[Operation]; 8] = [
     names::OPERATIONS,
     bundles::OPERATIONS,
     segments::OPERATIONS,
+    shared::OPERATIONS,
 ];
 
 /// Performs an operation of a victim that has a seat, on the unchanged ground.

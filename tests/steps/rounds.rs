@@ -1,9 +1,11 @@
 //! Operations on partitions and their rounds.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::{PartitionHandle, Write};
+use ndshm::partition::{Claimed, Entered};
+use ndshm::{Partition, PartitionHandle, Round, Write};
 
 use crate::ground::Ground;
 use crate::operations::{Operation, simple};
@@ -15,7 +17,10 @@ pub const OPERATIONS: &[Operation] = &[
     ("make a partition", partition),
     ("a round of one's own", round),
     ("tiles of another's round, the last one too", tiles),
+    ("given tiles, and rows of tiles", given),
     ("give a round up", give_up),
+    ("free a partition", free),
+    ("wait for a round and for its end", wait),
 ];
 
 type Tiles = PartitionHandle<Write<u64, Ix1>>;
@@ -63,6 +68,17 @@ fn tiles(run: &mut Run) {
         drop(part);
         mark();
     });
+    end_of_a_round(&ground, &tiles, round);
+    drop(tiles);
+    ground.survive(run);
+}
+
+/// Ends a round of the survivor, in which a victim took part.
+fn end_of_a_round(
+    ground: &Ground,
+    tiles: &Partition<'_, Write<u64, Ix1>>,
+    round: Round<'_, '_, Write<u64, Ix1>>,
+) {
     // The survivor runs the tiles that were not begun, and waits for no other participant.
     let mut part = tiles.enter().unwrap().unwrap();
     while let Some(mut tile) = part.claim().unwrap() {
@@ -70,7 +86,7 @@ fn tiles(run: &mut Run) {
     }
     drop(part);
     let torn = round.finish(DEADLINE).is_err();
-    drop(tiles);
+    assert_eq!(tiles.wait_finished(1, DEADLINE).is_err(), torn);
     match ground.table.read(ground.array) {
         Ok(all) => assert!(!torn && all.iter().all(|&x| x == 1), "{all:?}"),
         Err(error) => assert!(torn, "{error}"),
@@ -79,7 +95,6 @@ fn tiles(run: &mut Run) {
         ground.table.clear_poison(ground.array).unwrap();
         ground.table.write(ground.array).unwrap().fill(1);
     }
-    ground.survive(run);
 }
 
 fn give_up(run: &mut Run) {
@@ -92,5 +107,99 @@ fn give_up(run: &mut Run) {
         drop(round);
         mark();
     });
+    ground.survive(run);
+}
+
+fn free(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.partition(ground.array.write(), Axis(0), 1).unwrap();
+        mark();
+        drop(tiles);
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn wait(run: &mut Run) {
+    let ground = Ground::new();
+    let tiles = ground
+        .table
+        .partition(ground.array.write(), Axis(0), 1)
+        .unwrap();
+    let round = tiles.begin().unwrap();
+    let name: Cell<Tiles> = Cell::new(tiles.handle());
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.open_partition(name.get()).unwrap();
+        mark();
+        let Entered::Member(mut part) = tiles.enter_next(0, DEADLINE).unwrap() else {
+            panic!("the round runs");
+        };
+        while let Some(mut tile) = part.claim().unwrap() {
+            tile.views().fill(1);
+        }
+        drop(part);
+        let nap = Duration::from_micros(10);
+        tiles.wait_finished(1, nap).unwrap_err();
+        mark();
+    });
+    end_of_a_round(&ground, &tiles, round);
+    drop(tiles);
+    ground.survive(run);
+}
+
+/// Claims given tiles of a partition with a row for each tile. A row is half-written only where the
+/// array is poisoned.
+fn given(run: &mut Run) {
+    let ground = Ground::new();
+    let rows = ground.table.zeros::<u64, _>((2, 2)).unwrap();
+    let group = (ground.array.write(), rows.per_tile());
+    let tiles = ground.table.partition(group, Axis(0), 1).unwrap();
+    let round = tiles.begin().unwrap();
+    let name = tiles.handle();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.open_partition(name).unwrap();
+        mark();
+        let mut part = tiles.enter().unwrap().unwrap();
+        for index in [1, 0] {
+            let Claimed::Tile(mut tile) = part.claim_at(index).unwrap() else {
+                panic!("nobody has it");
+            };
+            let (mut x, mut row) = tile.views();
+            x.fill(1);
+            row.fill(1);
+        }
+        drop(part);
+        mark();
+    });
+    ground.table.reap().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    for index in [0, 1] {
+        match part.claim_at(index).unwrap() {
+            Claimed::Tile(mut tile) => {
+                let (mut x, mut row) = tile.views();
+                x.fill(1);
+                row.fill(1);
+            }
+            Claimed::Done | Claimed::Torn => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(part);
+    let torn = round.finish(DEADLINE).is_err();
+    drop(tiles);
+    assert_eq!(ground.table.read(ground.array).is_err(), torn);
+    match ground.table.read(rows) {
+        Ok(rows) => assert!(!torn && rows.iter().all(|&x| x == 1), "{rows:?}"),
+        Err(error) => assert!(torn, "{error}"),
+    }
+    if torn {
+        ground.table.clear_poison(ground.array).unwrap();
+        ground.table.write(ground.array).unwrap().fill(1);
+    }
+    ground.table.free(rows).unwrap();
     ground.survive(run);
 }

@@ -17,7 +17,8 @@ Large arrays are shortened in the middle unless --all is given.
 
 JSON: {handle, dtype, shape, writer, data}; data is a list for each axis that is left. Values \
 that JSON numbers cannot express are strings: \"NaN\", \"inf\", integers beyond 64 bits. A \
-complex number is [re, im], a record an object of its fields.
+complex number is [re, im], a record an object of its fields, an opaque element its bytes as \
+hexadecimal digits.
 
 Writers are not kept out: if a process writes the array meanwhile, the elements may be of \
 different moments.";

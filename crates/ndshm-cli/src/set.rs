@@ -81,12 +81,18 @@ type Write = Box<dyn FnOnce(&HandleTable, &[Pick]) -> Result<usize, Failure>>;
 
 /// Parses the value as one of the array's element type.
 fn writer(observer: &Observer, info: &ArrayInfo, value: &str) -> Result<Write, Failure> {
-    let DType::Scalar(scalar) = info.dtype else {
-        return Err(Failure::usage(format_args!(
-            "{} holds records, {}: a record cannot be set from text",
-            target::called(observer, info.handle),
-            info.dtype
-        )));
+    let scalar = match &info.dtype {
+        DType::Scalar(scalar) => *scalar,
+        dtype => {
+            let (records, one) = match dtype {
+                DType::Opaque(_) => ("opaque elements", "an opaque element"),
+                _ => ("records", "a record"),
+            };
+            return Err(Failure::usage(format_args!(
+                "{} holds {records}, {dtype}: {one} cannot be set from text",
+                target::called(observer, info.handle),
+            )));
+        }
     };
     match scalar {
         ScalarType::U8 => typed::<u8>(info, value),

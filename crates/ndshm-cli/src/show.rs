@@ -16,11 +16,11 @@ use crate::target::Place;
 
 const HELP: &str = "\
 JSON: {segment, uid, user, size, resident, capacity, persistent, arrays: [{handle, names, dtype, \
-shape, order, bytes, owner, owner_alive, writer, readers, poisoned}], seats: [{seat, pid, alive, \
+shape, order, bytes, owner, owner_alive, writer, readers, pins, poisoned}], seats: [{seat, pid, alive, \
 command}], classes: [{extent, slots, live, free, kept, asked, taken}], verify: {clean, seats, \
-spans, slots, free, reserved, live, retired, exhausted, poisoned, writers, readers, in_transit, \
+spans, slots, free, reserved, live, retired, exhausted, poisoned, writers, readers, pins, in_transit, \
 unhinted, damage: [{offset, what, found}]}, names: [{name, handle, pid}]}. Sizes are in bytes; \
-owner, writer and readers are pids, the `pid` of a name is the process that gave it. Names may \
+owner, writer, readers and pins are pids, the `pid` of a name is the process that gave it. Names may \
 also stand for queues and partitions; `names` is null if their table is damaged.
 
 Exit code 1 if the segment is damaged.";

@@ -42,7 +42,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = Place::parse(&args.segment).observe()?;
     let info = target::array(&observer, &args.array)?;
     let size = info.dtype.size();
-    let mut parts = parts(&info.dtype);
+    let mut parts = parts(&info.dtype)?;
     let mut chunk = vec![0; (CHUNK / size).max(1) * size];
     let mut at = 0;
     while at < info.bytes {
@@ -81,8 +81,14 @@ struct Part {
     summary: Box<dyn Summary>,
 }
 
-fn parts(dtype: &DType) -> Vec<Part> {
-    match dtype {
+fn parts(dtype: &DType) -> Result<Vec<Part>, Failure> {
+    Ok(match dtype {
+        DType::Opaque(_) => {
+            return Err(Failure::usage(format_args!(
+                "the elements are {dtype}, which the tool cannot read as numbers; export the \
+                 array, and look at it in numpy"
+            )));
+        }
         DType::Scalar(scalar) => scalars(None, *scalar, dtype.size(), 0, 1),
         DType::Record(layout) => layout
             .fields()
@@ -92,7 +98,7 @@ fn parts(dtype: &DType) -> Vec<Part> {
                 scalars(name, field.dtype, layout.size(), field.offset, field.count)
             })
             .collect(),
-    }
+    })
 }
 
 fn scalars(

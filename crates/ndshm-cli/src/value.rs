@@ -26,6 +26,8 @@ pub enum Value {
     Bool(bool),
     /// A byte other than 0 and 1 in an array of `bool`.
     InvalidBool(u8),
+    /// The bytes of an element that Rust has no type for.
+    Opaque(Vec<u8>),
     /// A record: its fields in order. A field that is an array has several values.
     Record(Vec<(Box<str>, Vec<Value>)>),
 }
@@ -47,6 +49,9 @@ impl Value {
                 })
                 .collect::<Option<_>>()
                 .map(Value::Record),
+            DType::Opaque(opaque) => bytes
+                .get(..opaque.size())
+                .map(|bytes| Value::Opaque(bytes.into())),
         }
     }
 
@@ -93,6 +98,7 @@ impl Value {
             Value::Complex64(value) => json!([float(value.re), float(value.im)]),
             Value::Bool(value) => json!(value),
             Value::InvalidBool(byte) => json!(invalid_bool(*byte)),
+            Value::Opaque(bytes) => json!(hex(bytes)),
             Value::Record(fields) => fields
                 .iter()
                 .map(|(name, values)| {
@@ -110,6 +116,11 @@ impl Value {
 
 fn invalid_bool(byte: u8) -> String {
     format!("invalid bool: {byte:#04x}")
+}
+
+/// Returns bytes in memory order, as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns a float as JSON.
@@ -146,6 +157,7 @@ impl fmt::Display for Value {
             Value::Complex64(value) => value.fmt(f),
             Value::Bool(value) => value.fmt(f),
             Value::InvalidBool(byte) => f.write_str(&invalid_bool(*byte)),
+            Value::Opaque(bytes) => f.write_str(&hex(bytes)),
             Value::Record(fields) => {
                 f.write_str("{")?;
                 for (at, (name, values)) in fields.iter().enumerate() {
@@ -170,6 +182,7 @@ impl fmt::Display for Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndshm::element::OpaqueType;
 
     #[test]
     fn every_scalar_is_decoded_and_printed_as_itself() {
@@ -225,5 +238,12 @@ mod tests {
             r#"{"p":[true,"invalid bool: 0x03"],"x":1.0}"#
         );
         assert_eq!(record.to_string(), "{x: 1, p: [true, invalid bool: 0x03]}");
+        let text = OpaqueType::new("|S3", 3, 1).unwrap().into();
+        let opaque = Value::decode(&text, b"a\n\0z").unwrap();
+        assert_eq!(
+            (opaque.to_string(), json(opaque)),
+            ("610a00".into(), "\"610a00\"".into())
+        );
+        assert_eq!(Value::decode(&text, b"ab"), None);
     }
 }

@@ -33,11 +33,97 @@ pub const BUGS: &[Bug] = &[
         model: ("leases", "two_leases_of_one_seat_both_keep_writers_out"),
     },
     Bug {
+        name: "pages are given back without the lock after their slot is free",
+        file: "src/table/alloc.rs",
+        at: "let clean = «segment.punch(self.extent.offset, self.extent.size())»;",
+        instead: "if let Some(slot) = Slot::of(memory, self.slot) {
+                let _ = slot.abandon(self.reserved, me, false);
+                segment.punch(self.extent.offset, self.extent.size());
+                return Hints::of(memory).set(self.extent.class, self.slot);
+            } else { false }",
+        model: (
+            "shared",
+            "a_slot_passes_on_after_its_pages_are_given_back_without_the_lock",
+        ),
+    },
+    Bug {
+        name: "an unlock forgets the other leases of its seat",
+        file: "src/table/locked.rs",
+        at: "Mode::Read if «self.release_recursive(slot.index)» => return Ok(()),",
+        instead: "false",
+        model: (
+            "leases",
+            "a_lock_beside_a_guard_of_its_seat_keeps_writers_out",
+        ),
+    },
+    Bug {
+        name: "an access goes on after its unlock",
+        file: "src/table/locked.rs",
+        at: "«locked.access = None»;\n",
+        instead: "()",
+        model: (
+            "leases",
+            "a_lock_for_writing_and_a_reader_exclude_each_other",
+        ),
+    },
+    Bug {
         name: "the release check reads by a load",
         file: "src/table/slot.rs",
         at: "self.tail_of_lease(«self.word.read_modify_write(Ordering::AcqRel)»)",
         instead: "self.word.load(Ordering::Acquire)",
         model: ("leases", "free_under_a_reader"),
+    },
+    Bug {
+        name: "a freer does not look at the pins",
+        file: "src/table/slot.rs",
+        at: "word.is_retired() && word.is_pinned() && «any_pin(self.memory, self.index)»",
+        instead: "false",
+        model: ("pins", "a_pinned_array_keeps_its_bytes"),
+    },
+    Bug {
+        name: "a freer that cleans does not look at the pins",
+        file: "src/table/slot.rs",
+        at: "if self.any_reader().is_some() || «self.is_kept_by_pins(retired)» {",
+        instead: "false",
+        model: ("pins", "no_pages_are_given_back_under_a_pin"),
+    },
+    Bug {
+        name: "a pin of a pinned array is validated by a load",
+        file: "src/table/slot.rs",
+        at: "let pinned = «self\n            .word\n            .update(Ordering::Release, Ordering::Relaxed, |word| {\n                word.pin(generation)\n            })»;",
+        instead: "{ let seen = self.word.load(Ordering::Acquire); if seen.is_pinned() && seen.is_live(generation) { Ok((seen, seen)) } else { self.word.update(Ordering::Release, Ordering::Relaxed, |word| word.pin(generation)) } }",
+        model: (
+            "pins",
+            "a_pin_of_an_array_that_was_pinned_before_is_validated",
+        ),
+    },
+    Bug {
+        name: "no release check after a pin",
+        file: "src/table/slot.rs",
+        at: "self.clear_pin(me);\n        «self.finish_release()»",
+        instead: "ReleaseOutcome::Unchanged",
+        model: ("pins", "the_last_of_two_pins_frees_the_slot"),
+    },
+    Bug {
+        name: "a writer's end loses the pins",
+        file: "src/word/slot.rs",
+        at: "self.is_written_by(seat).then(|| {\n            self.with(Self::WRITER, 0)\n                .with(Self::ROUND, «0»)",
+        instead: "0).with(Self::PINNED, 0",
+        model: ("pins", "a_pin_outlasts_leases_and_recovery"),
+    },
+    Bug {
+        name: "a reap leaves the pins",
+        file: "src/reclaim.rs",
+        at: "if «has_pins && slot.has_pin(seat)» {",
+        instead: "false",
+        model: ("pins", "death_with_a_pin"),
+    },
+    Bug {
+        name: "a participant notes its first pin after setting it",
+        file: "src/table/slot.rs",
+        at: "«ParticipantInfo::note_pins(self.memory, me);\n        let pin = set(self.pin_bit(me));»",
+        instead: "let pin = set(self.pin_bit(me)); ParticipantInfo::note_pins(self.memory, me);",
+        model: ("pins", "death_with_a_pin"),
     },
     Bug {
         name: "no release check after retiring",
@@ -91,8 +177,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a tile is claimed for a round that is over",
         file: "src/partition/round_member.rs",
-        at: "now.state() != ClaimState::Held {\n            return Ok(None);\n        }\n        let leases = match «self.participate(now.seat())» {",
-        instead: "self.participate(self.table().enter()?)",
+        at: "let leases = match «self.participate(now.seat())» {",
+        instead: "self.participate(me)",
         model: (
             "tiles",
             "a_late_participant_gets_no_tile_of_a_finished_round",
@@ -111,6 +197,48 @@ pub const BUGS: &[Bug] = &[
         at: "«slot.orphan(me, false)»",
         instead: "slot.unlock_exclusive(me, false)",
         model: ("tiles", "a_round_given_up_stays_closed_until_all_have_left"),
+    },
+    Bug {
+        name: "the end of a round wakes nobody",
+        file: "src/partition/control.rs",
+        at: "«unpark(word, before, RoundWord::ASLEEP.mask())»;",
+        instead: "()",
+        model: ("waits", "sleepers_are_woken_by_the_opening_and_by_the_end"),
+    },
+    Bug {
+        name: "a round is settled before its arrays are released",
+        file: "src/word/claim.rs",
+        at: "!self.is_running() && «self.seat().is_none()»",
+        instead: "true",
+        model: ("waits", "sleepers_are_woken_by_the_opening_and_by_the_end"),
+    },
+    Bug {
+        name: "a freed partition does not say so",
+        file: "src/partition/mod.rs",
+        at: "«control.free()»;",
+        instead: "()",
+        model: ("waits", "a_free_wakes_those_who_wait_for_a_round"),
+    },
+    Bug {
+        name: "a participant goes on to a given tile and keeps the others",
+        file: "src/partition/round_member.rs",
+        at: "if «self.let_go()» {\n                // The unit may lie",
+        instead: "false",
+        model: ("tiles", "given_tiles_are_claimed_once"),
+    },
+    Bug {
+        name: "a participant runs tiles of a unit that it has given up",
+        file: "src/partition/round_member.rs",
+        at: "let left = «held.left.replace(0)»;",
+        instead: "held.left.get()",
+        model: ("tiles", "given_tiles_are_claimed_once"),
+    },
+    Bug {
+        name: "an array with a row for each tile is leased for reading",
+        file: "src/partition/round.rs",
+        at: "match «mode.writes()» {\n                true => exclusive.push",
+        instead: "(mode == super::AccessMode::Write)",
+        model: ("tiles", "rows_of_tiles_are_written_in_the_round"),
     },
     Bug {
         name: "the record of a unit is not written",

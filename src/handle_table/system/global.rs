@@ -2,13 +2,32 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Mutex;
 
 use crate::error::Error;
 use crate::handle_table::HandleTable;
-use crate::segment::Segment;
+use crate::handle_table::shared::{PerProcess, SharedTable};
+use crate::segment::{Segment, SegmentError};
+use crate::sync::list::List;
 
-static SEGMENT: Mutex<Option<Segment>> = Mutex::new(None);
+/// The default segment; one, unless a process was forked while its parent created one. The last of
+/// the list counts.
+static SEGMENT: List<Segment> = List::new();
+
+/// Held while the default segment is created.
+static CREATING: PerProcess<()> = PerProcess::new();
+
+/// Returns the default segment. The first call creates it.
+fn segment() -> Result<Segment, SegmentError> {
+    let made = || SEGMENT.iter().last().cloned();
+    if let Some(segment) = made() {
+        return Ok(segment);
+    }
+    let create = |(): &mut ()| match made() {
+        Some(segment) => Ok(segment),
+        None => Segment::anonymous().map(|segment| SEGMENT.push(segment).clone()),
+    };
+    CREATING.with(|_| Ok::<_, SegmentError>(()), create)?
+}
 
 thread_local! {
     static TABLE: RefCell<Option<Rc<HandleTable>>> = const { RefCell::new(None) };
@@ -32,18 +51,26 @@ impl HandleTable {
             if let Some(table) = &*own.borrow() {
                 return Ok(Rc::clone(table));
             }
-            let segment = {
-                // A panic of a thread here leaves either no segment or a complete one.
-                let mut shared = SEGMENT
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
-                match &*shared {
-                    Some(segment) => segment.clone(),
-                    None => shared.insert(Segment::anonymous()?).clone(),
-                }
-            };
-            let table = Rc::new(HandleTable::join(&segment)?);
+            let table = Rc::new(HandleTable::join(&segment()?)?);
             Ok(Rc::clone(own.borrow_mut().insert(table)))
         })
+    }
+}
+
+impl SharedTable {
+    /// Returns this process's shared table of the default segment, which is that of
+    /// [`HandleTable::global`]. The first call takes a seat; later calls share it, as long as a
+    /// clone or a guard is left.
+    ///
+    /// ```
+    /// use ndshm::SharedTable;
+    ///
+    /// let table = SharedTable::global()?;
+    /// let x = table.zeros::<f32, _>(10)?;
+    /// assert_eq!(SharedTable::global()?.read(x)?.len(), 10);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn global() -> Result<SharedTable, Error> {
+        Ok(SharedTable::of(&segment()?)?)
     }
 }

@@ -19,6 +19,9 @@ fn a_table_in_use_is_clean_and_counted() {
     let read = table.zeros::<f64, _>(10).unwrap();
     let written = table.zeros::<f64, _>((3, 4)).unwrap();
     let freed = other.zeros::<bool, _>(7).unwrap();
+    let pinned = other.zeros::<u8, _>(70).unwrap();
+    let _pins = (table.pin(pinned).unwrap(), other.pin(read).unwrap());
+    other.free(pinned).unwrap();
     let detached = other.zeros::<u8, _>(7).unwrap();
     other.detach(detached).unwrap();
     let _reader = other.read(read).unwrap();
@@ -37,21 +40,22 @@ fn a_table_in_use_is_clean_and_counted() {
     assert!(found.is_clean(), "{found}");
     assert_eq!((found.seats, found.in_transit), (2, 0), "{found}");
     // The partition's words and the queue's are arrays, too.
-    assert_eq!((found.live, found.retired), (6, 1), "{found}");
+    assert_eq!((found.live, found.retired), (6, 2), "{found}");
     // Readers: `read`, `freed`, the participant's place, and the partition and queue in use.
     assert_eq!((found.writers, found.readers), (2, 5), "{found}");
+    assert_eq!(found.pins, 2, "{found}");
     let states = [found.free, found.reserved, found.live, found.retired];
     assert_eq!(states.iter().sum::<usize>(), found.slots, "{found}");
 
     drop(tile);
     drop((part, last));
     round.finish(Duration::from_secs(0)).unwrap_err();
-    assert_eq!(table.verify().unwrap().retired, 0);
-    drop((queue, tiles, _reader, _writer));
+    assert_eq!(table.verify().unwrap().retired, 1);
+    drop((queue, tiles, _reader, _writer, _pins));
     drop(other);
     let found = table.verify().unwrap();
     assert_eq!(
-        (found.seats, found.readers, found.writers),
+        (found.seats, found.readers, found.writers + found.pins),
         (1, 0, 0),
         "{found}"
     );
@@ -108,7 +112,7 @@ fn damage_is_found_where_it_is() {
         &table,
         at,
         live_word,
-        bits(live) | 7,
+        bits(live) & !7 | 5,
         "the state of the slot is invalid",
     );
     let control = bits(live) | 1 << 5;
@@ -178,6 +182,13 @@ fn damage_is_found_where_it_is() {
     finds(&table, row(live), &memory.readers(live)[0], 1 << 2, what);
     let what = "the seat number is out of range";
     finds(&table, row(live), &memory.readers(live)[0], 1 << 4, what);
+    // Once a participant has pinned an array, the rows of all arrays are checked.
+    drop(table.pin(table.zeros::<u8, _>(1).unwrap()).unwrap());
+    let row = |slot: SlotIndex| layout.pins + slot.get() as u64 * 8;
+    let what = "a pin belongs to a free seat";
+    finds(&table, row(live), &memory.pins(live)[0], 1 << 2, what);
+    let what = "the seat number is out of range";
+    finds(&table, row(live), &memory.pins(live)[0], 1 << 4, what);
 
     let words = memory.descriptor(live);
     let at = layout.descriptors + (live.get() * Layout::DESCRIPTOR_WORDS * 8) as u64;

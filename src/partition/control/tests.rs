@@ -167,8 +167,13 @@ fn a_round_is_counted_once_its_opener_has_started_the_count() {
         control.give_back(unit, OTHER);
     }
     assert!(control.all_counted(1) && !control.all_counted(2));
-    assert!(!control.close(OTHER));
-    assert!(control.close(ME) && !control.close(ME));
+    let close = |seat| control.close(seat, RoundState::Whole);
+    assert!(!close(OTHER));
+    assert!(close(ME) && !close(ME));
+    assert!(control.begin(OTHER).is_err(), "its arrays are not released");
+    control.settle(OTHER);
+    assert!(control.begin(OTHER).is_err());
+    control.settle(ME);
     // Without a start, tiles of the next round do not add themselves.
     assert_eq!(control.begin(ME).unwrap(), 2);
     assert!(control.claim(0, 2, ME));
@@ -244,4 +249,11 @@ fn faults_reports_held_and_invalid_words() {
     }
     words[ROUND].store(claim(OPEN, SeatId::NONE, 5), Ordering::Relaxed);
     assert_eq!(told(), []);
+    // The opener has not released its arrays yet, or nobody runs the round.
+    let ending = claim(TORN, ME, 5);
+    words[ROUND].store(ending, Ordering::Relaxed);
+    assert_eq!(told(), [(0, ending, Some(ME))]);
+    let nobodys = claim(HELD, SeatId::NONE, 5);
+    words[ROUND].store(nobodys, Ordering::Relaxed);
+    assert_eq!(told(), [(0, nobodys, None)]);
 }

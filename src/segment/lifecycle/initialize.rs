@@ -6,6 +6,7 @@ use crate::layout::{Geometry, Header, HintTree, Layout};
 use crate::memory::Memory;
 use crate::segment::error::{NoMemory, SegmentError};
 use crate::segment::geometry::geometry_in;
+use crate::segment::id::SegmentId;
 use crate::segment::in_process::PrivateSeats;
 use crate::segment::mapped::backing::{Backing, Parts};
 use crate::segment::mapped::description::Description;
@@ -50,16 +51,17 @@ pub(crate) fn open_file(
     let member = name.map(|(name, id)| Membership::new(name, id));
     let own = Description::new(fd, kind, geometry.seats, member);
     let mapping = Mapping::of_file(own.fd(), size).map_err(|errno| map_error(errno, size))?;
-    let parts = initialize(own, mapping, geometry, what)?;
+    let parts = initialize(own, mapping, geometry, options.pinned, what)?;
     Ok(Opened::Ready(Box::new(parts)))
 }
 
 /// Turns the mapping of a file into a segment. Initializes it with `geometry`, unless another
-/// process has initialized it already; then that geometry holds.
+/// process has initialized it already; then that geometry holds, and `pinned` has no effect.
 pub(crate) fn initialize(
     mut own: Description,
     mapping: Mapping,
     geometry: Geometry,
+    pinned: bool,
     what: &str,
 ) -> Result<Parts, SegmentError> {
     let layout = Layout::new(geometry);
@@ -68,7 +70,7 @@ pub(crate) fn initialize(
     // the file. It starts at a page, and lives as long as the `Memory`, in one struct with it. All
     // processes that open such a file go through `Memory`.
     let mut memory = unsafe { Memory::new(mapping.base(), layout) };
-    if let Err(found) = claim_header(&memory) {
+    if let Err(found) = claim_header(&memory, pinned) {
         let found = geometry_in(found, layout.total, what)?;
         if found != geometry {
             let layout = Layout::new(found);
@@ -78,19 +80,20 @@ pub(crate) fn initialize(
             memory = unsafe { Memory::new(mapping.base(), layout) };
         }
     }
-    let key = draw_key(&memory);
+    let (key, id) = (draw_key(&memory), draw_id(&memory));
     Ok(Parts {
         memory,
         mapping,
         backing: Backing::File(own),
         key,
+        id,
     })
 }
 
 /// Sets the header to the geometry of `memory`. The error is the header set by another process.
-pub(crate) fn claim_header(memory: &Memory) -> Result<(), u64> {
-    let word = Header::encode(&memory.layout().geometry);
-    // From 0 to { magic, version, geometry }: initialized. The exchange publishes nothing, because
+pub(crate) fn claim_header(memory: &Memory, pinned: bool) -> Result<(), u64> {
+    let word = Header::with_pinned(Header::encode(&memory.layout().geometry), pinned);
+    // From 0 to { magic, version, geometry, pinned }: initialized. The exchange publishes nothing, because
     // zeros are an empty table. No access depends on the Acquire on failure, which costs nothing.
     memory.header()[Header::ALIVE]
         .compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire)
@@ -99,7 +102,17 @@ pub(crate) fn claim_header(memory: &Memory) -> Result<(), u64> {
 
 /// Returns the segment's key. The first caller draws it.
 pub(crate) fn draw_key(memory: &Memory) -> u64 {
-    let word = &memory.header()[Header::KEY];
+    draw(memory, Header::KEY)
+}
+
+/// Returns the segment's id. The first caller draws it.
+fn draw_id(memory: &Memory) -> SegmentId {
+    SegmentId::from_bits(draw(memory, Header::ID))
+}
+
+/// Returns the random number in a word of the header. The first caller draws it.
+fn draw(memory: &Memory, word: usize) -> u64 {
+    let word = &memory.header()[word];
     let fresh = fork::random_nonzero();
     match word.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => fresh,
@@ -124,7 +137,7 @@ fn commit_fixed_tables(
 }
 
 /// Creates a segment in fresh memory of this process.
-pub(crate) fn in_process(geometry: Geometry) -> Result<Parts, SegmentError> {
+pub(crate) fn in_process(geometry: Geometry, pinned: bool) -> Result<Parts, SegmentError> {
     let layout = Layout::new(geometry);
     let total = layout.total;
     let mapping = Mapping::private(total).map_err(|errno| map_error(errno, total))?;
@@ -132,12 +145,13 @@ pub(crate) fn in_process(geometry: Geometry) -> Result<Parts, SegmentError> {
     // `Memory`, in one struct with it. It is new, and accessed through `Memory` alone.
     let memory = unsafe { Memory::new(mapping.base(), layout) };
     // The exchange succeeds, because fresh memory is zeroed.
-    let _ = claim_header(&memory);
-    let key = draw_key(&memory);
+    let _ = claim_header(&memory, pinned);
+    let (key, id) = (draw_key(&memory), draw_id(&memory));
     Ok(Parts {
         memory,
         mapping,
         backing: Backing::InProcess(PrivateSeats::new(geometry.seats)),
         key,
+        id,
     })
 }

@@ -13,13 +13,17 @@ pub(crate) mod initialize;
 pub(crate) mod named;
 mod new_name;
 mod passed;
+mod peer;
 pub(crate) mod remove;
+mod socket;
 mod unnamed;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Segment;
+use super::id::{PeerAddress, SegmentId};
 use super::mapped::Inner;
 use super::mapped::backing::Parts;
 use super::options::{Removal, SegmentOptions};
@@ -80,13 +84,17 @@ impl Segment {
         Segment::options().from_fd(fd)
     }
 
-    /// Returns the descriptor of the segment's file; `None` for an in-process segment.
+    /// Returns the descriptor of the segment's file; `None` for an in-process segment, and after
+    /// [`leave`](Segment::leave).
     ///
     /// To share the segment, pass on a descriptor from [`inheritable_fd`](Segment::inheritable_fd),
     /// not this one: while any process holds a copy of this descriptor, this process counts as
     /// alive.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.fd()
+        match self.inner.has_left() {
+            true => None,
+            false => self.inner.fd(),
+        }
     }
 
     /// Returns a new descriptor of the segment's file, which stays open in a child that calls exec;
@@ -95,6 +103,175 @@ impl Segment {
     /// Every child that is started while it is open inherits it, so drop it after the start.
     pub fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
         self.inner.inheritable_fd()
+    }
+
+    /// Returns the segment's id, by which processes recognize it.
+    pub fn id(&self) -> SegmentId {
+        self.inner.id()
+    }
+
+    /// Returns `true` if nobody gives pages of the segment back; see
+    /// [`SegmentOptions::pinned`].
+    pub fn is_pinned(&self) -> bool {
+        self.inner.is_pinned()
+    }
+
+    /// Sends the segment through a connected Unix socket to a process that calls
+    /// [`receive_from`](Segment::receive_from).
+    ///
+    /// Works for anonymous and named segments, between all processes that share a socket:
+    /// containers, user namespaces and users. The other process needs no name and no pid. Waits for
+    /// room in the socket, whether the socket blocks or not, and not for the other process to
+    /// receive. Keep the segment until then: a named segment loses its name with its last process,
+    /// and a segment that is on its way counts as none.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use std::time::Duration;
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let (ours, theirs) = UnixStream::pair()?;       // between two processes: connect, or inherit
+    /// let segment = Segment::anonymous()?;
+    /// segment.send_to(&ours, Duration::from_secs(5))?;
+    ///
+    /// let received = Segment::receive_from(&theirs, Duration::from_secs(5))?;
+    /// assert_eq!(received.id(), segment.id());
+    /// let table = HandleTable::join(&received)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SegmentError::NotPassed`] if the socket is closed, not connected, or not a Unix socket;
+    /// [`SegmentError::SocketTimeout`]; [`SegmentError::NotShared`] for an in-process segment;
+    /// [`SegmentError::Left`].
+    pub fn send_to(&self, socket: impl AsFd, timeout: Duration) -> Result<(), SegmentError> {
+        let fd = self.inner.passable_fd()?;
+        socket::send(socket.as_fd(), fd.as_fd(), self.id(), timeout)
+    }
+
+    /// Receives a segment that another process sends by [`send_to`](Segment::send_to), and opens it.
+    ///
+    /// Reads exactly one message of `send_to` from a stream. The descriptor is checked like that of
+    /// [`from_fd`](Segment::from_fd), and closed: whatever the sender does, no descriptor is left
+    /// over.
+    ///
+    /// # Errors
+    /// [`SegmentError::NotPassed`] if something else arrives, or the socket is closed;
+    /// [`SegmentError::SocketTimeout`]; [`SegmentError::OtherSegment`]; and the errors of
+    /// [`from_fd`](Segment::from_fd).
+    pub fn receive_from(socket: impl AsFd, timeout: Duration) -> Result<Segment, SegmentError> {
+        Segment::options().receive_from(socket, timeout)
+    }
+
+    /// Returns the address by which another process opens the segment through `/proc`; see
+    /// [`open_peer`](Segment::open_peer).
+    ///
+    /// A forked child has an address of its own. An address is valid until its process ends or
+    /// drops the segment.
+    ///
+    /// # Errors
+    /// [`SegmentError::NotShared`], [`SegmentError::Closed`], [`SegmentError::Left`].
+    pub fn peer_address(&self) -> Result<PeerAddress, SegmentError> {
+        let number = self.inner.own_fd()?.as_raw_fd();
+        Ok(PeerAddress::new(
+            std::process::id(),
+            number.unsigned_abs(),
+            self.id(),
+        ))
+    }
+
+    /// Opens a segment that another process has open.
+    ///
+    /// Needs no help of the other process beyond its address, but the permission to look into it:
+    /// the same user, or root, in the same pid and user namespace, and a process that has not
+    /// forbidden it (`PR_SET_DUMPABLE`). Yama does not matter, because nothing is traced. Where
+    /// this is not given, as between containers, use [`send_to`](Segment::send_to) or a named
+    /// segment.
+    ///
+    /// The id decides whether the right segment is open, so it does not matter if the other process
+    /// ends meanwhile, or if its pid or descriptor belongs to another process or file by now.
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let text = segment.peer_address()?.to_string();     // sent as a text, by MPI or a pickle
+    ///
+    /// let peer = Segment::open_peer(&text.parse()?)?;
+    /// assert_eq!(peer.id(), segment.id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SegmentError::NoPeer`], [`SegmentError::PeerDenied`], [`SegmentError::OtherSegment`]; and
+    /// the errors of [`from_fd`](Segment::from_fd).
+    pub fn open_peer(address: &PeerAddress) -> Result<Segment, SegmentError> {
+        Segment::options().open_peer(address)
+    }
+
+    /// Binds the segment to this process at once, in a child that a fork has made. For fork hooks,
+    /// such as `pthread_atfork` or Python's `os.register_at_fork`.
+    ///
+    /// Without it the first use of the segment in the child does so. A child that never uses the
+    /// segment then keeps its parent's seats and the name alive, as long as it lives: the locks are
+    /// the parent's and the child's together. Tables of the segment take seats of their own at
+    /// their first use, as without this call. Does nothing in a process that has the segment bound.
+    ///
+    /// # Errors
+    /// [`SegmentError::NotShared`] for an in-process segment in a child; [`SegmentError::Closed`];
+    /// [`SegmentError::Left`]; the errors of opening and mapping.
+    ///
+    /// ```
+    /// let segment = ndshm::Segment::anonymous()?;
+    /// // In the child:
+    /// segment.after_fork()?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn after_fork(&self) -> Result<(), SegmentError> {
+        match self.inner.has_left() {
+            true => Err(SegmentError::Left),
+            false => self.inner.rebind(),
+        }
+    }
+
+    /// Leaves the segment, for the whole process, and keeps the memory readable: for processes in
+    /// which views of arrays may be used until the very end, as by destructors of an interpreter.
+    ///
+    /// Drop the tables first, in all threads: the seats are theirs. After this call, all addresses
+    /// in the segment stay valid until the last reference to the segment is dropped, or for ever if
+    /// it is leaked. They show the arrays as they are; a page that is *written* becomes a private
+    /// copy, which nobody else sees. So no store of this process reaches the segment any more, and
+    /// others may reuse the arrays.
+    ///
+    /// The membership ends, and the last process removes the name, as if the segment was dropped.
+    /// All clones of the segment have left: every call that needs it returns
+    /// [`SegmentError::Left`], also in children that are forked later. A second call does nothing.
+    /// The process can open the segment again, at other addresses.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let x = table.from_elem(3, 1.0)?;
+    /// table.detach(x)?;
+    /// let view = table.attach(x)?.as_ptr();
+    /// assert!(segment.leave().is_err());      // the table is still in it
+    /// drop(table);
+    /// segment.leave()?;
+    /// // SAFETY: the segment is still mapped, and nobody writes the array.
+    /// assert_eq!(unsafe { view.read() }, 1.0);
+    /// assert!(HandleTable::join(&segment).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SegmentError::Joined`] if a table of this process is in the segment. The errors of opening
+    /// and mapping: a private mapping needs as much address space again for a moment, and under
+    /// `vm.overcommit_memory=2` also the commit charge of the whole capacity. Nothing has changed
+    /// then.
+    pub fn leave(&self) -> Result<(), SegmentError> {
+        self.inner.leave()
     }
 
     /// Builds a segment of its parts.
@@ -177,6 +354,23 @@ impl SegmentOptions {
     /// Opens a segment by a descriptor; see [`Segment::from_fd`].
     pub fn from_fd(self, fd: OwnedFd) -> Result<Segment, SegmentError> {
         let parts = passed::attach(fd, &self)?;
+        Ok(Segment::from_parts(parts, &self))
+    }
+
+    /// Receives a segment through a socket; see [`Segment::receive_from`].
+    pub fn receive_from(
+        self,
+        socket: impl AsFd,
+        timeout: Duration,
+    ) -> Result<Segment, SegmentError> {
+        let (fd, id) = socket::receive(socket.as_fd(), timeout)?;
+        let parts = passed::attach_checked(fd, Some(id), "the received descriptor", &self)?;
+        Ok(Segment::from_parts(parts, &self))
+    }
+
+    /// Opens a segment that another process has open; see [`Segment::open_peer`].
+    pub fn open_peer(self, address: &PeerAddress) -> Result<Segment, SegmentError> {
+        let parts = peer::attach(address, &self)?;
         Ok(Segment::from_parts(parts, &self))
     }
 }

@@ -21,11 +21,15 @@ use crate::segment::os::mapping::{map_error, page_size};
 /// segment, or `None` if the kernel is too old to populate the first page safely.
 pub(super) fn make(name: &str, options: &SegmentOptions) -> Result<Option<u64>, SegmentError> {
     make_largest(options.geometries(SHARED_CAPACITY)?, |geometry| {
-        make_sized(name, geometry, options.mode)
+        make_sized(name, geometry, options)
     })
 }
 
-fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, SegmentError> {
+fn make_sized(
+    name: &str,
+    geometry: Geometry,
+    options: &SegmentOptions,
+) -> Result<Option<u64>, SegmentError> {
     let size = Layout::new(geometry).total;
     check_file_size(size)?;
     let bytes = usize::try_from(size).map_err(|_| map_error(Errno::NOMEM, size))?;
@@ -34,7 +38,8 @@ fn make_sized(name: &str, geometry: Geometry, mode: u32) -> Result<Option<u64>, 
     // From now on the membership removes the name; a forked child's copy of `shmem` must not.
     shmem.set_owner(false);
     // Set the mode before initializing: no process may join before the file has its final mode.
-    match set_mode(name, mode).and_then(|()| initialize_first_page(&shmem, geometry)) {
+    let first_page = || initialize_first_page(&shmem, geometry, options.pinned);
+    match set_mode(name, options.mode).and_then(|()| first_page()) {
         Ok(key) => Ok(key),
         Err(errno) => {
             drop(shmem);
@@ -95,7 +100,11 @@ fn no_room() -> SegmentError {
 }
 
 /// Writes header and key through the crate's mapping, after allocating its first page.
-fn initialize_first_page(shmem: &Shmem, geometry: Geometry) -> Result<Option<u64>, Errno> {
+fn initialize_first_page(
+    shmem: &Shmem,
+    geometry: Geometry,
+    pinned: bool,
+) -> Result<Option<u64>, Errno> {
     let base = NonNull::new(shmem.as_ptr()).ok_or(Errno::FAULT)?;
     let first = base.as_ptr().cast();
     // SAFETY: the first page of `shmem`'s mapping, which exists as long as `shmem`; the advice
@@ -110,7 +119,7 @@ fn initialize_first_page(shmem: &Shmem, geometry: Geometry) -> Result<Option<u64
     // `Memory`.
     let memory = unsafe { Memory::new(base, Layout::new(geometry)) };
     // A failed exchange means that another process has joined and initialized the segment already.
-    let _ = initialize::claim_header(&memory);
+    let _ = initialize::claim_header(&memory, pinned);
     Ok(Some(initialize::draw_key(&memory)))
 }
 

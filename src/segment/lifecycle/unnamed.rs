@@ -19,13 +19,12 @@ pub(super) fn anonymous(options: &SegmentOptions) -> Result<Parts, SegmentError>
     })?;
     // The description is already our own: no other process has it yet.
     let fd = Description::new(fd, Kind::Memfd, geometry.seats, None);
-    initialize::initialize(fd, mapping, geometry, "the memfd")
+    initialize::initialize(fd, mapping, geometry, options.pinned, "the memfd")
 }
 
 /// Creates a segment of the largest geometry that fits into this process's address space.
 pub(super) fn in_process(options: &SegmentOptions) -> Result<Parts, SegmentError> {
-    make_largest(
-        options.geometries(IN_PROCESS_CAPACITY)?,
-        initialize::in_process,
-    )
+    make_largest(options.geometries(IN_PROCESS_CAPACITY)?, |geometry| {
+        initialize::in_process(geometry, options.pinned)
+    })
 }

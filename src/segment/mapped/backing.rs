@@ -2,6 +2,7 @@
 
 use super::description::Description;
 use crate::memory::Memory;
+use crate::segment::id::SegmentId;
 use crate::segment::in_process::PrivateSeats;
 use crate::segment::os::mapping::Mapping;
 
@@ -17,4 +18,5 @@ pub(crate) struct Parts {
     pub(crate) mapping: Mapping,
     pub(crate) backing: Backing,
     pub(crate) key: u64,
+    pub(crate) id: SegmentId,
 }

@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(fixed, layout.slots + layout.data - layout.schemas);
         let table = crate::HandleTable::join(&segment).unwrap();
         assert_eq!(promised(), fixed, "no span is appended");
-        let words = 1 + layout.geometry.reader_words() + Layout::DESCRIPTOR_WORDS;
+        let words = 1 + 2 * layout.geometry.row_words() + Layout::DESCRIPTOR_WORDS;
         let span = 64 * words as u64 * 8;
         let small = table.zeros::<u8, _>(100).unwrap();
         assert_eq!(promised(), fixed + span + 128, "an extent of 128 bytes");

@@ -4,11 +4,12 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::OFlags;
 use rustix::io::{DupFlags, Errno};
 
 use super::membership::{self, Membership};
 use crate::segment::error::SegmentError;
-use crate::segment::os::file::{FileId, Kind, os_error, reopen};
+use crate::segment::os::file::{FileId, Kind, os_error, reopen, reopen_with};
 use crate::segment::os::lock::SeatLocks;
 use crate::segment::os::mapping::{Mapping, map_error};
 
@@ -94,12 +95,50 @@ impl Description {
         mapping
             .rebind(own.as_fd())
             .map_err(|errno| map_error(errno, bytes))?;
+        self.replace(&own)?;
+        self.seats.forget_all();
+        Ok(())
+    }
+
+    /// Puts another description of the segment's file under the descriptor's number. The number
+    /// stays valid for all that borrow it.
+    fn replace(&self, other: &OwnedFd) -> Result<(), SegmentError> {
         // SAFETY: the number is that of `self.fd`, which is open and stays so: `dup3` replaces its
         // file in one step, and `ManuallyDrop` keeps the alias from closing it.
         let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd().as_raw_fd()) });
-        rustix::io::dup3(&own, &mut number, DupFlags::CLOEXEC)
-            .map_err(|errno| os_error("dup3", "the segment", errno))?;
-        self.seats.forget_all();
+        rustix::io::dup3(other, &mut number, DupFlags::CLOEXEC)
+            .map_err(|errno| os_error("dup3", "the segment", errno))
+    }
+
+    /// Attempts to take the lock of a seat. Returns `false` if it is held.
+    pub(crate) fn try_lock_seat(&self, index: usize) -> Result<bool, SegmentError> {
+        self.seats
+            .try_lock(self.checked_fd()?, index)
+            .map_err(|errno| os_error("fcntl(F_OFD_SETLK)", "a seat", errno))
+    }
+
+    /// Exchanges the mapping for a private one: this process's stores stay its own. Returns the
+    /// description of the private mapping, which can only read and has no lock.
+    pub(crate) fn make_private(
+        &self,
+        mapping: &Mapping,
+        bytes: u64,
+    ) -> Result<OwnedFd, SegmentError> {
+        let reader = reopen_with(self.checked_fd()?, OFlags::RDONLY | OFlags::CLOEXEC)?;
+        mapping
+            .make_private(reader.as_fd())
+            .map_err(|errno| map_error(errno, bytes))?;
+        Ok(reader)
+    }
+
+    /// Gives up the description, with its locks, and removes the name if no process is left. A
+    /// child that was forked and has not bound the segment yet keeps the locks. The mapping is
+    /// private.
+    pub(crate) fn give_up(&self, reader: &OwnedFd) -> Result<(), SegmentError> {
+        self.replace(reader)?;
+        if let Some(member) = &self.membership {
+            member.remove_if_last();
+        }
         Ok(())
     }
 }

@@ -44,10 +44,17 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
-    fn drop(&mut self) {
+impl Membership {
+    /// Removes the name if no member is left. Runs after this process's description has ended.
+    pub(crate) fn remove_if_last(&self) {
         // On failure the name stays; the next process that opens it joins the segment.
         let _ = remove_if_unused(&self.name, |file| file.id == self.id && !file.persistent);
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.remove_if_last();
     }
 }
 

@@ -158,10 +158,11 @@ fn what_is_committed_is_where_it_was_asked_for() {
     assert_eq!(taken(&file, layout.data, 3 * mib), 0);
     assert_eq!(taken(&file, layout.data + 3 * mib, mib), mib);
     let page = 4096;
-    // A page of slots, two of reader bits for 128 seats, 16 of descriptors.
+    // A page of slots, two of reader bits for 128 seats and two of pins, 16 of descriptors.
     segment.commit_slots(1024, 512).unwrap();
     assert_eq!(taken(&file, layout.slots + 2 * page, page), page);
     assert_eq!(taken(&file, layout.readers + 4 * page, 2 * page), 2 * page);
+    assert_eq!(taken(&file, layout.pins + 4 * page, 2 * page), 2 * page);
     let descriptors = layout.descriptors + 32 * page;
     assert_eq!(taken(&file, descriptors, 16 * page), 16 * page);
     let left = rustix::fs::fstat(&file).unwrap().st_blocks as u64 * 512;

@@ -94,14 +94,15 @@ impl Mapped {
         let parts = [
             (0, layout.slots),
             (layout.slots, row(1)),
-            (layout.readers, row(layout.geometry.reader_words())),
+            (layout.readers, row(layout.geometry.row_words())),
+            (layout.pins, row(layout.geometry.row_words())),
             (layout.descriptors, row(Layout::DESCRIPTOR_WORDS)),
             (layout.schemas, layout.data - layout.schemas),
         ];
         let bytes = parts.iter().map(|&(_, len)| len).sum();
         let (mapping, starts) =
             Mapping::of_file_parts(fd, parts).map_err(|errno| map_error(errno, bytes))?;
-        let [head, slots_at, readers, descriptors, tail] = starts;
+        let [head, slots_at, readers, pins, descriptors, tail] = starts;
         debug_assert_eq!(head, 0);
         let in_tail = |offset: u64| tail + (offset - layout.schemas);
         let mapped = Layout {
@@ -111,6 +112,7 @@ impl Mapped {
             },
             slots: slots_at,
             readers,
+            pins,
             descriptors,
             schemas: tail,
             names: in_tail(layout.names),

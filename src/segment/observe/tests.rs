@@ -54,6 +54,7 @@ fn all_tables_are_seen_where_they_are() {
     // A value of its own at the end of each table.
     let last = SlotIndex::new(256 * 64 - 1);
     memory.readers(last)[0].store(11, Ordering::Relaxed);
+    memory.pins(last)[0].store(16, Ordering::Relaxed);
     memory.descriptor(last)[15].store(12, Ordering::Relaxed);
     memory.schema(Layout::SCHEMAS - 1)[255].store(13, Ordering::Relaxed);
     let bucket = memory.names().last().unwrap();
@@ -70,6 +71,7 @@ fn all_tables_are_seen_where_they_are() {
     assert_eq!(words(seen.seat_card(0)), words(memory.seat_card(0)));
     for slot in [SlotIndex::new(0), SlotIndex::new(1), last] {
         assert_eq!(words(seen.readers(slot)), words(memory.readers(slot)));
+        assert_eq!(words(seen.pins(slot)), words(memory.pins(slot)));
         assert_eq!(words(seen.descriptor(slot)), words(memory.descriptor(slot)));
     }
     for schema in [0, Layout::SCHEMAS - 1] {

@@ -14,6 +14,9 @@ use crate::segment::options::SegmentOptions;
 /// The type of hugetlbfs, as `statfs` reports it.
 const HUGETLBFS: u64 = 0x9584_58f6;
 
+/// The type of memfds and of `/dev/shm`.
+const TMPFS: u64 = 0x0102_1994;
+
 /// Checks the file behind a name.
 ///
 /// Refuses a file on hugetlbfs: the first access to a page raises SIGBUS if the system's reserve of
@@ -39,6 +42,27 @@ pub(crate) struct Passed {
     pub(crate) path: String,
 }
 
+/// Refuses a descriptor of anything but a file in memory. Runs before the file is opened anew: to
+/// open a device or a pipe may wait or have effects, and so may a file whose system is a program.
+pub(crate) fn check_memory(fd: BorrowedFd<'_>, what: &str) -> Result<(), SegmentError> {
+    let stat = rustix::fs::fstat(fd).map_err(|errno| os_error("fstat", what, errno))?;
+    let fs = rustix::fs::fstatfs(fd).map_err(|errno| os_error("fstatfs", what, errno))?;
+    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    match (regular, fs.f_type as u64 & 0xffff_ffff) {
+        (true, TMPFS | HUGETLBFS) => Ok(()),
+        _ => Err(not_memory(fd, what, stat.st_size as u64)),
+    }
+}
+
+fn not_memory(fd: BorrowedFd<'_>, what: &str, size: u64) -> SegmentError {
+    SegmentError::NotOurs {
+        what: what.into(),
+        problem: "neither a memfd nor a shared memory object",
+        header: file::header_word(fd, 0).unwrap_or(0),
+        size,
+    }
+}
+
 /// Checks the file behind a descriptor, whatever its origin. Accepts a memfd of ordinary pages with
 /// a sealed size, or a shared memory object that meets the rules of a name.
 pub(crate) fn check_passed(
@@ -51,12 +75,7 @@ pub(crate) fn check_passed(
     let seals = match rustix::fs::fcntl_get_seals(fd) {
         Ok(seals) => seals,
         Err(Errno::INVAL) => {
-            return Err(SegmentError::NotOurs {
-                what: what.into(),
-                problem: "neither a memfd nor a shared memory object",
-                header: file::header_word(fd, 0).unwrap_or(0),
-                size: stat.st_size as u64,
-            });
+            return Err(not_memory(fd, what, stat.st_size as u64));
         }
         Err(errno) => return Err(failed("fcntl(F_GET_SEALS)")(errno)),
     };

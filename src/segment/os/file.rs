@@ -86,13 +86,13 @@ pub(crate) fn open_file(name: &str) -> Result<OwnedFd, Errno> {
 
 /// Opens a new description of the file behind `fd`. It is closed on exec.
 pub(crate) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, SegmentError> {
-    reopen_with(fd, OFlags::CLOEXEC)
+    reopen_with(fd, OFlags::RDWR | OFlags::CLOEXEC)
 }
 
 /// Opens a new description of the file behind `fd`.
 pub(crate) fn reopen_with(fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, SegmentError> {
     let path = proc_path(fd);
-    rustix::fs::open(&path, OFlags::RDWR | flags, Mode::empty())
+    rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|errno| os_error("open", &format!("{path} (is /proc mounted?)"), errno))
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 use rustix::process::Resource;
 
 use crate::segment::error::SegmentError;
@@ -97,6 +97,27 @@ impl Mapping {
     /// Maps the same file through another description of it, over the same addresses.
     pub(crate) fn rebind(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         self.map_at(0, self.len, ACCESS, fd, 0)?;
+        self.leave_out_of_core_dumps();
+        Ok(())
+    }
+
+    /// Maps the same file privately, over the same addresses: a page that is written becomes this
+    /// process's own. On failure the mapping is as it was.
+    pub(crate) fn make_private(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // Not in place: a kernel that refuses the new mapping may have removed the old one already.
+        // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
+        let fresh = unsafe { rustix::mm::mmap(ptr::null_mut(), self.len, ACCESS, flags, fd, 0) }?;
+        let moved = MremapFlags::MAYMOVE;
+        // SAFETY: `fresh` is the mapping made above, of which only this function knows. The target
+        // is this mapping's own range, with the same bytes of the same file; as in `map_at`, another
+        // thread's access waits until the kernel has finished the exchange.
+        let outcome =
+            unsafe { rustix::mm::mremap_fixed(fresh, self.len, self.len, moved, self.start()) };
+        if let Err(errno) = outcome {
+            unmap(fresh, self.len);
+            return Err(errno);
+        }
         self.leave_out_of_core_dumps();
         Ok(())
     }

@@ -33,6 +33,8 @@ fn every_table_is_at_its_offset_in_full_length() {
         let readers = layout.readers + slot as u64 * 16;
         let index = SlotIndex::new(slot);
         assert_eq!(at(memory.readers(index)), (readers, 2));
+        let pins = layout.pins + slot as u64 * 16;
+        assert_eq!(at(memory.pins(index)), (pins, 2));
         let descriptor = layout.descriptors + slot as u64 * 128;
         assert_eq!(at(memory.descriptor(index)), (descriptor, 16));
     }

@@ -44,6 +44,10 @@ impl Field {
                 })?;
                 Ok(whole(field.dtype, field.offset))
             }
+            (DType::Opaque(_), _) => Err(Failure::usage(format_args!(
+                "the elements are {dtype}, which the tool cannot read as numbers; export the \
+                 array, and plot it in numpy"
+            ))),
         }
     }
 
@@ -59,7 +63,7 @@ impl Field {
             Some(Value::Complex32(value)) => value.re.hypot(value.im).into(),
             Some(Value::Complex64(value)) => value.re.hypot(value.im),
             Some(Value::Bool(value)) => f64::from(u8::from(value)),
-            Some(Value::InvalidBool(_) | Value::Record(_)) | None => f64::NAN,
+            Some(Value::InvalidBool(_) | Value::Opaque(_) | Value::Record(_)) | None => f64::NAN,
         }
     }
 }

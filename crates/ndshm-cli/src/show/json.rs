@@ -22,6 +22,7 @@ impl Report {
                 "owner_alive": array.owner.map(|pid| alive.contains(&pid)),
                 "writer": array.writer,
                 "readers": array.readers,
+                "pins": array.pins,
                 "poisoned": array.poisoned,
             })
         };
@@ -92,6 +93,7 @@ fn verification(found: &Verification) -> Value {
         "poisoned": found.poisoned,
         "writers": found.writers,
         "readers": found.readers,
+        "pins": found.pins,
         "in_transit": found.in_transit,
         "unhinted": found.unhinted,
         "damage": damage.collect::<Value>(),

@@ -8,8 +8,8 @@ use crate::survey;
 
 /// Maximum lines of damage in the text; JSON has all.
 const DAMAGE: usize = 20;
-/// Maximum readers of an array in the table.
-const READERS: usize = 4;
+/// Maximum readers, and maximum pins, of an array in the table.
+const HOLDERS: usize = 4;
 
 impl Report {
     /// Prints the text.
@@ -46,6 +46,7 @@ impl Report {
             ("OWNER", Right),
             ("WRITER", Right),
             ("READERS", Left),
+            ("PINS", Left),
             ("STATE", Left),
         ]);
         let (alive, names) = (self.alive(), self.names_by_handle());
@@ -73,7 +74,8 @@ impl Report {
                 (bytes(array.bytes), Style::Plain),
                 owner,
                 (writer, Style::Plain),
-                (readers(&array.readers), Style::Plain),
+                (holders(&array.readers), Style::Plain),
+                (holders(&array.pins), Style::Plain),
                 state,
             ]);
         }
@@ -174,11 +176,11 @@ impl Report {
     }
 }
 
-fn readers(pids: &[u32]) -> String {
-    let named: Vec<String> = pids.iter().take(READERS).map(u32::to_string).collect();
+fn holders(pids: &[u32]) -> String {
+    let named: Vec<String> = pids.iter().take(HOLDERS).map(u32::to_string).collect();
     match pids.len() {
         0 => "-".into(),
-        1..=READERS => named.join(","),
-        all => format!("{} +{}", named.join(","), all - READERS),
+        1..=HOLDERS => named.join(","),
+        all => format!("{} +{}", named.join(","), all - HOLDERS),
     }
 }

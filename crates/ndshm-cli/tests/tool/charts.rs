@@ -54,9 +54,10 @@ pub fn charts_show_the_numbers() {
         json!([0.0, 0.0, 0.0, 1.0, 0.0])
     );
 
-    let refused: [(Which, &[&str]); 6] = [
+    let refused: [(Which, &[&str]); 7] = [
         (Which::Records, &[]),
         (Which::Records, &["--field", "none"]),
+        (Which::Halves, &[]),
         (Which::Plain, &["--field", "x"]),
         (Which::Flags, &["--heat"]),
         (Which::Plain, &["-o", "chart.jpg"]),

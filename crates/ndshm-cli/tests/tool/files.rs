@@ -78,7 +78,7 @@ pub fn export_and_import_keep_the_contents() {
     // The arrays outlive the tool and have no owner.
     let shown = runs::json(&["show", &place]);
     let shown = shown.ends_with(0).json();
-    assert_eq!(shown["arrays"].as_array().map(Vec::len), Some(9 + 8));
+    assert_eq!(shown["arrays"].as_array().map(Vec::len), Some(10 + 9));
     let mut arrays = shown["arrays"].as_array().unwrap().iter();
     let fortran = arrays
         .find(|array| array["names"] == json!(["loaded/1"]))
@@ -87,7 +87,7 @@ pub fn export_and_import_keep_the_contents() {
         (&fortran["order"], &fortran["owner"]),
         (&json!("F"), &Value::Null)
     );
-    assert_eq!(directory.files(), 8, "nothing else is left");
+    assert_eq!(directory.files(), 9, "nothing else is left");
     live.is_undisturbed();
     live.leave();
 }
@@ -116,14 +116,14 @@ pub fn invalid_files_are_refused() {
         "{}",
         taken.err
     );
-    assert_eq!(arrays(), Some(9));
+    assert_eq!(arrays(), Some(10));
     let whole = fs::read(&file).unwrap();
     fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     let cut = piped(&["import", &place, &file]);
     assert!(cut.ends_with(1).err.contains("truncated"), "{}", cut.err);
     piped(&["import", &place, &directory.file("")]).ends_with(2);
     piped(&["export", &place, &plain, &directory.file("none/x.npy")]).ends_with(3);
-    assert_eq!(arrays(), Some(9));
+    assert_eq!(arrays(), Some(10));
     // The file does not fit: the old file stays, and no other file remains.
     let large = live.array(Which::Large);
     let args = ["export", &place, &large, &file, "--force"];

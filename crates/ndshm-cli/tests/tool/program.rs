@@ -4,6 +4,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 
 use ndarray::{Array, Ix1, ShapeBuilder};
 use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::element::{OpaqueType, Order};
 use ndshm::{AnyHandle, Complex, Handle, HandleTable, Segment, SegmentOptions};
 
 use crate::support::{Child, DEADLINE, Name, Pipe, exit_at_once};
@@ -42,6 +43,8 @@ pub enum Which {
     Large,
     /// u64 (8): leased for writing.
     Leased,
+    /// Opaque `<f2` (2): 1, -2.
+    Halves,
 }
 
 pub fn options() -> SegmentOptions {
@@ -83,6 +86,9 @@ pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
     table.publish("layer/plain", made).unwrap();
     table.publish("also plain", made).unwrap();
     table.publish("größe\x1b[31m", large).unwrap();
+    let half = OpaqueType::new("<f2", 2, 2).unwrap().into();
+    let halves = [0x00, 0x3c, 0x00, 0xc0];
+    let halves = table.from_bytes(&half, &[2], Order::C, &halves).unwrap();
     vec![
         made.into(),
         fortran.into(),
@@ -93,6 +99,7 @@ pub fn populate(table: &HandleTable) -> Vec<AnyHandle> {
         scalar.into(),
         large.into(),
         leased.into(),
+        halves,
     ]
 }
 
@@ -148,7 +155,7 @@ impl Live {
             // The parent removes the names.
             exit_at_once(0);
         });
-        let handles = (0..=Which::Leased as u64)
+        let handles = (0..=Which::Halves as u64)
             .map(|_| Handle::<u8, Ix1>::from_bits(tell.receive()).into())
             .collect();
         Live {

@@ -204,7 +204,7 @@ pub fn watch_once_needs_no_terminal() {
     );
     let line = runs::json(&["watch", &live.place, "--once"]);
     let line = line.ends_with(0).json();
-    assert_eq!(line["arrays"], 9);
+    assert_eq!(line["arrays"], 10);
     assert_eq!(line["seats"][0]["pid"], live.pid());
     assert_eq!(line["seats"][0]["writes"], 1);
     assert_eq!(line["made_per_s"], json!(null));

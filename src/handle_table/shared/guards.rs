@@ -1,0 +1,312 @@
+//! Guards that share the table instead of borrowing it: they may be sent to other threads.
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+
+use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension};
+
+use super::SharedTable;
+use crate::element::{DType, Element, Order};
+use crate::handle::AnyHandle;
+use crate::memory::Access;
+use crate::segment::fork::process_token;
+use crate::table::error::LeaseError;
+use crate::table::locate::Located;
+use crate::table::locked::{Locked, Mode, Ticket};
+
+/// A lease of a shared table. Dropping it releases it.
+pub(crate) struct Held {
+    table: SharedTable,
+    ticket: Ticket,
+    /// A panic was already under way when the lease was taken, so it says nothing of this array.
+    panicking: bool,
+}
+
+impl Held {
+    pub(super) fn new(table: &SharedTable, ticket: Ticket) -> Held {
+        Held {
+            table: table.clone(),
+            ticket,
+            panicking: std::thread::panicking(),
+        }
+    }
+
+    fn handle(&self) -> AnyHandle {
+        self.ticket.handle()
+    }
+
+    /// Releases a lease that was taken to recover the array, and clears its poison.
+    pub(super) fn release_repaired(mut self) {
+        self.ticket = self.ticket.repaired();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A lease that crossed a fork belongs to the parent. Do not take a seat for it.
+        if self.ticket.token() != process_token() {
+            return;
+        }
+        let poison = !self.panicking && std::thread::panicking();
+        // The table has a seat, and the lease is its.
+        let _ = self.table.with(|core| core.release(&self.ticket, poison));
+    }
+}
+
+/// A shared lease of an array, which dereferences to ndarray's [`ArrayRef`]. It is a
+/// [`ReadGuard`](crate::ReadGuard) that shares the table, and may be sent to other threads.
+///
+/// Dropping it releases the lease, on any thread. A guard that crossed a `fork` into a child still
+/// belongs to the parent: dropping it there does nothing.
+#[must_use = "the lease is given back when the guard is dropped"]
+pub struct SharedReadGuard<T: 'static, D> {
+    // Before the lease: the access ends first. The guard keeps the table, and so the memory, which
+    // is what the lifetime stands for; it lends the view for shorter ones only.
+    view: ArrayView<'static, T, D>,
+    _access: Access,
+    held: Held,
+}
+
+impl<T: Element, D: Dimension> SharedReadGuard<T, D> {
+    /// Builds the guard. The caller has checked that the elements are values of `T`.
+    #[track_caller]
+    pub(super) fn new(held: Held, located: Located<T, D>) -> Self {
+        let access = located.track(held.table.segment().memory(), false);
+        // SAFETY: the view is of memory that is mapped while `held` keeps the table (see `locate`).
+        // It is initialised and holds values of `T`. Nobody writes it while the shared lease lives;
+        // `self` keeps the lease, which outlives every borrow that the guard hands out.
+        let view = unsafe { located.view.deref_into_view() };
+        SharedReadGuard {
+            view,
+            _access: access,
+            held,
+        }
+    }
+
+    /// Returns a view that lives as long as the guard is borrowed.
+    pub fn view(&self) -> ArrayView<'_, T, D> {
+        self.view.view()
+    }
+
+    /// Returns the array's handle.
+    pub fn handle(&self) -> AnyHandle {
+        self.held.handle()
+    }
+
+    /// Returns the lease without the view.
+    #[cfg(feature = "arrow")]
+    pub(crate) fn into_lease(self) -> Held {
+        self.held
+    }
+}
+
+impl<T, D> Deref for SharedReadGuard<T, D> {
+    type Target = ArrayRef<T, D>;
+
+    fn deref(&self) -> &ArrayRef<T, D> {
+        &self.view
+    }
+}
+
+/// An exclusive lease of an array, which dereferences to ndarray's [`ArrayRef`]. It is a
+/// [`WriteGuard`](crate::WriteGuard) that shares the table, and may be sent to other threads.
+///
+/// Dropping it releases the lease, on any thread; a drop by a panic poisons the array. A guard that
+/// crossed a `fork` into a child still belongs to the parent: dropping it there does nothing.
+#[must_use = "the lease is given back when the guard is dropped"]
+pub struct SharedWriteGuard<T: 'static, D> {
+    // Before the lease, and lent for shorter lifetimes: as in `SharedReadGuard`.
+    view: ArrayViewMut<'static, T, D>,
+    _access: Access,
+    held: Held,
+}
+
+impl<T: Element, D: Dimension> SharedWriteGuard<T, D> {
+    /// Builds the guard. The caller has checked that the elements are values of `T`.
+    #[track_caller]
+    pub(super) fn new(held: Held, located: Located<T, D>) -> Self {
+        let access = located.track(held.table.segment().memory(), true);
+        // SAFETY: the view is of memory that is mapped while `held` keeps the table (see `locate`).
+        // It is initialised and holds values of `T`. Nobody else reads or writes it while the
+        // exclusive lease lives; `self` keeps the lease, which outlives every borrow that the guard
+        // hands out.
+        let view = unsafe { located.view.deref_into_view_mut() };
+        SharedWriteGuard {
+            view,
+            _access: access,
+            held,
+        }
+    }
+
+    /// Returns a view that lives as long as the guard is borrowed.
+    pub fn view(&self) -> ArrayView<'_, T, D> {
+        self.view.view()
+    }
+
+    /// Returns a mutable view that lives as long as the guard is borrowed.
+    pub fn view_mut(&mut self) -> ArrayViewMut<'_, T, D> {
+        self.view.view_mut()
+    }
+
+    /// Returns the array's handle.
+    pub fn handle(&self) -> AnyHandle {
+        self.held.handle()
+    }
+
+    /// Ends the access, and then the lease, and clears the poison.
+    pub(super) fn release_repaired(self) {
+        let SharedWriteGuard {
+            view,
+            _access: access,
+            held,
+        } = self;
+        drop((view, access));
+        held.release_repaired();
+    }
+}
+
+impl<T, D> Deref for SharedWriteGuard<T, D> {
+    type Target = ArrayRef<T, D>;
+
+    fn deref(&self) -> &ArrayRef<T, D> {
+        &self.view
+    }
+}
+
+impl<T, D: Dimension> DerefMut for SharedWriteGuard<T, D> {
+    fn deref_mut(&mut self) -> &mut ArrayRef<T, D> {
+        &mut self.view
+    }
+}
+
+/// Implements the texts that both typed guards have.
+macro_rules! texts {
+    ($guard:ident) => {
+        impl<T: fmt::Debug, D: Dimension> fmt::Debug for $guard<T, D> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.view, f)
+            }
+        }
+
+        impl<T: fmt::Display, D: Dimension> fmt::Display for $guard<T, D> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.view, f)
+            }
+        }
+    };
+}
+
+texts!(SharedReadGuard);
+texts!(SharedWriteGuard);
+
+/// A lease of an array of any type. Dropping it releases it.
+struct HeldBytes {
+    table: SharedTable,
+    locked: Locked,
+    /// As in [`Held`].
+    panicking: bool,
+}
+
+impl HeldBytes {
+    fn take(table: &SharedTable, handle: AnyHandle, mode: Mode) -> Result<HeldBytes, LeaseError> {
+        Ok(HeldBytes {
+            locked: table.lock(handle, mode)?,
+            table: table.clone(),
+            panicking: std::thread::panicking(),
+        })
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        // As in `Held`.
+        if self.locked.token() != process_token() {
+            return;
+        }
+        let poison = !self.panicking && std::thread::panicking();
+        let _ = self.table.unlock(&mut self.locked, poison);
+    }
+}
+
+/// A shared lease of an array as bytes: an
+/// [`UntypedReadGuard`](crate::untyped::UntypedReadGuard) that shares the table, and may be sent to
+/// other threads.
+#[must_use = "the lease is given back when the guard is dropped"]
+pub struct SharedUntypedReadGuard(HeldBytes);
+
+impl SharedUntypedReadGuard {
+    pub(super) fn take(table: &SharedTable, handle: AnyHandle) -> Result<Self, LeaseError> {
+        HeldBytes::take(table, handle, Mode::Read).map(SharedUntypedReadGuard)
+    }
+
+    /// Returns the bytes of the elements, in memory order.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
+        // (`locate_untyped`), and they are initialised. Nobody writes them while the shared lease
+        // lives; `self` keeps the table and the lease, which outlive this borrow of `self`.
+        unsafe { self.0.locked.bytes().as_ref() }
+    }
+}
+
+/// An exclusive lease of an array as bytes: an
+/// [`UntypedWriteGuard`](crate::untyped::UntypedWriteGuard) that shares the table, and may be sent
+/// to other threads. A drop by a panic poisons the array.
+#[must_use = "the lease is given back when the guard is dropped"]
+pub struct SharedUntypedWriteGuard(HeldBytes);
+
+impl SharedUntypedWriteGuard {
+    pub(super) fn take(table: &SharedTable, handle: AnyHandle) -> Result<Self, LeaseError> {
+        HeldBytes::take(table, handle, Mode::Write).map(SharedUntypedWriteGuard)
+    }
+
+    /// Returns the bytes of the elements, in memory order.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: as in `SharedUntypedReadGuard::bytes`; nobody else writes them while the
+        // exclusive lease lives.
+        unsafe { self.0.locked.bytes().as_ref() }
+    }
+
+    /// Returns the bytes of the elements, in memory order, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other borrow of the bytes lives.
+        unsafe { self.0.locked.bytes().as_mut() }
+    }
+}
+
+/// Implements the methods that both untyped guards have.
+macro_rules! kind_of_array {
+    ($guard:ident) => {
+        impl $guard {
+            /// Returns the type of the elements.
+            pub fn dtype(&self) -> &DType {
+                self.0.locked.dtype()
+            }
+
+            /// Returns the length of each axis.
+            pub fn shape(&self) -> &[usize] {
+                self.0.locked.shape()
+            }
+
+            /// Returns the order: the first or the last axis is contiguous.
+            pub fn order(&self) -> Order {
+                self.0.locked.order()
+            }
+
+            /// Returns the array's handle.
+            pub fn handle(&self) -> AnyHandle {
+                self.0.locked.handle()
+            }
+        }
+
+        impl fmt::Debug for $guard {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($guard))
+                    .field(&self.0.locked)
+                    .finish()
+            }
+        }
+    };
+}
+
+kind_of_array!(SharedUntypedReadGuard);
+kind_of_array!(SharedUntypedWriteGuard);

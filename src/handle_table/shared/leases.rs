@@ -1,0 +1,231 @@
+//! Leases of whole arrays.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ndarray::{ArrayViewMut, Dimension};
+
+use super::SharedTable;
+use super::guards::{
+    Held, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard, SharedWriteGuard,
+};
+use crate::element::Element;
+use crate::handle::{AnyHandle, Handle};
+use crate::table::error::LeaseError;
+use crate::table::locate::Located;
+use crate::table::locked::{Locked, Mode};
+
+/// The pause between the first attempts of a wait. It doubles up to [`LONGEST_PAUSE`].
+const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
+/// The pause between two looks for dead holders.
+const REAP_EVERY: Duration = Duration::from_millis(10);
+
+impl SharedTable {
+    /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
+    /// process, nor in another thread of this one.
+    ///
+    /// Any number of threads and processes may read at once.
+    ///
+    /// # Errors
+    /// As [`HandleTable::read`](crate::HandleTable::read). If another thread of this process writes
+    /// the array, [`LeaseError::Busy`] has this process's pid.
+    #[track_caller]
+    pub fn read<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<SharedReadGuard<T, D>, LeaseError> {
+        let (held, located) = self.take(handle, Mode::Read)?;
+        Ok(SharedReadGuard::new(held, located))
+    }
+
+    /// Leases an array for writing. Until the guard is dropped nobody else reads or writes the
+    /// array, in any process, nor in another thread of this one.
+    ///
+    /// The array is poisoned if a panic drops the guard, or if the process dies with it.
+    ///
+    /// ```
+    /// use ndshm::{Segment, SharedTable};
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let guard = table.write(x)?;
+    /// let busy = std::thread::scope(|threads| {
+    ///     threads.spawn(|| table.write(x).map(drop)).join().unwrap()
+    /// });
+    /// let Err(LeaseError::Busy { pid, .. }) = busy else { panic!("{busy:?}") };
+    /// assert_eq!(pid, std::process::id());
+    /// drop(guard);
+    /// table.write(x)?.fill(1.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](SharedTable::read). [`LeaseError::Busy`] also while the array has readers, other
+    /// guards of this thread included.
+    #[track_caller]
+    pub fn write<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+    ) -> Result<SharedWriteGuard<T, D>, LeaseError> {
+        let (held, located) = self.take(handle, Mode::Write)?;
+        Ok(SharedWriteGuard::new(held, located))
+    }
+
+    /// Leases an array for reading, with any element type. See
+    /// [`HandleTable::read_untyped`](crate::HandleTable::read_untyped).
+    ///
+    /// # Errors
+    /// As [`read`](SharedTable::read), but for `InvalidElement`.
+    pub fn read_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<SharedUntypedReadGuard, LeaseError> {
+        SharedUntypedReadGuard::take(self, handle.into())
+    }
+
+    /// Leases an array for writing, with any element type. See
+    /// [`HandleTable::write_untyped`](crate::HandleTable::write_untyped).
+    ///
+    /// # Errors
+    /// As [`write`](SharedTable::write), but for `InvalidElement`.
+    pub fn write_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<SharedUntypedWriteGuard, LeaseError> {
+        SharedUntypedWriteGuard::take(self, handle.into())
+    }
+
+    /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
+    /// poison. See [`HandleTable::recover`](crate::HandleTable::recover).
+    ///
+    /// # Errors
+    /// As [`write`](SharedTable::write), but for `Poisoned`.
+    ///
+    /// # Panics
+    /// If `look` panics; the array then stays poisoned.
+    #[track_caller]
+    pub fn recover<T: Element, D: Dimension, R>(
+        &self,
+        handle: Handle<T, D>,
+        look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
+    ) -> Result<R, LeaseError> {
+        let (held, located) = self.take(handle, Mode::Recover)?;
+        let mut guard = SharedWriteGuard::new(held, located);
+        let seen = look(guard.view_mut());
+        guard.release_repaired();
+        Ok(seen)
+    }
+
+    /// Declares the contents of a poisoned array good again. See
+    /// [`HandleTable::clear_poison`](crate::HandleTable::clear_poison).
+    pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        let handle = handle.into();
+        self.with(|core| core.clear_poison(handle))?
+    }
+
+    /// Leases an array without a guard. Any thread of this process may
+    /// [unlock](SharedTable::unlock) it. See [`HandleTable::lock`](crate::HandleTable::lock).
+    ///
+    /// # Errors
+    /// As [`HandleTable::lock`](crate::HandleTable::lock).
+    pub fn lock(&self, handle: impl Into<AnyHandle>, mode: Mode) -> Result<Locked, LeaseError> {
+        let handle = handle.into();
+        self.with(|core| core.lock(handle, mode))?
+    }
+
+    /// Leases an array as [`lock`](SharedTable::lock) does, and waits for other leases to end. The
+    /// wait looks for dead holders and takes back what they held. Other threads use the table
+    /// meanwhile.
+    ///
+    /// A lease may be refused for ever if others take turns: there is no queue of waiters.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ndshm::{Segment, SharedTable};
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let guard = table.read(x)?;
+    /// let other = std::thread::spawn(move || {
+    ///     std::thread::sleep(Duration::from_millis(5));
+    ///     drop(guard);
+    /// });
+    /// let mut locked = table.lock_timeout(x, Mode::Write, Duration::from_secs(10))?;
+    /// table.unlock(&mut locked, false)?;
+    /// # other.join().unwrap();
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`lock`](SharedTable::lock). [`LeaseError::Busy`] after `timeout`, with the last holder.
+    pub fn lock_timeout(
+        &self,
+        handle: impl Into<AnyHandle>,
+        mode: Mode,
+        timeout: Duration,
+    ) -> Result<Locked, LeaseError> {
+        let handle = handle.into();
+        let start = Instant::now();
+        let mut reaped = start;
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let busy = match self.lock(handle, mode) {
+                Err(busy @ LeaseError::Busy { .. }) => busy,
+                outcome => return outcome,
+            };
+            let now = Instant::now();
+            let left = timeout.saturating_sub(now - start);
+            if left.is_zero() {
+                return Err(busy);
+            }
+            if now - reaped >= REAP_EVERY {
+                self.reap()?;
+                reaped = now;
+            }
+            thread::sleep(pause.min(left));
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Gives back a lease that [`lock`](SharedTable::lock) took. See
+    /// [`HandleTable::unlock`](crate::HandleTable::unlock).
+    ///
+    /// # Errors
+    /// [`LeaseError::NotHeld`] if the value was unlocked before, if another table locked it, or if
+    /// the parent of this process did before the fork. Nothing is changed then.
+    pub fn unlock(&self, locked: &mut Locked, poison: bool) -> Result<(), LeaseError> {
+        self.with(|core| core.unlock(locked, poison))?
+    }
+
+    /// Returns a handle as one of an array of `T` with dimension `D`. See [`AnyHandle::downcast`].
+    ///
+    /// # Errors
+    /// As [`AnyHandle::downcast`].
+    pub fn downcast<T: Element, D: Dimension>(
+        &self,
+        handle: AnyHandle,
+    ) -> Result<Handle<T, D>, LeaseError> {
+        self.with(|core| core.downcast(handle))?
+    }
+
+    /// Takes a lease, and looks for invalid elements without the lock. Until the caller says
+    /// otherwise, a poisoned array stays so.
+    fn take<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+        mode: Mode,
+    ) -> Result<(Held, Located<T, D>), LeaseError> {
+        let handle = AnyHandle::from(handle);
+        let (ticket, located) = self.with(|core| {
+            let ticket = core.take(handle, mode)?;
+            Ok::<_, LeaseError>((ticket, core.locate_leased(&ticket)))
+        })??;
+        let held = Held::new(self, ticket.unrepaired());
+        let located = located?;
+        located.check(handle)?;
+        Ok((held, located))
+    }
+}

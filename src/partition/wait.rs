@@ -1,0 +1,259 @@
+//! Waiting for a round to be opened, and for its end: rounds without a pool.
+
+use core::fmt;
+use core::time::Duration;
+
+use super::control::Control;
+use super::round_member::own_start;
+use super::{Group, Partition, RoundMember};
+use crate::partition::error::RoundError;
+use crate::sync::spin;
+use crate::sync::time::Instant;
+use crate::table::error::LeaseError;
+use crate::table::lease::SharedLease;
+use crate::word::{RoundState, RoundWord};
+
+/// The longest sleep between checks: the delay after the death of an opener.
+const LOOK_AROUND: Duration = Duration::from_millis(20);
+
+/// Spin turns that yield the processor, after those that keep it.
+const YIELDS: u32 = 100;
+
+/// The answer to a participant that waited for a round: [`Partition::enter_next`].
+#[must_use]
+#[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "matched at once; a box would cost each round an allocation"
+)]
+pub enum Entered<'p, 't, G: Group> {
+    /// The participant is in the round.
+    Member(RoundMember<'p, 't, G>),
+    /// Nothing to do: a later round than the caller knew has been opened and is over.
+    Over {
+        /// The number of the last round.
+        round: u64,
+    },
+    /// Nothing to do any more: the partition was freed.
+    Freed,
+}
+
+impl<G: Group> fmt::Debug for Entered<'_, '_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Entered::Member(part) => write!(f, "Member(round {})", part.round()),
+            Entered::Over { round } => write!(f, "Over(round {round})"),
+            Entered::Freed => f.write_str("Freed"),
+        }
+    }
+}
+
+/// The end of a wait.
+enum Waited<R> {
+    For(R),
+    Freed,
+    TimedOut,
+}
+
+impl<'t, G: Group> Partition<'t, G> {
+    /// Waits until a round with a number beyond `after` is open, and enters it. `after` is the last
+    /// round that the caller took part in or heard of, from 0.
+    ///
+    /// A participant that comes too late for a round, or for the partition, is told so: it has
+    /// nothing to do. Spins briefly and then sleeps, until the opener wakes it. At least every 20 ms
+    /// it also reaps dead participants, so it never hangs on them. A round whose opener dies is over.
+    ///
+    /// ```
+    /// use ndshm::partition::Entered;
+    /// use ndshm::{HandleTable, PartitionHandle, Segment, Write};
+    /// use ndarray::{Axis, Ix1};
+    /// use std::time::Duration;
+    ///
+    /// const PATIENCE: Duration = Duration::from_secs(60);
+    ///
+    /// /// What every rank runs, but for the one that opens the rounds.
+    /// fn rank(table: &HandleTable, tiles: PartitionHandle<Write<f64, Ix1>>) -> ndshm::Result<u64> {
+    ///     let tiles = table.open_partition(tiles)?;
+    ///     let mut last = 0;
+    ///     loop {
+    ///         match tiles.enter_next(last, PATIENCE)? {
+    ///             Entered::Member(mut part) => {
+    ///                 while let Some(mut tile) = part.claim()? {
+    ///                     tile.views().fill(1.0);
+    ///                 }
+    ///                 last = part.round();
+    ///             }
+    ///             Entered::Over { round } => last = round,
+    ///             _ => return Ok(last),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let segment = Segment::in_process()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let tiles = table.partition(table.zeros(100)?.write(), Axis(0), 10)?;
+    /// let (name, other) = (tiles.handle(), HandleTable::join(&segment)?);
+    /// let ranks = std::thread::spawn(move || rank(&other, name));
+    /// for _ in 0..3 {
+    ///     tiles.begin()?.finish(PATIENCE)?;
+    /// }
+    /// drop(tiles);
+    /// assert_eq!(ranks.join().unwrap()?, 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`RoundError::NotOpened`] if no such round was opened within `timeout`.
+    /// - [`RoundError::Lease`] if an array of the group cannot be opened.
+    pub fn enter_next(
+        &self,
+        after: u64,
+        timeout: Duration,
+    ) -> Result<Entered<'_, 't, G>, RoundError> {
+        self.enter_next_at(0, 1, after, timeout)
+    }
+
+    /// Works like [`enter_next`](Partition::enter_next), as number `worker` of `workers`. Claims
+    /// tiles as a participant of [`enter_at`](Partition::enter_at) does.
+    ///
+    /// # Errors
+    /// See [`enter_next`](Partition::enter_next).
+    pub fn enter_next_at(
+        &self,
+        worker: usize,
+        workers: usize,
+        after: u64,
+        timeout: Duration,
+    ) -> Result<Entered<'_, 't, G>, RoundError> {
+        let waited = self.wait(timeout, |control, now| {
+            if now.round() <= after {
+                return Ok(None);
+            }
+            if !now.is_running() {
+                return Ok(Some(Entered::Over { round: now.round() }));
+            }
+            let (me, open) = (self.table().enter()?, self.open()?);
+            let part = self.enter_round(me, open, now, own_start(control, worker, workers))?;
+            // `None`: the round has ended while we entered, and the word says so.
+            Ok(part.map(Entered::Member))
+        })?;
+        match waited {
+            Waited::For(entered) => Ok(entered),
+            Waited::Freed => Ok(Entered::Freed),
+            Waited::TimedOut => Err(RoundError::NotOpened {
+                after,
+                waited: timeout,
+            }),
+        }
+    }
+
+    /// Waits until the opener has ended `round` and released its arrays. The writes to all of its
+    /// tiles happen before this returns.
+    ///
+    /// Leave the round first: its opener waits for the participants that are still in it. Waits as
+    /// [`enter_next`](Partition::enter_next) does. If a later round has been opened, `round` counts
+    /// as ended, and its outcome is not known any more.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(10)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let round = tiles.begin()?;
+    /// let number = round.number();
+    /// # if let Some(mut part) = tiles.enter()? {
+    /// #     while part.claim()?.is_some() {}
+    /// # }
+    /// round.finish(Duration::from_secs(1))?;
+    /// // In any process:
+    /// tiles.wait_finished(number, Duration::from_secs(1))?;
+    /// table.read(x)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`RoundError::Torn`] if the round ended with half-written tiles.
+    /// - [`RoundError::GivenUp`] if the opener dropped the round or died, or if the partition was
+    ///   freed before the round.
+    /// - [`RoundError::Deadline`] if the round was not over after `timeout`.
+    pub fn wait_finished(&self, round: u64, timeout: Duration) -> Result<(), RoundError> {
+        let ended = |control: &Control<'_>, now: RoundWord| match now.state() {
+            _ if now.round() > round => Some(Ok(())),
+            _ if now.round() < round || !now.is_settled() => None,
+            RoundState::Torn => {
+                let tiles = control.progress(round).torn;
+                let rows = control.rows(&tiles);
+                Some(Err(RoundError::Torn { round, tiles, rows }))
+            }
+            RoundState::GivenUp => Some(Err(RoundError::GivenUp { round })),
+            RoundState::Whole | RoundState::Running => Some(Ok(())),
+        };
+        match self.wait(timeout, |control, now| Ok(ended(control, now)))? {
+            Waited::For(outcome) => outcome,
+            Waited::TimedOut => {
+                let (_lease, control) = self.open()?;
+                Err(control.deadline(round, timeout))
+            }
+            Waited::Freed => Err(RoundError::GivenUp { round }),
+        }
+    }
+
+    /// Repeats `attempt` on the round word until it gives an answer. A model neither spins nor times
+    /// out: a lost wake-up is a deadlock.
+    fn wait<R>(
+        &self,
+        timeout: Duration,
+        attempt: impl Fn(&Control<'t>, RoundWord) -> Result<Option<R>, RoundError>,
+    ) -> Result<Waited<R>, RoundError> {
+        self.table().enter()?;
+        let Some((_lease, control)) = self.open_even_freed()? else {
+            return Ok(Waited::Freed);
+        };
+        let start = Instant::now();
+        let mut looked = start;
+        let mut has_spun = false;
+        loop {
+            let now = control.round();
+            if let Some(answer) = attempt(&control, now)? {
+                return Ok(Waited::For(answer));
+            }
+            if now.is_freed() || self.table().tables().was_freed(self.control) {
+                return Ok(Waited::Freed);
+            }
+            if !has_spun {
+                has_spun = true;
+                let moved = || (!control.round().is(now)).then_some(());
+                let found = spin::pausing(moved).or_else(|| spin::yielding(YIELDS, moved, || true));
+                if found.is_some() {
+                    continue;
+                }
+            }
+            let waited = start.elapsed();
+            if waited >= timeout {
+                return Ok(Waited::TimedOut);
+            }
+            control.sleep(now, LOOK_AROUND.min(timeout.saturating_sub(waited)));
+            if looked.elapsed() >= LOOK_AROUND {
+                self.table().reap()?;
+                looked = Instant::now();
+            }
+        }
+    }
+
+    /// Returns the words of the partition, which may have been freed since it was opened, and a
+    /// lease if the partition's own is not of this process. Returns `None` if the words are gone.
+    fn open_even_freed(
+        &self,
+    ) -> Result<Option<(Option<SharedLease<'t>>, Control<'t>)>, LeaseError> {
+        if let Some(control) = self.own_words() {
+            return Ok(Some((None, control)));
+        }
+        match self.open() {
+            Ok((lease, control)) => Ok(Some((Some(lease), control))),
+            Err(LeaseError::Stale { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

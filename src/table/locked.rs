@@ -1,0 +1,290 @@
+//! Leases without a lifetime, for programs that cannot keep a borrow of the table: languages with
+//! garbage collection, and tables behind a lock.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::builder::Address;
+use super::core::Core;
+use super::locate::Located;
+use super::slot::Slot;
+use super::untyped::ArrayKind;
+use crate::descriptor::{HalfWritten, PoisonNote};
+use ndarray::Dimension;
+
+use crate::element::{DType, Element, Order};
+use crate::handle::AnyHandle;
+use crate::memory::Access;
+use crate::table::error::LeaseError;
+use crate::word::{Purpose, SeatId, SlotIndex};
+
+/// The kind of a lease that [`lock`](crate::HandleTable::lock) takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    /// Shared with other readers; as [`read`](crate::HandleTable::read).
+    Read,
+    /// Exclusive; as [`write`](crate::HandleTable::write).
+    Write,
+    /// Exclusive, also if the array is poisoned; as [`recover`](crate::HandleTable::recover).
+    /// Unlocking it without `poison` declares the contents good.
+    Recover,
+}
+
+/// The record of a lease that does not borrow its table.
+///
+/// Seat and epoch name one stay of one participant in the segment: a seat is taken again only in
+/// another epoch, of which there are 2^63. So no later table is taken for the one that leased.
+#[derive(Clone, Copy)]
+pub(crate) struct Ticket {
+    slot: SlotIndex,
+    handle: AnyHandle,
+    mode: Mode,
+    /// The process that leased.
+    token: u64,
+    /// The segment's key.
+    key: u64,
+    seat: SeatId,
+    epoch: u64,
+}
+
+impl Ticket {
+    /// Returns the same lease as one whose release clears the poison.
+    pub(crate) fn repaired(self) -> Ticket {
+        Ticket {
+            mode: Mode::Recover,
+            ..self
+        }
+    }
+
+    /// Returns the process that leased.
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
+    pub(crate) fn handle(&self) -> AnyHandle {
+        self.handle
+    }
+
+    /// Returns the same lease as one whose release leaves a poisoned array poisoned.
+    pub(crate) fn unrepaired(self) -> Ticket {
+        let mode = match self.mode {
+            Mode::Recover => Mode::Write,
+            mode => mode,
+        };
+        Ticket { mode, ..self }
+    }
+}
+
+const TWICE: &str = "it was unlocked before";
+const FORKED: &str = "the parent of this process locked it before the fork: the parent unlocks it, \
+     and the child drops the value";
+const OTHER: &str = "another table locked it, or this one has left the segment since: pass it to the \
+     table whose lock returned it";
+
+impl Core {
+    /// Takes a lease that lasts until [`release`](Core::release).
+    pub(crate) fn take(&self, handle: AnyHandle, mode: Mode) -> Result<Ticket, LeaseError> {
+        let slot = match mode {
+            Mode::Read => {
+                let lease = self.lease_shared(handle)?;
+                let slot = lease.slot.index;
+                core::mem::forget(lease);
+                slot
+            }
+            Mode::Write => self.take_exclusive(handle, Purpose::Write)?.index,
+            Mode::Recover => self.take_exclusive(handle, Purpose::Recover)?.index,
+        };
+        Ok(Ticket {
+            slot,
+            handle,
+            mode,
+            token: self.token(),
+            key: self.segment.key(),
+            seat: self.own_seat(),
+            epoch: self.epoch(),
+        })
+    }
+
+    /// Returns the slot of a lease that this table holds.
+    fn held(&self, ticket: &Ticket) -> Result<Slot<'_>, LeaseError> {
+        let not_held = |why| LeaseError::NotHeld {
+            handle: ticket.handle,
+            why,
+        };
+        if !self.is_process(ticket.token) {
+            return Err(not_held(FORKED));
+        }
+        let is_own = self.is_of(ticket.token)
+            && (ticket.key, ticket.seat) == (self.segment.key(), self.own_seat())
+            && ticket.epoch == self.epoch();
+        let slot = Slot::of(self.segment.memory(), ticket.slot).filter(|_| is_own);
+        slot.ok_or_else(|| not_held(OTHER))
+    }
+
+    /// Releases a lease. `poison` says that the bytes may be half-written.
+    pub(crate) fn release(&self, ticket: &Ticket, poison: bool) -> Result<(), LeaseError> {
+        let slot = self.held(ticket)?;
+        let tail = match ticket.mode {
+            Mode::Read if self.release_recursive(slot.index) => return Ok(()),
+            Mode::Read => slot.unlock_shared(self.own_seat()),
+            Mode::Write | Mode::Recover => {
+                if poison {
+                    let words = self.segment.memory().descriptor(slot.index);
+                    PoisonNote::now(std::process::id(), HalfWritten::Array).store(words);
+                } else if ticket.mode == Mode::Recover {
+                    self.heal(slot, ticket.handle);
+                }
+                slot.unlock_exclusive(self.own_seat(), poison)
+            }
+        };
+        self.hint_if_freed(slot.index, tail);
+        Ok(())
+    }
+
+    /// Locates the array of a lease. The caller checks the elements.
+    pub(crate) fn locate_leased<T: Element, D: Dimension>(
+        &self,
+        ticket: &Ticket,
+    ) -> Result<Located<T, D>, LeaseError> {
+        let handle = ticket.handle;
+        let slot = Slot::of(self.segment.memory(), ticket.slot);
+        Ok(self.locate(slot.ok_or(LeaseError::Stale { handle })?, handle)?)
+    }
+
+    /// Takes a lease of an array of any type, and finds its bytes.
+    pub(crate) fn lock(&self, handle: AnyHandle, mode: Mode) -> Result<Locked, LeaseError> {
+        let ticket = self.take(handle, mode)?;
+        let located = Slot::of(self.segment.memory(), ticket.slot)
+            .ok_or(LeaseError::Stale { handle })
+            .and_then(|slot| self.locate_untyped(slot, handle));
+        match located {
+            Ok(located) => Ok(Locked {
+                access: Some(self.segment.memory().track(
+                    located.offset,
+                    located.len as u64,
+                    mode != Mode::Read,
+                )),
+                address: Address(NonNull::slice_from_raw_parts(located.first, located.len)),
+                kind: located.kind,
+                ticket,
+                held: true,
+            }),
+            Err(error) => {
+                self.release(&ticket.unrepaired(), false)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Releases what [`lock`](Core::lock) took.
+    pub(crate) fn unlock(&self, locked: &mut Locked, poison: bool) -> Result<(), LeaseError> {
+        if !locked.held {
+            return Err(LeaseError::NotHeld {
+                handle: locked.ticket.handle,
+                why: TWICE,
+            });
+        }
+        self.held(&locked.ticket)?;
+        // The access ends before others can begin theirs.
+        locked.access = None;
+        self.release(&locked.ticket, poison)?;
+        locked.held = false;
+        Ok(())
+    }
+}
+
+/// A lease without a lifetime, taken by [`HandleTable::lock`](crate::HandleTable::lock) or
+/// [`SharedTable::lock`](crate::SharedTable::lock).
+///
+/// It is released by `unlock` of the same table, never by a drop: a value that is dropped without
+/// that leaves the array leased until the table is dropped, or the process ends. Then an array that
+/// was locked for writing is poisoned.
+///
+/// The value is data: it may be kept for any time, and passed to other threads. A copy of it in a
+/// forked child belongs to the parent, as a guard does.
+#[must_use = "the array stays leased until the value is unlocked"]
+pub struct Locked {
+    ticket: Ticket,
+    /// Not yet unlocked.
+    held: bool,
+    address: Address,
+    kind: ArrayKind,
+    access: Option<Access>,
+}
+
+impl Locked {
+    /// Returns the address and the length of the elements' bytes, in memory order.
+    ///
+    /// Accesses through it are unsafe. Whoever makes them sees to it that meanwhile
+    /// - the value is not unlocked, and the table that locked it is not dropped,
+    /// - this is the process that locked it,
+    /// - the bytes are only read if it was locked for reading, and
+    /// - no two threads access a byte at once, unless both read it.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u16, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// let first = locked.bytes().cast::<u16>();
+    /// // SAFETY: `x` is locked for writing, it has 3 elements, and no other thread has the address.
+    /// unsafe { first.write(7) };
+    /// table.unlock(&mut locked, false)?;
+    /// assert_eq!(table.read(x)?[0], 7);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn bytes(&self) -> NonNull<[u8]> {
+        self.address.0
+    }
+
+    /// Returns the process that locked it.
+    pub(crate) fn token(&self) -> u64 {
+        self.ticket.token
+    }
+
+    /// Returns the kind of the lease.
+    pub fn mode(&self) -> Mode {
+        self.ticket.mode
+    }
+
+    /// Returns `true` until the value is unlocked. A copy in a forked child returns what the
+    /// parent's returned at the fork.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Returns the type of the elements.
+    pub fn dtype(&self) -> &DType {
+        &self.kind.dtype
+    }
+
+    /// Returns the length of each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.kind.shape
+    }
+
+    /// Returns the order: the first or the last axis is contiguous.
+    pub fn order(&self) -> Order {
+        self.kind.order
+    }
+
+    /// Returns the array's handle.
+    pub fn handle(&self) -> AnyHandle {
+        self.ticket.handle
+    }
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locked")
+            .field("handle", &self.handle())
+            .field("mode", &self.mode())
+            .field("is_held", &self.held)
+            .field("dtype", self.dtype())
+            .field("shape", &self.shape())
+            .field("order", &self.order())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,30 @@
+//! `SharedTable`: one participant for all threads of a process. Each test runs in a child of its
+//! own, so it may start threads and fork.
+
+mod forks;
+#[path = "../support/mod.rs"]
+mod support;
+mod threads;
+
+fn main() {
+    support::run_tests![
+        threads::one_seat_serves_all_threads,
+        threads::writers_and_readers_of_two_threads_exclude_each_other,
+        threads::readers_of_two_threads_count_privately,
+        threads::guards_move_between_threads,
+        threads::functions_of_the_caller_may_use_the_table,
+        threads::a_panic_poisons_and_locks_nobody_out,
+        threads::arrays_equal_those_of_a_handle_table,
+        threads::values_are_unlocked_once_and_by_their_table,
+        threads::a_wait_for_a_lease_ends,
+        threads::a_wait_takes_back_what_the_dead_held,
+        threads::pages_are_given_back_after_a_free,
+        threads::memory_that_is_refused_leaves_nothing_behind,
+        threads::the_last_clone_or_guard_releases_the_seat,
+        forks::eight_threads_and_many_forks,
+        forks::a_child_takes_a_seat_of_its_own,
+        forks::a_child_and_its_threads_have_one_table,
+        forks::the_default_table_crosses_a_fork,
+        forks::a_killed_process_is_reaped_with_all_its_threads,
+    ]
+}
