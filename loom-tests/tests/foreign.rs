@@ -120,6 +120,9 @@ fn an_answer_is_kept_when_its_worker_leaves() {
 
 /// I1, I6: a place has one occupant after the other. The successor finds its state clear and the
 /// counts of work whole, also in the call in which its predecessor has left.
+///
+/// Nothing but the place orders the two: the parent does not sleep, and another worker of the
+/// leaver's table keeps its lease of the words.
 #[test]
 fn a_place_has_one_occupant_after_the_other() {
     check(1, || {
@@ -128,18 +131,16 @@ fn a_place_has_one_occupant_after_the_other() {
         let mut pool = ForeignPool::new(&table, 2).unwrap();
         let handle = pool.handle();
         let both = thread::spawn(move || {
-            // Both have one lease of the words: the leaver's leave is ordered by its place alone.
             let attach = |place| ForeignWorker::attach(&first, handle, Some(place), Duration::ZERO);
-            let (mut leaver, mut other) = (attach(0).unwrap(), attach(1).unwrap());
-            if leaver.next(LONG).unwrap().is_some() {
-                leaver.count_tiles(1, 0);
-            }
+            let (mut leaver, other) = (attach(0).unwrap(), attach(1).unwrap());
+            leaver.next(LONG).unwrap().unwrap();
+            leaver.count_tiles(1, 0);
             drop(leaver);
-            let call = other.next(LONG).unwrap().unwrap();
-            other.finish(&call.bytes).unwrap();
-            assert!(other.next(LONG).unwrap_err().is_gone());
+            std::mem::forget(other);
+            std::mem::forget(first);
         });
         assert!(pool.wait_for_workers(2, LONG).unwrap());
+        pool.call(7, &[1]).unwrap();
         let successor = thread::spawn(move || {
             let place = Some(0);
             let mut worker = ForeignWorker::attach(&second, handle, place, Duration::ZERO).ok()?;
@@ -148,15 +149,18 @@ fn a_place_has_one_occupant_after_the_other() {
             worker.finish(&call.bytes).unwrap();
             Some(())
         });
-        pool.call(7, &[1]).unwrap();
-        assert!(pool.wait(LONG).unwrap());
-        let answers = pool.end().unwrap();
-        assert_eq!((answers[0].worker, &answers[0].outcome), (0, &Answer::Left));
+        // A look, which may free the place.
+        assert!(!pool.wait(Duration::ZERO).unwrap());
         let served = successor.join().unwrap().is_some();
+        both.join().unwrap();
         let tiles = pool.stats()[0].tiles;
         assert_eq!(tiles, 1 + u64::from(served));
-        drop(pool);
-        both.join().unwrap();
+        let answers = pool.end().unwrap();
+        assert!(
+            answers
+                .iter()
+                .any(|answer| answer.outcome == Answer::Running)
+        );
     });
 }
 

@@ -227,39 +227,6 @@ impl<'t> SharedLease<'t> {
     pub(crate) fn is_ours(&self) -> bool {
         self.table.is_of(self.token)
     }
-
-    /// Detaches the lease from the borrow of its table. It lasts until the table [resumes] and
-    /// drops it.
-    ///
-    /// [resumes]: Core::resume
-    pub(crate) fn part(self) -> PartedLease {
-        let lease = core::mem::ManuallyDrop::new(self);
-        PartedLease {
-            slot: lease.slot.index,
-            handle: lease.handle,
-            token: lease.token,
-        }
-    }
-}
-
-/// A shared lease without the borrow of its table. Dropping it does not release the lease.
-#[must_use = "the lease lasts until the table resumes it"]
-pub(crate) struct PartedLease {
-    slot: SlotIndex,
-    handle: AnyHandle,
-    token: u64,
-}
-
-impl Core {
-    /// Returns the lease that was detached from this table.
-    pub(crate) fn resume(&self, parted: PartedLease) -> Option<SharedLease<'_>> {
-        Some(SharedLease {
-            table: self,
-            slot: Slot::of(self.segment.memory(), parted.slot)?,
-            handle: parted.handle,
-            token: parted.token,
-        })
-    }
 }
 
 impl Drop for SharedLease<'_> {

@@ -13,7 +13,7 @@ use crate::{arrays, bundles, foreign, names, participants, queues, rounds, segme
 pub type Operation = (&'static str, fn(&mut Run));
 
 /// All operations.
-pub const OPERATIONS: [&[Operation]; 0] = [
+pub const OPERATIONS: [&[Operation]; 9] = [
     participants::OPERATIONS,
     arrays::OPERATIONS,
     rounds::OPERATIONS,

@@ -21,7 +21,7 @@ use crate::seat::ParticipantInfo;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::sync::time::{Instant, Interval};
-use crate::table::lease::PartedLease;
+use crate::table::locked::{Mode, Ticket};
 use crate::word::SeatId;
 
 /// Code of an answer in a report: the worker has finished.
@@ -107,7 +107,7 @@ pub struct ForeignPool<A: TableAccess> {
     deaths: u64,
     stats: Profile,
     /// Keeps the words in place.
-    lease: Option<PartedLease>,
+    lease: Option<Ticket>,
     table: A,
 }
 
@@ -136,7 +136,7 @@ impl<A: TableAccess> ForeignPool<A> {
             let handle = table.core.publish_control(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Foreign, words).store(descriptor);
             });
-            let lease = table.core.lease_shared(handle)?.part();
+            let lease = table.core.take(handle, Mode::Read)?;
             let segment = table.segment().clone();
             Ok((me, at, spin, handle, lease, segment, table.core.token()))
         };
@@ -543,7 +543,8 @@ impl<A: TableAccess> Drop for ForeignPool<A> {
         let (handle, lease) = (AnyHandle::from(self.handle), self.lease.take());
         let _ = self.table.with(|table| {
             call_memory::free(table, handle);
-            drop(lease.and_then(|lease| table.core.resume(lease)));
+            // The lease is the table's: `check_ours`.
+            let _ = lease.map(|lease| table.core.release(&lease, false));
         });
     }
 }

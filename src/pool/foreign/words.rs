@@ -10,7 +10,7 @@ use crate::segment::Segment;
 use crate::span::{Extent, Spans};
 use crate::sync::{Atom, Ordering};
 use crate::table::error::LeaseError;
-use crate::table::lease::PartedLease;
+use crate::table::locked::{Mode, Ticket};
 use crate::word::{Field, SeatId, word_type};
 
 word_type! {
@@ -94,11 +94,12 @@ impl At {
     pub(super) fn find(
         table: &HandleTable,
         handle: ForeignHandle,
-    ) -> Result<(At, PartedLease), LeaseError> {
-        let lease = table.core.lease_shared(handle.into())?;
+    ) -> Result<(At, Ticket), LeaseError> {
+        let lease = table.core.take(handle.into(), Mode::Read)?;
         match Self::find_in(table.segment(), handle) {
-            Some(at) => Ok((at, lease.part())),
+            Some(at) => Ok((at, lease)),
             None => {
+                table.core.release(&lease, false)?;
                 let tables = table.core.tables();
                 Err(tables.corrupt(handle.into(), "not a foreign pool"))
             }

@@ -19,7 +19,7 @@ use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::sync::time::{Instant, Interval};
 use crate::table::error::LeaseError;
-use crate::table::lease::PartedLease;
+use crate::table::locked::Ticket;
 
 /// Time between two checks that the parent lives.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ pub struct ForeignWorker<A: TableAccess> {
     /// Memory of a long answer.
     answer: Option<AnyHandle>,
     /// Keeps the words in place.
-    lease: Option<PartedLease>,
+    lease: Option<Ticket>,
     table: A,
 }
 
@@ -145,7 +145,7 @@ impl<A: TableAccess> ForeignWorker<A> {
                 table,
             }),
             Err(error) => {
-                let _ = table.with(|table| drop(table.core.resume(lease)));
+                let _ = table.with(|table| table.core.release(&lease, false));
                 Err(error)
             }
         }
@@ -331,7 +331,8 @@ impl<A: TableAccess> Drop for ForeignWorker<A> {
             if let Some(answer) = answer {
                 call_memory::free(table, answer);
             }
-            drop(lease.and_then(|lease| table.core.resume(lease)));
+            // The lease is the table's: `check_ours`.
+            let _ = lease.map(|lease| table.core.release(&lease, false));
         });
     }
 }
