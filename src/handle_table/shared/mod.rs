@@ -239,6 +239,14 @@ impl SharedTable {
         self.with_seat(|seat| steps(&seat.table.core))
     }
 
+    /// Does the work of [`with`](SharedTable::with) for steps that take the table.
+    pub(crate) fn with_table<R>(
+        &self,
+        steps: impl FnOnce(&HandleTable) -> R,
+    ) -> Result<R, JoinError> {
+        self.with_seat(|seat| steps(&seat.table))
+    }
+
     /// Calls `steps` under the lock, then gives pages back to the system without it. In a child it
     /// first takes a seat.
     ///
