@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::above::Above;
 use super::alloc::Allocator;
-use super::cache::Cache;
+use super::cache::{Cache, Filling};
 use super::hints::Hints;
 use super::locate::TableView;
 use super::name_cache::NameCache;
@@ -64,7 +64,7 @@ impl Core {
             seat: Cell::new(seat),
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
-            cache: RefCell::new(Cache::new(segment.retain_limit())),
+            cache: RefCell::new(Cache::new(segment.retain_limits())),
             recursive: RefCell::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),
@@ -81,7 +81,7 @@ impl Core {
             return;
         }
         self.above.forget_own_names(self);
-        self.share_cache();
+        self.leave_cache();
         seat::leave(&self.segment, self.seat.get(), self.above);
     }
 
@@ -285,7 +285,7 @@ impl Core {
         }
         let seat = seat::join(&self.segment, self.above)?;
         // The parent's records belong to the parent.
-        *self.cache.borrow_mut() = Cache::new(self.segment.retain_limit());
+        *self.cache.borrow_mut() = Cache::new(self.segment.retain_limits());
         self.recursive.borrow_mut().clear();
         self.named.borrow_mut().clear();
         self.seat.set(seat);
@@ -307,14 +307,38 @@ impl Core {
         }
     }
 
-    /// Enters every free slot that only this participant knows of in the hints.
+    /// Enters every free slot that only this participant knows of in the hints. Gives their pages
+    /// back as far as the segment retains enough already.
+    fn leave_cache(&self) {
+        let mut cache = self.cache.borrow_mut();
+        let (recent, filling) = cache.drain();
+        self.share_spans(filling);
+        let mut allocator = self.allocator(&mut cache, self.seat.get());
+        for freed in recent {
+            allocator.share(
+                SlotIndex::new(freed.slot as usize),
+                freed.word,
+                freed.extent,
+            );
+        }
+        allocator.report_shared();
+    }
+
+    /// Enters every free slot that only this participant knows of in the hints. The caller gives
+    /// their pages back.
     pub(super) fn share_cache(&self) {
-        let memory = self.segment.memory();
-        let hints = Hints::of(memory);
+        let hints = Hints::of(self.segment.memory());
         let (recent, filling) = self.cache.borrow_mut().drain();
         for freed in recent {
             hints.set(freed.extent.class, SlotIndex::new(freed.slot as usize));
         }
+        self.share_spans(filling);
+    }
+
+    /// Enters the rest of the spans that this participant was filling in the hints.
+    fn share_spans(&self, filling: Vec<Filling>) {
+        let memory = self.segment.memory();
+        let hints = Hints::of(memory);
         for filling in filling {
             for position in filling.next..filling.span.count {
                 let slot = filling.span.slot(&memory.layout().geometry, position);

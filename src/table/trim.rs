@@ -16,6 +16,7 @@ impl Core {
         self.share_cache();
         let spans = Spans::of(self.segment.memory());
         let bytes = spans.iter().map(|span| self.trim_span(&span, me)).sum();
+        self.cache.borrow_mut().forget_shared();
         // The sum of retained bytes is a hint and starts anew here.
         let retained = &self.segment.memory().header()[Header::RETAINED];
         retained.store(0, Ordering::Relaxed);
