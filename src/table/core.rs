@@ -127,25 +127,53 @@ impl Core {
 
     /// Makes an array outlive its owner: it lives until a participant frees it.
     pub(crate) fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
-        self.change_owner(handle.into(), |_| SeatId::NONE)
+        let handle = handle.into();
+        let me = self.enter()?;
+        let (slot, generation) = self.tables().usable(handle)?;
+        slot.change(|word| word.detach(generation, me))
+            .map(drop)
+            .map_err(|word| self.not_ours(handle, generation, word))
     }
 
-    /// Makes this participant the owner of an array. The array is freed when this participant
-    /// leaves or dies, unless it is detached.
+    /// Makes this participant the owner of an array that nobody owns, or whose owner is dead. The
+    /// array is freed when this participant leaves or dies, unless it is detached.
     pub(crate) fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
-        self.change_owner(handle.into(), |me| me)
+        let handle = handle.into();
+        let me = self.enter()?;
+        let (slot, generation) = self.tables().usable(handle)?;
+        // Unowned → owned by `me`, by one compare-and-swap: one of several adopters succeeds.
+        let adopt_from = |from| slot.change(|word| word.adopt(generation, from, me));
+        let Err(word) = adopt_from(SeatId::NONE) else {
+            return Ok(());
+        };
+        let owner = word.owner();
+        if !word.is_live(generation) || !word.is_owned_by(owner) || owner == me {
+            return Err(self.not_ours(handle, generation, word));
+        }
+        // With the lock of a dead owner's seat we act for the owner, and no reaper does.
+        match seat::acting_for_the_dead(&self.segment, owner, me, || adopt_from(owner))? {
+            Some(outcome) => outcome
+                .map(drop)
+                .map_err(|word| self.not_ours(handle, generation, word)),
+            None => Err(self.not_ours(handle, generation, slot.word())),
+        }
     }
 
-    fn change_owner(
-        &self,
-        handle: AnyHandle,
-        owner: impl Fn(SeatId) -> SeatId,
-    ) -> Result<(), LeaseError> {
-        let owner = owner(self.enter()?);
-        match self.change(handle, |word, generation| word.own(generation, owner)) {
-            // A LIVE array that cannot be owned is QUEUED.
-            Err(LeaseError::Busy { handle, .. }) => Err(LeaseError::Queued { handle }),
-            outcome => outcome,
+    /// Returns the error for an array with `word`, whose ownership could not be changed.
+    #[cold]
+    fn not_ours(&self, handle: AnyHandle, generation: u32, word: SlotWord) -> LeaseError {
+        if !word.is_live(generation) {
+            LeaseError::Stale { handle }
+        } else if word.is_queued() {
+            LeaseError::Queued { handle }
+        } else {
+            let owner = word.owner();
+            LeaseError::Owned {
+                handle,
+                name: self.above.name_of(self, handle),
+                pid: self.pid_of(owner),
+                is_own: owner == self.own_seat(),
+            }
         }
     }
 
