@@ -35,7 +35,8 @@ pub const OPERATIONS: &[Operation] = &[
     ("lock for writing and unlock", lock_and_unlock),
     ("unlock with poison", unlock_poisoned),
     ("lock for recovery and unlock", lock_to_recover),
-    ("detach and adopt", own),
+    ("adopt and detach", own),
+    ("adopt from the dead, and detach", own_from_the_dead),
     ("clear poison", clear_poison),
     ("recover", recover),
 ];
@@ -282,9 +283,30 @@ fn lock_to_recover(run: &mut Run) {
 }
 
 fn own(run: &mut Run) {
-    simple(run, |table, array| {
-        table.adopt(array).unwrap();
-        table.detach(array).unwrap();
+    let ground = Ground::new();
+    ground.table.detach(ground.array).unwrap();
+    adopt_and_detach(run, &ground, || ());
+    ground.survive(run);
+}
+
+fn own_from_the_dead(run: &mut Run) {
+    let ground = Ground::new();
+    ground.table.detach(ground.array).unwrap();
+    // Joining reaps: the victim joins before the owner dies.
+    let owner = || ground.join().adopt(ground.array).unwrap();
+    adopt_and_detach(run, &ground, || dead(owner));
+    ground.survive(run);
+}
+
+/// Adopts the ground's array, which nobody owns, or a participant that dies in `prepare`.
+fn adopt_and_detach(run: &mut Run, ground: &Ground, prepare: impl FnOnce()) {
+    run.victim(|| {
+        let table = ground.join();
+        prepare();
+        mark();
+        table.adopt(ground.array).unwrap();
+        table.detach(ground.array).unwrap();
+        mark();
     });
 }
 

@@ -205,7 +205,9 @@ impl SharedTable {
             core.share_cache();
             Ok::<_, JoinError>(me)
         })??;
-        Ok(trim(self.segment(), me))
+        let bytes = trim(self.segment(), me);
+        self.with(Core::forget_shared)?;
+        Ok(bytes)
     }
 
     /// Takes a seat for a forked child, which otherwise does so at its first use of the table. Pins

@@ -221,7 +221,9 @@ fn begin_push<'t>(queue: &Queue<'t, Jobs>, table: &'t HandleTable, seat: SeatId)
     let handle: Handle<u64, Ix1> = table.from_elem(3, 1).unwrap();
     let (memory, key) = (table.segment().memory(), table.segment().key());
     let (slot, generation) = array_of(memory, key, handle.to_bits()).unwrap();
-    slot.change(|word| word.own(generation, seat)).unwrap();
+    let maker = SeatId::from_index(table.seat().unwrap());
+    slot.change(|word| word.adopt(generation, maker, seat))
+        .unwrap();
     let ticket = queue.cells.claim(seat).unwrap();
     queue.cells.set_array(ticket.position, handle.to_bits());
     slot.change(|word| word.enqueue(generation, seat)).unwrap();
