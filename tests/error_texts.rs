@@ -100,7 +100,9 @@ fn made() -> Vec<Error> {
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };
         LeaseError::Queued { handle: X };
-        LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
+        LeaseError::Owned { handle: X, name: None, pid: 4711, is_own: false };
+        LeaseError::Owned { handle: X, name: Some("x".into()), pid: 4711, is_own: true };
+        LeaseError::NotHeld { handle: X, why: "it was given back before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
         RoundError::GivenUp { round: 3 };

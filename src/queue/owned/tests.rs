@@ -88,11 +88,13 @@ fn only_its_owner_pushes_an_array_and_adopt_is_the_remedy() {
     let text = refused.to_string();
     let pid = std::process::id();
     assert!(
-        text.contains(&format!("a participant of process {pid} owns it; adopt")),
+        text.contains(&format!(
+            "a participant of process {pid} owns it; let it call detach"
+        )),
         "{text}"
     );
     let array = refused.into_job();
-    table.detach(array.handle()).unwrap();
+    stranger.detach(array.handle()).unwrap();
     let refused = queue.push_owned(array).unwrap_err();
     assert!(
         refused.to_string().contains("no participant owns it"),
