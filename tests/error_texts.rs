@@ -106,6 +106,7 @@ fn made() -> Vec<Error> {
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
         RoundError::GivenUp { round: 3 };
+        RoundError::TileOut { tile: 7 };
         RoundError::NoSuchTile { tile: 8, tiles: 8 };
         PartitionError::Rows { handle: X, name: Some(weights()), rows: 1, tiles: 8 };
         RoundError::NotOpened { after: 3, waited: Duration::from_secs(5) };

@@ -4,6 +4,7 @@
 mod arrays;
 mod leases;
 mod names;
+mod owned;
 pub(crate) mod shared;
 mod structures;
 #[cfg(not(loom))]

@@ -156,17 +156,15 @@ macro_rules! access {
                 vec![(self.handle.into(), $mode)]
             }
 
-            fn from_handles(handles: &[AnyHandle]) -> Option<Self> {
-                match handles {
-                    [handle] => Some($name {
+            const LEN: usize = 1;
+
+            fn from_members(members: &[(AnyHandle, AccessMode)]) -> Option<Self> {
+                match members {
+                    [(handle, mode)] if *mode == $mode => Some($name {
                         handle: Handle::from_bits(handle.to_bits()),
                     }),
                     _ => None,
                 }
-            }
-
-            fn modes() -> Vec<AccessMode> {
-                vec![$mode]
             }
 
             fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {
@@ -396,12 +394,14 @@ impl<T: Element, D: RemoveAxis> Raw<T, D> {
 pub(crate) mod sealed {
     use super::*;
 
-    pub trait Group: Copy + 'static {
+    pub trait Group: Clone + 'static {
         type Raw;
 
+        /// The number of arrays. `usize::MAX` if it varies: then the group is no member of a tuple.
+        const LEN: usize;
+
         fn members(&self) -> Vec<(AnyHandle, AccessMode)>;
-        fn from_handles(handles: &[AnyHandle]) -> Option<Self>;
-        fn modes() -> Vec<AccessMode>;
+        fn from_members(members: &[(AnyHandle, AccessMode)]) -> Option<Self>;
 
         /// Returns the shape of each array. Checks the arrays' types on the way.
         fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError>;
@@ -442,17 +442,15 @@ macro_rules! tuple_group {
                 [$(self.$at.members()),+].concat()
             }
 
-            fn from_handles(mut handles: &[AnyHandle]) -> Option<Self> {
-                let group = ($({
-                    let (own, rest) = handles.split_at_checked($name::modes().len())?;
-                    handles = rest;
-                    $name::from_handles(own)?
-                },)+);
-                handles.is_empty().then_some(group)
-            }
+            const LEN: usize = 0 $(+ $name::LEN)+;
 
-            fn modes() -> Vec<AccessMode> {
-                [$($name::modes()),+].concat()
+            fn from_members(mut members: &[(AnyHandle, AccessMode)]) -> Option<Self> {
+                let group = ($({
+                    let (own, rest) = members.split_at_checked($name::LEN)?;
+                    members = rest;
+                    $name::from_members(own)?
+                },)+);
+                members.is_empty().then_some(group)
             }
 
             fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {

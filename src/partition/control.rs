@@ -8,9 +8,9 @@ use core::time::Duration;
 
 use super::access::AccessMode;
 use super::plan::{CUT_WORDS, MAX_CUTS, Plan};
-use crate::descriptor::{HalfWritten, PoisonNote};
+use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};
 use crate::memory::Memory;
-use crate::span::Extent;
+use crate::span::{Extent, Spans};
 use crate::sync::park::{park, unpark};
 use crate::sync::{Atom, Ordering, Word};
 use crate::table::slot::Slot;
@@ -104,6 +104,13 @@ impl<'m> Control<'m> {
         let bounds = &words[count - plan.bound_words()..];
         plan.store(&words[FIRST_CUT..FIRST_CLAIM], bounds);
         Some(())
+    }
+
+    /// Returns the partition in the control array of a slot, or `None` if it has none.
+    pub(super) fn of(memory: &'m Memory, index: SlotIndex) -> Option<Control<'m>> {
+        Descriptor::load(memory.descriptor(index))
+            .filter(|descriptor| descriptor.is_control_of(ControlKind::Partition))?;
+        Control::open(memory, Spans::of(memory).extent(index)?)
     }
 
     /// Returns the partition in `extent`, or `None` if its words do not fit into the extent.

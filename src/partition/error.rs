@@ -197,6 +197,18 @@ pub enum RoundError {
         /// The number of tiles.
         tiles: usize,
     },
+    /// The participant has claimed a tile that it has neither finished nor torn.
+    #[error("tile {tile} is out: call done or tear with its token before the next claim")]
+    TileOut {
+        /// The tile.
+        tile: usize,
+    },
+    /// A token, a round or a participant was used that this table does not hold.
+    #[error("{why}")]
+    NotHeld {
+        /// The reason, and the remedy.
+        why: &'static str,
+    },
     /// The opener of the round dropped it, or died.
     #[error(
         "round {round} was given up: its opener dropped it, died, or freed the partition; the next \

@@ -22,7 +22,7 @@ pub struct Part {
 
 /// A group with tiles as byte ranges, not views. It gives no access to elements, so it does not
 /// check them.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Extents<G>(G);
 
 impl<G: Group> Group for Extents<G> {
@@ -43,12 +43,10 @@ impl<G: Group> sealed::Group for Extents<G> {
         self.0.members()
     }
 
-    fn from_handles(handles: &[AnyHandle]) -> Option<Self> {
-        G::from_handles(handles).map(Extents)
-    }
+    const LEN: usize = G::LEN;
 
-    fn modes() -> Vec<AccessMode> {
-        G::modes()
+    fn from_members(members: &[(AnyHandle, AccessMode)]) -> Option<Self> {
+        G::from_members(members).map(Extents)
     }
 
     fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {

@@ -11,15 +11,18 @@
 //! table's directory has the protocol.
 
 mod access;
+mod claims;
 pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod extents;
 mod grid;
+mod owned;
 mod plan;
 mod round;
 mod round_member;
 mod tile;
 mod too_many;
+mod untyped;
 mod wait;
 
 use core::fmt;
@@ -40,11 +43,13 @@ pub(crate) use access::sealed;
 pub use access::{AccessMode, Group, PerTile, Read, WholeArray, Write};
 use control::{Control, MAX_MEMBERS, Member};
 pub use grid::Grid;
+pub use owned::{OwnedMember, OwnedPartition, OwnedRound, TileToken};
 pub(crate) use plan::Plan;
 pub use plan::TileSide;
 pub use round::Round;
 pub use round_member::{Claimed, RoundMember};
 pub use tile::Tile;
+pub use untyped::{TilePart, UntypedGroup};
 pub use wait::Entered;
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
@@ -179,15 +184,12 @@ impl Core {
             LeaseError::from(WrongKind::found_in(handle.control, words, memory, expected))
         };
         let control = self.control(&lease).ok_or_else(not_this)?;
-        let members: Vec<Member> = control.members().collect();
-        let modes: Vec<AccessMode> = members.iter().map(|member| member.mode).collect();
-        let handles: Vec<AnyHandle> = members
-            .iter()
-            .map(|member| self.handle_of(member.slot, member.generation))
-            .collect();
-        let group = G::from_handles(&handles)
-            .filter(|_| modes == G::modes())
-            .ok_or_else(not_this)?;
+        let member = |member: Member| {
+            let handle = self.handle_of(member.slot, member.generation);
+            (handle, member.mode)
+        };
+        let members: Vec<_> = control.members().map(member).collect();
+        let group = G::from_members(&members).ok_or_else(not_this)?;
         group.shapes(self).map_err(|error| match error {
             // Without one of its arrays it runs no round.
             LeaseError::Stale { .. } => freed(),
@@ -248,11 +250,7 @@ impl Core {
 
     /// Returns the partition's words, or `None` if the leased array is not a partition.
     pub(crate) fn control<'t>(&'t self, lease: &SharedLease<'t>) -> Option<Control<'t>> {
-        let memory = self.segment().memory();
-        let index = lease.slot.index;
-        Descriptor::load(memory.descriptor(index))
-            .filter(|descriptor| descriptor.is_control_of(ControlKind::Partition))?;
-        Control::open(memory, crate::span::Spans::of(memory).extent(index)?)
+        Control::of(self.segment().memory(), lease.slot.index)
     }
 }
 
@@ -267,7 +265,7 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Returns the accesses that the partition was created with.
     pub fn group(&self) -> G {
-        self.group
+        self.group.clone()
     }
 
     /// Returns the number of tiles.

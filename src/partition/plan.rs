@@ -83,7 +83,7 @@ impl TileSide {
 }
 
 /// The division of a partition. It is fixed for the partition's life.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     cuts: Box<[Cut]>,
 }

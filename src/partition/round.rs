@@ -6,11 +6,12 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::control::{Control, Progress};
+use super::untyped::UntypedGroup;
 use super::{Group, Partition};
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
 use crate::table::error::LeaseError;
-use crate::table::lease::{ExclusiveLease, SharedLease};
+use crate::table::lease::{ExclusiveLease, PartedLease, PartedRoundLease, SharedLease};
 use crate::word::{ClaimState, Purpose, RoundState, RoundWord, SeatId, SlotIndex};
 
 impl<'t, G: Group> Partition<'t, G> {
@@ -25,6 +26,7 @@ impl<'t, G: Group> Partition<'t, G> {
     /// - [`RoundError::Lease`] if an array of the group is leased, poisoned or freed.
     pub fn begin(&self) -> Result<Round<'_, 't, G>, RoundError> {
         let me = self.table().enter()?;
+        self.table().empty_inbox();
         let (lease, control) = self.open()?;
         let now = control.round();
         if now.open_next(me).is_none() {
@@ -51,8 +53,8 @@ impl<'t, G: Group> Partition<'t, G> {
                 token: self.table().token(),
                 exclusive,
                 reopened: RefCell::default(),
-                _shared: shared,
-                _lease: lease,
+                shared,
+                lease,
             }),
             Err(found) => {
                 exclusive.into_iter().for_each(ExclusiveLease::end_round);
@@ -93,8 +95,8 @@ pub struct Round<'p, 't, G: Group> {
     exclusive: Vec<ExclusiveLease<'t>>,
     /// Units of torn tiles that were reopened, with their arrays healed.
     reopened: RefCell<Vec<usize>>,
-    _shared: Vec<SharedLease<'t>>,
-    _lease: SharedLease<'t>,
+    shared: Vec<SharedLease<'t>>,
+    lease: SharedLease<'t>,
 }
 
 impl<'t, G: Group> Round<'_, 't, G> {
@@ -350,6 +352,61 @@ impl<G: Group> Drop for Round<'_, '_, G> {
             self.exclusive.clear();
             self.control.settle(self.me);
         }
+    }
+}
+
+/// The parts of a round of an untyped group, without the borrow of its table.
+pub(super) struct RoundParts {
+    round: u64,
+    pub(super) me: SeatId,
+    token: u64,
+    exclusive: Vec<PartedRoundLease>,
+    shared: Vec<PartedLease>,
+    lease: PartedLease,
+}
+
+impl<'p, 't> Round<'p, 't, UntypedGroup> {
+    /// Takes the round apart, in which no torn tiles were reopened. It goes on until it is put
+    /// together again and dropped.
+    pub(super) fn part(mut self) -> RoundParts {
+        let exclusive = self.exclusive.drain(..);
+        let exclusive = exclusive.map(ExclusiveLease::part_round).collect();
+        let parts = RoundParts {
+            round: self.round,
+            me: self.me,
+            token: self.token,
+            exclusive,
+            shared: self.shared.drain(..).map(SharedLease::part).collect(),
+            lease: self.lease.parted(),
+        };
+        // Not dropped: the parts have all of it.
+        core::mem::forget(self);
+        parts
+    }
+}
+
+impl RoundParts {
+    /// Puts the round together. Returns `None` if the partition's words are damaged.
+    pub(super) fn whole<'p, 't>(
+        self,
+        partition: &'p Partition<'t, UntypedGroup>,
+    ) -> Option<Round<'p, 't, UntypedGroup>> {
+        let table = partition.table();
+        let lease = table.resume(self.lease)?;
+        let (exclusive, shared) = (self.exclusive.into_iter(), self.shared.into_iter());
+        Some(Round {
+            partition,
+            control: table.control(&lease)?,
+            round: self.round,
+            me: self.me,
+            token: self.token,
+            exclusive: exclusive
+                .filter_map(|lease| table.resume_round(lease))
+                .collect(),
+            reopened: RefCell::default(),
+            shared: shared.filter_map(|lease| table.resume(lease)).collect(),
+            lease,
+        })
     }
 }
 

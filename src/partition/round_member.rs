@@ -1,17 +1,19 @@
 //! Taking part in a round: entering it, claiming tiles, releasing them.
 
-use core::cell::Cell;
+use core::fmt;
 use core::ops::Range;
 
 use super::access::TileOf;
+use super::claims::{Claims, Given};
 use super::control::Control;
 use super::tile::Tile;
+use super::untyped::{RawBytes, TilePart, UntypedGroup, parts};
 use super::{Group, Partition};
-use crate::memory::TileAccesses;
+use crate::memory::{Memory, TileAccesses};
 use crate::partition::error::RoundError;
 use crate::segment::fork::process_token;
 use crate::table::error::LeaseError;
-use crate::table::lease::SharedLease;
+use crate::table::lease::{PartedLease, SharedLease};
 use crate::word::{Claim, ClaimState, RoundWord, SeatId};
 
 impl<'t, G: Group> Partition<'t, G> {
@@ -79,16 +81,11 @@ impl<'t, G: Group> Partition<'t, G> {
             partition: self,
             control,
             raw,
-            round: now.round(),
-            me,
             token: self.table().token(),
-            first,
-            tried: 0,
-            held: Held::default(),
-            out: Cell::new(NONE_OUT),
+            claims: Claims::new(now.round(), me, first),
             panicking: std::thread::panicking(),
-            _leases: leases,
-            _lease: lease,
+            leases,
+            lease,
         }))
     }
 
@@ -107,33 +104,6 @@ impl<'t, G: Group> Partition<'t, G> {
                 false => self.table().lease_shared(handle),
             })
             .collect()
-    }
-}
-
-/// The unit of several tiles that a participant holds, if any. Each field is a cell of its own, to
-/// avoid a wide read after a narrow write.
-#[derive(Default)]
-struct Held {
-    is_on: Cell<bool>,
-    unit: Cell<usize>,
-    /// The unit's first tile.
-    first: Cell<usize>,
-    /// The unit's tiles that were not handed out yet, one bit each.
-    left: Cell<u16>,
-    /// The unit's tiles that were run, one bit each.
-    ran: Cell<u16>,
-}
-
-impl Held {
-    /// Hands out the unit's next tile.
-    #[inline]
-    fn next(&self) -> Option<usize> {
-        let left = self.left.get();
-        if left == 0 {
-            return None;
-        }
-        self.left.set(left & (left - 1));
-        Some(self.first.get() + left.trailing_zeros() as usize)
     }
 }
 
@@ -157,37 +127,35 @@ pub enum Claimed<T> {
     Over,
 }
 
-/// No claimed tile is out.
-const NONE_OUT: usize = usize::MAX;
+impl<T> Claimed<T> {
+    /// Changes the type of a tile.
+    pub(super) fn map<U>(self, tile: impl FnOnce(T) -> U) -> Claimed<U> {
+        match self {
+            Claimed::Tile(own) => Claimed::Tile(tile(own)),
+            Claimed::Held { pid } => Claimed::Held { pid },
+            Claimed::Done => Claimed::Done,
+            Claimed::Torn => Claimed::Torn,
+            Claimed::Over => Claimed::Over,
+        }
+    }
+}
 
 /// A participant of a running round.
 pub struct RoundMember<'p, 't, G: Group> {
     partition: &'p Partition<'t, G>,
     control: Control<'t>,
     pub(super) raw: <G as super::access::sealed::Group>::Raw,
-    round: u64,
-    me: SeatId,
     token: u64,
-    /// The unit at which the participant's own range begins.
-    first: usize,
-    /// The number of units tried so far, counted from `first`.
-    tried: usize,
-    /// The unit of several tiles that the participant holds.
-    held: Held,
-    /// The tile that was claimed last, until it is released or torn; else [`NONE_OUT`].
-    ///
-    /// A claimed tile borrows the participant mutably, so at most one is out. If this is still set
-    /// at the next claim, or in `drop`, the tile was forgotten.
-    out: Cell<usize>,
+    claims: Claims,
     pub(super) panicking: bool,
-    _leases: Vec<SharedLease<'t>>,
-    _lease: SharedLease<'t>,
+    leases: Vec<SharedLease<'t>>,
+    lease: SharedLease<'t>,
 }
 
 impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// Returns the number of the round, from 1.
     pub fn round(&self) -> u64 {
-        self.round
+        self.claims.round
     }
 
     /// Claims the next tile that is unclaimed in this round. Returns `None` if none is left.
@@ -242,13 +210,11 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     ///   [`claim`](RoundMember::claim).
     #[track_caller]
     pub fn claim_at(&mut self, tile: usize) -> Result<Claimed<Tile<'_, 't, G>>, RoundError> {
-        Ok(match self.claim_index_at(tile)? {
-            Claimed::Tile(()) => Claimed::Tile(self.tile(tile)?),
-            Claimed::Held { pid } => Claimed::Held { pid },
-            Claimed::Done => Claimed::Done,
-            Claimed::Torn => Claimed::Torn,
-            Claimed::Over => Claimed::Over,
-        })
+        let claimed = self.claim_index_at(tile)?;
+        if matches!(claimed, Claimed::Tile(())) {
+            self.check(tile)?;
+        }
+        Ok(claimed.map(|()| self.open(tile)))
     }
 
     /// Claims a tile, without opening it.
@@ -261,46 +227,20 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         if tile >= tiles {
             return Err(RoundError::NoSuchTile { tile, tiles });
         }
-        self.tear_forgotten();
-        let unit = tile / control.unit();
-        if !(self.held.is_on.get() && self.held.unit.get() == unit) {
-            if self.let_go() {
-                // The unit may lie behind this participant's pass.
-                self.tried = 0;
-            }
-            while !control.claim(unit, self.round, self.me) {
-                // Acquire: the record of a torn unit is read below.
-                let word = control.claim_word(unit);
-                if word.claim(self.round, self.me).is_none() {
-                    return self.refused(tile, word);
-                }
-            }
-            if control.unit() == 1 {
-                self.out.set(tile);
-                return Ok(Claimed::Tile(()));
-            }
-            self.hold(unit);
+        match self.claims.at(&control, self.memory(), tile) {
+            Given::Claimed => Ok(Claimed::Tile(())),
+            Given::Done => Ok(Claimed::Done),
+            Given::Torn => Ok(Claimed::Torn),
+            Given::Refused(word) => self.refused(tile, word),
         }
-        let held = &self.held;
-        let bit = 1u16 << (tile - held.first.get());
-        if held.left.get() & bit != 0 {
-            held.left.set(held.left.get() & !bit);
-            self.out.set(tile);
-            return Ok(Claimed::Tile(()));
-        }
-        let done = held.ran.get() & bit != 0;
-        if held.left.get() == 0 {
-            // All tiles were run, but the unit was not released.
-            self.close_unit();
-        }
-        Ok(if done { Claimed::Done } else { Claimed::Torn })
     }
 
     /// Returns the reason for which a tile with this claim cannot be claimed.
     #[cold]
     fn refused(&self, tile: usize, word: Claim) -> Result<Claimed<()>, RoundError> {
         let unit = tile / self.control.unit();
-        let ran = self.control.ran(unit, self.round) >> (tile % self.control.unit()) & 1 == 1;
+        let ran =
+            self.control.ran(unit, self.claims.round) >> (tile % self.control.unit()) & 1 == 1;
         let table = self.partition.table();
         Ok(match word.state() {
             ClaimState::Held => Claimed::Held {
@@ -311,7 +251,7 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
                 let error = table.tables().corrupt(self.partition.control, what);
                 return Err(error.into());
             }
-            _ if word.round() > self.round => Claimed::Over,
+            _ if word.round() > self.claims.round => Claimed::Over,
             ClaimState::Torn if !ran => Claimed::Torn,
             ClaimState::Torn | ClaimState::Done | ClaimState::Open => Claimed::Done,
         })
@@ -324,109 +264,19 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         if !self.is_ours() {
             return None;
         }
-        if self.out.get() != NONE_OUT {
-            self.tear_forgotten();
-        }
-        let index = self.held.next().or_else(|| self.claim_unit())?;
-        self.out.set(index);
-        Some(index)
-    }
-
-    /// Tears the claimed tile that was forgotten: it can no longer be released, and its rows may be
-    /// half-written.
-    #[cold]
-    fn tear_forgotten(&self) {
-        let index = self.out.get();
-        if index != NONE_OUT {
-            self.tear(index);
-        }
-    }
-
-    #[inline(never)]
-    fn claim_unit(&mut self) -> Option<usize> {
-        let control = self.control;
-        let units = control.units();
-        while self.tried < units {
-            let ahead = self.first + self.tried;
-            let unit = if ahead < units { ahead } else { ahead - units };
-            self.tried += 1;
-            if !control.claim(unit, self.round, self.me) {
-                continue;
-            }
-            if control.unit() == 1 {
-                return Some(unit);
-            }
-            self.hold(unit);
-            match self.held.next() {
-                Some(index) => return Some(index),
-                // All tiles were run, but the unit was not released.
-                None => self.close_unit(),
-            }
-        }
-        None
-    }
-
-    /// Notes that this participant has claimed a unit of several tiles.
-    #[inline]
-    fn hold(&self, unit: usize) {
-        // An earlier holder may have run some of its tiles and left.
-        let ran = self.control.ran(unit, self.round);
-        self.held.is_on.set(true);
-        self.held.unit.set(unit);
-        self.held.first.set(self.control.tiles_of(unit).start);
-        self.held.left.set(self.control.all_of(unit) & !ran);
-        self.held.ran.set(ran);
-    }
-
-    /// Gives up the unit of several tiles that this participant holds, if any. No tile of it is out.
-    /// Returns `true` if others can claim it now.
-    fn let_go(&self) -> bool {
-        let held = &self.held;
-        if !held.is_on.replace(false) {
-            return false;
-        }
-        let unit = held.unit.get();
-        let left = held.left.replace(0);
-        // Tiles that were handed out but not run to the end are torn.
-        match self.control.all_of(unit) & !left & !held.ran.get() {
-            // The next holder runs the remaining tiles.
-            0 => self.control.reopen(unit, self.round, self.me),
-            _ => {
-                self.control
-                    .poison_written(self.partition.segment().memory());
-                self.control.tear(unit, self.me);
-                false
-            }
-        }
+        let memory = self.memory();
+        self.claims.next(&self.control, memory)
     }
 
     /// Releases a tile that was run to its end.
     #[inline]
     pub(super) fn finish(&self, index: usize) {
-        self.out.set(NONE_OUT);
-        let held = &self.held;
-        if !held.is_on.get() {
-            self.control.give_back(index, self.me);
-            return;
-        }
-        let ran = held.ran.get() | 1 << (index - held.first.get());
-        held.ran.set(ran);
-        self.control.note(held.unit.get(), self.round, ran);
-        if held.left.get() == 0 {
-            self.close_unit();
-        }
+        self.claims.finish(&self.control, index);
     }
 
-    /// Releases the unit. All of its tiles were handed out.
-    #[inline(never)]
-    fn close_unit(&self) {
-        let unit = self.held.unit.get();
-        self.held.is_on.set(false);
-        match self.held.ran.get() == self.control.all_of(unit) {
-            true => self.control.give_back(unit, self.me),
-            // Each missing tile was torn, and its arrays were poisoned.
-            false => drop(self.control.tear(unit, self.me)),
-        }
+    #[inline]
+    fn memory(&self) -> &'t Memory {
+        self.partition.segment().memory()
     }
 
     /// Checks and opens the tile that was claimed as `index`.
@@ -460,14 +310,14 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     #[inline]
     pub(super) fn track(&self, index: usize) -> TileAccesses {
         let mut accesses = TileAccesses::new();
-        let memory = self.partition.segment().memory();
-        G::track(&self.raw, memory, self.tile_of(index), &mut accesses);
+        G::track(&self.raw, self.memory(), self.tile_of(index), &mut accesses);
         accesses
     }
 
     /// Makes a tile claimable in this round again after it was [retaken](RoundMember::retake).
     pub(super) fn send_off(&self, index: usize) {
-        self.control.reopen(index, self.round, self.me);
+        self.control
+            .reopen(index, self.claims.round, self.claims.me);
     }
 
     #[inline]
@@ -489,7 +339,7 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// participant's seat still held it.
     pub(crate) fn tear_retaken(&self, index: usize) -> bool {
         let claim = self.control.claim_word(index);
-        let is_held = claim.is_held_by(self.me) && claim.round() == self.round;
+        let is_held = claim.is_held_by(self.claims.me) && claim.round() == self.claims.round;
         if is_held && self.is_ours() {
             self.tear(index);
         }
@@ -498,7 +348,7 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
 
     /// Returns `true` if the tile is done in this round.
     pub(crate) fn is_done(&self, index: usize) -> bool {
-        self.control.is_done(index, self.round)
+        self.control.is_done(index, self.claims.round)
     }
 
     /// Retakes a tile that is done in this round. Only the round's opener does this.
@@ -507,7 +357,11 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// tears it and returns `None`.
     #[track_caller]
     pub(crate) fn retake(&self, index: usize) -> Option<Tile<'_, 't, G>> {
-        if !self.is_ours() || !self.control.retake(index, self.round, self.me) {
+        if !self.is_ours()
+            || !self
+                .control
+                .retake(index, self.claims.round, self.claims.me)
+        {
             return None;
         }
         self.tile(index).ok()
@@ -516,14 +370,7 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// Performs the transition HELD → TORN, after poisoning the arrays that the tile writes. The
     /// other tiles of its unit are run first.
     pub(crate) fn tear(&self, index: usize) {
-        self.out.set(NONE_OUT);
-        self.control
-            .poison_written(self.partition.segment().memory());
-        match self.held.is_on.get() {
-            false => drop(self.control.tear(index, self.me)),
-            true if self.held.left.get() == 0 => self.close_unit(),
-            true => {}
-        }
+        self.claims.tear(&self.control, self.memory(), index);
     }
 }
 
@@ -552,7 +399,67 @@ impl<G: Group> Drop for RoundMember<'_, '_, G> {
         if !self.is_ours() {
             return;
         }
-        self.tear_forgotten();
-        self.let_go();
+        self.claims.end(&self.control, self.memory());
+    }
+}
+
+/// The parts of a participant of an untyped group, without the borrow of its table.
+pub(super) struct MemberParts {
+    raw: Vec<RawBytes>,
+    token: u64,
+    pub(super) claims: Claims,
+    leases: Vec<PartedLease>,
+    lease: PartedLease,
+}
+
+impl<'p, 't> RoundMember<'p, 't, UntypedGroup> {
+    /// Takes the participant apart. Its claims and leases last until it is put together again and
+    /// dropped.
+    pub(super) fn part(mut self) -> MemberParts {
+        let parts = MemberParts {
+            raw: core::mem::take(&mut self.raw),
+            token: self.token,
+            claims: core::mem::take(&mut self.claims),
+            leases: self.leases.drain(..).map(SharedLease::part).collect(),
+            lease: self.lease.parted(),
+        };
+        // Not dropped: the parts have all of it.
+        core::mem::forget(self);
+        parts
+    }
+
+    /// Returns the parts of a claimed tile.
+    pub(super) fn parts(&self, tile: usize) -> Vec<TilePart> {
+        parts(&self.raw, self.tile_of(tile))
+    }
+}
+
+impl MemberParts {
+    /// Puts the participant together. Returns `None` if the partition's words are damaged.
+    pub(super) fn whole<'p, 't>(
+        self,
+        partition: &'p Partition<'t, UntypedGroup>,
+    ) -> Option<RoundMember<'p, 't, UntypedGroup>> {
+        let table = partition.table();
+        let lease = table.resume(self.lease)?;
+        let leases = self.leases.into_iter();
+        Some(RoundMember {
+            partition,
+            control: table.control(&lease)?,
+            raw: self.raw,
+            token: self.token,
+            claims: self.claims,
+            panicking: std::thread::panicking(),
+            leases: leases.filter_map(|lease| table.resume(lease)).collect(),
+            lease,
+        })
+    }
+}
+
+impl<G: Group> fmt::Debug for RoundMember<'_, '_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoundMember")
+            .field("round", &self.claims.round)
+            .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! Waiting for a round to be opened, and for its end: rounds without a pool.
 
-use core::fmt;
 use core::time::Duration;
 
 use super::control::Control;
@@ -22,13 +21,10 @@ const YIELDS: u32 = 100;
 /// The answer to a participant that waited for a round: [`Partition::enter_next`].
 #[must_use]
 #[non_exhaustive]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "matched at once; a box would cost each round an allocation"
-)]
-pub enum Entered<'p, 't, G: Group> {
+#[derive(Debug)]
+pub enum Entered<M> {
     /// The participant is in the round.
-    Member(RoundMember<'p, 't, G>),
+    Member(M),
     /// Nothing to do: a later round than the caller knew has been opened and is over.
     Over {
         /// The number of the last round.
@@ -36,16 +32,6 @@ pub enum Entered<'p, 't, G: Group> {
     },
     /// Nothing to do any more: the partition was freed.
     Freed,
-}
-
-impl<G: Group> fmt::Debug for Entered<'_, '_, G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Entered::Member(part) => write!(f, "Member(round {})", part.round()),
-            Entered::Over { round } => write!(f, "Over(round {round})"),
-            Entered::Freed => f.write_str("Freed"),
-        }
-    }
 }
 
 /// The end of a wait.
@@ -109,7 +95,7 @@ impl<'t, G: Group> Partition<'t, G> {
         &self,
         after: u64,
         timeout: Duration,
-    ) -> Result<Entered<'_, 't, G>, RoundError> {
+    ) -> Result<Entered<RoundMember<'_, 't, G>>, RoundError> {
         self.enter_next_at(0, 1, after, timeout)
     }
 
@@ -124,7 +110,7 @@ impl<'t, G: Group> Partition<'t, G> {
         workers: usize,
         after: u64,
         timeout: Duration,
-    ) -> Result<Entered<'_, 't, G>, RoundError> {
+    ) -> Result<Entered<RoundMember<'_, 't, G>>, RoundError> {
         let waited = self.wait(timeout, |control, now| {
             if now.round() <= after {
                 return Ok(None);

@@ -102,15 +102,15 @@ macro_rules! flat {
                 vec![(self.0.into(), $mode)]
             }
 
-            fn from_handles(handles: &[AnyHandle]) -> Option<Self> {
-                match handles {
-                    [handle] => Some($name(Handle::from_bits(handle.to_bits()))),
+            const LEN: usize = 1;
+
+            fn from_members(members: &[(AnyHandle, AccessMode)]) -> Option<Self> {
+                match members {
+                    [(handle, mode)] if *mode == $mode => {
+                        Some($name(Handle::from_bits(handle.to_bits())))
+                    }
                     _ => None,
                 }
-            }
-
-            fn modes() -> Vec<AccessMode> {
-                vec![$mode]
             }
 
             fn shapes(&self, table: &Core) -> Result<Vec<Vec<usize>>, LeaseError> {

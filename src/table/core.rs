@@ -7,6 +7,7 @@ use super::above::Above;
 use super::alloc::{Allocator, Cleaning};
 use super::cache::{Cache, Filling};
 use super::hints::Hints;
+use super::inbox::Inbox;
 use super::locate::TableView;
 use super::name_cache::NameCache;
 use super::roster;
@@ -48,6 +49,8 @@ pub struct Core {
     named: RefCell<BTreeSet<BucketIndex>>,
     /// Names that were found here.
     names: RefCell<NameCache>,
+    /// What dropped values that do not borrow the table have left behind.
+    pub(super) inbox: RefCell<Inbox>,
     /// An allocation has reaped: names of the freed arrays may be left.
     untidy_names: Cell<bool>,
 }
@@ -73,6 +76,7 @@ impl Core {
             schemas: RefCell::default(),
             named: RefCell::default(),
             names: RefCell::default(),
+            inbox: RefCell::new(Inbox::new()),
             untidy_names: Cell::new(false),
         })
     }
@@ -84,6 +88,7 @@ impl Core {
             // The table crossed a fork unused: the seat is the parent's.
             return;
         }
+        self.inbox.borrow().close();
         self.above.forget_own_names(self);
         self.leave_cache();
         seat::leave(&self.segment, self.seat.get(), self.above);
@@ -108,7 +113,9 @@ impl Core {
     /// Takes back everything that dead participants held: their arrays, leases and seats. Then
     /// removes the names of arrays that were freed.
     pub(crate) fn reap(&self) -> Result<ReapReport, JoinError> {
-        let report = self.reap_seats(self.enter()?)?;
+        let me = self.enter()?;
+        self.empty_inbox();
+        let report = self.reap_seats(me)?;
         self.tidy_names(&report);
         Ok(report)
     }
@@ -347,6 +354,7 @@ impl Core {
         self.recursive.borrow_mut().clear();
         self.pins.borrow_mut().clear();
         self.named.borrow_mut().clear();
+        self.inbox.replace(Inbox::new());
         self.seat.set(seat);
         self.token.set(token);
         self.place.set(seat, token);

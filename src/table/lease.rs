@@ -227,6 +227,49 @@ impl<'t> SharedLease<'t> {
     pub(crate) fn is_ours(&self) -> bool {
         self.table.is_of(self.token)
     }
+
+    /// Detaches the lease from the borrow of its table. It lasts until the table [resumes] and
+    /// drops it.
+    ///
+    /// [resumes]: Core::resume
+    pub(crate) fn part(self) -> PartedLease {
+        core::mem::ManuallyDrop::new(self).parted()
+    }
+
+    /// Returns what [`part`](SharedLease::part) does. The caller forgets this value.
+    pub(crate) fn parted(&self) -> PartedLease {
+        PartedLease {
+            slot: self.slot.index,
+            handle: self.handle,
+            token: self.token,
+        }
+    }
+}
+
+/// A shared lease without the borrow of its table. Dropping it does not release the lease.
+#[must_use = "the lease lasts until the table resumes it"]
+pub(crate) struct PartedLease {
+    slot: SlotIndex,
+    handle: AnyHandle,
+    token: u64,
+}
+
+impl PartedLease {
+    pub(crate) fn slot(&self) -> SlotIndex {
+        self.slot
+    }
+}
+
+impl Core {
+    /// Returns the lease that was detached from this table.
+    pub(crate) fn resume(&self, parted: PartedLease) -> Option<SharedLease<'_>> {
+        Some(SharedLease {
+            table: self,
+            slot: Slot::of(self.segment.memory(), parted.slot)?,
+            handle: parted.handle,
+            token: parted.token,
+        })
+    }
 }
 
 impl Drop for SharedLease<'_> {
@@ -237,6 +280,28 @@ impl Drop for SharedLease<'_> {
             let tail = self.slot.unlock_shared(self.table.seat.get());
             self.table.hint_if_freed(self.slot.index, tail);
         }
+    }
+}
+
+/// The exclusive lease of a round without the borrow of its table, as a [`PartedLease`].
+#[must_use = "the lease lasts until the table resumes it"]
+pub(crate) struct PartedRoundLease {
+    slot: SlotIndex,
+    handle: AnyHandle,
+    token: u64,
+}
+
+impl Core {
+    /// Returns the lease of a round that was detached from this table.
+    pub(crate) fn resume_round(&self, parted: PartedRoundLease) -> Option<ExclusiveLease<'_>> {
+        Some(ExclusiveLease {
+            table: self,
+            slot: Slot::of(self.segment.memory(), parted.slot)?,
+            handle: parted.handle,
+            round: true,
+            token: parted.token,
+            panicking: std::thread::panicking(),
+        })
     }
 }
 
@@ -277,6 +342,16 @@ impl<'t> ExclusiveLease<'t> {
             slot.unlock_exclusive(me, poison)
         };
         self.table.hint_if_freed(slot.index, tail);
+    }
+
+    /// Detaches the lease of a round from the borrow of its table, as [`SharedLease::part`] does.
+    pub(crate) fn part_round(self) -> PartedRoundLease {
+        let lease = core::mem::ManuallyDrop::new(self);
+        PartedRoundLease {
+            slot: lease.slot.index,
+            handle: lease.handle,
+            token: lease.token,
+        }
     }
 
     /// Releases the lease of a round that is over. All of its tiles are done or torn, and a torn

@@ -12,6 +12,7 @@ pub(crate) mod error;
 mod free;
 pub(crate) mod guard;
 pub(crate) mod hints;
+pub(crate) mod inbox;
 pub(crate) mod info;
 pub(crate) mod kept_lease;
 pub(crate) mod lease;

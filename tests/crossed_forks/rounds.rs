@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use ndarray::Axis;
+use ndshm::Grid;
 use ndshm::error::RoundError;
-use ndshm::partition::Entered;
+use ndshm::partition::{AccessMode, Entered, OwnedMember, OwnedPartition, UntypedGroup};
 
 use crate::InChild::{DoesNothing, Private, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
@@ -19,7 +20,109 @@ pub const METHODS: &[Row] = &[
     ("Round", "drop, number", DoesNothing, round_drop),
     ("Participant", "claim, round, drop", DoesNothing, participant),
     ("Tile", "index, range, sides, round, tear, drop", DoesNothing, tile),
+    ("OwnedPartition", "begin, enter_next, progress, wait_finished, free", Refuses, owned_partition),
+    ("OwnedPartition", "handle, tiles, drop", DoesNothing, owned_drop),
+    ("OwnedRound", "try_finish, give_up", Refuses, owned_round),
+    ("OwnedRound", "number, drop", DoesNothing, owned_drop),
+    ("OwnedMember", "claim, claim_at, parts, range, done, tear, leave", Refuses, owned_member),
+    ("OwnedMember", "round, out, drop", DoesNothing, owned_drop),
 ];
+
+fn owned(ground: &Ground) -> OwnedPartition {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    let grid = Grid::blocks([(Axis(0), 10)]);
+    ground.table.partition_untyped(group, &grid).unwrap()
+}
+
+fn owned_member_of(tiles: &mut OwnedPartition, ground: &Ground) -> OwnedMember {
+    match tiles.enter_next(&ground.table, 0, Duration::ZERO).unwrap() {
+        Entered::Member(member) => member,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_forked<T>(outcome: Result<T, RoundError>) -> bool {
+    matches!(outcome, Err(RoundError::Forked))
+}
+
+fn owned_partition(ground: &Ground) {
+    ground.cross(owned(ground), |mut tiles| {
+        let table = &ground.table;
+        assert!(is_forked(tiles.begin(table)));
+        assert!(is_forked(tiles.enter_next(table, 0, Duration::ZERO)));
+        assert!(is_forked(tiles.progress(table)));
+        assert!(is_forked(tiles.wait_finished(table, 1, Duration::ZERO)));
+        assert!(is_forked(tiles.free(table)));
+    });
+}
+
+fn owned_round(ground: &Ground) {
+    let mut tiles = owned(ground);
+    let round = tiles.begin(&ground.table).unwrap();
+    ground.cross(round, |mut round| {
+        assert!(is_forked(round.try_finish(&ground.table)));
+        assert!(is_forked(round.give_up(&ground.table)));
+    });
+}
+
+fn owned_member(ground: &Ground) {
+    let mut tiles = owned(ground);
+    let _round = tiles.begin(&ground.table).unwrap();
+    let mut member = owned_member_of(&mut tiles, ground);
+    let token = member.claim(&ground.table).unwrap().unwrap();
+    ground.cross(member, |mut member| {
+        let table = &ground.table;
+        assert!(is_forked(member.parts(table, token)));
+        assert!(is_forked(member.range(table, token)));
+        assert!(is_forked(member.tear(table, token)));
+        assert!(is_forked(member.done(table, token)));
+        assert!(matches!(
+            member.claim(table),
+            Err(RoundError::TileOut { .. })
+        ));
+        assert!(is_forked(member.leave(table)));
+    });
+    let mut member = owned_member_of(&mut tiles, ground);
+    ground.cross_kept(&mut member, |member| {
+        assert!(is_forked(member.claim(&ground.table)));
+        assert!(is_forked(member.claim_at(&ground.table, 1)));
+    });
+    // The first participant has torn its tile; 9 are left.
+    assert_eq!(member.claim(&ground.table).unwrap().unwrap().tile(), 1);
+}
+
+fn owned_drop(ground: &Ground) {
+    let table = &ground.table;
+    let mut tiles = Some(owned(ground));
+    let mut round = Some(tiles.as_mut().unwrap().begin(table).unwrap());
+    let mut member = Some(owned_member_of(tiles.as_mut().unwrap(), ground));
+    let token = member.as_mut().unwrap().claim(table).unwrap().unwrap();
+    ground.cross_kept(
+        &mut (&mut tiles, &mut round, &mut member),
+        |(tiles, round, member)| {
+            assert_eq!(member.as_ref().unwrap().out(), Some(token));
+            assert_eq!(
+                (
+                    round.as_ref().unwrap().number(),
+                    member.as_ref().unwrap().round()
+                ),
+                (1, 1)
+            );
+            assert_eq!(tiles.as_ref().unwrap().tiles(), 10);
+            drop((member.take(), round.take(), tiles.take()));
+            ground.table.reap().unwrap();
+        },
+    );
+    let (mut member, mut round) = (member.unwrap(), round.unwrap());
+    member.done(table, token).unwrap();
+    while let Some(token) = member.claim(table).unwrap() {
+        member.done(table, token).unwrap();
+    }
+    member.leave(table).unwrap();
+    assert!(round.try_finish(table).unwrap());
+    assert_eq!(tiles.unwrap().progress(table).unwrap().done, 10);
+}
 
 fn partition_private(ground: &Ground) {
     let x: Vector = ground.table.zeros(100).unwrap();

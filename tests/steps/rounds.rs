@@ -4,8 +4,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix1};
-use ndshm::partition::{Claimed, Entered};
-use ndshm::{Partition, PartitionHandle, Round, Write};
+use ndshm::partition::{
+    AccessMode, Claimed, Entered, OwnedMember, OwnedPartition, TileToken, UntypedGroup,
+};
+use ndshm::{Grid, HandleTable, Partition, PartitionHandle, Round, Write};
 
 use crate::ground::Ground;
 use crate::operations::{Operation, simple};
@@ -18,6 +20,8 @@ pub const OPERATIONS: &[Operation] = &[
     ("a round of one's own", round),
     ("tiles of another's round, the last one too", tiles),
     ("given tiles, and rows of tiles", given),
+    ("tiles by tokens", tokens),
+    ("a round by a value that is dropped", dropped),
     ("give a round up", give_up),
     ("free a partition", free),
     ("wait for a round and for its end", wait),
@@ -201,5 +205,69 @@ fn given(run: &mut Run) {
         ground.table.write(ground.array).unwrap().fill(1);
     }
     ground.table.free(rows).unwrap();
+    ground.survive(run);
+}
+
+/// Returns the partition of the ground's array, by values that do not borrow the table.
+fn owned(ground: &Ground, table: &HandleTable) -> OwnedPartition {
+    let group = UntypedGroup::new([(ground.array.into(), AccessMode::Write)]);
+    let grid = Grid::blocks([(Axis(0), 1)]);
+    table.partition_untyped(group, &grid).unwrap()
+}
+
+/// Fills a tile with ones.
+fn fill(member: &mut OwnedMember, table: &HandleTable, token: TileToken) {
+    let first = member.parts(table, token).unwrap()[0].first();
+    // SAFETY: the tile is claimed and writable, and has one `u64`.
+    unsafe { first.cast::<u64>().write(1) };
+}
+
+fn tokens(run: &mut Run) {
+    let ground = Ground::new();
+    let tiles = ground
+        .table
+        .partition(ground.array.write(), Axis(0), 1)
+        .unwrap();
+    let round = tiles.begin().unwrap();
+    let name = PartitionHandle::from_bits(tiles.handle().to_bits());
+    run.victim(|| {
+        let table = ground.join();
+        let mut tiles = table.open_untyped(name).unwrap();
+        mark();
+        let Entered::Member(mut member) = tiles.enter_next(&table, 0, DEADLINE).unwrap() else {
+            panic!("the round runs");
+        };
+        while let Some(token) = member.claim(&table).unwrap() {
+            fill(&mut member, &table, token);
+            member.done(&table, token).unwrap();
+        }
+        member.leave(&table).unwrap();
+        mark();
+    });
+    end_of_a_round(&ground, &tiles, round);
+    drop(tiles);
+    ground.survive(run);
+}
+
+/// Drops a participant with a tile, its round and its partition; then the table releases what they
+/// have left.
+fn dropped(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let mut tiles = owned(&ground, &table);
+        let round = tiles.begin(&table).unwrap();
+        let Entered::Member(mut member) = tiles.enter_next(&table, 0, DEADLINE).unwrap() else {
+            panic!("the round runs");
+        };
+        let token = member.claim(&table).unwrap().unwrap();
+        mark();
+        fill(&mut member, &table, token);
+        drop(member);
+        drop(round);
+        drop(tiles);
+        table.reap().unwrap();
+        mark();
+    });
     ground.survive(run);
 }

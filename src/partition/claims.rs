@@ -1,0 +1,244 @@
+//! The claims of one participant in one round, without a borrow of its table.
+
+use core::cell::Cell;
+
+use super::control::Control;
+use crate::memory::Memory;
+use crate::word::{Claim, SeatId};
+
+/// The unit of several tiles that a participant holds, if any. Each field is a cell of its own, to
+/// avoid a wide read after a narrow write.
+#[derive(Default)]
+struct Held {
+    is_on: Cell<bool>,
+    unit: Cell<usize>,
+    /// The unit's first tile.
+    first: Cell<usize>,
+    /// The unit's tiles that were not handed out yet, one bit each.
+    left: Cell<u16>,
+    /// The unit's tiles that were run, one bit each.
+    ran: Cell<u16>,
+}
+
+impl Held {
+    /// Hands out the unit's next tile.
+    #[inline]
+    fn next(&self) -> Option<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            return None;
+        }
+        self.left.set(left & (left - 1));
+        Some(self.first.get() + left.trailing_zeros() as usize)
+    }
+}
+
+/// No claimed tile is out.
+const NONE_OUT: usize = usize::MAX;
+
+/// What a participant claims next, and what it holds.
+pub(super) struct Claims {
+    pub(super) round: u64,
+    pub(super) me: SeatId,
+    /// The unit at which the participant's own range begins.
+    first: usize,
+    /// The number of units tried so far, counted from `first`.
+    tried: usize,
+    /// The unit of several tiles that the participant holds.
+    held: Held,
+    /// The tile that was claimed last, until it is released or torn; else [`NONE_OUT`].
+    ///
+    /// At most one claimed tile is out. If this is still set at the next claim, or at the end, the
+    /// tile was forgotten.
+    out: Cell<usize>,
+}
+
+/// The outcome of claiming a given tile.
+pub(super) enum Given {
+    Claimed,
+    Done,
+    Torn,
+    /// The claim word of its unit refuses.
+    Refused(Claim),
+}
+
+impl Default for Claims {
+    /// Returns claims of no round, of nobody.
+    fn default() -> Claims {
+        Claims::new(0, SeatId::NONE, 0)
+    }
+}
+
+impl Claims {
+    pub(super) fn new(round: u64, me: SeatId, first: usize) -> Claims {
+        Claims {
+            round,
+            me,
+            first,
+            tried: 0,
+            held: Held::default(),
+            out: Cell::new(NONE_OUT),
+        }
+    }
+
+    /// Claims the next tile that is unclaimed in this round.
+    #[inline]
+    pub(super) fn next(&mut self, control: &Control<'_>, memory: &Memory) -> Option<usize> {
+        if self.out.get() != NONE_OUT {
+            self.tear_forgotten(control, memory);
+        }
+        let index = self.held.next().or_else(|| self.claim_unit(control))?;
+        self.out.set(index);
+        Some(index)
+    }
+
+    #[inline(never)]
+    fn claim_unit(&mut self, control: &Control<'_>) -> Option<usize> {
+        let units = control.units();
+        while self.tried < units {
+            let ahead = self.first + self.tried;
+            let unit = if ahead < units { ahead } else { ahead - units };
+            self.tried += 1;
+            if !control.claim(unit, self.round, self.me) {
+                continue;
+            }
+            if control.unit() == 1 {
+                return Some(unit);
+            }
+            self.hold(control, unit);
+            match self.held.next() {
+                Some(index) => return Some(index),
+                // All tiles were run, but the unit was not released.
+                None => self.close_unit(control),
+            }
+        }
+        None
+    }
+
+    /// Claims a given tile, which the partition has.
+    pub(super) fn at(&mut self, control: &Control<'_>, memory: &Memory, tile: usize) -> Given {
+        self.tear_forgotten(control, memory);
+        let unit = tile / control.unit();
+        if !(self.held.is_on.get() && self.held.unit.get() == unit) {
+            if self.let_go(control, memory) {
+                // The unit may lie behind this participant's pass.
+                self.tried = 0;
+            }
+            while !control.claim(unit, self.round, self.me) {
+                // Acquire: the caller reads the record of a torn unit.
+                let word = control.claim_word(unit);
+                if word.claim(self.round, self.me).is_none() {
+                    return Given::Refused(word);
+                }
+            }
+            if control.unit() == 1 {
+                self.out.set(tile);
+                return Given::Claimed;
+            }
+            self.hold(control, unit);
+        }
+        let held = &self.held;
+        let bit = 1u16 << (tile - held.first.get());
+        if held.left.get() & bit != 0 {
+            held.left.set(held.left.get() & !bit);
+            self.out.set(tile);
+            return Given::Claimed;
+        }
+        let done = held.ran.get() & bit != 0;
+        if held.left.get() == 0 {
+            // All tiles were run, but the unit was not released.
+            self.close_unit(control);
+        }
+        if done { Given::Done } else { Given::Torn }
+    }
+
+    /// Notes that this participant has claimed a unit of several tiles.
+    #[inline]
+    fn hold(&self, control: &Control<'_>, unit: usize) {
+        // An earlier holder may have run some of its tiles and left.
+        let ran = control.ran(unit, self.round);
+        self.held.is_on.set(true);
+        self.held.unit.set(unit);
+        self.held.first.set(control.tiles_of(unit).start);
+        self.held.left.set(control.all_of(unit) & !ran);
+        self.held.ran.set(ran);
+    }
+
+    /// Releases a tile that was run to its end.
+    #[inline]
+    pub(super) fn finish(&self, control: &Control<'_>, index: usize) {
+        self.out.set(NONE_OUT);
+        let held = &self.held;
+        if !held.is_on.get() {
+            control.give_back(index, self.me);
+            return;
+        }
+        let ran = held.ran.get() | 1 << (index - held.first.get());
+        held.ran.set(ran);
+        control.note(held.unit.get(), self.round, ran);
+        if held.left.get() == 0 {
+            self.close_unit(control);
+        }
+    }
+
+    /// Releases the unit. All of its tiles were handed out.
+    #[inline(never)]
+    fn close_unit(&self, control: &Control<'_>) {
+        let unit = self.held.unit.get();
+        self.held.is_on.set(false);
+        match self.held.ran.get() == control.all_of(unit) {
+            true => control.give_back(unit, self.me),
+            // Each missing tile was torn, and its arrays were poisoned.
+            false => drop(control.tear(unit, self.me)),
+        }
+    }
+
+    /// Performs the transition HELD → TORN, after poisoning the arrays that the tile writes. The
+    /// other tiles of its unit are run first.
+    pub(super) fn tear(&self, control: &Control<'_>, memory: &Memory, index: usize) {
+        self.out.set(NONE_OUT);
+        control.poison_written(memory);
+        match self.held.is_on.get() {
+            false => drop(control.tear(index, self.me)),
+            true if self.held.left.get() == 0 => self.close_unit(control),
+            true => {}
+        }
+    }
+
+    /// Tears the claimed tile that was forgotten: it can no longer be released, and its rows may be
+    /// half-written.
+    #[cold]
+    fn tear_forgotten(&self, control: &Control<'_>, memory: &Memory) {
+        let index = self.out.get();
+        if index != NONE_OUT {
+            self.tear(control, memory, index);
+        }
+    }
+
+    /// Gives up the unit of several tiles that this participant holds, if any. No tile of it is out.
+    /// Returns `true` if others can claim it now.
+    fn let_go(&self, control: &Control<'_>, memory: &Memory) -> bool {
+        let held = &self.held;
+        if !held.is_on.replace(false) {
+            return false;
+        }
+        let unit = held.unit.get();
+        let left = held.left.replace(0);
+        // Tiles that were handed out but not run to the end are torn.
+        match control.all_of(unit) & !left & !held.ran.get() {
+            // The next holder runs the remaining tiles.
+            0 => control.reopen(unit, self.round, self.me),
+            _ => {
+                control.poison_written(memory);
+                control.tear(unit, self.me);
+                false
+            }
+        }
+    }
+
+    /// Tears the tile that is out, and gives up the unit. Then nothing is held.
+    pub(super) fn end(&self, control: &Control<'_>, memory: &Memory) {
+        self.tear_forgotten(control, memory);
+        self.let_go(control, memory);
+    }
+}
