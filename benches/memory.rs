@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::hint::black_box;
 use std::ptr::NonNull;
 use std::time::Instant;
@@ -26,8 +27,45 @@ fn main() {
     let small = table_of(HugePages::AsSystem);
     let huge = table_of(HugePages::Collapse);
     let mut pools = [&small, &huge].map(|table| Pool::fork(table, WORKERS).expect("workers"));
+    recycled(&bench);
     first_touch(&bench, &small, &mut pools[0], bytes, rounds);
     huge_pages(&bench, &huge, &mut pools[1], bytes, rounds);
+}
+
+/// Measures the fill of an array whose predecessor was freed: while another participant read it,
+/// or by its only holder. Counts the places that the arrays took.
+fn recycled(bench: &Bench) {
+    let bytes: usize = if bench.is_quick() { 8 << 20 } else { 80 << 20 };
+    let ours = "memory/recycled/freed while read";
+    if !bench.wants(ours) {
+        return;
+    }
+    let mut taken = Taken::new();
+    let mut places = [HashSet::new(), HashSet::new()];
+    let tables = [(); 2].map(|()| table_of(HugePages::AsSystem));
+    for (table, places) in tables.iter().zip(&mut places) {
+        let other = HandleTable::join(table.segment()).expect("a seat");
+        let shared = std::ptr::eq(table, &tables[0]);
+        for round in 0..30 {
+            let array = table.uninit::<u8, _>(bytes).expect("memory for the bench");
+            let filling = timed(|| fill(table, array));
+            let reader = other.read(array).expect("nobody writes it");
+            places.insert(reader.as_ptr());
+            let reader = shared.then_some(reader);
+            table.free(array).expect("nobody else frees it");
+            drop(reader);
+            // The first fill touches new pages in any case.
+            match (round, shared) {
+                (0, _) => {}
+                (_, true) => taken.push(ours, filling),
+                (_, false) => taken.push("memory/recycled/freed by its only holder", filling),
+            }
+        }
+    }
+    bench.report_samples(taken.figures());
+    let [shared, alone] = places.map(|places| places.len() as f64);
+    bench.report_ratio("memory/recycled/places", shared, "the place of 30 arrays");
+    assert_eq!(alone, 1.0, "the cache has the slot");
 }
 
 fn table_of(huge_pages: HugePages) -> HandleTable {
@@ -109,22 +147,30 @@ impl Taken {
 
     fn sample(&mut self, name: &'static str, measure: impl FnOnce() -> f64) {
         let sample = measure();
+        self.push(name, sample);
+    }
+
+    fn push(&mut self, name: &'static str, sample: f64) {
         match self.0.iter_mut().find(|(taken, _)| *taken == name) {
             Some((_, samples)) => samples.push(sample),
             None => self.0.push((name, vec![sample])),
         }
     }
 
+    fn figures(self) -> Vec<(String, Vec<f64>)> {
+        let figures = self.0.into_iter();
+        figures
+            .map(|(name, samples)| (name.to_owned(), samples))
+            .collect()
+    }
+
     /// Reports `ours` against the samples whose names contain one of `others`.
     fn report(self, bench: &Bench, ours: &str, others: &[&str]) {
         let others = |name: &str| others.iter().any(|other| name.contains(other));
-        let figures = self
-            .0
-            .into_iter()
-            .filter(|(name, _)| *name == ours || others(name));
-        let figures = figures.map(|(name, samples)| (name.to_owned(), samples));
+        let mut figures = self.figures();
+        figures.retain(|(name, _)| name == ours || others(name));
         if bench.wants(ours) {
-            bench.report_samples(figures.collect());
+            bench.report_samples(figures);
         }
     }
 }

@@ -58,6 +58,7 @@
 //! | [`element`] | element types, records and their layouts at run time |
 //! | [`partition`], [`pool`], [`queue`], [`segment`] | the types that methods of the root types take and return |
 //! | [`primitives`] | sums, gather, prefix sums and resampling, as methods of [`Pool`] |
+//! | [`shared`] | the guards of a [`SharedTable`], which all threads of a process use |
 //! | [`untyped`] | arrays with an element type that is known only at run time |
 //! | [`inspect`] | looks at a whole segment: arrays, participants, memory, damage |
 //! | `object`, `npy`, `arrow` | serde values, numpy's files, Arrow arrays: by feature |
@@ -162,7 +163,7 @@ pub mod untyped {
 /// it.
 pub mod shared {
     pub use crate::handle_table::shared::{
-        SharedBuilder, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
+        SharedBuilder, SharedPin, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
         SharedWriteGuard,
     };
 }

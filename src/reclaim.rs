@@ -14,8 +14,8 @@ use crate::seat::{ParticipantInfo, ReapReport, Reclaim, TornTile};
 use crate::segment::Segment;
 use crate::span::Extent;
 use crate::table::above::{Above, AfterFree};
+use crate::table::alloc::{add_retained, hint_with_pages};
 use crate::table::core::Core;
-use crate::table::hints::Hints;
 use crate::table::slot::{ReleaseOutcome, Slot};
 use crate::word::{SeatId, SlotIndex, SlotWord};
 
@@ -77,9 +77,9 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             leave_control(segment, slot, extent, seat, &mut report);
         }
     }
-    let hints = Hints::of(memory);
     let has_pins = ParticipantInfo::has_pins(memory, seat);
     let mut bundles = false;
+    let mut retained = 0;
     for (slot, extent) in Slot::all(memory) {
         let word = slot.word();
         report.names |= word.is_named();
@@ -129,7 +129,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
         }
         freed |= unchecked && matches!(slot.finish_release(), ReleaseOutcome::Freed(_));
         if freed || dead && slot.word().is_free() {
-            hints.set(extent.class, slot.index);
+            retained += hint_with_pages(memory, slot, extent);
         }
     }
     if bundles {
@@ -139,10 +139,13 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             if word.is_named() && word.is_live(word.generation()) {
                 let retired = names::reclaim(segment, slot, word, seat, true);
                 if retired && matches!(slot.finish_release(), ReleaseOutcome::Freed(_)) {
-                    hints.set(extent.class, slot.index);
+                    retained += hint_with_pages(memory, slot, extent);
                 }
             }
         }
+    }
+    if retained != 0 {
+        add_retained(memory, retained);
     }
     report
 }

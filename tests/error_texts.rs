@@ -11,8 +11,10 @@ use ndshm::error::{
     PartitionError, PoolError, QueueError, RoundError, SegmentError,
 };
 use ndshm::primitives::SystematicPlan;
+use ndshm::segment::{PeerAddress, SegmentId};
 use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
 
+const PEER: PeerAddress = PeerAddress::new(4711, 3, SegmentId::from_bits(0xc0_ffee));
 const X: AnyHandle = AnyHandle::from_bits(0x7_c0ff_ee00);
 
 /// Makes a list of [`Error`]s from errors of several types, one to a line.
@@ -52,6 +54,19 @@ fn made() -> Vec<Error> {
         SegmentError::Hugetlb { what: "the descriptor".into(), page: 2 << 20 };
         SegmentError::NotShared;
         SegmentError::Closed { number: 3 };
+        SegmentError::NotPassed { problem: "it is not connected; connect it first" };
+        SegmentError::SocketTimeout { waited: two_seconds };
+        SegmentError::NoPeer { address: PEER };
+        SegmentError::PeerDenied {
+            address: PEER, source: std::io::Error::from_raw_os_error(libc::EACCES),
+        };
+        SegmentError::OtherSegment {
+            what: "/proc/4711/fd/3".into(), expected: PEER.id(), found: SegmentId::from_bits(7),
+        };
+        SegmentError::Left;
+        SegmentError::Joined { seats: 2 };
+        "1:2".parse::<PeerAddress>().unwrap_err();
+        "0x7".parse::<SegmentId>().unwrap_err();
         AllocError::from(NoMemory {
             need: 512 << 20, have: 64 << 20, what: "/dev/shm".into(),
             remedy: "in Docker pass --shm-size",
@@ -85,7 +100,9 @@ fn made() -> Vec<Error> {
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };
         LeaseError::Queued { handle: X };
-        LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
+        LeaseError::Owned { handle: X, name: None, pid: 4711, is_own: false };
+        LeaseError::Owned { handle: X, name: Some("x".into()), pid: 4711, is_own: true };
+        LeaseError::NotHeld { handle: X, why: "it was given back before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
         RoundError::GivenUp { round: 3 };

@@ -28,7 +28,8 @@ pub enum BundleError {
     /// The handle is not that of an array that this participant owns.
     #[error(
         "{handle} cannot be put into the bundle: this participant does not own it (owner: process \
-         {owner}, 0 for none or a bundle); adopt it first; bundles and queues cannot be parts"
+         {owner}, 0 for none or a bundle); let its owner call detach, then call adopt; bundles and \
+         queues cannot be parts"
     )]
     NotOwned {
         /// The handle that the call was given.

@@ -202,7 +202,7 @@ impl<'t> Bundle<'t> {
             Descriptor::clear_part(words);
             return Err(error);
         }
-        slot.detach_record(generation);
+        slot.detach_record(generation, me);
         if !self.table.is_part(self.bucket, handle) {
             // The participant that removed it, or freed the bundle, may have died before freeing
             // it.

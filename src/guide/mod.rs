@@ -13,6 +13,9 @@ pub mod faults {}
 #[doc = include_str!("memory.md")]
 pub mod memory {}
 
+#[doc = include_str!("passing.md")]
+pub mod passing {}
+
 #[cfg(not(loom))]
 #[doc = include_str!("structs.md")]
 pub mod structs {}

@@ -231,21 +231,44 @@ impl HandleTable {
         self.core.free(handle)
     }
 
-    /// Makes an array outlive its owner: it lives until a participant frees it.
+    /// Gives up the ownership of an array: it lives until a participant frees or
+    /// [adopts](HandleTable::adopt) it. Does nothing if nobody owns it.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`]. [`LeaseError::Internal`] if the handle names memory that the crate
-    /// keeps for itself. [`LeaseError::Queued`] if a queue owns the array.
+    /// [`LeaseError::Stale`]. [`LeaseError::Owned`] if another participant owns the array.
+    /// [`LeaseError::Internal`] if the handle names memory that the crate keeps for itself.
+    /// [`LeaseError::Queued`] if a queue owns the array.
     #[inline]
     pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.detach(handle)
     }
 
-    /// Makes this participant the owner of an array. The array is freed when this participant
-    /// leaves or dies, unless it is detached.
+    /// Takes the ownership of an array that nobody owns, or whose owner is dead and was not reaped
+    /// yet. The array is freed when this participant leaves or dies, unless it is detached.
+    ///
+    /// Of several participants that adopt an array, one succeeds. A participant hands an array over
+    /// by [`detach`](HandleTable::detach) and the array's handle.
+    ///
+    /// ```
+    /// use ndshm::error::LeaseError;
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let producer = HandleTable::join(&segment)?;
+    /// let x = producer.from_elem(100, 0.5)?;
+    /// producer.detach(x)?;
+    /// drop(producer);
+    ///
+    /// let (first, second) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// first.adopt(x)?;
+    /// assert!(matches!(second.adopt(x), Err(LeaseError::Owned { .. })));
+    /// first.free(x)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`detach`](HandleTable::detach).
+    /// As [`detach`](HandleTable::detach), and [`LeaseError::Owned`] also if this participant owns
+    /// the array already.
     #[inline]
     pub fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.adopt(handle)

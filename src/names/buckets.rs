@@ -204,8 +204,9 @@ impl<'t> Buckets<'t> {
                 .is_ok()
         });
         if put && let Some((slot, generation)) = new.record() {
+            let me = self.table.own_seat();
             let still_there = Slot::of(self.memory(), slot)
-                .is_none_or(|slot| hand_over(self.memory(), slot, generation, bucket));
+                .is_none_or(|slot| hand_over(self.memory(), slot, generation, bucket, me));
             if !still_there {
                 match bucket.bundle(self.memory()) {
                     // The bundle was freed before this change, so its freer did not see these

@@ -6,7 +6,7 @@ use crate::memory::Memory;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering};
 use crate::table::slot::Slot;
-use crate::word::{BucketIndex, BucketWord, Lifecycle, SlotIndex, SlotWord};
+use crate::word::{BucketIndex, BucketWord, Lifecycle, SeatId, SlotIndex, SlotWord};
 
 /// Returns a reader of the words of a record. Relaxed: nobody changes them while it lives.
 pub(super) fn get(words: &[Atom]) -> impl Fn(usize) -> Option<u64> + '_ {
@@ -35,15 +35,16 @@ fn is_of(words: &[Atom], word: SlotWord, bucket: BucketIndex) -> bool {
     Descriptor::bucket(words, word.generation()) == Some(bucket)
 }
 
-/// Detaches a record that was just put into its bucket. Returns `true` if it is still there.
+/// Detaches a record that `me` has just put into its bucket. Returns `true` if it is still there.
 /// Otherwise the caller frees it: the participant that replaced it may have died before.
 pub(super) fn hand_over(
     memory: &Memory,
     slot: Slot<'_>,
     generation: u32,
     bucket: BucketIndex,
+    me: SeatId,
 ) -> bool {
-    slot.detach_record(generation);
+    slot.detach_record(generation, me);
     is_in_bucket(memory, slot, generation, bucket)
 }
 

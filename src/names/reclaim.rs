@@ -59,20 +59,25 @@ fn reclaim_member(
     // participant's member in its place.
     let word = slot.newest();
     let owned = word.is_owned_by(seat);
-    if !word.is_live(generation) || !(owned || all && word.is_unowned()) {
+    let is_left = |word: SlotWord| word.is_owned_by(seat) || all && word.is_unowned();
+    if !word.is_live(generation) || !is_left(word) {
         return false;
     }
     let mut stays = there();
     if owned && stays {
-        slot.detach_record(generation);
+        slot.detach_record(generation, seat);
         stays = there();
     }
     if stays {
         return false;
     }
     before();
-    // An error says that another participant has retired it.
-    slot.change(|word| word.retire(generation, seat)).is_ok()
+    // An error says that another participant has retired it, or adopted it.
+    slot.change(|word| match is_left(word) {
+        true => word.retire(generation, seat),
+        false => None,
+    })
+    .is_ok()
 }
 
 /// Retires the parts that a record names if its bundle was freed. A participant that frees the

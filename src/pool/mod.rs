@@ -293,11 +293,16 @@ impl<'t> Pool<'t> {
     }
 }
 
+/// Returns `true` in a model that has failed. Its threads end with it, and a drop must not wait.
+fn is_failed_model() -> bool {
+    cfg!(loom) && std::thread::panicking()
+}
+
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
         // In a forked child the pool is a copy of the parent's. A failed model must reach its
         // report; its threads end with it.
-        if !self.is_ours() || cfg!(loom) && std::thread::panicking() {
+        if !self.is_ours() || is_failed_model() {
             self.workers.forget();
             return;
         }

@@ -35,10 +35,12 @@ pub enum QueueError {
     },
     /// This participant does not own the array that it pushes.
     #[error(
-        "{handle} cannot be pushed: {} owns it; adopt it first, or pop it if it is in a queue",
+        "{handle} cannot be pushed: {}",
         match .owner {
-            0 => "no participant".to_owned(),
-            owner => format!("a participant of process {owner}"),
+            0 => "no participant owns it; adopt it first, or pop it if it is in a queue".to_owned(),
+            owner => format!(
+                "a participant of process {owner} owns it; let it call detach, then call adopt"
+            ),
         }
     )]
     NotOwned {

@@ -384,7 +384,7 @@ fn a_record_that_is_in_no_bucket_goes_with_its_participant() {
     let record = slots.find(is_record).unwrap();
     let me = SeatId::from_index(leaver.seat().unwrap());
     record
-        .change(|word| word.own(word.generation(), me))
+        .change(|word| word.adopt(word.generation(), SeatId::NONE, me))
         .unwrap();
     drop(leaver);
     let found = survivor.verify().unwrap();

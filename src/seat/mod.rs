@@ -189,6 +189,28 @@ pub(crate) fn reap(
     Ok(report)
 }
 
+/// Calls `act` with the lock of `seat`, if its participant is dead and nobody reaps it. Returns
+/// `None` without a call if the participant lives, or another process acts for the seat.
+///
+/// What `act` does not take, a later reaper does: the seat stays TAKEN.
+pub(crate) fn acting_for_the_dead<R>(
+    segment: &Segment,
+    seat: SeatId,
+    me: SeatId,
+    act: impl FnOnce() -> R,
+) -> Result<Option<R>, JoinError> {
+    let seats = segment.memory().layout().geometry.seats as usize;
+    let Some(index) = seat.index().filter(|&index| index < seats) else {
+        return Ok(None);
+    };
+    if seat == me || !segment.try_lock_seat(index, me.index())? {
+        return Ok(None);
+    }
+    let outcome = act();
+    segment.unlock_seat(index);
+    Ok(Some(outcome))
+}
+
 /// Performs the transition TAKEN → FREE, under the seat's lock.
 ///
 /// Release: a participant that finds the seat free, without its lock, finds nothing that it held.

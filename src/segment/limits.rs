@@ -83,6 +83,19 @@ impl MemoryLimits {
         self.groups.iter().min_by_key(|group| group.available)
     }
 
+    /// Returns the default of [`SegmentOptions::retain`](crate::SegmentOptions::retain): a quarter
+    /// of the machine's memory, or of the lowest limit of a group if that is less.
+    ///
+    /// ```
+    /// let limits = ndshm::inspect::MemoryLimits::read()?;
+    /// assert!(limits.default_retain() <= limits.total / 4);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn default_retain(&self) -> u64 {
+        let limits = self.groups.iter().map(|group| group.limit);
+        limits.fold(self.total, u64::min) / 4
+    }
+
     /// Returns the limits of the machine, without groups.
     fn of_machine(meminfo: &str) -> Option<MemoryLimits> {
         let field = |name| meminfo_bytes(meminfo, name);

@@ -12,7 +12,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::mm::Advice;
 
-use super::options::SegmentOptions;
+use super::limits::MemoryLimits;
+use super::options::{RetainLimits, SegmentOptions};
 use super::os::commit::{self, Way};
 use super::os::file::{Kind, reopen, reopen_with};
 use super::os::foreign_lock;
@@ -43,7 +44,7 @@ pub(super) struct Inner {
     id: SegmentId,
     /// No page is given back before the segment ends.
     pinned: bool,
-    retain: u64,
+    retain: RetainLimits,
     budget: CommitBudget,
     gate: Gate,
     huge: HugeRequest,
@@ -51,6 +52,24 @@ pub(super) struct Inner {
     token: Atom<u64>,
     /// Token of the process in which a thread is rebinding; 0 if none is.
     rebinding: Atom<u64>,
+}
+
+/// Returns the default of `SegmentOptions::retain`. Reads the limits once in a process: the files
+/// of the groups take longer to read than a segment takes to open.
+fn default_retain() -> u64 {
+    static RETAIN: Atom<u64> = Atom::zero();
+    // Relaxed: the number is all there is to see, and every thread finds the same.
+    let known = RETAIN.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let retain = match MemoryLimits::read() {
+        Ok(limits) => limits.default_retain(),
+        // Without /proc, and under Miri.
+        Err(_) => commit::total_memory() / 4,
+    };
+    RETAIN.store(retain, Ordering::Relaxed);
+    retain
 }
 
 impl Inner {
@@ -76,7 +95,7 @@ impl Inner {
             key: parts.key,
             id: parts.id,
             pinned,
-            retain: retain.unwrap_or_else(|| commit::total_memory() / 16),
+            retain: RetainLimits::of(retain, default_retain),
             budget: CommitBudget::new(),
             gate: Gate::new(),
             token: Atom::zero(),
@@ -105,7 +124,7 @@ impl Inner {
         self.pinned
     }
 
-    pub(super) fn retain_limit(&self) -> u64 {
+    pub(super) fn retain_limits(&self) -> RetainLimits {
         self.retain
     }
 

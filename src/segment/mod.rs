@@ -34,6 +34,7 @@ pub(crate) use error::{ForeignLock, NoMemory, SegmentError};
 pub use huge_pages::HugePages;
 pub use id::{PeerAddress, SegmentId};
 pub(crate) use imp::fork;
+pub(crate) use options::RetainLimits;
 pub use options::{Removal, SegmentOptions};
 
 pub use crate::layout::{LAYOUT_VERSION, SEGMENT_MAGIC};
@@ -128,8 +129,8 @@ impl Segment {
     }
 
     /// Returns the limit of bytes in free extents that keep their pages.
-    pub(crate) fn retain_limit(&self) -> u64 {
-        self.inner.retain_limit()
+    pub(crate) fn retain_limits(&self) -> RetainLimits {
+        self.inner.retain_limits()
     }
 
     /// Returns the token of the process that owns the mapped description. If that is not this

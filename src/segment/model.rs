@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Segment;
 use super::geometry::IN_PROCESS_CAPACITY;
 use super::in_process::PrivateSeats;
-use super::options::SegmentOptions;
+use super::options::{RetainLimits, SegmentOptions};
 use crate::memory::Memory;
 use crate::segment::error::{ForeignLock, NoMemory, SegmentError};
 use crate::sync::checker::thread_local;
@@ -56,7 +56,7 @@ thread_local! {
 pub(super) struct Inner {
     memory: Memory,
     seats: PrivateSeats,
-    retain: u64,
+    retain: RetainLimits,
 }
 
 impl Inner {
@@ -68,7 +68,7 @@ impl Inner {
         KEY
     }
 
-    pub(super) fn retain_limit(&self) -> u64 {
+    pub(super) fn retain_limits(&self) -> RetainLimits {
         self.retain
     }
 
@@ -142,7 +142,7 @@ impl SegmentOptions {
         let inner = Inner {
             memory: Memory::model(geometries[0]),
             seats: PrivateSeats::new(geometries[0].seats),
-            retain: self.retain.unwrap_or(RETAIN),
+            retain: RetainLimits::of(self.retain, || RETAIN),
         };
         Ok(Segment {
             inner: Arc::new(inner),

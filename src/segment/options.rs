@@ -32,6 +32,26 @@ pub struct SegmentOptions {
     pub(super) owner: Option<u32>,
 }
 
+/// The limits of the bytes of freed arrays that keep their pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RetainLimits {
+    /// For the arrays that one participant has freed and keeps for itself.
+    pub(crate) own: u64,
+    /// For the free arrays in the hint trees, which all participants share.
+    pub(crate) shared: u64,
+}
+
+impl RetainLimits {
+    /// Returns the limits for an option, or for the default of
+    /// [`SegmentOptions::retain`]. By default a participant keeps less for itself, so that many
+    /// participants together do not keep all of the machine's memory.
+    pub(super) fn of(option: Option<u64>, default: impl FnOnce() -> u64) -> RetainLimits {
+        let shared = option.unwrap_or_else(default);
+        let own = option.unwrap_or(shared / 4);
+        RetainLimits { own, shared }
+    }
+}
+
 /// Default permission bits of a name: access for its user alone.
 const PRIVATE: u32 = 0o600;
 
@@ -79,10 +99,13 @@ impl SegmentOptions {
     }
 
     /// Sets the number of bytes of freed arrays that keep their pages for reuse instead of giving
-    /// them back to the system; a sixteenth of the machine's memory by default.
+    /// them back to the system; by default a quarter of the machine's memory, or of the lowest limit
+    /// of this process's cgroups.
     ///
-    /// The limit holds for each participant's own free arrays, and once more for those that all
-    /// participants share. An array of more than 64 KiB may also have pages beyond its end, up to
+    /// The limit holds for the free arrays that all participants share, and once more for each
+    /// participant's own. By default a participant keeps only a quarter of it for itself. An
+    /// allocation that finds no memory takes the kept pages
+    /// of all participants. An array of more than 64 KiB may also have pages beyond its end, up to
     /// the size of the previous array in its place: if sizes vary at random, live arrays have about
     /// 1.3 times the memory that they asked for. [`HandleTable::trim`](crate::HandleTable::trim)
     /// gives back the kept pages, but not those beyond the end of live arrays.

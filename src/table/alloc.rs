@@ -2,17 +2,18 @@
 //!
 //! The order of the search: the participant's recently freed slots, the span it is filling, the
 //! hint tree of the class, a new span, dead seats, its own slots of larger classes, the sweep of
-//! the words themselves, and only then an error.
+//! the words themselves, and only then an error. From one page on, the hint tree comes before the
+//! span being filled: used extents have pages, and the rest of the span has none.
 
 use super::cache::{Cache, Filling, Recent};
 use super::hints::Hints;
 use super::slot::{ReleaseOutcome, Slot};
 use super::sweep;
-use crate::layout::Header;
+use crate::layout::{Header, SCALE};
 use crate::memory::Memory;
 use crate::segment::NoMemory;
 use crate::segment::Segment;
-use crate::span::{AppendOutcome, CLASSES, Extent, Spans};
+use crate::span::{AppendOutcome, CLASSES, Extent, Spans, class_size};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotIndex, SlotWord, SpanIndex};
 
@@ -130,7 +131,12 @@ impl<'m> Allocator<'m, '_> {
                 return Ok(found);
             }
         }
-        if let Some(found) = self.filling(class).or_else(|| self.hinted(class)) {
+        let found = match class_size(class) >= SCALE.page {
+            // The first touch of a page costs more than a shared cache line.
+            true => self.hinted(class).or_else(|| self.filling(class)),
+            false => self.filling(class).or_else(|| self.hinted(class)),
+        };
+        if let Some(found) = found {
             return Ok(found);
         }
         let full = match self.append_span(class)? {
@@ -194,9 +200,7 @@ impl<'m> Allocator<'m, '_> {
             let seen = slot.word();
             if let Ok(word) = slot.reserve(seen, self.me) {
                 let extent = span.extent(position);
-                if !seen.is_clean() {
-                    self.note_shared(-(extent.size() as i64));
-                }
+                self.note_shared(-retained(seen, extent));
                 return Some(Reserved {
                     slot,
                     word,
@@ -289,6 +293,7 @@ impl<'m> Allocator<'m, '_> {
     ) {
         if extent.has_own_pages()
             && !self.cache.within_retain_limit(backed)
+            && !self.apart().overflows(extent)
             && self.apart().clean(slot.index, retired, extent)
         {
             return;
@@ -320,34 +325,91 @@ impl<'m> Allocator<'m, '_> {
         true
     }
 
+    /// Enters a FREE slot of the private cache in the hint tree, as
+    /// [`push_free_hint`](Allocator::push_free_hint) does.
+    pub(crate) fn share(&mut self, slot: SlotIndex, free: SlotWord, extent: Extent) {
+        match retained(free, extent) {
+            0 => _ = Hints::of(self.memory()).set(extent.class, slot),
+            _ => self.push_free_hint(slot, free, extent),
+        }
+    }
+
     /// Enters a FREE slot in the hint tree. Punches its pages first if enough are retained.
     #[cold]
     pub(crate) fn push_free_hint(&mut self, slot: SlotIndex, free: SlotWord, extent: Extent) {
         let Some(slot) = Slot::of(self.memory(), slot) else {
             return;
         };
-        if !free.is_clean()
-            && extent.has_own_pages()
-            && !self.cache.within_shared_limit(extent.size())
-        {
+        let mut bytes = retained(free, extent);
+        if bytes > 0 && !self.has_shared_room(0, extent) {
             if let Ok(reserved) = slot.reserve(free, self.me) {
                 return self.clean_reserved(slot.index, reserved, extent);
             }
-        } else if !free.is_clean() {
-            self.note_shared(extent.size() as i64);
+            bytes = 0;
         }
-        if !matches!(slot.word().lifecycle(), Lifecycle::Exhausted) {
-            Hints::of(self.memory()).set(extent.class, slot.index);
+        let exhausted = matches!(slot.word().lifecycle(), Lifecycle::Exhausted);
+        if !exhausted && Hints::of(self.memory()).set(extent.class, slot.index) {
+            self.note_shared(bytes);
         }
+    }
+
+    /// Returns `true` if the pages of an extent beyond the own limit may go to the shared hint trees.
+    #[cold]
+    fn overflows(&mut self, extent: Extent) -> bool {
+        let own = self.cache.retained();
+        self.has_shared_room(own, extent)
+    }
+
+    /// Returns `true` if the limit of the shared hint trees has room for the pages of one more
+    /// extent, and for `own` bytes besides.
+    #[cold]
+    fn has_shared_room(&mut self, own: u64, extent: Extent) -> bool {
+        let bytes = own.saturating_add(extent.size());
+        if !self.cache.within_shared_limit(bytes) {
+            // The sum as it was last seen may be old: look before the pages are given away.
+            let sum = self.memory().header()[Header::RETAINED].load(Ordering::Relaxed);
+            self.cache.saw_shared(sum as i64);
+        }
+        self.cache.within_shared_limit(bytes)
     }
 
     fn note_shared(&mut self, bytes: i64) {
         if let Some(report) = self.cache.note_shared(bytes) {
-            let sum = &self.memory().header()[Header::RETAINED];
-            // Two's complement: a wrapping add of the bits is the signed sum.
-            let before = sum.fetch_add(report as u64, Ordering::Relaxed);
-            self.cache
-                .saw_shared(before.wrapping_add(report as u64) as i64);
+            let sum = add_retained(self.memory(), report);
+            self.cache.saw_shared(sum);
         }
     }
+
+    /// Adds what this participant has not reported yet to the segment's sum of retained bytes.
+    pub(crate) fn report_shared(&mut self) {
+        let rest = self.cache.take_unreported();
+        if rest != 0 {
+            add_retained(self.memory(), rest);
+        }
+    }
+}
+
+/// Returns the bytes of a FREE slot's pages that a hint makes the segment retain: those of extents
+/// that can give them back.
+pub(crate) fn retained(free: SlotWord, extent: Extent) -> i64 {
+    match free.is_free() && !free.is_clean() && extent.has_own_pages() {
+        true => extent.size() as i64,
+        false => 0,
+    }
+}
+
+/// Enters a FREE slot in the hint tree, with its pages. Returns the bytes that the segment retains
+/// for it from now on, which the caller adds to the sum.
+pub(crate) fn hint_with_pages(memory: &Memory, slot: Slot<'_>, extent: Extent) -> i64 {
+    match Hints::of(memory).set(extent.class, slot.index) {
+        true if extent.has_own_pages() => retained(slot.word(), extent),
+        _ => 0,
+    }
+}
+
+/// Adds `bytes` to the segment's sum of retained bytes. Returns the new sum.
+pub(crate) fn add_retained(memory: &Memory, bytes: i64) -> i64 {
+    // Two's complement: a wrapping add of the bits is the signed sum.
+    let before = memory.header()[Header::RETAINED].fetch_add(bytes as u64, Ordering::Relaxed);
+    before.wrapping_add(bytes as u64) as i64
 }

@@ -4,6 +4,7 @@
 //! the sweep. If the process dies, only the hints are lost.
 
 use super::alloc::Cleaning;
+use crate::segment::RetainLimits;
 use crate::span::{CLASSES, Extent, Span};
 use crate::word::SlotWord;
 
@@ -49,7 +50,7 @@ pub(crate) struct Cache {
     unreported: i64,
     /// The segment's sum of all reports, as last seen.
     shared: i64,
-    retain_limit: u64,
+    limits: RetainLimits,
     /// Pages to give back later, if the participant does so outside of its calls.
     deferred: Option<Vec<Cleaning>>,
     /// For models that require hints to suffice.
@@ -70,13 +71,13 @@ fn make_room(recent: &mut Vec<Recent>) -> bool {
 const REPORT: u64 = 16 << 20;
 
 impl Cache {
-    pub(crate) fn new(retain_limit: u64) -> Cache {
+    pub(crate) fn new(limits: RetainLimits) -> Cache {
         Cache {
             classes: (0..CLASSES).map(|_| ClassCache::default()).collect(),
             retained: 0,
             unreported: 0,
             shared: 0,
-            retain_limit,
+            limits,
             deferred: None,
             #[cfg(loom)]
             sweeps: 0,
@@ -133,16 +134,21 @@ impl Cache {
         !self.classes[class as usize].recent.is_empty()
     }
 
-    /// Returns `true` if this participant may retain `backed` more bytes.
+    /// Returns `true` if this participant may retain `backed` more bytes for itself.
     #[inline]
     pub(crate) fn within_retain_limit(&self, backed: u64) -> bool {
-        self.retained.saturating_add(backed) <= self.retain_limit
+        self.retained.saturating_add(backed) <= self.limits.own
+    }
+
+    /// Returns the bytes that this participant retains for itself.
+    pub(crate) fn retained(&self) -> u64 {
+        self.retained
     }
 
     /// Returns `true` if the segment as a whole may retain `backed` more bytes.
     pub(crate) fn within_shared_limit(&self, backed: u64) -> bool {
         let shared = u64::try_from(self.shared.saturating_add(self.unreported)).unwrap_or(0);
-        shared.saturating_add(backed) <= self.retain_limit
+        shared.saturating_add(backed) <= self.limits.shared
     }
 
     /// Counts `bytes` that went into the shared trees (or came out, if negative). Returns the
@@ -152,7 +158,17 @@ impl Cache {
         (self.unreported.unsigned_abs() >= REPORT).then(|| core::mem::take(&mut self.unreported))
     }
 
-    /// Sets the segment's sum, as read by a report.
+    /// Returns the amount that was not reported yet, which the caller reports.
+    pub(crate) fn take_unreported(&mut self) -> i64 {
+        core::mem::take(&mut self.unreported)
+    }
+
+    /// Forgets all retained bytes: their pages were given back.
+    pub(crate) fn forget_shared(&mut self) {
+        (self.unreported, self.shared) = (0, 0);
+    }
+
+    /// Sets the segment's sum, as the caller has read it.
     pub(crate) fn saw_shared(&mut self, sum: i64) {
         self.shared = sum;
     }

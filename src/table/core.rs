@@ -2,11 +2,10 @@
 
 use core::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use super::above::Above;
 use super::alloc::{Allocator, Cleaning};
-use super::cache::Cache;
+use super::cache::{Cache, Filling};
 use super::hints::Hints;
 use super::inbox::Inbox;
 use super::locate::TableView;
@@ -44,8 +43,6 @@ pub struct Core {
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
     /// The number of this participant's pins of each array, at least one.
     pub(super) pins: RefCell<BTreeMap<AnyHandle, usize>>,
-    /// Tells the pins of this table from those of other tables.
-    pub(super) identity: Arc<()>,
     /// Schema index of each record type used here.
     pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
@@ -73,10 +70,9 @@ impl Core {
             seat: Cell::new(seat),
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
-            cache: RefCell::new(Cache::new(segment.retain_limit())),
+            cache: RefCell::new(Cache::new(segment.retain_limits())),
             recursive: RefCell::default(),
             pins: RefCell::default(),
-            identity: Arc::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),
             names: RefCell::default(),
@@ -94,7 +90,7 @@ impl Core {
         }
         self.inbox.borrow().close();
         self.above.forget_own_names(self);
-        self.share_cache();
+        self.leave_cache();
         seat::leave(&self.segment, self.seat.get(), self.above);
     }
 
@@ -147,25 +143,53 @@ impl Core {
 
     /// Makes an array outlive its owner: it lives until a participant frees it.
     pub(crate) fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
-        self.change_owner(handle.into(), |_| SeatId::NONE)
+        let handle = handle.into();
+        let me = self.enter()?;
+        let (slot, generation) = self.tables().usable(handle)?;
+        slot.change(|word| word.detach(generation, me))
+            .map(drop)
+            .map_err(|word| self.not_ours(handle, generation, word))
     }
 
-    /// Makes this participant the owner of an array. The array is freed when this participant
-    /// leaves or dies, unless it is detached.
+    /// Makes this participant the owner of an array that nobody owns, or whose owner is dead. The
+    /// array is freed when this participant leaves or dies, unless it is detached.
     pub(crate) fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
-        self.change_owner(handle.into(), |me| me)
+        let handle = handle.into();
+        let me = self.enter()?;
+        let (slot, generation) = self.tables().usable(handle)?;
+        // Unowned → owned by `me`, by one compare-and-swap: one of several adopters succeeds.
+        let adopt_from = |from| slot.change(|word| word.adopt(generation, from, me));
+        let Err(word) = adopt_from(SeatId::NONE) else {
+            return Ok(());
+        };
+        let owner = word.owner();
+        if !word.is_live(generation) || !word.is_owned_by(owner) || owner == me {
+            return Err(self.not_ours(handle, generation, word));
+        }
+        // With the lock of a dead owner's seat we act for the owner, and no reaper does.
+        match seat::acting_for_the_dead(&self.segment, owner, me, || adopt_from(owner))? {
+            Some(outcome) => outcome
+                .map(drop)
+                .map_err(|word| self.not_ours(handle, generation, word)),
+            None => Err(self.not_ours(handle, generation, slot.word())),
+        }
     }
 
-    fn change_owner(
-        &self,
-        handle: AnyHandle,
-        owner: impl Fn(SeatId) -> SeatId,
-    ) -> Result<(), LeaseError> {
-        let owner = owner(self.enter()?);
-        match self.change(handle, |word, generation| word.own(generation, owner)) {
-            // A LIVE array that cannot be owned is QUEUED.
-            Err(LeaseError::Busy { handle, .. }) => Err(LeaseError::Queued { handle }),
-            outcome => outcome,
+    /// Returns the error for an array with `word`, whose ownership could not be changed.
+    #[cold]
+    fn not_ours(&self, handle: AnyHandle, generation: u32, word: SlotWord) -> LeaseError {
+        if !word.is_live(generation) {
+            LeaseError::Stale { handle }
+        } else if word.is_queued() {
+            LeaseError::Queued { handle }
+        } else {
+            let owner = word.owner();
+            LeaseError::Owned {
+                handle,
+                name: self.above.name_of(self, handle),
+                pid: self.pid_of(owner),
+                is_own: owner == self.own_seat(),
+            }
         }
     }
 
@@ -340,7 +364,7 @@ impl Core {
     fn renew_cache(&self) {
         let mut cache = self.cache.borrow_mut();
         let is_deferring = cache.is_deferring();
-        *cache = Cache::new(self.segment.retain_limit());
+        *cache = Cache::new(self.segment.retain_limits());
         if is_deferring {
             cache.defer();
         }
@@ -370,14 +394,46 @@ impl Core {
         }
     }
 
-    /// Enters every free slot that only this participant knows of in the hints.
+    /// Enters every free slot that only this participant knows of in the hints. Gives their pages
+    /// back as far as the segment retains enough already.
+    fn leave_cache(&self) {
+        let mut cache = self.cache.borrow_mut();
+        let (recent, filling) = cache.drain();
+        self.share_spans(filling);
+        let mut allocator = self.allocator(&mut cache, self.seat.get());
+        for freed in recent {
+            allocator.share(
+                SlotIndex::new(freed.slot as usize),
+                freed.word,
+                freed.extent,
+            );
+        }
+        allocator.report_shared();
+        for cleaning in cache.take_deferred() {
+            cleaning.run(&self.segment, self.seat.get());
+        }
+    }
+
+    /// Notes that the pages of all free extents were given back.
+    pub(crate) fn forget_shared(&self) {
+        self.cache.borrow_mut().forget_shared();
+    }
+
+    /// Enters every free slot that only this participant knows of in the hints. The caller gives
+    /// their pages back.
     pub(crate) fn share_cache(&self) {
-        let memory = self.segment.memory();
-        let hints = Hints::of(memory);
+        let hints = Hints::of(self.segment.memory());
         let (recent, filling) = self.cache.borrow_mut().drain();
         for freed in recent {
             hints.set(freed.extent.class, SlotIndex::new(freed.slot as usize));
         }
+        self.share_spans(filling);
+    }
+
+    /// Enters the rest of the spans that this participant was filling in the hints.
+    fn share_spans(&self, filling: Vec<Filling>) {
+        let memory = self.segment.memory();
+        let hints = Hints::of(memory);
         for filling in filling {
             for position in filling.next..filling.span.count {
                 let slot = filling.span.slot(&memory.layout().geometry, position);

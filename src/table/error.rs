@@ -168,13 +168,39 @@ pub enum LeaseError {
         /// The part that it was writing.
         what: HalfWritten,
     },
-    /// The lease cannot be given back here: see [`unlock`](crate::HandleTable::unlock).
-    #[error("{handle} cannot be unlocked here: {why}")]
+    /// The lease or pin cannot be given back here: see [`unlock`](crate::HandleTable::unlock) and
+    /// [`unpin`](crate::HandleTable::unpin).
+    #[error("{handle} cannot be given back here: {why}")]
     NotHeld {
         /// The handle.
         handle: AnyHandle,
         /// The reason, with the remedy.
         why: &'static str,
+    },
+    /// A participant owns the array: it has not detached it, and it lives.
+    ///
+    /// Also returned to a participant that adopts its own array: of all calls that adopt an array,
+    /// one succeeds.
+    #[error(
+        "{handle}{} is owned by {}",
+        Called(.name),
+        match is_own {
+            true => "this participant: free or detach it without adopting it again".to_owned(),
+            false => format!(
+                "a participant of process {pid}, which lives or is being reaped: let it call \
+                 detach, then call adopt, which gives the array to one participant"
+            ),
+        }
+    )]
+    Owned {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// The owner's process.
+        pid: u32,
+        /// The participant that made the call is the owner.
+        is_own: bool,
     },
     /// A queue owns the array: see [`push_owned`](crate::Queue::push_owned).
     #[error(

@@ -40,15 +40,15 @@ impl<'m> Hints<'m> {
         &self.words[self.tree.summary(class, level, at)]
     }
 
-    /// Sets the hint that `slot`, of a span of `class`, may be free.
-    pub(crate) fn set(&self, class: u32, slot: SlotIndex) {
+    /// Sets the hint that `slot`, of a span of `class`, may be free. Returns `true` unless it was set
+    /// before.
+    pub(crate) fn set(&self, class: u32, slot: SlotIndex) -> bool {
         let span = slot.get() / self.span_slots;
         let bit = 1 << (slot.get() % self.span_slots);
         let leaf = self.leaf(span);
-        if leaf.load(Ordering::Relaxed) & bit == 0 {
-            // Release, here and below: pairs with the Acquire in `take`. The slot's word is FREE.
-            leaf.fetch_or(bit, Ordering::Release);
-        }
+        // Release, here and below: pairs with the Acquire in `take`. The slot's word is FREE.
+        let is_new = leaf.load(Ordering::Relaxed) & bit == 0
+            && leaf.fetch_or(bit, Ordering::Release) & bit == 0;
         // Continue upwards even if the leaf was set: the participant that set it may have died
         // here.
         let mut at = span;
@@ -60,6 +60,7 @@ impl<'m> Hints<'m> {
             }
             at /= 64;
         }
+        is_new
     }
 
     /// Takes one hint of `class` out of the tree. Returns the span of a slot that may be free, and

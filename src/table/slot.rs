@@ -455,15 +455,15 @@ impl<'m> Slot<'m> {
         self.word.read_modify_write(Ordering::AcqRel)
     }
 
-    /// Clears the owner of a slot that is LIVE in `generation`.
-    pub(crate) fn detach_record(self, generation: u32) {
+    /// Clears the owner of a slot that is LIVE in `generation`, which `seat` owns.
+    pub(crate) fn detach_record(self, generation: u32, seat: SeatId) {
         // Both pair with `newest`. Acquire: our next look at the bucket is at least as new as that
         // of a participant that found the record owned. Release: a participant that finds the
         // record detached finds it in the bucket, or finds a later entry there.
         let _ = self
             .word
             .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                word.own(generation, SeatId::NONE)
+                word.detach(generation, seat)
             });
     }
 

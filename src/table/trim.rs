@@ -15,7 +15,9 @@ impl Core {
     pub(crate) fn trim(&self) -> Result<u64, JoinError> {
         let me = self.enter()?;
         self.share_cache();
-        Ok(trim(&self.segment, me))
+        let bytes = trim(&self.segment, me);
+        self.forget_shared();
+        Ok(bytes)
     }
 }
 

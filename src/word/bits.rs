@@ -120,12 +120,12 @@ fn a_live_slot_changes_only_in_its_generation() {
     let live = slot(LIVE, 0, 7, 5);
     assert_eq!(live.name(5), Some(slot(LIVE | NAMED, 0, 7, 5)));
     assert_eq!(live.poison(5), Some(slot(LIVE | POISONED, 0, 7, 5)));
-    assert_eq!(live.own(5, OTHER), Some(slot(LIVE, 0, 8, 5)));
+    assert_eq!(live.adopt(5, ME, OTHER), Some(slot(LIVE, 0, 8, 5)));
     let detached = slot(LIVE | DETACHED, 0, 0, 5);
-    assert_eq!(live.own(5, SeatId::NONE), Some(detached));
-    assert_eq!(detached.own(5, ME), Some(live));
+    assert_eq!(live.detach(5, ME), Some(detached));
+    assert_eq!(detached.adopt(5, SeatId::NONE, ME), Some(live));
     assert_eq!((live.name(4), live.poison(4)), (None, None));
-    assert_eq!(live.own(6, ME), None);
+    assert_eq!(live.adopt(6, ME, OTHER), None);
     let poisoned = slot(LIVE | POISONED, 0, 7, 5);
     assert_eq!(poisoned.clear_poison(5), Some(live));
     assert_eq!(poisoned.clear_poison(4), None);

@@ -459,14 +459,20 @@ impl SlotWord {
         (self.is_live(generation) && self.is_queued_by(seat)).then(|| self.with(Self::DETACHED, 0))
     }
 
-    /// Attempts LIVE in `generation`, not QUEUED → owned by `seat`. With `SeatId::NONE`, the array
-    /// outlives every seat.
+    /// Attempts LIVE in `generation`, owned by `from` or by nobody → owned by `me`. With
+    /// `SeatId::NONE`, `from` is nobody.
     #[must_use]
-    #[inline]
-    pub(crate) fn own(self, generation: u32, seat: SeatId) -> Option<Self> {
-        (self.is_live(generation) && !self.is_queued()).then(|| {
-            self.with(Self::OWNER, seat.field())
-                .with(Self::DETACHED, u64::from(seat.is_none()))
+    pub(crate) fn adopt(self, generation: u32, from: SeatId, me: SeatId) -> Option<Self> {
+        (self.is_live(generation) && (self.is_unowned() || self.is_owned_by(from)))
+            .then(|| self.with(Self::OWNER, me.field()).with(Self::DETACHED, 0))
+    }
+
+    /// Attempts LIVE in `generation`, owned by `seat` or by nobody → owned by nobody.
+    #[must_use]
+    pub(crate) fn detach(self, generation: u32, seat: SeatId) -> Option<Self> {
+        (self.is_live(generation) && (self.is_unowned() || self.is_owned_by(seat))).then(|| {
+            self.with(Self::OWNER, SeatId::NONE.field())
+                .with(Self::DETACHED, 1)
         })
     }
 }
@@ -575,8 +581,13 @@ mod tests {
         assert_eq!(live(3).enqueue(3, OTHER), None, "only the owner pushes");
         assert_eq!(live(3).enqueue(2, ME), None);
         assert_eq!(queued.enqueue(3, ME), None, "it is pushed once");
-        assert_eq!(queued.own(3, OTHER), None, "adopt does not take it out");
-        assert_eq!(queued.own(3, SeatId::NONE), None, "nor does detach");
+        assert_eq!(queued.adopt(3, SeatId::NONE, OTHER), None);
+        assert_eq!(
+            queued.adopt(3, ME, OTHER),
+            None,
+            "adopt does not take it out"
+        );
+        assert_eq!(queued.detach(3, ME), None, "nor does detach");
         let popped = queued.dequeue(3, OTHER).unwrap();
         assert!(popped.is_owned_by(OTHER) && !popped.is_queued());
         assert_eq!(queued.dequeue(2, OTHER), None, "of another array");
@@ -585,7 +596,7 @@ mod tests {
         assert_eq!(queued.withdraw(2, ME), None);
         assert_eq!(popped.withdraw(3, ME), None, "somebody popped it");
         assert_eq!(popped.dequeue(3, ME), None, "it is popped once");
-        let detached = live(3).own(3, SeatId::NONE).unwrap();
+        let detached = live(3).detach(3, ME).unwrap();
         assert!(!detached.is_queued() && detached.dequeue(3, ME).is_none());
         assert!(detached.is_unowned() && !queued.is_unowned() && !live(3).is_unowned());
         assert!(queued.retire(3, OTHER).unwrap().recycle().is_some());
@@ -620,7 +631,8 @@ mod tests {
             recovered.heal(3, ME).unwrap(),
             poisoned.clear_poison(3).unwrap(),
             pinned.name(3).unwrap(),
-            pinned.own(3, OTHER).unwrap(),
+            pinned.adopt(3, ME, OTHER).unwrap(),
+            pinned.detach(3, ME).unwrap(),
             queued.dequeue(3, OTHER).unwrap(),
             queued.withdraw(3, ME).unwrap(),
             written.pin(3).unwrap(),
@@ -643,6 +655,26 @@ mod tests {
         let last = live(u32::MAX).pin(u32::MAX).unwrap();
         let end = last.retire(u32::MAX, ME).unwrap().recycle().unwrap();
         assert!(end.lifecycle() == Lifecycle::Exhausted && end.fault().is_none());
+    }
+
+    #[test]
+    fn an_array_is_adopted_from_nobody_or_from_the_owner_that_was_seen() {
+        let mine = live(3);
+        assert_eq!(mine.adopt(3, SeatId::NONE, OTHER), None, "it is owned");
+        assert_eq!(mine.adopt(3, OTHER, OTHER), None);
+        let taken = mine.adopt(3, ME, OTHER).unwrap();
+        assert!(taken.is_owned_by(OTHER) && taken.fault().is_none());
+        assert_eq!(taken.detach(3, ME), None, "another one owns it");
+        let nobodys = mine.detach(3, ME).unwrap();
+        assert!(nobodys.is_unowned() && nobodys.fault().is_none());
+        assert_eq!(nobodys.detach(3, OTHER), Some(nobodys));
+        assert_eq!(nobodys.adopt(3, SeatId::NONE, OTHER), Some(taken));
+        assert_eq!(
+            nobodys.adopt(2, SeatId::NONE, OTHER),
+            None,
+            "of another array"
+        );
+        assert_eq!(mine.detach(2, ME), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod guards;
 mod pools;
 mod queues;
 mod rounds;
+mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
@@ -44,21 +45,27 @@ const REFERENCES: &[(&str, &str)] = &[
     ("UntypedReadGuard", "bytes"),
     ("UntypedWriteGuard", "bytes, bytes_mut"),
     ("Locked", "bytes"),
-    ("ArrayBuilder", "bytes_mut"),
+    ("ArrayBuilder, SharedBuilder", "bytes_mut"),
+    (
+        "the guards of a SharedTable",
+        "deref, deref_mut, view, view_mut, bytes, bytes_mut",
+    ),
     ("Tile", "views"),
     ("ReadyTile", "views"),
+    ("Pinned, RawPin", "as_ptr, the unsafe views"),
     ("Attached", "as_ptr, as_mut_ptr, the unsafe views"),
     ("Tensor, &str, &[u8] out of an ObjectGuard", "deref"),
     ("a lent Arrow array", "values"),
 ];
 
 /// One row for each value, with the behaviour of its methods in a child.
-const METHODS: [&[Row]; 5] = [
+const METHODS: [&[Row]; 6] = [
     tables::METHODS,
     queues::METHODS,
     rounds::METHODS,
     guards::METHODS,
     pools::METHODS,
+    shared::METHODS,
 ];
 
 fn main() {

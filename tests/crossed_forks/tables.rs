@@ -11,7 +11,9 @@ use crate::{Ground, Row, Vector, is_stale};
 #[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
     ("Segment", "capacity, seats, arrays, name, fd", Private, segment),
-    ("Segment", "inheritable_fd, persist, is_persistent", Looks, segment_words),
+    ("Segment", "inheritable_fd, persist, is_persistent, send_to", Looks, segment_words),
+    ("Segment", "id, is_pinned, peer_address", Private, segment_identity),
+    ("Segment", "after_fork, leave", Rejoins, segment_bound),
     ("HandleTable", "seat, zeros, read, write, free, adopt, detach, ..", Rejoins, table),
     ("HandleTable", "info, arrays, names, find_any, census, verify", Looks, table_looks),
     ("HandleTable", "owned", Rejoins, table_owned),
@@ -42,7 +44,34 @@ fn segment_words(ground: &Ground) {
     ground.cross(ground.table.segment().clone(), |segment| {
         let again = Segment::from_fd(segment.inheritable_fd().unwrap()).unwrap();
         HandleTable::join(&again).unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        segment.send_to(&ours, crate::support::DEADLINE).unwrap();
+        let again = Segment::receive_from(&theirs, crate::support::DEADLINE).unwrap();
+        HandleTable::join(&again).unwrap();
         assert!(!segment.is_persistent());
+    });
+}
+
+fn segment_identity(ground: &Ground) {
+    let segment = ground.table.segment().clone();
+    let address = segment.peer_address().unwrap();
+    ground.cross(segment, |segment| {
+        assert_eq!(segment.id(), address.id());
+        let own = segment.peer_address().unwrap();
+        assert_eq!((own.pid(), own.fd()), (std::process::id(), address.fd()));
+        assert_eq!(Segment::open_peer(&own).unwrap().id(), segment.id());
+        assert!(!segment.is_pinned());
+    });
+}
+
+fn segment_bound(ground: &Ground) {
+    ground.cross(ground.table.segment().clone(), |segment| {
+        segment.after_fork().unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        assert!(segment.leave().is_err());
+        drop(table);
+        segment.leave().unwrap();
+        assert!(HandleTable::join(&segment).is_err());
     });
 }
 

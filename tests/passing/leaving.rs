@@ -1,7 +1,13 @@
 //! `leave` and `after_fork`.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "no word of the segment: what threads of this test tell each other"
+)]
+
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ndshm::error::{JoinError, LeaseError, SegmentError};
 use ndshm::{HandleTable, Segment};
@@ -234,10 +240,14 @@ pub fn threads_that_join_and_one_that_leaves() {
                         if is_left(outcome.map(drop)) {
                             break;
                         }
+                        // Leaves moments without a seat, in which the process can leave.
+                        std::thread::sleep(Duration::from_micros(50));
                     }
                 });
             }
+            let deadline = Instant::now() + TIMEOUT;
             while segment.leave().is_err() {
+                assert!(Instant::now() < deadline, "no moment without a seat");
                 std::thread::yield_now();
             }
             left.store(true, Ordering::Release);

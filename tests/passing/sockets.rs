@@ -73,7 +73,7 @@ pub fn a_socket_may_be_of_any_kind() {
             assert_text(refused, "not a Unix socket");
         }
     }
-    assert_text(segment.send_to(&pair_end_alone(), TIMEOUT), "has closed it");
+    assert_text(segment.send_to(pair_end_alone(), TIMEOUT), "has closed it");
 }
 
 fn pair_end_alone() -> UnixStream {

@@ -32,11 +32,15 @@ fn work(table: &SharedTable, number: u64) {
     drop(second);
     assert!(is_busy(&table.write(x)));
     table.unlock(&mut locked, false).unwrap();
+    let pin = table.pin(x).unwrap();
     let name = format!("work/{number}");
     table.publish(&name, x).unwrap();
     assert_eq!(table.find_any(&name).unwrap(), x.into());
     table.free(x).unwrap();
     assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
+    // SAFETY: the array is freed, so nobody can write it any more.
+    let bytes = unsafe { pin.bytes() };
+    assert_eq!(bytes[8..16], number.to_ne_bytes());
 }
 
 /// Eight threads use the table while the process forks. The children use it too: at once, although
@@ -68,22 +72,38 @@ pub fn eight_threads_and_many_forks() {
             let before = turns.load(Ordering::Relaxed);
             // A guard that crosses the fork stays the parent's.
             let guard = table.read(shared).unwrap();
+            let pinned = table.from_elem(300, round).unwrap();
+            let pin = table.pin(pinned).unwrap();
+            let (crossed, freed) = (Pipe::new(), Pipe::new());
             let child = Child::fork(|| {
-                if round % 2 == 0 {
-                    table.after_fork().unwrap();
+                match round % 2 == 0 {
+                    // Arrays of the other threads may be lost: they free them under their pins.
+                    true => assert!(!table.after_fork().unwrap().contains(&pinned.into())),
+                    false => work(&table, (10 + round) << 32),
                 }
+                assert!(pin.is_kept());
+                crossed.send(1);
+                freed.receive();
                 for number in 0..5 {
                     work(&table, (100 + round) << 32 | number);
                 }
                 let own = SharedTable::of(&segment).unwrap();
                 work(&own, (1000 + round) << 32);
                 drop(guard);
+                // The parent has freed the array, given its pin back, and made others.
+                // SAFETY: the array is freed, so nobody can write it any more.
+                let bytes = unsafe { pin.bytes() };
+                assert!(bytes.chunks(8).all(|value| value == round.to_ne_bytes()));
                 if round % 3 == 0 {
                     let _kept = table.zeros::<u8, _>(10).unwrap();
                     std::mem::forget(table.read(shared).unwrap());
                     crate::support::die();
                 }
             });
+            crossed.receive();
+            table.free(pinned).unwrap();
+            drop(pin);
+            freed.send(1);
             let status = child.wait_within(DEADLINE).expect("the child hangs");
             let killed = round % 3 == 0;
             assert_eq!(status.success(), !killed, "round {round}: {status}");
@@ -132,6 +152,9 @@ pub fn a_child_takes_a_seat_of_its_own() {
                 matches!(refused, Err(ndshm::error::AllocError::Forked)),
                 "{refused:?}"
             );
+            if !hooked {
+                assert_eq!(seats(&segment), 1, "no seat was taken for drops");
+            }
             let refused = table.unlock(&mut locked, true);
             assert!(
                 matches!(refused, Err(LeaseError::NotHeld { .. })),
@@ -261,4 +284,62 @@ pub fn a_killed_process_is_reaped_with_all_its_threads() {
         assert_eq!(table.arrays().count(), 0);
         assert!(table.names("").unwrap().is_empty());
     }
+}
+
+/// A child pins what its parent had pinned, and learns what it could not pin.
+pub fn pins_cross_a_fork() {
+    let segment = segment();
+    let table = SharedTable::of(&segment).unwrap();
+    let kept = table.from_elem(100, 1u64).unwrap();
+    let dropped = table.from_elem(100, 2u64).unwrap();
+    let gone = table.from_elem(100, 3u64).unwrap();
+    let mut pins = Some((
+        table.pin(kept).unwrap(),
+        table.pin(kept).unwrap(),
+        table.pin(dropped).unwrap(),
+        table.pin(gone).unwrap(),
+    ));
+    // Freed before the fork, the array cannot be pinned any more.
+    table.free(gone).unwrap();
+    let (crossed, freed) = (Pipe::new(), Pipe::new());
+    let child = Child::fork(|| {
+        let (first, second, third, lost) = pins.take().unwrap();
+        // Dropped before the child has a seat: it takes none for that.
+        drop(third);
+        assert_eq!(seats(&segment), 1);
+        assert!(!first.is_kept() && !lost.is_kept());
+        assert_eq!(table.after_fork().unwrap(), [gone.into()]);
+        assert_eq!(table.after_fork().unwrap(), []);
+        assert!(first.is_kept() && second.is_kept() && !lost.is_kept());
+        assert_eq!(table.pins().unwrap(), [(kept.into(), 2)]);
+        drop((first, lost));
+        crossed.send(1);
+        freed.receive();
+        assert!(matches!(table.pin(kept), Err(LeaseError::Stale { .. })));
+        // SAFETY: the array is freed, so nobody can write it any more.
+        assert!(unsafe { second.bytes() }.iter().sum::<u8>() == 100);
+        // A grandchild cannot pin a freed array.
+        Child::fork(|| {
+            assert_eq!(table.after_fork().unwrap(), [kept.into()]);
+            assert!(!second.is_kept());
+        })
+        .join();
+        drop(second);
+        assert_eq!(table.pins().unwrap(), []);
+        // Values of the child's own use the entries again.
+        let own = table.from_elem(3, 1u8).unwrap();
+        let pins: Vec<_> = (0..6).map(|_| table.pin(own).unwrap()).collect();
+        assert_eq!(table.pins().unwrap(), [(own.into(), 6)]);
+        drop(pins);
+    });
+    crossed.receive();
+    table.free(kept).unwrap();
+    drop(pins.take());
+    for _ in 0..100 {
+        table.from_elem(100, 9u64).unwrap();
+    }
+    freed.send(1);
+    child.join();
+    drop(table);
+    assert_clean(&segment, 0);
 }

@@ -21,6 +21,8 @@ fn main() {
         threads::pages_are_given_back_after_a_free,
         threads::memory_that_is_refused_leaves_nothing_behind,
         threads::the_last_clone_or_guard_releases_the_seat,
+        threads::pins_keep_the_bytes_of_a_freed_array,
+        forks::pins_cross_a_fork,
         forks::eight_threads_and_many_forks,
         forks::a_child_takes_a_seat_of_its_own,
         forks::a_child_and_its_threads_have_one_table,

@@ -8,7 +8,7 @@ use ndarray::{Array2, Dimension, Ix1, IxDyn, ShapeBuilder, array};
 use ndshm::element::{DType, Order, ScalarType};
 use ndshm::error::{AllocError, LeaseError, NameError};
 use ndshm::shared::{
-    SharedBuilder, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
+    SharedBuilder, SharedPin, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard,
     SharedWriteGuard,
 };
 use ndshm::untyped::{Locked, Mode};
@@ -559,5 +559,46 @@ pub fn the_last_clone_or_guard_releases_the_seat() {
         let table = SharedTable::of(&segment).unwrap();
         assert_eq!(table.seat().unwrap(), 0);
     }
+    assert_clean(&segment, 0);
+}
+
+/// Pins of several threads count privately, and keep the bytes of a freed array.
+pub fn pins_keep_the_bytes_of_a_freed_array() {
+    assert_send::<SharedPin>();
+    let segment = segment();
+    let table = SharedTable::of(&segment).unwrap();
+    let x = table.from_elem(1000, 7u64).unwrap();
+    let first = table.pin(x).unwrap();
+    let second = thread::scope(|scope| scope.spawn(|| table.pin(x).unwrap()).join().unwrap());
+    assert_eq!(table.pins().unwrap(), [(x.into(), 2)]);
+    // A pin excludes nobody.
+    drop(table.write(x).unwrap());
+    table.free(x).unwrap();
+    assert!(matches!(table.pin(x), Err(LeaseError::Stale { .. })));
+    drop(first);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for turn in 0..300u64 {
+                    let y = table.from_elem(1000, turn).unwrap();
+                    let pin = table.pin(y).unwrap();
+                    table.free(y).unwrap();
+                    // SAFETY: the array is freed, so nobody can write it any more.
+                    let bytes = unsafe { pin.bytes() };
+                    assert!(bytes.chunks(8).all(|value| value == turn.to_ne_bytes()));
+                }
+            });
+        }
+    });
+    assert_eq!(
+        (second.handle(), second.len(), second.is_kept()),
+        (x.into(), 8000, true)
+    );
+    // SAFETY: as above.
+    let bytes = unsafe { second.bytes() };
+    assert!(bytes.chunks(8).all(|value| value == 7u64.to_ne_bytes()));
+    drop(table);
+    assert_eq!(seats(&segment), 1, "the pin shares the table");
+    drop(second);
     assert_clean(&segment, 0);
 }

@@ -35,7 +35,8 @@ pub const OPERATIONS: &[Operation] = &[
     ("lock for writing and unlock", lock_and_unlock),
     ("unlock with poison", unlock_poisoned),
     ("lock for recovery and unlock", lock_to_recover),
-    ("detach and adopt", own),
+    ("adopt and detach", own),
+    ("adopt from the dead, and detach", own_from_the_dead),
     ("clear poison", clear_poison),
     ("recover", recover),
 ];
@@ -197,10 +198,10 @@ fn pin(run: &mut Run) {
 
 fn pin_again(run: &mut Run) {
     let pin = |table: &HandleTable, array| table.pin_raw(array).unwrap();
-    prepared(run, pin, |table, array, first| {
-        let second = table.pin_raw(array).unwrap();
-        table.unpin(first);
-        table.unpin(second);
+    prepared(run, pin, |table, array, mut first| {
+        let mut second = table.pin_raw(array).unwrap();
+        table.unpin(&mut first).unwrap();
+        table.unpin(&mut second).unwrap();
     });
 }
 
@@ -210,7 +211,9 @@ fn last_pin(run: &mut Run) {
         table.free(array).unwrap();
         pin
     };
-    prepared(run, free, |table, _, pin| table.unpin(pin));
+    prepared(run, free, |table, _, mut pin| {
+        table.unpin(&mut pin).unwrap()
+    });
 }
 
 fn free_under_a_pin(run: &mut Run) {
@@ -282,9 +285,30 @@ fn lock_to_recover(run: &mut Run) {
 }
 
 fn own(run: &mut Run) {
-    simple(run, |table, array| {
-        table.adopt(array).unwrap();
-        table.detach(array).unwrap();
+    let ground = Ground::new();
+    ground.table.detach(ground.array).unwrap();
+    adopt_and_detach(run, &ground, || ());
+    ground.survive(run);
+}
+
+fn own_from_the_dead(run: &mut Run) {
+    let ground = Ground::new();
+    ground.table.detach(ground.array).unwrap();
+    // Joining reaps: the victim joins before the owner dies.
+    let owner = || ground.join().adopt(ground.array).unwrap();
+    adopt_and_detach(run, &ground, || dead(owner));
+    ground.survive(run);
+}
+
+/// Adopts the ground's array, which nobody owns, or a participant that dies in `prepare`.
+fn adopt_and_detach(run: &mut Run, ground: &Ground, prepare: impl FnOnce()) {
+    run.victim(|| {
+        let table = ground.join();
+        prepare();
+        mark();
+        table.adopt(ground.array).unwrap();
+        table.detach(ground.array).unwrap();
+        mark();
     });
 }
 

@@ -20,6 +20,11 @@ pub const OPERATIONS: &[Operation] = &[
     ("shared: read from two guards", read),
     ("shared: write", write),
     ("shared: lock for writing and unlock", lock),
+    ("shared: pin and give back", pin),
+    (
+        "shared: the first use after a fork with pins",
+        first_use_with_pins,
+    ),
     ("shared: reap", reap),
 ];
 
@@ -127,6 +132,29 @@ fn lock(run: &mut Run) {
         unsafe { locked.bytes().cast::<[u64; 2]>().write([1; 2]) };
         table.unlock(&mut locked, false).unwrap();
     });
+}
+
+fn pin(run: &mut Run) {
+    simple(run, |table, array| {
+        let pin = table.pin(array).unwrap();
+        drop(table.pin(array).unwrap());
+        table.free(array).unwrap();
+        drop(pin);
+    });
+}
+
+fn first_use_with_pins(run: &mut Run) {
+    let ground = Ground::new();
+    let table = SharedTable::of(ground.table.segment()).unwrap();
+    let pins = [(); 2].map(|()| table.pin(ground.array).unwrap());
+    run.victim(|| {
+        mark();
+        assert!(table.after_fork().unwrap().is_empty());
+        mark();
+    });
+    drop(pins);
+    drop(table);
+    ground.survive(run);
 }
 
 fn reap(run: &mut Run) {

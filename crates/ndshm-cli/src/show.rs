@@ -15,7 +15,7 @@ use crate::output::{Code, Failure, Output};
 use crate::target::Place;
 
 const HELP: &str = "\
-JSON: {segment, uid, user, size, resident, capacity, persistent, arrays: [{handle, names, dtype, \
+JSON: {segment, uid, user, size, resident, capacity, persistent, pinned, arrays: [{handle, names, dtype, \
 shape, order, bytes, owner, owner_alive, writer, readers, pins, poisoned}], seats: [{seat, pid, alive, \
 command}], classes: [{extent, slots, live, free, kept, asked, taken}], verify: {clean, seats, \
 spans, slots, free, reserved, live, retired, exhausted, poisoned, writers, readers, pins, in_transit, \

@@ -3,6 +3,7 @@
 
 mod arrays;
 mod joining;
+mod owners;
 mod reaping;
 mod rounds;
 

@@ -9,7 +9,7 @@
 //! | committing the pages of an array | noting the commit |
 //! | giving pages back after a free or the last lease: the slot is RESERVED meanwhile | retiring the slot, deciding that its pages go back |
 //! | `reap`, `trim` | removing the names that a reap leaves |
-//! | `arrays`; sleeping for a lease | leases, names, owners |
+//! | `arrays`; sleeping for a lease | leases, pins, names, owners |
 //!
 //! Two system calls are left inside. Both are rare: committing the words of a new span and of a
 //! record of names (some pages), and the search for pages after an allocation was refused memory.
@@ -23,6 +23,7 @@ mod guards;
 mod leases;
 mod names;
 mod per_process;
+mod pins;
 
 use std::sync::{Arc, Weak};
 
@@ -31,13 +32,19 @@ pub use guards::{
     SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard, SharedWriteGuard,
 };
 pub(super) use per_process::PerProcess;
+pub use pins::SharedPin;
 
 use super::HandleTable;
+use crate::handle::AnyHandle;
 use crate::reclaim::Reclaimer;
 use crate::seat::{self, JoinError, ReapReport};
 use crate::segment::Segment;
+use crate::segment::fork::process_token;
+use crate::table::alloc::Cleaning;
 use crate::table::core::Core;
 use crate::table::trim::trim;
+use crate::word::SeatId;
+use pins::{Entries, Entry};
 
 /// A participant of a segment that all threads of a process share: `Send`, `Sync`, and cheap to
 /// clone.
@@ -84,7 +91,31 @@ pub struct SharedTable {
 
 struct Inner {
     segment: Segment,
-    seat: PerProcess<HandleTable>,
+    seat: PerProcess<Seat>,
+    pins: Entries,
+}
+
+/// What the lock protects.
+struct Seat {
+    table: HandleTable,
+    /// The process that has the seat; 0 before the first call.
+    token: u64,
+    /// Entries of pins that are free.
+    free: Vec<Arc<Entry>>,
+    /// Arrays that were pinned at the fork, and that this process could not pin.
+    lost: Vec<AnyHandle>,
+}
+
+impl Seat {
+    fn of(table: HandleTable) -> Seat {
+        table.core.defer_cleaning();
+        Seat {
+            table,
+            token: 0,
+            free: Vec::new(),
+            lost: Vec::new(),
+        }
+    }
 }
 
 /// A shared table, and the address of its segment's tables. No other segment has it while the
@@ -113,6 +144,7 @@ impl SharedTable {
                     let inner = Arc::new(Inner {
                         segment: segment.clone(),
                         seat: PerProcess::new(),
+                        pins: Entries::new(),
                     });
                     known.push((address, Arc::downgrade(&inner)));
                     inner
@@ -136,10 +168,10 @@ impl SharedTable {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     pub fn new(table: HandleTable) -> SharedTable {
-        table.core.defer_cleaning();
         let inner = Inner {
             segment: table.segment().clone(),
-            seat: PerProcess::of(table),
+            seat: PerProcess::of(Seat::of(table)),
+            pins: Entries::new(),
         };
         SharedTable {
             inner: Arc::new(inner),
@@ -174,43 +206,107 @@ impl SharedTable {
             core.share_cache();
             Ok::<_, JoinError>(me)
         })??;
-        Ok(trim(self.segment(), me))
+        let bytes = trim(self.segment(), me);
+        self.with(Core::forget_shared)?;
+        Ok(bytes)
     }
 
-    /// Takes a seat for a forked child, which otherwise does so at its first use of the table.
+    /// Takes a seat for a forked child, which otherwise does so at its first use of the table. Pins
+    /// what the process had [pinned](SharedTable::pin) at the fork, and returns the arrays for which
+    /// that is not possible, because they were freed: before, or since. What [`SharedPin`]s show of
+    /// these may be another array's.
     ///
     /// For a hook that runs after each fork, as other languages have them. A child that never uses
     /// the table keeps its parent's seat alive until it ends or executes another program: others
-    /// cannot reap the parent. The hook ends that. In the parent, and at a second call in the
-    /// child, it does nothing.
+    /// cannot reap the parent. The hook ends that. In the parent it does nothing.
+    ///
+    /// ```
+    /// use ndshm::{Segment, SharedTable};
+    ///
+    /// let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// // In the child of a fork:
+    /// for lost in table.after_fork()? {
+    ///     eprintln!("the views of {lost} are not valid in this process");
+    /// }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`JoinError`] if no seat is free.
-    pub fn after_fork(&self) -> Result<(), JoinError> {
-        self.with(Core::enter)??;
-        Ok(())
+    pub fn after_fork(&self) -> Result<Vec<AnyHandle>, JoinError> {
+        self.with_seat(|seat| core::mem::take(&mut seat.lost))
     }
 
-    /// Calls `steps` under the lock, then gives pages back to the system without it.
+    /// Calls `steps` under the lock; see [`with_seat`](SharedTable::with_seat).
+    fn with<R>(&self, steps: impl FnOnce(&Core) -> R) -> Result<R, JoinError> {
+        self.with_seat(|seat| steps(&seat.table.core))
+    }
+
+    /// Does the work of [`with`](SharedTable::with) for steps that take the table.
+    pub(crate) fn with_table<R>(
+        &self,
+        steps: impl FnOnce(&HandleTable) -> R,
+    ) -> Result<R, JoinError> {
+        self.with_seat(|seat| steps(&seat.table))
+    }
+
+    /// Calls `steps` under the lock, then gives pages back to the system without it. In a child it
+    /// first takes a seat.
     ///
     /// `steps` takes steps on words: see the top of this file.
-    fn with<R>(&self, steps: impl FnOnce(&Core) -> R) -> Result<R, JoinError> {
-        let first = |inherited: Option<HandleTable>| match inherited {
-            Some(table) => Ok(table),
-            None => {
-                let table = HandleTable::join(&self.inner.segment)?;
-                table.core.defer_cleaning();
-                Ok::<_, JoinError>(table)
-            }
+    fn with_seat<R>(&self, steps: impl FnOnce(&mut Seat) -> R) -> Result<R, JoinError> {
+        let first = |inherited: Option<Seat>| match inherited {
+            Some(seat) => Ok(seat),
+            None => HandleTable::join(&self.inner.segment).map(Seat::of),
         };
-        let (result, deferred, me) = self.inner.seat.with(first, |table| {
-            let result = steps(&table.core);
-            (result, table.core.take_deferred(), table.core.own_seat())
-        })?;
-        for cleaning in deferred {
-            cleaning.run(self.segment(), me);
-        }
+        let (result, after) = self.inner.seat.with(first, |seat| {
+            if seat.token != process_token() {
+                seat.cross(&self.inner.pins)?;
+            }
+            let result = steps(seat);
+            Ok::<_, JoinError>((result, After::of(seat)))
+        })??;
+        after.run(self.segment());
         Ok(result)
+    }
+
+    /// Calls `steps` under the lock as [`with_seat`](SharedTable::with_seat) does, but takes no seat:
+    /// passes `None` in a child that has none.
+    fn visit(&self, steps: impl FnOnce(Option<&mut Seat>)) {
+        let after = self.inner.seat.visit(|seat| match seat {
+            Some(seat) => {
+                steps(Some(&mut *seat));
+                Some(After::of(seat))
+            }
+            None => {
+                steps(None);
+                None
+            }
+        });
+        if let Some(after) = after {
+            after.run(self.segment());
+        }
+    }
+}
+
+/// What is left to do after the lock is released.
+struct After {
+    deferred: Vec<Cleaning>,
+    me: SeatId,
+}
+
+impl After {
+    fn of(seat: &Seat) -> After {
+        After {
+            deferred: seat.table.core.take_deferred(),
+            me: seat.table.core.own_seat(),
+        }
+    }
+
+    fn run(self, segment: &Segment) {
+        for cleaning in self.deferred {
+            cleaning.run(segment, self.me);
+        }
     }
 }
 

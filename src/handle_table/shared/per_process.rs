@@ -61,6 +61,17 @@ impl<T: Send> PerProcess<T> {
         Ok(change(value))
     }
 
+    /// Locks this process's value and passes it to `change`: `None` if there was no call of
+    /// [`with`](PerProcess::with) in it.
+    pub(crate) fn visit<R>(&self, change: impl FnOnce(Option<&mut T>) -> R) -> R {
+        let mut locked = self
+            .own()
+            .locked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        change(locked.as_mut())
+    }
+
     /// Returns this process's place.
     fn own(&self) -> &Value<T> {
         let token = process_token();
@@ -178,6 +189,17 @@ mod tests {
             drop(value);
             assert_eq!(std::sync::Arc::strong_count(&kept), left);
         }
+    }
+
+    #[test]
+    fn the_oldest_place_of_a_process_counts() {
+        let value = PerProcess::<u32>::new();
+        // Two threads that added a place at once.
+        let [first, second] = [(); 2].map(|()| value.values.push(Value::new(None)));
+        assert!(core::ptr::eq(value.own(), first) && !core::ptr::eq(value.own(), second));
+        assert_eq!(value.visit(|value| value.copied()), None);
+        assert_eq!(count(&value), 101);
+        assert_eq!(value.visit(|value| value.copied()), Some(101));
     }
 
     #[test]

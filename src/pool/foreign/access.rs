@@ -1,45 +1,84 @@
 //! The ways in which a foreign pool or worker holds its table.
 
 use crate::handle_table::HandleTable;
+use crate::handle_table::shared::SharedTable;
+use crate::seat::{JoinError, ReapReport};
 
 mod sealed {
     pub trait Sealed {}
 }
 
-/// Holds a table: borrowed, or owned with a seat of its own.
+/// Holds a table: borrowed, shared by the process, or owned with a seat of its own.
 ///
-/// A pool or worker uses its table for short calls. While it waits it does not use the table. The
-/// crate implements the trait for `&HandleTable`, and for `HandleTable`: such a pool borrows
-/// nothing, and can be sent to another thread.
+/// A pool or worker uses its table for short calls. While it waits it uses no table, and so holds
+/// no lock of a [`SharedTable`]. The crate implements the trait for `&HandleTable`, and for
+/// [`SharedTable`] and `HandleTable`: with these two a pool borrows nothing, and can be sent to
+/// another thread.
 ///
 /// ```
-/// use ndshm::pool::foreign::ForeignPool;
-/// use ndshm::{HandleTable, Segment};
+/// use std::time::Duration;
+/// use ndshm::pool::foreign::{Answer, ForeignPool, ForeignWorker};
+/// use ndshm::{Segment, SharedTable};
 ///
-/// let segment = Segment::anonymous()?;
-/// let pool = ForeignPool::new(HandleTable::join(&segment)?, 2)?;
-/// let handle = std::thread::spawn(move || pool.handle()).join().unwrap();
-/// assert_ne!(handle.to_bits(), 0);
+/// let table = SharedTable::of(&Segment::anonymous()?)?;
+/// let mut pool = ForeignPool::new(table.clone(), 1)?;
+/// let second = Duration::from_secs(1);
+/// let mut worker = ForeignWorker::attach(table.clone(), pool.handle(), None, second)?;
+/// pool.call(1, b"a call")?;
+/// let waiting = std::thread::spawn(move || {
+///     while !pool.wait(second).unwrap() {}
+///     pool.end().unwrap()
+/// });
+/// // The parent waits, and the table can be used.
+/// let x = table.zeros::<u8, _>(3)?;
+/// let call = worker.next(second)?.expect("it was opened");
+/// worker.finish(&call.bytes)?;
+/// let answers = waiting.join().unwrap();
+/// assert_eq!(answers[0].outcome, Answer::Finished(b"a call".to_vec()));
+/// # table.free(x)?;
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 pub trait TableAccess: sealed::Sealed {
-    /// Calls `run` with the table, which is always the same one and lives as long as `self`.
+    /// Calls `run` with the table, which lives as long as `self`: in each process the same one.
     #[doc(hidden)]
-    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> R;
+    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError>;
+
+    #[doc(hidden)]
+    fn reap(&self) -> Result<ReapReport, JoinError>;
 }
 
 impl sealed::Sealed for &HandleTable {}
 
 impl TableAccess for &HandleTable {
-    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> R {
-        run(self)
+    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
+        Ok(run(self))
+    }
+
+    fn reap(&self) -> Result<ReapReport, JoinError> {
+        HandleTable::reap(self)
     }
 }
 
 impl sealed::Sealed for HandleTable {}
 
 impl TableAccess for HandleTable {
-    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> R {
-        run(self)
+    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
+        Ok(run(self))
+    }
+
+    fn reap(&self) -> Result<ReapReport, JoinError> {
+        HandleTable::reap(self)
+    }
+}
+
+impl sealed::Sealed for SharedTable {}
+
+impl TableAccess for SharedTable {
+    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
+        self.with_table(run)
+    }
+
+    fn reap(&self) -> Result<ReapReport, JoinError> {
+        SharedTable::reap(self)
     }
 }

@@ -8,7 +8,6 @@ use super::{ForeignHandle, TableAccess};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
-use crate::pool::WorkerStats;
 use crate::pool::call::LOOK_EVERY;
 use crate::pool::call_memory::{self, CallMemory};
 use crate::pool::error::PoolError;
@@ -17,6 +16,7 @@ use crate::pool::report::ROOM;
 use crate::pool::spin::{Spin, SpinState};
 use crate::pool::stats::Profile;
 use crate::pool::waiting::sleep_after;
+use crate::pool::{WorkerStats, is_failed_model};
 use crate::seat::ParticipantInfo;
 use crate::segment::Segment;
 use crate::sync::Ordering;
@@ -140,7 +140,7 @@ impl<A: TableAccess> ForeignPool<A> {
             let segment = table.segment().clone();
             Ok((me, at, spin, handle, lease, segment, table.core.token()))
         };
-        let (me, at, spin, handle, lease, segment, token) = table.with(create)?;
+        let (me, at, spin, handle, lease, segment, token) = table.with(create)??;
         Ok(ForeignPool {
             segment,
             at,
@@ -229,7 +229,7 @@ impl<A: TableAccess> ForeignPool<A> {
         }
         let (inline, params) = call_memory::pack(bytes, |bytes| {
             let store = |table: &HandleTable| Ok(CallMemory::message(table, bytes)?.keep());
-            self.table.with(store)
+            self.table.with(store)?
         })?;
         for occupant in self.occupants.iter_mut().flatten() {
             occupant.expected = true;
@@ -340,7 +340,7 @@ impl<A: TableAccess> ForeignPool<A> {
     }
 
     fn check_ours(&self) -> Result<(), PoolError> {
-        match self.table.with(|table| table.core.is_of(self.token)) {
+        match self.table.with(|table| table.core.is_of(self.token))? {
             true => Ok(()),
             false => Err(PoolError::Forked),
         }
@@ -353,9 +353,10 @@ impl<A: TableAccess> ForeignPool<A> {
     #[cold]
     fn corrupt(&self) -> PoolError {
         let handle = AnyHandle::from(self.handle);
+        let error = |table: &HandleTable| table.core.tables().corrupt(handle, "not a foreign pool");
         self.table
-            .with(|table| table.core.tables().corrupt(handle, "not a foreign pool"))
-            .into()
+            .with(error)
+            .map_or_else(PoolError::from, PoolError::from)
     }
 
     /// Sleeps until an event after `seen`, until the next look or `timeout`.
@@ -425,7 +426,7 @@ impl<A: TableAccess> ForeignPool<A> {
         let dead = dead.count() as u64;
         if dead > 0 {
             // An error means that the parent has no seat, and then no participant has.
-            let _ = self.table.with(HandleTable::reap);
+            let _ = self.table.reap();
         }
         for &(worker, member, _) in &gone {
             words.mailbox.reset(worker);
@@ -492,8 +493,10 @@ impl<A: TableAccess> ForeignPool<A> {
             false => {
                 // Relaxed: acquired above.
                 let memory = AnyHandle::from_bits(words.answer(worker).load(Ordering::Relaxed));
+                let read = |table: &HandleTable| call_memory::read_message(table, memory, len);
                 self.table
-                    .with(|table| call_memory::read_message(table, memory, len))
+                    .with(read)
+                    .unwrap_or_else(|error| Err(error.into()))
             }
         };
         Some(match (code, bytes) {
@@ -509,7 +512,8 @@ impl<A: TableAccess> ForeignPool<A> {
             occupant.expected = false;
         }
         if let Some(params) = self.call.take().and_then(|call| call.params) {
-            self.table.with(|table| call_memory::free(table, params));
+            // Without a seat the memory is gone.
+            let _ = self.table.with(|table| call_memory::free(table, params));
         }
     }
 }
@@ -529,7 +533,7 @@ impl<A: TableAccess> Drop for ForeignPool<A> {
     fn drop(&mut self) {
         // In a forked child the pool is a copy of the parent's. A failed model must reach its
         // report.
-        if self.check_ours().is_err() || cfg!(loom) && std::thread::panicking() {
+        if self.check_ours().is_err() || is_failed_model() {
             return;
         }
         if let Ok(words) = self.words() {
@@ -537,7 +541,7 @@ impl<A: TableAccess> Drop for ForeignPool<A> {
         }
         self.close_call();
         let (handle, lease) = (AnyHandle::from(self.handle), self.lease.take());
-        self.table.with(|table| {
+        let _ = self.table.with(|table| {
             call_memory::free(table, handle);
             // The lease is the table's: `check_ours`.
             let _ = lease.map(|lease| table.core.release(&lease, false));

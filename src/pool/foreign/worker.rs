@@ -10,6 +10,7 @@ use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
 use crate::pool::call_memory::{self, CallMemory};
 use crate::pool::error::PoolError;
+use crate::pool::is_failed_model;
 use crate::pool::mailbox::{Arguments, ENDED, ParamWords};
 use crate::pool::report::{ROOM, Work};
 use crate::pool::spin::{Spin, SpinState};
@@ -95,7 +96,7 @@ impl<A: TableAccess> ForeignWorker<A> {
             let (me, segment) = (Member::of(table), table.segment().clone());
             Ok::<_, PoolError>((at, lease, me, segment, table.core.token()))
         };
-        let (at, lease, me, segment, token) = table.with(open)?;
+        let (at, lease, me, segment, token) = table.with(open)??;
         let start = Instant::now();
         let taken = loop {
             let Some(words) = Words::of(&segment, &at) else {
@@ -204,7 +205,7 @@ impl<A: TableAccess> ForeignWorker<A> {
             };
             // The parent has read the last answer before it opened this job.
             if let Some(answer) = self.answer.take() {
-                self.table.with(|table| call_memory::free(table, answer));
+                let _ = self.table.with(|table| call_memory::free(table, answer));
             }
             let served = Served {
                 job: job.number(),
@@ -237,7 +238,7 @@ impl<A: TableAccess> ForeignWorker<A> {
         }
         let (memory, len) = (AnyHandle::from_bits(arguments.params), arguments.params_len);
         self.table
-            .with(|table| call_memory::read_message(table, memory, len))
+            .with(|table| call_memory::read_message(table, memory, len))?
     }
 
     /// Counts tiles that this worker has run in its call, and how many of them it took from other
@@ -280,7 +281,7 @@ impl<A: TableAccess> ForeignWorker<A> {
             true => bytes,
             false => {
                 let store = |table: &HandleTable| Ok(CallMemory::message(table, bytes)?.keep());
-                let memory = self.table.with(store).map_err(PoolError::Alloc)?;
+                let memory = self.table.with(store)?.map_err(PoolError::Alloc)?;
                 self.answer = Some(memory);
                 // Relaxed: `check_out` publishes it.
                 words
@@ -301,7 +302,7 @@ impl<A: TableAccess> ForeignWorker<A> {
     }
 
     fn check_ours(&self) -> Result<(), PoolError> {
-        match self.table.with(|table| table.core.is_of(self.token)) {
+        match self.table.with(|table| table.core.is_of(self.token))? {
             true => Ok(()),
             false => Err(PoolError::Forked),
         }
@@ -316,7 +317,7 @@ impl<A: TableAccess> ForeignWorker<A> {
 impl<A: TableAccess> Drop for ForeignWorker<A> {
     fn drop(&mut self) {
         // In a forked child the place is the parent's. A failed model must reach its report.
-        if self.check_ours().is_err() || cfg!(loom) && std::thread::panicking() {
+        if self.check_ours().is_err() || is_failed_model() {
             return;
         }
         if let Ok(words) = Self::words(&self.segment, &self.at) {
@@ -326,7 +327,7 @@ impl<A: TableAccess> Drop for ForeignWorker<A> {
             words.leave(self.worker, self.me);
         }
         let (answer, lease) = (self.answer.take(), self.lease.take());
-        self.table.with(|table| {
+        let _ = self.table.with(|table| {
             if let Some(answer) = answer {
                 call_memory::free(table, answer);
             }

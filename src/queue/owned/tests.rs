@@ -88,11 +88,13 @@ fn only_its_owner_pushes_an_array_and_adopt_is_the_remedy() {
     let text = refused.to_string();
     let pid = std::process::id();
     assert!(
-        text.contains(&format!("a participant of process {pid} owns it; adopt")),
+        text.contains(&format!(
+            "a participant of process {pid} owns it; let it call detach"
+        )),
         "{text}"
     );
     let array = refused.into_job();
-    table.detach(array.handle()).unwrap();
+    stranger.detach(array.handle()).unwrap();
     let refused = queue.push_owned(array).unwrap_err();
     assert!(
         refused.to_string().contains("no participant owns it"),
@@ -221,7 +223,9 @@ fn begin_push<'t>(queue: &Queue<'t, Jobs>, table: &'t HandleTable, seat: SeatId)
     let handle: Handle<u64, Ix1> = table.from_elem(3, 1).unwrap();
     let (memory, key) = (table.segment().memory(), table.segment().key());
     let (slot, generation) = array_of(memory, key, handle.to_bits()).unwrap();
-    slot.change(|word| word.own(generation, seat)).unwrap();
+    let maker = SeatId::from_index(table.seat().unwrap());
+    slot.change(|word| word.adopt(generation, maker, seat))
+        .unwrap();
     let ticket = queue.cells.claim(seat).unwrap();
     queue.cells.set_array(ticket.position, handle.to_bits());
     slot.change(|word| word.enqueue(generation, seat)).unwrap();

@@ -50,6 +50,23 @@ fn the_tightest_group_has_the_least_available() {
 }
 
 #[test]
+fn the_lowest_limit_decides_what_is_retained() {
+    let group = |limit| CgroupLimit {
+        path: "a".into(),
+        limit,
+        used: 0,
+        available: 0,
+    };
+    let mut limits = machine(1000, 0);
+    assert_eq!(limits.default_retain(), 250);
+    limits.groups = vec![group(400), group(80), group(600)];
+    assert_eq!(limits.default_retain(), 20);
+    // With swap a limit may lie above the machine's memory.
+    limits.groups = vec![group(1200)];
+    assert_eq!(limits.default_retain(), 250);
+}
+
+#[test]
 fn groups_end_at_the_root() {
     let root = Path::new("/sys/fs/cgroup");
     let groups = groups_up_from(root, "/a/b");

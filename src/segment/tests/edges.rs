@@ -2,11 +2,13 @@
 
 use super::super::geometry::{can_be_smaller, make_largest};
 use super::super::lifecycle::{initialize, remove};
+use super::super::limits::MemoryLimits;
+
 use super::super::mapped::description::Description;
+use super::super::os::check;
 use super::super::os::file::{self, FileId, Kind, header_word, os_error};
 use super::super::os::mapping::Mapping;
 use super::super::os::retry::RetryDeadline;
-use super::super::os::{check, commit};
 use super::super::{Removal, WeakSegment};
 use super::*;
 use rustix::io::Errno;
@@ -217,11 +219,12 @@ fn a_description_knows_its_own_file_and_all_its_seats() {
 fn a_segment_tells_what_it_was_made_with() {
     let name = Name::new("told");
     let segment = small().retain(12_345).create(&name.0).unwrap();
-    assert_eq!(segment.retain_limit(), 12_345);
-    assert_eq!(
-        small().in_process().unwrap().retain_limit(),
-        commit::total_memory() / 16
-    );
+    assert_eq!(segment.retain_limits().own, 12_345);
+    assert_eq!(segment.retain_limits().shared, 12_345);
+    let limits = MemoryLimits::read().unwrap();
+    let by_default = small().in_process().unwrap().retain_limits();
+    assert_eq!(by_default.shared, limits.default_retain());
+    assert_eq!(by_default.own, limits.default_retain() / 4);
     let text = format!("{segment:?}");
     let expected = format!(
         "Segment {{ name: Some({:?}), capacity: 8388608, seats: 2, arrays: 65536 }}",

@@ -53,6 +53,7 @@ impl Report {
             "resident": self.resident,
             "capacity": self.observer.capacity(),
             "persistent": self.observer.is_persistent(),
+            "pinned": self.observer.is_pinned(),
             "arrays": self.arrays.iter().map(array).collect::<Value>(),
             "seats": self.seats.iter().map(seat).collect::<Value>(),
             "classes": self.classes.iter().map(class).collect::<Value>(),

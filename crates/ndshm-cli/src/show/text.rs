@@ -16,11 +16,16 @@ impl Report {
     pub(super) fn print(&self, out: &Output) -> Result<(), Failure> {
         let name = escaped(&self.place.to_string());
         out.line(format_args!(
-            "{}: {} of memory for {} of address space, of user {}{}",
+            "{}: {} of memory for {} of address space, of user {}{}{}",
             out.paint(Style::Bold, name),
             bytes(self.resident),
             bytes(self.size),
             survey::user(self.uid),
+            if self.observer.is_pinned() {
+                ", pinned"
+            } else {
+                ""
+            },
             if self.observer.is_persistent() {
                 ", persistent"
             } else {

@@ -128,7 +128,8 @@ pub fn gc_keeps_what_is_being_opened() {
 pub fn gc_keeps_persistent_segments() {
     let name = Name::new("persistent");
     let maker = Child::fork(|| {
-        let segment = options().persistent(true).create(&name.0).unwrap();
+        let options = options().persistent(true).pinned(true);
+        let segment = options.create(&name.0).unwrap();
         let table = HandleTable::join(&segment).unwrap();
         for handle in populate(&table) {
             table.detach(handle).unwrap();
@@ -150,6 +151,9 @@ pub fn gc_keeps_persistent_segments() {
         (&shown["persistent"], &shown["seats"]),
         (&json!(true), &json!([]))
     );
+    assert_eq!(shown["pinned"], json!(true));
+    let text = piped(&["show", &name.0]).ends_with(0).out.clone();
+    assert!(text.contains(", pinned, persistent\n"), "{text}");
     // A persistent segment may be changed although no process is in it.
     let plain = shown["arrays"][0]["handle"].as_str().unwrap();
     piped(&["set", &name.0, plain, "0,0", "4"]).ends_with(0);
