@@ -75,7 +75,7 @@ fn made() -> Vec<Error> {
         BundleError::NotOwned { handle: X, owner: 4711 };
         BundleError::Frozen { handle: X };
         LeaseError::Queued { handle: X };
-        LeaseError::NotHeld { handle: X, why: "it was unlocked before" };
+        LeaseError::NotHeld { handle: X, why: "it was given back before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
         RoundError::GivenUp { round: 3 };

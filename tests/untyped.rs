@@ -506,7 +506,7 @@ fn only_the_table_that_locked_unlocks_and_only_once() {
         assert!(!locked.is_held());
         // The same seat has the array again, and its lease is not the one of `locked`.
         let guard = table.write(x).unwrap();
-        not_held(table.unlock(&mut locked, true), "unlocked before");
+        not_held(table.unlock(&mut locked, true), "given back before");
         assert!(is_busy(other.read(x)));
         drop(guard);
         assert!(!is_poisoned(table.read(x)));

@@ -177,21 +177,25 @@ impl HandleTable {
         self.core.pin_raw(handle.into())
     }
 
-    /// Gives back a pin of this table. A pin of another table stays until that table is dropped; in
-    /// a child that a fork has made, the pins of the parent stay the parent's.
+    /// Gives back a pin that this table's [`pin_raw`](HandleTable::pin_raw) took.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotHeld`] if the value was unpinned before, if another table pinned the array,
+    /// or if the parent of this process did before the fork. Nothing is changed then.
     ///
     /// ```
-    /// # let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+    /// # use ndshm::{HandleTable, Segment, error::LeaseError};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
     /// let x = table.zeros::<f32, _>((2, 3))?;
-    /// let pin = table.pin_raw(x)?;
+    /// let mut pin = table.pin_raw(x)?;
     /// assert_eq!((pin.shape(), pin.len()), (&[2, 3][..], 24));
     /// table.free(x)?;
-    /// table.unpin(pin);
-    /// assert_eq!(table.verify()?.retired, 0);
+    /// table.unpin(&mut pin)?;
+    /// assert!(matches!(table.unpin(&mut pin), Err(LeaseError::NotHeld { .. })));
     /// # Ok::<(), ndshm::Error>(())
     /// ```
-    pub fn unpin(&self, pin: RawPin) {
-        self.core.unpin(pin);
+    pub fn unpin(&self, pin: &mut RawPin) -> Result<(), LeaseError> {
+        self.core.unpin(pin)
     }
 
     /// Returns the arrays that this participant has pinned, and the number of its pins of each.

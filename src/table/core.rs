@@ -2,7 +2,6 @@
 
 use core::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use super::above::Above;
 use super::alloc::{Allocator, Cleaning};
@@ -43,8 +42,6 @@ pub struct Core {
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
     /// The number of this participant's pins of each array, at least one.
     pub(super) pins: RefCell<BTreeMap<AnyHandle, usize>>,
-    /// Tells the pins of this table from those of other tables.
-    pub(super) identity: Arc<()>,
     /// Schema index of each record type used here.
     pub(super) schemas: RefCell<HashMap<std::any::TypeId, u16>>,
     /// Buckets in which this participant has named something.
@@ -73,7 +70,6 @@ impl Core {
             cache: RefCell::new(Cache::new(segment.retain_limit())),
             recursive: RefCell::default(),
             pins: RefCell::default(),
-            identity: Arc::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),
             names: RefCell::default(),

@@ -168,8 +168,9 @@ pub enum LeaseError {
         /// The part that it was writing.
         what: HalfWritten,
     },
-    /// The lease cannot be given back here: see [`unlock`](crate::HandleTable::unlock).
-    #[error("{handle} cannot be unlocked here: {why}")]
+    /// The lease or pin cannot be given back here: see [`unlock`](crate::HandleTable::unlock) and
+    /// [`unpin`](crate::HandleTable::unpin).
+    #[error("{handle} cannot be given back here: {why}")]
     NotHeld {
         /// The handle.
         handle: AnyHandle,

@@ -30,21 +30,28 @@ pub enum Mode {
     Recover,
 }
 
-/// The record of a lease that does not borrow its table.
+/// One stay of one participant in a segment.
 ///
-/// Seat and epoch name one stay of one participant in the segment: a seat is taken again only in
-/// another epoch, of which there are 2^63. So no later table is taken for the one that leased.
-#[derive(Clone, Copy)]
-pub(crate) struct Ticket {
-    slot: SlotIndex,
-    handle: AnyHandle,
-    mode: Mode,
-    /// The process that leased.
+/// A seat is taken again only in another epoch, of which there are 2^63. So no later table is taken
+/// for the one that leased.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stay {
+    /// The process.
     token: u64,
     /// The segment's key.
     key: u64,
     seat: SeatId,
     epoch: u64,
+}
+
+/// The record of a lease that does not borrow its table.
+#[derive(Clone, Copy)]
+pub(crate) struct Ticket {
+    slot: SlotIndex,
+    handle: AnyHandle,
+    mode: Mode,
+    /// The participant that leased.
+    stay: Stay,
 }
 
 impl Ticket {
@@ -58,7 +65,7 @@ impl Ticket {
 
     /// Returns the process that leased.
     pub(crate) fn token(&self) -> u64 {
-        self.token
+        self.stay.token
     }
 
     pub(crate) fn handle(&self) -> AnyHandle {
@@ -75,11 +82,11 @@ impl Ticket {
     }
 }
 
-const TWICE: &str = "it was unlocked before";
-const FORKED: &str = "the parent of this process locked it before the fork: the parent unlocks it, \
+const TWICE: &str = "it was given back before";
+const FORKED: &str = "the parent of this process took it before the fork: the parent gives it back, \
      and the child drops the value";
-const OTHER: &str = "another table locked it, or this one has left the segment since: pass it to the \
-     table whose lock returned it";
+const OTHER: &str = "another table took it, or this one has left the segment since: pass it to the \
+     table that returned it";
 
 impl Core {
     /// Takes a lease that lasts until [`release`](Core::release).
@@ -98,27 +105,46 @@ impl Core {
             slot,
             handle,
             mode,
+            stay: self.stay(),
+        })
+    }
+
+    /// Returns the record of this participant.
+    pub(super) fn stay(&self) -> Stay {
+        Stay {
             token: self.token(),
             key: self.segment.key(),
             seat: self.own_seat(),
             epoch: self.epoch(),
-        })
+        }
+    }
+
+    /// Checks that this participant took a lease or a pin, and has not given it back.
+    pub(super) fn check_held(
+        &self,
+        handle: AnyHandle,
+        stay: Stay,
+        held: bool,
+    ) -> Result<(), LeaseError> {
+        let why = if !held {
+            TWICE
+        } else if !self.is_process(stay.token) {
+            FORKED
+        } else if !self.is_of(stay.token) || stay != self.stay() {
+            OTHER
+        } else {
+            return Ok(());
+        };
+        Err(LeaseError::NotHeld { handle, why })
     }
 
     /// Returns the slot of a lease that this table holds.
     fn held(&self, ticket: &Ticket) -> Result<Slot<'_>, LeaseError> {
-        let not_held = |why| LeaseError::NotHeld {
+        self.check_held(ticket.handle, ticket.stay, true)?;
+        let slot = Slot::of(self.segment.memory(), ticket.slot);
+        slot.ok_or(LeaseError::Stale {
             handle: ticket.handle,
-            why,
-        };
-        if !self.is_process(ticket.token) {
-            return Err(not_held(FORKED));
-        }
-        let is_own = self.is_of(ticket.token)
-            && (ticket.key, ticket.seat) == (self.segment.key(), self.own_seat())
-            && ticket.epoch == self.epoch();
-        let slot = Slot::of(self.segment.memory(), ticket.slot).filter(|_| is_own);
-        slot.ok_or_else(|| not_held(OTHER))
+        })
     }
 
     /// Releases a lease. `poison` says that the bytes may be half-written.
@@ -178,13 +204,7 @@ impl Core {
 
     /// Releases what [`lock`](Core::lock) took.
     pub(crate) fn unlock(&self, locked: &mut Locked, poison: bool) -> Result<(), LeaseError> {
-        if !locked.held {
-            return Err(LeaseError::NotHeld {
-                handle: locked.ticket.handle,
-                why: TWICE,
-            });
-        }
-        self.held(&locked.ticket)?;
+        self.check_held(locked.ticket.handle, locked.ticket.stay, locked.held)?;
         // The access ends before others can begin theirs.
         locked.access = None;
         self.release(&locked.ticket, poison)?;
@@ -241,7 +261,7 @@ impl Locked {
 
     /// Returns the process that locked it.
     pub(crate) fn token(&self) -> u64 {
-        self.ticket.token
+        self.ticket.stay.token
     }
 
     /// Returns the kind of the lease.

@@ -3,12 +3,13 @@
 use core::cell::RefCell;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use std::sync::Arc;
 
 use ndarray::{ArrayView, Dimension};
 
+use super::builder::Address;
 use super::core::Core;
-use super::untyped::LocatedBytes;
+use super::locked::Stay;
+use super::untyped::ArrayKind;
 use crate::element::{DType, Element, Order};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
@@ -36,11 +37,13 @@ impl Core {
         *self.pins.borrow_mut().entry(handle).or_insert(0) += 1;
         // The pin keeps the descriptor as a lease does.
         match self.locate_untyped(slot, handle) {
-            Ok(bytes) => Ok(RawPin {
+            Ok(found) => Ok(RawPin {
                 handle,
-                bytes,
-                table: Arc::clone(&self.identity),
-                token: self.token(),
+                stay: self.stay(),
+                held: true,
+                offset: found.offset,
+                address: Address(NonNull::slice_from_raw_parts(found.first, found.len)),
+                kind: found.kind,
             }),
             Err(error) => {
                 self.release_pin(handle);
@@ -49,15 +52,12 @@ impl Core {
         }
     }
 
-    /// Gives a pin back. Does nothing with a pin of another table, or one that crossed a fork.
-    pub(crate) fn unpin(&self, pin: RawPin) {
-        self.give_back_pin(&pin);
-    }
-
-    fn give_back_pin(&self, pin: &RawPin) {
-        if Arc::ptr_eq(&pin.table, &self.identity) && self.is_of(pin.token) {
-            self.release_pin(pin.handle);
-        }
+    /// Gives back what [`pin_raw`](Core::pin_raw) took.
+    pub(crate) fn unpin(&self, pin: &mut RawPin) -> Result<(), LeaseError> {
+        self.check_held(pin.handle, pin.stay, pin.held)?;
+        pin.held = false;
+        self.release_pin(pin.handle);
+        Ok(())
     }
 
     /// Releases one of this participant's pins of an array.
@@ -88,26 +88,27 @@ impl Core {
     }
 }
 
-/// A pinned array: its address, type and shape.
+/// A pin without a lifetime: address, type and shape of the array. The result of
+/// [`HandleTable::pin_raw`](crate::HandleTable::pin_raw).
 ///
-/// Dropping it does not release the pin: [`HandleTable::unpin`](crate::HandleTable::unpin) does, or
-/// the end of the table that pinned the array. Programs whose language collects garbage keep it
-/// beside their views. Others use [`Pinned`].
-#[must_use = "the pin lasts until it is passed to `unpin`"]
+/// It is released by [`unpin`](crate::HandleTable::unpin) of the same table, never by a drop: a value
+/// that is dropped without that leaves the array pinned until the table is dropped, or the process
+/// ends. [`Pinned`] is the guard.
+///
+/// The value is data: it may be kept for any time, and passed to other threads. A copy of it in a
+/// forked child belongs to the parent.
+#[must_use = "the array stays pinned until the value is unpinned"]
 pub struct RawPin {
     handle: AnyHandle,
-    bytes: LocatedBytes,
-    /// The identity of the table that has pinned the array.
-    table: Arc<()>,
-    /// The process in which that table has pinned it.
-    token: u64,
+    /// The participant that has pinned the array.
+    stay: Stay,
+    /// Not yet unpinned.
+    held: bool,
+    /// The offset of the array's extent in the data region.
+    offset: u64,
+    address: Address,
+    kind: ArrayKind,
 }
-
-// SAFETY: the value holds an address that it reads only in an unsafe function, whose caller has the
-// duty that the bytes are mapped and not written. Everything else in it is `Send` and `Sync`.
-unsafe impl Send for RawPin {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for RawPin {}
 
 impl RawPin {
     /// Returns the array's handle, which may be stale by now.
@@ -117,12 +118,12 @@ impl RawPin {
 
     /// Returns the address of the first element.
     pub fn as_ptr(&self) -> NonNull<u8> {
-        self.bytes.first
+        self.address.0.cast()
     }
 
     /// Returns the number of bytes of the elements.
     pub fn len(&self) -> usize {
-        self.bytes.len
+        self.address.0.len()
     }
 
     /// Returns `true` if the array has no elements.
@@ -132,32 +133,38 @@ impl RawPin {
 
     /// Returns the type of the elements.
     pub fn dtype(&self) -> &DType {
-        &self.bytes.kind.dtype
+        &self.kind.dtype
     }
 
     /// Returns the length of each axis.
     pub fn shape(&self) -> &[usize] {
-        &self.bytes.kind.shape
+        &self.kind.shape
     }
 
     /// Returns the order: the first or the last axis is contiguous.
     pub fn order(&self) -> Order {
-        self.bytes.kind.order
+        self.kind.order
+    }
+
+    /// Returns `true` until the value is unpinned. A copy in a forked child returns what the
+    /// parent's returned at the fork.
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Returns the bytes of the elements, in memory order.
     ///
     /// # Safety
     /// For as long as the slice lives:
-    /// - the table that pinned the array exists, in this process and not in a child of it;
+    /// - the array is not unpinned, and the table that pinned it is not dropped;
+    /// - the process is the one that pinned the array, not a child of it;
     /// - nobody writes the bytes, in any process; earlier writes happen before this call (by a
     ///   lease, a round, or a message through the kernel).
     pub unsafe fn bytes(&self) -> &[u8] {
-        let bytes = NonNull::slice_from_raw_parts(self.bytes.first, self.bytes.len);
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
-        // (`locate_untyped`), and they are initialised. The caller ensures that nobody writes them.
-        // The array is pinned until `unpin` consumes `self`, so they are no other array's.
-        unsafe { bytes.as_ref() }
+        // (`locate_untyped`), and they are initialised. The caller ensures that the array is pinned,
+        // so that they are no other array's, and that nobody writes them.
+        unsafe { self.address.0.as_ref() }
     }
 }
 
@@ -165,6 +172,7 @@ impl core::fmt::Debug for RawPin {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("RawPin")
             .field("handle", &self.handle())
+            .field("is_held", &self.held)
             .field("dtype", self.dtype())
             .field("shape", &self.shape())
             .field("order", &self.order())
@@ -220,14 +228,15 @@ impl Pinned<'_> {
     #[track_caller]
     pub unsafe fn bytes(&self) -> &[u8] {
         self.note_access();
-        // SAFETY: the caller's duties; the table lives as long as `self`.
+        // SAFETY: the caller's duties. While `self` is borrowed, the array is pinned, and its table
+        // lives.
         unsafe { self.pin.bytes() }
     }
 
     #[track_caller]
     fn note_access(&self) {
         let memory = self.table.segment.memory();
-        let access = memory.track(self.pin.bytes.offset, self.len() as u64, false);
+        let access = memory.track(self.pin.offset, self.len() as u64, false);
         self.accesses.borrow_mut().push(access);
     }
 }
@@ -244,7 +253,8 @@ impl Drop for Pinned<'_> {
     fn drop(&mut self) {
         // The accesses end before the pin.
         self.accesses.get_mut().clear();
-        self.table.give_back_pin(&self.pin);
+        // An error means that the pin crossed a fork, and belongs to the parent.
+        let _ = self.table.unpin(&mut self.pin);
     }
 }
 

@@ -6,9 +6,7 @@ use ndshm::error::LeaseError;
 use ndshm::untyped::Mode;
 use ndshm::{Element, HandleTable, Pool, Segment};
 
-#[cfg(feature = "serde")]
-use crate::InChild::Refuses;
-use crate::InChild::{DoesNothing, Private};
+use crate::InChild::{DoesNothing, Private, Refuses};
 use crate::{Ground, Row, Vector};
 
 #[rustfmt::skip] // one row to a line
@@ -18,6 +16,8 @@ pub const METHODS: &[Row] = &[
     ("Locked", "handle, is_held, unlock", DoesNothing, locked),
     ("Owned", "handle, into_handle, drop", DoesNothing, owned),
     ("Attached", "shape, dim", Private, attached),
+    ("Pinned", "handle, len, dtype, shape, order, drop", DoesNothing, pinned),
+    ("RawPin", "unpin", Refuses, raw_pin),
     #[cfg(feature = "serde")]
     ("ObjectGuard", "get", Refuses, object),
     #[cfg(feature = "serde")]
@@ -104,6 +104,37 @@ fn owned(ground: &Ground) {
         assert_eq!(owned.unwrap().into_handle(), x);
         assert!(ground.table.read(x).is_ok());
     }
+}
+
+fn pinned(ground: &Ground) {
+    let x: Vector = ground.table.zeros(3).unwrap();
+    let mut pinned = Some(ground.table.pin(x).unwrap());
+    ground.cross_kept(&mut pinned, |pinned| {
+        let pinned = pinned.take().unwrap();
+        assert_eq!((pinned.handle(), pinned.shape()), (x.into(), &[3][..]));
+        assert_eq!((pinned.len(), pinned.dtype()), (24, &u64::dtype()));
+        // The child has a seat of its own when it drops the guard.
+        ground.table.seat().unwrap();
+        assert!(ground.table.pins().is_empty());
+    });
+    assert_eq!(ground.table.pins(), [(x.into(), 1)]);
+    let pids = ground.table.info(x).unwrap().pins;
+    assert_eq!(pids, [std::process::id()], "the child released the pin");
+}
+
+fn raw_pin(ground: &Ground) {
+    let x: Vector = ground.table.zeros(3).unwrap();
+    let mut pin = ground.table.pin_raw(x).unwrap();
+    ground.cross_kept(&mut pin, |pin| {
+        for _ in 0..2 {
+            let refused = ground.table.unpin(pin).unwrap_err();
+            assert!(matches!(refused, LeaseError::NotHeld { .. }), "{refused}");
+            // A pin of the child's own on the same array is not taken for it.
+            drop(ground.table.pin(x).unwrap());
+        }
+    });
+    assert_eq!(ground.table.info(x).unwrap().pins.len(), 1);
+    ground.table.unpin(&mut pin).unwrap();
 }
 
 fn attached(ground: &Ground) {

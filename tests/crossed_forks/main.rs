@@ -47,6 +47,7 @@ const REFERENCES: &[(&str, &str)] = &[
     ("ArrayBuilder", "bytes_mut"),
     ("Tile", "views"),
     ("ReadyTile", "views"),
+    ("Pinned, RawPin", "as_ptr, the unsafe views"),
     ("Attached", "as_ptr, as_mut_ptr, the unsafe views"),
     ("Tensor, &str, &[u8] out of an ObjectGuard", "deref"),
     ("a lent Arrow array", "values"),

@@ -55,6 +55,74 @@ pub fn a_dead_reader_leaves_nothing() {
     assert_eq!(table.arrays().count(), 0);
 }
 
+/// One process pins an array, another frees it, and others allocate from its class 10^5 times.
+pub fn a_pinned_array_keeps_its_bytes_until_its_holder_is_killed() {
+    const LENGTH: usize = 1000;
+    let table = Segment::options().capacity(1 << 20).anonymous().unwrap();
+    let table = HandleTable::join(&table).unwrap();
+    let x = table.from_elem(LENGTH, 7u64).unwrap();
+    // The extents of the class that others can have.
+    let room = || {
+        let mut all = Vec::new();
+        while let Ok(y) = table.uninit::<u64, _>(LENGTH) {
+            all.push(y);
+        }
+        let count = all.len();
+        all.into_iter().for_each(|y| table.free(y).unwrap());
+        count
+    };
+    let (looked, freed) = (Pipe::new(), Pipe::new());
+    let to_holder = Pipe::new();
+    let holder = Child::fork(|| {
+        let pinned = table.pin(x).unwrap();
+        freed.send(0);
+        loop {
+            to_holder.receive();
+            // SAFETY: nobody writes the array after its creation.
+            let view = unsafe { pinned.view::<u64, Ix1>() }.unwrap();
+            looked.send(u64::from(view.iter().all(|&element| element == 7)));
+        }
+    });
+    freed.receive();
+    table.free(x).unwrap();
+    let pinned = room();
+    let others: Vec<Child> = (1..=2)
+        .map(|value| {
+            Child::fork(|| {
+                for _ in 0..50_000 {
+                    let y = table.from_elem(LENGTH, value).unwrap();
+                    table.free(y).unwrap();
+                }
+            })
+        })
+        .collect();
+    let look = || {
+        to_holder.send(0);
+        assert_eq!(looked.receive(), 1, "the pinned bytes have changed");
+    };
+    for other in others {
+        look();
+        other.join();
+        look();
+    }
+    assert_eq!(table.verify().unwrap().retired, 1);
+    assert_eq!(table.reap().unwrap().pins, 0, "the holder lives");
+    holder.kill();
+    let report = table.reap().unwrap();
+    assert_eq!((report.seats, report.pins, report.leases), (1, 1, 0));
+    assert_eq!(table.verify().unwrap().retired, 0);
+    assert_eq!(room(), pinned + 1, "the memory came back");
+
+    let x = table.zeros::<u64, _>(LENGTH).unwrap();
+    let held = [table.pin(x).unwrap(), table.pin(x).unwrap()];
+    table.free(x).unwrap();
+    let [first, last] = held;
+    drop(first);
+    assert_eq!(room(), pinned, "the last pin keeps it");
+    drop(last);
+    assert_eq!(room(), pinned + 1, "the memory came back");
+}
+
 pub fn arrays_of_a_dead_owner_are_freed() {
     let table = table();
     let kept = Pipe::new();

@@ -95,6 +95,35 @@ pub fn guards_that_crossed_a_fork_do_nothing_when_dropped() {
     assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
 }
 
+pub fn a_child_pins_the_arrays_of_its_parent_for_itself() {
+    let table = table();
+    let x = table.from_elem(4, 1u8).unwrap();
+    let pinned = table.pin(x).unwrap();
+    let (to_child, to_parent) = (Pipe::new(), Pipe::new());
+    let child = Child::fork(|| {
+        let pins = table.pins();
+        assert_eq!(pins, [(x.into(), 1)], "the parent's, until the first use");
+        let own = table.pin(pins[0].0).unwrap();
+        assert_eq!(table.pins().len(), 1);
+        to_parent.send(0);
+        to_child.receive();
+        // SAFETY: nobody writes the array.
+        assert_eq!(unsafe { own.bytes() }, [1; 4]);
+    });
+    to_parent.receive();
+    drop(pinned);
+    table.free(x).unwrap();
+    assert_eq!(table.verify().unwrap().retired, 1, "the child's pin");
+    let others: Vec<_> = (0..10).map(|_| table.from_elem(4, 2u8).unwrap()).collect();
+    to_child.send(0);
+    child.join();
+    for other in others {
+        table.free(other).unwrap();
+    }
+    table.reap().unwrap();
+    assert_eq!(table.verify().unwrap().retired, 0);
+}
+
 pub fn a_grandchild_takes_a_seat_of_its_own() {
     let table = table();
     let x = table.zeros::<u32, _>(3).unwrap();

@@ -180,10 +180,10 @@ fn pin(run: &mut Run) {
 
 fn pin_again(run: &mut Run) {
     let pin = |table: &HandleTable, array| table.pin_raw(array).unwrap();
-    prepared(run, pin, |table, array, first| {
-        let second = table.pin_raw(array).unwrap();
-        table.unpin(first);
-        table.unpin(second);
+    prepared(run, pin, |table, array, mut first| {
+        let mut second = table.pin_raw(array).unwrap();
+        table.unpin(&mut first).unwrap();
+        table.unpin(&mut second).unwrap();
     });
 }
 
@@ -193,7 +193,9 @@ fn last_pin(run: &mut Run) {
         table.free(array).unwrap();
         pin
     };
-    prepared(run, free, |table, _, pin| table.unpin(pin));
+    prepared(run, free, |table, _, mut pin| {
+        table.unpin(&mut pin).unwrap()
+    });
 }
 
 fn free_under_a_pin(run: &mut Run) {
