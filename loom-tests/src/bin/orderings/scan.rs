@@ -36,7 +36,7 @@ impl fmt::Display for Asked {
 }
 
 /// Files that the models cannot run, and the reason.
-pub const OUTSIDE: [(&str, &str); 5] = [
+pub const OUTSIDE: [(&str, &str); 6] = [
     (
         "src/segment/lifecycle/initialize.rs",
         "I3: one compare-and-swap of the header, on a mapping; the segment's tests race creators",
@@ -44,6 +44,10 @@ pub const OUTSIDE: [(&str, &str); 5] = [
     (
         "src/segment/mapped.rs",
         "the turn of threads at the first use after a fork, in private memory",
+    ),
+    (
+        "src/segment/mapped/gate.rs",
+        "the count of this process's seats, in private memory; `tests/passing` races joins and a leave",
     ),
     (
         "src/segment/os/fork.rs",
@@ -58,6 +62,14 @@ pub const OUTSIDE: [(&str, &str); 5] = [
         "the tables of one process, which a model does not fork",
     ),
 ];
+
+/// Orderings of two stores to one word, by file and function, and the reason. The model checker gives
+/// all stores to a word the order in which it runs them, so it cannot refuse a weaker one.
+pub const OF_STORES: [(&str, &str, &str); 1] = [(
+    "src/pool/foreign/words.rs",
+    "free",
+    "the parent's reset of a report comes before the answer of the place's next occupant",
+)];
 
 /// The facade itself, which passes the orderings on.
 const FACADE: &str = "src/sync";
@@ -80,6 +92,12 @@ pub fn scan(root: &Path) -> io::Result<Vec<Asked>> {
         }
         let text = fs::read_to_string(&path)?;
         all.extend(of_file(&name, &text).map_err(io::Error::other)?);
+        all.retain(|asked| {
+            let place = (asked.file.as_str(), asked.function.as_str());
+            OF_STORES
+                .iter()
+                .all(|&(file, function, _)| (file, function) != place)
+        });
     }
     Ok(all)
 }

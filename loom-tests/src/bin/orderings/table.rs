@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::scan::{Asked, OUTSIDE};
+use crate::scan::{Asked, OF_STORES, OUTSIDE};
 
 /// An ordering, a weaker one, and the model that refuses it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +60,11 @@ pub fn print(rows: &[Row]) -> String {
     text += "\n## Not run by the models\n\n| file | what its orderings are for |\n|---|---|\n";
     for (file, what) in OUTSIDE {
         let _ = writeln!(text, "| {file} | {what} |");
+    }
+    text += "\n## Orders of two stores, which the model checker never exchanges\n\n\
+             | file | function | what its ordering is for |\n|---|---|---|\n";
+    for (file, function, what) in OF_STORES {
+        let _ = writeln!(text, "| {file} | `{function}` | {what} |");
     }
     text
 }
