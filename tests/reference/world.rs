@@ -93,15 +93,22 @@ impl<'t> World<'t> {
                     assert_eq!(table.free(known.handle).is_ok(), !known.freed);
                     known.freed = true;
                 }
-                Step::Detach(table, array) => {
-                    let (table, known) = self.pick(*table, array);
-                    assert_eq!(table.detach(known.handle).is_ok(), !known.freed);
-                    known.owner = None;
+                Step::Detach(at, array) => {
+                    let (table, known) = self.pick(*at, array);
+                    let owned = known.owner.is_none_or(|owner| owner == *at);
+                    let detached = table.detach(known.handle).is_ok();
+                    assert_eq!(detached, !known.freed && owned);
+                    if detached {
+                        known.owner = None;
+                    }
                 }
                 Step::Adopt(owner, array) => {
                     let (table, known) = self.pick(*owner, array);
-                    assert_eq!(table.adopt(known.handle).is_ok(), !known.freed);
-                    known.owner = Some(*owner);
+                    let adopted = table.adopt(known.handle).is_ok();
+                    assert_eq!(adopted, !known.freed && known.owner.is_none());
+                    if adopted {
+                        known.owner = Some(*owner);
+                    }
                 }
                 Step::Panic(table, array, seed) => self.panic_while_writing(*table, array, *seed),
                 Step::ClearPoison(table, array) => {
@@ -351,8 +358,10 @@ impl<'t> World<'t> {
         visitor.detach(kept).unwrap();
         let at = array.index(self.arrays.len());
         let known = &mut self.arrays[at];
-        assert_eq!(visitor.adopt(known.handle).is_ok(), !known.freed);
-        known.freed = true;
+        // What the visitor adopts leaves with it.
+        let adopted = visitor.adopt(known.handle).is_ok();
+        assert_eq!(adopted, !known.freed && known.owner.is_none());
+        known.freed |= adopted;
         self.arrays.push(Known {
             handle: kept.into(),
             kind: 2,
