@@ -192,6 +192,7 @@ impl SharedTable {
     /// [`HandleTable::reap`].
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
         let me = self.with(Core::enter)??;
+        self.with(Core::empty_inbox)?;
         let report = seat::reap(self.segment(), me, &Reclaimer)?;
         self.with(|core| core.tidy_names(&report))?;
         Ok(report)
