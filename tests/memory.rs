@@ -5,10 +5,12 @@
 mod own_shm;
 mod support;
 
-use ndarray::Axis;
+use std::collections::BTreeSet;
+
+use ndarray::{Axis, Ix1};
 use ndshm::error::LeaseError;
 use ndshm::segment::HugePages;
-use ndshm::{Error, Grid, HandleTable, Pool, Segment};
+use ndshm::{Error, Grid, Handle, HandleTable, Pool, Segment};
 use own_shm::own_shm_of;
 use support::{Child, Name, Pipe};
 
@@ -28,7 +30,63 @@ fn main() {
         a_full_mount_refuses_and_keeps_no_pages,
         huge_pages_are_given_back,
         freeing_part_of_a_huge_page_keeps_the_rest,
+        an_array_freed_while_read_elsewhere_leaves_its_place_to_the_next,
+        pages_freed_by_another_process_count_as_retained,
     ];
+}
+
+fn an_array_freed_while_read_elsewhere_leaves_its_place_to_the_next() {
+    for bytes in [5000, 100_000, 8 * MIB] {
+        let table = table_of(HugePages::AsSystem);
+        let (go, done) = (Pipe::new(), Pipe::new());
+        let child = Child::fork(|| {
+            let reader = HandleTable::join(table.segment()).unwrap();
+            for _ in 0..10 {
+                let x: Handle<u8, Ix1> = Handle::from_bits(go.receive());
+                let reading = reader.read(x).unwrap();
+                done.send(0);
+                go.receive();
+                assert_eq!(reading[bytes - 1], 7);
+                drop(reading);
+                done.send(0);
+            }
+        });
+        let mut places = BTreeSet::new();
+        for _ in 0..10 {
+            let x = table.from_elem(bytes, 7u8).unwrap();
+            places.insert(table.attach(x).unwrap().as_ptr());
+            go.send(x.to_bits());
+            done.receive();
+            table.free(x).unwrap();
+            go.send(0);
+            done.receive();
+        }
+        child.join();
+        assert_eq!(places.len(), 1, "places of arrays of {bytes} bytes");
+    }
+}
+
+fn pages_freed_by_another_process_count_as_retained() {
+    let limit = 40 * MIB;
+    let options = Segment::options().capacity(8 << 30).retain(limit as u64);
+    let table = HandleTable::join(&options.anonymous().unwrap()).unwrap();
+    let reader = HandleTable::join(table.segment()).unwrap();
+    for round in 0..3 {
+        let many: Vec<_> = (0..8)
+            .map(|_| table.from_elem(16 * MIB, 7u8).unwrap())
+            .collect();
+        let reading: Vec<_> = many.iter().map(|&x| reader.read(x).unwrap()).collect();
+        for &x in &many {
+            table.free(x).unwrap();
+        }
+        assert!(there(&table) >= 128 * MIB, "they are still read");
+        drop(reading);
+        let kept = there(&table);
+        assert!(
+            (16 * MIB..limit + MIB).contains(&kept),
+            "round {round}: {kept} bytes"
+        );
+    }
 }
 
 fn table_of(huge_pages: HugePages) -> HandleTable {

@@ -56,6 +56,7 @@ counts! {
     Writes "write leases checked",
     Busy "leases refused: busy",
     Stale "refused: stale",
+    Owned "refused: owned by another",
     Poisoned "leases refused: poisoned",
     HealedInPlace "poisoned arrays overwritten without a lease, then cleared",
     HealedAfter "poisoned arrays cleared, then overwritten",

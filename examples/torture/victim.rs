@@ -152,6 +152,7 @@ impl<'w, 't> Sitting<'w, 't> {
     pub fn refused(&mut self, error: LeaseError) -> bool {
         match error {
             LeaseError::Busy { .. } => self.me.count(Count::Busy),
+            LeaseError::Owned { .. } => self.me.count(Count::Owned),
             LeaseError::Stale { handle } if self.world.lasts(handle) => {
                 self.me.found(format!("{handle} is stale, but should last"))
             }

@@ -93,11 +93,11 @@ impl<'t> World<'t> {
                     assert_eq!(table.free(known.handle).is_ok(), !known.freed);
                     known.freed = true;
                 }
-                Step::Detach(by, array) => {
-                    let (table, known) = self.pick(*by, array);
-                    let is_others = known.owner.is_some_and(|owner| owner != *by);
+                Step::Detach(at, array) => {
+                    let (table, known) = self.pick(*at, array);
+                    let owned = known.owner.is_none_or(|owner| owner == *at);
                     let detached = table.detach(known.handle).is_ok();
-                    assert_eq!(detached, !known.freed && !is_others);
+                    assert_eq!(detached, !known.freed && owned);
                     if detached {
                         known.owner = None;
                     }
@@ -358,9 +358,9 @@ impl<'t> World<'t> {
         visitor.detach(kept).unwrap();
         let at = array.index(self.arrays.len());
         let known = &mut self.arrays[at];
+        // What the visitor adopts leaves with it.
         let adopted = visitor.adopt(known.handle).is_ok();
         assert_eq!(adopted, !known.freed && known.owner.is_none());
-        // What the visitor owns goes with it.
         known.freed |= adopted;
         self.arrays.push(Known {
             handle: kept.into(),

@@ -295,7 +295,10 @@ fn own_from_the_dead(run: &mut Run) {
     let ground = Ground::new();
     ground.table.detach(ground.array).unwrap();
     // Joining reaps: the victim joins before the owner dies.
-    let owner = || ground.join().adopt(ground.array).unwrap();
+    let owner = || {
+        let table = std::mem::ManuallyDrop::new(ground.join());
+        table.adopt(ground.array).unwrap();
+    };
     adopt_and_detach(run, &ground, || dead(owner));
     ground.survive(run);
 }

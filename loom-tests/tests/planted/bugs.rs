@@ -468,6 +468,20 @@ pub const BUGS: &[Bug] = &[
         model: ("handover", "death_while_pushing_into_a_queue_that_closes"),
     },
     Bug {
+        name: "an adopter does not look at the owner",
+        file: "src/word/slot.rs",
+        at: "pub(crate) fn adopt(self, generation: u32, from: SeatId, me: SeatId) -> Option<Self> {\n        (self.is_live(generation) && «(self.is_unowned() || self.is_owned_by(from))»)",
+        instead: "(self.is_unowned() || from == SeatId::NONE)",
+        model: ("seats", "owners::one_of_two_adopts_what_nobody_owns"),
+    },
+    Bug {
+        name: "an adopter takes an owner without the lock for dead",
+        file: "src/seat/mod.rs",
+        at: "if seat == me || «!segment.try_lock_seat(index, me.index())?» {\n            return Ok(None);",
+        instead: "false",
+        model: ("seats", "owners::one_of_two_adopts_what_nobody_owns"),
+    },
+    Bug {
         name: "a reaper gives back a dead consumer's cell before its array",
         file: "src/reclaim.rs",
         at: "cells.recover_arrays(«segment», seat);",
