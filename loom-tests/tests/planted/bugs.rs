@@ -39,7 +39,8 @@ pub const BUGS: &[Bug] = &[
         instead: "if let Some(slot) = Slot::of(memory, self.slot) {
                 let _ = slot.abandon(self.reserved, me, false);
                 segment.punch(self.extent.offset, self.extent.size());
-                return Hints::of(memory).set(self.extent.class, self.slot);
+                let _ = Hints::of(memory).set(self.extent.class, self.slot);
+                return;
             } else { false }",
         model: (
             "shared",
@@ -107,8 +108,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a writer's end loses the pins",
         file: "src/word/slot.rs",
-        at: "self.is_written_by(seat).then(|| {\n            self.with(Self::WRITER, 0)\n                .with(Self::ROUND, «0»)",
-        instead: "0).with(Self::PINNED, 0",
+        at: "self.is_written_by(seat).then(|| {\n            «self.with(Self::WRITER, 0)»",
+        instead: "self.with(Self::WRITER, 0).with(Self::PINNED, 0)",
         model: ("pins", "a_pin_outlasts_leases_and_recovery"),
     },
     Bug {
@@ -119,10 +120,10 @@ pub const BUGS: &[Bug] = &[
         model: ("pins", "death_with_a_pin"),
     },
     Bug {
-        name: "a participant notes its first pin after setting it",
+        name: "a participant does not note that it pins",
         file: "src/table/slot.rs",
-        at: "«ParticipantInfo::note_pins(self.memory, me);\n        let pin = set(self.pin_bit(me));»",
-        instead: "let pin = set(self.pin_bit(me)); ParticipantInfo::note_pins(self.memory, me);",
+        at: "«ParticipantInfo::note_pins(self.memory, me)»;",
+        instead: "()",
         model: ("pins", "death_with_a_pin"),
     },
     Bug {
