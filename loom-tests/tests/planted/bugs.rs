@@ -477,7 +477,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "an adopter takes an owner without the lock for dead",
         file: "src/seat/mod.rs",
-        at: "if seat == me || «!segment.try_lock_seat(index, me.index())?» {\n            return Ok(None);",
+        at: "if seat == me || «!segment.try_lock_seat(index, me.index())?» {\n        return Ok(None);",
         instead: "false",
         model: ("seats", "owners::one_of_two_adopts_what_nobody_owns"),
     },
