@@ -115,6 +115,7 @@ fn an_answer_is_kept_when_its_worker_leaves() {
         assert_eq!(answers.len(), 1);
         assert_eq!(answers[0].outcome, Answer::Finished(vec![1]));
         worker.join().unwrap();
+        assert_eq!(pool.deaths(), 0);
     });
 }
 
