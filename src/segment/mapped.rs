@@ -63,10 +63,14 @@ fn default_retain() -> u64 {
     if known != 0 {
         return known;
     }
-    let retain = match MemoryLimits::read() {
-        Ok(limits) => limits.default_retain(),
-        // Without /proc, and under Miri.
-        Err(_) => commit::total_memory() / 4,
+    // Miri opens no files.
+    let limits = match cfg!(miri) {
+        true => None,
+        false => MemoryLimits::read().ok(),
+    };
+    let retain = match limits {
+        Some(limits) => limits.default_retain(),
+        None => commit::total_memory() / 4,
     };
     RETAIN.store(retain, Ordering::Relaxed);
     retain

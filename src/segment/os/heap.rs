@@ -55,6 +55,11 @@ impl Mapping {
         Err(Errno::NOSYS)
     }
 
+    /// Refuses: Miri maps no files.
+    pub(crate) fn make_private(&self, _fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        Err(Errno::NOSYS)
+    }
+
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
