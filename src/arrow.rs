@@ -3,8 +3,8 @@
 //! [`HandleTable::lend_arrow`] lends an array as a `PrimitiveArray`, and
 //! [`HandleTable::lend_arrow_rows`] a matrix as a list of rows.
 //!
-//! An Arrow buffer lives until its last clone is dropped, on any thread, and a [`HandleTable`] is of
-//! one thread. Therefore the leases are those of the process's [`SharedTable`] of the segment. A
+//! An Arrow buffer lives until its last clone is dropped, on any thread, and a [`HandleTable`] is
+//! of one thread. Therefore the leases are those of the process's [`SharedTable`] of the segment. A
 //! program that uses one anyway needs no further seat for lent arrays.
 
 use core::ptr::NonNull;

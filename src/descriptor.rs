@@ -218,7 +218,8 @@ impl Descriptor {
     }
 
     /// Creates the descriptor of an array of `dtype`. `schema` is the index of its layout if it is
-    /// a record, or of its text if it is opaque. The caller has checked that there are at most [`MAX_AXES`] axes.
+    /// a record, or of its text if it is opaque. The caller has checked that there are at most
+    /// [`MAX_AXES`] axes.
     pub(crate) fn untyped(dtype: &DType, schema: u16, order: Order, shape: &[usize]) -> Self {
         let mut lengths = [0; MAX_AXES];
         for (length, &axis) in lengths.iter_mut().zip(shape) {
@@ -474,8 +475,8 @@ impl Descriptor {
         }
     }
 
-    /// Returns the type of the elements, or `None` for a control array and for elements whose layout
-    /// the segment does not have.
+    /// Returns the type of the elements. Returns `None` for a control array, and if the segment
+    /// does not have the elements' layout.
     pub(crate) fn dtype(&self, memory: &Memory) -> Option<DType> {
         match self.schema() {
             Some(index) => {

@@ -99,7 +99,7 @@ impl Header {
     /// Hint: not 0 once an array was named; until then lookups skip the buckets.
     pub(crate) const NAMES: usize = 5;
     /// The random number by which processes recognize the segment; 0 until the first use. It is not
-    /// the key: whoever knows an id can make no handles from it.
+    /// the key: an id does not help to make handles.
     pub(crate) const ID: usize = 6;
 
     pub(crate) fn encode(geometry: &Geometry) -> u64 {
@@ -110,8 +110,7 @@ impl Header {
         Self::SPANS.set(word, u64::from(geometry.spans.ilog2()))
     }
 
-    /// Adds the mark of a segment whose pages nobody gives back to a word of
-    /// [`encode`](Header::encode).
+    /// Adds to a word of [`encode`](Header::encode) whether the segment keeps all of its pages.
     pub(crate) fn with_pinned(word: u64, pinned: bool) -> u64 {
         Self::PINNED.set(word, u64::from(pinned))
     }

@@ -1,5 +1,5 @@
-//! Foreign pools: workers that are forked by hand, or are another run of this program, with deaths in
-//! every phase.
+//! Foreign pools: workers that are forked by hand, or are another run of this program, with deaths
+//! in every phase.
 
 mod support;
 
@@ -498,8 +498,8 @@ fn work_is_counted() {
     }
 }
 
-/// Workers are killed at random moments, and are replaced. Each answer is the worker's own, and each
-/// call has one for each worker that was there.
+/// Workers are killed at random moments, and are replaced. Each answer is the worker's own, and
+/// each call has one for each worker that was there.
 fn random_deaths_lose_no_answer() {
     let table = table();
     let (mut pool, mut children) = start(&table, 3);

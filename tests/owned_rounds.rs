@@ -251,7 +251,7 @@ fn misuse_is_refused() {
     assert!(is_not_held(&member.done(&other, token)));
     let seat = HandleTable::join(other.segment()).unwrap();
     assert!(is_not_held(&member.done(&seat, token)));
-    // They have nothing left to tear or to give up, whoever has the seat now.
+    // They have nothing left to tear or to give up, also if the seat has another holder now.
     let mut tiles_of_seat = ground(&seat, 2).1;
     let mut round = tiles_of_seat.begin(&seat).unwrap();
     let mut theirs = enter(&mut tiles_of_seat, &seat);

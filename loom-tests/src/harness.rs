@@ -114,8 +114,8 @@ pub fn dies(mortal: HandleTable, steps: u64, act: impl FnOnce(&HandleTable)) -> 
     model::mortal(&segment, 1, steps, life).is_none()
 }
 
-/// Runs `theirs` as another participant, in a thread of its own, beside `ours`. Returns both results
-/// and the participant's table.
+/// Runs `theirs` as another participant, in a thread of its own, beside `ours`. Returns both
+/// results and the participant's table.
 ///
 /// # Panics
 /// If the thread panicked.

@@ -15,8 +15,8 @@ use loom_tests::{check, join, must_race, segment, tables};
 use ndarray::{ArrayViewMut2, Axis};
 use ndshm::{HandleTable, Partition, Pool, model};
 
-/// Checks that a change comes before another thread's load, and after it. loom alone misses the first
-/// order if the changing thread loads the word first; the crate's words make up for it. Both
+/// Checks that a change comes before another thread's load, and after it. loom alone misses the
+/// first order if the changing thread loads the word first; the crate's words make up for it. Both
 /// outcomes must occur.
 #[test]
 fn a_load_before_and_after_a_change_both_occur() {

@@ -306,8 +306,8 @@ fn a_lock_beside_a_guard_of_its_seat_keeps_writers_out() {
     });
 }
 
-/// I5, I6: of a lock for writing and a reader only one is admitted, and each sees the accesses under
-/// the one before. The access lasts until the unlock.
+/// I5, I6: of a lock for writing and a reader only one is admitted, and each sees the accesses
+/// under the one before. The access lasts until the unlock.
 #[test]
 fn a_lock_for_writing_and_a_reader_exclude_each_other() {
     check(4, || {

@@ -63,7 +63,7 @@ fn assert_gone(survivor: &HandleTable) {
 }
 
 /// I4, I5: a pin beside a free and the next owner. The pin is refused, or the bytes stay the
-/// array's until it ends. Then the slot is FREE, whoever ends last.
+/// array's until it ends. Then the slot is FREE.
 #[test]
 fn a_pinned_array_keeps_its_bytes() {
     check(4, || {
@@ -191,8 +191,7 @@ fn a_pin_outlasts_leases_and_recovery() {
     });
 }
 
-/// I6: the accesses through the last pin come before those of the next owner, whoever frees the
-/// slot.
+/// I6: the accesses through the last pin come before those of the next owner.
 #[test]
 fn accesses_through_the_last_pin_come_before_the_next_owner() {
     check(2, || {

@@ -113,8 +113,8 @@ fn a_slot_passes_on_after_its_pages_are_given_back_without_the_lock() {
     });
 }
 
-/// I4, I5: a thread frees an array under the lease of the other. The bytes stay until that ends, and
-/// then the slot is FREE.
+/// I4, I5: a thread frees an array under the lease of the other. The bytes stay until that ends,
+/// and then the slot is FREE.
 #[test]
 fn free_under_the_lease_of_another_thread() {
     check(4, || {

@@ -130,8 +130,8 @@ fn those_who_wait_for_an_end_are_told_the_torn_tiles() {
     });
 }
 
-/// I1, I7: the opener dies at any step. Those who wait for its round are told its end, and the next
-/// round is whole.
+/// I1, I7: the opener dies at any step. Participants that wait for its round are told its end, and
+/// the next round is whole.
 #[test]
 fn death_of_an_opener_ends_the_wait() {
     check_deaths(1, |steps| {

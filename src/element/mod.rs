@@ -1,8 +1,8 @@
 //! Element types: the types that arrays may have, and their descriptions at run time.
 //!
 //! Programs with arrays of numbers need nothing from here. [`record!`](crate::record) makes a
-//! struct an [`Element`]. [`DType`], [`RecordLayout`], [`OpaqueType`] and [`Schema`] describe a type
-//! to programs that learn it at run time.
+//! struct an [`Element`]. [`DType`], [`RecordLayout`], [`OpaqueType`] and [`Schema`] describe a
+//! type to programs that learn it at run time.
 
 mod dtype;
 mod fields;

@@ -1,5 +1,5 @@
-//! Types of elements that Rust has no type for: a size, an alignment, and a text that says what they
-//! are.
+//! Types of elements that Rust has no type for: a size, an alignment, and a text that says what
+//! they are.
 
 use core::fmt;
 use std::sync::Arc;

@@ -243,8 +243,9 @@ impl HandleTable {
         self.core.detach(handle)
     }
 
-    /// Takes the ownership of an array that nobody owns, or whose owner is dead and was not reaped
-    /// yet. The array is freed when this participant leaves or dies, unless it is detached.
+    /// Takes the ownership of an array that nobody owns. Also takes it from an owner that is dead
+    /// and was not reaped yet. The array is freed when this participant leaves or dies, unless it
+    /// is detached.
     ///
     /// Of several participants that adopt an array, one succeeds. A participant hands an array over
     /// by [`detach`](HandleTable::detach) and the array's handle.

@@ -95,8 +95,8 @@ impl HandleTable {
     }
 
     /// Gives back a lease that this table's [`lock`](HandleTable::lock) took. `poison` says that
-    /// the bytes may be half-written, as after an exception: an array that was locked for writing is
-    /// then poisoned, as by a guard that a panic drops.
+    /// the bytes may be half-written, as after an exception: an array that was locked for writing
+    /// is then poisoned, as by a guard that a panic drops.
     ///
     /// # Errors
     /// [`LeaseError::NotHeld`] if the value was unlocked before, if another table locked it, or if

@@ -22,8 +22,8 @@ use crate::table::core::Core;
 /// All participants of a segment see the same table; a table value is one *seat* in it. A seat
 /// belongs to one thread: the value may be sent to another thread, but not shared. Another thread
 /// joins for a seat of its own, which takes microseconds. A [`SharedTable`](crate::SharedTable) has
-/// one seat for all threads of a process: for arrays that outlive the thread that made them, and for
-/// guards that move between threads.
+/// one seat for all threads of a process: for arrays that outlive the thread that made them, and
+/// for guards that move between threads.
 ///
 /// A table may cross a `fork`: the child's copy takes a seat of its own at its first use, and
 /// dropping the guards that crossed with it does nothing.

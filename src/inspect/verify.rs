@@ -361,7 +361,7 @@ impl Check<'_> {
         self.found.in_transit += usize::from(in_transit);
     }
 
-    /// Checks the seats whose bit is set in the row of a slot, in the table at `table`.
+    /// Checks the seats with a bit set in the row of a slot, in the table at `table`.
     fn row(&mut self, slot: SlotIndex, seats: &[SeatId], table: u64, what: &'static str) {
         for &seat in seats {
             let row = self.layout.geometry.row_words();

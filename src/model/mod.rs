@@ -87,8 +87,8 @@ pub fn die() -> ! {
     sync::die()
 }
 
-/// Wakes all sleeping threads, as their timeouts do: in a model no time passes. For sleepers whose
-/// waker has died.
+/// Wakes all sleeping threads, as their timeouts do: in a model no time passes. A sleeper needs
+/// this if its waker has died.
 pub fn time_out() {
     sync::Atom::<u64>::zero().wake_all();
 }
@@ -105,8 +105,8 @@ pub fn mortal_pool(table: &HandleTable, workers: usize, steps: u64) -> Result<Po
         .start(table, Backend::Mortal(steps))
 }
 
-/// Wakes the parent and the workers of a foreign pool, as the timeouts of their sleeps do: they look
-/// around. For the death of one of them, which nobody announces. The pool must not be dropped
+/// Wakes the parent and the workers of a foreign pool, as the timeouts of their sleeps do: they
+/// look around. For the death of one of them, which nobody announces. The pool must not be dropped
 /// meanwhile.
 pub fn pass_time(segment: &Segment, handle: ForeignHandle) {
     parts::wake_sleepers(segment, handle);

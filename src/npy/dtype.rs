@@ -31,8 +31,8 @@ fn damaged(what: impl fmt::Display) -> HeaderError {
 }
 
 impl FileType {
-    /// Returns the type that `descr` of a header names: an opaque one if ndshm has no numbers and no
-    /// record for it.
+    /// Returns the type that `descr` of a header names: an opaque one if ndshm has no numbers and
+    /// no record for it.
     pub(super) fn parse(descr: &Literal) -> Result<FileType, HeaderError> {
         match FileType::convert(descr) {
             Err(error @ (HeaderError::Type { .. } | HeaderError::Layout { .. })) => {

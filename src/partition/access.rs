@@ -78,8 +78,8 @@ impl<T, D> Handle<T, D> {
         WholeArray { handle: self }
     }
 
-    /// Selects the array for a partition in which each tile writes one row of it: row `i` belongs to
-    /// tile `i`, beside the tile's part of other arrays.
+    /// Selects the array for a partition in which each tile writes one row of it: row `i` belongs
+    /// to tile `i`, beside the tile's part of other arrays.
     ///
     /// The first axis has as many indices as the partition has tiles. Creating the partition checks
     /// it. Partial results need this: a sum or a count for each tile.
@@ -384,8 +384,8 @@ impl<T: Element, D: RemoveAxis> Raw<T, D> {
             // SAFETY: `first` is aligned and not null, as in `part`. There are no elements.
             return unsafe { RawArrayViewMut::from_shape_ptr(shape, first) };
         }
-        // SAFETY: as in `part`. The elements are elements of the array: the tile is one of the plan,
-        // and `locate` has compared their number with the length of the first axis.
+        // SAFETY: as in `part`. The elements are elements of the array: the tile is one of the
+        // plan, and `locate` has compared their number with the length of the first axis.
         unsafe { RawArrayViewMut::from_shape_ptr(shape.strides(strides), first) }
     }
 }

@@ -215,8 +215,8 @@ impl Claims {
         }
     }
 
-    /// Gives up the unit of several tiles that this participant holds, if any. No tile of it is out.
-    /// Returns `true` if others can claim it now.
+    /// Gives up the unit of several tiles that this participant holds, if any. No tile of it is
+    /// out. Returns `true` if others can claim it now.
     fn let_go(&self, control: &Control<'_>, memory: &Memory) -> bool {
         let held = &self.held;
         if !held.is_on.replace(false) {

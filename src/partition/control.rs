@@ -282,8 +282,8 @@ impl<'m> Control<'m> {
 
     /// Performs the last step of an end: the `opener` has released the arrays.
     pub(crate) fn settle(&self, opener: SeatId) {
-        // Release: pairs with the Acquire in `round`. A participant that sees the round settled sees
-        // the arrays released, the writes to all tiles, and the torn claims.
+        // Release: pairs with the Acquire in `round`. A participant that sees the round settled
+        // sees the arrays released, the writes to all tiles, and the torn claims.
         let _ = self.change_round(Ordering::Release, |round| round.settle(opener));
     }
 

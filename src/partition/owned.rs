@@ -520,7 +520,7 @@ impl OwnedMember {
         token
     }
 
-    /// Refuses a token whose tile is not out.
+    /// Refuses a token if its tile is not out.
     fn check(&self, token: TileToken) -> Result<usize, RoundError> {
         match self.out == Some(token) {
             true => Ok(token.tile),

@@ -291,7 +291,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         };
         self.control.close(self.me, state);
         self.exclusive.drain(..).for_each(ExclusiveLease::end_round);
-        // Those who wait for the end can lease the arrays now.
+        // Participants that wait for the end can lease the arrays now.
         self.control.settle(self.me);
         match rows.is_empty() {
             true => Ok(()),

@@ -1,4 +1,4 @@
-//! Groups of arrays whose types are known only at run time, and the tiles of them as memory.
+//! Groups of arrays with types known only at run time, and their tiles as memory.
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -77,12 +77,12 @@ impl TilePart {
     /// Returns the address of the part's first element. If the part has no elements, nothing is
     /// there.
     ///
-    /// Accesses through it are unsafe. Whoever makes them sees to it that meanwhile
+    /// Accesses through it are unsafe. The caller ensures that meanwhile
     /// - the tile is claimed: neither released nor torn, and its participant is in the round,
     /// - the table lives, and this is the process that claimed the tile,
     /// - the part is only read, unless it [is writable](TilePart::is_writable),
-    /// - the accesses stay within shape and strides, and fit the array's element type (whose
-    ///   [`DType`](crate::element::DType) [`info`](crate::HandleTable::info) tells), and
+    /// - the accesses stay within shape and strides, and fit the array's
+    ///   [`DType`](crate::element::DType), which [`info`](crate::HandleTable::info) tells, and
     /// - no two threads access a byte at once, unless both read it.
     ///
     /// The elements were not checked: the bytes of a `bool` may be any.

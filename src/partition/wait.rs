@@ -46,8 +46,9 @@ impl<'t, G: Group> Partition<'t, G> {
     /// round that the caller took part in or heard of, from 0.
     ///
     /// A participant that comes too late for a round, or for the partition, is told so: it has
-    /// nothing to do. Spins briefly and then sleeps, until the opener wakes it. At least every 20 ms
-    /// it also reaps dead participants, so it never hangs on them. A round whose opener dies is over.
+    /// nothing to do. Spins briefly and then sleeps, until the opener wakes it. At least every 20
+    /// ms it also reaps dead participants, so it never hangs on them. A round whose opener dies is
+    /// over.
     ///
     /// ```
     /// use ndshm::partition::Entered;
@@ -186,8 +187,8 @@ impl<'t, G: Group> Partition<'t, G> {
         }
     }
 
-    /// Repeats `attempt` on the round word until it gives an answer. A model neither spins nor times
-    /// out: a lost wake-up is a deadlock.
+    /// Repeats `attempt` on the round word until it gives an answer. A model neither spins nor
+    /// times out: a lost wake-up is a deadlock.
     fn wait<R>(
         &self,
         timeout: Duration,

@@ -242,8 +242,8 @@ pub enum PoolError {
 }
 
 impl PoolError {
-    /// Returns `true` if the pool has ended: its parent has closed it or died. Its workers then have
-    /// nothing left to do.
+    /// Returns `true` if the pool has ended: its parent has closed it or died. Its workers then
+    /// have nothing left to do.
     pub fn is_gone(&self) -> bool {
         matches!(self, PoolError::Gone)
     }

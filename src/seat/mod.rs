@@ -31,7 +31,7 @@ pub(crate) struct ParticipantInfo {
 
 impl ParticipantInfo {
     const PID: usize = 0;
-    /// 1 if the participant has pinned an array. Whoever acts for a seat that has not need not read
+    /// 1 if the participant has pinned an array. If it is 0, the walk over the seat's slots skips
     /// the rows of pins, and so allocates none of their pages.
     const PINS: usize = 1;
 

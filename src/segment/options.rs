@@ -99,8 +99,8 @@ impl SegmentOptions {
     }
 
     /// Sets the number of bytes of freed arrays that keep their pages for reuse instead of giving
-    /// them back to the system; by default a quarter of the machine's memory, or of the lowest limit
-    /// of this process's cgroups.
+    /// them back to the system; by default a quarter of the machine's memory, or of the lowest
+    /// limit of this process's cgroups.
     ///
     /// The limit holds for the free arrays that all participants share, and once more for each
     /// participant's own. By default a participant keeps only a quarter of it for itself. An

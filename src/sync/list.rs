@@ -69,10 +69,10 @@ impl<T: Send + Sync> List<T> {
 fn follow<T>(pointer: &AtomicPtr<Link<T>>) -> Option<&Link<T>> {
     let address = pointer.load(Ordering::Acquire);
     // SAFETY: only `push` stores such pointers: null, or the address of a link of the list, which
-    // the list's drop alone frees. `pointer` is borrowed from the list. The link was initialised before its address was
-    // stored with Release in `first`, from which a later `push` may have copied it into a `next`.
-    // The Acquire here, or the Acquire by which the caller reached that `next`, orders this load
-    // after it.
+    // the list's drop alone frees. `pointer` is borrowed from the list. The link was initialised
+    // before its address was stored with Release in `first`, from which a later `push` may have
+    // copied it into a `next`. The Acquire here, or the Acquire by which the caller reached that
+    // `next`, orders this load after it.
     unsafe { address.as_ref() }
 }
 

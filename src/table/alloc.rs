@@ -353,7 +353,8 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Returns `true` if the pages of an extent beyond the own limit may go to the shared hint trees.
+    /// Returns `true` if the pages of an extent beyond the own limit may go to the shared hint
+    /// trees.
     #[cold]
     fn overflows(&mut self, extent: Extent) -> bool {
         let own = self.cache.retained();

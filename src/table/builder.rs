@@ -125,7 +125,7 @@ impl Core {
         Ok((array.suspend(), commit))
     }
 
-    /// Continues with an array whose pages the caller has committed. If that failed, nothing is
+    /// Continues with an array after the caller has committed its pages. If that failed, nothing is
     /// allocated.
     pub(crate) fn builder_committed(
         &self,
@@ -317,10 +317,10 @@ impl<'t> ArrayBuilder<'t> {
 
 /// An array that is being filled, without a borrow of the table that reserved it.
 ///
-/// Made by [`ArrayBuilder::suspend`]. Whoever has the table
-/// [resumes](crate::HandleTable::resume) it, and then publishes or drops the [`ArrayBuilder`]. A
-/// value that is dropped without that leaves the memory reserved until its participant leaves the
-/// segment or dies. The value keeps the segment mapped.
+/// Made by [`ArrayBuilder::suspend`]. The table [resumes](crate::HandleTable::resume) it, and the
+/// [`ArrayBuilder`] is then published or dropped. A value that is dropped without that leaves the
+/// memory reserved until its participant leaves the segment or dies. The value keeps the segment
+/// mapped.
 #[must_use = "the memory stays reserved until the value is resumed, or its participant leaves"]
 pub struct SuspendedBuilder {
     // Compared by identity: another mapping of the same segment has other addresses.
@@ -351,8 +351,8 @@ unsafe impl Sync for Address {}
 impl SuspendedBuilder {
     /// Returns the address and the length of the elements, in memory order.
     ///
-    /// Any number of threads may access the bytes through the pointer, without the table. Whoever
-    /// does so sees to it that meanwhile
+    /// Any number of threads may access the bytes through the pointer, without the table. They
+    /// ensure that meanwhile
     /// - the table that reserved the array is not dropped,
     /// - the array is not resumed (or the resumed builder neither used nor dropped),
     /// - the value lives, or the segment stays mapped otherwise,

@@ -151,7 +151,7 @@ impl Core {
             .map_err(|word| self.not_ours(handle, generation, word))
     }
 
-    /// Makes this participant the owner of an array that nobody owns, or whose owner is dead. The
+    /// Makes this participant the owner of an array that nobody or a dead participant owns. The
     /// array is freed when this participant leaves or dies, unless it is detached.
     pub(crate) fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         let handle = handle.into();
@@ -175,7 +175,7 @@ impl Core {
         }
     }
 
-    /// Returns the error for an array with `word`, whose ownership could not be changed.
+    /// Returns the error for a change of ownership that `word` refuses.
     #[cold]
     fn not_ours(&self, handle: AnyHandle, generation: u32, word: SlotWord) -> LeaseError {
         if !word.is_live(generation) {
@@ -376,7 +376,7 @@ impl Core {
         self.cache.borrow_mut().defer();
     }
 
-    /// Returns the slots whose pages the caller gives back now.
+    /// Returns the slots to clean: the caller gives their pages back now.
     pub(crate) fn take_deferred(&self) -> Vec<Cleaning> {
         self.cache.borrow_mut().take_deferred()
     }

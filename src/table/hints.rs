@@ -40,8 +40,8 @@ impl<'m> Hints<'m> {
         &self.words[self.tree.summary(class, level, at)]
     }
 
-    /// Sets the hint that `slot`, of a span of `class`, may be free. Returns `true` unless it was set
-    /// before.
+    /// Sets the hint that `slot`, of a span of `class`, may be free. Returns `true` unless it was
+    /// set before.
     pub(crate) fn set(&self, class: u32, slot: SlotIndex) -> bool {
         let span = slot.get() / self.span_slots;
         let bit = 1 << (slot.get() % self.span_slots);

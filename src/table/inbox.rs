@@ -55,8 +55,8 @@ impl Inbox {
         state.serial
     }
 
-    /// Calls `act` while the table has its seat, and keeps its result for the table. Does nothing if
-    /// the table has left: then the value's leases have been released with it.
+    /// Calls `act` while the table has its seat, and keeps its result for the table. Does nothing
+    /// if the table has left: then the value's leases have been released with it.
     pub(crate) fn leave(&self, act: impl FnOnce() -> Box<dyn LeftBehind>) {
         let mut state = self.state();
         if state.open {

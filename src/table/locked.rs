@@ -55,7 +55,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Returns the same lease as one whose release clears the poison.
+    /// Returns the lease, to be released with a clearing of the poison.
     pub(crate) fn repaired(self) -> Ticket {
         Ticket {
             mode: Mode::Recover,
@@ -72,7 +72,7 @@ impl Ticket {
         self.handle
     }
 
-    /// Returns the same lease as one whose release leaves a poisoned array poisoned.
+    /// Returns the lease, to be released without a clearing of the poison.
     pub(crate) fn unrepaired(self) -> Ticket {
         let mode = match self.mode {
             Mode::Recover => Mode::Write,
@@ -235,7 +235,7 @@ pub struct Locked {
 impl Locked {
     /// Returns the address and the length of the elements' bytes, in memory order.
     ///
-    /// Accesses through it are unsafe. Whoever makes them sees to it that meanwhile
+    /// Accesses through it are unsafe. The caller ensures that meanwhile
     /// - the value is not unlocked, and the table that locked it is not dropped,
     /// - this is the process that locked it,
     /// - the bytes are only read if it was locked for reading, and

@@ -91,9 +91,9 @@ impl Core {
 /// A pin without a lifetime: address, type and shape of the array. The result of
 /// [`HandleTable::pin_raw`](crate::HandleTable::pin_raw).
 ///
-/// It is released by [`unpin`](crate::HandleTable::unpin) of the same table, never by a drop: a value
-/// that is dropped without that leaves the array pinned until the table is dropped, or the process
-/// ends. [`Pinned`] is the guard.
+/// It is released by [`unpin`](crate::HandleTable::unpin) of the same table, never by a drop: a
+/// value that is dropped without that leaves the array pinned until the table is dropped, or the
+/// process ends. [`Pinned`] is the guard.
 ///
 /// The value is data: it may be kept for any time, and passed to other threads. A copy of it in a
 /// forked child belongs to the parent.
@@ -162,8 +162,8 @@ impl RawPin {
     ///   lease, a round, or a message through the kernel).
     pub unsafe fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
-        // (`locate_untyped`), and they are initialised. The caller ensures that the array is pinned,
-        // so that they are no other array's, and that nobody writes them.
+        // (`locate_untyped`), and they are initialised. The caller ensures that the array is
+        // pinned, so that they are no other array's, and that nobody writes them.
         unsafe { self.address.0.as_ref() }
     }
 }

@@ -346,9 +346,9 @@ impl<'m> Slot<'m> {
             // The reader that clears this bit runs the release check after us.
             return Ok(ReleaseOutcome::Unchanged);
         }
-        // Release: pairs with the Acquire of a look at the free slot, or of the next lease. Acquire:
-        // pairs with `retire`. The slot may have passed through other hands since `word` was read,
-        // and then the caller goes on with the word of a later array.
+        // Release: pairs with the Acquire of a look at the free slot, or of the next lease.
+        // Acquire: pairs with `retire`. The slot may have passed through other hands since `word`
+        // was read, and then the caller goes on with the word of a later array.
         self.word
             .compare_exchange(word, next, Ordering::Release, Ordering::Acquire)
             .map(|_| match next.is_free() {
@@ -420,7 +420,7 @@ impl<'m> Slot<'m> {
         is_set(self.pin_bit(seat))
     }
 
-    /// Returns the seats whose pin is set.
+    /// Returns the seats with a pin set.
     pub(crate) fn pin_seats(self) -> Vec<SeatId> {
         seats_of(self.memory.pins(self.index))
     }
@@ -547,7 +547,7 @@ fn is_set(bit: Option<(&Atom, u64)>) -> bool {
     bit.is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
 }
 
-/// Returns the seats whose bit is set in a row.
+/// Returns the seats with a bit set in a row.
 fn seats_of(row: &[Atom]) -> Vec<SeatId> {
     let mut seats = Vec::new();
     for (at, word) in row.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! The words of a partition: a claim per unit of tiles, the round word, and the count of done tiles.
+//! The words of a partition: a claim per unit of tiles, the round word, and the count of done
+//! tiles.
 
 use core::fmt;
 
@@ -137,11 +138,12 @@ pub(crate) enum RoundState {
 }
 
 word_type! {
-    /// A round word: state 2 | the partition is freed 1 | a participant sleeps 1 | seat 12 | round 48.
+    /// A round word: state 2 | the partition is freed 1 | a participant sleeps 1 | seat 12 | round
+    /// 48.
     ///
-    /// The seat is the opener's. It stays in the word of a round that has ended until the opener has
-    /// released the arrays. The fields that change lie in the low half, on which sleepers wait, with
-    /// the low bits of the round.
+    /// The seat is the opener's. It stays in the word of a round that has ended until the opener
+    /// has released the arrays. The fields that change lie in the low half, on which sleepers wait,
+    /// with the low bits of the round.
     RoundWord
 }
 

@@ -34,8 +34,8 @@ pub(crate) enum Purpose {
 }
 
 word_type! {
-    /// state 2 | PINNED 1 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least significant
-    /// first.
+    /// state 2 | PINNED 1 | flags 5 | writer seat 12 | owner seat 12 | generation 32, least
+    /// significant first.
     SlotWord
 }
 
@@ -148,8 +148,8 @@ impl SlotWord {
         self.lifecycle() == Lifecycle::Free
     }
 
-    /// Returns `true` if this array was pinned since its slot was last FREE: before the slot becomes
-    /// FREE again, the row of pins must be clear.
+    /// Returns `true` if this array was pinned since its slot was last FREE: before the slot
+    /// becomes FREE again, the row of pins must be clear.
     #[inline]
     pub(crate) fn is_pinned(self) -> bool {
         self.is_live_or_retired() && Self::PINNED.get(self.0) == 1
@@ -304,8 +304,8 @@ impl SlotWord {
         }
     }
 
-    /// Returns `false` if [`after_leases`](SlotWord::after_leases) returns `None`, for most words for
-    /// which it does.
+    /// Returns `false` if [`after_leases`](SlotWord::after_leases) returns `None`, for most words
+    /// for which it does.
     #[inline]
     pub(crate) fn may_change_after_leases(self) -> bool {
         self.is_retired() || self.writer() == SeatId::ORPHAN

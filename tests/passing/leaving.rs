@@ -161,7 +161,7 @@ pub fn all_that_needs_the_segment_is_refused() {
     assert_eq!(table.read(x).unwrap().sum(), 15);
 }
 
-/// A child that leaves takes nothing from its parent, whose seats it has inherited.
+/// A child that leaves takes nothing from its parent, although it has inherited its seats.
 pub fn a_child_may_leave_what_its_parent_uses() {
     let name = Name::new("child-leaves");
     let segment = options().create(&name.0).unwrap();
@@ -253,14 +253,14 @@ pub fn threads_that_join_and_one_that_leaves() {
             left.store(true, Ordering::Release);
         });
         assert_eq!(look(at), 3);
-        // Whoever had joined has left all that it had in the segment, not in a private copy.
+        // The participants have left all that they had in the segment, not in a private copy.
         let table = HandleTable::join(&other).unwrap();
         assert_eq!(table.reap().unwrap().seats, 0);
         assert_eq!(table.verify().unwrap().live, 1, "{joined:?} joined");
     }
 }
 
-/// The hook releases what a child that never uses the segment would hold for its parent.
+/// The hook releases the parent of a child that never uses the segment.
 pub fn a_fork_hook_lets_a_dead_parent_be_reaped() {
     for hook in [false, true] {
         let segment = options().anonymous().unwrap();
@@ -302,7 +302,7 @@ pub fn a_fork_hook_lets_a_dead_parent_be_reaped() {
     child.join();
 }
 
-/// The private mapping needs room beside the shared one for a moment.
+/// For a moment the private mapping lies beside the shared one, and needs its own address space.
 pub fn without_address_space_nothing_changes() {
     let segment = options().capacity(1 << 30).anonymous().unwrap();
     let (x, at) = detached(&segment, 10_000, 7);

@@ -107,7 +107,7 @@ pub fn an_address_that_leads_elsewhere_is_refused() {
     let nobody = PeerAddress::new(u32::MAX, fd, id);
     let refused = Segment::open_peer(&nobody).unwrap_err();
     assert!(matches!(refused, SegmentError::NoPeer { .. }), "{refused}");
-    // A segment whose process has dropped it.
+    // A segment that its process has dropped.
     drop(segment);
     let refused = Segment::open_peer(&address).unwrap_err();
     assert!(matches!(refused, SegmentError::NoPeer { .. }), "{refused}");

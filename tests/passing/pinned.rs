@@ -1,4 +1,4 @@
-//! Segments whose pages nobody gives back.
+//! Segments that keep all of their pages.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

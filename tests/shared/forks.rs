@@ -1,7 +1,7 @@
 //! Forks at any moment, and deaths.
 //!
-//! Some of these processes have threads when they fork. Their children call what is usable in such a
-//! child: the C library makes `malloc` so, and the crate takes no lock of another process.
+//! Some of these processes have threads when they fork. Their children call what is usable in such
+//! a child: the C library makes `malloc` so, and the crate takes no lock of another process.
 
 #![expect(
     clippy::disallowed_types,

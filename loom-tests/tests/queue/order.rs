@@ -106,9 +106,9 @@ fn a_later_push_comes_out_later() {
     });
 }
 
-/// Creates a queue of two cells with the jobs `before`. Another participant does `theirs` while this
-/// one does `ours`; each returns the job that it popped. Asserts that the jobs from 1 to `last` come
-/// out once each. Returns our job and theirs.
+/// Creates a queue of two cells with the jobs `before`. Another participant does `theirs` while
+/// this one does `ours`; each returns the job that it popped. Asserts that the jobs from 1 to
+/// `last` come out once each. Returns our job and theirs.
 fn beside_a_mover(
     before: &[u64],
     last: u64,

@@ -1,4 +1,5 @@
-//! Consumers and producers that sleep. loom's futex has no timeouts, so a lost wake-up is a deadlock.
+//! Consumers and producers that sleep. loom's futex has no timeouts, so a lost wake-up is a
+//! deadlock.
 
 use core::time::Duration;
 

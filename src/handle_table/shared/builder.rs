@@ -14,8 +14,8 @@ use crate::table::error::AllocError;
 /// An array that is being filled, without the table's lock. Nobody else knows of it before it is
 /// published.
 ///
-/// It is an [`ArrayBuilder`](crate::untyped::ArrayBuilder) that shares the table, and may be sent to
-/// other threads. Dropping it allocates nothing.
+/// It is an [`ArrayBuilder`](crate::untyped::ArrayBuilder) that shares the table, and may be sent
+/// to other threads. Dropping it allocates nothing.
 ///
 /// ```
 /// use ndshm::{Segment, SharedTable};

@@ -14,8 +14,9 @@
 //! Two system calls are left inside. Both are rare: committing the words of a new span and of a
 //! record of names (some pages), and the search for pages after an allocation was refused memory.
 //!
-//! A step outside concerns a slot that is RESERVED by the seat, and only the thread that reserved it
-//! has the word. So two threads of one seat never take steps on one slot that exclude each other.
+//! A step outside concerns a slot that is RESERVED by the seat, and only the thread that reserved
+//! it has the word. So two threads of one seat never take steps on one slot that exclude each
+//! other.
 
 mod arrays;
 mod builder;
@@ -55,14 +56,14 @@ use pins::{Entries, Entry};
 ///
 /// - where arrays belong to the process and not to a thread: an array that a thread of a pool has
 ///   made lives on after the thread;
-/// - behind an interface for another language, whose objects are dropped on any thread;
+/// - behind an interface for another language, which drops its objects on any thread;
 /// - where there may be more threads than [seats](crate::SegmentOptions::seats).
 ///
 /// Both may be used in one process; they exclude each other as participants do. Partitions, queues,
 /// bundles and pools need a `HandleTable` of the thread that uses them.
 ///
 /// The lock is held only for the steps on the segment's words. While it is held, no function of the
-/// caller runs, no array is filled or copied, and no pages are committed or given back.
+/// caller runs, no array is filled or copied, and no pages of an array are committed or given back.
 ///
 /// A table may cross a `fork`, at any moment, whatever other threads do with it: the child takes a
 /// seat of its own at its first use, or in [`after_fork`](SharedTable::after_fork). Guards that
@@ -212,9 +213,9 @@ impl SharedTable {
     }
 
     /// Takes a seat for a forked child, which otherwise does so at its first use of the table. Pins
-    /// what the process had [pinned](SharedTable::pin) at the fork, and returns the arrays for which
-    /// that is not possible, because they were freed: before, or since. What [`SharedPin`]s show of
-    /// these may be another array's.
+    /// what the process had [pinned](SharedTable::pin) at the fork, and returns the arrays for
+    /// which that is not possible, because they were freed: before, or since. What [`SharedPin`]s
+    /// show of these may be another array's.
     ///
     /// For a hook that runs after each fork, as other languages have them. A child that never uses
     /// the table keeps its parent's seat alive until it ends or executes another program: others
@@ -270,8 +271,8 @@ impl SharedTable {
         Ok(result)
     }
 
-    /// Calls `steps` under the lock as [`with_seat`](SharedTable::with_seat) does, but takes no seat:
-    /// passes `None` in a child that has none.
+    /// Calls `steps` under the lock as [`with_seat`](SharedTable::with_seat) does, but takes no
+    /// seat: passes `None` in a child that has none.
     fn visit(&self, steps: impl FnOnce(Option<&mut Seat>)) {
         let after = self.inner.seat.visit(|seat| match seat {
             Some(seat) => {

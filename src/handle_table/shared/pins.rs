@@ -1,10 +1,10 @@
 //! Pins, which a forked child takes over.
 //!
-//! The copies of views in a child need pins of the child's own: the parent may give its pins back. So
-//! each pin has an entry in a list of the table, and a child pins all entries when it takes its seat.
-//! The entries are words outside of the table's lock: a child reads them also if a thread of the
-//! parent had the lock at the fork. A pin is entered after the array is pinned, and before the value
-//! is returned, so every value that can be in a child has its entry there.
+//! The copies of views in a child need pins of the child's own: the parent may give its pins back.
+//! So each pin has an entry in a list of the table, and a child pins all entries when it takes its
+//! seat. The entries are words outside of the table's lock: a child reads them also if a thread of
+//! the parent had the lock at the fork. A pin is entered after the array is pinned, and before the
+//! value is returned, so every value that can be in a child has its entry there.
 
 use core::ops::Deref;
 use std::sync::Arc;
@@ -97,12 +97,12 @@ impl Seat {
 }
 
 impl SharedTable {
-    /// Pins an array: until the result is dropped, its bytes belong to no other array, also after it
-    /// is freed. See [`HandleTable::pin`](crate::HandleTable::pin).
+    /// Pins an array: until the result is dropped, its bytes belong to no other array, also after
+    /// it is freed. See [`HandleTable::pin`](crate::HandleTable::pin).
     ///
     /// A forked child pins the array for itself, when it takes its seat: at its first use of the
-    /// table, or in [`after_fork`](SharedTable::after_fork). It does so for all values of its parent,
-    /// also for those of threads that it does not have: these last until the child ends.
+    /// table, or in [`after_fork`](SharedTable::after_fork). It does so for all values of its
+    /// parent, also for those of threads that it does not have: these last until the child ends.
     ///
     /// ```
     /// use ndshm::{Segment, SharedTable};
@@ -136,8 +136,8 @@ impl SharedTable {
     }
 }
 
-/// A pinned array: its address, type and shape, as of a [`RawPin`], to which it dereferences. It may
-/// be sent to other threads.
+/// A pinned array: its address, type and shape, as of a [`RawPin`], to which it dereferences. It
+/// may be sent to other threads.
 ///
 /// Dropping it gives the pin back. A value that crossed a `fork` into a child has a pin of the
 /// child's own there, unless [`is_kept`](SharedPin::is_kept) returns `false`; so the duties of

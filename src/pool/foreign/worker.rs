@@ -242,8 +242,8 @@ impl<A: TableAccess> ForeignWorker<A> {
     }
 
     /// Counts tiles that this worker has run in its call, and how many of them it took from other
-    /// workers' ranges: for [`ForeignPool::stats`](super::ForeignPool::stats). Does nothing without a
-    /// call.
+    /// workers' ranges: for [`ForeignPool::stats`](super::ForeignPool::stats). Does nothing without
+    /// a call.
     pub fn count_tiles(&mut self, tiles: u64, stolen: u64) {
         if let Some(served) = &mut self.served {
             served.work.tiles = served.work.tiles.saturating_add(tiles);

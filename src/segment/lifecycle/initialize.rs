@@ -93,8 +93,9 @@ pub(crate) fn initialize(
 /// Sets the header to the geometry of `memory`. The error is the header set by another process.
 pub(crate) fn claim_header(memory: &Memory, pinned: bool) -> Result<(), u64> {
     let word = Header::with_pinned(Header::encode(&memory.layout().geometry), pinned);
-    // From 0 to { magic, version, geometry, pinned }: initialized. The exchange publishes nothing, because
-    // zeros are an empty table. No access depends on the Acquire on failure, which costs nothing.
+    // From 0 to { magic, version, geometry, pinned }: initialized. The exchange publishes nothing,
+    // because zeros are an empty table. No access depends on the Acquire on failure, which costs
+    // nothing.
     memory.header()[Header::ALIVE]
         .compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire)
         .map(drop)

@@ -149,7 +149,8 @@ impl Segment {
         socket::send(socket.as_fd(), fd.as_fd(), self.id(), timeout)
     }
 
-    /// Receives a segment that another process sends by [`send_to`](Segment::send_to), and opens it.
+    /// Receives a segment that another process sends by [`send_to`](Segment::send_to), and opens
+    /// it.
     ///
     /// Reads exactly one message of `send_to` from a stream. The descriptor is checked like that of
     /// [`from_fd`](Segment::from_fd), and closed: whatever the sender does, no descriptor is left

@@ -65,8 +65,8 @@ pub(super) fn attach_checked(
     }
 }
 
-/// Refuses a file that is not the segment with this id. Runs before the file is mapped, and before a
-/// file of zeros could be initialized.
+/// Refuses a file that is not the segment with this id. Runs before the file is mapped, and before
+/// a file of zeros could be initialized.
 fn check_id(
     fd: BorrowedFd<'_>,
     size: u64,

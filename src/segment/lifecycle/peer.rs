@@ -20,8 +20,9 @@ pub(super) fn attach(
     let address = *address;
     let denied = |source| SegmentError::PeerDenied { address, source };
     let path = format!("/proc/{}/fd/{}", address.pid(), address.fd());
-    // PATH: the descriptor may be that of a device by now, and to open a device may start something.
-    // What we get stays the same file, whatever becomes of the process and of its number.
+    // PATH: the descriptor may be that of a device by now, and to open a device may start
+    // something. What we get stays the same file, whatever becomes of the process and of its
+    // number.
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
         Ok(fd) => fd,

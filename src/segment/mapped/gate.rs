@@ -1,4 +1,5 @@
-//! The count of this process's seat locks in a segment, which decides whether the process may leave.
+//! The count of this process's seat locks in a segment, which decides whether the process may
+//! leave.
 
 use crate::sync::{Atom, Ordering};
 

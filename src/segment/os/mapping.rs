@@ -110,8 +110,8 @@ impl Mapping {
         let fresh = unsafe { rustix::mm::mmap(ptr::null_mut(), self.len, ACCESS, flags, fd, 0) }?;
         let moved = MremapFlags::MAYMOVE;
         // SAFETY: `fresh` is the mapping made above, of which only this function knows. The target
-        // is this mapping's own range, with the same bytes of the same file; as in `map_at`, another
-        // thread's access waits until the kernel has finished the exchange.
+        // is this mapping's own range, with the same bytes of the same file; as in `map_at`,
+        // another thread's access waits until the kernel has finished the exchange.
         let outcome =
             unsafe { rustix::mm::mremap_fixed(fresh, self.len, self.len, moved, self.start()) };
         if let Err(errno) = outcome {

@@ -63,8 +63,8 @@ pub const OUTSIDE: [(&str, &str); 6] = [
     ),
 ];
 
-/// Orderings of two stores to one word, by file and function, and the reason. The model checker gives
-/// all stores to a word the order in which it runs them, so it cannot refuse a weaker one.
+/// Orderings of two stores to one word, by file and function, and the reason. The model checker
+/// gives all stores to a word the order in which it runs them, so it cannot refuse a weaker one.
 pub const OF_STORES: [(&str, &str, &str); 1] = [(
     "src/pool/foreign/words.rs",
     "free",

@@ -75,8 +75,8 @@ pub(crate) fn wake_sleepers(segment: &Segment, handle: ForeignHandle) {
     let at = At::find_in(segment, handle);
     if let Some(words) = at.and_then(|at| Words::of(segment, &at)) {
         words.mailbox.event();
-        // Set to { number + 1, closed, nobody asleep }: a sleeper that has looked before this does not
-        // sleep.
+        // Set to { number + 1, closed, nobody asleep }: a sleeper that has looked before this does
+        // not sleep.
         let job = words.mailbox.job_word();
         let _ = job.update(Ordering::Relaxed, Ordering::Relaxed, |job| {
             Some(Job::from_bits((job.bits() & !0b11) + 0b100))
