@@ -11,7 +11,7 @@ use super::{Group, Partition};
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
 use crate::table::error::LeaseError;
-use crate::table::lease::{ExclusiveLease, PartedLease, PartedRoundLease, SharedLease};
+use crate::table::lease::{ExclusiveLease, PartedLease, SharedLease};
 use crate::word::{ClaimState, Purpose, RoundState, RoundWord, SeatId, SlotIndex};
 
 impl<'t, G: Group> Partition<'t, G> {
@@ -360,7 +360,7 @@ pub(super) struct RoundParts {
     round: u64,
     pub(super) me: SeatId,
     token: u64,
-    exclusive: Vec<PartedRoundLease>,
+    exclusive: Vec<PartedLease>,
     shared: Vec<PartedLease>,
     lease: PartedLease,
 }

@@ -246,7 +246,8 @@ impl<'t> SharedLease<'t> {
     }
 }
 
-/// A shared lease without the borrow of its table. Dropping it does not release the lease.
+/// A lease without the borrow of its table: a shared one, or the exclusive one of a round. Dropping
+/// it does not release the lease.
 #[must_use = "the lease lasts until the table resumes it"]
 pub(crate) struct PartedLease {
     slot: SlotIndex,
@@ -283,17 +284,9 @@ impl Drop for SharedLease<'_> {
     }
 }
 
-/// The exclusive lease of a round without the borrow of its table, as a [`PartedLease`].
-#[must_use = "the lease lasts until the table resumes it"]
-pub(crate) struct PartedRoundLease {
-    slot: SlotIndex,
-    handle: AnyHandle,
-    token: u64,
-}
-
 impl Core {
     /// Returns the lease of a round that was detached from this table.
-    pub(crate) fn resume_round(&self, parted: PartedRoundLease) -> Option<ExclusiveLease<'_>> {
+    pub(crate) fn resume_round(&self, parted: PartedLease) -> Option<ExclusiveLease<'_>> {
         Some(ExclusiveLease {
             table: self,
             slot: Slot::of(self.segment.memory(), parted.slot)?,
@@ -345,9 +338,9 @@ impl<'t> ExclusiveLease<'t> {
     }
 
     /// Detaches the lease of a round from the borrow of its table, as [`SharedLease::part`] does.
-    pub(crate) fn part_round(self) -> PartedRoundLease {
+    pub(crate) fn part_round(self) -> PartedLease {
         let lease = core::mem::ManuallyDrop::new(self);
-        PartedRoundLease {
+        PartedLease {
             slot: lease.slot.index,
             handle: lease.handle,
             token: lease.token,
