@@ -78,7 +78,7 @@ impl OwnedPartition {
     ///
     /// # Errors
     /// [`RoundError::NotHeld`] for another table than the one that made the value.
-    /// [`RoundError::Forked`] in a child of the process that made it. Else as `begin`.
+    /// [`RoundError::Forked`] in a child of the process that made it. Otherwise the errors of [`Partition::begin`](crate::Partition::begin).
     #[inline]
     pub fn begin(&mut self, table: &HandleTable) -> Result<OwnedRound, RoundError> {
         self.begin_in(&table.core)

@@ -7,9 +7,8 @@ use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::memory::Memory;
 use crate::segment::Segment;
-use crate::span::Spans;
-use crate::table::hints::Hints;
-use crate::table::slot::{ReleaseOutcome, Slot};
+use crate::table::alloc::give_hint;
+use crate::table::slot::Slot;
 use crate::word::{BucketIndex, SeatId, SlotWord};
 
 /// Reclaims a record, or a part of a bundle, when `seat` is reclaimed. `seen` was the slot's word a
@@ -132,15 +131,6 @@ fn read_record(
         record_words(memory, slot, bucket).and_then(|words| Contents::decode(get(words)));
     give_hint(memory, slot, slot.undo(shared, seat));
     Some(contents)
-}
-
-/// Adds the slot to the hints if the release check has freed it.
-fn give_hint(memory: &Memory, slot: Slot<'_>, tail: ReleaseOutcome) {
-    if let ReleaseOutcome::Freed(_) = tail
-        && let Some(extent) = Spans::of(memory).extent(slot.index)
-    {
-        Hints::of(memory).set(extent.class, slot.index);
-    }
 }
 
 /// Returns `true` if the array is a part of the bundle of that bucket. Takes leases of its record

@@ -3,6 +3,8 @@
 //! The text is what numpy writes in the headers of its files: `dtype.str` of a plain type, the list
 //! of fields of a structure.
 
+use std::collections::BTreeSet;
+
 use super::literal::Literal;
 use super::spelling::{Scalar, python_string, split_order, written};
 use crate::element::OpaqueType;
@@ -136,7 +138,7 @@ fn is_unit(text: &str) -> bool {
 /// Returns the type of a structure with these fields.
 fn structure(fields: &[Literal]) -> Option<Described> {
     let mut texts = Vec::new();
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = BTreeSet::new();
     let mut size = 0usize;
     for field in fields {
         let Literal::Sequence(parts) = field else {
@@ -163,11 +165,15 @@ fn structure(fields: &[Literal]) -> Option<Described> {
                 format!("({})", both.join(", "))
             }
         };
-        for name in own.into_iter().filter(|name| !name.is_empty()) {
-            if names.contains(&name) {
-                return None;
-            }
-            names.push(name);
+        // A void without a name is a gap, as numpy writes it.
+        let is_void = |text: &String| text.trim_start_matches('|').starts_with('V');
+        let is_gap = matches!(descr, Literal::Text(text) if is_void(text));
+        let repeats = |name: &str| match name {
+            "" if is_gap => false,
+            name => !names.insert(name.to_owned()),
+        };
+        if own.into_iter().any(repeats) {
+            return None;
         }
         let (text, bytes) = match descr {
             Literal::Text(name) => {

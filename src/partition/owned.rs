@@ -19,7 +19,6 @@ use crate::handle::AnyHandle;
 use crate::partition::error::{PartitionError, RoundError};
 use crate::segment::Segment;
 use crate::segment::fork::process_token;
-use crate::sync::Ordering;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::inbox::{Inbox, LeftBehind};
@@ -34,15 +33,15 @@ const NOT_OUT: &str = "the tile is not out: it was given back before, or another
 
 /// The parts of a value that borrows its table.
 pub(super) trait Parts: Send + Sized + 'static {
-    /// Does what can be done at once, and without the table, for a value that was dropped. The seat
-    /// is the table's.
+    /// Ends a dropped value in the segment's words, without its table. The caller holds the inbox's
+    /// lock, so the table still has its seat.
     fn give_up(&self, segment: &Segment);
 
     /// Releases the leases.
     fn release(self, core: &Core);
 }
 
-/// What a dropped value leaves to its table.
+/// The leases of a dropped value, which its table releases.
 struct Left<P>(P);
 
 impl<P: Parts> LeftBehind for Left<P> {
@@ -203,6 +202,8 @@ impl Core {
         group: UntypedGroup,
         grid: &Grid,
     ) -> Result<OwnedPartition, PartitionError> {
+        self.enter()?;
+        self.empty_inbox();
         Ok(OwnedPartition::new(self, self.partition_by(group, grid)?))
     }
 
@@ -210,6 +211,8 @@ impl Core {
         &self,
         handle: PartitionHandle<UntypedGroup>,
     ) -> Result<OwnedPartition, PartitionError> {
+        self.enter()?;
+        self.empty_inbox();
         Ok(OwnedPartition::new(self, self.open_partition(handle)?))
     }
 }
@@ -425,14 +428,9 @@ struct MemberId {
 impl MemberId {
     /// Returns the name of the table's next participant.
     fn next(core: &Core) -> MemberId {
-        let seat = core.own_seat();
-        let index = seat.index().unwrap_or_default();
         MemberId {
-            seat,
-            // Relaxed: this participant has written the word.
-            epoch: (core.segment().memory().seat_word(index))
-                .load(Ordering::Relaxed)
-                .epoch(),
+            seat: core.own_seat(),
+            epoch: core.epoch(),
             serial: core.inbox().serial(),
         }
     }

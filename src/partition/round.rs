@@ -11,7 +11,7 @@ use super::{Group, Partition};
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
 use crate::table::error::LeaseError;
-use crate::table::lease::{ExclusiveLease, PartedLease, SharedLease};
+use crate::table::lease::{ExclusiveLease, PartedLease, SharedLease, part_all};
 use crate::word::{ClaimState, Purpose, RoundState, RoundWord, SeatId, SlotIndex};
 
 impl<'t, G: Group> Partition<'t, G> {
@@ -291,6 +291,7 @@ impl<'t, G: Group> Round<'_, 't, G> {
         };
         self.control.close(self.me, state);
         self.exclusive.drain(..).for_each(ExclusiveLease::end_round);
+        self.shared.clear();
         // Participants that wait for the end can lease the arrays now.
         self.control.settle(self.me);
         match rows.is_empty() {
@@ -350,6 +351,7 @@ impl<G: Group> Drop for Round<'_, '_, G> {
             }
             self.control.close(self.me, RoundState::GivenUp);
             self.exclusive.clear();
+            self.shared.clear();
             self.control.settle(self.me);
         }
     }
@@ -369,14 +371,15 @@ impl<'p, 't> Round<'p, 't, UntypedGroup> {
     /// Takes the round apart, in which no torn tiles were reopened. It goes on until it is put
     /// together again and dropped.
     pub(super) fn part(mut self) -> RoundParts {
-        let exclusive = self.exclusive.drain(..);
+        // Taken whole: `forget` would leak the buffer that a drained list keeps.
+        let exclusive = core::mem::take(&mut self.exclusive).into_iter();
         let exclusive = exclusive.map(ExclusiveLease::part_round).collect();
         let parts = RoundParts {
             round: self.round,
             me: self.me,
             token: self.token,
             exclusive,
-            shared: self.shared.drain(..).map(SharedLease::part).collect(),
+            shared: part_all(&mut self.shared),
             lease: self.lease.parted(),
         };
         // Not dropped: the parts have all of it.

@@ -13,7 +13,7 @@ use crate::memory::{Memory, TileAccesses};
 use crate::partition::error::RoundError;
 use crate::segment::fork::process_token;
 use crate::table::error::LeaseError;
-use crate::table::lease::{PartedLease, SharedLease};
+use crate::table::lease::{PartedLease, SharedLease, part_all};
 use crate::word::{Claim, ClaimState, RoundWord, SeatId};
 
 impl<'t, G: Group> Partition<'t, G> {
@@ -253,7 +253,9 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
             }
             _ if word.round() > self.claims.round => Claimed::Over,
             ClaimState::Torn if !ran => Claimed::Torn,
-            ClaimState::Torn | ClaimState::Done | ClaimState::Open => Claimed::Done,
+            // Opened again in a later round, as the look at the round word may not have told.
+            ClaimState::Open => Claimed::Over,
+            ClaimState::Torn | ClaimState::Done => Claimed::Done,
         })
     }
 
@@ -420,7 +422,7 @@ impl<'p, 't> RoundMember<'p, 't, UntypedGroup> {
             raw: core::mem::take(&mut self.raw),
             token: self.token,
             claims: core::mem::take(&mut self.claims),
-            leases: self.leases.drain(..).map(SharedLease::part).collect(),
+            leases: part_all(&mut self.leases),
             lease: self.lease.parted(),
         };
         // Not dropped: the parts have all of it.

@@ -47,8 +47,9 @@ impl<'t, G: Group> Partition<'t, G> {
     ///
     /// A participant that comes too late for a round, or for the partition, is told so: it has
     /// nothing to do. Spins briefly and then sleeps, until the opener wakes it. At least every 20
-    /// ms it also reaps dead participants, so it never hangs on them. A round whose opener dies is
-    /// over.
+    /// ms it also reaps dead participants, so it never hangs on them. If the opener of a round dies,
+    /// the round is over. A call with a shorter timeout does not reap: a program that polls calls
+    /// [`reap`](crate::HandleTable::reap) now and then.
     ///
     /// ```
     /// use ndshm::partition::Entered;
@@ -58,7 +59,7 @@ impl<'t, G: Group> Partition<'t, G> {
     ///
     /// const PATIENCE: Duration = Duration::from_secs(60);
     ///
-    /// /// What every rank runs, but for the one that opens the rounds.
+    /// /// Runs in every rank except the one that opens the rounds.
     /// fn rank(table: &HandleTable, tiles: PartitionHandle<Write<f64, Ix1>>) -> ndshm::Result<u64> {
     ///     let tiles = table.open_partition(tiles)?;
     ///     let mut last = 0;
@@ -119,7 +120,13 @@ impl<'t, G: Group> Partition<'t, G> {
             if !now.is_running() {
                 return Ok(Some(Entered::Over { round: now.round() }));
             }
-            let (me, open) = (self.table().enter()?, self.open()?);
+            let me = self.table().enter()?;
+            let open = match self.open() {
+                Ok(open) => open,
+                // The round has ended, and the partition was freed.
+                Err(LeaseError::Stale { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
             let part = self.enter_round(me, open, now, own_start(control, worker, workers))?;
             // `None`: the round has ended while we entered, and the word says so.
             Ok(part.map(Entered::Member))
@@ -162,8 +169,8 @@ impl<'t, G: Group> Partition<'t, G> {
     ///
     /// # Errors
     /// - [`RoundError::Torn`] if the round ended with half-written tiles.
-    /// - [`RoundError::GivenUp`] if the opener dropped the round or died, or if the partition was
-    ///   freed before the round.
+    /// - [`RoundError::GivenUp`] if the opener dropped the round or died. Also if the partition was
+    ///   freed before the round was over: its outcome is then not known.
     /// - [`RoundError::Deadline`] if the round was not over after `timeout`.
     pub fn wait_finished(&self, round: u64, timeout: Duration) -> Result<(), RoundError> {
         let ended = |control: &Control<'_>, now: RoundWord| match now.state() {
@@ -171,6 +178,10 @@ impl<'t, G: Group> Partition<'t, G> {
             _ if now.round() < round || !now.is_settled() => None,
             RoundState::Torn => {
                 let tiles = control.progress(round).torn;
+                // The claims of a later round say nothing of this one.
+                if control.round().round() > round {
+                    return Some(Ok(()));
+                }
                 let rows = control.rows(&tiles);
                 Some(Err(RoundError::Torn { round, tiles, rows }))
             }
@@ -179,10 +190,11 @@ impl<'t, G: Group> Partition<'t, G> {
         };
         match self.wait(timeout, |control, now| Ok(ended(control, now)))? {
             Waited::For(outcome) => outcome,
-            Waited::TimedOut => {
-                let (_lease, control) = self.open()?;
-                Err(control.deadline(round, timeout))
-            }
+            Waited::TimedOut => match self.open() {
+                Ok((_lease, control)) => Err(control.deadline(round, timeout)),
+                Err(LeaseError::Stale { .. }) => Err(RoundError::GivenUp { round }),
+                Err(error) => Err(error.into()),
+            },
             Waited::Freed => Err(RoundError::GivenUp { round }),
         }
     }
@@ -209,7 +221,7 @@ impl<'t, G: Group> Partition<'t, G> {
             if now.is_freed() || self.table().tables().was_freed(self.control) {
                 return Ok(Waited::Freed);
             }
-            if !has_spun {
+            if !has_spun && !timeout.is_zero() {
                 has_spun = true;
                 let moved = || (!control.round().is(now)).then_some(());
                 let found = spin::pausing(moved).or_else(|| spin::yielding(YIELDS, moved, || true));

@@ -89,16 +89,15 @@ impl Pool<'_> {
     /// ```
     ///
     /// # Errors
-    /// Same as [`resample_systematic`](Pool::resample_systematic).
+    /// Same as [`resample_systematic`](Pool::resample_systematic), and [`PrimitiveError::Plan`] for
+    /// 2^51 offspring or more.
     pub fn systematic_plan<T: Real>(
         &mut self,
         weights: Handle<T, Ix1>,
         u: f64,
         offspring: usize,
     ) -> Result<SystematicPlan, PrimitiveError> {
-        if !(0.0..1.0).contains(&u) {
-            return Err(PrimitiveError::Offset { u });
-        }
+        plan::check(u, offspring)?;
         Ok(match self.sums_of_weights(weights)? {
             Sums::Plain(starts) => SystematicPlan::of(starts, Scale::ONE, u, offspring),
             Sums::Scaled { starts, scale, .. } => SystematicPlan::of(starts, scale, u, offspring),
@@ -162,7 +161,9 @@ impl Grid {
         let exact = cumulative * self.scale - self.u;
         let nearest = (exact + ROUND) - ROUND;
         let up = if nearest < exact { 1.0 } else { 0.0 };
-        ((nearest + up) + ROUND).to_bits() as i64 - ROUND.to_bits() as i64
+        // Wraps for invalid weights alone.
+        let bits = ((nearest + up) + ROUND).to_bits() as i64;
+        bits.wrapping_sub(ROUND.to_bits() as i64)
     }
 }
 

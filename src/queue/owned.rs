@@ -23,9 +23,9 @@ use crate::memory::Memory;
 use crate::queue::error::{PushError, QueueError};
 use crate::segment::Segment;
 use crate::span::Spans;
+use crate::table::alloc::give_hint;
 use crate::table::create::Owned;
-use crate::table::hints::Hints;
-use crate::table::slot::{ReleaseOutcome, Slot};
+use crate::table::slot::Slot;
 use crate::word::{CellState, CellWord, SeatId, SlotWord};
 
 impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
@@ -328,11 +328,7 @@ pub(crate) fn free_arrays(segment: &Segment, slot: Slot<'_>, seat: SeatId) -> us
             // An error says that the array was freed by its handle.
             if retired.is_ok() {
                 freed += 1;
-                if let ReleaseOutcome::Freed(_) = array.finish_release()
-                    && let Some(extent) = Spans::of(memory).extent(array.index)
-                {
-                    Hints::of(memory).set(extent.class, array.index);
-                }
+                give_hint(memory, array, array.finish_release());
             }
         }
         cells.empty(ticket, seat);

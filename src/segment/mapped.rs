@@ -41,6 +41,8 @@ pub(super) struct Inner {
     mapping: Mapping,
     backing: Backing,
     key: u64,
+    /// The number of this mapping in the process.
+    number: u64,
     id: SegmentId,
     /// No page is given back before the segment ends.
     pinned: bool,
@@ -76,6 +78,9 @@ fn default_retain() -> u64 {
     retain
 }
 
+/// The number of mappings that this process has made.
+static MAPPINGS: Atom<u64> = Atom::zero();
+
 impl Inner {
     /// Builds a segment of its parts, for this process.
     pub(super) fn new(parts: Parts, options: &SegmentOptions) -> Inner {
@@ -97,6 +102,8 @@ impl Inner {
             mapping: parts.mapping,
             backing: parts.backing,
             key: parts.key,
+            // Relaxed: the numbers only have to differ.
+            number: MAPPINGS.fetch_add(1, Ordering::Relaxed),
             id: parts.id,
             pinned,
             retain: RetainLimits::of(retain, default_retain),
@@ -117,6 +124,10 @@ impl Inner {
     #[inline]
     pub(super) fn key(&self) -> u64 {
         self.key
+    }
+
+    pub(super) fn mapping_number(&self) -> u64 {
+        self.number
     }
 
     pub(super) fn id(&self) -> SegmentId {
@@ -172,7 +183,7 @@ impl Inner {
 
     /// Returns `true` if the process has left the segment, and may store to it no more.
     pub(super) fn has_left(&self) -> bool {
-        self.gate.is_closed()
+        self.gate.has_left()
     }
 
     /// Returns the token of the process that owns the mapped description. If that is not this
@@ -252,10 +263,15 @@ impl Inner {
             .close()
             .map_err(|seats| SegmentError::Joined { seats })?;
         let Backing::File(own) = &self.backing else {
+            self.gate.end();
             return Ok(());
         };
         match own.make_private(&self.mapping, self.memory.layout().total) {
-            Ok(reader) => own.give_up(&reader),
+            Ok(reader) => {
+                let outcome = own.give_up(&reader);
+                self.gate.end();
+                outcome
+            }
             Err(error) => {
                 // The mapping is as it was.
                 self.gate.open();

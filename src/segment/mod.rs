@@ -123,6 +123,11 @@ impl Segment {
         self.inner.key()
     }
 
+    /// Returns a number that no other mapping of this process has, or has had.
+    pub(crate) fn mapping_number(&self) -> u64 {
+        self.inner.mapping_number()
+    }
+
     /// Returns `true` if both are references to the same mapping.
     pub(crate) fn is(&self, other: &Segment) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)

@@ -68,6 +68,11 @@ impl Inner {
         KEY
     }
 
+    /// Returns the address: a model's segments live until its end.
+    pub(super) fn mapping_number(&self) -> u64 {
+        core::ptr::from_ref(self).addr() as u64
+    }
+
     pub(super) fn retain_limits(&self) -> RetainLimits {
         self.retain
     }

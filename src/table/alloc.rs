@@ -402,9 +402,24 @@ pub(crate) fn retained(free: SlotWord, extent: Extent) -> i64 {
 /// Enters a FREE slot in the hint tree, with its pages. Returns the bytes that the segment retains
 /// for it from now on, which the caller adds to the sum.
 pub(crate) fn hint_with_pages(memory: &Memory, slot: Slot<'_>, extent: Extent) -> i64 {
+    // Read before: a participant that finds the hint may take the slot at once, and subtracts.
+    let bytes = retained(slot.word(), extent);
     match Hints::of(memory).set(extent.class, slot.index) {
-        true if extent.has_own_pages() => retained(slot.word(), extent),
-        _ => 0,
+        true => bytes,
+        false => 0,
+    }
+}
+
+/// Enters a slot in the hint tree, with its pages, if the release check has made it FREE. For code
+/// without a participant's cache.
+pub(crate) fn give_hint(memory: &Memory, slot: Slot<'_>, tail: ReleaseOutcome) {
+    if let ReleaseOutcome::Freed(_) = tail
+        && let Some(extent) = Spans::of(memory).extent(slot.index)
+    {
+        let bytes = hint_with_pages(memory, slot, extent);
+        if bytes != 0 {
+            add_retained(memory, bytes);
+        }
     }
 }
 

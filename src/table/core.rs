@@ -19,7 +19,6 @@ use crate::segment::ForeignLock;
 use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
 use crate::span::Spans;
-use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::word::{BucketIndex, SeatId, SlotIndex, SlotWord};
 
@@ -277,12 +276,9 @@ impl Core {
         self.process.is(token)
     }
 
-    /// Returns the number of times that this participant's seat was taken before it.
-    pub(super) fn epoch(&self) -> u64 {
-        let index = self.own_seat().index().unwrap_or_default();
-        // Relaxed: this participant has written the word.
-        let word = self.segment.memory().seat_word(index);
-        word.load(Ordering::Relaxed).epoch()
+    /// Returns the epoch of this participant's seat, which ends when the participant leaves.
+    pub(crate) fn epoch(&self) -> u64 {
+        seat::epoch(self.segment.memory(), self.own_seat())
     }
 
     /// Clears the poison of an array that this participant has leased exclusively.
@@ -451,7 +447,7 @@ impl Core {
     }
 
     #[cold]
-    fn push_free_hint(&self, slot: SlotIndex, word: SlotWord) {
+    pub(super) fn push_free_hint(&self, slot: SlotIndex, word: SlotWord) {
         if let Some(extent) = Spans::of(self.segment.memory()).extent(slot) {
             self.allocator(&mut self.cache.borrow_mut(), self.seat.get())
                 .push_free_hint(slot, word, extent);

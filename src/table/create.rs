@@ -290,8 +290,8 @@ impl Core {
     /// Returns a reserved slot to FREE.
     #[cold]
     pub(super) fn abandon(&self, reserved: Reserved<'_>) {
-        let _ = reserved.slot.abandon(reserved.word, self.seat.get(), false);
-        Hints::of(self.segment.memory()).set(reserved.extent.class, reserved.slot.index);
+        let free = (reserved.slot).abandon(reserved.word, self.seat.get(), false);
+        self.push_free_hint(reserved.slot.index, free);
     }
 
     /// Abandons a reserved slot with an extent outside the data region. Returns the error.

@@ -2,7 +2,8 @@
 //!
 //! Such a value releases its leases by a call to which its owner passes the table. If it is dropped
 //! without that, it may be in any thread. Then it does at once what needs no table, and leaves the
-//! rest in the table's inbox. The table's next call to partitions or to `reap` releases it.
+//! rest in the table's inbox. The table's next call to partitions that do not borrow it, or to `reap`,
+//! releases it.
 //!
 //! The lock also tells that the table has its seat: a table closes its inbox before it leaves. So
 //! an action under the lock acts for the seat, and not for a later holder of it. After a fork the
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::core::Core;
 
-/// What a dropped value has left to do.
+/// The leases of a dropped value.
 pub(crate) trait LeftBehind: Send {
     /// Releases the leases of the value.
     fn release(self: Box<Self>, core: &Core);
@@ -83,7 +84,7 @@ impl Core {
         self.inbox.borrow().clone()
     }
 
-    /// Releases what dropped values of this table have left behind. The caller has entered.
+    /// Releases the leases of dropped values of this table. The caller has entered.
     pub(crate) fn empty_inbox(&self) {
         let left = self.inbox.borrow().take();
         for left in left {

@@ -246,6 +246,12 @@ impl<'t> SharedLease<'t> {
     }
 }
 
+/// Takes a list of leases, and detaches each from the borrow of its table.
+pub(crate) fn part_all(leases: &mut Vec<SharedLease<'_>>) -> Vec<PartedLease> {
+    let leases = core::mem::take(leases);
+    leases.into_iter().map(SharedLease::part).collect()
+}
+
 /// A lease without the borrow of its table: a shared one, or the exclusive one of a round. Dropping
 /// it does not release the lease.
 #[must_use = "the lease lasts until the table resumes it"]

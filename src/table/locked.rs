@@ -38,8 +38,8 @@ pub enum Mode {
 pub(super) struct Stay {
     /// The process.
     token: u64,
-    /// The segment's key.
-    key: u64,
+    /// The mapping. Its segment's key would not do: a copy of the file has the same one.
+    mapping: u64,
     seat: SeatId,
     epoch: u64,
 }
@@ -113,7 +113,7 @@ impl Core {
     pub(super) fn stay(&self) -> Stay {
         Stay {
             token: self.token(),
-            key: self.segment.key(),
+            mapping: self.segment.mapping_number(),
             seat: self.own_seat(),
             epoch: self.epoch(),
         }

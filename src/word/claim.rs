@@ -124,7 +124,7 @@ impl fmt::Debug for Claim {
     }
 }
 
-/// What a [`RoundWord`] says of its round.
+/// The state of the round in a [`RoundWord`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RoundState {
     /// No round was opened yet, or all tiles of the last one are done.
@@ -200,7 +200,8 @@ impl RoundWord {
 
     /// Returns `true` for bits that no transition writes.
     pub(crate) fn is_invalid(self) -> bool {
-        self.is_running() && (self.seat().is_none() || self.is_freed())
+        (self.is_running() && self.seat().is_none())
+            || (self.is_freed() && (self.is_running() || !self.seat().is_none()))
     }
 
     /// Returns `true` if both words are equal but for the sleepers' flag.

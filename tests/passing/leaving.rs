@@ -6,10 +6,13 @@
 )]
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ndshm::error::{JoinError, LeaseError, SegmentError};
+use ndshm::untyped::Mode;
 use ndshm::{HandleTable, Segment};
 
 use crate::support::{Child, Name, Pipe, sleep_for_ever};
@@ -246,6 +249,10 @@ pub fn threads_that_join_and_one_that_leaves() {
                 });
             }
             let deadline = Instant::now() + TIMEOUT;
+            while joined.load(Ordering::Relaxed) == 0 {
+                assert!(Instant::now() < deadline, "nobody joins");
+                std::thread::yield_now();
+            }
             while segment.leave().is_err() {
                 assert!(Instant::now() < deadline, "no moment without a seat");
                 std::thread::yield_now();
@@ -258,6 +265,54 @@ pub fn threads_that_join_and_one_that_leaves() {
         assert_eq!(table.reap().unwrap().seats, 0);
         assert_eq!(table.verify().unwrap().live, 1, "{joined:?} joined");
     }
+}
+
+/// Of threads that leave at once, none returns before the stores of the process are its own.
+pub fn a_thread_that_has_left_stores_into_no_segment() {
+    for _ in 0..200 {
+        let segment = options().anonymous().unwrap();
+        let other = Segment::from_fd(segment.inheritable_fd().unwrap()).unwrap();
+        let (x, at) = detached(&segment, 1, 3);
+        let (address, start) = (at.expose_provenance(), Barrier::new(2));
+        std::thread::scope(|scope| {
+            for value in [5, 7] {
+                let (segment, start) = (&segment, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    segment.leave().unwrap();
+                    let place = std::ptr::with_exposed_provenance::<AtomicU64>(address);
+                    // SAFETY: the segment is mapped, and both threads store atomically.
+                    unsafe { &*place }.store(value, Ordering::Relaxed);
+                });
+            }
+        });
+        let table = HandleTable::join(&other).unwrap();
+        assert_eq!(table.read(x).unwrap().to_vec(), [3]);
+    }
+}
+
+/// A copy of a segment's file has the same handles, seats and epochs. A table of the copy gives no
+/// lease of the original back, and no pin.
+pub fn a_lease_of_a_copied_segment_is_another_one() {
+    let (name, copied) = (Name::new("original"), Name::new("copied"));
+    let first = options().persistent(true).create(&name.0).unwrap();
+    let (x, _) = detached(&first, 1, 3);
+    let [from, to] = [&name, &copied].map(|name| Path::new("/dev/shm").join(&name.0));
+    std::fs::copy(from, to).unwrap();
+    let second = options().open(&copied.0).unwrap();
+    let [first, second] = [first, second].map(|segment| HandleTable::join(&segment).unwrap());
+    assert_eq!(first.seat().unwrap(), second.seat().unwrap());
+    let mut locked = first.lock(x, Mode::Write).unwrap();
+    let guard = second.write(x).unwrap();
+    let refused = second.unlock(&mut locked, false).unwrap_err();
+    assert!(matches!(refused, LeaseError::NotHeld { .. }), "{refused}");
+    assert!(second.write(x).is_err(), "the guard's lease was given back");
+    drop(guard);
+    first.unlock(&mut locked, false).unwrap();
+    let (mut pin, _other) = (first.pin_raw(x).unwrap(), second.pin(x).unwrap());
+    assert!(second.unpin(&mut pin).is_err());
+    assert_eq!(second.info(x).unwrap().pins.len(), 1);
+    first.unpin(&mut pin).unwrap();
 }
 
 /// The hook releases the parent of a child that never uses the segment.

@@ -42,6 +42,8 @@ fn main() {
         leaving::a_child_may_leave_what_its_parent_uses,
         leaving::a_child_keeps_the_name_that_its_parent_leaves,
         leaving::threads_that_join_and_one_that_leaves,
+        leaving::a_thread_that_has_left_stores_into_no_segment,
+        leaving::a_lease_of_a_copied_segment_is_another_one,
         leaving::a_fork_hook_lets_a_dead_parent_be_reaped,
         leaving::without_address_space_nothing_changes,
         pinned::nobody_gives_pages_back,

@@ -115,16 +115,17 @@ pub fn waiting_ends_in_time() {
     };
     let start = Instant::now();
     in_time(Segment::receive_from(&theirs, short).map(drop), start);
-    // A sender that sends a byte now and then gets no more time.
+    // A sender that sends a byte now and then gets no more time: all of it would take 15 s.
     let slow = Child::fork(|| {
         for byte in b"ndshm 1\n0123456" {
             let _ = ours.write_all(&[*byte]);
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_secs(1));
         }
     });
-    let start = Instant::now();
-    in_time(Segment::receive_from(&theirs, short).map(drop), start);
-    slow.join();
+    let (long, start) = (Duration::from_millis(1500), Instant::now());
+    in_time(Segment::receive_from(&theirs, long).map(drop), start);
+    assert!(start.elapsed() < Duration::from_secs(8));
+    slow.kill();
     // A receiver that never receives.
     let (mut ours, _theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();

@@ -52,7 +52,15 @@ impl SharedTable {
         shape: &[usize],
         order: Order,
     ) -> Result<SharedBuilder, AllocError> {
-        let (array, commit) = self.with(|core| core.builder_uncommitted(dtype, shape, order))??;
+        let searched = || {
+            self.with(|core| Ok::<_, AllocError>(core.builder(dtype, shape, order)?.suspend()))?
+        };
+        let (array, commit) =
+            match self.with(|core| core.builder_uncommitted(dtype, shape, order))? {
+                // The words of a new span have no pages: search for some under the lock.
+                Err(AllocError::NoMemory(_)) => (searched()?, None),
+                outcome => outcome?,
+            };
         let mut built = SharedBuilder {
             array: Some(array),
             table: self.clone(),
@@ -67,11 +75,7 @@ impl SharedTable {
                 Ok(array) => built.array = Some(array),
                 // Other slots may have pages: search for them, now under the lock.
                 Err(AllocError::NoMemory(_)) if refused => {
-                    let array = self.with(|core| {
-                        let array = core.builder(dtype, shape, order)?;
-                        Ok::<_, AllocError>(array.suspend())
-                    })??;
-                    built.array = Some(array);
+                    built.array = Some(searched()?);
                 }
                 Err(error) => return Err(error),
             }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+use std::thread::{self, ThreadId};
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension};
 
@@ -18,8 +19,19 @@ use crate::table::locked::{Locked, Mode, Ticket};
 pub(crate) struct Held {
     table: SharedTable,
     ticket: Ticket,
-    /// A panic was already under way when the lease was taken, so it says nothing of this array.
-    panicking: bool,
+    /// The thread that a panic was already unwinding when the lease was taken. That panic says
+    /// nothing of this array.
+    panicking: Option<ThreadId>,
+}
+
+/// Returns this thread if a panic unwinds it.
+fn unwinding() -> Option<ThreadId> {
+    thread::panicking().then(|| thread::current().id())
+}
+
+/// Returns `true` if a panic unwinds this thread, and not since before the lease was taken.
+fn poisons(panicking: Option<ThreadId>) -> bool {
+    thread::panicking() && panicking != unwinding()
 }
 
 impl Held {
@@ -27,7 +39,7 @@ impl Held {
         Held {
             table: table.clone(),
             ticket,
-            panicking: std::thread::panicking(),
+            panicking: unwinding(),
         }
     }
 
@@ -47,7 +59,7 @@ impl Drop for Held {
         if self.ticket.token() != process_token() {
             return;
         }
-        let poison = !self.panicking && std::thread::panicking();
+        let poison = poisons(self.panicking);
         // The table has a seat, and the lease is its.
         let _ = self.table.with(|core| core.release(&self.ticket, poison));
     }
@@ -204,7 +216,7 @@ struct HeldBytes {
     table: SharedTable,
     locked: Locked,
     /// As in [`Held`].
-    panicking: bool,
+    panicking: Option<ThreadId>,
 }
 
 impl HeldBytes {
@@ -212,7 +224,7 @@ impl HeldBytes {
         Ok(HeldBytes {
             locked: table.lock(handle, mode)?,
             table: table.clone(),
-            panicking: std::thread::panicking(),
+            panicking: unwinding(),
         })
     }
 }
@@ -223,7 +235,7 @@ impl Drop for HeldBytes {
         if self.locked.token() != process_token() {
             return;
         }
-        let poison = !self.panicking && std::thread::panicking();
+        let poison = poisons(self.panicking);
         let _ = self.table.unlock(&mut self.locked, poison);
     }
 }

@@ -178,12 +178,15 @@ impl SharedTable {
             };
             let now = Instant::now();
             let left = timeout.saturating_sub(now - start);
-            if left.is_zero() {
+            let has_reaped = reaped != start;
+            if left.is_zero() && has_reaped {
                 return Err(busy);
             }
-            if now - reaped >= REAP_EVERY {
+            // Also before the end of a short wait.
+            if left.is_zero() || now - reaped >= REAP_EVERY {
                 self.reap()?;
-                reaped = now;
+                reaped = Instant::now();
+                continue;
             }
             thread::sleep(pause.min(left));
             pause = (2 * pause).min(LONGEST_PAUSE);

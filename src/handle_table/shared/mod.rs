@@ -11,8 +11,10 @@
 //! | `reap`, `trim` | removing the names that a reap leaves |
 //! | `arrays`; sleeping for a lease | leases, pins, names, owners |
 //!
-//! Two system calls are left inside. Both are rare: committing the words of a new span and of a
-//! record of names (some pages), and the search for pages after an allocation was refused memory.
+//! Rare system calls are left inside: committing the words of a new span and of a record of names
+//! (some pages); the search for pages after an allocation was refused memory; the reap before an
+//! allocation reports that the segment is full; taking a seat; a look at the holder's seat for a
+//! `Busy` error. The foreign pool allocates and copies its long messages there, too.
 //!
 //! A step outside concerns a slot that is RESERVED by the seat, and only the thread that reserved
 //! it has the word. So two threads of one seat never take steps on one slot that exclude each
@@ -131,7 +133,8 @@ impl SharedTable {
     /// share it, as long as a clone of it or a guard is left.
     ///
     /// # Errors
-    /// As [`HandleTable::join`].
+    /// As [`HandleTable::join`]. [`JoinError::SeatsFull`] also while another thread drops the last
+    /// clone and no other seat is free.
     pub fn of(segment: &Segment) -> Result<SharedTable, JoinError> {
         let address = core::ptr::from_ref(segment.memory()).addr();
         let first =

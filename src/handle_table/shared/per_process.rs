@@ -32,7 +32,7 @@ impl<T: Send> PerProcess<T> {
         }
     }
 
-    /// Sets the value of this process. Nobody else knows of `self` yet.
+    /// Creates the places, with a value for this process.
     pub(crate) fn of(value: T) -> PerProcess<T> {
         let new = PerProcess::new();
         new.values.push(Value::new(Some(value)));

@@ -31,6 +31,11 @@ impl Entry {
         self.token.store(token, Ordering::Relaxed);
     }
 
+    /// Frees the entry. The handle stays, because a fork may come in between: see [`set`](Entry::set).
+    fn clear(&self) {
+        self.token.store(0, Ordering::Relaxed);
+    }
+
     fn handle(&self) -> AnyHandle {
         AnyHandle::from_bits(self.handle.load(Ordering::Relaxed))
     }
@@ -91,7 +96,7 @@ impl Seat {
         if entry.token() == process_token() {
             self.table.core.release_pin(entry.handle());
         }
-        entry.set(AnyHandle::from_bits(0), 0);
+        entry.clear();
         self.free.push(Arc::clone(entry));
     }
 }
@@ -171,7 +176,7 @@ impl Drop for SharedPin {
         self.table.visit(|seat| match seat {
             Some(seat) => seat.unpin(&self.entry),
             // A child without a seat. Do not take one for it: its entry is not to be pinned.
-            None => self.entry.set(AnyHandle::from_bits(0), 0),
+            None => self.entry.clear(),
         });
     }
 }

@@ -9,8 +9,8 @@ use crate::handle_table::shared::{PerProcess, SharedTable};
 use crate::segment::{Segment, SegmentError};
 use crate::sync::list::List;
 
-/// The default segment; one, unless a process was forked while its parent created one. The last of
-/// the list counts.
+/// The default segment, once this process or an ancestor has created it. A list of at most one,
+/// because a child does not wait for a creation that the fork interrupted.
 static SEGMENT: List<Segment> = List::new();
 
 /// Held while the default segment is created.

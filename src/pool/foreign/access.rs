@@ -6,7 +6,12 @@ use crate::seat::{JoinError, ReapReport};
 
 mod sealed {
     pub trait Sealed {}
+
+    /// An argument that only this crate can pass: no function of a user runs under a table's lock.
+    pub struct Inside;
 }
+
+pub(super) use sealed::Inside;
 
 /// Holds a table: borrowed, shared by the process, or owned with a seat of its own.
 ///
@@ -41,20 +46,20 @@ mod sealed {
 pub trait TableAccess: sealed::Sealed {
     /// Calls `run` with the table, which lives as long as `self`: in each process the same one.
     #[doc(hidden)]
-    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError>;
+    fn with<R>(&self, inside: Inside, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError>;
 
     #[doc(hidden)]
-    fn reap(&self) -> Result<ReapReport, JoinError>;
+    fn reap(&self, inside: Inside) -> Result<ReapReport, JoinError>;
 }
 
 impl sealed::Sealed for &HandleTable {}
 
 impl TableAccess for &HandleTable {
-    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
+    fn with<R>(&self, _: Inside, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
         Ok(run(self))
     }
 
-    fn reap(&self) -> Result<ReapReport, JoinError> {
+    fn reap(&self, _: Inside) -> Result<ReapReport, JoinError> {
         HandleTable::reap(self)
     }
 }
@@ -62,11 +67,11 @@ impl TableAccess for &HandleTable {
 impl sealed::Sealed for HandleTable {}
 
 impl TableAccess for HandleTable {
-    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
+    fn with<R>(&self, _: Inside, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
         Ok(run(self))
     }
 
-    fn reap(&self) -> Result<ReapReport, JoinError> {
+    fn reap(&self, _: Inside) -> Result<ReapReport, JoinError> {
         HandleTable::reap(self)
     }
 }
@@ -74,11 +79,11 @@ impl TableAccess for HandleTable {
 impl sealed::Sealed for SharedTable {}
 
 impl TableAccess for SharedTable {
-    fn with<R>(&self, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
+    fn with<R>(&self, _: Inside, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
         self.with_table(run)
     }
 
-    fn reap(&self) -> Result<ReapReport, JoinError> {
+    fn reap(&self, _: Inside) -> Result<ReapReport, JoinError> {
         SharedTable::reap(self)
     }
 }

@@ -2,7 +2,7 @@
 //! other programs. A call is a number and bytes; each worker answers with bytes.
 //!
 //! [`ForeignPool`] is the parent's side, [`ForeignWorker`] the worker's. Both hold the table by any
-//! [`TableAccess`]. What the numbers and bytes mean is up to the program. If a call's bytes contain
+//! [`TableAccess`]. The program gives the numbers and bytes their meaning. If a call's bytes contain
 //! the handle of a [partition](crate::Partition), the workers can share a round of it.
 //!
 //! ```

@@ -3,6 +3,7 @@
 use core::cell::Cell;
 use core::time::Duration;
 
+use super::access::Inside;
 use super::words::{At, Member, Words};
 use super::{ForeignHandle, TableAccess};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -40,7 +41,7 @@ pub enum Answer {
     /// The worker has answered, but its long answer was freed before the parent read it, because
     /// the worker died or left.
     Lost,
-    /// The worker has died without an answer. Its seat was reaped: what it wrote is poisoned, and
+    /// The worker has died without an answer. Its seat was reaped: the arrays that it was writing are poisoned, and
     /// its tiles are torn.
     Died,
     /// The worker has left the pool without an answer.
@@ -136,11 +137,12 @@ impl<A: TableAccess> ForeignPool<A> {
             let handle = table.core.publish_control(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Foreign, words).store(descriptor);
             });
-            let lease = table.core.take(handle, Mode::Read)?;
+            let lease = (table.core.take(handle, Mode::Read))
+                .inspect_err(|_| call_memory::free(table, handle))?;
             let segment = table.segment().clone();
             Ok((me, at, spin, handle, lease, segment, table.core.token()))
         };
-        let (me, at, spin, handle, lease, segment, token) = table.with(create)??;
+        let (me, at, spin, handle, lease, segment, token) = table.with(Inside, create)??;
         Ok(ForeignPool {
             segment,
             at,
@@ -229,7 +231,7 @@ impl<A: TableAccess> ForeignPool<A> {
         }
         let (inline, params) = call_memory::pack(bytes, |bytes| {
             let store = |table: &HandleTable| Ok(CallMemory::message(table, bytes)?.keep());
-            self.table.with(store)?
+            self.table.with(Inside, store)?
         })?;
         for occupant in self.occupants.iter_mut().flatten() {
             occupant.expected = true;
@@ -291,13 +293,19 @@ impl<A: TableAccess> ForeignPool<A> {
     /// [`PoolError::Forked`] in a forked child of the parent.
     pub fn end(&mut self) -> Result<Vec<WorkerAnswer>, PoolError> {
         self.check_ours()?;
-        let words = self.words()?;
         let Some(call) = &self.call else {
             return Ok(Vec::new());
         };
         if !call.closed {
-            words.mailbox.close_job();
+            self.words()?.mailbox.close_job();
         }
+        // Workers that have come since the last look may have answered.
+        self.look_around(false)?;
+        let words = self.words()?;
+        let Some(call) = &self.call else {
+            // Unreachable: a look ends no call.
+            return Ok(Vec::new());
+        };
         let mut answers = call.gone.clone();
         for (worker, occupant) in self.occupants.iter().enumerate() {
             let Some(occupant) = occupant else {
@@ -340,7 +348,10 @@ impl<A: TableAccess> ForeignPool<A> {
     }
 
     fn check_ours(&self) -> Result<(), PoolError> {
-        match self.table.with(|table| table.core.is_of(self.token))? {
+        match self
+            .table
+            .with(Inside, |table| table.core.is_of(self.token))?
+        {
             true => Ok(()),
             false => Err(PoolError::Forked),
         }
@@ -355,7 +366,7 @@ impl<A: TableAccess> ForeignPool<A> {
         let handle = AnyHandle::from(self.handle);
         let error = |table: &HandleTable| table.core.tables().corrupt(handle, "not a foreign pool");
         self.table
-            .with(error)
+            .with(Inside, error)
             .map_or_else(PoolError::from, PoolError::from)
     }
 
@@ -426,7 +437,7 @@ impl<A: TableAccess> ForeignPool<A> {
         let dead = dead.count() as u64;
         if dead > 0 {
             // An error means that the parent has no seat, and then no participant has.
-            let _ = self.table.reap();
+            let _ = self.table.reap(Inside);
         }
         for &(worker, member, _) in &gone {
             words.mailbox.reset(worker);
@@ -495,7 +506,7 @@ impl<A: TableAccess> ForeignPool<A> {
                 let memory = AnyHandle::from_bits(words.answer(worker).load(Ordering::Relaxed));
                 let read = |table: &HandleTable| call_memory::read_message(table, memory, len);
                 self.table
-                    .with(read)
+                    .with(Inside, read)
                     .unwrap_or_else(|error| Err(error.into()))
             }
         };
@@ -513,7 +524,9 @@ impl<A: TableAccess> ForeignPool<A> {
         }
         if let Some(params) = self.call.take().and_then(|call| call.params) {
             // Without a seat the memory is gone.
-            let _ = self.table.with(|table| call_memory::free(table, params));
+            let _ = self
+                .table
+                .with(Inside, |table| call_memory::free(table, params));
         }
     }
 }
@@ -541,7 +554,7 @@ impl<A: TableAccess> Drop for ForeignPool<A> {
         }
         self.close_call();
         let (handle, lease) = (AnyHandle::from(self.handle), self.lease.take());
-        let _ = self.table.with(|table| {
+        let _ = self.table.with(Inside, |table| {
             call_memory::free(table, handle);
             // The lease is the table's: `check_ours`.
             let _ = lease.map(|lease| table.core.release(&lease, false));

@@ -3,6 +3,7 @@
 use core::cell::Cell;
 use core::time::Duration;
 
+use super::access::Inside;
 use super::parent::{FAILED, FINISHED};
 use super::words::{At, Member, Words};
 use super::{ForeignHandle, TableAccess};
@@ -96,7 +97,7 @@ impl<A: TableAccess> ForeignWorker<A> {
             let (me, segment) = (Member::of(table), table.segment().clone());
             Ok::<_, PoolError>((at, lease, me, segment, table.core.token()))
         };
-        let (at, lease, me, segment, token) = table.with(open)??;
+        let (at, lease, me, segment, token) = table.with(Inside, open)??;
         let start = Instant::now();
         let taken = loop {
             let Some(words) = Words::of(&segment, &at) else {
@@ -145,7 +146,7 @@ impl<A: TableAccess> ForeignWorker<A> {
                 table,
             }),
             Err(error) => {
-                let _ = table.with(|table| table.core.release(&lease, false));
+                let _ = table.with(Inside, |table| table.core.release(&lease, false));
                 Err(error)
             }
         }
@@ -196,16 +197,18 @@ impl<A: TableAccess> ForeignWorker<A> {
                     false => Ok(None),
                 };
             };
-            self.last = job.number();
-            if self.last == ENDED {
+            if job.number() == ENDED {
                 return Err(PoolError::Gone);
             }
+            self.last = job.number();
             let Some((arguments, inline)) = words.mailbox.check_in(self.worker, job) else {
                 continue;
             };
             // The parent has read the last answer before it opened this job.
             if let Some(answer) = self.answer.take() {
-                let _ = self.table.with(|table| call_memory::free(table, answer));
+                let _ = self
+                    .table
+                    .with(Inside, |table| call_memory::free(table, answer));
             }
             let served = Served {
                 job: job.number(),
@@ -237,8 +240,9 @@ impl<A: TableAccess> ForeignWorker<A> {
             return Ok(bytes.to_vec());
         }
         let (memory, len) = (AnyHandle::from_bits(arguments.params), arguments.params_len);
-        self.table
-            .with(|table| call_memory::read_message(table, memory, len))?
+        self.table.with(Inside, |table| {
+            call_memory::read_message(table, memory, len)
+        })?
     }
 
     /// Counts tiles that this worker has run in its call, and how many of them it took from other
@@ -281,7 +285,7 @@ impl<A: TableAccess> ForeignWorker<A> {
             true => bytes,
             false => {
                 let store = |table: &HandleTable| Ok(CallMemory::message(table, bytes)?.keep());
-                let memory = self.table.with(store)?.map_err(PoolError::Alloc)?;
+                let memory = self.table.with(Inside, store)?.map_err(PoolError::Alloc)?;
                 self.answer = Some(memory);
                 // Relaxed: `check_out` publishes it.
                 words
@@ -302,7 +306,10 @@ impl<A: TableAccess> ForeignWorker<A> {
     }
 
     fn check_ours(&self) -> Result<(), PoolError> {
-        match self.table.with(|table| table.core.is_of(self.token))? {
+        match self
+            .table
+            .with(Inside, |table| table.core.is_of(self.token))?
+        {
             true => Ok(()),
             false => Err(PoolError::Forked),
         }
@@ -327,7 +334,7 @@ impl<A: TableAccess> Drop for ForeignWorker<A> {
             words.leave(self.worker, self.me);
         }
         let (answer, lease) = (self.answer.take(), self.lease.take());
-        let _ = self.table.with(|table| {
+        let _ = self.table.with(Inside, |table| {
             if let Some(answer) = answer {
                 call_memory::free(table, answer);
             }

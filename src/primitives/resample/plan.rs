@@ -72,14 +72,7 @@ impl SystematicPlan {
     /// - [`PrimitiveError::Plan`] if a sum is negative or NaN, if the sum of all is infinite or
     ///   below 2^-970 (and so if it is 0), or if there are 2^51 offspring or more.
     pub fn new(sums: &[f64], u: f64, offspring: usize) -> Result<SystematicPlan, PrimitiveError> {
-        if !(0.0..1.0).contains(&u) {
-            return Err(PrimitiveError::Offset { u });
-        }
-        if offspring >= MOST_OFFSPRING {
-            return Err(problem(format!(
-                "{offspring} offspring are too many: the limit is {MOST_OFFSPRING}"
-            )));
-        }
+        check(u, offspring)?;
         let is_sum = |&sum: &f64| sum >= 0.0;
         if let Some(tile) = sums.iter().position(|sum| !is_sum(sum)) {
             let sum = sums[tile];
@@ -230,6 +223,19 @@ impl SystematicPlan {
             ))),
         }
     }
+}
+
+/// Checks the offset and the number of offspring.
+pub(super) fn check(u: f64, offspring: usize) -> Result<(), PrimitiveError> {
+    if !(0.0..1.0).contains(&u) {
+        return Err(PrimitiveError::Offset { u });
+    }
+    if offspring >= MOST_OFFSPRING {
+        return Err(problem(format!(
+            "{offspring} offspring are too many: the limit is {MOST_OFFSPRING}"
+        )));
+    }
+    Ok(())
 }
 
 fn problem(problem: String) -> PrimitiveError {

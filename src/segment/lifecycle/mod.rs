@@ -242,7 +242,10 @@ impl Segment {
     /// in the segment stay valid until the last reference to the segment is dropped, or for ever if
     /// it is leaked. They show the arrays as they are; a page that is *written* becomes a private
     /// copy, which nobody else sees. So no store of this process reaches the segment any more, and
-    /// others may reuse the arrays.
+    /// others may reuse the arrays. A device that has registered the memory still stores to the
+    /// shared pages: deregister it, and wait for asynchronous reads (io_uring, `O_DIRECT`) into
+    /// arrays. In a named segment, a touch of a page that others have given back needs room in
+    /// `/dev/shm`, and raises SIGBUS if there is none.
     ///
     /// The membership ends, and the last process removes the name, as if the segment was dropped.
     /// All clones of the segment have left: every call that needs it returns
@@ -269,8 +272,8 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::Joined`] if a table of this process is in the segment. The errors of opening
     /// and mapping: a private mapping needs as much address space again for a moment, and under
-    /// `vm.overcommit_memory=2` also the commit charge of the whole capacity. Nothing has changed
-    /// then.
+    /// `vm.overcommit_memory=2` also the commit charge of the whole capacity. After an error of
+    /// opening or mapping nothing has changed.
     pub fn leave(&self) -> Result<(), SegmentError> {
         self.inner.leave()
     }

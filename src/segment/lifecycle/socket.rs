@@ -45,7 +45,7 @@ fn refused(problem: &'static str) -> SegmentError {
 /// Returns the error for a failed call on the socket.
 fn failed(call: &'static str, errno: Errno) -> SegmentError {
     match errno {
-        Errno::PIPE | Errno::CONNRESET => refused(CLOSED),
+        Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED => refused(CLOSED),
         Errno::NOTSOCK => refused(NOT_UNIX),
         Errno::NOTCONN | Errno::DESTADDRREQ => refused("it is not connected; connect it first"),
         Errno::TOOMANYREFS => refused(

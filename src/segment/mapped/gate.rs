@@ -3,7 +3,8 @@
 
 use crate::sync::{Atom, Ordering};
 
-/// The number of seats that are locked by this process, or [`Gate::CLOSED`] after it has left.
+/// The number of seats that are locked by this process; [`Gate::CLOSED`] while it leaves, and
+/// [`Gate::LEFT`] afterwards.
 ///
 /// One word for both: a process that leaves and a thread that joins at the same time exclude each
 /// other by one compare-and-swap.
@@ -12,19 +13,20 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    const CLOSED: u64 = u64::MAX;
+    const CLOSED: u64 = u64::MAX - 1;
+    const LEFT: u64 = u64::MAX;
 
     pub(crate) fn new() -> Gate {
         Gate { word: Atom::zero() }
     }
 
-    /// Counts a seat that is about to be locked. Returns `false` if the process has left.
+    /// Counts a seat that is about to be locked. Returns `false` if the process leaves or has left.
     pub(crate) fn enter(&self) -> bool {
         // Acquire: pairs with the Release in `open`.
         let entered = self
             .word
             .update(Ordering::Acquire, Ordering::Relaxed, |count| {
-                (count != Self::CLOSED).then(|| count + 1)
+                (count < Self::CLOSED).then(|| count + 1)
             });
         entered.is_ok()
     }
@@ -36,7 +38,7 @@ impl Gate {
         let _ = self
             .word
             .update(Ordering::Release, Ordering::Relaxed, |count| {
-                (count != Self::CLOSED).then(|| count.checked_sub(1))?
+                (count < Self::CLOSED).then(|| count.checked_sub(1))?
             });
     }
 
@@ -48,22 +50,30 @@ impl Gate {
             .map(drop)
     }
 
+    /// Ends the leaving of the caller, which has closed the gate.
+    pub(crate) fn end(&self) {
+        // Release: pairs with the Acquire in `has_left`. The mapping is private.
+        self.word.store(Self::LEFT, Ordering::Release);
+    }
+
     /// Opens the gate that the caller has closed.
     pub(crate) fn open(&self) {
         self.word.store(0, Ordering::Release);
     }
 
-    /// Forgets the seats that were counted before a fork, because they are the parent's.
+    /// Forgets the seats that were counted before a fork, because they are the parent's. A parent
+    /// that was about to leave has not left for the child, either.
     pub(crate) fn forget(&self) {
         let _ = self
             .word
             .update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (count != Self::CLOSED).then_some(0)
+                (count != Self::LEFT).then_some(0)
             });
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.word.load(Ordering::Relaxed) == Self::CLOSED
+    /// Returns `true` if the process has left: its stores reach the segment no more.
+    pub(crate) fn has_left(&self) -> bool {
+        self.word.load(Ordering::Acquire) == Self::LEFT
     }
 }
 
@@ -79,11 +89,20 @@ mod tests {
         gate.exit();
         assert_eq!(gate.close(), Err(1));
         gate.exit();
-        assert!(!gate.is_closed());
         assert_eq!(gate.close(), Ok(()));
         gate.exit();
+        assert!(!gate.enter() && !gate.has_left(), "it is about to leave");
         gate.forget();
-        assert!(gate.is_closed() && !gate.enter());
+        assert!(
+            gate.enter(),
+            "a child may join although its parent is leaving"
+        );
+        gate.exit();
+        assert_eq!(gate.close(), Ok(()));
+        gate.end();
+        gate.exit();
+        gate.forget();
+        assert!(gate.has_left() && !gate.enter());
         gate.open();
         assert!(gate.enter());
         gate.forget();

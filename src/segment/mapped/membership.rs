@@ -42,9 +42,7 @@ impl Membership {
             id,
         }
     }
-}
 
-impl Membership {
     /// Removes the name if no member is left. Runs after this process's description has ended.
     pub(crate) fn remove_if_last(&self) {
         // On failure the name stays; the next process that opens it joins the segment.

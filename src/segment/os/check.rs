@@ -50,15 +50,16 @@ pub(crate) fn check_memory(fd: BorrowedFd<'_>, what: &str) -> Result<(), Segment
     let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     match (regular, fs.f_type as u64 & 0xffff_ffff) {
         (true, TMPFS | HUGETLBFS) => Ok(()),
-        _ => Err(not_memory(fd, what, stat.st_size as u64)),
+        // Not read: a device could wait, or lose what is read.
+        _ => Err(not_memory(what, 0, stat.st_size as u64)),
     }
 }
 
-fn not_memory(fd: BorrowedFd<'_>, what: &str, size: u64) -> SegmentError {
+fn not_memory(what: &str, header: u64, size: u64) -> SegmentError {
     SegmentError::NotOurs {
         what: what.into(),
         problem: "neither a memfd nor a shared memory object",
-        header: file::header_word(fd, 0).unwrap_or(0),
+        header,
         size,
     }
 }
@@ -75,7 +76,8 @@ pub(crate) fn check_passed(
     let seals = match rustix::fs::fcntl_get_seals(fd) {
         Ok(seals) => seals,
         Err(Errno::INVAL) => {
-            return Err(not_memory(fd, what, stat.st_size as u64));
+            let header = file::header_word(fd, 0).unwrap_or(0);
+            return Err(not_memory(what, header, stat.st_size as u64));
         }
         Err(errno) => return Err(failed("fcntl(F_GET_SEALS)")(errno)),
     };
