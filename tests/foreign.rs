@@ -65,6 +65,11 @@ fn serve(table: &HandleTable, handle: ForeignHandle) {
             Ok(None) => continue,
             Err(error) => {
                 assert!(error.is_gone(), "{error}");
+                let again = worker.next(SHORT);
+                assert!(
+                    again.is_err_and(|error| error.is_gone()),
+                    "once gone, always gone"
+                );
                 return;
             }
         };

@@ -263,6 +263,8 @@ pub fn a_systematic_plan_has_the_ancestors_of_the_pool() {
             let expected = systematic(table, &mut pool, &w, u, offspring);
             let array = array(table, &w);
             let plan = pool.systematic_plan(array.handle(), u, offspring).unwrap();
+            let most = pool.systematic_plan(array.handle(), u, usize::MAX);
+            assert!(most.unwrap_err().to_string().contains("too many"));
             assert_eq!(plan.first().len(), count.div_ceil(SystematicPlan::TILE) + 1);
             assert!(expand_in_parts(&plan, &w, seed) == expected);
             for (tile, first) in plan.first().windows(2).enumerate() {

@@ -260,6 +260,25 @@ pub fn a_panic_poisons_and_locks_nobody_out() {
         table.recover(x, |mut x| x.fill(0)).unwrap();
         assert!(table.write(x).is_ok());
     }
+    // A guard that a thread has taken while it unwinds, and that another thread drops by a panic.
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        struct Sender<'t>(&'t SharedTable, Vector);
+        impl Drop for Sender<'_> {
+            fn drop(&mut self) {
+                let guard = self.0.write(self.1).unwrap();
+                let life = move || {
+                    let _guard = guard;
+                    stop();
+                };
+                assert!(thread::spawn(life).join().is_err());
+            }
+        }
+        let _sender = Sender(&table, x);
+        stop();
+    }));
+    assert!(unwound.is_err());
+    assert!(is_poisoned(table.read(x)));
+    table.recover(x, |mut x| x.fill(0)).unwrap();
     // A drop while another panic is under way poisons nothing.
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         struct Late<'t>(&'t SharedTable, Vector);
