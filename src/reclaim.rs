@@ -16,7 +16,7 @@ use crate::span::Extent;
 use crate::table::above::{Above, AfterFree};
 use crate::table::alloc::{add_retained, hint_with_pages};
 use crate::table::core::Core;
-use crate::table::slot::{ReleaseOutcome, Slot};
+use crate::table::slot::Slot;
 use crate::word::{SeatId, SlotIndex, SlotWord};
 
 /// The layers above the table, as the table reaches them.
@@ -122,12 +122,12 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             report.leases += usize::from(had_bit);
             unchecked = true;
         }
-        if has_pins && slot.has_pin(seat) {
-            slot.clear_pin(seat);
+        if has_pins && slot.has_pin(memory, seat) {
+            slot.clear_pin(memory, seat);
             report.pins += 1;
             unchecked = true;
         }
-        freed |= unchecked && matches!(slot.finish_release(), ReleaseOutcome::Freed(_));
+        freed |= unchecked && slot.finish_release().freed(memory, slot.index).is_some();
         if freed || dead && slot.word().is_free() {
             retained += hint_with_pages(memory, slot, extent);
         }
@@ -138,7 +138,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
                 let retired = names::reclaim(segment, slot, word, seat, true);
-                if retired && matches!(slot.finish_release(), ReleaseOutcome::Freed(_)) {
+                if retired && slot.finish_release().freed(memory, slot.index).is_some() {
                     retained += hint_with_pages(memory, slot, extent);
                 }
             }
@@ -245,7 +245,7 @@ fn release_writer(
         HalfWritten::Round => slot.orphan(seat, true),
         _ => slot.unlock_exclusive(seat, true),
     };
-    matches!(tail, ReleaseOutcome::Freed(_))
+    tail.freed(segment.memory(), slot.index).is_some()
 }
 
 /// Notes the seat's holder as the process that left the array half-written.

@@ -314,7 +314,7 @@ impl Check<'_> {
         self.row(slot.index, &readers, self.layout.readers, what);
         // Do not read rows in which there cannot be a pin: that would allocate their pages.
         let pins = match self.any_pins || word.is_pinned() {
-            true => slot.pin_seats(),
+            true => slot.pin_seats(self.memory),
             false => Vec::new(),
         };
         self.found.pins += pins.len();

@@ -298,16 +298,29 @@ impl<'m> Allocator<'m, '_> {
         {
             return;
         }
-        if let ReleaseOutcome::Freed(word) = slot.release_after_retire(retired) {
-            let freed = Recent {
-                slot: slot.index.get() as u32,
-                word,
-                extent,
-                backed,
-            };
-            if self.cache.push(freed).is_err() {
-                self.apart().push_free_hint(slot.index, word, extent);
+        match slot.release_after_retire(retired) {
+            ReleaseOutcome::Free(word) => {
+                let freed = Recent {
+                    slot: slot.index.get() as u32,
+                    word,
+                    extent,
+                    backed,
+                };
+                if self.cache.push(freed).is_err() {
+                    self.apart().push_free_hint(slot.index, word, extent);
+                }
             }
+            ReleaseOutcome::Unchanged => {}
+            ReleaseOutcome::Unfinished(seen) => self.apart().finish_later(slot.index, seen),
+        }
+    }
+
+    /// Finishes the release check of a slot that was kept by others a moment ago.
+    #[cold]
+    fn finish_later(&mut self, slot: SlotIndex, seen: SlotWord) {
+        let freed = ReleaseOutcome::Unfinished(seen).freed(self.memory(), slot);
+        if let (Some(word), Some(extent)) = (freed, Spans::of(self.memory()).extent(slot)) {
+            self.push_free_hint(slot, word, extent);
         }
     }
 
@@ -318,7 +331,7 @@ impl<'m> Allocator<'m, '_> {
         let Some(slot) = Slot::of(self.memory(), slot) else {
             return false;
         };
-        let Some(reserved) = slot.recycle_reserved(retired, self.me) else {
+        let Some(reserved) = slot.recycle_reserved(self.memory(), retired, self.me) else {
             return false;
         };
         self.clean_reserved(slot.index, reserved, extent);
@@ -413,7 +426,7 @@ pub(crate) fn hint_with_pages(memory: &Memory, slot: Slot<'_>, extent: Extent) -
 /// Enters a slot in the hint tree, with its pages, if the release check has made it FREE. For code
 /// without a participant's cache.
 pub(crate) fn give_hint(memory: &Memory, slot: Slot<'_>, tail: ReleaseOutcome) {
-    if let ReleaseOutcome::Freed(_) = tail
+    if tail.freed(memory, slot.index).is_some()
         && let Some(extent) = Spans::of(memory).extent(slot.index)
     {
         let bytes = hint_with_pages(memory, slot, extent);

@@ -441,7 +441,7 @@ impl Core {
     /// Enters a slot in the hints if the caller's release check has made it FREE.
     #[inline]
     pub(crate) fn hint_if_freed(&self, slot: SlotIndex, tail: ReleaseOutcome) {
-        if let ReleaseOutcome::Freed(word) = tail {
+        if let Some(word) = tail.freed(self.segment.memory(), slot) {
             self.push_free_hint(slot, word);
         }
     }

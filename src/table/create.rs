@@ -139,13 +139,25 @@ impl Core {
         let recent = self
             .allocator(&mut self.cache.borrow_mut(), me)
             .recent(class, committed_size(class, bytes));
-        // Unwrap and re-wrap instead of returning the `Result` of `search` directly: otherwise the
-        // compiler passes both results through memory, also on the fast path.
-        let reserved = match recent {
+        // Take the result apart instead of returning that of `search` directly: otherwise the
+        // compiler copies it as a block, through memory, also on the fast path.
+        let Reserved {
+            slot,
+            word,
+            extent,
+            clean,
+            backed,
+        } = match recent {
             Some(reserved) => reserved,
             None => self.search(bytes, class, me)?,
         };
-        Ok(reserved)
+        Ok(Reserved {
+            slot,
+            word,
+            extent,
+            clean,
+            backed,
+        })
     }
 
     #[cold]

@@ -134,7 +134,7 @@ impl<'m> TableView<'m> {
             readers: pids(slot.reader_seats()),
             // An array that was never pinned has no page for its row of pins.
             pins: match word.is_pinned() {
-                true => pids(slot.pin_seats()),
+                true => pids(slot.pin_seats(self.memory)),
                 false => Vec::new(),
             },
             poisoned: word.is_poisoned(),

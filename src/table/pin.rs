@@ -31,7 +31,7 @@ impl Core {
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(LeaseError::Stale { handle });
         };
-        if let Err((why, tail)) = slot.pin(generation, me) {
+        if let Err((why, tail)) = slot.pin(self.segment.memory(), generation, me) {
             return Err(self.refuse(handle, why, tail).into());
         }
         *self.pins.borrow_mut().entry(handle).or_insert(0) += 1;
@@ -73,7 +73,7 @@ impl Core {
         };
         drop(pins);
         if let Some((slot, _)) = self.slot(handle) {
-            let tail = slot.unpin(self.own_seat());
+            let tail = slot.unpin(self.segment.memory(), self.own_seat());
             self.hint_if_freed(slot.index, tail);
         }
     }

@@ -8,16 +8,16 @@ use crate::span::{Extent, Span, Spans};
 use crate::sync::{Atom, Ordering};
 use crate::word::{Purpose, SeatId, SlotIndex, SlotWord};
 
-/// One slot of a segment: its word, its row of reader bits and its row of pins.
+/// One slot of a segment: its word and its row of reader bits.
 ///
 /// Passed by value: a call that is not inlined and took a reference would spill its words to memory
-/// for every lease. The row of pins is looked up where it is needed, which is rare.
+/// for every lease. For the same reason it has no more words than a lease needs: calls that look at
+/// the row of pins are given the memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<'m> {
     pub(crate) index: SlotIndex,
     word: &'m Atom<SlotWord>,
     readers: &'m [Atom],
-    memory: &'m Memory,
 }
 
 /// The reason for which a lease was refused.
@@ -44,14 +44,30 @@ pub(crate) enum Shared {
     Recursive,
 }
 
-/// The result of a release check.
+/// The result of a release check. The caller passes it to [`freed`](ReleaseOutcome::freed).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum ReleaseOutcome {
-    /// The caller has nothing to do.
+    /// Other participants keep the slot, or it is not retired.
     Unchanged,
-    /// RETIRED → FREE of the next generation. The caller enters the slot in the hints.
-    Freed(SlotWord),
+    /// The caller's own read-modify-write has read or written this word. It may be the last one of
+    /// the array, so the check goes on.
+    Unfinished(SlotWord),
+    /// RETIRED → FREE of the next generation.
+    Free(SlotWord),
+}
+
+impl ReleaseOutcome {
+    /// Finishes the release check of `slot`. Returns the new word if this check has made the slot
+    /// FREE. The caller enters the slot in the hints.
+    #[inline]
+    pub(crate) fn freed(self, memory: &Memory, slot: SlotIndex) -> Option<SlotWord> {
+        match self {
+            ReleaseOutcome::Unchanged => None,
+            ReleaseOutcome::Unfinished(seen) => finish_from(memory, slot, seen),
+            ReleaseOutcome::Free(word) => Some(word),
+        }
+    }
 }
 
 impl<'m> Slot<'m> {
@@ -81,7 +97,6 @@ impl<'m> Slot<'m> {
             index,
             word: memory.slots().get(index.get())?,
             readers: memory.readers(index),
-            memory,
         })
     }
 
@@ -283,7 +298,7 @@ impl<'m> Slot<'m> {
                 word.unlock(me, poison)
             });
         match unlocked {
-            Ok((_, word)) => self.tail_of_lease(word),
+            Ok((_, word)) => tail_of_lease(word),
             // `me` does not hold the lease.
             Err(_) => ReleaseOutcome::Unchanged,
         }
@@ -308,60 +323,50 @@ impl<'m> Slot<'m> {
     pub(crate) fn finish_release(self) -> ReleaseOutcome {
         // A read-modify-write: with a load, the freer could miss our cleared bit while we miss its
         // RETIRED (store buffering).
-        self.tail_of_lease(self.word.read_modify_write(Ordering::AcqRel))
-    }
-
-    /// Runs the release check after a released lease, where there is nearly always nothing to do.
-    #[inline(always)]
-    fn tail_of_lease(self, word: SlotWord) -> ReleaseOutcome {
-        match word.may_change_after_leases() {
-            false => ReleaseOutcome::Unchanged,
-            true => self.tail_after(word),
-        }
+        tail_of_lease(self.word.read_modify_write(Ordering::AcqRel))
     }
 
     /// Runs the release check after the caller's own `retire`, which wrote `retired`.
     #[inline(always)]
     pub(crate) fn release_after_retire(self, retired: SlotWord) -> ReleaseOutcome {
         match retired.recycle() {
-            Some(free) if retired.is_kept_by_readers_alone() => match self.finish(retired, free) {
-                Ok(tail) => tail,
-                Err(now) => self.tail_after(now),
-            },
-            _ => self.tail_after(retired),
+            Some(free) if retired.is_kept_by_readers_alone() => self.finish(retired, free),
+            _ => ReleaseOutcome::Unfinished(retired),
         }
-    }
-
-    #[inline(always)]
-    fn tail_after(self, seen: SlotWord) -> ReleaseOutcome {
-        tail_after(self.index, self.word, self.readers, self.memory, seen)
     }
 
     /// Attempts the transition `word` → `next`, the word [after the last
     /// lease](SlotWord::after_leases), unless a reader's bit is set. The caller has checked the
-    /// pins. Returns the current word if it is not `word`.
+    /// pins. The check is not finished if the current word is not `word`.
     #[inline(always)]
-    fn finish(self, word: SlotWord, next: SlotWord) -> Result<ReleaseOutcome, SlotWord> {
+    fn finish(self, word: SlotWord, next: SlotWord) -> ReleaseOutcome {
         if self.any_reader().is_some() {
             // The reader that clears this bit runs the release check after us.
-            return Ok(ReleaseOutcome::Unchanged);
+            return ReleaseOutcome::Unchanged;
         }
         // Release: pairs with the Acquire of a look at the free slot, or of the next lease.
         // Acquire: pairs with `retire`. The slot may have passed through other hands since `word`
         // was read, and then the caller goes on with the word of a later array.
-        self.word
-            .compare_exchange(word, next, Ordering::Release, Ordering::Acquire)
-            .map(|_| match next.is_free() {
-                true => ReleaseOutcome::Freed(next),
-                false => ReleaseOutcome::Unchanged,
-            })
+        let finished = self
+            .word
+            .compare_exchange(word, next, Ordering::Release, Ordering::Acquire);
+        match finished {
+            Ok(_) if next.is_free() => ReleaseOutcome::Free(next),
+            Ok(_) => ReleaseOutcome::Unchanged,
+            Err(now) => ReleaseOutcome::Unfinished(now),
+        }
     }
 
     /// Attempts the transition RETIRED without leases → RESERVED by `me` in the next generation, to
     /// clean the extent.
-    pub(crate) fn recycle_reserved(self, retired: SlotWord, me: SeatId) -> Option<SlotWord> {
+    pub(crate) fn recycle_reserved(
+        self,
+        memory: &Memory,
+        retired: SlotWord,
+        me: SeatId,
+    ) -> Option<SlotWord> {
         let reserved = retired.recycle_reserved(me)?;
-        if self.any_reader().is_some() || self.is_kept_by_pins(retired) {
+        if self.any_reader().is_some() || is_kept_by_pins(memory, self.index, retired) {
             return None;
         }
         // Relaxed: `retired` and the bits were acquired, and the Release in `abandon` follows.
@@ -377,6 +382,7 @@ impl<'m> Slot<'m> {
     /// pin is released. Excludes nobody.
     pub(crate) fn pin(
         self,
+        memory: &Memory,
         generation: u32,
         me: SeatId,
     ) -> Result<Shared, (Refused, ReleaseOutcome)> {
@@ -385,8 +391,8 @@ impl<'m> Slot<'m> {
         if word.pin(generation).is_none() {
             return Err((refuse_pin(word, generation), ReleaseOutcome::Unchanged));
         }
-        ParticipantInfo::note_pins(self.memory, me);
-        let pin = set(self.pin_bit(me));
+        ParticipantInfo::note_pins(memory, me);
+        let pin = set(pin_bit(memory, self.index, me));
         // Release: a retirement that comes later in the word's order sees the bit. A load would not
         // do, even if it finds the word PINNED: the freer could miss our bit while we miss its
         // RETIRED.
@@ -397,7 +403,9 @@ impl<'m> Slot<'m> {
             });
         match (pinned, pin) {
             (Ok(_), _) => Ok(pin),
-            (Err(word), Shared::First) => Err((refuse_pin(word, generation), self.unpin(me))),
+            (Err(word), Shared::First) => {
+                Err((refuse_pin(word, generation), self.unpin(memory, me)))
+            }
             (Err(word), Shared::Recursive) => {
                 Err((refuse_pin(word, generation), ReleaseOutcome::Unchanged))
             }
@@ -405,34 +413,24 @@ impl<'m> Slot<'m> {
     }
 
     /// Releases the last pin of `me` on this slot.
-    pub(crate) fn unpin(self, me: SeatId) -> ReleaseOutcome {
-        self.clear_pin(me);
+    pub(crate) fn unpin(self, memory: &Memory, me: SeatId) -> ReleaseOutcome {
+        self.clear_pin(memory, me);
         self.finish_release()
     }
 
     /// Clears the pin of a seat. The caller runs the release check.
-    pub(crate) fn clear_pin(self, seat: SeatId) {
-        clear(self.pin_bit(seat));
+    pub(crate) fn clear_pin(self, memory: &Memory, seat: SeatId) {
+        clear(pin_bit(memory, self.index, seat));
     }
 
     /// Returns `true` if the seat's pin is set.
-    pub(crate) fn has_pin(self, seat: SeatId) -> bool {
-        is_set(self.pin_bit(seat))
+    pub(crate) fn has_pin(self, memory: &Memory, seat: SeatId) -> bool {
+        is_set(pin_bit(memory, self.index, seat))
     }
 
     /// Returns the seats with a pin set.
-    pub(crate) fn pin_seats(self) -> Vec<SeatId> {
-        seats_of(self.memory.pins(self.index))
-    }
-
-    fn pin_bit(self, seat: SeatId) -> Option<(&'m Atom, u64)> {
-        bit_of(self.memory.pins(self.index), seat)
-    }
-
-    /// Returns `true` if a pin keeps a slot with this `word` from becoming FREE.
-    #[inline(always)]
-    fn is_kept_by_pins(self, word: SlotWord) -> bool {
-        word.is_retired() && word.is_pinned() && any_pin(self.memory, self.index)
+    pub(crate) fn pin_seats(self, memory: &Memory) -> Vec<SeatId> {
+        seats_of(memory.pins(self.index))
     }
 
     // ---- other transitions ------------------------------------------------------------------
@@ -567,43 +565,49 @@ fn refuse_pin(word: SlotWord, generation: u32) -> Refused {
     }
 }
 
-/// Returns `true` if a pin of the slot is set. Takes its arguments in registers, like
-/// [`tail_after`].
-#[cold]
+/// Returns the word and the bit of a seat in a slot's row of pins.
+fn pin_bit(memory: &Memory, slot: SlotIndex, seat: SeatId) -> Option<(&Atom, u64)> {
+    bit_of(memory.pins(slot), seat)
+}
+
+/// Returns `true` if a pin keeps a slot with this `word` from becoming FREE.
+fn is_kept_by_pins(memory: &Memory, slot: SlotIndex, word: SlotWord) -> bool {
+    word.is_retired() && word.is_pinned() && any_pin(memory, slot)
+}
+
+/// Returns `true` if a pin of the slot is set.
 fn any_pin(memory: &Memory, slot: SlotIndex) -> bool {
     let mut pins = memory.pins(slot).iter();
     // Acquire: pairs with the Release in `clear_pin`.
     pins.any(|word| word.load(Ordering::Acquire) != 0)
 }
 
+/// Runs the release check after a released lease, where there is nearly always nothing to do.
+#[inline(always)]
+fn tail_of_lease(word: SlotWord) -> ReleaseOutcome {
+    match word.may_change_after_leases() {
+        false => ReleaseOutcome::Unchanged,
+        true => ReleaseOutcome::Unfinished(word),
+    }
+}
+
 /// Continues the release check of a slot from `seen`, which the caller's own read-modify-write has
-/// just read or written. Takes the slot's parts in registers, because callers that do not come here
-/// must not write it to memory.
+/// read or written. Returns the new word if this check has made the slot FREE.
 #[cold]
-fn tail_after(
-    index: SlotIndex,
-    word: &Atom<SlotWord>,
-    readers: &[Atom],
-    memory: &Memory,
-    mut seen: SlotWord,
-) -> ReleaseOutcome {
-    let slot = Slot {
-        index,
-        word,
-        readers,
-        memory,
-    };
+fn finish_from(memory: &Memory, index: SlotIndex, mut seen: SlotWord) -> Option<SlotWord> {
+    let slot = Slot::of(memory, index)?;
     while let Some(next) = seen.after_leases() {
-        if slot.is_kept_by_pins(seen) {
+        if is_kept_by_pins(memory, index, seen) {
             // The participant that clears the pin runs the release check after us.
             break;
         }
         match slot.finish(seen, next) {
-            Ok(tail) => return tail,
-            Err(now) => seen = now,
+            ReleaseOutcome::Unchanged => break,
+            ReleaseOutcome::Unfinished(now) => seen = now,
+            ReleaseOutcome::Free(word) => return Some(word),
         }
     }
-    ReleaseOutcome::Unchanged
+    None
 }
 
 /// Returns the first seat among the bits of a row. Takes the row in registers: callers that find it
