@@ -7,11 +7,13 @@
 //!
 //! The lock also tells that the table has its seat: a table closes its inbox before it leaves. So
 //! an action under the lock acts for the seat, and not for a later holder of it. After a fork the
-//! inbox belongs to the parent, and its lock may be held there for ever: a child does not touch it.
+//! inbox belongs to the parent, and its lock may be held there for ever: a child does not lock it, and
+//! leaves alone what it keeps.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::core::Core;
+use crate::segment::fork::process_token;
 
 /// The leases of a dropped value.
 pub(crate) trait LeftBehind: Send {
@@ -21,7 +23,13 @@ pub(crate) trait LeftBehind: Send {
 
 /// The inbox of a table. Clones of it are the same inbox, and tell tables apart.
 #[derive(Clone)]
-pub(crate) struct Inbox(Arc<Mutex<State>>);
+pub(crate) struct Inbox(Arc<Locked>);
+
+struct Locked {
+    /// The process that made the table.
+    token: u64,
+    state: Mutex<State>,
+}
 
 struct State {
     /// The table has its seat.
@@ -33,15 +41,21 @@ struct State {
 
 impl Inbox {
     pub(super) fn new() -> Inbox {
-        Inbox(Arc::new(Mutex::new(State {
-            open: true,
-            left: Vec::new(),
-            serial: 0,
-        })))
+        Inbox(Arc::new(Locked {
+            token: process_token(),
+            state: Mutex::new(State {
+                open: true,
+                left: Vec::new(),
+                serial: 0,
+            }),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|state| state.into_inner())
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(|state| state.into_inner())
     }
 
     /// Returns `true` if both are the inbox of one table.
@@ -75,6 +89,18 @@ impl Inbox {
         let mut state = self.state();
         state.open = false;
         state.left.clear();
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if self.token != process_token() {
+            // A thread of the parent may have been changing the list at the fork. Its memory stays
+            // until the child ends.
+            let state = self.state.get_mut();
+            let state = state.unwrap_or_else(|state| state.into_inner());
+            core::mem::forget(core::mem::take(&mut state.left));
+        }
     }
 }
 
