@@ -176,6 +176,7 @@ pub use element::{Complex, Element};
 pub use error::{Error, Result};
 pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
+pub use handle_table::access::TableAccess;
 pub use handle_table::shared::SharedTable;
 #[cfg(not(loom))]
 #[doc(inline)]

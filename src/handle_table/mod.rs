@@ -1,6 +1,7 @@
 //! The handle table as users have it. Its methods call the core in `table/` and what is built on
 //! it.
 
+pub(crate) mod access;
 mod arrays;
 mod leases;
 mod names;

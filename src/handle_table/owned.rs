@@ -1,14 +1,17 @@
-//! Partitions, rounds and participants that do not borrow the table.
+//! Partitions, rounds and participants that do not borrow the table. Each call is given it: a
+//! `HandleTable`, or a `SharedTable`, whose lock is held for the call's steps on words.
 
 use core::ops::Range;
 use core::time::Duration;
 
 use super::HandleTable;
+use super::access::{Inside, TableAccess};
 use crate::partition::error::{PartitionError, RoundError};
 use crate::partition::{
-    Claimed, Entered, Grid, OwnedMember, OwnedPartition, OwnedRound, PartitionHandle,
-    RoundProgress, TilePart, TileToken, UntypedGroup,
+    Claimed, Entered, Grid, Look, Next, OwnedMember, OwnedPartition, OwnedRound, PartitionHandle,
+    RoundProgress, TilePart, TileToken, UntypedGroup, Wait, Waited,
 };
+use crate::table::core::Core;
 
 impl HandleTable {
     /// Divides arrays of any types into the tiles of a [`Grid`], as
@@ -62,6 +65,24 @@ impl HandleTable {
     /// Opens a partition that another participant has created, with any group. The result does not
     /// borrow this table.
     ///
+    /// ```
+    /// use ndshm::partition::UntypedGroup;
+    /// use ndshm::{HandleTable, PartitionHandle, Segment};
+    /// use ndarray::Axis;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let bits = tiles.handle().to_bits();
+    ///
+    /// // In any process that has the bits:
+    /// let other = HandleTable::join(&segment)?;
+    /// let name = PartitionHandle::<UntypedGroup>::from_bits(bits);
+    /// assert_eq!(other.open_untyped(name)?.tiles(), 10);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`open_partition`](HandleTable::open_partition).
     #[inline]
@@ -76,60 +97,212 @@ impl HandleTable {
 impl OwnedPartition {
     /// Opens the next round, as [`Partition::begin`](crate::Partition::begin) does.
     ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let round = tiles.begin(&table)?;
+    /// assert_eq!(round.number(), 1);
+    /// assert!(tiles.begin(&table).is_err(), "a round is running");
+    /// # round.give_up(&table)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`RoundError::NotHeld`] for another table than the one that made the value.
-    /// [`RoundError::Forked`] in a child of the process that made it. Otherwise the errors of [`Partition::begin`](crate::Partition::begin).
+    /// [`RoundError::Forked`] in a child of the process that made it. Otherwise the errors of
+    /// [`Partition::begin`](crate::Partition::begin).
     #[inline]
-    pub fn begin(&mut self, table: &HandleTable) -> Result<OwnedRound, RoundError> {
-        self.begin_in(&table.core)
+    pub fn begin(&mut self, table: &impl TableAccess) -> Result<OwnedRound, RoundError> {
+        table.with(Inside, |table| self.begin_in(&table.core))?
     }
 
-    /// Enters the next round, as [`Partition::enter_next`](crate::Partition::enter_next) does. With
-    /// a timeout of 0 it does not wait: a table behind a lock must not be held for long.
+    /// Waits until a round later than `after` is open, and enters it, as
+    /// [`Partition::enter_next`](crate::Partition::enter_next) does.
+    ///
+    /// Sleeps without the lock of a [`SharedTable`](crate::SharedTable): other threads use the
+    /// table meanwhile. With a timeout of 0 it does not sleep.
+    ///
+    /// A seat may enter a round several times: once for each thread that claims tiles. A tile goes
+    /// to one participant, whatever its thread. The arrays stay closed to writers until the last
+    /// participant has left.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let mut round = tiles.begin(&table)?;
+    /// let name = tiles.handle();
+    /// std::thread::scope(|threads| {
+    ///     for _ in 0..2 {
+    ///         threads.spawn(|| {
+    ///             let mut tiles = table.open_untyped(name).unwrap();
+    ///             let entered = tiles.enter_next(&table, 0, Duration::from_secs(1)).unwrap();
+    ///             let Entered::Member(mut member) = entered else { return };
+    ///             while let Some(token) = member.claim(&table).unwrap() {
+    ///                 let first = member.parts(&table, token).unwrap()[0].first();
+    ///                 // SAFETY: the tile is claimed and writable, and has one `f64`.
+    ///                 unsafe { first.cast::<f64>().write(1.0) };
+    ///                 member.done(&table, token).unwrap();
+    ///             }
+    ///             member.leave(&table).unwrap();
+    ///         });
+    ///     }
+    ///     while !round.try_finish(&table)? {
+    ///         std::thread::yield_now();
+    ///     }
+    ///     Ok::<(), ndshm::Error>(())
+    /// })?;
+    /// assert_eq!(table.read(x)?.sum(), 4.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`begin`](OwnedPartition::begin) and `enter_next`.
     #[inline]
     pub fn enter_next(
         &mut self,
-        table: &HandleTable,
+        table: &impl TableAccess,
         after: u64,
         timeout: Duration,
     ) -> Result<Entered<OwnedMember>, RoundError> {
-        self.enter_next_in(&table.core, after, timeout)
+        self.wait(table, timeout, |tiles, core| {
+            tiles.look_for_round(core, after)
+        })?
+        .entered(after, timeout)
     }
 
     /// Returns the progress of the running round, or of the last one.
     ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// assert_eq!(tiles.progress(&table)?.round, 0);
+    /// let round = tiles.begin(&table)?;
+    /// let progress = tiles.progress(&table)?;
+    /// assert!(progress.running);
+    /// assert_eq!((progress.done, progress.tiles), (0, 4));
+    /// # round.give_up(&table)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`begin`](OwnedPartition::begin), and [`RoundError::Lease`] if the partition was freed.
     #[inline]
-    pub fn progress(&mut self, table: &HandleTable) -> Result<RoundProgress, RoundError> {
-        self.progress_in(&table.core)
+    pub fn progress(&mut self, table: &impl TableAccess) -> Result<RoundProgress, RoundError> {
+        table.with(Inside, |table| self.progress_in(&table.core))?
     }
 
     /// Waits until `round` is over, as
     /// [`Partition::wait_finished`](crate::Partition::wait_finished) does.
+    ///
+    /// Sleeps without the lock of a [`SharedTable`](crate::SharedTable): other threads use the
+    /// table meanwhile. With a timeout of 0 it does not sleep.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let mut round = tiles.begin(&table)?;
+    /// let (number, mut waiting) = (round.number(), table.open_untyped(tiles.handle())?);
+    /// std::thread::scope(|threads| {
+    ///     let over = threads.spawn(|| waiting.wait_finished(&table, number, Duration::from_secs(60)));
+    ///     // This thread runs the tiles with the same table.
+    /// #     let entered = tiles.enter_next(&table, 0, Duration::ZERO)?;
+    /// #     let Entered::Member(mut member) = entered else { panic!("the round runs") };
+    ///     while let Some(token) = member.claim(&table)? {
+    ///         member.done(&table, token)?;
+    ///     }
+    ///     member.leave(&table)?;
+    ///     assert!(round.try_finish(&table)?);
+    ///     over.join().unwrap()?;
+    ///     Ok::<(), ndshm::Error>(())
+    /// })?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`begin`](OwnedPartition::begin) and `wait_finished`.
     #[inline]
     pub fn wait_finished(
         &mut self,
-        table: &HandleTable,
+        table: &impl TableAccess,
         round: u64,
         timeout: Duration,
     ) -> Result<(), RoundError> {
-        self.wait_finished_in(&table.core, round, timeout)
+        match self.wait(table, timeout, |tiles, core| {
+            tiles.look_for_end(core, round)
+        })? {
+            Waited::For(outcome) => outcome,
+            Waited::Freed => Err(RoundError::GivenUp { round }),
+            Waited::TimedOut => {
+                table.with(Inside, |table| self.not_over(&table.core, round, timeout))?
+            }
+        }
+    }
+
+    /// Repeats `look` under the table's lock until it gives an answer, and pauses without the lock.
+    fn wait<R>(
+        &mut self,
+        table: &impl TableAccess,
+        timeout: Duration,
+        mut look: impl FnMut(&mut Self, &Core) -> Result<Look<R>, RoundError>,
+    ) -> Result<Waited<R>, RoundError> {
+        let mut wait = Wait::new(timeout);
+        loop {
+            let seen = match table.with(Inside, |table| look(self, &table.core))?? {
+                Look::Answer(answer) => return Ok(Waited::For(answer)),
+                Look::Freed => return Ok(Waited::Freed),
+                Look::NotYet(seen) => seen,
+            };
+            match self.pause(&mut wait, seen) {
+                Next::Look => {}
+                Next::Reap => drop(table.reap(Inside)?),
+                Next::TimedOut => return Ok(Waited::TimedOut),
+            }
+        }
     }
 
     /// Frees the partition if this value created it, at once.
     ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let name = tiles.handle();
+    /// tiles.free(&table)?;
+    /// assert!(table.open_untyped(name).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`begin`](OwnedPartition::begin).
     #[inline]
-    pub fn free(self, table: &HandleTable) -> Result<(), RoundError> {
-        self.free_in(&table.core)
+    pub fn free(self, table: &impl TableAccess) -> Result<(), RoundError> {
+        table.with(Inside, |table| self.free_in(&table.core))?
     }
 }
 
@@ -138,54 +311,155 @@ impl OwnedRound {
     ///
     /// Does not look for dead participants: [`reap`](HandleTable::reap) does.
     ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let mut round = tiles.begin(&table)?;
+    /// assert!(!round.try_finish(&table)?);
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// // In any thread or process, `member` is in the round:
+    /// while let Some(token) = member.claim(&table)? {
+    ///     member.done(&table, token)?;
+    /// }
+    /// member.leave(&table)?;
+    /// assert!(round.try_finish(&table)?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`RoundError::Torn`] if tiles are half-written. The round is over.
     /// - [`RoundError::NotHeld`] for another table, or once the round is over.
     /// - [`RoundError::Forked`] in a child of the process that opened the round.
     #[inline]
-    pub fn try_finish(&mut self, table: &HandleTable) -> Result<bool, RoundError> {
-        self.try_finish_in(&table.core)
+    pub fn try_finish(&mut self, table: &impl TableAccess) -> Result<bool, RoundError> {
+        table.with(Inside, |table| self.try_finish_in(&table.core))?
     }
 
     /// Gives the round up, and releases its arrays at once, as dropping a
     /// [`Round`](crate::Round) does.
     ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let round = tiles.begin(&table)?;
+    /// round.give_up(&table)?;
+    /// table.write(x)?.fill(1.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`RoundError::NotHeld`] for another table, or once the round is over. [`RoundError::Forked`]
     /// in a child of the process that opened the round.
     #[inline]
-    pub fn give_up(self, table: &HandleTable) -> Result<(), RoundError> {
-        self.give_up_in(&table.core)
+    pub fn give_up(self, table: &impl TableAccess) -> Result<(), RoundError> {
+        table.with(Inside, |table| self.give_up_in(&table.core))?
     }
 }
 
 impl OwnedMember {
     /// Claims the next tile that is unclaimed in this round. Returns `None` if none is left.
     ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// # let round = tiles.begin(&table)?;
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// let token = member.claim(&table)?.expect("four tiles are left");
+    /// assert_eq!(member.out(), Some(token));
+    /// member.done(&table, token)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`RoundError::TileOut`] if a tile is out.
     /// - [`RoundError::NotHeld`] for another table than the one that made the value.
     /// - [`RoundError::Forked`] in a child of the process that made it.
     #[inline]
-    pub fn claim(&mut self, table: &HandleTable) -> Result<Option<TileToken>, RoundError> {
-        self.claim_in(&table.core)
+    pub fn claim(&mut self, table: &impl TableAccess) -> Result<Option<TileToken>, RoundError> {
+        table.with(Inside, |table| self.claim_in(&table.core))?
     }
 
     /// Claims the tile with this index, as
     /// [`RoundMember::claim_at`](crate::RoundMember::claim_at) does.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Claimed, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// # let round = tiles.begin(&table)?;
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// if let Claimed::Tile(token) = member.claim_at(&table, 2)? {
+    ///     assert_eq!(token.tile(), 2);
+    ///     member.done(&table, token)?;
+    /// }
+    /// assert!(matches!(member.claim_at(&table, 2)?, Claimed::Done));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`claim`](OwnedMember::claim), and [`RoundError::NoSuchTile`].
     #[inline]
     pub fn claim_at(
         &mut self,
-        table: &HandleTable,
+        table: &impl TableAccess,
         tile: usize,
     ) -> Result<Claimed<TileToken>, RoundError> {
-        self.claim_at_in(&table.core, tile)
+        table.with(Inside, |table| self.claim_at_in(&table.core, tile))?
     }
 
     /// Returns the tile's part of each array, in the order of the group.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// # let round = tiles.begin(&table)?;
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// let token = member.claim(&table)?.expect("four tiles are left");
+    /// for part in member.parts(&table, token)? {
+    ///     assert_eq!((part.shape(), part.strides()), (&[1][..], &[8][..]));
+    ///     assert!(part.is_writable());
+    ///     // SAFETY: the tile is claimed and writable, and has one `f64`.
+    ///     unsafe { part.first().cast::<f64>().write(1.0) };
+    /// }
+    /// member.done(&table, token)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`RoundError::NotHeld`] if the tile is not out, or for another table.
@@ -193,50 +467,127 @@ impl OwnedMember {
     #[inline]
     pub fn parts(
         &mut self,
-        table: &HandleTable,
+        table: &impl TableAccess,
         token: TileToken,
     ) -> Result<Vec<TilePart>, RoundError> {
-        self.parts_in(&table.core, token)
+        table.with(Inside, |table| self.parts_in(&table.core, token))?
     }
 
     /// Returns the indices that the tile covers along the first cut axis.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// # let round = tiles.begin(&table)?;
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// let token = member.claim(&table)?.expect("four tiles are left");
+    /// assert_eq!(member.range(&table, token)?, token.tile()..token.tile() + 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`parts`](OwnedMember::parts).
     #[inline]
     pub fn range(
         &mut self,
-        table: &HandleTable,
+        table: &impl TableAccess,
         token: TileToken,
     ) -> Result<Range<usize>, RoundError> {
-        self.range_in(&table.core, token)
+        table.with(Inside, |table| self.range_in(&table.core, token))?
     }
 
     /// Releases a tile that was run to its end.
     ///
-    /// # Errors
-    /// As [`parts`](OwnedMember::parts). Nothing has changed then.
-    #[inline]
-    pub fn done(&mut self, table: &HandleTable, token: TileToken) -> Result<(), RoundError> {
-        self.done_in(&table.core, token)
-    }
-
-    /// Gives a tile up half-written, as [`Tile::tear`](crate::Tile::tear) does.
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// # let round = tiles.begin(&table)?;
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// let token = member.claim(&table)?.expect("four tiles are left");
+    /// member.done(&table, token)?;
+    /// assert!(member.done(&table, token).is_err(), "a tile is given back once");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`parts`](OwnedMember::parts). Nothing has changed then.
     #[inline]
-    pub fn tear(&mut self, table: &HandleTable, token: TileToken) -> Result<(), RoundError> {
-        self.tear_in(&table.core, token)
+    pub fn done(&mut self, table: &impl TableAccess, token: TileToken) -> Result<(), RoundError> {
+        table.with(Inside, |table| self.done_in(&table.core, token))?
+    }
+
+    /// Gives a tile up half-written, as [`Tile::tear`](crate::Tile::tear) does.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// # let round = tiles.begin(&table)?;
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// let token = member.claim(&table)?.expect("four tiles are left");
+    /// member.tear(&table, token)?;
+    /// assert_eq!(tiles.progress(&table)?.torn, 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`parts`](OwnedMember::parts). Nothing has changed then.
+    #[inline]
+    pub fn tear(&mut self, table: &impl TableAccess, token: TileToken) -> Result<(), RoundError> {
+        table.with(Inside, |table| self.tear_in(&table.core, token))?
     }
 
     /// Leaves the round at once. Tears the tile that is out, if any.
+    ///
+    /// Another participant of the same table stays in the round.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// # let round = tiles.begin(&table)?;
+    /// # let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #     panic!("the round runs");
+    /// # };
+    /// member.leave(&table)?;
+    /// round.give_up(&table)?;
+    /// table.write(x)?.fill(1.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`RoundError::NotHeld`] for another table. [`RoundError::Forked`] in a child of the process
     /// that made the value.
     #[inline]
-    pub fn leave(self, table: &HandleTable) -> Result<(), RoundError> {
-        self.leave_in(&table.core)
+    pub fn leave(self, table: &impl TableAccess) -> Result<(), RoundError> {
+        table.with(Inside, |table| self.leave_in(&table.core))?
     }
 }

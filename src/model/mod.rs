@@ -18,6 +18,7 @@ pub use explore::{MOST_EXECUTIONS, explore, explore_deaths, refused};
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
+use crate::handle_table::access::{Inside, TableAccess};
 pub use crate::memory::Access;
 use crate::pool::Pool;
 use crate::pool::PoolError;
@@ -119,18 +120,22 @@ pub fn pass_time(segment: &Segment, handle: ForeignHandle) {
 /// Returns the errors of [`HandleTable::attach`].
 #[track_caller]
 pub fn access<T: Element, D: Dimension>(
-    table: &HandleTable,
+    table: &impl TableAccess,
     handle: Handle<T, D>,
     elements: Range<usize>,
     write: bool,
 ) -> Result<Access, LeaseError> {
     let any = AnyHandle::from(handle);
-    let (slot, _) = table.core.tables().live(any)?;
-    let located = table.core.locate::<T, D>(slot, any)?;
+    let located = table.with(Inside, |table| {
+        let (slot, _) = table.core.tables().live(any)?;
+        let located = table.core.locate::<T, D>(slot, any)?;
+        Ok::<_, LeaseError>((located.offset, table.segment().clone()))
+    });
+    let (offset, segment) = located??;
     let size = size_of::<T>() as u64;
-    let offset = located.offset + elements.start as u64 * size;
     let len = elements.len() as u64 * size;
-    Ok(table.segment().memory().track(offset, len, write))
+    let start = offset + elements.start as u64 * size;
+    Ok(segment.memory().track(start, len, write))
 }
 
 /// The barrier of [`Pool::run`](crate::Pool::run) by itself, small enough for loom to explore with

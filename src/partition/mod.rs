@@ -51,6 +51,7 @@ pub use round_member::{Claimed, RoundMember};
 pub use tile::Tile;
 pub use untyped::{TilePart, UntypedGroup};
 pub use wait::Entered;
+pub(crate) use wait::{Look, Next, Wait, Waited};
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
 /// parameter.

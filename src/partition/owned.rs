@@ -4,9 +4,10 @@
 //! Each value keeps the parts of the borrowing value, and every call puts that together for its
 //! duration. So both are one implementation.
 
+mod waits;
+
 use core::fmt;
 use core::ops::Range;
-use core::time::Duration;
 
 use super::claims::Claims;
 use super::control::Control;
@@ -14,7 +15,7 @@ use super::plan::Plan;
 use super::round::RoundParts;
 use super::round_member::MemberParts;
 use super::untyped::{TilePart, UntypedGroup};
-use super::{Claimed, Entered, Grid, Partition, PartitionHandle, RoundMember, RoundProgress};
+use super::{Claimed, Grid, Partition, PartitionHandle, RoundMember, RoundProgress};
 use crate::handle::AnyHandle;
 use crate::partition::error::{PartitionError, RoundError};
 use crate::segment::Segment;
@@ -184,7 +185,9 @@ impl Parts for PartitionParts {
 /// A partition of an [`UntypedGroup`] that does not borrow its table.
 ///
 /// Made by [`HandleTable::partition_untyped`](crate::HandleTable::partition_untyped) and
-/// [`open_untyped`](crate::HandleTable::open_untyped), and used with the table that made it.
+/// [`open_untyped`](crate::HandleTable::open_untyped), or by the methods of a
+/// [`SharedTable`](crate::SharedTable::partition_untyped) with these names. Used with the table that
+/// made it, in any thread that has the table.
 ///
 /// Dropping the value in any thread ends it: no round opens any more if the value created the
 /// partition. Its memory comes back at the table's next call to partitions or to
@@ -268,53 +271,8 @@ impl OwnedPartition {
         })
     }
 
-    pub(crate) fn enter_next_in(
-        &mut self,
-        core: &Core,
-        after: u64,
-        timeout: Duration,
-    ) -> Result<Entered<OwnedMember>, RoundError> {
-        self.with(core, |partition| {
-            let own = match partition.twin() {
-                Ok(own) => own,
-                Err(LeaseError::Stale { .. }) => return Ok(Entered::Freed),
-                Err(error) => return Err(error.into()),
-            };
-            let member = match own.enter_next(after, timeout)? {
-                Entered::Member(member) => member,
-                Entered::Over { round } => return Ok(Entered::Over { round }),
-                Entered::Freed => return Ok(Entered::Freed),
-            };
-            let id = MemberId::next(core);
-            let round = member.round();
-            let member = member.part();
-            Ok(Entered::Member(OwnedMember {
-                id,
-                round,
-                claimed: 0,
-                out: None,
-                kept: Kept::new(
-                    core,
-                    WholeMember {
-                        partition: own.part(),
-                        member,
-                    },
-                ),
-            }))
-        })
-    }
-
     pub(crate) fn progress_in(&mut self, core: &Core) -> Result<RoundProgress, RoundError> {
         self.with(core, |partition| Ok(partition.progress()?))
-    }
-
-    pub(crate) fn wait_finished_in(
-        &mut self,
-        core: &Core,
-        round: u64,
-        timeout: Duration,
-    ) -> Result<(), RoundError> {
-        self.with(core, |partition| partition.wait_finished(round, timeout))
     }
 
     pub(crate) fn free_in(mut self, core: &Core) -> Result<(), RoundError> {
@@ -456,6 +414,9 @@ impl TileToken {
 
 /// A participant of a round that does not borrow its table. At most one tile of it is out.
 ///
+/// A table may have several participants in a round: one for each thread that claims tiles. They
+/// hold different tiles. The arrays of the round are closed to writers until all of them have left.
+///
 /// Dropping the value in any thread tears the tile that is out, at once, and leaves the round. The
 /// arrays of the round are closed to writers until the table's next call to partitions or to
 /// [`reap`](crate::HandleTable::reap). A copy in a forked child belongs to the parent.
@@ -469,6 +430,17 @@ pub struct OwnedMember {
 }
 
 impl OwnedMember {
+    /// Keeps a participant that has just entered its round.
+    fn new(core: &Core, round: u64, partition: PartitionParts, member: MemberParts) -> OwnedMember {
+        OwnedMember {
+            id: MemberId::next(core),
+            round,
+            claimed: 0,
+            out: None,
+            kept: Kept::new(core, WholeMember { partition, member }),
+        }
+    }
+
     /// Returns the number of the round, from 1.
     pub fn round(&self) -> u64 {
         self.round

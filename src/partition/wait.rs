@@ -35,10 +35,86 @@ pub enum Entered<M> {
 }
 
 /// The end of a wait.
-enum Waited<R> {
+pub(crate) enum Waited<R> {
     For(R),
     Freed,
     TimedOut,
+}
+
+impl<M> Waited<Entered<M>> {
+    /// Returns the result of a wait for the round after `after`.
+    pub(crate) fn entered(self, after: u64, waited: Duration) -> Result<Entered<M>, RoundError> {
+        match self {
+            Waited::For(entered) => Ok(entered),
+            Waited::Freed => Ok(Entered::Freed),
+            Waited::TimedOut => Err(RoundError::NotOpened { after, waited }),
+        }
+    }
+}
+
+/// The result of one look at the round word.
+pub(crate) enum Look<R> {
+    Answer(R),
+    /// The partition was freed.
+    Freed,
+    /// There is no answer while the round word is this one.
+    NotYet(RoundWord),
+}
+
+/// The step of a waiting participant after a [pause](Wait::pause).
+pub(crate) enum Next {
+    /// Look at the round word again.
+    Look,
+    /// Reap dead participants first: one of them may be the opener.
+    Reap,
+    /// The time is over.
+    TimedOut,
+}
+
+/// The time of one wait. It needs no table: a participant pauses without the lock of a table.
+pub(crate) struct Wait {
+    timeout: Duration,
+    start: Instant,
+    reaped: Instant,
+    has_spun: bool,
+}
+
+impl Wait {
+    pub(crate) fn new(timeout: Duration) -> Wait {
+        let start = Instant::now();
+        Wait {
+            timeout,
+            start,
+            reaped: start,
+            has_spun: false,
+        }
+    }
+
+    /// Sleeps while the round word is `seen`, for at most [`LOOK_AROUND`]. The first pause spins
+    /// briefly before. Does not sleep after the timeout, or if the timeout is 0.
+    ///
+    /// `seen` is the word that the last look has read. A word that is loaded later may be an answer
+    /// already, and nobody would end the sleep.
+    pub(crate) fn pause(&mut self, control: &Control<'_>, seen: RoundWord) -> Next {
+        if !self.has_spun && !self.timeout.is_zero() {
+            self.has_spun = true;
+            let moved = || (!control.round().is(seen)).then_some(());
+            let found = spin::pausing(moved).or_else(|| spin::yielding(YIELDS, moved, || true));
+            if found.is_some() {
+                return Next::Look;
+            }
+        }
+        let waited = self.start.elapsed();
+        if waited >= self.timeout {
+            return Next::TimedOut;
+        }
+        control.sleep(seen, LOOK_AROUND.min(self.timeout.saturating_sub(waited)));
+        if self.reaped.elapsed() < LOOK_AROUND {
+            return Next::Look;
+        }
+        self.reaped = Instant::now();
+        Next::Reap
+    }
 }
 
 impl<'t, G: Group> Partition<'t, G> {
@@ -114,31 +190,35 @@ impl<'t, G: Group> Partition<'t, G> {
         timeout: Duration,
     ) -> Result<Entered<RoundMember<'_, 't, G>>, RoundError> {
         let waited = self.wait(timeout, |control, now| {
-            if now.round() <= after {
-                return Ok(None);
-            }
-            if !now.is_running() {
-                return Ok(Some(Entered::Over { round: now.round() }));
-            }
-            let me = self.table().enter()?;
-            let open = match self.open() {
-                Ok(open) => open,
-                // The round has ended, and the partition was freed.
-                Err(LeaseError::Stale { .. }) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            let part = self.enter_round(me, open, now, own_start(control, worker, workers))?;
-            // `None`: the round has ended while we entered, and the word says so.
-            Ok(part.map(Entered::Member))
+            self.enter_after(now, own_start(control, worker, workers), after)
         })?;
-        match waited {
-            Waited::For(entered) => Ok(entered),
-            Waited::Freed => Ok(Entered::Freed),
-            Waited::TimedOut => Err(RoundError::NotOpened {
-                after,
-                waited: timeout,
-            }),
+        waited.entered(after, timeout)
+    }
+
+    /// Enters the round of the word `now` if it is later than `after`. Returns `None` if the caller
+    /// waits for another word. Claims tiles from unit `first` on.
+    pub(super) fn enter_after(
+        &self,
+        now: RoundWord,
+        first: usize,
+        after: u64,
+    ) -> Result<Option<Entered<RoundMember<'_, 't, G>>>, RoundError> {
+        if now.round() <= after {
+            return Ok(None);
         }
+        if !now.is_running() {
+            return Ok(Some(Entered::Over { round: now.round() }));
+        }
+        let me = self.table().enter()?;
+        let open = match self.open() {
+            Ok(open) => open,
+            // The round has ended, and the partition was freed.
+            Err(LeaseError::Stale { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let part = self.enter_round(me, open, now, first)?;
+        // `None`: the round has ended while we entered, and the word says so.
+        Ok(part.map(Entered::Member))
     }
 
     /// Waits until the opener has ended `round` and released its arrays. The writes to all of its
@@ -173,29 +253,19 @@ impl<'t, G: Group> Partition<'t, G> {
     ///   freed before the round was over: its outcome is then not known.
     /// - [`RoundError::Deadline`] if the round was not over after `timeout`.
     pub fn wait_finished(&self, round: u64, timeout: Duration) -> Result<(), RoundError> {
-        let ended = |control: &Control<'_>, now: RoundWord| match now.state() {
-            _ if now.round() > round => Some(Ok(())),
-            _ if now.round() < round || !now.is_settled() => None,
-            RoundState::Torn => {
-                let tiles = control.progress(round).torn;
-                // The claims of a later round say nothing of this one.
-                if control.round().round() > round {
-                    return Some(Ok(()));
-                }
-                let rows = control.rows(&tiles);
-                Some(Err(RoundError::Torn { round, tiles, rows }))
-            }
-            RoundState::GivenUp => Some(Err(RoundError::GivenUp { round })),
-            RoundState::Whole | RoundState::Running => Some(Ok(())),
-        };
-        match self.wait(timeout, |control, now| Ok(ended(control, now)))? {
+        match self.wait(timeout, |control, now| Ok(control.outcome(round, now)))? {
             Waited::For(outcome) => outcome,
-            Waited::TimedOut => match self.open() {
-                Ok((_lease, control)) => Err(control.deadline(round, timeout)),
-                Err(LeaseError::Stale { .. }) => Err(RoundError::GivenUp { round }),
-                Err(error) => Err(error.into()),
-            },
+            Waited::TimedOut => Err(self.not_over(round, timeout)),
             Waited::Freed => Err(RoundError::GivenUp { round }),
+        }
+    }
+
+    /// Returns the error of a wait for the end of `round` that has ended after `timeout`.
+    pub(super) fn not_over(&self, round: u64, timeout: Duration) -> RoundError {
+        match self.open() {
+            Ok((_lease, control)) => control.deadline(round, timeout),
+            Err(LeaseError::Stale { .. }) => RoundError::GivenUp { round },
+            Err(error) => error.into(),
         }
     }
 
@@ -210,35 +280,36 @@ impl<'t, G: Group> Partition<'t, G> {
         let Some((_lease, control)) = self.open_even_freed()? else {
             return Ok(Waited::Freed);
         };
-        let start = Instant::now();
-        let mut looked = start;
-        let mut has_spun = false;
+        let mut wait = Wait::new(timeout);
         loop {
-            let now = control.round();
-            if let Some(answer) = attempt(&control, now)? {
-                return Ok(Waited::For(answer));
-            }
-            if now.is_freed() || self.table().tables().was_freed(self.control) {
-                return Ok(Waited::Freed);
-            }
-            if !has_spun && !timeout.is_zero() {
-                has_spun = true;
-                let moved = || (!control.round().is(now)).then_some(());
-                let found = spin::pausing(moved).or_else(|| spin::yielding(YIELDS, moved, || true));
-                if found.is_some() {
-                    continue;
-                }
-            }
-            let waited = start.elapsed();
-            if waited >= timeout {
-                return Ok(Waited::TimedOut);
-            }
-            control.sleep(now, LOOK_AROUND.min(timeout.saturating_sub(waited)));
-            if looked.elapsed() >= LOOK_AROUND {
-                self.table().reap()?;
-                looked = Instant::now();
+            let seen = match self.look(&control, &attempt)? {
+                Look::Answer(answer) => return Ok(Waited::For(answer)),
+                Look::Freed => return Ok(Waited::Freed),
+                Look::NotYet(seen) => seen,
+            };
+            match wait.pause(&control, seen) {
+                Next::Look => {}
+                Next::Reap => drop(self.table().reap()?),
+                Next::TimedOut => return Ok(Waited::TimedOut),
             }
         }
+    }
+
+    /// Calls `attempt` on the round word once.
+    pub(super) fn look<R>(
+        &self,
+        control: &Control<'t>,
+        attempt: impl FnOnce(&Control<'t>, RoundWord) -> Result<Option<R>, RoundError>,
+    ) -> Result<Look<R>, RoundError> {
+        let now = control.round();
+        if let Some(answer) = attempt(control, now)? {
+            return Ok(Look::Answer(answer));
+        }
+        let is_freed = now.is_freed() || self.table().tables().was_freed(self.control);
+        Ok(match is_freed {
+            true => Look::Freed,
+            false => Look::NotYet(now),
+        })
     }
 
     /// Returns the words of the partition, which may have been freed since it was opened, and a
@@ -253,6 +324,27 @@ impl<'t, G: Group> Partition<'t, G> {
             Ok((lease, control)) => Ok(Some((Some(lease), control))),
             Err(LeaseError::Stale { .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Control<'_> {
+    /// Returns the outcome of `round`, or `None` if the word `now` says that it is not over.
+    pub(super) fn outcome(&self, round: u64, now: RoundWord) -> Option<Result<(), RoundError>> {
+        match now.state() {
+            _ if now.round() > round => Some(Ok(())),
+            _ if now.round() < round || !now.is_settled() => None,
+            RoundState::Torn => {
+                let tiles = self.progress(round).torn;
+                // The claims of a later round say nothing of this one.
+                if self.round().round() > round {
+                    return Some(Ok(()));
+                }
+                let rows = self.rows(&tiles);
+                Some(Err(RoundError::Torn { round, tiles, rows }))
+            }
+            RoundState::GivenUp => Some(Err(RoundError::GivenUp { round })),
+            RoundState::Whole | RoundState::Running => Some(Ok(())),
         }
     }
 }

@@ -9,22 +9,32 @@
 //! | committing the pages of an array | noting the commit |
 //! | giving pages back after a free or the last lease: the slot is RESERVED meanwhile | retiring the slot, deciding that its pages go back |
 //! | `reap`, `trim` | removing the names that a reap leaves |
-//! | `arrays`; sleeping for a lease | leases, pins, names, owners |
+//! | `arrays`; sleeping for a lease, for a round and for its end | leases, pins, names, owners |
+//! | tearing the tile of a dropped participant | claims of tiles, entering and ending rounds |
 //!
 //! Rare system calls are left inside: committing the words of a new span and of a record of names
 //! (some pages); the search for pages after an allocation was refused memory; the reap before an
 //! allocation reports that the segment is full; taking a seat; a look at the holder's seat for a
-//! `Busy` error. The foreign pool allocates and copies its long messages there, too.
+//! `Busy` error. The foreign pool allocates and copies its long messages there, too, and a partition
+//! allocates its claim words.
 //!
 //! A step outside concerns a slot that is RESERVED by the seat, and only the thread that reserved
 //! it has the word. So two threads of one seat never take steps on one slot that exclude each
 //! other.
+//!
+//! Two threads of one seat may take part in a round. Each participant has private notes of the tiles
+//! that it holds, and a claim word passes a tile to one of them. Their leases on the arrays are
+//! counted behind the lock, as other leases of a seat are: the seat's bit stays set until the last
+//! participant has left. A participant that is dropped tears its tile without the lock. That
+//! changes claim words that this participant alone holds, and poisons arrays. Its leases are
+//! released under the lock, at the next call (`table/inbox.rs`).
 
 mod arrays;
 mod builder;
 mod guards;
 mod leases;
 mod names;
+mod partitions;
 mod per_process;
 mod pins;
 
@@ -61,8 +71,13 @@ use pins::{Entries, Entry};
 /// - behind an interface for another language, which drops its objects on any thread;
 /// - where there may be more threads than [seats](crate::SegmentOptions::seats).
 ///
-/// Both may be used in one process; they exclude each other as participants do. Partitions, queues,
-/// bundles and pools need a `HandleTable` of the thread that uses them.
+/// Both may be used in one process; they exclude each other as participants do.
+///
+/// Partitions are values that any thread uses and drops:
+/// [`partition_untyped`](SharedTable::partition_untyped). Several threads may claim tiles of a round
+/// at once, and a thread that waits for a round leaves the table to the others. A
+/// [`ForeignPool`](crate::pool::foreign::ForeignPool) takes a shared table, too. Typed partitions,
+/// queues, bundles and other pools need a `HandleTable` of the thread that uses them.
 ///
 /// The lock is held only for the steps on the segment's words. While it is held, no function of the
 /// caller runs, no array is filled or copied, and no pages of an array are committed or given back.

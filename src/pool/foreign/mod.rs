@@ -46,7 +46,6 @@
 //! # Ok::<(), ndshm::Error>(())
 //! ```
 
-mod access;
 mod parent;
 #[cfg(test)]
 mod tests;
@@ -57,8 +56,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::descriptor::Descriptor;
 use crate::handle::AnyHandle;
+pub use crate::handle_table::access::TableAccess;
 use crate::span::Extent;
-pub use access::TableAccess;
 pub use parent::{Answer, ForeignPool, WorkerAnswer};
 pub use worker::{ForeignCall, ForeignWorker};
 

@@ -3,12 +3,12 @@
 use core::cell::Cell;
 use core::time::Duration;
 
-use super::access::Inside;
 use super::words::{At, Member, Words};
 use super::{ForeignHandle, TableAccess};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
+use crate::handle_table::access::Inside;
 use crate::pool::call::LOOK_EVERY;
 use crate::pool::call_memory::{self, CallMemory};
 use crate::pool::error::PoolError;

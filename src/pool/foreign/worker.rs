@@ -3,12 +3,12 @@
 use core::cell::Cell;
 use core::time::Duration;
 
-use super::access::Inside;
 use super::parent::{FAILED, FINISHED};
 use super::words::{At, Member, Words};
 use super::{ForeignHandle, TableAccess};
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
+use crate::handle_table::access::Inside;
 use crate::pool::call_memory::{self, CallMemory};
 use crate::pool::error::PoolError;
 use crate::pool::is_failed_model;

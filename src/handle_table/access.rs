@@ -1,7 +1,7 @@
-//! The ways in which a foreign pool or worker holds its table.
+//! The kinds of tables that a call takes: a participant of one thread, or one of all threads.
 
-use crate::handle_table::HandleTable;
-use crate::handle_table::shared::SharedTable;
+use super::HandleTable;
+use super::shared::SharedTable;
 use crate::seat::{JoinError, ReapReport};
 
 mod sealed {
@@ -11,14 +11,20 @@ mod sealed {
     pub struct Inside;
 }
 
-pub(super) use sealed::Inside;
+pub(crate) use sealed::Inside;
 
-/// Holds a table: borrowed, shared by the process, or owned with a seat of its own.
+/// A table: a [`HandleTable`] of one thread, or a [`SharedTable`] of all threads of a process.
 ///
-/// A pool or worker uses its table for short calls. While it waits it uses no table, and so holds
-/// no lock of a [`SharedTable`]. The crate implements the trait for `&HandleTable`, and for
-/// [`SharedTable`] and `HandleTable`: with these two a pool borrows nothing, and can be sent to
-/// another thread.
+/// Two kinds of values take one:
+/// - The calls of [`OwnedPartition`](crate::partition::OwnedPartition),
+///   [`OwnedRound`](crate::partition::OwnedRound) and
+///   [`OwnedMember`](crate::partition::OwnedMember) are given `&HandleTable` or `&SharedTable`.
+/// - A [`ForeignPool`](crate::pool::foreign::ForeignPool) or
+///   [`ForeignWorker`](crate::pool::foreign::ForeignWorker) keeps a `&HandleTable`, a `HandleTable`
+///   or a `SharedTable`. With the last two it borrows nothing, and can be sent to another thread.
+///
+/// They use the table for short steps. While they wait they use no table, and so hold no lock of a
+/// `SharedTable`. Only this crate implements the trait.
 ///
 /// ```
 /// use std::time::Duration;
