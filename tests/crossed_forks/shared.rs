@@ -1,9 +1,13 @@
 //! Shared tables, and their guards and builders.
 
+use std::time::Duration;
+
+use ndarray::Axis;
 use ndshm::element::Order;
-use ndshm::error::{AllocError, LeaseError};
+use ndshm::error::{AllocError, LeaseError, RoundError};
+use ndshm::partition::{AccessMode, Entered, UntypedGroup};
 use ndshm::untyped::Mode;
-use ndshm::{Element, SharedTable};
+use ndshm::{Element, Grid, SharedTable};
 
 use crate::InChild::{DoesNothing, Looks, Refuses, Rejoins};
 use crate::{Ground, Row, Vector, is_stale};
@@ -16,6 +20,7 @@ pub const METHODS: &[Row] = &[
     ("SharedPin", "is_kept, drop", DoesNothing, pins),
     ("SharedTable", "pin, pins, after_fork", Rejoins, pinned),
     ("SharedTable", "unlock of a parent's lock", Refuses, locked),
+    ("SharedTable", "calls of a parent's OwnedPartition, OwnedRound, OwnedMember", Refuses, owned),
     ("SharedBuilder", "publish", Refuses, published),
     ("SharedBuilder", "drop", DoesNothing, dropped),
 ];
@@ -86,6 +91,47 @@ fn locked(ground: &Ground) {
     assert!(table.read(x).is_err());
     table.unlock(&mut locked, false).unwrap();
     assert!(table.read(x).is_ok());
+}
+
+fn owned(ground: &Ground) {
+    const NOW: Duration = Duration::ZERO;
+    let table = shared(ground);
+    let x: Vector = table.zeros(4).unwrap();
+    let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    let grid = Grid::blocks([(Axis(0), 1)]);
+    let mut tiles = table.partition_untyped(group, &grid).unwrap();
+    let mut round = tiles.begin(&table).unwrap();
+    let Entered::Member(mut member) = tiles.enter_next(&table, 0, NOW).unwrap() else {
+        panic!("the round runs");
+    };
+    let token = member.claim(&table).unwrap().unwrap();
+    ground.cross_kept(&mut (&mut tiles, &mut round, &mut member), |values| {
+        let (tiles, round, member) = values;
+        let is_forked =
+            |refused| assert!(matches!(refused, Err(RoundError::Forked)), "{refused:?}");
+        is_forked(tiles.begin(&table).map(drop));
+        is_forked(tiles.progress(&table).map(drop));
+        is_forked(tiles.enter_next(&table, 0, NOW).map(drop));
+        is_forked(tiles.wait_finished(&table, 1, NOW));
+        is_forked(round.try_finish(&table).map(drop));
+        is_forked(member.parts(&table, token).map(drop));
+        is_forked(member.range(&table, token).map(drop));
+        is_forked(member.tear(&table, token));
+        is_forked(member.done(&table, token));
+    });
+    member.done(&table, token).unwrap();
+    while let Some(token) = member.claim(&table).unwrap() {
+        member.done(&table, token).unwrap();
+    }
+    ground.cross((tiles, round, member), |(tiles, round, mut member)| {
+        let is_forked =
+            |refused| assert!(matches!(refused, Err(RoundError::Forked)), "{refused:?}");
+        is_forked(member.claim(&table).map(drop));
+        is_forked(member.claim_at(&table, 0).map(drop));
+        is_forked(member.leave(&table));
+        is_forked(round.give_up(&table));
+        is_forked(tiles.free(&table));
+    });
 }
 
 fn published(ground: &Ground) {

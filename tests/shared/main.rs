@@ -2,6 +2,7 @@
 //! own, so it may start threads and fork.
 
 mod forks;
+mod rounds;
 #[path = "../support/mod.rs"]
 mod support;
 mod threads;
@@ -22,6 +23,16 @@ fn main() {
         threads::memory_that_is_refused_leaves_nothing_behind,
         threads::the_last_clone_or_guard_releases_the_seat,
         threads::pins_keep_the_bytes_of_a_freed_array,
+        rounds::threads_share_rounds_through_one_seat,
+        rounds::a_waiting_thread_leaves_the_table_to_others,
+        rounds::waits_sleep_but_not_without_a_timeout,
+        rounds::one_thread_leaves_while_another_writes,
+        rounds::panics_tear_the_tile_and_lock_nobody_out,
+        rounds::values_are_dropped_by_any_thread,
+        rounds::values_are_used_with_their_table,
+        rounds::forks_at_any_moment_of_a_round,
+        rounds::waits_notice_the_death_of_the_opener,
+        rounds::parts_are_used_by_another_thread,
         forks::pins_cross_a_fork,
         forks::eight_threads_and_many_forks,
         forks::a_child_takes_a_seat_of_its_own,

@@ -78,7 +78,7 @@ fn tiles(run: &mut Run) {
 }
 
 /// Ends a round of the survivor, in which a victim took part.
-fn end_of_a_round(
+pub fn end_of_a_round(
     ground: &Ground,
     tiles: &Partition<'_, Write<u64, Ix1>>,
     round: Round<'_, '_, Write<u64, Ix1>>,

@@ -1,12 +1,18 @@
 //! Operations of a table that the threads of a process share.
 
+use std::time::Duration;
+
+use ndarray::Axis;
 use ndshm::element::Order;
+use ndshm::partition::{AccessMode, Entered, OwnedMember, OwnedPartition, UntypedGroup};
 use ndshm::untyped::Mode;
-use ndshm::{Element, SharedTable};
+use ndshm::{Element, Grid, PartitionHandle, SharedTable};
 
 use crate::ground::{Ground, Vector, options};
 use crate::operations::Operation;
+use crate::rounds::end_of_a_round;
 use crate::run::Run;
+use crate::support::DEADLINE;
 use crate::tracer::mark;
 
 pub const OPERATIONS: &[Operation] = &[
@@ -26,6 +32,12 @@ pub const OPERATIONS: &[Operation] = &[
         first_use_with_pins,
     ),
     ("shared: reap", reap),
+    ("shared: a round of one's own", own_round),
+    (
+        "shared: two participants of one seat in another's round",
+        two_participants,
+    ),
+    ("shared: wait for a round and for its end", wait),
 ];
 
 /// Performs an operation of a victim that has a seat, on the unchanged ground.
@@ -166,5 +178,84 @@ fn reap(run: &mut Run) {
     });
     on(ground, run, |table, _| {
         table.reap().unwrap();
+    });
+}
+
+fn enter(tiles: &mut OwnedPartition, table: &SharedTable) -> OwnedMember {
+    match tiles.enter_next(table, 0, DEADLINE).unwrap() {
+        Entered::Member(member) => member,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Claims a tile and fills it with ones. Returns `false` if none is left.
+fn run_tile(member: &mut OwnedMember, table: &SharedTable) -> bool {
+    let Some(token) = member.claim(table).unwrap() else {
+        return false;
+    };
+    let first = member.parts(table, token).unwrap()[0].first();
+    // SAFETY: the tile is claimed and writable, and has one `u64`.
+    unsafe { first.cast::<u64>().write(1) };
+    member.done(table, token).unwrap();
+    true
+}
+
+fn own_round(run: &mut Run) {
+    simple(run, |table, array| {
+        let group = UntypedGroup::new([(array.into(), AccessMode::Write)]);
+        let grid = Grid::blocks([(Axis(0), 1)]);
+        let mut tiles = table.partition_untyped(group, &grid).unwrap();
+        let mut round = tiles.begin(table).unwrap();
+        let mut member = enter(&mut tiles, table);
+        while run_tile(&mut member, table) {}
+        member.leave(table).unwrap();
+        assert!(round.try_finish(table).unwrap());
+        tiles.free(table).unwrap();
+    });
+}
+
+/// Runs `operation` in a victim, with a partition whose round the survivor has opened.
+fn in_a_round(run: &mut Run, operation: impl FnOnce(&SharedTable, OwnedPartition)) {
+    let ground = Ground::new();
+    let group = ground.array.write();
+    let tiles = ground.table.partition(group, Axis(0), 1).unwrap();
+    let round = tiles.begin().unwrap();
+    let name = PartitionHandle::from_bits(tiles.handle().to_bits());
+    run.victim(|| {
+        let table = SharedTable::of(ground.table.segment()).unwrap();
+        let tiles = table.open_untyped(name).unwrap();
+        mark();
+        operation(&table, tiles);
+        mark();
+    });
+    end_of_a_round(&ground, &tiles, round);
+    drop(tiles);
+    ground.survive(run);
+}
+
+/// Two participants of one seat hold tiles at once. One leaves before the other has run its tile, and
+/// the other is dropped.
+fn two_participants(run: &mut Run) {
+    in_a_round(run, |table, mut tiles| {
+        let [mut first, mut second] = [(); 2].map(|()| enter(&mut tiles, table));
+        let token = first.claim(table).unwrap().unwrap();
+        assert!(run_tile(&mut second, table));
+        second.leave(table).unwrap();
+        let part = first.parts(table, token).unwrap()[0].first();
+        // SAFETY: the tile is claimed and writable, and has one `u64`.
+        unsafe { part.cast::<u64>().write(1) };
+        first.done(table, token).unwrap();
+        drop(first);
+        table.reap().unwrap();
+    });
+}
+
+fn wait(run: &mut Run) {
+    in_a_round(run, |table, mut tiles| {
+        let mut member = enter(&mut tiles, table);
+        assert!(run_tile(&mut member, table));
+        member.leave(table).unwrap();
+        let nap = Duration::from_micros(10);
+        tiles.wait_finished(table, 1, nap).unwrap_err();
     });
 }
