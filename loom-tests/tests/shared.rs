@@ -2,11 +2,14 @@
 //! and beside another participant.
 #![cfg(all(loom, not(shuttle)))]
 
+use core::time::Duration;
+
 use loom::thread;
 use loom_tests::{assert_all_free, check, is_busy, options, segment, tables};
-use ndarray::Ix1;
+use ndarray::{Axis, Ix1};
 use ndshm::error::LeaseError;
-use ndshm::{Handle, HandleTable, Segment, SharedTable};
+use ndshm::partition::{AccessMode, Entered, OwnedMember, UntypedGroup};
+use ndshm::{Grid, Handle, HandleTable, Segment, SharedTable, model};
 
 type Vector = Handle<u64, Ix1>;
 
@@ -131,5 +134,95 @@ fn free_under_the_lease_of_another_thread() {
         beside.join().unwrap();
         drop(table);
         assert_all_free(&other, 1);
+    });
+}
+
+/// Creates a segment with room for a vector and the words of its partition.
+fn room_for_tiles() -> Segment {
+    segment(576, 2, 4)
+}
+
+/// Claims a tile of `x`, if one is left, and writes it.
+fn run_tile(member: &mut OwnedMember, table: &SharedTable, x: Vector) -> usize {
+    let Some(token) = member.claim(table).unwrap() else {
+        return 0;
+    };
+    let at = token.tile();
+    drop(model::access(table, x, at..at + 1, true).unwrap());
+    member.done(table, token).unwrap();
+    1
+}
+
+/// I6, I7: one thread waits for a round and for its end, while the other opens it and ends it with
+/// the same table. The waiting thread holds no lock, and is woken.
+#[test]
+fn a_thread_waits_while_the_other_runs_the_round() {
+    check(2, || {
+        let [first, _second] = tables(&room_for_tiles());
+        let table = SharedTable::new(first);
+        let x: Vector = table.from_elem(2, 0).unwrap();
+        let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+        let grid = Grid::blocks([(Axis(0), 2)]);
+        let mut tiles = table.partition_untyped(group, &grid).unwrap();
+        let name = tiles.handle();
+        let waiting = thread(&table, move |table| {
+            let mut tiles = table.open_untyped(name).unwrap();
+            let ran = match tiles.enter_next(table, 0, Duration::MAX).unwrap() {
+                Entered::Member(mut member) => {
+                    let ran = run_tile(&mut member, table, x);
+                    member.leave(table).unwrap();
+                    ran
+                }
+                Entered::Over { .. } => 0,
+                _ => panic!("the partition is live"),
+            };
+            tiles.wait_finished(table, 1, Duration::MAX).unwrap();
+            ran
+        });
+        let mut round = tiles.begin(&table).unwrap();
+        let mut ran = 0;
+        if let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO).unwrap() {
+            ran = run_tile(&mut member, &table, x);
+            member.leave(&table).unwrap();
+        }
+        while !round.try_finish(&table).unwrap() {
+            thread::yield_now();
+        }
+        assert_eq!(ran + waiting.join().unwrap(), 1, "the tile is run once");
+    });
+}
+
+/// I5, I6: two threads take part in the round of another participant by one seat, and the round is
+/// given up. One of them leaves while the other writes its tile: that does not open the array.
+#[test]
+fn two_threads_in_a_round_leave_one_by_one() {
+    check(2, || {
+        let [first, other] = tables(&room_for_tiles());
+        let table = SharedTable::new(first);
+        let x: Vector = other.from_elem(2, 0).unwrap();
+        let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+        let grid = Grid::blocks([(Axis(0), 1)]);
+        let mut tiles = other.partition_untyped(group, &grid).unwrap();
+        let round = tiles.begin(&other).unwrap();
+        let mut ours = table.open_untyped(tiles.handle()).unwrap();
+        let [mut member, leaving] =
+            [(); 2].map(|()| match ours.enter_next(&table, 0, Duration::ZERO) {
+                Ok(Entered::Member(member)) => member,
+                other => panic!("{other:?}"),
+            });
+        let token = member.claim(&table).unwrap().unwrap();
+        let beside = thread(&table, move |table| leaving.leave(table).unwrap());
+        let opener = thread::spawn(move || {
+            round.give_up(&other).unwrap();
+            let written = other.write(x).map(|mut x| x.fill(1));
+            assert!(written.is_ok() || is_busy(&written), "{written:?}");
+            (tiles, other)
+        });
+        drop(model::access(&table, x, 0..1, true).unwrap());
+        member.done(&table, token).unwrap();
+        member.leave(&table).unwrap();
+        beside.join().unwrap();
+        let (_tiles, other) = opener.join().unwrap();
+        other.write(x).unwrap().fill(2);
     });
 }

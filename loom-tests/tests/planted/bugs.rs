@@ -263,6 +263,27 @@ pub const BUGS: &[Bug] = &[
         model: ("waits", "a_value_tears_for_the_seat_of_its_table_alone"),
     },
     Bug {
+        name: "a thread sleeps under the lock of its table",
+        file: "src/handle_table/owned.rs",
+        at: "match «self.pause(&mut wait, seen)» {",
+        instead: "table.with(Inside, |_| self.pause(&mut wait, seen))?",
+        model: ("shared", "a_thread_waits_while_the_other_runs_the_round"),
+    },
+    Bug {
+        name: "a wait sleeps on a word that it loads after its look",
+        file: "src/partition/owned/waits.rs",
+        at: "wait.pause(&control, «seen»)",
+        instead: "{ let _ = seen; control.round() }",
+        model: ("shared", "a_thread_waits_while_the_other_runs_the_round"),
+    },
+    Bug {
+        name: "a second place of a seat in a round is not counted",
+        file: "src/table/lease.rs",
+        at: "if «shared == Shared::Recursive» {",
+        instead: "false",
+        model: ("shared", "two_threads_in_a_round_leave_one_by_one"),
+    },
+    Bug {
         name: "the record of a unit is not written",
         file: "src/partition/claims.rs",
         at: "«control.note(held.unit.get(), self.round, ran)»;",
