@@ -8,7 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Barrier, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -180,10 +180,12 @@ pub fn a_waiting_thread_leaves_the_table_to_others() {
             outcome
         });
         thread::sleep(NAP);
+        assert_is_unlocked(table);
         let start = Instant::now();
         let mut round = tiles.begin(table).unwrap();
         assert_eq!(seen.recv_timeout(DEADLINE), Ok(1));
         thread::sleep(NAP);
+        assert_is_unlocked(table);
         let mut member = enter(&mut tiles, table, 0);
         assert_eq!(work(&mut member, table), 8);
         let y = table.from_elem(3, 1u64).unwrap();
@@ -202,15 +204,28 @@ pub fn a_waiting_thread_leaves_the_table_to_others() {
     assert_clean(&segment, 0);
 }
 
+/// Asserts that calls do not wait for the lock of a thread that sleeps: it would have the lock for
+/// 20 ms at a time.
+fn assert_is_unlocked(table: &SharedTable) {
+    let mut times: Vec<Duration> = (0..41)
+        .map(|_| {
+            thread::sleep(Duration::from_millis(2));
+            let start = Instant::now();
+            table.seat().unwrap();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[20] < Duration::from_millis(5), "{times:?}");
+}
+
 /// Returns how often this thread has gone to sleep, and its processor time.
 fn usage() -> (i64, Duration) {
     // SAFETY: all bit patterns are values of the type.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: `usage` is a place to write to.
-    assert_eq!(
-        unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) },
-        0
-    );
+    let outcome = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    assert_eq!(outcome, 0);
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
     };
@@ -291,16 +306,19 @@ pub fn one_thread_leaves_while_another_writes() {
             false => theirs.begin(&opener).unwrap(),
             true => ours.begin(&table).unwrap(),
         };
-        let (claimed, left) = (Barrier::new(2), Barrier::new(2));
+        let (claimed, is_claimed) = mpsc::channel();
+        let (leave, has_left) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            let (table, claimed, left) = (&table, &claimed, &left);
+            let table = &table;
+            // Dropped at the end of this thread's part, also by a panic.
+            let leave = leave;
             let writing = scope.spawn(move || {
                 let mut tiles = table.open_untyped(name).unwrap();
                 let mut member = enter(&mut tiles, table, after);
                 let token = member.claim(table).unwrap().unwrap();
                 let first = member.parts(table, token).unwrap()[0].first();
-                claimed.wait();
-                left.wait();
+                claimed.send(()).unwrap();
+                let _ = has_left.recv_timeout(DEADLINE);
                 // SAFETY: the tile is claimed, and has one `u64`.
                 unsafe { first.cast::<u64>().write(100 + turn) };
                 member.done(table, token).unwrap();
@@ -308,7 +326,7 @@ pub fn one_thread_leaves_while_another_writes() {
             });
             let mut tiles = table.open_untyped(name).unwrap();
             let mut member = enter(&mut tiles, table, after);
-            claimed.wait();
+            is_claimed.recv_timeout(DEADLINE).unwrap();
             let second = member.claim(table).unwrap().unwrap();
             member.done(table, second).unwrap();
             match own_round {
@@ -334,7 +352,7 @@ pub fn one_thread_leaves_while_another_writes() {
                 matches!(refused, RoundError::Lease(LeaseError::Busy { .. })),
                 "{refused}"
             );
-            left.wait();
+            drop(leave);
             writing.join().unwrap();
         });
         let mut free = opener.write(x).unwrap();
