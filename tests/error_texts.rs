@@ -83,6 +83,7 @@ fn made() -> Vec<Error> {
         SystematicPlan::new(&[0.0], 0.5, 10).unwrap_err();
         SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
         LeaseError::Busy { handle: X, name: None, pid: 4711 };
+        LeaseError::Busy { handle: X, name: None, pid: 0 };
         LeaseError::Poisoned {
             handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
             what: HalfWritten::Tiles,

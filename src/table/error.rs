@@ -116,14 +116,16 @@ pub enum LeaseError {
     },
     /// Another lease excludes this one.
     #[error(
-        "{handle}{} is leased by process {pid}{}",
+        "{handle}{} is leased by {}",
         Called(.name),
-        match *.pid == std::process::id() {
-            true => {
-                ", which is this process: drop the guard or unlock the lease first, or try again \
-                 when the thread that has it has done so"
-            }
-            false => "; try again when that lease is released",
+        match *.pid {
+            0 => "members of a round that has lost its opener; try again when they have left it"
+                .to_owned(),
+            pid if pid == std::process::id() => format!(
+                "process {pid}, which is this process: drop the guard or unlock the lease first, \
+                 or try again when the thread that has it has done so"
+            ),
+            pid => format!("process {pid}; try again when that lease is released"),
         }
     )]
     Busy {
