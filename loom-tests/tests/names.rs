@@ -274,6 +274,25 @@ fn verify_beside_changes_of_names_reports_no_damage() {
     });
 }
 
+/// A check of the whole table may have the last lease of a record that is freed. The record's slot
+/// becomes FREE all the same.
+#[test]
+fn verify_beside_an_unpublication_leaves_no_record() {
+    check(2, || {
+        let ([first, second], x) = one_array();
+        second.publish(HERE, x).unwrap();
+        let ((), (), second) = beside(
+            second,
+            |second: &HandleTable| drop(second.unpublish(HERE).unwrap()),
+            || {
+                let found = first.verify().unwrap();
+                assert!(found.is_clean(), "{found}");
+            },
+        );
+        assert_only(&second, &[]);
+    });
+}
+
 /// I1, I7: death between any two steps of a publication, beside a lookup. The name is published or
 /// not, and no record is left.
 #[test]

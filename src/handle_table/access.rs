@@ -1,5 +1,7 @@
 //! The kinds of tables that a call takes: a participant of one thread, or one of all threads.
 
+use std::rc::Rc;
+
 use super::HandleTable;
 use super::shared::SharedTable;
 use crate::seat::{JoinError, ReapReport};
@@ -73,6 +75,19 @@ impl TableAccess for &HandleTable {
 impl sealed::Sealed for HandleTable {}
 
 impl TableAccess for HandleTable {
+    fn with<R>(&self, _: Inside, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
+        Ok(run(self))
+    }
+
+    fn reap(&self, _: Inside) -> Result<ReapReport, JoinError> {
+        HandleTable::reap(self)
+    }
+}
+
+impl sealed::Sealed for Rc<HandleTable> {}
+
+/// The result of [`HandleTable::global`].
+impl TableAccess for Rc<HandleTable> {
     fn with<R>(&self, _: Inside, run: impl FnOnce(&HandleTable) -> R) -> Result<R, JoinError> {
         Ok(run(self))
     }

@@ -94,6 +94,18 @@ impl HandleTable {
     }
 }
 
+/// Calls `run` with the table of a value, if the value is of this process: a refused call takes no
+/// seat for a child.
+#[inline]
+fn within<R>(
+    is_of_process: Result<(), RoundError>,
+    table: &impl TableAccess,
+    run: impl FnOnce(&Core) -> Result<R, RoundError>,
+) -> Result<R, RoundError> {
+    is_of_process?;
+    table.with(Inside, |table| run(&table.core))?
+}
+
 impl OwnedPartition {
     /// Opens the next round, as [`Partition::begin`](crate::Partition::begin) does.
     ///
@@ -118,7 +130,7 @@ impl OwnedPartition {
     /// [`Partition::begin`](crate::Partition::begin).
     #[inline]
     pub fn begin(&mut self, table: &impl TableAccess) -> Result<OwnedRound, RoundError> {
-        table.with(Inside, |table| self.begin_in(&table.core))?
+        within(self.check_process(), table, |core| self.begin_in(core))
     }
 
     /// Waits until a round later than `after` is open, and enters it, as
@@ -128,8 +140,8 @@ impl OwnedPartition {
     /// table meanwhile. With a timeout of 0 it does not sleep.
     ///
     /// A seat may enter a round several times: once for each thread that claims tiles. A tile goes
-    /// to one participant, whatever its thread. The arrays stay closed to writers until the last
-    /// participant has left.
+    /// to one member, whatever its thread. The arrays stay closed to writers until the last member
+    /// has left.
     ///
     /// ```
     /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
@@ -204,7 +216,7 @@ impl OwnedPartition {
     /// As [`begin`](OwnedPartition::begin), and [`RoundError::Lease`] if the partition was freed.
     #[inline]
     pub fn progress(&mut self, table: &impl TableAccess) -> Result<RoundProgress, RoundError> {
-        table.with(Inside, |table| self.progress_in(&table.core))?
+        within(self.check_process(), table, |core| self.progress_in(core))
     }
 
     /// Waits until `round` is over, as
@@ -254,9 +266,9 @@ impl OwnedPartition {
         })? {
             Waited::For(outcome) => outcome,
             Waited::Freed => Err(RoundError::GivenUp { round }),
-            Waited::TimedOut => {
-                table.with(Inside, |table| self.not_over(&table.core, round, timeout))?
-            }
+            Waited::TimedOut => within(self.check_process(), table, |core| {
+                self.not_over(core, round, timeout)
+            }),
         }
     }
 
@@ -269,7 +281,7 @@ impl OwnedPartition {
     ) -> Result<Waited<R>, RoundError> {
         let mut wait = Wait::new(timeout);
         loop {
-            let seen = match table.with(Inside, |table| look(self, &table.core))?? {
+            let seen = match within(self.check_process(), table, |core| look(self, core))? {
                 Look::Answer(answer) => return Ok(Waited::For(answer)),
                 Look::Freed => return Ok(Waited::Freed),
                 Look::NotYet(seen) => seen,
@@ -302,7 +314,7 @@ impl OwnedPartition {
     /// As [`begin`](OwnedPartition::begin).
     #[inline]
     pub fn free(self, table: &impl TableAccess) -> Result<(), RoundError> {
-        table.with(Inside, |table| self.free_in(&table.core))?
+        within(self.check_process(), table, |core| self.free_in(core))
     }
 }
 
@@ -340,7 +352,7 @@ impl OwnedRound {
     /// - [`RoundError::Forked`] in a child of the process that opened the round.
     #[inline]
     pub fn try_finish(&mut self, table: &impl TableAccess) -> Result<bool, RoundError> {
-        table.with(Inside, |table| self.try_finish_in(&table.core))?
+        within(self.check_process(), table, |core| self.try_finish_in(core))
     }
 
     /// Gives the round up, and releases its arrays at once, as dropping a
@@ -365,7 +377,7 @@ impl OwnedRound {
     /// in a child of the process that opened the round.
     #[inline]
     pub fn give_up(self, table: &impl TableAccess) -> Result<(), RoundError> {
-        table.with(Inside, |table| self.give_up_in(&table.core))?
+        within(self.check_process(), table, |core| self.give_up_in(core))
     }
 }
 
@@ -397,7 +409,7 @@ impl OwnedMember {
     /// - [`RoundError::Forked`] in a child of the process that made it.
     #[inline]
     pub fn claim(&mut self, table: &impl TableAccess) -> Result<Option<TileToken>, RoundError> {
-        table.with(Inside, |table| self.claim_in(&table.core))?
+        within(self.check_process(), table, |core| self.claim_in(core))
     }
 
     /// Claims the tile with this index, as
@@ -432,7 +444,9 @@ impl OwnedMember {
         table: &impl TableAccess,
         tile: usize,
     ) -> Result<Claimed<TileToken>, RoundError> {
-        table.with(Inside, |table| self.claim_at_in(&table.core, tile))?
+        within(self.check_process(), table, |core| {
+            self.claim_at_in(core, tile)
+        })
     }
 
     /// Returns the tile's part of each array, in the order of the group.
@@ -470,7 +484,9 @@ impl OwnedMember {
         table: &impl TableAccess,
         token: TileToken,
     ) -> Result<Vec<TilePart>, RoundError> {
-        table.with(Inside, |table| self.parts_in(&table.core, token))?
+        within(self.check_process(), table, |core| {
+            self.parts_in(core, token)
+        })
     }
 
     /// Returns the indices that the tile covers along the first cut axis.
@@ -501,7 +517,9 @@ impl OwnedMember {
         table: &impl TableAccess,
         token: TileToken,
     ) -> Result<Range<usize>, RoundError> {
-        table.with(Inside, |table| self.range_in(&table.core, token))?
+        within(self.check_process(), table, |core| {
+            self.range_in(core, token)
+        })
     }
 
     /// Releases a tile that was run to its end.
@@ -529,7 +547,9 @@ impl OwnedMember {
     /// As [`parts`](OwnedMember::parts). Nothing has changed then.
     #[inline]
     pub fn done(&mut self, table: &impl TableAccess, token: TileToken) -> Result<(), RoundError> {
-        table.with(Inside, |table| self.done_in(&table.core, token))?
+        within(self.check_process(), table, |core| {
+            self.done_in(core, token)
+        })
     }
 
     /// Gives a tile up half-written, as [`Tile::tear`](crate::Tile::tear) does.
@@ -557,12 +577,14 @@ impl OwnedMember {
     /// As [`parts`](OwnedMember::parts). Nothing has changed then.
     #[inline]
     pub fn tear(&mut self, table: &impl TableAccess, token: TileToken) -> Result<(), RoundError> {
-        table.with(Inside, |table| self.tear_in(&table.core, token))?
+        within(self.check_process(), table, |core| {
+            self.tear_in(core, token)
+        })
     }
 
     /// Leaves the round at once. Tears the tile that is out, if any.
     ///
-    /// Another participant of the same table stays in the round.
+    /// Another member of the same table stays in the round.
     ///
     /// ```
     /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
@@ -588,6 +610,6 @@ impl OwnedMember {
     /// that made the value.
     #[inline]
     pub fn leave(self, table: &impl TableAccess) -> Result<(), RoundError> {
-        table.with(Inside, |table| self.leave_in(&table.core))?
+        within(self.check_process(), table, |core| self.leave_in(core))
     }
 }

@@ -402,10 +402,16 @@ impl Check<'_> {
             self.damage(self.layout.descriptor_at(slot.index), what, head);
         } else if let (Some(descriptor), Some(me)) = (descriptor, self.me)
             && descriptor.is_control()
-            && let Ok(shared) = slot.lock_shared(word.generation(), me)
         {
-            self.control(slot, &descriptor, extent);
-            give_hint(self.memory, slot, slot.undo(shared, me));
+            let tail = match slot.lock_shared(word.generation(), me) {
+                Ok(shared) => {
+                    self.control(slot, &descriptor, extent);
+                    slot.undo(shared, me)
+                }
+                // It was freed meanwhile, and this attempt may have been its last lease.
+                Err((_, tail)) => tail,
+            };
+            give_hint(self.memory, slot, tail);
         }
     }
 

@@ -73,11 +73,17 @@ impl<P: Parts> Kept<P> {
         }
     }
 
+    /// Returns an error in a child of the process that made the value.
+    fn check_process(&self) -> Result<(), RoundError> {
+        match self.token == process_token() {
+            true => Ok(()),
+            false => Err(RoundError::Forked),
+        }
+    }
+
     /// Checks that the value belongs to this table, and takes its parts for a call.
     fn take(&mut self, core: &Core) -> Result<P, RoundError> {
-        if self.token != process_token() {
-            return Err(RoundError::Forked);
-        }
+        self.check_process()?;
         core.enter()?;
         if !core.inbox().is(&self.inbox) {
             return Err(RoundError::NotHeld { why: OTHER_TABLE });
@@ -189,9 +195,9 @@ impl Parts for PartitionParts {
 /// [`SharedTable`](crate::SharedTable::partition_untyped) with these names. Used with the table that
 /// made it, in any thread that has the table.
 ///
-/// Dropping the value in any thread ends it: no round opens any more if the value created the
-/// partition. Its memory comes back at the table's next call to partitions or to
-/// [`reap`](crate::HandleTable::reap). A copy in a forked child belongs to the parent: the child
+/// Dropping the value in any thread ends it. If the value created the partition, no round opens any
+/// more: at once if none runs, else from the table's next call to partitions or to
+/// [`reap`](crate::HandleTable::reap) on. That call also releases its memory. A copy in a forked child belongs to the parent: the child
 /// opens the partition anew, by its handle.
 pub struct OwnedPartition {
     kept: Kept<PartitionParts>,
@@ -221,6 +227,11 @@ impl Core {
 }
 
 impl OwnedPartition {
+    /// Returns an error in a child of the process that made the value.
+    pub(crate) fn check_process(&self) -> Result<(), RoundError> {
+        self.kept.check_process()
+    }
+
     fn new(core: &Core, partition: Partition<'_, UntypedGroup>) -> OwnedPartition {
         OwnedPartition {
             handle: partition.handle(),
@@ -307,7 +318,8 @@ impl Parts for WholeRound {
 ///
 /// Ended by [`try_finish`](OwnedRound::try_finish), as often as its owner likes to ask. Dropped
 /// before, it is given up: nobody can enter any more. Its arrays come back at the table's next call
-/// to partitions or to [`reap`](crate::HandleTable::reap).
+/// to partitions or to [`reap`](crate::HandleTable::reap). Until then other processes that wait for
+/// its end get no answer.
 #[must_use = "a round that is dropped is given up"]
 pub struct OwnedRound {
     kept: Kept<WholeRound>,
@@ -315,6 +327,11 @@ pub struct OwnedRound {
 }
 
 impl OwnedRound {
+    /// Returns an error in a child of the process that made the value.
+    pub(crate) fn check_process(&self) -> Result<(), RoundError> {
+        self.kept.check_process()
+    }
+
     /// Returns the number of the round, from 1.
     pub fn number(&self) -> u64 {
         self.number
@@ -414,7 +431,7 @@ impl TileToken {
 
 /// A participant of a round that does not borrow its table. At most one tile of it is out.
 ///
-/// A table may have several participants in a round: one for each thread that claims tiles. They
+/// A table may have several members in a round: one for each thread that claims tiles. They
 /// hold different tiles. The arrays of the round are closed to writers until all of them have left.
 ///
 /// Dropping the value in any thread tears the tile that is out, at once, and leaves the round. The
@@ -430,6 +447,11 @@ pub struct OwnedMember {
 }
 
 impl OwnedMember {
+    /// Returns an error in a child of the process that made the value.
+    pub(crate) fn check_process(&self) -> Result<(), RoundError> {
+        self.kept.check_process()
+    }
+
     /// Keeps a participant that has just entered its round.
     fn new(core: &Core, round: u64, partition: PartitionParts, member: MemberParts) -> OwnedMember {
         OwnedMember {

@@ -342,8 +342,10 @@ impl Progress {
 
 impl<G: Group> Drop for Round<'_, '_, G> {
     fn drop(&mut self) {
-        // After a fork the round belongs to the parent. After `end` it is settled already.
-        if self.is_ours() && self.control.round().is_held_by(self.me) {
+        // After a fork the round belongs to the parent. After `end` it is settled already, and the
+        // seat may have opened the next one.
+        let now = self.control.round();
+        if self.is_ours() && now.is_held_by(self.me) && now.round() == self.round {
             if !self.reopened.borrow().is_empty() {
                 // A reopened tile is half-written, and it may not have been run since.
                 self.control

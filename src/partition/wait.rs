@@ -57,7 +57,7 @@ pub(crate) enum Look<R> {
     Answer(R),
     /// The partition was freed.
     Freed,
-    /// There is no answer while the round word is this one.
+    /// There was no answer in this round word. The next change of it may be one.
     NotYet(RoundWord),
 }
 
@@ -106,7 +106,11 @@ impl Wait {
         }
         let waited = self.start.elapsed();
         if waited >= self.timeout {
-            return Next::TimedOut;
+            // A round that ended while the caller entered it is an answer.
+            return match control.round().is(seen) {
+                true => Next::TimedOut,
+                false => Next::Look,
+            };
         }
         control.sleep(seen, LOOK_AROUND.min(self.timeout.saturating_sub(waited)));
         if self.reaped.elapsed() < LOOK_AROUND {

@@ -23,9 +23,9 @@ pub(crate) trait LeftBehind: Send {
 
 /// The inbox of a table. Clones of it are the same inbox, and tell tables apart.
 #[derive(Clone)]
-pub(crate) struct Inbox(Arc<Locked>);
+pub(crate) struct Inbox(Arc<Inner>);
 
-struct Locked {
+struct Inner {
     /// The process that made the table.
     token: u64,
     state: Mutex<State>,
@@ -41,7 +41,7 @@ struct State {
 
 impl Inbox {
     pub(super) fn new() -> Inbox {
-        Inbox(Arc::new(Locked {
+        Inbox(Arc::new(Inner {
             token: process_token(),
             state: Mutex::new(State {
                 open: true,
@@ -92,7 +92,7 @@ impl Inbox {
     }
 }
 
-impl Drop for Locked {
+impl Drop for Inner {
     fn drop(&mut self) {
         if self.token != process_token() {
             // A thread of the parent may have been changing the list at the fork. Its memory stays

@@ -36,7 +36,8 @@ pub(crate) enum Refused {
 /// The effect of a shared lease or a pin: it set the seat's bit, or an earlier one of the seat had
 /// set it.
 ///
-/// Only a seat's own thread sets its bits, so the counts of its leases and pins are private to it.
+/// A seat's bits are set by one thread at a time: the threads of a `SharedTable` have a lock. So the
+/// counts of its leases and pins are private to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum Shared {

@@ -10,7 +10,7 @@
 //! | giving pages back after a free or the last lease: the slot is RESERVED meanwhile | retiring the slot, deciding that its pages go back |
 //! | `reap`, `trim` | removing the names that a reap leaves |
 //! | `arrays`; sleeping for a lease, for a round and for its end | leases, pins, names, owners |
-//! | tearing the tile of a dropped participant | claims of tiles, entering and ending rounds |
+//! | what the drop of a participant, a round or a partition does to its words | claims of tiles, entering and ending rounds |
 //!
 //! Rare system calls are left inside: committing the words of a new span and of a record of names
 //! (some pages); the search for pages after an allocation was refused memory; the reap before an
@@ -22,12 +22,12 @@
 //! it has the word. So two threads of one seat never take steps on one slot that exclude each
 //! other.
 //!
-//! Two threads of one seat may take part in a round. Each participant has private notes of the tiles
-//! that it holds, and a claim word passes a tile to one of them. Their leases on the arrays are
-//! counted behind the lock, as other leases of a seat are: the seat's bit stays set until the last
-//! participant has left. A participant that is dropped tears its tile without the lock. That
-//! changes claim words that this participant alone holds, and poisons arrays. Its leases are
-//! released under the lock, at the next call (`table/inbox.rs`).
+//! Two threads of one seat may take part in a round. Each member has private notes of the tiles that
+//! it holds, and a claim word passes a tile to one of them. Their leases on the arrays are counted
+//! behind the lock, as other leases of a seat are: the seat's bit stays set until the last member has
+//! left. A member that is dropped tears its tile without the lock. That changes claim words that this
+//! member alone holds, and poisons arrays. Its leases are released under the lock, at the next call
+//! (`table/inbox.rs`).
 
 mod arrays;
 mod builder;
@@ -81,6 +81,8 @@ use pins::{Entries, Entry};
 ///
 /// The lock is held only for the steps on the segment's words. While it is held, no function of the
 /// caller runs, no array is filled or copied, and no pages of an array are committed or given back.
+/// Two calls take longer with the number of tiles: creating a partition (8 bytes for each claim word
+/// are committed), and asking for the progress of a round.
 ///
 /// A table may cross a `fork`, at any moment, whatever other threads do with it: the child takes a
 /// seat of its own at its first use, or in [`after_fork`](SharedTable::after_fork). Guards that

@@ -66,7 +66,16 @@ impl OwnedPartition {
         self.with(core, |partition| {
             let control = partition.own_words();
             let control = control.ok_or_else(|| damaged(core, handle.into()))?;
-            partition.look(&control, |control, now| attempt(partition, control, now))
+            let look = partition.look(&control, |control, now| attempt(partition, control, now))?;
+            if let Look::NotYet(seen) = look
+                && !seen.is_running()
+                && seen.is_held_by(core.own_seat())
+            {
+                // Another thread has dropped the round since this call emptied the inbox. Only this
+                // table settles it, which changes the word and so ends the pause.
+                core.empty_inbox();
+            }
+            Ok(look)
         })
     }
 
