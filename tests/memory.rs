@@ -31,8 +31,24 @@ fn main() {
         huge_pages_are_given_back,
         freeing_part_of_a_huge_page_keeps_the_rest,
         an_array_freed_while_read_elsewhere_leaves_its_place_to_the_next,
+        an_array_that_was_pinned_leaves_its_place_to_the_next,
         pages_freed_by_another_process_count_as_retained,
     ];
+}
+
+fn an_array_that_was_pinned_leaves_its_place_to_the_next() {
+    for bytes in [64, 5000, 8 * MIB] {
+        let table = table_of(HugePages::AsSystem);
+        let places: BTreeSet<_> = (0..10)
+            .map(|_| {
+                let x = table.zeros::<u8, _>(bytes).unwrap();
+                let place = table.pin(x).unwrap().as_ptr();
+                table.free(x).unwrap();
+                place
+            })
+            .collect();
+        assert_eq!(places.len(), 1, "{bytes} bytes");
+    }
 }
 
 fn an_array_freed_while_read_elsewhere_leaves_its_place_to_the_next() {

@@ -298,29 +298,17 @@ impl<'m> Allocator<'m, '_> {
         {
             return;
         }
-        match slot.release_after_retire(retired) {
-            ReleaseOutcome::Free(word) => {
-                let freed = Recent {
-                    slot: slot.index.get() as u32,
-                    word,
-                    extent,
-                    backed,
-                };
-                if self.cache.push(freed).is_err() {
-                    self.apart().push_free_hint(slot.index, word, extent);
-                }
+        let tail = slot.release_after_retire(retired);
+        if let Some(word) = tail.freed(self.memory(), slot.index) {
+            let freed = Recent {
+                slot: slot.index.get() as u32,
+                word,
+                extent,
+                backed,
+            };
+            if self.cache.push(freed).is_err() {
+                self.apart().push_free_hint(slot.index, word, extent);
             }
-            ReleaseOutcome::Unchanged => {}
-            ReleaseOutcome::Unfinished(seen) => self.apart().finish_later(slot.index, seen),
-        }
-    }
-
-    /// Finishes the release check of a slot that was kept by others a moment ago.
-    #[cold]
-    fn finish_later(&mut self, slot: SlotIndex, seen: SlotWord) {
-        let freed = ReleaseOutcome::Unfinished(seen).freed(self.memory(), slot);
-        if let (Some(word), Some(extent)) = (freed, Spans::of(self.memory()).extent(slot)) {
-            self.push_free_hint(slot, word, extent);
         }
     }
 

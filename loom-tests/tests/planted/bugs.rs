@@ -143,7 +143,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "no release check after retiring",
         file: "src/table/alloc.rs",
-        at: "match «slot.release_after_retire(retired)» {",
+        at: "let tail = «slot.release_after_retire(retired)»;",
         instead: "ReleaseOutcome::Unchanged",
         model: ("leases", "one_of_two_frees_succeeds"),
     },
