@@ -1,0 +1,69 @@
+"""Arrays in shared memory: real numpy arrays whose pickle is a handle.
+
+>>> import ndshm
+>>> x = ndshm.zeros((1000, 3))      # any process that receives it sees the same bytes
+>>> x[0] = 1.5
+>>> x.sum()
+np.float64(4.5)
+"""
+
+from . import _process as _process
+from ._array import free, give, ndarray, portable
+from ._errors import (
+    Busy,
+    Closed,
+    Full,
+    NameNotFound,
+    NameTaken,
+    NdshmError,
+    Poisoned,
+    Stale,
+    TypeMismatch,
+    Unreachable,
+)
+from ._ndshm import _attach as _attach
+from ._table import (
+    Table,
+    array,
+    default,
+    empty,
+    full,
+    load_npy,
+    open,
+    scope,
+    zeros,
+    zeros_like,
+)
+
+__all__ = [
+    "Busy",
+    "Closed",
+    "Full",
+    "NameNotFound",
+    "NameTaken",
+    "NdshmError",
+    "Poisoned",
+    "Stale",
+    "Table",
+    "TypeMismatch",
+    "Unreachable",
+    "array",
+    "default",
+    "empty",
+    "free",
+    "full",
+    "give",
+    "load_npy",
+    "ndarray",
+    "open",
+    "portable",
+    "scope",
+    "zeros",
+    "zeros_like",
+]
+
+# The names under which users and pickles know them.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+_attach.__module__ = __name__
+del _name

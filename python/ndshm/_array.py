@@ -1,0 +1,88 @@
+"""The class of arrays."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _ndshm
+
+__all__ = ["free", "give", "ndarray", "portable"]
+
+_Array = TypeVar("_Array", bound="ndarray")
+
+
+class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
+    """An array of a table: a `numpy.ndarray` on bytes that all processes share.
+
+    Its pickle is its handle. So are those of its slices, transposes and fields, which share the
+    bytes. The results of computations are plain arrays, and are pickled as such.
+
+    Reading and writing are not synchronised, as with threads. `read` and `write` are leases, which
+    are:
+
+    >>> import ndshm
+    >>> x = ndshm.zeros(3)
+    >>> with x.write() as a:
+    ...     a += 1.5
+    >>> with x.read() as a:
+    ...     print(a.sum())
+    4.5
+    """
+
+    __slots__ = ()
+    __module__ = "ndshm"
+
+    # A copy shares nothing, so it is a plain array.
+
+    def copy(self, order: Any = "C") -> NDArray[Any]:  # type: ignore[override]
+        """Return a copy, as a plain array."""
+        return self.view(np.ndarray).copy(order)
+
+    def __copy__(self) -> NDArray[Any]:  # type: ignore[override]
+        return self.view(np.ndarray).copy("K")
+
+    def __deepcopy__(self, memo: Any) -> NDArray[Any]:  # type: ignore[override]
+        return self.view(np.ndarray).copy("K")
+
+
+def free(array: ndarray) -> None:
+    """Free an array, as its method `free` does.
+
+    >>> import ndshm
+    >>> x = ndshm.zeros(3)
+    >>> ndshm.free(x)
+    """
+    array.free()
+
+
+def give(array: _Array) -> _Array:
+    """Hand an array over to the process that it is sent to, and return it.
+
+    The array stays when its sender ends. The process that unpickles it first owns it, and frees it
+    with its last view there. For the results of workers:
+
+    >>> import ndshm
+    >>> def work(n):
+    ...     x = ndshm.zeros(n)
+    ...     return ndshm.give(x)
+
+    An array that is sent and never received stays until all processes have left the table.
+    """
+    _ndshm.mark_given(array)
+    return array
+
+
+def portable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the same array as one whose pickle has the bytes, and not the handle.
+
+    For files, and for processes that cannot open the table, as on another machine.
+
+    >>> import ndshm, pickle
+    >>> x = ndshm.zeros(1000)
+    >>> len(pickle.dumps(x)) < 80, len(pickle.dumps(ndshm.portable(x))) > 8000
+    (True, True)
+    """
+    return array.view(np.ndarray)

@@ -1,0 +1,46 @@
+"""Reading files of numpy into a table."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ._array import ndarray
+    from ._table import Table
+
+
+def load_npy(table: Table, path: str | os.PathLike[str], readonly: bool) -> ndarray:
+    """Create an array from an `npy` file."""
+    with open(path, "rb") as file:
+        shape, fortran, dtype = _read_header(file)
+        made: ndarray = table.empty(shape, dtype, "F" if fortran else "C")
+        if made.nbytes:
+            flat = made.view(np.ndarray).reshape(-1, order="A").view(np.uint8)
+            rest = flat.data
+            while rest.nbytes:
+                count = file.readinto(rest)
+                if not count:
+                    raise ValueError(
+                        f"{os.fspath(path)!r} has {rest.nbytes} bytes less than its header says: "
+                        "it is truncated"
+                    )
+                rest = rest[count:]
+    if readonly:
+        made.flags.writeable = False
+    return made
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and type. The file is then at the first byte of the elements."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    # Later versions have no function of their own that is public.
+    mapped = np.lib.format.open_memmap(file.name, mode="r")
+    file.seek(mapped.offset)
+    return mapped.shape, np.isfortran(mapped), mapped.dtype

@@ -1,0 +1,59 @@
+"""What happens to the tables of a process when it forks and when it ends."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from multiprocessing import util
+
+from . import _ndshm
+
+
+def warn_of_sent(count: int, nbytes: int, limit: int) -> None:
+    """Warn of arrays that were sent and that nobody has in view in this process."""
+    warnings.warn(
+        f"{count} arrays of {nbytes} bytes were sent to other processes, are in no view in this "
+        f"one, and are not freed (the limit of this warning is {limit} bytes): make them in `with "
+        "ndshm.scope():`, or call free() when the receivers are done",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+def _after_fork_in_child() -> None:
+    lost, errors = _ndshm.after_fork_in_child()
+    if lost:
+        warnings.warn(
+            f"the arrays {', '.join(lost)} were freed before or during the fork: do not use their "
+            "views in this process",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    for error in errors:
+        warnings.warn(
+            f"this process could not join a table of its parent: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _leave_at_exit(_: object = None) -> None:
+    # It runs after everything else that multiprocessing does at the end of a process: children that
+    # it waits for may have to open a table of this process yet.
+    util.Finalize(None, _ndshm.leave_all, exitpriority=-1000)
+
+
+class _Marker:
+    """An object that multiprocessing's list of hooks refers to weakly."""
+
+
+_marker = _Marker()
+
+os.register_at_fork(
+    before=_ndshm.before_fork,
+    after_in_parent=_ndshm.after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+# A child of multiprocessing forgets the finalizers of its parent, and then calls the hooks.
+util.register_after_fork(_marker, _leave_at_exit)
+_leave_at_exit()

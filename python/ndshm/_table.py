@@ -1,0 +1,195 @@
+"""Tables, and the functions on the default table."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _ndshm
+from ._array import ndarray
+from ._load import load_npy as _load_npy
+
+__all__ = [
+    "Table",
+    "array",
+    "default",
+    "empty",
+    "full",
+    "load_npy",
+    "open",
+    "scope",
+    "zeros",
+    "zeros_like",
+]
+
+
+class Table(_ndshm.Table):
+    """A table of arrays in shared memory, and this process's part in it.
+
+    `Table()` makes a new one without a name: it ends with its last process, and leaves nothing
+    behind, however that ends. Other processes open it when an array of it is sent to them.
+    `ndshm.open(name)` opens one that unrelated programs find by its name.
+
+    `capacity` is the number of bytes for all arrays together. It is address space, not memory, and
+    by default 16 times the machine's memory. `retain` is the number of bytes of freed arrays that
+    are kept for the next ones, by default a quarter of the memory. `seats` is the largest number of
+    processes at one time, 1024 by default.
+
+    >>> import ndshm
+    >>> with ndshm.Table() as t:
+    ...     x = t.full((2, 3), 7)
+    ...     print(x.sum())
+    42
+    """
+
+    __slots__ = ()
+    __module__ = "ndshm"
+
+    def full(
+        self,
+        shape: int | tuple[int, ...],
+        fill_value: Any,
+        dtype: DTypeLike | None = None,
+        order: str = "C",
+    ) -> ndarray:
+        """Create an array with all elements `fill_value`."""
+        if dtype is None:
+            dtype = np.asarray(fill_value).dtype
+        made: ndarray = self.empty(shape, dtype, order)
+        made[...] = fill_value
+        return made
+
+    def array(
+        self, source: ArrayLike, dtype: DTypeLike | None = None, *, readonly: bool = False
+    ) -> ndarray:
+        """Create a copy of an array, in the same order of axes.
+
+        `readonly=True` makes it read-only for its receivers, too, who cannot undo that.
+        """
+        given = np.asarray(source, dtype)
+        fortran = given.flags.f_contiguous and not given.flags.c_contiguous
+        made: ndarray = self.empty(given.shape, given.dtype, "F" if fortran else "C")
+        np.copyto(made, given)
+        if readonly:
+            made.flags.writeable = False
+        return made
+
+    def zeros_like(self, source: ArrayLike, dtype: DTypeLike | None = None) -> ndarray:
+        """Create an array of zeros with the shape, type and order of another array."""
+        given = np.asarray(source)
+        fortran = given.flags.f_contiguous and not given.flags.c_contiguous
+        chosen = given.dtype if dtype is None else dtype
+        return self.zeros(given.shape, chosen, "F" if fortran else "C")
+
+    def load_npy(self, path: str | os.PathLike[str], *, readonly: bool = False) -> ndarray:
+        """Create an array from a file of `numpy.save`, which is read into the table directly."""
+        return _load_npy(self, path, readonly)
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {self.name!r}"
+        state = " (closed)" if self.closed else ""
+        return f"<ndshm.Table{name} {self.id:016x}{state}>"
+
+
+def _from_address(address: bytes) -> Table:
+    """Open a table, for unpickling."""
+    return Table(_address=address)
+
+
+def open(
+    name: str,
+    mode: str = "a",
+    *,
+    capacity: int | None = None,
+    retain: int | None = None,
+    seats: int | None = None,
+) -> Table:
+    """Open the table of a name, which appears below `/dev/shm`.
+
+    `mode` is `"a"` to make the table if there is none, `"r"` if it has to exist, and `"x"` if it
+    must not. The last process that leaves removes the name.
+
+    >>> import ndshm
+    >>> with ndshm.open("docs-example") as t:
+    ...     print(t.zeros(3))
+    [0. 0. 0.]
+    """
+    return Table(name, mode, capacity=capacity, retain=retain, seats=seats)
+
+
+def default() -> Table:
+    """Return the table that the functions of the module use, which is made at the first call.
+
+    >>> import ndshm
+    >>> ndshm.zeros(3).table == ndshm.default()
+    True
+    """
+    made = _ndshm.default()
+    assert isinstance(made, Table)
+    return made
+
+
+zeros = _ndshm.zeros
+empty = _ndshm.empty
+
+
+def full(
+    shape: int | tuple[int, ...],
+    fill_value: Any,
+    dtype: DTypeLike | None = None,
+    order: str = "C",
+) -> ndarray:
+    """Create an array in the default table with all elements `fill_value`.
+
+    >>> import ndshm
+    >>> ndshm.full(3, 7)
+    ndarray([7, 7, 7])
+    """
+    return default().full(shape, fill_value, dtype, order)
+
+
+def array(source: ArrayLike, dtype: DTypeLike | None = None, *, readonly: bool = False) -> ndarray:
+    """Create a copy of an array in the default table; see `Table.array`.
+
+    >>> import ndshm
+    >>> ndshm.array([1.5, 2.5], readonly=True).flags.writeable
+    False
+    """
+    return default().array(source, dtype, readonly=readonly)
+
+
+def zeros_like(source: ArrayLike, dtype: DTypeLike | None = None) -> ndarray:
+    """Create an array of zeros in the default table, with the shape and type of another.
+
+    >>> import ndshm
+    >>> ndshm.zeros_like([[1, 2], [3, 4]])
+    ndarray([[0, 0],
+             [0, 0]])
+    """
+    return default().zeros_like(source, dtype)
+
+
+def load_npy(path: str | os.PathLike[str], *, readonly: bool = False) -> ndarray:
+    """Create an array in the default table from a file of `numpy.save`."""
+    return default().load_npy(path, readonly=readonly)
+
+
+def scope() -> _ndshm.Scope:
+    """Return a context manager that frees what is made in the default table and sent.
+
+    An array that was sent lives until it is freed, because a process may be about to receive it. At
+    the end of the block the arrays that this thread has made in it and sent are freed:
+
+    >>> import ndshm, pickle
+    >>> with ndshm.scope():
+    ...     x = ndshm.zeros(3)
+    ...     sent = pickle.dumps(x)
+    >>> pickle.loads(sent)
+    Traceback (most recent call last):
+    ...
+    ndshm.Stale: ...
+    """
+    return default().scope()

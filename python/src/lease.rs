@@ -1,0 +1,182 @@
+//! Leases as context managers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ndshm::AnyHandle;
+use ndshm::error::LeaseError;
+use ndshm::untyped::{Locked, Mode};
+use numpy::PyUntypedArray;
+use numpy::npyffi::NPY_ARRAY_WRITEABLE;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::array::{fields, pin_of};
+use crate::error::raise;
+use crate::segment::Joined;
+
+/// A wait is interrupted this often, to look for signals.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// The longest time that is a deadline; a longer one is none.
+const LONGEST: f64 = 1e9;
+
+/// A lease of an array, which the `with` block takes and gives back.
+#[pyclass(frozen, module = "ndshm._ndshm")]
+pub(crate) struct Lease {
+    /// What the block gets: a plain array.
+    view: Py<PyAny>,
+    joined: Arc<Joined>,
+    handle: AnyHandle,
+    mode: Mode,
+    /// `None` waits without end.
+    timeout: Option<Duration>,
+    held: Mutex<Option<Held>>,
+}
+
+/// A lease that was taken.
+struct Held {
+    locked: Locked,
+    pid: u32,
+}
+
+/// Creates a lease of an array, which is not taken yet.
+pub(crate) fn lease(array: &Bound<'_, PyAny>, mode: Mode, timeout: Option<f64>) -> PyResult<Lease> {
+    let pin = pin_of(array)?;
+    let is_writeable = fields(array.cast::<PyUntypedArray>()?).fields.flags & NPY_ARRAY_WRITEABLE;
+    if mode != Mode::Read && is_writeable == 0 {
+        return Err(PyValueError::new_err(format!(
+            "the array {} is read-only here: lease it with read(), or ask its sender for a \
+             writeable one",
+            pin.get().handle
+        )));
+    }
+    let timeout = match timeout {
+        None => None,
+        Some(seconds) if seconds >= 0.0 => {
+            (seconds <= LONGEST).then(|| Duration::from_secs_f64(seconds))
+        }
+        Some(seconds) => {
+            return Err(PyValueError::new_err(format!(
+                "timeout is {seconds}: it is a number of seconds, 0 not to wait, or None to wait \
+                 without end"
+            )));
+        }
+    };
+    let py = array.py();
+    let view = array.call_method1(pyo3::intern!(py, "view"), (plain(py)?,))?;
+    if mode == Mode::Read {
+        view.call_method1(pyo3::intern!(py, "setflags"), (false,))?;
+    }
+    Ok(Lease {
+        view: view.unbind(),
+        joined: Arc::clone(&pin.get().joined),
+        handle: pin.get().handle,
+        mode,
+        timeout,
+        held: Mutex::new(None),
+    })
+}
+
+/// Returns numpy's own class of arrays.
+pub(crate) fn plain(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CLASS: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    CLASS.import(py, "numpy", "ndarray")
+}
+
+impl Lease {
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lease, and waits for it without the interpreter.
+    fn take(&self, py: Python<'_>) -> PyResult<Locked> {
+        let table = self.joined.table()?;
+        let (mode, handle) = (self.mode, self.handle);
+        match table.lock(handle, mode) {
+            Err(LeaseError::Busy { .. }) => {}
+            outcome => return outcome.map_err(raise),
+        }
+        let start = Instant::now();
+        loop {
+            let left = match self.timeout {
+                Some(timeout) => timeout.saturating_sub(start.elapsed()),
+                None => SLICE,
+            };
+            let slice = left.min(SLICE);
+            match py.detach(|| table.lock_timeout(handle, mode, slice)) {
+                Err(LeaseError::Busy { .. }) if left > slice || self.timeout.is_none() => {
+                    py.check_signals()?;
+                }
+                outcome => return outcome.map_err(raise),
+            }
+        }
+    }
+
+    /// Gives the lease back. Returns `false` if it is not held.
+    fn give_back(&self, poison: bool) -> PyResult<bool> {
+        let held = self.held().take();
+        let Some(mut held) = held else {
+            return Ok(false);
+        };
+        // In a child that was forked inside of the block it is the parent's.
+        if held.pid != std::process::id() {
+            return Ok(true);
+        }
+        // A table that was left has given it back.
+        let Ok(table) = self.joined.table() else {
+            return Ok(true);
+        };
+        table.unlock(&mut held.locked, poison).map_err(raise)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The block was never left: what it wrote may be incomplete.
+        let _ = self.give_back(true);
+    }
+}
+
+#[pymethods]
+impl Lease {
+    /// Takes the lease. Returns the array.
+    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if self.held().is_some() {
+            return Err(PyRuntimeError::new_err(
+                "this lease is held already: make another with read() or write()",
+            ));
+        }
+        let locked = self.take(py)?;
+        let held = Held {
+            locked,
+            pid: std::process::id(),
+        };
+        let other = self.held().replace(held);
+        if let Some(mut other) = other
+            && let Ok(table) = self.joined.table()
+        {
+            // Another thread has entered it meanwhile; both were readers.
+            let _ = table.unlock(&mut other.locked, false);
+        }
+        Ok(self.view.clone_ref(py))
+    }
+
+    /// Gives the lease back. An exception poisons the array, if it was leased for writing.
+    fn __exit__(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _trace: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        match self.give_back(!kind.is_none())? {
+            true => Ok(()),
+            false => Err(PyRuntimeError::new_err("this lease is not held")),
+        }
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Lease>()
+}

@@ -1,0 +1,44 @@
+//! The extension module of the Python package ndshm: arrays in shared memory as numpy arrays.
+//!
+//! The package in `python/ndshm` is its only user; programs import that. Each file here is one
+//! subject, and `register` adds its classes and functions to the module.
+//!
+//! Locks of this module are held only by threads that are attached to the interpreter, and no
+//! Python code runs and no Python object is dropped while one is held. So a fork, which only an
+//! attached thread makes, finds all of them free, and a finalizer finds none that its own thread
+//! holds.
+
+#![allow(
+    clippy::disallowed_types,
+    reason = "the models of the crate do not include this module"
+)]
+
+mod array;
+mod dtype;
+mod error;
+mod fork;
+mod lease;
+mod methods;
+mod pickle;
+mod pin;
+mod process;
+mod scope;
+mod segment;
+mod shape;
+mod table;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _ndshm(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fork::register(module)?;
+    lease::register(module)?;
+    methods::register(module)?;
+    pickle::register(module)?;
+    pin::register(module)?;
+    process::register(module)?;
+    scope::register(module)?;
+    table::register(module)?;
+    // The package says which names are public.
+    module.delattr("__all__")
+}

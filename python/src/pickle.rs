@@ -1,0 +1,296 @@
+//! The pickle of an array: its handle, and where another process finds the segment.
+//!
+//! All of it is one string of bytes, because a pickle spends two bytes or more on each object:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | flags, see below |
+//! | 8 | the segment's id |
+//! | 8 | the handle |
+//! | numbers | the pid and the descriptor of the sender, or the length of the name |
+//! | | the name |
+//! | | a part: its type, its number of axes, the lengths, the strides unless it is contiguous, and the offset |
+//!
+//! A number has 7 bits a byte, the lowest first; strides are signed, with the sign in the lowest bit.
+
+use std::sync::Arc;
+
+use ndshm::AnyHandle;
+use ndshm::element::Order;
+use numpy::npyffi::NPY_ARRAY_WRITEABLE;
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::array::{Part, fields, part_view, view};
+use crate::dtype;
+use crate::error;
+use crate::pin::{Origin, Pin};
+use crate::segment::{self, Joined, Place};
+use crate::shape::Axes;
+
+/// The receiver may write.
+const WRITEABLE: u8 = 1;
+/// The first receiver owns the array.
+const GIVEN: u8 = 2;
+/// The segment is found by its name.
+const NAMED: u8 = 4;
+/// A part follows.
+const PART: u8 = 8;
+/// The part is contiguous, in C order or in Fortran's.
+const CONTIGUOUS_C: u8 = 16;
+const CONTIGUOUS_F: u8 = 32;
+
+/// The code of a type that is spelled out.
+const SPELLED: u8 = u8::MAX;
+
+/// Returns what pickles an array that has a pin: a function, and its arguments.
+pub(crate) fn reduce<'py>(
+    array: &Bound<'py, PyUntypedArray>,
+    pin: &Pin,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let py = array.py();
+    let given = pin.send()?;
+    let raw = &fields(array).fields;
+    let mut out = Vec::with_capacity(64);
+    let mut flags = if given { GIVEN } else { 0 };
+    if raw.flags & NPY_ARRAY_WRITEABLE != 0 {
+        flags |= WRITEABLE;
+    }
+    put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
+    let whole = raw.data as usize == pin.first
+        && raw.descr.cast() == pin.descr.as_ptr()
+        && array
+            .shape()
+            .iter()
+            .map(|&n| n as isize)
+            .eq(pin.shape.as_slice().iter().copied())
+        && array.strides() == pin.strides.as_slice();
+    if !whole {
+        put_part(&mut out, array, pin)?;
+    }
+    static ATTACH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let attach = ATTACH.import(py, "ndshm", "_attach")?;
+    (attach, (PyBytes::new(py, &out),)).into_pyobject(py)
+}
+
+/// Appends the flags, the segment's id, the bits and the place of the segment.
+fn put_place(out: &mut Vec<u8>, flags: u8, joined: &Joined, bits: u64) -> PyResult<()> {
+    if joined.has_left() {
+        return Err(error::closed());
+    }
+    let name = joined.segment().name();
+    out.push(flags | if name.is_some() { NAMED } else { 0 });
+    out.extend_from_slice(&joined.id().to_le_bytes());
+    out.extend_from_slice(&bits.to_le_bytes());
+    match name {
+        Some(name) => {
+            put_number(out, name.len() as u64);
+            out.extend_from_slice(name.as_bytes());
+        }
+        None => {
+            let (pid, fd) = joined.address()?;
+            put_number(out, u64::from(pid));
+            put_number(out, u64::from(fd));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the bytes by which another process opens the segment.
+pub(crate) fn address<'py>(py: Python<'py>, joined: &Arc<Joined>) -> PyResult<Bound<'py, PyBytes>> {
+    joined.keep();
+    let mut out = Vec::with_capacity(64);
+    put_place(&mut out, 0, joined, 0)?;
+    Ok(PyBytes::new(py, &out))
+}
+
+/// Opens the segment of an [`address`].
+pub(crate) fn open_address(py: Python<'_>, bytes: &[u8]) -> PyResult<Arc<Joined>> {
+    Reader { bytes }.place(py).map(|(_, joined, _)| joined)
+}
+
+fn put_part(out: &mut Vec<u8>, array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> PyResult<()> {
+    let (shape, strides) = (array.shape(), array.strides());
+    let descr = array.dtype();
+    let is_in = |order| {
+        let mut axes = Axes::none();
+        for &length in shape {
+            axes.push(length as isize)?;
+        }
+        Ok::<_, PyErr>(axes.strides(descr.itemsize(), order).as_slice() == strides)
+    };
+    let contiguous = if is_in(Order::C)? {
+        CONTIGUOUS_C
+    } else if is_in(Order::F)? {
+        CONTIGUOUS_F
+    } else {
+        0
+    };
+    out[0] |= PART | contiguous;
+    match dtype::scalar(&descr).and_then(dtype::scalar_code) {
+        Some(code) => out.push(code),
+        None => {
+            let (text, _) = dtype::text(&descr)?;
+            out.push(SPELLED);
+            put_number(out, text.len() as u64);
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+    put_number(out, shape.len() as u64);
+    for &length in shape {
+        put_number(out, length as u64);
+    }
+    if contiguous == 0 {
+        for &stride in strides {
+            put_number(out, (stride << 1 ^ stride >> (isize::BITS - 1)) as u64);
+        }
+    }
+    let first = fields(array).fields.data as usize;
+    put_number(out, first.wrapping_sub(pin.first) as u64);
+    Ok(())
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// What is left to read of a pickle's bytes.
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+fn damaged() -> PyErr {
+    PyValueError::new_err(
+        "the pickle of an array is damaged, or was made by another version of ndshm: use the same \
+         version in all processes",
+    )
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> PyResult<&'a [u8]> {
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or_else(damaged)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> PyResult<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn word(&mut self) -> PyResult<u64> {
+        let (word, rest) = self.bytes.split_first_chunk().ok_or_else(damaged)?;
+        self.bytes = rest;
+        Ok(u64::from_le_bytes(*word))
+    }
+
+    fn number(&mut self) -> PyResult<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(damaged())
+    }
+
+    fn size(&mut self) -> PyResult<usize> {
+        Ok(self.number()? as usize)
+    }
+
+    fn text(&mut self) -> PyResult<&'a str> {
+        let len = self.size()?;
+        std::str::from_utf8(self.take(len)?).map_err(|_| damaged())
+    }
+
+    /// Reads what [`put_place`] wrote, and joins the segment.
+    fn place(&mut self, py: Python<'_>) -> PyResult<(u8, Arc<Joined>, u64)> {
+        let flags = self.byte()?;
+        let (id, bits) = (self.word()?, self.word()?);
+        let place = match flags & NAMED {
+            0 => Place::Peer {
+                pid: self.number()? as u32,
+                fd: self.number()? as u32,
+            },
+            _ => Place::Name(self.text()?),
+        };
+        let joined = match segment::known(id) {
+            Some(joined) => joined,
+            None => {
+                let joined = segment::open(py, id, &place)?;
+                joined.keep();
+                joined
+            }
+        };
+        Ok((flags, joined, bits))
+    }
+
+    /// Reads what [`put_part`] wrote.
+    fn part<'py>(&mut self, py: Python<'py>, flags: u8) -> PyResult<Part<'py>> {
+        let descr: Bound<'py, PyArrayDescr> = match self.byte()? {
+            SPELLED => {
+                let text = self.text()?;
+                dtype::parse_text(py, text)?
+            }
+            code => dtype::scalar_descr(py, dtype::scalar_of_code(code).ok_or_else(damaged)?)?,
+        };
+        let (mut shape, mut strides) = (Axes::none(), Axes::none());
+        let count = self.size()?;
+        if count > crate::shape::MAX_AXES {
+            return Err(damaged());
+        }
+        for _ in 0..count {
+            let length = isize::try_from(self.number()?).map_err(|_| damaged())?;
+            shape.push(length)?;
+        }
+        match flags & (CONTIGUOUS_C | CONTIGUOUS_F) {
+            0 => {
+                for _ in 0..count {
+                    let stride = self.number()?;
+                    strides.push((stride >> 1) as isize ^ -((stride & 1) as isize))?;
+                }
+            }
+            CONTIGUOUS_C => strides = shape.strides(descr.itemsize(), Order::C),
+            _ => strides = shape.strides(descr.itemsize(), Order::F),
+        }
+        Ok(Part {
+            descr,
+            shape,
+            strides,
+            offset: self.size()?,
+        })
+    }
+}
+
+/// Returns the array of a pickle. Unpickling calls it.
+#[pyfunction]
+#[pyo3(name = "_attach", signature = (state, /))]
+fn attach<'py>(py: Python<'py>, state: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let mut reader = Reader { bytes: state };
+    let (flags, joined, bits) = reader.place(py)?;
+    let handle = AnyHandle::from_bits(bits);
+    let origin = match flags & GIVEN {
+        0 => Origin::Received,
+        _ => Origin::Given,
+    };
+    let is_writeable = flags & WRITEABLE != 0;
+    match flags & PART {
+        0 => view(py, &joined, handle, origin, is_writeable),
+        _ => {
+            let part = reader.part(py, flags)?;
+            part_view(py, &joined, handle, origin, is_writeable, part)
+        }
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(attach, module)?)
+}

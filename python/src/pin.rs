@@ -1,0 +1,177 @@
+//! The base of every array: it keeps the bytes in place, and knows who frees them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use ndshm::AnyHandle;
+use numpy::PyArrayDescr;
+use pyo3::prelude::*;
+
+use crate::error::{self, raise};
+use crate::fork::doubts;
+use crate::scope::Scope;
+use crate::segment::Joined;
+use crate::shape::Axes;
+
+/// Freeing an array of this size may give back many pages, so other threads run meanwhile.
+const LARGE: usize = 1 << 20;
+
+/// This process made the array, or adopted it.
+const OWNED: u8 = 1;
+/// Its handle was sent.
+const SENT: u8 = 2;
+/// It is handed over when it is sent.
+const GIVEN: u8 = 4;
+
+/// An array of a table that this process has in view.
+///
+/// It exports no buffer: so numpy refuses to make a view of it writeable that is not.
+#[pyclass(frozen, module = "ndshm._ndshm")]
+pub(crate) struct Pin {
+    pub(crate) joined: Arc<Joined>,
+    /// The place of the pin in `joined`.
+    place: usize,
+    pub(crate) handle: AnyHandle,
+    /// The address of the first byte.
+    pub(crate) first: usize,
+    pub(crate) len: usize,
+    pub(crate) descr: Py<PyArrayDescr>,
+    pub(crate) shape: Axes,
+    pub(crate) strides: Axes,
+    /// The process that made the value. In a forked child another process owns the array.
+    pid: u32,
+    state: AtomicU8,
+    /// [`doubts`] when the value was made.
+    doubts: u64,
+    /// The scope that the array was made in.
+    scope: Option<Arc<Scope>>,
+}
+
+/// The relation of a new view to its array.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This process has just made the array.
+    Made,
+    /// It came from elsewhere.
+    Received,
+    /// It came from elsewhere, and is to be owned by the first process that receives it.
+    Given,
+}
+
+impl Pin {
+    /// Pins an array.
+    pub(crate) fn new(
+        py: Python<'_>,
+        joined: &Arc<Joined>,
+        handle: AnyHandle,
+        origin: Origin,
+    ) -> PyResult<Pin> {
+        let table = joined.table()?;
+        let pin = table.pin(handle).map_err(raise)?;
+        let descr = crate::dtype::to_numpy(py, pin.dtype())?;
+        let mut shape = Axes::none();
+        for &length in pin.shape() {
+            shape.push(length as isize)?;
+        }
+        let strides = shape.strides(pin.dtype().size(), pin.order());
+        let (first, len) = (pin.as_ptr().as_ptr() as usize, pin.len());
+        let place = joined.insert_pin(pin).ok_or_else(error::closed)?;
+        let is_owned = match origin {
+            Origin::Made => true,
+            Origin::Received => false,
+            // Another process may have received it before.
+            Origin::Given => table.adopt(handle).is_ok(),
+        };
+        Ok(Pin {
+            joined: Arc::clone(joined),
+            place,
+            handle,
+            first,
+            len,
+            descr: descr.unbind(),
+            shape,
+            strides,
+            pid: if is_owned { std::process::id() } else { 0 },
+            state: AtomicU8::new(if is_owned { OWNED } else { 0 }),
+            doubts: doubts(),
+            scope: match origin {
+                Origin::Made => Scope::current(joined.id()),
+                _ => None,
+            },
+        })
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.state.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// Returns `true` if this process frees the array.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.has(OWNED) && self.pid == std::process::id()
+    }
+
+    /// Prepares the array for being sent. Returns `true` if the receiver is to adopt it.
+    pub(crate) fn send(&self) -> PyResult<bool> {
+        self.joined.keep();
+        if !self.has(OWNED) || self.pid != std::process::id() {
+            return Ok(false);
+        }
+        if self.has(GIVEN) {
+            self.joined.table()?.detach(self.handle).map_err(raise)?;
+            self.state.store(SENT, Ordering::Relaxed);
+            return Ok(true);
+        }
+        if self.state.fetch_or(SENT, Ordering::Relaxed) & SENT == 0
+            && let Some(scope) = &self.scope
+        {
+            scope.add(self.handle);
+        }
+        Ok(false)
+    }
+
+    /// Makes the next [`send`](Pin::send) hand the array over.
+    pub(crate) fn give(&self) {
+        self.state.fetch_or(GIVEN, Ordering::Relaxed);
+    }
+
+    /// Makes the array outlive this process.
+    pub(crate) fn detach(&self) -> PyResult<()> {
+        self.joined.table()?.detach(self.handle).map_err(raise)?;
+        self.state.store(SENT, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let Some((pin, table)) = self.joined.remove_pin(self.place) else {
+            return;
+        };
+        // Unpinned first: the memory is then free at once.
+        drop(pin);
+        if !self.is_owned() {
+            return;
+        }
+        if self.has(SENT) || self.doubts != doubts() {
+            self.joined.note_sent(self.handle, self.len as u64);
+            return;
+        }
+        // The array may be free already.
+        let free = || _ = table.free(self.handle);
+        match self.len < LARGE {
+            true => free(),
+            false => Python::attach(|py| py.detach(free)),
+        }
+    }
+}
+
+#[pymethods]
+impl Pin {
+    fn __repr__(&self) -> String {
+        format!("<pin of {} at {:#x}>", self.handle, self.first)
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Pin>()
+}

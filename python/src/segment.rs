@@ -1,0 +1,273 @@
+//! This process's part in a segment: its seat, and what it has pinned.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use ndshm::error::SegmentError;
+use ndshm::segment::PeerAddress;
+use ndshm::shared::SharedPin;
+use ndshm::{AnyHandle, Segment, SharedTable};
+use pyo3::prelude::*;
+
+use crate::error::{self, raise};
+
+/// The participant of this process in one segment.
+///
+/// It lives as long as a table object or a view of one of its arrays; and until the process leaves
+/// once an array was sent or received, because other processes look for the segment here, and
+/// because the next array of the segment may arrive at any time.
+pub(crate) struct Joined {
+    segment: Segment,
+    id: u64,
+    /// The pid and the descriptor that other processes open the segment by: two halves of a word.
+    /// 0 if they are not known.
+    address: AtomicU64,
+    /// Whether [`KEPT`] has it.
+    is_kept: AtomicBool,
+    /// `None` after the process has left the segment.
+    parts: Mutex<Option<Parts>>,
+}
+
+struct Parts {
+    table: SharedTable,
+    pins: Pins,
+    sent: SentArrays,
+}
+
+/// The pins of views. They are here and not in their Python objects, so that all of them can be
+/// given back when the process leaves.
+#[derive(Default)]
+struct Pins {
+    pins: Vec<Option<SharedPin>>,
+    free: Vec<usize>,
+}
+
+impl Pins {
+    fn insert(&mut self, pin: SharedPin) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.pins[place] = Some(pin);
+                place
+            }
+            None => {
+                self.pins.push(Some(pin));
+                self.pins.len() - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, place: usize) -> Option<SharedPin> {
+        let pin = self.pins.get_mut(place)?.take()?;
+        self.free.push(place);
+        Some(pin)
+    }
+}
+
+/// The arrays of this process that were sent, and that have no view in it any more.
+#[derive(Default)]
+struct SentArrays {
+    arrays: Vec<(AnyHandle, u64)>,
+    bytes: u64,
+    /// The number of bytes at which to look again which of them were freed meanwhile.
+    next_look: u64,
+}
+
+/// The segments that this process has joined.
+static KNOWN: Mutex<Option<HashMap<u64, Weak<Joined>>>> = Mutex::new(None);
+
+/// Those that stay joined without a table object or a view.
+static KEPT: Mutex<Vec<Arc<Joined>>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics between two changes that belong together.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the joined segment with this id.
+pub(crate) fn known(id: u64) -> Option<Arc<Joined>> {
+    let joined = lock(&KNOWN).as_ref()?.get(&id)?.upgrade()?;
+    (!joined.has_left()).then_some(joined)
+}
+
+/// Returns all joined segments.
+pub(crate) fn all() -> Vec<Arc<Joined>> {
+    let known = lock(&KNOWN);
+    known
+        .iter()
+        .flat_map(HashMap::values)
+        .filter_map(Weak::upgrade)
+        .collect()
+}
+
+impl Joined {
+    /// Joins a segment, unless this process has joined it already.
+    pub(crate) fn enter(segment: Segment) -> PyResult<Arc<Joined>> {
+        let id = segment.id().to_bits();
+        if let Some(joined) = known(id) {
+            return Ok(joined);
+        }
+        let table = SharedTable::of(&segment).map_err(raise)?;
+        let joined = Arc::new(Joined {
+            segment,
+            id,
+            address: AtomicU64::new(0),
+            is_kept: AtomicBool::new(false),
+            parts: Mutex::new(Some(Parts {
+                table,
+                pins: Pins::default(),
+                sent: SentArrays::default(),
+            })),
+        });
+        let mut known = lock(&KNOWN);
+        let known = known.get_or_insert_default();
+        known.retain(|_, other| other.strong_count() > 0);
+        known.insert(id, Arc::downgrade(&joined));
+        Ok(joined)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Returns `true` if the process has left the segment.
+    pub(crate) fn has_left(&self) -> bool {
+        lock(&self.parts).is_none()
+    }
+
+    /// Returns the participant.
+    pub(crate) fn table(&self) -> PyResult<SharedTable> {
+        let parts = lock(&self.parts);
+        let table = parts.as_ref().map(|parts| parts.table.clone());
+        drop(parts);
+        table.ok_or_else(error::closed)
+    }
+
+    /// Keeps the segment joined until the process leaves it.
+    pub(crate) fn keep(self: &Arc<Joined>) {
+        if !self.is_kept.swap(true, Ordering::Relaxed) {
+            lock(&KEPT).push(Arc::clone(self));
+        }
+    }
+
+    /// Stores a pin. Returns its place, or gives the pin back if the process has left meanwhile.
+    pub(crate) fn insert_pin(&self, pin: SharedPin) -> Option<usize> {
+        let mut parts = lock(&self.parts);
+        Some(parts.as_mut()?.pins.insert(pin))
+    }
+
+    /// Takes a pin out again. Returns `None` if the process has left the segment.
+    pub(crate) fn remove_pin(&self, place: usize) -> Option<(SharedPin, SharedTable)> {
+        let mut parts = lock(&self.parts);
+        let parts = parts.as_mut()?;
+        let pin = parts.pins.remove(place)?;
+        Some((pin, parts.table.clone()))
+    }
+
+    /// Returns `true` if this process has a view of an array of the segment.
+    pub(crate) fn has_pins(&self) -> bool {
+        let parts = lock(&self.parts);
+        let pins = parts.as_ref().map(|parts| &parts.pins);
+        pins.is_some_and(|pins| pins.free.len() < pins.pins.len())
+    }
+
+    /// Notes that an array was sent and has no view any more.
+    pub(crate) fn note_sent(&self, handle: AnyHandle, bytes: u64) {
+        if let Some(parts) = &mut *lock(&self.parts) {
+            parts.sent.arrays.push((handle, bytes));
+            parts.sent.bytes += bytes;
+        }
+    }
+
+    /// Returns the number and the bytes of the arrays that were sent, have no view any more and
+    /// still live, if these are more than `limit` bytes, and more than at the last such answer.
+    pub(crate) fn many_sent(&self, limit: u64) -> Option<(usize, u64)> {
+        let (table, mut arrays) = {
+            let mut parts = lock(&self.parts);
+            let parts = parts.as_mut()?;
+            if parts.sent.bytes <= limit.max(parts.sent.next_look) {
+                return None;
+            }
+            (parts.table.clone(), std::mem::take(&mut parts.sent.arrays))
+        };
+        arrays.retain(|(handle, _)| table.info(*handle).is_ok());
+        let count = arrays.len();
+        let bytes: u64 = arrays.iter().map(|(_, bytes)| bytes).sum();
+        let mut parts = lock(&self.parts);
+        let sent = &mut parts.as_mut()?.sent;
+        // Other threads may have added some.
+        sent.arrays.append(&mut arrays);
+        sent.bytes = sent.arrays.iter().map(|(_, bytes)| bytes).sum();
+        sent.next_look = bytes.saturating_add(limit / 4);
+        (bytes > limit).then_some((count, bytes))
+    }
+
+    /// Returns the pid and the descriptor by which another process opens the segment.
+    pub(crate) fn address(&self) -> PyResult<(u32, u32)> {
+        let word = self.address.load(Ordering::Relaxed);
+        if word != 0 {
+            return Ok(((word >> 32) as u32, word as u32));
+        }
+        let address = self.segment.peer_address().map_err(raise)?;
+        let word = u64::from(address.pid()) << 32 | u64::from(address.fd());
+        self.address.store(word, Ordering::Relaxed);
+        Ok((address.pid(), address.fd()))
+    }
+
+    /// Takes a seat in a child that a fork has made. Returns the arrays whose views are not valid
+    /// in the child.
+    pub(crate) fn after_fork(&self) -> Result<Vec<AnyHandle>, ndshm::Error> {
+        self.address.store(0, Ordering::Relaxed);
+        let mut parts = lock(&self.parts);
+        let Some(parts) = &mut *parts else {
+            return Ok(Vec::new());
+        };
+        // They are the parent's.
+        parts.sent = SentArrays::default();
+        Ok(parts.table.after_fork()?)
+    }
+
+    /// Leaves the segment: gives back all pins, leases and arrays. Views stay readable.
+    pub(crate) fn leave(&self) -> Result<(), SegmentError> {
+        let parts = lock(&self.parts).take();
+        drop(parts);
+        let outcome = self.segment.leave();
+        let mut kept = lock(&KEPT);
+        let place = kept.iter().position(|other| std::ptr::eq(&**other, self));
+        let kept_here = place.map(|place| kept.swap_remove(place));
+        drop(kept);
+        drop(kept_here);
+        outcome
+    }
+}
+
+/// Where another process finds a segment.
+pub(crate) enum Place<'a> {
+    Peer { pid: u32, fd: u32 },
+    Name(&'a str),
+}
+
+/// Joins the segment with this id, which another process has open.
+pub(crate) fn open(py: Python<'_>, id: u64, place: &Place<'_>) -> PyResult<Arc<Joined>> {
+    let found = py.detach(|| match place {
+        Place::Peer { pid, fd } => {
+            let id = ndshm::segment::SegmentId::from_bits(id);
+            Segment::open_peer(&PeerAddress::new(*pid, *fd, id))
+        }
+        Place::Name(name) => Segment::open(name),
+    });
+    let segment = found.map_err(|error| match error {
+        SegmentError::NotFound { .. } => error::unreachable(&error.to_string()),
+        error => raise(error),
+    })?;
+    if segment.id().to_bits() != id {
+        return Err(error::unreachable(
+            "its name belongs to another table by now",
+        ));
+    }
+    Joined::enter(segment)
+}

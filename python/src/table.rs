@@ -1,0 +1,266 @@
+//! Tables, and the functions on the default table.
+
+use std::sync::Arc;
+
+use ndshm::error::SegmentError;
+use ndshm::inspect::ArrayInfo;
+use ndshm::{Segment, SegmentOptions};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use crate::array::{Contents, create};
+use crate::error::raise;
+use crate::scope::ScopeManager;
+use crate::segment::Joined;
+use crate::{pickle, process, shape};
+
+/// The capacity of a table, in multiples of the machine's memory. It is address space: it limits
+/// how many tables a process can have, and sizes that change much over time use more of it than of
+/// memory.
+const TIMES_MEMORY: u64 = 16;
+
+/// The seats of a table. A process needs one; pools of processes come and go.
+const SEATS: u32 = 1024;
+
+/// The base of `ndshm.Table`: a segment, and this process's part in it.
+#[pyclass(frozen, subclass, module = "ndshm._ndshm")]
+pub(crate) struct Table {
+    pub(crate) joined: Arc<Joined>,
+}
+
+impl Table {
+    /// Returns a table object of a segment that this process has joined.
+    pub(crate) fn object<'py>(
+        py: Python<'py>,
+        joined: &Arc<Joined>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let arguments = PyDict::new(py);
+        arguments.set_item("_address", pickle::address(py, joined)?)?;
+        class(py)?.call((), Some(&arguments))
+    }
+}
+
+/// Returns the class `ndshm.Table`.
+fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    CLASS.import(py, "ndshm._table", "Table")
+}
+
+/// Returns the default table.
+fn default_table(py: Python<'_>) -> PyResult<&Bound<'_, Table>> {
+    static TABLE: PyOnceLock<Py<Table>> = PyOnceLock::new();
+    let table = TABLE.get_or_try_init(py, || {
+        let made = class(py)?.call0()?.cast_into::<Table>()?;
+        // It stays, also if nobody has it in view.
+        made.get().joined.keep();
+        Ok::<_, PyErr>(made.unbind())
+    })?;
+    Ok(table.bind(py))
+}
+
+fn options(capacity: Option<u64>, retain: Option<u64>, seats: Option<u32>) -> SegmentOptions {
+    let capacity = capacity.unwrap_or(TIMES_MEMORY.saturating_mul(process::memory()));
+    let options = Segment::options()
+        .capacity(capacity)
+        .seats(seats.unwrap_or(SEATS));
+    match retain {
+        Some(retain) => options.retain(retain),
+        None => options,
+    }
+}
+
+#[pymethods]
+impl Table {
+    #[new]
+    #[pyo3(signature = (name = None, mode = "a", *, capacity = None, retain = None, seats = None, _address = None))]
+    fn new(
+        py: Python<'_>,
+        name: Option<&str>,
+        mode: &str,
+        capacity: Option<u64>,
+        retain: Option<u64>,
+        seats: Option<u32>,
+        _address: Option<&[u8]>,
+    ) -> PyResult<Table> {
+        if let Some(address) = _address {
+            let joined = pickle::open_address(py, address)?;
+            return Ok(Table { joined });
+        }
+        let options = options(capacity, retain, seats);
+        let made: Result<Segment, SegmentError> = match (name, mode) {
+            (None, _) => py.detach(|| options.anonymous()),
+            (Some(name), "a") => py.detach(|| options.open_or_create(name)),
+            (Some(name), "r") => py.detach(|| options.open(name)),
+            (Some(name), "x") => py.detach(|| options.create(name)),
+            (Some(_), mode) => {
+                return Err(PyValueError::new_err(format!(
+                    "the mode {mode:?} is not known: 'a' opens the table or makes it, 'r' opens \
+                     it, 'x' makes it"
+                )));
+            }
+        };
+        let joined = Joined::enter(made.map_err(raise)?)?;
+        Ok(Table { joined })
+    }
+
+    /// The name, or None.
+    #[getter]
+    fn name(&self) -> Option<&str> {
+        self.joined.segment().name()
+    }
+
+    /// The number by which processes recognize the table.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.joined.id()
+    }
+
+    /// The bytes of address space for the contents of all arrays.
+    #[getter]
+    fn capacity(&self) -> u64 {
+        self.joined.segment().capacity()
+    }
+
+    /// Whether this process has left the table.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.joined.has_left()
+    }
+
+    /// Create an array of zeros.
+    #[pyo3(signature = (shape, dtype = None, order = "C"))]
+    fn zeros<'py>(
+        &self,
+        py: Python<'py>,
+        shape: &Bound<'py, PyAny>,
+        dtype: Option<&Bound<'py, PyAny>>,
+        order: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let order = shape::order(order)?;
+        create(py, &self.joined, shape, dtype, order, Contents::Zeros)
+    }
+
+    /// Create an array of unspecified contents.
+    #[pyo3(signature = (shape, dtype = None, order = "C"))]
+    fn empty<'py>(
+        &self,
+        py: Python<'py>,
+        shape: &Bound<'py, PyAny>,
+        dtype: Option<&Bound<'py, PyAny>>,
+        order: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let order = shape::order(order)?;
+        create(py, &self.joined, shape, dtype, order, Contents::Unspecified)
+    }
+
+    /// Return a context manager: the end of its block frees what this thread has made in it and sent.
+    fn scope(&self) -> ScopeManager {
+        ScopeManager::new(&self.joined)
+    }
+
+    /// The handles of all arrays that live in the table, of all processes.
+    fn handles(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let table = self.joined.table()?;
+        let text = |info: ArrayInfo| info.handle.to_string();
+        Ok(py.detach(|| table.arrays().map(text).collect()))
+    }
+
+    /// Take back what dead processes held. Return how much of each kind that was.
+    fn reap<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let table = self.joined.table()?;
+        let report = py.detach(|| table.reap()).map_err(raise)?;
+        let counts = PyDict::new(py);
+        counts.set_item("seats", report.seats)?;
+        counts.set_item("arrays", report.arrays_freed)?;
+        counts.set_item("leases", report.leases)?;
+        counts.set_item("pins", report.pins)?;
+        counts.set_item("poisoned", report.poisoned.len())?;
+        Ok(counts)
+    }
+
+    /// Give the memory of freed arrays back to the system. Return the number of bytes.
+    fn trim(&self, py: Python<'_>) -> PyResult<u64> {
+        let table = self.joined.table()?;
+        py.detach(|| table.trim()).map_err(raise)
+    }
+
+    /// Leave the table: frees the arrays of this process. Views stay readable.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match py.detach(|| self.joined.leave()) {
+            Ok(()) | Err(SegmentError::Left) => Ok(()),
+            Err(SegmentError::Joined { .. }) => Err(PyRuntimeError::new_err(
+                "another thread is using the table: call close() again when it has done so",
+            )),
+            Err(error) => Err(raise(error)),
+        }
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _kind: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _trace: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        let other = other.cast::<Table>();
+        other.is_ok_and(|other| other.get().joined.id() == self.joined.id())
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.joined.id()
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let open = py.import("ndshm._table")?.getattr("_from_address")?;
+        let address: Bound<'py, PyBytes> = pickle::address(py, &self.joined)?;
+        (open, (address,)).into_pyobject(py)
+    }
+}
+
+/// Return the default table: anonymous, and made at its first use.
+#[pyfunction]
+#[pyo3(name = "default")]
+fn default_object(py: Python<'_>) -> PyResult<Bound<'_, Table>> {
+    default_table(py).cloned()
+}
+
+/// Create an array of zeros in the default table.
+#[pyfunction]
+#[pyo3(signature = (shape, dtype = None, order = "C"))]
+fn zeros<'py>(
+    py: Python<'py>,
+    shape: &Bound<'py, PyAny>,
+    dtype: Option<&Bound<'py, PyAny>>,
+    order: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    default_table(py)?.get().zeros(py, shape, dtype, order)
+}
+
+/// Create an array of unspecified contents in the default table.
+#[pyfunction]
+#[pyo3(signature = (shape, dtype = None, order = "C"))]
+fn empty<'py>(
+    py: Python<'py>,
+    shape: &Bound<'py, PyAny>,
+    dtype: Option<&Bound<'py, PyAny>>,
+    order: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    default_table(py)?.get().empty(py, shape, dtype, order)
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Table>()?;
+    module.add_function(wrap_pyfunction!(default_object, module)?)?;
+    module.add_function(wrap_pyfunction!(zeros, module)?)?;
+    module.add_function(wrap_pyfunction!(empty, module)?)
+}
