@@ -34,6 +34,8 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
 
     __slots__ = ()
     __module__ = "ndshm"
+    # That of numpy's class, which looks it up at each operation: here it is found at once.
+    __array_priority__ = 0.0
 
     # A copy shares nothing, so it is a plain array.
 

@@ -97,7 +97,7 @@ fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<Bound<'_, Py
     let pin = Bound::new(py, pin)?;
     let inner = pin.get();
     let descr = inner.descr.bind(py).clone();
-    let (mut shape, mut strides, first) = (inner.shape, inner.strides, inner.first);
+    let (mut shape, mut strides, first) = (inner.shape, inner.strides(py), inner.first);
     let array = Parts {
         descr,
         shape: &mut shape,

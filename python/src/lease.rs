@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::array::{fields, pin_of};
 use crate::error::raise;
+use crate::process;
 use crate::segment::Joined;
 
 /// A wait is interrupted this often, to look for signals.
@@ -120,7 +121,7 @@ impl Lease {
             return Ok(false);
         };
         // In a child that was forked inside of the block it is the parent's.
-        if held.pid != std::process::id() {
+        if held.pid != process::pid() {
             return Ok(true);
         }
         // A table that was left has given it back.
@@ -151,7 +152,7 @@ impl Lease {
         let locked = self.take(py)?;
         let held = Held {
             locked,
-            pid: std::process::id(),
+            pid: process::pid(),
         };
         let other = self.held().replace(held);
         if let Some(mut other) = other

@@ -67,7 +67,7 @@ pub(crate) fn reduce<'py>(
             .iter()
             .map(|&n| n as isize)
             .eq(pin.shape.as_slice().iter().copied())
-        && array.strides() == pin.strides.as_slice();
+        && array.strides() == pin.strides(py).as_slice();
     if !whole {
         put_part(&mut out, array, pin)?;
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use ndshm::AnyHandle;
-use numpy::PyArrayDescr;
+use ndshm::element::Order;
+use numpy::{PyArrayDescr, PyArrayDescrMethods};
 use pyo3::prelude::*;
 
 use crate::error::{self, raise};
 use crate::fork::doubts;
+use crate::process;
 use crate::scope::Scope;
 use crate::segment::Joined;
 use crate::shape::Axes;
@@ -37,7 +39,7 @@ pub(crate) struct Pin {
     pub(crate) len: usize,
     pub(crate) descr: Py<PyArrayDescr>,
     pub(crate) shape: Axes,
-    pub(crate) strides: Axes,
+    pub(crate) order: Order,
     /// The process that made the value. In a forked child another process owns the array.
     pid: u32,
     state: AtomicU8,
@@ -73,7 +75,7 @@ impl Pin {
         for &length in pin.shape() {
             shape.push(length as isize)?;
         }
-        let strides = shape.strides(pin.dtype().size(), pin.order());
+        let order = pin.order();
         let (first, len) = (pin.as_ptr().as_ptr() as usize, pin.len());
         let place = joined.insert_pin(pin).ok_or_else(error::closed)?;
         let is_owned = match origin {
@@ -90,8 +92,8 @@ impl Pin {
             len,
             descr: descr.unbind(),
             shape,
-            strides,
-            pid: if is_owned { std::process::id() } else { 0 },
+            order,
+            pid: if is_owned { process::pid() } else { 0 },
             state: AtomicU8::new(if is_owned { OWNED } else { 0 }),
             doubts: doubts(),
             scope: match origin {
@@ -101,19 +103,25 @@ impl Pin {
         })
     }
 
+    /// Returns the strides of the array in bytes.
+    pub(crate) fn strides(&self, py: Python<'_>) -> Axes {
+        self.shape
+            .strides(self.descr.bind(py).itemsize(), self.order)
+    }
+
     fn has(&self, bit: u8) -> bool {
         self.state.load(Ordering::Relaxed) & bit != 0
     }
 
     /// Returns `true` if this process frees the array.
     pub(crate) fn is_owned(&self) -> bool {
-        self.has(OWNED) && self.pid == std::process::id()
+        self.has(OWNED) && self.pid == process::pid()
     }
 
     /// Prepares the array for being sent. Returns `true` if the receiver is to adopt it.
     pub(crate) fn send(&self) -> PyResult<bool> {
         self.joined.keep();
-        if !self.has(OWNED) || self.pid != std::process::id() {
+        if !self.has(OWNED) || self.pid != process::pid() {
             return Ok(false);
         }
         if self.has(GIVEN) {

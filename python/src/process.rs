@@ -1,4 +1,7 @@
-//! The machine's memory, and what happens to all tables of a process when it ends.
+//! Facts about the process and the machine, and what happens to all tables when the process ends.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pyo3::prelude::*;
 
@@ -6,13 +9,42 @@ use crate::segment;
 
 /// Returns the bytes of the machine's memory.
 pub(crate) fn memory() -> u64 {
-    static BYTES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    static BYTES: OnceLock<u64> = OnceLock::new();
     *BYTES.get_or_init(|| {
         let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
         let kib = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         kib.map_or(1 << 32, |kib| kib.saturating_mul(1024))
     })
+}
+
+/// The pid, or 0 if it is not known: in a child that a fork has just made.
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// Returns the pid, without a call of the system.
+pub(crate) fn pid() -> u32 {
+    match PID.load(Ordering::Relaxed) {
+        0 => look_up_pid(),
+        pid => pid,
+    }
+}
+
+#[cold]
+fn look_up_pid() -> u32 {
+    static HOOK: OnceLock<bool> = OnceLock::new();
+    extern "C" fn forget() {
+        PID.store(0, Ordering::Relaxed);
+    }
+    let pid = std::process::id();
+    let is_hooked = HOOK.get_or_init(|| {
+        // SAFETY: the function makes one store, which is allowed in a child at any moment. The
+        // module is never unloaded.
+        unsafe { libc::pthread_atfork(None, None, Some(forget)) == 0 }
+    });
+    if *is_hooked {
+        PID.store(pid, Ordering::Relaxed);
+    }
+    pid
 }
 
 /// Leaves all tables. Views stay readable, because finalizers may still use them.

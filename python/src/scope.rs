@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndshm::AnyHandle;
 use pyo3::prelude::*;
 
+use crate::process;
 use crate::segment::Joined;
 
 /// What a scope has to free.
@@ -53,7 +54,7 @@ impl Scope {
     /// Ends the scope. Returns what is to be freed.
     fn end(&self) -> Vec<AnyHandle> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.pid == std::process::id() {
+        match self.pid == process::pid() {
             true => sent.take().unwrap_or_default(),
             false => Vec::new(),
         }
@@ -73,7 +74,7 @@ impl ScopeManager {
             joined: Arc::clone(joined),
             scope: Arc::new(Scope {
                 id: joined.id(),
-                pid: std::process::id(),
+                pid: process::pid(),
                 sent: Mutex::new(Some(Vec::new())),
             }),
         }

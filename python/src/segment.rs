@@ -1,6 +1,5 @@
 //! This process's part in a segment: its seat, and what it has pinned.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -25,6 +24,7 @@ pub(crate) struct Joined {
     address: AtomicU64,
     /// Whether [`KEPT`] has it.
     is_kept: AtomicBool,
+    has_left: AtomicBool,
     /// `None` after the process has left the segment.
     parts: Mutex<Option<Parts>>,
 }
@@ -73,8 +73,8 @@ struct SentArrays {
     next_look: u64,
 }
 
-/// The segments that this process has joined.
-static KNOWN: Mutex<Option<HashMap<u64, Weak<Joined>>>> = Mutex::new(None);
+/// The segments that this process has joined, with their ids. There are few.
+static KNOWN: Mutex<Vec<(u64, Weak<Joined>)>> = Mutex::new(Vec::new());
 
 /// Those that stay joined without a table object or a view.
 static KEPT: Mutex<Vec<Arc<Joined>>> = Mutex::new(Vec::new());
@@ -86,18 +86,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Returns the joined segment with this id.
 pub(crate) fn known(id: u64) -> Option<Arc<Joined>> {
-    let joined = lock(&KNOWN).as_ref()?.get(&id)?.upgrade()?;
-    (!joined.has_left()).then_some(joined)
+    let known = lock(&KNOWN);
+    let (_, joined) = known.iter().find(|(other, _)| *other == id)?;
+    joined.upgrade().filter(|joined| !joined.has_left())
 }
 
 /// Returns all joined segments.
 pub(crate) fn all() -> Vec<Arc<Joined>> {
     let known = lock(&KNOWN);
-    known
-        .iter()
-        .flat_map(HashMap::values)
-        .filter_map(Weak::upgrade)
-        .collect()
+    let joined = known.iter().map(|(_, joined)| joined);
+    joined.filter_map(Weak::upgrade).collect()
 }
 
 impl Joined {
@@ -113,6 +111,7 @@ impl Joined {
             id,
             address: AtomicU64::new(0),
             is_kept: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
             parts: Mutex::new(Some(Parts {
                 table,
                 pins: Pins::default(),
@@ -120,9 +119,8 @@ impl Joined {
             })),
         });
         let mut known = lock(&KNOWN);
-        let known = known.get_or_insert_default();
-        known.retain(|_, other| other.strong_count() > 0);
-        known.insert(id, Arc::downgrade(&joined));
+        known.retain(|(other, joined)| *other != id && joined.strong_count() > 0);
+        known.push((id, Arc::downgrade(&joined)));
         Ok(joined)
     }
 
@@ -136,7 +134,7 @@ impl Joined {
 
     /// Returns `true` if the process has left the segment.
     pub(crate) fn has_left(&self) -> bool {
-        lock(&self.parts).is_none()
+        self.has_left.load(Ordering::Relaxed)
     }
 
     /// Returns the participant.
@@ -233,6 +231,7 @@ impl Joined {
 
     /// Leaves the segment: gives back all pins, leases and arrays. Views stay readable.
     pub(crate) fn leave(&self) -> Result<(), SegmentError> {
+        self.has_left.store(true, Ordering::Relaxed);
         let parts = lock(&self.parts).take();
         drop(parts);
         let outcome = self.segment.leave();

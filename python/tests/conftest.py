@@ -43,7 +43,8 @@ def nothing_is_left() -> Iterator[None]:
     yield
     gc.collect()
     table.reap()
-    # Multiprocessing has semaphores there, which are its own.
-    files = {name for name in set(os.listdir("/dev/shm")) - before if not name.startswith("sem.")}
+    # The semaphores of multiprocessing and the segments of the tests in Rust are others'.
+    others = ("sem.", "ndshm-test-")
+    files = {name for name in set(os.listdir("/dev/shm")) - before if not name.startswith(others)}
     assert not files
     assert set(table.handles()) <= arrays

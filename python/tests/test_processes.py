@@ -81,7 +81,7 @@ def test_readonly_arrives_readonly(context: BaseContext) -> None:
 
 
 def test_a_named_table_is_found_by_unrelated_programs() -> None:
-    name = f"ndshm-test-{os.getpid()}"
+    name = f"ndshm-pytest-{os.getpid()}"
     with ndshm.open(name, "x") as table:
         x = table.full(3, 1.0)
         with pytest.raises(FileExistsError), ndshm.open(name, "x"):
@@ -231,7 +231,7 @@ def test_the_end_of_a_pool_leaves_nothing(context: BaseContext) -> None:
 @pytest.mark.parametrize("first", ["multiprocessing", "ndshm"])
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit(0)", "sys.exit()", "del t"])
 def test_a_program_that_ends_leaves_no_name(first: str, end: str) -> None:
-    name = f"ndshm-test-{os.getpid()}-end"
+    name = f"ndshm-pytest-{os.getpid()}-end"
     out = run(f"""
         import {first}
         import multiprocessing, sys, pickle, ndshm
@@ -251,7 +251,7 @@ def test_a_program_that_ends_leaves_no_name(first: str, end: str) -> None:
 
 
 def test_an_exception_and_ctrl_c_leave_no_name() -> None:
-    name = f"ndshm-test-{os.getpid()}-end"
+    name = f"ndshm-pytest-{os.getpid()}-end"
     for error, status in (("ZeroDivisionError", 1), ("KeyboardInterrupt", -signal.SIGINT)):
         run(f"""
             import ndshm

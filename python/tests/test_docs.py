@@ -1,0 +1,47 @@
+"""The examples of the docstrings and of the README, and the programs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ndshm
+
+FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+HERE = Path(__file__).parent.parent
+MODULES = [f"ndshm.{module.name}" for module in pkgutil.iter_modules(ndshm.__path__)]
+
+
+@pytest.mark.parametrize("name", ["ndshm", *MODULES])
+def test_docstrings(name: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
+    assert not failed
+
+
+def test_readme() -> None:
+    failed, count = doctest.testfile(str(HERE / "README.md"), False, optionflags=FLAGS)
+    assert count >= 8 and not failed
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_examples(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=55, check=False
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_every_public_name_has_docs() -> None:
+    for name in ndshm.__all__:
+        assert getattr(ndshm, name).__doc__, name
+    for kind in (ndshm.ndarray, ndshm.Table):
+        for name in dir(kind):
+            if not name.startswith("_") and not hasattr(np.ndarray, name):
+                assert getattr(kind, name).__doc__, name
