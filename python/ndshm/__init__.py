@@ -62,8 +62,7 @@ __all__ = [
     "zeros_like",
 ]
 
-# The names under which users and pickles know them.
+# The names under which users know them.
 for _name in __all__:
     globals()[_name].__module__ = __name__
-_attach.__module__ = __name__
 del _name

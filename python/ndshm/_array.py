@@ -37,6 +37,9 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
     # That of numpy's class, which looks it up at each operation: here it is found at once.
     __array_priority__ = 0.0
 
+    # The results of computations are plain arrays. It is a function, and no method.
+    __array_wrap__ = _ndshm.array_wrap  # type: ignore[assignment]
+
     # A copy shares nothing, so it is a plain array.
 
     def copy(self, order: Any = "C") -> NDArray[Any]:  # type: ignore[override]

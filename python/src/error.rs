@@ -6,6 +6,7 @@
 
 use ndshm::Error;
 use ndshm::error::{AllocError, LeaseError, NameError, SegmentError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 /// Returns the exception for an error of the crate.
@@ -151,12 +152,17 @@ fn exception_with(
     text: String,
     set: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<()>,
 ) -> PyErr {
-    Python::attach(|py| {
+    let made = Python::try_attach(|py| {
         let raised = || {
-            let raised = py.import("ndshm._errors")?.getattr(class)?.call1((text,))?;
+            let raised = py
+                .import("ndshm._errors")?
+                .getattr(class)?
+                .call1((&text,))?;
             set(&raised)?;
             Ok(raised)
         };
         raised().map_or_else(|error| error, PyErr::from_value)
-    })
+    });
+    // While the interpreter ends, the package may be gone.
+    made.unwrap_or_else(|| PyRuntimeError::new_err(text))
 }

@@ -26,6 +26,7 @@ mod scope;
 mod segment;
 mod shape;
 mod table;
+mod wrap;
 
 use pyo3::prelude::*;
 
@@ -39,6 +40,7 @@ fn _ndshm(module: &Bound<'_, PyModule>) -> PyResult<()> {
     process::register(module)?;
     scope::register(module)?;
     table::register(module)?;
+    wrap::register(module)?;
     // The package says which names are public.
     module.delattr("__all__")
 }

@@ -1,10 +1,10 @@
 //! The methods of `ndshm.ndarray` that numpy's class does not have, or has otherwise.
 
 use ndshm::untyped::Mode;
-use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use numpy::PyUntypedArray;
 use pyo3::prelude::*;
 
-use crate::array::{class, find_pin, pin_of};
+use crate::array::{find_pin, pin_of};
 use crate::error::raise;
 use crate::lease::{Lease, lease, plain};
 use crate::pickle;
@@ -29,29 +29,6 @@ impl ArrayMethods {
         }
         let array = slf.call_method1(pyo3::intern!(py, "view"), (plain(py)?,))?;
         array.call_method1(pyo3::intern!(py, "__reduce_ex__"), (protocol,))
-    }
-
-    /// Returns the results of computations as plain arrays.
-    #[pyo3(signature = (array, context = None, return_scalar = false, /))]
-    fn __array_wrap__<'py>(
-        slf: &Bound<'py, Self>,
-        array: Bound<'py, PyAny>,
-        context: Option<&Bound<'py, PyAny>>,
-        return_scalar: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let _ = context;
-        let py = slf.py();
-        // The argument `out` of a ufunc.
-        if array.is(slf) {
-            return Ok(array);
-        }
-        if return_scalar && array.cast::<PyUntypedArray>()?.ndim() == 0 {
-            return array.get_item(pyo3::types::PyTuple::empty(py));
-        }
-        match array.get_type().is(class(py)?) && find_pin(&array).is_none() {
-            true => array.call_method1(pyo3::intern!(py, "view"), (plain(py)?,)),
-            false => Ok(array),
-        }
     }
 
     /// The text of the array's handle, which other programs print and parse.

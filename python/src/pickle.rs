@@ -13,6 +13,7 @@
 //!
 //! A number has 7 bits a byte, the lowest first; strides are signed, with the sign in the lowest bit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ndshm::AnyHandle;
@@ -20,6 +21,7 @@ use ndshm::element::Order;
 use numpy::npyffi::NPY_ARRAY_WRITEABLE;
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
@@ -30,6 +32,7 @@ use crate::error;
 use crate::pin::{Origin, Pin};
 use crate::segment::{self, Joined, Place};
 use crate::shape::Axes;
+use crate::wrap::finish;
 
 /// The receiver may write.
 const WRITEABLE: u8 = 1;
@@ -99,9 +102,9 @@ fn put_place(out: &mut Vec<u8>, flags: u8, joined: &Joined, bits: u64) -> PyResu
     Ok(())
 }
 
-/// Returns the bytes by which another process opens the segment.
+/// Returns the bytes by which another process opens the segment. The caller
+/// [keeps](Joined::keep) it if they are sent.
 pub(crate) fn address<'py>(py: Python<'py>, joined: &Arc<Joined>) -> PyResult<Bound<'py, PyBytes>> {
-    joined.keep();
     let mut out = Vec::with_capacity(64);
     put_place(&mut out, 0, joined, 0)?;
     Ok(PyBytes::new(py, &out))
@@ -270,9 +273,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the array of a pickle. Unpickling calls it.
-#[pyfunction]
-#[pyo3(name = "_attach", signature = (state, /))]
+/// Returns the array of a pickle.
 fn attach<'py>(py: Python<'py>, state: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = Reader { bytes: state };
     let (flags, joined, bits) = reader.place(py)?;
@@ -291,6 +292,52 @@ fn attach<'py>(py: Python<'py>, state: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     }
 }
 
+/// The constructor of the class `ndshm._attach`, which unpickling calls. Its objects are arrays.
+unsafe extern "C" fn new_array(
+    _class: *mut ffi::PyTypeObject,
+    arguments: *mut ffi::PyObject,
+    _keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls it, so the thread is attached.
+    let py = unsafe { Python::assume_attached() };
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the interpreter passes the tuple of the arguments.
+        let arguments = unsafe { Bound::from_borrowed_ptr(py, arguments) };
+        let (state,) = arguments.extract::<(Bound<'_, PyBytes>,)>()?;
+        attach(py, state.as_bytes())
+    }));
+    finish(py, made)
+}
+
+/// Makes the class `ndshm._attach`.
+///
+/// A pickle names it faster than a function, because a class keeps its name as an object of Python.
+/// A class of PyO3 constructs its own objects alone.
+fn attach_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let mut slots = [
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_new,
+            pfunc: new_array as *mut std::ffi::c_void,
+        },
+        ffi::PyType_Slot {
+            slot: 0,
+            pfunc: std::ptr::null_mut(),
+        },
+    ];
+    let mut spec = ffi::PyType_Spec {
+        name: c"ndshm._attach".as_ptr(),
+        basicsize: 0,
+        itemsize: 0,
+        flags: ffi::Py_TPFLAGS_DEFAULT as u32,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: the specification is complete. The interpreter copies all of it but the name, which
+    // is static. The constructor has the type of one.
+    let class = unsafe { ffi::PyType_FromSpec(&mut spec) };
+    // SAFETY: the call returns a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, class) }
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(attach, module)?)
+    module.add("_attach", attach_class(module.py())?)
 }

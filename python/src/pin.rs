@@ -166,9 +166,10 @@ impl Drop for Pin {
         }
         // The array may be free already.
         let free = || _ = table.free(self.handle);
-        match self.len < LARGE {
-            true => free(),
-            false => Python::attach(|py| py.detach(free)),
+        let is_large = self.len >= LARGE;
+        // An interpreter that is ending has no other threads.
+        if !is_large || Python::try_attach(|py| py.detach(free)).is_none() {
+            free();
         }
     }
 }

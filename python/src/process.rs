@@ -49,10 +49,10 @@ fn look_up_pid() -> u32 {
 
 /// Leaves all tables. Views stay readable, because finalizers may still use them.
 #[pyfunction]
-fn leave_all() {
+fn leave_all(py: Python<'_>) {
     for joined in segment::all() {
         // A thread may use the table at this moment. The end of the process leaves it then.
-        let _ = joined.leave();
+        let _ = joined.leave(py);
     }
 }
 

@@ -230,17 +230,19 @@ impl Joined {
     }
 
     /// Leaves the segment: gives back all pins, leases and arrays. Views stay readable.
-    pub(crate) fn leave(&self) -> Result<(), SegmentError> {
+    pub(crate) fn leave(&self, py: Python<'_>) -> Result<(), SegmentError> {
         self.has_left.store(true, Ordering::Relaxed);
         let parts = lock(&self.parts).take();
-        drop(parts);
-        let outcome = self.segment.leave();
-        let mut kept = lock(&KEPT);
-        let place = kept.iter().position(|other| std::ptr::eq(&**other, self));
-        let kept_here = place.map(|place| kept.swap_remove(place));
+        let kept = {
+            let mut kept = lock(&KEPT);
+            let place = kept.iter().position(|other| std::ptr::eq(&**other, self));
+            place.map(|place| kept.swap_remove(place))
+        };
         drop(kept);
-        drop(kept_here);
-        outcome
+        py.detach(|| {
+            drop(parts);
+            self.segment.leave()
+        })
     }
 }
 

@@ -188,7 +188,7 @@ impl Table {
 
     /// Leave the table: frees the arrays of this process. Views stay readable.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match py.detach(|| self.joined.leave()) {
+        match self.joined.leave(py) {
             Ok(()) | Err(SegmentError::Left) => Ok(()),
             Err(SegmentError::Joined { .. }) => Err(PyRuntimeError::new_err(
                 "another thread is using the table: call close() again when it has done so",
@@ -221,6 +221,7 @@ impl Table {
     }
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        self.joined.keep();
         let open = py.import("ndshm._table")?.getattr("_from_address")?;
         let address: Bound<'py, PyBytes> = pickle::address(py, &self.joined)?;
         (open, (address,)).into_pyobject(py)

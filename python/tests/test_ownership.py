@@ -230,6 +230,6 @@ def test_many_tables_in_turn() -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     for _ in range(300):
         x = ndshm.Table().zeros(3)
-        x[0] = 1
+        x.table.full(3, 1)[0] = 1
     del x
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1

@@ -1,0 +1,106 @@
+//! `__array_wrap__`: numpy passes each result of a computation through it.
+//!
+//! It is a plain function, which numpy finds in the class and calls without an object for the
+//! method and without a parsed list of arguments. That is half of its cost.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::array::{class, find_pin};
+use crate::error::exception;
+use crate::lease::plain;
+
+/// Returns the result of a computation as a plain array, or as a number where numpy asks for one.
+///
+/// An array that was passed as `out` is returned as it is.
+fn wrap<'py>(array: &Bound<'py, PyAny>, as_scalar: bool) -> PyResult<Bound<'py, PyAny>> {
+    let py = array.py();
+    if as_scalar && array.cast::<PyUntypedArray>()?.ndim() == 0 {
+        return array.get_item(PyTuple::empty(py));
+    }
+    match array.get_type().is(class(py)?) && find_pin(array).is_none() {
+        true => array.call_method1(pyo3::intern!(py, "view"), (plain(py)?,)),
+        false => Ok(array.clone()),
+    }
+}
+
+/// The function as the interpreter calls it: with the result, the context, and whether a result
+/// without axes is to be a number. The last two may be missing.
+unsafe extern "C" fn array_wrap(
+    _module: *mut ffi::PyObject,
+    arguments: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls it, so the thread is attached. `Python::attach` would refuse
+    // while the interpreter ends, when destructors still compute.
+    let py = unsafe { Python::assume_attached() };
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        let count = usize::try_from(count).unwrap_or(0);
+        if count == 0 {
+            return Err(PyTypeError::new_err("__array_wrap__ takes an array"));
+        }
+        // SAFETY: the interpreter passes that many objects.
+        let arguments = unsafe { std::slice::from_raw_parts(arguments, count) };
+        // SAFETY: the interpreter keeps the arguments during the call.
+        let array = unsafe { Bound::from_borrowed_ptr(py, arguments[0]) };
+        let as_scalar = arguments.get(2).is_some_and(|flag| {
+            // SAFETY: there is one object of the value `True`, and it lives for ever.
+            std::ptr::eq(*flag, unsafe { ffi::Py_True() })
+        });
+        wrap(&array, as_scalar)
+    }));
+    finish(py, called)
+}
+
+/// Returns the outcome of a call to the interpreter: the object, or null with an exception set.
+pub(crate) fn finish(
+    py: Python<'_>,
+    called: std::thread::Result<PyResult<Bound<'_, PyAny>>>,
+) -> *mut ffi::PyObject {
+    let outcome = called.unwrap_or_else(|_| {
+        let text = "ndshm has a fault: a call from Python panicked, see the text before".to_owned();
+        Err(exception("NdshmError", text))
+    });
+    match outcome {
+        Ok(object) => object.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// The definition of the function, which the interpreter keeps a pointer to.
+struct Definition(std::cell::UnsafeCell<ffi::PyMethodDef>);
+
+// SAFETY: nobody changes it.
+unsafe impl Sync for Definition {}
+
+static DEFINITION: Definition = Definition(std::cell::UnsafeCell::new(ffi::PyMethodDef {
+    ml_name: c"__array_wrap__".as_ptr(),
+    ml_meth: ffi::PyMethodDefPointer {
+        PyCFunctionFast: array_wrap,
+    },
+    ml_flags: ffi::METH_FASTCALL,
+    ml_doc: c"Return the results of computations as plain arrays.".as_ptr(),
+}));
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // SAFETY: the definition is static, and describes a function of its kind. The call returns a
+    // new reference, or null with an exception set.
+    let function = unsafe {
+        ffi::PyCFunction_NewEx(
+            DEFINITION.0.get(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        )
+    };
+    // SAFETY: as the call promises.
+    let function = unsafe { Bound::from_owned_ptr_or_err(module.py(), function) }?;
+    module.add("array_wrap", function)
+}
