@@ -69,9 +69,14 @@ impl Pins {
 struct SentArrays {
     arrays: Vec<(AnyHandle, u64)>,
     bytes: u64,
-    /// The number of bytes at which to look again which of them were freed meanwhile.
-    next_look: u64,
+    /// The number of bytes, and of arrays, at which to look again which of them were freed
+    /// meanwhile.
+    next_bytes: u64,
+    next_count: usize,
 }
+
+/// So many arrays may be noted without a look which of them were freed.
+const FEW_SENT: usize = 4096;
 
 /// The segments that this process has joined, with their ids. There are few.
 static KNOWN: Mutex<Vec<(u64, Weak<Joined>)>> = Mutex::new(Vec::new());
@@ -182,12 +187,15 @@ impl Joined {
     }
 
     /// Returns the number and the bytes of the arrays that were sent, have no view any more and
-    /// still live, if these are more than `limit` bytes, and more than at the last such answer.
+    /// still live, if these are more than `limit` bytes, and a quarter of it more than at the last
+    /// such answer.
     pub(crate) fn many_sent(&self, limit: u64) -> Option<(usize, u64)> {
         let (table, mut arrays) = {
             let mut parts = lock(&self.parts);
             let parts = parts.as_mut()?;
-            if parts.sent.bytes <= limit.max(parts.sent.next_look) {
+            let sent = &parts.sent;
+            let is_few = sent.arrays.len() <= FEW_SENT.max(sent.next_count);
+            if is_few && sent.bytes <= limit.max(sent.next_bytes) {
                 return None;
             }
             (parts.table.clone(), std::mem::take(&mut parts.sent.arrays))
@@ -200,8 +208,14 @@ impl Joined {
         // Other threads may have added some.
         sent.arrays.append(&mut arrays);
         sent.bytes = sent.arrays.iter().map(|(_, bytes)| bytes).sum();
-        sent.next_look = bytes.saturating_add(limit / 4);
-        (bytes > limit).then_some((count, bytes))
+        let is_more = bytes > limit.max(sent.next_bytes);
+        sent.next_count = 2 * count;
+        if bytes <= limit {
+            sent.next_bytes = 0;
+        } else if is_more {
+            sent.next_bytes = bytes.saturating_add(limit / 4);
+        }
+        is_more.then_some((count, bytes))
     }
 
     /// Returns the pid and the descriptor by which another process opens the segment.

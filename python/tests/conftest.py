@@ -34,17 +34,20 @@ def sent_is_freed() -> Iterator[None]:
         yield
 
 
+def _segments() -> set[str]:
+    """Return the names of segments in /dev/shm, without those of the tests in Rust."""
+    names = os.listdir("/dev/shm")
+    return {name for name in names if "ndshm" in name and not name.startswith("ndshm-test-")}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def nothing_is_left() -> Iterator[None]:
-    """Check that a module leaves no file in /dev/shm, and no array in the default table."""
-    before = set(os.listdir("/dev/shm"))
+    """Check that a module leaves no segment in /dev/shm, and no array in the default table."""
+    before = _segments()
     table = ndshm.default()
     arrays = set(table.handles())
     yield
     gc.collect()
     table.reap()
-    # The semaphores of multiprocessing and the segments of the tests in Rust are others'.
-    others = ("sem.", "ndshm-test-")
-    files = {name for name in set(os.listdir("/dev/shm")) - before if not name.startswith(others)}
-    assert not files
+    assert _segments() <= before
     assert set(table.handles()) <= arrays

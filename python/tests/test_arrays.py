@@ -115,6 +115,7 @@ def test_a_pickle_is_a_handle() -> None:
     assert (x[3] == 5).all()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_array_that_was_changed_in_place_is_pickled_as_it_is() -> None:
     x = ndshm.zeros((2, 6))
     x.shape = (3, 4)
