@@ -1,7 +1,7 @@
 //! `__array_wrap__`: numpy passes each result of a computation through it.
 //!
-//! It is a plain function, which numpy finds in the class and calls without an object for the
-//! method and without a parsed list of arguments. That is half of its cost.
+//! It is a plain function: numpy finds it in the class, and calls it without making an object for a
+//! method.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,10 +20,14 @@ use crate::lease::plain;
 /// An array that was passed as `out` is returned as it is.
 fn wrap<'py>(array: &Bound<'py, PyAny>, as_scalar: bool) -> PyResult<Bound<'py, PyAny>> {
     let py = array.py();
+    let is_ours = array.get_type().is(class(py)?);
+    if is_ours && find_pin(array).is_some() {
+        return Ok(array.clone());
+    }
     if as_scalar && array.cast::<PyUntypedArray>()?.ndim() == 0 {
         return array.get_item(PyTuple::empty(py));
     }
-    match array.get_type().is(class(py)?) && find_pin(array).is_none() {
+    match is_ours {
         true => array.call_method1(pyo3::intern!(py, "view"), (plain(py)?,)),
         false => Ok(array.clone()),
     }
@@ -48,7 +52,8 @@ unsafe extern "C" fn array_wrap(
         let arguments = unsafe { std::slice::from_raw_parts(arguments, count) };
         // SAFETY: the interpreter keeps the arguments during the call.
         let array = unsafe { Bound::from_borrowed_ptr(py, arguments[0]) };
-        let as_scalar = arguments.get(2).is_some_and(|flag| {
+        // Numpy 1 does not say whether it wants a number, and means one.
+        let as_scalar = arguments.get(2).is_none_or(|flag| {
             // SAFETY: there is one object of the value `True`, and it lives for ever.
             std::ptr::eq(*flag, unsafe { ffi::Py_True() })
         });
