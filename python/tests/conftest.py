@@ -35,9 +35,11 @@ def sent_is_freed() -> Iterator[None]:
 
 
 def _segments() -> set[str]:
-    """Return the names of segments in /dev/shm, without those of the tests in Rust."""
-    names = os.listdir("/dev/shm")
-    return {name for name in names if "ndshm" in name and not name.startswith("ndshm-test-")}
+    """Return the names in /dev/shm that tests of this process give: those with its pid in them.
+
+    Other programs of the machine make and remove names meanwhile.
+    """
+    return {name for name in os.listdir("/dev/shm") if str(os.getpid()) in name.split("-")}
 
 
 @pytest.fixture(autouse=True, scope="module")
