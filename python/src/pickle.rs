@@ -151,8 +151,12 @@ fn put_part(out: &mut Vec<u8>, array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> 
             put_number(out, (stride << 1 ^ stride >> (isize::BITS - 1)) as u64);
         }
     }
-    let first = fields(array).fields.data as usize;
-    put_number(out, first.wrapping_sub(pin.first) as u64);
+    // An empty part may begin behind the end of an empty array.
+    let offset = match shape.contains(&0) {
+        true => 0,
+        false => (fields(array).fields.data as usize).wrapping_sub(pin.first),
+    };
+    put_number(out, offset as u64);
     Ok(())
 }
 
