@@ -13,6 +13,12 @@
     reason = "the models of the crate do not include this module"
 )]
 
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+compile_error!("the Python package ndshm is for Linux on x86-64 and aarch64");
+
 mod array;
 mod dtype;
 mod error;
