@@ -20,6 +20,7 @@
 compile_error!("the Python package ndshm is for Linux on x86-64 and aarch64");
 
 mod array;
+mod blocks;
 mod dtype;
 mod error;
 mod fork;
@@ -38,6 +39,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _ndshm(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    blocks::register(module)?;
     fork::register(module)?;
     lease::register(module)?;
     methods::register(module)?;

@@ -1,0 +1,160 @@
+"""The blocks of `ndshm.compat.shared_memory` in their table: names, and when they end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from multiprocessing import parent_process, process
+from typing import Any
+
+from .. import _ndshm
+from .._array import ndarray
+from .._errors import NameNotFound, NameTaken, Stale
+from .._table import Table
+from .._table import open as _open
+
+# What follows the bytes of a block: the mark of the family that it ends with, or 0.
+_TAIL = struct.Struct("<Q")
+
+# The key of the mark in the settings that multiprocessing hands down to children.
+_SETTING = "ndshm_family"
+
+
+class _Joined:
+    """The table of this process, once it is open."""
+
+    table: Table | None = None
+    mark: ndarray | None = None
+    """An array that lives as long as this process, if that is the first of its family."""
+    next_look: float = 0.0
+    """When to look again which families have ended."""
+
+
+def table() -> Table:
+    """Return the table of the blocks, which is opened at the first call.
+
+    >>> from ndshm.compat import shared_memory
+    >>> shared_memory.table().name is not None
+    True
+    """
+    if _Joined.table is None or _Joined.table.closed:
+        default = f"ndshm-shared-memory-{os.getuid()}"
+        _Joined.table = _open(os.environ.get("NDSHM_SHARED_MEMORY", default))
+        _Joined.next_look = 0.0
+    return _Joined.table
+
+
+def _is_live(table: Table, mark: int) -> bool:
+    table.reap()
+    return _ndshm.is_live(table, mark)
+
+
+def _family(table: Table) -> int:
+    """Return the mark of the family of this process, or 0 if it is not known."""
+    # Children get a copy of these settings under all start methods.
+    settings: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
+    found = settings.get(_SETTING)
+    if found is not None and found[0] == table.id and _is_live(table, found[1]):
+        return int(found[1])
+    if found is None and parent_process() is not None:
+        return 0
+    _Joined.mark = table.zeros(1, "u1")
+    mark = _ndshm.handle_bits(_Joined.mark)
+    settings[_SETTING] = (table.id, mark)
+    return mark
+
+
+def _mark_of(block: ndarray) -> int:
+    if block.dtype != "u1" or block.ndim != 1 or block.nbytes <= _TAIL.size:
+        raise TypeError(
+            f"{block.handle} is an array that this module has not made: publish it in another "
+            "table, or with another name"
+        )
+    (mark,) = _TAIL.unpack_from(block.data, block.nbytes - _TAIL.size)
+    return int(mark)
+
+
+def _free_left(table: Table) -> None:
+    """Free the blocks of families that have ended.
+
+    It does so once a second, or less often, so that it takes a hundredth of the time at most.
+    """
+    begun = time.monotonic()
+    if begun < _Joined.next_look:
+        return
+    table.reap()
+    for name in _ndshm.block_names(table, "/"):
+        try:
+            block = _ndshm.find_block(table, name)
+            mark = _mark_of(block)
+            if mark and not _ndshm.is_live(table, mark):
+                # Not by its name, which may be another block's by now.
+                block.free()
+        except (NameNotFound, Stale, TypeError):
+            pass
+    ended = time.monotonic()
+    _Joined.next_look = ended + max(1.0, 100 * (ended - begun))
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of a POSIX block."""
+    if "\0" in name:
+        raise ValueError("embedded null character")
+    if len(os.fsencode(name)) > 255:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), name)
+
+
+def not_found(name: str) -> FileNotFoundError:
+    """Return the exception for a name that nothing has."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def create(name: str, size: int, track: bool) -> ndarray:
+    """Create a block of zeros."""
+    joined = table()
+    _free_left(joined)
+    block = joined.zeros(size + _TAIL.size, "u1")
+    _TAIL.pack_into(block.data, size, _family(joined) if track else 0)
+    try:
+        _ndshm.publish_block(joined, name, block)
+    except NameTaken:
+        try:
+            # If its family has ended, the name is free now.
+            find(name)
+        except FileNotFoundError:
+            return create(name, size, track)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+    except Stale:
+        # Another process has unlinked it already.
+        pass
+    return block
+
+
+def find(name: str) -> ndarray:
+    """Return the block of a name, unless its family has ended."""
+    joined = table()
+    try:
+        block = _ndshm.find_block(joined, name)
+        mark = _mark_of(block)
+        if mark and not _is_live(joined, mark):
+            block.free()
+            raise not_found(name)
+    except (NameNotFound, Stale):
+        raise not_found(name) from None
+    return block
+
+
+def unlink(name: str) -> None:
+    """Remove the name of a block, and free it."""
+    check_name(name)
+    try:
+        _ndshm.unlink_block(table(), name)
+    except (NameNotFound, Stale):
+        raise not_found(name) from None
+
+
+def size_of(block: ndarray) -> int:
+    """Return the number of bytes that the user has asked for."""
+    return block.nbytes - _TAIL.size
