@@ -15,6 +15,7 @@ from multiprocessing.context import BaseContext
 import numpy as np
 import pytest
 
+from ndshm import _ndshm
 from ndshm.compat import _blocks
 from ndshm.compat.shared_memory import ShareableList, SharedMemory, SharedMemoryManager, table
 
@@ -96,7 +97,7 @@ def test_blocks_that_were_left_are_freed() -> None:
     _blocks._Joined.next_look = 0.0
     made = SharedMemory(create=True, size=1)
     assert len(table().handles()) <= before + 2
-    assert "/" + name not in _blocks._ndshm.block_names(table(), "/")
+    assert "/" + name not in _ndshm.block_names(table(), "/")
     made.close()
     made.unlink()
 
@@ -230,7 +231,7 @@ def test_exceptions(block: SharedMemory) -> None:
     with pytest.raises(TypeError):
         SharedMemory(create=True, size=1.5)  # type: ignore[arg-type]
     other = table().zeros((2, 2))
-    _blocks._ndshm.publish_block(table(), "/matrix", other)
+    _ndshm.publish_block(table(), "/matrix", other)
     with pytest.raises(TypeError, match="not made"):
         SharedMemory("matrix")
     other.free()
