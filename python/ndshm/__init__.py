@@ -7,6 +7,8 @@
 4.5
 """
 
+import sys as _sys
+
 from . import _process as _process
 from ._array import free, give, ndarray, portable
 from ._errors import (
@@ -66,3 +68,9 @@ __all__ = [
 for _name in __all__:
     globals()[_name].__module__ = __name__
 del _name
+
+# Dask has a way of its own to send arrays.
+if "distributed.protocol" in _sys.modules:
+    from .compat.dask import register as _register
+
+    _register()
