@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,6 +160,37 @@ def test_a_block_of_a_worker_outlives_it(context: BaseContext, block: SharedMemo
     made.unlink()
 
 
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_block_of_a_worker_that_was_started_first(method: str, tmp_path: Path) -> None:
+    """Its parent has not used the module at that time, and finds the block."""
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(f"""
+        import multiprocessing
+
+        def make():
+            from ndshm.compat.shared_memory import SharedMemory
+            return SharedMemory(create=True, size=10).name
+
+        if __name__ == "__main__":
+            with multiprocessing.get_context({method!r}).Pool(1) as pool:
+                pool.apply(len, ((),))
+                from ndshm.compat.shared_memory import SharedMemory, table
+                table()
+                name = pool.apply(make)
+                pool.close()
+                pool.join()
+            table().reap()
+            block = SharedMemory(name)
+            block.close()
+            block.unlink()
+            print("found")
+    """))
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "found\n" and not done.stderr, done.stderr
+
+
 def fill(block: SharedMemory, values: ShareableList[int]) -> None:
     np.ndarray(5, "u1", block.buf)[:] = range(5)
     values[0] += 1
@@ -199,18 +231,24 @@ def test_close_refuses_while_there_are_views(block: SharedMemory) -> None:
     assert block.buf[0] == 5
 
 
+COUNT = 2000
+"""Arrays that use all places of freed ones of their size."""
+
+
 def test_an_array_on_a_closed_block_keeps_its_bytes() -> None:
     made = SharedMemory(create=True, size=4096)
     array = np.ndarray(512, "f8", made.buf)
     array[:] = 1.5
     made.close()
     made.unlink()
-    # They would take the place.
-    others = [table().full(513, 7.0) for _ in range(100)]
-    assert (array == 1.5).all()
-    count = len(table().handles())
+    # One of them would take the place.
+    others = [table().full(513, 7.0) for _ in range(COUNT)]
+    places = {other.ctypes.data for other in others}
+    assert (array == 1.5).all() and array.ctypes.data not in places
+    address = array.ctypes.data
     del array, others
-    assert len(table().handles()) <= count - 100
+    others = [table().full(513, 7.0) for _ in range(COUNT)]
+    assert address in {other.ctypes.data for other in others}, "it is free with the last view"
 
 
 def test_exceptions(block: SharedMemory) -> None:

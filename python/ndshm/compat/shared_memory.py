@@ -26,7 +26,6 @@ and after `close` if `numpy.ndarray(buffer=block.buf)` has taken them without ex
 
 from __future__ import annotations
 
-import weakref
 from multiprocessing import managers
 from multiprocessing import shared_memory as _std
 from multiprocessing.managers import BaseManager, dispatch  # type: ignore[attr-defined]
@@ -124,16 +123,15 @@ class SharedMemory(_std.SharedMemory):
 
         Raises `BufferError` if something has exported `buf`, like a memoryview or numpy.frombuffer.
         """
-        if (buf := self._buf) is not None:
-            buf.release()
+        if self._buf is not None:
+            self._buf.release()
             self._buf = None
-            # numpy.ndarray(buffer=buf) refers to the memoryview and does not export it.
-            weakref.finalize(buf, _drop, self._bytes).atexit = False
         if self._bytes is not None and self._bytes.exports:
             raise BufferError(
                 f"{self._bytes.exports} views of {self!r} exist: delete them first, or do not call "
                 "close, as the bytes stay with the last view in any case"
             )
+        # numpy.ndarray(buffer=block.buf) refers to the object and exports nothing: it keeps the bytes.
         self._bytes = None
 
     def unlink(self) -> None:
@@ -143,10 +141,6 @@ class SharedMemory(_std.SharedMemory):
         """
         if self._name:
             _blocks.unlink(self._name)
-
-
-def _drop(_: object) -> None:
-    """Take the last reference."""
 
 
 # The method of this interpreter, so that the layout is that of its other methods, with this module's
