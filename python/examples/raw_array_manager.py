@@ -21,9 +21,9 @@ import numpy as np
 
 # The change is this import.
 if os.environ.get("EXAMPLE") == "before":
-    from raw_array_before import SharedNumpyMemManager  # type: ignore[assignment]
+    from raw_array_before import SharedNumpyMemManager
 else:
-    from ndshm.compat.raw_array_manager import SharedNumpyMemManager
+    from ndshm.compat.raw_array_manager import SharedNumpyMemManager  # type: ignore[assignment]
 
 PARTICLES = 1000
 STEPS = 2000

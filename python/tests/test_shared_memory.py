@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -37,6 +39,13 @@ def block() -> Iterator[SharedMemory]:
     yield made
     made.close()
     made.unlink()
+
+
+@pytest.mark.parametrize("name", ["shared_memory", "raw_array_manager", "_blocks", "dask"])
+def test_docstrings(name: str) -> None:
+    module = importlib.import_module(f"ndshm.compat.{name}")
+    failed, count = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert not failed and (count or name == "dask")
 
 
 def start(code: str) -> subprocess.Popen[str]:

@@ -34,7 +34,6 @@ from typing import Any, TypeVar, cast
 
 from .. import _ndshm
 from .._array import ndarray
-from .._errors import Closed
 from . import _blocks
 from ._blocks import table
 
@@ -92,7 +91,7 @@ class SharedMemory(_std.SharedMemory):
     def __del__(self) -> None:
         try:
             self.close()
-        except (BufferError, Closed, AttributeError):
+        except BufferError:
             # The bytes stay for those who have the buffer.
             pass
 
@@ -199,8 +198,10 @@ class SharedMemoryManager(managers.SharedMemoryManager):
     """`multiprocessing.managers.SharedMemoryManager` with the classes of this module.
 
     >>> from ndshm.compat.shared_memory import SharedMemoryManager
-    >>> with SharedMemoryManager() as manager:          # doctest: +SKIP
+    >>> with SharedMemoryManager() as manager:
     ...     block = manager.SharedMemory(100)
+    ...     block.size
+    100
     """
 
     _Server = _Server
