@@ -319,6 +319,67 @@ def test_a_fork_that_outlives_its_parent() -> None:
         assert ask(program) == "unlinked"
 
 
+def test_finalizers_at_the_end_of_the_interpreter() -> None:
+    """They run after the process has left the table."""
+    code = """
+        import atexit
+        atexit.register(lambda: (late.close(), late.unlink()))
+        from ndshm.compat.shared_memory import SharedMemory, table
+        import os
+
+        class Owner:
+            def __init__(self):
+                self.block = SharedMemory(create=True, size=100)
+            def __del__(self):
+                assert table.__globals__["_Joined"].table.closed
+                self.block.close()
+                self.block.unlink()
+                os.write(1, b"finalized ")
+
+        owner = Owner()
+        late = SharedMemory(create=True, size=10)
+        again = SharedMemory(late.name)
+    """
+    name = f"ndshm-test-end-{os.getpid()}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)], capture_output=True,
+        text=True, timeout=60, check=False, env={**os.environ, "NDSHM_SHARED_MEMORY": name},
+    )  # fmt: skip
+    assert done.stdout == "finalized " and not done.stderr, done.stderr
+    assert name not in os.listdir("/dev/shm")
+
+
+def test_threads_begin_a_family_at_once() -> None:
+    code = """
+        import multiprocessing, sys, threading
+        from ndshm.compat.shared_memory import SharedMemory, table
+        table()
+        sys.setswitchinterval(1e-6)
+        settings = multiprocessing.process.current_process()._config
+
+        def make():
+            start.wait()
+            blocks.append(SharedMemory(create=True, size=10))
+
+        for _ in range(100):
+            settings.pop("ndshm_family", None)
+            start = threading.Barrier(4)
+            blocks = []
+            threads = [threading.Thread(target=make) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            for block in blocks:
+                SharedMemory(block.name).close()
+                block.close()
+                block.unlink()
+        print(len(blocks))
+    """
+    with start(code) as program:
+        assert ask(program) == "4"
+
+
 def test_signals_leave_nothing(context: BaseContext) -> None:
     table()
     before = len(table().handles())

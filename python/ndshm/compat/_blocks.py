@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import time
+from contextlib import suppress
 from multiprocessing import parent_process, process
 from typing import Any
 
@@ -26,8 +27,11 @@ class _Joined:
     """The table of this process, once it is open."""
 
     table: Table | None = None
-    mark: ndarray | None = None
-    """An array that lives as long as this process, if that is the first of its family."""
+    marks: list[ndarray] = []
+    """Arrays that live as long as this process, if that is the first of its family.
+
+    They are several if several threads make their first block at once.
+    """
     next_look: float = 0.0
     """When to look again which families have ended."""
 
@@ -39,11 +43,15 @@ def table() -> Table:
     >>> shared_memory.table().name is not None
     True
     """
-    if _Joined.table is None or _Joined.table.closed:
-        default = f"ndshm-shared-memory-{os.getuid()}"
-        _Joined.table = _open(os.environ.get("NDSHM_SHARED_MEMORY", default))
+    joined = _Joined.table
+    if joined is None or joined.closed:
+        joined = _Joined.table = _open(_table_name())
         _Joined.next_look = 0.0
-    return _Joined.table
+    return joined
+
+
+def _table_name() -> str:
+    return os.environ.get("NDSHM_SHARED_MEMORY", f"ndshm-shared-memory-{os.getuid()}")
 
 
 def _is_live(table: Table, mark: int) -> bool:
@@ -60,8 +68,9 @@ def _family(table: Table) -> int:
         return int(found[1])
     if found is None and parent_process() is not None:
         return 0
-    _Joined.mark = table.zeros(1, "u1")
-    mark = _ndshm.handle_bits(_Joined.mark)
+    array = table.zeros(1, "u1")
+    _Joined.marks.append(array)
+    mark = _ndshm.handle_bits(array)
     settings[_SETTING] = (table.id, mark)
     return mark
 
@@ -149,6 +158,13 @@ def find(name: str) -> ndarray:
 def unlink(name: str) -> None:
     """Remove the name of a block, and free it."""
     check_name(name)
+    if _Joined.table is not None and _Joined.table.closed:
+        # As by the finalizer of a global variable, when the process has left the table at its end.
+        # The blocks of its family are gone then. An exception is an ImportError if the interpreter
+        # cannot import its class any more.
+        with suppress(NameNotFound, Stale, ImportError), _open(_table_name(), "r") as joined:
+            _ndshm.unlink_block(joined, name)
+        return
     try:
         _ndshm.unlink_block(table(), name)
     except (NameNotFound, Stale):
