@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -110,6 +111,36 @@ def test_blocks_that_were_left_are_freed() -> None:
     assert "/" + name not in _ndshm.block_names(table(), "/")
     made.close()
     made.unlink()
+
+
+def test_kills_at_any_moment_leave_nothing() -> None:
+    code = """
+        from ndshm.compat.shared_memory import SharedMemory
+        input()
+        print("go", flush=True)
+        kept = []
+        while True:
+            block = SharedMemory(create=True, size=100)
+            if len(kept) < 50:
+                kept.append(block)
+            else:
+                block.close()
+                block.unlink()
+    """
+    table().reap()
+    _blocks._Joined.next_look = 0.0
+    _blocks._free_left(table())
+    before = table().handles()
+    for round in range(12):
+        with start(code) as program:
+            assert ask(program) == "go"
+            time.sleep(0.001 * round)
+            program.kill()
+    left = len(table().handles())
+    assert left > len(before), "the kills were late enough"
+    _blocks._Joined.next_look = 0.0
+    _blocks._free_left(table())
+    assert set(table().handles()) <= set(before)
 
 
 def test_a_name_of_a_killed_program_is_free() -> None:
