@@ -31,7 +31,8 @@ def own_table(nothing_is_left: None) -> Iterator[None]:
     yield
     table().close()
     del os.environ["NDSHM_SHARED_MEMORY"]
-    multiprocessing.process.current_process()._config.pop("ndshm_family", None)  # type: ignore[attr-defined]
+    for key in (_blocks._FAMILY, _blocks._TABLE):
+        _blocks._settings().pop(key, None)
 
 
 @pytest.fixture
@@ -198,6 +199,22 @@ def test_a_block_of_a_worker_outlives_it(context: BaseContext, block: SharedMemo
     assert made.buf[0] == 42
     made.close()
     made.unlink()
+
+
+def test_children_are_told_the_table(context: BaseContext, block: SharedMemory) -> None:
+    """The environment of a fork server is that of its start."""
+    name = os.environ.pop("NDSHM_SHARED_MEMORY")
+    try:
+        with context.Pool(1) as pool:
+            assert pool.apply(size_of, (block.name,)) == block.size
+    finally:
+        os.environ["NDSHM_SHARED_MEMORY"] = name
+
+
+def size_of(name: str) -> int:
+    found = SharedMemory(name)
+    found.close()
+    return found.size
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])

@@ -19,8 +19,10 @@ from .._table import open as _open
 # What follows the bytes of a block: the mark of the family that it ends with, or 0.
 _TAIL = struct.Struct("<Q")
 
-# The key of the mark in the settings that multiprocessing hands down to children.
-_SETTING = "ndshm_family"
+# Keys of the settings that multiprocessing hands down to children, under all start methods: the name
+# of the table, and the mark. A fork server was started in another environment, maybe.
+_TABLE = "ndshm_table"
+_FAMILY = "ndshm_family"
 
 
 class _Joined:
@@ -45,12 +47,21 @@ def table() -> Table:
     """
     joined = _Joined.table
     if joined is None or joined.closed:
-        joined = _Joined.table = _open(_table_name())
+        name = _table_name()
+        joined = _Joined.table = _open(name)
+        _settings()[_TABLE] = name
         _Joined.next_look = 0.0
     return joined
 
 
+def _settings() -> dict[str, Any]:
+    settings: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
+    return settings
+
+
 def _table_name() -> str:
+    if parent_process() is not None and (name := _settings().get(_TABLE)) is not None:
+        return str(name)
     return os.environ.get("NDSHM_SHARED_MEMORY", f"ndshm-shared-memory-{os.getuid()}")
 
 
@@ -61,9 +72,8 @@ def _is_live(table: Table, mark: int) -> bool:
 
 def _family(table: Table) -> int:
     """Return the mark of the family of this process, or 0 if it is not known."""
-    # Children get a copy of these settings under all start methods.
-    settings: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    found = settings.get(_SETTING)
+    settings = _settings()
+    found = settings.get(_FAMILY)
     if found is not None and found[0] == table.id and _is_live(table, found[1]):
         return int(found[1])
     if found is None and parent_process() is not None:
@@ -71,7 +81,7 @@ def _family(table: Table) -> int:
     array = table.zeros(1, "u1")
     _Joined.marks.append(array)
     mark = _ndshm.handle_bits(array)
-    settings[_SETTING] = (table.id, mark)
+    settings[_FAMILY] = (table.id, mark)
     return mark
 
 
