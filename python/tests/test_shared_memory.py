@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import multiprocessing
 import os
 import pickle
 import signal

@@ -210,6 +210,8 @@ class SharedMemoryManager(managers.SharedMemoryManager):
     _authkey: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The server is told which table this process uses.
+        table()
         # Without the resource tracker that the base starts.
         BaseManager.__init__(self, *args, **kwargs)
 
