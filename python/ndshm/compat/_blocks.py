@@ -46,11 +46,22 @@ def table() -> Table:
     True
     """
     joined = _Joined.table
-    if joined is None or joined.closed:
-        name = _table_name()
-        joined = _Joined.table = _open(name)
-        _settings()[_TABLE] = name
-        _Joined.next_look = 0.0
+    return _open_table(_table_name()) if joined is None or joined.closed else joined
+
+
+def join(name: str) -> None:
+    """Use the table of the process that has sent a block, unless one is in use already.
+
+    The arguments of a process arrive before its settings.
+    """
+    if _Joined.table is None:
+        _open_table(name)
+
+
+def _open_table(name: str) -> Table:
+    joined = _Joined.table = _open(name)
+    _settings()[_TABLE] = name
+    _Joined.next_look = 0.0
     return joined
 
 

@@ -96,7 +96,7 @@ class SharedMemory(_std.SharedMemory):
             pass
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.name, False, self.size)
+        return _received, (type(self), self.name, table().name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, size={self.size})"
@@ -142,6 +142,12 @@ class SharedMemory(_std.SharedMemory):
             _blocks.unlink(self._name)
 
 
+def _received(kind: Any, name: str, table_name: str) -> Any:
+    """Return what was pickled."""
+    _blocks.join(table_name)
+    return kind(name=name)
+
+
 # The method of this interpreter, so that the layout is that of its other methods, with this module's
 # class where it names the other.
 _std_init: Any = FunctionType(
@@ -164,6 +170,9 @@ class ShareableList(_std.ShareableList[_Item]):
 
     def __init__(self, sequence: Any = None, *, name: str | None = None) -> None:
         _std_init(self, sequence, name=name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (type(self), self.shm.name, table().name)
 
 
 class _Tracker:
