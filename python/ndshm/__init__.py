@@ -15,15 +15,20 @@ from ._errors import (
     Busy,
     Closed,
     Full,
+    InvalidName,
     NameNotFound,
     NameTaken,
     NdshmError,
+    NotPicklable,
+    PickleRefused,
     Poisoned,
     Stale,
     TypeMismatch,
     Unreachable,
 )
 from ._ndshm import _attach as _attach
+from ._ndshm import _attach_object as _attach_object
+from ._object import Ref, get
 from ._table import (
     Table,
     array,
@@ -32,6 +37,7 @@ from ._table import (
     full,
     load_npy,
     open,
+    put,
     scope,
     zeros,
     zeros_like,
@@ -41,10 +47,14 @@ __all__ = [
     "Busy",
     "Closed",
     "Full",
+    "InvalidName",
     "NameNotFound",
     "NameTaken",
     "NdshmError",
+    "NotPicklable",
+    "PickleRefused",
     "Poisoned",
+    "Ref",
     "Stale",
     "Table",
     "TypeMismatch",
@@ -54,11 +64,13 @@ __all__ = [
     "empty",
     "free",
     "full",
+    "get",
     "give",
     "load_npy",
     "ndarray",
     "open",
     "portable",
+    "put",
     "scope",
     "zeros",
     "zeros_like",
@@ -67,6 +79,7 @@ __all__ = [
 # The names under which users know them.
 for _name in __all__:
     globals()[_name].__module__ = __name__
+_attach_object.__module__ = __name__
 del _name
 
 # Dask has a way of its own to send arrays.

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ndshm
+from ._ndshm import Ref
 
 __all__ = ["free", "give", "ndarray", "portable"]
 
-_Array = TypeVar("_Array", bound="ndarray")
+_Item = TypeVar("_Item", bound="ndarray | Ref[Any]")
 
 
 class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
@@ -53,20 +54,20 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
         return self.view(np.ndarray).copy("K")
 
 
-def free(array: ndarray) -> None:
-    """Free an array, as its method `free` does.
+def free(item: ndarray | Ref[Any]) -> None:
+    """Free an array or an object, as its method `free` does.
 
     >>> import ndshm
     >>> x = ndshm.zeros(3)
     >>> ndshm.free(x)
     """
-    array.free()
+    item.free()
 
 
-def give(array: _Array) -> _Array:
-    """Hand an array over to the process that it is sent to, and return it.
+def give(item: _Item) -> _Item:
+    """Hand an array or an object over to the process that it is sent to, and return it.
 
-    The array stays when its sender ends. The process that unpickles it first owns it, and frees it
+    It stays when its sender ends. The process that unpickles it first owns it, and frees it
     with its last view there. For the results of workers:
 
     >>> import ndshm
@@ -74,10 +75,10 @@ def give(array: _Array) -> _Array:
     ...     x = ndshm.zeros(n)
     ...     return ndshm.give(x)
 
-    An array that is sent and never received stays until all processes have left the table.
+    What is sent and never received stays until all processes have left the table.
     """
-    _ndshm.mark_given(array)
-    return array
+    _ndshm.mark_given(item)
+    return item
 
 
 def portable(array: NDArray[Any]) -> NDArray[Any]:

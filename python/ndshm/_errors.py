@@ -5,13 +5,18 @@ Most derive from a builtin exception as well, so that the usual `except` clauses
 
 from __future__ import annotations
 
+import pickle
+
 __all__ = [
     "Busy",
     "Closed",
     "Full",
+    "InvalidName",
     "NameNotFound",
     "NameTaken",
     "NdshmError",
+    "NotPicklable",
+    "PickleRefused",
     "Poisoned",
     "Stale",
     "TypeMismatch",
@@ -53,12 +58,24 @@ class NameTaken(NdshmError, FileExistsError):
     """The name is in use."""
 
 
+class InvalidName(NdshmError, ValueError):
+    """The name is empty, or too long."""
+
+
 class NameNotFound(NdshmError, KeyError):
     """Nothing has this name."""
 
     def __str__(self) -> str:
         # KeyError writes the representation of its argument.
         return str(self.args[0]) if self.args else ""
+
+
+class NotPicklable(NdshmError, pickle.PicklingError):
+    """The object cannot be pickled, so it cannot be put into a table."""
+
+
+class PickleRefused(NdshmError, ValueError):
+    """This is a pickled object, and the caller has said `allow_pickle=False`."""
 
 
 class Unreachable(NdshmError, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import _ndshm
 from ._array import ndarray
 from ._load import load_npy as _load_npy
+from ._names import Names
+from ._object import Ref
+
+_T = TypeVar("_T")
 
 __all__ = [
     "Table",
@@ -20,13 +24,14 @@ __all__ = [
     "full",
     "load_npy",
     "open",
+    "put",
     "scope",
     "zeros",
     "zeros_like",
 ]
 
 
-class Table(_ndshm.Table):
+class Table(Names):
     """A table of arrays in shared memory, and this process's part in it.
 
     `Table()` makes a new one without a name: it ends with its last process, and leaves nothing
@@ -37,6 +42,10 @@ class Table(_ndshm.Table):
     by default 16 times the machine's memory. `retain` is the number of bytes of freed arrays that
     are kept for the next ones, by default a quarter of the memory. `seats` is the largest number of
     processes at one time, 1024 by default.
+
+    A table is also a mapping from names to values, which all programs share that have opened it;
+    see `ndshm.open`. `allow_pickle=False` refuses objects that are no arrays, because loading a
+    pickle runs code that it names.
 
     >>> import ndshm
     >>> with ndshm.Table() as t:
@@ -94,9 +103,9 @@ class Table(_ndshm.Table):
         return f"<ndshm.Table{name} {self.id:016x}{state}>"
 
 
-def _from_address(address: bytes) -> Table:
+def _from_address(address: bytes, allow_pickle: bool = True) -> Table:
     """Open a table, for unpickling."""
-    return Table(_address=address)
+    return Table(_address=address, allow_pickle=allow_pickle)
 
 
 def open(
@@ -106,18 +115,30 @@ def open(
     capacity: int | None = None,
     retain: int | None = None,
     seats: int | None = None,
+    allow_pickle: bool = True,
 ) -> Table:
     """Open the table of a name, which appears below `/dev/shm`.
 
     `mode` is `"a"` to make the table if there is none, `"r"` if it has to exist, and `"x"` if it
     must not. The last process that leaves removes the name.
 
-    >>> import ndshm
+    The table is a mapping that all these programs share. Arrays stay arrays, which each program
+    changes in place. Other values are pickled; see `put`.
+
+    >>> import ndshm, numpy as np
     >>> with ndshm.open("docs-example") as t:
-    ...     print(t.zeros(3))
-    [0. 0. 0.]
+    ...     t["scores"] = np.zeros(3)
+    ...     t["settings"] = {"rate": 0.5}
+    ...     t["scores"][1] = 7
+    ...     print(t["scores"], t["settings"], list(t))
+    [0. 7. 0.] {'rate': 0.5} ['scores', 'settings']
+
+    A process with write access to the table can run code in every process that loads an object
+    from it. `allow_pickle=False` refuses objects; arrays are not concerned.
     """
-    return Table(name, mode, capacity=capacity, retain=retain, seats=seats)
+    return Table(
+        name, mode, capacity=capacity, retain=retain, seats=seats, allow_pickle=allow_pickle
+    )
 
 
 def default() -> Table:
@@ -193,3 +214,14 @@ def scope() -> _ndshm.Scope:
     ndshm.Stale: ...
     """
     return default().scope()
+
+
+def put(obj: _T) -> Ref[_T]:
+    """Store an object in the default table, and return its `Ref`; see `Table.put`.
+
+    >>> import ndshm, numpy as np
+    >>> ref = ndshm.put({"x": np.ones(1000), "label": "first"})
+    >>> ndshm.get(ref)["label"]
+    'first'
+    """
+    return default().put(obj)

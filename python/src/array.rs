@@ -93,7 +93,7 @@ pub(crate) fn view<'py>(
 }
 
 /// Returns the whole array of a pin.
-fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<Bound<'_, PyAny>> {
     let pin = Bound::new(py, pin)?;
     let inner = pin.get();
     let descr = inner.descr.bind(py).clone();
@@ -107,7 +107,7 @@ fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<Bound<'_, Py
     };
     // SAFETY: the pin keeps the bytes from `first` on in place; type, shape and strides are those
     // of the array that they hold.
-    unsafe { array.on(pin.into_any()) }
+    unsafe { array.on(class(py)?, pin.into_any()) }
 }
 
 /// A part of an array: other elements of its bytes.
@@ -145,7 +145,7 @@ pub(crate) fn part_view<'py>(
     };
     // SAFETY: the pin keeps the bytes in place. The elements of the part are within them, and hold
     // no pointers, so that any bytes are values of their type.
-    unsafe { array.on(pin.into_any()) }
+    unsafe { array.on(class(py)?, pin.into_any()) }
 }
 
 /// Returns `true` if all elements of the part are within `len` bytes.
@@ -166,37 +166,40 @@ fn is_within(part: &Part<'_>, len: usize) -> bool {
 }
 
 /// The parts of a new array object.
-struct Parts<'py, 'a> {
-    descr: Bound<'py, PyArrayDescr>,
-    shape: &'a mut Axes,
-    strides: &'a mut Axes,
+pub(crate) struct Parts<'py, 'a> {
+    pub(crate) descr: Bound<'py, PyArrayDescr>,
+    pub(crate) shape: &'a mut Axes,
+    pub(crate) strides: &'a mut Axes,
     /// The address of the first element.
-    first: usize,
-    is_writeable: bool,
+    pub(crate) first: usize,
+    pub(crate) is_writeable: bool,
 }
 
 impl<'py> Parts<'py, '_> {
-    /// Builds the array object.
+    /// Builds the array object, of numpy's class or a subclass.
     ///
     /// # Safety
     /// The elements lie in memory that stays mapped as long as `base` lives, and any bytes are
     /// values of their type.
-    unsafe fn on(self, base: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) unsafe fn on(
+        self,
+        class: &Bound<'py, PyType>,
+        base: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = base.py();
-        let class = class(py)?.as_type_ptr();
         let flags = if self.is_writeable {
             NPY_ARRAY_WRITEABLE
         } else {
             0
         };
         let shape = self.shape.as_mut_slice();
-        // SAFETY: the class is a subclass of numpy's array. The call takes the reference to the
+        // SAFETY: the class is numpy's, or a subclass. The call takes the reference to the
         // descriptor. Shape and strides are as many as the call is told. The caller vouches for
         // the memory.
         let made = unsafe {
             PY_ARRAY_API.PyArray_NewFromDescr(
                 py,
-                class,
+                class.as_type_ptr(),
                 self.descr.into_dtype_ptr(),
                 shape.len() as c_int,
                 shape.as_mut_ptr(),
@@ -255,7 +258,7 @@ pub(crate) fn pin_of<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Pin>
 }
 
 /// Warns if the arrays that were sent and are in nobody's view here take much memory.
-fn warn_of_sent(py: Python<'_>, joined: &Arc<Joined>) -> PyResult<()> {
+pub(crate) fn warn_of_sent(py: Python<'_>, joined: &Arc<Joined>) -> PyResult<()> {
     static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let limit = (crate::process::memory() / 2).min(joined.segment().capacity() / 2);
     let Some((count, bytes)) = joined.many_sent(limit) else {

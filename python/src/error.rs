@@ -19,6 +19,7 @@ pub(crate) fn raise(error: impl Into<Error>) -> PyErr {
         Error::Alloc(error) => raise_alloc(error),
         Error::Name(NameError::Alloc(error)) => raise_alloc(error),
         Error::Name(NameError::Taken { .. }) => exception("NameTaken", error.to_string()),
+        Error::Name(NameError::Length { .. }) => exception("InvalidName", error.to_string()),
         Error::Name(NameError::NotFound { .. }) => exception("NameNotFound", error.to_string()),
         Error::Segment(segment) => raise_segment(segment),
         _ => exception("NdshmError", error.to_string()),

@@ -21,11 +21,16 @@ compile_error!("the Python package ndshm is for Linux on x86-64 and aarch64");
 
 mod array;
 mod blocks;
+mod copy;
 mod dtype;
 mod error;
 mod fork;
+mod layout;
 mod lease;
 mod methods;
+mod names;
+mod object;
+mod object_array;
 mod pickle;
 mod pin;
 mod process;
@@ -43,6 +48,9 @@ fn _ndshm(module: &Bound<'_, PyModule>) -> PyResult<()> {
     fork::register(module)?;
     lease::register(module)?;
     methods::register(module)?;
+    names::register(module)?;
+    object::register(module)?;
+    object_array::register(module)?;
     pickle::register(module)?;
     pin::register(module)?;
     process::register(module)?;

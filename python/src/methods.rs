@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use crate::array::{find_pin, pin_of};
 use crate::error::raise;
 use crate::lease::{Lease, lease, plain};
+use crate::object::Ref;
 use crate::pickle;
 use crate::table::Table;
 
@@ -89,10 +90,13 @@ impl ArrayMethods {
     }
 }
 
-/// Marks an array to be handed over when it is pickled: the process that receives it owns it.
+/// Marks an array or an object to be handed over when it is pickled: the process that receives it owns it.
 #[pyfunction]
 fn mark_given(array: &Bound<'_, PyAny>) -> PyResult<()> {
-    pin_of(array)?.get().give();
+    match array.cast::<Ref>() {
+        Ok(object) => object.get().pin.bind(array.py()).get().give(),
+        Err(_) => pin_of(array)?.get().give(),
+    }
     Ok(())
 }
 

@@ -63,20 +63,49 @@ pub(crate) fn reduce<'py>(
         flags |= WRITEABLE;
     }
     put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
-    let whole = raw.data as usize == pin.first
+    if !is_whole(array, pin) {
+        put_part(&mut out, array, pin)?;
+    }
+    static ATTACH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let attach = ATTACH.import(py, "ndshm", "_attach")?;
+    (attach, (PyBytes::new(py, &out),)).into_pyobject(py)
+}
+
+/// Returns `true` if the elements of the array are all elements of the pinned array, as it has them.
+pub(crate) fn is_whole(array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> bool {
+    let raw = &fields(array).fields;
+    raw.data as usize == pin.first
         && raw.descr.cast() == pin.descr.as_ptr()
         && array
             .shape()
             .iter()
             .map(|&n| n as isize)
             .eq(pin.shape.as_slice().iter().copied())
-        && array.strides() == pin.strides(py).as_slice();
-    if !whole {
-        put_part(&mut out, array, pin)?;
+        && array.strides() == pin.strides(array.py()).as_slice()
+}
+
+/// Returns the bytes that pickle the handle of an object.
+pub(crate) fn handle(pin: &Pin) -> PyResult<Vec<u8>> {
+    let flags = if pin.send()? { GIVEN } else { 0 };
+    let mut out = Vec::with_capacity(64);
+    put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
+    Ok(out)
+}
+
+/// Reads what [`handle`] wrote, and joins the segment.
+pub(crate) fn open_handle(
+    py: Python<'_>,
+    bytes: &[u8],
+) -> PyResult<(Arc<Joined>, AnyHandle, Origin)> {
+    let (flags, joined, bits) = Reader { bytes }.place(py)?;
+    Ok((joined, AnyHandle::from_bits(bits), origin(flags)))
+}
+
+fn origin(flags: u8) -> Origin {
+    match flags & GIVEN {
+        0 => Origin::Received,
+        _ => Origin::Given,
     }
-    static ATTACH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let attach = ATTACH.import(py, "ndshm", "_attach")?;
-    (attach, (PyBytes::new(py, &out),)).into_pyobject(py)
 }
 
 /// Appends the flags, the segment's id, the bits and the place of the segment.
@@ -282,10 +311,7 @@ fn attach<'py>(py: Python<'py>, state: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = Reader { bytes: state };
     let (flags, joined, bits) = reader.place(py)?;
     let handle = AnyHandle::from_bits(bits);
-    let origin = match flags & GIVEN {
-        0 => Origin::Received,
-        _ => Origin::Given,
-    };
+    let origin = origin(flags);
     let is_writeable = flags & WRITEABLE != 0;
     match flags & PART {
         0 => view(py, &joined, handle, origin, is_writeable),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use ndshm::AnyHandle;
-use ndshm::element::Order;
+use ndshm::element::{Order, ScalarType};
+use ndshm::shared::SharedPin;
 use numpy::{PyArrayDescr, PyArrayDescrMethods};
 use pyo3::prelude::*;
 
@@ -68,9 +69,39 @@ impl Pin {
         handle: AnyHandle,
         origin: Origin,
     ) -> PyResult<Pin> {
-        let table = joined.table()?;
-        let pin = table.pin(handle).map_err(raise)?;
+        let pin = joined.table()?.pin(handle).map_err(raise)?;
+        Pin::of_array(py, joined, pin, origin)
+    }
+
+    /// Keeps the pin of an array.
+    pub(crate) fn of_array(
+        py: Python<'_>,
+        joined: &Arc<Joined>,
+        pin: SharedPin,
+        origin: Origin,
+    ) -> PyResult<Pin> {
         let descr = crate::dtype::to_numpy(py, pin.dtype())?;
+        Pin::of(joined, pin, descr, origin)
+    }
+
+    /// Keeps the pin of an object, as one of bytes.
+    pub(crate) fn of_object(
+        py: Python<'_>,
+        joined: &Arc<Joined>,
+        pin: SharedPin,
+        origin: Origin,
+    ) -> PyResult<Pin> {
+        let descr = crate::dtype::scalar_descr(py, ScalarType::U8)?;
+        Pin::of(joined, pin, descr, origin)
+    }
+
+    fn of(
+        joined: &Arc<Joined>,
+        pin: SharedPin,
+        descr: Bound<'_, PyArrayDescr>,
+        origin: Origin,
+    ) -> PyResult<Pin> {
+        let (table, handle) = (joined.table()?, pin.handle());
         let mut shape = Axes::none();
         for &length in pin.shape() {
             shape.push(length as isize)?;
@@ -142,11 +173,26 @@ impl Pin {
         self.state.fetch_or(GIVEN, Ordering::Relaxed);
     }
 
-    /// Makes the array outlive this process.
+    /// Makes the array outlive this process, and the scope that it was made in.
     pub(crate) fn detach(&self) -> PyResult<()> {
         self.joined.table()?.detach(self.handle).map_err(raise)?;
+        if let Some(scope) = &self.scope {
+            scope.remove(self.handle);
+        }
         self.state.store(SENT, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes back an array that was just [detached](Pin::detach) and that nobody else has.
+    pub(crate) fn adopt(&self) -> PyResult<()> {
+        self.joined.table()?.adopt(self.handle).map_err(raise)?;
+        self.state.store(OWNED, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Returns `true` if the bytes are still the array's, also in a forked child.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.joined.is_kept_pin(self.place)
     }
 }
 

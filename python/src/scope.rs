@@ -51,6 +51,14 @@ impl Scope {
         }
     }
 
+    /// Leaves an array to its users, which are to have it after the scope.
+    pub(crate) fn remove(&self, handle: AnyHandle) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sent) = &mut *sent {
+            sent.retain(|other| *other != handle);
+        }
+    }
+
     /// Ends the scope. Returns what is to be freed.
     fn end(&self) -> Vec<AnyHandle> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);

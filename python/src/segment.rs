@@ -171,6 +171,14 @@ impl Joined {
         Some((pin, parts.table.clone()))
     }
 
+    /// Returns `true` if the process has this pin: after a fork, one of its own.
+    pub(crate) fn is_kept_pin(&self, place: usize) -> bool {
+        let parts = lock(&self.parts);
+        let pins = parts.as_ref().map(|parts| &parts.pins.pins);
+        let pin = pins.and_then(|pins| pins.get(place)?.as_ref());
+        pin.is_some_and(SharedPin::is_kept)
+    }
+
     /// Returns `true` if this process has a view of an array of the segment.
     pub(crate) fn has_pins(&self) -> bool {
         let parts = lock(&self.parts);

@@ -28,6 +28,8 @@ const SEATS: u32 = 1024;
 #[pyclass(frozen, subclass, module = "ndshm._ndshm")]
 pub(crate) struct Table {
     pub(crate) joined: Arc<Joined>,
+    /// Whether objects may be loaded and stored through this object.
+    allow_pickle: bool,
 }
 
 impl Table {
@@ -74,7 +76,11 @@ fn options(capacity: Option<u64>, retain: Option<u64>, seats: Option<u32>) -> Se
 #[pymethods]
 impl Table {
     #[new]
-    #[pyo3(signature = (name = None, mode = "a", *, capacity = None, retain = None, seats = None, _address = None))]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "they are the keywords of the class"
+    )]
+    #[pyo3(signature = (name = None, mode = "a", *, capacity = None, retain = None, seats = None, allow_pickle = true, _address = None))]
     fn new(
         py: Python<'_>,
         name: Option<&str>,
@@ -82,11 +88,15 @@ impl Table {
         capacity: Option<u64>,
         retain: Option<u64>,
         seats: Option<u32>,
+        allow_pickle: bool,
         _address: Option<&[u8]>,
     ) -> PyResult<Table> {
         if let Some(address) = _address {
             let joined = pickle::open_address(py, address)?;
-            return Ok(Table { joined });
+            return Ok(Table {
+                joined,
+                allow_pickle,
+            });
         }
         let options = options(capacity, retain, seats);
         let made: Result<Segment, SegmentError> = match (name, mode) {
@@ -102,7 +112,16 @@ impl Table {
             }
         };
         let joined = Joined::enter(made.map_err(raise)?)?;
-        Ok(Table { joined })
+        Ok(Table {
+            joined,
+            allow_pickle,
+        })
+    }
+
+    /// Whether objects may be loaded and stored.
+    #[getter]
+    fn allow_pickle(&self) -> bool {
+        self.allow_pickle
     }
 
     /// The name, or None.
@@ -224,7 +243,7 @@ impl Table {
         self.joined.keep();
         let open = py.import("ndshm._table")?.getattr("_from_address")?;
         let address: Bound<'py, PyBytes> = pickle::address(py, &self.joined)?;
-        (open, (address,)).into_pyobject(py)
+        (open, (address, self.allow_pickle)).into_pyobject(py)
     }
 }
 

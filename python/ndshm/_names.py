@@ -1,0 +1,119 @@
+"""Names: a table as a mapping that all its processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from . import _ndshm
+from ._array import ndarray
+from ._errors import TypeMismatch
+from ._ndshm import Ref
+from ._object import MAX_AXES, Objects
+
+if TYPE_CHECKING:
+    from ._table import Table
+
+#: Arrays of other classes are objects: a copy of their elements would lose the rest.
+_ARRAYS = (np.ndarray, np.memmap, ndarray)
+
+_MISSING = object()
+
+
+class Names(Objects, MutableMapping[str, Any]):
+    """The part of `Table` that maps names to values."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._value(_ndshm.find_named(self, name))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if isinstance(value, ndarray) and _ndshm.is_named(self, name, value):
+            return  # The end of `t[name] += 1`.
+        _ndshm.give_name(self, name, self._item(value), True)
+
+    def __delitem__(self, name: str) -> None:
+        _ndshm.remove_name(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _ndshm.has_name(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __bool__(self) -> bool:
+        # A table without names may be full of arrays.
+        return True
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Return the names that begin with `prefix`, sorted.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     t.update({"layer/1": 1, "layer/2": 2, "rate": 0.1})
+        ...     print(t.names("layer/"))
+        ['layer/1', 'layer/2']
+        """
+        return _ndshm.names(self, prefix)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Give the name to a value unless something has it. Return what has it then.
+
+        Of several processes that call it at once, one makes the value and all return that:
+
+        >>> import ndshm, numpy as np
+        >>> with ndshm.Table() as t:
+        ...     count = t.setdefault("count", np.zeros(1, int))
+        ...     count += 1
+        ...     print(t.setdefault("count", np.zeros(1, int)))
+        [1]
+        """
+        if name not in self:
+            _ndshm.give_name(self, name, self._item(default), False)
+        return self[name]
+
+    def pop(self, name: str, default: Any = _MISSING) -> Any:
+        """Remove a name, and return its value. An array stays as long as it is in use."""
+        try:
+            # A value that cannot be loaded keeps its name.
+            found = _ndshm.find_named(self, name)
+            value = self._value(found)
+            removed = _ndshm.take_name(self, name)
+        except KeyError:
+            if default is _MISSING:
+                raise
+            return default
+        if removed.handle != found.handle:
+            # Another process has given the name to another value meanwhile.
+            value = self._value(removed)
+        removed.free()
+        return value
+
+    def clear(self) -> None:
+        """Remove all names, and free what has them."""
+        for name in self.names():
+            # Another process may have removed it.
+            with suppress(KeyError):
+                del self[name]
+
+    def _value(self, found: ndarray | Ref[Any]) -> Any:
+        return found.get(allow_pickle=self.allow_pickle) if isinstance(found, Ref) else found
+
+    def _item(self, value: Any) -> ndarray | Ref[Any]:
+        """Return what is to have a name: an array of the table itself, or else a copy."""
+        if type(value) not in _ARRAYS or value.dtype.hasobject or value.ndim > MAX_AXES:
+            return self.put(value)
+        if isinstance(value, ndarray) and _ndshm.is_nameable(self, value):
+            return value
+        try:
+            return cast("Table", self).array(value)
+        except TypeMismatch:
+            # A dtype that only numpy knows, such as one with titles.
+            return self.put(value)
