@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _ndshm
 from ._array import ndarray
-from ._errors import TypeMismatch
+from ._errors import Stale, TypeMismatch
 from ._ndshm import Ref
 from ._object import MAX_AXES, Objects
 
@@ -93,7 +93,9 @@ class Names(Objects, MutableMapping[str, Any]):
         if removed.handle != found.handle:
             # Another process has given the name to another value meanwhile.
             value = self._value(removed)
-        removed.free()
+        # Its own handle may have freed it before.
+        with suppress(Stale):
+            removed.free()
         return value
 
     def clear(self) -> None:
@@ -104,7 +106,7 @@ class Names(Objects, MutableMapping[str, Any]):
                 del self[name]
 
     def _value(self, found: ndarray | Ref[Any]) -> Any:
-        return found.get(allow_pickle=self.allow_pickle) if isinstance(found, Ref) else found
+        return _ndshm.load_named(self, found) if isinstance(found, Ref) else found
 
     def _item(self, value: Any) -> ndarray | Ref[Any]:
         """Return what is to have a name: an array of the table itself, or else a copy."""

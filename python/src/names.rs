@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use crate::array::{self, fields, find_pin, pin_of};
 use crate::error::{exception, raise};
 use crate::layout::is_object;
-use crate::object::Ref;
+use crate::object::{Ref, load, refused};
 use crate::pickle::is_whole;
 use crate::pin::{Origin, Pin};
 use crate::segment::Joined;
@@ -56,6 +56,20 @@ fn find_named<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'py,
         if let Some(found) = item(table.py(), joined, handle)? {
             return Ok(found);
         }
+    }
+}
+
+/// Loads the object that a name has led to. It may have been freed since: another program may have
+/// given the name to another value. Its bytes are pinned.
+#[pyfunction]
+fn load_named<'py>(
+    table: &Bound<'py, Table>,
+    found: &Bound<'py, Ref>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let pin = found.get().pin.bind(table.py());
+    match table.get().allow_pickle {
+        true => load(pin),
+        false => Err(refused(pin.get().handle)),
     }
 }
 
@@ -182,6 +196,7 @@ fn is_named(
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(find_named, module)?)?;
     module.add_function(wrap_pyfunction!(has_name, module)?)?;
+    module.add_function(wrap_pyfunction!(load_named, module)?)?;
     module.add_function(wrap_pyfunction!(names, module)?)?;
     module.add_function(wrap_pyfunction!(give_name, module)?)?;
     module.add_function(wrap_pyfunction!(take_name, module)?)?;

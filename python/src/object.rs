@@ -290,7 +290,7 @@ fn sources(views: &[PyUntypedBuffer]) -> Vec<Source> {
 }
 
 /// Loads an object. What it holds keeps the pin, and not the bytes.
-fn load<'py>(pin: &Bound<'py, Pin>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn load<'py>(pin: &Bound<'py, Pin>) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = pin.py();
     let (first, len) = (pin.get().first, pin.get().len);

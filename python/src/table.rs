@@ -29,7 +29,7 @@ const SEATS: u32 = 1024;
 pub(crate) struct Table {
     pub(crate) joined: Arc<Joined>,
     /// Whether objects may be loaded and stored through this object.
-    allow_pickle: bool,
+    pub(crate) allow_pickle: bool,
 }
 
 impl Table {

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, MutableMapping
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -189,7 +190,7 @@ class Broken:
 
 
 def test_unrelated_programs() -> None:
-    name = f"ndshm-test-{os.getpid()}"
+    name = f"python-names-{os.getpid()}"
     with ndshm.open(name, "x") as table:
         table["x"] = np.zeros((2, 3))
         table["settings"] = {"rate": 0.5, "names": ["a"], "data": np.arange(10)}
@@ -226,6 +227,54 @@ def test_processes_share_names(context: BaseContext, table: ndshm.Table) -> None
     assert len(set(handles)) == 1 and table["count"].tolist() == [190]
     assert len(table.names("worker/")) == 20
     assert all(table[f"worker/{n}"]["data"].sum() == 100 * n for n in range(20))
+
+
+def _replace(table: ndshm.Table) -> None:
+    for n in range(100_000):
+        table["x"] = {"n": n, "data": np.full(100, n)}
+        table["y"] = np.full(100, n)
+
+
+def test_a_process_replaces_values(context: BaseContext) -> None:
+    """A reader finds a whole value at every moment, also if the writer is killed."""
+    with ndshm.Table() as table:
+        table["x"], table["y"] = {"n": 0, "data": np.zeros(100)}, np.zeros(100)
+        writer = context.Process(target=_replace, args=(table,))  # type: ignore[attr-defined]
+        writer.start()
+        seen = set()
+        deadline = time.monotonic() + 30
+        while len(seen) < 300 and time.monotonic() < deadline:
+            value, y = table["x"], table["y"]
+            assert (value["data"] == value["n"]).all() and (y == y[0]).all()
+            seen.add(value["n"])
+        writer.kill()
+        writer.join(30)
+        assert len(seen) >= 300
+        table.reap()
+        assert (table["x"]["data"] == table["x"]["n"]).all() and len(table["y"]) == 100
+        # The kill may have left a value that has no name yet, or the old one, which has none more.
+        assert table.names() == ["x", "y"] and len(table.handles()) in (2, 3)
+
+
+def _put_for_ever(table: ndshm.Table) -> None:
+    while True:
+        table.put(np.zeros(1 << 22))
+
+
+def test_a_process_is_killed_in_put(context: BaseContext, table: ndshm.Table) -> None:
+    for delay in (0.05, 0.1, 0.2):
+        process = context.Process(  # type: ignore[attr-defined]
+            target=_put_for_ever, args=(table,)
+        )
+        process.start()
+        while not table.handles():
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.kill()
+        process.join(30)
+        table.reap()
+        assert not table.handles()
+    assert table.put([1]).get() == [1]
 
 
 def test_threads_replace_a_value(table: ndshm.Table) -> None:
@@ -275,7 +324,7 @@ def test_the_tool_finds_the_values() -> None:
     tool = _tool()
     if tool is None:
         pytest.skip("the tool is not built: cargo build -p ndshm-cli")
-    name = f"ndshm-test-{os.getpid()}"
+    name = f"python-names-{os.getpid()}"
     with ndshm.open(name, "x") as table:
         table["weights"] = np.arange(6.0).reshape(2, 3)
         table["settings"] = {"rate": 0.5}
