@@ -41,7 +41,7 @@ def test_examples(path: Path) -> None:
 def test_every_public_name_has_docs() -> None:
     for name in ndshm.__all__:
         assert getattr(ndshm, name).__doc__, name
-    for kind in (ndshm.ndarray, ndshm.Table):
+    for kind in (ndshm.ndarray, ndshm.Table, ndshm.Ref):
         for name in dir(kind):
             if not name.startswith("_") and not hasattr(np.ndarray, name):
                 assert getattr(kind, name).__doc__, name
