@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _ndshm
 from ._array import ndarray
-from ._errors import Stale, TypeMismatch
+from ._errors import NameNotFound, Stale, TypeMismatch
 from ._ndshm import Ref
 from ._object import MAX_AXES, Objects
 
@@ -75,18 +75,24 @@ class Names(Objects, MutableMapping[str, Any]):
         ...     print(t.setdefault("count", np.zeros(1, int)))
         [1]
         """
-        if name not in self:
-            _ndshm.give_name(self, name, self._item(default), False)
-        return self[name]
+        while True:
+            if name not in self:
+                _ndshm.give_name(self, name, self._item(default), False)
+            # Another process may have removed it.
+            with suppress(NameNotFound):
+                return self[name]
 
     def pop(self, name: str, default: Any = _MISSING) -> Any:
-        """Remove a name, and return its value. An array stays as long as it is in use."""
+        """Remove a name, and return its value, which only one of several processes gets.
+
+        An array stays as long as it is in use.
+        """
         try:
             # A value that cannot be loaded keeps its name.
             found = _ndshm.find_named(self, name)
             value = self._value(found)
             removed = _ndshm.take_name(self, name)
-        except KeyError:
+        except NameNotFound:
             if default is _MISSING:
                 raise
             return default
@@ -98,11 +104,27 @@ class Names(Objects, MutableMapping[str, Any]):
             removed.free()
         return value
 
+    def popitem(self) -> tuple[str, Any]:
+        """Remove some name, and return it with its value, which only one of several processes gets."""
+        for name in self.names():
+            # Another process may have removed it.
+            with suppress(NameNotFound):
+                return name, self.pop(name)
+        raise NameNotFound("nothing has a name in this table")
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of the names and their values."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values."""
+        return _Values(self)
+
     def clear(self) -> None:
         """Remove all names, and free what has them."""
         for name in self.names():
             # Another process may have removed it.
-            with suppress(KeyError):
+            with suppress(NameNotFound):
                 del self[name]
 
     def _value(self, found: ndarray | Ref[Any]) -> Any:
@@ -119,3 +141,23 @@ class Names(Objects, MutableMapping[str, Any]):
         except TypeMismatch:
             # A dtype that only numpy knows, such as one with titles.
             return self.put(value)
+
+
+class _Items(ItemsView[str, Any]):
+    """The items of a table. Names that another process removes during the iteration are left out."""
+
+    _mapping: Names
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for name in self._mapping:
+            with suppress(NameNotFound):
+                yield name, self._mapping[name]
+
+
+class _Values(ValuesView[Any]):
+    """The values of a table, as those of its items."""
+
+    _mapping: Names
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping.items())

@@ -34,7 +34,8 @@ class Objects(_ndshm.Table):
         The object is pickled. Its arrays lie beside the pickle, and `Ref.get` returns them without
         a copy, read-only: numpy arrays, those in data frames of pandas, the columns of pyarrow. An
         `ndshm.ndarray` in the object is not copied into it. Its handle is, as when it is sent: so
-        it stays writeable, and lives until it is freed.
+        it stays writeable, is not freed with the object, and goes with the process that made it
+        unless `detach` was called.
 
         >>> import ndshm, numpy as np
         >>> with ndshm.Table() as t:

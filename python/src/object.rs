@@ -154,6 +154,15 @@ impl Ref {
         (attach, (PyBytes::new(py, &state),)).into_pyobject(py)
     }
 
+    /// Copies refer to the same object, and do not count as sent.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> bool {
         let pin = self.pin.bind(py).get();
         other.cast::<Ref>().is_ok_and(|other| {

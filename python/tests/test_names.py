@@ -51,6 +51,8 @@ def test_a_table_is_a_mapping(table: ndshm.Table) -> None:
         assert isinstance(caught.value, ndshm.NameNotFound)
     assert table.popitem()[0] == "b"
     table.clear()
+    with pytest.raises(KeyError):
+        table.popitem()
     assert not table.names() and not table.handles()
 
 
@@ -300,6 +302,34 @@ def test_threads_replace_a_value(table: ndshm.Table) -> None:
     for reader in readers:
         reader.join(30)
     assert not errors
+
+
+def test_an_iteration_leaves_out_what_is_removed(table: ndshm.Table) -> None:
+    table.update({str(n): n for n in range(5)})
+    seen = []
+    for name, value in table.items():
+        seen.append((name, value))
+        if name == "1":
+            del table["2"], table["3"]
+    assert seen == [("0", 0), ("1", 1), ("4", 4)] and list(table.values()) == [0, 1, 4]
+
+
+def _take(table: ndshm.Table, _: int) -> list[Any]:
+    taken = []
+    while True:
+        try:
+            taken.append(table.popitem()[1]["n"])
+        except KeyError:
+            return taken
+
+
+def test_an_item_is_popped_once(context: BaseContext, table: ndshm.Table) -> None:
+    table.update({str(n): {"n": n, "data": np.zeros(3)} for n in range(200)})
+    with context.Pool(3) as pool:
+        taken = pool.starmap(_take, [(table, n) for n in range(3)])
+        pool.close()
+        pool.join()
+    assert sorted(n for part in taken for n in part) == list(range(200))
 
 
 def test_a_closed_table() -> None:

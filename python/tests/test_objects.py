@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array as std_array
+import copy
+import ctypes
 import gc
 import os
 import pickle
@@ -167,6 +169,7 @@ def test_a_sent_object_lives_until_it_is_freed() -> None:
     received = pickle.loads(sent)
     assert not received.is_owned and received.handle == handle
     again = pickle.loads(pickle.dumps(received))
+    assert copy.copy(again) is again is copy.deepcopy(again)
     assert again == received and hash(again) == hash(received) and again != ndshm.put(1)
     assert handle in repr(received) and received.table == ndshm.default()
     x = received.get()["a"]
@@ -390,6 +393,23 @@ def test_damaged_objects_are_refused() -> None:
     ref = _ndshm.store(ndshm.default(), [b"no pickle"], [])
     with pytest.raises(pickle.UnpicklingError):
         ref.get()
+
+
+def test_a_damaged_header_is_refused() -> None:
+    ref = ndshm.put({"x": np.arange(3)})
+    x = ref.get()["x"]
+    header = x.ctypes.data - (ref.nbytes - x.nbytes)
+    words = (ctypes.c_uint64 * 4).from_address(header)
+    good = list(words)
+    assert good[0] == 1 and good[2:] == [1, x.nbytes]
+    for place, values in enumerate([(0, 2, 2**63), (0, good[1] + 64, 2**64 - 1, 2**63),
+                                    (0, 2, 100, 2**61, 2**64 - 1), (0, 25, 2**64 - 8, 2**63)]):  # fmt: skip
+        for value in values:
+            words[place] = value
+            with pytest.raises(ValueError, match="damaged"):
+                ref.get()
+            words[place] = good[place]
+    assert ref.get()["x"].tolist() == [0, 1, 2]
 
 
 def test_an_unknown_class_has_a_note() -> None:
