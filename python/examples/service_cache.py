@@ -1,4 +1,4 @@
-"""A cache for the processes of a service: each value is in memory once, whoever uses it.
+"""A cache for the processes of a service: each value is in memory once.
 
 The processes are programs of their own, as the workers of a web server are. There is no server
 process: the table is a name in /dev/shm, and ends with the last program that has it open.
@@ -24,7 +24,7 @@ ROWS = 2_000_000
 
 
 def load(version: int) -> Any:
-    """Return what takes long to make: a data frame, or a dict of arrays without pandas."""
+    """Return data that takes long to make: a data frame, or a dict of arrays without pandas."""
     rng = np.random.default_rng(version)
     columns = {"price": rng.uniform(10, 20, ROWS), "volume": rng.integers(1, 100, ROWS)}
     try:
@@ -46,7 +46,7 @@ def worker(name: str, number: int, rounds: int) -> None:
     table = ndshm.open(name, "r")
     # One array for all workers, made by the first one that comes here.
     served = table.setdefault("served", np.zeros(64, np.int64))
-    # The first look-up imports what the value needs.
+    # The first look-up imports the module of the value.
     versions = {table["quotes"]["version"]}
     before, slowest = private_bytes(), 0.0
     for _ in range(rounds):

@@ -64,7 +64,7 @@ class Names(Objects, MutableMapping[str, Any]):
         return _ndshm.names(self, prefix)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
-        """Give the name to a value unless something has it. Return what has it then.
+        """Give the name to a value unless something has it. Return the value of the name then.
 
         Of several processes that call it at once, one makes the value and all return that:
 
@@ -121,7 +121,7 @@ class Names(Objects, MutableMapping[str, Any]):
         return _Values(self)
 
     def clear(self) -> None:
-        """Remove all names, and free what has them."""
+        """Remove all names, and free their values."""
         for name in self.names():
             # Another process may have removed it.
             with suppress(NameNotFound):
@@ -131,7 +131,7 @@ class Names(Objects, MutableMapping[str, Any]):
         return _ndshm.load_named(self, found) if isinstance(found, Ref) else found
 
     def _item(self, value: Any) -> ndarray | Ref[Any]:
-        """Return what is to have a name: an array of the table itself, or else a copy."""
+        """Return the item for a name: an array of the table itself, or else a copy."""
         if type(value) not in _ARRAYS or value.dtype.hasobject or value.ndim > MAX_AXES:
             return self.put(value)
         if isinstance(value, ndarray) and _ndshm.is_nameable(self, value):

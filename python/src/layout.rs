@@ -84,8 +84,8 @@ impl Layout {
             .ok_or_else(|| PyOverflowError::new_err("the object has more than 2**63 bytes"))
     }
 
-    /// Writes the header, and zeros between the parts. Returns the places of the parts, with what
-    /// belongs there.
+    /// Writes the header, and zeros between the parts. Returns the places of the parts, with their
+    /// sources.
     pub(crate) fn divide<'a>(
         &self,
         bytes: &'a mut [u8],
@@ -128,7 +128,7 @@ impl Layout {
             (place < words).then(|| {
                 let word = (first as *const u64).wrapping_add(place);
                 // SAFETY: the word is within the bytes, and aligned. A volatile read loads it once,
-                // so what is checked below is what is used.
+                // so the checks below are of the value that is used.
                 u64::from_le(unsafe { word.read_volatile() })
             })
         };

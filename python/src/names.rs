@@ -99,8 +99,8 @@ fn pin_of_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Pin>> {
     }
 }
 
-/// Gives a name to an array or a `Ref` that this process owns. Frees what had the name before if
-/// `replace` is set; otherwise returns `False` if something has it.
+/// Gives a name to an array or a `Ref` that this process owns. Frees the earlier item of the name
+/// if `replace` is set; otherwise returns `False` if there is one.
 ///
 /// The item outlives this process from now on.
 #[pyfunction]
@@ -113,6 +113,7 @@ fn give_name(
     let pin = pin_of_item(item)?;
     let (pin, handle) = (pin.get(), pin.get().handle);
     let shared = table.get().joined.table()?;
+    let is_sent = pin.is_sent();
     // First: at no moment the name has an item that goes with this process.
     pin.detach()?;
     let given = table.py().detach(|| match replace {
@@ -131,7 +132,7 @@ fn give_name(
     });
     if !matches!(given, Ok(true)) {
         // If another process has adopted it meanwhile, that one frees it.
-        let _ = pin.adopt();
+        let _ = pin.adopt(is_sent);
     }
     given.map_err(raise)
 }
@@ -149,7 +150,7 @@ fn take_name<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'py, 
     }
 }
 
-/// Removes a name, and frees what had it.
+/// Removes a name, and frees its item.
 #[pyfunction]
 fn remove_name(table: &Bound<'_, Table>, name: &str) -> PyResult<()> {
     let shared = table.get().joined.table()?;

@@ -82,8 +82,8 @@ fn damaged(dtype: &Bound<'_, PyAny>, shape: &Bound<'_, PyTuple>, len: usize) -> 
     ))
 }
 
-/// Returns what a pickle has for a dtype: the code of a number in this machine's byte order, or
-/// the dtype itself.
+/// Returns the argument by which a pickle names a dtype: the code of a number in this machine's byte
+/// order, or the dtype itself.
 #[pyfunction]
 fn short_dtype<'py>(dtype: &Bound<'py, PyArrayDescr>) -> PyResult<Bound<'py, PyAny>> {
     match scalar(dtype).and_then(scalar_code) {

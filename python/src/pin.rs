@@ -183,10 +183,19 @@ impl Pin {
         Ok(())
     }
 
-    /// Takes back an array that was just [detached](Pin::detach) and that nobody else has.
-    pub(crate) fn adopt(&self) -> PyResult<()> {
+    /// Returns `true` if the handle was sent, or the array was detached.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.has(SENT)
+    }
+
+    /// Takes back an array that was just [detached](Pin::detach). `is_sent` is as before that.
+    pub(crate) fn adopt(&self, is_sent: bool) -> PyResult<()> {
         self.joined.table()?.adopt(self.handle).map_err(raise)?;
-        self.state.store(OWNED, Ordering::Relaxed);
+        let sent = if is_sent { SENT } else { 0 };
+        self.state.store(OWNED | sent, Ordering::Relaxed);
+        if is_sent && let Some(scope) = &self.scope {
+            scope.add(self.handle);
+        }
         Ok(())
     }
 

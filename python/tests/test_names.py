@@ -22,7 +22,7 @@ from test_processes import run
 
 @pytest.fixture
 def table() -> Iterator[ndshm.Table]:
-    """A new table, which has to be empty at the end but for what has a name."""
+    """A new table, which has to be empty at the end but for the values of names."""
     with ndshm.Table() as made:
         yield made
         made.clear()
@@ -140,11 +140,23 @@ def test_names_of_wrong_length(table: ndshm.Table, name: str) -> None:
     own = table.zeros(3)
     with pytest.raises(ndshm.InvalidName):
         table[name] = own
-    assert own.is_owned, "what has got no name stays as it was"
+    assert own.is_owned, "an array that has got no name stays as it was"
     del own, value, caught
     with pytest.raises(KeyError, match="1 to 255 bytes"):
         table[name]
     assert name not in table and table.get(name, 3) == 3 and not table.handles()
+
+
+def test_a_sent_array_without_its_name_is_still_sent(table: ndshm.Table) -> None:
+    with table.scope():
+        x = table.zeros(3)
+        sent = pickle.dumps(x)
+        with pytest.raises(ndshm.InvalidName):
+            table[""] = x
+        handle = x.handle
+        del x
+        assert pickle.loads(sent).handle == handle
+    assert handle not in table.handles()
 
 
 def test_names_that_are_none(table: ndshm.Table) -> None:
@@ -269,7 +281,8 @@ def test_a_process_is_killed_in_put(context: BaseContext, table: ndshm.Table) ->
             target=_put_for_ever, args=(table,)
         )
         process.start()
-        while not table.handles():
+        deadline = time.monotonic() + 30
+        while not table.handles() and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(delay)
         process.kill()
