@@ -355,6 +355,53 @@ impl OwnedRound {
         within(self.check_process(), table, |core| self.try_finish_in(core))
     }
 
+    /// Sends finished tiles back: a participant can claim each once more in this round, and sees
+    /// what was written to it before this call. Skips tiles that are not done. Returns the number
+    /// of tiles that were sent back.
+    ///
+    /// Between [`TileState::Done`](crate::partition::TileState) and this call only the opener writes
+    /// the tile. Participants that have found no tile left have to look again: tell them.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, TileState, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(2)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let mut round = tiles.begin(&table)?;
+    /// for _ in 0..3 {
+    /// #     let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    /// #         panic!("the round runs");
+    /// #     };
+    ///     while let Some(token) = member.claim(&table)? {
+    ///         member.done(&table, token)?;
+    ///     }
+    /// #     member.leave(&table)?;
+    ///     assert_eq!(round.tile(1), Some(TileState::Done));
+    ///     assert_eq!(round.again(&table, [0, 1])?, 2);
+    ///     assert_eq!(round.again(&table, [1])?, 0);
+    /// }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`RoundError::NoSuchTile`] if the partition has fewer tiles.
+    /// - [`RoundError::NotHeld`] for another table, once the round is over, or for a partition of
+    ///   more than 2,048 tiles.
+    /// - [`RoundError::Forked`] in a child of the process that opened the round.
+    #[inline]
+    pub fn again(
+        &mut self,
+        table: &impl TableAccess,
+        tiles: impl IntoIterator<Item = usize>,
+    ) -> Result<usize, RoundError> {
+        let tiles: Vec<usize> = tiles.into_iter().collect();
+        table.with(Inside, |table| self.again_in(&table.core, tiles))?
+    }
+
     /// Gives the round up, and releases its arrays at once, as dropping a
     /// [`Round`](crate::Round) does.
     ///

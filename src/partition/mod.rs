@@ -43,7 +43,7 @@ pub(crate) use access::sealed;
 pub use access::{AccessMode, Group, PerTile, Read, WholeArray, Write};
 use control::{Control, MAX_MEMBERS, Member};
 pub use grid::Grid;
-pub use owned::{OwnedMember, OwnedPartition, OwnedRound, TileToken};
+pub use owned::{OwnedMember, OwnedPartition, OwnedRound, TileState, TileToken};
 pub(crate) use plan::Plan;
 pub use plan::TileSide;
 pub use round::Round;

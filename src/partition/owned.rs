@@ -4,6 +4,7 @@
 //! Each value keeps the parts of the borrowing value, and every call puts that together for its
 //! duration. So both are one implementation.
 
+mod again;
 mod waits;
 
 use core::fmt;
@@ -25,6 +26,7 @@ use crate::table::error::LeaseError;
 use crate::table::inbox::{Inbox, LeftBehind};
 use crate::table::lease::PartedLease;
 use crate::word::{RoundState, SeatId};
+pub use again::TileState;
 
 const OTHER_TABLE: &str = "another table made this value, or its table has left the segment: pass the \
      table that made it";

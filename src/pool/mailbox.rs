@@ -283,6 +283,12 @@ impl<'m> Mailbox<'m> {
         self.job().is(job)
     }
 
+    /// Returns the number of the call that the arguments belong to.
+    pub(super) fn call(&self) -> u64 {
+        // Acquire: as in `check_in`.
+        self.words[ARGUMENTS + core::mem::offset_of!(Arguments, call) / 8].load(Ordering::Acquire)
+    }
+
     /// Sleeps while the job word is `seen`, at most for `timeout`.
     pub(super) fn sleep(&self, seen: Job, timeout: Duration) {
         park(self.job_word(), seen, Job::ASLEEP.mask(), timeout);

@@ -19,6 +19,8 @@ use crate::sync::{Atom, Ordering, spin};
 /// parent, and then yielding is right. A busy parent waits for nothing. A waiting parent needs its
 /// workers, from which another program takes slices.
 pub(super) struct Spin<'m> {
+    /// Further turns that keep the processor, before those that yield it.
+    patience: u32,
     yields: u32,
     /// Not 0 while all processes of the pool sleep instead of yielding.
     crowded: &'m Atom,
@@ -54,6 +56,7 @@ const ENOUGH: u32 = 200;
 /// The state of a spin between two waits, for a value that does not borrow the words.
 #[derive(Clone, Copy)]
 pub(super) struct SpinState {
+    patience: u32,
     yields: u32,
     losses: Option<Losses>,
 }
@@ -62,6 +65,7 @@ impl SpinState {
     /// Continues the spin.
     pub(super) fn on(self, crowded: &Atom) -> Spin<'_> {
         Spin {
+            patience: self.patience,
             yields: self.yields,
             crowded,
             losses: self.losses.map(Cell::new),
@@ -73,6 +77,7 @@ impl<'m> Spin<'m> {
     /// Returns the state, which [`SpinState::on`] continues.
     pub(super) fn state(&self) -> SpinState {
         SpinState {
+            patience: self.patience,
             yields: self.yields,
             losses: self.losses.as_ref().map(Cell::get),
         }
@@ -94,10 +99,23 @@ impl<'m> Spin<'m> {
     pub(super) fn of_worker(workers: usize, crowded: &'m Atom) -> Spin<'m> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Spin {
+            patience: 0,
             yields: if workers < processors { 200 } else { 100 },
             crowded,
             losses: None,
         }
+    }
+
+    /// Returns the spin of a pool with kernels in Python, whose calls take some 10 µs of the
+    /// interpreter. It keeps the processor for about 20 µs, if each process has its own: that costs
+    /// less than to sleep and to be woken.
+    pub(super) fn patient(self, workers: usize) -> Spin<'m> {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let patience = match workers < processors {
+            true => 10 * spin::PAUSES,
+            false => 0,
+        };
+        Spin { patience, ..self }
     }
 
     /// Calls `ready` until it returns a value or the spin ends. In a model that is at once: a
@@ -112,6 +130,12 @@ impl<'m> Spin<'m> {
         let mut before = Instant::now();
         if !self.may_yield(before) {
             return ready();
+        }
+        if self.patience > 0 {
+            if let Some(found) = spin::pausing_for(self.patience, &ready) {
+                return Some(found);
+            }
+            before = Instant::now();
         }
         let kept = || {
             let now = Instant::now();

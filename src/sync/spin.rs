@@ -7,7 +7,13 @@ pub(crate) const PAUSES: u32 = 100;
 /// Calls `ready` until it returns a value, [`PAUSES`] times. Keeps the processor.
 #[inline]
 pub(crate) fn pausing<T>(ready: impl Fn() -> Option<T>) -> Option<T> {
-    turns(PAUSES, ready, || {
+    pausing_for(PAUSES, ready)
+}
+
+/// Calls `ready` until it returns a value, `pauses` times. Keeps the processor.
+#[inline]
+pub(crate) fn pausing_for<T>(pauses: u32, ready: impl Fn() -> Option<T>) -> Option<T> {
+    turns(pauses, ready, || {
         core::hint::spin_loop();
         true
     })

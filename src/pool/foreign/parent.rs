@@ -1,5 +1,7 @@
 //! The parent's side of a foreign pool.
 
+mod running;
+
 use core::cell::Cell;
 use core::time::Duration;
 
@@ -83,6 +85,8 @@ struct OpenCall {
     gone: Vec<WorkerAnswer>,
     /// The job is closed.
     closed: bool,
+    /// The parent waits for those in the job alone: the others do not begin it.
+    cancelled: bool,
 }
 
 /// The parent of workers that the crate did not start; see the [module](super).
@@ -133,7 +137,9 @@ impl<A: TableAccess> ForeignPool<A> {
                 return Err(table.core.abandon_damaged(reserved).into());
             };
             found.clear(Member::of(table));
-            let spin = Spin::of_parent(workers, found.mailbox.crowded()).state();
+            let spin = Spin::of_parent(workers, found.mailbox.crowded())
+                .patient(workers)
+                .state();
             let handle = table.core.publish_control(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Foreign, words).store(descriptor);
             });
@@ -251,6 +257,7 @@ impl<A: TableAccess> ForeignPool<A> {
             params,
             gone: Vec::new(),
             closed: false,
+            cancelled: false,
         });
         Ok(expected)
     }
@@ -451,9 +458,10 @@ impl<A: TableAccess> ForeignPool<A> {
         Ok(())
     }
 
-    /// Returns `true` if all expected workers have served the open call, or none is open.
+    /// Returns `true` if all expected workers have served the open call, or it was cancelled, or none
+    /// is open.
     fn all_have_served(&self, words: &Words<'_>) -> bool {
-        let Some(call) = &self.call else {
+        let Some(call) = self.call.as_ref().filter(|call| !call.cancelled) else {
             return true;
         };
         let mut places = self.occupants.iter().enumerate();

@@ -113,7 +113,9 @@ impl<A: TableAccess> ForeignWorker<A> {
             let mut places = asked.filter(|&worker| worker < at.workers);
             if let Some(worker) = places.find(|&worker| words.take(worker, me)) {
                 words.mailbox.arrive(worker);
-                let spin = Spin::of_worker(at.workers, words.mailbox.crowded()).state();
+                let spin = Spin::of_worker(at.workers, words.mailbox.crowded())
+                    .patient(at.workers)
+                    .state();
                 break Ok((worker, words.parent(), spin));
             }
             let waited = start.elapsed();
@@ -253,6 +255,38 @@ impl<A: TableAccess> ForeignWorker<A> {
             served.work.tiles = served.work.tiles.saturating_add(tiles);
             served.work.stolen = served.work.stolen.saturating_add(stolen);
         }
+    }
+
+    /// Tells the parent that something in the call has changed, such as a finished tile: ends a
+    /// sleep of [`ForeignPool::wait_until`](super::ForeignPool::wait_until).
+    ///
+    /// # Errors
+    /// [`PoolError::Forked`] in a forked child of the worker.
+    pub fn notify(&self) -> Result<(), PoolError> {
+        self.check_ours()?;
+        Self::words(&self.segment, &self.at)?.mailbox.event();
+        Ok(())
+    }
+
+    /// Returns `false` if the worker's call was [cancelled](super::ForeignPool::cancel) or ended,
+    /// if the parent has died, or if there is no call. A worker asks between two tiles. It notices
+    /// the death within about 100 ms.
+    pub fn is_wanted(&mut self) -> bool {
+        let Some(call) = self.served.as_ref().map(|served| served.call) else {
+            return false;
+        };
+        if self.check_ours().is_err() {
+            return false;
+        }
+        let Ok(words) = Self::words(&self.segment, &self.at) else {
+            return false;
+        };
+        let job = words.mailbox.job();
+        // The parent may have announced the call once more, which changes the job alone.
+        job.is_open()
+            && job.number() != ENDED
+            && words.mailbox.call() == call
+            && (!self.look.is_due() || self.parent.is_alive(&self.segment, self.me.seat()))
     }
 
     /// Answers the call: the worker has finished, and leaves these bytes.
