@@ -29,6 +29,10 @@ from ._errors import (
 from ._ndshm import _attach as _attach
 from ._ndshm import _attach_object as _attach_object
 from ._object import Ref, get
+from ._pool import Pool
+from ._pool_calls import readonly, whole
+from ._pool_errors import KernelError, WorkerDied
+from ._running import Running
 from ._table import (
     Table,
     array,
@@ -48,6 +52,7 @@ __all__ = [
     "Closed",
     "Full",
     "InvalidName",
+    "KernelError",
     "NameNotFound",
     "NameTaken",
     "NdshmError",
@@ -55,10 +60,13 @@ __all__ = [
     "PickleRefused",
     "Poisoned",
     "Ref",
+    "Pool",
+    "Running",
     "Stale",
     "Table",
     "TypeMismatch",
     "Unreachable",
+    "WorkerDied",
     "array",
     "default",
     "empty",
@@ -71,7 +79,9 @@ __all__ = [
     "open",
     "portable",
     "put",
+    "readonly",
     "scope",
+    "whole",
     "zeros",
     "zeros_like",
 ]

@@ -33,6 +33,7 @@ mod object;
 mod object_array;
 mod pickle;
 mod pin;
+mod pool;
 mod process;
 mod scope;
 mod segment;
@@ -53,6 +54,7 @@ fn _ndshm(module: &Bound<'_, PyModule>) -> PyResult<()> {
     object_array::register(module)?;
     pickle::register(module)?;
     pin::register(module)?;
+    pool::register(module)?;
     process::register(module)?;
     scope::register(module)?;
     table::register(module)?;

@@ -1,0 +1,128 @@
+"""How a function gets into a worker.
+
+A function that the worker can import is sent as its name. The parent and the worker compare its
+code, because a forked worker has the definition of the time of its fork. Others are pickled by value:
+by pickle if it can, else by cloudpickle.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pickle
+import sys
+import types
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from ._errors import NdshmError
+
+Function: TypeAlias = Callable[..., Any]
+Spec: TypeAlias = tuple[Any, ...]
+
+EXTRAS = ("rng", "state", "tile", "worker", "workers")
+"""The parameters that a worker passes by name to a function that has them."""
+
+
+class FunctionNotFound(NdshmError, LookupError):
+    """A worker cannot import a function, or finds another one of its name."""
+
+
+def spec(function: Function) -> tuple[Spec, bool]:
+    """Return how to send a function, and whether that is the same the next time for sure."""
+    if isinstance(function, types.FunctionType) and _is_importable(function):
+        return ("name", function.__module__, function.__qualname__, _print_of(function)), True
+    return by_value(function), False
+
+
+def by_value(function: Function, is_missing: bool = False) -> Spec:
+    """Return a function as a pickle, and not as its name if the workers do not know that."""
+    try:
+        if not is_missing and not _is_of_main(function):
+            return ("pickle", pickle.dumps(function))
+        reason: Exception | None = None
+    except Exception as error:
+        reason = error
+    try:
+        import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError:
+        raise TypeError(
+            f"{_name(function)} cannot be sent to the workers, because they cannot import it as it is "
+            "now: define it by `def` in a module before the pool is made, or install cloudpickle (pip "
+            "install cloudpickle)"
+        ) from reason
+    return ("pickle", cloudpickle.dumps(function))
+
+
+def find(spec: Spec) -> Function:
+    """Return the function that was sent, in a worker."""
+    if spec[0] == "pickle":
+        loaded: Function = pickle.loads(spec[1])
+        return loaded
+    _, module, name, code = spec
+    try:
+        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise FunctionNotFound(f"{module}.{name} is not known in the worker") from error
+    if not isinstance(found, types.FunctionType) or _print_of(found) != code:
+        raise FunctionNotFound(f"{module}.{name} is another function in the worker")
+    return found
+
+
+def extras(function: Function, positional: int) -> frozenset[str]:
+    """Return the parameters to pass by name: those of `EXTRAS` that the function has, and that
+    `positional` arguments do not reach.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return frozenset()
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    places = [parameter for parameter in parameters if parameter.kind in by_place]
+    reached = {parameter.name for parameter in places[:positional]}
+    return frozenset(
+        parameter.name
+        for parameter in parameters
+        if parameter.name in EXTRAS and parameter.kind in by_name and parameter.name not in reached
+    )
+
+
+def _is_importable(function: types.FunctionType) -> bool:
+    module = sys.modules.get(function.__module__)
+    if module is None or "<locals>" in function.__qualname__:
+        return False
+    try:
+        found = functools.reduce(getattr, function.__qualname__.split("."), module)
+    except AttributeError:
+        return False
+    return found is function
+
+
+def _print_of(function: types.FunctionType) -> tuple[int, int]:
+    """Return a number that changes with the function's code."""
+    code = function.__code__
+    plain = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
+    text = repr((code.co_names, code.co_varnames, [c for c in plain if not isinstance(c, frozenset)]))
+    return code.co_firstlineno, zlib.crc32(text.encode(), zlib.crc32(code.co_code))
+
+
+def _is_of_main(function: Function) -> bool:
+    """Whether pickle would send a name of the main module, which a worker may not have."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    inner = getattr(inner, "__func__", inner)
+    return getattr(inner, "__module__", None) == "__main__" and _has_cloudpickle()
+
+
+def _has_cloudpickle() -> bool:
+    try:
+        import cloudpickle as _  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError:
+        return False
+    return True
+
+
+def _name(function: Function) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)

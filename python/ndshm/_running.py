@@ -1,0 +1,129 @@
+"""Calls that hand out single tiles while they run."""
+
+from __future__ import annotations
+
+import operator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._pool_calls import Call
+
+if TYPE_CHECKING:
+    from ._pool import Pool
+
+
+class Running:
+    """A running call; see `Pool.start`.
+
+    The arrays are leased until the call is over: at the end of a `with` block, or by `finish`. The
+    parent reads and writes the rows of tiles that were handed out, and of no others.
+    """
+
+    __module__ = "ndshm"
+
+    def __init__(self, pool: Pool, call: Call, tiles: int) -> None:
+        self._pool = pool
+        self._call: Call | None = call
+        # The tiles that were handed out and not sent back.
+        self._resting = np.zeros(tiles, dtype=bool)
+
+    def wait_any(self, count: int = 1) -> NDArray[np.intp]:
+        """Wait until `count` tiles are ready, or all that the workers have if these are fewer.
+
+        Return the indices of all tiles that are ready, each only once until it is sent back. Raise
+        the exception of a worker, or `WorkerDied`: the call is over then.
+        """
+        call = self._call
+        if call is None:
+            raise RuntimeError("the call is over: start another by Pool.start")
+        core = self._pool._core
+        try:
+            ready = core.wait_any(operator.index(count))
+        except BaseException:
+            self._call = None
+            self._pool._abort()
+            raise
+        if ready is None:
+            self._fail(call)
+            return np.zeros(0, dtype=np.intp)
+        indices = np.array(ready, dtype=np.intp)
+        self._resting[indices] = True
+        return indices
+
+    def again(self, tiles: ArrayLike) -> None:
+        """Send tiles back that were handed out: a worker runs each once more.
+
+        It sees what was written to the tile here. Each run draws random numbers of its own.
+        """
+        if self._call is None:
+            raise RuntimeError("the call is over: start another by Pool.start")
+        indices = np.array(tiles, dtype=np.intp, ndmin=1).ravel()
+        outside = (indices < 0) | (indices >= len(self._resting))
+        wrong = indices[outside] if outside.any() else indices[~self._resting[indices]]
+        if len(wrong) or len(np.unique(indices)) < len(indices):
+            raise ValueError(
+                f"the tiles {(wrong if len(wrong) else indices).tolist()} were not handed out by "
+                "wait_any, or are sent back twice: pass indices that wait_any has returned, each once"
+            )
+        self._resting[indices] = False
+        if self._call.runs is not None:
+            # Before they are sent back: then a worker reads it.
+            self._call.runs[indices] += 1
+        self._pool._core.again(indices.tolist())
+
+    def finish(self) -> None:
+        """Wait until all tiles were run, and end the call. Raise the exception of a worker."""
+        call, self._call = self._call, None
+        if call is None:
+            return
+        core = self._pool._core
+        try:
+            core.wait(None)
+            ended = core.end()
+        except BaseException:
+            self._pool._abort()
+            raise
+        self._pool._is_running = False
+        self._pool._check(ended, call)
+
+    def _fail(self, call: Call) -> None:
+        """End the call because of a failure, and raise that."""
+        self._call = None
+        pool = self._pool
+        if not pool._core.cancel(1.0):
+            pool._kill()
+            pool._core.cancel(1.0)
+            pool._is_whole = False
+        pool._is_running = False
+        pool._check(pool._core.end(), call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish()
+        elif self._call is not None:
+            self._call = None
+            self._pool._abort()
+
+    def __del__(self) -> None:
+        if getattr(self, "_call", None) is not None:
+            self._call = None
+            try:
+                self._pool._abort()
+            except Exception:
+                # The pool was closed.
+                pass
+
+    def __repr__(self) -> str:
+        state: Any = "over" if self._call is None else "running"
+        return f"<ndshm.Running, {state}>"

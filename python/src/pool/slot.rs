@@ -1,0 +1,69 @@
+//! A value that one thread uses at a time.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// A value that a thread takes out for its call, also if the call releases the interpreter. So no
+/// lock is held meanwhile, and a second thread gets an exception instead of a deadlock.
+pub(super) struct Slot<T>(Mutex<Option<T>>);
+
+impl<T> Slot<T> {
+    pub(super) fn new(value: T) -> Slot<T> {
+        Slot(Mutex::new(Some(value)))
+    }
+
+    fn swap(&self, value: Option<T>) -> Option<T> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut inner, value)
+    }
+
+    /// Takes the value out until the result is dropped.
+    pub(super) fn take(&self) -> PyResult<Taken<'_, T>> {
+        let value = self.swap(None).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "the pool is closed, or another thread uses it at this moment: make a pool for each \
+                 thread, or take a lock around its calls",
+            )
+        })?;
+        Ok(Taken {
+            slot: self,
+            value: Some(value),
+        })
+    }
+
+    /// Takes the value out for good.
+    pub(super) fn remove(&self) -> Option<T> {
+        self.swap(None)
+    }
+}
+
+/// A value that was taken out.
+pub(super) struct Taken<'a, T> {
+    slot: &'a Slot<T>,
+    value: Option<T>,
+}
+
+const TAKEN: &str = "it is there until the value is dropped";
+
+impl<T> Deref for Taken<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect(TAKEN)
+    }
+}
+
+impl<T> DerefMut for Taken<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect(TAKEN)
+    }
+}
+
+impl<T> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        self.slot.swap(self.value.take());
+    }
+}
