@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use loom::thread;
 use loom_tests::{check, check_deaths, join};
+use ndarray::{Axis, Ix1};
 use ndshm::error::PoolError;
+use ndshm::partition::{AccessMode, Entered, TileState, UntypedGroup};
 use ndshm::pool::foreign::{Answer, ForeignHandle, ForeignPool, ForeignWorker};
-use ndshm::{HandleTable, Segment, model};
+use ndshm::{Grid, Handle, HandleTable, Segment, model};
 
 /// A timeout that does not pass in a model.
 const LONG: Duration = Duration::from_secs(1);
@@ -193,6 +195,97 @@ fn a_late_answer_is_ignored() {
         assert_eq!(call(&mut pool, &[2]), [Answer::Finished(vec![2, 9])]);
         drop(pool);
         worker.join().unwrap();
+    });
+}
+
+/// I5, I6: the parent waits for a tile, writes it, sends it back, and announces the call once more.
+/// The worker runs the tile twice, and each sees the writes of the other. The call is over when the
+/// second run is.
+#[test]
+fn a_tile_sent_back_is_run_again() {
+    check(1, || {
+        let segment = segment(2);
+        let (table, other) = (join(&segment), join(&segment));
+        let x: Handle<u64, Ix1> = table.from_elem(1, 0).unwrap();
+        let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+        let grid = Grid::blocks([(Axis(0), 1)]);
+        let mut tiles = table.partition_untyped(group, &grid).unwrap();
+        let (name, mut pool) = (tiles.handle(), ForeignPool::new(&table, 1).unwrap());
+        let handle = pool.handle();
+        let running = thread::spawn(move || {
+            let mut worker = ForeignWorker::attach(&other, handle, None, LONG).unwrap();
+            let mut tiles = other.open_untyped(name).unwrap();
+            let mut ran = 0;
+            loop {
+                match worker.next(LONG) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("a timeout has passed"),
+                    Err(_) => return ran,
+                }
+                let entered = tiles.enter_next(&other, 0, Duration::ZERO).unwrap();
+                if let Entered::Member(mut member) = entered {
+                    while let Some(token) = member.claim(&other).unwrap() {
+                        drop(model::access(&other, x, 0..1, true).unwrap());
+                        member.done(&other, token).unwrap();
+                        worker.notify().unwrap();
+                        ran += 1;
+                    }
+                    member.leave(&other).unwrap();
+                }
+                worker.finish(&[]).unwrap();
+            }
+        });
+        assert!(pool.wait_for_workers(1, LONG).unwrap());
+        let mut round = tiles.begin(&table).unwrap();
+        pool.call(7, &[]).unwrap();
+        let is_done = || round.tile(0) == Some(TileState::Done);
+        assert!(pool.wait_until(LONG, is_done).unwrap());
+        assert_eq!(round.tile(0), Some(TileState::Done));
+        drop(model::access(&table, x, 0..1, true).unwrap());
+        assert_eq!(round.again(&table, [0]).unwrap(), 1);
+        pool.announce().unwrap();
+        assert!(pool.wait(LONG).unwrap());
+        assert!(round.try_finish(&table).unwrap());
+        drop(model::access(&table, x, 0..1, true).unwrap());
+        pool.end().unwrap();
+        drop(pool);
+        assert_eq!(running.join().unwrap(), 2);
+    });
+}
+
+/// I6, I7: the parent cancels a call at any moment. Once it has waited, no worker is in the call.
+#[test]
+fn nobody_is_in_a_cancelled_call() {
+    check(2, || {
+        let segment = segment(2);
+        let (table, other) = (join(&segment), join(&segment));
+        let x: Handle<u64, Ix1> = table.from_elem(1, 0).unwrap();
+        let mut pool = ForeignPool::new(&table, 1).unwrap();
+        let handle = pool.handle();
+        let serving = thread::spawn(move || {
+            let mut worker = ForeignWorker::attach(&other, handle, None, LONG).unwrap();
+            let mut served = 0;
+            while let Ok(Some(call)) = worker.next(LONG) {
+                if worker.is_wanted() {
+                    drop(model::access(&&other, x, 0..1, true).unwrap());
+                }
+                worker.finish(&call.bytes).unwrap();
+                served += 1;
+            }
+            served
+        });
+        assert!(pool.wait_for_workers(1, LONG).unwrap());
+        pool.call(7, &[1]).unwrap();
+        pool.cancel().unwrap();
+        assert!(pool.wait(LONG).unwrap());
+        drop(model::access(&table, x, 0..1, true).unwrap());
+        let answers = pool.end().unwrap();
+        drop(pool);
+        let served = serving.join().unwrap();
+        match &answers[0].outcome {
+            Answer::Finished(_) => assert_eq!(served, 1),
+            outcome => assert_eq!((outcome, served), (&Answer::Running, 0)),
+        }
     });
 }
 

@@ -106,7 +106,7 @@ class Call:
             raise ValueError(f"a tile of {tile} rows is not possible: pass a number from 1 on")
         members, self.rows = _members(arrays)
         self.modes = [mode for _, mode in members]
-        self.refs = [weakref.ref(array) for array, _ in members]
+        self.refs: list[weakref.ref[Any]] = [weakref.ref(array) for array, _ in members]
         self.shapes = [array.shape for array, _ in members]
         self.names = extras(function, len(arrays) + len(args))
         self.uses_rng = "rng" in self.names
@@ -131,7 +131,7 @@ class Call:
 
     def by_value(self, table: _ndshm.Table) -> Call:
         """Return the same call with the function by value. The arrays are in the caller's view."""
-        arrays = [ref() for ref in self.refs]
+        arrays: list[Any] = [ref() for ref in self.refs]
         given = [Whole(a) if mode == "a" else a for a, mode in zip(arrays, self.modes)]
         has_runs = self.runs is not None
         return Call(
@@ -160,15 +160,18 @@ class Call:
             # Equal zeros may differ in their sign.
             if new is not old and (type(new) is not type(old) or new != old or not new):
                 return False
-        for ref, mode, shape, array in zip(self.refs, self.modes, self.shapes, arrays):
-            if type(array) is Whole:
-                if mode != "a" or ref() is not array.array or array.array.shape != shape:
+        given: Any
+        for ref, mode, shape, given in zip(self.refs, self.modes, self.shapes, arrays):
+            if type(given) is Whole:
+                given = given.array
+                if mode != "a":
                     return False
-            elif (
-                ref() is not array
-                or array.shape != shape
-                or mode != ("w" if array.flags.writeable else "r")
-            ):
+            elif mode == "a":
+                return False
+            known: Any = ref()
+            if known is None or known is not given or known.shape != shape:
+                return False
+            if mode != "a" and known.flags.writeable is not (mode == "w"):
                 return False
         return True
 

@@ -63,7 +63,7 @@ def find(spec: Spec) -> Function:
         return loaded
     _, module, name, code = spec
     try:
-        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise FunctionNotFound(f"{module}.{name} is not known in the worker") from error
     if not isinstance(found, types.FunctionType) or _print_of(found) != code:
@@ -94,8 +94,10 @@ def _is_importable(function: types.FunctionType) -> bool:
     module = sys.modules.get(function.__module__)
     if module is None or "<locals>" in function.__qualname__:
         return False
+    found: Any = module
     try:
-        found = functools.reduce(getattr, function.__qualname__.split("."), module)
+        for name in function.__qualname__.split("."):
+            found = getattr(found, name)
     except AttributeError:
         return False
     return found is function

@@ -368,6 +368,20 @@ pub const BUGS: &[Bug] = &[
         model: ("foreign", "a_late_answer_is_ignored"),
     },
     Bug {
+        name: "a call that is announced again is over when the first job is served",
+        file: "src/pool/foreign/parent/running.rs",
+        at: "let job = «self.words()?.mailbox.announce()»;",
+        instead: "{ self.words()?.mailbox.announce() - 1 }",
+        model: ("foreign", "a_tile_sent_back_is_run_again"),
+    },
+    Bug {
+        name: "a cancelled call stays open",
+        file: "src/pool/foreign/parent/running.rs",
+        at: "«self.words()?.mailbox.close_job();»\n        }\n        if let Some(call)",
+        instead: "",
+        model: ("foreign", "nobody_is_in_a_cancelled_call"),
+    },
+    Bug {
         name: "a queue is empty after one look",
         file: "src/queue/pop.rs",
         at: "if «before == Some(now)» {",
