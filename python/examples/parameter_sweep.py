@@ -1,7 +1,7 @@
 """A parameter sweep: one big array that all workers read, and a table of results that they fill.
 
-Each row of `parameters` is a case, and the same row of `results` gets its outcome: nothing is sent back.
-A case that fails ends the sweep with its exception; the rows that were done before are kept.
+Each row of `parameters` is a case, and the same row of `results` gets its outcome: nothing is sent
+back. A case that fails ends the sweep with its exception; the rows that were done before are kept.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """A bootstrap particle filter that runs in parallel within one run.
 
-The particles lie in shared memory. A step moves and weighs them in tiles, in place, on all workers: no
-particle is pickled. Each tile draws from a random stream of its own, so the log-likelihood is the same to
-the last bit for any number of workers.
+The particles lie in shared memory. A step moves and weighs them in tiles, in place, on all workers:
+no particle is pickled. Each tile draws from a random stream of its own, so the log-likelihood is
+the same to the last bit for any number of workers.
 
-The first model is linear, so that a Kalman filter knows the right answer. If the package `particles` is
-installed, its model of stochastic volatility runs as well, next to that package's own filter.
+The first model is linear, so that a Kalman filter knows the right answer. If the package
+`particles` is installed, its model of stochastic volatility runs as well, next to that package's
+own filter.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Linear:
 
 
 class OfParticles:
-    """A model of the package `particles`, whose distributions draw from numpy's global generator."""
+    """A model of the package `particles`, whose distributions draw from numpy's global
+    generator."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -123,7 +125,7 @@ def run(pool: ndshm.Pool, model: Model, data: Array, count: int, tile: int, seed
     return total
 
 
-def main(count: int = 200_000, steps: int = 50) -> None:
+def main(count: int = 100_000, steps: int = 30) -> None:
     """Compare numbers of workers, and with other filters."""
     rng = np.random.default_rng(1)
     state, data = 0.0, np.empty(steps)

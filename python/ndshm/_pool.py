@@ -10,6 +10,7 @@ import secrets
 import select
 import signal
 import sys
+import threading
 import time
 import types
 import warnings
@@ -23,14 +24,12 @@ from typing import Any, Self
 
 from . import _ndshm
 from ._errors import NdshmError
-from ._pool_calls import KEPT, Call, warn_of_size
-from ._pool_errors import WorkerDied, tile_of, unpack
+from ._pool_calls import KEPT, Answer, Call, Ended, warn_of_size
+from ._pool_errors import WorkerDied, spell, tile_of, unpack
 from ._pool_functions import Function, FunctionNotFound, by_value, extras, spec
 from ._pool_worker import BROADCAST, LOAD, SETUP, main
 from ._running import Running
 from ._table import Table, default
-
-Ended = tuple[list[tuple[int, int, str, bytes]], list[int], list[int]]
 
 _SLICE = 0.04
 _GRACE = 1.0
@@ -40,13 +39,13 @@ _STATIC_TILES = 2048
 class Pool:
     """Worker processes that run a function on tiles of arrays, in place.
 
-    `workers` is their number, by default one for each processor. `table` is the table of the arrays,
-    by default `ndshm.default()`. `context` is a start method of `multiprocessing` or one of its
-    contexts. `setup` is a function that each worker calls once, also one that replaces a worker that
-    has died; what it returns is the worker's `state`.
+    `workers` is their number, by default one for each processor. `table` is the table of the
+    arrays, by default `ndshm.default()`. `context` is a start method of `multiprocessing` or one of
+    its contexts. `setup` is a function that each worker calls once, also one that replaces a worker
+    that has died; what it returns is the worker's `state`.
 
-    A *tile* is some neighbouring rows of each array. A function gets a tile of each array as a plain
-    numpy array, and then the arguments of the call:
+    A *tile* is some neighbouring rows of each array. A function gets a tile of each array as a
+    plain numpy array, and then the arguments of the call:
 
     >>> import ndshm
     >>> def step(x, w, dt, rng):
@@ -58,9 +57,9 @@ class Pool:
     >>> bool(abs(x.mean() - 2.0) < 0.05)
     True
 
-    Each array of a call is written, unless it is read-only (`ndshm.readonly(x)`), or every tile sees
-    all of it (`ndshm.whole(x)`). During the call the arrays are leased: others get `Busy`. If a
-    worker dies, or its function raises an exception, the arrays that it was writing are poisoned.
+    Each array of a call is written, unless it is read-only (`ndshm.readonly(x)`), or every tile
+    sees all of it (`ndshm.whole(x)`). During the call the arrays are leased: others get `Busy`. If
+    a worker dies, or its function raises an exception, the arrays that it was writing are poisoned.
 
     A function gets these arguments by name if it has such parameters and the other arguments do not
     reach them:
@@ -73,8 +72,8 @@ class Pool:
     - `worker`, `workers`: the number of the worker, from 0, and the number of all.
 
     A function is sent by its name, if the workers can import it. Others, such as lambdas, need
-    `cloudpickle`. The pool is used by one thread at a time. `close` or the end of a `with` block ends
-    the workers, and so does dropping the pool.
+    `cloudpickle`. The pool is used by one thread at a time. `close` or the end of a `with` block
+    ends the workers, and so does dropping the pool.
     """
 
     __module__ = "ndshm"
@@ -88,7 +87,9 @@ class Pool:
     ) -> None:
         count = os.cpu_count() or 1 if workers is None else operator.index(workers)
         if count < 1:
-            raise ValueError(f"a pool of {workers} workers is not possible: pass a number from 1 on")
+            raise ValueError(
+                f"a pool of {workers} workers is not possible: pass a number from 1 on"
+            )
         if isinstance(context, BaseContext):
             self._context = context
         else:
@@ -103,10 +104,12 @@ class Pool:
         self._by_value: weakref.WeakSet[Function] = weakref.WeakSet()
         self._setup = setup
         self._is_running = False
+        self._lock = threading.Lock()
         self._core = _ndshm.PoolParent(self._table, count)
         self._workers: list[BaseProcess | None] = [None] * count
         self._poll = select.poll()
-        self._is_whole = False
+        # Whether all workers live and are set up; whether some were not set up yet.
+        self._is_whole, self._has_fresh = False, False
         self._finalize = util.Finalize(
             self, _end, args=(self._core, self._workers), exitpriority=15
         )
@@ -130,11 +133,11 @@ class Pool:
     ) -> None:
         """Call `function(*tiles, *args)` for each tile of `tile` rows of the arrays.
 
-        With `static` a tile is run by the same worker in each call, for functions that keep something
-        of a tile in their worker. `progress` shows a bar, if `tqdm` is installed.
+        With `static` a tile is run by the same worker in each call, for functions that keep
+        something of a tile in their worker. `progress` shows a bar, if `tqdm` is installed.
 
-        The worker's exception is raised here, with its traceback. `WorkerDied` names the rows that a
-        dead worker may have left half-written. `Busy`, `Poisoned` and `Stale` are raised before
+        The worker's exception is raised here, with its traceback. `WorkerDied` names the rows that
+        a dead worker may have left half-written. `Busy`, `Poisoned` and `Stale` are raised before
         anything is run.
 
         >>> import ndshm
@@ -183,14 +186,16 @@ class Pool:
     ) -> Any:
         """As `map_tiles`, and combine the results from the first tile to the last.
 
-        So the result is the same to the last bit for any number of workers. It is None if the arrays
-        have no rows.
+        So the result is the same to the last bit for any number of workers. It is None if the
+        arrays have no rows.
 
         >>> import ndshm, numpy as np
         >>> x = ndshm.array(np.arange(1000.0), readonly=True)
         >>> with ndshm.Pool(2) as pool:
-        ...     print(pool.reduce_tiles(np.sum, (x,), 64), pool.reduce_tiles(np.max, (x,), 64, combine=max))
-        499500.0 999.0
+        ...     print(pool.reduce_tiles(np.sum, (x,), 64))
+        ...     print(pool.reduce_tiles(np.max, (x,), 64, combine=max))
+        499500.0
+        999.0
         """
         results = self._run(function, arrays, tile, args, seed, static, progress, True)
         if not results:
@@ -210,8 +215,9 @@ class Pool:
         ...     pool.broadcast(name, "w")
         ['w0', 'w1']
         """
-        self._ready()
-        answers = self._once(BROADCAST, function, args)
+        with self._alone():
+            self._ready()
+            answers = self._once(BROADCAST, function, args)
         return [pickle.loads(body) for _, _, _, body in sorted(answers)]
 
     def start(
@@ -225,8 +231,8 @@ class Pool:
     ) -> Running:
         """Begin to call `function(*tiles, *args)` for each tile, and do not wait.
 
-        `Running.wait_any` hands out tiles as they become ready, and `Running.again` sends them back.
-        The arrays have at most 2,048 tiles. What the function returns is ignored.
+        `Running.wait_any` hands out tiles as they become ready, and `Running.again` sends them
+        back. The arrays have at most 2,048 tiles. What the function returns is ignored.
 
         >>> import ndshm
         >>> def advance(x, action):
@@ -243,18 +249,28 @@ class Pool:
         )
         if call.rows > _STATIC_TILES * call.tile:
             raise ValueError(
-                f"{-(-call.rows // call.tile)} tiles are too many to be handed out one by one: pass a "
-                f"tile length of at least {-(-call.rows // _STATIC_TILES)} rows"
+                f"{-(-call.rows // call.tile)} tiles are too many to be handed out one by one: pass "
+                f"a tile length of at least {-(-call.rows // _STATIC_TILES)} rows"
             )
         if not call.rows:
             raise ValueError("the arrays have no rows, so there is no tile to run")
-        self._ready()
-        call = self._load_or_by_value(call)
-        number, self._calls = self._calls, self._calls + 1
-        tiles = call.divide(self._table)
-        self._core.begin(tiles, call.key, self._seed_of(seed), number, static, True)
-        self._is_running = True
+        with self._alone():
+            self._ready()
+            call = self._load_or_by_value(call)
+            number, self._calls = self._calls, self._calls + 1
+            tiles = call.divide(self._table)
+            self._core.begin(tiles, call.key, self._seed_of(seed), number, static, True)
+            self._is_running = True
         return Running(self, call, len(tiles))
+
+    def _alone(self) -> threading.Lock:
+        """Return a lock that the caller leaves free, if no other thread uses the pool."""
+        if self._lock.locked():
+            raise RuntimeError(
+                "another thread uses the pool at this moment: make a pool for each thread, or take "
+                "a lock around its calls"
+            )
+        return self._lock
 
     def _run(
         self,
@@ -267,51 +283,52 @@ class Pool:
         progress: bool,
         collect: bool,
     ) -> list[Any]:
-        recent = self._recent
-        # Usually it is the last call again.
-        if recent and recent[0].is_same(function, arrays, tile, args, collect):
-            call = recent[0]
-        else:
-            call = self._find(function, arrays, tile, args, collect)
-        if self._is_running or not self._is_whole or self._poll.poll(0):
-            self._ready()
-        if not call.key:
-            call = self._load_or_by_value(call)
-        number = self._calls
-        self._calls = number + 1
-        seed = self._seed if seed is None else self._seed_of(seed)
-        tiles = call.tiles
-        if tiles is None:
-            if not call.rows:
-                return []
-            tiles = call.divide(self._table)
-        if static and len(tiles) > _STATIC_TILES:
-            raise ValueError(
-                f"{len(tiles)} tiles are too many for static=True: pass a tile length of at least "
-                f"{-(-call.rows // _STATIC_TILES)} rows"
-            )
-        try:
-            if progress:
-                self._core.begin(tiles, call.key, seed, number, static, False)
-                self._show(len(tiles))
-                ended = self._core.end()
+        with self._alone():
+            recent = self._recent
+            # Usually it is the last call again.
+            if recent and recent[0].is_same(function, arrays, tile, args, collect):
+                call = recent[0]
             else:
-                plain = self._core.run(tiles, call.key, seed, number, static)
-                if plain is None:
+                call = self._find(function, arrays, tile, args, collect)
+            if self._is_running or not self._is_whole or self._poll.poll(0):
+                self._ready()
+            if not call.key:
+                call = self._load_or_by_value(call)
+            number = self._calls
+            self._calls = number + 1
+            seed = self._seed if seed is None else self._seed_of(seed)
+            tiles = call.tiles
+            if tiles is None:
+                if not call.rows:
                     return []
-                ended = plain
-        except BaseException:
-            self._abort()
-            raise
-        answers = self._check(ended, call)
-        if not collect:
-            return []
-        results: list[Any] = [None] * len(tiles)
-        for _, _, _, body in answers:
-            if body:
-                for index, result in pickle.loads(body):
-                    results[index] = result
-        return results
+                tiles = call.divide(self._table)
+            if static and len(tiles) > _STATIC_TILES:
+                raise ValueError(
+                    f"{len(tiles)} tiles are too many for static=True: pass a tile length of at "
+                    f"least {-(-call.rows // _STATIC_TILES)} rows"
+                )
+            try:
+                if progress:
+                    self._core.begin(tiles, call.key, seed, number, static, False)
+                    self._show(len(tiles))
+                    ended = self._core.end()
+                else:
+                    plain = self._core.run(tiles, call.key, seed, number, static)
+                    if plain is None:
+                        return []
+                    ended = plain
+            except BaseException:
+                self._abort()
+                raise
+            answers = self._check(ended, call)
+            if not collect:
+                return []
+            results: list[Any] = [None] * len(tiles)
+            for _, _, _, body in answers:
+                if body:
+                    for index, result in pickle.loads(body):
+                        results[index] = result
+            return results
 
     def _find(
         self,
@@ -327,9 +344,7 @@ class Pool:
             if known.is_same(function, arrays, tile, args, collect):
                 recent.insert(0, recent.pop(place))
                 return known
-        call = Call(
-            self._table, function, arrays, tile, args, collect, self._is_named(function)
-        )
+        call = Call(self._table, function, arrays, tile, args, collect, self._is_named(function))
         for place, known in enumerate(recent):
             if known.blob == call.blob:
                 # The arrays are the same, but perhaps not their views.
@@ -375,9 +390,7 @@ class Pool:
         call.key = key
         recent.insert(0, call)
 
-    def _once(
-        self, number: int, function: Function, args: tuple[Any, ...]
-    ) -> list[tuple[int, int, str, bytes]]:
+    def _once(self, number: int, function: Function, args: tuple[Any, ...]) -> list[Answer]:
         """Call a function once in each worker, and return the answers."""
         try:
             return self._call(number, self._pack(function, args), None)
@@ -385,7 +398,7 @@ class Pool:
             self._send_by_value(function)
             return self._call(number, self._pack(function, args), None)
 
-    def _call(self, number: int, body: bytes, call: Call | None) -> list[tuple[int, int, str, bytes]]:
+    def _call(self, number: int, body: bytes, call: Call | None) -> list[Answer]:
         """Call all workers with bytes, and return their answers."""
         try:
             ended = self._core.call(number, body)
@@ -394,7 +407,7 @@ class Pool:
             raise
         return self._check(ended, call)
 
-    def _check(self, ended: Ended, call: Call | None) -> list[tuple[int, int, str, bytes]]:
+    def _check(self, ended: Ended, call: Call | None) -> list[Answer]:
         """Raise the error of a call that has ended, or return its answers."""
         answers, torn, missing = ended
         for worker, pid, kind, _ in answers:
@@ -405,25 +418,33 @@ class Pool:
                 raise WorkerDied(pid, exitcode, rows, [] if call is None else call.rows_of(missing))
         for worker, pid, kind, body in answers:
             if kind == "failed":
-                raise self._failure(pid, body, call)
+                raise self._failure(pid, body, call, missing)
             if kind == "lost":
                 self._is_whole = False
                 raise NdshmError(
-                    f"the answer of worker {pid} was lost: it has ended before it was read; call again"
+                    f"the answer of worker {pid} was lost: it has ended before that was read"
                 )
         if call is not None and (torn or missing):
-            rows = call.rows_of([*torn, *missing])
-            raise NdshmError(f"no worker has run the rows {rows} of the call; call again")
+            left = spell(call.rows_of([*torn, *missing]))
+            raise NdshmError(
+                f"no worker has run the rows {left} of the call to their end; call again"
+            )
         return answers
 
-    def _failure(self, pid: int, body: bytes, call: Call | None) -> Exception:
+    def _failure(self, pid: int, body: bytes, call: Call | None, missing: list[int]) -> Exception:
         raised = unpack(body)
         tile = tile_of(body)
         if tile is not None and call is not None:
             rows = call.rows_of([tile])[0]
-            note = f"raised in worker {pid} of the pool, on tile {tile}: rows {rows.start}:{rows.stop}"
+            note = (
+                f"raised in worker {pid} of the pool, on tile {tile}: rows {rows.start}:{rows.stop}"
+            )
             if "w" in call.modes:
-                note += "; the arrays that it writes are poisoned: see x.recover() and x.clear_poison()"
+                note += (
+                    "; the arrays that it writes are poisoned: see x.recover() and x.clear_poison()"
+                )
+            if missing:
+                note += f"; the rows {spell(call.rows_of(missing))} were not run"
             raised.add_note(note)
         return raised
 
@@ -446,7 +467,8 @@ class Pool:
     def _show(self, tiles: int) -> None:
         """Wait until the open call is over, with a bar."""
         try:
-            from tqdm.auto import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
+            # Not every program has it, nor its types.
+            from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
         except ImportError:
             warnings.warn(
                 "progress=True shows a bar if tqdm is installed (pip install tqdm)",
@@ -499,30 +521,30 @@ class Pool:
                 if process is not None:
                     if process.pid in hired:
                         raise NdshmError(
-                            f"worker {process.pid} ended with exit code {process.exitcode} before it "
-                            "was ready, see its message above: with spawn and forkserver it imports "
-                            "the main module of the program, which makes its pool below "
+                            f"worker {process.pid} ended with exit code {process.exitcode} before "
+                            "it was ready, see its message above: with spawn and forkserver it "
+                            "imports the main module of the program, which makes its pool below "
                             '`if __name__ == "__main__":`'
                         )
                     self._poll.unregister(process.sentinel)
+                    self._workers[worker] = None
                     process.join()
                     process.close()
-                    self._workers[worker] = None
-                fresh = self._workers[worker] = self._hire(worker)
-                self._poll.register(fresh.sentinel, select.POLLIN)
-                hired.add(fresh.pid)
+                hired.add(self._hire(worker))
             if self._core.wait_for_workers(len(self._workers), _SLICE):
                 break
-        if hired:
+        if self._has_fresh:
             # They have none of the calls.
             for call in self._recent:
                 call.key = 0
             self._recent, self._dropped = [], []
             if self._setup is not None:
                 self._once(SETUP, self._setup, ())
+            self._has_fresh = False
         self._is_whole = True
 
-    def _hire(self, worker: int) -> BaseProcess:
+    def _hire(self, worker: int) -> int | None:
+        """Start a worker, and return its pid."""
         process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
             target=main,
             args=(self._table, self._core.handle, worker, len(self._workers)),
@@ -532,10 +554,13 @@ class Pool:
         # A Ctrl-C that comes before the worker has its handler is blocked until then.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
+            self._has_fresh = True
             process.start()
+            self._workers[worker] = process
+            self._poll.register(process.sentinel, select.POLLIN)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return process
+        return process.pid
 
     def _exitcode(self, worker: int, pid: int) -> int | None:
         process = self._workers[worker]

@@ -7,11 +7,12 @@ import pickle
 import warnings
 import weakref
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from . import _ndshm
+from ._errors import NdshmError
 from ._pool_functions import Function, by_value, extras, spec
 
 LARGE = 1 << 20
@@ -19,6 +20,12 @@ LARGE = 1 << 20
 
 KEPT = 8
 """The number of calls that the workers keep."""
+
+Answer: TypeAlias = tuple[int, int, str, bytes]
+"""The answer of a worker: its number, its pid, the kind of answer, the bytes."""
+
+Ended: TypeAlias = tuple[list[Answer], list[int], list[int]]
+"""A call that has ended: the answers, the torn tiles, the tiles that were not run."""
 
 _CONSTANT = (int, float, bool, str, bytes, type(None))
 
@@ -54,7 +61,8 @@ def whole(array: A) -> Whole[A]:
 
 
 def readonly(array: A) -> A:
-    """Return a read-only view of an array: a `Pool` call reads its rows, and other readers may, too.
+    """Return a read-only view of an array: a `Pool` call reads its rows, and other readers may,
+    too.
 
     >>> import ndshm
     >>> x = ndshm.zeros(3)
@@ -125,7 +133,9 @@ class Call:
         """Return the tiles, which are made once."""
         if self.tiles is None:
             arrays = [ref() for ref in self.refs]
-            members = [(array, mode) for array, mode in zip(arrays, self.modes) if array is not None]
+            members = [
+                (array, mode) for array, mode in zip(arrays, self.modes) if array is not None
+            ]
             self.tiles = _ndshm.Tiles(table, members, self.rows, self.tile)
         return self.tiles
 
@@ -149,6 +159,7 @@ class Call:
         """Whether this is a call with these arguments, as far as that can be told at once."""
         if (
             not self.is_constant
+            or self.runs is not None
             or self.function is not function
             or self.tile != tile
             or self.collect is not collect
@@ -174,6 +185,15 @@ class Call:
             if mode != "a" and known.flags.writeable is not (mode == "w"):
                 return False
         return True
+
+    def release(self) -> None:
+        """Free what belongs to the call alone."""
+        if self.runs is not None:
+            try:
+                self.runs.free()
+            except NdshmError:
+                # The process has left the table.
+                pass
 
     def is_gone(self) -> bool:
         """Whether an array of the call is in nobody's view any more."""

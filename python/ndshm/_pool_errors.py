@@ -41,11 +41,11 @@ class WorkerDied(NdshmError, RuntimeError):
         parts = [f"worker {self.pid} ended with exit code {self.exitcode}"]
         if self.rows:
             parts.append(
-                f"rows {_spell(self.rows)} may be half-written and their arrays are poisoned: repair "
+                f"rows {spell(self.rows)} may be half-written and their arrays are poisoned: repair "
                 "them in `with x.recover() as a`, or call x.clear_poison()"
             )
         if self.missing:
-            parts.append(f"rows {_spell(self.missing)} were not run")
+            parts.append(f"rows {spell(self.missing)} were not run")
         if not self.rows and not self.missing:
             parts.append("no rows are half-written")
         return "; ".join(parts)
@@ -58,7 +58,8 @@ class KernelError(NdshmError, RuntimeError):
     """
 
 
-def _spell(rows: list[range]) -> str:
+def spell(rows: list[range]) -> str:
+    """Return ranges of rows as text."""
     shown = [f"{part.start}:{part.stop}" for part in rows[:8]]
     return ", ".join(shown) + (f" and {len(rows) - 8} more parts" if len(rows) > 8 else "")
 
@@ -75,7 +76,7 @@ def pack(error: BaseException, tile: int | None) -> bytes:
     return pickle.dumps((os.getpid(), tile, body, repr(error), text))
 
 
-def unpack(packed: bytes, rows: range | None = None) -> Exception:
+def unpack(packed: bytes) -> Exception:
     """Return the exception of a worker, whose cause has the traceback as text."""
     pid, tile, body, shown, text = pickle.loads(packed)
     raised: Exception | None = None

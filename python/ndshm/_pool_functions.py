@@ -1,8 +1,8 @@
 """How a function gets into a worker.
 
 A function that the worker can import is sent as its name. The parent and the worker compare its
-code, because a forked worker has the definition of the time of its fork. Others are pickled by value:
-by pickle if it can, else by cloudpickle.
+code, because a forked worker has the definition of the time of its fork. Others are pickled by
+value: by pickle if it can, else by cloudpickle.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def _print_of(function: types.FunctionType) -> tuple[int, int]:
     """Return a number that changes with the function's code."""
     code = function.__code__
     plain = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
-    text = repr((code.co_names, code.co_varnames, [c for c in plain if not isinstance(c, frozenset)]))
+    text = repr(
+        (code.co_names, code.co_varnames, [c for c in plain if not isinstance(c, frozenset)])
+    )
     return code.co_firstlineno, zlib.crc32(text.encode(), zlib.crc32(code.co_code))
 
 

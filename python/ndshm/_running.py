@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._pool_calls import Call
+from ._pool_calls import Call, Ended
 
 if TYPE_CHECKING:
     from ._pool import Pool
@@ -36,18 +36,16 @@ class Running:
         Return the indices of all tiles that are ready, each only once until it is sent back. Raise
         the exception of a worker, or `WorkerDied`: the call is over then.
         """
-        call = self._call
-        if call is None:
+        if self._call is None:
             raise RuntimeError("the call is over: start another by Pool.start")
         core = self._pool._core
         try:
             ready = core.wait_any(operator.index(count))
         except BaseException:
-            self._call = None
-            self._pool._abort()
+            self._abort()
             raise
         if ready is None:
-            self._fail(call)
+            self._fail()
             return np.zeros(0, dtype=np.intp)
         indices = np.array(ready, dtype=np.intp)
         self._resting[indices] = True
@@ -76,29 +74,39 @@ class Running:
 
     def finish(self) -> None:
         """Wait until all tiles were run, and end the call. Raise the exception of a worker."""
-        call, self._call = self._call, None
-        if call is None:
+        if self._call is None:
             return
         core = self._pool._core
         try:
             core.wait(None)
             ended = core.end()
         except BaseException:
-            self._pool._abort()
+            self._abort()
             raise
-        self._pool._is_running = False
-        self._pool._check(ended, call)
+        self._end(ended)
 
-    def _fail(self, call: Call) -> None:
+    def _fail(self) -> None:
         """End the call because of a failure, and raise that."""
-        self._call = None
         pool = self._pool
         if not pool._core.cancel(1.0):
             pool._kill()
             pool._core.cancel(1.0)
-            pool._is_whole = False
-        pool._is_running = False
-        pool._check(pool._core.end(), call)
+        pool._is_whole = False
+        self._end(pool._core.end())
+
+    def _end(self, ended: Ended) -> None:
+        call, self._call = self._call, None
+        self._pool._is_running = False
+        if call is not None:
+            call.release()
+        self._pool._check(ended, call)
+
+    def _abort(self) -> None:
+        """End the call in any case."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.release()
+            self._pool._abort()
 
     def __enter__(self) -> Self:
         return self
@@ -111,19 +119,16 @@ class Running:
     ) -> None:
         if kind is None:
             self.finish()
-        elif self._call is not None:
-            self._call = None
-            self._pool._abort()
+        else:
+            self._abort()
 
     def __del__(self) -> None:
-        if getattr(self, "_call", None) is not None:
-            self._call = None
-            try:
-                self._pool._abort()
-            except Exception:
-                # The pool was closed.
-                pass
+        try:
+            self._abort()
+        except Exception:
+            # The pool was closed, or not made to its end.
+            pass
 
     def __repr__(self) -> str:
-        state: Any = "over" if self._call is None else "running"
+        state = "over" if self._call is None else "running"
         return f"<ndshm.Running, {state}>"

@@ -24,6 +24,8 @@ pub(crate) struct Tiles {
     pub(super) count: usize,
     /// An array without bytes that has the rows, if no array of the call can be cut.
     rows: Option<AnyHandle>,
+    /// The process that made the value. In a forked child all of it is the parent's.
+    pid: u32,
 }
 
 #[pymethods]
@@ -89,6 +91,7 @@ impl Tiles {
             count: partition.tiles(),
             partition: Slot::new(partition),
             rows: made,
+            pid: std::process::id(),
         })
     }
 
@@ -100,6 +103,9 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            return;
+        }
         // Without a table the process has left, which frees both.
         let Ok(table) = self.joined.table() else {
             return;
