@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def test_a_worker_that_dies_between_calls_is_replaced(context: BaseContext) -> N
             assert victim
             os.kill(victim, signal.SIGKILL)
             deadline = time.monotonic() + 10
-            while alive(victim):
+            while victim in [child.pid for child in multiprocessing.active_children()]:
                 assert time.monotonic() < deadline
             pool.for_tiles(add, (x,), 2, 1.0)
             # The new one has called `setup`.

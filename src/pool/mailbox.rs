@@ -230,10 +230,15 @@ impl<'m> Mailbox<'m> {
         self.state(worker).load(Ordering::Relaxed) & READY != 0
     }
 
+    /// Returns the worker's last finished job.
+    pub(super) fn served(&self, worker: usize) -> u64 {
+        // Relaxed: every end of a call reads `is_in`, which acquires the worker's writes.
+        self.state(worker).load(Ordering::Relaxed) >> SERVED
+    }
+
     /// Returns `true` if the worker's last finished job is `job`.
     pub(super) fn has_served(&self, worker: usize, job: u64) -> bool {
-        // Relaxed: every end of a call reads `is_in`, which acquires the worker's writes.
-        self.state(worker).load(Ordering::Relaxed) >> SERVED == job
+        self.served(worker) == job
     }
 
     /// Resets the state and the report of a dead worker.

@@ -363,7 +363,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a parent takes the answer of a worker that has not served its job",
         file: "src/pool/foreign/parent.rs",
-        at: "if !«words.mailbox.has_served(worker, call.job)» {\n            return None;",
+        at: "if !«(since..=call.job).contains(&words.mailbox.served(worker))» {\n            return None;",
         instead: "true",
         model: ("foreign", "a_late_answer_is_ignored"),
     },
@@ -375,9 +375,16 @@ pub const BUGS: &[Bug] = &[
         model: ("foreign", "a_tile_sent_back_is_run_again"),
     },
     Bug {
+        name: "a wait ends with the last answer, but not after the writes before it",
+        file: "src/pool/foreign/parent/running.rs",
+        at: "«self.acquire(&words)»;\n                return Ok(true);",
+        instead: "",
+        model: ("foreign", "a_tile_sent_back_is_run_again"),
+    },
+    Bug {
         name: "a cancelled call stays open",
         file: "src/pool/foreign/parent/running.rs",
-        at: "«self.words()?.mailbox.close_job();»\n        }\n        if let Some(call)",
+        at: "«self.words()?.mailbox.close_job()»;\n        }\n        if let Some(call)",
         instead: "",
         model: ("foreign", "nobody_is_in_a_cancelled_call"),
     },

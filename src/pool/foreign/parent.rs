@@ -78,7 +78,9 @@ struct Occupant {
 /// The open call.
 struct OpenCall {
     number: u64,
+    /// The last job of the call, and its first.
     job: u64,
+    first: u64,
     /// Memory of the call's bytes, if they are too long for the mailbox.
     params: Option<AnyHandle>,
     /// Answers of workers that have gone.
@@ -251,9 +253,11 @@ impl<A: TableAccess> ForeignPool<A> {
             flags: self.stats.flag(),
             ..Arguments::default()
         };
+        let job = self.words()?.mailbox.open_job(&arguments, &inline);
         self.call = Some(OpenCall {
             number: self.calls,
-            job: self.words()?.mailbox.open_job(&arguments, &inline),
+            job,
+            first: job,
             params,
             gone: Vec::new(),
             closed: false,
@@ -318,7 +322,8 @@ impl<A: TableAccess> ForeignPool<A> {
             let Some(occupant) = occupant else {
                 continue;
             };
-            let outcome = match self.answer_of(&words, worker, call) {
+            // A worker may have failed before the call was announced again and cancelled.
+            let outcome = match self.answer_of(&words, worker, call, call.first) {
                 Some(answer) => answer,
                 None if occupant.expected => Answer::Running,
                 None => continue,
@@ -431,7 +436,7 @@ impl<A: TableAccess> ForeignPool<A> {
                     true => Answer::Left,
                     false => Answer::Died,
                 };
-                let outcome = match self.answer_of(&words, worker, open) {
+                let outcome = match self.answer_of(&words, worker, open, open.job) {
                     Some(answer) => answer,
                     // Others have no part in the call, unless they have come and begun.
                     None if occupant.expected || words.mailbox.is_in(worker) => without,
@@ -494,9 +499,16 @@ impl<A: TableAccess> ForeignPool<A> {
         Ok(is_over)
     }
 
-    /// Returns the answer of a worker that has served the job of `call`.
-    fn answer_of(&self, words: &Words<'_>, worker: usize, call: &OpenCall) -> Option<Answer> {
-        if !words.mailbox.has_served(worker, call.job) {
+    /// Returns the answer of a worker that has served a job of `call`: the job `since`, or a later
+    /// one.
+    fn answer_of(
+        &self,
+        words: &Words<'_>,
+        worker: usize,
+        call: &OpenCall,
+        since: u64,
+    ) -> Option<Answer> {
+        if !(since..=call.job).contains(&words.mailbox.served(worker)) {
             return None;
         }
         // Acquires the answer: the worker's Release in `check_out` comes before the state that was

@@ -14,7 +14,8 @@ impl<A: TableAccess> ForeignPool<A> {
     ///
     /// For work that is sent back, such as tiles by
     /// [`OwnedRound::again`](crate::partition::OwnedRound::again). A worker that is in the call
-    /// gets it again once it has answered. [`end`](ForeignPool::end) returns the last answers.
+    /// gets it again once it has answered. [`end`](ForeignPool::end) returns the last answer of each
+    /// worker, also if it was given before the last announcement.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -67,7 +68,12 @@ impl<A: TableAccess> ForeignPool<A> {
             if self.look.is_due() {
                 self.look_around(true)?;
             }
-            if ready() || self.deaths != deaths || self.all_have_served(&self.words()?) {
+            if ready() || self.deaths != deaths {
+                return Ok(true);
+            }
+            let words = self.words()?;
+            if self.all_have_served(&words) {
+                self.acquire(&words);
                 return Ok(true);
             }
             if start.elapsed() >= timeout {
@@ -75,6 +81,13 @@ impl<A: TableAccess> ForeignPool<A> {
             }
             let is_over = |words: &Words<'_>| ready() || self.all_have_served(words);
             self.sleep(seen, timeout.saturating_sub(start.elapsed()), is_over)?;
+        }
+    }
+
+    /// Acquires what the workers have done before they answered: a look at the served jobs does not.
+    fn acquire(&self, words: &Words<'_>) {
+        for worker in 0..self.places() {
+            let _ = words.mailbox.is_in(worker);
         }
     }
 
