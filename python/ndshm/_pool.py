@@ -11,7 +11,6 @@ import select
 import signal
 import sys
 import threading
-import time
 import types
 import warnings
 import weakref
@@ -19,6 +18,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,6 +33,7 @@ from ._table import Table, default
 
 _SLICE = 0.04
 _GRACE = 1.0
+_ALIVE = 0.002
 _STATIC_TILES = 2048
 
 
@@ -110,6 +111,8 @@ class Pool:
         self._poll = select.poll()
         # Whether all workers live and are set up; whether some were not set up yet.
         self._is_whole, self._has_fresh = False, False
+        # No look at the workers is needed before that time.
+        self._alive_until = 0.0
         self._finalize = util.Finalize(
             self, _end, args=(self._core, self._workers), exitpriority=15
         )
@@ -283,14 +286,18 @@ class Pool:
         progress: bool,
         collect: bool,
     ) -> list[Any]:
-        with self._alone():
+        lock = self._lock
+        if lock.locked():
+            self._alone()
+        with lock:
             recent = self._recent
             # Usually it is the last call again.
             if recent and recent[0].is_same(function, arrays, tile, args, collect):
                 call = recent[0]
             else:
                 call = self._find(function, arrays, tile, args, collect)
-            if self._is_running or not self._is_whole or self._poll.poll(0):
+            # Of workers that were alive a moment ago the call itself tells if they have died since.
+            if monotonic() > self._alive_until or self._is_running:
                 self._ready()
             if not call.key:
                 call = self._load_or_by_value(call)
@@ -315,6 +322,7 @@ class Pool:
                 else:
                     plain = self._core.run(tiles, call.key, seed, number, static)
                     if plain is None:
+                        self._alive_until = monotonic() + _ALIVE
                         return []
                     ended = plain
             except BaseException:
@@ -348,7 +356,7 @@ class Pool:
         for place, known in enumerate(recent):
             if known.blob == call.blob:
                 # The arrays are the same, but perhaps not their views.
-                known.refs = call.refs
+                known.known = call.known
                 recent.insert(0, recent.pop(place))
                 return known
         return call
@@ -412,7 +420,7 @@ class Pool:
         answers, torn, missing = ended
         for worker, pid, kind, _ in answers:
             if kind in ("died", "left"):
-                self._is_whole = False
+                self._doubt()
                 exitcode = self._exitcode(worker, pid)
                 rows = [] if call is None else call.rows_of(torn)
                 raise WorkerDied(pid, exitcode, rows, [] if call is None else call.rows_of(missing))
@@ -420,7 +428,7 @@ class Pool:
             if kind == "failed":
                 raise self._failure(pid, body, call, missing)
             if kind == "lost":
-                self._is_whole = False
+                self._doubt()
                 raise NdshmError(
                     f"the answer of worker {pid} was lost: it has ended before that was read"
                 )
@@ -439,7 +447,7 @@ class Pool:
             note = (
                 f"raised in worker {pid} of the pool, on tile {tile}: rows {rows.start}:{rows.stop}"
             )
-            if "w" in call.modes:
+            if call.writes():
                 note += (
                     "; the arrays that it writes are poisoned: see x.recover() and x.clear_poison()"
                 )
@@ -491,7 +499,7 @@ class Pool:
             # They are in long tiles. The arrays of these are poisoned.
             self._kill()
             self._core.cancel(_GRACE)
-        self._is_whole = False
+        self._doubt()
         try:
             self._core.end()
         except NdshmError:
@@ -510,6 +518,10 @@ class Pool:
             raise RuntimeError("a call of the pool is running: finish() it first")
         if not self._is_whole or self._poll.poll(0):
             self._repair()
+
+    def _doubt(self) -> None:
+        """Look at the workers before the next call."""
+        self._is_whole, self._alive_until = False, 0.0
 
     def _repair(self) -> None:
         """Start the workers that are missing, and set them up."""
@@ -608,11 +620,11 @@ class Pool:
 def _end(core: _ndshm.PoolParent, workers: list[BaseProcess | None]) -> None:
     """End the workers of a pool that is closed, dropped, or left when the interpreter ends."""
     core.close()
-    deadline = time.monotonic() + 5.0
+    deadline = monotonic() + 5.0
     for process in workers:
         if process is None:
             continue
-        process.join(max(0.0, deadline - time.monotonic()))
+        process.join(max(0.0, deadline - monotonic()))
         if process.is_alive():
             process.kill()
             process.join()

@@ -84,12 +84,10 @@ class Call:
         "function",
         "is_constant",
         "key",
-        "modes",
+        "known",
         "names",
-        "refs",
         "rows",
         "runs",
-        "shapes",
         "tile",
         "tiles",
         "uses_rng",
@@ -113,9 +111,10 @@ class Call:
         if self.tile < 1:
             raise ValueError(f"a tile of {tile} rows is not possible: pass a number from 1 on")
         members, self.rows = _members(arrays)
-        self.modes = [mode for _, mode in members]
-        self.refs: list[weakref.ref[Any]] = [weakref.ref(array) for array, _ in members]
-        self.shapes = [array.shape for array, _ in members]
+        # The arrays, and what a caller may change of them.
+        self.known: list[tuple[weakref.ref[Any], str, tuple[int, ...]]] = [
+            (weakref.ref(array), mode, array.shape) for array, mode in members
+        ]
         self.names = extras(function, len(arrays) + len(args))
         self.uses_rng = "rng" in self.names
         how, is_stable = spec(function) if is_named else (by_value(function, True), False)
@@ -132,17 +131,15 @@ class Call:
     def divide(self, table: _ndshm.Table) -> _ndshm.Tiles:
         """Return the tiles, which are made once."""
         if self.tiles is None:
-            arrays = [ref() for ref in self.refs]
-            members = [
-                (array, mode) for array, mode in zip(arrays, self.modes) if array is not None
-            ]
+            # The caller has them in view.
+            members: list[tuple[Any, str]] = [(ref(), mode) for ref, mode, _ in self.known]
             self.tiles = _ndshm.Tiles(table, members, self.rows, self.tile)
         return self.tiles
 
     def by_value(self, table: _ndshm.Table) -> Call:
         """Return the same call with the function by value. The arrays are in the caller's view."""
-        arrays: list[Any] = [ref() for ref in self.refs]
-        given = [Whole(a) if mode == "a" else a for a, mode in zip(arrays, self.modes)]
+        arrays: list[tuple[Any, str]] = [(ref(), mode) for ref, mode, _ in self.known]
+        given = [Whole(array) if mode == "a" else array for array, mode in arrays]
         has_runs = self.runs is not None
         return Call(
             table, self.function, given, self.tile, self.args, self.collect, False, has_runs
@@ -158,13 +155,13 @@ class Call:
     ) -> bool:
         """Whether this is a call with these arguments, as far as that can be told at once."""
         if (
-            not self.is_constant
-            or self.runs is not None
-            or self.function is not function
+            self.function is not function
             or self.tile != tile
+            or not self.is_constant
             or self.collect is not collect
-            or len(self.refs) != len(arrays)
+            or self.runs is not None
             or len(self.args) != len(args)
+            or len(self.known) != len(arrays)
         ):
             return False
         for new, old in zip(args, self.args):
@@ -172,17 +169,14 @@ class Call:
             if new is not old and (type(new) is not type(old) or new != old or not new):
                 return False
         given: Any
-        for ref, mode, shape, given in zip(self.refs, self.modes, self.shapes, arrays):
-            if type(given) is Whole:
-                given = given.array
-                if mode != "a":
+        for (ref, mode, shape), given in zip(self.known, arrays):
+            array: Any = ref()
+            if array is not given or array is None:
+                if mode != "a" or type(given) is not Whole or array is not given.array:
                     return False
-            elif mode == "a":
+            elif mode == "a" or array.flags.writeable is not (mode == "w"):
                 return False
-            known: Any = ref()
-            if known is None or known is not given or known.shape != shape:
-                return False
-            if mode != "a" and known.flags.writeable is not (mode == "w"):
+            if array is None or array.shape != shape:
                 return False
         return True
 
@@ -195,9 +189,13 @@ class Call:
                 # The process has left the table.
                 pass
 
+    def writes(self) -> bool:
+        """Whether the tiles write an array."""
+        return any(mode == "w" for _, mode, _ in self.known)
+
     def is_gone(self) -> bool:
         """Whether an array of the call is in nobody's view any more."""
-        return any(ref() is None for ref in self.refs)
+        return any(ref() is None for ref, _, _ in self.known)
 
     def rows_of(self, tiles: Sequence[int]) -> list[range]:
         """Return the rows of tiles."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import pickle
 import sys
@@ -121,11 +122,7 @@ def _is_of_main(function: Function) -> bool:
 
 
 def _has_cloudpickle() -> bool:
-    try:
-        import cloudpickle as _  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("cloudpickle") is not None
 
 
 def _name(function: Function) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from . import _ndshm
 from ._array import ndarray
 from ._pool_errors import pack
-from ._pool_functions import Spec, find
+from ._pool_functions import find
 
 RUN, LOAD, SETUP, BROADCAST = 1, 2, 3, 4
 """The numbers of calls."""
@@ -67,7 +67,9 @@ class Worker:
 
     def __init__(self, core: _ndshm.PoolWorker, worker: int, workers: int) -> None:
         self._core = core
-        self._pid = os.getpid()
+        # Not empty in a process that a function has forked.
+        self._forked: list[bool] = []
+        os.register_at_fork(after_in_child=lambda: self._forked.append(True))
         self._kernels: dict[int, Kernel] = {}
         self._streams: Streams | None = None
         self._known: dict[str, Any] = {"state": None, "worker": worker, "workers": workers}
@@ -127,13 +129,13 @@ class Worker:
             kernel = self._kernels[key]
             function, bases, length = kernel.function, kernel.bases, kernel.length
             args, collect = kernel.args, kernel.collect
-            step, getpid, pid = core.step, os.getpid, self._pid
+            step, forked = core.step, self._forked
             if not kernel.names and not collect:
                 # The usual case, with nothing in its way.
                 while (tile := step()) is not None:
                     rows = slice(tile * length, tile * length + length)
                     function(*[base if is_whole else base[rows] for base, is_whole in bases], *args)
-                    if getpid() != pid:
+                    if forked:
                         os._exit(0)
             else:
                 extras = self._extras(kernel)
@@ -141,7 +143,7 @@ class Worker:
                     rows = slice(tile * length, tile * length + length)
                     parts = [base if is_whole else base[rows] for base, is_whole in bases]
                     result = function(*parts, *args, **extras(seed, call, tile))
-                    if getpid() != pid:
+                    if forked:
                         os._exit(0)
                     if collect:
                         results.append((tile, result))
@@ -185,7 +187,7 @@ class Worker:
 
     def _end_a_fork(self, error: BaseException | None) -> None:
         """End a process that a function has forked and that has come out of it."""
-        if os.getpid() != self._pid:
+        if self._forked:
             code = error.code if isinstance(error, SystemExit) else int(error is not None)
             os._exit(code if isinstance(code, int) else int(code is not None))
 

@@ -91,7 +91,7 @@ class Running:
         if not pool._core.cancel(1.0):
             pool._kill()
             pool._core.cancel(1.0)
-        pool._is_whole = False
+        pool._doubt()
         self._end(pool._core.end())
 
     def _end(self, ended: Ended) -> None:
