@@ -27,6 +27,10 @@ const LEAVE: u64 = 6;
 const FILL: u64 = 7;
 const FILL_AND_DIE: u64 = 8;
 const FORK: u64 = 9;
+/// Works until it is not wanted any more.
+const WORK: u64 = 10;
+/// Answers with the number of such calls so far.
+const COUNT: u64 = 11;
 
 fn main() {
     if let Ok(order) = std::env::var(WORKER) {
@@ -44,6 +48,8 @@ fn main() {
         a_worker_that_dies_at_any_time_is_replaced,
         a_worker_may_leave,
         a_call_is_given_up,
+        a_call_is_cancelled,
+        a_call_is_announced_again,
         workers_notice_the_end_of_the_pool,
         workers_notice_the_death_of_the_parent,
         forked_copies_do_nothing,
@@ -59,6 +65,7 @@ fn serve(table: &HandleTable, handle: ForeignHandle) {
     let Ok(mut worker) = ForeignWorker::attach(table, handle, None, DEADLINE) else {
         return;
     };
+    let mut count = 0u8;
     loop {
         let call = match worker.next(SHORT) {
             Ok(Some(call)) => call,
@@ -83,6 +90,17 @@ fn serve(table: &HandleTable, handle: ForeignHandle) {
             }
             HANG => support::sleep_for_ever(),
             LEAVE => return,
+            WORK => {
+                while worker.is_wanted() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                worker.finish(b"stopped").unwrap();
+                assert!(!worker.is_wanted());
+            }
+            COUNT => {
+                count += 1;
+                worker.finish(&[count]).unwrap();
+            }
             FILL | FILL_AND_DIE => {
                 let number = worker.worker();
                 let done = fill(
@@ -333,6 +351,59 @@ fn a_call_is_given_up() {
     assert!(!pool.wait(SHORT).unwrap());
     children.into_iter().for_each(Child::kill);
     assert!(pool.wait(DEADLINE).unwrap());
+    assert_eq!(outcomes(pool.end().unwrap()), [Answer::Died]);
+}
+
+fn a_call_is_cancelled() {
+    let table = table();
+    let (mut pool, children) = start(&table, 2);
+    pool.cancel().unwrap();
+    pool.call(WORK, b"").unwrap();
+    assert!(!pool.wait(SHORT).unwrap() && !pool.wait_until(SHORT, || false).unwrap());
+    pool.cancel().unwrap();
+    assert!(pool.wait(DEADLINE).unwrap());
+    // A worker that had not begun has no answer.
+    for outcome in outcomes(pool.end().unwrap()) {
+        let stopped = Answer::Finished(b"stopped".to_vec());
+        assert!([stopped, Answer::Running].contains(&outcome));
+    }
+    assert_eq!(call(&mut pool, ECHO, b"next").len(), 2);
+    // Workers that do not stop are waited for, until they die.
+    pool.call(HANG, b"").unwrap();
+    assert!(!pool.wait(SHORT).unwrap());
+    pool.cancel().unwrap();
+    assert!(!pool.wait(SHORT).unwrap());
+    children.into_iter().for_each(Child::kill);
+    assert!(pool.wait(DEADLINE).unwrap());
+    assert_eq!(outcomes(pool.end().unwrap()), [Answer::Died, Answer::Died]);
+}
+
+fn a_call_is_announced_again() {
+    let table = table();
+    let (mut pool, children) = start(&table, 1);
+    pool.announce().unwrap();
+    pool.call(COUNT, b"").unwrap();
+    for _ in 0..100 {
+        assert!(pool.wait_until(DEADLINE, || false).unwrap());
+        pool.announce().unwrap();
+    }
+    assert!(pool.wait(DEADLINE).unwrap());
+    let count = Answer::Finished(vec![101]);
+    assert_eq!(outcomes(pool.end().unwrap()), [count]);
+    // A failure is reported, though the call is announced again and then cancelled.
+    pool.call(FAIL, b"why").unwrap();
+    assert!(pool.wait_until(DEADLINE, || false).unwrap());
+    pool.announce().unwrap();
+    pool.cancel().unwrap();
+    assert!(pool.wait(DEADLINE).unwrap());
+    let why = Answer::Failed(b"why".to_vec());
+    assert_eq!(outcomes(pool.end().unwrap()), [why]);
+    // A worker that dies in the second job has died.
+    pool.call(COUNT, b"").unwrap();
+    assert!(pool.wait_until(DEADLINE, || false).unwrap());
+    children.into_iter().for_each(Child::kill);
+    pool.announce().unwrap();
+    assert!(pool.wait_until(DEADLINE, || false).unwrap());
     assert_eq!(outcomes(pool.end().unwrap()), [Answer::Died]);
 }
 

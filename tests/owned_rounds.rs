@@ -7,7 +7,8 @@ use std::time::Duration;
 use ndarray::{ArrayView, Axis, Dimension, Ix1, ShapeBuilder};
 use ndshm::error::{LeaseError, PartitionError, RoundError};
 use ndshm::partition::{
-    AccessMode, Claimed, Entered, OwnedMember, OwnedPartition, TilePart, UntypedGroup,
+    AccessMode, Claimed, Entered, OwnedMember, OwnedPartition, OwnedRound, TilePart, TileState,
+    UntypedGroup,
 };
 use ndshm::{Grid, Handle, HandleTable, PartitionHandle, Segment};
 
@@ -354,4 +355,67 @@ fn dropped_rounds_and_partitions_end() {
     let after = table.verify().unwrap();
     assert!(after.is_clean(), "{after}");
     assert_eq!(after.free, before.free + 1, "the memory of the claims");
+}
+
+/// The opener sees the state of each tile, and sends back those that are done, and no others.
+#[test]
+fn finished_tiles_are_sent_back() {
+    let table = table();
+    let (x, mut tiles) = ground(&table, 3);
+    let mut round = tiles.begin(&table).unwrap();
+    let states = |round: &OwnedRound| [0, 1, 2].map(|tile| round.tile(tile).unwrap());
+    assert_eq!(states(&round), [TileState::Open; 3]);
+    assert_eq!(round.tile(3), None);
+    let mut member = enter(&mut tiles, &table);
+    let token = member.claim(&table).unwrap().unwrap();
+    assert_eq!(states(&round)[token.tile()], TileState::Held);
+    assert_eq!(round.again(&table, [0, 1, 2]).unwrap(), 0);
+    member.done(&table, token).unwrap();
+    assert_eq!(work(&mut member, &table), 2);
+    assert_eq!(states(&round), [TileState::Done; 3]);
+    assert_eq!(work(&mut member, &table), 0);
+    assert_eq!(round.again(&table, [2, 0, 2]).unwrap(), 2);
+    use TileState::{Done, Open, Torn};
+    assert_eq!(states(&round), [Open, Done, Open]);
+    assert!(!round.try_finish(&table).unwrap(), "tiles are left to run");
+    member.leave(&table).unwrap();
+    // A participant that enters anew finds them.
+    let mut member = enter(&mut tiles, &table);
+    assert_eq!(work(&mut member, &table), 2);
+    round.again(&table, [1]).unwrap();
+    let mut late = enter(&mut tiles, &table);
+    let token = late.claim(&table).unwrap().unwrap();
+    late.tear(&table, token).unwrap();
+    assert_eq!(states(&round), [Done, Torn, Done]);
+    assert_eq!(round.again(&table, [1]).unwrap(), 0);
+    late.leave(&table).unwrap();
+    member.leave(&table).unwrap();
+    let error = round.again(&table, [3]).unwrap_err();
+    assert!(matches!(
+        error,
+        RoundError::NoSuchTile { tile: 3, tiles: 3 }
+    ));
+    let error = round.try_finish(&table).unwrap_err();
+    assert!(matches!(error, RoundError::Torn { tiles, .. } if tiles == [1]));
+    assert_eq!(round.tile(0), None, "the round is over");
+    assert!(is_not_held(&round.again(&table, [0])));
+    table.clear_poison(x).unwrap();
+    // The first tile was not written in its first run.
+    assert_eq!(table.read(x).unwrap().to_vec(), [1, 1, 2]);
+    // Tiles that are claimed several at once.
+    let (_, mut many) = ground(&table, 3000);
+    let mut round = many.begin(&table).unwrap();
+    let mut member = enter(&mut many, &table);
+    let token = member.claim(&table).unwrap().unwrap();
+    member.done(&table, token).unwrap();
+    assert_eq!(
+        round.tile(token.tile()),
+        Some(TileState::Held),
+        "as its neighbours"
+    );
+    assert_eq!(work(&mut member, &table), 2999);
+    assert_eq!(round.tile(2999), Some(TileState::Done));
+    assert!(is_not_held(&round.again(&table, [0])));
+    member.leave(&table).unwrap();
+    assert!(round.try_finish(&table).unwrap());
 }

@@ -29,7 +29,7 @@ fn each_bug_is_caught_by_its_model() {
     let copy = root.join("target/planted");
     plant(&root, &copy);
     let executables = build(&copy);
-    let next = Mutex::new(BUGS.iter());
+    let next = Mutex::new(BUGS.iter().filter(|bug| bug.model.0 == "foreign"));
     let missed = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
@@ -122,7 +122,7 @@ fn plant(root: &Path, copy: &Path) {
     }
     // The manifest names targets in these directories, but none of them is built.
     fs::create_dir_all(copy).unwrap();
-    for directory in ["benches", "crates", "examples", "tests"] {
+    for directory in ["benches", "crates", "examples", "python", "tests"] {
         let link = copy.join(directory);
         if fs::symlink_metadata(&link).is_err() {
             std::os::unix::fs::symlink(root.join(directory).canonicalize().unwrap(), link).unwrap();

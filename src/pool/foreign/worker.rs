@@ -258,7 +258,7 @@ impl<A: TableAccess> ForeignWorker<A> {
     }
 
     /// Tells the parent that something in the call has changed, such as a finished tile: ends a
-    /// sleep of [`ForeignPool::wait_until`](super::ForeignPool::wait_until).
+    /// sleep of [`ForeignPool::wait_until`](super::ForeignPool::wait_until), which has an example.
     ///
     /// # Errors
     /// [`PoolError::Forked`] in a forked child of the worker.
@@ -270,7 +270,7 @@ impl<A: TableAccess> ForeignWorker<A> {
 
     /// Returns `false` if the worker's call was [cancelled](super::ForeignPool::cancel) or ended,
     /// if the parent has died, or if there is no call. A worker asks between two tiles. It notices
-    /// the death within about 100 ms.
+    /// the death within about 100 ms. [`cancel`](super::ForeignPool::cancel) has an example.
     pub fn is_wanted(&mut self) -> bool {
         let Some(call) = self.served.as_ref().map(|served| served.call) else {
             return false;

@@ -54,6 +54,34 @@ impl<A: TableAccess> ForeignPool<A> {
     /// `ready` is called often, and before the first sleep. A worker calls
     /// [`notify`](super::super::ForeignWorker::notify) when it may have become true.
     ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicU32, Ordering};
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// let mut pool = ForeignPool::new(&table, 1)?;
+    /// let mut worker = ForeignWorker::attach(other, pool.handle(), None, second)?;
+    /// pool.call(1, b"")?;
+    /// let steps = AtomicU32::new(0);
+    /// std::thread::scope(|threads| {
+    ///     threads.spawn(|| {
+    ///         worker.next(second).unwrap();
+    ///         for _ in 0..3 {
+    ///             steps.fetch_add(1, Ordering::Release);
+    ///             worker.notify().unwrap();
+    ///         }
+    ///         worker.finish(b"").unwrap();
+    ///     });
+    ///     while !pool.wait_until(second, || steps.load(Ordering::Acquire) >= 2)? {}
+    ///     assert!(steps.load(Ordering::Acquire) >= 2);
+    ///     Ok::<(), ndshm::Error>(())
+    /// })?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`PoolError::Forked`] in a forked child of the parent.
     pub fn wait_until(
