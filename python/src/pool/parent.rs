@@ -45,6 +45,9 @@ struct OpenRound {
 /// An answer for Python: worker, pid, its kind, its bytes.
 type PyAnswer<'py> = (usize, u32, &'static str, Bound<'py, PyBytes>);
 
+/// The end of a call: its answers, the torn tiles, the tiles that were not run.
+type Outcome = (Vec<WorkerAnswer>, Vec<usize>, Vec<usize>);
+
 /// The end of a call for Python: its answers, the torn tiles, the tiles that were not run.
 type Ended<'py> = (Bound<'py, PyList>, Vec<usize>, Vec<usize>);
 
@@ -62,7 +65,7 @@ fn to_python<'py>(py: Python<'py>, answer: &WorkerAnswer) -> PyAnswer<'py> {
 
 impl State {
     /// Ends the open call and its round. Returns its answers, and the torn and the missing tiles.
-    fn end(&mut self) -> Result<(Vec<WorkerAnswer>, Vec<usize>, Vec<usize>), ndshm::Error> {
+    fn end(&mut self) -> Result<Outcome, ndshm::Error> {
         self.is_open = false;
         let answers = self.pool.end();
         let Some(OpenRound { mut round, resting }) = self.round.take() else {
@@ -224,7 +227,6 @@ impl PoolParent {
     }
 
     /// Begin to run all tiles.
-    #[expect(clippy::too_many_arguments, reason = "called from one place")]
     fn begin(
         &self,
         tiles: &Bound<'_, Tiles>,
@@ -377,10 +379,7 @@ fn run(key: u64, seed: u64, call: u64, is_static: bool, each: bool) -> Run {
     }
 }
 
-fn ended<'py>(
-    py: Python<'py>,
-    outcome: Result<(Vec<WorkerAnswer>, Vec<usize>, Vec<usize>), ndshm::Error>,
-) -> PyResult<Ended<'py>> {
+fn ended<'py>(py: Python<'py>, outcome: Result<Outcome, ndshm::Error>) -> PyResult<Ended<'py>> {
     let (answers, torn, missing) = outcome.map_err(raise)?;
     let answers = answers.iter().map(|answer| to_python(py, answer));
     Ok((PyList::new(py, answers.collect::<Vec<_>>())?, torn, missing))

@@ -105,7 +105,7 @@ impl State {
             self.worker.count_tiles(1, 0);
         }
         if self.worker.is_wanted() {
-            while let Some(tile) = work.own.next() {
+            for tile in work.own.by_ref() {
                 if let Claimed::Tile(token) = work.member.claim_at(table, tile)? {
                     return Ok(Some(token.tile()));
                 }
