@@ -76,6 +76,11 @@ def pack(error: BaseException, tile: int | None) -> bytes:
     return pickle.dumps((os.getpid(), tile, body, repr(error), text))
 
 
+def pack_shortly(error: BaseException) -> bytes:
+    """Return an exception as bytes that need no memory of the table."""
+    return pickle.dumps((os.getpid(), None, None, repr(error)[:200], ""))
+
+
 def unpack(packed: bytes) -> Exception:
     """Return the exception of a worker, whose cause has the traceback as text."""
     pid, tile, body, shown, text = pickle.loads(packed)

@@ -14,7 +14,8 @@ import numpy as np
 
 from . import _ndshm
 from ._array import ndarray
-from ._pool_errors import pack
+from ._errors import NdshmError
+from ._pool_errors import pack, pack_shortly
 from ._pool_functions import find
 
 RUN, LOAD, SETUP, BROADCAST = 1, 2, 3, 4
@@ -91,10 +92,10 @@ class Worker:
             answer = self._load(body) if number == LOAD else self._do(number, body)
         except BaseException as error:
             self._end_a_fork(error)
-            self._core.fail(pack(error, None))
+            self._fail(pack(error, None))
         else:
             self._end_a_fork(None)
-            self._core.finish(answer)
+            self._finish(answer)
 
     def _load(self, body: bytes) -> bytes:
         key, blob, dropped = pickle.loads(body)
@@ -157,12 +158,25 @@ class Worker:
         # A call that is announced again gets the first failure again.
         failed = self._failed
         if failed is None:
-            core.finish(answer)
+            self._finish(answer)
         elif failed[0] == body:
-            core.fail(failed[1])
+            self._fail(failed[1])
         else:
             self._failed = None
-            core.finish(answer)
+            self._finish(answer)
+
+    def _finish(self, answer: bytes) -> None:
+        try:
+            self._core.finish(answer)
+        except NdshmError as error:
+            # There is no memory for it.
+            self._fail(pack(error, None))
+
+    def _fail(self, packed: bytes) -> None:
+        try:
+            self._core.fail(packed)
+        except NdshmError as error:
+            self._core.fail(pack_shortly(error))
 
     def _extras(self, kernel: Kernel) -> Callable[[int, int, int], dict[str, Any]]:
         """Return the arguments by name for a tile, as a function of seed, call and tile."""

@@ -5,7 +5,7 @@
 //! are calls in Python.
 
 use ndshm::Error;
-use ndshm::error::{AllocError, LeaseError, NameError, SegmentError};
+use ndshm::error::{AllocError, LeaseError, NameError, PartitionError, PoolError, SegmentError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -17,7 +17,9 @@ pub(crate) fn raise(error: impl Into<Error>) -> PyErr {
     }
     match &error {
         Error::Alloc(error) => raise_alloc(error),
-        Error::Name(NameError::Alloc(error)) => raise_alloc(error),
+        Error::Name(NameError::Alloc(error))
+        | Error::Partition(PartitionError::Alloc(error))
+        | Error::Pool(PoolError::Alloc(error)) => raise_alloc(error),
         Error::Name(NameError::Taken { .. }) => exception("NameTaken", error.to_string()),
         Error::Name(NameError::Length { .. }) => exception("InvalidName", error.to_string()),
         Error::Name(NameError::NotFound { .. }) => exception("NameNotFound", error.to_string()),

@@ -386,6 +386,20 @@ def sleep(*tiles: Any) -> None:
     time.sleep(tiles[-1])
 
 
+def test_results_without_room() -> None:
+    with ndshm.Table(capacity=4 << 20) as table:
+        x = table.zeros(4)
+        with ndshm.Pool(1, table) as pool:
+            with pytest.raises(ndshm.Full):
+                pool.map_tiles(huge, (x,), 2)
+            assert pool.map_tiles(len, (x,), 2) == [2, 2]
+        del x
+
+
+def huge(x: Any) -> bytes:
+    return bytes(16 << 20)
+
+
 @pytest.mark.parametrize(
     ("arrays", "tile", "kind", "text"),
     [
