@@ -89,12 +89,15 @@ fn find_block<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'py,
     view(table.py(), joined, handle, Origin::Received, true)
 }
 
-/// Removes a name, and frees its array.
+/// Frees the array of a name, which frees the name.
+///
+/// It is one step: a process that removed the name first, and was killed then, would leave an array
+/// that nobody finds. Of two processes one succeeds, and an array that has the name since stays.
 #[pyfunction]
 fn unlink_block(table: &Bound<'_, Table>, name: &str) -> PyResult<()> {
     let shared = table.get().joined.table()?;
     let free = || {
-        let handle = shared.unpublish(name).map_err(raise)?;
+        let handle = shared.find_any(name).map_err(raise)?;
         shared.free(handle).map_err(raise)
     };
     table.py().detach(free)
