@@ -18,7 +18,12 @@ def text(dtype: np.dtype[Any]) -> str:
 
 
 def from_text(described: str) -> np.dtype[Any]:
-    """Return the dtype of a text."""
+    """Return the dtype of a text.
+
+    One with fields is a new object at each call, because their names can be changed in place.
+    """
+    if described.startswith("["):
+        return _from_text(described)
     return _cached_from_text(described)
 
 

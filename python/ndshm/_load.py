@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,13 @@ def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         return np.lib.format.read_array_header_1_0(file)
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
-    # Later versions have no function of their own that is public.
-    mapped = np.lib.format.open_memmap(file.name, mode="r")
-    file.seek(mapped.offset)
-    return mapped.shape, np.isfortran(mapped), mapped.dtype
+    if version != (3, 0):
+        raise ValueError(f"the file has the version {version}: 1.0 to 3.0 are known")
+    # As 2.0, in UTF-8. Numpy has no public function for it.
+    length = file.read(4)
+    text = file.read(int.from_bytes(length, "little"))
+    if len(length) < 4 or len(text) < int.from_bytes(length, "little"):
+        raise ValueError("the file ends in its header: it is truncated")
+    header = ast.literal_eval(text.decode())
+    dtype = np.lib.format.descr_to_dtype(header["descr"])
+    return tuple(header["shape"]), bool(header["fortran_order"]), dtype

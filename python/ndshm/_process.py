@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from multiprocessing import util
 
 from . import _ndshm
+
+_HERE = os.path.dirname(__file__)
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` of the first frame outside of the package, for the caller."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _HERE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def warn_of_sent(count: int, nbytes: int, limit: int) -> None:
@@ -16,12 +27,14 @@ def warn_of_sent(count: int, nbytes: int, limit: int) -> None:
         f"one, and are not freed (the limit of this warning is {limit} bytes): make them in `with "
         "ndshm.scope():`, or call free() when the receivers are done",
         ResourceWarning,
-        stacklevel=2,
+        stacklevel=_level_of_caller(),
     )
 
 
 def _after_fork_in_child() -> None:
     lost, errors = _ndshm.after_fork_in_child()
+    # The finalizer of the parent does nothing here. A child of multiprocessing forgets this one.
+    _leave_at_exit()
     if lost:
         warnings.warn(
             f"the arrays {', '.join(lost)} were freed before or during the fork: do not use their "
@@ -31,7 +44,8 @@ def _after_fork_in_child() -> None:
         )
     for error in errors:
         warnings.warn(
-            f"this process could not join a table of its parent: {error}",
+            f"this process could not join a table of its parent: {error}; do not use its arrays in "
+            "this process, because their bytes may become those of others",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -76,7 +76,8 @@ class Table(Names):
     ) -> ndarray:
         """Create a copy of an array, in the same order of axes.
 
-        `readonly=True` makes it read-only for its receivers, too, who cannot undo that.
+        `readonly=True` makes it read-only for its receivers, too: numpy does not let them change
+        that by accident. They can still free it.
         """
         given = np.asarray(source, dtype)
         fortran = given.flags.f_contiguous and not given.flags.c_contiguous
@@ -202,7 +203,8 @@ def scope() -> _ndshm.Scope:
     """Return a context manager that frees what is made in the default table and sent.
 
     An array that was sent lives until it is freed, because a process may be about to receive it. At
-    the end of the block the arrays that this thread has made in it and sent are freed:
+    the end of the block the arrays that this thread, or task of asyncio, has made in it and sent are
+    freed, except those that were given away or detached:
 
     >>> import ndshm, pickle
     >>> with ndshm.scope():

@@ -9,11 +9,11 @@ use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PY_ARRAY_API, PyArrayObject};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
 
 use crate::dtype;
 use crate::error::{exception, raise};
+use crate::found::Found;
+use crate::kept;
 use crate::pin::{Origin, Pin};
 use crate::segment::Joined;
 use crate::shape::Axes;
@@ -22,8 +22,8 @@ use crate::shape::Axes;
 const SLOW: usize = 1 << 16;
 
 /// Returns the class `ndshm.ndarray`.
-pub(crate) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+pub(crate) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CLASS: Found<PyAny> = Found::new();
     CLASS.import(py, "ndshm._array", "ndarray")
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn create<'py>(
     let element = match dtype {
         None => DType::Scalar(ScalarType::F64),
         Some(dtype) => {
-            let mut descr = PyArrayDescr::new(py, dtype)?;
+            let mut descr = dtype::with_size(PyArrayDescr::new(py, dtype)?)?;
             // As numpy: the shape of a subarray is appended to the array's.
             while descr.has_subarray() {
                 for length in descr.shape() {
@@ -69,6 +69,7 @@ pub(crate) fn create<'py>(
     let bytes = lengths
         .iter()
         .try_fold(element.size(), |bytes, length| bytes.checked_mul(*length));
+    kept::made(joined);
     let made = match bytes {
         Some(bytes) if bytes < SLOW => make(),
         _ => py.detach(make),
@@ -89,14 +90,24 @@ pub(crate) fn view<'py>(
     origin: Origin,
     is_writeable: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    of_pin(py, Pin::new(py, joined, handle, origin)?, is_writeable)
+    let pin = Pin::new(py, joined, handle, Origin::Received)?;
+    let pin = adopted(pin, origin)?;
+    of_pin(py, pin, is_writeable)
+}
+
+/// Makes this process the owner of an array that was given to it.
+fn adopted(mut pin: Pin, origin: Origin) -> PyResult<Pin> {
+    if origin == Origin::Given {
+        pin.adopt()?;
+    }
+    Ok(pin)
 }
 
 /// Returns the whole array of a pin.
 pub(crate) fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<Bound<'_, PyAny>> {
     let pin = Bound::new(py, pin)?;
     let inner = pin.get();
-    let descr = inner.descr.bind(py).clone();
+    let descr = dtype::of_its_own(inner.descr.bind(py))?;
     let (mut shape, mut strides, first) = (inner.shape, inner.strides(py), inner.first);
     let array = Parts {
         descr,
@@ -128,14 +139,15 @@ pub(crate) fn part_view<'py>(
     is_writeable: bool,
     mut part: Part<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let pin = Bound::new(py, Pin::new(py, joined, handle, origin)?)?;
-    let (first, len) = (pin.get().first, pin.get().len);
+    let pin = Pin::new(py, joined, handle, Origin::Received)?;
+    let (first, len) = (pin.first, pin.len);
     if !is_within(&part, len) || part.descr.has_object() {
         return Err(PyValueError::new_err(format!(
             "the pickle describes a part of {handle} that is not within its {len} bytes: it is \
              damaged"
         )));
     }
+    let pin = Bound::new(py, adopted(pin, origin)?)?;
     let array = Parts {
         descr: part.descr,
         shape: &mut part.shape,
@@ -150,19 +162,31 @@ pub(crate) fn part_view<'py>(
 
 /// Returns `true` if all elements of the part are within `len` bytes.
 fn is_within(part: &Part<'_>, len: usize) -> bool {
-    let (mut low, mut high) = (part.offset as i128, part.offset as i128);
-    for (&length, &stride) in part.shape.as_slice().iter().zip(part.strides.as_slice()) {
-        match length {
-            ..0 => return false,
-            0 => return part.offset <= len,
-            _ => {
-                let span = (length as i128 - 1) * stride as i128;
-                low += span.min(0);
-                high += span.max(0);
-            }
-        }
+    end_of(part).is_some_and(|end| end <= len as i128)
+}
+
+/// Returns the end of the part's elements. Returns `None` if they are not after the array's start.
+fn end_of(part: &Part<'_>) -> Option<i128> {
+    let itemsize = part.descr.itemsize() as i128;
+    if itemsize == 0 {
+        return None;
     }
-    low >= 0 && high + part.descr.itemsize() as i128 <= len as i128
+    let (mut low, mut high) = (part.offset as i128, part.offset as i128);
+    let mut is_empty = false;
+    for (&length, &stride) in part.shape.as_slice().iter().zip(part.strides.as_slice()) {
+        if length < 0 {
+            return None;
+        }
+        is_empty |= length == 0;
+        let span = (length as i128 - 1).checked_mul(stride as i128)?;
+        low = low.checked_add(span.min(0))?;
+        high = high.checked_add(span.max(0))?;
+    }
+    if is_empty {
+        return Some(part.offset as i128);
+    }
+    let end = high.checked_add(itemsize)?;
+    (low >= 0).then_some(end)
 }
 
 /// The parts of a new array object.
@@ -183,7 +207,7 @@ impl<'py> Parts<'py, '_> {
     /// values of their type.
     pub(crate) unsafe fn on(
         self,
-        class: &Bound<'py, PyType>,
+        class: &Bound<'py, PyAny>,
         base: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = base.py();
@@ -199,7 +223,7 @@ impl<'py> Parts<'py, '_> {
         let made = unsafe {
             PY_ARRAY_API.PyArray_NewFromDescr(
                 py,
-                class.as_type_ptr(),
+                class.as_ptr().cast(),
                 self.descr.into_dtype_ptr(),
                 shape.len() as c_int,
                 shape.as_mut_ptr(),
@@ -259,7 +283,7 @@ pub(crate) fn pin_of<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Pin>
 
 /// Warns if the arrays that were sent and are in nobody's view here take much memory.
 pub(crate) fn warn_of_sent(py: Python<'_>, joined: &Arc<Joined>) -> PyResult<()> {
-    static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static WARN: Found<PyAny> = Found::new();
     let limit = (crate::process::memory() / 2).min(joined.segment().capacity() / 2);
     let Some((count, bytes)) = joined.many_sent(limit) else {
         return Ok(());

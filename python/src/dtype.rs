@@ -6,12 +6,12 @@
 
 use ndshm::element::{DType, OpaqueType, RecordLayout, ScalarType};
 use numpy::npyffi::{NPY_TYPES, PY_ARRAY_API, PyArray_Descr};
-use numpy::{PyArrayDescr, PyArrayDescrMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::error::exception;
+use crate::found::Found;
 
 /// The scalars, with the number of the type in numpy. Of several numbers the first is used for
 /// arrays that arrive.
@@ -51,6 +51,20 @@ pub(crate) fn scalar_of_code(code: u8) -> Option<ScalarType> {
     SCALARS.get(usize::from(code)).map(|(_, scalar)| *scalar)
 }
 
+/// Fills the cells in which the numpy crate keeps the functions and the version of numpy. Done when
+/// the module is imported: a fork in the middle of it would leave a child without them, see
+/// [`Found`].
+pub(crate) fn fill_cells(py: Python<'_>) -> PyResult<()> {
+    let descr = scalar_descr(py, ScalarType::F64)?;
+    let array = numpy::PyArray1::<f64>::zeros(py, 1, false);
+    let _ = (
+        descr.itemsize(),
+        descr.has_object(),
+        array.as_any().cast::<PyUntypedArray>()?.ndim(),
+    );
+    Ok(())
+}
+
 /// Returns numpy's type of a scalar. Numpy has none for the 128-bit integers.
 pub(crate) fn scalar_descr(
     py: Python<'_>,
@@ -66,6 +80,33 @@ pub(crate) fn scalar_descr(
     // SAFETY: the number is one of numpy's own types. The call returns a new reference or null.
     let descr = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, *number as i32) };
     owned_descr(py, descr)
+}
+
+/// Returns the type, as an object of its own if it has fields: a program may change their names in
+/// place.
+pub(crate) fn of_its_own<'py>(
+    descr: &Bound<'py, PyArrayDescr>,
+) -> PyResult<Bound<'py, PyArrayDescr>> {
+    if !descr.has_fields() {
+        return Ok(descr.clone());
+    }
+    let py = descr.py();
+    // SAFETY: it is a descriptor. The call returns a new one or null.
+    let copy = unsafe { PY_ARRAY_API.PyArray_DescrNew(py, descr.as_dtype_ptr()) };
+    owned_descr(py, copy)
+}
+
+/// Returns the type of texts that does not say their size with one character each, as numpy does.
+pub(crate) fn with_size(descr: Bound<'_, PyArrayDescr>) -> PyResult<Bound<'_, PyArrayDescr>> {
+    let text = match descr.kind() {
+        _ if descr.itemsize() > 0 || descr.has_fields() || descr.has_subarray() => {
+            return Ok(descr);
+        }
+        b'S' => "S1",
+        b'U' => "U1",
+        _ => return Ok(descr),
+    };
+    PyArrayDescr::new(descr.py(), text)
 }
 
 fn owned_descr(py: Python<'_>, descr: *mut PyArray_Descr) -> PyResult<Bound<'_, PyArrayDescr>> {
@@ -103,6 +144,10 @@ fn record(descr: &Bound<'_, PyArrayDescr>) -> PyResult<Option<RecordLayout>> {
     let Some(names) = descr.names() else {
         return Ok(None);
     };
+    // A record has no place for titles, which numpy lists as further names.
+    if descr.getattr("fields")?.len()? != names.len() {
+        return Ok(None);
+    }
     let (mut fields, mut end) = (Vec::new(), 0);
     for name in names {
         let (field, offset) = descr.get_field(&name)?;
@@ -180,14 +225,14 @@ pub(crate) fn parse_text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py
     }
 }
 
-static RECORD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static FROM_TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static RECORD: Found<PyAny> = Found::new();
+static TEXT: Found<PyAny> = Found::new();
+static FROM_TEXT: Found<PyAny> = Found::new();
 
 /// Returns a function of `_dtype.py`.
 fn helper<'py>(
     py: Python<'py>,
-    place: &'static PyOnceLock<Py<PyAny>>,
+    place: &'static Found<PyAny>,
     name: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
     place.import(py, "ndshm._dtype", name).cloned()

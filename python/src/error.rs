@@ -132,9 +132,16 @@ pub(crate) fn unreachable(reason: &str) -> PyErr {
 pub(crate) fn closed() -> PyErr {
     exception(
         "Closed",
-        "this process has left the table: it was closed, or the interpreter is ending; arrays can \
+        "this process has left the table: it was closed, or the interpreter is ending; views can \
          still be read, and what is written to them is not shared any more"
             .to_owned(),
+    )
+}
+
+/// Returns the exception for a table that cannot be left, because it is used.
+pub(crate) fn in_use() -> PyErr {
+    PyRuntimeError::new_err(
+        "another thread is using the table: call close() again when it has done so",
     )
 }
 

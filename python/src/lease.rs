@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::array::{fields, pin_of};
 use crate::error::raise;
+use crate::found::Found;
 use crate::process;
 use crate::segment::Joined;
 
@@ -65,9 +66,9 @@ pub(crate) fn lease(array: &Bound<'_, PyAny>, mode: Mode, timeout: Option<f64>) 
         }
     };
     let py = array.py();
-    let view = array.call_method1(pyo3::intern!(py, "view"), (plain(py)?,))?;
+    let view = array.call_method1(crate::found::name!(py, "view"), (plain(py)?,))?;
     if mode == Mode::Read {
-        view.call_method1(pyo3::intern!(py, "setflags"), (false,))?;
+        view.call_method1(crate::found::name!(py, "setflags"), (false,))?;
     }
     Ok(Lease {
         view: view.unbind(),
@@ -81,7 +82,7 @@ pub(crate) fn lease(array: &Bound<'_, PyAny>, mode: Mode, timeout: Option<f64>) 
 
 /// Returns numpy's own class of arrays.
 pub(crate) fn plain(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static CLASS: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    static CLASS: Found<PyAny> = Found::new();
     CLASS.import(py, "numpy", "ndarray")
 }
 
@@ -92,9 +93,8 @@ impl Lease {
 
     /// Takes the lease, and waits for it without the interpreter.
     fn take(&self, py: Python<'_>) -> PyResult<Locked> {
-        let table = self.joined.table()?;
         let (mode, handle) = (self.mode, self.handle);
-        match table.lock(handle, mode) {
+        match self.joined.table()?.lock(handle, mode) {
             Err(LeaseError::Busy { .. }) => {}
             outcome => return outcome.map_err(raise),
         }
@@ -105,7 +105,11 @@ impl Lease {
                 None => SLICE,
             };
             let slice = left.min(SLICE);
-            match py.detach(|| table.lock_timeout(handle, mode, slice)) {
+            // Taken anew for each slice: while a thread has it, the process does not leave.
+            let table = self.joined.table()?;
+            let outcome = py.detach(|| table.lock_timeout(handle, mode, slice));
+            drop(table);
+            match outcome {
                 Err(LeaseError::Busy { .. }) if left > slice || self.timeout.is_none() => {
                     py.check_signals()?;
                 }

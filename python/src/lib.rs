@@ -25,6 +25,8 @@ mod copy;
 mod dtype;
 mod error;
 mod fork;
+mod found;
+mod kept;
 mod layout;
 mod lease;
 mod methods;
@@ -45,6 +47,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _ndshm(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    dtype::fill_cells(module.py())?;
     blocks::register(module)?;
     fork::register(module)?;
     lease::register(module)?;

@@ -4,7 +4,7 @@ use ndshm::untyped::Mode;
 use numpy::PyUntypedArray;
 use pyo3::prelude::*;
 
-use crate::array::{find_pin, pin_of};
+use crate::array::{class, find_pin, pin_of};
 use crate::error::raise;
 use crate::lease::{Lease, lease, plain};
 use crate::object::Ref;
@@ -24,12 +24,19 @@ impl ArrayMethods {
         protocol: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        if !slf.get_type().is(class(py)?) {
+            // A subclass that pickles itself.
+            let name = crate::found::name!(py, "__reduce__");
+            if !slf.get_type().getattr(name)?.is(&class(py)?.getattr(name)?) {
+                return slf.call_method0(name);
+            }
+        }
         if let Some(pin) = find_pin(slf) {
             let array = slf.cast::<PyUntypedArray>()?;
             return Ok(pickle::reduce(array, pin.get())?.into_any());
         }
-        let array = slf.call_method1(pyo3::intern!(py, "view"), (plain(py)?,))?;
-        array.call_method1(pyo3::intern!(py, "__reduce_ex__"), (protocol,))
+        let array = slf.call_method1(crate::found::name!(py, "view"), (plain(py)?,))?;
+        array.call_method1(crate::found::name!(py, "__reduce_ex__"), (protocol,))
     }
 
     /// The text of the array's handle, which other programs print and parse.

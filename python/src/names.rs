@@ -132,7 +132,7 @@ fn give_name(
     });
     if !matches!(given, Ok(true)) {
         // If another process has adopted it meanwhile, that one frees it.
-        let _ = pin.adopt(is_sent);
+        let _ = pin.take_back(is_sent);
     }
     given.map_err(raise)
 }
@@ -166,14 +166,15 @@ fn remove_name(table: &Bound<'_, Table>, name: &str) -> PyResult<()> {
 /// Returns whether an array may have a name without a copy: it is an array of the table as a whole,
 /// which this process owns and may write.
 #[pyfunction]
-fn is_nameable(table: &Bound<'_, Table>, array: &Bound<'_, PyUntypedArray>) -> bool {
-    find_pin(array).is_some_and(|pin| {
-        let pin = pin.get();
-        pin.joined.id() == table.get().joined.id()
-            && pin.is_owned()
-            && fields(array).fields.flags & NPY_ARRAY_WRITEABLE != 0
-            && is_whole(array, pin)
-    })
+fn is_nameable(table: &Bound<'_, Table>, array: &Bound<'_, PyUntypedArray>) -> PyResult<bool> {
+    let Some(pin) = find_pin(array) else {
+        return Ok(false);
+    };
+    let pin = pin.get();
+    let is_ours = pin.joined.id() == table.get().joined.id()
+        && pin.is_owned()
+        && fields(array).fields.flags & NPY_ARRAY_WRITEABLE != 0;
+    Ok(is_ours && is_whole(array, pin)?)
 }
 
 /// Returns whether the array has this name already.
@@ -187,7 +188,7 @@ fn is_named(
         return Ok(false);
     };
     let (pin, joined) = (pin.get(), &table.get().joined);
-    if pin.joined.id() != joined.id() || !is_whole(array, pin) {
+    if pin.joined.id() != joined.id() || !is_whole(array, pin)? {
         return Ok(false);
     }
     let found = joined.table()?.find_any(name);

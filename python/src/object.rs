@@ -11,15 +11,17 @@ use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyAttributeError, PyBufferError, PyImportError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::array::warn_of_sent;
 use crate::copy::{Source, copy_all};
 use crate::error::{exception, raise};
+use crate::found::{Found, name};
+use crate::kept;
 use crate::layout::{Layout, element, is_object};
 use crate::pickle;
 use crate::pin::{Origin, Pin};
+use crate::process;
 use crate::segment::Joined;
 use crate::table::Table;
 
@@ -56,7 +58,7 @@ impl Ref {
         let pin = Pin::of_object(py, joined, pin, origin)?;
         let made = Ref {
             pin: Py::new(py, pin)?,
-            pid: std::process::id(),
+            pid: process::pid(),
         };
         Bound::new(py, made)
     }
@@ -68,9 +70,7 @@ impl Ref {
             Ok(_) => Ok(()),
             // The parent may free its object right after the fork, as multiprocessing does with the
             // arguments of a process. The bytes are kept for the child.
-            Err(LeaseError::Stale { .. }) if self.pid != std::process::id() && pin.is_kept() => {
-                Ok(())
-            }
+            Err(LeaseError::Stale { .. }) if self.pid != process::pid() && pin.is_kept() => Ok(()),
             Err(error) => Err(raise(error)),
         }
     }
@@ -148,7 +148,7 @@ impl Ref {
     }
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        static ATTACH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static ATTACH: Found<PyAny> = Found::new();
         let attach = ATTACH.import(py, "ndshm", "_attach_object")?;
         let state = pickle::handle(self.pin.bind(py).get())?;
         (attach, (PyBytes::new(py, &state),)).into_pyobject(py)
@@ -254,6 +254,7 @@ fn store<'py>(
     let (pieces, parts) = (sources(&pickle), sources(&buffers));
     let layout = Layout::for_parts(&pieces, &parts)?;
     let (shared, element) = (joined.table()?, element()?);
+    kept::made(joined);
     let make = || {
         let mut made = shared.builder(&element, &[layout.end()], Order::C)?;
         let parts = layout.divide(made.bytes_mut(), &pieces, &parts);
@@ -300,7 +301,7 @@ fn sources(views: &[PyUntypedBuffer]) -> Vec<Source> {
 
 /// Loads an object. What it holds keeps the pin, and not the bytes.
 pub(crate) fn load<'py>(pin: &Bound<'py, Pin>) -> PyResult<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static LOADS: Found<PyAny> = Found::new();
     let py = pin.py();
     let (first, len) = (pin.get().first, pin.get().len);
     // SAFETY: the pin keeps the bytes in place, and arrays start on multiples of 64.
@@ -317,7 +318,7 @@ pub(crate) fn load<'py>(pin: &Bound<'py, Pin>) -> PyResult<Bound<'py, PyAny>> {
     let buffers = layout.buffers.into_iter().map(buffer);
     let buffers = PyTuple::new(py, buffers.collect::<PyResult<Vec<_>>>()?)?;
     let arguments = PyDict::new(py);
-    arguments.set_item(pyo3::intern!(py, "buffers"), buffers)?;
+    arguments.set_item(name!(py, "buffers"), buffers)?;
     let loads = LOADS.import(py, "pickle", "loads")?;
     loads
         .call((stream,), Some(&arguments))

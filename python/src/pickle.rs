@@ -23,12 +23,13 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMet
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::array::{Part, fields, part_view, view};
 use crate::dtype;
 use crate::error;
+use crate::found::Found;
+use crate::kept;
 use crate::pin::{Origin, Pin};
 use crate::segment::{self, Joined, Place};
 use crate::shape::Axes;
@@ -55,40 +56,35 @@ pub(crate) fn reduce<'py>(
     pin: &Pin,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let py = array.py();
-    let given = pin.send()?;
-    let raw = &fields(array).fields;
+    let seen = Seen::of(array)?;
     let mut out = Vec::with_capacity(64);
-    let mut flags = if given { GIVEN } else { 0 };
-    if raw.flags & NPY_ARRAY_WRITEABLE != 0 {
-        flags |= WRITEABLE;
+    let mut flags = if seen.is_writeable { WRITEABLE } else { 0 };
+    if pin.is_given() {
+        flags |= GIVEN;
     }
     put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
-    if !is_whole(array, pin) {
-        put_part(&mut out, array, pin)?;
+    if !seen.is_whole(pin) {
+        put_part(&mut out, &seen, pin)?;
     }
-    static ATTACH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static ATTACH: Found<PyAny> = Found::new();
     let attach = ATTACH.import(py, "ndshm", "_attach")?;
-    (attach, (PyBytes::new(py, &out),)).into_pyobject(py)
+    let reduced = (attach, (PyBytes::new(py, &out),)).into_pyobject(py)?;
+    // Last: an array whose pickle fails was not sent.
+    pin.send()?;
+    Ok(reduced)
 }
 
 /// Returns `true` if the elements of the array are all elements of the pinned array, as it has them.
-pub(crate) fn is_whole(array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> bool {
-    let raw = &fields(array).fields;
-    raw.data as usize == pin.first
-        && raw.descr.cast() == pin.descr.as_ptr()
-        && array
-            .shape()
-            .iter()
-            .map(|&n| n as isize)
-            .eq(pin.shape.as_slice().iter().copied())
-        && array.strides() == pin.strides(array.py()).as_slice()
+pub(crate) fn is_whole(array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> PyResult<bool> {
+    Ok(Seen::of(array)?.is_whole(pin))
 }
 
 /// Returns the bytes that pickle the handle of an object.
 pub(crate) fn handle(pin: &Pin) -> PyResult<Vec<u8>> {
-    let flags = if pin.send()? { GIVEN } else { 0 };
+    let flags = if pin.is_given() { GIVEN } else { 0 };
     let mut out = Vec::with_capacity(64);
     put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
+    pin.send()?;
     Ok(out)
 }
 
@@ -105,6 +101,43 @@ fn origin(flags: u8) -> Origin {
     match flags & GIVEN {
         0 => Origin::Received,
         _ => Origin::Given,
+    }
+}
+
+/// What an array object looks like. Python code that runs later may change the object.
+struct Seen<'py> {
+    descr: Bound<'py, PyArrayDescr>,
+    shape: Axes,
+    strides: Axes,
+    /// The address of the first element.
+    first: usize,
+    is_writeable: bool,
+}
+
+impl<'py> Seen<'py> {
+    fn of(array: &Bound<'py, PyUntypedArray>) -> PyResult<Seen<'py>> {
+        let (mut shape, mut strides) = (Axes::none(), Axes::none());
+        for (&length, &stride) in array.shape().iter().zip(array.strides()) {
+            shape.push(length as isize)?;
+            strides.push(stride)?;
+        }
+        let raw = &fields(array).fields;
+        Ok(Seen {
+            descr: array.dtype(),
+            shape,
+            strides,
+            first: raw.data as usize,
+            is_writeable: raw.flags & NPY_ARRAY_WRITEABLE != 0,
+        })
+    }
+
+    /// Returns `true` if this is the pinned array as a whole.
+    fn is_whole(&self, pin: &Pin) -> bool {
+        let own = pin.descr.bind(self.descr.py());
+        self.first == pin.first
+            && self.shape == pin.shape
+            && self.strides == pin.strides(own.py())
+            && (self.descr.is(own) || own.has_fields() && self.descr.is_equiv_to(own))
     }
 }
 
@@ -144,46 +177,44 @@ pub(crate) fn open_address(py: Python<'_>, bytes: &[u8]) -> PyResult<Arc<Joined>
     Reader { bytes }.place(py).map(|(_, joined, _)| joined)
 }
 
-fn put_part(out: &mut Vec<u8>, array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> PyResult<()> {
-    let (shape, strides) = (array.shape(), array.strides());
-    let descr = array.dtype();
-    let is_in = |order| {
-        let mut axes = Axes::none();
-        for &length in shape {
-            axes.push(length as isize)?;
-        }
-        Ok::<_, PyErr>(axes.strides(descr.itemsize(), order).as_slice() == strides)
-    };
-    let contiguous = if is_in(Order::C)? {
+fn put_part(out: &mut Vec<u8>, seen: &Seen<'_>, pin: &Pin) -> PyResult<()> {
+    let Seen {
+        descr,
+        shape,
+        strides,
+        ..
+    } = seen;
+    let is_in = |order| shape.strides(descr.itemsize(), order) == *strides;
+    let contiguous = if is_in(Order::C) {
         CONTIGUOUS_C
-    } else if is_in(Order::F)? {
+    } else if is_in(Order::F) {
         CONTIGUOUS_F
     } else {
         0
     };
     out[0] |= PART | contiguous;
-    match dtype::scalar(&descr).and_then(dtype::scalar_code) {
+    match dtype::scalar(descr).and_then(dtype::scalar_code) {
         Some(code) => out.push(code),
         None => {
-            let (text, _) = dtype::text(&descr)?;
+            let (text, _) = dtype::text(descr)?;
             out.push(SPELLED);
             put_number(out, text.len() as u64);
             out.extend_from_slice(text.as_bytes());
         }
     }
-    put_number(out, shape.len() as u64);
-    for &length in shape {
+    put_number(out, shape.as_slice().len() as u64);
+    for &length in shape.as_slice() {
         put_number(out, length as u64);
     }
     if contiguous == 0 {
-        for &stride in strides {
+        for &stride in strides.as_slice() {
             put_number(out, (stride << 1 ^ stride >> (isize::BITS - 1)) as u64);
         }
     }
     // An empty part may begin behind the end of an empty array.
-    let offset = match shape.contains(&0) {
+    let offset = match shape.as_slice().contains(&0) {
         true => 0,
-        false => (fields(array).fields.data as usize).wrapping_sub(pin.first),
+        false => seen.first.wrapping_sub(pin.first),
     };
     put_number(out, offset as u64);
     Ok(())
@@ -261,6 +292,7 @@ impl<'a> Reader<'a> {
         let joined = match segment::known(id) {
             Some(joined) => joined,
             None => {
+                kept::make_room(py);
                 let joined = segment::open(py, id, &place)?;
                 joined.keep();
                 joined

@@ -10,7 +10,8 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods};
 use pyo3::prelude::*;
 
 use crate::error::{self, raise};
-use crate::fork::doubts;
+use crate::fork::{doubts, give_back};
+use crate::kept;
 use crate::process;
 use crate::scope::Scope;
 use crate::segment::Joined;
@@ -25,6 +26,8 @@ const OWNED: u8 = 1;
 const SENT: u8 = 2;
 /// It is handed over when it is sent.
 const GIVEN: u8 = 4;
+/// It was handed over: its pickle still lets the first receiver adopt it.
+const HANDED: u8 = 8;
 
 /// An array of a table that this process has in view.
 ///
@@ -38,6 +41,7 @@ pub(crate) struct Pin {
     /// The address of the first byte.
     pub(crate) first: usize,
     pub(crate) len: usize,
+    /// No array has this object: a program may change the names of the fields of an array's type.
     pub(crate) descr: Py<PyArrayDescr>,
     pub(crate) shape: Axes,
     pub(crate) order: Order,
@@ -57,7 +61,8 @@ pub(crate) enum Origin {
     Made,
     /// It came from elsewhere.
     Received,
-    /// It came from elsewhere, and is to be owned by the first process that receives it.
+    /// It came from elsewhere, and is to be owned by the first process that receives it: see
+    /// [`Pin::adopt`].
     Given,
 }
 
@@ -81,7 +86,7 @@ impl Pin {
         origin: Origin,
     ) -> PyResult<Pin> {
         let descr = crate::dtype::to_numpy(py, pin.dtype())?;
-        Pin::of(joined, pin, descr, origin)
+        Pin::of(py, joined, pin, descr, origin)
     }
 
     /// Keeps the pin of an object, as one of bytes.
@@ -92,29 +97,33 @@ impl Pin {
         origin: Origin,
     ) -> PyResult<Pin> {
         let descr = crate::dtype::scalar_descr(py, ScalarType::U8)?;
-        Pin::of(joined, pin, descr, origin)
+        let mut pin = Pin::of(py, joined, pin, descr, origin)?;
+        if origin == Origin::Given {
+            pin.adopt()?;
+        }
+        Ok(pin)
     }
 
     fn of(
+        py: Python<'_>,
         joined: &Arc<Joined>,
         pin: SharedPin,
         descr: Bound<'_, PyArrayDescr>,
         origin: Origin,
     ) -> PyResult<Pin> {
-        let (table, handle) = (joined.table()?, pin.handle());
+        let handle = pin.handle();
         let mut shape = Axes::none();
         for &length in pin.shape() {
             shape.push(length as isize)?;
         }
         let order = pin.order();
         let (first, len) = (pin.as_ptr().as_ptr() as usize, pin.len());
-        let place = joined.insert_pin(pin).ok_or_else(error::closed)?;
-        let is_owned = match origin {
-            Origin::Made => true,
-            Origin::Received => false,
-            // Another process may have received it before.
-            Origin::Given => table.adopt(handle).is_ok(),
+        let scope = match origin {
+            Origin::Made => Scope::current(py, joined.id())?,
+            _ => None,
         };
+        let place = joined.insert_pin(pin).ok_or_else(error::closed)?;
+        let is_owned = origin == Origin::Made;
         Ok(Pin {
             joined: Arc::clone(joined),
             place,
@@ -127,10 +136,7 @@ impl Pin {
             pid: if is_owned { process::pid() } else { 0 },
             state: AtomicU8::new(if is_owned { OWNED } else { 0 }),
             doubts: doubts(),
-            scope: match origin {
-                Origin::Made => Scope::current(joined.id()),
-                _ => None,
-            },
+            scope,
         })
     }
 
@@ -149,23 +155,27 @@ impl Pin {
         self.has(OWNED) && self.pid == process::pid()
     }
 
-    /// Prepares the array for being sent. Returns `true` if the receiver is to adopt it.
-    pub(crate) fn send(&self) -> PyResult<bool> {
+    /// Returns `true` if the array is handed over when it is sent, or was.
+    pub(crate) fn is_given(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let is_given = state & HANDED != 0 || state & (OWNED | GIVEN) == OWNED | GIVEN;
+        is_given && self.pid == process::pid()
+    }
+
+    /// Notes that the array is sent, which can no longer fail. Hands it over if it is given.
+    pub(crate) fn send(&self) -> PyResult<()> {
         self.joined.keep();
-        if !self.has(OWNED) || self.pid != process::pid() {
-            return Ok(false);
+        if !self.is_owned() {
+            return Ok(());
         }
         if self.has(GIVEN) {
-            self.joined.table()?.detach(self.handle).map_err(raise)?;
-            self.state.store(SENT, Ordering::Relaxed);
-            return Ok(true);
-        }
-        if self.state.fetch_or(SENT, Ordering::Relaxed) & SENT == 0
+            self.let_go(SENT | HANDED)?;
+        } else if self.state.fetch_or(SENT, Ordering::Relaxed) & SENT == 0
             && let Some(scope) = &self.scope
         {
             scope.add(self.handle);
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Makes the next [`send`](Pin::send) hand the array over.
@@ -175,11 +185,28 @@ impl Pin {
 
     /// Makes the array outlive this process, and the scope that it was made in.
     pub(crate) fn detach(&self) -> PyResult<()> {
-        self.joined.table()?.detach(self.handle).map_err(raise)?;
+        self.let_go(SENT)
+    }
+
+    /// Detaches the array from this process and from its scope.
+    fn let_go(&self, state: u8) -> PyResult<()> {
+        let table = self.joined.table()?;
+        table.detach(self.handle).map_err(raise)?;
+        self.state.store(state, Ordering::Relaxed);
         if let Some(scope) = &self.scope {
             scope.remove(self.handle);
         }
-        self.state.store(SENT, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes this process the owner, if the array has none.
+    pub(crate) fn adopt(&mut self) -> PyResult<()> {
+        // Another process may have received it before.
+        if self.joined.table()?.adopt(self.handle).is_ok() {
+            kept::made(&self.joined);
+            self.pid = process::pid();
+            self.state.store(OWNED, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -189,7 +216,7 @@ impl Pin {
     }
 
     /// Takes back an array that was just [detached](Pin::detach). `is_sent` is as before that.
-    pub(crate) fn adopt(&self, is_sent: bool) -> PyResult<()> {
+    pub(crate) fn take_back(&self, is_sent: bool) -> PyResult<()> {
         self.joined.table()?.adopt(self.handle).map_err(raise)?;
         let sent = if is_sent { SENT } else { 0 };
         self.state.store(OWNED | sent, Ordering::Relaxed);
@@ -205,17 +232,38 @@ impl Pin {
     }
 }
 
-impl Drop for Pin {
-    fn drop(&mut self) {
+/// What the last view of an array leaves.
+pub(crate) struct Dropped {
+    joined: Arc<Joined>,
+    place: usize,
+    handle: AnyHandle,
+    len: usize,
+    /// The process that owns the array, or 0.
+    pid: u32,
+    is_sent: bool,
+    doubts: u64,
+}
+
+impl Dropped {
+    /// Gives the pin back, and frees the array if this process owns it and nobody else knows it.
+    pub(crate) fn give_back(&self) {
+        let is_owned = self.pid == process::pid();
+        // A child may have a view without a pin. This pin stays, for it.
+        if self.doubts != doubts() {
+            if is_owned {
+                self.joined.note_sent(self.handle, self.len as u64);
+            }
+            return;
+        }
         let Some((pin, table)) = self.joined.remove_pin(self.place) else {
             return;
         };
         // Unpinned first: the memory is then free at once.
         drop(pin);
-        if !self.is_owned() {
+        if !is_owned {
             return;
         }
-        if self.has(SENT) || self.doubts != doubts() {
+        if self.is_sent {
             self.joined.note_sent(self.handle, self.len as u64);
             return;
         }
@@ -226,6 +274,20 @@ impl Drop for Pin {
         if !is_large || Python::try_attach(|py| py.detach(free)).is_none() {
             free();
         }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        give_back(Dropped {
+            joined: Arc::clone(&self.joined),
+            place: self.place,
+            handle: self.handle,
+            len: self.len,
+            pid: if self.has(OWNED) { self.pid } else { 0 },
+            is_sent: self.has(SENT),
+            doubts: self.doubts,
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Facts about the process and the machine, and what happens to all tables when the process ends.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pyo3::prelude::*;
 
@@ -47,12 +47,30 @@ fn look_up_pid() -> u32 {
     pid
 }
 
+/// Whether the process has left its tables because the interpreter ends.
+static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Returns `true` after the process has left its tables because the interpreter ends.
+pub(crate) fn has_ended() -> bool {
+    HAS_ENDED.load(Ordering::Relaxed)
+}
+
+/// So many bytes of views are copied when the interpreter ends. More would delay the end.
+const KEPT_AT_END: u64 = 64 << 20;
+
 /// Leaves all tables. Views stay readable, because finalizers may still use them.
 #[pyfunction]
 fn leave_all(py: Python<'_>) {
+    HAS_ENDED.store(true, Ordering::Relaxed);
+    let mut left = KEPT_AT_END;
     for joined in segment::all() {
-        // A thread may use the table at this moment. The end of the process leaves it then.
-        let _ = joined.leave(py);
+        let bytes = joined.bytes_in_view();
+        let are_kept = bytes <= left;
+        if are_kept {
+            left -= bytes;
+        }
+        // If a thread still uses the table after a while, the end of the process leaves it.
+        let _ = joined.leave(py, are_kept);
     }
 }
 

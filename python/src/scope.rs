@@ -1,11 +1,13 @@
 //! Scopes: at their end, the arrays that were made in them and sent are freed.
 
-use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndshm::AnyHandle;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
+use crate::found::{Found, name};
 use crate::process;
 use crate::segment::Joined;
 
@@ -19,22 +21,54 @@ pub(crate) struct Scope {
     sent: Mutex<Option<Vec<AnyHandle>>>,
 }
 
-thread_local! {
-    /// The scopes that this thread has entered, the outermost first.
-    static ENTERED: RefCell<Vec<Arc<Scope>>> = const { RefCell::new(Vec::new()) };
+/// The context variable with the scopes that are entered, a tuple with the outermost first. So the
+/// tasks of an event loop have each their own.
+static ENTERED: Found<PyAny> = Found::new();
+
+fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    ENTERED.import(py, "ndshm._scope", "entered")
+}
+
+/// Whether the process has entered a scope.
+static IS_USED: AtomicBool = AtomicBool::new(false);
+
+fn entered(py: Python<'_>) -> PyResult<Option<Bound<'_, PyTuple>>> {
+    if !IS_USED.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let value = variable(py)?.call_method1(name!(py, "get"), (py.None(),))?;
+    Ok(value.cast_into::<PyTuple>().ok())
+}
+
+/// Replaces the scopes that are entered by those that are open, and `last`.
+fn set_entered(py: Python<'_>, last: Option<Bound<'_, ScopeManager>>) -> PyResult<()> {
+    let mut scopes = Vec::new();
+    for scope in entered(py)?.iter().flatten() {
+        let scope = scope.cast_into::<ScopeManager>()?;
+        if scope.get().scope.is_open() {
+            scopes.push(scope);
+        }
+    }
+    scopes.extend(last);
+    IS_USED.store(true, Ordering::Relaxed);
+    variable(py)?.call_method1(name!(py, "set"), (PyTuple::new(py, scopes)?,))?;
+    Ok(())
 }
 
 impl Scope {
-    /// Returns the innermost scope of a segment that this thread is in.
-    pub(crate) fn current(id: u64) -> Option<Arc<Scope>> {
-        ENTERED.with_borrow_mut(|entered| {
-            if entered.is_empty() {
-                return None;
+    /// Returns the innermost scope of a segment that this context is in.
+    pub(crate) fn current(py: Python<'_>, id: u64) -> PyResult<Option<Arc<Scope>>> {
+        let Some(entered) = entered(py)? else {
+            return Ok(None);
+        };
+        for scope in entered.iter().rev() {
+            let scope = &scope.cast::<ScopeManager>()?.get().scope;
+            // Another thread may have ended it.
+            if scope.id == id && scope.is_open() {
+                return Ok(Some(Arc::clone(scope)));
             }
-            // Another thread may have ended some.
-            entered.retain(|scope| scope.is_open());
-            entered.iter().rev().find(|scope| scope.id == id).cloned()
-        })
+        }
+        Ok(None)
     }
 
     fn is_open(&self) -> bool {
@@ -51,7 +85,7 @@ impl Scope {
         }
     }
 
-    /// Leaves an array to its users, which are to have it after the scope.
+    /// Removes an array that was handed over or detached.
     pub(crate) fn remove(&self, handle: AnyHandle) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sent) = &mut *sent {
@@ -91,14 +125,13 @@ impl ScopeManager {
 
 #[pymethods]
 impl ScopeManager {
-    fn __enter__(&self) -> PyResult<()> {
-        if !self.scope.is_open() {
+    fn __enter__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if !slf.get().scope.is_open() {
             return Err(pyo3::exceptions::PyRuntimeError::new_err(
                 "a scope is entered once: make another with scope()",
             ));
         }
-        ENTERED.with_borrow_mut(|entered| entered.push(Arc::clone(&self.scope)));
-        Ok(())
+        set_entered(slf.py(), Some(slf.clone()))
     }
 
     fn __exit__(
@@ -107,9 +140,8 @@ impl ScopeManager {
         _kind: &Bound<'_, PyAny>,
         _value: &Bound<'_, PyAny>,
         _trace: &Bound<'_, PyAny>,
-    ) {
+    ) -> PyResult<()> {
         let sent = self.scope.end();
-        ENTERED.with_borrow_mut(|entered| entered.retain(|scope| !Arc::ptr_eq(scope, &self.scope)));
         // A table that was left has freed them.
         if let Ok(table) = self.joined.table() {
             py.detach(|| {
@@ -119,6 +151,7 @@ impl ScopeManager {
                 }
             });
         }
+        set_entered(py, None)
     }
 }
 

@@ -1,36 +1,46 @@
 //! This process's part in a segment: its seat, and what it has pinned.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use ndshm::error::SegmentError;
+use ndshm::error::{JoinError, SegmentError};
 use ndshm::segment::PeerAddress;
 use ndshm::shared::SharedPin;
 use ndshm::{AnyHandle, Segment, SharedTable};
 use pyo3::prelude::*;
 
 use crate::error::{self, raise};
+use crate::fork::{self, Changing};
+use crate::kept;
 
 /// The participant of this process in one segment.
 ///
-/// It lives as long as a table object or a view of one of its arrays; and until the process leaves
-/// once an array was sent or received, because other processes look for the segment here, and
-/// because the next array of the segment may arrive at any time.
+/// It lives as long as a table object or a view of one of its arrays; and longer once an array was
+/// sent or received: see [`crate::kept`].
 pub(crate) struct Joined {
     segment: Segment,
     id: u64,
     /// The pid and the descriptor that other processes open the segment by: two halves of a word.
     /// 0 if they are not known.
     address: AtomicU64,
-    /// Whether [`KEPT`] has it.
-    is_kept: AtomicBool,
+    /// The process and the descriptor that the segment was opened by, if it was.
+    sender: Option<(u32, u32)>,
+    /// Whether the process uses what others have made, and has made no array itself.
+    pub(crate) is_guest: AtomicBool,
+    /// Whether the list of those that stay joined has it.
+    pub(crate) is_kept: AtomicBool,
+    /// Also while the process leaves.
     has_left: AtomicBool,
     /// `None` after the process has left the segment.
     parts: Mutex<Option<Parts>>,
 }
 
 struct Parts {
-    table: SharedTable,
+    /// A thread that uses the table has a reference to it. While there is any, the process does not
+    /// leave.
+    table: Arc<SharedTable>,
     pins: Pins,
     sent: SentArrays,
 }
@@ -39,12 +49,13 @@ struct Parts {
 /// given back when the process leaves.
 #[derive(Default)]
 struct Pins {
-    pins: Vec<Option<SharedPin>>,
+    pins: Vec<Option<Arc<SharedPin>>>,
     free: Vec<usize>,
 }
 
 impl Pins {
     fn insert(&mut self, pin: SharedPin) -> usize {
+        let pin = Arc::new(pin);
         match self.free.pop() {
             Some(place) => {
                 self.pins[place] = Some(pin);
@@ -57,7 +68,7 @@ impl Pins {
         }
     }
 
-    fn remove(&mut self, place: usize) -> Option<SharedPin> {
+    fn remove(&mut self, place: usize) -> Option<Arc<SharedPin>> {
         let pin = self.pins.get_mut(place)?.take()?;
         self.free.push(place);
         Some(pin)
@@ -81,10 +92,11 @@ const FEW_SENT: usize = 4096;
 /// The segments that this process has joined, with their ids. There are few.
 static KNOWN: Mutex<Vec<(u64, Weak<Joined>)>> = Mutex::new(Vec::new());
 
-/// Those that stay joined without a table object or a view.
-static KEPT: Mutex<Vec<Arc<Joined>>> = Mutex::new(Vec::new());
+/// A leaving thread waits for others at most this long. Those that wait for a lease look every
+/// [`SLICE`](crate::lease) whether the process leaves.
+const LONGEST_LEAVING: Duration = Duration::from_millis(200);
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics between two changes that belong together.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -103,18 +115,34 @@ pub(crate) fn all() -> Vec<Arc<Joined>> {
     joined.filter_map(Weak::upgrade).collect()
 }
 
+/// How a process came to a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The program has made it, or has opened it by its name.
+    Own,
+    /// An array of it arrived, from the process that has it under this descriptor.
+    Peer(u32, u32),
+    /// An array of it arrived, with its name.
+    Name,
+}
+
 impl Joined {
     /// Joins a segment, unless this process has joined it already.
-    pub(crate) fn enter(segment: Segment) -> PyResult<Arc<Joined>> {
+    pub(crate) fn enter(segment: Segment, source: Source) -> PyResult<Arc<Joined>> {
         let id = segment.id().to_bits();
         if let Some(joined) = known(id) {
             return Ok(joined);
         }
-        let table = SharedTable::of(&segment).map_err(raise)?;
+        let table = Arc::new(SharedTable::of(&segment).map_err(raise)?);
         let joined = Arc::new(Joined {
             segment,
             id,
             address: AtomicU64::new(0),
+            sender: match source {
+                Source::Peer(pid, fd) => Some((pid, fd)),
+                _ => None,
+            },
+            is_guest: AtomicBool::new(source != Source::Own),
             is_kept: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
             parts: Mutex::new(Some(Parts {
@@ -143,18 +171,39 @@ impl Joined {
     }
 
     /// Returns the participant.
-    pub(crate) fn table(&self) -> PyResult<SharedTable> {
+    pub(crate) fn table(&self) -> PyResult<Arc<SharedTable>> {
         let parts = lock(&self.parts);
-        let table = parts.as_ref().map(|parts| parts.table.clone());
-        drop(parts);
+        let parts = parts.as_ref().filter(|_| !self.has_left());
+        let table = parts.map(|parts| Arc::clone(&parts.table));
         table.ok_or_else(error::closed)
     }
 
-    /// Keeps the segment joined until the process leaves it.
+    /// Keeps the segment joined: until the process leaves it, or only for some time if all of its
+    /// arrays are others'.
     pub(crate) fn keep(self: &Arc<Joined>) {
-        if !self.is_kept.swap(true, Ordering::Relaxed) {
-            lock(&KEPT).push(Arc::clone(self));
+        if !self.is_kept.load(Ordering::Relaxed) {
+            kept::keep(self);
         }
+    }
+
+    /// Returns `true` if the sender of the segment has ended or has closed the table. Returns
+    /// `false` if that is not known.
+    pub(crate) fn has_sender_left(&self) -> bool {
+        let Some((pid, fd)) = self.sender else {
+            return false;
+        };
+        let path = format!("/proc/{pid}/fd/{fd}");
+        let own = self.segment.fd().map(rustix::fs::fstat);
+        let (Some(Ok(own)), Ok(file), Ok(link)) = (
+            own,
+            std::fs::metadata(&path),
+            std::fs::symlink_metadata(&path),
+        ) else {
+            return true;
+        };
+        // A process that has left keeps a description that only reads.
+        let is_open = (file.dev(), file.ino()) == (own.st_dev, own.st_ino);
+        !is_open || link.mode() & 0o200 == 0
     }
 
     /// Stores a pin. Returns its place, or gives the pin back if the process has left meanwhile.
@@ -164,11 +213,18 @@ impl Joined {
     }
 
     /// Takes a pin out again. Returns `None` if the process has left the segment.
-    pub(crate) fn remove_pin(&self, place: usize) -> Option<(SharedPin, SharedTable)> {
+    pub(crate) fn remove_pin(&self, place: usize) -> Option<(Arc<SharedPin>, Arc<SharedTable>)> {
         let mut parts = lock(&self.parts);
         let parts = parts.as_mut()?;
         let pin = parts.pins.remove(place)?;
-        Some((pin, parts.table.clone()))
+        Some((pin, Arc::clone(&parts.table)))
+    }
+
+    /// Returns the bytes of the arrays that have a view. An array with several counts as often.
+    pub(crate) fn bytes_in_view(&self) -> u64 {
+        let parts = lock(&self.parts);
+        let pins = parts.iter().flat_map(|parts| &parts.pins.pins).flatten();
+        pins.map(|pin| pin.len() as u64).sum()
     }
 
     /// Returns `true` if the process has this pin: after a fork, one of its own.
@@ -176,7 +232,7 @@ impl Joined {
         let parts = lock(&self.parts);
         let pins = parts.as_ref().map(|parts| &parts.pins.pins);
         let pin = pins.and_then(|pins| pins.get(place)?.as_ref());
-        pin.is_some_and(SharedPin::is_kept)
+        pin.is_some_and(|pin| pin.is_kept())
     }
 
     /// Returns `true` if this process has a view of an array of the segment.
@@ -206,7 +262,10 @@ impl Joined {
             if is_few && sent.bytes <= limit.max(sent.next_bytes) {
                 return None;
             }
-            (parts.table.clone(), std::mem::take(&mut parts.sent.arrays))
+            (
+                Arc::clone(&parts.table),
+                std::mem::take(&mut parts.sent.arrays),
+            )
         };
         arrays.retain(|(handle, _)| table.info(*handle).is_ok());
         let count = arrays.len();
@@ -243,6 +302,12 @@ impl Joined {
     pub(crate) fn after_fork(&self) -> Result<Vec<AnyHandle>, ndshm::Error> {
         self.address.store(0, Ordering::Relaxed);
         let mut parts = lock(&self.parts);
+        if self.has_left() {
+            // The parent was leaving. Without a seat the child leaves in one step.
+            parts.take();
+            self.segment.leave().map_err(ndshm::Error::from)?;
+            return Ok(Vec::new());
+        }
         let Some(parts) = &mut *parts else {
             return Ok(Vec::new());
         };
@@ -251,20 +316,75 @@ impl Joined {
         Ok(parts.table.after_fork()?)
     }
 
-    /// Leaves the segment: gives back all pins, leases and arrays. Views stay readable.
-    pub(crate) fn leave(&self, py: Python<'_>) -> Result<(), SegmentError> {
-        self.has_left.store(true, Ordering::Relaxed);
-        let parts = lock(&self.parts).take();
-        let kept = {
-            let mut kept = lock(&KEPT);
-            let place = kept.iter().position(|other| std::ptr::eq(&**other, self));
-            place.map(|place| kept.swap_remove(place))
+    /// Leaves the segment: gives back all pins, leases and arrays. Views stay readable; if
+    /// `are_kept`, they show the same for ever. If it fails, the process has not left.
+    pub(crate) fn leave(&self, py: Python<'_>, are_kept: bool) -> PyResult<()> {
+        if self.has_left.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        // No thread gets the table any more.
+        let deadline = Instant::now() + LONGEST_LEAVING;
+        let outcome = loop {
+            let idle = {
+                let parts = lock(&self.parts);
+                let Some(parts) = &*parts else {
+                    return Ok(());
+                };
+                let pins = parts.pins.pins.iter().flatten().filter(|_| are_kept);
+                let may_leave = !fork::is_under_way() || Instant::now() >= deadline;
+                let is_idle = Arc::strong_count(&parts.table) == 1 && may_leave;
+                is_idle.then(|| (Arc::clone(&parts.table), pins.cloned().collect::<Vec<_>>()))
+            };
+            let outcome = idle.map(|(table, pins)| {
+                let _changing = Changing::new();
+                py.detach(|| {
+                    // Another view of the segment takes back what the death of the seat leaves.
+                    let other = self.reopen();
+                    let outcome = table.leave(pins.iter().map(|pin| &**pin));
+                    if let (Ok(()), Some(other)) = (&outcome, other) {
+                        // Else the next process that joins does.
+                        let _ = ndshm::HandleTable::join(&other);
+                    }
+                    outcome
+                })
+            });
+            match outcome {
+                Some(Err(JoinError::Segment(SegmentError::Joined { .. }))) | None
+                    if Instant::now() < deadline => {}
+                outcome => break outcome,
+            }
+            py.detach(|| std::thread::sleep(Duration::from_millis(2)));
         };
+        match outcome {
+            Some(Ok(())) => {}
+            outcome => {
+                self.has_left.store(false, Ordering::Relaxed);
+                return Err(match outcome {
+                    Some(Err(error))
+                        if !matches!(error, JoinError::Segment(SegmentError::Joined { .. })) =>
+                    {
+                        raise(error)
+                    }
+                    _ => error::in_use(),
+                });
+            }
+        }
+        // What they give back now changes copies that only this process sees.
+        let parts = lock(&self.parts).take();
+        let kept = kept::forget(self);
+        py.detach(|| drop(parts));
         drop(kept);
-        py.detach(|| {
-            drop(parts);
-            self.segment.leave()
-        })
+        Ok(())
+    }
+
+    /// Maps the segment a second time, if other processes may have it.
+    fn reopen(&self) -> Option<Segment> {
+        let is_shared = self.sender.is_some()
+            || self.is_kept.load(Ordering::Relaxed)
+            || self.segment.name().is_some()
+            || fork::has_forked();
+        let address = is_shared.then(|| self.segment.peer_address().ok())?;
+        Segment::open_peer(&address?).ok()
     }
 }
 
@@ -276,6 +396,8 @@ pub(crate) enum Place<'a> {
 
 /// Joins the segment with this id, which another process has open.
 pub(crate) fn open(py: Python<'_>, id: u64, place: &Place<'_>) -> PyResult<Arc<Joined>> {
+    // Until the segment is known, so that a child finds it.
+    let _changing = Changing::begin(py);
     let found = py.detach(|| match place {
         Place::Peer { pid, fd } => {
             let id = ndshm::segment::SegmentId::from_bits(id);
@@ -292,5 +414,11 @@ pub(crate) fn open(py: Python<'_>, id: u64, place: &Place<'_>) -> PyResult<Arc<J
             "its name belongs to another table by now",
         ));
     }
-    Joined::enter(segment)
+    Joined::enter(
+        segment,
+        match place {
+            Place::Peer { pid, fd } => Source::Peer(*pid, *fd),
+            Place::Name(_) => Source::Name,
+        },
+    )
 }

@@ -1,19 +1,20 @@
 //! Tables, and the functions on the default table.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ndshm::error::SegmentError;
 use ndshm::inspect::ArrayInfo;
 use ndshm::{Segment, SegmentOptions};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::array::{Contents, create};
-use crate::error::raise;
+use crate::error::{self, raise};
+use crate::fork::Changing;
+use crate::found::Found;
 use crate::scope::ScopeManager;
-use crate::segment::Joined;
+use crate::segment::{Joined, Source};
 use crate::{pickle, process, shape};
 
 /// The capacity of a table, in multiples of the machine's memory. It is address space: it limits
@@ -46,20 +47,40 @@ impl Table {
 
 /// Returns the class `ndshm.Table`.
 fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static CLASS: Found<PyAny> = Found::new();
     CLASS.import(py, "ndshm._table", "Table")
 }
 
+/// The default table, after its first use. A closed one is replaced at the next use.
+static DEFAULT: Mutex<Option<Py<Table>>> = Mutex::new(None);
+
 /// Returns the default table.
-fn default_table(py: Python<'_>) -> PyResult<&Bound<'_, Table>> {
-    static TABLE: PyOnceLock<Py<Table>> = PyOnceLock::new();
-    let table = TABLE.get_or_try_init(py, || {
-        let made = class(py)?.call0()?.cast_into::<Table>()?;
-        // It stays, also if nobody has it in view.
-        made.get().joined.keep();
-        Ok::<_, PyErr>(made.unbind())
-    })?;
-    Ok(table.bind(py))
+fn default_table(py: Python<'_>) -> PyResult<Bound<'_, Table>> {
+    let usable = |table: &Option<Py<Table>>| {
+        let table = table.as_ref()?;
+        (!table.get().joined.has_left()).then(|| table.clone_ref(py).into_bound(py))
+    };
+    let lock = || DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(table) = usable(&lock()) {
+        return Ok(table);
+    }
+    if process::has_ended() {
+        return Err(error::closed());
+    }
+    // Without the lock, because it runs Python code and lets other threads run.
+    let made = class(py)?.call0()?.cast_into::<Table>()?;
+    let (table, other) = {
+        let mut place = lock();
+        match usable(&place) {
+            // Another thread was faster.
+            Some(table) => (table, None),
+            None => (made.clone(), place.replace(made.clone().unbind())),
+        }
+    };
+    drop(other);
+    // It stays, also if nobody has it in view.
+    table.get().joined.keep();
+    Ok(table)
 }
 
 fn options(capacity: Option<u64>, retain: Option<u64>, seats: Option<u32>) -> SegmentOptions {
@@ -99,6 +120,8 @@ impl Table {
             });
         }
         let options = options(capacity, retain, seats);
+        // Until the segment is known, so that a child finds it.
+        let _changing = Changing::begin(py);
         let made: Result<Segment, SegmentError> = match (name, mode) {
             (None, _) => py.detach(|| options.anonymous()),
             (Some(name), "a") => py.detach(|| options.open_or_create(name)),
@@ -111,7 +134,7 @@ impl Table {
                 )));
             }
         };
-        let joined = Joined::enter(made.map_err(raise)?)?;
+        let joined = Joined::enter(made.map_err(raise)?, Source::Own)?;
         Ok(Table {
             joined,
             allow_pickle,
@@ -205,15 +228,17 @@ impl Table {
         py.detach(|| table.trim()).map_err(raise)
     }
 
-    /// Leave the table: frees the arrays of this process. Views stay readable.
+    /// Leave the table: frees the arrays of this process. Views keep what they show.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.joined.leave(py) {
-            Ok(()) | Err(SegmentError::Left) => Ok(()),
-            Err(SegmentError::Joined { .. }) => Err(PyRuntimeError::new_err(
-                "another thread is using the table: call close() again when it has done so",
-            )),
-            Err(error) => Err(raise(error)),
+        let (bytes, limit) = (self.joined.bytes_in_view(), process::memory() / 4);
+        if bytes > limit {
+            return Err(PyBufferError::new_err(format!(
+                "the table cannot be closed: views of its arrays show {bytes} bytes, which close() \
+                 copies, and more than {limit} bytes are not copied; drop the views first, as by \
+                 `del x`"
+            )));
         }
+        self.joined.leave(py, true)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -251,7 +276,7 @@ impl Table {
 #[pyfunction]
 #[pyo3(name = "default")]
 fn default_object(py: Python<'_>) -> PyResult<Bound<'_, Table>> {
-    default_table(py).cloned()
+    default_table(py)
 }
 
 /// Create an array of zeros in the default table.

@@ -28,7 +28,7 @@ fn wrap<'py>(array: &Bound<'py, PyAny>, as_scalar: bool) -> PyResult<Bound<'py, 
         return array.get_item(PyTuple::empty(py));
     }
     match is_ours {
-        true => array.call_method1(pyo3::intern!(py, "view"), (plain(py)?,)),
+        true => array.call_method1(crate::found::name!(py, "view"), (plain(py)?,)),
         false => Ok(array.clone()),
     }
 }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,3 +221,89 @@ def test_damaged_pickles_are_refused() -> None:
                     low = y.ctypes.data + sum(span for span in spans if span < 0)
                     high = y.ctypes.data + sum(span for span in spans if span > 0) + y.itemsize
                     assert x.ctypes.data <= low and high <= x.ctypes.data + x.nbytes
+
+
+@pytest.mark.parametrize("dtype", ["i4,f8", "i4,S3"])
+def test_names_of_fields_are_an_arrays_own(dtype: str) -> None:
+    x, y = ndshm.zeros(3, dtype), ndshm.zeros(3, dtype)
+    x["f0"] = 5
+    x.dtype.names = ("a", "b")
+    assert y.dtype.names == ("f0", "f1") and ndshm.zeros(3, dtype).dtype.names == ("f0", "f1")
+    received = pickle.loads(pickle.dumps(x))
+    assert received.dtype.names == ("a", "b") and (received["a"] == 5).all()
+    again = pickle.loads(pickle.dumps(y))
+    assert again.dtype.names == ("f0", "f1") and again.dtype == y.dtype
+
+
+def test_the_shape_may_change_while_an_array_is_pickled() -> None:
+    x = ndshm.zeros((4, 6), "i4,S3").T
+    stop = threading.Event()
+    shapes = [(4, 6), (6, 4), (24,), (2, 3, 4)]
+
+    def change() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                flat.shape = shapes[turn % len(shapes)]
+
+    flat = ndshm.zeros(24, "i4,S3")
+    part = flat[:]
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert pickle.loads(pickle.dumps(flat)).size == 24
+            assert pickle.loads(pickle.dumps(part[1:])).size == 23
+    finally:
+        stop.set()
+        thread.join()
+    assert x.shape == (6, 4)
+
+
+@pytest.mark.parametrize("dtype", ["S", "U", str, bytes])
+def test_a_dtype_without_a_size_gets_one(dtype: Any) -> None:
+    assert ndshm.zeros(3, dtype).dtype == np.zeros(3, dtype).dtype
+
+
+def test_load_npy_of_version_3(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    given = np.zeros(3, [("\u00e4\u4e2d", "f8"), ("b", "i4")])
+    given["b"] = [1, 2, 3]
+    with path.open("wb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.lib.format.write_array(file, given, version=(3, 0))
+    x = ndshm.load_npy(path)
+    assert x.dtype == given.dtype and (x == given).all()
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match="truncated"):
+        ndshm.load_npy(path)
+
+
+def test_titles_of_fields_arrive() -> None:
+    x = ndshm.zeros(3, [(("a title", "a"), "f8"), ("b", "i8")])
+    y = pickle.loads(pickle.dumps(x))
+    assert y.dtype == x.dtype and y.dtype.fields["a"][2] == "a title"
+
+
+class Described(ndshm.ndarray):
+    """A subclass that pickles what it has beside the elements."""
+
+    unit = ""
+
+    def __reduce__(self) -> Any:
+        return _describe, (self.view(ndshm.ndarray), self.unit)
+
+
+def _describe(x: Any, unit: str) -> Described:
+    made: Described = x.view(Described)
+    made.unit = unit
+    return made
+
+
+def test_a_subclass_may_pickle_itself() -> None:
+    x = ndshm.zeros(3).view(Described)
+    x.unit = "m"
+    y = pickle.loads(pickle.dumps(x))
+    assert type(y) is Described and y.unit == "m" and y.handle == x.handle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import pickle
@@ -250,3 +251,78 @@ def test_many_tables_in_turn() -> None:
         x.table.full(3, 1)[0] = 1
     del x
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
+
+
+def test_a_given_array_is_adopted_from_a_later_pickle() -> None:
+    x = ndshm.give(ndshm.zeros(3))
+    handle = x.handle
+    pickle.dumps(x)  # lost, as by a library that tries twice
+    sent = pickle.dumps(x)
+    y = pickle.loads(sent)
+    assert y.is_owned and not pickle.loads(pickle.dumps(x)).is_owned
+    del x, y
+    assert not lives(handle)
+
+
+def test_an_array_whose_pickle_fails_was_not_sent() -> None:
+    for given in (False, True):
+        x = ndshm.zeros(2)
+        if given:
+            ndshm.give(x)
+        handle = x.handle
+        deep = np.ndarray.reshape(x, (2, 1, 1, 1, 1, 1, 1, 1, 1))
+        with pytest.raises(ValueError, match="8 axes"):
+            pickle.dumps(deep)
+        assert x.is_owned
+        del x, deep
+        assert not lives(handle)
+
+
+def test_a_damaged_pickle_of_a_given_array_adopts_nothing() -> None:
+    x = ndshm.give(ndshm.zeros(8))
+    good = pickle.dumps(x[2:])
+    # The last number is the offset of the part: one byte, 16.
+    at = good.rindex(b"\x10")
+    with pytest.raises(ValueError, match="damaged"):
+        pickle.loads(good[:at] + b"\x7f" + good[at + 1 :])
+    y = pickle.loads(good)
+    assert y.is_owned
+    handle = y.handle
+    del x, y
+    assert not lives(handle)
+
+
+def test_what_leaves_a_scope_is_not_freed_by_it() -> None:
+    with ndshm.scope():
+        detached, given = ndshm.zeros(3), ndshm.zeros(3)
+        pickle.dumps(detached)
+        pickle.dumps(given)
+        detached.detach()
+        pickle.dumps(ndshm.give(given))
+    assert lives(detached.handle) and lives(given.handle)
+    detached.free()
+    given.free()
+
+
+def test_a_task_is_in_its_own_scopes() -> None:
+    async def other(go: asyncio.Event, done: asyncio.Event) -> Any:
+        await go.wait()
+        made = ndshm.zeros(3)
+        pickle.dumps(made)
+        done.set()
+        return made
+
+    async def main() -> Any:
+        go, done = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(other(go, done))
+        with ndshm.scope():
+            mine = ndshm.zeros(3)
+            pickle.dumps(mine)
+            go.set()
+            await done.wait()
+        assert not lives(mine.handle)
+        return await task
+
+    made = asyncio.run(main())
+    assert lives(made.handle)
+    made.free()

@@ -237,46 +237,75 @@ impl Inner {
         outcome
     }
 
-    /// Leaves the segment, and keeps its bytes mapped as this process's own.
-    pub(super) fn leave(&self) -> Result<(), SegmentError> {
+    /// Leaves the segment, and keeps its bytes mapped as this process's own. Fails unless this
+    /// process has `seats` seats. Copies the pages of the bytes in `kept`, each an offset in the
+    /// data region and a length: nobody changes these copies.
+    pub(super) fn leave(&self, seats: u64, kept: &[(u64, u64)]) -> Result<(), SegmentError> {
         let me = process_token();
         let has_left = || self.has_left();
         match self.take_turn(me, has_left) {
-            true => self.end_turn(self.leave_in_turn(me)),
+            true => self.end_turn(self.leave_in_turn(me, seats, kept)),
             false => Ok(()),
         }
     }
 
-    /// Leaves like [`leave`](Inner::leave), if this process has no seat.
+    /// Leaves like [`leave`](Inner::leave).
     ///
-    /// 1. Close the gate: no thread can join any more. This fails if there are seats.
+    /// 1. Close the gate: no thread can join any more. This fails if there are other seats.
     /// 2. Exchange the mapping for a private one: no store reaches the segment any more.
-    /// 3. Replace the description, which ends the locks that came with it.
-    /// 4. Remove the name, if no process is left.
+    /// 3. Copy the pages that are kept. The seats still keep others from using their bytes.
+    /// 4. Replace the description, which ends the locks that came with it, and with the locks the
+    ///    seats: for other processes their participants have died.
+    /// 5. Remove the name, if no process is left.
     ///
     /// A death after any step ends the locks, and leaves at most the name, as any other death.
-    fn leave_in_turn(&self, me: u64) -> Result<(), SegmentError> {
+    fn leave_in_turn(&self, me: u64, seats: u64, kept: &[(u64, u64)]) -> Result<(), SegmentError> {
+        // Another thread may have left after the caller looked, and before it got its turn.
+        if self.has_left() {
+            return Ok(());
+        }
         if self.token() != me {
             self.gate.forget();
         }
         self.gate
-            .close()
+            .close(seats)
             .map_err(|seats| SegmentError::Joined { seats })?;
         let Backing::File(own) = &self.backing else {
+            if seats > 0 {
+                self.gate.open(seats);
+                return Err(SegmentError::NotShared);
+            }
             self.gate.end();
             return Ok(());
         };
         match own.make_private(&self.mapping, self.memory.layout().total) {
             Ok(reader) => {
+                for &(offset, len) in kept {
+                    self.copy_pages(offset, len);
+                }
                 let outcome = own.give_up(&reader);
                 self.gate.end();
                 outcome
             }
             Err(error) => {
                 // The mapping is as it was.
-                self.gate.open();
+                self.gate.open(seats);
                 Err(error)
             }
+        }
+    }
+
+    /// Copies the pages of `len` bytes at `offset` of the data region. The mapping is private.
+    /// Without memory for them, they stay those of the file.
+    fn copy_pages(&self, offset: u64, len: u64) {
+        let (page, capacity) = (page_size() as u64, self.memory.layout().geometry.capacity);
+        let first = offset - offset % page;
+        let end = offset.saturating_add(len).min(capacity);
+        if first < end {
+            let pages = (end - first).next_multiple_of(page);
+            let _ = self
+                .mapping
+                .populate(self.memory.layout().data + first, pages);
         }
     }
 

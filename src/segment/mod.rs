@@ -178,6 +178,18 @@ impl Segment {
         self.inner.is_foreign_locked(seat)
     }
 
+    /// Leaves like `Segment::leave`, with the one seat that the process has: for other
+    /// processes its participant has died. Copies the pages of the bytes in `kept`, each an offset
+    /// in the data region and a length.
+    pub(crate) fn leave_with_seat(&self, kept: &[(u64, u64)]) -> Result<(), SegmentError> {
+        self.inner.leave(1, kept)
+    }
+
+    /// Returns `true` if the process has left the segment: its stores reach nobody.
+    pub(crate) fn has_left(&self) -> bool {
+        self.inner.has_left()
+    }
+
     /// Releases all locks of a seat's participant, as the kernel does when its process ends.
     #[cfg(any(test, loom))]
     pub(crate) fn model_kill(&self, seat: usize) {

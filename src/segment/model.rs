@@ -82,6 +82,16 @@ impl Inner {
         None
     }
 
+    /// Returns `false`: a process of a model does not leave.
+    pub(super) fn has_left(&self) -> bool {
+        false
+    }
+
+    /// Refuses: a model maps nothing that could become private.
+    pub(super) fn leave(&self, _seats: u64, _kept: &[(u64, u64)]) -> Result<(), SegmentError> {
+        Err(SegmentError::NotShared)
+    }
+
     pub(super) fn token(&self) -> u64 {
         fork::process_token()
     }

@@ -83,8 +83,9 @@ impl Core {
     /// Releases the seat and all that it holds. The table is not used afterwards.
     pub(crate) fn leave(&self) {
         self.place.leave();
-        if !self.is_of(self.token.get()) {
-            // The table crossed a fork unused: the seat is the parent's.
+        // If the table crossed a fork unused, the seat is the parent's. If the process has left the
+        // segment, others take the seat back.
+        if !self.is_of(self.token.get()) || self.segment.has_left() {
             return;
         }
         self.inbox.borrow().close();

@@ -116,6 +116,11 @@ impl RawPin {
         self.handle
     }
 
+    /// Returns the offset of the elements in the data region, and their length in bytes.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        (self.offset, self.len() as u64)
+    }
+
     /// Returns the address of the first element.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.address.0.cast()

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ndshm::error::{JoinError, LeaseError, SegmentError};
 use ndshm::untyped::Mode;
-use ndshm::{HandleTable, Segment};
+use ndshm::{HandleTable, Segment, SharedTable};
 
 use crate::support::{Child, Name, Pipe, sleep_for_ever};
 use crate::{TIMEOUT, Vector, options};
@@ -386,4 +386,56 @@ pub fn without_address_space_nothing_changes() {
     limit(None);
     segment.leave().unwrap();
     assert_eq!(look(at), 7);
+}
+
+/// A shared table leaves with its pins: no store through them reaches an array of another process.
+pub fn a_shared_table_leaves_with_its_pins() {
+    let name = Name::new("leave-pins");
+    let segment = options().create(&name.0).unwrap();
+    let other = options().open(&name.0).unwrap();
+    let others = HandleTable::join(&other).unwrap();
+    let table = SharedTable::of(&segment).unwrap();
+    let [x, y] = [(); 2].map(|()| table.from_elem(1000, 7u64).unwrap());
+    let [kept, lost] = [x, y].map(|x| table.pin(x).unwrap());
+    let [at, lost_at] = [&kept, &lost].map(|pin| pin.as_ptr().as_ptr().cast::<u64>());
+
+    // Another seat of the process refuses it, and nothing has changed.
+    let second = HandleTable::join(&segment).unwrap();
+    let refused = table.leave([&kept]).unwrap_err();
+    let seats = |error: &JoinError| match error {
+        JoinError::Segment(SegmentError::Joined { seats }) => *seats,
+        error => panic!("{error}"),
+    };
+    assert_eq!(seats(&refused), 2);
+    drop(second);
+    store(at, 8);
+    assert_eq!(others.pin(x).unwrap().len(), 8000);
+    assert_eq!(table.read(x).unwrap()[0], 8);
+
+    table.leave([&kept]).unwrap();
+    assert_eq!(others.reap().unwrap().seats, 1);
+    assert!(others.read(x).is_err(), "it was freed with its owner");
+    let made: Vec<Vector> = (0..40)
+        .map(|_| others.from_elem(1000, 5).unwrap())
+        .collect();
+    assert_eq!((look(at), look(at.wrapping_add(999))), (8, 7), "the copy");
+    for at in [at, lost_at] {
+        (0..1000).for_each(|index| store(at.wrapping_add(index), 9));
+    }
+    for &array in &made {
+        assert_eq!(others.read(array).unwrap().sum(), 5000);
+    }
+    assert!(table.zeros::<u64, _>(3).is_err() && table.pin(x).is_err());
+    assert!(is_left(table.leave([])));
+    drop((kept, lost, table));
+    assert!(others.verify().unwrap().is_clean());
+    drop((others, other));
+    assert!(!name.exists());
+    assert_eq!(look(at), 9);
+    assert!(
+        SharedTable::of(&Segment::in_process().unwrap())
+            .unwrap()
+            .leave([])
+            .is_err()
+    );
 }

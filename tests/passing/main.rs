@@ -38,6 +38,7 @@ fn main() {
         leaving::views_outlive_the_membership,
         leaving::stores_after_leaving_reach_nobody,
         leaving::tables_must_leave_first,
+        leaving::a_shared_table_leaves_with_its_pins,
         leaving::all_that_needs_the_segment_is_refused,
         leaving::a_child_may_leave_what_its_parent_uses,
         leaving::a_child_keeps_the_name_that_its_parent_leaves,

@@ -15,6 +15,7 @@ use super::slot::{Slot, Taken};
 use super::tiles::Tiles;
 use super::{EACH, RUN, Run, STATIC};
 use crate::error::raise;
+use crate::kept;
 use crate::segment::Joined;
 use crate::table::Table;
 
@@ -152,7 +153,8 @@ impl PoolParent {
     #[new]
     fn new(table: &Bound<'_, Table>, workers: usize) -> PyResult<PoolParent> {
         let joined = Arc::clone(&table.get().joined);
-        let table = joined.table()?;
+        let table = SharedTable::clone(&*joined.table()?);
+        kept::made(&joined);
         let pool = ForeignPool::new(table.clone(), workers).map_err(raise)?;
         Ok(PoolParent {
             joined,

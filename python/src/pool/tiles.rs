@@ -111,7 +111,7 @@ impl Drop for Tiles {
             return;
         };
         if let Some(partition) = self.partition.remove() {
-            let _ = partition.free(&table);
+            let _ = partition.free(&*table);
         }
         if let Some(rows) = self.rows {
             let _ = table.free(rows);

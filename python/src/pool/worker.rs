@@ -139,7 +139,7 @@ impl PoolWorker {
         worker: usize,
         timeout: f64,
     ) -> PyResult<PoolWorker> {
-        let table = table.get().joined.table()?;
+        let table = SharedTable::clone(&*table.get().joined.table()?);
         let handle = ForeignHandle::from_bits(handle);
         let timeout = Duration::from_secs_f64(timeout.clamp(0.0, 1e6));
         let attach = || ForeignWorker::attach(table.clone(), handle, Some(worker), timeout);

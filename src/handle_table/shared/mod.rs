@@ -33,6 +33,7 @@ mod arrays;
 mod builder;
 mod guards;
 mod leases;
+mod leave;
 mod names;
 mod partitions;
 mod per_process;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::{Seat, SharedTable};
 use crate::handle::AnyHandle;
 use crate::seat::JoinError;
+use crate::segment::SegmentError;
 use crate::segment::fork::process_token;
 use crate::sync::list::List;
 use crate::sync::{Atom, Ordering};
@@ -52,6 +53,9 @@ impl Seat {
     /// Takes a seat in a child, and pins what the values that crossed the fork need.
     #[cold]
     pub(super) fn cross(&mut self, entries: &Entries) -> Result<(), JoinError> {
+        if self.table.segment().has_left() {
+            return Err(SegmentError::Left.into());
+        }
         self.table.core.enter()?;
         self.token = process_token();
         self.free.clear();

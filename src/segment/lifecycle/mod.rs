@@ -275,7 +275,7 @@ impl Segment {
     /// `vm.overcommit_memory=2` also the commit charge of the whole capacity. After an error of
     /// opening or mapping nothing has changed.
     pub fn leave(&self) -> Result<(), SegmentError> {
-        self.inner.leave()
+        self.inner.leave(0, &[])
     }
 
     /// Builds a segment of its parts.

@@ -42,11 +42,11 @@ impl Gate {
             });
     }
 
-    /// Closes the gate. Returns the number of locked seats if there are any.
-    pub(crate) fn close(&self) -> Result<(), u64> {
-        // From 0 to CLOSED. Acquire: pairs with the Release in `exit`.
+    /// Closes the gate if so many seats are locked. Returns their number if it is another.
+    pub(crate) fn close(&self, seats: u64) -> Result<(), u64> {
+        // Acquire: pairs with the Release in `exit`.
         self.word
-            .compare_exchange(0, Self::CLOSED, Ordering::Acquire, Ordering::Relaxed)
+            .compare_exchange(seats, Self::CLOSED, Ordering::Acquire, Ordering::Relaxed)
             .map(drop)
     }
 
@@ -56,9 +56,9 @@ impl Gate {
         self.word.store(Self::LEFT, Ordering::Release);
     }
 
-    /// Opens the gate that the caller has closed.
-    pub(crate) fn open(&self) {
-        self.word.store(0, Ordering::Release);
+    /// Opens the gate that the caller has closed on so many locked seats.
+    pub(crate) fn open(&self, seats: u64) {
+        self.word.store(seats, Ordering::Release);
     }
 
     /// Forgets the seats that were counted before a fork, because they are the parent's. A parent
@@ -85,11 +85,11 @@ mod tests {
     fn a_gate_closes_on_nobody_and_stays_closed() {
         let gate = Gate::new();
         assert!(gate.enter() && gate.enter());
-        assert_eq!(gate.close(), Err(2));
+        assert_eq!(gate.close(0), Err(2));
         gate.exit();
-        assert_eq!(gate.close(), Err(1));
+        assert_eq!(gate.close(0), Err(1));
         gate.exit();
-        assert_eq!(gate.close(), Ok(()));
+        assert_eq!(gate.close(0), Ok(()));
         gate.exit();
         assert!(!gate.enter() && !gate.has_left(), "it is about to leave");
         gate.forget();
@@ -98,15 +98,17 @@ mod tests {
             "a child may join although its parent is leaving"
         );
         gate.exit();
-        assert_eq!(gate.close(), Ok(()));
+        assert_eq!(gate.close(0), Ok(()));
         gate.end();
         gate.exit();
         gate.forget();
         assert!(gate.has_left() && !gate.enter());
-        gate.open();
+        gate.open(0);
         assert!(gate.enter());
+        assert_eq!(gate.close(1), Ok(()), "on the seat that is left");
+        gate.open(1);
         gate.forget();
         gate.exit();
-        assert_eq!(gate.close(), Ok(()));
+        assert_eq!(gate.close(0), Ok(()));
     }
 }

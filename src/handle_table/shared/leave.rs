@@ -1,0 +1,57 @@
+//! Leaving a segment while there are pins and other values of the table.
+
+use super::{SharedPin, SharedTable};
+use crate::seat::JoinError;
+use crate::segment::fork::process_token;
+
+impl SharedTable {
+    /// Leaves the segment, for the whole process, with all that this table has in it. The memory
+    /// stays readable: see [`Segment::leave`](crate::Segment::leave).
+    ///
+    /// `Segment::leave` needs the tables dropped before it, and with them their pins. Between the
+    /// two calls a thread may write through an address that it has from a pin, into bytes that
+    /// another process uses by then. Here the pins are given back after the last store of this
+    /// process has reached the segment. If the call fails, nothing has changed.
+    ///
+    /// For other processes the participant has died: the next one that joins or
+    /// [reaps](SharedTable::reap) takes back its arrays, pins and leases. An array that was leased
+    /// for writing is poisoned. Every later call on a clone of the table returns
+    /// [`SegmentError::Left`](crate::error::SegmentError::Left).
+    ///
+    /// The pages of the arrays in `kept` are copied: they show the same until the segment is
+    /// dropped. Others show what the bytes hold by then, which may be another array. Without memory
+    /// for a copy, so does the array.
+    ///
+    /// No other thread is to be in a call on the table: such a call finds the tables of the segment
+    /// torn, and may return any error.
+    ///
+    /// ```
+    /// use ndshm::{Segment, SharedTable};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = SharedTable::of(&segment)?;
+    /// let pin = table.pin(table.from_elem(3, 7u8)?)?;
+    /// table.leave([&pin])?;
+    /// // SAFETY: nobody writes the array.
+    /// assert_eq!(unsafe { pin.bytes() }, [7, 7, 7]);
+    /// assert!(table.zeros::<f64, _>(3).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SegmentError::Joined`](crate::error::SegmentError::Joined) if the process has other seats in the segment, as of a
+    /// [`HandleTable`](crate::HandleTable). [`SegmentError::NotShared`](crate::error::SegmentError::NotShared) for an in-process segment.
+    /// The errors of `Segment::leave`.
+    pub fn leave<'p>(
+        &self,
+        kept: impl IntoIterator<Item = &'p SharedPin>,
+    ) -> Result<(), JoinError> {
+        let kept: Vec<_> = kept.into_iter().map(|pin| pin.range()).collect();
+        self.with_seat(|seat| {
+            self.inner.segment.leave_with_seat(&kept)?;
+            // No process has this token: the next call finds that the process has left.
+            seat.token = !process_token();
+            Ok(())
+        })?
+    }
+}
