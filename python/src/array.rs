@@ -203,8 +203,9 @@ impl<'py> Parts<'py, '_> {
     /// Builds the array object, of numpy's class or a subclass.
     ///
     /// # Safety
-    /// The elements lie in memory that stays mapped as long as `base` lives, and any bytes are
-    /// values of their type.
+    /// - `class` is numpy's class of arrays or a subclass.
+    /// - The elements lie in memory that stays mapped as long as `base` lives, and any bytes are
+    ///   values of their type.
     pub(crate) unsafe fn on(
         self,
         class: &Bound<'py, PyAny>,
