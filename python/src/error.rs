@@ -141,7 +141,8 @@ pub(crate) fn closed() -> PyErr {
 /// Returns the exception for a table that cannot be left, because it is used.
 pub(crate) fn in_use() -> PyErr {
     PyRuntimeError::new_err(
-        "another thread is using the table: call close() again when it has done so",
+        "another thread is using the table, or a pool with it is open: close the pool, and call \
+         close() again when the thread has done so",
     )
 }
 

@@ -31,7 +31,8 @@ pub(crate) struct PoolParent {
 
 struct State {
     pool: ForeignPool<SharedTable>,
-    table: SharedTable,
+    /// While a pool has the table, the process does not leave it.
+    table: Arc<SharedTable>,
     /// A call is open.
     is_open: bool,
     /// The round of the open call, and the tiles that were handed out and not sent back.
@@ -73,7 +74,7 @@ impl State {
             return Ok((answers?, Vec::new(), Vec::new()));
         };
         let (mut torn, mut missing) = (Vec::new(), Vec::new());
-        match round.try_finish(&self.table) {
+        match round.try_finish(&*self.table) {
             Ok(true) => {}
             Ok(false) => {
                 for tile in 0..resting.len() {
@@ -83,7 +84,7 @@ impl State {
                         _ => missing.push(tile),
                     }
                 }
-                round.give_up(&self.table)?;
+                round.give_up(&*self.table)?;
             }
             Err(RoundError::Torn { tiles, .. }) => torn = tiles,
             Err(error) => return Err(error.into()),
@@ -93,7 +94,7 @@ impl State {
 
     fn begin(&mut self, tiles: &Tiles, run: Run) -> PyResult<()> {
         let mut partition = tiles.partition.take()?;
-        let round = partition.begin(&self.table).map_err(raise)?;
+        let round = partition.begin(&*self.table).map_err(raise)?;
         let run = Run {
             partition: tiles.handle,
             round: round.number(),
@@ -101,7 +102,7 @@ impl State {
         };
         if let Err(error) = self.pool.call(RUN, &run.to_bytes()) {
             // The first error is reported.
-            let _ = round.give_up(&self.table);
+            let _ = round.give_up(&*self.table);
             return Err(raise(error));
         }
         self.is_open = true;
@@ -153,9 +154,9 @@ impl PoolParent {
     #[new]
     fn new(table: &Bound<'_, Table>, workers: usize) -> PyResult<PoolParent> {
         let joined = Arc::clone(&table.get().joined);
-        let table = SharedTable::clone(&*joined.table()?);
+        let table = joined.table()?;
         kept::made(&joined);
-        let pool = ForeignPool::new(table.clone(), workers).map_err(raise)?;
+        let pool = ForeignPool::new(SharedTable::clone(&table), workers).map_err(raise)?;
         Ok(PoolParent {
             joined,
             state: Slot::new(State {
@@ -330,7 +331,7 @@ impl PoolParent {
         for &tile in &tiles {
             resting[tile] = false;
         }
-        round.again(table, tiles).map_err(raise)?;
+        round.again(&**table, tiles).map_err(raise)?;
         pool.announce().map_err(raise)
     }
 

@@ -1,6 +1,7 @@
 //! A worker's side of a pool.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ndshm::error::{PartitionError, PoolError};
@@ -31,6 +32,8 @@ pub(crate) struct PoolWorker {
 struct State {
     worker: ForeignWorker<SharedTable>,
     table: SharedTable,
+    /// While a worker has the table, the process does not leave it.
+    _in_use: Arc<SharedTable>,
     /// The partitions of the last calls, the latest last.
     partitions: Vec<(u64, OwnedPartition)>,
     work: Option<Work>,
@@ -139,7 +142,8 @@ impl PoolWorker {
         worker: usize,
         timeout: f64,
     ) -> PyResult<PoolWorker> {
-        let table = SharedTable::clone(&*table.get().joined.table()?);
+        let in_use = table.get().joined.table()?;
+        let table = SharedTable::clone(&in_use);
         let handle = ForeignHandle::from_bits(handle);
         let timeout = Duration::from_secs_f64(timeout.clamp(0.0, 1e6));
         let attach = || ForeignWorker::attach(table.clone(), handle, Some(worker), timeout);
@@ -148,6 +152,7 @@ impl PoolWorker {
             state: Slot::new(State {
                 worker,
                 table,
+                _in_use: in_use,
                 partitions: Vec::new(),
                 work: None,
             }),

@@ -22,8 +22,14 @@ impl SharedTable {
     /// dropped. Others show what the bytes hold by then, which may be another array. Without memory
     /// for a copy, so does the array.
     ///
-    /// No other thread is to be in a call on the table: such a call finds the tables of the segment
-    /// torn, and may return any error.
+    /// # Safety
+    /// Pages that this process has not written show the segment's bytes, which other processes may
+    /// use from now on. So after this call nothing of the table may be used that gives references to
+    /// an array:
+    /// - No guard of a lease and no builder of the table is used any more. They may be dropped.
+    /// - No other thread is in a call on the table.
+    ///
+    /// Pins are no part of it: reading through a pin has its own duties.
     ///
     /// ```
     /// use ndshm::{Segment, SharedTable};
@@ -31,7 +37,8 @@ impl SharedTable {
     /// let segment = Segment::anonymous()?;
     /// let table = SharedTable::of(&segment)?;
     /// let pin = table.pin(table.from_elem(3, 7u8)?)?;
-    /// table.leave([&pin])?;
+    /// // SAFETY: there are no guards and no builders, and this is the only thread.
+    /// unsafe { table.leave([&pin])? };
     /// // SAFETY: nobody writes the array.
     /// assert_eq!(unsafe { pin.bytes() }, [7, 7, 7]);
     /// assert!(table.zeros::<f64, _>(3).is_err());
@@ -39,10 +46,12 @@ impl SharedTable {
     /// ```
     ///
     /// # Errors
-    /// [`SegmentError::Joined`](crate::error::SegmentError::Joined) if the process has other seats in the segment, as of a
-    /// [`HandleTable`](crate::HandleTable). [`SegmentError::NotShared`](crate::error::SegmentError::NotShared) for an in-process segment.
-    /// The errors of `Segment::leave`.
-    pub fn leave<'p>(
+    /// - [`SegmentError::Joined`](crate::error::SegmentError::Joined) if the process has other seats
+    ///   in the segment, as of a [`HandleTable`](crate::HandleTable).
+    /// - [`SegmentError::NotShared`](crate::error::SegmentError::NotShared) for an in-process
+    ///   segment.
+    /// - The errors of `Segment::leave`.
+    pub unsafe fn leave<'p>(
         &self,
         kept: impl IntoIterator<Item = &'p SharedPin>,
     ) -> Result<(), JoinError> {
