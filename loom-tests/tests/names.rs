@@ -283,7 +283,7 @@ fn verify_beside_an_unpublication_leaves_no_record() {
         second.publish(HERE, x).unwrap();
         let ((), (), second) = beside(
             second,
-            |second: &HandleTable| drop(second.unpublish(HERE).unwrap()),
+            move |second: &HandleTable| assert_eq!(second.unpublish(HERE).unwrap(), x.into()),
             || {
                 let found = first.verify().unwrap();
                 assert!(found.is_clean(), "{found}");
