@@ -48,7 +48,7 @@ class Objects(_ndshm.Table):
                 f"objects of {type(obj)} would be pickled, and this table was opened with "
                 "allow_pickle=False: store the data as arrays, or open it with allow_pickle=True"
             )
-        pieces: list[bytes | bytearray] = []
+        pieces: list[bytes | memoryview] = []
         buffers: list[PickleBuffer] = []
         try:
             _dump(obj, pieces, buffers)
@@ -79,11 +79,15 @@ class _Pieces:
 
     __slots__ = ("write",)
 
-    def __init__(self, pieces: list[bytes | bytearray]) -> None:
-        self.write: Callable[[bytes | bytearray], None] = pieces.append
+    def __init__(self, pieces: list[bytes | memoryview]) -> None:
+        def write(piece: bytes | bytearray) -> None:
+            # A view keeps a bytearray of the user from being resized until it is copied.
+            pieces.append(piece if type(piece) is bytes else memoryview(piece))
+
+        self.write: Callable[[bytes | bytearray], None] = write
 
 
-def _dump(obj: Any, pieces: list[bytes | bytearray], buffers: list[PickleBuffer]) -> None:
+def _dump(obj: Any, pieces: list[bytes | memoryview], buffers: list[PickleBuffer]) -> None:
     pickler = pickle.Pickler(_Pieces(pieces), 5, buffer_callback=buffers.append)
     pickler.dispatch_table = {**copyreg.dispatch_table, np.ndarray: _reduce_array}
     pickler.dump(obj)

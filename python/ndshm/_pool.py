@@ -107,6 +107,7 @@ class Pool:
         self._is_running = False
         self._lock = threading.Lock()
         self._core = _ndshm.PoolParent(self._table, count)
+        self._pid = os.getpid()
         self._workers: list[BaseProcess | None] = [None] * count
         self._poll = select.poll()
         # Whether all workers live and are set up; whether some were not set up yet.
@@ -221,6 +222,12 @@ class Pool:
         with self._alone():
             self._ready()
             answers = self._once(BROADCAST, function, args)
+            if len(answers) < len(self._workers):
+                self._doubt()
+                raise NdshmError(
+                    f"{len(answers)} of {len(self._workers)} workers have answered: the others have "
+                    "ended before they were called; call again"
+                )
         return [pickle.loads(body) for _, _, _, body in sorted(answers)]
 
     def start(
@@ -262,9 +269,14 @@ class Pool:
             call = self._load_or_by_value(call)
             number, self._calls = self._calls, self._calls + 1
             tiles = call.divide(self._table)
-            self._core.begin(tiles, call.key, self._seed_of(seed), number, static, True)
-            self._is_running = True
-        return Running(self, call, len(tiles))
+            try:
+                self._core.begin(tiles, call.key, self._seed_of(seed), number, static, True)
+                self._is_running = True
+                return Running(self, call, len(tiles))
+            except BaseException:
+                call.release()
+                self._abort()
+                raise
 
     def _alone(self) -> threading.Lock:
         """Return a lock that the caller leaves free, if no other thread uses the pool."""
@@ -415,9 +427,15 @@ class Pool:
             raise
         return self._check(ended, call)
 
-    def _check(self, ended: Ended, call: Call | None) -> list[Answer]:
-        """Raise the error of a call that has ended, or return its answers."""
+    def _check(self, ended: Ended, call: Call | None, killed: bool = False) -> list[Answer]:
+        """Raise the error of a call that has ended, or return its answers. Pass `killed` if the pool
+        has killed workers because of an error.
+        """
         answers, torn, missing = ended
+        if killed:
+            for _, pid, kind, body in answers:
+                if kind == "failed":
+                    raise self._failure(pid, body, call, missing)
         for worker, pid, kind, _ in answers:
             if kind in ("died", "left"):
                 self._doubt()
@@ -433,6 +451,7 @@ class Pool:
                     f"the answer of worker {pid} was lost: it has ended before that was read"
                 )
         if call is not None and (torn or missing):
+            self._doubt()
             left = spell(call.rows_of([*torn, *missing]))
             raise NdshmError(
                 f"no worker has run the rows {left} of the call to their end; call again"
@@ -581,7 +600,17 @@ class Pool:
         process.join(_GRACE)
         return process.exitcode
 
+    def _dead(self) -> tuple[int, int | None] | None:
+        """Return the pid and the exit code of a worker that has ended."""
+        for process in self._workers:
+            if process is not None and process.pid is not None and not process.is_alive():
+                return process.pid, process.exitcode
+        return None
+
     def _kill(self) -> None:
+        # In a forked child they are the parent's.
+        if os.getpid() != self._pid:
+            return
         for process in self._workers:
             if process is not None:
                 process.kill()

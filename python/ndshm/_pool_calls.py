@@ -123,7 +123,7 @@ class Call:
         count = -(-self.rows // self.tile)
         self.runs = table.zeros(count, "u8") if counts_runs and self.uses_rng else None
         content = (how, members, self.tile, args, sorted(self.names), collect, self.runs)
-        self.blob = _pickle(content)
+        self.blob = _pickle((content, self.is_constant))
         self.tiles: _ndshm.Tiles | None = None
         # The number under which the workers have it, or 0.
         self.key = 0

@@ -73,12 +73,20 @@ def pack(error: BaseException, tile: int | None) -> bytes:
             body = pickle.dumps(error.with_traceback(None))
         except Exception:
             body = None
-    return pickle.dumps((os.getpid(), tile, body, repr(error), text))
+    return pickle.dumps((os.getpid(), tile, body, _shown(error), text))
 
 
 def pack_shortly(error: BaseException) -> bytes:
     """Return an exception as bytes that need no memory of the table."""
-    return pickle.dumps((os.getpid(), None, None, repr(error)[:200], ""))
+    return pickle.dumps((os.getpid(), None, None, _shown(error)[:200], ""))
+
+
+def _shown(error: BaseException) -> str:
+    """Return an exception as text, also if its `__repr__` fails."""
+    try:
+        return repr(error)
+    except Exception:
+        return type(error).__name__
 
 
 def unpack(packed: bytes) -> Exception:

@@ -33,9 +33,23 @@ class FunctionNotFound(NdshmError, LookupError):
 
 def spec(function: Function) -> tuple[Spec, bool]:
     """Return how to send a function, and whether that is the same the next time for sure."""
-    if isinstance(function, types.FunctionType) and _is_importable(function):
+    # A default that is no plain value has an address in its text. The code of a decorator's function
+    # says nothing of the one that it calls.
+    if (
+        isinstance(function, types.FunctionType)
+        and _is_importable(function)
+        and function.__closure__ is None
+        and all(type(value) in _PLAIN for value in _defaults_of(function))
+    ):
         return ("name", function.__module__, function.__qualname__, _print_of(function)), True
     return by_value(function), False
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def _defaults_of(function: types.FunctionType) -> list[Any]:
+    return [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
 def by_value(function: Function, is_missing: bool = False) -> Spec:
@@ -107,11 +121,21 @@ def _is_importable(function: types.FunctionType) -> bool:
 def _print_of(function: types.FunctionType) -> tuple[int, int]:
     """Return a number that changes with the function's code."""
     code = function.__code__
-    plain = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
-    text = repr(
-        (code.co_names, code.co_varnames, [c for c in plain if not isinstance(c, frozenset)])
-    )
-    return code.co_firstlineno, zlib.crc32(text.encode(), zlib.crc32(code.co_code))
+    text = repr((_text_of(code), function.__defaults__, function.__kwdefaults__))
+    return code.co_firstlineno, zlib.crc32(text.encode())
+
+
+def _text_of(code: types.CodeType) -> tuple[Any, ...]:
+    """Return all that makes the code, without addresses and orders that differ by process."""
+    consts = [
+        _text_of(const)
+        if isinstance(const, types.CodeType)
+        else sorted(map(repr, const))
+        if isinstance(const, frozenset)
+        else const
+        for const in code.co_consts
+    ]
+    return code.co_code, code.co_names, code.co_varnames, consts
 
 
 def _is_of_main(function: Function) -> bool:

@@ -49,8 +49,13 @@ class Kernel:
     """A call that the worker has loaded."""
 
     def __init__(self, blob: bytes) -> None:
-        how, members, self.length, self.args, names, self.collect, runs = pickle.loads(blob)
+        (
+            (how, members, self.length, self.args, names, self.collect, runs),
+            is_constant,
+        ) = pickle.loads(blob)
         self.function = find(how)
+        # What a function may have changed is loaded anew for the next call.
+        self.blob = None if is_constant or runs is not None else blob
         self.names: list[str] = names
         # How often each tile was sent back.
         self.runs = None if runs is None else np.asarray(runs)
@@ -128,6 +133,8 @@ class Worker:
                 return
             key, seed, call = entered
             kernel = self._kernels[key]
+            if kernel.blob is not None:
+                kernel = self._kernels[key] = Kernel(kernel.blob)
             function, bases, length = kernel.function, kernel.bases, kernel.length
             args, collect = kernel.args, kernel.collect
             step, forked = core.step, self._forked
@@ -135,14 +142,15 @@ class Worker:
                 # The usual case, with nothing in its way.
                 while (tile := step()) is not None:
                     rows = slice(tile * length, tile * length + length)
-                    function(*[base if is_whole else base[rows] for base, is_whole in bases], *args)
+                    parts = [base.view() if is_whole else base[rows] for base, is_whole in bases]
+                    function(*parts, *args)
                     if forked:
                         os._exit(0)
             else:
                 extras = self._extras(kernel)
                 while (tile := step()) is not None:
                     rows = slice(tile * length, tile * length + length)
-                    parts = [base if is_whole else base[rows] for base, is_whole in bases]
+                    parts = [base.view() if is_whole else base[rows] for base, is_whole in bases]
                     result = function(*parts, *args, **extras(seed, call, tile))
                     if forked:
                         os._exit(0)

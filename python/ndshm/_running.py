@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._errors import NdshmError
 from ._pool_calls import Call, Ended
+from ._pool_errors import WorkerDied
 
 if TYPE_CHECKING:
     from ._pool import Pool
@@ -38,15 +40,18 @@ class Running:
         """
         if self._call is None:
             raise RuntimeError("the call is over: start another by Pool.start")
-        core = self._pool._core
+        core, wanted = self._pool._core, operator.index(count)
+        if wanted < 0:
+            raise ValueError(f"{wanted} tiles cannot be waited for: pass a number from 0 on")
         try:
-            ready = core.wait_any(operator.index(count))
-        except BaseException:
-            self._abort()
+            ready = core.wait_any(wanted)
+        except BaseException as error:
+            # Another thread uses the pool: the call is not over.
+            if type(error) is not RuntimeError:
+                self._abort()
             raise
         if ready is None:
             self._fail()
-            return np.zeros(0, dtype=np.intp)
         indices = np.array(ready, dtype=np.intp)
         self._resting[indices] = True
         return indices
@@ -80,26 +85,34 @@ class Running:
         try:
             core.wait(None)
             ended = core.end()
-        except BaseException:
-            self._abort()
+        except BaseException as error:
+            # As in `wait_any`.
+            if type(error) is not RuntimeError:
+                self._abort()
             raise
-        self._end(ended)
+        self._end(ended, False)
 
-    def _fail(self) -> None:
+    def _fail(self) -> NoReturn:
         """End the call because of a failure, and raise that."""
         pool = self._pool
-        if not pool._core.cancel(1.0):
+        dead = pool._dead()
+        killed = not pool._core.cancel(1.0)
+        if killed:
             pool._kill()
             pool._core.cancel(1.0)
         pool._doubt()
-        self._end(pool._core.end())
+        self._end(pool._core.end(), killed)
+        if dead is None:
+            raise NdshmError("the call has ended without an answer of its workers: start another")
+        # It held no tile.
+        raise WorkerDied(*dead, [], [])
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: Ended, killed: bool) -> None:
         call, self._call = self._call, None
         self._pool._is_running = False
         if call is not None:
             call.release()
-        self._pool._check(ended, call)
+        self._pool._check(ended, call, killed)
 
     def _abort(self) -> None:
         """End the call in any case."""

@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{fields, pin_of};
-use crate::error::raise;
+use crate::error::{self, raise};
 use crate::found::Found;
 use crate::process;
 use crate::segment::Joined;
@@ -111,6 +111,9 @@ impl Lease {
             drop(table);
             match outcome {
                 Err(LeaseError::Busy { .. }) if left > slice || self.timeout.is_none() => {
+                    if self.joined.is_leaving() {
+                        return Err(error::closed());
+                    }
                     py.check_signals()?;
                 }
                 outcome => return outcome.map_err(raise),
@@ -129,7 +132,7 @@ impl Lease {
             return Ok(true);
         }
         // A table that was left has given it back.
-        let Ok(table) = self.joined.table() else {
+        let Some(table) = self.joined.table_to_give_back() else {
             return Ok(true);
         };
         table.unlock(&mut held.locked, poison).map_err(raise)?;

@@ -113,7 +113,7 @@ fn give_name(
     let pin = pin_of_item(item)?;
     let (pin, handle) = (pin.get(), pin.get().handle);
     let shared = table.get().joined.table()?;
-    let is_sent = pin.is_sent();
+    let state = pin.state();
     // First: at no moment the name has an item that goes with this process.
     pin.detach()?;
     let given = table.py().detach(|| match replace {
@@ -131,8 +131,7 @@ fn give_name(
         },
     });
     if !matches!(given, Ok(true)) {
-        // If another process has adopted it meanwhile, that one frees it.
-        let _ = pin.take_back(is_sent);
+        pin.take_back(state);
     }
     given.map_err(raise)
 }

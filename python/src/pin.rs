@@ -210,20 +210,24 @@ impl Pin {
         Ok(())
     }
 
-    /// Returns `true` if the handle was sent, or the array was detached.
-    pub(crate) fn is_sent(&self) -> bool {
-        self.has(SENT)
+    /// Returns what [`take_back`](Pin::take_back) restores.
+    pub(crate) fn state(&self) -> u8 {
+        self.state.load(Ordering::Relaxed)
     }
 
-    /// Takes back an array that was just [detached](Pin::detach). `is_sent` is as before that.
-    pub(crate) fn take_back(&self, is_sent: bool) -> PyResult<()> {
-        self.joined.table()?.adopt(self.handle).map_err(raise)?;
-        let sent = if is_sent { SENT } else { 0 };
-        self.state.store(OWNED | sent, Ordering::Relaxed);
-        if is_sent && let Some(scope) = &self.scope {
+    /// Takes back an array that was just [detached](Pin::detach), with the [state](Pin::state) that
+    /// it had before. If another process has adopted it meanwhile, that one frees it.
+    pub(crate) fn take_back(&self, state: u8) {
+        let table = self.joined.table_to_give_back();
+        if !table.is_some_and(|table| table.adopt(self.handle).is_ok()) {
+            return;
+        }
+        self.state.store(state, Ordering::Relaxed);
+        if state & SENT != 0
+            && let Some(scope) = &self.scope
+        {
             scope.add(self.handle);
         }
-        Ok(())
     }
 
     /// Returns `true` if the bytes are still the array's, also in a forked child.

@@ -96,8 +96,9 @@ impl Scope {
     /// Ends the scope. Returns what is to be freed.
     fn end(&self) -> Vec<AnyHandle> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = sent.take().unwrap_or_default();
         match self.pid == process::pid() {
-            true => sent.take().unwrap_or_default(),
+            true => ended,
             false => Vec::new(),
         }
     }
@@ -143,7 +144,7 @@ impl ScopeManager {
     ) -> PyResult<()> {
         let sent = self.scope.end();
         // A table that was left has freed them.
-        if let Ok(table) = self.joined.table() {
+        if let Some(table) = self.joined.table_to_give_back() {
             py.detach(|| {
                 for handle in sent {
                     // It may have been freed before.

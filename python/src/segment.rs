@@ -31,7 +31,9 @@ pub(crate) struct Joined {
     pub(crate) is_guest: AtomicBool,
     /// Whether the list of those that stay joined has it.
     pub(crate) is_kept: AtomicBool,
-    /// Also while the process leaves.
+    /// A thread of the process is about to leave. Waits end.
+    is_leaving: AtomicBool,
+    /// Set under the lock of `parts`, and taken back if leaving fails.
     has_left: AtomicBool,
     /// `None` after the process has left the segment.
     parts: Mutex<Option<Parts>>,
@@ -104,8 +106,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Returns the joined segment with this id.
 pub(crate) fn known(id: u64) -> Option<Arc<Joined>> {
     let known = lock(&KNOWN);
-    let (_, joined) = known.iter().find(|(other, _)| *other == id)?;
-    joined.upgrade().filter(|joined| !joined.has_left())
+    let mut known = known.iter().filter(|(other, _)| *other == id);
+    known.find_map(|(_, joined)| joined.upgrade().filter(|joined| !joined.has_left()))
 }
 
 /// Returns all joined segments.
@@ -144,6 +146,7 @@ impl Joined {
             },
             is_guest: AtomicBool::new(source != Source::Own),
             is_kept: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
             parts: Mutex::new(Some(Parts {
                 table,
@@ -152,7 +155,8 @@ impl Joined {
             })),
         });
         let mut known = lock(&KNOWN);
-        known.retain(|(other, joined)| *other != id && joined.strong_count() > 0);
+        // One that another thread is leaving stays: that may fail.
+        known.retain(|(_, joined)| joined.strong_count() > 0);
         known.push((id, Arc::downgrade(&joined)));
         Ok(joined)
     }
@@ -168,6 +172,26 @@ impl Joined {
     /// Returns `true` if the process has left the segment.
     pub(crate) fn has_left(&self) -> bool {
         self.has_left.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` while a thread waits for the others, to leave.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Returns the participant for a call that gives something back, or `None` if the process has
+    /// left: then it has given back all. Waits for the end of a leave that may fail.
+    pub(crate) fn table_to_give_back(&self) -> Option<Arc<SharedTable>> {
+        loop {
+            match &*lock(&self.parts) {
+                Some(parts) if !self.has_left() => return Some(Arc::clone(&parts.table)),
+                Some(_) => {}
+                None => return None,
+            }
+            let pause = || std::thread::sleep(Duration::from_millis(1));
+            // The leaving thread needs the interpreter.
+            Python::try_attach(|py| py.detach(pause))?;
+        }
     }
 
     /// Returns the participant.
@@ -209,7 +233,8 @@ impl Joined {
     /// Stores a pin. Returns its place, or gives the pin back if the process has left meanwhile.
     pub(crate) fn insert_pin(&self, pin: SharedPin) -> Option<usize> {
         let mut parts = lock(&self.parts);
-        Some(parts.as_mut()?.pins.insert(pin))
+        let parts = parts.as_mut().filter(|_| !self.has_left())?;
+        Some(parts.pins.insert(pin))
     }
 
     /// Takes a pin out again. Returns `None` if the process has left the segment.
@@ -301,6 +326,8 @@ impl Joined {
     /// in the child.
     pub(crate) fn after_fork(&self) -> Result<Vec<AnyHandle>, ndshm::Error> {
         self.address.store(0, Ordering::Relaxed);
+        // The thread that was about to leave is the parent's.
+        self.is_leaving.store(false, Ordering::Relaxed);
         let mut parts = lock(&self.parts);
         if self.has_left() {
             // The parent was leaving. Without a seat the child leaves in one step.
@@ -311,18 +338,25 @@ impl Joined {
         let Some(parts) = &mut *parts else {
             return Ok(Vec::new());
         };
-        // They are the parent's.
+        // They are the parent's, as are the threads that use the table.
         parts.sent = SentArrays::default();
+        parts.table = Arc::new(SharedTable::clone(&parts.table));
         Ok(parts.table.after_fork()?)
     }
 
     /// Leaves the segment: gives back all pins, leases and arrays. Views stay readable; if
     /// `are_kept`, they show the same for ever. If it fails, the process has not left.
     pub(crate) fn leave(&self, py: Python<'_>, are_kept: bool) -> PyResult<()> {
-        if self.has_left.swap(true, Ordering::Relaxed) {
+        if self.has_left() || self.is_leaving.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        // No thread gets the table any more.
+        let outcome = self.leave_alone(py, are_kept);
+        self.is_leaving.store(false, Ordering::Relaxed);
+        outcome
+    }
+
+    /// Leaves like [`leave`](Joined::leave). No other thread does.
+    fn leave_alone(&self, py: Python<'_>, are_kept: bool) -> PyResult<()> {
         let deadline = Instant::now() + LONGEST_LEAVING;
         let outcome = loop {
             let idle = {
@@ -333,7 +367,11 @@ impl Joined {
                 let pins = parts.pins.pins.iter().flatten().filter(|_| are_kept);
                 let may_leave = !fork::is_under_way() || Instant::now() >= deadline;
                 let is_idle = Arc::strong_count(&parts.table) == 1 && may_leave;
-                is_idle.then(|| (Arc::clone(&parts.table), pins.cloned().collect::<Vec<_>>()))
+                is_idle.then(|| {
+                    // No thread gets the table any more.
+                    self.has_left.store(true, Ordering::Relaxed);
+                    (Arc::clone(&parts.table), pins.cloned().collect::<Vec<_>>())
+                })
             };
             let outcome = idle.map(|(table, pins)| {
                 let _changing = Changing::new();
@@ -350,6 +388,9 @@ impl Joined {
                     outcome
                 })
             });
+            if !matches!(outcome, Some(Ok(()))) {
+                self.has_left.store(false, Ordering::Relaxed);
+            }
             match outcome {
                 Some(Err(JoinError::Segment(SegmentError::Joined { .. }))) | None
                     if Instant::now() < deadline => {}
@@ -360,7 +401,6 @@ impl Joined {
         match outcome {
             Some(Ok(())) => {}
             outcome => {
-                self.has_left.store(false, Ordering::Relaxed);
                 return Err(match outcome {
                     Some(Err(error))
                         if !matches!(error, JoinError::Segment(SegmentError::Joined { .. })) =>

@@ -422,3 +422,44 @@ def test_forks_while_threads_leave_tables() -> None:
         for thread in threads:
             thread.join(60)
     assert not errors
+
+
+def test_a_lease_that_ends_while_another_thread_fails_to_close_is_given_back() -> None:
+    with ndshm.Table() as table:
+        x = table.zeros(3)
+        with ndshm.Pool(1, table, context="fork"):
+            closing = threading.Thread(target=lambda: pytest.raises(RuntimeError, table.close))
+            with x.write():
+                closing.start()
+                time.sleep(0.05)
+            with x.write(timeout=1):
+                pass
+            closing.join(10)
+            assert not closing.is_alive()
+            with x.write(timeout=1):
+                pass
+
+
+def test_a_fork_while_another_thread_fails_to_close_keeps_the_views() -> None:
+    with ndshm.Table() as table:
+        x = table.full(1000, 3.0)
+        with ndshm.Pool(1, table, context="fork"):
+            closing = threading.Thread(target=lambda: pytest.raises(RuntimeError, table.close))
+            closing.start()
+            time.sleep(0.05)
+            go, out = os.pipe(), os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                os.read(go[0], 1)
+                os.write(out[1], b"y" if (x == 3.0).all() else b"n")
+                os._exit(0)
+            closing.join(10)
+            x.free()
+            del x
+            others = [table.full(1000, 4.0) for _ in range(20)]
+            os.write(go[1], b"g")
+            assert os.read(out[0], 1) == b"y"
+            assert os.waitpid(pid, 0)[1] == 0
+            del others
+            for end in (*go, *out):
+                os.close(end)

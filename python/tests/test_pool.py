@@ -552,3 +552,63 @@ def test_a_closed_pool() -> None:
     pool.close()
     with pytest.raises(RuntimeError, match="closed"):
         pool.for_tiles(nothing, (ndshm.zeros(3),), 1)
+
+
+def draw(x: Any, rng_of_the_user: Any) -> None:
+    x[:] = rng_of_the_user.random(len(x))
+
+
+def test_an_argument_is_as_it_was_passed_in_each_call(context: Any) -> None:
+    x = ndshm.zeros(64)
+    with ndshm.Pool(1, context=context) as pool:
+        results = []
+        for _ in range(2):
+            pool.for_tiles(draw, (x,), 64, np.random.default_rng(5))
+            results.append(np.array(x))
+    assert (results[0] == results[1]).all()
+
+
+def reshape(x: Any, w: Any) -> None:
+    x += w.sum()
+    w.shape = (2, 2)
+
+
+def test_a_whole_array_is_a_view_of_its_own_for_each_tile(context: Any) -> None:
+    x, w = ndshm.zeros(4), ndshm.full(4, 1.0)
+    with ndshm.Pool(1, context=context) as pool:
+        pool.for_tiles(reshape, (x, ndshm.whole(w)), 1)
+    assert x.tolist() == [4.0] * 4
+
+
+class Unspeakable(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def fail_unspeakably(x: Any) -> None:
+    raise Unspeakable
+
+
+def test_an_exception_without_text_is_no_death(context: Any) -> None:
+    with ndshm.Pool(1, context=context) as pool, pytest.raises(Exception) as caught:
+        pool.for_tiles(fail_unspeakably, (ndshm.zeros(1),), 1)
+    assert not isinstance(caught.value, ndshm.WorkerDied)
+
+
+def test_code_that_differs_is_told_apart() -> None:
+    from ndshm._pool_functions import _print_of, spec
+
+    def of(text: str) -> Any:
+        names: dict[str, Any] = {}
+        exec(text, names)
+        return names["f"]
+
+    pairs = [
+        ("def f(x, k=2): x *= k", "def f(x, k=3): x *= k"),
+        ("def f(x): x += sum(i * 2 for i in x)", "def f(x): x += sum(i * 3 for i in x)"),
+        ("def f(x): return x in {1, 2}", "def f(x): return x in {1, 3}"),
+    ]
+    for one, other in pairs:
+        assert _print_of(of(one)) == _print_of(of(one))
+        assert _print_of(of(one)) != _print_of(of(other))
+    assert spec(test_code_that_differs_is_told_apart)[1]

@@ -18,6 +18,10 @@ def advance(x: Any, action: Any) -> None:
     x += action
 
 
+def add_one(x: Any) -> None:
+    x += 1
+
+
 def test_tiles_are_handed_out_and_sent_back(context: BaseContext) -> None:
     x, action = ndshm.zeros(8), ndshm.full(8, 1.0)
     expected, runs = np.zeros(8), np.zeros(8, int)
@@ -174,3 +178,39 @@ def test_a_tile_keeps_its_worker() -> None:
             before = np.array(x)
             running.again(ready)
         assert (x == before + 1).all()
+
+
+def test_a_worker_that_dies_idle_ends_the_call_with_its_name(context: Any) -> None:
+    x = ndshm.zeros(4)
+    with ndshm.Pool(2, context=context) as pool:
+        running = pool.start(add_one, (x,), 1)
+        assert len(running.wait_any(4)) == 4
+        pid = pool.pids[0]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ndshm.WorkerDied) as caught:
+            while True:
+                running.again([0])
+                running.wait_any(1)
+        assert caught.value.pid == pid
+
+
+def test_a_count_that_is_none_does_not_end_the_call(context: Any) -> None:
+    x = ndshm.zeros(2)
+    with ndshm.Pool(1, context=context) as pool, pool.start(add_one, (x,), 1) as running:
+        with pytest.raises(ValueError):
+            running.wait_any(-1)
+        with pytest.raises(TypeError):
+            running.wait_any("x")  # type: ignore[arg-type]
+        assert len(running.wait_any(2)) == 2
+
+
+def test_a_forked_child_kills_no_worker_of_its_parent(context: Any) -> None:
+    with ndshm.Pool(1, context=context) as pool:
+        if (pid := os.fork()) == 0:
+            pool.terminate()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        x = ndshm.zeros(2)
+        pool.for_tiles(add_one, (x,), 1)
+        assert x.tolist() == [1, 1]
