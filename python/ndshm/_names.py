@@ -96,12 +96,14 @@ class Names(Objects, MutableMapping[str, Any]):
             if default is _MISSING:
                 raise
             return default
-        if removed.handle != found.handle:
-            # Another process has given the name to another value meanwhile.
-            value = self._value(removed)
-        # Its own handle may have freed it before.
-        with suppress(Stale):
-            removed.free()
+        try:
+            if removed.handle != found.handle:
+                # Another process has given the name to another value meanwhile.
+                value = self._value(removed)
+        finally:
+            # Its own handle may have freed it before.
+            with suppress(Stale):
+                removed.free()
         return value
 
     def popitem(self) -> tuple[str, Any]:

@@ -344,10 +344,16 @@ class Pool:
             if not collect:
                 return []
             results: list[Any] = [None] * len(tiles)
+            failure: Exception | None = None
             for _, _, _, body in answers:
-                if body:
-                    for index, result in pickle.loads(body):
+                try:
+                    for index, result in pickle.loads(body) if body else ():
                         results[index] = result
+                except Exception as error:
+                    # The others are loaded all the same: arrays in them are this process's then.
+                    failure = failure or error
+            if failure is not None:
+                raise failure
             return results
 
     def _find(
@@ -405,7 +411,12 @@ class Pool:
         warn_of_size(call.function, len(call.blob))
         self._key += 1
         key, dropped = self._key, self._dropped
-        self._call(LOAD, pickle.dumps((key, call.blob, dropped)), call)
+        try:
+            self._call(LOAD, pickle.dumps((key, call.blob, dropped)), call)
+        except BaseException:
+            # Some workers may have it.
+            dropped.append(key)
+            raise
         self._dropped = []
         call.key = key
         recent.insert(0, call)
@@ -432,6 +443,8 @@ class Pool:
         has killed workers because of an error.
         """
         answers, torn, missing = ended
+        if torn or missing or any(kind != "finished" for _, _, kind, _ in answers):
+            _discard(answers)
         if killed:
             for _, pid, kind, body in answers:
                 if kind == "failed":
@@ -567,8 +580,9 @@ class Pool:
         if self._has_fresh:
             # They have none of the calls.
             for call in self._recent:
+                self._dropped.append(call.key)
                 call.key = 0
-            self._recent, self._dropped = [], []
+            self._recent = []
             if self._setup is not None:
                 self._once(SETUP, self._setup, ())
             self._has_fresh = False
@@ -583,8 +597,9 @@ class Pool:
             daemon=True,
         )
         # A Ctrl-C that comes before the worker has its handler is blocked until then.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             self._has_fresh = True
             process.start()
             self._workers[worker] = process
@@ -646,6 +661,17 @@ class Pool:
         return f"<ndshm.Pool of {len(self._workers)} workers, {self._context.get_start_method()}>"
 
 
+def _discard(answers: list[Answer]) -> None:
+    """Free the arrays in results that nobody gets."""
+    for _, _, kind, body in answers:
+        if kind == "finished" and body:
+            try:
+                pickle.loads(body)
+            except Exception:
+                # The arrays that it had loaded before are freed.
+                pass
+
+
 def _end(core: _ndshm.PoolParent, workers: list[BaseProcess | None]) -> None:
     """End the workers of a pool that is closed, dropped, or left when the interpreter ends."""
     core.close()
@@ -657,4 +683,12 @@ def _end(core: _ndshm.PoolParent, workers: list[BaseProcess | None]) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-    sys.stdout.flush()
+    _flush()
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
+        # The program has none, or has closed it.
+        pass

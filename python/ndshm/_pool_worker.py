@@ -246,4 +246,8 @@ def main(table: _ndshm.Table, handle: int, worker: int, workers: int) -> None:
         Worker(core, worker, workers).serve()
     finally:
         core.close()
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except (AttributeError, OSError, ValueError):
+            # The program has none, or has closed it.
+            pass

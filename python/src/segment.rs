@@ -31,6 +31,8 @@ pub(crate) struct Joined {
     pub(crate) is_guest: AtomicBool,
     /// Whether the list of those that stay joined has it.
     pub(crate) is_kept: AtomicBool,
+    /// A table object of the segment refuses objects. So do those that `x.table` returns.
+    pub(crate) refuses_pickles: AtomicBool,
     /// A thread of the process is about to leave. Waits end.
     is_leaving: AtomicBool,
     /// Set under the lock of `parts`, and taken back if leaving fails.
@@ -146,6 +148,7 @@ impl Joined {
             },
             is_guest: AtomicBool::new(source != Source::Own),
             is_kept: AtomicBool::new(false),
+            refuses_pickles: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
             parts: Mutex::new(Some(Parts {

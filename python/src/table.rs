@@ -1,5 +1,6 @@
 //! Tables, and the functions on the default table.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndshm::error::SegmentError;
@@ -34,6 +35,16 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    fn of(joined: Arc<Joined>, allow_pickle: bool) -> Table {
+        if !allow_pickle {
+            joined.refuses_pickles.store(true, Ordering::Relaxed);
+        }
+        Table {
+            joined,
+            allow_pickle,
+        }
+    }
+
     /// Returns a table object of a segment that this process has joined.
     pub(crate) fn object<'py>(
         py: Python<'py>,
@@ -41,6 +52,8 @@ impl Table {
     ) -> PyResult<Bound<'py, PyAny>> {
         let arguments = PyDict::new(py);
         arguments.set_item("_address", pickle::address(py, joined)?)?;
+        let refuses = joined.refuses_pickles.load(Ordering::Relaxed);
+        arguments.set_item("allow_pickle", !refuses)?;
         class(py)?.call((), Some(&arguments))
     }
 }
@@ -114,10 +127,7 @@ impl Table {
     ) -> PyResult<Table> {
         if let Some(address) = _address {
             let joined = pickle::open_address(py, address)?;
-            return Ok(Table {
-                joined,
-                allow_pickle,
-            });
+            return Ok(Table::of(joined, allow_pickle));
         }
         let options = options(capacity, retain, seats);
         // Until the segment is known, so that a child finds it.
@@ -135,10 +145,7 @@ impl Table {
             }
         };
         let joined = Joined::enter(made.map_err(raise)?, Source::Own)?;
-        Ok(Table {
-            joined,
-            allow_pickle,
-        })
+        Ok(Table::of(joined, allow_pickle))
     }
 
     /// Whether objects may be loaded and stored.

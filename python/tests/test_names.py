@@ -380,3 +380,19 @@ def test_the_tool_finds_the_values() -> None:
         listed = call("show", name)
         assert "weights" in listed and "settings" in listed and "pickled object" in listed
         assert "f64" in listed and "5" in call("get", name, "weights", "1,2")
+
+
+def test_a_table_that_refuses_objects_refuses_them_by_its_arrays() -> None:
+    name = f"ndshm-pytest-{os.getpid()}-refuses"
+    with ndshm.open(name, "x") as table:
+        table["x"], table["object"] = np.zeros(3), {"a": 1}
+        out = run(f"""
+            import ndshm
+            t = ndshm.open({name!r}, "r", allow_pickle=False)
+            try:
+                t["x"].table["object"]
+            except ndshm.PickleRefused:
+                print("refused")
+        """)
+        assert out == "refused\n"
+        table.clear()

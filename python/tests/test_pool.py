@@ -554,7 +554,7 @@ def test_a_closed_pool() -> None:
         pool.for_tiles(nothing, (ndshm.zeros(3),), 1)
 
 
-def draw(x: Any, rng_of_the_user: Any) -> None:
+def draw_from(x: Any, rng_of_the_user: Any) -> None:
     x[:] = rng_of_the_user.random(len(x))
 
 
@@ -563,7 +563,7 @@ def test_an_argument_is_as_it_was_passed_in_each_call(context: Any) -> None:
     with ndshm.Pool(1, context=context) as pool:
         results = []
         for _ in range(2):
-            pool.for_tiles(draw, (x,), 64, np.random.default_rng(5))
+            pool.for_tiles(draw_from, (x,), 64, np.random.default_rng(5))
             results.append(np.array(x))
     assert (results[0] == results[1]).all()
 

@@ -1,28 +1,36 @@
 //! A value that one thread uses at a time.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 /// A value that a thread takes out for its call, also if the call releases the interpreter. So no
 /// lock is held meanwhile, and a second thread gets an exception instead of a deadlock.
-pub(super) struct Slot<T>(Mutex<Option<T>>);
+pub(super) struct Slot<T>(Mutex<Inner<T>>);
+
+struct Inner<T> {
+    value: Option<T>,
+    /// The value was taken out for good, or will be when its user gives it back.
+    is_removed: bool,
+}
 
 impl<T> Slot<T> {
     pub(super) fn new(value: T) -> Slot<T> {
-        Slot(Mutex::new(Some(value)))
+        Slot(Mutex::new(Inner {
+            value: Some(value),
+            is_removed: false,
+        }))
     }
 
-    fn swap(&self, value: Option<T>) -> Option<T> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut inner, value)
+    fn inner(&self) -> MutexGuard<'_, Inner<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the value out until the result is dropped.
     pub(super) fn take(&self) -> PyResult<Taken<'_, T>> {
-        let value = self.swap(None).ok_or_else(|| {
+        let value = self.inner().value.take().ok_or_else(|| {
             PyRuntimeError::new_err(
                 "the pool is closed, or another thread uses it at this moment: make a pool for each \
                  thread, or take a lock around its calls",
@@ -34,9 +42,12 @@ impl<T> Slot<T> {
         })
     }
 
-    /// Takes the value out for good.
+    /// Takes the value out for good. Returns `None` while a thread uses it: then it is dropped when
+    /// that thread is done.
     pub(super) fn remove(&self) -> Option<T> {
-        self.swap(None)
+        let mut inner = self.inner();
+        inner.is_removed = true;
+        inner.value.take()
     }
 }
 
@@ -64,6 +75,11 @@ impl<T> DerefMut for Taken<'_, T> {
 
 impl<T> Drop for Taken<'_, T> {
     fn drop(&mut self) {
-        self.slot.swap(self.value.take());
+        let mut inner = self.slot.inner();
+        if !inner.is_removed {
+            inner.value = self.value.take();
+        }
+        // Its destructor runs without the lock.
+        drop(inner);
     }
 }
