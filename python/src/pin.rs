@@ -219,7 +219,7 @@ impl Pin {
     /// it had before. If another process has adopted it meanwhile, that one frees it.
     pub(crate) fn take_back(&self, state: u8) {
         let table = self.joined.table_to_give_back();
-        if !table.is_some_and(|table| table.adopt(self.handle).is_ok()) {
+        if table.is_none_or(|table| table.adopt(self.handle).is_err()) {
             return;
         }
         self.state.store(state, Ordering::Relaxed);
