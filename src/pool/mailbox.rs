@@ -290,8 +290,8 @@ impl<'m> Mailbox<'m> {
 
     /// Returns the number of the call that the arguments belong to.
     pub(super) fn call(&self) -> u64 {
-        // Acquire: as in `check_in`.
-        self.words[ARGUMENTS + core::mem::offset_of!(Arguments, call) / 8].load(Ordering::Acquire)
+        // Relaxed: the caller has read the job word, by an Acquire, and reads nothing after this.
+        self.words[ARGUMENTS + core::mem::offset_of!(Arguments, call) / 8].load(Ordering::Relaxed)
     }
 
     /// Sleeps while the job word is `seen`, at most for `timeout`.
