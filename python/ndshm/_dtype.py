@@ -1,4 +1,4 @@
-"""Texts of dtypes that are no plain numbers: what a table stores of them."""
+"""Texts of dtypes that are no plain numbers, as a table stores them."""
 
 from __future__ import annotations
 

@@ -9,12 +9,11 @@ import pickle
 import secrets
 import select
 import signal
-import sys
 import threading
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -110,7 +109,7 @@ class Pool:
         self._pid = os.getpid()
         self._workers: list[BaseProcess | None] = [None] * count
         self._poll = select.poll()
-        # Whether all workers live and are set up; whether some were not set up yet.
+        # The first: all workers live and are set up. The second: some are new and not set up.
         self._is_whole, self._has_fresh = False, False
         # No look at the workers is needed before that time.
         self._alive_until = 0.0
@@ -223,12 +222,13 @@ class Pool:
             self._ready()
             answers = self._once(BROADCAST, function, args)
             if len(answers) < len(self._workers):
+                _discard(answers)
                 self._doubt()
                 raise NdshmError(
                     f"{len(answers)} of {len(self._workers)} workers have answered: the others have "
                     "ended before they were called; call again"
                 )
-        return [pickle.loads(body) for _, _, _, body in sorted(answers)]
+        return _loads(body for _, _, _, body in sorted(answers))
 
     def start(
         self,
@@ -257,6 +257,13 @@ class Pool:
         call = Call(
             self._table, function, arrays, tile, args, False, self._is_named(function), True
         )
+        try:
+            return self._start(call, seed, static)
+        except BaseException:
+            call.release()
+            raise
+
+    def _start(self, call: Call, seed: int | None, static: bool) -> Running:
         if call.rows > _STATIC_TILES * call.tile:
             raise ValueError(
                 f"{-(-call.rows // call.tile)} tiles are too many to be handed out one by one: pass "
@@ -267,15 +274,15 @@ class Pool:
         with self._alone():
             self._ready()
             call = self._load_or_by_value(call)
-            number, self._calls = self._calls, self._calls + 1
-            tiles = call.divide(self._table)
             try:
+                number, self._calls = self._calls, self._calls + 1
+                tiles = call.divide(self._table)
                 self._core.begin(tiles, call.key, self._seed_of(seed), number, static, True)
                 self._is_running = True
                 return Running(self, call, len(tiles))
             except BaseException:
                 call.release()
-                self._abort()
+                self._give_up()
                 raise
 
     def _alone(self) -> threading.Lock:
@@ -308,7 +315,7 @@ class Pool:
                 call = recent[0]
             else:
                 call = self._find(function, arrays, tile, args, collect)
-            # Of workers that were alive a moment ago the call itself tells if they have died since.
+            # If the workers were alive a moment ago, the call itself reports a death since then.
             if monotonic() > self._alive_until or self._is_running:
                 self._ready()
             if not call.key:
@@ -338,22 +345,15 @@ class Pool:
                         return []
                     ended = plain
             except BaseException:
-                self._abort()
+                self._give_up()
                 raise
             answers = self._check(ended, call)
             if not collect:
                 return []
             results: list[Any] = [None] * len(tiles)
-            failure: Exception | None = None
-            for _, _, _, body in answers:
-                try:
-                    for index, result in pickle.loads(body) if body else ():
-                        results[index] = result
-                except Exception as error:
-                    # The others are loaded all the same: arrays in them are this process's then.
-                    failure = failure or error
-            if failure is not None:
-                raise failure
+            for part in _loads(body for _, _, _, body in answers if body):
+                for index, result in part:
+                    results[index] = result
             return results
 
     def _find(
@@ -384,18 +384,21 @@ class Pool:
         try:
             self._load(call)
         except FunctionNotFound:
-            self._send_by_value(call.function)
+            if not self._must_send_by_value(call.function):
+                raise
+            call.release()
             call = call.by_value(self._table)
             self._load(call)
         return call
 
-    def _send_by_value(self, function: Function) -> None:
-        """Note that the workers do not know a function. Raise the error that is being handled, if
-        it would not help to send that by value.
+    def _must_send_by_value(self, function: Function) -> bool:
+        """Note that the workers do not know a function. Return False if sending it by value would
+        not help.
         """
         if not isinstance(function, types.FunctionType) or function.__module__ != "__main__":
-            raise
+            return False
         self._by_value.add(function)
+        return True
 
     def _is_named(self, function: Function) -> bool:
         return not (isinstance(function, types.FunctionType) and function in self._by_value)
@@ -426,7 +429,8 @@ class Pool:
         try:
             return self._call(number, self._pack(function, args), None)
         except FunctionNotFound:
-            self._send_by_value(function)
+            if not self._must_send_by_value(function):
+                raise
             return self._call(number, self._pack(function, args), None)
 
     def _call(self, number: int, body: bytes, call: Call | None) -> list[Answer]:
@@ -434,7 +438,7 @@ class Pool:
         try:
             ended = self._core.call(number, body)
         except BaseException:
-            self._abort()
+            self._give_up()
             raise
         return self._check(ended, call)
 
@@ -524,24 +528,39 @@ class Pool:
 
     def _abort(self) -> None:
         """End an open call that an exception interrupts, as KeyboardInterrupt."""
+        is_open = self._core.is_open
         self._is_running = False
-        if not self._core.is_open:
+        if not is_open:
             return
-        if not self._core.cancel(_GRACE):
-            # They are in long tiles. The arrays of these are poisoned.
-            self._kill()
-            self._core.cancel(_GRACE)
+        self._cancel()
         self._doubt()
         try:
-            self._core.end()
+            _discard(self._core.end()[0])
         except NdshmError:
             pass
+
+    def _give_up(self) -> None:
+        """End an open call because of an exception, which the caller raises."""
+        try:
+            self._abort()
+        except RuntimeError:
+            # Another thread has closed the pool.
+            pass
+
+    def _cancel(self) -> bool:
+        """Cancel the open call. Return True if workers were killed for that."""
+        if self._core.cancel(_GRACE):
+            return False
+        # They are in long tiles. The arrays of these are poisoned.
+        self._kill()
+        self._core.cancel(_GRACE)
+        return True
 
     # ---- workers --------------------------------------------------------------------------------
 
     @property
     def pids(self) -> list[int | None]:
-        """The processes of the workers, in their order."""
+        """Return the processes of the workers, in their order."""
         return [None if process is None else process.pid for process in self._workers]
 
     def _ready(self) -> None:
@@ -661,6 +680,22 @@ class Pool:
         return f"<ndshm.Pool of {len(self._workers)} workers, {self._context.get_start_method()}>"
 
 
+def _loads(bodies: Iterable[bytes]) -> list[Any]:
+    """Load results. If one cannot be loaded, the others are all the same: the arrays in them are this
+    process's then, and are freed.
+    """
+    results: list[Any] = []
+    failure: Exception | None = None
+    for body in bodies:
+        try:
+            results.append(pickle.loads(body))
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return results
+
+
 def _discard(answers: list[Answer]) -> None:
     """Free the arrays in results that nobody gets."""
     for _, _, kind, body in answers:
@@ -683,12 +718,3 @@ def _end(core: _ndshm.PoolParent, workers: list[BaseProcess | None]) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-    _flush()
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except (AttributeError, OSError, ValueError):
-        # The program has none, or has closed it.
-        pass

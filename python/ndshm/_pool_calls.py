@@ -1,4 +1,4 @@
-"""Calls of a pool: arrays that are divided into tiles, and what the workers keep of a call."""
+"""Calls of a pool: arrays that are divided into tiles, and the form in which workers keep a call."""
 
 from __future__ import annotations
 
@@ -90,7 +90,6 @@ class Call:
         "runs",
         "tile",
         "tiles",
-        "uses_rng",
     )
 
     def __init__(
@@ -111,17 +110,16 @@ class Call:
         if self.tile < 1:
             raise ValueError(f"a tile of {tile} rows is not possible: pass a number from 1 on")
         members, self.rows = _members(arrays)
-        # The arrays, and what a caller may change of them.
+        # The arrays, with the attributes that a caller may change.
         self.known: list[tuple[weakref.ref[Any], str, tuple[int, ...]]] = [
             (weakref.ref(array), mode, array.shape) for array, mode in members
         ]
         self.names = extras(function, len(arrays) + len(args))
-        self.uses_rng = "rng" in self.names
         how, is_stable = spec(function) if is_named else (by_value(function, True), False)
         # A changed argument is seen by its value, if it is constant, else by its pickle.
         self.is_constant = is_stable and all(type(arg) in _CONSTANT for arg in args)
         count = -(-self.rows // self.tile)
-        self.runs = table.zeros(count, "u8") if counts_runs and self.uses_rng else None
+        self.runs = table.zeros(count, "u8") if counts_runs and "rng" in self.names else None
         content = (how, members, self.tile, args, sorted(self.names), collect, self.runs)
         self.blob = _pickle((content, self.is_constant))
         self.tiles: _ndshm.Tiles | None = None
@@ -153,7 +151,7 @@ class Call:
         args: tuple[Any, ...],
         collect: bool,
     ) -> bool:
-        """Whether this is a call with these arguments, as far as that can be told at once."""
+        """Return whether this is a call with these arguments, as far as that can be told at once."""
         if (
             self.function is not function
             or self.tile != tile
@@ -181,7 +179,7 @@ class Call:
         return True
 
     def release(self) -> None:
-        """Free what belongs to the call alone."""
+        """Free the arrays that belong to the call alone."""
         if self.runs is not None:
             try:
                 self.runs.free()
@@ -190,11 +188,11 @@ class Call:
                 pass
 
     def writes(self) -> bool:
-        """Whether the tiles write an array."""
+        """Return whether the tiles write an array."""
         return any(mode == "w" for _, mode, _ in self.known)
 
     def is_gone(self) -> bool:
-        """Whether an array of the call is in nobody's view any more."""
+        """Return whether an array of the call has no view any more."""
         return any(ref() is None for ref, _, _ in self.known)
 
     def rows_of(self, tiles: Sequence[int]) -> list[range]:

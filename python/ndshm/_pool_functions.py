@@ -32,16 +32,15 @@ class FunctionNotFound(NdshmError, LookupError):
 
 
 def spec(function: Function) -> tuple[Spec, bool]:
-    """Return how to send a function, and whether that is the same the next time for sure."""
-    # A default that is no plain value has an address in its text. The code of a decorator's function
-    # says nothing of the one that it calls.
-    if (
-        isinstance(function, types.FunctionType)
-        and _is_importable(function)
-        and function.__closure__ is None
-        and all(type(value) in _PLAIN for value in _defaults_of(function))
-    ):
-        return ("name", function.__module__, function.__qualname__, _print_of(function)), True
+    """Return the form in which a function is sent, and True if it is the same in each call."""
+    if isinstance(function, types.FunctionType) and _is_importable(function):
+        # The print does not tell closures apart, as those of decorators, nor values of other types.
+        plain = function.__closure__ is None
+        plain = plain and all(type(value) in _PLAIN for value in _defaults_of(function))
+        # Else cloudpickle can send the value.
+        if plain or not _is_of_main(function):
+            print_ = _print_of(function)
+            return ("name", function.__module__, function.__qualname__, print_), plain
     return by_value(function), False
 
 
@@ -121,7 +120,9 @@ def _is_importable(function: types.FunctionType) -> bool:
 def _print_of(function: types.FunctionType) -> tuple[int, int]:
     """Return a number that changes with the function's code."""
     code = function.__code__
-    text = repr((_text_of(code), function.__defaults__, function.__kwdefaults__))
+    # Others have an address in their text.
+    shown = [v if type(v) in _PLAIN else type(v).__qualname__ for v in _defaults_of(function)]
+    text = repr((_text_of(code), shown, sorted(function.__kwdefaults__ or ())))
     return code.co_firstlineno, zlib.crc32(text.encode())
 
 
@@ -139,7 +140,7 @@ def _text_of(code: types.CodeType) -> tuple[Any, ...]:
 
 
 def _is_of_main(function: Function) -> bool:
-    """Whether pickle would send a name of the main module, which a worker may not have."""
+    """Return whether pickle would send a name of the main module, which a worker may not have."""
     inner = function.func if isinstance(function, functools.partial) else function
     inner = getattr(inner, "__func__", inner)
     return getattr(inner, "__module__", None) == "__main__" and _has_cloudpickle()

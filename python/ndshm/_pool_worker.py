@@ -6,8 +6,9 @@ import io
 import os
 import pickle
 import signal
-import sys
+import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,22 @@ class Streams:
 class Kernel:
     """A call that the worker has loaded."""
 
-    def __init__(self, blob: bytes) -> None:
+    def __init__(self, blob: bytes, before: Kernel | None = None) -> None:
         (
             (how, members, self.length, self.args, names, self.collect, runs),
             is_constant,
         ) = pickle.loads(blob)
-        self.function = find(how)
-        # What a function may have changed is loaded anew for the next call.
+        # A plain function keeps what it has in its globals.
+        self.function: Callable[..., Any]
+        if before is not None and isinstance(before.function, types.FunctionType):
+            self.function = before.function
+        else:
+            self.function = find(how)
+        # The first one of the call owns arrays that were given.
+        self.first: Kernel | None = None if before is None else before.first or before
+        # The call that it has run last.
+        self.body: bytes | None = None
+        # Objects that a function may have changed are loaded anew for the next call.
         self.blob = None if is_constant or runs is not None else blob
         self.names: list[str] = names
         # How often each tile was sent back.
@@ -133,8 +143,10 @@ class Worker:
                 return
             key, seed, call = entered
             kernel = self._kernels[key]
-            if kernel.blob is not None:
-                kernel = self._kernels[key] = Kernel(kernel.blob)
+            # The call may have been announced again.
+            if kernel.blob is not None and kernel.body not in (None, body):
+                kernel = self._kernels[key] = Kernel(kernel.blob, kernel)
+            kernel.body = body
             function, bases, length = kernel.function, kernel.bases, kernel.length
             args, collect = kernel.args, kernel.collect
             step, forked = core.step, self._forked
@@ -177,7 +189,9 @@ class Worker:
         try:
             self._core.finish(answer)
         except NdshmError as error:
-            # There is no memory for it.
+            # There is no memory for it. Arrays in it are this process's again, and freed.
+            with suppress(Exception):
+                pickle.loads(answer)
             self._fail(pack(error, None))
 
     def _fail(self, packed: bytes) -> None:
@@ -217,6 +231,10 @@ class Worker:
 class _Pickler(pickle.Pickler):
     """A pickler that hands arrays over that this process has made."""
 
+    def __init__(self, out: io.BytesIO) -> None:
+        super().__init__(out, pickle.HIGHEST_PROTOCOL)
+        self.given: list[ndarray] = []
+
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is ndarray:
             try:
@@ -225,13 +243,22 @@ class _Pickler(pickle.Pickler):
                 is_owned = False
             if is_owned:
                 _ndshm.mark_given(obj)
+                self.given.append(obj)
         return NotImplemented
 
 
 def dumps(result: Any) -> bytes:
     """Pickle a result. The parent owns the arrays in it that this process has made."""
     out = io.BytesIO()
-    _Pickler(out, pickle.HIGHEST_PROTOCOL).dump(result)
+    pickler = _Pickler(out)
+    try:
+        pickler.dump(result)
+    except BaseException:
+        # Nobody gets them.
+        for array in pickler.given:
+            with suppress(NdshmError):
+                array.free()
+        raise
     return out.getvalue()
 
 
@@ -246,8 +273,3 @@ def main(table: _ndshm.Table, handle: int, worker: int, workers: int) -> None:
         Worker(core, worker, workers).serve()
     finally:
         core.close()
-        try:
-            sys.stdout.flush()
-        except (AttributeError, OSError, ValueError):
-            # The program has none, or has closed it.
-            pass

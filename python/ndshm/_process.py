@@ -1,4 +1,4 @@
-"""What happens to the tables of a process when it forks and when it ends."""
+"""The hooks by which tables cross a fork, and are left at the end of a process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _level_of_caller() -> int:
 def warn_of_sent(count: int, nbytes: int, limit: int) -> None:
     """Warn of arrays that were sent and that nobody has in view in this process."""
     warnings.warn(
-        f"{count} arrays of {nbytes} bytes were sent to other processes, are in no view in this "
+        f"{count} arrays of {nbytes} bytes were sent to other processes, are not used any more in this "
         f"one, and are not freed (the limit of this warning is {limit} bytes): make them in `with "
         "ndshm.scope():`, or call free() when the receivers are done",
         ResourceWarning,

@@ -96,12 +96,18 @@ class Running:
         """End the call because of a failure, and raise that."""
         pool = self._pool
         dead = pool._dead()
-        killed = not pool._core.cancel(1.0)
-        if killed:
-            pool._kill()
-            pool._core.cancel(1.0)
-        pool._doubt()
-        self._end(pool._core.end(), killed)
+        try:
+            killed = pool._cancel()
+            pool._doubt()
+            if not killed:
+                # The end of a process may be seen a moment after its seat is free.
+                dead = dead or pool._dead()
+            self._end(pool._core.end(), killed)
+        except BaseException as error:
+            self._abort()
+            # Rows that were not run follow from the death.
+            if dead is None or type(error) is not NdshmError:
+                raise
         if dead is None:
             raise NdshmError("the call has ended without an answer of its workers: start another")
         # It held no tile.
@@ -116,10 +122,10 @@ class Running:
 
     def _abort(self) -> None:
         """End the call in any case."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.release()
+        if self._call is not None:
             self._pool._abort()
+            call, self._call = self._call, None
+            call.release()
 
     def __enter__(self) -> Self:
         return self
@@ -130,9 +136,10 @@ class Running:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.finish()
-        else:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
             self._abort()
 
     def __del__(self) -> None:

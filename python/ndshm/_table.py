@@ -200,7 +200,7 @@ def load_npy(path: str | os.PathLike[str], *, readonly: bool = False) -> ndarray
 
 
 def scope() -> _ndshm.Scope:
-    """Return a context manager that frees what is made in the default table and sent.
+    """Return a context manager that frees the arrays that are made in the default table and sent.
 
     An array that was sent lives until it is freed, because a process may be about to receive it. At
     the end of the block the arrays that this thread, or task of asyncio, has made in it and sent are

@@ -27,7 +27,7 @@ pub(crate) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     CLASS.import(py, "ndshm._array", "ndarray")
 }
 
-/// What a new array holds.
+/// The contents of a new array.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contents {
     Zeros,
@@ -121,7 +121,7 @@ pub(crate) fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<B
     unsafe { array.on(class(py)?, pin.into_any()) }
 }
 
-/// A part of an array: other elements of its bytes.
+/// A part of an array, with a type, shape and strides of its own.
 pub(crate) struct Part<'py> {
     pub(crate) descr: Bound<'py, PyArrayDescr>,
     pub(crate) shape: Axes,
@@ -189,7 +189,7 @@ fn end_of(part: &Part<'_>) -> Option<i128> {
     (low >= 0).then_some(end)
 }
 
-/// The parts of a new array object.
+/// The fields of a new array object.
 pub(crate) struct Parts<'py, 'a> {
     pub(crate) descr: Bound<'py, PyArrayDescr>,
     pub(crate) shape: &'a mut Axes,

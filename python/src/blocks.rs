@@ -39,7 +39,7 @@ impl BlockBytes {
         }
     }
 
-    /// The number of buffers that are not released.
+    /// Return the number of buffers that are not released.
     #[getter]
     fn exports(&self) -> usize {
         self.exports.load(Ordering::Relaxed)
@@ -103,21 +103,13 @@ fn unlink_block(table: &Bound<'_, Table>, name: &str) -> PyResult<()> {
     table.py().detach(free)
 }
 
-/// Returns the names that begin with `prefix`.
-#[pyfunction]
-fn block_names(table: &Bound<'_, Table>, prefix: &str) -> PyResult<Vec<String>> {
-    let shared = table.get().joined.table()?;
-    let names = table.py().detach(|| shared.names(prefix)).map_err(raise)?;
-    Ok(names.into_iter().map(|info| info.name).collect())
-}
-
 /// Returns the handle of an array as a number.
 #[pyfunction]
 fn handle_bits(array: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(pin_of(array)?.get().handle.to_bits())
 }
 
-/// Returns whether the array of such a number lives.
+/// Returns `true` if the array with these [`handle_bits`] lives.
 #[pyfunction]
 fn is_live(table: &Bound<'_, Table>, bits: u64) -> PyResult<bool> {
     let shared = table.get().joined.table()?;
@@ -129,7 +121,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(publish_block, module)?)?;
     module.add_function(wrap_pyfunction!(find_block, module)?)?;
     module.add_function(wrap_pyfunction!(unlink_block, module)?)?;
-    module.add_function(wrap_pyfunction!(block_names, module)?)?;
     module.add_function(wrap_pyfunction!(handle_bits, module)?)?;
     module.add_function(wrap_pyfunction!(is_live, module)?)
 }

@@ -2,8 +2,10 @@
 //! bandwidth.
 
 use std::num::NonZero;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread;
+
+use crate::segment::lock;
 
 /// Bytes that one thread takes at a time; from twice as many on there is a second thread. Copying
 /// them takes about a millisecond, ten times as long as starting a thread.
@@ -34,7 +36,7 @@ pub(crate) unsafe fn copy_all(parts: Vec<Part<'_>>) {
     let pieces = Mutex::new(parts.into_iter().flat_map(pieces));
     let run = || {
         // A closure of its own: the lock is not held during the copy.
-        let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = || lock(&pieces).next();
         while let Some((to, from)) = next() {
             debug_assert_eq!(to.len(), from.len);
             let len = to.len().min(from.len);

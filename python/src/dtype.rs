@@ -1,7 +1,7 @@
 //! Element types of numpy as those of ndshm, and back.
 //!
 //! Numbers and bools are scalars. A structure of numbers without gaps is a record, which programs
-//! in Rust find as such. All others are opaque: numpy's own text says what they are, in
+//! in Rust find as such. All others are opaque: numpy's own text describes them, in
 //! `_dtype.py`.
 
 use ndshm::element::{DType, OpaqueType, RecordLayout, ScalarType};
@@ -33,7 +33,7 @@ const SCALARS: [(NPY_TYPES, ScalarType); 15] = [
     (NPY_TYPES::NPY_CDOUBLE, ScalarType::Complex64),
 ];
 
-/// Returns the scalar that numpy's type is, if it is one in this machine's byte order.
+/// Returns the scalar of a numpy type. Returns `None` for other types and byte orders.
 pub(crate) fn scalar(descr: &Bound<'_, PyArrayDescr>) -> Option<ScalarType> {
     let number = descr.num();
     let (_, scalar) = SCALARS.iter().find(|(known, _)| *known as i32 == number)?;
@@ -171,7 +171,7 @@ fn record(descr: &Bound<'_, PyArrayDescr>) -> PyResult<Option<RecordLayout>> {
     let fields = fields
         .into_iter()
         .map(|(name, scalar, count, _)| (name, scalar, count));
-    // What is no record is opaque.
+    // The crate refuses these fields: the type is opaque.
     Ok(RecordLayout::from_fields(fields).ok())
 }
 

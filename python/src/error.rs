@@ -39,7 +39,7 @@ fn raise_lease(error: &LeaseError) -> PyErr {
             ),
         ),
         LeaseError::Busy { handle, name, pid } => {
-            let own = *pid == std::process::id();
+            let own = *pid == crate::process::pid();
             let rest = match own {
                 true => {
                     "this process: leave the `with` block that has the lease first, or pass \

@@ -1,7 +1,7 @@
-//! What happens to all tables of a process when it forks.
+//! The hooks of a fork: all tables of the process cross it.
 //!
 //! From before the fork until the child has its pins, no pin of this process is given back: other
-//! threads may run Python code between the hooks, and drop views. What they drop waits in a list.
+//! threads may run Python code between the hooks, and drop views. Dropped views wait in a list.
 //!
 //! The child inherits views, but not the pins that keep their bytes in place: it takes pins of its
 //! own. The parent waits for that, because it may drop a view right after the fork, and free the
@@ -28,22 +28,22 @@ const LONGEST_WAIT: Timespec = Timespec {
 };
 
 thread_local! {
-    /// Whether this thread is between the hooks of a fork.
+    /// `true` between the hooks of a fork that this thread makes.
     static IS_FORKING: Cell<bool> = const { Cell::new(false) };
     /// The pipe through which the child of a fork says that it has its pins.
     static PIPE: Cell<Option<(PipeReader, PipeWriter)>> = const { Cell::new(None) };
 }
 
-/// The number of forks whose child may have views without pins.
+/// The number of forks with a child that may have views without pins.
 static DOUBTS: AtomicU64 = AtomicU64::new(0);
 
 /// The number of threads that are between their hooks.
 static UNDER_WAY: AtomicU64 = AtomicU64::new(0);
 
-/// Whether the process has forked, or is the child of a fork.
+/// `true` once the process has forked, and in the child of a fork.
 static HAS_FORKED: AtomicBool = AtomicBool::new(false);
 
-/// The pins whose last view was dropped during a fork.
+/// The pins that lost their last view during a fork.
 static WAITING: Mutex<Vec<Dropped>> = Mutex::new(Vec::new());
 
 /// Returns a number that changes when a child may have views without pins. The pins and arrays that
@@ -169,7 +169,7 @@ fn has_pins_in_child(mut reader: PipeReader) -> bool {
     ready == Ok(1) && reader.read(&mut word).is_ok() && word == [GOOD]
 }
 
-/// What a child says that has all pins, and one that has not.
+/// The byte of a child that has all pins, and of one that lacks some.
 const GOOD: u8 = 1;
 const BAD: u8 = 2;
 

@@ -18,7 +18,7 @@ impl<T> Found<T> {
         Found(OnceLock::new())
     }
 
-    /// Returns the object. The first call passes it to the place.
+    /// Returns the object. The first call looks it up and keeps it.
     fn get_or<'py>(
         &self,
         py: Python<'py>,

@@ -4,7 +4,7 @@
 //! receivers look for it here. A process that only uses arrays of others, as a worker of a pool,
 //! stays in the last segments that it has received, because their next array may arrive at any
 //! time: opening a segment takes longer than finding an open one. It leaves a segment that too many
-//! others have followed, and one whose sender has left it.
+//! others have followed, and one that its sender has left.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -15,12 +15,12 @@ use pyo3::prelude::*;
 use crate::fork::Changing;
 use crate::segment::{Joined, lock};
 
-/// So many segments of others stay joined.
+/// The most guests that stay joined.
 const MOST_GUESTS: usize = 8;
 
 struct Kept {
     own: Vec<Arc<Joined>>,
-    /// Those with arrays of others alone, the first one first.
+    /// Segments in which this process has made no array, the oldest first.
     guests: VecDeque<Arc<Joined>>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn made(joined: &Joined) {
     }
 }
 
-/// Makes room for another guest: drops those whose sender has left, and the first ones.
+/// Makes room for another guest: drops those that their senders have left, and the first ones.
 pub(crate) fn make_room(py: Python<'_>) {
     let guests = std::mem::take(&mut lock(&KEPT).guests);
     let mut dropped = Vec::new();
@@ -90,7 +90,7 @@ pub(crate) fn forget(joined: &Joined) -> Vec<Arc<Joined>> {
     found
 }
 
-/// Makes all segments of a parent those of others, in a child that a fork has made.
+/// Makes all segments guests, in a forked child: their arrays are the parent's.
 pub(crate) fn after_fork() {
     let mut kept = lock(&KEPT);
     let Kept { own, guests } = &mut *kept;

@@ -1,6 +1,6 @@
 //! Leases as context managers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ndshm::AnyHandle;
@@ -15,7 +15,7 @@ use crate::array::{fields, pin_of};
 use crate::error::{self, raise};
 use crate::found::Found;
 use crate::process;
-use crate::segment::Joined;
+use crate::segment::{Joined, lock};
 
 /// A wait is interrupted this often, to look for signals.
 const SLICE: Duration = Duration::from_millis(50);
@@ -26,7 +26,7 @@ const LONGEST: f64 = 1e9;
 /// A lease of an array, which the `with` block takes and gives back.
 #[pyclass(frozen, module = "ndshm._ndshm")]
 pub(crate) struct Lease {
-    /// What the block gets: a plain array.
+    /// The plain array for the block.
     view: Py<PyAny>,
     joined: Arc<Joined>,
     handle: AnyHandle,
@@ -88,7 +88,7 @@ pub(crate) fn plain(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 
 impl Lease {
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 
     /// Takes the lease, and waits for it without the interpreter.
@@ -105,15 +105,17 @@ impl Lease {
                 None => SLICE,
             };
             let slice = left.min(SLICE);
+            if self.joined.is_leaving() {
+                // That may fail. A thread that waits does not keep it from happening.
+                py.detach(|| std::thread::sleep(slice));
+            }
             // Taken anew for each slice: while a thread has it, the process does not leave.
-            let table = self.joined.table()?;
+            let table = self.joined.table_to_give_back();
+            let table = table.ok_or_else(error::closed)?;
             let outcome = py.detach(|| table.lock_timeout(handle, mode, slice));
             drop(table);
             match outcome {
                 Err(LeaseError::Busy { .. }) if left > slice || self.timeout.is_none() => {
-                    if self.joined.is_leaving() {
-                        return Err(error::closed());
-                    }
                     py.check_signals()?;
                 }
                 outcome => return outcome.map_err(raise),
@@ -142,7 +144,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // The block was never left: what it wrote may be incomplete.
+        // The block was never left, and may have written half of the array.
         let _ = self.give_back(true);
     }
 }
@@ -163,7 +165,7 @@ impl Lease {
         };
         let other = self.held().replace(held);
         if let Some(mut other) = other
-            && let Ok(table) = self.joined.table()
+            && let Some(table) = self.joined.table_to_give_back()
         {
             // Another thread has entered it meanwhile; both were readers.
             let _ = table.unlock(&mut other.locked, false);

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::array::{class, find_pin, pin_of};
 use crate::error::raise;
 use crate::lease::{Lease, lease, plain};
-use crate::object::Ref;
+use crate::names::pin_of_item;
 use crate::pickle;
 use crate::table::Table;
 
@@ -39,19 +39,19 @@ impl ArrayMethods {
         array.call_method1(crate::found::name!(py, "__reduce_ex__"), (protocol,))
     }
 
-    /// The text of the array's handle, which other programs print and parse.
+    /// Return the text of the array's handle, which other programs print and parse.
     #[getter]
     fn handle(slf: &Bound<'_, Self>) -> PyResult<String> {
         Ok(pin_of(slf)?.get().handle.to_string())
     }
 
-    /// The table that the array is in.
+    /// Return the table that the array is in.
     #[getter]
     fn table<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         Table::object(slf.py(), &pin_of(slf)?.get().joined)
     }
 
-    /// Whether this process frees the array when it ends.
+    /// Return whether this process frees the array when it ends.
     #[getter]
     fn is_owned(slf: &Bound<'_, Self>) -> PyResult<bool> {
         Ok(pin_of(slf)?.get().is_owned())
@@ -97,13 +97,11 @@ impl ArrayMethods {
     }
 }
 
-/// Marks an array or an object to be handed over when it is pickled: the process that receives it owns it.
+/// Marks an array or an object to be handed over when it is pickled: the process that receives it
+/// owns it.
 #[pyfunction]
 fn mark_given(array: &Bound<'_, PyAny>) -> PyResult<()> {
-    match array.cast::<Ref>() {
-        Ok(object) => object.get().pin.bind(array.py()).get().give(),
-        Err(_) => pin_of(array)?.get().give(),
-    }
+    pin_of_item(array)?.get().give();
     Ok(())
 }
 

@@ -92,7 +92,7 @@ fn names(table: &Bound<'_, Table>, prefix: &str) -> PyResult<Vec<String>> {
 }
 
 /// Returns the pin of an array or a `Ref`.
-fn pin_of_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Pin>> {
+pub(crate) fn pin_of_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Pin>> {
     match item.cast::<Ref>() {
         Ok(object) => Ok(object.get().pin.bind(item.py()).clone()),
         Err(_) => pin_of(item),

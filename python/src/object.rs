@@ -123,25 +123,25 @@ impl Ref {
         self.pin.bind(py).get().detach()
     }
 
-    /// The text of the object's handle, which other programs print and parse.
+    /// Return the text of the object's handle, which other programs print and parse.
     #[getter]
     fn handle(&self, py: Python<'_>) -> String {
         self.pin.bind(py).get().handle.to_string()
     }
 
-    /// The table that the object is in.
+    /// Return the table that the object is in.
     #[getter]
     fn table<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Table::object(py, &self.pin.bind(py).get().joined)
     }
 
-    /// Whether this process frees the object when it ends.
+    /// Return whether this process frees the object when it ends.
     #[getter]
     fn is_owned(&self, py: Python<'_>) -> bool {
         self.pin.bind(py).get().is_owned()
     }
 
-    /// The bytes of the object in the table.
+    /// Return the bytes of the object in the table.
     #[getter]
     fn nbytes(&self, py: Python<'_>) -> usize {
         self.pin.bind(py).get().len
@@ -233,10 +233,6 @@ impl Buffer {
             _ => Err(PyErr::fetch(slf.py())),
         }
     }
-
-    fn __len__(&self) -> usize {
-        self.len
-    }
 }
 
 /// Stores a pickle, given as pieces, and its buffers. Returns its `Ref`.
@@ -299,7 +295,7 @@ fn sources(views: &[PyUntypedBuffer]) -> Vec<Source> {
     views.iter().map(source).collect()
 }
 
-/// Loads an object. What it holds keeps the pin, and not the bytes.
+/// Loads an object. Each of its buffers holds a reference to the pin.
 pub(crate) fn load<'py>(pin: &Bound<'py, Pin>) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: Found<PyAny> = Found::new();
     let py = pin.py();

@@ -50,7 +50,7 @@ const CONTIGUOUS_F: u8 = 32;
 /// The code of a type that is spelled out.
 const SPELLED: u8 = u8::MAX;
 
-/// Returns what pickles an array that has a pin: a function, and its arguments.
+/// Returns the function and the arguments by which an array with a pin is pickled.
 pub(crate) fn reduce<'py>(
     array: &Bound<'py, PyUntypedArray>,
     pin: &Pin,
@@ -69,7 +69,7 @@ pub(crate) fn reduce<'py>(
     static ATTACH: Found<PyAny> = Found::new();
     let attach = ATTACH.import(py, "ndshm", "_attach")?;
     let reduced = (attach, (PyBytes::new(py, &out),)).into_pyobject(py)?;
-    // Last: an array whose pickle fails was not sent.
+    // Last: an array that cannot be pickled was not sent.
     pin.send()?;
     Ok(reduced)
 }
@@ -88,7 +88,7 @@ pub(crate) fn handle(pin: &Pin) -> PyResult<Vec<u8>> {
     Ok(out)
 }
 
-/// Reads what [`handle`] wrote, and joins the segment.
+/// Reads the bytes of [`handle`], and joins the segment.
 pub(crate) fn open_handle(
     py: Python<'_>,
     bytes: &[u8],
@@ -104,7 +104,7 @@ fn origin(flags: u8) -> Origin {
     }
 }
 
-/// What an array object looks like. Python code that runs later may change the object.
+/// The fields of an array object, read at once: Python code that runs later may change it.
 struct Seen<'py> {
     descr: Bound<'py, PyArrayDescr>,
     shape: Axes,
@@ -228,7 +228,7 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// What is left to read of a pickle's bytes.
+/// The rest of a pickle's bytes.
 struct Reader<'a> {
     bytes: &'a [u8],
 }
@@ -278,7 +278,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| damaged())
     }
 
-    /// Reads what [`put_place`] wrote, and joins the segment.
+    /// Reads the bytes of [`put_place`], and joins the segment.
     fn place(&mut self, py: Python<'_>) -> PyResult<(u8, Arc<Joined>, u64)> {
         let flags = self.byte()?;
         let (id, bits) = (self.word()?, self.word()?);
@@ -301,7 +301,7 @@ impl<'a> Reader<'a> {
         Ok((flags, joined, bits))
     }
 
-    /// Reads what [`put_part`] wrote.
+    /// Reads the bytes of [`put_part`].
     fn part<'py>(&mut self, py: Python<'py>, flags: u8) -> PyResult<Part<'py>> {
         let descr: Bound<'py, PyArrayDescr> = match self.byte()? {
             SPELLED => {

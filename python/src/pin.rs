@@ -1,4 +1,4 @@
-//! The base of every array: it keeps the bytes in place, and knows who frees them.
+//! The base of every array: it keeps the bytes in place, and knows the process that frees them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -41,7 +41,7 @@ pub(crate) struct Pin {
     /// The address of the first byte.
     pub(crate) first: usize,
     pub(crate) len: usize,
-    /// No array has this object: a program may change the names of the fields of an array's type.
+    /// No array object shares it: a program may rename the fields of an array's type in place.
     pub(crate) descr: Py<PyArrayDescr>,
     pub(crate) shape: Axes,
     pub(crate) order: Order,
@@ -210,7 +210,7 @@ impl Pin {
         Ok(())
     }
 
-    /// Returns what [`take_back`](Pin::take_back) restores.
+    /// Returns the state that [`take_back`](Pin::take_back) restores.
     pub(crate) fn state(&self) -> u8 {
         self.state.load(Ordering::Relaxed)
     }
@@ -236,7 +236,7 @@ impl Pin {
     }
 }
 
-/// What the last view of an array leaves.
+/// The pin of an array after its last view, with all that its release needs.
 pub(crate) struct Dropped {
     joined: Arc<Joined>,
     place: usize,

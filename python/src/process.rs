@@ -1,4 +1,4 @@
-//! Facts about the process and the machine, and what happens to all tables when the process ends.
+//! Facts about the process and the machine, and the end of the process for all tables.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -47,7 +47,7 @@ fn look_up_pid() -> u32 {
     pid
 }
 
-/// Whether the process has left its tables because the interpreter ends.
+/// `true` once the process has left its tables because the interpreter ends.
 static HAS_ENDED: AtomicBool = AtomicBool::new(false);
 
 /// Returns `true` after the process has left its tables because the interpreter ends.
@@ -55,7 +55,7 @@ pub(crate) fn has_ended() -> bool {
     HAS_ENDED.load(Ordering::Relaxed)
 }
 
-/// So many bytes of views are copied when the interpreter ends. More would delay the end.
+/// The most bytes of views that are copied when the interpreter ends: more would delay that.
 const KEPT_AT_END: u64 = 64 << 20;
 
 /// Leaves all tables. Views stay readable, because finalizers may still use them.

@@ -1,7 +1,7 @@
 //! Scopes: at their end, the arrays that were made in them and sent are freed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ndshm::AnyHandle;
 use pyo3::prelude::*;
@@ -9,9 +9,9 @@ use pyo3::types::PyTuple;
 
 use crate::found::{Found, name};
 use crate::process;
-use crate::segment::Joined;
+use crate::segment::{Joined, lock};
 
-/// What a scope has to free.
+/// The arrays that a scope has to free.
 pub(crate) struct Scope {
     /// The segment.
     id: u64,
@@ -29,7 +29,7 @@ fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     ENTERED.import(py, "ndshm._scope", "entered")
 }
 
-/// Whether the process has entered a scope.
+/// `true` once the process has entered a scope.
 static IS_USED: AtomicBool = AtomicBool::new(false);
 
 fn entered(py: Python<'_>) -> PyResult<Option<Bound<'_, PyTuple>>> {
@@ -40,7 +40,7 @@ fn entered(py: Python<'_>) -> PyResult<Option<Bound<'_, PyTuple>>> {
     Ok(value.cast_into::<PyTuple>().ok())
 }
 
-/// Replaces the scopes that are entered by those that are open, and `last`.
+/// Removes the ended scopes from the context, and appends `last`.
 fn set_entered(py: Python<'_>, last: Option<Bound<'_, ScopeManager>>) -> PyResult<()> {
     let mut scopes = Vec::new();
     for scope in entered(py)?.iter().flatten() {
@@ -72,14 +72,14 @@ impl Scope {
     }
 
     fn is_open(&self) -> bool {
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = lock(&self.sent);
         sent.is_some()
     }
 
     /// Adds an array that was sent. After the end of the scope the array stays, as if it had been
     /// made outside.
     pub(crate) fn add(&self, handle: AnyHandle) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = lock(&self.sent);
         if let Some(sent) = &mut *sent {
             sent.push(handle);
         }
@@ -87,15 +87,15 @@ impl Scope {
 
     /// Removes an array that was handed over or detached.
     pub(crate) fn remove(&self, handle: AnyHandle) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = lock(&self.sent);
         if let Some(sent) = &mut *sent {
             sent.retain(|other| *other != handle);
         }
     }
 
-    /// Ends the scope. Returns what is to be freed.
+    /// Ends the scope. Returns the arrays to free.
     fn end(&self) -> Vec<AnyHandle> {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = lock(&self.sent);
         let ended = sent.take().unwrap_or_default();
         match self.pid == process::pid() {
             true => ended,

@@ -1,4 +1,4 @@
-//! This process's part in a segment: its seat, and what it has pinned.
+//! This process's part in a segment: its seat, its pins, and the arrays that it has sent.
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,13 +25,13 @@ pub(crate) struct Joined {
     /// The pid and the descriptor that other processes open the segment by: two halves of a word.
     /// 0 if they are not known.
     address: AtomicU64,
-    /// The process and the descriptor that the segment was opened by, if it was.
+    /// The process that sent the segment, and its descriptor there. `None` if it was opened otherwise.
     sender: Option<(u32, u32)>,
-    /// Whether the process uses what others have made, and has made no array itself.
+    /// The process uses arrays of others, and has made none itself.
     pub(crate) is_guest: AtomicBool,
-    /// Whether the list of those that stay joined has it.
+    /// The list of those that stay joined has it.
     pub(crate) is_kept: AtomicBool,
-    /// A table object of the segment refuses objects. So do those that `x.table` returns.
+    /// A table object with `allow_pickle=False` was made. So those of `x.table` refuse objects, too.
     pub(crate) refuses_pickles: AtomicBool,
     /// A thread of the process is about to leave. Waits end.
     is_leaving: AtomicBool,
@@ -90,7 +90,7 @@ struct SentArrays {
     next_count: usize,
 }
 
-/// So many arrays may be noted without a look which of them were freed.
+/// The most arrays in the list before it is searched for freed ones.
 const FEW_SENT: usize = 4096;
 
 /// The segments that this process has joined, with their ids. There are few.
@@ -182,8 +182,8 @@ impl Joined {
         self.is_leaving.load(Ordering::Relaxed)
     }
 
-    /// Returns the participant for a call that gives something back, or `None` if the process has
-    /// left: then it has given back all. Waits for the end of a leave that may fail.
+    /// Returns the participant for a call that gives something back or waits, or `None` if the
+    /// process has left: then it has given back all. Waits for the end of a leave that may fail.
     pub(crate) fn table_to_give_back(&self) -> Option<Arc<SharedTable>> {
         loop {
             match &*lock(&self.parts) {
@@ -248,7 +248,7 @@ impl Joined {
         Some((pin, Arc::clone(&parts.table)))
     }
 
-    /// Returns the bytes of the arrays that have a view. An array with several counts as often.
+    /// Returns the bytes of the arrays that have a view. An array counts once for each of its views.
     pub(crate) fn bytes_in_view(&self) -> u64 {
         let parts = lock(&self.parts);
         let pins = parts.iter().flat_map(|parts| &parts.pins.pins).flatten();
@@ -358,68 +358,67 @@ impl Joined {
         outcome
     }
 
-    /// Leaves like [`leave`](Joined::leave). No other thread does.
+    /// Leaves like [`leave`](Joined::leave), as the only thread that does. Waits for the others at
+    /// most [`LONGEST_LEAVING`].
     fn leave_alone(&self, py: Python<'_>, are_kept: bool) -> PyResult<()> {
         let deadline = Instant::now() + LONGEST_LEAVING;
-        let outcome = loop {
-            let idle = {
-                let parts = lock(&self.parts);
-                let Some(parts) = &*parts else {
-                    return Ok(());
-                };
-                let pins = parts.pins.pins.iter().flatten().filter(|_| are_kept);
-                let may_leave = !fork::is_under_way() || Instant::now() >= deadline;
-                let is_idle = Arc::strong_count(&parts.table) == 1 && may_leave;
-                is_idle.then(|| {
-                    // No thread gets the table any more.
-                    self.has_left.store(true, Ordering::Relaxed);
-                    (Arc::clone(&parts.table), pins.cloned().collect::<Vec<_>>())
-                })
-            };
-            let outcome = idle.map(|(table, pins)| {
-                let _changing = Changing::new();
-                py.detach(|| {
-                    // Another view of the segment takes back what the death of the seat leaves.
-                    let other = self.reopen();
-                    // SAFETY: this module has no guards of leases. Its builders, its calls on the
-                    // table and its pools hold a reference to it, and this is the only one.
-                    let outcome = unsafe { table.leave(pins.iter().map(|pin| &**pin)) };
-                    if let (Ok(()), Some(other)) = (&outcome, other) {
-                        // Else the next process that joins does.
-                        let _ = ndshm::HandleTable::join(&other);
-                    }
-                    outcome
-                })
-            });
-            if !matches!(outcome, Some(Ok(()))) {
-                self.has_left.store(false, Ordering::Relaxed);
-            }
-            match outcome {
-                Some(Err(JoinError::Segment(SegmentError::Joined { .. }))) | None
-                    if Instant::now() < deadline => {}
-                outcome => break outcome,
+        loop {
+            let has_time = Instant::now() < deadline;
+            match self.try_leave(py, are_kept, has_time) {
+                Some(Ok(())) => break,
+                None | Some(Err(JoinError::Segment(SegmentError::Joined { .. }))) if has_time => {}
+                None | Some(Err(JoinError::Segment(SegmentError::Joined { .. }))) => {
+                    return Err(error::in_use());
+                }
+                Some(Err(error)) => return Err(raise(error)),
             }
             py.detach(|| std::thread::sleep(Duration::from_millis(2)));
-        };
-        match outcome {
-            Some(Ok(())) => {}
-            outcome => {
-                return Err(match outcome {
-                    Some(Err(error))
-                        if !matches!(error, JoinError::Segment(SegmentError::Joined { .. })) =>
-                    {
-                        raise(error)
-                    }
-                    _ => error::in_use(),
-                });
-            }
         }
-        // What they give back now changes copies that only this process sees.
+        // The pins give back their bits now in a private copy of the words.
         let parts = lock(&self.parts).take();
         let kept = kept::forget(self);
         py.detach(|| drop(parts));
         drop(kept);
         Ok(())
+    }
+
+    /// Attempts to leave. Returns `None` while a thread uses the table, or forks and `has_time`.
+    fn try_leave(
+        &self,
+        py: Python<'_>,
+        are_kept: bool,
+        has_time: bool,
+    ) -> Option<Result<(), JoinError>> {
+        let (table, pins) = {
+            let parts = lock(&self.parts);
+            let Some(parts) = &*parts else {
+                return Some(Ok(()));
+            };
+            if Arc::strong_count(&parts.table) > 1 || (has_time && fork::is_under_way()) {
+                return None;
+            }
+            // No thread gets the table any more.
+            self.has_left.store(true, Ordering::Relaxed);
+            let pins = parts.pins.pins.iter().flatten().filter(|_| are_kept);
+            (Arc::clone(&parts.table), pins.cloned().collect::<Vec<_>>())
+        };
+        let _changing = Changing::new();
+        let outcome = py.detach(|| {
+            // Another mapping of the segment reaps the seat, which counts as dead.
+            let other = self.reopen();
+            // SAFETY: this module has no guards of leases. Its builders, its calls on the table and
+            // its pools hold a reference to it, and this is the only one.
+            unsafe { table.leave(pins.iter().map(|pin| &**pin)) }?;
+            if let Some(other) = other {
+                // Else the next process that joins does.
+                let _ = ndshm::HandleTable::join(&other);
+            }
+            Ok(())
+        });
+        if outcome.is_err() {
+            self.has_left.store(false, Ordering::Relaxed);
+        }
+        Some(outcome)
     }
 
     /// Maps the segment a second time, if other processes may have it.

@@ -1,7 +1,7 @@
 //! Tables, and the functions on the default table.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ndshm::error::SegmentError;
 use ndshm::inspect::ArrayInfo;
@@ -15,7 +15,7 @@ use crate::error::{self, raise};
 use crate::fork::Changing;
 use crate::found::Found;
 use crate::scope::ScopeManager;
-use crate::segment::{Joined, Source};
+use crate::segment::{Joined, Source, lock};
 use crate::{pickle, process, shape};
 
 /// The capacity of a table, in multiples of the machine's memory. It is address space: it limits
@@ -30,7 +30,7 @@ const SEATS: u32 = 1024;
 #[pyclass(frozen, subclass, module = "ndshm._ndshm")]
 pub(crate) struct Table {
     pub(crate) joined: Arc<Joined>,
-    /// Whether objects may be loaded and stored through this object.
+    /// Objects may be loaded and stored through this object.
     pub(crate) allow_pickle: bool,
 }
 
@@ -73,8 +73,7 @@ fn default_table(py: Python<'_>) -> PyResult<Bound<'_, Table>> {
         let table = table.as_ref()?;
         (!table.get().joined.has_left()).then(|| table.clone_ref(py).into_bound(py))
     };
-    let lock = || DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(table) = usable(&lock()) {
+    if let Some(table) = usable(&lock(&DEFAULT)) {
         return Ok(table);
     }
     if process::has_ended() {
@@ -83,7 +82,7 @@ fn default_table(py: Python<'_>) -> PyResult<Bound<'_, Table>> {
     // Without the lock, because it runs Python code and lets other threads run.
     let made = class(py)?.call0()?.cast_into::<Table>()?;
     let (table, other) = {
-        let mut place = lock();
+        let mut place = lock(&DEFAULT);
         match usable(&place) {
             // Another thread was faster.
             Some(table) => (table, None),
@@ -148,31 +147,31 @@ impl Table {
         Ok(Table::of(joined, allow_pickle))
     }
 
-    /// Whether objects may be loaded and stored.
+    /// Return whether objects may be loaded and stored.
     #[getter]
     fn allow_pickle(&self) -> bool {
         self.allow_pickle
     }
 
-    /// The name, or None.
+    /// Return the name, or None.
     #[getter]
     fn name(&self) -> Option<&str> {
         self.joined.segment().name()
     }
 
-    /// The number by which processes recognize the table.
+    /// Return the number by which processes recognize the table.
     #[getter]
     fn id(&self) -> u64 {
         self.joined.id()
     }
 
-    /// The bytes of address space for the contents of all arrays.
+    /// Return the bytes of address space for the contents of all arrays.
     #[getter]
     fn capacity(&self) -> u64 {
         self.joined.segment().capacity()
     }
 
-    /// Whether this process has left the table.
+    /// Return whether this process has left the table.
     #[getter]
     fn closed(&self) -> bool {
         self.joined.has_left()
@@ -204,7 +203,7 @@ impl Table {
         create(py, &self.joined, shape, dtype, order, Contents::Unspecified)
     }
 
-    /// Return a context manager: the end of its block frees what this thread has made in it and sent.
+    /// Return a context manager: the end of its block frees the arrays that were made in it and sent.
     fn scope(&self) -> ScopeManager {
         ScopeManager::new(&self.joined)
     }
@@ -216,7 +215,7 @@ impl Table {
         Ok(py.detach(|| table.arrays().map(text).collect()))
     }
 
-    /// Take back what dead processes held. Return how much of each kind that was.
+    /// Reclaim the seats, arrays, leases and pins of dead processes. Return their numbers.
     fn reap<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let table = self.joined.table()?;
         let report = py.detach(|| table.reap()).map_err(raise)?;
@@ -235,7 +234,7 @@ impl Table {
         py.detach(|| table.trim()).map_err(raise)
     }
 
-    /// Leave the table: frees the arrays of this process. Views keep what they show.
+    /// Leave the table: frees the arrays of this process. Views keep their contents.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let (bytes, limit) = (self.joined.bytes_in_view(), process::memory() / 4);
         if bytes > limit {
@@ -255,11 +254,15 @@ impl Table {
     fn __exit__(
         &self,
         py: Python<'_>,
-        _kind: &Bound<'_, PyAny>,
+        kind: &Bound<'_, PyAny>,
         _value: &Bound<'_, PyAny>,
         _trace: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.close(py)
+        match self.close(py) {
+            // The exception of the block says more, and may be the reason: its frames keep objects.
+            Err(_) if !kind.is_none() => Ok(()),
+            outcome => outcome,
+        }
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

@@ -136,7 +136,7 @@ def test_a_close_that_fails_gives_nothing_up() -> None:
         x = table.full(1000, 1.0)
         big = table.empty(1 << 26, "u1")
         stop = threading.Event()
-        refused = []
+        failed = 0
 
         def use() -> None:
             # Long calls: the thread is in the table nearly all the time.
@@ -144,7 +144,6 @@ def test_a_close_that_fails_gives_nothing_up() -> None:
                 try:
                     table.zeros(1 << 27, "u1")
                 except ndshm.Closed:
-                    refused.append(1)
                     time.sleep(0.001)
 
         threads = [threading.Thread(target=use) for _ in range(2)]
@@ -154,7 +153,9 @@ def test_a_close_that_fails_gives_nothing_up() -> None:
             for _ in range(3):
                 try:
                     table.close()
+                    break
                 except RuntimeError:
+                    failed += 1
                     assert not table.closed
                     y = pickle.loads(pickle.dumps(x))
                     y[0] += 1
@@ -163,7 +164,56 @@ def test_a_close_that_fails_gives_nothing_up() -> None:
             stop.set()
             for thread in threads:
                 thread.join(30)
+        assert failed
         del big
+
+
+def test_a_table_with_an_open_pool_is_not_closed() -> None:
+    with ndshm.Table() as table:
+        x = table.full(1000, 1.0)
+        with ndshm.Pool(1, table, context="fork"):
+            with pytest.raises(RuntimeError, match="pool"):
+                table.close()
+            assert not table.closed
+            y = pickle.loads(pickle.dumps(x))
+            y[0] += 1
+            assert x[0] == y[0] == 2
+
+
+def test_a_lease_that_ends_while_a_close_fails_late_is_given_back() -> None:
+    out = run("""
+        import resource, threading, time, ndshm
+        table = ndshm.Table(capacity=1 << 32)
+        x = table.zeros(3)
+        stop, failed = threading.Event(), []
+
+        def close():
+            while not stop.is_set():
+                try:
+                    table.close()
+                except Exception as error:
+                    failed.append(error)
+
+        closing = threading.Thread(target=close)
+        pages = int(open("/proc/self/statm").read().split()[0])
+        # There is no address space for the private mapping.
+        limit = pages * resource.getpagesize() + (256 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        closing.start()
+        held, deadline = 0, time.monotonic() + 30
+        while (len(failed) < 50 or held < 50) and time.monotonic() < deadline:
+            try:
+                with x.write():
+                    held += 1
+            except ndshm.Closed:
+                pass
+        stop.set()
+        closing.join(30)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        with x.write(timeout=1):
+            print(len(failed) >= 50, held >= 50, table.closed)
+    """)
+    assert out == "True True False\n"
 
 
 def test_large_views_are_not_copied() -> None:
@@ -324,6 +374,7 @@ def test_views_in_a_child_without_a_seat_are_kept_by_the_parent() -> None:
     pid = os.fork()
     if pid == 0:
         try:
+            os.close(write)
             os.read(read, 1)
             os._exit(0 if (x == 3).all() else 2)
         finally:
@@ -450,16 +501,20 @@ def test_a_fork_while_another_thread_fails_to_close_keeps_the_views() -> None:
             go, out = os.pipe(), os.pipe()
             pid = os.fork()
             if pid == 0:
-                os.read(go[0], 1)
-                os.write(out[1], b"y" if (x == 3.0).all() else b"n")
-                os._exit(0)
+                try:
+                    os.close(go[1])
+                    os.read(go[0], 1)
+                    os.write(out[1], b"y" if (x == 3.0).all() else b"n")
+                    os._exit(0)
+                finally:
+                    os._exit(3)
             closing.join(10)
             x.free()
             del x
             others = [table.full(1000, 4.0) for _ in range(20)]
             os.write(go[1], b"g")
             assert os.read(out[0], 1) == b"y"
-            assert os.waitpid(pid, 0)[1] == 0
+            assert wait_for(pid) == 0
             del others
             for end in (*go, *out):
                 os.close(end)

@@ -162,12 +162,19 @@ def test_a_given_array_is_adopted_once() -> None:
     assert not lives(handle)
 
 
-def test_a_result_that_was_not_given_is_readable_while_it_is_held() -> None:
-    with ThreadPoolExecutor(1):
-        pass
-    x = pickle.loads(pickle.dumps(_make(10)))
-    assert (x == 2).all()
-    x.free()
+def _make_in(table: ndshm.Table, n: int) -> ndshm.ndarray:
+    return table.full(n, 2.0)
+
+
+def test_a_result_that_was_not_given_is_readable_while_it_is_held(context: BaseContext) -> None:
+    with context.Pool(1) as pool:
+        x = pool.apply(_make_in, (ndshm.default(), 10))
+        pool.close()
+        pool.join()
+    ndshm.default().reap()
+    assert (x == 2).all() and not lives(x.handle)
+    with pytest.raises(ndshm.Stale):
+        pickle.loads(pickle.dumps(x))
 
 
 def _detach(table: ndshm.Table) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import ndshm
+from test_pool_deaths import until_told, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -354,24 +355,29 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def until_told_beside(x: Any, y: Any, flags: Any) -> None:
+    until_told(x, flags)
+
+
 def test_arrays_are_leased_during_a_call(pool: ndshm.Pool) -> None:
-    x, y = ndshm.zeros(4), ndshm.zeros(4)
+    x, y, flags = ndshm.zeros(4), ndshm.zeros(4), ndshm.zeros(2)
     seen: list[BaseException] = []
 
     def look() -> None:
-        time.sleep(0.1)
+        wait_until(lambda: bool(flags[0]))
         try:
             with x.write():
                 pass
         except BaseException as error:
             seen.append(error)
-        # What is only read can be read by others.
+        # An array that is only read can be read by others.
         with y.read():
             pass
+        flags[1] = 1
 
     thread = threading.Thread(target=look)
     thread.start()
-    pool.for_tiles(sleep, (x, ndshm.readonly(y)), 2, 0.3)
+    pool.for_tiles(until_told_beside, (x, ndshm.readonly(y)), 2, flags)
     thread.join()
     assert isinstance(seen[0], ndshm.Busy)
     with x.write():

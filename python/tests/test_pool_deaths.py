@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -66,13 +67,27 @@ def test_all_workers_die(context: BaseContext) -> None:
         assert pool.map_tiles(len, (x,), 60) == [60, 40]
 
 
+def until_told(x: Any, flags: Any) -> None:
+    """Say that the call runs, and run until it is told to end."""
+    flags[0] = 1
+    wait_until(lambda: bool(flags[1]))
+    x += 1
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def hold(x: Any, go: Any) -> None:
     go[0] = os.getpid()
     while True:
         time.sleep(10)
 
 
-def test_a_death_is_noticed_within_50_ms() -> None:
+def delays_of_deaths() -> list[float]:
     delays = []
     with ndshm.Pool(2) as pool:
         for _ in range(10):
@@ -92,8 +107,16 @@ def test_a_death_is_noticed_within_50_ms() -> None:
             delays.append(time.monotonic() - killed[0])
             thread.join()
             assert caught.value.exitcode == -signal.SIGKILL
-    # Other programs on the machine delay some of them.
-    assert sorted(delays)[2] < 0.05, delays
+    return sorted(delays)
+
+
+def test_a_death_is_noticed_within_50_ms() -> None:
+    # Other programs on the machine delay some deaths, and now and then many.
+    for _ in range(4):
+        delays = delays_of_deaths()
+        if delays[5] < 0.05 and delays[2] < 0.03:
+            return
+    raise AssertionError(delays)
 
 
 def test_a_worker_that_dies_between_calls_is_replaced(context: BaseContext) -> None:
@@ -265,11 +288,13 @@ def test_other_threads_run_during_a_call() -> None:
 def test_two_threads_of_one_pool() -> None:
     x = ndshm.zeros(2)
     with ndshm.Pool(2) as pool:
-        thread = threading.Thread(target=pool.for_tiles, args=(slow, (x,), 1, 0.5))
+        flags = ndshm.zeros(2)
+        thread = threading.Thread(target=pool.for_tiles, args=(until_told, (x,), 1, flags))
         thread.start()
-        time.sleep(0.1)
+        wait_until(lambda: bool(flags[0]))
         with pytest.raises(RuntimeError, match="another thread"):
             pool.for_tiles(slow, (ndshm.zeros(2),), 1, 0.0)
+        flags[1] = 1
         thread.join()
         # The call of the other thread was not touched.
         assert x.tolist() == [1, 1]

@@ -208,8 +208,12 @@ def test_a_count_that_is_none_does_not_end_the_call(context: Any) -> None:
 def test_a_forked_child_kills_no_worker_of_its_parent(context: Any) -> None:
     with ndshm.Pool(1, context=context) as pool:
         if (pid := os.fork()) == 0:
-            pool.terminate()
-            os._exit(0)
+            code = 1
+            try:
+                pool.terminate()
+                code = 0
+            finally:
+                os._exit(code)
         assert os.waitpid(pid, 0)[1] == 0
         x = ndshm.zeros(2)
         pool.for_tiles(add_one, (x,), 1)

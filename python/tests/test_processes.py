@@ -118,6 +118,7 @@ def test_a_forked_child_keeps_its_views() -> None:
     pid = os.fork()
     if pid == 0:
         try:
+            os.close(write)
             os.read(read, 1)
             # The parent has freed it, and made others.
             good = (x == 3).all()

@@ -108,7 +108,7 @@ def test_blocks_that_were_left_are_freed() -> None:
     _blocks._Joined.next_look = 0.0
     made = SharedMemory(create=True, size=1)
     assert len(table().handles()) <= before + 2
-    assert "/" + name not in _ndshm.block_names(table(), "/")
+    assert "/" + name not in _ndshm.names(table(), "/")
     made.close()
     made.unlink()
 

@@ -1,5 +1,5 @@
-//! Partitions, rounds and participants that do not borrow the table. Each call is given it: a
-//! `HandleTable`, or a `SharedTable`, whose lock is held for the call's steps on words.
+//! Partitions, rounds and members that do not borrow the table. Each call is given a `HandleTable`, or
+//! a `SharedTable`. It holds the lock of a shared table for its steps on words.
 
 use core::ops::Range;
 use core::time::Duration;
@@ -321,6 +321,9 @@ impl OwnedPartition {
 impl OwnedRound {
     /// Ends the round if every tile is done or torn. Returns `false` if one is not: then ask again.
     ///
+    /// A member may have run its last tile and not have left. Until it has, the arrays are closed to
+    /// writers: [`begin`](OwnedPartition::begin) then returns `Busy`, and succeeds later.
+    ///
     /// Does not look for dead participants: [`reap`](HandleTable::reap) does.
     ///
     /// ```
@@ -399,7 +402,9 @@ impl OwnedRound {
         tiles: impl IntoIterator<Item = usize>,
     ) -> Result<usize, RoundError> {
         let tiles: Vec<usize> = tiles.into_iter().collect();
-        table.with(Inside, |table| self.again_in(&table.core, tiles))?
+        within(self.check_process(), table, |core| {
+            self.again_in(core, &tiles)
+        })
     }
 
     /// Gives the round up, and releases its arrays at once, as dropping a

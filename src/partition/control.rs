@@ -326,11 +326,12 @@ impl<'m> Control<'m> {
                     progress.held += tiles - ran.min(tiles - 1);
                 }
                 ClaimState::Held => progress.held += tiles,
+                // The unit may have been released half-way. If all of it was run, the record is that
+                // of a later holder, which has not released the unit yet.
                 _ => {
-                    // The unit may have been released half-way.
-                    let left = self.missing(unit, round).count();
-                    progress.done += tiles - left;
-                    progress.open += left;
+                    let ran = tiles - self.missing(unit, round).count();
+                    progress.done += ran.min(tiles - 1);
+                    progress.open += tiles - ran.min(tiles - 1);
                 }
             }
         }

@@ -106,8 +106,8 @@ impl<'m> Spin<'m> {
         }
     }
 
-    /// Returns the spin of a pool with kernels in Python, whose calls take some 10 µs of the
-    /// interpreter. It keeps the processor for about 20 µs, if each process has its own: that costs
+    /// Returns the spin of a foreign pool. Its workers may be interpreters, which take some 10 µs for
+    /// a call. It keeps the processor for about 20 µs, if each process has its own: that costs
     /// less than to sleep and to be woken.
     pub(super) fn patient(self, workers: usize) -> Spin<'m> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());

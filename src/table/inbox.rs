@@ -8,7 +8,8 @@
 //! The lock also tells that the table has its seat: a table closes its inbox before it leaves. So
 //! an action under the lock acts for the seat, and not for a later holder of it. After a fork the
 //! inbox belongs to the parent, and its lock may be held there for ever: a child does not lock it, and
-//! leaves alone what it keeps.
+//! leaves alone what it keeps. A shared table that leaves with its pins does not close it: its stores
+//! reach nobody by then.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -363,7 +363,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a parent takes the answer of a worker that has not served its job",
         file: "src/pool/foreign/parent.rs",
-        at: "if !«(since..=call.job).contains(&words.mailbox.served(worker))» {\n            return None;",
+        at: "if !«(since..=call.job).contains(&served)» || is_in",
         instead: "true",
         model: ("foreign", "a_late_answer_is_ignored"),
     },
@@ -377,8 +377,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a wait ends with the last answer, but not after the writes before it",
         file: "src/pool/foreign/parent/running.rs",
-        at: "«self.acquire(&words)»;\n                return Ok(true);",
-        instead: "",
+        at: "self.all_have_served(words) && «self.nobody_is_in(words)»",
+        instead: "true",
         model: ("foreign", "a_tile_sent_back_is_run_again"),
     },
     Bug {

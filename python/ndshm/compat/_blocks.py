@@ -16,7 +16,7 @@ from .._errors import NameNotFound, NameTaken, Stale
 from .._table import Table
 from .._table import open as _open
 
-# What follows the bytes of a block: the mark of the family that it ends with, or 0.
+# The last bytes of a block's array: the mark of its family, or 0 if the block outlives it.
 _TAIL = struct.Struct("<Q")
 
 # Keys of the settings that multiprocessing hands down to children, under all start methods: the name
@@ -115,7 +115,7 @@ def _free_left(table: Table) -> None:
     if begun < _Joined.next_look:
         return
     table.reap()
-    for name in _ndshm.block_names(table, "/"):
+    for name in _ndshm.names(table, "/"):
         try:
             block = _ndshm.find_block(table, name)
             mark = _mark_of(block)
@@ -129,7 +129,7 @@ def _free_left(table: Table) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no name of a POSIX block."""
+    """Raise an error for a text that is no name of a POSIX block."""
     if "\0" in name:
         raise ValueError("embedded null character")
     if len(os.fsencode(name)) > 255:

@@ -168,21 +168,16 @@ impl PoolParent {
         })
     }
 
-    /// The number by which workers attach.
+    /// Return the number by which workers attach.
     #[getter]
     fn handle(&self) -> PyResult<u64> {
         Ok(self.state.take()?.pool.handle().to_bits())
     }
 
-    /// Whether a call is open.
+    /// Return whether a call is open.
     #[getter]
     fn is_open(&self) -> PyResult<bool> {
         Ok(self.state.take()?.is_open)
-    }
-
-    /// Return the pids of the attached workers, with None for free places.
-    fn pids(&self) -> PyResult<Vec<Option<u32>>> {
-        self.state.take()?.pool.pids().map_err(raise)
     }
 
     /// Wait until that many workers are attached.

@@ -1,10 +1,12 @@
 //! A value that one thread uses at a time.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+
+use crate::segment::lock;
 
 /// A value that a thread takes out for its call, also if the call releases the interpreter. So no
 /// lock is held meanwhile, and a second thread gets an exception instead of a deadlock.
@@ -12,7 +14,7 @@ pub(super) struct Slot<T>(Mutex<Inner<T>>);
 
 struct Inner<T> {
     value: Option<T>,
-    /// The value was taken out for good, or will be when its user gives it back.
+    /// `remove` was called: a value that is given back is dropped.
     is_removed: bool,
 }
 
@@ -25,7 +27,7 @@ impl<T> Slot<T> {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Takes the value out until the result is dropped.

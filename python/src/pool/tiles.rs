@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use super::slot::Slot;
 use crate::array::pin_of;
 use crate::error::raise;
+use crate::process;
 use crate::segment::Joined;
 use crate::table::Table;
 
@@ -91,7 +92,7 @@ impl Tiles {
             count: partition.tiles(),
             partition: Slot::new(partition),
             rows: made,
-            pid: std::process::id(),
+            pid: process::pid(),
         })
     }
 
@@ -103,11 +104,11 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        if self.pid != std::process::id() {
+        if self.pid != process::pid() {
             return;
         }
         // Without a table the process has left, which frees both.
-        let Ok(table) = self.joined.table() else {
+        let Some(table) = self.joined.table_to_give_back() else {
             return;
         };
         if let Some(partition) = self.partition.remove() {

@@ -11,23 +11,27 @@ impl SharedTable {
     /// `Segment::leave` needs the tables dropped before it, and with them their pins. Between the
     /// two calls a thread may write through an address that it has from a pin, into bytes that
     /// another process uses by then. Here the pins are given back after the last store of this
-    /// process has reached the segment. If the call fails, nothing has changed.
+    /// process has reached the segment. After an error of opening or mapping nothing has changed;
+    /// after another one the process has left.
     ///
     /// For other processes the participant has died: the next one that joins or
     /// [reaps](SharedTable::reap) takes back its arrays, pins and leases. An array that was leased
-    /// for writing is poisoned. Every later call on a clone of the table returns
+    /// for writing is poisoned. A forked child that has not used the segment yet keeps the
+    /// seat alive until it does, or ends. Every later call on a clone of the table returns
     /// [`SegmentError::Left`](crate::error::SegmentError::Left).
     ///
     /// The pages of the arrays in `kept` are copied: they show the same until the segment is
-    /// dropped. Others show what the bytes hold by then, which may be another array. Without memory
-    /// for a copy, so does the array.
+    /// dropped. All other views show the current bytes of the segment, which may be another array by
+    /// then. So do views of `kept` without memory for a copy.
     ///
     /// # Safety
     /// Pages that this process has not written show the segment's bytes, which other processes may
     /// use from now on. So after this call nothing of the table may be used that gives references to
     /// an array:
-    /// - No guard of a lease and no builder of the table is used any more. They may be dropped.
-    /// - No other thread is in a call on the table.
+    /// - No guard of a lease, no Arrow array that the table has lent, no part of a tile and no
+    ///   builder of the table is used any more. They may be dropped.
+    /// - No other thread is in a call on the table, or on a partition, a round, a member or a
+    ///   foreign pool of it.
     ///
     /// Pins are no part of it: reading through a pin has its own duties.
     ///
@@ -57,10 +61,12 @@ impl SharedTable {
     ) -> Result<(), JoinError> {
         let kept: Vec<_> = kept.into_iter().map(|pin| pin.range()).collect();
         self.with_seat(|seat| {
-            self.inner.segment.leave_with_seat(&kept)?;
-            // No process has this token: the next call finds that the process has left.
-            seat.token = !process_token();
-            Ok(())
+            let outcome = self.inner.segment.leave_with_seat(&kept);
+            if self.inner.segment.has_left() {
+                // No process has this token: the next call finds that the process has left.
+                seat.token = !process_token();
+            }
+            Ok(outcome?)
         })?
     }
 }

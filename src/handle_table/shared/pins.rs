@@ -32,7 +32,8 @@ impl Entry {
         self.token.store(token, Ordering::Relaxed);
     }
 
-    /// Frees the entry. The handle stays, because a fork may come in between: see [`set`](Entry::set).
+    /// Frees the entry. The handle stays: a child that is forked between two stores would pin handle
+    /// 0.
     fn clear(&self) {
         self.token.store(0, Ordering::Relaxed);
     }

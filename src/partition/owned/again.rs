@@ -26,12 +26,17 @@ pub enum TileState {
 impl OwnedRound {
     /// Returns the round's words. Uses no table: the lease of this value keeps the words in place.
     fn control(&self) -> Option<Control<'_>> {
+        // In a child it is the parent's lease.
+        self.check_process().ok()?;
+        if self.kept.segment.has_left() {
+            return None;
+        }
         let parts = self.kept.parts.as_ref()?;
         Control::of(self.kept.segment.memory(), parts.partition.lease.slot())
     }
 
-    /// Returns the state of a tile in this round, or `None` if the round is over or has no such
-    /// tile. The writes to a tile that is done happen before this returns.
+    /// Returns the state of a tile in this round, or `None` if the round is over, has no such tile,
+    /// or belongs to the parent of this process. The writes to a tile that is done happen before this returns.
     ///
     /// It needs no table, and so takes no lock of a [`SharedTable`](crate::SharedTable): a program
     /// can call it while it waits.
@@ -66,18 +71,15 @@ impl OwnedRound {
         let ran = || control.ran(unit, self.number) >> (tile % control.unit()) & 1 == 1;
         Some(match claim.state() {
             ClaimState::Held => TileState::Held,
-            ClaimState::Done if claim.round() == self.number => TileState::Done,
-            ClaimState::Torn if claim.round() == self.number && !ran() => TileState::Torn,
-            _ if ran() => TileState::Done,
-            _ => TileState::Open,
+            _ if claim.round() != self.number => TileState::Open,
+            ClaimState::Done => TileState::Done,
+            ClaimState::Torn if ran() => TileState::Done,
+            ClaimState::Torn => TileState::Torn,
+            ClaimState::Open | ClaimState::Invalid => TileState::Open,
         })
     }
 
-    pub(crate) fn again_in(
-        &mut self,
-        core: &Core,
-        tiles: impl IntoIterator<Item = usize>,
-    ) -> Result<usize, RoundError> {
+    pub(crate) fn again_in(&mut self, core: &Core, tiles: &[usize]) -> Result<usize, RoundError> {
         let parts = self.kept.take(core)?;
         let (me, slot) = (parts.round.me, parts.partition.lease.slot());
         let handle = parts.partition.control;
@@ -85,14 +87,14 @@ impl OwnedRound {
         let control = Control::of(core.segment().memory(), slot);
         let control = control.ok_or_else(|| damaged(core, handle))?;
         let count = control.tiles();
+        if let Some(&tile) = tiles.iter().find(|&&tile| tile >= count) {
+            return Err(RoundError::NoSuchTile { tile, tiles: count });
+        }
+        if control.unit() != 1 && !tiles.is_empty() {
+            return Err(RoundError::NotHeld { why: UNITS });
+        }
         let mut sent = 0;
-        for tile in tiles {
-            if tile >= count {
-                return Err(RoundError::NoSuchTile { tile, tiles: count });
-            }
-            if control.unit() != 1 {
-                return Err(RoundError::NotHeld { why: UNITS });
-            }
+        for &tile in tiles {
             // Held by the opener in between: of two calls for one tile, one sends it back.
             let again =
                 control.retake(tile, self.number, me) && control.reopen(tile, self.number, me);

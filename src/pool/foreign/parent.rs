@@ -22,6 +22,7 @@ use crate::pool::waiting::sleep_after;
 use crate::pool::{WorkerStats, is_failed_model};
 use crate::seat::ParticipantInfo;
 use crate::segment::Segment;
+use crate::segment::fork::process_token;
 use crate::sync::Ordering;
 use crate::sync::time::{Instant, Interval};
 use crate::table::locked::{Mode, Ticket};
@@ -360,6 +361,10 @@ impl<A: TableAccess> ForeignPool<A> {
     }
 
     fn check_ours(&self) -> Result<(), PoolError> {
+        // A refused call takes no seat for a child.
+        if self.token != process_token() {
+            return Err(PoolError::Forked);
+        }
         match self
             .table
             .with(Inside, |table| table.core.is_of(self.token))?
@@ -436,7 +441,9 @@ impl<A: TableAccess> ForeignPool<A> {
                     true => Answer::Left,
                     false => Answer::Died,
                 };
-                let outcome = match self.answer_of(&words, worker, open, open.job) {
+                // No worker answers a cancelled call again.
+                let since = if open.cancelled { open.first } else { open.job };
+                let outcome = match self.answer_of(&words, worker, open, since) {
                     Some(answer) => answer,
                     // Others have no part in the call, unless they have come and begun.
                     None if occupant.expected || words.mailbox.is_in(worker) => without,
@@ -508,12 +515,14 @@ impl<A: TableAccess> ForeignPool<A> {
         call: &OpenCall,
         since: u64,
     ) -> Option<Answer> {
-        if !(since..=call.job).contains(&words.mailbox.served(worker)) {
-            return None;
-        }
+        let served = words.mailbox.served(worker);
         // Acquires the answer: the worker's Release in `check_out` comes before the state that was
         // just seen.
-        let _ = words.mailbox.is_in(worker);
+        let is_in = words.mailbox.is_in(worker);
+        // In a later job of the call a worker replaces its answer.
+        if !(since..=call.job).contains(&served) || is_in && served != call.job {
+            return None;
+        }
         let answer = words.mailbox.report(worker).get(call.number);
         // A worker that has served a job has left a text. Others have falsified the words.
         let Some((code, len, bytes)) = answer else {

@@ -17,6 +17,7 @@ use crate::pool::report::{ROOM, Work};
 use crate::pool::spin::{Spin, SpinState};
 use crate::pool::waiting::next_job;
 use crate::segment::Segment;
+use crate::segment::fork::process_token;
 use crate::sync::Ordering;
 use crate::sync::time::{Instant, Interval};
 use crate::table::error::LeaseError;
@@ -61,6 +62,8 @@ pub struct ForeignWorker<A: TableAccess> {
     parent: Member,
     spin: Cell<SpinState>,
     look: Interval,
+    /// The last look by `is_wanted` has found the parent dead.
+    is_orphan: bool,
     /// Number of the last job that this worker has seen.
     last: u64,
     served: Option<Served>,
@@ -141,6 +144,7 @@ impl<A: TableAccess> ForeignWorker<A> {
                 parent,
                 spin: Cell::new(spin),
                 look: Interval::new(LOOK_AROUND),
+                is_orphan: false,
                 last: 0,
                 served: None,
                 answer: None,
@@ -206,7 +210,8 @@ impl<A: TableAccess> ForeignWorker<A> {
             let Some((arguments, inline)) = words.mailbox.check_in(self.worker, job) else {
                 continue;
             };
-            // The parent has read the last answer before it opened this job.
+            // The parent has read the last answer before it opened this job; or it has announced the
+            // call once more, and does not read that answer.
             if let Some(answer) = self.answer.take() {
                 let _ = self
                     .table
@@ -281,12 +286,12 @@ impl<A: TableAccess> ForeignWorker<A> {
         let Ok(words) = Self::words(&self.segment, &self.at) else {
             return false;
         };
+        if self.look.is_due() {
+            self.is_orphan = !self.parent.is_alive(&self.segment, self.me.seat());
+        }
         let job = words.mailbox.job();
         // The parent may have announced the call once more, which changes the job alone.
-        job.is_open()
-            && job.number() != ENDED
-            && words.mailbox.call() == call
-            && (!self.look.is_due() || self.parent.is_alive(&self.segment, self.me.seat()))
+        job.is_open() && job.number() != ENDED && words.mailbox.call() == call && !self.is_orphan
     }
 
     /// Answers the call: the worker has finished, and leaves these bytes.
@@ -340,6 +345,10 @@ impl<A: TableAccess> ForeignWorker<A> {
     }
 
     fn check_ours(&self) -> Result<(), PoolError> {
+        // A refused call takes no seat for a child.
+        if self.token != process_token() {
+            return Err(PoolError::Forked);
+        }
         match self
             .table
             .with(Inside, |table| table.core.is_of(self.token))?

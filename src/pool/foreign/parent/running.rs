@@ -40,9 +40,13 @@ impl<A: TableAccess> ForeignPool<A> {
     /// [`PoolError::Forked`] in a forked child of the parent.
     pub fn announce(&mut self) -> Result<(), PoolError> {
         self.check_ours()?;
-        if self.call.as_ref().is_some_and(|call| !call.closed) {
+        if self.call.as_ref().is_some_and(|call| !call.cancelled) {
             let job = self.words()?.mailbox.announce();
-            self.call = self.call.take().map(|call| OpenCall { job, ..call });
+            self.call = self.call.take().map(|call| OpenCall {
+                job,
+                closed: false,
+                ..call
+            });
         }
         Ok(())
     }
@@ -100,23 +104,21 @@ impl<A: TableAccess> ForeignPool<A> {
                 return Ok(true);
             }
             let words = self.words()?;
-            if self.all_have_served(&words) {
-                self.acquire(&words);
+            if self.all_have_ended(&words) {
                 return Ok(true);
             }
             if start.elapsed() >= timeout {
                 return Ok(false);
             }
-            let is_over = |words: &Words<'_>| ready() || self.all_have_served(words);
+            let is_over = |words: &Words<'_>| ready() || self.all_have_ended(words);
             self.sleep(seen, timeout.saturating_sub(start.elapsed()), is_over)?;
         }
     }
 
-    /// Acquires what the workers have done before they answered: a look at the served jobs does not.
-    fn acquire(&self, words: &Words<'_>) {
-        for worker in 0..self.places() {
-            let _ = words.mailbox.is_in(worker);
-        }
+    /// Returns `true` if all expected workers have served the call, and no late one is in it. Acquires
+    /// the writes of the workers before their answers.
+    fn all_have_ended(&self, words: &Words<'_>) -> bool {
+        self.all_have_served(words) && self.nobody_is_in(words)
     }
 
     /// Cancels the open call: no worker begins it any more. Does not wait.
