@@ -17,6 +17,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("answer a foreign call", answer),
     ("leave a foreign pool", leave),
     ("call foreign workers", call),
+    ("announce a foreign call again, and cancel it", announce),
 ];
 
 /// Bytes that fit neither the mailbox nor a report.
@@ -107,6 +108,30 @@ fn call(run: &mut Run) {
         pool.call(1, &LONG).unwrap();
         let call = worker.next(DEADLINE).unwrap().unwrap();
         worker.finish(&call.bytes).unwrap();
+        assert!(pool.wait(DEADLINE).unwrap());
+        pool.end().unwrap();
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn announce(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let (table, other) = (ground.join(), ground.join());
+        let mut pool = ForeignPool::new(&table, 1).unwrap();
+        let handle = pool.handle();
+        let mut worker = ForeignWorker::attach(&other, handle, None, DEADLINE).unwrap();
+        mark();
+        pool.call(1, b"x").unwrap();
+        worker.next(DEADLINE).unwrap().unwrap();
+        worker.finish(b"first").unwrap();
+        pool.announce().unwrap();
+        worker.next(DEADLINE).unwrap().unwrap();
+        pool.cancel().unwrap();
+        assert!(!worker.is_wanted());
+        worker.notify().unwrap();
+        worker.finish(b"second").unwrap();
         assert!(pool.wait(DEADLINE).unwrap());
         pool.end().unwrap();
         mark();

@@ -38,6 +38,8 @@ pub const OPERATIONS: &[Operation] = &[
         two_participants,
     ),
     ("shared: wait for a round and for its end", wait),
+    ("shared: send a tile back", again),
+    ("shared: leave with a pin", leave_with_a_pin),
 ];
 
 /// Performs an operation of a victim that has a seat, on the unchanged ground.
@@ -211,6 +213,32 @@ fn own_round(run: &mut Run) {
         member.leave(table).unwrap();
         assert!(round.try_finish(table).unwrap());
         tiles.free(table).unwrap();
+    });
+}
+
+fn again(run: &mut Run) {
+    simple(run, |table, array| {
+        let group = UntypedGroup::new([(array.into(), AccessMode::Write)]);
+        let grid = Grid::blocks([(Axis(0), 1)]);
+        let mut tiles = table.partition_untyped(group, &grid).unwrap();
+        let mut round = tiles.begin(table).unwrap();
+        let mut member = enter(&mut tiles, table);
+        while run_tile(&mut member, table) {}
+        member.leave(table).unwrap();
+        assert_eq!(round.again(table, [0]).unwrap(), 1);
+        let mut member = enter(&mut tiles, table);
+        assert!(run_tile(&mut member, table));
+        member.leave(table).unwrap();
+        assert!(round.try_finish(table).unwrap());
+        tiles.free(table).unwrap();
+    });
+}
+
+fn leave_with_a_pin(run: &mut Run) {
+    simple(run, |table, array| {
+        let pin = table.pin(array).unwrap();
+        // SAFETY: there are no guards and no builders, and this is the only thread.
+        unsafe { table.leave([&pin]) }.unwrap();
     });
 }
 
