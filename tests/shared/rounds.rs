@@ -519,10 +519,12 @@ pub fn values_are_dropped_by_any_thread() {
 pub fn checks_release_no_lease_of_another_thread() {
     let segment = segment();
     let table = SharedTable::of(&segment).unwrap();
-    let (x, tiles) = ground(&table, 4);
-    let name = tiles.handle();
-    drop(tiles);
     let other = HandleTable::join(&segment).unwrap();
+    let x: Vector = other.zeros(4).unwrap();
+    let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    let grid = Grid::blocks([(Axis(0), 1)]);
+    let tiles = other.partition_untyped(group, &grid).unwrap();
+    let name = tiles.handle();
     let readers = || other.verify().unwrap().readers;
     let [without, with] = {
         let without = readers();
@@ -546,8 +548,8 @@ pub fn checks_release_no_lease_of_another_thread() {
         is_over.store(true, Ordering::Relaxed);
         assert_eq!(lost, 0, "leases");
     });
-    table.open_untyped(name).unwrap().free(&table).unwrap();
-    table.free(x).unwrap();
+    tiles.free(&other).unwrap();
+    other.free(x).unwrap();
     drop((table, other));
     assert_clean(&segment, 0);
 }
