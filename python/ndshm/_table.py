@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _ndshm
 from ._array import ndarray
+from ._copy import copy, fill
 from ._load import load_npy as _load_npy
 from ._look import ArrayInfo, TableStat, Verification
 from ._names import Names
@@ -69,7 +70,7 @@ class Table(Names):
         if dtype is None:
             dtype = np.asarray(fill_value).dtype
         made: ndarray = self.empty(shape, dtype, order)
-        made[...] = fill_value
+        fill(made.view(np.ndarray), fill_value)
         return made
 
     def array(
@@ -83,7 +84,7 @@ class Table(Names):
         given = np.asarray(source, dtype)
         fortran = given.flags.f_contiguous and not given.flags.c_contiguous
         made: ndarray = self.empty(given.shape, given.dtype, "F" if fortran else "C")
-        np.copyto(made, given)
+        copy(made.view(np.ndarray), given)
         if readonly:
             made.flags.writeable = False
         return made
