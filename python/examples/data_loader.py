@@ -49,7 +49,7 @@ class Images:
     def decode(self, index: int) -> Array:
         """Return an image."""
         blob = self.bytes[self.ends[index] : self.ends[index + 1]]
-        return np.frombuffer(zlib.decompress(blob), "u1").reshape(SIDE, SIDE, 3)
+        return np.frombuffer(zlib.decompress(blob.data), "u1").reshape(SIDE, SIDE, 3)
 
 
 def prepare(images: Images, number: int, batch: Array) -> None:
@@ -148,6 +148,8 @@ class Loaders:
     def replace(self, loader: Loader) -> None:
         """Start another loader for one that is dead."""
         loader.end()
+        if loader.process.exitcode != -signal.SIGKILL:
+            raise SystemExit(f"a loader has failed: exit code {loader.process.exitcode}")
         self.made_again += loader.ordered
         self.loaders[self.loaders.index(loader)] = Loader(self.table, self.images)
         # Frees the batch that it was making.
@@ -206,7 +208,7 @@ def train(batches: Iterator[Any]) -> tuple[int, float]:
         means = batch[:, ::4, ::4].mean(axis=(1, 2))
         weights -= 0.1 * (means @ weights - means[:, 0]) @ means / len(batch)
         digest = zlib.crc32(batch, digest)
-    digest = zlib.crc32(weights, digest)
+    digest = zlib.crc32(weights.data, digest)
     return digest, (count - 1) / (time.perf_counter() - start)
 
 
@@ -218,7 +220,7 @@ def train_with(images: Images, loaders: int, count: int, fatal: int = -1) -> tup
         digest, rate = train(source.batches(count, fatal))
         source.end()
         again = f", batches {sorted(source.made_again)} made again" if source.made_again else ""
-        print(f"ndshm, {loaders} loaders: {rate:6.1f} batches/s, digest {digest:08x}{again}")
+        print(f"ndshm, loaders: {loaders}, {rate:6.1f} batches/s, digest {digest:08x}{again}")
         assert (fatal in source.made_again) == (fatal >= 0)
         found = table.stat()
         assert found.arrays == 0 and found.made >= count, found
@@ -232,7 +234,7 @@ def main(count: int = 24) -> None:
     print(f"{count} batches of {size / 1e6:.1f} MB")
     digest, rate = train_with(images, 2, count)
     other, rate_of_queue = train(batches_of_queue(images, count, 2))
-    print(f"Queue, 2 loaders: {rate_of_queue:6.1f} batches/s, digest {other:08x}")
+    print(f"Queue, loaders: 2, {rate_of_queue:6.1f} batches/s, digest {other:08x}")
     print(f"{rate / rate_of_queue:.1f} times as fast")
     alone, _ = train_with(images, 1, count)
     survived, _ = train_with(images, 3, count, fatal=count // 2)

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ _Part: TypeAlias = tuple[slice | EllipsisType, ...]
 
 def copy(to: NDArray[Any], source: NDArray[Any]) -> None:
     """Copy all elements to an array of the same shape, which has them without gaps."""
-    order = "F" if to.flags.fnc else "C"
+    order: Literal["C", "F"] = "F" if to.flags.fnc else "C"
     if source.flags.fnc if to.flags.fnc else source.flags.c_contiguous:
         to, source = to.reshape(-1, order=order), source.reshape(-1, order=order)
     in_threads(lambda part: np.copyto(to[part], source[part]), _parts(to))
