@@ -43,7 +43,7 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
     __array_wrap__ = _ndshm.array_wrap  # type: ignore[assignment]
 
     def info(self) -> ArrayInfo:
-        """Return what the table knows of the array: its owner, leases, pins and state.
+        """Return the state of the array: its owner, names, leases and pins.
 
         It is of the whole array, also if this is a part of it.
 

@@ -1,4 +1,4 @@
-"""What a look at a table has found: its arrays, its memory and processes, and damage."""
+"""Reports on a table: its arrays, its memory and processes, and damage."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ArrayInfo:
     nbytes: int
     """The bytes of all elements."""
     owner: int | None
-    """The process whose end frees it; None if it outlives its processes."""
+    """The process that frees it when it ends; None if the array outlives all processes but the last."""
     owner_alive: bool | None
-    """Whether the owner lives. What a dead one has left is freed by the next `reap`."""
+    """Whether the owner lives. The next `reap` frees the arrays of a dead one."""
     writer: int | None
     """The process that has leased it for writing, or whose pool works on it."""
     readers: tuple[int, ...]
@@ -86,7 +86,7 @@ class TableStat:
     processes: tuple[int, ...]
     """The processes that have the table open, as pids."""
     dead: tuple[int, ...]
-    """Processes that died in the table. `reap` takes back what they had."""
+    """Processes that died in the table. `reap` takes back their arrays, leases and seats."""
     seats: int
     """The largest number of processes."""
 

@@ -101,7 +101,7 @@ class Table(Names):
         return _load_npy(self, path, readonly)
 
     def info(self, name: str) -> ArrayInfo:
-        """Return what the table knows of the array or object that has a name.
+        """Return the state of the array or object that has a name.
 
         >>> import ndshm
         >>> with ndshm.Table() as t:
@@ -113,7 +113,7 @@ class Table(Names):
         return ArrayInfo(**_ndshm.look_at_name(self, name))
 
     def arrays(self) -> list[ArrayInfo]:
-        """Return what the table knows of all its arrays and objects, of all processes.
+        """Return the states of all arrays and objects of the table, of all processes.
 
         >>> import ndshm
         >>> with ndshm.Table() as t:
@@ -189,7 +189,7 @@ def open(
     from it. `allow_pickle=False` refuses objects; arrays are not concerned.
 
     With `mode="ro"` the program can look and not write. The arrays that it finds through the table
-    are read-only, which numpy lets nobody undo, and whatever changes the table raises `ReadOnly`:
+    are read-only, which numpy lets nobody undo. Each change of the table raises `ReadOnly`:
 
     >>> t = ndshm.open("docs-example")
     >>> t["scores"] = np.zeros(3)

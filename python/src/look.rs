@@ -1,7 +1,7 @@
 //! Looking at a table: its arrays, its memory, its processes, and damage.
 //!
-//! An observer reads the words of the segment, by a mapping of its own that lasts for one call. What
-//! it returns describes one moment.
+//! An observer reads the words of the segment, by a mapping of its own that lasts for one call. Its
+//! results describe one moment.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsRawFd;
@@ -37,7 +37,7 @@ fn observe(joined: &Joined) -> PyResult<Observer> {
     Observer::from_fd(fd).map_err(raise)
 }
 
-/// What an observer has seen of a table.
+/// The arrays of a table as an observer has seen them, their names, and the live processes.
 struct Seen {
     arrays: Vec<ArrayInfo>,
     names: HashMap<u64, Vec<String>>,

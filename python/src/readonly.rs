@@ -1,4 +1,5 @@
-//! Tables that are only looked at: what a program finds through one can be read, and not changed.
+//! Tables that are only looked at: a program can read the arrays that it finds through one, and not
+//! change them.
 //!
 //! This is a matter of the objects of Python. The process is a participant as others are: it takes a
 //! seat, and pins arrays.
@@ -38,7 +39,7 @@ impl Drop for Looking {
     }
 }
 
-/// Returns `true` if what this thread finds at the moment is read-only.
+/// Returns `true` while the arrays that this thread finds are read-only.
 pub(crate) fn is_looking() -> bool {
     IS_LOOKING.get()
 }
