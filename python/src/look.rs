@@ -111,7 +111,7 @@ fn look(py: Python<'_>, joined: &Joined, handle: Option<AnyHandle>) -> PyResult<
 
 /// Returns the fields of an array or a `Ref`.
 #[pyfunction]
-fn look_at_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn look_at_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let py = item.py();
     let pin = pin_of_item(item)?;
     let pin = pin.get();

@@ -19,6 +19,7 @@ use crate::error::{exception, raise};
 use crate::found::{Found, name};
 use crate::kept;
 use crate::layout::{Layout, element, is_object};
+use crate::look::look_at_item;
 use crate::pickle;
 use crate::pin::{Origin, Pin};
 use crate::process;
@@ -125,6 +126,18 @@ impl Ref {
         let pin = self.pin.bind(py).get();
         pin.check_writeable()?;
         pin.detach()
+    }
+
+    /// Return the state of the object: its owner, names and pins. Its `dtype` is None.
+    ///
+    /// >>> import ndshm
+    /// >>> ref = ndshm.put([1, 2, 3])
+    /// >>> ref.info().handle == ref.handle, ref.info().dtype
+    /// (True, None)
+    fn info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: Found<PyAny> = Found::new();
+        let class = CLASS.import(slf.py(), "ndshm._look", "ArrayInfo")?;
+        class.call((), Some(&look_at_item(slf)?))
     }
 
     /// Return the text of the object's handle, which other programs print and parse.

@@ -65,6 +65,12 @@ def test_what_has_a_name_is_described(table: ndshm.Table) -> None:
     with pytest.raises(KeyError, match="nobody"):
         table.info("nobody")
     assert {info.names for info in table.arrays()} == {("a",), ("s",)}
+    ref = table.put([1])
+    info = ref.info()
+    assert (info.handle, info.owner, info.sent) == (ref.handle, os.getpid(), False)
+    ref.free()
+    with pytest.raises(ndshm.Stale):
+        ref.info()
     text = np.array(["a", "bc"])
     table["t"] = text
     assert table.info("t").dtype == text.dtype
