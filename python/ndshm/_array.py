@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _ndshm
+from ._look import ArrayInfo
 from ._ndshm import Ref
 
 __all__ = ["free", "give", "ndarray", "portable"]
@@ -40,6 +41,18 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
 
     # The results of computations are plain arrays. It is a function, and no method.
     __array_wrap__ = _ndshm.array_wrap  # type: ignore[assignment]
+
+    def info(self) -> ArrayInfo:
+        """Return the state of the array: its owner, names, leases and pins.
+
+        It is of the whole array, also if this is a part of it.
+
+        >>> import ndshm, os
+        >>> info = ndshm.zeros((4, 3), "f4").info()
+        >>> info.nbytes, info.owner == os.getpid(), info.state, info.sent
+        (48, True, 'idle', False)
+        """
+        return ArrayInfo(**_ndshm.look_at_item(self))
 
     # A copy shares nothing, so it is a plain array.
 

@@ -18,6 +18,7 @@ __all__ = [
     "NotPicklable",
     "PickleRefused",
     "Poisoned",
+    "ReadOnly",
     "Stale",
     "TypeMismatch",
     "Unreachable",
@@ -48,6 +49,10 @@ class Poisoned(NdshmError, RuntimeError):
     """When this was noticed, in seconds since 1970."""
     what: str
     """The part that it was writing."""
+
+
+class ReadOnly(NdshmError, ValueError):
+    """The table, or what was found through it, was opened to be looked at only."""
 
 
 class Full(NdshmError, MemoryError):

@@ -114,7 +114,7 @@ pub(crate) fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<B
         shape: &mut shape,
         strides: &mut strides,
         first,
-        is_writeable,
+        is_writeable: is_writeable && !inner.is_readonly,
     };
     // SAFETY: the pin keeps the bytes from `first` on in place; type, shape and strides are those
     // of the array that they hold.
@@ -153,7 +153,7 @@ pub(crate) fn part_view<'py>(
         shape: &mut part.shape,
         strides: &mut part.strides,
         first: first + part.offset,
-        is_writeable,
+        is_writeable: is_writeable && !pin.get().is_readonly,
     };
     // SAFETY: the pin keeps the bytes in place. The elements of the part are within them, and hold
     // no pointers, so that any bytes are values of their type.
