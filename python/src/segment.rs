@@ -119,20 +119,20 @@ pub(crate) fn all() -> Vec<Arc<Joined>> {
     joined.filter_map(Weak::upgrade).collect()
 }
 
-/// How a process came to a segment.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// The program has made it, or has opened it by its name.
-    Own,
-    /// An array of it arrived, from the process that has it under this descriptor.
-    Peer(u32, u32),
-    /// An array of it arrived, with its name.
-    Name,
+/// Where another process finds a segment.
+pub(crate) enum Place<'a> {
+    /// Under a descriptor of the process that sent an array of it.
+    Peer {
+        pid: u32,
+        fd: u32,
+    },
+    Name(&'a str),
 }
 
 impl Joined {
-    /// Joins a segment, unless this process has joined it already.
-    pub(crate) fn enter(segment: Segment, source: Source) -> PyResult<Arc<Joined>> {
+    /// Joins a segment, unless this process has joined it already. `place` is where it was found when
+    /// an array of it arrived, or `None` if the program made or opened it itself.
+    pub(crate) fn enter(segment: Segment, place: Option<&Place<'_>>) -> PyResult<Arc<Joined>> {
         let id = segment.id().to_bits();
         if let Some(joined) = known(id) {
             return Ok(joined);
@@ -142,11 +142,11 @@ impl Joined {
             segment,
             id,
             address: AtomicU64::new(0),
-            sender: match source {
-                Source::Peer(pid, fd) => Some((pid, fd)),
+            sender: match place {
+                Some(Place::Peer { pid, fd }) => Some((*pid, *fd)),
                 _ => None,
             },
-            is_guest: AtomicBool::new(source != Source::Own),
+            is_guest: AtomicBool::new(place.is_some()),
             is_kept: AtomicBool::new(false),
             refuses_pickles: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
@@ -432,12 +432,6 @@ impl Joined {
     }
 }
 
-/// Where another process finds a segment.
-pub(crate) enum Place<'a> {
-    Peer { pid: u32, fd: u32 },
-    Name(&'a str),
-}
-
 /// Joins the segment with this id, which another process has open.
 pub(crate) fn open(py: Python<'_>, id: u64, place: &Place<'_>) -> PyResult<Arc<Joined>> {
     // Until the segment is known, so that a child finds it.
@@ -458,11 +452,5 @@ pub(crate) fn open(py: Python<'_>, id: u64, place: &Place<'_>) -> PyResult<Arc<J
             "its name belongs to another table by now",
         ));
     }
-    Joined::enter(
-        segment,
-        match place {
-            Place::Peer { pid, fd } => Source::Peer(*pid, *fd),
-            Place::Name(_) => Source::Name,
-        },
-    )
+    Joined::enter(segment, Some(place))
 }
