@@ -39,6 +39,7 @@ mod pool;
 mod process;
 mod scope;
 mod segment;
+mod sent;
 mod shape;
 mod table;
 mod wrap;

@@ -24,11 +24,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::array::Parts;
+use crate::array::{Parts, find_pin};
 use crate::dtype;
 use crate::error;
 use crate::found::Found;
 use crate::kept;
+use crate::lease::plain;
 use crate::pin::{Origin, Pin};
 use crate::segment::{self, Joined, Place};
 use crate::shape::Axes;
@@ -71,6 +72,22 @@ pub(crate) fn reduce<'py>(
     // Last: an array that cannot be pickled was not sent.
     pin.send()?;
     Ok(reduced)
+}
+
+/// Returns the function and the arguments by which an array of the class `ndshm.ndarray` is pickled.
+///
+/// It is in the table of `copyreg`, where pickle finds a function sooner than a method. There it is
+/// not told the protocol: numpy pickles an array that is in no table, and knows it.
+#[pyfunction]
+#[pyo3(signature = (array, /))]
+fn reduce_array<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyTuple>> {
+    if let Some(pin) = find_pin(array) {
+        return reduce(array, pin.get());
+    }
+    static AS_ARRAY: Found<PyAny> = Found::new();
+    let py = array.py();
+    let array = array.call_method1(crate::found::name!(py, "view"), (plain(py)?,))?;
+    (AS_ARRAY.import(py, "numpy", "asarray")?, (array,)).into_pyobject(py)
 }
 
 /// Returns `true` if the elements of the array are all elements of the pinned array, as it has them.
@@ -372,5 +389,6 @@ fn attach_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("_attach", attach_class(module.py())?)
+    module.add("_attach", attach_class(module.py())?)?;
+    module.add_function(wrap_pyfunction!(reduce_array, module)?)
 }

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::error::{self, raise};
 use crate::fork::{self, Changing};
 use crate::kept;
+use crate::sent::SentArrays;
 
 /// The participant of this process in one segment.
 ///
@@ -78,20 +79,6 @@ impl Pins {
         Some(pin)
     }
 }
-
-/// The arrays of this process that were sent, and that have no view in it any more.
-#[derive(Default)]
-struct SentArrays {
-    arrays: Vec<(AnyHandle, u64)>,
-    bytes: u64,
-    /// The number of bytes, and of arrays, at which to look again which of them were freed
-    /// meanwhile.
-    next_bytes: u64,
-    next_count: usize,
-}
-
-/// The most arrays in the list before it is searched for freed ones.
-const FEW_SENT: usize = 4096;
 
 /// The segments that this process has joined, with their ids. There are few.
 static KNOWN: Mutex<Vec<(u64, Weak<Joined>)>> = Mutex::new(Vec::new());
@@ -273,44 +260,21 @@ impl Joined {
     /// Notes that an array was sent and has no view any more.
     pub(crate) fn note_sent(&self, handle: AnyHandle, bytes: u64) {
         if let Some(parts) = &mut *lock(&self.parts) {
-            parts.sent.arrays.push((handle, bytes));
-            parts.sent.bytes += bytes;
+            parts.sent.note(handle, bytes);
         }
     }
 
     /// Returns the number and the bytes of the arrays that were sent, have no view any more and
-    /// still live, if these are more than `limit` bytes, and a quarter of it more than at the last
-    /// such answer.
+    /// still live, if these are [many](SentArrays::put_back).
     pub(crate) fn many_sent(&self, limit: u64) -> Option<(usize, u64)> {
-        let (table, mut arrays) = {
+        let (mut arrays, table) = {
             let mut parts = lock(&self.parts);
             let parts = parts.as_mut()?;
-            let sent = &parts.sent;
-            let is_few = sent.arrays.len() <= FEW_SENT.max(sent.next_count);
-            if is_few && sent.bytes <= limit.max(sent.next_bytes) {
-                return None;
-            }
-            (
-                Arc::clone(&parts.table),
-                std::mem::take(&mut parts.sent.arrays),
-            )
+            (parts.sent.take_many(limit)?, Arc::clone(&parts.table))
         };
         arrays.retain(|(handle, _)| table.info(*handle).is_ok());
-        let count = arrays.len();
-        let bytes: u64 = arrays.iter().map(|(_, bytes)| bytes).sum();
         let mut parts = lock(&self.parts);
-        let sent = &mut parts.as_mut()?.sent;
-        // Other threads may have added some.
-        sent.arrays.append(&mut arrays);
-        sent.bytes = sent.arrays.iter().map(|(_, bytes)| bytes).sum();
-        let is_more = bytes > limit.max(sent.next_bytes);
-        sent.next_count = 2 * count;
-        if bytes <= limit {
-            sent.next_bytes = 0;
-        } else if is_more {
-            sent.next_bytes = bytes.saturating_add(limit / 4);
-        }
-        is_more.then_some((count, bytes))
+        parts.as_mut()?.sent.put_back(arrays, limit)
     }
 
     /// Returns the pid and the descriptor by which another process opens the segment.
