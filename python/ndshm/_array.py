@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any, TypeVar
 
 import numpy as np
@@ -65,6 +66,10 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
 
     def __deepcopy__(self, memo: Any) -> NDArray[Any]:  # type: ignore[override]
         return self.view(np.ndarray).copy("K")
+
+
+# Pickle looks here first. Classes that derive from this one have the method `__reduce_ex__`.
+copyreg.pickle(ndarray, _ndshm.reduce_array)
 
 
 def free(item: ndarray | Ref[Any]) -> None:

@@ -41,6 +41,7 @@ mod process;
 mod readonly;
 mod scope;
 mod segment;
+mod sent;
 mod shape;
 mod table;
 mod wrap;

@@ -15,7 +15,7 @@ use crate::error::{self, raise};
 use crate::fork::Changing;
 use crate::found::Found;
 use crate::scope::ScopeManager;
-use crate::segment::{Joined, Source, lock};
+use crate::segment::{Joined, lock};
 use crate::{pickle, process, readonly, shape};
 
 /// The capacity of a table, in multiples of the machine's memory. It is address space: it limits
@@ -168,7 +168,7 @@ impl Table {
                 )));
             }
         };
-        let joined = Joined::enter(made.map_err(raise)?, Source::Own)?;
+        let joined = Joined::enter(made.map_err(raise)?, None)?;
         Ok(Table::of(joined, allow_pickle, is_readonly))
     }
 
