@@ -46,17 +46,12 @@ def _leave_at_exit(_: object = None) -> None:
     util.Finalize(None, _ndshm.leave_all, exitpriority=-1000)
 
 
-class _Marker:
-    """An object that multiprocessing's list of hooks refers to weakly."""
-
-
-_marker = _Marker()
-
 os.register_at_fork(
     before=_ndshm.before_fork,
     after_in_parent=_ndshm.after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
-# A child of multiprocessing forgets the finalizers of its parent, and then calls the hooks.
-util.register_after_fork(_marker, _leave_at_exit)
+# A child of multiprocessing forgets the finalizers of its parent, and then calls the hooks. They
+# belong to an object that may be gone: this one stays.
+util.register_after_fork(_leave_at_exit, _leave_at_exit)
 _leave_at_exit()
