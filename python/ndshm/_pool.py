@@ -294,8 +294,8 @@ class Pool:
             else:
                 call = self._sent.find(function, arrays, tile, args, collect)
             # If the workers were alive a moment ago, the call itself reports a death since then.
-            crew = self._crew
-            if monotonic() > crew.alive_until or crew.is_running:
+            crew, now = self._crew, monotonic()
+            if now > crew.alive_until or crew.is_running:
                 self._ready()
             if not call.key:
                 call = self._sent.load(call)
@@ -320,7 +320,7 @@ class Pool:
                 else:
                     plain = self._core.run(tiles, call.key, seed, number, static)
                     if plain is None:
-                        crew.alive_until = monotonic() + _ALIVE
+                        crew.alive_until = now + _ALIVE
                         return []
                     ended = plain
             except BaseException:
