@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from contextlib import suppress
 from multiprocessing import util
 from multiprocessing.context import BaseContext
@@ -15,6 +14,7 @@ from . import _ndshm
 from ._errors import NdshmError
 from ._pool_answers import check, discard
 from ._pool_calls import Answer, Call, Ended
+from ._pool_process import Hired, uninterrupted
 from ._pool_worker import main
 
 _SLICE = 0.04
@@ -29,7 +29,7 @@ class Crew:
         self.core = _ndshm.PoolParent(table, workers)
         # In a forked child the workers are the parent's.
         self._pid = os.getpid()
-        self._processes: list[BaseProcess | None] = [None] * workers
+        self._hired: list[Hired | None] = [None] * workers
         self._poll = select.poll()
         # All workers live and are set up.
         self._is_whole = False
@@ -40,16 +40,16 @@ class Crew:
         # A call hands out its tiles one by one.
         self.is_running = False
         self._finalize = util.Finalize(
-            self, _end, args=(self.core, self._processes), exitpriority=15
+            self, _end, args=(self.core, self._hired), exitpriority=15
         )
 
     def __len__(self) -> int:
-        return len(self._processes)
+        return len(self._hired)
 
     @property
     def pids(self) -> list[int | None]:
         """The processes of the workers, in their order."""
-        return [None if process is None else process.pid for process in self._processes]
+        return [None if hired is None else hired.process.pid for hired in self._hired]
 
     @property
     def method(self) -> str:
@@ -110,7 +110,9 @@ class Crew:
         """Return False if workers have to be replaced or set up."""
         if self.is_running:
             raise RuntimeError("a call of the pool is running: finish() it first")
-        return self._is_whole and not self._poll.poll(0)
+        if self._poll.poll(0):
+            self.doubt()
+        return self._is_whole
 
     def doubt(self) -> None:
         """Look at the workers before the next call."""
@@ -122,86 +124,77 @@ class Crew:
 
     def fill(self) -> None:
         """Start the workers that are missing, and wait for them."""
-        hired: set[int | None] = set()
+        new: set[Hired] = set()
         while True:
-            for worker, process in enumerate(self._processes):
-                if process is not None and process.is_alive():
+            for worker, hired in enumerate(self._hired):
+                if hired is not None and hired.is_alive():
                     continue
-                if process is not None:
-                    if process.pid in hired:
+                if hired is not None:
+                    process = hired.process
+                    if hired in new:
                         raise NdshmError(
                             f"worker {process.pid} ended with exit code {process.exitcode} before "
                             "it was ready, see its message above: with spawn and forkserver it "
                             "imports the main module of the program, which makes its pool below "
                             '`if __name__ == "__main__":`'
                         )
-                    self._poll.unregister(process.sentinel)
-                    self._processes[worker] = None
-                    process.join()
-                    process.close()
-                hired.add(self._hire(worker))
+                    self._poll.unregister(hired.fd)
+                    self._hired[worker] = None
+                    hired.close()
+                new.add(self._hire(worker))
             if self.core.wait_for_workers(len(self), _SLICE):
                 return
 
-    def _hire(self, worker: int) -> int | None:
-        """Start a worker, and return its pid."""
+    def _hire(self, worker: int) -> Hired:
+        """Start a worker."""
         process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
             target=main,
             args=(self._table, self.core.handle, worker, len(self)),
             name=f"ndshm-worker-{worker}",
             daemon=True,
         )
-        # A Ctrl-C that comes before the worker has its handler is blocked until then.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            self.has_fresh = True
+        self.has_fresh = True
+        with uninterrupted():
             process.start()
-            self._processes[worker] = process
-            self._poll.register(process.sentinel, select.POLLIN)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return process.pid
+            hired = self._hired[worker] = Hired(process)
+            self._poll.register(hired.fd, select.POLLIN)
+        return hired
 
     def _exitcode(self, worker: int, pid: int) -> int | None:
         """Return the exit code of a worker that has died."""
-        process = self._processes[worker]
-        if process is None or process.pid != pid:
+        hired = self._hired[worker]
+        if hired is None or hired.process.pid != pid or not hired.wait(_GRACE):
             return None
-        process.join(_GRACE)
-        return process.exitcode
+        return hired.process.exitcode
 
     def dead(self) -> tuple[int, int | None] | None:
         """Return the pid and the exit code of a worker that has ended."""
-        for process in self._processes:
-            if process is not None and process.pid is not None and not process.is_alive():
-                return process.pid, process.exitcode
+        for hired in self._hired:
+            if hired is not None and not hired.is_alive():
+                return hired.process.pid or 0, hired.process.exitcode
         return None
 
     def kill(self) -> None:
         """Kill the workers, and wait for them."""
         if os.getpid() != self._pid:
             return
-        for process in self._processes:
-            if process is not None:
-                process.kill()
-        for process in self._processes:
-            if process is not None:
-                process.join()
+        for hired in self._hired:
+            if hired is not None:
+                hired.kill()
+        for hired in self._hired:
+            if hired is not None:
+                hired.process.join()
 
     def end(self) -> None:
         """End the workers, and wait for them."""
         self._finalize()
 
 
-def _end(core: _ndshm.PoolParent, processes: list[BaseProcess | None]) -> None:
+def _end(core: _ndshm.PoolParent, crew: list[Hired | None]) -> None:
     """End the workers of a pool that is closed, dropped, or left when the interpreter ends."""
     core.close()
     deadline = monotonic() + 5.0
-    for process in processes:
-        if process is None:
-            continue
-        process.join(max(0.0, deadline - monotonic()))
-        if process.is_alive():
-            process.kill()
-            process.join()
+    for hired in crew:
+        if hired is not None and not hired.wait(max(0.0, deadline - monotonic())):
+            hired.kill()
+            hired.process.join()

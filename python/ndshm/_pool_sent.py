@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import types
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from . import _ndshm
 from ._pool_calls import KEPT, Answer, Call, warn_of_size
 from ._pool_crew import Crew
-from ._pool_functions import Function, FunctionNotFound, by_value, extras, spec
+from ._pool_functions import Function, FunctionNotFound, by_value, extras, inner_of, spec
 from ._pool_worker import LOAD
 
 
@@ -128,10 +127,10 @@ class Sent:
         """Note that the workers do not know a function. Return False if sending it by value would
         not help.
         """
-        if not isinstance(function, types.FunctionType) or function.__module__ != "__main__":
-            return False
-        self._by_value.add(function)
-        return True
+        inner = inner_of(function)
+        if inner is not None:
+            self._by_value.add(inner)
+        return inner is not None
 
     def _is_named(self, function: Function) -> bool:
-        return not (isinstance(function, types.FunctionType) and function in self._by_value)
+        return inner_of(function) not in self._by_value
