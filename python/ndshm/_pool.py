@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from time import monotonic
 from typing import Any, Self
 
@@ -364,7 +365,12 @@ class Pool:
     @property
     def pids(self) -> list[int | None]:
         """Return the processes of the workers, in their order."""
-        return self._crew.pids
+        return [None if process is None else process.pid for process in self._workers]
+
+    @property
+    def _workers(self) -> list[BaseProcess | None]:
+        """The processes of the workers, for other modules of the package."""
+        return self._crew.processes
 
     def _ready(self) -> None:
         """Check that no call is open, and replace workers that have died."""

@@ -47,9 +47,9 @@ class Crew:
         return len(self._hired)
 
     @property
-    def pids(self) -> list[int | None]:
+    def processes(self) -> list[BaseProcess | None]:
         """The processes of the workers, in their order."""
-        return [None if hired is None else hired.process.pid for hired in self._hired]
+        return [None if hired is None else hired.process for hired in self._hired]
 
     @property
     def method(self) -> str:

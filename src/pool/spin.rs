@@ -260,6 +260,28 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_processor_is_offered_after_few_pauses() {
+        let crowded = Atom::zero();
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let spin = |workers| Spin::of_worker(workers, &crowded).patient(workers);
+        assert_eq!(
+            spin(processors - 1).pauses,
+            PAUSES,
+            "the parent has one, too"
+        );
+        crowded.store(1, Ordering::Relaxed);
+        for spin in [spin(processors), spin(processors + 1).state().on(&crowded)] {
+            let asked = Cell::new(0);
+            let ask = || {
+                asked.set(asked.get() + 1);
+                None::<()>
+            };
+            assert_eq!(spin.until(ask), None);
+            assert_eq!(asked.get(), FEW_PAUSES + 1, "then it would yield");
+        }
+    }
+
+    #[test]
     fn a_spin_asks_until_its_turns_are_over() {
         let crowded = Atom::zero();
         let spin = Spin::of_worker(usize::MAX, &crowded);

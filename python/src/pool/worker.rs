@@ -214,7 +214,12 @@ impl PoolWorker {
         let py = function.py();
         while let Some(tile) = self.step()? {
             let start = tile.saturating_mul(length);
-            let rows = PySlice::new(py, as_index(start), as_index(start.saturating_add(length)), 1);
+            let rows = PySlice::new(
+                py,
+                as_index(start),
+                as_index(start.saturating_add(length)),
+                1,
+            );
             let parts = arrays.iter().map(|array| {
                 let (array, is_whole): (Bound<'_, PyAny>, bool) = array.extract()?;
                 match is_whole {
@@ -228,6 +233,8 @@ impl PoolWorker {
             if !forked.is_empty() {
                 break;
             }
+            // The function may be one of numpy, without a line of Python between two tiles.
+            py.check_signals()?;
         }
         Ok(())
     }
