@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 mod arrays;
+mod by_name;
 mod leases;
 mod names;
 mod owned;
