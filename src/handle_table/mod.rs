@@ -7,6 +7,7 @@ mod by_name;
 mod leases;
 mod names;
 mod owned;
+pub(crate) mod peers;
 pub(crate) mod shared;
 mod structures;
 #[cfg(not(loom))]
