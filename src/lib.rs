@@ -177,6 +177,7 @@ pub use error::{Error, Result};
 pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
 pub use handle_table::access::TableAccess;
+pub use handle_table::peers::{Gone, Watch};
 pub use handle_table::shared::SharedTable;
 #[cfg(not(loom))]
 #[doc(inline)]
@@ -191,6 +192,7 @@ pub use pool::{OnDeath, Pool, PoolBuilder, TileContext, WorkerContext, become_wo
 pub use queue::{Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
+pub use seat::Peer;
 #[doc(inline)]
 pub use segment::{Segment, SegmentOptions};
 pub use table::create::Owned;

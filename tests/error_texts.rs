@@ -93,6 +93,10 @@ fn made() -> Vec<Error> {
             error: Corrupt { offset: 0x2a08_9000, what: "the descriptor is not one" },
         };
         NameError::Taken { name: weights(), handle: X, pid: 4711 };
+        NameError::NotGiven { name: weights(), waited: Duration::from_secs(5) };
+        NameError::Shape {
+            name: weights(), handle: X, found: vec![3], expected: vec![4],
+        };
         NameError::Crowded { names: 65_536 };
         NameError::Corrupt(Corrupt {
             offset: 0x2a10_9000, what: "a bucket of names has no valid list",

@@ -7,6 +7,7 @@ use thiserror::Error as ThisError;
 
 use crate::handle::AnyHandle;
 use crate::message::Called;
+use crate::names::NameError;
 use crate::seat::JoinError;
 use crate::table::error::{AllocError, LeaseError};
 
@@ -143,6 +144,9 @@ pub enum PartitionError {
     /// An array of the group could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The name is invalid, or nothing has it.
+    #[error(transparent)]
+    Name(NameError),
     /// The claim words could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
@@ -254,6 +258,17 @@ impl From<JoinError> for RoundError {
 impl From<JoinError> for PartitionError {
     fn from(error: JoinError) -> Self {
         PartitionError::Lease(error.into())
+    }
+}
+
+impl From<NameError> for PartitionError {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Lease(error) => PartitionError::Lease(error),
+            NameError::Alloc(error) => PartitionError::Alloc(error),
+            NameError::Join(error) => PartitionError::Lease(error.into()),
+            other => PartitionError::Name(other),
+        }
     }
 }
 
