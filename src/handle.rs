@@ -33,6 +33,7 @@ const DIGITS: usize = 16;
 /// assert_eq!(Handle::<f64, Ix2>::from_bits(any.to_bits()), handle);
 /// # Ok::<(), ndshm::error::ParseHandleError>(())
 /// ```
+#[doc(alias("ObjectRef", "reference", "pointer"))]
 #[repr(transparent)]
 pub struct Handle<T, D> {
     bits: u64,

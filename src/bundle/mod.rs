@@ -56,6 +56,7 @@ pub use handle::BundleHandle;
 /// Changes and lookups never wait. If two participants insert the same name, one of them succeeds.
 /// A participant may be killed at any moment: a part that it was inserting is in the bundle, or
 /// freed.
+#[doc(alias("dict", "HashMap", "state_dict", "npz"))]
 pub struct Bundle<'t> {
     table: &'t Core,
     handle: AnyHandle,

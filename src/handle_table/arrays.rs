@@ -22,6 +22,15 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`AllocError`], with the numbers and the remedy.
+    #[doc(alias(
+        "RawArray",
+        "SharedArray",
+        "share_memory",
+        "MPI_Win_allocate_shared",
+        "calloc",
+        "allocate",
+        "create",
+    ))]
     #[inline]
     #[track_caller]
     pub fn zeros<T: Element, Sh: ShapeBuilder>(
@@ -35,6 +44,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[doc(alias("full", "ones"))]
     #[inline]
     #[track_caller]
     pub fn from_elem<T: Element, Sh: ShapeBuilder>(
@@ -83,6 +93,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[doc(alias("share_memory", "put", "share"))]
     #[inline]
     #[track_caller]
     pub fn from_array<T: Element, D: Dimension>(
@@ -99,6 +110,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[doc(alias("malloc", "empty"))]
     #[inline]
     #[track_caller]
     pub fn uninit<T: Element, Sh: ShapeBuilder>(
@@ -226,6 +238,7 @@ impl HandleTable {
     /// # Errors
     /// [`LeaseError::Stale`] if it was freed before. [`LeaseError::Internal`] if the handle names
     /// memory that the crate keeps for itself, as a pool's mailbox.
+    #[doc(alias("unlink", "delete", "remove", "destroy", "MPI_Win_free"))]
     #[inline]
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.free(handle)
@@ -238,6 +251,7 @@ impl HandleTable {
     /// [`LeaseError::Stale`]. [`LeaseError::Owned`] if another participant owns the array.
     /// [`LeaseError::Internal`] if the handle names memory that the crate keeps for itself.
     /// [`LeaseError::Queued`] if a queue owns the array.
+    #[doc(alias("leak", "persist", "keep"))]
     #[inline]
     pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.detach(handle)
@@ -270,6 +284,7 @@ impl HandleTable {
     /// # Errors
     /// As [`detach`](HandleTable::detach), and [`LeaseError::Owned`] also if this participant owns
     /// the array already.
+    #[doc(alias("take_ownership"))]
     #[inline]
     pub fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.adopt(handle)
@@ -280,6 +295,7 @@ impl HandleTable {
     /// # Errors
     /// [`LeaseError::Stale`] if the handle names none. [`LeaseError::WrongKind`] if it names a
     /// queue, a partition or a bundle.
+    #[doc(alias("shape", "dtype"))]
     #[inline]
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.core.info(handle)
@@ -289,6 +305,7 @@ impl HandleTable {
     ///
     /// Arrays that come or go during the iteration may be missing or not. The table's own arrays
     /// (the words of partitions) are left out.
+    #[doc(alias("list", "ls"))]
     #[inline]
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.core.arrays()

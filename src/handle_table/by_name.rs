@@ -49,6 +49,7 @@ impl HandleTable {
     /// # Errors
     /// - [`NameError::NotGiven`] if nothing got the name in time.
     /// - See [`find`](HandleTable::find).
+    #[doc(alias("wait_for", "get_blocking"))]
     pub fn find_wait<T: Element, D: Dimension>(
         &self,
         name: &str,
@@ -166,6 +167,7 @@ impl HandleTable {
     ///   another type or number of axes.
     /// - [`NameError::Alloc`] if there is no memory.
     /// - See [`publish`](HandleTable::publish), except `Taken`.
+    #[doc(alias("entry", "get_or_insert", "get_or_init"))]
     pub fn get_or_create<T: Element, Sh: ShapeBuilder>(
         &self,
         name: &str,

@@ -24,6 +24,7 @@ impl HandleTable {
     ///   participants try to read and one tries to write at the same moment, all may get `Busy`. So
     ///   may a participant that reads already and asks again while another tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
+    #[doc(alias("get", "lock", "borrow", "view", "get_lock", "RwLock"))]
     #[inline(always)]
     #[track_caller]
     pub fn read<T: Element, D: Dimension>(
@@ -41,6 +42,15 @@ impl HandleTable {
     /// # Errors
     /// As [`read`](HandleTable::read). [`LeaseError::Busy`] also while the array has readers, this
     /// participant included.
+    #[doc(alias(
+        "get_mut",
+        "lock",
+        "borrow_mut",
+        "view_mut",
+        "get_lock",
+        "RwLock",
+        "MPI_Win_lock"
+    ))]
     #[inline(always)]
     #[track_caller]
     pub fn write<T: Element, D: Dimension>(
@@ -129,6 +139,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`]; never `Busy` or `Poisoned`.
+    #[doc(alias("get_unchecked", "data_ptr", "from_raw_parts"))]
     #[inline]
     pub fn attach<T: Element, D: Dimension>(
         &self,
@@ -249,6 +260,7 @@ impl HandleTable {
     ///
     /// # Panics
     /// If `look` panics; the array then stays poisoned.
+    #[doc(alias("repair", "PoisonError"))]
     #[inline]
     #[track_caller]
     pub fn recover<T: Element, D: Dimension, R>(

@@ -48,6 +48,15 @@ use crate::table::core::Core;
 /// assert!(table.read(x).is_err());
 /// # Ok::<(), ndshm::Error>(())
 /// ```
+#[doc(alias(
+    "SharedArray",
+    "SharedMemory",
+    "SharedMemoryManager",
+    "multiprocessing",
+    "Manager",
+    "plasma",
+    "allocator",
+))]
 pub struct HandleTable {
     pub(crate) core: Core,
 }
@@ -59,6 +68,7 @@ impl HandleTable {
     /// [`JoinError::SeatLocked`] if a process outside the crate locks seats.
     /// [`JoinError::SeatsFull`] if every seat belongs to a living participant, or is being checked
     /// by another process.
+    #[doc(alias("attach", "connect", "MPI_Comm_split_type"))]
     pub fn join(segment: &Segment) -> Result<HandleTable, JoinError> {
         let core = Core::join(segment, &Reclaimer)?;
         let table = HandleTable { core };
@@ -85,6 +95,7 @@ impl HandleTable {
     /// A process that may read the segment's file can lock a seat, which then cannot be reaped.
     /// [`ReapReport::locked`] counts such seats, and [`foreign_locks`](HandleTable::foreign_locks)
     /// names the processes.
+    #[doc(alias("gc", "collect_garbage", "cleanup"))]
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
         self.core.reap()
     }

@@ -43,6 +43,7 @@ impl HandleTable {
     /// - [`NameError::Length`] if the name has 0 or more than 255 bytes.
     /// - [`NameError::Alloc`] or [`NameError::Crowded`] if there is no room for the record of
     ///   names.
+    #[doc(alias("register", "bind", "set", "insert"))]
     #[inline]
     pub fn publish(&self, name: &str, handle: impl Into<AnyHandle>) -> Result<(), NameError> {
         self.core.publish(name, handle)
@@ -56,6 +57,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// See [`publish`](HandleTable::publish), except `Taken`.
+    #[doc(alias("swap", "overwrite", "set"))]
     #[inline]
     pub fn replace(
         &self,
@@ -74,6 +76,7 @@ impl HandleTable {
     /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
     /// - [`NameError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if it has
     ///   another type.
+    #[doc(alias("get", "lookup", "attach", "shm_open", "MPI_Win_shared_query"))]
     #[inline]
     pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {
         self.core.find(name)
@@ -119,6 +122,7 @@ impl HandleTable {
     ///
     /// A name that is given or removed meanwhile may be missing. A renamed one may appear under
     /// both names, or none.
+    #[doc(alias("list", "keys", "ls"))]
     #[inline]
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         self.core.names(prefix)

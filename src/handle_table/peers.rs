@@ -30,6 +30,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// See [`peer`](HandleTable::peer).
+    #[doc(alias("members", "processes", "ranks"))]
     pub fn peers(&self) -> Result<Vec<Peer>, JoinError> {
         let me = self.core.enter()?;
         let memory = self.segment().memory();
@@ -86,6 +87,7 @@ impl HandleTable {
     }
 
     /// Creates a list of what is to be watched. See [`Watch`].
+    #[doc(alias("monitor", "notify"))]
     pub fn watch(&self) -> Watch<'_> {
         Watch {
             table: self,

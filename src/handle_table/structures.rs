@@ -16,6 +16,7 @@ impl HandleTable {
     /// # Errors
     /// [`PartitionError`] if the arrays have different lengths, an array lacks the axis, or an
     /// array occurs twice in the group and is written.
+    #[doc(alias("par_chunks_mut", "chunks", "split", "array_split", "scatter"))]
     #[inline]
     pub fn partition<G: Group>(
         &self,
@@ -97,6 +98,7 @@ impl HandleTable {
     /// # Errors
     /// - [`QueueError::Capacity`] for 0 or more than 2²⁴ jobs.
     /// - [`QueueError::Alloc`] if the cells could not be allocated.
+    #[doc(alias("channel", "SimpleQueue", "multiprocessing"))]
     #[inline]
     pub fn queue<T: Job>(&self, capacity: usize) -> Result<Queue<'_, T>, QueueError> {
         self.core.queue(capacity)
@@ -118,6 +120,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`BundleError::Alloc`] if there is no memory or no free slot.
+    #[doc(alias("dict", "HashMap", "state_dict"))]
     #[inline]
     pub fn bundle(&self) -> Result<Bundle<'_>, BundleError> {
         self.core.bundle()

@@ -56,6 +56,7 @@ use crate::word::SeatId;
 /// assert!(observer.verify().is_clean());
 /// # Ok::<(), ndshm::Error>(())
 /// ```
+#[doc(alias("readonly", "inspect", "debug"))]
 pub struct Observer {
     observed: Observed,
 }

@@ -103,6 +103,7 @@ impl HandleTable {
     /// - [`ObjectError::Value`] if the value's own code returns an error.
     ///
     /// Then nothing is allocated.
+    #[doc(alias("ray.put", "pickle", "serialize", "share"))]
     pub fn put_object<V: Serialize + ?Sized>(
         &self,
         value: &V,
@@ -157,6 +158,7 @@ impl HandleTable {
     /// - [`ObjectError::Lease`] as for [`read`](HandleTable::read). After the object is freed, its
     ///   handle is stale.
     /// - [`ObjectError::Corrupt`] if the header is not that of an object.
+    #[doc(alias("ray.get", "unpickle", "deserialize"))]
     pub fn open_object(
         &self,
         handle: impl Into<ObjectHandle>,

@@ -55,6 +55,7 @@ pub(crate) use wait::{Look, Next, Wait, Waited};
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
 /// parameter.
+#[doc(alias("chunks", "par_chunks_mut", "tiles", "domain_decomposition"))]
 #[repr(transparent)]
 pub struct PartitionHandle<G> {
     control: AnyHandle,

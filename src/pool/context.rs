@@ -78,6 +78,7 @@ impl TileContext<'_> {
     /// [step](TileContext::step) within it, the [run](TileContext::run) of the tile and the tile's
     /// index, and differs if any of them differs. So the numbers are the same for any number of
     /// workers. [`TileRng::at`] gives the same stream to a reference implementation.
+    #[doc(alias("random", "seed"))]
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         self.rng_after(0)
@@ -158,6 +159,7 @@ impl WorkerContext<'_> {
     ///
     /// # Errors
     /// Same as [`barrier_timeout`](WorkerContext::barrier_timeout).
+    #[doc(alias("MPI_Barrier", "MPI_Win_fence", "Barrier", "synchronize"))]
     pub fn barrier(&self) -> Result<(), PoolError> {
         self.barrier_timeout(Duration::from_secs(60))
     }

@@ -47,6 +47,7 @@ impl Pool<'_> {
     /// - [`PoolError::KernelNotInImage`], [`PoolError::Forked`] and [`PoolError::Alloc`] as in
     ///   [`for_each`](Pool::for_each).
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if one cannot be replaced.
+    #[doc(alias("spmd", "mpirun", "parallel_region"))]
     pub fn run<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
         P: AnyBitPattern + NoUninit,
@@ -83,6 +84,7 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// Same as [`run`](Pool::run).
+    #[doc(alias("initializer", "MPI_Bcast"))]
     pub fn broadcast<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
         P: Pod,

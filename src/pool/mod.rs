@@ -125,6 +125,7 @@ pub enum OnDeath {
 /// the processors: `RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless it is
 /// already set. [`fork`](Pool::fork) refuses to fork a process that runs rayon, because rayon would
 /// hang in the child. Worker threads share the process's rayon pool.
+#[doc(alias("multiprocessing", "ProcessPoolExecutor", "ThreadPool", "rayon"))]
 pub struct Pool<'t> {
     table: &'t HandleTable,
     shared: Shared,

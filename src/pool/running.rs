@@ -51,6 +51,7 @@ impl<'t> Pool<'t> {
     /// # Errors
     /// Same as [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so
     /// many tiles that workers claim several at once.
+    #[doc(alias("apply_async", "submit", "step_async", "imap_unordered"))]
     #[track_caller]
     pub fn start<'a, 'p, 'r, G, P, F>(
         &'a mut self,
@@ -131,6 +132,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// Under [`OnDeath::Fail`](super::OnDeath::Fail) so does a death, at the latest in the first
     /// `wait_any` that begins 10 ms after it. If the dead worker held no tile, the error names no
     /// rows.
+    #[doc(alias("ray.wait", "recv", "as_completed", "step_wait"))]
     #[track_caller]
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<ReadyTile<'_, 'r, G>>, PoolError> {
         self.pool.check_ours()?;

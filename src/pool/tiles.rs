@@ -26,6 +26,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Forked`] in a forked child.
     /// - [`PoolError::Alloc`] if memory is missing.
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if no worker is left.
+    #[doc(alias("par_iter", "par_chunks_mut", "map", "parallel"))]
     #[track_caller]
     pub fn for_each<G, P, F>(
         &mut self,
@@ -45,6 +46,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
+    #[doc(alias("map", "starmap", "gather", "MPI_Gather"))]
     #[track_caller]
     pub fn map_collect<G, P, R, F>(
         &mut self,
@@ -70,6 +72,7 @@ impl<'t> Pool<'t> {
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
+    #[doc(alias("reduce", "sum", "fold", "MPI_Reduce"))]
     #[track_caller]
     pub fn map_reduce<G, P, R, F, A>(
         &mut self,

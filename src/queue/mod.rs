@@ -83,6 +83,7 @@ use shape::MAX_CAPACITY;
 /// assert_eq!(queue.pop()?, None);
 /// # Ok::<(), ndshm::Error>(())
 /// ```
+#[doc(alias("channel", "mpsc", "multiprocessing", "mq_open"))]
 pub struct Queue<'t, T> {
     table: &'t Core,
     handle: AnyHandle,
@@ -187,6 +188,7 @@ impl<T: Pod> Queue<'_, T> {
     /// - [`PushError::Closed`] after [`close`](Queue::close). A push during it may succeed or not.
     /// - [`PushError::Failed`] if the cells are used up, or if the queue was freed before a forked
     ///   child first used it.
+    #[doc(alias("send", "put", "enqueue", "mq_send"))]
     #[inline]
     pub fn push(&self, job: T) -> Result<(), PushError<T>> {
         match self.try_push(&job) {
@@ -210,6 +212,7 @@ impl<T: Pod> Queue<'_, T> {
     ///
     /// # Errors
     /// [`QueueError::Lease`] if the queue was freed before a forked child first used it.
+    #[doc(alias("recv", "get", "dequeue", "try_recv", "mq_receive"))]
     #[inline]
     pub fn pop(&self) -> Result<Option<T>, QueueError> {
         let me = self.lease.enter()?;

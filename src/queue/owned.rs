@@ -61,6 +61,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// [`PushError::Failed`]:
     /// - [`QueueError::NotOwned`] if the participant that opened this queue does not own the array.
     /// - [`QueueError::Lease`] if the array was freed.
+    #[doc(alias("send", "move", "transfer"))]
     pub fn push_owned<'o>(&self, array: Owned<'o, T, D>) -> Result<(), PushError<Owned<'o, T, D>>> {
         match self.try_push_owned(array.handle()) {
             Ok(()) => {

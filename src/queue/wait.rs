@@ -35,6 +35,7 @@ impl<T: Pod> Queue<'_, T> {
     /// # Errors
     /// See [`pop`](Queue::pop). Also returns [`QueueError::Join`] if the search for dead
     /// participants fails.
+    #[doc(alias("recv_timeout", "get"))]
     pub fn pop_timeout(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop()? {
             Some(job) => Ok(Attempt::Over(Some(job))),
@@ -50,6 +51,7 @@ impl<T: Pod> Queue<'_, T> {
     /// # Errors
     /// See [`push`](Queue::push). Returns [`PushError::Full`] if no cell became free, and
     /// [`PushError::Closed`] at once if the queue is closed.
+    #[doc(alias("send_timeout", "put"))]
     pub fn push_timeout(&self, job: T, timeout: Duration) -> Result<(), PushError<T>> {
         let full = QueueError::Full {
             capacity: self.capacity(),

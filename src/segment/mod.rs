@@ -62,6 +62,7 @@ use model as imp;
 /// | [`anonymous`](Segment::anonymous) | forked children, and processes that receive the descriptor | the machine's memory | the last process that has it |
 /// | [`create`](Segment::create) | processes of the same user that know the name | the size of `/dev/shm` | the last process, unless it persists |
 /// | [`in_process`](Segment::in_process) | threads | the machine's memory | the process |
+#[doc(alias("SharedMemory", "mmap", "shared_memory", "MPI_Win"))]
 #[derive(Clone)]
 pub struct Segment {
     inner: Arc<Inner>,

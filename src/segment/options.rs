@@ -77,6 +77,7 @@ impl SegmentOptions {
     /// TiB (64 GiB for an in-process segment, 1 MiB for one under Miri), halved until the segment
     /// can be mapped and leaves half of a limited address space (`ulimit -v`) to the rest of the
     /// program.
+    #[doc(alias("size", "ftruncate"))]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self
@@ -182,6 +183,7 @@ impl SegmentOptions {
     /// pools. Other processes that open the segment must ask too, but share the pages that are
     /// huge already. A refusal by the system is no error: see
     /// [`Segment::huge_pages`](crate::Segment::huge_pages).
+    #[doc(alias("madvise", "hugetlb", "MADV_HUGEPAGE"))]
     pub fn huge_pages(mut self, pages: HugePages) -> Self {
         self.huge_pages = pages;
         self

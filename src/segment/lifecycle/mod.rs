@@ -36,6 +36,7 @@ impl Segment {
     /// It leaves nothing behind, however its processes end, and is limited by the memory of the
     /// machine, not by the size of `/dev/shm`. Other processes get it through
     /// [`inheritable_fd`](Segment::inheritable_fd).
+    #[doc(alias("memfd", "memfd_create", "MAP_ANONYMOUS", "MAP_SHARED", "mmap"))]
     pub fn anonymous() -> Result<Segment, SegmentError> {
         Segment::options().anonymous()
     }
@@ -47,6 +48,7 @@ impl Segment {
     /// process that opens it joins the existing segment.
     ///
     /// A name has 1 to 250 bytes and no slash; it appears below `/dev/shm`.
+    #[doc(alias("shm_open", "O_CREAT", "ftruncate"))]
     pub fn create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().create(name)
     }
@@ -55,6 +57,7 @@ impl Segment {
     ///
     /// If a creator has made the name but not yet the segment, the call waits for it, up to
     /// [`open_timeout`](SegmentOptions::open_timeout).
+    #[doc(alias("shm_open", "attach", "mmap"))]
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open(name)
     }
@@ -64,6 +67,7 @@ impl Segment {
     ///
     /// If a creator has died before it was done, its file is replaced after
     /// [`open_timeout`](SegmentOptions::open_timeout).
+    #[doc(alias("shm_open"))]
     pub fn open_or_create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open_or_create(name)
     }
@@ -101,6 +105,7 @@ impl Segment {
     /// the child opens it by [`from_fd`](Segment::from_fd).
     ///
     /// Every child that is started while it is open inherits it, so drop it after the start.
+    #[doc(alias("dup", "memfd", "FD_CLOEXEC"))]
     pub fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
         self.inner.inheritable_fd()
     }
@@ -144,6 +149,7 @@ impl Segment {
     /// [`SegmentError::NotPassed`] if the socket is closed, not connected, or not a Unix socket;
     /// [`SegmentError::SocketTimeout`]; [`SegmentError::NotShared`] for an in-process segment;
     /// [`SegmentError::Left`].
+    #[doc(alias("SCM_RIGHTS", "sendmsg"))]
     pub fn send_to(&self, socket: impl AsFd, timeout: Duration) -> Result<(), SegmentError> {
         let fd = self.inner.passable_fd()?;
         socket::send(socket.as_fd(), fd.as_fd(), self.id(), timeout)
@@ -274,6 +280,7 @@ impl Segment {
     /// and mapping: a private mapping needs as much address space again for a moment, and under
     /// `vm.overcommit_memory=2` also the commit charge of the whole capacity. After an error of
     /// opening or mapping nothing has changed.
+    #[doc(alias("munmap", "close", "detach"))]
     pub fn leave(&self) -> Result<(), SegmentError> {
         self.inner.leave(0, &[])
     }
@@ -339,6 +346,7 @@ impl SegmentOptions {
     /// [`SegmentError::NotFound`], [`SegmentError::PermissionMismatch`], [`SegmentError::NotOurs`];
     /// [`SegmentError::NotInitialized`] for a file that begins with zeros, see
     /// [`remove_unfinished`](SegmentOptions::remove_unfinished).
+    #[doc(alias("shm_unlink", "unlink"))]
     pub fn remove(self, name: &str) -> Result<Removal, SegmentError> {
         remove::unused(name, &self)
     }
