@@ -18,6 +18,19 @@ impl HandleTable {
     /// Any number of participants may read at once, and a participant may hold several guards.
     /// Arrays of `bool` are scanned for invalid bytes.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let x = table.from_shape_fn((3, 4), |(row, _)| row as f64)?;
+    /// let lease = table.read(x)?;                          // an ndarray
+    /// assert_eq!(lease.row(2).sum(), 8.0);
+    /// assert!(table.read(x).is_ok());                      // readers share
+    /// assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`LeaseError::Stale`], [`LeaseError::WrongKind`].
     /// - [`LeaseError::Busy`] while the array has a writer; the call does not wait. If some
@@ -38,6 +51,19 @@ impl HandleTable {
     /// array.
     ///
     /// The array is poisoned if a panic drops the guard, or if the process dies with it.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((3, 4))?;
+    /// {
+    ///     let mut lease = table.write(x)?;
+    ///     lease.row_mut(1).fill(1.5);
+    ///     lease[[0, 0]] = 1.0;
+    /// }                                                    // from here on others can read
+    /// assert_eq!(table.read(x)?.sum(), 7.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read`](HandleTable::read). [`LeaseError::Busy`] also while the array has readers, this
@@ -64,6 +90,16 @@ impl HandleTable {
     ///
     /// Arrays of `bool` are not checked: the bytes may be any.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1_u16)?;
+    /// let lease = table.read_untyped(x)?;
+    /// assert_eq!(lease.shape(), [3]);
+    /// assert_eq!(lease.bytes(), [1, 0, 1, 0, 1, 0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::WrongKind`] if
     /// the handle names a control array: a partition, a queue, a bundle, or memory of the crate
@@ -79,6 +115,15 @@ impl HandleTable {
     /// Leases an array for writing as [`write`](HandleTable::write) does, with any element type.
     ///
     /// The bytes are not checked: the next typed lease refuses a `bool` that is neither 0 nor 1.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u16, _>(2)?;
+    /// table.write_untyped(x)?.bytes_mut().copy_from_slice(&[1, 0, 2, 0]);
+    /// assert_eq!(table.read(x)?.sum(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read_untyped`](HandleTable::read_untyped). [`LeaseError::Busy`] also while the array
@@ -136,6 +181,17 @@ impl HandleTable {
     /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
     /// synchronise by other means. Unlike a [pin](HandleTable::pin), it does not keep the bytes
     /// from becoming those of another array.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem((3, 4), 1.0)?;
+    /// let attached = table.attach(x)?;
+    /// assert_eq!(attached.shape(), [3, 4]);
+    /// // SAFETY: the array is this program's alone, and it is not freed meanwhile.
+    /// assert_eq!(unsafe { *attached.as_ptr() }, 1.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`]; never `Busy` or `Poisoned`.
@@ -278,6 +334,23 @@ impl HandleTable {
     /// A poisoned array may still have readers: a participant that died while it tried to write,
     /// before it checked for readers, counts as a writer.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let torn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    ///     let _lease = table.write(x).unwrap();
+    ///     panic!("half-written");
+    /// }));
+    /// assert!(torn.is_err());
+    /// assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    /// table.clear_poison(x)?;                              // zeros are good
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::Busy`] while a round still has participants after the death of its opener.
     #[inline]
@@ -288,6 +361,18 @@ impl HandleTable {
 
 impl AnyHandle {
     /// Returns the handle as one of an array of `T` with dimension `D`.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    ///
+    /// let any = ndshm::AnyHandle::from(table.from_elem(3, 1.0_f32)?);
+    /// assert!(any.downcast::<f64, Ix1>(&table).is_err());
+    /// let x = any.downcast::<f32, Ix1>(&table)?;
+    /// assert_eq!(table.read(x)?.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if it names none. [`LeaseError::WrongKind`] names both types if

@@ -28,6 +28,15 @@ impl HandleTable {
 
     /// Returns the living participants, this one too, in the order of their seats.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let peers = table.peers()?;
+    /// assert_eq!(peers, [table.peer()?]);
+    /// assert_eq!(peers[0].pid(), std::process::id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`peer`](HandleTable::peer).
     #[doc(alias("members", "processes", "ranks"))]
@@ -72,6 +81,18 @@ impl HandleTable {
 
     /// Returns `true` while the participant lives: it has not left its seat, and its process has
     /// not ended.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// let other = HandleTable::join(&segment)?;
+    /// let peer = other.peer()?;
+    /// assert!(table.is_alive(peer)?);
+    /// drop(other);
+    /// assert!(!table.is_alive(peer)?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// See [`peer`](HandleTable::peer).

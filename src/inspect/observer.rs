@@ -93,6 +93,19 @@ impl Observer {
 
     /// Observes the segment of this name.
     ///
+    /// ```
+    /// use ndshm::{HandleTable, Observer};
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let table = HandleTable::open_or_create(name)?;
+    /// table.publish("x", table.zeros::<f64, _>((3, 4))?)?;
+    ///
+    /// let observer = Observer::open(name)?;                // in any process
+    /// let x = observer.find("x")?;
+    /// assert_eq!(observer.info(x)?.shape, [3, 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Returns the errors of [`Segment::open`].
     pub fn open(name: &str) -> Result<Observer, SegmentError> {
@@ -153,6 +166,17 @@ impl Observer {
     }
 
     /// Returns the taken seats.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let seats = observer.seats()?;
+    /// assert_eq!(seats.len(), 1);                          // an observer takes none
+    /// assert_eq!(seats[0].pid, std::process::id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seats(&self) -> Result<Vec<SeatInfo>, SegmentError> {
         let memory = self.observed.memory();
         let seats = 0..memory.layout().geometry.seats as usize;
@@ -169,6 +193,19 @@ impl Observer {
     }
 
     /// Returns all live arrays, as [`HandleTable::arrays`](crate::HandleTable::arrays) does.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// table.zeros::<f64, _>((3, 4))?;
+    /// for array in observer.arrays() {
+    ///     println!("{} of {:?}", array.dtype, array.shape);
+    /// }
+    /// assert_eq!(observer.arrays().count(), 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.tables().arrays()
     }
@@ -192,6 +229,19 @@ impl Observer {
     }
 
     /// Returns the number of arrays, and how many were created and freed so far.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.zeros::<f64, _>(3)?;
+    /// table.free(x)?;
+    /// let census = observer.census();
+    /// assert_eq!((census.live, census.made, census.freed), (1, 2, 1));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn census(&self) -> Census {
         self.seen(TableView::census)
     }
@@ -199,6 +249,21 @@ impl Observer {
     /// Returns the progress of the current or last round of each partition.
     ///
     /// Leaves out a partition with inconsistent words, which [`verify`](Observer::verify) reports.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// let tiles = table.partition(x.write(), ndarray::Axis(0), 10)?;
+    /// let round = tiles.begin()?;
+    /// let (partition, progress) = &observer.rounds()[0];
+    /// assert_eq!(*partition, tiles.handle().into());
+    /// assert_eq!((progress.running, progress.done, progress.tiles), (true, 0, 10));
+    /// # drop(round);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn rounds(&self) -> Vec<(AnyHandle, RoundProgress)> {
         let copy = |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok();
         self.seen(|look| look.rounds(copy))
@@ -215,6 +280,16 @@ impl Observer {
 
     /// Returns all names that begin with `prefix`, sorted; with `""` all names. See
     /// [`HandleTable::names`](crate::HandleTable::names).
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// table.publish("x", table.zeros::<f64, _>(3)?)?;
+    /// assert_eq!(observer.names("")?[0].name, "x");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`NameError::Corrupt`] with the damaged bucket.
@@ -282,6 +357,16 @@ impl Observer {
     /// Checks every word of the segment's tables; see
     /// [`HandleTable::verify`](crate::HandleTable::verify). Leaves out the contents of partitions
     /// and queues, because an observer cannot keep them in place.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let found = observer.verify();
+    /// assert!(found.damage.is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn verify(&self) -> Verification {
         self.seen(|look| verify::verify(look.memory, None))
     }

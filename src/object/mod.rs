@@ -151,6 +151,17 @@ impl HandleTable {
     /// Opens an object for reading. Its bytes stay until the guard is dropped, even if another
     /// participant frees the object.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let handle = table.put_object(&vec![("a", 1), ("b", 2)])?;
+    ///
+    /// // In any process:
+    /// let object = table.open_object(handle)?;
+    /// assert_eq!(object.get::<Vec<(&str, i32)>>()?[1], ("b", 2));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`ObjectError::Lease`] with [`WrongKind`](LeaseError::WrongKind) if the handle names
     ///   something else, [`ObjectError::Version`] if the object is of another version of this

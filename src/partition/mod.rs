@@ -278,6 +278,17 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Returns the indices that a tile covers along the first cut axis; empty if there is no such
     /// tile.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// assert_eq!(tiles.range(3), 30..40);
+    /// assert!(tiles.range(10).is_empty());                 // there is no such tile
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn range(&self, tile: usize) -> Range<usize> {
         self.plan.rows(tile)
     }
@@ -293,6 +304,20 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the progress of the running round, or of the last one. Any process may ask.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |_, (), _| ())?;
+    /// let progress = tiles.progress()?;                    // in any process
+    /// assert_eq!((progress.done, progress.tiles), (10, 10));
+    /// assert!(!progress.running);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if the creator has dropped the partition.

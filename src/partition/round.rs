@@ -20,6 +20,25 @@ impl<'t, G: Group> Partition<'t, G> {
     /// From here on participants in any process may [`enter`](Partition::enter) and claim tiles.
     /// [`Round::finish`] ends the round; dropping the `Round` before gives it up.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// use std::time::Duration;
+    ///
+    /// let round = tiles.begin()?;
+    /// if let Some(mut part) = tiles.enter()? {             // in any number of processes
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         tile.views().fill(1.0);
+    ///     }
+    /// }
+    /// round.finish(Duration::from_secs(10))?;
+    /// assert_eq!(table.read(x)?.sum(), 100.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`RoundError::Running`] if a round is running.
     /// - [`RoundError::UsedUp`] if the partition has run its last round.

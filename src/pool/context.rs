@@ -78,6 +78,22 @@ impl TileContext<'_> {
     /// [step](TileContext::step) within it, the [run](TileContext::run) of the tile and the tile's
     /// index, and differs if any of them differs. So the numbers are the same for any number of
     /// workers. [`TileRng::at`] gives the same stream to a reference implementation.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::rand_core::Rng;
+    ///
+    /// pool.for_each(&tiles, &(), |mut x, (), tile| {
+    ///     let mut rng = tile.rng();                        // the same for any number of workers
+    ///     x.map_inplace(|x| *x += rng.next_u64() as f64 / u64::MAX as f64);
+    /// })?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("random", "seed"))]
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
@@ -156,6 +172,24 @@ impl WorkerContext<'_> {
 
     /// Waits until every worker of the call has arrived, at most a minute; see
     /// [`barrier_timeout`](WorkerContext::barrier_timeout).
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let sums = pool.run(&x, |worker, &x| {
+    ///     if worker.worker() == 0 {
+    ///         worker.table().write(x)?.fill(1.0);
+    ///     }
+    ///     worker.barrier()?;                               // the others wait until it is filled
+    ///     Ok(worker.table().read(x)?.sum())
+    /// })?;
+    /// assert_eq!(sums, [100.0, 100.0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Same as [`barrier_timeout`](WorkerContext::barrier_timeout).

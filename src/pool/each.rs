@@ -82,6 +82,18 @@ impl Pool<'_> {
     /// A worker that replaces a dead one has not run the kernel. Call this again after
     /// [`PoolError::WorkerDied`], or if [`pids`](Pool::pids) have changed.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let numbers = pool.broadcast(&7_u64, |worker, &seven| seven + worker.worker() as u64)?;
+    /// assert_eq!(numbers, [7, 8]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`run`](Pool::run).
     #[doc(alias("initializer", "MPI_Bcast"))]

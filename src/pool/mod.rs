@@ -147,6 +147,19 @@ pub struct Pool<'t> {
 
 impl Pool<'_> {
     /// Returns a builder, which sets the number of workers and how their calls behave.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::OnDeath;
+    /// use std::time::Duration;
+    ///
+    /// let builder = Pool::builder().workers(2).seed(42).on_death(OnDeath::RunAgain);
+    /// let pool = builder.deadline(Duration::from_secs(60)).threads(&table)?; // or fork, or spawn
+    /// assert_eq!((pool.workers(), pool.seed()), (2, 42));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn builder() -> PoolBuilder {
         PoolBuilder::new()
     }
@@ -157,6 +170,15 @@ impl<'t> Pool<'t> {
     ///
     /// Kernels run as in processes, but they share one process: damage by one of them affects all,
     /// and a kernel that never returns cannot be killed.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// assert_eq!(pool.broadcast(&(), |worker, ()| worker.workers())?, [2, 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`PoolError::Join`] if the seats are taken.
@@ -206,12 +228,50 @@ impl<'t> Pool<'t> {
 
     /// Sets the seed of the following calls. The random numbers of a call depend on the seed and on
     /// the number of the call, not on the number of workers.
+    ///
+    /// ```
+    /// # #[cfg(feature = "rand")] {
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::rand_core::Rng;
+    ///
+    /// let draw = |pool: &mut Pool| {
+    ///     pool.map_collect(&tiles, &(), |_, (), tile| tile.rng().next_u64())
+    /// };
+    /// pool.set_seed(1);
+    /// let first = draw(&mut pool)?;
+    /// let mut other = Pool::threads(&table, 1)?;           // another number of workers
+    /// other.set_seed(1);
+    /// assert_eq!(draw(&mut other)?, first);
+    /// # }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
     }
 
     /// Sets the time limit of the following calls; see [`PoolBuilder::deadline`]. `None` removes
     /// it.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::error::PoolError;
+    /// use std::time::Duration;
+    ///
+    /// pool.set_deadline(Some(Duration::from_millis(1)));
+    /// let late = pool.for_each(&tiles, &(), |_, (), _| std::thread::sleep(Duration::from_millis(20)));
+    /// assert!(matches!(late, Err(PoolError::Deadline { .. })));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }

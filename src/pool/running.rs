@@ -124,6 +124,22 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// Waits until `count` tiles are ready, or all that the workers have if these are fewer. Hands
     /// out all ready tiles in the order of their indices, each only once until it is sent back.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
+    /// for mut ready in running.wait_any(3)? {
+    ///     println!("tile {} holds {}", ready.index(), ready.views());
+    /// }                                                    // dropped: they rest
+    /// assert!(running.done() >= 3);
+    /// running.finish()?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`Pool::for_each`]. The pool's [deadline](Pool::set_deadline) applies to each wait.
     /// After an error the call is over, and no tile becomes ready any more.

@@ -183,6 +183,19 @@ impl Core {
 impl<T: Pod> Queue<'_, T> {
     /// Pushes a job, or returns it with the error. Never waits.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// for job in 0..4 {
+    ///     queue.push(job)?;
+    /// }
+    /// let refused = queue.push(4).unwrap_err();
+    /// assert!(refused.is_full());
+    /// assert_eq!(refused.into_job(), 4);                   // to try again later
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`PushError::Full`] if no cell is free.
     /// - [`PushError::Closed`] after [`close`](Queue::close). A push during it may succeed or not.
@@ -210,6 +223,17 @@ impl<T: Pod> Queue<'_, T> {
 
     /// Pops the oldest job. Returns `None` if there is none. Never waits.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// while let Some(job) = queue.pop()? {
+    ///     assert_eq!(job, 7);
+    /// }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`QueueError::Lease`] if the queue was freed before a forked child first used it.
     #[doc(alias("recv", "get", "dequeue", "try_recv", "mq_receive"))]
@@ -233,6 +257,18 @@ impl<T> Queue<'_, T> {
     ///
     /// In a forked child that cannot lease the queue (it was freed, or no seat is free) this does
     /// nothing. There the queue counts as closed, drained and empty.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// queue.close();
+    /// assert!(queue.push(8).is_err_and(|refused| refused.is_closed()));
+    /// assert_eq!(queue.pop()?, Some(7));
+    /// assert!(queue.is_closed() && queue.is_drained());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn close(&self) {
         if self.lease.enter().is_ok() {
             self.cells.close();
@@ -273,6 +309,15 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns the queue's name for other processes.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// table.publish("jobs", queue.handle())?;
+    /// assert_eq!(table.find_queue::<u64>("jobs")?.capacity(), 4);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> QueueHandle<T> {
         QueueHandle::of(self.handle)
     }

@@ -106,6 +106,20 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// Skips an array that was freed by its handle while it was in the queue. If this participant
     /// dies during the call, the array is still in the queue, or it is freed.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    /// use ndshm::queue::OwnedArray;
+    ///
+    /// let batches = table.queue::<OwnedArray<f32, Ix1>>(4)?;
+    /// batches.push_owned(table.owned(table.from_elem(32, 1.0)?))?;
+    /// while let Some(batch) = batches.pop_owned()? {
+    ///     assert_eq!(table.read(batch.handle())?.sum(), 32.0);
+    /// }                                                    // each batch is freed here
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`pop`](Queue::pop).
     pub fn pop_owned(&self) -> Result<Option<Owned<'t, T, D>>, QueueError> {

@@ -36,6 +36,16 @@ impl Segment {
     /// It leaves nothing behind, however its processes end, and is limited by the memory of the
     /// machine, not by the size of `/dev/shm`. Other processes get it through
     /// [`inheritable_fd`](Segment::inheritable_fd).
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;            // so does each child that this process forks
+    /// assert!(segment.name().is_none());
+    /// # drop(table);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("memfd", "memfd_create", "MAP_ANONYMOUS", "MAP_SHARED", "mmap"))]
     pub fn anonymous() -> Result<Segment, SegmentError> {
         Segment::options().anonymous()
@@ -48,6 +58,17 @@ impl Segment {
     /// process that opens it joins the existing segment.
     ///
     /// A name has 1 to 250 bytes and no slash; it appears below `/dev/shm`.
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// assert!(Segment::create(name).is_err());             // it exists
+    /// drop(segment);                                       // the last process removes the name
+    /// assert!(Segment::open(name).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("shm_open", "O_CREAT", "ftruncate"))]
     pub fn create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().create(name)
@@ -57,6 +78,16 @@ impl Segment {
     ///
     /// If a creator has made the name but not yet the segment, the call waits for it, up to
     /// [`open_timeout`](SegmentOptions::open_timeout).
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// let same = Segment::open(name)?;                     // in any process
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("shm_open", "attach", "mmap"))]
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open(name)
@@ -67,6 +98,16 @@ impl Segment {
     ///
     /// If a creator has died before it was done, its file is replaced after
     /// [`open_timeout`](SegmentOptions::open_timeout).
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::open_or_create(name)?;
+    /// let same = Segment::open_or_create(name)?;           // in any process, at the same time
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("shm_open"))]
     pub fn open_or_create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open_or_create(name)
@@ -76,6 +117,15 @@ impl Segment {
     ///
     /// A forked child has a private copy of this memory. There every call that needs to share it
     /// fails with [`SegmentError::NotShared`].
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let segment = Segment::in_process()?;
+    /// let x = HandleTable::join(&segment)?.from_elem(3, 1.0)?;
+    /// # let _ = x;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn in_process() -> Result<Segment, SegmentError> {
         Segment::options().in_process()
     }
@@ -105,6 +155,16 @@ impl Segment {
     /// the child opens it by [`from_fd`](Segment::from_fd).
     ///
     /// Every child that is started while it is open inherits it, so drop it after the start.
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let fd = segment.inheritable_fd()?;                  // stays open in a program that it starts
+    /// let same = Segment::from_fd(fd)?;                    // there
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("dup", "memfd", "FD_CLOEXEC"))]
     pub fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
         self.inner.inheritable_fd()
