@@ -141,6 +141,19 @@ impl HandleTable {
     ///
     /// [`Locked::bytes`](crate::untyped::Locked::bytes) has the address, and an example.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;        // borrows nothing
+    /// assert!(table.read(x).is_err());
+    /// table.unlock(&mut locked, false)?;
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read_untyped`](HandleTable::read_untyped) or
     /// [`write_untyped`](HandleTable::write_untyped), by the mode. [`Mode::Recover`] leases
@@ -237,6 +250,17 @@ impl HandleTable {
 
     /// Pins an array as [`pin`](HandleTable::pin) does, until [`unpin`](HandleTable::unpin) or
     /// until the table is dropped. For programs that cannot borrow the table.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1.0)?;
+    /// let mut pin = table.pin_raw(x)?;                     // borrows nothing
+    /// table.free(x)?;
+    /// assert_eq!(pin.len(), 24);                           // its bytes are still in place
+    /// table.unpin(&mut pin)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`pin`](HandleTable::pin).

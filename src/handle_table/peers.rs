@@ -17,6 +17,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 impl HandleTable {
     /// Returns this participant, as others see it.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let me = table.peer()?;
+    /// assert_eq!(me.pid(), std::process::id());
+    /// assert_eq!(me.seat(), table.seat()?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`JoinError`] in a forked child for which no seat is free.
     pub fn peer(&self) -> Result<Peer, JoinError> {
@@ -108,6 +117,20 @@ impl HandleTable {
     }
 
     /// Creates a list of what is to be watched. See [`Watch`].
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use std::time::Duration;
+    ///
+    /// table.publish("server", table.zeros::<u8, _>(1)?)?;
+    /// let mut watch = table.watch();
+    /// watch.name("server")?;
+    /// assert!(watch.wait(Duration::ZERO)?.is_none());      // still there
+    /// table.unpublish("server")?;
+    /// assert!(watch.wait(Duration::from_secs(5))?.is_some());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("monitor", "notify"))]
     pub fn watch(&self) -> Watch<'_> {
         Watch {

@@ -114,6 +114,17 @@ impl Observer {
 
     /// Observes the segment behind a descriptor, which is closed. A read-only descriptor is enough.
     ///
+    /// ```
+    /// use ndshm::{HandleTable, Observer, Segment};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// table.zeros::<f64, _>(3)?;
+    /// assert_eq!(observer.arrays().count(), 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SegmentError::NotOurs`] if it is not a segment. As [`Segment::from_fd`] it refuses a file
     /// with bytes that could disappear: [`SegmentError::NotSealed`] for a memfd without a sealed
@@ -271,6 +282,18 @@ impl Observer {
 
     /// Returns information on the array that a handle names.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>((3, 4))?;
+    /// let writer = table.write(x)?;
+    /// assert_eq!(observer.info(x)?.writer, Some(std::process::id()));
+    /// # drop(writer);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::Stale`] if it names none.
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
@@ -299,6 +322,17 @@ impl Observer {
 
     /// Returns the handle with this name.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.publish("x", x)?;
+    /// assert_eq!(observer.find("x")?, x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NameError::NotFound`], [`NameError::Corrupt`].
     pub fn find(&self, name: &str) -> Result<AnyHandle, NameError> {
@@ -320,6 +354,18 @@ impl Observer {
     /// A participant may write or free the array meanwhile, and another array may take its place.
     /// Read through the pointers only if you know by other means that this does not happen. They
     /// stay valid for as long as the observer lives.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.from_elem(3, 1.0)?;
+    /// let view = observer.attach(x)?;
+    /// // SAFETY: no process writes or frees the array meanwhile.
+    /// assert_eq!(unsafe { view.deref_into_view() }.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`].

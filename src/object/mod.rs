@@ -229,6 +229,16 @@ impl ObjectGuard<'_> {
     /// may have another size if the number fits, an `f32` may be read as `f64`, and a value as
     /// `Some` of it.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let object = table.open_object(table.put_object(&("nile", [1120.0, 1160.0]))?)?;
+    /// let (river, flow) = object.get::<(&str, [f64; 2])>()?; // `river` borrows from `object`
+    /// assert_eq!((river, flow[1]), ("nile", 1160.0));
+    /// assert!(object.get::<u64>().is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`ObjectError::Value`], with the value found, the value expected, and the place.
     /// - [`ObjectError::Corrupt`] and [`ObjectError::TooDeep`] for bytes that no program of this

@@ -161,6 +161,16 @@ impl Grid {
     }
 
     /// Cuts along the axes of `other` as well.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((100, 60))?;
+    /// let grid = Grid::bounds(Axis(0), [0, 10, 100]).and(Grid::cyclic(Axis(1), 3));
+    /// assert_eq!(table.partition_by(x.write(), &grid)?.tiles(), 2 * 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn and(mut self, other: Grid) -> Grid {
         self.wishes.extend(other.wishes);
         self.problem = self.problem.or(other.problem);

@@ -258,6 +258,17 @@ impl Core {
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Returns the partition's name for other processes.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// table.publish("tiles", tiles.handle())?;
+    /// assert_eq!(table.find_any("tiles")?, tiles.handle().into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> PartitionHandle<G> {
         PartitionHandle {
             control: self.control,
@@ -266,6 +277,16 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the accesses that the partition was created with.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// assert_eq!(tiles.group().handle(), x);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn group(&self) -> G {
         self.group.clone()
     }
@@ -294,6 +315,18 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the side of a tile along each cut axis.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((100, 60))?;
+    /// let grid = Grid::blocks([(Axis(0), 50), (Axis(1), 20)]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// let block: Vec<_> = tiles.sides(0).map(|side| side.range).collect();
+    /// assert_eq!(block, [0..50, 0..20]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn sides(&self, tile: usize) -> impl Iterator<Item = TileSide> {
         self.plan.sides(tile)
     }

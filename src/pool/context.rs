@@ -39,6 +39,22 @@ impl TileContext<'_> {
     }
 
     /// Returns the indices that the tile covers along the first divided axis.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |mut x, (), tile| {
+    ///     for (index, x) in tile.range().zip(&mut x) {     // the indices in the whole array
+    ///         *x = index as f64;
+    ///     }
+    /// })?;
+    /// assert_eq!(table.read(x)?[42], 42.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn range(&self) -> Range<usize> {
         self.tile.rows()
     }
@@ -166,6 +182,18 @@ impl WorkerContext<'_> {
 
     /// Returns the worker's table, which has a seat of its own on the pool's segment. Pass handles
     /// as parameters.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let sums = pool.run(&x, |worker, &x| Ok(worker.table().read(x)?.sum()))?;
+    /// assert_eq!(sums, [4950.0; 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn table(&self) -> &HandleTable {
         self.table
     }
@@ -232,6 +260,24 @@ impl WorkerContext<'_> {
     ///
     /// The effect of `body` on a tile should not depend on this worker's own state, because the
     /// distribution of tiles differs from run to run.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// pool.run(&tiles.handle(), |worker, &tiles| {
+    ///     let tiles = worker.table().open_partition(tiles)?;
+    ///     for _ in 0..3 {
+    ///         worker.for_each(&tiles, |mut x, _tile| x += 1.0)?;
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(table.read(x)?[0], 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`Error::Round`] if the round cannot be opened (an array is leased, poisoned or freed), or

@@ -199,6 +199,18 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns each worker's process, or `None` for a dead worker that is not yet replaced.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// // The workers of this pool are threads.
+    /// assert_eq!(pool.pids(), [Some(std::process::id()); 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn pids(&self) -> Vec<Option<u32>> {
         self.workers.pids()
     }
@@ -278,6 +290,20 @@ impl<'t> Pool<'t> {
 
     /// Sets the reaction to a worker's death in the following calls. Not every kernel gives the
     /// same result when it runs again on a half-written tile.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::OnDeath;
+    ///
+    /// pool.set_on_death(OnDeath::RunAgain);                // this kernel may run twice on a tile
+    /// pool.for_each(&tiles, &1.0, |mut x, &value, _tile| x.fill(value))?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_on_death(&mut self, policy: OnDeath) {
         self.on_death = policy;
     }

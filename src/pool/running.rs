@@ -344,6 +344,25 @@ impl<G: Group> ReadyTile<'_, '_, G> {
 
     /// Sends the tile back to the workers. One of them runs the kernel on it once more, and sees
     /// the values written here.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
+    /// for ready in running.wait_any(10)? {
+    ///     if ready.index() < 5 {
+    ///         ready.rerun();                               // one more step for half of them
+    ///     }
+    /// }
+    /// running.finish()?;
+    /// assert_eq!(table.read(x)?[0], 2.0);
+    /// assert_eq!(table.read(x)?[99], 100.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn rerun(self) {
         // In a forked child nothing happens: the tile and the call belong to the parent.
         let ReadyTile {

@@ -282,6 +282,18 @@ impl<T> Queue<'_, T> {
 
     /// Returns `true` if the queue is closed and no job can come out of it any more. While a
     /// consumer is popping the last job, returns `false`: if the consumer dies, the job comes back.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// queue.close();
+    /// assert!(!queue.is_drained());                        // a job is left
+    /// assert_eq!(queue.pop()?, Some(7));
+    /// assert!(queue.is_drained());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_drained(&self) -> bool {
         self.lease.enter().is_err() || self.cells.is_drained()
     }
@@ -293,6 +305,16 @@ impl<T> Queue<'_, T> {
 
     /// Returns the number of jobs in the queue, now or a moment ago. A hint, rather too large than
     /// too small.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// assert_eq!((queue.len(), queue.capacity()), (1, 4));
+    /// assert!(!queue.is_empty() && !queue.is_full());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.lease.enter().map_or(0, |_| self.cells.len() as usize)
     }

@@ -76,6 +76,24 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     ///
     /// Waits as [`pop_timeout`](Queue::pop_timeout) does.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # use ndarray::Ix1;
+    /// # use ndshm::queue::OwnedArray;
+    /// # use std::time::Duration;
+    /// # let batches = table.queue::<OwnedArray<f32, Ix1>>(1)?;
+    /// let batch = table.owned(table.from_elem(32, 1.0)?);
+    /// batches.push_owned_timeout(batch, Duration::from_secs(10))?;
+    ///
+    /// let second = table.owned(table.from_elem(32, 2.0)?);
+    /// let refused = batches.push_owned_timeout(second, Duration::from_millis(1)).unwrap_err();
+    /// assert!(refused.is_full());
+    /// let second = refused.into_job();                     // still this participant's
+    /// # drop(second);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`push_owned`](Queue::push_owned). Returns [`PushError::Full`] if no cell became free,
     /// and [`PushError::Closed`] at once if the queue is closed.
@@ -143,6 +161,20 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
 
     /// Pops the oldest array, and waits for one for at most `timeout`, as
     /// [`pop_timeout`](Queue::pop_timeout) does.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # use ndarray::Ix1;
+    /// # use ndshm::queue::OwnedArray;
+    /// # use std::time::Duration;
+    /// # let batches = table.queue::<OwnedArray<f32, Ix1>>(1)?;
+    /// batches.push_owned(table.owned(table.from_elem(32, 1.0)?))?;
+    /// let batch = batches.pop_owned_timeout(Duration::from_secs(10))?.expect("one was pushed");
+    /// assert_eq!(table.read(batch.handle())?.len(), 32);
+    /// assert!(batches.pop_owned_timeout(Duration::from_millis(1))?.is_none());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// See [`pop_timeout`](Queue::pop_timeout).

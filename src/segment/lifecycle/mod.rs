@@ -134,6 +134,14 @@ impl Segment {
     /// process. [`inheritable_fd`](Segment::inheritable_fd) makes such a descriptor.
     ///
     /// The descriptor is closed: the segment opens its own description of the same file.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::anonymous()?;
+    /// let same = Segment::from_fd(segment.inheritable_fd()?)?;
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn from_fd(fd: OwnedFd) -> Result<Segment, SegmentError> {
         Segment::options().from_fd(fd)
     }
@@ -171,6 +179,15 @@ impl Segment {
     }
 
     /// Returns the segment's id, by which processes recognize it.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::anonymous()?;
+    /// let received = Segment::from_fd(segment.inheritable_fd()?)?;
+    /// assert_eq!(received.id(), segment.id());
+    /// assert_ne!(Segment::anonymous()?.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn id(&self) -> SegmentId {
         self.inner.id()
     }
@@ -235,6 +252,15 @@ impl Segment {
     ///
     /// A forked child has an address of its own. An address is valid until its process ends or
     /// drops the segment.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::anonymous()?;
+    /// let address = segment.peer_address()?;               // some 30 bytes as text, for any message
+    /// let same = Segment::open_peer(&address)?;            // in another process of this user
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`SegmentError::NotShared`], [`SegmentError::Closed`], [`SegmentError::Left`].
