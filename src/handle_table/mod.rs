@@ -42,7 +42,7 @@ use crate::table::core::Core;
 /// | pass jobs on | [`queue`](HandleTable::queue), [`open_queue`](HandleTable::open_queue), [`find_queue`](HandleTable::find_queue) |
 /// | keep arrays together | [`bundle`](HandleTable::bundle), [`open_bundle`](HandleTable::open_bundle), [`find_bundle`](HandleTable::find_bundle) |
 /// | know the others | [`owner`](HandleTable::owner), [`is_alive`](HandleTable::is_alive), [`peers`](HandleTable::peers), [`watch`](HandleTable::watch) |
-/// | repair what a death has left | [`recover`](HandleTable::recover), [`clear_poison`](HandleTable::clear_poison), [`reap`](HandleTable::reap) |
+/// | repair the damage of a death | [`recover`](HandleTable::recover), [`clear_poison`](HandleTable::clear_poison), [`reap`](HandleTable::reap) |
 /// | look around | [`info`](HandleTable::info), [`arrays`](HandleTable::arrays), [`verify`](HandleTable::verify) |
 /// | manage memory | [`trim`](HandleTable::trim), [`prefault`](HandleTable::prefault) |
 /// | handle types at run time | [`read_untyped`](HandleTable::read_untyped), [`write_untyped`](HandleTable::write_untyped), [`builder`](HandleTable::builder), [`zeros_untyped`](HandleTable::zeros_untyped) |
