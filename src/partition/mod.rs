@@ -6,16 +6,22 @@
 //! [`Round`] and claims tiles. [`Read`], [`Write`], [`WholeArray`] and [`PerTile`] say how the tiles
 //! use each array.
 //!
+//! A [`Block`] is the place of a tile in the whole array. [`Block::around`] finds the elements
+//! around it (a [`Halo`]) in an array that the tiles read whole.
+//!
 //! One claim word per tile proves that no two participants write the same rows. It is also the
 //! scheduler, the barrier, and the record of half-done tiles after a death. `README.md` in the
 //! table's directory has the protocol.
 
 mod access;
+mod block;
 mod claims;
 pub(crate) mod control;
+mod edge;
 pub(crate) mod error;
 pub(crate) mod extents;
 mod grid;
+mod halo;
 mod owned;
 mod plan;
 mod round;
@@ -28,7 +34,7 @@ mod wait;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Range;
-pub(crate) use error::{PartitionError, RoundError};
+pub(crate) use error::{BlockError, PartitionError, RoundError};
 
 use ndarray::Axis;
 
@@ -41,8 +47,11 @@ use crate::table::lease::SharedLease;
 pub(crate) use access::TileOf;
 pub(crate) use access::sealed;
 pub use access::{AccessMode, Group, PerTile, Read, WholeArray, Write};
+pub use block::Block;
 use control::{Control, MAX_MEMBERS, Member};
+pub use edge::Edge;
 pub use grid::Grid;
+pub use halo::Halo;
 pub use owned::{OwnedMember, OwnedPartition, OwnedRound, TileState, TileToken};
 pub(crate) use plan::Plan;
 pub use plan::TileSide;
@@ -284,6 +293,52 @@ impl<'t, G: Group> Partition<'t, G> {
     /// Returns the side of a tile along each cut axis.
     pub fn sides(&self, tile: usize) -> impl Iterator<Item = TileSide> {
         self.plan.sides(tile)
+    }
+
+    /// Returns the place of a tile in arrays of `D` axes, all of which are cut; empty if there is no
+    /// such tile.
+    ///
+    /// # Errors
+    /// [`BlockError`] if an axis is not cut, or is cut cyclically, or if more than `D` axes are cut.
+    pub fn block<const D: usize>(&self, tile: usize) -> Result<Block<D>, BlockError> {
+        self.tile_of(tile).block()
+    }
+
+    /// Returns the index of the tile that lies `offset` tiles from `tile` along each axis of the
+    /// array. Returns `None` if there is no such tile: [`Edge::Periodic`] continues at the other end
+    /// of an axis, the other edges end there.
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::partition::Edge;
+    /// use ndshm::{Grid, HandleTable, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((10, 9))?;
+    /// // 0 1 2
+    /// // 3 4 5
+    /// let grid = Grid::blocks([(Axis(0), 5), (Axis(1), 3)]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// assert_eq!(tiles.neighbour(4, [-1, 0], Edge::Clamped), Some(1));
+    /// assert_eq!(tiles.neighbour(4, [1, 0], Edge::Clamped), None);
+    /// assert_eq!(tiles.neighbour(4, [1, 0], Edge::Periodic), Some(1));
+    /// assert_eq!(tiles.neighbour(5, [-1, 1], [Edge::Clamped, Edge::Periodic]), Some(0));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn neighbour<const D: usize>(
+        &self,
+        tile: usize,
+        offset: [isize; D],
+        edges: impl Into<[Edge; D]>,
+    ) -> Option<usize> {
+        self.tile_of(tile).neighbour(offset, edges)
+    }
+
+    fn tile_of(&self, tile: usize) -> TileOf<'_> {
+        TileOf {
+            plan: &self.plan,
+            tile,
+        }
     }
 
     /// Returns the axis that is cut first.

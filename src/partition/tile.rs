@@ -5,6 +5,8 @@ use core::ops::Range;
 
 use super::Group;
 use super::access::TileOf;
+use super::block::Block;
+use super::error::BlockError;
 use super::plan::TileSide;
 use super::round_member::RoundMember;
 use crate::memory::TileAccesses;
@@ -58,6 +60,14 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     /// Returns the tile's side along each cut axis.
     pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile_of().sides()
+    }
+
+    /// Returns the place of the tile in arrays of `D` axes, all of which are cut.
+    ///
+    /// # Errors
+    /// Same as [`Partition::block`](super::Partition::block).
+    pub fn block<const D: usize>(&self) -> Result<Block<D>, BlockError> {
+        self.tile_of().block()
     }
 
     #[inline]
