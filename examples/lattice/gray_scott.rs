@@ -186,7 +186,7 @@ mod tests {
                 let (u, v) = (around(&u).to_array(), around(&v).to_array());
                 let [rows, columns] = block.ranges().clone();
                 let part = s![rows, columns];
-                let (next_u, next_v) = (next_u.slice_mut(part.clone()), next_v.slice_mut(part));
+                let (next_u, next_v) = (next_u.slice_mut(part), next_v.slice_mut(part));
                 advance(RATES, u.view(), v.view(), next_u, next_v);
             }
             assert_eq!(
