@@ -105,6 +105,25 @@ impl TileContext<'_> {
 
     /// Returns the index of the tile at `offset` tiles from this one along each axis of the array;
     /// see [`Partition::neighbour`].
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::partition::Edge;
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(40)?;
+    /// let (old, new) = (table.from_shape_fn(4, |i| i as u64)?, table.zeros::<u64, _>(4)?);
+    /// let tiles = table.partition((x.read(), old.whole(), new.per_tile()), Axis(0), 10)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// // Each tile of a ring takes what the tile before it has in `old`.
+    /// pool.for_each(&tiles, &(), |(_, old, mut new), (), tile| {
+    ///     let before = tile.neighbour([-1], Edge::Periodic).unwrap();
+    ///     new.fill(old[before]);
+    /// })?;
+    /// assert_eq!(table.read(new)?.to_vec(), [3, 0, 1, 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn neighbour<const D: usize>(
         &self,
         offset: [isize; D],
