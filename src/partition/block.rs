@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use ndarray::{ArrayRef, Dim, Dimension};
 
+use super::Partition;
 use super::access::TileOf;
 use super::edge::Edge;
 use super::error::BlockError;
@@ -150,6 +151,87 @@ where
     Dim<[usize; D]>: Dimension,
 {
     array::from_fn(|axis| array.shape()[axis])
+}
+
+impl<G> Partition<'_, G> {
+    /// Returns the place of a tile in arrays of `D` axes, all of which are cut; empty if there is no
+    /// such tile.
+    ///
+    /// # Errors
+    /// [`BlockError`] if an axis is not cut, or is cut cyclically, or if more than `D` axes are cut.
+    pub fn block<const D: usize>(&self, tile: usize) -> Result<Block<D>, BlockError> {
+        self.tile_of(tile).block()
+    }
+
+    /// Returns a tile's elements in `array`, which has the lengths of the divided arrays along the
+    /// axes that are cut, and the elements around them: `widths` on both sides along each axis. In a
+    /// kernel, use [`TileContext::around`](crate::TileContext::around).
+    ///
+    /// ```
+    /// use ndarray::{Axis, array};
+    /// use ndshm::partition::Edge;
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_shape_fn((6, 2), |(i, j)| (10 * i + j) as u32)?;
+    /// let tiles = table.partition(x.read(), Axis(0), 2)?;
+    /// let x = table.read(x)?;
+    /// let halo = tiles.around(2, &x, [1, 0], Edge::Periodic)?;
+    /// assert_eq!(halo.to_array(), array![[30, 31], [40, 41], [50, 51], [0, 1]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Same as [`TileContext::around`](crate::TileContext::around).
+    pub fn around<'a, T, const D: usize>(
+        &self,
+        tile: usize,
+        array: &'a ArrayRef<T, Dim<[usize; D]>>,
+        widths: [usize; D],
+        edges: impl Into<[Edge; D]>,
+    ) -> Result<Halo<'a, T, D>, BlockError>
+    where
+        Dim<[usize; D]>: Dimension,
+    {
+        self.tile_of(tile).around(array, widths, edges)
+    }
+
+    /// Returns the index of the tile that lies `offset` tiles from `tile` along each axis of the
+    /// array. Returns `None` if there is no such tile: [`Edge::Periodic`] continues at the other end
+    /// of an axis, the other edges end there.
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::partition::Edge;
+    /// use ndshm::{Grid, HandleTable, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((10, 9))?;
+    /// // 0 1 2
+    /// // 3 4 5
+    /// let grid = Grid::blocks([(Axis(0), 5), (Axis(1), 3)]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// assert_eq!(tiles.neighbour(4, [-1, 0], Edge::Clamped), Some(1));
+    /// assert_eq!(tiles.neighbour(4, [1, 0], Edge::Clamped), None);
+    /// assert_eq!(tiles.neighbour(4, [1, 0], Edge::Periodic), Some(1));
+    /// assert_eq!(tiles.neighbour(5, [-1, 1], [Edge::Clamped, Edge::Periodic]), Some(0));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn neighbour<const D: usize>(
+        &self,
+        tile: usize,
+        offset: [isize; D],
+        edges: impl Into<[Edge; D]>,
+    ) -> Option<usize> {
+        self.tile_of(tile).neighbour(offset, edges)
+    }
+
+    fn tile_of(&self, tile: usize) -> TileOf<'_> {
+        TileOf {
+            plan: &self.plan,
+            tile,
+        }
+    }
 }
 
 impl TileOf<'_> {

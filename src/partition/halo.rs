@@ -17,7 +17,8 @@ use super::block::{Block, shape_of};
 use super::edge::{Edge, inside};
 use super::error::BlockError;
 
-/// A block of an array with the elements around it: [`TileContext::around`], [`Block::around`].
+/// A block of an array with the elements around it: [`TileContext::around`],
+/// [`Partition::around`](super::Partition::around), [`Block::around`].
 ///
 /// Indices count from the first element of the block. So `[0, 0]` is the first element of the tile,
 /// and `[-1, 0]` the one above it, which may be at the other end of the array (see [`Edge`]).

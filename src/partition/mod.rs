@@ -295,52 +295,6 @@ impl<'t, G: Group> Partition<'t, G> {
         self.plan.sides(tile)
     }
 
-    /// Returns the place of a tile in arrays of `D` axes, all of which are cut; empty if there is no
-    /// such tile.
-    ///
-    /// # Errors
-    /// [`BlockError`] if an axis is not cut, or is cut cyclically, or if more than `D` axes are cut.
-    pub fn block<const D: usize>(&self, tile: usize) -> Result<Block<D>, BlockError> {
-        self.tile_of(tile).block()
-    }
-
-    /// Returns the index of the tile that lies `offset` tiles from `tile` along each axis of the
-    /// array. Returns `None` if there is no such tile: [`Edge::Periodic`] continues at the other end
-    /// of an axis, the other edges end there.
-    ///
-    /// ```
-    /// use ndarray::Axis;
-    /// use ndshm::partition::Edge;
-    /// use ndshm::{Grid, HandleTable, Segment};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let x = table.zeros::<f64, _>((10, 9))?;
-    /// // 0 1 2
-    /// // 3 4 5
-    /// let grid = Grid::blocks([(Axis(0), 5), (Axis(1), 3)]);
-    /// let tiles = table.partition_by(x.write(), &grid)?;
-    /// assert_eq!(tiles.neighbour(4, [-1, 0], Edge::Clamped), Some(1));
-    /// assert_eq!(tiles.neighbour(4, [1, 0], Edge::Clamped), None);
-    /// assert_eq!(tiles.neighbour(4, [1, 0], Edge::Periodic), Some(1));
-    /// assert_eq!(tiles.neighbour(5, [-1, 1], [Edge::Clamped, Edge::Periodic]), Some(0));
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    pub fn neighbour<const D: usize>(
-        &self,
-        tile: usize,
-        offset: [isize; D],
-        edges: impl Into<[Edge; D]>,
-    ) -> Option<usize> {
-        self.tile_of(tile).neighbour(offset, edges)
-    }
-
-    fn tile_of(&self, tile: usize) -> TileOf<'_> {
-        TileOf {
-            plan: &self.plan,
-            tile,
-        }
-    }
-
     /// Returns the axis that is cut first.
     pub fn axis(&self) -> Axis {
         Axis(self.plan.first_axis())
