@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import count
 from multiprocessing.context import BaseContext
@@ -148,6 +149,23 @@ class Crew:
                 self._raise(dead)
             self._begin()
 
+    def recover(self) -> None:
+        """As `prepare`, before environments are made anew: warn of a death that was not told."""
+        for _ in range(self._workers):
+            try:
+                if not self._has_failed and self._running and (dead := self._dead()):
+                    self._has_failed = True
+                    self._raise(dead)
+                return self.prepare()
+            except WorkerDied as error:
+                warnings.warn(
+                    f"worker {error.pid} ended with exit code {error.exitcode}, and the environments "
+                    f"{error.env_ids} were lost",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+        self.prepare()
+
     def send(self, envs: list[int]) -> None:
         """Let environments do what their words say."""
         self._pool._core.again(envs)
@@ -251,6 +269,15 @@ class Crew:
             and not self.lost.issuperset(self._envs_of(worker))
         ]
 
+    def _raise_deaths(self) -> None:
+        """Raise `WorkerDied` if a worker has ended."""
+        # The end of a process may be seen a moment after its seat is free.
+        end = time.monotonic() + _GRACE
+        while time.monotonic() < end:
+            if dead := self._dead():
+                self._raise(dead)
+            time.sleep(0.001)
+
     def _raise(self, dead: list[int]) -> NoReturn:
         process = self._pool._workers[dead[0]]
         pid, exitcode = (0, None) if process is None else (process.pid or 0, process.exitcode)
@@ -259,17 +286,15 @@ class Crew:
     def _fail(self) -> NoReturn:
         """Raise the reason for which the open call has failed."""
         self._has_failed = True
-        # The end of a process may be seen a moment after its seat is free.
-        end = time.monotonic() + _GRACE
-        while not (dead := self._dead()) and time.monotonic() < end:
-            time.sleep(0.001)
-        if dead:
-            self._raise(dead)
+        self._raise_deaths()
         self._settle(None)
         raise NdshmError("the call of the workers has failed: call reset()") from self._reason
 
     def _settle(self, timeout: float | None) -> None:
-        """Wait until the environments that live have done what they were told, and end the call."""
+        """Wait until the environments that live have done what they were told, and end the call.
+
+        Raise `WorkerDied` if another worker has died meanwhile.
+        """
         if not self._pool._core.wait(timeout):
             return
         running, self._running, self._has_failed = self._running, None, False
@@ -281,9 +306,12 @@ class Crew:
             self._reason = error
         finally:
             done = {env for env in self.busy if self._words[env * WORDS + OP] == NOTHING}
-            self.lost |= self.busy - done
-            self.busy = done
+            undone, self.busy = self.busy - done, done
+            self._ready = [env for env in self._ready if env in done]
             self._ready.extend(sorted(done.difference(self._ready)))
+        if undone:
+            self._raise_deaths()
+            self.lost |= undone
 
     # ---- the end --------------------------------------------------------------------------------
 

@@ -126,9 +126,8 @@ class Batch:
         # The last object of each environment.
         self._objects: list[list[Any]] = []
         for part in layout.objects:
-            empty = create_empty_array(part.space, n=count)
-            is_list = isinstance(empty, tuple) and len(empty) == count
-            self._objects.append(list(empty) if is_list else [None] * count)
+            empty: Any = create_empty_array(part.space, n=count)
+            self._objects.append(list(empty) if isinstance(empty, tuple) else [None] * count)
 
     def store(self, env: int, objects: list[Any]) -> None:
         """Store the object parts of an environment."""
@@ -155,4 +154,5 @@ class Batch:
             return tuple(self._read(inner, envs, take) for inner in part.parts)
         kept = self._objects[part.place]
         items = [kept[env] for env in envs]
-        return concatenate(part.space, items, create_empty_array(part.space, n=len(items)))
+        empty: Any = create_empty_array(part.space, n=len(items))
+        return concatenate(part.space, items, empty)

@@ -79,9 +79,9 @@ class Boxes:
     def __init__(self, arrays: Arrays) -> None:
         self._table = arrays.words.table
         # Single elements of a memoryview are faster than those of an array.
-        self.words = memoryview(np.asarray(arrays.words).reshape(-1))
-        self._inbox = memoryview(np.asarray(arrays.inbox).reshape(-1))
-        self._outbox = memoryview(np.asarray(arrays.outbox).reshape(-1))
+        self.words, self._inbox, self._outbox = map(
+            _flat, (arrays.words, arrays.inbox, arrays.outbox)
+        )
 
     # ---- in the parent --------------------------------------------------------------------------
 
@@ -118,6 +118,12 @@ class Boxes:
         self._outbox[env * ROOM : env * ROOM + len(body)] = body
         self.words[env * WORDS + OUT_SIZE] = size
         self.words[env * WORDS + STATUS] = status
+
+
+def _flat(array: Any) -> memoryview:
+    # Before 3.12 numpy's types do not tell that it is a buffer.
+    flat: Any = np.asarray(array).reshape(-1)
+    return memoryview(flat)
 
 
 def _load(box: memoryview, env: int, size: int, keep: bool = False) -> Any:

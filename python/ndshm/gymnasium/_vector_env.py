@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
-import pickle
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.context import BaseContext
@@ -13,50 +12,24 @@ from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
-from gymnasium import Env, Space, logger
+from gymnasium import Env, logger
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
-from gymnasium.spaces.utils import is_space_dtype_shape_equiv
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_differing_spaces, batch_space, iterate
 from numpy.typing import ArrayLike, NDArray
 
 from .._errors import NdshmError
-from .._pool_errors import unpack
 from .._table import Table, default
-from ._crew import Crew, WorkerDied
-from ._layout import BASIC, Batch, Layout, layout_of
-from ._letters import (
-    CALL,
-    FAILED,
-    LETTER,
-    MAKE,
-    OP,
-    PLAIN,
-    RESET,
-    ROOM,
-    SET,
-    STATUS,
-    STEP,
-    STEP_PICKLED,
-    WORDS,
-    Arrays,
-    Boxes,
-    dumps,
-)
+from ._arguments import Seed, masked, numbers, seeds_of
+from ._crew import Crew
+from ._exchange import Exchange, Infos, Letters
+from ._layout import layout_of
+from ._letters import CALL, SET, Arrays
+from ._spaces import Mode, make_arrays, spaces_of
 
-Seed: TypeAlias = int | Sequence[int | None] | None
-Infos: TypeAlias = dict[str, Any]
 Step: TypeAlias = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Infos]
 
 _MOST = 2048
 """The number of tiles that a pool hands out one by one."""
-
-
-_VIEWS = (
-    *("_batch", "_boxes", "_words", "_rewards", "_terminations", "_truncations", "_actions"),
-    "_letters",
-)
-"""The attributes of a vector environment that show shared arrays."""
 
 
 class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
@@ -103,7 +76,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         shared_memory: bool = True,
         copy: bool = True,
         context: str | BaseContext | None = None,
-        observation_mode: str | tuple[Space[Any], Space[Any]] = "same",
+        observation_mode: Mode = "same",
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         *,
         workers: int | None = None,
@@ -127,89 +100,25 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
             context = multiprocessing.get_context(context)
         table = default() if table is None else table
         self._waiting: str | None = None
-        self._everyone = list(range(count))
         self._crew = Crew(env_fns, processes, table, context, self.autoreset_mode)
         self._arrays: Arrays | None = None
         try:
-            self._take_spaces(self._crew.spaces(observation_mode == "same"))
-            layout = layout_of(self.single_observation_space, shared_memory)
-            self._arrays = arrays = self._make_arrays(table, layout)
-            self._boxes = Boxes(arrays)
-            self._crew.attach(layout, arrays)
+            found = self._crew.spaces(observation_mode == "same")
+            made = spaces_of(found, observation_mode)
+            layout = layout_of(made.single_observation_space, shared_memory)
+            self._arrays = make_arrays(table, count, layout, made.single_action_space)
+            self._crew.attach(layout, self._arrays)
         except BaseException:
             self._end(True)
             raise
-        self._words = np.asarray(arrays.words)
-        self._rewards = np.asarray(arrays.rewards)
-        self._terminations = np.asarray(arrays.terminations)
-        self._truncations = np.asarray(arrays.truncations)
-        self._actions = None if arrays.actions is None else np.asarray(arrays.actions)
-        observations = [np.asarray(array) for array in arrays.observations]
-        self._batch = Batch(layout, self.single_observation_space, count, observations)
-        # Letters to the environments that have an array of their own.
-        self._letters: dict[int, Any] = {}
-        # Environments that were told to reset, and are received one by one.
+        self.__dict__.update(vars(made))
+        self.metadata = {**found[0][0], "autoreset_mode": self.autoreset_mode}
+        self.render_mode = found[0][1]
+        self._exchange = Exchange(self._crew, self._arrays, layout, self.single_observation_space)
+        self._everyone = self._exchange.everyone
+        # Environments that were told to reset, and were not received since.
         self._resetting: set[int] = set()
         self.closed = False
-
-    def _take_spaces(self, found: list[Any]) -> None:
-        """Set metadata and spaces from those of the environments."""
-        metadata, self.render_mode, observation_space, action_space = found[0]
-        self.metadata = {**metadata, "autoreset_mode": self.autoreset_mode}
-        self.single_action_space = action_space
-        self.action_space = batch_space(action_space, self.num_envs)
-        mode = self.observation_mode
-        if isinstance(mode, tuple) and len(mode) == 2:
-            for space in mode:
-                if not isinstance(space, Space):
-                    raise TypeError(f"observation_mode has a {type(space)}: pass two spaces")
-            self.observation_space, self.single_observation_space = mode
-        elif mode == "same":
-            self.single_observation_space = observation_space
-            self.observation_space = batch_space(observation_space, self.num_envs)
-        elif mode == "different":
-            self.single_observation_space = observation_space
-            self.observation_space = batch_differing_spaces([space for _, _, space, _ in found])
-        else:
-            raise ValueError(
-                f"the observation_mode {mode!r} is not known: pass 'same', 'different', or a tuple of "
-                "the batched and the single observation space"
-            )
-        single = self.single_observation_space
-        for env, (_, _, space, actions) in enumerate(found):
-            if mode == "same":
-                if space != single:
-                    raise RuntimeError(
-                        f"environment {env} has the observation space {space}, and environment 0 has "
-                        f"{single}: pass observation_mode='different'"
-                    )
-            elif not is_space_dtype_shape_equiv(space, single):
-                raise RuntimeError(
-                    f"environment {env} has the observation space {space}, whose shapes or dtypes "
-                    f"differ from {single}: they cannot be batched"
-                )
-            if actions != action_space:
-                raise RuntimeError(
-                    f"environment {env} has the action space {actions}, and environment 0 has "
-                    f"{action_space}: they cannot be batched"
-                )
-
-    def _make_arrays(self, table: Table, layout: Layout) -> Arrays:
-        count, space = self.num_envs, self.single_action_space
-        actions = None
-        if isinstance(space, BASIC) and space.shape is not None:
-            actions = table.zeros((count, *space.shape), space.dtype)
-        return Arrays(
-            doors=table.zeros(count, "u1"),
-            words=table.zeros((count, WORDS), "i8"),
-            inbox=table.zeros((count, ROOM), "u1"),
-            outbox=table.zeros((count, ROOM), "u1"),
-            rewards=table.zeros(count, "f8"),
-            terminations=table.zeros(count, "?"),
-            truncations=table.zeros(count, "?"),
-            actions=actions,
-            observations=[table.zeros((count, *part.shape), part.dtype) for part in layout.arrays],
-        )
 
     # ---- states ---------------------------------------------------------------------------------
 
@@ -219,7 +128,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
                 f"Trying to operate on `{type(self).__name__}`, after a call to `close()`."
             )
 
-    def _check_idle(self, name: str) -> None:
+    def _check_idle(self, name: str, recovers: bool = False) -> None:
         """Check that no answers are waited for, and drop those of calls that have failed."""
         self._check_open()
         if self._waiting is not None:
@@ -228,8 +137,10 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
                 self._waiting,
             )
         self._resetting.clear()
+        if recovers:
+            self._crew.recover()
         if self._crew.busy:
-            self._drop(self._crew.answered())
+            self._exchange.drop(self._crew.answered())
 
     def _check_waiting(self, name: str) -> None:
         self._check_open()
@@ -245,79 +156,12 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
                 "restart(), or reset() all"
             )
 
-    # ---- orders and answers ---------------------------------------------------------------------
-
-    def _write(self, env: int, op: int, letter: Any) -> None:
-        self._boxes.write(env, op, letter)
-        if not isinstance(letter, bytes):
-            self._letters[env] = letter
-
-    def _order(self, op: int, bodies: list[Any]) -> None:
-        """Tell each environment something."""
-        letters = [self._boxes.letter(dumps(body)) for body in bodies]
-        self._crew.prepare()
-        for env in self._everyone:
-            self._write(env, op, letters[env % len(letters)])
-        self._crew.send_together(self._everyone)
-
-    def _collect(self, envs: list[int]) -> list[tuple[int, Any]]:
-        """Take environments that have answered, and return their letters. Raise if some have
-        failed.
-        """
-        self._crew.take(envs)
-        status = self._words[:, STATUS] if envs is self._everyone else self._words[envs, STATUS]
-        if self._letters:
-            for env in envs:
-                self._letters.pop(env, None)
-        if not status.any():
-            return []
-        letters, failed = [], []
-        for env, kind in zip(envs, status.tolist()):
-            if kind == FAILED:
-                failed.append((env, self._boxes.read(env)))
-            elif kind == LETTER:
-                letters.append((env, self._boxes.read(env)))
-        # None of them is read twice.
-        self._words[envs, STATUS] = PLAIN
-        if failed:
-            self._raise(failed)
-        return letters
-
-    def _raise(self, failed: list[tuple[int, bytes]]) -> None:
-        """Raise the exception of the first environment that has failed."""
-        envs = [env for env, _ in failed]
-        error = unpack(failed[0][1])
-        error.add_note(f"raised in environment {envs[0]} of the vector, in its worker")
-        for env, body in failed[1:]:
-            error.add_note(f"environment {env} has raised {unpack(body)!r}")
-        # An exception may refuse attributes.
-        with suppress(Exception):
-            error.env_ids = envs  # type: ignore[attr-defined]
-        raise error
-
-    def _drop(self, envs: list[int]) -> None:
-        """Read the letters of environments for nothing, which frees their memory."""
-        with suppress(Exception):
-            self._collect(envs)
-
-    def _infos(self, letters: list[tuple[int, Any]], places: dict[int, int] | None) -> Infos:
-        """Store the objects in letters, and return the infos as gymnasium batches them."""
-        batch: gymnasium.vector.VectorEnv[Any, Any, Any] = self
-        if places is not None:
-            batch = gymnasium.vector.VectorEnv()
-            batch.num_envs = len(places)
-        infos: Infos = {}
-        for env, (info, objects) in letters:
-            self._batch.store(env, objects)
-            infos = batch._add_info(infos, info, env if places is None else places[env])
-        return infos
-
-    def _wait(self, envs: list[int], timeout: float | None) -> list[tuple[int, Any]]:
+    def _wait(self, envs: list[int], timeout: float | None) -> Letters:
         """Wait for the answers of environments, and return their letters."""
         name = self._waiting
         try:
             has_answered = self._crew.wait_for(envs, timeout)
-        except (WorkerDied, NdshmError):
+        except NdshmError:
             self._waiting = None
             raise
         if not has_answered:
@@ -326,11 +170,11 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
                 "go on, and can be waited for again."
             )
         self._waiting = None
-        return self._collect(envs)
+        return self._exchange.collect(envs)
 
     # ---- reset ----------------------------------------------------------------------------------
 
-    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:  # type: ignore[override]
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
         """Reset the environments, and return their observations and infos.
 
         Environment i gets `seed + i`, or its own of a list. `options["reset_mask"]`, an array of
@@ -341,13 +185,16 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
 
     def reset_async(self, seed: Seed = None, options: dict[str, Any] | None = None) -> None:
         """Begin to reset the environments. `reset_wait` returns the results, or `recv` some."""
-        self._check_idle("reset_async")
-        seeds = self._seeds(seed)
+        if self._waiting == "recv":
+            # The answers of environments that were sent are dropped.
+            self._waiting = None
+        self._check_idle("reset_async", True)
+        seeds = seeds_of(seed, self.num_envs)
         envs = self._everyone
         if options is not None and "reset_mask" in options:
             options = dict(options)
-            envs = self._masked(options.pop("reset_mask"))
-        self._send_resets(envs, [RESET] * self.num_envs, seeds, options)
+            envs = masked(options.pop("reset_mask"), self.num_envs)
+        self._exchange.reset(envs, seeds, options)
         self._resetting = set(envs)
         self._waiting = "reset"
 
@@ -357,8 +204,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         Raise `multiprocessing.TimeoutError` after `timeout` seconds.
         """
         self._check_waiting("reset")
-        infos = self._infos(self._wait(sorted(self._resetting), timeout), None)
-        return self._batch.all(self.copy), infos
+        infos = self._exchange.infos(self._wait(sorted(self._resetting), timeout))
+        return self._exchange.batch.all(self.copy), infos
 
     def restart(
         self,
@@ -374,52 +221,17 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         """
         self._check_open()
         if self._waiting != "recv":
-            self._check_idle("restart")
-        seeds = self._seeds(seed)
-        # It finds the deaths since the last call.
-        self._crew.prepare()
-        lost = sorted(self._crew.lost)
-        envs = lost if env_ids is None else self._ids(env_ids)
-        # Those of a new worker are new.
-        ops = [RESET if env in self._crew.lost else MAKE for env in self._everyone]
-        self._send_resets(envs, ops, seeds, options)
-        self._crew.wait_for(envs, None)
-        return self._batch.all(self.copy), self._infos(self._collect(envs), None)
-
-    def _send_resets(
-        self, envs: list[int], ops: list[int], seeds: Sequence[int | None], options: Any
-    ) -> None:
-        letters = [(env, self._boxes.letter(dumps((seeds[env], options)))) for env in envs]
-        self._crew.prepare()
-        for env, letter in letters:
-            self._write(env, ops[env], letter)
-        self._crew.lost.difference_update(envs)
-        self._crew.send_together(envs)
-
-    def _seeds(self, seed: Seed) -> Sequence[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + env for env in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(
-                f"{len(seed)} seeds were passed for {self.num_envs} environments: pass one for each, "
-                "or one number"
-            )
-        return seed
-
-    def _masked(self, mask: Any) -> list[int]:
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask)
-            raise TypeError(
-                f"options['reset_mask'] is a {kind}: pass a numpy array of dtype bool, as terminations"
-            )
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"options['reset_mask'] is {mask}: pass an array of shape ({self.num_envs},) with at "
-                "least one True"
-            )
-        return [int(env) for env in np.flatnonzero(mask)]
+            self._check_idle("restart", True)
+        seeds = seeds_of(seed, self.num_envs)
+        self._crew.recover()
+        envs = sorted(self._crew.lost) if env_ids is None else numbers(env_ids, self.num_envs)
+        if busy := self._crew.busy.intersection(envs):
+            raise ValueError(f"the environments {sorted(busy)} are in a step: receive them first")
+        if envs:
+            self._exchange.reset(envs, seeds, options, make=True)
+            self._crew.wait_for(envs, None)
+        infos = self._exchange.infos(self._exchange.collect(envs))
+        return self._exchange.batch.all(self.copy), infos
 
     # ---- step -----------------------------------------------------------------------------------
 
@@ -432,8 +244,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         """Begin to take a step in each environment. `step_wait` returns the results."""
         self._check_idle("step_async")
         self._check_made(self._everyone)
-        self._write_steps(self._everyone, actions)
-        self._crew.send_together(self._everyone)
+        self._exchange.step(self._everyone, actions, self.action_space, True)
         self._waiting = "step"
 
     def step_wait(self, timeout: float | None = None) -> Step:
@@ -442,35 +253,13 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         Raise `multiprocessing.TimeoutError` after `timeout` seconds; then it can be called again.
         """
         self._check_waiting("step")
-        letters = self._wait(self._everyone, timeout)
+        exchange = self._exchange
+        # It stores the objects of observations.
+        infos = exchange.infos(self._wait(self._everyone, timeout))
         return (
-            *(self._batch.all(self.copy), self._rewards.copy()),
-            *(self._terminations.copy(), self._truncations.copy()),
-            self._infos(letters, None),
+            *(exchange.batch.all(self.copy), exchange.rewards.copy()),
+            *(exchange.terminations.copy(), exchange.truncations.copy(), infos),
         )
-
-    def _write_steps(self, envs: list[int], actions: Any) -> None:
-        shared = self._actions
-        if (
-            shared is not None
-            and isinstance(actions, np.ndarray)
-            and actions.dtype == shared.dtype
-            and actions.shape == (len(envs), *shared.shape[1:])
-        ):
-            self._crew.prepare()
-            place: Any = slice(None) if envs is self._everyone else envs
-            shared[place] = actions
-            self._words[place, OP] = STEP
-        else:
-            each = list(iterate(self.action_space, actions))
-            if len(each) != len(envs):
-                raise ValueError(
-                    f"{len(each)} actions were passed for {len(envs)} environments: pass one for each"
-                )
-            letters = [self._boxes.letter(dumps(action)) for action in each]
-            self._crew.prepare()
-            for env, letter in zip(envs, letters):
-                self._write(env, STEP_PICKLED, letter)
 
     # ---- some environments at a time ------------------------------------------------------------
 
@@ -482,7 +271,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         self._check_open()
         if self._waiting not in (None, "recv"):
             self._check_idle("send")
-        envs = self._everyone if env_ids is None else self._ids(env_ids)
+        envs = self._everyone if env_ids is None else numbers(env_ids, self.num_envs)
         if self._waiting is None:
             self._check_idle("send")
         elif busy := self._crew.busy.intersection(envs):
@@ -491,8 +280,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
                 "infos['env_ids'] of recv"
             )
         self._check_made(envs)
-        self._write_steps(envs, actions)
-        self._crew.send(envs)
+        self._exchange.step(envs, actions, self.action_space, False)
         self._waiting = "recv"
 
     def recv(self, count: int = 1, timeout: float | None = None) -> Step:
@@ -511,7 +299,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         wanted = operator.index(count)
         if wanted < 1:
             raise ValueError(f"{wanted} environments cannot be received: pass a number from 1 on")
-        self._waiting = "recv"
+        self._waiting, exchange = "recv", self._exchange
         wanted = min(wanted, len(self._crew.busy))
         try:
             envs = self._crew.wait_any(wanted, timeout)
@@ -519,41 +307,30 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
                 raise multiprocessing.TimeoutError(
                     f"{wanted} environments were not ready after {timeout} second(s): call recv again"
                 )
-            failed = [env for env in envs if self._words[env, STATUS] == FAILED]
-            letters = self._collect(failed[:1] or envs)
+            failed = [env for env in envs if exchange.has_failed(env)]
+            letters = exchange.collect(failed[:1] or envs)
         finally:
             if not self._crew.busy:
                 self._waiting = None
-        infos = self._infos(letters, {env: place for place, env in enumerate(envs)})
+        infos = exchange.infos(letters, {env: place for place, env in enumerate(envs)})
         infos["env_ids"] = np.array(envs)
-        rewards, ended = self._rewards[envs], self._terminations[envs]
-        truncated = self._truncations[envs]
+        rewards, ended = exchange.rewards[envs], exchange.terminations[envs]
+        truncated = exchange.truncations[envs]
         if self._resetting:
             reset = np.isin(envs, list(self._resetting))
             rewards[reset], ended[reset], truncated[reset] = 0.0, False, False
             self._resetting.difference_update(envs)
-        return self._batch.some(envs), rewards, ended, truncated, infos
-
-    def _ids(self, env_ids: ArrayLike) -> list[int]:
-        ids = np.array(env_ids, ndmin=1).ravel()
-        envs: list[int] = ids.tolist()
-        if not len(ids) or ids.dtype.kind not in "iu" or len(set(envs)) < len(envs):
-            raise ValueError(f"env_ids is {env_ids!r}: pass numbers of environments, each once")
-        if min(envs) < 0 or max(envs) >= self.num_envs:
-            raise ValueError(
-                f"env_ids is {env_ids!r}: pass numbers from 0 to {self.num_envs - 1}"
-            )
-        return envs
+        return exchange.batch.some(envs), rewards, ended, truncated, infos
 
     # ---- other calls ----------------------------------------------------------------------------
 
     @property
-    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[misc,override,unused-ignore]
         """Return the seeds of the environments."""
         return self.get_attr("np_random_seed")
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+    @property  # type: ignore[misc,override,unused-ignore]
+    def np_random(self) -> tuple[np.random.Generator, ...]:
         """Return copies of the generators of the environments."""
         return self.get_attr("np_random")
 
@@ -566,7 +343,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         """Begin to call a method of each environment. `call_wait` returns the results."""
         self._check_idle("call_async")
         self._check_made(self._everyone)
-        self._order(CALL, [(name, args, kwargs)])
+        self._exchange.order(CALL, [(name, args, kwargs)])
         self._waiting = "call"
 
     def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
@@ -589,7 +366,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
                 f"{len(values)} values were passed for {self.num_envs} environments: pass a list with "
                 "one for each, or one value"
             )
-        self._order(SET, [(name, value) for value in values])
+        self._exchange.order(SET, [(name, value) for value in values])
         self._wait(self._everyone, None)
 
     def render(self) -> tuple[Any, ...]:
@@ -618,8 +395,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
             self._crew.close(terminate)
         finally:
             # The views first: a process that is forked later would warn of them.
-            for name in _VIEWS:
-                self.__dict__.pop(name, None)
+            self.__dict__.pop("_exchange", None)
             arrays, self._arrays = self._arrays, None
             if arrays is not None:
                 arrays.free()
