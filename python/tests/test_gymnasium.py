@@ -43,6 +43,8 @@ BASIC = spaces.Dict(
 )
 MIXED = spaces.Dict({"text": spaces.Text(8), "x": spaces.Box(-1.0, 1.0, (2,), np.float64)})
 CUSTOM = [
+    BASIC,
+    spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2))),
     MIXED,
     spaces.Text(8),
     spaces.Sequence(spaces.Discrete(4)),

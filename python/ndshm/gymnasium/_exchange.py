@@ -38,7 +38,7 @@ Letters: TypeAlias = list[tuple[int, Any]]
 class Exchange:
     """The arrays of a vector environment in its parent, and the orders through them."""
 
-    def __init__(self, crew: Crew, arrays: Arrays, layout: Layout, space: Space[Any]) -> None:
+    def __init__(self, crew: Crew, arrays: Arrays, layout: Layout) -> None:
         self._crew, self._boxes, self.count = crew, Boxes(arrays), crew.count
         self.everyone = list(range(self.count))
         self._words = np.asarray(arrays.words)
@@ -47,7 +47,7 @@ class Exchange:
         self.truncations: NDArray[np.bool_] = np.asarray(arrays.truncations)
         self._actions = None if arrays.actions is None else np.asarray(arrays.actions)
         observations = [np.asarray(array) for array in arrays.observations]
-        self.batch = Batch(layout, space, self.count, observations)
+        self.batch = Batch(layout, self.count, observations)
         # Letters to the environments that have an array of their own.
         self._letters: dict[int, Large] = {}
 

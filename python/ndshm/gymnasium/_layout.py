@@ -120,14 +120,10 @@ def _reshaped(value: Any, shape: tuple[int, ...]) -> Array:
 class Batch:
     """The observations of all environments, in the parent."""
 
-    def __init__(self, layout: Layout, space: Space[Any], count: int, arrays: list[Array]) -> None:
+    def __init__(self, layout: Layout, count: int, arrays: list[Array]) -> None:
         self._root, self._arrays, self._count = layout.root, arrays, count
-        self._parts = layout.objects
         # The last object of each environment.
-        self._objects: list[list[Any]] = []
-        for part in layout.objects:
-            empty: Any = create_empty_array(part.space, n=count)
-            self._objects.append(list(empty) if isinstance(empty, tuple) else [None] * count)
+        self._objects: list[list[Any]] = [[None] * count for _ in layout.objects]
 
     def store(self, env: int, objects: list[Any]) -> None:
         """Store the object parts of an environment."""

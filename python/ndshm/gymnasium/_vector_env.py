@@ -114,7 +114,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         self.__dict__.update(vars(made))
         self.metadata = {**found[0][0], "autoreset_mode": self.autoreset_mode}
         self.render_mode = found[0][1]
-        self._exchange = Exchange(self._crew, self._arrays, layout, self.single_observation_space)
+        self._exchange = Exchange(self._crew, self._arrays, layout)
         self._everyone = self._exchange.everyone
         # Environments that were told to reset, and were not received since.
         self._resetting: set[int] = set()
@@ -330,7 +330,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         return self.get_attr("np_random_seed")
 
     @property  # type: ignore[misc,override,unused-ignore]
-    def np_random(self) -> tuple[np.random.Generator, ...]:
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override,unused-ignore]
         """Return copies of the generators of the environments."""
         return self.get_attr("np_random")
 
