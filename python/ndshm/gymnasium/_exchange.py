@@ -31,6 +31,9 @@ from ._letters import (
     dumps,
 )
 
+_SHOWN = 4
+"""The number of environments whose exceptions are shown."""
+
 Infos: TypeAlias = dict[str, Any]
 Letters: TypeAlias = list[tuple[int, Any]]
 
@@ -161,8 +164,10 @@ def _error(failed: list[tuple[int, bytes]]) -> Exception:
     envs = [env for env, _ in failed]
     error = unpack(failed[0][1])
     error.add_note(f"raised in environment {envs[0]} of the vector, in its worker")
-    for env, body in failed[1:]:
+    for env, body in failed[1:_SHOWN]:
         error.add_note(f"environment {env} has raised {unpack(body)!r}")
+    if envs[_SHOWN:]:
+        error.add_note(f"and the environments {envs[_SHOWN:]}")
     # An exception may refuse attributes.
     with suppress(Exception):
         error.env_ids = envs  # type: ignore[attr-defined]
