@@ -21,6 +21,8 @@ MODULES = [f"ndshm.{module.name}" for module in pkgutil.iter_modules(ndshm.__pat
 
 @pytest.mark.parametrize("name", ["ndshm", *MODULES])
 def test_docstrings(name: str) -> None:
+    if name == "ndshm.gymnasium":
+        pytest.importorskip("gymnasium")
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
     assert not failed
 

@@ -17,10 +17,14 @@ PAGE = Path(__file__).parent.parent / "MIGRATING.md"
 SECTION = re.compile(r"^## (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
-NEEDED = {"From joblib": "joblib", "From dask.distributed, on one machine": "distributed"}
+NEEDED = {
+    "From joblib": "joblib",
+    "From dask.distributed, on one machine": "distributed",
+    "From gymnasium's AsyncVectorEnv, or EnvPool": "gymnasium",
+}
 """Sections whose programs need another package."""
 
-AT_LEAST = 9
+AT_LEAST = 10
 """Programs that the page has, so that a test of none does not pass."""
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 try:
     from gymnasium.vector import AutoresetMode
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "ndshm.gymnasium needs gymnasium 1.1 or later: pip install 'gymnasium>=1.1'"
-    ) from error
+    ) from _error
 
 from ._crew import WorkerDied
 from ._vector_env import VectorEnv

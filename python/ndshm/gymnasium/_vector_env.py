@@ -32,7 +32,7 @@ _MOST = 2048
 """The number of tiles that a pool hands out one by one."""
 
 
-class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
+class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ignore[misc,unused-ignore]
     """Environments that live in a few worker processes, and write their observations in place.
 
     `env_fns` are functions that make the environments. `workers` is the number of processes, by
@@ -46,7 +46,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
     that with all. The results are those of `gymnasium.vector.SyncVectorEnv`, for any number of
     workers.
 
-    >>> import gymnasium as gym
+    >>> import gymnasium as gym, numpy as np
     >>> from ndshm.gymnasium import VectorEnv
     >>> envs = VectorEnv([lambda: gym.make("CartPole-v1")] * 4, workers=2)
     >>> observations, infos = envs.reset(seed=42)
@@ -381,7 +381,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):
         Environments that are in a call are waited for. After `timeout` seconds, or with
         `terminate`, the workers are killed.
         """
-        if self._waiting is not None:
+        if self._waiting not in (None, "recv"):
             logger.warn(
                 f"Calling `close` while waiting for a pending call to `{self._waiting}` to complete."
             )
