@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,7 +32,7 @@ from gymnasium.error import (  # noqa: E402
 from gymnasium.utils.env_checker import data_equivalence  # noqa: E402
 from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
 
-from ndshm.gymnasium import VectorEnv, WorkerDied  # noqa: E402
+from ndshm.gymnasium import VectorEnv, WorkerDied, _worker  # noqa: E402
 
 BASIC = spaces.Dict(
     {
@@ -98,6 +99,8 @@ class Careful(gym.Env):  # type: ignore[misc,name-defined]
     observation_space = spaces.Box(-1.0, 1e9, (1,), np.float64)
     action_space = spaces.Discrete(100)
 
+    gate = "/"
+
     def __init__(self) -> None:
         self.count = 0
 
@@ -118,6 +121,12 @@ class Careful(gym.Env):  # type: ignore[misc,name-defined]
             time.sleep(0.4)
         if action == 4:
             raise SystemExit(4)
+        if action in (6, 7):
+            deadline = time.monotonic() + 20
+            while not os.path.exists(self.gate) and time.monotonic() < deadline:
+                time.sleep(0.005)
+        if action == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
         if action == 5:
             return np.zeros(7), 0.0, False, False, {}
         return np.array([float(self.count)]), float(self.count), False, False, {}
@@ -208,6 +217,7 @@ def test_action_spaces(actions: Any) -> None:
     class Echo(gym.Env):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             self.action_space = self.observation_space = copy.deepcopy(actions)
+            self.before: Any = None
 
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
             super().reset(seed=seed)
@@ -216,7 +226,10 @@ def test_action_spaces(actions: Any) -> None:
 
         def step(self, action: Any) -> Any:
             assert action in self.action_space
-            return action, 0.0, False, False, {"action": action}
+            # It keeps an action without a copy.
+            before, self.before = self.before, action
+            info = {} if before is None else {"before": before}
+            return action, 0.0, False, False, info
 
     run_beside(Closing(VectorEnv([Echo] * 3, workers=2)), Closing(SyncVectorEnv([Echo] * 3)), 5)
 
@@ -440,6 +453,14 @@ def test_any_k_is_equal_to_single_environments() -> None:
             again = [int(env) for env in ids if done[env] < steps]
             if again:
                 envs.send(np.array([done[env] % 9 for env in again]), again)
+        while True:
+            try:
+                envs.recv(count)
+            except NoAsyncCallError:
+                break
+        envs.reset_async(seed=1)
+        _, rewards, terminations, truncations, _ = envs.recv(count)
+        assert not rewards.any() and not terminations.any() and not truncations.any()
 
 
 def test_recv_does_not_wait_for_the_slow() -> None:
@@ -458,6 +479,17 @@ def test_recv_does_not_wait_for_the_slow() -> None:
         *_, infos = envs.recv(5)
         assert infos["env_ids"].tolist() == [0]
         assert envs.step(np.zeros(3, int))[1].tolist() == [2.0, 2.0, 3.0]
+
+
+def test_recv_does_not_wait_for_the_others_of_a_worker(careful: VectorEnv, tmp_path: Path) -> None:
+    careful.set_attr("gate", str(tmp_path / "open"))
+    careful.send(acts((1, 6), (5, 6)))
+    _, rewards, *_, infos = careful.recv(2, timeout=10)
+    assert rewards.tolist() == [1.0, 1.0]
+    assert {0, 3} >= set(infos["env_ids"].tolist()) - {4}
+    (tmp_path / "open").touch()
+    *_, infos = careful.recv(4)
+    assert {1, 2, 5} <= set(infos["env_ids"].tolist())
 
 
 @pytest.mark.parametrize("ids", [[], [0, 0], [-1], [6], [0.5]])
@@ -621,6 +653,58 @@ def test_others_are_received_after_a_death(careful: VectorEnv) -> None:
     assert careful.step(acts())[1].tolist() == [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]
 
 
+def ran(envs: VectorEnv, ids: list[int]) -> None:
+    """Wait until environments have done what they were told."""
+    deadline = time.monotonic() + 20
+    while envs._exchange._words[ids, 0].any():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_what_a_dead_worker_has_answered_is_not_received(careful: VectorEnv, tmp_path: Path) -> None:
+    careful.set_attr("gate", str(tmp_path / "open"))
+    careful.send(acts((4, 7)))
+    ran(careful, [0, 1, 2, 3])
+    *_, infos = careful.recv(1)
+    assert infos["env_ids"].tolist() == [0] and 3 in careful._crew._ready
+    (tmp_path / "open").touch()
+    with pytest.raises(WorkerDied):
+        careful.recv(4)
+    *_, infos = careful.recv(6)
+    assert infos["env_ids"].tolist() == [1, 2]
+    assert not careful._crew.busy
+
+
+def test_a_second_death_is_received(careful: VectorEnv, tmp_path: Path) -> None:
+    careful.set_attr("gate", str(tmp_path / "open"))
+    careful.send(acts((0, 2), (3, 7)))
+    with pytest.raises(WorkerDied) as caught:
+        careful.recv(6)
+    assert caught.value.env_ids == [0, 1, 2]
+    (tmp_path / "open").touch()
+    with pytest.raises(WorkerDied) as caught:
+        careful.recv(3)
+    assert caught.value.env_ids == [3, 4, 5]
+    careful.restart()
+    assert careful.step(acts())[1].tolist() == [1.0] * 6
+
+
+def test_ctrl_c(careful: VectorEnv, tmp_path: Path) -> None:
+    careful.set_attr("gate", str(tmp_path / "open"))
+    careful.step_async(acts((1, 6)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            careful.step_wait()
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (tmp_path / "open").touch()
+    assert careful.step_wait()[1].tolist() == [1.0] * 6
+
+
 # ---- processes ------------------------------------------------------------------------------------
 
 
@@ -649,12 +733,25 @@ def test_functions_that_cannot_be_pickled_under_fork() -> None:
         envs.reset()
 
 
-def test_close_ends_the_workers_and_closes_the_environments(tmp_path: Path) -> None:
+def noting(folder: Path) -> type[Careful]:
+    """Return environments that leave a file when they are closed."""
+
     class Noting(Careful):
         def close(self) -> None:
-            (tmp_path / f"{os.getpid()}-{id(self)}").touch()
+            (folder / f"{os.getpid()}-{id(self)}").touch()
 
-    envs = VectorEnv([Noting] * 4, workers=2)
+    return Noting
+
+
+def test_restart_closes_the_environments_before(tmp_path: Path) -> None:
+    with Closing(envs := VectorEnv([noting(tmp_path)] * 4, workers=2)):
+        envs.restart([1, 2])
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_close_ends_the_workers_and_closes_the_environments(tmp_path: Path) -> None:
+    before = set(_worker.INHERITED)
+    envs = VectorEnv([noting(tmp_path)] * 4, workers=2)
     pids = envs._crew._pool.pids
     envs.reset()
     envs.step_async(np.array([3, 0, 0, 0]))
@@ -662,6 +759,7 @@ def test_close_ends_the_workers_and_closes_the_environments(tmp_path: Path) -> N
         envs.close()
     envs.close()
     assert len(list(tmp_path.iterdir())) == 4
+    assert set(_worker.INHERITED) == before
     assert all(pid and not Path(f"/proc/{pid}").exists() for pid in pids)
 
 
@@ -682,10 +780,32 @@ def test_close_does_not_wait(how: str) -> None:
     assert all(pid and not Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_close_after_a_death(careful: VectorEnv) -> None:
+def test_close_after_a_death(tmp_path: Path) -> None:
+    envs = VectorEnv([noting(tmp_path)] * 4, workers=2)
+    envs.reset()
     with pytest.raises(WorkerDied):
-        careful.step(acts((0, 2)))
-    careful.close()
+        envs.step(acts((0, 2), count=4))
+    envs.close()
+    # Those that were left.
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+FORKS = """
+import multiprocessing, numpy as np, gymnasium as gym
+from ndshm.gymnasium import VectorEnv
+if __name__ == "__main__":
+    envs = VectorEnv([lambda: gym.make("CartPole-v1")] * 3, workers=2)
+    envs.reset(seed=1)
+    envs.close()
+    process = multiprocessing.get_context("fork").Process(target=print, args=("forked",))
+    process.start()
+    process.join()
+"""
+
+
+def test_a_fork_after_close_has_nothing_to_warn_of() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("forked\n", "")
 
 
 PROGRAM = """

@@ -20,7 +20,6 @@ from ._letters import (
     LETTER,
     MAKE,
     OP,
-    PLAIN,
     RESET,
     STATUS,
     STEP,
@@ -134,8 +133,6 @@ class Exchange:
                 failed.append((env, self._boxes.read(env)))
             elif kind == LETTER:
                 letters.append((env, self._boxes.read(env)))
-        # None of them is read twice.
-        self._words[envs, STATUS] = PLAIN
         if failed:
             raise _error(failed)
         return letters

@@ -107,7 +107,7 @@ class Boxes:
 
     def order(self, env: int) -> Any:
         """Return the letter of the parent to an environment."""
-        return _load(self._inbox, env, self.words[env * WORDS + IN_SIZE], keep=True)
+        return _load(self._inbox, env, self.words[env * WORDS + IN_SIZE])
 
     def answer(self, env: int, status: int, body: bytes) -> None:
         """Leave a letter of an environment."""
@@ -126,15 +126,13 @@ def _flat(array: Any) -> memoryview:
     return memoryview(flat)
 
 
-def _load(box: memoryview, env: int, size: int, keep: bool = False) -> Any:
+def _load(box: memoryview, env: int, size: int) -> Any:
     start = env * ROOM
     if size < LARGE:
         return pickle.loads(box[start : start + size])
+    # An array that was given is freed with this view.
     array: ndarray = pickle.loads(box[start : start + size - LARGE])
-    body = array.tobytes()
-    if not keep:
-        array.free()
-    return pickle.loads(body)
+    return pickle.loads(array.tobytes())
 
 
 def dumps(value: Any) -> bytes:
