@@ -41,7 +41,7 @@ class Pictures(gym.Env[Any, Any]):
 
 
 class Simulation(gym.Env[Any, Any]):
-    """Computes for about 0.2 ms in a step."""
+    """Computes for about 0.1 ms in a step."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (8,))
     action_space = gym.spaces.Discrete(4)
@@ -133,7 +133,7 @@ def main() -> None:
     mark = [Mark(0.5, against="AsyncVectorEnv")]
     row(bench, "16 CartPoles", partial(gym.make, "CartPole-v1"), mark)
     row(bench, "16 pictures of 84 x 84 x 4", Pictures, mark)
-    row(bench, "16 simulations of 0.2 ms", Simulation, [])
+    row(bench, "16 simulations of 0.1 ms", Simulation, [])
     uneven(bench)
     bench.say(f"\nmarks missed: {len(bench.missed)}")
     for line in bench.missed:

@@ -672,7 +672,7 @@ def test_what_a_dead_worker_has_answered_is_not_received(careful: VectorEnv, tmp
         careful.recv(4)
     *_, infos = careful.recv(6)
     assert infos["env_ids"].tolist() == [1, 2]
-    assert not careful._crew.busy
+    assert not careful._crew.busy and not careful._crew._ready
 
 
 def test_a_second_death_is_received(careful: VectorEnv, tmp_path: Path) -> None:

@@ -307,7 +307,6 @@ class Crew:
         finally:
             done = {env for env in self.busy if self._words[env * WORDS + OP] == NOTHING}
             undone, self.busy = self.busy - done, done
-            self._ready = [env for env in self._ready if env in done]
             self._ready.extend(sorted(done.difference(self._ready)))
         if undone:
             self._raise_deaths()
