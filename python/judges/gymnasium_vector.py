@@ -104,7 +104,8 @@ class AsyncVectorEnv(ndshm.gymnasium.VectorEnv):
 
 class SyncVectorEnv(AsyncVectorEnv):
     def __init__(self, env_fns, copy=True, observation_mode="same", autoreset_mode="NextStep"):
-        super().__init__(env_fns, True, copy, None, observation_mode, autoreset_mode)
+        modes = {"observation_mode": observation_mode, "autoreset_mode": autoreset_mode}
+        super().__init__(env_fns, copy=copy, **modes)
 
 vector.AsyncVectorEnv = async_vector_env.AsyncVectorEnv = AsyncVectorEnv
 if os.environ["NDSHM_JUDGE"] == "sync":

@@ -76,9 +76,9 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
         shared_memory: bool = True,
         copy: bool = True,
         context: str | BaseContext | None = None,
+        *,
         observation_mode: Mode = "same",
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-        *,
         workers: int | None = None,
         table: Table | None = None,
     ) -> None:
