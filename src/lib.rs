@@ -38,6 +38,8 @@
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once. In
 //!   each round, each tile is written by one participant: [`Partition`], and [`Pool`] to run it on
 //!   workers.
+//! - **block, halo**: the ranges of a tile in the whole array, and the elements around it:
+//!   [`TileContext::block`] and [`TileContext::around`].
 //! - **queue**: small jobs from any participants to any others, each delivered once and in order:
 //!   [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
 //!   from owner to owner.
@@ -177,6 +179,7 @@ pub use error::{Error, Result};
 pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
 pub use handle_table::access::TableAccess;
+pub use handle_table::peers::{Gone, Watch};
 pub use handle_table::shared::SharedTable;
 #[cfg(not(loom))]
 #[doc(inline)]
@@ -191,6 +194,7 @@ pub use pool::{OnDeath, Pool, PoolBuilder, TileContext, WorkerContext, become_wo
 pub use queue::{Queue, QueueHandle};
 #[cfg(feature = "rand")]
 pub use rand_core;
+pub use seat::Peer;
 #[doc(inline)]
 pub use segment::{Segment, SegmentOptions};
 pub use table::create::Owned;

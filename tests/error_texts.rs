@@ -7,9 +7,10 @@ use std::time::Duration;
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::element::{OpaqueType, Order};
 use ndshm::error::{
-    AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
-    PartitionError, PoolError, QueueError, RoundError, SegmentError,
+    AllocError, BlockError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError,
+    NoMemory, PartitionError, PoolError, QueueError, RoundError, SegmentError,
 };
+use ndshm::partition::Edge;
 use ndshm::primitives::SystematicPlan;
 use ndshm::segment::{PeerAddress, SegmentId};
 use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
@@ -93,6 +94,10 @@ fn made() -> Vec<Error> {
             error: Corrupt { offset: 0x2a08_9000, what: "the descriptor is not one" },
         };
         NameError::Taken { name: weights(), handle: X, pid: 4711 };
+        NameError::NotGiven { name: weights(), waited: Duration::from_secs(5) };
+        NameError::Shape {
+            name: weights(), handle: X, found: vec![3], expected: vec![4],
+        };
         NameError::Crowded { names: 65_536 };
         NameError::Corrupt(Corrupt {
             offset: 0x2a10_9000, what: "a bucket of names has no valid list",
@@ -112,6 +117,11 @@ fn made() -> Vec<Error> {
         PartitionError::Rows { handle: X, name: Some(weights()), rows: 1, tiles: 8 };
         RoundError::NotOpened { after: 3, waited: Duration::from_secs(5) };
         PartitionError::Freed { handle: X };
+        BlockError::NoSuchAxis { axis: 1, axes: 1 };
+        BlockError::NotCut { axis: 1, axes: 2 };
+        BlockError::Cyclic { axis: 0 };
+        BlockError::Shape { found: vec![6, 5], expected: vec![6, 4] };
+        BlockError::Halo { axis: 1, axis_len: 4, width: 4, edge: Edge::Reflected };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }

@@ -21,6 +21,7 @@ fn main() {
         a_handle_whose_producer_has_left_names_the_remedy,
         an_owned_array_outlives_its_producer,
         arrays_in_the_queue_of_a_dead_owner_are_freed,
+        the_death_of_its_owner_closes_a_queue_for_those_that_wait,
         arrays_of_killed_participants_do_not_leak,
     ];
 }
@@ -364,6 +365,53 @@ fn arrays_in_the_queue_of_a_dead_owner_are_freed() {
     let found = table.verify().unwrap();
     assert!(found.is_clean(), "{found}");
     assert_eq!((found.live, found.retired), (0, 0));
+}
+
+/// Kills the owner of a queue while others wait: they get the jobs that are left, and then the end.
+fn the_death_of_its_owner_closes_a_queue_for_those_that_wait() {
+    let table = table();
+    let pipe = Pipe::new();
+    let owner = Child::fork(|| {
+        let table = HandleTable::join(table.segment()).unwrap();
+        let (full, idle) = (
+            table.queue::<Job>(2).unwrap(),
+            table.queue::<Job>(2).unwrap(),
+        );
+        full.push(job(0, 1)).unwrap();
+        full.push(job(0, 2)).unwrap();
+        pipe.send(full.handle().to_bits());
+        pipe.send(idle.handle().to_bits());
+        support::sleep_for_ever();
+    });
+    let full = QueueHandle::from_bits(pipe.receive());
+    let idle = QueueHandle::from_bits(pipe.receive());
+    let ready = Pipe::new();
+    let consumer = Child::fork(|| {
+        let queue = open(&table, idle);
+        ready.send(1);
+        assert_eq!(queue.pop_timeout(DEADLINE).unwrap(), None);
+        assert!(
+            queue.is_closed() && queue.is_drained(),
+            "nothing came in time"
+        );
+    });
+    let producer = Child::fork(|| {
+        let queue = open(&table, full);
+        ready.send(2);
+        let refused = queue.push_timeout(job(1, 1), DEADLINE).unwrap_err();
+        assert!(refused.is_closed(), "{refused}");
+        for number in [1, 2] {
+            assert_eq!(queue.pop_timeout(DEADLINE).unwrap(), Some(job(0, number)));
+        }
+        assert_eq!(queue.pop_timeout(DEADLINE).unwrap(), None);
+    });
+    assert_eq!(ready.receive() + ready.receive(), 3);
+    owner.kill();
+    consumer.join();
+    producer.join();
+    assert!(table.open_queue(idle).is_err());
+    table.reap().unwrap();
+    assert!(table.verify().unwrap().is_clean());
 }
 
 /// Kills producers and consumers at work: each array is in the queue or was freed with its owner,

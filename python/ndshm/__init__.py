@@ -22,10 +22,12 @@ from ._errors import (
     NotPicklable,
     PickleRefused,
     Poisoned,
+    ReadOnly,
     Stale,
     TypeMismatch,
     Unreachable,
 )
+from ._look import ArrayInfo, TableStat, Verification
 from ._ndshm import _attach as _attach
 from ._ndshm import _attach_object as _attach_object
 from ._object import Ref, get
@@ -48,6 +50,7 @@ from ._table import (
 )
 
 __all__ = [
+    "ArrayInfo",
     "Busy",
     "Closed",
     "Full",
@@ -59,13 +62,16 @@ __all__ = [
     "NotPicklable",
     "PickleRefused",
     "Poisoned",
+    "ReadOnly",
     "Ref",
     "Pool",
     "Running",
     "Stale",
     "Table",
+    "TableStat",
     "TypeMismatch",
     "Unreachable",
+    "Verification",
     "WorkerDied",
     "array",
     "default",

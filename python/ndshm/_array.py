@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _ndshm
+from ._look import ArrayInfo
 from ._ndshm import Ref
 
 __all__ = ["free", "give", "ndarray", "portable"]
@@ -41,6 +43,18 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
     # The results of computations are plain arrays. It is a function, and no method.
     __array_wrap__ = _ndshm.array_wrap  # type: ignore[assignment]
 
+    def info(self) -> ArrayInfo:
+        """Return the state of the array: its owner, names, leases and pins.
+
+        It is of the whole array, also if this is a part of it.
+
+        >>> import ndshm, os
+        >>> info = ndshm.zeros((4, 3), "f4").info()
+        >>> info.nbytes, info.owner == os.getpid(), info.state, info.sent
+        (48, True, 'idle', False)
+        """
+        return ArrayInfo(**_ndshm.look_at_item(self))
+
     # A copy shares nothing, so it is a plain array.
 
     def copy(self, order: Any = "C") -> NDArray[Any]:  # type: ignore[override]
@@ -52,6 +66,10 @@ class ndarray(_ndshm.ArrayMethods, np.ndarray[tuple[Any, ...], np.dtype[Any]]):
 
     def __deepcopy__(self, memo: Any) -> NDArray[Any]:  # type: ignore[override]
         return self.view(np.ndarray).copy("K")
+
+
+# Pickle looks here first. Classes that derive from this one have the method `__reduce_ex__`.
+copyreg.pickle(ndarray, _ndshm.reduce_array)
 
 
 def free(item: ndarray | Ref[Any]) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "NotPicklable",
     "PickleRefused",
     "Poisoned",
+    "ReadOnly",
     "Stale",
     "TypeMismatch",
     "Unreachable",
@@ -50,7 +51,12 @@ class Poisoned(NdshmError, RuntimeError):
     """The part that it was writing."""
 
 
-class Full(NdshmError, MemoryError):
+class ReadOnly(NdshmError, ValueError):
+    """The table, or what was found through it, was opened to be looked at only."""
+
+
+# MemoryError first, so that Full.__new__ is the one that makes a Full: tblib calls it by that name.
+class Full(MemoryError, NdshmError):
     """There is no memory for the array, or no room in the table."""
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._copy import read
+
 if TYPE_CHECKING:
     from ._array import ndarray
     from ._table import Table
@@ -20,18 +22,27 @@ def load_npy(table: Table, path: str | os.PathLike[str], readonly: bool) -> ndar
         made: ndarray = table.empty(shape, dtype, "F" if fortran else "C")
         if made.nbytes:
             flat = made.view(np.ndarray).reshape(-1, order="A").view(np.uint8)
-            rest = flat.data
-            while rest.nbytes:
-                count = file.readinto(rest)
-                if not count:
-                    raise ValueError(
-                        f"{os.fspath(path)!r} has {rest.nbytes} bytes less than its header says: "
-                        "it is truncated"
-                    )
-                rest = rest[count:]
+            missing = _read_rest(file, flat.data)
+            if missing:
+                raise ValueError(
+                    f"{os.fspath(path)!r} has {missing} bytes less than its header says: "
+                    "it is truncated"
+                )
     if readonly:
         made.flags.writeable = False
     return made
+
+
+def _read_rest(file: Any, to: memoryview) -> int:
+    """Read the bytes that follow. Return how many are missing at the end of the file."""
+    if file.seekable():
+        return read(file.fileno(), to, file.tell())
+    while to.nbytes:
+        count = file.readinto(to)
+        if not count:
+            break
+        to = to[count:]
+    return to.nbytes
 
 
 def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

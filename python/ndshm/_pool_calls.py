@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 
 from . import _ndshm
+from ._caller import level_of_caller
 from ._errors import NdshmError
 from ._pool_functions import Function, by_value, extras, spec
 
@@ -251,5 +252,5 @@ def warn_of_size(function: Function, size: int) -> None:
             "worker: arrays that the function captures or gets as arguments are copied; pass them as "
             "ndshm arrays, as made by ndshm.array(x)",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=level_of_caller(),
         )

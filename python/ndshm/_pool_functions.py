@@ -2,7 +2,8 @@
 
 A function that the worker can import is sent as its name. The parent and the worker compare its
 code, because a forked worker has the definition of the time of its fork. Others are pickled by
-value: by pickle if it can, else by cloudpickle.
+value: by pickle if it can, else by cloudpickle. A pickle may refer to a function of the main module by
+its name, as that of a partial function does: its code is compared, too.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ def spec(function: Function) -> tuple[Spec, bool]:
         plain = plain and all(type(value) in _PLAIN for value in _defaults_of(function))
         # Else cloudpickle can send the value.
         if plain or not _is_of_main(function):
-            print_ = _print_of(function)
-            return ("name", function.__module__, function.__qualname__, print_), plain
+            return ("name", *_name_of(function)), plain
     return by_value(function), False
 
 
@@ -55,7 +55,9 @@ def by_value(function: Function, is_missing: bool = False) -> Spec:
     """Return a function as a pickle, and not as its name if the workers do not know that."""
     try:
         if not is_missing and not _is_of_main(function):
-            return ("pickle", pickle.dumps(function))
+            inner = inner_of(function)
+            named = _name_of(inner) if inner is not None and _is_importable(inner) else None
+            return ("pickle", pickle.dumps(function), named)
         reason: Exception | None = None
     except Exception as error:
         reason = error
@@ -67,15 +69,21 @@ def by_value(function: Function, is_missing: bool = False) -> Spec:
             "now: define it by `def` in a module before the pool is made, or install cloudpickle (pip "
             "install cloudpickle)"
         ) from reason
-    return ("pickle", cloudpickle.dumps(function))
+    return ("pickle", cloudpickle.dumps(function), None)
 
 
 def find(spec: Spec) -> Function:
     """Return the function that was sent, in a worker."""
     if spec[0] == "pickle":
-        loaded: Function = pickle.loads(spec[1])
+        _, pickled, named = spec
+        if named is not None:
+            _find_named(*named)
+        loaded: Function = pickle.loads(pickled)
         return loaded
-    _, module, name, code = spec
+    return _find_named(*spec[1:])
+
+
+def _find_named(module: str, name: str, code: tuple[int, int]) -> Function:
     try:
         found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
@@ -137,6 +145,21 @@ def _text_of(code: types.CodeType) -> tuple[Any, ...]:
         for const in code.co_consts
     ]
     return code.co_code, code.co_names, code.co_varnames, consts
+
+
+def _name_of(function: types.FunctionType) -> tuple[str, str, tuple[int, int]]:
+    """Return what a worker finds a function by, and compares."""
+    return function.__module__, function.__qualname__, _print_of(function)
+
+
+def inner_of(function: Function) -> types.FunctionType | None:
+    """Return the function of the main module that is called in the end, if there is one."""
+    inner: Any = function.func if isinstance(function, functools.partial) else function
+    inner = getattr(inner, "__func__", inner)
+    if not isinstance(inner, (types.FunctionType, type)):
+        inner = getattr(type(inner), "__call__", None)
+    is_of_main = isinstance(inner, types.FunctionType) and inner.__module__ == "__main__"
+    return inner if is_of_main else None
 
 
 def _is_of_main(function: Function) -> bool:

@@ -133,9 +133,7 @@ class Worker:
 
     def _run(self, body: bytes) -> None:
         core = self._core
-        tile: int | None = None
         answer = b""
-        results: list[tuple[int, Any]] = []
         try:
             entered = core.enter(body)
             if entered is None:
@@ -147,34 +145,16 @@ class Worker:
             if kernel.blob is not None and kernel.body not in (None, body):
                 kernel = self._kernels[key] = Kernel(kernel.blob, kernel)
             kernel.body = body
-            function, bases, length = kernel.function, kernel.bases, kernel.length
-            args, collect = kernel.args, kernel.collect
-            step, forked = core.step, self._forked
-            if not kernel.names and not collect:
-                # The usual case, with nothing in its way.
-                while (tile := step()) is not None:
-                    rows = slice(tile * length, tile * length + length)
-                    parts = [base.view() if is_whole else base[rows] for base, is_whole in bases]
-                    function(*parts, *args)
-                    if forked:
-                        os._exit(0)
+            if kernel.names or kernel.collect:
+                answer = self._run_tiles(kernel, seed, call)
             else:
-                extras = self._extras(kernel)
-                while (tile := step()) is not None:
-                    rows = slice(tile * length, tile * length + length)
-                    parts = [base.view() if is_whole else base[rows] for base, is_whole in bases]
-                    result = function(*parts, *args, **extras(seed, call, tile))
-                    if forked:
-                        os._exit(0)
-                    if collect:
-                        results.append((tile, result))
-            tile = None
-            if results:
-                answer = dumps(results)
+                # The usual case.
+                core.run(kernel.function, kernel.bases, kernel.length, kernel.args, self._forked)
+                if self._forked:
+                    os._exit(0)
         except BaseException as error:
             self._end_a_fork(error)
-            self._failed = (body, pack(error, tile))
-            core.leave()
+            self._failed = (body, pack(error, core.leave()))
         # A call that is announced again gets the first failure again.
         failed = self._failed
         if failed is None:
@@ -184,6 +164,21 @@ class Worker:
         else:
             self._failed = None
             self._finish(answer)
+
+    def _run_tiles(self, kernel: Kernel, seed: int, call: int) -> bytes:
+        """Run the tiles of a call with arguments by name, or with results. Return the results."""
+        step, extras = self._core.step, self._extras(kernel)
+        function, args, length = kernel.function, kernel.args, kernel.length
+        results: list[tuple[int, Any]] = []
+        while (tile := step()) is not None:
+            rows = slice(tile * length, tile * length + length)
+            parts = [base.view() if is_whole else base[rows] for base, is_whole in kernel.bases]
+            result = function(*parts, *args, **extras(seed, call, tile))
+            if self._forked:
+                os._exit(0)
+            if kernel.collect:
+                results.append((tile, result))
+        return dumps(results) if results else b""
 
     def _finish(self, answer: bytes) -> None:
         try:

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from multiprocessing import util
 
 from . import _ndshm
-
-_HERE = os.path.dirname(__file__)
-
-
-def _level_of_caller() -> int:
-    """Return the `stacklevel` of the first frame outside of the package, for the caller."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _HERE:
-        frame, level = frame.f_back, level + 1
-    return level
-
+from ._caller import level_of_caller
 
 def warn_of_sent(count: int, nbytes: int, limit: int) -> None:
     """Warn of arrays that were sent and that nobody has in view in this process."""
@@ -27,7 +16,7 @@ def warn_of_sent(count: int, nbytes: int, limit: int) -> None:
         f"one, and are not freed (the limit of this warning is {limit} bytes): make them in `with "
         "ndshm.scope():`, or call free() when the receivers are done",
         ResourceWarning,
-        stacklevel=_level_of_caller(),
+        stacklevel=level_of_caller(),
     )
 
 
@@ -57,17 +46,12 @@ def _leave_at_exit(_: object = None) -> None:
     util.Finalize(None, _ndshm.leave_all, exitpriority=-1000)
 
 
-class _Marker:
-    """An object that multiprocessing's list of hooks refers to weakly."""
-
-
-_marker = _Marker()
-
 os.register_at_fork(
     before=_ndshm.before_fork,
     after_in_parent=_ndshm.after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
-# A child of multiprocessing forgets the finalizers of its parent, and then calls the hooks.
-util.register_after_fork(_marker, _leave_at_exit)
+# A child of multiprocessing forgets the finalizers of its parent, and then calls the hooks. They
+# belong to an object that may be gone: this one stays.
+util.register_after_fork(_leave_at_exit, _leave_at_exit)
 _leave_at_exit()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import operator
-from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._errors import NdshmError
 from ._pool_calls import Call, Ended
+from ._pool_crew import Crew
 from ._pool_errors import WorkerDied
-
-if TYPE_CHECKING:
-    from ._pool import Pool
 
 
 class Running:
@@ -26,8 +23,10 @@ class Running:
 
     __module__ = "ndshm"
 
-    def __init__(self, pool: Pool, call: Call, tiles: int) -> None:
+    def __init__(self, pool: object, crew: Crew, call: Call, tiles: int) -> None:
+        # A pool that nobody has ends its workers.
         self._pool = pool
+        self._crew = crew
         self._call: Call | None = call
         # The tiles that were handed out and not sent back.
         self._resting = np.zeros(tiles, dtype=bool)
@@ -40,7 +39,7 @@ class Running:
         """
         if self._call is None:
             raise RuntimeError("the call is over: start another by Pool.start")
-        core, wanted = self._pool._core, operator.index(count)
+        core, wanted = self._crew.core, operator.index(count)
         if wanted < 0:
             raise ValueError(f"{wanted} tiles cannot be waited for: pass a number from 0 on")
         try:
@@ -75,13 +74,13 @@ class Running:
         if self._call.runs is not None:
             # Before they are sent back: then a worker reads it.
             self._call.runs[indices] += 1
-        self._pool._core.again(indices.tolist())
+        self._crew.core.again(indices.tolist())
 
     def finish(self) -> None:
         """Wait until all tiles were run, and end the call. Raise the exception of a worker."""
         if self._call is None:
             return
-        core = self._pool._core
+        core = self._crew.core
         try:
             core.wait(None)
             ended = core.end()
@@ -94,15 +93,15 @@ class Running:
 
     def _fail(self) -> NoReturn:
         """End the call because of a failure, and raise that."""
-        pool = self._pool
-        dead = pool._dead()
+        crew = self._crew
+        dead = crew.dead()
         try:
-            killed = pool._cancel()
-            pool._doubt()
+            killed = crew.cancel()
+            crew.doubt()
             if not killed:
                 # The end of a process may be seen a moment after its seat is free.
-                dead = dead or pool._dead()
-            self._end(pool._core.end(), killed)
+                dead = dead or crew.dead()
+            self._end(crew.core.end(), killed)
         except BaseException as error:
             self._abort()
             # Rows that were not run follow from the death.
@@ -115,27 +114,22 @@ class Running:
 
     def _end(self, ended: Ended, killed: bool) -> None:
         call, self._call = self._call, None
-        self._pool._is_running = False
+        self._crew.is_running = False
         if call is not None:
             call.release()
-        self._pool._check(ended, call, killed)
+        self._crew.check(ended, call, killed)
 
     def _abort(self) -> None:
         """End the call in any case."""
         if self._call is not None:
-            self._pool._abort()
+            self._crew.abort()
             call, self._call = self._call, None
             call.release()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.finish()

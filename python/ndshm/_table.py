@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _ndshm
 from ._array import ndarray
+from ._copy import copy, fill
 from ._load import load_npy as _load_npy
+from ._look import ArrayInfo, TableStat, Verification
 from ._names import Names
 from ._object import Ref
 
@@ -68,7 +70,7 @@ class Table(Names):
         if dtype is None:
             dtype = np.asarray(fill_value).dtype
         made: ndarray = self.empty(shape, dtype, order)
-        made[...] = fill_value
+        fill(made.view(np.ndarray), fill_value)
         return made
 
     def array(
@@ -82,7 +84,7 @@ class Table(Names):
         given = np.asarray(source, dtype)
         fortran = given.flags.f_contiguous and not given.flags.c_contiguous
         made: ndarray = self.empty(given.shape, given.dtype, "F" if fortran else "C")
-        np.copyto(made, given)
+        copy(made.view(np.ndarray), given)
         if readonly:
             made.flags.writeable = False
         return made
@@ -98,15 +100,64 @@ class Table(Names):
         """Create an array from a file of `numpy.save`, which is read into the table directly."""
         return _load_npy(self, path, readonly)
 
+    def info(self, name: str) -> ArrayInfo:
+        """Return the state of the array or object that has a name.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     t["settings"] = {"rate": 0.5}
+        ...     t["x"] = t.zeros(2)
+        ...     print(t.info("x").names, t.info("settings").dtype)
+        ('x',) None
+        """
+        return ArrayInfo(**_ndshm.look_at_name(self, name))
+
+    def arrays(self) -> list[ArrayInfo]:
+        """Return the states of all arrays and objects of the table, of all processes.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     x = t.zeros((100, 3))
+        ...     print([(info.shape, info.state) for info in t.arrays()])
+        [((100, 3), 'idle')]
+        """
+        return [ArrayInfo(**fields) for fields in _ndshm.look_at_arrays(self)]
+
+    def stat(self) -> TableStat:
+        """Return counts of the arrays, the memory and the processes of the table.
+
+        >>> import ndshm, os
+        >>> with ndshm.Table(capacity=2**30) as t:
+        ...     x = t.zeros(1000)
+        ...     found = t.stat()
+        ...     print(found.arrays, found.bytes, found.processes == (os.getpid(),))
+        1 8000 True
+        """
+        return TableStat(**_ndshm.table_stat(self))
+
+    def verify(self) -> Verification:
+        """Check every word of the table, and return a report.
+
+        Processes may use the table meanwhile; other threads of this process wait. The elements of
+        arrays are not looked at.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     x = t.zeros(1000)
+        ...     print(t.verify().is_clean)
+        True
+        """
+        return Verification(**_ndshm.verify(self))
+
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
-        state = " (closed)" if self.closed else ""
+        state = " (closed)" if self.closed else " (read-only)" if self.readonly else ""
         return f"<ndshm.Table{name} {self.id:016x}{state}>"
 
 
-def _from_address(address: bytes, allow_pickle: bool = True) -> Table:
+def _from_address(address: bytes, allow_pickle: bool = True, mode: str = "r") -> Table:
     """Open a table, for unpickling."""
-    return Table(_address=address, allow_pickle=allow_pickle)
+    return Table(_address=address, allow_pickle=allow_pickle, mode=mode)
 
 
 def open(
@@ -121,7 +172,7 @@ def open(
     """Open the table of a name, which appears below `/dev/shm`.
 
     `mode` is `"a"` to make the table if there is none, `"r"` if it has to exist, and `"x"` if it
-    must not. The last process that leaves removes the name.
+    must not. `"ro"` is `"r"` to look only, see below. The last process that leaves removes the name.
 
     The table is a mapping that all these programs share. Arrays stay arrays, which each program
     changes in place. Other values are pickled; see `put`.
@@ -136,6 +187,24 @@ def open(
 
     A process with write access to the table can run code in every process that loads an object
     from it. `allow_pickle=False` refuses objects; arrays are not concerned.
+
+    With `mode="ro"` the program can look and not write. The arrays that it finds through the table
+    are read-only, which numpy lets nobody undo. Each change of the table raises `ReadOnly`:
+
+    >>> t = ndshm.open("docs-example")
+    >>> t["scores"] = np.zeros(3)
+    >>> seen = ndshm.open("docs-example", mode="ro")
+    >>> seen["scores"].flags.writeable
+    False
+    >>> seen["scores"] = np.ones(3)
+    Traceback (most recent call last):
+    ...
+    ndshm.ReadOnly: ...
+    >>> t.close()
+
+    That guards against mistakes of the program. It is no border: the process takes part in the table
+    as others do, and code that goes around numpy, by addresses or by a table that is opened
+    otherwise, can write. It also takes leases, if the program calls `read`.
     """
     return Table(
         name, mode, capacity=capacity, retain=retain, seats=seats, allow_pickle=allow_pickle

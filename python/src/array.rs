@@ -3,11 +3,9 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
-use ndshm::AnyHandle;
 use ndshm::element::{DType, Order, ScalarType};
 use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PY_ARRAY_API, PyArrayObject};
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray};
-use pyo3::exceptions::PyValueError;
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 use crate::dtype;
@@ -82,124 +80,109 @@ pub(crate) fn create<'py>(
     of_pin(py, pin, true)
 }
 
-/// Returns a view of an array that exists.
-pub(crate) fn view<'py>(
-    py: Python<'py>,
-    joined: &Arc<Joined>,
-    handle: AnyHandle,
-    origin: Origin,
-    is_writeable: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    let pin = Pin::new(py, joined, handle, Origin::Received)?;
-    let pin = adopted(pin, origin)?;
-    of_pin(py, pin, is_writeable)
-}
-
-/// Makes this process the owner of an array that was given to it.
-fn adopted(mut pin: Pin, origin: Origin) -> PyResult<Pin> {
-    if origin == Origin::Given {
-        pin.adopt()?;
-    }
-    Ok(pin)
-}
-
 /// Returns the whole array of a pin.
 pub(crate) fn of_pin(py: Python<'_>, pin: Pin, is_writeable: bool) -> PyResult<Bound<'_, PyAny>> {
-    let pin = Bound::new(py, pin)?;
-    let inner = pin.get();
-    let descr = dtype::of_its_own(inner.descr.bind(py))?;
-    let (mut shape, mut strides, first) = (inner.shape, inner.strides(py), inner.first);
-    let array = Parts {
-        descr,
-        shape: &mut shape,
-        strides: &mut strides,
-        first,
-        is_writeable,
-    };
-    // SAFETY: the pin keeps the bytes from `first` on in place; type, shape and strides are those
-    // of the array that they hold.
-    unsafe { array.on(class(py)?, pin.into_any()) }
+    let parts = Parts::whole(py, &pin, is_writeable)?;
+    // SAFETY: these are the parts of the array that the pin keeps.
+    unsafe { parts.on_pin(py, pin) }
 }
 
-/// A part of an array, with a type, shape and strides of its own.
-pub(crate) struct Part<'py> {
+/// What an array object consists of.
+///
+/// Those of an object are read at once: Python code that runs later may change it.
+pub(crate) struct Parts<'py> {
     pub(crate) descr: Bound<'py, PyArrayDescr>,
     pub(crate) shape: Axes,
     pub(crate) strides: Axes,
-    /// Bytes from the array's first byte to the part's first element.
-    pub(crate) offset: usize,
-}
-
-/// Returns a view of a part of an array.
-pub(crate) fn part_view<'py>(
-    py: Python<'py>,
-    joined: &Arc<Joined>,
-    handle: AnyHandle,
-    origin: Origin,
-    is_writeable: bool,
-    mut part: Part<'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let pin = Pin::new(py, joined, handle, Origin::Received)?;
-    let (first, len) = (pin.first, pin.len);
-    if !is_within(&part, len) || part.descr.has_object() {
-        return Err(PyValueError::new_err(format!(
-            "the pickle describes a part of {handle} that is not within its {len} bytes: it is \
-             damaged"
-        )));
-    }
-    let pin = Bound::new(py, adopted(pin, origin)?)?;
-    let array = Parts {
-        descr: part.descr,
-        shape: &mut part.shape,
-        strides: &mut part.strides,
-        first: first + part.offset,
-        is_writeable,
-    };
-    // SAFETY: the pin keeps the bytes in place. The elements of the part are within them, and hold
-    // no pointers, so that any bytes are values of their type.
-    unsafe { array.on(class(py)?, pin.into_any()) }
-}
-
-/// Returns `true` if all elements of the part are within `len` bytes.
-fn is_within(part: &Part<'_>, len: usize) -> bool {
-    end_of(part).is_some_and(|end| end <= len as i128)
-}
-
-/// Returns the end of the part's elements. Returns `None` if they are not after the array's start.
-fn end_of(part: &Part<'_>) -> Option<i128> {
-    let itemsize = part.descr.itemsize() as i128;
-    if itemsize == 0 {
-        return None;
-    }
-    let (mut low, mut high) = (part.offset as i128, part.offset as i128);
-    let mut is_empty = false;
-    for (&length, &stride) in part.shape.as_slice().iter().zip(part.strides.as_slice()) {
-        if length < 0 {
-            return None;
-        }
-        is_empty |= length == 0;
-        let span = (length as i128 - 1).checked_mul(stride as i128)?;
-        low = low.checked_add(span.min(0))?;
-        high = high.checked_add(span.max(0))?;
-    }
-    if is_empty {
-        return Some(part.offset as i128);
-    }
-    let end = high.checked_add(itemsize)?;
-    (low >= 0).then_some(end)
-}
-
-/// The fields of a new array object.
-pub(crate) struct Parts<'py, 'a> {
-    pub(crate) descr: Bound<'py, PyArrayDescr>,
-    pub(crate) shape: &'a mut Axes,
-    pub(crate) strides: &'a mut Axes,
     /// The address of the first element.
     pub(crate) first: usize,
     pub(crate) is_writeable: bool,
 }
 
-impl<'py> Parts<'py, '_> {
+impl<'py> Parts<'py> {
+    /// Reads an array object.
+    pub(crate) fn of(array: &Bound<'py, PyUntypedArray>) -> PyResult<Parts<'py>> {
+        let (mut shape, mut strides) = (Axes::none(), Axes::none());
+        for (&length, &stride) in array.shape().iter().zip(array.strides()) {
+            shape.push(length as isize)?;
+            strides.push(stride)?;
+        }
+        let raw = &fields(array).fields;
+        Ok(Parts {
+            descr: array.dtype(),
+            shape,
+            strides,
+            first: raw.data as usize,
+            is_writeable: raw.flags & NPY_ARRAY_WRITEABLE != 0,
+        })
+    }
+
+    /// Returns the parts of the whole array of a pin.
+    pub(crate) fn whole(py: Python<'py>, pin: &Pin, is_writeable: bool) -> PyResult<Parts<'py>> {
+        Ok(Parts {
+            descr: dtype::of_its_own(pin.descr.bind(py))?,
+            shape: pin.shape,
+            strides: pin.strides(py),
+            first: pin.first,
+            is_writeable,
+        })
+    }
+
+    /// Returns `true` if these are the parts of the whole array of a pin.
+    pub(crate) fn is_whole(&self, pin: &Pin) -> bool {
+        let own = pin.descr.bind(self.descr.py());
+        self.first == pin.first
+            && self.shape == pin.shape
+            && self.strides == pin.strides(own.py())
+            && (self.descr.is(own) || own.has_fields() && self.descr.is_equiv_to(own))
+    }
+
+    /// Returns `true` if all elements are within the array of a pin, and any bytes are elements.
+    pub(crate) fn is_within(&self, pin: &Pin) -> bool {
+        let offset = self.first.wrapping_sub(pin.first);
+        !self.descr.has_object() && self.end(offset).is_some_and(|end| end <= pin.len as i128)
+    }
+
+    /// Returns the end of the elements, if the first one is at `offset`. Returns `None` if one of
+    /// them is before 0.
+    fn end(&self, offset: usize) -> Option<i128> {
+        let itemsize = self.descr.itemsize() as i128;
+        if itemsize == 0 {
+            return None;
+        }
+        let (mut low, mut high) = (offset as i128, offset as i128);
+        let mut is_empty = false;
+        for (&length, &stride) in self.shape.as_slice().iter().zip(self.strides.as_slice()) {
+            if length < 0 {
+                return None;
+            }
+            is_empty |= length == 0;
+            let span = (length as i128 - 1).checked_mul(stride as i128)?;
+            low = low.checked_add(span.min(0))?;
+            high = high.checked_add(span.max(0))?;
+        }
+        if is_empty {
+            return Some(offset as i128);
+        }
+        let end = high.checked_add(itemsize)?;
+        (low >= 0).then_some(end)
+    }
+
+    /// Builds the array object, of the class `ndshm.ndarray`.
+    ///
+    /// # Safety
+    /// The elements are [within](Parts::is_within) the array of the pin.
+    pub(crate) unsafe fn on_pin(
+        mut self,
+        py: Python<'py>,
+        pin: Pin,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.is_writeable &= !pin.is_readonly;
+        let pin = Bound::new(py, pin)?;
+        // SAFETY: the pin keeps the bytes in place. The caller vouches for the elements.
+        unsafe { self.on(class(py)?, pin.into_any()) }
+    }
+
     /// Builds the array object, of numpy's class or a subclass.
     ///
     /// # Safety
@@ -207,7 +190,7 @@ impl<'py> Parts<'py, '_> {
     /// - The elements lie in memory that stays mapped as long as `base` lives, and any bytes are
     ///   values of their type.
     pub(crate) unsafe fn on(
-        self,
+        mut self,
         class: &Bound<'py, PyAny>,
         base: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -254,18 +237,22 @@ pub(crate) fn fields<'a>(array: &'a Bound<'_, PyUntypedArray>) -> &'a PyArrayObj
     unsafe { &*array.as_ptr().cast::<PyArrayObject>() }
 }
 
+/// Returns the object that an array keeps because its bytes are there.
+fn base_of<'py>(array: &Bound<'py, PyUntypedArray>) -> Option<Bound<'py, PyAny>> {
+    let base = fields(array).fields.base;
+    // SAFETY: the base of an array is null or an object, which the array keeps.
+    unsafe { Bound::from_borrowed_ptr_or_opt(array.py(), base) }
+}
+
 /// Returns the pin that an array keeps its bytes by, through all views in between. Returns `None`
 /// if its bytes are not in a table.
 pub(crate) fn find_pin<'py>(array: &Bound<'py, PyAny>) -> Option<Bound<'py, Pin>> {
-    let mut object = array.clone();
+    let mut base = base_of(array.cast::<PyUntypedArray>().ok()?)?;
     loop {
-        let array = object.cast::<PyUntypedArray>().ok()?;
-        let base = fields(array).fields.base;
-        // SAFETY: the base of an array is null or an object, which the array keeps.
-        let base = unsafe { Bound::from_borrowed_ptr_or_opt(object.py(), base) }?;
-        match base.cast_into::<Pin>() {
+        // Nothing derives from the class.
+        match base.cast_into_exact::<Pin>() {
             Ok(pin) => return Some(pin),
-            Err(other) => object = other.into_inner(),
+            Err(other) => base = base_of(other.into_inner().cast::<PyUntypedArray>().ok()?)?,
         }
     }
 }

@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::array::{pin_of, view};
+use crate::array::{of_pin, pin_of};
 use crate::error::raise;
 use crate::pin::{Origin, Pin};
 use crate::table::Table;
@@ -86,7 +86,11 @@ fn publish_block(table: &Bound<'_, Table>, name: &str, array: &Bound<'_, PyAny>)
 fn find_block<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let joined = &table.get().joined;
     let handle = joined.table()?.find_any(name).map_err(raise)?;
-    view(table.py(), joined, handle, Origin::Received, true)
+    of_pin(
+        table.py(),
+        Pin::new(table.py(), joined, handle, Origin::Received)?,
+        true,
+    )
 }
 
 /// Frees the array of a name, which frees the name.

@@ -133,15 +133,16 @@ fn before_fork(py: Python<'_>) {
     PIPE.set(has_views().then(|| pipe().ok()).flatten());
 }
 
-/// Waits until the child has its pins, or has ended.
+/// Waits until the child has its pins, or has ended. Other threads run meanwhile: a hook of another
+/// package may hold the child up until one of them has done something.
 #[pyfunction]
-fn after_fork_in_parent() {
+fn after_fork_in_parent(py: Python<'_>) {
     let is_sure = match PIPE.take() {
         Some((reader, writer)) => {
             // The end of the child is then the end of the pipe. If the fork has failed, there is no
             // other.
             drop(writer);
-            has_pins_in_child(reader)
+            py.detach(|| has_pins_in_child(reader))
         }
         // There was no view, or no descriptor for a pipe. Another thread may have made a view
         // meanwhile.

@@ -48,7 +48,8 @@ impl ArrayMethods {
     /// Return the table that the array is in.
     #[getter]
     fn table<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Table::object(slf.py(), &pin_of(slf)?.get().joined)
+        let pin = pin_of(slf)?;
+        Table::object(slf.py(), &pin.get().joined, pin.get().is_readonly)
     }
 
     /// Return whether this process frees the array when it ends.
@@ -62,13 +63,16 @@ impl ArrayMethods {
     /// Views that exist, here and elsewhere, keep their bytes until they are dropped.
     fn free(slf: &Bound<'_, Self>) -> PyResult<()> {
         let pin = pin_of(slf)?;
+        pin.get().check_writeable()?;
         let (table, handle) = (pin.get().joined.table()?, pin.get().handle);
         slf.py().detach(|| table.free(handle)).map_err(raise)
     }
 
     /// Let the array outlive this process: it stays until some process frees it.
     fn detach(slf: &Bound<'_, Self>) -> PyResult<()> {
-        pin_of(slf)?.get().detach()
+        let pin = pin_of(slf)?;
+        pin.get().check_writeable()?;
+        pin.get().detach()
     }
 
     /// Lease the array for reading: nobody writes it meanwhile, in any process that leases it.
@@ -80,18 +84,21 @@ impl ArrayMethods {
     /// Lease the array for writing: nobody else has a lease of it meanwhile.
     #[pyo3(signature = (timeout = Some(0.0)), text_signature = "($self, timeout=0.0)")]
     fn write(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Lease> {
+        pin_of(slf)?.get().check_writeable()?;
         lease(slf, Mode::Write, timeout)
     }
 
     /// Lease the array for writing, also if it is poisoned; the end of the block clears that.
     #[pyo3(signature = (timeout = Some(0.0)), text_signature = "($self, timeout=0.0)")]
     fn recover(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Lease> {
+        pin_of(slf)?.get().check_writeable()?;
         lease(slf, Mode::Recover, timeout)
     }
 
     /// Declare the contents of a poisoned array good.
     fn clear_poison(slf: &Bound<'_, Self>) -> PyResult<()> {
         let pin = pin_of(slf)?;
+        pin.get().check_writeable()?;
         let table = pin.get().joined.table()?;
         table.clear_poison(pin.get().handle).map_err(raise)
     }
@@ -101,7 +108,9 @@ impl ArrayMethods {
 /// owns it.
 #[pyfunction]
 fn mark_given(array: &Bound<'_, PyAny>) -> PyResult<()> {
-    pin_of_item(array)?.get().give();
+    let pin = pin_of_item(array)?;
+    pin.get().check_writeable()?;
+    pin.get().give();
     Ok(())
 }
 

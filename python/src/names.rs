@@ -14,11 +14,12 @@ use crate::layout::is_object;
 use crate::object::{Ref, load, refused};
 use crate::pickle::is_whole;
 use crate::pin::{Origin, Pin};
+use crate::readonly::Looking;
 use crate::segment::Joined;
 use crate::table::Table;
 
 /// Returns the exception for a name that was looked up.
-fn not_found(error: NameError) -> PyErr {
+pub(crate) fn not_found(error: NameError) -> PyErr {
     match error {
         // No item has such a name.
         NameError::Length { .. } => exception("NameNotFound", error.to_string()),
@@ -50,6 +51,7 @@ fn item<'py>(
 #[pyfunction]
 fn find_named<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let joined = &table.get().joined;
+    let _looking = Looking::begin(table.get().is_readonly);
     loop {
         let handle = joined.table()?.find_any(name).map_err(not_found)?;
         // One that was freed since it was found has no name any more, or the name has another.
@@ -110,6 +112,7 @@ fn give_name(
     item: &Bound<'_, PyAny>,
     replace: bool,
 ) -> PyResult<bool> {
+    table.get().check_writeable()?;
     let pin = pin_of_item(item)?;
     let (pin, handle) = (pin.get(), pin.get().handle);
     let shared = table.get().joined.table()?;
@@ -139,6 +142,7 @@ fn give_name(
 /// Removes a name. Returns the array or the `Ref` that had it, which is not freed yet.
 #[pyfunction]
 fn take_name<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    table.get().check_writeable()?;
     let joined = &table.get().joined;
     loop {
         let handle = joined.table()?.unpublish(name).map_err(not_found)?;
@@ -152,6 +156,7 @@ fn take_name<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'py, 
 /// Removes a name, and frees its item.
 #[pyfunction]
 fn remove_name(table: &Bound<'_, Table>, name: &str) -> PyResult<()> {
+    table.get().check_writeable()?;
     let shared = table.get().joined.table()?;
     let removed = table.py().detach(|| {
         let handle = shared.unpublish(name)?;

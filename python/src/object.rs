@@ -19,9 +19,11 @@ use crate::error::{exception, raise};
 use crate::found::{Found, name};
 use crate::kept;
 use crate::layout::{Layout, element, is_object};
+use crate::look::look_at_item;
 use crate::pickle;
 use crate::pin::{Origin, Pin};
 use crate::process;
+use crate::readonly::Looking;
 use crate::segment::Joined;
 use crate::table::Table;
 
@@ -114,13 +116,28 @@ impl Ref {
     /// Arrays that `get` has returned, here and elsewhere, keep their bytes until they are dropped.
     fn free(&self, py: Python<'_>) -> PyResult<()> {
         let pin = self.pin.bind(py).get();
+        pin.check_writeable()?;
         let (table, handle) = (pin.joined.table()?, pin.handle);
         py.detach(|| table.free(handle)).map_err(raise)
     }
 
     /// Let the object outlive this process: it stays until some process frees it.
     fn detach(&self, py: Python<'_>) -> PyResult<()> {
-        self.pin.bind(py).get().detach()
+        let pin = self.pin.bind(py).get();
+        pin.check_writeable()?;
+        pin.detach()
+    }
+
+    /// Return the state of the object: its owner, names and pins. Its `dtype` is None.
+    ///
+    /// >>> import ndshm
+    /// >>> ref = ndshm.put([1, 2, 3])
+    /// >>> ref.info().handle == ref.handle, ref.info().dtype
+    /// (True, None)
+    fn info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: Found<PyAny> = Found::new();
+        let class = CLASS.import(slf.py(), "ndshm._look", "ArrayInfo")?;
+        class.call((), Some(&look_at_item(slf)?))
     }
 
     /// Return the text of the object's handle, which other programs print and parse.
@@ -132,7 +149,8 @@ impl Ref {
     /// Return the table that the object is in.
     #[getter]
     fn table<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Table::object(py, &self.pin.bind(py).get().joined)
+        let pin = self.pin.bind(py).get();
+        Table::object(py, &pin.joined, pin.is_readonly)
     }
 
     /// Return whether this process frees the object when it ends.
@@ -243,6 +261,7 @@ fn store<'py>(
     buffers: Vec<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, Ref>> {
     let py = table.py();
+    table.get().check_writeable()?;
     let joined = &table.get().joined;
     warn_of_sent(py, joined)?;
     // They keep the bytes of the objects in place.
@@ -316,6 +335,7 @@ pub(crate) fn load<'py>(pin: &Bound<'py, Pin>) -> PyResult<Bound<'py, PyAny>> {
     let arguments = PyDict::new(py);
     arguments.set_item(name!(py, "buffers"), buffers)?;
     let loads = LOADS.import(py, "pickle", "loads")?;
+    let _looking = Looking::begin(pin.get().is_readonly);
     loads
         .call((stream,), Some(&arguments))
         .inspect_err(|error| {

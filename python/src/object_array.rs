@@ -53,19 +53,18 @@ fn on_buffer<'py>(
             scalar_descr(py, scalar)?
         }
     };
-    let mut shape_axes = Axes::shape(shape)?;
-    let (lengths, count) = shape_axes.lengths();
+    let axes = Axes::shape(shape)?;
+    let (lengths, count) = axes.lengths();
     let bytes = lengths[..count]
         .iter()
         .try_fold(descr.itemsize(), |bytes, length| bytes.checked_mul(*length));
     if bytes != Some(len) || descr.has_object() || descr.has_subarray() {
         return Err(damaged(dtype, shape, len));
     }
-    let mut strides = shape_axes.strides(descr.itemsize(), order);
     let array = Parts {
+        shape: axes,
+        strides: axes.strides(descr.itemsize(), order),
         descr,
-        shape: &mut shape_axes,
-        strides: &mut strides,
         first,
         is_writeable: false,
     };

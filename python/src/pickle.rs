@@ -18,18 +18,18 @@ use std::sync::Arc;
 
 use ndshm::AnyHandle;
 use ndshm::element::Order;
-use numpy::npyffi::NPY_ARRAY_WRITEABLE;
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::array::{Part, fields, part_view, view};
+use crate::array::{Parts, find_pin};
 use crate::dtype;
 use crate::error;
 use crate::found::Found;
 use crate::kept;
+use crate::lease::plain;
 use crate::pin::{Origin, Pin};
 use crate::segment::{self, Joined, Place};
 use crate::shape::Axes;
@@ -56,15 +56,15 @@ pub(crate) fn reduce<'py>(
     pin: &Pin,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let py = array.py();
-    let seen = Seen::of(array)?;
+    let parts = Parts::of(array)?;
     let mut out = Vec::with_capacity(64);
-    let mut flags = if seen.is_writeable { WRITEABLE } else { 0 };
+    let mut flags = if parts.is_writeable { WRITEABLE } else { 0 };
     if pin.is_given() {
         flags |= GIVEN;
     }
     put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
-    if !seen.is_whole(pin) {
-        put_part(&mut out, &seen, pin)?;
+    if !parts.is_whole(pin) {
+        put_part(&mut out, &parts, pin)?;
     }
     static ATTACH: Found<PyAny> = Found::new();
     let attach = ATTACH.import(py, "ndshm", "_attach")?;
@@ -74,9 +74,25 @@ pub(crate) fn reduce<'py>(
     Ok(reduced)
 }
 
+/// Returns the function and the arguments by which an array of the class `ndshm.ndarray` is pickled.
+///
+/// It is in the table of `copyreg`, where pickle finds a function sooner than a method. There it is
+/// not told the protocol: numpy pickles an array that is in no table, and knows it.
+#[pyfunction]
+#[pyo3(signature = (array, /))]
+fn reduce_array<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyTuple>> {
+    if let Some(pin) = find_pin(array) {
+        return reduce(array, pin.get());
+    }
+    static AS_ARRAY: Found<PyAny> = Found::new();
+    let py = array.py();
+    let array = array.call_method1(crate::found::name!(py, "view"), (plain(py)?,))?;
+    (AS_ARRAY.import(py, "numpy", "asarray")?, (array,)).into_pyobject(py)
+}
+
 /// Returns `true` if the elements of the array are all elements of the pinned array, as it has them.
 pub(crate) fn is_whole(array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> PyResult<bool> {
-    Ok(Seen::of(array)?.is_whole(pin))
+    Ok(Parts::of(array)?.is_whole(pin))
 }
 
 /// Returns the bytes that pickle the handle of an object.
@@ -101,43 +117,6 @@ fn origin(flags: u8) -> Origin {
     match flags & GIVEN {
         0 => Origin::Received,
         _ => Origin::Given,
-    }
-}
-
-/// The fields of an array object, read at once: Python code that runs later may change it.
-struct Seen<'py> {
-    descr: Bound<'py, PyArrayDescr>,
-    shape: Axes,
-    strides: Axes,
-    /// The address of the first element.
-    first: usize,
-    is_writeable: bool,
-}
-
-impl<'py> Seen<'py> {
-    fn of(array: &Bound<'py, PyUntypedArray>) -> PyResult<Seen<'py>> {
-        let (mut shape, mut strides) = (Axes::none(), Axes::none());
-        for (&length, &stride) in array.shape().iter().zip(array.strides()) {
-            shape.push(length as isize)?;
-            strides.push(stride)?;
-        }
-        let raw = &fields(array).fields;
-        Ok(Seen {
-            descr: array.dtype(),
-            shape,
-            strides,
-            first: raw.data as usize,
-            is_writeable: raw.flags & NPY_ARRAY_WRITEABLE != 0,
-        })
-    }
-
-    /// Returns `true` if this is the pinned array as a whole.
-    fn is_whole(&self, pin: &Pin) -> bool {
-        let own = pin.descr.bind(self.descr.py());
-        self.first == pin.first
-            && self.shape == pin.shape
-            && self.strides == pin.strides(own.py())
-            && (self.descr.is(own) || own.has_fields() && self.descr.is_equiv_to(own))
     }
 }
 
@@ -177,13 +156,13 @@ pub(crate) fn open_address(py: Python<'_>, bytes: &[u8]) -> PyResult<Arc<Joined>
     Reader { bytes }.place(py).map(|(_, joined, _)| joined)
 }
 
-fn put_part(out: &mut Vec<u8>, seen: &Seen<'_>, pin: &Pin) -> PyResult<()> {
-    let Seen {
+fn put_part(out: &mut Vec<u8>, parts: &Parts<'_>, pin: &Pin) -> PyResult<()> {
+    let Parts {
         descr,
         shape,
         strides,
         ..
-    } = seen;
+    } = parts;
     let is_in = |order| shape.strides(descr.itemsize(), order) == *strides;
     let contiguous = if is_in(Order::C) {
         CONTIGUOUS_C
@@ -214,7 +193,7 @@ fn put_part(out: &mut Vec<u8>, seen: &Seen<'_>, pin: &Pin) -> PyResult<()> {
     // An empty part may begin behind the end of an empty array.
     let offset = match shape.as_slice().contains(&0) {
         true => 0,
-        false => seen.first.wrapping_sub(pin.first),
+        false => parts.first.wrapping_sub(pin.first),
     };
     put_number(out, offset as u64);
     Ok(())
@@ -301,8 +280,8 @@ impl<'a> Reader<'a> {
         Ok((flags, joined, bits))
     }
 
-    /// Reads the bytes of [`put_part`].
-    fn part<'py>(&mut self, py: Python<'py>, flags: u8) -> PyResult<Part<'py>> {
+    /// Reads the bytes of [`put_part`], for a part of the array of a pin.
+    fn part<'py>(&mut self, py: Python<'py>, flags: u8, pin: &Pin) -> PyResult<Parts<'py>> {
         let descr: Bound<'py, PyArrayDescr> = match self.byte()? {
             SPELLED => {
                 let text = self.text()?;
@@ -329,12 +308,20 @@ impl<'a> Reader<'a> {
             CONTIGUOUS_C => strides = shape.strides(descr.itemsize(), Order::C),
             _ => strides = shape.strides(descr.itemsize(), Order::F),
         }
-        Ok(Part {
+        let part = Parts {
             descr,
             shape,
             strides,
-            offset: self.size()?,
-        })
+            first: pin.first.wrapping_add(self.size()?),
+            is_writeable: flags & WRITEABLE != 0,
+        };
+        match part.is_within(pin) {
+            true => Ok(part),
+            false => Err(PyValueError::new_err(format!(
+                "the pickle describes a part of {} that is not within its {} bytes: it is damaged",
+                pin.handle, pin.len
+            ))),
+        }
     }
 }
 
@@ -342,16 +329,17 @@ impl<'a> Reader<'a> {
 fn attach<'py>(py: Python<'py>, state: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = Reader { bytes: state };
     let (flags, joined, bits) = reader.place(py)?;
-    let handle = AnyHandle::from_bits(bits);
-    let origin = origin(flags);
-    let is_writeable = flags & WRITEABLE != 0;
-    match flags & PART {
-        0 => view(py, &joined, handle, origin, is_writeable),
-        _ => {
-            let part = reader.part(py, flags)?;
-            part_view(py, &joined, handle, origin, is_writeable, part)
-        }
+    let mut pin = Pin::new(py, &joined, AnyHandle::from_bits(bits), Origin::Received)?;
+    let parts = match flags & PART {
+        0 => Parts::whole(py, &pin, flags & WRITEABLE != 0)?,
+        _ => reader.part(py, flags, &pin)?,
+    };
+    // Last: a damaged pickle adopts nothing.
+    if origin(flags) == Origin::Given {
+        pin.adopt()?;
     }
+    // SAFETY: the parts are those of the whole array, or were checked to be within it.
+    unsafe { parts.on_pin(py, pin) }
 }
 
 /// The constructor of the class `ndshm._attach`, which unpickling calls. Its objects are arrays.
@@ -401,5 +389,6 @@ fn attach_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("_attach", attach_class(module.py())?)
+    module.add("_attach", attach_class(module.py())?)?;
+    module.add_function(wrap_pyfunction!(reduce_array, module)?)
 }

@@ -13,6 +13,7 @@ use crate::error::{self, raise};
 use crate::fork::{doubts, give_back};
 use crate::kept;
 use crate::process;
+use crate::readonly;
 use crate::scope::Scope;
 use crate::segment::Joined;
 use crate::shape::Axes;
@@ -48,6 +49,8 @@ pub(crate) struct Pin {
     /// The process that made the value. In a forked child another process owns the array.
     pid: u32,
     state: AtomicU8,
+    /// It was found through a read-only table.
+    pub(crate) is_readonly: bool,
     /// [`doubts`] when the value was made.
     doubts: u64,
     /// The scope that the array was made in.
@@ -135,6 +138,7 @@ impl Pin {
             order,
             pid: if is_owned { process::pid() } else { 0 },
             state: AtomicU8::new(if is_owned { OWNED } else { 0 }),
+            is_readonly: !is_owned && readonly::is_looking(),
             doubts: doubts(),
             scope,
         })
@@ -148,6 +152,19 @@ impl Pin {
 
     fn has(&self, bit: u8) -> bool {
         self.state.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// Refuses a change of an array that was found through a read-only table.
+    pub(crate) fn check_writeable(&self) -> PyResult<()> {
+        match self.is_readonly {
+            true => Err(readonly::refuse_item(&self.joined, self.handle)),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns `true` if the handle of an array that this process frees was sent.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.has(SENT) && self.is_owned()
     }
 
     /// Returns `true` if this process frees the array.
@@ -199,8 +216,11 @@ impl Pin {
         Ok(())
     }
 
-    /// Makes this process the owner, if the array has none.
+    /// Makes this process the owner, if the array has none and may be changed.
     pub(crate) fn adopt(&mut self) -> PyResult<()> {
+        if self.is_readonly {
+            return Ok(());
+        }
         // Another process may have received it before.
         if self.joined.table()?.adopt(self.handle).is_ok() {
             kept::made(&self.joined);

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::error::{self, raise};
 use crate::fork::{self, Changing};
 use crate::kept;
+use crate::sent::SentArrays;
 
 /// The participant of this process in one segment.
 ///
@@ -79,20 +80,6 @@ impl Pins {
     }
 }
 
-/// The arrays of this process that were sent, and that have no view in it any more.
-#[derive(Default)]
-struct SentArrays {
-    arrays: Vec<(AnyHandle, u64)>,
-    bytes: u64,
-    /// The number of bytes, and of arrays, at which to look again which of them were freed
-    /// meanwhile.
-    next_bytes: u64,
-    next_count: usize,
-}
-
-/// The most arrays in the list before it is searched for freed ones.
-const FEW_SENT: usize = 4096;
-
 /// The segments that this process has joined, with their ids. There are few.
 static KNOWN: Mutex<Vec<(u64, Weak<Joined>)>> = Mutex::new(Vec::new());
 
@@ -119,20 +106,20 @@ pub(crate) fn all() -> Vec<Arc<Joined>> {
     joined.filter_map(Weak::upgrade).collect()
 }
 
-/// How a process came to a segment.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// The program has made it, or has opened it by its name.
-    Own,
-    /// An array of it arrived, from the process that has it under this descriptor.
-    Peer(u32, u32),
-    /// An array of it arrived, with its name.
-    Name,
+/// Where another process finds a segment.
+pub(crate) enum Place<'a> {
+    /// Under a descriptor of the process that sent an array of it.
+    Peer {
+        pid: u32,
+        fd: u32,
+    },
+    Name(&'a str),
 }
 
 impl Joined {
-    /// Joins a segment, unless this process has joined it already.
-    pub(crate) fn enter(segment: Segment, source: Source) -> PyResult<Arc<Joined>> {
+    /// Joins a segment, unless this process has joined it already. `place` is where it was found when
+    /// an array of it arrived, or `None` if the program made or opened it itself.
+    pub(crate) fn enter(segment: Segment, place: Option<&Place<'_>>) -> PyResult<Arc<Joined>> {
         let id = segment.id().to_bits();
         if let Some(joined) = known(id) {
             return Ok(joined);
@@ -142,11 +129,11 @@ impl Joined {
             segment,
             id,
             address: AtomicU64::new(0),
-            sender: match source {
-                Source::Peer(pid, fd) => Some((pid, fd)),
+            sender: match place {
+                Some(Place::Peer { pid, fd }) => Some((*pid, *fd)),
                 _ => None,
             },
-            is_guest: AtomicBool::new(source != Source::Own),
+            is_guest: AtomicBool::new(place.is_some()),
             is_kept: AtomicBool::new(false),
             refuses_pickles: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
@@ -273,44 +260,21 @@ impl Joined {
     /// Notes that an array was sent and has no view any more.
     pub(crate) fn note_sent(&self, handle: AnyHandle, bytes: u64) {
         if let Some(parts) = &mut *lock(&self.parts) {
-            parts.sent.arrays.push((handle, bytes));
-            parts.sent.bytes += bytes;
+            parts.sent.note(handle, bytes);
         }
     }
 
     /// Returns the number and the bytes of the arrays that were sent, have no view any more and
-    /// still live, if these are more than `limit` bytes, and a quarter of it more than at the last
-    /// such answer.
+    /// still live, if these are [many](SentArrays::put_back).
     pub(crate) fn many_sent(&self, limit: u64) -> Option<(usize, u64)> {
-        let (table, mut arrays) = {
+        let (mut arrays, table) = {
             let mut parts = lock(&self.parts);
             let parts = parts.as_mut()?;
-            let sent = &parts.sent;
-            let is_few = sent.arrays.len() <= FEW_SENT.max(sent.next_count);
-            if is_few && sent.bytes <= limit.max(sent.next_bytes) {
-                return None;
-            }
-            (
-                Arc::clone(&parts.table),
-                std::mem::take(&mut parts.sent.arrays),
-            )
+            (parts.sent.take_many(limit)?, Arc::clone(&parts.table))
         };
         arrays.retain(|(handle, _)| table.info(*handle).is_ok());
-        let count = arrays.len();
-        let bytes: u64 = arrays.iter().map(|(_, bytes)| bytes).sum();
         let mut parts = lock(&self.parts);
-        let sent = &mut parts.as_mut()?.sent;
-        // Other threads may have added some.
-        sent.arrays.append(&mut arrays);
-        sent.bytes = sent.arrays.iter().map(|(_, bytes)| bytes).sum();
-        let is_more = bytes > limit.max(sent.next_bytes);
-        sent.next_count = 2 * count;
-        if bytes <= limit {
-            sent.next_bytes = 0;
-        } else if is_more {
-            sent.next_bytes = bytes.saturating_add(limit / 4);
-        }
-        is_more.then_some((count, bytes))
+        parts.as_mut()?.sent.put_back(arrays, limit)
     }
 
     /// Returns the pid and the descriptor by which another process opens the segment.
@@ -432,12 +396,6 @@ impl Joined {
     }
 }
 
-/// Where another process finds a segment.
-pub(crate) enum Place<'a> {
-    Peer { pid: u32, fd: u32 },
-    Name(&'a str),
-}
-
 /// Joins the segment with this id, which another process has open.
 pub(crate) fn open(py: Python<'_>, id: u64, place: &Place<'_>) -> PyResult<Arc<Joined>> {
     // Until the segment is known, so that a child finds it.
@@ -458,11 +416,5 @@ pub(crate) fn open(py: Python<'_>, id: u64, place: &Place<'_>) -> PyResult<Arc<J
             "its name belongs to another table by now",
         ));
     }
-    Joined::enter(
-        segment,
-        match place {
-            Place::Peer { pid, fd } => Source::Peer(*pid, *fd),
-            Place::Name(_) => Source::Name,
-        },
-    )
+    Joined::enter(segment, Some(place))
 }

@@ -15,8 +15,8 @@ use crate::error::{self, raise};
 use crate::fork::Changing;
 use crate::found::Found;
 use crate::scope::ScopeManager;
-use crate::segment::{Joined, Source, lock};
-use crate::{pickle, process, shape};
+use crate::segment::{Joined, lock};
+use crate::{pickle, process, readonly, shape};
 
 /// The capacity of a table, in multiples of the machine's memory. It is address space: it limits
 /// how many tables a process can have, and sizes that change much over time use more of it than of
@@ -26,22 +26,36 @@ const TIMES_MEMORY: u64 = 16;
 /// The seats of a table. A process needs one; pools of processes come and go.
 const SEATS: u32 = 1024;
 
+/// The mode of a table that is only looked at.
+const READ_ONLY: &str = "ro";
+
 /// The base of `ndshm.Table`: a segment, and this process's part in it.
 #[pyclass(frozen, subclass, module = "ndshm._ndshm")]
 pub(crate) struct Table {
     pub(crate) joined: Arc<Joined>,
     /// Objects may be loaded and stored through this object.
     pub(crate) allow_pickle: bool,
+    /// Nothing may be changed through this object.
+    pub(crate) is_readonly: bool,
 }
 
 impl Table {
-    fn of(joined: Arc<Joined>, allow_pickle: bool) -> Table {
+    fn of(joined: Arc<Joined>, allow_pickle: bool, is_readonly: bool) -> Table {
         if !allow_pickle {
             joined.refuses_pickles.store(true, Ordering::Relaxed);
         }
         Table {
             joined,
             allow_pickle,
+            is_readonly,
+        }
+    }
+
+    /// Refuses a change if the table may only be looked at.
+    pub(crate) fn check_writeable(&self) -> PyResult<()> {
+        match self.is_readonly {
+            true => Err(readonly::refuse_table(self)),
+            false => Ok(()),
         }
     }
 
@@ -49,11 +63,15 @@ impl Table {
     pub(crate) fn object<'py>(
         py: Python<'py>,
         joined: &Arc<Joined>,
+        is_readonly: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let arguments = PyDict::new(py);
         arguments.set_item("_address", pickle::address(py, joined)?)?;
         let refuses = joined.refuses_pickles.load(Ordering::Relaxed);
         arguments.set_item("allow_pickle", !refuses)?;
+        if is_readonly {
+            arguments.set_item("mode", READ_ONLY)?;
+        }
         class(py)?.call((), Some(&arguments))
     }
 }
@@ -124,33 +142,46 @@ impl Table {
         allow_pickle: bool,
         _address: Option<&[u8]>,
     ) -> PyResult<Table> {
+        let is_readonly = mode == READ_ONLY;
         if let Some(address) = _address {
             let joined = pickle::open_address(py, address)?;
-            return Ok(Table::of(joined, allow_pickle));
+            return Ok(Table::of(joined, allow_pickle, is_readonly));
         }
         let options = options(capacity, retain, seats);
         // Until the segment is known, so that a child finds it.
         let _changing = Changing::begin(py);
         let made: Result<Segment, SegmentError> = match (name, mode) {
+            (None, READ_ONLY) => {
+                return Err(PyValueError::new_err(
+                    "a new table without a name is empty, so mode=\"ro\" is not for it: name the \
+                     table to be looked at, as by ndshm.open(\"name\", \"ro\")",
+                ));
+            }
             (None, _) => py.detach(|| options.anonymous()),
             (Some(name), "a") => py.detach(|| options.open_or_create(name)),
-            (Some(name), "r") => py.detach(|| options.open(name)),
+            (Some(name), "r" | READ_ONLY) => py.detach(|| options.open(name)),
             (Some(name), "x") => py.detach(|| options.create(name)),
             (Some(_), mode) => {
                 return Err(PyValueError::new_err(format!(
                     "the mode {mode:?} is not known: 'a' opens the table or makes it, 'r' opens \
-                     it, 'x' makes it"
+                     it, 'ro' opens it to look at it only, 'x' makes it"
                 )));
             }
         };
-        let joined = Joined::enter(made.map_err(raise)?, Source::Own)?;
-        Ok(Table::of(joined, allow_pickle))
+        let joined = Joined::enter(made.map_err(raise)?, None)?;
+        Ok(Table::of(joined, allow_pickle, is_readonly))
     }
 
     /// Return whether objects may be loaded and stored.
     #[getter]
     fn allow_pickle(&self) -> bool {
         self.allow_pickle
+    }
+
+    /// Return whether the table was opened with the mode "ro", to look at it only.
+    #[getter]
+    fn readonly(&self) -> bool {
+        self.is_readonly
     }
 
     /// Return the name, or None.
@@ -186,6 +217,7 @@ impl Table {
         dtype: Option<&Bound<'py, PyAny>>,
         order: Option<&str>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.check_writeable()?;
         let order = shape::order(order)?;
         create(py, &self.joined, shape, dtype, order, Contents::Zeros)
     }
@@ -199,6 +231,7 @@ impl Table {
         dtype: Option<&Bound<'py, PyAny>>,
         order: Option<&str>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.check_writeable()?;
         let order = shape::order(order)?;
         create(py, &self.joined, shape, dtype, order, Contents::Unspecified)
     }
@@ -217,6 +250,7 @@ impl Table {
 
     /// Reclaim the seats, arrays, leases and pins of dead processes. Return their numbers.
     fn reap<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.check_writeable()?;
         let table = self.joined.table()?;
         let report = py.detach(|| table.reap()).map_err(raise)?;
         let counts = PyDict::new(py);
@@ -230,6 +264,7 @@ impl Table {
 
     /// Give the memory of freed arrays back to the system. Return the number of bytes.
     fn trim(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check_writeable()?;
         let table = self.joined.table()?;
         py.detach(|| table.trim()).map_err(raise)
     }
@@ -278,7 +313,8 @@ impl Table {
         self.joined.keep();
         let open = py.import("ndshm._table")?.getattr("_from_address")?;
         let address: Bound<'py, PyBytes> = pickle::address(py, &self.joined)?;
-        (open, (address, self.allow_pickle)).into_pyobject(py)
+        let mode = if self.is_readonly { READ_ONLY } else { "r" };
+        (open, (address, self.allow_pickle, mode)).into_pyobject(py)
     }
 }
 

@@ -5,11 +5,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use numpy::npyffi::PY_ARRAY_API;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::array::{class, find_pin};
 use crate::error::exception;
@@ -20,12 +19,15 @@ use crate::lease::plain;
 /// An array that was passed as `out` is returned as it is.
 fn wrap<'py>(array: &Bound<'py, PyAny>, as_scalar: bool) -> PyResult<Bound<'py, PyAny>> {
     let py = array.py();
-    let is_ours = array.get_type().is(class(py)?);
+    let is_ours = std::ptr::eq(array.get_type_ptr().cast(), class(py)?.as_ptr());
     if is_ours && find_pin(array).is_some() {
         return Ok(array.clone());
     }
-    if as_scalar && array.cast::<PyUntypedArray>()?.ndim() == 0 {
-        return array.get_item(PyTuple::empty(py));
+    if as_scalar {
+        // SAFETY: the call takes a reference to an array, or to another object, which it returns.
+        let number = unsafe { PY_ARRAY_API.PyArray_Return(py, array.clone().into_ptr().cast()) };
+        // SAFETY: the call returns a new reference, or null with an exception set.
+        return unsafe { Bound::from_owned_ptr_or_err(py, number) };
     }
     match is_ours {
         true => array.call_method1(crate::found::name!(py, "view"), (plain(py)?,)),
@@ -51,7 +53,7 @@ unsafe extern "C" fn array_wrap(
         // SAFETY: the interpreter passes that many objects.
         let arguments = unsafe { std::slice::from_raw_parts(arguments, count) };
         // SAFETY: the interpreter keeps the arguments during the call.
-        let array = unsafe { Bound::from_borrowed_ptr(py, arguments[0]) };
+        let array = unsafe { Borrowed::from_ptr(py, arguments[0]) };
         // Numpy 1 does not say whether it wants a number, and means one.
         let as_scalar = arguments.get(2).is_none_or(|flag| {
             // SAFETY: there is one object of the value `True`, and it lives for ever.

@@ -121,6 +121,20 @@ def test_a_pickle_is_a_handle() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_array_in_no_table_is_pickled_as_numpys(protocol: int) -> None:
+    alike = np.empty_like(ndshm.zeros((2, 3)))
+    alike[:] = [[1, 2, 3], [4, 5, 6]]
+    assert type(alike) is ndshm.ndarray
+    loaded = pickle.loads(pickle.dumps(alike, protocol))
+    assert type(loaded) is np.ndarray and (loaded == alike).all()
+    if protocol >= 5:
+        # The function that pickles it is not told the protocol.
+        buffers: list[pickle.PickleBuffer] = []
+        stream = pickle.dumps(alike, protocol, buffer_callback=buffers.append)
+        assert len(buffers) == 1 and (pickle.loads(stream, buffers=buffers) == alike).all()
+
+
 def test_an_array_that_was_changed_in_place_is_pickled_as_it_is() -> None:
     x = ndshm.zeros((2, 6))
     x.shape = (3, 4)

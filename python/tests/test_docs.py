@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import ndshm
+from documentation import run_examples
 
-FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 HERE = Path(__file__).parent.parent
 MODULES = [f"ndshm.{module.name}" for module in pkgutil.iter_modules(ndshm.__path__)]
 
@@ -23,13 +23,13 @@ MODULES = [f"ndshm.{module.name}" for module in pkgutil.iter_modules(ndshm.__pat
 def test_docstrings(name: str) -> None:
     if name == "ndshm.gymnasium":
         pytest.importorskip("gymnasium")
-    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
-    assert not failed
+    module = importlib.import_module(name)
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+        run_examples(test.docstring or "", test.name, test.globs)
 
 
 def test_readme() -> None:
-    failed, count = doctest.testfile(str(HERE / "README.md"), False, optionflags=FLAGS)
-    assert count >= 8 and not failed
+    assert run_examples((HERE / "README.md").read_text(), "README.md", {}) >= 8
 
 
 @pytest.mark.parametrize("path", sorted((HERE / "examples").glob("*.py")), ids=lambda path: path.stem)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ndshm
+from documentation import unique
 
 PAGE = Path(__file__).parent.parent / "MIGRATING.md"
 
@@ -53,7 +54,7 @@ def test_programs(title: str, tmp_path: Path) -> None:
     try:
         for place, (code, printed) in enumerate(sections()[title]):
             path = tmp_path / f"program{place}.py"
-            path.write_text(code)
+            path.write_text(unique(code))
             program = subprocess.Popen(
                 [sys.executable, "-W", "error::ResourceWarning", path],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -288,3 +288,35 @@ def test_subinterpreters_are_refused() -> None:
         sub.run_string(sub.create(), code)
     """)
     assert out == "refused\n"
+
+
+def test_other_threads_run_while_a_hook_delays_the_child_of_a_fork() -> None:
+    # The hook of another package waits in the child for a thread of the parent.
+    out = run(
+        """
+        import os, threading, time
+        reader, writer = os.pipe()
+        os.register_at_fork(after_in_child=lambda: os.read(reader, 1))
+        import ndshm
+
+        x = ndshm.zeros(3)
+        codes = []
+        def fork():
+            pid = os.fork()
+            if pid == 0:
+                os._exit(int(x[2]))
+            codes.append(os.waitpid(pid, 0)[1])
+
+        x[2] = 7
+        thread = threading.Thread(target=fork)
+        start = time.monotonic()
+        thread.start()
+        time.sleep(0.1)
+        # The thread has forked by now, or comes to wait for this byte a moment later.
+        os.write(writer, b"1")
+        thread.join()
+        # The parent gives up after five seconds.
+        print(time.monotonic() - start < 4.5, [os.waitstatus_to_exitcode(code) for code in codes])
+        """
+    )
+    assert out == "True [7]\n"

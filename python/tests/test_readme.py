@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from documentation import run_examples, unique
 from ndshm import _ndshm
 
 PACKAGE = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ def test_program_of_a_readme(text: str, shown: str, tmp_path: Path) -> None:
     if "gymnasium" in text:
         pytest.importorskip("gymnasium")
     program = tmp_path / "program.py"
-    program.write_text(text)
+    program.write_text(unique(text))
     done = subprocess.run(
         [sys.executable, str(program)], capture_output=True, text=True, timeout=50, cwd=tmp_path
     )
@@ -45,11 +45,5 @@ def test_docstrings_of_the_extension_module() -> None:
     for name, kind in list(values.items()):
         if inspect.isclass(kind):
             values |= {f"{name}.{method}": value for method, value in vars(kind).items()}
-    parser = doctest.DocTestParser()
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
-    printed: list[str] = []
     for name, value in values.items():
-        text = inspect.getdoc(value) or ""
-        example = parser.get_doctest(text, {"__name__": "__main__"}, name, None, 0)
-        runner.run(example, out=printed.append)
-    assert not runner.failures, "".join(printed)
+        run_examples(inspect.getdoc(value) or "", name, {"__name__": "__main__"})

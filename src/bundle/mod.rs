@@ -98,18 +98,6 @@ impl Core {
         }
     }
 
-    /// Opens the bundle of that name.
-    pub(crate) fn find_bundle(&self, name: &str) -> Result<Bundle<'_>, BundleError> {
-        loop {
-            let handle = self.find_any(name)?;
-            match self.open_bundle(BundleHandle::of(handle)) {
-                // Freed since it was found. Search again: the name may have another bundle now.
-                Err(BundleError::Lease(LeaseError::Stale { .. })) => {}
-                outcome => return outcome,
-            }
-        }
-    }
-
     /// Frees the parts of a freed bundle. `word` is the last word of its bucket. The caller has
     /// kept the bundle's slot, so the bucket is still its own.
     ///

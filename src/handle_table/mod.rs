@@ -3,9 +3,11 @@
 
 pub(crate) mod access;
 mod arrays;
+mod by_name;
 mod leases;
 mod names;
 mod owned;
+pub(crate) mod peers;
 pub(crate) mod shared;
 mod structures;
 #[cfg(not(loom))]

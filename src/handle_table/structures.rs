@@ -133,14 +133,4 @@ impl HandleTable {
     pub fn open_bundle(&self, handle: BundleHandle) -> Result<Bundle<'_>, BundleError> {
         self.core.open_bundle(handle)
     }
-
-    /// Opens the bundle of that name.
-    ///
-    /// # Errors
-    /// - [`BundleError::Name`] if nothing has the name.
-    /// - See [`open_bundle`](HandleTable::open_bundle).
-    #[inline]
-    pub fn find_bundle(&self, name: &str) -> Result<Bundle<'_>, BundleError> {
-        self.core.find_bundle(name)
-    }
 }

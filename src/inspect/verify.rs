@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle_table::HandleTable;
+use crate::handle_table::shared::SharedTable;
 use crate::layout::{Header, Layout};
 use crate::memory::Memory;
 use crate::names;
@@ -143,6 +144,30 @@ impl HandleTable {
     pub fn verify(&self) -> Result<Verification, JoinError> {
         let me = self.core.enter()?;
         Ok(verify(self.segment().memory(), Some(me)))
+    }
+}
+
+impl SharedTable {
+    /// Checks every word of the segment's tables; see [`HandleTable::verify`]. The other threads of
+    /// this process wait for the check at their next call, because it takes leases of the seat that
+    /// they share.
+    ///
+    /// ```
+    /// use ndshm::{Segment, SharedTable};
+    ///
+    /// let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// let found = table.verify()?;
+    /// assert!(found.is_clean(), "{found}");
+    /// assert_eq!((found.live, found.in_transit), (1, 0));
+    /// # table.free(x)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JoinError`], only in a child that a fork has made.
+    pub fn verify(&self) -> Result<Verification, JoinError> {
+        self.with_table(HandleTable::verify)?
     }
 }
 

@@ -1,5 +1,7 @@
 //! Errors of names.
 
+use core::time::Duration;
+
 use thiserror::Error as ThisError;
 
 use crate::handle::AnyHandle;
@@ -38,10 +40,36 @@ pub enum NameError {
         /// The name.
         name: String,
     },
+    /// Nothing got the name in time.
+    #[error(
+        "nothing was called {name:?} within {waited:?}: start the program that gives the name, or \
+         wait longer; names(\"\") lists all names"
+    )]
+    NotGiven {
+        /// The name.
+        name: String,
+        /// The time that the caller waited.
+        waited: Duration,
+    },
+    /// The array that has the name has another shape than the one that is to be created.
+    #[error(
+        "{name:?} names {handle}, whose shape is {found:?} and not {expected:?}: ask for the shape \
+         that it has, or unpublish the name"
+    )]
+    Shape {
+        /// The name.
+        name: String,
+        /// The array that has the name.
+        handle: AnyHandle,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the caller asked for.
+        expected: Vec<usize>,
+    },
     /// The handle is stale, or has another type.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// Memory for the record of the name could not be allocated.
+    /// Memory for the record of the name, or for a new array, could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
     /// This process was forked and could not take a seat of its own.

@@ -103,14 +103,31 @@ impl Core {
         &self,
         name: &str,
     ) -> Result<Handle<T, D>, NameError> {
+        self.find_with(name, |handle| {
+            self.downcast(handle).map_err(NameError::from)
+        })
+    }
+
+    /// Opens the array or structure of that name.
+    ///
+    /// If `open` fails, the name is looked up again: what had it may have been freed since, and
+    /// another may have it now.
+    pub(crate) fn find_with<R, E: From<NameError>>(
+        &self,
+        name: &str,
+        mut open: impl FnMut(AnyHandle) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut handle = self.find_any(name)?;
         loop {
-            let found = self.find_any(name)?;
-            match self.downcast(found) {
-                Ok(handle) => return Ok(handle),
-                // Freed since it was found. Search again: the name may have another array now.
-                Err(LeaseError::Stale { .. }) => {}
-                Err(error) => return Err(error.into()),
+            let error = match open(handle) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => error,
+            };
+            let now = self.find_any(name)?;
+            if now == handle {
+                return Err(error);
             }
+            handle = now;
         }
     }
 

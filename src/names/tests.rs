@@ -1,13 +1,18 @@
 //! Names as a program sees them, in one process. `loom-tests` and `tests/` have the races and
 //! deaths.
 
-use ndarray::{Ix1, Ix2};
+use std::sync::Barrier;
+use std::time::Duration;
 
+use ndarray::{Array2, Axis, Ix1, Ix2};
+
+use crate::bundle::BundleError;
 use crate::names::error::NameError;
+use crate::queue::QueueError;
 use crate::sync::Ordering;
 use crate::table::error::LeaseError;
 use crate::word::{BucketWord, SlotIndex};
-use crate::{HandleTable, Observer, Segment};
+use crate::{HandleTable, Observer, Segment, Write};
 
 fn table() -> HandleTable {
     HandleTable::join(&Segment::in_process().unwrap()).unwrap()
@@ -187,15 +192,165 @@ fn many_names_share_buckets_and_are_listed_by_prefix() {
 }
 
 #[test]
-fn a_queue_can_have_a_name() {
+fn queues_partitions_and_bundles_are_opened_by_their_names() {
     let table = table();
+    let x = table.zeros::<u32, _>(6).unwrap();
     let queue = table.queue::<u64>(8).unwrap();
-    table
-        .publish("jobs", crate::AnyHandle::from(queue.handle()))
-        .unwrap();
-    let found = crate::QueueHandle::<u64>::from(table.find_any("jobs").unwrap());
-    table.open_queue(found).unwrap().push(7).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
+    let bundle = table.bundle().unwrap();
+    table.publish("jobs", queue.handle()).unwrap();
+    table.publish("tiles", tiles.handle()).unwrap();
+    table.publish("model", bundle.handle()).unwrap();
+    table.publish("x", x).unwrap();
+
+    table.find_queue("jobs").unwrap().push(7_u64).unwrap();
     assert_eq!(queue.pop().unwrap(), Some(7));
+    let found = table.find_partition::<Write<u32, Ix1>>("tiles").unwrap();
+    assert_eq!((found.tiles(), found.handle()), (3, tiles.handle()));
+    assert_eq!(
+        table.find_bundle("model").unwrap().handle(),
+        bundle.handle()
+    );
+
+    let wrong = table.find_queue::<u64>("x").err().unwrap();
+    assert!(
+        matches!(wrong, QueueError::Lease(LeaseError::WrongKind(_))),
+        "{wrong}"
+    );
+    let none = table.find_bundle("jobbs").err().unwrap();
+    assert!(
+        matches!(none, BundleError::Name(NameError::NotFound { .. })),
+        "{none}"
+    );
+}
+
+#[test]
+fn a_name_that_changes_while_its_array_is_opened_is_looked_up_again() {
+    let table = table();
+    let (x, y) = (
+        table.zeros::<u8, _>(1).unwrap(),
+        table.zeros::<u8, _>(1).unwrap(),
+    );
+    table.publish("x", x).unwrap();
+    let mut opened = vec![];
+    let found = table.core.find_with("x", |handle| {
+        // The first array is freed between the lookup and this line.
+        if handle == x.into() {
+            table.replace("x", y).unwrap();
+            table.free(x).unwrap();
+        }
+        table
+            .core
+            .downcast::<u8, Ix1>(handle)
+            .map_err(NameError::from)
+    });
+    assert_eq!(found.unwrap(), y);
+    let failed = table.core.find_with("x", |handle| {
+        opened.push(handle);
+        Err::<(), _>(NameError::Crowded { names: 1 })
+    });
+    assert!(failed.is_err());
+    assert_eq!(opened, [y.into()]);
+}
+
+#[test]
+fn a_wait_ends_with_the_name_or_with_an_error() {
+    let segment = Segment::in_process().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let waited = Duration::from_millis(1);
+    for error in [
+        table.find_wait::<u8, Ix1>("x", waited).unwrap_err(),
+        table.find_any_wait("x", waited).unwrap_err(),
+    ] {
+        let NameError::NotGiven { name, waited: told } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((name.as_str(), told), ("x", waited));
+    }
+    let x = std::thread::scope(|threads| {
+        let waits = threads.spawn(|| {
+            let table = HandleTable::join(&segment).unwrap();
+            table.find_wait::<u8, Ix1>("x", Duration::from_secs(60))
+        });
+        std::thread::sleep(Duration::from_millis(2));
+        let x = table.zeros::<u8, _>(1).unwrap();
+        table.publish("x", x).unwrap();
+        assert_eq!(waits.join().unwrap().unwrap(), x);
+        x
+    });
+    // Longer than time can be counted.
+    assert_eq!(table.find_any_wait("x", Duration::MAX).unwrap(), x.into());
+    let wrong = table.find_wait::<f32, Ix1>("x", Duration::MAX).unwrap_err();
+    assert!(matches!(wrong, NameError::Lease(LeaseError::WrongKind(_))));
+}
+
+#[test]
+fn one_of_many_participants_creates_an_array() {
+    let segment = Segment::in_process().unwrap();
+    for turn in 0..50 {
+        let start = Barrier::new(4);
+        let create = || {
+            let table = HandleTable::join(&segment).unwrap();
+            start.wait();
+            let (x, is_new) = table
+                .get_or_create("x", (2, 3), |mut x| {
+                    x.fill(turn);
+                    // Others look for the name meanwhile.
+                    std::thread::sleep(Duration::from_millis(1));
+                })
+                .unwrap();
+            assert_eq!(
+                table.read(x).unwrap().view(),
+                Array2::from_elem((2, 3), turn)
+            );
+            start.wait();
+            // Those that came too late have freed theirs.
+            assert_eq!(table.arrays().count(), 1);
+            // The owner frees it at the end.
+            start.wait();
+            (x, is_new)
+        };
+        let found = std::thread::scope(|threads| {
+            let threads: Vec<_> = (0..4).map(|_| threads.spawn(create)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect::<Vec<_>>()
+        });
+        assert!(found.iter().all(|(x, _)| *x == found[0].0));
+        assert_eq!(found.iter().filter(|(_, is_new)| *is_new).count(), 1);
+    }
+}
+
+#[test]
+fn an_array_that_is_there_must_fit() {
+    let table = table();
+    let init = |_: ndarray::ArrayViewMut1<'_, u8>| panic!("it is there");
+    let x = table.zeros::<u8, _>(3).unwrap();
+    table.publish("x", x).unwrap();
+    assert_eq!(table.get_or_create("x", 3, init).unwrap(), (x, false));
+    let error = table.get_or_create("x", 4, init).unwrap_err();
+    assert!(
+        matches!(&error, NameError::Shape { found, expected, .. }
+            if (found.as_slice(), expected.as_slice()) == (&[3][..], &[4][..])),
+        "{error}"
+    );
+    let error = table
+        .get_or_create("x", (3, 1), |_: ndarray::ArrayViewMut2<'_, u8>| ())
+        .unwrap_err();
+    assert!(matches!(error, NameError::Lease(LeaseError::WrongKind(_))));
+    let before = table.arrays().count();
+    let error = table
+        .get_or_create(&"y".repeat(256), 1, |_: ndarray::ArrayViewMut1<'_, u8>| ())
+        .unwrap_err();
+    assert!(matches!(error, NameError::Length { .. }));
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        table.get_or_create("y", 1, |_: ndarray::ArrayViewMut1<'_, u8>| {
+            panic!("a mistake")
+        })
+    }));
+    assert!(failed.is_err() && table.find_any("y").is_err());
+    assert_eq!(table.arrays().count(), before);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use core::fmt;
 use thiserror::Error as ThisError;
 
 use crate::handle::AnyHandle;
+use crate::names::NameError;
 use crate::table::error::{AllocError, LeaseError};
 
 /// Error of storing, opening or reading an object.
@@ -64,6 +65,9 @@ pub enum ObjectError {
     /// The object's array could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The name is invalid, or nothing has it.
+    #[error(transparent)]
+    Name(NameError),
     /// The object's array could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
@@ -97,6 +101,17 @@ impl serde::ser::Error for ObjectError {
 impl serde::de::Error for ObjectError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         value(message)
+    }
+}
+
+impl From<NameError> for ObjectError {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Lease(error) => ObjectError::Lease(error),
+            NameError::Alloc(error) => ObjectError::Alloc(error),
+            NameError::Join(error) => ObjectError::Lease(error.into()),
+            other => ObjectError::Name(other),
+        }
     }
 }
 

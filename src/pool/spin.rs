@@ -19,6 +19,8 @@ use crate::sync::{Atom, Ordering, spin};
 /// parent, and then yielding is right. A busy parent waits for nothing. A waiting parent needs its
 /// workers, from which another program takes slices.
 pub(super) struct Spin<'m> {
+    /// The first turns, which keep the processor.
+    pauses: u32,
     /// Further turns that keep the processor, before those that yield it.
     patience: u32,
     yields: u32,
@@ -38,6 +40,9 @@ struct Losses {
     paused: Option<(Duration, Instant)>,
 }
 
+/// First turns of a process that shares its processor with the one that it waits for.
+const FEW_PAUSES: u32 = 5;
+
 /// A yield that takes longer than this was a time slice of another process.
 const LOST: Duration = Duration::from_micros(500);
 
@@ -56,6 +61,7 @@ const ENOUGH: u32 = 200;
 /// The state of a spin between two waits, for a value that does not borrow the words.
 #[derive(Clone, Copy)]
 pub(super) struct SpinState {
+    pauses: u32,
     patience: u32,
     yields: u32,
     losses: Option<Losses>,
@@ -65,6 +71,7 @@ impl SpinState {
     /// Continues the spin.
     pub(super) fn on(self, crowded: &Atom) -> Spin<'_> {
         Spin {
+            pauses: self.pauses,
             patience: self.patience,
             yields: self.yields,
             crowded,
@@ -77,6 +84,7 @@ impl<'m> Spin<'m> {
     /// Returns the state, which [`SpinState::on`] continues.
     pub(super) fn state(&self) -> SpinState {
         SpinState {
+            pauses: self.pauses,
             patience: self.patience,
             yields: self.yields,
             losses: self.losses.as_ref().map(Cell::get),
@@ -99,6 +107,7 @@ impl<'m> Spin<'m> {
     pub(super) fn of_worker(workers: usize, crowded: &'m Atom) -> Spin<'m> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Spin {
+            pauses: spin::PAUSES,
             patience: 0,
             yields: if workers < processors { 200 } else { 100 },
             crowded,
@@ -108,14 +117,19 @@ impl<'m> Spin<'m> {
 
     /// Returns the spin of a foreign pool. Its workers may be interpreters, which take some 10 µs for
     /// a call. It keeps the processor for about 20 µs, if each process has its own: that costs
-    /// less than to sleep and to be woken.
+    /// less than to sleep and to be woken. Otherwise an awaited process may need this processor, and
+    /// the spin offers it almost at once.
     pub(super) fn patient(self, workers: usize) -> Spin<'m> {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let patience = match workers < processors {
-            true => 10 * spin::PAUSES,
-            false => 0,
+        let (pauses, patience) = match workers < processors {
+            true => (self.pauses, 10 * spin::PAUSES),
+            false => (FEW_PAUSES, 0),
         };
-        Spin { patience, ..self }
+        Spin {
+            pauses,
+            patience,
+            ..self
+        }
     }
 
     /// Calls `ready` until it returns a value or the spin ends. In a model that is at once: a
@@ -124,7 +138,7 @@ impl<'m> Spin<'m> {
         if cfg!(loom) {
             return None;
         }
-        if let Some(found) = spin::pausing(&ready) {
+        if let Some(found) = spin::pausing_for(self.pauses, &ready) {
             return Some(found);
         }
         let mut before = Instant::now();
@@ -243,6 +257,28 @@ mod tests {
         assert_eq!(yields(processors - 1), 200, "the parent has one, too");
         assert_eq!([processors, processors + 1].map(yields), [100, 100]);
         assert_eq!(Spin::of_parent(processors, &crowded).yields, 100);
+    }
+
+    #[test]
+    fn a_shared_processor_is_offered_after_few_pauses() {
+        let crowded = Atom::zero();
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let spin = |workers| Spin::of_worker(workers, &crowded).patient(workers);
+        assert_eq!(
+            spin(processors - 1).pauses,
+            PAUSES,
+            "the parent has one, too"
+        );
+        crowded.store(1, Ordering::Relaxed);
+        for spin in [spin(processors), spin(processors + 1).state().on(&crowded)] {
+            let asked = Cell::new(0);
+            let ask = || {
+                asked.set(asked.get() + 1);
+                None::<()>
+            };
+            assert_eq!(spin.until(ask), None);
+            assert_eq!(asked.get(), FEW_PAUSES + 1, "then it would yield");
+        }
     }
 
     #[test]

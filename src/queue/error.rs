@@ -3,6 +3,7 @@
 use thiserror::Error as ThisError;
 
 use crate::handle::AnyHandle;
+use crate::names::NameError;
 use crate::seat::JoinError;
 use crate::table::error::{AllocError, LeaseError};
 
@@ -60,6 +61,9 @@ pub enum QueueError {
     /// The queue's array could not be leased.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The name is invalid, or nothing has it.
+    #[error(transparent)]
+    Name(NameError),
     /// The cells could not be allocated.
     #[error(transparent)]
     Alloc(#[from] AllocError),
@@ -143,6 +147,17 @@ impl<T> From<PushError<T>> for QueueError {
             PushError::Full { capacity, .. } => QueueError::Full { capacity },
             PushError::Closed { handle, .. } => QueueError::Closed { handle },
             PushError::Failed { error, .. } => error,
+        }
+    }
+}
+
+impl From<NameError> for QueueError {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Lease(error) => QueueError::Lease(error),
+            NameError::Alloc(error) => QueueError::Alloc(error),
+            NameError::Join(error) => QueueError::Join(error),
+            other => QueueError::Name(other),
         }
     }
 }

@@ -30,7 +30,7 @@ impl<T: Pod> Queue<'_, T> {
     /// which).
     ///
     /// Spins briefly, then sleeps until a producer wakes it. At least every 20 ms it also reaps
-    /// dead participants, so it never hangs on them.
+    /// dead participants, so it never hangs on them. A queue whose owner has died is closed then.
     ///
     /// # Errors
     /// See [`pop`](Queue::pop). Also returns [`QueueError::Join`] if the search for dead
@@ -111,6 +111,11 @@ impl<T> Queue<'_, T> {
             self.cells.sleep(event, marked, nap);
             if looked.elapsed() >= LOOK_AROUND {
                 self.table.reap()?;
+                // Its owner has died, and nobody can open it any more. To those that have it open it
+                // ends as if the owner had dropped it.
+                if self.table.tables().was_freed(self.handle) {
+                    self.cells.close();
+                }
                 looked = Instant::now();
             }
         }

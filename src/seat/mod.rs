@@ -6,6 +6,7 @@
 //! reaper that dies loses the lock, and the next reaper starts over.
 
 pub(crate) mod error;
+mod peer;
 mod report;
 
 use crate::memory::Memory;
@@ -13,6 +14,7 @@ use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::word::SeatId;
 pub(crate) use error::JoinError;
+pub use peer::Peer;
 pub use report::{ReapReport, TornTile};
 
 /// The walk that takes back everything that a seat holds. `reclaim.rs` implements it, on top of all

@@ -419,6 +419,12 @@ impl Inner {
         self.allocate(self.memory.layout().data + offset, len)
     }
 
+    /// Returns `true` if a commit is a promise alone: the pages of a memfd come with the first touch,
+    /// and no file system can refuse them.
+    pub(super) fn only_promises(&self) -> bool {
+        matches!(&self.backing, Backing::File(own) if own.kind == Kind::Memfd)
+    }
+
     /// Commits the words of these slots. Runs before their span is appended.
     pub(super) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         let layout = self.memory.layout();

@@ -201,6 +201,12 @@ impl Segment {
         self.inner.commit(offset, len)
     }
 
+    /// Returns `true` if a commit is a promise alone, which lasts as long as the extent keeps its
+    /// pages: the pages come with the first touch.
+    pub(crate) fn only_promises(&self) -> bool {
+        self.inner.only_promises()
+    }
+
     /// Commits the words of these slots. Runs before their span is appended.
     pub(crate) fn commit_slots(&self, first: usize, count: usize) -> Result<(), NoMemory> {
         self.inner.commit_slots(first, count)

@@ -142,6 +142,10 @@ impl Inner {
         Ok(())
     }
 
+    pub(super) fn only_promises(&self) -> bool {
+        false
+    }
+
     /// Notes a write access to the range, because the pages may lose their contents. Returns
     /// `false`: the range is not reported as clean.
     pub(super) fn punch(&self, offset: u64, len: u64) -> bool {

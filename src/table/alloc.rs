@@ -9,11 +9,12 @@ use super::cache::{Cache, Filling, Recent};
 use super::hints::Hints;
 use super::slot::{ReleaseOutcome, Slot};
 use super::sweep;
+use crate::descriptor::Descriptor;
 use crate::layout::{Header, SCALE};
 use crate::memory::Memory;
 use crate::segment::NoMemory;
 use crate::segment::Segment;
-use crate::span::{AppendOutcome, CLASSES, Extent, Spans, class_size};
+use crate::span::{AppendOutcome, CLASSES, Extent, Spans, WHOLE_COMMIT, class_size};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotIndex, SlotWord, SpanIndex};
 
@@ -206,11 +207,22 @@ impl<'m> Allocator<'m, '_> {
                     word,
                     extent,
                     clean: seen.is_clean(),
-                    backed: 0,
+                    backed: self.still_promised(slot, seen, &extent),
                 });
             }
         }
         None
+    }
+
+    /// Returns the bytes of a FREE slot's extent that are promised since it held an array, so that
+    /// the next one needs no look at the machine's memory. `seen` is the word of the slot, which the
+    /// caller has reserved since.
+    fn still_promised(&self, slot: Slot<'_>, seen: SlotWord, extent: &Extent) -> u64 {
+        // Small extents draw on a budget, which is cheaper than the descriptor.
+        if seen.is_clean() || extent.size() <= WHOLE_COMMIT || !self.segment.only_promises() {
+            return 0;
+        }
+        Descriptor::committed(self.memory().descriptor(slot.index)).min(extent.size())
     }
 
     /// Appends a span and reserves a slot of it. The inner error says that no span can be added.

@@ -7,7 +7,7 @@ use crate::descriptor::{Descriptor, WrongKind};
 use crate::element::Order;
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
-use crate::seat::ParticipantInfo;
+use crate::seat::{ParticipantInfo, Peer};
 use crate::segment::Segment;
 use crate::table::error::LeaseError;
 use crate::word::{SeatId, SlotWord};
@@ -44,6 +44,28 @@ impl Core {
     pub(crate) fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.enter()?;
         self.tables().info(handle.into())
+    }
+
+    /// Returns the owner of what a handle names. Returns `None` if it is detached.
+    pub(crate) fn owner(&self, handle: AnyHandle) -> Result<Option<Peer>, LeaseError> {
+        let memory = self.segment().memory();
+        loop {
+            let (slot, generation) = self.tables().live(handle)?;
+            let seen = slot.word();
+            let owner = Peer::of(memory, seen.owner());
+            // The seat may have passed to another participant before the look at it. Then the word
+            // shows that the one before has given the array up.
+            let word = slot.word();
+            if !word.is_live(generation) {
+                return Err(LeaseError::Stale { handle });
+            }
+            if word.is_detached() {
+                return Ok(None);
+            }
+            if word.owner() == seen.owner() {
+                return Ok(owner);
+            }
+        }
     }
 
     /// Returns all live arrays, in the order of their slots.

@@ -15,7 +15,7 @@ use crate::{Ground, Row, Vector, is_stale};
 #[rustfmt::skip] // one row to a line
 pub const METHODS: &[Row] = &[
     ("SharedTable", "seat, zeros, read, write, free, adopt, detach, ..", Rejoins, table),
-    ("SharedTable", "arrays", Looks, looks),
+    ("SharedTable", "arrays, verify", Looks, looks),
     ("Shared guards", "handle, drop", DoesNothing, guards),
     ("SharedPin", "is_kept, drop", DoesNothing, pins),
     ("SharedTable", "pin, pins, after_fork", Rejoins, pinned),
@@ -56,6 +56,7 @@ fn looks(ground: &Ground) {
     let x: Vector = ground.table.zeros(7).unwrap();
     ground.cross(shared(ground), |table| {
         assert!(table.arrays().any(|info| info.handle == x.into()));
+        assert!(table.verify().unwrap().is_clean());
     });
 }
 

@@ -28,6 +28,7 @@ fn main() {
         rounds::waits_sleep_but_not_without_a_timeout,
         rounds::one_thread_leaves_while_another_writes,
         rounds::panics_tear_the_tile_and_lock_nobody_out,
+        rounds::checks_release_no_lease_of_another_thread,
         rounds::values_are_dropped_by_any_thread,
         rounds::values_are_used_with_their_table,
         rounds::forks_at_any_moment_of_a_round,

@@ -514,6 +514,46 @@ pub fn values_are_dropped_by_any_thread() {
     assert_clean(&segment, 0);
 }
 
+/// One thread checks the segment all the time. Another takes and releases a lease of an array that
+/// the check leases, too: a partition.
+pub fn checks_release_no_lease_of_another_thread() {
+    let segment = segment();
+    let table = SharedTable::of(&segment).unwrap();
+    let other = HandleTable::join(&segment).unwrap();
+    let x: Vector = other.zeros(4).unwrap();
+    let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    let grid = Grid::blocks([(Axis(0), 1)]);
+    let tiles = other.partition_untyped(group, &grid).unwrap();
+    let name = tiles.handle();
+    let readers = || other.verify().unwrap().readers;
+    let [without, with] = {
+        let without = readers();
+        let _held = table.open_untyped(name).unwrap();
+        [without, readers()]
+    };
+    assert!(without < with, "an open partition is leased");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let found = table.verify().unwrap();
+                assert!(found.is_clean(), "{found}");
+            }
+        });
+        let lost = (0..2000).filter(|_| {
+            let _held = table.open_untyped(name).unwrap();
+            readers() < with
+        });
+        let lost = lost.count();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(lost, 0, "leases");
+    });
+    tiles.free(&other).unwrap();
+    other.free(x).unwrap();
+    drop((table, other));
+    assert_clean(&segment, 0);
+}
+
 /// Values belong to one table: to the handle table that made them, and to the shared table that is
 /// made of it. Other tables are refused, also one of the same process and segment.
 pub fn values_are_used_with_their_table() {

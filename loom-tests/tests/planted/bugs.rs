@@ -48,6 +48,16 @@ pub const BUGS: &[Bug] = &[
         ),
     },
     Bug {
+        name: "the owner of an array is told without a second look at it",
+        file: "src/table/info.rs",
+        at: "let word = «slot.word()»;\n            if !word.is_live(generation) {",
+        instead: "seen",
+        model: (
+            "seats",
+            "owners::owners_of_one_seat_are_told_in_their_order",
+        ),
+    },
+    Bug {
         name: "an unlock forgets the other leases of its seat",
         file: "src/table/locked.rs",
         at: "Mode::Read if «self.release_recursive(slot.index)» => return Ok(()),",

@@ -1,6 +1,7 @@
 //! Owners: of several participants that adopt an array, one gets it, and neither a reaper nor a
 //! death takes it from that one or gives it to two.
 
+use loom::thread;
 use loom_tests::{assert_all_free, beside, beside_death, check, check_deaths, join, segment};
 use ndshm::error::LeaseError;
 use ndshm::{HandleTable, Segment, model};
@@ -60,6 +61,42 @@ fn one_of_two_adopts_what_nobody_owns() {
         if ours {
             survivor.free(x).unwrap();
         }
+        assert_gone(&survivor, SLOTS);
+    });
+}
+
+/// I3: an array passes from a participant to the next one in the same seat. A third one that asks for
+/// the owner is told the two in their order, and nobody in between.
+#[test]
+fn owners_of_one_seat_are_told_in_their_order() {
+    check(2, || {
+        let segment = small(2);
+        let survivor = join(&segment);
+        let first = join(&segment);
+        let x = first.from_elem(1, 7u64).expect("a slot is free");
+        let before = first.peer().unwrap();
+        let pass = move || {
+            first.detach(x).unwrap();
+            let segment = first.segment().clone();
+            drop(first);
+            let next = join(&segment);
+            assert!(adopts(&next, x));
+            next
+        };
+        let passing = thread::spawn(pass);
+        let told = [(); 2].map(|()| survivor.owner(x).expect("it is live"));
+        let next = passing.join().unwrap();
+        let after = next.peer().unwrap();
+        assert_ne!(before, after);
+        let place = |owner| match owner {
+            Some(owner) if owner == before => 0,
+            None => 1,
+            Some(owner) if owner == after => 2,
+            Some(owner) => panic!("{owner:?} never was its owner"),
+        };
+        assert!(told.map(place).is_sorted(), "{told:?}");
+        assert_eq!(survivor.owner(x).unwrap(), Some(after));
+        drop(next);
         assert_gone(&survivor, SLOTS);
     });
 }

@@ -1,7 +1,7 @@
 //! Pools of worker processes, which are processes of Python's `multiprocessing`.
 //!
-//! The crate's foreign pool carries the calls, and its owned rounds the tiles. `_pool.py` starts the
-//! processes and pickles functions. A call that runs tiles is 48 bytes, see [`Run`].
+//! The crate's foreign pool carries the calls, and its owned rounds the tiles. `ndshm._pool` starts
+//! the processes and pickles functions. A call that runs tiles is 48 bytes, see [`Run`].
 
 mod parent;
 mod slot;

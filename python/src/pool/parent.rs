@@ -153,6 +153,7 @@ fn seconds(timeout: Option<f64>) -> Option<Duration> {
 impl PoolParent {
     #[new]
     fn new(table: &Bound<'_, Table>, workers: usize) -> PyResult<PoolParent> {
+        table.get().check_writeable()?;
         let joined = Arc::clone(&table.get().joined);
         let table = joined.table()?;
         kept::made(&joined);

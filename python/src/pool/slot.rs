@@ -13,7 +13,8 @@ use crate::segment::lock;
 pub(super) struct Slot<T>(Mutex<Inner<T>>);
 
 struct Inner<T> {
-    value: Option<T>,
+    /// In a box: it is taken out and given back in each call, and a pool's state is large.
+    value: Option<Box<T>>,
     /// `remove` was called: a value that is given back is dropped.
     is_removed: bool,
 }
@@ -21,7 +22,7 @@ struct Inner<T> {
 impl<T> Slot<T> {
     pub(super) fn new(value: T) -> Slot<T> {
         Slot(Mutex::new(Inner {
-            value: Some(value),
+            value: Some(Box::new(value)),
             is_removed: false,
         }))
     }
@@ -49,14 +50,14 @@ impl<T> Slot<T> {
     pub(super) fn remove(&self) -> Option<T> {
         let mut inner = self.inner();
         inner.is_removed = true;
-        inner.value.take()
+        inner.value.take().map(|value| *value)
     }
 }
 
 /// A value that was taken out.
 pub(super) struct Taken<'a, T> {
     slot: &'a Slot<T>,
-    value: Option<T>,
+    value: Option<Box<T>>,
 }
 
 const TAKEN: &str = "it is there until the value is dropped";

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ndshm::error::{PartitionError, PoolError};
-use ndshm::partition::{Claimed, Entered, OwnedMember, OwnedPartition, UntypedGroup};
+use ndshm::partition::{Claimed, Entered, OwnedMember, OwnedPartition, TileToken, UntypedGroup};
 use ndshm::pool::foreign::{ForeignHandle, ForeignWorker};
 use ndshm::{PartitionHandle, SharedTable};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyList, PySlice, PyTuple};
 
 use super::slot::Slot;
 use super::{EACH, Run, STATIC};
 use crate::error::raise;
+use crate::found::name;
 use crate::table::Table;
 
 /// The time after which a wait looks for signals of this process.
@@ -45,6 +46,11 @@ struct Work {
     /// Tiles of the worker's own range that it has not tried.
     own: Range<usize>,
     flags: u64,
+}
+
+/// Returns a row for a slice. Tiles begin and end below the limit.
+fn as_index(row: usize) -> isize {
+    isize::try_from(row).unwrap_or(isize::MAX)
 }
 
 impl State {
@@ -192,9 +198,53 @@ impl PoolWorker {
         self.state.take()?.step().map_err(raise)
     }
 
-    /// Leave the round. The tile that is out is torn.
-    fn leave(&self) -> PyResult<()> {
-        self.state.take()?.leave().map_err(raise)
+    /// Run the tiles of the round that was entered until none is left: call `function` with `length`
+    /// rows of each array, or with a view of all of it, and with `args`. Stop in a process that the
+    /// function has forked, which puts something into `forked`.
+    ///
+    /// The tile in which the function has raised an exception is out.
+    fn run(
+        &self,
+        function: &Bound<'_, PyAny>,
+        arrays: &Bound<'_, PyList>,
+        length: usize,
+        args: &Bound<'_, PyTuple>,
+        forked: &Bound<'_, PyList>,
+    ) -> PyResult<()> {
+        let py = function.py();
+        while let Some(tile) = self.step()? {
+            let start = tile.saturating_mul(length);
+            let rows = PySlice::new(
+                py,
+                as_index(start),
+                as_index(start.saturating_add(length)),
+                1,
+            );
+            let parts = arrays.iter().map(|array| {
+                let (array, is_whole): (Bound<'_, PyAny>, bool) = array.extract()?;
+                match is_whole {
+                    true => array.call_method0(name!(py, "view")),
+                    false => array.get_item(&rows),
+                }
+            });
+            let given = args.iter().map(Ok);
+            let all = parts.chain(given).collect::<PyResult<Vec<_>>>()?;
+            function.call1(PyTuple::new(py, all)?)?;
+            if !forked.is_empty() {
+                break;
+            }
+            // The function may be one of numpy, without a line of Python between two tiles.
+            py.check_signals()?;
+        }
+        Ok(())
+    }
+
+    /// Leave the round. The tile that is out is torn, and is returned.
+    fn leave(&self) -> PyResult<Option<usize>> {
+        let mut state = self.state.take()?;
+        let out = state.work.as_ref().and_then(|work| work.member.out());
+        state.leave().map_err(raise)?;
+        Ok(out.map(TileToken::tile))
     }
 
     /// Answer the call.

@@ -16,7 +16,8 @@
 //! (some pages); the search for pages after an allocation was refused memory; the reap before an
 //! allocation reports that the segment is full; taking a seat; a look at the holder's seat for a
 //! `Busy` error. The foreign pool allocates and copies its long messages there, too, and a partition
-//! allocates its claim words.
+//! allocates its claim words. `verify` is inside because it takes brief leases without a count: outside
+//! it could release the lease that another thread of the seat has just counted.
 //!
 //! A step outside concerns a slot that is RESERVED by the seat, and only the thread that reserved
 //! it has the word. So two threads of one seat never take steps on one slot that exclude each
@@ -83,7 +84,8 @@ use pins::{Entries, Entry};
 /// The lock is held only for the steps on the segment's words. While it is held, no function of the
 /// caller runs, no array is filled or copied, and no pages of an array are committed or given back.
 /// Two calls take longer with the number of tiles: creating a partition (8 bytes for each claim word
-/// are committed), and asking for the progress of a round.
+/// are committed), and asking for the progress of a round. [`verify`](SharedTable::verify) takes
+/// longer with the number of arrays.
 ///
 /// A table may cross a `fork`, at any moment, whatever other threads do with it: the child takes a
 /// seat of its own at its first use, or in [`after_fork`](SharedTable::after_fork). Guards that

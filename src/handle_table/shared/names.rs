@@ -1,7 +1,10 @@
 //! Names of arrays.
 
+use core::time::Duration;
+
 use ndarray::Dimension;
 
+use super::super::by_name::wait;
 use super::SharedTable;
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
@@ -47,6 +50,24 @@ impl SharedTable {
     /// [`HandleTable::find_any`](crate::HandleTable::find_any).
     pub fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         self.with(|core| core.find_any(name))?
+    }
+
+    /// Returns the array of that name, and waits for at most `timeout` until it has one. Other
+    /// threads use the table meanwhile. See
+    /// [`HandleTable::find_wait`](crate::HandleTable::find_wait).
+    pub fn find_wait<T: Element, D: Dimension>(
+        &self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Handle<T, D>, NameError> {
+        wait(name, timeout, || self.find(name))
+    }
+
+    /// Returns the handle of that name, of any type, and waits for at most `timeout` until
+    /// something has the name. Other threads use the table meanwhile. See
+    /// [`HandleTable::find_any_wait`](crate::HandleTable::find_any_wait).
+    pub fn find_any_wait(&self, name: &str, timeout: Duration) -> Result<AnyHandle, NameError> {
+        wait(name, timeout, || self.find_any(name))
     }
 
     /// Changes a name in one step. See [`HandleTable::rename`](crate::HandleTable::rename).

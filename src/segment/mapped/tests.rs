@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::tests::{Name, no_forks, small};
 use super::*;
+use crate::HandleTable;
 use crate::segment::Segment;
 use crate::segment::os::{file, lock};
 
@@ -239,4 +240,27 @@ fn only_a_memfd_promises_memory() {
     assert_eq!(in_process, commit_budget::LARGE);
     // The tables are promised too.
     assert!(free(&small().anonymous().unwrap()) > commit_budget::LARGE);
+}
+
+/// Looking at the machine's memory takes as long as a first touch of some hundred pages.
+#[test]
+fn an_extent_that_keeps_its_pages_stays_promised() {
+    let segment = Segment::options().capacity(64 << 20).anonymous().unwrap();
+    let table = HandleTable::join(&segment).unwrap();
+    let bytes = 2 * commit_budget::LARGE as usize;
+    // Freed while it is pinned, it comes back through the hints.
+    let free_pinned = |len: usize| {
+        let x = table.from_elem(len, 1u8).unwrap();
+        let pin = table.pin(x).unwrap();
+        table.free(x).unwrap();
+        drop(pin);
+        segment.inner.budget.promised()
+    };
+    let once = free_pinned(bytes - 1);
+    assert_eq!(free_pinned(bytes - 1), once);
+    // It is promised no more than it was.
+    assert_eq!(free_pinned(bytes), once + bytes as u64);
+    // Without its pages it is promised anew.
+    assert!(table.trim().unwrap() > 0);
+    assert_eq!(free_pinned(bytes), once + 2 * bytes as u64);
 }
