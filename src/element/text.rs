@@ -54,7 +54,7 @@ impl RecordLayout {
 
     /// Parses the text of a layout. Total: returns `None` for any text that [`Schema::text`] does
     /// not produce, so a layout has one text, and a text one layout.
-    pub(crate) fn parse(text: &str) -> Option<RecordLayout> {
+    pub fn parse(text: &str) -> Option<RecordLayout> {
         let (rest, align) = text.rsplit_once(";align=")?;
         let (fields, size) = rest.rsplit_once(";size=")?;
         let mut end = 0;
