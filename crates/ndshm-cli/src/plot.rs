@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 
 use crate::index;
 use crate::output::{Code, Failure, Output, Style, escaped};
+use crate::path;
 use crate::target::{self, Place};
 use chart::{Chart, Grid, Histogram, Line};
 
@@ -40,7 +41,7 @@ moments.";
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle or one of its names
+    /// The array: its handle, one of its names, or the path of a bundle's part
     array: String,
     /// Which elements, as a numpy index; all if left out
     #[arg(long, allow_hyphen_values = true, default_value = "")]
@@ -75,7 +76,7 @@ const SHORT: usize = 2000;
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let format = args.output.as_deref().map(Format::of).transpose()?;
     let observer = Place::parse(&args.segment).observe()?;
-    let info = target::array(&observer, &args.array)?;
+    let info = path::array(&observer, &args.array)?;
     let picks = index::parse(&args.slice, &info.shape)?;
     let field = numbers::Field::of(&info.dtype, args.field.as_deref())?;
     let taken = numbers::take(&observer, &info, &picks, &field)?;
