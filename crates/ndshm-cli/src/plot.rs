@@ -1,8 +1,10 @@
-//! `ndshm plot`: draws a histogram, a line or a heat map of an array, in the terminal or to a file.
+//! `ndshm plot`: draws a histogram, lines or a heat map of an array, in the terminal or to a file.
 
+mod axis;
 mod chart;
+mod layout;
 mod numbers;
-mod raster;
+mod render;
 mod scene;
 mod terminal;
 
@@ -19,23 +21,28 @@ use crate::index;
 use crate::output::{Code, Failure, Output, Style, escaped};
 use crate::path;
 use crate::target::{self, Place};
-use chart::{Chart, Grid, Histogram, Line};
+use chart::{Chart, Grid, Histogram, Lines};
 
 const HELP: &str = "\
-Without --line, --heat, --hist and --bins, an array (or slice) with two axes is drawn as a heat \
-map, one with one axis and at most 2,000 numbers as a line, any other as a histogram. Bools count \
-as 0 and 1, complex numbers as their moduli; for records, --field selects the numbers. Numbers \
-that are not finite are left out and counted. Of more than 10,000,000 numbers, only each n-th \
-along the first axis is taken, and the output says so.
+Without --line, --heat, --hist and --bins, an array (or slice) with one axis and at most 2,000 \
+numbers is drawn as a line; one with two axes, of which one has at most 10 indices and the other at \
+least 8 times as many, as a line for each index of the short axis; another one with two axes as a \
+heat map; any other as a histogram. Bools count as 0 and 1, complex numbers as their moduli; for \
+records, --field selects the numbers. Numbers that are not finite are left out and counted. Of \
+more than 10,000,000 numbers, only each n-th along the first axis is taken, and the output says so.
+
+A heat map keeps the ratio of rows to columns, unless one is more than about ten times the other. \
+Cells without a number are grey. The texts of a PNG are set in DejaVu Sans, those of an SVG in the \
+viewer's typeface.
 
 JSON: {handle, dtype, shape, taken, left_out, kind, ...}; a \"histogram\" has {edges, counts}, a \
-\"line\" {values}, a \"heat\" map {min, max, rows}, where each cell is the mean of the numbers \
-that it covers. Values without numbers are null.
+\"line\" {values}, \"lines\" {lines}, a list of values for each line, a \"heat\" map {min, max, rows}, \
+where each cell is the mean of the numbers that it covers. Values without numbers are null.
 
 Writers are not kept out: if a process writes the array meanwhile, the numbers are of different \
 moments.";
 
-/// Draw a histogram, a line or a heat map of an array
+/// Draw a histogram, lines or a heat map of an array
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
@@ -52,7 +59,7 @@ pub struct Args {
     /// Draw a histogram
     #[arg(long, group = "kind")]
     hist: bool,
-    /// Draw the numbers one after another
+    /// Draw the numbers one after another; with two axes, a line for each index of a short axis
     #[arg(long, group = "kind")]
     line: bool,
     /// Draw two axes as a heat map
@@ -71,6 +78,10 @@ pub struct Args {
 
 /// Maximum count of numbers that are drawn as a line by default.
 const SHORT: usize = 2000;
+/// Maximum number of lines.
+const LINES: usize = 10;
+/// An axis is drawn as lines if the other one has this many times as many indices.
+const LONG: usize = 8;
 
 /// Draws the chart.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
@@ -95,7 +106,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         info.shape
     );
     if let (Some(format), Some(path)) = (format, &args.output) {
-        format.write(path, &scene::of(&chart, &title))?;
+        format.write(path, &layout::page(&chart, &title))?;
     } else if !out.json() {
         target::warn_of_writer(&observer, &info);
         out.line(out.paint(Style::Bold, &title))?;
@@ -122,8 +133,19 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
     let left_out = values.iter().filter(|value| !value.is_finite()).count() as u64;
     let axes = values.ndim();
     let short = axes == 1 && values.len() <= SHORT;
-    let plain = !(args.hist || args.line || args.heat);
-    let chart = if args.heat || plain && axes == 2 && args.bins.is_none() {
+    let plain = !(args.hist || args.line || args.heat) && args.bins.is_none();
+    let lines_axis = match args.line || plain {
+        true => lines_axis(values.shape(), if plain { LONG } else { 1 }),
+        false => None,
+    };
+    let chart = if let Some(axis) = lines_axis {
+        let of = |(at, line): (usize, ndarray::ArrayViewD<'_, f64>)| {
+            (line.iter().copied().collect(), at.to_string())
+        };
+        let lines = values.axis_iter(Axis(axis)).enumerate();
+        let (series, labels) = lines.map(of).unzip();
+        Chart::Lines(Lines::of(series, labels))
+    } else if args.heat || plain && axes == 2 {
         let shape = values.shape().to_vec();
         let grid = values.into_dimensionality().map_err(|_| {
             Failure::usage(format_args!(
@@ -132,18 +154,32 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
             ))
         })?;
         let (rows, columns) = match args.output {
-            Some(_) => (scene::MOST_CELLS, scene::MOST_CELLS),
-            None => terminal::Viewport::here(args.ascii, out).cells(),
+            Some(_) => (layout::MOST_CELLS, layout::MOST_CELLS),
+            None => terminal::Viewport::here(args.ascii, out).cells(grid.dim()),
         };
         Chart::Heat(Grid::of(&grid, rows, columns))
-    } else if args.line || plain && short && args.bins.is_none() {
+    } else if args.line || plain && short {
         // Order: the last index changes fastest.
-        Chart::Line(Line::of(values.iter().copied()))
+        let values = values.iter().copied().collect();
+        Chart::Lines(Lines::of(vec![values], Vec::new()))
     } else {
         let bins = args.bins.map_or(chart::bins_for(values.len()), usize::from);
         Chart::Histogram(Histogram::of(values.iter().copied(), bins))
     };
     Ok((chart, left_out))
+}
+
+/// Returns the axis of two whose indices are drawn as a line each: the shorter one, if it has at most
+/// [`LINES`] indices and the other one at least `long` times as many.
+fn lines_axis(shape: &[usize], long: usize) -> Option<usize> {
+    let &[rows, columns] = shape else {
+        return None;
+    };
+    let (axis, lines, points) = match rows < columns {
+        true => (0, rows, columns),
+        false => (1, columns, rows),
+    };
+    ((1..=LINES).contains(&lines) && points / lines >= long).then_some(axis)
 }
 
 fn document(chart: &Chart, info: &ArrayInfo, step: usize, left_out: u64) -> Json {
@@ -160,10 +196,16 @@ fn document(chart: &Chart, info: &ArrayInfo, step: usize, left_out: u64) -> Json
             "histogram",
             json!({"edges": histogram.edges(), "counts": histogram.counts}),
         ),
-        Chart::Line(line) => (
-            "line",
-            json!({"values": line.values.iter().copied().map(number).collect::<Json>()}),
-        ),
+        Chart::Lines(lines) => {
+            let values = |line: &Vec<f64>| line.iter().copied().map(number).collect::<Json>();
+            match (&lines.series[..], lines.labels.is_empty()) {
+                ([line], true) => ("line", json!({"values": values(line)})),
+                (lines, _) => (
+                    "lines",
+                    json!({"lines": lines.iter().map(values).collect::<Json>()}),
+                ),
+            }
+        }
         Chart::Heat(grid) => (
             "heat",
             json!({
@@ -203,10 +245,26 @@ impl Format {
 
     fn write(self, path: &Path, scene: &scene::Scene) -> Result<(), Failure> {
         let bytes = match self {
-            Format::Svg => scene.svg().into_bytes(),
-            Format::Png => raster::encode(scene).map_err(Failure::refused)?,
+            Format::Svg => render::svg(scene)?.into_bytes(),
+            Format::Png => render::png(scene)?,
         };
         let written = File::create(path).and_then(|mut file| file.write_all(&bytes));
         written.map_err(|error| Failure::refused(format_args!("{}: {error}", path.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_axis_is_drawn_as_lines() {
+        let axis = |rows, columns| lines_axis(&[rows, columns], LONG);
+        assert_eq!((axis(120, 3), axis(3, 120)), (Some(1), Some(0)));
+        assert_eq!((axis(23, 3), axis(24, 3)), (None, Some(1)));
+        assert_eq!((axis(500, 11), axis(500, 10)), (None, Some(1)));
+        assert_eq!((axis(0, 0), axis(0, 9), axis(9, 0)), (None, None, None));
+        assert_eq!(lines_axis(&[4, 3], 1), Some(1));
+        assert_eq!(lines_axis(&[100], 1), None);
     }
 }

@@ -3,15 +3,16 @@
 use std::io::{self, IsTerminal};
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::{HorizontalAlignment, Rect};
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 use ratatui::symbols::{Marker, border};
 use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::canvas::{self, Canvas, Painter, Shape};
 use ratatui::widgets::{Block, Borders, Widget};
 
-use super::chart::{Chart, Grid, Histogram, Line, label};
-use super::scene::heat_colour;
+use super::axis::{self, Tick};
+use super::chart::{Chart, Grid, Histogram, Lines, label};
+use super::scene::{self, heat_colour};
 use crate::output::Output;
 
 /// Size and abilities of the output.
@@ -24,6 +25,10 @@ pub struct Viewport {
 
 /// Width of the labels at the left, in columns.
 const MARGIN: u16 = 11;
+/// Width of a cell of a heat map in characters.
+const WIDE: usize = 2;
+/// A heat map has at least so many rows and columns, if the array has.
+const LEAST: usize = 4;
 
 impl Viewport {
     /// Returns the size of standard output; 80 columns and 24 rows if it is not a terminal.
@@ -45,9 +50,17 @@ impl Viewport {
         }
     }
 
-    /// Returns the maximum rows and columns of a heat map.
-    pub fn cells(&self) -> (usize, usize) {
-        (self.rows.into(), (self.columns - MARGIN).into())
+    /// Returns the rows and columns of a heat map that keeps the ratio of this grid. A cell is two
+    /// characters wide, which is about as much as a character is high.
+    pub fn cells(&self, (rows, columns): (usize, usize)) -> (usize, usize) {
+        let most = (
+            usize::from(self.rows).saturating_sub(2).max(1),
+            usize::from(self.columns - MARGIN) / WIDE,
+        );
+        let shrunk = rows.div_ceil(most.0).max(columns.div_ceil(most.1)).max(1);
+        // A grid that is much longer than wide still has some cells across.
+        let least = |len: usize| len.div_ceil(shrunk).max(len.min(LEAST));
+        (least(rows).min(most.0), least(columns).min(most.1))
     }
 }
 
@@ -55,7 +68,7 @@ impl Viewport {
 pub fn draw(chart: &Chart, viewport: &Viewport) -> Buffer {
     match chart {
         Chart::Histogram(histogram) => bars(histogram, viewport),
-        Chart::Line(line) => curve(line, viewport),
+        Chart::Lines(lines) => curves(lines, viewport),
         Chart::Heat(grid) => shades(grid, viewport),
     }
 }
@@ -120,44 +133,106 @@ const ASCII_AXES: border::Set<'_> = border::Set {
     ..border::PLAIN
 };
 
-/// Draws the numbers as a curve of braille dots, two by four per character; in ASCII one star per
-/// character.
-fn curve(line: &Line, viewport: &Viewport) -> Buffer {
-    let mut buffer = viewport.buffer(usize::from(viewport.rows) + 1);
-    let (marker, axes) = match viewport.ascii {
-        true => (Marker::Custom('*'), ASCII_AXES),
-        false => (Marker::Braille, border::PLAIN),
+/// The markers of lines in ASCII.
+const MARKS: [char; 10] = ['*', '+', 'o', 'x', '#', '@', '%', '&', '=', '~'];
+
+/// The colours of lines.
+fn line_colour(at: usize, lines: &Lines) -> Color {
+    let [red, green, blue] = scene::LINES[at % scene::LINES.len()];
+    match lines.series.len() {
+        1 => COLOUR,
+        _ => Color::Rgb(red, green, blue),
+    }
+}
+
+/// Draws lines of braille dots, two by four per character; in ASCII one mark per character.
+fn curves(lines: &Lines, viewport: &Viewport) -> Buffer {
+    let legend = u16::from(!lines.labels.is_empty());
+    let mut buffer = viewport.buffer(usize::from(viewport.rows + 1 + legend));
+    let axes = match viewport.ascii {
+        true => ASCII_AXES,
+        false => border::PLAIN,
     };
     let axes = Block::new()
         .borders(Borders::LEFT | Borders::BOTTOM)
         .border_set(axes);
-    let runs = line.runs();
     let area = Rect::new(MARGIN, 0, viewport.columns - MARGIN, viewport.rows);
     Canvas::default()
         .block(axes)
-        .marker(marker)
-        .x_bounds([0.0, line.last().max(1) as f64])
+        .x_bounds([0.0, lines.last().max(1) as f64])
         .y_bounds([0.0, 1.0])
         .paint(|context| {
-            for run in &runs {
-                context.draw(&canvas::Points::new(run, COLOUR));
-                for pair in run.windows(2) {
-                    let [(x1, y1), (x2, y2)] = [pair[0], pair[1]];
-                    context.draw(&canvas::Line::new(x1, y1, x2, y2, COLOUR));
+            for at in 0..lines.series.len() {
+                context.marker(match viewport.ascii {
+                    true => Marker::Custom(MARKS[at % MARKS.len()]),
+                    false => Marker::Braille,
+                });
+                let colour = line_colour(at, lines);
+                for run in &lines.runs(at, lines.min, lines.max) {
+                    context.draw(&canvas::Points::new(run, colour));
+                    for pair in run.windows(2) {
+                        let [(x1, y1), (x2, y2)] = [pair[0], pair[1]];
+                        context.draw(&canvas::Line::new(x1, y1, x2, y2, colour));
+                    }
                 }
+                // The next line is drawn over this one, and does not mix with it.
+                context.layer();
             }
         })
         .render(area, &mut buffer);
-    margin(&mut buffer, 0, &label(line.max));
-    margin(&mut buffer, viewport.rows - 2, &label(line.min));
-    let below = Rect::new(MARGIN + 1, viewport.rows, viewport.columns - MARGIN - 1, 1);
-    Text::from("0").render(below, &mut buffer);
-    if line.last() > 0 {
-        let last = Text::from(line.last().to_string());
-        last.alignment(HorizontalAlignment::Right)
-            .render(below, &mut buffer);
+    let height = viewport.rows - 2;
+    margin(&mut buffer, 0, &label(lines.max));
+    margin(&mut buffer, height, &label(lines.min));
+    // Two rows between labels, and none beside those at the ends.
+    for tick in axis::ticks(lines.min, lines.max, usize::from(height / 4)) {
+        let row = height - (tick.place * f64::from(height)).round() as u16;
+        if (2..=height.saturating_sub(2)).contains(&row) {
+            margin(&mut buffer, row, &tick.label);
+        }
+    }
+    let width = viewport.columns - MARGIN - 1;
+    let mut ticks = axis::indices(lines.last(), usize::from(width / 12));
+    if lines.last() > 0 {
+        // The last index is more use than a round number near it.
+        ticks.retain(|tick| tick.place < 0.85);
+        ticks.push(Tick {
+            place: 1.0,
+            label: lines.last().to_string(),
+        });
+    }
+    ticks_below(&mut buffer, viewport.rows, (MARGIN + 1, width), &ticks);
+    let mut x = MARGIN + 1;
+    for (at, text) in lines.labels.iter().enumerate() {
+        let mark = match viewport.ascii {
+            true => MARKS[at % MARKS.len()],
+            false => '━',
+        };
+        let style = Style::new().fg(line_colour(at, lines));
+        let room = usize::from(viewport.columns.saturating_sub(x));
+        (x, _) = buffer.set_stringn(x, viewport.rows + 1, format!("{mark}{mark}"), room, style);
+        let room = usize::from(viewport.columns.saturating_sub(x));
+        let text = format!(" {text}  ");
+        (x, _) = buffer.set_stringn(x, viewport.rows + 1, text, room, Style::new());
     }
     buffer
+}
+
+/// Writes the labels of ticks into a row, each centred at its place.
+fn ticks_below(buffer: &mut Buffer, row: u16, (start, width): (u16, u16), ticks: &[Tick]) {
+    let mut free = start;
+    for tick in ticks {
+        let long = tick.label.chars().count() as u16;
+        let place = (tick.place * f64::from(width.saturating_sub(1))).round() as u16;
+        let end = (start + width).saturating_sub(long);
+        let x = (start + place)
+            .saturating_sub(long / 2)
+            .clamp(start, end.max(start));
+        if x >= free {
+            let room = usize::from((start + width).saturating_sub(x));
+            buffer.set_stringn(x, row, &tick.label, room, Style::new());
+            free = x + long + 1;
+        }
+    }
 }
 
 /// From low to high.
@@ -175,17 +250,20 @@ impl<F: Fn(Option<f64>) -> Option<Color>> Shape for Cells<'_, F> {
     fn draw(&self, painter: &mut Painter<'_, '_>) {
         for ((row, column), _) in self.grid.cells.indexed_iter() {
             if let Some(colour) = (self.colour)(self.grid.level(row, column)) {
-                painter.paint(column, row, colour);
+                for part in 0..WIDE {
+                    painter.paint(column * WIDE + part, row, colour);
+                }
             }
         }
     }
 }
 
-/// Draws one character per cell: in colour, or else as a shade.
+/// Draws each cell in colour, or else as a shade; below, the columns and a colour bar.
 fn shades(grid: &Grid, viewport: &Viewport) -> Buffer {
-    let mut buffer = viewport.buffer(grid.rows() + 1);
-    let below = buffer.area.height - 1;
-    let area = Rect::new(MARGIN, 0, grid.columns() as u16, below);
+    let mut buffer = viewport.buffer(grid.rows() + 3);
+    let below = buffer.area.height - 3;
+    let width = (grid.columns() * WIDE) as u16;
+    let area = Rect::new(MARGIN, 0, width, below);
     Canvas::default()
         .paint(|context| {
             if viewport.colour {
@@ -214,17 +292,47 @@ fn shades(grid: &Grid, viewport: &Viewport) -> Buffer {
         let index = usize::from(row) * grid.covered.0 / grid.rows();
         margin(&mut buffer, row, &index.to_string());
     }
+    let last = grid.covered.1.saturating_sub(1);
+    let ticks = axis::indices(last, usize::from(width / 12));
+    ticks_below(&mut buffer, below, (MARGIN, width.max(1)), &ticks);
+    colour_bar(&mut buffer, below + 1, grid, viewport);
+    buffer
+}
+
+/// Writes the smallest number, the colours or shades, and the largest number; below, the sizes.
+fn colour_bar(buffer: &mut Buffer, row: u16, grid: &Grid, viewport: &Viewport) {
+    const LENGTH: u16 = 32;
+    let (mut x, _) = buffer.set_stringn(
+        MARGIN,
+        row,
+        label(grid.min) + " ",
+        usize::from(viewport.columns - MARGIN),
+        Style::new(),
+    );
+    let most = format!(" {}", label(grid.max));
+    let free = viewport.columns.saturating_sub(x + most.len() as u16);
+    let length = LENGTH.min(free);
+    for at in 0..length {
+        let level = f64::from(at) / f64::from(length.max(2) - 1);
+        let shades = if viewport.ascii { ASCII_SHADES } else { SHADES };
+        let [red, green, blue] = heat_colour(level);
+        let (shade, style) = match viewport.colour {
+            true => (' ', Style::new().bg(Color::Rgb(red, green, blue))),
+            false => (shades[(level * 5.0).round() as usize], Style::new()),
+        };
+        (x, _) = buffer.set_stringn(x, row, shade.to_string(), 1, style);
+    }
+    let room = usize::from(viewport.columns.saturating_sub(x));
+    buffer.set_stringn(x, row, most, room, Style::new());
     let text = format!(
-        "{} to {}; {} x {} in {} x {} cells",
-        label(grid.min),
-        label(grid.max),
+        "{} x {} in {} x {} cells",
         grid.covered.0,
         grid.covered.1,
         grid.rows(),
         grid.columns(),
     );
-    buffer.set_string(MARGIN, below, text, Style::new());
-    buffer
+    let room = usize::from(viewport.columns - MARGIN);
+    buffer.set_stringn(MARGIN, row + 1, text, room, Style::new());
 }
 
 #[cfg(test)]
@@ -271,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_line_goes_from_corner_to_corner_between_axes() {
-        let line = Line::of([0.0, 1.0, f64::NAN, 3.0].into_iter());
+        let lines = Lines::of(vec![vec![0.0, 1.0, f64::NAN, 3.0]], Vec::new());
         let expected = [
             "         3 |                  *",
             "           |",
@@ -280,12 +388,36 @@ mod tests {
             "           +-------------------",
             "            0                 3",
         ];
-        assert_eq!(drawn(&Chart::Line(line), &VIEWPORT), expected);
+        assert_eq!(drawn(&Chart::Lines(lines), &VIEWPORT), expected);
+    }
+
+    #[test]
+    fn several_lines_have_a_mark_each() {
+        let labels = vec!["0".to_owned(), "1".to_owned()];
+        let lines = Lines::of(vec![vec![0.0, 0.0], vec![1.0, 1.0]], labels);
+        let drawn = drawn(&Chart::Lines(lines), &VIEWPORT);
+        assert!(drawn[0].ends_with("|+++++++++++++++++++"), "{drawn:?}");
+        assert!(drawn[3].ends_with("|*******************"), "{drawn:?}");
+        assert_eq!(drawn[6], "            ** 0  ++ 1");
+    }
+
+    #[test]
+    fn a_heat_map_keeps_the_ratio_of_its_grid() {
+        let viewport = Viewport {
+            columns: MARGIN + 80,
+            rows: 22,
+            ..VIEWPORT
+        };
+        assert_eq!(viewport.cells((300, 200)), (20, 14));
+        assert_eq!(viewport.cells((4, 5)), (4, 5));
+        assert_eq!(viewport.cells((100, 400)), (10, 40));
+        assert_eq!(viewport.cells((3, 2000)), (3, 40));
+        assert_eq!(viewport.cells((0, 0)), (0, 0));
     }
 
     #[test]
     fn dots_are_eight_to_a_character() {
-        let line = Line::of([0.0, 1.0].into_iter());
+        let lines = Lines::of(vec![vec![0.0, 1.0]], Vec::new());
         let viewport = Viewport {
             columns: MARGIN + 5,
             ascii: false,
@@ -299,7 +431,7 @@ mod tests {
             "           └────",
             "            0  1",
         ];
-        assert_eq!(drawn(&Chart::Line(line), &viewport), expected);
+        assert_eq!(drawn(&Chart::Lines(lines), &viewport), expected);
     }
 
     #[test]
@@ -307,11 +439,13 @@ mod tests {
         let grid = || Grid::of(&arr2(&[[0.0, 10.0], [5.0, f64::NAN]]), 4, 4);
         let lines = drawn(&Chart::Heat(grid()), &VIEWPORT);
         let expected = [
-            "         0 .@",
-            "         1 +?",
-            "           0 to 10; 2 x 2 in 2 x 2 cells",
+            "         0 ..@@",
+            "         1 ++??",
+            "           0  1",
+            "           0 ..:::--+++###@@ 10",
+            "           2 x 2 in 2 x 2 cells",
         ];
-        assert_eq!(lines[..2], expected[..2]);
+        assert_eq!(lines, expected);
         let viewport = Viewport {
             colour: true,
             columns: 60,
@@ -319,8 +453,16 @@ mod tests {
         };
         let buffer = draw(&Chart::Heat(grid()), &viewport);
         assert_eq!(buffer[(MARGIN, 0)].bg, Color::Rgb(68, 1, 84));
-        assert_eq!(buffer[(MARGIN + 1, 0)].bg, Color::Rgb(253, 231, 37));
-        assert_eq!(buffer[(MARGIN + 1, 1)].symbol(), "?");
-        assert_eq!(drawn(&Chart::Heat(grid()), &viewport)[2], expected[2]);
+        assert_eq!(buffer[(MARGIN + 2, 0)].bg, Color::Rgb(253, 231, 37));
+        assert_eq!(buffer[(MARGIN + 3, 1)].symbol(), "?");
+        let lines = drawn(&Chart::Heat(grid()), &viewport);
+        assert!(
+            lines[3].starts_with("           0 ") && lines[3].ends_with(" 10"),
+            "{lines:?}"
+        );
+        // The colour bar begins and ends with the colours of the smallest and the largest number.
+        let bar = |x: u16| buffer[(x, 3)].bg;
+        assert_eq!(bar(MARGIN + 2), Color::Rgb(68, 1, 84));
+        assert_eq!(bar(MARGIN + 33), Color::Rgb(253, 231, 37));
     }
 }
