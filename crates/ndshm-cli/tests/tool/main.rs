@@ -50,6 +50,8 @@ fn main() {
         charts::charts_show_the_numbers,
         watch::watch_follows_a_live_segment,
         watch::watch_shows_a_dead_segment,
+        watch::watch_sorts_and_filters,
+        watch::watch_measures_rates,
         watch::watch_survives_damage,
         watch::watch_once_needs_no_terminal,
         system::doctor_reports_low_limits,
