@@ -152,7 +152,7 @@ fn listed(bundle: &BundleInfo, path: &str) -> String {
     let named: Vec<String> = parts.map(|part| format!("{path}/{}", part.name)).collect();
     match bundle.parts.len() {
         0 => "no parts".into(),
-        ..=FEW => named.join(", "),
+        1..=FEW => named.join(", "),
         all => format!("{} and {} more", named.join(", "), all - FEW),
     }
 }

@@ -28,7 +28,7 @@ pub struct Tensor {
 impl Tensor {
     /// Takes a tensor out of the fields by which it is stored. Returns `None`, and leaves the
     /// fields, if they are not those of a tensor.
-    pub fn of(fields: &mut Vec<(String, Node)>) -> Option<Tensor> {
+    pub fn of(fields: &mut [(String, Node)]) -> Option<Tensor> {
         let [
             (dtype, Node::Text(element)),
             (shape, Node::List(lengths)),
@@ -81,9 +81,8 @@ impl Tensor {
         };
         for (pick, &stride) in index::parse(index, &self.shape)?.iter().zip(&self.strides) {
             // No overflow: the places are within the bytes.
-            selected.first = selected
-                .first
-                .strict_add_signed(pick.index(0) as isize * stride);
+            let moved = pick.index(0) as isize * stride;
+            selected.first = (selected.first as isize + moved) as usize;
             if pick.kept {
                 selected.shape.push(pick.count);
                 selected.strides.push(stride * pick.step);

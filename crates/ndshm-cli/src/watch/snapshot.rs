@@ -30,7 +30,7 @@ pub struct Watched {
 /// A snapshot of a segment.
 #[derive(Default)]
 pub struct Snapshot {
-    at: Option<Instant>,
+    pub at: Option<Instant>,
     pub size: u64,
     pub resident: u64,
     pub arrays: Vec<ArrayInfo>,
