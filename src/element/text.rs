@@ -52,8 +52,8 @@ impl RecordLayout {
         self.align
     }
 
-    /// Parses the text of a layout. Total: returns `None` for any text that [`Schema::text`] does
-    /// not produce, so a layout has one text, and a text one layout.
+    /// Parses the text by which segments and objects store a layout. Total: returns `None` for any
+    /// other text, so a layout has one text, and a text one layout.
     pub fn parse(text: &str) -> Option<RecordLayout> {
         let (rest, align) = text.rsplit_once(";align=")?;
         let (fields, size) = rest.rsplit_once(";size=")?;
