@@ -12,16 +12,17 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayD, Axis};
+use ndarray::Axis;
 use ndshm::AnyHandle;
 use ndshm::inspect::ArrayInfo;
 use serde_json::{Value as Json, json};
 
-use crate::index;
+use crate::index::{self, Pick};
 use crate::output::{Code, Failure, Output, Style, escaped};
 use crate::path;
 use crate::target::{self, Place};
 use chart::{Chart, Grid, Histogram, Lines};
+use numbers::Sample;
 
 const HELP: &str = "\
 Without --line, --heat, --hist and --bins, an array (or slice) with one axis and at most 2,000 \
@@ -36,7 +37,7 @@ Cells without a number are grey. The texts of a PNG are set in DejaVu Sans, thos
 viewer's typeface.
 
 JSON: {handle, dtype, shape, taken, left_out, kind, ...}; a \"histogram\" has {edges, counts}, a \
-\"line\" {values}, \"lines\" {lines}, a list of values for each line, a \"heat\" map {min, max, rows}, \
+\"line\" {values}, \"lines\" {lines, indices}, a list of values and an index for each line, a \"heat\" map {min, max, rows}, \
 where each cell is the mean of the numbers that it covers. Values without numbers are null.
 
 Writers are not kept out: if a process writes the array meanwhile, the numbers are of different \
@@ -91,17 +92,22 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let picks = index::parse(&args.slice, &info.shape)?;
     let field = numbers::Field::of(&info.dtype, args.field.as_deref())?;
     let taken = numbers::take(&observer, &info, &picks, &field)?;
-    let (chart, left_out) = chart(args, taken.values, out)?;
+    let step = taken.step;
+    let kept: Vec<Pick> = picks.into_iter().filter(|pick| pick.kept).collect();
+    let (chart, left_out) = chart(args, taken, &kept, out)?;
     if out.json() {
-        out.document(&document(&chart, &info, taken.step, left_out))?;
+        out.document(&document(&chart, &info, step, left_out))?;
     }
     let array = match args.array.parse::<AnyHandle>() {
         Ok(handle) => target::called(&observer, handle),
         Err(_) => escaped(&args.array),
     };
+    let slice = match args.slice.trim().trim_matches(['[', ']']) {
+        "" => String::new(),
+        slice => format!("[{}]", escaped(slice)),
+    };
     let title = format!(
-        "{} {} {:?}",
-        array,
+        "{array}{slice} {} {:?}",
         escaped(&info.dtype.to_string()),
         info.shape
     );
@@ -114,10 +120,10 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         out.drawn(&terminal::draw(&chart, &place))?;
     }
     if !out.json() {
-        if taken.step > 1 {
+        if step > 1 {
             out.line(format_args!(
                 "(each {}th along the first axis of the slice)",
-                taken.step
+                step
             ))?;
         }
         if left_out > 0 {
@@ -129,7 +135,8 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
 }
 
 /// Returns the requested chart, or one that suits the shape, and the count of left-out numbers.
-fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64), Failure> {
+fn chart(args: &Args, taken: Sample, kept: &[Pick], out: &Output) -> Result<(Chart, u64), Failure> {
+    let Sample { values, step } = taken;
     let left_out = values.iter().filter(|value| !value.is_finite()).count() as u64;
     let axes = values.ndim();
     let short = axes == 1 && values.len() <= SHORT;
@@ -140,11 +147,12 @@ fn chart(args: &Args, values: ArrayD<f64>, out: &Output) -> Result<(Chart, u64),
     };
     let chart = if let Some(axis) = lines_axis {
         let of = |(at, line): (usize, ndarray::ArrayViewD<'_, f64>)| {
-            (line.iter().copied().collect(), at.to_string())
+            let at = if axis == 0 { at * step } else { at };
+            (line.iter().copied().collect(), kept[axis].index(at))
         };
         let lines = values.axis_iter(Axis(axis)).enumerate();
-        let (series, labels) = lines.map(of).unzip();
-        Chart::Lines(Lines::of(series, labels))
+        let (series, indices) = lines.map(of).unzip();
+        Chart::Lines(Lines::of(series, indices))
     } else if args.heat || plain && axes == 2 {
         let shape = values.shape().to_vec();
         let grid = values.into_dimensionality().map_err(|_| {
@@ -198,11 +206,14 @@ fn document(chart: &Chart, info: &ArrayInfo, step: usize, left_out: u64) -> Json
         ),
         Chart::Lines(lines) => {
             let values = |line: &Vec<f64>| line.iter().copied().map(number).collect::<Json>();
-            match (&lines.series[..], lines.labels.is_empty()) {
+            match (&lines.series[..], lines.indices.is_empty()) {
                 ([line], true) => ("line", json!({"values": values(line)})),
-                (lines, _) => (
+                (series, _) => (
                     "lines",
-                    json!({"lines": lines.iter().map(values).collect::<Json>()}),
+                    json!({
+                        "lines": series.iter().map(values).collect::<Json>(),
+                        "indices": lines.indices,
+                    }),
                 ),
             }
         }

@@ -91,20 +91,20 @@ pub struct Lines {
     pub max: f64,
     /// The numbers of each line.
     pub series: Vec<Vec<f64>>,
-    /// The label of each line; empty if there is one line, which needs none.
-    pub labels: Vec<String>,
+    /// The index of each line in the array; empty if there is one line, which needs none.
+    pub indices: Vec<usize>,
 }
 
 impl Lines {
     /// Collects lines of numbers.
-    pub fn of(series: Vec<Vec<f64>>, labels: Vec<String>) -> Lines {
+    pub fn of(series: Vec<Vec<f64>>, indices: Vec<usize>) -> Lines {
         let numbers = series.iter().flatten().copied();
         let (min, max) = range(numbers).unwrap_or((f64::NAN, f64::NAN));
         Lines {
             min,
             max,
             series,
-            labels,
+            indices,
         }
     }
 

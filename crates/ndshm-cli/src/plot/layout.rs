@@ -196,8 +196,8 @@ fn curves(lines: &Lines) -> (Page, f64) {
     }
     page.axes(&below, &side);
     let start = left + AREA.0 + 14.0;
-    let labels = lines.labels.iter().zip(LINES.into_iter().cycle());
-    for ((text, colour), at) in labels.zip(0..) {
+    let labels: Vec<String> = lines.indices.iter().map(usize::to_string).collect();
+    for ((text, colour), at) in labels.iter().zip(LINES.into_iter().cycle()).zip(0..) {
         let y = TOP + 8.0 + 20.0 * f64::from(at);
         page.shapes.push(Shape::Line {
             points: vec![(start, y), (start + 20.0, y)],
@@ -206,9 +206,9 @@ fn curves(lines: &Lines) -> (Page, f64) {
         });
         page.text((start + 26.0, y), Anchor::Start, text);
     }
-    let right = match lines.labels.is_empty() {
+    let right = match labels.is_empty() {
         true => EDGE + 8.0,
-        false => 40.0 + widest(lines.labels.iter().map(|label| &**label)) + EDGE,
+        false => 40.0 + widest(labels.iter().map(|label| &**label)) + EDGE,
     };
     (page, right)
 }

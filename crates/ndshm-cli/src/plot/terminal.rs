@@ -131,7 +131,7 @@ fn line_colour(at: usize, lines: &Lines) -> Color {
 
 /// Draws lines of braille dots, two by four per character; in ASCII one mark per character.
 fn curves(lines: &Lines, viewport: &Viewport) -> Buffer {
-    let legend = u16::from(!lines.labels.is_empty());
+    let legend = u16::from(!lines.indices.is_empty());
     let mut buffer = viewport.buffer(usize::from(viewport.rows + 1 + legend));
     let axes = match viewport.ascii {
         true => ASCII_AXES,
@@ -186,7 +186,7 @@ fn curves(lines: &Lines, viewport: &Viewport) -> Buffer {
     }
     ticks_below(&mut buffer, viewport.rows, (MARGIN + 1, width), &ticks);
     let mut x = MARGIN + 1;
-    for (at, text) in lines.labels.iter().enumerate() {
+    for (at, text) in lines.indices.iter().enumerate() {
         let mark = match viewport.ascii {
             true => MARKS[at % MARKS.len()],
             false => '━',
@@ -276,12 +276,11 @@ pub(super) mod tests {
 
     #[test]
     fn several_lines_have_a_mark_each() {
-        let labels = vec!["0".to_owned(), "1".to_owned()];
-        let lines = Lines::of(vec![vec![0.0, 0.0], vec![1.0, 1.0]], labels);
+        let lines = Lines::of(vec![vec![0.0, 0.0], vec![1.0, 1.0]], vec![0, 10]);
         let drawn = drawn(&Chart::Lines(lines), &VIEWPORT);
         assert!(drawn[0].ends_with("|+++++++++++++++++++"), "{drawn:?}");
         assert!(drawn[3].ends_with("|*******************"), "{drawn:?}");
-        assert_eq!(drawn[6], "            ** 0  ++ 1");
+        assert_eq!(drawn[6], "            ** 0  ++ 10");
     }
 
     #[test]

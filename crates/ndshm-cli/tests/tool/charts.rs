@@ -60,6 +60,11 @@ pub fn charts_show_the_numbers() {
         (&lines["kind"], &lines["lines"][2]),
         (&json!("lines"), &json!([2.5, 5.5, 8.5, 11.5]))
     );
+    let some = plot(Which::Plain, &["--line", "--slice", ":,1:"]);
+    assert_eq!(
+        (&some["indices"], &some["lines"][0][0]),
+        (&json!([1, 2]), &json!(1.5))
+    );
     for empty in ["--heat", "--line", "--hist"] {
         let none = live.array(Which::Plain);
         let none = ["plot", &live.place, &none, "--slice", "0:0", empty];
